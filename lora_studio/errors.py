@@ -1,0 +1,64 @@
+"""Everything that can go wrong, said so that an artist can act on it.
+
+    StudioError
+    ├── SettingsError     a setting, preset or command-line flag
+    ├── DatasetError      the folder of images and captions
+    ├── ModelError        the base model
+    ├── AdapterError      a LoRA file or a blend of them
+    ├── RunError          a run's folder, its worker, its checkpoints
+    └── MachineError      memory, disk, devices, missing programs
+
+Each error says three things: *what* happened, *where* (file or field) and what to *do*.
+Any other exception that reaches a surface is a fault of the studio, and is reported as one.
+"""
+
+from __future__ import annotations
+
+
+class StudioError(Exception):
+    """A problem that the user can mend.
+
+    Args:
+        what: one sentence, what happened.
+        where: the file, folder or setting that it happened in; empty if it has no place.
+        do: one sentence, what to do about it.
+    """
+
+    def __init__(self, what: str, *, where: object = "", do: str = ""):
+        self.what, self.where, self.do = what, str(where), do
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        place = f" [{self.where}]" if self.where and self.where not in self.what else ""
+        return f"{self.what}{place}" + (f" {self.do}" if self.do else "")
+
+    def __reduce__(self):
+        return _rebuild, (type(self), self.what, self.where, self.do)
+
+
+def _rebuild(kind: type[StudioError], what: str, where: str, do: str) -> StudioError:
+    return kind(what, where=where, do=do)
+
+
+class SettingsError(StudioError):
+    """A setting, preset or flag has a wrong name or value."""
+
+
+class DatasetError(StudioError):
+    """The dataset cannot be trained on as it is."""
+
+
+class ModelError(StudioError):
+    """The base model cannot be loaded or does not fit what is asked of it."""
+
+
+class AdapterError(StudioError):
+    """An adapter file is damaged, hostile, or does not fit the model or the other adapters."""
+
+
+class RunError(StudioError):
+    """A run cannot be started, found, controlled or resumed."""
+
+
+class MachineError(StudioError):
+    """The machine lacks memory, disk space, a device or a program."""

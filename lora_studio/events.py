@@ -1,0 +1,179 @@
+"""What a run says: one small record an occurrence, the only voice of training.
+
+A worker appends each as one line of JSON to ``events.jsonl``; the page and the command line fold that file.
+Every record carries ``kind`` (its tag) and ``at`` (seconds since the epoch).
+"""
+
+from __future__ import annotations
+
+import time
+from enum import StrEnum
+from typing import Annotated, Literal, Union
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from lora_studio.errors import StudioError
+
+
+class State(StrEnum):
+    """Where a run stands. Only its worker changes it, and a parent that finds the worker dead."""
+
+    QUEUED = "queued"
+    """Waiting for the device."""
+    PREPARING = "preparing"
+    """Reading images, loading the base model, encoding."""
+    RUNNING = "running"
+    """Training."""
+    PAUSED = "paused"
+    """Waiting between two steps for the user."""
+    STOPPING = "stopping"
+    """Asked to stop: saving what has been learned."""
+    FINISHED = "finished"
+    """Ended, with an adapter: at the last step or where the user stopped it."""
+    FAILED = "failed"
+    """Ended by a problem; the last checkpoint is kept."""
+    INTERRUPTED = "interrupted"
+    """The worker vanished (killed, power cut); the last checkpoint is kept."""
+
+    @property
+    def ended(self) -> bool:
+        return self in (State.FINISHED, State.FAILED, State.INTERRUPTED)
+
+
+class Event(BaseModel):
+    """The part that all events share."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="strings")
+
+    at: float = Field(default_factory=time.time)
+
+    def line(self) -> str:
+        """The event as one line of JSON, without the newline."""
+        return self.model_dump_json()
+
+
+class StateChanged(Event):
+    kind: Literal["state"] = "state"
+    state: State
+
+
+class Preparing(Event):
+    """A stage of the preparation moved: ``done`` of ``total`` pieces of ``stage``."""
+
+    kind: Literal["preparing"] = "preparing"
+    stage: str
+    done: int
+    total: int
+
+
+class Started(Event):
+    """Training begins at ``first_step`` (0 for a new run) of ``total_steps``."""
+
+    kind: Literal["started"] = "started"
+    total_steps: int
+    first_step: int = 0
+    images: int
+    validation_images: int = 0
+    device: str
+    precision: str
+    parameters: int
+    """Trainable parameters."""
+    modules: int
+    """Adapted modules."""
+
+
+class StepDone(Event):
+    """One optimizer step; ``loss`` is the mean over its batch, ``eta`` and ``seconds`` in seconds."""
+
+    kind: Literal["step"] = "step"
+    step: int
+    loss: float
+    learning_rate: float
+    gradient_norm: float = 0.0
+    images_per_second: float = 0.0
+    seconds: float = 0.0
+    """Time spent training so far."""
+    eta: float = 0.0
+
+
+class Validated(Event):
+    """Loss over the validation images, at fixed noise and timesteps."""
+
+    kind: Literal["validated"] = "validated"
+    step: int
+    loss: float
+
+
+class PreviewReady(Event):
+    """An image stands at ``path`` (relative to the run's folder). ``base`` marks the image without the adapter."""
+
+    kind: Literal["preview"] = "preview"
+    step: int
+    index: int
+    prompt: str
+    seed: int
+    path: str
+    base: bool = False
+
+
+class CheckpointSaved(Event):
+    """The run can be resumed from ``path`` (relative to the run's folder)."""
+
+    kind: Literal["checkpoint"] = "checkpoint"
+    step: int
+    path: str
+    seconds: float = 0.0
+
+
+class Warned(Event):
+    """Something the user should know; training goes on."""
+
+    kind: Literal["warned"] = "warned"
+    what: str
+    where: str = ""
+    do: str = ""
+
+
+class Finished(Event):
+    """The run ended with an adapter at ``adapter`` (relative to the run's folder)."""
+
+    kind: Literal["finished"] = "finished"
+    adapter: str
+    steps: int
+    seconds: float
+    final_loss: float
+    stopped: bool = False
+    """True where the user stopped it before its last step."""
+
+
+class Failed(Event):
+    """The run ended with a problem. ``ours`` marks a fault of the studio rather than of its input."""
+
+    kind: Literal["failed"] = "failed"
+    what: str
+    where: str = ""
+    do: str = ""
+    ours: bool = False
+
+    @classmethod
+    def of(cls, error: BaseException) -> "Failed":
+        if isinstance(error, StudioError):
+            return cls(what=error.what, where=error.where, do=error.do)
+        return cls(what=f"The studio hit a fault of its own: {type(error).__name__}: {error}", where="worker.log",
+                   do="The run's worker.log holds the details; what was saved is kept.", ours=True)
+
+
+AnyEvent = Annotated[
+    Union[StateChanged, Preparing, Started, StepDone, Validated, PreviewReady, CheckpointSaved, Warned, Finished, Failed],
+    Field(discriminator="kind"),
+]
+_any_event: TypeAdapter[Event] = TypeAdapter(AnyEvent)
+
+
+def parse(line: str | bytes) -> Event:
+    """The event that one line of JSON holds.
+
+    Raises:
+        ValueError: the line is torn or holds no event (pydantic's ValidationError is one).
+    """
+    return _any_event.validate_json(line)

@@ -1,0 +1,85 @@
+"""The picture of a run that its events add up to. Pages and commands show this and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from lora_studio import events as e
+from lora_studio.events import Event, State
+from lora_studio.jobs import eventlog
+from lora_studio.runs import Run
+
+
+@dataclass
+class RunView:
+    """All that is known of a run after its events so far."""
+
+    state: State = State.QUEUED
+    preparing: e.Preparing | None = None
+    started: e.Started | None = None
+    steps: list[e.StepDone] = field(default_factory=list)
+    validations: list[e.Validated] = field(default_factory=list)
+    previews: list[e.PreviewReady] = field(default_factory=list)
+    checkpoints: list[e.CheckpointSaved] = field(default_factory=list)
+    warnings: list[e.Warned] = field(default_factory=list)
+    finished: e.Finished | None = None
+    failed: e.Failed | None = None
+
+    @property
+    def last(self) -> e.StepDone | None:
+        return self.steps[-1] if self.steps else None
+
+    @property
+    def progress(self) -> float:
+        """Share of the steps done, 0…1."""
+        return self.last.step / self.started.total_steps if self.last and self.started else 0.0
+
+    def apply(self, event: Event) -> None:
+        """Takes one event in."""
+        match event:
+            case e.StateChanged():
+                self.state = event.state
+            case e.Preparing():
+                self.preparing = event
+            case e.Started():
+                self._begin(event)
+            case e.StepDone():
+                self.steps.append(event)
+            case e.Validated():
+                self.validations.append(event)
+            case e.PreviewReady():
+                self.previews.append(event)
+            case e.CheckpointSaved():
+                self.checkpoints.append(event)
+            case e.Warned():
+                self.warnings.append(event)
+            case e.Finished():
+                self.finished, self.state = event, State.FINISHED
+            case e.Failed():
+                self.failed, self.state = event, State.FAILED
+
+    def _begin(self, started: e.Started) -> None:
+        """A resumed run goes on from its checkpoint: what came after that was lost and is forgotten."""
+        self.started, self.failed, self.finished = started, None, None
+        first = started.first_step
+        self.steps = [step for step in self.steps if step.step <= first]
+        self.validations = [one for one in self.validations if one.step <= first]
+
+
+class Follower:
+    """Folds a run's log as it grows, reading only what is new."""
+
+    def __init__(self, run: Run):
+        self.run, self.view, self._offset = run, RunView(), 0
+
+    def update(self) -> RunView:
+        """The view as of now."""
+        found, self._offset = eventlog.read(self.run.events_file, self._offset)
+        for event in found:
+            self.view.apply(event)
+        return self.view
+
+
+def fold(run: Run) -> RunView:
+    """The view of the whole log."""
+    return Follower(run).update()

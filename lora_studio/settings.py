@@ -1,0 +1,212 @@
+"""Every setting of a training run, declared once.
+
+The page's form, the command line's flags, the presets' check and the table in ``docs/settings.md`` are made from
+this declaration; a test asserts that they agree.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Literal, NamedTuple, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from lora_studio.errors import SettingsError
+
+
+class Level(StrEnum):
+    """Who should see a setting."""
+
+    JOB = "job"
+    """What a run is about: the first row of the page."""
+    BASIC = "basic"
+    """Worth a look for every style: always visible."""
+    ADVANCED = "advanced"
+    """Folded away."""
+    EXPERT = "expert"
+    """Folded away, below the advanced ones."""
+
+
+class Group(StrEnum):
+    """The heading that a setting stands under, in the order of the form."""
+
+    RUN = "Run"
+    DATASET = "Dataset"
+    ADAPTER = "Adapter"
+    LOSS = "Loss"
+    OPTIMIZER = "Optimizer"
+    PREVIEWS = "Previews"
+    MACHINE = "Machine"
+
+
+def setting(default: Any, label: str, help: str, group: Group, level: Level = Level.ADVANCED, unit: str = "", **bounds: Any) -> Any:
+    """One setting: its default, its label and help as the form shows them, its unit, and its bounds (``ge``, ``le``, ``gt``, ``lt``)."""
+    default = {"default_factory": default} if default is list else {"default": default}
+    return Field(title=label, description=help, json_schema_extra={"group": group, "level": level, "unit": unit}, **default, **bounds)
+
+
+class Settings(BaseModel):
+    """A training run's settings. Immutable; ``changed`` gives an altered copy."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    # Run
+    data: str = setting("", "Pictures", "Folder of images, with captions beside them if there are any.", Group.RUN, Level.JOB)
+    base: str = setting("starter", "Base model", "The built-in starter, a diffusers folder, a .safetensors checkpoint, or a hub name that was downloaded.", Group.RUN, Level.JOB)
+    name: str = setting("", "Name", "Names the run and the adapter's file; empty takes the folder's name.", Group.RUN, Level.JOB)
+    trigger: str = setting("", "Trigger word", "A word put before every caption, and later into a prompt to call the style.", Group.RUN, Level.BASIC)
+    steps: int = setting(1000, "Steps", "Optimizer steps to train. More steps hold the style tighter, until they copy the pictures.", Group.RUN, Level.BASIC, "steps", ge=1, le=1_000_000)
+    seed: int = setting(0, "Seed", "The same seed, settings and pictures give the same adapter.", Group.RUN, ge=0, le=2**31 - 1)
+
+    # Dataset
+    resolution: int = setting(0, "Resolution", "Side of the square whose area every picture is fitted to; 0 takes the base model's own.", Group.DATASET, unit="px", ge=0, le=4096)
+    bucket_step: int = setting(64, "Bucket step", "Widths and heights of the aspect-ratio buckets are multiples of this.", Group.DATASET, Level.EXPERT, "px", ge=8, le=512)
+    max_upscale: float = setting(1.5, "Upscale limit", "A picture is enlarged at most this much; a smaller one trains at its own size.", Group.DATASET, Level.EXPERT, "×", ge=1, le=8)
+    caption_dropout: float = setting(0.1, "Caption dropout", "Share of steps that see an empty caption, so that the style also answers to guidance.", Group.DATASET, ge=0, le=1)
+    shuffle_tags: bool = setting(False, "Shuffle tags", "Put a caption's comma-separated tags in another order each time.", Group.DATASET)
+    keep_tags: int = setting(1, "Tags kept first", "That many leading tags stay in place when tags are shuffled; the trigger word always does.", Group.DATASET, ge=0, le=100)
+    flip: bool = setting(False, "Mirror", "Also train on mirrored pictures. Not for styles with writing or a sided subject.", Group.DATASET)
+    validation_share: float = setting(0.1, "Validation share", "Share of the pictures kept out of training, to see when learning turns into copying.", Group.DATASET, ge=0, le=0.5)
+
+    # Adapter
+    method: Literal["lora", "dora", "pissa"] = setting("lora", "Method", "LoRA; DoRA learns length and direction apart (slower, often closer); PiSSA starts from the weights' main directions.", Group.ADAPTER)
+    rank: int = setting(16, "Rank", "Size of the adapter: 4–8 for a simple look, 16–32 for a rich style.", Group.ADAPTER, Level.BASIC, ge=1, le=1024)
+    alpha: float = setting(16.0, "Alpha", "The change is scaled by alpha ÷ rank.", Group.ADAPTER, gt=0, le=4096)
+    rslora: bool = setting(False, "Rank-stabilised scale", "Scale by alpha ÷ √rank instead (rsLoRA), so that large ranks learn as fast as small ones.", Group.ADAPTER)
+    dropout: float = setting(0.0, "Adapter dropout", "Share of the adapter's inputs set to zero while training.", Group.ADAPTER, ge=0, lt=1)
+    targets: Literal["qv", "attention", "attention+ff", "attention+ff+conv"] = setting("attention", "Layers", "What the adapter changes: attention's queries and values, all four projections, also feed-forward, also convolutions.", Group.ADAPTER)
+    init: Literal["gaussian", "kaiming"] = setting("gaussian", "Start of A", "How the first factor starts; the second starts at zero, so that step 0 is the base model itself.", Group.ADAPTER, Level.EXPERT)
+
+    # Loss
+    prediction: Literal["auto", "epsilon", "v"] = setting("auto", "Prediction", "What the base model predicts; auto reads it from the model.", Group.LOSS, Level.EXPERT)
+    loss: Literal["mse", "huber"] = setting("mse", "Loss", "Huber minds a few odd pictures less.", Group.LOSS)
+    huber_delta: float = setting(0.1, "Huber delta", "Errors above this count linearly.", Group.LOSS, Level.EXPERT, gt=0, le=10)
+    min_snr_gamma: float = setting(5.0, "Min-SNR γ", "Evens out easy and hard timesteps (Hang et al. 2023); 0 switches it off.", Group.LOSS, ge=0, le=100)
+    noise_offset: float = setting(0.0, "Noise offset", "Helps styles much darker or brighter than the base's own pictures; 0.05 is a mild value.", Group.LOSS, ge=0, le=1)
+
+    # Optimizer
+    optimizer: Literal["adamw", "adamw8bit", "prodigy", "schedulefree", "lion", "adafactor"] = setting("adamw", "Optimizer", "AdamW; the 8-bit one saves memory; Prodigy finds its own rate (set the rate to 1).", Group.OPTIMIZER)
+    learning_rate: float = setting(3e-4, "Learning rate", "How far each step goes. Too high burns the picture, too low learns nothing.", Group.OPTIMIZER, Level.BASIC, gt=0, le=10)
+    lora_plus: float = setting(1.0, "LoRA+ ratio", "The second factor learns this many times faster than the first (Hayou et al. 2024); 1 is plain LoRA.", Group.OPTIMIZER, ge=1, le=256, unit="×")
+    weight_decay: float = setting(0.01, "Weight decay", "Pulls the adapter towards zero.", Group.OPTIMIZER, Level.EXPERT, ge=0, le=1)
+    schedule: Literal["constant", "cosine", "linear"] = setting("cosine", "Schedule", "How the rate falls towards the last step.", Group.OPTIMIZER)
+    warmup: float = setting(0.04, "Warm-up", "Share of the steps over which the rate rises from zero.", Group.OPTIMIZER, ge=0, le=0.5)
+    batch: int = setting(1, "Batch", "Pictures seen at once.", Group.OPTIMIZER, ge=1, le=256, unit="pictures")
+    accumulate: int = setting(1, "Accumulation", "Batches gathered into one step: a larger batch in the same memory.", Group.OPTIMIZER, ge=1, le=256)
+    clip: float = setting(1.0, "Gradient clip", "Longest gradient that is followed; 0 switches it off.", Group.OPTIMIZER, Level.EXPERT, ge=0, le=1000)
+    ema: float = setting(0.0, "Average (EMA)", "Keeps a running average of the adapter and exports that; 0 switches it off, 0.99 is a usual value.", Group.OPTIMIZER, ge=0, lt=1)
+
+    # Previews
+    preview_prompts: list[str] = setting(list, "Preview prompts", "One image is drawn for each; empty takes four plain subjects. {trigger} stands for the trigger word.", Group.PREVIEWS, Level.BASIC)
+    preview_every: int = setting(100, "Preview every", "Steps between previews; 0 draws only the first and the last.", Group.PREVIEWS, ge=0, le=1_000_000, unit="steps")
+    preview_seed: int = setting(1, "Preview seed", "The first prompt's seed; each next one adds 1.", Group.PREVIEWS, ge=0, le=2**31 - 1)
+    preview_steps: int = setting(20, "Sampler steps", "Denoising steps of a preview.", Group.PREVIEWS, ge=1, le=200)
+    sampler: Literal["ddim", "euler", "euler_a", "dpm++", "unipc"] = setting("dpm++", "Sampler", "How previews are denoised.", Group.PREVIEWS)
+    guidance: float = setting(5.0, "Guidance", "How strictly a preview follows its prompt.", Group.PREVIEWS, ge=1, le=30)
+    negative: str = setting("", "Negative prompt", "What previews should avoid.", Group.PREVIEWS)
+
+    # Machine
+    device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "Device", "Where to train; auto takes the fastest there is.", Group.MACHINE)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = setting("auto", "Precision", "Number format of the base model; auto takes bf16 on a GPU that has it, fp16 on an older one, fp32 on a CPU.", Group.MACHINE)
+    checkpointing: bool = setting(False, "Gradient checkpointing", "Saves memory for about a third more time.", Group.MACHINE)
+    validate_every: int = setting(50, "Validate every", "Steps between validations; 0 switches them off.", Group.MACHINE, Level.EXPERT, ge=0, le=1_000_000, unit="steps")
+    checkpoint_every: int = setting(250, "Checkpoint every", "Steps between saved states that the run can resume from; 0 saves only at the end.", Group.MACHINE, ge=0, le=1_000_000, unit="steps")
+
+    @model_validator(mode="after")
+    def _keep_makes_sense(self) -> "Settings":
+        if self.bucket_step % 8:
+            raise ValueError("bucket_step must be a multiple of 8, the VAE's scale")
+        return self
+
+    def changed(self, **changes: Any) -> "Settings":
+        """A checked copy with ``changes``.
+
+        Raises:
+            SettingsError: a key is unknown or a value out of its bounds.
+        """
+        return check({**self.model_dump(), **changes})
+
+
+class Spec(NamedTuple):
+    """One setting as surfaces need it."""
+
+    key: str
+    label: str
+    help: str
+    group: Group
+    level: Level
+    unit: str
+    default: Any
+    kind: Literal["text", "integer", "number", "switch", "choice", "lines"]
+    choices: tuple[str, ...]
+    low: float | None
+    high: float | None
+
+
+_KINDS = {str: "text", int: "integer", float: "number", bool: "switch"}
+
+
+def _spec(key: str) -> Spec:
+    field = Settings.model_fields[key]
+    extra, choices = field.json_schema_extra, ()
+    if get_origin(field.annotation) is Literal:
+        kind, choices = "choice", get_args(field.annotation)
+    else:
+        kind = _KINDS.get(field.annotation, "lines")
+    bounds = {name: value for part in field.metadata for name in ("ge", "gt", "le", "lt") if (value := getattr(part, name, None)) is not None}
+    return Spec(key, field.title, field.description, extra["group"], extra["level"], extra["unit"], field.get_default(call_default_factory=True),
+                kind, choices, bounds.get("ge", bounds.get("gt")), bounds.get("le", bounds.get("lt")))
+
+
+SPECS: dict[str, Spec] = {key: _spec(key) for key in Settings.model_fields}
+"""Every setting in the order of its declaration, by key."""
+
+
+def did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:
+    """``"Did you mean rank?"`` for the nearest known word, else a list of what there is."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"Did you mean {near[0]}?" if near else f"There are: {', '.join(known)}."
+
+
+def require_known(keys: Any, where: object = "") -> None:
+    """Raises SettingsError for the first of ``keys`` that is no setting."""
+    for key in keys:
+        if key not in SPECS:
+            raise SettingsError(f"There is no setting named {key!r}.", where=where, do=did_you_mean(str(key), list(SPECS)))
+
+
+def check(values: dict[str, Any], where: object = "") -> Settings:
+    """Settings from ``values`` over the defaults.
+
+    Raises:
+        SettingsError: a key is unknown (with the nearest known one) or a value is of a wrong type or out of bounds.
+    """
+    require_known(values, where)
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0]) if first["loc"] else ""
+        message = first["msg"].removeprefix("Value error, ")
+        what = f"{key}: {message} (it is {first['input']!r})." if key else f"{message}."
+        raise SettingsError(what, where=where or key, do=SPECS[key].help if key in SPECS else "") from None
+
+
+def from_text(key: str, text: str) -> Any:
+    """The value that ``text`` means for the setting ``key``, as typed after ``--set key=``.
+
+    Lists take ``|`` between their items, switches take on/off, true/false, yes/no, 1/0.
+
+    Raises:
+        SettingsError: the key is unknown or the text is no such value.
+    """
+    require_known([key])
+    spec = SPECS[key]
+    if spec.kind == "lines":
+        return [part.strip() for part in text.split("|") if part.strip()]
+    try:
+        return TypeAdapter(Settings.model_fields[key].annotation).validate_python(text)
+    except ValidationError as error:
+        raise SettingsError(f"{key}: {error.errors()[0]['msg']} (it is {text!r}).", where=key, do=spec.help) from None
