@@ -37,7 +37,7 @@ def safe_name(text: str) -> str:
     'Ma-Tante-été'
     """
     name = re.sub(r"[^\w.-]+", "-", text.replace("\\", "/").rsplit("/", 1)[-1]).strip("-. ")[:60].rstrip("-. ")
-    return f"run-{name}" if not name or _RESERVED.fullmatch(name) else name
+    return f"run-{name}".rstrip("-") if not name or _RESERVED.fullmatch(name) else name
 
 
 @dataclass(frozen=True)
