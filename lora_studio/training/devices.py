@@ -1,0 +1,93 @@
+"""Where to train, and in which number format."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+import torch
+
+from lora_studio.errors import MachineError
+from lora_studio.settings import Settings
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The device that trains and the format of the base model's weights; adapters are always float32."""
+
+    device: torch.device
+    precision: str
+    """fp32, bf16 or fp16."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return _DTYPES[self.precision]
+
+    @property
+    def name(self) -> str:
+        """For people: the GPU's name, or how many CPU threads."""
+        if self.device.type == "cuda":
+            return torch.cuda.get_device_name(self.device)
+        return "Apple GPU" if self.device.type == "mps" else f"CPU, {torch.get_num_threads()} threads"
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """Lets float32 adapters meet a base in a smaller format; does nothing in fp32."""
+        return contextlib.nullcontext() if self.precision == "fp32" else torch.autocast(self.device.type, self.dtype)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """Loss scaling, at work in fp16 only: its gradients would vanish otherwise (Micikevicius et al. 2018, §3.2)."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16", init_scale=2.0**14)
+
+
+def choose(settings: Settings) -> Machine:
+    """The machine that the settings ask for; ``auto`` takes the fastest there is.
+
+    Raises:
+        MachineError: the device asked for is not here.
+    """
+    kind = _best_device() if settings.device == "auto" else settings.device
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise MachineError("There is no CUDA GPU that PyTorch can use here.", where="device", do="Set device to auto or cpu; `python3 app.py doctor` says what is missing.")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise MachineError("There is no Apple GPU here.", where="device", do="Set device to auto or cpu.")
+    device = torch.device(kind, torch.cuda.current_device()) if kind == "cuda" else torch.device(kind)
+    precision = _best_precision(kind) if settings.precision == "auto" else settings.precision
+    return Machine(device, precision)
+
+
+def _best_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _best_precision(kind: str) -> str:
+    """bf16 from Ampere on; Turing emulates it slowly, so fp16 there; a CPU and Apple's GPU are safest in fp32."""
+    if kind != "cuda":
+        return "fp32"
+    return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16"
+
+
+def out_of_memory(machine: str, settings: Settings) -> MachineError:
+    """The error for a run that did not fit, naming the change that costs the artist least."""
+    return MachineError(f"The memory of {machine} is full.", where=_memory_field(settings), do=f"{_memory_advice(settings)} The last checkpoint is kept.")
+
+
+def _memory_field(settings: Settings) -> str:
+    if settings.batch > 1:
+        return "batch"
+    if not settings.checkpointing:
+        return "checkpointing"
+    return "optimizer" if settings.optimizer != "adamw8bit" else "resolution"
+
+
+def _memory_advice(settings: Settings) -> str:
+    half = max(1, settings.batch // 2)
+    return {
+        "batch": f"Set batch to {half} and accumulate to {settings.accumulate * (settings.batch // half)}: the same training in about half the memory.",
+        "checkpointing": "Switch checkpointing on: the same training in much less memory, about a third slower.",
+        "optimizer": "Set optimizer to adamw8bit.",
+        "resolution": "Set a lower resolution, or close other programs that use the GPU.",
+    }[_memory_field(settings)]

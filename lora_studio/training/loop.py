@@ -1,0 +1,179 @@
+"""The training loop: a generator of events. It can be read aloud."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from lora_studio.errors import RunError
+from lora_studio.events import CheckpointSaved, Event, Finished, Started, State, StateChanged, StepDone, Validated, Warned
+from lora_studio.runs import Run
+from lora_studio.settings import Settings
+from lora_studio.training import checkpoint, devices, export, optimizers, previews, step, validation
+from lora_studio.training.requests import Requests
+from lora_studio.training.session import Session, prepare
+
+
+class Result(NamedTuple):
+    """One optimizer step: mean loss, norm of the gradient before clipping, learning rate."""
+
+    loss: float
+    gradient_norm: float
+    learning_rate: float
+
+
+def train(run: Run, settings: Settings, requests: Requests | None = None) -> Iterator[Event]:
+    """Trains to the last step, or until asked to stop, and leaves the adapter in ``run.adapter_file``.
+
+    A run that has a checkpoint goes on from its newest one.
+
+    Raises:
+        StudioError: what the user can mend; every checkpoint saved so far is intact.
+    """
+    try:
+        yield from _train(run, settings, requests or Requests())
+    except torch.OutOfMemoryError as error:
+        raise devices.out_of_memory(devices.choose(settings).name, settings) from error
+
+
+def _train(run: Run, settings: Settings, requests: Requests) -> Iterator[Event]:
+    yield StateChanged(state=State.PREPARING)
+    session = yield from prepare(run, settings)
+    yield _started(session)
+    clock = previews.Clock()
+    if session.step == 0:
+        yield from clock.timed(previews.draw(session, base=True))
+        yield from _validate(session)
+    yield StateChanged(state=State.RUNNING)
+
+    while session.step < settings.steps and not requests.stop():
+        yield from _wait_while_paused(requests)
+        if requests.stop():
+            break
+        began = time.monotonic()
+        result = train_step(session)
+        session.seconds += time.monotonic() - began
+        session.step += 1
+        session.final_loss = result.loss
+        yield _step_done(session, result, clock)
+        last = session.step == settings.steps
+        if _due(session.step, settings.validate_every) or last:
+            yield from _validate(session)
+        if requests.take_preview() or (_due(session.step, settings.preview_every) and not last):
+            yield from clock.timed(previews.draw(session))
+        if requests.take_save() or (_due(session.step, settings.checkpoint_every) and not last):
+            yield from _save(session)
+
+    yield from _finish(session, stopped=session.step < settings.steps)
+
+
+def train_step(session: Session) -> Result:
+    """One optimizer step over ``accumulate`` batches. Everything random in it is a function of (seed, step).
+
+    Raises:
+        RunError: loss or gradient is not a number; the weights are as before the step.
+    """
+    settings = session.settings
+    torch.manual_seed(step.seed_of(settings.seed, step.DROPOUT, session.step))  # adapter dropout is all that draws from the global generator
+    rate = optimizers.set_rate(session.optimizer, session.step, settings)
+    total = 0.0
+    for part in range(settings.accumulate):
+        loss = _batch_loss(session, session.step * settings.accumulate + part) / settings.accumulate
+        session.scaler.scale(loss).backward()
+        total += loss.item()
+    session.scaler.unscale_(session.optimizer)
+    norm = torch.nn.utils.clip_grad_norm_(session.parameters.values(), settings.clip or math.inf).item()
+    _require_finite(session, total, norm)
+    session.scaler.step(session.optimizer)
+    session.scaler.update()
+    session.optimizer.zero_grad(set_to_none=True)
+    session.average.update()
+    return Result(total, norm, rate)
+
+
+def _batch_loss(session: Session, number: int) -> torch.Tensor:
+    """Mean loss of batch ``number``, whose pictures, noise and timesteps follow from it and the seed."""
+    base, settings, device = session.base, session.settings, session.machine.device
+    draws = session.order.draw(number)
+    source = step.generator(settings.seed, step.NOISE, number)
+    x0 = session.cache.latents(draws, source)
+    noise = step.draw_noise(x0.shape, settings.noise_offset, source)
+    timesteps = torch.randint(len(base.alphas_cumprod), (len(draws),), generator=source)
+    with session.machine.autocast():
+        return step.losses(base, x0.to(device), noise.to(device), timesteps.to(device), *session.conditions(draws), settings).mean()
+
+
+def _require_finite(session: Session, loss: float, norm: float) -> None:
+    """In fp16 an infinite gradient only means that the loss was scaled too far: the scaler passes that step over by itself."""
+    if math.isfinite(loss) and (math.isfinite(norm) or session.scaler.is_enabled()):
+        return
+    session.optimizer.zero_grad(set_to_none=True)
+    raise RunError(
+        f"The {'gradient' if math.isfinite(loss) else 'loss'} of step {session.step + 1} is not a number.", where="learning_rate",
+        do=f"Resume from the last checkpoint with a lower learning rate, for example {session.settings.learning_rate / 3:.1e}. Nothing broken was saved.",
+    )
+
+
+def _due(at: int, every: int) -> bool:
+    return every > 0 and at % every == 0
+
+
+def _started(session: Session) -> Started:
+    return Started(
+        total_steps=session.settings.steps, first_step=session.step, images=len(session.train), validation_images=len(session.validation),
+        device=session.machine.name, precision=session.machine.precision,
+        parameters=sum(p.numel() for p in session.parameters.values()), modules=len(session.adapter().factors),
+    )
+
+
+def _step_done(session: Session, result: Result, clock: previews.Clock) -> StepDone:
+    settings = session.settings
+    pace = session.seconds / session.step
+    left = settings.steps - session.step
+    rounds = left // settings.preview_every if settings.preview_every else 1
+    return StepDone(
+        step=session.step, loss=result.loss, learning_rate=result.learning_rate, gradient_norm=result.gradient_norm, seconds=session.seconds,
+        images_per_second=settings.batch * settings.accumulate / pace, eta=left * pace + rounds * clock.seconds,
+    )
+
+
+def _validate(session: Session) -> Iterator[Event]:
+    if session.validation and session.settings.validate_every:
+        yield Validated(step=session.step, loss=validation.loss(session))
+
+
+def _wait_while_paused(requests: Requests) -> Iterator[Event]:
+    if not requests.paused():
+        return
+    yield StateChanged(state=State.PAUSED)
+    while requests.paused() and not requests.stop():
+        time.sleep(0.1)
+    yield StateChanged(state=State.RUNNING)
+
+
+def _save(session: Session) -> Iterator[Event]:
+    """A checkpoint that cannot be saved is a warning: earlier ones are intact, and training may yet end well."""
+    began = time.monotonic()
+
+    def write_adapter(path: Path) -> None:
+        export.write(session, path)
+
+    try:
+        path = checkpoint.save(session.run, session.step, session.state(), write_adapter)
+        yield CheckpointSaved(step=session.step, path=session.run.relative(path), seconds=time.monotonic() - began)
+    except RunError as error:
+        yield Warned(what=error.what, where=error.where, do=error.do)
+
+
+def _finish(session: Session, stopped: bool) -> Iterator[Event]:
+    """Adapter first, since it is what the run was for; then the state to go on from, then the last previews."""
+    yield StateChanged(state=State.STOPPING)
+    export.write(session, session.run.adapter_file)
+    yield from _save(session)
+    yield from previews.draw(session)
+    yield Finished(adapter=session.run.relative(session.run.adapter_file), steps=session.step, seconds=session.seconds, final_loss=session.final_loss, stopped=stopped)

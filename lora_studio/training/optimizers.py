@@ -1,0 +1,99 @@
+"""Optimizers by name, with LoRA+'s two rates. The optimizers themselves are torch's and other libraries'."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import nn
+
+from lora_studio.errors import MachineError, SettingsError
+from lora_studio.settings import Settings
+from lora_studio.training import schedules
+
+Named = Iterable[tuple[str, nn.Parameter]]
+
+
+def _adamw(groups: list[dict], settings: Settings) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+
+
+def _adamw8bit(groups: list[dict], settings: Settings) -> torch.optim.Optimizer:
+    return _bitsandbytes().AdamW8bit(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+
+
+def _lion(groups: list[dict], settings: Settings) -> torch.optim.Optimizer:
+    return _bitsandbytes().Lion(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+
+
+def _bitsandbytes():
+    try:
+        import bitsandbytes
+    except (ImportError, OSError, RuntimeError) as error:
+        raise MachineError(f"bitsandbytes does not work on this machine: {error}.", where="optimizer", do="Choose adamw, prodigy, schedulefree or adafactor.") from error
+    return bitsandbytes.optim
+
+
+def _prodigy(groups: list[dict], settings: Settings) -> torch.optim.Optimizer:
+    if settings.lora_plus != 1:
+        raise SettingsError("Prodigy finds one rate for all and cannot give the second factor another.", where="lora_plus", do="Set lora_plus to 1, or choose another optimizer.")
+    from prodigyopt import Prodigy
+
+    return Prodigy(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, safeguard_warmup=True, use_bias_correction=True)
+
+
+def _schedulefree(groups: list[dict], settings: Settings) -> torch.optim.Optimizer:
+    from schedulefree import AdamWScheduleFree
+
+    return AdamWScheduleFree(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, warmup_steps=round(settings.steps * settings.warmup))
+
+
+def _adafactor(groups: list[dict], settings: Settings) -> torch.optim.Optimizer:
+    """Steps there are scaled by max(ε₂, RMS of the weight): with the usual ε₂ of 1e-3 a B that starts at zero would hardly move."""
+    return torch.optim.Adafactor(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay, eps=(None, 1.0))
+
+
+_BUILDERS: dict[str, Callable[[list[dict], Settings], torch.optim.Optimizer]] = {
+    "adamw": _adamw,
+    "adamw8bit": _adamw8bit,
+    "lion": _lion,
+    "prodigy": _prodigy,
+    "schedulefree": _schedulefree,
+    "adafactor": _adafactor,
+}
+
+
+def groups(named: Named, settings: Settings) -> list[dict]:
+    """Parameter groups: B's learn ``lora_plus`` times faster than the rest (LoRA+, Hayou et al. 2024, §4). Empty ones are left out."""
+    slow, fast = [], []
+    for name, parameter in named:
+        (fast if ".lora_B." in name else slow).append(parameter)
+    if settings.lora_plus == 1:
+        slow, fast = slow + fast, []
+    rates = ((slow, settings.learning_rate), (fast, settings.learning_rate * settings.lora_plus))
+    return [{"params": parameters, "lr": rate, "base_lr": rate} for parameters, rate in rates if parameters]
+
+
+def build(named: Named, settings: Settings) -> torch.optim.Optimizer:
+    """The optimizer that the settings name, over the named parameters.
+
+    Raises:
+        SettingsError: Prodigy together with LoRA+.
+        MachineError: bitsandbytes is needed and does not work here.
+    """
+    return _BUILDERS[settings.optimizer](groups(named, settings), settings)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, step: int, settings: Settings) -> float:
+    """Sets every group's rate for ``step`` and returns the first one's. Schedule-free keeps its own warm-up and never falls."""
+    scheduled = 1.0 if settings.optimizer == "schedulefree" else schedules.factor(step, settings.steps, settings.schedule, settings.warmup)
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * scheduled
+    return optimizer.param_groups[0]["lr"]
+
+
+def mode(optimizer: torch.optim.Optimizer, training: bool) -> None:
+    """Schedule-free AdamW looks from one point and steps from another (Defazio et al. 2024, §2): switches between them; others do nothing."""
+    switch = getattr(optimizer, "train" if training else "eval", None)
+    if switch:
+        switch()

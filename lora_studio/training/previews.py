@@ -1,0 +1,78 @@
+"""Images drawn while training: the same prompts and seeds each time, and one of each without the adapter."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Iterator
+
+from PIL.PngImagePlugin import PngInfo
+
+from lora_studio import files
+from lora_studio.errors import StudioError
+from lora_studio.events import Event, PreviewReady, Warned
+from lora_studio.models import inject
+from lora_studio.sampling.generate import generate
+from lora_studio.training import optimizers
+from lora_studio.training.session import Session
+
+
+def draw(session: Session, base: bool = False) -> Iterator[Event]:
+    """Draws, saves and announces one image a prompt. A preview that fails is a warning; training goes on.
+
+    Args:
+        base: draw without the adapter, for comparison.
+    """
+    try:
+        images = _images(session, base)
+    except (StudioError, RuntimeError) as error:
+        yield Warned(what=f"The previews at step {session.step} could not be drawn: {error}", where="previews", do="Training goes on. Fewer or smaller previews need less memory.")
+        return
+    for index, (prompt, image) in enumerate(zip(session.prompts, images, strict=True)):
+        path = session.run.preview_file(session.step, index, base)
+        seed = session.settings.preview_seed + index
+        note = PngInfo()
+        note.add_text("parameters", _recipe(session, prompt, seed))
+        data = io.BytesIO()
+        image.save(data, "PNG", pnginfo=note)
+        files.write(path, data.getvalue())
+        yield PreviewReady(step=session.step, index=index, prompt=prompt, seed=seed, path=session.run.relative(path), base=base)
+
+
+def _images(session: Session, base: bool) -> list:
+    settings = session.settings
+    prompts = session.prompts
+    wanted = {"negative": settings.negative, "steps": settings.preview_steps, "guidance": settings.guidance, "sampler": settings.sampler}
+    side = settings.resolution or session.base.resolution
+    seeds = [settings.preview_seed + index for index in range(len(prompts))]
+    optimizers.mode(session.optimizer, training=False)
+    session.base.unet.eval()
+    try:
+        with session.average.applied(), session.machine.autocast():
+            if base:
+                with inject.without_adapter(session.base):
+                    return generate(session.base, prompts, seeds, width=side, height=side, **wanted)
+            return generate(session.base, prompts, seeds, width=side, height=side, **wanted)
+    finally:
+        session.base.unet.train()
+        optimizers.mode(session.optimizer, training=True)
+
+
+def _recipe(session: Session, prompt: str, seed: int) -> str:
+    """The line that image viewers of this field show, in A1111's order."""
+    s = session.settings
+    negative = f"\nNegative prompt: {s.negative}" if s.negative else ""
+    return f"{prompt}{negative}\nSteps: {s.preview_steps}, Sampler: {s.sampler}, CFG scale: {s.guidance}, Seed: {seed}, Model: {session.base.name}, LoRA step: {session.step}"
+
+
+class Clock:
+    """How long a round of previews takes, for the ETA."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def timed(self, events: Iterator[Event]) -> Iterator[Event]:
+        """Passes ``events`` on and remembers how long they took."""
+        began = time.monotonic()
+        yield from events
+        self.seconds = time.monotonic() - began
