@@ -1,0 +1,176 @@
+"""The safetensors container, read as if a stranger had sent it: header and bounds, without torch.
+
+Layout (safetensors' format definition): 8 bytes little-endian length of the header, the header as JSON
+``{name: {dtype, shape, data_offsets}, "__metadata__": {text: text}}``, then the tensors' bytes without a gap.
+The library itself accepts repeated names and takes seconds over a header of many empty tensors, so every check
+that can be made without the tensors is made here, before any of their bytes is looked at.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from lora_studio.errors import AdapterError
+
+ITEMSIZE = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
+"""Bytes per element of the dtypes that an adapter or a checkpoint may hold."""
+MAX_HEADER = 16 * 2**20
+"""Bytes. The full SDXL target set needs 0.4 MB, a thumbnail some more."""
+MAX_TENSORS = 50_000
+PEFT_MODEL = "adapter_model.safetensors"
+PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle")
+
+
+class Entry(NamedTuple):
+    """One tensor's place: ``start`` and ``end`` count bytes from the first byte after the header."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of itself."""
+
+    entries: dict[str, Entry]
+    metadata: dict[str, str]
+    data_start: int
+    """Offset of the first tensor's bytes in the file."""
+    size: int
+    """Bytes of the whole file."""
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: entry.shape for name, entry in self.entries.items()}
+
+
+def read_header(path: Path | str) -> Header:
+    """The header of the safetensors file at ``path`` (or in a peft folder); reads no tensor.
+
+    Raises:
+        AdapterError: there is no such file, or it is a pickle, damaged, incomplete or hostile.
+    """
+    path = Path(path)
+    path = path / PEFT_MODEL if path.is_dir() else path
+    refuse_pickle_name(path)
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, 2)
+            file.seek(0)
+            return parse(_head(file, size, path), size, path)
+    except OSError as error:
+        raise AdapterError(f"{path.name} cannot be read: {error.strerror or error}.", where=path, do="Check that the file is there and may be read.") from None
+
+
+def refuse_pickle_name(path: Path) -> None:
+    """Raises AdapterError where the name promises a pickle, whose loading may run a stranger's code."""
+    if path.suffix.lower() in PICKLES:
+        raise _pickle(path)
+
+
+def _pickle(path: Path) -> AdapterError:
+    return AdapterError(f"{path.name} is a pickle, which can run code when it is loaded; it was not opened.", where=path,
+                        do="Ask for a .safetensors file, or convert it with a tool that you trust.")
+
+
+def _damaged(path: Path, why: str) -> AdapterError:
+    return AdapterError(f"{path.name} is damaged: {why}.", where=path, do="Download or copy it again.")
+
+
+def _head(file: BinaryIO, size: int, path: Path) -> bytes:
+    """The header's JSON. Its length is held against the file and our limit before that much is read."""
+    first = file.read(8)
+    if first[:4] == b"PK\x03\x04" or (first[:1] == b"\x80" and first[1:2] in b"\x02\x03\x04\x05" and first[2:3] in b"\x8a}(]cX\x95"):
+        raise _pickle(path)
+    if len(first) < 8:
+        raise _damaged(path, f"it holds {size} bytes, too few for a safetensors file")
+    length = int.from_bytes(first, "little")
+    if length > MAX_HEADER:
+        raise AdapterError(f"{path.name} is no safetensors file that the studio opens: its header would be {length:,} bytes long (limit {MAX_HEADER:,}).",
+                           where=path, do="Get the file again, from another place if need be.")
+    if length > size - 8:
+        raise AdapterError(f"{path.name} is an incomplete download: its header alone is longer than the file.", where=path, do="Download it again.")
+    return file.read(length)
+
+
+def parse(head: bytes, size: int, path: Path) -> Header:
+    """The checked header from its JSON ``head``, of a file of ``size`` bytes.
+
+    Raises:
+        AdapterError: it repeats a name, lies about a size, or leaves the tensors overlapping, short or followed by more.
+    """
+    if head.count(b'"data_offsets"') > MAX_TENSORS:
+        raise _too_many(path)
+    try:
+        table = json.loads(head, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, f"its header is not valid ({error})" if isinstance(error, _Repeated) else "its header is not valid JSON") from None
+    if not isinstance(table, dict):
+        raise _damaged(path, "its header is not a table of tensors")
+    metadata = table.pop("__metadata__", None) or {}
+    if not (isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())):
+        raise _damaged(path, "its metadata is not a table of texts")
+    if len(table) > MAX_TENSORS:
+        raise _too_many(path)
+    entries = {name: _entry(name, value, path) for name, value in table.items()}
+    _check_cover(entries, size - 8 - len(head), path)
+    return Header(entries, metadata, 8 + len(head), size)
+
+
+class _Repeated(ValueError):
+    pass
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
+        raise _Repeated(f"{twice[:100]!r} stands in it twice")
+    return table
+
+
+def _no_constant(text: str) -> Any:
+    raise ValueError(text)
+
+
+def _too_many(path: Path) -> AdapterError:
+    return AdapterError(f"{path.name} lists more than {MAX_TENSORS:,} tensors, which no adapter or model does.", where=path, do="Do not trust this file.")
+
+
+def _count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _entry(name: str, value: Any, path: Path) -> Entry:
+    """One tensor's entry, its byte range held against its dtype and shape."""
+    if not isinstance(value, dict) or value.keys() != {"dtype", "shape", "data_offsets"}:
+        raise _damaged(path, f"the entry of {name[:100]!r} is malformed")
+    dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in ITEMSIZE:
+        raise _damaged(path, f"{name[:100]!r} has the unknown number format {str(dtype)[:20]!r}")
+    if not isinstance(shape, list) or not isinstance(offsets, list) or len(offsets) != 2 or len(shape) > 8 or not all(map(_count, shape + offsets)):
+        raise _damaged(path, f"the shape or place of {name[:100]!r} is malformed")
+    start, end = offsets
+    if end - start != math.prod(shape) * ITEMSIZE[dtype]:
+        raise _damaged(path, f"{name[:100]!r} of shape {tuple(shape)} cannot fill {end - start:,} bytes")
+    return Entry(dtype, tuple(shape), start, end)
+
+
+def _check_cover(entries: dict[str, Entry], available: int, path: Path) -> None:
+    """The tensors must follow each other without gap or overlap, and fill the file."""
+    end = 0
+    for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].end)):
+        if entry.start != end:
+            raise _damaged(path, f"{name[:100]!r} {'overlaps the tensor before it' if entry.start < end else 'stands behind a gap'}")
+        end = entry.end
+    if end > available:
+        raise AdapterError(f"{path.name} is an incomplete download: {end - available:,} of {end:,} bytes are missing.", where=path, do="Download it again.")
+    if end < available:
+        raise _damaged(path, f"{available - end:,} bytes follow the last tensor")

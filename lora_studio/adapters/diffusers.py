@@ -1,0 +1,59 @@
+"""diffusers' dialect: ``unet.<path>.lora_A.weight``, alphas in the header under ``lora_adapter_metadata``.
+
+diffusers packs each component's LoraConfig into that JSON table, its keys prefixed by the component's name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from lora_studio.adapters import keys, methods, peft
+from lora_studio.adapters.adapter import Adapter, Factors
+from lora_studio.errors import AdapterError
+
+CONFIG = "lora_adapter_metadata"
+
+
+def decode(modules: Mapping[str, Mapping[str, Tensor]], metadata: Mapping[str, str]) -> dict[str, Factors]:
+    """Factors from a file's tensors by path and role; alphas from tensors, else from the header, else the scale is 1.
+
+    Raises:
+        AdapterError: the header's LoraConfig is no valid table, or a module's parts do not fit.
+    """
+    configs = unpack(metadata)
+    decoded = {}
+    for path, module in modules.items():
+        component, _, rest = path.partition(".")
+        decoded[path] = methods.factors(module, path, peft.alpha(configs.get(component), rest, module))
+    return decoded
+
+
+def unpack(metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Each component's LoraConfig from the header; none where it holds none."""
+    if CONFIG not in metadata:
+        return {}
+    try:
+        table = json.loads(metadata[CONFIG])
+        configs: dict[str, dict[str, Any]] = {}
+        for key, value in table.items():
+            component, _, name = key.partition(".")
+            configs.setdefault(component, {})[name] = value
+        return configs
+    except (ValueError, AttributeError, RecursionError):
+        raise AdapterError("The header's lora_adapter_metadata is not a table.", where=CONFIG, do="The file's alphas are lost: get it again.") from None
+
+
+def encode(adapter: Adapter) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The file's tensors, and the header's texts that they need to be read right."""
+    tensors: dict[str, Tensor] = {}
+    table: dict[str, Any] = {}
+    for component, part in peft.components(adapter.factors).items():
+        for path, factors in part.items():
+            stem = keys.to_diffusers(f"{component}.{path}")
+            tensors.update(peft.tensors(stem, factors))
+        table.update({f"{component}.{key}": value for key, value in peft.config(part).items()})
+    return tensors, {CONFIG: json.dumps(table, sort_keys=True)}

@@ -1,0 +1,159 @@
+"""Adapter files and folders, in any dialect: reading and writing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lora_studio import files
+from lora_studio.adapters import detect, diffusers, keys, kohya, metadata as meta, peft
+from lora_studio.adapters.adapter import Adapter, Factors
+from lora_studio.adapters.tensors import body, head, load, require_finite
+from lora_studio.errors import AdapterError
+
+Dialect = Literal["kohya", "diffusers", "peft"]
+
+
+def read(path: Path | str) -> Adapter:
+    """The adapter in a .safetensors file or a peft folder, whatever its dialect and method.
+
+    LoHa and LoKr become plain factors of a larger rank, exactly; DoRA keeps its magnitude. Tensors keep their dtype.
+
+    Raises:
+        AdapterError: the file is no adapter, damaged, hostile, holds NaN, or holds parts that the studio cannot apply.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _read_folder(path)
+    config = path.with_name(peft.CONFIG)
+    if path.name == peft.MODEL and config.is_file():
+        return _read_folder(path.parent)
+    tensors, header = load(path)
+    kind = detect.dialect(tensors)
+    modules = _modules(tensors, path)
+    decoded = kohya.decode(modules) if kind == "kohya" else diffusers.decode(modules, header.metadata)
+    return Adapter(decoded, header.metadata)
+
+
+def _modules(tensors: Mapping[str, Tensor], path: Path, component: str = "") -> dict[str, dict[str, Tensor]]:
+    """The file's tensors by module; refuses a file that is no adapter or that holds more than factors."""
+    modules, unknown = keys.collect(tensors, component)
+    if not modules:
+        raise AdapterError(f"None of the {len(tensors)} tensors in {path.name} is an adapter's. {_guess(tensors)}".strip(), where=path, do="Choose a LoRA, LoCon, DoRA, LoHa or LoKr file.")
+    if unknown:
+        raise AdapterError(f"{len(unknown)} of {len(tensors)} tensors in {path.name} are none that the studio can apply, such as {unknown[0][:120]}.", where=path,
+                           do="Reading the rest alone would change the picture, so the file is refused; convert it to LoRA where it was made.")
+    return modules
+
+
+def _guess(tensors: Mapping[str, Tensor]) -> str:
+    names = list(tensors)
+    if any(name.startswith(("model.diffusion_model.", "first_stage_model.", "cond_stage_model.", "conditioner.")) for name in names):
+        return "It is a whole base model."
+    if any(name.startswith(("conv_in.", "down_blocks.")) for name in names):
+        return "It is a part of a base model."
+    if set(names) & {"emb_params", "clip_l", "clip_g"}:
+        return "It is a textual-inversion embedding."
+    return ""
+
+
+def _read_folder(folder: Path) -> Adapter:
+    """A peft folder, or one that holds a peft folder for each component."""
+    parts = {"": folder} if (folder / peft.MODEL).is_file() else {
+        component: folder / component for component in ("unet", "text_encoder", "text_encoder_2") if (folder / component / peft.MODEL).is_file()}
+    if not parts:
+        raise AdapterError(f"{folder.name} holds no {peft.MODEL}.", where=folder, do="Choose a .safetensors file or a folder that peft wrote.")
+    factors: dict[str, Factors] = {}
+    metadata: dict[str, str] = {}
+    for component, part in parts.items():
+        tensors, header = load(part / peft.MODEL)
+        modules = _modules(tensors, part / peft.MODEL, component)
+        factors.update(peft.decode(modules, _config(part / peft.CONFIG)))
+        metadata.update(header.metadata)
+    return Adapter(factors, metadata)
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """peft's config; a folder without one has scale 1, as in files without alpha."""
+    try:
+        config = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    except (ValueError, RecursionError, OSError):
+        config = None
+    if not isinstance(config, dict):
+        raise AdapterError(f"{path.name} is not valid JSON.", where=path, do="Get the folder again: the adapter's alpha stands in this file.")
+    return config
+
+
+def write(adapter: Adapter, path: Path | str, dialect: Dialect = "kohya", dtype: torch.dtype | None = None, metadata: Mapping[str, str] | None = None,
+          privacy: meta.Privacy = meta.Privacy.FULL) -> Path:
+    """Writes the adapter in one step, so that after a crash the old file or the new one is there.
+
+    Args:
+        path: the file; for peft a folder, which must not exist yet or be empty.
+        dialect: ``kohya`` is what ComfyUI, A1111 and Forge load.
+        dtype: number format of the weights; None keeps theirs.
+        metadata: laid over the adapter's own; rank, alpha, family and hashes are always written as the tensors have them.
+        privacy: how much of all that the file tells.
+
+    Returns:
+        The path written to.
+
+    Raises:
+        AdapterError: there is nothing in it, its family is unknown to the dialect, or a value does not fit ``dtype``.
+    """
+    path = Path(path)
+    if not adapter.factors:
+        raise AdapterError("The adapter is empty.", where=path, do="Train or choose one with at least one module.")
+    adapter = adapter if dtype is None else adapter.to(dtype)
+    texts = _texts(adapter, metadata or {}, path.stem, privacy)
+    if dialect == "peft":
+        return _write_folder(adapter, path, texts)
+    tensors, more = diffusers.encode(adapter) if dialect == "diffusers" else (kohya.encode(adapter), {})
+    files.write(path, serialised(tensors, texts | more, path))
+    return path
+
+
+def _texts(adapter: Adapter, metadata: Mapping[str, str], title: str, privacy: meta.Privacy) -> dict[str, str]:
+    texts = {key: value for key, value in {**adapter.metadata, **metadata}.items() if key not in meta.STALE}
+    ranks, alphas = [factors.rank for factors in adapter.factors.values()], [factors.alpha for factors in adapter.factors.values()]
+    return meta.at(texts | meta.technical(adapter.family, ranks, alphas, texts, title), privacy)
+
+
+def serialised(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], where: Path) -> bytes:
+    """A whole safetensors file, hashes added to its header; the same input always gives the same bytes.
+
+    Raises:
+        AdapterError: a tensor holds NaN or infinity.
+    """
+    for name, tensor in tensors.items():
+        require_finite(name, tensor, where)
+    entries, data = body(tensors)
+    own = head(entries, {key: value for key, value in metadata.items() if key.startswith("ss_")})
+    return head(entries, {**metadata, **meta.hashes(own, data)}) + data
+
+
+def _write_folder(adapter: Adapter, folder: Path, texts: Mapping[str, str]) -> Path:
+    """A peft folder; several components stand in folders of their names below it."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise AdapterError(f"{folder.name} exists already.", where=folder, do="Choose another name, or remove it first.")
+    partial = folder.with_name(f"{folder.name}.{os.getpid()}{files.PARTIAL}")
+    parts = peft.components(adapter.factors)
+    try:
+        for component, part in parts.items():
+            place = partial / component if len(parts) > 1 or component != "unet" else partial
+            tensors, config = peft.encode(part)
+            files.write(place / peft.CONFIG, json.dumps(config, indent=2))
+            files.write(place / peft.MODEL, serialised(tensors, texts, folder))
+        if folder.exists():
+            folder.rmdir()
+        files.replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder

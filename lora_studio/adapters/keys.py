@@ -1,0 +1,178 @@
+"""Canonical module paths <-> each dialect's keys, from rules.
+
+Canonical is the module's path in diffusers' pipeline: ``unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q``,
+``text_encoder.text_model.encoder.layers.0.self_attn.q_proj``, ``text_encoder_2.…``. A file's key is a module's *stem* and
+a tensor's *role* in it (``down``, ``up``, ``alpha``, …).
+
+transformers 5 dropped ``text_model.`` from CLIPTextModel's own paths; canonical paths, like files, have it always.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+
+_ROLES = {
+    "down": r"lora_down\.weight|lora_A(?:\.default)?\.weight|lora(?:_linear_layer)?\.down\.weight",
+    "up": r"lora_up\.weight|lora_B(?:\.default)?\.weight|lora(?:_linear_layer)?\.up\.weight",
+    "mid": r"lora_mid\.weight",
+    "alpha": r"alpha",
+    "magnitude": r"dora_scale|lora_magnitude_vector(?:\.default)?(?:\.weight)?",
+    "{}": r"hada_w[12]_[ab]|hada_t[12]|lokr_w[12](?:_[ab])?|lokr_t2",
+}
+_ROLE = re.compile("^(.+)\\.(?:" + "|".join(f"(?P<r{i}>{pattern})" for i, pattern in enumerate(_ROLES.values())) + ")$")
+_PROCESSOR = re.compile(r"^(.+)\.processor\.(to_[qkv]|to_out)_lora\.(down|up)\.weight$")
+
+_WORDS = (r"(?:down|up|transformer|input|output)_blocks|(?:mid|middle)_block|(?:time|add|class|token|position)_embedding|time_emb(?:ed|_proj)|label_emb"
+          r"|linear_[12]|conv_(?:in|out|shortcut|norm_out)|proj_(?:in|out)|to_(?:q|k|v|out)|[qkv]_proj|out_proj|self_attn|text_(?:model|projection)"
+          r"|final_layer_norm|layer_norm[12]|(?:in|out|emb)_layers|skip_connection")
+_WORD = re.compile(rf"(?:{_WORDS}|[^_]+)(?=_|$)")
+"""A kohya name's parts: the words with an underscore of their own; every other underscore stands for a dot."""
+
+_KOHYA_COMPONENTS = {"lora_unet_": "unet", "lora_te_": "text_encoder", "lora_te1_": "text_encoder", "lora_te2_": "text_encoder_2"}
+_COMPONENTS = ("unet.", "text_encoder.", "text_encoder_2.")
+_PEFT = "base_model.model."
+
+
+def split(key: str) -> tuple[str, str] | None:
+    """A file's key as (stem, role); None where it is no adapter tensor that the studio knows."""
+    if old := _PROCESSOR.match(key):
+        stem, target, role = old.groups()
+        return f"{stem}.{target}" + (".0" if target == "to_out" else ""), role
+    if not (match := _ROLE.match(key)):
+        return None
+    role = list(_ROLES)[next(i for i in range(len(_ROLES)) if match[f"r{i}"])]
+    return match[1], key[len(match[1]) + 1:] if role == "{}" else role
+
+
+def canonical(path: str) -> str:
+    """``path`` of a live module with ``text_model.`` put back where transformers 5 has dropped it."""
+    return re.sub(r"^(text_encoder(?:_2)?\.)(?=(?:encoder|embeddings|final_layer_norm)\.)", r"\1text_model.", path)
+
+
+def path_of(stem: str, component: str = "") -> str | None:
+    """The canonical path of a stem of any dialect; ``component`` is what a stem without one belongs to.
+
+    None where the stem fits no dialect.
+    """
+    for prefix, name in _KOHYA_COMPONENTS.items():
+        if stem.startswith(prefix):
+            return _from_kohya(name, stem[len(prefix):])
+    stem = stem.removeprefix(_PEFT)
+    if stem.startswith(_COMPONENTS):
+        return canonical(stem)
+    if re.match(r"(?:text_model|encoder|text_projection)(?:\.|$)", stem):
+        return canonical(f"{component or 'text_encoder'}.{stem}")
+    if re.match(r"(?:down_blocks|up_blocks|mid_block|conv_in|conv_out|time_embedding|add_embedding)(?:\.|$)", stem):
+        return f"unet.{stem}"
+    return None
+
+
+def _from_kohya(component: str, name: str) -> str | None:
+    path = ".".join(_WORD.findall(name))
+    if path.replace(".", "_") != name:
+        return None
+    return f"unet.{from_ldm(path)}" if component == "unet" else canonical(f"{component}.{path}")
+
+
+def collect(tensors: Mapping[str, T], component: str = "") -> tuple[dict[str, dict[str, T]], list[str]]:
+    """A file's tensors (or their shapes) as {canonical path: {role: tensor}}, and the keys that are none of ours."""
+    modules: dict[str, dict[str, T]] = {}
+    unknown = []
+    for key, value in tensors.items():
+        stem, role = split(key) or ("", "")
+        path = path_of(stem, component)
+        if path is None or role in modules.get(path, {}):
+            unknown.append(key)
+        else:
+            modules.setdefault(path, {})[role] = value
+    return modules, unknown
+
+
+def to_kohya(path: str, family: str) -> str:
+    """The kohya stem of a canonical path. SDXL takes sgm's block names, and ``te1``/``te2`` for its encoders."""
+    component, _, rest = path.partition(".")
+    if component == "unet":
+        return "lora_unet_" + (to_ldm(rest, family) if family == "sdxl" else rest).replace(".", "_")
+    encoder = {"text_encoder": "te1" if family == "sdxl" else "te", "text_encoder_2": "te2"}[component]
+    return f"lora_{encoder}_" + rest.replace(".", "_")
+
+
+def to_diffusers(path: str) -> str:
+    """diffusers' stem of a canonical path: itself."""
+    return path
+
+
+def to_peft(path: str) -> str:
+    """peft's stem of a canonical path, within its component's own folder."""
+    return _PEFT + path.partition(".")[2]
+
+
+# The original UNet layout (ldm for SD, sgm for SDXL): every level has two layers and a sampler, so three numbers a level.
+_RESNET = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0", "conv2": "out_layers.3", "conv_shortcut": "skip_connection"}
+_ENDS = {"conv_in": "input_blocks.0.0", "conv_norm_out": "out.0", "conv_out": "out.2", "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
+         "add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2"}
+_MIDDLE = {"resnets.0": "0", "attentions.0": "1", "resnets.1": "2"}
+
+
+def _renamed(name: str, table: Mapping[str, str]) -> str:
+    """``name`` with the leading part that ``table`` knows replaced."""
+    for old, new in table.items():
+        if name == old or name.startswith(old + "."):
+            return new + name[len(old):]
+    return name
+
+
+def _inverse(table: Mapping[str, str]) -> dict[str, str]:
+    return {new: old for old, new in table.items()}
+
+
+def to_ldm(path: str, family: str) -> str:
+    """A UNet path (without ``unet.``) in the original layout's names, below ``model.diffusion_model.``."""
+    if match := re.match(r"mid_block\.((?:resnets|attentions)\.\d)(?:\.(.+))?$", path):
+        return _joined("middle_block." + _MIDDLE[match[1]], match[1], match[2])
+    if match := re.match(r"(down|up)_blocks\.(\d)\.(resnets|attentions)\.(\d)(?:\.(.+))?$", path):
+        side, level, kind, layer, rest = match.groups()
+        number = 3 * int(level) + int(layer) + (side == "down")
+        return _joined(f"{'input' if side == 'down' else 'output'}_blocks.{number}.{int(kind == 'attentions')}", kind, rest)
+    if match := re.match(r"down_blocks\.(\d)\.downsamplers\.0\.conv(.*)$", path):
+        return f"input_blocks.{3 * int(match[1]) + 3}.0.op{match[2]}"
+    if match := re.match(r"up_blocks\.(\d)\.upsamplers\.0\.conv(.*)$", path):
+        has_attention = family == "sdxl" or match[1] != "0"
+        return f"output_blocks.{3 * int(match[1]) + 2}.{1 + has_attention}.conv{match[2]}"
+    return _renamed(path, _ENDS)
+
+
+def _joined(place: str, kind: str, rest: str | None) -> str:
+    if rest is None:
+        return place
+    return f"{place}.{_renamed(rest, _RESNET) if kind.startswith('resnets') else rest}"
+
+
+def from_ldm(path: str) -> str:
+    """The inverse of ``to_ldm``; paths in diffusers' own names pass unchanged."""
+    if match := re.match(r"middle_block\.(\d)(?:\.(.+))?$", path):
+        place = _inverse(_MIDDLE).get(match[1], match[1])
+        return _parted(f"mid_block.{place}", place, match[2])
+    if path == "input_blocks.0.0" or path.startswith("input_blocks.0.0."):
+        return _renamed(path, {"input_blocks.0.0": "conv_in"})
+    if match := re.match(r"(input|output)_blocks\.(\d+)\.(\d)(?:\.(.+))?$", path):
+        side, number, slot, rest = match.groups()
+        level, layer = divmod(int(number) - (side == "input"), 3)
+        block = f"{'down' if side == 'input' else 'up'}_blocks.{level}"
+        if side == "input" and layer == 2:
+            return f"{block}.downsamplers.0.{_renamed(rest or '', {'op': 'conv'})}"
+        if side == "output" and (rest == "conv" or (rest or "").startswith("conv.")):
+            return f"{block}.upsamplers.0.{rest}"
+        kind = "attentions" if slot == "1" else "resnets"
+        return _parted(f"{block}.{kind}.{layer}", kind, rest)
+    return _renamed(path, _inverse(_ENDS))
+
+
+def _parted(place: str, kind: str, rest: str | None) -> str:
+    if rest is None:
+        return place
+    return f"{place}.{_renamed(rest, _inverse(_RESNET)) if kind.startswith('resnets') else rest}"

@@ -1,0 +1,31 @@
+"""kohya's dialect, which ComfyUI, A1111 and Forge load: ``<stem>.lora_down.weight``, ``.lora_up.weight``, ``.alpha``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from lora_studio.adapters import keys, methods
+from lora_studio.adapters.adapter import Adapter, Factors
+
+Modules = Mapping[str, Mapping[str, Tensor]]
+
+
+def decode(modules: Modules) -> dict[str, Factors]:
+    """Factors from a file's tensors by path and role; without an alpha the scale is 1, as in ComfyUI and Forge."""
+    return {path: methods.factors(module, path) for path, module in modules.items()}
+
+
+def encode(adapter: Adapter) -> dict[str, Tensor]:
+    """The file's tensors. ``alpha`` is a float32 scalar whatever the weights are, so that rsLoRA's alpha·√r stays exact."""
+    tensors: dict[str, Tensor] = {}
+    for path, factors in adapter.factors.items():
+        stem = keys.to_kohya(path, adapter.family)
+        tensors[f"{stem}.lora_down.weight"] = factors.down
+        tensors[f"{stem}.lora_up.weight"] = factors.up
+        tensors[f"{stem}.alpha"] = torch.tensor(factors.alpha, dtype=torch.float32)
+        if factors.magnitude is not None:
+            tensors[f"{stem}.dora_scale"] = factors.magnitude.reshape(-1, *(1,) * (factors.down.dim() - 1))
+    return tensors

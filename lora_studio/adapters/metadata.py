@@ -1,0 +1,191 @@
+"""The header's texts: what ComfyUI, A1111 and Forge show, ModelSpec, hashes, provenance and privacy. No torch.
+
+Every value is a string. ``ss_*`` are the reference trainer's, ``modelspec.*`` the ModelSpec standard's (1.0.1),
+``sshs_*`` its hashes over the tensors, ``lora_studio.recipe`` ours (see ``recipe``).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from lora_studio import __version__
+from lora_studio.adapters import recipe as recipes
+from lora_studio.adapters.detect import FAMILIES
+from lora_studio.errors import AdapterError
+
+THUMBNAIL_SIDE = 256
+MAX_THUMBNAIL = 2 * 2**20
+_IMAGES = ("image/jpeg", "image/png", "image/webp")
+
+
+class Privacy(StrEnum):
+    """How much of its making an exported file tells."""
+
+    NONE = "none"
+    """Only what another program needs to load it, and its title."""
+    MINIMAL = "minimal"
+    """Also what its user wants to know: trigger word, thumbnail, author, base model."""
+    FULL = "full"
+    """Also the recipe: settings, seeds, hashes of the pictures, tags, versions."""
+
+
+_NEEDED = {"ss_v2", "ss_base_model_version", "ss_network_module", "ss_network_dim", "ss_network_alpha", "ss_network_args", "modelspec.sai_model_spec",
+           "modelspec.architecture", "modelspec.implementation", "modelspec.title", "modelspec.resolution", "modelspec.prediction_type", "lora_adapter_metadata"}
+_MINIMAL = _NEEDED | {"ss_output_name", "ss_sd_model_name", "ss_new_sd_model_hash", "ss_clip_skip"} | {
+    f"modelspec.{name}" for name in ("description", "author", "date", "trigger_phrase", "usage_hint", "thumbnail", "tags", "license", "merged_from")}
+
+
+def at(metadata: Mapping[str, str], level: Privacy) -> dict[str, str]:
+    """What ``level`` lets through of a header."""
+    allowed = {Privacy.NONE: _NEEDED, Privacy.MINIMAL: _MINIMAL}.get(level)
+    return {key: value for key, value in metadata.items() if allowed is None or key in allowed}
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if float(value).is_integer() else repr(float(value))
+
+
+def technical(family: str, ranks: list[int], alphas: list[float], current: Mapping[str, str], title: str) -> dict[str, str]:
+    """What the tensors themselves say, which stands over whatever a header said before.
+
+    Args:
+        family: as ``detect.family`` found it.
+        ranks: the modules' ranks; where they differ ``ss_network_dim`` is "Dynamic", as the reference resize script has it.
+        alphas: likewise.
+        current: the header so far; its title, resolution and kind of SD 2 are kept.
+        title: for a header without one.
+    """
+    known = FAMILIES[family]
+    version, architecture = known.version, f"{known.architecture}/lora"
+    if family == "sd2" and _predicts_noise(current):
+        version, architecture = "sd_v2", "stable-diffusion-v2-512/lora"
+    side = known.resolution
+    return {
+        "ss_v2": str(family == "sd2"),
+        "ss_base_model_version": version,
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": _one([str(rank) for rank in ranks]),
+        "ss_network_alpha": _one([_number(alpha) for alpha in alphas]),
+        "ss_network_args": current.get("ss_network_args", "{}"),
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": architecture,
+        "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
+        "modelspec.title": current.get("modelspec.title") or title,
+        "modelspec.resolution": current.get("modelspec.resolution") or f"{side}x{side}",
+    }
+
+
+def _predicts_noise(metadata: Mapping[str, str]) -> bool:
+    return metadata.get("modelspec.prediction_type") == "epsilon" or metadata.get("ss_base_model_version") == "sd_v2"
+
+
+def _one(values: list[str]) -> str:
+    return values[0] if len(set(values)) == 1 else "Dynamic"
+
+
+STALE = ("sshs_model_hash", "sshs_legacy_hash", "modelspec.hash_sha256", "lora_adapter_metadata")
+"""Entries that are true of one file's bytes only, and never copied to another file."""
+
+
+def hashes(ss_head: bytes, data: bytes) -> dict[str, str]:
+    """The three hashes of a file's tensors.
+
+    Args:
+        ss_head: length and header of the file as it would be with only its ``ss_*`` metadata.
+        data: all bytes after the header. ``sshs_legacy_hash`` is over 64 KiB at 1 MiB of that file, its first 8 digits.
+    """
+    digest = hashlib.sha256(data).hexdigest()
+    begin = 0x100000 - len(ss_head)
+    window = (ss_head[0x100000:] + data[max(begin, 0):])[:0x10000] if begin < 0 else data[begin:begin + 0x10000]
+    return {"sshs_model_hash": digest, "sshs_legacy_hash": hashlib.sha256(window).hexdigest()[:8], "modelspec.hash_sha256": f"0x{digest}"}
+
+
+def thumbnail(picture: Path | bytes) -> str:
+    """``modelspec.thumbnail`` of an image: a JPEG of at most 256 px a side as a data URL.
+
+    Raises:
+        AdapterError: it is no image.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture, formats=("PNG", "JPEG", "WEBP")) as image:
+            small = ImageOps.exif_transpose(image).convert("RGB")
+            small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
+    except (UnidentifiedImageError, OSError) as error:
+        raise AdapterError(f"The thumbnail is not an image that can be read: {error}.", where="thumbnail", do="Choose a PNG, JPEG or WebP.") from None
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=85, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def thumbnail_bytes(metadata: Mapping[str, str]) -> bytes | None:
+    """The thumbnail's image file out of a header; None where there is none, or it is oversized or no plain image."""
+    kind, _, code = metadata.get("modelspec.thumbnail", "").partition(";base64,")
+    if kind.removeprefix("data:") not in _IMAGES or len(code) > MAX_THUMBNAIL:
+        return None
+    try:
+        return base64.b64decode(code, validate=True)
+    except ValueError:
+        return None
+
+
+def trigger(metadata: Mapping[str, str]) -> str:
+    """The trigger phrase that a header names, else the most frequent tag of its training; empty where it tells none."""
+    if phrase := metadata.get("modelspec.trigger_phrase", "").strip():
+        return phrase[:200]
+    tags: Counter[str] = Counter()
+    try:
+        for folder in json.loads(metadata.get("ss_tag_frequency", "{}")).values():
+            tags.update({str(tag).strip(): int(count) for tag, count in folder.items()})
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        return ""
+    return tags.most_common(1)[0][0][:200] if tags else ""
+
+
+def provenance(recipe: recipes.Training, *, title: str, prediction: str, resolution: int, trigger: str = "", description: str = "", author: str = "",
+               thumbnail: str = "") -> dict[str, str]:
+    """The whole header of a trained adapter; ``at`` cuts it down to a level of privacy.
+
+    Args:
+        prediction: "epsilon" or "v".
+        resolution: pixels of a side.
+        thumbnail: as ``thumbnail`` gives it.
+    """
+    made = {**_modelspec(recipe, title, prediction, resolution), **_reference(recipe, title, prediction), recipes.KEY: recipes.dumps(recipe)}
+    usage = f"Put {trigger} into the prompt." if trigger else ""
+    told = {"trigger_phrase": trigger, "usage_hint": usage, "description": description, "author": author, "thumbnail": thumbnail}
+    return made | {f"modelspec.{key}": value for key, value in told.items() if value}
+
+
+def _modelspec(recipe: recipes.Training, title: str, prediction: str, resolution: int) -> dict[str, str]:
+    when = datetime.fromtimestamp(recipe.started, UTC) if recipe.started else datetime.now(UTC)
+    return {"modelspec.title": title, "modelspec.resolution": f"{resolution}x{resolution}", "modelspec.date": when.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "modelspec.prediction_type": prediction}
+
+
+def _reference(recipe: recipes.Training, title: str, prediction: str) -> dict[str, str]:
+    """The ``ss_*`` entries that other programs show: alias, tags, dataset, base model, times, main settings."""
+    settings, folder = recipes.cut_paths(recipe.settings), ""
+    folder = str(settings.get("data") or "pictures")
+    shown: dict[str, Any] = {
+        "output_name": title, "sd_model_name": recipe.base, "new_sd_model_hash": recipe.base_sha256, "clip_skip": "None",
+        "training_started_at": recipe.started, "training_finished_at": recipe.started + recipe.seconds if recipe.seconds else "",
+        "num_train_images": len(recipe.images), "steps": recipe.steps, "max_train_steps": settings.get("steps", ""),
+        "learning_rate": settings.get("learning_rate", ""), "optimizer": settings.get("optimizer", ""), "lr_scheduler": settings.get("schedule", ""),
+        "min_snr_gamma": settings.get("min_snr_gamma", ""), "noise_offset": settings.get("noise_offset", ""), "seed": settings.get("seed", ""),
+        "v2_parameterization" if prediction == "v" else "": prediction == "v",
+        "tag_frequency": json.dumps({folder: recipe.tags}, ensure_ascii=False) if recipe.tags else "",
+        "dataset_dirs": json.dumps({folder: {"n_repeats": 1, "img_count": len(recipe.images)}}, ensure_ascii=False),
+        "studio_version": __version__,
+    }
+    return {f"ss_{key}": str(value) for key, value in shown.items() if key and value != ""}

@@ -1,0 +1,114 @@
+"""peft's dialect: a folder of ``adapter_config.json`` and ``adapter_model.safetensors`` for each component.
+
+A UNet's adapter alone is the folder itself; with text encoders each component has a folder of its name below it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from lora_studio.adapters import keys, methods
+from lora_studio.adapters.adapter import Factors
+from lora_studio.adapters.container import PEFT_MODEL
+from lora_studio.errors import AdapterError
+
+CONFIG, MODEL = "adapter_config.json", PEFT_MODEL
+
+
+def decode(modules: Mapping[str, Mapping[str, Tensor]], config: Mapping[str, Any]) -> dict[str, Factors]:
+    """Factors of one folder's tensors by path and role.
+
+    Raises:
+        AdapterError: the config asks for what no product of factors can say, or a module's parts do not fit.
+    """
+    if config.get("peft_type", "LORA") != "LORA":
+        raise AdapterError(f"This peft adapter is a {config['peft_type']}, which the studio does not read.", where=CONFIG, do="Train or convert it as LoRA.")
+    return {path: methods.factors(module, path, alpha(config, path.partition(".")[2], module)) for path, module in modules.items()}
+
+
+def alpha(config: Mapping[str, Any] | None, path: str, module: Mapping[str, Tensor]) -> float | None:
+    """The alpha that a LoraConfig gives the module at ``path``, rsLoRA's √r multiplied in; None without a config.
+
+    Patterns match as in peft: a key of ``alpha_pattern`` is a regular expression for the end of the path. Keys are held
+    against the path with and without ``text_model.``, since transformers 5 writes them without.
+
+    Raises:
+        AdapterError: the config's entry is not a number.
+    """
+    if not config or "down" not in module:
+        return None
+    try:
+        value = float(_pattern(config.get("alpha_pattern") or {}, path, config.get("lora_alpha", module["down"].shape[0])))
+        return value * math.sqrt(module["down"].shape[0]) if config.get("use_rslora") else value
+    except (TypeError, ValueError, AttributeError, re.error):
+        raise AdapterError("The adapter's config holds an alpha that is not a number.", where=CONFIG, do="Mend or fetch the config again.") from None
+
+
+def _pattern(patterns: Mapping[str, Any], path: str, default: Any) -> Any:
+    """The first entry whose key matches. A stranger's expression with groups or many repeats could take for ever: it raises ValueError."""
+    paths = {path, path.removeprefix("text_model.")}
+    for key, value in patterns.items():
+        if "(" in key or sum(map(key.count, "*+?{")) > 3:
+            raise ValueError(key)
+        if any(re.fullmatch(rf"(?:.*\.)?(?:{key})", candidate) for candidate in paths):
+            return value
+    return default
+
+
+def components(factors: Mapping[str, Factors]) -> dict[str, dict[str, Factors]]:
+    """{component: {path below it: factors}}."""
+    parts: dict[str, dict[str, Factors]] = {}
+    for path, value in factors.items():
+        component, _, rest = path.partition(".")
+        parts.setdefault(component, {})[rest] = value
+    return parts
+
+
+def tensors(stem: str, factors: Factors) -> dict[str, Tensor]:
+    """One module's tensors under peft's names. DoRA's magnitude is (out,), (1, out, 1, 1) for a convolution."""
+    named = {f"{stem}.lora_A.weight": factors.down, f"{stem}.lora_B.weight": factors.up}
+    if factors.magnitude is not None:
+        named[f"{stem}.lora_magnitude_vector"] = factors.magnitude.reshape(1, -1, 1, 1) if factors.down.dim() == 4 else factors.magnitude
+    return named
+
+
+def encode(part: Mapping[str, Factors]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """One component's tensors and config, from {path below the component: factors}."""
+    named: dict[str, Tensor] = {}
+    for path, factors in part.items():
+        named.update(tensors(keys.to_peft(f"component.{path}"), factors))
+    return named, config(part)
+
+
+def _number(value: float) -> int | float:
+    return int(value) if float(value).is_integer() else value
+
+
+def config(part: Mapping[str, Factors]) -> dict[str, Any]:
+    """The LoraConfig of one component, as JSON values.
+
+    Module names go without ``text_model.``: peft matches the ends of paths, so that they fit transformers 4 and 5.
+    """
+    part = {path.removeprefix("text_model."): factors for path, factors in part.items()}
+    rank = Counter(factors.rank for factors in part.values()).most_common(1)[0][0]
+    usual = Counter(factors.alpha for factors in part.values()).most_common(1)[0][0]
+    return {
+        "peft_type": "LORA",
+        "r": rank,
+        "lora_alpha": _number(usual),
+        "rank_pattern": {path: factors.rank for path, factors in part.items() if factors.rank != rank},
+        "alpha_pattern": {path: _number(factors.alpha) for path, factors in part.items() if factors.alpha != usual},
+        "target_modules": sorted(part),
+        "use_dora": any(factors.magnitude is not None for factors in part.values()),
+        "use_rslora": False,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "inference_mode": True,
+    }

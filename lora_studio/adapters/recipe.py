@@ -1,0 +1,119 @@
+"""How an adapter came to be, as data in its header: a training or a blend. "Open recipe" reads it back. No torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NamedTuple, Union
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+KEY = "lora_studio.recipe"
+"""The header's entry that holds a recipe as JSON."""
+
+
+class ImageRecord(BaseModel):
+    """A picture that was trained on: its file's name, without folders, and the SHA-256 of its bytes."""
+
+    name: str
+    sha256: str
+
+
+class Training(BaseModel):
+    """A training run, complete enough to be run again: settings hold the seeds too."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    kind: Literal["training"] = "training"
+    settings: dict[str, Any]
+    """Every setting by key; folders and files are cut to their last name."""
+    base: str = ""
+    base_sha256: str = ""
+    images: list[ImageRecord] = []
+    tags: dict[str, int] = {}
+    """How often each caption tag stands beside the pictures."""
+    versions: dict[str, str] = {}
+    """Versions of the studio, Python and the libraries."""
+    steps: int = 0
+    """Steps done, which a stopped run has fewer of than its settings say."""
+    started: float = 0.0
+    """Seconds since the epoch."""
+    seconds: float = 0.0
+
+
+class Ingredient(BaseModel):
+    """One adapter of a blend. ``blocks`` multiplies the weight where a block's name (see ``blend.block_of``) stands in it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: str
+    weight: float = 1.0
+    sha256: str = ""
+    """Hash of its tensors (``sshs_model_hash``), by which it is found again."""
+    blocks: dict[str, float] = {}
+
+
+class Blend(BaseModel):
+    """A blend of adapters; ``rank`` 0 keeps all that the method leaves."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    kind: Literal["blend"] = "blend"
+    method: Literal["exact", "svd", "ties", "dare", "prune"] = "exact"
+    ingredients: list[Ingredient]
+    rank: int = Field(default=0, ge=0, le=4096)
+    density: float = Field(default=0.5, gt=0, le=1)
+    """Share of entries that TIES, DARE and prune keep."""
+    seed: int = 0
+    """DARE's."""
+
+
+Recipe = Annotated[Union[Training, Blend], Field(discriminator="kind")]
+_recipe: TypeAdapter[Training | Blend] = TypeAdapter(Recipe)
+
+
+def dumps(recipe: Training | Blend) -> str:
+    """The header's text for ``recipe``."""
+    return recipe.model_dump_json()
+
+
+def read(metadata: Mapping[str, str]) -> Training | Blend | None:
+    """The recipe that a header holds; None where it holds none that can be read."""
+    try:
+        return _recipe.validate_json(metadata[KEY])
+    except (KeyError, ValidationError):
+        return None
+
+
+class Difference(NamedTuple):
+    """One reason why a run from a recipe would not give the same adapter."""
+
+    what: str
+    recorded: str
+    found: str
+
+
+def compare(recipe: Training, *, base_sha256: str, images: list[str], versions: Mapping[str, str]) -> list[Difference]:
+    """What differs between a recipe and what is at hand: base model, pictures (hashes in any order), versions. Empty means the same adapter.
+
+    Args:
+        images: SHA-256 of each picture's bytes.
+        versions: as in ``Training.versions``; only names that the recipe recorded are compared.
+    """
+    found = [Difference("base model", recipe.base_sha256, base_sha256)] if recipe.base_sha256 != base_sha256 else []
+    recorded, present = {image.sha256: image.name for image in recipe.images}, set(images)
+    if missing := [name for digest, name in recorded.items() if digest not in present]:
+        found.append(Difference("pictures missing or changed", ", ".join(sorted(missing)), "not among the pictures"))
+    if extra := len(present - recorded.keys()):
+        found.append(Difference("pictures added", "none of them", f"{extra} more"))
+    found += [Difference(name, version, versions.get(name, "none")) for name, version in recipe.versions.items() if versions.get(name) != version]
+    return found
+
+
+def cut_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with ``data`` and ``base`` cut to their last name: a recipe says nothing of the machine's folders."""
+    cut = json.loads(json.dumps(dict(settings)))
+    for key in ("data", "base"):
+        if isinstance(cut.get(key), str):
+            cut[key] = cut[key].replace("\\", "/").rstrip("/").rpartition("/")[2]
+    return cut

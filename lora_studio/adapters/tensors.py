@@ -1,0 +1,103 @@
+"""Tensors in and out of the safetensors container.
+
+Written by ourselves because a merge streams tensor by tensor, the same adapter must always give the same bytes
+(the library shuffles the metadata), and a file must be on the disk before it is called saved.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+
+from lora_studio import files
+from lora_studio.adapters.container import Entry, Header, read_header
+from lora_studio.errors import AdapterError
+
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64, "I32": torch.int32,
+          "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool, "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+def read_tensor(file: BinaryIO, header: Header, name: str) -> torch.Tensor:
+    """One tensor of an open file."""
+    entry = header.entries[name]
+    if entry.start == entry.end:
+        return torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
+    buffer = bytearray(entry.end - entry.start)
+    file.seek(header.data_start + entry.start)
+    file.readinto(buffer)
+    return torch.frombuffer(buffer, dtype=DTYPES[entry.dtype]).reshape(entry.shape)
+
+
+def load(path: Path | str) -> tuple[dict[str, torch.Tensor], Header]:
+    """Every tensor of the file and its header.
+
+    Raises:
+        AdapterError: the file is damaged, hostile, or holds NaN or infinity (the tensor is named).
+    """
+    header = read_header(path)
+    with open(path, "rb") as file:
+        tensors = {name: read_tensor(file, header, name) for name in header.entries}
+    for name, tensor in tensors.items():
+        require_finite(name, tensor, path)
+    return tensors, header
+
+
+def require_finite(name: str, tensor: torch.Tensor, where: object) -> None:
+    """Raises AdapterError where ``tensor`` holds NaN or infinity."""
+    values = tensor.float() if tensor.dtype.itemsize == 1 else tensor
+    if values.is_floating_point() and not torch.isfinite(values).all():
+        raise AdapterError(f"The tensor {name} holds NaN or infinity.", where=where,
+                           do="It was saved from a training that had blown up, or in a number format too small for it; use an earlier save.")
+
+
+def laid_out(parts: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]) -> dict[str, Entry]:
+    """Places for tensors in the library's own order: widest dtype first, then by name, so that all are aligned."""
+    entries, end = {}, 0
+    for name, (dtype, shape) in sorted(parts.items(), key=lambda item: (-item[1][0].itemsize, item[0])):
+        start, end = end, end + dtype.itemsize * torch.Size(shape).numel()
+        entries[name] = Entry(NAMES[dtype], tuple(shape), start, end)
+    return entries
+
+
+def head(entries: Mapping[str, Entry], metadata: Mapping[str, str]) -> bytes:
+    """Length and JSON of the header, padded with spaces to a multiple of 8 bytes."""
+    table: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    table.update({name: {"dtype": entry.dtype, "shape": entry.shape, "data_offsets": (entry.start, entry.end)} for name, entry in entries.items()})
+    text = json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def data(tensor: torch.Tensor) -> bytes:
+    """The tensor's elements, little-endian, row by row."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
+
+
+def body(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, Entry], bytes]:
+    """Places and bytes of all tensors."""
+    entries = laid_out({name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()})
+    return entries, b"".join(data(tensors[name]) for name in entries)
+
+
+def stream(path: Path, entries: Mapping[str, Entry], metadata: Mapping[str, str], tensor: Callable[[str], torch.Tensor]) -> Iterable[str]:
+    """Writes a file tensor by tensor, holding one at a time; yields each name once its bytes are written.
+
+    The file takes its name only after the last one; a generator that is closed earlier leaves nothing behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}{files.PARTIAL}")
+    try:
+        with open(partial, "wb") as file:
+            file.write(head(entries, metadata))
+            for name in entries:
+                file.write(data(tensor(name)))
+                yield name
+        files.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
