@@ -14,6 +14,9 @@ Any other exception that reaches a surface is a fault of the studio, and is repo
 
 from __future__ import annotations
 
+import json
+import sys
+
 
 class StudioError(Exception):
     """A problem that the user can mend.
@@ -62,3 +65,11 @@ class RunError(StudioError):
 
 class MachineError(StudioError):
     """The machine lacks memory, disk space, a device or a program."""
+
+
+def report(error: StudioError, as_json: bool = False) -> int:
+    """Tells the user of ``error`` on standard error, and programs on standard output; returns the exit status, 2."""
+    print(f"{error}", file=sys.stderr, flush=True)
+    if as_json:
+        print(json.dumps({"error": {"what": error.what, "where": error.where, "do": error.do}}), flush=True)
+    return 2

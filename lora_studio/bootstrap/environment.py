@@ -1,0 +1,237 @@
+"""The studio's ``.venv``: made, checked in milliseconds, mended."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lora_studio.bootstrap import pip, torch_build
+from lora_studio.errors import MachineError
+
+SPACE = 3 * 2**30
+"""Bytes that the environment takes with a CPU build of PyTorch, with room for unpacking."""
+SPACE_CUDA = 9 * 2**30
+PIP = "pip==26.3"
+_LOCK = ".lock"
+
+
+class Environment:
+    """The folder ``.venv`` under ``root``, filled from ``root/requirements.txt`` within ``root/constraints.txt``."""
+
+    def __init__(self, root: Path):
+        self.folder = root / ".venv"
+        self.python = self.folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+        self.stamp_file = self.folder / "lora-studio.json"
+        self.requirements, self.constraints = root / "requirements.txt", root / "constraints.txt"
+
+    def is_current(self) -> bool:
+        """Whether this process runs in it."""
+        return os.path.realpath(sys.prefix) == os.path.realpath(self.folder)
+
+    def ready(self, extra: Path | None = None) -> bool:
+        """Whether it holds what the requirements name, and those of the file ``extra``. Takes milliseconds."""
+        stamp, files = self._stamp(), [self.requirements, *([extra] if extra else [])]
+        return (
+            self.python.exists()
+            and (stamp.get("machine"), stamp.get("python")) == (_machine(), self._real_python())
+            and stamp.get("torch wanted") == torch_build.wanted()
+            and (stamp.get("nvidia", False) or not torch_build.has_nvidia())
+            and all(stamp.get(file.name) == self._digest(file) for file in files)
+            and not _missing(files, self._site_packages())
+        )
+
+    def prepare(self, extra: Path | None = None) -> None:
+        """Makes or mends it, and installs ``extra``; at once if nothing changed. Of two processes the second waits.
+
+        Raises:
+            MachineError: no venv module, no space, no network, or a package that does not install or start.
+        """
+        if self.ready(extra):
+            return
+        if not all(map(importlib.util.find_spec, ("venv", "ensurepip"))):
+            package = f"python{sys.version_info[0]}.{sys.version_info[1]}-venv"
+            raise MachineError("Python's venv module is missing.", where=sys.executable, do=f"On Debian and Ubuntu: sudo apt install {package}")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with _locked(self.folder / _LOCK):
+                if not self.ready(extra):
+                    self._make(extra)
+        except OSError as error:
+            what, place = f"The environment cannot be written: {error.strerror}.", error.filename or self.folder
+            raise MachineError(what, where=place, do="Free space there, or move the studio to a folder that you may write to.") from error
+
+    def _make(self, extra: Path | None) -> None:
+        began = time.monotonic()
+        if not self.ready():
+            pip.say("Setting up LoRA Studio's environment. This happens once; if it is interrupted, the same command goes on.")
+            self._make_base()
+        if extra:
+            self._install("what tests need", "-r", str(extra))
+            self._note(**{extra.name: self._digest(extra)})
+        pip.say(f"The environment is ready after {time.monotonic() - began:.0f} s.")
+
+    def _make_base(self) -> None:
+        build = torch_build.choose()
+        self._require_space(build)
+        self._require_interpreter()
+        _drop_half_installed(self._site_packages())
+        if pip.version(self._site_packages()) < pip.WITH_RAW_PROGRESS:
+            self._install("pip", "--upgrade", PIP)
+        build = self._install_torch(build)
+        self._install("libraries", "-r", str(self.requirements))
+        self._require_torch_starts()
+        self._note(**{"machine": _machine(), "python": self._real_python(), "nvidia": torch_build.has_nvidia(),
+                      "torch": build, "torch wanted": torch_build.wanted(), self.requirements.name: self._digest(self.requirements)})
+
+    def _install(self, title: str, *arguments: str) -> None:
+        constraints = ["-c", str(self.constraints)] if self.constraints.exists() else []
+        pip.install(title, self.python, self._site_packages(), [*constraints, *arguments], log=self.folder / "install.log")
+
+    def _install_torch(self, build: str) -> str:
+        """Installs the pinned torch alone, since a bare name or range would fetch gigabytes of another build. Returns the build that it became."""
+        pin = next(line.strip() for line in self.requirements.read_text("utf-8").splitlines() if line.startswith("torch=="))
+        if build != torch_build.DEFAULT:
+            try:
+                self._install(f"PyTorch for {build}", f"{pin}+{build}", "--extra-index-url", torch_build.INDEX + build)
+                return build
+            except MachineError:
+                if os.name == "nt" or torch_build.wanted():
+                    raise
+            pip.say("PyTorch's own index does not have it; the package index's build serves NVIDIA cards on Linux as well.")
+        self._install("PyTorch", pin)
+        return torch_build.DEFAULT
+
+    def _require_space(self, build: str) -> None:
+        need, free = SPACE if build in (torch_build.DEFAULT, "cpu") else SPACE_CUDA, shutil.disk_usage(self.folder).free
+        if free < need and not (self._stamp() or any(_dists(self._site_packages()))):
+            what = f"The environment needs about {need / 1e9:.0f} GB and only {free / 1e9:.1f} GB are free."
+            raise MachineError(what, where=self.folder, do="Free some space, or move the studio to another disk.")
+
+    def _require_interpreter(self) -> None:
+        """Makes the folder anew where its Python does not run here."""
+        if self._stamp().get("machine", _machine()) == _machine() and self._python_runs():
+            return
+        if self.is_current():
+            raise MachineError("The environment that this runs in is damaged.", where=self.folder, do="Start app.py with the system's Python.")
+        pip.say(f"environment: making {self.folder.name} with Python {platform.python_version()}")
+        for entry in self.folder.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            elif entry.name != _LOCK:
+                entry.unlink()
+        done = subprocess.run([sys.executable, "-m", "venv", str(self.folder)], capture_output=True, text=True)
+        if done.returncode or not self._python_runs():
+            raise MachineError("Python's venv module could not make the environment.", where=self.folder, do=pip.tail((done.stdout + done.stderr).splitlines()))
+
+    def _python_runs(self) -> bool:
+        try:
+            return subprocess.run([self.python, "-c", "import pip"], capture_output=True, timeout=60).returncode == 0
+        except (OSError, subprocess.SubprocessError):
+            return False
+
+    def _require_torch_starts(self) -> None:
+        done = subprocess.run([self.python, "-c", "import torch"], capture_output=True, text=True)
+        if done.returncode:
+            windows = " On Windows, install Microsoft's Visual C++ Redistributable (x64), then start again." if os.name == "nt" else ""
+            raise MachineError("PyTorch is installed but does not start.", where=self.folder, do=pip.tail(done.stderr.splitlines()[-1:]) + windows)
+
+    def _stamp(self) -> dict[str, object]:
+        try:
+            stamp = json.loads(self.stamp_file.read_text("utf-8"))
+            return stamp if isinstance(stamp, dict) else {}
+        except (OSError, ValueError):
+            return {}
+
+    def _note(self, **facts: object) -> None:
+        """Adds to the stamp, in one step, so that a crash leaves the old one."""
+        partial = self.stamp_file.with_suffix(".partial")
+        partial.write_text(json.dumps({**self._stamp(), **facts}, indent=1), "utf-8")
+        os.replace(partial, self.stamp_file)
+
+    def _real_python(self) -> str:
+        """The interpreter behind the environment's link: another one, after a system's upgrade, may not find the packages."""
+        return os.path.realpath(self.python)
+
+    def _digest(self, requirements: Path) -> str:
+        constraints = self.constraints.read_bytes() if self.constraints.exists() else b""
+        return hashlib.sha256(requirements.read_bytes() + constraints).hexdigest()
+
+    def _site_packages(self) -> Path:
+        if os.name == "nt":
+            return self.folder / "Lib" / "site-packages"
+        return next(self.folder.glob("lib/python3*/site-packages"), self.folder / "lib")
+
+
+def _machine() -> str:
+    """What packages are built for."""
+    return f"{sys.platform} {platform.machine()}"
+
+
+def _dists(site_packages: Path) -> Iterator[tuple[str, str]]:
+    """The (name, version) of every package that lies there, names normalised."""
+    names = os.listdir(site_packages) if site_packages.is_dir() else []
+    for name in names:
+        if name.endswith(".dist-info"):
+            package, _, version = name.removesuffix(".dist-info").partition("-")
+            yield _normal(package), version.partition("+")[0]
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def pins(requirements: Path) -> dict[str, str]:
+    """The exact version of each package that a requirements file names."""
+    lines = (line.partition("#")[0].strip() for line in requirements.read_text("utf-8").splitlines())
+    return {_normal(name): version for name, _, version in (line.partition("==") for line in lines if "==" in line)}
+
+
+def _missing(files: list[Path], site_packages: Path) -> set[tuple[str, str]]:
+    return {pin for file in files for pin in pins(file).items()} - set(_dists(site_packages))
+
+
+def _drop_half_installed(site_packages: Path) -> None:
+    """Removes what an interrupted pip left: a package without its list of files would pass for installed."""
+    for entry in list(site_packages.iterdir()):
+        if entry.name.startswith("~") or (entry.name.endswith(".dist-info") and not (entry / "RECORD").exists()):
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Holds ``path`` alone; waits for another process that holds it. The system lets go of it if the process dies."""
+    with open(path, "a+") as file:
+        waiting = False
+        while not _try_lock(file):
+            if not waiting:
+                pip.say("Another start is setting up the environment; waiting for it.")
+            waiting = True
+            time.sleep(0.5)
+        yield
+
+
+def _try_lock(file) -> bool:
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except (BlockingIOError, PermissionError):
+        return False
