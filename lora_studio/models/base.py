@@ -1,0 +1,221 @@
+"""A base model, and what a family of them has to say for itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import diffusers
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor, nn
+
+from lora_studio import files
+from lora_studio.models.prediction import Prediction
+from lora_studio.models.tokenizer import Tokenizer
+
+SAMPLERS = {
+    "ddim": "DDIMScheduler",
+    "euler": "EulerDiscreteScheduler",
+    "euler_a": "EulerAncestralDiscreteScheduler",
+    "dpm++": "DPMSolverMultistepScheduler",
+    "unipc": "UniPCMultistepScheduler",
+}
+"""The setting ``sampler`` -> diffusers' class."""
+
+
+class Family(ABC):
+    """Models of one architecture: how to tell them, where their weights lie in a file, how their conditions are made.
+
+    One instance stands for the whole family and holds no weights.
+    """
+
+    name: ClassVar[str]
+    """As ``lora_studio.adapters.detect`` names it."""
+    title: ClassVar[str]
+    """As people name it."""
+    configs: ClassVar[str]
+    """Folder in ``models/configs/`` with the configurations that a single file lacks."""
+    encoders: ClassVar[dict[str, str]] = {"text_encoder": "tokenizer"}
+    """Its text encoders' folders, each with its tokenizer's."""
+    pads: ClassVar[tuple[int | None, ...]] = (None,)
+    """For each text encoder, the token that its trainers filled up short captions with; None is the end of text."""
+    prefixes: ClassVar[dict[str, str]]
+    """Part -> the start of its keys in a file of the original trainers' layout."""
+    ambiguous: ClassVar[bool] = False
+    """True where neither keys nor shapes tell the prediction, so that the model itself has to be asked."""
+
+    @property
+    def parts(self) -> list[str]:
+        """The folders that a model in diffusers' layout must hold."""
+        return ["unet", "vae", *self.encoders, *self.encoders.values(), "scheduler"]
+
+    @abstractmethod
+    def owns_folder(self, unet: Mapping[str, Any]) -> bool:
+        """Whether a UNet of this configuration is of this family."""
+
+    @abstractmethod
+    def owns_file(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+        """Whether a single file with these keys and shapes is of this family."""
+
+    @abstractmethod
+    def encode_text(self, base: Base, captions: list[str]) -> dict[str, Tensor]:
+        """The features of ``captions`` as the UNet wants them, batch first."""
+
+    def conditions(self, text: Mapping[str, Tensor], sizes: Tensor) -> dict[str, Any]:
+        """The UNet's named arguments for ``text`` (as ``encode_text`` gave it) and ``sizes`` (B, 6) float32."""
+        return {"encoder_hidden_states": text["hidden"]}
+
+    def native_size(self, prediction: str, latent_size: int) -> int:
+        """The side, in latent pixels, that a single file was trained at; ``latent_size`` is its shipped configuration's."""
+        return latent_size
+
+
+@dataclass(eq=False)
+class Base:
+    """A base model in memory, frozen. Made by ``lora_studio.models.load``.
+
+    ``device`` and ``dtype`` are the UNet's; the encoders may stand elsewhere (``encoders_to``). The VAE computes in float32
+    whatever ``dtype`` is: SDXL's overflows in fp16, and latents that are cached once deserve all their digits.
+    """
+
+    family: Family
+    name: str
+    path: Path
+    """A diffusers folder or a single file."""
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    text_encoders: dict[str, nn.Module]
+    tokenizers: list[Tokenizer]
+    schedule: dict[str, Any]
+    """Configuration of its noise schedule, as diffusers' schedulers take it."""
+    prediction: Prediction
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def scale(self) -> int:
+        """Pixels per latent pixel, along one side."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def resolution(self) -> int:
+        """The side in pixels that it was trained at."""
+        return self.unet.config.sample_size * self.scale
+
+    @property
+    def models(self) -> dict[str, nn.Module]:
+        """What an adapter can change: the UNet and the text encoders, by the first word of a canonical path."""
+        return {"unet": self.unet, **self.text_encoders}
+
+    @cached_property
+    def alphas_cumprod(self) -> Tensor:
+        """ᾱ_t of all T timesteps: (T,) float32 on ``device``."""
+        return self.scheduler("ddim").alphas_cumprod.to(self.device, torch.float32)
+
+    def scheduler(self, sampler: str) -> Any:
+        """A fresh diffusers scheduler for ``sampler`` (a key of ``SAMPLERS``) with this model's betas and prediction.
+
+        Clipping to [-1, 1], which some published configurations leave on, is for pixels and would crush latents.
+        """
+        spacing = {"timestep_spacing": "trailing"} if self.schedule.get("rescale_betas_zero_snr") else {}  # the last step is pure noise: begin there
+        return getattr(diffusers, SAMPLERS[sampler]).from_config({**spacing, **self.schedule}, prediction_type=self.prediction.diffusers, clip_sample=False)
+
+    @torch.no_grad()
+    def encode_text(self, captions: list[str]) -> dict[str, Tensor]:
+        """The text encoders' features: ``hidden`` (B, T, D), and for SDXL ``pooled`` (B, P). They stand where the encoders do."""
+        return self.family.encode_text(self, captions)
+
+    def tokens(self, captions: list[str], encoder: int = 0) -> Tensor:
+        """(B, T) int64 tokens of one of the text encoders, cut and padded to its length, on its device."""
+        return self.tokenizers[encoder](captions).to(_device(list(self.text_encoders.values())[encoder]))
+
+    @torch.no_grad()
+    def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of the latents of ``pixels`` (B, 3, H, W) float32 in [-1, 1]: each (B, 4, H/8, W/8) float32, scaled to unit variance.
+
+        A training latent is mean + deviation · ε (Kingma & Welling 2014, §2.4), times the VAE's factor, which both already hold.
+        """
+        device = _device(self.vae)
+        with torch.autocast(device.type, enabled=False):
+            posterior = self.vae.encode(pixels.to(device, torch.float32)).latent_dist
+        shift = self.vae.config.shift_factor or 0.0
+        return (posterior.mean - shift) * self.vae.config.scaling_factor, posterior.std * self.vae.config.scaling_factor
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Pixels (B, 3, H, W) float32 in [0, 1] of scaled latents (B, 4, h, w)."""
+        device = _device(self.vae)
+        shift = self.vae.config.shift_factor or 0.0
+        with torch.autocast(device.type, enabled=False):
+            pixels = self.vae.decode(latents.to(device, torch.float32) / self.vae.config.scaling_factor + shift).sample
+        return (pixels / 2 + 0.5).clamp(0, 1)
+
+    def predict(self, noisy: Tensor, timesteps: Tensor, text: Mapping[str, Tensor], sizes: Tensor | None = None) -> Tensor:
+        """The UNet's answer, differentiable.
+
+        Args:
+            noisy: (B, 4, h, w) noised latents.
+            timesteps: (B,) int64 in 0 … T−1, or one for all.
+            text: as ``encode_text`` gave it; moved and cast as need be.
+            sizes: (B, 6) original height and width, top and left of the crop, height and width; None says "whole, and of this size".
+
+        Returns:
+            (B, 4, h, w) float32: ε or v, as ``prediction`` says.
+        """
+        text = {name: feature.to(self.device, self.dtype) for name, feature in text.items()}
+        sizes = self.whole(noisy) if sizes is None else sizes.to(self.device, torch.float32)
+        answer = self.unet(noisy.to(self.device, self.dtype), timesteps, **self.family.conditions(text, sizes), return_dict=False)[0]
+        return answer.float()
+
+    def whole(self, latents: Tensor) -> Tensor:
+        """The (B, 6) sizes of uncropped pictures of exactly the latents' size."""
+        height, width = (side * self.scale for side in latents.shape[-2:])
+        return torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32, device=self.device).repeat(len(latents), 1)
+
+    def encoders_to(self, device: torch.device | str) -> None:
+        """Moves the VAE and the text encoders, as to the CPU once everything is encoded; frees what they held on the accelerator."""
+        for module in (self.vae, *self.text_encoders.values()):
+            module.to(device)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the tokenizers, text encoders and VAE: two models with the same one encode alike, digit for digit."""
+        digest = hashlib.sha256(self.family.name.encode())
+        for tokenizer in self.tokenizers:
+            digest.update(json.dumps([sorted(tokenizer.clip.get_vocab().items()), tokenizer.length, tokenizer.pad]).encode())
+        for module in (*self.text_encoders.values(), self.vae):
+            digest.update(_settings(module).encode())
+            for name, tensor in sorted(module.state_dict().items()):
+                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+    def sha256(self) -> str:
+        """SHA-256 of the single file, or over the names and sums of a folder's weight files; in hexadecimal."""
+        if self.path.is_file():
+            return files.sha256(self.path)
+        return hashlib.sha256("".join(f"{file.relative_to(self.path).as_posix()} {files.sha256(file)}\n" for file in self._weights()).encode()).hexdigest()
+
+    def _weights(self) -> Iterator[Path]:
+        for part in ("unet", "vae", *self.text_encoders):
+            yield from sorted((self.path / part).glob("*.safetensors"))
+
+
+def _settings(module: nn.Module) -> str:
+    """A part's configuration as sorted JSON, without what says where it came from."""
+    config = dict(module.config) if isinstance(module, AutoencoderKL) else module.config.to_dict()
+    return json.dumps({key: value for key, value in config.items() if not key.startswith("_") and key not in ("transformers_version", "dtype", "torch_dtype")},
+                      sort_keys=True, default=str)
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device

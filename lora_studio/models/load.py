@@ -1,0 +1,61 @@
+"""A base model from whatever the user calls it by: the starter, a folder, a single file, a hub name. Never from the network."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+from lora_studio import starter
+from lora_studio.errors import ModelError
+from lora_studio.models import folder, single
+from lora_studio.models.base import Base
+
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def load(base: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, prediction: str = "auto") -> Base:
+    """The base model that ``base`` names, frozen, on ``device``.
+
+    Args:
+        base: ``starter``, a diffusers folder, a ``.safetensors`` file in the original layout, or the name of a model in the
+            hub's local cache.
+        dtype: of the UNet and the text encoders; the VAE is always float32.
+        prediction: ``auto``, ``epsilon`` or ``v``.
+
+    Raises:
+        ModelError: there is no such model, a part is missing or damaged, or its family is not supported.
+    """
+    path, name = locate(base)
+    read = single.read if path.is_file() else folder.read
+    return read(path, name, torch.device(device), dtype, prediction)
+
+
+def locate(base: str) -> tuple[Path, str]:
+    """The folder or file that ``base`` names, and its name for people.
+
+    Raises:
+        ModelError: it is none, and no model of that name is in the hub's local cache.
+    """
+    if base == "starter":
+        return starter.MODEL, "starter"
+    path = Path(base).expanduser()
+    if path.is_file():
+        return path, path.stem
+    if path.is_dir():
+        return path, path.resolve().name
+    if _HUB_NAME.fullmatch(base):
+        return _cached(base), base.rsplit("/", 1)[-1]
+    raise ModelError(f"There is no base model at {path}.", where="base",
+                     do="Give the path of a diffusers folder or of a .safetensors file, or take the starter.")
+
+
+def _cached(name: str) -> Path:
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except (LocalEntryNotFoundError, HfHubHTTPError, ValueError, OSError):
+        raise ModelError(f"{name} is neither a file or folder here nor a model that was downloaded.", where="base",
+                         do="Check the name, or give the path of a diffusers folder or of a .safetensors file.") from None

@@ -1,0 +1,114 @@
+"""Weights from safetensors files into a model, checked one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from lora_studio.adapters import container
+from lora_studio.errors import AdapterError, ModelError
+from lora_studio.models.parts import AGAIN
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a weight lies in a file: its key, and what has to be done to the tensor there."""
+
+    key: str
+    change: Callable[[Tensor], Tensor] = lambda tensor: tensor
+
+
+class Weights:
+    """The tensors of one or several safetensors files as one table. Headers are checked at once; a tensor is read when asked for.
+
+    Raises:
+        ModelError: a file is missing, a pickle, cut short or otherwise damaged.
+    """
+
+    def __init__(self, paths: Iterable[Path]):
+        self.paths = list(paths)
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.metadata: dict[str, str] = {}
+        self._home: dict[str, Path] = {}
+        for path in self.paths:
+            header = read_header(path)
+            self.shapes.update(header.shapes)
+            self.metadata.update(header.metadata)
+            self._home.update(dict.fromkeys(header.entries, path))
+
+    def __enter__(self) -> Self:
+        self._stack = ExitStack()
+        self._files = {path: self._stack.enter_context(safe_open(path, framework="pt")) for path in self.paths}
+        return self
+
+    def __exit__(self, *problem: Any) -> None:
+        self._stack.close()
+
+    def read(self, key: str) -> Tensor:
+        """The tensor named ``key``, on the CPU."""
+        return self._files[self._home[key]].get_tensor(key)
+
+
+def read_header(path: Path) -> container.Header:
+    """The checked header of a weight file.
+
+    Raises:
+        ModelError: it is missing, a pickle, cut short or otherwise damaged.
+    """
+    try:
+        return container.read_header(path)
+    except AdapterError as error:
+        raise ModelError(error.what, where=error.where, do=error.do) from None
+
+
+def fill(model: nn.Module, weights: Weights, sources: Callable[[str], list[Source]], dtype: torch.dtype, device: torch.device, what: str) -> None:
+    """Gives ``model`` its weights, frozen and ready for use, on ``device``.
+
+    Args:
+        sources: a weight's name in ``model`` -> the places where it may lie, the likeliest first.
+        what: the model's name for messages, such as "the VAE".
+
+    Raises:
+        ModelError: weights are missing, of a wrong shape, or not finite in ``dtype``.
+    """
+    wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    found = {name: next((source for source in sources(name) if source.key in weights.shapes), None) for name in wanted}
+    _require_all(found, weights, what)
+    state = {name: _tensor(weights, found[name], shape, dtype, device) for name, shape in wanted.items()}
+    model.load_state_dict(state, assign=True)
+    model.to(device).requires_grad_(False).eval()
+
+
+def _require_all(found: Mapping[str, Source | None], weights: Weights, what: str) -> None:
+    missing = [name for name, source in found.items() if source is None]
+    where = weights.paths[0]
+    if len(missing) == len(found):
+        raise lacks(weights, what)
+    if missing:
+        raise ModelError(f"{where.name} lacks {len(missing)} of {len(found)} weights of {what}, the first being {missing[0]}.", where=where, do=AGAIN)
+
+
+def lacks(weights: Weights, what: str) -> ModelError:
+    """The error for a file without ``what``."""
+    where = weights.paths[0]
+    return ModelError(f"{where.name} does not hold {what}.", where=where, do="Choose a checkpoint that holds the whole model.")
+
+
+def _tensor(weights: Weights, source: Source, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
+    tensor = source.change(weights.read(source.key))
+    where = weights.paths[0]
+    if tensor.shape != shape:
+        raise ModelError(f"{where.name}: {source.key} has the shape {tuple(tensor.shape)} where {tuple(shape)} belongs.", where=where, do=AGAIN)
+    if tensor.is_floating_point():
+        tensor = tensor.to(device, dtype, copy=True, memory_format=torch.contiguous_format)
+        if not torch.isfinite(tensor).all():
+            raise ModelError(f"{where.name}: {source.key} has values that are not finite in {str(dtype).removeprefix('torch.')}.", where=where,
+                             do="Choose another precision, or another copy of the model.")
+    return tensor
