@@ -1,11 +1,12 @@
-"""Adapter files and their algebra. ``read``, ``write``, ``header``; the rest by its module.
+"""Adapter files and their algebra: ``read``, ``write``, ``header``, ``summary``; the rest by its module.
 
 Names are loaded when they are first asked for, so that headers can be listed without torch.
 """
 
 from importlib import import_module
 
-_HOMES = {"Adapter": "adapter", "Factors": "adapter", "read": "formats", "write": "formats", "header": "container", "Header": "container"}
+_HOMES = {"Adapter": "adapter.Adapter", "Factors": "adapter.Factors", "read": "formats.read", "write": "formats.write", "Header": "container.Header",
+          "header": "container.read_header", "Summary": "listing.Summary", "summary": "listing.summary"}
 
 __all__ = list(_HOMES)
 
@@ -13,4 +14,5 @@ __all__ = list(_HOMES)
 def __getattr__(name: str):
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), "read_header" if name == "header" else name)
+    module, _, attribute = _HOMES[name].partition(".")
+    return getattr(import_module(f"{__name__}.{module}"), attribute)

@@ -66,7 +66,7 @@ class Factors:
         up, down = self.matrices(dtype)
         return (up @ down).reshape(self.shape)
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> "Factors":
+    def map(self, change: Callable[[Tensor], Tensor]) -> Factors:
         """The factors with every tensor changed, as by ``lambda t: t.half()``."""
         return replace(self, down=change(self.down), up=change(self.up), magnitude=None if self.magnitude is None else change(self.magnitude))
 
@@ -96,11 +96,11 @@ class Adapter:
     def parameters(self) -> int:
         return sum(factors.parameters for factors in self.factors.values())
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> "Adapter":
+    def map(self, change: Callable[[Tensor], Tensor]) -> Adapter:
         """The adapter with every tensor changed."""
         return replace(self, factors={path: factors.map(change) for path, factors in self.factors.items()})
 
-    def to(self, dtype: torch.dtype) -> "Adapter":
+    def to(self, dtype: torch.dtype) -> Adapter:
         """The adapter in another number format.
 
         Raises:
@@ -109,5 +109,6 @@ class Adapter:
         changed = self.map(lambda tensor: tensor.to(dtype))
         for path, factors in changed.factors.items():
             if not (torch.isfinite(factors.down).all() and torch.isfinite(factors.up).all()):
-                raise AdapterError(f"{path} has values that are too large for {str(dtype).removeprefix('torch.')}, or not finite.", do="Save it as fp32 or bf16.")
+                name = str(dtype).removeprefix("torch.")
+                raise AdapterError(f"{path} has values that are too large for {name}, or not finite.", do="Save it as fp32 or bf16.")
         return changed

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from pydantic_core import from_json
+
 from lora_studio.errors import AdapterError
 
 ITEMSIZE = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
@@ -65,7 +67,39 @@ def read_header(path: Path | str) -> Header:
             file.seek(0)
             return parse(_head(file, size, path), size, path)
     except OSError as error:
-        raise AdapterError(f"{path.name} cannot be read: {error.strerror or error}.", where=path, do="Check that the file is there and may be read.") from None
+        raise _unreadable(path, error) from None
+
+
+def peek(path: Path) -> tuple[dict[str, Any], dict[str, str], int]:
+    """A catalogue's quick look: the header's table and metadata as they stand, hardly checked, and the file's size.
+
+    Some ten times as fast as ``read_header``, and safe to call on anything; what is read for use goes through that.
+
+    Raises:
+        AdapterError: it is no safetensors file, or shorter than it says.
+    """
+    path = path / PEFT_MODEL if path.is_dir() else path
+    refuse_pickle_name(path)
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, 2)
+            file.seek(0)
+            head = _head(file, size, path)
+        table = from_json(head)
+        metadata = table.pop("__metadata__", None) or {}
+        end = max((entry["data_offsets"][1] for entry in table.values()), default=0)
+        shaped = all(type(entry["shape"]) is list for entry in table.values())
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    except (ValueError, AttributeError, TypeError, KeyError, IndexError):
+        raise _damaged(path, "its header is not a table of tensors") from None
+    if end != size - 8 - len(head) or not shaped or not isinstance(metadata, dict):
+        raise _damaged(path, "it is shorter or longer than its header says")
+    return table, {key: value for key, value in metadata.items() if isinstance(value, str)}, size
+
+
+def _unreadable(path: Path, error: OSError) -> AdapterError:
+    return AdapterError(f"{path.name} cannot be read: {error.strerror or error}.", where=path, do="Check that the file is there and may be read.")
 
 
 def refuse_pickle_name(path: Path) -> None:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
+from functools import lru_cache
 from math import prod
 from typing import NamedTuple
-
-from lora_studio.adapters import keys
 
 Shape = tuple[int, ...]
 
@@ -40,6 +39,8 @@ _CONTEXT = {"sd1": 768, "sd2": 1024, "sdxl": 2048}
 _ENCODER = {"sd1": 768, "sd2": 1024, "sdxl": 768}
 _WIDTHS = {"sd1": (320, 640, 1280, 1280), "sd2": (320, 640, 1280, 1280), "sdxl": (320, 640, 1280)}
 
+_ANCHORS = ("down.weight", "lora_A.weight", "lora_A.default.weight", "hada_w1_b", "lokr_w1", "lokr_w1_b")
+"""Endings of keys that every adapted module has one of."""
 _METHODS = {"hada_w1_a": "loha", "lokr_w1": "lokr", "lokr_w1_a": "lokr", "mid": "locon"}
 
 
@@ -52,7 +53,7 @@ def dialect(names: Mapping[str, object] | list[str]) -> str:
     """``kohya``, ``diffusers`` or ``peft`` by most of the keys; ``none`` where no key is an adapter's."""
     votes: Counter[str] = Counter()
     for key in names:
-        if keys.split(key):
+        if key.endswith(_ANCHORS):
             votes["kohya" if key.startswith("lora_") else "peft" if key.startswith("base_model.") else "diffusers"] += 1
     return votes.most_common(1)[0][0] if votes else "none"
 
@@ -100,13 +101,13 @@ def _lokr_side(module: Mapping[str, Shape], side: str) -> Shape:
 
 
 def family(shapes: Mapping[str, Shape], metadata: Mapping[str, str] | None = None) -> str:
-    """The base family that weights of these shapes at these canonical paths belong to; ``unknown`` where none fits."""
+    """The base family that most weights of these shapes at these canonical paths fit; ``unknown`` where none fits more than half."""
     votes: Counter[str] = Counter()
     for path, shape in shapes.items():
-        votes.update(fits(path, shape))
-    if not votes:
+        votes.update(fits(path, tuple(shape)))
+    most = max(votes.values(), default=0)
+    if 2 * most <= len(shapes):
         return "unknown"
-    most = max(votes.values())
     candidates = [name for name in _KNOWN if votes[name] == most]
     hinted = _hint(metadata or {})
     return hinted if hinted in candidates else candidates[0]
@@ -121,16 +122,17 @@ def _hint(metadata: Mapping[str, str]) -> str:
     return ""
 
 
-def fits(path: str, shape: Shape) -> set[str]:
+@lru_cache(maxsize=2**15)
+def fits(path: str, shape: Shape) -> frozenset[str]:
     """The families that have a weight of ``shape`` at ``path``, as far as that one module tells."""
     if not shape:
-        return set()
+        return frozenset()
     component, _, rest = path.partition(".")
     if component == "text_encoder_2":
-        return {"sdxl"}
+        return frozenset({"sdxl"})
     if component == "text_encoder":
-        return _by_width(_ENCODER, shape[0] if ".fc1" not in rest else shape[1])
-    return _by_topology(rest) & _by_unet_width(rest, shape)
+        return frozenset(_by_width(_ENCODER, shape[0] if ".fc1" not in rest else shape[1]))
+    return frozenset(_by_topology(rest) & _by_unet_width(rest, shape))
 
 
 def _by_width(widths: Mapping[str, int], width: int) -> set[str]:
@@ -147,7 +149,7 @@ def _by_topology(rest: str) -> set[str]:
 
 
 def _by_unet_width(rest: str, shape: Shape) -> set[str]:
-    """By the context's width where the module reads it, else by its level's channels."""
+    """By the context's width where the module reads it, else by its level's channels; the starter is a narrow SD 1.5."""
     if re.search(r"attn2\.to_[kv]$", rest):
         return _by_width(_CONTEXT, shape[1])
     found = set(_KNOWN)
@@ -156,8 +158,7 @@ def _by_unet_width(rest: str, shape: Shape) -> set[str]:
     if not re.search(r"\.(to_q|to_out\.0|proj_in|proj_out|net\.2|conv2|to_k|to_v)$", rest):
         return found
     exact = {name for name in _WIDTHS if shape[0] == _level_width(rest, name)}
-    smaller = all(shape[0] < _level_width(rest, name) for name in _WIDTHS)
-    return found & (exact | ({"starter"} if smaller else set()))
+    return found & (exact | ({"starter"} if shape[0] < _level_width(rest, "sd1") else set()))
 
 
 def _level_width(rest: str, family: str) -> int:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from lora_studio import files
-from lora_studio.adapters import detect, diffusers, keys, kohya, metadata as meta, peft
+from lora_studio.adapters import detect, diffusers, keys, kohya, peft
+from lora_studio.adapters import metadata as meta
 from lora_studio.adapters.adapter import Adapter, Factors
 from lora_studio.adapters.tensors import body, head, load, require_finite
 from lora_studio.errors import AdapterError
@@ -46,10 +47,11 @@ def _modules(tensors: Mapping[str, Tensor], path: Path, component: str = "") -> 
     """The file's tensors by module; refuses a file that is no adapter or that holds more than factors."""
     modules, unknown = keys.collect(tensors, component)
     if not modules:
-        raise AdapterError(f"None of the {len(tensors)} tensors in {path.name} is an adapter's. {_guess(tensors)}".strip(), where=path, do="Choose a LoRA, LoCon, DoRA, LoHa or LoKr file.")
+        raise AdapterError(f"None of the {len(tensors)} tensors in {path.name} is an adapter's. {_guess(tensors)}".strip(), where=path,
+                           do="Choose a LoRA, LoCon, DoRA, LoHa or LoKr file.")
     if unknown:
-        raise AdapterError(f"{len(unknown)} of {len(tensors)} tensors in {path.name} are none that the studio can apply, such as {unknown[0][:120]}.", where=path,
-                           do="Reading the rest alone would change the picture, so the file is refused; convert it to LoRA where it was made.")
+        raise AdapterError(f"{len(unknown)} of {len(tensors)} tensors in {path.name} are none that the studio can apply, such as {unknown[0][:120]}.",
+                           where=path, do="Reading the rest alone would change the picture, so the file is refused; convert it to LoRA where it was made.")
     return modules
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -35,8 +36,13 @@ _WORD = re.compile(rf"(?:{_WORDS}|[^_]+)(?=_|$)")
 _KOHYA_COMPONENTS = {"lora_unet_": "unet", "lora_te_": "text_encoder", "lora_te1_": "text_encoder", "lora_te2_": "text_encoder_2"}
 _COMPONENTS = ("unet.", "text_encoder.", "text_encoder_2.")
 _PEFT = "base_model.model."
+_LONGEST = 300
+"""Characters of a key; the longest real one has 110."""
+_remembered = lru_cache(maxsize=2**15)
+"""A library's files repeat the same names: the rules run once for each."""
 
 
+@_remembered
 def split(key: str) -> tuple[str, str] | None:
     """A file's key as (stem, role); None where it is no adapter tensor that the studio knows."""
     if old := _PROCESSOR.match(key):
@@ -53,6 +59,7 @@ def canonical(path: str) -> str:
     return re.sub(r"^(text_encoder(?:_2)?\.)(?=(?:encoder|embeddings|final_layer_norm)\.)", r"\1text_model.", path)
 
 
+@_remembered
 def path_of(stem: str, component: str = "") -> str | None:
     """The canonical path of a stem of any dialect; ``component`` is what a stem without one belongs to.
 
@@ -83,7 +90,7 @@ def collect(tensors: Mapping[str, T], component: str = "") -> tuple[dict[str, di
     modules: dict[str, dict[str, T]] = {}
     unknown = []
     for key, value in tensors.items():
-        stem, role = split(key) or ("", "")
+        stem, role = (split(key) if len(key) <= _LONGEST else None) or ("", "")
         path = path_of(stem, component)
         if path is None or role in modules.get(path, {}):
             unknown.append(key)
@@ -112,8 +119,10 @@ def to_peft(path: str) -> str:
 
 
 # The original UNet layout (ldm for SD, sgm for SDXL): every level has two layers and a sampler, so three numbers a level.
-_RESNET = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0", "conv2": "out_layers.3", "conv_shortcut": "skip_connection"}
-_ENDS = {"conv_in": "input_blocks.0.0", "conv_norm_out": "out.0", "conv_out": "out.2", "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
+_RESNET = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0", "conv2": "out_layers.3",
+           "conv_shortcut": "skip_connection"}
+_ENDS = {"conv_in": "input_blocks.0.0", "conv_norm_out": "out.0", "conv_out": "out.2",
+         "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
          "add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2"}
 _MIDDLE = {"resnets.0": "0", "attentions.0": "1", "resnets.1": "2"}
 

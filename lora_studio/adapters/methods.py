@@ -38,7 +38,8 @@ def factors(module: Module, path: str, alpha: float | None = None) -> Factors:
     except KeyError as missing:
         raise AdapterError(f"{path} lacks its part {missing.args[0]!r}.", where=path, do="The file is incomplete: get it again.") from None
     except (RuntimeError, IndexError, ValueError) as error:
-        raise AdapterError(f"The parts of {path} do not fit each other: {str(error).splitlines()[0]}.", where=path, do="The file is damaged: get it again.") from None
+        reason = str(error).splitlines()[0]
+        raise AdapterError(f"The parts of {path} do not fit each other: {reason}.", where=path, do="The file is damaged: get it again.") from None
     except AdapterError as error:
         raise AdapterError(error.what, where=path, do=error.do) from None
 

@@ -5,7 +5,6 @@ A UNet's adapter alone is the folder itself; with text encoders each component h
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import Counter

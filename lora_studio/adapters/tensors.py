@@ -18,9 +18,11 @@ from lora_studio import files
 from lora_studio.adapters.container import Entry, Header, read_header
 from lora_studio.errors import AdapterError
 
-DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64, "I32": torch.int32,
-          "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool, "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
+DTYPES = {"I64": torch.int64, "F64": torch.float64, "F32": torch.float32, "I32": torch.int32, "BF16": torch.bfloat16, "F16": torch.float16, "I16": torch.int16,
+          "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool}
+"""In the order in which the library lays them out, so that hashes over our bytes are those over its own."""
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_ORDER = list(NAMES)
 
 
 def read_tensor(file: BinaryIO, header: Header, name: str) -> torch.Tensor:
@@ -57,9 +59,9 @@ def require_finite(name: str, tensor: torch.Tensor, where: object) -> None:
 
 
 def laid_out(parts: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]) -> dict[str, Entry]:
-    """Places for tensors in the library's own order: widest dtype first, then by name, so that all are aligned."""
+    """Places for tensors in the library's own order: by dtype, widest first so that all are aligned, then by name."""
     entries, end = {}, 0
-    for name, (dtype, shape) in sorted(parts.items(), key=lambda item: (-item[1][0].itemsize, item[0])):
+    for name, (dtype, shape) in sorted(parts.items(), key=lambda item: (_ORDER.index(item[1][0]), item[0])):
         start, end = end, end + dtype.itemsize * torch.Size(shape).numel()
         entries[name] = Entry(NAMES[dtype], tuple(shape), start, end)
     return entries

@@ -36,7 +36,8 @@ BLOCK = "unet.down_blocks.0.attentions.0.transformer_blocks.0"
 def small() -> Adapter:
     """A starter-shaped adapter with every kind of module: attention, feed-forward, convolution, text encoder; ranks and alphas differ."""
     shapes = {f"{BLOCK}.attn1.to_q": (64, 64, 4, 2.0, 0), f"{BLOCK}.attn2.to_k": (64, 48, 8, 8.0, 0), f"{BLOCK}.attn2.to_out.0": (64, 64, 4, 0.5, 0),
-              f"{BLOCK}.ff.net.0.proj": (512, 64, 4, 4.0, 0), "unet.down_blocks.0.resnets.1.conv1": (64, 64, 4, 3.0, 3), "unet.mid_block.attentions.0.proj_in": (96, 96, 2, 1.0, 1),
+              f"{BLOCK}.ff.net.0.proj": (512, 64, 4, 4.0, 0), "unet.down_blocks.0.resnets.1.conv1": (64, 64, 4, 3.0, 3),
+              "unet.mid_block.attentions.0.proj_in": (96, 96, 2, 1.0, 1),
               "text_encoder.text_model.encoder.layers.0.self_attn.q_proj": (48, 48, 4, 4.0, 0)}
     return Adapter({path: factors(path, *shape) for path, shape in shapes.items()}, {"modelspec.title": "Small"})
 

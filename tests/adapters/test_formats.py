@@ -8,8 +8,9 @@ import stat
 
 import pytest
 import torch
-from adapter_samples import FAMILIES, Q, TE, assert_same, drawn, factors, golden, small
-from hypothesis import given, settings, strategies as st
+from adapter_samples import FAMILIES, TE, Q, assert_same, drawn, factors, golden, small
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from lora_studio.adapters import Adapter, Factors, header, keys, read, write
@@ -45,7 +46,7 @@ modules = st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(1, 4), st.
 @settings(max_examples=40, deadline=None)
 @given(shapes=st.dictionaries(paths, modules, min_size=1, max_size=6), dialect=st.sampled_from(["kohya", "diffusers", "peft"]))
 def test_identity_for_any_mixture_of_shapes_ranks_alphas_and_dtypes(shapes, dialect, tmp_path_factory):
-    adapter = Adapter({path: factors(path, out, into, rank, alpha, kernel, dora, dtype) for path, (out, into, rank, alpha, kernel, dora, dtype) in shapes.items()})
+    adapter = Adapter({path: factors(path, *shape) for path, shape in shapes.items()})
     path = write(adapter, tmp_path_factory.mktemp("a") / "a.safetensors", dialect)
     assert_same(read(path), adapter)
 
@@ -68,8 +69,9 @@ def test_missing_alpha_means_scale_one(tmp_path):
 
 def test_diffusers_alphas_come_from_the_header(tmp_path):
     """A file without the header's LoraConfig is read at scale 1 by diffusers; so by us, and with it at its alpha."""
-    tensors = {f"{Q}.lora_A.weight": drawn("d", (4, 6)), f"{Q}.lora_B.weight": drawn("u", (5, 4)), f"{TE}.lora_A.weight": drawn("e", (4, 6)), f"{TE}.lora_B.weight": drawn("f", (5, 4))}
-    table = {"unet.r": 4, "unet.lora_alpha": 8, "text_encoder.lora_alpha": 1, "text_encoder.alpha_pattern": {"encoder.layers.0.self_attn.q_proj": 6}, "unet.use_rslora": True}
+    tensors = {f"{path}.lora_{side}.weight": drawn(path, shape) for path in (Q, TE) for side, shape in (("A", (4, 6)), ("B", (5, 4)))}
+    table = {"unet.r": 4, "unet.lora_alpha": 8, "unet.use_rslora": True, "text_encoder.lora_alpha": 1,
+             "text_encoder.alpha_pattern": {"encoder.layers.0.self_attn.q_proj": 6}}
     save_file(tensors, tmp_path / "with.safetensors", {"lora_adapter_metadata": json.dumps(table)})
     save_file(tensors, tmp_path / "without.safetensors")
     found = read(tmp_path / "with.safetensors").factors
@@ -112,7 +114,8 @@ def test_files_that_are_no_adapter_are_refused_with_counts(tmp_path):
     save_file({"model.diffusion_model.out.2.weight": torch.zeros(4)}, tmp_path / "base.safetensors")
     with pytest.raises(AdapterError, match="None of the 1 tensors .* whole base model"):
         read(tmp_path / "base.safetensors")
-    save_file({f"{Q}.lora_A.weight": drawn("d", (4, 6)), f"{Q}.lora_B.weight": drawn("u", (5, 4)), f"{Q}.diff_b": torch.ones(5)}, tmp_path / "extra.safetensors")
+    extra = {f"{Q}.lora_A.weight": drawn("d", (4, 6)), f"{Q}.lora_B.weight": drawn("u", (5, 4)), f"{Q}.diff_b": torch.ones(5)}
+    save_file(extra, tmp_path / "extra.safetensors")
     with pytest.raises(AdapterError, match="1 of 3 tensors .*diff_b"):
         read(tmp_path / "extra.safetensors")
 
