@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from lora_studio import files
 from lora_studio.models.prediction import Prediction
+from lora_studio.models.stack import Stack
 from lora_studio.models.tokenizer import Tokenizer
 
 SAMPLERS = {
@@ -98,6 +99,10 @@ class Base:
     prediction: Prediction
     device: torch.device
     dtype: torch.dtype
+    start: Stack | None = None
+    """What a PiSSA under training has to have subtracted; see ``inject``."""
+    loaded: Stack | None = None
+    """Finished adapters on top; see ``inject``."""
 
     @property
     def scale(self) -> int:

@@ -19,10 +19,10 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from lora_studio.models import original, single, tokenizer
 from lora_studio.models.parts import read_json
 
-FAMILIES = ("starter", "sd2", "sdxl")
-"""What ``folder`` and ``checkpoint`` build. A narrow SD 1.x *is* of the starter's shape."""
-_CONFIGS = {"starter": "sd1", "sd2": "sd2", "sdxl": "sdxl"}
-_CONTEXT = {"starter": 32, "sd2": 32, "sdxl": 64}
+FAMILIES = ("sd1", "sd2", "sdxl")
+"""What ``folder`` and ``checkpoint`` build. The studio takes a narrow ``sd1`` for a starter, which is just that."""
+_CONFIGS = {"sd1": "sd1", "sd2": "sd2", "sdxl": "sdxl"}
+_CONTEXT = {"sd1": 32, "sd2": 32, "sdxl": 64}
 
 
 def parts(family: str, seed: int = 0) -> dict[str, nn.Module]:

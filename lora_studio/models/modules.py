@@ -1,0 +1,48 @@
+"""What an adapter can change in a model: which modules there are, by canonical path, and the shapes of their weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from torch import nn
+
+from lora_studio.adapters import keys
+
+_ATTENTION = r"attn[12]\.to_(?:q|k|v|out\.0)$"
+_FEED_FORWARD = r"ff\.net\.(?:0\.proj|2)$|attentions\.\d+\.proj_(?:in|out)$"
+_CONVOLUTIONS = r"resnets\.\d+\.(?:conv1|conv2|conv_shortcut)$|(?:down|up)samplers\.0\.conv$"
+TARGETS = {
+    "qv": re.compile(r"attn[12]\.to_[qv]$"),
+    "attention": re.compile(_ATTENTION),
+    "attention+ff": re.compile(f"{_ATTENTION}|{_FEED_FORWARD}"),
+    "attention+ff+conv": re.compile(f"{_ATTENTION}|{_FEED_FORWARD}|{_CONVOLUTIONS}"),
+}
+"""The setting ``targets`` -> the ends of the UNet's module paths. "ff" brings the transformers' own projections too, as the reference trainer does."""
+
+
+def targets(unet: nn.Module, which: str) -> list[str]:
+    """Names within ``unet`` of the modules that the setting ``targets`` means."""
+    return [name for name, module in unet.named_modules() if isinstance(module, nn.Linear | nn.Conv2d) and TARGETS[which].search(name)]
+
+
+def adaptable(models: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Every linear layer and convolution of ``models`` by canonical path; of a layer under training, the layer below its adapter."""
+    found = {}
+    for component, model in models.items():
+        for name, module in model.named_modules():
+            if isinstance(module, nn.Linear | nn.Conv2d) and ".lora_" not in name:
+                found[path_of(component, name)] = module
+    return found
+
+
+def path_of(component: str, name: str) -> str:
+    """The canonical path of the module ``name`` in ``component``."""
+    return keys.canonical(f"{component}.{name.removesuffix('.base_layer')}")
+
+
+def weight_shape(module: nn.Linear | nn.Conv2d) -> tuple[int, ...]:
+    """(out, in) or (out, in, kh, kw), also where a quantised weight is stored in another shape."""
+    if isinstance(module, nn.Linear):
+        return module.out_features, module.in_features
+    return module.out_channels, module.in_channels // module.groups, *module.kernel_size
