@@ -1,0 +1,139 @@
+"""Pictures from prompts: the denoising loop.
+
+Every picture has a seed of its own, whose noise is drawn on the CPU: it is the same in any batch and on any device, up to the
+rounding of the arithmetic.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lora_studio.errors import MachineError, SettingsError
+from lora_studio.models import SAMPLERS, Base
+from lora_studio.settings import did_you_mean
+
+PIXELS_AT_ONCE = 2**21
+"""A batch holds at most so many: eight pictures of 512 × 512, two of 1024 × 1024. Halved where memory is short."""
+PICTURES_AT_ONCE = 16
+
+Text = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How pictures are denoised. ``width`` and ``height`` are in pixels."""
+
+    sampler: str
+    steps: int
+    guidance: float
+    width: int
+    height: int
+
+
+def generate(base: Base, prompts: Sequence[str], seeds: Sequence[int], *, negative: str = "", steps: int = 20, guidance: float = 5.0, sampler: str = "dpm++",
+             width: int = 0, height: int = 0, cancelled: Callable[[], bool] = lambda: False) -> list[Image.Image]:
+    """One picture for each prompt and its seed.
+
+    Args:
+        negative: what all pictures should avoid.
+        guidance: how strictly they follow the prompt; up to 1 the negative prompt has no say, and it takes half the time.
+        width, height: in pixels, multiples of the VAE's scale; 0 takes the base model's own resolution.
+        cancelled: asked before every denoising step; True ends the work.
+
+    Returns:
+        RGB pictures in the prompts' order; where it was cancelled, those of the finished batches.
+
+    Raises:
+        SettingsError: a size or the sampler makes no sense.
+        MachineError: not even one picture fits into memory.
+    """
+    how = Sampling(_known(sampler), steps, guidance, _side(base, width, "width"), _side(base, height, "height"))
+    avoid = base.encode_text([negative]) if guidance > 1 else None
+    at_once = max(1, min(PICTURES_AT_ONCE, PIXELS_AT_ONCE // (how.width * how.height)))
+    pictures: list[Image.Image] = []
+    while len(pictures) < len(prompts):
+        rows = slice(len(pictures), len(pictures) + at_once)
+        try:
+            latents = denoise(base, base.encode_text(list(prompts[rows])), avoid, seeds[rows], how, cancelled)
+            if latents is None:
+                break
+            pictures += [picture for latent in latents for picture in to_pictures(base.decode(latent[None]))]
+        except torch.OutOfMemoryError:
+            at_once = _halved(at_once, how)
+    return pictures
+
+
+@torch.no_grad()
+def denoise(base: Base, text: Text, avoid: Text | None, seeds: Sequence[int], how: Sampling, cancelled: Callable[[], bool] = lambda: False) -> Tensor | None:
+    """Scaled latents (B, 4, h, w) float32 on the base model's device, or None where it was cancelled.
+
+    Classifier-free guidance (Ho & Salimans 2022, eq. 6, with w + 1 = ``how.guidance``): both answers come from one batch of 2B.
+
+    Args:
+        text: features of B prompts, as ``Base.encode_text`` gives them.
+        avoid: features of one negative prompt; None leaves guidance out.
+        seeds: B of them.
+    """
+    scheduler = base.scheduler(how.sampler)
+    scheduler.set_timesteps(how.steps, device=base.device)
+    sources = [torch.Generator().manual_seed(seed) for seed in seeds]
+    shape = (base.unet.config.in_channels, how.height // base.scale, how.width // base.scale)
+    latents = torch.stack([torch.randn(shape, generator=source) for source in sources]).to(base.device) * scheduler.init_noise_sigma
+    both = text if avoid is None else {name: torch.cat([avoid[name].expand_as(feature), feature]) for name, feature in text.items()}
+    noisy = {"generator": sources} if "generator" in inspect.signature(scheduler.step).parameters else {}
+    with _resting(base):
+        for t in scheduler.timesteps:
+            if cancelled():
+                return None
+            scaled = scheduler.scale_model_input(latents, t)
+            answer = base.predict(scaled if avoid is None else torch.cat([scaled, scaled]), t, both)
+            if avoid is not None:
+                away, towards = answer.chunk(2)
+                answer = away + how.guidance * (towards - away)
+            latents = scheduler.step(answer, t, latents, **noisy, return_dict=False)[0]
+    return latents
+
+
+def to_pictures(pixels: Tensor) -> list[Image.Image]:
+    """RGB pictures of ``pixels`` (B, 3, H, W) in [0, 1]."""
+    return [Image.fromarray(image.numpy()) for image in pixels.mul(255).round().to("cpu", torch.uint8).permute(0, 2, 3, 1).contiguous()]
+
+
+@contextmanager
+def _resting(base: Base) -> Iterator[None]:
+    """The UNet without dropout."""
+    training = base.unet.training
+    base.unet.eval()
+    try:
+        yield
+    finally:
+        base.unet.train(training)
+
+
+def _known(sampler: str) -> str:
+    if sampler not in SAMPLERS:
+        raise SettingsError(f"There is no sampler named {sampler!r}.", where="sampler", do=did_you_mean(sampler, list(SAMPLERS)))
+    return sampler
+
+
+def _side(base: Base, pixels: int, which: str) -> int:
+    pixels = pixels or base.resolution
+    if pixels <= 0 or pixels % base.scale:
+        nearest = max(base.scale, round(pixels / base.scale) * base.scale)
+        raise SettingsError(f"The {which} {pixels} is not a multiple of {base.scale}.", where=which, do=f"Take {nearest}.")
+    return pixels
+
+
+def _halved(at_once: int, how: Sampling) -> int:
+    if at_once == 1:
+        raise MachineError(f"Not even one picture of {how.width} × {how.height} pixels fits into the GPU's memory.", where="device",
+                           do="Draw smaller pictures, or close other programs that use the GPU.") from None
+    torch.cuda.empty_cache()
+    return at_once // 2
