@@ -54,3 +54,12 @@ def sha256(path: Path) -> str:
     """SHA-256 of the file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def free(path: Path) -> Path:
+    """``path``, or with a number behind its stem where something of that name is there already."""
+    number, found = 1, path
+    while found.exists():
+        number += 1
+        found = path.with_stem(f"{path.stem}-{number}")
+    return found

@@ -1,0 +1,65 @@
+"""The command line: ``python3 app.py [COMMAND]``. Without a command it opens the studio.
+
+Results go to standard output, progress and problems to standard error. Exit status: 0 done, 1 a fault of the studio,
+2 a problem that the user can mend, 130 left with Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+from lora_studio import __version__, errors
+from lora_studio.cli import doctor, generate, quickstart, resume, test, train
+from lora_studio.cli.options import Outputs
+from lora_studio.errors import SettingsError, StudioError
+from lora_studio.runs import OUTPUTS
+
+app = typer.Typer(name="app.py", no_args_is_help=False, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app.command(epilog=train.settings_help())(train.train)
+for command in (resume.resume, generate.generate, quickstart.quickstart, doctor.doctor):
+    app.command()(command)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(test.test)
+COMMANDS = [info.callback.__name__ for info in app.registered_commands]
+
+
+@app.callback(invoke_without_command=True)
+def studio(
+    context: typer.Context,
+    outputs: Outputs = OUTPUTS,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the page.", show_default="7860, or the next free one")] = None,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open the browser.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    """Train, mix and export style LoRAs for Stable Diffusion. Without a command: open the studio in the browser."""
+    if context.invoked_subcommand:
+        if outputs != OUTPUTS or port or no_browser:
+            raise SettingsError("The studio's own options do not go with a command.", do=f"Write the options of {context.invoked_subcommand} behind its name.")
+    elif version:
+        print(f"LoRA Studio {__version__}")
+    else:
+        from lora_studio.ui.studio import launch
+
+        launch(port, not no_browser, outputs)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; returns the exit status. A problem that the user can mend is told in one message, without a traceback."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    as_json = "--json" in arguments
+    try:
+        return app(arguments, prog_name="app.py", standalone_mode=False) or 0
+    except StudioError as error:
+        return errors.report(error, as_json)
+    except typer.TyperException as error:
+        command = next((f" {word}" for word in arguments if word in COMMANDS), "")
+        return errors.report(SettingsError(error.format_message(), do=f"python3 app.py{command} --help lists what there is."), as_json)
+    except typer.Abort:
+        return 130
+    except Exception as error:  # the last place where a fault can still reach the user
+        traceback.print_exc()
+        errors.report(StudioError(f"The studio hit a fault of its own: {type(error).__name__}: {error}", do="What was saved is kept."), as_json)
+        return 1

@@ -1,0 +1,131 @@
+"""``doctor``: what is installed, which devices there are, what is wrong and how to mend it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from lora_studio import __version__, bootstrap, runs, starter
+from lora_studio.bootstrap import environment, torch_build
+from lora_studio.cli.options import AsJson, Outputs, tell
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at. ``state`` is "ok", "warning" or "problem"; a problem makes training impossible."""
+
+    state: str
+    what: str
+    detail: str
+    do: str = ""
+
+
+def doctor(outputs: Outputs = runs.OUTPUTS, as_json: AsJson = False) -> int:
+    """Say what is installed, which devices there are, and what is wrong."""
+    findings = [finding for check in CHECKS for finding in check(outputs)]
+    broken = any(finding.state == "problem" for finding in findings)
+    lines = [line for finding in findings for line in _lines(finding)]
+    tell({"able_to_train": not broken, "findings": [finding._asdict() for finding in findings]}, lines, as_json)
+    return 2 if broken else 0
+
+
+def _lines(finding: Finding) -> Iterator[str]:
+    mark = {"ok": "ok      ", "warning": "warning ", "problem": "PROBLEM "}[finding.state]
+    yield f"{mark}{finding.what}: {finding.detail}"
+    if finding.do:
+        yield f"        {finding.do}"
+
+
+def _python(_: Path) -> Iterator[Finding]:
+    yield Finding("ok", "LoRA Studio", f"{__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}")
+    ours = environment.Environment(bootstrap.ROOT)
+    yield Finding("ok", "environment", str(ours.folder) if ours.is_current() else f"{sys.prefix} (not the studio's own)")
+
+
+def _packages(_: Path) -> Iterator[Finding]:
+    wrong = []
+    pins = environment.pins(bootstrap.ROOT / "requirements.txt")
+    for name, version in pins.items():
+        try:
+            found = importlib.metadata.version(name).partition("+")[0]
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding("problem", name, "is not installed", "Start app.py without LORA_STUDIO_NO_VENV, or install requirements.txt.")
+            continue
+        if found != version:
+            wrong.append(f"{name} {found} instead of {version}")
+    if wrong:
+        yield Finding("warning", "packages", "; ".join(wrong), "Other versions than the tested ones may work; requirements.txt names those.")
+    else:
+        yield Finding("ok", "packages", f"all {len(pins)} are the tested versions")
+
+
+def _torch(_: Path) -> Iterator[Finding]:
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        yield Finding("problem", "PyTorch", f"does not start: {error}", "Delete the .venv folder and start app.py again.")
+        return
+    yield Finding("ok", "PyTorch", f"{torch.__version__}" + (f", CUDA {torch.version.cuda}" if torch.version.cuda else ""))
+    for index in range(torch.cuda.device_count()):
+        card = torch.cuda.get_device_properties(index)
+        yield Finding("ok", "device", f"cuda: {card.name}, {card.total_memory / 2**30:.1f} GB")
+    if torch.backends.mps.is_available():
+        yield Finding("ok", "device", "mps: Apple GPU, which shares the computer's memory")
+    if torch_build.has_nvidia() and not torch.cuda.is_available():
+        do = "Update the NVIDIA driver (580 or newer)." if torch.version.cuda else "Set LORA_STUDIO_TORCH=cu130 and start app.py again."
+        yield Finding("warning", "NVIDIA", "there is a driver, but PyTorch sees no card", do)
+    yield Finding("ok", "device", f"cpu: {platform.processor() or platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads")
+
+
+def _bitsandbytes(_: Path) -> Iterator[Finding]:
+    try:
+        import torch
+        from bitsandbytes.optim import AdamW8bit
+
+        weight = torch.nn.Parameter(torch.ones(4096, device="cuda" if torch.cuda.is_available() else "cpu"))
+        weight.grad = torch.ones_like(weight)
+        AdamW8bit([weight], lr=0.1, min_8bit_size=1).step()
+        if torch.equal(weight, torch.ones_like(weight)):
+            raise RuntimeError("its step changes nothing")
+        yield Finding("ok", "bitsandbytes", "8-bit AdamW works here")
+    except Exception as error:  # a native library: whatever it raises, training goes without it
+        yield Finding("warning", "bitsandbytes", f"does not work: {error}", "Training works without it; do not choose the optimizer adamw8bit.")
+
+
+def _disk(outputs: Path) -> Iterator[Finding]:
+    try:
+        outputs.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=outputs):
+            pass
+    except OSError as error:
+        yield Finding("problem", "outputs", f"{outputs} cannot be written: {error.strerror}", "Choose another folder with --outputs.")
+        return
+    free = shutil.disk_usage(outputs).free / 1e9
+    short = free < 5
+    yield Finding("warning" if short else "ok", "outputs", f"{outputs}, {free:.0f} GB free", "Runs on large models need some gigabytes; free some." if short else "")
+
+
+def _starter(_: Path) -> Iterator[Finding]:
+    parts = ["model_index.json", "unet", "vae", "text_encoder", "tokenizer", "scheduler"]
+    missing = [part for part in parts if not (starter.MODEL / part).exists()]
+    if missing:
+        yield Finding("warning", "starter", f"its {', '.join(missing)} are missing in {starter.MODEL}", "Fetch the studio anew, or train on a model of your own.")
+    else:
+        yield Finding("ok", "starter", f"the built-in base model, and the sample styles {', '.join(path.name for path in starter.sample_styles())}")
+
+
+def _chromium(_: Path) -> Iterator[Finding]:
+    from lora_studio.cli import chromium
+
+    found = chromium.installed()
+    yield Finding("ok", "chromium", f"{found} (for tests only)" if found else "none (python3 app.py test brings one; nothing else needs it)")
+
+
+CHECKS: list[Callable[[Path], Iterator[Finding]]] = [_python, _packages, _torch, _bitsandbytes, _disk, _starter, _chromium]
+"""What is looked at, in the order shown. Each takes the outputs folder."""

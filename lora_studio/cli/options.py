@@ -1,0 +1,75 @@
+"""Options that commands share, commands whose options are a class's fields, and how results are told."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+import typer
+
+from lora_studio.settings import SPECS
+
+T = TypeVar("T")
+
+Outputs = Annotated[Path, typer.Option("--outputs", help="Folder of the runs.", show_default="outputs/")]
+AsJson = Annotated[bool, typer.Option("--json", help="End with one JSON object on standard output.")]
+
+
+def of_class(kind: type[T]) -> Callable[[Callable[[T], None]], Callable[..., None]]:
+    """Turns a function of one ``kind``, a dataclass of annotated options, into a command that typer can read."""
+
+    def wrap(function: Callable[[T], None]) -> Callable[..., None]:
+        def command(**values: Any) -> None:
+            function(kind(**values))
+
+        hints = get_type_hints(kind, include_extras=True)
+        command.__signature__ = inspect.Signature(
+            [inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]) for field in dataclasses.fields(kind)]
+        )
+        command.__annotations__ = hints
+        command.__name__, command.__doc__, command.__module__ = function.__name__, function.__doc__, function.__module__
+        return command
+
+    return wrap
+
+
+def like(key: str, help: str = "", **bounds: Any) -> Any:
+    """An option with the help and bounds of the setting ``key``."""
+    spec = SPECS[key]
+    limits = {"min": spec.low, "max": spec.high} if spec.kind in ("integer", "number") else {}
+    return typer.Option(help=help or spec.help, **{**limits, **bounds})
+
+
+def absolute(text: str) -> str:
+    """A path that exists, made absolute, for a worker in another folder; anything else as it is (a hub name, say)."""
+    path = Path(text).expanduser()
+    return str(path.resolve()) if text and path.exists() else text
+
+
+def tell(result: dict[str, Any], lines: list[str], as_json: bool) -> None:
+    """Prints the result for a person, or for a program: paths as text, numbers that JSON does not know as null."""
+    print(json.dumps(_plain(result)) if as_json else "\n".join(lines), flush=True)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def duration(seconds: float) -> str:
+    """``58 s``, ``3 min 05 s``, ``2 h 10 min``."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    minutes, rest = divmod(seconds, 60)
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"

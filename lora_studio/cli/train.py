@@ -1,0 +1,85 @@
+"""``train``: a folder of pictures -> an adapter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lora_studio import presets, runs
+from lora_studio.cli import watch
+from lora_studio.cli.options import AsJson, Outputs, absolute, duration, like, of_class, tell
+from lora_studio.errors import DatasetError, SettingsError
+from lora_studio.jobs.view import RunView
+from lora_studio.runs import Run
+from lora_studio.settings import SPECS, Settings
+
+
+PRESETS = sorted(path.stem for path in presets.FOLDER.glob("*.toml"))
+
+
+@dataclass
+class Order:
+    """What ``train`` is asked for."""
+
+    data: Annotated[str | None, like("data")] = None
+    base: Annotated[str | None, like("base", show_default=SPECS["base"].default)] = None
+    preset: Annotated[str | None, typer.Option(help=f"One of {', '.join(PRESETS)}; or the path of a TOML file.")] = None
+    assignments: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="One of the settings below; may be repeated.")] = ()
+    name: Annotated[str | None, like("name")] = None
+    outputs: Outputs = runs.OUTPUTS
+    as_json: AsJson = False
+
+
+@of_class(Order)
+def train(order: Order) -> None:
+    """Train a style on a folder of pictures."""
+    settings = presets.layered(order.preset, list(order.assignments), data=order.data, base=order.base, name=order.name)
+    if not settings.data:
+        raise SettingsError("No folder of pictures is named.", where="--data", do="Write for example: python3 app.py train --data my-pictures")
+    run = begin(settings, order.outputs)
+    seen = watch.work(run)
+    tell(result(run, seen), summary(run, seen), order.as_json)
+
+
+def settings_help() -> str:
+    """The settings that ``--set`` takes, for the end of ``train --help``."""
+    width = max(map(len, SPECS))
+    return "Settings for --set:\n\n\b\n" + "\n".join(f"{key:{width}}  {spec.help}" for key, spec in SPECS.items())
+
+
+def begin(settings: Settings, outputs: Path) -> Run:
+    """A new run, after its folder of pictures was looked through. The worker tells of what does not keep it from training.
+
+    Raises:
+        DatasetError: the folder cannot be trained on.
+    """
+    from lora_studio.dataset import folder
+
+    settings = settings.changed(data=str(Path(settings.data).expanduser().resolve()), base=absolute(settings.base))
+    dataset = folder.scan(Path(settings.data), runs.cache_folder(outputs))
+    if dataset.blocking:
+        first, others = dataset.blocking[0], len(dataset.blocking) - 1
+        raise DatasetError(first.what + (f" ({others} more like this)" if others else ""), where=first.file or settings.data, do=first.do)
+    return runs.create(settings, outputs.resolve())
+
+
+def result(run: Run, seen: RunView) -> dict[str, Any]:
+    """What ``--json`` tells of a run that ended with an adapter."""
+    end = seen.finished
+    previews = [preview for preview in seen.previews if not preview.base]
+    last = [run.folder / preview.path for preview in previews if preview.step == previews[-1].step]
+    return {"adapter": run.folder / end.adapter, "run": run.folder, "steps": end.steps, "seconds": round(end.seconds, 2),
+            "final_loss": end.final_loss, "previews": [str(path) for path in last]}
+
+
+def summary(run: Run, seen: RunView) -> list[str]:
+    """The same for a person."""
+    end = seen.finished
+    how = "Stopped and kept" if end.stopped else "Finished"
+    return [f"{how}: {end.steps} steps in {duration(end.seconds)}, loss {end.final_loss:.4f}.",
+            f"Adapter:  {run.folder / end.adapter}",
+            f"Previews: {run.previews}",
+            "Copy the adapter into ComfyUI's models/loras folder, or try it with: python3 app.py generate"]

@@ -1,0 +1,132 @@
+"""A run's progress in the terminal: one living line, or plain lines where nobody watches."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.text import Text
+
+from lora_studio import events as e
+from lora_studio.cli.options import duration
+from lora_studio.errors import RunError, StudioError
+from lora_studio.jobs import control, runner
+from lora_studio.jobs.control import Request
+from lora_studio.jobs.view import RunView
+from lora_studio.runs import Run
+
+SMOOTHED = 20
+"""Steps whose mean loss is shown."""
+EVERY = 10.0
+"""Seconds between two plain lines about steps."""
+
+
+def work(run: Run) -> RunView:
+    """Starts the run's worker, or finds it at work, and shows what it does until it has ended with an adapter.
+
+    Ctrl-C asks it to stop and keep what was learned; a second one leaves it to finish that by itself.
+
+    Raises:
+        RunError: the run failed or its worker vanished; what was saved is kept.
+    """
+    began, seen = time.time(), RunView()
+    runner.start(run)
+    with Display() as display, _ctrl_c(run, display):
+        for event in runner.follow(run):
+            seen.apply(event)
+            if event.at >= began:
+                display.show(event, seen)
+    if seen.state == e.State.FINISHED:
+        return seen
+    if failed := seen.failed:
+        raise RunError(failed.what, where=run.log_file if failed.ours else failed.where, do=failed.do)
+    go_on = f"python3 app.py resume {run.name} goes on from the last checkpoint."
+    raise RunError("The run's worker vanished: it was killed, or the machine went down.", where=run.log_file, do=go_on)
+
+
+@contextmanager
+def _ctrl_c(run: Run, display: Display) -> Iterator[None]:
+    """Answers Ctrl-C: stop and keep at the first, leave at the second. Otherwise the worker, a process of its own, would not hear it."""
+
+    def answer(*_: object) -> None:
+        if control.asked(run, Request.STOP):
+            display.say(f"Left. The run {run.name} stops by itself and keeps what it learned.")
+            raise KeyboardInterrupt
+        control.ask(run, Request.STOP)
+        display.say("Stopping, and keeping what was learned. Ctrl-C again leaves it to do so by itself.")
+
+    before = signal.signal(signal.SIGINT, answer)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class Display:
+    """Shows events on standard error."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        columns = [TextColumn("{task.description}", markup=False), BarColumn(bar_width=30), TextColumn("{task.fields[text]}", markup=False)]
+        self.bar = Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
+        self.task, self.stage, self._said = self.bar.add_task("starting", total=None, text=""), "", 0.0
+
+    def __enter__(self) -> Display:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+        self.console.print(Text(line))
+
+    def show(self, event: e.Event, seen: RunView) -> None:
+        """Shows ``event``, the latest of ``seen``."""
+        match event:
+            case e.Preparing():
+                self._prepare(event)
+            case e.Started():
+                self.say(_beginning(event))
+            case e.StepDone():
+                self._step(event, seen)
+            case e.Validated():
+                self.say(f"step {event.step}: validation loss {event.loss:.4f}")
+            case e.PreviewReady(index=0, base=False):
+                self.say(f"step {event.step}: previews drawn")
+            case e.CheckpointSaved():
+                self.say(f"step {event.step}: saved, to resume from")
+            case e.RolledBack():
+                self.say(event.what)
+            case e.StateChanged(state=e.State.PAUSED):
+                self.say("paused")
+            case e.Warned():
+                self.say(f"Note: {StudioError(event.what, where=event.where, do=event.do)}")
+
+    def _prepare(self, event: e.Preparing) -> None:
+        self.bar.update(self.task, description=event.stage, completed=event.done, total=event.total, text=f"{event.done} of {event.total}")
+        if event.stage != self.stage and self.bar.disable:
+            self.say(f"{event.stage} …")
+        self.stage = event.stage
+
+    def _step(self, event: e.StepDone, seen: RunView) -> None:
+        total = seen.started.total_steps if seen.started else event.step
+        recent = [step.loss for step in seen.steps[-SMOOTHED:]]
+        text = f"step {event.step} of {total}, loss {sum(recent) / len(recent):.4f}, {event.images_per_second:.3g} pictures/s, {duration(event.eta)} left"
+        self.bar.update(self.task, description="training", completed=event.step, total=total, text=text)
+        if self.bar.disable and (time.monotonic() - self._said > EVERY or event.step == total):
+            self.say(text)
+            self._said = time.monotonic()
+
+
+def _beginning(event: e.Started) -> str:
+    onwards = f" from step {event.first_step}" if event.first_step else ""
+    held = f", {event.validation_images} held back to check" if event.validation_images else ""
+    return f"Training {event.total_steps} steps{onwards} on {event.images} pictures{held}. {event.device}, {event.precision}, {event.parameters / 1e6:.2g} M parameters."
+
+

@@ -1,0 +1,24 @@
+"""What all tests share: no test reaches the network, and none writes into the studio's own outputs."""
+
+import os
+import socket
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("LORA_STUDIO_NO_VENV", "1")
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """A test that asks for an address outside this machine fails, as the studio must never do it unasked (fault 64)."""
+    connect = socket.socket.connect
+
+    def guarded(self, address):
+        host = address[0] if isinstance(address, tuple) else "localhost"
+        if host not in ("127.0.0.1", "::1", "localhost", "0.0.0.0"):
+            pytest.fail(f"the network was asked for {address}")
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)

@@ -1,0 +1,121 @@
+"""Workers: started once, known to live or to be dead, never mistaken for a stranger's process."""
+
+import json
+import os
+import signal
+
+import psutil
+import pytest
+
+from lora_studio import runs
+from lora_studio.errors import RunError
+from lora_studio.events import Finished, State, StateChanged, StepDone
+from lora_studio.jobs import control, runner, view
+from lora_studio.jobs.control import Request
+from lora_studio.settings import Settings
+from tests.jobs.conftest import wait_until
+
+SLEEP = "log.append(StateChanged(state=State.RUNNING))\ntime.sleep(60)\n"
+FINISH = "log.append(Finished(adapter='ink.safetensors', steps=3, seconds=0.1, final_loss=0.5))\n"
+
+
+def pid(run) -> int:
+    return json.loads(run.worker_file.read_text())["pid"]
+
+
+def test_a_run_that_was_never_started_is_not_alive(run):
+    assert not runner.alive(run)
+    runner.reap(run)
+    assert view.fold(run).state is State.QUEUED
+
+
+def test_starting_twice_starts_once(run, worker):
+    """Fault 47: two workers on one folder would write over each other."""
+    worker(SLEEP)
+    runner.start(run)
+    first = pid(run)
+    runner.start(run)
+    assert runner.alive(run) and pid(run) == first
+
+
+def test_a_second_run_is_refused_while_one_is_at_work(run, worker):
+    worker(SLEEP)
+    runner.start(run)
+    other = runs.create(Settings(data="pictures", name="other"), run.folder.parent)
+    with pytest.raises(RunError, match="ink is still at work"):
+        runner.start(other)
+    assert runner.active(run.folder.parent).name == "ink"
+
+
+def test_following_yields_every_event_until_the_end(run, worker):
+    worker("for n in range(1, 4):\n    log.append(StepDone(step=n, loss=0.5, learning_rate=1e-4))\n    time.sleep(0.05)\n" + FINISH)
+    runner.start(run)
+    events = list(runner.follow(run, poll=0.02))
+    assert [event.step for event in events if isinstance(event, StepDone)] == [1, 2, 3]
+    assert isinstance(events[-1], Finished)
+
+
+def test_a_killed_worker_is_seen(run, worker):
+    """Fault 38: the log of a worker that got SIGKILL just ends; the run must not look as if it ran on."""
+    worker(SLEEP)
+    runner.start(run)
+    wait_until(lambda: view.fold(run).state is State.RUNNING)
+    os.kill(pid(run), signal.SIGKILL if os.name != "nt" else signal.SIGTERM)
+    events = list(runner.follow(run, poll=0.02))
+    assert events[-1] == StateChanged(state=State.INTERRUPTED, at=events[-1].at)
+    assert not runner.alive(run)
+
+
+def test_a_vanished_worker_is_noted_once(run, worker):
+    worker("")
+    runner.start(run)
+    wait_until(lambda: not runner.alive(run))
+    runner.reap(run)
+    size = run.events_file.stat().st_size
+    runner.reap(run)
+    assert run.events_file.stat().st_size == size and view.fold(run).state is State.INTERRUPTED
+
+
+def test_a_finished_run_is_never_called_interrupted(run, worker):
+    worker(FINISH)
+    runner.start(run)
+    wait_until(lambda: not runner.alive(run))
+    runner.reap(run)
+    assert view.fold(run).state is State.FINISHED
+
+
+def test_a_process_number_that_another_program_got_is_not_our_worker(run):
+    """Fault 48: after a reboot the number may belong to anything; the times of the start tell."""
+    mine = psutil.Process()
+    run.worker_file.write_text(json.dumps({"pid": mine.pid, "started": mine.create_time()}))
+    assert runner.alive(run)
+    run.worker_file.write_text(json.dumps({"pid": mine.pid, "started": mine.create_time() - 3600}))
+    assert not runner.alive(run)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": 1}', '{"pid": "x", "started": 0}', '{"pid": -1, "started": 0}', "null"])
+def test_a_damaged_worker_file_means_no_worker(run, content):
+    run.worker_file.write_text(content)
+    assert not runner.alive(run)
+
+
+def test_old_requests_do_not_stop_a_new_worker(run, worker):
+    worker(SLEEP)
+    control.ask(run, Request.STOP)
+    runner.start(run)
+    assert not control.asked(run, Request.STOP)
+
+
+def test_what_the_worker_prints_lies_in_its_log(run, worker):
+    worker("print('a library said this')\n" + FINISH)
+    runner.start(run)
+    list(runner.follow(run, poll=0.02))
+    assert "a library said this" in run.log_file.read_text()
+
+
+def test_a_folder_name_with_spaces_quotes_and_emoji_works(tmp_path, worker):
+    """Fault 19: argument lists, never a shell."""
+    worker(FINISH)
+    run = runs.create(Settings(data="pictures", name="ink"), tmp_path / "out; rm 'x' \"y\" 🎨")
+    runner.start(run)
+    assert isinstance(list(runner.follow(run, poll=0.02))[-1], Finished)
