@@ -1,0 +1,103 @@
+"""A ZIP of pictures and captions -> a folder; hostile ones are refused whole, before or while they are unpacked."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import stat
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from lora_studio import files
+from lora_studio.errors import DatasetError, MachineError
+
+MAX_FILES = 50_000
+MAX_BYTES = 8 * 1024**3
+MAX_RATIO = 200
+"""Most bytes that one packed byte may become: text reaches 20 or so, a bomb a thousand and more."""
+_SMALL = 1024**2
+"""Files below this size may be packed at any ratio: a plain white picture is."""
+_CHUNK = 1024**2
+_HIDDEN = (".", "__MACOSX")
+_DISTRUST = "Do not trust it; pack the pictures yourself."
+_UNSAFE = re.compile(r'[\x00-\x1f\\:]|(^|/)\.\.?(/|$)|^/|//|[. ](/|$)')
+
+
+def unpack(archive: Path, folder: Path) -> Path:
+    """Unpacks ``archive`` to the new folder ``folder`` and gives the folder that holds its pictures: ``folder``, or the only one in it.
+
+    Hidden files and what macOS adds are passed over. On any error nothing is left behind.
+
+    Raises:
+        DatasetError: it is no ZIP, is damaged or encrypted, holds a name that leads elsewhere or a link, or unpacks to too much;
+            or ``folder`` is there already.
+        MachineError: the disk is full or may not be written.
+    """
+    if folder.exists():
+        raise DatasetError("The folder to unpack into exists already.", where=folder, do="Choose another name.")
+    partial = folder.with_name(folder.name + files.PARTIAL)
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            wanted = _checked(packed, archive)
+            partial.mkdir(parents=True)
+            left = MAX_BYTES
+            for entry in wanted:
+                left -= _extract(packed, entry, partial, left, archive)
+        files.replace(partial, folder)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise DatasetError(f"The ZIP is damaged or of a kind that is not read ({error}).", where=archive, do="Pack it again, without a password.") from None
+    except OSError as error:
+        raise MachineError(f"The ZIP cannot be unpacked: {error.strerror}.", where=error.filename or folder,
+                           do="Free some space, or choose another folder.") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return _inner(folder)
+
+
+def _checked(packed: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:
+    """The plain files to unpack; every name, even one that is passed over, must be harmless on every system."""
+    entries = packed.infolist()
+    if len(entries) > MAX_FILES:
+        raise DatasetError(f"The ZIP holds {len(entries)} files; {MAX_FILES} are the most.", where=archive, do="Pack fewer.")
+    if len({entry.filename.casefold() for entry in entries}) < len(entries):
+        raise DatasetError("The ZIP holds two files of one name.", where=archive, do="Give them different names and pack again.")
+    for entry in entries:
+        if _UNSAFE.search(entry.filename.removesuffix("/")) or stat.S_ISLNK(entry.external_attr >> 16):
+            raise DatasetError(f"The ZIP holds {entry.filename!r}, a link or a name that leads out of its folder.", where=archive, do=_DISTRUST)
+    wanted = [entry for entry in entries if not entry.is_dir() and not any(part.startswith(_HIDDEN) for part in PurePosixPath(entry.filename).parts)]
+    for entry in wanted:
+        _require_modest(entry.file_size, entry, archive)
+    if sum(entry.file_size for entry in wanted) > MAX_BYTES:
+        raise _too_much(archive)
+    return wanted
+
+
+def _extract(packed: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path, most: int, archive: Path) -> int:
+    """Writes one file; its size. The bytes are counted as they come, since a header can lie about them."""
+    target = folder / entry.filename
+    target.parent.mkdir(parents=True, exist_ok=True)
+    size = 0
+    with packed.open(entry) as source, open(target, "xb") as file:
+        while chunk := source.read(_CHUNK):
+            size += len(chunk)
+            _require_modest(size, entry, archive)
+            if size > most:
+                raise _too_much(archive)
+            file.write(chunk)
+    return size
+
+
+def _require_modest(size: int, entry: zipfile.ZipInfo, archive: Path) -> None:
+    if size > _SMALL and size > MAX_RATIO * entry.compress_size:
+        raise DatasetError(f"{entry.filename!r} in the ZIP would unpack to more than {MAX_RATIO} times its size.", where=archive, do=_DISTRUST)
+
+
+def _too_much(archive: Path) -> DatasetError:
+    return DatasetError(f"The ZIP unpacks to more than {MAX_BYTES // 1024**3} GiB.", where=archive, do="Pack fewer pictures.")
+
+
+def _inner(folder: Path) -> Path:
+    """``folder``, or where it holds nothing but one folder that is no ``N_name`` one, that."""
+    inside = list(folder.iterdir())
+    return inside[0] if len(inside) == 1 and inside[0].is_dir() and not re.match(r"\d+_", inside[0].name) else folder

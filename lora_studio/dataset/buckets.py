@@ -1,0 +1,96 @@
+"""Aspect-ratio buckets: pictures of like shape train together, each cropped a little instead of squashed.
+
+After NovelAI's "aspect ratio bucketing" (2022): the sides are multiples of a step, the area at most resolution².
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from lora_studio.dataset.problems import Problem, grouped
+
+if TYPE_CHECKING:
+    from lora_studio.dataset.folder import Dataset, Picture
+
+MAX_ASPECT = 4.0
+"""Longest side : shortest side of a bucket, at most; a longer picture is cropped to it."""
+_AREA_WEIGHT = 0.5
+"""What a share of pixels unused weighs against a share of the picture cropped."""
+_CROP_WARNED = 0.3
+_SMALL_WARNED = 0.5
+
+
+class Bucket(NamedTuple):
+    """A training size, in pixels."""
+
+    width: int
+    height: int
+
+    def __str__(self) -> str:
+        return f"{self.width} × {self.height}"
+
+
+def assign(pictures: Sequence[Picture], resolution: int, step: int, max_upscale: float) -> list[Bucket]:
+    """Each picture's bucket: near to its shape and as large as the resolution and ``max_upscale`` allow.
+
+    Only a picture too small for a bucket of one step by one step is enlarged more, to just that; ``problems`` names it.
+    """
+    return [_bucket(picture.width, picture.height, resolution, step, max_upscale) for picture in pictures]
+
+
+@lru_cache(maxsize=65536)
+def _bucket(width: int, height: int, resolution: int, step: int, max_upscale: float) -> Bucket:
+    sides, shape, unused = _all(resolution, step)
+    cost = np.abs(shape - np.log(width / height)) + _AREA_WEIGHT * unused
+    cost[(sides[0] > width * max_upscale) | (sides[1] > height * max_upscale)] = np.inf
+    best = cost.round(9).argmin()
+    return Bucket(*sides[:, best].tolist()) if np.isfinite(cost[best]) else Bucket(step, step)
+
+
+@lru_cache
+def _all(resolution: int, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every bucket whose area and shape are allowed: widths and heights (2, N), logarithms of width : height and of resolution² : area (N,)."""
+    one = np.arange(step, max(2 * resolution, step) + 1, step)
+    sides = np.stack(np.meshgrid(one, one, indexing="ij")).reshape(2, -1)
+    allowed = (sides.prod(axis=0) <= max(resolution, step) ** 2) & (sides.max(axis=0) <= MAX_ASPECT * sides.min(axis=0))
+    sides = sides[:, allowed]
+    return sides, np.log(sides[0] / sides[1]), np.log(resolution**2 / sides.prod(axis=0))
+
+
+def crop_box(width: int, height: int, bucket: Bucket) -> tuple[float, float, float, float]:
+    """(left, top, right, bottom) of the part that training sees: the middle, in pixels of the upright picture."""
+    if bucket.width * height >= bucket.height * width:
+        margin = (height - width * bucket.height / bucket.width) / 2
+        return 0.0, margin, float(width), height - margin
+    margin = (width - height * bucket.width / bucket.height) / 2
+    return margin, 0.0, width - margin, float(height)
+
+
+def fit(image: Image.Image, bucket: Bucket, flip: bool = False) -> Image.Image:
+    """``image`` scaled and cropped to exactly ``bucket``, mirrored left to right if ``flip``."""
+    fitted = image.resize(bucket, Image.Resampling.LANCZOS, box=crop_box(image.width, image.height, bucket))
+    return fitted.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else fitted
+
+
+def problems(dataset: Dataset, resolution: int, step: int, max_upscale: float) -> list[Problem]:
+    """Warnings about what a resolution does to small pictures and to very long ones; ``crop_box`` gives the crop to show."""
+    small: list[str] = []
+    found = []
+    for picture, bucket in zip(dataset.pictures, assign(dataset.pictures, resolution, step, max_upscale), strict=True):
+        name = dataset.name(picture)
+        if bucket.width * bucket.height < _SMALL_WARNED * resolution**2:
+            small.append(name)
+        left, top, right, bottom = crop_box(picture.width, picture.height, bucket)
+        seen = (right - left) * (bottom - top) / (picture.width * picture.height)
+        if seen < 1 - _CROP_WARNED:
+            part = f"pixels {left:.0f} to {right:.0f} of its width" if left else f"pixels {top:.0f} to {bottom:.0f} of its height"
+            found.append(Problem("warning", name, f"{picture.width} × {picture.height} is far from a square: only its middle {seen:.0%} trains ({part}).",
+                                 "Crop it yourself if that part is not the one you want."))
+    size = f"{resolution} × {resolution}"
+    return grouped("warning", small, f"picture is small for {size} and trains at a smaller size", f"pictures are small for {size} and train at a smaller size",
+                   "Use larger originals, or a lower resolution.") + found

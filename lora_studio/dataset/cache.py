@@ -1,0 +1,290 @@
+"""Latents and text features, encoded once and kept on disk under hashes of what they were made from.
+
+An entry is a safetensors file whose name is a hash of everything that went into it: the picture's bytes, bucket and mirroring, or the
+caption; the encoders' fingerprint; the version of this procedure. Its header holds a hash of its tensors. So an entry is never
+out of date, and one that is torn or rotten is noticed and made again. Tensors stay in the dtype that the encoder gave them: what
+training reads from disk is, bit for bit, what it would have encoded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from lora_studio import files
+from lora_studio.dataset import buckets, captions, pictures
+from lora_studio.dataset.buckets import Bucket
+from lora_studio.dataset.folder import Picture
+from lora_studio.dataset.order import Draw
+from lora_studio.errors import DatasetError, MachineError, ModelError
+
+VERSION = 1
+"""Changes whenever the same picture or caption would be encoded otherwise."""
+MEMORY = 4 * 1024**3
+"""Most bytes of entries that are held in memory; the rest is read from disk when it is drawn."""
+LIMIT = 20 * 1024**3
+"""Most bytes of entries on disk; the least recently used go first."""
+
+_PIXELS_AT_ONCE = 1024**2
+_PICTURES_AT_ONCE = 32
+_CAPTIONS_AT_ONCE = 32
+_WORKERS = min(8, os.cpu_count() or 1)
+_STALE_SECONDS = 3600
+
+Item = TypeVar("Item")
+Out = TypeVar("Out")
+Made = dict[Path, dict[str, Tensor]]
+"""New entries by where they belong."""
+Progress = Iterator[tuple[str, int, int]]
+"""(stage, done, total), again and again."""
+
+
+class Encoder(Protocol):
+    """What the cache asks of a base model."""
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for two encoders only where they give the same results."""
+
+    def encode_text(self, captions: list[str]) -> Mapping[str, Tensor]:
+        """Features of the captions by name, batch first."""
+
+    def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of the scaled latents of ``pixels`` (B, 3, H, W) float32 in [-1, 1]: each (B, 4, H/8, W/8)."""
+
+
+class _View(NamedTuple):
+    """One picture as it is encoded: its index, mirrored or not."""
+
+    picture: int
+    flip: bool
+
+
+class Cache:
+    """All that training reads of a dataset: call ``fill`` once, then draw.
+
+    Args:
+        folder: where entries lie; may be shared by all runs.
+        encoder: makes what is missing.
+        pictures, buckets, captions: one of each per picture; ``captions`` are the variants of its caption, at least one.
+        flip: mirrored pictures are drawn as well.
+        memory: most bytes of entries to hold in memory.
+        limit: most bytes of entries to leave on disk; what this cache uses itself always stays.
+    """
+
+    def __init__(self, folder: Path, encoder: Encoder, pictures: Sequence[Picture], buckets: Sequence[Bucket], captions: Sequence[Sequence[str]], *,
+                 flip: bool = False, memory: int = MEMORY, limit: int = LIMIT):
+        self.folder, self.encoder, self.pictures, self.buckets, self.captions = folder, encoder, pictures, buckets, captions
+        self.memory, self.limit = memory, limit
+        self._held: dict[Path, dict[str, Tensor]] = {}
+        self._held_bytes = 0
+        self._latents = {view: self._path("latents", pictures[view.picture].sha256, *buckets[view.picture], view.flip)
+                         for view in (_View(index, flipped) for index in range(len(pictures)) for flipped in (False, True)[: 1 + flip])}
+        self._texts = {text: self._path("text", text) for text in dict.fromkeys(["", *(text for texts in captions for text in texts)])}
+
+    @property
+    def variant_counts(self) -> list[int]:
+        """How many caption variants each picture has."""
+        return [len(texts) for texts in self.captions]
+
+    def fill(self) -> Progress:
+        """Reads what is there, encodes what is not, and yields (stage, done, total) as it goes.
+
+        Raises:
+            DatasetError: a picture changed or vanished since it was scanned.
+            ModelError: the encoder gives something that is not a number.
+            MachineError: an entry cannot be written.
+        """
+        yield from self._fill("pictures", {path: view for view, path in self._latents.items()}, self._encoded_pictures)
+        yield from self._fill("captions", {path: text for text, path in self._texts.items()}, self._encoded_captions)
+        prune(self.folder, self.limit, keep={*self._latents.values(), *self._texts.values()})
+
+    def latents(self, draws: Sequence[Draw], generator: torch.Generator | None = None) -> Tensor:
+        """x0 = mean + deviation · ε (Kingma & Welling 2014, §2.4) of the draws: (B, 4, H/8, W/8) scaled latents; ε from ``generator``, or 0 without one."""
+        entries = [self._entry(self._latents[_View(draw.picture, draw.flip)]) for draw in draws]
+        mean, deviation = (torch.stack([entry[name] for entry in entries]) for name in ("mean", "deviation"))
+        if generator is None:
+            return mean
+        return mean + deviation * torch.randn(mean.shape, generator=generator, device=generator.device, dtype=mean.dtype).to(mean.device)
+
+    def text(self, draws: Sequence[Draw]) -> dict[str, Tensor]:
+        """The text features of the draws' captions by name, batch first; a dropped caption is the empty one."""
+        entries = [self._entry(self._texts[text]) for text in captions.drawn(draws, self.captions)]
+        return {name: torch.stack([entry[name] for entry in entries]) for name in entries[0]}
+
+    def sizes(self, draws: Sequence[Draw]) -> Tensor:
+        """SDXL's size conditions of the draws (Podell et al. 2023, §2.2): (B, 6) float32, each row original height and width,
+        top and left of the crop in the scaled picture, height and width of the bucket, in pixels."""
+        return torch.tensor([self._sizes(draw.picture) for draw in draws], dtype=torch.float32)
+
+    def _sizes(self, index: int) -> tuple[float, ...]:
+        picture, bucket = self.pictures[index], self.buckets[index]
+        left, top, right, _ = buckets.crop_box(picture.width, picture.height, bucket)
+        scale = bucket.width / (right - left)
+        return picture.height, picture.width, round(top * scale), round(left * scale), bucket.height, bucket.width
+
+    def _path(self, kind: str, *parts: str | int) -> Path:
+        key = hashlib.sha256(json.dumps([VERSION, self.encoder.fingerprint, *parts]).encode()).hexdigest()
+        return self.folder / kind / f"{key}.safetensors"
+
+    def _entry(self, path: Path) -> dict[str, Tensor]:
+        entry = self._held.get(path) or _read(path)
+        if entry is None:
+            raise DatasetError("An encoded picture or caption has vanished from the cache, or is damaged.", where=path,
+                               do="Resume the run: it is encoded again.")
+        return entry
+
+    def _hold(self, path: Path, entry: dict[str, Tensor]) -> None:
+        size = sum(tensor.nbytes for tensor in entry.values())
+        if self._held_bytes + size <= self.memory:
+            self._held[path] = entry
+            self._held_bytes += size
+
+    def _fill(self, stage: str, items: dict[Path, Item], encoded: Callable[[ThreadPoolExecutor, dict[Path, Item]], Iterator[Made]]) -> Progress:
+        """Brings one kind of entry together: ``items`` says what belongs at which path, ``encoded`` makes those that it is given."""
+        missing, done = {}, 0
+        yield stage, done, len(items)
+        with ThreadPoolExecutor(_WORKERS) as pool:
+            for path, entry in zip(items, _ahead(pool, _read, items), strict=True):
+                if entry is None:
+                    missing[path] = items[path]
+                    continue
+                with suppress(OSError):  # when it was last used; a folder that can only be read serves all the same
+                    os.utime(path)
+                self._hold(path, entry)
+                done += 1
+                yield stage, done, len(items)
+            for made in encoded(pool, missing):
+                list(pool.map(_write, made.keys(), made.values()))
+                for path, entry in made.items():
+                    self._hold(path, entry)
+                done += len(made)
+                yield stage, done, len(items)
+
+    def _encoded_pictures(self, pool: ThreadPoolExecutor, missing: dict[Path, _View]) -> Iterator[Made]:
+        """Batches of one bucket each, as large as ``_PIXELS_AT_ONCE`` allows; the next pictures are opened meanwhile."""
+        by_bucket: dict[Bucket, list[tuple[Path, _View]]] = {}
+        for path, view in missing.items():
+            by_bucket.setdefault(self.buckets[view.picture], []).append((path, view))
+        batches = [batch for bucket, views in by_bucket.items()
+                   for batch in _batches(views, min(_PICTURES_AT_ONCE, max(1, _PIXELS_AT_ONCE // (bucket.width * bucket.height))))]
+        for batch, pixels in zip(batches, _ahead(pool, self._pixels, ([view for _, view in batch] for batch in batches)), strict=True):
+            with torch.no_grad():
+                mean, deviation = self.encoder.encode_images(pixels)
+            made = {path: {"mean": _own(mean[row]), "deviation": _own(deviation[row])} for row, (path, _) in enumerate(batch)}
+            for path, view in batch:
+                _require_finite(made[path], "latents", self.pictures[view.picture].path)
+            yield made
+
+    def _encoded_captions(self, pool: ThreadPoolExecutor, missing: dict[Path, str]) -> Iterator[Made]:
+        for batch in _batches(list(missing.items()), _CAPTIONS_AT_ONCE):
+            with torch.no_grad():
+                features = self.encoder.encode_text([text for _, text in batch])
+            made = {path: {name: _own(tensor[row]) for name, tensor in features.items()} for row, (path, _) in enumerate(batch)}
+            for path, text in batch:
+                _require_finite(made[path], "text features", text)
+            yield made
+
+    def _pixels(self, views: list[_View]) -> Tensor:
+        """(B, 3, H, W) float32 in [-1, 1]: pictures of one bucket."""
+        return torch.stack([self._picture(view) for view in views])
+
+    def _picture(self, view: _View) -> Tensor:
+        """One picture, (3, H, W); the bytes that are decoded are those that were hashed, so no entry can hold another picture."""
+        picture = self.pictures[view.picture]
+        data = pictures.contents(picture.path)
+        if hashlib.sha256(data).hexdigest() != picture.sha256:
+            raise DatasetError("The picture changed since the folder was read.", where=picture.path,
+                               do="Start again; leave the folder alone until the run has begun.")
+        image = buckets.fit(pictures.decode(io.BytesIO(data), picture.path.name), self.buckets[view.picture], view.flip)
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1).float().div_(127.5).sub_(1)
+
+
+def prune(folder: Path, limit: int, keep: Iterable[Path] = ()) -> int:
+    """Removes the least recently used entries of ``folder`` until ``limit`` bytes are left, never one of ``keep``; the bytes freed.
+
+    Also removes what a killed process left half written.
+    """
+    keep, entries, freed = set(keep), [], 0
+    for path in [*folder.glob("latents/*"), *folder.glob("text/*")]:
+        with suppress(OSError):  # another process prunes as well
+            status = path.stat()
+            if path.suffix == files.PARTIAL and time.time() - status.st_mtime > _STALE_SECONDS:
+                path.unlink()
+            elif path.suffix == ".safetensors":
+                entries.append((status.st_mtime_ns, status.st_size, path))
+    excess = sum(size for _, size, _ in entries) - limit
+    for _, size, path in sorted(entries):
+        if freed >= excess:
+            break
+        if path not in keep:
+            with suppress(OSError):
+                path.unlink()
+                freed += size
+    return freed
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """A copy on the CPU that shares no memory with its batch."""
+    return tensor.to("cpu", copy=True).contiguous()
+
+
+def _require_finite(entry: dict[str, Tensor], kind: str, where: object) -> None:
+    if not all(tensor.isfinite().all() for tensor in entry.values()):
+        raise ModelError(f"The base model's {kind} are not numbers.", where=where, do="Choose fp32 as precision: some models' parts overflow in fp16.")
+
+
+def _batches(items: list[Any], size: int) -> list[list[Any]]:
+    return [items[start:start + size] for start in range(0, len(items), size)]
+
+
+def _ahead(pool: ThreadPoolExecutor, function: Callable[[Any], Out], arguments: Iterable[Any]) -> Iterator[Out]:
+    """``map`` that is only a few results ahead of their use, so that thousands of pictures do not pile up in memory."""
+    waiting: deque[Future[Out]] = deque()
+    for argument in arguments:
+        waiting.append(pool.submit(function, argument))
+        if len(waiting) > _WORKERS:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _digest(entry: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(entry.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _write(path: Path, entry: dict[str, Tensor]) -> None:
+    try:
+        files.write(path, safetensors.torch.save(entry, {"sha256": _digest(entry)}))
+    except OSError as error:
+        raise MachineError(f"The cache cannot be written: {error.strerror}.", where=path.parent,
+                           do="Free some space there, or choose another folder for outputs.") from None
+
+
+def _read(path: Path) -> dict[str, Tensor] | None:
+    """The entry, or None where there is none or it is damaged in whatever way: it is then made again."""
+    try:
+        data = path.read_bytes()
+        entry = safetensors.torch.load(data)
+        header = json.loads(data[8:8 + int.from_bytes(data[:8], "little")])
+        return entry if header["__metadata__"]["sha256"] == _digest(entry) else None
+    except Exception:
+        return None

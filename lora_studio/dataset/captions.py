@@ -1,0 +1,155 @@
+"""Captions: from bytes to text, from ``metadata.jsonl`` to a table, and the variants of one that training sees."""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import json
+import unicodedata
+from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from lora_studio.dataset.order import Draw
+    from lora_studio.settings import Settings
+
+SUFFIXES = (".txt", ".caption")
+"""Endings of a caption's file beside its picture; the first one found is used."""
+TABLE = "metadata.jsonl"
+MAX_BYTES = 64 * 1024
+"""A longer caption is no caption: an encoder reads 77 tokens of it."""
+MAX_TABLE_BYTES = 64 * 1024 * 1024
+
+VARIANTS = 8
+"""Most orders of one caption's tags that are encoded."""
+_VARIANTS_IN_ALL = 2000
+_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",  # UTF-16's mark begins UTF-32's
+          codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+
+
+class Table(NamedTuple):
+    """What a ``metadata.jsonl`` holds: captions by file name (relative, with ``/``), and (line number, fault) of the rest."""
+
+    captions: dict[str, str]
+    faults: list[tuple[int, str]]
+
+
+def decode(data: bytes) -> tuple[str, str]:
+    """The text that ``data`` holds, and the name of its encoding where that had to be guessed (else "").
+
+    UTF-8, or UTF-16 and UTF-32 with a byte order mark, pass without one.
+    """
+    named = next((encoding for mark, encoding in _MARKS.items() if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(named)
+        if "\0" not in text:
+            return text, ""
+    except UnicodeDecodeError:
+        pass
+    if b"\0" in data:  # Western text in UTF-16 without a mark: every other byte is zero
+        guess = "utf-16-le" if data[1::2].count(0) > data[::2].count(0) else "utf-16-be"
+        return data.decode(guess, "replace"), "UTF-16"
+    try:
+        return data.decode("cp1252"), "Windows Latin"
+    except UnicodeDecodeError:
+        return data.decode("latin-1"), "Latin-1"
+
+
+def tidy(text: str) -> str:
+    """``text`` on one line, runs of space as one, without control characters and halves of surrogate pairs; otherwise unchanged."""
+    shown = "".join(character for character in " ".join(text.split()) if unicodedata.category(character) not in ("Cc", "Cs"))
+    return shown.strip().removeprefix("\ufeff").strip()
+
+
+def read_table(data: bytes) -> Table:
+    """The captions of a ``metadata.jsonl``: one JSON object a line, ``file_name`` and ``text`` (or ``caption``), as Hugging Face's
+    ImageFolder defines it. A faulty line costs itself only; the first of two lines for one file counts.
+    """
+    captions: dict[str, str] = {}
+    faults: list[tuple[int, str]] = []
+    for number, line in enumerate(decode(data)[0].split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            name, text = _entry(line)
+        except ValueError as error:
+            faults.append((number, str(error)))
+            continue
+        if name in captions:
+            faults.append((number, f"names {name} once more"))
+        else:
+            captions[name] = text
+    return Table(captions, faults)
+
+
+def _entry(line: str) -> tuple[str, str]:
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        raise ValueError("is not JSON") from None
+    if not isinstance(entry, dict):
+        raise ValueError("is no JSON object")
+    name, text = entry.get("file_name"), entry.get("text", entry.get("caption"))
+    if not isinstance(name, str) or not name:
+        raise ValueError("lacks file_name")
+    if not isinstance(text, str):
+        raise ValueError("lacks text")
+    if len(text) > MAX_BYTES:
+        raise ValueError(f"has a caption of {len(text)} characters")
+    return relative_name(name), tidy(text)
+
+
+def relative_name(name: str) -> str:
+    """``name`` in one spelling (forward slashes, composed Unicode).
+
+    Raises:
+        ValueError: it is absolute or leads out of the folder.
+    """
+    path = PurePosixPath(unicodedata.normalize("NFC", name.replace("\\", "/")))
+    if path.is_absolute() or PureWindowsPath(name).drive or ".." in path.parts:
+        raise ValueError("names a file outside of the folder")
+    return str(path)
+
+
+def variants(caption: str, settings: Settings, limit: int = VARIANTS) -> list[str]:
+    """The texts that training sees for one caption: at least one, at most ``limit``, none twice; the first has the tags as written.
+
+    The trigger word comes first, unless the caption begins with it. With ``shuffle_tags`` the comma-separated tags after the first
+    ``keep_tags`` change places, by ``settings.seed``; the trigger word never does.
+    """
+    tags = [tag for tag in map(str.strip, caption.split(",")) if tag]
+    trigger, text = settings.trigger.strip(), caption.strip()
+    led = bool(trigger) and bool(tags) and f"{tags[0]} ".casefold().startswith(f"{trigger} ".casefold())
+    if trigger and not led:
+        text = f"{trigger}, {text}" if text else trigger
+        tags = [trigger, *(tag for tag in tags if tag.casefold() != trigger.casefold())]
+    if not settings.shuffle_tags:
+        return [text]
+    kept = settings.keep_tags + 1 if trigger and not led else max(settings.keep_tags, int(led))
+    head, moved = tags[:kept], tags[kept:]
+    found: dict[str, None] = {}
+    for round_ in range(4 * limit):  # short captions meet the same order again: a few more tries
+        found[", ".join(head + _shuffled(moved, settings.seed, round_))] = None
+        if len(found) == limit:
+            break
+    return list(found)
+
+
+def _shuffled(tags: list[str], seed: int, round_: int) -> list[str]:
+    """``tags`` in an order that depends on the arguments alone, on every machine; round 0 leaves them as they are."""
+    if not round_:
+        return tags
+    ranks = [hashlib.sha256(f"{seed} {round_} {place} {tag}".encode("utf-8", "replace")).digest() for place, tag in enumerate(tags)]
+    return [tag for _, tag in sorted(zip(ranks, tags, strict=True))]
+
+
+def all_variants(captions: Sequence[str], settings: Settings) -> list[list[str]]:
+    """``variants`` of every caption; fewer of each where there are many captions, so that encoding and storing them stays quick."""
+    limit = max(2, min(VARIANTS, _VARIANTS_IN_ALL // max(1, len(captions))))
+    return [variants(caption, settings, limit) for caption in captions]
+
+
+def drawn(draws: Iterable[Draw], texts: Sequence[Sequence[str]]) -> list[str]:
+    """The caption of each draw; ``texts`` are ``all_variants`` of the pictures' captions. A dropped caption is empty."""
+    return ["" if draw.drop_caption else texts[draw.picture][draw.variant] for draw in draws]

@@ -1,0 +1,113 @@
+"""What each step trains on: a pure function of (seed, step), so that a resumed run sees what an uninterrupted one would have.
+
+Random numbers are raw PCG64 words under a SeedSequence: numpy promises these streams for all its versions (NEP 19),
+which it does not for ``shuffle`` or ``random``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from lora_studio.dataset.buckets import Bucket
+    from lora_studio.dataset.folder import Picture
+
+_EPOCH, _STEP = 0, 1
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One picture of a batch: its index, whether it is mirrored, which variant of its caption it comes with, or none."""
+
+    picture: int
+    flip: bool = False
+    variant: int = 0
+    drop_caption: bool = False
+
+
+class Order:
+    """The batches of a run. Every picture comes up once (× its repeats) per epoch; all of a batch share one bucket.
+
+    A bucket's last batch is filled up with the first pictures of that bucket's own shuffled row.
+
+    Args:
+        buckets: each picture's bucket.
+        repeats: how often each comes up in an epoch.
+        batch: pictures in a batch.
+        seed: 0 or greater.
+        among: indices of the pictures to draw from, the training part of a split; None takes all.
+        variants: how many caption variants each picture has; None means one.
+        flip: mirror every other draw, by chance.
+        caption_dropout: share of the draws that come without caption.
+
+    Raises:
+        ValueError: there is nothing to draw from.
+    """
+
+    def __init__(self, buckets: Sequence[Bucket], repeats: Sequence[int], batch: int, seed: int, *, among: Sequence[int] | None = None,
+                 variants: Sequence[int] | None = None, flip: bool = False, caption_dropout: float = 0.0):
+        self.batch, self.seed, self.flip, self.caption_dropout = batch, seed, flip, caption_dropout
+        self._variants = variants
+        rows: dict[Bucket, list[int]] = {}
+        for picture in range(len(buckets)) if among is None else among:
+            rows.setdefault(buckets[picture], []).extend([picture] * repeats[picture])
+        self._rows = [np.array(row) for _, row in sorted(rows.items()) if row]
+        if not self._rows or batch < 1:
+            raise ValueError("nothing to draw from")
+        self.steps_per_epoch: int = sum(-(-len(row) // batch) for row in self._rows)
+        self._epoch = lru_cache(maxsize=2)(self._shuffled)
+
+    def draw(self, step: int) -> list[Draw]:
+        """The batch of ``step`` (0 for the first; with accumulation, count batches instead of optimizer steps)."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        pictures = self._epoch(epoch)[place].tolist()
+        chances = _chances(3 * self.batch, self.seed, _STEP, step).reshape(3, -1).tolist()
+        return [Draw(picture, self.flip and mirror < 0.5, int(which * (self._variants[picture] if self._variants else 1)), drop < self.caption_dropout)
+                for picture, mirror, which, drop in zip(pictures, *chances, strict=True)]
+
+    def _shuffled(self, epoch: int) -> np.ndarray:
+        """One epoch's batches: (steps_per_epoch, batch) picture indices."""
+        words = _words(sum(map(len, self._rows)) + self.steps_per_epoch, self.seed, _EPOCH, epoch)
+        batches = []
+        for row in self._rows:
+            ranks, words = words[:len(row)], words[len(row):]
+            full = -(-len(row) // self.batch) * self.batch
+            batches.append(np.resize(row[np.argsort(ranks, kind="stable")], full).reshape(-1, self.batch))
+        return np.concatenate(batches)[np.argsort(words, kind="stable")]
+
+
+def split(pictures: Sequence[Picture], share: float, seed: int) -> tuple[list[int], list[int]]:
+    """Indices of the pictures to train on and of those kept out for validation, about ``share`` of all.
+
+    By content: a picture stays on its side when others come, go or change their names, and copies of one never part.
+    With a share above zero at least one picture of four or more is kept out, and at least one always trains.
+    """
+    wanted = max(round(share * len(pictures)), int(share > 0)) if len(pictures) >= 4 else 0
+    ranks = {picture.sha256: hashlib.sha256(f"{seed} {picture.sha256}".encode()).digest() for picture in pictures}
+    kept_out: set[str] = set()
+    copies, count = Counter(picture.sha256 for picture in pictures), 0
+    for content in sorted(ranks, key=ranks.__getitem__):
+        if count < wanted and count + copies[content] < len(pictures):
+            kept_out.add(content)
+            count += copies[content]
+    sides: tuple[list[int], list[int]] = ([], [])
+    for index, picture in enumerate(pictures):
+        sides[picture.sha256 in kept_out].append(index)
+    return sides
+
+
+def _words(count: int, *key: int) -> np.ndarray:
+    """``count`` random 64-bit words that depend on ``key`` alone."""
+    return np.random.PCG64(np.random.SeedSequence(key)).random_raw(count)
+
+
+def _chances(count: int, *key: int) -> np.ndarray:
+    """``count`` random numbers in [0, 1), uniform over multiples of 2⁻⁵³."""
+    return (_words(count, *key) >> np.uint64(11)) * 2.0**-53

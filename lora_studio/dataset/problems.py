@@ -1,0 +1,38 @@
+"""What is wrong with a dataset, as data: shown by the page, printed by the command line, weighed by the training's start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+Severity = Literal["blocking", "left out", "warning"]
+
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that the user should know before training: what, in which file, what to do about it.
+
+    "blocking" stops training, "left out" costs that file, a "warning" nothing. ``file`` is relative to the folder, "" for the
+    folder itself; ``files`` has all the names where one problem speaks of several.
+    """
+
+    severity: Severity
+    file: str
+    what: str
+    do: str
+    files: tuple[str, ...] = ()
+
+
+def grouped(severity: Severity, names: Iterable[str], one: str, many: str, do: str) -> list[Problem]:
+    """One problem that speaks of all ``names``, or none where there is no name.
+
+    ``one`` and ``many`` follow the count: "3 pictures have no caption: a.png, b.png, c.png."
+    """
+    names = tuple(names)
+    if not names:
+        return []
+    shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    return [Problem(severity, names[0], f"{len(names)} {one if len(names) == 1 else many}: {shown}.", do, names)]

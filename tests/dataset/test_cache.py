@@ -1,0 +1,248 @@
+"""The cache: encoded once, never out of date, never torn, and drawn as it was encoded."""
+
+import os
+import time
+
+import pytest
+import torch
+
+from lora_studio.dataset import buckets, cache
+from lora_studio.dataset.cache import Cache, prune
+from lora_studio.dataset.folder import scan
+from lora_studio.dataset.order import Draw
+from lora_studio.errors import DatasetError, MachineError, ModelError
+from tests.dataset import made
+
+
+class FakeEncoder:
+    """Latents are the picture at an eighth of its size; text features are the letters. It keeps count of what it was asked."""
+
+    def __init__(self, fingerprint: str = "one"):
+        self.fingerprint, self.images, self.texts = fingerprint, [], []
+
+    def encode_text(self, captions):
+        self.texts.append(list(captions))
+        letters = torch.tensor([[ord(letter) for letter in caption.ljust(8)[:8]] for caption in captions], dtype=torch.bfloat16)
+        return {"hidden": letters[:, :, None].repeat(1, 1, 2), "pooled": letters.float().mean(1, keepdim=True)}
+
+    def encode_images(self, pixels):
+        assert pixels.dtype == torch.float32 and pixels.min() >= -1 and pixels.max() <= 1
+        self.images.append(tuple(pixels.shape))
+        small = torch.nn.functional.avg_pool2d(pixels, 8)
+        return torch.cat([small, small[:, :1]], dim=1), torch.full((len(pixels), 4, *small.shape[2:]), 0.25)
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """Two square pictures and a wide one."""
+    folder = made.style_folder(tmp_path / "style", 2)
+    made.painted(192, 64, seed=7).save(folder / "wide.png")
+    (folder / "wide.txt").write_text("wide")
+    return scan(folder)
+
+
+def cached(dataset, folder, encoder, **options) -> Cache:
+    captions = [[picture.caption, picture.caption[::-1]] for picture in dataset.pictures]
+    return Cache(folder, encoder, dataset.pictures, buckets.assign(dataset.pictures, 128, 64, 1.5), captions, **options)
+
+
+def filled(*arguments, **options) -> Cache:
+    made = cached(*arguments, **options)
+    list(made.fill())
+    return made
+
+
+def entries(folder):
+    return sorted(folder.rglob("*.safetensors"))
+
+
+def test_filling_tells_its_progress_and_batches_by_bucket(dataset, tmp_path):
+    encoder = FakeEncoder()
+    progress = list(cached(dataset, tmp_path / "cache", encoder).fill())
+    assert progress == [("pictures", 0, 3), ("pictures", 2, 3), ("pictures", 3, 3), ("captions", 0, 7), ("captions", 7, 7)]
+    assert encoder.images == [(2, 3, 64, 64), (1, 3, 64, 192)] and len(encoder.texts[0]) == 7 and "" in encoder.texts[0]
+
+
+@pytest.mark.parametrize("memory", [cache.MEMORY, 0, 5000])
+def test_what_is_drawn_is_what_was_encoded_from_memory_and_from_disk(dataset, tmp_path, memory):
+    made = filled(dataset, tmp_path / "cache", FakeEncoder(), memory=memory)
+    picture = torch.tensor(list(folder_pixels(dataset, 0))).reshape(64, 64, 3).permute(2, 0, 1).float() / 127.5 - 1
+    x0 = made.latents([Draw(0), Draw(1), Draw(0)])
+    assert x0.shape == (3, 4, 8, 8) and x0.dtype == torch.float32
+    assert torch.equal(x0[0, :3], torch.nn.functional.avg_pool2d(picture[None], 8)[0]) and torch.equal(x0[0], x0[2])
+    text = made.text([Draw(0, variant=1), Draw(1, drop_caption=True)])
+    assert text["hidden"].dtype == torch.bfloat16 and text["hidden"].shape == (2, 8, 2) and text["pooled"].shape == (2, 1)
+    assert "".join(chr(int(letter)) for letter in text["hidden"][0, :, 0]) == dataset.pictures[0].caption[::-1][:8]
+    assert (text["hidden"][1] == 32).all()
+
+
+def folder_pixels(dataset, index):
+    from lora_studio.dataset.folder import open_picture
+
+    return open_picture(dataset.pictures[index].path).tobytes()
+
+
+def test_latents_are_sampled_with_the_given_generator(dataset, tmp_path):
+    made = filled(dataset, tmp_path / "cache", FakeEncoder())
+    draws = [Draw(0), Draw(1)]
+    noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(made.latents(draws, torch.Generator().manual_seed(3)), made.latents(draws) + 0.25 * noise)
+
+
+def test_mirrored_pictures_are_encoded_mirrored_and_only_if_asked(dataset, tmp_path):
+    made = filled(dataset, tmp_path / "cache", FakeEncoder(), flip=True)
+    assert torch.allclose(made.latents([Draw(0, flip=True)]), made.latents([Draw(0)]).flip(-1), atol=1e-6)
+    assert len(entries(tmp_path / "cache" / "latents")) == 6
+    with pytest.raises(KeyError):
+        filled(dataset, tmp_path / "other", FakeEncoder()).latents([Draw(0, flip=True)])
+
+
+def test_sizes_are_sdxls(dataset, tmp_path):
+    """Original height and width, crop's top and left in the scaled picture, target height and width."""
+    assert cached(dataset, tmp_path, FakeEncoder()).sizes([Draw(0), Draw(2)]).tolist() == [[64, 64, 0, 0, 64, 64], [64, 192, 0, 0, 64, 192]]
+    made.painted(400, 100, seed=9).save(dataset.folder / "long.png")
+    again = scan(dataset.folder)
+    one = Cache(tmp_path, FakeEncoder(), again.pictures, [buckets.Bucket(128, 64)] * 4, [[""]] * 4)
+    assert one.sizes([Draw(2)]).tolist() == [[100, 400, 0, 64, 64, 128]]
+
+
+def test_a_second_fill_encodes_nothing_and_another_model_everything(dataset, tmp_path):
+    filled(dataset, tmp_path / "cache", FakeEncoder())
+    again, other = FakeEncoder(), FakeEncoder("two")
+    x0 = filled(dataset, tmp_path / "cache", again).latents([Draw(2)])
+    assert again.images == again.texts == [] and x0.shape == (1, 4, 8, 24)
+    filled(dataset, tmp_path / "cache", other)
+    assert len(other.images) == 2 and len(entries(tmp_path / "cache")) == 20
+
+
+def test_only_what_is_new_is_encoded_and_names_do_not_count(dataset, tmp_path):
+    filled(dataset, tmp_path / "cache", FakeEncoder())
+    os.rename(dataset.folder / "0.png", dataset.folder / "renamed.png")
+    made.painted(seed=30).save(dataset.folder / "new.png")
+    encoder = FakeEncoder()
+    filled(scan(dataset.folder), tmp_path / "cache", encoder)
+    assert encoder.images == [(1, 3, 64, 64)]
+
+
+def test_copies_of_a_picture_and_equal_captions_are_encoded_once(tmp_path):
+    folder = made.style_folder(tmp_path / "style", 1)
+    (folder / "copy.png").write_bytes((folder / "0.png").read_bytes())
+    (folder / "copy.txt").write_text((folder / "0.txt").read_text())
+    encoder = FakeEncoder()
+    one = filled(scan(folder), tmp_path / "cache", encoder)
+    assert encoder.images == [(1, 3, 64, 64)] and len(encoder.texts[0]) == 3
+    assert torch.equal(one.latents([Draw(0)]), one.latents([Draw(1)]))
+
+
+@pytest.mark.parametrize("damage", [
+    lambda data: b"", lambda data: data[:5], lambda data: data[: len(data) // 2], lambda data: data[:-1], lambda data: data + b"x",
+    lambda data: data[:-3] + bytes((data[-3] ^ 1,)) + data[-2:], lambda data: b"\xff" * len(data), lambda data: data.replace(b"sha256", b"sha255"),
+])
+def test_damaged_entries_are_made_again(dataset, tmp_path, damage):
+    """Torn, cut, grown or with one bit flipped: each is noticed by its own hash."""
+    before = filled(dataset, tmp_path / "cache", FakeEncoder()).latents([Draw(0)])
+    for path in entries(tmp_path / "cache"):
+        path.write_bytes(damage(path.read_bytes()))
+    encoder = FakeEncoder()
+    again = filled(dataset, tmp_path / "cache", encoder, memory=0)
+    assert len(encoder.images) == 2 and len(encoder.texts[0]) == 7
+    assert torch.equal(again.latents([Draw(0)]), before)
+
+
+def test_a_picture_that_changed_since_the_scan_is_not_encoded_under_its_old_hash(dataset, tmp_path):
+    made.painted(seed=99).save(dataset.folder / "1.png")
+    with pytest.raises(DatasetError, match="changed") as raised:
+        filled(dataset, tmp_path / "cache", FakeEncoder())
+    assert raised.value.where.endswith("1.png")
+
+
+def test_a_picture_that_vanished_is_named(dataset, tmp_path):
+    (dataset.folder / "1.png").unlink()
+    with pytest.raises(DatasetError, match="cannot be read") as raised:
+        filled(dataset, tmp_path / "cache", FakeEncoder())
+    assert raised.value.where.endswith("1.png")
+
+
+def test_an_entry_that_vanishes_while_training_is_said(dataset, tmp_path):
+    one = filled(dataset, tmp_path / "cache", FakeEncoder(), memory=0)
+    for path in entries(tmp_path / "cache"):
+        path.unlink()
+    with pytest.raises(DatasetError, match="vanished"):
+        one.latents([Draw(0)])
+
+
+def test_features_that_are_not_numbers_are_refused_and_not_kept(dataset, tmp_path):
+    """SDXL's own VAE overflows in fp16: training on such latents would only show a broken loss."""
+    class Overflowing(FakeEncoder):
+        def encode_images(self, pixels):
+            mean, deviation = super().encode_images(pixels)
+            return mean / 0, deviation
+
+    with pytest.raises(ModelError, match="not numbers") as raised:
+        filled(dataset, tmp_path / "cache", Overflowing())
+    assert raised.value.where.endswith(".png") and entries(tmp_path / "cache") == []
+
+
+def test_a_full_disk_is_said(dataset, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cache.files, "write", full)
+    with pytest.raises(MachineError, match="No space left"):
+        filled(dataset, tmp_path / "cache", FakeEncoder())
+
+
+def test_a_fill_that_is_left_in_the_middle_goes_on_later(dataset, tmp_path):
+    for stage, done, _ in cached(dataset, tmp_path / "cache", FakeEncoder()).fill():
+        if (stage, done) == ("pictures", 2):
+            break
+    encoder = FakeEncoder()
+    filled(dataset, tmp_path / "cache", encoder)
+    assert encoder.images == [(1, 3, 64, 192)]
+
+
+def test_many_pictures_come_in_batches_that_fit(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "_PIXELS_AT_ONCE", 64 * 64 * 3)
+    encoder = FakeEncoder()
+    filled(scan(made.style_folder(tmp_path / "style", 8)), tmp_path / "cache", encoder)
+    assert [shape[0] for shape in encoder.images] == [3, 3, 2]
+
+
+def entry(folder, name, size, age):
+    path = folder / "latents" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(bytes(size))
+    os.utime(path, (time.time() - age,) * 2)
+    return path
+
+
+def test_pruning_removes_the_least_recently_used_and_keeps_what_is_in_use(tmp_path):
+    oldest, old, new = (entry(tmp_path, f"{name}.safetensors", 100, age) for name, age in (("a", 300), ("b", 200), ("c", 100)))
+    assert prune(tmp_path, limit=300) == 0 and prune(tmp_path, limit=250, keep=[oldest]) == 100
+    assert [path.exists() for path in (oldest, old, new)] == [True, False, True]
+    assert prune(tmp_path, limit=0) == 200 and entries(tmp_path) == []
+
+
+def test_pruning_sweeps_what_a_killed_process_left_but_not_what_one_is_writing(tmp_path):
+    stale, fresh = entry(tmp_path, "a.safetensors.1.partial", 10, 7200), entry(tmp_path, "b.safetensors.2.partial", 10, 5)
+    other = tmp_path / "scan.json"
+    other.write_text("not an entry")
+    prune(tmp_path, limit=0)
+    assert not stale.exists() and fresh.exists() and other.exists()
+
+
+def test_a_fill_prunes_other_entries_and_never_its_own(dataset, tmp_path):
+    filled(dataset, tmp_path / "cache", FakeEncoder("old"))
+    filled(dataset, tmp_path / "cache", FakeEncoder("new"), limit=0)
+    assert len(entries(tmp_path / "cache")) == 10
+    encoder = FakeEncoder("new")
+    filled(dataset, tmp_path / "cache", encoder)
+    assert encoder.images == []
+
+
+def test_using_an_entry_makes_it_recent(dataset, tmp_path):
+    filled(dataset, tmp_path / "cache", FakeEncoder())
+    for path in entries(tmp_path / "cache"):
+        os.utime(path, (1, 1))
+    filled(dataset, tmp_path / "cache", FakeEncoder())
+    assert all(time.time() - path.stat().st_mtime < 60 for path in entries(tmp_path / "cache"))

@@ -1,0 +1,332 @@
+"""Scanning a folder: rows 1 to 22 of the list of faults, each on real files."""
+
+import os
+import random
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from lora_studio.dataset import folder, listing
+from lora_studio.dataset.folder import Dataset, scan
+from lora_studio.dataset.pictures import Facts
+from tests.dataset import made
+
+
+def names(dataset: Dataset) -> list[str]:
+    return [dataset.name(picture) for picture in dataset.pictures]
+
+
+def captions(dataset: Dataset) -> dict[str, str]:
+    return {dataset.name(picture): picture.caption for picture in dataset.pictures}
+
+
+def about(dataset: Dataset, words: str):
+    """The one problem that says ``words``."""
+    (problem,) = [problem for problem in dataset.problems if words in problem.what]
+    return problem
+
+
+def test_a_sound_folder_has_no_problems(tmp_path):
+    dataset = scan(made.style_folder(tmp_path))
+    assert names(dataset) == ["0.png", "1.png", "2.png", "3.png"] and dataset.problems == []
+    first = dataset.pictures[0]
+    assert (first.caption, first.repeats, first.width, first.height) == ("thing 0, ink, paper", 1, 64, 64)
+    assert first.path == tmp_path.resolve() / "0.png" and len(first.sha256) == 64
+
+
+@pytest.mark.parametrize("content", [{}, {"notes.csv": b"a,b"}, {"a.txt": b"a caption alone"}, {"a.png": b""}])
+def test_a_folder_without_pictures_is_blocked(tmp_path, content):
+    for name, data in content.items():
+        (tmp_path / name).write_bytes(data)
+    assert len(scan(tmp_path).blocking) == 1 and scan(tmp_path).problems[0].severity == "blocking"
+
+
+def test_what_is_no_folder_is_blocked(tmp_path):
+    (tmp_path / "file").write_text("x")
+    for path in (tmp_path / "gone", tmp_path / "file", Path("a\0b")):
+        assert "no folder" in scan(path).blocking[0].what
+
+
+def test_missing_captions_are_listed_once_and_a_trigger_word_is_offered(tmp_path):
+    made.style_folder(tmp_path, 8, captions=False)
+    (tmp_path / "3.txt").write_text("this one has one")
+    (tmp_path / "4.txt").write_text(" \n")
+    problem = about(scan(tmp_path), "no caption")
+    assert problem.files == ("0.png", "1.png", "2.png", "4.png", "5.png", "6.png", "7.png")
+    assert problem.what == "7 pictures have no caption: 0.png, 1.png, 2.png, 4.png, 5.png and 2 more." and "trigger word" in problem.do
+
+
+def test_orphan_captions_are_named_but_not_papers(tmp_path):
+    made.style_folder(tmp_path, 2)
+    for name in ("lost.txt", "also.caption", "LICENSE.txt", "readme.txt", "README.md", ".hidden.txt"):
+        (tmp_path / name).write_text("words")
+    problem = about(scan(tmp_path), "belong to no picture")
+    assert sorted(problem.files) == ["also.caption", "lost.txt"] and len(scan(tmp_path).problems) == 1
+
+
+def test_bad_pictures_are_left_out_by_name_with_their_reason_and_keep_their_captions_from_being_orphans(tmp_path):
+    made.style_folder(tmp_path, 2)
+    (tmp_path / "words.png").write_bytes(b"these are words")
+    (tmp_path / "words.txt").write_text("caption of a bad picture")
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    (tmp_path / "bomb.png").write_bytes(made.claiming_png(11000, 11000))
+    (tmp_path / "drawing.svg").write_text("<svg/>")
+    made.painted(200, 200).save(tmp_path / "half.jpg")
+    (tmp_path / "half.jpg").write_bytes((tmp_path / "half.jpg").read_bytes()[:1500])
+    dataset = scan(tmp_path)
+    assert names(dataset) == ["0.png", "1.png"]
+    assert {problem.file: problem.severity for problem in dataset.problems} == dict.fromkeys(["words.png", "empty.jpg", "bomb.png", "drawing.svg", "half.jpg"], "left out")
+    assert all(problem.what and problem.do for problem in dataset.problems)
+
+
+def test_files_that_are_no_pictures_and_never_said_so_are_passed_over(tmp_path):
+    made.style_folder(tmp_path, 2)
+    for name in ("evil.html", "data.npz", "weights.safetensors", "Thumbs.db", ".DS_Store", "._0.png", "notes.docx", "LICENCE"):
+        (tmp_path / name).write_bytes(b"<script>")
+    assert len(scan(tmp_path).pictures) == 2 and scan(tmp_path).problems == []
+
+
+def test_a_picture_under_a_name_without_ending_is_found(tmp_path):
+    made.style_folder(tmp_path, 1)
+    os.rename(tmp_path / "0.png", tmp_path / "0")
+    assert captions(scan(tmp_path)) == {"0": "thing 0, ink, paper"}
+
+
+def test_captions_come_from_txt_then_caption_then_the_table(tmp_path):
+    for index, name in enumerate("abcd"):
+        made.painted(seed=index).save(tmp_path / f"{name}.png")
+    (tmp_path / "metadata.jsonl").write_text("".join(f'{{"file_name": "{name}.png", "text": "{name} table"}}\n' for name in "abc"))
+    (tmp_path / "a.txt").write_text("a text")
+    (tmp_path / "a.caption").write_text("a caption")
+    (tmp_path / "b.CAPTION").write_text("b caption")
+    dataset = scan(tmp_path)
+    assert captions(dataset) == {"a.png": "a text", "b.png": "b caption", "c.png": "c table", "d.png": ""}
+    assert about(dataset, "both").files == ("a.png",)
+
+
+def test_a_table_names_its_faulty_lines_and_its_orphans(tmp_path):
+    made.style_folder(tmp_path, 1, captions=False)
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "0.png", "text": "zero"}\nnot json\n{"file_name": "gone.png", "text": "x"}\n{"file_name": "../0.png", "text": "x"}\n')
+    dataset = scan(tmp_path)
+    assert captions(dataset) == {"0.png": "zero"}
+    assert about(dataset, "not used").what == "Some lines are not used: line 2 is not JSON; line 4 names a file outside of the folder."
+    assert about(dataset, "names no picture").files == ("gone.png",)
+
+
+def test_repeat_folders_as_kohya_has_them(tmp_path):
+    made.style_folder(tmp_path, 1)
+    made.style_folder(tmp_path / "10_ink style", 2, captions=False)
+    (tmp_path / "10_ink style" / "1.txt").write_text("own words")
+    made.painted(seed=9).save(tmp_path / "10_ink style" / "9.png")
+    dataset = scan(tmp_path)
+    assert [(dataset.name(p), p.repeats, p.caption) for p in dataset.pictures] == [
+        ("0.png", 1, "thing 0, ink, paper"), ("10_ink style/0.png", 10, "ink style"), ("10_ink style/1.png", 10, "own words"), ("10_ink style/9.png", 10, "ink style"),
+    ]
+    assert about(dataset, "folder's name").files == ("10_ink style/0.png", "10_ink style/9.png")
+
+
+def test_tables_reach_into_repeat_folders_and_may_lie_in_them(tmp_path):
+    made.style_folder(tmp_path / "2_a", 3, captions=False)
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "2_a/0.png", "text": "outer"}\n{"file_name": "2_a\\\\1.png", "text": "outer"}\n')
+    (tmp_path / "2_a" / "metadata.jsonl").write_text('{"file_name": "1.png", "text": "inner"}\n')
+    assert captions(scan(tmp_path)) == {"2_a/0.png": "outer", "2_a/1.png": "inner", "2_a/2.png": "a"}
+
+
+def test_odd_repeats_and_other_folders_are_named(tmp_path):
+    made.style_folder(tmp_path / "0_none", 1)
+    made.style_folder(tmp_path / "99999_many", 1)
+    made.style_folder(tmp_path / "deep" / "deeper", 1)
+    made.style_folder(tmp_path / "3_ok" / "inner", 1)
+    dataset = scan(tmp_path)
+    assert [(dataset.name(p), p.repeats) for p in dataset.pictures] == [("99999_many/0.png", listing.MAX_REPEATS)]
+    assert about(dataset, "0 repeats").do == "Name it 1_none to use them."
+    assert about(dataset, "99999 repeats").severity == "warning"
+    assert about(dataset, "not read").files == ("3_ok/inner", "deep")
+
+
+def test_links_out_of_the_folder_and_circles_are_skipped_and_counted(tmp_path):
+    inside, outside = made.style_folder(tmp_path / "inside", 2), made.style_folder(tmp_path / "outside", 3)
+    (inside / "out.png").symlink_to(outside / "2.png")
+    (inside / "0.caption").symlink_to(outside / "0.txt")
+    (inside / "circle.png").symlink_to(inside / "circle.png")
+    (inside / "10_loop").symlink_to(inside, target_is_directory=True)
+    (inside / "10_out").symlink_to(outside, target_is_directory=True)
+    (inside / "nowhere.png").symlink_to(inside / "nothing.png")
+    (inside / "same.png").symlink_to(inside / "0.png")
+    dataset = scan(inside)
+    assert names(dataset) == ["0.png", "1.png", "same.png"]
+    assert about(dataset, "links were skipped").what.startswith("6 links were skipped: ")
+
+
+def test_the_folder_itself_may_be_a_link(tmp_path):
+    made.style_folder(tmp_path / "real", 2)
+    (tmp_path / "link").symlink_to(tmp_path / "real", target_is_directory=True)
+    assert names(scan(tmp_path / "link")) == ["0.png", "1.png"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_named_like_a_picture_does_not_hang_the_scan(tmp_path):
+    made.style_folder(tmp_path, 1)
+    os.mkfifo(tmp_path / "pipe.png")
+    assert names(scan(tmp_path)) == ["0.png"]
+
+
+ODD = ["with space.png", "quote'\".png", "emoji 🎨.png", "semi;colon & $(rm).png", "CON.png", "-rf.png", "日本語.png", "e\u0301.png", "x" * 240 + ".png", "new\nline.png"]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_names_work(tmp_path, name):
+    made.painted().save(tmp_path / "plain.png")
+    os.rename(tmp_path / "plain.png", tmp_path / name)
+    (tmp_path / (name[:-4] + ".txt")).write_text("the caption")
+    dataset = scan(tmp_path, cache=tmp_path / "cache")
+    assert captions(dataset) == {name: "the caption"} and folder.thumbnail(dataset.pictures[0].path, tmp_path / "small").is_file()
+
+
+def test_accents_may_be_spelled_in_two_ways(tmp_path):
+    """macOS decomposes the names of files; a table written elsewhere does not."""
+    made.painted().save(tmp_path / "cafe\u0301.png")
+    made.painted(seed=1).save(tmp_path / "thé.png")
+    (tmp_path / "café.txt").write_text("coffee")
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "the\u0301.png", "text": "tea"}', "utf-8")
+    assert sorted(captions(scan(tmp_path)).values()) == ["coffee", "tea"]
+
+
+def test_a_name_that_is_no_text_is_left_out_and_said(tmp_path):
+    made.style_folder(tmp_path, 1)
+    with open(os.fsencode(tmp_path) + b"/\xff\xfe.png", "wb") as file:
+        file.write((tmp_path / "0.png").read_bytes())
+    dataset = scan(tmp_path)
+    assert names(dataset) == ["0.png"] and about(dataset, "not valid text").severity == "left out"
+
+
+@pytest.mark.parametrize(("data", "text", "said"), [
+    ("\ufeffcafé".encode(), "café", ""),
+    ("café".encode("utf-16"), "café", ""),
+    ("a café".encode("utf-16-le"), "a café", "1 caption is not UTF-8 and was read as UTF-16: 0.txt."),
+    ("café “ink”".encode("cp1252"), "café “ink”", "1 caption is not UTF-8 and was read as Windows Latin: 0.txt."),
+    (b"caf\xe9 \x81", "café", "1 caption is not UTF-8 and was read as Latin-1: 0.txt."),
+    (b"two\r\nlines\t here \n", "two lines here", ""),
+    (b"x" * 100_000, "", "The file is longer than 64 KiB and was not read."),
+    (b"<img src=x onerror=alert(1)> **bold** & \"q\"", '<img src=x onerror=alert(1)> **bold** & "q"', ""),
+])
+def test_captions_in_any_encoding_are_read_or_named(tmp_path, data, text, said):
+    made.style_folder(tmp_path, 1)
+    (tmp_path / "0.txt").write_bytes(data)
+    dataset = scan(tmp_path)
+    assert captions(dataset) == {"0.png": text}
+    assert [problem.what for problem in dataset.problems if problem.file == "0.txt"] == [said] * bool(said)
+
+
+def test_equal_and_similar_pictures_are_grouped_and_kept(tmp_path):
+    made.style_folder(tmp_path, 6)
+    (tmp_path / "copy.png").write_bytes((tmp_path / "0.png").read_bytes())
+    (tmp_path / "copy.txt").write_text("copy")
+    made.painted(seed=1).resize((90, 90)).save(tmp_path / "like.jpg", quality=80)
+    (tmp_path / "like.txt").write_text("like")
+    dataset = scan(tmp_path)
+    assert len(dataset.pictures) == 8
+    assert about(dataset, "byte for byte").files == ("0.png", "copy.png")
+    assert about(dataset, "nearly alike").files == ("1.png", "like.jpg") and len(dataset.problems) == 2
+
+
+def test_remarks_of_several_pictures_are_one_warning(tmp_path):
+    for index in range(3):
+        frames = [made.painted(seed=9 * index + frame) for frame in (0, 1)]
+        frames[0].save(tmp_path / f"{index}.gif", save_all=True, append_images=frames[1:])
+    problem = about(scan(tmp_path), "several frames")
+    assert problem.files == ("0.gif", "1.gif", "2.gif") and problem.severity == "warning"
+
+
+def test_too_many_pictures_block(tmp_path, monkeypatch):
+    monkeypatch.setattr(listing, "MAX_PICTURES", 3)
+    assert "holds 4 pictures" in scan(made.style_folder(tmp_path)).blocking[0].what
+
+
+def test_an_endless_folder_is_not_read_to_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(listing, "MAX_ENTRIES", 5)
+    assert "more than 5 files" in scan(made.style_folder(tmp_path)).blocking[0].what
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root reads everything")
+def test_an_unreadable_folder_is_named(tmp_path):
+    tmp_path.chmod(0)
+    try:
+        assert "cannot be read" in scan(tmp_path).blocking[0].what
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_a_second_scan_reads_only_what_changed(tmp_path, monkeypatch):
+    made.style_folder(tmp_path / "style", 4)
+    first = scan(tmp_path / "style", cache=tmp_path / "cache")
+    made.painted(40, 30, seed=20).save(tmp_path / "style" / "2.png")
+    (tmp_path / "style" / "3.txt").write_text("other words")
+    read = []
+    examine = folder.pictures.examine
+    monkeypatch.setattr(folder.pictures, "examine", lambda path: read.append(path.name) or examine(path))
+    second = scan(tmp_path / "style", cache=tmp_path / "cache")
+    assert read == ["2.png"] and second.pictures[:2] == first.pictures[:2]
+    assert (second.pictures[2].width, second.pictures[3].caption) == (40, "other words")
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"[1, 2", b'{"0.png": [1, 2, {"width": "x"}]}'])
+def test_a_damaged_memory_of_the_scan_is_made_again(tmp_path, damage):
+    made.style_folder(tmp_path / "style", 2)
+    first = scan(tmp_path / "style", cache=tmp_path / "cache")
+    (memory,) = (tmp_path / "cache").iterdir()
+    good = memory.read_bytes()
+    memory.write_bytes(damage)
+    assert scan(tmp_path / "style", cache=tmp_path / "cache") == first and memory.read_bytes() == good
+
+
+def test_a_memory_that_cannot_be_written_is_a_warning(tmp_path):
+    made.style_folder(tmp_path / "style", 2)
+    (tmp_path / "cache").write_text("a file stands where the folder should")
+    assert about(scan(tmp_path / "style", cache=tmp_path / "cache"), "remembered").severity == "warning"
+
+
+def test_progress_reaches_the_end(tmp_path):
+    told = []
+    scan(made.style_folder(tmp_path, 5), progress=lambda done, total: told.append((done, total)))
+    assert told == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
+
+
+def test_five_thousand_pictures_scan_again_in_a_moment(tmp_path, monkeypatch):
+    """The page scans at every visit (row 22): 5,000 remembered pictures take under a second, here with room for a busy machine."""
+    style, shuffle = tmp_path / "style", random.Random(0)
+    style.mkdir()
+    for index in range(5000):
+        (style / f"{index}.jpg").touch()
+    (style / "metadata.jsonl").write_text("".join(f'{{"file_name": "{index}.jpg", "text": "thing {index}"}}\n' for index in range(5000)))
+    monkeypatch.setattr(folder.pictures, "examine", lambda path: Facts(512, 512, f"{shuffle.getrandbits(256):064x}", f"{shuffle.getrandbits(152):038x}"))
+    scan(style, cache=tmp_path / "cache")
+    monkeypatch.setattr(folder.pictures, "examine", lambda path: pytest.fail("it was read again"))
+    began = time.perf_counter()
+    assert len(scan(style, cache=tmp_path / "cache").pictures) == 5000
+    assert time.perf_counter() - began < 5
+
+
+def test_forty_pictures_scan_in_under_a_second(tmp_path):
+    for index in range(40):
+        made.painted(512, 512, seed=index).save(tmp_path / f"{index}.jpg")
+    began = time.process_time()
+    assert len(scan(tmp_path).pictures) == 40
+    assert time.process_time() - began < 2, "processor seconds, of which two cores spend two a second"
+
+
+def test_scanning_brings_no_torch_along():
+    """The page scans, and must be up before torch is."""
+    import subprocess
+    import sys
+
+    code = "import sys, lora_studio.dataset.folder, lora_studio.dataset.buckets, lora_studio.dataset.manifest; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_image_opened_by_scan_is_the_picture_on_disk(tmp_path):
+    made.corners().save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as stored:
+        assert folder.open_picture(scan(tmp_path).pictures[0].path).tobytes() == stored.convert("RGB").tobytes()

@@ -1,0 +1,117 @@
+"""The order of training: pure in (seed, step), every picture once per epoch, one bucket per batch."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lora_studio.dataset.buckets import Bucket
+from lora_studio.dataset.folder import Picture
+from lora_studio.dataset.order import Draw, Order, split
+
+sizes = st.lists(st.tuples(st.integers(1, 3).map(lambda n: Bucket(64 * n, 64)), st.integers(1, 3)), min_size=1, max_size=20)
+
+
+def epoch(order: Order, number: int = 0) -> list[list[Draw]]:
+    return [order.draw(number * order.steps_per_epoch + step) for step in range(order.steps_per_epoch)]
+
+
+def photo(content: str) -> Picture:
+    return Picture(Path(content), "", 1, 64, 64, content)
+
+
+@given(sizes, st.integers(1, 5), st.integers(0, 2**31 - 1), st.integers(0, 3))
+def test_every_epoch_holds_every_picture_by_its_repeats_and_every_batch_one_bucket(pictures, batch, seed, number):
+    buckets, repeats = zip(*pictures, strict=True)
+    batches = epoch(Order(buckets, repeats, batch, seed), number)
+    seen = Counter(draw.picture for draws in batches for draw in draws)
+    extra = {bucket: -sum(r for b, r in pictures if b == bucket) % batch for bucket in buckets}
+    assert all(len(draws) == batch and len({buckets[draw.picture] for draw in draws}) == 1 for draws in batches)
+    assert all(seen[index] >= repeats[index] for index in range(len(buckets)))
+    for bucket in set(buckets):
+        assert sum(seen[index] - repeats[index] for index in range(len(buckets)) if buckets[index] == bucket) == extra[bucket]
+
+
+@given(st.integers(1, 30), st.integers(0, 1000), st.integers(0, 3))
+def test_an_epoch_of_one_bucket_and_single_batches_is_a_permutation(count, seed, number):
+    batches = epoch(Order([Bucket(64, 64)] * count, [1] * count, 1, seed), number)
+    assert sorted(draws[0].picture for draws in batches) == list(range(count))
+
+
+@given(sizes, st.integers(1, 4), st.integers(0, 2**31 - 1), st.lists(st.integers(0, 500), max_size=10))
+def test_a_step_draws_the_same_whatever_was_drawn_before(pictures, batch, seed, steps):
+    """A resumed run must see what the uninterrupted one would have."""
+    buckets, repeats = zip(*pictures, strict=True)
+    options = {"flip": True, "caption_dropout": 0.3, "variants": [3] * len(buckets)}
+    old = Order(buckets, repeats, batch, seed, **options)
+    drawn = [old.draw(step) for step in steps]
+    assert [Order(buckets, repeats, batch, seed, **options).draw(step) for step in steps] == drawn
+
+
+def test_draws_are_the_same_on_every_machine_and_version():
+    order = Order([Bucket(64, 64)] * 5 + [Bucket(64, 128)] * 2, [1] * 7, 2, 7, flip=True, caption_dropout=0.25, variants=[4] * 7)
+    assert [[(d.picture, d.flip, d.variant, d.drop_caption) for d in draws] for draws in epoch(order)] == [
+        [(6, False, 0, False), (5, True, 0, False)], [(1, False, 0, False), (3, False, 3, False)],
+        [(0, False, 1, False), (2, False, 2, True)], [(3, False, 0, False), (4, True, 1, False)],
+    ]
+
+
+def test_epochs_and_seeds_differ():
+    buckets, repeats = [Bucket(64, 64)] * 30, [1] * 30
+    orders = [[d[0].picture for d in epoch(Order(buckets, repeats, 1, seed), number)] for seed in (0, 1) for number in (0, 1)]
+    assert len(set(map(tuple, orders))) == 4
+
+
+def test_a_last_batch_is_filled_from_its_own_bucket_and_not_always_with_the_same_pictures():
+    order = Order([Bucket(64, 64)] * 5, [1] * 5, 4, 0)
+    extras = [Counter(d.picture for draws in epoch(order, number) for d in draws) for number in range(20)]
+    assert all(sum(count.values()) == 8 and len(count) == 5 for count in extras)
+    assert len({tuple(sorted(count.items())) for count in extras}) > 5
+
+
+def test_only_the_chosen_pictures_are_drawn_and_no_chance_is_taken_unasked():
+    draws = [draw for number in range(3) for draws in epoch(Order([Bucket(64, 64)] * 6, [2] * 6, 3, 1, among=[1, 4]), number) for draw in draws]
+    assert set(draws) == {Draw(1), Draw(4)}
+
+
+def test_chances_come_out_as_asked():
+    order = Order([Bucket(64, 64)] * 10, [1] * 10, 10, 5, flip=True, caption_dropout=0.1, variants=[4] * 10)
+    draws = [draw for step in range(400) for draw in order.draw(step)]
+    assert abs(sum(draw.flip for draw in draws) / 4000 - 0.5) < 0.03
+    assert abs(sum(draw.drop_caption for draw in draws) / 4000 - 0.1) < 0.02
+    counts = Counter(draw.variant for draw in draws)
+    assert set(counts) == {0, 1, 2, 3} and min(counts.values()) > 880
+    assert not any(draw.drop_caption for step in range(50) for draw in Order([Bucket(64, 64)], [1], 4, 0).draw(step))
+    assert all(draw.drop_caption for draw in Order([Bucket(64, 64)], [1], 4, 0, caption_dropout=1.0).draw(0))
+
+
+@pytest.mark.parametrize(("buckets", "repeats", "batch", "among"), [([], [], 1, None), ([Bucket(64, 64)], [1], 1, []), ([Bucket(64, 64)], [0], 1, None), ([Bucket(64, 64)], [1], 0, None)])
+def test_nothing_to_draw_from_is_refused(buckets, repeats, batch, among):
+    with pytest.raises(ValueError, match="nothing to draw from"):
+        Order(buckets, repeats, batch, 0, among=among)
+
+
+@given(st.lists(st.sampled_from("abcdefghijklmnopqrstuvwxyz"), max_size=30), st.floats(0, 0.5), st.integers(0, 100))
+def test_a_split_keeps_every_picture_once_copies_together_and_something_to_train_on(contents, share, seed):
+    pictures = [photo(content) for content in contents]
+    train, validation = split(pictures, share, seed)
+    assert sorted(train + validation) == list(range(len(contents)))
+    assert not {contents[index] for index in train} & {contents[index] for index in validation}
+    assert bool(train) == bool(contents)
+    assert not validation or (share > 0 and len(contents) >= 4)
+
+
+@pytest.mark.parametrize(("count", "share", "kept_out"), [(3, 0.5, 0), (4, 0.01, 1), (10, 0.1, 1), (40, 0.1, 4), (40, 0.0, 0), (10, 0.5, 5)])
+def test_a_split_has_the_asked_share(count, share, kept_out):
+    assert len(split([photo(f"{index:02}") for index in range(count)], share, 0)[1]) == kept_out
+
+
+def test_a_picture_stays_on_its_side_when_others_come_and_names_change():
+    """Otherwise a run resumed after a small change would be validated on what it was trained on."""
+    contents = [f"{index:02}" for index in range(40)]
+    before = {contents[index] for index in split([photo(content) for content in contents], 0.1, 3)[1]}
+    more = contents[::-1] + ["new"]
+    after = {more[index] for index in split([photo(content) for content in more], 0.1, 3)[1]}
+    assert len(before & after) >= 3 and split([photo(content) for content in contents], 0.1, 4)[1] != split([photo(content) for content in contents], 0.1, 3)[1]
