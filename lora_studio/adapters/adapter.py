@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -112,3 +113,16 @@ class Adapter:
                 name = str(dtype).removeprefix("torch.")
                 raise AdapterError(f"{path} has values that are too large for {name}, or not finite.", do="Save it as fp32 or bf16.")
         return changed
+
+    def with_one_alpha(self) -> Adapter:
+        """The same change with the most frequent alpha everywhere, the rest of each module's scale moved into ``up``.
+
+        diffusers gives every attention module of a kohya file the most frequent alpha, whatever its own is.
+        """
+        alphas = Counter(factors.alpha for factors in self.factors.values())
+        if len(alphas) < 2:
+            return self
+        usual = alphas.most_common(1)[0][0] or 1.0
+        evened = {path: one if one.alpha == usual else replace(one, up=(one.up.float() * (one.alpha / usual)).to(one.up.dtype), alpha=usual)
+                  for path, one in self.factors.items()}
+        return replace(self, factors=evened)

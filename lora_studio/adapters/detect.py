@@ -59,9 +59,9 @@ def dialect(names: Mapping[str, object] | list[str]) -> str:
 
 
 def method(modules: Mapping[str, Mapping[str, object]]) -> str:
-    """``lora``, ``locon`` (convolutions or a middle factor), ``dora``, ``loha`` or ``lokr``, by the roles of its tensors."""
+    """``lora``, ``locon`` (wide convolutions or a middle factor), ``dora``, ``loha`` or ``lokr``, by the roles of its tensors."""
     roles = {role for module in modules.values() for role in module}
-    if "magnitude" in roles:
+    if roles & {"magnitude", "dora_scale"}:
         return "dora"
     for role, name in _METHODS.items():
         if role in roles:

@@ -94,7 +94,7 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def write(adapter: Adapter, path: Path | str, dialect: Dialect = "kohya", dtype: torch.dtype | None = None, metadata: Mapping[str, str] | None = None,
-          privacy: meta.Privacy = meta.Privacy.FULL) -> Path:
+          privacy: meta.Privacy = meta.Privacy.FULL, raw_dora: bool = False) -> Path:
     """Writes the adapter in one step, so that after a crash the old file or the new one is there.
 
     Args:
@@ -103,16 +103,19 @@ def write(adapter: Adapter, path: Path | str, dialect: Dialect = "kohya", dtype:
         dtype: number format of the weights; None keeps theirs.
         metadata: laid over the adapter's own; rank, alpha, family and hashes are always written as the tensors have them.
         privacy: how much of all that the file tells.
+        raw_dora: writes DoRA's magnitude, which most programs read wrongly or drop; ``dora.as_lora`` gives what all read.
 
     Returns:
         The path written to.
 
     Raises:
-        AdapterError: there is nothing in it, its family is unknown to the dialect, or a value does not fit ``dtype``.
+        AdapterError: there is nothing in it, it is a DoRA and not asked for raw, or a value does not fit ``dtype``.
     """
     path = Path(path)
     if not adapter.factors:
         raise AdapterError("The adapter is empty.", where=path, do="Train or choose one with at least one module.")
+    if adapter.method == "dora" and not raw_dora:
+        raise AdapterError("This is a DoRA, which other programs read wrongly.", where=path, do="Export it as plain LoRA, or ask for the raw DoRA.")
     adapter = adapter if dtype is None else adapter.to(dtype)
     texts = _texts(adapter, metadata or {}, path.stem, privacy)
     if dialect == "peft":
@@ -150,7 +153,7 @@ def _write_folder(adapter: Adapter, folder: Path, texts: Mapping[str, str]) -> P
     try:
         for component, part in parts.items():
             place = partial / component if len(parts) > 1 or component != "unet" else partial
-            tensors, config = peft.encode(part)
+            tensors, config = peft.encode(component, part)
             files.write(place / peft.CONFIG, json.dumps(config, indent=2))
             files.write(place / peft.MODEL, serialised(tensors, texts, folder))
         if folder.exists():

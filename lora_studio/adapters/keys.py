@@ -21,8 +21,8 @@ _ROLES = {
     "up": r"lora_up\.weight|lora_B(?:\.default)?\.weight|lora(?:_linear_layer)?\.up\.weight",
     "mid": r"lora_mid\.weight",
     "alpha": r"alpha",
-    "magnitude": r"dora_scale|lora_magnitude_vector(?:\.default)?(?:\.weight)?",
-    "{}": r"hada_w[12]_[ab]|hada_t[12]|lokr_w[12](?:_[ab])?|lokr_t2",
+    "magnitude": r"lora_magnitude_vector(?:\.default)?(?:\.weight)?",
+    "{}": r"dora_scale|hada_w[12]_[ab]|hada_t[12]|lokr_w[12](?:_[ab])?|lokr_t2",
 }
 _ROLE = re.compile("^(.+)\\.(?:" + "|".join(f"(?P<r{i}>{pattern})" for i, pattern in enumerate(_ROLES.values())) + ")$")
 _PROCESSOR = re.compile(r"^(.+)\.processor\.(to_[qkv]|to_out)_lora\.(down|up)\.weight$")
@@ -114,8 +114,12 @@ def to_diffusers(path: str) -> str:
 
 
 def to_peft(path: str) -> str:
-    """peft's stem of a canonical path, within its component's own folder."""
-    return _PEFT + path.partition(".")[2]
+    """peft's stem of a canonical path, within its component's own folder.
+
+    peft matches a live module's names to the letter, so here CLIPTextModel's go without ``text_model.``, as in transformers 5;
+    the second encoder's class still has it.
+    """
+    return _PEFT + path.removeprefix("text_encoder.text_model.") if path.startswith("text_encoder.") else _PEFT + path.partition(".")[2]
 
 
 # The original UNet layout (ldm for SD, sgm for SDXL): every level has two layers and a sampler, so three numbers a level.

@@ -38,8 +38,8 @@ class Privacy(StrEnum):
     """Also the recipe: settings, seeds, hashes of the pictures, tags, versions."""
 
 
-_NEEDED = {"ss_v2", "ss_base_model_version", "ss_network_module", "ss_network_dim", "ss_network_alpha", "ss_network_args",
-           "modelspec.sai_model_spec", "modelspec.architecture", "modelspec.implementation", "modelspec.title", "modelspec.resolution", "modelspec.prediction_type", "lora_adapter_metadata"}
+_NEEDED = {"ss_v2", "ss_base_model_version", "ss_network_module", "ss_network_dim", "ss_network_alpha", "ss_network_args", "lora_adapter_metadata"} | {
+    f"modelspec.{name}" for name in ("sai_model_spec", "architecture", "implementation", "title", "resolution", "prediction_type")}
 _MINIMAL = _NEEDED | {"ss_output_name", "ss_sd_model_name", "ss_new_sd_model_hash", "ss_clip_skip"} | {
     f"modelspec.{name}" for name in ("description", "author", "date", "trigger_phrase", "usage_hint", "thumbnail", "tags", "license", "merged_from")}
 

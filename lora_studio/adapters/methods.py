@@ -33,8 +33,7 @@ def factors(module: Module, path: str, alpha: float | None = None) -> Factors:
     try:
         down, up, rank = make(module)
         scale = 1.0 if (given := _alpha(module, alpha)) is None or not rank else given / rank
-        magnitude = module["magnitude"].reshape(-1) if "magnitude" in module else None
-        return Factors(down, up, scale * down.shape[0], magnitude)
+        return Factors(down, up, scale * down.shape[0], _magnitude(module))
     except KeyError as missing:
         raise AdapterError(f"{path} lacks its part {missing.args[0]!r}.", where=path, do="The file is incomplete: get it again.") from None
     except (RuntimeError, IndexError, ValueError) as error:
@@ -46,6 +45,16 @@ def factors(module: Module, path: str, alpha: float | None = None) -> Factors:
 
 def _alpha(module: Module, alpha: float | None) -> float | None:
     return float(module["alpha"].reshape(())) if "alpha" in module else alpha
+
+
+def _magnitude(module: Module) -> Tensor | None:
+    """DoRA's m, one number for each output; LyCORIS can also write one for each input, which peft's formula has no place for."""
+    if "dora_scale" not in module:
+        return module["magnitude"].reshape(-1) if "magnitude" in module else None
+    scale = module["dora_scale"]
+    if scale.dim() > 1 and scale.shape[0] == 1 < scale.numel():
+        raise AdapterError("This DoRA normalises by inputs instead of outputs, which the studio does not apply.", do="Convert it to LoRA where it was made.")
+    return scale.reshape(-1)
 
 
 def _lora(module: Module) -> tuple[Tensor, Tensor, int]:
@@ -91,7 +100,8 @@ def _lokr(module: Module) -> tuple[Tensor, Tensor, int]:
     a2, b2, rank2 = _side(parts, "2")
     core = parts.get("lokr_t2", parts.get("lokr_w2"))
     kernel = tuple(core.shape[2:]) if core is not None else ()
-    return *_folded(torch.kron(b1, b2), torch.kron(a1, a2), kernel), rank2 or rank1
+    down, up = torch.kron(b1.contiguous(), b2.contiguous()), torch.kron(a1.contiguous(), a2.contiguous())
+    return *_folded(down, up, kernel), rank2 or rank1
 
 
 def _side(parts: Module, side: str) -> tuple[Tensor, Tensor, int]:

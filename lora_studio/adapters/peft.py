@@ -71,18 +71,21 @@ def components(factors: Mapping[str, Factors]) -> dict[str, dict[str, Factors]]:
 
 
 def tensors(stem: str, factors: Factors) -> dict[str, Tensor]:
-    """One module's tensors under peft's names. DoRA's magnitude is (out,), (1, out, 1, 1) for a convolution."""
+    """One module's tensors under peft's names. DoRA's magnitude is (out,), (1, out, 1, 1) for a convolution.
+
+    It is written with ``.weight``, which peft itself leaves off: peft reads both, transformers' loader only this.
+    """
     named = {f"{stem}.lora_A.weight": factors.down, f"{stem}.lora_B.weight": factors.up}
     if factors.magnitude is not None:
-        named[f"{stem}.lora_magnitude_vector"] = factors.magnitude.reshape(1, -1, 1, 1) if factors.down.dim() == 4 else factors.magnitude
+        named[f"{stem}.lora_magnitude_vector.weight"] = factors.magnitude.reshape(1, -1, 1, 1) if factors.down.dim() == 4 else factors.magnitude
     return named
 
 
-def encode(part: Mapping[str, Factors]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def encode(component: str, part: Mapping[str, Factors]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """One component's tensors and config, from {path below the component: factors}."""
     named: dict[str, Tensor] = {}
     for path, factors in part.items():
-        named.update(tensors(keys.to_peft(f"component.{path}"), factors))
+        named.update(tensors(keys.to_peft(f"{component}.{path}"), factors))
     return named, config(part)
 
 

@@ -67,7 +67,7 @@ def test_widths_of_no_known_family_are_unknown():
     ({"down": (4, 8, 1, 1), "up": (8, 4, 1, 1)}, "lora"),
     ({"down": (4, 8, 3, 3), "up": (8, 4, 1, 1)}, "locon"),
     ({"down": (4, 8, 1, 1), "mid": (4, 4, 3, 3), "up": (8, 4, 1, 1)}, "locon"),
-    ({"down": (4, 8), "up": (8, 4), "magnitude": (8, 1)}, "dora"),
+    ({"down": (4, 8), "up": (8, 4), "dora_scale": (8, 1)}, "dora"),
     ({"hada_w1_a": (8, 2), "hada_w1_b": (2, 8), "hada_w2_a": (8, 2), "hada_w2_b": (2, 8)}, "loha"),
     ({"lokr_w1": (2, 2), "lokr_w2_a": (4, 3), "lokr_w2_b": (3, 4)}, "lokr"),
 ])

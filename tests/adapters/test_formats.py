@@ -47,7 +47,7 @@ modules = st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(1, 4), st.
 @given(shapes=st.dictionaries(paths, modules, min_size=1, max_size=6), dialect=st.sampled_from(["kohya", "diffusers", "peft"]))
 def test_identity_for_any_mixture_of_shapes_ranks_alphas_and_dtypes(shapes, dialect, tmp_path_factory):
     adapter = Adapter({path: factors(path, *shape) for path, shape in shapes.items()})
-    path = write(adapter, tmp_path_factory.mktemp("a") / "a.safetensors", dialect)
+    path = write(adapter, tmp_path_factory.mktemp("a") / "a.safetensors", dialect, raw_dora=True)
     assert_same(read(path), adapter)
 
 
@@ -118,6 +118,12 @@ def test_files_that_are_no_adapter_are_refused_with_counts(tmp_path):
     save_file(extra, tmp_path / "extra.safetensors")
     with pytest.raises(AdapterError, match="1 of 3 tensors .*diff_b"):
         read(tmp_path / "extra.safetensors")
+
+
+def test_a_dora_is_not_exported_raw_by_accident(tmp_path):
+    """Each program reads dora_scale in its own way; most give another picture."""
+    with pytest.raises(AdapterError, match="DoRA"):
+        write(Adapter({Q: factors(Q, 6, 6, dora=True)}), tmp_path / "a.safetensors")
 
 
 def test_half_a_module_is_refused_by_name(tmp_path):

@@ -67,7 +67,7 @@ TE = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"
 @pytest.mark.parametrize(("key", "path", "role"), [
     ("lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q.lora_down.weight", Q, "down"),
     ("lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q.alpha", Q, "alpha"),
-    ("lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q.dora_scale", Q, "magnitude"),
+    ("lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q.dora_scale", Q, "dora_scale"),
     ("lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q.hada_w1_a", Q, "hada_w1_a"),
     ("lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q.lokr_w2", Q, "lokr_w2"),
     (f"{Q}.lora_A.weight", Q, "down"),

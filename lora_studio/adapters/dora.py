@@ -1,0 +1,95 @@
+"""DoRA: the change depends on the weight it is applied to (Liu et al. 2024, section 4.1).
+
+W' = m · (W + ΔV) / ‖W + ΔV‖, the norm taken over each output's inputs, as peft and LyCORIS do. Other readers normalise otherwise,
+so a DoRA is exported as a plain LoRA: the best approximation of W' − W at a chosen rank.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lora_studio.adapters import svd
+from lora_studio.adapters.adapter import Adapter, Factors
+from lora_studio.errors import AdapterError
+
+Weights = Mapping[str, Tensor] | Callable[[str], Tensor]
+"""The base model's weights by canonical path, (out, in) or (out, in, kh, kw), any dtype; a function may load them one by one."""
+
+
+def change(factors: Factors, weight: Tensor) -> Tensor:
+    """ΔW = W' − W in float32, in the weight's shape; for factors without a magnitude plainly (alpha / r)·up·down.
+
+    Raises:
+        AdapterError: the weight has another shape.
+    """
+    if tuple(weight.shape) != factors.shape:
+        raise AdapterError(f"The adapter changes a weight of shape {factors.shape}, and the base model's is {tuple(weight.shape)}.",
+                           do="Choose the base model it was made for.")
+    if factors.magnitude is None:
+        return factors.delta()
+    W = weight.detach().float()
+    V = W + factors.delta()
+    norm = V.flatten(1).norm(dim=1)
+    gain = factors.magnitude.float() / norm.clamp_min(torch.finfo(torch.float32).tiny)
+    return V * gain.reshape(-1, *(1,) * (V.dim() - 1)) - W
+
+
+class Plain(NamedTuple):
+    """A DoRA as plain LoRA."""
+
+    adapter: Adapter
+    residuals: dict[str, float]
+    """‖ΔW − ΔW_r‖ / ‖ΔW‖ of each module that was a DoRA."""
+    residual: float
+    """The same over all of them together."""
+
+
+def as_lora(adapter: Adapter, weights: Weights, rank: int) -> Plain:
+    """The adapter with every DoRA module replaced by the best LoRA of rank ``rank``; plain modules stay as they are.
+
+    Raises:
+        AdapterError: a weight is missing or of another shape.
+    """
+    factors, residuals = {}, {}
+    lost = total = 0.0
+    for path, one in adapter.factors.items():
+        if one.magnitude is None:
+            factors[path] = one
+            continue
+        factors[path], missing, whole = _approximated(one, weight_of(weights, path), rank)
+        residuals[path] = math.sqrt(missing / whole) if whole else 0.0
+        lost, total = lost + missing, total + whole
+    return Plain(Adapter(factors, adapter.metadata), residuals, math.sqrt(lost / total) if total else 0.0)
+
+
+def weight_of(weights: Weights, path: str) -> Tensor:
+    """The base model's weight at ``path``.
+
+    Raises:
+        AdapterError: the base has none there.
+    """
+    try:
+        return weights[path] if isinstance(weights, Mapping) else weights(path)
+    except KeyError:
+        raise AdapterError(f"The base model has no weight at {path}.", where=path, do="Choose the base model that the adapter was made for.") from None
+
+
+def _approximated(factors: Factors, weight: Tensor, rank: int) -> tuple[Factors, float, float]:
+    """The best factors, ‖ΔW − ΔW_r‖² and ‖ΔW‖²."""
+    delta = change(factors, weight)
+    matrix = delta.flatten(1)
+    rank = min(rank, *matrix.shape)
+    U, S, Vt = svd.leading(matrix, rank)
+    root = S.sqrt()
+    up, down = U * root, root[:, None] * Vt
+    whole = float(matrix.double().square().sum())
+    missing = float((matrix - up @ down).double().square().sum())
+    kernel = factors.shape[2:]
+    if kernel:
+        up, down = up[:, :, None, None], down.reshape(rank, -1, *kernel)
+    return Factors(down.contiguous(), up.contiguous(), float(rank)), missing, whole

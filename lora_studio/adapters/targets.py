@@ -1,0 +1,199 @@
+"""How each target reads an adapter file: its names, its formula for scale and alpha, its DoRA.
+
+Written from those programs' behaviour, for the export's proof, and sharing no code with the writers: another library opens
+the file, and the names are built anew from the module's path.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+
+class Reader:
+    """A file as one target sees it: ``names`` says where a module's tensors stand, ``scaled`` its formula."""
+
+    def __init__(self, path: Path, stem: Callable[[str], str], parts: tuple[str, str], magnitude: str = ""):
+        with safe_open(str(path), framework="pt") as file:
+            self.metadata: dict[str, str] = file.metadata() or {}
+            self.tensors = {key: file.get_tensor(key) for key in file.keys()}
+        self.unread = set(self.tensors)
+        self.stem, self.parts, self.magnitude = stem, parts, magnitude
+        kinds = {tensor.dtype for key, tensor in self.tensors.items() if key.endswith(parts)}
+        self.tolerance = max((2 * torch.finfo(kind).eps for kind in kinds), default=0.0) + 1e-5
+
+    def take(self, key: str) -> Tensor | None:
+        self.unread.discard(key)
+        found = self.tensors.get(key)
+        return None if found is None else found.float()
+
+    def scale(self, module: str, rank: int) -> float:
+        """kohya's rule, in ComfyUI and Forge as well: alpha / rank, and 1 where the file has no alpha."""
+        alpha = self.take(self.stem(module) + ".alpha")
+        return 1.0 if alpha is None else alpha.item() / rank
+
+    def change(self, module: str, W: Tensor | None) -> Tensor | None:
+        stem = self.stem(module)
+        down, up = (self.take(f"{stem}.{part}") for part in self.parts)
+        if down is None or up is None:
+            return None
+        product = torch.mm(up.reshape(up.shape[0], -1), down.reshape(down.shape[0], -1)).reshape(up.shape[0], *down.shape[1:])
+        product *= self.scale(module, down.shape[0])
+        magnitude = self.take(f"{stem}.{self.magnitude}") if self.magnitude else None
+        return product if magnitude is None else self.decomposed(product, magnitude, W.float())
+
+    def decomposed(self, delta: Tensor, magnitude: Tensor, W: Tensor) -> Tensor:
+        """peft's DoRA: m over the norm of W + ΔV, for each output."""
+        sums = (W + delta).reshape(W.shape[0], -1)
+        return (W + delta) * (magnitude.reshape(-1) / sums.norm(dim=1)).reshape(-1, *[1] * (W.dim() - 1)) - W
+
+
+class _WebUi(Reader):
+    """ComfyUI and Forge, which divide DoRA's m by the norm of W alone."""
+
+    def __init__(self, path: Path, family: str):
+        super().__init__(path, lambda module: _trainer_name(module, family), ("lora_down.weight", "lora_up.weight"), "dora_scale")
+
+    def decomposed(self, delta: Tensor, magnitude: Tensor, W: Tensor) -> Tensor:
+        norm = W.reshape(W.shape[0], -1).norm(dim=1)
+        return (W + delta) * (magnitude.reshape(-1) / norm).reshape(-1, *[1] * (W.dim() - 1)) - W
+
+
+class _ForgeUi(_WebUi):
+    """Forge and A1111, which also sort files by the header: an unknown architecture is not offered."""
+
+    def __init__(self, path: Path, family: str):
+        super().__init__(path, family)
+        found, expected = self.metadata.get("modelspec.architecture", ""), _ARCHITECTURES.get(family, "")
+        if expected and not found.startswith(expected):
+            raise ValueError(f"its header says {found or 'nothing'} where Forge looks for {expected}")
+
+
+_ARCHITECTURES = {"sd1": "stable-diffusion-v1", "sd2": "stable-diffusion-v2", "sdxl": "stable-diffusion-xl-v1-base"}
+
+
+class _Diffusers(Reader):
+    """diffusers, which knows its own names and, by way of its converter, kohya's; of those it drops ``dora_scale``."""
+
+    def __init__(self, path: Path, family: str):
+        with safe_open(str(path), framework="pt") as file:
+            kohya = any(key.startswith("lora_") for key in file.keys())
+        if kohya:
+            super().__init__(path, lambda module: _trainer_name(module, family), ("lora_down.weight", "lora_up.weight"))
+            self.config: dict[str, Any] = {}
+            for encoder in {key.partition("_text_model")[0] for key in self.tensors if key.startswith("lora_te")}:
+                if not any(key.startswith(encoder + "_") and "out_proj" in key for key in self.tensors):
+                    raise ValueError("diffusers' converter knows a text encoder's part only by its out_proj layers, which it lacks")
+        else:
+            super().__init__(path, str, ("lora_A.weight", "lora_B.weight"), "lora_magnitude_vector.weight")
+            self.config = json.loads(self.metadata.get("lora_adapter_metadata", "{}"))
+
+    def scale(self, module: str, rank: int) -> float:
+        """The LoraConfig in the header; for kohya's files alpha / rank, where the converter keeps a module's own alpha."""
+        component, _, rest = module.partition(".")
+        config = {key[len(component) + 1:]: value for key, value in self.config.items() if key.startswith(component + ".")}
+        if config:
+            return _peft_scale(config, rest.replace("text_model.", ""), rank)
+        own = super().scale(module, rank)
+        misnamed = component != "unet" or re.search(r"attn[12]\.to_", rest)
+        return self.usual[component] / rank if misnamed and component in self.usual else own
+
+    @cached_property
+    def usual(self) -> dict[str, float]:
+        """The most frequent alpha of each component: its converter misnames those of attention and text encoders, which then all get this one."""
+        alphas: dict[str, Counter[float]] = {}
+        for key, tensor in self.tensors.items():
+            if key.endswith(".alpha"):
+                part = {"lora_unet": "unet", "lora_te2": "text_encoder_2"}.get("_".join(key.split("_")[:2]), "text_encoder")
+                alphas.setdefault(part, Counter())[tensor.item()] += 1
+        return {part: counted.most_common(1)[0][0] for part, counted in alphas.items()}
+
+
+class _Peft(Reader):
+    """peft's PeftModel on one component; its folder's config has the alphas."""
+
+    def __init__(self, path: Path, family: str):
+        parts = [path] if (path / "adapter_config.json").exists() else sorted(path.glob("*/"))
+        self.readers = {}
+        for part in parts:
+            component = "unet" if part == path else part.name
+            reader = Reader(part / "adapter_model.safetensors", _live_name,
+                             ("lora_A.weight", "lora_B.weight"), "lora_magnitude_vector.weight")
+            config = json.loads((part / "adapter_config.json").read_text())
+            reader.scale = lambda module, rank, config=config: _peft_scale(config, module.partition(".")[2].replace("text_model.", ""), rank)
+            self.readers[component] = reader
+        self.tolerance = max(reader.tolerance for reader in self.readers.values())
+
+    @property
+    def unread(self) -> set[str]:
+        return set().union(*(reader.unread for reader in self.readers.values()))
+
+    def change(self, module: str, W: Tensor | None) -> Tensor | None:
+        reader = self.readers.get(module.partition(".")[0])
+        return None if reader is None else reader.change(module, W)
+
+
+READERS: dict[str, Callable[[Path, str], Any]] = {"comfyui": _WebUi, "forge": _ForgeUi, "diffusers": _Diffusers, "peft": _Peft}
+
+
+def _live_name(module: str) -> str:
+    """The module's name in the live model of transformers 5, whose CLIPTextModel has no ``text_model`` inside."""
+    component, _, rest = module.partition(".")
+    return "base_model.model." + (rest[len("text_model."):] if component == "text_encoder" and rest.startswith("text_model.") else rest)
+
+
+def _peft_scale(config: Mapping[str, Any], module: str, rank: int) -> float:
+    """lora_alpha / r, or / √r with rank-stabilised scale; ``alpha_pattern`` first, matched against the path's end."""
+    alpha = config["lora_alpha"]
+    for pattern, value in config.get("alpha_pattern", {}).items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            alpha = value
+            break
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def _trainer_name(module: str, family: str) -> str:
+    """The name under which ComfyUI, Forge and diffusers' converter look a module up in a kohya file."""
+    component, _, rest = module.partition(".")
+    if component != "unet":
+        number = {"text_encoder": "1", "text_encoder_2": "2"}[component] if family == "sdxl" else ""
+        return f"lora_te{number}_" + re.sub(r"\.", "_", rest)
+    parts = rest.split(".")
+    if family == "sdxl":
+        parts = _sgm_block(parts)
+    return "lora_unet_" + "_".join(parts)
+
+
+_INSIDE = {"conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "conv2": "out_layers.3", "conv_shortcut": "skip_connection"}
+_OUTSIDE = {"conv_in": "input_blocks.0.0", "conv_out": "out.2", "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
+            "add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2"}
+
+
+def _sgm_block(parts: list[str]) -> list[str]:
+    """SDXL's modules by the original's block numbers: each level takes three numbers, the first input block is ``conv_in``."""
+    if parts[0] == "mid_block":
+        place = {"attentions0": "1", "resnets0": "0", "resnets1": "2"}["".join(parts[1:3])]
+        return ["middle_block", place, *_inner(parts[1], parts[3:])]
+    if parts[0] not in ("down_blocks", "up_blocks"):
+        return _OUTSIDE[".".join(parts)].split(".")
+    first, level, kind, index = parts[0], int(parts[1]), parts[2], int(parts[3])
+    if kind == "downsamplers":
+        return ["input_blocks", str(3 * level + 3), "0", "op"]
+    if kind == "upsamplers":
+        return ["output_blocks", str(3 * level + 2), "2", "conv"]
+    block = ["input_blocks", str(3 * level + index + 1)] if first == "down_blocks" else ["output_blocks", str(3 * level + index)]
+    return [*block, "1" if kind == "attentions" else "0", *_inner(kind, parts[4:])]
+
+
+def _inner(kind: str, rest: list[str]) -> list[str]:
+    return _INSIDE[rest[0]].split(".") if kind == "resnets" else rest

@@ -1,0 +1,98 @@
+"""Every method's stored tensors give the change that its own formula says, to the last entry."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from adapter_samples import Q, drawn
+from safetensors.torch import save_file
+
+from lora_studio.adapters import keys, methods, read
+from lora_studio.errors import AdapterError
+
+STEM = keys.to_kohya(Q, "sd1")
+
+
+def d(name: str, *shape: int) -> torch.Tensor:
+    return drawn(name, shape)
+
+
+def test_literal_lora():
+    """ΔW = (alpha / r) · up · down, by hand."""
+    module = {"down": torch.tensor([[1.0, 2.0, 0.0]]), "up": torch.tensor([[3.0], [4.0]]), "alpha": torch.tensor(0.5)}
+    assert torch.equal(methods.factors(module, Q).delta(), torch.tensor([[1.5, 3.0, 0.0], [2.0, 4.0, 0.0]]))
+
+
+def test_locon_convolution():
+    """A convolution by ``down`` and then by the 1×1 ``up`` is the convolution by ΔW."""
+    module = {"down": d("d", 2, 3, 3, 3), "up": d("u", 5, 2, 1, 1), "alpha": torch.tensor(1.0)}
+    x = d("x", 1, 3, 6, 6)
+    twice = torch.nn.functional.conv2d(torch.nn.functional.conv2d(x, module["down"]), module["up"]) * 0.5
+    assert torch.allclose(torch.nn.functional.conv2d(x, methods.factors(module, Q).delta()), twice, atol=1e-5)
+
+
+def test_locon_with_a_tucker_core():
+    module = {"down": d("d", 2, 3, 1, 1), "mid": d("m", 2, 2, 3, 3), "up": d("u", 5, 2, 1, 1)}
+    x = d("x", 1, 3, 6, 6)
+    conv = torch.nn.functional.conv2d
+    assert torch.allclose(conv(x, methods.factors(module, Q).delta()), conv(conv(conv(x, module["down"]), module["mid"]), module["up"]), atol=1e-5)
+
+
+def test_loha_is_an_exact_lora_of_the_product_of_ranks():
+    module = {"hada_w1_a": d("a", 5, 2), "hada_w1_b": d("b", 2, 4), "hada_w2_a": d("c", 5, 2), "hada_w2_b": d("e", 2, 4), "alpha": torch.tensor(1.0)}
+    found = methods.factors(module, Q)
+    expected = 0.5 * (module["hada_w1_a"] @ module["hada_w1_b"]) * (module["hada_w2_a"] @ module["hada_w2_b"])
+    assert found.rank == 4 and torch.allclose(found.delta(), expected, atol=1e-6)
+
+
+def test_loha_convolution_with_tucker_cores():
+    module = {f"hada_w{s}_{p}": d(s + p, 2, 5 if p == "a" else 4) for s in "12" for p in "ab"} | {f"hada_t{s}": d("t" + s, 2, 2, 3, 3) for s in "12"}
+    sides = [torch.einsum("ijkl,jr,ip->prkl", module[f"hada_t{s}"], module[f"hada_w{s}_b"], module[f"hada_w{s}_a"]) for s in "12"]
+    found = methods.factors(module, Q)
+    assert found.shape == (5, 4, 3, 3) and torch.allclose(found.delta(), sides[0] * sides[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("whole", ["1", "2", "12", ""])
+def test_lokr_is_a_kronecker_product(whole):
+    shapes = {"1": (2, 3), "2": (4, 5)}
+    module, sides = {"alpha": torch.tensor(1.5)}, {}
+    for side, (out, into) in shapes.items():
+        if side in whole:
+            module[f"lokr_w{side}"] = sides[side] = d(side, out, into)
+        else:
+            a, b = d(side + "a", out, 3), d(side + "b", 3, into)
+            module |= {f"lokr_w{side}_a": a, f"lokr_w{side}_b": b}
+            sides[side] = a @ b
+    scale = 1.0 if whole == "12" else 0.5
+    assert torch.allclose(methods.factors(module, Q).delta(), scale * torch.kron(sides["1"], sides["2"]), atol=1e-5)
+
+
+@pytest.mark.parametrize("tucker", [False, True])
+def test_lokr_convolution(tucker):
+    w1 = d("1", 2, 2)
+    if tucker:
+        parts = {"lokr_w2_a": d("a", 3, 4), "lokr_w2_b": d("b", 3, 5), "lokr_t2": d("t", 3, 3, 3, 3)}
+        w2 = torch.einsum("ijkl,jr,ip->prkl", parts["lokr_t2"], parts["lokr_w2_b"], parts["lokr_w2_a"])
+    else:
+        parts = {"lokr_w2": d("2", 4, 5, 3, 3)}
+        w2 = parts["lokr_w2"]
+    expected = torch.kron(w1[:, :, None, None], w2.contiguous())
+    found = methods.factors({"lokr_w1": w1, **parts}, Q)
+    assert found.shape == (8, 10, 3, 3) and torch.allclose(found.delta(), expected, atol=1e-5)
+
+
+def test_lycoris_files_are_read_under_their_own_names(tmp_path):
+    loha = {f"{STEM}.hada_w{side}_{part}": d(side + part, *shape) for side in "12" for part, shape in (("a", (6, 2)), ("b", (2, 6)))}
+    save_file(loha, tmp_path / "loha.safetensors")
+    assert read(tmp_path / "loha.safetensors").factors[Q].shape == (6, 6)
+    lokr = {f"{STEM}.lokr_w1": d("1", 2, 2), f"{STEM}.lokr_w2_a": d("a", 3, 1), f"{STEM}.lokr_w2_b": d("b", 1, 3), f"{STEM}.alpha": torch.tensor(1.0)}
+    save_file(lokr, tmp_path / "lokr.safetensors")
+    assert read(tmp_path / "lokr.safetensors").factors[Q].shape == (6, 6)
+
+
+def test_dora_by_inputs_is_refused():
+    """LyCORIS can normalise by inputs; applying it by outputs would be another picture."""
+    module = {"down": d("d", 2, 6), "up": d("u", 6, 2), "dora_scale": torch.ones(1, 6)}
+    with pytest.raises(AdapterError, match="by inputs"):
+        methods.factors(module, Q)
+    assert methods.factors(module | {"dora_scale": torch.ones(6, 1)}, Q).magnitude.shape == (6,)
