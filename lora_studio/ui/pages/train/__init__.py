@@ -1,0 +1,1 @@
+"""The Train page: from a folder of pictures to an adapter, watched."""

@@ -1,0 +1,130 @@
+"""The Train page: set up on the left, watch on the right. Bound together here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from lora_studio.errors import StudioError
+from lora_studio.jobs import control, runner
+from lora_studio.jobs.control import Request
+from lora_studio.ui import plots
+from lora_studio.ui.pages.train import live, previews, status
+from lora_studio.ui.pages.train.live import PARTS, Tab, Watch
+from lora_studio.ui.pages.train.setup import QUIET, Setup
+from lora_studio.ui.theme import html
+
+EVERY = 2.0
+"""Seconds between two looks at the runs' folders."""
+
+_TO_THE_RUN = "() => { if (window.innerWidth < 900) document.getElementById('run')?.scrollIntoView({behavior: 'smooth'}) }"
+
+
+def build(page: gr.Blocks, outputs: Path, pill: gr.HTML) -> None:
+    """Places the page in ``page``; ``pill`` is where the head shows the run at work."""
+    watch = Watch(outputs)
+    tab = gr.State(Tab())
+    with gr.Row(elem_classes="halves", equal_height=False):
+        with gr.Column(scale=5, min_width=330, elem_classes="half"):
+            setup = Setup(outputs)
+        with gr.Column(scale=8, min_width=330, elem_classes="half", elem_id="run"):
+            parts = _place_run()
+    parts |= {"pill": pill, "start": setup.start}
+    setup.wire(page)
+    _wire_run(page, watch, tab, parts, setup)
+    gr.api(watch.summary, api_name="runs", queue=False)
+
+
+def _place_run() -> dict[str, Any]:
+    parts: dict[str, Any] = {}
+    with gr.Column(elem_classes="card") as parts["blank"]:
+        html(status.EMPTY)
+    with gr.Column(elem_classes="card", visible=False) as parts["run_card"]:
+        with gr.Row(elem_classes="headline"):
+            parts["runs"] = gr.Dropdown([], show_label=False, container=False, filterable=False, elem_id="runs", min_width=160)
+        parts["state"] = html()
+        with gr.Row(elem_classes="controls"):
+            parts["pause"] = gr.Button("Pause", size="md", min_width=90, elem_id="pause")
+            parts["go_on"] = gr.Button("Go on", size="md", min_width=90, variant="primary", elem_id="go-on")
+            parts["stop"] = gr.Button("Stop and keep", size="md", min_width=120, elem_id="stop")
+            parts["preview"] = gr.Button("Preview now", size="md", min_width=110, elem_id="preview-now")
+    with gr.Column(elem_classes="card made", visible=False) as parts["result_card"]:
+        parts["result"] = html()
+    with gr.Column(elem_classes="card", visible=False) as parts["film_card"]:
+        html("<h2>Previews</h2>")
+        with gr.Row(elem_classes="screen", equal_height=False):
+            with gr.Column(scale=2, min_width=260):
+                parts["pair"] = html(js_on_load=previews.SLIDE, elem_id="pair")
+            with gr.Column(scale=3, min_width=260):
+                parts["film"] = html(js_on_load=previews.CHOOSE, elem_id="film")
+    with gr.Column(elem_classes="card", visible=False) as parts["loss_card"]:
+        with gr.Row(elem_classes="headline"):
+            html("<h2>Loss</h2>")
+            parts["smoothing"] = gr.Slider(0, 0.99, value=Tab().smoothing, step=0.01, label="Smoothing", buttons=[], elem_id="smoothing", min_width=160)
+        parts["loss"] = html(js_on_load=plots.POINTER, elem_id="loss")
+    return parts
+
+
+def _wire_run(page: gr.Blocks, watch: Watch, tab: gr.State, parts: dict[str, Any], setup: Setup) -> None:
+    shown = [tab, *(parts[name] for name in PARTS)]
+
+    def tick(here: Tab) -> list[Any]:
+        return [here, *live.tick(here, watch)]
+
+    def look_at(here: Tab, name: str) -> list[Any]:
+        here.look_at(name)
+        return tick(here)
+
+    def smooth(here: Tab, weight: float) -> list[Any]:
+        here.smoothing = weight
+        return tick(here)
+
+    def choose(here: Tab, event: gr.EventData) -> list[Any]:
+        step = event.step
+        here.prompt, here.step = int(event.prompt), int(step) if str(step).isdigit() else here.step
+        return tick(here)
+
+    def start(here: Tab, *values: Any) -> list[Any]:
+        run, notice = setup.begin(*values)
+        if run:
+            here.look_at(run.name)
+        return [notice, *tick(here)]
+
+    gr.Timer(EVERY).tick(tick, tab, shown, **QUIET)
+    page.load(tick, tab, shown, **QUIET)
+    parts["runs"].input(look_at, [tab, parts["runs"]], shown, **QUIET)
+    parts["smoothing"].change(smooth, [tab, parts["smoothing"]], shown, trigger_mode="always_last", **QUIET)
+    parts["film"].click(choose, tab, shown, **QUIET)
+    setup.start.click(start, [tab, *setup.form.components], [setup.notice, *shown], **QUIET).then(None, js=_TO_THE_RUN, **QUIET)
+    for name, act in _ACTIONS.items():
+        parts[name].click(_acting(act, watch, tick), tab, shown, **QUIET)
+
+
+def _acting(act: Any, watch: Watch, tick: Any) -> Any:
+    """A button's handler: does ``act`` to the run that the tab shows, and says what is wrong if it cannot."""
+
+    def handler(here: Tab) -> list[Any]:
+        if run := watch.find(here.run):
+            try:
+                act(run)
+            except StudioError as error:
+                gr.Warning(str(error))
+        return tick(here)
+
+    return handler
+
+
+def _go_on(run: Any) -> None:
+    """Lets a paused run go on, or starts the worker of one that is over again."""
+    control.withdraw(run, Request.PAUSE)
+    runner.start(run)
+
+
+_ACTIONS = {
+    "pause": lambda run: control.ask(run, Request.PAUSE),
+    "go_on": _go_on,
+    "stop": lambda run: control.ask(run, Request.STOP),
+    "preview": lambda run: control.ask(run, Request.PREVIEW),
+}

@@ -1,0 +1,87 @@
+"""The dataset on the page: its pictures small, how many there are, and what is wrong with which file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lora_studio import runs, starter
+from lora_studio.dataset import folder
+from lora_studio.dataset.folder import Dataset, Problem
+from lora_studio.errors import DatasetError
+from lora_studio.ui import images, words
+
+MOST_SHOWN = 24
+_MOST_PROBLEMS = 40
+_HEADINGS = {"blocking": "To mend before training", "left out": "Left out", "warning": "Worth a look"}
+
+
+def samples() -> dict[str, str]:
+    """Path -> name of the sample styles that come with the studio."""
+    return {str(path): path.name.replace("-", " ").replace("_", " ").capitalize() for path in starter.sample_styles()} if starter.SAMPLES.is_dir() else {}
+
+
+def tidy(text: str | None) -> str:
+    """A path as it was typed or pasted, without the quotes that some systems copy with it, and with ``~`` understood."""
+    text = (text or "").strip().strip("\"'")
+    return str(Path(text).expanduser()) if text else ""
+
+
+def scan(data: str, outputs: Path) -> Dataset:
+    """The dataset in the folder ``data``. What was read once is remembered, so that only changed files are read again.
+
+    Raises:
+        DatasetError: no folder was chosen.
+    """
+    if not data:
+        raise DatasetError("No pictures are chosen.", where="Pictures", do="Choose a sample style, or paste the path of your folder.")
+    return folder.scan(Path(data), cache=runs.cache_folder(outputs))
+
+
+def thumbnails(dataset: Dataset, outputs: Path, most: int = MOST_SHOWN) -> list[tuple[str, str]]:
+    """(thumbnail's path, caption) of the first pictures; one that has just gone is passed over."""
+    shown = []
+    for picture in dataset.pictures[:most]:
+        try:
+            shown.append((str(folder.thumbnail(picture.path, images.folder(outputs) / "pictures", images.THUMBNAIL)), picture.caption))
+        except DatasetError:
+            continue
+    return shown
+
+
+def report(dataset: Dataset) -> str:
+    """Counts and problems, as HTML."""
+    return f'<div class="dataset">{words.facts(_facts(dataset))}{_problems(dataset)}</div>'
+
+
+def _facts(dataset: Dataset) -> list[str]:
+    pictures = dataset.pictures
+    facts = [words.counted(len(pictures), "picture")]
+    if not pictures:
+        return facts
+    facts.append(f"{sum(bool(picture.caption) for picture in pictures):,} with a caption")
+    if (repeated := sum(picture.repeats for picture in pictures)) != len(pictures):
+        facts.append(f"{repeated:,} with repeats")
+    small, large = (choose(pictures, key=lambda picture: picture.width * picture.height) for choose in (min, max))
+    sizes = [f"{picture.width} × {picture.height}" for picture in (small, large)]
+    facts.append(sizes[0] if sizes[0] == sizes[1] else f"{sizes[0]} to {sizes[1]}")
+    if len(pictures) > MOST_SHOWN:
+        facts.append(f"the first {MOST_SHOWN} are shown")
+    return facts
+
+
+def _problems(dataset: Dataset) -> str:
+    parts = []
+    for severity, heading in _HEADINGS.items():
+        found = [problem for problem in dataset.problems if problem.severity == severity]
+        if found:
+            is_open = " open" if severity == "blocking" or len(found) <= 2 else ""
+            more = f"<li>… and {len(found) - _MOST_PROBLEMS:,} more</li>" if len(found) > _MOST_PROBLEMS else ""
+            rows = "".join(map(_row, found[:_MOST_PROBLEMS])) + more
+            title = f"<summary>{heading} <b>{len(found):,}</b></summary>"
+            parts.append(f'<details class="problems {severity.replace(" ", "-")}"{is_open}>{title}<ul>{rows}</ul></details>')
+    return "".join(parts)
+
+
+def _row(problem: Problem) -> str:
+    place = f"<code>{words.text(problem.file)}</code> " if problem.file and problem.file not in problem.what else ""
+    return f"<li>{place}{words.text(problem.what)} <span>{words.text(problem.do)}</span></li>"

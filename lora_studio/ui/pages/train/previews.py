@@ -1,0 +1,144 @@
+"""Previews as a filmstrip: a row for each prompt, a frame for each step, the base model's own image first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from lora_studio.events import PreviewReady
+from lora_studio.jobs.view import RunView
+from lora_studio.runs import Run
+from lora_studio.ui import images, words
+
+MOST_STEPS = 40
+"""Columns of the film. A run with more is shown by evenly chosen ones, the first and the last among them."""
+
+
+class Film(NamedTuple):
+    """A run's previews, sorted."""
+
+    prompts: dict[int, str]
+    base: dict[int, PreviewReady]
+    frames: dict[int, dict[int, PreviewReady]]
+    """Step -> prompt -> image."""
+
+    @property
+    def steps(self) -> list[int]:
+        return sorted(self.frames)
+
+
+def develop(view: RunView) -> Film:
+    """The film of ``view``. An image that was drawn again takes the place of the first one."""
+    prompts, base, frames = {}, {}, {}
+    for one in view.previews:
+        prompts[one.index] = one.prompt
+        if one.base:
+            base[one.index] = one
+        else:
+            frames.setdefault(one.step, {})[one.index] = one
+    return Film(dict(sorted(prompts.items())), base, frames)
+
+
+def spread(steps: list[int], most: int = MOST_STEPS) -> list[int]:
+    """
+    >>> spread(list(range(10)), 4)
+    [0, 3, 6, 9]
+    """
+    return steps if len(steps) <= most else [steps[i * (len(steps) - 1) // (most - 1)] for i in range(most)]
+
+
+def html(run: Run, film: Film, step: int | None, prompt: int, outputs: Path) -> str:
+    """The strip. ``step`` and ``prompt`` are the frame that is shown large; step None is the latest."""
+    if not film.prompts:
+        return '<div class="film empty"><p>Previews appear here as they are drawn.</p></div>'
+    steps = spread(film.steps)
+    chosen = step if step is not None else (steps[-1] if steps else None)
+    rows = "".join(_row(run, film, index, steps, chosen, prompt, outputs) for index in film.prompts)
+    head = "".join(f"<span>{name}</span>" for name in ("base", *(f"{one:,}" for one in steps)))
+    return f'<div class="film" style="--frames:{len(steps) + 1}"><div class="steps" aria-hidden="true">{head}</div>{rows}</div>'
+
+
+def _row(run: Run, film: Film, index: int, steps: list[int], chosen: int | None, prompt: int, outputs: Path) -> str:
+    title = words.text(film.prompts[index])
+    cells = [_frame(run, film.base.get(index), "base", f"{title}, base model", False, outputs)]
+    for step in steps:
+        cells.append(_frame(run, film.frames[step].get(index), str(step), f"{title}, step {step:,}", step == chosen and index == prompt, outputs))
+    return f'<p class="prompt">{title}</p><div class="row" data-prompt="{index}">{"".join(cells)}</div>'
+
+
+def _frame(run: Run, one: PreviewReady | None, step: str, title: str, chosen: bool, outputs: Path) -> str:
+    path = copy(run, one, outputs, images.THUMBNAIL)
+    if path is None:
+        return '<span class="frame missing"></span>'
+    return (
+        f'<button type="button" class="frame{" chosen" if chosen else ""}" data-step="{step}" title="{title}" aria-pressed="{str(chosen).lower()}">'
+        f'<img src="{words.text(images.address(path))}" alt="{title}" loading="lazy"></button>'
+    )
+
+
+def copy(run: Run, one: PreviewReady | None, outputs: Path, side: int) -> Path | None:
+    """The page's copy of a preview; None if there is none or it cannot be read."""
+    source = images.inside(run.folder, one.path) if one else None
+    if source is None:
+        return None
+    try:
+        return images.copy(source, outputs, side, images.preview)
+    except OSError:
+        return None
+
+
+def pair(run: Run, film: Film, step: int | None, prompt: int, outputs: Path) -> str:
+    """The chosen frame large, over the base model's image of the same prompt and seed, with a slider between them; empty before there is one."""
+    drawn = [one for one in film.steps if prompt in film.frames[one]]
+    if not drawn:
+        return ""
+    now = film.frames[step if step in drawn else drawn[-1]][prompt]
+    trained, base = (copy(run, one, outputs, images.FULL) for one in (now, film.base.get(prompt)))
+    if trained is None:
+        return ""
+    title = words.text(now.prompt)
+    latest = ", the latest" if now.step == drawn[-1] else ""
+    below = f'<img src="{words.text(images.address(trained))}" alt="{title}, step {now.step:,}">'
+    above = labels = ""
+    if base:
+        above = (
+            f'<img class="base" src="{words.text(images.address(base))}" alt="{title}, base model">'
+            '<input type="range" min="0" max="100" value="50" aria-label="Share of the base model\'s image that is shown">'
+        )
+        labels = f'<i class="edge"></i><span class="left">base</span><span class="right">step {now.step:,}</span>'
+    return (
+        f'<div class="pair">{below}{above}{labels}<button type="button" class="larger" title="Larger" aria-label="Larger">⤢</button></div>'
+        f'<p class="caption"><b>{title}</b><span>step {now.step:,}{latest} · seed {now.seed}</span></p>'
+    )
+
+
+SLIDE = """
+const show = () => {
+  const pair = element.querySelector('.pair'), slider = pair?.querySelector('input');
+  if (slider) pair.style.setProperty('--at', slider.value + '%');
+};
+element.addEventListener('input', show);
+element.addEventListener('click', event => {
+  if (!event.target.closest('.larger')) return;
+  if (document.fullscreenElement) document.exitFullscreen(); else element.querySelector('.pair').requestFullscreen();
+});
+watch('value', () => requestAnimationFrame(show));
+show();
+"""
+"""Moves the edge between base and trained image, and shows both larger; for ``gr.HTML(js_on_load=...)``."""
+
+CHOOSE = """
+let atEnd = true;
+const follow = () => requestAnimationFrame(() => { const film = element.querySelector('.film'); if (film && atEnd) film.scrollLeft = film.scrollWidth; });
+element.addEventListener('click', event => {
+  const frame = event.target.closest('button[data-step]');
+  if (frame) trigger('click', {step: frame.dataset.step, prompt: Number(frame.closest('.row').dataset.prompt)});
+});
+element.addEventListener('scroll', event => {
+  const film = event.target;
+  atEnd = film.scrollWidth - film.clientWidth - film.scrollLeft < 40;
+}, true);
+watch('value', follow);
+follow();
+"""
+"""Tells which frame was clicked, and keeps the newest frame in sight unless the user has scrolled away; for ``gr.HTML(js_on_load=...)``."""

@@ -1,0 +1,195 @@
+"""The left half of the page: pictures, base model, preset, settings, and the button that starts."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from lora_studio import presets, runs
+from lora_studio.errors import DatasetError, RunError, SettingsError, StudioError
+from lora_studio.jobs import runner
+from lora_studio.presets import Preset
+from lora_studio.runs import Run
+from lora_studio.settings import Settings
+from lora_studio.ui import words
+from lora_studio.ui.form import Form, read, summary, wanted
+from lora_studio.ui.pages.train import pictures, upload
+from lora_studio.ui.theme import html
+
+_FIRST_PRESET = "quick-look"
+_HINT = '<p class="hint">Twenty to forty pictures of one style are plenty: PNG, JPEG, WebP and others, captions as .txt files of the same names.</p>'
+_starting = threading.Lock()
+
+QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+"""How the page's own handlers are bound: at once, without a curtain over what they change, and not offered to programs."""
+
+
+class Setup:
+    """The fields and handlers of the left half."""
+
+    def __init__(self, outputs: Path):
+        self.outputs = outputs
+        self.presets, self.damaged = _presets()
+        first = self.presets.get(_FIRST_PRESET) or next(iter(self.presets.values()), None)
+        self.samples = pictures.samples()
+        self.form = Form({**wanted(first), "data": next(iter(self.samples), "")})
+        self._place(first)
+
+    def _place(self, first: Preset | None) -> None:
+        with gr.Column(elem_classes="card"):
+            html("<h2>Pictures</h2>")
+            self._place_pictures()
+        with gr.Column(elem_classes="card"):
+            html("<h2>Training</h2>")
+            self._place_recipe(first)
+        with gr.Column(elem_classes="card"):
+            html("<h2>More settings</h2>")
+            self.form.folded()
+        with gr.Column(elem_classes="go"):
+            self.notice = html(visible=False)
+            self.start = gr.Button("Start training", variant="primary", size="lg", elem_id="start")
+        self.draft = gr.BrowserState({}, storage_key="lora-studio-draft", secret="lora-studio")
+
+    def _place_pictures(self) -> None:
+        help = "Paste the path of a folder of pictures, with captions beside them if there are any."
+        self.form.field("data", label="Folder", info=help, placeholder="~/Pictures/my-style")
+        with gr.Row(elem_classes="samples"):
+            html('<span class="or">or try</span>', min_width=0)
+            self.sample_buttons = {path: gr.Button(name, size="sm", min_width=80) for path, name in self.samples.items()}
+            self.upload = gr.UploadButton("Upload…", size="sm", min_width=80, file_count="multiple", file_types=upload.TYPES)
+        self.gallery = gr.Gallery(height="auto", show_label=False, object_fit="cover", buttons=[], interactive=False, visible=False, elem_id="pictures")
+        self.report = html()
+
+    def _place_recipe(self, first: Preset | None) -> None:
+        with gr.Column(elem_classes="fields"):
+            base = {"label": "Base model", "info": "The built-in starter, or the path of a model of yours.", "elem_id": "set-base"}
+            self.form.own("base", gr.Dropdown(_bases(self.outputs), value="starter", allow_custom_value=True, **base))
+            titles = [(preset.title, name) for name, preset in self.presets.items()]
+            chosen = first.name if first else None
+            self.preset = gr.Dropdown(titles, value=chosen, filterable=False, label="Preset", info="Fills in the settings below.", elem_id="preset")
+        self.blurb = html(_blurb(first, self.damaged))
+        with gr.Column(elem_classes="fields"):
+            self.form.field("name", info="Of the run and its file; empty takes the folder's.", placeholder="my-style")
+        self.form.basic()
+        self.summary = html(visible=False, elem_id="summary")
+        self.reset = gr.Button("Back to the preset", size="sm", visible=False, elem_id="reset")
+
+    def wire(self, page: gr.Blocks) -> None:
+        """Binds everything but Start, which concerns both halves."""
+        fields = self.form.components
+        data = self.form.fields["data"]
+        looked = {"inputs": data, "outputs": [data, self.gallery, self.report], **QUIET, "show_progress": "minimal", "show_progress_on": self.report}
+        for path, button in self.sample_buttons.items():
+            button.click(lambda path=path: path, None, data, **QUIET).then(self.look, **looked)
+        gr.on([data.submit, data.blur], self.look, **looked)
+        self.upload.upload(self.take, self.upload, [data, self.notice], show_progress="minimal", api_visibility="private").then(self.look, **looked)
+        chosen = {"inputs": self.preset, "outputs": [self.blurb, *fields], **QUIET}
+        self.preset.input(self.choose, **chosen)
+        self.reset.click(self.choose, **chosen)
+        told = [self.summary, self.reset, self.draft]
+        gr.on([one.change for one in [self.preset, *fields]], self.changed, [self.preset, *fields], told, trigger_mode="always_last", **QUIET)
+        page.load(self.restore, [self.draft], [self.preset, self.blurb, *fields], **QUIET).then(self.look, **looked)
+
+    def choose(self, name: str | None) -> list[Any]:
+        """A preset's settings in the fields; what the user wrote in words stays."""
+        preset = self.presets.get(name)
+        return [_blurb(preset, self.damaged), *self.form.filled(wanted(preset))]
+
+    def restore(self, draft: Any) -> list[Any]:
+        """What this browser's user had typed, after a reload or a restart."""
+        draft = draft if isinstance(draft, dict) else {}
+        preset = self.presets.get(draft.get("preset"))
+        chosen = gr.update(value=preset.name) if preset else gr.skip()
+        fields = draft.get("fields") if isinstance(draft.get("fields"), dict) else {}
+        typed = [gr.update(value=fields[key]) if key in fields else gr.skip() for key in self.form.fields]
+        return [chosen, _blurb(preset, self.damaged) if preset else gr.skip(), *typed]
+
+    def changed(self, name: str | None, *values: Any) -> tuple[Any, Any, dict[str, Any]]:
+        """What differs from the preset or is wrong, and the draft to keep."""
+        raw = self.form.raw(values)
+        said = summary(read(raw), self.presets.get(name))
+        return gr.update(value=said, visible=bool(said)), gr.update(visible="changes" in said), {"preset": name, "fields": raw}
+
+    def look(self, data: str) -> list[Any]:
+        """The dataset's pictures, counts and problems."""
+        data = pictures.tidy(data)
+        if not data:
+            return ["", gr.update(value=[], visible=False), _HINT]
+        try:
+            dataset = pictures.scan(data, self.outputs)
+            shown = pictures.thumbnails(dataset, self.outputs)
+        except (StudioError, OSError) as error:
+            return [data, gr.update(value=[], visible=False), words.notice("wrong", str(error))]
+        return [data, gr.update(value=shown, visible=bool(shown)), pictures.report(dataset)]
+
+    def take(self, uploaded: list[str]) -> tuple[Any, Any]:
+        """Uploaded pictures as a folder of their own."""
+        try:
+            return str(upload.keep([Path(one) for one in uploaded], self.outputs)), gr.update(visible=False)
+        except StudioError as error:
+            return gr.skip(), told(error)
+
+    def begin(self, *values: Any) -> tuple[Run | None, Any]:
+        """Starts a run as the form says: the run, or None and why not."""
+        try:
+            settings = self._settings(values)
+            with _starting:
+                if active := runner.active(self.outputs):
+                    raise RunError(f"The run {active.name} is still at work.", do="Let it finish, or stop it, then start this one.")
+                run = runs.create(settings, self.outputs)
+                runner.start(run)
+            return run, gr.update(visible=False)
+        except StudioError as error:
+            return None, told(error)
+
+    def _settings(self, values: tuple[Any, ...]) -> Settings:
+        """The form's settings, with a dataset that can be trained on.
+
+        Raises:
+            SettingsError, DatasetError: what must be mended first.
+        """
+        reading = read(self.form.raw(values))
+        if reading.settings is None:
+            raise SettingsError(" ".join(reading.wrong.values()), do="Mend that, then start again.")
+        settings = reading.settings.changed(data=pictures.tidy(reading.settings.data))
+        blocking = pictures.scan(settings.data, self.outputs).blocking
+        if blocking:
+            raise DatasetError(blocking[0].what, where=blocking[0].file, do=blocking[0].do)
+        return settings
+
+
+def told(error: StudioError) -> Any:
+    """An update that shows ``error`` where the user acted."""
+    return gr.update(value=words.notice("wrong", error.what, error.where, error.do), visible=True)
+
+
+def _presets() -> tuple[dict[str, Preset], list[str]]:
+    """The presets by name, and what is wrong with those that cannot be read."""
+    found, damaged = {}, []
+    for path in sorted(presets.FOLDER.glob("*.toml")):
+        try:
+            found[path.stem] = presets.read(path)
+        except SettingsError as error:
+            damaged.append(str(error))
+    return found, damaged
+
+
+def _blurb(preset: Preset | None, damaged: list[str]) -> str:
+    lines = [preset.blurb] if preset else []
+    return "".join(f'<p class="blurb">{words.text(line)}</p>' for line in lines + damaged)
+
+
+def _bases(outputs: Path) -> list[tuple[str, str]]:
+    """The starter, and what earlier runs were trained on."""
+    used = {}
+    for run in runs.existing(outputs)[:50]:
+        try:
+            base = run.settings().base
+        except SettingsError:
+            continue
+        used[base] = Path(base).name
+    used.pop("starter", None)
+    return [("Built-in starter", "starter"), *((name, base) for base, name in used.items())]

@@ -1,0 +1,155 @@
+"""The loss as a drawing: each step faint, the smoothed line, the validation; in SVG, so that it is sharp, themed and small.
+
+The drawing is stretched to the width it finds while its lines and letters keep their size.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+
+from lora_studio.ui import words
+
+MOST_POINTS = 800
+"""Points drawn of one line. Above that, each stretch of steps is drawn by its lowest and highest."""
+
+Point = tuple[float, float]
+
+
+def smoothed(values: Sequence[float], weight: float) -> list[float]:
+    """Exponential moving average with ``weight`` (0…1) on the past, corrected for its start as in Adam (Kingma & Ba 2015, section 3)."""
+    average, seen, line = 0.0, 0.0, []
+    for value in values:
+        average = weight * average + (1 - weight) * value
+        seen = weight * seen + (1 - weight)
+        line.append(average / seen)
+    return line
+
+
+def thinned(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
+    """At most ``most`` of the points: the lowest and the highest of each of ``most / 2`` equal stretches, so that no spike is lost."""
+    if len(points) <= most:
+        return list(points)
+    stretches, kept = most // 2, []
+    for i in range(stretches):
+        part = points[len(points) * i // stretches : len(points) * (i + 1) // stretches]
+        kept += sorted({min(part, key=lambda p: p[1]), max(part, key=lambda p: p[1])})
+    return kept
+
+
+def ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Round numbers between ``low`` and ``high``: 1, 2 or 5 times a power of ten apart.
+
+    >>> ticks(0, 1000), ticks(0.08, 0.21)
+    ([0.0, 200.0, 400.0, 600.0, 800.0, 1000.0], [0.1, 0.15, 0.2])
+    """
+    rough = (high - low) / about
+    power = 10 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    return [round(float(i * step), 12) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _span(raw: list[Point], trend: list[Point], validation: list[Point]) -> tuple[float, float]:
+    """Lowest and highest loss shown: the validation's all, and the steps' and the trend's but for their outermost fiftieths."""
+    shown = [value for line in (raw, trend) for value in _inner(line)] + [value for _, value in validation]
+    low, high = min(shown), max(shown)
+    margin = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
+    return max(0.0, low - margin) if low >= 0 else low - margin, high + margin
+
+
+def _inner(line: list[Point]) -> list[float]:
+    losses = sorted(value for _, value in line)
+    edge = len(losses) // 50
+    return losses[edge : len(losses) - edge]
+
+
+class _Frame:
+    """From steps and losses to the drawing's thousandths."""
+
+    def __init__(self, last: float, low: float, high: float):
+        self.last, self.low, self.high = max(last, 1.0), low, high
+
+    def x(self, step: float) -> float:
+        return round(1000 * step / self.last, 1)
+
+    def y(self, loss: float) -> float:
+        return round(1000 * (self.high - loss) / (self.high - self.low), 1)
+
+    def line(self, points: Sequence[Point]) -> str:
+        return "M" + "L".join(f"{self.x(step):g} {self.y(loss):g}" for step, loss in points) if points else ""
+
+    def dots(self, points: Sequence[Point]) -> str:
+        """Strokes of no length: round caps make them dots that stretching leaves round."""
+        return "".join(f"M{self.x(step):g} {self.y(loss):g}h0" for step, loss in points)
+
+
+def loss(steps: Sequence[Point], validations: Sequence[Point], total: int, smoothing: float = 0.9) -> str:
+    """The chart as HTML.
+
+    Args:
+        steps: (step, loss) of every step so far.
+        validations: (step, loss) of every validation.
+        total: last step of the run, the right edge.
+        smoothing: 0 shows the steps themselves, near 1 only the trend.
+    """
+    raw = [(step, value) for step, value in steps if math.isfinite(value)]
+    validation = [(step, value) for step, value in validations if math.isfinite(value)]
+    if not raw:
+        return '<div class="chart empty"><p>The loss appears here with the first step.</p></div>'
+    trend = list(zip((step for step, _ in raw), smoothed([value for _, value in raw], smoothing), strict=True))
+    frame = _Frame(max(total, raw[-1][0]), *_span(raw, trend, validation))
+    svg = "".join((
+        *(f'<path class="grid" d="M0 {frame.y(y):g}H1000"/>' for y in ticks(frame.low, frame.high)),
+        f'<path class="raw" d="{frame.line(thinned(raw))}"/>',
+        f'<path class="trend" d="{frame.line(thinned(trend))}"/>',
+        f'<path class="validation" d="{frame.line(thinned(validation))}"/>',
+        f'<path class="validation dots" d="{frame.dots(thinned(validation, 120))}"/>',
+    ))
+    data = f'data-frame="{frame.last:g} {frame.low:g} {frame.high:g}" data-trend="{_readable(trend)}" data-validation="{_readable(validation)}"'
+    return (
+        f'<figure class="chart">{_legend(trend, validation)}<div class="plot" role="img" aria-label="Loss over the steps" {data}>'
+        f'<svg viewBox="0 0 1000 1000" preserveAspectRatio="none">{svg}</svg>{_labels(frame)}<i class="cursor"></i><output class="tip"></output></div></figure>'
+    )
+
+
+def _readable(points: list[Point]) -> str:
+    """The points that the pointer can read off, a few hundred at most, as JSON."""
+    stride = math.ceil(len(points) / 300) or 1
+    return json.dumps([(step, float(f"{value:.5g}")) for step, value in [*points[::stride], *points[-1:]]])
+
+
+def _legend(trend: list[Point], validation: list[Point]) -> str:
+    entries = [f'<span class="key raw">each step</span><span class="key trend">smoothed <b>{words.figure(trend[-1][1])}</b></span>']
+    if validation:
+        entries.append(f'<span class="key validation">validation <b>{words.figure(validation[-1][1])}</b></span>')
+    return f'<figcaption>{"".join(entries)}</figcaption>'
+
+
+def _labels(frame: _Frame) -> str:
+    across = [f'<span class="tick across" style="left:{frame.x(step) / 10:g}%">{step:,.0f}</span>' for step in ticks(0, frame.last)]
+    up = [f'<span class="tick up" style="top:{frame.y(value) / 10:g}%">{value:g}</span>' for value in ticks(frame.low, frame.high)]
+    return "".join(across + up)
+
+
+POINTER = """
+element.addEventListener('pointermove', event => {
+  const plot = event.target.closest('.plot');
+  if (!plot) return;
+  const [last, low, high] = plot.dataset.frame.split(' ').map(Number);
+  const box = plot.getBoundingClientRect();
+  const step = (event.clientX - box.left) / box.width * last;
+  const nearest = points => points.reduce((best, p) => Math.abs(p[0] - step) < Math.abs(best[0] - step) ? p : best, points[0]);
+  const trend = nearest(JSON.parse(plot.dataset.trend)), validations = JSON.parse(plot.dataset.validation);
+  const x = trend[0] / last * 100;
+  plot.querySelector('.cursor').style.cssText = `display:block;left:${x}%`;
+  const tip = plot.querySelector('.tip');
+  const rows = [`step ${trend[0].toLocaleString()}`, `smoothed ${trend[1]}`];
+  if (validations.length) { const v = nearest(validations); rows.push(`validation ${v[1]} at ${v[0].toLocaleString()}`); }
+  tip.textContent = rows.join(' · ');
+  tip.style.cssText = x > 50 ? `display:block;right:${100 - x}%` : `display:block;left:${x}%`;
+});
+element.addEventListener('pointerleave', () => element.querySelectorAll('.cursor, .tip').forEach(part => part.style.cssText = ''));
+"""
+"""Shows the figures under the pointer; for ``gr.HTML(js_on_load=...)``."""

@@ -1,0 +1,101 @@
+"""The studio in the browser: its pages, its address, and the door that only this machine's user passes."""
+
+from __future__ import annotations
+
+import os
+import socket
+import webbrowser
+from pathlib import Path
+
+import gradio as gr
+
+from lora_studio import __version__, runs
+from lora_studio.errors import MachineError
+from lora_studio.ui import images, security
+from lora_studio.ui.pages.train import page as train
+from lora_studio.ui.theme import html, theme
+
+_HERE = Path(__file__).parent
+_FIRST_PORT, _PORTS = 7860, 100
+_DAY = 86_400
+
+
+def build(outputs: Path = runs.OUTPUTS) -> gr.Blocks:
+    """All pages of the studio, for the runs in ``outputs``."""
+    outputs = outputs.resolve()
+    os.environ["GRADIO_TEMP_DIR"] = str(runs.cache_folder(outputs) / "gradio")
+    with gr.Blocks(title="LoRA Studio", analytics_enabled=False, fill_width=True, delete_cache=(_DAY, 7 * _DAY)) as studio:
+        with gr.Row(elem_classes="masthead"):
+            html(f'<h1>LoRA Studio</h1><span class="version">{__version__}</span>', elem_classes="brand")
+            pill = html(elem_id="pill")
+        train.build(studio, outputs, pill)
+    return studio
+
+
+def launch(
+    port: int | None = None,
+    browser: bool = True,
+    outputs: Path = runs.OUTPUTS,
+    address: str = "127.0.0.1",
+    login: tuple[str, str] | None = None,
+) -> None:
+    """Serves the studio until it is ended with Ctrl+C. Runs at work go on without it.
+
+    Args:
+        port: the wanted port, 7860 by default; the next free one is taken if it is in use.
+        browser: open the page in the user's browser.
+        address: who can reach it; any other than the loopback needs ``login``.
+        login: name and password.
+
+    Raises:
+        SettingsError: an address for other machines without a login.
+        MachineError: no port is free, or ``outputs`` cannot be written.
+    """
+    security.require_login(address, login)
+    port = free_port(address, port or _FIRST_PORT)
+    _prepare(outputs)
+    studio = serve(build(outputs), outputs, address, port, login)
+    print(f"LoRA Studio is at {studio.local_url.rstrip('/')}\nEnd it with Ctrl+C. A run at work goes on without it.", flush=True)
+    if browser:
+        webbrowser.open(studio.local_url)
+    studio.block_thread()
+
+
+def serve(studio: gr.Blocks, outputs: Path, address: str, port: int, login: tuple[str, str] | None = None) -> gr.Blocks:
+    """Starts serving ``studio`` in a thread, with everything switched off that speaks to the outside."""
+    os.environ["no_proxy"] = ",".join(filter(None, [os.environ.get("no_proxy", ""), *security.LOOPBACK[:2]]))  # gradio asks itself whether it is up
+    studio.launch(
+        server_name=address, server_port=port, auth=login, prevent_thread_lock=True, quiet=True, show_error=True,
+        share=False, enable_monitoring=False, mcp_server=False, run_history=False, pwa=False, ssr_mode=False, footer_links=[],
+        allowed_paths=[str(images.folder(outputs))], max_file_size="4gb", app_kwargs={"middleware": security.middleware(address)},
+        theme=theme(), css_paths=_HERE / "studio.css", favicon_path=_HERE / "favicon.svg",
+    )
+    return studio
+
+
+def _prepare(outputs: Path) -> None:
+    try:
+        images.folder(outputs).mkdir(parents=True, exist_ok=True)
+        images.sweep(outputs)
+    except OSError as error:
+        what = f"The outputs folder cannot be written: {error.strerror}."
+        raise MachineError(what, where=error.filename or outputs, do="Free space there, or choose another with --outputs.") from error
+
+
+def free_port(address: str, first: int) -> int:
+    """``first``, or the next port above it that nobody listens on.
+
+    Raises:
+        MachineError: a hundred ports in a row are taken.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    for port in range(first, min(first + _PORTS, 65536)):
+        with socket.socket(family) as probe:
+            if os.name != "nt":
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((address.strip("[]"), port))
+                return port
+            except OSError:
+                continue
+    raise MachineError(f"The ports from {first} to {first + _PORTS - 1} are all taken.", where="--port", do="Name another one.")

@@ -1,0 +1,101 @@
+"""Figures and states in plain words, as the page shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+
+from lora_studio.events import State
+
+STATES = {
+    State.QUEUED: "Waiting",
+    State.PREPARING: "Preparing",
+    State.RUNNING: "Training",
+    State.PAUSED: "Paused",
+    State.STOPPING: "Stopping",
+    State.FINISHED: "Finished",
+    State.FAILED: "Failed",
+    State.INTERRUPTED: "Interrupted",
+}
+
+
+def text(value: object) -> str:
+    """``value`` as HTML that shows it letter by letter: no name, caption or message can bring markup in."""
+    return escape(str(value), quote=True)
+
+
+def facts(entries: Iterable[str]) -> str:
+    """Small figures side by side, as HTML."""
+    return f'<p class="facts">{"".join(f"<span>{text(entry)}</span>" for entry in entries)}</p>'
+
+
+def notice(kind: str, what: str, where: str = "", do: str = "") -> str:
+    """A message as HTML: what happened, where, what to do. ``kind`` is "wrong" or "warned"."""
+    place = f" <code>{text(where)}</code>" if where and where not in what else ""
+    advice = f"<p>{text(do)}</p>" if do else ""
+    return f'<div class="notice {kind}" role="{"alert" if kind == "wrong" else "note"}"><b>{text(what)}</b>{place}{advice}</div>'
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """
+    >>> counted(1, "picture"), counted(1200, "picture")
+    ('1 picture', '1,200 pictures')
+    """
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def duration(seconds: float) -> str:
+    """
+    >>> [duration(s) for s in (0.4, 50, 200, 4000)]
+    ['1 second', '50 seconds', '3 minutes', '1 hour 7 minutes']
+    """
+    seconds = max(1, round(seconds))
+    if seconds < 90:
+        return counted(seconds, "second")
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return counted(minutes, "minute")
+    hours, minutes = divmod(minutes, 60)
+    return counted(hours, "hour") + (f" {counted(minutes, 'minute')}" if minutes else "")
+
+
+def size(count: int) -> str:
+    """
+    >>> [size(n) for n in (900, 3_400_000, 1_500_000_000)]
+    ['1 KB', '3.4 MB', '1.5 GB']
+    """
+    for unit, divisor in (("GB", 1e9), ("MB", 1e6)):
+        if count >= divisor:
+            return f"{count / divisor:.1f} {unit}"
+    return f"{max(1, round(count / 1e3))} KB"
+
+
+def figure(value: float) -> str:
+    """A measured number, short.
+
+    >>> [figure(v) for v in (0.123456, 0.00003, 12.34)]
+    ['0.1235', '3.00e-05', '12.34']
+    """
+    if value and abs(value) < 0.001:
+        return f"{value:.2e}"
+    return f"{value:.4f}" if abs(value) < 1 else f"{value:.2f}"
+
+
+def value(setting: object) -> str:
+    """A setting's value.
+
+    >>> value(True), value(["a cat", "a dog"]), value(""), value(1000), value(0.0003)
+    ('on', 'a cat · a dog', 'none', '1,000', '0.0003')
+    """
+    match setting:
+        case bool():
+            return "on" if setting else "off"
+        case int():
+            return f"{setting:,}"
+        case float():
+            return f"{setting:g}"
+        case list() | tuple():
+            return " · ".join(map(str, setting)) or "none"
+        case None:
+            return "empty"
+    return str(setting) or "none"

@@ -1,0 +1,136 @@
+"""A studio to test against: served in a process of its own, with runs whose worker is played by the test."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+from PIL import Image, ImageDraw
+
+from lora_studio import events as e
+from lora_studio import runs
+from lora_studio.events import Event, State
+from lora_studio.jobs.eventlog import EventLog
+from lora_studio.runs import Run
+from lora_studio.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+PROMPTS = ("a cat", "<b>a house</b>")
+
+
+@dataclass
+class Part:
+    """Plays a worker: writes into the run's folder what a worker would, step by step, under this process's id."""
+
+    run: Run
+
+    def says(self, *events: Event) -> None:
+        log = EventLog(self.run.events_file)
+        for event in events:
+            log.append(event)
+
+    def lives(self) -> None:
+        me = psutil.Process()
+        self.run.worker_file.write_text(json.dumps({"pid": me.pid, "started": me.create_time()}))
+
+    def dies(self) -> None:
+        self.run.worker_file.write_text(json.dumps({"pid": 2**22 + 1, "started": 0}))
+
+    def begins(self, total: int = 100) -> None:
+        self.lives()
+        started = e.Started(total_steps=total, images=9, validation_images=1, device="CPU", precision="fp32", parameters=1000, modules=4)
+        self.says(e.StateChanged(state=State.PREPARING), e.Preparing(stage="encoding pictures", done=3, total=9), started)
+        self.draws(0, base=True)
+        self.says(e.StateChanged(state=State.RUNNING))
+
+    def trains(self, first: int, last: int) -> None:
+        self.says(*(e.StepDone(step=i, loss=0.2 - 0.001 * i, learning_rate=1e-4, images_per_second=4.0, seconds=i / 4, eta=75.0) for i in range(first, last + 1)))
+
+    def draws(self, step: int, base: bool = False) -> None:
+        for index, prompt in enumerate(PROMPTS):
+            path = self.run.preview_file(step, index, base)
+            Image.new("RGB", (64, 64), (40 * index, step % 256, 200)).save(path)
+            self.says(e.PreviewReady(step=step, index=index, prompt=prompt, seed=1 + index, path=self.run.relative(path), base=base))
+
+    def finishes(self, steps: int, stopped: bool = False) -> None:
+        header = json.dumps({"__metadata__": {"ss_v2": "False"}}).encode()
+        self.run.adapter_file.write_bytes(len(header).to_bytes(8, "little") + header)
+        self.says(e.Finished(adapter=self.run.relative(self.run.adapter_file), steps=steps, seconds=25.0, final_loss=0.1, stopped=stopped))
+        self.run.worker_file.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def part(tmp_path: Path) -> Callable[..., Part]:
+    """Makes a run that the test plays the worker of: ``part("name", outputs)``."""
+
+    def make(name: str, outputs: Path | None = None, **settings: object) -> Part:
+        return Part(runs.create(Settings(name=name, data="somewhere", **settings), outputs or tmp_path))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of ten drawings, one with a caption that tries to be markup."""
+    folder = tmp_path_factory.mktemp("drawings")
+    for i in range(10):
+        image = Image.new("RGB", (96, 96), "white")
+        ImageDraw.Draw(image).ellipse((10 + i, 10, 80, 60 + 2 * i), fill=(20 * i, 90, 120))
+        image.save(folder / f"drawing {i}.png")
+        (folder / f"drawing {i}.txt").write_text(f"a round thing, number {i}")
+    (folder / "drawing 0.txt").write_text("<img src=x onerror='document.title=\"owned\"'>")
+    return folder
+
+
+@dataclass
+class Served:
+    """A running studio."""
+
+    url: str
+    outputs: Path
+    seconds: float
+    """Processor time that it took until it answered."""
+
+
+@pytest.fixture(scope="session")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The studio as a user starts it, on an outputs folder of its own."""
+    outputs = tmp_path_factory.mktemp("outputs")
+    command = f"from lora_studio.ui.studio import launch; from pathlib import Path; launch(7950, False, Path({str(outputs)!r}))"
+    process = subprocess.Popen([sys.executable, "-c", command], cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    try:
+        line = process.stdout.readline()
+        assert line.startswith("LoRA Studio is at http://127.0.0.1:"), f"The studio did not start; it said {line!r}."
+        times = psutil.Process(process.pid).cpu_times()
+        yield Served(line.split()[-1], outputs, times.user + times.system)
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The browser's path. Without one the tests fail: a page that was not seen was not tested."""
+    named = os.environ.get("LORA_STUDIO_CHROMIUM")
+    found = named or next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+    if not found:
+        pytest.fail("There is no Chromium. Install one, or name its program in LORA_STUDIO_CHROMIUM.")
+    return found
+
+
+def until(check: Callable[[], object], seconds: float = 15.0) -> object:
+    """Waits for ``check`` to give something true, and returns that."""
+    end = time.monotonic() + seconds
+    while not (result := check()):
+        assert time.monotonic() < end, "It did not happen in time."
+        time.sleep(0.05)
+    return result

@@ -1,0 +1,128 @@
+"""The form is made from the settings' declaration, and gives the settings back."""
+
+import gradio as gr
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lora_studio import presets
+from lora_studio.presets import Preset
+from lora_studio.settings import SPECS, Level, Settings
+from lora_studio.ui.form import NAMES, Form, differences, read, shown, summary, wanted
+from lora_studio.ui.pages.train.setup import Setup
+
+
+def raw(**changes):
+    """What the fields hold for the default settings with ``changes``."""
+    return {key: shown(spec, changes.get(key, spec.default)) for key, spec in SPECS.items()}
+
+
+@pytest.fixture(scope="module")
+def setup(tmp_path_factory):
+    with gr.Blocks():
+        return Setup(tmp_path_factory.mktemp("outputs"))
+
+
+def test_every_setting_has_one_field(setup):
+    """A new setting is forgotten by the page."""
+    assert set(setup.form.fields) == set(SPECS)
+
+
+def test_labels_help_and_choices_come_from_the_declaration(setup):
+    """The form says something else than the docs table."""
+    own = {"data", "base", "name"}
+    for key, field in setup.form.fields.items():
+        if key not in own:
+            assert field.label.startswith(SPECS[key].label) and field.info == SPECS[key].help
+        if SPECS[key].choices:
+            assert tuple(choice for _, choice in field.choices) == SPECS[key].choices
+
+
+def test_five_settings_are_visible():
+    """The first row of the form grows until nobody reads it."""
+    assert [key for key, spec in SPECS.items() if spec.level is Level.BASIC] == ["trigger", "steps", "rank", "learning_rate", "preview_prompts"]
+
+
+def test_every_choice_has_a_human_name():
+    """A new optimizer shows up as "adamw8bit"."""
+    assert {key: set(names) for key, names in NAMES.items()} == {key: set(spec.choices) for key, spec in SPECS.items() if spec.choices}
+
+
+@pytest.mark.parametrize("preset", presets.available(), ids=lambda preset: preset.name)
+def test_reading_what_a_preset_filled_in_gives_that_preset(preset):
+    """A value is lost on its way through the fields: a list, a small rate, a switch."""
+    reading = read(raw(**wanted(preset)))
+    assert reading.settings == Settings(**preset.settings) and not differences(reading.values, preset)
+
+
+def test_browser_numbers_are_read_as_integers():
+    """The browser sends 16.0 for 16, and the form calls it changed or wrong."""
+    reading = read(raw() | {"rank": 16.0, "steps": 1000.0})
+    assert reading.settings == Settings() and type(reading.settings.rank) is int
+
+
+def test_lines_lose_their_empty_ones():
+    """An empty line at the end of the prompts draws a fifth preview of nothing."""
+    assert read(raw() | {"preview_prompts": "a cat\n\n  a dog \n"}).settings.preview_prompts == ["a cat", "a dog"]
+
+
+def test_everything_wrong_is_said_at_once_by_its_label():
+    """The user mends one field only to be told of the next, in the program's words (fault 58)."""
+    wrong = read(raw() | {"rank": 0, "batch": None, "steps": 1.5, "guidance": 99}).wrong
+    assert wrong == {
+        "rank": "Rank must be a whole number from 1 to 1,024; it is 0.",
+        "batch": "Optimizer › Batch is empty.",
+        "steps": "Steps must be a whole number from 1 to 1,000,000; it is 1.5.",
+        "guidance": "Previews › Guidance must be a number from 1 to 30; it is 99.",
+    }
+
+
+def test_settings_that_do_not_fit_together_are_said():
+    """A rule between settings has no field, and its message is lost."""
+    assert "bucket_step" in read(raw() | {"bucket_step": 20}).wrong[""]
+
+
+@given(st.dictionaries(st.sampled_from(list(SPECS)), st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20))))
+def test_no_input_breaks_the_form(values):
+    """Something typed makes the handler fail, and the page shows "Error"."""
+    typed = {key: value for key, value in values.items() if SPECS[key].kind not in ("text", "lines") or isinstance(value, str | None)}
+    reading = read(raw() | typed)
+    assert (reading.settings is None) == bool(reading.wrong)
+    summary(reading, None)
+
+
+def test_a_preset_leaves_the_users_words():
+    """Trying another preset throws away the prompts and the trigger word that were typed."""
+    plain = Preset(name="p", title="P", blurb="", settings={"rank": 4})
+    assert {"trigger", "preview_prompts", "negative", "data", "base", "name"}.isdisjoint(wanted(plain))
+    assert wanted(plain)["rank"] == 4 and wanted(plain)["steps"] == SPECS["steps"].default
+    assert wanted(Preset(name="p", title="P", blurb="", settings={"negative": "blurry"}))["negative"] == "blurry"
+
+
+def test_what_differs_from_the_preset_is_shown():
+    """A changed setting in a fold is forgotten there."""
+    preset = Preset(name="p", title="<P>", blurb="", settings={"rank": 4})
+    html = summary(read(raw(rank=8, optimizer="lion")), preset)
+    assert "Changed from &lt;P&gt;" in html
+    assert "Rank <s>4</s> 8" in html and "Optimizer <s>AdamW</s> Lion" in html and html.count("chip") == 2
+    assert summary(read(raw(rank=4)), preset) == ""
+
+
+def test_filling_touches_only_the_given_fields():
+    """Choosing a preset empties fields that it says nothing about."""
+    with gr.Blocks():
+        form = Form({"rank": 3})
+        field = form.field("rank")
+        form.field("trigger")
+    assert field.value == 3
+    assert form.filled({"rank": 5}) == [gr.update(value=5), gr.skip()]
+
+
+def test_a_draft_comes_back(setup):
+    """Reloading the page loses what was typed (fault 58); a draft of an older version breaks it."""
+    name = next(iter(setup.presets))
+    restored = setup.restore({"preset": name, "fields": {"rank": 3, "no such setting": 1}})
+    at = 2 + list(setup.form.fields).index("rank")
+    assert restored[0] == gr.update(value=name) and restored[at] == gr.update(value=3)
+    for damaged in (None, [], {"fields": 3, "preset": {}.keys().__class__.__name__}, {"preset": None}):
+        assert len(setup.restore(damaged)) == 2 + len(SPECS)

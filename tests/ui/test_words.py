@@ -1,0 +1,21 @@
+"""The page's words: examples stand in the docstrings."""
+
+import doctest
+
+import pytest
+
+from lora_studio.ui import plots, words
+from lora_studio.ui.pages.train import previews
+
+
+@pytest.mark.parametrize("module", [words, plots, previews], ids=lambda module: module.__name__)
+def test_examples_hold(module):
+    """A figure reads wrong: "1 pictures", "60 minutes"."""
+    result = doctest.testmod(module)
+    assert result.attempted and not result.failed
+
+
+def test_notice_shows_markup_as_text():
+    """A file's name runs as a script in the page (fault 20)."""
+    html = words.notice("wrong", "<script>", "a<b>.png", "<i>do</i>")
+    assert "<script>" not in html and "<i>" not in html and "a&lt;b&gt;.png" in html
