@@ -1,0 +1,17 @@
+"""The starter: a small text-to-image model of Stable Diffusion's shape, and two sample styles to train on.
+
+Only paths stand here; nothing is imported but the standard library. `make/` holds the scripts that made it all.
+"""
+
+from pathlib import Path
+
+MODEL = Path(__file__).parent / "model"
+"""The model's folder, in diffusers' layout: `StableDiffusionPipeline.from_pretrained(MODEL)`."""
+
+SAMPLES = Path(__file__).parent / "samples"
+"""One folder per sample style: pictures, and beside each a `.txt` with its caption."""
+
+
+def sample_styles() -> list[Path]:
+    """The folders of the sample styles, by name."""
+    return sorted(folder for folder in SAMPLES.iterdir() if folder.is_dir())

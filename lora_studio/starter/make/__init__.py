@@ -1,0 +1,1 @@
+"""How the starter was made: one script per part."""
