@@ -72,26 +72,27 @@ def scan(folder: Path, cache: Path | None = None, progress: Callable[[int, int],
     if len(candidates) > listing.MAX_PICTURES:
         problems.append(Problem("blocking", "", f"The folder holds {len(candidates)} pictures; {listing.MAX_PICTURES} are the most.",
                                 "Choose the best of them: a style needs tens, not thousands."))
-        candidates = {}
+    if any(problem.severity == "blocking" for problem in problems):
+        return Dataset(root, [], problems)
     facts, bad = _examined(root, places, candidates, cache, problems, progress)
     texts, more = sidecars.pair(places, facts.keys() | bad)
     found = [Picture(place.folder / name, texts.get(place.prefix + name) or place.concept, place.repeats, known.width, known.height, known.sha256)
              for place in places for name in place.files if (known := facts.get(place.prefix + name))]
     problems += more + _remarks(places, facts, texts)
-    if not found and not any(problem.severity == "blocking" for problem in problems):
+    if not found:
         problems.append(Problem("blocking", "", "There is no picture in the folder that can be trained on.", f"Put pictures into it: {pictures.READABLE}."))
     gravity = ("blocking", "left out", "warning")
     return Dataset(root, found, sorted(problems, key=lambda problem: gravity.index(problem.severity)))
 
 
 def _may_be_picture(name: str) -> bool:
-    return not listing.is_paper(name) and os.path.splitext(name)[1].lower() not in _NO_PICTURES
+    return os.path.splitext(name)[1].lower() not in _NO_PICTURES
 
 
 def _examined(root: Path, places: Sequence[Place], candidates: dict[str, Path], cache: Path | None, problems: list[Problem],
               progress: Callable[[int, int], None] | None) -> tuple[dict[str, Facts], set[str]]:
     """The facts of all good pictures by name, and the names of the bad ones, which ``problems`` tells."""
-    memory = cache / f"scan-1-{hashlib.sha256(str(root).encode()).hexdigest()[:16]}.json" if cache else None
+    memory = cache / f"scan-1-{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.json" if cache else None
     known = _recall(memory)
     stamps = {place.prefix + name: (status.st_size, status.st_mtime_ns) for place in places for name, status in place.files.items()}
     facts = {name: known[name][2] for name in candidates if name in known and known[name][:2] == stamps[name]}
@@ -106,9 +107,10 @@ def _examined(root: Path, places: Sequence[Place], candidates: dict[str, Path], 
                 bad.add(name)
             if progress:
                 progress(len(facts) + len(bad), len(candidates))
-    if memory and {name: (*stamps[name], fact) for name, fact in facts.items()} != known:
-        _remember(memory, {name: (*stamps[name], fact) for name, fact in facts.items()}, problems)
-    return facts, bad
+    learned = {name: (*stamps[name], facts[name]) for name in candidates if name in facts}
+    if memory and learned != known:
+        _remember(memory, learned, problems)
+    return {name: fact for name, (*_, fact) in learned.items()}, bad
 
 
 def _outcome(path: Path) -> Facts | DatasetError:

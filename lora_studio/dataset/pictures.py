@@ -51,8 +51,8 @@ _GREY = frozenset(("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;
 _DEEP = frozenset(("I", "F", "I;16", "I;16B", "I;16L", "I;16N"))
 _SPACES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK", "Lab": "LAB"}
 
-# Our own limit is stricter than Pillow's warning, and holds before anything is decoded.
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+# Pillow warns on standard error. What matters of it is a notice or an error here, and the limit on pixels is stricter than its own.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _large = threading.Semaphore(1)
 _LARGE_PIXELS = 20_000_000

@@ -59,7 +59,8 @@ def linear_profile(space: str) -> bytes:
 def odd_ink_profile() -> bytes:
     """A CMYK profile of a press whose cyan ink is red: no conversion that passes it over gives red."""
     def lab(c: int, m: int, y: int, k: int) -> bytes:
-        return {(0, 0, 0, 0): bytes((255, 128, 128)), (1, 0, 0, 0): bytes((136, 208, 195)), (0, 0, 0, 1): bytes((0, 128, 128))}.get((c, m, y, k), bytes((128, 128, 128)))
+        named = {(0, 0, 0, 0): (255, 128, 128), (1, 0, 0, 0): (136, 208, 195), (0, 0, 0, 1): (0, 128, 128)}
+        return bytes(named.get((c, m, y, k), (128, 128, 128)))
 
     grid = b"".join(lab(*inks) for inks in itertools.product((0, 1), repeat=4))
     straight = bytes(range(256))
@@ -74,7 +75,8 @@ def _xyz(x: float, y: float, z: float) -> bytes:
 def _icc(space: str, connection: str, tags: dict[str, bytes]) -> bytes:
     """A version 2 profile (ICC.1:2001-04, §6 and §7) with the tags that every one must have."""
     text = b"test\0"
-    tags = {"desc": b"desc" + bytes(4) + struct.pack(">I", len(text)) + text + bytes(78), "cprt": b"text" + bytes(4) + text, "wtpt": _xyz(0.9642, 1.0, 0.8249)} | tags
+    described = b"desc" + bytes(4) + struct.pack(">I", len(text)) + text + bytes(78)
+    tags = {"desc": described, "cprt": b"text" + bytes(4) + text, "wtpt": _xyz(0.9642, 1.0, 0.8249)} | tags
     table, body, offset = b"", b"", 128 + 4 + 12 * len(tags)
     for name, data in tags.items():
         data += bytes(-len(data) % 4)

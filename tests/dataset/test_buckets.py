@@ -30,7 +30,8 @@ def test_large_pictures_go_to_the_nearest_shape(size, expected):
 
 
 @pytest.mark.parametrize(("size", "expected"), [
-    ((350, 350), (512, 512)), ((341, 341), (448, 448)), ((200, 200), (256, 256)), ((100, 100), (128, 128)), ((64, 64), (64, 64)), ((300, 200), (384, 256)), ((90, 60), (128, 64)),
+    ((350, 350), (512, 512)),
+    ((341, 341), (448, 448)), ((200, 200), (256, 256)), ((100, 100), (128, 128)), ((64, 64), (64, 64)), ((300, 200), (384, 256)), ((90, 60), (128, 64)),
 ])
 def test_small_pictures_go_to_a_smaller_bucket(size, expected):
     """At most 1.5 times enlarged, so that training does not learn blur."""
@@ -46,7 +47,9 @@ def test_a_resolution_between_or_below_steps_works():
     assert bucket(2000, 2000, resolution=32) == (64, 64)
 
 
-@pytest.mark.parametrize(("size", "expected"), [((1500, 1000), (1216, 832)), ((1600, 900), (1344, 768)), ((1000, 1000), (1024, 1024)), ((900, 1200), (896, 1152))])
+@pytest.mark.parametrize(("size", "expected"), [
+    ((1500, 1000), (1216, 832)), ((1600, 900), (1344, 768)), ((1000, 1000), (1024, 1024)), ((900, 1200), (896, 1152)),
+])
 def test_sdxls_own_sizes_come_out_at_its_resolution(size, expected):
     assert bucket(*size, resolution=1024) == expected
 
@@ -82,7 +85,9 @@ def test_fit_crops_scales_and_mirrors():
 
 
 def test_tiny_and_very_long_pictures_are_warned_of_with_their_crop():
-    found = problems(Dataset(Path("/style"), [picture(600, 600, "fine.png"), picture(50, 50, "tiny.png"), picture(90, 80, "small.png"), picture(6000, 600, "long.png")], []), 512, 64, 1.5)
-    assert found[0].what == "2 pictures are small for 512 × 512 and train at a smaller size: tiny.png, small.png." and found[0].files == ("tiny.png", "small.png")
-    assert found[1].file == "long.png" and found[1].what == "6000 × 600 is far from a square: only its middle 40% trains (pixels 1800 to 4200 of its width)."
+    pictures = [picture(600, 600, "fine.png"), picture(50, 50, "tiny.png"), picture(90, 80, "small.png"), picture(6000, 600, "long.png")]
+    found = problems(Dataset(Path("/style"), pictures, []), 512, 64, 1.5)
+    assert found[0].what == "2 pictures are small for 512 × 512 and train at a smaller size: tiny.png, small.png."
+    assert found[0].files == ("tiny.png", "small.png") and found[1].file == "long.png"
+    assert found[1].what == "6000 × 600 is far from a square: only its middle 40% trains (pixels 1800 to 4200 of its width)."
     assert {problem.severity for problem in found} == {"warning"} and len(found) == 2

@@ -77,7 +77,8 @@ def test_bad_pictures_are_left_out_by_name_with_their_reason_and_keep_their_capt
     (tmp_path / "half.jpg").write_bytes((tmp_path / "half.jpg").read_bytes()[:1500])
     dataset = scan(tmp_path)
     assert names(dataset) == ["0.png", "1.png"]
-    assert {problem.file: problem.severity for problem in dataset.problems} == dict.fromkeys(["words.png", "empty.jpg", "bomb.png", "drawing.svg", "half.jpg"], "left out")
+    bad = ["words.png", "empty.jpg", "bomb.png", "drawing.svg", "half.jpg"]
+    assert {problem.file: problem.severity for problem in dataset.problems} == dict.fromkeys(bad, "left out")
     assert all(problem.what and problem.do for problem in dataset.problems)
 
 
@@ -86,6 +87,13 @@ def test_files_that_are_no_pictures_and_never_said_so_are_passed_over(tmp_path):
     for name in ("evil.html", "data.npz", "weights.safetensors", "Thumbs.db", ".DS_Store", "._0.png", "notes.docx", "LICENCE"):
         (tmp_path / name).write_bytes(b"<script>")
     assert len(scan(tmp_path).pictures) == 2 and scan(tmp_path).problems == []
+
+
+def test_pictures_named_like_papers_are_pictures(tmp_path):
+    """A poster called notice.png must not vanish as if it were a licence."""
+    made.painted().save(tmp_path / "notice.png")
+    (tmp_path / "notice.txt").write_text("a poster")
+    assert captions(scan(tmp_path)) == {"notice.png": "a poster"} and scan(tmp_path).problems == []
 
 
 def test_a_picture_under_a_name_without_ending_is_found(tmp_path):
@@ -108,7 +116,8 @@ def test_captions_come_from_txt_then_caption_then_the_table(tmp_path):
 
 def test_a_table_names_its_faulty_lines_and_its_orphans(tmp_path):
     made.style_folder(tmp_path, 1, captions=False)
-    (tmp_path / "metadata.jsonl").write_text('{"file_name": "0.png", "text": "zero"}\nnot json\n{"file_name": "gone.png", "text": "x"}\n{"file_name": "../0.png", "text": "x"}\n')
+    lines = '{"file_name": "0.png", "text": "zero"}', "not json", '{"file_name": "gone.png", "text": "x"}', '{"file_name": "../0.png", "text": "x"}'
+    (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
     dataset = scan(tmp_path)
     assert captions(dataset) == {"0.png": "zero"}
     assert about(dataset, "not used").what == "Some lines are not used: line 2 is not JSON; line 4 names a file outside of the folder."
@@ -122,7 +131,8 @@ def test_repeat_folders_as_kohya_has_them(tmp_path):
     made.painted(seed=9).save(tmp_path / "10_ink style" / "9.png")
     dataset = scan(tmp_path)
     assert [(dataset.name(p), p.repeats, p.caption) for p in dataset.pictures] == [
-        ("0.png", 1, "thing 0, ink, paper"), ("10_ink style/0.png", 10, "ink style"), ("10_ink style/1.png", 10, "own words"), ("10_ink style/9.png", 10, "ink style"),
+        ("0.png", 1, "thing 0, ink, paper"),
+        ("10_ink style/0.png", 10, "ink style"), ("10_ink style/1.png", 10, "own words"), ("10_ink style/9.png", 10, "ink style"),
     ]
     assert about(dataset, "folder's name").files == ("10_ink style/0.png", "10_ink style/9.png")
 
@@ -173,7 +183,8 @@ def test_a_pipe_named_like_a_picture_does_not_hang_the_scan(tmp_path):
     assert names(scan(tmp_path)) == ["0.png"]
 
 
-ODD = ["with space.png", "quote'\".png", "emoji 🎨.png", "semi;colon & $(rm).png", "CON.png", "-rf.png", "日本語.png", "e\u0301.png", "x" * 240 + ".png", "new\nline.png"]
+ODD = ["with space.png", "quote'\".png",
+       "emoji 🎨.png", "semi;colon & $(rm).png", "CON.png", "-rf.png", "日本語.png", "e\u0301.png", "x" * 240 + ".png", "new\nline.png"]
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -242,7 +253,8 @@ def test_remarks_of_several_pictures_are_one_warning(tmp_path):
 
 def test_too_many_pictures_block(tmp_path, monkeypatch):
     monkeypatch.setattr(listing, "MAX_PICTURES", 3)
-    assert "holds 4 pictures" in scan(made.style_folder(tmp_path)).blocking[0].what
+    (problem,) = scan(made.style_folder(tmp_path)).problems
+    assert problem.severity == "blocking" and "holds 4 pictures" in problem.what
 
 
 def test_an_endless_folder_is_not_read_to_its_end(tmp_path, monkeypatch):
@@ -268,7 +280,7 @@ def test_a_second_scan_reads_only_what_changed(tmp_path, monkeypatch):
     examine = folder.pictures.examine
     monkeypatch.setattr(folder.pictures, "examine", lambda path: read.append(path.name) or examine(path))
     second = scan(tmp_path / "style", cache=tmp_path / "cache")
-    assert read == ["2.png"] and second.pictures[:2] == first.pictures[:2]
+    assert read == ["2.png"] and names(second) == names(first) and second.pictures[:2] == first.pictures[:2]
     assert (second.pictures[2].width, second.pictures[3].caption) == (40, "other words")
 
 

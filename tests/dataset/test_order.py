@@ -87,7 +87,9 @@ def test_chances_come_out_as_asked():
     assert all(draw.drop_caption for draw in Order([Bucket(64, 64)], [1], 4, 0, caption_dropout=1.0).draw(0))
 
 
-@pytest.mark.parametrize(("buckets", "repeats", "batch", "among"), [([], [], 1, None), ([Bucket(64, 64)], [1], 1, []), ([Bucket(64, 64)], [0], 1, None), ([Bucket(64, 64)], [1], 0, None)])
+@pytest.mark.parametrize(("buckets", "repeats", "batch", "among"), [
+    ([], [], 1, None), ([Bucket(64, 64)], [1], 1, []), ([Bucket(64, 64)], [0], 1, None), ([Bucket(64, 64)], [1], 0, None),
+])
 def test_nothing_to_draw_from_is_refused(buckets, repeats, batch, among):
     with pytest.raises(ValueError, match="nothing to draw from"):
         Order(buckets, repeats, batch, 0, among=among)

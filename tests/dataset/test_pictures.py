@@ -1,10 +1,13 @@
 """Opening pictures: rows 4 to 13 of the list of faults, each on a real file."""
 
+import contextlib
 import io
 import os
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from lora_studio.dataset import pictures
@@ -255,6 +258,19 @@ def test_a_thumbnail_of_a_turned_large_jpeg_stands_upright_and_is_sharp_enough(t
     with Image.open(thumbnail(path, tmp_path / "cache", side=128)) as image:
         assert image.size == (64, 128)
         assert 0x0112 not in image.getexif()
+
+
+@given(st.sampled_from(pictures.FORMATS), st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=8))
+@settings(max_examples=150, deadline=None)
+def test_no_damage_raises_anything_but_a_dataset_error(kind, changes):
+    """Decoders raise nearly every exception there is on garbled files; a scan must survive them all."""
+    out = io.BytesIO()
+    made.painted(24, 16).save(out, kind)
+    data = bytearray(out.getvalue())
+    for place, value in changes:
+        data[place % len(data)] = value
+    with contextlib.suppress(DatasetError):
+        assert pictures.decode(io.BytesIO(data), "a").mode == "RGB"
 
 
 def test_the_same_look_gives_the_same_facts_from_bytes_and_from_a_file(tmp_path):
