@@ -262,13 +262,22 @@ def test_an_endless_folder_is_not_read_to_its_end(tmp_path, monkeypatch):
     assert "more than 5 files" in scan(made.style_folder(tmp_path)).blocking[0].what
 
 
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root reads everything")
-def test_an_unreadable_folder_is_named(tmp_path):
-    tmp_path.chmod(0)
-    try:
-        assert "cannot be read" in scan(tmp_path).blocking[0].what
-    finally:
-        tmp_path.chmod(0o700)
+def test_an_unreadable_folder_is_named(tmp_path, monkeypatch):
+    """Forbidden, or on a drive that was just pulled out: the folder blocks, one of its ``N_name`` folders is left out."""
+    made.style_folder(tmp_path, 1)
+    made.style_folder(tmp_path / "2_ink", 1)
+    scandir = os.scandir
+
+    def forbidden(path):
+        if path == locked:
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(listing.os, "scandir", forbidden)
+    for locked, severity in ((tmp_path, "blocking"), (tmp_path / "2_ink", "left out")):
+        problem = about(scan(tmp_path), "cannot be read: Permission denied")
+        assert problem.severity == severity
+    assert names(scan(tmp_path)) == ["0.png"]
 
 
 def test_a_second_scan_reads_only_what_changed(tmp_path, monkeypatch):

@@ -261,7 +261,7 @@ def test_a_thumbnail_of_a_turned_large_jpeg_stands_upright_and_is_sharp_enough(t
 
 
 @given(st.sampled_from(pictures.FORMATS), st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=8))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_damage_raises_anything_but_a_dataset_error(kind, changes):
     """Decoders raise nearly every exception there is on garbled files; a scan must survive them all."""
     out = io.BytesIO()
