@@ -86,13 +86,20 @@ class Environment:
         self._require_space(build)
         self._require_interpreter()
         _drop_half_installed(self._site_packages())
-        if pip.version(self._site_packages()) < pip.WITH_RAW_PROGRESS:
-            self._install("pip", "--upgrade", PIP)
+        self._renew_pip()
         build = self._install_torch(build)
         self._install("libraries", "-r", str(self.requirements))
         self._require_torch_starts()
         self._note(**{"machine": _machine(), "python": self._real_python(), "nvidia": torch_build.has_nvidia(),
                       "torch": build, "torch wanted": torch_build.wanted(), self.requirements.name: self._digest(self.requirements)})
+
+    def _renew_pip(self) -> None:
+        """An old pip installs all the same; it only cannot tell how far a download is, nor go on with a broken one."""
+        if pip.version(self._site_packages()) < pip.WITH_RAW_PROGRESS:
+            try:
+                self._install("a newer pip", "--upgrade", PIP)
+            except MachineError:
+                pip.say("It is not to be had; going on with the one that is here.")
 
     def _install(self, title: str, *arguments: str) -> None:
         constraints = ["-c", str(self.constraints)] if self.constraints.exists() else []

@@ -103,7 +103,7 @@ class Progress:
             self._downloaded(int(one[1]), int(one[2]))
         elif one := re.match(r"Installing collected packages: (.+)", line):
             self.to_install, self.before = one[1].count(",") + 1, self._installed()
-            self._plain(f"installing {self.to_install} packages")
+            self._plain(f"installing {self.to_install} package{'s' * (self.to_install > 1)}")
 
     def tick(self) -> None:
         """Shows how things stand now."""

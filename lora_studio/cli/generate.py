@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from lora_studio import files, runs
-from lora_studio.cli.options import AsJson, absolute, duration, like, of_class, tell
+from lora_studio.cli.options import AsJson, duration, like, of_class, tell
 from lora_studio.errors import AdapterError, SettingsError
 from lora_studio.settings import SPECS, Settings
 
@@ -78,29 +78,23 @@ def _draw(order: Order, adapters: list[tuple[Path, float]], settings: Settings) 
     from lora_studio.training import devices
 
     machine = devices.choose(settings)
-    base = models.load(absolute(order.base), machine.device, machine.dtype)
-    if adapters:
-        inject.load_adapters(base, [(read(path), weight) for path, weight in adapters])
-    side = base.resolution
-    seeds = list(range(order.seed, order.seed + order.count))
-    paths: list[Path] = []
-    for prompt in order.prompts:
-        with machine.autocast():
-            images = draw(base, [prompt] * order.count, seeds, negative=order.negative, steps=order.steps, guidance=order.guidance,
-                          sampler=order.sampler, width=order.width or side, height=order.height or side)
-        for seed, image in zip(seeds, images, strict=True):
-            paths.append(_save(image, order, prompt, seed, base.name, adapters))
-    return paths
+    base = models.load(order.base, machine.device, machine.dtype)
+    inject.load_adapters(base, [(read(path), weight) for path, weight in adapters])
+    how = {"negative": order.negative, "steps": order.steps, "guidance": order.guidance, "sampler": order.sampler, "width": order.width, "height": order.height}
+    seeds = range(order.seed, order.seed + order.count)
+    return [_save(image, order, prompt, seed, adapters)
+            for prompt in order.prompts
+            for seed, image in zip(seeds, draw(base, [prompt] * order.count, seeds, **how), strict=True)]
 
 
-def _save(image: Any, order: Order, prompt: str, seed: int, base: str, adapters: list[tuple[Path, float]]) -> Path:
+def _save(image: Any, order: Order, prompt: str, seed: int, adapters: list[tuple[Path, float]]) -> Path:
     """Writes one picture, its recipe in the header, under a name that is still free."""
     from PIL.PngImagePlugin import PngInfo
 
     note, data = PngInfo(), io.BytesIO()
     loras = "".join(f" <lora:{path.stem}:{weight:g}>" for path, weight in adapters)
     negative = f"\nNegative prompt: {order.negative}" if order.negative else ""
-    note.add_text("parameters", f"{prompt}{loras}{negative}\nSteps: {order.steps}, Sampler: {order.sampler}, CFG scale: {order.guidance}, Seed: {seed}, Model: {base}")
+    note.add_text("parameters", f"{prompt}{loras}{negative}\nSteps: {order.steps}, Sampler: {order.sampler}, CFG scale: {order.guidance}, Seed: {seed}, Model: {Path(order.base).stem}")
     image.save(data, "PNG", pnginfo=note)
     path = files.free(order.folder.resolve() / f"{runs.safe_name(prompt)[:40]}-{seed}.png")
     files.write(path, data.getvalue())

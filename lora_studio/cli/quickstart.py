@@ -1,23 +1,66 @@
-"""``quickstart``: the whole way without a browser: a sample style -> an adapter and a picture of what it changed."""
+"""``quickstart``: the whole way without a browser, from a sample style to an adapter and a sheet of what it changes."""
 
 from __future__ import annotations
 
+import io
 import time
 from pathlib import Path
 
-from lora_studio import presets, runs, starter
+from lora_studio import files, presets, runs, starter
 from lora_studio.cli import train, watch
 from lora_studio.cli.options import AsJson, Outputs, duration, tell
 from lora_studio.errors import MachineError
+from lora_studio.runs import Run
 
 PRESET = "quick-look"
+SHOWN = 6
+SUBJECTS = ("cat", "house", "rocket", "tree", "fish", "ghost", "sun", "car", "cup", "flower", "apple", "heart")
+"""What the sheet may show: things that everybody knows."""
 
 
 def quickstart(outputs: Outputs = runs.OUTPUTS, as_json: AsJson = False) -> None:
     """Train a sample style on the built-in starter, and draw before and after."""
+    began = time.monotonic()
     styles = starter.sample_styles() if starter.SAMPLES.is_dir() else []
     if not styles:
         raise MachineError("The sample styles are missing.", where=starter.SAMPLES, do="Fetch the studio anew.")
     style = styles[0]
-    run = train.begin(presets.layered(PRESET, [], data=str(style), name=f"quickstart-{style.name}"), outputs)
+    settings = presets.layered(PRESET, [], data=str(style), name=f"quickstart-{style.name}", trigger=f"{style.name} style")
+    run = train.begin(settings, outputs)
     seen = watch.work(run)
+    sheet = run.folder / "before-after.png"
+    _draw_sheet(run, unseen(style), sheet)
+    result = train.result(run, seen) | {"sheet": sheet, "seconds_in_all": round(time.monotonic() - began, 2)}
+    lines = [*train.summary(run, seen)[:2], f"Before and after, on subjects that were not in the folder: {sheet}", f"{duration(result['seconds_in_all'])} in all."]
+    tell(result, lines, as_json)
+
+
+def unseen(style: Path) -> list[str]:
+    """Subjects that no caption of the folder names: what comes out in the style was learned, not copied."""
+    captions = " ".join(path.read_text("utf-8").lower() for path in style.glob("*.txt"))
+    return [subject for subject in SUBJECTS if subject not in captions][:SHOWN]
+
+
+def _draw_sheet(run: Run, subjects: list[str], path: Path) -> None:
+    """Draws each subject without the adapter and with it, from the same seed."""
+    from lora_studio import models
+    from lora_studio.adapters import read
+    from lora_studio.dataset import captions
+    from lora_studio.models import inject
+    from lora_studio.sampling.generate import generate
+    from lora_studio.sampling.sheet import before_after
+    from lora_studio.training import devices
+
+    settings = run.settings()
+    machine = devices.choose(settings)
+    base = models.load(settings.base, machine.device, machine.dtype)
+    inject.load_adapters(base, [(read(run.adapter_file), 1.0)])
+    prompts = [captions.variants(subject, settings)[0] for subject in subjects]
+    seeds = list(range(settings.preview_seed, settings.preview_seed + len(prompts)))
+    how = {"steps": settings.preview_steps, "guidance": settings.guidance, "sampler": settings.sampler}
+    with inject.without_adapter(base):
+        before = generate(base, subjects, seeds, **how)
+    after = generate(base, prompts, seeds, **how)
+    image = io.BytesIO()
+    before_after(subjects, before, after, title=f"{run.name}: {settings.steps} steps").save(image, "PNG")
+    files.write(path, image.getvalue())

@@ -36,6 +36,7 @@ def work(run: Run) -> RunView:
     began, seen = time.time(), RunView()
     runner.start(run)
     with Display() as display, _ctrl_c(run, display):
+        display.say(f"Run {run.name}, in {run.folder}")
         for event in runner.follow(run):
             seen.apply(event)
             if event.at >= began:

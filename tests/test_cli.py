@@ -1,0 +1,372 @@
+"""The command line: every command for real on a tiny model, every mistake in one message and exit status 2."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from lora_studio import cli, runs, starter
+from lora_studio.cli import chromium, doctor, generate, options, quickstart
+from lora_studio.errors import AdapterError, MachineError
+from lora_studio.jobs import control, runner
+from lora_studio.jobs.control import Request
+from lora_studio.presets import FOLDER
+from lora_studio.settings import Settings
+from tests.jobs.conftest import no_worker_outlives_its_test, worker  # noqa: F401
+from tests.training.conftest import pictures, tiny_base  # noqa: F401
+
+FEW = ["steps=3", "rank=2", "alpha=2", "batch=2", "resolution=64", "preview_steps=2", "preview_every=0", "validate_every=0", "checkpoint_every=2", "device=cpu", "preview_prompts=a disc"]
+
+
+def told(capfd) -> tuple[dict, str]:
+    """The last line of standard output as JSON, and all of standard error."""
+    said = capfd.readouterr()
+    return json.loads(said.out.splitlines()[-1]), said.err
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["trian"], "Did you mean 'train'"),
+    (["train", "--dtaa", "x"], "--data"),
+    (["train"], "No folder of pictures is named"),
+    (["train", "--data", "/none/such"], "no folder"),
+    (["train", "--data", ".", "--preset", "style-balance"], "Did you mean style-balanced"),
+    (["train", "--data", ".", "--set", "rnak=8"], "Did you mean rank"),
+    (["train", "--data", ".", "--set", "rank"], "key=value"),
+    (["train", "--data", ".", "--set", "rank=0"], "rank: "),
+    (["resume"], "RUN"),
+    (["resume", "none"], "no run named 'none'"),
+    (["generate"], "Nothing to draw"),
+    (["generate", "--prompt", "x", "--adapter", "none.safetensors:0.5"], "no adapter none.safetensors"),
+    (["generate", "--prompt", "x", "--sampler", "eular"], "sampler"),
+    (["generate", "--prompt", "x", "--steps", "0"], "steps"),
+    (["--port", "99999"], "port"),
+    (["--no-browser", "doctor"], "do not go with a command"),
+])  # fmt: skip
+def test_a_mistake_exits_with_2_and_one_clear_message(arguments, said, tmp_path, capfd):
+    if arguments[0] in ("resume", "train"):
+        arguments = [*arguments, "--outputs", str(tmp_path / "outputs")]
+    assert cli.main(arguments) == 2
+    out, err = capfd.readouterr()
+    assert said in err and "Traceback" not in err and len(err.strip().splitlines()) == 1 and not out
+    assert not (tmp_path / "outputs").exists() or not runs.existing(tmp_path / "outputs"), "a mistake must not leave a run behind"
+
+
+def test_programs_get_the_mistake_as_json(capfd):
+    assert cli.main(["train", "--json"]) == 2
+    error, err = told(capfd)
+    assert error == {"error": {"what": "No folder of pictures is named.", "where": "--data", "do": "Write for example: python3 app.py train --data my-pictures"}}
+    assert "No folder" in err
+
+
+def test_a_fault_of_ours_says_so_and_exits_with_1(monkeypatch, capfd):
+    monkeypatch.setattr("lora_studio.presets.layered", lambda *_, **__: 1 / 0)
+    assert cli.main(["train", "--json"]) == 1
+    error, err = told(capfd)
+    assert "fault of its own: ZeroDivisionError" in error["error"]["what"] and "Traceback" in err
+
+
+def test_help_lists_every_command(capfd):
+    assert cli.main(["--help"]) == 0
+    out = capfd.readouterr().out
+    assert all(f"  {command} " in out for command in ("train", "resume", "generate", "quickstart", "doctor", "test"))
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_command_explains_itself(command, capfd):
+    assert cli.main([command, "--help"]) == 0
+    assert "Usage: app.py" in capfd.readouterr().out
+
+
+def test_a_damaged_preset_does_not_break_other_commands(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr("lora_studio.presets.FOLDER", tmp_path)
+    (tmp_path / "bad.toml").write_text("title = ")
+    assert cli.main(["resume", "none", "--outputs", str(tmp_path)]) == 2
+    assert "no run named" in capfd.readouterr().err
+
+
+# The studio
+
+
+def test_without_a_command_the_studio_opens(tmp_path):
+    """In a process of its own, since the page's modules load gradio."""
+    code = f"""
+import lora_studio.ui.studio as studio
+from lora_studio import cli
+from pathlib import Path
+calls = []
+studio.launch = lambda *arguments: calls.append(arguments)
+assert cli.main([]) == 0 and cli.main(["--port", "7999", "--no-browser", "--outputs", {str(tmp_path)!r}]) == 0
+from lora_studio.runs import OUTPUTS
+assert calls == [(None, True, OUTPUTS), (7999, False, Path({str(tmp_path)!r}))], calls
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+# Watching a run
+
+
+@pytest.fixture
+def run(tmp_path, pictures):  # noqa: F811
+    return runs.create(Settings(data=str(pictures), name="ink"), tmp_path / "outputs")
+
+
+STEPS = """
+log.append(Started(total_steps=3, images=6, device="CPU", precision="fp32", parameters=100, modules=2))
+for n in range(1, 4):
+    log.append(StepDone(step=n, loss=n / 10, learning_rate=1e-4, images_per_second=2.0, eta=3.0 - n))
+"""
+UNTIL_STOPPED = """
+log.append(StateChanged(state=State.RUNNING))
+while not (Path(sys.argv[1]) / "control" / "stop").exists():
+    time.sleep(0.02)
+"""
+FINISH = "log.append(Finished(adapter='ink.safetensors', steps=3, seconds=0.5, final_loss=0.25, stopped=True))\n"
+
+
+def resumed(run) -> int:
+    return cli.main(["resume", run.name, "--outputs", str(run.folder.parent), "--json"])
+
+
+def test_progress_is_told_in_plain_lines_where_nobody_watches(run, worker, capfd):  # noqa: F811
+    worker(STEPS + "log.append(Warned(what='A picture is small.', where='a.png'))\n" + FINISH)
+    assert resumed(run) == 0
+    result, err = told(capfd)
+    assert result == {"adapter": str(run.folder / "ink.safetensors"), "run": str(run.folder), "steps": 3, "seconds": 0.5, "final_loss": 0.25, "previews": []}
+    assert "Training 3 steps on 6 pictures. CPU, fp32" in err and "step 3 of 3, loss 0.2000, 2 pictures/s" in err and "A picture is small. [a.png]" in err
+    assert "\x1b" not in err
+
+
+def test_a_failed_run_says_why_with_the_field_and_the_mend(run, worker, capfd):  # noqa: F811
+    worker("log.append(Failed(what='The memory is full.', where='batch', do='Set batch to 1.'))\n")
+    assert resumed(run) == 2
+    result, _ = told(capfd)
+    assert result == {"error": {"what": "The memory is full.", "where": "batch", "do": "Set batch to 1."}}
+
+
+def test_a_killed_worker_is_told_and_how_to_go_on(run, worker, capfd):  # noqa: F811
+    """Fault 38, on the command line."""
+    worker(STEPS + "import os; os.kill(os.getpid(), 9)\n")
+    assert resumed(run) == 2
+    result, _ = told(capfd)
+    assert "vanished" in result["error"]["what"] and "resume ink" in result["error"]["do"]
+
+
+def test_a_run_that_did_all_its_steps_is_not_resumed(run, worker, capfd):  # noqa: F811
+    worker(FINISH.replace("True", "False"))
+    assert resumed(run) == 0
+    assert resumed(run) == 2
+    assert "has done all its steps" in capfd.readouterr().err
+
+
+def test_the_loss_of_a_run_without_one_is_null_in_json(run, worker, capfd):  # noqa: F811
+    """NaN is no JSON: other programs could not read the line."""
+    worker(FINISH.replace("0.25", "float('nan')"))
+    assert resumed(run) == 0
+    assert told(capfd)[0]["final_loss"] is None
+
+
+def interrupt_when(true) -> None:
+    """Presses Ctrl-C as soon as it is so."""
+
+    def press() -> None:
+        while not true():
+            pass
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press, daemon=True).start()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_ctrl_c_stops_and_keeps(run, worker, capfd):  # noqa: F811
+    worker(UNTIL_STOPPED + FINISH)
+    interrupt_when(lambda: runner.alive(run) and '"running"' in run.events_file.read_text())
+    assert resumed(run) == 0
+    result, err = told(capfd)
+    assert "Stopping, and keeping what was learned" in err and result["adapter"].endswith("ink.safetensors")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+def test_a_second_ctrl_c_leaves_the_worker_to_finish_by_itself(run, worker, capfd):  # noqa: F811
+    worker(UNTIL_STOPPED + "while not (Path(sys.argv[1]) / 'go').exists():\n    time.sleep(0.02)\n" + FINISH)
+    interrupt_when(lambda: runner.alive(run) and '"running"' in run.events_file.read_text())
+    interrupt_when(lambda: control.asked(run, Request.STOP))
+    assert resumed(run) == 130
+    assert "stops by itself and keeps what it learned" in capfd.readouterr().err
+    assert runner.alive(run), "nothing may be lost because somebody was in a hurry"
+    (run.folder / "go").touch()
+    assert list(runner.follow(run))[-1].kind == "finished"
+
+
+# The whole way, on a tiny random model
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, tiny_base, pictures):  # noqa: F811
+    """A run of three steps by the real worker, as ``--json`` tells of it."""
+    outputs = tmp_path_factory.mktemp("trained") / "outputs"
+    arguments = ["train", "--data", str(pictures), "--base", str(tiny_base), "--name", "discs", "--outputs", str(outputs), "--json"]
+    done = subprocess.run([sys.executable, "-m", "lora_studio", *arguments, *(part for one in FEW for part in ("--set", one))], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_training_leaves_an_adapter_that_another_program_loads(trained):
+    from safetensors import safe_open
+
+    assert trained["steps"] == 3 and trained["seconds"] > 0 and 0 < trained["final_loss"] < 100
+    with safe_open(trained["adapter"], "pt") as file:
+        keys = set(file.keys())
+    assert {"lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q.alpha"} < keys
+    assert [Path(path).name for path in trained["previews"]] == ["step-3-0.png"] and all(Path(path).is_file() for path in trained["previews"])
+
+
+def test_a_run_that_lost_its_worker_is_resumed_from_its_checkpoint(trained, capfd):
+    """The run of before, as if its worker had been killed after step 2."""
+    run = runs.Run(Path(trained["run"]))
+    log = run.events_file.read_text().splitlines()
+    until = next(index for index, line in enumerate(log) if '"step":3' in line)
+    run.events_file.write_text("\n".join(log[:until]) + "\n")
+    for path in run.checkpoints.glob("step-3*"):
+        path.rename(run.folder / "hidden")
+    assert resumed(run) == 0
+    result, err = told(capfd)
+    assert "from step 2" in err and result["steps"] == 3 and result["adapter"] == trained["adapter"]
+
+
+def test_pictures_are_drawn_with_an_adapter_and_carry_their_recipe(trained, tiny_base, tmp_path, capfd):  # noqa: F811
+    arguments = ["generate", "--base", str(tiny_base), "--adapter", f"{trained['adapter']}:0.5", "--prompt", "a disc, blue", "--prompt", "a cat", "--seed", "7", "--count", "2",
+                 "--steps", "2", "--width", "64", "--height", "128", "--device", "cpu", "-o", str(tmp_path / "pictures"), "--json"]
+    assert cli.main(arguments) == 0
+    result, _ = told(capfd)
+    assert [Path(path).name for path in result["pictures"]] == ["a-disc-blue-7.png", "a-disc-blue-8.png", "a-cat-7.png", "a-cat-8.png"]
+    assert result["adapters"] == [{"file": trained["adapter"], "weight": 0.5}]
+    image = Image.open(result["pictures"][1])
+    assert image.size == (64, 128)
+    assert image.info["parameters"].startswith("a disc, blue <lora:discs:0.5>\nSteps: 2, Sampler: dpm++") and "Seed: 8" in image.info["parameters"]
+
+
+def test_quickstart_goes_the_whole_way_on_the_starter(tmp_path, monkeypatch, capfd):
+    """A quick look at the quick look: two steps instead of its hundreds."""
+    quick = tmp_path / "quick.toml"
+    text = (FOLDER / f"{quickstart.PRESET}.toml").read_text("utf-8")
+    quick.write_text("\n".join(line for line in text.splitlines() if not line.startswith(("steps", "batch"))) + "\nsteps = 2\nbatch = 2\npreview_steps = 2\n")
+    monkeypatch.setattr(quickstart, "PRESET", str(quick))
+    assert cli.main(["quickstart", "--outputs", str(tmp_path / "outputs"), "--json"]) == 0
+    result, _ = told(capfd)
+    assert result["steps"] == 2 and Path(result["adapter"]).is_file() and result["seconds_in_all"] > result["seconds"]
+    with Image.open(result["sheet"]) as sheet:
+        assert sheet.width > 6 * 128 and sheet.height > 2 * 128
+
+
+def test_the_sheet_shows_only_subjects_that_were_not_in_the_folder():
+    for style in starter.sample_styles():
+        subjects = quickstart.unseen(style)
+        assert len(subjects) == quickstart.SHOWN
+        assert not any(subject in path.read_text("utf-8").lower() for subject in subjects for path in style.glob("*.txt"))
+
+
+# Small parts
+
+
+@pytest.fixture
+def adapter(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.safetensors", "a:0.5", "C:\\a.safetensors"):
+        Path(tmp_path, name).touch()
+    return lambda name: tmp_path / name
+
+
+@pytest.mark.parametrize(("text", "file", "weight"), [
+    ("a.safetensors", "a.safetensors", 1.0),
+    ("a.safetensors:0.8", "a.safetensors", 0.8),
+    ("a.safetensors:-1", "a.safetensors", -1.0),
+    ("a.safetensors:1e-1", "a.safetensors", 0.1),
+    ("a:0.5", "a:0.5", 1.0),
+    ("C:\\a.safetensors", "C:\\a.safetensors", 1.0),
+    ("C:\\a.safetensors:0.8", "C:\\a.safetensors", 0.8),
+])  # fmt: skip
+@pytest.mark.skipif(os.name == "nt", reason="names with colons")
+def test_an_adapter_and_its_weight_are_told_apart(adapter, text, file, weight):
+    assert generate.parse_adapter(text) == (adapter(file), weight)
+
+
+@pytest.mark.parametrize("text", ["a.safetensors:nan", "a.safetensors:inf"])
+def test_a_weight_that_is_no_number_is_refused(adapter, text):
+    with pytest.raises(AdapterError, match="weight of a.safetensors"):
+        generate.parse_adapter(text)
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(0.4, "0 s"), (59.4, "59 s"), (60, "1 min 00 s"), (185, "3 min 05 s"), (7800, "2 h 10 min")])
+def test_times_in_words(seconds, words):
+    assert options.duration(seconds) == words
+
+
+def test_paths_are_made_absolute_and_hub_names_left(tmp_path, monkeypatch):
+    """The worker runs in another folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    assert options.absolute("model") == str(tmp_path / "model")
+    assert options.absolute("someone/some-model") == "someone/some-model"
+    assert options.absolute("starter") == "starter" and options.absolute("") == ""
+
+
+# Doctor, chromium, test
+
+
+def test_the_doctor_finds_this_machine_able_to_train(tmp_path, capfd):
+    assert cli.main(["doctor", "--outputs", str(tmp_path), "--json"]) == 0
+    result, _ = told(capfd)
+    assert result["able_to_train"] is True
+    assert {"PyTorch", "packages", "device", "bitsandbytes", "outputs", "starter", "chromium"} <= {finding["what"] for finding in result["findings"]}
+
+
+def test_the_doctor_names_what_is_broken_and_the_mend(tmp_path, monkeypatch, capfd):
+    (tmp_path / "outputs").write_text("a file")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert cli.main(["doctor", "--outputs", str(tmp_path / "outputs")]) == 2
+    out = capfd.readouterr().out
+    assert "PROBLEM PyTorch: does not start" in out and "PROBLEM outputs:" in out and "--outputs" in out
+
+
+def test_a_missing_starter_is_a_warning_since_other_models_train(tmp_path, monkeypatch):
+    monkeypatch.setattr(starter, "MODEL", tmp_path)
+    [finding] = doctor._starter(tmp_path)
+    assert finding.state == "warning" and "model_index.json" in finding.detail
+
+
+def test_the_chromium_that_the_user_names_comes_first(tmp_path, monkeypatch):
+    (tmp_path / "mine").touch()
+    monkeypatch.setenv(chromium.VARIABLE, str(tmp_path / "mine"))
+    assert chromium.require() == str(tmp_path / "mine")
+
+
+def test_without_any_chromium_there_is_an_error_and_no_silent_skip(monkeypatch):
+    monkeypatch.setattr(chromium, "installed", lambda: None)
+    monkeypatch.setattr(chromium, "_ways", lambda: [[sys.executable, "-c", "print('no network'); raise SystemExit(1)"]])
+    with pytest.raises(MachineError, match="need a Chromium, and none could be brought: no network"):
+        chromium.require()
+
+
+def test_a_chromium_that_a_later_way_brings_is_taken(tmp_path, monkeypatch):
+    brought = tmp_path / "chromium"
+    monkeypatch.setattr(chromium, "installed", lambda: str(brought) if brought.exists() else None)
+    monkeypatch.setattr(chromium, "_ways", lambda: [["false"], [sys.executable, "-c", f"open({str(brought)!r}, 'w')"]])
+    assert chromium.require() == str(brought)
+
+
+@pytest.mark.parametrize(("arguments", "status"), [(["tests/test_errors.py", "-q"], 0), (["tests/test_errors.py", "-q", "-k", "no_such_test"], 5)])
+def test_the_test_command_passes_arguments_on_and_the_status_back(arguments, status, monkeypatch, capfd):
+    monkeypatch.setattr("lora_studio.cli.test._require_packages", lambda: None)
+    monkeypatch.setattr(chromium, "require", lambda: "/usr/bin/chromium")
+    assert cli.main(["test", *arguments]) == status

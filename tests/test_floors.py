@@ -1,0 +1,156 @@
+"""Imports go down the floors only, heavy libraries stay in their rooms, and surfaces start without torch."""
+
+import ast
+import subprocess
+import sys
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "lora_studio"
+
+FLOORS = {
+    0: ("__init__", "bootstrap", "errors", "events", "files", "presets", "runs", "settings", "settings_table"),
+    1: ("adapters",),
+    2: ("dataset", "models", "starter"),
+    3: ("evaluation", "sampling", "training"),
+    4: ("jobs", "library"),
+    5: ("__main__", "cli", "ui"),
+}
+FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
+
+ROOMS = {
+    "gradio": ("ui",),
+    "diffusers": ("models", "sampling", "starter.make"),
+    "transformers": ("models", "sampling", "starter.make"),
+    "peft": ("models",),
+    "bitsandbytes": ("models", "training", "cli.doctor"),
+    "typer": ("cli",),
+    "rich": ("cli",),
+}
+"""Library -> the only rooms that may import it."""
+
+SIBLINGS = {"dataset": "models", "models": "dataset"}
+"""Rooms of one floor that do not know each other."""
+
+
+def name_of(path: Path) -> str:
+    """``models.sd`` for ``lora_studio/models/sd.py``."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+TORCH_FREE = [
+    *(name for name in MODULES if FLOOR[name.split(".")[0]] == 0),
+    *(name for name in MODULES if name.startswith("jobs.") and name != "jobs.worker"),
+    *(name for name in MODULES if name.startswith("dataset.") and name != "dataset.cache"),
+    "starter", "library", "cli", "ui.studio",
+]  # fmt: skip
+"""What a surface may import while it starts."""
+
+
+@cache
+def imports(name: str, top_only: bool = False) -> frozenset[str]:
+    """All that the module imports, ours as ``lora_studio.x.y``; ``top_only`` leaves out imports within functions and for types alone."""
+    tree, found = ast.parse(MODULES[name].read_text("utf-8")), set()
+    for node in _outside_functions(tree) if top_only else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = _absolute(name, node)
+            found.update(_whole(module, alias.name) for alias in node.names)
+    return frozenset(found)
+
+
+def _outside_functions(node: ast.AST):
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) or (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)):
+            continue
+        yield child
+        yield from _outside_functions(child)
+
+
+def _absolute(name: str, node: ast.ImportFrom) -> str:
+    """The module that ``from … import`` speaks of, its leading dots resolved."""
+    if not node.level:
+        return node.module
+    parts = ["lora_studio", *name.split("."), *(["__init__"] if MODULES[name].name == "__init__.py" else [])]
+    return ".".join([*parts[: -node.level], *([node.module] if node.module else [])])
+
+
+def _whole(module: str, name: str) -> str:
+    """``from lora_studio.jobs import view`` imports the module ``lora_studio.jobs.view``."""
+    inner = f"{module}.{name}".removeprefix("lora_studio").removeprefix(".")
+    return f"{module}.{name}" if module.split(".")[0] == "lora_studio" and inner in MODULES else module
+
+
+def ours(name: str, top_only: bool = False) -> list[str]:
+    """The modules of the studio that ``name`` imports, without the package's name."""
+    return [one.removeprefix("lora_studio").removeprefix(".") or "__init__" for one in imports(name, top_only) if one.split(".")[0] == "lora_studio"]
+
+
+def test_every_room_stands_on_a_floor():
+    assert {name.split(".")[0] or "__init__" for name in MODULES} <= set(FLOOR), "a new room needs a floor in this test's table"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_go_down_only(name):
+    own = name.split(".")[0]
+    for other in ours(name):
+        room = other.split(".")[0]
+        assert FLOOR[room] <= FLOOR[own], f"{name} (floor {FLOOR[own]}) imports {other} (floor {FLOOR[room]})"
+        assert SIBLINGS.get(own) != room, f"{name} imports {other}: siblings do not know each other"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_heavy_libraries_stay_in_their_rooms(name):
+    libraries = {one.split(".")[0] for one in imports(name)}
+    for library, rooms in ROOMS.items():
+        allowed = any(name == room or name.startswith(f"{room}.") for room in rooms)
+        assert allowed or library not in libraries, f"{name} imports {library}, which belongs to {', '.join(rooms)}"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if FLOOR[name.split(".")[0]] == 0])
+def test_the_ground_floor_never_needs_torch(name):
+    assert not {"torch", "numpy", "PIL"} & {one.split(".")[0] for one in imports(name)}
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("bootstrap")])
+def test_the_bootstrap_needs_nothing_but_the_standard_library(name):
+    """It runs before anything is installed."""
+    allowed = {"bootstrap", "errors", "__init__"}
+    for one in imports(name):
+        assert one.split(".")[0] in sys.stdlib_module_names or one.split(".")[1] in allowed, f"{name} imports {one}"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("jobs.") and name != "jobs.worker"])
+def test_the_parents_side_of_a_job_stands_on_the_ground(name):
+    for other in ours(name):
+        assert FLOOR[other.split(".")[0]] == 0 or other.startswith("jobs."), f"{name} imports {other}"
+
+
+def test_no_module_needs_itself_to_be_imported():
+    """A cycle works or breaks by who is imported first."""
+    graph = {name: {other for other in ours(name, top_only=True) if other != name} for name in MODULES}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"these import each other: {' -> '.join(error.args[1])}")
+
+
+def test_surfaces_start_without_torch():
+    """The page must be up before torch is: it takes seconds to import."""
+    names = [f"lora_studio.{name}" if name else "lora_studio" for name in TORCH_FREE if name in MODULES]
+    code = f"""
+import importlib, sys
+for name in {names!r}:
+    importlib.import_module(name)
+    heavy = {{"torch", "diffusers", "transformers", "peft"}} & set(sys.modules)
+    assert not heavy, f"{{name}} loads {{', '.join(sorted(heavy))}}"
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr.splitlines()[-1]
+    assert len(names) > 15
