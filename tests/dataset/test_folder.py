@@ -268,16 +268,17 @@ def test_an_unreadable_folder_is_named(tmp_path, monkeypatch):
     made.style_folder(tmp_path / "2_ink", 1)
     scandir = os.scandir
 
-    def forbidden(path):
-        if path == locked:
-            raise PermissionError(13, "Permission denied")
-        return scandir(path)
+    def forbidding(locked):
+        def guarded(path):
+            if path == locked:
+                raise PermissionError(13, "Permission denied")
+            return scandir(path)
+        return guarded
 
-    monkeypatch.setattr(listing.os, "scandir", forbidden)
-    for locked, severity in ((tmp_path, "blocking"), (tmp_path / "2_ink", "left out")):
-        problem = about(scan(tmp_path), "cannot be read: Permission denied")
-        assert problem.severity == severity
-    assert names(scan(tmp_path)) == ["0.png"]
+    for locked, severity, left in ((tmp_path, "blocking", []), (tmp_path / "2_ink", "left out", ["0.png"])):
+        monkeypatch.setattr(listing.os, "scandir", forbidding(locked))
+        dataset = scan(tmp_path)
+        assert about(dataset, "cannot be read: Permission denied").severity == severity and names(dataset) == left
 
 
 def test_a_second_scan_reads_only_what_changed(tmp_path, monkeypatch):
