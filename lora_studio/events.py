@@ -125,6 +125,16 @@ class CheckpointSaved(Event):
     seconds: float = 0.0
 
 
+class RolledBack(Event):
+    """Step ``failed_step`` gave no number: training went back to ``step`` and on at ``factor`` times the learning rate."""
+
+    kind: Literal["rolled_back"] = "rolled_back"
+    step: int
+    failed_step: int
+    factor: float
+    what: str
+
+
 class Warned(Event):
     """Something the user should know; training goes on."""
 
@@ -164,7 +174,7 @@ class Failed(Event):
 
 
 AnyEvent = Annotated[
-    Union[StateChanged, Preparing, Started, StepDone, Validated, PreviewReady, CheckpointSaved, Warned, Finished, Failed],
+    Union[StateChanged, Preparing, Started, StepDone, Validated, PreviewReady, CheckpointSaved, RolledBack, Warned, Finished, Failed],
     Field(discriminator="kind"),
 ]
 _any_event: TypeAdapter[Event] = TypeAdapter(AnyEvent)

@@ -5,6 +5,7 @@
     └── <run>/
         ├── settings.toml       all settings
         ├── events.jsonl        what happened, one event a line
+        ├── manifest.json       the pictures and captions that it trains on
         ├── worker.json         process id and start time of its worker
         ├── worker.log          what the worker's libraries printed
         ├── control/            requests to the worker, a file each
@@ -61,6 +62,10 @@ class Run:
     @property
     def worker_file(self) -> Path:
         return self.folder / "worker.json"
+
+    @property
+    def manifest_file(self) -> Path:
+        return self.folder / "manifest.json"
 
     @property
     def log_file(self) -> Path:

@@ -51,6 +51,9 @@ class RunView:
                 self.previews.append(event)
             case e.CheckpointSaved():
                 self.checkpoints.append(event)
+            case e.RolledBack():
+                self._forget_after(event.step)
+                self.warnings.append(e.Warned(at=event.at, what=event.what))
             case e.Warned():
                 self.warnings.append(event)
             case e.Finished():
@@ -61,9 +64,12 @@ class RunView:
     def _begin(self, started: e.Started) -> None:
         """A resumed run goes on from its checkpoint: what came after that was lost and is forgotten."""
         self.started, self.failed, self.finished = started, None, None
-        first = started.first_step
-        self.steps = [step for step in self.steps if step.step <= first]
-        self.validations = [one for one in self.validations if one.step <= first]
+        self._forget_after(started.first_step)
+
+    def _forget_after(self, step: int) -> None:
+        self.steps = [one for one in self.steps if one.step <= step]
+        self.validations = [one for one in self.validations if one.step <= step]
+        self.previews = [one for one in self.previews if one.step <= step]
 
 
 class Follower:

@@ -6,7 +6,7 @@ The one that is trained lives in peft's layers; the finished ones in a ``Stack``
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -60,12 +60,27 @@ def trainable(base: Base) -> dict[str, nn.Parameter]:
 def read_adapter(base: Base) -> Adapter:
     """The adapter under training as it is now: float32 copies on the CPU, relative to the base model's own weights.
 
-    A DoRA keeps its magnitude (``stack.delta`` gives its true change). A PiSSA becomes an ordinary LoRA of twice the rank, ΔW = BA − B₀A₀.
+    A DoRA keeps its magnitude (``adapters.dora.change`` gives its true change, from ``weights``).
+    A PiSSA becomes an ordinary LoRA of twice the rank, ΔW = BA − B₀A₀.
     """
     factors = {path: _factors(layer) for path, layer in _layers(base).items()}
     if base.start is not None:
         factors = {path: _minus(one, base.start.adapters[0].factors[path]) for path, one in factors.items()}
     return Adapter(factors)
+
+
+def weights(base: Base) -> Callable[[str], Tensor]:
+    """The base model's own weights: a canonical path -> float32 on the model's device, (out, in) or (out, in, kh, kw).
+
+    The function raises KeyError where there is no such module. It gives the unquantised numbers of a quantised model.
+    """
+    found = modules.adaptable(base.models)
+    return lambda path: dequantize_module_weight(found[path]).detach().float().reshape(modules.weight_shape(found[path]))
+
+
+def weight(base: Base, path: str) -> Tensor:
+    """The base model's own weight of the module at a canonical path under training, dequantised: (out, in) or (out, in, kh, kw)."""
+    return dequantize_module_weight(_layers(base)[path].get_base_layer()).detach().cpu()
 
 
 def load_adapters(base: Base, adapters: Sequence[tuple[Adapter, float]]) -> None:

@@ -2,22 +2,68 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import platform
+from collections import Counter
 from pathlib import Path
 
 from lora_studio import adapters
+from lora_studio.adapters import dora, metadata, recipe
 from lora_studio.errors import AdapterError
+from lora_studio.models import inject
 from lora_studio.training.session import Session
 
+_LIBRARIES = ("torch", "diffusers", "transformers", "peft", "bitsandbytes")
 
-def write(session: Session, path: Path) -> None:
+
+def write(session: Session, path: Path) -> float:
     """Writes the adapter as of now to ``path`` and reads it back.
+
+    Programs disagree on what a DoRA's magnitude means, so a DoRA is written as the plain LoRA of twice its rank that comes nearest.
+
+    Returns:
+        ‖ΔW − ΔW written‖ / ‖ΔW‖ over all modules: 0 for all but a DoRA.
 
     Raises:
         AdapterError: the file does not hold what was trained.
         OSError: the disk refuses; no half-written file is left.
     """
-    adapter = session.adapter()
-    adapters.write(adapter, path, dialect="kohya", metadata=metadata(session))
+    plain = dora.as_lora(session.adapter(), lambda module: inject.weight(session.base, module), 2 * session.settings.rank)
+    adapters.write(plain.adapter, path, dialect="kohya", metadata=header(session))
     again = adapters.read(path)
-    if set(again.factors) != set(adapter.factors):
-        raise AdapterError(f"The file holds {len(again.factors)} of {len(adapter.factors)} modules after writing.", where=path, do="Check the disk and export again.")
+    if set(again.factors) != set(plain.adapter.factors):
+        raise AdapterError(f"The file holds {len(again.factors)} of {len(plain.adapter.factors)} modules after writing.", where=path, do="Check the disk and export again.")
+    return plain.residual
+
+
+def header(session: Session) -> dict[str, str]:
+    """The file's texts: what other programs show, and the recipe that the run can be repeated from."""
+    settings, base = session.settings, session.base
+    return metadata.provenance(
+        training(session), title=session.run.name, prediction=base.prediction.name, resolution=settings.resolution or base.resolution,
+        trigger=settings.trigger, thumbnail=_thumbnail(session),
+    )
+
+
+def training(session: Session) -> recipe.Training:
+    """How the adapter came to be, as data."""
+    pictures = [session.dataset.pictures[index] for index in session.train]
+    return recipe.Training(
+        settings=recipe.cut_paths(session.settings.model_dump()), base=session.base.name, base_sha256=session.base_sha256,
+        images=[recipe.ImageRecord(name=picture.path.name, sha256=picture.sha256) for picture in pictures],
+        tags=dict(Counter(tag for picture in pictures for tag in map(str.strip, picture.caption.split(",")) if tag)),
+        versions=versions(), steps=session.step, started=session.started, seconds=session.seconds,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of all that shapes a run's numbers."""
+    from lora_studio import __version__
+
+    return {"lora_studio": __version__, "python": platform.python_version(), **{name: importlib.metadata.version(name) for name in _LIBRARIES}}
+
+
+def _thumbnail(session: Session) -> str:
+    """The latest preview of the first prompt; a run without one has no thumbnail."""
+    drawn = sorted(session.run.previews.glob("step-*-0.png"), key=lambda path: path.stat().st_mtime_ns)
+    return metadata.thumbnail(drawn[-1].read_bytes()) if drawn else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Iterator
@@ -11,12 +12,22 @@ from typing import NamedTuple
 import torch
 
 from lora_studio.errors import RunError
-from lora_studio.events import CheckpointSaved, Event, Finished, Started, State, StateChanged, StepDone, Validated, Warned
+from lora_studio.events import CheckpointSaved, Event, Finished, RolledBack, Started, State, StateChanged, StepDone, Validated, Warned
 from lora_studio.runs import Run
 from lora_studio.settings import Settings
 from lora_studio.training import checkpoint, devices, export, optimizers, previews, step, validation
 from lora_studio.training.requests import Requests
 from lora_studio.training.session import Session, prepare
+
+
+ROLLBACKS = 3
+"""Times that a run goes back by itself after a loss that is no number."""
+SLOWER = 0.5
+"""What each such time multiplies the learning rate by."""
+
+
+class Diverged(RunError):
+    """Loss or gradient of a step is not a number; the weights are as before that step."""
 
 
 class Result(NamedTuple):
@@ -45,7 +56,7 @@ def _train(run: Run, settings: Settings, requests: Requests) -> Iterator[Event]:
     yield StateChanged(state=State.PREPARING)
     session = yield from prepare(run, settings)
     yield _started(session)
-    clock = previews.Clock()
+    clock, good = previews.Clock(), _copy(session)
     if session.step == 0:
         yield from clock.timed(previews.draw(session, base=True))
         yield from _validate(session)
@@ -56,7 +67,11 @@ def _train(run: Run, settings: Settings, requests: Requests) -> Iterator[Event]:
         if requests.stop():
             break
         began = time.monotonic()
-        result = train_step(session)
+        try:
+            result = train_step(session)
+        except Diverged as error:
+            yield _roll_back(session, good, error)
+            continue
         session.seconds += time.monotonic() - began
         session.step += 1
         session.final_loss = result.loss
@@ -76,11 +91,11 @@ def train_step(session: Session) -> Result:
     """One optimizer step over ``accumulate`` batches. Everything random in it is a function of (seed, step).
 
     Raises:
-        RunError: loss or gradient is not a number; the weights are as before the step.
+        Diverged: loss or gradient is not a number; the weights are as before the step.
     """
     settings = session.settings
     torch.manual_seed(step.seed_of(settings.seed, step.DROPOUT, session.step))  # adapter dropout is all that draws from the global generator
-    rate = optimizers.set_rate(session.optimizer, session.step, settings)
+    rate = optimizers.set_rate(session.optimizer, session.step, settings, session.rate_factor)
     total = 0.0
     for part in range(settings.accumulate):
         loss = _batch_loss(session, session.step * settings.accumulate + part) / settings.accumulate
@@ -113,10 +128,31 @@ def _require_finite(session: Session, loss: float, norm: float) -> None:
     if math.isfinite(loss) and (math.isfinite(norm) or session.scaler.is_enabled()):
         return
     session.optimizer.zero_grad(set_to_none=True)
-    raise RunError(
+    raise Diverged(
         f"The {'gradient' if math.isfinite(loss) else 'loss'} of step {session.step + 1} is not a number.", where="learning_rate",
-        do=f"Resume from the last checkpoint with a lower learning rate, for example {session.settings.learning_rate / 3:.1e}. Nothing broken was saved.",
+        do=f"Train with a lower learning rate, for example {session.settings.learning_rate / 10:.1e}. Nothing broken was saved.",
     )
+
+
+def _copy(session: Session) -> dict:
+    """The state as it is now, to go back to while no checkpoint has been saved. An adapter's state is small."""
+    return copy.deepcopy(session.state())
+
+
+def _roll_back(session: Session, first: dict, error: Diverged) -> RolledBack:
+    """Puts the last good state back and lowers the rate, a few times; then gives up.
+
+    Raises:
+        Diverged: it has been tried ``ROLLBACKS`` times.
+    """
+    if session.rollbacks >= ROLLBACKS:
+        raise error
+    failed, factor, count = session.step + 1, session.rate_factor * SLOWER, session.rollbacks + 1
+    newest = checkpoint.latest(session.run)
+    session.restore(checkpoint.load(newest, session.machine.device) if newest else copy.deepcopy(first))
+    session.rate_factor, session.rollbacks = factor, count
+    what = f"{error.what} Training went back to step {session.step} and goes on at {factor:g} × the learning rate ({count} of {ROLLBACKS} tries)."
+    return RolledBack(step=session.step, failed_step=failed, factor=factor, what=what)
 
 
 def _due(at: int, every: int) -> bool:
@@ -173,7 +209,10 @@ def _save(session: Session) -> Iterator[Event]:
 def _finish(session: Session, stopped: bool) -> Iterator[Event]:
     """Adapter first, since it is what the run was for; then the state to go on from, then the last previews."""
     yield StateChanged(state=State.STOPPING)
-    export.write(session, session.run.adapter_file)
+    residual = export.write(session, session.run.adapter_file)
+    if residual:
+        yield Warned(what=f"The DoRA was written as a plain LoRA of rank {2 * session.settings.rank}, which holds its change to within {residual:.1%}.", where=session.run.adapter_file.name,
+                     do="Every program reads it alike. A higher rank comes closer.")
     yield from _save(session)
     yield from previews.draw(session)
     yield Finished(adapter=session.run.relative(session.run.adapter_file), steps=session.step, seconds=session.seconds, final_loss=session.final_loss, stopped=stopped)

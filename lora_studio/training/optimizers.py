@@ -84,11 +84,11 @@ def build(named: Named, settings: Settings) -> torch.optim.Optimizer:
     return _BUILDERS[settings.optimizer](groups(named, settings), settings)
 
 
-def set_rate(optimizer: torch.optim.Optimizer, step: int, settings: Settings) -> float:
-    """Sets every group's rate for ``step`` and returns the first one's. Schedule-free keeps its own warm-up and never falls."""
+def set_rate(optimizer: torch.optim.Optimizer, step: int, settings: Settings, factor: float = 1.0) -> float:
+    """Sets every group's rate for ``step``, times ``factor``, and returns the first one's. Schedule-free keeps its own warm-up and never falls."""
     scheduled = 1.0 if settings.optimizer == "schedulefree" else schedules.factor(step, settings.steps, settings.schedule, settings.warmup)
     for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * scheduled
+        group["lr"] = group["base_lr"] * scheduled * factor
     return optimizer.param_groups[0]["lr"]
 
 

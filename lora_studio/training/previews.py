@@ -46,7 +46,7 @@ def _images(session: Session, base: bool) -> list:
     side = settings.resolution or session.base.resolution
     seeds = [settings.preview_seed + index for index in range(len(prompts))]
     optimizers.mode(session.optimizer, training=False)
-    session.base.unet.eval()
+    session.base.encoders_to(session.base.device)  # they rest on the CPU between previews
     try:
         with session.average.applied(), session.machine.autocast():
             if base:
@@ -54,7 +54,7 @@ def _images(session: Session, base: bool) -> list:
                     return generate(session.base, prompts, seeds, width=side, height=side, **wanted)
             return generate(session.base, prompts, seeds, width=side, height=side, **wanted)
     finally:
-        session.base.unet.train()
+        session.base.encoders_to("cpu")
         optimizers.mode(session.optimizer, training=True)
 
 

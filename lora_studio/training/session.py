@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lora_studio import models
+from lora_studio import files, models
 from lora_studio.adapters import Adapter
-from lora_studio.dataset import buckets, captions, folder, order
+from lora_studio.dataset import buckets, captions, folder, manifest, order
 from lora_studio.dataset.cache import Cache
 from lora_studio.errors import DatasetError
 from lora_studio.events import Event, Preparing, Warned
@@ -46,15 +48,25 @@ class Session:
     scaler: torch.amp.GradScaler
     step: int = 0
     """Optimizer steps done."""
+    started: float = field(default_factory=time.time)
+    """When the run first began, in seconds since the epoch."""
     seconds: float = 0.0
     """Time spent in steps so far."""
-    final_loss: float = field(default=float("nan"))
+    final_loss: float = float("nan")
+    rate_factor: float = 1.0
+    """What divergence has lowered the learning rate to."""
+    rollbacks: int = 0
 
     @property
     def prompts(self) -> list[str]:
         """What previews draw, the trigger word put in as captions have it."""
-        wanted = self.settings.preview_prompts or [captions.with_trigger(subject, self.settings.trigger) for subject in SUBJECTS]
+        wanted = self.settings.preview_prompts or [captions.variants(subject, self.settings)[0] for subject in SUBJECTS]
         return [prompt.replace("{trigger}", self.settings.trigger).strip(" ,") for prompt in wanted]
+
+    @cached_property
+    def base_sha256(self) -> str:
+        """Hash of the base model's files: gigabytes are read for it, so it waits for the first export."""
+        return self.base.sha256()
 
     def conditions(self, draws: list[order.Draw]) -> tuple[dict[str, Tensor], Tensor | None]:
         """Text features (batch first) and sizes (B, 6) of a batch's pictures, on the device."""
@@ -65,8 +77,11 @@ class Session:
         """All that changes while training: what a checkpoint must hold."""
         return {
             "step": self.step,
+            "started": self.started,
             "seconds": self.seconds,
             "final_loss": self.final_loss,
+            "rate_factor": self.rate_factor,
+            "rollbacks": self.rollbacks,
             "parameters": dict(self.parameters),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict(),
@@ -81,7 +96,8 @@ class Session:
         self.optimizer.load_state_dict(state["optimizer"])
         self.average.load_state_dict(state["average"])
         self.scaler.load_state_dict(state["scaler"])
-        self.step, self.seconds, self.final_loss = state["step"], state["seconds"], state["final_loss"]
+        for name in ("step", "started", "seconds", "final_loss", "rate_factor", "rollbacks"):
+            setattr(self, name, state[name])
 
     def adapter(self) -> Adapter:
         """The adapter as it would be exported now: averaged, from the point that schedule-free optimizers report."""
@@ -100,17 +116,20 @@ def prepare(run: Run, settings: Settings) -> Iterator[Event]:
         DatasetError: the folder cannot be trained on.
         ModelError, MachineError, SettingsError: as the parts say.
     """
-    dataset = folder.scan(Path(settings.data))
+    dataset = folder.scan(Path(settings.data), run.cache)
     yield from _report(dataset)
+    yield from _compare(run, dataset)
     machine = devices.choose(settings)
     yield Preparing(stage="base model", done=0, total=1)
     base = models.load(settings.base, machine.device, machine.dtype, prediction=settings.prediction)
     yield Preparing(stage="base model", done=1, total=1)
+    yield from _warnings(dataset, buckets.problems(dataset, settings.resolution or base.resolution, settings.bucket_step, settings.max_upscale))
     train, validation = order.split(dataset.pictures, settings.validation_share, settings.seed)
     cache = yield from _encode(run, settings, dataset, base)
     inject.add_adapter(base, settings, settings.seed)
     if settings.checkpointing:
         base.unet.enable_gradient_checkpointing()
+    base.unet.train()  # the adapter's dropout is at work; the base itself has none
     parameters = dict(inject.trainable(base))
     session = Session(
         run, settings, machine, base, dataset, cache, _order(settings, dataset, cache, train), train, validation, parameters,
@@ -124,16 +143,32 @@ def prepare(run: Run, settings: Settings) -> Iterator[Event]:
 
 def _report(dataset: folder.Dataset) -> Iterator[Event]:
     """Warns of every problem; the first that blocks ends the run."""
-    for problem in dataset.problems:
-        if problem.severity == "blocking":
-            raise DatasetError(problem.what, where=problem.file, do=problem.do)
-        yield Warned(what=problem.what, where=problem.file, do=problem.do)
+    for problem in dataset.blocking:
+        raise DatasetError(problem.what, where=problem.file or dataset.folder, do=problem.do)
+    yield from _warnings(dataset, dataset.problems)
+
+
+def _warnings(dataset: folder.Dataset, problems: Sequence[folder.Problem]) -> Iterator[Event]:
+    for problem in problems:
+        yield Warned(what=problem.what, where=problem.file or str(dataset.folder), do=problem.do)
+
+
+def _compare(run: Run, dataset: folder.Dataset) -> Iterator[Event]:
+    """Notes what the run trains on, or, where that was noted before, says what has changed since."""
+    now = manifest.manifest(dataset)
+    if not run.manifest_file.exists():
+        files.write(run.manifest_file, json.dumps(now, indent=1))
+        return
+    if changes := manifest.changes(json.loads(run.manifest_file.read_text("utf-8")), now):
+        more = f" And {len(changes) - 3} more changes." if len(changes) > 3 else ""
+        yield Warned(what=f"The pictures changed since this run began: {' '.join(changes[:3])}{more}", where=str(dataset.folder),
+                     do="Training goes on with them as they are now, so the result differs from an undisturbed run's; put them back and resume from an earlier checkpoint to avoid that.")
 
 
 def _encode(run: Run, settings: Settings, dataset: folder.Dataset, base: models.Base) -> Iterator[Event]:
     """Fills the cache with every latent and caption that training will ask for; then the encoders leave the accelerator."""
     assigned = buckets.assign(dataset.pictures, settings.resolution or base.resolution, settings.bucket_step, settings.max_upscale)
-    wanted = [captions.variants(picture.caption, settings) for picture in dataset.pictures]
+    wanted = captions.all_variants([picture.caption for picture in dataset.pictures], settings)
     cache = Cache(run.cache, base, dataset.pictures, assigned, wanted, flip=settings.flip)
     base.encoders_to(base.device)
     last = 0.0

@@ -1,0 +1,210 @@
+"""The real loop on a tiny model: what it says, what it leaves, that it repeats and resumes."""
+
+import math
+import shutil
+
+import pytest
+import torch
+
+from lora_studio import adapters, events
+from lora_studio.adapters import recipe
+from lora_studio.errors import DatasetError, RunError
+from lora_studio.events import CheckpointSaved, Finished, PreviewReady, RolledBack, Started, State, StateChanged, StepDone, Validated, Warned
+from lora_studio.training import loop
+from lora_studio.training.loop import train
+from lora_studio.training.requests import Requests
+
+
+def collect(run, requests=None):
+    return list(train(run, run.settings(), requests))
+
+
+def of(kind, events_):
+    return [event for event in events_ if isinstance(event, kind)]
+
+
+def tensors(path):
+    return {f"{name}.{part}": getattr(factors, part) for name, factors in adapters.read(path).factors.items() for part in ("down", "up")}
+
+
+def assert_same(left, right):
+    assert left.keys() == right.keys()
+    assert all(torch.equal(left[key], right[key]) for key in left)
+
+
+def test_a_run_from_folder_to_adapter(new_run, settings):
+    """Every promise of a run: events in order and in their JSON form, previews and bases as files, a kohya file with the recipe."""
+    run = new_run(settings)
+    seen = collect(run)
+    assert [events.parse(event.line()) for event in seen] == seen
+    assert [event.state for event in of(StateChanged, seen)] == [State.PREPARING, State.RUNNING, State.STOPPING]
+    assert [event.step for event in of(StepDone, seen)] == [1, 2, 3, 4]
+    assert [event.step for event in of(Validated, seen)] == [0, 2, 4]
+    assert [(event.step, event.base) for event in of(PreviewReady, seen)] == [(0, True), (2, False), (4, False)]
+    assert [event.step for event in of(CheckpointSaved, seen)] == [2, 4]
+    assert all((run.folder / event.path).is_file() for event in of(PreviewReady, seen))
+    (started,), (finished,) = of(Started, seen), of(Finished, seen)
+    assert (started.images, started.validation_images, started.modules) == (5, 1, 128)
+    assert isinstance(seen[-1], Finished) and not finished.stopped and math.isfinite(finished.final_loss)
+    made = adapters.read(run.folder / finished.adapter)
+    assert len(made.factors) == 128 and made.metadata["ss_network_dim"] == "2" and made.metadata["modelspec.trigger_phrase"] == "discstyle"
+    assert any(factors.up.abs().max() > 0 for factors in made.factors.values())
+    told = recipe.read(made.metadata)
+    assert told.steps == 4 and told.settings["rank"] == 2 and len(told.images) == 5
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adamw8bit", "prodigy", "schedulefree", "lion", "adafactor"])
+def test_a_resumed_run_is_the_run_that_was_never_stopped(new_run, settings, optimizer):
+    """Fault 44. Bit for bit on the CPU, for each optimizer, with everything that draws random numbers switched on."""
+    random = {"dropout": 0.3, "ema": 0.9, "accumulate": 2, "flip": True, "shuffle_tags": True, "caption_dropout": 0.5, "noise_offset": 0.1}
+    settings = settings.changed(optimizer=optimizer, preview_every=0, validate_every=0, **random)
+    whole, torn = new_run(settings), new_run(settings)
+    collect(whole)
+    for event in train(torn, settings):
+        if isinstance(event, StepDone) and event.step == 3:
+            break  # the worker dies here, one step after its checkpoint
+    seen = collect(torn)
+    assert of(Started, seen)[0].first_step == 2
+    assert [event.step for event in of(StepDone, seen)] == [3, 4]
+    assert_same(tensors(whole.adapter_file), tensors(torn.adapter_file))
+
+
+def test_the_same_seed_gives_the_same_adapter_and_another_seed_another(new_run, settings):
+    settings = settings.changed(preview_every=0, validate_every=0)
+    first, again, other = new_run(settings), new_run(settings), new_run(settings.changed(seed=1))
+    for run in (first, again, other):
+        collect(run)
+    assert_same(tensors(first.adapter_file), tensors(again.adapter_file))
+    assert any(not torch.equal(a, b) for a, b in zip(tensors(first.adapter_file).values(), tensors(other.adapter_file).values(), strict=True))
+
+
+@pytest.mark.parametrize("changes", [{"method": "dora"}, {"method": "pissa"}, {"rslora": True, "init": "kaiming"}, {"targets": "qv"}, {"targets": "attention+ff+conv"}, {"lora_plus": 8}, {"loss": "huber"}, {"prediction": "v"}, {"precision": "bf16"}, {"checkpointing": True}])
+def test_every_way_of_training_learns_and_exports(new_run, settings, changes):
+    run = new_run(settings.changed(preview_every=0, **changes))
+    seen = collect(run)
+    assert isinstance(seen[-1], Finished)
+    assert all(torch.isfinite(tensor).all() for tensor in tensors(run.adapter_file).values())
+    assert of(Validated, seen)[-1].loss != of(Validated, seen)[0].loss
+
+
+class Asking(Requests):
+    """Asks for something once ``train`` has come to a step."""
+
+    def __init__(self):
+        self.wants = set()
+
+    def stop(self):
+        return "stop" in self.wants
+
+    def paused(self):
+        return "pause" in self.wants
+
+    def take_preview(self):
+        return "preview" in self.wants and not self.wants.discard("preview")
+
+    def take_save(self):
+        return "save" in self.wants and not self.wants.discard("save")
+
+
+def test_stop_keeps_what_was_learned(new_run, settings):
+    run, asking, seen = new_run(settings), Asking(), []
+    for event in train(run, settings, asking):
+        seen.append(event)
+        if isinstance(event, StepDone) and event.step == 1:
+            asking.wants.add("stop")
+    assert seen[-1].stopped and seen[-1].steps == 1 and run.adapter_file.is_file()
+    assert [event.step for event in of(StepDone, collect(run))] == [2, 3, 4]  # and it can go on
+
+
+def test_pause_waits_and_goes_on(new_run, settings):
+    asking, seen = Asking(), []
+    for event in train(new_run(settings), settings, asking):
+        seen.append(event)
+        if isinstance(event, StepDone) and event.step == 1:
+            asking.wants.add("pause")
+        if isinstance(event, StateChanged) and event.state == State.PAUSED:
+            asking.wants.clear()
+    states = [event.state for event in of(StateChanged, seen)]
+    assert states == [State.PREPARING, State.RUNNING, State.PAUSED, State.RUNNING, State.STOPPING]
+
+
+def test_preview_now_and_save_now(new_run, settings):
+    settings = settings.changed(preview_every=0, checkpoint_every=0)
+    asking, seen = Asking(), []
+    for event in train(new_run(settings), settings, asking):
+        seen.append(event)
+        if isinstance(event, StepDone) and event.step == 1:
+            asking.wants |= {"preview", "save"}
+    assert [event.step for event in of(PreviewReady, seen)] == [0, 2, 4]
+    assert [event.step for event in of(CheckpointSaved, seen)] == [2, 4]
+
+
+def test_a_loss_that_is_not_a_number_goes_back_and_on_slower(new_run, settings, monkeypatch):
+    """Fault 35: stopped before the optimizer step, back to the last checkpoint, half the rate, said in the log."""
+    real, broken = loop._batch_loss, {3}
+
+    def batch_loss(session, number):
+        loss = real(session, number)
+        return loss * math.nan if number in broken and not broken.discard(number) else loss
+
+    monkeypatch.setattr(loop, "_batch_loss", batch_loss)
+    seen = collect(new_run(settings.changed(preview_every=0, validate_every=0, schedule="constant", warmup=0)))
+    (back,) = of(RolledBack, seen)
+    assert (back.failed_step, back.step, back.factor) == (4, 2, 0.5)
+    assert [event.step for event in of(StepDone, seen)] == [1, 2, 3, 3, 4]
+    assert [event.learning_rate for event in of(StepDone, seen)] == pytest.approx([1e-2, 1e-2, 1e-2, 5e-3, 5e-3])
+    assert isinstance(seen[-1], Finished)
+
+
+def test_a_run_that_keeps_diverging_gives_up_and_keeps_its_checkpoint(new_run, settings, monkeypatch):
+    """Fault 35: the file of the last good step is whole and finite."""
+    run, real = new_run(settings), loop._batch_loss
+    monkeypatch.setattr(loop, "_batch_loss", lambda session, number: real(session, number) * (math.nan if number == 2 else 1.0))
+    seen = []
+    with pytest.raises(RunError, match="loss of step 3"):
+        for event in train(run, settings):
+            seen.append(event)
+    assert [event.factor for event in of(RolledBack, seen)] == [0.5, 0.25, 0.125]
+    assert all(torch.isfinite(tensor).all() for tensor in tensors(run.checkpoint(2) / "adapter.safetensors").values())
+
+
+def test_a_preview_that_fails_is_a_warning(new_run, settings, monkeypatch):
+    """Fault 50."""
+
+    def broken(*_, **__):
+        raise RuntimeError("no memory for this picture")
+
+    monkeypatch.setattr("lora_studio.training.previews.generate", broken)
+    seen = collect(new_run(settings))
+    assert isinstance(seen[-1], Finished)
+    assert any("no memory for this picture" in event.what for event in of(Warned, seen))
+
+
+def test_an_empty_folder_is_refused_with_its_name(new_run, settings, tmp_path):
+    """Fault 1."""
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(DatasetError) as caught:
+        collect(new_run(settings.changed(data=str(empty))))
+    assert "empty" in caught.value.where
+
+
+def test_pictures_that_changed_since_the_run_began_are_named(new_run, settings, tmp_path):
+    """Faults 21 and 46."""
+    copy = tmp_path / "copy"
+    shutil.copytree(settings.data, copy)
+    run = new_run(settings.changed(data=str(copy), steps=1, preview_every=0, validate_every=0))
+    collect(run)
+    (copy / "disc0.txt").write_text("another caption")
+    (copy / "disc1.png").unlink()
+    warned = " ".join(event.what for event in of(Warned, collect(run)))
+    assert "disc0.png has another caption." in warned and "disc1.png is gone." in warned
+
+
+def test_pictures_and_base_may_vanish_between_runs(new_run, settings, tmp_path):
+    gone = tmp_path / "gone"
+    shutil.copytree(settings.data, gone)
+    run = new_run(settings.changed(data=str(gone)))
+    shutil.rmtree(gone)
+    with pytest.raises(DatasetError):
+        collect(run)
