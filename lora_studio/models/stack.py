@@ -122,17 +122,8 @@ def gain(weight: Tensor, factors: Factors) -> Tensor | None:
     """
     if factors.magnitude is None:
         return None
-    return factors.magnitude / (weight + factors.delta().reshape(weight.shape)).flatten(1).norm(dim=1)
-
-
-def delta(module: nn.Linear | nn.Conv2d, factors: Factors) -> Tensor:
-    """The true change ΔW of ``module``'s weight, in its shape, float32: of a DoRA g ⊙ (W + V) − W, of any other (alpha / r) · up · down."""
-    factors = factors.map(partial(torch.Tensor.to, device=module.weight.device, dtype=torch.float32))
-    change = factors.delta().reshape(modules.weight_shape(module))
-    if factors.magnitude is None:
-        return change
-    weight = dequantize_module_weight(module).float()
-    return gain(weight, factors).reshape(-1, *(1,) * (weight.ndim - 1)) * (weight + change) - weight
+    norm = (weight + factors.delta().reshape(weight.shape)).flatten(1).norm(dim=1)
+    return factors.magnitude / norm.clamp_min(torch.finfo(torch.float32).tiny)
 
 
 def require_fit(adapter: Adapter, found: Mapping[str, nn.Module], family: str) -> None:

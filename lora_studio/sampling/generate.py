@@ -56,7 +56,7 @@ def generate(base: Base, prompts: Sequence[str], seeds: Sequence[int], *, negati
     """
     how = Sampling(_known(sampler), steps, guidance, _side(base, width, "width"), _side(base, height, "height"))
     avoid = base.encode_text([negative]) if guidance > 1 else None
-    at_once = max(1, min(PICTURES_AT_ONCE, PIXELS_AT_ONCE // (how.width * how.height)))
+    at_once = max(1, min(PICTURES_AT_ONCE, PIXELS_AT_ONCE // (how.width * how.height), len(prompts)))
     pictures: list[Image.Image] = []
     while len(pictures) < len(prompts):
         rows = slice(len(pictures), len(pictures) + at_once)

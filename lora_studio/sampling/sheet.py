@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
+from functools import cache
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -50,6 +52,7 @@ def before_after(prompts: Sequence[str], before: Sequence[Image.Image], after: S
     return whole
 
 
+@cache
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
@@ -68,9 +71,8 @@ def _cut(text: str, size: int, room: int) -> str:
     text = " ".join(text.split())
     if _width(text, size) <= room:
         return text
-    while text and _width(text + "…", size) > room:
-        text = text[:-1]
-    return text.rstrip() + "…"
+    fitting = bisect_right(range(len(text)), room, key=lambda count: _width(text[:count] + "…", size)) - 1
+    return text[: max(0, fitting)].rstrip() + "…"
 
 
 def _broken(text: str, size: int, room: int, height: int) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ from lora_studio.models.parts import read_json
 FAMILIES = ("sd1", "sd2", "sdxl")
 """What ``folder`` and ``checkpoint`` build. The studio takes a narrow ``sd1`` for a starter, which is just that."""
 _CONFIGS = {"sd1": "sd1", "sd2": "sd2", "sdxl": "sdxl"}
-_CONTEXT = {"sd1": 32, "sd2": 32, "sdxl": 64}
+_CONTEXT = {"sd1": 32, "sd2": 32, "sdxl": 96}
 
 
+@cache
 def parts(family: str, seed: int = 0) -> dict[str, nn.Module]:
-    """The models of ``family`` by part, float32, in eval mode."""
+    """The models of ``family`` by part, float32, in eval mode; shared, so not to be changed."""
     torch.manual_seed(seed)
     made: dict[str, nn.Module] = {"unet": UNet2DConditionModel.from_config(config(family, "unet")), "vae": AutoencoderKL.from_config(config(family, "vae"))}
     made["text_encoder"] = CLIPTextModel(CLIPTextConfig.from_dict(config(family, "text_encoder")))
@@ -46,11 +48,12 @@ def config(family: str, part: str) -> dict[str, Any]:
         if isinstance(made["attention_head_dim"], list):
             made["attention_head_dim"] = [1] * len(widths)
         if family == "sdxl":
-            made["projection_class_embeddings_input_dim"] = 32 + 6 * made["addition_time_embed_dim"]
+            made["projection_class_embeddings_input_dim"] = 64 + 6 * made["addition_time_embed_dim"]
     elif part == "vae":
         made |= {"block_out_channels": [32] * 4, "sample_size": 128}
     else:
-        made |= {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 1, "projection_dim": 32}
+        width = 64 if part == "text_encoder_2" else 32
+        made |= {"hidden_size": width, "intermediate_size": 64, "num_attention_heads": 1, "projection_dim": width}
     return made
 
 

@@ -1,0 +1,141 @@
+"""The denoising loop, against diffusers' own pipelines."""
+
+from typing import get_args
+
+import diffusers
+import pytest
+import torch
+
+from lora_studio import models
+from lora_studio.errors import MachineError, SettingsError
+from lora_studio.models import SAMPLERS
+from lora_studio.models.prediction import VELOCITY
+from lora_studio.sampling import generate as generating
+from lora_studio.sampling.generate import Sampling, denoise, generate, to_pictures
+from lora_studio.settings import Settings
+
+PROMPTS, NEGATIVE, SEEDS = ["a cat, flat style", "a dog"], "blurry", [3, 11]
+
+
+@pytest.fixture(scope="module")
+def base(tiny_folder):
+    return models.load(str(tiny_folder("sd1")))
+
+
+@pytest.fixture(scope="module")
+def pipeline(tiny_folder):
+    return _pipeline(tiny_folder("sd1"), diffusers.StableDiffusionPipeline)
+
+
+def _pipeline(folder, kind):
+    made = kind.from_pretrained(str(folder), local_files_only=True)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def _theirs(pipeline, sampler, prediction, negative=NEGATIVE, **more):
+    pipeline.scheduler = getattr(diffusers, SAMPLERS[sampler]).from_config(pipeline.scheduler.config, prediction_type=prediction)
+    sources = [torch.Generator().manual_seed(seed) for seed in SEEDS]
+    return pipeline(PROMPTS, negative_prompt=negative and [negative] * 2, num_inference_steps=3, generator=sources, output_type="latent", **more).images
+
+
+def _ours(base, sampler, negative=NEGATIVE, guidance=5.0, width=128, height=64):
+    avoid = base.encode_text([negative]) if guidance > 1 else None
+    return denoise(base, base.encode_text(PROMPTS), avoid, SEEDS, Sampling(sampler, 3, guidance, width, height))
+
+
+def test_samplers_are_those_of_the_settings():
+    assert set(SAMPLERS) == set(get_args(Settings.model_fields["sampler"].annotation))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_sd_latents_are_those_of_diffusers(sampler, base, pipeline, monkeypatch):
+    """Same prompts, seeds and steps, predicting v, in a size that is not square."""
+    monkeypatch.setattr(base, "prediction", VELOCITY)
+    expected = _theirs(pipeline, sampler, "v_prediction", guidance_scale=5.0, width=128, height=64)
+    assert torch.allclose(_ours(base, sampler), expected, atol=1e-4)
+
+
+def test_sdxl_latents_are_those_of_diffusers(tiny_folder):
+    """Two text encoders, pooled features and sizes; and no negative prompt is no features at all."""
+    folder = tiny_folder("sdxl")
+    base, pipeline = models.load(str(folder)), _pipeline(folder, diffusers.StableDiffusionXLPipeline)
+    for sampler, negative in (("euler", NEGATIVE), ("dpm++", "")):
+        expected = _theirs(pipeline, sampler, "epsilon", negative or None, guidance_scale=5.0, width=128, height=64)
+        assert torch.allclose(_ours(base, sampler, negative), expected, atol=1e-4), sampler
+
+
+def test_without_guidance(base, pipeline):
+    expected = _theirs(pipeline, "ddim", "epsilon", guidance_scale=1.0, width=128, height=64)
+    assert torch.allclose(_ours(base, "ddim", guidance=1.0), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("sampler", ["dpm++", "euler_a"])
+def test_a_picture_does_not_depend_on_its_batch(base, sampler):
+    """Also where the sampler draws noise at every step: each picture has a source of its own."""
+    together = _ours(base, sampler)
+    alone = denoise(base, base.encode_text(PROMPTS[1:]), base.encode_text([NEGATIVE]), SEEDS[1:], Sampling(sampler, 3, 5.0, 128, 64))
+    assert torch.allclose(together[1:], alone, atol=1e-4)
+    assert not torch.allclose(together[:1], alone, atol=1e-1)
+
+
+def test_pictures_are_those_of_the_latents(base):
+    pictures = generate(base, PROMPTS, SEEDS, negative=NEGATIVE, steps=3, sampler="ddim", width=128, height=64)
+    assert [picture.size for picture in pictures] == [(128, 64)] * 2 and pictures[0].mode == "RGB"
+    for picture, latent in zip(pictures, _ours(base, "ddim"), strict=True):
+        assert picture.tobytes() == to_pictures(base.decode(latent[None]))[0].tobytes()
+    assert generate(base, ["a cat"], [1], steps=1)[0].size == (128, 128), "the model's own resolution"
+
+
+def test_pixels_are_rounded_not_cut():
+    assert to_pictures(torch.tensor([0.0, 0.498, 1.0]).view(1, 3, 1, 1))[0].getpixel((0, 0)) == (0, 127, 255)
+
+
+def test_a_large_order_is_split_and_stays_in_order(base, monkeypatch):
+    seen = []
+    monkeypatch.setattr(generating, "PIXELS_AT_ONCE", 2 * 64 * 64)
+    monkeypatch.setattr(generating, "denoise", lambda base, text, avoid, seeds, how, cancelled: seen.append(list(seeds)) or torch.zeros(len(seeds), 4, 8, 8))
+    assert len(generate(base, ["a"] * 5, range(5), width=64, height=64)) == 5
+    assert seen == [[0, 1], [2, 3], [4]]
+
+
+def test_short_memory_halves_the_batch_until_one_does_not_fit(base, monkeypatch):
+    sizes = []
+
+    def short(base, text, avoid, seeds, how, cancelled):
+        sizes.append(len(seeds))
+        if len(seeds) > limit:
+            raise torch.OutOfMemoryError("no memory")
+        return torch.zeros(len(seeds), 4, 8, 8)
+
+    monkeypatch.setattr(generating, "denoise", short)
+    limit = 2
+    assert len(generate(base, ["a"] * 4, range(4), width=64, height=64)) == 4
+    assert sizes == [4, 2, 2]
+    limit = 0
+    with pytest.raises(MachineError, match="64 × 64"):
+        generate(base, ["a"], [1], width=64, height=64)
+
+
+def test_cancelling_ends_at_the_next_step(base):
+    asked = []
+    assert generate(base, ["a cat"], [1], steps=20, width=64, height=64, cancelled=lambda: asked.append(1) or len(asked) == 3) == []
+    assert len(asked) == 3
+
+
+def test_the_unets_mode_is_given_back(base):
+    """A preview in the middle of training must not leave dropout off, nor draw with it on."""
+    base.unet.train()
+    try:
+        _ours(base, "ddim")
+        assert base.unet.training
+    finally:
+        base.unet.eval()
+
+
+@pytest.mark.parametrize(("named", "message"), [
+    ({"width": 100}, "width 100 is not a multiple of 8. .*96"), ({"height": -8}, "height"), ({"sampler": "dpm+"}, r"Did you mean dpm\+\+"),
+])
+def test_nonsense_is_explained(base, named, message):
+    with pytest.raises(SettingsError, match=message):
+        generate(base, ["a cat"], [1], **named)
