@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from PIL import Image, ImageDraw
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from lora_studio import events as e
 from lora_studio import runs
@@ -23,6 +24,8 @@ from lora_studio.jobs.eventlog import EventLog
 from lora_studio.runs import Run
 from lora_studio.settings import Settings
 
+expect.set_options(timeout=15_000)
+OPTIONS = ["--no-sandbox", "--disable-gpu", "--no-first-run", *(f"--disable-{part}" for part in ("quic", "background-networking", "component-update", "sync"))]
 ROOT = Path(__file__).resolve().parents[2]
 PROMPTS = ("a cat", "<b>a house</b>")
 
@@ -53,7 +56,8 @@ class Part:
         self.says(e.StateChanged(state=State.RUNNING))
 
     def trains(self, first: int, last: int) -> None:
-        self.says(*(e.StepDone(step=i, loss=0.2 - 0.001 * i, learning_rate=1e-4, images_per_second=4.0, seconds=i / 4, eta=75.0) for i in range(first, last + 1)))
+        for step in range(first, last + 1):
+            self.says(e.StepDone(step=step, loss=0.2 - 0.001 * step, learning_rate=1e-4, images_per_second=4.0, seconds=step / 4, eta=75.0))
 
     def draws(self, step: int, base: bool = False) -> None:
         for index, prompt in enumerate(PROMPTS):
@@ -69,13 +73,17 @@ class Part:
 
 
 @pytest.fixture
-def part(tmp_path: Path) -> Callable[..., Part]:
-    """Makes a run that the test plays the worker of: ``part("name", outputs)``."""
+def part(tmp_path: Path) -> Iterator[Callable[..., Part]]:
+    """Makes a run that the test plays the worker of: ``part("name", outputs)``. At the test's end the worker is gone."""
+    played = []
 
     def make(name: str, outputs: Path | None = None, **settings: object) -> Part:
-        return Part(runs.create(Settings(name=name, data="somewhere", **settings), outputs or tmp_path))
+        played.append(Part(runs.create(Settings(name=name, data="somewhere", **settings), outputs or tmp_path)))
+        return played[-1]
 
-    return make
+    yield make
+    for one in played:
+        one.run.worker_file.unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="session")
@@ -125,6 +133,36 @@ def chromium() -> str:
     if not found:
         pytest.fail("There is no Chromium. Install one, or name its program in LORA_STUDIO_CHROMIUM.")
     return found
+
+
+@pytest.fixture(scope="session")
+def browser(chromium: str) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=OPTIONS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser: Browser, studio: Served) -> Iterator[Callable[..., Page]]:
+    """Opens the studio in a fresh profile; at the end nothing may have been asked from elsewhere, and no script may have failed."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    outside, faults = [], []
+
+    def opened(**size: int) -> Page:
+        page = context.new_page()
+        if size:
+            page.set_viewport_size(size)
+        page.on("request", lambda request: None if request.url.startswith((studio.url, "data:", "blob:")) else outside.append(request.url))
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+        page.goto(studio.url)
+        page.wait_for_selector("#start")
+        return page
+
+    yield opened
+    context.close()
+    assert not outside and not faults
 
 
 def until(check: Callable[[], object], seconds: float = 15.0) -> object:

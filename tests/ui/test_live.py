@@ -72,7 +72,11 @@ def test_a_killed_worker_is_seen(watch, part):
 
 
 @pytest.mark.parametrize(("state", "buttons"), [
-    (State.QUEUED, set()), (State.PREPARING, {"stop"}), (State.RUNNING, {"pause", "stop", "preview"}), (State.PAUSED, {"go_on", "stop"}), (State.STOPPING, set()),
+    (State.QUEUED, set()),
+    (State.PREPARING, {"stop"}),
+    (State.RUNNING, {"pause", "stop", "preview"}),
+    (State.PAUSED, {"go_on", "stop"}),
+    (State.STOPPING, set()),
 ])  # fmt: skip
 def test_each_state_offers_what_it_can_do(watch, part, state, buttons):
     """A button is offered that the worker will not heed."""

@@ -22,7 +22,8 @@ def names(folder):
 
 def test_pictures_and_captions_are_kept_in_folders_with_repeats(tmp_path):
     """A zip made for kohya's scripts loses its repeats; a Mac's extras become broken pictures."""
-    source = zipped(tmp_path / "My Style.zip", {"My Style/10_ink/a.png": b"1", "My Style/10_ink/a.txt": b"2", "__MACOSX/._a.png": b"3", "notes.docx": b"4", "b.JPG": b"5"})
+    entries = {"My Style/10_ink/a.png": b"1", "My Style/10_ink/a.txt": b"2", "__MACOSX/._a.png": b"3", "notes.docx": b"4", "b.JPG": b"5"}
+    source = zipped(tmp_path / "My Style.zip", entries)
     folder = upload.keep([source], tmp_path)
     assert folder == tmp_path / "pictures" / "My-Style" and names(folder) == ["10_ink/a.png", "10_ink/a.txt", "b.JPG"]
 

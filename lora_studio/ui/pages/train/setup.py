@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from lora_studio.ui.theme import html
 
 _FIRST_PRESET = "quick-look"
 _HINT = '<p class="hint">Twenty to forty pictures of one style are plenty: PNG, JPEG, WebP and others, captions as .txt files of the same names.</p>'
+_KEEP_DRAFT = "(preset, ...values) => ({preset, fields: Object.fromEntries(%s.map((key, i) => [key, values[i]]))})"
+"""What was typed, kept by the browser itself; ``restore`` reads it."""
 _starting = threading.Lock()
 
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
@@ -84,13 +87,14 @@ class Setup:
         looked = {"inputs": data, "outputs": [data, self.gallery, self.report], **QUIET, "show_progress": "minimal", "show_progress_on": self.report}
         for path, button in self.sample_buttons.items():
             button.click(lambda path=path: path, None, data, **QUIET).then(self.look, **looked)
-        gr.on([data.submit, data.blur], self.look, **looked)
+        gr.on([data.submit, data.blur], self.look, trigger_mode="always_last", **looked)
         self.upload.upload(self.take, self.upload, [data, self.notice], show_progress="minimal", api_visibility="private").then(self.look, **looked)
         chosen = {"inputs": self.preset, "outputs": [self.blurb, *fields], **QUIET}
         self.preset.input(self.choose, **chosen)
         self.reset.click(self.choose, **chosen)
-        told = [self.summary, self.reset, self.draft]
-        gr.on([one.change for one in [self.preset, *fields]], self.changed, [self.preset, *fields], told, trigger_mode="always_last", **QUIET)
+        changes, form = [one.change for one in [self.preset, *fields]], [self.preset, *fields]
+        gr.on(changes, self.changed, form, [self.summary, self.reset], trigger_mode="always_last", **QUIET)
+        gr.on(changes, None, form, self.draft, js=_KEEP_DRAFT % json.dumps(list(self.form.fields)), trigger_mode="always_last", **QUIET)
         page.load(self.restore, [self.draft], [self.preset, self.blurb, *fields], **QUIET).then(self.look, **looked)
 
     def choose(self, name: str | None) -> list[Any]:
@@ -107,23 +111,23 @@ class Setup:
         typed = [gr.update(value=fields[key]) if key in fields else gr.skip() for key in self.form.fields]
         return [chosen, _blurb(preset, self.damaged) if preset else gr.skip(), *typed]
 
-    def changed(self, name: str | None, *values: Any) -> tuple[Any, Any, dict[str, Any]]:
-        """What differs from the preset or is wrong, and the draft to keep."""
-        raw = self.form.raw(values)
-        said = summary(read(raw), self.presets.get(name))
-        return gr.update(value=said, visible=bool(said)), gr.update(visible="changes" in said), {"preset": name, "fields": raw}
+    def changed(self, name: str | None, *values: Any) -> tuple[Any, Any]:
+        """What differs from the preset, or is wrong, and the way back."""
+        said = summary(read(self.form.raw(values)), self.presets.get(name))
+        return gr.update(value=said, visible=bool(said)), gr.update(visible="changes" in said)
 
     def look(self, data: str) -> list[Any]:
         """The dataset's pictures, counts and problems."""
-        data = pictures.tidy(data)
+        typed, data = data, pictures.tidy(data)
+        mended = gr.skip() if data == typed else data  # what the user types meanwhile is not undone
         if not data:
-            return ["", gr.update(value=[], visible=False), _HINT]
+            return [mended, gr.update(value=[], visible=False), _HINT]
         try:
             dataset = pictures.scan(data, self.outputs)
             shown = pictures.thumbnails(dataset, self.outputs)
         except (StudioError, OSError) as error:
-            return [data, gr.update(value=[], visible=False), words.notice("wrong", str(error))]
-        return [data, gr.update(value=shown, visible=bool(shown)), pictures.report(dataset)]
+            return [mended, gr.update(value=[], visible=False), words.notice("wrong", str(error))]
+        return [mended, gr.update(value=shown, visible=bool(shown)), pictures.report(dataset)]
 
     def take(self, uploaded: list[str]) -> tuple[Any, Any]:
         """Uploaded pictures as a folder of their own."""

@@ -1,0 +1,141 @@
+"""The page in a real browser, with runs whose worker the tests play."""
+
+import re
+
+import pytest
+from conftest import PROMPTS, until
+from playwright.sync_api import expect
+
+from lora_studio.jobs import control
+from lora_studio.jobs.control import Request
+
+
+def test_a_run_is_watched_from_start_to_adapter(visit, studio, part):
+    """The live view stands still, flickers, or loses the frame that the user looks at."""
+    played = part("watched", studio.outputs)
+    page = visit()
+    played.begins(total=100)
+    played.trains(1, 20)
+    played.draws(20)
+    expect(page.locator(".sentence")).to_contain_text("Training step 20 of 100")
+    expect(page.locator(".state .facts")).to_contain_text("4.0 pictures a second")
+    expect(page.locator(".pill")).to_contain_text("watched · training · 20 %")
+    expect(page.locator("#start")).to_be_disabled()
+    expect(page.locator(".film .frame img")).to_have_count(2 * len(PROMPTS))
+    expect(page.locator(".film")).to_contain_text("<b>a house</b>")
+
+    slider = page.locator(".pair input")
+    slider.fill("80")
+    page.locator('.row[data-prompt="1"] [data-step="20"]').click()
+    expect(page.locator(".pair + .caption")).to_contain_text("<b>a house</b>")
+    page.evaluate("document.querySelector('path.trend').mark = document.querySelector('.frame img').mark = 'same'")
+    before = page.locator("path.trend").get_attribute("d")
+    played.trains(21, 40)
+    played.draws(40)
+    expect(page.locator(".sentence")).to_contain_text("step 40")
+    expect(page.locator(".pair + .caption")).to_contain_text("step 20 ")
+    assert page.locator("path.trend").get_attribute("d") != before
+    assert page.evaluate("document.querySelector('path.trend').mark + document.querySelector('.frame img').mark") == "samesame"
+    assert slider.input_value() == "80" and page.evaluate("document.querySelector('.pair').style.getPropertyValue('--at')") == "80%"
+
+    played.finishes(40, stopped=True)
+    expect(page.locator(".sentence")).to_contain_text("Finished where you stopped it, after 40 steps")
+    with page.expect_download() as download:
+        page.locator(".download").click()
+    assert download.value.suggested_filename == "watched.safetensors"
+    assert download.value.path().read_bytes() == played.run.adapter_file.read_bytes()
+
+
+def test_buttons_reach_the_worker_and_every_tab_follows(visit, studio, part):
+    """Two tabs show different things, or a press is lost (faults 47, 51 and 52)."""
+    played = part("asked", studio.outputs)
+    played.begins()
+    played.trains(1, 5)
+    one, two = visit(), visit()
+    expect(two.locator(".sentence")).to_contain_text("step 5")
+    two.locator("#preview-now").click()
+    until(lambda: control.asked(played.run, Request.PREVIEW))
+    expect(one.locator("#preview-now")).to_be_disabled()
+    two.locator("#pause").click()
+    until(lambda: control.asked(played.run, Request.PAUSE))
+    expect(one.locator(".sentence")).to_contain_text("pausing after this one")
+    one.reload()
+    one.wait_for_selector("#start")
+    expect(one.locator(".sentence")).to_contain_text("pausing after this one")
+    one.locator("#stop").click()
+    until(lambda: control.asked(played.run, Request.STOP))
+    expect(two.locator("#stop")).to_be_disabled()
+    played.dies()
+    expect(two.locator(".sentence")).to_contain_text("Interrupted")
+    expect(one.locator("#start")).to_be_enabled()
+
+
+def test_the_form_keeps_what_was_typed(visit, pictures):
+    """An error or a reload empties the form (fault 58)."""
+    page = visit()
+    page.locator("#set-rank input").fill("0")
+    page.locator("#set-trigger").locator("input, textarea").fill("inkstyle")
+    page.locator("#set-data").locator("input, textarea").fill(f'"{pictures}"')
+    page.locator("#set-data").locator("input, textarea").press("Enter")
+    expect(page.locator(".dataset")).to_contain_text("10 pictures")
+    page.locator("#start").click()
+    expect(page.locator(".go .notice")).to_contain_text("Rank must be a whole number from 1 to 1,024; it is 0.")
+    assert page.locator("#set-trigger").locator("input, textarea").input_value() == "inkstyle"
+    page.locator("#set-rank input").fill("12")
+    expect(page.locator("#summary .chip").first).to_contain_text("12")
+    page.reload()
+    page.wait_for_selector("#start")
+    expect(page.locator("#set-rank input")).to_have_value("12")
+    assert page.locator("#set-trigger").locator("input, textarea").input_value() == "inkstyle"
+    page.locator("#reset").click()
+    expect(page.locator("#summary")).to_be_hidden()
+
+
+def test_a_caption_is_never_markup(visit, pictures):
+    """A caption from the net runs as a script when its picture is opened (fault 20)."""
+    page = visit()
+    page.locator("#set-data").locator("input, textarea").fill(str(pictures))
+    page.locator("#set-data").locator("input, textarea").press("Enter")
+    page.locator("#pictures .thumbnail-lg").first.click()
+    expect(page.get_by_text("<img src=x onerror=").first).to_be_attached()
+    assert page.title() == "LoRA Studio"
+
+
+def test_what_is_wrong_with_a_folder_is_said_with_its_file(visit, tmp_path, pictures):
+    """Training starts on a folder that has nothing to learn from."""
+    (tmp_path / "broken.png").write_bytes((pictures / "drawing 3.png").read_bytes()[:200])
+    page = visit()
+    page.locator("#set-data").locator("input, textarea").fill(str(tmp_path))
+    page.locator("#set-data").locator("input, textarea").press("Enter")
+    expect(page.locator(".problems.left-out")).to_contain_text("broken.png")
+    page.locator("#start").click()
+    expect(page.locator(".go .notice")).to_contain_text("no picture in the folder that can be trained on")
+
+
+@pytest.mark.parametrize("width", [360, 390, 1280])
+def test_nothing_sticks_out(visit, studio, part, width):
+    """The page scrolls sideways on a phone."""
+    played = part(f"narrow-{width}", studio.outputs)
+    played.begins()
+    played.trains(1, 30)
+    for step in (10, 20, 30):
+        played.draws(step)
+    page = visit(width=width, height=800)
+    expect(page.locator(".sentence")).to_contain_text("step 30")
+    expect(page.locator(".plot")).to_be_visible()
+    edges = page.evaluate("[...document.querySelectorAll('.card, .pill, #start, .plot, .pair')].map(part => part.getBoundingClientRect().right)")
+    assert max(edges) <= width and page.evaluate("document.documentElement.scrollWidth") <= width
+    if width < 700:
+        assert page.locator(".sentence").bounding_box()["y"] < page.locator("#set-data").bounding_box()["y"], "On a phone a run at work comes first."
+
+
+def test_dark_and_light_follow_the_system(browser, studio):
+    """The page blinds at night."""
+    for scheme, dark in (("light", False), ("dark", True)):
+        context = browser.new_context(color_scheme=scheme)
+        page = context.new_page()
+        page.goto(studio.url)
+        page.wait_for_selector("#start")
+        red = int(re.findall(r"\d+", page.evaluate("getComputedStyle(document.querySelector('.card')).backgroundColor"))[0])
+        assert (red < 80) == dark
+        context.close()

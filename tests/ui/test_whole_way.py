@@ -1,0 +1,45 @@
+"""From a click to a file that other programs load: the real worker, the starter and a sample style."""
+
+import re
+
+import numpy as np
+from conftest import until
+from playwright.sync_api import expect
+from safetensors import safe_open
+
+from lora_studio.events import State
+from lora_studio.jobs import view
+from lora_studio.runs import Run
+
+
+def test_train_close_the_tab_come_back_stop_and_download(visit, studio):
+    """What a first user does ends anywhere else than with a good file (fault 51)."""
+    page = visit()
+    page.get_by_role("button", name="Ink icons").click()
+    expect(page.locator("#set-data").locator("input, textarea")).to_have_value(re.compile("ink-icons$"))
+    page.locator("#set-name").locator("input, textarea").fill("whole way")
+    page.locator("#set-steps input").fill("5000")
+    page.locator("#set-preview_prompts textarea").fill("apple")
+    page.locator("#start").click()
+    run = Run(studio.outputs / "whole-way")
+    expect(page.locator(".sentence")).to_contain_text("Training step", timeout=120_000)
+    expect(page.locator("#start")).to_be_disabled()
+    page.close()
+
+    done = len(view.fold(run).steps)
+    until(lambda: len(view.fold(run).steps) > done, 60)
+    page = visit()
+    expect(page.locator(".sentence")).to_contain_text("Training step")
+    page.locator("#stop").click()
+    expect(page.locator(".sentence")).to_contain_text("Finished where you stopped it", timeout=120_000)
+    expect(page.locator(".film .frame img")).to_have_count(2)
+    with page.expect_download() as download:
+        page.locator(".download").click()
+
+    seen = view.fold(run)
+    assert seen.state is State.FINISHED and seen.finished.stopped and 0 < seen.finished.steps < 5000
+    with safe_open(download.value.path(), "np") as adapter:
+        keys = list(adapter.keys())
+        up = [adapter.get_tensor(key) for key in keys if key.endswith("lora_up.weight")]
+        assert adapter.metadata()["ss_network_module"] == "networks.lora"
+    assert len(keys) == 3 * len(up) > 0 and all(np.isfinite(weight).all() for weight in up) and any(weight.any() for weight in up)
