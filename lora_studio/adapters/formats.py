@@ -16,7 +16,7 @@ from lora_studio import files
 from lora_studio.adapters import detect, diffusers, keys, kohya, peft
 from lora_studio.adapters import metadata as meta
 from lora_studio.adapters.adapter import Adapter, Factors
-from lora_studio.adapters.tensors import body, head, load, require_finite
+from lora_studio.adapters.tensors import body, head, laid_out, load, require_finite
 from lora_studio.errors import AdapterError
 
 Dialect = Literal["kohya", "diffusers", "peft"]
@@ -142,6 +142,14 @@ def serialised(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], where
     entries, data = body(tensors)
     own = head(entries, {key: value for key, value in metadata.items() if key.startswith("ss_")})
     return head(entries, {**metadata, **meta.hashes(own, data)}) + data
+
+
+def size(adapter: Adapter, dtype: torch.dtype | None = None) -> int:
+    """Bytes of the kohya file that ``write`` would make, without making it."""
+    tensors = kohya.encode(adapter)
+    entries = laid_out({name: (tensor.dtype if dtype is None or name.endswith(".alpha") else dtype, tuple(tensor.shape)) for name, tensor in tensors.items()})
+    texts = _texts(adapter, {}, "", meta.Privacy.FULL) | meta.hashes(b"", b"")
+    return len(head(entries, texts)) + max(entry.end for entry in entries.values())
 
 
 def _write_folder(adapter: Adapter, folder: Path, texts: Mapping[str, str]) -> Path:

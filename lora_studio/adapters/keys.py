@@ -85,6 +85,30 @@ def _from_kohya(component: str, name: str) -> str | None:
     return f"unet.{from_ldm(path)}" if component == "unet" else canonical(f"{component}.{path}")
 
 
+def block_of(path: str) -> str:
+    """The block that a path lies in: ``down_blocks.1``, ``mid_block``, ``up_blocks.0``, ``ends`` (first and last layers), or a text encoder."""
+    component, _, rest = path.partition(".")
+    if component != "unet":
+        return component
+    match = re.match(r"(?:down|up)_blocks\.\d+|mid_block", rest)
+    return match[0] if match else "ends"
+
+
+def kind_of(path: str) -> str:
+    """What a layer is, wherever it lies: ``attn1.to_q``, ``ff.net.2``, ``proj_in``, ``conv1``, ``self_attn.q_proj``."""
+    return re.sub(r"^.*(?:transformer_blocks|attentions|resnets|layers)\.\d+\.", "", path.partition(".")[2])
+
+
+def block_factor(blocks: Mapping[str, float], path: str) -> float:
+    """The factor of the most precise entry of ``blocks`` that ``path`` lies in, 1 where none does.
+
+    An entry is a block of ``block_of`` or the beginning of a path, with or without ``unet.``.
+    """
+    names = (path, path.removeprefix("unet."))
+    held = [key for key in blocks if key == block_of(path) or any(name == key or name.startswith(key + ".") for name in names)]
+    return blocks[max(held, key=len)] if held else 1.0
+
+
 def collect(tensors: Mapping[str, T], component: str = "") -> tuple[dict[str, dict[str, T]], list[str]]:
     """A file's tensors (or their shapes) as {canonical path: {role: tensor}}, and the keys that are none of ours."""
     modules: dict[str, dict[str, T]] = {}

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, NamedTuple, Union
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from lora_studio.errors import SettingsError
+
 KEY = "lora_studio.recipe"
 """The header's entry that holds a recipe as JSON."""
 
@@ -41,35 +43,57 @@ class Training(BaseModel):
     seconds: float = 0.0
 
 
+Weight = Annotated[float, Field(ge=-10, le=10)]
+"""Beyond ten times an adapter's own strength no picture survives."""
+
+
 class Ingredient(BaseModel):
-    """One adapter of a blend. ``blocks`` multiplies the weight where a block's name (see ``blend.block_of``) stands in it."""
+    """One adapter of a blend. ``blocks`` multiplies the weight below a block, as {"up_blocks.1": 0.5} (see ``keys.block_factor``)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
-    weight: float = 1.0
+    weight: Weight = 1.0
     sha256: str = ""
     """Hash of its tensors (``sshs_model_hash``), by which it is found again."""
-    blocks: dict[str, float] = {}
+    blocks: dict[str, Weight] = {}
+
+
+Method = Literal["exact", "svd", "ties", "dare", "prune", "subtract"]
 
 
 class Blend(BaseModel):
-    """A blend of adapters; ``rank`` 0 keeps all that the method leaves."""
+    """A blend of adapters. ``rank`` 0 keeps all that the method leaves; svd then takes the largest of the ingredients' ranks."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Literal["blend"] = "blend"
-    method: Literal["exact", "svd", "ties", "dare", "prune"] = "exact"
-    ingredients: list[Ingredient]
+    method: Method = "exact"
+    ingredients: list[Ingredient] = Field(min_length=1)
     rank: int = Field(default=0, ge=0, le=4096)
     density: float = Field(default=0.5, gt=0, le=1)
     """Share of entries that TIES, DARE and prune keep."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
     """DARE's."""
 
 
 Recipe = Annotated[Union[Training, Blend], Field(discriminator="kind")]
 _recipe: TypeAdapter[Training | Blend] = TypeAdapter(Recipe)
+
+
+def blend(**values: Any) -> Blend:
+    """A blend's recipe from plain values.
+
+    Raises:
+        SettingsError: a weight, rank, density or method is out of its bounds.
+    """
+    try:
+        return Blend.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise SettingsError(f"{field}: {first['msg']} (it is {first['input']!r}).", where=field,
+                            do="Weights go from -10 to 10, rank from 0 to 4096, density from above 0 to 1.") from None
 
 
 def dumps(recipe: Training | Blend) -> str:

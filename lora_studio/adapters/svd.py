@@ -33,12 +33,12 @@ def thin(X: Tensor) -> tuple[Tensor, Tensor]:
     return torch.linalg.qr(X)
 
 
-def product(B: Tensor, A: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The thin SVD U (…, out, k), S (…, k), Vᵀ (…, k, in) of B·A in float64, k = min(r, out, in)."""
+def product(B: Tensor, A: Tensor, keep: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """The thin SVD of B·A in float64: U (…, out, k), S (…, min(r, out, in)) and Vᵀ (…, k, in), with the leading ``keep`` vectors (all by default)."""
     Qb, Rb = thin(B)
     Qa, Ra = thin(A.mT)
     P, S, Wt = torch.linalg.svd(Rb @ Ra.mT, full_matrices=False)
-    return Qb @ P, S, Wt @ Qa.mT
+    return Qb @ P[..., :keep], S, Wt[..., :keep, :] @ Qa.mT
 
 
 def values(B: Tensor, A: Tensor) -> Tensor:

@@ -1,0 +1,139 @@
+"""Making an adapter smaller: the best one of a rank, of a share of its energy, or of a size in bytes.
+
+By Eckart and Young the truncated SVD of each ΔW is the nearest matrix of its rank; how near is known exactly from
+the singular values that were left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lora_studio.adapters import formats, svd
+from lora_studio.adapters.adapter import Adapter, Factors
+from lora_studio.errors import AdapterError
+
+MB = 1_000_000
+
+
+class Resized(NamedTuple):
+    """A smaller adapter and what it costs."""
+
+    adapter: Adapter
+    residual: float
+    """‖ΔW − ΔW_r‖ / ‖ΔW‖ over all modules together (Frobenius)."""
+    residuals: dict[str, float]
+    """The same of each module."""
+
+    @property
+    def kept(self) -> float:
+        """Share of the change's energy ‖ΔW‖² that is left."""
+        return 1 - self.residual**2
+
+
+def to_rank(adapter: Adapter, rank: int) -> Resized:
+    """The nearest adapter of at most ``rank`` everywhere; modules that have no more stay as they are, to the bit.
+
+    Raises:
+        AdapterError: the rank is below 1, or the adapter is a DoRA.
+    """
+    _require(rank >= 1, f"Rank {rank} leaves nothing.", "Choose a rank of 1 or more.")
+    larger = {path: one for path, one in adapter.factors.items() if one.rank > rank}
+    return _reduced(adapter, larger, lambda path, S: rank, keep=rank)
+
+
+def to_energy(adapter: Adapter, energy: float) -> Resized:
+    """Each module at the smallest rank that keeps the share ``energy`` of its ‖ΔW‖².
+
+    Raises:
+        AdapterError: the share is not within (0, 1], or the adapter is a DoRA.
+    """
+    _require(0 < energy <= 1, f"A share of {energy} cannot be kept.", "Choose a share above 0 and up to 1, such as 0.99.")
+    return _reduced(adapter, adapter.factors, lambda path, S: rank_for(S, energy))
+
+
+def to_size(adapter: Adapter, megabytes: float, dtype: torch.dtype | None = None) -> Resized:
+    """The nearest adapter whose kohya file has at most ``megabytes`` (of 1,000,000 bytes) when saved as ``dtype``.
+
+    Rank goes where it keeps most energy for its bytes, so that ranks differ between modules; each keeps at least 1.
+
+    Raises:
+        AdapterError: not even rank 1 everywhere fits (the smallest size is named), or the adapter is a DoRA.
+    """
+    _require_plain(adapter)
+    unit = {path: (one.up.shape[0] + one.down[0].numel()) * (one.down.dtype if dtype is None else dtype).itemsize for path, one in adapter.factors.items()}
+    fixed = formats.size(adapter, dtype) - sum(unit[path] * one.rank for path, one in adapter.factors.items())
+    smallest = fixed + sum(unit.values())
+    _require(megabytes * MB >= smallest, f"The adapter cannot be made smaller than {smallest / MB:.2f} MB.", "Choose a larger size, or save it as fp16.")
+    ranks = _spent(_spectra(adapter.factors), unit, megabytes * MB - smallest)
+    return _reduced(adapter, adapter.factors, lambda path, S: ranks[path])
+
+
+def rank_for(S: Tensor, energy: float) -> int:
+    """The smallest number of leading singular values (k,) that hold ``energy`` of the sum of their squares; at least 1."""
+    kept = S.double().square().cumsum(0)
+    return int((kept < kept[-1] * energy * (1 - 1e-12)).sum().clamp(max=len(S) - 1)) + 1
+
+
+def _require(condition: bool, what: str, do: str) -> None:
+    if not condition:
+        raise AdapterError(what, do=do)
+
+
+def _require_plain(adapter: Adapter) -> None:
+    if adapter.method == "dora":
+        raise AdapterError("A DoRA's factors cannot be resized by themselves: its change also depends on the base model.", do="Export it as plain LoRA first.")
+
+
+def _spectra(factors: Mapping[str, Factors]) -> dict[str, Tensor]:
+    """Singular values of every ΔW, float64, descending."""
+    return {path: S for paths, B, A in svd.like_shaped(factors) for path, S in zip(paths, svd.values(B, A), strict=True)}
+
+
+def _spent(spectra: Mapping[str, Tensor], unit: Mapping[str, int], budget: float) -> dict[str, int]:
+    """Ranks from 1 upwards, the budget of bytes spent on the most energy per byte first.
+
+    Singular values descend, so a module's next rank is never worth more than its last: the greedy choice is the best but for the last crumbs.
+    """
+    ranks = dict.fromkeys(spectra, 1)
+    worth = sorted((-value**2 / unit[path], index, path) for path, S in spectra.items() for index, value in enumerate(S.tolist()) if index and value > 0)
+    for _, index, path in worth:
+        if ranks[path] == index and unit[path] <= budget:
+            ranks[path], budget = index + 1, budget - unit[path]
+    return ranks
+
+
+def _reduced(adapter: Adapter, chosen: Mapping[str, Factors], rank: Callable[[str, Tensor], int], keep: int | None = None) -> Resized:
+    """``chosen`` modules cut to ``rank(path, singular values)``; the others stay."""
+    _require_plain(adapter)
+    factors, residuals = dict(adapter.factors), dict.fromkeys(adapter.factors, 0.0)
+    lost = whole = 0.0
+    for paths, B, A in svd.like_shaped(chosen):
+        U, S, Vt = svd.product(B, A, keep)
+        energies = S.square()
+        for index, path in enumerate(paths):
+            r = min(rank(path, S[index]), S.shape[1])
+            missing, all_of_it = float(energies[index, r:].sum()), float(energies[index].sum())
+            if r < chosen[path].rank:
+                factors[path] = _cut(chosen[path], U[index, :, :r], S[index, :r], Vt[index, :r])
+                residuals[path] = math.sqrt(missing / all_of_it) if all_of_it else 0.0
+                lost += missing
+            whole += all_of_it
+    rest = {path: one for path, one in adapter.factors.items() if path not in chosen}
+    whole += sum(float(svd.inner(B, A, B, A).sum()) for _, B, A in svd.like_shaped(rest))
+    return Resized(replace(adapter, factors=factors), math.sqrt(lost / whole) if whole else 0.0, residuals)
+
+
+def _cut(old: Factors, U: Tensor, S: Tensor, Vt: Tensor) -> Factors:
+    """U·S·Vᵀ as factors of equal size, in the old one's alpha, dtype and kind of layer."""
+    alpha = old.alpha if old.alpha > 0 else float(len(S))
+    root = (S * len(S) / alpha).sqrt()
+    up, down = (U * root).to(old.up.dtype), (root[:, None] * Vt).to(old.down.dtype)
+    if old.down.dim() == 4:
+        up, down = up[:, :, None, None], down.reshape(len(S), *old.down.shape[1:])
+    return Factors(down.contiguous(), up.contiguous(), alpha)
