@@ -107,15 +107,16 @@ def _disk(outputs: Path) -> Iterator[Finding]:
         yield Finding("problem", "outputs", f"{outputs} cannot be written: {error.strerror}", "Choose another folder with --outputs.")
         return
     free = shutil.disk_usage(outputs).free / 1e9
-    short = free < 5
-    yield Finding("warning" if short else "ok", "outputs", f"{outputs}, {free:.0f} GB free", "Runs on large models need some gigabytes; free some." if short else "")
+    state, do = ("ok", "") if free > 5 else ("warning", "Runs on large models need some gigabytes; free some.")
+    yield Finding(state, "outputs", f"{outputs}, {free:.0f} GB free", do)
 
 
 def _starter(_: Path) -> Iterator[Finding]:
     parts = ["model_index.json", "unet", "vae", "text_encoder", "tokenizer", "scheduler"]
     missing = [part for part in parts if not (starter.MODEL / part).exists()]
     if missing:
-        yield Finding("warning", "starter", f"its {', '.join(missing)} are missing in {starter.MODEL}", "Fetch the studio anew, or train on a model of your own.")
+        what = f"its {', '.join(missing)} are missing in {starter.MODEL}"
+        yield Finding("warning", "starter", what, "Fetch the studio anew, or train on a model of your own.")
     else:
         yield Finding("ok", "starter", f"the built-in base model, and the sample styles {', '.join(path.name for path in starter.sample_styles())}")
 

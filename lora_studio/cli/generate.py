@@ -94,7 +94,8 @@ def _save(image: Any, order: Order, prompt: str, seed: int, adapters: list[tuple
     note, data = PngInfo(), io.BytesIO()
     loras = "".join(f" <lora:{path.stem}:{weight:g}>" for path, weight in adapters)
     negative = f"\nNegative prompt: {order.negative}" if order.negative else ""
-    note.add_text("parameters", f"{prompt}{loras}{negative}\nSteps: {order.steps}, Sampler: {order.sampler}, CFG scale: {order.guidance}, Seed: {seed}, Model: {Path(order.base).stem}")
+    how = f"Steps: {order.steps}, Sampler: {order.sampler}, CFG scale: {order.guidance}, Seed: {seed}, Model: {Path(order.base).stem}"
+    note.add_text("parameters", f"{prompt}{loras}{negative}\n{how}")
     image.save(data, "PNG", pnginfo=note)
     path = files.free(order.folder.resolve() / f"{runs.safe_name(prompt)[:40]}-{seed}.png")
     files.write(path, data.getvalue())

@@ -28,9 +28,9 @@ def of_class(kind: type[T]) -> Callable[[Callable[[T], None]], Callable[..., Non
             function(kind(**values))
 
         hints = get_type_hints(kind, include_extras=True)
-        command.__signature__ = inspect.Signature(
-            [inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]) for field in dataclasses.fields(kind)]
-        )
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        options = [inspect.Parameter(field.name, keyword, default=field.default, annotation=hints[field.name]) for field in dataclasses.fields(kind)]
+        command.__signature__ = inspect.Signature(options)
         command.__annotations__ = hints
         command.__name__, command.__doc__, command.__module__ = function.__name__, function.__doc__, function.__module__
         return command

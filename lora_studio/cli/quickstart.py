@@ -31,7 +31,8 @@ def quickstart(outputs: Outputs = runs.OUTPUTS, as_json: AsJson = False) -> None
     sheet = run.folder / "before-after.png"
     _draw_sheet(run, unseen(style), sheet)
     result = train.result(run, seen) | {"sheet": sheet, "seconds_in_all": round(time.monotonic() - began, 2)}
-    lines = [*train.summary(run, seen)[:2], f"Before and after, on subjects that were not in the folder: {sheet}", f"{duration(result['seconds_in_all'])} in all."]
+    lines = [*train.summary(run, seen)[:2], f"Before and after, on subjects that were not in the folder: {sheet}"]
+    lines.append(f"{duration(result['seconds_in_all'])} in all.")
     tell(result, lines, as_json)
 
 

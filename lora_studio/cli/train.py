@@ -16,7 +16,6 @@ from lora_studio.jobs.view import RunView
 from lora_studio.runs import Run
 from lora_studio.settings import SPECS, Settings
 
-
 PRESETS = sorted(path.stem for path in presets.FOLDER.glob("*.toml"))
 
 
