@@ -16,10 +16,10 @@ from lora_studio import starter
 @pytest.fixture(scope="module")
 def pipe():
     """The pipeline in float32, on the CPU, without a network."""
-    torch = pytest.importorskip("torch")
+    pytest.importorskip("torch")
     from diffusers import StableDiffusionPipeline
 
-    loaded = StableDiffusionPipeline.from_pretrained(starter.MODEL, local_files_only=True, torch_dtype=torch.float32)
+    loaded = StableDiffusionPipeline.from_pretrained(starter.MODEL, local_files_only=True)
     loaded.set_progress_bar_config(disable=True)
     return loaded
 

@@ -105,7 +105,7 @@ def finish(vae: AutoencoderKL, index: list[dict], rgba: torch.Tensor, out: Path,
     some = rgba[[i for i, e in enumerate(index) if e["split"] == "train"][::2]]
     white = torch.ones(1, 3, device=rgba.device)
     whiten(vae, torch.cat([pictures.placed(part, white.expand(len(part), 3)) for part in some.split(64)]))
-    figures = {"psnr in dB": evaluate(vae, index, rgba)} | told
+    figures = {"psnr in dB": {k: round(v, 2) for k, v in evaluate(vae, index, rgba).items()}} | told
     (out / "vae.json").write_text(json.dumps(figures, indent=2))
     print("autoencoder", json.dumps(figures), flush=True)
     save(vae, out / "vae")

@@ -3,7 +3,7 @@
     python -m lora_studio.starter.make.evaluate ICONS.zip PARTS STARTER --pairs 96
 
 Held-out pairs (a subject in a style that training never showed together) are generated from their captions and
-given to the classifier, beside the real pictures of the same pairs. Writes `figures.json` and `contact_sheet.png`.
+given to the classifier, beside the real pictures of the same pairs. Writes `figures.json` and `contact_sheet.webp`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .names import COMMON, STYLES
 
 def pipeline(model: Path, device: torch.device) -> StableDiffusionPipeline:
     """The shipped model with the sampler that its previews use: DPM-Solver++ on trailing steps."""
-    pipe = StableDiffusionPipeline.from_pretrained(model, local_files_only=True, torch_dtype=torch.float32).to(device)
+    pipe = StableDiffusionPipeline.from_pretrained(model, local_files_only=True).to(device)
     pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -46,22 +46,40 @@ def tiled(x: torch.Tensor, columns: int) -> Image.Image:
     return Image.fromarray(((torch.cat(rows, 1).clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
 
 
-def judge(pipe: StableDiffusionPipeline, icons: Path, parts: Path, count: int) -> tuple[dict, torch.Tensor]:
-    """The classifier's accuracy on generated and on real held-out pairs, and the generated pictures."""
-    index, rgba = pictures.load(icons)
-    subjects, truth = classifier.labels(index)
-    net = classifier.build(len(subjects)).eval()
-    net.load_state_dict({k: v.float() for k, v in torch.load(parts / "classifier.pt").items()})
-    held = [i for i, e in enumerate(index) if e["split"] == "held"]
-    few = random.Random(3).sample(held, count)
-    prompts = [f"{index[i]['subject'].replace('-', ' ')}, {index[i]['style']} style" for i in few]
-    made = generate(pipe, prompts)
-    figures = {
-        "generated held-out pairs": classifier.accuracy(net, made, truth[few], len(subjects)) | {"pairs": count},
-        "real pictures of the same pairs": classifier.accuracy(net, pictures.plain(rgba[few]), truth[few], len(subjects)),
-        "real pictures of all held-out pairs": classifier.accuracy(net, pictures.plain(rgba[held]), truth[held], len(subjects)) | {"pairs": len(held)},
+class Judge:
+    """The classifier, and the icons whose subjects and styles it knows."""
+
+    def __init__(self, icons: Path, weights: Path):
+        self.index, self.rgba = pictures.load(icons)
+        self.subjects, self.truth = classifier.labels(self.index)
+        self.net = classifier.build(len(self.subjects)).eval()
+        self.net.load_state_dict({k: v.float() for k, v in torch.load(weights).items()})
+
+    def rows(self, split: str, count: int) -> list[int]:
+        """The same `count` random rows of a split each time."""
+        rows = [i for i, e in enumerate(self.index) if e["split"] == split]
+        return sorted(random.Random(3).sample(rows, min(count, len(rows))))
+
+    def prompts(self, rows: list[int]) -> list[str]:
+        """The captions to generate from."""
+        return [f"{self.index[i]['subject'].replace('-', ' ')}, {self.index[i]['style']} style" for i in rows]
+
+    def says(self, x: torch.Tensor, rows: list[int]) -> dict:
+        """Accuracy on pictures (N, 3, 128, 128) in -1..1 that should show those rows' subjects and styles."""
+        return {k: round(v, 3) for k, v in classifier.accuracy(self.net, x, self.truth[rows], len(self.subjects)).items()} | {"pictures": len(rows)}
+
+
+def accuracies(pipe: StableDiffusionPipeline, judge: Judge, count: int, out: Path) -> dict:
+    """Accuracy on generated pictures of pairs held out and of pairs trained on, and on real held-out ones."""
+    held, trained, every = judge.rows("held", count), judge.rows("train", count // 2), judge.rows("held", 10**9)
+    made, known = generate(pipe, judge.prompts(held)), generate(pipe, judge.prompts(trained))
+    tiled(made, 12).save(out)
+    return {
+        "generated, held-out pairs": judge.says(made, held),
+        "generated, trained pairs": judge.says(known, trained),
+        "real, the same held-out pairs": judge.says(pictures.plain(judge.rgba[held]), held),
+        "real, all held-out pairs": judge.says(pictures.plain(judge.rgba[every]), every),
     }
-    return figures, made
 
 
 def sheet(pipe: StableDiffusionPipeline) -> Image.Image:
@@ -90,10 +108,12 @@ def main() -> None:
     given = ask.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     pipe = pipeline(given.starter / "model", device)
-    sheet(pipe).quantize(128, dither=Image.Dither.NONE).save(given.starter / "contact_sheet.png", optimize=True)
-    accuracies, made = judge(pipe, given.icons, given.parts, given.pairs)
-    tiled(made, 12).save(given.parts / "held_out.png")
-    figures = {"psnr_db": json.loads((given.parts / "vae.json").read_text()), "accuracy": accuracies, **sizes(pipe, given.starter / "model")}
+    sheet(pipe).save(given.starter / "contact_sheet.webp", quality=92, method=6)
+    figures = {
+        "autoencoder": json.loads((given.parts / "vae.json").read_text()),
+        "accuracy": accuracies(pipe, Judge(given.icons, given.parts / "classifier.pt"), given.pairs, given.parts / "held_out.png"),
+        **sizes(pipe, given.starter / "model"),
+    }
     (given.starter / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")
     print(json.dumps(figures, indent=2))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -39,7 +40,9 @@ def load(icons: Path, limit: int | None = None) -> tuple[list[dict], torch.Tenso
         rgba = np.stack(list(pool.map(lambda b: np.asarray(Image.open(io.BytesIO(b)).convert("RGBA")), packed)))
     rgba = np.ascontiguousarray(rgba.transpose(0, 3, 1, 2))
     if limit is None:
-        np.save(cache, rgba)
+        half = icons.with_suffix(f".{os.getpid()}.npy")
+        np.save(half, rgba)
+        half.rename(cache)
     return index, torch.from_numpy(rgba)
 
 
