@@ -205,14 +205,16 @@ class Base:
         return digest.hexdigest()
 
     def sha256(self) -> str:
-        """SHA-256 of the single file, or over the names and sums of a folder's weight files; in hexadecimal."""
-        if self.path.is_file():
-            return files.sha256(self.path)
-        return hashlib.sha256("".join(f"{file.relative_to(self.path).as_posix()} {files.sha256(file)}\n" for file in self._weights()).encode()).hexdigest()
+        """As ``sha256_of``."""
+        return sha256_of(self.path)
 
-    def _weights(self) -> Iterator[Path]:
-        for part in ("unet", "vae", *self.text_encoders):
-            yield from sorted((self.path / part).glob("*.safetensors"))
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a single file, or over the names and sums of a folder's weight files; in hexadecimal."""
+    if path.is_file():
+        return files.sha256(path)
+    weights = (file for part in ("unet", "vae", "text_encoder", "text_encoder_2") for file in sorted((path / part).glob("*.safetensors")))
+    return hashlib.sha256("".join(f"{file.relative_to(path).as_posix()} {files.sha256(file)}\n" for file in weights).encode()).hexdigest()
 
 
 def _settings(module: nn.Module) -> str:

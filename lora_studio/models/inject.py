@@ -6,7 +6,7 @@ The one that is trained lives in peft's layers; the finished ones in a ``Stack``
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -19,7 +19,7 @@ from lora_studio.adapters.adapter import Adapter, Factors
 from lora_studio.errors import SettingsError
 from lora_studio.models import modules
 from lora_studio.models.base import Base
-from lora_studio.models.stack import Stack
+from lora_studio.models.stack import Stack, Weights
 from lora_studio.settings import Settings
 
 NAME = "style"
@@ -60,7 +60,7 @@ def trainable(base: Base) -> dict[str, nn.Parameter]:
 def read_adapter(base: Base) -> Adapter:
     """The adapter under training as it is now: float32 copies on the CPU, relative to the base model's own weights.
 
-    A DoRA keeps its magnitude (``adapters.dora.change`` gives its true change, from ``weights``).
+    A DoRA keeps its magnitude (``adapters.dora.change`` gives its true change, from ``weight``).
     A PiSSA becomes an ordinary LoRA of twice the rank, ΔW = BA − B₀A₀.
     """
     factors = {path: _factors(layer) for path, layer in _layers(base).items()}
@@ -69,18 +69,14 @@ def read_adapter(base: Base) -> Adapter:
     return Adapter(factors)
 
 
-def weights(base: Base) -> Callable[[str], Tensor]:
-    """The base model's own weights: a canonical path -> float32 on the model's device, (out, in) or (out, in, kh, kw).
-
-    The function raises KeyError where there is no such module. It gives the unquantised numbers of a quantised model.
-    """
-    found = modules.adaptable(base.models)
-    return lambda path: dequantize_module_weight(found[path]).detach().float().reshape(modules.weight_shape(found[path]))
-
-
 def weight(base: Base, path: str) -> Tensor:
-    """The base model's own weight of the module at a canonical path under training, dequantised: (out, in) or (out, in, kh, kw)."""
-    return dequantize_module_weight(_layers(base)[path].get_base_layer()).detach().cpu()
+    """The base model's own weight at a canonical path: float32 on the CPU, (out, in) or (out, in, kh, kw); of a quantised model, unpacked.
+
+    Raises:
+        KeyError: there is no such module.
+    """
+    module = modules.find(base.models, path)
+    return dequantize_module_weight(module).detach().to("cpu", torch.float32).reshape(modules.weight_shape(module))
 
 
 def load_adapters(base: Base, adapters: Sequence[tuple[Adapter, float]]) -> None:
@@ -94,8 +90,10 @@ def load_adapters(base: Base, adapters: Sequence[tuple[Adapter, float]]) -> None
         base.loaded = Stack(base.models, adapters, base.family.name, base.dtype)
 
 
-def set_weights(base: Base, weights: Sequence[float]) -> None:
-    """Gives the loaded adapters other weights, in their order.
+def set_weights(base: Base, weights: Weights) -> None:
+    """Gives the loaded adapters other weights, in their order: one each, or a row of them for each sample of the batches that follow.
+
+    A batch of twice or three times as many samples takes the rows over and over, as guidance puts the same pictures into a batch twice.
 
     Raises:
         AdapterError: a weight is not finite, or there is not one for each adapter.

@@ -36,6 +36,24 @@ def adaptable(models: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
     return found
 
 
+def find(models: Mapping[str, nn.Module], path: str) -> nn.Linear | nn.Conv2d:
+    """The module at a canonical path; of a layer under training, the layer below its adapter.
+
+    Raises:
+        KeyError: there is none.
+    """
+    component, _, name = path.partition(".")
+    for spelling in (name, name.removeprefix("text_model.")):
+        try:
+            module = models[component].get_submodule(spelling)
+        except AttributeError:
+            continue
+        module = getattr(module, "base_layer", module)
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            return module
+    raise KeyError(path)
+
+
 def path_of(component: str, name: str) -> str:
     """The canonical path of the module ``name`` in ``component``."""
     return keys.canonical(f"{component}.{name.removesuffix('.base_layer')}")

@@ -2,7 +2,7 @@
 
 Every module that they change adds Σ wᵢ ΔWᵢ x to its answer through a forward hook; its own weights stay as they are, also when they
 are quantised or in a short number format. The factors of all adapters of a module are laid end to end, so that any number of
-adapters costs two thin products: ΔW = up · diag(w) · down.
+adapters costs two thin products: ΔW = up · diag(w) · down. As w stands between the two, it may differ from sample to sample of a batch.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ from lora_studio.adapters import detect
 from lora_studio.adapters.adapter import Adapter, Factors
 from lora_studio.errors import AdapterError
 from lora_studio.models import modules
+
+
+Weights = Sequence[float] | Sequence[Sequence[float]]
+"""One for each adapter, for all samples alike; or a row of them for each sample."""
 
 
 class Stack:
@@ -47,17 +51,25 @@ class Stack:
         self._hooks = [found[path].register_forward_hook(partial(self._add, increment)) for path, increment in self._increments.items()]
         self.set_weights([weight for _, weight in adapters])
 
-    def set_weights(self, weights: Sequence[float]) -> None:
+    def set_weights(self, weights: Weights) -> None:
         """Gives the adapters other weights, in their order. Takes effect with the next prediction.
+
+        Args:
+            weights: one for each adapter; or N rows of them, for batches of N samples, or of N over and over, as guidance makes them.
 
         Raises:
             AdapterError: a weight is not finite, or there is not one for each adapter.
         """
-        if not all(math.isfinite(weight) for weight in weights):
-            raise AdapterError(f"An adapter's weight must be a finite number (they are {list(weights)}).", where="weight",
-                               do="Weights from -2 to 2 make sense; 1 is as trained.")
+        rows = weights if any(isinstance(row, Sequence) for row in weights) else [weights]
+        for row in rows:
+            if not all(math.isfinite(weight) for weight in row):
+                raise AdapterError(f"An adapter's weight must be a finite number (they are {list(row)}).", where="weight",
+                                   do="Weights from -2 to 2 make sense; 1 is as trained.")
+            if len(row) != len(self.adapters):
+                raise AdapterError(f"There are {len(self.adapters)} adapters and {len(row)} weights.", where="weight", do="Give one weight for each adapter.")
+        table = torch.tensor(rows, dtype=torch.float32)
         for increment in self._increments.values():
-            increment.weigh(weights)
+            increment.weigh(table)
 
     def remove(self) -> None:
         """Takes the adapters off again."""
@@ -80,39 +92,49 @@ class _Increment:
         self.down = torch.cat([one.down.reshape(one.rank, -1, *kernel) for one in present]).to(dtype)
         ups = [one.scale * (one.up.flatten(1) if g is None else g[:, None] * one.up.flatten(1)) for one, g in zip(present, gains, strict=True)]
         self.up = torch.cat(ups, dim=1).reshape(-1, sum(self.ranks), *(1 for _ in kernel)).to(dtype)
-        self.scale = torch.ones(sum(self.ranks), dtype=dtype, device=self.up.device)
         given = iter(gains)
-        self.turns = [(index, (g - 1).to(dtype)) for index, one in enumerate(factors) if one is not None and (g := next(given)) is not None]
+        self.turns = {index: g.cpu() - 1 for index, one in enumerate(factors) if one is not None and (g := next(given)) is not None}
         """A DoRA also turns W itself: which adapter, and g − 1 (out,)."""
-        self.turn = torch.zeros(len(self.up), dtype=dtype, device=self.up.device) if self.turns else None
+        self.scale = self.turn = None
 
-    def weigh(self, weights: Sequence[float]) -> None:
-        if len(weights) != len(self.ranks):
-            raise AdapterError(f"There are {len(self.ranks)} adapters and {len(weights)} weights.", where="weight", do="Give one weight for each adapter.")
-        self.scale.copy_(torch.tensor([weight for weight, rank in zip(weights, self.ranks, strict=True) for _ in range(rank)]))
-        if self.turn is not None:
-            self.turn.copy_(sum(weights[index] * turn.to(self.turn.device) for index, turn in self.turns))
+    def weigh(self, weights: Tensor) -> None:
+        """``weights`` (N, adapters) float32 -> ``scale`` (N, R), and with a DoRA ``turn`` (N, out)."""
+        self.scale = weights.repeat_interleave(torch.tensor(self.ranks), dim=1).to(self.down)
+        if self.turns:
+            self.turn = (weights[:, list(self.turns)] @ torch.stack(list(self.turns.values()))).to(self.down)
 
     def __call__(self, x: Tensor, output: Tensor) -> Tensor:
         """``x``: the module's input; ``output``: its own answer to it, bias included."""
         self._follow(x.device)
         x = x.to(self.down.dtype)
-        if isinstance(self.module, nn.Linear):
-            change = F.linear(F.linear(x, self.down) * self.scale, self.up)
+        channels = -1 if isinstance(self.module, nn.Linear) else 1
+        if channels == -1:
+            change = F.linear(F.linear(x, self.down) * _spread(self.scale, x, channels), self.up)
         else:
             middle = F.conv2d(x, self.down, None, self.module.stride, self.module.padding, self.module.dilation)
-            change = F.conv2d(middle * self.scale[:, None, None], self.up)
+            change = F.conv2d(middle * _spread(self.scale, x, channels), self.up)
         if self.turn is None:
             return change
-        wide = (-1,) if isinstance(self.module, nn.Linear) else (-1, 1, 1)
-        bare = output if self.module.bias is None else output - self.module.bias.reshape(wide)
-        return change + self.turn.reshape(wide) * bare
+        bare = output if self.module.bias is None else output - _spread(self.module.bias[None], x, channels)
+        return change + _spread(self.turn, x, channels) * bare
 
     def _follow(self, device: torch.device) -> None:
         """A model may have been moved since."""
         if self.down.device != device:
             self.down, self.up, self.scale = (tensor.to(device) for tensor in (self.down, self.up, self.scale))
             self.turn = None if self.turn is None else self.turn.to(device)
+
+
+def _spread(rows: Tensor, x: Tensor, channels: int) -> Tensor:
+    """``rows`` (N, C) so that they multiply a batch shaped like ``x`` (B, …): N repeated up to B, unless it is 1, and C in the place of ``channels``."""
+    if len(rows) > 1:
+        times, rest = divmod(len(x), len(rows))
+        if rest or not times:
+            raise ValueError(f"A batch of {len(x)} cannot be shared out among {len(rows)} rows of weights.")
+        rows = rows.repeat(times, 1)
+    shape = [len(rows), *(1 for _ in x.shape[1:])]
+    shape[channels] = rows.shape[1]
+    return rows.reshape(shape)
 
 
 def gain(weight: Tensor, factors: Factors) -> Tensor | None:
