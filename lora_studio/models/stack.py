@@ -22,7 +22,6 @@ from lora_studio.adapters.adapter import Adapter, Factors
 from lora_studio.errors import AdapterError
 from lora_studio.models import modules
 
-
 Weights = Sequence[float] | Sequence[Sequence[float]]
 """One for each adapter, for all samples alike; or a row of them for each sample."""
 
@@ -95,7 +94,8 @@ class _Increment:
         given = iter(gains)
         self.turns = {index: g.cpu() - 1 for index, one in enumerate(factors) if one is not None and (g := next(given)) is not None}
         """A DoRA also turns W itself: which adapter, and g − 1 (out,)."""
-        self.scale = self.turn = None
+        self.scale: Tensor
+        self.turn: Tensor | None = None
 
     def weigh(self, weights: Tensor) -> None:
         """``weights`` (N, adapters) float32 -> ``scale`` (N, R), and with a DoRA ``turn`` (N, out)."""
@@ -107,8 +107,9 @@ class _Increment:
         """``x``: the module's input; ``output``: its own answer to it, bias included."""
         self._follow(x.device)
         x = x.to(self.down.dtype)
-        channels = -1 if isinstance(self.module, nn.Linear) else 1
-        if channels == -1:
+        linear = isinstance(self.module, nn.Linear)
+        channels = -1 if linear else 1
+        if linear:
             change = F.linear(F.linear(x, self.down) * _spread(self.scale, x, channels), self.up)
         else:
             middle = F.conv2d(x, self.down, None, self.module.stride, self.module.padding, self.module.dilation)

@@ -68,6 +68,52 @@ def test_a_dora_beside_a_plain_one():
     assert model(torch.eye(2)).T.tolist() == [[106, 8]]
 
 
+def test_every_sample_has_weights_of_its_own():
+    """W = I, ΔW₁ = [[0,1],[0,0]], ΔW₂ = [[0,0],[3,0]]: the samples (1, 1) under three rows of weights, twice over as guidance batches them."""
+    model = linear([[1.0, 0.0], [0.0, 1.0]])
+    stack = Stack({"unet": model}, [(one([[0.0, 1.0]], [[1.0], [0.0]], 1.0), 1.0), (one([[1.0, 0.0]], [[0.0], [3.0]], 1.0), 1.0)], "sd1", torch.float32)
+    stack.set_weights([[0, 0], [1, 0], [-2, 0.5]])
+    expected = [[1, 1], [2, 1], [-1, 2.5]]
+    assert model(torch.ones(3, 2)).tolist() == expected
+    assert model(torch.ones(6, 2)).tolist() == expected * 2, "not each row twice, but all rows twice"
+    assert model(torch.ones(3, 4, 2)).tolist() == [[sample] * 4 for sample in expected], "four tokens each"
+    stack.set_weights([1, 1])
+    assert model(torch.ones(2, 2)).tolist() == [[2, 4]] * 2, "one weight for all samples again"
+
+
+@pytest.mark.parametrize("samples", [1, 4])
+def test_a_batch_that_the_rows_do_not_go_into_is_a_fault(samples):
+    """Broadcasting would give one sample all rows, or none."""
+    model = linear([[1.0, 0.0], [0.0, 1.0]])
+    stack = Stack({"unet": model}, [(one([[0.0, 1.0]], [[1.0], [0.0]], 1.0), 1.0)], "sd1", torch.float32)
+    stack.set_weights([[0], [1], [2]])
+    with pytest.raises(ValueError, match="3 rows"):
+        model(torch.ones(samples, 2))
+
+
+def test_a_dora_turns_each_sample_by_its_own_weight():
+    """ΔW = [[3,8]] of W = [[3,0]] as above, beside a plain ΔW = [[100,0]]; the bias stays."""
+    model = linear([[3.0, 0.0]], bias=[7.0])
+    adapters = [(one([[1.0, 0.0]], [[100.0]], 1.0), 1.0), (one([[0.0, 1.0]], [[4.0]], 1.0, [10.0]), 1.0)]
+    Stack({"unet": model}, adapters, "sd1", torch.float32).set_weights([[0, 0], [0, 1], [1, 0.5]])
+    assert (model(torch.ones(3, 2)) - 7).tolist() == [[3], [14], [108.5]]
+
+
+@pytest.mark.parametrize("magnitude", [None, torch.tensor([1.0, 2, 3, 4, 5])])
+def test_a_convolution_takes_weights_by_sample(magnitude):
+    torch.manual_seed(0)
+    model = Model(nn.Conv2d(3, 5, 3, stride=2, padding=1)).requires_grad_(False)
+    adapter = Adapter({PATH: Factors(torch.randn(2, 3, 3, 3), torch.randn(5, 2, 1, 1), 3.0, magnitude)})
+    stack = Stack({"unet": model}, [(adapter, 1.0)], "sd1", torch.float32)
+    x, apart = torch.randn(3, 3, 8, 8), []
+    for sample, weight in zip(x, (0.0, 0.5, -1.5), strict=True):
+        stack.set_weights([weight])
+        apart.append(model(sample[None]))
+    stack.set_weights([[0.0], [0.5], [-1.5]])
+    assert torch.allclose(model(x), torch.cat(apart), atol=1e-5)
+    assert not torch.allclose(apart[1], apart[2], atol=1e-1)
+
+
 def test_convolutions_keep_stride_and_padding():
     torch.manual_seed(0)
     layer = nn.Conv2d(3, 5, 3, stride=2, padding=1)
@@ -108,7 +154,7 @@ def test_misfits_are_counted_and_named():
 def test_weights_that_make_no_sense():
     model = linear([[1.0, 0.0], [0.0, 1.0]])
     stack = Stack({"unet": model}, [(one([[0.0, 1.0]], [[1.0], [0.0]], 1.0), 1.0)], "sd1", torch.float32)
-    for weights, message in (([float("nan")], "finite"), ([1.0, 2.0], "1 adapters and 2 weights")):
+    for weights, message in (([float("nan")], "finite"), ([1.0, 2.0], "1 adapters and 2 weights"), ([[1.0], [2.0, 3.0]], "1 adapters and 2"), ([[1.0], [float("inf")]], "finite")):
         with pytest.raises(AdapterError, match=message):
             stack.set_weights(weights)
     assert model(torch.eye(2)).T.tolist() == [[1, 1], [0, 1]], "a refused weight changes nothing"
