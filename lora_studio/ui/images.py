@@ -17,8 +17,8 @@ from PIL import Image
 
 from lora_studio import files, runs
 
-THUMBNAIL, FULL = 256, 1536
-"""Longest side in pixels: in a row of pictures, and alone."""
+THUMBNAIL, PICTURE, FULL = 256, 512, 1536
+"""Longest side in pixels: of a preview in the film, of a picture of the dataset, of a preview alone."""
 
 _KEEP_DAYS = 30
 

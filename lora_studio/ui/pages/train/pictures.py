@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lora_studio import runs, starter
 from lora_studio.dataset import folder
-from lora_studio.dataset.folder import Dataset, Problem
+from lora_studio.dataset.folder import Dataset, Picture, Problem
 from lora_studio.errors import DatasetError
 from lora_studio.ui import images, words
 
@@ -21,9 +21,10 @@ def samples() -> dict[str, str]:
 
 
 def tidy(text: str | None) -> str:
-    """A path as it was typed or pasted, without the quotes that some systems copy with it, and with ``~`` understood."""
+    """A path as it was typed or pasted, without the quotes that some systems copy with it, absolute if it exists: a worker may run elsewhere."""
     text = (text or "").strip().strip("\"'")
-    return str(Path(text).expanduser()) if text else ""
+    path = Path(text).expanduser()
+    return str(path.resolve()) if text and path.exists() else text
 
 
 def scan(data: str, outputs: Path) -> Dataset:
@@ -37,20 +38,22 @@ def scan(data: str, outputs: Path) -> Dataset:
     return folder.scan(Path(data), cache=runs.cache_folder(outputs))
 
 
-def thumbnails(dataset: Dataset, outputs: Path, most: int = MOST_SHOWN) -> list[tuple[str, str]]:
-    """(thumbnail's path, caption) of the first pictures; one that has just gone is passed over."""
-    shown = []
-    for picture in dataset.pictures[:most]:
-        try:
-            shown.append((str(folder.thumbnail(picture.path, images.folder(outputs) / "pictures", images.THUMBNAIL)), picture.caption))
-        except DatasetError:
-            continue
-    return shown
+def report(dataset: Dataset, outputs: Path) -> str:
+    """The dataset as HTML: its first pictures, counts and problems."""
+    shown = "".join(_thumbnail(picture, dataset.name(picture), outputs) for picture in dataset.pictures[:MOST_SHOWN])
+    larger = '<dialog class="larger-picture"><form method="dialog"><button><img alt=""><b></b><span></span></button></form></dialog>'
+    return f'<div class="dataset"><div class="thumbnails">{shown}</div>{words.facts(_facts(dataset))}{_problems(dataset)}</div>{larger}'
 
 
-def report(dataset: Dataset) -> str:
-    """Counts and problems, as HTML."""
-    return f'<div class="dataset">{words.facts(_facts(dataset))}{_problems(dataset)}</div>'
+def _thumbnail(picture: Picture, name: str, outputs: Path) -> str:
+    """One picture small; nothing if it has just gone."""
+    try:
+        path = folder.thumbnail(picture.path, images.folder(outputs) / "pictures", images.PICTURE)
+    except DatasetError:
+        return ""
+    name, caption = words.text(name), words.text(picture.caption or "no caption")
+    image = f'<img src="{words.text(images.address(path))}" alt="{caption}" loading="lazy">'
+    return f'<button type="button" class="thumbnail" data-name="{name}" title="{caption}">{image}</button>'
 
 
 def _facts(dataset: Dataset) -> list[str]:
@@ -85,3 +88,16 @@ def _problems(dataset: Dataset) -> str:
 def _row(problem: Problem) -> str:
     place = f"<code>{words.text(problem.file)}</code> " if problem.file and problem.file not in problem.what else ""
     return f"<li>{place}{words.text(problem.what)} <span>{words.text(problem.do)}</span></li>"
+
+
+ENLARGE = """
+element.addEventListener('click', event => {
+  const picture = event.target.closest('.thumbnail'), dialog = element.querySelector('.larger-picture');
+  if (!picture) return;
+  dialog.querySelector('img').src = picture.querySelector('img').src;
+  dialog.querySelector('b').textContent = picture.dataset.name;
+  dialog.querySelector('span').textContent = picture.title;
+  dialog.showModal();
+});
+"""
+"""Shows a picture larger, with its name and caption; for ``gr.HTML(js_on_load=...)``."""

@@ -63,8 +63,7 @@ class Setup:
             html('<span class="or">or try</span>', min_width=0)
             self.sample_buttons = {path: gr.Button(name, size="sm", min_width=80) for path, name in self.samples.items()}
             self.upload = gr.UploadButton("Upload…", size="sm", min_width=80, file_count="multiple", file_types=upload.TYPES)
-        self.gallery = gr.Gallery(height="auto", show_label=False, object_fit="cover", buttons=[], interactive=False, visible=False, elem_id="pictures")
-        self.report = html()
+        self.report = html(js_on_load=pictures.ENLARGE, elem_id="pictures")
 
     def _place_recipe(self, first: Preset | None) -> None:
         with gr.Column(elem_classes="fields"):
@@ -84,7 +83,7 @@ class Setup:
         """Binds everything but Start, which concerns both halves."""
         fields = self.form.components
         data = self.form.fields["data"]
-        looked = {"inputs": data, "outputs": [data, self.gallery, self.report], **QUIET, "show_progress": "minimal", "show_progress_on": self.report}
+        looked = {"inputs": data, "outputs": [data, self.report], **QUIET, "show_progress": "minimal", "show_progress_on": self.report}
         for path, button in self.sample_buttons.items():
             button.click(lambda path=path: path, None, data, **QUIET).then(self.look, **looked)
         gr.on([data.submit, data.blur], self.look, trigger_mode="always_last", **looked)
@@ -116,18 +115,16 @@ class Setup:
         said = summary(read(self.form.raw(values)), self.presets.get(name))
         return gr.update(value=said, visible=bool(said)), gr.update(visible="changes" in said)
 
-    def look(self, data: str) -> list[Any]:
+    def look(self, data: str) -> tuple[Any, str]:
         """The dataset's pictures, counts and problems."""
         typed, data = data, pictures.tidy(data)
         mended = gr.skip() if data == typed else data  # what the user types meanwhile is not undone
         if not data:
-            return [mended, gr.update(value=[], visible=False), _HINT]
+            return mended, _HINT
         try:
-            dataset = pictures.scan(data, self.outputs)
-            shown = pictures.thumbnails(dataset, self.outputs)
+            return mended, pictures.report(pictures.scan(data, self.outputs), self.outputs)
         except (StudioError, OSError) as error:
-            return [mended, gr.update(value=[], visible=False), words.notice("wrong", str(error))]
-        return [mended, gr.update(value=shown, visible=bool(shown)), pictures.report(dataset)]
+            return mended, words.notice("wrong", str(error))
 
     def take(self, uploaded: list[str]) -> tuple[Any, Any]:
         """Uploaded pictures as a folder of their own."""
@@ -158,7 +155,7 @@ class Setup:
         reading = read(self.form.raw(values))
         if reading.settings is None:
             raise SettingsError(" ".join(reading.wrong.values()), do="Mend that, then start again.")
-        settings = reading.settings.changed(data=pictures.tidy(reading.settings.data))
+        settings = reading.settings.changed(data=pictures.tidy(reading.settings.data), base=pictures.tidy(reading.settings.base))
         blocking = pictures.scan(settings.data, self.outputs).blocking
         if blocking:
             raise DatasetError(blocking[0].what, where=blocking[0].file, do=blocking[0].do)

@@ -1,0 +1,133 @@
+"""Starting a run from the form: once, and with everything that is wrong said beforehand."""
+
+import threading
+
+import gradio as gr
+import pytest
+from PIL import Image
+
+from lora_studio import runs
+from lora_studio.jobs import runner
+from lora_studio.settings import SPECS
+from lora_studio.ui.form import shown
+from lora_studio.ui.pages.train import pictures
+from lora_studio.ui.pages.train.setup import Setup
+
+
+@pytest.fixture
+def setup(tmp_path):
+    with gr.Blocks():
+        return Setup(tmp_path / "outputs")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "my pictures").mkdir()
+    for i in range(4):
+        Image.new("RGB", (64, 64), (60 * i, 99, 0)).save(tmp_path / "my pictures" / f"{i}.png")
+    return tmp_path / "my pictures"
+
+
+def values(setup, **changes):
+    """What the fields hold, in their order."""
+    return [changes.get(key, shown(SPECS[key], SPECS[key].default)) for key in setup.form.fields]
+
+
+@pytest.fixture
+def workers(monkeypatch, part):
+    """Workers that start at once and do nothing."""
+    from conftest import Part
+
+    started = []
+    monkeypatch.setattr(runner, "start", lambda run: (Part(run).lives(), started.append(run.name)))
+    return started
+
+
+def test_two_presses_start_one_run(setup, folder, workers):
+    """Two tabs, or a double click, start two trainings on one device (faults 47 and 52)."""
+    results = []
+    threads = [threading.Thread(target=lambda: results.append(setup.begin(*values(setup, data=str(folder))))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert workers == ["my-pictures"] and len(runs.existing(setup.outputs)) == 1
+    assert sum(run is not None for run, _ in results) == 1
+    assert all("still at work" in notice["value"] for run, notice in results if run is None)
+
+
+def test_the_run_has_the_forms_settings(setup, folder, workers, monkeypatch):
+    """A pasted path with quotes, or a relative one, is not found by the worker."""
+    monkeypatch.chdir(folder.parent)
+    run, _ = setup.begin(*values(setup, data=" 'my pictures' ", name="../x", rank=3.0, preview_prompts="a\nb"))
+    settings = run.settings()
+    assert (settings.data, settings.rank, settings.preview_prompts, run.name) == (str(folder.resolve()), 3, ["a", "b"], "x")
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"data": ""}, "No pictures are chosen"),
+    ({"data": "/no/such/folder"}, "There is no folder"),
+    ({"rank": 0}, "Rank must be"),
+    ({"steps": None}, "Steps is empty"),
+])  # fmt: skip
+def test_what_is_wrong_is_said_and_nothing_is_made(setup, folder, workers, changes, said):
+    """A press on Start leaves a run that cannot train."""
+    run, notice = setup.begin(*values(setup, **{"data": str(folder), **changes}))
+    assert run is None and said in notice["value"] and not workers and not runs.existing(setup.outputs)
+
+
+def test_an_empty_folder_cannot_start(setup, tmp_path, workers):
+    """Training begins with nothing to learn from (fault 1)."""
+    (tmp_path / "empty").mkdir()
+    run, notice = setup.begin(*values(setup, data=str(tmp_path / "empty")))
+    assert run is None and "no picture" in notice["value"]
+
+
+def test_a_name_that_exists_gets_a_number(setup, folder, workers):
+    """A second run overwrites the first one's adapter (fault 62)."""
+    names = []
+    for _ in range(2):
+        run, _ = setup.begin(*values(setup, data=str(folder), name="same"))
+        names.append(run.name)
+        run.worker_file.unlink()
+    assert names == ["same", "same-2"]
+
+
+def test_the_report_shows_names_and_captions_as_text(setup, tmp_path):
+    """A picture's name or caption runs as a script (fault 20)."""
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    Image.new("RGB", (64, 64)).save(folder / "<b>'\".png")
+    (folder / "<b>'\".txt").write_text("<script>1</script>\" onload='x'")
+    (folder / "<i>.png").write_bytes(b"no picture")
+    _, html = setup.look(str(folder))
+    assert "1 picture" in html and "&lt;script&gt;" in html and "<script>" not in html and "<i>" not in html and "\" onload='x'" not in html
+
+
+def test_many_pictures_are_counted_but_not_all_shown(setup, tmp_path):
+    """Five thousand pictures make the page crawl (fault 22)."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for i in range(pictures.MOST_SHOWN + 6):
+        Image.new("RGB", (32, 32), (i, i, i)).save(folder / f"{i:03}.png")
+    _, html = setup.look(str(folder))
+    assert html.count('class="thumbnail"') == pictures.MOST_SHOWN and "30 pictures" in html
+
+
+def test_looking_does_not_undo_what_is_typed_meanwhile(setup, folder):
+    """The answer to an earlier look overwrites the path that the user is typing."""
+    assert setup.look(str(folder))[0] == gr.skip()
+    assert setup.look(f' "{folder}" ')[0] == str(folder)
+    assert setup.look("")[0] == gr.skip()
+
+
+def test_a_broken_preset_is_told_and_the_others_work(monkeypatch, tmp_path):
+    """One bad file in presets/ keeps the studio from opening."""
+    from lora_studio import presets
+
+    (tmp_path / "good.toml").write_text('title = "Good"\nblurb = "b"\n[settings]\nrank = 4\n')
+    (tmp_path / "bad.toml").write_text('title = "Bad"\n[settings]\nrnk = 4\n')
+    monkeypatch.setattr(presets, "FOLDER", tmp_path)
+    with gr.Blocks():
+        setup = Setup(tmp_path / "outputs")
+    assert list(setup.presets) == ["good"] and "Did you mean rank?" in setup.blurb.value and setup.form.fields["rank"].value == 4
