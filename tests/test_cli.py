@@ -9,19 +9,20 @@ import threading
 from pathlib import Path
 
 import pytest
+import tomli_w
 from PIL import Image
 
-from lora_studio import cli, runs, starter
+from lora_studio import cli, presets, runs, starter
 from lora_studio.cli import chromium, doctor, generate, options, quickstart
 from lora_studio.errors import AdapterError, MachineError
 from lora_studio.jobs import control, runner
 from lora_studio.jobs.control import Request
-from lora_studio.presets import FOLDER
 from lora_studio.settings import Settings
 from tests.jobs.conftest import no_worker_outlives_its_test, worker  # noqa: F401
 from tests.training.conftest import pictures, tiny_base  # noqa: F401
 
-FEW = ["steps=3", "rank=2", "alpha=2", "batch=2", "resolution=64", "preview_steps=2", "preview_every=0", "validate_every=0", "checkpoint_every=2", "device=cpu", "preview_prompts=a disc"]
+FEW = ["steps=3", "rank=2", "alpha=2", "batch=2", "resolution=64", "preview_steps=2", "preview_every=0", "validate_every=0", "checkpoint_every=2", "device=cpu",
+       "preview_prompts=a disc"]
 
 
 def told(capfd) -> tuple[dict, str]:
@@ -259,8 +260,8 @@ def test_pictures_are_drawn_with_an_adapter_and_carry_their_recipe(trained, tiny
 def test_quickstart_goes_the_whole_way_on_the_starter(tmp_path, monkeypatch, capfd):
     """A quick look at the quick look: two steps instead of its hundreds."""
     quick = tmp_path / "quick.toml"
-    text = (FOLDER / f"{quickstart.PRESET}.toml").read_text("utf-8")
-    quick.write_text("\n".join(line for line in text.splitlines() if not line.startswith(("steps", "batch"))) + "\nsteps = 2\nbatch = 2\npreview_steps = 2\n")
+    settings = presets.find(quickstart.PRESET).settings | {"steps": 2, "batch": 2, "preview_steps": 2}
+    quick.write_text(tomli_w.dumps({"title": "Quick", "settings": settings}))
     monkeypatch.setattr(quickstart, "PRESET", str(quick))
     assert cli.main(["quickstart", "--outputs", str(tmp_path / "outputs"), "--json"]) == 0
     result, _ = told(capfd)
