@@ -2,6 +2,7 @@
 
     outputs/
     ├── .cache/                 latents, text features, thumbnails: may be deleted at any time
+    ├── library/                adapters that were imported
     └── <run>/
         ├── settings.toml       all settings
         ├── events.jsonl        what happened, one event a line
@@ -28,7 +29,7 @@ from lora_studio.settings import Settings, did_you_mean
 OUTPUTS = Path(os.environ.get("LORA_STUDIO_OUTPUTS") or Path(__file__).resolve().parent.parent / "outputs")
 """Where runs go unless a caller says otherwise."""
 
-_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
+_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d|library)(\..*)?")
 
 
 def safe_name(text: str) -> str:
@@ -109,6 +110,11 @@ class Run:
 def cache_folder(outputs: Path = OUTPUTS) -> Path:
     """Where latents, text features and thumbnails are kept."""
     return outputs / ".cache"
+
+
+def library_folder(outputs: Path = OUTPUTS) -> Path:
+    """Where imported adapters are kept."""
+    return outputs / "library"
 
 
 def create(settings: Settings, outputs: Path = OUTPUTS) -> Run:
