@@ -109,11 +109,12 @@ def family(shapes: Mapping[str, Shape], metadata: Mapping[str, str] | None = Non
     if 2 * most <= len(shapes):
         return "unknown"
     candidates = [name for name in _KNOWN if votes[name] == most]
-    hinted = _hint(metadata or {})
+    hinted = claimed(metadata or {})
     return hinted if hinted in candidates else candidates[0]
 
 
-def _hint(metadata: Mapping[str, str]) -> str:
+def claimed(metadata: Mapping[str, str]) -> str:
+    """The base family that a header claims, which may be a lie; empty where it claims none."""
     version, architecture = metadata.get("ss_base_model_version", ""), metadata.get("modelspec.architecture", "")
     for name in ("sdxl", "sd2", "sd1", "starter"):
         known = FAMILIES[name]

@@ -55,12 +55,20 @@ class Proof(NamedTuple):
     def passed(self) -> bool:
         return all(row.passed for row in self.rows)
 
+    def lines(self) -> list[str]:
+        """The table as text, a target a line."""
+        width = max(map(len, LABELS.values()))
+        return [f"{LABELS[row.target]:{width}}  {'pass' if row.passed else 'FAIL'}  {row.note}" for row in self.rows]
+
     def require(self) -> None:
-        """Raises AdapterError for the first target that would not get the adapter unchanged."""
+        """Raises AdapterError for the first target that would not get the adapter unchanged; the whole table stands in the error's notes."""
         for row in self.rows:
             if not row.passed:
-                raise AdapterError(f"{LABELS[row.target]} would not read the export as it is here: {row.note}", where=row.where,
-                                   do="Choose another format for it; the table says which targets pass.")
+                error = AdapterError(f"{LABELS[row.target]} would not read the export as it is here: {row.note}", where=row.where,
+                                     do="Choose another format for it; the table says which targets pass.")
+                for line in self.lines():
+                    error.add_note(line)
+                raise error
 
 
 def prove(path: Path | str, adapter: Adapter, targets: tuple[str, ...] = ("comfyui", "forge", "diffusers"), weights: dora.Weights | None = None) -> Proof:

@@ -19,6 +19,8 @@ from lora_studio.adapters.adapter import Adapter, Factors
 from lora_studio.errors import AdapterError
 
 MB = 1_000_000
+_ROUNDING = 16
+"""Bytes by which a header may grow: ranks that differ are told as a word, and it is padded to 8 bytes."""
 
 
 class Resized(NamedTuple):
@@ -67,7 +69,7 @@ def to_size(adapter: Adapter, megabytes: float, dtype: torch.dtype | None = None
     """
     _require_plain(adapter)
     unit = {path: (one.up.shape[0] + one.down[0].numel()) * (one.down.dtype if dtype is None else dtype).itemsize for path, one in adapter.factors.items()}
-    fixed = formats.size(adapter, dtype) - sum(unit[path] * one.rank for path, one in adapter.factors.items())
+    fixed = _ROUNDING + formats.size(adapter, dtype) - sum(unit[path] * one.rank for path, one in adapter.factors.items())
     smallest = fixed + sum(unit.values())
     _require(megabytes * MB >= smallest, f"The adapter cannot be made smaller than {smallest / MB:.2f} MB.", "Choose a larger size, or save it as fp16.")
     ranks = _spent(_spectra(adapter.factors), unit, megabytes * MB - smallest)

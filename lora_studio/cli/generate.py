@@ -50,22 +50,22 @@ def generate(order: Order) -> None:
     tell(result, [*map(str, paths), f"{len(paths)} pictures in {duration(result['seconds'])}."], order.as_json)
 
 
-def parse_adapter(text: str) -> tuple[Path, float]:
-    """``FILE`` or ``FILE:WEIGHT``; the colon of ``C:\\style.safetensors`` parts no weight off.
+def parse_adapter(text: str, where: str = "--adapter") -> tuple[Path, float]:
+    """``FILE`` or ``FILE:WEIGHT`` (a file, or a folder that peft wrote); the colon of ``C:\\style.safetensors`` parts no weight off.
 
     Raises:
         AdapterError: there is no such file, or the weight is no finite number.
     """
     head, colon, tail = text.rpartition(":")
     try:
-        file, weight = (head, float(tail)) if colon and head and not Path(text).is_file() else (text, 1.0)
+        file, weight = (head, float(tail)) if colon and head and not Path(text).exists() else (text, 1.0)
     except ValueError:
         file, weight = text, 1.0
     if not math.isfinite(weight):
-        raise AdapterError(f"The weight of {Path(file).name} is {weight}.", where="--adapter", do="Give a number; 0.5 to 1 is usual.")
+        raise AdapterError(f"The weight of {Path(file).name} is {weight}.", where=where, do="Give a number; 0.5 to 1 is usual.")
     path = Path(file).expanduser()
-    if not path.is_file():
-        raise AdapterError(f"There is no adapter {path}.", where="--adapter", do="Give the path of a .safetensors file, and its weight behind a colon.")
+    if not path.exists():
+        raise AdapterError(f"There is no adapter {path}.", where=where, do="Give the path of a .safetensors file, and its weight behind a colon.")
     return path.resolve(), weight
 
 

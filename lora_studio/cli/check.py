@@ -1,0 +1,141 @@
+"""``check``: whether an adapter's file is sound, and whether a run from its recipe would give it again."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+
+from lora_studio import __version__
+from lora_studio.adapters import detect
+from lora_studio.adapters import recipe as recipes
+from lora_studio.adapters.recipe import Difference
+from lora_studio.cli import adapters as shared
+from lora_studio.cli import resize
+from lora_studio.cli.options import AsJson, tell
+from lora_studio.errors import DatasetError
+from lora_studio.settings import SPECS
+
+if TYPE_CHECKING:
+    from lora_studio.adapters import Adapter
+
+
+class Repeat(NamedTuple):
+    """Whether the file could be made again."""
+
+    verdict: str
+    """``same``, ``different``, ``unknown`` (something to compare with is not at hand), ``blend`` or ``none`` (no recipe)."""
+    differences: list[Difference]
+    unknown: list[str]
+
+
+_WORDS = {
+    "same": "A run from its recipe would give the same adapter, on the same kind of device.",
+    "different": "A run from its recipe would give another adapter:",
+    "unknown": "Nothing differs as far as can be known; a run from its recipe gives the same adapter if these are the same:",
+    "blend": "It is a blend: the same adapters give the same file again; recipe prints the command.",
+    "none": "It holds no recipe of the studio, so a run cannot be repeated from it.",
+}
+
+
+def check(
+    file: shared.Source,
+    base: Annotated[str, typer.Option(help="The base model, to compare with the recipe's.", show_default="the starter, where the recipe names it")] = "",
+    data: Annotated[Path | None, typer.Option(help="The folder of pictures, to compare with the recipe's.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check an adapter's file, and whether a run from its recipe would be the same."""
+    path = shared.existing(file)
+
+    from lora_studio import adapters
+
+    adapter = adapters.read(path)
+    warnings = list(_warnings(adapter, path))
+    repeat = _repeat(adapter, base, data)
+    result = {"file": path, "family": adapter.family, "method": adapter.method, "rank": adapter.rank, "modules": len(adapter.factors), "sound": not warnings,
+              "warnings": warnings, "verdict": repeat.verdict, "differences": [one._asdict() for one in repeat.differences], "unknown": repeat.unknown}
+    lines = [f"{path.name}: {len(adapter.factors)} modules for {detect.label(adapter.family)}, {adapter.method}, rank {adapter.rank}; every number is finite.",
+             *(f"Warning: {warning}" for warning in warnings), _WORDS[repeat.verdict],
+             *(f"  {what}: {recorded or 'none'} in the recipe, {found or 'none'} here" for what, recorded, found in repeat.differences),
+             *(f"  {what}" for what in repeat.unknown)]
+    tell(result, lines, as_json)
+
+
+def _warnings(adapter: Adapter, path: Path) -> Iterator[str]:
+    """What is odd about a file that can be read."""
+    claimed = detect.claimed(adapter.metadata)
+    if claimed and claimed != adapter.family:
+        yield f"its header says that it was made for {detect.label(claimed)}, but its shapes are those of {detect.label(adapter.family)}; the shapes count."
+    if adapter.family == "unknown":
+        yield "its shapes fit no base model that the studio knows."
+    if path.is_file() and (told := adapter.metadata.get("sshs_model_hash")) and told != _hash(path):
+        yield "its tensors are not those that its header's hash was made of: it was altered or damaged since."
+    if not any(bool(factors.up.any()) and bool(factors.down.any()) and factors.alpha for factors in adapter.factors.values()):
+        yield "it changes nothing: it was saved before it had learned anything."
+
+
+def _hash(path: Path) -> str:
+    """SHA-256 of a file's bytes behind its header."""
+    from lora_studio import adapters
+
+    with open(path, "rb") as file:
+        file.seek(adapters.header(path).data_start)
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _repeat(adapter: Adapter, base: str, data: Path | None) -> Repeat:
+    recipe = recipes.read(adapter.metadata)
+    if not isinstance(recipe, recipes.Training):
+        return Repeat("blend" if recipe else "none", [], [])
+    base_sha256, images, unknown = recipe.base_sha256, [image.sha256 for image in recipe.images], []
+    if base or recipe.base == "starter":
+        from lora_studio.models.base import sha256_of
+
+        base_sha256 = sha256_of(shared.base_path(base or recipe.base))
+    else:
+        unknown.append(f"the base model {recipe.base}: name yours with --base")
+    if data:
+        images = _trained_on(recipe, data)
+    else:
+        unknown.append(f"the {len(recipe.images)} pictures: name their folder with --data")
+    differences = [*recipes.compare(recipe, base_sha256=base_sha256, images=images, versions=_versions(recipe.versions)), *_own(recipe, adapter.metadata)]
+    return Repeat("different" if differences else "unknown" if unknown else "same", differences, unknown)
+
+
+def _own(recipe: recipes.Training, metadata: Mapping[str, str]) -> Iterator[Difference]:
+    """What would differ whatever is at hand: the run was stopped, the file was changed after it, the settings are another version's."""
+    steps = recipe.settings.get("steps")
+    if isinstance(steps, int) and recipe.steps < steps:
+        yield Difference("steps", f"{recipe.steps} of {steps} done", f"all {steps}")
+    if resized := metadata.get(resize.KEY):
+        yield Difference("resized after training", resized[:100], "not resized")
+    if foreign := sorted(recipe.settings.keys() - SPECS.keys()):
+        yield Difference("settings", ", ".join(foreign)[:100], "")
+
+
+def _trained_on(recipe: recipes.Training, data: Path) -> list[str]:
+    """Hashes of the pictures in ``data`` that a run would train on, those for validation left out."""
+    from lora_studio.dataset import folder, order
+
+    dataset = folder.scan(data.expanduser())
+    if dataset.blocking:
+        raise DatasetError(dataset.blocking[0].what, where=data, do=dataset.blocking[0].do)
+    share, seed = (recipe.settings.get(key, SPECS[key].default) for key in ("validation_share", "seed"))
+    train, _ = order.split(dataset.pictures, share, seed)
+    return [dataset.pictures[index].sha256 for index in train]
+
+
+def _versions(names: Iterable[str]) -> dict[str, str]:
+    """What is installed here of what a recipe names."""
+    found = {"lora_studio": __version__, "python": platform.python_version()}
+    for name in names:
+        try:
+            found.setdefault(name, importlib.metadata.version(name))
+        except (importlib.metadata.PackageNotFoundError, ValueError):
+            continue  # it is not here, which compare tells
+    return found
