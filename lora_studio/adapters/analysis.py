@@ -253,8 +253,9 @@ def _ratio(part: float, whole: float) -> float:
 
 def _inside(B1: Tensor, A1: Tensor, B2: Tensor, A2: Tensor) -> float:
     """‖P ΔW₂ Q‖², P and Q projecting onto the first's outputs and inputs."""
-    Qb, Qa = svd.thin(B1)[0], svd.thin(A1.mT)[0]
-    return float(((Qb.mT @ B2.double()) @ (A2.double() @ Qa)).square().sum())
+    outputs, inputs = svd.thin(B1), svd.thin(A1.mT)
+    left = outputs.T.mT @ (outputs.X.mT @ B2.double())
+    return float((left @ ((A2.double() @ inputs.X) @ inputs.T)).square().sum())
 
 
 def _pair_words(cosine: float, overlap: float, shared: int, names: tuple[str, str]) -> list[str]:

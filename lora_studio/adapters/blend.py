@@ -129,11 +129,11 @@ def coordinates(parts: Sequence[Part]) -> tuple[Tensor, list[Tensor]]:
     U is the left singular basis of all the changes side by side, largest first.
     """
     pairs = [(B * weight, A.double()) for (B, A), weight in ((factors.matrices(), weight) for factors, weight in parts)]
-    Q, R = svd.thin(torch.cat([B for B, _ in pairs], dim=1))
-    sides = R.split([A.shape[0] for _, A in pairs], dim=1)
+    basis = svd.thin(torch.cat([B for B, _ in pairs], dim=1))
+    sides = basis.R.split([A.shape[0] for _, A in pairs], dim=1)
     inside = [side @ A for side, (_, A) in zip(sides, pairs, strict=True)]
     P = torch.linalg.eigh(sum(C @ C.T for C in inside))[1].flip(1)
-    return (Q @ P).float(), [(P.T @ C).float() for C in inside]
+    return basis.columns(P).float(), [(P.T @ C).float() for C in inside]
 
 
 def trimmed(C: Tensor, density: float) -> Tensor:

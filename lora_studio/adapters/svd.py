@@ -8,43 +8,61 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lora_studio.adapters.adapter import Factors
 
-_CHUNK = 2**23
-"""Numbers of one batch of factors: 64 MB in float64."""
-_WELL = 1e-9
-"""A Gram matrix squares the condition number: below this ratio of its eigenvalues it no longer tells the small directions."""
+_CHUNK = 2**21
+"""Numbers of one batch of factors: 16 MB in float64, more gains nothing."""
+_ORTHONORMAL = 1e-8
+"""XᵀX squares X's condition number; a basis made from it that is less orthonormal than this is not used."""
 
 
-def thin(X: Tensor) -> tuple[Tensor, Tensor]:
-    """Q (…, d, r) with orthonormal columns and R (…, r, r), X = Q·R.
+class Thin(NamedTuple):
+    """X = Q·R with orthonormal columns in Q = X·T, which is not formed: only some combinations of its columns are ever wanted."""
 
-    By the eigenvectors of XᵀX, twice as fast as QR on thin batches, where they are exact enough (to about 1e-7); else by QR.
+    X: Tensor
+    """(…, d, r) float64."""
+    T: Tensor
+    """(…, r, r)."""
+    R: Tensor
+    """(…, r, r)."""
+
+    def columns(self, P: Tensor) -> Tensor:
+        """Q·P (…, d, k)."""
+        return self.X @ (self.T @ P)
+
+
+def thin(X: Tensor) -> Thin:
+    """An orthonormal basis of the columns of X (…, d, r).
+
+    By Cholesky's factor of XᵀX, many times as fast as QR on thin batches, where that comes out orthonormal; else by QR itself.
     """
     X = X.double()
-    λ, V = torch.linalg.eigh(X.mT @ X)
-    if (λ[..., 0] > _WELL * λ[..., -1]).all():
-        σ = λ.sqrt()
-        return X @ (V / σ[..., None, :]), σ[..., :, None] * V.mT
-    return torch.linalg.qr(X)
+    G = X.mT @ X
+    R, failed = torch.linalg.cholesky_ex(G, upper=True)
+    if not failed.any():
+        eye = torch.eye(G.shape[-1], dtype=G.dtype).expand_as(G)
+        T = torch.linalg.solve_triangular(R, eye, upper=True)
+        if (T.mT @ G @ T - eye).abs().max() < _ORTHONORMAL:
+            return Thin(X, T, R)
+    Q, R = torch.linalg.qr(X)
+    return Thin(Q, torch.eye(Q.shape[-1], dtype=Q.dtype), R)
 
 
 def product(B: Tensor, A: Tensor, keep: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """The thin SVD of B·A in float64: U (…, out, k), S (…, min(r, out, in)) and Vᵀ (…, k, in), with the leading ``keep`` vectors (all by default)."""
-    Qb, Rb = thin(B)
-    Qa, Ra = thin(A.mT)
-    P, S, Wt = torch.linalg.svd(Rb @ Ra.mT, full_matrices=False)
-    return Qb @ P[..., :keep], S, Wt[..., :keep, :] @ Qa.mT
+    left, right = thin(B), thin(A.mT)
+    P, S, Wt = torch.linalg.svd(left.R @ right.R.mT, full_matrices=False)
+    return left.columns(P[..., :keep]), S, right.columns(Wt[..., :keep, :].mT).mT
 
 
 def values(B: Tensor, A: Tensor) -> Tensor:
     """The singular values (…, k) of B·A in float64."""
-    Rb, Ra = thin(B)[1], thin(A.mT)[1]
-    return torch.linalg.svdvals(Rb @ Ra.mT)
+    return torch.linalg.svdvals(thin(B).R @ thin(A.mT).R.mT)
 
 
 def inner(B1: Tensor, A1: Tensor, B2: Tensor, A2: Tensor) -> Tensor:
