@@ -1,11 +1,13 @@
 """The commands on adapter files: what they save, what they tell, and every mistake in one message and exit status 2."""
 
+import hashlib
 import json
 import tomllib
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -238,6 +240,15 @@ def test_an_analysis_relative_to_the_base_model(tmp_path, told):
     assert result["modules"][0]["relative"] == pytest.approx(float(one.factors[path].delta().norm()) / 128, rel=1e-4)
 
 
+def test_the_plots_are_pictures_beside_each_other(ink, tmp_path, told):
+    first, second = (told("analyze", ink, "--plots", tmp_path / "plots")["plots"] for _ in range(2))
+    assert [Path(path).name for path in first] == ["ink-heatmap.png", "ink-spectrum.png", "ink-histogram.png"]
+    assert not set(first) & set(second), "nothing may be overwritten"
+    for path in first:
+        with Image.open(path) as image:
+            assert image.width > 100 and len(image.getcolors(1 << 20)) > 1
+
+
 # convert
 
 
@@ -407,6 +418,19 @@ def test_a_run_that_can_be_repeated(repeatable, told, said):
     result = told("check", file, "--base", base, "--data", folder)
     assert (result["verdict"], result["differences"], result["unknown"]) == ("same", [], [])
     assert "would give the same adapter" in said("check", file, "--base", base, "--data", folder)[-1]
+
+
+def test_a_base_model_in_a_folder_is_told_by_its_weights(repeatable, tmp_path, told):
+    """By names and sums of the weight files, as a run records it; a folder's other files may change."""
+    make, _, folder = repeatable
+    model = tmp_path / "model"
+    for name in ("text_encoder/model.safetensors", "unet/b.safetensors", "unet/a.safetensors", "unet/config.json"):
+        files.write(model / name, name)
+    sums = [f"{name} {files.sha256(model / name)}\n" for name in ("unet/a.safetensors", "unet/b.safetensors", "text_encoder/model.safetensors")]
+    file = make(base_sha256=hashlib.sha256("".join(sums).encode()).hexdigest())
+    assert told("check", file, "--base", model, "--data", folder)["verdict"] == "same"
+    files.write(model / "unet" / "b.safetensors", "other")
+    assert told("check", file, "--base", model, "--data", folder)["verdict"] == "different"
 
 
 def test_what_is_not_at_hand_is_named(repeatable, told):

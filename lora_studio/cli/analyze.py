@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lora_studio import files
 from lora_studio.cli import adapters as shared
 from lora_studio.cli.options import AsJson, tell
 
@@ -20,6 +21,7 @@ def analyze(
     file: shared.Source,
     other: Annotated[Path | None, typer.Argument(metavar="[OTHER]", help="A second adapter to compare the first with.", show_default=False)] = None,
     base: Annotated[str, typer.Option(help="The base model, to also tell the change relative to its weights.")] = "",
+    plots: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Draw heatmap, spectrum and histogram as PNG into this folder.", show_default=False)] = None,
     as_json: AsJson = False,
 ) -> None:
     """Tell where and how much an adapter changes the model, and how far it can be shrunk."""
@@ -35,7 +37,19 @@ def analyze(
     if second:
         compared = analysis.compare(adapter, adapters.read(second), (path.stem, second.stem))
         lines, result = [*lines, "", *compared.words], {**result, "comparison": {"file": second, **compared.model_dump()}}
-    tell(result, lines, as_json)
+    drawn = _drawn(found, plots.expanduser().resolve(), path.stem) if plots else []
+    tell({**result, "plots": drawn}, [*lines, *([""] if drawn else []), *map(str, drawn)], as_json)
+
+
+def _drawn(found: Analysis, folder: Path, name: str) -> list[str]:
+    """The three plots, each under a name that is still free."""
+    from lora_studio.adapters import plots
+
+    pictures = {"heatmap": plots.heatmap(found.heatmap), "spectrum": plots.spectrum(found), "histogram": plots.histogram(found.histogram)}
+    paths = [files.free(folder / f"{name}-{plot}.png") for plot in pictures]
+    for path, data in zip(paths, pictures.values(), strict=True):
+        files.write(path, data)
+    return [str(path) for path in paths]
 
 
 def _table(found: Analysis) -> list[str]:

@@ -37,7 +37,7 @@ class Repeat(NamedTuple):
 _WORDS = {
     "same": "A run from its recipe would give the same adapter, on the same kind of device.",
     "different": "A run from its recipe would give another adapter:",
-    "unknown": "Nothing differs as far as can be known; a run from its recipe gives the same adapter if these are the same:",
+    "unknown": "Nothing differs as far as can be known; a run from its recipe would give the same adapter, if what is not compared is the same too:",
     "blend": "It is a blend: the same adapters give the same file again; recipe prints the command.",
     "none": "It holds no recipe of the studio, so a run cannot be repeated from it.",
 }
@@ -62,7 +62,7 @@ def check(
     lines = [f"{path.name}: {len(adapter.factors)} modules for {detect.label(adapter.family)}, {adapter.method}, rank {adapter.rank}; every number is finite.",
              *(f"Warning: {warning}" for warning in warnings), _WORDS[repeat.verdict],
              *(f"  {what}: {recorded or 'none'} in the recipe, {found or 'none'} here" for what, recorded, found in repeat.differences),
-             *(f"  {what}" for what in repeat.unknown)]
+             *(f"  not compared: {what}" for what in repeat.unknown)]
     tell(result, lines, as_json)
 
 
