@@ -1,0 +1,88 @@
+"""peft's folders, written by peft itself and loaded by it, as the training path and other programs do."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from adapter_samples import drawn
+
+from lora_studio.adapters import Adapter, Factors, read, write
+from lora_studio.adapters import peft as dialect
+from lora_studio.errors import AdapterError
+
+peft = pytest.importorskip("peft")
+
+
+class Net(torch.nn.Module):
+    """Two layers under the names of a UNet's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv_in = torch.nn.Conv2d(3, 6, 3, bias=False)
+        self.time_embedding = torch.nn.ModuleDict({"linear_1": torch.nn.Linear(6, 5, bias=False)})
+
+
+def wrapped(**config):
+    """Net with a LoRA that changes something."""
+    torch.manual_seed(0)
+    model = peft.get_peft_model(Net(), peft.LoraConfig(target_modules=["conv_in", "linear_1"], **config))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter.data = drawn(name, tuple(parameter.shape))
+    return model
+
+
+@pytest.mark.parametrize("config", [{"r": 4, "lora_alpha": 8}, {"r": 4, "lora_alpha": 8, "use_rslora": True},
+                                    {"r": 4, "lora_alpha": 2, "rank_pattern": {"conv_in": 2}, "alpha_pattern": {"time_embedding.linear_1": 6}}])
+def test_a_folder_that_peft_saved(config, tmp_path):
+    """Patterns and rank-stabilised scale stand in its config alone."""
+    model = wrapped(**config)
+    model.save_pretrained(tmp_path)
+    found = read(tmp_path).factors
+    layers = {"unet.conv_in": model.base_model.model.conv_in, "unet.time_embedding.linear_1": model.base_model.model.time_embedding["linear_1"]}
+    assert set(found) == set(layers)
+    for path, layer in layers.items():
+        assert found[path].scale == pytest.approx(layer.scaling["default"])
+        assert torch.allclose(found[path].delta(), layer.get_delta_weight("default"), atol=1e-5)
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_a_folder_of_ours_in_peft(dora, tmp_path):
+    """Loaded by PeftModel, merged, and compared with what we say the change is."""
+    from lora_studio.adapters import dora as method
+
+    adapter = Adapter({
+        "unet.conv_in": Factors(drawn("d", (2, 3, 3, 3)), drawn("u", (6, 2, 1, 1)), 3.0, drawn("m", (6,)).abs() if dora else None),
+        "unet.time_embedding.linear_1": Factors(drawn("e", (4, 6)), drawn("v", (5, 4)), 4 * math.sqrt(4), drawn("n", (5,)).abs() if dora else None)})
+    net = Net()
+    before = {"unet.conv_in": net.conv_in.weight.detach().clone(), "unet.time_embedding.linear_1": net.time_embedding["linear_1"].weight.detach().clone()}
+    folder = write(adapter, tmp_path / "folder", "peft", raw_dora=True)
+    merged = peft.PeftModel.from_pretrained(net, folder).merge_and_unload()
+    after = {"unet.conv_in": merged.conv_in.weight, "unet.time_embedding.linear_1": merged.time_embedding["linear_1"].weight}
+    for path, factors in adapter.factors.items():
+        assert torch.allclose(after[path] - before[path], method.change(factors, before[path]), atol=1e-5), path
+
+
+def test_a_text_encoder_goes_without_text_model_as_in_transformers_5(tmp_path):
+    """peft matches a live module's names to the letter: with ``text_model.`` it loads nothing and only warns."""
+    path = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"
+    second = path.replace("text_encoder.", "text_encoder_2.")
+    factors = Factors(drawn("d", (2, 4)), drawn("u", (4, 2)), 2.0)
+    assert set(dialect.encode("text_encoder", {path.partition(".")[2]: factors})[0]) == {
+        f"base_model.model.encoder.layers.0.self_attn.q_proj.lora_{side}.weight" for side in "AB"}
+    assert all(".text_model." in key for key in dialect.encode("text_encoder_2", {second.partition(".")[2]: factors})[0])
+    assert set(read(write(Adapter({path: factors, second: factors}), tmp_path / "folder", "peft")).factors) == {path, second}
+
+
+@pytest.mark.parametrize("config", [{"lora_alpha": "x"}, {"alpha_pattern": {"(a+)+$": 1}}, {"alpha_pattern": {"[": 1}}, {"alpha_pattern": 3}, {"lora_alpha": [1]}])
+def test_a_hostile_config_is_an_error_and_not_a_hang(config):
+    """Its patterns are regular expressions of a stranger's."""
+    with pytest.raises(AdapterError, match="alpha"):
+        dialect.alpha({"lora_alpha": 1, **config}, "a" * 40 + "b", {"down": torch.ones(1, 1)})
+
+
+def test_other_peft_methods_are_named():
+    with pytest.raises(AdapterError, match="is a BOFT"):
+        dialect.decode({}, {"peft_type": "BOFT"})
