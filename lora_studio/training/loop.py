@@ -19,7 +19,6 @@ from lora_studio.training import checkpoint, devices, export, optimizers, previe
 from lora_studio.training.requests import Requests
 from lora_studio.training.session import Session, prepare
 
-
 ROLLBACKS = 3
 """Times that a run goes back by itself after a loss that is no number."""
 SLOWER = 0.5

@@ -12,7 +12,6 @@ from torch import Tensor
 from lora_studio.models import Base
 from lora_studio.settings import Settings
 
-
 NOISE, DROPOUT, VALIDATION = range(3)
 """What a generator is for: keeps the streams of one step apart."""
 

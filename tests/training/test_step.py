@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lora_studio.models.prediction import V, Epsilon
+from lora_studio.models.prediction import Epsilon, V
 from lora_studio.settings import Settings
 from lora_studio.training import step
 
