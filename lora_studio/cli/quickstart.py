@@ -25,7 +25,7 @@ def quickstart(outputs: Outputs = runs.OUTPUTS, as_json: AsJson = False) -> None
     if not styles:
         raise MachineError("The sample styles are missing.", where=starter.SAMPLES, do="Fetch the studio anew.")
     style = styles[0]
-    settings = presets.layered(PRESET, [], data=str(style), name=f"quickstart-{style.name}", trigger=f"{style.name} style")
+    settings = presets.layered(PRESET, [], data=str(style), name=f"quickstart-{style.name}")
     run = train.begin(settings, outputs)
     seen = watch.work(run)
     sheet = run.folder / "before-after.png"

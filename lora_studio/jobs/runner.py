@@ -34,6 +34,7 @@ def start(run: Run) -> None:
     control.clear(run)
     eventlog.EventLog(run.events_file).append(StateChanged(state=State.QUEUED))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")])), "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait slow a CPU run many times over beside a busy browser
     detached = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.DETACHED_PROCESS} if os.name == "nt" else {"start_new_session": True}
     with open(run.log_file, "ab") as log:
         child = subprocess.Popen([sys.executable, "-m", "lora_studio.jobs.worker", str(run.folder)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, **detached)
