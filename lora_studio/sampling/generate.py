@@ -32,7 +32,8 @@ class Sampling:
 
     sampler: str
     steps: int
-    guidance: float
+    guidance: float | tuple[float, ...]
+    """One for all, or one for each picture."""
     width: int
     height: int
 
@@ -54,14 +55,27 @@ def generate(base: Base, prompts: Sequence[str], seeds: Sequence[int], *, negati
         SettingsError: a size or the sampler makes no sense.
         MachineError: not even one picture fits into memory.
     """
-    how = Sampling(_known(sampler), steps, guidance, _side(base, width, "width"), _side(base, height, "height"))
+    how = sampling(base, sampler, steps, guidance, width, height)
     avoid = base.encode_text([negative]) if guidance > 1 else None
-    at_once = max(1, min(PICTURES_AT_ONCE, PIXELS_AT_ONCE // (how.width * how.height), len(prompts)))
+    return in_batches(base, len(prompts), how, lambda rows: denoise(base, base.encode_text(list(prompts[rows])), avoid, seeds[rows], how, cancelled))
+
+
+def sampling(base: Base, sampler: str, steps: int, guidance: float, width: int, height: int) -> Sampling:
+    """A checked ``Sampling`` for ``base``; a side of 0 becomes its own resolution. Raises SettingsError as ``generate`` does."""
+    return Sampling(_known(sampler), steps, guidance, _side(base, width, "width"), _side(base, height, "height"))
+
+
+def in_batches(base: Base, count: int, how: Sampling, draw: Callable[[slice], Tensor | None]) -> list[Image.Image]:
+    """``count`` pictures, as many at a time as fit; ``draw`` gives the scaled latents of a slice of them, or None where it was cancelled: an early end.
+
+    Raises:
+        MachineError: not even one picture fits into memory.
+    """
+    at_once = max(1, min(PICTURES_AT_ONCE, PIXELS_AT_ONCE // (how.width * how.height), count))
     pictures: list[Image.Image] = []
-    while len(pictures) < len(prompts):
-        rows = slice(len(pictures), len(pictures) + at_once)
+    while len(pictures) < count:
         try:
-            latents = denoise(base, base.encode_text(list(prompts[rows])), avoid, seeds[rows], how, cancelled)
+            latents = draw(slice(len(pictures), min(count, len(pictures) + at_once)))
             if latents is None:
                 break
             pictures += [picture for latent in latents for picture in to_pictures(base.decode(latent[None]))]
@@ -78,7 +92,7 @@ def denoise(base: Base, text: Text, avoid: Text | None, seeds: Sequence[int], ho
 
     Args:
         text: features of B prompts, as ``Base.encode_text`` gives them.
-        avoid: features of one negative prompt; None leaves guidance out.
+        avoid: features of one negative prompt for all, or of B; None leaves guidance out.
         seeds: B of them.
     """
     scheduler = base.scheduler(how.sampler)
@@ -87,6 +101,7 @@ def denoise(base: Base, text: Text, avoid: Text | None, seeds: Sequence[int], ho
     shape = (base.unet.config.in_channels, how.height // base.scale, how.width // base.scale)
     latents = torch.stack([torch.randn(shape, generator=source) for source in sources]).to(base.device) * scheduler.init_noise_sigma
     both = text if avoid is None else {name: torch.cat([avoid[name].expand_as(feature), feature]) for name, feature in text.items()}
+    strength = torch.tensor(how.guidance, device=base.device).reshape(-1, 1, 1, 1)
     noisy = {"generator": sources} if "generator" in inspect.signature(scheduler.step).parameters else {}
     with _resting(base):
         for t in scheduler.timesteps:
@@ -96,7 +111,7 @@ def denoise(base: Base, text: Text, avoid: Text | None, seeds: Sequence[int], ho
             answer = base.predict(scaled if avoid is None else torch.cat([scaled, scaled]), t, both)
             if avoid is not None:
                 away, towards = answer.chunk(2)
-                answer = away + how.guidance * (towards - away)
+                answer = away + strength * (towards - away)
             latents = scheduler.step(answer, t, latents, **noisy, return_dict=False)[0]
     return latents
 

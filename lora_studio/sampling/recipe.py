@@ -1,0 +1,64 @@
+"""Grids as files: a PNG whose header holds the recipe. Pillow only."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
+from pydantic import ValidationError
+
+from lora_studio.adapters.recipe import KEY
+from lora_studio.errors import SettingsError
+from lora_studio.sampling.axes import Grid
+from lora_studio.sampling.sheet import sheet
+
+
+def grid(**values: object) -> Grid:
+    """A ``Grid`` from plain values.
+
+    Raises:
+        SettingsError: the axes do not go together.
+    """
+    try:
+        return Grid.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        said = first["msg"].removeprefix("Value error, ")
+        raise SettingsError(f"The grid makes no sense: {said}.", where=".".join(map(str, first["loc"])),
+                            do="Vary two different things; weight:FILE=… says whose weight.") from None
+
+
+def to_png(recipe: Grid, pictures: Sequence[Image.Image]) -> bytes:
+    """The labelled sheet of ``pictures``, which lie in the order of the cells, with the recipe as JSON in a text chunk named ``KEY``."""
+    wide = len(recipe.x.values)
+    rows = [pictures[start:start + wide] for start in range(0, len(pictures), wide)]
+    varied = {axis.kind for axis in recipe.axes}
+    title = ", ".join([*([recipe.prompt] if "prompt" not in varied else []), *([f"seed {recipe.seed}"] if "seed" not in varied else [])])
+    note, data = PngInfo(), io.BytesIO()
+    note.add_text(KEY, recipe.model_dump_json())
+    sheet(rows, columns=recipe.x.labels, names=recipe.y.labels if recipe.y else (), title=title).save(data, "PNG", pnginfo=note)
+    return data.getvalue()
+
+
+def read_recipe(png: Path) -> Grid:
+    """The recipe in a sheet's header.
+
+    Raises:
+        SettingsError: the file is no PNG, or holds no recipe.
+    """
+    do = "Choose a sheet that the studio drew; pictures that were cut or converted have lost theirs."
+    try:
+        with Image.open(png, formats=["PNG"]) as image:
+            text = image.info.get(KEY)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        what = "is no PNG" if isinstance(error, UnidentifiedImageError) else "cannot be read"
+        raise SettingsError(f"{Path(png).name} {what}.", where=png, do=do) from None
+    if not text:
+        raise SettingsError(f"{Path(png).name} holds no recipe.", where=png, do=do)
+    try:
+        return Grid.model_validate_json(text)
+    except ValidationError:
+        raise SettingsError(f"The recipe in {Path(png).name} is damaged.", where=png, do=do) from None
