@@ -87,15 +87,22 @@ def peek(path: Path) -> tuple[dict[str, Any], dict[str, str], int]:
             head = _head(file, size, path)
         table = from_json(head)
         metadata = table.pop("__metadata__", None) or {}
-        end = max((entry["data_offsets"][1] for entry in table.values()), default=0)
-        shaped = all(type(entry["shape"]) is list for entry in table.values())
+        end = max((_end(entry) for entry in table.values()), default=0)
     except OSError as error:
         raise _unreadable(path, error) from None
     except (ValueError, AttributeError, TypeError, KeyError, IndexError):
         raise _damaged(path, "its header is not a table of tensors") from None
-    if end != size - 8 - len(head) or not shaped or not isinstance(metadata, dict):
+    if end != size - 8 - len(head) or not isinstance(metadata, dict):
         raise _damaged(path, "it is shorter or longer than its header says")
     return table, {key: value for key, value in metadata.items() if isinstance(value, str)}, size
+
+
+def _end(entry: dict[str, Any]) -> int:
+    """Where a tensor ends, by a table entry of which shape, places and dtype have the right kind; raises TypeError or ValueError otherwise."""
+    start, end = entry["data_offsets"]
+    if not (_count(start) and _count(end) and type(entry["shape"]) is list and all(map(_count, entry["shape"])) and type(entry["dtype"]) is str):
+        raise TypeError
+    return end
 
 
 def _unreadable(path: Path, error: OSError) -> AdapterError:

@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from lora_studio.adapters import container, detect, keys, metadata
+from lora_studio.errors import AdapterError
 
 
 class Summary(BaseModel):
@@ -66,13 +67,16 @@ def _summary(path: Path, file: Path, modified: int, size: int) -> Summary:
     shapes = {name: tuple(entry["shape"]) for name, entry in table.items()}
     modules, _ = keys.collect(shapes)
     if not modules:
-        raise container.AdapterError(f"{path.name} is no adapter: none of its {len(table)} tensors belongs to one.", where=path, do="Choose a LoRA file.")
-    ranks = Counter(detect.rank(module) for module in modules.values())
+        raise AdapterError(f"{path.name} is no adapter: none of its {len(table)} tensors belongs to one.", where=path, do="Choose a LoRA file.")
+    try:
+        ranks = Counter(detect.rank(module) for module in modules.values())
+        family = detect.family({name: detect.weight_shape(module) for name, module in modules.items()}, texts)
+    except IndexError:
+        raise AdapterError(f"{path.name} is damaged: its tensors have too few dimensions.", where=path, do="Download or copy it again.") from None
     return Summary(
-        path=str(path), title=_title(texts) or path.stem, family=detect.family({name: detect.weight_shape(module) for name, module in modules.items()}, texts),
-        dialect=detect.dialect(table), method=detect.method(modules), rank=ranks.most_common(1)[0][0], mixed_ranks=len(ranks) > 1,
-        alpha=_alpha(file, table, texts), modules=len(modules), trigger=metadata.trigger(texts), size=size, modified=modified / 1e9,
-        date=texts.get("modelspec.date", "")[:30], has_thumbnail=texts.get("modelspec.thumbnail", "").startswith("data:image/"),
+        path=str(path), title=_title(texts) or path.stem, family=family, dialect=detect.dialect(table), method=detect.method(modules),
+        rank=ranks.most_common(1)[0][0], mixed_ranks=len(ranks) > 1, alpha=_alpha(file, table, texts),
+        modules=len(modules), trigger=metadata.trigger(texts), size=size, modified=modified / 1e9, date=texts.get("modelspec.date", "")[:30], has_thumbnail=texts.get("modelspec.thumbnail", "").startswith("data:image/"),
     )
 
 

@@ -46,7 +46,7 @@ def alpha(config: Mapping[str, Any] | None, path: str, module: Mapping[str, Tens
     try:
         value = float(_pattern(config.get("alpha_pattern") or {}, path, config.get("lora_alpha", module["down"].shape[0])))
         return value * math.sqrt(module["down"].shape[0]) if config.get("use_rslora") else value
-    except (TypeError, ValueError, AttributeError, re.error):
+    except (TypeError, ValueError, AttributeError, ArithmeticError, re.error):
         raise AdapterError("The adapter's config holds an alpha that is not a number.", where=CONFIG, do="Mend or fetch the config again.") from None
 
 

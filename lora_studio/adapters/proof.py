@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -140,11 +139,11 @@ DEFAULT_TARGETS: dict[str, tuple[str, ...]] = {"kohya": ("comfyui", "forge", "di
 
 
 def export(adapter: Adapter, path: Path | str, dialect: formats.Dialect = "kohya", *, dtype: torch.dtype | None = None, targets: tuple[str, ...] = (),
-           metadata: Mapping[str, str] | None = None, privacy: meta.Privacy = meta.Privacy.FULL, weights: dora.Weights | None = None, rank: int = 0) -> Export:
+           privacy: meta.Privacy = meta.Privacy.FULL, weights: dora.Weights | None = None, rank: int = 0) -> Export:
     """Writes the adapter beside ``path``, proves it, and only then gives it its name.
 
     Args:
-        dialect, dtype, metadata, privacy: as for ``formats.write``.
+        dialect, dtype, privacy: as for ``formats.write``.
         targets: programs to prove it for; empty takes those that are meant to read the dialect.
         weights: the base model's, with which a DoRA becomes a plain LoRA of ``rank`` (0: its own).
 
@@ -161,7 +160,7 @@ def export(adapter: Adapter, path: Path | str, dialect: formats.Dialect = "kohya
     partial = path.with_name(f"{path.name}.{os.getpid()}{files.PARTIAL}")
     title = {"modelspec.title": adapter.metadata.get("modelspec.title") or path.stem}
     try:
-        formats.write(plain, partial, dialect, dtype, title | dict(metadata or {}), privacy)
+        formats.write(plain, partial, dialect, dtype, title, privacy)
         proof = prove(partial, plain, targets or DEFAULT_TARGETS[dialect])
         proof.require()
         files.replace(partial, path)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
-from lora_studio.adapters import header, read
+from lora_studio.adapters import header, read, summary
 from lora_studio.adapters.container import MAX_HEADER, peek
 from lora_studio.errors import AdapterError
 
@@ -103,6 +103,17 @@ def test_lying_tables_are_refused(tmp_path, table, data, reason):
     refused(file(tmp_path, table, bytes(data)), reason)
 
 
+@pytest.mark.parametrize("name", [f"{Q}.lora_A.weight", f"{Q}.alpha", f"{Q}.hada_w1_a", f"{Q}.lokr_t2", f"{Q}.lora_magnitude_vector"])
+@pytest.mark.parametrize("shape", [[], [0], [4], [4, 6], [4, 6, 3, 3], [2, 2, 2, 2, 2, 2], ["4", 6], [2**70, 1], [-4, 6], [4.5, 6], None, "46", {"4": 6}])
+def test_a_card_of_any_shapes_is_a_card_or_an_adapter_error(tmp_path, name, shape):
+    """One odd file in the library must not take the whole page down."""
+    path = file(tmp_path, {name: entry(shape, 0, 8), f"{Q}.lora_B.weight": entry([1], 8, 12)}, bytes(12))
+    try:
+        assert summary(path).modules == 1
+    except AdapterError as error:
+        assert error.do
+
+
 def test_cut_and_empty_files_are_named_as_incomplete(tmp_path):
     whole = save(GOOD)
     for cut in (0, 5):
@@ -132,7 +143,7 @@ def test_no_changed_byte_makes_anything_but_an_adapter_error(place, byte, cut, t
     data[place % len(data)] = byte
     path = tmp_path_factory.mktemp("x") / "x.safetensors"
     path.write_bytes(bytes(data[:len(data) - cut]))
-    for reader in (read, header, peek):
+    for reader in (read, header, peek, summary):
         try:
             reader(path)
         except AdapterError:

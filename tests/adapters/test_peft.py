@@ -76,7 +76,8 @@ def test_a_text_encoder_goes_without_text_model_as_in_transformers_5(tmp_path):
     assert set(read(write(Adapter({path: factors, second: factors}), tmp_path / "folder", "peft")).factors) == {path, second}
 
 
-@pytest.mark.parametrize("config", [{"lora_alpha": "x"}, {"alpha_pattern": {"(a+)+$": 1}}, {"alpha_pattern": {"[": 1}}, {"alpha_pattern": 3}, {"lora_alpha": [1]}])
+@pytest.mark.parametrize("config", [{"lora_alpha": "x"}, {"alpha_pattern": {"(a+)+$": 1}}, {"alpha_pattern": {"[": 1}},
+                                    {"alpha_pattern": {"a{99999999999999999999}": 1}}, {"lora_alpha": 10**400}, {"alpha_pattern": 3}, {"lora_alpha": [1]}])
 def test_a_hostile_config_is_an_error_and_not_a_hang(config):
     """Its patterns are regular expressions of a stranger's."""
     with pytest.raises(AdapterError, match="alpha"):
