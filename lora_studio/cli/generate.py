@@ -12,29 +12,21 @@ from typing import Annotated, Any
 import typer
 
 from lora_studio import files, runs
-from lora_studio.cli.options import AsJson, duration, like, of_class, tell
+from lora_studio.cli.drawing import Drawing
+from lora_studio.cli.options import duration, like, of_class, tell
 from lora_studio.errors import AdapterError, SettingsError
 from lora_studio.settings import SPECS, Settings
 
 
 @dataclass
-class Order:
+class Order(Drawing):
     """What ``generate`` is asked for."""
 
     prompts: Annotated[list[str], typer.Option("--prompt", metavar="TEXT", help="What to draw; may be repeated.")] = ()
     adapters: Annotated[list[str], typer.Option("--adapter", metavar="FILE[:WEIGHT]", help="An adapter, and its weight if it is not 1; may be repeated.")] = ()
-    base: Annotated[str, like("base")] = SPECS["base"].default
-    negative: Annotated[str, like("negative", "What the pictures should avoid.")] = SPECS["negative"].default
     seed: Annotated[int, like("preview_seed", "Seed of a prompt's first picture; each next one adds 1.")] = SPECS["preview_seed"].default
     count: Annotated[int, typer.Option(min=1, max=1000, help="Pictures for each prompt.")] = 1
-    steps: Annotated[int, like("preview_steps", "Denoising steps.")] = SPECS["preview_steps"].default
-    guidance: Annotated[float, like("guidance", "How strictly a picture follows its prompt.")] = SPECS["guidance"].default
-    sampler: Annotated[str, like("sampler", f"One of {', '.join(SPECS['sampler'].choices)}.")] = SPECS["sampler"].default
-    width: Annotated[int, typer.Option(min=0, max=4096, help="In pixels; 0 takes the base model's own.")] = 0
-    height: Annotated[int, typer.Option(min=0, max=4096, help="In pixels; 0 takes the base model's own.")] = 0
-    device: Annotated[str, like("device")] = SPECS["device"].default
     folder: Annotated[Path, typer.Option("-o", "--folder", help="Where the pictures go.", show_default="outputs/pictures")] = runs.OUTPUTS / "pictures"
-    as_json: AsJson = False
 
 
 @of_class(Order)

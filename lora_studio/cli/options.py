@@ -21,7 +21,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="End with one JSON object o
 
 
 def of_class(kind: type[T]) -> Callable[[Callable[[T], None]], Callable[..., None]]:
-    """Turns a function of one ``kind``, a dataclass of annotated options, into a command that typer can read."""
+    """Turns a function of one ``kind``, a dataclass of annotated options, into a command that typer can read: its own options first, then inherited ones."""
 
     def wrap(function: Callable[[T], None]) -> Callable[..., None]:
         def command(**values: Any) -> None:
@@ -29,7 +29,9 @@ def of_class(kind: type[T]) -> Callable[[Callable[[T], None]], Callable[..., Non
 
         hints = get_type_hints(kind, include_extras=True)
         keyword = inspect.Parameter.KEYWORD_ONLY
-        options = [inspect.Parameter(field.name, keyword, default=field.default, annotation=hints[field.name]) for field in dataclasses.fields(kind)]
+        order = [name for ancestor in kind.__mro__ for name in vars(ancestor).get("__annotations__", {})]
+        fields = sorted(dataclasses.fields(kind), key=lambda field: order.index(field.name))
+        options = [inspect.Parameter(field.name, keyword, default=field.default, annotation=hints[field.name]) for field in fields]
         command.__signature__ = inspect.Signature(options)
         command.__annotations__ = hints
         command.__name__, command.__doc__, command.__module__ = function.__name__, function.__doc__, function.__module__

@@ -1,0 +1,104 @@
+"""``strip`` and ``grid``: for real on a tiny model, and every mistake in one message."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from lora_studio import adapters, cli
+from lora_studio.adapters import Adapter, Factors
+from lora_studio.cli import drawing
+from lora_studio.cli import grid as grids
+from lora_studio.errors import RunError
+from lora_studio.sampling.axes import Axis
+from lora_studio.sampling.recipe import read_recipe
+from tests.training.conftest import tiny_base  # noqa: F401
+
+PATH = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+
+
+def saved(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return adapters.write(Adapter({PATH: Factors(torch.full((1, 32), 0.5), torch.ones(32, 1), 1.0)}), path)
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """Two adapters, and a run with two checkpoints and one that was cut short, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("lora_studio.runs.find.__defaults__", (tmp_path / "outputs",))
+    for place in ("a", "b", "outputs/ink/checkpoints/step-100/adapter", "outputs/ink/checkpoints/step-20/adapter"):
+        saved(tmp_path / f"{place}.safetensors")
+    (tmp_path / "outputs/ink/settings.toml").touch()
+    (tmp_path / "outputs/ink/checkpoints/step-300.partial").mkdir()
+    return tmp_path
+
+
+def drawn(arguments, base, capfd) -> dict:
+    few = ["--base", str(base), "--steps", "1", "--guidance", "1", "--width", "64", "--height", "64", "--device", "cpu", "--json"]
+    assert cli.main([*arguments, *few]) == 0
+    return json.loads(capfd.readouterr().out.splitlines()[-1])
+
+
+def test_a_strip_and_a_grid(files, tiny_base, capfd):  # noqa: F811
+    told = drawn(["strip", "a.safetensors", "--count", "2", "--to", "1", "--prompt", "a cat", "--adapter", "b.safetensors:0.5", "-o", "strip"], tiny_base, capfd)
+    recipe = read_recipe(Path(told["sheet"]))
+    assert Path(told["sheet"]) == files / "strip.png" and told["pictures"] == 2 and told["recipe"]["x"]["values"] == [0, 1]
+    assert [cell.weights for cell in recipe.cells[0]] == [(0, 0.5), (1, 0.5)] and recipe.prompt == "a cat" and recipe.x.labels == ["a 0", "a 1"]
+    assert recipe.base == "tiny" and len(recipe.base_sha256) == 64 and all(len(one.sha256) == 64 for one in recipe.adapters)
+    assert str(files) not in recipe.model_dump_json(), "a shared picture must not tell where her files lie"
+
+    told = drawn(["grid", "--x", "checkpoint=ink", "--y", 'prompt="a cat, asleep",a dog', "-o", "grid.png"], tiny_base, capfd)
+    recipe = read_recipe(Path(told["sheet"]))
+    assert recipe.x.labels == ["ink step-20", "ink step-100"] and recipe.y.labels == ["a cat, asleep", "a dog"]
+    assert [cell.weights for cell in recipe.cells[1]] == [(1, 0), (0, 1)]
+    with Image.open(told["sheet"]) as image:
+        assert image.width > 128 and image.height > 128
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["strip", "none.safetensors", "--prompt", "x"], "no adapter none.safetensors"),
+    (["strip"], "FILE"),
+    (["strip", "a.safetensors"], "Nothing to draw"),
+    (["strip", "a.safetensors", "--prompt", "x", "--to", "99"], "--to"),
+    (["strip", "a.safetensors", "--prompt", "x", "-o", "there.png"], "exists already"),
+    (["strip", "a.safetensors", "--prompt", "x", "--y", "weight:a.safetensors=1"], "both axes vary the same weight"),
+    (["grid", "--prompt", "x"], "columns are not named"),
+    (["grid", "--prompt", "x", "--x", "sead=1"], "Did you mean seed"),
+    (["grid", "--prompt", "x", "--x", "seed=1", "--y", "adapter=none.safetensors"], "no adapter none.safetensors"),
+    (["grid", "--prompt", "x", "--x", "checkpoint=inc"], "Did you mean ink"),
+    (["grid", "--prompt", "x", "--x", "weight=0,1"], "no adapter whose weight"),
+    (["grid", "--prompt", "x", "--x", "seed=1", "--sampler", "eular"], "sampler"),
+])  # fmt: skip
+def test_a_mistake_exits_with_2_and_one_clear_message(arguments, said, files, capfd):
+    (files / "there.png").touch()
+    assert cli.main(arguments) == 2
+    out, err = capfd.readouterr()
+    assert said in err and "Traceback" not in err and len(err.strip().splitlines()) == 1 and not out
+
+
+def test_every_adapter_has_a_name_of_its_own(files):
+    """Two files called style.safetensors in two folders, and one file at two weights, are three columns."""
+    cast, other = drawing.Cast(), saved(files / "sub" / "a.safetensors")
+    axis = grids.named(Axis("adapter", ("a.safetensors", str(other), "a.safetensors:0.5", "a.safetensors")), cast, "--x")
+    assert axis.values == ("a", "sub/a", "a:0.5", "a")
+    assert [weight for _, weight in cast.placed.values()] == [1, 1, 0.5]
+
+
+def test_a_weights_adapter_is_the_one_that_is_there_already(files):
+    cast = drawing.Cast()
+    cast.add((files / "a.safetensors").resolve(), 0.7)
+    for subject in ("a", "a.safetensors"):
+        assert grids.named(Axis("weight", (1.0,), subject), cast, "--x").subject == "a"
+    assert grids.named(Axis("weight", (1.0,), "b.safetensors"), cast, "--x").subject == "b" and list(cast.placed) == ["a", "b"]
+
+
+def test_checkpoints_are_a_runs_or_one_folder(files):
+    assert [folder.name for folder in grids.checkpoints("ink", "--x")] == ["step-20", "step-100"], "by number, without what was cut short"
+    assert [folder.name for folder in grids.checkpoints("outputs/ink/checkpoints/step-20", "--x")] == ["step-20"]
+    (files / "outputs" / "new").mkdir()
+    (files / "outputs" / "new" / "settings.toml").touch()
+    with pytest.raises(RunError, match="new has no checkpoint"):
+        grids.checkpoints("new", "--x")
