@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-from adapter_samples import BLOCK, TE, Q, factors, small
 
 from lora_studio.adapters import Adapter, Factors, analysis
 from lora_studio.errors import AdapterError
+from tests.adapters.adapter_samples import BLOCK, TE, Q, factors, small
 
 KEY = f"{BLOCK}.attn1.to_k"
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from adapter_samples import BLOCK, TE, Q, assert_same, drawn, factors, small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lora_studio.adapters import Adapter, Factors, blend, keys, read, recipe, write
 from lora_studio.errors import AdapterError, SettingsError
+from tests.adapters.adapter_samples import BLOCK, TE, Q, assert_same, drawn, factors, small
 
 KEY = f"{BLOCK}.attn1.to_k"
 

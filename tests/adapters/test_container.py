@@ -9,7 +9,6 @@ import time
 
 import pytest
 import torch
-from adapter_samples import Q, drawn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save, save_file
@@ -17,6 +16,7 @@ from safetensors.torch import save, save_file
 from lora_studio.adapters import header, read, summary
 from lora_studio.adapters.container import MAX_HEADER, peek
 from lora_studio.errors import AdapterError
+from tests.adapters.adapter_samples import Q, drawn
 
 GOOD = {f"{Q}.lora_A.weight": drawn("d", (4, 6)), f"{Q}.lora_B.weight": drawn("u", (5, 4))}
 

@@ -6,9 +6,9 @@ import subprocess
 import sys
 
 import pytest
-from adapter_samples import FAMILIES, golden
 
 from lora_studio.adapters import detect, keys
+from tests.adapters.adapter_samples import FAMILIES, golden
 
 
 def shapes(family: str, pick=lambda path: True, factor: int = 1) -> dict[str, tuple[int, ...]]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from adapter_samples import BLOCK, Q, drawn, factors
 
 from lora_studio.adapters import Adapter, Factors, dora
 from lora_studio.errors import AdapterError
+from tests.adapters.adapter_samples import BLOCK, Q, drawn, factors
 
 
 def test_literal_change():

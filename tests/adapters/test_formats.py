@@ -8,13 +8,13 @@ import stat
 
 import pytest
 import torch
-from adapter_samples import FAMILIES, TE, Q, assert_same, drawn, factors, golden, small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from lora_studio.adapters import Adapter, Factors, header, keys, read, write
 from lora_studio.errors import AdapterError
+from tests.adapters.adapter_samples import FAMILIES, TE, Q, assert_same, drawn, factors, golden, small
 
 
 @pytest.mark.parametrize("family", FAMILIES)

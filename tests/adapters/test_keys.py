@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from adapter_samples import FAMILIES, golden
 
 from lora_studio.adapters import keys
+from tests.adapters.adapter_samples import FAMILIES, golden
 
 
 @pytest.mark.parametrize("family", FAMILIES)

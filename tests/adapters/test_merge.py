@@ -7,12 +7,12 @@ import tracemalloc
 
 import pytest
 import torch
-from adapter_samples import BLOCK, drawn, factors
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from lora_studio.adapters import Adapter, dora, merge
 from lora_studio.errors import AdapterError, ModelError
+from tests.adapters.adapter_samples import BLOCK, drawn, factors
 
 LAYER = "text_encoder_2.text_model.encoder.layers.0."
 ADAPTER = Adapter({

@@ -9,12 +9,12 @@ import json
 import pytest
 import safetensors.torch
 import torch
-from adapter_samples import Q, factors, golden, small
 from PIL import Image
 
 from lora_studio.adapters import Adapter, header, metadata, read, recipe, summary, write
 from lora_studio.adapters.metadata import Privacy
 from lora_studio.errors import AdapterError
+from tests.adapters.adapter_samples import Q, factors, golden, small
 
 TRAINED = recipe.Training(
     settings={"data": "C:\\Users\\ann\\pictures\\ink", "base": "/home/ann/models/base.safetensors", "rank": 8, "seed": 3, "steps": 500},

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from adapter_samples import Q, drawn
 from safetensors.torch import save_file
 
 from lora_studio.adapters import keys, methods, read
 from lora_studio.errors import AdapterError
+from tests.adapters.adapter_samples import Q, drawn
 
 STEM = keys.to_kohya(Q, "sd1")
 

@@ -6,11 +6,11 @@ import math
 
 import pytest
 import torch
-from adapter_samples import drawn
 
 from lora_studio.adapters import Adapter, Factors, read, write
 from lora_studio.adapters import peft as dialect
 from lora_studio.errors import AdapterError
+from tests.adapters.adapter_samples import drawn
 
 peft = pytest.importorskip("peft")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 
 import torch
-from adapter_samples import BLOCK, TE, Q, small
 from PIL import Image
 
 from lora_studio.adapters import Adapter, Factors, analysis, plots
+from tests.adapters.adapter_samples import BLOCK, TE, Q, small
 
 
 def diagonal(*values: float) -> Factors:

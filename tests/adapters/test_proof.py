@@ -6,12 +6,12 @@ import json
 
 import pytest
 import torch
-from adapter_samples import BLOCK, FAMILIES, Q, drawn, factors, golden, small
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from lora_studio.adapters import Adapter, proof, read, write
 from lora_studio.errors import AdapterError
+from tests.adapters.adapter_samples import BLOCK, FAMILIES, Q, drawn, factors, golden, small
 
 
 @pytest.fixture(params=["sd1", "sdxl"])

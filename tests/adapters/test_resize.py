@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from adapter_samples import BLOCK, Q, assert_same, drawn, factors, small
 
 from lora_studio.adapters import Adapter, Factors, resize, write
 from lora_studio.errors import AdapterError
+from tests.adapters.adapter_samples import BLOCK, Q, assert_same, drawn, factors, small
 
 KEY = f"{BLOCK}.attn1.to_k"
 

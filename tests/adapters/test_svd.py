@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from adapter_samples import drawn
 
 from lora_studio.adapters import svd
+from tests.adapters.adapter_samples import drawn
 
 
 def graded(name: str, rows: int, columns: int, condition: float) -> torch.Tensor:

@@ -17,9 +17,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "adapters")]
 
 import torch  # noqa: E402
-from adapter_samples import golden  # noqa: E402
 
 from lora_studio.adapters import Adapter, Factors, analysis, blend, detect, keys, listing, recipe, resize, write  # noqa: E402
+from tests.adapters.adapter_samples import golden  # noqa: E402
 
 RANK = 32
 

@@ -3,13 +3,13 @@
 import re
 
 import numpy as np
-from conftest import until
 from playwright.sync_api import expect
 from safetensors import safe_open
 
 from lora_studio.events import State
 from lora_studio.jobs import view
 from lora_studio.runs import Run
+from tests.ui.conftest import until
 
 
 def test_train_close_the_tab_come_back_stop_and_download(visit, studio):
