@@ -19,7 +19,6 @@ from lora_studio.bootstrap import ROOT, environment, pip, torch_build
 from lora_studio.bootstrap.environment import Environment
 from lora_studio.errors import MachineError
 
-
 RENEW_PIP = Environment._renew_pip
 
 
@@ -339,6 +338,13 @@ def test_an_old_python_is_told_so():
 def test_app_uses_the_interpreters_own_packages_when_told():
     done = app("--version", LORA_STUDIO_NO_VENV="1")
     assert (done.returncode, done.stdout.split()[0]) == (0, "LoRA"), done.stderr
+
+
+def test_an_interpreter_that_lacks_packages_says_which(ready, monkeypatch):
+    """In a container, ``LORA_STUDIO_NO_VENV`` must not end in a traceback about an import."""
+    monkeypatch.setattr("importlib.metadata.distributions", list)
+    with pytest.raises(MachineError, match="Not installed: torch, brush.*pip install -r requirements.txt"):
+        ready.require_here()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links")

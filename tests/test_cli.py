@@ -75,6 +75,12 @@ def test_a_fault_of_ours_says_so_and_exits_with_1(monkeypatch, capfd):
     assert "fault of its own: ZeroDivisionError" in error["error"]["what"] and "Traceback" in err
 
 
+def test_a_pipe_that_cannot_take_a_letter_does_not_end_the_command(tmp_path):
+    """Windows' pipes speak code page 1252, which has no √."""
+    done = subprocess.run([sys.executable, "-m", "lora_studio", "train", "--help"], capture_output=True, env={**os.environ, "PYTHONIOENCODING": "cp1252:strict"})
+    assert done.returncode == 0, done.stderr
+
+
 def test_help_lists_every_command(capfd):
     assert cli.main(["--help"]) == 0
     out = capfd.readouterr().out

@@ -25,9 +25,11 @@ ROOT = Path(__file__).resolve().parents[2]
 def enter() -> None:
     """Goes on in the studio's environment: returns if this process runs there, else prepares it and starts ``app.py`` anew in it."""
     environment = Environment(ROOT)
-    if os.environ.get("LORA_STUDIO_NO_VENV") or environment.is_current():
+    if environment.is_current():
         return
     try:
+        if os.environ.get("LORA_STUDIO_NO_VENV"):
+            return environment.require_here()
         environment.prepare()
     except StudioError as error:
         sys.exit(errors.report(error, "--json" in sys.argv))

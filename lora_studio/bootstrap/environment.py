@@ -71,6 +71,19 @@ class Environment:
             what, place = f"The environment cannot be written: {error.strerror}.", error.filename or self.folder
             raise MachineError(what, where=place, do="Free space there, or move the studio to a folder that you may write to.") from error
 
+    def require_here(self) -> None:
+        """Asks whether this process, outside of it, has packages of its own to run on.
+
+        Raises:
+            MachineError: some are not installed.
+        """
+        from importlib.metadata import distributions
+
+        here = {_normal(found.name) for found in distributions()}
+        if missing := [name for name in pins(self.requirements) if name not in here]:
+            where = f"{sys.executable}, since LORA_STUDIO_NO_VENV is set"
+            raise MachineError(f"Not installed: {', '.join(missing)}.", where=where, do=f"pip install -r {self.requirements.name}, or unset the variable.")
+
     def _make(self, extra: Path | None) -> None:
         began = time.monotonic()
         if not self.ready():
