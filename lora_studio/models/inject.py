@@ -16,7 +16,7 @@ from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor, nn
 
 from lora_studio.adapters.adapter import Adapter, Factors
-from lora_studio.errors import SettingsError
+from lora_studio.errors import AdapterError, SettingsError
 from lora_studio.models import modules
 from lora_studio.models.base import Base
 from lora_studio.models.stack import Stack, Weights
@@ -100,6 +100,8 @@ def set_weights(base: Base, weights: Weights) -> None:
     """
     if base.loaded is not None:
         base.loaded.set_weights(weights)
+    elif any(weights):
+        raise AdapterError(f"There are 0 adapters and {len(weights)} weights.", where="weight", do="Load adapters first.")
 
 
 def unload_adapters(base: Base) -> None:
