@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 
 from lora_studio.jobs import control
 from lora_studio.jobs.control import Request
-from tests.ui.conftest import PROMPTS, until
+from tests.ui.played import PROMPTS, until
 
 
 def test_a_run_is_watched_from_start_to_adapter(visit, studio, part):

@@ -12,6 +12,7 @@ from lora_studio.settings import SPECS
 from lora_studio.ui.form import shown
 from lora_studio.ui.pages.train import pictures
 from lora_studio.ui.pages.train.setup import Setup
+from tests.ui.played import Part
 
 
 @pytest.fixture
@@ -36,8 +37,6 @@ def values(setup, **changes):
 @pytest.fixture
 def workers(monkeypatch, part):
     """Workers that start at once and do nothing."""
-    from conftest import Part
-
     started = []
     monkeypatch.setattr(runner, "start", lambda run: (Part(run).lives(), started.append(run.name)))
     return started

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from lora_studio.events import State
 from lora_studio.jobs import view
 from lora_studio.runs import Run
-from tests.ui.conftest import until
+from tests.ui.played import until
 
 
 def test_train_close_the_tab_come_back_stop_and_download(visit, studio):

@@ -170,7 +170,7 @@ def _drawn(tab: Tab, run: Run, view: RunView, outputs: Path) -> dict[str, dict[s
     film = previews.develop(view)
     if tab.prompt not in film.prompts:
         tab.prompt = min(film.prompts, default=0)
-    total = view.started.total_steps if view.started else 0
+    total = 0 if view.state.ended or not view.started else view.started.total_steps
     chart = plots.loss([(one.step, one.loss) for one in view.steps], [(one.step, one.loss) for one in view.validations], total, tab.smoothing)
     return {
         "loss_card": {"visible": bool(view.steps)}, "loss": {"value": chart, "visible": True},
