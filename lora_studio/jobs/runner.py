@@ -32,6 +32,7 @@ def start(run: Run) -> None:
     if other := active(run.folder.parent):
         raise RunError(f"The run {other.name} is still at work.", where=run.name, do="Let it finish, or stop it, then start this one.")
     control.clear(run)
+    run.worker_file.unlink(missing_ok=True)  # an earlier worker's, which would pass for a vanished one until the new one is noted
     eventlog.EventLog(run.events_file).append(StateChanged(state=State.QUEUED))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")])), "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait slow a CPU run many times over beside a busy browser
