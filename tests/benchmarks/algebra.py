@@ -1,8 +1,9 @@
 """How fast the adapter algebra is: ``python tests/benchmarks/algebra.py``.
 
-Full-size random adapters of SD 1.5 (128 attention modules) and SDXL (560), rank 32, fp16, on two threads: the best of three after a warm-up,
-in seconds by the clock and in processor seconds, which other programs on the machine disturb less. The usual way, a full SVD of every
-product, is timed in the same run from a few modules and scaled up (~), so that the ratios (of processor seconds) hold on any machine.
+Full-size random adapters of SD 1.5 (128 attention modules) and SDXL (560), rank 32, fp16, on at most two threads (OMP_NUM_THREADS=1
+asks for one): the best of three after a warm-up, in seconds by the clock and in processor seconds, which other programs on the machine
+disturb less. The usual way, a full SVD of every product, is timed in the same run from a few modules and scaled up (~), so that the
+ratios (of processor seconds) hold on any machine.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def catalogue(count: int = 1000) -> tuple[float, float]:
 
 
 def main() -> None:
-    torch.set_num_threads(2)
+    torch.set_num_threads(min(2, torch.get_num_threads()))
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads\n\n{'':56}{'seconds':>8}{'processor':>11}{'full SVD':>10}{'times as fast':>15}", flush=True)
     for family, label in (("sd1", "SD 1.5, 128 modules"), ("sdxl", "SDXL, 560 modules")):
         one, other = adapter(family, 1), adapter(family, 2)
