@@ -135,8 +135,8 @@ def test_preview_now_and_save_now(new_run, settings):
         seen.append(event)
         if isinstance(event, StepDone) and event.step == 1:
             asking.wants |= {"preview", "save"}
-    assert [event.step for event in of(PreviewReady, seen)] == [0, 2, 4]
-    assert [event.step for event in of(CheckpointSaved, seen)] == [2, 4]
+    assert [event.step for event in of(PreviewReady, seen)] == [0, 1, 4]
+    assert [event.step for event in of(CheckpointSaved, seen)] == [1, 4]
 
 
 def test_a_loss_that_is_not_a_number_goes_back_and_on_slower(new_run, settings, monkeypatch):
