@@ -478,3 +478,20 @@ def test_a_resized_file_is_not_what_its_run_gave(repeatable, tmp_path, told):
 def test_the_table_of_a_proof_has_a_line_for_each_program(ink):
     proved = proof.prove(ink, adapters.read(ink), proof.TARGETS[:2])
     assert [line.split()[0] for line in proved.lines()] == ["ComfyUI", "Forge"] and len(proved.lines()) == 2
+
+
+def test_add_takes_what_is_whole_and_names_what_is_not(ink, told, tmp_path):
+    """A damaged file among several costs itself only, and what is in the library is never overwritten."""
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(Path(ink).read_bytes()[:-3])
+    result = told("add", ink, broken, "--outputs", tmp_path / "outputs")
+    (added,) = result["added"]
+    assert adapters.read(added).factors.keys() == adapters.read(ink).factors.keys()
+    assert [one["file"] for one in result["refused"]] == ["broken.safetensors"]
+
+
+def test_add_of_nothing_usable_is_a_mistake(tmp_path, capfd):
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"not an adapter")
+    assert cli.main(["add", str(broken), "--outputs", str(tmp_path / "outputs")]) == 2
+    assert "broken" in capfd.readouterr().err
