@@ -10,6 +10,7 @@ from accelerate import init_empty_weights
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from transformers.initialization import no_init_weights
 
 from lora_studio.errors import ModelError
 
@@ -28,7 +29,7 @@ def build(part: str, config: dict[str, Any], where: Path) -> nn.Module:
         ModelError: the configuration makes no sense.
     """
     try:
-        with init_empty_weights():
+        with init_empty_weights(), no_init_weights():
             return _DIFFUSERS[part].from_config(config) if part in _DIFFUSERS else _TRANSFORMERS[part](CLIPTextConfig.from_dict(config))
     except (TypeError, ValueError, KeyError, AttributeError, ZeroDivisionError) as error:
         raise ModelError(f"The configuration of {TITLES[part]} cannot be used: {error}.", where=where, do=AGAIN) from None

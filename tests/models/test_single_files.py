@@ -88,7 +88,6 @@ def test_clip_without_its_prefix(tmp_path, tiny_file):
 
 @pytest.mark.parametrize(("marks", "metadata", "name", "zero_snr"), [
     ((), {}, "epsilon", False),
-    (("v_pred",), {}, "v", False),
     (("v_pred", "ztsnr"), {}, "v", True),
     ((), {"modelspec.prediction_type": "v"}, "v", False),
     (("v_pred",), {"modelspec.prediction_type": "epsilon"}, "epsilon", False),
