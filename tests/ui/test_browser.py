@@ -70,6 +70,9 @@ def test_buttons_reach_the_worker_and_every_tab_follows(visit, studio, part):
     expect(one.locator("#start")).to_be_enabled()
 
 
+DRAFT = "localStorage.getItem('lora-studio-draft')"
+
+
 def test_the_form_keeps_what_was_typed(visit, pictures):
     """An error or a reload empties the form (fault 58)."""
     page = visit()
@@ -81,8 +84,12 @@ def test_the_form_keeps_what_was_typed(visit, pictures):
     page.locator("#start").click()
     expect(page.locator(".go .notice")).to_contain_text("Rank must be a whole number from 1 to 1,024; it is 0.")
     assert page.locator("#set-trigger").locator("input, textarea").input_value() == "inkstyle"
+    page.wait_for_timeout(1500)  # for what the earlier answers still write into the browser's storage
+    kept = page.evaluate(DRAFT)
     page.locator("#set-rank input").fill("12")
     expect(page.locator("#summary .chip").first).to_contain_text("12")
+    page.wait_for_function(f"kept => {DRAFT} !== kept", arg=kept)
+    page.wait_for_timeout(500)
     page.reload()
     page.wait_for_selector("#start")
     expect(page.locator("#set-rank input")).to_have_value("12")
