@@ -103,6 +103,7 @@ def test_a_caption_is_never_markup(visit, pictures):
     page = visit()
     page.locator("#set-data").locator("input, textarea").fill(str(pictures))
     page.locator("#set-data").locator("input, textarea").press("Enter")
+    expect(page.locator(".dataset")).to_contain_text("10 pictures")  # until then the pictures are those of the folder before
     page.locator(".thumbnail").first.click()
     expect(page.locator(".larger-picture")).to_contain_text("drawing 0.png<img src=x onerror=")
     assert page.title() == "LoRA Studio"
