@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import Any
 
 
 class StudioError(Exception):
@@ -25,10 +26,11 @@ class StudioError(Exception):
         what: one sentence, what happened.
         where: the file, folder or setting that it happened in; empty if it has no place.
         do: one sentence, what to do about it.
+        details: more of it as data, for programs and the page; what JSON can hold.
     """
 
-    def __init__(self, what: str, *, where: object = "", do: str = ""):
-        self.what, self.where, self.do = what, str(where), do
+    def __init__(self, what: str, *, where: object = "", do: str = "", details: dict[str, Any] | None = None):
+        self.what, self.where, self.do, self.details = what, str(where), do, details or {}
         super().__init__(str(self))
 
     def __str__(self) -> str:
@@ -36,11 +38,11 @@ class StudioError(Exception):
         return f"{self.what}{place}" + (f" {self.do}" if self.do else "")
 
     def __reduce__(self):
-        return _rebuild, (type(self), self.what, self.where, self.do)
+        return _rebuild, (type(self), self.what, self.where, self.do, self.details)
 
 
-def _rebuild(kind: type[StudioError], what: str, where: str, do: str) -> StudioError:
-    return kind(what, where=where, do=do)
+def _rebuild(kind: type[StudioError], what: str, where: str, do: str, details: dict[str, Any]) -> StudioError:
+    return kind(what, where=where, do=do, details=details)
 
 
 class SettingsError(StudioError):
@@ -71,5 +73,6 @@ def report(error: StudioError, as_json: bool = False) -> int:
     """Tells the user of ``error`` on standard error, and programs on standard output; returns the exit status, 2."""
     print(f"{error}", file=sys.stderr, flush=True)
     if as_json:
-        print(json.dumps({"error": {"what": error.what, "where": error.where, "do": error.do}}), flush=True)
+        details = {"details": error.details} if error.details else {}
+        print(json.dumps({"error": {"what": error.what, "where": error.where, "do": error.do, **details}}), flush=True)
     return 2

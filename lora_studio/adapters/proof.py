@@ -9,7 +9,7 @@ import math
 import os
 import shutil
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -59,12 +59,16 @@ class Proof(NamedTuple):
         width = max(map(len, LABELS.values()))
         return [f"{LABELS[row.target]:{width}}  {'pass' if row.passed else 'FAIL'}  {row.note}" for row in self.rows]
 
+    def data(self) -> list[dict[str, Any]]:
+        """The table as JSON can hold it: ``worst`` is None where it is infinite."""
+        return [{**row._asdict(), "worst": row.worst if math.isfinite(row.worst) else None} for row in self.rows]
+
     def require(self) -> None:
-        """Raises AdapterError for the first target that would not get the adapter unchanged; the whole table stands in the error's notes."""
+        """Raises AdapterError for the first target that would not get the adapter unchanged; its details hold the whole table, its notes the table as text."""
         for row in self.rows:
             if not row.passed:
                 error = AdapterError(f"{LABELS[row.target]} would not read the export as it is here: {row.note}", where=row.where,
-                                     do="Choose another format for it; the table says which targets pass.")
+                                     do="Choose another format for it; the table says which targets pass.", details={"proof": self.data()})
                 for line in self.lines():
                     error.add_note(line)
                 raise error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from lora_studio.adapters import Adapter
-    from lora_studio.adapters.proof import Export, Proof
+    from lora_studio.adapters.proof import Export
 
 _SUFFIX = ".safetensors"
 WEB_UIS = ("comfyui", "forge")
@@ -95,11 +95,6 @@ def save(adapter: Adapter, path: Path, number: Number | None) -> Export:
     from lora_studio.adapters import proof
 
     return proof.export(adapter, path, "kohya", dtype=torch_dtype(number), targets=WEB_UIS)
-
-
-def rows(proof: Proof) -> list[dict[str, Any]]:
-    """The proof's table for ``--json``."""
-    return [row._asdict() for row in proof.rows]
 
 
 def bytes_of(adapter: Adapter, number: Number | None) -> int:

@@ -54,7 +54,7 @@ def blend(order: Order) -> None:
     export = shared.save(blended.adapter, path, number) if path else None
     size = path.stat().st_size if path else shared.bytes_of(blended.adapter, number)
     result = {"file": path, "method": recipe.method, "rank": blended.adapter.rank, "modules": len(blended.adapter.factors), "size": size,
-              "residual": blended.residual, "residuals": blended.residuals, "recipe": recipe.model_dump(), "proof": shared.rows(export.proof) if export else []}
+              "residual": blended.residual, "residuals": blended.residuals, "recipe": recipe.model_dump(), "proof": export.proof.data() if export else []}
     tell(result, [*_lines(result, blended), *(export.proof.lines() if export else []), f"Saved: {path}" if path else "Nothing is saved: no -o is given."], order.as_json)
 
 

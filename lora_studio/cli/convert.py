@@ -48,7 +48,7 @@ def convert(order: Order) -> None:
         for line in getattr(error, "__notes__", ()):
             print(line, file=sys.stderr)
         raise
-    result = {"file": path, "format": order.to, "privacy": order.privacy, "residual": export.residual, "proof": shared.rows(export.proof)}
+    result = {"file": path, "format": order.to, "privacy": order.privacy, "residual": export.residual, "proof": export.proof.data()}
     lines = [*export.proof.lines(), *([f"As plain LoRA it differs from the DoRA by {export.residual:.2g} of its change."] if export.residual else []), f"Saved: {path}"]
     tell(result, lines, order.as_json)
 

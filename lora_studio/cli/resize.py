@@ -44,7 +44,7 @@ def resize(
     export = shared.save(made.adapter, path, dtype) if path else None
     sizes = shared.bytes_of(read, None), path.stat().st_size if path else shared.bytes_of(made.adapter, dtype)
     result = {"file": path, "rank_before": before.rank, "rank": made.adapter.rank, "size_before": sizes[0], "size": sizes[1], "residual": made.residual,
-              "kept": made.kept, "residuals": made.residuals, "proof": shared.rows(export.proof) if export else []}
+              "kept": made.kept, "residuals": made.residuals, "proof": export.proof.data() if export else []}
     lines = [f"Rank {before.rank} to {made.adapter.rank}, {shared.megabytes(sizes[0])} to {shared.megabytes(sizes[1])}.",
              f"It keeps {shared.percent(made.kept)} of the change (residual {made.residual:.2g}).", *(export.proof.lines() if export else []),
              f"Saved: {path}" if path else "Nothing is saved: no -o is given."]

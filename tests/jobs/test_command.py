@@ -1,0 +1,62 @@
+"""Commands that the page lets a process of their own do."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lora_studio import adapters
+from lora_studio.errors import MachineError, StudioError
+from lora_studio.jobs import command
+from tests.adapters.adapter_samples import small
+
+
+@pytest.mark.fault(19)
+def test_a_command_gives_its_result_whatever_the_file_is_called(tmp_path):
+    """A shell between would read the name (fault 19)."""
+    file = adapters.write(small(), tmp_path / 'my "été"; $(touch x) & 猫.safetensors')
+    told = command.run("inspect", file)
+    assert Path(told["path"]) == file and told["family"] == "starter"
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+def test_a_commands_mistake_is_told_as_it_told_it(tmp_path):
+    with pytest.raises(StudioError, match="There is no adapter") as caught:
+        command.run("inspect", tmp_path / "none.safetensors")
+    assert caught.value.where == "FILE" and caught.value.do
+
+
+def test_a_command_that_hangs_is_ended(tmp_path):
+    with pytest.raises(MachineError, match="longer than 0.01 seconds"):
+        command.run("inspect", tmp_path, timeout=0.01)
+
+
+@pytest.mark.parametrize("out", ["", "\n", "Killed", "[1, 2]", '{"half": '])
+def test_an_end_without_a_result_is_no_exit_code_to_the_user(out, capfd):
+    """A process that was killed for its memory says nothing; what its libraries said is for the studio's window."""
+    with pytest.raises(MachineError, match="before it had a result") as caught:
+        command.result("blend", out, "libgomp: no memory")
+    assert caught.value.where == "blend" and "memory" in caught.value.do
+    assert "libgomp" in capfd.readouterr().err
+
+
+def test_only_the_last_line_counts():
+    assert command.result("blend", 'a library speaks\n{"file": "a"}\n') == {"file": "a"}
+
+
+def test_details_of_a_mistake_arrive():
+    """The page shows which program's proof failed."""
+    told = {"error": {"what": "No.", "where": "x", "do": "Y.", "details": {"proof": [{"target": "peft"}]}}}
+    with pytest.raises(StudioError) as caught:
+        command.result("convert", json.dumps(told))
+    assert caught.value.details == told["error"]["details"] and str(caught.value) == "No. [x] Y."
+
+
+def test_a_process_that_cannot_be_started_is_said(monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(subprocess, "run", refuse)
+    with pytest.raises(MachineError, match="Cannot allocate memory"):
+        command.run("inspect", "x")
