@@ -120,6 +120,7 @@ def test_a_mistake_exits_with_2_and_leaves_nothing(arguments, message, ink, gold
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.fault(23, 24, 27)
 @pytest.mark.parametrize("command", [["inspect"], ["check"], ["recipe"], ["analyze"], ["resize", "--rank", "2"], ["convert", "-o", "x"]])
 @pytest.mark.parametrize(("name", "content", "message"), [
     ("a.pt", b"anything", "pickle"),
@@ -128,7 +129,6 @@ def test_a_mistake_exits_with_2_and_leaves_nothing(arguments, message, ink, gold
     ("a.safetensors", b"", "damaged"),
 ])  # fmt: skip
 def test_hostile_files_are_refused_by_every_command(command, name, content, message, tmp_path, refused):
-    """Faults 23, 24, 27."""
     (tmp_path / name).write_bytes(content)
     assert message in refused(command[0], tmp_path / name, *command[1:])
 
@@ -175,6 +175,7 @@ def test_the_same_seed_drops_the_same_entries(ink, gold, tmp_path, told):
     assert all(torch.equal(a[key], b[key]) for key in a) and not all(torch.equal(a[key], c[key]) for key in a)
 
 
+@pytest.mark.fault(29)
 def test_families_do_not_mix(ink, tmp_path, refused):
     other = adapters.write(Adapter({PATHS[0]: factors("x", 320, 320)}), tmp_path / "sd.safetensors")
     message = refused("blend", ink, other)
@@ -386,8 +387,9 @@ def test_a_sound_file_without_a_recipe(ink, told, said):
     assert "every number is finite" in said("check", ink)[0]
 
 
+@pytest.mark.fault(33)
 def test_a_header_that_lies_and_tensors_that_changed_are_told(ink, tmp_path, told):
-    """Fault 33: the shapes count."""
+    """The shapes count."""
     tensors = load_file(ink)
     with safe_open(ink, "pt") as file:
         texts = file.metadata() | {"ss_base_model_version": "sdxl_base_v1-0", "modelspec.architecture": "stable-diffusion-xl-v1-base/lora"}

@@ -29,8 +29,9 @@ def test_a_crash_before_the_rename_leaves_the_old_file_and_no_litter(tmp_path, m
     assert [entry.name for entry in tmp_path.iterdir()] == ["settings.toml"]
 
 
+@pytest.mark.fault(40)
 def test_the_content_is_on_the_disk_before_the_name_and_the_name_before_the_return(tmp_path, monkeypatch):
-    """Fault 40: a rename that outruns its content gives an empty file after a power cut."""
+    """A rename that outruns its content gives an empty file after a power cut."""
     happened = []
     sync, replace = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda handle: (happened.append("folder" if os.path.isdir(f"/proc/self/fd/{handle}") else "file"), sync(handle))[1])

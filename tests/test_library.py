@@ -62,6 +62,7 @@ def test_without_outputs_there_is_nothing_and_nothing_is_made(tmp_path):
     assert library.catalogue(tmp_path / "none") == ([], []) and not (tmp_path / "none").exists()
 
 
+@pytest.mark.fault(23, 33)
 def test_a_bad_file_is_named_and_hides_no_other(outputs):
     """Faults 23 to 33 met while listing: each file for itself."""
     folder = runs.library_folder(outputs)
@@ -99,9 +100,9 @@ def test_a_changed_file_is_read_again_and_a_deleted_one_forgotten(outputs):
     assert "ink/ink.safetensors" not in json.loads(next(runs.cache_folder(outputs).glob("library-*.json")).read_text())
 
 
+@pytest.mark.fault(57)
 @pytest.mark.parametrize("damage", [b"", b"{", b"[1, 2]", b"\xff\xfe\x00", b'{"ink/ink.safetensors": [1, 2, {"path": 3}, "", ""]}'])
 def test_a_corrupt_index_is_rebuilt(outputs, damage):
-    """Fault 57."""
     before = library.entries(outputs)
     index = next(runs.cache_folder(outputs).glob("library-*.json"))
     whole = index.read_bytes()
@@ -147,14 +148,15 @@ def test_every_word_must_occur_somewhere(outputs, words, found):
 # Import
 
 
+@pytest.mark.fault(62)
 def test_an_import_is_a_copy_under_a_safe_name(outputs, tmp_path):
-    """Fault 62."""
     file = adapters.write(small(), tmp_path / "My été: 50% .safetensors")
     path = library.add(file, outputs)
     assert path.parent == runs.library_folder(outputs) and path.name == "My-été-50.safetensors"
     assert path.read_bytes() == file.read_bytes() and file.exists()
 
 
+@pytest.mark.fault(62)
 def test_an_import_never_overwrites(outputs, tmp_path):
     kept = (runs.library_folder(outputs) / "rain.safetensors").read_bytes()
     path = library.add(adapters.write(small(), tmp_path / "rain.safetensors"), outputs)
@@ -189,8 +191,9 @@ def test_what_is_no_adapter_is_refused_and_not_kept(outputs, tmp_path, name, con
     assert [path.name for path in runs.library_folder(outputs).iterdir()] == ["rain.safetensors"]
 
 
+@pytest.mark.fault(28)
 def test_numbers_that_are_none_are_found_by_reading_them(outputs, tmp_path):
-    """Fault 28: a header alone would look well."""
+    """A header alone would look well."""
     from safetensors.torch import save_file
 
     one = factors(TE, 48, 48)

@@ -14,6 +14,7 @@ from lora_studio.settings import Settings
 SETTINGS = Settings(data="pictures", name="ink")
 
 
+@pytest.mark.fault(19, 61, 62)
 @pytest.mark.parametrize(("text", "name"), [
     ("ink", "ink"),
     ("Ma Tante: été", "Ma-Tante-été"),
@@ -28,10 +29,10 @@ SETTINGS = Settings(data="pictures", name="ink")
     ("a" * 100, "a" * 60),
 ])  # fmt: skip
 def test_names_that_every_system_takes(text, name):
-    """Faults 19, 61 and 62."""
     assert runs.safe_name(text) == name
 
 
+@pytest.mark.fault(19, 61)
 @given(st.text(max_size=80))
 def test_a_name_is_never_a_path_nor_hidden_nor_empty(text):
     name = runs.safe_name(text)
@@ -47,8 +48,8 @@ def test_a_new_run_holds_its_settings_and_folders(tmp_path):
     assert run.adapter_file == tmp_path / "ink" / "ink.safetensors"
 
 
+@pytest.mark.fault(62)
 def test_an_existing_run_is_never_touched(tmp_path):
-    """Fault 62."""
     first = runs.create(SETTINGS, tmp_path)
     first.adapter_file.write_text("precious")
     second = runs.create(SETTINGS, tmp_path)

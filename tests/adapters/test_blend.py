@@ -40,10 +40,11 @@ ranks = st.integers(1, 6)
 weights = st.floats(-10, 10, width=32)
 
 
+@pytest.mark.fault(31, 32)
 @settings(max_examples=30, deadline=None)
 @given(parts=st.lists(st.tuples(ranks, weights, st.floats(0.125, 64, width=32), st.sampled_from([Q, KEY, None])), min_size=1, max_size=4))
 def test_exact_for_any_ranks_alphas_signs_and_missing_modules(parts):
-    """Fault 31: mixed ranks and alphas, modules that only some have."""
+    """Mixed ranks and alphas, modules that only some have."""
     adapters = []
     for index, (rank, _, alpha, left_out) in enumerate(parts):
         adapters.append(Adapter({path: factors(f"{path}{index}", 12, 12, rank, alpha) for path in (Q, KEY, f"{BLOCK}.attn2.to_q") if path != left_out}))
@@ -149,8 +150,9 @@ def test_the_result_tells_its_recipe_and_all_trigger_words():
     assert texts["modelspec.title"] == "+0.7·Ink -0.3·Wash"
 
 
+@pytest.mark.fault(29, 32)
 def test_what_cannot_be_blended_is_refused_with_names():
-    """Fault 32: weights are bounded; fault 29: families are named."""
+    """Weights are bounded; fault 29: families are named."""
     sd, dora = Adapter({Q: factors(Q, 640, 640)}), Adapter({Q: factors(Q, 8, 8, dora=True)})
     with pytest.raises(AdapterError, match="A0 was made for Stable Diffusion 1.5 and A1 for the built-in starter"):
         mixed([sd, Adapter({Q: factors(Q, 8, 8)})], [1, 1])
@@ -175,6 +177,7 @@ def test_an_unmixed_dora_stays_one():
     assert mixed([dora], [1.0]).adapter.factors[Q].magnitude is not None
 
 
+@pytest.mark.fault(32)
 def test_large_weights_stay_within_half_precision(tmp_path):
     """The scale is shared between both factors: a blend at weight 10 still fits fp16."""
     adapter = Adapter({Q: Factors(drawn("d", (4, 8)) * 100, drawn("u", (8, 4)) * 100, 4.0)})

@@ -44,6 +44,7 @@ class Bomb:
         return exec, ("raise SystemExit('a pickle was run')",)
 
 
+@pytest.mark.fault(23)
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_pickles_are_refused_unread_whatever_their_name(tmp_path, protocol):
     for name in ("a.safetensors", "a.ckpt", "a.pt", "a.bin"):
@@ -56,6 +57,7 @@ def test_pickles_are_refused_unread_whatever_their_name(tmp_path, protocol):
     refused(tmp_path / "honest.ckpt", "pickle")
 
 
+@pytest.mark.fault(24)
 @pytest.mark.parametrize("length", [2**63, 2**64 - 1, 101 * 10**6, MAX_HEADER + 1])
 def test_an_absurd_header_length_is_refused_without_reading_it(tmp_path, length):
     path = tmp_path / "x.safetensors"
@@ -63,6 +65,7 @@ def test_an_absurd_header_length_is_refused_without_reading_it(tmp_path, length)
     refused(path, "header would be")
 
 
+@pytest.mark.fault(25)
 def test_many_empty_tensors_are_refused_in_a_moment(tmp_path):
     """The library takes 13 s over 800,000 of them."""
     table = b"{" + b",".join(b'"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}' % i for i in range(200_000)) + b"}"
@@ -72,12 +75,14 @@ def test_many_empty_tensors_are_refused_in_a_moment(tmp_path):
     assert time.perf_counter() - begin < 2
 
 
+@pytest.mark.fault(26)
 def test_repeated_names_are_refused(tmp_path):
     """The library loads the last of two; which one a reader takes decides what the picture is."""
     one = '"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}'
     refused(file(tmp_path, ("{" + one + "," + one + "}").encode(), bytes(4)), "'a' stands in it twice")
 
 
+@pytest.mark.fault(26, 27)
 @pytest.mark.parametrize(("table", "data", "reason"), [
     ({"a": entry([2], 0, 8), "b": entry([2], 4, 12)}, 12, "overlaps"),
     ({"a": entry([2], 0, 8), "b": entry([2], 12, 20)}, 20, "gap"),
@@ -103,6 +108,7 @@ def test_lying_tables_are_refused(tmp_path, table, data, reason):
     refused(file(tmp_path, table, bytes(data)), reason)
 
 
+@pytest.mark.fault(33)
 @pytest.mark.parametrize("name", [f"{Q}.lora_A.weight", f"{Q}.alpha", f"{Q}.hada_w1_a", f"{Q}.lokr_t2", f"{Q}.lora_magnitude_vector"])
 @pytest.mark.parametrize("shape", [[], [0], [4], [4, 6], [4, 6, 3, 3], [2, 2, 2, 2, 2, 2], ["4", 6], [2**70, 1], [-4, 6], [4.5, 6], None, "46", {"4": 6}])
 def test_a_card_of_any_shapes_is_a_card_or_an_adapter_error(tmp_path, name, shape):
@@ -114,6 +120,7 @@ def test_a_card_of_any_shapes_is_a_card_or_an_adapter_error(tmp_path, name, shap
         assert error.do
 
 
+@pytest.mark.fault(27)
 def test_cut_and_empty_files_are_named_as_incomplete(tmp_path):
     whole = save(GOOD)
     for cut in (0, 5):
@@ -125,6 +132,7 @@ def test_cut_and_empty_files_are_named_as_incomplete(tmp_path):
     refused(tmp_path / "nowhere.safetensors", "cannot be read")
 
 
+@pytest.mark.fault(28)
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_nan_and_infinity_are_refused_with_the_tensors_name(tmp_path, value, dtype):

@@ -28,6 +28,7 @@ PARTS = {
 }
 
 
+@pytest.mark.fault(33)
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_family_from_shapes_against_lying_metadata(family, part):

@@ -61,6 +61,7 @@ def test_the_same_adapter_gives_the_same_bytes_and_an_ordinary_files_mode(tmp_pa
         assert stat.S_IMODE(one.stat().st_mode) == 0o666 & ~umask
 
 
+@pytest.mark.fault(31)
 def test_missing_alpha_means_scale_one(tmp_path):
     stem = keys.to_kohya(Q, "sd1")
     save_file({f"{stem}.lora_down.weight": drawn("d", (4, 6)), f"{stem}.lora_up.weight": drawn("u", (5, 4))}, tmp_path / "a.safetensors")
@@ -109,6 +110,7 @@ def test_stale_texts_do_not_travel_with_changed_tensors(tmp_path):
     assert told["sshs_model_hash"] != first.metadata["sshs_model_hash"]
 
 
+@pytest.mark.fault(30)
 def test_files_that_are_no_adapter_are_refused_with_counts(tmp_path):
     """Row 30: nothing matched must be an error that counts, not a log line."""
     save_file({"model.diffusion_model.out.2.weight": torch.zeros(4)}, tmp_path / "base.safetensors")

@@ -120,8 +120,9 @@ def test_dora_is_merged_by_its_true_change_and_never_unmerged(tmp_path):
         merge.unmerge(tmp_path / "out", tmp_path / "back", [(adapter, 1.0)])
 
 
+@pytest.mark.fault(29, 30)
 def test_what_does_not_fit_is_refused_with_counts_before_anything_is_written(tmp_path):
-    """Fault 29: an adapter for another model must not be folded into the few modules whose names agree."""
+    """An adapter for another model must not be folded into the few modules whose names agree."""
     base = folder(tmp_path)
     wide = Adapter({f"{BLOCK}.attn1.to_q": factors("q", 320, 320)})
     with pytest.raises(AdapterError, match="made for Stable Diffusion 1.5 and does not fit"):

@@ -90,6 +90,7 @@ def test_thumbnail_is_small_and_comes_back():
         metadata.thumbnail(b"<svg/>")
 
 
+@pytest.mark.fault(33)
 @pytest.mark.parametrize("url", ["", "data:image/svg+xml;base64,PHN2Zy8+", "data:text/html;base64,PGI+", "data:image/png;base64,***", "http://x/y.png",
                                  "data:image/png;base64," + "A" * 3_000_000])
 def test_thumbnails_that_are_no_plain_picture_are_not_shown(url):

@@ -84,6 +84,7 @@ def test_fit_crops_scales_and_mirrors():
     assert fit(wide, Bucket(64, 32)).tobytes() == wide.tobytes()
 
 
+@pytest.mark.fault(14)
 def test_tiny_and_very_long_pictures_are_warned_of_with_their_crop():
     pictures = [picture(600, 600, "fine.png"), picture(50, 50, "tiny.png"), picture(90, 80, "small.png"), picture(6000, 600, "long.png")]
     found = problems(Dataset(Path("/style"), pictures, []), 512, 64, 1.5)

@@ -17,6 +17,7 @@ anything = st.recursive(st.none() | st.booleans() | st.floats() | words, lambda 
 tags = st.lists(st.text("abcdefgh ", min_size=1, max_size=6).map(str.strip).filter(bool), min_size=1, max_size=12)
 
 
+@pytest.mark.fault(18)
 @given(st.binary(max_size=200))
 def test_any_bytes_decode_and_tidy_to_one_clean_line(data):
     text = tidy(decode(data)[0])
@@ -61,6 +62,7 @@ def test_no_json_breaks_a_table(values):
     assert len(table.captions) + len(table.faults) == len(values)
 
 
+@pytest.mark.fault(61)
 @pytest.mark.parametrize(("line", "fault"), [
     ("nonsense", "is not JSON"), ("[" * 100_000, "is not JSON"),
     ('{"file_name": "a.png", "text": 1' + "0" * 5000 + "}", "is not JSON"), ('"a.png"', "is no JSON object"),

@@ -36,6 +36,7 @@ def test_a_sound_folder_has_no_problems(tmp_path):
     assert first.path == tmp_path.resolve() / "0.png" and len(first.sha256) == 64
 
 
+@pytest.mark.fault(1)
 @pytest.mark.parametrize("content", [{}, {"notes.csv": b"a,b"}, {"a.txt": b"a caption alone"}, {"a.png": b""}])
 def test_a_folder_without_pictures_is_blocked(tmp_path, content):
     for name, data in content.items():
@@ -49,6 +50,7 @@ def test_what_is_no_folder_is_blocked(tmp_path):
         assert "no folder" in scan(path).blocking[0].what
 
 
+@pytest.mark.fault(2)
 def test_missing_captions_are_listed_once_and_a_trigger_word_is_offered(tmp_path):
     made.style_folder(tmp_path, 8, captions=False)
     (tmp_path / "3.txt").write_text("this one has one")
@@ -58,6 +60,7 @@ def test_missing_captions_are_listed_once_and_a_trigger_word_is_offered(tmp_path
     assert problem.what == "7 pictures have no caption: 0.png, 1.png, 2.png, 4.png, 5.png and 2 more." and "trigger word" in problem.do
 
 
+@pytest.mark.fault(3)
 def test_orphan_captions_are_named_but_not_papers(tmp_path):
     made.style_folder(tmp_path, 2)
     for name in ("lost.txt", "also.caption", "LICENSE.txt", "readme.txt", "README.md", ".hidden.txt"):
@@ -66,6 +69,7 @@ def test_orphan_captions_are_named_but_not_papers(tmp_path):
     assert sorted(problem.files) == ["also.caption", "lost.txt"] and len(scan(tmp_path).problems) == 1
 
 
+@pytest.mark.fault(4, 5, 6, 7, 13)
 def test_bad_pictures_are_left_out_by_name_with_their_reason_and_keep_their_captions_from_being_orphans(tmp_path):
     made.style_folder(tmp_path, 2)
     (tmp_path / "words.png").write_bytes(b"these are words")
@@ -156,6 +160,7 @@ def test_odd_repeats_and_other_folders_are_named(tmp_path):
     assert about(dataset, "not read").files == ("3_ok/inner", "deep")
 
 
+@pytest.mark.fault(16)
 def test_links_out_of_the_folder_and_circles_are_skipped_and_counted(tmp_path):
     inside, outside = made.style_folder(tmp_path / "inside", 2), made.style_folder(tmp_path / "outside", 3)
     (inside / "out.png").symlink_to(outside / "2.png")
@@ -187,6 +192,7 @@ ODD = ["with space.png", "quote'\".png",
        "emoji 🎨.png", "semi;colon & $(rm).png", "CON.png", "-rf.png", "日本語.png", "e\u0301.png", "x" * 240 + ".png", "new\nline.png"]
 
 
+@pytest.mark.fault(19)
 @pytest.mark.parametrize("name", ODD)
 def test_odd_names_work(tmp_path, name):
     made.painted().save(tmp_path / "plain.png")
@@ -213,6 +219,7 @@ def test_a_name_that_is_no_text_is_left_out_and_said(tmp_path):
     assert names(dataset) == ["0.png"] and about(dataset, "not valid text").severity == "left out"
 
 
+@pytest.mark.fault(18, 20)
 @pytest.mark.parametrize(("data", "text", "said"), [
     ("\ufeffcafé".encode(), "café", ""),
     ("café".encode("utf-16"), "café", ""),
@@ -231,6 +238,7 @@ def test_captions_in_any_encoding_are_read_or_named(tmp_path, data, text, said):
     assert [problem.what for problem in dataset.problems if problem.file == "0.txt"] == [said] * bool(said)
 
 
+@pytest.mark.fault(15)
 def test_equal_and_similar_pictures_are_grouped_and_kept(tmp_path):
     made.style_folder(tmp_path, 6)
     (tmp_path / "copy.png").write_bytes((tmp_path / "0.png").read_bytes())
@@ -243,6 +251,7 @@ def test_equal_and_similar_pictures_are_grouped_and_kept(tmp_path):
     assert about(dataset, "nearly alike").files == ("1.png", "like.jpg") and len(dataset.problems) == 2
 
 
+@pytest.mark.fault(12)
 def test_remarks_of_several_pictures_are_one_warning(tmp_path):
     for index in range(3):
         frames = [made.painted(seed=9 * index + frame) for frame in (0, 1)]
@@ -316,6 +325,7 @@ def test_progress_reaches_the_end(tmp_path):
     assert told == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
 
 
+@pytest.mark.fault(22)
 def test_five_thousand_pictures_scan_again_in_a_moment(tmp_path, monkeypatch):
     """The page scans at every visit (row 22): 5,000 remembered pictures take under a second, here with room for a busy machine."""
     style, shuffle = tmp_path / "style", random.Random(0)

@@ -41,6 +41,7 @@ def test_the_content_counts_and_not_the_name(tmp_path, name):
     assert np.array_equal(pixels(path), np.asarray(made.painted()))
 
 
+@pytest.mark.fault(5, 13)
 @pytest.mark.parametrize(("name", "content", "said"), [
     ("a.png", b"", "empty"),
     ("a.png", b"these are words\n" * 20, "no picture"),
@@ -63,6 +64,7 @@ def test_a_missing_file_is_named(tmp_path):
     assert raised.value.where.endswith("gone.png")
 
 
+@pytest.mark.fault(4)
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.bmp", "a.tiff", "a.avif"])
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
 def test_a_truncated_picture_is_named(tmp_path, name, share):
@@ -74,6 +76,7 @@ def test_a_truncated_picture_is_named(tmp_path, name, share):
             reading(path)
 
 
+@pytest.mark.fault(4)
 def test_a_truncated_progressive_jpeg_is_named_although_it_shows_a_whole_picture(tmp_path):
     path = saved(tmp_path / "a.jpg", made.painted(512, 512), progressive=True, quality=95)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -81,6 +84,7 @@ def test_a_truncated_progressive_jpeg_is_named_although_it_shows_a_whole_picture
         examine(path)
 
 
+@pytest.mark.fault(6, 7)
 @pytest.mark.parametrize(("width", "height", "said"), [(20000, 20000, "too large"), (11000, 11000, "121 million pixels"), (9000, 9000, "81 million pixels")])
 def test_huge_pictures_are_refused_from_their_header(tmp_path, monkeypatch, width, height, said):
     """A 50 KB file may unpack to a gigabyte; Pillow only warns up to 179 million pixels."""
@@ -92,6 +96,7 @@ def test_huge_pictures_are_refused_from_their_header(tmp_path, monkeypatch, widt
     assert "80 million" in raised.value.do
 
 
+@pytest.mark.fault(8)
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tiff", "a.avif"])
 def test_a_turned_picture_stands_upright(tmp_path, name, orientation):
@@ -114,11 +119,13 @@ def test_a_turned_jpeg_of_nearly_square_sides_keeps_them_apart(tmp_path):
     assert (facts.width, facts.height) == (1000, 993)
 
 
+@pytest.mark.fault(8)
 def test_damaged_exif_costs_the_turn_only(tmp_path):
     path = saved(tmp_path / "a.png", made.painted(32, 16), exif=b"Exif\0\0XX*\0\x08\0\0\0")
     assert open_picture(path).size == (32, 16) and examine(path).notices == ("exif",)
 
 
+@pytest.mark.fault(8)
 def test_a_turn_survives_other_exif_data_that_cannot_be_written_again(tmp_path):
     """Pillow's own ``exif_transpose`` writes all tags anew, and stumbles over one of the wrong type."""
     entries = b"\x12\x01\x03\0\x01\0\0\0\x06\0\0\0" + b"\x00\x01\x02\0\x04\0\0\0abc\0"  # orientation 6; ImageWidth as text
@@ -126,6 +133,7 @@ def test_a_turn_survives_other_exif_data_that_cannot_be_written_again(tmp_path):
     assert open_picture(path).size == (16, 32) and examine(path).notices == ()
 
 
+@pytest.mark.fault(9)
 def test_cmyk_is_converted_by_its_profile(tmp_path):
     """In this file's profile cyan ink is red; a plain conversion gives cyan, an inverted one black or white."""
     cyan = Image.new("CMYK", (16, 16), (255, 0, 0, 0))
@@ -137,6 +145,7 @@ def test_cmyk_is_converted_by_its_profile(tmp_path):
     assert examine(path).notices == ()
 
 
+@pytest.mark.fault(9)
 def test_cmyk_without_a_profile_is_not_inverted_and_noted(tmp_path):
     path = saved(tmp_path / "a.jpg", Image.new("CMYK", (16, 16), (255, 0, 0, 0)), quality=100)
     red, green, blue = pixels(path)[8, 8]
@@ -168,17 +177,20 @@ def test_a_profile_that_does_not_fit_is_noted_and_passed_over(tmp_path, profile)
     assert np.array_equal(pixels(path), np.asarray(made.painted())) and examine(path).notices == ("profile",)
 
 
+@pytest.mark.fault(10)
 @pytest.mark.parametrize("name", ["a.png", "a.tiff"])
 def test_sixteen_bit_grey_is_scaled_and_not_clipped(tmp_path, name):
     ramp = Image.fromarray(np.array([[0, 257, 32896, 65535]] * 4, np.uint16))
     assert pixels(saved(tmp_path / name, ramp))[0].tolist() == [[0] * 3, [1] * 3, [128] * 3, [255] * 3]
 
 
+@pytest.mark.fault(10)
 def test_big_endian_sixteen_bit_grey_is_scaled(tmp_path):
     picture = Image.frombytes("I;16B", (2, 1), b"\x80\x80\xff\xff")
     assert pixels(saved(tmp_path / "a.tiff", picture))[0, :, 0].tolist() == [128, 255]
 
 
+@pytest.mark.fault(10)
 @pytest.mark.parametrize(("mode", "values", "expected"), [
     ("F", [0.0, 0.5, 1.0], [0, 128, 255]), ("F", [0.0, 128.0, 255.0], [0, 128, 255]), ("F", [float("nan"), -1.0, 1.0], [0, 0, 255]),
     ("I", [0, 128, 255], [0, 128, 255]), ("I", [-5, 32896, 65535], [0, 128, 255]),
@@ -188,6 +200,7 @@ def test_float_and_integer_tiffs_are_scaled_to_what_they_hold(tmp_path, mode, va
     assert pixels(saved(tmp_path / "a.tiff", picture))[0, :, 0].tolist() == expected
 
 
+@pytest.mark.fault(11)
 def test_alpha_is_composited_and_hides_what_it_hid(tmp_path):
     """A plain conversion shows the colour beneath full transparency."""
     picture = Image.new("RGBA", (2, 1), (255, 0, 0, 0))
@@ -198,6 +211,7 @@ def test_alpha_is_composited_and_hides_what_it_hid(tmp_path):
         assert np.abs(pixels(path, background=(0, 0, 255))[8, 4] - (0, 0, 255)).max() <= 2
 
 
+@pytest.mark.fault(11)
 @pytest.mark.parametrize(("image", "options"), [
     (made.corners().convert("P"), {"transparency": 0}),
     (Image.new("L", (4, 4), 7), {"transparency": 7}),
@@ -210,6 +224,7 @@ def test_every_kind_of_transparency_shows_the_background(tmp_path, image, option
     assert (pixels(saved(tmp_path / "a.png", image, **options)) == 255).all()
 
 
+@pytest.mark.fault(12)
 @pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png", "a.tiff", "a.avif"])
 def test_of_an_animation_the_first_frame_is_used_with_a_notice(tmp_path, name):
     frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
@@ -241,6 +256,7 @@ def test_a_thumbnail_is_small_named_by_content_and_made_once(tmp_path):
     assert [file.name for file in (tmp_path / "cache").iterdir()] == [small.name]
 
 
+@pytest.mark.fault(63)
 def test_a_thumbnail_carries_nothing_of_the_file_but_its_look(tmp_path):
     """The page serves thumbnails: a photo's place and an appended script stay behind."""
     exif = Image.Exif()

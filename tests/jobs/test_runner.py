@@ -113,8 +113,9 @@ def test_what_the_worker_prints_lies_in_its_log(run, worker):
     assert "a library said this" in run.log_file.read_text()
 
 
+@pytest.mark.fault(19)
 def test_a_folder_name_with_spaces_quotes_and_emoji_works(tmp_path, worker):
-    """Fault 19: argument lists, never a shell."""
+    """Argument lists, never a shell."""
     worker(FINISH)
     run = runs.create(Settings(data="pictures", name="ink"), tmp_path / "out; rm 'x' \"y\" 🎨")
     runner.start(run)

@@ -118,6 +118,7 @@ def test_half_precision_variant_shards_and_old_names(damaged, no_network):
         models.load(str(damaged))
 
 
+@pytest.mark.fault(34)
 @pytest.mark.parametrize("missing", ["vae", "text_encoder", "tokenizer", "scheduler", "unet", "vae/config.json", "tokenizer/vocab.json",
                                      "unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"])
 def test_a_missing_part_is_named(missing, damaged, no_network):
@@ -128,6 +129,7 @@ def test_a_missing_part_is_named(missing, damaged, no_network):
     assert raised.value.do
 
 
+@pytest.mark.fault(27)
 def test_damage_is_named(damaged):
     weights = damaged / "unet" / "diffusion_pytorch_model.safetensors"
     whole = weights.read_bytes()
@@ -140,6 +142,7 @@ def test_damage_is_named(damaged):
         models.load(str(damaged))
 
 
+@pytest.mark.fault(23)
 def test_a_pickle_in_a_folder_is_refused_unread(damaged):
     weights = damaged / "unet" / "diffusion_pytorch_model.safetensors"
     weights.rename(weights.with_suffix(".bin"))
@@ -168,6 +171,7 @@ def test_real_configurations_are_told_apart(name, tmp_path):
     assert families.of_folder({}, parts.read_json(single.CONFIGS / name / "unet.json"), tmp_path).name == name
 
 
+@pytest.mark.fault(34)
 def test_names_that_are_nowhere(tmp_path, monkeypatch, no_network):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     for name in ("someone/some-model", str(tmp_path / "nothing.safetensors"), "sdxl"):

@@ -113,6 +113,7 @@ def test_the_setting_overrides(tiny_file):
     assert models.load(str(tiny_file("sd1")), prediction="v").scheduler("ddim").config.prediction_type == "v_prediction"
 
 
+@pytest.mark.fault(34)
 @pytest.mark.parametrize(("drop", "message"), [
     ("first_stage_model.", "does not hold the VAE"),
     ("cond_stage_model.", "does not hold the text encoder"),
@@ -127,6 +128,7 @@ def test_a_missing_part_is_named(drop, message, tmp_path):
     assert "part.safetensors" in str(raised.value) and raised.value.do
 
 
+@pytest.mark.fault(27)
 def test_a_wrong_shape_is_named(tmp_path):
     key = "model.diffusion_model.middle_block.0.in_layers.2.weight"
     path = tiny.checkpoint(tmp_path / "odd.safetensors", "sd1", extra={key: torch.zeros(3, 3)})
@@ -134,6 +136,7 @@ def test_a_wrong_shape_is_named(tmp_path):
         models.load(str(path))
 
 
+@pytest.mark.fault(28)
 @pytest.mark.parametrize(("value", "dtype"), [(float("nan"), torch.float32), (1e6, torch.float16)])
 def test_weights_that_are_not_finite_are_named(value, dtype, tmp_path):
     """A NaN, or a number too large for the precision asked for, would draw black pictures later."""
@@ -143,6 +146,7 @@ def test_weights_that_are_not_finite_are_named(value, dtype, tmp_path):
         models.load(str(path), dtype=dtype)
 
 
+@pytest.mark.fault(27)
 def test_an_incomplete_download_is_named(tmp_path, tiny_file):
     path = tmp_path / "cut.safetensors"
     path.write_bytes(tiny_file("sd1").read_bytes()[:-1000])
@@ -150,6 +154,7 @@ def test_an_incomplete_download_is_named(tmp_path, tiny_file):
         models.load(str(path))
 
 
+@pytest.mark.fault(23)
 def test_pickles_are_refused_unread(tmp_path):
     for name, content in {"model.ckpt": b"PK\x03\x04", "renamed.safetensors": b"\x80\x02}q\x00." + b"0" * 99}.items():
         (tmp_path / name).write_bytes(content)

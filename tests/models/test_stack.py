@@ -137,6 +137,7 @@ def test_a_linear_layer_and_a_1x1_convolution_take_each_others_factors(flat):
     assert torch.allclose(model(x).flatten(), weight.sum(1))
 
 
+@pytest.mark.fault(29, 30)
 def test_misfits_are_counted_and_named():
     """One adapter for a UNet of another width must not be added in part, or silently not at all."""
     model = linear([[1.0, 0.0], [0.0, 1.0]])
@@ -151,6 +152,7 @@ def test_misfits_are_counted_and_named():
         require_fit(Adapter({}), {}, "sd1")
 
 
+@pytest.mark.fault(32)
 def test_weights_that_make_no_sense():
     model = linear([[1.0, 0.0], [0.0, 1.0]])
     stack = Stack({"unet": model}, [(one([[0.0, 1.0]], [[1.0], [0.0]], 1.0), 1.0)], "sd1", torch.float32)

@@ -180,8 +180,8 @@ def test_a_preview_that_fails_is_a_warning(new_run, settings, monkeypatch):
     assert any("no memory for this picture" in event.what for event in of(Warned, seen))
 
 
+@pytest.mark.fault(1)
 def test_an_empty_folder_is_refused_with_its_name(new_run, settings, tmp_path):
-    """Fault 1."""
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(DatasetError) as caught:
@@ -189,8 +189,8 @@ def test_an_empty_folder_is_refused_with_its_name(new_run, settings, tmp_path):
     assert "empty" in caught.value.where
 
 
+@pytest.mark.fault(21, 46)
 def test_pictures_that_changed_since_the_run_began_are_named(new_run, settings, tmp_path):
-    """Faults 21 and 46."""
     copy = tmp_path / "copy"
     shutil.copytree(settings.data, copy)
     run = new_run(settings.changed(data=str(copy), steps=1, preview_every=0, validate_every=0))

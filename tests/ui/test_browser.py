@@ -98,8 +98,9 @@ def test_the_form_keeps_what_was_typed(visit, pictures):
     expect(page.locator("#summary")).to_be_hidden()
 
 
+@pytest.mark.fault(20)
 def test_a_caption_is_never_markup(visit, pictures):
-    """A caption from the net runs as a script when its picture is opened (fault 20)."""
+    """A caption from the net runs as a script when its picture is opened."""
     page = visit()
     page.locator("#set-data").locator("input, textarea").fill(str(pictures))
     page.locator("#set-data").locator("input, textarea").press("Enter")

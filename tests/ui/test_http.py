@@ -26,35 +26,40 @@ def test_the_page_is_up_quickly(studio, client):
     assert studio.seconds < 8
 
 
+@pytest.mark.fault(59)
 @pytest.mark.parametrize("path", ["", "config", "gradio_api/info", "theme.css"])
 def test_a_foreign_host_is_refused_everywhere(client, path):
-    """DNS rebinding reads the page (fault 59)."""
+    """DNS rebinding reads the page."""
     assert client.get(path, headers={"host": "evil.example"}).status_code == 400
 
 
+@pytest.mark.fault(60)
 @pytest.mark.parametrize("path", ["gradio_api/upload", "gradio_api/queue/join", "gradio_api/run/predict", "gradio_api/call/runs"])
 def test_a_foreign_origin_cannot_post(client, path):
-    """Another site uploads or starts training (fault 60)."""
+    """Another site uploads or starts training."""
     for origin in ("http://evil.example", "null"):
         answer = client.post(path, headers={"origin": origin}, files={"files": ("x.png", b"1")} if path.endswith("upload") else None)
         assert answer.status_code == 403
 
 
+@pytest.mark.fault(63)
 def test_own_uploads_pass_and_are_never_shown_in_line(client):
-    """An uploaded page runs as one of the studio's own (fault 63)."""
+    """An uploaded page runs as one of the studio's own."""
     (kept,) = client.post("gradio_api/upload", files={"files": ("x.html", b"<script>1</script>")}).json()
     answer = fetch(client, kept)
     assert answer.headers["content-disposition"].startswith("attachment") and answer.headers["content-type"] == "application/octet-stream"
 
 
+@pytest.mark.fault(64)
 @pytest.mark.parametrize("path", ["gradio_api/file=http://example.com/", "file=https://example.com/", "gradio_api/file=http%3A%2F%2Fexample.com"])
 def test_nothing_is_fetched_for_a_visitor(client, path):
-    """The studio fetches addresses for others (fault 64)."""
+    """The studio fetches addresses for others."""
     assert client.get(path).status_code == 403
 
 
+@pytest.mark.fault(61, 63)
 def test_only_copies_are_served(client, studio, pictures):
-    """The dataset, the run's log or the system's files can be read (faults 61 and 63)."""
+    """The dataset, the run's log or the system's files can be read."""
     cache = images.folder(studio.outputs)
     (pictures / "evil.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'><script>1</script></svg>")
     for path in (pictures / "drawing 1.png", pictures / "evil.svg", "/etc/passwd", cache / ".." / "..", cache / ".." / ".." / "secret", Path(__file__)):
@@ -63,6 +68,7 @@ def test_only_copies_are_served(client, studio, pictures):
     assert client.get(f"gradio_api/file={cache}/%2e%2e/%2e%2e/secret").status_code == 403
 
 
+@pytest.mark.fault(61)
 def test_a_link_out_of_the_cache_is_not_followed(client, studio, tmp_path):
     """A link in the cache folder hands out any file."""
     (tmp_path / "secret").write_text("x")
@@ -80,8 +86,9 @@ def test_programs_find_only_the_named_handlers(client):
     assert set(named["named_endpoints"]) == {"/runs"} and not named["unnamed_endpoints"]
 
 
+@pytest.mark.fault(64)
 def test_the_page_asks_nothing_from_elsewhere(client):
-    """The page loads a font or a script from outside (fault 64)."""
+    """The page loads a font or a script from outside."""
     for path in ("", "theme.css"):
         text = client.get(path).text
         assert not re.findall(r'(?:src|href)="https?://(?!127\.0\.0\.1)[^"]+"|@import[^;]+https?:|url\(.?https?:', text)

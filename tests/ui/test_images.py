@@ -36,9 +36,10 @@ def test_a_changed_picture_gets_a_new_copy(source, tmp_path):
     assert second != first and Image.open(second).getpixel((0, 0))[2] > 200
 
 
+@pytest.mark.fault(63)
 @pytest.mark.parametrize("content", [b"", b"<script>alert(1)</script>", b"%!PS-Adobe", b"\x89PNG\r\n\x1a\n broken"])
 def test_what_is_no_picture_is_never_copied(tmp_path, content):
-    """A page named .png is served from the studio's address (fault 63)."""
+    """A page named .png is served from the studio's address."""
     path = tmp_path / "x.png"
     path.write_bytes(content)
     with pytest.raises(OSError):
@@ -46,8 +47,9 @@ def test_what_is_no_picture_is_never_copied(tmp_path, content):
     assert not list(images.folder(tmp_path).rglob("*.webp"))
 
 
+@pytest.mark.fault(61)
 def test_an_event_cannot_lead_out_of_the_run(tmp_path):
-    """A run folder from elsewhere names "../../secret.png" as its preview (fault 61)."""
+    """A run folder from elsewhere names "../../secret.png" as its preview."""
     (tmp_path / "run").mkdir()
     (tmp_path / "secret.png").write_bytes(b"x")
     (tmp_path / "run" / "own.png").write_bytes(b"x")

@@ -109,16 +109,18 @@ def test_the_adapter_is_offered_under_its_name(watch, part, tmp_path):
     assert "Stop" not in html
 
 
+@pytest.mark.fault(61)
 @pytest.mark.parametrize("adapter", ["../settings.toml", "/etc/passwd", "../../x", "gone.safetensors"])
 def test_an_event_cannot_offer_another_file(watch, part, adapter):
-    """A run folder from elsewhere makes the studio hand out the user's files (fault 61)."""
+    """A run folder from elsewhere makes the studio hand out the user's files."""
     played, tab = part("one"), Tab()
     played.says(e.Finished(adapter=adapter, steps=1, seconds=1.0, final_loss=0.1))
     assert not seen(tab, watch)["result_card"]["visible"]
 
 
+@pytest.mark.fault(20)
 def test_texts_of_a_run_are_shown_as_text(watch, part):
-    """A prompt, a message or a file's name runs as a script (fault 20)."""
+    """A prompt, a message or a file's name runs as a script."""
     played, tab = part("one"), Tab()
     played.begins()
     evil = "<img src=x onerror=alert(1)>"

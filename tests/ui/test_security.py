@@ -25,15 +25,17 @@ def test_this_machine_is_let_in(client, host):
     assert client.get("/", headers={"host": host}).text == "in"
 
 
+@pytest.mark.fault(59)
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:7860", "127.0.0.1.evil.example", "localhost.evil.example", "evil.example#127.0.0.1", ""])
 def test_a_foreign_host_gets_400(client, host):
-    """A page under another name that points here (DNS rebinding) uses the studio (fault 59)."""
+    """A page under another name that points here (DNS rebinding) uses the studio."""
     assert client.get("/", headers={"host": host}).status_code == 400
 
 
+@pytest.mark.fault(60)
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:9999", "https://127.0.0.1.evil.example:7860", ""])
 def test_a_foreign_origin_gets_403(client, origin):
-    """Another site's page uploads or starts training (fault 60)."""
+    """Another site's page uploads or starts training."""
     assert client.post("/gradio_api/upload", headers={"origin": origin}).status_code == 403
 
 
@@ -43,21 +45,24 @@ def test_the_pages_own_requests_pass(client):
     assert client.get("/", headers={"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}).text == "in"
 
 
+@pytest.mark.fault(60)
 def test_pictures_are_not_shown_in_another_sites_page(client):
     """Another site shows or measures the user's pictures."""
     assert client.get("/gradio_api/file=/x.webp", headers={"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}).status_code == 403
 
 
+@pytest.mark.fault(64)
 @pytest.mark.parametrize("path", [
     "/file=http://evil.example/x", "/gradio_api/file=https://evil.example/x", "/gradio_api/file=HTTP://evil.example/x", "/gradio_api/file/http://evil.example/x",
     "/gradio_api/file=http%3A//evil.example/x", "/gradio_api/file=http%253A//evil.example/x", "/gradio_api/%66ile=http://evil.example/x", "/gradio_api/file=file:///etc/passwd",
     "/gradio_api/file=\\\\evil\\share", "/gradio_api/proxy=https://evil.example/x",
 ])  # fmt: skip
 def test_nothing_is_fetched_from_elsewhere_for_a_visitor(client, path):
-    """The studio becomes a way into the network behind it (fault 64)."""
+    """The studio becomes a way into the network behind it."""
     assert client.get(path).status_code == 403
 
 
+@pytest.mark.fault(64)
 def test_answers_forbid_what_comes_from_elsewhere(client):
     """A script or font from outside is loaded; the page is framed by another."""
     headers = client.get("/").headers

@@ -75,15 +75,17 @@ def test_what_is_wrong_is_said_and_nothing_is_made(setup, folder, workers, chang
     assert run is None and said in notice["value"] and not workers and not runs.existing(setup.outputs)
 
 
+@pytest.mark.fault(1)
 def test_an_empty_folder_cannot_start(setup, tmp_path, workers):
-    """Training begins with nothing to learn from (fault 1)."""
+    """Training begins with nothing to learn from."""
     (tmp_path / "empty").mkdir()
     run, notice = setup.begin(*values(setup, data=str(tmp_path / "empty")))
     assert run is None and "no picture" in notice["value"]
 
 
+@pytest.mark.fault(62)
 def test_a_name_that_exists_gets_a_number(setup, folder, workers):
-    """A second run overwrites the first one's adapter (fault 62)."""
+    """A second run overwrites the first one's adapter."""
     names = []
     for _ in range(2):
         run, _ = setup.begin(*values(setup, data=str(folder), name="same"))
@@ -92,8 +94,9 @@ def test_a_name_that_exists_gets_a_number(setup, folder, workers):
     assert names == ["same", "same-2"]
 
 
+@pytest.mark.fault(20)
 def test_the_report_shows_names_and_captions_as_text(setup, tmp_path):
-    """A picture's name or caption runs as a script (fault 20)."""
+    """A picture's name or caption runs as a script."""
     folder = tmp_path / "odd"
     folder.mkdir()
     Image.new("RGB", (64, 64)).save(folder / "<b>'\".png")
@@ -103,8 +106,9 @@ def test_the_report_shows_names_and_captions_as_text(setup, tmp_path):
     assert "1 picture" in html and "&lt;script&gt;" in html and "<script>" not in html and "<i>" not in html and "\" onload='x'" not in html
 
 
+@pytest.mark.fault(22)
 def test_many_pictures_are_counted_but_not_all_shown(setup, tmp_path):
-    """Five thousand pictures make the page crawl (fault 22)."""
+    """Five thousand pictures make the page crawl."""
     folder = tmp_path / "many"
     folder.mkdir()
     for i in range(pictures.MOST_SHOWN + 6):
