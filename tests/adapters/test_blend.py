@@ -152,7 +152,7 @@ def test_the_result_tells_its_recipe_and_all_trigger_words():
 
 @pytest.mark.fault(29, 32)
 def test_what_cannot_be_blended_is_refused_with_names():
-    """Weights are bounded; fault 29: families are named."""
+    """Weights are bounded; families are named."""
     sd, dora = Adapter({Q: factors(Q, 640, 640)}), Adapter({Q: factors(Q, 8, 8, dora=True)})
     with pytest.raises(AdapterError, match="A0 was made for Stable Diffusion 1.5 and A1 for the built-in starter"):
         mixed([sd, Adapter({Q: factors(Q, 8, 8)})], [1, 1])
