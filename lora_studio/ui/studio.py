@@ -11,7 +11,7 @@ import gradio as gr
 
 from lora_studio import __version__, runs
 from lora_studio.errors import MachineError
-from lora_studio.ui import images, security
+from lora_studio.ui import images, rooms, security
 from lora_studio.ui.pages.train import page as train
 from lora_studio.ui.theme import html, theme
 
@@ -28,7 +28,10 @@ def build(outputs: Path = runs.OUTPUTS) -> gr.Blocks:
         with gr.Row(elem_classes="masthead"):
             html(f'<h1>LoRA Studio</h1><span class="version">{__version__}</span>', elem_classes="brand")
             pill = html(elem_id="pill")
-        train.build(studio, outputs, pill)
+        with rooms.all():
+            with rooms.room("Train"):
+                train.build(studio, outputs, pill)
+        rooms.wire(studio)
     return studio
 
 

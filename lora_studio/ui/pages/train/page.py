@@ -22,8 +22,8 @@ EVERY = 2.0
 _TO_THE_RUN = "() => { if (window.innerWidth < 900) document.getElementById('run')?.scrollIntoView({behavior: 'smooth'}) }"
 
 
-def build(page: gr.Blocks, outputs: Path, pill: gr.HTML) -> None:
-    """Places the page in ``page``; ``pill`` is where the head shows the run at work."""
+def build(page: gr.Blocks, outputs: Path, pill: gr.HTML) -> Setup:
+    """Places the page in ``page``; ``pill`` is where the head shows the run at work. Gives its left half, where other pages open recipes."""
     watch = Watch(outputs)
     tab = gr.State(Tab())
     with gr.Row(elem_classes="halves", equal_height=False):
@@ -35,6 +35,7 @@ def build(page: gr.Blocks, outputs: Path, pill: gr.HTML) -> None:
     setup.wire(page)
     _wire_run(page, watch, tab, parts, setup)
     gr.api(watch.summary, api_name="runs", queue=False)
+    return setup
 
 
 def _place_run() -> dict[str, Any]:
