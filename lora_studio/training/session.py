@@ -22,7 +22,7 @@ from lora_studio.events import Event, Preparing, Warned
 from lora_studio.models import inject
 from lora_studio.runs import Run
 from lora_studio.settings import Settings
-from lora_studio.training import checkpoint, devices, optimizers
+from lora_studio.training import checkpoint, devices, optimizers, step, threads
 from lora_studio.training.ema import Average
 
 SUBJECTS = ("cat", "house", "rocket", "flower")
@@ -82,6 +82,7 @@ class Session:
             "final_loss": self.final_loss,
             "rate_factor": self.rate_factor,
             "rollbacks": self.rollbacks,
+            "threads": torch.get_num_threads(),
             "parameters": dict(self.parameters),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict(),
@@ -98,6 +99,14 @@ class Session:
         self.scaler.load_state_dict(state["scaler"])
         for name in ("step", "started", "seconds", "final_loss", "rate_factor", "rollbacks"):
             setattr(self, name, state[name])
+        torch.set_num_threads(state["threads"])  # others would add up in another order
+
+    @torch.no_grad()
+    def probe(self) -> None:
+        """About the half of a step, to be timed: the first batch's way through the base model."""
+        draws = self.order.draw(0)
+        x0 = self.cache.latents(draws, step.generator(0))
+        self.base.predict(x0, torch.zeros(len(draws), dtype=torch.long), *self.conditions(draws))
 
     def adapter(self) -> Adapter:
         """The adapter as it would be exported now: averaged, from the point that schedule-free optimizers report."""
@@ -138,6 +147,8 @@ def prepare(run: Run, settings: Settings) -> Iterator[Event]:
     optimizers.mode(session.optimizer, training=True)
     if newest := checkpoint.latest(run):
         session.restore(checkpoint.load(newest, machine.device))
+    elif machine.device.type == "cpu":
+        threads.fastest(session.probe, torch.get_num_threads())
     return session
 
 
