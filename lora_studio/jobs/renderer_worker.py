@@ -1,0 +1,281 @@
+"""The process that draws on request: ``python -m lora_studio.jobs.renderer_worker OUTPUTS``. See ``renderer`` for what it is asked and answers."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import threading
+import time
+import traceback
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from pydantic import ValidationError
+
+from lora_studio import __version__, files
+from lora_studio.errors import AdapterError, MachineError, StudioError
+from lora_studio.jobs import runner
+from lora_studio.jobs.renderer import Answer, Order, Placed, Request
+from lora_studio.settings import Settings
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from lora_studio.adapters import Adapter
+    from lora_studio.models import Base
+
+IDLE = 300.0
+"""Seconds without an order after which it ends and gives the memory back."""
+LOOK = 1.0
+"""Seconds between two looks for a run at work."""
+KEPT = 12
+"""Adapters in memory."""
+
+
+class Inbox:
+    """Requests in the order of their coming, one a lane: a newer one takes its lane's place."""
+
+    def __init__(self) -> None:
+        self._waiting: OrderedDict[str, Request] = OrderedDict()
+        self._changed = threading.Condition()
+        self.closed = False
+
+    def put(self, request: Request) -> Request | None:
+        """Adds ``request``; returns the one that it takes the place of."""
+        with self._changed:
+            dropped = self._waiting.pop(request.lane, None)
+            self._waiting[request.lane] = request
+            self._changed.notify()
+            return dropped
+
+    def take(self, patience: float) -> Request | None:
+        """The next request; None when the inbox is closed or nothing came for ``patience`` seconds."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.closed or self._waiting, patience)
+            return None if self.closed or not self._waiting else self._waiting.popitem(last=False)[1]
+
+    def close(self) -> None:
+        """Ends the work: what is being drawn is left, and nothing more is taken."""
+        with self._changed:
+            self.closed = True
+            self._changed.notify()
+
+    def superseded(self, request: Request) -> bool:
+        """Whether nobody wants the picture of ``request`` any longer."""
+        return self.closed or request.lane in self._waiting
+
+
+class Studio:
+    """The base model and the adapters in memory, and which of them are loaded."""
+
+    def __init__(self) -> None:
+        self._base: tuple[str, Base] | None = None
+        self._sums: dict[Path, str] = {}
+        self._adapters: OrderedDict[tuple, Adapter] = OrderedDict()
+        self._loaded: tuple[Any, dict[str, Any]] = None, {}
+        """What the loaded adapters are, and what was told of them; as long as only weights change they stay loaded."""
+
+    def draw(self, request: Request, cancelled: Callable[[], bool]) -> Iterator[Answer]:
+        """Draws what ``request`` orders, the rough picture first if it asks for one.
+
+        Raises:
+            StudioError: the base model or an adapter cannot be loaded, they do not fit, or a setting makes no sense.
+        """
+        order, began, to = request.order, time.monotonic(), Path(request.to)
+        if order.across:
+            data = self._sheet(order, cancelled)
+            yield self._answer(request, to, data, order.steps, began)
+            return
+        told = self._load(order)
+        rough = order.first if 0 < order.first < order.steps else 0
+        if rough:
+            data = self._picture(order, rough, cancelled)
+            yield self._answer(request, to.with_stem(f"{to.stem}-first"), data, rough, began, last=data is None)
+            if data is None:
+                return
+        yield self._answer(request, to, self._picture(order, order.steps, cancelled), order.steps, began, **told)
+
+    @staticmethod
+    def _answer(request: Request, to: Path, data: bytes | None, steps: int, began: float, last: bool = True, **told: Any) -> Answer:
+        """Keeps the picture and tells of it; None means that it was cancelled."""
+        if data is None:
+            return Answer(id=request.id, kind="dropped")
+        files.write(to, data)
+        return Answer(id=request.id, kind="drawn", path=str(to), steps=steps, seconds=round(time.monotonic() - began, 3), last=last, **told)
+
+    def _picture(self, order: Order, steps: int, cancelled: Callable[[], bool]) -> bytes | None:
+        from lora_studio.sampling.generate import generate
+
+        how = {"negative": order.negative, "guidance": order.guidance, "sampler": order.sampler, "width": order.width, "height": order.height}
+        drawn = generate(self.base(order.base), [order.prompt], [order.seed], steps=steps, cancelled=cancelled, **how)
+        return _png(drawn[0]) if drawn else None
+
+    def _sheet(self, order: Order, cancelled: Callable[[], bool]) -> bytes | None:
+        """The sheet with its recipe; the weights that it does not vary are the order's."""
+        from lora_studio.sampling.axes import Axis
+        from lora_studio.sampling.grid import render
+        from lora_studio.sampling.recipe import grid, to_png
+
+        base, adapters = self.base(order.base), [self._adapter(one) for one in order.adapters]
+        sides = [Axis("weight", side.weights, order.adapters[side.adapter].name) for side in (order.across, order.down) if side]
+        same = {key: getattr(order, key) for key in ("prompt", "negative", "seed", "guidance", "steps", "sampler", "width", "height")}
+        placed = [{"name": one.name, "weight": one.weight, "sha256": files.sha256(Path(one.path))} for one in order.adapters]
+        recipe = grid(x=sides[0], y=sides[1] if order.down else None, adapters=placed, base=base.name, version=__version__, **same)
+        how = {"negative": order.negative, "sampler": order.sampler, "width": order.width, "height": order.height}
+        self._loaded = None, {}  # the sheet's own adapters take the place of what is loaded
+        pictures = render(base, adapters, [cell for row in recipe.cells for cell in row], cancelled=cancelled, **how)
+        if not pictures:
+            return None
+        if base.path not in self._sums:
+            self._sums[base.path] = base.sha256()
+        return to_png(recipe.model_copy(update={"base_sha256": self._sums[base.path]}), pictures)
+
+    def _load(self, order: Order) -> dict[str, Any]:
+        """Puts the order's adapters on the base model; gives what there is to tell of a blend."""
+        from lora_studio.models import inject
+
+        base = self.base(order.base)
+        wanted = order.blending, [(_state(one.path), one.blocks, order.blending and one.weight) for one in order.adapters]
+        if wanted != self._loaded[0]:
+            self._loaded, told = (None, {}), {}
+            if order.blending:
+                adapter, told = self._blended(order)
+                inject.load_adapters(base, [(adapter, 1.0)])
+            else:
+                inject.load_adapters(base, [(self._adapter(one), one.weight) for one in order.adapters])
+            self._loaded = wanted, told
+        elif not order.blending:
+            inject.set_weights(base, [one.weight for one in order.adapters])
+        return self._loaded[1]
+
+    def _blended(self, order: Order) -> tuple[Adapter, dict[str, Any]]:
+        from lora_studio.adapters import blend, formats, recipe
+
+        adapters = [self._read(one.path) for one in order.adapters]
+        ingredients = [blend.ingredient(one.name, one.weight, adapter, one.blocks) for one, adapter in zip(order.adapters, adapters, strict=True)]
+        made = blend.blend(recipe.blend(ingredients=ingredients, **order.blending.model_dump()), adapters)
+        dtype = next(iter(adapters[0].factors.values())).down.dtype
+        return made.adapter, {"rank": made.adapter.rank, "size": formats.size(made.adapter, dtype), "residual": made.residual}
+
+    def base(self, name: str) -> Base:
+        """The base model, loaded anew only where another one is asked for."""
+        if self._base is None or self._base[0] != name:
+            from lora_studio import models
+            from lora_studio.training import devices
+
+            self._base, self._loaded = None, (None, {})  # first free the old one: two may not fit
+            machine = devices.choose(Settings())
+            self._base = name, models.load(name, machine.device, machine.dtype)
+        return self._base[1]
+
+    def _adapter(self, placed: Placed) -> Adapter:
+        """The adapter as it is drawn: each block's change multiplied by its factor."""
+        from lora_studio.adapters import keys
+
+        adapter, blocks = self._read(placed.path), {block: factor for block, factor in placed.blocks.items() if factor != 1}
+        if not blocks:
+            return adapter
+        if adapter.method == "dora":
+            raise AdapterError(f"{placed.name} is a DoRA, whose blocks cannot be weighted apart.", do="Set its blocks back to 1.")
+        weighted = {path: replace(one, alpha=one.alpha * keys.block_factor(blocks, path)) for path, one in adapter.factors.items()}
+        return replace(adapter, factors=weighted)
+
+    def _read(self, path: str) -> Adapter:
+        from lora_studio import adapters
+
+        key = _state(path)
+        if key not in self._adapters:
+            self._adapters[key] = adapters.read(Path(path))
+        self._adapters.move_to_end(key)
+        while len(self._adapters) > KEPT:
+            self._adapters.popitem(last=False)
+        return self._adapters[key]
+
+
+def _state(path: str) -> tuple:
+    """A file's path, time of change and size: an adapter that was written anew is read anew."""
+    try:
+        stat = os.stat(path)
+    except OSError as error:
+        raise AdapterError(f"{Path(path).name} has gone.", where=path, do="Take it out of the mix, or bring the file back.") from error
+    return path, stat.st_mtime_ns, stat.st_size
+
+
+def _png(picture: Image.Image) -> bytes:
+    data = io.BytesIO()
+    picture.save(data, "PNG")
+    return data.getvalue()
+
+
+def answers(studio: Studio, request: Request, cancelled: Callable[[], bool]) -> Iterator[Answer]:
+    """What ``studio`` draws, or what is wrong; nothing ends the process but the process."""
+    import torch
+
+    try:
+        if cancelled():
+            yield Answer(id=request.id, kind="dropped")
+        else:
+            yield from studio.draw(request, cancelled)
+    except torch.OutOfMemoryError:
+        yield _wrong(request, MachineError("The picture does not fit into the memory of the GPU.", do="Take fewer adapters, or close other programs that use the GPU."))
+    except StudioError as error:
+        yield _wrong(request, error)
+    except Exception as error:
+        traceback.print_exc()
+        told = StudioError(f"The studio hit a fault of its own: {type(error).__name__}: {error}", where="renderer.log", do="What was saved is kept.")
+        yield _wrong(request, told)
+
+
+def _wrong(request: Request, error: StudioError) -> Answer:
+    return Answer(id=request.id, kind="wrong", what=error.what, where=error.where, do=error.do)
+
+
+def main(outputs: str, source: BinaryIO, voice: BinaryIO) -> int:
+    """Answers requests from ``source`` on ``voice`` until there is nothing more to do; returns the exit status."""
+    inbox, studio, speaking = Inbox(), Studio(), threading.Lock()
+
+    def say(answer: Answer) -> None:
+        with speaking:
+            voice.write(answer.model_dump_json().encode() + b"\n")
+            voice.flush()
+
+    def listen() -> None:
+        for line in source:
+            try:
+                dropped = inbox.put(Request.model_validate_json(line))
+            except ValidationError:
+                traceback.print_exc()
+                continue
+            if dropped:
+                say(Answer(id=dropped.id, kind="dropped"))
+        inbox.close()
+
+    def watch() -> None:
+        while not inbox.closed:
+            if runner.active(Path(outputs)):
+                inbox.close()
+            time.sleep(LOOK)
+
+    threading.Thread(target=listen, daemon=True).start()
+    threading.Thread(target=watch, daemon=True).start()
+    while request := inbox.take(IDLE):
+        for answer in answers(studio, request, lambda: inbox.superseded(request)):  # noqa: B023 - it is asked within this turn only
+            if not (inbox.closed and answer.kind == "dropped"):
+                say(answer)
+    return 0
+
+
+def _own_voice() -> BinaryIO:
+    """Standard output for answers alone: what libraries print goes to standard error."""
+    voice = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return voice
+
+
+if __name__ == "__main__":
+    os._exit(main(sys.argv[1], sys.stdin.buffer, _own_voice()))  # at once: a thread still listens
