@@ -10,6 +10,7 @@ import io
 import os
 import time
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from urllib.parse import quote
 
@@ -26,6 +27,11 @@ _KEEP_DAYS = 30
 def folder(outputs: Path) -> Path:
     """Where the copies lie."""
     return runs.cache_folder(outputs).resolve() / "page"
+
+
+def uploads(outputs: Path) -> Path:
+    """Where what the browser sends lies until a page has taken it."""
+    return runs.cache_folder(outputs) / "gradio"
 
 
 def copy(source: Path, outputs: Path, side: int, opened: Callable[[Path], Image.Image]) -> Path:
@@ -74,9 +80,9 @@ def address(path: Path) -> str:
 
 
 def sweep(outputs: Path, now: float | None = None) -> None:
-    """Drops copies that were made more than a month ago; what is still needed is made again."""
+    """Drops copies that were made more than a month ago, which are made again if they are needed, and uploads of then, cut off ones too."""
     oldest = (now or time.time()) - _KEEP_DAYS * 86400
-    for parent, _, names in os.walk(folder(outputs)):
+    for parent, _, names in chain(os.walk(folder(outputs)), os.walk(uploads(outputs))):
         for path in (Path(parent, name) for name in names):
             if path.stat().st_mtime < oldest:
                 path.unlink(missing_ok=True)

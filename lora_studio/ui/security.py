@@ -1,15 +1,18 @@
-"""Who may talk to the page: this machine's own browser, and no other site that happens to be open in it.
+"""Who may talk to the page, and how much at once: this machine's own browser, and no other site that happens to be open in it.
 
 Another site can send requests to 127.0.0.1, or give its own name that address (DNS rebinding). So a foreign ``Host`` gets 400
-and a foreign ``Origin`` 403, whatever is asked for. A page for other machines asks for a name and a password.
+and a foreign ``Origin`` 403, whatever is asked for; a body that is too large gets 413 before it is read. Doors of gradio's that
+the page has no use for are closed. A page for other machines asks for a name and a password.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import re
 from urllib.parse import unquote, urlsplit
 
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import PlainTextResponse
@@ -18,6 +21,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from lora_studio.errors import SettingsError
 
 LOOPBACK = ["127.0.0.1", "localhost", "::1", "[::1]"]
+MAX_UPLOAD = 1024**3
+"""Bytes of one upload. What is larger lies on this machine already, and its path can be pasted."""
+MAX_BODY = 16 * 1024**2
+"""Bytes of any other request: what fields and buttons send."""
 
 POLICY = "; ".join((
     "default-src 'self'",
@@ -32,8 +39,16 @@ POLICY = "; ".join((
 """Nothing on the page is fetched from anywhere else, and no other page shows this one in a frame. Gradio's own scripts need inline and eval."""
 
 
+_OTHERS_PAGE = "This page answers only to itself: the request came from another site."
+_UNUSED = re.compile(r"(/gradio_api)?/(proxy=|dev/|vibe|undo-vibe|process_recording|component_server|custom_component|stream/|run-history|monitoring|pwa_icon|deep_link)")
+"""What gradio offers beside what the page asks of it: fetching for visitors, editing its source, running sound through other programs …"""
+_FILE = re.compile(r"(?:/gradio_api)?/file[=/](.*)", re.DOTALL)
+_ASTRAY = re.compile(r"[a-z][a-z+.-]+:|//|\\\\|.*(::|[\x00-\x1f]|(^|[/\\])\.\.([/\\]|$)|(^|[/\\])\.[^/\\]*$)", re.DOTALL | re.IGNORECASE)
+"""A file's address that is another machine's, names a hidden stream, climbs, or ends in a hidden file."""
+
+
 class OwnPagesOnly:
-    """ASGI middleware: refuses requests that another site's page makes, and file addresses that lead out of this machine."""
+    """ASGI middleware: refuses requests that another site's page makes, unused doors, and file addresses that lead astray."""
 
     def __init__(self, app: ASGIApp):
         self.app = app
@@ -50,15 +65,24 @@ class OwnPagesOnly:
 def _refusal(scope: Scope) -> str:
     headers = Headers(scope=scope)
     origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
-        return "This page answers only to itself: the request came from another site."
-    if headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate":
-        return "This page answers only to itself: the request came from another site."
+    if origin is not None and _place(origin) != headers.get("host", "").lower():
+        return _OTHERS_PAGE
+    if headers.get("sec-fetch-site") in ("cross-site", "same-site") and headers.get("sec-fetch-mode") != "navigate":
+        return _OTHERS_PAGE
     path = _unquoted(scope["path"])
-    _, found, target = path.partition("/file")
-    if "/proxy=" in path or found and target.lstrip("=/").lower().startswith(("http:", "https:", "ftp:", "file:", "//", "\\\\")):
-        return "Only files of this machine are served."
+    if _UNUSED.match(path):
+        return "The page has no use for this."
+    if (file := _FILE.match(path)) and _ASTRAY.match(file[1]):
+        return "Only the page's own pictures are served."
     return ""
+
+
+def _place(origin: str) -> str | None:
+    """Host and port that an ``Origin`` names; None where it names none that can be read."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
 
 
 def _unquoted(path: str) -> str:
@@ -77,6 +101,42 @@ def _with_policy(send: Send) -> Send:
         await send(message)
 
     return sending
+
+
+class Bounded:
+    """ASGI middleware: a body larger than ``MAX_UPLOAD`` or ``MAX_BODY`` is refused unread, or where its size was not told, as soon as it is."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        most = MAX_UPLOAD if scope["path"].rstrip("/").endswith("/upload") else MAX_BODY
+        told = Headers(scope=scope).get("content-length", "0")
+        if not told.isdecimal() or int(told) > most:
+            await PlainTextResponse(_too_large(most), 413, {"connection": "close"})(scope, receive, send)
+        else:
+            await self.app(scope, _counted(receive, most), send)
+
+
+def _counted(receive: Receive, most: int) -> Receive:
+    left = most
+
+    async def receiving():
+        nonlocal left
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if left < 0:
+            raise HTTPException(413, _too_large(most), {"connection": "close"})
+        return message
+
+    return receiving
+
+
+def _too_large(most: int) -> str:
+    return f"More than {most // 1024**2} MB at once are not taken: paste the path of the file or its folder instead."
 
 
 def is_loopback(address: str) -> bool:
@@ -103,4 +163,4 @@ def require_login(address: str, login: tuple[str, str] | None) -> None:
 def middleware(address: str) -> list[Middleware]:
     """What every request passes, outermost first. At an address for other machines the name they use is not known beforehand, and the login guards."""
     hosts = LOOPBACK if is_loopback(address) else ["*"]
-    return [Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False), Middleware(OwnPagesOnly)]
+    return [Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False), Middleware(OwnPagesOnly), Middleware(Bounded)]

@@ -23,7 +23,7 @@ _DAY = 86_400
 def build(outputs: Path = runs.OUTPUTS) -> gr.Blocks:
     """All pages of the studio, for the runs in ``outputs``."""
     outputs = outputs.resolve()
-    os.environ["GRADIO_TEMP_DIR"] = str(runs.cache_folder(outputs) / "gradio")
+    os.environ["GRADIO_TEMP_DIR"] = str(images.uploads(outputs))
     with gr.Blocks(title="LoRA Studio", analytics_enabled=False, fill_width=True, delete_cache=(_DAY, 7 * _DAY)) as studio:
         with gr.Row(elem_classes="masthead"):
             html(f'<h1>LoRA Studio</h1><span class="version">{__version__}</span>', elem_classes="brand")
@@ -71,7 +71,7 @@ def serve(studio: gr.Blocks, outputs: Path, address: str, port: int, login: tupl
     studio.launch(
         server_name=address, server_port=port, auth=login, prevent_thread_lock=True, quiet=True, show_error=True,
         share=False, enable_monitoring=False, mcp_server=False, run_history=False, pwa=False, ssr_mode=False, footer_links=[],
-        allowed_paths=[str(images.folder(outputs))], max_file_size="4gb", app_kwargs={"middleware": security.middleware(address)},
+        allowed_paths=[str(images.folder(outputs))], max_file_size=security.MAX_UPLOAD, app_kwargs={"middleware": security.middleware(address)},
         theme=theme(), css_paths=_HERE / "studio.css", favicon_path=_HERE / "favicon.svg",
     )
     return studio

@@ -59,10 +59,13 @@ def test_an_event_cannot_lead_out_of_the_run(tmp_path):
     assert images.inside(tmp_path / "run", "own.png") == (tmp_path / "run" / "own.png").resolve()
 
 
-def test_old_copies_are_swept(source, tmp_path):
+def test_old_copies_and_cut_off_uploads_are_swept(source, tmp_path):
     """The cache grows for ever."""
     copy = images.copy(source, tmp_path, 200, images.preview)
+    upload = images.uploads(tmp_path) / "tmp0123"
+    upload.parent.mkdir()
+    upload.touch()
     images.sweep(tmp_path)
-    assert copy.exists()
+    assert copy.exists() and upload.exists()
     images.sweep(tmp_path, now=time.time() + 31 * 86400)
-    assert not copy.exists()
+    assert not copy.exists() and not upload.exists()
