@@ -60,14 +60,15 @@ def test_a_zip_bomb_is_refused(tmp_path):
 
 
 @pytest.mark.fault(17)
-def test_links_in_a_zip_are_passed_over(tmp_path):
+def test_a_link_in_a_zip_is_refused(tmp_path):
     """A link in an archive shows the page a file of the user's."""
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         entry = zipfile.ZipInfo("a.png")
         entry.external_attr = (stat.S_IFLNK | 0o777) << 16
         archive.writestr(entry, "/etc/passwd")
-        archive.writestr("b.png", b"1")
-    assert names(upload.keep([tmp_path / "x.zip"], tmp_path)) == ["b.png"]
+    with pytest.raises(DatasetError, match="a link"):
+        upload.keep([tmp_path / "x.zip"], tmp_path)
+    assert not list((tmp_path / "pictures").iterdir())
 
 
 @pytest.mark.parametrize("content", [b"", b"PK no zip"])
@@ -76,6 +77,34 @@ def test_a_damaged_zip_is_named(tmp_path, content):
     (tmp_path / "x.zip").write_bytes(content)
     with pytest.raises(DatasetError, match="x.zip"):
         upload.keep([tmp_path / "x.zip"], tmp_path)
+
+
+def test_too_many_files_at_once_are_refused(tmp_path, monkeypatch):
+    """A folder of a hundred thousand files is dropped on the page."""
+    monkeypatch.setattr(upload, "MOST_FILES", 1)
+    with pytest.raises(DatasetError, match="2 files at once are too many"):
+        upload.keep([tmp_path / "a.png", tmp_path / "b.png"], tmp_path)
+    assert not (tmp_path / "pictures").exists()
+
+
+def test_loose_files_of_one_safe_name_are_both_kept(tmp_path):
+    """Of two pictures whose names differ only in odd letters one is lost."""
+    for name in ("a b.png", "a?b.png"):
+        (tmp_path / name).write_bytes(name.encode())
+    folder = upload.keep([tmp_path / "a b.png", tmp_path / "a?b.png"], tmp_path)
+    assert names(folder) == ["a-b-2.png", "a-b.png"]
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
+    """A half-kept upload looks like a folder of the user's."""
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(upload.shutil, "copyfile", full)
+    (tmp_path / "a.png").touch()
+    with pytest.raises(DatasetError, match="No space left"):
+        upload.keep([tmp_path / "a.png"], tmp_path)
+    assert not list((tmp_path / "pictures").iterdir())
 
 
 def test_an_empty_zip_says_so(tmp_path):
