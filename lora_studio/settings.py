@@ -115,6 +115,7 @@ class Settings(BaseModel):
     @model_validator(mode="after")
     def _keep_makes_sense(self) -> "Settings":
         if self.bucket_step % 8:
+    quantize: Literal["none", "nf4", "int8"] = setting("none", "Quantise", "Packs the base model's large layers: nf4 into a quarter of their memory, int8 into half, for some speed and hardly any quality. The adapter keeps its precision.", Group.MACHINE)
             raise ValueError("bucket_step must be a multiple of 8, the VAE's scale")
         return self
 
@@ -123,6 +124,8 @@ class Settings(BaseModel):
 
         Raises:
             SettingsError: a key is unknown or a value out of its bounds.
+        if self.method == "dora" and self.quantize == "int8":
+            raise ValueError("a DoRA needs the base model's weights at every step, which int8 layers do not give on every device: set quantize to nf4 or none")
         """
         return check({**self.model_dump(), **changes})
 

@@ -12,13 +12,13 @@ from contextlib import contextmanager
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
-from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor, nn
 
 from lora_studio.adapters.adapter import Adapter, Factors
 from lora_studio.errors import AdapterError, SettingsError
 from lora_studio.models import modules
 from lora_studio.models.base import Base
+from lora_studio.models.quantize import weight_of
 from lora_studio.models.stack import Stack, Weights
 from lora_studio.settings import Settings
 
@@ -76,7 +76,7 @@ def weight(base: Base, path: str) -> Tensor:
         KeyError: there is no such module.
     """
     module = modules.find(base.models, path)
-    return dequantize_module_weight(module).detach().to("cpu", torch.float32).reshape(modules.weight_shape(module))
+    return weight_of(module).to("cpu", torch.float32).reshape(modules.weight_shape(module))
 
 
 def load_adapters(base: Base, adapters: Sequence[tuple[Adapter, float]]) -> None:
@@ -164,7 +164,7 @@ def _start(layer: LoraLayer, kind: str, source: torch.Generator) -> None:
     up.zero_()
     if NAME in layer.lora_magnitude_vector:
         magnitude = layer.lora_magnitude_vector[NAME].weight
-        magnitude.copy_(dequantize_module_weight(layer.get_base_layer()).float().flatten(1).norm(dim=1).reshape(magnitude.shape))
+        magnitude.copy_(weight_of(layer.get_base_layer()).float().flatten(1).norm(dim=1).reshape(magnitude.shape))
 
 
 def _principal(base: Base, source: torch.Generator) -> Adapter:
@@ -175,7 +175,7 @@ def _principal(base: Base, source: torch.Generator) -> Adapter:
     factors = {}
     for path, layer in _layers(base).items():
         down, up, scale = layer.lora_A[NAME].weight, layer.lora_B[NAME].weight, layer.scaling[NAME]
-        weight = dequantize_module_weight(layer.get_base_layer()).float().flatten(1)
+        weight = weight_of(layer.get_base_layer()).float().flatten(1)
         left, strength, right = _leading(weight, layer.r[NAME], source)
         count, root = len(strength), (strength / scale).sqrt()
         down[:count] = (root[:, None] * right).reshape(count, *down.shape[1:])

@@ -12,12 +12,14 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from lora_studio import starter
 from lora_studio.errors import ModelError
 from lora_studio.models import folder, single
+from lora_studio.models import quantize as quantization
 from lora_studio.models.base import Base
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def load(base: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, prediction: str = "auto") -> Base:
+def load(base: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, prediction: str = "auto",
+         quantize: str = "none") -> Base:
     """The base model that ``base`` names, frozen, on ``device``.
 
     Args:
@@ -25,13 +27,19 @@ def load(base: str, device: torch.device | str = "cpu", dtype: torch.dtype = tor
             hub's local cache.
         dtype: of the UNet and the text encoders; the VAE is always float32.
         prediction: ``auto``, ``epsilon`` or ``v``.
+        quantize: ``none``; or ``nf4`` or ``int8``, which pack the UNet's transformers (``lora_studio.models.quantize``).
 
     Raises:
         ModelError: there is no such model, a part is missing or damaged, or its family is not supported.
+        MachineError: it is to be quantised, and bitsandbytes does not work here.
     """
     path, name = locate(base)
     read = single.read if path.is_file() else folder.read
-    return read(path, name, torch.device(device), dtype, prediction)
+    if quantize == "none":
+        return read(path, name, torch.device(device), dtype, prediction)
+    loaded = read(path, name, torch.device("cpu"), dtype, prediction)
+    quantization.quantize(loaded, quantize, torch.device(device))
+    return loaded
 
 
 def locate(base: str) -> tuple[Path, str]:

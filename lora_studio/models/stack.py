@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor, nn
 
 from lora_studio.adapters import detect
 from lora_studio.adapters.adapter import Adapter, Factors
 from lora_studio.errors import AdapterError
 from lora_studio.models import modules
+from lora_studio.models.quantize import weight_of
 
 Weights = Sequence[float] | Sequence[Sequence[float]]
 """One for each adapter, for all samples alike; or a row of them for each sample."""
@@ -86,7 +86,7 @@ class _Increment:
         self.module = module
         self.ranks = [0 if one is None else one.rank for one in factors]
         present = [one.map(partial(torch.Tensor.to, device=module.weight.device, dtype=torch.float32)) for one in factors if one is not None]
-        gains = [gain(dequantize_module_weight(module).float(), one) for one in present]
+        gains = [None if one.magnitude is None else gain(weight_of(module).float(), one) for one in present]
         kernel = modules.weight_shape(module)[2:]
         self.down = torch.cat([one.down.reshape(one.rank, -1, *kernel) for one in present]).to(dtype)
         ups = [one.scale * (one.up.flatten(1) if g is None else g[:, None] * one.up.flatten(1)) for one, g in zip(present, gains, strict=True)]

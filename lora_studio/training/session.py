@@ -130,7 +130,7 @@ def prepare(run: Run, settings: Settings) -> Iterator[Event]:
     yield from _compare(run, dataset)
     machine = devices.choose(settings)
     yield Preparing(stage="base model", done=0, total=1)
-    base = models.load(settings.base, machine.device, machine.dtype, prediction=settings.prediction)
+    base = models.load(settings.base, machine.device, machine.dtype, prediction=settings.prediction, quantize=settings.quantize)
     yield Preparing(stage="base model", done=1, total=1)
     yield from _warnings(dataset, buckets.problems(dataset, settings.resolution or base.resolution, settings.bucket_step, settings.max_upscale))
     train, validation = order.split(dataset.pictures, settings.validation_share, settings.seed)
