@@ -73,6 +73,11 @@ def test_buttons_reach_the_worker_and_every_tab_follows(visit, studio, part):
 DRAFT = "localStorage.getItem('lora-studio-draft')"
 
 
+def settled(page, expression):
+    """Waits until what ``expression`` says has not changed for two seconds: answers to earlier keys may still be on their way."""
+    page.wait_for_function(f"() => {{ const now = {expression}; if (now !== window.seen) [window.seen, window.since] = [now, Date.now()]; return Date.now() - window.since > 2000 }}")
+
+
 def test_the_form_keeps_what_was_typed(visit, pictures):
     """An error or a reload empties the form (fault 58)."""
     page = visit()
@@ -84,12 +89,12 @@ def test_the_form_keeps_what_was_typed(visit, pictures):
     page.locator("#start").click()
     expect(page.locator(".go .notice")).to_contain_text("Rank must be a whole number from 1 to 1,024; it is 0.")
     assert page.locator("#set-trigger").locator("input, textarea").input_value() == "inkstyle"
-    page.wait_for_timeout(1500)  # for what the earlier answers still write into the browser's storage
+    settled(page, DRAFT)
     kept = page.evaluate(DRAFT)
     page.locator("#set-rank input").fill("12")
     expect(page.locator("#summary .chip").first).to_contain_text("12")
     page.wait_for_function(f"kept => {DRAFT} !== kept", arg=kept)
-    page.wait_for_timeout(500)
+    settled(page, DRAFT)
     page.reload()
     page.wait_for_selector("#start")
     expect(page.locator("#set-rank input")).to_have_value("12")
