@@ -137,7 +137,10 @@ def _head(file: BinaryIO, size: int, path: Path) -> bytes:
                            where=path, do="Get the file again, from another place if need be.")
     if length > size - 8:
         raise AdapterError(f"{path.name} is an incomplete download: its header alone is longer than the file.", where=path, do="Download it again.")
-    return file.read(length)
+    head = file.read(length)
+    if head.count(b'"data_offsets"') > MAX_TENSORS:  # before Python objects are made of them
+        raise _too_many(path)
+    return head
 
 
 def parse(head: bytes, size: int, path: Path) -> Header:
@@ -146,8 +149,6 @@ def parse(head: bytes, size: int, path: Path) -> Header:
     Raises:
         AdapterError: it repeats a name, lies about a size, or leaves the tensors overlapping, short or followed by more.
     """
-    if head.count(b'"data_offsets"') > MAX_TENSORS:
-        raise _too_many(path)
     try:
         table = json.loads(head, object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
