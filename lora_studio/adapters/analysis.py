@@ -94,8 +94,8 @@ def analyze(adapter: Adapter, weights: dora.Weights | None = None) -> Analysis:
 
 def _modules(factors: Mapping[str, Factors], weights: dora.Weights | None) -> list[Module]:
     modules = []
-    for paths, B, A in svd.like_shaped(factors):
-        for path, S in zip(paths, svd.values(B, A), strict=True):
+    for paths, spectra in svd.over(factors, svd.values):
+        for path, S in zip(paths, spectra, strict=True):
             norm = float(S.norm())
             size = None if weights is None else float(dora.weight_of(weights, path).float().norm())
             modules.append(Module(path=path, block=keys.block_of(path), kind=keys.kind_of(path), rank=factors[path].rank, norm=norm, weight_norm=size,

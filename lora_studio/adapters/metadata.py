@@ -140,7 +140,7 @@ def thumbnail_bytes(metadata: Mapping[str, str]) -> bytes | None:
 
 
 def trigger(metadata: Mapping[str, str]) -> str:
-    """The trigger phrase that a header names, else the most frequent tag of its training; empty where it tells none."""
+    """The trigger phrase that a header names, else the one tag that its training saw more often than any other; empty where it tells none."""
     if phrase := metadata.get("modelspec.trigger_phrase", "").strip():
         return phrase[:200]
     tags: Counter[str] = Counter()
@@ -149,7 +149,8 @@ def trigger(metadata: Mapping[str, str]) -> str:
             tags.update({str(tag).strip(): int(count) for tag, count in folder.items()})
     except (ValueError, AttributeError, TypeError, RecursionError):
         return ""
-    return tags.most_common(1)[0][0][:200] if tags else ""
+    first, second = [*tags.most_common(2), ("", 0), ("", 0)][:2]
+    return first[0][:200] if first[1] > second[1] else ""
 
 
 def provenance(recipe: recipes.Training, *, title: str, prediction: str, resolution: int, trigger: str = "", description: str = "", author: str = "",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -94,7 +95,7 @@ def _require_plain(adapter: Adapter) -> None:
 
 def _spectra(factors: Mapping[str, Factors]) -> dict[str, Tensor]:
     """Singular values of every ΔW, float64, descending."""
-    return {path: S for paths, B, A in svd.like_shaped(factors) for path, S in zip(paths, svd.values(B, A), strict=True)}
+    return {path: S for paths, spectra in svd.over(factors, svd.values) for path, S in zip(paths, spectra, strict=True)}
 
 
 def _spent(spectra: Mapping[str, Tensor], unit: Mapping[str, int], budget: float) -> dict[str, int]:
@@ -115,8 +116,7 @@ def _reduced(adapter: Adapter, chosen: Mapping[str, Factors], rank: Callable[[st
     _require_plain(adapter)
     factors, residuals = dict(adapter.factors), dict.fromkeys(adapter.factors, 0.0)
     lost = whole = 0.0
-    for paths, B, A in svd.like_shaped(chosen):
-        U, S, Vt = svd.product(B, A, keep)
+    for paths, (U, S, Vt) in svd.over(chosen, partial(svd.product, keep=keep)):
         energies = S.square()
         for index, path in enumerate(paths):
             r = min(rank(path, S[index]), S.shape[1])

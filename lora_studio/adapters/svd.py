@@ -6,9 +6,10 @@ singular values, so the work is O(d·r²) instead of O(d³). All in float64, bat
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +20,8 @@ _CHUNK = 2**21
 """Numbers of one batch of factors: 16 MB in float64, more gains nothing."""
 _ORTHONORMAL = 1e-8
 """XᵀX squares X's condition number; a basis made from it that is less orthonormal than this is not used."""
+
+Result = TypeVar("Result")
 
 
 class Thin(NamedTuple):
@@ -82,6 +85,26 @@ def like_shaped(factors: Mapping[str, Factors]) -> Iterator[tuple[list[str], Ten
             chunk = paths[start:start + size]
             pairs = [factors[path].matrices() for path in chunk]
             yield chunk, torch.stack([B for B, _ in pairs]), torch.stack([A for _, A in pairs])
+
+
+def over(factors: Mapping[str, Factors], work: Callable[[Tensor, Tensor], Result]) -> Iterator[tuple[list[str], Result]]:
+    """``work(B, A)`` of every stack of ``like_shaped`` with its paths, in order.
+
+    A stack a thread: within a stack LAPACK takes one small matrix after the other, whatever the number of threads.
+    """
+    threads, waiting = torch.get_num_threads(), deque[tuple[list[str], Future[Result]]]()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            for paths, B, A in like_shaped(factors):
+                waiting.append((paths, pool.submit(work, B, A)))
+                if len(waiting) > threads:
+                    paths, done = waiting.popleft()
+                    yield paths, done.result()
+            for paths, done in waiting:
+                yield paths, done.result()
+    finally:
+        torch.set_num_threads(threads)
 
 
 def leading(matrix: Tensor, rank: int, rounds: int = 8) -> tuple[Tensor, Tensor, Tensor]:
