@@ -189,7 +189,7 @@ def add(file: Path, outputs: Path = runs.OUTPUTS) -> Path:
     wanted = folder / f"{runs.safe_name(file.name if file.is_dir() else file.stem)}{_SUFFIX}"
     try:
         with _importing:
-            folder.mkdir(parents=True, exist_ok=True)
+            files.make_folder(folder)
             if file.is_dir():
                 return adapters.write(adapter.with_one_alpha(), files.free(wanted), raw_dora=True)
             return _same(file, folder) or _copied(file, files.free(wanted))

@@ -22,7 +22,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from lora_studio import presets
+from lora_studio import files, presets
 from lora_studio.errors import RunError
 from lora_studio.settings import Settings, did_you_mean
 
@@ -125,12 +125,13 @@ def create(settings: Settings, outputs: Path = OUTPUTS) -> Run:
     """
     wanted = safe_name(settings.name or Path(settings.data).name or "style")
     try:
-        outputs.mkdir(parents=True, exist_ok=True)
+        files.make_folder(outputs)
         folder = _claim(outputs, wanted)
         run = Run(folder)
         for sub in (run.control, run.previews, run.checkpoints):
             sub.mkdir()
         presets.save_settings(settings.changed(name=run.name), run.settings_file)
+        files.sync_folder(outputs)
     except OSError as error:
         raise RunError(f"The run's folder cannot be made: {error.strerror}.", where=error.filename or outputs, do="Free space there, or choose another outputs folder.") from error
     return run

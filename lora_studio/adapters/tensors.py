@@ -92,7 +92,7 @@ def stream(path: Path, entries: Mapping[str, Entry], metadata: Mapping[str, str]
 
     The file takes its name only after the last one; a generator that is closed earlier leaves nothing behind.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folder(path.parent)
     partial = path.with_name(f"{path.name}.{os.getpid()}{files.PARTIAL}")
     try:
         with open(partial, "wb") as file:
