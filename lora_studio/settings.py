@@ -36,6 +36,7 @@ class Group(StrEnum):
     LOSS = "Loss"
     OPTIMIZER = "Optimizer"
     PREVIEWS = "Previews"
+    SAVING = "Saving"
     MACHINE = "Machine"
 
 
@@ -105,18 +106,35 @@ class Settings(BaseModel):
     guidance: float = setting(5.0, "Guidance", "How strictly a preview follows its prompt.", Group.PREVIEWS, ge=1, le=30)
     negative: str = setting("", "Negative prompt", "What previews should avoid.", Group.PREVIEWS)
 
+    # Saving
+    checkpoint_every: int = setting(250, "Checkpoint every", "Steps between saved states that the run can resume from; 0 leaves it to the minutes.", Group.SAVING, ge=0, le=1_000_000, unit="steps")
+    checkpoint_minutes: float = setting(10.0, "Checkpoint after", "A state is saved at the latest after this long; 0 leaves it to the steps. There is always one at the end.", Group.SAVING, unit="minutes", ge=0, le=1440)
+    keep_checkpoints: int = setting(5, "States kept", "That many of the latest saved states are kept, and all that you star.", Group.SAVING, ge=1, le=10_000)
+    keep_every: int = setting(0, "Kept for good", "States at multiples of this many steps are kept as well; 0 keeps none for that.", Group.SAVING, Level.EXPERT, "steps", ge=0, le=1_000_000)
+
     # Machine
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "Device", "Where to train; auto takes the fastest there is.", Group.MACHINE)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = setting("auto", "Precision", "Number format of the base model; auto takes bf16 on a GPU that has it, fp16 on an older one, fp32 on a CPU.", Group.MACHINE)
-    checkpointing: bool = setting(False, "Gradient checkpointing", "Saves memory for about a third more time.", Group.MACHINE)
+    quantize: Literal["none", "nf4", "int8"] = setting("none", "Quantise", "Packs the base model's large layers: nf4 into a quarter of their memory, int8 into half, for some speed and hardly any quality. The adapter keeps its precision.", Group.MACHINE)
+    checkpointing: Literal["off", "largest", "all"] = setting("off", "Gradient checkpointing", "Computes activations again instead of keeping them: all saves the most memory for about a third more time, largest takes the blocks with the most pixels alone.", Group.MACHINE)
+    tiled_vae: bool = setting(False, "Tiled VAE", "Encodes and decodes large pictures in tiles of 512 pixels with blended seams. Without it that is done only where a whole picture does not fit into memory.", Group.MACHINE, Level.EXPERT)
+    deterministic: bool = setting(False, "Repeatable to the bit", "A GPU adds in the same order each time, so that a run repeated or resumed gives the same bits; slower. A CPU does so anyway.", Group.MACHINE, Level.EXPERT)
     validate_every: int = setting(50, "Validate every", "Steps between validations; 0 switches them off.", Group.MACHINE, Level.EXPERT, ge=0, le=1_000_000, unit="steps")
-    checkpoint_every: int = setting(250, "Checkpoint every", "Steps between saved states that the run can resume from; 0 saves only at the end.", Group.MACHINE, ge=0, le=1_000_000, unit="steps")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_earlier_versions(cls, values: Any) -> Any:
+        """Gradient checkpointing was a switch once."""
+        if isinstance(values, dict) and isinstance(was := values.get("checkpointing"), bool):
+            return {**values, "checkpointing": "all" if was else "off"}
+        return values
 
     @model_validator(mode="after")
     def _keep_makes_sense(self) -> "Settings":
         if self.bucket_step % 8:
-    quantize: Literal["none", "nf4", "int8"] = setting("none", "Quantise", "Packs the base model's large layers: nf4 into a quarter of their memory, int8 into half, for some speed and hardly any quality. The adapter keeps its precision.", Group.MACHINE)
             raise ValueError("bucket_step must be a multiple of 8, the VAE's scale")
+        if self.method == "dora" and self.quantize == "int8":
+            raise ValueError("a DoRA needs the base model's weights at every step, which int8 layers do not give on every device: set quantize to nf4 or none")
         return self
 
     def changed(self, **changes: Any) -> "Settings":
@@ -124,8 +142,6 @@ class Settings(BaseModel):
 
         Raises:
             SettingsError: a key is unknown or a value out of its bounds.
-        if self.method == "dora" and self.quantize == "int8":
-            raise ValueError("a DoRA needs the base model's weights at every step, which int8 layers do not give on every device: set quantize to nf4 or none")
         """
         return check({**self.model_dump(), **changes})
 

@@ -49,6 +49,27 @@ def test_replace_gives_a_whole_folder_its_name(tmp_path):
     assert (tmp_path / "step-5" / "state").read_text() == "x" and not partial.exists()
 
 
+@pytest.mark.fault(43)
+def test_only_what_nobody_holds_is_swept(tmp_path):
+    (tmp_path / "deep").mkdir()
+    orphans = [tmp_path / "a.bin.111.partial", tmp_path / "deep" / "b.partial", tmp_path / "step-5.111.partial"]
+    orphans[0].touch(), orphans[1].touch(), orphans[2].mkdir()
+    (orphans[2] / "state.111.partial").touch()
+    held, others = tmp_path / "c.bin.222.partial", tmp_path / "my partial"
+    held.touch(), others.touch()
+    assert set(files.sweep(tmp_path, lives=lambda process: process == 222)) >= set(orphans)
+    assert {path.name for path in tmp_path.rglob("*")} == {"deep", held.name, others.name}
+
+
+@pytest.mark.fault(41, 56)
+def test_a_disk_that_refuses_is_told_apart(tmp_path):
+    """ "Errno 28" helps nobody: a full disk tells its room, a read-only one or one that is gone tells the place."""
+    full = files.refusal(OSError(28, "No space left on device"), "The adapter could not be written", tmp_path / "not" / "yet")
+    assert isinstance(full, files.DiskFull) and "MB are free" in full.what
+    gone = files.refusal(OSError(30, "Read-only file system", "/media/card/x"), "The run cannot go on", tmp_path)
+    assert not isinstance(gone, files.DiskFull) and gone.where == "/media/card/x" and "Read-only file system" in gone.what
+
+
 def test_sha256_of_a_known_text(tmp_path):
     (tmp_path / "abc").write_bytes(b"abc")
     assert files.sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -2,39 +2,47 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections import deque
 from pathlib import Path
 
 from lora_studio.events import Event, parse
 
+_HELD_BACK = 10_000
+
 
 class EventLog:
-    """The writing end. One worker holds it; training goes on if the disk refuses a line."""
+    """The writing end. One worker holds it; training goes on if the disk refuses a line, which is written later."""
 
     def __init__(self, path: Path):
         self.path = path
+        self._waiting: deque[bytes] = deque(maxlen=_HELD_BACK)
         self._refused = False
-        self._mend_torn_end()
-
-    def _mend_torn_end(self) -> None:
-        """A line that a crash tore off would swallow the next one: ends it."""
-        if not self.path.exists() or not self.path.stat().st_size:
-            return
-        with open(self.path, "rb+") as file:
-            file.seek(-1, 2)
-            if file.read(1) != b"\n":
-                file.write(b"\n")
+        self._torn = True
+        """What stands in the file may end in half a line, which would swallow the next one."""
 
     def append(self, event: Event) -> None:
-        """Adds one line. A full disk is reported once in the worker's log and does not end training."""
+        """Adds one line, after those that the disk refused before. A full disk is reported once in the worker's log and does not end training."""
+        self._waiting.append(event.line().encode() + b"\n")
         try:
             with open(self.path, "ab") as file:
-                file.write(event.line().encode() + b"\n")
-            self._refused = False
+                if self._torn:
+                    file.write(b"\n" * self._ends_torn())
+                file.write(b"".join(self._waiting))
+            self._waiting.clear()
+            self._refused = self._torn = False
         except OSError as error:
             if not self._refused:
                 print(f"The event log cannot be written ({error}); training goes on.", file=sys.stderr, flush=True)
-            self._refused = True
+            self._refused = self._torn = True
+
+    def _ends_torn(self) -> bool:
+        with open(self.path, "rb") as file:
+            if not file.seek(0, os.SEEK_END):
+                return False
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) != b"\n"
 
 
 def read(path: Path, offset: int = 0) -> tuple[list[Event], int]:

@@ -6,11 +6,12 @@
     ├── state.json            everything else of it
     └── manifest.json         SHA-256 of the others, written last
 
-Written as ``step-N.partial``, synced, given its name, read back. No pickle: tensors in safetensors, the rest in JSON.
+Written as ``step-N.<process>.partial``, synced, given its name, read back. No pickle: tensors in safetensors, the rest in JSON.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -18,14 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as save_bytes
 from torch import Tensor
 
 from lora_studio import files
+from lora_studio.checkpoints import MANIFEST, complete
 from lora_studio.errors import RunError
 from lora_studio.runs import Run
 
-_MANIFEST = "manifest.json"
+_ADAPTER = "adapter.safetensors"
 
 
 def flatten(state: Any, tensors: dict[str, Tensor]) -> Any:
@@ -54,55 +57,50 @@ def unflatten(node: Any, tensors: dict[str, Tensor]) -> Any:
     return value
 
 
+def size(state: Any) -> int:
+    """Bytes of the state's tensors."""
+    tensors: dict[str, Tensor] = {}
+    flatten(state, tensors)
+    return sum(tensor.nbytes for tensor in tensors.values())
+
+
 def save(run: Run, step: int, state: dict[str, Any], write_adapter: Callable[[Path], None]) -> Path:
     """Saves ``state`` and the adapter as the checkpoint of ``step``; an equal older one is kept as it is.
 
     Raises:
-        RunError: the disk refuses; what was saved before is untouched.
+        DiskFull: there is no room for it. What was saved before is untouched, here and below.
+        MachineError: the disk refuses it otherwise.
+        RunError: it does not read back as it was written.
     """
     final = run.checkpoint(step)
     if complete(final):
         return final
-    partial = final.with_name(final.name + files.PARTIAL)
+    unfinished = files.partial(final)
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        _fill(partial, state, write_adapter)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        _fill(unfinished, state, write_adapter)
         if final.exists():
-            shutil.rmtree(final)
-        files.replace(partial, final)
+            files.remove(final)
+        files.replace(unfinished, final)
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise RunError(f"The checkpoint of step {step} could not be saved: {error.strerror or error}.", where=final, do="Free space on that disk; earlier checkpoints are intact.") from error
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise files.refusal(error, f"The checkpoint of step {step} could not be saved", final) from error
     if not complete(final):
         raise RunError(f"The checkpoint of step {step} does not read back as it was written.", where=final, do="Check the disk; earlier checkpoints are intact.")
     return final
 
 
 def _fill(folder: Path, state: dict[str, Any], write_adapter: Callable[[Path], None]) -> None:
+    """Each file's hash is taken of what is in memory, so that reading back afterwards finds what the disk did to it."""
     tensors: dict[str, Tensor] = {}
-    tree = flatten(state, tensors)
-    write_adapter(folder / "adapter.safetensors")
-    save_file(tensors, folder / "state.safetensors")
-    files.sync_file(folder / "state.safetensors")
-    files.write(folder / "state.json", json.dumps(tree))
-    hashes = {path.name: files.sha256(path) for path in sorted(folder.iterdir())}
-    files.write(folder / _MANIFEST, json.dumps(hashes, indent=1))
-
-
-def complete(folder: Path) -> bool:
-    """Whether the folder holds a checkpoint whose every file is as its manifest says."""
-    try:
-        hashes = json.loads((folder / _MANIFEST).read_text())
-        return bool(hashes) and all(files.sha256(folder / name) == digest for name, digest in hashes.items())
-    except (OSError, ValueError, AttributeError):
-        return False
-
-
-def latest(run: Run) -> Path | None:
-    """The complete checkpoint of the highest step, if there is one; damaged ones are passed over."""
-    steps = [int(tail) for path in run.checkpoints.glob("step-*") if (tail := path.name.removeprefix("step-")).isdigit()]
-    return next((run.checkpoint(step) for step in sorted(steps, reverse=True) if complete(run.checkpoint(step))), None)
+    tree = json.dumps(flatten(state, tensors)).encode()
+    write_adapter(folder / _ADAPTER)
+    hashes = {_ADAPTER: files.sha256(folder / _ADAPTER)}
+    for name, data in (("state.safetensors", save_bytes(tensors)), ("state.json", tree)):
+        files.write(folder / name, data)
+        hashes[name] = hashlib.sha256(data).hexdigest()
+    files.write(folder / MANIFEST, json.dumps(hashes, indent=1))
 
 
 def load(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import dataclass
 
 import torch
@@ -70,6 +71,34 @@ def _best_precision(kind: str) -> str:
     return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16"
 
 
+def make_repeatable() -> None:
+    """Has a GPU add in the same order each time, so that the same run gives the same bits; it is slower for it. A CPU does so anyway.
+
+    Attention is left to the kernels that have a deterministic backward pass (https://docs.pytorch.org/docs/stable/notes/randomness.html).
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first matrix product is asked for
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cuda.enable_mem_efficient_sdp(False)
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
+_LOST = ("CUDA error", "HIP error", "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED", "CUBLAS_STATUS_EXECUTION_FAILED", "MPS backend error", "device lost")
+
+
+def lost(error: BaseException) -> bool:
+    """Whether the device stopped answering: after a driver reset nothing on it can be used again by this process."""
+    if isinstance(error, torch.OutOfMemoryError) or not isinstance(error, RuntimeError):
+        return False
+    return isinstance(error, torch.AcceleratorError) or any(sign in str(error) for sign in _LOST)
+
+
+def device_lost(error: BaseException) -> MachineError:
+    """The error for a run whose device was lost."""
+    first = str(error).partition("\n")[0]
+    return MachineError(f"The graphics device stopped answering: {first}", where="device", do="What was saved is kept: go on from there. If it happens again, restart the computer or update the driver.")
+
+
 def out_of_memory(machine: str, settings: Settings) -> MachineError:
     """The error for a run that did not fit, naming the change that costs the artist least."""
     return MachineError(f"The memory of {machine} is full.", where=_memory_field(settings), do=f"{_memory_advice(settings)} The last checkpoint is kept.")
@@ -78,8 +107,10 @@ def out_of_memory(machine: str, settings: Settings) -> MachineError:
 def _memory_field(settings: Settings) -> str:
     if settings.batch > 1:
         return "batch"
-    if not settings.checkpointing:
+    if settings.checkpointing != "all":
         return "checkpointing"
+    if settings.quantize == "none":
+        return "quantize"
     return "optimizer" if settings.optimizer != "adamw8bit" else "resolution"
 
 
@@ -87,7 +118,8 @@ def _memory_advice(settings: Settings) -> str:
     half = max(1, settings.batch // 2)
     return {
         "batch": f"Set batch to {half} and accumulate to {settings.accumulate * (settings.batch // half)}: the same training in about half the memory.",
-        "checkpointing": "Switch checkpointing on: the same training in much less memory, about a third slower.",
+        "checkpointing": "Set checkpointing to all: the same training in much less memory, about a third slower.",
+        "quantize": "Set quantize to nf4: the base model in a quarter of its memory.",
         "optimizer": "Set optimizer to adamw8bit.",
         "resolution": "Set a lower resolution, or close other programs that use the GPU.",
     }[_memory_field(settings)]

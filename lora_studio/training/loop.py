@@ -11,8 +11,10 @@ from typing import NamedTuple
 
 import torch
 
-from lora_studio.errors import RunError
+from lora_studio import checkpoints, files
+from lora_studio.errors import RunError, StudioError
 from lora_studio.events import CheckpointSaved, Event, Finished, RolledBack, Started, State, StateChanged, StepDone, Validated, Warned
+from lora_studio.files import DiskFull
 from lora_studio.runs import Run
 from lora_studio.settings import Settings
 from lora_studio.training import checkpoint, devices, export, optimizers, previews, step, validation
@@ -23,6 +25,8 @@ ROLLBACKS = 3
 """Times that a run goes back by itself after a loss that is no number."""
 SLOWER = 0.5
 """What each such time multiplies the learning rate by."""
+POLL = 0.2
+"""Seconds between two looks whether a wait is over."""
 
 
 class Diverged(RunError):
@@ -49,9 +53,17 @@ def train(run: Run, settings: Settings, requests: Requests | None = None) -> Ite
         yield from _train(run, settings, requests or Requests())
     except torch.OutOfMemoryError as error:
         raise devices.out_of_memory(devices.choose(settings).name, settings) from error
+    except RuntimeError as error:
+        if devices.lost(error):
+            raise devices.device_lost(error) from error
+        raise
+    except OSError as error:
+        raise files.refusal(error, "The run cannot go on", Path(error.filename or run.folder)) from error
 
 
 def _train(run: Run, settings: Settings, requests: Requests) -> Iterator[Event]:
+    if settings.deterministic:
+        devices.make_repeatable()
     yield StateChanged(state=State.PREPARING)
     session = yield from prepare(run, settings)
     yield _started(session)
@@ -59,6 +71,7 @@ def _train(run: Run, settings: Settings, requests: Requests) -> Iterator[Event]:
     if session.step == 0:
         yield from clock.timed(previews.draw(session, base=True))
         yield from _validate(session)
+    session.saved = time.monotonic()
     yield StateChanged(state=State.RUNNING)
 
     while session.step < settings.steps and not requests.stop():
@@ -80,10 +93,10 @@ def _train(run: Run, settings: Settings, requests: Requests) -> Iterator[Event]:
             yield from _validate(session)
         if requests.take_preview() or (_due(session.step, settings.preview_every) and not last):
             yield from clock.timed(previews.draw(session))
-        if requests.take_save() or (_due(session.step, settings.checkpoint_every) and not last):
-            yield from _save(session)
+        if requests.take_save() or (_save_is_due(session) and not last):
+            yield from _save(session, requests)
 
-    yield from _finish(session, stopped=session.step < settings.steps)
+    yield from _finish(session, requests, stopped=session.step < settings.steps)
 
 
 def train_step(session: Session) -> Result:
@@ -147,7 +160,7 @@ def _roll_back(session: Session, first: dict, error: Diverged) -> RolledBack:
     if session.rollbacks >= ROLLBACKS:
         raise error
     failed, factor, count = session.step + 1, session.rate_factor * SLOWER, session.rollbacks + 1
-    newest = checkpoint.latest(session.run)
+    newest = checkpoints.latest(session.run)
     session.restore(checkpoint.load(newest, session.machine.device) if newest else copy.deepcopy(first))
     session.rate_factor, session.rollbacks = factor, count
     what = f"{error.what} Training went back to step {session.step} and goes on at {factor:g} × the learning rate ({count} of {ROLLBACKS} tries)."
@@ -156,6 +169,12 @@ def _roll_back(session: Session, first: dict, error: Diverged) -> RolledBack:
 
 def _due(at: int, every: int) -> bool:
     return every > 0 and at % every == 0
+
+
+def _save_is_due(session: Session) -> bool:
+    """By steps or by minutes, whichever comes first: a slow machine loses no more time to a crash than a fast one."""
+    minutes = session.settings.checkpoint_minutes
+    return _due(session.step, session.settings.checkpoint_every) or bool(minutes) and time.monotonic() - session.saved >= 60 * minutes
 
 
 def _started(session: Session) -> Started:
@@ -187,31 +206,85 @@ def _wait_while_paused(requests: Requests) -> Iterator[Event]:
         return
     yield StateChanged(state=State.PAUSED)
     while requests.paused() and not requests.stop():
-        time.sleep(0.1)
+        time.sleep(POLL)
     yield StateChanged(state=State.RUNNING)
 
 
-def _save(session: Session) -> Iterator[Event]:
-    """A checkpoint that cannot be saved is a warning: earlier ones are intact, and training may yet end well."""
-    began = time.monotonic()
+def _save(session: Session, requests: Requests) -> Iterator[Event]:
+    """A checkpoint, and none that need not be kept. While the disk is full the run waits: what it learned since the last one lies in memory alone."""
+    while True:
+        try:
+            yield from _checkpoint(session)
+            return
+        except DiskFull as error:
+            yield from _wait_for_room(session, requests, error, State.RUNNING)
+            if requests.stop():
+                return
+        except StudioError as error:  # earlier ones are intact, and training may yet end well
+            yield _warned(error)
+            return
+
+
+def _checkpoint(session: Session) -> Iterator[Event]:
+    began, settings, run = time.monotonic(), session.settings, session.run
 
     def write_adapter(path: Path) -> None:
         export.write(session, path)
 
-    try:
-        path = checkpoint.save(session.run, session.step, session.state(), write_adapter)
-        yield CheckpointSaved(step=session.step, path=session.run.relative(path), seconds=time.monotonic() - began)
-    except RunError as error:
-        yield Warned(what=error.what, where=error.where, do=error.do)
+    path = checkpoint.save(run, session.step, session.state(), write_adapter)
+    checkpoints.prune(run, settings.keep_checkpoints, settings.keep_every)
+    session.saved = time.monotonic()
+    yield CheckpointSaved(step=session.step, path=run.relative(path), seconds=session.saved - began)
 
 
-def _finish(session: Session, stopped: bool) -> Iterator[Event]:
+def _warned(error: StudioError) -> Warned:
+    return Warned(what=error.what, where=error.where, do=error.do)
+
+
+def _wait_for_room(session: Session, requests: Requests, error: DiskFull, afterwards: State) -> Iterator[Event]:
+    """Paused until there is room for the state, the user lets the run go on to try again, or stops it."""
+    yield Warned(what=error.what, where=error.where, do=f"{error.do} The run goes on by itself as soon as there is room.")
+    yield StateChanged(state=State.PAUSED)
+    requests.pause()
+    needed = 2 * checkpoint.size(session.state())
+    while True:
+        time.sleep(POLL)
+        if requests.stop() or not requests.paused() or files.room(session.run.folder) >= needed:
+            break
+    requests.go_on()
+    yield StateChanged(state=afterwards)
+
+
+def _finish(session: Session, requests: Requests, stopped: bool) -> Iterator[Event]:
     """Adapter first, since it is what the run was for; then the state to go on from, then the last previews."""
     yield StateChanged(state=State.STOPPING)
-    residual = export.write(session, session.run.adapter_file)
+    residual = yield from _export(session, requests)
     if residual:
         yield Warned(what=f"The DoRA was written as a plain LoRA of rank {2 * session.settings.rank}, which holds its change to within {residual:.1%}.", where=session.run.adapter_file.name,
                      do="Every program reads it alike. A higher rank comes closer.")
-    yield from _save(session)
+    try:
+        yield from _checkpoint(session)
+    except StudioError as error:
+        yield _warned(error)
     yield from previews.draw(session)
     yield Finished(adapter=session.run.relative(session.run.adapter_file), steps=session.step, seconds=session.seconds, final_loss=session.final_loss, stopped=stopped)
+
+
+def _export(session: Session, requests: Requests) -> Iterator[Event]:
+    """Writes the adapter; on a full disk it waits for room. Asked to stop while it waits, it gives up.
+
+    Raises:
+        DiskFull: it gave up.
+        MachineError: the disk refuses it otherwise.
+    """
+    while True:
+        try:
+            return export.write(session, session.run.adapter_file)
+        except OSError as error:
+            refused = files.refusal(error, "The adapter could not be written", session.run.adapter_file)
+        if not isinstance(refused, DiskFull):
+            raise refused
+        requests.take_stop()
+        yield from _wait_for_room(session, requests, refused, State.STOPPING)
+        if requests.stop():
+            raise refused

@@ -6,6 +6,7 @@ import io
 import time
 from collections.abc import Iterator
 
+from PIL.Image import Image
 from PIL.PngImagePlugin import PngInfo
 
 from lora_studio import files
@@ -13,7 +14,7 @@ from lora_studio.errors import StudioError
 from lora_studio.events import Event, PreviewReady, Warned
 from lora_studio.models import inject
 from lora_studio.sampling.generate import generate
-from lora_studio.training import optimizers
+from lora_studio.training import devices, optimizers
 from lora_studio.training.session import Session
 
 
@@ -22,21 +23,28 @@ def draw(session: Session, base: bool = False) -> Iterator[Event]:
 
     Args:
         base: draw without the adapter, for comparison.
+
+    Raises:
+        RuntimeError: the device was lost, on which nothing goes on.
     """
     try:
-        images = _images(session, base)
-    except (StudioError, RuntimeError) as error:
+        for index, (prompt, image) in enumerate(zip(session.prompts, _images(session, base), strict=True)):
+            yield _keep(session, index, prompt, image, base)
+    except (StudioError, RuntimeError, OSError) as error:
+        if devices.lost(error):
+            raise
         yield Warned(what=f"The previews at step {session.step} could not be drawn: {error}", where="previews", do="Training goes on. Fewer or smaller previews need less memory.")
-        return
-    for index, (prompt, image) in enumerate(zip(session.prompts, images, strict=True)):
-        path = session.run.preview_file(session.step, index, base)
-        seed = session.settings.preview_seed + index
-        note = PngInfo()
-        note.add_text("parameters", _recipe(session, prompt, seed))
-        data = io.BytesIO()
-        image.save(data, "PNG", pnginfo=note)
-        files.write(path, data.getvalue())
-        yield PreviewReady(step=session.step, index=index, prompt=prompt, seed=seed, path=session.run.relative(path), base=base)
+
+
+def _keep(session: Session, index: int, prompt: str, image: Image, base: bool) -> PreviewReady:
+    path = session.run.preview_file(session.step, index, base)
+    seed = session.settings.preview_seed + index
+    note = PngInfo()
+    note.add_text("parameters", _recipe(session, prompt, seed))
+    data = io.BytesIO()
+    image.save(data, "PNG", pnginfo=note)
+    files.write(path, data.getvalue())
+    return PreviewReady(step=session.step, index=index, prompt=prompt, seed=seed, path=session.run.relative(path), base=base)
 
 
 def _images(session: Session, base: bool) -> list:

@@ -21,3 +21,13 @@ class Requests:
     def take_save(self) -> bool:
         """Whether a checkpoint is wanted now; asking takes the request."""
         return False
+
+    def pause(self) -> None:
+        """Makes the loop's own waiting look like one that was asked for: it ends when the user lets the run go on."""
+
+    def go_on(self) -> None:
+        """Takes a pause back that is no longer needed."""
+
+    def take_stop(self) -> bool:
+        """Whether it was to stop; asking takes the request."""
+        return False

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lora_studio import files, models
+from lora_studio import checkpoints, files, models
 from lora_studio.adapters import Adapter
 from lora_studio.dataset import buckets, captions, folder, manifest, order
 from lora_studio.dataset.cache import Cache
 from lora_studio.errors import DatasetError
 from lora_studio.events import Event, Preparing, Warned
-from lora_studio.models import inject
+from lora_studio.models import inject, recompute
 from lora_studio.runs import Run
 from lora_studio.settings import Settings
 from lora_studio.training import checkpoint, devices, optimizers, step, threads
@@ -56,6 +56,8 @@ class Session:
     rate_factor: float = 1.0
     """What divergence has lowered the learning rate to."""
     rollbacks: int = 0
+    saved: float = 0.0
+    """When a state was last saved, on the clock of this process."""
 
     @property
     def prompts(self) -> list[str]:
@@ -131,13 +133,13 @@ def prepare(run: Run, settings: Settings) -> Iterator[Event]:
     machine = devices.choose(settings)
     yield Preparing(stage="base model", done=0, total=1)
     base = models.load(settings.base, machine.device, machine.dtype, prediction=settings.prediction, quantize=settings.quantize)
+    base.tiled = settings.tiled_vae
     yield Preparing(stage="base model", done=1, total=1)
     yield from _warnings(dataset, buckets.problems(dataset, settings.resolution or base.resolution, settings.bucket_step, settings.max_upscale))
     train, validation = order.split(dataset.pictures, settings.validation_share, settings.seed)
     cache = yield from _encode(run, settings, dataset, base)
     inject.add_adapter(base, settings, settings.seed)
-    if settings.checkpointing:
-        base.unet.enable_gradient_checkpointing()
+    recompute.enable(base.unet, settings.checkpointing)
     base.unet.train()  # the adapter's dropout is at work; the base itself has none
     parameters = dict(inject.trainable(base))
     session = Session(
@@ -145,7 +147,7 @@ def prepare(run: Run, settings: Settings) -> Iterator[Event]:
         optimizers.build(parameters.items(), settings), Average(parameters, settings.ema), machine.scaler(),
     )
     optimizers.mode(session.optimizer, training=True)
-    if newest := checkpoint.latest(run):
+    if newest := checkpoints.latest(run):
         session.restore(checkpoint.load(newest, machine.device))
     elif machine.device.type == "cpu":
         threads.fastest(session.probe, torch.get_num_threads())

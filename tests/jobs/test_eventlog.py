@@ -1,5 +1,8 @@
 """The event log survives what crashes and full disks do to it."""
 
+import io
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,6 +54,7 @@ def test_a_line_that_a_crash_tore_off_costs_only_itself(tmp_path):
     assert eventlog.read(path)[0] == [STEP]
 
 
+@pytest.mark.fault(42)
 def test_a_folder_in_place_of_the_log_does_not_end_training(tmp_path, capsys):
     """Fault 42: training goes on if the log cannot be written, and says so once."""
     path = tmp_path / "events.jsonl"
@@ -61,7 +65,27 @@ def test_a_folder_in_place_of_the_log_does_not_end_training(tmp_path, capsys):
     assert capsys.readouterr().err.count("training goes on") == 1
     path.rmdir()
     log.append(STEP)
-    assert eventlog.read(path)[0] == [STEP]
+    assert eventlog.read(path)[0] == [STEP] * 3, "what could not be said then is said now"
+
+
+@pytest.mark.fault(42)
+def test_a_disk_that_was_full_in_the_middle_of_a_line_costs_no_event(tmp_path, monkeypatch):
+    """Half a line would swallow the next event, which may be the one that tells of the full disk."""
+    log = EventLog(tmp_path / "events.jsonl")
+    log.append(STEP)
+
+    class Full(io.BytesIO):
+        def write(self, data):
+            with real(log.path, "ab") as file:
+                file.write(data[:25])
+            raise OSError(28, "No space left on device")
+
+    real = open
+    monkeypatch.setattr("builtins.open", lambda path, mode="r": Full() if mode == "ab" else real(path, mode))
+    log.append(STEP)
+    monkeypatch.undo()
+    log.append(STEP)
+    assert eventlog.read(log.path)[0] == [STEP] * 3
 
 
 @given(st.lists(st.binary(max_size=60).map(lambda data: data.replace(b"\n", b" ").replace(b"\r", b" ")), max_size=6))

@@ -1,13 +1,16 @@
 """Checkpoints: whole or not at all."""
 
 import json
+import os
+import signal
+import sys
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_studio import files
+from lora_studio import checkpoints, files
 from lora_studio.errors import RunError
 from lora_studio.runs import Run
 from lora_studio.training import checkpoint
@@ -16,7 +19,7 @@ STATE = {"step": 3, "optimizer": {"state": {0: {"exp_avg": torch.arange(4.0), "s
 
 
 def write_adapter(path):
-    path.write_bytes(b"adapter")
+    files.write(path, b"adapter")
 
 
 @pytest.fixture
@@ -46,23 +49,75 @@ def test_any_tree_survives_json(tree):
 def test_a_damaged_file_makes_the_older_checkpoint_the_latest(run, name):
     checkpoint.save(run, 1, STATE, write_adapter)
     newer = checkpoint.save(run, 2, STATE, write_adapter)
-    assert checkpoint.latest(run) == newer
+    assert checkpoints.latest(run) == newer
     (newer / name).write_bytes(b"{}")
-    assert checkpoint.latest(run) == run.checkpoint(1)
+    assert checkpoints.latest(run) == run.checkpoint(1)
     with pytest.raises(RunError, match="incomplete"):
         checkpoint.load(newer)
 
 
-def test_a_full_disk_leaves_what_was_there(run, monkeypatch):
+@pytest.mark.fault(41)
+def test_a_full_disk_leaves_what_was_there_and_tells_the_room(run, monkeypatch):
     checkpoint.save(run, 1, STATE, write_adapter)
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files, "sync_file", full)
-    with pytest.raises(RunError, match="No space left"):
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(files.DiskFull, match=r"step 2 could not be saved: the disk is full, [\d,]+ MB are free"):
         checkpoint.save(run, 2, STATE, write_adapter)
-    assert [path.name for path in run.checkpoints.iterdir()] == ["step-1"]
+    assert [path.name for path in run.checkpoints.iterdir()] == ["step-1"] and checkpoints.complete(run.checkpoint(1))
+
+
+def state(step):
+    return {"step": step, "weights": torch.full((4,), float(step))}
+
+
+def assert_one_is_whole(run, *steps):
+    """The latest checkpoint loads, and is one of ``steps`` in every bit."""
+    loaded = checkpoint.load(checkpoints.latest(run))
+    assert loaded["step"] in steps and torch.equal(loaded["weights"], torch.full((4,), float(loaded["step"])))
+
+
+@pytest.mark.fault(39, 43)
+@pytest.mark.skipif(os.name == "nt", reason="fork and SIGKILL")
+def test_killed_at_every_phase_of_saving_and_pruning_the_latest_whole_one_loads(run):
+    """A process of its own is killed at the first thing it does to a file, then another at the second, until one comes through."""
+    checkpoint.save(run, 1, state(1), write_adapter)
+    deaths = 0
+
+    def save():
+        checkpoint.save(run, 2 + deaths, state(2 + deaths), write_adapter)
+        checkpoints.prune(run, 1, 0)
+
+    while _child_dies(save, run, deaths):
+        assert_one_is_whole(run, *range(1, deaths + 3))
+        files.sweep(run.folder, lives=lambda process: False)
+        assert not [*run.folder.rglob("*" + files.PARTIAL)]
+        assert_one_is_whole(run, *range(1, deaths + 3))
+        deaths += 1
+    assert deaths > 20, "a save opens, renames and removes more files than that"
+    assert checkpoints.latest(run) == run.checkpoint(2 + deaths) and len(checkpoints.listed(run)) == 1
+
+
+def _child_dies(act, run, after):
+    """Whether a child that does ``act`` comes to its file operation number ``after``, at which it is killed."""
+    child = os.fork()
+    if not child:
+        left = [after]
+
+        def hook(event, arguments):
+            if event in ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir") and str(run.folder) in str(arguments[0]):
+                if not left[0]:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                left[0] -= 1
+
+        try:
+            sys.addaudithook(hook)
+            act()
+        finally:
+            os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
 def test_shared_tensors_are_saved(run):

@@ -6,11 +6,11 @@ import shutil
 import pytest
 import torch
 
-from lora_studio import adapters, events
+from lora_studio import adapters, checkpoints, events, files
 from lora_studio.adapters import recipe
-from lora_studio.errors import DatasetError, RunError
+from lora_studio.errors import DatasetError, MachineError, RunError
 from lora_studio.events import CheckpointSaved, Finished, PreviewReady, RolledBack, Started, State, StateChanged, StepDone, Validated, Warned
-from lora_studio.training import loop
+from lora_studio.training import export, loop
 from lora_studio.training.loop import train
 from lora_studio.training.requests import Requests
 
@@ -53,6 +53,7 @@ def test_a_run_from_folder_to_adapter(new_run, settings):
     assert told.steps == 4 and told.settings["rank"] == 2 and len(told.images) == 5
 
 
+@pytest.mark.fault(44)
 @pytest.mark.parametrize("optimizer", ["adamw", "adamw8bit", "prodigy", "schedulefree", "lion", "adafactor"])
 def test_a_resumed_run_is_the_run_that_was_never_stopped(new_run, settings, optimizer):
     """Fault 44. Bit for bit on the CPU, for each optimizer, with everything that draws random numbers switched on."""
@@ -139,6 +140,165 @@ def test_preview_now_and_save_now(new_run, settings):
     assert [event.step for event in of(CheckpointSaved, seen)] == [1, 4]
 
 
+QUIET = {"preview_every": 0, "validate_every": 0}
+
+
+def test_states_are_saved_by_the_clock_and_pruned_by_the_rule(new_run, settings, monkeypatch):
+    """A slow machine loses hours to a power cut, or a long run fills the disk with states."""
+    now = [0.0]
+    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
+    real = loop.train_step
+
+    def train_step(session):
+        now[0] += 200.0
+        return real(session)
+
+    monkeypatch.setattr(loop, "train_step", train_step)
+    run = new_run(settings.changed(**QUIET, steps=8, checkpoint_every=0, checkpoint_minutes=5, keep_checkpoints=1, keep_every=4))
+    seen = []
+    for event in train(run, run.settings()):
+        seen.append(event)
+        if isinstance(event, CheckpointSaved) and event.step == 2:
+            checkpoints.star(run, 2)
+    assert [event.step for event in of(CheckpointSaved, seen)] == [2, 4, 6, 8]
+    assert [saved.step for saved in checkpoints.listed(run)] == [2, 4, 8]
+
+
+class OnAFullDisk(Asking):
+    """Presses what it is told as soon as the loop waits."""
+
+    def __init__(self, press):
+        super().__init__()
+        self.press, self.waits = press, 0
+
+    def pause(self):
+        self.waits += 1
+        self.wants.add("pause")
+        self.press(self)
+
+    def go_on(self):
+        self.wants.discard("pause")
+
+    def take_stop(self):
+        return "stop" in self.wants and not self.wants.discard("stop")
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """A disk that is full while it says so; room comes back by itself only where the test has it so."""
+    state, real = {"full": False, "room": 0}, checkpoint_fill()
+
+    def fill(*arguments):
+        if state["full"]:
+            raise OSError(28, "No space left on device")
+        return real(*arguments)
+
+    monkeypatch.setattr("lora_studio.training.checkpoint._fill", fill)
+    monkeypatch.setattr(files, "room", lambda path: state["room"])
+    monkeypatch.setattr(loop, "POLL", 0.001)
+    return state
+
+
+def checkpoint_fill():
+    from lora_studio.training import checkpoint
+
+    return checkpoint._fill
+
+
+@pytest.mark.fault(41)
+@pytest.mark.parametrize("mend", ["room", "go on"])
+def test_a_full_disk_pauses_the_run_until_there_is_room(new_run, settings, disk, mend):
+    """What was learned since the last state lies in memory alone: neither lost nor trained further into the unknown."""
+
+    def press(asking):
+        assert checkpoints.latest(run) == run.checkpoint(2), "the older state is intact"
+        disk.update(full=False, room=10**9 if mend == "room" else 0)
+        if mend == "go on":
+            asking.wants.discard("pause")
+
+    run, asking, seen = new_run(settings.changed(**QUIET)), OnAFullDisk(press), []
+    for event in train(run, run.settings().changed(steps=6), asking):
+        seen.append(event)
+        disk["full"] = disk["full"] or isinstance(event, StepDone) and event.step == 4
+    told = [event.what for event in of(Warned, seen) if "step 4 could not be saved" in event.what]
+    assert len(told) == 1 and "the disk is full, " in told[0] and "MB are free" in told[0]
+    assert [event.state for event in of(StateChanged, seen)] == [State.PREPARING, State.RUNNING, State.PAUSED, State.RUNNING, State.STOPPING]
+    assert [event.step for event in of(CheckpointSaved, seen)] == [2, 4, 6] and [event.step for event in of(StepDone, seen)] == [1, 2, 3, 4, 5, 6]
+    assert asking.waits == 1 and not asking.wants
+
+
+@pytest.mark.fault(41)
+def test_on_a_full_disk_the_adapter_waits_and_a_second_stop_gives_up(new_run, settings, monkeypatch, disk):
+    run, real = new_run(settings.changed(**QUIET)), export.write
+
+    def write(session, path):
+        if path == run.adapter_file:
+            raise OSError(28, "No space left on device")
+        return real(session, path)
+
+    monkeypatch.setattr(export, "write", write)
+    asking = OnAFullDisk(lambda asking: asking.wants.add("stop"))
+    with pytest.raises(files.DiskFull, match="adapter could not be written"):
+        for event in train(run, run.settings(), asking):
+            if isinstance(event, StepDone) and event.step == 3:
+                asking.wants.add("stop")
+    assert asking.waits == 1 and checkpoints.latest(run) == run.checkpoint(2)
+
+
+@pytest.mark.fault(56)
+def test_a_drive_that_goes_away_is_named_and_the_run_goes_on_when_it_is_back(new_run, settings, monkeypatch):
+    run = new_run(settings.changed(**QUIET))
+    monkeypatch.setattr("lora_studio.adapters.tensors.files.replace", raising(OSError(5, "Input/output error", str(run.folder))))
+    with pytest.raises(MachineError, match="Input/output error") as caught:
+        collect(run)
+    assert str(run.folder) in caught.value.where
+    monkeypatch.undo()
+    assert isinstance(collect(run)[-1], Finished)
+
+
+def raising(error):
+    def act(*_, **__):
+        raise error
+
+    return act
+
+
+@pytest.mark.fault(49)
+@pytest.mark.parametrize("error", [torch.AcceleratorError("CUDA error: unspecified launch failure"), RuntimeError("CUDA error: device-side assert triggered\nlong advice")])
+def test_a_lost_device_ends_the_worker_plainly_and_the_run_resumes(new_run, settings, monkeypatch, error):
+    """The exception at the call that would raise it: the forward pass of a step, or a preview, which is no mere warning then."""
+    run, real = new_run(settings.changed(**QUIET)), loop._batch_loss
+    monkeypatch.setattr(loop, "_batch_loss", lambda session, number: raising(error)() if number == 3 else real(session, number))
+    with pytest.raises(MachineError, match="graphics device stopped answering: CUDA error") as caught:
+        collect(run)
+    assert "long advice" not in str(caught.value) and "kept" in caught.value.do
+    monkeypatch.undo()
+    monkeypatch.setattr("lora_studio.training.previews.generate", raising(error))
+    with pytest.raises(MachineError, match="stopped answering"):
+        collect(run)
+    monkeypatch.undo()
+    assert of(Started, seen := collect(run))[0].first_step == 4 and isinstance(seen[-1], Finished)
+
+
+@pytest.mark.fault(37)
+def test_out_of_memory_in_mid_run_keeps_the_checkpoint_and_names_the_mend(new_run, settings, monkeypatch):
+    run, real = new_run(settings.changed(**QUIET)), loop._batch_loss
+    full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+    monkeypatch.setattr(loop, "_batch_loss", lambda session, number: raising(full)() if number == 3 else real(session, number))
+    with pytest.raises(MachineError, match="Set batch to 1 and accumulate to 2"):
+        collect(run)
+    assert checkpoints.latest(run) == run.checkpoint(2)
+
+
+@pytest.mark.fault(50)
+def test_a_disk_that_takes_no_preview_is_a_warning(new_run, settings, monkeypatch):
+    real = files.write
+    monkeypatch.setattr(files, "write", lambda path, content: raising(OSError(28, "No space left on device"))() if path.suffix == ".png" else real(path, content))
+    seen = collect(new_run(settings))
+    assert isinstance(seen[-1], Finished) and any("No space left" in event.what for event in of(Warned, seen))
+
+
+@pytest.mark.fault(35)
 def test_a_loss_that_is_not_a_number_goes_back_and_on_slower(new_run, settings, monkeypatch):
     """Fault 35: stopped before the optimizer step, back to the last checkpoint, half the rate, said in the log."""
     real, broken = loop._batch_loss, {3}
@@ -156,6 +316,7 @@ def test_a_loss_that_is_not_a_number_goes_back_and_on_slower(new_run, settings, 
     assert isinstance(seen[-1], Finished)
 
 
+@pytest.mark.fault(35)
 def test_a_run_that_keeps_diverging_gives_up_and_keeps_its_checkpoint(new_run, settings, monkeypatch):
     """Fault 35: the file of the last good step is whole and finite."""
     run, real = new_run(settings), loop._batch_loss
@@ -168,6 +329,7 @@ def test_a_run_that_keeps_diverging_gives_up_and_keeps_its_checkpoint(new_run, s
     assert all(torch.isfinite(tensor).all() for tensor in tensors(run.checkpoint(2) / "adapter.safetensors").values())
 
 
+@pytest.mark.fault(50)
 def test_a_preview_that_fails_is_a_warning(new_run, settings, monkeypatch):
     """Fault 50."""
 
