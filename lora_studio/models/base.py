@@ -17,6 +17,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
 from lora_studio import files
+from lora_studio.models import autoencode
 from lora_studio.models.prediction import Prediction
 from lora_studio.models.stack import Stack
 from lora_studio.models.tokenizer import Tokenizer
@@ -99,6 +100,8 @@ class Base:
     prediction: Prediction
     device: torch.device
     dtype: torch.dtype
+    tiled: bool = False
+    """Whether the VAE always works in tiles, not only where a whole picture does not fit."""
     start: Stack | None = None
     """What a PiSSA under training has to have subtracted; see ``inject``."""
     loaded: Stack | None = None
@@ -147,19 +150,15 @@ class Base:
 
         A training latent is mean + deviation · ε (Kingma & Welling 2014, §2.4), times the VAE's factor, which both already hold.
         """
-        device = _device(self.vae)
-        with torch.autocast(device.type, enabled=False):
-            posterior = self.vae.encode(pixels.to(device, torch.float32)).latent_dist
+        mean, deviation = autoencode.encode(self.vae, pixels, self.tiled)
         shift = self.vae.config.shift_factor or 0.0
-        return (posterior.mean - shift) * self.vae.config.scaling_factor, posterior.std * self.vae.config.scaling_factor
+        return (mean - shift) * self.vae.config.scaling_factor, deviation * self.vae.config.scaling_factor
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) float32 in [0, 1] of scaled latents (B, 4, h, w)."""
-        device = _device(self.vae)
         shift = self.vae.config.shift_factor or 0.0
-        with torch.autocast(device.type, enabled=False):
-            pixels = self.vae.decode(latents.to(device, torch.float32) / self.vae.config.scaling_factor + shift).sample
+        pixels = autoencode.decode(self.vae, latents / self.vae.config.scaling_factor + shift, self.tiled)
         return (pixels / 2 + 0.5).clamp(0, 1)
 
     def predict(self, noisy: Tensor, timesteps: Tensor, text: Mapping[str, Tensor], sizes: Tensor | None = None) -> Tensor:
@@ -193,8 +192,8 @@ class Base:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the tokenizers, text encoders and VAE: two models with the same one encode alike, digit for digit."""
-        digest = hashlib.sha256(self.family.name.encode())
+        """SHA-256 over the tokenizers, text encoders and VAE, and whether that works in tiles: two models with the same one encode alike, digit for digit."""
+        digest = hashlib.sha256(f"{self.family.name}{' tiled' if self.tiled else ''}".encode())
         for tokenizer in self.tokenizers:
             digest.update(json.dumps([sorted(tokenizer.clip.get_vocab().items()), tokenizer.length, tokenizer.pad]).encode())
         for module in (*self.text_encoders.values(), self.vae):

@@ -38,6 +38,8 @@ NAMES: dict[str, dict[str, str]] = {
     "sampler": {"ddim": "DDIM", "euler": "Euler", "euler_a": "Euler ancestral", "dpm++": "DPM++ 2M", "unipc": "UniPC"},
     "device": {"auto": "The fastest there is", "cpu": "CPU", "cuda": "NVIDIA or AMD GPU", "mps": "Apple GPU"},
     "precision": {"auto": "As the device likes it", "fp32": "32 bit", "bf16": "16 bit (bf16)", "fp16": "16 bit (fp16)"},
+    "quantize": {"none": "No", "nf4": "To 4 bit (nf4)", "int8": "To 8 bit (int8)"},
+    "checkpointing": {"off": "Off", "largest": "The largest blocks", "all": "All blocks"},
 }
 """How a choice is called on the page."""
 

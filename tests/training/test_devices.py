@@ -23,9 +23,11 @@ def test_a_missing_gpu_is_said_plainly():
     [
         (Settings(batch=4), "batch", "Set batch to 2 and accumulate to 2"),
         (Settings(batch=3, accumulate=2), "batch", "Set batch to 1 and accumulate to 6"),
-        (Settings(), "checkpointing", "Switch checkpointing on"),
-        (Settings(checkpointing=True), "optimizer", "adamw8bit"),
-        (Settings(checkpointing=True, optimizer="adamw8bit"), "resolution", "lower resolution"),
+        (Settings(), "checkpointing", "Set checkpointing to all"),
+        (Settings(checkpointing="largest"), "checkpointing", "Set checkpointing to all"),
+        (Settings(checkpointing="all"), "quantize", "nf4"),
+        (Settings(checkpointing="all", quantize="nf4"), "optimizer", "adamw8bit"),
+        (Settings(checkpointing="all", quantize="nf4", optimizer="adamw8bit"), "resolution", "lower resolution"),
     ],
 )
 def test_out_of_memory_names_the_cheapest_mend(settings, field, words):

@@ -1,0 +1,66 @@
+"""Pictures to latents and back in little memory: a whole batch, or picture by picture, or in tiles, as much at once as fits.
+
+A batch in pieces gives the same result. Tiles do not quite: each has statistics of its own, and their seams are blended over a quarter of a tile
+(diffusers' ``AutoencoderKL``), so they come last, or where they are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+TILE = 512
+"""Side of a tile in pixels; smaller pictures are never cut."""
+
+
+def encode(vae: AutoencoderKL, pixels: Tensor, tiled: bool = False) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of the posterior of ``pixels`` (B, 3, H, W) float32 in [-1, 1]: each (B, 4, H/8, W/8) float32, unscaled, on the VAE's device."""
+
+    def one(part: Tensor) -> Tensor:
+        posterior = vae.encode(part).latent_dist
+        return torch.stack([posterior.mean, posterior.std], dim=1)
+
+    both = _fitting(vae, one, pixels, tiled)
+    return both[:, 0], both[:, 1]
+
+
+def decode(vae: AutoencoderKL, latents: Tensor, tiled: bool = False) -> Tensor:
+    """Pixels (B, 3, H, W) float32, about [-1, 1], of unscaled latents (B, 4, h, w)."""
+    return _fitting(vae, lambda part: vae.decode(part).sample, latents, tiled)
+
+
+def _fitting(vae: AutoencoderKL, work: Callable[[Tensor], Tensor], batch: Tensor, tiled: bool) -> Tensor:
+    """``work`` on the batch in float32, outside autocast: at once, or else piece by piece, or else in tiles."""
+    device = next(vae.parameters()).device
+    batch = batch.to(device, torch.float32)
+    with torch.autocast(device.type, enabled=False):
+        ways = [lambda: torch.cat([_tiled(vae, work, one) for one in batch.split(1)])]
+        if not tiled:
+            ways = [lambda: work(batch), *([lambda: torch.cat([work(one) for one in batch.split(1)])] if len(batch) > 1 else []), *ways]
+        for way in ways[:-1]:
+            with suppress(torch.OutOfMemoryError):
+                return way()
+            if device.type == "cuda":  # out here, where the failed attempt's tensors are gone
+                torch.cuda.empty_cache()
+        return ways[-1]()
+
+
+def _tiled(vae: AutoencoderKL, work: Callable[[Tensor], Tensor], one: Tensor) -> Tensor:
+    with _tiles(vae):
+        return work(one)
+
+
+@contextmanager
+def _tiles(vae: AutoencoderKL) -> Iterator[None]:
+    before = vae.tile_sample_min_size, vae.tile_latent_min_size
+    vae.enable_tiling()
+    vae.tile_sample_min_size, vae.tile_latent_min_size = TILE, TILE // 2 ** (len(vae.config.block_out_channels) - 1)
+    try:
+        yield
+    finally:
+        vae.disable_tiling()
+        vae.tile_sample_min_size, vae.tile_latent_min_size = before
