@@ -165,11 +165,14 @@ class Studio:
         """The base model, loaded anew only where another one is asked for."""
         if self._base is None or self._base[0] != name:
             from lora_studio import models
-            from lora_studio.training import devices
+            from lora_studio.training import devices, threads
 
             self._base, self._loaded = None, (None, {})  # first free the old one: two may not fit
             machine = devices.choose(Settings())
-            self._base = name, models.load(name, machine.device, machine.dtype)
+            loaded = models.load(name, machine.device, machine.dtype)
+            if machine.device.type == "cpu":
+                threads.fastest(lambda: _probe(loaded), os.cpu_count() or 1)
+            self._base = name, loaded
         return self._base[1]
 
     def _adapter(self, placed: Placed) -> Adapter:
@@ -203,6 +206,15 @@ def _state(path: str) -> tuple:
     except OSError as error:
         raise AdapterError(f"{Path(path).name} has gone.", where=path, do="Take it out of the mix, or bring the file back.") from error
     return path, stat.st_mtime_ns, stat.st_size
+
+
+def _probe(base: Base) -> None:
+    """About one denoising step, to be timed."""
+    import torch
+
+    side = base.unet.config.sample_size
+    with torch.no_grad():
+        base.predict(torch.zeros(2, base.unet.config.in_channels, side, side), torch.zeros(2, dtype=torch.long), base.encode_text(["", ""]))
 
 
 def _png(picture: Image.Image) -> bytes:
@@ -263,7 +275,7 @@ def main(outputs: str, source: BinaryIO, voice: BinaryIO) -> int:
     threading.Thread(target=listen, daemon=True).start()
     threading.Thread(target=watch, daemon=True).start()
     while request := inbox.take(IDLE):
-        for answer in answers(studio, request, lambda: inbox.superseded(request)):  # noqa: B023 - it is asked within this turn only
+        for answer in answers(studio, request, lambda: inbox.superseded(request)):
             if not (inbox.closed and answer.kind == "dropped"):
                 say(answer)
     return 0
