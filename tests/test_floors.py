@@ -13,10 +13,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "lora_studio"
 
 FLOORS = {
-    0: ("__init__", "bootstrap", "checkpoints", "errors", "events", "files", "presets", "runs", "settings", "settings_table"),
+    0: ("__init__", "bootstrap", "checkpoints", "errors", "events", "files", "locks", "presets", "runs", "settings", "settings_table"),
     1: ("adapters",),
     2: ("dataset", "models", "starter"),
-    3: ("evaluation", "sampling", "training"),
+    3: ("sampling", "training"),
     4: ("jobs", "library"),
     5: ("__main__", "cli", "ui"),
 }
