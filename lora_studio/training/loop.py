@@ -17,7 +17,7 @@ from lora_studio.events import CheckpointSaved, Event, Finished, RolledBack, Sta
 from lora_studio.files import DiskFull
 from lora_studio.runs import Run
 from lora_studio.settings import Settings
-from lora_studio.training import checkpoint, devices, export, optimizers, previews, step, validation
+from lora_studio.training import checkpoint, devices, export, flat, optimizers, previews, step, validation
 from lora_studio.training.requests import Requests
 from lora_studio.training.session import Session, prepare
 
@@ -114,11 +114,11 @@ def train_step(session: Session) -> Result:
         session.scaler.scale(loss).backward()
         total += loss.item()
     session.scaler.unscale_(session.optimizer)
-    norm = torch.nn.utils.clip_grad_norm_(session.parameters.values(), settings.clip or math.inf).item()
+    norm = flat.clip(session.gradients, settings.clip)
     _require_finite(session, total, norm)
     session.scaler.step(session.optimizer)
     session.scaler.update()
-    session.optimizer.zero_grad(set_to_none=True)
+    session.gradients.zero_()
     session.average.update()
     return Result(total, norm, rate)
 
@@ -139,7 +139,7 @@ def _require_finite(session: Session, loss: float, norm: float) -> None:
     """In fp16 an infinite gradient only means that the loss was scaled too far: the scaler passes that step over by itself."""
     if math.isfinite(loss) and (math.isfinite(norm) or session.scaler.is_enabled()):
         return
-    session.optimizer.zero_grad(set_to_none=True)
+    session.gradients.zero_()
     raise Diverged(
         f"The {'gradient' if math.isfinite(loss) else 'loss'} of step {session.step + 1} is not a number.", where="learning_rate",
         do=f"Train with a lower learning rate, for example {session.settings.learning_rate / 10:.1e}. Nothing broken was saved.",

@@ -1,15 +1,17 @@
-"""Optimizers by name, with LoRA+'s two rates. The optimizers themselves are torch's and other libraries'."""
+"""Optimizers by name, with LoRA+'s two rates, over one flat buffer. The optimizers themselves are torch's and other libraries'."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lora_studio.errors import MachineError, SettingsError
 from lora_studio.settings import Settings
 from lora_studio.training import schedules
+from lora_studio.training.flat import Flat
 
 Named = Iterable[tuple[str, nn.Parameter]]
 
@@ -74,14 +76,25 @@ def groups(named: Named, settings: Settings) -> list[dict]:
     return [{"params": parameters, "lr": rate, "base_lr": rate} for parameters, rate in rates if parameters]
 
 
-def build(named: Named, settings: Settings) -> torch.optim.Optimizer:
-    """The optimizer that the settings name, over the named parameters.
+class Built(NamedTuple):
+    """An optimizer, and the gradients of all that it trains: (N,) float32 in one buffer. Clear them in place."""
+
+    optimizer: torch.optim.Optimizer
+    gradients: Tensor
+
+
+def build(named: Named, settings: Settings) -> Built:
+    """The optimizer that the settings name, over the named parameters, which are laid out in one buffer. Adafactor alone sees them one by one: it goes by their shapes.
 
     Raises:
         SettingsError: Prodigy together with LoRA+.
         MachineError: bitsandbytes is needed and does not work here.
     """
-    return _BUILDERS[settings.optimizer](groups(named, settings), settings)
+    made = groups(named, settings)
+    flat = Flat([group["params"] for group in made])
+    if settings.optimizer != "adafactor":
+        made = [{**group, "params": [whole]} for group, whole in zip(made, flat.groups, strict=True)]
+    return Built(_BUILDERS[settings.optimizer](made, settings), flat.gradients)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, step: int, settings: Settings, factor: float = 1.0) -> float:

@@ -44,6 +44,8 @@ class Session:
     validation: list[int]
     parameters: dict[str, nn.Parameter]
     optimizer: torch.optim.Optimizer
+    gradients: Tensor
+    """Of all parameters, in one buffer: (N,) float32."""
     average: Average
     scaler: torch.amp.GradScaler
     step: int = 0
@@ -144,7 +146,7 @@ def prepare(run: Run, settings: Settings) -> Iterator[Event]:
     parameters = dict(inject.trainable(base))
     session = Session(
         run, settings, machine, base, dataset, cache, _order(settings, dataset, cache, train), train, validation, parameters,
-        optimizers.build(parameters.items(), settings), Average(parameters, settings.ema), machine.scaler(),
+        *optimizers.build(parameters.items(), settings), Average(parameters, settings.ema), machine.scaler(),
     )
     optimizers.mode(session.optimizer, training=True)
     if newest := checkpoints.latest(run):

@@ -1,0 +1,83 @@
+"""One buffer for many small parameters: nothing changes but the number of kernels."""
+
+import pytest
+import torch
+from torch import nn
+
+from lora_studio.settings import Settings
+from lora_studio.training import flat, optimizers
+from lora_studio.training.flat import Flat
+
+SHAPES = {"q.lora_A.style.weight": (4, 20), "q.lora_B.style.weight": (20, 4), "c.lora_A.style.weight": (4, 3, 3, 3), "c.lora_B.style.weight": (9, 4, 1, 1)}
+
+
+def parameters() -> dict[str, nn.Parameter]:
+    source = torch.Generator().manual_seed(0)
+    return {name: nn.Parameter(torch.randn(shape, generator=source)) for name, shape in SHAPES.items()}
+
+
+def test_parameters_keep_their_values_and_share_the_buffers():
+    expected, found = parameters(), parameters()
+    laid = Flat([list(found.values())[:1], list(found.values())[1:]])
+    assert all(torch.equal(expected[name], found[name]) and found[name].is_leaf for name in SHAPES)
+    assert [len(group) for group in laid.groups] == [96, 96 + 128 + 64], "each rounded up to 32"
+    laid.groups[1].data.fill_(7)
+    assert torch.equal(found["q.lora_A.style.weight"], expected["q.lora_A.style.weight"]) and found["c.lora_B.style.weight"].unique().tolist() == [7]
+
+
+def test_the_way_back_fills_the_buffer_and_adds_up():
+    """Autograd must add in place: a gradient that it puts elsewhere would never reach the optimizer."""
+    found = parameters()
+    laid = Flat([list(found.values())])
+    for _ in range(2):
+        sum((index + 1) * parameter.sum() for index, parameter in enumerate(found.values())).backward()
+    assert [parameter.grad.unique().tolist() for parameter in found.values()] == [[2], [4], [6], [8]]
+    assert laid.gradients.sum() == 2 * 80 + 4 * 80 + 6 * 108 + 8 * 36 and laid.groups[0].grad.data_ptr() == laid.gradients.data_ptr()
+    laid.gradients.zero_()
+    assert not any(parameter.grad.any() for parameter in found.values())
+
+
+@pytest.mark.parametrize(("length", "longest", "after"), [(5.0, 1.0, 1.0), (5.0, 8.0, 5.0), (5.0, 0.0, 5.0)])
+def test_clip(length, longest, after):
+    """3, 4 is 5 long; a limit above it or 0 leaves it alone."""
+    gradients = torch.tensor([3.0, 4.0])
+    assert flat.clip(gradients, longest) == length
+    assert gradients.norm().item() == pytest.approx(after, rel=1e-5)
+
+
+def test_clip_is_torchs():
+    found = parameters()
+    laid = Flat([list(found.values())])
+    laid.gradients.copy_(torch.randn(len(laid.gradients), generator=torch.Generator().manual_seed(1)))
+    copies = [nn.Parameter(group.detach().clone()) for group in found.values()]
+    for copy, parameter in zip(copies, found.values(), strict=True):
+        copy.grad = parameter.grad.clone()
+        parameter.grad.add_(0)
+    laid.gradients.zero_()
+    for copy, parameter in zip(copies, found.values(), strict=True):
+        parameter.grad.copy_(copy.grad)
+    expected = torch.nn.utils.clip_grad_norm_(copies, 1.0).item()
+    assert flat.clip(laid.gradients, 1.0) == pytest.approx(expected, rel=1e-6)
+    assert all(torch.allclose(copy.grad, parameter.grad, rtol=1e-5) for copy, parameter in zip(copies, found.values(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["adamw", "prodigy", "schedulefree", "lion", "adafactor", "adamw8bit"])
+@pytest.mark.parametrize("lora_plus", [1, 4])
+def test_ten_steps_are_those_of_parameters_one_by_one(name, lora_plus):
+    """Adafactor goes by shapes and 8-bit AdamW rounds by blocks of neighbours: the first must be the same, the second near."""
+    if name == "prodigy" and lora_plus != 1:
+        return
+    settings = Settings(optimizer=name, learning_rate=1.0 if name == "prodigy" else 1e-2, lora_plus=lora_plus, weight_decay=0.1)
+    ours, theirs = parameters(), parameters()
+    built = optimizers.build(ours.items(), settings)
+    plain = optimizers._BUILDERS[name](optimizers.groups(theirs.items(), settings), settings)
+    for step in range(10):
+        for one, optimizer in ((ours, built.optimizer), (theirs, plain)):
+            optimizers.mode(optimizer, training=True)
+            optimizers.set_rate(optimizer, step, settings)
+            sum(((parameter - index) ** 2).sum() for index, parameter in enumerate(one.values())).backward()
+            optimizer.step()
+        built.gradients.zero_()
+        plain.zero_grad()
+    near = 2e-3 if name == "adamw8bit" else 1e-5
+    assert all(torch.allclose(ours[key], theirs[key], rtol=near, atol=near) for key in SHAPES)
