@@ -16,10 +16,10 @@ from lora_studio.errors import StudioError
 
 
 class State(StrEnum):
-    """Where a run stands. Only its worker changes it, and a parent that finds the worker dead."""
+    """Where a run stands. Only its worker changes it; where there is no worker, the parent that is about to start one, or that finds it dead."""
 
     QUEUED = "queued"
-    """Waiting for the device."""
+    """Waiting for the device, behind the runs that were started before."""
     PREPARING = "preparing"
     """Reading images, loading the base model, encoding."""
     RUNNING = "running"
@@ -33,7 +33,7 @@ class State(StrEnum):
     FAILED = "failed"
     """Ended by a problem; the last checkpoint is kept."""
     INTERRUPTED = "interrupted"
-    """The worker vanished (killed, power cut); the last checkpoint is kept."""
+    """The worker vanished (killed, power cut), or left the queue before its turn; the last checkpoint is kept."""
 
     @property
     def ended(self) -> bool:

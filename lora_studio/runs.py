@@ -2,12 +2,16 @@
 
     outputs/
     ├── .cache/                 latents, text features, thumbnails: may be deleted at any time
+    ├── .device.lock            held by the worker at work; the others wait
+    ├── .studio.json            held by the studio, with its address
     ├── library/                adapters that were imported
     └── <run>/
         ├── settings.toml       all settings
         ├── events.jsonl        what happened, one event a line
         ├── manifest.json       the pictures and captions that it trains on
+        ├── parent.json         the run and step that it was branched from, if it was
         ├── worker.json         process id and start time of its worker
+        ├── start.lock          held while a worker is started
         ├── worker.log          what the worker's libraries printed
         ├── control/            requests to the worker, a file each
         ├── previews/           step-N-i.png and base-i.png
@@ -65,6 +69,14 @@ class Run:
         return self.folder / "worker.json"
 
     @property
+    def start_lock(self) -> Path:
+        return self.folder / "start.lock"
+
+    @property
+    def parent_file(self) -> Path:
+        return self.folder / "parent.json"
+
+    @property
     def manifest_file(self) -> Path:
         return self.folder / "manifest.json"
 
@@ -110,6 +122,16 @@ class Run:
 def cache_folder(outputs: Path = OUTPUTS) -> Path:
     """Where latents, text features and thumbnails are kept."""
     return outputs / ".cache"
+
+
+def device_lock(outputs: Path = OUTPUTS) -> Path:
+    """What the worker at work holds."""
+    return outputs / ".device.lock"
+
+
+def studio_file(outputs: Path = OUTPUTS) -> Path:
+    """What the studio of this folder holds; its address stands in it."""
+    return outputs / ".studio.json"
 
 
 def library_folder(outputs: Path = OUTPUTS) -> Path:

@@ -14,7 +14,7 @@ from rich.text import Text
 from lora_studio import events as e
 from lora_studio.cli.options import duration
 from lora_studio.errors import RunError, StudioError
-from lora_studio.jobs import control, runner
+from lora_studio.jobs import control, queue, runner
 from lora_studio.jobs.control import Request
 from lora_studio.jobs.view import RunView
 from lora_studio.runs import Run
@@ -26,17 +26,19 @@ EVERY = 10.0
 
 
 def work(run: Run) -> RunView:
-    """Starts the run's worker, or finds it at work, and shows what it does until it has ended with an adapter.
+    """Starts the run's worker, or finds it at work or in the queue, and shows what it does until it has ended with an adapter.
 
     Ctrl-C asks it to stop and keep what was learned; a second one leaves it to finish that by itself.
 
     Raises:
-        RunError: the run failed or its worker vanished; what was saved is kept.
+        RunError: the run failed, left the queue, or its worker vanished; what was saved is kept.
     """
     began, seen = time.time(), RunView()
     runner.start(run)
     with Display() as display, _ctrl_c(run, display):
         display.say(f"Run {run.name}, in {run.folder}")
+        if waits := place(run):
+            display.say(waits)
         for event in runner.follow(run):
             seen.apply(event)
             if event.at >= began:
@@ -45,8 +47,19 @@ def work(run: Run) -> RunView:
         return seen
     if failed := seen.failed:
         raise RunError(failed.what, where=run.log_file if failed.ours else failed.where, do=failed.do)
+    if seen.left_queue:
+        raise RunError("The run left the queue before its turn.", where=run.folder, do=f"python3 app.py resume {run.name} puts it back.")
     go_on = f"python3 app.py resume {run.name} goes on from the last checkpoint."
     raise RunError("The run's worker vanished: it was killed, or the machine went down.", where=run.log_file, do=go_on)
+
+
+def place(run: Run) -> str:
+    """What a run that was just started waits for, in a sentence; empty if it is its turn."""
+    ahead = queue.ahead(run)
+    if not ahead:
+        return ""
+    others = f", and {len(ahead) - 1} more before it" if len(ahead) > 1 else ""
+    return f"It waits for {ahead[0].name} to end{others}, then starts by itself."
 
 
 @contextmanager

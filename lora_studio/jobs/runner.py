@@ -11,8 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from lora_studio import files, runs
-from lora_studio.errors import RunError
+from lora_studio import files, locks, runs
 from lora_studio.events import State, StateChanged
 from lora_studio.jobs import control, eventlog, view
 from lora_studio.runs import Run
@@ -22,15 +21,20 @@ _children: dict[int, subprocess.Popen] = {}
 
 
 def start(run: Run) -> None:
-    """Starts the run's worker in a process of its own, which outlives this one. Starting twice starts once.
+    """Starts the run's worker in a process of its own, which outlives this one and waits for its turn. Starting twice starts once.
 
     Raises:
-        RunError: another run of the same outputs folder is at work.
+        MachineError: the run's folder cannot be written, or no process can be started.
     """
-    if alive(run):
-        return
-    if other := active(run.folder.parent):
-        raise RunError(f"The run {other.name} is still at work.", where=run.name, do="Let it finish, or stop it, then start this one.")
+    try:
+        with locks.held(run.start_lock):
+            if not alive(run):
+                _start(run)
+    except OSError as error:
+        raise files.refusal(error, "The run cannot be started", run.folder) from error
+
+
+def _start(run: Run) -> None:
     control.clear(run)
     run.worker_file.unlink(missing_ok=True)  # an earlier worker's, which would pass for a vanished one until the new one is noted
     eventlog.EventLog(run.events_file).append(StateChanged(state=State.QUEUED))
@@ -40,18 +44,28 @@ def start(run: Run) -> None:
     with open(run.log_file, "ab") as log:
         child = subprocess.Popen([sys.executable, "-m", "lora_studio.jobs.worker", str(run.folder)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, **detached)
     _children[child.pid] = child
-    files.write(run.worker_file, json.dumps({"pid": child.pid, "started": psutil.Process(child.pid).create_time()}))
+    enrol(run, child.pid)
+
+
+def enrol(run: Run, pid: int) -> None:
+    """Notes that process ``pid`` is the run's worker, and when it came. It does so itself too, in case its parent died before."""
+    files.write(run.worker_file, json.dumps({"pid": pid, "started": psutil.Process(pid).create_time(), "queued": time.time_ns()}))
 
 
 def alive(run: Run) -> bool:
-    """Whether the run's worker is at work: its process exists and began when the worker did (a process id is used again)."""
+    """Whether the run's worker is at work or waits for its turn: its process exists and began when the worker did (a process id is used again)."""
+    return _ticket(run) is not None
+
+
+def _ticket(run: Run) -> int | None:
+    """When the run's living worker was started, in nanoseconds since the epoch; the system's own start times are too coarse to tell two apart."""
     try:
         worker = json.loads(run.worker_file.read_text())
         process = psutil.Process(worker["pid"])
         same = abs(process.create_time() - worker["started"]) < 1.0
-        return same and process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except (FileNotFoundError, ValueError, KeyError, TypeError, psutil.Error):
-        return False
+        return int(worker.get("queued", 1e9 * worker["started"])) if same and process.is_running() and process.status() != psutil.STATUS_ZOMBIE else None
+    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
+        return None
 
 
 def reap(run: Run) -> None:
@@ -66,9 +80,15 @@ def reap(run: Run) -> None:
         eventlog.EventLog(run.events_file).append(StateChanged(state=State.INTERRUPTED))
 
 
+def at_work(outputs: Path = runs.OUTPUTS) -> list[Run]:
+    """The runs whose worker lives, in the order in which they were started: the first is at work, the others wait for their turn."""
+    line = [(ticket, run.name, run) for run in runs.existing(outputs) if (ticket := _ticket(run)) is not None]
+    return [run for *_, run in sorted(line, key=lambda one: one[:2])]
+
+
 def active(outputs: Path = runs.OUTPUTS) -> Run | None:
-    """The run whose worker is at work, if any."""
-    return next((run for run in runs.existing(outputs) if alive(run)), None)
+    """The run at work, if any."""
+    return next(iter(at_work(outputs)), None)
 
 
 def follow(run: Run, poll: float = 0.2):

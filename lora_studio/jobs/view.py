@@ -15,6 +15,8 @@ class RunView:
     """All that is known of a run after its events so far."""
 
     state: State = State.QUEUED
+    left_queue: bool = False
+    """It ended while it waited: taken out of the queue, as a rule."""
     preparing: e.Preparing | None = None
     started: e.Started | None = None
     steps: list[e.StepDone] = field(default_factory=list)
@@ -38,6 +40,7 @@ class RunView:
         """Takes one event in."""
         match event:
             case e.StateChanged():
+                self.left_queue = self.state is State.QUEUED and event.state is State.INTERRUPTED
                 self.state = event.state
             case e.Preparing():
                 self.preparing = event

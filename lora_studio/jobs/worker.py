@@ -6,24 +6,35 @@ import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
+from lora_studio import files
 from lora_studio.errors import StudioError
-from lora_studio.events import Failed
-from lora_studio.jobs import control
+from lora_studio.events import Failed, State, StateChanged
+from lora_studio.jobs import control, queue, runner
 from lora_studio.jobs.control import Request
 from lora_studio.jobs.eventlog import EventLog
 from lora_studio.runs import Run
 
 
 def main(folder: str) -> int:
-    """Trains the run in ``folder``; returns the process's exit status, 0 where it ended with an adapter."""
+    """Waits for the run's turn and trains it; returns the process's exit status, 0 where it ended with an adapter."""
     run = Run(Path(folder))
     log = EventLog(run.events_file)
     signal.signal(signal.SIGTERM, lambda *_: control.ask(run, Request.STOP))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        if not runner.alive(run):
+            runner.enrol(run, os.getpid())
+        device = queue.wait(run)
+        if device is None:
+            log.append(StateChanged(state=State.INTERRUPTED))
+            return 1
+        files.sweep(run.folder, lives=lambda process: process != os.getpid() and psutil.pid_exists(process))
         for event in _events(run):
             log.append(event)
         return 0
@@ -54,6 +65,16 @@ def _events(run: Run):
 
         def take_save(self) -> bool:
             return control.take(run, Request.SAVE)
+
+        def pause(self) -> None:
+            with suppress(OSError):  # the disk may be too full for even that
+                control.ask(run, Request.PAUSE)
+
+        def go_on(self) -> None:
+            control.withdraw(run, Request.PAUSE)
+
+        def take_stop(self) -> bool:
+            return control.take(run, Request.STOP)
 
     return train(run, run.settings(), Asked())
 

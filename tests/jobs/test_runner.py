@@ -2,13 +2,15 @@
 
 import json
 import os
+import shutil
 import signal
+import threading
 
 import psutil
 import pytest
 
 from lora_studio import runs
-from lora_studio.errors import RunError
+from lora_studio.errors import MachineError
 from lora_studio.events import Finished, State, StateChanged, StepDone
 from lora_studio.jobs import control, runner, view
 from lora_studio.jobs.control import Request
@@ -29,6 +31,7 @@ def test_a_run_that_was_never_started_is_not_alive(run):
     assert view.fold(run).state is State.QUEUED
 
 
+@pytest.mark.fault(47)
 def test_starting_twice_starts_once(run, worker):
     """Fault 47: two workers on one folder would write over each other."""
     worker(SLEEP)
@@ -38,13 +41,22 @@ def test_starting_twice_starts_once(run, worker):
     assert runner.alive(run) and pid(run) == first
 
 
-def test_a_second_run_is_refused_while_one_is_at_work(run, worker):
+@pytest.mark.fault(47)
+def test_two_processes_that_start_a_run_at_the_same_moment_start_it_once(run, worker):
+    """The page and a terminal: each finds no worker, and each starts one."""
     worker(SLEEP)
+    (start := threading.Thread(target=runner.start, args=[run])).start()
     runner.start(run)
-    other = runs.create(Settings(data="pictures", name="other"), run.folder.parent)
-    with pytest.raises(RunError, match="ink is still at work"):
-        runner.start(other)
-    assert runner.active(run.folder.parent).name == "ink"
+    start.join()
+    assert len(runner._children) == 1 and runner.alive(run)
+
+
+@pytest.mark.fault(56)
+def test_a_run_folder_that_is_gone_is_named(run):
+    shutil.rmtree(run.folder)
+    with pytest.raises(MachineError, match="cannot be started: No such file") as caught:
+        runner.start(run)
+    assert "ink" in caught.value.where
 
 
 def test_following_yields_every_event_until_the_end(run, worker):
@@ -55,6 +67,7 @@ def test_following_yields_every_event_until_the_end(run, worker):
     assert isinstance(events[-1], Finished)
 
 
+@pytest.mark.fault(38)
 def test_a_killed_worker_is_seen(run, worker):
     """Fault 38: the log of a worker that got SIGKILL just ends; the run must not look as if it ran on."""
     worker(SLEEP)
@@ -84,6 +97,7 @@ def test_a_finished_run_is_never_called_interrupted(run, worker):
     assert view.fold(run).state is State.FINISHED
 
 
+@pytest.mark.fault(48)
 def test_a_process_number_that_another_program_got_is_not_our_worker(run):
     """Fault 48: after a reboot the number may belong to anything; the times of the start tell."""
     mine = psutil.Process()

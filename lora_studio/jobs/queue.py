@@ -1,0 +1,37 @@
+"""One training at a time: the others wait in the order in which they were started.
+
+There is no one who calls them up. Each worker is a process of its own from the start and waits, with next to nothing in memory, until no
+run that was started before it is at work; the lock on the device, which the system takes back from whoever dies, is the last word.
+So the queue survives the studio, and runs started in a terminal stand in it too.
+"""
+
+from __future__ import annotations
+
+import time
+
+from lora_studio import runs
+from lora_studio.jobs import control, runner
+from lora_studio.jobs.control import Request
+from lora_studio.locks import Lock
+from lora_studio.runs import Run
+
+POLL = 0.3
+"""Seconds between two looks whether it is one's turn."""
+
+
+def ahead(run: Run) -> list[Run]:
+    """The runs that ``run`` waits for, the one at work first; empty for one that is not in the queue."""
+    line = runner.at_work(run.folder.parent)
+    names = [other.name for other in line]
+    return line[: names.index(run.name)] if run.name in names else []
+
+
+def wait(run: Run) -> Lock | None:
+    """Waits for the worker's turn: the lock on the device, to be held to the end, or None if the run was asked to stop before."""
+    lock = Lock(runs.device_lock(run.folder.parent))
+    while not control.asked(run, Request.STOP):
+        line = runner.at_work(run.folder.parent)
+        if line and line[0].name == run.name and lock.acquire():
+            return lock
+        time.sleep(POLL)
+    return None
