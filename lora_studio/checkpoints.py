@@ -6,6 +6,7 @@ A star is an empty file ``star`` in the checkpoint's folder: it lives and dies w
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from lora_studio.errors import RunError
 from lora_studio.runs import Run
 
 MANIFEST = "manifest.json"
+ABOUT = "about.json"
 _STAR = "star"
 
 
@@ -46,7 +48,7 @@ def complete(folder: Path) -> bool:
     try:
         hashes = json.loads((folder / MANIFEST).read_text())
         return bool(hashes) and all(files.sha256(folder / name) == digest for name, digest in hashes.items())
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
         return False
 
 
@@ -69,6 +71,31 @@ def find(run: Run, step: int) -> Saved:
     if not complete(found.folder):
         raise RunError(f"The saved state of step {step} is damaged.", where=found.folder, do="Choose another one.")
     return found
+
+
+def about(folder: Path) -> dict:
+    """Under which ``settings`` and on which ``pictures`` the state was saved; empty where that was not noted."""
+    try:
+        return dict(json.loads((folder / ABOUT).read_text("utf-8")))
+    except (OSError, ValueError):
+        return {}
+
+
+def copy(saved: Saved, run: Run) -> None:
+    """Puts a copy of the state into ``run``, whole or not at all.
+
+    Raises:
+        OSError: the disk refuses; nothing is left behind.
+    """
+    final = run.checkpoint(saved.step)
+    unfinished = files.partial(final)
+    try:
+        for name in [*json.loads((saved.folder / MANIFEST).read_text()), MANIFEST]:
+            files.write(unfinished / name, (saved.folder / name).read_bytes())
+        files.replace(unfinished, final)
+    except OSError:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
 
 
 def star(run: Run, step: int, on: bool = True) -> None:

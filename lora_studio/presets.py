@@ -31,7 +31,9 @@ class Preset(BaseModel):
 def _table(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise SettingsError(f"{path.name} cannot be read: {error.strerror or error}.", where=path, do="Check that it is there and that you may read it.") from None
+    except (ValueError, RecursionError) as error:  # of numbers too long, and of brackets without end
         raise SettingsError(f"{path.name} is not valid TOML: {error}.", where=path, do="Mend that line, or delete the file.") from None
 
 

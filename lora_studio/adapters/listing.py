@@ -93,7 +93,7 @@ def _alpha(file: Path, table: Mapping[str, Any], texts: Mapping[str, str]) -> fl
         beside = file.with_name("adapter_config.json")
         config = json.loads(texts.get("lora_adapter_metadata") or (beside.read_text("utf-8") if file.name == container.PEFT_MODEL else "{}"))
         return next((float(value) for key, value in sorted(config.items()) if key.endswith("lora_alpha")), None)
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return None
 
 

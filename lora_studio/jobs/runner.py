@@ -64,7 +64,7 @@ def _ticket(run: Run) -> int | None:
         process = psutil.Process(worker["pid"])
         same = abs(process.create_time() - worker["started"]) < 1.0
         return int(worker.get("queued", 1e9 * worker["started"])) if same and process.is_running() and process.status() != psutil.STATUS_ZOMBIE else None
-    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
+    except (OSError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError, psutil.Error):
         return None
 
 

@@ -1,0 +1,59 @@
+"""``python -m tests.fuzz [TARGET …] [--seconds 60]``: a fuzzer led by coverage (Google's Atheris, ``pip install atheris``) on each target in turn.
+
+A fault ends its target and is printed with the bytes that it came from, which also lie in ``crash-TARGET``: make it a test in ``test_known.py``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+PARSERS = ["lora_studio.adapters", "lora_studio.dataset", "lora_studio.presets", "lora_studio.settings", "lora_studio.events", "lora_studio.jobs", "lora_studio.library", "lora_studio.checkpoints",
+           "lora_studio.sampling.recipe", "lora_studio.sampling.axes", "tomllib", "zipfile", "json", "PIL.PngImagePlugin", "PIL.TiffImagePlugin", "PIL.JpegImagePlugin"]
+"""What is watched for new paths."""
+TARGETS = ("header", "adapter", "peft-config", "recipe", "caption", "table", "preset", "settings", "zip", "events", "worker", "index", "scan-memory", "manifest", "sheet", "picture")
+
+
+def fuzz(name: str, seconds: int) -> None:
+    """Fuzzes one target in this process, which ends with it."""
+    import atheris
+
+    with atheris.instrument_imports(include=PARSERS, enable_loader_override=False):
+        from tests.fuzz import targets
+
+    place, corpus = Path(tempfile.mkdtemp()) / "place", Path(tempfile.mkdtemp())
+    for index, seed in enumerate(targets.TARGETS[name].seeds()):
+        (corpus / str(index)).write_bytes(seed)
+    options = [f"-max_total_time={seconds}", "-timeout=20", "-rss_limit_mb=3000", f"-artifact_prefix=crash-{name}-", "-print_final_stats=1", "-max_len=20000"]
+    atheris.Setup([sys.argv[0], *options, str(corpus)], lambda data: targets.attempt(name, data, place))
+    atheris.Fuzz()
+
+
+def main() -> int:
+    """Runs each target in a process of its own; the number of those that found a fault."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
+    parser.add_argument("targets", nargs="*", choices=[*TARGETS, []], metavar="TARGET")
+    parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.here:
+        fuzz(asked.targets[0], asked.seconds)
+        return 0
+    found = 0
+    for name in asked.targets or TARGETS:
+        command = [sys.executable, "-m", "tests.fuzz", name, "--seconds", str(asked.seconds), "--here"]
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        executions = next((line.split()[-1] for line in done.stderr.splitlines() if line.startswith("stat::number_of_executed_units")), "?")
+        print(f"{name}: {executions} executions, {'a fault' if done.returncode else 'nothing found'}", flush=True)
+        if done.returncode:
+            found += 1
+            print(done.stderr[-4000:], flush=True)
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
