@@ -497,3 +497,12 @@ def test_add_of_nothing_usable_is_a_mistake(tmp_path, capfd):
     broken.write_bytes(b"not an adapter")
     assert cli.main(["add", str(broken), "--outputs", str(tmp_path / "outputs")]) == 2
     assert "broken" in capfd.readouterr().err
+
+
+def test_add_of_nothing_usable_names_each_file(tmp_path, capfd):
+    """Of several files that are all refused only the first was told of."""
+    for name in ("one.safetensors", "two.ckpt"):
+        (tmp_path / name).write_bytes(b"not an adapter")
+    assert cli.main(["add", str(tmp_path / "one.safetensors"), str(tmp_path / "two.ckpt"), "--outputs", str(tmp_path / "outputs"), "--json"]) == 2
+    refused = json.loads(capfd.readouterr().out)["error"]["details"]["refused"]
+    assert [one["file"] for one in refused] == ["one.safetensors", "two.ckpt"] and "pickle" in refused[1]["what"]

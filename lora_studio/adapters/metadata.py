@@ -140,8 +140,12 @@ def thumbnail_bytes(metadata: Mapping[str, str]) -> bytes | None:
 
 
 def trigger(metadata: Mapping[str, str]) -> str:
-    """The trigger phrase that a header names, else the one tag that its training saw more often than any other; empty where it tells none."""
-    if phrase := metadata.get("modelspec.trigger_phrase", "").strip():
+    """The trigger phrase that a header names, else the one tag that its training saw more often than any other; empty where it tells none.
+
+    The studio names each trigger, so nothing is guessed for its own files.
+    """
+    phrase = metadata.get("modelspec.trigger_phrase", "").strip()
+    if phrase or recipes.KEY in metadata:
         return phrase[:200]
     tags: Counter[str] = Counter()
     try:

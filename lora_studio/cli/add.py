@@ -29,5 +29,6 @@ def add(
             mistakes.append(error)
             refused.append({"file": file.name, "what": error.what, "do": error.do})
     if not added:
+        mistakes[0].details["refused"] = refused
         raise mistakes[0]
     tell({"added": added, "refused": refused}, [*(f"In the library: {path}" for path in added), *(f"Left out: {one}" for one in mistakes)], as_json)

@@ -17,14 +17,20 @@ _OPEN = """
     if (tab?.getAttribute('aria-selected') === 'false') tab.click();
     if (name === 'run') document.getElementById('run')?.scrollIntoView();
   };
+  window.roomsOpen = true;
   window.addEventListener('hashchange', open);
   open();
 }
 """
 """Opens the room that the address names, now and whenever it changes; ``#run`` is the run at work, in the first room."""
 
-_NOTE = "() => { if (!/^#%s(\\/|$)/.test(location.hash)) history[location.hash ? 'pushState' : 'replaceState'](null, '', '#%s') }"
-"""Writes the room that was opened into the address, unless it is there."""
+_NOTE = """
+() => {
+  const shown = document.getElementById('room-%(room)s-button')?.getAttribute('aria-selected') === 'true';
+  if (window.roomsOpen && shown && !/^#%(room)s(\\/|$)/.test(location.hash)) history.pushState(null, '', '#%(room)s');
+}
+"""
+"""Writes the room that was opened into the address, unless it is there. Gradio opens the first one by itself, before the address was read."""
 
 
 def all() -> gr.Tabs:
@@ -36,7 +42,7 @@ def room(name: str) -> gr.Tab:
     """One page's room; its address is ``name`` in small letters."""
     address = name.lower()
     tab = gr.Tab(name, id=address, elem_id=f"room-{address}")
-    tab.select(None, js=_NOTE % (address, address), queue=False, show_progress="hidden", api_visibility="private")
+    tab.select(None, js=_NOTE % {"room": address}, queue=False, show_progress="hidden", api_visibility="private")
     return tab
 
 
@@ -56,6 +62,7 @@ def address(room: str, thing: str) -> str:
 
 ASKED = """
 const asked = () => {
+  if (!element.isConnected) return;
   const [room, ...thing] = location.hash.slice(1).split('/');
   if (room === '%s' && thing.length) trigger('click', {key: decodeURIComponent(thing.join('/'))});
 };
@@ -63,3 +70,6 @@ window.addEventListener('hashchange', asked);
 asked();
 """
 """Tells of the thing that the address names in a room, as a click with its ``key``; for ``gr.HTML(js_on_load=...)``."""
+
+NAMED = "value => location.hash.startsWith('#%(room)s/') ? decodeURIComponent(location.hash.slice('#%(room)s/'.length)) : value"
+"""The thing that the address names in a room, or the value of a component; for the ``js`` of a handler with that one input."""

@@ -12,6 +12,8 @@ import gradio as gr
 from lora_studio import __version__, runs
 from lora_studio.errors import MachineError
 from lora_studio.ui import images, rooms, security
+from lora_studio.ui.pages.export import Export
+from lora_studio.ui.pages.library.page import Library
 from lora_studio.ui.pages.train import page as train
 from lora_studio.ui.theme import html, theme
 
@@ -28,9 +30,13 @@ def build(outputs: Path = runs.OUTPUTS) -> gr.Blocks:
         with gr.Row(elem_classes="masthead"):
             html(f'<h1>LoRA Studio</h1><span class="version">{__version__}</span>', elem_classes="brand")
             pill = html(elem_id="pill")
-        with rooms.all():
+        with rooms.all() as all_rooms:
             with rooms.room("Train"):
-                train.build(studio, outputs, pill)
+                setup = train.build(studio, outputs, pill)
+            with rooms.room("Library") as room:
+                Library(outputs).wire(room, all_rooms, setup)
+            with rooms.room("Export") as room:
+                Export(outputs).wire(room)
         rooms.wire(studio)
     return studio
 

@@ -99,7 +99,9 @@ def test_thumbnails_that_are_no_plain_picture_are_not_shown(url):
 
 @pytest.mark.parametrize(("texts", "word"), [
     ({"modelspec.trigger_phrase": "inkstyle"}, "inkstyle"),
+    ({"lora_studio.recipe": "{}", "ss_tag_frequency": "{\"a\": {\"anchor\": 9, \"cat\": 1}}"}, ""),
     ({"ss_tag_frequency": '{"10_x": {"a": 3, "ink": 9}}'}, "ink"),
+    ({"ss_tag_frequency": '{"x": {"airplane": 1, "anchor": 1}}'}, ""),
     ({"ss_tag_frequency": "[1]"}, ""), ({"ss_tag_frequency": "{{{"}, ""), ({"ss_tag_frequency": '{"x": {"a": "many"}}'}, ""), ({}, ""),
 ])
 def test_trigger_word(texts, word):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
 from lora_studio.jobs.view import RunView
 from lora_studio.runs import Run
-from lora_studio.ui import images, words
+from lora_studio.ui import downloads, images, words
 
 
 def html(run: Run, view: RunView, outputs: Path) -> str:
@@ -20,7 +18,7 @@ def html(run: Run, view: RunView, outputs: Path) -> str:
     end = view.finished
     size, steps, loss = words.size(file.stat().st_size), words.counted(end.steps, "step"), words.figure(end.final_loss)
     facts = words.facts((size, f"rank {settings.rank}", steps, f"last loss {loss}"))
-    link = f'<a class="download" download="{words.text(file.name)}" href="{words.text(images.address(_offered(run, file, outputs)))}">Download the adapter</a>'
+    link = downloads.link(file, outputs, "Download the adapter")
     trigger = f" Begin prompts with <b>{words.text(settings.trigger)}</b>." if settings.trigger else ""
     return (
         f'<div class="result"><div class="file"><div><h3>{words.text(file.name)}</h3>{facts}</div>{link}</div>'
@@ -30,15 +28,3 @@ def html(run: Run, view: RunView, outputs: Path) -> str:
         f"<dt>Base model</dt><dd>It fits <b>{words.text(Path(settings.base).name)}</b>, on which it was trained, "
         f"and that model's relatives.{trigger}</dd></dl></div>"
     )
-
-
-def _offered(run: Run, file: Path, outputs: Path) -> Path:
-    """The adapter in the folder that the page serves: the same bytes under a second name, or a copy where a disk has no such thing."""
-    target = images.folder(outputs) / "adapters" / f"{run.name}-{file.stat().st_mtime_ns}" / file.name
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(file, target)
-        except OSError:
-            shutil.copy(file, target)
-    return target

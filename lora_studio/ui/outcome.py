@@ -1,0 +1,79 @@
+"""What becomes of an order that takes a while: at work, done, refused, proved. As HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gradio as gr
+
+from lora_studio.errors import StudioError
+from lora_studio.ui import words
+
+WORK: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+"""How handlers are bound that take long and tell of it themselves."""
+
+PROGRAMS = {"comfyui": "ComfyUI", "forge": "Forge, A1111", "diffusers": "diffusers", "peft": "peft"}
+"""Programs that a file is proved for, by the proof's own names."""
+
+
+def busy(what: str) -> str:
+    """That something is being done."""
+    return f'<p class="sentence running" role="status"><span class="dot"></span>{words.text(what)}</p>'
+
+
+def done(what: str, more: str = "", to: str = "") -> str:
+    """That something was done; ``to``: the address of what it made."""
+    link = f' <a href="{words.text(to)}">Show it</a>' if to else ""
+    return f'<div class="notice right" role="status"><b>{words.text(what)}</b>{link}{f"<p>{words.text(more)}</p>" if more else ""}</div>'
+
+
+def wrong(error: StudioError) -> str:
+    """What was wrong: a notice, with the proof's table where it was a proof that failed."""
+    rows = error.details.get("proof")
+    return words.notice("wrong", error.what, error.where, error.do) + (proof(rows) if rows else "")
+
+
+def told(meanwhile: str, act: Callable[[], str]) -> Iterator[Any]:
+    """Updates of a piece of the page: that ``act`` is at work, then what it gave or what was wrong."""
+    yield gr.update(value=busy(meanwhile), visible=True)
+    try:
+        shown = act()
+    except StudioError as error:
+        shown = wrong(error)
+    except OSError as error:
+        what = f"The disk refuses: {error.strerror or error}."
+        shown = words.notice("wrong", what, error.filename or "", "Free space on it, or mend its rights, then try again.")
+    yield gr.update(value=f'<div class="outcome">{shown}</div>', visible=True)
+
+
+def proof(rows: list[dict[str, Any]]) -> str:
+    """The table of who reads a file, and how exactly; under a program that would not, why."""
+    return f'<table class="proof"><thead><tr><th>Read by</th><th>Proof</th><th>Layers</th><th>Off by</th></tr></thead><tbody>{"".join(map(_row, rows))}</tbody></table>'
+
+
+def _row(row: dict[str, Any]) -> str:
+    name, how = words.text(PROGRAMS.get(row["target"], row["target"])), "passed" if row["passed"] else "failed"
+    why = "" if row["passed"] else f'<tr class="why"><td colspan="4">{words.text(row["note"])}</td></tr>'
+    cells = f'<td class="{how}">{how}</td><td>{row["matched"]:,} of {row["modules"]:,}</td><td>{_difference(row["worst"])}</td>'
+    return f'<tr><th scope="row">{name}</th>{cells}</tr>{why}'
+
+
+def _difference(worst: float | None) -> str:
+    """A relative difference.
+
+    >>> [_difference(worst) for worst in (None, 0, 3.2e-8, 0.0123)]
+    ['not read', 'nothing', '3.2e-08', '1.2 %']
+    """
+    if worst is None:
+        return "not read"
+    return "nothing" if worst == 0 else f"{worst:.1e}" if worst < 1e-3 else f"{100 * worst:.1f} %"
+
+
+def share(part: float) -> str:
+    """A share with the digits that one near 1 needs.
+
+    >>> share(0.912), share(0.99987), share(1.0)
+    ('91.2 %', '99.987 %', '100.0 %')
+    """
+    return f"{100 * part:.{3 if 0.999 < part < 1 else 1}f} %"

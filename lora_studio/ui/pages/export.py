@@ -1,0 +1,154 @@
+"""The Export page: an adapter as another program's file, done only when each chosen program is proved to read it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from lora_studio import library, runs
+from lora_studio.errors import AdapterError, SettingsError
+from lora_studio.jobs import command
+from lora_studio.library import Entry, Origin
+from lora_studio.ui import downloads, images, rooms, words
+from lora_studio.ui.outcome import PROGRAMS, WORK, done, proof, told
+from lora_studio.ui.pages.library import cards, details
+from lora_studio.ui.pages.train.pictures import tidy
+from lora_studio.ui.pages.train.setup import QUIET
+from lora_studio.ui.theme import html
+
+FORMATS = {
+    "kohya": ("kohya: for ComfyUI, Forge, A1111 and diffusers", ("comfyui", "forge", "diffusers")),
+    "diffusers": ("diffusers: in its own names", ("diffusers",)),
+    "peft": ("peft: a zipped folder", ("peft",)),
+}
+"""Format -> what it is for, and the programs that it is proved for unless others are ticked."""
+NUMBERS = {"": "As they are", "fp16": "16 bit (fp16)", "bf16": "16 bit (bf16)", "fp32": "32 bit"}
+PRIVACY = {
+    "none": ("Nothing", "Only what a program needs to load it: title, kind of model, rank. No trigger word, no picture, no settings."),
+    "minimal": ("What its user needs", "Also trigger word, thumbnail, author, date, licence and base model. No settings, no names of pictures, no captions."),
+    "full": ("The whole recipe", "Also all settings and seeds, the pictures' file names and hashes, caption tags and versions: enough to train it again. No folders of this machine."),
+}
+"""Level -> its name, and what the file tells at it."""
+
+_EMPTY = (
+    '<div class="blank"><h2>Nothing exported yet</h2><p>The file is read back as each program reads it and compared with the adapter, layer by layer. '
+    "It is done only when the proof passes, and then it appears here.</p></div>"
+)
+_NONE = '<p class="hint">There is no adapter yet. Train one, or drop one into the library.</p>'
+_TO_THE_PROOF = "() => { if (window.innerWidth < 900) document.getElementById('exported')?.scrollIntoView({behavior: 'smooth'}) }"
+
+
+class Export:
+    """The page's parts and handlers."""
+
+    def __init__(self, outputs: Path):
+        self.outputs = outputs
+        with gr.Row(elem_classes="halves", equal_height=False):
+            with gr.Column(scale=5, min_width=330, elem_classes="half"):
+                self._place_adapter()
+                self._place_file()
+                with gr.Column(elem_classes="go"):
+                    self.go = gr.Button("Export and prove", variant="primary", size="lg", elem_id="export-now")
+            with gr.Column(scale=8, min_width=330, elem_classes="half", elem_id="exported"), gr.Column(elem_classes="card"):
+                self.outcome = html(_EMPTY, elem_id="outcome")
+
+    def _place_adapter(self) -> None:
+        with gr.Column(elem_classes="card"):
+            html("<h2>Adapter</h2>")
+            self.adapter = gr.Dropdown([], show_label=False, container=False, elem_id="export-adapter")
+            self.facts = html(js_on_load=rooms.ASKED % "export", elem_id="export-facts")
+            with gr.Column(visible=False, elem_classes="fields") as self.decomposed:
+                help = "A DoRA becomes a plain LoRA, and for that it needs the base model that it was trained on."
+                self.base = gr.Textbox(label="Base model", info=help, placeholder="starter, or the path of a model", max_lines=1, elem_id="export-base")
+
+    def _place_file(self) -> None:
+        with gr.Column(elem_classes="card"):
+            html("<h2>File</h2>")
+            self.format = gr.Radio([(label, name) for name, (label, _) in FORMATS.items()], value="kohya", label="Format", elem_id="format", elem_classes="stacked")
+            programs = [(label, name) for name, label in PROGRAMS.items()]
+            self.targets = gr.CheckboxGroup(programs, value=list(FORMATS["kohya"][1]), label="Prove it for", elem_id="targets")
+            with gr.Column(elem_classes="fields"):
+                self.number = gr.Dropdown([(label, name) for name, label in NUMBERS.items()], value="", label="Numbers", filterable=False, elem_id="number")
+                self.name = gr.Textbox(label="File name", max_lines=1, elem_id="export-name")
+        with gr.Column(elem_classes="card"):
+            html("<h2>What the file tells of its making</h2>")
+            self.privacy = gr.Radio([(label, name) for name, (label, _) in PRIVACY.items()], value="minimal", show_label=False, container=False, elem_id="privacy")
+            self.tells = html(_tells("minimal"))
+
+    @property
+    def _choice(self) -> list[Any]:
+        """What ``offer`` gives updates of."""
+        return [self.adapter, self.facts, self.decomposed, self.base, self.name]
+
+    def wire(self, tab: gr.Tab) -> None:
+        """Binds everything; ``tab`` is the page's own."""
+        tab.select(self.offer, self.adapter, self._choice, js=rooms.NAMED % {"room": "export"}, **QUIET)
+        self.adapter.input(self.offer, self.adapter, self._choice, **QUIET)
+        self.facts.click(self.asked, None, self._choice, **QUIET)
+        self.format.input(lambda name: list(FORMATS[name][1]), self.format, self.targets, **QUIET)
+        self.privacy.change(_tells, self.privacy, self.tells, **QUIET)
+        order = [self.adapter, self.format, self.targets, self.number, self.privacy, self.name, self.base]
+        self.go.click(self.export, order, self.outcome, **WORK)
+        self.go.click(None, js=_TO_THE_PROOF, **QUIET)
+
+    def asked(self, event: gr.EventData) -> list[Any]:
+        """Offers the adapter that the page's address names."""
+        return self.offer(str(event.key))
+
+    def offer(self, key: str | None) -> list[Any]:
+        """The adapters to choose from, with ``key`` chosen, or the latest where it is not among them; saved states of runs come last."""
+        entries = sorted(library.entries(self.outputs), key=lambda entry: entry.origin is Origin.CHECKPOINT)
+        by_key = {cards.key(entry, self.outputs): entry for entry in entries}
+        chosen = key if key in by_key else next(iter(by_key), None)
+        if chosen is None:
+            return [gr.update(choices=[], value=None), _NONE, gr.update(visible=False), "", ""]
+        entry, choices = by_key[chosen], [(f"{cards.title(entry)} ({Path(entry.path).name})", name) for name, entry in by_key.items()]
+        dora = entry.method == "dora"
+        base = details.base_at_hand(entry, self.outputs) if dora else ""
+        return [gr.update(choices=choices, value=chosen), cards.facts(entry), gr.update(visible=dora), base, cards.stem(entry)]
+
+    def export(self, key: str | None, kind: str, targets: list[str], number: str, privacy: str, name: str, base: str) -> Iterator[Any]:
+        """Writes and proves; says so while it works, then shows the proof and the file, or what was wrong."""
+
+        def act() -> str:
+            entry = cards.find(key or "", self.outputs)
+            if entry is None:
+                raise AdapterError("No adapter is chosen.", do="Choose one at the top.")
+            if not targets:
+                raise SettingsError("No program is chosen to prove it for.", where="Prove it for", do="Tick at least one.")
+            options = ["--to", kind, "--privacy", privacy, *(part for one in targets for part in ("--target", one))]
+            options += [*(["--dtype", number] if number else []), *(["--base", tidy(base)] if base and entry.method == "dora" else [])]
+            return self._made(entry, options, kind, runs.safe_name(name.strip() or cards.stem(entry)))
+
+        yield from told("Writing the file and reading it back as each program does…", act)
+
+    def _made(self, entry: Entry, options: list[str], kind: str, name: str) -> str:
+        """The exported file as HTML: its proof and the link to it."""
+        parent = images.folder(self.outputs)
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=parent, ignore_cleanup_errors=True) as folder:
+            path = Path(folder, name if kind == "peft" else f"{name}.safetensors")
+            said = command.run("convert", entry.path, *options, "-o", path)
+            if kind == "peft":
+                path = Path(shutil.make_archive(str(path), "zip", folder, name))
+            link, size = downloads.link(path, self.outputs, "Download"), path.stat().st_size
+        facts = words.facts((cards.family(entry), words.size(size), f"tells: {PRIVACY[said['privacy']][0].lower()}"))
+        file = f'<div class="file"><div><h3>{words.text(path.name)}</h3>{facts}</div>{link}</div>'
+        return file + _proved(said["residual"]) + proof(said["proof"])
+
+
+def _proved(residual: float) -> str:
+    """What the passed proof means. ``residual``: what a plain LoRA lacks of the DoRA that it was made from."""
+    if not residual:
+        return done("Proved: every program that you chose reads the adapter as it is here.")
+    off = f"{100 * residual:.2g} %" if residual >= 1e-4 else f"{residual:.1e}"
+    return done("Proved: every program that you chose reads this plain LoRA as it was written.", f"It differs from the DoRA that it stands for by {off} of the change.")
+
+
+def _tells(level: str) -> str:
+    return f'<p class="blurb" id="tells">{words.text(PRIVACY[level][1])}</p>'

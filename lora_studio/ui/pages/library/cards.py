@@ -1,0 +1,166 @@
+"""The adapters as cards, from their headers alone."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from PIL import Image
+
+from lora_studio import adapters, library
+from lora_studio.adapters import detect, metadata
+from lora_studio.errors import StudioError
+from lora_studio.library import Entry, Origin, Unreadable
+from lora_studio.runs import Run
+from lora_studio.ui import images, rooms, words
+
+MOST_SHOWN = 48
+"""Cards that are drawn at first, and with each press of "Show more"."""
+_MOST_NAMED = 40
+_MOST_PIXELS = 2**24
+
+CHOOSE = (
+    rooms.ASKED % "library"
+    + """
+const mark = () => element.querySelectorAll('.adapter').forEach(card => card.setAttribute('aria-current', card.getAttribute('href') === location.hash));
+window.addEventListener('hashchange', mark);
+watch('value', () => requestAnimationFrame(mark));
+mark();
+"""
+)
+"""Cards are links: tells which one the address names, and marks it; for ``gr.HTML(js_on_load=...)``."""
+
+
+@dataclass
+class Look:
+    """What one browser tab sees of the library."""
+
+    words: str = ""
+    states: bool = False
+    """Whether the saved states of runs are among the cards."""
+    most: int = MOST_SHOWN
+    chosen: str = ""
+    """Key of the adapter whose details are shown."""
+
+
+def key(entry: Entry, outputs: Path) -> str:
+    """What the page calls an adapter: its path within ``outputs``."""
+    return Path(entry.path).relative_to(outputs).as_posix()
+
+
+def find(wanted: str, outputs: Path) -> Entry | None:
+    """The adapter of that key. Only what the catalogue lists can be found: a made-up path leads nowhere."""
+    return next((entry for entry in library.entries(outputs) if key(entry, outputs) == wanted), None)
+
+
+def matching(look: Look, entries: list[Entry]) -> list[Entry]:
+    """The adapters that the search asks for."""
+    return library.search([entry for entry in entries if look.states or entry.origin is not Origin.CHECKPOINT], look.words)
+
+
+def html(look: Look, found: list[Entry], total: int, outputs: Path) -> str:
+    """The first ``look.most`` of ``found`` as cards."""
+    if not found:
+        return f'<p class="hint" role="status">{_nothing(look, total)}</p>'
+    cards = "".join(_card(entry, outputs) for entry in found[: look.most])
+    return f'<p class="hint" role="status">{words.counted(len(found), "adapter")}</p><div class="adapters">{cards}</div>'
+
+
+def _nothing(look: Look, total: int) -> str:
+    if look.words:
+        return f"No adapter has all of “{words.text(look.words)}” in its name, trigger, model or run."
+    return "Only saved states of runs so far." if total else "What you train appears here by itself. Adapters from elsewhere you can drop below."
+
+
+def _card(entry: Entry, outputs: Path) -> str:
+    figures = " · ".join([*([f"rank {entry.rank}"] if entry.rank else []), words.size(entry.size)])
+    trigger = f'<span class="trigger">{words.text(entry.trigger)}</span>' if entry.trigger else ""
+    link, name = words.text(rooms.address("library", key(entry, outputs))), words.text(title(entry))
+    return (
+        f'<a class="adapter" href="{link}" title="{name}">{picture(entry, outputs)}<b>{name}</b><span>{words.text(family(entry))}</span>'
+        f"<span>{figures}</span>{trigger}<time>{day(entry)}</time></a>"
+    )
+
+
+def title(entry: Entry) -> str:
+    """The adapter's name; a saved state's with its step; the file's for what was made from a run's, as both have one title."""
+    if entry.step is not None:
+        return f"{entry.run}, step {entry.step:,}"
+    stem = Path(entry.path).stem
+    return stem if entry.origin is Origin.RUN and stem != entry.run else entry.title
+
+
+def stem(entry: Entry) -> str:
+    """A file name for what is made from an adapter."""
+    return Path(entry.path).stem if entry.step is None else f"{entry.run}-step-{entry.step}"
+
+
+def family(entry: Entry) -> str:
+    """What model it fits, with a capital."""
+    label = detect.label(entry.family).removeprefix("the ")
+    return label[:1].upper() + label[1:]
+
+
+def facts(entry: Entry) -> str:
+    """Family, rank, size and date side by side, as HTML."""
+    return words.facts((family(entry), *([f"rank {entry.rank}"] if entry.rank else []), words.size(entry.size), day(entry)))
+
+
+def day(entry: Entry) -> str:
+    """When the file was last changed, as ``3 Nov 2026``."""
+    moment = datetime.fromtimestamp(entry.modified)
+    return f"{moment.day} {moment:%b %Y}"
+
+
+def picture(entry: Entry, outputs: Path) -> str:
+    """The thumbnail out of the header, else its run's latest preview, re-encoded, as HTML; the title's first letter where neither can be read."""
+    try:
+        copy = _copy(entry, outputs)
+    except OSError:
+        copy = None  # a damaged thumbnail is no reason to hide the adapter
+    if copy:
+        return f'<img class="cover" src="{words.text(images.address(copy))}" alt="" loading="lazy">'
+    return f'<span class="cover" aria-hidden="true">{words.text(title(entry).strip()[:1].upper() or "·")}</span>'
+
+
+def _copy(entry: Entry, outputs: Path) -> Path | None:
+    if entry.has_thumbnail:
+        return images.copy(Path(entry.path), outputs, images.THUMBNAIL, thumbnail)
+    drawn = _latest_preview(entry, outputs)
+    return images.copy(drawn, outputs, images.THUMBNAIL, images.preview) if drawn else None
+
+
+def _latest_preview(entry: Entry, outputs: Path) -> Path | None:
+    """Of the adapter's run, no later than its step."""
+    if not entry.run:
+        return None
+    numbered = ((path.name.split("-")[1], path) for path in Run(outputs / entry.run).previews.glob("step-*-0.png"))
+    drawn = [(int(step), path) for step, path in numbered if step.isdigit() and (entry.step is None or int(step) <= entry.step)]
+    return max(drawn, default=(0, None))[1]
+
+
+def thumbnail(path: Path) -> Image.Image:
+    """The picture that an adapter's header carries, as RGB.
+
+    Raises:
+        OSError: there is none, or it is damaged or far too large.
+    """
+    try:
+        data = metadata.thumbnail_bytes(adapters.header(path).metadata)
+        with Image.open(io.BytesIO(data or b""), formats=("JPEG", "PNG", "WEBP")) as image:
+            if image.width * image.height > _MOST_PIXELS:
+                raise OSError(f"{image.width} x {image.height} pixels are no thumbnail")
+            return image.convert("RGB")
+    except (StudioError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+        raise OSError(str(error)) from error
+
+
+def unreadable(files: list[Unreadable]) -> str:
+    """The files that no card can be made of, by name, as HTML."""
+    if not files:
+        return ""
+    rows = "".join(f"<li><b>{words.text(Path(one.path).name)}</b> {words.text(one.what)} <span>{words.text(one.do)}</span></li>" for one in files[:_MOST_NAMED])
+    more = f"<li>and {len(files) - _MOST_NAMED:,} more</li>" if len(files) > _MOST_NAMED else ""
+    return f'<details class="problems left-out"><summary>{words.counted(len(files), "file")} left out</summary><ul>{rows}{more}</ul></details>'
