@@ -10,6 +10,7 @@
         ├── events.jsonl        what happened, one event a line
         ├── manifest.json       the pictures and captions that it trains on
         ├── parent.json         the run and step that it was branched from, if it was
+        ├── parent/             the adapter that it begins from, if it does
         ├── worker.json         process id and start time of its worker
         ├── start.lock          held while a worker is started
         ├── worker.log          what the worker's libraries printed
@@ -21,10 +22,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lora_studio import files, presets
 from lora_studio.errors import RunError
@@ -77,6 +80,10 @@ class Run:
         return self.folder / "parent.json"
 
     @property
+    def start_file(self) -> Path:
+        return self.folder / "parent" / "adapter.safetensors"
+
+    @property
     def manifest_file(self) -> Path:
         return self.folder / "manifest.json"
 
@@ -113,6 +120,14 @@ class Run:
     def relative(self, path: Path) -> str:
         """``path`` as events name it: from the run's folder, with forward slashes."""
         return path.relative_to(self.folder).as_posix()
+
+    def parent(self) -> dict[str, Any]:
+        """The ``run`` and ``step`` that it was branched from, and whether it ``goes_on`` with that state or begins from its adapter; empty if it was not."""
+        try:
+            found = json.loads(self.parent_file.read_text("utf-8"))
+            return {"run": str(found["run"]), "step": int(found["step"]), "goes_on": bool(found["goes_on"])}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
 
     def settings(self) -> Settings:
         """The run's settings. Raises SettingsError if the file is damaged."""

@@ -17,7 +17,7 @@ FLOORS = {
     1: ("adapters",),
     2: ("dataset", "models", "starter"),
     3: ("sampling", "training"),
-    4: ("jobs", "library"),
+    4: ("branching", "jobs", "library"),
     5: ("__main__", "cli", "ui"),
 }
 FLOOR = {name: floor for floor, names in FLOORS.items() for name in names}
@@ -50,7 +50,7 @@ TORCH_FREE = [
     *(name for name in MODULES if FLOOR[name.split(".")[0]] == 0),
     *(name for name in MODULES if name.startswith("jobs.") and name not in WORKERS),
     *(name for name in MODULES if name.startswith("dataset.") and name != "dataset.cache"),
-    "starter", "library", "cli", "ui.studio",
+    "starter", "branching", "library", "cli", "ui.studio",
 ]  # fmt: skip
 """What a surface may import while it starts."""
 

@@ -36,6 +36,8 @@ class Training(BaseModel):
     """How often each caption tag stands beside the pictures."""
     versions: dict[str, str] = {}
     """Versions of the studio, Python and the libraries."""
+    parent: str = ""
+    """The run and step that it was branched from, if it was."""
     steps: int = 0
     """Steps done, which a stopped run has fewer of than its settings say."""
     started: float = 0.0

@@ -45,7 +45,7 @@ def add_adapter(base: Base, settings: Settings, seed: int) -> None:
     with torch.no_grad():
         for parameter in trainable(base).values():
             parameter.data = parameter.data.float()
-        for layer in _layers(base).values():
+        for layer in layers(base).values():
             _start(layer, settings.init, source)
         if settings.method == "pissa":
             base.start = Stack(base.models, [(_principal(base, source), -1.0)], base.family.name, torch.float32)
@@ -63,7 +63,7 @@ def read_adapter(base: Base) -> Adapter:
     A DoRA keeps its magnitude (``adapters.dora.change`` gives its true change, from ``weight``).
     A PiSSA becomes an ordinary LoRA of twice the rank, ΔW = BA − B₀A₀.
     """
-    factors = {path: _factors(layer) for path, layer in _layers(base).items()}
+    factors = {path: _factors(layer) for path, layer in layers(base).items()}
     if base.start is not None:
         factors = {path: _minus(one, base.start.adapters[0].factors[path]) for path, one in factors.items()}
     return Adapter(factors)
@@ -115,17 +115,17 @@ def unload_adapters(base: Base) -> None:
 def without_adapter(base: Base) -> Iterator[None]:
     """Within it the base model answers as if there were no adapter at all, trained or loaded."""
     stacks = [stack for stack in (base.start, base.loaded) if stack is not None and stack.enabled]
-    layers = [layer for layer in _layers(base).values() if not layer.disable_adapters]
+    trained = [layer for layer in layers(base).values() if not layer.disable_adapters]
     for stack in stacks:
         stack.enabled = False
-    for layer in layers:
+    for layer in trained:
         layer.enable_adapters(False)
     try:
         yield
     finally:
         for stack in stacks:
             stack.enabled = True
-        for layer in layers:
+        for layer in trained:
             layer.enable_adapters(True)
 
 
@@ -143,7 +143,7 @@ def remove(base: Base) -> None:
             del model.peft_config
 
 
-def _layers(base: Base) -> dict[str, LoraLayer]:
+def layers(base: Base) -> dict[str, LoraLayer]:
     """The layers under training by canonical path."""
     return {modules.path_of(component, name): layer for component, model in base.models.items() for name, layer in model.named_modules()
             if isinstance(layer, LoraLayer)}
@@ -173,7 +173,7 @@ def _principal(base: Base, source: torch.Generator) -> Adapter:
     The paper trains BA over W − B₀A₀. So that W itself need not be changed, B₀A₀ is subtracted by an adapter of weight −1 instead.
     """
     factors = {}
-    for path, layer in _layers(base).items():
+    for path, layer in layers(base).items():
         down, up, scale = layer.lora_A[NAME].weight, layer.lora_B[NAME].weight, layer.scaling[NAME]
         weight = weight_of(layer.get_base_layer()).float().flatten(1)
         left, strength, right = _leading(weight, layer.r[NAME], source)

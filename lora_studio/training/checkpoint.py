@@ -4,6 +4,7 @@
     ├── adapter.safetensors   the adapter as it would be exported at that step
     ├── state.safetensors     every tensor of the state
     ├── state.json            everything else of it
+    ├── about.json            the settings and pictures that it came from
     └── manifest.json         SHA-256 of the others, written last
 
 Written as ``step-N.<process>.partial``, synced, given its name, read back. No pickle: tensors in safetensors, the rest in JSON.
@@ -24,7 +25,7 @@ from safetensors.torch import save as save_bytes
 from torch import Tensor
 
 from lora_studio import files
-from lora_studio.checkpoints import MANIFEST, complete
+from lora_studio.checkpoints import ABOUT, MANIFEST, complete
 from lora_studio.errors import RunError
 from lora_studio.runs import Run
 
@@ -64,8 +65,11 @@ def size(state: Any) -> int:
     return sum(tensor.nbytes for tensor in tensors.values())
 
 
-def save(run: Run, step: int, state: dict[str, Any], write_adapter: Callable[[Path], None]) -> Path:
+def save(run: Run, step: int, state: dict[str, Any], write_adapter: Callable[[Path], None], about: dict[str, Any] | None = None) -> Path:
     """Saves ``state`` and the adapter as the checkpoint of ``step``; an equal older one is kept as it is.
+
+    Args:
+        about: the settings and pictures that it came from, to compare with when the run goes on.
 
     Raises:
         DiskFull: there is no room for it. What was saved before is untouched, here and below.
@@ -79,7 +83,7 @@ def save(run: Run, step: int, state: dict[str, Any], write_adapter: Callable[[Pa
     try:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
-        _fill(unfinished, state, write_adapter)
+        _fill(unfinished, state, write_adapter, about or {})
         if final.exists():
             files.remove(final)
         files.replace(unfinished, final)
@@ -91,13 +95,13 @@ def save(run: Run, step: int, state: dict[str, Any], write_adapter: Callable[[Pa
     return final
 
 
-def _fill(folder: Path, state: dict[str, Any], write_adapter: Callable[[Path], None]) -> None:
+def _fill(folder: Path, state: dict[str, Any], write_adapter: Callable[[Path], None], about: dict[str, Any]) -> None:
     """Each file's hash is taken of what is in memory, so that reading back afterwards finds what the disk did to it."""
     tensors: dict[str, Tensor] = {}
     tree = json.dumps(flatten(state, tensors)).encode()
     write_adapter(folder / _ADAPTER)
     hashes = {_ADAPTER: files.sha256(folder / _ADAPTER)}
-    for name, data in (("state.safetensors", save_bytes(tensors)), ("state.json", tree)):
+    for name, data in (("state.safetensors", save_bytes(tensors)), ("state.json", tree), (ABOUT, json.dumps(about, indent=1).encode())):
         files.write(folder / name, data)
         hashes[name] = hashlib.sha256(data).hexdigest()
     files.write(folder / MANIFEST, json.dumps(hashes, indent=1))

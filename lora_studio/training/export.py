@@ -52,8 +52,13 @@ def training(session: Session) -> recipe.Training:
         settings=recipe.cut_paths(session.settings.model_dump()), base=session.base.name, base_sha256=session.base_sha256,
         images=[recipe.ImageRecord(name=picture.path.name, sha256=picture.sha256) for picture in pictures],
         tags=dict(Counter(tag for picture in pictures for tag in map(str.strip, picture.caption.split(",")) if tag)),
-        versions=versions(), steps=session.step, started=session.started, seconds=session.seconds,
+        versions=versions(), parent=_parent(session), steps=session.step, started=session.started, seconds=session.seconds,
     )
+
+
+def _parent(session: Session) -> str:
+    parent = session.run.parent()
+    return f"{parent['run']}, step {parent['step']}" if parent else ""
 
 
 def versions() -> dict[str, str]:

@@ -68,8 +68,9 @@ def _train(run: Run, settings: Settings, requests: Requests) -> Iterator[Event]:
     session = yield from prepare(run, settings)
     yield _started(session)
     clock, good = previews.Clock(), _copy(session)
-    if session.step == 0:
+    if not run.preview_file(0, 0, base=True).exists():
         yield from clock.timed(previews.draw(session, base=True))
+    if session.step == 0:
         yield from _validate(session)
     session.saved = time.monotonic()
     yield StateChanged(state=State.RUNNING)
@@ -231,7 +232,7 @@ def _checkpoint(session: Session) -> Iterator[Event]:
     def write_adapter(path: Path) -> None:
         export.write(session, path)
 
-    path = checkpoint.save(run, session.step, session.state(), write_adapter)
+    path = checkpoint.save(run, session.step, session.state(), write_adapter, session.about())
     checkpoints.prune(run, settings.keep_checkpoints, settings.keep_every)
     session.saved = time.monotonic()
     yield CheckpointSaved(step=session.step, path=run.relative(path), seconds=session.saved - began)

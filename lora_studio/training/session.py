@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lora_studio import checkpoints, files, models
+from lora_studio import adapters, checkpoints, files, models
 from lora_studio.adapters import Adapter
 from lora_studio.dataset import buckets, captions, folder, manifest, order
 from lora_studio.dataset.cache import Cache
 from lora_studio.errors import DatasetError
 from lora_studio.events import Event, Preparing, Warned
-from lora_studio.models import inject, recompute
+from lora_studio.models import inject, recompute, start
 from lora_studio.runs import Run
 from lora_studio.settings import Settings
 from lora_studio.training import checkpoint, devices, optimizers, step, threads
@@ -93,6 +93,10 @@ class Session:
             "scaler": self.scaler.state_dict(),
         }
 
+    def about(self) -> dict[str, Any]:
+        """What the state comes from, as plain data."""
+        return {"settings": self.settings.model_dump(), "pictures": manifest.manifest(self.dataset)}
+
     @torch.no_grad()
     def restore(self, state: dict[str, Any]) -> None:
         """Puts a checkpoint's state in place of the present one."""
@@ -151,9 +155,22 @@ def prepare(run: Run, settings: Settings) -> Iterator[Event]:
     optimizers.mode(session.optimizer, training=True)
     if newest := checkpoints.latest(run):
         session.restore(checkpoint.load(newest, machine.device))
-    elif machine.device.type == "cpu":
-        threads.fastest(session.probe, torch.get_num_threads())
+    else:
+        if machine.device.type == "cpu" and not settings.deterministic:
+            threads.fastest(session.probe, torch.get_num_threads())
+        if run.start_file.exists():
+            yield from _begin_from(session)
     return session
+
+
+def _begin_from(session: Session) -> Iterator[Event]:
+    """The adapter of another run, where the state that it was saved with does not go with this one's settings."""
+    given = adapters.read(session.run.start_file)
+    taken = start.begin_from(session.base, given)
+    session.average = Average(session.parameters, session.settings.ema)
+    if taken < len(given.factors):
+        yield Warned(what=f"{taken} of the {len(given.factors)} modules of the adapter that this run begins from have a place in it.", where="targets",
+                     do="Train the same layers to begin from all of it.")
 
 
 def _report(dataset: folder.Dataset) -> Iterator[Event]:

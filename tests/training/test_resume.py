@@ -1,0 +1,88 @@
+"""Going on: again and again, from any state, under other settings, and after anything that may happen in between."""
+
+import pytest
+import torch
+
+from lora_studio import adapters, branching, checkpoints
+from lora_studio.adapters import recipe
+from lora_studio.events import Finished, PreviewReady, Started, StepDone, Validated
+from lora_studio.training import checkpoint
+from lora_studio.training.loop import train
+from tests.training.test_loop import assert_same, collect, of, tensors
+
+QUIET = {"preview_every": 0, "validate_every": 0, "checkpoint_every": 1}
+RANDOM = {"dropout": 0.3, "ema": 0.9, "accumulate": 2, "flip": True, "shuffle_tags": True, "caption_dropout": 0.5, "noise_offset": 0.1}
+
+
+def stopped_after(run, step):
+    """The run, its worker dead one event after a step."""
+    for event in train(run, run.settings()):
+        if isinstance(event, StepDone) and event.step == step:
+            return
+
+
+def optimizer_state(run):
+    """Every tensor of the newest state."""
+    tensors: dict = {}
+    checkpoint.flatten(checkpoint.load(checkpoints.latest(run)), tensors)
+    return tensors
+
+
+@pytest.mark.fault(44, 45)
+def test_a_run_resumed_twice_ends_where_and_as_it_would_have(new_run, settings):
+    """A step count that starts anew, or a schedule that does, would show in the second resume at the latest. Moments and averages too."""
+    settings = settings.changed(**QUIET, **RANDOM)
+    whole, torn = new_run(settings), new_run(settings)
+    collect(whole)
+    stopped_after(torn, 2)
+    stopped_after(torn, 3)
+    seen = collect(torn)
+    assert of(Started, seen)[0].first_step == 2 and [event.step for event in of(StepDone, seen)] == [3, 4]
+    assert_same(tensors(whole.adapter_file), tensors(torn.adapter_file))
+    assert_same(optimizer_state(whole), optimizer_state(torn))
+
+
+@pytest.mark.fault(44)
+def test_a_branch_under_the_same_settings_is_the_rest_of_its_parent(new_run, settings):
+    """From a state in the middle, which has newer ones behind it: they stay, and the branch comes to the same end, bit for bit."""
+    parent = new_run(settings.changed(**QUIET, **RANDOM))
+    collect(parent)
+    run = branching.branch(parent, 1, parent.settings(), parent.folder.parent)
+    seen = collect(run)
+    assert of(Started, seen)[0].first_step == 1 and [saved.step for saved in checkpoints.listed(parent)] == [1, 2, 3, 4]
+    assert {event.step for event in of(PreviewReady, seen) if event.base} == {1}, "the film needs the base model's picture"
+    assert_same(tensors(parent.adapter_file), tensors(run.adapter_file))
+    assert recipe.read(adapters.read(run.adapter_file).metadata).parent == "discs, step 1"
+    assert recipe.read(adapters.read(parent.adapter_file).metadata).parent == ""
+
+
+def test_a_branch_under_other_settings_begins_from_the_adapter(new_run, settings):
+    """Rank 3 from rank 2: step 0 answers as the parent did, which the first validation shows."""
+    parent = new_run(settings.changed(**QUIET | {"validate_every": 4}))
+    before = collect(parent)
+    run = branching.branch(parent, 4, parent.settings().changed(rank=3, optimizer="lion", steps=2), parent.folder.parent)
+    seen = collect(run)
+    assert of(Started, seen)[0].first_step == 0 and isinstance(seen[-1], Finished)
+    assert of(Validated, seen)[0].loss == pytest.approx(of(Validated, before)[-1].loss, rel=1e-4) != of(Validated, before)[0].loss
+    assert {one.rank for one in adapters.read(run.adapter_file).factors.values()} == {3}
+
+
+def test_a_state_tells_what_it_came_from(new_run, settings):
+    run = new_run(settings.changed(**QUIET, steps=1))
+    collect(run)
+    about = checkpoints.about(run.checkpoint(1))
+    assert about["settings"] == run.settings().model_dump() and len(about["pictures"]) == 6
+    assert branching.changes(run) == []
+
+
+@pytest.mark.fault(35)
+def test_going_back_after_a_loss_that_is_no_number_keeps_the_lower_rate_over_a_resume(new_run, settings, monkeypatch):
+    """Otherwise the resumed run would blow up at the same step again."""
+    from lora_studio.training import loop
+
+    real, broken = loop._batch_loss, {1}
+    monkeypatch.setattr(loop, "_batch_loss", lambda session, number: real(session, number) * (torch.nan if number in broken and not broken.discard(number) else 1.0))
+    run = new_run(settings.changed(**QUIET, schedule="constant", warmup=0))
+    stopped_after(run, 3)
+    rates = [event.learning_rate for event in of(StepDone, collect(run))]
+    assert rates == pytest.approx([5e-3, 5e-3])
