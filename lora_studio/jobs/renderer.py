@@ -7,6 +7,7 @@ The process ends by itself when its input closes, when it had nothing to do for 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -94,7 +95,7 @@ class Answer(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     id: int = 0
-    kind: Literal["drawn", "dropped", "wrong"]
+    kind: Literal["loading", "drawn", "dropped", "wrong"]
     path: str = ""
     """Of the picture, a PNG."""
     steps: int = 0
@@ -151,6 +152,11 @@ class Renderer:
             if answer.kind == "drawn" and answer.last:
                 files.write(_note(target), answer.model_dump_json())
             yield answer
+
+    def warm(self) -> None:
+        """Starts the process, which then loads its libraries, so that the first picture comes sooner. Where it cannot, ``draw`` will say why."""
+        with contextlib.suppress(StudioError):
+            self._started()
 
     def close(self) -> None:
         """Ends the process, if there is one."""

@@ -80,12 +80,16 @@ class Studio:
         """What the loaded adapters are, and what was told of them; as long as only weights change they stay loaded."""
 
     def draw(self, request: Request, cancelled: Callable[[], bool]) -> Iterator[Answer]:
-        """Draws what ``request`` orders, the rough picture first if it asks for one.
+        """Draws what ``request`` orders, the rough picture first if it asks for one. Says so before it has to load the base model.
 
         Raises:
             StudioError: the base model or an adapter cannot be loaded, they do not fit, or a setting makes no sense.
         """
-        order, began, to = request.order, time.monotonic(), Path(request.to)
+        order, to = request.order, Path(request.to)
+        if self._base is None or self._base[0] != order.base:
+            yield Answer(id=request.id, kind="loading", last=False)
+        self.base(order.base)
+        began = time.monotonic()
         if order.across:
             data = self._sheet(order, cancelled)
             yield self._answer(request, to, data, order.steps, began)
@@ -274,6 +278,8 @@ def main(outputs: str, source: BinaryIO, voice: BinaryIO) -> int:
 
     threading.Thread(target=listen, daemon=True).start()
     threading.Thread(target=watch, daemon=True).start()
+    import lora_studio.sampling.grid  # noqa: F401 - torch takes seconds, in which the first order may still be thought of
+
     while request := inbox.take(IDLE):
         for answer in answers(studio, request, lambda: inbox.superseded(request)):
             if not (inbox.closed and answer.kind == "dropped"):

@@ -14,6 +14,7 @@ from lora_studio.errors import MachineError
 from lora_studio.ui import images, rooms, security
 from lora_studio.ui.pages.export import Export
 from lora_studio.ui.pages.library.page import Library
+from lora_studio.ui.pages.mix.page import MixPage
 from lora_studio.ui.pages.train import page as train
 from lora_studio.ui.theme import html, theme
 
@@ -35,6 +36,8 @@ def build(outputs: Path = runs.OUTPUTS) -> gr.Blocks:
                 setup = train.build(studio, outputs, pill)
             with rooms.room("Library") as room:
                 Library(outputs).wire(room, all_rooms, setup)
+            with rooms.room("Mix") as room:
+                MixPage(outputs).wire(room)
             with rooms.room("Export") as room:
                 Export(outputs).wire(room)
         rooms.wire(studio)

@@ -49,7 +49,7 @@ def placed(pair, *weights, **more):
 
 
 def drawn(studio, order, to, cancelled=lambda: False) -> list[Answer]:
-    return list(answers(studio, Request(id=1, lane="a", order=order, to=str(to)), cancelled))
+    return [one for one in answers(studio, Request(id=1, lane="a", order=order, to=str(to)), cancelled) if one.kind != "loading"]
 
 
 def pixels(path) -> np.ndarray:
@@ -73,6 +73,13 @@ def test_a_picture_is_the_one_that_generate_draws(studio, base, pair, tmp_path):
         assert answer.kind == "drawn" and answer.last and answer.steps == 2
         assert np.abs(pixels(answer.path) - wanted).max() <= 1
     assert np.abs(first - second).max() > 8
+
+
+def test_it_says_when_it_loads_a_base_model(studio, tmp_path):
+    """The page seems to hang while gigabytes are read."""
+    request = Request(id=1, lane="a", order=Order(**FEW), to=str(tmp_path / "a.png"))
+    assert [(one.kind, one.last) for one in answers(studio, request, lambda: False)] == [("loading", False), ("drawn", True)]
+    assert [one.kind for one in answers(studio, request, lambda: False)] == ["drawn"]
 
 
 def test_new_weights_load_nothing(studio, pair, tmp_path, monkeypatch):
@@ -220,6 +227,17 @@ def parent(tmp_path, monkeypatch):
     made.close()
 
 
+def test_it_can_be_started_before_the_first_order(parent):
+    """The first picture waits for all that could have been loaded before; or a page that only looks fails beside a run."""
+    parent.warm()
+    parent.warm()
+    assert parent.started == 1 and [one.kind for one in parent.draw(Order(prompt="p"), "a")] == ["drawn"] and parent.started == 1
+    parent.close()
+    Part(runs.create(Settings(name="ink", data="somewhere"), parent.outputs)).lives()
+    parent.warm()
+    assert parent.started == 1
+
+
 def test_what_was_drawn_once_is_there_at_once(parent):
     """Moving a slider back draws the same picture again; or a changed file shows its old picture."""
     order = Order(prompt="p")
@@ -283,9 +301,9 @@ def test_the_real_process_draws_drops_and_ends_with_its_input(base, pair, tmp_pa
     try:
         waiting.start()
         wait_until(lambda: real._child and real._child._waiting)
-        [answer] = real.draw(short, "a")
+        *_, answer = real.draw(short, "a")
         waiting.join(20)
-        assert [one.kind for one in seen] == ["dropped"]
+        assert [one.kind for one in seen] in (["dropped"], ["loading", "dropped"])
         assert np.abs(pixels(answer.path) - expected(base, pair, 1)).max() <= 2
     finally:
         child = real._child

@@ -12,9 +12,8 @@ from lora_studio.adapters.recipe import Blend, Training
 from lora_studio.errors import SettingsError, StudioError
 from lora_studio.library import Entry, Origin
 from lora_studio.runs import Run
-from lora_studio.settings import SPECS
+from lora_studio.settings import SPECS, check
 from lora_studio.ui import downloads, rooms, words
-from lora_studio.ui.form import read
 from lora_studio.ui.pages.library import cards
 
 _METHODS = {"lora": "LoRA", "locon": "LoRA with convolutions", "dora": "DoRA", "loha": "LoHa", "lokr": "LoKr"}
@@ -34,7 +33,8 @@ def ways_on(entry: Entry, outputs: Path) -> str:
     except OSError as error:
         download = words.notice("wrong", f"It cannot be offered for download: {error.strerror or error}.", do="Free space on the disk, then choose it again.")
     name = cards.key(entry, outputs)
-    return f'<div class="ways">{download}<a class="way" href="{words.text(rooms.address("export", name))}">Export…</a></div>'
+    ways = "".join(f'<a class="way" href="{words.text(rooms.address(room, name))}">{room.capitalize()}…</a>' for room in ("mix", "export"))
+    return f'<div class="ways">{download}{ways}</div>'
 
 
 def _list(facts: Iterable[tuple[str, str]]) -> str:
@@ -86,11 +86,9 @@ def settings(entry: Entry, outputs: Path) -> dict[str, Any]:
         return Run(outputs / entry.run).settings().model_dump()
     if not isinstance(found, Training):
         raise SettingsError(f"{cards.title(entry)} has no training recipe.", do="Only adapters that the studio trained, with their recipe, can be trained again.")
-    told = {key: value for key, value in found.settings.items() if key in SPECS and (key != "data") and (key != "base" or value == "starter")}
-    reading = read({"data": "", **told})
-    if reading.settings is None:
-        raise SettingsError(" ".join(reading.wrong.values()), where=entry.path, do="The recipe was changed by hand, or comes from another version.")
-    return told
+    told = {key: value for key, value in found.settings.items() if key in SPECS and key != "data" and (key != "base" or value == "starter")}
+    checked = check(told, where=Path(entry.path).name)
+    return {key: getattr(checked, key) for key in told}
 
 
 def opened(entry: Entry, values: dict[str, Any]) -> str:

@@ -1,0 +1,360 @@
+"""The Mix page without a browser: which adapters go together, what is ordered, what is shown and saved."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import gradio as gr
+import pytest
+
+from lora_studio import adapters, library, runs
+from lora_studio.adapters import Adapter, recipe
+from lora_studio.cli import blend as command_line
+from lora_studio.errors import AdapterError, ModelError, RunError, SettingsError
+from lora_studio.jobs.renderer import Answer, Blending
+from lora_studio.settings import Settings
+from lora_studio.ui.pages.library import cards
+from lora_studio.ui.pages.mix import pictures, rows, saving
+from lora_studio.ui.pages.mix.page import MixPage
+from lora_studio.ui.pages.mix.pictures import Method, Scene
+from lora_studio.ui.pages.mix.rows import Mix, bounded
+from tests.adapters.adapter_samples import factors, small
+
+SCENE = Scene("starter", "cat", "", 1, 20, 5.0)
+EXACT = Method("exact", 0, 0.5, 0)
+EVIL = "<img src=x onerror=alert(1)>"
+SDXL = "text_encoder_2.text_model.encoder.layers.0.self_attn.q_proj"
+
+
+@pytest.fixture
+def outputs(tmp_path) -> Path:
+    """A library of two adapters of the starter, one of them with a hostile name, and one of SDXL."""
+    folder = runs.library_folder(tmp_path)
+    adapters.write(small(), folder / "ink.safetensors", metadata={"modelspec.title": EVIL, "modelspec.trigger_phrase": EVIL})
+    adapters.write(small().map(lambda tensor: 2 * tensor), folder / "wash.safetensors", metadata={"modelspec.title": "Wash", "modelspec.trigger_phrase": "washstyle"})
+    adapters.write(Adapter({SDXL: factors(SDXL, 1280, 1280)}), folder / "wide.safetensors")
+    return tmp_path
+
+
+def entry(outputs: Path, name: str) -> library.Entry:
+    return next(one for one in library.entries(outputs) if Path(one.path).stem == name)
+
+
+@pytest.fixture
+def mix(outputs) -> Mix:
+    made = Mix()
+    for name in ("ink", "wash"):
+        made.add(entry(outputs, name), outputs)
+    return made
+
+
+@pytest.mark.parametrize(("typed", "kept", "why"), [
+    ("0.5", 0.5, ""), ("0,5", 0.5, ""), ("−1", -1.0, ""), (0, 0.0, ""), ("-2", -2.0, ""),
+    ("10", 2.0, "10 is too much"), ("-1e9", -2.0, "too much"), ("inf", 2.0, "inf is too much"),
+    ("nan", 0.7, "no number"), ("", 0.7, "no number"), ("much", 0.7, "“much” is no number"), (None, 0.7, "no number"), ([1], 0.7, "no number"),
+])  # fmt: skip
+@pytest.mark.fault(32)
+def test_a_weight_is_bounded_and_it_is_said(typed, kept, why):
+    """A weight of NaN or 1,000 gives grey pictures without a reason."""
+    weight, said = bounded(typed, 0.7)
+    assert weight == kept and (why in said if why else not said)
+    assert not said or f"{kept:g}" in said
+
+
+@pytest.mark.fault(29)
+def test_adapters_of_different_models_are_refused_with_names(mix, outputs):
+    """The mix is made, and every picture fails."""
+    with pytest.raises(AdapterError, match="was made for the built-in starter and wide for Stable Diffusion XL: they cannot be mixed") as told:
+        mix.add(entry(outputs, "wide"), outputs)
+    assert told.value.do and len(mix.rows) == 2
+
+
+def test_an_adapter_is_in_a_mix_once_and_their_number_is_bounded(mix, outputs):
+    """The same adapter counts twice unseen, or a hundred rows fill the memory."""
+    with pytest.raises(AdapterError, match="Wash is in the mix already"):
+        mix.add(entry(outputs, "wash"), outputs)
+    for number in range(rows.MOST):
+        adapters.write(small(), runs.library_folder(outputs) / f"wash-{number}.safetensors", metadata={"modelspec.title": "Wash"})
+    for number in range(rows.MOST - 2):
+        mix.add(entry(outputs, f"wash-{number}"), outputs)
+    assert len({row.name for row in mix.rows}) == rows.MOST, "a sheet tells its adapters apart by name"
+    with pytest.raises(AdapterError, match="at most 8"):
+        mix.add(entry(outputs, f"wash-{rows.MOST - 1}"), outputs)
+
+
+def test_what_the_browser_tells_is_taken_over_by_key(mix):
+    """A late message of a removed row changes another one's weight, or a forged one ends in a traceback."""
+    ink, wash = mix.rows
+    mix.remove(ink.key)
+    said = mix.weigh([{"key": ink.key, "weight": "2"}, {"key": wash.key, "weight": "9", "blocks": {"down_blocks.0": "0.5", "mid_block": "1", "nonsense": "3"}}])
+    assert wash.weight == 2.0 and wash.factors == {"down_blocks.0": 0.5} and len(said) == 1 and "Wash: 9 is too much" in said[0]
+    for forged in (None, "x", [None, 1, {}], [{"key": wash.key, "weight": {}, "blocks": []}]):
+        mix.weigh(forged)
+    assert wash.weight == 2.0
+
+
+def test_rows_show_names_as_text(mix):
+    """An adapter from the net runs as a script when it is added (fault 33)."""
+    html = rows.html(mix)
+    assert EVIL not in html and "&lt;img" in html and 'data-act="trigger"' in html
+    assert html.count('class="ingredient"') == 2 and html.count('data-block="down_blocks.0"') == 2
+    assert "No adapter yet" in rows.html(Mix())
+
+
+def test_the_order_is_the_mix(mix):
+    """The preview leaves out a weight, a block or the seed."""
+    mix.rows[0].weight, mix.rows[0].factors = -0.5, {"mid_block": 0.0}
+    order = pictures.order(mix, SCENE._replace(seed=7, prompt=" cat ", negative="fog"), None)
+    first, second = order.adapters
+    assert (first.path, first.weight, first.blocks) == (mix.rows[0].path, -0.5, {"mid_block": 0.0}) and second.weight == 1.0
+    assert (order.prompt, order.negative, order.seed, order.steps, order.guidance, order.base) == ("cat", "fog", 7, 20, 5.0, "starter") and order.first
+    plain = pictures.plain(mix, SCENE)
+    assert plain.adapters == () and plain.seed == 1
+
+
+@pytest.mark.parametrize(("change", "field"), [({"seed": None}, "Preview seed"), ({"seed": -1}, "Preview seed"), ({"steps": 0}, "Sampler steps"),
+                                               ({"steps": 2.5}, "whole"), ({"guidance": float("nan")}, "Guidance")])  # fmt: skip
+def test_a_senseless_number_is_named(mix, change, field):
+    with pytest.raises(SettingsError, match=field):
+        pictures.order(mix, SCENE._replace(**change), None)
+
+
+def test_no_base_model_says_which_kind_is_needed(mix):
+    with pytest.raises(ModelError, match="made for the built-in starter"):
+        pictures.order(mix, SCENE._replace(base=""), None)
+
+
+def test_only_base_models_that_fit_are_offered(outputs):
+    """The starter is offered for an SDXL adapter."""
+    assert pictures.bases(outputs, "starter") == pictures.bases(outputs, "") == [("Built-in starter", "starter")]
+    assert pictures.bases(outputs, "sdxl") == []
+    run = runs.create(Settings(data="x", name="wide", base="/models/big.safetensors"), outputs)
+    adapters.write(adapters.read(entry(outputs, "wide").path), run.adapter_file)
+    assert pictures.bases(outputs, "sdxl") == [("big.safetensors", "/models/big.safetensors")]
+
+
+def test_the_sum_needs_no_blending_and_the_rest_is_bounded():
+    """Every move of a slider blends anew; or a rank of half a million is asked for."""
+    assert pictures.blending(EXACT) is None and pictures.blending(Method("exact", None, None, None)) is None
+    assert pictures.blending(Method("exact", 4, 0.5, 0)) == Blending(method="exact", rank=4)
+    assert pictures.blending(Method("dare", 0, 0.3, 9)) == Blending(method="dare", density=0.3, seed=9)
+    for wrong in (Method("svd", -1, 0.5, 0), Method("svd", 5000, 0.5, 0), Method("svd", 1.5, 0.5, 0), Method("ties", 0, 0.0, 0), Method("dare", 0, 0.5, -3)):
+        with pytest.raises(SettingsError):
+            pictures.blending(wrong)
+
+
+def test_what_blending_costs_is_told_in_words(mix):
+    """The residual is known only when the file is there."""
+    mix.rows[1].weight = 0.0
+    assert "nothing is lost" in pictures.cost(mix, EXACT, None) and f"rank {mix.rows[0].rank}" in pictures.cost(mix, EXACT, None)
+    told = pictures.cost(mix, Method("svd", 4, 0.5, 0), Answer(kind="drawn", rank=4, size=250_000, residual=0.2))
+    assert "rank 4" in told and "250 KB" in told and "keeps 96.0 %" in told and "0.2000" in told
+
+
+def test_sheets_cross_the_mix(mix):
+    """A sheet varies another adapter than its label says, or draws the same one both ways."""
+    ink, wash = mix.rows
+    wash.factors = {"mid_block": 0.5}
+    strip = pictures.sheet_order(mix, SCENE, [wash.key], (-1.0, 1.0, 5))
+    assert strip.across.adapter == 1 and strip.across.weights == (-1.0, -0.5, 0.0, 0.5, 1.0) and strip.down is None
+    assert strip.adapters[1].name == "Wash, own blocks", "the recipe of a sheet tells no blocks"
+    grid = pictures.sheet_order(mix, SCENE, [ink.key, wash.key], (0.0, 1.0, 3))
+    assert (grid.across.adapter, grid.down.adapter) == (0, 1)
+    for names, weights in (([None], (0, 1, 3)), ([ink.key, ink.key], (0, 1, 3)), (["gone"], (0, 1, 3)), ([ink.key], (0, 3, 3)), ([ink.key], (1, 1, 3)),
+                           ([ink.key], (None, 1, 3)), ([ink.key], (0, 1, 1)), ([ink.key], (0, 1, None)), ([ink.key, wash.key], (0, 1, 12))):  # fmt: skip
+        with pytest.raises(SettingsError):
+            pictures.sheet_order(mix, SCENE, names, weights)
+
+
+def test_what_is_saved_is_what_is_seen(mix):
+    """The command blends with other weights, blocks or another rank than the preview."""
+    mix.rows[0].weight, mix.rows[1].factors = -0.25, {"down_blocks.0": 0.5}
+    ink, wash, *options = saving.arguments(mix, Method("ties", 8, 0.3, 0))
+    assert command_line.parse_adapter(ink) == (Path(mix.rows[0].path), -0.25) and command_line.parse_adapter(wash)[1] == 1.0
+    assert options == ["--method", "ties", "--rank", "8", "--density", "0.3", "--seed", "0", "--block", "2:down_blocks.0=0.5"]
+    assert command_line.parse_blocks(options[-1:], 2) == [{}, {"down_blocks.0": 0.5}]
+    assert saving.arguments(mix, EXACT)[2:4] == ["--method", "exact"]
+    with pytest.raises(AdapterError, match="nothing to save"):
+        saving.arguments(Mix(), EXACT)
+
+
+def test_every_method_of_the_page_is_one_of_the_recipes():
+    """A method is offered that the command refuses."""
+    for method in saving.METHODS:
+        assert recipe.blend(method=method, ingredients=[{"name": "a"}]).method == method
+
+
+@pytest.mark.fault(62)
+@pytest.mark.parametrize("name", ["../../evil", "wash", "", "CON", 'a/b:"c"'])
+def test_a_saved_mix_never_leaves_the_library_nor_overwrites(mix, outputs, monkeypatch, name):
+    """A name with a path in it writes elsewhere, or an earlier mix is lost."""
+    asked = []
+
+    def run(command, *arguments):
+        asked.append(Path(arguments[-1]))
+        return {"rank": 8, "size": 1000, "residual": 0.0, "proof": []}
+
+    monkeypatch.setattr(saving.command, "run", run)
+    html = saving.save(mix, EXACT, name, outputs)
+    assert asked[0].parent == runs.library_folder(outputs) and not asked[0].exists()
+    assert f"#library/library/{asked[0].name}" in html or "%" in html
+    assert EVIL not in html
+
+
+def test_a_blend_is_taken_apart(mix, outputs):
+    """A mix that was saved cannot be changed any more."""
+    wash = entry(outputs, "wash")
+    own = adapters.header(Path(wash.path)).metadata["sshs_model_hash"]
+    made = recipe.blend(ingredients=[{"name": "renamed since", "weight": 0.5, "sha256": own, "blocks": {"mid_block": 0.0}}, {"name": "ink", "weight": 1.0}], method="subtract")
+    adapters.write(small(), runs.library_folder(outputs) / "both.safetensors", metadata={recipe.KEY: recipe.dumps(made), "modelspec.title": "Both"})
+    one = Mix()
+    one.add(entry(outputs, "both"), outputs, weight=-1.0)
+    assert 'data-act="apart"' in rows.html(one)
+    assert rows.apart(one, one.rows[0].key, outputs) == made
+    assert [(Path(row.path).stem, row.weight) for row in one.rows][1] == ("ink", 1.0) and one.rows[0].weight == -0.5 and one.rows[0].factors == {"mid_block": 0.0}
+    with pytest.raises(AdapterError, match="no blend"):
+        rows.apart(one, one.rows[0].key, outputs)
+
+
+def test_a_blend_whose_parts_are_gone_says_which(outputs):
+    made = recipe.blend(ingredients=[{"name": EVIL, "sha256": "0" * 64}])
+    adapters.write(small(), runs.library_folder(outputs) / "both.safetensors", metadata={recipe.KEY: recipe.dumps(made), "modelspec.title": "Both"})
+    one = Mix()
+    one.add(entry(outputs, "both"), outputs)
+    with pytest.raises(AdapterError, match="which the library does not hold"):
+        rows.apart(one, one.rows[0].key, outputs)
+    assert len(one.rows) == 1
+
+
+# The page's handlers, with a renderer that the test plays.
+
+
+class Played:
+    """Answers as the renderer would, or as it is told to."""
+
+    def __init__(self, folder):
+        self.folder, self.asked, self.wrong = folder, [], None
+        self.meanwhile = lambda: None
+
+    def draw(self, order, lane):
+        self.asked.append((order, lane))
+        if self.wrong:
+            raise self.wrong
+        for steps in (6, 20) if order.adapters else (20,):
+            self.meanwhile()
+            yield Answer(kind="drawn", path=str(self.folder / f"{lane}-{steps}.png"), steps=steps, seconds=1.0, last=steps == 20, rank=4, size=1000, residual=0.1)
+
+
+@pytest.fixture
+def page(outputs):
+    with gr.Blocks():
+        made = MixPage(outputs)
+    made.renderer = Played(outputs)
+    return made
+
+
+def values(page, mix, **changed):
+    return {field: getattr(field, "value", None) for field in page._fields} | {page.mix: mix} | {getattr(page, name): value for name, value in changed.items()}
+
+
+def test_the_rough_picture_comes_first_then_the_good_one_then_the_base(page, mix):
+    """The user waits for the slowest picture to see the first."""
+    seen = list(page.draw(values(page, mix)))
+    html, notes = [one[0] for one in seen if isinstance(one[0], str)], [one[1] for one in seen]
+    assert [(one.count("<img"), "-20.png" in one) for one in html] == [(0, False), (1, False), (1, True), (2, True)]
+    assert "Drawing" in notes[0] and "20 steps" in notes[-1] and "seed 1" in notes[-1]
+    (first, lane), (plain, other) = page.renderer.asked
+    assert len(first.adapters) == 2 and plain.adapters == () and lane != other, "the base model's picture must not drop the mix's"
+
+
+def test_an_older_turn_shows_nothing_more(page, mix):
+    """The picture of an earlier weight comes late and takes the place of the newer one."""
+    asked = page.draw(values(page, mix))
+    next(asked)
+    next(asked)
+    mix.turn += 1
+    assert all(update == gr.skip() for seen in asked for update in seen)
+
+
+def test_what_is_wrong_is_shown_beside_the_last_pictures(page, mix, outputs):
+    """A fault empties the page, or waits for a run without saying so."""
+    list(page.draw(values(page, mix)))
+    page.renderer.wrong = RunError("Pictures wait until the run ink has ended.", do="It has the machine to itself.")
+    shown, note, _, again = list(page.draw(values(page, mix)))[-1]
+    assert shown.count("<img") == 2 and "until the run ink has ended" in note and again == gr.update(active=True)
+    page.renderer.wrong = AdapterError(EVIL, where=EVIL, do=EVIL)
+    shown, note, _, again = list(page.draw(values(page, mix)))[-1]
+    assert "wrong" in note and EVIL not in note and again == gr.update(active=False)
+    assert "Preview seed" in list(page.draw(values(page, mix, seed=None)))[-1][1]
+
+
+def test_a_page_waits_for_the_run_and_then_draws(page, mix, monkeypatch):
+    """Previews do not come back after training."""
+    from lora_studio.ui.pages.mix import page as module
+
+    monkeypatch.setattr(module.runner, "active", lambda outputs: runs.Run(outputs / "ink"))
+    assert all(update == gr.skip() for seen in page.retry(values(page, mix)) for update in seen) and not page.renderer.asked
+    monkeypatch.setattr(module.runner, "active", lambda outputs: None)
+    assert list(page.retry(values(page, mix)))[-1][3] == gr.skip() and page.renderer.asked
+
+
+def test_other_weights_do_not_draw_the_sliders_anew(page, mix):
+    """The slider is torn from under the pointer; or a bounded weight is not shown."""
+    def told(weight):
+        return SimpleNamespace(rows=[{"key": mix.rows[0].key, "weight": weight}])
+
+    first = next(page.weigh(values(page, mix), told("0.3")))
+    assert first[0] == gr.skip() and not first[1]["visible"] and mix.rows[0].weight == 0.3
+    first = next(page.weigh(values(page, mix), told("11")))
+    assert 'value="2"' in first[0] and "11 is too much" in first[1]["value"] and EVIL not in first[1]["value"]
+
+
+def acted(page, mix, prompt="cat", **told):
+    return page.act(mix, "starter", prompt, SimpleNamespace(**told))
+
+
+def test_the_buttons_of_a_row(page, mix, outputs):
+    """A button acts on another row, or loses what was typed beside it."""
+    ink, wash = mix.rows
+    assert acted(page, mix, act="trigger", key=wash.key)[0] == "washstyle, cat"
+    assert acted(page, mix, "washstyle, dog", act="trigger", key=wash.key)[0] == "washstyle, dog"
+    acted(page, mix, act="remove", key=ink.key, rows=[{"key": wash.key, "weight": "0.4"}])
+    assert mix.rows == [wash] and wash.weight == 0.4
+    acted(page, mix, key=ink.key)
+    acted(page, mix, key=ink.key)
+    assert [row.key for row in mix.rows] == [wash.key, ink.key], "an address adds its adapter once"
+    assert "This adapter has gone" in acted(page, mix, key="../../etc/passwd")[5]["value"]
+    assert "no blend" in acted(page, mix, act="apart", key=ink.key)[5]["value"]
+
+
+def test_a_family_brings_its_base_models(page, outputs):
+    """The starter stays chosen under an SDXL adapter, and each picture is a refusal."""
+    mix = Mix()
+    page.add(mix, cards.key(entry(outputs, "wide"), outputs), "starter")
+    shown = page._after(mix, "starter")
+    assert shown[4] == gr.update(choices=[], value="")
+    assert page._after(mix, "/models/mine.safetensors")[4]["value"] == "/models/mine.safetensors"
+
+
+def test_an_empty_mix_says_what_to_do(page):
+    [seen] = page.draw(values(page, Mix()))
+    assert "Nothing to see yet" in seen[0] and not page.renderer.asked
+
+
+def test_a_sheet_that_cannot_be_drawn_says_why(page, mix):
+    chosen = {"kind": "grid", "across": mix.rows[0].key, "down": None, "start": 0.0, "stop": 1.0, "count": 3}
+    assert "two different ones" in list(page.drawn_sheet(values(page, mix, **chosen)))[-1]["value"]
+    chosen |= {"down": mix.rows[1].key}
+    drawn = list(page.drawn_sheet(values(page, mix, **chosen)))[-1]["value"]
+    assert "<img" in drawn and "Download" in drawn and EVIL not in drawn
+
+
+def test_a_saved_mix_is_offered_at_once(page, mix, outputs, monkeypatch):
+    """The file is there, and nothing on the page shows it."""
+    def run(command, *arguments):
+        adapters.write(small(), Path(arguments[-1]), metadata={"modelspec.title": "Mixed"})
+        return {"rank": 8, "size": 1000, "residual": 0.1, "proof": [{"target": "comfyui", "passed": True, "matched": 7, "modules": 7, "worst": 0.0, "note": ""}]}
+
+    monkeypatch.setattr(saving.command, "run", run)
+    _, (said, choices) = page.keep(values(page, mix, name="my mix"))
+    assert "my-mix.safetensors" in said["value"] and "ComfyUI" in said["value"] and "residual 0.1" in said["value"]
+    assert "library/my-mix.safetensors" in [key for _, key in choices["choices"]]
