@@ -12,7 +12,6 @@ import hashlib
 import io
 import json
 import os
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
+import psutil
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -43,7 +43,6 @@ _PIXELS_AT_ONCE = 1024**2
 _PICTURES_AT_ONCE = 32
 _CAPTIONS_AT_ONCE = 32
 _WORKERS = min(8, os.cpu_count() or 1)
-_STALE_SECONDS = 3600
 
 Item = TypeVar("Item")
 Out = TypeVar("Out")
@@ -220,12 +219,11 @@ def prune(folder: Path, limit: int, keep: Iterable[Path] = ()) -> int:
     Also removes what a killed process left half written.
     """
     keep, entries, freed = set(keep), [], 0
-    for path in [*folder.glob("latents/*"), *folder.glob("text/*")]:
-        with suppress(OSError):  # another process prunes as well
-            status = path.stat()
-            if path.suffix == files.PARTIAL and time.time() - status.st_mtime > _STALE_SECONDS:
-                path.unlink()
-            elif path.suffix == ".safetensors":
+    for kind in ("latents", "text"):
+        files.sweep(folder / kind, lives=psutil.pid_exists)
+        for path in (folder / kind).glob("*.safetensors"):
+            with suppress(OSError):  # another process prunes as well
+                status = path.stat()
                 entries.append((status.st_mtime_ns, status.st_size, path))
     excess = sum(size for _, size, _ in entries) - limit
     for _, size, path in sorted(entries):

@@ -224,12 +224,14 @@ def test_pruning_removes_the_least_recently_used_and_keeps_what_is_in_use(tmp_pa
     assert prune(tmp_path, limit=0) == 200 and entries(tmp_path) == []
 
 
+@pytest.mark.fault(43)
 def test_pruning_sweeps_what_a_killed_process_left_but_not_what_one_is_writing(tmp_path):
-    stale, fresh = entry(tmp_path, "a.safetensors.1.partial", 10, 7200), entry(tmp_path, "b.safetensors.2.partial", 10, 5)
+    (tmp_path / "latents").mkdir()
+    orphan, held = (tmp_path / "latents" / f"a.safetensors.{process}.partial" for process in (2**22 + 1, os.getpid()))
     other = tmp_path / "scan.json"
-    other.write_text("not an entry")
-    prune(tmp_path, limit=0)
-    assert not stale.exists() and fresh.exists() and other.exists()
+    orphan.touch(), held.touch(), other.touch()
+    prune(tmp_path, 100)
+    assert held.exists() and other.exists() and not orphan.exists()
 
 
 def test_a_fill_prunes_other_entries_and_never_its_own(dataset, tmp_path):
