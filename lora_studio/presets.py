@@ -71,13 +71,13 @@ def find(name: str, folder: Path = FOLDER) -> Preset:
     raise SettingsError(f"There is no preset named {name!r}.", where="--preset", do=did_you_mean(name, [path.stem for path in sorted(folder.glob("*.toml"))]))
 
 
-def layered(preset: str | None, assignments: list[str], **values: Any) -> Settings:
-    """Settings from the defaults, then the preset, then ``values``, then ``key=value`` assignments.
+def layered(preset: str | None, assignments: list[str], under: Settings | None = None, **values: Any) -> Settings:
+    """Settings from the defaults, or from those ``under`` all, then the preset, then ``values``, then ``key=value`` assignments.
 
     Raises:
         SettingsError: a preset, key or value is wrong.
     """
-    merged = dict(find(preset).settings) if preset else {}
+    merged = (under.model_dump() if under else {}) | (find(preset).settings if preset else {})
     merged.update({key: value for key, value in values.items() if value is not None})
     for assignment in assignments:
         key, equals, text = assignment.partition("=")

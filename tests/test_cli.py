@@ -12,8 +12,9 @@ import pytest
 import tomli_w
 from PIL import Image
 
-from lora_studio import cli, presets, runs, starter
-from lora_studio.cli import chromium, doctor, generate, options, quickstart
+from lora_studio import checkpoints, cli, files, presets, runs, starter
+from lora_studio.cli import chromium, doctor, generate, options, quickstart, watch
+from lora_studio.dataset import folder, manifest
 from lora_studio.errors import AdapterError, MachineError
 from lora_studio.jobs import control, runner
 from lora_studio.jobs.control import Request
@@ -140,8 +141,8 @@ while not (Path(sys.argv[1]) / "control" / "stop").exists():
 FINISH = "log.append(Finished(adapter='ink.safetensors', steps=3, seconds=0.5, final_loss=0.25, stopped=True))\n"
 
 
-def resumed(run) -> int:
-    return cli.main(["resume", run.name, "--outputs", str(run.folder.parent), "--json"])
+def resumed(run, *more) -> int:
+    return cli.main(["resume", run.name, "--outputs", str(run.folder.parent), "--json", *more])
 
 
 def test_progress_is_told_in_plain_lines_where_nobody_watches(run, worker, capfd):  # noqa: F811
@@ -166,6 +167,73 @@ def test_a_killed_worker_is_told_and_how_to_go_on(run, worker, capfd):  # noqa: 
     assert resumed(run) == 2
     result, _ = told(capfd)
     assert "vanished" in result["error"]["what"] and "resume ink" in result["error"]["do"]
+
+
+def saved(run, *steps):
+    """States with nothing in them but what they were saved on."""
+    about = {"settings": run.settings().model_dump(), "pictures": manifest.manifest(folder.scan(Path(run.settings().data)))}
+    for step in steps:
+        files.write(run.checkpoint(step) / checkpoints.ABOUT, json.dumps(about))
+        files.write(run.checkpoint(step) / checkpoints.MANIFEST, json.dumps({checkpoints.ABOUT: files.sha256(run.checkpoint(step) / checkpoints.ABOUT)}))
+
+
+@pytest.mark.fault(46)
+def test_a_run_whose_pictures_or_settings_changed_is_resumed_only_when_that_is_accepted(run, worker, capfd):  # noqa: F811
+    """The differences are shown, and it is for the user to say."""
+    worker(STEPS + FINISH)
+    saved(run, 2)
+    presets.save_settings(run.settings().changed(learning_rate=0.01), run.settings_file)
+    assert resumed(run) == 2
+    result, _ = told(capfd)
+    assert "Learning rate was 0.0003, and is 0.01." in result["error"]["what"] and "--accept-changes" in result["error"]["do"]
+    assert not run.events_file.exists(), "nothing was started"
+    assert resumed(run, "--accept-changes") == 0
+
+
+def test_an_older_state_is_gone_on_from_as_a_new_run(run, worker, capfd):  # noqa: F811
+    """What was learned since must not be lost because somebody tries another way."""
+    worker(FINISH)
+    saved(run, 2, 4)
+    assert resumed(run, "--step", "4") == 0
+    assert told(capfd)[0]["run"] == str(run.folder)
+    assert resumed(run, "--step", "2") == 0
+    result, err = told(capfd)
+    assert result["run"] == str(run.folder.parent / "ink-from-2") and "as the new run ink-from-2" in err
+    assert [state.step for state in checkpoints.listed(run)] == [2, 4]
+    assert resumed(run, "--step", "3") == 2 and "There are: 2, 4" in capfd.readouterr().err
+
+
+def test_a_branch_takes_its_parents_settings_and_those_given(run, worker, capfd):  # noqa: F811
+    worker(FINISH)
+    saved(run, 2, 4)
+    assert cli.main(["train", "--from", "ink@2", "--set", "learning_rate=0.01", "--name", "bold", "--outputs", str(run.folder.parent), "--json"]) == 0
+    made = runs.find("bold", run.folder.parent)
+    assert made.settings() == run.settings().changed(name="bold", learning_rate=0.01) and made.parent()["step"] == 2
+
+
+def test_states_are_listed_and_starred(run, capfd):
+    arguments = ["checkpoints", "ink", "--outputs", str(run.folder.parent)]
+    assert cli.main(arguments) == 0 and "saved no state yet" in capfd.readouterr().out
+    saved(run, 2, 4)
+    assert cli.main([*arguments, "--star", "2", "--json"]) == 0
+    assert [(one["step"], one["starred"]) for one in told(capfd)[0]["checkpoints"]] == [(2, True), (4, False)]
+    assert cli.main([*arguments, "--star", "4", "--unstar", "2"]) == 0
+    assert [line[0] for line in capfd.readouterr().out.splitlines()] == [" ", "*"]
+
+
+def test_a_run_waits_in_the_queue_and_the_command_returns(run, worker, capfd):  # noqa: F811
+    worker(UNTIL_STOPPED + FINISH)
+    runner.start(run)
+    other = runs.create(run.settings().changed(name="next"), run.folder.parent)
+    assert resumed(other, "--queue") == 0
+    assert told(capfd)[0] == {"run": str(other.folder), "waits_for": ["ink"]}
+    assert watch.place(other) == "It waits for ink to end, then starts by itself." and watch.place(run) == ""
+
+
+def test_a_run_that_leaves_the_queue_says_how_to_come_back(run, worker, capfd):  # noqa: F811
+    worker("log.append(StateChanged(state=State.INTERRUPTED))\n")
+    assert resumed(run) == 2
+    assert "left the queue before its turn" in capfd.readouterr().err
 
 
 def test_a_run_that_did_all_its_steps_is_not_resumed(run, worker, capfd):  # noqa: F811

@@ -17,6 +17,7 @@ from lora_studio.settings import SPECS
 T = TypeVar("T")
 
 Outputs = Annotated[Path, typer.Option("--outputs", help="Folder of the runs.", show_default="outputs/")]
+Queue = Annotated[bool, typer.Option("--queue", help="Put the run into the queue and return; it starts by itself when those before it have ended.")]
 AsJson = Annotated[bool, typer.Option("--json", help="End with one JSON object on standard output.")]
 
 

@@ -8,10 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from lora_studio import presets, runs
+from lora_studio import branching, presets, runs
 from lora_studio.cli import watch
-from lora_studio.cli.options import AsJson, Outputs, absolute, duration, like, of_class, tell
+from lora_studio.cli.options import AsJson, Outputs, Queue, absolute, duration, like, of_class, tell
 from lora_studio.errors import DatasetError, SettingsError
+from lora_studio.jobs import runner
+from lora_studio.jobs.queue import ahead
 from lora_studio.jobs.view import RunView
 from lora_studio.runs import Run
 from lora_studio.settings import SPECS, Settings
@@ -28,6 +30,9 @@ class Order:
     preset: Annotated[str | None, typer.Option(help=f"One of {', '.join(PRESETS)}; or the path of a TOML file.")] = None
     assignments: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="One of the settings below; may be repeated.")] = ()
     name: Annotated[str | None, like("name")] = None
+    origin: Annotated[str | None, typer.Option("--from", metavar="RUN[@STEP]", help="Begin from what that run had saved, with its settings where no others are given.")] = None
+    queue: Queue = False
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how much memory the run would take, try two steps and a preview, and leave no run.")] = False
     outputs: Outputs = runs.OUTPUTS
     as_json: AsJson = False
 
@@ -35,12 +40,27 @@ class Order:
 @of_class(Order)
 def train(order: Order) -> None:
     """Train a style on a folder of pictures."""
-    settings = presets.layered(order.preset, list(order.assignments), data=order.data, base=order.base, name=order.name)
+    origin = branching.origin(order.origin, order.outputs) if order.origin else None
+    under = origin.run.settings() if origin else None
+    settings = presets.layered(order.preset, list(order.assignments), under, data=order.data, base=order.base, name=order.name)
     if not settings.data:
         raise SettingsError("No folder of pictures is named.", where="--data", do="Write for example: python3 app.py train --data my-pictures")
-    run = begin(settings, order.outputs)
-    seen = watch.work(run)
-    tell(result(run, seen), summary(run, seen), order.as_json)
+    if order.dry_run:
+        from lora_studio.cli import dry_run
+
+        return dry_run.tell(checked(settings, order.outputs), order.outputs.resolve(), order.as_json)
+    go(begin(settings, order.outputs, origin), order.queue, order.as_json)
+
+
+def go(run: Run, queue: bool, as_json: bool) -> None:
+    """Has the run done and tells of its end; or puts it into the queue and tells what it waits for."""
+    if queue:
+        runner.start(run)
+        names = [other.name for other in ahead(run)]
+        tell({"run": run.folder, "waits_for": names}, [f"Run {run.name}, in {run.folder}", watch.place(run) or "It starts now."], as_json)
+    else:
+        seen = watch.work(run)
+        tell(result(run, seen), summary(run, seen), as_json)
 
 
 def settings_help() -> str:
@@ -49,8 +69,14 @@ def settings_help() -> str:
     return "Settings for --set:\n\n\b\n" + "\n".join(f"{key:{width}}  {spec.help}" for key, spec in SPECS.items())
 
 
-def begin(settings: Settings, outputs: Path) -> Run:
-    """A new run, after its folder of pictures was looked through. The worker tells of what does not keep it from training.
+def begin(settings: Settings, outputs: Path, origin: branching.Origin | None = None) -> Run:
+    """A new run, or a branch of ``origin``, after its folder of pictures was looked through. Raises as ``checked`` and ``branching.branch``."""
+    settings, outputs = checked(settings, outputs), outputs.resolve()
+    return branching.branch(origin.run, origin.step, settings, outputs) if origin else runs.create(settings, outputs)
+
+
+def checked(settings: Settings, outputs: Path) -> Settings:
+    """The settings with whole paths, after their folder of pictures was looked through. The worker tells of what does not keep it from training.
 
     Raises:
         DatasetError: the folder cannot be trained on.
@@ -62,7 +88,7 @@ def begin(settings: Settings, outputs: Path) -> Run:
     if dataset.blocking:
         first, others = dataset.blocking[0], len(dataset.blocking) - 1
         raise DatasetError(first.what + (f" ({others} more like this)" if others else ""), where=first.file or settings.data, do=first.do)
-    return runs.create(settings, outputs.resolve())
+    return settings
 
 
 def result(run: Run, seen: RunView) -> dict[str, Any]:

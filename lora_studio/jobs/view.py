@@ -26,6 +26,7 @@ class RunView:
     warnings: list[e.Warned] = field(default_factory=list)
     finished: e.Finished | None = None
     failed: e.Failed | None = None
+    latest: Event | None = None
 
     @property
     def last(self) -> e.StepDone | None:
@@ -40,7 +41,8 @@ class RunView:
         """Takes one event in."""
         match event:
             case e.StateChanged():
-                self.left_queue = self.state is State.QUEUED and event.state is State.INTERRUPTED
+                waited = isinstance(self.latest, e.StateChanged) and self.latest.state is State.QUEUED
+                self.left_queue = waited and event.state is State.INTERRUPTED
                 self.state = event.state
             case e.Preparing():
                 self.preparing = event
@@ -63,6 +65,7 @@ class RunView:
                 self.finished, self.state = event, State.FINISHED
             case e.Failed():
                 self.failed, self.state = event, State.FAILED
+        self.latest = event
 
     def _begin(self, started: e.Started) -> None:
         """A resumed run goes on from its checkpoint: what came after that was lost and is forgotten."""

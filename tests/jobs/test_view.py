@@ -72,3 +72,10 @@ def test_a_loss_that_is_not_a_number_comes_through_the_log(run):
     """Plain JSON has no NaN: the line would be torn out of the log, and with it the reason for a failure."""
     EventLog(run.events_file).append(step(1, loss=math.nan))
     assert math.isnan(view.fold(run).last.loss)
+
+
+def test_a_run_that_waited_and_ended_left_the_queue_and_one_that_had_begun_vanished():
+    """What the user took out of the queue must not look like an accident, nor an accident like something that the user did."""
+    queued, gone = e.StateChanged(state=State.QUEUED), e.StateChanged(state=State.INTERRUPTED)
+    assert folded(queued, gone).left_queue
+    assert not folded(queued, STARTED, gone).left_queue and not folded(queued, gone, queued).left_queue
