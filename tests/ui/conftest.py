@@ -59,19 +59,21 @@ class Served:
     outputs: Path
     seconds: float
     """Processor time that it took until it answered."""
+    trash: Path
+    """Where deleted files go, on Linux; nothing of a test lands in the user's own."""
 
 
 @pytest.fixture(scope="session")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The studio as a user starts it, on an outputs folder of its own."""
-    outputs = tmp_path_factory.mktemp("outputs")
+    outputs, home = tmp_path_factory.mktemp("outputs"), tmp_path_factory.mktemp("home")
     command = f"from lora_studio.ui.studio import launch; from pathlib import Path; launch(7950, False, Path({str(outputs)!r}))"
-    process = subprocess.Popen([sys.executable, "-c", command], cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    process = subprocess.Popen([sys.executable, "-c", command], cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT), "XDG_DATA_HOME": str(home)})
     try:
         line = process.stdout.readline()
         assert line.startswith("LoRA Studio is at http://127.0.0.1:"), f"The studio did not start; it said {line!r}."
         times = psutil.Process(process.pid).cpu_times()
-        yield Served(line.split()[-1], outputs, times.user + times.system)
+        yield Served(line.split()[-1], outputs, times.user + times.system, home / "Trash")
     finally:
         process.terminate()
         process.wait(10)

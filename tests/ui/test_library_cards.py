@@ -192,9 +192,10 @@ def test_a_strangers_recipe_leaves_pictures_and_model_to_the_user(outputs):
 
 @pytest.mark.fault(33)
 def test_a_senseless_recipe_is_refused_in_words(outputs):
-    entry = put(outputs, lora_studio__recipe=trained({"rank": -5}))
-    with pytest.raises(SettingsError, match="Rank must be a whole number"):
-        details.settings(entry, outputs)
+    for number, wrong in enumerate(({"rank": -5}, {"preview_prompts": 7}, {"steps": "<b>"}, {"trigger": ["x"]})):
+        entry = put(outputs, f"wrong{number}", lora_studio__recipe=trained(wrong))
+        with pytest.raises(SettingsError, match=next(iter(wrong))):
+            details.settings(entry, outputs)
 
 
 def test_the_base_model_is_at_hand_only_where_it_is(outputs, tmp_path):

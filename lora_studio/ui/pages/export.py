@@ -60,7 +60,7 @@ class Export:
     def _place_adapter(self) -> None:
         with gr.Column(elem_classes="card"):
             html("<h2>Adapter</h2>")
-            self.adapter = gr.Dropdown([], show_label=False, container=False, elem_id="export-adapter")
+            self.adapter = gr.Dropdown([], allow_custom_value=True, show_label=False, container=False, elem_id="export-adapter")  # or an address that names one is refused
             self.facts = html(js_on_load=rooms.ASKED % "export", elem_id="export-facts")
             with gr.Column(visible=False, elem_classes="fields") as self.decomposed:
                 help = "A DoRA becomes a plain LoRA, and for that it needs the base model that it was trained on."
