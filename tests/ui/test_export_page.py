@@ -9,7 +9,6 @@ from lora_studio import adapters, runs
 from lora_studio.adapters import Adapter, recipe
 from tests.adapters.adapter_samples import small
 
-
 WORKING = {"timeout": 120_000}
 """How long a command may take beside everything else that a test machine does."""
 

@@ -12,7 +12,6 @@ from lora_studio.adapters import recipe
 from lora_studio.settings import Settings
 from tests.adapters.adapter_samples import small
 
-
 WORKING = {"timeout": 120_000}
 """How long a command may take beside everything else that a test machine does."""
 
