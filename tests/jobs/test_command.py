@@ -14,7 +14,7 @@ from tests.adapters.adapter_samples import small
 
 @pytest.mark.fault(19)
 def test_a_command_gives_its_result_whatever_the_file_is_called(tmp_path):
-    """A shell between would read the name (fault 19)."""
+    """A shell between would read the name."""
     file = adapters.write(small(), tmp_path / 'my "été"; $(touch x) & 猫.safetensors')
     told = command.run("inspect", file)
     assert Path(told["path"]) == file and told["family"] == "starter"

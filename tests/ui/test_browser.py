@@ -46,8 +46,9 @@ def test_a_run_is_watched_from_start_to_adapter(visit, studio, part):
     assert download.value.path().read_bytes() == played.run.adapter_file.read_bytes()
 
 
+@pytest.mark.fault(47, 51, 52)
 def test_buttons_reach_the_worker_and_every_tab_follows(visit, studio, part):
-    """Two tabs show different things, or a press is lost (faults 47, 51 and 52)."""
+    """Two tabs show different things, or a press is lost."""
     played = part("asked", studio.outputs)
     played.begins()
     played.trains(1, 5)
@@ -78,8 +79,9 @@ def settled(page, expression):
     page.wait_for_function(f"() => {{ const now = {expression}; if (now !== window.seen) [window.seen, window.since] = [now, Date.now()]; return Date.now() - window.since > 2000 }}")
 
 
+@pytest.mark.fault(58)
 def test_the_form_keeps_what_was_typed(visit, pictures):
-    """An error or a reload empties the form (fault 58)."""
+    """An error or a reload empties the form."""
     page = visit()
     page.locator("#set-rank input").fill("0")
     page.locator("#set-trigger").locator("input, textarea").fill("inkstyle")

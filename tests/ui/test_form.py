@@ -67,7 +67,7 @@ def test_lines_lose_their_empty_ones():
 
 
 def test_everything_wrong_is_said_at_once_by_its_label():
-    """The user mends one field only to be told of the next, in the program's words (fault 58)."""
+    """The user mends one field only to be told of the next, in the program's words."""
     wrong = read(raw() | {"rank": 0, "batch": None, "steps": 1.5, "guidance": 99}).wrong
     assert wrong == {
         "rank": "Rank must be a whole number from 1 to 1,024; it is 0.",
@@ -118,8 +118,9 @@ def test_filling_touches_only_the_given_fields():
     assert form.filled({"rank": 5}) == [gr.update(value=5), gr.skip()]
 
 
+@pytest.mark.fault(58)
 def test_a_draft_comes_back(setup):
-    """Reloading the page loses what was typed (fault 58); a draft of an older version breaks it."""
+    """Reloading the page loses what was typed; a draft of an older version breaks it."""
     name = next(iter(setup.presets))
     restored = setup.restore({"preset": name, "fields": {"rank": 3, "no such setting": 1}})
     at = 2 + list(setup.form.fields).index("rank")

@@ -38,8 +38,9 @@ def test_a_tick_sends_nothing_twice(watch, part):
     assert set(seen(tab, watch)) == {"pill", "state", "loss"}
 
 
+@pytest.mark.fault(52)
 def test_two_tabs_are_sent_the_same(watch, part):
-    """One tab steals the other's updates (fault 52)."""
+    """One tab steals the other's updates."""
     played, one, other = part("one"), Tab(), Tab()
     played.begins()
     assert seen(one, watch) == seen(other, watch)
@@ -47,6 +48,7 @@ def test_two_tabs_are_sent_the_same(watch, part):
     assert seen(one, watch) == seen(other, watch) != {}
 
 
+@pytest.mark.fault(52)
 def test_a_run_started_elsewhere_is_shown_and_an_earlier_one_stays_chosen(watch, part):
     """The second tab stays with the old run; or an earlier run cannot be looked at while another trains."""
     part("one").begins()
@@ -59,8 +61,9 @@ def test_a_run_started_elsewhere_is_shown_and_an_earlier_one_stays_chosen(watch,
     assert tick(tab, watch) and tab.run == "one"
 
 
+@pytest.mark.fault(38)
 def test_a_killed_worker_is_seen(watch, part):
-    """The page says "training" for ever (fault 38)."""
+    """The page says "training" for ever."""
     played, tab = part("one"), Tab()
     played.begins()
     played.trains(1, 3)
@@ -87,8 +90,9 @@ def test_each_state_offers_what_it_can_do(watch, part, state, buttons):
     assert {name for name in ("pause", "go_on", "stop", "preview") if sent[name]["visible"]} == buttons
 
 
+@pytest.mark.fault(47)
 def test_a_request_shows_before_the_worker_heeds_it(watch, part):
-    """The user presses Stop again and again because nothing moves (fault 47)."""
+    """The user presses Stop again and again because nothing moves."""
     played, tab = part("one"), Tab()
     played.begins()
     played.trains(1, 3)

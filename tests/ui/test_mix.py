@@ -92,8 +92,9 @@ def test_what_the_browser_tells_is_taken_over_by_key(mix):
     assert wash.weight == 2.0
 
 
+@pytest.mark.fault(20, 33)
 def test_rows_show_names_as_text(mix):
-    """An adapter from the net runs as a script when it is added (fault 33)."""
+    """An adapter from the net runs as a script when it is added."""
     html = rows.html(mix)
     assert EVIL not in html and "&lt;img" in html and 'data-act="trigger"' in html
     assert html.count('class="ingredient"') == 2 and html.count('data-block="down_blocks.0"') == 2

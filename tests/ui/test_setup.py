@@ -42,8 +42,9 @@ def workers(monkeypatch, part):
     return started
 
 
+@pytest.mark.fault(47, 52)
 def test_two_presses_start_one_run(setup, folder, workers):
-    """Two tabs, or a double click, start two trainings on one device (faults 47 and 52)."""
+    """Two tabs, or a double click, start two trainings on one device."""
     results = []
     threads = [threading.Thread(target=lambda: results.append(setup.begin(*values(setup, data=str(folder))))) for _ in range(4)]
     for thread in threads:

@@ -8,8 +8,9 @@ from lora_studio.errors import MachineError, SettingsError
 from lora_studio.ui import studio
 
 
+@pytest.mark.fault(54)
 def test_a_busy_port_gives_the_next_one():
-    """A second studio, or another program, keeps this one from opening (fault 54)."""
+    """A second studio, or another program, keeps this one from opening."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -33,8 +34,9 @@ def test_an_address_for_others_without_a_login_is_refused(tmp_path):
         studio.launch(outputs=tmp_path, browser=False, address="0.0.0.0")
 
 
+@pytest.mark.fault(56)
 def test_outputs_that_cannot_be_written_are_named(tmp_path):
-    """A folder that is read-only or gone shows a traceback (fault 56)."""
+    """A folder that is read-only or gone shows a traceback."""
     (tmp_path / "file").write_text("")
     with pytest.raises(MachineError, match="cannot be written"):
         studio.launch(outputs=tmp_path / "file", browser=False)

@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+import pytest
 from playwright.sync_api import expect
 from safetensors import safe_open
 
@@ -12,8 +13,9 @@ from lora_studio.runs import Run
 from tests.ui.played import until
 
 
+@pytest.mark.fault(51)
 def test_train_close_the_tab_come_back_stop_and_download(visit, studio):
-    """What a first user does ends anywhere else than with a good file (fault 51)."""
+    """What a first user does ends anywhere else than with a good file."""
     page = visit()
     page.get_by_role("button", name="Ink icons").click()
     expect(page.locator("#set-data").locator("input, textarea")).to_have_value(re.compile("ink-icons$"))
