@@ -77,7 +77,7 @@ def about(folder: Path) -> dict:
     """Under which ``settings`` and on which ``pictures`` the state was saved; empty where that was not noted."""
     try:
         return dict(json.loads((folder / ABOUT).read_text("utf-8")))
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return {}
 
 

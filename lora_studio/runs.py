@@ -126,7 +126,7 @@ class Run:
         try:
             found = json.loads(self.parent_file.read_text("utf-8"))
             return {"run": str(found["run"]), "step": int(found["step"]), "goes_on": bool(found["goes_on"])}
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError):
             return {}
 
     def settings(self) -> Settings:
@@ -154,13 +154,18 @@ def library_folder(outputs: Path = OUTPUTS) -> Path:
     return outputs / "library"
 
 
+def wanted_name(settings: Settings) -> str:
+    """How a run of these settings is called if no other is called so."""
+    return safe_name(settings.name or Path(settings.data).name or "style")
+
+
 def create(settings: Settings, outputs: Path = OUTPUTS) -> Run:
     """A new run's folder with its settings in it. An existing run is never touched: the name gets a number.
 
     Raises:
         RunError: the outputs folder cannot be written.
     """
-    wanted = safe_name(settings.name or Path(settings.data).name or "style")
+    wanted = wanted_name(settings)
     try:
         files.make_folder(outputs)
         folder = _claim(outputs, wanted)

@@ -151,7 +151,7 @@ def trigger(metadata: Mapping[str, str]) -> str:
     try:
         for folder in json.loads(metadata.get("ss_tag_frequency", "{}")).values():
             tags.update({str(tag).strip(): int(count) for tag, count in folder.items()})
-    except (ValueError, AttributeError, TypeError, RecursionError):
+    except (ValueError, AttributeError, TypeError, ArithmeticError, RecursionError):
         return ""
     first, second = [*tags.most_common(2), ("", 0), ("", 0)][:2]
     return first[0][:200] if first[1] > second[1] else ""

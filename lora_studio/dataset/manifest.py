@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TypedDict
 
 from lora_studio.dataset.folder import Dataset
@@ -22,6 +24,15 @@ Manifest = dict[str, Entry]
 def manifest(dataset: Dataset) -> Manifest:
     """What ``dataset`` holds now."""
     return {dataset.name(picture): Entry(sha256=picture.sha256, caption=picture.caption, repeats=picture.repeats) for picture in dataset.pictures}
+
+
+def noted(path: Path) -> Manifest | None:
+    """The manifest that was written to ``path`` as JSON; None where there is none, or it is damaged."""
+    try:
+        table = json.loads(path.read_text("utf-8"))
+        return {name: Entry(sha256=str(entry["sha256"]), caption=str(entry["caption"]), repeats=int(entry["repeats"])) for name, entry in table.items()}
+    except (OSError, ValueError, AttributeError, LookupError, TypeError, ArithmeticError, RecursionError):
+        return None
 
 
 def changes(before: Manifest, after: Manifest) -> list[str]:

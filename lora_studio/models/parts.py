@@ -45,7 +45,7 @@ def read_json(path: Path) -> dict[str, Any]:
         table = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
         raise ModelError(f"{path.parent.parent.name} lacks {path.parent.name}/{path.name}.", where=path, do=AGAIN) from None
-    except ValueError:
+    except (ValueError, RecursionError):
         table = None
     if not isinstance(table, dict):
         raise ModelError(f"{path.name} is damaged: it is not a JSON table.", where=path, do=AGAIN)

@@ -187,11 +187,11 @@ def _warnings(dataset: folder.Dataset, problems: Sequence[folder.Problem]) -> It
 
 def _compare(run: Run, dataset: folder.Dataset) -> Iterator[Event]:
     """Notes what the run trains on, or, where that was noted before, says what has changed since."""
-    now = manifest.manifest(dataset)
-    if not run.manifest_file.exists():
+    now, before = manifest.manifest(dataset), manifest.noted(run.manifest_file)
+    if before is None:
         files.write(run.manifest_file, json.dumps(now, indent=1))
         return
-    if changes := manifest.changes(json.loads(run.manifest_file.read_text("utf-8")), now):
+    if changes := manifest.changes(before, now):
         more = f" And {len(changes) - 3} more changes." if len(changes) > 3 else ""
         yield Warned(what=f"The pictures changed since this run began: {' '.join(changes[:3])}{more}", where=str(dataset.folder),
                      do="Training goes on with them as they are now, so the result differs from an undisturbed run's; put them back and resume from an earlier checkpoint to avoid that.")

@@ -15,7 +15,7 @@ from pathlib import Path
 PARSERS = ["lora_studio.adapters", "lora_studio.dataset", "lora_studio.presets", "lora_studio.settings", "lora_studio.events", "lora_studio.jobs", "lora_studio.library", "lora_studio.checkpoints",
            "lora_studio.sampling.recipe", "lora_studio.sampling.axes", "tomllib", "zipfile", "json", "PIL.PngImagePlugin", "PIL.TiffImagePlugin", "PIL.JpegImagePlugin"]
 """What is watched for new paths."""
-TARGETS = ("header", "adapter", "peft-config", "recipe", "caption", "table", "preset", "settings", "zip", "events", "worker", "index", "scan-memory", "manifest", "sheet", "picture")
+TARGETS = ("header", "adapter", "peft-config", "recipe", "caption", "table", "preset", "settings", "zip", "events", "worker", "index", "scan-memory", "saved", "run", "texts", "model", "sheet", "picture")
 
 
 def fuzz(name: str, seconds: int) -> None:

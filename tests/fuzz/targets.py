@@ -22,10 +22,11 @@ from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import save
 
 from lora_studio import adapters, checkpoints, events, library, presets, runs
-from lora_studio.adapters import container, listing, metadata, recipe
-from lora_studio.dataset import archive, captions, folder, pictures
+from lora_studio.adapters import container, detect, diffusers, listing, metadata, peft, recipe
+from lora_studio.dataset import archive, captions, folder, manifest, pictures
 from lora_studio.errors import StudioError
 from lora_studio.jobs import runner, view
+from lora_studio.models import parts
 from lora_studio.runs import Run
 from lora_studio.sampling.axes import Axis
 from lora_studio.sampling.recipe import grid, read_recipe, to_png
@@ -187,8 +188,29 @@ def _memories() -> list[bytes]:
     return [json.dumps({"a.png": [len(_png()), _TIME, facts]}).encode()]
 
 
-def _manifest(data: bytes, place: Path) -> object:
-    return checkpoints.complete(_file(data, place, checkpoints.MANIFEST).parent)
+def _saved(data: bytes, place: Path) -> object:
+    for name in (checkpoints.MANIFEST, checkpoints.ABOUT):
+        _file(data, place, name)
+    return checkpoints.complete(place), checkpoints.about(place)
+
+
+def _run(data: bytes, place: Path) -> object:
+    run = Run(place)
+    for path in (run.parent_file, run.manifest_file):
+        _file(data, place, path.name)
+    return run.parent(), manifest.noted(run.manifest_file)
+
+
+def _texts(data: bytes, place: Path) -> object:
+    """One text for every entry of a header that is more than a word."""
+    text = data.decode("utf-8", "replace")
+    texts = {"ss_tag_frequency": text, "modelspec.thumbnail": text, "ss_base_model_version": text, "lora_adapter_metadata": text}
+    found = metadata.trigger(texts), metadata.thumbnail_bytes(texts), detect.claimed(texts)
+    return found, {component: peft.alpha(config, "conv_in", {"down": torch.ones(2, 2), "up": torch.ones(2, 2)}) for component, config in diffusers.unpack(texts).items()}
+
+
+def _model(data: bytes, place: Path) -> object:
+    return parts.read_json(_file(data, place, "unet/config.json"))
 
 
 def _png(text: str = "") -> bytes:
@@ -236,7 +258,10 @@ TARGETS = {
     "worker": Target(_worker, _workers),
     "index": Target(_index, _indexes),
     "scan-memory": Target(_scanned, _memories),
-    "manifest": Target(_manifest, lambda: [b'{"adapter.safetensors": "ab", "manifest.json": "cd"}']),
+    "saved": Target(_saved, lambda: [b'{"adapter.safetensors": "ab", "manifest.json": "cd"}', b'{"settings": {"rank": 4}, "pictures": {"a.png": {}}}']),
+    "run": Target(_run, lambda: [b'{"run": "ink", "step": 20, "goes_on": true}', b'{"a.png": {"sha256": "ab", "caption": "ink", "repeats": 1}}']),
+    "texts": Target(_texts, lambda: [b'{"10_x": {"ink": 9, "gold": 2}}', b"data:image/jpeg;base64,/9j/4AA=", b'{"unet.r": 2, "unet.lora_alpha": 4, "unet.use_rslora": true, "unet.alpha_pattern": {"conv_in": 3}}']),
+    "model": Target(_model, lambda: [b'{"in_channels": 4, "block_out_channels": [32, 64], "act_fn": "silu"}']),
     "sheet": Target(_sheet, _sheets),
     "picture": Target(_picture, _pictures),
 }
