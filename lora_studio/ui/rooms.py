@@ -9,6 +9,8 @@ from urllib.parse import quote
 
 import gradio as gr
 
+from lora_studio.ui import words
+
 _OPEN = """
 () => {
   const open = () => {
@@ -58,6 +60,11 @@ def address(room: str, thing: str) -> str:
     '#library/my%20run/a%23b.safetensors'
     """
     return f"#{room}/{quote(thing)}"
+
+
+def link(room: str, thing: str, label: str) -> str:
+    """A link to ``thing`` in ``room``, drawn as a button, as HTML."""
+    return f'<a class="way" href="{words.text(address(room, thing))}">{words.text(label)}</a>'
 
 
 ASKED = """

@@ -105,6 +105,17 @@ def test_states_of_runs_stay_out_until_they_are_asked_for(outputs):
     assert [cards.title(entry) for entry in cards.matching(Look(states=True), entries)] == ["ink, step 50"]
 
 
+def test_adapters_of_one_name_are_told_apart_where_one_is_chosen(outputs):
+    for name in ("a", "b"):
+        put(outputs, name, modelspec__title="Ink")
+    put(outputs, "c", modelspec__title="Rain")
+    run = runs.create(Settings(data="x", name="ink"), outputs)
+    adapters.write(small(), run.checkpoint(50) / "adapter.safetensors")
+    *others, last = cards.choices(library.entries(outputs), outputs)
+    assert sorted(others) == [("Ink (a.safetensors)", "library/a.safetensors"), ("Ink (b.safetensors)", "library/b.safetensors"), ("Rain", "library/c.safetensors")]
+    assert last == ("ink, step 50", "ink/checkpoints/step-50/adapter.safetensors")
+
+
 @pytest.mark.fault(33, 62)
 def test_files_that_are_no_adapters_are_named_and_counted():
     shown = cards.unreadable([Unreadable(f"/x/{HOSTILE}{number}.safetensors", "It is damaged.", "Copy it again.") for number in range(50)])

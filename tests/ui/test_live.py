@@ -3,12 +3,15 @@
 import gradio as gr
 import pytest
 
+from lora_studio import checkpoints, presets
 from lora_studio import events as e
 from lora_studio.events import State
 from lora_studio.jobs import control
 from lora_studio.jobs.control import Request
 from lora_studio.ui.pages.train import previews, status
 from lora_studio.ui.pages.train.live import PARTS, Tab, Watch, tick
+from lora_studio.ui.pages.train.page import EVERY, _go_on, _mend
+from tests.ui.played import save
 
 
 def seen(tab, watch):
@@ -19,6 +22,14 @@ def seen(tab, watch):
 @pytest.fixture
 def watch(tmp_path):
     return Watch(tmp_path)
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The names of runs that were to start; none does."""
+    names = []
+    monkeypatch.setattr("lora_studio.jobs.runner.start", lambda run: names.append(run.name))
+    return names
 
 
 def test_an_empty_outputs_folder_says_what_to_do(watch):
@@ -70,8 +81,9 @@ def test_a_killed_worker_is_seen(watch, part):
     seen(tab, watch)
     played.dies()
     sent = seen(tab, watch)
-    assert "Interrupted" in sent["state"]["value"] and sent["go_on"] == gr.update(visible=True, value="Begin again", interactive=True)
+    assert "Interrupted" in sent["state"]["value"] and sent["go_on"] == gr.update(visible=True, value="Begin again", interactive=True, variant="primary")
     assert sent["start"]["interactive"] and not sent["pause"]["visible"]
+    assert EVERY < 3, "the next tick comes that soon, and shows it"
 
 
 @pytest.mark.parametrize(("state", "buttons"), [
@@ -87,7 +99,94 @@ def test_each_state_offers_what_it_can_do(watch, part, state, buttons):
     played.lives()
     played.says(e.StateChanged(state=state))
     sent = seen(tab, watch)
-    assert {name for name in ("pause", "go_on", "stop", "preview") if sent[name]["visible"]} == buttons
+    assert {name for name in ("pause", "go_on", "mend", "stop", "preview") if sent[name]["visible"]} == buttons
+
+
+def test_waiting_runs_are_seen_with_their_place_and_can_leave(watch, part):
+    """A queue that nobody sees: the user thinks that the second run was lost, or cannot get rid of it."""
+    first, second, tab = part("a first"), part("b second"), Tab()
+    first.begins()
+    second.lives()
+    second.says(e.StateChanged(state=State.QUEUED))
+    tab.look_at("b-second")
+    tab.newest = "b-second"
+    sent = seen(tab, watch)
+    assert "Waiting" in sent["state"]["value"] and "for a-first to end. It starts by itself." in sent["state"]["value"]
+    assert sent["stop"] == gr.update(visible=True, interactive=True, value="Leave the queue")
+    assert sent["start"] == gr.update(value="Add to the queue", interactive=True, visible=True) and "1 waiting" in sent["pill"]["value"]
+    second.says(e.StateChanged(state=State.INTERRUPTED))
+    sent = seen(tab, watch)
+    assert "it left the queue before its turn" in sent["state"]["value"] and "lost power" not in sent["state"]["value"]
+    assert sent["go_on"]["value"] == "Begin again"
+
+
+@pytest.mark.fault(36, 37)
+def test_the_setting_that_would_fit_is_one_press_away(watch, part, started):
+    """The advice has to be read, understood, found among fifty fields and typed."""
+    played, tab = part("one", batch=4), Tab()
+    played.begins()
+    played.says(e.Failed(what="The memory of the GPU is full.", where="batch", do="Set batch to 2.", changes={"batch": 2, "accumulate": 2}))
+    played.dies()
+    save(played.run, 250)
+    sent = seen(tab, watch)
+    assert "memory of the GPU is full" in sent["state"]["value"] and sent["mend"]["value"] == "Take batch 2 and accumulation 2, and go on"
+    _mend(tab, played.run)
+    assert started == ["one"] and (played.run.settings().batch, played.run.settings().accumulate) == (2, 2)
+    played.says(e.Failed(what="Full.", changes={"optimizer": "adamw8bit"}))
+    _mend(tab, played.run)
+    assert started == ["one", "one-from-250"] and tab.run == "one-from-250"
+
+
+@pytest.mark.fault(46)
+def test_a_run_that_changed_goes_on_at_the_second_press(watch, part, started):
+    """Its settings were edited, or its pictures: the user is told, and asked."""
+    played, tab = part("one"), Tab()
+    played.begins()
+    save(played.run, 250)
+    played.dies()
+    presets.save_settings(played.run.settings().changed(learning_rate=0.01), played.run.settings_file)
+    tab.follow(["one"])
+    _go_on(tab, played.run)
+    sent = seen(tab, watch)
+    assert not started and "Learning rate was 0.0003, and is 0.01." in sent["state"]["value"] and sent["go_on"]["value"] == "Go on all the same"
+    _go_on(tab, played.run)
+    assert started == ["one"] and not tab.asked
+
+
+def test_saved_states_are_listed_with_their_stars(watch, part):
+    played, tab = part("one"), Tab()
+    played.begins()
+    assert not seen(tab, watch)["states_card"]["visible"]
+    save(played.run, 250, 500)
+    html = seen(tab, watch)["states"]["value"]
+    assert html.index("step 500") < html.index("step 250") and html.count('data-act="star"') == 2
+    checkpoints.star(played.run, 250)
+    assert 'data-act="unstar" data-step="250"' in seen(tab, watch)["states"]["value"]
+
+
+@pytest.mark.fault(35, 50)
+def test_what_went_wrong_and_was_mended_is_told_in_words(watch, part):
+    """Training goes on after a broken preview or a loss that was no number, and nobody learns why the picture is missing or the rate is lower."""
+    played, tab = part("one"), Tab()
+    played.begins()
+    played.trains(1, 5)
+    played.says(e.RolledBack(step=3, failed_step=6, factor=0.5, what="The loss of step 6 is not a number. Training went back to step 3 and goes on at 0.5 × the learning rate (1 of 3 tries)."))
+    played.says(e.Warned(what="The previews at step 3 could not be drawn: no memory.", where="previews", do="Training goes on."))
+    state = seen(tab, watch)["state"]["value"]
+    assert "step 3 of 100" in state and "goes on at 0.5 × the learning rate" in state and "could not be drawn: no memory" in state
+
+
+@pytest.mark.fault(56)
+def test_a_drive_that_goes_away_and_comes_back_does_not_stop_the_page(watch, part, tmp_path):
+    """The timer dies with the first look at a folder that is not there."""
+    played, tab = part("one", tmp_path / "drive"), Tab()
+    away = Watch(tmp_path / "drive")
+    played.begins()
+    assert seen(tab, away)["runs"]["value"] == "one"
+    (tmp_path / "drive").rename(tmp_path / "elsewhere")
+    assert seen(tab, away)["blank"]["visible"]
+    (tmp_path / "elsewhere").rename(tmp_path / "drive")
+    assert seen(tab, away)["runs"]["value"] == "one"
 
 
 @pytest.mark.fault(47)
@@ -109,12 +208,14 @@ def test_the_adapter_is_offered_under_its_name(watch, part, tmp_path):
     played.trains(1, 3)
     played.finishes(3, stopped=True)
     html = seen(tab, watch)["result"]["value"]
-    assert 'download="my-style.safetensors"' in html and "/page/adapters/my-style-" in html and "&lt;lora:my-style:0.8&gt;" in html
+    assert 'download="my-style.safetensors"' in html and "/page/adapters/" in html and "&lt;lora:my-style:0.8&gt;" in html
+    assert 'href="#library/my-style/my-style.safetensors"' in html
     assert "Stop" not in html
 
 
 @pytest.mark.fault(61)
 @pytest.mark.parametrize("adapter", ["../settings.toml", "/etc/passwd", "../../x", "gone.safetensors"])
+@pytest.mark.fault(61)
 def test_an_event_cannot_offer_another_file(watch, part, adapter):
     """A run folder from elsewhere makes the studio hand out the user's files."""
     played, tab = part("one"), Tab()

@@ -13,7 +13,7 @@ import gradio as gr
 from lora_studio import library, runs
 from lora_studio.errors import AdapterError, SettingsError
 from lora_studio.jobs import command
-from lora_studio.library import Entry, Origin
+from lora_studio.library import Entry
 from lora_studio.ui import downloads, images, rooms, words
 from lora_studio.ui.outcome import PROGRAMS, WORK, done, proof, told
 from lora_studio.ui.pages.library import cards, details
@@ -102,12 +102,12 @@ class Export:
 
     def offer(self, key: str | None) -> list[Any]:
         """The adapters to choose from, with ``key`` chosen, or the latest where it is not among them; saved states of runs come last."""
-        entries = sorted(library.entries(self.outputs), key=lambda entry: entry.origin is Origin.CHECKPOINT)
-        by_key = {cards.key(entry, self.outputs): entry for entry in entries}
-        chosen = key if key in by_key else next(iter(by_key), None)
+        entries = library.entries(self.outputs)
+        by_key, choices = {cards.key(entry, self.outputs): entry for entry in entries}, cards.choices(entries, self.outputs)
+        chosen = key if key in by_key else next((known for _, known in choices), None)
         if chosen is None:
             return [gr.update(choices=[], value=None), _NONE, gr.update(visible=False), "", ""]
-        entry, choices = by_key[chosen], [(f"{cards.title(entry)} ({Path(entry.path).name})", name) for name, entry in by_key.items()]
+        entry = by_key[chosen]
         dora = entry.method == "dora"
         base = details.base_at_hand(entry, self.outputs) if dora else ""
         return [gr.update(choices=choices, value=chosen), cards.facts(entry), gr.update(visible=dora), base, cards.stem(entry)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -53,6 +54,14 @@ def key(entry: Entry, outputs: Path) -> str:
 def find(wanted: str, outputs: Path) -> Entry | None:
     """The adapter of that key. Only what the catalogue lists can be found: a made-up path leads nowhere."""
     return next((entry for entry in library.entries(outputs) if key(entry, outputs) == wanted), None)
+
+
+def choices(entries: list[Entry], outputs: Path) -> list[tuple[str, str]]:
+    """Name and key of each adapter, for a field to choose one from; saved states of runs come last. Where names are alike the file tells them apart."""
+    ordered = sorted(entries, key=lambda entry: entry.origin is Origin.CHECKPOINT)
+    titles = Counter(map(title, ordered))
+    names = [title(entry) + (f" ({Path(entry.path).name})" if titles[title(entry)] > 1 else "") for entry in ordered]
+    return [(name, key(entry, outputs)) for name, entry in zip(names, ordered, strict=True)]
 
 
 def matching(look: Look, entries: list[Entry]) -> list[Entry]:

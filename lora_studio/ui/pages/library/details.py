@@ -27,14 +27,13 @@ def html(entry: Entry, outputs: Path) -> str:
 
 
 def ways_on(entry: Entry, outputs: Path) -> str:
-    """Links: to the file, and to where it is exported and mixed."""
+    """Links: to the file, and to the rooms where it is exported and mixed."""
     try:
         download = downloads.link(Path(entry.path), outputs, "Download")
     except OSError as error:
         download = words.notice("wrong", f"It cannot be offered for download: {error.strerror or error}.", do="Free space on the disk, then choose it again.")
     name = cards.key(entry, outputs)
-    ways = "".join(f'<a class="way" href="{words.text(rooms.address(room, name))}">{room.capitalize()}…</a>' for room in ("mix", "export"))
-    return f'<div class="ways">{download}{ways}</div>'
+    return f'<div class="ways">{download}{rooms.link("mix", name, "Mix…")}{rooms.link("export", name, "Export…")}</div>'
 
 
 def _list(facts: Iterable[tuple[str, str]]) -> str:

@@ -49,7 +49,7 @@ class Library:
             self.more = gr.Button("Show more", size="sm", visible=False, elem_id="more")
         with gr.Column(elem_classes="card"):
             html("<h2>Bring in adapters</h2>")
-            self.drop = gr.File(label="LoRA files", show_label=False, file_count="multiple", file_types=_TYPES, height=120, elem_id="drop")
+            self.drop = gr.File(label="LoRA files", show_label=False, file_count="multiple", file_types=_TYPES, height=150, elem_id="drop")
             self.taken = html(visible=False, elem_id="taken")
 
     def _place_details(self) -> None:
