@@ -41,17 +41,18 @@ def read(path: Path, name: str, device: torch.device, dtype: torch.dtype, wanted
 
 def _part(path: Path, part: str, device: torch.device, dtype: torch.dtype) -> nn.Module:
     model = build(part, read_json(path / part / "config.json"), path / part)
-    with Weights(_files(path / part, "diffusion_pytorch_model" if part in ("unet", "vae") else "model")) as weights:
+    with Weights(weight_files(path / part)) as weights:
         fill(model, weights, _sources(part), torch.float32 if part == "vae" else dtype, device, TITLES[part])
     return model
 
 
-def _files(folder: Path, stem: str) -> list[Path]:
-    """The part's safetensors file, or its shards; in full precision where there is a choice.
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors file of the part in ``folder``, or its shards; in full precision where there is a choice.
 
     Raises:
         ModelError: there is none, or only a pickle.
     """
+    stem = "diffusion_pytorch_model" if folder.name in ("unet", "vae") else "model"
     for variant in ("", ".fp16"):
         if (whole := folder / f"{stem}{variant}.safetensors").exists():
             return [whole]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from diffusers import UNet2DConditionModel
 from torch import nn
 
@@ -10,25 +13,29 @@ def enable(unet: UNet2DConditionModel, which: str) -> None:
     """Sets which blocks of ``unet`` recompute. The result is the same for each choice.
 
     Args:
-        which: ``off``; ``all``; or ``largest``, the blocks of the outer half of the levels: they work on the most pixels and so keep most of what is kept.
+        which: ``off``; ``all``; or ``largest``, the blocks of the one level that keeps the most.
     """
     unet.disable_gradient_checkpointing()
     if which == "off":
         return
     unet.enable_gradient_checkpointing()
     if which == "largest":
-        for block in inner(unet):
-            for module in block.modules():
-                if hasattr(module, "gradient_checkpointing"):
-                    module.gradient_checkpointing = False
+        chosen = {module for block in largest(unet) for module in block.modules()}
+        for module in unet.modules():
+            if hasattr(module, "gradient_checkpointing"):
+                module.gradient_checkpointing = module in chosen
 
 
-def outer(levels: int) -> int:
-    """How many of a UNet's levels, from the outside, ``largest`` means."""
-    return -(-levels // 2)
+def largest(unet: UNet2DConditionModel) -> list[nn.Module]:
+    """The blocks of the level that keeps the most for the way back, on both sides: the outermost of SD 1 and 2, the innermost of SDXL with its ten transformer blocks in a row."""
+    level = largest_level(unet.config)
+    innermost = level == len(unet.down_blocks) - 1
+    return [unet.down_blocks[level], unet.up_blocks[-1 - level], *([unet.mid_block] if innermost and unet.mid_block is not None else [])]
 
 
-def inner(unet: UNet2DConditionModel) -> list[nn.Module]:
-    """The blocks that ``largest`` leaves as they are."""
-    levels, count = len(unet.down_blocks), outer(len(unet.down_blocks))
-    return [*unet.down_blocks[count:], *([unet.mid_block] if unet.mid_block is not None else []), *unet.up_blocks[:levels - count]]
+def largest_level(config: Mapping[str, Any]) -> int:
+    """That level, 0 outermost, from a UNet's configuration. A transformer block keeps about three times what a resnet does."""
+    widths, blocks, depth = config["block_out_channels"], config["down_block_types"], config.get("transformer_layers_per_block", 1)
+    depths = depth if isinstance(depth, list | tuple) else [depth] * len(widths)
+    kept = [width / 4**level * (1 + 3 * depths[level] * ("CrossAttn" in blocks[level])) for level, width in enumerate(widths)]
+    return kept.index(max(kept))

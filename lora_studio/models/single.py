@@ -33,7 +33,7 @@ def read(path: Path, name: str, device: torch.device, dtype: torch.dtype, wanted
     with Weights([path]) as weights:
         family = of_file(weights.shapes, path)
         unet, vae, *encoders = (_part(family, part, weights, device, dtype) for part in ("unet", "vae", *family.encoders))
-        predicts = _declared(weights) if wanted == "auto" else prediction.named(wanted)
+        predicts = declared(weights) if wanted == "auto" else prediction.named(wanted)
         schedule = read_json(CONFIGS / family.configs / "scheduler.json")
         if ZERO_SNR_MARK in weights.shapes:
             schedule["rescale_betas_zero_snr"] = True
@@ -89,7 +89,7 @@ def _full(name: str) -> str:
     return name if name.startswith(("text_model.", "text_projection.")) else f"text_model.{name}"
 
 
-def _declared(weights: Weights) -> Prediction | None:
+def declared(weights: Weights) -> Prediction | None:
     """The prediction that the file's metadata or marks declare; None where they are silent."""
     said = weights.metadata.get("modelspec.prediction_type", "").lower()
     if said in prediction.NAMES:

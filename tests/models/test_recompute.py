@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from lora_studio import models
-from lora_studio.models import inject, recompute
+from lora_studio.models import inject, recompute, single
+from lora_studio.models.parts import read_json
 from lora_studio.settings import Settings
 
 
@@ -43,8 +44,13 @@ def test_the_gradient_is_the_same_and_less_is_kept(base):
     assert kept(base, "off")[0] == off
 
 
-def test_largest_are_the_outer_blocks(base):
+@pytest.mark.parametrize(("family", "level"), [("sd1", 0), ("sd2", 0), ("sdxl", 2)])
+def test_largest_is_the_level_that_keeps_the_most(family, level):
+    """The exact shapes: SDXL keeps the most innermost, where ten transformer blocks stand in a row."""
+    assert recompute.largest_level(read_json(single.CONFIGS / family / "unet.json")) == level
+
+
+def test_largest_takes_both_sides_of_that_level_and_no_other(base):
     recompute.enable(base.unet, "largest")
-    on = {name.split(".attentions")[0] for name, module in base.unet.named_modules() if getattr(module, "gradient_checkpointing", False)}
-    assert {"down_blocks.0", "down_blocks.1", "up_blocks.2", "up_blocks.3"} <= on
-    assert not {name for name in on if name.startswith(("down_blocks.2", "down_blocks.3", "mid_block", "up_blocks.0", "up_blocks.1"))}
+    on = {".".join(name.split(".")[:2]) for name, module in base.unet.named_modules() if getattr(module, "gradient_checkpointing", False)}
+    assert on == {"down_blocks.0", "up_blocks.3"}

@@ -1,0 +1,74 @@
+"""``train --dry-run``: how much memory a run would take, as reckoned and as measured, and what to change where that is too much."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lora_studio.cli import options
+from lora_studio.cli.watch import Display
+from lora_studio.jobs.view import RunView
+from lora_studio.settings import Settings
+
+_ROWS = {"weights": "base model", "adapter": "adapter", "gradients": "gradients", "optimizer": "optimizer", "activations": "kept for the way back", "working": "while computing",
+         "step": "a step", "encoding": "encoding pictures", "preview": "drawing a preview"}
+"""Figures of the estimate as they are shown."""
+
+
+def tell(settings: Settings, outputs: Path, as_json: bool) -> None:
+    """Reckons, tries, and prints both."""
+    from lora_studio.models import shapes
+    from lora_studio.training import devices, memory, preflight
+
+    machine = devices.choose(settings)
+    base = shapes.read(settings.base)
+    estimate, limit = memory.estimate(settings, base, machine.precision), preflight.limit(machine.device)
+    told: dict[str, Any] = {"device": machine.name, "precision": machine.precision, "limit": limit, "family": base.family, "estimate": estimate.table()}
+    if not as_json:
+        print("\n".join(_reckoned(told)), flush=True)
+    measured = _try(settings, outputs)
+    told["measured"] = None if measured is None else {"peak": measured.peak, "step_seconds": measured.step_seconds, "previews": measured.previews}
+    told["fits"] = measured is not None and measured.previews and measured.peak <= limit
+    scale = max(1.0, measured.peak / estimate.peak) if measured and machine.device.type == "cuda" else 1.0
+    told["would_fit"] = [] if told["fits"] else [{"changes": way.changes, "peak": way.peak} for way in memory.ways(settings, base, machine.precision, 0.9 * min(limit, estimate.peak) / scale)]
+    options.tell(told, list(_verdict(told)), as_json)
+
+
+def _try(settings: Settings, outputs: Path) -> Any:
+    """The pre-flight, shown as it goes."""
+    from lora_studio.training import preflight
+
+    trial, seen = preflight.measure(settings, outputs), RunView()
+    with Display() as display:
+        display.say("Trying two steps and a preview …")
+        while True:
+            try:
+                event = next(trial)
+            except StopIteration as end:
+                return end.value
+            seen.apply(event)
+            display.show(event, seen)
+
+
+def _reckoned(told: dict[str, Any]) -> Iterator[str]:
+    yield f"Reckoned for {told['device']}, {told['precision']}:"
+    for key, name in _ROWS.items():
+        yield f"  {name:22} {_size(told['estimate'][key]):>9}" + ("   (the sum of these)" if key == "step" else "")
+
+
+def _verdict(told: dict[str, Any]) -> Iterator[str]:
+    measured, limit = told["measured"], _size(told["limit"])
+    if measured is None:
+        yield f"It does not fit: the {limit} of {told['device']} were full."
+    else:
+        yield f"Measured: {_size(measured['peak'])} of {limit}; a step takes {measured['step_seconds']:.2f} s."
+        yield "It fits." if told["fits"] else "A preview did not fit." if not measured["previews"] else "It does not fit."
+    if not told["fits"]:
+        yield "This would need less:" if told["would_fit"] else "No setting brings it down far enough; a smaller base model would."
+    for way in told["would_fit"]:
+        yield f"  {' '.join(f'--set {key}={value}' for key, value in way['changes'].items())}   (about {_size(way['peak'])})"
+
+
+def _size(count: float) -> str:
+    return f"{count / 2**30:.2f} GB" if count >= 0.1 * 2**30 else f"{count / 2**20:.1f} MB"

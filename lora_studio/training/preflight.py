@@ -1,0 +1,103 @@
+"""Will it fit? Two real steps and a preview, measured, before a long run: the run's own loop in a folder that is thrown away.
+
+What is encoded on the way stays in the cache, so that the run itself begins sooner.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+from lora_studio import runs
+from lora_studio.errors import MachineError
+from lora_studio.events import Event, PreviewReady, StepDone
+from lora_studio.runs import Run
+from lora_studio.settings import Settings
+from lora_studio.training import devices
+from lora_studio.training.loop import train
+
+STEPS = 2
+"""The first one allocates what the later ones use again."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the trial took."""
+
+    peak: int
+    """Bytes: on a GPU the most that PyTorch reserved there, on a CPU the most that the process held, libraries and all."""
+    step_seconds: float
+    """Of the last step."""
+    previews: bool
+    """Whether a preview could be drawn."""
+
+
+def measure(settings: Settings, outputs: Path) -> Generator[Event, None, Measured | None]:
+    """Yields the trial's events and returns ``Measured``, or None where memory was too short. To be run in a fresh process: a CPU's peak is the whole process's.
+
+    Raises:
+        StudioError: as ``loop.train``, but for memory.
+    """
+    outputs.mkdir(parents=True, exist_ok=True)
+    machine = devices.choose(settings)
+    if machine.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(machine.device)
+    steps: list[StepDone] = []
+    previews = False
+    with tempfile.TemporaryDirectory(prefix=".preflight-", dir=outputs) as folder:
+        run = _trial(settings, Path(folder), outputs)
+        try:
+            for event in train(run, run.settings()):
+                if isinstance(event, StepDone):
+                    steps.append(event)
+                previews |= isinstance(event, PreviewReady) and not event.base
+                yield event
+        except MachineError as error:
+            if isinstance(error.__cause__, torch.OutOfMemoryError | MemoryError):
+                return None
+            raise
+    return Measured(peak(machine.device), steps[-1].seconds - steps[0].seconds, previews)
+
+
+def _trial(settings: Settings, folder: Path, outputs: Path) -> Run:
+    """A run of two steps in ``folder``, whose cache is the real one's."""
+    prompts = settings.preview_prompts[:1] or ["a cat"]
+    short = settings.changed(steps=STEPS, preview_every=0, preview_prompts=prompts, preview_steps=2, validate_every=0, checkpoint_every=0)
+    run = runs.create(short, folder)
+    runs.cache_folder(outputs).mkdir(parents=True, exist_ok=True)
+    return Trial(run.folder, runs.cache_folder(outputs))
+
+
+@dataclass(frozen=True)
+class Trial(Run):
+    """A run that lies elsewhere than its cache."""
+
+    shared: Path
+
+    @property
+    def cache(self) -> Path:
+        return self.shared
+
+
+def peak(device: torch.device) -> int:
+    """The most bytes that this process has held on ``device`` so far."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    if device.type == "mps":
+        return torch.mps.driver_allocated_memory()
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def limit(device: torch.device) -> int:
+    """Bytes that ``device`` has altogether; for a CPU those of the computer."""
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else psutil.virtual_memory().total

@@ -1,0 +1,71 @@
+"""The trial before a run: real steps, a real preview, nothing left behind but the cache."""
+
+import json
+
+import pytest
+import torch
+
+from lora_studio import cli, runs
+from lora_studio.errors import DatasetError, MachineError
+from lora_studio.events import Finished, PreviewReady, StepDone
+from lora_studio.training import loop, preflight
+
+
+def measured(settings, outputs):
+    """All events, and the result."""
+    trial, seen = preflight.measure(settings, outputs), []
+    while True:
+        try:
+            seen.append(next(trial))
+        except StopIteration as end:
+            return seen, end.value
+
+
+def test_two_steps_and_a_preview_are_measured_and_no_run_is_left(settings, tmp_path):
+    """However long the run is to be; what was encoded stays, so that the run itself finds it."""
+    outputs = tmp_path / "outputs"
+    seen, found = measured(settings.changed(steps=5000, preview_prompts=["a", "b", "c"]), outputs)
+    assert [event.step for event in seen if isinstance(event, StepDone)] == [1, 2] and isinstance(seen[-1], Finished)
+    assert sum(isinstance(event, PreviewReady) and not event.base for event in seen) == 1
+    assert found.previews and found.step_seconds > 0 and found.peak > 50 * 2**20
+    assert runs.existing(outputs) == [] and [path.name for path in outputs.iterdir()] == [".cache"]
+    assert list((outputs / ".cache" / "latents").iterdir())
+
+
+def test_too_little_memory_is_an_answer_and_not_a_fault(settings, tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(loop, "train_step", full)
+    assert measured(settings, tmp_path)[1] is None
+    assert runs.existing(tmp_path) == []
+
+
+def test_what_else_goes_wrong_is_told(settings, tmp_path):
+    with pytest.raises(DatasetError):
+        measured(settings.changed(data=str(tmp_path / "nowhere")), tmp_path)
+    if not torch.cuda.is_available():
+        with pytest.raises(MachineError):
+            measured(settings.changed(device="cuda"), tmp_path)
+
+
+def command(settings, outputs, capsys, *more) -> str:
+    arguments = ["train", "--data", settings.data, "--base", settings.base, "--dry-run", "--outputs", str(outputs), "--set", "resolution=64", "--set", "device=cpu", "--set", "rank=2", *more]
+    assert cli.main(arguments) == 0
+    return capsys.readouterr().out
+
+
+def test_the_command_tells_a_person(settings, tmp_path, capsys):
+    told = command(settings, tmp_path, capsys)
+    assert "base model" in told and "Measured: " in told and "It fits." in told
+    assert runs.existing(tmp_path) == []
+
+
+def test_the_command_tells_a_program_what_would_fit(settings, tmp_path, capsys, monkeypatch):
+    """One JSON object: the page will read it."""
+    monkeypatch.setattr(preflight, "limit", lambda device: 60 * 2**20)
+    told = json.loads(command(settings, tmp_path, capsys, "--set", "batch=8", "--json"))
+    assert told["fits"] is False and told["limit"] == 60 * 2**20 and told["precision"] == "fp32" and told["family"] == "starter"
+    assert set(told["estimate"]) == {"weights", "adapter", "gradients", "optimizer", "activations", "working", "encoding", "preview", "step", "peak"}
+    assert told["measured"]["peak"] > told["limit"] and told["measured"]["previews"] is True
+    assert all(way["peak"] <= told["limit"] and way["changes"] for way in told["would_fit"])
