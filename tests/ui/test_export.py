@@ -1,0 +1,113 @@
+"""What the Export page asks the command for, and what it says of a proof."""
+
+from pathlib import Path
+
+import pytest
+
+from lora_studio import adapters, runs
+from lora_studio.adapters import Adapter
+from lora_studio.errors import AdapterError
+from lora_studio.ui.pages import export
+from lora_studio.ui.pages.export import FORMATS, NUMBERS, PRIVACY, Export
+from tests.adapters.adapter_samples import Q, factors, small
+
+ROW = {"target": "comfyui", "modules": 7, "matched": 7, "ignored": 0, "worst": 0.0, "where": "", "tolerance": 1e-5, "passed": True, "note": ""}
+
+
+@pytest.fixture
+def outputs(tmp_path) -> Path:
+    folder = (tmp_path / "outputs").resolve()
+    adapters.write(small(), runs.library_folder(folder) / "rain.safetensors", metadata={"modelspec.title": "Rain"})
+    return folder
+
+
+@pytest.fixture
+def page(outputs) -> Export:
+    with export.gr.Blocks():
+        return Export(outputs)
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """``convert`` is not run but noted; it writes something where it should and tells of ``asked.residual``."""
+
+    class Asked(list):
+        residual = 0.0
+
+        def run(self, command, *arguments):
+            self.append([command, *map(str, arguments)])
+            Path(self[-1][-1]).write_bytes(b"x")
+            return {"residual": self.residual, "privacy": "minimal", "proof": [ROW]}
+
+    noted = Asked()
+    monkeypatch.setattr(export.command, "run", noted.run)
+    return noted
+
+
+def exported(page, key="library/rain.safetensors", kind="kohya", targets=("comfyui",), number="", privacy="minimal", name="", base="") -> str:
+    """What the page shows at the end."""
+    return list(page.export(key, kind, list(targets), number, privacy, name, base))[-1]["value"]
+
+
+def test_the_form_reaches_the_command(page, outputs, asked):
+    exported(page, targets=("comfyui", "peft"), number="fp16", privacy="none", name="../my file", base="ignored for a LoRA")
+    (line,) = asked
+    assert line[:2] == ["convert", str(outputs / "library" / "rain.safetensors")]
+    assert line[2:-2] == ["--to", "kohya", "--privacy", "none", "--target", "comfyui", "--target", "peft", "--dtype", "fp16"]
+    assert Path(line[-1]).name == "my-file.safetensors" and not Path(line[-1]).exists(), "only what is offered stays"
+
+
+def test_choices_are_those_of_the_command():
+    """A level or a program that the command does not know is offered."""
+    from lora_studio.adapters.metadata import Privacy
+    from lora_studio.adapters.proof import DEFAULT_TARGETS, TARGETS
+    from lora_studio.cli.adapters import Number
+
+    assert set(PRIVACY) == set(Privacy) and set(NUMBERS) == {"", *Number}
+    assert {kind: targets for kind, (_, targets) in FORMATS.items()} == DEFAULT_TARGETS
+    assert set(export.PROGRAMS) == set(TARGETS)
+
+
+def test_a_dora_asks_for_its_base_and_says_what_the_plain_lora_lacks(outputs, page, asked):
+    """The page claims that a program reads a DoRA unchanged, which no two programs do alike."""
+    dora = Adapter({Q: factors(Q, 64, 64, dora=True)})
+    adapters.write(dora, runs.library_folder(outputs) / "dora.safetensors", raw_dora=True)
+    _, _, decomposed, base, _ = page.offer("library/dora.safetensors")
+    assert decomposed["visible"] and base == "starter"
+    asked.residual = 0.0312
+    shown = exported(page, "library/dora.safetensors", base="starter")
+    assert asked[0][-4:-2] == ["--base", "starter"]
+    assert "reads this plain LoRA as it was written" in shown and "differs from the DoRA that it stands for by 3.1 % of the change" in shown
+    assert "reads the adapter as it is here" not in shown
+    assert page.offer("library/rain.safetensors")[2]["visible"] is False
+
+
+def test_a_failed_proof_offers_no_file(page, monkeypatch):
+    def refuse(*_):
+        raise AdapterError("ComfyUI would not read it.", details={"proof": [{**ROW, "passed": False, "worst": None, "note": "It finds 0 of 7 modules."}]})
+
+    monkeypatch.setattr(export.command, "run", refuse)
+    shown = exported(page)
+    assert "It finds 0 of 7 modules." in shown and 'class="failed"' in shown and "download" not in shown and "Proved" not in shown
+
+
+@pytest.mark.fault(41)
+def test_a_full_disk_is_said(page, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(28, "No space left on device", "/x")
+
+    monkeypatch.setattr(export.tempfile, "TemporaryDirectory", refuse)
+    assert "No space left on device" in exported(page)
+
+
+@pytest.mark.parametrize(("order", "says"), [({"key": None}, "No adapter is chosen."), ({"key": "../x"}, "No adapter is chosen."), ({"targets": ()}, "No program is chosen")])
+def test_half_an_order_is_not_run(page, asked, order, says):
+    assert says in exported(page, **order) and not asked
+
+
+def test_the_latest_adapter_is_offered_where_none_is_named(page, outputs):
+    chosen, facts, _, _, name = page.offer(None)
+    assert chosen["value"] == "library/rain.safetensors" and name == "rain" and "Built-in starter" in facts
+    (outputs / "library" / "rain.safetensors").unlink()
+    chosen, hint, *_ = page.offer("library/rain.safetensors")
+    assert chosen["value"] is None and "There is no adapter yet" in hint
