@@ -79,7 +79,7 @@ def branch(parent: Run, step: int, settings: Settings, outputs: Path) -> Run:
 
 
 def with_changes(run: Run, changes: dict[str, object]) -> Run:
-    """The run with ``changes`` to its settings: itself, or a branch where its newest state does not go with them.
+    """The run with ``changes`` to its settings: itself, or a branch for the steps that are left where its newest state does not go with them.
 
     Raises:
         SettingsError, RunError, MachineError: see ``branch``.
@@ -87,7 +87,8 @@ def with_changes(run: Run, changes: dict[str, object]) -> Run:
     before, newest = run.settings(), checkpoints.latest(run)
     after = before.changed(**changes)
     if newest is not None and hindrances(before, after):
-        return branch(run, int(newest.name.removeprefix("step-")), after, run.folder.parent)
+        step = int(newest.name.removeprefix("step-"))
+        return branch(run, step, after.changed(steps=max(1, before.steps - step)), run.folder.parent)
     save_settings(after, run.settings_file)
     return run
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from enum import StrEnum
-from typing import Annotated, Literal, Union
+from typing import Annotated, Any, Literal, Union
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
@@ -157,18 +157,19 @@ class Finished(Event):
 
 
 class Failed(Event):
-    """The run ended with a problem. ``ours`` marks a fault of the studio rather than of its input."""
+    """The run ended with a problem. ``ours`` marks a fault of the studio rather than of its input, ``changes`` are settings that would mend it."""
 
     kind: Literal["failed"] = "failed"
     what: str
     where: str = ""
     do: str = ""
     ours: bool = False
+    changes: dict[str, Any] = {}
 
     @classmethod
     def of(cls, error: BaseException) -> "Failed":
         if isinstance(error, StudioError):
-            return cls(what=error.what, where=error.where, do=error.do)
+            return cls(what=error.what, where=error.where, do=error.do, changes=error.details.get("changes", {}))
         return cls(what=f"The studio hit a fault of its own: {type(error).__name__}: {error}", where="worker.log",
                    do="The run's worker.log holds the details; what was saved is kept.", ours=True)
 

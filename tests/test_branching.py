@@ -107,4 +107,4 @@ def test_changes_that_the_state_goes_with_change_the_run_itself_and_others_make_
     """What the page does with the setting that would fit into the memory."""
     assert branching.with_changes(parent, {"batch": 2}) == parent and parent.settings().batch == 2
     other = branching.with_changes(parent, {"optimizer": "adamw8bit"})
-    assert other.name == "ink-from-500" and other.settings().optimizer == "adamw8bit" and parent.settings().optimizer == "adamw"
+    assert other.name == "ink-from-500" and (other.settings().optimizer, other.settings().steps) == ("adamw8bit", 500) and parent.settings().optimizer == "adamw"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -100,26 +101,25 @@ def device_lost(error: BaseException) -> MachineError:
 
 
 def out_of_memory(machine: str, settings: Settings) -> MachineError:
-    """The error for a run that did not fit, naming the change that costs the artist least."""
-    return MachineError(f"The memory of {machine} is full.", where=_memory_field(settings), do=f"{_memory_advice(settings)} The last checkpoint is kept.")
+    """The error for a run that did not fit, naming the change that costs the artist least, which its ``details`` hold as ``changes``."""
+    changes, advice = _smaller(settings)
+    where = next(iter(changes), "resolution")
+    return MachineError(f"The memory of {machine} is full.", where=where, do=f"{advice} The last checkpoint is kept.", details={"changes": changes})
 
 
-def _memory_field(settings: Settings) -> str:
+def _smaller(settings: Settings) -> tuple[dict[str, Any], str]:
+    """The settings to change, and why in words."""
     if settings.batch > 1:
-        return "batch"
+        half = settings.batch // 2
+        gathered = settings.accumulate * (settings.batch // half)
+        return {"batch": half, "accumulate": gathered}, f"Set batch to {half} and accumulate to {gathered}: the same training in about half the memory."
     if settings.checkpointing != "all":
-        return "checkpointing"
+        return {"checkpointing": "all"}, "Set checkpointing to all: the same training in much less memory, about a third slower."
     if settings.quantize == "none":
-        return "quantize"
-    return "optimizer" if settings.optimizer != "adamw8bit" else "resolution"
-
-
-def _memory_advice(settings: Settings) -> str:
-    half = max(1, settings.batch // 2)
-    return {
-        "batch": f"Set batch to {half} and accumulate to {settings.accumulate * (settings.batch // half)}: the same training in about half the memory.",
-        "checkpointing": "Set checkpointing to all: the same training in much less memory, about a third slower.",
-        "quantize": "Set quantize to nf4: the base model in a quarter of its memory.",
-        "optimizer": "Set optimizer to adamw8bit.",
-        "resolution": "Set a lower resolution, or close other programs that use the GPU.",
-    }[_memory_field(settings)]
+        return {"quantize": "nf4"}, "Set quantize to nf4: the base model in a quarter of its memory."
+    if settings.optimizer != "adamw8bit":
+        return {"optimizer": "adamw8bit"}, "Set optimizer to adamw8bit."
+    if settings.resolution > 512:
+        lower = settings.resolution * 3 // 4 // 64 * 64
+        return {"resolution": lower}, f"Set resolution to {lower}, or close other programs that use the GPU."
+    return {}, "Set a lower resolution, or close other programs that use the GPU."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import webbrowser
@@ -11,6 +12,7 @@ import gradio as gr
 
 from lora_studio import __version__, runs
 from lora_studio.errors import MachineError
+from lora_studio.locks import Lock
 from lora_studio.ui import images, rooms, security
 from lora_studio.ui.pages.export import Export
 from lora_studio.ui.pages.library.page import Library
@@ -31,13 +33,14 @@ def build(outputs: Path = runs.OUTPUTS) -> gr.Blocks:
         with gr.Row(elem_classes="masthead"):
             html(f'<h1>LoRA Studio</h1><span class="version">{__version__}</span>', elem_classes="brand")
             pill = html(elem_id="pill")
+        mixed = gr.BrowserState({}, storage_key="lora-studio-mix", secret="lora-studio")
         with rooms.all() as all_rooms:
             with rooms.room("Train"):
                 setup = train.build(studio, outputs, pill)
             with rooms.room("Library") as room:
                 Library(outputs).wire(room, all_rooms, setup)
             with rooms.room("Mix") as room:
-                MixPage(outputs).wire(room)
+                MixPage(outputs, mixed).wire(room, studio)
             with rooms.room("Export") as room:
                 Export(outputs).wire(room)
         rooms.wire(studio)
@@ -61,12 +64,14 @@ def launch(
 
     Raises:
         SettingsError: an address for other machines without a login.
-        MachineError: no port is free, or ``outputs`` cannot be written.
+        MachineError: no port is free, ``outputs`` cannot be written, or another studio has it open.
     """
     security.require_login(address, login)
-    port = free_port(address, port or _FIRST_PORT)
     _prepare(outputs)
+    lock = claim(outputs)
+    port = free_port(address, port or _FIRST_PORT)
     studio = serve(build(outputs), outputs, address, port, login)
+    lock.note(json.dumps({"address": studio.local_url}))
     print(f"LoRA Studio is at {studio.local_url.rstrip('/')}\nEnd it with Ctrl+C. A run at work goes on without it.", flush=True)
     if browser:
         webbrowser.open(studio.local_url)
@@ -93,6 +98,22 @@ def _prepare(outputs: Path) -> None:
     except OSError as error:
         what = f"The outputs folder cannot be written: {error.strerror}."
         raise MachineError(what, where=error.filename or outputs, do="Free space there, or choose another with --outputs.") from error
+
+
+def claim(outputs: Path) -> Lock:
+    """The lock that makes this studio the only one of its outputs folder; it lasts as long as the process does.
+
+    Raises:
+        MachineError: another studio has it; its address is told.
+    """
+    lock = Lock(runs.studio_file(outputs))
+    if lock.acquire():
+        return lock
+    try:
+        where = f"at {json.loads(lock.path.read_text())['address'].rstrip('/')}"
+    except (OSError, ValueError, KeyError, TypeError):
+        where = "and is just starting"
+    raise MachineError(f"Another studio has this folder open, {where}.", where=outputs, do="Use that one, end it, or choose another folder with --outputs.")
 
 
 def free_port(address: str, first: int) -> int:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import psutil
 from PIL import Image
 
+from lora_studio import checkpoints, files
 from lora_studio import events as e
 from lora_studio.events import Event, State
 from lora_studio.jobs.eventlog import EventLog
@@ -58,6 +59,15 @@ class Part:
         self.run.adapter_file.write_bytes(len(header).to_bytes(8, "little") + header)
         self.says(e.Finished(adapter=self.run.relative(self.run.adapter_file), steps=steps, seconds=25.0, final_loss=0.1, stopped=stopped))
         self.run.worker_file.unlink(missing_ok=True)
+
+
+def save(run: Run, *steps: int) -> None:
+    """States with nothing in them but what they were saved on."""
+    content = {checkpoints.ABOUT: json.dumps({"settings": run.settings().model_dump()}), "adapter.safetensors": "an adapter"}
+    for step in steps:
+        for name, text in content.items():
+            files.write(run.checkpoint(step) / name, text)
+        files.write(run.checkpoint(step) / checkpoints.MANIFEST, json.dumps({name: files.sha256(run.checkpoint(step) / name) for name in content}))
 
 
 def until(check: Callable[[], object], seconds: float = 30.0) -> object:

@@ -20,7 +20,7 @@ def test_a_run_is_watched_from_start_to_adapter(visit, studio, part):
     expect(page.locator(".sentence")).to_contain_text("Training step 20 of 100")
     expect(page.locator(".state .facts")).to_contain_text("4.0 pictures a second")
     expect(page.locator(".pill")).to_contain_text("watched · training · 20 %")
-    expect(page.locator("#start")).to_be_disabled()
+    expect(page.locator("#start")).to_have_text("Add to the queue")
     expect(page.locator(".film .frame img")).to_have_count(2 * len(PROMPTS))
     expect(page.locator(".film")).to_contain_text("<b>a house</b>")
 
@@ -68,7 +68,7 @@ def test_buttons_reach_the_worker_and_every_tab_follows(visit, studio, part):
     expect(two.locator("#stop")).to_be_disabled()
     played.dies()
     expect(two.locator(".sentence")).to_contain_text("Interrupted")
-    expect(one.locator("#start")).to_be_enabled()
+    expect(one.locator("#start")).to_have_text("Start training")
 
 
 DRAFT = "localStorage.getItem('lora-studio-draft')"

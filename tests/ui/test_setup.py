@@ -6,13 +6,13 @@ import gradio as gr
 import pytest
 from PIL import Image
 
-from lora_studio import runs
+from lora_studio import checkpoints, runs
 from lora_studio.jobs import runner
 from lora_studio.settings import SPECS
 from lora_studio.ui.form import shown
 from lora_studio.ui.pages.train import pictures
 from lora_studio.ui.pages.train.setup import Setup
-from tests.ui.played import Part
+from tests.ui.played import Part, save
 
 
 @pytest.fixture
@@ -51,9 +51,31 @@ def test_two_presses_start_one_run(setup, folder, workers):
         thread.start()
     for thread in threads:
         thread.join()
-    assert workers == ["my-pictures"] and len(runs.existing(setup.outputs)) == 1
-    assert sum(run is not None for run, _ in results) == 1
-    assert all("still at work" in notice["value"] for run, notice in results if run is None)
+    assert set(workers) == {"my-pictures"} and len(runs.existing(setup.outputs)) == 1
+    assert {run.name for run, _ in results} == {"my-pictures"}, "each press shows the run that the first one started"
+
+
+def test_another_run_is_put_behind_the_one_at_work(setup, folder, workers):
+    """The user has to stay up until the first run has ended to start the second."""
+    first, _ = setup.begin(*values(setup, data=str(folder)))
+    second, notice = setup.begin(*values(setup, data=str(folder), rank=8))
+    third, _ = setup.begin(*values(setup, data=str(folder), rank=8, name="by-another-name"))
+    assert (first.name, second.name, third.name) == ("my-pictures", "my-pictures-2", "by-another-name") and notice == gr.update(visible=False)
+    assert setup.begin(*values(setup, data=str(folder), rank=8))[0] == second
+
+
+def test_a_branch_begins_with_its_parents_settings_at_its_state(setup, folder, workers):
+    """A branch that silently begins anew, or a second press that makes a second one."""
+    parent, _ = setup.begin(*values(setup, data=str(folder), rank=8, trigger="inkstyle"))
+    save(parent, 250)
+    origin, shown, said, *filled = setup.branch_from(parent, 250)
+    typed = dict(zip(setup.form.fields, (one["value"] for one in filled), strict=True))
+    assert origin == "my-pictures@250" and shown["visible"] and "step 250" in said and (typed["rank"], typed["trigger"]) == (8, "inkstyle")
+    made = [setup.begin(*(typed | {"learning_rate": 1e-5}).values(), origin=origin)[0] for _ in range(2)]
+    assert made[0] == made[1] and made[0].name == "my-pictures-from-250"
+    assert made[0].settings().learning_rate == 1e-5 and made[0].parent()["goes_on"] and checkpoints.latest(made[0]).name == "step-250"
+    run, notice = setup.begin(*typed.values(), origin="my-pictures@300")
+    assert run is None and "no saved state of step 300" in notice["value"]
 
 
 def test_the_run_has_the_forms_settings(setup, folder, workers, monkeypatch):

@@ -15,14 +15,14 @@ from typing import Any
 
 import gradio as gr
 
-from lora_studio import runs
+from lora_studio import checkpoints, runs
 from lora_studio.events import State
-from lora_studio.jobs import control, runner
+from lora_studio.jobs import control, queue, runner
 from lora_studio.jobs.control import Request
 from lora_studio.jobs.view import Follower, RunView
 from lora_studio.runs import Run
 from lora_studio.ui import plots
-from lora_studio.ui.pages.train import previews, result, status
+from lora_studio.ui.pages.train import previews, result, saved, status
 
 _FOLLOWED, _LISTED = 40, 30
 """Runs that are kept folded, and runs that the page offers."""
@@ -80,6 +80,8 @@ class Tab:
     """The preview's step; None is the latest."""
     prompt: int = 0
     smoothing: float = 0.9
+    asked: tuple[str, ...] = ()
+    """What has changed since the run's newest state: shown, and gone on with at a second press."""
     seen: Any = None
     """What the last tick drew from; while it stays the same there is nothing to draw."""
     sent: dict[str, Any] = field(default_factory=dict)
@@ -87,7 +89,7 @@ class Tab:
     def look_at(self, name: str) -> None:
         """Turns to another run."""
         if name != self.run:
-            self.run, self.step, self.prompt = name, None, 0
+            self.run, self.step, self.prompt, self.asked = name, None, 0, ()
 
     def follow(self, names: list[str]) -> None:
         """Turns to the newest run if it is new, or if the run that was shown has gone."""
@@ -105,7 +107,7 @@ class Tab:
 
 
 PARTS = (
-    "pill", "start", "runs", "blank", "run_card", "state", "pause", "go_on", "stop", "preview",
+    "pill", "start", "runs", "blank", "run_card", "state", "pause", "go_on", "mend", "stop", "preview", "states_card", "states",
     "result_card", "result", "film_card", "film", "pair", "loss_card", "loss",
 )  # fmt: skip
 """The parts of the page that a tick may change, in the order of its outputs."""
@@ -113,24 +115,32 @@ PARTS = (
 
 def tick(tab: Tab, watch: Watch) -> list[Any]:
     """Updates of ``PARTS`` for one tab."""
+    try:
+        return _tick(tab, watch)
+    except OSError:  # a folder went away while it was read, or its drive did: the next tick shows what is there then
+        return [gr.skip()] * len(PARTS)
+
+
+def _tick(tab: Tab, watch: Watch) -> list[Any]:
     listed = runs.existing(watch.outputs)[:_LISTED]
     tab.follow([run.name for run in listed])
-    active = runner.active(watch.outputs)
-    sight = _sight(tab, listed, active)
+    line = runner.at_work(watch.outputs)
+    sight = _sight(tab, listed, line)
     if sight == tab.seen:
         return [gr.skip()] * len(PARTS)
     run = watch.find(tab.run)
-    updates = (_full(tab, run, watch) if run else _empty()) | _at_work(active, watch)
+    updates = (_full(tab, run, watch) if run else _empty()) | _at_work(line, watch)
     updates["runs"] = _listing(tab, listed, watch)
-    tab.seen = _sight(tab, listed, active)
+    tab.seen = _sight(tab, listed, line)
     return [tab.unsent(name, updates[name]) for name in PARTS]
 
 
-def _sight(tab: Tab, listed: list[Run], active: Run | None) -> tuple:
+def _sight(tab: Tab, listed: list[Run], line: list[Run]) -> tuple:
     """Everything that the page is drawn from, in short."""
+    states = tuple((one.step, one.starred) for run in listed if run.name == tab.run for one in checkpoints.listed(run))
     logs = tuple((run.name, run.events_file.stat().st_size if run.events_file.exists() else 0) for run in listed)
     asked = tuple(control.asked(run, request) for run in listed if run.name == tab.run for request in Request)
-    return logs, asked, active, tab.run, tab.step, tab.prompt, tab.smoothing
+    return logs, asked, states, line, tab.run, tab.step, tab.prompt, tab.smoothing, tab.asked
 
 
 def _listing(tab: Tab, listed: list[Run], watch: Watch) -> dict[str, Any]:
@@ -148,20 +158,25 @@ def _empty() -> dict[str, dict[str, Any]]:
 
 def _full(tab: Tab, run: Run, watch: Watch) -> dict[str, dict[str, Any]]:
     with watch.view(run) as view:
-        shown = _empty() | _controls(run, view) | _drawn(tab, run, view, watch.outputs)
-        shown |= {"blank": {"visible": False}, "run_card": {"visible": True}, "state": {"value": status.line(run, view), "visible": True}}
+        tab.asked = tab.asked if view.state.ended else ()
+        shown = _empty() | _controls(tab, run, view) | _drawn(tab, run, view, watch.outputs) | _saved(run)
+        shown |= {"blank": {"visible": False}, "run_card": {"visible": True}, "state": {"value": status.line(run, view, tab.asked), "visible": True}}
         return shown | _made(run, view, watch.outputs)
 
 
-def _controls(run: Run, view: RunView) -> dict[str, dict[str, Any]]:
+def _controls(tab: Tab, run: Run, view: RunView) -> dict[str, dict[str, Any]]:
     stopping, state = control.asked(run, Request.STOP), view.state
     pausing, drawing = control.asked(run, Request.PAUSE), control.asked(run, Request.PREVIEW)
     again = status.go_on_label(view) if state.ended else "Go on"
-    stop = "Stop" if state is State.PREPARING else "Stop and keep"
+    again = "Go on all the same" if tab.asked else again
+    waiting = state is State.QUEUED and bool(queue.ahead(run))
+    stop = "Leave the queue" if waiting else "Stop" if state is State.PREPARING else "Stop and keep"
+    mend = status.mend_label(view)
     return {
         "pause": {"visible": state is State.RUNNING, "interactive": not pausing and not stopping},
-        "go_on": {"visible": bool(again) if state.ended else state is State.PAUSED, "value": again, "interactive": not stopping},
-        "stop": {"visible": state in (State.PREPARING, State.RUNNING, State.PAUSED), "interactive": not stopping, "value": stop},
+        "go_on": {"visible": bool(again) if state.ended else state is State.PAUSED, "value": again, "interactive": not stopping, "variant": "secondary" if mend else "primary"},
+        "mend": {"visible": bool(mend), "value": mend or "Take it and go on"},
+        "stop": {"visible": waiting or state in (State.PREPARING, State.RUNNING, State.PAUSED), "interactive": not stopping, "value": stop},
         "preview": {"visible": state is State.RUNNING, "interactive": not drawing and not stopping, "value": "Drawing…" if drawing else "Preview now"},
     }
 
@@ -184,9 +199,14 @@ def _made(run: Run, view: RunView, outputs: Path) -> dict[str, dict[str, Any]]:
     return {"result_card": {"visible": True}, "result": {"value": made, "visible": True}} if made else {}
 
 
-def _at_work(active: Run | None, watch: Watch) -> dict[str, dict[str, Any]]:
-    """The run at work, whichever the tab shows: in the page's head, and as the reason why no other can start."""
-    if active is None:
+def _saved(run: Run) -> dict[str, dict[str, Any]]:
+    states = checkpoints.listed(run)
+    return {"states_card": {"visible": True}, "states": {"value": saved.html(states), "visible": True}} if states else {}
+
+
+def _at_work(line: list[Run], watch: Watch) -> dict[str, dict[str, Any]]:
+    """The run at work, whichever the tab shows: in the page's head, and as the reason why another would have to wait."""
+    if not line:
         return {}
-    with watch.view(active) as view:
-        return {"pill": {"value": status.pill(active, view)}, "start": {"value": f"{active.name} is training", "interactive": False, "visible": True}}
+    with watch.view(line[0]) as view:
+        return {"pill": {"value": status.pill(line[0], view, len(line) - 1)}, "start": {"value": "Add to the queue", "interactive": True, "visible": True}}

@@ -7,11 +7,13 @@ from typing import Any
 
 import gradio as gr
 
+from lora_studio import branching, checkpoints
 from lora_studio.errors import StudioError
-from lora_studio.jobs import control, runner
+from lora_studio.jobs import control, runner, view
 from lora_studio.jobs.control import Request
+from lora_studio.runs import Run
 from lora_studio.ui import plots
-from lora_studio.ui.pages.train import live, previews, status
+from lora_studio.ui.pages.train import live, previews, saved, status
 from lora_studio.ui.pages.train.live import PARTS, Tab, Watch
 from lora_studio.ui.pages.train.setup import QUIET, Setup
 from lora_studio.ui.theme import html
@@ -49,6 +51,7 @@ def _place_run() -> dict[str, Any]:
         with gr.Row(elem_classes="controls"):
             parts["pause"] = gr.Button("Pause", size="md", min_width=90, elem_id="pause")
             parts["go_on"] = gr.Button("Go on", size="md", min_width=90, variant="primary", elem_id="go-on")
+            parts["mend"] = gr.Button("Take it and go on", size="md", min_width=120, variant="primary", elem_id="mend")
             parts["stop"] = gr.Button("Stop and keep", size="md", min_width=120, elem_id="stop")
             parts["preview"] = gr.Button("Preview now", size="md", min_width=110, elem_id="preview-now")
     with gr.Column(elem_classes="card made", visible=False) as parts["result_card"]:
@@ -60,6 +63,9 @@ def _place_run() -> dict[str, Any]:
                 parts["pair"] = html(js_on_load=previews.SLIDE, elem_id="pair")
             with gr.Column(scale=3, min_width=260):
                 parts["film"] = html(js_on_load=previews.CHOOSE, elem_id="film")
+    with gr.Column(elem_classes="card", visible=False) as parts["states_card"]:
+        html("<h2>Saved states</h2>")
+        parts["states"] = html(js_on_load=saved.CHOOSE, elem_id="states")
     with gr.Column(elem_classes="card", visible=False) as parts["loss_card"]:
         with gr.Row(elem_classes="headline"):
             html("<h2>Loss</h2>")
@@ -87,18 +93,33 @@ def _wire_run(page: gr.Blocks, watch: Watch, tab: gr.State, parts: dict[str, Any
         here.prompt, here.step = int(event.prompt), int(step) if str(step).isdigit() else here.step
         return tick(here)
 
-    def start(here: Tab, *values: Any) -> list[Any]:
-        run, notice = setup.begin(*values)
+    def start(here: Tab, origin: str, *values: Any) -> list[Any]:
+        run, notice = setup.begin(*values, origin=origin)
         if run:
             here.look_at(run.name)
-        return [notice, *tick(here)]
+        return [notice, "" if run else origin, gr.update(visible=False) if run else gr.skip(), *tick(here)]
+
+    def at_state(here: Tab, event: gr.EventData) -> list[Any]:
+        """A star put on or taken off a saved state, or a branch from it begun in the form."""
+        run, step, filled = watch.find(here.run), int(event.step), [gr.skip()] * (3 + len(setup.form.components))
+        try:
+            if run and event.act == "branch":
+                filled = setup.branch_from(run, checkpoints.find(run, step).step)
+            elif run:
+                checkpoints.star(run, step, event.act == "star")
+        except StudioError as error:
+            gr.Warning(str(error))
+        return [*filled, *tick(here)]
 
     gr.Timer(EVERY).tick(tick, tab, shown, **QUIET)
     page.load(tick, tab, shown, **QUIET)
     parts["runs"].input(look_at, [tab, parts["runs"]], shown, **QUIET)
     parts["smoothing"].change(smooth, [tab, parts["smoothing"]], shown, trigger_mode="always_last", **QUIET)
     parts["film"].click(choose, tab, shown, **QUIET)
-    setup.start.click(start, [tab, *setup.form.components], [setup.notice, *shown], **QUIET).then(None, js=_TO_THE_RUN, **QUIET)
+    branch = [setup.origin, setup.branch, setup.branch_from_line, *setup.form.components]
+    data = setup.form.fields["data"]
+    parts["states"].click(at_state, tab, [*branch, *shown], **QUIET).then(setup.look, data, [data, setup.report], **QUIET)
+    setup.start.click(start, [tab, setup.origin, *setup.form.components], [setup.notice, setup.origin, setup.branch, *shown], **QUIET).then(None, js=_TO_THE_RUN, **QUIET)
     for name, act in _ACTIONS.items():
         parts[name].click(_acting(act, watch, tick), tab, shown, **QUIET)
 
@@ -109,7 +130,7 @@ def _acting(act: Any, watch: Watch, tick: Any) -> Any:
     def handler(here: Tab) -> list[Any]:
         if run := watch.find(here.run):
             try:
-                act(run)
+                act(here, run)
             except StudioError as error:
                 gr.Warning(str(error))
         return tick(here)
@@ -117,15 +138,28 @@ def _acting(act: Any, watch: Watch, tick: Any) -> Any:
     return handler
 
 
-def _go_on(run: Any) -> None:
-    """Lets a paused run go on, or starts the worker of one that is over again."""
+def _go_on(tab: Tab, run: Run) -> None:
+    """Lets a paused run go on, or starts the worker of one that is over again; where something changed meanwhile, only at a second press."""
+    if not runner.alive(run) and not tab.asked:
+        tab.asked = tuple(branching.changes(run))
+        if tab.asked:
+            return
+    tab.asked = ()
     control.withdraw(run, Request.PAUSE)
     runner.start(run)
 
 
-_ACTIONS = {
-    "pause": lambda run: control.ask(run, Request.PAUSE),
-    "go_on": _go_on,
-    "stop": lambda run: control.ask(run, Request.STOP),
-    "preview": lambda run: control.ask(run, Request.PREVIEW),
-}
+def _mend(tab: Tab, run: Run) -> None:
+    """Takes the settings that would have kept the run from failing, and goes on with them."""
+    failed = view.fold(run).failed
+    if failed and failed.changes and not runner.alive(run):
+        run = branching.with_changes(run, failed.changes)
+        runner.start(run)
+        tab.look_at(run.name)
+
+
+def _asks(request: Request) -> Any:
+    return lambda tab, run: control.ask(run, request)
+
+
+_ACTIONS = {"pause": _asks(Request.PAUSE), "go_on": _go_on, "mend": _mend, "stop": _asks(Request.STOP), "preview": _asks(Request.PREVIEW)}

@@ -9,8 +9,8 @@ from typing import Any
 
 import gradio as gr
 
-from lora_studio import presets, runs
-from lora_studio.errors import DatasetError, RunError, SettingsError, StudioError
+from lora_studio import branching, presets, runs
+from lora_studio.errors import DatasetError, SettingsError, StudioError
 from lora_studio.jobs import runner
 from lora_studio.presets import Preset
 from lora_studio.runs import Run
@@ -53,6 +53,10 @@ class Setup:
             self.form.folded()
         with gr.Column(elem_classes="go"):
             self.notice = html(visible=False)
+            self.origin = gr.State("")
+            with gr.Row(elem_classes="branch", visible=False) as self.branch:
+                self.branch_from_line = html()
+                self.forget = gr.Button("Begin anew instead", size="sm", min_width=120, elem_id="forget-origin")
             self.start = gr.Button("Start training", variant="primary", size="lg", elem_id="start")
         self.draft = gr.BrowserState({}, storage_key="lora-studio-draft", secret="lora-studio")
 
@@ -94,6 +98,7 @@ class Setup:
         changes, form = [one.change for one in [self.preset, *fields]], [self.preset, *fields]
         gr.on(changes, self.changed, form, [self.summary, self.reset], trigger_mode="always_last", **QUIET)
         gr.on(changes, None, form, self.draft, js=_KEEP_DRAFT % json.dumps(list(self.form.fields)), trigger_mode="always_last", **QUIET)
+        self.forget.click(lambda: ["", gr.update(visible=False)], None, [self.origin, self.branch], **QUIET)
         page.load(self.restore, [self.draft], [self.preset, self.blurb, *fields], **QUIET).then(self.look, **looked)
 
     def choose(self, name: str | None) -> list[Any]:
@@ -133,18 +138,36 @@ class Setup:
         except StudioError as error:
             return gr.skip(), told(error)
 
-    def begin(self, *values: Any) -> tuple[Run | None, Any]:
-        """Starts a run as the form says: the run, or None and why not."""
+    def begin(self, *values: Any, origin: str = "") -> tuple[Run | None, Any]:
+        """Starts a run as the form says, or puts it into the queue: the run, or None and why not. ``origin`` is the RUN@STEP that it branches from, if any."""
         try:
             settings = self._settings(values)
             with _starting:
-                if active := runner.active(self.outputs):
-                    raise RunError(f"The run {active.name} is still at work.", do="Let it finish, or stop it, then start this one.")
-                run = runs.create(settings, self.outputs)
+                run = self._the_same(settings, origin) or self._made(settings, origin)
                 runner.start(run)
             return run, gr.update(visible=False)
         except StudioError as error:
             return None, told(error)
+
+    def _the_same(self, settings: Settings, origin: str) -> Run | None:
+        """The run that does just this already, or waits to: a second press, or another tab's, would train the same adapter twice."""
+        for run in runner.at_work(self.outputs):
+            parent = run.parent()
+            same = run.settings() == settings.changed(name=run.name) and origin == (f"{parent['run']}@{parent['step']}" if parent else "")
+            if same and run.name.startswith(runs.wanted_name(settings)):
+                return run
+        return None
+
+    def _made(self, settings: Settings, origin: str) -> Run:
+        if not origin:
+            return runs.create(settings, self.outputs)
+        parent, step = branching.origin(origin, self.outputs)
+        return branching.branch(parent, step, settings, self.outputs)
+
+    def branch_from(self, run: Run, step: int) -> list[Any]:
+        """Updates of ``origin``, the line that tells of it, and the form: the run's own settings, to be changed and started from its state of ``step``."""
+        said = f'<p class="origin">Begins from <b>{words.text(run.name)}</b>, step {step:,}. Change what you like, then start.</p>'
+        return [f"{run.name}@{step}", gr.update(visible=True), said, *self.form.filled(run.settings().model_dump())]
 
     def _settings(self, values: tuple[Any, ...]) -> Settings:
         """The form's settings, with a dataset that can be trained on.

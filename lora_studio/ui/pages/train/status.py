@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 
 from lora_studio.events import State
-from lora_studio.jobs import control
+from lora_studio.jobs import control, queue
 from lora_studio.jobs.control import Request
 from lora_studio.jobs.view import RunView
 from lora_studio.runs import Run
+from lora_studio.settings import SPECS
 from lora_studio.ui import words
 
 _SHOWN_WARNINGS = 12
@@ -21,12 +22,12 @@ EMPTY = (
 )
 
 
-def line(run: Run, view: RunView) -> str:
-    """The state of ``run``: one sentence, a bar and a few figures."""
+def line(run: Run, view: RunView, asked: tuple[str, ...] = ()) -> str:
+    """The state of ``run``: one sentence, a bar and a few figures; and what has changed, where the user is ``asked`` whether to go on all the same."""
     done = 100 * share(view)
     bar = "" if view.state.ended else f'<div class="bar" role="progressbar" aria-valuenow="{done:.0f}"><i style="width:{done:.1f}%"></i></div>'
     sentence = f'<p class="sentence"><span class="dot"></span><b>{words.STATES[view.state]}</b> <span>{words.text(_sentence(run, view))}</span></p>'
-    return f'<div class="state {view.state}">{sentence}{bar}{words.facts(_facts(view))}{_trouble(run, view)}</div>'
+    return f'<div class="state {view.state}">{sentence}{bar}{words.facts(_facts(run, view))}{_trouble(run, view)}{_question(asked)}</div>'
 
 
 def share(view: RunView) -> float:
@@ -40,7 +41,7 @@ def _sentence(run: Run, view: RunView) -> str:
     asked_stop = control.asked(run, Request.STOP)
     match view.state:
         case State.QUEUED:
-            return "for its process to start."
+            return _place(run)
         case State.PREPARING if asked_stop:
             return "· it will stop as soon as this is done."
         case State.PREPARING:
@@ -57,9 +58,19 @@ def _sentence(run: Run, view: RunView) -> str:
             return _ending(view)
         case State.FAILED:
             return f"at {_steps(view)}." if view.last else "before the first step."
+        case State.INTERRUPTED if view.left_queue:
+            return "· it left the queue before its turn."
         case State.INTERRUPTED:
             return f"at {_steps(view)}: its process vanished." if view.last else "before the first step: its process vanished."
     return _steps(view)
+
+
+def _place(run: Run) -> str:
+    ahead = queue.ahead(run)
+    if not ahead:
+        return "for its process to start."
+    others = f", and for {words.counted(len(ahead) - 1, 'more run', 'more runs')} before it" if len(ahead) > 1 else ""
+    return f"for {ahead[0].name} to end{others}. It starts by itself."
 
 
 def _steps(view: RunView) -> str:
@@ -83,8 +94,10 @@ def _ending(view: RunView) -> str:
     return f"{how}, in {words.duration(end.seconds)}."
 
 
-def _facts(view: RunView) -> list[str]:
+def _facts(run: Run, view: RunView) -> list[str]:
     facts = []
+    if parent := run.parent():
+        facts.append(f"{'branched' if parent['goes_on'] else 'begun'} from {parent['run']}, step {parent['step']:,}")
     if view.last and view.state is State.RUNNING:
         pace = view.last.images_per_second
         facts.append(f"{pace:.1f} pictures a second" if pace >= 0.95 or not pace else f"{1 / pace:.1f} seconds a picture")
@@ -105,7 +118,7 @@ def _trouble(run: Run, view: RunView) -> str:
         parts.append(words.notice("wrong", view.failed.what, view.failed.where, view.failed.do))
         if view.failed.ours:
             parts.append(f'<details class="log"><summary>Details from worker.log</summary><pre>{words.text(_tail(run))}</pre></details>')
-    if view.state is State.INTERRUPTED:
+    if view.state is State.INTERRUPTED and not view.left_queue:
         step = view.checkpoints[-1].step if view.checkpoints else 0
         kept = f"What it had learned by step {step:,} is kept: press Go on." if step else "It had saved nothing yet; its settings are kept."
         parts.append(words.notice("wrong", "The process that trained was ended from outside, or the machine lost power.", do=kept))
@@ -121,11 +134,28 @@ def _tail(run: Run) -> str:
         return "The log cannot be read."
 
 
-def pill(run: Run | None, view: RunView | None) -> str:
-    """The run at work, for the page's head; a way down to it on a narrow screen."""
+def _question(asked: tuple[str, ...]) -> str:
+    if not asked:
+        return ""
+    changes = "".join(f"<li>{words.text(one)}</li>" for one in asked[:_SHOWN_WARNINGS])
+    more = f"<li>And {len(asked) - _SHOWN_WARNINGS} more.</li>" if len(asked) > _SHOWN_WARNINGS else ""
+    after = "<p>Put that back, or press <b>Go on all the same</b>: the result then differs from an undisturbed run's.</p>"
+    return f'<div class="notice warned" role="alert"><b>Something changed since its newest state was saved</b><ul>{changes}{more}</ul>{after}</div>'
+
+
+def mend_label(view: RunView) -> str:
+    """What a press on the button does that takes the settings which would have mended a failure; empty if there are none."""
+    if view.state is not State.FAILED or not view.failed or not view.failed.changes:
+        return ""
+    changes = [f"{SPECS[key].label.lower()} {words.value(value)}" for key, value in view.failed.changes.items() if key in SPECS]
+    return f"Take {' and '.join(changes)}, and go on"
+
+
+def pill(run: Run | None, view: RunView | None, waiting: int = 0) -> str:
+    """The run at work and how many wait, for the page's head; a way down to it on a narrow screen."""
     if run is None or view is None or view.state.ended:
         return ""
-    state = f"{run.name} · {words.STATES[view.state].lower()} · {100 * share(view):.0f} %"
+    state = f"{run.name} · {words.STATES[view.state].lower()} · {100 * share(view):.0f} %" + (f" · {waiting} waiting" if waiting else "")
     return f'<a class="pill {view.state}" href="#run"><span class="dot"></span>{words.text(state)}</a>'
 
 
