@@ -33,7 +33,7 @@ def read(path: Path, name: str, device: torch.device, dtype: torch.dtype, wanted
         if not (path / part).is_dir():
             raise ModelError(f"{path.name} lacks its {part} folder.", where=path / part, do=AGAIN)
     schedule = read_json(path / "scheduler" / "scheduler_config.json")
-    predicts = prediction.named(schedule.get("prediction_type", "epsilon") if wanted == "auto" else wanted)
+    predicts = prediction.named(str(schedule.get("prediction_type", "epsilon")) if wanted == "auto" else wanted)
     tokenizers = [_tokenizer(path / folder) for folder in family.encoders.values()]
     unet, vae, *encoders = (_part(path, part, device, dtype) for part in ("unet", "vae", *family.encoders))
     return Base(family, name, path, unet, vae, dict(zip(family.encoders, encoders, strict=True)), tokenizers, schedule, predicts, device, dtype)
@@ -57,11 +57,18 @@ def weight_files(folder: Path) -> list[Path]:
         if (whole := folder / f"{stem}{variant}.safetensors").exists():
             return [whole]
         if (index := folder / f"{stem}.safetensors.index{variant}.json").exists():
-            return [folder / shard for shard in sorted(set(read_json(index)["weight_map"].values()))]
+            return _shards(index)
     if pickled := [file.name for file in folder.iterdir() if file.suffix in _PICKLES]:
         raise ModelError(f"{folder.parent.name} holds its {folder.name} only as a pickle ({pickled[0]}), which can run code when it is loaded.",
                          where=folder, do="Download the .safetensors version.")
     raise ModelError(f"{folder.parent.name} lacks {folder.name}/{stem}.safetensors.", where=folder, do=AGAIN)
+
+
+def _shards(index: Path) -> list[Path]:
+    names = read_json(index).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise ModelError(f"{index.name} is damaged: it names no files.", where=index, do=AGAIN)
+    return [index.with_name(Path(name).name) for name in sorted(set(names.values()))]  # beside it, whatever folder they claim
 
 
 def _sources(part: str) -> Callable[[str], list[Source]]:
@@ -85,5 +92,5 @@ def _tokenizer(folder: Path) -> Tokenizer:
         raise ModelError(f"{folder.parent.name} lacks {folder.name}/vocab.json or merges.txt.", where=folder, do=AGAIN)
     try:
         return Tokenizer.of_folder(folder)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # the library raises plain ones
         raise ModelError(f"{folder.parent.name}: its {folder.name} cannot be used: {error}.", where=folder, do=AGAIN) from None

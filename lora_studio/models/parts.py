@@ -31,7 +31,7 @@ def build(part: str, config: dict[str, Any], where: Path) -> nn.Module:
     try:
         with init_empty_weights(), no_init_weights():
             return _DIFFUSERS[part].from_config(config) if part in _DIFFUSERS else _TRANSFORMERS[part](CLIPTextConfig.from_dict(config))
-    except (TypeError, ValueError, KeyError, AttributeError, ZeroDivisionError) as error:
+    except Exception as error:  # the libraries raise nearly every kind
         raise ModelError(f"The configuration of {TITLES[part]} cannot be used: {error}.", where=where, do=AGAIN) from None
 
 

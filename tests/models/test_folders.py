@@ -204,3 +204,29 @@ def test_encoders_move_together(tiny_folder):
 def test_the_starter_loads(no_network):
     base = models.load("starter")
     assert (base.family.name, base.name, base.resolution, base.prediction.name) == ("starter", "starter", 128, "v")
+
+
+ODD = [
+    ("unet/config.json", "block_out_channels", "x"), ("unet/config.json", "encoder_hid_dim", -1), ("text_encoder/config.json", "projection_dim", {}),
+    ("scheduler/scheduler_config.json", "prediction_type", {}), ("tokenizer/vocab.json", "a</w>", []),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("file", "key", "value"), ODD)
+def test_a_configuration_that_makes_no_sense_is_named(file, key, value, damaged):
+    """The libraries raise nearly every kind of exception over one, and none of them names the file."""
+    table = json.loads((damaged / file).read_text())
+    (damaged / file).write_text(json.dumps({**table, key: value}))
+    with pytest.raises((ModelError, SettingsError)) as raised:
+        models.load(str(damaged))
+    assert raised.value.do
+
+
+@pytest.mark.parametrize("names", [None, [], {"conv_in.weight": 3}, {"conv_in.weight": "../../../etc/passwd"}])
+def test_an_index_of_shards_leads_nowhere_else(names, damaged):
+    unet = damaged / "unet"
+    (unet / "diffusion_pytorch_model.safetensors").unlink()
+    (unet / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    with pytest.raises(ModelError, match="index.json is damaged|passwd") as raised:
+        models.load(str(damaged))
+    assert "/etc/" not in str(raised.value)
