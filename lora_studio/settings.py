@@ -76,6 +76,7 @@ class Settings(BaseModel):
     rslora: bool = setting(False, "Rank-stabilised scale", "Scale by alpha ÷ √rank instead (rsLoRA), so that large ranks learn as fast as small ones.", Group.ADAPTER)
     dropout: float = setting(0.0, "Adapter dropout", "Share of the adapter's inputs set to zero while training.", Group.ADAPTER, ge=0, lt=1)
     targets: Literal["qv", "attention", "attention+ff", "attention+ff+conv"] = setting("attention", "Layers", "What the adapter changes: attention's queries and values, all four projections, also feed-forward, also convolutions.", Group.ADAPTER)
+    train_text: bool = setting(False, "Text encoders too", "Also changes how the model reads: helps with a trigger word that it does not know, and is quick to forget other words. Slower.", Group.ADAPTER)
     init: Literal["gaussian", "kaiming"] = setting("gaussian", "Start of A", "How the first factor starts; the second starts at zero, so that step 0 is the base model itself.", Group.ADAPTER, Level.EXPERT)
 
     # Loss
@@ -88,6 +89,7 @@ class Settings(BaseModel):
     # Optimizer
     optimizer: Literal["adamw", "adamw8bit", "prodigy", "schedulefree", "lion", "adafactor"] = setting("adamw", "Optimizer", "AdamW; the 8-bit one saves memory; Prodigy finds its own rate (set the rate to 1).", Group.OPTIMIZER)
     learning_rate: float = setting(3e-4, "Learning rate", "How far each step goes. Too high burns the picture, too low learns nothing.", Group.OPTIMIZER, Level.BASIC, gt=0, le=10)
+    text_learning_rate: float = setting(5e-5, "Text rate", "Learning rate of the text encoders, if they are trained; Prodigy has one rate for all.", Group.OPTIMIZER, gt=0, le=10)
     lora_plus: float = setting(1.0, "LoRA+ ratio", "The second factor learns this many times faster than the first (Hayou et al. 2024); 1 is plain LoRA.", Group.OPTIMIZER, ge=1, le=256, unit="×")
     weight_decay: float = setting(0.01, "Weight decay", "Pulls the adapter towards zero.", Group.OPTIMIZER, Level.EXPERT, ge=0, le=1)
     schedule: Literal["constant", "cosine", "linear"] = setting("cosine", "Schedule", "How the rate falls towards the last step.", Group.OPTIMIZER)

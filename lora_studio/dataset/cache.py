@@ -100,8 +100,11 @@ class Cache:
         """How many caption variants each picture has."""
         return [len(texts) for texts in self.captions]
 
-    def fill(self) -> Progress:
+    def fill(self, texts: bool = True) -> Progress:
         """Reads what is there, encodes what is not, and yields (stage, done, total) as it goes.
+
+        Args:
+            texts: captions as well; not where the text encoders themselves are trained.
 
         Raises:
             DatasetError: a picture changed or vanished since it was scanned.
@@ -109,7 +112,8 @@ class Cache:
             MachineError: an entry cannot be written.
         """
         yield from self._fill("pictures", {path: view for view, path in self._latents.items()}, self._encoded_pictures)
-        yield from self._fill("captions", {path: text for text, path in self._texts.items()}, self._encoded_captions)
+        if texts:
+            yield from self._fill("captions", {path: text for text, path in self._texts.items()}, self._encoded_captions)
         prune(self.folder, self.limit, keep={*self._latents.values(), *self._texts.values()})
 
     def latents(self, draws: Sequence[Draw], generator: torch.Generator | None = None) -> Tensor:

@@ -102,6 +102,8 @@ class Base:
     dtype: torch.dtype
     tiled: bool = False
     """Whether the VAE always works in tiles, not only where a whole picture does not fit."""
+    in_turn: bool = False
+    """Whether the VAE and the text encoders take turns on ``device`` while one is needed, and rest on the CPU otherwise: slower where they alternate."""
     start: Stack | None = None
     """What a PiSSA under training has to have subtracted; see ``inject``."""
     loaded: Stack | None = None
@@ -138,6 +140,19 @@ class Base:
     @torch.no_grad()
     def encode_text(self, captions: list[str]) -> dict[str, Tensor]:
         """The text encoders' features: ``hidden`` (B, T, D), and for SDXL ``pooled`` (B, P). They stand where the encoders do."""
+        encoders = list(self.text_encoders.values())
+        self._turn(*encoders)
+        training = [encoder.training for encoder in encoders]
+        for encoder in encoders:
+            encoder.eval()  # an adapter's dropout is for training alone
+        try:
+            return self.family.encode_text(self, captions)
+        finally:
+            for encoder, was in zip(encoders, training, strict=True):
+                encoder.train(was)
+
+    def features(self, captions: list[str]) -> dict[str, Tensor]:
+        """As ``encode_text``, but differentiable, and as text encoders under training have it."""
         return self.family.encode_text(self, captions)
 
     def tokens(self, captions: list[str], encoder: int = 0) -> Tensor:
@@ -150,6 +165,7 @@ class Base:
 
         A training latent is mean + deviation · ε (Kingma & Welling 2014, §2.4), times the VAE's factor, which both already hold.
         """
+        self._turn(self.vae)
         mean, deviation = autoencode.encode(self.vae, pixels, self.tiled)
         shift = self.vae.config.shift_factor or 0.0
         return (mean - shift) * self.vae.config.scaling_factor, deviation * self.vae.config.scaling_factor
@@ -157,6 +173,7 @@ class Base:
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) float32 in [0, 1] of scaled latents (B, 4, h, w)."""
+        self._turn(self.vae)
         shift = self.vae.config.shift_factor or 0.0
         pixels = autoencode.decode(self.vae, latents / self.vae.config.scaling_factor + shift, self.tiled)
         return (pixels / 2 + 0.5).clamp(0, 1)
@@ -184,9 +201,23 @@ class Base:
         return torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32, device=self.device).repeat(len(latents), 1)
 
     def encoders_to(self, device: torch.device | str) -> None:
-        """Moves the VAE and the text encoders, as to the CPU once everything is encoded; frees what they held on the accelerator."""
+        """Moves the VAE and the text encoders, as to the CPU once everything is encoded; frees what they held on the accelerator. One under training stays."""
         for module in (self.vae, *self.text_encoders.values()):
-            module.to(device)
+            _move(module, device)
+        self._free()
+
+    def _turn(self, *wanted: nn.Module) -> None:
+        """Brings ``wanted`` to the accelerator, if encoders take turns, and sends the others away first."""
+        if not self.in_turn or all(_device(module) == self.device for module in wanted):
+            return
+        for module in (self.vae, *self.text_encoders.values()):
+            if module not in wanted:
+                _move(module, "cpu")
+        self._free()
+        for module in wanted:
+            _move(module, self.device)
+
+    def _free(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -225,3 +256,9 @@ def _settings(module: nn.Module) -> str:
 
 def _device(module: nn.Module) -> torch.device:
     return next(module.parameters()).device
+
+
+def _move(module: nn.Module, device: torch.device | str) -> None:
+    """A module under training keeps its place: its parameters lie in the optimizer's buffer."""
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        module.to(device)

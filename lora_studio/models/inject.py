@@ -27,20 +27,23 @@ NAME = "style"
 
 
 def add_adapter(base: Base, settings: Settings, seed: int) -> None:
-    """Puts a fresh adapter into the UNet. Its weights are float32 and depend on ``seed`` alone; the model answers as before until it is trained.
+    """Puts a fresh adapter into the UNet, and into the text encoders if they are trained. Its weights are float32 and depend on ``seed`` alone; the model answers as before until it is trained.
 
     LoRA: Hu et al. 2021; rsLoRA: Kalajdzievski 2023; DoRA: Liu et al. 2024; PiSSA: Meng et al. 2024.
 
     Raises:
         SettingsError: the base model has none of the layers that ``targets`` asks for.
     """
-    names = modules.targets(base.unet, settings.targets)
-    if not names:
+    names = {"unet": modules.targets(base.unet, settings.targets)}
+    if not names["unet"]:
         raise SettingsError(f"The base model has no layers for {settings.targets!r}.", where="targets", do="Choose other layers.")
-    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, use_rslora=settings.rslora,
-                        use_dora=settings.method == "dora", target_modules=names)
-    with torch.random.fork_rng([base.device] if base.device.type == "cuda" else []):
-        inject_adapter_in_model(config, base.unet, NAME)
+    if settings.train_text:
+        names |= {component: modules.targets(encoder.to(base.device), settings.targets, text=True) for component, encoder in base.text_encoders.items()}
+    for component, wanted in names.items():
+        config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, use_rslora=settings.rslora,
+                            use_dora=settings.method == "dora", target_modules=wanted)
+        with torch.random.fork_rng([base.device] if base.device.type == "cuda" else []):
+            inject_adapter_in_model(config, base.models[component], NAME)
     source = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in trainable(base).values():

@@ -20,10 +20,15 @@ TARGETS = {
 }
 """The setting ``targets`` -> the ends of the UNet's module paths. "ff" brings the transformers' own projections too, as the reference trainer does."""
 
+_TEXT_ATTENTION, _TEXT_ALL = re.compile(r"self_attn\.(?:q|k|v|out)_proj$"), re.compile(r"self_attn\.(?:q|k|v|out)_proj$|mlp\.fc[12]$")
+TEXT_TARGETS = {"qv": re.compile(r"self_attn\.[qv]_proj$"), "attention": _TEXT_ATTENTION, "attention+ff": _TEXT_ALL, "attention+ff+conv": _TEXT_ALL}
+"""The same for a text encoder, which has no convolutions."""
 
-def targets(unet: nn.Module, which: str) -> list[str]:
-    """Names within ``unet`` of the modules that the setting ``targets`` means."""
-    return [name for name, module in unet.named_modules() if isinstance(module, nn.Linear | nn.Conv2d) and TARGETS[which].search(name)]
+
+def targets(model: nn.Module, which: str, text: bool = False) -> list[str]:
+    """Names within ``model``, a UNet or with ``text`` a text encoder, of the modules that the setting ``targets`` means."""
+    wanted = (TEXT_TARGETS if text else TARGETS)[which]
+    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d) and wanted.search(name)]
 
 
 def adaptable(models: Mapping[str, nn.Module]) -> dict[str, nn.Module]:

@@ -1,4 +1,4 @@
-"""Optimizers by name, with LoRA+'s two rates, over one flat buffer. The optimizers themselves are torch's and other libraries'."""
+"""Optimizers by name, with LoRA+'s and the text encoders' rates, over one flat buffer. The optimizers themselves are torch's and other libraries'."""
 
 from __future__ import annotations
 
@@ -66,14 +66,13 @@ _BUILDERS: dict[str, Callable[[list[dict], Settings], torch.optim.Optimizer]] = 
 
 
 def groups(named: Named, settings: Settings) -> list[dict]:
-    """Parameter groups: B's learn ``lora_plus`` times faster than the rest (LoRA+, Hayou et al. 2024, §4). Empty ones are left out."""
-    slow, fast = [], []
+    """Parameter groups: B's learn ``lora_plus`` times faster than the rest (LoRA+, Hayou et al. 2024, §4), text encoders at a rate of their own. Empty ones are left out."""
+    gathered: dict[float, list[nn.Parameter]] = {}
     for name, parameter in named:
-        (fast if ".lora_B." in name else slow).append(parameter)
-    if settings.lora_plus == 1:
-        slow, fast = slow + fast, []
-    rates = ((slow, settings.learning_rate), (fast, settings.learning_rate * settings.lora_plus))
-    return [{"params": parameters, "lr": rate, "base_lr": rate} for parameters, rate in rates if parameters]
+        text = name.startswith("text_encoder") and settings.optimizer != "prodigy"
+        rate = (settings.text_learning_rate if text else settings.learning_rate) * (settings.lora_plus if ".lora_B." in name else 1)
+        gathered.setdefault(rate, []).append(parameter)
+    return [{"params": parameters, "lr": rate, "base_lr": rate} for rate, parameters in gathered.items()]
 
 
 class Built(NamedTuple):

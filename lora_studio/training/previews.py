@@ -54,7 +54,6 @@ def _images(session: Session, base: bool) -> list:
     side = settings.resolution or session.base.resolution
     seeds = [settings.preview_seed + index for index in range(len(prompts))]
     optimizers.mode(session.optimizer, training=False)
-    session.base.encoders_to(session.base.device)  # they rest on the CPU between previews
     try:
         with session.average.applied(), session.machine.autocast():
             if base:

@@ -73,8 +73,12 @@ class Session:
         return self.base.sha256()
 
     def conditions(self, draws: list[order.Draw]) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Text features (batch first) and sizes (B, 6) of a batch's pictures, on the device."""
-        text = {key: value.to(self.machine.device) for key, value in self.cache.text(draws).items()}
+        """Text features (batch first) and sizes (B, 6) of a batch's pictures, on the device. Text encoders under training are asked anew each time."""
+        if self.settings.train_text:
+            drawn = captions.drawn(draws, self.cache.captions)
+            text = self.base.features(drawn) if torch.is_grad_enabled() else self.base.encode_text(drawn)
+        else:
+            text = {key: value.to(self.machine.device) for key, value in self.cache.text(draws).items()}
         return text, self.cache.sizes(draws).to(self.machine.device)
 
     def state(self) -> dict[str, Any]:
@@ -146,7 +150,8 @@ def prepare(run: Run, settings: Settings) -> Iterator[Event]:
     cache = yield from _encode(run, settings, dataset, base)
     inject.add_adapter(base, settings, settings.seed)
     recompute.enable(base.unet, settings.checkpointing)
-    base.unet.train()  # the adapter's dropout is at work; the base itself has none
+    for model in base.models.values():
+        model.train()  # the adapter's dropout is at work; the base itself has none
     parameters = dict(inject.trainable(base))
     session = Session(
         run, settings, machine, base, dataset, cache, _order(settings, dataset, cache, train), train, validation, parameters,
@@ -202,9 +207,9 @@ def _encode(run: Run, settings: Settings, dataset: folder.Dataset, base: models.
     assigned = buckets.assign(dataset.pictures, settings.resolution or base.resolution, settings.bucket_step, settings.max_upscale)
     wanted = captions.all_variants([picture.caption for picture in dataset.pictures], settings)
     cache = Cache(run.cache, base, dataset.pictures, assigned, wanted, flip=settings.flip)
-    base.encoders_to(base.device)
+    base.in_turn = True  # a large model's encoders beside each other would need more memory than a step
     last = 0.0
-    for stage, done, total in cache.fill():
+    for stage, done, total in cache.fill(texts=not settings.train_text):
         if done == total or time.monotonic() - last > 0.5:
             last = time.monotonic()
             yield Preparing(stage=stage, done=done, total=total)
