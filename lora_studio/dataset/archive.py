@@ -19,6 +19,8 @@ MAX_RATIO = 200
 _SMALL = 1024**2
 """Files below this size may be packed at any ratio: a plain white picture is."""
 _CHUNK = 1024**2
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Others are hardly ever met, and LZMA takes as much memory as the file asks for."""
 _HIDDEN = (".", "__MACOSX")
 _DISTRUST = "Do not trust it; pack the pictures yourself."
 _UNSAFE = re.compile(r'[\x00-\x1f\\:]|(^|/)\.\.?(/|$)|^/|//|[. ](/|$)')
@@ -67,6 +69,8 @@ def _checked(packed: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:
             raise DatasetError(f"The ZIP holds {entry.filename!r}, a link or a name that leads out of its folder.", where=archive, do=_DISTRUST)
     wanted = [entry for entry in entries if not entry.is_dir() and not any(part.startswith(_HIDDEN) for part in PurePosixPath(entry.filename).parts)]
     for entry in wanted:
+        if entry.compress_type not in _METHODS:
+            raise DatasetError(f"{entry.filename!r} in the ZIP is packed in a way that is not read.", where=archive, do="Pack it as an ordinary ZIP.")
         _require_modest(entry.file_size, entry, archive)
     if sum(entry.file_size for entry in wanted) > MAX_BYTES:
         raise _too_much(archive)

@@ -99,6 +99,13 @@ def test_what_is_no_archive_or_a_torn_one_is_said(tmp_path, damage):
     refused(tmp_path, source, "damaged")
 
 
+@pytest.mark.fault(17)
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_uncommon_ways_of_packing_are_refused(tmp_path, method):
+    """Found by fuzzing: a damaged LZMA stream raised an error of its own kind; and an LZMA file says itself how much memory it needs."""
+    refused(tmp_path, packed(tmp_path / "a.zip", {"a.png": png()}, method), "not read")
+
+
 def test_an_encrypted_one_is_said(tmp_path):
     source = packed(tmp_path / "a.zip", {"a.png": png()})
     data = bytearray(source.read_bytes())
