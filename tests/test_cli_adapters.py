@@ -153,6 +153,15 @@ def test_a_blend_is_the_weighted_sum_with_its_recipe(ink, gold, tmp_path, told):
     assert [(one.name, one.weight, len(one.sha256)) for one in again.ingredients] == [("ink", 0.7, 64), ("gold", -0.3, 64)] and result["recipe"] == again.model_dump()
 
 
+def test_a_blend_can_have_a_picture(ink, gold, tmp_path, told, capfd):
+    """A library of blends is a wall of letters; or a text is taken for a picture."""
+    Image.new("RGB", (300, 200), "red").save(tmp_path / "mix.png")
+    told("blend", ink, gold, "--thumbnail", tmp_path / "mix.png", "-o", tmp_path / "both")
+    assert metadata.thumbnail_bytes(adapters.header(tmp_path / "both.safetensors").metadata)
+    assert cli.main(["blend", ink, gold, "--thumbnail", ink, "-o", str(tmp_path / "none")]) == 2
+    assert "not an image" in capfd.readouterr().err and not (tmp_path / "none.safetensors").exists()
+
+
 def test_trimming_tells_what_it_loses_and_saves_only_with_a_name(ink, gold, tmp_path, told, said):
     result = told("blend", ink, gold, "--method", "svd", "--rank", "2")
     assert result["file"] is None and result["rank"] == 2 and 0.1 < result["residual"] < 1 and set(result["residuals"]) == set(PATHS)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -29,6 +30,7 @@ class Order:
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="dare's.")] = 0
     blocks: Annotated[list[str], typer.Option("--block", metavar="N:BLOCK=FACTOR", help="Multiply the N-th adapter's weight in a block, "
                                               "as 1:up_blocks.1=0.5; may be repeated.")] = ()
+    thumbnail: Annotated[Path | None, typer.Option(metavar="PICTURE", help="A picture for the result's header, which libraries show.")] = None
     dtype: Annotated[shared.Number | None, typer.Option(help="Number format of the weights.", show_default="the first adapter's")] = None
     out: shared.Saved = None
     as_json: AsJson = False
@@ -50,12 +52,22 @@ def blend(order: Order) -> None:
     ingredients = [algebra.ingredient(file.stem, weight, adapter, factors) for (file, weight), adapter, factors in zip(named, read, blocks, strict=True)]
     recipe = recipes.blend(method=order.method, ingredients=ingredients, rank=order.rank, density=order.density, seed=order.seed)
     number = order.dtype or _number(read[0])
-    blended = algebra.blend(recipe, read)
+    blended = _with_picture(algebra.blend(recipe, read), order.thumbnail)
     export = shared.save(blended.adapter, path, number) if path else None
     size = path.stat().st_size if path else shared.bytes_of(blended.adapter, number)
     result = {"file": path, "method": recipe.method, "rank": blended.adapter.rank, "modules": len(blended.adapter.factors), "size": size,
               "residual": blended.residual, "residuals": blended.residuals, "recipe": recipe.model_dump(), "proof": export.proof.data() if export else []}
     tell(result, [*_lines(result, blended), *(export.proof.lines() if export else []), f"Saved: {path}" if path else "Nothing is saved: no -o is given."], order.as_json)
+
+
+def _with_picture(blended: Blended, picture: Path | None) -> Blended:
+    """``blended`` with ``picture`` as its thumbnail. Raises AdapterError where that is none."""
+    if picture is None:
+        return blended
+    from lora_studio.adapters import metadata
+
+    texts = {**blended.adapter.metadata, "modelspec.thumbnail": metadata.thumbnail(picture.expanduser())}
+    return blended._replace(adapter=replace(blended.adapter, metadata=texts))
 
 
 def parse_blocks(texts: list[str], count: int) -> list[dict[str, float]]:

@@ -248,7 +248,7 @@ class Played:
 @pytest.fixture
 def page(outputs):
     with gr.Blocks():
-        made = MixPage(outputs)
+        made = MixPage(outputs, gr.BrowserState({}))
     made.renderer = Played(outputs)
     return made
 
@@ -280,10 +280,10 @@ def test_what_is_wrong_is_shown_beside_the_last_pictures(page, mix, outputs):
     """A fault empties the page, or waits for a run without saying so."""
     list(page.draw(values(page, mix)))
     page.renderer.wrong = RunError("Pictures wait until the run ink has ended.", do="It has the machine to itself.")
-    shown, note, _, again = list(page.draw(values(page, mix)))[-1]
+    shown, note, _, again, _ = list(page.draw(values(page, mix)))[-1]
     assert shown.count("<img") == 2 and "until the run ink has ended" in note and again == gr.update(active=True)
     page.renderer.wrong = AdapterError(EVIL, where=EVIL, do=EVIL)
-    shown, note, _, again = list(page.draw(values(page, mix)))[-1]
+    shown, note, _, again, _ = list(page.draw(values(page, mix)))[-1]
     assert "wrong" in note and EVIL not in note and again == gr.update(active=False)
     assert "Preview seed" in list(page.draw(values(page, mix, seed=None)))[-1][1]
 
@@ -334,6 +334,26 @@ def test_a_family_brings_its_base_models(page, outputs):
     shown = page._after(mix, "starter")
     assert shown[4] == gr.update(choices=[], value="")
     assert page._after(mix, "/models/mine.safetensors")[4]["value"] == "/models/mine.safetensors"
+
+
+def test_a_reload_keeps_the_mix(page, mix, outputs):
+    """Half an hour of weighing is lost with a reload; or what has gone meanwhile takes the rest along."""
+    mix.rows[1].weight, mix.rows[1].factors = -0.5, {"mid_block": 0.25}
+    draft = next(page.draw(values(page, mix, prompt="dog", seed=9)))[-1]
+    Path(mix.rows[0].path).unlink()
+    fresh = Mix()
+    prompt, seed, *_ = page.restore(fresh, draft, "starter")
+    assert [(row.key, row.weight, row.factors) for row in fresh.rows] == [(mix.rows[1].key, -0.5, {"mid_block": 0.25})]
+    assert (prompt["value"], seed["value"]) == ("dog", 9)
+    page.restore(fresh, draft, "starter")
+    assert len(fresh.rows) == 1, "an adapter that the address named was there before"
+    asked = len(page.renderer.asked)
+    assert list(page.first(values(page, fresh))) and len(page.renderer.asked) == asked + 2
+    assert list(page.first(values(page, fresh))) and len(page.renderer.asked) == asked + 2, "each visit draws anew"
+    for forged in (None, [], {"rows": 1}, {"rows": [None, {"key": 1}]}, {"rows": [{"key": "../x", "weight": "nan"}]}):
+        with_nothing = Mix()
+        page.restore(with_nothing, forged, "starter")
+        assert with_nothing.rows == []
 
 
 def test_an_empty_mix_says_what_to_do(page):

@@ -38,7 +38,7 @@ def add(page, name: str, count: int) -> None:
 
 
 def few_steps(page) -> None:
-    page.get_by_role("tabpanel").get_by_role("button", name="More", exact=True).locator("visible=true").click()
+    page.locator("#mix-more > button").click()
     page.locator("#mix-steps input").fill("2")
     page.locator("#mix-guidance input").fill("1")
     page.locator("#mix-guidance input").press("Enter")
@@ -81,7 +81,7 @@ def test_two_adapters_become_one_file(visit, studio, pair):
 
 
 def test_pictures_wait_for_a_run_and_come_back(visit, studio, pair, part):
-    """The page draws beside a run that needs the memory, or stays without pictures after it."""
+    """The page draws beside a run that needs the memory, or stays without pictures after it; or a reload loses the mix."""
     page = room(visit())
     few_steps(page)
     played = part("busy", studio.outputs)
@@ -91,5 +91,8 @@ def test_pictures_wait_for_a_run_and_come_back(visit, studio, pair, part):
     played.finishes(1)
     until(lambda: not played.run.worker_file.exists())
     expect(page.locator("#mix-note .facts")).to_contain_text("2 steps", timeout=PATIENCE)
+    page.reload()
+    expect(page.locator(".ingredient")).to_have_count(1)
+    expect(page.locator(".mixed img")).to_be_visible(timeout=PATIENCE)
     page.get_by_label("Take soft out").click()
     expect(page.locator("#mix-pictures")).to_contain_text("Nothing to see yet")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from lora_studio import library
 from lora_studio.errors import AdapterError, RunError, StudioError
 from lora_studio.jobs import runner
 from lora_studio.jobs.renderer import Renderer
-from lora_studio.library import Origin
 from lora_studio.settings import SPECS
 from lora_studio.ui import images, outcome, words
 from lora_studio.ui.outcome import WORK
@@ -35,10 +34,14 @@ _SEEN = tuple[Any, ...]
 
 
 class MixPage:
-    """The page's parts and handlers."""
+    """The page's parts and handlers.
 
-    def __init__(self, outputs: Path):
-        self.outputs = outputs
+    Args:
+        draft: where the browser keeps the mix; it must stand outside the rooms, which the browser makes only when they are entered.
+    """
+
+    def __init__(self, outputs: Path, draft: gr.BrowserState):
+        self.outputs, self.draft = outputs, draft
         self.renderer = Renderer(outputs, images.folder(outputs) / "mix")
         self.mix = gr.State(Mix())
         with gr.Row(elem_classes="halves", equal_height=False):
@@ -72,7 +75,7 @@ class MixPage:
                 self.reseed = gr.Button("New seed", size="md", min_width=100, elem_id="mix-reseed")
             help = "The adapters' own kind: the built-in starter, or the path of a model of yours."
             self.base = gr.Dropdown(pictures.bases(self.outputs, ""), value="starter", label="Base model", info=help, allow_custom_value=True, elem_id="mix-base")
-            with gr.Accordion("More", open=False, elem_classes="fold"), gr.Column(elem_classes="fields"):
+            with gr.Accordion("More", open=False, elem_classes="fold", elem_id="mix-more"), gr.Column(elem_classes="fields"):
                 self.steps = gr.Number(SPECS["preview_steps"].default, label="Steps", info="Denoising steps.", precision=0, elem_id="mix-steps")
                 self.guidance = gr.Number(SPECS["guidance"].default, label="Guidance", info="How strictly it follows the prompt.", elem_id="mix-guidance")
                 self.negative = gr.Textbox(label="Negative prompt", info="What it should avoid.", max_lines=2, elem_id="mix-negative")
@@ -115,19 +118,21 @@ class MixPage:
 
     @property
     def _drawn(self) -> list[Any]:
-        return [self.pictures, self.note, self.cost, self.again]
+        return [self.pictures, self.note, self.cost, self.again, self.draft]
 
     @property
     def _listed(self) -> list[Any]:
         """What follows which adapters are in the mix."""
         return [self.mix, self.adding, self.rows, self.said, self.base, self.blend_card, self.sheet_card, self.across, self.down]
 
-    def wire(self, tab: gr.Tab) -> None:
+    def wire(self, tab: gr.Tab, page: gr.Blocks) -> None:
         """Binds everything; ``tab`` is the page's own."""
         drawing = {"inputs": self._fields, "outputs": self._drawn, **_DRAWING}
         listing = {"outputs": self._listed, **QUIET}
         tab.select(self._choices, None, self.adding, **QUIET)
         tab.select(self.renderer.warm, None, None, **QUIET)
+        tab.select(self.first, **drawing)
+        page.load(self.restore, [self.mix, self.draft, self.base], [self.prompt, self.seed, *self._listed], **QUIET)
         self.adding.select(self.add, [self.mix, self.adding, self.base], **listing).then(self.draw, **drawing)
         acted = self.rows.click(self.act, [self.mix, self.base, self.prompt], outputs=[self.prompt, self.method, *self._listed], **QUIET)
         acted.then(self.draw, **drawing)
@@ -147,10 +152,7 @@ class MixPage:
         self.save.click(self.keep, **kept)
 
     def _choices(self) -> Any:
-        entries = sorted(library.entries(self.outputs), key=lambda entry: entry.origin is Origin.CHECKPOINT)
-        titles = Counter(map(cards.title, entries))
-        named = [cards.title(entry) + (f" ({Path(entry.path).name})" if titles[cards.title(entry)] > 1 else "") for entry in entries]
-        return gr.update(choices=[(name, cards.key(entry, self.outputs)) for name, entry in zip(named, entries, strict=True)], value=None)
+        return gr.update(choices=cards.choices(library.entries(self.outputs), self.outputs), value=None)
 
     def _after(self, mix: Mix, base: str, said: str = "") -> list[Any]:
         """Updates of ``_listed``."""
@@ -163,6 +165,18 @@ class MixPage:
             mix, self._choices(), rows.html(mix), gr.update(value=said, visible=bool(said)), gr.update(choices=offered, value=base if fits else next(iter(known), "")),
             shown, shown, gr.update(choices=named, value=keys[0] if keys else None), gr.update(choices=named, value=keys[1] if len(keys) > 1 else None),
         ]
+
+    def restore(self, mix: Mix, draft: Any, base: str) -> list[Any]:
+        """What this browser's user had mixed, after a reload or a restart; without what has gone meanwhile."""
+        draft = draft if isinstance(draft, dict) else {}
+        rows_kept = draft.get("rows")
+        kept = [one for one in rows_kept if isinstance(one, dict)] if isinstance(rows_kept, list) else []
+        for one in kept:
+            with contextlib.suppress(StudioError):
+                self._add(mix, str(one.get("key")))
+        mix.weigh(kept)
+        typed = [gr.update(value=draft[name]) if name in draft else gr.skip() for name in ("prompt", "seed")]
+        return [*typed, *self._after(mix, draft.get("base") or base)]
 
     def add(self, mix: Mix, key: str | None, base: str) -> list[Any]:
         """Puts the chosen adapter into the mix."""
@@ -218,9 +232,10 @@ class MixPage:
         skipped = (gr.skip(),) * len(self._drawn)
         if not mix.rows:
             mix.mixed = mix.plain = ""
-            yield pictures.EMPTY, "", "", gr.skip()
+            yield pictures.EMPTY, "", "", gr.skip(), {}
             return
-        yield gr.skip() if mix.mixed else pictures.html(mix), outcome.busy("Drawing…"), gr.skip(), gr.skip()
+        draft = {"rows": mix.kept(), **{name: values[field] for name, field in (("prompt", self.prompt), ("seed", self.seed), ("base", self.base))}}
+        yield gr.skip() if mix.mixed else pictures.html(mix), outcome.busy("Drawing…"), gr.skip(), gr.skip(), draft
         try:
             for seen in self._two(mix, self._scene(values), self._method(values)):
                 if mix.turn != turn:
@@ -229,7 +244,7 @@ class MixPage:
         except StudioError as error:
             if mix.turn == turn:
                 waits = isinstance(error, RunError)
-                yield pictures.html(mix), words.notice("warned" if waits else "wrong", error.what, error.where, error.do), gr.skip(), gr.update(active=waits)
+                yield pictures.html(mix), words.notice("warned" if waits else "wrong", error.what, error.where, error.do), gr.skip(), gr.update(active=waits), gr.skip()
         if mix.turn != turn:
             yield skipped
 
@@ -241,15 +256,23 @@ class MixPage:
         note = ""
         for answer in self.renderer.draw(pictures.order(mix, scene, how), f"{mix.lane} mix"):
             if answer.kind == "loading":
-                yield gr.skip(), outcome.busy("Loading the base model…"), gr.skip(), gr.skip()
+                yield gr.skip(), outcome.busy("Loading the base model…"), gr.skip(), gr.skip(), gr.skip()
             elif answer.kind == "drawn":
                 mix.mixed, note = answer.path, pictures.told(answer, scene)
                 cost = pictures.cost(mix, method, answer if how else None) if answer.last else gr.skip()
-                yield pictures.html(mix), note if answer.last else outcome.busy("Drawing…"), cost, gr.update(active=False)
+                yield pictures.html(mix), note if answer.last else outcome.busy("Drawing…"), cost, gr.update(active=False), gr.skip()
         for answer in self.renderer.draw(plain, f"{mix.lane} plain"):
             if answer.kind == "drawn":
                 mix.plain = answer.path
-                yield pictures.html(mix), note, gr.skip(), gr.skip()
+                yield pictures.html(mix), note, gr.skip(), gr.skip(), gr.skip()
+
+    def first(self, values: dict[Any, Any]) -> Iterator[_SEEN]:
+        """Draws a mix that was restored, when its room is entered."""
+        mix = values[self.mix]
+        if mix.rows and not mix.turn:
+            yield from self.draw(values)
+        else:
+            yield (gr.skip(),) * len(self._drawn)
 
     def retry(self, values: dict[Any, Any]) -> Iterator[_SEEN]:
         """Draws once the run that pictures wait for has ended."""

@@ -21,6 +21,8 @@ PROMPT = "cat"
 ROUGH = 6
 """Steps of the picture that comes first."""
 _MOST_CELLS = 64
+_RUNS = 50
+"""The latest runs, whose base models are offered."""
 
 EMPTY = (
     '<div class="blank"><div class="sketch" aria-hidden="true"><i></i><i></i><i></i></div><h2>Nothing to see yet</h2>'
@@ -108,13 +110,12 @@ def blending(method: Method) -> Blending | None:
 def bases(outputs: Path, family: str) -> list[tuple[str, str]]:
     """The base models that fit adapters of ``family``, as far as the studio knows: the starter, and what its runs were trained on."""
     found = {"starter": "Built-in starter"} if family in ("", "starter") else {}
-    for entry in library.entries(outputs):
-        if entry.origin is Origin.RUN and entry.family == family:
-            try:
-                base = Run(outputs / entry.run).settings().base
-            except (SettingsError, OSError):
-                continue
-            found.setdefault(base, Path(base).name)
+    for entry in [entry for entry in library.entries(outputs) if entry.origin is Origin.RUN and entry.family == family][:_RUNS]:
+        try:
+            base = Run(outputs / entry.run).settings().base
+        except (SettingsError, OSError):
+            continue
+        found.setdefault(base, Path(base).name)
     return [(label, base) for base, label in found.items()]
 
 

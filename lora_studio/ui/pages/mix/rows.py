@@ -91,6 +91,10 @@ class Mix:
             free = f"{name} ({number})"
         return free
 
+    def kept(self) -> list[dict[str, Any]]:
+        """The rows as the browser keeps them."""
+        return [{"key": row.key, "weight": row.weight, "blocks": row.factors} for row in self.rows]
+
     def remove(self, key: str) -> None:
         """Takes an adapter out."""
         self.rows = [row for row in self.rows if row.key != key]

@@ -35,8 +35,9 @@ def arguments(mix: Mix, method: Method) -> list[str]:
     how = blending(method)
     named = [f"{row.path}:{row.weight:g}" for row in mix.rows]
     blocks = [part for index, row in enumerate(mix.rows, 1) for block, factor in row.factors.items() for part in ("--block", f"{index}:{block}={factor:g}")]
+    picture = ["--thumbnail", mix.mixed] if mix.mixed and Path(mix.mixed).is_file() else []
     chosen = ["--rank", how.rank, "--density", how.density, "--seed", how.seed] if how else []
-    return [*named, "--method", method.name, *map(str, chosen), *blocks]
+    return [*named, "--method", method.name, *map(str, chosen), *blocks, *picture]
 
 
 def default_name(mix: Mix) -> str:
