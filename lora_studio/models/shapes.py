@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lora_studio.models import folder, original, single
 from lora_studio.models.base import Family
@@ -13,6 +13,14 @@ from lora_studio.models.family import of_file, of_folder
 from lora_studio.models.load import locate
 from lora_studio.models.parts import read_json
 from lora_studio.models.weights import Weights
+
+
+class Text(NamedTuple):
+    """A text encoder: ``width`` of its states, ``inner`` of its feed-forwards."""
+
+    layers: int
+    width: int
+    inner: int
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,8 @@ class Shapes:
     vae: dict[str, Any]
     parameters: dict[str, int]
     """How many weights each part has: unet, vae, text_encoder, text_encoder_2."""
+    text: tuple[Text, ...] = ()
+    """Its text encoders."""
 
     @property
     def scale(self) -> int:
@@ -49,7 +59,7 @@ def _of_folder(path: Path) -> Shapes:
     unet = read_json(path / "unet" / "config.json")
     family, vae = of_folder(index, unet, path), read_json(path / "vae" / "config.json")
     counts = {part: _count(Weights(folder.weight_files(path / part)).shapes) for part in ("unet", "vae", *family.encoders)}
-    return _shapes(family, unet, vae, counts, unet["sample_size"])
+    return _shapes(family, unet, vae, counts, unet["sample_size"], [read_json(path / part / "config.json") for part in family.encoders])
 
 
 def _of_file(path: Path) -> Shapes:
@@ -60,11 +70,13 @@ def _of_file(path: Path) -> Shapes:
     vae = original.fit_vae(read_json(single.CONFIGS / family.configs / "vae.json"), parts["vae"])
     predicts = single.declared(weights)
     size = family.native_size(predicts.name if predicts else "", unet["sample_size"])
-    return _shapes(family, unet, vae, {part: _count(shapes) for part, shapes in parts.items()}, size)
+    text = [original.fit_text(read_json(single.CONFIGS / family.configs / f"{part}.json"), single.plain(parts[part])) for part in family.encoders]
+    return _shapes(family, unet, vae, {part: _count(shapes) for part, shapes in parts.items()}, size, text)
 
 
-def _shapes(family: Family, unet: dict[str, Any], vae: dict[str, Any], counts: dict[str, int], latent_size: int) -> Shapes:
-    return Shapes(family.name, latent_size * 2 ** (len(vae["block_out_channels"]) - 1), unet, vae, counts)
+def _shapes(family: Family, unet: dict[str, Any], vae: dict[str, Any], counts: dict[str, int], latent_size: int, text: list[dict[str, Any]]) -> Shapes:
+    encoders = tuple(Text(config["num_hidden_layers"], config["hidden_size"], config["intermediate_size"]) for config in text)
+    return Shapes(family.name, latent_size * 2 ** (len(vae["block_out_channels"]) - 1), unet, vae, counts, encoders)
 
 
 def _count(shapes: dict[str, tuple[int, ...]]) -> int:

@@ -51,7 +51,7 @@ def _part(family: Family, part: str, weights: Weights, device: torch.device, dty
     config = read_json(CONFIGS / family.configs / f"{part}.json")
     shapes = {key.removeprefix(prefix): shape for key, shape in weights.shapes.items() if key.startswith(prefix)}
     try:
-        config = _FIT[part.removesuffix("_2")](config, _plain(shapes))
+        config = _FIT[part.removesuffix("_2")](config, plain(shapes))
     except (KeyError, IndexError, StopIteration):
         raise lacks(weights, f"{'some weights of ' if shapes else ''}{TITLES[part]}") from None
     model = build(part, config, weights.paths[0])
@@ -64,7 +64,7 @@ _FIT: dict[str, Callable[[dict[str, Any], original.Shapes], dict[str, Any]]] = {
 }
 
 
-def _plain(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+def plain(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """CLIP's names with the ``text_model.`` that some files lack."""
     return {f"text_model.{key}" if key.startswith(("embeddings.", "encoder.layers.", "final_layer_norm.")) else key: shape for key, shape in shapes.items()}
 

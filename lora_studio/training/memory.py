@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lora_studio.models.recompute import largest_level
-from lora_studio.models.shapes import Shapes
+from lora_studio.models.shapes import Shapes, Text
 from lora_studio.settings import Settings
 
 TOKENS = 77
@@ -22,6 +22,8 @@ NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
 """Of a packed weight: 4, an 8-bit scale for each 64 weights, a float32 one for each 256 of those (Dettmers et al. 2023, §3)."""
 _STATES = {"adamw": 8.0, "adamw8bit": 2 + 8 / 256, "lion": 4.0, "prodigy": 16.0, "schedulefree": 8.0, "adafactor": 0.5}
 """Bytes that an optimizer keeps for each parameter, about."""
+_NOWHERE = -1
+"""The level of what is in no level of the UNet, and is never computed again."""
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 
@@ -41,7 +43,7 @@ class Estimate:
     working: int
     """Largest intermediate results on top of that."""
     encoding: int
-    """The VAE and text encoders while pictures and captions are encoded, with the UNet beside them."""
+    """While pictures and captions are encoded: the VAE, or the text encoders, beside the UNet."""
     preview: int
     """The same while a preview is drawn."""
 
@@ -63,16 +65,15 @@ class Estimate:
 def estimate(settings: Settings, shapes: Shapes, precision: str) -> Estimate:
     """The memory of a run with ``settings`` on ``shapes``; ``precision`` is the base model's format: fp32, bf16 or fp16."""
     e, unet = _BYTES[precision], unet_of(settings, shapes, _BYTES[precision])
-    weights = round(_weights(settings.quantize, shapes.parameters["unet"], unet.packable, e))
+    text, side = e * _encoders(shapes), settings.resolution or shapes.resolution
+    weights = _weights(settings.quantize, shapes.parameters["unet"], unet.packable, e) + text * settings.train_text
     count = unet.adapter
-    text = sum(size for part, size in shapes.parameters.items() if part.startswith("text_encoder"))
     optimizer = count * (_STATES[settings.optimizer] + (4 if settings.ema else 0))
-    side = settings.resolution or shapes.resolution
-    encoders = 4 * shapes.parameters["vae"] + e * text
-    vae = _vae_peak(shapes, side, settings.tiled_vae)
-    held = weights + 8 * count + optimizer
-    return Estimate(weights=weights, adapter=4 * count, gradients=4 * count, optimizer=round(optimizer), activations=round(unet.kept()), working=round(unet.working()),
-                    encoding=round(weights + encoders + vae), preview=round(held + encoders + max(vae, unet.working())))
+    vae = 4 * shapes.parameters["vae"] + _vae_peak(shapes, side, settings.tiled_vae)
+    asking = 0 if settings.train_text else text
+    found = {"weights": weights, "adapter": 4 * count, "gradients": 4 * count, "optimizer": optimizer, "activations": unet.kept(), "working": unet.working(),
+             "encoding": weights + max(vae, asking), "preview": weights + 8 * count + optimizer + max(vae, asking, unet.working())}
+    return Estimate(**{name: round(size) for name, size in found.items()})
 
 
 @dataclass
@@ -173,6 +174,15 @@ class Unet:
         """The last norm, SiLU and convolution, which are never computed again."""
         self._add(0, tokens * width * (4 + 4 + self.e))
 
+    def text_encoders(self, encoders: tuple[Text, ...]) -> None:
+        """Text encoders under training, about: two norms, attention, and a feed-forward with its GELU in three pieces."""
+        tokens = self.batch * TOKENS
+        for layers, width, inner in encoders:
+            for _ in range(layers):
+                kept = tokens * (width * (8 + 5 * self.e) + 3 * inner * self.e)
+                kept += sum(self.changed(width, width, tokens, kind) for kind in ("qv", "attention", "qv", "attention"))
+                self._add(_NOWHERE, kept + self.changed(width, inner, tokens, "ff") + self.changed(inner, width, tokens, "ff", bare=True))
+
     # The sums
 
     def saved(self) -> float:
@@ -189,7 +199,7 @@ class Unet:
         """The levels that are computed again."""
         if self.settings.checkpointing == "off":
             return set()
-        levels = {block.level for block in self.blocks}
+        levels = {block.level for block in self.blocks} - {_NOWHERE}
         return levels if self.settings.checkpointing == "all" else {largest_level(self.config)}
 
     def working(self) -> float:
@@ -239,6 +249,8 @@ def unet_of(settings: Settings, shapes: Shapes, e: int) -> Unet:
         if level:
             unet.convolution(level, width, width, tokens[level - 1])
     unet.ends(width, tokens[0])
+    if settings.train_text:
+        unet.text_encoders(shapes.text)
     return unet
 
 
@@ -252,6 +264,11 @@ def _middle(config: dict[str, Any]) -> int:
     """The middle's transformer has as many blocks as the innermost level's would."""
     depth = config.get("transformer_layers_per_block", 1)
     return depth[-1] if isinstance(depth, list) else depth
+
+
+def _encoders(shapes: Shapes) -> int:
+    """Weights of all text encoders."""
+    return sum(size for part, size in shapes.parameters.items() if part.startswith("text_encoder"))
 
 
 def _weights(quantize: str, parameters: int, packable: int, e: int) -> float:

@@ -60,7 +60,7 @@ def test_activations_are_what_autograd_saves_to_ten_percent(family, precision, c
     assert reckoned.kept() >= reckoned.saved()
 
 
-@pytest.mark.parametrize("changes", [{}, {"checkpointing": "all"}, {"quantize": "nf4"}], ids=str)
+@pytest.mark.parametrize("changes", [{}, {"checkpointing": "all"}, {"quantize": "nf4"}, {"train_text": True, "targets": "attention+ff"}], ids=str)
 def test_a_real_step_on_the_cpu_saves_what_is_reckoned(tiny_folder, changes):
     """Nothing imitated: the loop's own prediction in float32. A quantised layer keeps no more than a plain one."""
     folder = str(tiny_folder("sd1"))
@@ -68,7 +68,7 @@ def test_a_real_step_on_the_cpu_saves_what_is_reckoned(tiny_folder, changes):
     base = models.load(folder, quantize=settings.quantize)
     inject.add_adapter(base, settings, seed=0)
     recompute.enable(base.unet.train(), settings.checkpointing)
-    own, held, kept = {parameter.untyped_storage()._cdata for parameter in base.unet.parameters()}, {}, []
+    own, held, kept = {parameter.untyped_storage()._cdata for model in base.models.values() for parameter in model.parameters()}, {}, []
 
     def hold(tensor):
         key = tensor.untyped_storage()._cdata
@@ -77,10 +77,12 @@ def test_a_real_step_on_the_cpu_saves_what_is_reckoned(tiny_folder, changes):
             kept.append(tensor)
         return tensor
 
-    text = base.encode_text(["a cat"])
     with torch.autograd.graph.saved_tensors_hooks(hold, lambda tensor: tensor):
+        text = base.features(["a cat"]) if settings.train_text else base.encode_text(["a cat"])
         base.predict(torch.randn(1, 4, 32, 32), torch.tensor([500]), text)
-    assert memory.unet_of(settings, shapes.read(folder), 4).saved() == pytest.approx(sum(held.values()), rel=0.1)
+    reckoned = memory.unet_of(settings, shapes.read(folder), 4)
+    assert reckoned.saved() == pytest.approx(sum(held.values()), rel=0.1)
+    assert reckoned.adapter == sum(parameter.numel() for parameter in inject.trainable(base).values())
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -90,9 +92,10 @@ def test_shapes_are_the_models_own_in_either_layout(tiny_folder, tmp_path, famil
     base, found = models.load(str(folder)), shapes.read(str(folder))
     assert (found.family, found.resolution, found.scale) == (base.family.name, base.resolution, base.scale)
     parts = {"unet": base.unet, "vae": base.vae, **base.text_encoders}
+    assert [encoder.layers for encoder in found.text] == [encoder.config.num_hidden_layers for encoder in base.text_encoders.values()]
     assert found.parameters == {part: sum(parameter.numel() for parameter in model.parameters()) for part, model in parts.items()}
     file = shapes.read(str(tiny.checkpoint(tmp_path / "one.safetensors", family)))
-    assert file.family == found.family and file.parameters["unet"] == found.parameters["unet"]
+    assert file.family == found.family and file.text == found.text and file.parameters["unet"] == found.parameters["unet"]
     assert {key: file.unet[key] for key in ("block_out_channels", "cross_attention_dim")} == {key: found.unet[key] for key in ("block_out_channels", "cross_attention_dim")}
     reckoned = memory.unet_of(Settings(), found, 4)
     assert reckoned.packable == sum(base.unet.get_submodule(name).weight.numel() for name in quantize.packed(base.unet))
