@@ -14,7 +14,7 @@ from lora_studio.presets import save_settings
 from lora_studio.runs import Run
 from lora_studio.settings import SPECS, Group, Settings, check
 
-_SHAPING = ("base", "method", "rank", "alpha", "rslora", "targets", "optimizer", "lora_plus")
+_SHAPING = ("base", "method", "rank", "alpha", "rslora", "targets", "optimizer", "lora_plus", "train_text")
 """Settings that a saved state is bound to: under others its numbers mean something else, or have no place."""
 _UNASKED = {"name", "device"}
 """Settings that may change between two sessions of a run without changing what it learns; so may all that concern previews and saving."""

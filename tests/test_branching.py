@@ -46,7 +46,7 @@ def test_a_branch_has_the_state_and_leaves_the_parent_alone(parent):
     assert parent.parent() == {}
 
 
-@pytest.mark.parametrize("changes", [{"rank": 8}, {"alpha": 8}, {"method": "dora"}, {"targets": "qv"}, {"optimizer": "lion"}, {"lora_plus": 4}, {"ema": 0.9}, {"base": "other"}, {"rslora": True}])
+@pytest.mark.parametrize("changes", [{"rank": 8}, {"alpha": 8}, {"method": "dora"}, {"targets": "qv"}, {"optimizer": "lion"}, {"lora_plus": 4}, {"ema": 0.9}, {"base": "other"}, {"rslora": True}, {"train_text": True}])
 def test_where_the_state_does_not_fit_the_settings_a_branch_begins_from_the_adapter(parent, changes):
     """Moments of another optimizer, or of factors with another scale, would push the adapter somewhere at random."""
     run = branch(parent, **changes, steps=100)

@@ -10,6 +10,9 @@ from pathlib import Path
 from lora_studio.events import Event, parse
 
 _HELD_BACK = 10_000
+"""Events that wait for a disk to take them."""
+_AT_ONCE = 1 << 20
+"""Bytes; a long log is read in pieces, so that its events need not be in memory together."""
 
 
 class EventLog:
@@ -46,14 +49,15 @@ class EventLog:
 
 
 def read(path: Path, offset: int = 0) -> tuple[list[Event], int]:
-    """The whole lines from byte ``offset`` on, and the offset to go on from.
+    """Whole lines from byte ``offset`` on, about a megabyte of them at most, and the offset to go on from: where it stays, there is no more.
 
     Lines that are no event are skipped; a last line without its newline is left for the next call.
     """
     try:
         with open(path, "rb") as file:
             file.seek(offset)
-            data = file.read()
+            data = file.read(_AT_ONCE)
+            data += b"" if data.endswith(b"\n") else file.readline()
     except FileNotFoundError:
         return [], offset
     end = data.rfind(b"\n") + 1

@@ -96,11 +96,12 @@ def follow(run: Run, poll: float = 0.2):
     offset = 0
     while True:
         running = alive(run)
-        found, offset = eventlog.read(run.events_file, offset)
+        before = offset
+        found, offset = eventlog.read(run.events_file, before)
         yield from found
-        if not running and not found:
+        if not running and offset == before:
             reap(run)
             yield from eventlog.read(run.events_file, offset)[0]
             return
-        if not found:
+        if offset == before:
             time.sleep(poll)

@@ -9,10 +9,13 @@ from lora_studio.events import Event, State
 from lora_studio.jobs import eventlog
 from lora_studio.runs import Run
 
+MOST_STEPS, RECENT = 6_000, 1_000
+"""Steps that a view holds; and how many of them are the latest, without gaps."""
+
 
 @dataclass
 class RunView:
-    """All that is known of a run after its events so far."""
+    """All that is known of a run after its events so far; of very many steps a sample."""
 
     state: State = State.QUEUED
     left_queue: bool = False
@@ -27,6 +30,7 @@ class RunView:
     finished: e.Finished | None = None
     failed: e.Failed | None = None
     latest: Event | None = None
+    _stride: int = 1
 
     @property
     def last(self) -> e.StepDone | None:
@@ -50,6 +54,8 @@ class RunView:
                 self._begin(event)
             case e.StepDone():
                 self.steps.append(event)
+                if len(self.steps) > MOST_STEPS:
+                    self._thin()
             case e.Validated():
                 self.validations.append(event)
             case e.PreviewReady():
@@ -72,6 +78,13 @@ class RunView:
         self.started, self.failed, self.finished = started, None, None
         self._forget_after(started.first_step)
 
+    def _thin(self) -> None:
+        """Of a long run's earlier steps every second, fourth … is kept, evenly, so that a page has as little to draw after a million as after a thousand."""
+        older, recent = self.steps[:-RECENT], self.steps[-RECENT:]
+        while len(kept := [one for one in older if one.step % self._stride == 0]) > MOST_STEPS // 2:
+            self._stride *= 2
+        self.steps = kept + recent
+
     def _forget_after(self, step: int) -> None:
         self.steps = [one for one in self.steps if one.step <= step]
         self.validations = [one for one in self.validations if one.step <= step]
@@ -86,10 +99,13 @@ class Follower:
 
     def update(self) -> RunView:
         """The view as of now."""
-        found, self._offset = eventlog.read(self.run.events_file, self._offset)
-        for event in found:
-            self.view.apply(event)
-        return self.view
+        while True:
+            before = self._offset
+            found, self._offset = eventlog.read(self.run.events_file, before)
+            for event in found:
+                self.view.apply(event)
+            if self._offset == before:
+                return self.view
 
 
 def fold(run: Run) -> RunView:

@@ -74,6 +74,23 @@ def test_a_loss_that_is_not_a_number_comes_through_the_log(run):
     assert math.isnan(view.fold(run).last.loss)
 
 
+def test_a_very_long_run_is_held_in_bounds_with_its_beginning_and_its_latest_steps():
+    """A page that draws a hundred thousand steps every two seconds leaves the training no time."""
+    seen = folded(STARTED, *(step(number) for number in range(1, 40_001)))
+    numbers = [one.step for one in seen.steps]
+    assert len(numbers) <= view.MOST_STEPS and numbers == sorted(set(numbers))
+    assert numbers[-view.RECENT:] == list(range(40_001 - view.RECENT, 40_001)) and numbers[0] <= 16
+    assert max(after - before for before, after in zip(numbers, numbers[1:], strict=False)) <= 16
+
+
+def test_a_log_of_many_pieces_is_folded_whole(run):
+    """It is read a megabyte at a time; a line that lies over two of them must not be lost."""
+    log, count = run.events_file, 15_000
+    log.write_text("".join(step(number).line() + "\n" for number in range(1, count + 1)) + "rubbish\n" * 200_000 + step(count + 1).line() + "\n")
+    assert log.stat().st_size > 3 << 20
+    assert view.fold(run).last.step == count + 1
+
+
 def test_a_run_that_waited_and_ended_left_the_queue_and_one_that_had_begun_vanished():
     """What the user took out of the queue must not look like an accident, nor an accident like something that the user did."""
     queued, gone = e.StateChanged(state=State.QUEUED), e.StateChanged(state=State.INTERRUPTED)
