@@ -46,7 +46,7 @@ _METHODS = {"hada_w1_a": "loha", "lokr_w1": "lokr", "lokr_w1_a": "lokr", "mid": 
 
 def label(family: str) -> str:
     """The family's name for people."""
-    return FAMILIES[family].label
+    return FAMILIES.get(family, FAMILIES["unknown"]).label
 
 
 def dialect(names: Mapping[str, object] | list[str]) -> str:
