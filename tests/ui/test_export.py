@@ -44,13 +44,14 @@ def asked(monkeypatch):
     return noted
 
 
-def exported(page, key="library/rain.safetensors", kind="kohya", targets=("comfyui",), number="", privacy="minimal", name="", base="") -> str:
+def exported(page, key="library/rain.safetensors", targets=("comfyui",), **more) -> str:
     """What the page shows at the end."""
-    return list(page.export(key, kind, list(targets), number, privacy, name, base))[-1]["value"]
+    form = {"adapter": key, "format": "kohya", "targets": list(targets), "number": "", "privacy": "minimal", "name": "", "base": "", "rank": 0, **more}
+    return list(page.export({getattr(page, name): value for name, value in form.items()}))[-1]["value"]
 
 
 def test_the_form_reaches_the_command(page, outputs, asked):
-    exported(page, targets=("comfyui", "peft"), number="fp16", privacy="none", name="../my file", base="ignored for a LoRA")
+    exported(page, targets=("comfyui", "peft"), number="fp16", privacy="none", name="../my file", base="ignored for a LoRA", rank=7)
     (line,) = asked
     assert line[:2] == ["convert", str(outputs / "library" / "rain.safetensors")]
     assert line[2:-2] == ["--to", "kohya", "--privacy", "none", "--target", "comfyui", "--target", "peft", "--dtype", "fp16"]
@@ -75,10 +76,13 @@ def test_a_dora_asks_for_its_base_and_says_what_the_plain_lora_lacks(outputs, pa
     _, _, decomposed, base, _ = page.offer("library/dora.safetensors")
     assert decomposed["visible"] and base == "starter"
     asked.residual = 0.0312
-    shown = exported(page, "library/dora.safetensors", base="starter")
-    assert asked[0][-4:-2] == ["--base", "starter"]
+    shown = exported(page, "library/dora.safetensors", base="starter", rank=12.0)
+    assert asked[0][-6:-2] == ["--base", "starter", "--rank", "12"]
     assert "reads this plain LoRA as it was written" in shown and "differs from the DoRA that it stands for by 3.1 % of the change" in shown
-    assert "reads the adapter as it is here" not in shown
+    assert "reads the adapter as it is here" not in shown and "warned" not in shown
+    asked.residual = 0.45
+    assert "warned" in exported(page, "library/dora.safetensors", base="starter")
+    assert "The rank must be from 0 to 4,096; it is -3." in exported(page, "library/dora.safetensors", base="starter", rank=-3)
     assert page.offer("library/rain.safetensors")[2]["visible"] is False
 
 

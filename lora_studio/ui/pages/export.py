@@ -34,6 +34,9 @@ PRIVACY = {
     "full": ("The whole recipe", "Also all settings and seeds, the pictures' file names and hashes, caption tags and versions: enough to train it again. No folders of this machine."),
 }
 """Level -> its name, and what the file tells at it."""
+_HIGHEST = 4096
+_MUCH = 0.05
+"""A residual from which on a user must look before using the file."""
 
 _EMPTY = (
     '<div class="blank"><h2>Nothing exported yet</h2><p>The file is read back as each program reads it and compared with the adapter, layer by layer. '
@@ -63,8 +66,10 @@ class Export:
             self.adapter = gr.Dropdown([], allow_custom_value=True, show_label=False, container=False, elem_id="export-adapter")  # or an address that names one is refused
             self.facts = html(js_on_load=rooms.ASKED % "export", elem_id="export-facts")
             with gr.Column(visible=False, elem_classes="fields") as self.decomposed:
-                help = "A DoRA becomes a plain LoRA, and for that it needs the base model that it was trained on."
+                help = "A DoRA becomes a plain LoRA, which takes the model that it was trained on."
                 self.base = gr.Textbox(label="Base model", info=help, placeholder="starter, or the path of a model", max_lines=1, elem_id="export-base")
+                help = "Of the plain LoRA: a higher one comes nearer. 0 takes twice the DoRA's own."
+                self.rank = gr.Number(0, label="Rank", info=help, precision=0, elem_id="export-rank")
 
     def _place_file(self) -> None:
         with gr.Column(elem_classes="card"):
@@ -92,7 +97,7 @@ class Export:
         self.facts.click(self.asked, None, self._choice, **QUIET)
         self.format.input(lambda name: list(FORMATS[name][1]), self.format, self.targets, **QUIET)
         self.privacy.change(_tells, self.privacy, self.tells, **QUIET)
-        order = [self.adapter, self.format, self.targets, self.number, self.privacy, self.name, self.base]
+        order = {self.adapter, self.format, self.targets, self.number, self.privacy, self.name, self.base, self.rank}
         self.go.click(self.export, order, self.outcome, **WORK)
         self.go.click(None, js=_TO_THE_PROOF, **QUIET)
 
@@ -112,20 +117,31 @@ class Export:
         base = details.base_at_hand(entry, self.outputs) if dora else ""
         return [gr.update(choices=choices, value=chosen), cards.facts(entry), gr.update(visible=dora), base, cards.stem(entry)]
 
-    def export(self, key: str | None, kind: str, targets: list[str], number: str, privacy: str, name: str, base: str) -> Iterator[Any]:
-        """Writes and proves; says so while it works, then shows the proof and the file, or what was wrong."""
+    def export(self, form: dict[Any, Any]) -> Iterator[Any]:
+        """Writes and proves as the ``form`` says, by field; says so while it works, then shows the proof and the file, or what was wrong."""
 
         def act() -> str:
-            entry = cards.find(key or "", self.outputs)
+            entry = cards.find(form[self.adapter] or "", self.outputs)
             if entry is None:
                 raise AdapterError("No adapter is chosen.", do="Choose one at the top.")
-            if not targets:
-                raise SettingsError("No program is chosen to prove it for.", where="Prove it for", do="Tick at least one.")
-            options = ["--to", kind, "--privacy", privacy, *(part for one in targets for part in ("--target", one))]
-            options += [*(["--dtype", number] if number else []), *(["--base", tidy(base)] if base and entry.method == "dora" else [])]
-            return self._made(entry, options, kind, runs.safe_name(name.strip() or cards.stem(entry)))
+            return self._made(entry, self._options(form, entry.method == "dora"), form[self.format], runs.safe_name(form[self.name].strip() or cards.stem(entry)))
 
         yield from told("Writing the file and reading it back as each program does…", act)
+
+    def _options(self, form: dict[Any, Any], dora: bool) -> list[str]:
+        """The form as ``convert`` takes it.
+
+        Raises:
+            SettingsError: something in it is missing or wrong.
+        """
+        targets, number, base, rank = (form[field] for field in (self.targets, self.number, self.base, self.rank))
+        if not targets:
+            raise SettingsError("No program is chosen to prove it for.", where="Prove it for", do="Tick at least one.")
+        options = ["--to", form[self.format], "--privacy", form[self.privacy], *(part for one in targets for part in ("--target", one))]
+        options += ["--dtype", number] if number else []
+        if dora and rank is not None and not 0 <= rank <= _HIGHEST:
+            raise SettingsError(f"The rank must be from 0 to {_HIGHEST:,}; it is {words.value(rank)}.", where="Rank", do="Mend the number, then try again.")
+        return options + [*(["--base", tidy(base)] if dora and base else []), *(["--rank", str(int(rank))] if dora and rank else [])]
 
     def _made(self, entry: Entry, options: list[str], kind: str, name: str) -> str:
         """The exported file as HTML: its proof and the link to it."""
@@ -146,8 +162,10 @@ def _proved(residual: float) -> str:
     """What the passed proof means. ``residual``: what a plain LoRA lacks of the DoRA that it was made from."""
     if not residual:
         return done("Proved: every program that you chose reads the adapter as it is here.")
-    off = f"{100 * residual:.2g} %" if residual >= 1e-4 else f"{residual:.1e}"
-    return done("Proved: every program that you chose reads this plain LoRA as it was written.", f"It differs from the DoRA that it stands for by {off} of the change.")
+    off = f"It differs from the DoRA that it stands for by {f'{100 * residual:.2g} %' if residual >= 1e-4 else f'{residual:.1e}'} of the change."
+    if residual < _MUCH:
+        return done("Proved: every program that you chose reads this plain LoRA as it was written.", off)
+    return done("Proved: every program that you chose reads this plain LoRA as it was written.") + words.notice("warned", off, do="A higher rank comes nearer.")
 
 
 def _tells(level: str) -> str:

@@ -184,17 +184,19 @@ class Library:
             good = True
             return said
 
-        for said in told("Trying…", act):
-            yield [gr.update(visible=good), said, gr.update(visible=good), _HIDDEN]
+        yield [_HIDDEN, gr.skip(), _HIDDEN, _HIDDEN]
+        for said in _of_one(look, told("Trying…", act)):
+            offered = gr.update(visible=good) if "value" in said else said
+            yield [offered, said, offered, gr.skip()]
 
     def saved(self, look: Look, way: str, value: float | None) -> Iterator[list[Any]]:
         """A smaller copy."""
-        for said in told("Saving and proving…", lambda: work.saved(self._chosen(look), Cut(way, value), self.outputs)):
+        for said in _of_one(look, told("Saving and proving…", lambda: work.saved(self._chosen(look), Cut(way, value), self.outputs))):
             yield [said, *self.draw(look)]
 
     def compared(self, look: Look, way: str, value: float | None, base: str, prompt: str) -> Iterator[Any]:
         """Pictures before and after."""
-        yield from told("Drawing…", lambda: work.drawn(self._chosen(look), Cut(way, value), base.strip(), prompt.strip(), self.outputs))
+        yield from _of_one(look, told("Drawing…", lambda: work.drawn(self._chosen(look), Cut(way, value), base.strip(), prompt.strip(), self.outputs)))
 
     def looked_into(self, look: Look) -> Iterator[Any]:
         """The analysis."""
@@ -202,7 +204,7 @@ class Library:
             entry = self._chosen(look)
             return work.analysed(entry, details.base_at_hand(entry, self.outputs), self.outputs)
 
-        yield from told("Looking into every layer…", act)
+        yield from _of_one(look, told("Looking into every layer…", act))
 
     def ask(self, look: Look) -> list[Any]:
         """Asks before anything is deleted."""
@@ -234,3 +236,10 @@ class Library:
             return [gr.skip(), gr.update(value=wrong(error), visible=True), gr.skip(), *[gr.skip()] * len(setup.form.components)]
         notice = gr.update(value=details.opened(entry, values), visible=True)
         return [gr.update(selected="train"), _HIDDEN, notice, *setup.form.filled(values)]
+
+
+def _of_one(look: Look, updates: Iterator[Any]) -> Iterator[Any]:
+    """``updates`` of what is said of the chosen adapter; nothing of it comes once another one was chosen."""
+    chosen = look.chosen
+    for update in updates:
+        yield update if look.chosen == chosen else gr.skip()
