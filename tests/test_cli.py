@@ -161,8 +161,9 @@ def test_a_failed_run_says_why_with_the_field_and_the_mend(run, worker, capfd): 
     assert result == {"error": {"what": "The memory is full.", "where": "batch", "do": "Set batch to 1."}}
 
 
+@pytest.mark.fault(38)
 def test_a_killed_worker_is_told_and_how_to_go_on(run, worker, capfd):  # noqa: F811
-    """Fault 38, on the command line."""
+    """A command that waits for a dead worker waits for ever."""
     worker(STEPS + "import os; os.kill(os.getpid(), 9)\n")
     assert resumed(run) == 2
     result, _ = told(capfd)

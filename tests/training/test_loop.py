@@ -10,7 +10,7 @@ from lora_studio import adapters, checkpoints, events, files
 from lora_studio.adapters import recipe
 from lora_studio.errors import DatasetError, MachineError, RunError
 from lora_studio.events import CheckpointSaved, Finished, PreviewReady, RolledBack, Started, State, StateChanged, StepDone, Validated, Warned
-from lora_studio.training import export, loop
+from lora_studio.training import checkpoint, export, loop
 from lora_studio.training.loop import train
 from lora_studio.training.requests import Requests
 
@@ -25,6 +25,13 @@ def of(kind, events_):
 
 def tensors(path):
     return {f"{name}.{part}": getattr(factors, part) for name, factors in adapters.read(path).factors.items() for part in ("down", "up")}
+
+
+def state_tensors(run):
+    """Every tensor of the newest state: weights, moments, averages, counts."""
+    found = {}
+    checkpoint.flatten(checkpoint.load(checkpoints.latest(run)), found)
+    return found
 
 
 def assert_same(left, right):
@@ -68,6 +75,7 @@ def test_a_resumed_run_is_the_run_that_was_never_stopped(new_run, settings, opti
     assert of(Started, seen)[0].first_step == 2
     assert [event.step for event in of(StepDone, seen)] == [3, 4]
     assert_same(tensors(whole.adapter_file), tensors(torn.adapter_file))
+    assert_same(state_tensors(whole), state_tensors(torn))
 
 
 def test_the_same_seed_gives_the_same_adapter_and_another_seed_another(new_run, settings):
@@ -115,6 +123,19 @@ def test_stop_keeps_what_was_learned(new_run, settings):
             asking.wants.add("stop")
     assert seen[-1].stopped and seen[-1].steps == 1 and run.adapter_file.is_file()
     assert [event.step for event in of(StepDone, collect(run))] == [2, 3, 4]  # and it can go on
+
+
+@pytest.mark.fault(47)
+def test_a_stop_in_the_middle_of_a_save_lets_it_end(new_run, settings, monkeypatch):
+    run, asking, real = new_run(settings.changed(preview_every=0, validate_every=0)), Asking(), checkpoint._fill
+
+    def fill(*arguments):
+        asking.wants.add("stop")
+        real(*arguments)
+
+    monkeypatch.setattr(checkpoint, "_fill", fill)
+    seen = list(train(run, settings, asking))
+    assert seen[-1].stopped and seen[-1].steps == 2 and checkpoints.latest(run) == run.checkpoint(2) and run.adapter_file.is_file()
 
 
 def test_pause_waits_and_goes_on(new_run, settings):
@@ -186,7 +207,7 @@ class OnAFullDisk(Asking):
 @pytest.fixture
 def disk(monkeypatch):
     """A disk that is full while it says so; room comes back by itself only where the test has it so."""
-    state, real = {"full": False, "room": 0}, checkpoint_fill()
+    state, real = {"full": False, "room": 0}, checkpoint._fill
 
     def fill(*arguments):
         if state["full"]:
@@ -197,12 +218,6 @@ def disk(monkeypatch):
     monkeypatch.setattr(files, "room", lambda path: state["room"])
     monkeypatch.setattr(loop, "POLL", 0.001)
     return state
-
-
-def checkpoint_fill():
-    from lora_studio.training import checkpoint
-
-    return checkpoint._fill
 
 
 @pytest.mark.fault(41)

@@ -1,14 +1,15 @@
 """Going on: again and again, from any state, under other settings, and after anything that may happen in between."""
 
+import os
+
 import pytest
 import torch
 
 from lora_studio import adapters, branching, checkpoints
 from lora_studio.adapters import recipe
 from lora_studio.events import Finished, PreviewReady, Started, StepDone, Validated
-from lora_studio.training import checkpoint
 from lora_studio.training.loop import train
-from tests.training.test_loop import assert_same, collect, of, tensors
+from tests.training.test_loop import assert_same, collect, of, state_tensors, tensors
 
 QUIET = {"preview_every": 0, "validate_every": 0, "checkpoint_every": 1}
 RANDOM = {"dropout": 0.3, "ema": 0.9, "accumulate": 2, "flip": True, "shuffle_tags": True, "caption_dropout": 0.5, "noise_offset": 0.1}
@@ -19,13 +20,6 @@ def stopped_after(run, step):
     for event in train(run, run.settings()):
         if isinstance(event, StepDone) and event.step == step:
             return
-
-
-def optimizer_state(run):
-    """Every tensor of the newest state."""
-    tensors: dict = {}
-    checkpoint.flatten(checkpoint.load(checkpoints.latest(run)), tensors)
-    return tensors
 
 
 @pytest.mark.fault(44, 45)
@@ -39,7 +33,7 @@ def test_a_run_resumed_twice_ends_where_and_as_it_would_have(new_run, settings):
     seen = collect(torn)
     assert of(Started, seen)[0].first_step == 2 and [event.step for event in of(StepDone, seen)] == [3, 4]
     assert_same(tensors(whole.adapter_file), tensors(torn.adapter_file))
-    assert_same(optimizer_state(whole), optimizer_state(torn))
+    assert_same(state_tensors(whole), state_tensors(torn))
 
 
 @pytest.mark.fault(44)
@@ -86,3 +80,22 @@ def test_going_back_after_a_loss_that_is_no_number_keeps_the_lower_rate_over_a_r
     stopped_after(run, 3)
     rates = [event.learning_rate for event in of(StepDone, collect(run))]
     assert rates == pytest.approx([5e-3, 5e-3])
+
+
+@pytest.fixture
+def as_before():
+    """Switches off again what a repeatable run switches on for its whole process."""
+    kept = torch.backends.cudnn.benchmark, torch.backends.cuda.mem_efficient_sdp_enabled(), torch.backends.cuda.cudnn_sdp_enabled()
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.benchmark = kept[0]
+    torch.backends.cuda.enable_mem_efficient_sdp(kept[1])
+    torch.backends.cuda.enable_cudnn_sdp(kept[2])
+
+
+@pytest.mark.fault(44)
+def test_a_run_that_is_to_repeat_to_the_bit_trains_and_draws(new_run, settings, as_before, monkeypatch):
+    """The switch makes torch refuse every operation that has no repeatable form: none of ours may be among them. A CPU shows it as well as a GPU."""
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    assert isinstance(collect(new_run(settings.changed(deterministic=True, targets="attention+ff+conv", steps=1)))[-1], Finished)
+    assert torch.are_deterministic_algorithms_enabled() and os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"

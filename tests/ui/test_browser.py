@@ -5,9 +5,12 @@ import re
 import pytest
 from playwright.sync_api import expect
 
+from lora_studio import checkpoints
+from lora_studio import events as e
+from lora_studio.events import State
 from lora_studio.jobs import control
 from lora_studio.jobs.control import Request
-from tests.ui.played import PROMPTS, until
+from tests.ui.played import PROMPTS, save, until
 
 
 def test_a_run_is_watched_from_start_to_adapter(visit, studio, part):
@@ -69,6 +72,37 @@ def test_buttons_reach_the_worker_and_every_tab_follows(visit, studio, part):
     played.dies()
     expect(two.locator(".sentence")).to_contain_text("Interrupted")
     expect(one.locator("#start")).to_have_text("Start training")
+
+
+def test_states_are_starred_and_branched_from_and_a_waiting_run_leaves(visit, studio, part):
+    """A press on a row of the list does nothing, or the form does not hold what the branch would be trained with."""
+    played, waiting = part("a-parent", studio.outputs, rank=8, trigger="inkstyle"), part("b-waiting", studio.outputs)
+    save(played.run, 250, 500)
+    played.begins()
+    page = visit()
+    choose(page, "a-parent")
+    page.locator('[data-act="star"][data-step="250"]').click()
+    expect(page.locator('[data-act="unstar"][data-step="250"]')).to_be_visible()
+    assert checkpoints.find(played.run, 250).starred
+    page.locator('[data-act="branch"][data-step="250"]').click()
+    expect(page.locator(".origin")).to_contain_text("Begins from a-parent, step 250")
+    expect(page.locator("#set-rank input")).to_have_value("8")
+    expect(page.locator("#set-trigger").locator("input, textarea")).to_have_value("inkstyle")
+    page.locator("#forget-origin").click()
+    expect(page.locator(".origin")).to_be_hidden()
+
+    waiting.lives()
+    waiting.says(e.StateChanged(state=State.QUEUED))
+    choose(page, "b-waiting")
+    expect(page.locator(".sentence")).to_contain_text("Waiting for a-parent to end")
+    page.locator("#stop").click()
+    until(lambda: control.asked(waiting.run, Request.STOP))
+
+
+def choose(page, name):
+    """Turns to a run of that name in the list of runs."""
+    page.locator("#runs input").click()
+    page.get_by_role("option", name=name).click()
 
 
 DRAFT = "localStorage.getItem('lora-studio-draft')"
