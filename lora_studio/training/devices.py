@@ -32,7 +32,8 @@ class Machine:
         """For people: the GPU's name, or how many CPU threads."""
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
-        return "Apple GPU" if self.device.type == "mps" else f"CPU, {torch.get_num_threads()} threads"
+        count = torch.get_num_threads()
+        return "Apple GPU" if self.device.type == "mps" else f"CPU, {count} thread{'' if count == 1 else 's'}"
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """Lets float32 adapters meet a base in a smaller format; does nothing in fp32."""
