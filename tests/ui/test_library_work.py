@@ -180,3 +180,8 @@ def test_without_a_known_cost_nothing_can_be_saved(outputs, asked):
     assert "must be from 1" in said["value"] and not offered["visible"] and not compared["visible"]
     *_, (offered, said, _, _) = room.attempted(Look(chosen="library/gone.safetensors"), "rank", 8)
     assert "has gone" in said["value"] and not offered["visible"] and not asked
+
+
+def test_a_refusal_that_names_its_file_does_not_name_it_twice(outputs, asked):
+    asked.answers["add"] = {"added": [], "refused": [{"file": "old.ckpt", "what": "old.ckpt is a pickle.", "do": ""}]}
+    assert "<b>old.ckpt is a pickle.</b>" in work.take(["old.ckpt"], outputs)

@@ -63,7 +63,7 @@ def _recipe(found: Training | Blend | None) -> str:
         return f'<details class="recipe"><summary>Recipe: a blend ({words.text(found.method)})</summary>{_list(rows)}</details>'
     if isinstance(found, Training):
         known = [(SPECS[key].label, words.value(value)) for key, value in found.settings.items() if key in SPECS and value not in ("", [], None)]
-        made = [("Pictures", f"{len(found.images):,}" if found.images else ""), ("Steps done", f"{found.steps:,}" if found.steps else "")]
+        made = [("Trained on", words.counted(len(found.images), "picture") if found.images else ""), ("Steps done", f"{found.steps:,}" if found.steps else "")]
         return f'<details class="recipe"><summary>Recipe: a training on {words.text(found.base or "an unnamed model")}</summary>{_list(made + known)}</details>'
     return '<p class="hint">Its header holds no recipe of the studio.</p>'
 

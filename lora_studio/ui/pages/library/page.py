@@ -21,6 +21,7 @@ from lora_studio.ui.theme import html
 
 _EMPTY = '<div class="blank"><h2>Choose an adapter</h2><p>Its picture, facts and recipe appear here, with what you can do with it.</p></div>'
 _TO_THE_DETAILS = "() => { if (window.innerWidth < 900) document.getElementById('details')?.scrollIntoView({behavior: 'smooth'}) }"
+_TO_THE_TOP = "() => { if (location.hash === '#train') window.scrollTo({top: 0}) }"
 _TYPES = [".safetensors", ".ckpt", ".pt", ".pth", ".bin"]
 """What can be dropped: the adapters of the field, and its pickles, to be told why they are refused."""
 _HIDDEN, _SHOWN = gr.update(visible=False), gr.update(visible=True)
@@ -122,7 +123,7 @@ class Library:
         self.yes.click(self.remove, self.look, [self.look, *self._shelf, *self._one], **QUIET)
         form, data = setup.form.components, setup.form.fields["data"]
         opening = self.again.click(lambda look: self.open_recipe(look, setup), self.look, [rooms, self.said, setup.notice, *form], **QUIET)
-        opening.then(setup.look, data, [data, setup.report], **QUIET)
+        opening.then(setup.look, data, [data, setup.report], **QUIET).then(None, js=_TO_THE_TOP, **QUIET)
 
     def _wire_shrink(self) -> None:
         asked = [self.look, self.way, self.value]

@@ -74,7 +74,7 @@ def take(uploaded: Sequence[str], outputs: Path) -> str:
             told = {"added": [], "refused": error.details["refused"]}
         added, refused = added + told["added"], refused + told["refused"]
     said = outcome.done(f"{words.counted(len(added), 'adapter')} in the library.", ", ".join(Path(path).name for path in added)) if added else ""
-    return said + "".join(words.notice("wrong", f"{one['file']}: {one['what']}", do=one["do"]) for one in refused)
+    return said + "".join(words.notice("wrong", one["what"] if one["file"] in one["what"] else f"{one['file']}: {one['what']}", do=one["do"]) for one in refused)
 
 
 def tried(entry: Entry, cut: Cut) -> str:
