@@ -24,6 +24,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -71,11 +72,11 @@ class Forked:
             self.returncode = os.waitstatus_to_exitcode(status) if pid else None
         return self.returncode
 
-    def wait(self, seconds: float) -> int | None:
-        """Its status, or None where it is still at work after ``seconds``."""
+    def wait(self, seconds: float, enough: Callable[[], bool] = lambda: False) -> int | None:
+        """Its status, or None where it is still at work after ``seconds`` or when that is ``enough``."""
         end = time.monotonic() + seconds
-        while self.poll() is None and time.monotonic() < end:
-            time.sleep(0.002)
+        while self.poll() is None and time.monotonic() < end and not enough():
+            time.sleep(0.005)
         return self.returncode
 
 
@@ -124,10 +125,15 @@ class Soak:
         self.random, self.phases, self.newest = random.Random(seed), Counter(), 0
 
     def kill(self, number: int) -> None:
-        """Starts the worker, kills it at a random moment and looks at what it left. The moments are such that the run will outlast all kills."""
-        left = self.run.settings().steps - self.newest
-        worker = start(self.run)
-        ended = worker.wait(self.random.uniform(0, self.preparing + 1.6 * self.stepping * left / (self.kills - number)))
+        """Starts the worker, kills it at a random moment and looks at what it left. It never comes so far that no step would be left for the last kill."""
+        most = self.run.settings().steps * (number + 1) // (self.kills + 1)
+        worker, follower = start(self.run), view.Follower(self.run)
+
+        def far_enough() -> bool:
+            last = follower.update().last
+            return last is not None and last.step > max(most, self.newest)
+
+        ended = worker.wait(self.random.uniform(0, self.preparing + 2 * self.stepping * (1 + max(most - self.newest, 0))), far_enough)
         assert ended is None, f"The worker ended by itself, with {ended}, before it was killed.\n{self.run.log_file.read_text()[-3000:]}"
         os.kill(worker.pid, signal.SIGKILL)
         worker.wait(10)

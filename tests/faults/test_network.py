@@ -26,8 +26,9 @@ def listen(event, arguments):
 sys.addaudithook(listen)
 from lora_studio import cli
 from lora_studio.jobs import worker
-ended = [worker.main(sys.argv[1])]
-for command in json.loads(sys.argv[2]):
+runs, commands = map(json.loads, sys.argv[1:])
+ended = [worker.main(folder) for folder in runs]
+for command in commands:
     ended.append(cli.main(command))
 print(json.dumps({"asked": asked, "ended": ended}))
 """
@@ -63,15 +64,9 @@ def test_training_drawing_blending_and_exporting_ask_the_network_nothing(tmp_pat
         ["check", str(ink)],
         ["analyze", str(ink)],
     ]
-    told = child(CHILD, str(run.folder), json.dumps(commands))
-    assert told["asked"] == [] and told["ended"] == [0] * (1 + len(commands))
+    absent = runs.create(Settings(data=str(style), base="someone/some-model", name="absent"), tmp_path / "other outputs")
+    told = child(CHILD, json.dumps([str(run.folder), str(absent.folder)]), json.dumps(commands))
+    assert told == {"asked": [], "ended": [0, 1, *(0 for _ in commands)]}
+    last = json.loads(absent.events_file.read_text().splitlines()[-1])
+    assert last["kind"] == "failed" and "someone/some-model" in last["what"] and not last["ours"], "a model that is not here is said, and not looked for"
     assert adapters.read(plain).factors and (merged / "unet").is_dir() and list(run.previews.iterdir())
-
-
-@pytest.mark.fault(34, 64)
-def test_a_model_that_is_not_here_is_said_at_once_and_not_looked_for(tmp_path):
-    run = runs.create(Settings(data=str(made.style_folder(tmp_path / "style", 2)), base="someone/some-model", name="ink"), tmp_path / "outputs")
-    told = child(CHILD, str(run.folder), "[]")
-    assert told == {"asked": [], "ended": [1]}
-    last = json.loads(run.events_file.read_text().splitlines()[-1])
-    assert last["kind"] == "failed" and "someone/some-model" in last["what"] and not last["ours"]
