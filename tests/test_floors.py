@@ -15,7 +15,7 @@ PACKAGE = ROOT / "lora_studio"
 FLOORS = {
     0: ("__init__", "bootstrap", "checkpoints", "errors", "events", "files", "locks", "presets", "runs", "settings", "settings_table"),
     1: ("adapters",),
-    2: ("dataset", "models", "starter"),
+    2: ("dataset", "hub", "models", "starter"),
     3: ("sampling", "training"),
     4: ("branching", "jobs", "library"),
     5: ("__main__", "cli", "ui"),

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from lora_studio import __version__, errors
-from lora_studio.cli import add, analyze, blend, check, checkpoints, convert, doctor, generate, grid, inspect, merge, quickstart, recipe, resize, resume, strip, test, train
+from lora_studio.cli import add, analyze, blend, check, checkpoints, convert, doctor, download, generate, grid, inspect, merge, quickstart, recipe, resize, resume, strip, test, train
 from lora_studio.cli.options import Outputs
 from lora_studio.errors import SettingsError, StudioError
 from lora_studio.runs import OUTPUTS
@@ -21,7 +21,7 @@ from lora_studio.runs import OUTPUTS
 app = typer.Typer(name="app.py", no_args_is_help=False, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.command(epilog=train.settings_help())(train.train)
 for command in (resume.resume, checkpoints.checkpoints, generate.generate, strip.strip, grid.grid, blend.blend, resize.resize, analyze.analyze, convert.convert, merge.merge, add.add, check.check,
-                inspect.inspect, recipe.recipe, quickstart.quickstart, doctor.doctor):
+                inspect.inspect, recipe.recipe, quickstart.quickstart, download.download, doctor.doctor):
     app.command()(command)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(test.test)
 COMMANDS = [info.callback.__name__ for info in app.registered_commands]

@@ -62,8 +62,9 @@ def locate(base: str) -> tuple[Path, str]:
 
 
 def _cached(name: str) -> Path:
+    """Its folder in the hub's local cache. That it was fetched whole is not asked: of many repositories a model needs only some files."""
     try:
-        return Path(snapshot_download(name, local_files_only=True))
+        return Path(snapshot_download(name, local_files_only=True, allow_patterns=["model_index.json"]))
     except (LocalEntryNotFoundError, HfHubHTTPError, ValueError, OSError):
         raise ModelError(f"{name} is neither a file or folder here nor a model that was downloaded.", where="base",
-                         do="Check the name, or give the path of a diffusers folder or of a .safetensors file.") from None
+                         do=f"Fetch it with: python3 app.py download {name}. Or give the path of a diffusers folder or of a .safetensors file.") from None
