@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import stat
+import struct
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
@@ -22,6 +23,8 @@ _CHUNK = 1024**2
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """Others are hardly ever met, and LZMA takes as much memory as the file asks for."""
 _HIDDEN = (".", "__MACOSX")
+_DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, ValueError, LookupError, ArithmeticError)
+"""What the library raises over a damaged file; a fuzzer found most of them."""
 _DISTRUST = "Do not trust it; pack the pictures yourself."
 _UNSAFE = re.compile(r'[\x00-\x1f\\:]|(^|/)\.\.?(/|$)|^/|//|[. ](/|$)')
 
@@ -47,7 +50,7 @@ def unpack(archive: Path, folder: Path) -> Path:
             for entry in wanted:
                 left -= _extract(packed, entry, partial, left, archive)
         files.replace(partial, folder)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+    except _DAMAGED as error:
         raise DatasetError(f"The ZIP is damaged or of a kind that is not read ({error}).", where=archive, do="Pack it again, without a password.") from None
     except OSError as error:
         raise MachineError(f"The ZIP cannot be unpacked: {error.strerror}.", where=error.filename or folder,

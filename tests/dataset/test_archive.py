@@ -106,6 +106,16 @@ def test_uncommon_ways_of_packing_are_refused(tmp_path, method):
     refused(tmp_path, packed(tmp_path / "a.zip", {"a.png": png()}, method), "not read")
 
 
+def test_a_file_without_a_name_is_refused(tmp_path):
+    """Found by fuzzing: the library stumbles over it."""
+    source = packed(tmp_path / "a.zip", {"a.png": png()})
+    data = bytearray(source.read_bytes())
+    at = data.index(b"PK\x01\x02")
+    data[at + 28:at + 30] = b"\0\0"
+    source.write_bytes(data[:at + 46] + data[at + 46 + len("a.png"):])
+    refused(tmp_path, source, "damaged")
+
+
 def test_an_encrypted_one_is_said(tmp_path):
     source = packed(tmp_path / "a.zip", {"a.png": png()})
     data = bytearray(source.read_bytes())
