@@ -9,7 +9,6 @@ from urllib.parse import quote, urlsplit
 import psutil
 import pytest
 
-from lora_studio import runs
 from lora_studio.ui import images, security
 
 Ask = Callable[..., tuple[int, dict[str, str], bytes]]
@@ -77,10 +76,10 @@ def test_two_hosts_or_none_get_400(port):
 @pytest.mark.fault(60)
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://localhost", "http://127.0.0.1", "http://127.0.0.1:1", "http://[", "", "file://", "http://127.0.0.1:7950.evil.example"])
 def test_a_foreign_origin_gets_403_and_nothing_is_kept(ask, studio, origin):
-    before = sorted(studio.outputs.rglob("*"))
+    before = sorted(images.uploads(studio.outputs).rglob("*"))
     for path in ("/gradio_api/upload", "/gradio_api/queue/join", "/gradio_api/run/runs", "/gradio_api/cancel", "/login"):
         assert ask("POST", path, {"Origin": origin, **FORM}, form("a.png"))[0] == 403, path
-    assert sorted(studio.outputs.rglob("*")) == before
+    assert sorted(images.uploads(studio.outputs).rglob("*")) == before
 
 
 @pytest.mark.fault(60)
@@ -145,7 +144,7 @@ def test_what_runs_in_a_browser_is_never_served_in_line(ask, studio, pictures, n
 def test_an_upload_lands_in_its_own_folder_whatever_it_is_called(ask, studio, name):
     before = {path for path in studio.outputs.rglob("*") if path.is_file()}
     status, _, body = ask("POST", "/gradio_api/upload", FORM, form(name))
-    uploads = runs.cache_folder(studio.outputs) / "gradio"
+    uploads = images.uploads(studio.outputs)
     assert status in (200, 400, 500)
     new = {path for path in studio.outputs.rglob("*") if path.is_file()} - before
     assert all(path.is_relative_to(uploads) for path in new)
@@ -157,10 +156,10 @@ def test_an_upload_lands_in_its_own_folder_whatever_it_is_called(ask, studio, na
 ])  # fmt: skip
 def test_a_body_that_is_too_large_is_refused_before_it_comes(ask, studio, path, length):
     """Two gigabytes would be on the disk before anybody looked at them."""
-    before = sorted(studio.outputs.rglob("*"))
+    before = sorted(images.uploads(studio.outputs).rglob("*"))
     status, headers, body = ask("POST", path, {**FORM, "Content-Length": str(length)})
     assert status == 413 and headers["connection"] == "close" and b"paste the path" in body
-    assert sorted(studio.outputs.rglob("*")) == before
+    assert sorted(images.uploads(studio.outputs).rglob("*")) == before
 
 
 def test_a_body_of_untold_size_is_cut_off(port):
