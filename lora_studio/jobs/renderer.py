@@ -150,7 +150,8 @@ class Renderer:
             if answer.kind == "wrong":
                 raise StudioError(answer.what, where=answer.where, do=answer.do)
             if answer.kind == "drawn" and answer.last:
-                files.write(_note(target), answer.model_dump_json())
+                with contextlib.suppress(OSError):  # it is drawn again then, and that is all
+                    files.write(_note(target), answer.model_dump_json())
             yield answer
 
     def warm(self) -> None:

@@ -108,7 +108,10 @@ class Studio:
         """Keeps the picture and tells of it; None means that it was cancelled."""
         if data is None:
             return Answer(id=request.id, kind="dropped")
-        files.write(to, data)
+        try:
+            files.write(to, data)
+        except OSError as error:
+            raise MachineError(f"The picture cannot be kept: {error.strerror or error}.", where=to.parent, do="Free space on the disk, then try again.") from error
         return Answer(id=request.id, kind="drawn", path=str(to), steps=steps, seconds=round(time.monotonic() - began, 3), last=last, **told)
 
     def _picture(self, order: Order, steps: int, cancelled: Callable[[], bool]) -> bytes | None:
@@ -168,6 +171,8 @@ class Studio:
     def base(self, name: str) -> Base:
         """The base model, loaded anew only where another one is asked for."""
         if self._base is None or self._base[0] != name:
+            import torch
+
             from lora_studio import models
             from lora_studio.training import devices, threads
 
@@ -175,7 +180,7 @@ class Studio:
             machine = devices.choose(Settings())
             loaded = models.load(name, machine.device, machine.dtype)
             if machine.device.type == "cpu":
-                threads.fastest(lambda: _probe(loaded), os.cpu_count() or 1)
+                threads.fastest(lambda: _probe(loaded), torch.get_num_threads())
             self._base = name, loaded
         return self._base[1]
 

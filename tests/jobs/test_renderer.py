@@ -17,6 +17,7 @@ from lora_studio.models import inject
 from lora_studio.sampling.generate import generate
 from lora_studio.sampling.recipe import read_recipe
 from lora_studio.settings import Settings
+from lora_studio.training import threads
 from tests.jobs.conftest import wait_until
 from tests.ui.played import Part
 from tests.ui.small_adapters import small_adapter
@@ -40,6 +41,7 @@ def pair(base, tmp_path_factory):
 def studio(base, monkeypatch):
     """A studio that finds its base model in memory."""
     monkeypatch.setattr(models, "load", lambda *_: base)
+    monkeypatch.setattr(threads, "fastest", lambda *_: 1)  # it sets the number for the tests that follow as well
     yield Studio()
     inject.unload_adapters(base)
 
@@ -142,6 +144,10 @@ def test_what_is_wrong_is_answered_and_the_next_order_is_drawn(studio, pair, tmp
         patch.setattr(studio, "_picture", raising(torch.OutOfMemoryError()))
         [full] = drawn(studio, Order(**FEW), tmp_path / "b.png")
         assert full.kind == "wrong" and "memory" in full.what and full.do
+        patch.setattr(studio, "_picture", lambda *_: b"a picture")
+        (tmp_path / "file").touch()
+        [refused] = drawn(studio, Order(**FEW), tmp_path / "file" / "b.png")
+        assert refused.kind == "wrong" and "cannot be kept" in refused.what and "Free space" in refused.do
         patch.setattr(studio, "_picture", raising(ZeroDivisionError("one by none")))
         [fault] = drawn(studio, Order(**FEW), tmp_path / "c.png")
         assert fault.kind == "wrong" and "one by none" in fault.what and "ZeroDivisionError" in capfd.readouterr().err
