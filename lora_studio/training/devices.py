@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 import torch
 
 from lora_studio.errors import MachineError
@@ -34,6 +35,11 @@ class Machine:
             return torch.cuda.get_device_name(self.device)
         count = torch.get_num_threads()
         return "Apple GPU" if self.device.type == "mps" else f"CPU, {count} thread{'' if count == 1 else 's'}"
+
+    @property
+    def memory(self) -> int:
+        """Bytes that the device has: a GPU's own, else the computer's."""
+        return torch.cuda.mem_get_info(self.device)[1] if self.device.type == "cuda" else psutil.virtual_memory().total
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """Lets float32 adapters meet a base in a smaller format; does nothing in fp32."""
@@ -101,26 +107,39 @@ def device_lost(error: BaseException) -> MachineError:
     return MachineError(f"The graphics device stopped answering: {first}", where="device", do="What was saved is kept: go on from there. If it happens again, restart the computer or update the driver.")
 
 
-def out_of_memory(machine: str, settings: Settings) -> MachineError:
-    """The error for a run that did not fit, naming the change that costs the artist least, which its ``details`` hold as ``changes``."""
-    changes, advice = _smaller(settings)
+_GAINS = {
+    "batch": "the same training in less memory",
+    "checkpointing": "the same training in much less memory, about a third slower",
+    "quantize": "the base model in a quarter of its memory",
+    "optimizer": "its moments in a quarter of their memory",
+    "tiled_vae": "large pictures are encoded and drawn in tiles",
+    "resolution": "or close other programs that use the GPU",
+}
+"""What a change of each setting brings."""
+
+
+def out_of_memory(machine: str, settings: Settings, fitting: dict[str, Any] | None = None) -> MachineError:
+    """The error for a run that did not fit, naming the change that costs the artist least, which its ``details`` hold as ``changes``.
+
+    Args:
+        fitting: what would fit, as far as that could be reckoned (``memory.mend``).
+    """
+    changes = fitting or _smaller(settings)
     where = next(iter(changes), "resolution")
+    wanted = " and ".join(f"{key} to {'on' if value is True else value}" for key, value in changes.items())
+    advice = f"Set {wanted}: {_GAINS[where]}." if changes else "Set a lower resolution, or close other programs that use the GPU."
     return MachineError(f"The memory of {machine} is full.", where=where, do=f"{advice} The last checkpoint is kept.", details={"changes": changes})
 
 
-def _smaller(settings: Settings) -> tuple[dict[str, Any], str]:
-    """The settings to change, and why in words."""
+def _smaller(settings: Settings) -> dict[str, Any]:
+    """The next smaller setting, in the order of what each costs the artist."""
     if settings.batch > 1:
         half = settings.batch // 2
-        gathered = settings.accumulate * (settings.batch // half)
-        return {"batch": half, "accumulate": gathered}, f"Set batch to {half} and accumulate to {gathered}: the same training in about half the memory."
+        return {"batch": half, "accumulate": settings.accumulate * (settings.batch // half)}
     if settings.checkpointing != "all":
-        return {"checkpointing": "all"}, "Set checkpointing to all: the same training in much less memory, about a third slower."
+        return {"checkpointing": "all"}
     if settings.quantize == "none":
-        return {"quantize": "nf4"}, "Set quantize to nf4: the base model in a quarter of its memory."
+        return {"quantize": "nf4"}
     if settings.optimizer != "adamw8bit":
-        return {"optimizer": "adamw8bit"}, "Set optimizer to adamw8bit."
-    if settings.resolution > 512:
-        lower = settings.resolution * 3 // 4 // 64 * 64
-        return {"resolution": lower}, f"Set resolution to {lower}, or close other programs that use the GPU."
-    return {}, "Set a lower resolution, or close other programs that use the GPU."
+        return {"optimizer": "adamw8bit"}
+    return {"resolution": settings.resolution * 3 // 4 // 64 * 64} if settings.resolution > 512 else {}

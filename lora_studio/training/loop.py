@@ -17,7 +17,7 @@ from lora_studio.events import CheckpointSaved, Event, Finished, RolledBack, Sta
 from lora_studio.files import DiskFull
 from lora_studio.runs import Run
 from lora_studio.settings import Settings
-from lora_studio.training import checkpoint, devices, export, flat, optimizers, previews, step, validation
+from lora_studio.training import checkpoint, devices, export, flat, memory, optimizers, previews, step, validation
 from lora_studio.training.requests import Requests
 from lora_studio.training.session import Session, prepare
 
@@ -52,7 +52,8 @@ def train(run: Run, settings: Settings, requests: Requests | None = None) -> Ite
     try:
         yield from _train(run, settings, requests or Requests())
     except torch.OutOfMemoryError as error:
-        raise devices.out_of_memory(devices.choose(settings).name, settings) from error
+        machine = devices.choose(settings)
+        raise devices.out_of_memory(machine.name, settings, memory.mend(settings, machine.precision, machine.memory)) from error
     except RuntimeError as error:
         if devices.lost(error):
             raise devices.device_lost(error) from error

@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from lora_studio.errors import StudioError
 from lora_studio.models.recompute import largest_level
 from lora_studio.models.shapes import Shapes, Text
+from lora_studio.models.shapes import read as read_shapes
 from lora_studio.settings import Settings
 
 TOKENS = 77
@@ -304,6 +306,16 @@ def ways(settings: Settings, shapes: Shapes, precision: str, limit: float) -> li
         if peak <= limit:
             return [Way(together, peak)]
     return []
+
+
+def mend(settings: Settings, precision: str, limit: float) -> dict[str, Any]:
+    """The least change of settings with which a run that did not fit into ``limit`` bytes should: clearly below both that and what it took itself. Empty where none is known."""
+    try:
+        base = read_shapes(settings.base)
+    except StudioError:
+        return {}
+    found = ways(settings, base, precision, 0.9 * min(limit, estimate(settings, base, precision).peak))
+    return found[0].changes if found else {}
 
 
 def _cheaper(settings: Settings, shapes: Shapes) -> Iterator[dict[str, Any]]:

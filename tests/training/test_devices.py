@@ -5,7 +5,7 @@ import torch
 
 from lora_studio.errors import MachineError
 from lora_studio.settings import Settings
-from lora_studio.training import devices
+from lora_studio.training import devices, memory
 
 
 def test_a_cpu_trains_in_float32():
@@ -33,3 +33,15 @@ def test_a_missing_gpu_is_said_plainly():
 def test_out_of_memory_names_the_cheapest_mend(settings, field, words):
     error = devices.out_of_memory("GPU", settings)
     assert error.where == field and words in error.do
+    assert settings.changed(**error.details["changes"]) != settings or field == "resolution"
+
+
+def test_what_is_reckoned_to_fit_comes_before_the_rule_of_thumb():
+    error = devices.out_of_memory("GPU", Settings(batch=4), {"checkpointing": "all", "tiled_vae": True})
+    assert error.where == "checkpointing" and "Set checkpointing to all and tiled_vae to on: the same training in much less memory" in error.do
+
+
+def test_the_least_change_that_should_fit_is_reckoned_from_the_base_models_shapes():
+    assert memory.mend(Settings(batch=4), "bf16", 2**40) == {"batch": 1, "accumulate": 4}
+    assert set(memory.mend(Settings(), "bf16", 2**28)) > {"checkpointing", "quantize"}, "no single change is enough on a card of a quarter of a gigabyte"
+    assert memory.mend(Settings(base="/no/such/model"), "bf16", 2**40) == {}

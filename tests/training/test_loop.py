@@ -300,8 +300,11 @@ def test_out_of_memory_in_mid_run_keeps_the_checkpoint_and_names_the_mend(new_ru
     run, real = new_run(settings.changed(**QUIET)), loop._batch_loss
     full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
     monkeypatch.setattr(loop, "_batch_loss", lambda session, number: raising(full)() if number == 3 else real(session, number))
-    with pytest.raises(MachineError, match="Set batch to 1 and accumulate to 2"):
+    with pytest.raises(MachineError, match="The memory of CPU.* is full") as caught:
         collect(run)
+    changes = caught.value.details["changes"]
+    assert changes and all(f"{key} to {value}" in caught.value.do for key, value in changes.items())
+    assert settings.changed(**changes) != settings
     assert checkpoints.latest(run) == run.checkpoint(2)
 
 
