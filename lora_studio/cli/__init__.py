@@ -13,7 +13,27 @@ from typing import Annotated
 import typer
 
 from lora_studio import __version__, errors
-from lora_studio.cli import add, analyze, blend, check, checkpoints, convert, doctor, download, generate, grid, inspect, merge, quickstart, recipe, resize, resume, strip, test, train
+from lora_studio.cli import (
+    add,
+    analyze,
+    blend,
+    check,
+    checkpoints,
+    convert,
+    doctor,
+    download,
+    generate,
+    grid,
+    inspect,
+    merge,
+    quickstart,
+    recipe,
+    resize,
+    resume,
+    strip,
+    test,
+    train,
+)
 from lora_studio.cli.options import Outputs
 from lora_studio.errors import SettingsError, StudioError
 from lora_studio.runs import OUTPUTS
