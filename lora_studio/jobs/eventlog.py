@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lora_studio.events import Event, parse
@@ -62,9 +65,22 @@ def read(path: Path, offset: int = 0) -> tuple[list[Event], int]:
         return [], offset
     end = data.rfind(b"\n") + 1
     found = []
-    for line in data[:end].splitlines():
-        try:
-            found.append(parse(line))
-        except ValueError:
-            continue
+    with _uncollected():
+        for line in data[:end].splitlines():
+            try:
+                found.append(parse(line))
+            except ValueError:
+                continue
     return found, offset + end
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Events hold no cycles: searching thousands of new ones for some would take a third of the time of reading them."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

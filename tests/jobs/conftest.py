@@ -43,7 +43,7 @@ def no_worker_outlives_its_test():
     runner._children.clear()
 
 
-def wait_until(true, seconds: float = 20.0) -> None:
+def wait_until(true, seconds: float = 60.0) -> None:
     """Waits for ``true()``; fails if it does not come."""
     end = time.monotonic() + seconds
     while not true():
