@@ -112,7 +112,7 @@ def test_the_order_is_the_mix(mix):
     assert plain.adapters == () and plain.seed == 1
 
 
-@pytest.mark.parametrize(("change", "field"), [({"seed": None}, "Preview seed"), ({"seed": -1}, "Preview seed"), ({"steps": 0}, "Sampler steps"),
+@pytest.mark.parametrize(("change", "field"), [({"seed": None}, "^Seed must"), ({"seed": -1}, "from 0 to 2,147,483,647"), ({"steps": 0}, "^Steps must"),
                                                ({"steps": 2.5}, "whole"), ({"guidance": float("nan")}, "Guidance")])  # fmt: skip
 def test_a_senseless_number_is_named(mix, change, field):
     with pytest.raises(SettingsError, match=field):
@@ -285,7 +285,7 @@ def test_what_is_wrong_is_shown_beside_the_last_pictures(page, mix, outputs):
     page.renderer.wrong = AdapterError(EVIL, where=EVIL, do=EVIL)
     shown, note, _, again, _ = list(page.draw(values(page, mix)))[-1]
     assert "wrong" in note and EVIL not in note and again == gr.update(active=False)
-    assert "Preview seed" in list(page.draw(values(page, mix, seed=None)))[-1][1]
+    assert "Seed must be" in list(page.draw(values(page, mix, seed=None)))[-1][1]
 
 
 def test_a_page_waits_for_the_run_and_then_draws(page, mix, monkeypatch):

@@ -21,6 +21,8 @@ PROMPT = "cat"
 ROUGH = 6
 """Steps of the picture that comes first."""
 _MOST_CELLS = 64
+_NUMBERS = {"seed": "preview_seed", "steps": "preview_steps", "guidance": "guidance"}
+"""The scene's numbers, and the settings that bound them."""
 _RUNS = 50
 """The latest runs, whose base models are offered."""
 
@@ -75,12 +77,12 @@ def _scene(mix: Mix, scene: Scene) -> dict[str, object]:
     if not base:
         what = f"No base model is named, and the adapters were made for {detect.label(mix.family)}."
         raise ModelError(what, where="Base model", do="Paste the path of one: a diffusers folder or a .safetensors checkpoint.")
-    numbers = {key: number("preview_" + key if key != "guidance" else key, getattr(scene, key)) for key in ("seed", "steps", "guidance")}
+    numbers = {key: number(setting, key.capitalize(), getattr(scene, key)) for key, setting in _NUMBERS.items()}
     return {"base": base, "prompt": (scene.prompt or "").strip(), "negative": (scene.negative or "").strip(), **numbers}
 
 
-def number(key: str, value: float | None) -> float | int:
-    """A field's number, checked as the setting ``key``.
+def number(key: str, label: str, value: float | None) -> float | int:
+    """The number of the field ``label``, checked as the setting ``key``.
 
     Raises:
         SettingsError: it is none, or out of its bounds.
@@ -88,7 +90,7 @@ def number(key: str, value: float | None) -> float | int:
     spec = SPECS[key]
     whole = spec.kind == "integer"
     if value is None or not spec.low <= value <= spec.high or whole and value != int(value):
-        raise SettingsError(f"{spec.label} must be a {'whole ' if whole else ''}number from {spec.low:g} to {spec.high:,g}.", do="Mend the number to see the picture.")
+        raise SettingsError(f"{label} must be a {'whole ' if whole else ''}number from {spec.low:g} to {spec.high:,.0f}.", do="Mend the number to see the picture.")
     return int(value) if whole else float(value)
 
 

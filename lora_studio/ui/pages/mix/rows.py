@@ -264,6 +264,7 @@ element.addEventListener('change', event => {
   if (!isNaN(typed)) range.value = typed;
   paint(range);
   tell('input');
+  if (!(typed >= range.min && typed <= range.max)) event.target.value = String(Number(range.value));
 });
 element.addEventListener('keydown', event => { if (event.key === 'Enter' && event.target.type === 'text') event.target.blur(); });
 element.addEventListener('click', event => {
