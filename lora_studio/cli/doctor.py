@@ -95,7 +95,7 @@ def _bitsandbytes(_: Path) -> Iterator[Finding]:
             raise RuntimeError("its step changes nothing")
         yield Finding("ok", "bitsandbytes", "8-bit AdamW works here")
     except Exception as error:  # a native library: whatever it raises, training goes without it
-        yield Finding("warning", "bitsandbytes", f"does not work: {error}", "Training works without it; do not choose the optimizer adamw8bit.")
+        yield Finding("warning", "bitsandbytes", f"does not work: {error}", "Training works without it; do not choose the optimizers adamw8bit and lion, nor quantize.")
 
 
 def _disk(outputs: Path) -> Iterator[Finding]:

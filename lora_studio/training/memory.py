@@ -93,8 +93,6 @@ class Unet:
     """What of a UNet counts, gathered block by block as a picture goes through it."""
 
     config: dict[str, Any]
-    pixels: int
-    """Latent pixels of one picture."""
     batch: int
     e: int
     settings: Settings
@@ -229,7 +227,7 @@ def _heads(config: dict[str, Any], level: int) -> int:
 def unet_of(settings: Settings, shapes: Shapes, e: int) -> Unet:
     """The UNet with one batch gone through it, block by block in order."""
     side = (settings.resolution or shapes.resolution) // shapes.scale
-    unet, config = Unet(shapes.unet, side * side, settings.batch, e, settings), shapes.unet
+    unet, config = Unet(shapes.unet, settings.batch, e, settings), shapes.unet
     widths, depths, layers = config["block_out_channels"], _depths(config), config["layers_per_block"]
     tokens = [settings.batch * side * side / 4**level for level in range(len(widths))]
     skipped, width, last = [widths[0]], widths[0], len(widths) - 1
