@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 from lora_studio.errors import MachineError, StudioError
+from lora_studio.jobs import child
 
-_ROOT = Path(__file__).resolve().parents[2]
 LONGEST = 900.0
 """Seconds after which a command is ended."""
 
@@ -29,20 +27,13 @@ def run(command: str, *arguments: object, timeout: float = LONGEST) -> dict[str,
     line = [sys.executable, "-m", "lora_studio", command, *map(str, arguments), "--json"]
     how: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True, "encoding": "utf-8", "errors": "replace"}
     try:
-        done = subprocess.run(line, timeout=timeout, env=_environment(), check=False, **how)
+        done = subprocess.run(line, timeout=timeout, env=child.environment(), check=False, **how)
     except subprocess.TimeoutExpired as error:
         what = f"It took longer than {timeout:g} seconds and was ended."
         raise MachineError(what, where=command, do="Try it when the machine has less to do; nothing was changed.") from error
     except OSError as error:
         raise MachineError(f"It could not be started: {error.strerror or error}.", where=command, do="Close other programs, then try again.") from error
     return result(command, done.stdout, done.stderr)
-
-
-def _environment() -> dict[str, str]:
-    path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
-    environment = {**os.environ, "PYTHONPATH": path, "PYTHONUTF8": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as a worker's: threads that spin take the cores from the browser
-    return environment
 
 
 def result(command: str, out: str, err: str = "") -> dict[str, Any]:

@@ -24,10 +24,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lora_studio import __version__, files, runs
 from lora_studio.errors import MachineError, RunError, StudioError
-from lora_studio.jobs import runner
+from lora_studio.jobs import child, runner
 from lora_studio.settings import SPECS
-
-_ROOT = Path(__file__).resolve().parents[2]
 
 
 class Placed(BaseModel):
@@ -169,11 +167,11 @@ class Renderer:
     def _asked(self, order: Order, lane: str, target: Path) -> Iterator[Answer]:
         """The process's answers. One that ended by itself while it was asked is started anew, once."""
         for _ in range(2):
-            child = self._started()
-            yield from child.ask(lane, order, target)
-            if child.alive or child.process.wait() != 0:
+            drawer = self._started()
+            yield from drawer.ask(lane, order, target)
+            if drawer.alive or drawer.process.wait() != 0:
                 break
-        if not child.alive:
+        if not drawer.alive:
             raise MachineError("The process that draws ended without a word.", where=_log(self.outputs),
                                do="The machine may have run out of memory. It is started anew with the next picture.")
 
@@ -194,15 +192,12 @@ class _Child:
         self._numbers = count(1)
         self._waiting: dict[int, queue.SimpleQueue[Answer | None]] = {}
         self._lock = threading.Lock()
-        path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
-        environment = {**os.environ, "PYTHONPATH": path, "PYTHONUTF8": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-        environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as a worker's: threads that spin take the cores from the browser
         line = [sys.executable, "-m", "lora_studio.jobs.renderer_worker", str(outputs)]
         try:
             log = _log(outputs)
             log.parent.mkdir(parents=True, exist_ok=True)
             with open(log, "wb") as errors:
-                self.process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment)
+                self.process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=child.environment())
         except OSError as error:
             what = f"The process that draws cannot be started: {error.strerror or error}."
             raise MachineError(what, where=error.filename or "", do="Free memory and disk space, then try again.") from error

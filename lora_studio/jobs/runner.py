@@ -13,10 +13,9 @@ import psutil
 
 from lora_studio import files, locks, runs
 from lora_studio.events import State, StateChanged
-from lora_studio.jobs import control, eventlog, view
+from lora_studio.jobs import child, control, eventlog, view
 from lora_studio.runs import Run
 
-_ROOT = Path(__file__).resolve().parents[2]
 _children: dict[int, subprocess.Popen] = {}
 
 
@@ -38,13 +37,11 @@ def _start(run: Run) -> None:
     control.clear(run)
     run.worker_file.unlink(missing_ok=True)  # an earlier worker's, which would pass for a vanished one until the new one is noted
     eventlog.EventLog(run.events_file).append(StateChanged(state=State.QUEUED))
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")])), "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait slow a CPU run many times over beside a busy browser
     detached = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.DETACHED_PROCESS} if os.name == "nt" else {"start_new_session": True}
     with open(run.log_file, "ab") as log:
-        child = subprocess.Popen([sys.executable, "-m", "lora_studio.jobs.worker", str(run.folder)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, **detached)
-    _children[child.pid] = child
-    enrol(run, child.pid)
+        process = subprocess.Popen([sys.executable, "-m", "lora_studio.jobs.worker", str(run.folder)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=child.environment(), **detached)
+    _children[process.pid] = process
+    enrol(run, process.pid)
 
 
 def enrol(run: Run, pid: int) -> None:
@@ -70,8 +67,8 @@ def _ticket(run: Run) -> int | None:
 
 def reap(run: Run) -> None:
     """Notes in the log of a run whose worker vanished that it was interrupted."""
-    for pid, child in list(_children.items()):
-        if child.poll() is not None:
+    for pid, process in list(_children.items()):
+        if process.poll() is not None:
             del _children[pid]
     if alive(run):
         return

@@ -111,7 +111,8 @@ class Session:
         self.scaler.load_state_dict(state["scaler"])
         for name in ("step", "started", "seconds", "final_loss", "rate_factor", "rollbacks"):
             setattr(self, name, state[name])
-        torch.set_num_threads(state["threads"])  # others would add up in another order
+        if self.machine.device.type == "cpu":
+            torch.set_num_threads(state["threads"])  # others would add up in another order
 
     @torch.no_grad()
     def probe(self) -> None:

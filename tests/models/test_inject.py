@@ -20,18 +20,6 @@ COUNTS = {"qv": 64, "attention": 128, "attention+ff": 128 + 2 * 16 + 2 * 16, "at
 """Modules of the tiny UNet: 16 transformers; 22 resnets, 13 of them with a shortcut; three ways down and up."""
 
 
-@pytest.fixture(scope="module")
-def shared(tiny_folder):
-    return models.load(str(tiny_folder("sd1")))
-
-
-@pytest.fixture
-def base(shared):
-    """A tiny SD 1 without adapters; they are taken out again."""
-    yield shared
-    inject.remove(shared)
-
-
 @pytest.fixture
 def ask(base):
     """What the model answers to a fixed question."""

@@ -35,13 +35,6 @@ def shared(tiny_folder, kind):
 
 
 @pytest.fixture
-def base(shared):
-    """A packed tiny SD 1 without adapters; they are taken out again."""
-    yield shared
-    inject.remove(shared)
-
-
-@pytest.fixture
 def ask(whole):
     """What a model answers to a fixed question."""
     torch.manual_seed(1)

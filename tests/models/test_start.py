@@ -3,21 +3,9 @@
 import pytest
 import torch
 
-from lora_studio import models
 from lora_studio.adapters import Adapter, Factors, dora
 from lora_studio.models import inject, start
 from lora_studio.settings import Settings
-
-
-@pytest.fixture(scope="module")
-def shared(tiny_folder):
-    return models.load(str(tiny_folder("sd1")))
-
-
-@pytest.fixture
-def base(shared):
-    yield shared
-    inject.remove(shared)
 
 
 def given(base, rank=2, targets="attention"):
