@@ -57,7 +57,7 @@ class Settings(BaseModel):
     name: str = setting("", "Name", "Names the run and the adapter's file; empty takes the folder's name.", Group.RUN, Level.JOB)
     trigger: str = setting("", "Trigger word", "A word put before every caption, and later into a prompt to call the style.", Group.RUN, Level.BASIC)
     steps: int = setting(1000, "Steps", "Optimizer steps to train. More steps hold the style tighter, until they copy the pictures.", Group.RUN, Level.BASIC, "steps", ge=1, le=1_000_000)
-    seed: int = setting(0, "Seed", "The same seed, settings and pictures give the same adapter.", Group.RUN, ge=0, le=2**31 - 1)
+    seed: int = setting(0, "Seed", "The same seed, settings and pictures see the same noise in the same order; with \"Repeatable to the bit\" they give the same adapter.", Group.RUN, ge=0, le=2**31 - 1)
 
     # Dataset
     resolution: int = setting(0, "Resolution", "Side of the square whose area every picture is fitted to; 0 takes the base model's own.", Group.DATASET, unit="px", ge=0, le=4096)
@@ -120,7 +120,7 @@ class Settings(BaseModel):
     quantize: Literal["none", "nf4", "int8"] = setting("none", "Quantise", "Packs the base model's large layers: nf4 into a quarter of their memory, int8 into half, for some speed and hardly any quality. The adapter keeps its precision.", Group.MACHINE)
     checkpointing: Literal["off", "largest", "all"] = setting("off", "Gradient checkpointing", "Computes activations again instead of keeping them: all saves the most memory for about a third more time, largest takes those blocks alone that keep the most.", Group.MACHINE)
     tiled_vae: bool = setting(False, "Tiled VAE", "Encodes and decodes large pictures in tiles of 512 pixels with blended seams. Without it that is done only where a whole picture does not fit into memory.", Group.MACHINE, Level.EXPERT)
-    deterministic: bool = setting(False, "Repeatable to the bit", "A GPU adds in the same order each time, so that a run repeated or resumed gives the same bits; slower. A CPU does so anyway.", Group.MACHINE, Level.EXPERT)
+    deterministic: bool = setting(False, "Repeatable to the bit", "A GPU adds in the same order each time, so that a run repeated or resumed gives the same bits; slower. On a CPU the number of threads is not tried out anew: only repeating a run needs it there.", Group.MACHINE, Level.EXPERT)
     validate_every: int = setting(50, "Validate every", "Steps between validations; 0 switches them off.", Group.MACHINE, Level.EXPERT, ge=0, le=1_000_000, unit="steps")
 
     @model_validator(mode="before")

@@ -69,8 +69,12 @@ def launch(
     security.require_login(address, login)
     _prepare(outputs)
     lock = claim(outputs)
+    studio = build(outputs)
     port = free_port(address, port or _FIRST_PORT)
-    studio = serve(build(outputs), outputs, address, port, login)
+    try:
+        serve(studio, outputs, address, port, login)
+    except OSError:  # a studio that was started at the same moment has just taken it
+        serve(studio, outputs, address, free_port(address, port), login)
     lock.note(json.dumps({"address": studio.local_url}))
     print(f"LoRA Studio is at {studio.local_url.rstrip('/')}\nEnd it with Ctrl+C. A run at work goes on without it.", flush=True)
     if browser:

@@ -45,6 +45,7 @@ def theme() -> gr.themes.Base:
         button_secondary_background_fill_hover="*neutral_100", button_secondary_background_fill_hover_dark="*neutral_700",
         button_secondary_border_color="*neutral_300", button_secondary_border_color_dark="*neutral_700", button_border_width="1px",
         button_large_text_weight="550", button_small_text_weight="500", button_transition="background-color .12s",
+        checkbox_background_color_dark="*neutral_950", checkbox_border_color_dark="*neutral_500",
         checkbox_background_color_selected="*primary_600", checkbox_background_color_selected_dark="*primary_500",
         checkbox_border_color_selected="*primary_600", checkbox_border_color_selected_dark="*primary_500",
         slider_color="*primary_500", slider_color_dark="*primary_400", loader_color="*primary_500", loader_color_dark="*primary_400",

@@ -67,7 +67,8 @@ class Served:
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The studio as a user starts it, on an outputs folder of its own."""
     outputs, home = tmp_path_factory.mktemp("outputs"), tmp_path_factory.mktemp("home")
-    command = f"from lora_studio.ui.studio import launch; from pathlib import Path; launch(7950, False, Path({str(outputs)!r}))"
+    port = 7950 + 20 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))  # two that start together do not get in each other's way
+    command = f"from lora_studio.ui.studio import launch; from pathlib import Path; launch({port}, False, Path({str(outputs)!r}))"
     process = subprocess.Popen([sys.executable, "-c", command], cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT), "XDG_DATA_HOME": str(home)})
     try:
         line = process.stdout.readline()
