@@ -55,11 +55,8 @@ def work(run: Run) -> RunView:
 
 def place(run: Run) -> str:
     """What a run that was just started waits for, in a sentence; empty if it is its turn."""
-    ahead = queue.ahead(run)
-    if not ahead:
-        return ""
-    others = f", and {len(ahead) - 1} more before it" if len(ahead) > 1 else ""
-    return f"It waits for {ahead[0].name} to end{others}, then starts by itself."
+    waits = queue.waits_for(run)
+    return f"It waits for {waits}, then starts by itself." if waits else ""
 
 
 @contextmanager

@@ -26,6 +26,15 @@ def ahead(run: Run) -> list[Run]:
     return line[: names.index(run.name)] if run.name in names else []
 
 
+def waits_for(run: Run) -> str:
+    """What ``run`` waits for, in the middle of a sentence: ``ink to end, and 2 more runs before it``; empty if it is its turn."""
+    waiting = ahead(run)
+    if not waiting:
+        return ""
+    others = len(waiting) - 1
+    return f"{waiting[0].name} to end" + (f", and {others} more {'run' if others == 1 else 'runs'} before it" if others else "")
+
+
 def wait(run: Run) -> Lock | None:
     """Waits for the worker's turn: the lock on the device, to be held to the end, or None if the run was asked to stop before."""
     lock = Lock(runs.device_lock(run.folder.parent))

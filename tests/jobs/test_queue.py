@@ -12,6 +12,7 @@ from lora_studio import runs
 from lora_studio.events import State
 from lora_studio.jobs import control, queue, runner, view
 from lora_studio.jobs.control import Request
+from lora_studio.runs import Run
 from lora_studio.settings import Settings
 from tests.jobs.conftest import wait_until
 from tests.jobs.test_runner import pid
@@ -55,6 +56,14 @@ def works(run):
 
 def enough(run):
     (run.folder / "enough").touch()
+
+
+def test_who_waits_is_told_for_whom_and_for_how_many(tmp_path, monkeypatch):
+    """Page and command each had words of their own for it."""
+    line = [Run(tmp_path / name) for name in ("zebra", "ink", "apple", "gold")]
+    monkeypatch.setattr(runner, "at_work", lambda _: line)
+    assert [queue.waits_for(run) for run in line] == ["", "zebra to end", "zebra to end, and 1 more run before it", "zebra to end, and 2 more runs before it"]
+    assert queue.waits_for(Run(tmp_path / "nobody")) == ""
 
 
 def test_runs_train_in_the_order_of_their_start(three):

@@ -66,11 +66,8 @@ def _sentence(run: Run, view: RunView) -> str:
 
 
 def _place(run: Run) -> str:
-    ahead = queue.ahead(run)
-    if not ahead:
-        return "for its process to start."
-    others = f", and for {words.counted(len(ahead) - 1, 'more run', 'more runs')} before it" if len(ahead) > 1 else ""
-    return f"for {ahead[0].name} to end{others}. It starts by itself."
+    waits = queue.waits_for(run)
+    return f"for {waits}. It starts by itself." if waits else "for its process to start."
 
 
 def _steps(view: RunView) -> str:
