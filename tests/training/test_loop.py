@@ -10,6 +10,8 @@ from lora_studio import adapters, checkpoints, events, files
 from lora_studio.adapters import recipe
 from lora_studio.errors import DatasetError, MachineError, RunError
 from lora_studio.events import CheckpointSaved, Finished, PreviewReady, RolledBack, Started, State, StateChanged, StepDone, Validated, Warned
+from lora_studio.jobs import control, worker
+from lora_studio.jobs.control import Request
 from lora_studio.training import checkpoint, export, loop
 from lora_studio.training.loop import train
 from lora_studio.training.requests import Requests
@@ -127,15 +129,23 @@ def test_stop_keeps_what_was_learned(new_run, settings):
 
 @pytest.mark.fault(47)
 def test_a_stop_in_the_middle_of_a_save_lets_it_end(new_run, settings, monkeypatch):
-    run, asking, real = new_run(settings.changed(preview_every=0, validate_every=0)), Asking(), checkpoint._fill
+    """Asked for as page and command do, once and again, while the second state is being written: it is whole, it is the last, and the run ends with its adapter."""
+    run, real = new_run(settings.changed(steps=9, checkpoint_every=1, preview_every=0, validate_every=0)), files.write
+    asked = []
 
-    def fill(*arguments):
-        asking.wants.add("stop")
-        real(*arguments)
+    def write(path, data):
+        if path.parent.name.startswith("step-2"):
+            asked.append(path.name)
+            control.ask(run, Request.STOP)
+        return real(path, data)
 
-    monkeypatch.setattr(checkpoint, "_fill", fill)
-    seen = list(train(run, settings, asking))
-    assert seen[-1].stopped and seen[-1].steps == 2 and checkpoints.latest(run) == run.checkpoint(2) and run.adapter_file.is_file()
+    monkeypatch.setattr(files, "write", write)
+    seen = list(worker._events(run))
+    assert "state.safetensors" in asked and seen[-1].stopped and seen[-1].steps == 2
+    assert sorted(path.name for path in run.checkpoints.iterdir()) == ["step-1", "step-2"] and all(checkpoints.complete(run.checkpoint(step)) for step in (1, 2))
+    assert_same(tensors(run.adapter_file), tensors(run.checkpoint(2) / "adapter.safetensors"))
+    control.clear(run)
+    assert next(event for event in train(run, settings) if isinstance(event, Started)).first_step == 2
 
 
 def test_pause_waits_and_goes_on(new_run, settings):
