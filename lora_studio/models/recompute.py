@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from diffusers import UNet2DConditionModel
 from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 
-def enable(unet: UNet2DConditionModel, which: str) -> None:
-    """Sets which blocks of ``unet`` recompute. The result is the same for each choice.
+def enable(unet: UNet2DConditionModel, which: str, encoders: Iterable[nn.Module] = ()) -> None:
+    """Sets which blocks of ``unet`` recompute, and whether the text encoders' layers do. The result is the same for each choice.
 
     Args:
-        which: ``off``; ``all``; or ``largest``, the blocks of the one level that keeps the most.
+        which: ``off``; ``all``; or ``largest``, the blocks of the one level of ``unet`` that keeps the most.
+        encoders: the text encoders under training; they keep little, and recompute with ``all`` alone.
     """
+    for encoder in encoders:
+        _enable_text(encoder, which == "all")
     unet.disable_gradient_checkpointing()
     if which == "off":
         return
@@ -24,6 +30,14 @@ def enable(unet: UNet2DConditionModel, which: str) -> None:
         for module in unet.modules():
             if hasattr(module, "gradient_checkpointing"):
                 module.gradient_checkpointing = module in chosen
+
+
+def _enable_text(encoder: nn.Module, on: bool) -> None:
+    """Layer by layer: transformers' own switch has the embeddings take a gradient as well, which nothing under training needs."""
+    for layer in encoder.modules():
+        if isinstance(layer, GradientCheckpointingLayer):
+            layer.gradient_checkpointing = on
+            layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
 
 
 def largest(unet: UNet2DConditionModel) -> list[nn.Module]:

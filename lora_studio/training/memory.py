@@ -24,8 +24,8 @@ NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
 """Of a packed weight: 4, an 8-bit scale for each 64 weights, a float32 one for each 256 of those (Dettmers et al. 2023, §3)."""
 _STATES = {"adamw": 8.0, "adamw8bit": 2 + 8 / 256, "lion": 4.0, "prodigy": 16.0, "schedulefree": 8.0, "adafactor": 0.5}
 """Bytes that an optimizer keeps for each parameter, about."""
-_NOWHERE = -1
-"""The level of what is in no level of the UNet, and is never computed again."""
+_TEXT = -1
+"""The level of the text encoders' layers, which are in no level of the UNet."""
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 
@@ -181,7 +181,8 @@ class Unet:
             for _ in range(layers):
                 kept = tokens * (width * (8 + 5 * self.e) + 3 * inner * self.e)
                 kept += sum(self.changed(width, width, tokens, kind) for kind in ("qv", "attention", "qv", "attention"))
-                self._add(_NOWHERE, kept + self.changed(width, inner, tokens, "ff") + self.changed(inner, width, tokens, "ff", bare=True))
+                kept += self.changed(width, inner, tokens, "ff") + self.changed(inner, width, tokens, "ff", bare=True)
+                self._add(_TEXT, kept, tokens * width * self.e)
 
     # The sums
 
@@ -199,8 +200,7 @@ class Unet:
         """The levels that are computed again."""
         if self.settings.checkpointing == "off":
             return set()
-        levels = {block.level for block in self.blocks} - {_NOWHERE}
-        return levels if self.settings.checkpointing == "all" else {largest_level(self.config)}
+        return {block.level for block in self.blocks} if self.settings.checkpointing == "all" else {largest_level(self.config)}
 
     def working(self) -> float:
         """The widest layer's results on the way forth and back: a feed-forward's eight widths, or a resnet's float32 copies, three times over."""

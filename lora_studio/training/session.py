@@ -150,7 +150,7 @@ def prepare(run: Run, settings: Settings) -> Iterator[Event]:
     train, validation = order.split(dataset.pictures, settings.validation_share, settings.seed)
     cache = yield from _encode(run, settings, dataset, base)
     inject.add_adapter(base, settings, settings.seed)
-    recompute.enable(base.unet, settings.checkpointing)
+    recompute.enable(base.unet, settings.checkpointing, base.text_encoders.values() if settings.train_text else ())
     for model in base.models.values():
         model.train()  # the adapter's dropout is at work; the base itself has none
     parameters = dict(inject.trainable(base))

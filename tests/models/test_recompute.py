@@ -44,6 +44,33 @@ def test_the_gradient_is_the_same_and_less_is_kept(base):
     assert kept(base, "off")[0] == off
 
 
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_text_encoders_under_training_recompute_with_all_and_their_gradient_is_the_same(tiny_folder, family):
+    """With dropout, which must fall alike both times. SDXL's pooled text and inner states come from layers that are computed again."""
+    base = models.load(str(tiny_folder(family)))
+    inject.add_adapter(base, Settings(rank=2, alpha=2, train_text=True, dropout=0.3), seed=0)
+    for model in base.models.values():
+        model.train()
+    text = {path: parameter for path, parameter in inject.trainable(base).items() if path.startswith("text_encoder")}
+    for path, parameter in text.items():
+        if "lora_B" in path:
+            parameter.data.normal_(generator=torch.Generator().manual_seed(len(path)))
+
+    def told(which):
+        recompute.enable(base.unet, which, base.text_encoders.values())
+        torch.manual_seed(0)
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda tensor: (sizes.append(tensor.nbytes), tensor)[1], lambda tensor: tensor):
+            found = base.features(["a cat", "ink"])
+        gradients = torch.autograd.grad(sum(feature.float().square().sum() for feature in found.values()), list(text.values()), allow_unused=True)
+        return sum(sizes), [gradient for gradient in gradients if gradient is not None]
+
+    (off, expected), (largest, _), (everything, found) = map(told, ("off", "largest", "all"))
+    assert everything < off / 5 and largest == off == told("off")[0]
+    assert len(expected) > 0.9 * len(text) and all(one.any() for one in expected)
+    assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+
+
 @pytest.mark.parametrize(("family", "level"), [("sd1", 0), ("sd2", 0), ("sdxl", 2)])
 def test_largest_is_the_level_that_keeps_the_most(family, level):
     """The exact shapes: SDXL keeps the most innermost, where ten transformer blocks stand in a row."""

@@ -60,14 +60,16 @@ def test_activations_are_what_autograd_saves_to_ten_percent(family, precision, c
     assert reckoned.kept() >= reckoned.saved()
 
 
-@pytest.mark.parametrize("changes", [{}, {"checkpointing": "all"}, {"quantize": "nf4"}, {"train_text": True, "targets": "attention+ff"}], ids=str)
+@pytest.mark.parametrize("changes", [{}, {"checkpointing": "all"}, {"quantize": "nf4"}, {"train_text": True, "targets": "attention+ff"}, {"train_text": True, "checkpointing": "all"}], ids=str)
 def test_a_real_step_on_the_cpu_saves_what_is_reckoned(tiny_folder, changes):
     """Nothing imitated: the loop's own prediction in float32. A quantised layer keeps no more than a plain one."""
     folder = str(tiny_folder("sd1"))
     settings = Settings(rank=4, alpha=4, resolution=256, **changes)
     base = models.load(folder, quantize=settings.quantize)
     inject.add_adapter(base, settings, seed=0)
-    recompute.enable(base.unet.train(), settings.checkpointing)
+    for model in base.models.values():
+        model.train()
+    recompute.enable(base.unet, settings.checkpointing, base.text_encoders.values())
     own, held, kept = {parameter.untyped_storage()._cdata for model in base.models.values() for parameter in model.parameters()}, {}, []
 
     def hold(tensor):
