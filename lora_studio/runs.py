@@ -139,6 +139,11 @@ def cache_folder(outputs: Path = OUTPUTS) -> Path:
     return outputs / ".cache"
 
 
+def trials_folder(outputs: Path = OUTPUTS) -> Path:
+    """Where runs lie that are tried for two steps and thrown away."""
+    return cache_folder(outputs) / "trials"
+
+
 def device_lock(outputs: Path = OUTPUTS) -> Path:
     """What the worker at work holds."""
     return outputs / ".device.lock"

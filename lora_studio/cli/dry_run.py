@@ -17,25 +17,29 @@ _ROWS = {"weights": "base model", "adapter": "adapter", "gradients": "gradients"
 
 
 def tell(settings: Settings, outputs: Path, as_json: bool) -> None:
-    """Reckons, tries, and prints both."""
+    """Reckons, tries, and prints both. ``as_json``: a line for what is reckoned, one for each event of the trial, and at the end one object that holds it all."""
     from lora_studio.models import shapes
     from lora_studio.training import devices, memory, preflight
 
     machine = devices.choose(settings)
     base = shapes.read(settings.base)
     estimate, limit = memory.estimate(settings, base, machine.precision), preflight.limit(machine.device)
+
+    def ways(needed: float) -> list[dict[str, Any]]:
+        return [{"changes": way.changes, "peak": way.peak} for way in memory.ways(settings, base, machine.precision, needed)]
+
     told: dict[str, Any] = {"device": machine.name, "precision": machine.precision, "limit": limit, "family": base.family, "estimate": estimate.table()}
-    if not as_json:
-        print("\n".join(_reckoned(told)), flush=True)
-    measured = _try(settings, outputs)
+    fits = estimate.peak <= limit
+    options.tell({"reckoned": {**told, "fits": fits, "would_fit": [] if fits else ways(0.9 * limit)}}, list(_reckoned(told)), as_json)
+    measured = _try(settings, outputs, as_json)
     told["measured"] = None if measured is None else {"peak": measured.peak, "step_seconds": measured.step_seconds, "previews": measured.previews}
     told["fits"] = measured is not None and measured.previews and measured.peak <= limit
     scale = max(1.0, measured.peak / estimate.peak) if measured and machine.device.type == "cuda" else 1.0
-    told["would_fit"] = [] if told["fits"] else [{"changes": way.changes, "peak": way.peak} for way in memory.ways(settings, base, machine.precision, 0.9 * min(limit, estimate.peak) / scale)]
+    told["would_fit"] = [] if told["fits"] else ways(0.9 * min(limit, estimate.peak) / scale)
     options.tell(told, list(_verdict(told)), as_json)
 
 
-def _try(settings: Settings, outputs: Path) -> Any:
+def _try(settings: Settings, outputs: Path, as_json: bool) -> Any:
     """The pre-flight, shown as it goes."""
     from lora_studio.training import preflight
 
@@ -49,6 +53,8 @@ def _try(settings: Settings, outputs: Path) -> Any:
                 return end.value
             seen.apply(event)
             display.show(event, seen)
+            if as_json:
+                print(event.line(), flush=True)
 
 
 def _reckoned(told: dict[str, Any]) -> Iterator[str]:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import queue
 import subprocess
 import sys
+import tempfile
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 from lora_studio.errors import MachineError, StudioError
@@ -24,15 +28,13 @@ def run(command: str, *arguments: object, timeout: float = LONGEST) -> dict[str,
         StudioError: what the command itself told of its mistake, with its ``details``.
         MachineError: it took longer than ``timeout`` seconds (it is ended then), or ended without a word.
     """
-    line = [sys.executable, "-m", "lora_studio", command, *map(str, arguments), "--json"]
-    how: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True, "encoding": "utf-8", "errors": "replace"}
     try:
-        done = subprocess.run(line, timeout=timeout, env=child.environment(), check=False, **how)
+        done = subprocess.run(_line(command, arguments), timeout=timeout, capture_output=True, check=False, **_how())
     except subprocess.TimeoutExpired as error:
         what = f"It took longer than {timeout:g} seconds and was ended."
         raise MachineError(what, where=command, do="Try it when the machine has less to do; nothing was changed.") from error
     except OSError as error:
-        raise MachineError(f"It could not be started: {error.strerror or error}.", where=command, do="Close other programs, then try again.") from error
+        raise _refused(command, error) from error
     return result(command, done.stdout, done.stderr)
 
 
@@ -42,14 +44,98 @@ def result(command: str, out: str, err: str = "") -> dict[str, Any]:
     Raises:
         StudioError, MachineError: as ``run`` does.
     """
-    try:
-        found = json.loads(out.rstrip().rpartition("\n")[2])
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        print(err, file=sys.stderr, flush=True)
-        advice = "The machine may have run out of memory: close other programs and try again. The studio's window shows what else was said."
-        raise MachineError("It ended before it had a result.", where=command, do=advice)
+    found = _object(out.rstrip().rpartition("\n")[2])
+    if found is None:
+        raise _vanished(command, err)
     if isinstance(told := found.get("error"), dict):
         raise StudioError(str(told.get("what", "")), where=told.get("where", ""), do=str(told.get("do", "")), details=told.get("details"))
     return found
+
+
+class Command:
+    """A command at work: the objects that it prints, as they come, and an end to it before its time."""
+
+    def __init__(self, command: str, *arguments: object):
+        """Starts it. ``arguments`` as in ``run``.
+
+        Raises:
+            MachineError: no process can be started.
+        """
+        self.command, self._ended = command, False
+        self._errors = tempfile.TemporaryFile()
+        try:
+            self._process = subprocess.Popen(_line(command, arguments), stdout=subprocess.PIPE, stderr=self._errors, **_how())
+        except OSError as error:
+            raise _refused(command, error) from error
+
+    def objects(self, every: float = 0.5) -> Iterator[dict[str, Any] | None]:
+        """Each object as it comes, its result last, and None whenever nothing has come for ``every`` seconds. Ends early, with no result, after ``end``.
+
+        Raises:
+            StudioError, MachineError: as ``run`` does.
+        """
+        lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        threading.Thread(target=self._read, args=[lines], daemon=True).start()
+        found: dict[str, Any] | None = None
+        while True:
+            try:
+                line = lines.get(timeout=every)
+            except queue.Empty:
+                yield None
+                continue
+            if not line:
+                break
+            found = _object(line)
+            if found is not None and "error" not in found:
+                yield found
+        failed = self._process.wait()
+        if self._ended:
+            return
+        if failed and "error" not in (found or {}):
+            raise _vanished(self.command, self._said())
+        result(self.command, json.dumps(found), self._said())
+
+    def end(self) -> None:
+        """Ends it, if it is still at work."""
+        if self._process.poll() is None:
+            self._ended = True
+            self._process.kill()
+        self._process.wait()
+
+    def _read(self, lines: queue.SimpleQueue[str]) -> None:
+        """Puts each line into ``lines``, and an empty one at the end: a pipe cannot be asked on every system whether something lies in it."""
+        with self._process.stdout as out:
+            for line in out:
+                lines.put(line)
+        lines.put("")
+
+    def _said(self) -> str:
+        self._errors.seek(0)
+        return self._errors.read().decode("utf-8", "replace")
+
+
+def _line(command: str, arguments: tuple[object, ...]) -> list[str]:
+    return [sys.executable, "-m", "lora_studio", command, *map(str, arguments), "--json"]
+
+
+def _how() -> dict[str, Any]:
+    return {"stdin": subprocess.DEVNULL, "encoding": "utf-8", "errors": "replace", "env": child.environment()}
+
+
+def _object(line: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _refused(command: str, error: OSError) -> MachineError:
+    return MachineError(f"It could not be started: {error.strerror or error}.", where=command, do="Close other programs, then try again.")
+
+
+def _vanished(command: str, err: str) -> MachineError:
+    """That there is no result; what its libraries said goes to the studio's own window."""
+    print(err, file=sys.stderr, flush=True)
+    advice = "The machine may have run out of memory: close other programs and try again. The studio's window shows what else was said."
+    return MachineError("It ended before it had a result.", where=command, do=advice)

@@ -5,8 +5,8 @@ What is encoded on the way stays in the cache, so that the run itself begins soo
 
 from __future__ import annotations
 
+import shutil
 import sys
-import tempfile
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from lora_studio import runs
+from lora_studio import files, runs
 from lora_studio.errors import MachineError
 from lora_studio.events import Event, PreviewReady, StepDone
 from lora_studio.runs import Run
@@ -44,24 +44,27 @@ def measure(settings: Settings, outputs: Path) -> Generator[Event, None, Measure
     Raises:
         StudioError: as ``loop.train``, but for memory.
     """
-    outputs.mkdir(parents=True, exist_ok=True)
     machine = devices.choose(settings)
     if machine.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(machine.device)
     steps: list[StepDone] = []
     previews = False
-    with tempfile.TemporaryDirectory(prefix=".preflight-", dir=outputs) as folder:
-        run = _trial(settings, Path(folder), outputs)
-        try:
-            for event in train(run, run.settings()):
-                if isinstance(event, StepDone):
-                    steps.append(event)
-                previews |= isinstance(event, PreviewReady) and not event.base
-                yield event
-        except MachineError as error:
-            if isinstance(error.__cause__, torch.OutOfMemoryError | MemoryError):
-                return None
-            raise
+    trials = runs.trials_folder(outputs)
+    files.sweep(trials, lives=psutil.pid_exists)
+    folder = files.partial(trials / "trial")
+    try:
+        run = _trial(settings, folder, outputs)
+        for event in train(run, run.settings()):
+            if isinstance(event, StepDone):
+                steps.append(event)
+            previews |= isinstance(event, PreviewReady) and not event.base
+            yield event
+    except MachineError as error:
+        if isinstance(error.__cause__, torch.OutOfMemoryError | MemoryError):
+            return None
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     return Measured(peak(machine.device), steps[-1].seconds - steps[0].seconds, previews)
 
 
@@ -70,7 +73,6 @@ def _trial(settings: Settings, folder: Path, outputs: Path) -> Run:
     prompts = settings.preview_prompts[:1] or ["a cat"]
     short = settings.changed(steps=STEPS, preview_every=0, preview_prompts=prompts, preview_steps=2, validate_every=0, checkpoint_every=0)
     run = runs.create(short, folder)
-    runs.cache_folder(outputs).mkdir(parents=True, exist_ok=True)
     return Trial(run.folder, runs.cache_folder(outputs))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,52 @@ def test_a_process_that_cannot_be_started_is_said(monkeypatch):
     def refuse(*_, **__):
         raise OSError(12, "Cannot allocate memory")
 
-    monkeypatch.setattr(subprocess, "run", refuse)
-    with pytest.raises(MachineError, match="Cannot allocate memory"):
-        command.run("inspect", "x")
+    for name, start in (("run", command.run), ("Popen", command.Command)):
+        monkeypatch.setattr(subprocess, name, refuse)
+        with pytest.raises(MachineError, match="Cannot allocate memory"):
+            start("inspect", "x")
+
+
+def played(monkeypatch, code: str) -> command.Command:
+    """A command of the test's own."""
+    monkeypatch.setattr(command, "_line", lambda name, arguments: [sys.executable, "-c", code])
+    return command.Command("train", "x")
+
+
+def test_objects_come_one_by_one_and_a_wait_is_told(monkeypatch):
+    """What takes a minute says nothing until its end."""
+    work = played(monkeypatch, """if True:
+        import time
+        print('{"reckoned": 1}', flush=True)
+        print("a library speaks", flush=True)
+        time.sleep(0.6)
+        print('{"fits": true}')""")
+    came = list(work.objects(every=0.1))
+    assert [one for one in came if one] == [{"reckoned": 1}, {"fits": True}] and None in came[came.index({"reckoned": 1}):-1]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_command_can_be_ended_and_then_has_no_result(monkeypatch, whole):
+    """A check that the user does not want any more holds the device on; ended twice or too late, it does not fail."""
+    work = played(monkeypatch, "print('{\"a\": 1}', flush=True)" + ("" if whole else "; import time; time.sleep(60)"))
+    came = work.objects()
+    assert next(one for one in came if one) == {"a": 1}
+    if whole:
+        assert list(came) in ([], [None])
+    work.end()
+    work.end()
+    assert all(one is None for one in came) and work._process.returncode is not None
+
+
+@pytest.mark.parametrize("code", ["print('{\"reckoned\": 1}', flush=True); import os; os.abort()", "print('{\"a\": 1}'); print('Killed')", ""])
+def test_an_end_in_the_middle_is_no_result(monkeypatch, code, capfd):
+    """The last thing that a process said before the system killed it passes for what it found."""
+    with pytest.raises(MachineError, match="before it had a result"):
+        list(played(monkeypatch, code).objects())
+
+
+def test_a_mistake_is_told_by_a_command_that_is_followed(monkeypatch):
+    told = json.dumps({"error": {"what": "No.", "where": "x", "do": "Y."}})
+    with pytest.raises(StudioError) as caught:
+        list(played(monkeypatch, f"print('{{\"a\": 1}}'); print({told!r}); raise SystemExit(2)").objects())
+    assert (caught.value.what, caught.value.where, caught.value.do) == ("No.", "x", "Y.")

@@ -1,11 +1,12 @@
 """The trial before a run: real steps, a real preview, nothing left behind but the cache."""
 
 import json
+import os
 
 import pytest
 import torch
 
-from lora_studio import cli, runs
+from lora_studio import cli, events, runs
 from lora_studio.errors import DatasetError, MachineError
 from lora_studio.events import Finished, PreviewReady, StepDone
 from lora_studio.training import loop, preflight
@@ -28,7 +29,7 @@ def test_two_steps_and_a_preview_are_measured_and_no_run_is_left(settings, tmp_p
     assert [event.step for event in seen if isinstance(event, StepDone)] == [1, 2] and isinstance(seen[-1], Finished)
     assert sum(isinstance(event, PreviewReady) and not event.base for event in seen) == 1
     assert found.previews and found.step_seconds > 0 and found.peak > 50 * 2**20
-    assert runs.existing(outputs) == [] and [path.name for path in outputs.iterdir()] == [".cache"]
+    assert runs.existing(outputs) == [] and [path.name for path in outputs.iterdir()] == [".cache"] and list(runs.trials_folder(outputs).iterdir()) == []
     assert list((outputs / ".cache" / "latents").iterdir())
 
 
@@ -39,6 +40,17 @@ def test_too_little_memory_is_an_answer_and_not_a_fault(settings, tmp_path, monk
     monkeypatch.setattr(loop, "train_step", full)
     assert measured(settings, tmp_path)[1] is None
     assert runs.existing(tmp_path) == []
+
+
+@pytest.mark.fault(43)
+def test_what_a_killed_trial_left_is_swept_by_the_next(settings, tmp_path):
+    """The system ends it when memory is short, and its folder would stay for ever."""
+    left, held = (runs.trials_folder(tmp_path) / f"trial.{process}.partial" for process in (2**22 + 1, os.getppid()))
+    for folder in (left, held):
+        folder.mkdir(parents=True)
+    with pytest.raises(DatasetError):
+        measured(settings.changed(data=str(tmp_path / "nowhere")), tmp_path)
+    assert list(runs.trials_folder(tmp_path).iterdir()) == [held]
 
 
 def test_what_else_goes_wrong_is_told(settings, tmp_path):
@@ -62,10 +74,14 @@ def test_the_command_tells_a_person(settings, tmp_path, capsys):
 
 
 def test_the_command_tells_a_program_what_would_fit(settings, tmp_path, capsys, monkeypatch):
-    """One JSON object: the page will read it."""
-    monkeypatch.setattr(preflight, "limit", lambda device: 60 * 2**20)
-    told = json.loads(command(settings, tmp_path, capsys, "--set", "batch=8", "--json"))
-    assert told["fits"] is False and told["limit"] == 60 * 2**20 and told["precision"] == "fp32" and told["family"] == "starter"
+    """What is reckoned first, then the trial's events, at the end one object that holds all: the page reads them as they come."""
+    monkeypatch.setattr(preflight, "limit", lambda device: 28 * 2**20)
+    first, *between, last = command(settings, tmp_path, capsys, "--set", "batch=8", "--json").splitlines()
+    reckoned, told = json.loads(first)["reckoned"], json.loads(last)
+    assert reckoned["fits"] is False and reckoned["limit"] == 28 * 2**20 and reckoned["estimate"] == told["estimate"]
+    assert reckoned["would_fit"] and all(way["peak"] <= reckoned["limit"] for way in reckoned["would_fit"])
+    assert [event.step for event in map(events.parse, between) if isinstance(event, StepDone)] == [1, 2]
+    assert told["fits"] is False and told["limit"] == 28 * 2**20 and told["precision"] == "fp32" and told["family"] == "starter"
     assert set(told["estimate"]) == {"weights", "adapter", "gradients", "optimizer", "activations", "working", "encoding", "preview", "step", "peak"}
     assert told["measured"]["peak"] > told["limit"] and told["measured"]["previews"] is True
     assert all(way["peak"] <= told["limit"] and way["changes"] for way in told["would_fit"])
