@@ -80,6 +80,8 @@ class Started(Event):
     """Trainable parameters."""
     modules: int
     """Adapted modules."""
+    engine: str = ""
+    """How a GPU does the steps, in words."""
 
 
 class StepDone(Event):

@@ -121,6 +121,7 @@ class Settings(BaseModel):
     checkpointing: Literal["off", "largest", "all"] = setting("off", "Gradient checkpointing", "Computes activations again instead of keeping them: all saves the most memory for about a third more time, largest takes those blocks alone that keep the most.", Group.MACHINE)
     tiled_vae: bool = setting(False, "Tiled VAE", "Encodes and decodes large pictures in tiles of 512 pixels with blended seams. Without it that is done only where a whole picture does not fit into memory.", Group.MACHINE, Level.EXPERT)
     deterministic: bool = setting(False, "Repeatable to the bit", "A GPU adds in the same order each time, so that a run repeated or resumed gives the same bits; slower. On a CPU the number of threads is not tried out anew: only repeating a run needs it there.", Group.MACHINE, Level.EXPERT)
+    cuda_graph: bool = setting(True, "CUDA graph", "Records a step once and replays it, so that a fast GPU never waits for the processor. What cannot be recorded goes step by step, and the run says so.", Group.MACHINE, Level.EXPERT)
     validate_every: int = setting(50, "Validate every", "Steps between validations; 0 switches them off.", Group.MACHINE, Level.EXPERT, ge=0, le=1_000_000, unit="steps")
 
     @model_validator(mode="before")

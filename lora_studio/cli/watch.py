@@ -138,7 +138,7 @@ class Display:
 def _beginning(event: e.Started) -> str:
     onwards = f" from step {event.first_step}" if event.first_step else ""
     held = f", {event.validation_images} held back to check" if event.validation_images else ""
-    how = f"{event.device}, {event.precision}, {event.parameters / 1e6:.2g} M parameters"
+    how = f"{event.device}, {event.precision}, {event.engine + ', ' * bool(event.engine)}{event.parameters / 1e6:.2g} M parameters"
     return f"Training {event.total_steps} steps{onwards} on {event.images} pictures{held}. {how}."
 
 

@@ -12,19 +12,20 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 
-def enable(unet: UNet2DConditionModel, which: str, encoders: Iterable[nn.Module] = ()) -> None:
+def enable(unet: UNet2DConditionModel, which: str, encoders: Iterable[nn.Module] = (), random: bool = False) -> None:
     """Sets which blocks of ``unet`` recompute, and whether the text encoders' layers do. The result is the same for each choice.
 
     Args:
         which: ``off``; ``all``; or ``largest``, the blocks of the one level of ``unet`` that keeps the most.
         encoders: the text encoders under training; they keep little, and recompute with ``all`` alone.
+        random: whether something in there is drawn by chance, as dropout is, and must be drawn alike again. It keeps a step from being recorded.
     """
     for encoder in encoders:
         _enable_text(encoder, which == "all")
     unet.disable_gradient_checkpointing()
     if which == "off":
         return
-    unet.enable_gradient_checkpointing()
+    unet.enable_gradient_checkpointing(partial(checkpoint, use_reentrant=False, preserve_rng_state=random))
     if which == "largest":
         chosen = {module for block in largest(unet) for module in block.modules()}
         for module in unet.modules():

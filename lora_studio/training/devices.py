@@ -18,7 +18,7 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Machine:
-    """The device that trains and the format of the base model's weights; adapters are always float32."""
+    """The device that trains and the format of the base model's weights."""
 
     device: torch.device
     precision: str
@@ -44,6 +44,13 @@ class Machine:
     def autocast(self) -> contextlib.AbstractContextManager:
         """Lets float32 adapters meet a base in a smaller format; does nothing in fp32."""
         return contextlib.nullcontext() if self.precision == "fp32" else torch.autocast(self.device.type, self.dtype)
+
+    def copies(self, settings: Settings) -> torch.dtype | None:
+        """The smaller format that an adapter's copies are computed with; None where it is float32 that meets the base under autocast.
+
+        A DoRA's magnitudes and a PiSSA's start are as large as the weights themselves: rounded, they would change the base model.
+        """
+        return self.dtype if self.precision != "fp32" and settings.method == "lora" else None
 
     def scaler(self) -> torch.amp.GradScaler:
         """Loss scaling, at work in fp16 only: its gradients would vanish otherwise (Micikevicius et al. 2018, §3.2)."""

@@ -17,7 +17,7 @@ from lora_studio.events import CheckpointSaved, Event, Finished, RolledBack, Sta
 from lora_studio.files import DiskFull
 from lora_studio.runs import Run
 from lora_studio.settings import Settings
-from lora_studio.training import checkpoint, devices, export, flat, memory, optimizers, previews, step, validation
+from lora_studio.training import checkpoint, devices, engine, export, memory, optimizers, previews, step, validation
 from lora_studio.training.requests import Requests
 from lora_studio.training.session import Session, prepare
 
@@ -73,7 +73,7 @@ def _train(run: Run, settings: Settings, requests: Requests) -> Iterator[Event]:
         yield from clock.timed(previews.draw(session, base=True))
     if session.step == 0:
         yield from _validate(session)
-    session.saved = time.monotonic()
+    session.saved, told = time.monotonic(), False
     yield StateChanged(state=State.RUNNING)
 
     while session.step < settings.steps and not requests.stop():
@@ -89,6 +89,9 @@ def _train(run: Run, settings: Settings, requests: Requests) -> Iterator[Event]:
         session.seconds += time.monotonic() - began
         session.step += 1
         session.final_loss = result.loss
+        if session.engine.failed and not told:
+            told = True
+            yield Warned(what=f"Steps could not be recorded as a CUDA graph: {session.engine.failed}", where="cuda_graph", do="The run goes on step by step, which is slower and gives the same result.")
         yield _step_done(session, result, clock)
         last = session.step == settings.steps
         if _due(session.step, settings.validate_every) or last:
@@ -109,39 +112,21 @@ def train_step(session: Session) -> Result:
     """
     settings = session.settings
     torch.manual_seed(step.seed_of(settings.seed, step.DROPOUT, session.step))  # adapter dropout is all that draws from the global generator
-    rate = optimizers.set_rate(session.optimizer, session.step, settings, session.rate_factor)
-    total = 0.0
-    for part in range(settings.accumulate):
-        loss = _batch_loss(session, session.step * settings.accumulate + part) / settings.accumulate
-        session.scaler.scale(loss).backward()
-        total += loss.item()
-    session.scaler.unscale_(session.optimizer)
-    norm = flat.clip(session.gradients, settings.clip)
-    _require_finite(session, total, norm)
-    session.scaler.step(session.optimizer)
-    session.scaler.update()
-    session.gradients.zero_()
+    rate = optimizers.set_rate(session.engine.optimizer, session.step, settings, session.rate_factor)
+    first = session.step * settings.accumulate
+    for number in range(first, first + settings.accumulate):
+        session.engine.backward(session.batches.take(number))
+        session.batches.prepare(number + 1)
+    loss, norm = session.engine.update()
+    _require_finite(session, loss, norm)
     session.average.update()
-    return Result(total, norm, rate)
-
-
-def _batch_loss(session: Session, number: int) -> torch.Tensor:
-    """Mean loss of batch ``number``, whose pictures, noise and timesteps follow from it and the seed."""
-    base, settings, device = session.base, session.settings, session.machine.device
-    draws = session.order.draw(number)
-    source = step.generator(settings.seed, step.NOISE, number)
-    x0 = session.cache.latents(draws, source)
-    noise = step.draw_noise(x0.shape, settings.noise_offset, source)
-    timesteps = torch.randint(len(base.alphas_cumprod), (len(draws),), generator=source)
-    with session.machine.autocast():
-        return step.losses(base, x0.to(device), noise.to(device), timesteps.to(device), *session.conditions(draws), settings).mean()
+    return Result(loss, norm, rate)
 
 
 def _require_finite(session: Session, loss: float, norm: float) -> None:
     """In fp16 an infinite gradient only means that the loss was scaled too far: the scaler passes that step over by itself."""
-    if math.isfinite(loss) and (math.isfinite(norm) or session.scaler.is_enabled()):
+    if math.isfinite(loss) and (math.isfinite(norm) or session.engine.scaler.is_enabled()):
         return
-    session.gradients.zero_()
     raise Diverged(
         f"The {'gradient' if math.isfinite(loss) else 'loss'} of step {session.step + 1} is not a number.", where="learning_rate",
         do=f"Train with a lower learning rate, for example {session.settings.learning_rate / 10:.1e}. Nothing broken was saved.",
@@ -183,8 +168,15 @@ def _started(session: Session) -> Started:
     return Started(
         total_steps=session.settings.steps, first_step=session.step, images=len(session.train), validation_images=len(session.validation),
         device=session.machine.name, precision=session.machine.precision,
-        parameters=sum(p.numel() for p in session.parameters.values()), modules=len(session.adapter().factors),
+        parameters=sum(p.numel() for p in session.parameters.values()), modules=len(session.adapter().factors), engine=_engine(session),
     )
+
+
+def _engine(session: Session) -> str:
+    if session.machine.device.type != "cuda":
+        return ""
+    why = engine.obstacle(session.settings, session.machine)
+    return session.engine.how + (f", since {why}" if why else "")
 
 
 def _step_done(session: Session, result: Result, clock: previews.Clock) -> StepDone:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lora_studio.errors import MachineError, SettingsError
 from lora_studio.settings import Settings
@@ -76,24 +76,31 @@ def groups(named: Named, settings: Settings) -> list[dict]:
 
 
 class Built(NamedTuple):
-    """An optimizer, and the gradients of all that it trains: (N,) float32 in one buffer. Clear them in place."""
+    """An optimizer; the buffer that it works on; and what lies there by name, in shape and float32."""
 
     optimizer: torch.optim.Optimizer
-    gradients: Tensor
+    flat: Flat
+    parameters: dict[str, nn.Parameter]
 
 
-def build(named: Named, settings: Settings) -> Built:
+def build(named: Named, settings: Settings, low: torch.dtype | None = None) -> Built:
     """The optimizer that the settings name, over the named parameters, which are laid out in one buffer. Adafactor alone sees them one by one: it goes by their shapes.
+
+    Args:
+        low: a smaller format for the model to compute in (``Flat``); the optimizer sees float32 always.
 
     Raises:
         SettingsError: Prodigy together with LoRA+.
         MachineError: bitsandbytes is needed and does not work here.
     """
+    named = list(named)
+    names = {id(parameter): name for name, parameter in named}
     made = groups(named, settings)
-    flat = Flat([group["params"] for group in made])
-    if settings.optimizer != "adafactor":
-        made = [{**group, "params": [whole]} for group, whole in zip(made, flat.groups, strict=True)]
-    return Built(_BUILDERS[settings.optimizer](made, settings), flat.gradients)
+    flat = Flat([group["params"] for group in made], low)
+    parameters = {names[id(own)]: precise for group, parts in zip(made, flat.parts, strict=True) for own, precise in zip(group["params"], parts, strict=True)}
+    seen = flat.parts if settings.optimizer == "adafactor" else [[whole] for whole in flat.groups]
+    made = [{**group, "params": parts} for group, parts in zip(made, seen, strict=True)]
+    return Built(_BUILDERS[settings.optimizer](made, settings), flat, {name: parameters[name] for name, _ in named})
 
 
 def set_rate(optimizer: torch.optim.Optimizer, step: int, settings: Settings, factor: float = 1.0) -> float:

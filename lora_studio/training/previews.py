@@ -14,7 +14,7 @@ from lora_studio.errors import StudioError
 from lora_studio.events import Event, PreviewReady, Warned
 from lora_studio.models import inject
 from lora_studio.sampling.generate import generate
-from lora_studio.training import devices, optimizers
+from lora_studio.training import devices
 from lora_studio.training.session import Session
 
 
@@ -53,16 +53,14 @@ def _images(session: Session, base: bool) -> list:
     wanted = {"negative": settings.negative, "steps": settings.preview_steps, "guidance": settings.guidance, "sampler": settings.sampler}
     side = settings.resolution or session.base.resolution
     seeds = [settings.preview_seed + index for index in range(len(prompts))]
-    optimizers.mode(session.optimizer, training=False)
     try:
-        with session.average.applied(), session.machine.autocast():
+        with session.settled():
             if base:
                 with inject.without_adapter(session.base):
                     return generate(session.base, prompts, seeds, width=side, height=side, **wanted)
             return generate(session.base, prompts, seeds, width=side, height=side, **wanted)
     finally:
         session.base.encoders_to("cpu")
-        optimizers.mode(session.optimizer, training=True)
 
 
 def _recipe(session: Session, prompt: str, seed: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lora_studio import adapters, checkpoints, files, models
 from lora_studio.adapters import Adapter
@@ -22,8 +23,10 @@ from lora_studio.events import Event, Preparing, Warned
 from lora_studio.models import inject, recompute, start
 from lora_studio.runs import Run
 from lora_studio.settings import Settings
-from lora_studio.training import checkpoint, devices, optimizers, step, threads
+from lora_studio.training import checkpoint, devices, engine, optimizers, threads
+from lora_studio.training.batches import Batches
 from lora_studio.training.ema import Average
+from lora_studio.training.engine import Engine
 
 SUBJECTS = ("cat", "house", "rocket", "flower")
 """What previews show when no prompt is given: plain subjects that most bases know and few style folders hold."""
@@ -39,15 +42,13 @@ class Session:
     base: models.Base
     dataset: folder.Dataset
     cache: Cache
-    order: order.Order
     train: list[int]
     validation: list[int]
     parameters: dict[str, nn.Parameter]
-    optimizer: torch.optim.Optimizer
-    gradients: Tensor
-    """Of all parameters, in one buffer: (N,) float32."""
+    """What is trained, by name; float32."""
+    batches: Batches
+    engine: Engine
     average: Average
-    scaler: torch.amp.GradScaler
     step: int = 0
     """Optimizer steps done."""
     started: float = field(default_factory=time.time)
@@ -72,15 +73,6 @@ class Session:
         """Hash of the base model's files: gigabytes are read for it, so it waits for the first export."""
         return self.base.sha256()
 
-    def conditions(self, draws: list[order.Draw]) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Text features (batch first) and sizes (B, 6) of a batch's pictures, on the device. Text encoders under training are asked anew each time."""
-        if self.settings.train_text:
-            drawn = captions.drawn(draws, self.cache.captions)
-            text = self.base.features(drawn) if torch.is_grad_enabled() else self.base.encode_text(drawn)
-        else:
-            text = {key: value.to(self.machine.device) for key, value in self.cache.text(draws).items()}
-        return text, self.cache.sizes(draws).to(self.machine.device)
-
     def state(self) -> dict[str, Any]:
         """All that changes while training: what a checkpoint must hold."""
         return {
@@ -92,9 +84,9 @@ class Session:
             "rollbacks": self.rollbacks,
             "threads": torch.get_num_threads(),
             "parameters": dict(self.parameters),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self.engine.optimizer.state_dict(),
             "average": self.average.state_dict(),
-            "scaler": self.scaler.state_dict(),
+            "scaler": self.engine.scaler.state_dict(),
         }
 
     def about(self) -> dict[str, Any]:
@@ -106,9 +98,11 @@ class Session:
         """Puts a checkpoint's state in place of the present one."""
         for name, parameter in self.parameters.items():
             parameter.copy_(state["parameters"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.engine.optimizer.load_state_dict(state["optimizer"])
         self.average.load_state_dict(state["average"])
-        self.scaler.load_state_dict(state["scaler"])
+        self.engine.scaler.load_state_dict(state["scaler"])
+        self.engine.flat.spread()
+        self.engine.forget()
         for name in ("step", "started", "seconds", "final_loss", "rate_factor", "rollbacks"):
             setattr(self, name, state[name])
         if self.machine.device.type == "cpu":
@@ -117,18 +111,27 @@ class Session:
     @torch.no_grad()
     def probe(self) -> None:
         """About the half of a step, to be timed: the first batch's way through the base model."""
-        draws = self.order.draw(0)
-        x0 = self.cache.latents(draws, step.generator(0))
-        self.base.predict(x0, torch.zeros(len(draws), dtype=torch.long), *self.conditions(draws))
+        batch = self.batches.draw(0)
+        self.base.predict(batch.x0, batch.timesteps, batch.text or self.base.encode_text(batch.captions), batch.sizes)
 
-    def adapter(self) -> Adapter:
-        """The adapter as it would be exported now: averaged, from the point that schedule-free optimizers report."""
-        optimizers.mode(self.optimizer, training=False)
+    @contextlib.contextmanager
+    def settled(self) -> Iterator[None]:
+        """Within it the model has the adapter as it would be exported now: averaged, from the point that schedule-free optimizers report; and computes as in training."""
+        flat = self.engine.flat
+        optimizers.mode(self.engine.optimizer, training=False)
         try:
             with self.average.applied():
-                return inject.read_adapter(self.base)
+                flat.spread()
+                with self.engine.autocast():
+                    yield
         finally:
-            optimizers.mode(self.optimizer, training=True)
+            optimizers.mode(self.engine.optimizer, training=True)
+            flat.spread()
+
+    def adapter(self) -> Adapter:
+        """The adapter as it would be exported now, in all its digits."""
+        with self.settled(), self.engine.flat.precise():
+            return inject.read_adapter(self.base)
 
 
 def prepare(run: Run, settings: Settings) -> Iterator[Event]:
@@ -150,15 +153,14 @@ def prepare(run: Run, settings: Settings) -> Iterator[Event]:
     train, validation = order.split(dataset.pictures, settings.validation_share, settings.seed)
     cache = yield from _encode(run, settings, dataset, base)
     inject.add_adapter(base, settings, settings.seed)
-    recompute.enable(base.unet, settings.checkpointing, base.text_encoders.values() if settings.train_text else ())
+    recompute.enable(base.unet, settings.checkpointing, base.text_encoders.values() if settings.train_text else (), random=settings.dropout > 0)
     for model in base.models.values():
         model.train()  # the adapter's dropout is at work; the base itself has none
-    parameters = dict(inject.trainable(base))
-    session = Session(
-        run, settings, machine, base, dataset, cache, _order(settings, dataset, cache, train), train, validation, parameters,
-        *optimizers.build(parameters.items(), settings), Average(parameters, settings.ema), machine.scaler(),
-    )
-    optimizers.mode(session.optimizer, training=True)
+    built = optimizers.build(inject.trainable(base).items(), settings, machine.copies(settings))
+    batches = Batches(cache, _order(settings, dataset, cache, train), settings, len(base.alphas_cumprod), pinned=machine.device.type == "cuda")
+    session = Session(run, settings, machine, base, dataset, cache, train, validation, built.parameters, batches, engine.choose(base, settings, machine, built),
+                      Average(built.parameters, settings.ema))
+    optimizers.mode(built.optimizer, training=True)
     if newest := checkpoints.latest(run):
         session.restore(checkpoint.load(newest, machine.device))
     else:
@@ -172,7 +174,8 @@ def prepare(run: Run, settings: Settings) -> Iterator[Event]:
 def _begin_from(session: Session) -> Iterator[Event]:
     """The adapter of another run, where the state that it was saved with does not go with this one's settings."""
     given = adapters.read(session.run.start_file)
-    taken = start.begin_from(session.base, given)
+    with session.engine.flat.precise():
+        taken = start.begin_from(session.base, given)
     session.average = Average(session.parameters, session.settings.ema)
     if taken < len(given.factors):
         yield Warned(what=f"{taken} of the {len(given.factors)} modules of the adapter that this run begins from have a place in it.", where="targets",

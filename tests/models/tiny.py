@@ -59,7 +59,12 @@ def config(family: str, part: str) -> dict[str, Any]:
 
 def folder(path: Path, family: str, seed: int = 0, prediction: str = "") -> Path:
     """Writes a model in diffusers' layout to ``path``."""
-    for part, model in parts(family, seed).items():
+    return write(path, family, parts(family, seed), prediction)
+
+
+def write(path: Path, family: str, models: dict[str, nn.Module], prediction: str = "") -> Path:
+    """Writes ``models`` with the tokenizers and schedule of ``family`` in diffusers' layout to ``path``."""
+    for part, model in models.items():
         model.save_pretrained(path / part)
     for name, pad in {"tokenizer": "<|endoftext|>", **({"tokenizer_2": "!"} if family == "sdxl" else {})}.items():
         shutil.copytree(tokenizer.SHIPPED, path / name)

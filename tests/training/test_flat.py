@@ -37,11 +37,11 @@ def test_the_way_back_fills_the_buffer_and_adds_up():
     assert not any(parameter.grad.any() for parameter in found.values())
 
 
-@pytest.mark.parametrize(("length", "longest", "after"), [(5.0, 1.0, 1.0), (5.0, 8.0, 5.0), (5.0, 0.0, 5.0)])
-def test_clip(length, longest, after):
+@pytest.mark.parametrize(("longest", "after"), [(1.0, 1.0), (8.0, 5.0), (0.0, 5.0)])
+def test_clip(longest, after):
     """3, 4 is 5 long; a limit above it or 0 leaves it alone."""
     gradients = torch.tensor([3.0, 4.0])
-    assert flat.clip(gradients, longest) == length
+    flat.clip(gradients, gradients.norm(), longest)
     assert gradients.norm().item() == pytest.approx(after, rel=1e-5)
 
 
@@ -57,7 +57,8 @@ def test_clip_is_torchs():
     for copy, parameter in zip(copies, found.values(), strict=True):
         parameter.grad.copy_(copy.grad)
     expected = torch.nn.utils.clip_grad_norm_(copies, 1.0).item()
-    assert flat.clip(laid.gradients, 1.0) == pytest.approx(expected, rel=1e-6)
+    assert (norm := laid.gradients.norm()).item() == pytest.approx(expected, rel=1e-6)
+    flat.clip(laid.gradients, norm, 1.0)
     assert all(torch.allclose(copy.grad, parameter.grad, rtol=1e-5) for copy, parameter in zip(copies, found.values(), strict=True))
 
 
@@ -77,7 +78,36 @@ def test_ten_steps_are_those_of_parameters_one_by_one(name, lora_plus):
             optimizers.set_rate(optimizer, step, settings)
             sum(((parameter - index) ** 2).sum() for index, parameter in enumerate(one.values())).backward()
             optimizer.step()
-        built.gradients.zero_()
+        built.flat.clear()
         plain.zero_grad()
     near = 2e-3 if name == "adamw8bit" else 1e-5
     assert all(torch.allclose(ours[key], theirs[key], rtol=near, atol=near) for key in SHAPES)
+
+
+def test_a_model_in_a_smaller_format_learns_in_float32():
+    """A rate times a gradient below bf16's last digit would never move a bf16 weight: the buffer keeps what the copies cannot show."""
+    found = {"w": nn.Parameter(torch.ones(2, 3))}
+    laid = Flat([list(found.values())], torch.bfloat16)
+    assert found["w"].dtype == found["w"].grad.dtype == torch.bfloat16 and laid.parts[0][0].dtype == laid.gradients.dtype == torch.float32
+    for _ in range(2):
+        (found["w"] * torch.tensor([1.0, 2.0, 3.0], dtype=torch.bfloat16)).sum().backward()
+        laid.gather()
+    assert laid.parts[0][0].grad.tolist() == [[2, 4, 6]] * 2 and not found["w"].grad.any()
+    for _ in range(4):
+        laid.values.add_(-laid.gradients, alpha=0.001)
+        laid.spread()
+    assert torch.allclose(laid.parts[0][0][0], torch.tensor([0.992, 0.984, 0.976])) and found["w"][0].tolist() == [0.9921875, 0.984375, 0.9765625]
+
+
+def test_a_model_in_a_smaller_format_shows_and_takes_every_digit_where_asked():
+    """An export from the copies would be rounded; a start that is given would be too."""
+    found = {"w": nn.Parameter(torch.tensor([[1.001, -0.3]]))}
+    laid = Flat([list(found.values())], torch.bfloat16)
+    assert found["w"].tolist() == [[1.0, -0.30078125]]
+    with laid.precise(), torch.no_grad():
+        assert found["w"].dtype == torch.float32 and torch.equal(found["w"], torch.tensor([[1.001, -0.3]]))
+        found["w"].copy_(torch.tensor([[2.003, 4.0]]))
+    assert found["w"].tolist() == [[2.0, 4.0]] and laid.values[:2].tolist() == pytest.approx([2.003, 4.0])
+    found["w"].sum().backward()
+    laid.gather()
+    assert laid.gradients[:2].tolist() == [1, 1]

@@ -13,6 +13,7 @@ from lora_studio.events import CheckpointSaved, Finished, PreviewReady, RolledBa
 from lora_studio.jobs import control, worker
 from lora_studio.jobs.control import Request
 from lora_studio.training import checkpoint, export, loop
+from lora_studio.training.batches import Batches
 from lora_studio.training.loop import train
 from lora_studio.training.requests import Requests
 
@@ -292,8 +293,8 @@ def raising(error):
 @pytest.mark.parametrize("error", [torch.AcceleratorError("CUDA error: unspecified launch failure"), RuntimeError("CUDA error: device-side assert triggered\nlong advice")])
 def test_a_lost_device_ends_the_worker_plainly_and_the_run_resumes(new_run, settings, monkeypatch, error):
     """The exception at the call that would raise it: the forward pass of a step, or a preview, which is no mere warning then."""
-    run, real = new_run(settings.changed(**QUIET)), loop._batch_loss
-    monkeypatch.setattr(loop, "_batch_loss", lambda session, number: raising(error)() if number == 3 else real(session, number))
+    run, real = new_run(settings.changed(**QUIET)), Batches.draw
+    monkeypatch.setattr(Batches, "draw", lambda batches, number: raising(error)() if number == 3 else real(batches, number))
     with pytest.raises(MachineError, match="graphics device stopped answering: CUDA error") as caught:
         collect(run)
     assert "long advice" not in str(caught.value) and "kept" in caught.value.do
@@ -307,9 +308,9 @@ def test_a_lost_device_ends_the_worker_plainly_and_the_run_resumes(new_run, sett
 
 @pytest.mark.fault(37)
 def test_out_of_memory_in_mid_run_keeps_the_checkpoint_and_names_the_mend(new_run, settings, monkeypatch):
-    run, real = new_run(settings.changed(**QUIET)), loop._batch_loss
+    run, real = new_run(settings.changed(**QUIET)), Batches.draw
     full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
-    monkeypatch.setattr(loop, "_batch_loss", lambda session, number: raising(full)() if number == 3 else real(session, number))
+    monkeypatch.setattr(Batches, "draw", lambda batches, number: raising(full)() if number == 3 else real(batches, number))
     with pytest.raises(MachineError, match="The memory of CPU.* is full") as caught:
         collect(run)
     changes = caught.value.details["changes"]
@@ -329,13 +330,13 @@ def test_a_disk_that_takes_no_preview_is_a_warning(new_run, settings, monkeypatc
 @pytest.mark.fault(35)
 def test_a_loss_that_is_not_a_number_goes_back_and_on_slower(new_run, settings, monkeypatch):
     """Fault 35: stopped before the optimizer step, back to the last checkpoint, half the rate, said in the log."""
-    real, broken = loop._batch_loss, {3}
+    real, broken = Batches.draw, {3}
 
-    def batch_loss(session, number):
-        loss = real(session, number)
-        return loss * math.nan if number in broken and not broken.discard(number) else loss
+    def draw(batches, number):
+        batch = real(batches, number)
+        return batch._replace(noise=batch.noise * math.nan) if number in broken and not broken.discard(number) else batch
 
-    monkeypatch.setattr(loop, "_batch_loss", batch_loss)
+    monkeypatch.setattr(Batches, "draw", draw)
     seen = collect(new_run(settings.changed(preview_every=0, validate_every=0, schedule="constant", warmup=0)))
     (back,) = of(RolledBack, seen)
     assert (back.failed_step, back.step, back.factor) == (4, 2, 0.5)
@@ -347,8 +348,13 @@ def test_a_loss_that_is_not_a_number_goes_back_and_on_slower(new_run, settings, 
 @pytest.mark.fault(35)
 def test_a_run_that_keeps_diverging_gives_up_and_keeps_its_checkpoint(new_run, settings, monkeypatch):
     """Fault 35: the file of the last good step is whole and finite."""
-    run, real = new_run(settings), loop._batch_loss
-    monkeypatch.setattr(loop, "_batch_loss", lambda session, number: real(session, number) * (math.nan if number == 2 else 1.0))
+    run, real = new_run(settings), Batches.draw
+
+    def draw(batches, number):
+        batch = real(batches, number)
+        return batch._replace(noise=batch.noise * math.nan) if number == 2 else batch
+
+    monkeypatch.setattr(Batches, "draw", draw)
     seen = []
     with pytest.raises(RunError, match="loss of step 3"):
         for event in train(run, settings):

@@ -120,9 +120,9 @@ def test_the_optimizers_state_is_as_large_as_reckoned(name):
     """To a tenth, over a hundred thousand parameters."""
     parameters = {"x.lora_A.weight": torch.nn.Parameter(torch.randn(1000, 100))}
     settings = Settings(optimizer=name)
-    optimizer, gradients = optimizers.build(parameters.items(), settings)
+    optimizer, flat, _ = optimizers.build(parameters.items(), settings)
     optimizers.mode(optimizer, training=True)
-    gradients.fill_(1.0)
+    flat.gradients.fill_(1.0)
     optimizer.step()
     held = sum(value.nbytes for state in optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor))
     assert held == pytest.approx(100_000 * memory._STATES[name], rel=0.1)

@@ -37,12 +37,12 @@ def test_every_optimizer_lowers_a_parabola(name):
     """Each name builds an optimizer that really descends ‖B − 1‖² from 4×2 zeros (8 before)."""
     settings = Settings(optimizer=name, learning_rate=1.0 if name == "prodigy" else 0.05, steps=80, schedule="constant", warmup=0, weight_decay=0)
     parameters = named()
-    optimizer, gradients = optimizers.build(parameters, settings)
+    optimizer, flat, _ = optimizers.build(parameters, settings)
     b = parameters[1][1]
     optimizers.mode(optimizer, training=True)
     for step in range(80):
         optimizers.set_rate(optimizer, step, settings)
-        gradients.zero_()
+        flat.clear()
         ((b - 1) ** 2).sum().add(parameters[0][1].sum() * 0).backward()
         optimizer.step()
     optimizers.mode(optimizer, training=False)

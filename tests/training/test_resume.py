@@ -72,10 +72,15 @@ def test_a_state_tells_what_it_came_from(new_run, settings):
 @pytest.mark.fault(35)
 def test_going_back_after_a_loss_that_is_no_number_keeps_the_lower_rate_over_a_resume(new_run, settings, monkeypatch):
     """Otherwise the resumed run would blow up at the same step again."""
-    from lora_studio.training import loop
+    from lora_studio.training.batches import Batches
 
-    real, broken = loop._batch_loss, {1}
-    monkeypatch.setattr(loop, "_batch_loss", lambda session, number: real(session, number) * (torch.nan if number in broken and not broken.discard(number) else 1.0))
+    real, broken = Batches.draw, {1}
+
+    def draw(batches, number):
+        batch = real(batches, number)
+        return batch._replace(noise=batch.noise * torch.nan) if number in broken and not broken.discard(number) else batch
+
+    monkeypatch.setattr(Batches, "draw", draw)
     run = new_run(settings.changed(**QUIET, schedule="constant", warmup=0))
     stopped_after(run, 3)
     rates = [event.learning_rate for event in of(StepDone, collect(run))]

@@ -102,7 +102,7 @@ def _facts(run: Run, view: RunView) -> list[str]:
     if view.started:
         kept_out = view.started.validation_images
         facts.append(words.counted(view.started.images, "picture") + (f" + {kept_out} to validate" if kept_out else ""))
-        facts.append(f"{view.started.device}, {view.started.precision}")
+        facts.append(", ".join(filter(None, (view.started.device, view.started.precision, view.started.engine))))
     if view.checkpoints and view.state not in (State.FINISHED,):
         facts.append(f"saved at step {view.checkpoints[-1].step:,}")
     return facts

@@ -1,0 +1,87 @@
+"""What each step is trained on: pictures, noise, timesteps and conditions of a batch, all of them functions of (seed, number)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lora_studio.dataset import captions
+from lora_studio.dataset.cache import Cache
+from lora_studio.dataset.order import Draw, Order
+from lora_studio.settings import Settings
+from lora_studio.training import step
+
+
+class Batch(NamedTuple):
+    """B samples of one size, on one device."""
+
+    x0: Tensor
+    """(B, 4, H/8, W/8) scaled latents, float32."""
+    noise: Tensor
+    """The same shape, float32."""
+    timesteps: Tensor
+    """(B,) int64."""
+    sizes: Tensor
+    """(B, 6) float32: as ``Cache.sizes``."""
+    text: dict[str, Tensor]
+    """The text encoders' features, batch first; empty where they train."""
+    captions: list[str]
+    """What the features are of."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of its tensors by name."""
+        return {"x0": self.x0, "noise": self.noise, "timesteps": self.timesteps, "sizes": self.sizes, **self.text}
+
+    def replaced(self, tensors: dict[str, Tensor]) -> Batch:
+        """The same batch with other ``tensors``, named as those of ``tensors()``."""
+        own = {name: tensors[name] for name in ("x0", "noise", "timesteps", "sizes")}
+        return self._replace(**own, text={name: tensors[name] for name in self.text})
+
+    def to(self, device: torch.device) -> Batch:
+        """A copy on ``device``."""
+        return self.replaced({name: tensor.to(device, non_blocking=True) for name, tensor in self.tensors().items()})
+
+
+class Batches:
+    """Draws a run's batches on the CPU, so that every device sees the same.
+
+    Args:
+        timesteps: how many the base model has.
+        train_text: leave the text features out, since the encoders change.
+        pinned: ready for a copy to a GPU that goes on beside its work.
+    """
+
+    def __init__(self, cache: Cache, order: Order, settings: Settings, timesteps: int, pinned: bool = False):
+        self.cache, self.order, self.settings, self.timesteps, self.pinned = cache, order, settings, timesteps, pinned
+        self._ahead: tuple[int, Batch] | None = None
+
+    def take(self, number: int) -> Batch:
+        """Batch ``number``, 0 for the first."""
+        (ready, batch), self._ahead = self._ahead or (None, None), None
+        return batch if ready == number else self.draw(number)
+
+    def prepare(self, number: int) -> None:
+        """Draws batch ``number`` in advance, while a GPU is at work."""
+        if self.pinned:
+            self._ahead = number, self.draw(number)
+
+    def draw(self, number: int) -> Batch:
+        """Batch ``number`` on the CPU."""
+        settings, draws = self.settings, self.order.draw(number)
+        source = step.generator(settings.seed, step.NOISE, number)
+        x0 = self.cache.latents(draws, source)
+        noise = step.draw_noise(x0.shape, settings.noise_offset, source)
+        timesteps = torch.randint(self.timesteps, (len(draws),), generator=source)
+        return self._finished(x0, noise, timesteps, draws)
+
+    def at(self, draws: list[Draw], timesteps: Tensor, source: torch.Generator) -> Batch:
+        """Given draws at given timesteps, for validation."""
+        x0 = self.cache.latents(draws, source)
+        return self._finished(x0, step.draw_noise(x0.shape, self.settings.noise_offset, source), timesteps, draws)
+
+    def _finished(self, x0: Tensor, noise: Tensor, timesteps: Tensor, draws: list[Draw]) -> Batch:
+        text = {} if self.settings.train_text else self.cache.text(draws)
+        batch = Batch(x0, noise, timesteps, self.cache.sizes(draws), text, captions.drawn(draws, self.cache.captions))
+        return batch.replaced({name: tensor.pin_memory() for name, tensor in batch.tensors().items()}) if self.pinned else batch
