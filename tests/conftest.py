@@ -4,6 +4,11 @@ import os
 import socket
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# On a busy machine the first text that Hypothesis draws takes seconds, and no test has to be quick.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import queue
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -68,26 +66,18 @@ class Command:
         except OSError as error:
             raise _refused(command, error) from error
 
-    def objects(self, every: float = 0.5) -> Iterator[dict[str, Any] | None]:
-        """Each object as it comes, its result last, and None whenever nothing has come for ``every`` seconds. Ends early, with no result, after ``end``.
+    def objects(self) -> Iterator[dict[str, Any]]:
+        """Each object as it comes, its result last. After ``end`` there is none.
 
         Raises:
             StudioError, MachineError: as ``run`` does.
         """
-        lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        threading.Thread(target=self._read, args=[lines], daemon=True).start()
         found: dict[str, Any] | None = None
-        while True:
-            try:
-                line = lines.get(timeout=every)
-            except queue.Empty:
-                yield None
-                continue
-            if not line:
-                break
-            found = _object(line)
-            if found is not None and "error" not in found:
-                yield found
+        with self._process.stdout as out:
+            for line in out:
+                found = _object(line)
+                if found is not None and "error" not in found:
+                    yield found
         failed = self._process.wait()
         if self._ended:
             return
@@ -101,13 +91,6 @@ class Command:
             self._ended = True
             self._process.kill()
         self._process.wait()
-
-    def _read(self, lines: queue.SimpleQueue[str]) -> None:
-        """Puts each line into ``lines``, and an empty one at the end: a pipe cannot be asked on every system whether something lies in it."""
-        with self._process.stdout as out:
-            for line in out:
-                lines.put(line)
-        lines.put("")
 
     def _said(self) -> str:
         self._errors.seek(0)

@@ -194,9 +194,10 @@ def summary(reading: Reading, preset: Preset | None) -> str:
 
 
 def _chip(key: str, old: Any, new: Any) -> str:
-    label, before, after = (words.text(part) for part in (SPECS[key].label, _named(key, old), _named(key, new)))
+    label, before, after = (words.text(part) for part in (SPECS[key].label, named(key, old), named(key, new)))
     return f'<span class="chip">{label} <s>{before}</s> {after}</span>'
 
 
-def _named(key: str, value: Any) -> str:
+def named(key: str, value: Any) -> str:
+    """A setting's value as the page calls it."""
     return NAMES[key].get(value, str(value)) if key in NAMES else words.value(value)

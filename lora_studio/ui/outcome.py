@@ -28,8 +28,11 @@ def done(what: str, more: str = "", to: str = "") -> str:
     return f'<div class="notice right" role="status"><b>{words.text(what)}</b>{link}{f"<p>{words.text(more)}</p>" if more else ""}</div>'
 
 
-def wrong(error: StudioError) -> str:
+def wrong(error: StudioError | OSError) -> str:
     """What was wrong: a notice, with the proof's table where it was a proof that failed."""
+    if isinstance(error, OSError):
+        what = f"The disk refuses: {error.strerror or error}."
+        return words.notice("wrong", what, error.filename or "", "Free space on it, or mend its rights, then try again.")
     rows = error.details.get("proof")
     return words.notice("wrong", error.what, error.where, error.do) + (proof(rows) if rows else "")
 
@@ -39,11 +42,8 @@ def told(meanwhile: str, act: Callable[[], str]) -> Iterator[Any]:
     yield gr.update(value=busy(meanwhile), visible=True)
     try:
         shown = act()
-    except StudioError as error:
+    except (StudioError, OSError) as error:
         shown = wrong(error)
-    except OSError as error:
-        what = f"The disk refuses: {error.strerror or error}."
-        shown = words.notice("wrong", what, error.filename or "", "Free space on it, or mend its rights, then try again.")
     yield gr.update(value=f'<div class="outcome">{shown}</div>', visible=True)
 
 

@@ -173,7 +173,7 @@ def test_nothing_sticks_out(visit, studio, part, width):
     page = visit(width=width, height=800)
     expect(page.locator(".sentence")).to_contain_text("step 30")
     expect(page.locator(".plot")).to_be_visible()
-    edges = page.evaluate("[...document.querySelectorAll('.card, .pill, #start, .plot, .pair')].map(part => part.getBoundingClientRect().right)")
+    edges = page.evaluate("[...document.querySelectorAll('.card, .pill, #start, #check-memory, .plot, .pair')].map(part => part.getBoundingClientRect().right)")
     assert max(edges) <= width and page.evaluate("document.documentElement.scrollWidth") <= width
     if width < 700:
         assert page.locator(".sentence").bounding_box()["y"] < page.locator("#set-data").bounding_box()["y"], "On a phone a run at work comes first."

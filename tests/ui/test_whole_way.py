@@ -14,7 +14,7 @@ from tests.ui.played import until
 
 
 @pytest.mark.fault(51)
-def test_train_close_the_tab_come_back_stop_and_download(visit, studio):
+def test_check_train_close_the_tab_come_back_stop_and_download(visit, studio):
     """What a first user does ends anywhere else than with a good file."""
     page = visit()
     page.get_by_role("button", name="Ink icons").click()
@@ -22,7 +22,13 @@ def test_train_close_the_tab_come_back_stop_and_download(visit, studio):
     page.locator("#set-name").locator("input, textarea").fill("whole way")
     page.locator("#set-steps input").fill("5000")
     page.locator("#set-preview_prompts textarea").fill("apple")
+    page.locator("#check-memory").click()
+    expect(page.locator("#check")).to_contain_text("It should fit", timeout=120_000)
+    expect(page.locator("#check")).to_contain_text("It fits.", timeout=120_000)
+    expect(page.locator("#check-memory")).to_be_enabled()
+    assert not (studio.outputs / "whole-way").exists()
     page.locator("#start").click()
+    expect(page.locator("#check")).to_be_hidden()
     run = Run(studio.outputs / "whole-way")
     expect(page.locator(".sentence")).to_contain_text("Training step", timeout=120_000)
     expect(page.locator("#start")).to_have_text("Add to the queue")

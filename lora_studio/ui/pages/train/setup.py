@@ -18,6 +18,7 @@ from lora_studio.settings import Settings
 from lora_studio.ui import words
 from lora_studio.ui.form import Form, read, summary, wanted
 from lora_studio.ui.pages.train import pictures, upload
+from lora_studio.ui.pages.train.check import Check, Seen
 from lora_studio.ui.theme import html
 
 _FIRST_PRESET = "quick-look"
@@ -52,12 +53,16 @@ class Setup:
             html("<h2>More settings</h2>")
             self.form.folded()
         with gr.Column(elem_classes="go"):
+            self.check = Check(self.outputs, self.form, self._settings)
+            self.check.place()
             self.notice = html(visible=False)
             self.origin = gr.State("")
             with gr.Row(elem_classes="branch", visible=False) as self.branch:
                 self.branch_from_line = html()
                 self.forget = gr.Button("Begin anew instead", size="sm", min_width=120, elem_id="forget-origin")
-            self.start = gr.Button("Start training", variant="primary", size="lg", elem_id="start")
+            with gr.Row(elem_classes="begin"):
+                self.start = gr.Button("Start training", variant="primary", size="lg", min_width=150, elem_id="start")
+                self.check.place_button()
         self.draft = gr.BrowserState({}, storage_key="lora-studio-draft", secret="lora-studio")
 
     def _place_pictures(self) -> None:
@@ -96,8 +101,9 @@ class Setup:
         self.preset.input(self.choose, **chosen)
         self.reset.click(self.choose, **chosen)
         changes, form = [one.change for one in [self.preset, *fields]], [self.preset, *fields]
-        gr.on(changes, self.changed, form, [self.summary, self.reset], trigger_mode="always_last", **QUIET)
+        gr.on(changes, self.changed, [self.check.seen, *form], [self.summary, self.reset, self.check.stale], trigger_mode="always_last", **QUIET)
         gr.on(changes, None, form, self.draft, js=_KEEP_DRAFT % json.dumps(list(self.form.fields)), trigger_mode="always_last", **QUIET)
+        self.check.wire(self.start, QUIET)
         self.forget.click(lambda: ["", gr.update(visible=False)], None, [self.origin, self.branch], **QUIET)
         page.load(self.restore, [self.draft], [self.preset, self.blurb, *fields], **QUIET).then(self.look, **looked)
 
@@ -115,10 +121,10 @@ class Setup:
         typed = [gr.update(value=fields[key]) if key in fields else gr.skip() for key in self.form.fields]
         return [chosen, _blurb(preset, self.damaged) if preset else gr.skip(), *typed]
 
-    def changed(self, name: str | None, *values: Any) -> tuple[Any, Any]:
-        """What differs from the preset, or is wrong, and the way back."""
+    def changed(self, seen: Seen, name: str | None, *values: Any) -> list[Any]:
+        """What differs from the preset, or is wrong; the way back; and whether the check's finding is still about this."""
         said = summary(read(self.form.raw(values)), self.presets.get(name))
-        return gr.update(value=said, visible=bool(said)), gr.update(visible="changes" in said)
+        return [gr.update(value=said, visible=bool(said)), gr.update(visible="changes" in said), self.check.changed(seen, values)]
 
     def look(self, data: str) -> tuple[Any, str]:
         """The dataset's pictures, counts and problems."""
@@ -177,7 +183,7 @@ class Setup:
         """
         reading = read(self.form.raw(values))
         if reading.settings is None:
-            raise SettingsError(" ".join(reading.wrong.values()), do="Mend that, then start again.")
+            raise SettingsError(" ".join(reading.wrong.values()), do="Mend that, then try again.")
         settings = reading.settings.changed(data=pictures.tidy(reading.settings.data), base=pictures.tidy(reading.settings.base))
         blocking = pictures.scan(settings.data, self.outputs).blocking
         if blocking:
