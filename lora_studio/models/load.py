@@ -8,12 +8,14 @@ from pathlib import Path
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from torch import nn
 
 from lora_studio import starter
 from lora_studio.errors import ModelError
-from lora_studio.models import folder, single
+from lora_studio.models import folder, lean, single
 from lora_studio.models import quantize as quantization
 from lora_studio.models.base import Base
+from lora_studio.models.lean import probe
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -37,12 +39,19 @@ def load(base: str, device: torch.device | str = "cpu", dtype: torch.dtype = tor
     read = single.read if path.is_file() else folder.read
     device = torch.device(device)
     loaded = read(path, name, device if quantize == "none" else torch.device("cpu"), dtype, prediction)
-    if device.type == "cpu":
-        for part in (loaded.unet, loaded.vae):
-            part.to(memory_format=torch.channels_last)  # a CPU is done with convolutions a fifth sooner
+    lean.enable(loaded.unet)
+    for part in _channels_last(loaded, device):
+        part.to(memory_format=torch.channels_last)
     if quantize != "none":
         quantization.quantize(loaded, quantize, device)
     return loaded
+
+
+def _channels_last(base: Base, device: torch.device) -> list[nn.Module]:
+    """The parts whose convolutions are done sooner with channels last: on a CPU by a fifth; on a graphics card only where the norms between them keep that order."""
+    if device.type == "cpu":
+        return [base.unet, base.vae]
+    return [base.unet] if device.type == "cuda" and probe.kernels() is not None else []
 
 
 def locate(base: str) -> tuple[Path, str]:

@@ -1,0 +1,150 @@
+"""A lean UNet is the same UNet: its answers, and the gradients of every kind of adapter, on every family."""
+
+import copy
+
+import pytest
+import torch
+from bitsandbytes.nn import Linear4bit
+from diffusers.models.resnet import ResnetBlock2D
+from torch import nn
+
+from lora_studio import models
+from lora_studio.models import inject, lean, recompute
+from lora_studio.models.lean import lora
+from lora_studio.models.lean.unet import LeanBlock, LeanResnet, LeanTransformer
+from tests.models import tiny
+from tests.models.test_inject import learn, settings
+
+METHODS = [{}, {"dropout": 0.5, "targets": "qv"}, {"targets": "attention+ff+conv", "alpha": 6}, {"method": "dora", "targets": "attention+ff"}, {"method": "pissa"}]
+
+
+def step(base) -> dict[str, torch.Tensor]:
+    """The answer to a fixed question, and the gradient of each of the adapter's parameters."""
+    torch.manual_seed(3)
+    noisy, text = torch.randn(2, 4, 16, 16), base.encode_text(["a cat", "a dog"])
+    answer = base.predict(noisy, torch.tensor([5, 900]), text)
+    parameters = inject.trainable(base)
+    gradients = torch.autograd.grad(answer.square().mean(), list(parameters.values())) if parameters else ()
+    return {"answer": answer.detach(), **dict(zip(parameters, gradients, strict=True))}
+
+
+def plain(base) -> dict[str, torch.Tensor]:
+    """The same from diffusers' and peft's own blocks."""
+    lean.disable(base.unet)
+    try:
+        return step(base)
+    finally:
+        lean.enable(base.unet)
+
+
+def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert (found[name] - tensor).abs().max() <= 2e-5 * tensor.abs().max() + 1e-9, name
+
+
+def add(base, **method) -> None:
+    inject.add_adapter(base, settings(**method), seed=0)
+    learn(base)
+    base.unet.train()
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_each_family_is_covered_and_the_same(tiny_folder, family):
+    """Every block but those that turn sizes; and ``disable`` gives each its class back."""
+    base = models.load(str(tiny_folder(family)))
+    add(base, targets="attention+ff+conv")
+    lean.enable(base.unet)
+    found = [type(module) for module in base.unet.modules() if isinstance(module, ResnetBlock2D) or "Transformer" in type(module).__name__]
+    assert found and set(found) <= {LeanResnet, LeanTransformer, LeanBlock}
+    assert_same(step(base), plain(base))
+    lean.disable(base.unet)
+    assert not any(kind.__module__.startswith(lean.__name__) for kind in {type(module) for module in base.unet.modules()})
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+def test_adapters_learn_the_same(base, method):
+    lean.enable(base.unet)
+    add(base, **method)
+    assert_same(step(base), plain(base))
+
+
+def test_with_recomputation(base):
+    lean.enable(base.unet)
+    add(base)
+    expected = plain(base)
+    recompute.enable(base.unet, "all")
+    assert_same(step(base), expected)
+
+
+def test_on_nf4(tiny_folder):
+    base = models.load(str(tiny_folder("sd1")), quantize="nf4")
+    lean.enable(base.unet)
+    add(base)
+    assert any(isinstance(module, Linear4bit) for module in base.unet.modules())
+    assert_same(step(base), plain(base))
+
+
+def test_finished_adapters_on_top_are_heard(base):
+    """They hook linear layers and convolutions, which are therefore really called; also under the adapter in training."""
+    lean.enable(base.unet)
+    add(base, targets="attention+ff+conv")
+    finished = inject.read_adapter(base)
+    before = step(base)["answer"]
+    inject.load_adapters(base, [(finished, 0.7)])
+    assert not torch.equal(step(base)["answer"], before)
+    assert_same(step(base), plain(base))
+    with inject.without_adapter(base), torch.no_grad():
+        noisy, text = torch.randn(1, 4, 16, 16), base.encode_text(["x"])
+        found = base.predict(noisy, torch.tensor([5]), text)
+        lean.disable(base.unet)
+        assert torch.allclose(found, base.predict(noisy, torch.tensor([5]), text), atol=1e-6)
+
+
+def test_a_mask_or_another_argument_is_not_lost(base):
+    """What the lean blocks do not know goes to diffusers' own."""
+    lean.enable(base.unet)
+    torch.manual_seed(3)
+    x, text = torch.randn(1, 4, 16, 16), torch.randn(1, 7, 32)
+    with torch.no_grad():
+        ask = {"encoder_attention_mask": torch.tensor([[1, 1, 1, 0, 0, 0, 0]]), "cross_attention_kwargs": {}}
+        found = base.unet(x, 5, text, **ask)[0]
+        assert not torch.allclose(found, base.unet(x, 5, text)[0])
+        lean.disable(base.unet)
+        assert torch.allclose(found, base.unet(x, 5, text, **ask)[0], atol=1e-6)
+
+
+def test_a_block_of_another_kind_keeps_its_forward():
+    """Scaling by time, dropout, or another activation is not what the lean resnet computes."""
+    odd = [ResnetBlock2D(in_channels=32, temb_channels=8, **more)
+           for more in ({"time_embedding_norm": "scale_shift"}, {"dropout": 0.1}, {"non_linearity": "mish"}, {"output_scale_factor": 2.0}, {"up": True})]
+    assert not any(LeanResnet.fits(block) for block in odd) and LeanResnet.fits(ResnetBlock2D(in_channels=32, temb_channels=8))
+
+
+def test_layers_of_one_input_equal_their_own_answers():
+    """Also where only some have an adapter, ranks differ, and one has no bias."""
+    torch.manual_seed(0)
+    model = nn.ModuleDict({name: nn.Linear(6, width, bias=name != "k") for name, width in {"q": 4, "k": 5, "v": 3}.items()}).requires_grad_(False)
+    from peft import LoraConfig, inject_adapter_in_model
+    inject_adapter_in_model(LoraConfig(r=2, rank_pattern={"v": 1}, alpha_pattern={"v": 4}, target_modules=["k", "v"], init_lora_weights=False), model)
+    x = torch.randn(2, 7, 6, requires_grad=True)
+    layers = list(model.values())
+    parameters = [x, *(one for one in model.parameters() if one.requires_grad)]
+    assert len(parameters) == 5
+    expected = [layer(x) for layer in layers]
+    found = lora.linears(layers, x)
+    assert len({one.grad_fn for one in found}) == 1, "one function for all three"
+    for one, other in zip(found, expected, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+    slopes = [torch.randn_like(one) for one in found]
+    for one, other in zip(torch.autograd.grad(found, parameters, slopes), torch.autograd.grad(expected, parameters, slopes), strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_a_frozen_copy_is_not_needed(base):
+    """A base model whose own weights take gradients is left to torch, which gives them theirs."""
+    unet = copy.deepcopy(base.unet).requires_grad_(True)
+    lean.enable(unet)
+    x, text = torch.randn(1, 4, 16, 16), torch.randn(1, 7, 32)
+    unet(x, 5, text)[0].sum().backward()
+    assert all(parameter.grad is not None for parameter in unet.parameters())
