@@ -140,7 +140,7 @@ def cache_folder(outputs: Path = OUTPUTS) -> Path:
 
 
 def trials_folder(outputs: Path = OUTPUTS) -> Path:
-    """Where runs lie that are tried for two steps and thrown away."""
+    """Where runs lie that are tried for a few steps and thrown away."""
     return cache_folder(outputs) / "trials"
 
 

@@ -45,7 +45,7 @@ def _try(settings: Settings, outputs: Path, as_json: bool) -> Any:
 
     trial, seen = preflight.measure(settings, outputs), RunView()
     with Display() as display:
-        display.say("Trying two steps and a preview …")
+        display.say("Trying a few steps and a preview …")
         while True:
             try:
                 event = next(trial)

@@ -32,7 +32,7 @@ class Order:
     name: Annotated[str | None, like("name")] = None
     origin: Annotated[str | None, typer.Option("--from", metavar="RUN[@STEP]", help="Begin from what that run had saved, with its settings where no others are given.")] = None
     queue: Queue = False
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how much memory the run would take, try two steps and a preview, and leave no run.")] = False
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how much memory the run would take, try a few steps and a preview, and leave no run.")] = False
     outputs: Outputs = runs.OUTPUTS
     as_json: AsJson = False
 

@@ -42,6 +42,19 @@ def test_too_little_memory_is_an_answer_and_not_a_fault(settings, tmp_path, monk
     assert runs.existing(tmp_path) == []
 
 
+def test_where_steps_are_recorded_there_are_enough_for_that_and_the_quickest_counts(settings, tmp_path, monkeypatch):
+    """The graph's memory is not in the sum, or its recording passes for a step."""
+    asked = []
+
+    def played(run, given):
+        asked.append(given.steps)
+        yield from (StepDone(step=step, loss=1, learning_rate=1, seconds=at) for step, at in enumerate((3.0, 9.0, 9.5, 10.5), 1))
+
+    monkeypatch.setattr(preflight, "train", played)
+    monkeypatch.setattr(preflight.engine, "obstacle", lambda *_: "")
+    assert measured(settings, tmp_path)[1].step_seconds == 0.5 and asked == [preflight.RECORDED]
+
+
 @pytest.mark.fault(43)
 def test_what_a_killed_trial_left_is_swept_by_the_next(settings, tmp_path):
     """The system ends it when memory is short, and its folder would stay for ever."""

@@ -82,7 +82,7 @@ def test_it_is_told_as_it_is_found(check, values, process):
     assert "looking at the base model" in said[0] and "about 3.0 GB of the 8.0 GB of &lt;b&gt;Card&lt;/b&gt;. It should fit" in said[1]
     assert ["pictures, 3 of 9" in said[3], "step 1 of 2" in said[4], "step 2 of 2" in said[5]] == [True] * 3 and all("Reckoned" in one for one in said[1:])
     assert all(not answer[3]["interactive"] for answer in busy) and end[3] == gr.update(value="Check memory", interactive=True)
-    assert "It fits." in last[1]["value"] and "took 4.0 GB of the 8.0 GB" in last[1]["value"] and "240 steps take about 2 minutes" in last[1]["value"] and last[1] == end[1]
+    assert "It fits." in last[1]["value"] and "took 4.0 GB of the 8.0 GB" in last[1]["value"] and "about 0.50 s, so 240 steps take about 2 minutes" in last[1]["value"] and last[1] == end[1]
     (made,) = process.made
     assert made.ended and made.arguments[:2] == ("train", "--preset") and made.arguments[3:] == ("--dry-run", "--outputs", check.outputs)
     assert (made.settings["batch"], made.settings["data"]) == (4, values[0]) and not made.arguments[2].exists()

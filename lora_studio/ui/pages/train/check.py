@@ -1,4 +1,4 @@
-"""Will it fit? What a run would take is reckoned, then tried with two steps and a preview, in a process of its own; settings that would fit are one press away."""
+"""Will it fit? What a run would take is reckoned, then tried with a few steps and a preview, in a process of its own; settings that would fit are one press away."""
 
 from __future__ import annotations
 

@@ -30,10 +30,11 @@ def found(told: dict[str, Any], settings: Settings) -> str:
     if measured is None:
         return _panel("failed", "<b>It does not fit.</b>", _CLOSE, f"<p>{_capital(place)} ran out.</p>" + _ways(told))
     libraries = ", Python and its libraries included" if _on_cpu(told) else ""
-    took = f"<p>Two steps and a preview took {_size(measured['peak'])} of {place}{libraries}."
+    took = f"<p>The trial took {_size(measured['peak'])} of {place}{libraries}."
     if told["fits"]:
         seconds = measured["step_seconds"]
-        time = f" A step takes about {seconds:.2g} s, so {settings.steps:,} steps take about {words.duration(settings.steps * seconds)}, previews not counted."
+        step = f"{seconds:.2f} s" if seconds < 10 else words.duration(seconds)
+        time = f" A step takes about {step}, so {settings.steps:,} steps take about {words.duration(settings.steps * seconds)}, previews not counted."
         return _panel("finished", "<b>It fits.</b>", _CLOSE, took + time + "</p>")
     what = "It does not fit." if measured["previews"] else "Training fits, but a preview does not."
     return _panel("failed", f"<b>{what}</b>", _CLOSE, took + "</p>" + _ways(told))
@@ -63,7 +64,7 @@ def _stage(view: RunView, reckoned: dict[str, Any] | None) -> str:
 def _expected(reckoned: dict[str, Any]) -> str:
     peak, place = _size(reckoned["estimate"]["peak"]), _place(reckoned)
     if reckoned["fits"]:
-        return f"<p>Reckoned from the model's shapes: about {peak} of {place}. It should fit; two steps and a preview show whether it does.</p>"
+        return f"<p>Reckoned from the model's shapes: about {peak} of {place}. It should fit; a few steps and a preview show whether it does.</p>"
     return f"<p>Reckoned from the model's shapes: about {peak}, more than {place}. It will hardly fit; it is tried all the same.</p>" + _ways(reckoned)
 
 
