@@ -21,7 +21,7 @@ _OLD_VAE = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_a
 """The attention's projections as diffusers named them until 0.12; SD 1.5's own VAE still has those names."""
 
 
-def read(path: Path, name: str, device: torch.device, dtype: torch.dtype, wanted: str) -> Base:
+def read(path: Path, name: str, device: torch.device, dtype: torch.dtype, wanted: str, encoders_on: torch.device) -> Base:
     """As ``lora_studio.models.load``; ``wanted`` is the setting ``prediction``.
 
     Raises:
@@ -35,7 +35,7 @@ def read(path: Path, name: str, device: torch.device, dtype: torch.dtype, wanted
     schedule = read_json(path / "scheduler" / "scheduler_config.json")
     predicts = prediction.named(str(schedule.get("prediction_type", "epsilon")) if wanted == "auto" else wanted)
     tokenizers = [_tokenizer(path / folder) for folder in family.encoders.values()]
-    unet, vae, *encoders = (_part(path, part, device, dtype) for part in ("unet", "vae", *family.encoders))
+    unet, vae, *encoders = (_part(path, part, device if part == "unet" else encoders_on, dtype) for part in ("unet", "vae", *family.encoders))
     return Base(family, name, path, unet, vae, dict(zip(family.encoders, encoders, strict=True)), tokenizers, schedule, predicts, device, dtype)
 
 

@@ -21,7 +21,7 @@ _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def load(base: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, prediction: str = "auto",
-         quantize: str = "none") -> Base:
+         quantize: str = "none", in_turn: bool = False) -> Base:
     """The base model that ``base`` names, frozen, on ``device``.
 
     Args:
@@ -30,6 +30,7 @@ def load(base: str, device: torch.device | str = "cpu", dtype: torch.dtype = tor
         dtype: of the UNet and the text encoders; the VAE is always float32.
         prediction: ``auto``, ``epsilon`` or ``v``.
         quantize: ``none``; or ``nf4`` or ``int8``, which pack the UNet's transformers (``lora_studio.models.quantize``).
+        in_turn: leave the VAE and the text encoders on the CPU until they are needed, one after the other (``Base.in_turn``).
 
     Raises:
         ModelError: there is no such model, a part is missing or damaged, or its family is not supported.
@@ -38,7 +39,9 @@ def load(base: str, device: torch.device | str = "cpu", dtype: torch.dtype = tor
     path, name = locate(base)
     read = single.read if path.is_file() else folder.read
     device = torch.device(device)
-    loaded = read(path, name, device if quantize == "none" else torch.device("cpu"), dtype, prediction)
+    cpu = torch.device("cpu")
+    loaded = read(path, name, device if quantize == "none" else cpu, dtype, prediction, cpu if in_turn or quantize != "none" else device)
+    loaded.in_turn = in_turn
     lean.enable(loaded.unet)
     for part in _channels_last(loaded, device):
         part.to(memory_format=torch.channels_last)

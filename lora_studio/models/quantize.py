@@ -42,7 +42,8 @@ def quantize(base: Base, kind: str, device: torch.device) -> None:
     setattr(base.unet, {"nf4": "is_loaded_in_4bit", "int8": "is_loaded_in_8bit"}[kind], True)  # what peft goes by
     base.unet.to(device)
     base.device = device
-    base.encoders_to(device)
+    if not base.in_turn:
+        base.encoders_to(device)
 
 
 def packed(unet: nn.Module) -> list[str]:

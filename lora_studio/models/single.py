@@ -22,7 +22,7 @@ V_MARK, ZERO_SNR_MARK = "v_pred", "ztsnr"
 """Empty tensors that SDXL's v-predicting descendants carry, the second where their schedule ends in pure noise (Lin et al. 2024)."""
 
 
-def read(path: Path, name: str, device: torch.device, dtype: torch.dtype, wanted: str) -> Base:
+def read(path: Path, name: str, device: torch.device, dtype: torch.dtype, wanted: str, encoders_on: torch.device) -> Base:
     """As ``lora_studio.models.load``; ``wanted`` is the setting ``prediction``.
 
     Weights averaged over training (``model_ema.…``) are passed over, as every program that draws with such a file does.
@@ -32,7 +32,7 @@ def read(path: Path, name: str, device: torch.device, dtype: torch.dtype, wanted
     """
     with Weights([path]) as weights:
         family = of_file(weights.shapes, path)
-        unet, vae, *encoders = (_part(family, part, weights, device, dtype) for part in ("unet", "vae", *family.encoders))
+        unet, vae, *encoders = (_part(family, part, weights, device if part == "unet" else encoders_on, dtype) for part in ("unet", "vae", *family.encoders))
         predicts = declared(weights) if wanted == "auto" else prediction.named(wanted)
         schedule = read_json(CONFIGS / family.configs / "scheduler.json")
         if ZERO_SNR_MARK in weights.shapes:

@@ -86,6 +86,13 @@ def _best_precision(kind: str) -> str:
     return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16"
 
 
+def free(device: torch.device) -> int:
+    """Bytes of a CUDA GPU that this process may still ask for."""
+    there, total = torch.cuda.mem_get_info(device)
+    allowed = torch.cuda.get_per_process_memory_fraction(device) * total - torch.cuda.memory_reserved(device)
+    return int(min(there, allowed))
+
+
 def make_repeatable() -> None:
     """Has a GPU add in the same order each time, so that the same run gives the same bits; it is slower for it. A CPU does so anyway.
 

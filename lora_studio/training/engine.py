@@ -90,6 +90,9 @@ class Engine:
     def forget(self) -> None:
         """What was recorded is no longer true, as after another state was put in place."""
 
+    def make_room(self, needed: int) -> None:
+        """Has at least ``needed`` bytes free on a GPU for something else, as far as giving up what can be made again helps."""
+
     def _backward(self, batch: Batch) -> None:
         with self.autocast():
             text = batch.text or self.base.features(batch.captions)
@@ -143,13 +146,16 @@ class Recorded(Engine):
     def forget(self) -> None:
         self._update, self._updated = None, False
 
-    def release(self) -> int:
-        """Gives the graphs' memory back, as before previews on a small card; what is needed again is recorded again. The bytes that became free."""
-        held = torch.cuda.memory_reserved(self.machine.device)
+    def make_room(self, needed: int) -> None:
+        torch.cuda.empty_cache()
+        if devices.free(self.machine.device) < needed:
+            self.release()
+
+    def release(self) -> None:
+        """Gives the graphs' memory back; what is needed again is recorded again."""
         self._ways.clear()
         self._update = self._pool = None
         torch.cuda.empty_cache()
-        return held - torch.cuda.memory_reserved(self.machine.device)
 
     def _record_way(self, shape: tuple, batch: Batch) -> None:
         inputs = batch.to(self.machine.device)

@@ -12,7 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 from lora_studio import files
 from lora_studio.errors import StudioError
 from lora_studio.events import Event, PreviewReady, Warned
-from lora_studio.models import inject
+from lora_studio.models import Base, inject
 from lora_studio.sampling.generate import generate
 from lora_studio.training import devices
 from lora_studio.training.session import Session
@@ -52,6 +52,7 @@ def _images(session: Session, base: bool) -> list:
     prompts = session.prompts
     wanted = {"negative": settings.negative, "steps": settings.preview_steps, "guidance": settings.guidance, "sampler": settings.sampler}
     side = settings.resolution or session.base.resolution
+    session.engine.make_room(_room(session.base, side))
     seeds = [settings.preview_seed + index for index in range(len(prompts))]
     try:
         with session.settled():
@@ -61,6 +62,12 @@ def _images(session: Session, base: bool) -> list:
             return generate(session.base, prompts, seeds, width=side, height=side, **wanted)
     finally:
         session.base.encoders_to("cpu")
+
+
+def _room(base: Base, side: int) -> int:
+    """Bytes that the encoders take on the device, one after the other, with what the VAE's convolutions work in: some 8 kB a pixel, as measured."""
+    texts, vae = (sum(parameter.nbytes for module in modules for parameter in module.parameters()) for modules in (base.text_encoders.values(), [base.vae]))
+    return max(texts, vae + 2**13 * side * side)
 
 
 def _recipe(session: Session, prompt: str, seed: int) -> str:

@@ -146,7 +146,8 @@ def prepare(run: Run, settings: Settings) -> Iterator[Event]:
     yield from _compare(run, dataset)
     machine = devices.choose(settings)
     yield Preparing(stage="base model", done=0, total=1)
-    base = models.load(settings.base, machine.device, machine.dtype, prediction=settings.prediction, quantize=settings.quantize)
+    base = models.load(settings.base, machine.device, machine.dtype, prediction=settings.prediction, quantize=settings.quantize,
+                       in_turn=True)  # a large model's encoders beside each other would need more memory than a step
     base.tiled = settings.tiled_vae
     yield Preparing(stage="base model", done=1, total=1)
     yield from _warnings(dataset, buckets.problems(dataset, settings.resolution or base.resolution, settings.bucket_step, settings.max_upscale))
@@ -211,7 +212,6 @@ def _encode(run: Run, settings: Settings, dataset: folder.Dataset, base: models.
     assigned = buckets.assign(dataset.pictures, settings.resolution or base.resolution, settings.bucket_step, settings.max_upscale)
     wanted = captions.all_variants([picture.caption for picture in dataset.pictures], settings)
     cache = Cache(run.cache, base, dataset.pictures, assigned, wanted, flip=settings.flip)
-    base.in_turn = True  # a large model's encoders beside each other would need more memory than a step
     last = 0.0
     for stage, done, total in cache.fill(texts=not settings.train_text):
         if done == total or time.monotonic() - last > 0.5:
