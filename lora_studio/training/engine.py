@@ -75,8 +75,17 @@ class Engine:
         """Adds the gradient of a batch's share in the step's mean loss to the others'."""
         self._backward(batch.to(self.machine.device))
 
-    def update(self) -> Outcome:
-        """The optimizer's step with what was gathered. In fp16 an infinite gradient only means that the loss was scaled too far: the scaler passes that step over."""
+    goes_ahead = False
+    """Whether ``update`` can begin with the next step."""
+    ahead = False
+    """Whether the next step's first batch has gone through already."""
+
+    def update(self, following: Batch | None = None) -> Outcome:
+        """The optimizer's step with what was gathered. In fp16 an infinite gradient only means that the loss was scaled too far: the scaler passes that step over.
+
+        Args:
+            following: the next step's first batch, to go on with where ``goes_ahead`` says so.
+        """
         self.scaler.unscale_(self.optimizer)
         norm = self.flat.gradients.norm()
         outcome = Outcome(*torch.stack([self.loss, norm]).tolist())
@@ -88,7 +97,10 @@ class Engine:
         return outcome
 
     def forget(self) -> None:
-        """What was recorded is no longer true, as after another state was put in place."""
+        """What was recorded or begun is no longer true, as after another state was put in place."""
+        self.ahead = False
+        self.flat.clear()
+        self.loss.zero_()
 
     def make_room(self, needed: int) -> None:
         """Has at least ``needed`` bytes free on a GPU for something else, as far as giving up what can be made again helps."""
@@ -128,7 +140,8 @@ class Recorded(Engine):
         self._pool: tuple[int, int] | None = None
         self._update: torch.cuda.CUDAGraph | None = None
         self._updated = False
-        self._norm = torch.zeros((), device=machine.device)
+        self._norm, self._broken = torch.zeros(2, device=machine.device)
+        self._told, self._read = torch.zeros(2, pin_memory=True), torch.cuda.Event()
         self._rates = [torch.zeros((), device=machine.device) for _ in self.optimizer.param_groups]
 
     def backward(self, batch: Batch) -> None:
@@ -143,7 +156,34 @@ class Recorded(Engine):
             tensor.copy_(batch.tensors()[name], non_blocking=True)
         way.graph.replay()
 
+    @property
+    def goes_ahead(self) -> bool:
+        """From dropout's numbers a step must begin by itself."""
+        return self._update is not None and not self.settings.dropout
+
+    def update(self, following: Batch | None = None) -> Outcome:
+        """The processor is told of a step only when the next one has begun: a card need not wait for it. A step that is not finite leaves the weights alone by itself."""
+        self.ahead = False
+        if self._update is None:
+            return super().update()
+        if self.exchange:
+            self.exchange(self.flat.gathered)
+        self._norm.copy_(self.flat.gradients.norm())
+        self._told.copy_(torch.stack([self.loss, self._norm]), non_blocking=True)
+        self._read.record()
+        self._set_rates()
+        self._update.replay()
+        if following is not None:
+            self.backward(following)
+            self.ahead = True
+        self._read.synchronize()
+        outcome = Outcome(*self._told.tolist())
+        if not all(map(math.isfinite, outcome)):
+            super().forget()
+        return outcome
+
     def forget(self) -> None:
+        super().forget()
         self._update, self._updated = None, False
 
     def make_room(self, needed: int) -> None:
@@ -165,27 +205,38 @@ class Recorded(Engine):
     def _step(self, norm: Tensor) -> None:
         if self.settings.optimizer not in RECORDED_OPTIMIZERS or self.scaler.is_enabled() or self.failed:
             return super()._step(norm)
-        self._norm.copy_(norm)
-        for rate, group in zip(self._rates, self.optimizer.param_groups, strict=True):
-            rate.fill_(group["lr"])
-        if self._update is None and self._updated:
+        self._set_rates()
+        if self._updated:
             with self._recordable():
-                self._update = self._record(lambda: super(Recorded, self)._step(self._norm))
+                self._update = self._record(self._guarded_step)
         if self._update is None:
             self._updated = True
             return super()._step(norm)
+        self._norm.copy_(norm)
         self._update.replay()
+
+    def _set_rates(self) -> None:
+        for rate, group in zip(self._rates, self.optimizer.param_groups, strict=True):
+            rate.fill_(group["lr"])
+
+    def _guarded_step(self) -> None:
+        """The optimizer passes over a step whose loss or gradient is not finite."""
+        self._broken.copy_(~torch.isfinite(self._norm + self.loss))
+        super()._step(self._norm)
+        self.loss.zero_()
 
     @contextlib.contextmanager
     def _recordable(self) -> Iterator[None]:
-        """Within it the optimizer reads its rates from where they can be set between replays."""
+        """Within it the optimizer reads its rates, and whether to do nothing, from where they can be set between replays."""
         groups = self.optimizer.param_groups
+        self.optimizer.found_inf = self._broken
         kept = [(group["lr"], group["capturable"]) for group in groups]
         for group, rate in zip(groups, self._rates, strict=True):
             group["lr"], group["capturable"] = rate, True
         try:
             yield
         finally:
+            del self.optimizer.found_inf
             for group, (rate, capturable) in zip(groups, kept, strict=True):
                 group["lr"], group["capturable"] = rate, capturable
 

@@ -114,10 +114,13 @@ def train_step(session: Session) -> Result:
     torch.manual_seed(step.seed_of(settings.seed, step.DROPOUT, session.step))  # adapter dropout is all that draws from the global generator
     rate = optimizers.set_rate(session.engine.optimizer, session.step, settings, session.rate_factor)
     first = session.step * settings.accumulate
-    for number in range(first, first + settings.accumulate):
-        session.engine.backward(session.batches.take(number))
+    following = first + settings.accumulate
+    for number in range(first, following):
+        if number > first or not session.engine.ahead:
+            session.engine.backward(session.batches.take(number))
         session.batches.prepare(number + 1)
-    loss, norm = session.engine.update()
+    goes_on = session.engine.goes_ahead and session.step + 1 < settings.steps
+    loss, norm = session.engine.update(session.batches.take(following) if goes_on else None)
     _require_finite(session, loss, norm)
     session.average.update()
     return Result(loss, norm, rate)

@@ -133,3 +133,20 @@ def test_graphs_give_their_memory_back_and_are_recorded_again(new_run, settings)
     assert not session.engine._ways and devices.free(torch.device("cuda")) > held
     session.engine.backward(batch)
     assert session.engine.update().loss > 0 and not session.engine.failed
+
+
+@GPU
+def test_a_recorded_step_that_is_not_finite_changes_nothing(new_run, settings):
+    """The processor learns of it only after the next step has begun: both are forgotten."""
+    session = prepared(new_run(quiet(settings, device="cuda")))
+    batch, flat = session.batches.draw(0), session.engine.flat
+    for _ in range(3):
+        session.engine.backward(batch)
+        session.engine.update()
+    session.engine.backward(batch._replace(noise=batch.noise * float("nan")))
+    before, steps = flat.values.clone(), [state["step"].clone() for state in session.engine.optimizer.state.values()]
+    outcome = session.engine.update(following=batch)
+    assert outcome.loss != outcome.loss and torch.equal(flat.values, before) and not session.engine.ahead and not flat.gradients.any()
+    assert [state["step"] for state in session.engine.optimizer.state.values()] == steps
+    session.engine.backward(batch)
+    assert session.engine.update(following=batch).loss > 0 and session.engine.ahead and not torch.equal(flat.values, before)
