@@ -16,7 +16,7 @@ from lora_studio.settings import SPECS, Group, Settings, check
 
 _SHAPING = ("base", "method", "rank", "alpha", "rslora", "targets", "optimizer", "lora_plus", "train_text")
 """Settings that a saved state is bound to: under others its numbers mean something else, or have no place."""
-_UNASKED = {"name", "device"}
+_UNASKED = {"name", "device", "gpus"}
 """Settings that may change between two sessions of a run without changing what it learns; so may all that concern previews and saving."""
 
 

@@ -116,6 +116,7 @@ class Settings(BaseModel):
 
     # Machine
     device: Literal["auto", "cpu", "cuda", "mps"] = setting("auto", "Device", "Where to train; auto takes the fastest there is.", Group.MACHINE)
+    gpus: int = setting(1, "GPUs", "GPUs that share the work of each batch, which must divide evenly between them.", Group.MACHINE, Level.EXPERT, ge=1, le=64)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = setting("auto", "Precision", "Number format of the base model; auto takes bf16 on a GPU that has it, fp16 on an older one, fp32 on a CPU.", Group.MACHINE)
     quantize: Literal["none", "nf4", "int8"] = setting("none", "Quantise", "Packs the base model's large layers: nf4 into a quarter of their memory, int8 into half, for some speed and hardly any quality. The adapter keeps its precision.", Group.MACHINE)
     checkpointing: Literal["off", "largest", "all"] = setting("off", "Gradient checkpointing", "Computes activations again instead of keeping them: all saves the most memory for about a third more time, largest takes those blocks alone that keep the most.", Group.MACHINE)
@@ -136,9 +137,16 @@ class Settings(BaseModel):
     def _keep_makes_sense(self) -> "Settings":
         if self.bucket_step % 8:
             raise ValueError("bucket_step must be a multiple of 8, the VAE's scale")
+        if self.batch % self.gpus:
+            raise ValueError(f"batch is {self.batch}, which {self.gpus} GPUs cannot share evenly: set batch to a multiple of gpus")
         if self.method == "dora" and self.quantize == "int8":
             raise ValueError("a DoRA needs the base model's weights at every step, which int8 layers do not give on every device: set quantize to nf4 or none")
         return self
+
+    @property
+    def share(self) -> int:
+        """Pictures of a batch that each GPU takes."""
+        return self.batch // self.gpus
 
     def changed(self, **changes: Any) -> "Settings":
         """A checked copy with ``changes``.

@@ -42,7 +42,7 @@ def name_of(path: Path) -> str:
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
 
 
-WORKERS = ("jobs.worker", "jobs.renderer_worker")
+WORKERS = ("jobs.worker", "jobs.rank", "jobs.renderer_worker")
 """Processes of their own, where the work is done."""
 
 MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}

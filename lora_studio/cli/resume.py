@@ -9,9 +9,9 @@ import typer
 
 from lora_studio import branching, checkpoints, runs
 from lora_studio.cli.options import AsJson, Outputs, Queue
-from lora_studio.cli.train import go
+from lora_studio.cli.train import follow, go
 from lora_studio.errors import RunError
-from lora_studio.jobs import runner, view
+from lora_studio.jobs import runner, team, view
 from lora_studio.runs import Run
 
 _SHOWN = 5
@@ -26,6 +26,8 @@ def resume(
     as_json: AsJson = False,
 ) -> None:
     """Go on with a run that was stopped or interrupted; one that is at work is shown."""
+    if team.follows():
+        return follow(outputs)
     run = runs.find(name, outputs)
     if not runner.alive(run):
         run = _from(run, step) if step is not None else run

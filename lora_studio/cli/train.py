@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ from lora_studio import branching, presets, runs
 from lora_studio.cli import watch
 from lora_studio.cli.options import AsJson, Outputs, Queue, absolute, duration, like, of_class, tell
 from lora_studio.errors import DatasetError, SettingsError
-from lora_studio.jobs import runner
+from lora_studio.jobs import runner, team
 from lora_studio.jobs.queue import ahead
 from lora_studio.jobs.view import RunView
 from lora_studio.runs import Run
@@ -31,6 +32,7 @@ class Order:
     assignments: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="One of the settings below; may be repeated.")] = ()
     name: Annotated[str | None, like("name")] = None
     origin: Annotated[str | None, typer.Option("--from", metavar="RUN[@STEP]", help="Begin from what that run had saved, with its settings where no others are given.")] = None
+    gpus: Annotated[int | None, like("gpus", show_default=SPECS["gpus"].default)] = None
     queue: Queue = False
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how much memory the run would take, try a few steps and a preview, and leave no run.")] = False
     outputs: Outputs = runs.OUTPUTS
@@ -40,9 +42,11 @@ class Order:
 @of_class(Order)
 def train(order: Order) -> None:
     """Train a style on a folder of pictures."""
+    if team.follows():
+        return follow(order.outputs)
     origin = branching.origin(order.origin, order.outputs) if order.origin else None
     under = origin.run.settings() if origin else None
-    settings = presets.layered(order.preset, list(order.assignments), under, data=order.data, base=order.base, name=order.name)
+    settings = presets.layered(order.preset, list(order.assignments), under, data=order.data, base=order.base, name=order.name, gpus=order.gpus)
     if not settings.data:
         raise SettingsError("No folder of pictures is named.", where="--data", do="Write for example: python3 app.py train --data my-pictures")
     if order.dry_run:
@@ -61,6 +65,13 @@ def go(run: Run, queue: bool, as_json: bool) -> None:
     else:
         seen = watch.work(run)
         tell(result(run, seen), summary(run, seen), as_json)
+
+
+def follow(outputs: Path) -> None:
+    """Does the part of a run's work that falls to this process: torchrun or accelerate started it, and another one leads. Raises as the run itself."""
+    from lora_studio.jobs import rank
+
+    rank.follow(outputs.resolve(), os.getppid())
 
 
 def settings_help() -> str:

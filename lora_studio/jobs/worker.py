@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -14,10 +16,11 @@ import psutil
 from lora_studio import files
 from lora_studio.errors import StudioError
 from lora_studio.events import Failed, State, StateChanged
-from lora_studio.jobs import control, queue, runner
+from lora_studio.jobs import control, queue, runner, team
 from lora_studio.jobs.control import Request
 from lora_studio.jobs.eventlog import EventLog
 from lora_studio.runs import Run
+from lora_studio.settings import Settings
 
 
 def main(folder: str) -> int:
@@ -48,7 +51,6 @@ def main(folder: str) -> int:
 
 
 def _events(run: Run):
-    from lora_studio.training.loop import train
     from lora_studio.training.requests import Requests
 
     class Asked(Requests):
@@ -76,7 +78,30 @@ def _events(run: Run):
         def take_stop(self) -> bool:
             return control.take(run, Request.STOP)
 
-    return train(run, run.settings(), Asked())
+    settings = run.settings().changed(gpus=team.launched()) if team.launched() else run.settings()
+    with _ranks(run, settings) as ranks:
+        from lora_studio.training.loop import train
+
+        yield from train(run, settings, Asked(), ranks)
+
+
+@contextmanager
+def _ranks(run: Run, settings: Settings) -> Iterator:
+    """The processes that share the work, led by this one: those that a launcher started, those that are started here, or this one alone."""
+    from lora_studio.training import ranks
+
+    if team.launched():
+        with ranks.joined() as own:
+            yield own
+    elif settings.gpus > 1:
+        ranks.require(settings)
+        meeting = ranks.host()
+        with team.Team(run, settings.gpus, meeting.port) as others, others.explaining(ranks.Parted):
+            importlib.import_module("lora_studio.training.loop")  # seconds, in which the others do the same
+            with ranks.joined(meeting, settings.gpus) as own:
+                yield own
+    else:
+        yield ranks.Ranks()
 
 
 if __name__ == "__main__":

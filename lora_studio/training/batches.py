@@ -51,10 +51,11 @@ class Batches:
         timesteps: how many the base model has.
         train_text: leave the text features out, since the encoders change.
         pinned: ready for a copy to a GPU that goes on beside its work.
+        part: the samples of each batch to keep, where other processes take the rest.
     """
 
-    def __init__(self, cache: Cache, order: Order, settings: Settings, timesteps: int, pinned: bool = False):
-        self.cache, self.order, self.settings, self.timesteps, self.pinned = cache, order, settings, timesteps, pinned
+    def __init__(self, cache: Cache, order: Order, settings: Settings, timesteps: int, pinned: bool = False, part: slice = slice(None)):
+        self.cache, self.order, self.settings, self.timesteps, self.pinned, self.part = cache, order, settings, timesteps, pinned, part
         self._ahead: tuple[int, Batch] | None = None
 
     def take(self, number: int) -> Batch:
@@ -74,7 +75,7 @@ class Batches:
         x0 = self.cache.latents(draws, source)
         noise = step.draw_noise(x0.shape, settings.noise_offset, source)
         timesteps = torch.randint(self.timesteps, (len(draws),), generator=source)
-        return self._finished(x0, noise, timesteps, draws)
+        return self._finished(x0[self.part], noise[self.part], timesteps[self.part], draws[self.part])
 
     def at(self, draws: list[Draw], timesteps: Tensor, source: torch.Generator) -> Batch:
         """Given draws at given timesteps, for validation."""

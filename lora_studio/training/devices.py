@@ -57,20 +57,40 @@ class Machine:
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16", init_scale=2.0**14)
 
 
-def choose(settings: Settings) -> Machine:
+def choose(settings: Settings, place: int | None = None) -> Machine:
     """The machine that the settings ask for; ``auto`` takes the fastest there is.
 
+    Args:
+        place: which of several GPUs; this process takes that one from now on.
+
     Raises:
-        MachineError: the device asked for is not here.
+        MachineError: the device asked for is not here, or has fewer GPUs.
     """
     kind = _best_device() if settings.device == "auto" else settings.device
     if kind == "cuda" and not torch.cuda.is_available():
         raise MachineError("There is no CUDA GPU that PyTorch can use here.", where="device", do="Set device to auto or cpu; `python3 app.py doctor` says what is missing.")
     if kind == "mps" and not torch.backends.mps.is_available():
         raise MachineError("There is no Apple GPU here.", where="device", do="Set device to auto or cpu.")
+    if kind == "cuda" and place is not None:
+        require(place + 1)
+        torch.cuda.set_device(place)
     device = torch.device(kind, torch.cuda.current_device()) if kind == "cuda" else torch.device(kind)
     precision = _best_precision(kind) if settings.precision == "auto" else settings.precision
     return Machine(device, precision)
+
+
+def settled(settings: Settings) -> Settings:
+    """The settings with device and precision as they are chosen here, for other processes to choose the same."""
+    machine = choose(settings)
+    return settings.changed(device=machine.device.type, precision=machine.precision)
+
+
+def require(gpus: int) -> None:
+    """Raises MachineError, with the number that there is, where there are fewer CUDA GPUs than ``gpus``."""
+    count = torch.cuda.device_count()
+    if count < gpus:
+        do = f"Set gpus to {count}." if count else "Set gpus to 1; `python3 app.py doctor` says what this machine has."
+        raise MachineError(f"{gpus} GPUs were asked for, and PyTorch finds {count or 'none'} here.", where="gpus", do=do)
 
 
 def _best_device() -> str:
@@ -147,8 +167,8 @@ def out_of_memory(machine: str, settings: Settings, fitting: dict[str, Any] | No
 
 def _smaller(settings: Settings) -> dict[str, Any]:
     """The next smaller setting, in the order of what each costs the artist."""
-    if settings.batch > 1:
-        half = settings.batch // 2
+    if settings.share > 1:
+        half = settings.share // 2 * settings.gpus
         return {"batch": half, "accumulate": settings.accumulate * (settings.batch // half)}
     if settings.checkpointing != "all":
         return {"checkpointing": "all"}

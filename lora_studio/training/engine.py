@@ -60,11 +60,13 @@ class Engine:
     """In words."""
     failed = ""
     """Why recording failed, where it was tried; from then on it goes step by step."""
+    exchange: Callable[[Tensor], None] | None = None
+    """Puts the mean of all processes' gradients and losses in place of this one's; None where there is no other."""
 
     def __init__(self, base: Base, settings: Settings, machine: Machine, built: Built):
         self.base, self.settings, self.machine = base, settings, machine
         self.optimizer, self.flat, self.scaler = built.optimizer, built.flat, machine.scaler()
-        self.loss = torch.zeros((), device=machine.device)
+        self.loss = built.flat.loss
         """Of the batches gone through since the last update, their mean."""
 
     def autocast(self) -> contextlib.AbstractContextManager:
@@ -86,6 +88,8 @@ class Engine:
         Args:
             following: the next step's first batch, to go on with where ``goes_ahead`` says so.
         """
+        if self.exchange:
+            self.exchange(self.flat.gathered)
         self.scaler.unscale_(self.optimizer)
         norm = self.flat.gradients.norm()
         outcome = Outcome(*torch.stack([self.loss, norm]).tolist())

@@ -31,8 +31,12 @@ class Flat:
         total, device = sum(map(sum, sizes)), groups[0][0].device
         self.values = torch.zeros(total, device=device)
         """(N,) float32: all parameters."""
-        self.gradients = torch.zeros(total, device=device)
+        self.gathered = torch.zeros(total + _ALIGNED, device=device)
+        """(N + 32,) float32: what processes exchange in one go, the gradients and the loss."""
+        self.gradients = self.gathered[:total]
         """(N,) float32: of all parameters."""
+        self.loss = self.gathered[total]
+        """() float32: of the batches that they come from."""
         self.groups: list[nn.Parameter] = []
         """One 1-D parameter for each group, over the same memory."""
         self.parts: list[list[nn.Parameter]] = []

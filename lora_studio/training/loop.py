@@ -6,6 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from lora_studio.files import DiskFull
 from lora_studio.runs import Run
 from lora_studio.settings import Settings
 from lora_studio.training import checkpoint, devices, engine, export, memory, optimizers, previews, step, validation
+from lora_studio.training.ranks import Order, Ranks
 from lora_studio.training.requests import Requests
 from lora_studio.training.session import Session, prepare
 
@@ -41,16 +43,26 @@ class Result(NamedTuple):
     learning_rate: float
 
 
-def train(run: Run, settings: Settings, requests: Requests | None = None) -> Iterator[Event]:
+def train(run: Run, settings: Settings, requests: Requests | None = None, ranks: Ranks | None = None) -> Iterator[Event]:
     """Trains to the last step, or until asked to stop, and leaves the adapter in ``run.adapter_file``.
 
     A run that has a checkpoint goes on from its newest one.
 
+    Args:
+        ranks: the processes that it shares the work with, and leads.
+
     Raises:
         StudioError: what the user can mend; every checkpoint saved so far is intact.
     """
+    with in_words(run, settings):
+        yield from _train(run, settings, requests or Requests(), ranks or Ranks())
+
+
+@contextmanager
+def in_words(run: Run, settings: Settings) -> Iterator[None]:
+    """Tells what libraries raise within it as StudioErrors."""
     try:
-        yield from _train(run, settings, requests or Requests())
+        yield
     except torch.OutOfMemoryError as error:
         machine = devices.choose(settings)
         raise devices.out_of_memory(machine.name, settings, memory.mend(settings, machine.precision, machine.memory)) from error
@@ -62,11 +74,14 @@ def train(run: Run, settings: Settings, requests: Requests | None = None) -> Ite
         raise files.refusal(error, "The run cannot go on", Path(error.filename or run.folder)) from error
 
 
-def _train(run: Run, settings: Settings, requests: Requests) -> Iterator[Event]:
+def _train(run: Run, settings: Settings, requests: Requests, ranks: Ranks) -> Iterator[Event]:
     if settings.deterministic:
         devices.make_repeatable()
     yield StateChanged(state=State.PREPARING)
-    session = yield from prepare(run, settings)
+    if ranks.world > 1:
+        ranks.share((run.name, devices.settled(settings)))
+    session = yield from prepare(run, settings, ranks)
+    ranks.give(session.state())
     yield _started(session)
     clock, good = previews.Clock(), _copy(session)
     if not run.preview_file(0, 0, base=True).exists():
@@ -81,10 +96,12 @@ def _train(run: Run, settings: Settings, requests: Requests) -> Iterator[Event]:
         if requests.stop():
             break
         began = time.monotonic()
+        ranks.tell(Order.STEP)
         try:
             result = train_step(session)
         except Diverged as error:
             yield _roll_back(session, good, error)
+            ranks.give(session.state())
             continue
         session.seconds += time.monotonic() - began
         session.step += 1
@@ -101,6 +118,7 @@ def _train(run: Run, settings: Settings, requests: Requests) -> Iterator[Event]:
         if requests.take_save() or (_save_is_due(session) and not last):
             yield from _save(session, requests)
 
+    ranks.tell(Order.END)
     yield from _finish(session, requests, stopped=session.step < settings.steps)
 
 
@@ -111,7 +129,7 @@ def train_step(session: Session) -> Result:
         Diverged: loss or gradient is not a number; the weights are as before the step.
     """
     settings = session.settings
-    torch.manual_seed(step.seed_of(settings.seed, step.DROPOUT, session.step))  # adapter dropout is all that draws from the global generator
+    torch.manual_seed(step.seed_of(settings.seed, step.DROPOUT, session.step, *session.ranks.stream))  # adapter dropout is all that draws from the global generator
     rate = optimizers.set_rate(session.engine.optimizer, session.step, settings, session.rate_factor)
     first = session.step * settings.accumulate
     following = first + settings.accumulate
@@ -170,7 +188,7 @@ def _save_is_due(session: Session) -> bool:
 def _started(session: Session) -> Started:
     return Started(
         total_steps=session.settings.steps, first_step=session.step, images=len(session.train), validation_images=len(session.validation),
-        device=session.machine.name, precision=session.machine.precision,
+        device=session.ranks.named(session.machine.name), precision=session.machine.precision,
         parameters=sum(p.numel() for p in session.parameters.values()), modules=len(session.adapter().factors), engine=_engine(session),
     )
 

@@ -227,9 +227,9 @@ def _heads(config: dict[str, Any], level: int) -> int:
 def unet_of(settings: Settings, shapes: Shapes, e: int) -> Unet:
     """The UNet with one batch gone through it, block by block in order."""
     side = (settings.resolution or shapes.resolution) // shapes.scale
-    unet, config = Unet(shapes.unet, settings.batch, e, settings), shapes.unet
+    unet, config = Unet(shapes.unet, settings.share, e, settings), shapes.unet
     widths, depths, layers = config["block_out_channels"], _depths(config), config["layers_per_block"]
-    tokens = [settings.batch * side * side / 4**level for level in range(len(widths))]
+    tokens = [settings.share * side * side / 4**level for level in range(len(widths))]
     skipped, width, last = [widths[0]], widths[0], len(widths) - 1
     for level, wide in enumerate(widths):
         for _ in range(layers):
@@ -318,8 +318,8 @@ def mend(settings: Settings, precision: str, limit: float) -> dict[str, Any]:
 
 def _cheaper(settings: Settings, shapes: Shapes) -> Iterator[dict[str, Any]]:
     """Changes that save memory, the one that costs the artist least first."""
-    if settings.batch > 1:
-        yield {"batch": 1, "accumulate": settings.accumulate * settings.batch}
+    if settings.share > 1:
+        yield {"batch": settings.gpus, "accumulate": settings.accumulate * settings.share}
     if settings.checkpointing == "off":
         yield {"checkpointing": "largest"}
     if settings.checkpointing != "all":

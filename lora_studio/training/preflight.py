@@ -71,9 +71,9 @@ def measure(settings: Settings, outputs: Path) -> Generator[Event, None, Measure
 
 
 def _trial(settings: Settings, steps: int, folder: Path, outputs: Path) -> Run:
-    """A run of so many steps in ``folder``, whose cache is the real one's."""
+    """A run of so many steps in ``folder``, whose cache is the real one's; of several GPUs' work one's part."""
     prompts = settings.preview_prompts[:1] or ["a cat"]
-    short = settings.changed(steps=steps, preview_every=0, preview_prompts=prompts, preview_steps=2, validate_every=0, checkpoint_every=0)
+    short = settings.changed(gpus=1, batch=settings.share, steps=steps, preview_every=0, preview_prompts=prompts, preview_steps=2, validate_every=0, checkpoint_every=0)
     run = runs.create(short, folder)
     return Trial(run.folder, runs.cache_folder(outputs))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,7 @@ from lora_studio.training import checkpoint, devices, engine, optimizers, thread
 from lora_studio.training.batches import Batches
 from lora_studio.training.ema import Average
 from lora_studio.training.engine import Engine
+from lora_studio.training.ranks import Ranks
 
 SUBJECTS = ("cat", "house", "rocket", "flower")
 """What previews show when no prompt is given: plain subjects that most bases know and few style folders hold."""
@@ -49,6 +50,7 @@ class Session:
     batches: Batches
     engine: Engine
     average: Average
+    ranks: Ranks = field(default_factory=Ranks)
     step: int = 0
     """Optimizer steps done."""
     started: float = field(default_factory=time.time)
@@ -134,17 +136,20 @@ class Session:
             return inject.read_adapter(self.base)
 
 
-def prepare(run: Run, settings: Settings) -> Iterator[Event]:
-    """Yields what happens and returns the Session: reads the folder, loads the base, encodes, injects, resumes.
+def prepare(run: Run, settings: Settings, ranks: Ranks | None = None) -> Generator[Event, None, Session]:
+    """Yields what happens and returns the Session: reads the folder, loads the base, encodes, injects, resumes. Where others lead, the state comes from them.
 
     Raises:
         DatasetError: the folder cannot be trained on.
         ModelError, MachineError, SettingsError: as the parts say.
     """
+    ranks = ranks or Ranks()
     dataset = folder.scan(Path(settings.data), run.cache)
     yield from _report(dataset)
-    yield from _compare(run, dataset)
-    machine = devices.choose(settings)
+    if ranks.leads:
+        yield from _compare(run, dataset)
+    _require_same(dataset, ranks)
+    machine = devices.choose(settings, ranks.place)
     yield Preparing(stage="base model", done=0, total=1)
     base = models.load(settings.base, machine.device, machine.dtype, prediction=settings.prediction, quantize=settings.quantize,
                        in_turn=True)  # a large model's encoders beside each other would need more memory than a step
@@ -152,21 +157,27 @@ def prepare(run: Run, settings: Settings) -> Iterator[Event]:
     yield Preparing(stage="base model", done=1, total=1)
     yield from _warnings(dataset, buckets.problems(dataset, settings.resolution or base.resolution, settings.bucket_step, settings.max_upscale))
     train, validation = order.split(dataset.pictures, settings.validation_share, settings.seed)
-    cache = yield from _encode(run, settings, dataset, base)
+    with ranks.first():
+        cache = yield from _encode(run, settings, dataset, base)
     inject.add_adapter(base, settings, settings.seed)
     recompute.enable(base.unet, settings.checkpointing, base.text_encoders.values() if settings.train_text else (), random=settings.dropout > 0)
     for model in base.models.values():
         model.train()  # the adapter's dropout is at work; the base itself has none
     built = optimizers.build(inject.trainable(base).items(), settings, machine.copies(settings))
-    batches = Batches(cache, _order(settings, dataset, cache, train), settings, len(base.alphas_cumprod), pinned=machine.device.type == "cuda")
+    batches = Batches(cache, _order(settings, dataset, cache, train), settings, len(base.alphas_cumprod), pinned=machine.device.type == "cuda", part=ranks.part)
     session = Session(run, settings, machine, base, dataset, cache, train, validation, built.parameters, batches, engine.choose(base, settings, machine, built),
-                      Average(built.parameters, settings.ema))
+                      Average(built.parameters, settings.ema), ranks)
     optimizers.mode(built.optimizer, training=True)
+    if ranks.world > 1:
+        ranks.meet(machine.device)
+        session.engine.exchange = ranks.exchange
+    if not ranks.leads:
+        return session
     if newest := checkpoints.latest(run):
         session.restore(checkpoint.load(newest, machine.device))
     else:
         if machine.device.type == "cpu" and not settings.deterministic:
-            threads.fastest(session.probe, torch.get_num_threads())
+            threads.fastest(session.probe, max(1, torch.get_num_threads() // ranks.world))
         if run.start_file.exists():
             yield from _begin_from(session)
     return session
@@ -205,6 +216,14 @@ def _compare(run: Run, dataset: folder.Dataset) -> Iterator[Event]:
         more = f" And {len(changes) - 3} more changes." if len(changes) > 3 else ""
         yield Warned(what=f"The pictures changed since this run began: {' '.join(changes[:3])}{more}", where=str(dataset.folder),
                      do="Training goes on with them as they are now, so the result differs from an undisturbed run's; put them back and resume from an earlier checkpoint to avoid that.")
+
+
+def _require_same(dataset: folder.Dataset, ranks: Ranks) -> None:
+    """Raises DatasetError where this process sees other pictures than the leader: its batches would be others."""
+    own = manifest.manifest(dataset)
+    if ranks.share(own) != own:
+        do = "Put copies of one folder at the same path on every machine, or share it between them."
+        raise DatasetError("The pictures or captions are not those of the machine that leads the run.", where=dataset.folder, do=do)
 
 
 def _encode(run: Run, settings: Settings, dataset: folder.Dataset, base: models.Base) -> Iterator[Event]:
