@@ -269,9 +269,8 @@ def layer_norm(a: Tensor, b: Tensor | None, gamma: Tensor, beta: Tensor, eps: fl
     m = a.numel() // c
     total, y = a if b is None else torch.empty_like(a), torch.empty_like(a)
     mean, rstd = a.new_empty((2, m), dtype=torch.float32)
-    rows, columns = _whole(c)
     with _on(a):
-        _layer_norm[(triton.cdiv(m, rows), 1)](a, b, gamma, beta, total, y, mean, rstd, m, c, eps, ROWS=rows, COLUMNS=columns)
+        _layer_norm[(m, 1)](a, b, gamma, beta, total, y, mean, rstd, m, c, eps, ROWS=1, **_whole(c))
     return total, y, mean, rstd
 
 
@@ -280,9 +279,8 @@ def layer_norm_gradient(dy: Tensor, more: Tensor | None, x: Tensor, gamma: Tenso
     c = x.shape[-1]
     m = x.numel() // c
     dx = torch.empty_like(x)
-    rows, columns = _whole(c)
     with _on(x):
-        _layer_norm_gradient[(triton.cdiv(m, rows), 1)](dy, x, gamma, mean, rstd, more, dx, m, c, ROWS=rows, COLUMNS=columns)
+        _layer_norm_gradient[(m, 1)](dy, x, gamma, mean, rstd, more, dx, m, c, ROWS=1, **_whole(c))
     return dx
 
 
@@ -322,10 +320,10 @@ def _tiles(x: Tensor) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     return (triton.cdiv(c, _COLUMNS), triton.cdiv(h * w, _ROWS), n), (n, c, h * w)
 
 
-def _whole(width: int) -> tuple[int, int]:
-    """Rows and columns of a tile that holds whole rows."""
+def _whole(width: int) -> dict[str, int]:
+    """For a program that takes a whole row: how much of it each warp keeps is the same for all widths."""
     columns = triton.next_power_of_2(width)
-    return max(1, 2048 // columns), columns
+    return {"COLUMNS": columns, "num_warps": min(max(columns // 512, 1), 16)}
 
 
 def _on(x: Tensor) -> torch.cuda.device_of:
