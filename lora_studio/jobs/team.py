@@ -60,7 +60,7 @@ class Team:
         except OSError as error:
             self._end()
             raise MachineError(f"Process {len(self._followers) + 2} of {self.world} cannot be started: {error.strerror or error}.", where="gpus", do="Close other programs, then try again.") from error
-        threading.Thread(target=self._watch, daemon=True).start()
+        threading.Thread(target=self._watch, name="others", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:

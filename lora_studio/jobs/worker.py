@@ -90,14 +90,18 @@ def _ranks(run: Run, settings: Settings) -> Iterator:
     """The processes that share the work, led by this one: those that a launcher started, those that are started here, or this one alone."""
     from lora_studio.training import ranks
 
+    def get_ready() -> None:  # seconds, in which the others do the same
+        importlib.import_module("lora_studio.training.loop")
+
     if team.launched():
+        get_ready()
         with ranks.joined() as own:
             yield own
     elif settings.gpus > 1:
         ranks.require(settings)
         meeting = ranks.host()
         with team.Team(run, settings.gpus, meeting.port) as others, others.explaining(ranks.Parted):
-            importlib.import_module("lora_studio.training.loop")  # seconds, in which the others do the same
+            get_ready()
             with ranks.joined(meeting, settings.gpus) as own:
                 yield own
     else:
