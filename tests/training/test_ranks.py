@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import pytest
@@ -22,10 +23,19 @@ from lora_studio.jobs import control, eventlog, rank, team, view, worker
 from lora_studio.jobs.control import Request
 from lora_studio.runs import Run
 from lora_studio.settings import Settings
-from lora_studio.training import devices, memory, ranks, step
+from lora_studio.training import checkpoint, devices, follower, memory, ranks, step
+from lora_studio.training.ranks import Order
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 4
+
+
+class Alone(NamedTuple):
+    """A run of one process."""
+
+    run: Run
+    steps: list[StepDone]
+    adapter: Adapter
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +51,11 @@ def wanted(tmp_path_factory) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def alone(wanted, tmp_path_factory) -> tuple[list[StepDone], Adapter]:
+def alone(wanted, tmp_path_factory) -> Alone:
     """What one process gives."""
     run = runs.create(wanted, tmp_path_factory.mktemp("alone"))
     steps = [event for event in worker._events(run) if isinstance(event, StepDone)]
-    return steps, adapters.read(run.adapter_file)
+    return Alone(run, steps, adapters.read(run.adapter_file))
 
 
 @pytest.fixture
@@ -54,19 +64,19 @@ def outputs(tmp_path, monkeypatch) -> Path:
     return tmp_path / "outputs"
 
 
-def assert_same(alone: tuple[list[StepDone], Adapter], steps: list[StepDone], adapter: Adapter) -> None:
+def assert_same(alone: Alone, steps: list[StepDone], adapter: Adapter) -> None:
     """Losses and gradients, and nearly all of the adapter: where a gradient is nothing but rounding, Adam makes steps of that."""
     assert_same_steps(alone, steps)
     apart = []
-    for path, factors in alone[1].factors.items():
+    for path, factors in alone.adapter.factors.items():
         delta = factors.delta()
         apart.append(float((adapter.factors[path].delta() - delta).norm() / delta.norm()))
     assert statistics.quantiles(apart, n=10)[7] < 1e-4, "of four in five modules"
 
 
-def assert_same_steps(alone: tuple[list[StepDone], Adapter], steps: list[StepDone]) -> None:
+def assert_same_steps(alone: Alone, steps: list[StepDone]) -> None:
     assert [one.step for one in steps] == list(range(1, STEPS + 1))
-    for one, other in zip(alone[0], steps, strict=True):
+    for one, other in zip(alone.steps, steps, strict=True):
         assert (other.loss, other.gradient_norm) == pytest.approx((one.loss, one.gradient_norm), rel=1e-4)
 
 
@@ -74,6 +84,7 @@ def followers() -> list[psutil.Process]:
     return [one for one in psutil.Process().children() if "lora_studio.jobs.rank" in one.cmdline()]
 
 
+@pytest.mark.fault(38)
 def test_a_killed_process_ends_the_run_plainly_and_gone_on_with_by_one_it_gives_what_one_gives(alone, wanted, outputs):
     """The others would wait for it for ever; or a picture is taken twice, a gradient not exchanged, or summed and not averaged."""
     run, seen = runs.create(wanted.changed(gpus=2), outputs), []
@@ -113,9 +124,9 @@ def test_two_machines_started_as_the_docs_say_do_what_one_process_does_and_stop_
         command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", *line, *settings, "--outputs", str(tmp_path / f"outputs-{number}")]
         own = {**os.environ, "HOME": str(tmp_path / f"home-{number}")}
         machines.append(subprocess.Popen(command, cwd=ROOT, env=own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
-    run = Run(tmp_path / "outputs-0" / "noise")
+    run, end = Run(tmp_path / "outputs-0" / "noise"), time.monotonic() + 240
     try:
-        while len(steps_of(run)) < STEPS and all(machine.poll() is None for machine in machines):
+        while time.monotonic() < end and len(steps_of(run)) < STEPS and all(machine.poll() is None for machine in machines):
             time.sleep(0.1)
         if run.folder.exists():
             control.ask(run, Request.STOP)
@@ -189,6 +200,33 @@ def test_a_process_whose_leader_died_ends(monkeypatch):
     monkeypatch.setattr(rank.os, "_exit", end)
     with pytest.raises(Ended):
         rank._end_with(parent=os.getpid())
+
+
+def test_a_follower_goes_back_with_the_leader_after_a_step_that_gave_no_number(alone, wanted, outputs, monkeypatch):
+    """It would go on from weights, or at a step, that nobody else has."""
+    orders, exchanges, taken = iter([Order.STATE, Order.STEP, Order.STEP, Order.STATE, Order.STEP, Order.END]), [], []
+
+    class Told(ranks.Ranks):
+        rank, world = 1, 2
+
+        def share(self, thing):
+            return thing or ("noise", wanted)
+
+        def hear(self):
+            return next(orders)
+
+        def take(self, device):
+            return checkpoint.load(alone.run.checkpoint(2), device)
+
+        def exchange(self, numbers):
+            exchanges.append(numbers)
+            if len(exchanges) == 2:
+                numbers.fill_(float("nan"))
+
+    real = follower.train_step
+    monkeypatch.setattr(follower, "train_step", lambda session: (taken.append(session.step), real(session)))
+    follower.follow(Told(), outputs)
+    assert taken == [2, 3, 2] and not next(orders, None)
 
 
 def test_processes_draw_apart_and_the_first_as_one_that_is_alone():
