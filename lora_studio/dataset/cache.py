@@ -80,20 +80,21 @@ class Cache:
         folder: where entries lie; may be shared by all runs.
         encoder: makes what is missing.
         pictures, buckets, captions: one of each per picture; ``captions`` are the variants of its caption, at least one.
+        prompts: more texts whose features will be asked for (``features``).
         flip: mirrored pictures are drawn as well.
         memory: most bytes of entries to hold in memory.
         limit: most bytes of entries to leave on disk; what this cache uses itself always stays.
     """
 
     def __init__(self, folder: Path, encoder: Encoder, pictures: Sequence[Picture], buckets: Sequence[Bucket], captions: Sequence[Sequence[str]], *,
-                 flip: bool = False, memory: int = MEMORY, limit: int = LIMIT):
+                 prompts: Sequence[str] = (), flip: bool = False, memory: int = MEMORY, limit: int = LIMIT):
         self.folder, self.encoder, self.pictures, self.buckets, self.captions = folder, encoder, pictures, buckets, captions
         self.memory, self.limit = memory, limit
         self._held: dict[Path, dict[str, Tensor]] = {}
         self._held_bytes = 0
         self._latents = {view: self._path("latents", pictures[view.picture].sha256, *buckets[view.picture], view.flip)
                          for view in (_View(index, flipped) for index in range(len(pictures)) for flipped in (False, True)[: 1 + flip])}
-        self._texts = {text: self._path("text", text) for text in dict.fromkeys(["", *(text for texts in captions for text in texts)])}
+        self._texts = {text: self._path("text", text) for text in dict.fromkeys(["", *prompts, *(text for texts in captions for text in texts)])}
 
     @property
     def variant_counts(self) -> list[int]:
@@ -126,7 +127,11 @@ class Cache:
 
     def text(self, draws: Sequence[Draw]) -> dict[str, Tensor]:
         """The text features of the draws' captions by name, batch first; a dropped caption is the empty one."""
-        entries = [self._entry(self._texts[text]) for text in captions.drawn(draws, self.captions)]
+        return self.features(captions.drawn(draws, self.captions))
+
+    def features(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """The text features of captions or prompts by name, batch first."""
+        entries = [self._entry(self._texts[text]) for text in texts]
         return {name: torch.stack([entry[name] for entry in entries]) for name in entries[0]}
 
     def sizes(self, draws: Sequence[Draw]) -> Tensor:

@@ -15,6 +15,8 @@ from torch import Tensor
 
 TILE = 512
 """Side of a tile in pixels; smaller pictures are never cut."""
+SMALL = 256
+"""Side of the tiles where even those do not fit."""
 
 
 def encode(vae: AutoencoderKL, pixels: Tensor, tiled: bool = False) -> tuple[Tensor, Tensor]:
@@ -38,7 +40,7 @@ def _fitting(vae: AutoencoderKL, work: Callable[[Tensor], Tensor], batch: Tensor
     device = next(vae.parameters()).device
     batch = batch.to(device, torch.float32)
     with torch.autocast(device.type, enabled=False):
-        ways = [lambda: torch.cat([_tiled(vae, work, one) for one in batch.split(1)])]
+        ways = [lambda side=side: torch.cat([_tiled(vae, work, one, side) for one in batch.split(1)]) for side in (TILE, SMALL)]
         if not tiled:
             ways = [lambda: work(batch), *([lambda: torch.cat([work(one) for one in batch.split(1)])] if len(batch) > 1 else []), *ways]
         for way in ways[:-1]:
@@ -49,16 +51,16 @@ def _fitting(vae: AutoencoderKL, work: Callable[[Tensor], Tensor], batch: Tensor
         return ways[-1]()
 
 
-def _tiled(vae: AutoencoderKL, work: Callable[[Tensor], Tensor], one: Tensor) -> Tensor:
-    with _tiles(vae):
+def _tiled(vae: AutoencoderKL, work: Callable[[Tensor], Tensor], one: Tensor, side: int) -> Tensor:
+    with _tiles(vae, side):
         return work(one)
 
 
 @contextmanager
-def _tiles(vae: AutoencoderKL) -> Iterator[None]:
+def _tiles(vae: AutoencoderKL, side: int) -> Iterator[None]:
     before = vae.tile_sample_min_size, vae.tile_latent_min_size
     vae.enable_tiling()
-    vae.tile_sample_min_size, vae.tile_latent_min_size = TILE, TILE // 2 ** (len(vae.config.block_out_channels) - 1)
+    vae.tile_sample_min_size, vae.tile_latent_min_size = side, side // 2 ** (len(vae.config.block_out_channels) - 1)
     try:
         yield
     finally:

@@ -39,7 +39,7 @@ class Sampling:
 
 
 def generate(base: Base, prompts: Sequence[str], seeds: Sequence[int], *, negative: str = "", steps: int = 20, guidance: float = 5.0, sampler: str = "dpm++",
-             width: int = 0, height: int = 0, cancelled: Callable[[], bool] = lambda: False) -> list[Image.Image]:
+             width: int = 0, height: int = 0, cancelled: Callable[[], bool] = lambda: False, encode: Callable[[list[str]], Text] | None = None) -> list[Image.Image]:
     """One picture for each prompt and its seed.
 
     Args:
@@ -47,6 +47,7 @@ def generate(base: Base, prompts: Sequence[str], seeds: Sequence[int], *, negati
         guidance: how strictly they follow the prompt; up to 1 the negative prompt has no say, and it takes half the time.
         width, height: in pixels, multiples of the VAE's scale; 0 takes the base model's own resolution.
         cancelled: asked before every denoising step; True ends the work.
+        encode: what gives the prompts' features, if not the text encoders.
 
     Returns:
         RGB pictures in the prompts' order; where it was cancelled, those of the finished batches.
@@ -56,8 +57,9 @@ def generate(base: Base, prompts: Sequence[str], seeds: Sequence[int], *, negati
         MachineError: not even one picture fits into memory.
     """
     how = sampling(base, sampler, steps, guidance, width, height)
-    avoid = base.encode_text([negative]) if guidance > 1 else None
-    return in_batches(base, len(prompts), how, lambda rows: denoise(base, base.encode_text(list(prompts[rows])), avoid, seeds[rows], how, cancelled))
+    encode = encode or base.encode_text
+    avoid = encode([negative]) if guidance > 1 else None
+    return in_batches(base, len(prompts), how, lambda rows: denoise(base, encode(list(prompts[rows])), avoid, seeds[rows], how, cancelled))
 
 
 def sampling(base: Base, sampler: str, steps: int, guidance: float, width: int, height: int) -> Sampling:

@@ -50,7 +50,7 @@ def _keep(session: Session, index: int, prompt: str, image: Image, base: bool) -
 def _images(session: Session, base: bool) -> list:
     settings = session.settings
     prompts = session.prompts
-    wanted = {"negative": settings.negative, "steps": settings.preview_steps, "guidance": settings.guidance, "sampler": settings.sampler}
+    wanted = {"encode": session.features, "negative": settings.negative, "steps": settings.preview_steps, "guidance": settings.guidance, "sampler": settings.sampler}
     side = settings.resolution or session.base.resolution
     session.engine.make_room(_room(session.base, side))
     seeds = [settings.preview_seed + index for index in range(len(prompts))]

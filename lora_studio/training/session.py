@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lora_studio import adapters, checkpoints, files, models
 from lora_studio.adapters import Adapter
@@ -66,9 +66,14 @@ class Session:
 
     @property
     def prompts(self) -> list[str]:
-        """What previews draw, the trigger word put in as captions have it."""
-        wanted = self.settings.preview_prompts or [captions.variants(subject, self.settings)[0] for subject in SUBJECTS]
-        return [prompt.replace("{trigger}", self.settings.trigger).strip(" ,") for prompt in wanted]
+        """What previews draw."""
+        return prompts(self.settings)
+
+    def features(self, texts: list[str]) -> dict[str, Tensor]:
+        """Of the previews' texts: text encoders that do not train need not come onto the device for them again."""
+        if self.settings.train_text:
+            return self.base.encode_text(texts)
+        return {name: feature.to(self.machine.device) for name, feature in self.cache.features(texts).items()}
 
     @cached_property
     def base_sha256(self) -> str:
@@ -226,11 +231,17 @@ def _require_same(dataset: folder.Dataset, ranks: Ranks) -> None:
         raise DatasetError("The pictures or captions are not those of the machine that leads the run.", where=dataset.folder, do=do)
 
 
+def prompts(settings: Settings) -> list[str]:
+    """What previews draw, the trigger word put in as captions have it."""
+    wanted = settings.preview_prompts or [captions.variants(subject, settings)[0] for subject in SUBJECTS]
+    return [prompt.replace("{trigger}", settings.trigger).strip(" ,") for prompt in wanted]
+
+
 def _encode(run: Run, settings: Settings, dataset: folder.Dataset, base: models.Base) -> Iterator[Event]:
     """Fills the cache with every latent and caption that training will ask for; then the encoders leave the accelerator."""
     assigned = buckets.assign(dataset.pictures, settings.resolution or base.resolution, settings.bucket_step, settings.max_upscale)
     wanted = captions.all_variants([picture.caption for picture in dataset.pictures], settings)
-    cache = Cache(run.cache, base, dataset.pictures, assigned, wanted, flip=settings.flip)
+    cache = Cache(run.cache, base, dataset.pictures, assigned, wanted, prompts=[*prompts(settings), settings.negative], flip=settings.flip)
     last = 0.0
     for stage, done, total in cache.fill(texts=not settings.train_text):
         if done == total or time.monotonic() - last > 0.5:

@@ -60,6 +60,14 @@ def test_a_picture_that_does_not_fit_is_encoded_and_decoded_in_tiles(base, short
     assert not base.vae.use_tiling and base.vae.tile_sample_min_size != 64
 
 
+def test_where_tiles_do_not_fit_smaller_ones_do(base, short, monkeypatch):
+    monkeypatch.setattr(autoencode, "TILE", 128)
+    monkeypatch.setattr(autoencode, "SMALL", 64)
+    tried = short(64 * 64)
+    found, _ = base.encode_images(pixels(1, 256))
+    assert found.shape == (1, 4, 32, 32) and tried[0][2:] == (256, 256) and tried[1][2:] == (128, 128) and max(max(shape[2:]) for shape in tried[2:]) <= 64
+
+
 def test_tiles_that_are_asked_for_do_not_wait_for_memory_to_run_out(base, short, monkeypatch):
     """And they have another fingerprint, since what is cached differs."""
     monkeypatch.setattr(autoencode, "TILE", 64)

@@ -98,13 +98,13 @@ def test_what_keeps_a_step_from_being_recorded_is_said(change, reason):
 @pytest.mark.parametrize("more", [{}, {"accumulate": 2}, {"optimizer": "adamw8bit"}, {"optimizer": "prodigy", "learning_rate": 1.0}, {"precision": "fp16"}, {"method": "dora"},
                                   {"checkpointing": "all"}, {"quantize": "nf4"}, {"dropout": 0.2}, {"ema": 0.9}, {"precision": "fp32"}], ids=str)
 def test_recorded_steps_give_the_weights_of_single_ones(new_run, settings, more):
-    """Twelve steps over pictures of two shapes: within 1 % of the change, as two runs of single steps are from each other."""
+    """Twelve steps over pictures of two shapes: within 1 % of the change, or no further than two runs of single steps are from each other."""
     settings = quiet(settings, device="cuda", precision="bf16", steps=12).changed(**more)
     recorded, events = trained(new_run, settings)
-    single, _ = trained(new_run, settings.changed(cuda_graph=False))
+    single, again = (trained(new_run, settings.changed(cuda_graph=False))[0] for _ in range(2))
     assert next(event for event in events if isinstance(event, Started)).engine == "CUDA graph"
     assert not [event.what for event in events if isinstance(event, Warned) and "recorded" in event.what] and sum(isinstance(event, StepDone) for event in events) == 12
-    assert apart(single, recorded) < 0.01
+    assert apart(single, recorded) < max(0.01, 2 * apart(single, again))
 
 
 @GPU
@@ -126,11 +126,11 @@ def test_graphs_give_their_memory_back_and_are_recorded_again(new_run, settings)
     for _ in range(3):
         session.engine.backward(batch)
         session.engine.update()
-    held = devices.free(torch.device("cuda"))
+    held = devices.free(session.machine.device)
     session.engine.make_room(2**20)
     assert session.engine._ways, "there was room"
     session.engine.make_room(2**50)
-    assert not session.engine._ways and devices.free(torch.device("cuda")) > held
+    assert not session.engine._ways and devices.free(session.machine.device) > held
     session.engine.backward(batch)
     assert session.engine.update().loss > 0 and not session.engine.failed
 

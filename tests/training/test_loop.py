@@ -12,6 +12,7 @@ from lora_studio.errors import DatasetError, MachineError, RunError
 from lora_studio.events import CheckpointSaved, Finished, PreviewReady, RolledBack, Started, State, StateChanged, StepDone, Validated, Warned
 from lora_studio.jobs import control, worker
 from lora_studio.jobs.control import Request
+from lora_studio.models import Base
 from lora_studio.training import checkpoint, export, loop
 from lora_studio.training.batches import Batches
 from lora_studio.training.loop import train
@@ -361,6 +362,19 @@ def test_a_run_that_keeps_diverging_gives_up_and_keeps_its_checkpoint(new_run, s
             seen.append(event)
     assert [event.factor for event in of(RolledBack, seen)] == [0.5, 0.25, 0.125]
     assert all(torch.isfinite(tensor).all() for tensor in tensors(run.checkpoint(2) / "adapter.safetensors").values())
+
+
+def test_previews_ask_no_text_encoder_again(new_run, settings, monkeypatch):
+    """On a small card there is no room for one beside the UNet, the adapter and the optimizer."""
+    asked, seen, real = [], [], Base.encode_text
+    monkeypatch.setattr(Base, "encode_text", lambda base, texts: asked.append(texts) or real(base, texts))
+    run = new_run(settings.changed(steps=2, validate_every=0, negative="blurred", preview_prompts=["a disc, {trigger}"]))
+    for event in train(run, run.settings()):
+        seen.append(event)
+        if isinstance(event, Started):
+            assert sorted(text for texts in asked for text in texts).count("blurred") == 1
+            asked.clear()
+    assert not asked and len(of(PreviewReady, seen)) == 2
 
 
 @pytest.mark.fault(50)
