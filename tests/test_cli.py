@@ -44,6 +44,7 @@ def told(capfd) -> tuple[dict, str]:
     (["train", "--data", ".", "--set", "rnak=8"], "Did you mean rank"),
     (["train", "--data", ".", "--set", "rank"], "key=value"),
     (["train", "--data", ".", "--set", "rank=0"], "rank: "),
+    (["train", "--data", ".", "--gpus", "2"], "batch is 1, which 2 GPUs cannot share evenly"),
     (["resume"], "RUN"),
     (["resume", "none"], "no run named 'none'"),
     (["generate"], "Nothing to draw"),
