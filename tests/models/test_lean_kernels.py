@@ -1,15 +1,17 @@
 """Triton's kernels compute what torch does, forth and back, in every format and odd size; and a machine without them is told why."""
 
+import copy
 from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
+from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
 from lora_studio import models
 from lora_studio.models import inject, lean
-from lora_studio.models.lean import ops, probe
+from lora_studio.models.lean import lora, ops, probe
 from tests.models import tiny
 from tests.models.test_inject import learn, settings
 
@@ -98,6 +100,28 @@ def test_geglu(kind, shape):
 def test_sum_with_a_bias(kind):
     bias = made(kind, 100)
     assert_same(lambda a, b: ops.add(a, b, bias), lambda a, b: a + b + bias.double()[:, None, None], kind, made(kind, 2, 100, 7, 9), made(kind, 2, 100, 7, 9))
+
+
+@GPU
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("layers", "rows", "rank"), [("qkv", 16384, 16), ("kv", 308, 4), ("q", 1000, 32), ("qkv", 4096, 3), ("qk", 5, 64)])
+def test_adapters_of_one_input(kind, layers, rows, rank):
+    """All gradients, from the kernels and, where the rank is too high for them, without."""
+    torch.manual_seed(0)
+    model = frozen(nn.ModuleDict({name: nn.Linear(320, 640, bias=False) for name in layers}), kind)
+    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=3, target_modules=list(layers), init_lora_weights=False), model)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(kind) / 16
+    x = made(kind, rows, 320).requires_grad_()
+    wanted = [x, *(parameter for parameter in model.parameters() if parameter.requires_grad)]
+    slopes = [made(kind, rows, 640) for _ in layers]
+    found = torch.autograd.grad(lora.linears(list(model.values()), x), wanted, slopes)
+    exact = copy.deepcopy(model).double()
+    x = x.detach().double().requires_grad_()
+    wanted = [x, *(parameter for parameter in exact.parameters() if parameter.requires_grad)]
+    expected = torch.autograd.grad([layer(x) for layer in exact.values()], wanted, [slope.double() for slope in slopes])
+    for one, other in zip(found, expected, strict=True):
+        assert (one - other).norm() <= DIGITS[kind] * other.norm()
 
 
 @GPU

@@ -7,6 +7,7 @@ and the gradient towards x is summed by the products that make it up. W is froze
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from lora_studio.models.lean import probe
 from lora_studio.models.quantize import weight_of
 
 
@@ -127,26 +129,34 @@ class _Linears(torch.autograd.Function):
         x, thin, down, *factors = ctx.saved_tensors
         layers = [layer._replace(down=a, up=b) for layer, a, b in zip(ctx.layers, factors[::2], factors[1::2], strict=True)]
         slopes = [slope.reshape(-1, slope.shape[-1]) for slope in slopes]
-        gradients: list[Tensor | None] = [None] * len(factors)
-        back = None
-        if thin is not None:
-            back = torch.empty_like(thin)  # s dy B, the layers' ranks in a row
-            for slope, layer, part in zip(slopes, layers, _parts(back, layers), strict=True):
-                if part is not None:
-                    part.addmm_(slope, layer.up, beta=0, alpha=layer.scale)
-            if any(ctx.needs_input_grad[2:]):
-                gradients = _factor_gradients(x.reshape(-1, x.shape[-1]), slopes, layers, thin, back)
+        back, gradients = _adapter_gradients(x, slopes, layers, thin, any(ctx.needs_input_grad[2:])) if thin is not None else (None, [None] * len(factors))
         dx = _input_gradient(slopes, layers, back, down).view(ctx.shape) if ctx.needs_input_grad[0] else None
         return dx, None, *gradients
 
 
-def _factor_gradients(rows: Tensor, slopes: Sequence[Tensor], layers: Sequence[_Layer], thin: Tensor, back: Tensor) -> list[Tensor | None]:
-    """dA = (s dy B)ᵀ x and dB = dyᵀ (s x Aᵀ) of each layer in turn."""
-    downs = iter((back.T @ rows).split([len(layer.down) for layer in layers if layer.down is not None]))
-    gradients: list[Tensor | None] = []
-    for slope, part in zip(slopes, _parts(thin, layers), strict=True):
-        gradients += [None, None] if part is None else [next(downs), slope.T @ part]
-    return gradients
+def _adapter_gradients(x: Tensor, slopes: Sequence[Tensor], layers: Sequence[_Layer], thin: Tensor, wanted: bool) -> tuple[Tensor, list[Tensor | None]]:
+    """s dy B like ``thin``, the layers' ranks in a row; and if they are wanted dA = (s dy B)ᵀ x and dB = dyᵀ (s x Aᵀ) of each layer in turn."""
+    rows, scale = x.reshape(-1, x.shape[-1]).contiguous(), next(layer.scale for layer in layers if layer.down is not None)
+    if wanted and (kernels := _kernels(x, layers)) is not None:
+        back, downs, ups = kernels.ways_back([slope.contiguous() for slope in slopes], [layer.up for layer in layers], rows, thin, scale)
+        return back, [gradient for pair in zip(downs, ups, strict=True) for gradient in pair]
+    back = torch.empty_like(thin)
+    for slope, layer, part in zip(slopes, layers, _parts(back, layers), strict=True):
+        if part is not None:
+            part.addmm_(slope, layer.up, beta=0, alpha=scale)
+    if not wanted:
+        return back, [None] * (2 * len(layers))
+    given = iter((back.T @ rows).split([len(layer.down) for layer in layers if layer.down is not None]))
+    pairs = [(None, None) if part is None else (next(given), slope.T @ part) for slope, part in zip(slopes, _parts(thin, layers), strict=True)]
+    return back, [gradient for pair in pairs for gradient in pair]
+
+
+def _kernels(x: Tensor, layers: Sequence[_Layer]) -> ModuleType | None:
+    """``lean.thin`` if it works here, and is made for ``layers``."""
+    if not x.is_cuda or x.dtype == torch.float32 or probe.thin() is None or any(layer.up is None or not layer.up.is_contiguous() for layer in layers):
+        return None
+    alike = len({layer.up.shape for layer in layers}) == 1 and layers[0].up.shape[1] <= probe.thin().HIGHEST_RANK
+    return probe.thin() if alike and len(layers) <= probe.thin().MOST_LAYERS else None
 
 
 def _input_gradient(slopes: Sequence[Tensor], layers: Sequence[_Layer], back: Tensor | None, down: Tensor | None) -> Tensor:

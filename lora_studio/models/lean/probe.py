@@ -13,6 +13,20 @@ def kernels() -> ModuleType | None:
     return _probe()[0]
 
 
+@cache
+def thin() -> ModuleType | None:
+    """``lean.thin``, or None where its kernels do not work, or have no tensor cores to work with."""
+    if kernels() is None or torch.cuda.get_device_capability() < (8, 0):
+        return None
+    try:
+        from lora_studio.models.lean import thin as found
+
+        ones = torch.ones(16, 16, device="cuda", dtype=torch.bfloat16)
+        return found if found.ways_back([ones], [ones], ones, ones, 1.0)[0][0, 0].item() == 16 else None
+    except Exception:  # as in _probe; torch's own products do the same
+        return None
+
+
 def reason() -> str:
     """Why they do not work, for people; empty where they do."""
     return _probe()[1]
