@@ -26,7 +26,7 @@ from lora_studio.training import checkpoint, devices
 
 SILENCE = timedelta(days=7)
 """How long followers wait for the leader's word: through a queue, a long encoding, a pause."""
-PATIENCE = timedelta(minutes=30)
+PATIENCE = timedelta(minutes=10)
 """How long an exchange of gradients may take: each process has the same work before it."""
 LOOPBACK = "127.0.0.1"
 
