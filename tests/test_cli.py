@@ -409,6 +409,18 @@ def test_the_doctor_finds_this_machine_able_to_train(tmp_path, capfd):
     assert {"PyTorch", "packages", "device", "bitsandbytes", "outputs", "starter", "chromium"} <= {finding["what"] for finding in result["findings"]}
 
 
+@pytest.mark.parametrize(("reason", "state"), [("", "ok"), ("Triton cannot be imported (No module named 'triton')", "warning")])
+def test_the_doctor_tells_whether_a_card_gets_the_fused_kernels(tmp_path, monkeypatch, reason, state):
+    """Without a compiler training would only be slow, and nobody would know why."""
+    import torch
+
+    assert list(doctor._kernels(tmp_path)) == [] or torch.cuda.is_available()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("lora_studio.models.lean.probe.reason", lambda: reason)
+    [finding] = doctor._kernels(tmp_path)
+    assert finding.state == state and reason in finding.detail and bool(finding.do) == bool(reason)
+
+
 def test_the_doctor_names_what_is_broken_and_the_mend(tmp_path, monkeypatch, capfd):
     (tmp_path / "outputs").write_text("a file")
     monkeypatch.setitem(sys.modules, "torch", None)

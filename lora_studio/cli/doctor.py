@@ -98,6 +98,21 @@ def _bitsandbytes(_: Path) -> Iterator[Finding]:
         yield Finding("warning", "bitsandbytes", f"does not work: {error}", "Training works without it; do not choose the optimizers adamw8bit and lion, nor quantize.")
 
 
+def _kernels(_: Path) -> Iterator[Finding]:
+    try:
+        import torch
+    except (ImportError, OSError):  # _torch has told of it
+        return
+    if not torch.cuda.is_available():
+        return
+    from lora_studio.models.lean import probe
+
+    if reason := probe.reason():
+        yield Finding("warning", "kernels", f"the fused ones do not work: {reason}", "Training works without them, more slowly. They need the triton package and a C compiler, such as gcc.")
+    else:
+        yield Finding("ok", "kernels", "the fused ones work here")
+
+
 def _disk(outputs: Path) -> Iterator[Finding]:
     try:
         outputs.mkdir(parents=True, exist_ok=True)
@@ -128,5 +143,5 @@ def _chromium(_: Path) -> Iterator[Finding]:
     yield Finding("ok", "chromium", f"{found} (for tests only)" if found else "none (python3 app.py test brings one; nothing else needs it)")
 
 
-CHECKS: list[Callable[[Path], Iterator[Finding]]] = [_python, _packages, _torch, _bitsandbytes, _disk, _starter, _chromium]
+CHECKS: list[Callable[[Path], Iterator[Finding]]] = [_python, _packages, _torch, _bitsandbytes, _kernels, _disk, _starter, _chromium]
 """What is looked at, in the order shown. Each takes the outputs folder."""
