@@ -1,17 +1,15 @@
 """Triton's kernels compute what torch does, forth and back, in every format and odd size; and a machine without them is told why."""
 
-import copy
 from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
-from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
 from lora_studio import models
 from lora_studio.models import inject, lean
-from lora_studio.models.lean import lora, ops, probe
+from lora_studio.models.lean import ops, probe
 from tests.models import tiny
 from tests.models.test_inject import learn, settings
 
@@ -103,28 +101,6 @@ def test_sum_with_a_bias(kind):
 
 
 @GPU
-@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize(("layers", "rows", "rank"), [("qkv", 16384, 16), ("kv", 308, 4), ("q", 1000, 32), ("qkv", 4096, 3), ("qk", 5, 64)])
-def test_adapters_of_one_input(kind, layers, rows, rank):
-    """All gradients, from the kernels and, where the rank is too high for them, without."""
-    torch.manual_seed(0)
-    model = frozen(nn.ModuleDict({name: nn.Linear(320, 640, bias=False) for name in layers}), kind)
-    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=3, target_modules=list(layers), init_lora_weights=False), model)
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(kind) / 16
-    x = made(kind, rows, 320).requires_grad_()
-    wanted = [x, *(parameter for parameter in model.parameters() if parameter.requires_grad)]
-    slopes = [made(kind, rows, 640) for _ in layers]
-    found = torch.autograd.grad(lora.linears(list(model.values()), x), wanted, slopes)
-    exact = copy.deepcopy(model).double()
-    x = x.detach().double().requires_grad_()
-    wanted = [x, *(parameter for parameter in exact.parameters() if parameter.requires_grad)]
-    expected = torch.autograd.grad([layer(x) for layer in exact.values()], wanted, [slope.double() for slope in slopes])
-    for one, other in zip(found, expected, strict=True):
-        assert (one - other).norm() <= DIGITS[kind] * other.norm()
-
-
-@GPU
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_a_lean_step_on_the_card_is_the_same(tiny_folder, family):
     """In float32, and recorded as a CUDA graph: nothing in it waits for the card."""
@@ -133,11 +109,13 @@ def test_a_lean_step_on_the_card_is_the_same(tiny_folder, family):
     learn(base)
     torch.manual_seed(0)
     noisy, when, text = torch.randn(2, 4, 16, 16, device="cuda"), torch.tensor([5, 900], device="cuda"), base.encode_text(["a cat", "a dog"])
+    sizes = base.whole(noisy)
     parameters = list(inject.trainable(base).values())
 
     def step():
-        answer = base.predict(noisy, when, text)
-        return answer, *torch.autograd.grad(answer.square().mean(), parameters)
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            answer = base.predict(noisy, when, text, sizes)
+            return answer, *torch.autograd.grad(answer.square().mean(), parameters)
 
     found = step()
     graph, aside = torch.cuda.CUDAGraph(), torch.cuda.Stream()
@@ -160,5 +138,5 @@ def test_without_triton_torch_serves(monkeypatch, there, why):
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
     monkeypatch.setattr(lean, "kernels", SimpleNamespace(add=broken), raising=False)
-    *found, reason = probe._probe.__wrapped__()
-    assert found == [None, None] and why in reason
+    found, reason = probe._probe.__wrapped__()
+    assert found is None and why in reason

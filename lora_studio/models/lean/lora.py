@@ -1,13 +1,12 @@
 """Linear layers with a LoRA on them, several of one input at once: what peft's layers compute, in fewer products.
 
-y = W x + b + s B A x (Hu et al. 2021, §4.1). The thin products s A x of all layers are one, B (s A x) is added by the product that makes it, and the
-gradient towards x is summed by the products that make it up; on a card ``thin`` does with fewer still. W is frozen, whole or in NF4.
+y = W x + b + s B A x (Hu et al. 2021, §4.1). The thin products A x of all layers are one; B (s A x) is added by the product that makes it, forth and back;
+and the gradient towards x is summed by the products that make it up. W is frozen, whole or in NF4.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +16,6 @@ from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from lora_studio.models.lean import probe
 from lora_studio.models.quantize import weight_of
 
 
@@ -86,28 +84,19 @@ def _weight(base: nn.Linear) -> Tensor:
     return base.weight if type(base) is nn.Linear else weight_of(base)
 
 
-def _forward(x: Tensor, layers: Sequence[_Layer]) -> tuple[list[Tensor], Tensor | None]:
-    """The answers; and where there is an adapter s x Aᵀ (M, R), the layers' ranks in a row."""
-    rows, thin = x.reshape(-1, x.shape[-1]), None
+def _forward(x: Tensor, layers: Sequence[_Layer]) -> tuple[list[Tensor], Tensor | None, Tensor | None]:
+    """The answers; and where there is an adapter s x Aᵀ (M, R) and A (R, in), with the layers' ranks in a row."""
+    rows = x.reshape(-1, x.shape[-1])
+    downs = [layer.down for layer in layers if layer.down is not None]
     answers = [F.linear(rows, _weight(layer.base), layer.base.bias) for layer in layers]
-    if (kernels := _kernels(x, layers)) is not None:
-        thin = kernels.way_forth(rows.contiguous(), [layer.down for layer in layers], [layer.up for layer in layers], answers, layers[0].scale)
-    elif any(layer.down is not None for layer in layers):
-        thin = _scaled(rows, _downs(layers).T, _scale(layers))
+    down = thin = None
+    if downs:
+        down = downs[0] if len(downs) == 1 else torch.cat(downs)
+        thin = _scaled(rows, down.T, next(layer.scale for layer in layers if layer.down is not None))
         for answer, layer, part in zip(answers, layers, _parts(thin, layers), strict=True):
             if part is not None:
                 answer.addmm_(part, layer.up.T)
-    return [answer.view(*x.shape[:-1], answer.shape[-1]) for answer in answers], thin
-
-
-def _downs(layers: Sequence[_Layer]) -> Tensor:
-    """A (R, in) of all layers, one below the other."""
-    downs = [layer.down for layer in layers if layer.down is not None]
-    return downs[0] if len(downs) == 1 else torch.cat(downs)
-
-
-def _scale(layers: Sequence[_Layer]) -> float:
-    return next(layer.scale for layer in layers if layer.down is not None)
+    return [answer.view(*x.shape[:-1], answer.shape[-1]) for answer in answers], thin, down
 
 
 def _parts(thin: Tensor, layers: Sequence[_Layer]) -> list[Tensor | None]:
@@ -126,52 +115,43 @@ class _Linears(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, layers: list[_Layer], *factors: Tensor | None) -> tuple[Tensor, ...]:
-        answers, thin = _forward(x, layers)
+        answers, thin, down = _forward(x, layers)
         ctx.layers = [_Layer(layer.base, scale=layer.scale) for layer in layers]
-        ctx.save_for_backward(None if thin is None else x, thin, *factors)
+        ctx.save_for_backward(x if thin is not None else None, thin, down, *factors)
         ctx.shape = x.shape
         return tuple(answers)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
-        x, thin, *factors = ctx.saved_tensors
+        x, thin, down, *factors = ctx.saved_tensors
         layers = [layer._replace(down=a, up=b) for layer, a, b in zip(ctx.layers, factors[::2], factors[1::2], strict=True)]
         slopes = [slope.reshape(-1, slope.shape[-1]) for slope in slopes]
-        back, gradients = _adapter_gradients(x, slopes, layers, thin, any(ctx.needs_input_grad[2:])) if thin is not None else (None, [None] * len(factors))
-        dx = _input_gradient(slopes, layers, back).view(ctx.shape) if ctx.needs_input_grad[0] else None
+        gradients: list[Tensor | None] = [None] * len(factors)
+        back = None
+        if thin is not None:
+            back = torch.empty_like(thin)  # s dy B, the layers' ranks in a row
+            for slope, layer, part in zip(slopes, layers, _parts(back, layers), strict=True):
+                if part is not None:
+                    part.addmm_(slope, layer.up, beta=0, alpha=layer.scale)
+            if any(ctx.needs_input_grad[2:]):
+                gradients = _factor_gradients(x.reshape(-1, x.shape[-1]), slopes, layers, thin, back)
+        dx = _input_gradient(slopes, layers, back, down).view(ctx.shape) if ctx.needs_input_grad[0] else None
         return dx, None, *gradients
 
 
-def _adapter_gradients(x: Tensor, slopes: Sequence[Tensor], layers: Sequence[_Layer], thin: Tensor, wanted: bool) -> tuple[Tensor, list[Tensor | None]]:
-    """s dy B like ``thin``, the layers' ranks in a row; and if they are wanted dA = (s dy B)ᵀ x and dB = dyᵀ (s x Aᵀ) of each layer in turn."""
-    rows, scale = x.reshape(-1, x.shape[-1]), _scale(layers)
-    if wanted and (kernels := _kernels(x, layers)) is not None:
-        back, downs, ups = kernels.way_back([slope.contiguous() for slope in slopes], [layer.up for layer in layers], rows.contiguous(), thin, scale)
-        return back, [gradient for pair in zip(downs, ups, strict=True) for gradient in pair]
-    back = torch.empty_like(thin)
-    for slope, layer, part in zip(slopes, layers, _parts(back, layers), strict=True):
-        if part is not None:
-            part.addmm_(slope, layer.up, beta=0, alpha=scale)
-    if not wanted:
-        return back, [None] * (2 * len(layers))
-    given = iter((back.T @ rows).split([len(layer.down) for layer in layers if layer.down is not None]))
-    pairs = [(None, None) if part is None else (next(given), slope.T @ part) for slope, part in zip(slopes, _parts(thin, layers), strict=True)]
-    return back, [gradient for pair in pairs for gradient in pair]
+def _factor_gradients(rows: Tensor, slopes: Sequence[Tensor], layers: Sequence[_Layer], thin: Tensor, back: Tensor) -> list[Tensor | None]:
+    """dA = (s dy B)ᵀ x and dB = dyᵀ (s x Aᵀ) of each layer in turn."""
+    downs = iter((back.T @ rows).split([len(layer.down) for layer in layers if layer.down is not None]))
+    gradients: list[Tensor | None] = []
+    for slope, part in zip(slopes, _parts(thin, layers), strict=True):
+        gradients += [None, None] if part is None else [next(downs), slope.T @ part]
+    return gradients
 
 
-def _kernels(x: Tensor, layers: Sequence[_Layer]) -> ModuleType | None:
-    """``lean.thin`` if it works here, and is made for ``layers``."""
-    if not x.is_cuda or x.dtype not in (torch.bfloat16, torch.float16) or (kernels := probe.thin()) is None or len(layers) > kernels.MOST_LAYERS:
-        return None
-    if any(layer.down is None or not (layer.down.is_contiguous() and layer.up.is_contiguous()) for layer in layers):
-        return None
-    return kernels if len({layer.up.shape for layer in layers}) == 1 and layers[0].up.shape[1] <= kernels.HIGHEST_RANK else None
-
-
-def _input_gradient(slopes: Sequence[Tensor], layers: Sequence[_Layer], back: Tensor | None) -> Tensor:
+def _input_gradient(slopes: Sequence[Tensor], layers: Sequence[_Layer], back: Tensor | None, down: Tensor | None) -> Tensor:
     """dx = Σ dy W + (s dy B) A, (M, in)."""
     dx = slopes[0] @ _weight(layers[0].base)
     for slope, layer in zip(slopes[1:], layers[1:], strict=True):
         dx.addmm_(slope, _weight(layer.base))
-    return dx if back is None else dx.addmm_(back, _downs(layers))
+    return dx if back is None else dx.addmm_(back, down)
