@@ -22,8 +22,8 @@ def tell(settings: Settings, outputs: Path, as_json: bool) -> None:
     from lora_studio.training import devices, memory, preflight
 
     machine = devices.choose(settings)
-    base = shapes.read(settings.base)
-    estimate, limit = memory.estimate(settings, base, machine.precision), preflight.limit(machine.device)
+    base, limit = shapes.read(settings.base), preflight.limit(machine.device)
+    estimate = memory.estimate(settings, base, machine.precision, limit)
 
     def ways(needed: float) -> list[dict[str, Any]]:
         return [{"changes": way.changes, "peak": way.peak} for way in memory.ways(settings, base, machine.precision, needed)]

@@ -1,53 +1,60 @@
 """How much memory a run will take, from the shapes of its base model alone: plain arithmetic, no weights.
 
-What training keeps for the way back is counted operation by operation, as autograd keeps it under autocast with fused attention (Dao et al. 2022), and
-is held against autograd's own bytes in ``tests/training/test_memory.py`` and ``tests/benchmarks/memory.py``. docs/memory.md tells how far to trust it.
-
-Symbols: C channels, P pixels or tokens of one picture at a level, B batch, r rank; e bytes of the base model's format, 4 those of float32.
+What a step keeps for the way back is ``activations``' part. docs/memory.md tells what all of it was measured against.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+
 from lora_studio.errors import StudioError
-from lora_studio.models.recompute import largest_level
-from lora_studio.models.shapes import Shapes, Text
+from lora_studio.models.autoencode import TILE
+from lora_studio.models.lean import probe
+from lora_studio.models.shapes import Shapes
 from lora_studio.models.shapes import read as read_shapes
 from lora_studio.settings import Settings
+from lora_studio.training import engine
+from lora_studio.training.activations import unet_of
+from lora_studio.training.devices import Machine
 
-TOKENS = 77
-"""Of a caption."""
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
 """Of a packed weight: 4, an 8-bit scale for each 64 weights, a float32 one for each 256 of those (Dettmers et al. 2023, §3)."""
 _STATES = {"adamw": 8.0, "adamw8bit": 2 + 8 / 256, "lion": 4.0, "prodigy": 16.0, "schedulefree": 8.0, "adafactor": 0.5}
 """Bytes that an optimizer keeps for each parameter, about."""
-_TEXT = -1
-"""The level of the text encoders' layers, which are in no level of the UNet."""
+LIBRARIES = 0.15 * 2**30
+"""Bytes on a card that no tensor of ours explains, as measured: what cuBLAS and cuDNN work in."""
+RESERVED = 1.04
+"""What a card's allocator reserves, as a multiple of the most that it gives out at a time: sizes are rounded, and a recorded step's memory has gaps."""
+_TOGETHER = 2**20
+"""Pixels that the cache has encoded at once, at most; but one picture at least."""
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes on the device that trains."""
+    """Bytes on the device that trains, as its allocator reserves them."""
 
     weights: int
-    """The UNet, in its format or packed; text encoders as well where they train."""
+    """The UNet, in its format or packed; text encoders as well where they train; a PiSSA's start."""
     adapter: int
-    """What is trained, float32."""
+    """What is trained, float32; the copies that compute, in the base model's format; and the state to go back to until the first checkpoint."""
     gradients: int
+    """Float32, and beside them those that come in the base model's format."""
     optimizer: int
     """Its state, and the running average if one is kept."""
     activations: int
-    """What a step keeps for the way back, the adapter's copies in the base model's format among it."""
+    """What a step keeps for the way back."""
     working: int
-    """Largest intermediate results on top of that."""
+    """Largest intermediate results on top of that, what libraries work in, and what the allocator cannot fill."""
     encoding: int
-    """While pictures and captions are encoded: the VAE, or the text encoders, beside the UNet."""
+    """While pictures and captions are encoded beside the UNet: the VAE, or the largest text encoder."""
     preview: int
-    """The same while a preview is drawn."""
+    """While a preview is decoded beside the UNet and its adapter; denoising it takes less. Its prompts are encoded at the beginning."""
 
     @property
     def step(self) -> int:
@@ -64,211 +71,53 @@ class Estimate:
         return {**asdict(self), "step": self.step, "peak": self.peak}
 
 
-def estimate(settings: Settings, shapes: Shapes, precision: str) -> Estimate:
-    """The memory of a run with ``settings`` on ``shapes``; ``precision`` is the base model's format: fp32, bf16 or fp16."""
-    e, unet = _BYTES[precision], unet_of(settings, shapes, _BYTES[precision])
-    text, side = e * _encoders(shapes), settings.resolution or shapes.resolution
-    weights = _weights(settings.quantize, shapes.parameters["unet"], unet.packable, e) + text * settings.train_text
-    count = unet.adapter
-    optimizer = count * (_STATES[settings.optimizer] + (4 if settings.ema else 0))
-    vae = 4 * shapes.parameters["vae"] + _vae_peak(shapes, side, settings.tiled_vae)
-    asking = 0 if settings.train_text else text
-    found = {"weights": weights, "adapter": 4 * count, "gradients": 4 * count, "optimizer": optimizer, "activations": unet.kept(), "working": unet.working(),
-             "encoding": weights + max(vae, asking), "preview": weights + 8 * count + optimizer + max(vae, asking, unet.working())}
-    return Estimate(**{name: round(size) for name, size in found.items()})
+def estimate(settings: Settings, shapes: Shapes, precision: str, limit: float = 0.0) -> Estimate:
+    """The memory of a run with ``settings`` on ``shapes``.
+
+    Args:
+        precision: the base model's format: fp32, bf16 or fp16.
+        limit: bytes that the device has. The VAE takes as many pictures at once as fit, but goes on in tiles where not even a whole one does; and a recorded step
+            keeps its memory while a preview is drawn only where both fit. So the peak is what the run will come to on such a device, and for 0 what it needs at least.
+    """
+    e, side = _BYTES[precision], settings.resolution or shapes.resolution
+    unet, texts, vae = unet_of(settings, shapes, e), _encoders(shapes, e), 4 * shapes.parameters["vae"]
+    count, copies, spare = unet.adapter, e if e < 4 and not unet.autocast else 0, LIBRARIES if _on_card() else 0.0
+    weights = _weights(settings.quantize, shapes.parameters["unet"], unet.packable, e) + sum(texts) * settings.train_text + 4 * count * (settings.method == "pissa")
+    parts = {"weights": weights, "adapter": (8 + copies) * count, "gradients": (4 + copies) * count, "optimizer": count * (_STATES[settings.optimizer] + (8 if settings.ema else 0))}
+    held, kept, text = sum(parts.values()), unet.saved(), 0 if settings.train_text else max(texts, default=0)
+    sizes, together = _sizes(settings, side), max(1, _TOGETHER // side**2)
+    encoding = [RESERVED * (weights + max(vae + pixels * _encoded(shapes), text) + spare) for pixels in ([] if settings.tiled_vae else [together * side**2]) + sizes]
+    preview = [RESERVED * (held + vae + pixels * _decoded(shapes) + spare) for pixels in sizes]
+    if _recorded(settings, precision):
+        preview.insert(0, preview[0] + RESERVED * unet.highest())
+    parts |= {"activations": kept, "working": RESERVED * (held + unet.highest() + spare) - held - kept, "encoding": _fitting(encoding, limit), "preview": _fitting(preview, limit)}
+    return Estimate(**{name: round(size) for name, size in parts.items()})
 
 
-@dataclass
-class Block:
-    """A part of the UNet at one level: what it keeps, and what it keeps where it is computed again. Bytes of the whole batch."""
-
-    level: int
-    kept: float
-    entrance: float
-    """Its input, which is all that checkpointing keeps; for what is never computed again the same as ``kept``."""
+def _fitting(ways: list[float], limit: float) -> float:
+    """The first that fits, else the last."""
+    return next((size for size in ways if size <= limit), ways[-1])
 
 
-@dataclass
-class Unet:
-    """What of a UNet counts, gathered block by block as a picture goes through it."""
-
-    config: dict[str, Any]
-    batch: int
-    e: int
-    settings: Settings
-    blocks: list[Block] = field(default_factory=list)
-    adapter: int = 0
-    """Trained parameters."""
-    packable: int = 0
-    """Parameters in the transformers' linear layers."""
-
-    # What an adapter changes, and what that keeps
-
-    def changed(self, inputs: int, outputs: int, tokens: float, kind: str, kernel: int = 1, bare: bool = False, saved: bool = False) -> float:
-        """Bytes that the adapter of one layer keeps, 0 where it has none; counts its parameters.
-
-        Args:
-            tokens: that go through it, of the whole batch.
-            kind: which of ``targets`` brings it: qv, attention, ff or conv.
-            bare: its input comes in the base's format: float32 adapters take a copy of it and cast that back.
-            saved: its float32 input is kept by a neighbour anyway.
-        """
-        if kind not in _CHANGED[self.settings.targets]:
-            return 0.0
-        rank, low, packed = self.settings.rank, self.e < 4, self.settings.quantize != "none" and kernel == 1
-        dora, dropout = self.settings.method == "dora", self.settings.dropout > 0
-        self.adapter += rank * (inputs * kernel**2 + outputs) + (outputs if dora else 0)
-        own = low and not (bare and packed and not dropout)
-        kept = tokens * (inputs * self.e * (own or (not saved) or dropout) + rank * self.e + (inputs if dropout else 0))
-        return kept + (2 * tokens * outputs * self.e + (inputs + rank) * inputs * self.e if dora else 0.0)
-
-    # The blocks
-
-    def resnet(self, level: int, inputs: int, outputs: int, tokens: float) -> None:
-        """Norm, SiLU, convolution; twice; and a 1×1 convolution beside them where the width changes."""
-        kept = tokens * (inputs + outputs) * (4 + 4 + self.e)
-        kept += self.changed(inputs, outputs, tokens, "conv", 3, saved=True) + self.changed(outputs, outputs, tokens, "conv", 3, saved=True)
-        if inputs != outputs:
-            kept += tokens * inputs * self.e * (self.e < 4) + self.changed(inputs, outputs, tokens, "conv", 1, bare=True, saved=True)
-        self._add(level, kept, tokens * inputs * self.e)
-
-    def convolution(self, level: int, inputs: int, outputs: int, tokens: float) -> None:
-        """A layer that changes the resolution; ``tokens`` as it comes in."""
-        kept = tokens * inputs * self.e + self.changed(inputs, outputs, tokens, "conv", 3, bare=True, saved=True)
-        self._add(level, kept)
-
-    def transformer(self, level: int, width: int, tokens: float, depth: int, heads: int) -> None:
-        """Norm and projection around ``depth`` blocks of self-attention, attention to the text, and feed-forward."""
-        linear = bool(self.config.get("use_linear_projection"))
-        outside = tokens * width * (4 + (0 if linear else 2 * self.e))
-        outside += self.changed(width, width, tokens, "ff", saved=not linear) + self.changed(width, width, tokens, "ff", bare=True, saved=not linear)
-        self._add(level, outside)
-        for _ in range(depth):
-            kept = self._attention(width, tokens, heads) + self._attention(width, tokens, heads, text=True) + self._feed_forward(width, tokens)
-            kept += tokens * width * (12 + 4 * self.e) if self.settings.quantize == "int8" else 0  # bitsandbytes' int8 layers keep their inputs as well
-            self._add(level, kept, tokens * width * self.e)
-
-    def _add(self, level: int, kept: float, entrance: float | None = None) -> None:
-        """The next block. What lies before the first trained layer keeps nothing: no gradient goes there; checkpointing keeps its input all the same."""
-        kept = kept if self.adapter else 0.0
-        self.blocks.append(Block(level, kept, kept if entrance is None else entrance))
-
-    def _attention(self, width: int, tokens: float, heads: int, text: bool = False) -> float:
-        """Norm; queries, keys and values; fused attention, which keeps those, its answer and one sum for each query; the way out."""
-        context, seen = (self.config["cross_attention_dim"], self.batch * TOKENS) if text else (width, tokens)
-        self.packable += 2 * width * width + 2 * context * width
-        shared = self.e == 4 and self.settings.dropout == 0
-        kept = tokens * (4 * width + 2 * width * self.e + 4 * heads) + 2 * seen * width * self.e
-        kept += self.changed(width, width, tokens, "qv")
-        kept += self.changed(context, width, seen, "attention", saved=shared, bare=text)
-        kept += self.changed(context, width, seen, "qv", saved=shared, bare=text)
-        return kept + self.changed(width, width, tokens, "attention", bare=True, saved=True)
-
-    def _feed_forward(self, width: int, tokens: float) -> float:
-        """Norm; GEGLU (Shazeer 2020): eight widths, four of them through a GELU; the way back to one."""
-        self.packable += 12 * width * width
-        kept = tokens * width * (4 + 12 * self.e)
-        return kept + self.changed(width, 8 * width, tokens, "ff") + self.changed(4 * width, width, tokens, "ff", bare=True)
-
-    def ends(self, width: int, tokens: float) -> None:
-        """The last norm, SiLU and convolution, which are never computed again."""
-        self._add(0, tokens * width * (4 + 4 + self.e))
-
-    def text_encoders(self, encoders: tuple[Text, ...]) -> None:
-        """Text encoders under training, about: two norms, attention, and a feed-forward with its GELU in three pieces."""
-        tokens = self.batch * TOKENS
-        for layers, width, inner in encoders:
-            for _ in range(layers):
-                kept = tokens * (width * (8 + 5 * self.e) + 3 * inner * self.e)
-                kept += sum(self.changed(width, width, tokens, kind) for kind in ("qv", "attention", "qv", "attention"))
-                kept += self.changed(width, inner, tokens, "ff") + self.changed(inner, width, tokens, "ff", bare=True)
-                self._add(_TEXT, kept, tokens * width * self.e)
-
-    # The sums
-
-    def saved(self) -> float:
-        """Bytes that autograd holds between the way forth and the way back, the adapter's cast weights included."""
-        again = self._again()
-        return sum(block.entrance if block.level in again else block.kept for block in self.blocks) + self.adapter * self.e * (self.e < 4)
-
-    def kept(self) -> float:
-        """The same at its highest: where blocks are computed again, the largest of those comes on top."""
-        again = self._again()
-        return self.saved() + max((block.kept - block.entrance for block in self.blocks if block.level in again), default=0.0)
-
-    def _again(self) -> set[int]:
-        """The levels that are computed again."""
-        if self.settings.checkpointing == "off":
-            return set()
-        return {block.level for block in self.blocks} if self.settings.checkpointing == "all" else {largest_level(self.config)}
-
-    def working(self) -> float:
-        """The widest layer's results on the way forth and back: a feed-forward's eight widths, or a resnet's float32 copies, three times over."""
-        return 3 * max(block.entrance for block in self.blocks) * max(4, 16 // self.e)
+def _sizes(settings: Settings, side: int) -> list[int]:
+    """Pixels that the VAE takes of one picture: all of them or, where they do not fit or that is asked for, a tile's."""
+    tile = min(side, TILE) ** 2
+    return [tile] if settings.tiled_vae else [side**2, tile]
 
 
-_CHANGED = {"qv": {"qv"}, "attention": {"qv", "attention"}, "attention+ff": {"qv", "attention", "ff"}, "attention+ff+conv": {"qv", "attention", "ff", "conv"}}
-"""The setting ``targets`` -> kinds of layers."""
+def _on_card() -> bool:
+    """Whether this machine has a card to train on."""
+    return probe.kernels() is not None or torch.cuda.is_available()
 
 
-def _depths(config: dict[str, Any]) -> list[int]:
-    """Transformer blocks in each of a level's transformers; 0 where it has none."""
-    blocks, depth = config["down_block_types"], config.get("transformer_layers_per_block", 1)
-    depths = depth if isinstance(depth, list) else [depth] * len(blocks)
-    return [count if "CrossAttn" in kind else 0 for kind, count in zip(blocks, depths, strict=True)]
+def _recorded(settings: Settings, precision: str) -> bool:
+    """Whether steps are recorded, on a card, so that their memory stays reserved."""
+    return _on_card() and not engine.obstacle(settings, Machine(torch.device("cuda"), precision))
 
 
-def _heads(config: dict[str, Any], level: int) -> int:
-    """diffusers calls it ``attention_head_dim``, but it counts the heads."""
-    heads = config.get("num_attention_heads") or config["attention_head_dim"]
-    return heads[level] if isinstance(heads, list) else heads
-
-
-def unet_of(settings: Settings, shapes: Shapes, e: int) -> Unet:
-    """The UNet with one batch gone through it, block by block in order."""
-    side = (settings.resolution or shapes.resolution) // shapes.scale
-    unet, config = Unet(shapes.unet, settings.share, e, settings), shapes.unet
-    widths, depths, layers = config["block_out_channels"], _depths(config), config["layers_per_block"]
-    tokens = [settings.share * side * side / 4**level for level in range(len(widths))]
-    skipped, width, last = [widths[0]], widths[0], len(widths) - 1
-    for level, wide in enumerate(widths):
-        for _ in range(layers):
-            _stage(unet, level, width, wide, tokens[level], depths[level])
-            width = wide
-            skipped.append(width)
-        if level < last:
-            unet.convolution(level, width, width, tokens[level])
-            skipped.append(width)
-    unet.resnet(last, width, width, tokens[last])
-    unet.transformer(last, width, tokens[last], depths[last] or _middle(config), _heads(config, last))
-    unet.resnet(last, width, width, tokens[last])
-    for level in reversed(range(len(widths))):
-        for _ in range(layers + 1):
-            _stage(unet, level, width + skipped.pop(), widths[level], tokens[level], depths[level])
-            width = widths[level]
-        if level:
-            unet.convolution(level, width, width, tokens[level - 1])
-    unet.ends(width, tokens[0])
-    if settings.train_text:
-        unet.text_encoders(shapes.text)
-    return unet
-
-
-def _stage(unet: Unet, level: int, inputs: int, outputs: int, tokens: float, depth: int) -> None:
-    unet.resnet(level, inputs, outputs, tokens)
-    if depth:
-        unet.transformer(level, outputs, tokens, depth, _heads(unet.config, level))
-
-
-def _middle(config: dict[str, Any]) -> int:
-    """The middle's transformer has as many blocks as the innermost level's would."""
-    depth = config.get("transformer_layers_per_block", 1)
-    return depth[-1] if isinstance(depth, list) else depth
-
-
-def _encoders(shapes: Shapes) -> int:
-    """Weights of all text encoders."""
-    return sum(size for part, size in shapes.parameters.items() if part.startswith("text_encoder"))
+def _encoders(shapes: Shapes, e: int) -> list[int]:
+    """Bytes of each text encoder."""
+    return [e * size for part, size in shapes.parameters.items() if part.startswith("text_encoder")]
 
 
 def _weights(quantize: str, parameters: int, packable: int, e: int) -> float:
@@ -276,10 +125,15 @@ def _weights(quantize: str, parameters: int, packable: int, e: int) -> float:
     return (parameters - packable) * e + packable * bits / 8
 
 
-def _vae_peak(shapes: Shapes, side: int, tiled: bool) -> float:
-    """While the VAE decodes one picture: at its widest in full resolution, an upsampled result of the second level's width, a norm's copy of it, and a convolution's result, in float32."""
-    edge = min(side, 512) if tiled else side
-    return 4.0 * edge * edge * (2 * shapes.vae["block_out_channels"][1] + shapes.vae["block_out_channels"][0])
+def _encoded(shapes: Shapes) -> int:
+    """Bytes that the VAE's encoder takes for each pixel, as measured: five results of the first level in float32, and what cuDNN works in."""
+    return 4 * 6 * shapes.vae["block_out_channels"][0]
+
+
+def _decoded(shapes: Shapes) -> int:
+    """The decoder's, as measured: its last level begins with the second one's width, twice and once its own; and half of that again is what cuDNN works in."""
+    first, second = shapes.vae["block_out_channels"][:2]
+    return 4 * 3 * (first + second)
 
 
 @dataclass(frozen=True)
@@ -291,28 +145,35 @@ class Way:
     """Bytes that the run takes with it, as estimated."""
 
 
-def ways(settings: Settings, shapes: Shapes, precision: str, limit: float) -> list[Way]:
-    """What would bring the run under ``limit`` bytes: every single change that does; where none does, the changes together, in the order of what they cost; else nothing."""
+def ways(settings: Settings, shapes: Shapes, precision: str, limit: float, step: float = math.inf) -> list[Way]:
+    """What would bring the run under ``limit`` bytes: every single change that does; where none does, the changes together, in the order of what they cost; else nothing.
+
+    Args:
+        step: bytes that its steps may take.
+    """
     changes = list(_cheaper(settings, shapes))
-    tried = [Way(change, estimate(settings.changed(**change), shapes, precision).peak) for change in changes]
-    if fitting := [way for way in tried if way.peak <= limit]:
+
+    def tried(change: dict[str, Any]) -> Way | None:
+        found = estimate(settings.changed(**change), shapes, precision)
+        return Way(change, found.peak) if found.peak <= limit and found.step <= step else None
+
+    if fitting := [way for change in changes if (way := tried(change))]:
         return fitting
     together: dict[str, Any] = {}
     for change in changes:
         together |= change
-        peak = estimate(settings.changed(**together), shapes, precision).peak
-        if peak <= limit:
-            return [Way(together, peak)]
+        if way := tried(together):
+            return [way]
     return []
 
 
 def mend(settings: Settings, precision: str, limit: float) -> dict[str, Any]:
-    """The least change of settings with which a run that did not fit into ``limit`` bytes should: clearly below both that and what it took itself. Empty where none is known."""
+    """The least change of settings with which a run that did not fit into ``limit`` bytes should: clearly below that, its steps also below what they took themselves. Empty where none is known."""
     try:
         base = read_shapes(settings.base)
     except StudioError:
         return {}
-    found = ways(settings, base, precision, 0.9 * min(limit, estimate(settings, base, precision).peak))
+    found = ways(settings, base, precision, 0.9 * limit, 0.9 * estimate(settings, base, precision).step)
     return found[0].changes if found else {}
 
 
@@ -328,8 +189,6 @@ def _cheaper(settings: Settings, shapes: Shapes) -> Iterator[dict[str, Any]]:
         yield {"quantize": "nf4"}
     if settings.optimizer in ("adamw", "prodigy", "schedulefree"):
         yield {"optimizer": "adamw8bit"}
-    if not settings.tiled_vae:
-        yield {"tiled_vae": True}
     side = settings.resolution or shapes.resolution
     if side > 512:
         yield {"resolution": max(512, side * 3 // 4 // 64 * 64)}

@@ -1,6 +1,6 @@
-"""The memory's arithmetic against autograd's own bytes, for the exact shapes of SD 1.5, 2.1 and SDXL: ``python tests/benchmarks/memory.py``.
+"""The memory's arithmetic against autograd's own bytes, for the exact shapes of SD 1.5, 2.1 and SDXL, and against what a card was seen to hold: ``python tests/benchmarks/memory.py``.
 
-Runs without a GPU and in little memory: the models stand on the meta device. So it tells what a step keeps for the way back, not what a card reserves.
+Runs without a GPU and in little memory: the models stand on the meta device. What a card held was measured before, in whole runs and in benchmarks of a step alone.
 """
 
 import sys
@@ -14,7 +14,8 @@ from lora_studio.models.parts import read_json
 from lora_studio.models.shapes import Shapes
 from lora_studio.settings import Settings
 from lora_studio.training import memory
-from tests.training.saved import saved
+from lora_studio.training.activations import unet_of
+from tests.training.saved import card, measure
 
 PARAMETERS = {
     "sd1": {"unet": 859_520_964, "vae": 83_653_863, "text_encoder": 123_060_480},
@@ -40,25 +41,58 @@ CASES = [
 ]
 
 
+MEASURED = [
+    ("sd1", {}, 2.40, 2.55),
+    ("sd1", {"batch": 4}, 4.19, 4.37),
+    ("sd1", {"batch": 16}, None, 11.65),
+    ("sd1", {"batch": 4, "checkpointing": "largest"}, 3.32, None),
+    ("sd1", {"method": "dora"}, 2.77, None),
+    ("sd1", {"targets": "attention+ff+conv", "rank": 32}, 3.23, None),
+    ("sd1", {"quantize": "int8"}, 2.26, 2.28),
+    ("sd1", {"quantize": "nf4", "checkpointing": "all", "optimizer": "adamw8bit"}, 1.62, None),
+    ("sdxl", {}, None, 10.30),
+    ("sdxl", {"batch": 4}, None, 23.69),
+    ("sdxl", {"resolution": 768, "batch": 2, "targets": "attention+ff"}, 11.71, None),
+    ("sdxl", {"quantize": "nf4", "checkpointing": "all", "optimizer": "adamw8bit"}, 2.82, None),
+]
+"""Settings, and GiB on an NVIDIA H100 in bf16 (torch 2.11): the most that its steps were given in a whole run, and the most that was reserved where nothing but steps ran."""
+
+
 def shapes(family: str) -> Shapes:
     """The exact shapes, as the family's single files have them."""
     unet, vae = (read_json(single.CONFIGS / family / f"{part}.json") for part in ("unet", "vae"))
     return Shapes(family, 8 * unet["sample_size"], unet, vae, PARAMETERS[family])
 
 
-def main() -> None:
-    print("family  format  settings                                                                saved MiB  reckoned    off   | whole run, reckoned GiB: weights   a step     peak   (reckoned in ms)")
+def words(changes: dict) -> str:
+    """As they are typed."""
+    return " ".join(f"{key}={value}" for key, value in changes.items()) or "defaults"
+
+
+def kept() -> None:
+    """The table of what autograd keeps."""
+    print("family  format  settings                                               kept MiB  reckoned    off   highest  reckoned    off  | reckoned GiB: weights  a step    least   (in ms)")
     for family, precision, changes in CASES:
         settings, shape = Settings(**changes), shapes(family)
+        measured, most, _ = measure(settings, shape, precision)
         began = time.perf_counter()
         found = memory.estimate(settings, shape, precision)
         took = 1e3 * (time.perf_counter() - began)
-        measured, _ = saved(settings, shape, precision)
-        reckoned = memory.unet_of(settings, shape, memory._BYTES[precision]).saved()
-        words = " ".join(f"{key}={value}" for key, value in changes.items()) or "defaults"
-        print(f"{family:7} {precision:7} {words:71} {measured / 2**20:9.0f} {reckoned / 2**20:9.0f} {reckoned / measured - 1:+7.1%}  |"
-              f" {found.weights / 2**30:32.2f} {found.step / 2**30:8.2f} {found.peak / 2**30:8.2f}   ({took:.1f})", flush=True)
+        unet = unet_of(settings, shape, memory._BYTES[precision])
+        print(f"{family:7} {precision:7} {words(changes):54} {measured / 2**20:8.0f} {unet.saved() / 2**20:9.0f} {unet.saved() / measured - 1:+6.1%} {most / 2**20:9.0f} {unet.highest() / 2**20:9.0f}"
+              f" {unet.highest() / most - 1:+6.1%}  | {found.weights / 2**30:21.2f} {found.step / 2**30:7.2f} {found.peak / 2**30:8.2f}   ({took:.1f})", flush=True)
+
+
+def held() -> None:
+    """The table of what a card held in its steps."""
+    print("\nfamily  settings                                               GiB given out  reckoned    off   reserved  reckoned    off")
+    for family, changes, given, reserved in MEASURED:
+        step = memory.estimate(Settings(**changes), shapes(family), "bf16").step / 2**30
+        columns = [f"{measured:9.2f} {size:9.2f} {size / measured - 1:+6.1%}" if measured else " " * 26 for measured, size in ((given, step / memory.RESERVED), (reserved, step))]
+        print(f"{family:7} {words(changes):57} {'   '.join(columns)}".rstrip())
 
 
 if __name__ == "__main__":
-    main()
+    with card():
+        kept()
+        held()

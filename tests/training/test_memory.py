@@ -1,7 +1,6 @@
 """The memory's arithmetic, held against what autograd really keeps and what models really hold."""
 
 import time
-from dataclasses import replace
 
 import pytest
 import torch
@@ -11,9 +10,11 @@ from lora_studio.models import inject, quantize, recompute, shapes, single
 from lora_studio.models.parts import read_json
 from lora_studio.models.shapes import Shapes
 from lora_studio.settings import Settings
-from lora_studio.training import memory, optimizers
+from lora_studio.training import activations, memory, optimizers
+from tests.benchmarks.memory import MEASURED
+from tests.benchmarks.memory import shapes as exact
 from tests.models import tiny
-from tests.training.saved import saved
+from tests.training.saved import card, measure
 
 
 @pytest.fixture(scope="session")
@@ -22,10 +23,10 @@ def tiny_folder(tmp_path_factory):
 
 
 def narrow(family: str) -> Shapes:
-    """The family's topology in a quarter of its widths, SDXL's deep levels with two transformer blocks instead of ten."""
+    """The family's topology in a quarter of its widths and half of its length, SDXL's innermost level with two transformer blocks instead of ten."""
     unet = read_json(single.CONFIGS / family / "unet.json")
     unet["block_out_channels"] = [width // 4 for width in unet["block_out_channels"]]
-    unet["norm_num_groups"] = 16
+    unet["norm_num_groups"], unet["layers_per_block"] = 16, 1
     if isinstance(unet["attention_head_dim"], list):
         unet["attention_head_dim"] = [heads // 2 for heads in unet["attention_head_dim"]]
     if family == "sdxl":
@@ -33,13 +34,20 @@ def narrow(family: str) -> Shapes:
     return Shapes(family, 8 * unet["sample_size"], unet, read_json(single.CONFIGS / family / "vae.json"), {"unet": 0, "vae": 0})
 
 
+@pytest.fixture
+def on_a_card():
+    """Triton's kernels count as working."""
+    with card():
+        yield
+
+
 TWELVE = [
     ("sd1", "bf16", {}),
-    ("sd1", "fp32", {"batch": 2, "resolution": 256}),
     ("sd1", "bf16", {"targets": "attention+ff+conv", "rank": 64}),
     ("sd1", "fp32", {"targets": "attention+ff+conv", "checkpointing": "largest"}),
     ("sd1", "bf16", {"targets": "qv", "checkpointing": "all", "resolution": 768}),
     ("sd1", "fp32", {"method": "dora", "rank": 8}),
+    ("sd1", "bf16", {"method": "pissa", "targets": "attention+ff+conv"}),
     ("sd1", "bf16", {"dropout": 0.1}),
     ("sd2", "fp16", {"targets": "attention+ff"}),
     ("sd2", "fp32", {"batch": 4, "resolution": 256, "dropout": 0.1, "targets": "attention+ff"}),
@@ -50,14 +58,113 @@ TWELVE = [
 
 
 @pytest.mark.parametrize(("family", "precision", "changes"), TWELVE, ids=str)
-def test_activations_are_what_autograd_saves_to_ten_percent(family, precision, changes):
-    """Twelve settings; the exact shapes are in tests/benchmarks/memory.py."""
+def test_activations_are_what_a_step_on_a_card_keeps_and_holds_at_most(on_a_card, family, precision, changes):
+    """Twelve settings, to a tenth; the exact shapes are in tests/benchmarks/memory.py."""
     settings, shape = Settings(**changes), narrow(family)
-    measured, unet = saved(settings, shape, precision)
-    reckoned = memory.unet_of(settings, shape, memory._BYTES[precision])
-    assert reckoned.saved() == pytest.approx(measured, rel=0.1)
+    kept, most, unet = measure(settings, shape, precision)
+    reckoned = activations.unet_of(settings, shape, memory._BYTES[precision])
+    assert reckoned.saved() == pytest.approx(kept, rel=0.1) and reckoned.highest() == pytest.approx(most, rel=0.1)
     assert reckoned.adapter == sum(parameter.numel() for parameter in unet.parameters() if parameter.requires_grad), "trained parameters are counted exactly"
-    assert reckoned.kept() >= reckoned.saved()
+
+
+@pytest.mark.parametrize(("family", "precision", "changes"), [TWELVE[0], TWELVE[11]], ids=str)
+def test_activations_without_triton_are_those_of_plain_torch(family, precision, changes):
+    """There a norm and its SiLU keep an input each, and under autocast the norm's is a float32 copy."""
+    settings, shape = Settings(**changes), narrow(family)
+    kept, most, _ = measure(settings, shape, precision, triton=False)
+    reckoned = activations.unet_of(settings, shape, memory._BYTES[precision])
+    assert reckoned.saved() == pytest.approx(kept, rel=0.1) and reckoned.highest() == pytest.approx(most, rel=0.1)
+
+
+def gone_through(e: int, fused: bool, **changes) -> activations.Unet:
+    """An empty UNet, which takes a picture of ten tokens, four channels wide; a layer below has an adapter already."""
+    unet = activations.Unet({"cross_attention_dim": 6}, 1, e, Settings(rank=1, alpha=1, **changes), fused)
+    unet.adapter = 1
+    return unet
+
+
+@pytest.mark.parametrize(("e", "fused", "changes", "bytes_each"), [
+    (2, True, {}, 4), (2, False, {}, 6), (4, True, {}, 8), (4, False, {}, 12), (2, True, {"method": "dora"}, 4), (2, False, {"method": "dora"}, 10),
+], ids=str)
+def test_a_resnet_keeps_each_norms_input_and_each_convolutions(e, fused, changes, bytes_each):
+    """Of both its halves. What the SiLU between them read is computed again by the kernel, and kept by torch; autocast's norms copy theirs to float32."""
+    unet = gone_through(e, fused, **changes)
+    unet.resnet(0, 4, 4, 10)
+    assert unet.blocks[0].kept == 10 * (4 + 4) * bytes_each
+    assert unet.blocks[0].entrance == 10 * 4 * e
+
+
+@pytest.mark.parametrize(("fused", "targets", "elements"), [(True, "attention", 19), (False, "attention", 23), (True, "attention+ff", 24), (True, "qv", 19)], ids=str)
+def test_a_transformer_block_keeps_the_input_of_layers_that_share_it_once(fused, targets, elements):
+    """Each norm's input, queries, keys, values and answers, the projection before GEGLU; and what the adapters read: queries, keys and values the same, the way out the answer."""
+    unet = gone_through(2, fused, targets=targets)
+    unet.transformer(0, 4, 10, depth=1, heads=2)
+    ranks = {"qv": 2 + 1, "attention": 4 + 2, "attention+ff": 4 + 2 + 2}[targets]
+    text_ranks = {"qv": 1}.get(targets, 2)
+    text = 2 * 4 * 2 * 77 + text_ranks * 2 * 77  # keys, values and the adapters' thin products of 77 tokens; the text itself is kept once for all
+    sums = 2 * 4 * 2 * 10  # float32, a head and query, twice
+    assert unet.blocks[1].kept == 10 * 4 * 2 * elements + 10 * 2 * ranks + text + sums
+
+
+def test_a_linear_projection_keeps_nothing_where_it_has_no_adapter_and_a_convolution_its_input():
+    """With kernels of ours a 1 × 1 convolution is a linear layer as well."""
+    for fused, linear, elements in ((True, False, 1), (False, False, 3), (False, True, 1)):
+        unet = gone_through(2, fused)
+        unet.config["use_linear_projection"] = linear
+        unet.transformer(0, 4, 10, depth=0, heads=2)
+        assert unet.blocks[0].kept == 10 * 4 * 2 * elements
+
+
+def test_the_highest_is_reached_where_what_is_left_and_what_is_computed_again_meet():
+    """On the way back the last block's is given free first."""
+    unet = gone_through(2, True)
+    unet.adapter = 0
+    unet.blocks = [activations.Block(0, 100, 10, 5), activations.Block(1, 30, 10, 5)]
+    assert unet.highest() == 100 + 30 + 5
+    unet.settings = Settings(checkpointing="all")
+    assert unet.saved() == 20 and unet.highest() == 10 + 90 + 5
+
+
+@pytest.mark.parametrize(("family", "changes", "given", "reserved"), MEASURED, ids=str)
+def test_a_step_takes_what_a_card_gave_and_reserved(on_a_card, family, changes, given, reserved):
+    """Exact shapes on an H100, to a tenth; what it gave out even to a twentieth."""
+    step = memory.estimate(Settings(**changes), exact(family), "bf16").step / 2**30
+    assert given is None or step / memory.RESERVED == pytest.approx(given, rel=0.05)
+    assert reserved is None or step == pytest.approx(reserved, rel=0.1)
+
+
+@pytest.mark.parametrize(("family", "changes", "stage", "given"), [
+    ("sd1", {}, "encoding", 4.98), ("sdxl", {}, "encoding", 8.25), ("sdxl", {"resolution": 768}, "encoding", 6.93), ("sdxl", {"cuda_graph": False}, "preview", 10.35),
+], ids=str)
+def test_the_vae_takes_what_a_card_gave_it(on_a_card, family, changes, stage, given):
+    """Whole pictures in float32 beside the UNet: four of 512 × 512 or one larger encoded, one decoded."""
+    found = memory.estimate(Settings(**changes), exact(family), "bf16", limit=2**40)
+    assert getattr(found, stage) / memory.RESERVED / 2**30 == pytest.approx(given, rel=0.05)
+
+
+def test_the_peak_is_what_fits_the_device_before_it_is_in_tiles(on_a_card):
+    """An artist with 8 GB is not told to buy more for a preview that would be drawn in tiles; with 80 GB nothing is, and the recorded step keeps its memory meanwhile."""
+    settings, gigabytes = Settings(checkpointing="all", optimizer="adamw8bit"), 2**30
+
+    def found(limit, **changes):
+        return memory.estimate(settings.changed(**changes), exact("sdxl"), "bf16", limit * gigabytes)
+
+    assert found(0).peak == found(0).preview < 8 * gigabytes, "what it needs at least"
+    assert found(8) == found(0) == found(0, tiled_vae=True)
+    assert found(9).encoding > found(8).encoding and found(9).preview == found(8).preview
+    assert found(10.6).preview == found(80, cuda_graph=False).preview > found(9).preview
+    assert found(80).preview == pytest.approx(found(10.6).preview + memory.RESERVED * found(80).activations, rel=0.02)
+    assert found(80, tiled_vae=True).preview < found(80).preview and found(80).step == found(0).step
+
+
+def test_an_adapters_copies_stand_beside_it_only_in_a_smaller_format_without_autocast(on_a_card):
+    """Float32 values, the first state to go back to, and gradients: 4 bytes each; 2 for the copies and 2 for their gradients. A PiSSA holds its start too."""
+    shape = exact("sd1")
+    for precision, method, adapter, gradients in (("bf16", "lora", 10, 6), ("fp16", "lora", 10, 6), ("fp32", "lora", 8, 4), ("bf16", "pissa", 8, 4)):
+        settings = Settings(method=method)
+        found, count = memory.estimate(settings, shape, precision), 3_188_736
+        assert (found.adapter, found.gradients) == (adapter * count, gradients * count)
+        assert found.weights == memory._BYTES[precision] * 859_520_964 + (4 * count if method == "pissa" else 0)
 
 
 @pytest.mark.parametrize("changes", [{}, {"checkpointing": "all"}, {"quantize": "nf4"}, {"train_text": True, "targets": "attention+ff"}, {"train_text": True, "checkpointing": "all"}], ids=str)
@@ -82,7 +189,7 @@ def test_a_real_step_on_the_cpu_saves_what_is_reckoned(tiny_folder, changes):
     with torch.autograd.graph.saved_tensors_hooks(hold, lambda tensor: tensor):
         text = base.features(["a cat"]) if settings.train_text else base.encode_text(["a cat"])
         base.predict(torch.randn(1, 4, 32, 32), torch.tensor([500]), text)
-    reckoned = memory.unet_of(settings, shapes.read(folder), 4)
+    reckoned = activations.unet_of(settings, shapes.read(folder), 4)
     assert reckoned.saved() == pytest.approx(sum(held.values()), rel=0.1)
     assert reckoned.adapter == sum(parameter.numel() for parameter in inject.trainable(base).values())
 
@@ -99,17 +206,17 @@ def test_shapes_are_the_models_own_in_either_layout(tiny_folder, tmp_path, famil
     file = shapes.read(str(tiny.checkpoint(tmp_path / "one.safetensors", family)))
     assert file.family == found.family and file.text == found.text and file.parameters["unet"] == found.parameters["unet"]
     assert {key: file.unet[key] for key in ("block_out_channels", "cross_attention_dim")} == {key: found.unet[key] for key in ("block_out_channels", "cross_attention_dim")}
-    reckoned = memory.unet_of(Settings(), found, 4)
+    reckoned = activations.unet_of(Settings(), found, 4)
     assert reckoned.packable == sum(base.unet.get_submodule(name).weight.numel() for name in quantize.packed(base.unet))
 
 
 def test_the_estimate_of_a_large_model_takes_no_time_and_adds_up():
     """Under a second is asked; it takes milliseconds, since nothing is built."""
-    shape = replace(narrow("sdxl"), unet=read_json(single.CONFIGS / "sdxl" / "unet.json"), parameters={"unet": 2_567_463_684, "vae": 83_653_863, "text_encoder": 123_060_480, "text_encoder_2": 694_659_840})
+    shape = exact("sdxl")
     began = time.perf_counter()
     found = memory.estimate(Settings(), shape, "bf16")
     assert time.perf_counter() - began < 0.2
-    assert found.weights == 2 * 2_567_463_684 and found.gradients == found.adapter == 4 * 23_224_320
+    assert found.weights == 2 * 2_567_463_684 and (found.adapter, found.gradients) == (10 * 23_224_320, 6 * 23_224_320)
     assert found.step == found.weights + found.adapter + found.gradients + found.optimizer + found.activations + found.working <= found.peak
     packed = memory.estimate(Settings(quantize="nf4"), shape, "bf16")
     assert 0.25 * found.weights < packed.weights < 0.4 * found.weights
@@ -129,9 +236,7 @@ def test_the_optimizers_state_is_as_large_as_reckoned(name):
 
 
 def test_the_ways_to_a_smaller_card_are_single_changes_or_all_that_are_needed_together():
-    shape = replace(narrow("sdxl"), unet=read_json(single.CONFIGS / "sdxl" / "unet.json"), parameters={"unet": 2_567_463_684, "vae": 83_653_863, "text_encoder": 123_060_480, "text_encoder_2": 694_659_840})
-    settings = Settings(batch=2, accumulate=3)
-    gigabytes = 2**30
+    shape, settings, gigabytes = exact("sdxl"), Settings(batch=2, accumulate=3), 2**30
     easy = memory.ways(settings, shape, "bf16", 16 * gigabytes)
     assert {"batch": 1, "accumulate": 6} in [way.changes for way in easy] and all(way.peak <= 16 * gigabytes for way in easy)
     (hard,) = memory.ways(settings, shape, "bf16", 6 * gigabytes)
