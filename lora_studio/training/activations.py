@@ -151,12 +151,12 @@ class Unet:
         self._add(0, tokens * width * self._activated())
 
     def text_encoders(self, encoders: tuple[Text, ...]) -> None:
-        """Text encoders under training, about: two norms, attention, and a feed-forward with its GELU in three pieces."""
+        """Text encoders under training, about: two norms, attention, and a feed-forward with its GELU, the quick one in two pieces."""
         tokens, norm = self.batch * TOKENS, 4 if self.autocast else self.e
         for layers, width, inner in encoders:
             for _ in range(layers):
-                kept = tokens * (width * (2 * norm + 5 * self.e) + 3 * inner * self.e)
-                kept += sum(self.changed(width, width, tokens, kind) for kind in ("qv", "attention", "qv", "attention"))
+                kept = tokens * (width * (2 * norm + 4 * self.e) + 2 * inner * self.e) + self.changed(width, width, tokens, "qv")
+                kept += sum(self.changed(width, width, tokens, kind, saved=True) for kind in ("attention", "qv", "attention"))
                 kept += self.changed(width, inner, tokens, "ff") + self.changed(inner, width, tokens, "ff", bare=True)
                 self._add(_TEXT, kept, tokens * width * self.e)
 

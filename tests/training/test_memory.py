@@ -1,5 +1,6 @@
 """The memory's arithmetic, held against what autograd really keeps and what models really hold."""
 
+import contextlib
 import time
 
 import pytest
@@ -167,6 +168,21 @@ def test_an_adapters_copies_stand_beside_it_only_in_a_smaller_format_without_aut
         assert found.weights == memory._BYTES[precision] * 859_520_964 + (4 * count if method == "pissa" else 0)
 
 
+@contextlib.contextmanager
+def kept_by(base):
+    """The storages that are kept for the way back within it, weights left out, each once; whole at its end."""
+    own, held = {parameter.untyped_storage()._cdata for model in base.models.values() for parameter in model.parameters()}, {}
+
+    def hold(tensor):
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            held[storage._cdata] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(hold, lambda tensor: tensor):
+        yield held.values()
+
+
 @pytest.mark.parametrize("changes", [{}, {"checkpointing": "all"}, {"quantize": "nf4"}, {"train_text": True, "targets": "attention+ff"}, {"train_text": True, "checkpointing": "all"}], ids=str)
 def test_a_real_step_on_the_cpu_saves_what_is_reckoned(tiny_folder, changes):
     """Nothing imitated: the loop's own prediction in float32. A quantised layer keeps no more than a plain one."""
@@ -177,21 +193,26 @@ def test_a_real_step_on_the_cpu_saves_what_is_reckoned(tiny_folder, changes):
     for model in base.models.values():
         model.train()
     recompute.enable(base.unet, settings.checkpointing, base.text_encoders.values())
-    own, held, kept = {parameter.untyped_storage()._cdata for model in base.models.values() for parameter in model.parameters()}, {}, []
-
-    def hold(tensor):
-        key = tensor.untyped_storage()._cdata
-        if key not in own and key not in held:
-            held[key] = tensor.untyped_storage().nbytes()
-            kept.append(tensor)
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(hold, lambda tensor: tensor):
+    with kept_by(base) as held:
         text = base.features(["a cat"]) if settings.train_text else base.encode_text(["a cat"])
         base.predict(torch.randn(1, 4, 32, 32), torch.tensor([500]), text)
     reckoned = activations.unet_of(settings, shapes.read(folder), 4)
-    assert reckoned.saved() == pytest.approx(sum(held.values()), rel=0.1)
+    assert reckoned.saved() == pytest.approx(sum(one.nbytes() for one in held), rel=0.1)
     assert reckoned.adapter == sum(parameter.numel() for parameter in inject.trainable(base).values())
+
+
+def test_text_encoders_keep_what_is_reckoned_in_a_smaller_format_too(tiny_folder):
+    """Queries, keys and values read the same input: it is kept once."""
+    folder, settings = str(tiny_folder("sd1")), Settings(rank=4, alpha=4, train_text=True, targets="attention+ff")
+    base = models.load(folder, dtype=torch.bfloat16)
+    inject.add_adapter(base, settings, seed=0)
+    for parameter in inject.trainable(base).values():
+        parameter.data = parameter.data.bfloat16()
+    with kept_by(base) as held:
+        features = base.features(["a cat"])
+    assert features["hidden"].requires_grad
+    reckoned = activations.unet_of(settings, shapes.read(folder), 2)
+    assert sum(block.kept for block in reckoned.blocks if block.level == activations._TEXT) == pytest.approx(sum(one.nbytes() for one in held), rel=0.1)
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
