@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lora_studio.cli import options
 from lora_studio.cli.watch import Display
+from lora_studio.jobs import child
 from lora_studio.jobs.view import RunView
 from lora_studio.settings import Settings
 
@@ -18,6 +20,8 @@ _ROWS = {"weights": "base model", "adapter": "adapter", "gradients": "gradients"
 
 def tell(settings: Settings, outputs: Path, as_json: bool) -> None:
     """Reckons, tries, and prints both. ``as_json``: a line for what is reckoned, one for each event of the trial, and at the end one object that holds it all."""
+    for name, value in child.CARD.items():  # read when a card is first used
+        os.environ.setdefault(name, value)
     from lora_studio.models import shapes
     from lora_studio.training import devices, memory, preflight
 

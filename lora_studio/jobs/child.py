@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+CARD = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"} if sys.platform == "linux" else {}
+"""For a process that trains: a card's memory grows in place and leaves no gaps, so that the same run fits a smaller card."""
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -13,7 +15,5 @@ def environment() -> dict[str, str]:
     """The variables of such a process: it finds this package, asks no hub, speaks UTF-8 at once, and its idle threads wait."""
     path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
     ours = {"PYTHONPATH": path, "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    # memory that grows in place leaves no gaps: the same run fits a smaller card
-    card = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"} if sys.platform == "linux" else {}
     # threads that spin while they wait slow work on a CPU many times over beside a busy browser
-    return {"OMP_WAIT_POLICY": "PASSIVE", **card, **os.environ, **ours}
+    return {"OMP_WAIT_POLICY": "PASSIVE", **CARD, **os.environ, **ours}

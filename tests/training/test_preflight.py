@@ -2,6 +2,7 @@
 
 import json
 import os
+import os
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import torch
 from lora_studio import cli, events, runs
 from lora_studio.errors import DatasetError, MachineError
 from lora_studio.events import Finished, PreviewReady, StepDone
+from lora_studio.jobs import child
 from lora_studio.training import loop, preflight
 
 
@@ -80,9 +82,12 @@ def command(settings, outputs, capsys, *more) -> str:
     return capsys.readouterr().out
 
 
-def test_the_command_tells_a_person(settings, tmp_path, capsys):
+def test_the_command_tells_a_person(settings, tmp_path, capsys, monkeypatch):
+    """And measures a card's memory as a run's own process has it."""
+    monkeypatch.setattr(os, "environ", {name: value for name, value in os.environ.items() if name not in child.CARD})
     told = command(settings, tmp_path, capsys)
     assert "base model" in told and "Measured: " in told and "It fits." in told
+    assert child.CARD.items() <= os.environ.items()
     assert runs.existing(tmp_path) == []
 
 
