@@ -155,8 +155,9 @@ def _require_finite(session: Session, loss: float, norm: float) -> None:
 
 
 def _copy(session: Session) -> dict:
-    """The state as it is now, to go back to while no checkpoint has been saved. An adapter's state is small."""
-    return copy.deepcopy(session.state())
+    """The state as it is now, to go back to while no checkpoint has been saved. It lies beside the card: that may be full."""
+    tensors: dict[str, torch.Tensor] = {}
+    return checkpoint.unflatten(checkpoint.flatten(session.state(), tensors), tensors)
 
 
 def _roll_back(session: Session, first: dict, error: Diverged) -> RolledBack:

@@ -42,7 +42,7 @@ class Estimate:
     weights: int
     """The UNet, in its format or packed; text encoders as well where they train; a PiSSA's start."""
     adapter: int
-    """What is trained, float32; the copies that compute, in the base model's format; and the state to go back to until the first checkpoint."""
+    """What is trained, float32; and the copies that compute, in the base model's format."""
     gradients: int
     """Float32, and beside them those that come in the base model's format."""
     optimizer: int
@@ -83,7 +83,7 @@ def estimate(settings: Settings, shapes: Shapes, precision: str, limit: float = 
     unet, texts, vae = unet_of(settings, shapes, e), _encoders(shapes, e), 4 * shapes.parameters["vae"]
     count, copies, spare = unet.adapter, e if e < 4 and not unet.autocast else 0, LIBRARIES if _on_card() else 0.0
     weights = _weights(settings.quantize, shapes.parameters["unet"], unet.packable, e) + sum(texts) * settings.train_text + 4 * count * (settings.method == "pissa")
-    parts = {"weights": weights, "adapter": (8 + copies) * count, "gradients": (4 + copies) * count, "optimizer": count * (_STATES[settings.optimizer] + (8 if settings.ema else 0))}
+    parts = {"weights": weights, "adapter": (4 + copies) * count, "gradients": (4 + copies) * count, "optimizer": count * (_STATES[settings.optimizer] + (4 if settings.ema else 0))}
     held, kept, text = sum(parts.values()), unet.saved(), 0 if settings.train_text else max(texts, default=0)
     sizes, together = _sizes(settings, side), max(1, _TOGETHER // side**2)
     encoding = [RESERVED * (weights + max(vae + pixels * _encoded(shapes), text) + spare) for pixels in ([] if settings.tiled_vae else [together * side**2]) + sizes]
