@@ -103,9 +103,10 @@ def ours(base: Base, batches: Batches, settings: Settings) -> Callable[[int], No
 
     def work(number: int) -> None:
         optimizers.set_rate(built.optimizer, number, settings)
-        runner.backward(batches.take(number))
+        if not runner.ahead:
+            runner.backward(batches.take(number))
         batches.prepare(number + 1)
-        runner.update()
+        runner.update(batches.take(number + 1) if runner.goes_ahead else None)
         if runner.failed:
             raise SystemExit(f"recording failed: {runner.failed}")
 
