@@ -60,6 +60,10 @@ class Engine:
     """In words."""
     failed = ""
     """Why recording failed, where it was tried; from then on it goes step by step."""
+    goes_ahead = False
+    """Whether ``update`` can begin with the next step."""
+    ahead = False
+    """Whether the next step's first batch has gone through already."""
     exchange: Callable[[Tensor], None] | None = None
     """Puts the mean of all processes' gradients and losses in place of this one's; None where there is no other."""
 
@@ -77,25 +81,18 @@ class Engine:
         """Adds the gradient of a batch's share in the step's mean loss to the others'."""
         self._backward(batch.to(self.machine.device))
 
-    goes_ahead = False
-    """Whether ``update`` can begin with the next step."""
-    ahead = False
-    """Whether the next step's first batch has gone through already."""
-
     def update(self, following: Batch | None = None) -> Outcome:
         """The optimizer's step with what was gathered. In fp16 an infinite gradient only means that the loss was scaled too far: the scaler passes that step over.
 
         Args:
             following: the next step's first batch, to go on with where ``goes_ahead`` says so.
         """
-        if self.exchange:
-            self.exchange(self.flat.gathered)
-        self.scaler.unscale_(self.optimizer)
-        norm = self.flat.gradients.norm()
+        norm = self._length()
         outcome = Outcome(*torch.stack([self.loss, norm]).tolist())
         if math.isfinite(outcome.loss) and (math.isfinite(outcome.norm) or self.scaler.is_enabled()):
             self._step(norm)
         else:
+            self.scaler.update()  # else it would refuse the next gradients, having seen these
             self.flat.clear()
         self.loss.zero_()
         return outcome
@@ -116,6 +113,13 @@ class Engine:
         self.scaler.scale(loss).backward()
         self.flat.gather()
         self.loss += loss.detach()
+
+    def _length(self) -> Tensor:
+        """() float32: of the step's gradient, all batches' and processes' together."""
+        if self.exchange:
+            self.exchange(self.flat.gathered)
+        self.scaler.unscale_(self.optimizer)
+        return self.flat.gradients.norm()
 
     def _step(self, norm: Tensor) -> None:
         flat.clip(self.flat.gradients, norm, self.settings.clip)
@@ -149,7 +153,8 @@ class Recorded(Engine):
         self._rates = [torch.zeros((), device=machine.device) for _ in self.optimizer.param_groups]
 
     def backward(self, batch: Batch) -> None:
-        shape = tuple((name, tuple(tensor.shape)) for name, tensor in batch.tensors().items())
+        tensors = batch.tensors()
+        shape = tuple((name, tuple(tensor.shape)) for name, tensor in tensors.items())
         if shape not in self._ways and shape in self._met and not self.failed:
             self._record_way(shape, batch)
         if shape not in self._ways:
@@ -157,7 +162,7 @@ class Recorded(Engine):
             return super().backward(batch)
         way = self._ways[shape]
         for name, tensor in way.inputs.tensors().items():
-            tensor.copy_(batch.tensors()[name], non_blocking=True)
+            tensor.copy_(tensors[name], non_blocking=True)
         way.graph.replay()
 
     @property
@@ -170,9 +175,7 @@ class Recorded(Engine):
         self.ahead = False
         if self._update is None:
             return super().update()
-        if self.exchange:
-            self.exchange(self.flat.gathered)
-        self._norm.copy_(self.flat.gradients.norm())
+        self._norm.copy_(self._length())
         self._told.copy_(torch.stack([self.loss, self._norm]), non_blocking=True)
         self._read.record()
         self._set_rates()

@@ -16,6 +16,7 @@ from lora_studio import checkpoints, files
 from lora_studio.errors import RunError, StudioError
 from lora_studio.events import CheckpointSaved, Event, Finished, RolledBack, Started, State, StateChanged, StepDone, Validated, Warned
 from lora_studio.files import DiskFull
+from lora_studio.models import inject
 from lora_studio.runs import Run
 from lora_studio.settings import Settings
 from lora_studio.training import checkpoint, devices, engine, export, memory, optimizers, previews, step, validation
@@ -190,7 +191,7 @@ def _started(session: Session) -> Started:
     return Started(
         total_steps=session.settings.steps, first_step=session.step, images=len(session.train), validation_images=len(session.validation),
         device=session.ranks.named(session.machine.name), precision=session.machine.precision,
-        parameters=sum(p.numel() for p in session.parameters.values()), modules=len(session.adapter().factors), engine=_engine(session),
+        parameters=sum(p.numel() for p in session.parameters.values()), modules=len(inject.layers(session.base)), engine=_engine(session),
     )
 
 

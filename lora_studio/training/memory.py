@@ -6,7 +6,7 @@ What a step keeps for the way back is ``activations``' part. docs/memory.md tell
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -87,7 +87,7 @@ def estimate(settings: Settings, shapes: Shapes, precision: str, limit: float = 
     held, kept, text = sum(parts.values()), unet.saved(), 0 if settings.train_text else max(texts, default=0)
     sizes, together = _sizes(settings, side), max(1, _TOGETHER // side**2)
     encoding = [RESERVED * (weights + max(vae + pixels * _encoded(shapes), text) + spare) for pixels in ([] if settings.tiled_vae else [together * side**2]) + sizes]
-    preview = [RESERVED * (held + vae + pixels * _decoded(shapes) + spare) for pixels in sizes]
+    preview = [RESERVED * (held + vae + pixels * decoded(shapes.vae) + spare) for pixels in sizes]
     if _recorded(settings, precision):
         preview.insert(0, preview[0] + RESERVED * unet.highest())
     parts |= {"activations": kept, "working": RESERVED * (held + unet.highest() + spare) - held - kept, "encoding": _fitting(encoding, limit), "preview": _fitting(preview, limit)}
@@ -130,9 +130,10 @@ def _encoded(shapes: Shapes) -> int:
     return 4 * 6 * shapes.vae["block_out_channels"][0]
 
 
-def _decoded(shapes: Shapes) -> int:
-    """The decoder's, as measured: its last level begins with the second one's width, twice and once its own; and half of that again is what cuDNN works in."""
-    first, second = shapes.vae["block_out_channels"][:2]
+def decoded(vae: Mapping[str, Any]) -> int:
+    """Bytes that the decoder of a VAE with this configuration takes for each pixel, as measured: its last level begins with the second one's width, twice and once its own; and half of that
+    again is what cuDNN works in."""
+    first, second = vae["block_out_channels"][:2]
     return 4 * 3 * (first + second)
 
 

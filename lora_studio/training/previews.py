@@ -14,7 +14,7 @@ from lora_studio.errors import StudioError
 from lora_studio.events import Event, PreviewReady, Warned
 from lora_studio.models import Base, inject
 from lora_studio.sampling.generate import generate
-from lora_studio.training import devices
+from lora_studio.training import devices, memory
 from lora_studio.training.session import Session
 
 
@@ -65,9 +65,8 @@ def _images(session: Session, base: bool) -> list:
 
 
 def _room(base: Base, side: int) -> int:
-    """Bytes that the encoders take on the device, one after the other, with what the VAE's convolutions work in: some 8 kB a pixel, as measured."""
-    texts, vae = (sum(parameter.nbytes for module in modules for parameter in module.parameters()) for modules in (base.text_encoders.values(), [base.vae]))
-    return max(texts, vae + 2**13 * side * side)
+    """Bytes that the VAE takes on the device to decode one whole picture."""
+    return round(memory.RESERVED * (sum(parameter.nbytes for parameter in base.vae.parameters()) + side * side * memory.decoded(base.vae.config)))
 
 
 def _recipe(session: Session, prompt: str, seed: int) -> str:

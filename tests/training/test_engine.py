@@ -85,6 +85,18 @@ def test_the_same_batch_in_parts_gives_the_same_change(new_run, settings):
     assert session.engine.loss.item() < loss, "the loss is that of one step, and the step went downhill"
 
 
+def test_after_a_loss_that_is_no_number_a_scaled_step_goes_on(new_run, settings):
+    """In fp16 the scaler counts the gradients that it has seen: not told of the step that was left out, it refused the next, and a run that went back ended with a traceback."""
+    session = prepared(new_run(quiet(settings, precision="fp16")))
+    batch, flat = session.batches.draw(0), session.engine.flat
+    before = flat.values.clone()
+    session.engine.backward(batch._replace(noise=batch.noise * float("nan")))
+    outcome = session.engine.update()
+    assert outcome.loss != outcome.loss and torch.equal(flat.values, before) and not flat.gradients.any()
+    session.engine.backward(batch)
+    assert session.engine.update().loss > 0 and not torch.equal(flat.values, before)
+
+
 @pytest.mark.parametrize(("change", "reason"), [({"train_text": True}, "text encoders"), ({"quantize": "int8"}, "int8"), ({"cuda_graph": False}, "switched off"),
                                                 ({"checkpointing": "all", "dropout": 0.1}, "dropout"), ({"checkpointing": "all"}, ""), ({"quantize": "nf4"}, "")])
 def test_what_keeps_a_step_from_being_recorded_is_said(change, reason):
