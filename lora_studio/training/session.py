@@ -125,6 +125,7 @@ class Session:
     def settled(self) -> Iterator[None]:
         """Within it the model has the adapter as it would be exported now: averaged, from the point that schedule-free optimizers report; and computes as in training."""
         flat = self.engine.flat
+        own = flat.values.clone()  # to the bit: the way to that point and back rounds, and a run that is looked at more often would be another run
         optimizers.mode(self.engine.optimizer, training=False)
         try:
             with self.average.applied():
@@ -133,6 +134,7 @@ class Session:
                     yield
         finally:
             optimizers.mode(self.engine.optimizer, training=True)
+            flat.values.copy_(own)
             flat.spread()
 
     def adapter(self) -> Adapter:

@@ -85,6 +85,18 @@ def test_the_same_batch_in_parts_gives_the_same_change(new_run, settings):
     assert session.engine.loss.item() < loss, "the loss is that of one step, and the step went downhill"
 
 
+def test_a_look_at_the_adapter_leaves_it_as_it_was_to_the_bit(new_run, settings):
+    """Schedule-free AdamW goes to another point for it and back, which rounds: each preview or saved state made it another run."""
+    session = prepared(new_run(quiet(settings, optimizer="schedulefree", ema=0.9)))
+    for number in range(3):
+        session.engine.backward(session.batches.draw(number))
+        session.engine.update()
+        session.average.update()
+    before = session.engine.flat.values.clone()
+    session.adapter()
+    assert torch.equal(session.engine.flat.values, before)
+
+
 def test_after_a_loss_that_is_no_number_a_scaled_step_goes_on(new_run, settings):
     """In fp16 the scaler counts the gradients that it has seen: not told of the step that was left out, it refused the next, and a run that went back ended with a traceback."""
     session = prepared(new_run(quiet(settings, precision="fp16")))
