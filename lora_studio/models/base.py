@@ -6,6 +6,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -227,11 +228,11 @@ class Base:
         digest = hashlib.sha256(f"{self.family.name}{' tiled' if self.tiled else ''}".encode())
         for tokenizer in self.tokenizers:
             digest.update(json.dumps([sorted(tokenizer.clip.get_vocab().items()), tokenizer.length, tokenizer.pad]).encode())
-        for module in (*self.text_encoders.values(), self.vae):
-            digest.update(_settings(module).encode())
-            for name, tensor in sorted(module.state_dict().items()):
-                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        with ThreadPoolExecutor() as pool:  # gigabytes, which one processor alone would take seconds for
+            for module in (*self.text_encoders.values(), self.vae):
+                names, tensors = zip(*sorted(module.state_dict().items()), strict=True)
+                sums = zip(names, tensors, pool.map(_sha256, tensors), strict=True)
+                digest.update("\n".join([_settings(module), *(f"{name} {tensor.dtype} {tuple(tensor.shape)} {of}" for name, tensor, of in sums)]).encode())
         return digest.hexdigest()
 
     def sha256(self) -> str:
@@ -245,6 +246,10 @@ def sha256_of(path: Path) -> str:
         return files.sha256(path)
     weights = (file for part in ("unet", "vae", "text_encoder", "text_encoder_2") for file in sorted((path / part).glob("*.safetensors")))
     return hashlib.sha256("".join(f"{file.relative_to(path).as_posix()} {files.sha256(file)}\n" for file in weights).encode()).hexdigest()
+
+
+def _sha256(tensor: Tensor) -> str:
+    return hashlib.sha256(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()).hexdigest()
 
 
 def _settings(module: nn.Module) -> str:

@@ -38,6 +38,14 @@ TERAFLOP = {"sd1": 1.72, "sdxl": 14.2}
 GOALS = {"sd1-b4": (0.65, 18), "sd1-b16": (0.85, 24), "sdxl-b1": (0.75, 21), "sdxl-b4": (0.70, 33), "sd1-b1": (0.85, 0)}
 """Case -> most share of the straightforward loop's busy time, least share of the matrix peak in per cent."""
 STEPS, PROFILED = 20, 3
+CLASSES = {
+    "attention": ("flash", "fmha", "attention", "sdpa"),
+    "convolutions": ("fprop", "dgrad", "conv", "cudnn"),
+    "products": ("gemm", "nvjet", "cutlass", "splitk", "gemv", "cublas"),
+    "norms, GEGLU (ours)": ("_moments", "_statistics", "_normalise", "_gradient", "_means", "_layer_norm", "_geglu", "_add"),
+    "layout, copies": ("copy", "cat", "nchw", "nhwc", "transpose", "memcpy", "memset"),
+}
+"""Class of kernel -> words of which its name holds one; the first class that fits. What fits none is pointwise."""
 
 
 class Drawn:
@@ -133,9 +141,18 @@ def measured(work: Callable[[int], None], show: bool = False) -> tuple[float, fl
         if event.device_type == torch.autograd.DeviceType.CUDA:
             kernels[event.name] += event.self_device_time_total / 1e3 / PROFILED
     if show:
-        for name, took in sorted(kernels.items(), key=lambda item: -item[1])[:45]:
-            print(f"      {took:8.3f} ms  {name[:150]}")
+        _show(kernels)
     return wall, sum(kernels.values()), first
+
+
+def _show(kernels: dict[str, float]) -> None:
+    """Milliseconds a step by class, and of the longest kernels."""
+    classes: dict[str, float] = defaultdict(float)
+    for name, took in kernels.items():
+        classes[next((kind for kind, words in CLASSES.items() if any(word in name.lower() for word in words)), "pointwise")] += took
+    print("      " + ", ".join(f"{kind} {took:.2f}" for kind, took in sorted(classes.items(), key=lambda item: -item[1])))
+    for name, took in sorted(kernels.items(), key=lambda item: -item[1])[:30]:
+        print(f"      {took:8.3f} ms  {name[:150]}")
 
 
 def peak() -> float:
