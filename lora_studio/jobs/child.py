@@ -6,8 +6,8 @@ import os
 import sys
 from pathlib import Path
 
-CARD = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"} if sys.platform == "linux" else {}
-"""For a process that trains: a card's memory grows in place and leaves no gaps, so that the same run fits a smaller card."""
+CARD = {"CUBLAS_WORKSPACE_CONFIG": ":4096:2:16:8"} | ({"PYTORCH_ALLOC_CONF": "expandable_segments:True"} if sys.platform == "linux" else {})
+"""For a process that trains: cuBLAS works in 8 MiB on every card, as it does by itself on smaller ones, instead of 32 for each graph; and a card's memory grows in place and leaves no gaps."""
 _ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from lora_studio.adapters import container
 from lora_studio.errors import AdapterError, ModelError
 from lora_studio.models.parts import AGAIN
+
+_READERS = 8
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,9 @@ def fill(model: nn.Module, weights: Weights, sources: Callable[[str], list[Sourc
     wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
     found = {name: next((source for source in sources(name) if source.key in weights.shapes), None) for name in wanted}
     _require_all(found, weights, what)
-    state = {name: _tensor(weights, found[name], shape, dtype, device) for name, shape in wanted.items()}
+    with ThreadPoolExecutor(_READERS) as pool:  # gigabytes are read from disk, converted and copied to the device: one thread alone would wait for each in turn
+        tensors = pool.map(lambda name: _tensor(weights, found[name], wanted[name], dtype, device), wanted)
+        state = dict(zip(wanted, tensors, strict=True))
     model.load_state_dict(state, assign=True)
     model.to(device).requires_grad_(False).eval()
 

@@ -18,6 +18,8 @@ from lora_studio.settings import Settings
 
 TOKENS = 77
 """Of a caption."""
+CARDS = ("auto", "cuda")
+"""The setting ``device`` of runs that take a card where there is one."""
 _TEXT = -1
 """The level of the text encoders' layers, which are in no level of the UNet."""
 
@@ -202,7 +204,7 @@ def _heads(config: dict[str, Any], level: int) -> int:
 def unet_of(settings: Settings, shapes: Shapes, e: int) -> Unet:
     """The UNet with one batch gone through it, block by block in order."""
     side = (settings.resolution or shapes.resolution) // shapes.scale
-    unet, config = Unet(shapes.unet, settings.share, e, settings, probe.kernels() is not None), shapes.unet
+    unet, config = Unet(shapes.unet, settings.share, e, settings, settings.device in CARDS and probe.kernels() is not None), shapes.unet
     widths, depths, layers = config["block_out_channels"], _depths(config), config["layers_per_block"]
     tokens = [settings.share * side * side / 4**level for level in range(len(widths))]
     skipped, width, last = [widths[0]], widths[0], len(widths) - 1

@@ -118,7 +118,7 @@ def make_repeatable() -> None:
 
     Attention is left to the kernels that have a deterministic backward pass (https://docs.pytorch.org/docs/stable/notes/randomness.html).
     """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first matrix product is asked for
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # read when the first matrix product is asked for
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
     torch.backends.cuda.enable_mem_efficient_sdp(False)

@@ -19,7 +19,7 @@ from lora_studio.models.shapes import Shapes
 from lora_studio.models.shapes import read as read_shapes
 from lora_studio.settings import Settings
 from lora_studio.training import engine
-from lora_studio.training.activations import unet_of
+from lora_studio.training.activations import CARDS, unet_of
 from lora_studio.training.devices import Machine
 
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
@@ -81,7 +81,7 @@ def estimate(settings: Settings, shapes: Shapes, precision: str, limit: float = 
     """
     e, side = _BYTES[precision], settings.resolution or shapes.resolution
     unet, texts, vae = unet_of(settings, shapes, e), _encoders(shapes, e), 4 * shapes.parameters["vae"]
-    count, copies, spare = unet.adapter, e if e < 4 and not unet.autocast else 0, LIBRARIES if _on_card() else 0.0
+    count, copies, spare = unet.adapter, e if e < 4 and not unet.autocast else 0, LIBRARIES if _on_card(settings) else 0.0
     weights = _weights(settings.quantize, shapes.parameters["unet"], unet.packable, e) + sum(texts) * settings.train_text + 4 * count * (settings.method == "pissa")
     parts = {"weights": weights, "adapter": (4 + copies) * count, "gradients": (4 + copies) * count, "optimizer": count * (_STATES[settings.optimizer] + (4 if settings.ema else 0))}
     held, kept, text = sum(parts.values()), unet.saved(), 0 if settings.train_text else max(texts, default=0)
@@ -105,14 +105,14 @@ def _sizes(settings: Settings, side: int) -> list[int]:
     return [tile] if settings.tiled_vae else [side**2, tile]
 
 
-def _on_card() -> bool:
-    """Whether this machine has a card to train on."""
-    return probe.kernels() is not None or torch.cuda.is_available()
+def _on_card(settings: Settings) -> bool:
+    """Whether they train on a card of this machine."""
+    return settings.device in CARDS and (probe.kernels() is not None or torch.cuda.is_available())
 
 
 def _recorded(settings: Settings, precision: str) -> bool:
     """Whether steps are recorded, on a card, so that their memory stays reserved."""
-    return _on_card() and not engine.obstacle(settings, Machine(torch.device("cuda"), precision))
+    return _on_card(settings) and not engine.obstacle(settings, Machine(torch.device("cuda"), precision))
 
 
 def _encoders(shapes: Shapes, e: int) -> list[int]:

@@ -93,7 +93,7 @@ def build(named: Named, settings: Settings, low: torch.dtype | None = None) -> B
         SettingsError: Prodigy together with LoRA+.
         MachineError: bitsandbytes is needed and does not work here.
     """
-    named = list(named)
+    named = sorted(named, key=lambda item: ".lora_A." not in item[0])  # the A's of one input end to end: models.lean takes them as one matrix, and their gradients
     names = {id(parameter): name for name, parameter in named}
     made = groups(named, settings)
     flat = Flat([group["params"] for group in made], low)

@@ -43,6 +43,6 @@ def test_what_is_reckoned_to_fit_comes_before_the_rule_of_thumb():
 
 def test_the_least_change_that_should_fit_is_reckoned_from_the_base_models_shapes(monkeypatch):
     assert memory.mend(Settings(batch=4), "bf16", 2**40) == {"batch": 1, "accumulate": 4}
-    monkeypatch.setattr(memory, "_on_card", lambda: False)  # what a card's libraries take is more than the starter
+    monkeypatch.setattr(memory, "_on_card", lambda settings: False)  # what a card's libraries take is more than the starter
     assert set(memory.mend(Settings(), "bf16", 67 * 2**20)) == {"checkpointing", "quantize", "optimizer"}, "no single change is enough on a device of 67 MB"
     assert memory.mend(Settings(base="/no/such/model"), "bf16", 2**40) == {}

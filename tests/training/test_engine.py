@@ -78,7 +78,7 @@ def test_the_same_batch_in_parts_gives_the_same_change(new_run, settings):
     session.engine.backward(batch)
     once = session.engine.flat.gradients.clone()
     session.engine.backward(batch)
-    assert torch.allclose(session.engine.flat.gradients, 2 * once, rtol=1e-4, atol=1e-9)
+    assert torch.allclose(session.engine.flat.gradients, 2 * once, rtol=1e-4, atol=1e-5 * float(once.abs().max()))
     loss, norm = session.engine.update()
     assert norm == pytest.approx(float((2 * once).norm()), rel=1e-4) and not session.engine.flat.gradients.any()
     session.engine.backward(batch)
@@ -120,7 +120,7 @@ def test_what_keeps_a_step_from_being_recorded_is_said(change, reason):
 
 @GPU
 @pytest.mark.parametrize("more", [{}, {"accumulate": 2}, {"optimizer": "adamw8bit"}, {"optimizer": "prodigy", "learning_rate": 1.0}, {"precision": "fp16"}, {"method": "dora"},
-                                  {"checkpointing": "all"}, {"quantize": "nf4"}, {"dropout": 0.2}, {"ema": 0.9}, {"precision": "fp32"}], ids=str)
+                                  {"checkpointing": "all"}, {"quantize": "nf4"}, {"dropout": 0.2}, {"ema": 0.9}, {"precision": "fp32", "deterministic": True}], ids=str)
 def test_recorded_steps_give_the_weights_of_single_ones(new_run, settings, more):
     """Twelve steps over pictures of two shapes: within 1 % of the change, or no further than two runs of single steps are from each other."""
     settings = quiet(settings, device="cuda", precision="bf16", steps=12).changed(**more)

@@ -8,6 +8,7 @@ import torch
 
 from lora_studio import models
 from lora_studio.models import inject, quantize, recompute, shapes, single
+from lora_studio.models.lean import probe
 from lora_studio.models.parts import read_json
 from lora_studio.models.shapes import Shapes
 from lora_studio.settings import Settings
@@ -42,6 +43,12 @@ def on_a_card():
         yield
 
 
+@pytest.fixture
+def off_the_card(monkeypatch):
+    """Triton's kernels count as missing, also on a machine that has a card."""
+    monkeypatch.setattr(probe, "kernels", lambda: None)
+
+
 TWELVE = [
     ("sd1", "bf16", {}),
     ("sd1", "bf16", {"targets": "attention+ff+conv", "rank": 64}),
@@ -69,7 +76,7 @@ def test_activations_are_what_a_step_on_a_card_keeps_and_holds_at_most(on_a_card
 
 
 @pytest.mark.parametrize(("family", "precision", "changes"), [TWELVE[0], TWELVE[11]], ids=str)
-def test_activations_without_triton_are_those_of_plain_torch(family, precision, changes):
+def test_activations_without_triton_are_those_of_plain_torch(off_the_card, family, precision, changes):
     """There a norm and its SiLU keep an input each, and under autocast the norm's is a float32 copy."""
     settings, shape = Settings(**changes), narrow(family)
     kept, most, _ = measure(settings, shape, precision, triton=False)
@@ -184,7 +191,7 @@ def kept_by(base):
 
 
 @pytest.mark.parametrize("changes", [{}, {"checkpointing": "all"}, {"quantize": "nf4"}, {"train_text": True, "targets": "attention+ff"}, {"train_text": True, "checkpointing": "all"}], ids=str)
-def test_a_real_step_on_the_cpu_saves_what_is_reckoned(tiny_folder, changes):
+def test_a_real_step_on_the_cpu_saves_what_is_reckoned(off_the_card, tiny_folder, changes):
     """Nothing imitated: the loop's own prediction in float32. A quantised layer keeps no more than a plain one."""
     folder = str(tiny_folder("sd1"))
     settings = Settings(rank=4, alpha=4, resolution=256, **changes)

@@ -8,6 +8,7 @@ import torch
 from lora_studio import adapters, branching, checkpoints
 from lora_studio.adapters import recipe
 from lora_studio.events import Finished, PreviewReady, Started, StepDone, Validated
+from lora_studio.jobs import child
 from lora_studio.training.loop import train
 from tests.training.test_loop import assert_same, collect, of, state_tensors, tensors
 
@@ -101,6 +102,6 @@ def as_before():
 @pytest.mark.fault(44)
 def test_a_run_that_is_to_repeat_to_the_bit_trains_and_draws(new_run, settings, as_before, monkeypatch):
     """The switch makes torch refuse every operation that has no repeatable form: none of ours may be among them. A CPU shows it as well as a GPU."""
-    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", child.CARD["CUBLAS_WORKSPACE_CONFIG"])
     assert isinstance(collect(new_run(settings.changed(deterministic=True, targets="attention+ff+conv", steps=1)))[-1], Finished)
     assert torch.are_deterministic_algorithms_enabled() and os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"

@@ -1,7 +1,8 @@
 """Linear layers with a LoRA on them, several of one input at once: what peft's layers compute, in fewer products.
 
 y = W x + b + s B A x (Hu et al. 2021, §4.1). The thin products A x of all layers are one; B (s A x) is added by the product that makes it, forth and back;
-and the gradient towards x is summed by the products that make it up. W is frozen, whole or in NF4.
+and the gradient towards x is summed by the products that make it up. So are those of A and B where they have a gradient already, as in the optimizer's
+buffer: it is added to in place, as autograd would, and nothing is left for autograd to add. W is frozen, whole or in NF4.
 """
 
 from __future__ import annotations
@@ -91,12 +92,22 @@ def _forward(x: Tensor, layers: Sequence[_Layer]) -> tuple[list[Tensor], Tensor 
     answers = [F.linear(rows, _weight(layer.base), layer.base.bias) for layer in layers]
     down = thin = None
     if downs:
-        down = downs[0] if len(downs) == 1 else torch.cat(downs)
+        down = _joined(downs)
         thin = _scaled(rows, down.T, next(layer.scale for layer in layers if layer.down is not None))
         for answer, layer, part in zip(answers, layers, _parts(thin, layers), strict=True):
             if part is not None:
                 answer.addmm_(part, layer.up.T)
     return [answer.view(*x.shape[:-1], answer.shape[-1]) for answer in answers], thin, down
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """The rows of several matrices (r, in) in one; where they lie end to end in one buffer, that is its own memory."""
+    first, end = parts[0].detach(), parts[0].storage_offset()
+    for part in parts:
+        if part.untyped_storage().data_ptr() != first.untyped_storage().data_ptr() or part.storage_offset() != end or not part.is_contiguous():
+            return torch.cat([part.detach() for part in parts])
+        end += part.numel()
+    return first.as_strided((sum(map(len, parts)), first.shape[1]), (first.shape[1], 1))
 
 
 def _parts(thin: Tensor, layers: Sequence[_Layer]) -> list[Tensor | None]:
@@ -141,12 +152,33 @@ class _Linears(torch.autograd.Function):
 
 
 def _factor_gradients(rows: Tensor, slopes: Sequence[Tensor], layers: Sequence[_Layer], thin: Tensor, back: Tensor) -> list[Tensor | None]:
-    """dA = (s dy B)ᵀ x and dB = dyᵀ (s x Aᵀ) of each layer in turn."""
-    downs = iter((back.T @ rows).split([len(layer.down) for layer in layers if layer.down is not None]))
+    """dA = (s dy B)ᵀ x and dB = dyᵀ (s x Aᵀ) of each layer in turn; None for what was added to the gradient that was there."""
+    downs = iter(_down_gradients(rows, [layer.down for layer in layers if layer.down is not None], back))
     gradients: list[Tensor | None] = []
-    for slope, part in zip(slopes, _parts(thin, layers), strict=True):
-        gradients += [None, None] if part is None else [next(downs), slope.T @ part]
+    for slope, layer, part in zip(slopes, layers, _parts(thin, layers), strict=True):
+        gradients += [None, None] if part is None else [next(downs), _product(layer.up.grad, slope.T, part)]
     return gradients
+
+
+def _down_gradients(rows: Tensor, downs: Sequence[Tensor], back: Tensor) -> Sequence[Tensor | None]:
+    """One product where the gradients lie end to end in memory, as the factors then do too."""
+    if any(down.grad is None for down in downs):
+        return (back.T @ rows).split([len(down) for down in downs])
+    if (joined := _joined([down.grad for down in downs])).data_ptr() == downs[0].grad.data_ptr():
+        parts = [(joined, back)]
+    else:
+        parts = zip([down.grad for down in downs], back.split([len(down) for down in downs], dim=1), strict=True)
+    for gradient, part in parts:
+        gradient.addmm_(part.T, rows)
+    return [None] * len(downs)
+
+
+def _product(gradient: Tensor | None, a: Tensor, b: Tensor) -> Tensor | None:
+    """a b, or None where it was added to ``gradient``."""
+    if gradient is None:
+        return a @ b
+    gradient.addmm_(a, b)
+    return None
 
 
 def _input_gradient(slopes: Sequence[Tensor], layers: Sequence[_Layer], back: Tensor | None, down: Tensor | None) -> Tensor:
