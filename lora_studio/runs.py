@@ -1,7 +1,7 @@
 """Where everything of a run lies. The only module that knows the layout of ``outputs/``.
 
     outputs/
-    ├── .cache/                 latents, text features, thumbnails: may be deleted at any time
+    ├── .cache/                 latents, text features, the base models' own previews, thumbnails: may be deleted at any time
     ├── .device.lock            held by the worker at work; the others wait
     ├── .studio.json            held by the studio, with its address
     ├── library/                adapters that were imported
@@ -135,7 +135,7 @@ class Run:
 
 
 def cache_folder(outputs: Path = OUTPUTS) -> Path:
-    """Where latents, text features and thumbnails are kept."""
+    """Where latents, text features, the base models' own previews and thumbnails are kept."""
     return outputs / ".cache"
 
 

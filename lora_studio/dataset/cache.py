@@ -4,6 +4,8 @@ An entry is a safetensors file whose name is a hash of everything that went into
 caption; the encoders' fingerprint; the version of this procedure. Its header holds a hash of its tensors. So an entry is never
 out of date, and one that is torn or rotten is noticed and made again. Tensors stay in the dtype that the encoder gave them: what
 training reads from disk is, bit for bit, what it would have encoded.
+
+Beside them lie pictures of the base model alone (``training.previews``), which ``prune`` counts with the rest.
 """
 
 from __future__ import annotations
@@ -36,9 +38,13 @@ VERSION = 1
 """Changes whenever the same picture or caption would be encoded otherwise."""
 MEMORY = 4 * 1024**3
 """Most bytes of entries that are held in memory; the rest is read from disk when it is drawn."""
+PREVIEWS = "previews"
+"""Folder of the base model's own pictures."""
 LIMIT = 20 * 1024**3
 """Most bytes of entries on disk; the least recently used go first."""
 
+_KINDS = {"latents": "*.safetensors", "text": "*.safetensors", PREVIEWS: "*.png"}
+"""Folders of entries, and what these are called there."""
 _PIXELS_AT_ONCE = 1024**2
 _PICTURES_AT_ONCE = 32
 _CAPTIONS_AT_ONCE = 32
@@ -228,9 +234,9 @@ def prune(folder: Path, limit: int, keep: Iterable[Path] = ()) -> int:
     Also removes what a killed process left half written.
     """
     keep, entries, freed = set(keep), [], 0
-    for kind in ("latents", "text"):
+    for kind, named in _KINDS.items():
         files.sweep(folder / kind, lives=psutil.pid_exists)
-        for path in (folder / kind).glob("*.safetensors"):
+        for path in (folder / kind).glob(named):
             with suppress(OSError):  # another process prunes as well
                 status = path.stat()
                 entries.append((status.st_mtime_ns, status.st_size, path))

@@ -209,8 +209,8 @@ def test_many_pictures_come_in_batches_that_fit(tmp_path, monkeypatch):
     assert [shape[0] for shape in encoder.images] == [3, 3, 2]
 
 
-def entry(folder, name, size, age):
-    path = folder / "latents" / name
+def entry(folder, name, size, age, kind="latents"):
+    path = folder / kind / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(bytes(size))
     os.utime(path, (time.time() - age,) * 2)
@@ -222,6 +222,14 @@ def test_pruning_removes_the_least_recently_used_and_keeps_what_is_in_use(tmp_pa
     assert prune(tmp_path, limit=300) == 0 and prune(tmp_path, limit=250, keep=[oldest]) == 100
     assert [path.exists() for path in (oldest, old, new)] == [True, False, True]
     assert prune(tmp_path, limit=0) == 200 and entries(tmp_path) == []
+
+
+def test_the_base_models_pictures_count_and_go_with_the_rest(tmp_path):
+    """Or the cache would grow beyond its limit with every prompt that is tried."""
+    picture = entry(tmp_path, "a.png", 100, 300, kind="previews")
+    used, text = entry(tmp_path, "b.png", 100, 100, kind="previews"), entry(tmp_path, "c.safetensors", 100, 200, kind="text")
+    assert prune(tmp_path, limit=200) == 100 and not picture.exists()
+    assert prune(tmp_path, limit=100) == 100 and used.exists() and not text.exists()
 
 
 @pytest.mark.fault(43)

@@ -86,14 +86,18 @@ def test_fingerprint_is_of_the_encoders_and_sum_of_the_files(tmp_path, tiny_fold
     base = models.load(str(tiny_folder("sd1")))
     moved = shutil.copytree(tiny_folder("sd1"), tmp_path / "moved")
     again = models.load(str(moved))
-    assert again.fingerprint == base.fingerprint and again.sha256() == base.sha256()
-    assert models.load(str(moved), dtype=torch.bfloat16).fingerprint != base.fingerprint
+    assert again.fingerprint == base.fingerprint and again.sha256() == base.sha256() and again.checksum == base.checksum
+    rounded = models.load(str(moved), dtype=torch.bfloat16)
+    assert rounded.fingerprint != base.fingerprint and rounded.checksum != base.checksum
+    checksums = {}
     for part, same in {"unet": True, "vae": False}.items():
         weights = moved / part / "diffusion_pytorch_model.safetensors"
         save_file({name: tensor + 1e-3 for name, tensor in load_file(weights).items()}, weights, {"format": "pt"})
         changed = models.load(str(moved))
         assert (changed.fingerprint == base.fingerprint) == same
         assert changed.sha256() != base.sha256()
+        checksums[part] = changed.checksum
+    assert checksums["unet"] == checksums["vae"] != base.checksum, "it is of the UNet alone"
 
 
 def test_half_precision_variant_shards_and_old_names(damaged, no_network):

@@ -51,6 +51,15 @@ def test_the_transformers_are_packed_and_nothing_else(base, whole, kind):
     assert not any(parameter.requires_grad for parameter in base.unet.parameters())
 
 
+def test_a_packed_model_has_a_checksum_of_its_own_that_stays(base, whole, ask):
+    """Also when it has been asked, as int8 layers move their weights about then, and with an adapter in it."""
+    before = base.checksum
+    inject.add_adapter(base, settings(), seed=0)
+    ask(base)
+    del base.__dict__["checksum"]
+    assert base.checksum == before != whole.checksum
+
+
 def test_nf4_takes_four_bits_and_little_more(tiny_folder):
     """Without the second quantisation it would be 4.5 bits a weight; here the small layers' own tables weigh more than real ones' do."""
     base = models.load(str(tiny_folder("sd1")), quantize="nf4")

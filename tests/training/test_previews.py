@@ -1,20 +1,35 @@
 """Pictures of the base model alone: drawn by the first run, found by the next."""
 
 import io
+import os
 
 import pytest
 from PIL import Image
 
 from lora_studio import files, runs
 from lora_studio.events import PreviewReady
-from lora_studio.models import inject
+from lora_studio.settings import Settings
 from lora_studio.training import previews
 from tests.training.test_engine import prepared
 
 
+@pytest.fixture(scope="module")
+def plain(tiny_base, pictures) -> Settings:
+    return Settings(data=str(pictures), base=str(tiny_base), resolution=64, steps=1, rank=2, alpha=2, device="cpu", preview_prompts=["a disc", "a house"], preview_steps=2,
+                    preview_every=0, validate_every=0, validation_share=0.2, max_upscale=1)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory, plain):
+    """What takes long: one session for all of these tests."""
+    return prepared(runs.create(plain, tmp_path_factory.mktemp("shared")))
+
+
 @pytest.fixture
-def settings(settings):
-    return settings.changed(preview_prompts=["a disc", "a house"], steps=1, preview_every=0, validate_every=0)
+def session(shared, new_run, plain):
+    """``shared`` in a run of its own, with a cache of its own."""
+    shared.run, shared.settings, shared.step = new_run(plain), plain, 0
+    return shared
 
 
 @pytest.fixture
@@ -41,122 +56,88 @@ def kept(session) -> list:
     return sorted((session.run.cache / "previews").iterdir())
 
 
-def pixels(data: bytes) -> bytes:
-    return Image.open(io.BytesIO(data)).tobytes()
-
-
-def test_a_second_run_draws_nothing_and_shows_the_same_files(new_run, settings, asked):
-    """With their parameters, as if it had drawn them; the kept ones tell no prompt."""
-    first = base_pictures(prepared(new_run(settings)))
-    assert asked == [("a disc", 1), ("a house", 2)]
-    session = prepared(new_run(settings.changed(rank=4, alpha=4, seed=9, learning_rate=1e-3)))
-    assert base_pictures(session) == first and len(asked) == 2
-    assert first[0] != first[1] and all("Steps: 2" in Image.open(io.BytesIO(data)).text["parameters"] for data in first)
-    assert len(kept(session)) == 2 and all(set(Image.open(path).text) == {"sha256"} for path in kept(session))
-
-
-@pytest.mark.parametrize("method", [{"method": "pissa"}, {"method": "dora", "dropout": 0.5}])
-def test_whatever_is_trained_the_base_is_drawn_without_it(new_run, settings, asked, method):
-    """A PiSSA's start or an adapter under way in a kept picture would be shown as the base's in every later run."""
-    plain = base_pictures(prepared(new_run(settings)))
-    session = prepared(new_run(settings.changed(**method)))
-    learned(session)
-    for path in kept(session):
-        path.unlink()
-    again = base_pictures(session)
-    assert len(asked) == 4 and all(close(one, other) for one, other in zip(plain, again, strict=True))
-
-
-def learned(session) -> None:
-    """Stands for some training."""
-    session.engine.flat.values.add_(0.05)
-    session.engine.flat.spread()
+def opened(data: bytes):
+    return Image.open(io.BytesIO(data))
 
 
 def close(one: bytes, other: bytes) -> bool:
-    return max(abs(a - b) for a, b in zip(pixels(one), pixels(other), strict=True)) <= 1
+    """But for a last digit's rounding."""
+    return max(abs(a - b) for a, b in zip(opened(one).tobytes(), opened(other).tobytes(), strict=True)) <= 1
 
 
-def test_trained_text_encoders_draw_a_base_picture_of_their_own(new_run, settings, asked):
-    """They encode the prompt again, by other arithmetic; it is the same picture but for that."""
-    plain = base_pictures(prepared(new_run(settings)))
-    session = prepared(new_run(settings.changed(train_text=True, dropout=0.5)))
-    learned(session)
-    assert all(close(one, other) for one, other in zip(plain, base_pictures(session), strict=True)) and len(asked) == 4 == len(kept(session))
+def test_a_second_run_finds_the_files_and_whatever_it_trains_draws_the_same(session, new_run, plain, asked):
+    """A PiSSA's start, dropout or what was learned would else be shown as the base's in every later run. The kept pictures tell no prompt."""
+    first = base_pictures(session)
+    assert asked == [("a disc", 1), ("a house", 2)] and first[0] != first[1]
+    assert all("Steps: 2" in opened(data).text["parameters"] for data in first)
+    assert len(kept(session)) == 2 and all(set(opened(path.read_bytes()).text) == {"sha256"} for path in kept(session))
+
+    other = prepared(new_run(plain.changed(method="pissa", dropout=0.5, rank=4, alpha=4, seed=9)))
+    assert base_pictures(other) == first and len(asked) == 2
+    other.engine.flat.values.add_(0.05)
+    for path in kept(other):
+        path.unlink()
+    assert all(close(one, again) for one, again in zip(first, base_pictures(other), strict=True)) and len(asked) == 4
 
 
-def test_only_pictures_that_lack_are_drawn(new_run, settings, asked):
-    session = prepared(new_run(settings.changed(preview_prompts=["a disc"])))
+def test_only_pictures_that_lack_are_drawn(session, plain, asked):
+    session.settings = plain.changed(preview_prompts=["a disc"])
     (first,) = base_pictures(session)
-    both = base_pictures(prepared(new_run(settings)))
-    assert asked == [("a disc", 1), ("a house", 2)] and both[0] == first
+    (path,) = kept(session)
+    os.utime(path, (1, 1))
+    session.settings = plain
+    assert base_pictures(session)[0] == first and asked == [("a disc", 1), ("a house", 2)]
+    assert path.stat().st_mtime > 1, "the cache removes first what was not used for longest"
 
 
-def test_what_decides_the_picture_is_in_its_name(new_run, settings, monkeypatch):
+def test_what_decides_the_picture_is_in_its_name(session, plain, monkeypatch):
     """A picture drawn otherwise would be shown for this one."""
-    session = prepared(new_run(settings))
-    base, plain = session.base, previews._kept_file(session, 0)
-    given = session.settings
+    base, expected = session.base, previews._kept_file(session, 0)
+    found = {expected, previews._kept_file(session, 1)}
     changes = [{"preview_prompts": ["a cat"]}, {"negative": "blur"}, {"preview_seed": 5}, {"preview_steps": 3}, {"guidance": 2.0}, {"sampler": "euler"}, {"resolution": 128},
                {"quantize": "nf4"}, {"train_text": True}, {"deterministic": True}]
-    names = {plain, previews._kept_file(session, 1)}
     for change in changes:
-        session.settings = given.changed(**change)
-        names.add(previews._kept_file(session, 0))
-    session.settings = given
+        session.settings = plain.changed(**change)
+        found.add(previews._kept_file(session, 0))
+    session.settings = plain
     for owner, name, value in [(base, "checksum", "another"), (base, "fingerprint", "another"), (base, "schedule", base.schedule | {"beta_end": 0.5}), (previews, "VERSION", 2),
                                (previews, "version", lambda _: "9.9")]:
         with monkeypatch.context() as patched:
             patched.setattr(owner, name, value)
-            names.add(previews._kept_file(session, 0))
-    assert len(names) == 2 + len(changes) + 5 and previews._kept_file(session, 0) == plain
-    session.settings = given.changed(rank=4, learning_rate=1e-3, preview_every=7, name="other")
-    assert previews._kept_file(session, 0) == plain
+            found.add(previews._kept_file(session, 0))
+    assert len(found) == 2 + len(changes) + 5
+    session.settings = plain.changed(rank=4, learning_rate=1e-3, preview_every=7, name="other")
+    assert previews._kept_file(session, 0) == expected
 
 
-@pytest.mark.fault(14)
-@pytest.mark.parametrize("damage", ["torn", "rotten", "swapped", "empty", "other"])
-def test_a_damaged_kept_picture_is_drawn_again(new_run, settings, asked, damage):
-    session = prepared(new_run(settings.changed(preview_prompts=["a disc"])))
+@pytest.mark.parametrize("damage", ["torn", "rotten", "another", "bare", "empty"])
+def test_a_damaged_kept_picture_is_drawn_again(session, plain, asked, damage):
+    session.settings = plain.changed(preview_prompts=["a disc"])
     first = base_pictures(session)
     (path,) = kept(session)
-    sound = path.read_bytes()
-    other = io.BytesIO()
-    Image.new("RGB", (64, 64)).save(other, "PNG")
-    path.write_bytes({"torn": sound[:-200], "rotten": sound[:300] + b"\0\1\2\3" + sound[304:], "swapped": rewritten(sound), "empty": b"", "other": other.getvalue()}[damage])
+    sound, black = path.read_bytes(), Image.new("RGB", (64, 64))
+    path.write_bytes({"torn": sound[:-200], "rotten": sound[:300] + bytes(4) + sound[304:], "another": previews._png(black, **opened(sound).text),
+                      "bare": previews._png(black), "empty": b""}[damage])
     assert base_pictures(session) == first and len(asked) == 2 and path.read_bytes() == sound
 
 
-def rewritten(data: bytes) -> bytes:
-    """Another picture under the same sum."""
-    image, made = Image.open(io.BytesIO(data)), io.BytesIO()
-    texts = previews.PngInfo()
-    texts.add_text("sha256", image.text["sha256"])
-    Image.new("RGB", image.size).save(made, "PNG", pnginfo=texts)
-    return made.getvalue()
-
-
 @pytest.mark.fault(50)
-def test_a_cache_that_takes_no_picture_costs_none(new_run, settings, monkeypatch):
+def test_a_cache_that_takes_no_picture_costs_none(session, monkeypatch):
     real = files.write
 
     def full(path, content):
-        if path.parent.parent == runs.cache_folder(path.parents[2]):
+        if path.is_relative_to(session.run.cache):
             raise OSError(28, "No space left on device")
         real(path, content)
 
-    session = prepared(new_run(settings))
     monkeypatch.setattr(files, "write", full)
     assert len(base_pictures(session)) == 2 and not (session.run.cache / "previews").exists()
 
 
-def test_the_adapters_own_pictures_are_neither_kept_nor_taken_from_there(new_run, settings, asked):
-    session = prepared(new_run(settings))
-    before = base_pictures(session)
-    session.step = 1
-    learned(session)
+def test_the_adapters_own_pictures_are_neither_kept_nor_taken_from_there(session, asked):
+    before, start = base_pictures(session), session.engine.flat.values.clone()
+    session.engine.flat.values.add_(0.05)
     events = list(previews.draw(session))
+    session.engine.flat.values.copy_(start)
     assert len(asked) == 4 and len(kept(session)) == 2 and not any(event.base for event in events)
-    assert [(session.run.folder / event.path).read_bytes() for event in events] != before
-    with inject.without_adapter(session.base):
-        assert not any(parameter.requires_grad for parameter in session.base.unet.parameters())
+    assert all((session.run.folder / event.path).read_bytes() != picture for event, picture in zip(events, before, strict=True))
