@@ -162,6 +162,14 @@ def test_a_failed_run_says_why_with_the_field_and_the_mend(run, worker, capfd): 
     assert result == {"error": {"what": "The memory is full.", "where": "batch", "do": "Set batch to 1."}}
 
 
+def test_a_run_goes_on_with_another_number_of_gpus(run, worker, capfd):  # noqa: F811
+    """As on another machine; that they cannot share the batch is said before anything begins."""
+    presets.save_settings(run.settings().changed(batch=4), run.settings_file)
+    worker(STEPS + FINISH)
+    assert resumed(run, "--gpus", "3") == 2 and "cannot share" in told(capfd)[0]["error"]["what"] and run.settings().gpus == 1
+    assert resumed(run, "--gpus", "2") == 0 and run.settings().gpus == 2
+
+
 @pytest.mark.fault(38)
 def test_a_killed_worker_is_told_and_how_to_go_on(run, worker, capfd):  # noqa: F811
     """A command that waits for a dead worker waits for ever."""

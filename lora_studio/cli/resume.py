@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lora_studio import branching, checkpoints, runs
-from lora_studio.cli.options import AsJson, Outputs, Queue
+from lora_studio.cli.options import AsJson, Outputs, Queue, like
 from lora_studio.cli.train import follow, go
 from lora_studio.errors import RunError
 from lora_studio.jobs import runner, team, view
@@ -21,6 +21,7 @@ def resume(
     name: Annotated[str, typer.Argument(metavar="RUN", help="The run's name, or the path of its folder.")],
     step: Annotated[int | None, typer.Option(help="Go on from the state saved at this step. An older one becomes a new run, so that nothing learned since is lost.")] = None,
     accept_changes: Annotated[bool, typer.Option("--accept-changes", help="Go on although pictures, captions or settings have changed since the state was saved.")] = False,
+    gpus: Annotated[int | None, like("gpus")] = None,
     queue: Queue = False,
     outputs: Outputs = runs.OUTPUTS,
     as_json: AsJson = False,
@@ -31,6 +32,8 @@ def resume(
     run = runs.find(name, outputs)
     if not runner.alive(run):
         run = _from(run, step) if step is not None else run
+        if gpus is not None:
+            run = branching.with_changes(run, {"gpus": gpus})
         _require_steps_left(run)
         if not accept_changes:
             _require_unchanged(run)

@@ -100,10 +100,15 @@ def test_sum_with_a_bias(kind):
     assert_same(lambda a, b: ops.add(a, b, bias), lambda a, b: a + b + bias.double()[:, None, None], kind, made(kind, 2, 100, 7, 9), made(kind, 2, 100, 7, 9))
 
 
+def apart(found: torch.Tensor, exact: torch.Tensor) -> float:
+    return float((found - exact).norm() / exact.norm())
+
+
 @GPU
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_a_lean_step_on_the_card_is_the_same(tiny_folder, family):
-    """In float32, and recorded as a CUDA graph: nothing in it waits for the card."""
+    """In float32, and recorded as a CUDA graph: nothing in it waits for the card. A tiny model's norms over single pixels make much of any rounding: so it counts how
+    far diffusers' own blocks are from the same in float64."""
     base = models.load(str(tiny_folder(family)), "cuda")
     inject.add_adapter(base, settings(targets="attention+ff+conv"), seed=0)
     learn(base)
@@ -115,10 +120,11 @@ def test_a_lean_step_on_the_card_is_the_same(tiny_folder, family):
     def step():
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             answer = base.predict(noisy, when, text, sizes)
-            return answer, *torch.autograd.grad(answer.square().mean(), parameters)
+            return answer.detach(), *torch.autograd.grad(answer.square().mean(), parameters)  # no way back is left over: a recording may not meet one
 
     found = step()
     graph, aside = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):
         step()
     torch.cuda.current_stream().wait_stream(aside)
@@ -126,8 +132,13 @@ def test_a_lean_step_on_the_card_is_the_same(tiny_folder, family):
         recorded = step()
     graph.replay()
     lean.disable(base.unet)
-    for one, again, other in zip(found, recorded, step(), strict=True):
-        assert (one - other).abs().max() <= 2e-3 * other.abs().max() and torch.allclose(one, again, rtol=1e-3, atol=1e-6)
+    plain = step()
+    base.unet.double()
+    base.dtype = torch.float64
+    true = step()
+    for one, again, other, exact in zip(found, recorded, plain, true, strict=True):
+        allowed = max(1e-4, 8 * apart(other, exact))
+        assert apart(one, exact) <= allowed and apart(again, exact) <= allowed
 
 
 @pytest.mark.parametrize(("there", "why"), [(False, "no graphics card"), (True, "cannot compile")])
