@@ -10,7 +10,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -30,24 +30,32 @@ from lora_studio.training.session import Session
 
 VERSION = 1
 """Changes whenever the base model's pictures would be drawn otherwise."""
+_SHA256, _SECONDS = "sha256", "seconds"
+"""Texts in a kept picture: the sum of its pixels, and how long it took to draw."""
 
 
-def draw(session: Session, base: bool = False) -> Iterator[Event]:
+def draw(session: Session, base: bool = False) -> Generator[Event, None, float]:
     """Draws, saves and announces one image a prompt. A preview that fails is a warning; training goes on.
 
     Args:
         base: draw without the adapter, for comparison.
 
+    Returns:
+        The seconds that it was spared by pictures that were kept.
+
     Raises:
         RuntimeError: the device was lost, on which nothing goes on.
     """
+    spared = 0.0
     try:
         for index, (prompt, image) in enumerate(zip(session.prompts, _images(session, base), strict=True)):
+            spared += float(getattr(image, "text", {}).get(_SECONDS, 0))
             yield _save(session, index, prompt, image, base)
     except (StudioError, RuntimeError, OSError) as error:
         if devices.lost(error):
             raise
         yield Warned(what=f"The previews at step {session.step} could not be drawn: {error}", where="previews", do="Training goes on. Fewer or smaller previews need less memory.")
+    return spared
 
 
 def _save(session: Session, index: int, prompt: str, image: Image, base: bool) -> PreviewReady:
@@ -64,11 +72,13 @@ def _images(session: Session, base: bool) -> list[Image]:
     paths = [_kept_file(session, index) for index in range(len(session.prompts))]
     images = {path: image for path in paths if (image := _kept(path)) is not None}
     missing = [index for index, path in enumerate(paths) if path not in images]
+    began = time.monotonic()
     drawn = _drawn(session, missing, inject.without_adapter(session.base)) if missing else []
+    took = time.monotonic() - began
     for index, image in zip(missing, drawn, strict=True):
         images[paths[index]] = image
         with suppress(OSError):  # the next run draws it again
-            files.write(paths[index], _png(image, sha256=_digest(image)))
+            files.write(paths[index], _png(image, **{_SHA256: _digest(image), _SECONDS: f"{took / len(missing):.3f}"}))
     return [images[path] for path in paths]
 
 
@@ -105,7 +115,7 @@ def _kept(path: Path) -> Image | None:
     """The picture, or None where there is none or it is damaged in whatever way: it is then drawn again."""
     try:
         image = PIL.Image.open(io.BytesIO(path.read_bytes()))
-        if image.text["sha256"] != _digest(image):
+        if image.text[_SHA256] != _digest(image) or not float(image.text[_SECONDS]) >= 0:
             return None
     except Exception:
         return None
@@ -145,8 +155,8 @@ class Clock:
     def __init__(self) -> None:
         self.seconds = 0.0
 
-    def timed(self, events: Iterator[Event]) -> Iterator[Event]:
-        """Passes ``events`` on and remembers how long they took."""
+    def timed(self, events: Generator[Event, None, float]) -> Iterator[Event]:
+        """Passes ``events`` of ``draw`` on and remembers how long they took, or would have taken."""
         began = time.monotonic()
-        yield from events
-        self.seconds = time.monotonic() - began
+        spared = yield from events
+        self.seconds = time.monotonic() - began + spared

@@ -70,7 +70,7 @@ def test_a_second_run_finds_the_files_and_whatever_it_trains_draws_the_same(sess
     first = base_pictures(session)
     assert asked == [("a disc", 1), ("a house", 2)] and first[0] != first[1]
     assert all("Steps: 2" in opened(data).text["parameters"] for data in first)
-    assert len(kept(session)) == 2 and all(set(opened(path.read_bytes()).text) == {"sha256"} for path in kept(session))
+    assert len(kept(session)) == 2 and all(set(opened(path.read_bytes()).text) == {"sha256", "seconds"} for path in kept(session))
 
     other = prepared(new_run(plain.changed(method="pissa", dropout=0.5, rank=4, alpha=4, seed=9)))
     assert base_pictures(other) == first and len(asked) == 2
@@ -78,6 +78,18 @@ def test_a_second_run_finds_the_files_and_whatever_it_trains_draws_the_same(sess
     for path in kept(other):
         path.unlink()
     assert all(close(one, again) for one, again in zip(first, base_pictures(other), strict=True)) and len(asked) == 4
+
+
+def test_kept_pictures_count_as_long_as_they_took_to_draw(session):
+    """Else the time left, which knows of no other round yet, would leave all previews out."""
+    def clocked() -> float:
+        clock = previews.Clock()
+        list(clock.timed(previews.draw(session, base=True)))
+        return clock.seconds
+
+    first, second = clocked(), clocked()
+    noted = sum(float(Image.open(path).text["seconds"]) for path in kept(session))
+    assert 0 < noted < first and noted < second < 3 * first
 
 
 def test_only_pictures_that_lack_are_drawn(session, plain, asked):
@@ -118,7 +130,7 @@ def test_a_damaged_kept_picture_is_drawn_again(session, plain, asked, damage):
     sound, black = path.read_bytes(), Image.new("RGB", (64, 64))
     path.write_bytes({"torn": sound[:-200], "rotten": sound[:300] + bytes(4) + sound[304:], "another": previews._png(black, **opened(sound).text),
                       "bare": previews._png(black), "empty": b""}[damage])
-    assert base_pictures(session) == first and len(asked) == 2 and path.read_bytes() == sound
+    assert base_pictures(session) == first and len(asked) == 2 and opened(path.read_bytes()).tobytes() == opened(sound).tobytes()
 
 
 @pytest.mark.fault(50)
