@@ -26,7 +26,7 @@ NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
 """Of a packed weight: 4, an 8-bit scale for each 64 weights, a float32 one for each 256 of those (Dettmers et al. 2023, §3)."""
 _STATES = {"adamw": 8.0, "adamw8bit": 2 + 8 / 256, "lion": 4.0, "prodigy": 16.0, "schedulefree": 8.0, "adafactor": 0.5}
 """Bytes that an optimizer keeps for each parameter, about."""
-LIBRARIES = 0.15 * 2**30
+LIBRARIES = 0.05 * 2**30
 """Bytes on a card that no tensor of ours explains, as measured: what cuBLAS and cuDNN work in."""
 RESERVED = 1.04
 """What a card's allocator reserves, as a multiple of the most that it gives out at a time: sizes are rounded, and a recorded step's memory has gaps."""

@@ -42,23 +42,22 @@ CASES = [
 
 
 MEASURED = [
-    ("sd1", {}, 2.39, 2.53),
-    ("sd1", {"batch": 4}, 4.17, 4.34),
-    ("sd1", {"batch": 16}, None, 11.65),
-    ("sd1", {"batch": 4, "checkpointing": "largest"}, 3.30, 3.47),
-    ("sd1", {"method": "dora"}, 2.74, 2.90),
-    ("sd1", {"targets": "attention+ff+conv", "rank": 32}, 3.20, 3.35),
-    ("sd1", {"quantize": "int8"}, 2.26, 2.28),
-    ("sd1", {"quantize": "nf4", "checkpointing": "all", "optimizer": "adamw8bit"}, 1.62, 1.70),
-    ("sdxl", {}, 9.69, 9.90),
-    ("sdxl", {"batch": 4}, 22.58, 22.83),
-    ("sdxl", {"resolution": 768, "batch": 2, "targets": "attention+ff"}, 11.89, 12.06),
-    ("sdxl", {"checkpointing": "largest"}, 6.97, 7.14),
-    ("sdxl", {"checkpointing": "all", "optimizer": "adamw8bit"}, 5.78, 5.96),
-    ("sdxl", {"quantize": "nf4", "checkpointing": "all", "optimizer": "adamw8bit"}, 2.76, 2.92),
+    ("sd1", {}, 2.29, 2.38),
+    ("sd1", {"batch": 4}, 4.07, 4.19),
+    ("sd1", {"batch": 16}, 11.18, 11.46),
+    ("sd1", {"batch": 4, "checkpointing": "largest"}, 3.20, 3.34),
+    ("sd1", {"method": "dora"}, 2.64, 2.77),
+    ("sd1", {"targets": "attention+ff+conv", "rank": 32}, 2.99, 3.19),
+    ("sd1", {"quantize": "int8"}, 2.18, 2.20),
+    ("sd1", {"quantize": "nf4", "checkpointing": "all", "optimizer": "adamw8bit"}, 1.51, 1.59),
+    ("sdxl", {}, 9.54, 9.80),
+    ("sdxl", {"batch": 4}, 22.43, 22.75),
+    ("sdxl", {"resolution": 768, "batch": 2, "targets": "attention+ff"}, 11.66, 11.89),
+    ("sdxl", {"checkpointing": "largest"}, 6.81, 7.00),
+    ("sdxl", {"checkpointing": "all", "optimizer": "adamw8bit"}, 5.60, 5.82),
+    ("sdxl", {"quantize": "nf4", "checkpointing": "all", "optimizer": "adamw8bit"}, 2.58, 2.73),
 ]
-"""Settings, and GiB on a card in bf16 (torch 2.11): the most that the steps of a whole run were given, and the most that was reserved meanwhile. On an NVIDIA H200, but for batch 16 (an
-H100, steps alone) and int8 (an H100). Four bytes more for each trained parameter lay on the card then (0.09 GiB for SDXL): a copy of the state, which is kept beside it now."""
+"""Settings, and GiB on a card in bf16 (an NVIDIA H200, torch 2.11): the most that the steps of a whole run were given, and the most that was reserved meanwhile."""
 
 
 def shapes(family: str) -> Shapes:

@@ -42,7 +42,7 @@ CLASSES = {
     "attention": ("flash", "fmha", "attention", "sdpa"),
     "convolutions": ("fprop", "dgrad", "conv", "cudnn"),
     "products": ("gemm", "nvjet", "cutlass", "splitk", "gemv", "cublas"),
-    "norms, GEGLU (ours)": ("_moments", "_statistics", "_normalise", "_gradient", "_means", "_layer_norm", "_geglu", "_add"),
+    "norms, GEGLU, sums": ("_moments", "_statistics", "_normalise", "_gradient", "_means", "_layer_norm", "_geglu", "_add"),
     "layout, copies": ("copy", "cat", "nchw", "nhwc", "transpose", "memcpy", "memset"),
 }
 """Class of kernel -> words of which its name holds one; the first class that fits. What fits none is pointwise."""

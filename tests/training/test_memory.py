@@ -135,7 +135,7 @@ def test_the_highest_is_reached_where_what_is_left_and_what_is_computed_again_me
 
 @pytest.mark.parametrize(("family", "changes", "given", "reserved"), MEASURED, ids=str)
 def test_a_step_takes_what_a_card_gave_and_reserved(on_a_card, family, changes, given, reserved):
-    """Exact shapes on an H100, to a tenth; what it gave out even to a twentieth."""
+    """Exact shapes on a card, to a tenth; what it gave out even to a twentieth."""
     step = memory.estimate(Settings(**changes), exact(family), "bf16").step / 2**30
     assert given is None or step / memory.RESERVED == pytest.approx(given, rel=0.05)
     assert reserved is None or step == pytest.approx(reserved, rel=0.1)
