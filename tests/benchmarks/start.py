@@ -1,0 +1,70 @@
+"""How long a run takes from its start to its first step: ``python tests/benchmarks/start.py [BASE]``; ``sd1``, ``sd2`` and ``sdxl`` stand for random models of the exact shapes.
+
+Twice through the studio's own worker: the first run encodes pictures and captions and draws the base model's previews, the second finds them in the cache. The rest
+is what every run pays: Python's imports, reading the weights, making the adapter, and the first step, in which libraries choose their kernels. Seconds since the start.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from lora_studio import runs, starter
+from lora_studio.events import Event, Failed, Preparing, Started, State, StateChanged, StepDone
+from lora_studio.jobs import runner
+from lora_studio.settings import Settings
+
+EXACT = ("sd1", "sd2", "sdxl")
+
+
+def moment(event: Event) -> str:
+    """What an event is the end of, in words; empty where it ends nothing."""
+    match event:
+        case StateChanged(state=State.PREPARING):
+            return "imports"
+        case Preparing(stage="base model", done=1):
+            return "base model"
+        case Preparing() if event.done == event.total:
+            return event.stage
+        case Started():
+            return "adapter, optimizer"
+        case StateChanged(state=State.RUNNING):
+            return "base model's previews"
+        case StepDone():
+            return f"step {event.step}"
+    return ""
+
+
+def timeline(settings: Settings, outputs: Path) -> dict[str, float]:
+    """Seconds from the start of the run to the end of each part."""
+    run, began, ends = runs.create(settings, outputs), 0.0, {}
+    runner.start(run)
+    for event in runner.follow(run):
+        began = began or event.at
+        if isinstance(event, Failed):
+            raise SystemExit(event.what)
+        if name := moment(event):
+            ends[name] = event.at - began
+    return ends
+
+
+def main() -> None:
+    base = sys.argv[1] if len(sys.argv) > 1 else "starter"
+    with tempfile.TemporaryDirectory() as scratch:
+        if base in EXACT:
+            from tests.models import exact  # torch, which the studio's own commands do without
+
+            base = str(exact.folder(Path(scratch) / base, base))
+        settings = Settings(data=str(starter.sample_styles()[0]), base=base, name="start", steps=4, max_upscale=8, preview_steps=20, preview_prompts=["a cat"] * 4,
+                            preview_every=0, validate_every=0, checkpoint_every=0)
+        first, second = timeline(settings, Path(scratch)), timeline(settings, Path(scratch))
+    print(f"{'':24}{'first run':>12}{'second':>10}")
+    for name, when in second.items():
+        print(f"{name:24}{first[name]:10.2f} s{when:8.2f} s")
+
+
+if __name__ == "__main__":
+    main()
