@@ -93,6 +93,7 @@ def _forward(x: Tensor, layers: Sequence[_Layer]) -> tuple[list[Tensor], Tensor 
     down = thin = None
     if downs:
         down = _joined(downs)
+        down = torch.cat(downs) if down is None else down
         thin = _scaled(rows, down.T, next(layer.scale for layer in layers if layer.down is not None))
         for answer, layer, part in zip(answers, layers, _parts(thin, layers), strict=True):
             if part is not None:
@@ -100,12 +101,12 @@ def _forward(x: Tensor, layers: Sequence[_Layer]) -> tuple[list[Tensor], Tensor 
     return [answer.view(*x.shape[:-1], answer.shape[-1]) for answer in answers], thin, down
 
 
-def _joined(parts: Sequence[Tensor]) -> Tensor:
-    """The rows of several matrices (r, in) in one; where they lie end to end in one buffer, that is its own memory."""
+def _joined(parts: Sequence[Tensor]) -> Tensor | None:
+    """One matrix over the memory of several (r, in) that lie end to end in one buffer; None where they do not."""
     first, end = parts[0].detach(), parts[0].storage_offset()
     for part in parts:
         if part.untyped_storage().data_ptr() != first.untyped_storage().data_ptr() or part.storage_offset() != end or not part.is_contiguous():
-            return torch.cat([part.detach() for part in parts])
+            return None
         end += part.numel()
     return first.as_strided((sum(map(len, parts)), first.shape[1]), (first.shape[1], 1))
 
@@ -162,15 +163,12 @@ def _factor_gradients(rows: Tensor, slopes: Sequence[Tensor], layers: Sequence[_
 
 def _down_gradients(rows: Tensor, downs: Sequence[Tensor], back: Tensor) -> Sequence[Tensor | None]:
     """One product where the gradients lie end to end in memory, as the factors then do too."""
-    if any(down.grad is None for down in downs):
-        return (back.T @ rows).split([len(down) for down in downs])
-    if (joined := _joined([down.grad for down in downs])).data_ptr() == downs[0].grad.data_ptr():
-        parts = [(joined, back)]
-    else:
-        parts = zip([down.grad for down in downs], back.split([len(down) for down in downs], dim=1), strict=True)
-    for gradient, part in parts:
-        gradient.addmm_(part.T, rows)
-    return [None] * len(downs)
+    ranks, there = [len(down) for down in downs], [down.grad for down in downs]
+    if any(gradient is None for gradient in there):
+        return (back.T @ rows).split(ranks)
+    if (joined := _joined(there)) is not None:
+        there, ranks = [joined], [len(joined)]
+    return [_product(gradient, part.T, rows) for gradient, part in zip(there, back.split(ranks, dim=1), strict=True)] + [None] * (len(downs) - len(there))
 
 
 def _product(gradient: Tensor | None, a: Tensor, b: Tensor) -> Tensor | None:
