@@ -6,6 +6,7 @@ Results go to standard output, progress and problems to standard error. Exit sta
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from typing import Annotated
@@ -36,6 +37,7 @@ from lora_studio.cli import (
 )
 from lora_studio.cli.options import Outputs
 from lora_studio.errors import SettingsError, StudioError
+from lora_studio.jobs import child
 from lora_studio.runs import OUTPUTS
 
 app = typer.Typer(name="app.py", no_args_is_help=False, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -71,6 +73,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status. A problem that the user can mend is told in one message, without a traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
     as_json = "--json" in arguments
+    for name, value in child.PATIENT.items():  # commands that draw do so in this process
+        os.environ.setdefault(name, value)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # a pipe on Windows takes few of the letters that captions hold
     try:
