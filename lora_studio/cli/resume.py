@@ -30,13 +30,16 @@ def resume(
     if team.follows():
         return follow(outputs)
     run = runs.find(name, outputs)
+    changes = {} if gpus is None else {"gpus": gpus}
+    run.settings().changed(**changes)  # refused before anything is made or written
     if not runner.alive(run):
         run = _from(run, step) if step is not None else run
-        if gpus is not None:
-            run = branching.with_changes(run, {"gpus": gpus})
         _require_steps_left(run)
         if not accept_changes:
             _require_unchanged(run)
+        run = branching.with_changes(run, changes)
+    elif changes:
+        raise RunError(f"The run {run.name} is at work.", where="--gpus", do="Stop it first; then resume it on other GPUs.")
     go(run, queue, as_json)
 
 

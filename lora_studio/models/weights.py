@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -17,7 +18,7 @@ from lora_studio.adapters import container
 from lora_studio.errors import AdapterError, ModelError
 from lora_studio.models.parts import AGAIN
 
-_READERS = 8
+_READERS = min(8, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,8 @@ def fill(model: nn.Module, weights: Weights, sources: Callable[[str], list[Sourc
     wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
     found = {name: next((source for source in sources(name) if source.key in weights.shapes), None) for name in wanted}
     _require_all(found, weights, what)
-    with ThreadPoolExecutor(_READERS) as pool:  # gigabytes are read from disk, converted and copied to the device: one thread alone would wait for each in turn
+    readers = _READERS if device.type != "mps" else 1  # Apple's GPUs are for one thread at a time
+    with ThreadPoolExecutor(readers) as pool:  # gigabytes are read from disk, converted and copied to the device: one thread alone would wait for each in turn
         tensors = pool.map(lambda name: _tensor(weights, found[name], wanted[name], dtype, device), wanted)
         state = dict(zip(wanted, tensors, strict=True))
     model.load_state_dict(state, assign=True)
@@ -113,7 +115,7 @@ def _tensor(weights: Weights, source: Source, shape: torch.Size, dtype: torch.dt
         raise ModelError(f"{where.name}: {source.key} has the shape {tuple(tensor.shape)} where {tuple(shape)} belongs.", where=where, do=AGAIN)
     if tensor.is_floating_point():
         tensor = tensor.to(device, dtype, copy=True, memory_format=torch.contiguous_format)
-        if not torch.isfinite(tensor).all():
+        if tensor.numel() and not torch.isfinite(torch.stack(tensor.aminmax())).all():  # in no more memory: what comes and goes beside a weight that stays leaves gaps
             raise ModelError(f"{where.name}: {source.key} has values that are not finite in {str(dtype).removeprefix('torch.')}.", where=where,
                              do="Choose another precision, or another copy of the model.")
     return tensor

@@ -113,12 +113,17 @@ def free(device: torch.device) -> int:
     return int(min(there, allowed))
 
 
+_REPEATABLE = (":4096:8", ":16:8")
+"""Workspaces with which cuBLAS adds in the same order each time."""
+
+
 def make_repeatable() -> None:
     """Has a GPU add in the same order each time, so that the same run gives the same bits; it is slower for it. A CPU does so anyway.
 
     Attention is left to the kernels that have a deterministic backward pass (https://docs.pytorch.org/docs/stable/notes/randomness.html).
     """
-    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # read when the first matrix product is asked for
+    if os.environ.get("CUBLAS_WORKSPACE_CONFIG") not in _REPEATABLE:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = _REPEATABLE[0]  # read when the first matrix product is asked for
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
     torch.backends.cuda.enable_mem_efficient_sdp(False)

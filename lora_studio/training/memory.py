@@ -26,8 +26,8 @@ NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
 """Of a packed weight: 4, an 8-bit scale for each 64 weights, a float32 one for each 256 of those (Dettmers et al. 2023, §3)."""
 _STATES = {"adamw": 8.0, "adamw8bit": 2 + 8 / 256, "lion": 4.0, "prodigy": 16.0, "schedulefree": 8.0, "adafactor": 0.5}
 """Bytes that an optimizer keeps for each parameter, about."""
-LIBRARIES = 0.05 * 2**30
-"""Bytes on a card that no tensor of ours explains, as measured: what cuBLAS and cuDNN work in."""
+LIBRARIES, REPEATABLE = 0.05 * 2**30, 0.15 * 2**30
+"""Bytes on a card that no tensor of ours explains, as measured: what cuBLAS and cuDNN work in; the latter where ``deterministic`` gives cuBLAS more."""
 RESERVED = 1.04
 """What a card's allocator reserves, as a multiple of the most that it gives out at a time: sizes are rounded, and a recorded step's memory has gaps."""
 _TOGETHER = 2**20
@@ -81,7 +81,7 @@ def estimate(settings: Settings, shapes: Shapes, precision: str, limit: float = 
     """
     e, side = _BYTES[precision], settings.resolution or shapes.resolution
     unet, texts, vae = unet_of(settings, shapes, e), _encoders(shapes, e), 4 * shapes.parameters["vae"]
-    count, copies, spare = unet.adapter, e if e < 4 and not unet.autocast else 0, LIBRARIES if _on_card(settings) else 0.0
+    count, copies, spare = unet.adapter, e if e < 4 and not unet.autocast else 0, _libraries(settings)
     weights = _weights(settings.quantize, shapes.parameters["unet"], unet.packable, e) + sum(texts) * settings.train_text + 4 * count * (settings.method == "pissa")
     parts = {"weights": weights, "adapter": (4 + copies) * count, "gradients": (4 + copies) * count, "optimizer": count * (_STATES[settings.optimizer] + (4 if settings.ema else 0))}
     held, kept, text = sum(parts.values()), unet.saved(), 0 if settings.train_text else max(texts, default=0)
@@ -108,6 +108,12 @@ def _sizes(settings: Settings, side: int) -> list[int]:
 def _on_card(settings: Settings) -> bool:
     """Whether they train on a card of this machine."""
     return settings.device in CARDS and (probe.kernels() is not None or torch.cuda.is_available())
+
+
+def _libraries(settings: Settings) -> float:
+    if not _on_card(settings):
+        return 0.0
+    return REPEATABLE if settings.deterministic else LIBRARIES
 
 
 def _recorded(settings: Settings, precision: str) -> bool:

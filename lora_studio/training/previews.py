@@ -101,7 +101,7 @@ def _side(session: Session) -> int:
 
 
 def _kept_file(session: Session, index: int) -> Path:
-    """Where the base model's picture of one prompt is kept: the name is a hash of everything that decides it, down to how it is rounded."""
+    """Where the base model's picture of one prompt is kept: the name is a hash of everything that decides it, but for the last digits of its rounding."""
     s, base, machine = session.settings, session.base, session.machine
     model = [base.checksum, base.fingerprint, base.prediction.name, base.schedule, s.quantize]
     picture = [session.prompts[index], s.negative, s.preview_seed + index, s.preview_steps, s.guidance, s.sampler, _side(session)]

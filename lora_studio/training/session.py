@@ -100,12 +100,17 @@ class Session:
         """What the state comes from, as plain data."""
         return {"settings": self.settings.model_dump(), "pictures": manifest.manifest(self.dataset)}
 
+    def same_layout(self, state: dict[str, Any]) -> bool:
+        """Whether the optimizer's buffer had the parameters in the present order when ``state`` was saved: earlier versions had another, and moments know no names."""
+        return list(state["parameters"]) == list(self.parameters)
+
     @torch.no_grad()
     def restore(self, state: dict[str, Any]) -> None:
-        """Puts a checkpoint's state in place of the present one."""
+        """Puts a checkpoint's state in place of the present one; not the optimizer's moments where ``same_layout`` denies that they would find their parameters."""
         for name, parameter in self.parameters.items():
             parameter.copy_(state["parameters"][name])
-        self.engine.optimizer.load_state_dict(state["optimizer"])
+        if self.same_layout(state):
+            self.engine.optimizer.load_state_dict(state["optimizer"])
         self.average.load_state_dict(state["average"])
         self.engine.scaler.load_state_dict(state["scaler"])
         self.engine.flat.spread()
@@ -181,7 +186,11 @@ def prepare(run: Run, settings: Settings, ranks: Ranks | None = None) -> Generat
     if not ranks.leads:
         return session
     if newest := checkpoints.latest(run):
-        session.restore(checkpoint.load(newest, machine.device))
+        state = checkpoint.load(newest, machine.device)
+        session.restore(state)
+        if not session.same_layout(state):
+            yield Warned(what="The state was saved by an earlier version of the studio, which laid the adapter out otherwise: the optimizer begins anew.", where=newest.name,
+                         do="Nothing has to be done: what was learned is kept, and the run goes on from there.")
     else:
         if machine.device.type == "cpu" and not settings.deterministic:
             threads.fastest(session.probe, max(1, torch.get_num_threads() // ranks.world))

@@ -7,9 +7,11 @@ import torch
 
 from lora_studio import adapters, branching, checkpoints
 from lora_studio.adapters import recipe
-from lora_studio.events import Finished, PreviewReady, Started, StepDone, Validated
+from lora_studio.events import Finished, PreviewReady, Started, StepDone, Validated, Warned
 from lora_studio.jobs import child
+from lora_studio.training import checkpoint, optimizers
 from lora_studio.training.loop import train
+from lora_studio.training.session import prepare
 from tests.training.test_loop import assert_same, collect, of, state_tensors, tensors
 
 QUIET = {"preview_every": 0, "validate_every": 0, "checkpoint_every": 1}
@@ -35,6 +37,25 @@ def test_a_run_resumed_twice_ends_where_and_as_it_would_have(new_run, settings):
     assert of(Started, seen)[0].first_step == 2 and [event.step for event in of(StepDone, seen)] == [3, 4]
     assert_same(tensors(whole.adapter_file), tensors(torn.adapter_file))
     assert_same(state_tensors(whole), state_tensors(torn))
+
+
+@pytest.mark.fault(44)
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
+def test_a_state_that_another_version_laid_out_otherwise_gives_its_weights_and_no_moments(new_run, settings, monkeypatch, optimizer):
+    """Moments know no names: those of one weight would move another, and nothing would say so."""
+    run, build = new_run(settings.changed(**QUIET, optimizer=optimizer)), optimizers.build
+    with monkeypatch.context() as earlier:
+        earlier.setattr(optimizers, "build", lambda named, *more: build(reversed(list(named)), *more))
+        stopped_after(run, 3)
+    saved = checkpoint.load(checkpoints.latest(run), torch.device("cpu"))
+    preparing, told = prepare(run, run.settings()), []
+    with pytest.raises(StopIteration) as end:
+        while True:
+            told.append(next(preparing))
+    session = end.value.value
+    assert session.step == 2 and not session.engine.optimizer.state and any("earlier version" in event.what for event in of(Warned, told))
+    assert all(torch.equal(parameter, saved["parameters"][name]) for name, parameter in session.parameters.items())
+    assert isinstance(collect(run)[-1], Finished)
 
 
 @pytest.mark.fault(44)

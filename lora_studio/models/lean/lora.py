@@ -2,7 +2,8 @@
 
 y = W x + b + s B A x (Hu et al. 2021, §4.1). The thin products A x of all layers are one; B (s A x) is added by the product that makes it, forth and back;
 and the gradient towards x is summed by the products that make it up. So are those of A and B where they have a gradient already, as in the optimizer's
-buffer: it is added to in place, as autograd would, and nothing is left for autograd to add. W is frozen, whole or in NF4.
+buffer: it is added to in place, as ``backward`` would, and nothing is left for autograd to add (``torch.autograd.grad`` finds nothing then). W is frozen, whole or
+in NF4.
 """
 
 from __future__ import annotations
@@ -147,7 +148,7 @@ class _Linears(torch.autograd.Function):
                 if part is not None:
                     part.addmm_(slope, layer.up, beta=0, alpha=layer.scale)
             if any(ctx.needs_input_grad[2:]):
-                gradients = _factor_gradients(x.reshape(-1, x.shape[-1]), slopes, layers, thin, back)
+                gradients = _factor_gradients(x.reshape(-1, x.shape[-1]), slopes, layers, thin, back)  # of all factors of a model or of none
         dx = _input_gradient(slopes, layers, back, down).view(ctx.shape) if ctx.needs_input_grad[0] else None
         return dx, None, *gradients
 
