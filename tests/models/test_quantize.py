@@ -16,7 +16,13 @@ COARSE = {"nf4": 0.12, "int8": 0.01}
 """‖W − W packed‖ / ‖W‖ of normal weights: NF4 keeps four bits, int8 eight."""
 ROUNDING = {"nf4": 5e-5, "int8": 5e-3}
 """What two ways of the same sum may differ by: int8 rounds the inputs too, so a last digit may become a whole step."""
+NEAR = {"nf4": 1e-4, "int8": 0.015}
+"""What they may differ by as a share of the answer; processors round otherwise."""
 PATH = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+
+
+def apart(one, other) -> float:
+    return float((one - other).norm() / other.norm())
 
 
 @pytest.fixture(scope="module", params=["nf4", "int8"])
@@ -109,7 +115,7 @@ def test_what_was_trained_on_a_packed_model_is_read_from_factors_alone(base, ask
     adapter = inject.read_adapter(base)
     inject.remove(base)
     inject.load_adapters(base, [(adapter, 1.0)])
-    assert torch.allclose(ask(base), trained, atol=ROUNDING[kind]) and (trained - before).abs().max() > 1e-2
+    assert apart(ask(base), trained) < NEAR[kind] < apart(before, trained) / 4
     inject.unload_adapters(base)
     assert torch.allclose(ask(base), before, atol=1e-6)
 
