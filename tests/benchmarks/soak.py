@@ -59,6 +59,7 @@ class Forked:
             os.dup2(output, 1)
             os.dup2(output, 2)
             os.closerange(3, 1024)  # the parent's locks among them
+            torch.set_num_threads(1)  # makes torch's own pool anew after the fork, before several threads would do so at once, which it cannot
             status = worker.main(str(folder))
         except BaseException:
             traceback.print_exc()
