@@ -27,7 +27,7 @@ def test_a_shipped_preset_has_words_for_the_page_and_changes_only_what_differs(o
 
 
 def test_quick_look_is_quick():
-    """The quickstart promises under a minute of training on two cores: 160 steps of batch 4 at 0.35 s hold that."""
+    """The quickstart promises two minutes on two cores: 160 steps of batch 4 at 0.4 s are half of them."""
     settings = presets.layered("quick-look", [])
     assert settings.steps * settings.batch * settings.accumulate <= 640
 
