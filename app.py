@@ -3,7 +3,10 @@
 import sys
 
 if sys.version_info < (3, 11):
-    sys.exit("LoRA Studio needs Python 3.11 or newer; this is %d.%d. Install one from python.org, then start app.py with it." % sys.version_info[:2])
+    sys.exit(
+        "LoRA Studio needs Python 3.11 or newer; this is %d.%d. Install one from python.org, then start app.py with it."
+        % sys.version_info[:2]
+    )
 
 from lora_studio import bootstrap
 

@@ -16,7 +16,9 @@ from lora_studio.errors import StudioError
 
 
 class State(StrEnum):
-    """Where a run stands. Only its worker changes it; where there is no worker, the parent that is about to start one, or that finds it dead."""
+    """Where a run stands. Only its worker changes it; where there is no worker, the parent that is about to start one,
+    or that finds it dead.
+    """
 
     QUEUED = "queued"
     """Waiting for the device, behind the runs that were started before."""
@@ -159,7 +161,9 @@ class Finished(Event):
 
 
 class Failed(Event):
-    """The run ended with a problem. ``ours`` marks a fault of the studio rather than of its input, ``changes`` are settings that would mend it."""
+    """The run ended with a problem. ``ours`` marks a fault of the studio rather than of its input, ``changes`` are
+    settings that would mend it.
+    """
 
     kind: Literal["failed"] = "failed"
     what: str
@@ -172,12 +176,28 @@ class Failed(Event):
     def of(cls, error: BaseException) -> "Failed":
         if isinstance(error, StudioError):
             return cls(what=error.what, where=error.where, do=error.do, changes=error.details.get("changes", {}))
-        return cls(what=f"The studio hit a fault of its own: {type(error).__name__}: {error}", where="worker.log",
-                   do="The run's worker.log holds the details; what was saved is kept.", ours=True)
+        return cls(
+            what=f"The studio hit a fault of its own: {type(error).__name__}: {error}",
+            where="worker.log",
+            do="The run's worker.log holds the details; what was saved is kept.",
+            ours=True,
+        )
 
 
 AnyEvent = Annotated[
-    Union[StateChanged, Preparing, Started, StepDone, Validated, PreviewReady, CheckpointSaved, RolledBack, Warned, Finished, Failed],
+    Union[
+        StateChanged,
+        Preparing,
+        Started,
+        StepDone,
+        Validated,
+        PreviewReady,
+        CheckpointSaved,
+        RolledBack,
+        Warned,
+        Finished,
+        Failed,
+    ],
     Field(discriminator="kind"),
 ]
 _any_event: TypeAdapter[Event] = TypeAdapter(AnyEvent)

@@ -20,11 +20,19 @@ class DiskFull(MachineError):
 
 
 def refusal(error: OSError, what: str, path: Path) -> StudioError:
-    """The error for a disk that refused: ``what`` could not be done at ``path``, since it is full (the space left is told), read-only or gone."""
+    """The error for a disk that refused: ``what`` could not be done at ``path``, since it is full (the space left is
+    told), read-only or gone.
+    """
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
         left = f"{room(path) / 1e6:,.0f} MB are free" if room(path) >= 0 else "no room is left"
-        return DiskFull(f"{what}: the disk is full, {left}.", where=path, do="Free space on it; what was saved before is intact.")
-    return MachineError(f"{what}: {error.strerror or error}.", where=error.filename or path, do="Check that the disk is there and can be written, then try again; what was saved before is intact.")
+        return DiskFull(
+            f"{what}: the disk is full, {left}.", where=path, do="Free space on it; what was saved before is intact."
+        )
+    return MachineError(
+        f"{what}: {error.strerror or error}.",
+        where=error.filename or path,
+        do="Check that the disk is there and can be written, then try again; what was saved before is intact.",
+    )
 
 
 def room(path: Path) -> int:
@@ -38,7 +46,9 @@ def room(path: Path) -> int:
 
 
 def partial(path: Path) -> Path:
-    """Where ``path`` is written until it is whole. The name tells by which process, so that ``sweep`` knows if it is still held."""
+    """Where ``path`` is written until it is whole. The name tells by which process, so that ``sweep`` knows if it is
+    still held.
+    """
     return path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
 
 
@@ -73,7 +83,9 @@ def _discard(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Makes the folder ``path`` and those that lack above it, durably: each name has to be safe in the folder that it stands in."""
+    """Makes the folder ``path`` and those that lack above it, durably: each name has to be safe in the folder that it
+    stands in.
+    """
     new = [one for one in (path, *path.parents) if not one.exists()]
     path.mkdir(parents=True, exist_ok=True)
     for one in new:

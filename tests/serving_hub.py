@@ -30,7 +30,11 @@ class Hub(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def files(self) -> dict[str, bytes]:
-        return {path.relative_to(self.folder).as_posix(): path.read_bytes() for path in sorted(self.folder.rglob("*")) if path.is_file()}
+        return {
+            path.relative_to(self.folder).as_posix(): path.read_bytes()
+            for path in sorted(self.folder.rglob("*"))
+            if path.is_file()
+        }
 
 
 @contextmanager
@@ -68,15 +72,33 @@ class _Answer(BaseHTTPRequestHandler):
         if path in (f"/api/models/{name}", f"/api/models/{name}/revision/main"):
             return self._say(json.dumps(self._info()).encode())
         if path == f"/api/models/{name}/tree/{SHA}":
-            return self._say(json.dumps([{"type": "file", "path": file, "size": len(data), "oid": _oid(data)} for file, data in self.server.files().items()]).encode())
+            return self._say(
+                json.dumps(
+                    [
+                        {"type": "file", "path": file, "size": len(data), "oid": _oid(data)}
+                        for file, data in self.server.files().items()
+                    ]
+                ).encode()
+            )
         for revision in ("main", SHA):
             if path.startswith(f"/{name}/resolve/{revision}/"):
                 return self._file(path.removeprefix(f"/{name}/resolve/{revision}/"))
         self._say(b"{}", {"X-Error-Code": "RepoNotFound"}, 404)
 
     def _info(self) -> dict:
-        siblings = [{"rfilename": file, "size": len(data), "blobId": _oid(data)} for file, data in self.server.files().items()]
-        return {"id": self.server.name, "modelId": self.server.name, "sha": SHA, "siblings": siblings, "tags": ["diffusers", f"license:{self.server.licence}"], "private": False, "downloads": 1, "likes": 1}
+        siblings = [
+            {"rfilename": file, "size": len(data), "blobId": _oid(data)} for file, data in self.server.files().items()
+        ]
+        return {
+            "id": self.server.name,
+            "modelId": self.server.name,
+            "sha": SHA,
+            "siblings": siblings,
+            "tags": ["diffusers", f"license:{self.server.licence}"],
+            "private": False,
+            "downloads": 1,
+            "likes": 1,
+        }
 
     def _file(self, name: str) -> None:
         data = self.server.files().get(name)
@@ -92,9 +114,15 @@ class _Answer(BaseHTTPRequestHandler):
         cuts = self.server.broken.get(name)
         return cuts.pop(0) if cuts and self.command == "GET" else None
 
-    def _say(self, body: bytes, headers: dict[str, str] | None = None, status: int = 200, cut: int | None = None) -> None:
+    def _say(
+        self, body: bytes, headers: dict[str, str] | None = None, status: int = 200, cut: int | None = None
+    ) -> None:
         self.send_response(status)
-        for key, value in {"Content-Type": "application/json", "Content-Length": str(len(body)), **(headers or {})}.items():
+        for key, value in {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(body)),
+            **(headers or {}),
+        }.items():
             self.send_header(key, value)
         self.end_headers()
         if self.command == "GET":

@@ -1,4 +1,5 @@
-"""The environment: made once, free when nothing changed, mended when half-made or broken, and every failure in one clear sentence.
+"""The environment: made once, free when nothing changed, mended when half-made or broken, and every failure in one
+clear sentence.
 
 The real thing runs here with tiny wheels in place of the real packages, and no index.
 """
@@ -89,7 +90,11 @@ def no_pip(monkeypatch):
 
 
 def strokes(made: Environment) -> int:
-    return int(subprocess.run([made.python, "-c", "import brush; print(brush.STROKES)"], capture_output=True, text=True, check=True).stdout)
+    return int(
+        subprocess.run(
+            [made.python, "-c", "import brush; print(brush.STROKES)"], capture_output=True, text=True, check=True
+        ).stdout
+    )
 
 
 def test_a_fresh_folder_becomes_an_environment_with_what_is_required(ready):
@@ -235,7 +240,9 @@ def test_a_missing_venv_module_names_debians_package(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_is_told_before_anything_is_fetched(tmp_path, monkeypatch, no_pip):
-    monkeypatch.setattr(environment.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**10, 10**10 - 10**8, 10**8))
+    monkeypatch.setattr(
+        environment.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**10, 10**10 - 10**8, 10**8)
+    )
     with pytest.raises(MachineError, match="needs about 3 GB and only 0.1 GB are free"):
         required(tmp_path).prepare()
 
@@ -253,7 +260,9 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     ("error: something that nobody foresaw", "something that nobody foresaw"),
 ])  # fmt: skip
 def test_what_pip_says_becomes_what_a_person_can_do(tmp_path, line, said):
-    error = pip.explain("libraries", ["Collecting brush", line, "[notice] A new release of pip is available"], tmp_path / "install.log")
+    error = pip.explain(
+        "libraries", ["Collecting brush", line, "[notice] A new release of pip is available"], tmp_path / "install.log"
+    )
     assert said in str(error)
     assert error.do and "notice" not in str(error)
 
@@ -319,7 +328,9 @@ def test_where_pytorchs_index_does_not_answer_linux_takes_the_default(ready, mon
 
 
 def app(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, ROOT / "app.py", *arguments], capture_output=True, text=True, env={**os.environ, **variables})
+    return subprocess.run(
+        [sys.executable, ROOT / "app.py", *arguments], capture_output=True, text=True, env={**os.environ, **variables}
+    )
 
 
 def test_app_stays_a_few_lines_and_can_be_read_by_any_python_3():
@@ -332,7 +343,11 @@ def test_app_stays_a_few_lines_and_can_be_read_by_any_python_3():
 def test_an_old_python_is_told_so():
     code = f"import sys; sys.version_info = (3, 9, 1); exec(open({str(ROOT / 'app.py')!r}).read())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode != 0 and "needs Python 3.11 or newer; this is 3.9" in done.stderr and "Traceback" not in done.stderr
+    assert (
+        done.returncode != 0
+        and "needs Python 3.11 or newer; this is 3.9" in done.stderr
+        and "Traceback" not in done.stderr
+    )
 
 
 def test_app_uses_the_interpreters_own_packages_when_told():
@@ -356,8 +371,14 @@ def test_app_goes_on_in_the_environment_with_all_its_arguments(ready):
     for name in ("errors.py", "__init__.py"):
         shutil.copy(ROOT / "lora_studio" / name, root / "lora_studio")
     shutil.copytree(ROOT / "lora_studio" / "bootstrap", root / "lora_studio" / "bootstrap")
-    (root / "lora_studio" / "cli" / "__init__.py").write_text("import sys\ndef main():\n    print(sys.prefix, *sys.argv[1:], sep='|')\n    return 7\n")
-    (root / "lora_studio" / "bootstrap" / "torch_build.py").write_text("wanted = lambda: ''\nhas_nvidia = lambda: False\n")
+    (root / "lora_studio" / "cli" / "__init__.py").write_text(
+        "import sys\ndef main():\n    print(sys.prefix, *sys.argv[1:], sep='|')\n    return 7\n"
+    )
+    (root / "lora_studio" / "bootstrap" / "torch_build.py").write_text(
+        "wanted = lambda: ''\nhas_nvidia = lambda: False\n"
+    )
     variables = {key: value for key, value in os.environ.items() if key != "LORA_STUDIO_NO_VENV"}
-    done = subprocess.run([sys.executable, root / "app.py", "a b", '"c'], cwd=root.parent, capture_output=True, text=True, env=variables)
-    assert (done.returncode, done.stdout.strip()) == (7, f"{ready.folder}|a b|\"c"), done.stderr
+    done = subprocess.run(
+        [sys.executable, root / "app.py", "a b", '"c'], cwd=root.parent, capture_output=True, text=True, env=variables
+    )
+    assert (done.returncode, done.stdout.strip()) == (7, f'{ready.folder}|a b|"c'), done.stderr

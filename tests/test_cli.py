@@ -12,18 +12,31 @@ import pytest
 import tomli_w
 from PIL import Image
 
-from lora_studio import checkpoints, cli, files, presets, runs, starter
+from lora_studio import cli, files, runs, starter
 from lora_studio.cli import chromium, doctor, generate, options, quickstart, watch
+from lora_studio.config import presets
+from lora_studio.config.settings import Settings
 from lora_studio.dataset import folder, manifest
 from lora_studio.errors import AdapterError, MachineError
 from lora_studio.jobs import control, runner
 from lora_studio.jobs.control import Request
-from lora_studio.settings import Settings
+from lora_studio.runs import checkpoints
 from tests.jobs.conftest import no_worker_outlives_its_test, worker  # noqa: F401
 from tests.training.conftest import pictures, tiny_base  # noqa: F401
 
-FEW = ["steps=3", "rank=2", "alpha=2", "batch=2", "resolution=64", "preview_steps=2", "preview_every=0", "validate_every=0", "checkpoint_every=2", "device=cpu",
-       "preview_prompts=a disc"]
+FEW = [
+    "steps=3",
+    "rank=2",
+    "alpha=2",
+    "batch=2",
+    "resolution=64",
+    "preview_steps=2",
+    "preview_every=0",
+    "validate_every=0",
+    "checkpoint_every=2",
+    "device=cpu",
+    "preview_prompts=a disc",
+]
 
 
 def told(capfd) -> tuple[dict, str]:
@@ -60,18 +73,26 @@ def test_a_mistake_exits_with_2_and_one_clear_message(arguments, said, tmp_path,
     assert cli.main(arguments) == 2
     out, err = capfd.readouterr()
     assert said in err and "Traceback" not in err and len(err.strip().splitlines()) == 1 and not out
-    assert not (tmp_path / "outputs").exists() or not runs.existing(tmp_path / "outputs"), "a mistake must not leave a run behind"
+    assert not (tmp_path / "outputs").exists() or not runs.existing(tmp_path / "outputs"), (
+        "a mistake must not leave a run behind"
+    )
 
 
 def test_programs_get_the_mistake_as_json(capfd):
     assert cli.main(["train", "--json"]) == 2
     error, err = told(capfd)
-    assert error == {"error": {"what": "No folder of pictures is named.", "where": "--data", "do": "Write for example: python3 app.py train --data my-pictures"}}
+    assert error == {
+        "error": {
+            "what": "No folder of pictures is named.",
+            "where": "--data",
+            "do": "Write for example: python3 app.py train --data my-pictures",
+        }
+    }
     assert "No folder" in err
 
 
 def test_a_fault_of_ours_says_so_and_exits_with_1(monkeypatch, capfd):
-    monkeypatch.setattr("lora_studio.presets.layered", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("lora_studio.config.presets.layered", lambda *_, **__: 1 / 0)
     assert cli.main(["train", "--json"]) == 1
     error, err = told(capfd)
     assert "fault of its own: ZeroDivisionError" in error["error"]["what"] and "Traceback" in err
@@ -79,7 +100,11 @@ def test_a_fault_of_ours_says_so_and_exits_with_1(monkeypatch, capfd):
 
 def test_a_pipe_that_cannot_take_a_letter_does_not_end_the_command(tmp_path):
     """Windows' pipes speak code page 1252, which has no √."""
-    done = subprocess.run([sys.executable, "-m", "lora_studio", "train", "--help"], capture_output=True, env={**os.environ, "PYTHONIOENCODING": "cp1252:strict"})
+    done = subprocess.run(
+        [sys.executable, "-m", "lora_studio", "train", "--help"],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "cp1252:strict"},
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -90,7 +115,9 @@ def test_help_lists_every_command(capfd):
 
 
 def test_commands_compute_with_patient_threads(monkeypatch, capfd):
-    """Beside another busy program, a sheet drawn with threads that spin took three and a half minutes instead of twenty seconds."""
+    """Beside another busy program, a sheet drawn with threads that spin took three and a half minutes instead of twenty
+    seconds.
+    """
     monkeypatch.setenv("OMP_WAIT_POLICY", "")
     monkeypatch.delenv("OMP_WAIT_POLICY")
     assert cli.main(["--help"]) == 0
@@ -104,7 +131,7 @@ def test_every_command_explains_itself(command, capfd):
 
 
 def test_a_damaged_preset_does_not_break_other_commands(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr("lora_studio.presets.FOLDER", tmp_path)
+    monkeypatch.setattr("lora_studio.config.presets.FOLDER", tmp_path)
     (tmp_path / "bad.toml").write_text("title = ")
     assert cli.main(["resume", "none", "--outputs", str(tmp_path)]) == 2
     assert "no run named" in capfd.readouterr().err
@@ -158,8 +185,19 @@ def test_progress_is_told_in_plain_lines_where_nobody_watches(run, worker, capfd
     worker(STEPS + "log.append(Warned(what='A picture is small.', where='a.png'))\n" + FINISH)
     assert resumed(run) == 0
     result, err = told(capfd)
-    assert result == {"adapter": str(run.folder / "ink.safetensors"), "run": str(run.folder), "steps": 3, "seconds": 0.5, "final_loss": 0.25, "previews": []}
-    assert "Training 3 steps on 6 pictures. CPU, fp32" in err and "step 3 of 3, loss 0.2000, 2 pictures/s" in err and "A picture is small. [a.png]" in err
+    assert result == {
+        "adapter": str(run.folder / "ink.safetensors"),
+        "run": str(run.folder),
+        "steps": 3,
+        "seconds": 0.5,
+        "final_loss": 0.25,
+        "previews": [],
+    }
+    assert (
+        "Training 3 steps on 6 pictures. CPU, fp32" in err
+        and "step 3 of 3, loss 0.2000, 2 pictures/s" in err
+        and "A picture is small. [a.png]" in err
+    )
     assert "\x1b" not in err
 
 
@@ -176,8 +214,8 @@ def test_a_run_goes_on_with_another_number_of_gpus(run, worker, capfd):  # noqa:
     worker(STEPS + FINISH)
     saved(run, 2, 3)
     assert resumed(run, "--gpus", "3", "--step", "2") == 2 and "cannot share" in told(capfd)[0]["error"]["what"]
-    assert run.settings().gpus == 1 and runs.existing(run.folder.parent) == [run]
-    assert resumed(run, "--gpus", "2") == 0 and run.settings().gpus == 2
+    assert run.settings().machine.gpus == 1 and runs.existing(run.folder.parent) == [run]
+    assert resumed(run, "--gpus", "2") == 0 and run.settings().machine.gpus == 2
 
 
 @pytest.mark.fault(38)
@@ -191,10 +229,16 @@ def test_a_killed_worker_is_told_and_how_to_go_on(run, worker, capfd):  # noqa: 
 
 def saved(run, *steps):
     """States with nothing in them but what they were saved on."""
-    about = {"settings": run.settings().model_dump(), "pictures": manifest.manifest(folder.scan(Path(run.settings().data)))}
+    about = {
+        "settings": run.settings().flat(),
+        "pictures": manifest.manifest(folder.scan(Path(run.settings().run.data))),
+    }
     for step in steps:
         files.write(run.checkpoint(step) / checkpoints.ABOUT, json.dumps(about))
-        files.write(run.checkpoint(step) / checkpoints.MANIFEST, json.dumps({checkpoints.ABOUT: files.sha256(run.checkpoint(step) / checkpoints.ABOUT)}))
+        files.write(
+            run.checkpoint(step) / checkpoints.MANIFEST,
+            json.dumps({checkpoints.ABOUT: files.sha256(run.checkpoint(step) / checkpoints.ABOUT)}),
+        )
 
 
 @pytest.mark.fault(46)
@@ -205,7 +249,10 @@ def test_a_run_whose_pictures_or_settings_changed_is_resumed_only_when_that_is_a
     presets.save_settings(run.settings().changed(learning_rate=0.01), run.settings_file)
     assert resumed(run) == 2
     result, _ = told(capfd)
-    assert "Learning rate was 0.0003, and is 0.01." in result["error"]["what"] and "--accept-changes" in result["error"]["do"]
+    assert (
+        "Learning rate was 0.0003, and is 0.01." in result["error"]["what"]
+        and "--accept-changes" in result["error"]["do"]
+    )
     assert not run.events_file.exists(), "nothing was started"
     assert resumed(run, "--accept-changes") == 0
 
@@ -226,7 +273,23 @@ def test_an_older_state_is_gone_on_from_as_a_new_run(run, worker, capfd):  # noq
 def test_a_branch_takes_its_parents_settings_and_those_given(run, worker, capfd):  # noqa: F811
     worker(FINISH)
     saved(run, 2, 4)
-    assert cli.main(["train", "--from", "ink@2", "--set", "learning_rate=0.01", "--name", "bold", "--outputs", str(run.folder.parent), "--json"]) == 0
+    assert (
+        cli.main(
+            [
+                "train",
+                "--from",
+                "ink@2",
+                "--set",
+                "learning_rate=0.01",
+                "--name",
+                "bold",
+                "--outputs",
+                str(run.folder.parent),
+                "--json",
+            ]
+        )
+        == 0
+    )
     made = runs.find("bold", run.folder.parent)
     assert made.settings() == run.settings().changed(name="bold", learning_rate=0.01) and made.parent()["step"] == 2
 
@@ -311,8 +374,23 @@ def test_a_second_ctrl_c_leaves_the_worker_to_finish_by_itself(run, worker, capf
 def trained(tmp_path_factory, tiny_base, pictures):  # noqa: F811
     """A run of three steps by the real worker, as ``--json`` tells of it."""
     outputs = tmp_path_factory.mktemp("trained") / "outputs"
-    arguments = ["train", "--data", str(pictures), "--base", str(tiny_base), "--name", "discs", "--outputs", str(outputs), "--json"]
-    done = subprocess.run([sys.executable, "-m", "lora_studio", *arguments, *(part for one in FEW for part in ("--set", one))], capture_output=True, text=True)
+    arguments = [
+        "train",
+        "--data",
+        str(pictures),
+        "--base",
+        str(tiny_base),
+        "--name",
+        "discs",
+        "--outputs",
+        str(outputs),
+        "--json",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "lora_studio", *arguments, *(part for one in FEW for part in ("--set", one))],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -324,7 +402,9 @@ def test_training_leaves_an_adapter_that_another_program_loads(trained):
     with safe_open(trained["adapter"], "pt") as file:
         keys = set(file.keys())
     assert {"lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q.alpha"} < keys
-    assert [Path(path).name for path in trained["previews"]] == ["step-3-0.png"] and all(Path(path).is_file() for path in trained["previews"])
+    assert [Path(path).name for path in trained["previews"]] == ["step-3-0.png"] and all(
+        Path(path).is_file() for path in trained["previews"]
+    )
 
 
 def test_a_run_that_lost_its_worker_is_resumed_from_its_checkpoint(trained, capfd):
@@ -341,15 +421,47 @@ def test_a_run_that_lost_its_worker_is_resumed_from_its_checkpoint(trained, capf
 
 
 def test_pictures_are_drawn_with_an_adapter_and_carry_their_recipe(trained, tiny_base, tmp_path, capfd):  # noqa: F811
-    arguments = ["generate", "--base", str(tiny_base), "--adapter", f"{trained['adapter']}:0.5", "--prompt", "a disc, blue", "--prompt", "a cat", "--seed", "7", "--count", "2",
-                 "--steps", "2", "--width", "64", "--height", "128", "--device", "cpu", "-o", str(tmp_path / "pictures"), "--json"]
+    arguments = [
+        "generate",
+        "--base",
+        str(tiny_base),
+        "--adapter",
+        f"{trained['adapter']}:0.5",
+        "--prompt",
+        "a disc, blue",
+        "--prompt",
+        "a cat",
+        "--seed",
+        "7",
+        "--count",
+        "2",
+        "--steps",
+        "2",
+        "--width",
+        "64",
+        "--height",
+        "128",
+        "--device",
+        "cpu",
+        "-o",
+        str(tmp_path / "pictures"),
+        "--json",
+    ]
     assert cli.main(arguments) == 0
     result, _ = told(capfd)
-    assert [Path(path).name for path in result["pictures"]] == ["a-disc-blue-7.png", "a-disc-blue-8.png", "a-cat-7.png", "a-cat-8.png"]
+    assert [Path(path).name for path in result["pictures"]] == [
+        "a-disc-blue-7.png",
+        "a-disc-blue-8.png",
+        "a-cat-7.png",
+        "a-cat-8.png",
+    ]
     assert result["adapters"] == [{"file": trained["adapter"], "weight": 0.5}]
     image = Image.open(result["pictures"][1])
     assert image.size == (64, 128)
-    assert image.info["parameters"].startswith("a disc, blue <lora:discs:0.5>\nSteps: 2, Sampler: dpm++") and "Seed: 8" in image.info["parameters"]
+    assert (
+        image.info["parameters"].startswith("a disc, blue <lora:discs:0.5>\nSteps: 2, Sampler: dpm++")
+        and "Seed: 8" in image.info["parameters"]
+    )
 
 
 def test_quickstart_goes_the_whole_way_on_the_starter(tmp_path, monkeypatch, capfd):
@@ -369,7 +481,9 @@ def test_the_sheet_shows_only_subjects_that_were_not_in_the_folder():
     for style in starter.sample_styles():
         subjects = quickstart.unseen(style)
         assert len(subjects) == quickstart.SHOWN
-        assert not any(subject in path.read_text("utf-8").lower() for subject in subjects for path in style.glob("*.txt"))
+        assert not any(
+            subject in path.read_text("utf-8").lower() for subject in subjects for path in style.glob("*.txt")
+        )
 
 
 # Small parts
@@ -403,7 +517,9 @@ def test_a_weight_that_is_no_number_is_refused(adapter, text):
         generate.parse_adapter(text)
 
 
-@pytest.mark.parametrize(("seconds", "words"), [(0.4, "0 s"), (59.4, "59 s"), (60, "1 min 00 s"), (185, "3 min 05 s"), (7800, "2 h 10 min")])
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.4, "0 s"), (59.4, "59 s"), (60, "1 min 00 s"), (185, "3 min 05 s"), (7800, "2 h 10 min")]
+)
 def test_times_in_words(seconds, words):
     assert options.duration(seconds) == words
 
@@ -424,17 +540,21 @@ def test_the_doctor_finds_this_machine_able_to_train(tmp_path, capfd):
     assert cli.main(["doctor", "--outputs", str(tmp_path), "--json"]) == 0
     result, _ = told(capfd)
     assert result["able_to_train"] is True
-    assert {"PyTorch", "packages", "device", "bitsandbytes", "outputs", "starter", "chromium"} <= {finding["what"] for finding in result["findings"]}
+    assert {"PyTorch", "packages", "device", "bitsandbytes", "outputs", "starter", "chromium"} <= {
+        finding["what"] for finding in result["findings"]
+    }
 
 
-@pytest.mark.parametrize(("reason", "state"), [("", "ok"), ("Triton cannot be imported (No module named 'triton')", "warning")])
+@pytest.mark.parametrize(
+    ("reason", "state"), [("", "ok"), ("Triton cannot be imported (No module named 'triton')", "warning")]
+)
 def test_the_doctor_tells_whether_a_card_gets_the_fused_kernels(tmp_path, monkeypatch, reason, state):
     """Without a compiler training would only be slow, and nobody would know why."""
     import torch
 
     assert list(doctor._kernels(tmp_path)) == [] or torch.cuda.is_available()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr("lora_studio.models.lean.probe.reason", lambda: reason)
+    monkeypatch.setattr("lora_studio.models.fused.triton_support.reason", lambda: reason)
     [finding] = doctor._kernels(tmp_path)
     assert finding.state == state and reason in finding.detail and bool(finding.do) == bool(reason)
 
@@ -473,7 +593,10 @@ def test_a_chromium_that_a_later_way_brings_is_taken(tmp_path, monkeypatch):
     assert chromium.require() == str(brought)
 
 
-@pytest.mark.parametrize(("arguments", "status"), [(["tests/test_errors.py", "-q"], 0), (["tests/test_errors.py", "-q", "-k", "no_such_test"], 5)])
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [(["tests/test_errors.py", "-q"], 0), (["tests/test_errors.py", "-q", "-k", "no_such_test"], 5)],
+)
 def test_the_test_command_passes_arguments_on_and_the_status_back(arguments, status, monkeypatch, capfd):
     monkeypatch.setattr("lora_studio.cli.test._require_packages", lambda: None)
     monkeypatch.setattr(chromium, "require", lambda: "/usr/bin/chromium")

@@ -11,11 +11,12 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from lora_studio import adapters, cli, files, presets
+from lora_studio import adapters, cli, files
 from lora_studio.adapters import Adapter, metadata, proof, recipe
 from lora_studio.cli import blend as blend_command
 from lora_studio.cli import check as check_command
 from lora_studio.cli import inspect as inspect_command
+from lora_studio.config import presets
 from lora_studio.errors import SettingsError
 from tests.adapters.adapter_samples import BLOCK, Q, factors, small
 from tests.training.conftest import pictures  # noqa: F401
@@ -25,7 +26,10 @@ PATHS = (f"{BLOCK}.attn1.to_q", f"{BLOCK}.attn2.to_k", Q)
 
 def style(name: str, rank: int = 4, width: int = 64, dora: bool = False) -> Adapter:
     """A starter-sized adapter of three layers, drawn from its name."""
-    return Adapter({path: factors(f"{name}{path}", width, width, rank, 2.0, dora=dora) for path in PATHS}, {"modelspec.title": name})
+    return Adapter(
+        {path: factors(f"{name}{path}", width, width, rank, 2.0, dora=dora) for path in PATHS},
+        {"modelspec.title": name},
+    )
 
 
 @pytest.fixture
@@ -121,7 +125,9 @@ def test_a_mistake_exits_with_2_and_leaves_nothing(arguments, message, ink, gold
 
 
 @pytest.mark.fault(23, 24, 27)
-@pytest.mark.parametrize("command", [["inspect"], ["check"], ["recipe"], ["analyze"], ["resize", "--rank", "2"], ["convert", "-o", "x"]])
+@pytest.mark.parametrize(
+    "command", [["inspect"], ["check"], ["recipe"], ["analyze"], ["resize", "--rank", "2"], ["convert", "-o", "x"]]
+)
 @pytest.mark.parametrize(("name", "content", "message"), [
     ("a.pt", b"anything", "pickle"),
     ("a.safetensors", b"\x80\x02}q\x00" + b"x" * 40, "pickle"),
@@ -144,13 +150,23 @@ def test_a_mistake_is_told_to_programs_as_json(ink, capfd):
 def test_a_blend_is_the_weighted_sum_with_its_recipe(ink, gold, tmp_path, told):
     out = tmp_path / "both.safetensors"
     result = told("blend", f"{ink}:0.7", f"{gold}:-0.3", "-o", out)
-    assert result["file"] == str(out) and result["rank"] == 12 and result["residual"] == 0 and result["size"] == out.stat().st_size
+    assert (
+        result["file"] == str(out)
+        and result["rank"] == 12
+        and result["residual"] == 0
+        and result["size"] == out.stat().st_size
+    )
     assert [row["passed"] for row in result["proof"]] == [True, True]
     made = adapters.read(out)
     for path in PATHS:
-        assert close(made, path, 0.7 * style("ink").factors[path].delta() - 0.3 * style("gold", 8).factors[path].delta())
+        assert close(
+            made, path, 0.7 * style("ink").factors[path].delta() - 0.3 * style("gold", 8).factors[path].delta()
+        )
     again = recipe.read(made.metadata)
-    assert [(one.name, one.weight, len(one.sha256)) for one in again.ingredients] == [("ink", 0.7, 64), ("gold", -0.3, 64)] and result["recipe"] == again.model_dump()
+    assert [(one.name, one.weight, len(one.sha256)) for one in again.ingredients] == [
+        ("ink", 0.7, 64),
+        ("gold", -0.3, 64),
+    ] and result["recipe"] == again.model_dump()
 
 
 def test_a_blend_can_have_a_picture(ink, gold, tmp_path, told, capfd):
@@ -164,16 +180,27 @@ def test_a_blend_can_have_a_picture(ink, gold, tmp_path, told, capfd):
 
 def test_trimming_tells_what_it_loses_and_saves_only_with_a_name(ink, gold, tmp_path, told, said):
     result = told("blend", ink, gold, "--method", "svd", "--rank", "2")
-    assert result["file"] is None and result["rank"] == 2 and 0.1 < result["residual"] < 1 and set(result["residuals"]) == set(PATHS)
+    assert (
+        result["file"] is None
+        and result["rank"] == 2
+        and 0.1 < result["residual"] < 1
+        and set(result["residuals"]) == set(PATHS)
+    )
     lines = said("blend", ink, gold, "--method", "svd", "--rank", "2")
-    assert "+1·ink +1·gold: svd, rank 2, 3 modules" in lines[0] and "Trimming keeps" in lines[1] and "Nothing is saved" in lines[-1]
+    assert (
+        "+1·ink +1·gold: svd, rank 2, 3 modules" in lines[0]
+        and "Trimming keeps" in lines[1]
+        and "Nothing is saved" in lines[-1]
+    )
     assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_block_has_its_own_weight(ink, tmp_path, told):
     told("blend", f"{ink}:2", "--block", "1:down_blocks.1=0.5", "-o", tmp_path / "out")
     made = adapters.read(tmp_path / "out.safetensors")
-    assert close(made, Q, style("ink").factors[Q].delta()) and close(made, PATHS[0], 2 * style("ink").factors[PATHS[0]].delta())
+    assert close(made, Q, style("ink").factors[Q].delta()) and close(
+        made, PATHS[0], 2 * style("ink").factors[PATHS[0]].delta()
+    )
 
 
 def test_the_same_seed_drops_the_same_entries(ink, gold, tmp_path, told):
@@ -192,7 +219,10 @@ def test_families_do_not_mix(ink, tmp_path, refused):
 
 
 def test_blocks_are_parsed():
-    assert blend_command.parse_blocks(["2:mid_block=0.5", "2:up_blocks.1=-1"], 2) == [{}, {"mid_block": 0.5, "up_blocks.1": -1.0}]
+    assert blend_command.parse_blocks(["2:mid_block=0.5", "2:up_blocks.1=-1"], 2) == [
+        {},
+        {"mid_block": 0.5, "up_blocks.1": -1.0},
+    ]
     for text in ("0:mid_block=1", "3:mid_block=1", "1:=1", "1:mid_block", "x:mid_block=1"):
         with pytest.raises(SettingsError, match="no weight of a block"):
             blend_command.parse_blocks([text], 2)
@@ -203,7 +233,11 @@ def test_blocks_are_parsed():
 
 def test_resizing_tells_before_it_saves(ink, tmp_path, told, said):
     result = told("resize", ink, "--rank", 2)
-    assert result["file"] is None and (result["rank_before"], result["rank"]) == (4, 2) and result["size"] < result["size_before"]
+    assert (
+        result["file"] is None
+        and (result["rank_before"], result["rank"]) == (4, 2)
+        and result["size"] < result["size_before"]
+    )
     assert result["kept"] == pytest.approx(1 - result["residual"] ** 2)
     assert "It keeps" in said("resize", ink, "--rank", 2)[1] and len(list(tmp_path.iterdir())) == 1
 
@@ -214,7 +248,9 @@ def test_a_resized_file_is_near_and_says_that_it_is(ink, tmp_path, told, way, va
     result = told("resize", ink, f"--{way}", value, "-o", out)
     made = adapters.read(out)
     assert result["size"] == out.stat().st_size and all(row["passed"] for row in result["proof"])
-    assert all(close(made, path, style("ink").factors[path].delta(), result["residuals"][path] + 1e-4) for path in PATHS)
+    assert all(
+        close(made, path, style("ink").factors[path].delta(), result["residuals"][path] + 1e-4) for path in PATHS
+    )
     assert json.loads(made.metadata["lora_studio.resized"])[way] == value and made.metadata["modelspec.title"] == "ink"
     if way == "size":
         assert result["size"] <= value * 1e6
@@ -233,10 +269,17 @@ def test_a_smaller_number_format_halves_the_file(ink, tmp_path, told):
 
 def test_an_analysis_in_words_and_in_numbers(ink, gold, told, said):
     result = told("analyze", ink, gold)
-    assert result["rank"] == 4 and len(result["modules"]) == 3 and result["heatmap"]["rows"] == ["down_blocks.0", "down_blocks.1"] and result["words"]
+    assert (
+        result["rank"] == 4
+        and len(result["modules"]) == 3
+        and result["heatmap"]["rows"] == ["down_blocks.0", "down_blocks.1"]
+        and result["words"]
+    )
     assert result["comparison"]["shared"] == 3 and abs(result["comparison"]["cosine"]) < 0.3
     lines = said("analyze", ink, gold)
-    assert any("of the change lies in down_blocks.0" in line for line in lines) and any(line.startswith("down_blocks.1        1") for line in lines)
+    assert any("of the change lies in down_blocks.0" in line for line in lines) and any(
+        line.startswith("down_blocks.1        1") for line in lines
+    )
     assert any("nearly independent" in line for line in lines)
 
 
@@ -244,7 +287,10 @@ def test_an_analysis_relative_to_the_base_model(tmp_path, told):
     """The base is read weight by weight from its file."""
     path = f"{BLOCK}.attn1.to_q"
     base = tmp_path / "base.safetensors"
-    save_file({"model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight": torch.full((64, 64), 2.0)}, base)
+    save_file(
+        {"model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight": torch.full((64, 64), 2.0)},
+        base,
+    )
     one = Adapter({path: style("ink").factors[path]})
     result = told("analyze", adapters.write(one, tmp_path / "one.safetensors"), "--base", base)
     assert result["modules"][0]["relative"] == pytest.approx(float(one.factors[path].delta().norm()) / 128, rel=1e-4)
@@ -262,11 +308,15 @@ def test_the_plots_are_pictures_beside_each_other(ink, tmp_path, told):
 # convert
 
 
-@pytest.mark.parametrize(("to", "targets"), [("kohya", ["comfyui", "forge", "diffusers"]), ("diffusers", ["diffusers"]), ("peft", ["peft"])])
+@pytest.mark.parametrize(
+    ("to", "targets"), [("kohya", ["comfyui", "forge", "diffusers"]), ("diffusers", ["diffusers"]), ("peft", ["peft"])]
+)
 def test_an_export_is_proved_for_those_who_read_it(gold, tmp_path, told, said, to, targets):
     out = tmp_path / "out" / ("folder" if to == "peft" else "file.safetensors")
     result = told("convert", gold, "--to", to, "-o", out)
-    assert [row["target"] for row in result["proof"]] == targets and all(row["passed"] and row["matched"] == 3 for row in result["proof"])
+    assert [row["target"] for row in result["proof"]] == targets and all(
+        row["passed"] and row["matched"] == 3 for row in result["proof"]
+    )
     made = adapters.read(out)
     assert all(close(made, path, style("gold", 8).factors[path].delta()) for path in PATHS)
     lines = said("convert", gold, "--to", to, "-o", tmp_path / "again")
@@ -275,9 +325,30 @@ def test_an_export_is_proved_for_those_who_read_it(gold, tmp_path, told, said, t
 
 def test_what_does_not_pass_is_not_saved_and_the_table_says_why(ink, tmp_path, capfd):
     """An export for a program that does not read the format."""
-    assert cli.main(["convert", ink, "--to", "diffusers", "--target", "diffusers", "--target", "comfyui", "-o", str(tmp_path / "out")]) == 2
+    assert (
+        cli.main(
+            [
+                "convert",
+                ink,
+                "--to",
+                "diffusers",
+                "--target",
+                "diffusers",
+                "--target",
+                "comfyui",
+                "-o",
+                str(tmp_path / "out"),
+            ]
+        )
+        == 2
+    )
     out, err = capfd.readouterr()
-    assert "diffusers      pass" in err and "ComfyUI        FAIL  It finds 0 of 3 modules." in err and "ComfyUI would not read the export" in err and not out
+    assert (
+        "diffusers      pass" in err
+        and "ComfyUI        FAIL  It finds 0 of 3 modules." in err
+        and "ComfyUI would not read the export" in err
+        and not out
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["ink.safetensors"]
 
 
@@ -286,7 +357,9 @@ def test_only_full_privacy_tells_the_recipe(tmp_path, told, privacy, kept):
     source = adapters.write(style("ink"), tmp_path / "a.safetensors", metadata=trained_header())
     told("convert", source, "--privacy", privacy, "-o", tmp_path / "b")
     with safe_open(tmp_path / "b.safetensors", "pt") as file:
-        assert (recipe.KEY in file.metadata()) is kept and ("modelspec.trigger_phrase" in file.metadata()) is (privacy != "none")
+        assert (recipe.KEY in file.metadata()) is kept and ("modelspec.trigger_phrase" in file.metadata()) is (
+            privacy != "none"
+        )
 
 
 def test_a_dora_needs_its_base_and_becomes_plain(tmp_path, told, refused):
@@ -305,7 +378,11 @@ def test_a_dora_needs_its_base_and_becomes_plain(tmp_path, told, refused):
 
 def test_a_merge_and_its_inverse(ink, tmp_path, told):
     key = "model.diffusion_model.input_blocks.{}.1.transformer_blocks.0.{}.weight"
-    keys = {PATHS[0]: key.format(1, "attn1.to_q"), PATHS[1]: key.format(1, "attn2.to_k"), PATHS[2]: key.format(4, "attn1.to_q")}
+    keys = {
+        PATHS[0]: key.format(1, "attn1.to_q"),
+        PATHS[1]: key.format(1, "attn2.to_k"),
+        PATHS[2]: key.format(4, "attn1.to_q"),
+    }
     base = {name: torch.full((64, 64), 3.0) for name in keys.values()} | {"first_stage_model.x": torch.ones(2)}
     save_file(base, tmp_path / "base.safetensors")
     result = told("merge", tmp_path / "base.safetensors", f"{ink}:0.5", "-o", tmp_path / "merged")
@@ -319,8 +396,13 @@ def test_a_merge_and_its_inverse(ink, tmp_path, told):
 
 
 def test_a_merge_into_another_family_counts_what_fits(ink, tmp_path, refused):
-    save_file({"model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight": torch.ones(64, 64)}, tmp_path / "base.safetensors")
-    assert "Only 1 of 3 modules have a place" in refused("merge", tmp_path / "base.safetensors", ink, "-o", tmp_path / "merged")
+    save_file(
+        {"model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight": torch.ones(64, 64)},
+        tmp_path / "base.safetensors",
+    )
+    assert "Only 1 of 3 modules have a place" in refused(
+        "merge", tmp_path / "base.safetensors", ink, "-o", tmp_path / "merged"
+    )
     assert not (tmp_path / "merged.safetensors").exists()
 
 
@@ -328,12 +410,30 @@ def test_a_merge_into_another_family_counts_what_fits(ink, tmp_path, refused):
 
 
 def test_inspecting_shows_what_shapes_say_beside_what_the_header_claims(tmp_path, told, said):
-    file = adapters.write(small(), tmp_path / "a.safetensors", metadata={"ss_tag_frequency": "x" * 500, "modelspec.description": "two\nlines\x1b[31m"})
+    file = adapters.write(
+        small(),
+        tmp_path / "a.safetensors",
+        metadata={"ss_tag_frequency": "x" * 500, "modelspec.description": "two\nlines\x1b[31m"},
+    )
     result = told("inspect", file)
-    assert (result["family"], result["method"], result["dialect"], result["rank"], result["mixed_ranks"]) == ("starter", "locon", "kohya", 4, True)
-    assert result["blocks"] == {"down_blocks.0": 5, "mid_block": 1, "text_encoder": 1} and result["dtypes"] == ["F32"] and result["unknown"] == []
+    assert (result["family"], result["method"], result["dialect"], result["rank"], result["mixed_ranks"]) == (
+        "starter",
+        "locon",
+        "kohya",
+        4,
+        True,
+    )
+    assert (
+        result["blocks"] == {"down_blocks.0": 5, "mid_block": 1, "text_encoder": 1}
+        and result["dtypes"] == ["F32"]
+        and result["unknown"] == []
+    )
     lines = said("inspect", file)
-    assert "Made for  the built-in starter" in lines and "Rank      4 (mixed)" in lines and any("(500 characters)" in line for line in lines)
+    assert (
+        "Made for  the built-in starter" in lines
+        and "Rank      4 (mixed)" in lines
+        and any("(500 characters)" in line for line in lines)
+    )
     assert not any("\x1b" in line for line in lines), "a stranger's header must not steer the terminal"
 
 
@@ -350,8 +450,18 @@ def test_long_texts_are_cut():
 
 
 def training(**more) -> recipe.Training:
-    values = {"settings": {"rank": 4, "steps": 10, "trigger": "inkstyle", "preview_prompts": ["a cat"], "validation_share": 0.0}, "base": "model.safetensors",
-              "base_sha256": "ab" * 32, "steps": 10}
+    values = {
+        "settings": {
+            "rank": 4,
+            "steps": 10,
+            "trigger": "inkstyle",
+            "preview_prompts": ["a cat"],
+            "validation_share": 0.0,
+        },
+        "base": "model.safetensors",
+        "base_sha256": "ab" * 32,
+        "steps": 10,
+    }
     return recipe.Training(**{**values, **more})
 
 
@@ -364,13 +474,22 @@ def test_a_recipe_is_a_preset_that_train_takes(tmp_path, said, told):
     text = "\n".join(said("recipe", file))
     (tmp_path / "again.toml").write_text(text, "utf-8")
     settings = presets.layered(str(tmp_path / "again.toml"), [])
-    assert (settings.rank, settings.steps, settings.trigger, settings.preview_prompts) == (4, 10, "inkstyle", ["a cat"])
+    assert (settings.adapter.rank, settings.run.steps, settings.run.trigger, settings.previews.preview_prompts) == (
+        4,
+        10,
+        "inkstyle",
+        ["a cat"],
+    )
     assert "# base model: model.safetensors" in text
     assert told("recipe", file)["settings"]["rank"] == 4
 
 
 def test_a_recipe_of_another_version_leaves_out_what_is_unknown_and_says_so(tmp_path, said):
-    file = adapters.write(style("ink"), tmp_path / "ink.safetensors", metadata=trained_header(settings={"rank": 8, "magic": 3}, base="x\n[settings]\nrank = 99"))
+    file = adapters.write(
+        style("ink"),
+        tmp_path / "ink.safetensors",
+        metadata=trained_header(settings={"rank": 8, "magic": 3}, base="x\n[settings]\nrank = 99"),
+    )
     text = "\n".join(said("recipe", file))
     assert tomllib.loads(text)["settings"] == {"rank": 8} and "left out: magic" in text
 
@@ -381,9 +500,25 @@ def test_a_recipe_with_a_senseless_value_is_refused(tmp_path, refused):
 
 
 def test_the_recipe_of_a_blend_is_the_command_that_repeats_it(ink, gold, tmp_path, told, said, monkeypatch):
-    told("blend", f"{ink}:0.5", f"{gold}:-0.25", "--method", "ties", "--rank", "3", "--density", "0.4", "--block", "2:mid_block=0.5", "-o", tmp_path / "mix")
+    told(
+        "blend",
+        f"{ink}:0.5",
+        f"{gold}:-0.25",
+        "--method",
+        "ties",
+        "--rank",
+        "3",
+        "--density",
+        "0.4",
+        "--block",
+        "2:mid_block=0.5",
+        "-o",
+        tmp_path / "mix",
+    )
     line = said("recipe", tmp_path / "mix.safetensors")[1]
-    assert line == ("python3 app.py blend ink.safetensors:0.5 gold.safetensors:-0.25 --method ties --rank 3 --density 0.4 --block 2:mid_block=0.5 -o blend.safetensors")
+    assert line == (
+        "python3 app.py blend ink.safetensors:0.5 gold.safetensors:-0.25 --method ties --rank 3 --density 0.4 --block 2:mid_block=0.5 -o blend.safetensors"
+    )
     monkeypatch.chdir(tmp_path)
     told(*line.split()[2:])
     mix, again = load_file("mix.safetensors"), load_file("blend.safetensors")
@@ -392,7 +527,11 @@ def test_the_recipe_of_a_blend_is_the_command_that_repeats_it(ink, gold, tmp_pat
 
 def test_a_sound_file_without_a_recipe(ink, told, said):
     result = told("check", ink)
-    assert result["sound"] is True and result["verdict"] == "none" and (result["family"], result["rank"], result["modules"]) == ("starter", 4, 3)
+    assert (
+        result["sound"] is True
+        and result["verdict"] == "none"
+        and (result["family"], result["rank"], result["modules"]) == ("starter", 4, 3)
+    )
     assert "every number is finite" in said("check", ink)[0]
 
 
@@ -401,8 +540,15 @@ def test_a_header_that_lies_and_tensors_that_changed_are_told(ink, tmp_path, tol
     """The shapes count."""
     tensors = load_file(ink)
     with safe_open(ink, "pt") as file:
-        texts = file.metadata() | {"ss_base_model_version": "sdxl_base_v1-0", "modelspec.architecture": "stable-diffusion-xl-v1-base/lora"}
-    save_file({key: torch.zeros_like(tensor) if "lora_up" in key else tensor for key, tensor in tensors.items()}, tmp_path / "lie.safetensors", texts)
+        texts = file.metadata() | {
+            "ss_base_model_version": "sdxl_base_v1-0",
+            "modelspec.architecture": "stable-diffusion-xl-v1-base/lora",
+        }
+    save_file(
+        {key: torch.zeros_like(tensor) if "lora_up" in key else tensor for key, tensor in tensors.items()},
+        tmp_path / "lie.safetensors",
+        texts,
+    )
     result = told("check", tmp_path / "lie.safetensors")
     assert result["family"] == "starter" and result["sound"] is False
     lie, altered, nothing = result["warnings"]
@@ -417,7 +563,11 @@ def repeatable(tmp_path, pictures):  # noqa: F811
     shots = [recipe.ImageRecord(name=path.name, sha256=files.sha256(path)) for path in sorted(pictures.glob("*.png"))]
 
     def make(**more) -> Path:
-        values = {"base_sha256": files.sha256(base), "images": shots, "versions": check_command._versions(["torch", "peft"])}
+        values = {
+            "base_sha256": files.sha256(base),
+            "images": shots,
+            "versions": check_command._versions(["torch", "peft"]),
+        }
         return adapters.write(style("ink"), tmp_path / "ink.safetensors", metadata=trained_header(**{**values, **more}))
 
     return make, base, pictures
@@ -437,7 +587,10 @@ def test_a_base_model_in_a_folder_is_told_by_its_weights(repeatable, tmp_path, t
     model = tmp_path / "model"
     for name in ("text_encoder/model.safetensors", "unet/b.safetensors", "unet/a.safetensors", "unet/config.json"):
         files.write(model / name, name)
-    sums = [f"{name} {files.sha256(model / name)}\n" for name in ("unet/a.safetensors", "unet/b.safetensors", "text_encoder/model.safetensors")]
+    sums = [
+        f"{name} {files.sha256(model / name)}\n"
+        for name in ("unet/a.safetensors", "unet/b.safetensors", "text_encoder/model.safetensors")
+    ]
     file = make(base_sha256=hashlib.sha256("".join(sums).encode()).hexdigest())
     assert told("check", file, "--base", model, "--data", folder)["verdict"] == "same"
     files.write(model / "unet" / "b.safetensors", "other")
@@ -447,7 +600,12 @@ def test_a_base_model_in_a_folder_is_told_by_its_weights(repeatable, tmp_path, t
 def test_what_is_not_at_hand_is_named(repeatable, told):
     make, _, _ = repeatable
     result = told("check", make())
-    assert result["verdict"] == "unknown" and len(result["unknown"]) == 2 and "--base" in result["unknown"][0] and "--data" in result["unknown"][1]
+    assert (
+        result["verdict"] == "unknown"
+        and len(result["unknown"]) == 2
+        and "--base" in result["unknown"][0]
+        and "--data" in result["unknown"][1]
+    )
 
 
 def test_pictures_kept_out_for_validation_are_no_difference(repeatable, told):
@@ -458,7 +616,10 @@ def test_pictures_kept_out_for_validation_are_no_difference(repeatable, told):
     make, base, folder = repeatable
     dataset = scanning.scan(folder)
     train, held_out = order.split(dataset.pictures, 0.3, 5)
-    shots = [recipe.ImageRecord(name=dataset.pictures[index].path.name, sha256=dataset.pictures[index].sha256) for index in train]
+    shots = [
+        recipe.ImageRecord(name=dataset.pictures[index].path.name, sha256=dataset.pictures[index].sha256)
+        for index in train
+    ]
     assert held_out
     file = make(images=shots, settings={"validation_share": 0.3, "seed": 5, "steps": 10})
     assert told("check", file, "--base", base, "--data", folder)["verdict"] == "same"
@@ -512,6 +673,18 @@ def test_add_of_nothing_usable_names_each_file(tmp_path, capfd):
     """Of several files that are all refused only the first was told of."""
     for name in ("one.safetensors", "two.ckpt"):
         (tmp_path / name).write_bytes(b"not an adapter")
-    assert cli.main(["add", str(tmp_path / "one.safetensors"), str(tmp_path / "two.ckpt"), "--outputs", str(tmp_path / "outputs"), "--json"]) == 2
+    assert (
+        cli.main(
+            [
+                "add",
+                str(tmp_path / "one.safetensors"),
+                str(tmp_path / "two.ckpt"),
+                "--outputs",
+                str(tmp_path / "outputs"),
+                "--json",
+            ]
+        )
+        == 2
+    )
     refused = json.loads(capfd.readouterr().out)["error"]["details"]["refused"]
     assert [one["file"] for one in refused] == ["one.safetensors", "two.ckpt"] and "pickle" in refused[1]["what"]

@@ -37,20 +37,63 @@ def files(tmp_path, monkeypatch):
 
 
 def drawn(arguments, base, capfd) -> dict:
-    few = ["--base", str(base), "--steps", "1", "--guidance", "1", "--width", "64", "--height", "64", "--device", "cpu", "--json"]
+    few = [
+        "--base",
+        str(base),
+        "--steps",
+        "1",
+        "--guidance",
+        "1",
+        "--width",
+        "64",
+        "--height",
+        "64",
+        "--device",
+        "cpu",
+        "--json",
+    ]
     assert cli.main([*arguments, *few]) == 0
     return json.loads(capfd.readouterr().out.splitlines()[-1])
 
 
 def test_a_strip_and_a_grid(files, tiny_base, capfd):  # noqa: F811
-    told = drawn(["strip", "a.safetensors", "--count", "2", "--to", "1", "--prompt", "a cat", "--adapter", "b.safetensors:0.5", "-o", "strip"], tiny_base, capfd)
+    told = drawn(
+        [
+            "strip",
+            "a.safetensors",
+            "--count",
+            "2",
+            "--to",
+            "1",
+            "--prompt",
+            "a cat",
+            "--adapter",
+            "b.safetensors:0.5",
+            "-o",
+            "strip",
+        ],
+        tiny_base,
+        capfd,
+    )
     recipe = read_recipe(Path(told["sheet"]))
-    assert Path(told["sheet"]) == files / "strip.png" and told["pictures"] == 2 and told["recipe"]["x"]["values"] == [0, 1]
-    assert [cell.weights for cell in recipe.cells[0]] == [(0, 0.5), (1, 0.5)] and recipe.prompt == "a cat" and recipe.x.labels == ["a 0", "a 1"]
-    assert recipe.base == "tiny" and len(recipe.base_sha256) == 64 and all(len(one.sha256) == 64 for one in recipe.adapters)
+    assert (
+        Path(told["sheet"]) == files / "strip.png" and told["pictures"] == 2 and told["recipe"]["x"]["values"] == [0, 1]
+    )
+    assert (
+        [cell.weights for cell in recipe.cells[0]] == [(0, 0.5), (1, 0.5)]
+        and recipe.prompt == "a cat"
+        and recipe.x.labels == ["a 0", "a 1"]
+    )
+    assert (
+        recipe.base == "tiny"
+        and len(recipe.base_sha256) == 64
+        and all(len(one.sha256) == 64 for one in recipe.adapters)
+    )
     assert str(files) not in recipe.model_dump_json(), "a shared picture must not tell where her files lie"
 
-    told = drawn(["grid", "--x", "checkpoint=ink", "--y", 'prompt="a cat, asleep",a dog', "-o", "grid.png"], tiny_base, capfd)
+    told = drawn(
+        ["grid", "--x", "checkpoint=ink", "--y", 'prompt="a cat, asleep",a dog', "-o", "grid.png"], tiny_base, capfd
+    )
     recipe = read_recipe(Path(told["sheet"]))
     assert recipe.x.labels == ["ink step-20", "ink step-100"] and recipe.y.labels == ["a cat, asleep", "a dog"]
     assert [cell.weights for cell in recipe.cells[1]] == [(1, 0), (0, 1)]
@@ -82,7 +125,9 @@ def test_a_mistake_exits_with_2_and_one_clear_message(arguments, said, files, ca
 def test_every_adapter_has_a_name_of_its_own(files):
     """Two files called style.safetensors in two folders, and one file at two weights, are three columns."""
     cast, other = drawing.Cast(), saved(files / "sub" / "a.safetensors")
-    axis = grids.named(Axis("adapter", ("a.safetensors", str(other), "a.safetensors:0.5", "a.safetensors")), cast, "--x")
+    axis = grids.named(
+        Axis("adapter", ("a.safetensors", str(other), "a.safetensors:0.5", "a.safetensors")), cast, "--x"
+    )
     assert axis.values == ("a", "sub/a", "a:0.5", "a")
     assert [weight for _, weight in cast.placed.values()] == [1, 1, 0.5]
 
@@ -92,11 +137,16 @@ def test_a_weights_adapter_is_the_one_that_is_there_already(files):
     cast.add((files / "a.safetensors").resolve(), 0.7)
     for subject in ("a", "a.safetensors"):
         assert grids.named(Axis("weight", (1.0,), subject), cast, "--x").subject == "a"
-    assert grids.named(Axis("weight", (1.0,), "b.safetensors"), cast, "--x").subject == "b" and list(cast.placed) == ["a", "b"]
+    assert grids.named(Axis("weight", (1.0,), "b.safetensors"), cast, "--x").subject == "b" and list(cast.placed) == [
+        "a",
+        "b",
+    ]
 
 
 def test_checkpoints_are_a_runs_or_one_folder(files):
-    assert [folder.name for folder in grids.checkpoints("ink", "--x")] == ["step-20", "step-100"], "by number, without what was cut short"
+    assert [folder.name for folder in grids.checkpoints("ink", "--x")] == ["step-20", "step-100"], (
+        "by number, without what was cut short"
+    )
     assert [folder.name for folder in grids.checkpoints("outputs/ink/checkpoints/step-20", "--x")] == ["step-20"]
     (files / "outputs" / "new").mkdir()
     (files / "outputs" / "new" / "settings.toml").touch()

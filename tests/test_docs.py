@@ -9,7 +9,7 @@ import pytest
 
 from lora_studio import events, runs
 from lora_studio.bootstrap import environment
-from lora_studio.settings import Settings
+from lora_studio.config.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text("utf-8")
@@ -29,13 +29,23 @@ def test_every_kind_of_event_is_explained():
 def test_every_file_of_a_run_is_shown(tmp_path):
     run = runs.create(Settings(data="x", name="ink"), tmp_path)
     shown = ARCHITECTURE.split("## A run's folder")[1].split("\n## ")[0]
-    for path in (run.settings_file, run.events_file, run.worker_file, run.log_file, run.control, run.previews, run.checkpoints):
+    for path in (
+        run.settings_file,
+        run.events_file,
+        run.worker_file,
+        run.log_file,
+        run.control,
+        run.previews,
+        run.checkpoints,
+    ):
         assert path.name in shown, path.name
 
 
 @pytest.mark.parametrize("name", ["requirements.txt", "requirements-test.txt"])
 def test_every_requirement_is_pinned_exactly(name):
-    lines = [line for line in (ROOT / name).read_text("utf-8").splitlines() if line.strip() and not line.startswith("#")]
+    lines = [
+        line for line in (ROOT / name).read_text("utf-8").splitlines() if line.strip() and not line.startswith("#")
+    ]
     assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines), lines
 
 
@@ -65,11 +75,20 @@ def _needs(name: str) -> list[str]:
         found = [Requirement(text) for text in requires(name) or []]
     except PackageNotFoundError:
         return []
-    return [re.sub(r"[-_.]+", "-", one.name).lower() for one in found if not one.marker or one.marker.evaluate({"extra": ""})]
+    return [
+        re.sub(r"[-_.]+", "-", one.name).lower()
+        for one in found
+        if not one.marker or one.marker.evaluate({"extra": ""})
+    ]
 
 
-@pytest.mark.skipif(not environment.Environment(ROOT).is_current(), reason="only the studio's own environment is held to its pins")
+@pytest.mark.skipif(
+    not environment.Environment(ROOT).is_current(), reason="only the studio's own environment is held to its pins"
+)
 def test_the_tests_run_on_what_is_pinned():
     """Green tests on other versions would prove nothing."""
-    for name, pin in {**environment.pins(ROOT / "requirements.txt"), **environment.pins(ROOT / "requirements-test.txt")}.items():
+    for name, pin in {
+        **environment.pins(ROOT / "requirements.txt"),
+        **environment.pins(ROOT / "requirements-test.txt"),
+    }.items():
         assert version(name).partition("+")[0] == pin, name

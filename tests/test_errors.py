@@ -6,7 +6,15 @@ import pickle
 import pytest
 
 from lora_studio import errors
-from lora_studio.errors import AdapterError, DatasetError, MachineError, ModelError, RunError, SettingsError, StudioError
+from lora_studio.errors import (
+    AdapterError,
+    DatasetError,
+    MachineError,
+    ModelError,
+    RunError,
+    SettingsError,
+    StudioError,
+)
 
 
 def test_it_says_what_where_and_what_to_do():

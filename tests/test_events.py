@@ -45,7 +45,18 @@ def test_any_text_and_any_number_come_back(text, number):
     assert loss == number or (math.isnan(loss) and math.isnan(number))
 
 
-@pytest.mark.parametrize("line", ["", "{", "[]", '{"kind": "unknown"}', '{"kind": "step"}', '{"kind": "step", "step": "x", "loss": 1, "learning_rate": 1}', b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "{",
+        "[]",
+        '{"kind": "unknown"}',
+        '{"kind": "step"}',
+        '{"kind": "step", "step": "x", "loss": 1, "learning_rate": 1}',
+        b"\xff\xfe",
+    ],
+)
 def test_what_is_no_event_is_a_value_error(line):
     with pytest.raises(ValueError):
         e.parse(line)
@@ -53,7 +64,9 @@ def test_what_is_no_event_is_a_value_error(line):
 
 def test_a_field_of_a_later_version_is_passed_over():
     """An older studio must still show a newer one's runs."""
-    assert e.parse('{"kind": "checkpoint", "at": 1.0, "step": 3, "path": "x", "colour": "red"}') == e.CheckpointSaved(at=1.0, step=3, path="x")
+    assert e.parse('{"kind": "checkpoint", "at": 1.0, "step": 3, "path": "x", "colour": "red"}') == e.CheckpointSaved(
+        at=1.0, step=3, path="x"
+    )
 
 
 def test_a_users_problem_keeps_its_words_and_a_fault_of_ours_is_called_one():
@@ -63,6 +76,8 @@ def test_a_users_problem_keeps_its_words_and_a_fault_of_ours_is_called_one():
     assert ours.ours and "KeyError" in ours.what and "worker.log" in ours.do
 
 
-@pytest.mark.parametrize(("state", "ended"), [(state, state in ("finished", "failed", "interrupted")) for state in e.State])
+@pytest.mark.parametrize(
+    ("state", "ended"), [(state, state in ("finished", "failed", "interrupted")) for state in e.State]
+)
 def test_which_states_are_the_end(state, ended):
     assert state.ended is ended

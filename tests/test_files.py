@@ -34,7 +34,14 @@ def test_the_content_is_on_the_disk_before_the_name_and_the_name_before_the_retu
     """A rename that outruns its content gives an empty file after a power cut."""
     happened = []
     sync, replace = os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda handle: (happened.append("folder" if os.path.isdir(f"/proc/self/fd/{handle}") else "file"), sync(handle))[1])
+    monkeypatch.setattr(
+        os,
+        "fsync",
+        lambda handle: (
+            happened.append("folder" if os.path.isdir(f"/proc/self/fd/{handle}") else "file"),
+            sync(handle),
+        )[1],
+    )
     monkeypatch.setattr(os, "replace", lambda *names: (happened.append("rename"), replace(*names))[1])
     files.write(tmp_path / "a.txt", "x")
     assert happened.index("file") < happened.index("rename") < len(happened) - 1
@@ -64,10 +71,14 @@ def test_only_what_nobody_holds_is_swept(tmp_path):
 @pytest.mark.fault(41, 56)
 def test_a_disk_that_refuses_is_told_apart(tmp_path):
     """ "Errno 28" helps nobody: a full disk tells its room, a read-only one or one that is gone tells the place."""
-    full = files.refusal(OSError(28, "No space left on device"), "The adapter could not be written", tmp_path / "not" / "yet")
+    full = files.refusal(
+        OSError(28, "No space left on device"), "The adapter could not be written", tmp_path / "not" / "yet"
+    )
     assert isinstance(full, files.DiskFull) and "MB are free" in full.what
     gone = files.refusal(OSError(30, "Read-only file system", "/media/card/x"), "The run cannot go on", tmp_path)
-    assert not isinstance(gone, files.DiskFull) and gone.where == "/media/card/x" and "Read-only file system" in gone.what
+    assert (
+        not isinstance(gone, files.DiskFull) and gone.where == "/media/card/x" and "Read-only file system" in gone.what
+    )
 
 
 def test_sha256_of_a_known_text(tmp_path):

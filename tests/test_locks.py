@@ -31,7 +31,12 @@ def test_a_note_can_be_read_while_the_lock_is_held(tmp_path):
 def test_a_killed_process_has_no_lock(tmp_path):
     """A lock that outlives its holder keeps everything waiting until somebody deletes a file."""
     path = tmp_path / "lock"
-    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": os.getcwd()})
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+    )
     assert holder.stdout.readline() == "True\n"
     assert not Lock(path).acquire()
     holder.kill()

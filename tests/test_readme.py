@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 import typer
 
-from lora_studio import cli, presets
-from lora_studio.settings import from_text
+from lora_studio import cli
+from lora_studio.config import presets
+from lora_studio.config.settings import from_text
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
-DOCUMENTS = [ROOT / name for name in ("README.md", "THIRD_PARTY.md", "CHANGELOG.md")] + sorted((ROOT / "docs").glob("*.md"))
+DOCUMENTS = [ROOT / name for name in ("README.md", "THIRD_PARTY.md", "CHANGELOG.md")] + sorted(
+    (ROOT / "docs").glob("*.md")
+)
 TEXT = "\n".join(document.read_text("utf-8") for document in DOCUMENTS)
 IN_LINES = [line.partition("#")[0].strip() for line in re.findall(r"^(python3 app\.py.*)$", TEXT, re.MULTILINE)]
 IN_SENTENCES = [command for command in re.findall(r"`(python3 app\.py[^`]*)`", TEXT) if "key=value" not in command]
@@ -31,7 +34,11 @@ def parsed(words: list[str]) -> dict:
 
 def test_it_opens_with_a_picture_and_the_two_commands():
     assert README.startswith("![") and "docs/studio.png" in README.splitlines()[0]
-    assert README.index("python3 app.py") < README.index("python3 app.py quickstart") < README.index("## From your folder to ComfyUI")
+    assert (
+        README.index("python3 app.py")
+        < README.index("python3 app.py quickstart")
+        < README.index("## From your folder to ComfyUI")
+    )
 
 
 @pytest.mark.parametrize("line", COMMANDS)
@@ -67,7 +74,9 @@ def test_every_preset_is_listed_and_no_other():
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_somewhere(document):
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text("utf-8")):
-        assert target.startswith("https://") or (document.parent / target).exists(), f"{document.name} links to {target}"
+        assert target.startswith("https://") or (document.parent / target).exists(), (
+            f"{document.name} links to {target}"
+        )
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -92,5 +101,3 @@ def test_every_required_package_is_credited():
 def test_ci_calls_what_a_person_calls():
     script = (ROOT / ".ci" / "run").read_text("utf-8")
     assert [line for line in script.splitlines() if "python" in line] == ['exec python3 app.py test "$@"']
-
-

@@ -5,8 +5,16 @@ Names are loaded when they are first asked for, so that headers can be listed wi
 
 from importlib import import_module
 
-_HOMES = {"Adapter": "adapter.Adapter", "Factors": "adapter.Factors", "read": "formats.read", "write": "formats.write", "Header": "container.Header",
-          "header": "container.read_header", "Summary": "listing.Summary", "summary": "listing.summary"}
+_HOMES = {
+    "Adapter": "adapter.Adapter",
+    "Factors": "adapter.Factors",
+    "read": "formats.read",
+    "write": "formats.write",
+    "Header": "container.Header",
+    "header": "container.read_header",
+    "Summary": "listing.Summary",
+    "summary": "listing.summary",
+}
 
 __all__ = list(_HOMES)
 

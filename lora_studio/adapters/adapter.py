@@ -37,9 +37,14 @@ class Factors:
         down, up = tuple(self.down.shape), tuple(self.up.shape)
         fits = len(down) in (2, 4) and len(up) == len(down) and up[1] == down[0] > 0 and up[2:] in ((), (1, 1))
         if not fits or (self.magnitude is not None and tuple(self.magnitude.shape) != up[:1]):
-            raise AdapterError(f"The factors' shapes {down} and {up} do not fit each other.", do="The file is incomplete or was not made for this.")
+            raise AdapterError(
+                f"The factors' shapes {down} and {up} do not fit each other.",
+                do="The file is incomplete or was not made for this.",
+            )
         if not abs(self.alpha) < float("inf"):
-            raise AdapterError(f"Alpha is {self.alpha}, not a finite number.", do="Use an earlier save of this adapter.")
+            raise AdapterError(
+                f"Alpha is {self.alpha}, not a finite number.", do="Use an earlier save of this adapter."
+            )
 
     @property
     def rank(self) -> int:
@@ -69,7 +74,12 @@ class Factors:
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Factors:
         """The factors with every tensor changed, as by ``lambda t: t.half()``."""
-        return replace(self, down=change(self.down), up=change(self.up), magnitude=None if self.magnitude is None else change(self.magnitude))
+        return replace(
+            self,
+            down=change(self.down),
+            up=change(self.up),
+            magnitude=None if self.magnitude is None else change(self.magnitude),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +121,9 @@ class Adapter:
         for path, factors in changed.factors.items():
             if not (torch.isfinite(factors.down).all() and torch.isfinite(factors.up).all()):
                 name = str(dtype).removeprefix("torch.")
-                raise AdapterError(f"{path} has values that are too large for {name}, or not finite.", do="Save it as fp32 or bf16.")
+                raise AdapterError(
+                    f"{path} has values that are too large for {name}, or not finite.", do="Save it as fp32 or bf16."
+                )
         return changed
 
     def with_one_alpha(self) -> Adapter:
@@ -123,6 +135,10 @@ class Adapter:
         if len(alphas) < 2:
             return self
         usual = alphas.most_common(1)[0][0] or 1.0
-        evened = {path: one if one.alpha == usual else replace(one, up=(one.up.float() * (one.alpha / usual)).to(one.up.dtype), alpha=usual)
-                  for path, one in self.factors.items()}
+        evened = {
+            path: one
+            if one.alpha == usual
+            else replace(one, up=(one.up.float() * (one.alpha / usual)).to(one.up.dtype), alpha=usual)
+            for path, one in self.factors.items()
+        }
         return replace(self, factors=evened)

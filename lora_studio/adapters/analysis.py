@@ -1,4 +1,6 @@
-"""What an adapter does, in numbers and in words: how much it changes, where, with how many directions, and how two get along."""
+"""What an adapter does, in numbers and in words: how much it changes, where, with how many directions, and how two get
+along.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ class Module(BaseModel):
 
 
 class Heatmap(BaseModel):
-    """‖ΔW‖ by block (rows) and kind of layer (columns), relative to ‖W‖ where that is known; None where there is no such layer."""
+    """‖ΔW‖ by block (rows) and kind of layer (columns), relative to ‖W‖ where that is known; None where there is no
+    such layer.
+    """
 
     rows: list[str]
     columns: list[str]
@@ -88,8 +92,17 @@ def analyze(adapter: Adapter, weights: dora.Weights | None = None) -> Analysis:
     shares = _shares(modules, total)
     rank_99 = next((index + 1 for index, kept in enumerate(_running(shares)) if kept >= 0.99), adapter.rank)
     heat = heatmap(modules)
-    return Analysis(family=adapter.family, modules=modules, norm=math.sqrt(total), rank=adapter.rank, rank_99=rank_99, spectrum=shares, heatmap=heat,
-                    histogram=histogram(adapter.factors), words=_words(adapter, modules, total, rank_99))
+    return Analysis(
+        family=adapter.family,
+        modules=modules,
+        norm=math.sqrt(total),
+        rank=adapter.rank,
+        rank_99=rank_99,
+        spectrum=shares,
+        heatmap=heat,
+        histogram=histogram(adapter.factors),
+        words=_words(adapter, modules, total, rank_99),
+    )
 
 
 def _modules(factors: Mapping[str, Factors], weights: dora.Weights | None) -> list[Module]:
@@ -98,9 +111,20 @@ def _modules(factors: Mapping[str, Factors], weights: dora.Weights | None) -> li
         for path, S in zip(paths, spectra, strict=True):
             norm = float(S.norm())
             size = None if weights is None else float(dora.weight_of(weights, path).float().norm())
-            modules.append(Module(path=path, block=keys.block_of(path), kind=keys.kind_of(path), rank=factors[path].rank, norm=norm, weight_norm=size,
-                                  relative=None if size is None else _ratio(norm, size), effective_rank=effective_rank(S),
-                                  rank_99=resize.rank_for(S, 0.99), spectrum=S.tolist()))
+            modules.append(
+                Module(
+                    path=path,
+                    block=keys.block_of(path),
+                    kind=keys.kind_of(path),
+                    rank=factors[path].rank,
+                    norm=norm,
+                    weight_norm=size,
+                    relative=None if size is None else _ratio(norm, size),
+                    effective_rank=effective_rank(S),
+                    rank_99=resize.rank_for(S, 0.99),
+                    spectrum=S.tolist(),
+                )
+            )
     return modules
 
 
@@ -150,7 +174,12 @@ def heatmap(modules: Sequence[Module]) -> Heatmap:
         change, weight = squares[row, column]
         return math.sqrt(_ratio(change, weight)) if relative else math.sqrt(change)
 
-    return Heatmap(rows=rows, columns=columns, values=[[value(row, column) for column in columns] for row in rows], relative=relative)
+    return Heatmap(
+        rows=rows,
+        columns=columns,
+        values=[[value(row, column) for column in columns] for row in rows],
+        relative=relative,
+    )
 
 
 def histogram(factors: Mapping[str, Factors]) -> Histogram:
@@ -182,7 +211,9 @@ def _words(adapter: Adapter, modules: Sequence[Module], total: float, rank_99: i
     if relative:
         strongest = max(modules, key=lambda module: module.relative or 0.0)
         mean = sum(relative) / len(relative)
-        words.append(f"It changes the base model's weights by {mean:.1%} on average, most {strongest.path} ({strongest.relative:.1%}).")
+        words.append(
+            f"It changes the base model's weights by {mean:.1%} on average, most {strongest.path} ({strongest.relative:.1%})."
+        )
     return words
 
 
@@ -192,7 +223,10 @@ def _size_words(adapter: Adapter, rank_99: int) -> str:
         return f"It takes {size:.1f} MB; as a DoRA it can be shrunk only after it was exported as plain LoRA."
     if rank_99 >= adapter.rank:
         return f"All of its rank {adapter.rank} is used; a larger rank might hold more of the style."
-    spared = sum((one.rank - min(rank_99, one.rank)) / one.rank * one.parameters * one.down.dtype.itemsize for one in adapter.factors.values())
+    spared = sum(
+        (one.rank - min(rank_99, one.rank)) / one.rank * one.parameters * one.down.dtype.itemsize
+        for one in adapter.factors.values()
+    )
     small = size - spared / resize.MB
     return f"Rank {rank_99} of {adapter.rank} holds 99 % of the change: shrink from {size:.1f} to {small:.1f} MB."
 
@@ -229,12 +263,22 @@ def compare(one: Adapter, other: Adapter, names: tuple[str, str] = ("The first",
     """
     if one.family != other.family:
         first, second = detect.label(one.family), detect.label(other.family)
-        raise AdapterError(f"{names[0]} was made for {first} and {names[1]} for {second}: there is nothing to compare.",
-                           do="Choose two adapters of one kind of base model.")
+        raise AdapterError(
+            f"{names[0]} was made for {first} and {names[1]} for {second}: there is nothing to compare.",
+            do="Choose two adapters of one kind of base model.",
+        )
     pairs, dot, within = [], 0.0, 0.0
-    energies = [{path: size for paths, B, A in svd.like_shaped(adapter.factors) for path, size in zip(paths, svd.inner(B, A, B, A).tolist(), strict=True)}
-                for adapter in (one, other)]
-    shared = [path for path in one.factors if path in other.factors and one.factors[path].shape == other.factors[path].shape]
+    energies = [
+        {
+            path: size
+            for paths, B, A in svd.like_shaped(adapter.factors)
+            for path, size in zip(paths, svd.inner(B, A, B, A).tolist(), strict=True)
+        }
+        for adapter in (one, other)
+    ]
+    shared = [
+        path for path in one.factors if path in other.factors and one.factors[path].shape == other.factors[path].shape
+    ]
     for path in shared:
         (B1, A1), (B2, A2) = one.factors[path].matrices(), other.factors[path].matrices()
         product, inside = float(svd.inner(B1, A1, B2, A2)), _inside(B1, A1, B2, A2)
@@ -242,9 +286,19 @@ def compare(one: Adapter, other: Adapter, names: tuple[str, str] = ("The first",
         size1, size2 = energies[0][path], energies[1][path]
         pairs.append(Pair(path=path, cosine=_ratio(product, math.sqrt(size1 * size2)), overlap=_ratio(inside, size2)))
     total1, total2 = (sum(energy.values()) for energy in energies)
-    cosine, interference, overlap = _ratio(dot, math.sqrt(total1 * total2)), _ratio(-2 * dot, total1 + total2), _ratio(within, total2)
-    return Comparison(cosine=cosine, interference=interference, overlap=overlap, shared=len(shared), pairs=pairs,
-                      words=_pair_words(cosine, overlap, len(shared), names))
+    cosine, interference, overlap = (
+        _ratio(dot, math.sqrt(total1 * total2)),
+        _ratio(-2 * dot, total1 + total2),
+        _ratio(within, total2),
+    )
+    return Comparison(
+        cosine=cosine,
+        interference=interference,
+        overlap=overlap,
+        shared=len(shared),
+        pairs=pairs,
+        words=_pair_words(cosine, overlap, len(shared), names),
+    )
 
 
 def _ratio(part: float, whole: float) -> float:
@@ -268,5 +322,8 @@ def _pair_words(cosine: float, overlap: float, shared: int, names: tuple[str, st
     else:
         first = f"They are nearly independent (cosine {cosine:.2f}): the plain sum keeps both."
     if overlap > 0.3:
-        return [first, f"{overlap:.0%} of {names[1]} works on the same inputs and outputs as {names[0]}: expect them to colour each other."]
+        return [
+            first,
+            f"{overlap:.0%} of {names[1]} works on the same inputs and outputs as {names[0]}: expect them to colour each other.",
+        ]
     return [first]

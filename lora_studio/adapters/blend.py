@@ -5,10 +5,11 @@ svd       the nearest adapter of a chosen rank to that sum
 subtract  the first less the others: their look is unlearned
 prune     each change without its small entries, then the sum
 ties      also without the entries that disagree with the elected sign, then the mean (Yadav et al. 2023, section 3)
-dare      each change with a random share of its entries dropped, the others enlarged to match, then the sum (Yu et al. 2024, section 3)
+dare      each change with a random share of its entries dropped, the others enlarged to match, then the sum (Yu et al.
+2024, section 3)
 
-The last three speak of entries. They work on each change's coordinates in the left singular basis that all of them share
-(KnOTS, Stoica et al. 2025, section 4.1), a thin matrix, and so never on the full ΔW.
+The last three speak of entries. They work on each change's coordinates in the left singular basis that all of them
+share (KnOTS, Stoica et al. 2025, section 4.1), a thin matrix, and so never on the full ΔW.
 """
 
 from __future__ import annotations
@@ -49,53 +50,84 @@ def blend(recipe: recipes.Blend, adapters: Sequence[Adapter]) -> Blended:
     """
     names = [ingredient.name for ingredient in recipe.ingredients]
     if len(adapters) != len(names):
-        raise AdapterError(f"The recipe has {len(names)} adapters and {len(adapters)} were given.", do="Find the missing ones by their names in the recipe.")
+        raise AdapterError(
+            f"The recipe has {len(names)} adapters and {len(adapters)} were given.",
+            do="Find the missing ones by their names in the recipe.",
+        )
     texts = _texts(recipe, adapters)
     if _is_one_unchanged(recipe):
         return Blended(Adapter(adapters[0].factors, {**adapters[0].metadata, **texts}), 0.0, {})
     _require_alike(names, adapters)
     _require_plain(names, adapters)
     parts = _parts(recipe, adapters)
-    whole = Adapter({path: _COMBINED.get(recipe.method, _entrywise)(recipe, path, found) for path, found in parts.items()}, texts)
+    whole = Adapter(
+        {path: _COMBINED.get(recipe.method, _entrywise)(recipe, path, found) for path, found in parts.items()}, texts
+    )
     rank = recipe.rank or (max(adapter.rank for adapter in adapters) if recipe.method == "svd" else 0)
     return Blended(*resize.to_rank(whole, rank)) if rank else Blended(whole, 0.0, {})
 
 
 def _is_one_unchanged(recipe: recipes.Blend) -> bool:
     first = recipe.ingredients[0]
-    return len(recipe.ingredients) == 1 and first.weight == 1 and not first.blocks and recipe.method in ("exact", "subtract", "svd") and not recipe.rank
+    return (
+        len(recipe.ingredients) == 1
+        and first.weight == 1
+        and not first.blocks
+        and recipe.method in ("exact", "subtract", "svd")
+        and not recipe.rank
+    )
 
 
 def _texts(recipe: recipes.Blend, adapters: Sequence[Adapter]) -> dict[str, str]:
     """The header of the result: its recipe, where it comes from, all trigger words."""
     names = [ingredient.name for ingredient in recipe.ingredients]
-    triggers = list(dict.fromkeys(word for adapter in adapters if (word := adapter.metadata.get("modelspec.trigger_phrase", "").strip())))
+    triggers = list(
+        dict.fromkeys(
+            word for adapter in adapters if (word := adapter.metadata.get("modelspec.trigger_phrase", "").strip())
+        )
+    )
     signed = " ".join(f"{ingredient.weight:+g}·{ingredient.name}" for ingredient in recipe.ingredients)
-    told = {"modelspec.title": signed[:120], "modelspec.merged_from": ", ".join(names), recipes.KEY: recipes.dumps(recipe)}
+    told = {
+        "modelspec.title": signed[:120],
+        "modelspec.merged_from": ", ".join(names),
+        recipes.KEY: recipes.dumps(recipe),
+    }
     return told | ({"modelspec.trigger_phrase": ", ".join(triggers)} if triggers else {})
 
 
 def ingredient(name: str, weight: float, adapter: Adapter, blocks: dict[str, float] | None = None) -> dict[str, object]:
     """One ingredient's values for ``recipe.blend``, with the hash by which its file is found again."""
-    return {"name": name, "weight": weight, "sha256": adapter.metadata.get("sshs_model_hash", ""), "blocks": blocks or {}}
+    return {
+        "name": name,
+        "weight": weight,
+        "sha256": adapter.metadata.get("sshs_model_hash", ""),
+        "blocks": blocks or {},
+    }
 
 
 def _require_alike(names: Sequence[str], adapters: Sequence[Adapter]) -> None:
     for name, adapter in zip(names, adapters, strict=True):
         if adapter.family != adapters[0].family:
             first, other = detect.label(adapters[0].family), detect.label(adapter.family)
-            raise AdapterError(f"{names[0]} was made for {first} and {name} for {other}: they cannot be blended.",
-                               do="Blend adapters of one kind of base model.")
+            raise AdapterError(
+                f"{names[0]} was made for {first} and {name} for {other}: they cannot be blended.",
+                do="Blend adapters of one kind of base model.",
+            )
 
 
 def _require_plain(names: Sequence[str], adapters: Sequence[Adapter]) -> None:
     for name, adapter in zip(names, adapters, strict=True):
         if adapter.method == "dora":
-            raise AdapterError(f"{name} is a DoRA, whose change depends on the base model and is no sum.", do="Export it as plain LoRA first and blend that.")
+            raise AdapterError(
+                f"{name} is a DoRA, whose change depends on the base model and is no sum.",
+                do="Export it as plain LoRA first and blend that.",
+            )
 
 
 def _parts(recipe: recipes.Blend, adapters: Sequence[Adapter]) -> dict[str, list[Part]]:
-    """For each module the factors that go into it, with weight and block factor multiplied; parts of weight 0 are left out."""
+    """For each module the factors that go into it, with weight and block factor multiplied; parts of weight 0 are left
+    out.
+    """
     parts: dict[str, list[Part]] = {}
     for index, (one, adapter) in enumerate(zip(recipe.ingredients, adapters, strict=True)):
         sign = -1 if recipe.method == "subtract" and index else 1
@@ -103,16 +135,23 @@ def _parts(recipe: recipes.Blend, adapters: Sequence[Adapter]) -> dict[str, list
             if weight := sign * one.weight * keys.block_factor(one.blocks, path):
                 parts.setdefault(path, []).append((factors, weight))
     if not parts:
-        raise AdapterError("Every weight of the blend is 0: nothing would be left.", do="Give at least one adapter a weight.")
+        raise AdapterError(
+            "Every weight of the blend is 0: nothing would be left.", do="Give at least one adapter a weight."
+        )
     for path, found in parts.items():
         if len(shapes := {factors.shape for factors, _ in found}) > 1:
-            raise AdapterError(f"The adapters have different shapes at {path}: {' and '.join(map(str, sorted(shapes)))}.", where=path,
-                               do="They were made for different base models.")
+            raise AdapterError(
+                f"The adapters have different shapes at {path}: {' and '.join(map(str, sorted(shapes)))}.",
+                where=path,
+                do="They were made for different base models.",
+            )
     return parts
 
 
 def concatenated(parts: Sequence[Part]) -> Factors:
-    """Σ wᵢ (αᵢ/rᵢ) BᵢAᵢ as one pair of factors (out, Σr), (Σr, in): exact. The scale is shared between both so that neither grows."""
+    """Σ wᵢ (αᵢ/rᵢ) BᵢAᵢ as one pair of factors (out, Σr), (Σr, in): exact. The scale is shared between both so that
+    neither grows.
+    """
     ups, downs = [], []
     for factors, weight in parts:
         total = weight * factors.scale
@@ -153,7 +192,9 @@ def ties(changes: Sequence[Tensor], density: float) -> Tensor:
 
 def dare(changes: Sequence[Tensor], density: float, generator: torch.Generator) -> Tensor:
     """Drop a random share 1 − ``density`` of the entries, divide the others by ``density``, and add."""
-    return torch.stack([torch.where(torch.rand(C.shape, generator=generator) < density, C / density, 0) for C in changes]).sum(0)
+    return torch.stack(
+        [torch.where(torch.rand(C.shape, generator=generator) < density, C / density, 0) for C in changes]
+    ).sum(0)
 
 
 def _entrywise(recipe: recipes.Blend, path: str, parts: Sequence[Part]) -> Factors:
@@ -174,4 +215,8 @@ def _sum(recipe: recipes.Blend, path: str, parts: Sequence[Part]) -> Factors:
     return concatenated(parts)
 
 
-_COMBINED: dict[str, Callable[[recipes.Blend, str, Sequence[Part]], Factors]] = {"exact": _sum, "svd": _sum, "subtract": _sum}
+_COMBINED: dict[str, Callable[[recipes.Blend, str, Sequence[Part]], Factors]] = {
+    "exact": _sum,
+    "svd": _sum,
+    "subtract": _sum,
+}

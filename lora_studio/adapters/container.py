@@ -18,7 +18,20 @@ from pydantic_core import from_json
 
 from lora_studio.errors import AdapterError
 
-ITEMSIZE = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1}
+ITEMSIZE = {
+    "F64": 8,
+    "F32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "I64": 8,
+    "I32": 4,
+    "I16": 2,
+    "I8": 1,
+    "U8": 1,
+    "BOOL": 1,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
+}
 """Bytes per element of the dtypes that an adapter or a checkpoint may hold."""
 MAX_HEADER = 16 * 2**20
 """Bytes. The full SDXL target set needs 0.4 MB, a thumbnail some more."""
@@ -98,15 +111,27 @@ def peek(path: Path) -> tuple[dict[str, Any], dict[str, str], int]:
 
 
 def _end(entry: dict[str, Any]) -> int:
-    """Where a tensor ends, by a table entry of which shape, places and dtype have the right kind; raises TypeError or ValueError otherwise."""
+    """Where a tensor ends, by a table entry of which shape, places and dtype have the right kind; raises TypeError or
+    ValueError otherwise.
+    """
     start, end = entry["data_offsets"]
-    if not (_count(start) and _count(end) and type(entry["shape"]) is list and all(map(_count, entry["shape"])) and type(entry["dtype"]) is str):
+    if not (
+        _count(start)
+        and _count(end)
+        and type(entry["shape"]) is list
+        and all(map(_count, entry["shape"]))
+        and type(entry["dtype"]) is str
+    ):
         raise TypeError
     return end
 
 
 def _unreadable(path: Path, error: OSError) -> AdapterError:
-    return AdapterError(f"{path.name} cannot be read: {error.strerror or error}.", where=path, do="Check that the file is there and may be read.")
+    return AdapterError(
+        f"{path.name} cannot be read: {error.strerror or error}.",
+        where=path,
+        do="Check that the file is there and may be read.",
+    )
 
 
 def refuse_pickle_name(path: Path) -> None:
@@ -116,8 +141,11 @@ def refuse_pickle_name(path: Path) -> None:
 
 
 def _pickle(path: Path) -> AdapterError:
-    return AdapterError(f"{path.name} is a pickle, which can run code when it is loaded; it was not opened.", where=path,
-                        do="Ask for a .safetensors file, or convert it with a tool that you trust.")
+    return AdapterError(
+        f"{path.name} is a pickle, which can run code when it is loaded; it was not opened.",
+        where=path,
+        do="Ask for a .safetensors file, or convert it with a tool that you trust.",
+    )
 
 
 def _damaged(path: Path, why: str) -> AdapterError:
@@ -127,16 +155,25 @@ def _damaged(path: Path, why: str) -> AdapterError:
 def _head(file: BinaryIO, size: int, path: Path) -> bytes:
     """The header's JSON. Its length is held against the file and our limit before that much is read."""
     first = file.read(8)
-    if first[:4] == b"PK\x03\x04" or (first[:1] == b"\x80" and first[1:2] in b"\x02\x03\x04\x05" and first[2:3] in b"\x8a}(]cX\x95"):
+    if first[:4] == b"PK\x03\x04" or (
+        first[:1] == b"\x80" and first[1:2] in b"\x02\x03\x04\x05" and first[2:3] in b"\x8a}(]cX\x95"
+    ):
         raise _pickle(path)
     if len(first) < 8:
         raise _damaged(path, f"it holds {size} bytes, too few for a safetensors file")
     length = int.from_bytes(first, "little")
     if length > MAX_HEADER:
-        raise AdapterError(f"{path.name} is no safetensors file that the studio opens: its header would be {length:,} bytes long (limit {MAX_HEADER:,}).",
-                           where=path, do="Get the file again, from another place if need be.")
+        raise AdapterError(
+            f"{path.name} is no safetensors file that the studio opens: its header would be {length:,} bytes long (limit {MAX_HEADER:,}).",
+            where=path,
+            do="Get the file again, from another place if need be.",
+        )
     if length > size - 8:
-        raise AdapterError(f"{path.name} is an incomplete download: its header alone is longer than the file.", where=path, do="Download it again.")
+        raise AdapterError(
+            f"{path.name} is an incomplete download: its header alone is longer than the file.",
+            where=path,
+            do="Download it again.",
+        )
     head = file.read(length)
     if head.count(b'"data_offsets"') > MAX_TENSORS:  # before Python objects are made of them
         raise _too_many(path)
@@ -147,12 +184,16 @@ def parse(head: bytes, size: int, path: Path) -> Header:
     """The checked header from its JSON ``head``, of a file of ``size`` bytes.
 
     Raises:
-        AdapterError: it repeats a name, lies about a size, or leaves the tensors overlapping, short or followed by more.
+        AdapterError: it repeats a name, lies about a size, or leaves the tensors overlapping, short or followed by
+        more.
     """
     try:
         table = json.loads(head, object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise _damaged(path, f"its header is not valid ({error})" if isinstance(error, _Repeated) else "its header is not valid JSON") from None
+        raise _damaged(
+            path,
+            f"its header is not valid ({error})" if isinstance(error, _Repeated) else "its header is not valid JSON",
+        ) from None
     if not isinstance(table, dict):
         raise _damaged(path, "its header is not a table of tensors")
     metadata = table.pop("__metadata__", None) or {}
@@ -183,7 +224,11 @@ def _no_constant(text: str) -> Any:
 
 
 def _too_many(path: Path) -> AdapterError:
-    return AdapterError(f"{path.name} lists more than {MAX_TENSORS:,} tensors, which no adapter or model does.", where=path, do="Do not trust this file.")
+    return AdapterError(
+        f"{path.name} lists more than {MAX_TENSORS:,} tensors, which no adapter or model does.",
+        where=path,
+        do="Do not trust this file.",
+    )
 
 
 def _count(value: Any) -> bool:
@@ -197,7 +242,13 @@ def _entry(name: str, value: Any, path: Path) -> Entry:
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
     if not isinstance(dtype, str) or dtype not in ITEMSIZE:
         raise _damaged(path, f"{name[:100]!r} has the unknown number format {str(dtype)[:20]!r}")
-    if not isinstance(shape, list) or not isinstance(offsets, list) or len(offsets) != 2 or len(shape) > 8 or not all(map(_count, shape + offsets)):
+    if (
+        not isinstance(shape, list)
+        or not isinstance(offsets, list)
+        or len(offsets) != 2
+        or len(shape) > 8
+        or not all(map(_count, shape + offsets))
+    ):
         raise _damaged(path, f"the shape or place of {name[:100]!r} is malformed")
     start, end = offsets
     if end - start != math.prod(shape) * ITEMSIZE[dtype]:
@@ -210,9 +261,16 @@ def _check_cover(entries: dict[str, Entry], available: int, path: Path) -> None:
     end = 0
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].end)):
         if entry.start != end:
-            raise _damaged(path, f"{name[:100]!r} {'overlaps the tensor before it' if entry.start < end else 'stands behind a gap'}")
+            raise _damaged(
+                path,
+                f"{name[:100]!r} {'overlaps the tensor before it' if entry.start < end else 'stands behind a gap'}",
+            )
         end = entry.end
     if end > available:
-        raise AdapterError(f"{path.name} is an incomplete download: {end - available:,} of {end:,} bytes are missing.", where=path, do="Download it again.")
+        raise AdapterError(
+            f"{path.name} is an incomplete download: {end - available:,} of {end:,} bytes are missing.",
+            where=path,
+            do="Download it again.",
+        )
     if end < available:
         raise _damaged(path, f"{available - end:,} bytes follow the last tensor")

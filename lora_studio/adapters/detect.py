@@ -59,7 +59,9 @@ def dialect(names: Mapping[str, object] | list[str]) -> str:
 
 
 def method(modules: Mapping[str, Mapping[str, object]]) -> str:
-    """``lora``, ``locon`` (wide convolutions or a middle factor), ``dora``, ``loha`` or ``lokr``, by the roles of its tensors."""
+    """``lora``, ``locon`` (wide convolutions or a middle factor), ``dora``, ``loha`` or ``lokr``, by the roles of its
+    tensors.
+    """
     roles = {role for module in modules.values() for role in module}
     if roles & {"magnitude", "dora_scale"}:
         return "dora"
@@ -83,7 +85,11 @@ def rank(module: Mapping[str, Shape]) -> int:
 def weight_shape(module: Mapping[str, Shape]) -> Shape:
     """The shape of the weight that one module's tensors change; () where they do not tell."""
     if module.get("down") and module.get("up"):
-        return (module["up"][0], module["down"][1], *module["mid"][2:]) if "mid" in module else (module["up"][0], *module["down"][1:])
+        return (
+            (module["up"][0], module["down"][1], *module["mid"][2:])
+            if "mid" in module
+            else (module["up"][0], *module["down"][1:])
+        )
     if "hada_w1_a" in module and "hada_w1_b" in module:
         tucker = "hada_t1" in module
         return (module["hada_w1_a"][1 if tucker else 0], module["hada_w1_b"][1], *module.get("hada_t1", ())[2:])
@@ -101,7 +107,9 @@ def _lokr_side(module: Mapping[str, Shape], side: str) -> Shape:
 
 
 def family(shapes: Mapping[str, Shape], metadata: Mapping[str, str] | None = None) -> str:
-    """The base family that most weights of these shapes at these canonical paths fit; ``unknown`` where none fits more than half."""
+    """The base family that most weights of these shapes at these canonical paths fit; ``unknown`` where none fits more
+    than half.
+    """
     votes: Counter[str] = Counter()
     for path, shape in shapes.items():
         votes.update(fits(path, tuple(shape)))
@@ -118,7 +126,9 @@ def claimed(metadata: Mapping[str, str]) -> str:
     version, architecture = metadata.get("ss_base_model_version", ""), metadata.get("modelspec.architecture", "")
     for name in ("sdxl", "sd2", "sd1", "starter"):
         known = FAMILIES[name]
-        if version.startswith({"sdxl": "sdxl", "sd2": "sd_v2", "sd1": "sd_v1"}.get(name, known.version)) or architecture.startswith(known.architecture):
+        if version.startswith(
+            {"sdxl": "sdxl", "sd2": "sd_v2", "sd1": "sd_v1"}.get(name, known.version)
+        ) or architecture.startswith(known.architecture):
             return name
     return ""
 
@@ -137,11 +147,15 @@ def fits(path: str, shape: Shape) -> frozenset[str]:
 
 
 def _by_width(widths: Mapping[str, int], width: int) -> set[str]:
-    return {name for name, known in widths.items() if known == width} or ({"starter"} if width < min(widths.values()) else set())
+    return {name for name, known in widths.items() if known == width} or (
+        {"starter"} if width < min(widths.values()) else set()
+    )
 
 
 def _by_topology(rest: str) -> set[str]:
-    """SDXL alone has deep transformers and ``add_embedding``; the others alone have a fourth level and attention in the first."""
+    """SDXL alone has deep transformers and ``add_embedding``; the others alone have a fourth level and attention in the
+    first.
+    """
     if rest.startswith("add_embedding") or re.search(r"transformer_blocks\.[1-9]", rest):
         return {"sdxl"}
     if re.match(r"down_blocks\.(0\.attentions|3)|up_blocks\.(2\.attentions|3)", rest):

@@ -44,7 +44,11 @@ def unpack(metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:
             configs.setdefault(component, {})[name] = value
         return configs
     except (ValueError, AttributeError, RecursionError):
-        raise AdapterError("The header's lora_adapter_metadata is not a table.", where=CONFIG, do="The file's alphas are lost: get it again.") from None
+        raise AdapterError(
+            "The header's lora_adapter_metadata is not a table.",
+            where=CONFIG,
+            do="The file's alphas are lost: get it again.",
+        ) from None
 
 
 def encode(adapter: Adapter) -> tuple[dict[str, Tensor], dict[str, str]]:

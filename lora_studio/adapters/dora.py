@@ -1,7 +1,7 @@
 """DoRA: the change depends on the weight it is applied to (Liu et al. 2024, section 4.1).
 
-W' = m · (W + ΔV) / ‖W + ΔV‖, the norm taken over each output's inputs, as peft and LyCORIS do. Other readers normalise otherwise,
-so a DoRA is exported as a plain LoRA: the best approximation of W' − W at a chosen rank.
+W' = m · (W + ΔV) / ‖W + ΔV‖, the norm taken over each output's inputs, as peft and LyCORIS do. Other readers normalise
+otherwise, so a DoRA is exported as a plain LoRA: the best approximation of W' − W at a chosen rank.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from lora_studio.adapters.adapter import Adapter, Factors
 from lora_studio.errors import AdapterError
 
 Weights = Mapping[str, Tensor] | Callable[[str], Tensor]
-"""The base model's weights by canonical path, (out, in) or (out, in, kh, kw), any dtype; a function may load them one by one."""
+"""The base model's weights by canonical path, (out, in) or (out, in, kh, kw), any dtype; a function may load them one
+by one.
+"""
 
 
 def change(factors: Factors, weight: Tensor) -> Tensor:
@@ -28,8 +30,10 @@ def change(factors: Factors, weight: Tensor) -> Tensor:
         AdapterError: the weight has another shape.
     """
     if tuple(weight.shape) != factors.shape:
-        raise AdapterError(f"The adapter changes a weight of shape {factors.shape}, and the base model's is {tuple(weight.shape)}.",
-                           do="Choose the base model it was made for.")
+        raise AdapterError(
+            f"The adapter changes a weight of shape {factors.shape}, and the base model's is {tuple(weight.shape)}.",
+            do="Choose the base model it was made for.",
+        )
     if factors.magnitude is None:
         return factors.delta()
     W = weight.detach().float()
@@ -76,7 +80,11 @@ def weight_of(weights: Weights, path: str) -> Tensor:
     try:
         return weights[path] if isinstance(weights, Mapping) else weights(path)
     except KeyError:
-        raise AdapterError(f"The base model has no weight at {path}.", where=path, do="Choose the base model that the adapter was made for.") from None
+        raise AdapterError(
+            f"The base model has no weight at {path}.",
+            where=path,
+            do="Choose the base model that the adapter was made for.",
+        ) from None
 
 
 def _approximated(factors: Factors, weight: Tensor, rank: int) -> tuple[Factors, float, float]:

@@ -47,17 +47,26 @@ def _modules(tensors: Mapping[str, Tensor], path: Path, component: str = "") -> 
     """The file's tensors by module; refuses a file that is no adapter or that holds more than factors."""
     modules, unknown = keys.collect(tensors, component)
     if not modules:
-        raise AdapterError(f"None of the {len(tensors)} tensors in {path.name} is an adapter's. {_guess(tensors)}".strip(), where=path,
-                           do="Choose a LoRA, LoCon, DoRA, LoHa or LoKr file.")
+        raise AdapterError(
+            f"None of the {len(tensors)} tensors in {path.name} is an adapter's. {_guess(tensors)}".strip(),
+            where=path,
+            do="Choose a LoRA, LoCon, DoRA, LoHa or LoKr file.",
+        )
     if unknown:
-        raise AdapterError(f"{len(unknown)} of {len(tensors)} tensors in {path.name} are none that the studio can apply, such as {unknown[0][:120]}.",
-                           where=path, do="Reading the rest alone would change the picture, so the file is refused; convert it to LoRA where it was made.")
+        raise AdapterError(
+            f"{len(unknown)} of {len(tensors)} tensors in {path.name} are none that the studio can apply, such as {unknown[0][:120]}.",
+            where=path,
+            do="Reading the rest alone would change the picture, so the file is refused; convert it to LoRA where it was made.",
+        )
     return modules
 
 
 def _guess(tensors: Mapping[str, Tensor]) -> str:
     names = list(tensors)
-    if any(name.startswith(("model.diffusion_model.", "first_stage_model.", "cond_stage_model.", "conditioner.")) for name in names):
+    if any(
+        name.startswith(("model.diffusion_model.", "first_stage_model.", "cond_stage_model.", "conditioner."))
+        for name in names
+    ):
         return "It is a whole base model."
     if any(name.startswith(("conv_in.", "down_blocks.")) for name in names):
         return "It is a part of a base model."
@@ -68,10 +77,21 @@ def _guess(tensors: Mapping[str, Tensor]) -> str:
 
 def _read_folder(folder: Path) -> Adapter:
     """A peft folder, or one that holds a peft folder for each component."""
-    parts = {"": folder} if (folder / peft.MODEL).is_file() else {
-        component: folder / component for component in ("unet", "text_encoder", "text_encoder_2") if (folder / component / peft.MODEL).is_file()}
+    parts = (
+        {"": folder}
+        if (folder / peft.MODEL).is_file()
+        else {
+            component: folder / component
+            for component in ("unet", "text_encoder", "text_encoder_2")
+            if (folder / component / peft.MODEL).is_file()
+        }
+    )
     if not parts:
-        raise AdapterError(f"{folder.name} holds no {peft.MODEL}.", where=folder, do="Choose a .safetensors file or a folder that peft wrote.")
+        raise AdapterError(
+            f"{folder.name} holds no {peft.MODEL}.",
+            where=folder,
+            do="Choose a .safetensors file or a folder that peft wrote.",
+        )
     factors: dict[str, Factors] = {}
     metadata: dict[str, str] = {}
     for component, part in parts.items():
@@ -89,21 +109,34 @@ def _config(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError, OSError):
         config = None
     if not isinstance(config, dict):
-        raise AdapterError(f"{path.name} is not valid JSON.", where=path, do="Get the folder again: the adapter's alpha stands in this file.")
+        raise AdapterError(
+            f"{path.name} is not valid JSON.",
+            where=path,
+            do="Get the folder again: the adapter's alpha stands in this file.",
+        )
     return config
 
 
-def write(adapter: Adapter, path: Path | str, dialect: Dialect = "kohya", dtype: torch.dtype | None = None, metadata: Mapping[str, str] | None = None,
-          privacy: meta.Privacy = meta.Privacy.FULL, raw_dora: bool = False) -> Path:
+def write(
+    adapter: Adapter,
+    path: Path | str,
+    dialect: Dialect = "kohya",
+    dtype: torch.dtype | None = None,
+    metadata: Mapping[str, str] | None = None,
+    privacy: meta.Privacy = meta.Privacy.FULL,
+    raw_dora: bool = False,
+) -> Path:
     """Writes the adapter in one step, so that after a crash the old file or the new one is there.
 
     Args:
         path: the file; for peft a folder, which must not exist yet or be empty.
         dialect: ``kohya`` is what ComfyUI, A1111 and Forge load.
         dtype: number format of the weights; None keeps theirs.
-        metadata: laid over the adapter's own; rank, alpha, family and hashes are always written as the tensors have them.
+        metadata: laid over the adapter's own; rank, alpha, family and hashes are always written as the tensors have
+            them.
         privacy: how much of all that the file tells.
-        raw_dora: writes DoRA's magnitude, which most programs read wrongly or drop; ``dora.as_lora`` gives what all read.
+        raw_dora: writes DoRA's magnitude, which most programs read wrongly or drop; ``dora.as_lora`` gives what all
+            read.
 
     Returns:
         The path written to.
@@ -115,7 +148,11 @@ def write(adapter: Adapter, path: Path | str, dialect: Dialect = "kohya", dtype:
     if not adapter.factors:
         raise AdapterError("The adapter is empty.", where=path, do="Train or choose one with at least one module.")
     if adapter.method == "dora" and not raw_dora:
-        raise AdapterError("This is a DoRA, which other programs read wrongly.", where=path, do="Export it as plain LoRA, or ask for the raw DoRA.")
+        raise AdapterError(
+            "This is a DoRA, which other programs read wrongly.",
+            where=path,
+            do="Export it as plain LoRA, or ask for the raw DoRA.",
+        )
     adapter = adapter if dtype is None else adapter.to(dtype)
     texts = _texts(adapter, metadata or {}, path.stem, privacy)
     if dialect == "peft":
@@ -127,7 +164,10 @@ def write(adapter: Adapter, path: Path | str, dialect: Dialect = "kohya", dtype:
 
 def _texts(adapter: Adapter, metadata: Mapping[str, str], title: str, privacy: meta.Privacy) -> dict[str, str]:
     texts = {key: value for key, value in {**adapter.metadata, **metadata}.items() if key not in meta.STALE}
-    ranks, alphas = [factors.rank for factors in adapter.factors.values()], [factors.alpha for factors in adapter.factors.values()]
+    ranks, alphas = (
+        [factors.rank for factors in adapter.factors.values()],
+        [factors.alpha for factors in adapter.factors.values()],
+    )
     return meta.at(texts | meta.technical(adapter.family, ranks, alphas, texts, title), privacy)
 
 
@@ -147,7 +187,12 @@ def serialised(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], where
 def size(adapter: Adapter, dtype: torch.dtype | None = None) -> int:
     """Bytes of the kohya file that ``write`` would make, without making it."""
     tensors = kohya.encode(adapter)
-    entries = laid_out({name: (tensor.dtype if dtype is None or name.endswith(".alpha") else dtype, tuple(tensor.shape)) for name, tensor in tensors.items()})
+    entries = laid_out(
+        {
+            name: (tensor.dtype if dtype is None or name.endswith(".alpha") else dtype, tuple(tensor.shape))
+            for name, tensor in tensors.items()
+        }
+    )
     texts = _texts(adapter, {}, "", meta.Privacy.FULL) | meta.hashes(b"", b"")
     return len(head(entries, texts)) + max(entry.end for entry in entries.values())
 
@@ -155,7 +200,9 @@ def size(adapter: Adapter, dtype: torch.dtype | None = None) -> int:
 def _write_folder(adapter: Adapter, folder: Path, texts: Mapping[str, str]) -> Path:
     """A peft folder; several components stand in folders of their names below it."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise AdapterError(f"{folder.name} exists already.", where=folder, do="Choose another name, or remove it first.")
+        raise AdapterError(
+            f"{folder.name} exists already.", where=folder, do="Choose another name, or remove it first."
+        )
     partial = folder.with_name(f"{folder.name}.{os.getpid()}{files.PARTIAL}")
     parts = peft.components(adapter.factors)
     try:

@@ -1,8 +1,9 @@
 """Canonical module paths <-> each dialect's keys, from rules.
 
-Canonical is the module's path in diffusers' pipeline: ``unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q``,
-``text_encoder.text_model.encoder.layers.0.self_attn.q_proj``, ``text_encoder_2.…``. A file's key is a module's *stem* and
-a tensor's *role* in it (``down``, ``up``, ``alpha``, …).
+Canonical is the module's path in diffusers' pipeline:
+``unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q``,
+``text_encoder.text_model.encoder.layers.0.self_attn.q_proj``, ``text_encoder_2.…``. A file's key is a module's *stem*
+and a tensor's *role* in it (``down``, ``up``, ``alpha``, …).
 
 transformers 5 dropped ``text_model.`` from CLIPTextModel's own paths; canonical paths, like files, have it always.
 """
@@ -27,13 +28,20 @@ _ROLES = {
 _ROLE = re.compile("^(.+)\\.(?:" + "|".join(f"(?P<r{i}>{pattern})" for i, pattern in enumerate(_ROLES.values())) + ")$")
 _PROCESSOR = re.compile(r"^(.+)\.processor\.(to_[qkv]|to_out)_lora\.(down|up)\.weight$")
 
-_WORDS = (r"(?:down|up|transformer|input|output)_blocks|(?:mid|middle)_block|(?:time|add|class|token|position)_embedding|time_emb(?:ed|_proj)|label_emb"
-          r"|linear_[12]|conv_(?:in|out|shortcut|norm_out)|proj_(?:in|out)|to_(?:q|k|v|out)|[qkv]_proj|out_proj|self_attn|text_(?:model|projection)"
-          r"|final_layer_norm|layer_norm[12]|(?:in|out|emb)_layers|skip_connection")
+_WORDS = (
+    r"(?:down|up|transformer|input|output)_blocks|(?:mid|middle)_block|(?:time|add|class|token|position)_embedding|time_emb(?:ed|_proj)|label_emb"
+    r"|linear_[12]|conv_(?:in|out|shortcut|norm_out)|proj_(?:in|out)|to_(?:q|k|v|out)|[qkv]_proj|out_proj|self_attn|text_(?:model|projection)"
+    r"|final_layer_norm|layer_norm[12]|(?:in|out|emb)_layers|skip_connection"
+)
 _WORD = re.compile(rf"(?:{_WORDS}|[^_]+)(?=_|$)")
 """A kohya name's parts: the words with an underscore of their own; every other underscore stands for a dot."""
 
-_KOHYA_COMPONENTS = {"lora_unet_": "unet", "lora_te_": "text_encoder", "lora_te1_": "text_encoder", "lora_te2_": "text_encoder_2"}
+_KOHYA_COMPONENTS = {
+    "lora_unet_": "unet",
+    "lora_te_": "text_encoder",
+    "lora_te1_": "text_encoder",
+    "lora_te2_": "text_encoder_2",
+}
 _COMPONENTS = ("unet.", "text_encoder.", "text_encoder_2.")
 _PEFT = "base_model.model."
 _LONGEST = 300
@@ -51,7 +59,7 @@ def split(key: str) -> tuple[str, str] | None:
     if not (match := _ROLE.match(key)):
         return None
     role = list(_ROLES)[next(i for i in range(len(_ROLES)) if match[f"r{i}"])]
-    return match[1], key[len(match[1]) + 1:] if role == "{}" else role
+    return match[1], key[len(match[1]) + 1 :] if role == "{}" else role
 
 
 def canonical(path: str) -> str:
@@ -67,7 +75,7 @@ def path_of(stem: str, component: str = "") -> str | None:
     """
     for prefix, name in _KOHYA_COMPONENTS.items():
         if stem.startswith(prefix):
-            return _from_kohya(name, stem[len(prefix):])
+            return _from_kohya(name, stem[len(prefix) :])
     stem = stem.removeprefix(_PEFT)
     if stem.startswith(_COMPONENTS):
         return canonical(stem)
@@ -86,7 +94,9 @@ def _from_kohya(component: str, name: str) -> str | None:
 
 
 def block_of(path: str) -> str:
-    """The block that a path lies in: ``down_blocks.1``, ``mid_block``, ``up_blocks.0``, ``ends`` (first and last layers), or a text encoder."""
+    """The block that a path lies in: ``down_blocks.1``, ``mid_block``, ``up_blocks.0``, ``ends`` (first and last
+    layers), or a text encoder.
+    """
     component, _, rest = path.partition(".")
     if component != "unet":
         return component
@@ -105,7 +115,11 @@ def block_factor(blocks: Mapping[str, float], path: str) -> float:
     An entry is a block of ``block_of`` or the beginning of a path, with or without ``unet.``.
     """
     names = (path, path.removeprefix("unet."))
-    held = [key for key in blocks if key == block_of(path) or any(name == key or name.startswith(key + ".") for name in names)]
+    held = [
+        key
+        for key in blocks
+        if key == block_of(path) or any(name == key or name.startswith(key + ".") for name in names)
+    ]
     return blocks[max(held, key=len)] if held else 1.0
 
 
@@ -140,18 +154,35 @@ def to_diffusers(path: str) -> str:
 def to_peft(path: str) -> str:
     """peft's stem of a canonical path, within its component's own folder.
 
-    peft matches a live module's names to the letter, so here CLIPTextModel's go without ``text_model.``, as in transformers 5;
-    the second encoder's class still has it.
+    peft matches a live module's names to the letter, so here CLIPTextModel's go without ``text_model.``, as in
+    transformers 5; the second encoder's class still has it.
     """
-    return _PEFT + path.removeprefix("text_encoder.text_model.") if path.startswith("text_encoder.") else _PEFT + path.partition(".")[2]
+    return (
+        _PEFT + path.removeprefix("text_encoder.text_model.")
+        if path.startswith("text_encoder.")
+        else _PEFT + path.partition(".")[2]
+    )
 
 
-# The original UNet layout (ldm for SD, sgm for SDXL): every level has two layers and a sampler, so three numbers a level.
-_RESNET = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0", "conv2": "out_layers.3",
-           "conv_shortcut": "skip_connection"}
-_ENDS = {"conv_in": "input_blocks.0.0", "conv_norm_out": "out.0", "conv_out": "out.2",
-         "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
-         "add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2"}
+# The original UNet layout (ldm for SD, sgm for SDXL): every level has two layers and a sampler, so three numbers a
+# level.
+_RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+_ENDS = {
+    "conv_in": "input_blocks.0.0",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
+}
 _MIDDLE = {"resnets.0": "0", "attentions.0": "1", "resnets.1": "2"}
 
 
@@ -159,7 +190,7 @@ def _renamed(name: str, table: Mapping[str, str]) -> str:
     """``name`` with the leading part that ``table`` knows replaced."""
     for old, new in table.items():
         if name == old or name.startswith(old + "."):
-            return new + name[len(old):]
+            return new + name[len(old) :]
     return name
 
 
@@ -174,7 +205,9 @@ def to_ldm(path: str, family: str) -> str:
     if match := re.match(r"(down|up)_blocks\.(\d)\.(resnets|attentions)\.(\d)(?:\.(.+))?$", path):
         side, level, kind, layer, rest = match.groups()
         number = 3 * int(level) + int(layer) + (side == "down")
-        return _joined(f"{'input' if side == 'down' else 'output'}_blocks.{number}.{int(kind == 'attentions')}", kind, rest)
+        return _joined(
+            f"{'input' if side == 'down' else 'output'}_blocks.{number}.{int(kind == 'attentions')}", kind, rest
+        )
     if match := re.match(r"down_blocks\.(\d)\.downsamplers\.0\.conv(.*)$", path):
         return f"input_blocks.{3 * int(match[1]) + 3}.0.op{match[2]}"
     if match := re.match(r"up_blocks\.(\d)\.upsamplers\.0\.conv(.*)$", path):

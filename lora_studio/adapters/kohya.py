@@ -19,7 +19,9 @@ def decode(modules: Modules) -> dict[str, Factors]:
 
 
 def encode(adapter: Adapter) -> dict[str, Tensor]:
-    """The file's tensors. ``alpha`` is a float32 scalar whatever the weights are, so that rsLoRA's alpha·√r stays exact."""
+    """The file's tensors. ``alpha`` is a float32 scalar whatever the weights are, so that rsLoRA's alpha·√r stays
+    exact.
+    """
     tensors: dict[str, Tensor] = {}
     for path, factors in adapter.factors.items():
         stem = keys.to_kohya(path, adapter.family)

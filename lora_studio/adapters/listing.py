@@ -47,7 +47,8 @@ class Summary(BaseModel):
 
 
 def summary(path: Path | str) -> Summary:
-    """The card of the adapter at ``path`` (a file or a peft folder). A file seen before and unchanged since costs one ``stat``.
+    """The card of the adapter at ``path`` (a file or a peft folder). A file seen before and unchanged since costs one
+    ``stat``.
 
     Raises:
         AdapterError: it is no adapter, a pickle, or damaged.
@@ -67,16 +68,33 @@ def _summary(path: Path, file: Path, modified: int, size: int) -> Summary:
     shapes = {name: tuple(entry["shape"]) for name, entry in table.items()}
     modules, _ = keys.collect(shapes)
     if not modules:
-        raise AdapterError(f"{path.name} is no adapter: none of its {len(table)} tensors belongs to one.", where=path, do="Choose a LoRA file.")
+        raise AdapterError(
+            f"{path.name} is no adapter: none of its {len(table)} tensors belongs to one.",
+            where=path,
+            do="Choose a LoRA file.",
+        )
     try:
         ranks = Counter(detect.rank(module) for module in modules.values())
         family = detect.family({name: detect.weight_shape(module) for name, module in modules.items()}, texts)
     except IndexError:
-        raise AdapterError(f"{path.name} is damaged: its tensors have too few dimensions.", where=path, do="Download or copy it again.") from None
+        raise AdapterError(
+            f"{path.name} is damaged: its tensors have too few dimensions.", where=path, do="Download or copy it again."
+        ) from None
     return Summary(
-        path=str(path), title=_title(texts) or path.stem, family=family, dialect=detect.dialect(table), method=detect.method(modules),
-        rank=ranks.most_common(1)[0][0], mixed_ranks=len(ranks) > 1, alpha=_alpha(file, table, texts),
-        modules=len(modules), trigger=metadata.trigger(texts), size=size, modified=modified / 1e9, date=texts.get("modelspec.date", "")[:30], has_thumbnail=texts.get("modelspec.thumbnail", "").startswith("data:image/"),
+        path=str(path),
+        title=_title(texts) or path.stem,
+        family=family,
+        dialect=detect.dialect(table),
+        method=detect.method(modules),
+        rank=ranks.most_common(1)[0][0],
+        mixed_ranks=len(ranks) > 1,
+        alpha=_alpha(file, table, texts),
+        modules=len(modules),
+        trigger=metadata.trigger(texts),
+        size=size,
+        modified=modified / 1e9,
+        date=texts.get("modelspec.date", "")[:30],
+        has_thumbnail=texts.get("modelspec.thumbnail", "").startswith("data:image/"),
     )
 
 
@@ -91,7 +109,10 @@ def _alpha(file: Path, table: Mapping[str, Any], texts: Mapping[str, str]) -> fl
             return _scalar(file, entry)
     try:
         beside = file.with_name("adapter_config.json")
-        config = json.loads(texts.get("lora_adapter_metadata") or (beside.read_text("utf-8") if file.name == container.PEFT_MODEL else "{}"))
+        config = json.loads(
+            texts.get("lora_adapter_metadata")
+            or (beside.read_text("utf-8") if file.name == container.PEFT_MODEL else "{}")
+        )
         return next((float(value) for key, value in sorted(config.items()) if key.endswith("lora_alpha")), None)
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return None

@@ -29,7 +29,9 @@ KEY = "lora_studio.merged"
 
 
 class Place(NamedTuple):
-    """Where a module's weight stands in a checkpoint: a key, a third of its rows (the joint q, k, v of open_clip), or its transpose."""
+    """Where a module's weight stands in a checkpoint: a key, a third of its rows (the joint q, k, v of open_clip), or
+    its transpose.
+    """
 
     key: str
     third: int | None = None
@@ -62,11 +64,23 @@ def places(path: str, family: str) -> list[Place]:
     own = [Place(f"{rest}.weight"), Place(f"{inner}.weight")]
     if component == "text_encoder_2":
         return [*own, *_open_clip(inner, "conditioner.embedders.1.model.")]
-    clip = [Place(f"{prefix}.{rest}.weight") for prefix in ("cond_stage_model.transformer", "conditioner.embedders.0.transformer")]
-    return [*own, *clip, Place(f"cond_stage_model.transformer.{inner}.weight"), *_open_clip(inner, "cond_stage_model.model.")]
+    clip = [
+        Place(f"{prefix}.{rest}.weight")
+        for prefix in ("cond_stage_model.transformer", "conditioner.embedders.0.transformer")
+    ]
+    return [
+        *own,
+        *clip,
+        Place(f"cond_stage_model.transformer.{inner}.weight"),
+        *_open_clip(inner, "cond_stage_model.model."),
+    ]
 
 
-_OPEN_CLIP = {"self_attn.out_proj": "attn.out_proj.weight", "mlp.fc1": "mlp.c_fc.weight", "mlp.fc2": "mlp.c_proj.weight"}
+_OPEN_CLIP = {
+    "self_attn.out_proj": "attn.out_proj.weight",
+    "mlp.fc1": "mlp.c_fc.weight",
+    "mlp.fc2": "mlp.c_proj.weight",
+}
 
 
 def _open_clip(inner: str, prefix: str) -> list[Place]:
@@ -85,7 +99,8 @@ def _open_clip(inner: str, prefix: str) -> list[Place]:
 def merge(base: Path | str, out: Path | str, adapters: Sequence[tuple[Adapter, float]]) -> Iterator[Progress]:
     """Writes ``base`` with every adapter folded in at its weight to ``out``; exhaust the generator to finish it.
 
-    ``out`` gets its name only when all is written; closing the generator earlier leaves nothing. A single file gives a file, a folder a folder.
+    ``out`` gets its name only when all is written; closing the generator earlier leaves nothing. A single file gives a
+    file, a folder a folder.
 
     Raises:
         AdapterError: a module finds no place in the base, or was made for another family; says how many were found.
@@ -117,7 +132,10 @@ def unmerge(merged: Path | str, out: Path | str, adapters: Sequence[tuple[Adapte
     """
     for adapter, _ in adapters:
         if adapter.method == "dora":
-            raise AdapterError("A DoRA cannot be taken out again: its change depended on the weights before it.", do="Keep the unmerged base model.")
+            raise AdapterError(
+                "A DoRA cannot be taken out again: its change depended on the weights before it.",
+                do="Keep the unmerged base model.",
+            )
     return merge(merged, out, [(adapter, -weight) for adapter, weight in adapters])
 
 
@@ -125,21 +143,38 @@ def _weight_files(base: Path) -> list[tuple[Path, str]]:
     """The files that hold weights an adapter may change, with their component ("" for all in one)."""
     if base.is_file() and base.suffix == ".safetensors":
         return [(base, "")]
-    found = [(file, component) for component in ("unet", "text_encoder", "text_encoder_2") for file in sorted((base / component).glob("*.safetensors"))]
+    found = [
+        (file, component)
+        for component in ("unet", "text_encoder", "text_encoder_2")
+        for file in sorted((base / component).glob("*.safetensors"))
+    ]
     if not found:
-        raise ModelError(f"{base.name} is neither a diffusers folder with .safetensors files nor a single .safetensors file.", where=base,
-                         do="Choose the base model's folder or file.")
+        raise ModelError(
+            f"{base.name} is neither a diffusers folder with .safetensors files nor a single .safetensors file.",
+            where=base,
+            do="Choose the base model's folder or file.",
+        )
     return found
 
 
-def _plans(parts: list[tuple[Path, str]], headers: dict[Path, Header], adapters: Sequence[tuple[Adapter, float]]) -> dict[Path, _Plan]:
+def _plans(
+    parts: list[tuple[Path, str]], headers: dict[Path, Header], adapters: Sequence[tuple[Adapter, float]]
+) -> dict[Path, _Plan]:
     """What to add to which tensor of which file; every module must have found its place."""
     plans: dict[Path, _Plan] = {}
     for adapter, weight in adapters:
         missing = []
         for path, factors in adapter.factors.items():
-            found = [(file, place) for file, component in parts if component in ("", path.partition(".")[0])
-                     if (place := next((place for place in places(path, adapter.family) if place.key in headers[file].entries), None))]
+            found = [
+                (file, place)
+                for file, component in parts
+                if component in ("", path.partition(".")[0])
+                if (
+                    place := next(
+                        (place for place in places(path, adapter.family) if place.key in headers[file].entries), None
+                    )
+                )
+            ]
             for file, place in found:
                 _require_shape(path, factors, headers[file].entries[place.key].shape, place, adapter)
                 plans.setdefault(file, defaultdict(list))[place.key].append(_Share(place, factors, weight))
@@ -147,8 +182,10 @@ def _plans(parts: list[tuple[Path, str]], headers: dict[Path, Header], adapters:
                 missing.append(path)
         if missing:
             count = len(adapter.factors)
-            raise AdapterError(f"Only {count - len(missing)} of {count} modules have a place in this base model; {missing[0]} has none.",
-                               do=f"The adapter was made for {detect.label(adapter.family)}: choose a base model of that kind.")
+            raise AdapterError(
+                f"Only {count - len(missing)} of {count} modules have a place in this base model; {missing[0]} has none.",
+                do=f"The adapter was made for {detect.label(adapter.family)}: choose a base model of that kind.",
+            )
     return plans
 
 
@@ -159,21 +196,32 @@ def _require_shape(path: str, factors: Factors, shape: tuple[int, ...], place: P
     flat = factors.shape[:2] if factors.shape[2:] in ((), (1, 1)) else factors.shape
     held = shape[:2] if shape[2:] in ((), (1, 1)) else shape
     if (flat[::-1] if place.transposed else flat) != held:
-        raise AdapterError(f"The adapter was made for {detect.label(adapter.family)} and does not fit this base model: {path} is {held} there, not {flat}.",
-                           where=path, do="Choose a base model of that kind.")
+        raise AdapterError(
+            f"The adapter was made for {detect.label(adapter.family)} and does not fit this base model: {path} is {held} there, not {flat}.",
+            where=path,
+            do="Choose a base model of that kind.",
+        )
 
 
 def _require_room(base: Path, out: Path) -> None:
-    needed = base.stat().st_size if base.is_file() else sum(file.stat().st_size for file in base.rglob("*") if file.is_file())
+    needed = (
+        base.stat().st_size
+        if base.is_file()
+        else sum(file.stat().st_size for file in base.rglob("*") if file.is_file())
+    )
     folder = next(parent for parent in out.resolve().parents if parent.exists())
     if (free := shutil.disk_usage(folder).free) < needed:
-        raise MachineError(f"The disk has {free / 1e9:.1f} GB free and the merged model takes {needed / 1e9:.1f} GB.", where=folder,
-                           do="Make room, or choose another disk.")
+        raise MachineError(
+            f"The disk has {free / 1e9:.1f} GB free and the merged model takes {needed / 1e9:.1f} GB.",
+            where=folder,
+            do="Make room, or choose another disk.",
+        )
 
 
 def _fold(file: Path, header: Header, plan: _Plan, target: Path, note: str) -> Iterator[str]:
     """One file with its plan carried out, streamed to ``target``."""
     with open(file, "rb") as source:
+
         def changed(name: str) -> Tensor:
             tensor = read_tensor(source, header, name)
             return _added(name, tensor, plan[name]) if name in plan else tensor
@@ -212,8 +260,15 @@ class _Target:
     def __enter__(self) -> _Target:
         if self.base.is_dir():
             components = {file.parent for file in self.changed}
-            shutil.copytree(self.base, self.partial, ignore=lambda folder, names: [
-                name for name in names if Path(folder, name) in self.changed or (Path(folder) in components and name.endswith(PICKLES))])
+            shutil.copytree(
+                self.base,
+                self.partial,
+                ignore=lambda folder, names: [
+                    name
+                    for name in names
+                    if Path(folder, name) in self.changed or (Path(folder) in components and name.endswith(PICKLES))
+                ],
+            )
         return self
 
     def place(self, file: Path) -> Path:
@@ -242,7 +297,9 @@ def weight_reader(base: Path | str, family: str):
                 for place in places(path, family):
                     if place.key in headers[file].entries:
                         with open(file, "rb") as source:
-                            return _part(read_tensor(source, headers[file], place.key), place).clone(memory_format=torch.contiguous_format)
+                            return _part(read_tensor(source, headers[file], place.key), place).clone(
+                                memory_format=torch.contiguous_format
+                            )
         raise KeyError(path)
 
     return weight

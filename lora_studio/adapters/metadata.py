@@ -38,10 +38,36 @@ class Privacy(StrEnum):
     """Also the recipe: settings, seeds, hashes of the pictures, tags, versions."""
 
 
-_NEEDED = {"ss_v2", "ss_base_model_version", "ss_network_module", "ss_network_dim", "ss_network_alpha", "ss_network_args", "lora_adapter_metadata"} | {
-    f"modelspec.{name}" for name in ("sai_model_spec", "architecture", "implementation", "title", "resolution", "prediction_type")}
-_MINIMAL = _NEEDED | {"ss_output_name", "ss_sd_model_name", "ss_new_sd_model_hash", "ss_clip_skip"} | {
-    f"modelspec.{name}" for name in ("description", "author", "date", "trigger_phrase", "usage_hint", "thumbnail", "tags", "license", "merged_from")}
+_NEEDED = {
+    "ss_v2",
+    "ss_base_model_version",
+    "ss_network_module",
+    "ss_network_dim",
+    "ss_network_alpha",
+    "ss_network_args",
+    "lora_adapter_metadata",
+} | {
+    f"modelspec.{name}"
+    for name in ("sai_model_spec", "architecture", "implementation", "title", "resolution", "prediction_type")
+}
+_MINIMAL = (
+    _NEEDED
+    | {"ss_output_name", "ss_sd_model_name", "ss_new_sd_model_hash", "ss_clip_skip"}
+    | {
+        f"modelspec.{name}"
+        for name in (
+            "description",
+            "author",
+            "date",
+            "trigger_phrase",
+            "usage_hint",
+            "thumbnail",
+            "tags",
+            "license",
+            "merged_from",
+        )
+    }
+)
 
 
 def at(metadata: Mapping[str, str], level: Privacy) -> dict[str, str]:
@@ -54,12 +80,15 @@ def _number(value: float) -> str:
     return str(int(value)) if float(value).is_integer() else repr(float(value))
 
 
-def technical(family: str, ranks: list[int], alphas: list[float], current: Mapping[str, str], title: str) -> dict[str, str]:
+def technical(
+    family: str, ranks: list[int], alphas: list[float], current: Mapping[str, str], title: str
+) -> dict[str, str]:
     """What the tensors themselves say, which stands over whatever a header said before.
 
     Args:
         family: as ``detect.family`` found it.
-        ranks: the modules' ranks; where they differ ``ss_network_dim`` is "Dynamic", as the reference resize script has it.
+        ranks: the modules' ranks; where they differ ``ss_network_dim`` is "Dynamic", as the reference resize script has
+            it.
         alphas: likewise.
         current: the header so far; its title, resolution and kind of SD 2 are kept.
         title: for a header without one.
@@ -105,8 +134,12 @@ def hashes(ss_head: bytes, data: bytes) -> dict[str, str]:
     """
     digest = hashlib.sha256(data).hexdigest()
     begin = 0x100000 - len(ss_head)
-    window = (ss_head[0x100000:] + data[max(begin, 0):])[:0x10000] if begin < 0 else data[begin:begin + 0x10000]
-    return {"sshs_model_hash": digest, "sshs_legacy_hash": hashlib.sha256(window).hexdigest()[:8], "modelspec.hash_sha256": f"0x{digest}"}
+    window = (ss_head[0x100000:] + data[max(begin, 0) :])[:0x10000] if begin < 0 else data[begin : begin + 0x10000]
+    return {
+        "sshs_model_hash": digest,
+        "sshs_legacy_hash": hashlib.sha256(window).hexdigest()[:8],
+        "modelspec.hash_sha256": f"0x{digest}",
+    }
 
 
 def thumbnail(picture: Path | bytes) -> str:
@@ -118,11 +151,17 @@ def thumbnail(picture: Path | bytes) -> str:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture, formats=("PNG", "JPEG", "WEBP")) as image:
+        with Image.open(
+            io.BytesIO(picture) if isinstance(picture, bytes) else picture, formats=("PNG", "JPEG", "WEBP")
+        ) as image:
             small = ImageOps.exif_transpose(image).convert("RGB")
             small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
     except (UnidentifiedImageError, OSError) as error:
-        raise AdapterError(f"The thumbnail is not an image that can be read: {error}.", where="thumbnail", do="Choose a PNG, JPEG or WebP.") from None
+        raise AdapterError(
+            f"The thumbnail is not an image that can be read: {error}.",
+            where="thumbnail",
+            do="Choose a PNG, JPEG or WebP.",
+        ) from None
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=85, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
@@ -140,7 +179,8 @@ def thumbnail_bytes(metadata: Mapping[str, str]) -> bytes | None:
 
 
 def trigger(metadata: Mapping[str, str]) -> str:
-    """The trigger phrase that a header names, else the one tag that its training saw more often than any other; empty where it tells none.
+    """The trigger phrase that a header names, else the one tag that its training saw more often than any other; empty
+    where it tells none.
 
     The studio names each trigger, so nothing is guessed for its own files.
     """
@@ -157,8 +197,17 @@ def trigger(metadata: Mapping[str, str]) -> str:
     return first[0][:200] if first[1] > second[1] else ""
 
 
-def provenance(recipe: recipes.Training, *, title: str, prediction: str, resolution: int, trigger: str = "", description: str = "", author: str = "",
-               thumbnail: str = "") -> dict[str, str]:
+def provenance(
+    recipe: recipes.Training,
+    *,
+    title: str,
+    prediction: str,
+    resolution: int,
+    trigger: str = "",
+    description: str = "",
+    author: str = "",
+    thumbnail: str = "",
+) -> dict[str, str]:
     """The whole header of a trained adapter; ``at`` cuts it down to a level of privacy.
 
     Args:
@@ -166,16 +215,30 @@ def provenance(recipe: recipes.Training, *, title: str, prediction: str, resolut
         resolution: pixels of a side.
         thumbnail: as ``thumbnail`` gives it.
     """
-    made = {**_modelspec(recipe, title, prediction, resolution), **_reference(recipe, title, prediction), recipes.KEY: recipes.dumps(recipe)}
+    made = {
+        **_modelspec(recipe, title, prediction, resolution),
+        **_reference(recipe, title, prediction),
+        recipes.KEY: recipes.dumps(recipe),
+    }
     usage = f"Put {trigger} into the prompt." if trigger else ""
-    told = {"trigger_phrase": trigger, "usage_hint": usage, "description": description, "author": author, "thumbnail": thumbnail}
+    told = {
+        "trigger_phrase": trigger,
+        "usage_hint": usage,
+        "description": description,
+        "author": author,
+        "thumbnail": thumbnail,
+    }
     return made | {f"modelspec.{key}": value for key, value in told.items() if value}
 
 
 def _modelspec(recipe: recipes.Training, title: str, prediction: str, resolution: int) -> dict[str, str]:
     when = datetime.fromtimestamp(recipe.started, UTC) if recipe.started else datetime.now(UTC)
-    return {"modelspec.title": title, "modelspec.resolution": f"{resolution}x{resolution}", "modelspec.date": when.strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "modelspec.prediction_type": prediction}
+    return {
+        "modelspec.title": title,
+        "modelspec.resolution": f"{resolution}x{resolution}",
+        "modelspec.date": when.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "modelspec.prediction_type": prediction,
+    }
 
 
 def _reference(recipe: recipes.Training, title: str, prediction: str) -> dict[str, str]:
@@ -183,11 +246,21 @@ def _reference(recipe: recipes.Training, title: str, prediction: str) -> dict[st
     settings, folder = recipes.cut_paths(recipe.settings), ""
     folder = str(settings.get("data") or "pictures")
     shown: dict[str, Any] = {
-        "output_name": title, "sd_model_name": recipe.base, "new_sd_model_hash": recipe.base_sha256, "clip_skip": "None",
-        "training_started_at": recipe.started, "training_finished_at": recipe.started + recipe.seconds if recipe.seconds else "",
-        "num_train_images": len(recipe.images), "steps": recipe.steps, "max_train_steps": settings.get("steps", ""),
-        "learning_rate": settings.get("learning_rate", ""), "optimizer": settings.get("optimizer", ""), "lr_scheduler": settings.get("schedule", ""),
-        "min_snr_gamma": settings.get("min_snr_gamma", ""), "noise_offset": settings.get("noise_offset", ""), "seed": settings.get("seed", ""),
+        "output_name": title,
+        "sd_model_name": recipe.base,
+        "new_sd_model_hash": recipe.base_sha256,
+        "clip_skip": "None",
+        "training_started_at": recipe.started,
+        "training_finished_at": recipe.started + recipe.seconds if recipe.seconds else "",
+        "num_train_images": len(recipe.images),
+        "steps": recipe.steps,
+        "max_train_steps": settings.get("steps", ""),
+        "learning_rate": settings.get("learning_rate", ""),
+        "optimizer": settings.get("optimizer", ""),
+        "lr_scheduler": settings.get("schedule", ""),
+        "min_snr_gamma": settings.get("min_snr_gamma", ""),
+        "noise_offset": settings.get("noise_offset", ""),
+        "seed": settings.get("seed", ""),
         "v2_parameterization" if prediction == "v" else "": prediction == "v",
         "tag_frequency": json.dumps({folder: recipe.tags}, ensure_ascii=False) if recipe.tags else "",
         "dataset_dirs": json.dumps({folder: {"n_repeats": 1, "img_count": len(recipe.images)}}, ensure_ascii=False),

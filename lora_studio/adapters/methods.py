@@ -35,10 +35,14 @@ def factors(module: Module, path: str, alpha: float | None = None) -> Factors:
         scale = 1.0 if (given := _alpha(module, alpha)) is None or not rank else given / rank
         return Factors(down, up, scale * down.shape[0], _magnitude(module))
     except KeyError as missing:
-        raise AdapterError(f"{path} lacks its part {missing.args[0]!r}.", where=path, do="The file is incomplete: get it again.") from None
+        raise AdapterError(
+            f"{path} lacks its part {missing.args[0]!r}.", where=path, do="The file is incomplete: get it again."
+        ) from None
     except (RuntimeError, IndexError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise AdapterError(f"The parts of {path} do not fit each other: {reason}.", where=path, do="The file is damaged: get it again.") from None
+        raise AdapterError(
+            f"The parts of {path} do not fit each other: {reason}.", where=path, do="The file is damaged: get it again."
+        ) from None
     except AdapterError as error:
         raise AdapterError(error.what, where=path, do=error.do) from None
 
@@ -48,12 +52,17 @@ def _alpha(module: Module, alpha: float | None) -> float | None:
 
 
 def _magnitude(module: Module) -> Tensor | None:
-    """DoRA's m, one number for each output; LyCORIS can also write one for each input, which peft's formula has no place for."""
+    """DoRA's m, one number for each output; LyCORIS can also write one for each input, which peft's formula has no
+    place for.
+    """
     if "dora_scale" not in module:
         return module["magnitude"].reshape(-1) if "magnitude" in module else None
     scale = module["dora_scale"]
     if scale.dim() > 1 and scale.shape[0] == 1 < scale.numel():
-        raise AdapterError("This DoRA normalises by inputs instead of outputs, which the studio does not apply.", do="Convert it to LoRA where it was made.")
+        raise AdapterError(
+            "This DoRA normalises by inputs instead of outputs, which the studio does not apply.",
+            do="Convert it to LoRA where it was made.",
+        )
     return scale.reshape(-1)
 
 
@@ -105,7 +114,9 @@ def _lokr(module: Module) -> tuple[Tensor, Tensor, int]:
 
 
 def _side(parts: Module, side: str) -> tuple[Tensor, Tensor, int]:
-    """One Kronecker part as a (out, r) and b (r, in·kh·kw), r being the smaller side of a whole part, and its stored rank."""
+    """One Kronecker part as a (out, r) and b (r, in·kh·kw), r being the smaller side of a whole part, and its stored
+    rank.
+    """
     whole = parts.get(f"lokr_w{side}")
     if whole is None:
         a, b = parts[f"lokr_w{side}_a"], parts[f"lokr_w{side}_b"]

@@ -28,8 +28,15 @@ def decode(modules: Mapping[str, Mapping[str, Tensor]], config: Mapping[str, Any
         AdapterError: the config asks for what no product of factors can say, or a module's parts do not fit.
     """
     if config.get("peft_type", "LORA") != "LORA":
-        raise AdapterError(f"This peft adapter is a {config['peft_type']}, which the studio does not read.", where=CONFIG, do="Train or convert it as LoRA.")
-    return {path: methods.factors(module, path, alpha(config, path.partition(".")[2], module)) for path, module in modules.items()}
+        raise AdapterError(
+            f"This peft adapter is a {config['peft_type']}, which the studio does not read.",
+            where=CONFIG,
+            do="Train or convert it as LoRA.",
+        )
+    return {
+        path: methods.factors(module, path, alpha(config, path.partition(".")[2], module))
+        for path, module in modules.items()
+    }
 
 
 def alpha(config: Mapping[str, Any] | None, path: str, module: Mapping[str, Tensor]) -> float | None:
@@ -44,14 +51,22 @@ def alpha(config: Mapping[str, Any] | None, path: str, module: Mapping[str, Tens
     if not config or "down" not in module:
         return None
     try:
-        value = float(_pattern(config.get("alpha_pattern") or {}, path, config.get("lora_alpha", module["down"].shape[0])))
+        value = float(
+            _pattern(config.get("alpha_pattern") or {}, path, config.get("lora_alpha", module["down"].shape[0]))
+        )
         return value * math.sqrt(module["down"].shape[0]) if config.get("use_rslora") else value
     except (TypeError, ValueError, AttributeError, ArithmeticError, re.error):
-        raise AdapterError("The adapter's config holds an alpha that is not a number.", where=CONFIG, do="Mend or fetch the config again.") from None
+        raise AdapterError(
+            "The adapter's config holds an alpha that is not a number.",
+            where=CONFIG,
+            do="Mend or fetch the config again.",
+        ) from None
 
 
 def _pattern(patterns: Mapping[str, Any], path: str, default: Any) -> Any:
-    """The first entry whose key matches. A stranger's expression with groups or many repeats could take for ever: it raises ValueError."""
+    """The first entry whose key matches. A stranger's expression with groups or many repeats could take for ever: it
+    raises ValueError.
+    """
     paths = {path, path.removeprefix("text_model.")}
     for key, value in patterns.items():
         if "(" in key or sum(map(key.count, "*+?{")) > 3:
@@ -77,7 +92,9 @@ def tensors(stem: str, factors: Factors) -> dict[str, Tensor]:
     """
     named = {f"{stem}.lora_A.weight": factors.down, f"{stem}.lora_B.weight": factors.up}
     if factors.magnitude is not None:
-        named[f"{stem}.lora_magnitude_vector.weight"] = factors.magnitude.reshape(1, -1, 1, 1) if factors.down.dim() == 4 else factors.magnitude
+        named[f"{stem}.lora_magnitude_vector.weight"] = (
+            factors.magnitude.reshape(1, -1, 1, 1) if factors.down.dim() == 4 else factors.magnitude
+        )
     return named
 
 

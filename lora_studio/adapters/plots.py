@@ -23,7 +23,9 @@ def heatmap(heat: Heatmap) -> bytes:
     font = ImageFont.load_default(12)
     left = max(_width(font, row) for row in heat.rows) + 2 * _MARGIN
     top = max(_width(font, column) for column in heat.columns) + 2 * _MARGIN
-    image = Image.new("RGB", (left + len(heat.columns) * _CELL + _MARGIN, top + len(heat.rows) * _CELL + _MARGIN), _PAPER)
+    image = Image.new(
+        "RGB", (left + len(heat.columns) * _CELL + _MARGIN, top + len(heat.rows) * _CELL + _MARGIN), _PAPER
+    )
     draw = ImageDraw.Draw(image)
     largest = max((value for row in heat.values for value in row if value is not None), default=0.0) or 1.0
     for index, column in enumerate(heat.columns):
@@ -38,22 +40,41 @@ def heatmap(heat: Heatmap) -> bytes:
 
 def _cell(draw: ImageDraw.ImageDraw, x: int, middle: int, value: float | None, largest: float, relative: bool) -> None:
     share = 0.0 if value is None else value / largest
-    fill = _NONE if value is None else tuple(round(cold + (warm - cold) * share) for cold, warm in zip(_COLD, _WARM, strict=True))
+    fill = (
+        _NONE
+        if value is None
+        else tuple(round(cold + (warm - cold) * share) for cold, warm in zip(_COLD, _WARM, strict=True))
+    )
     draw.rectangle((x, middle - _CELL // 2, x + _CELL - 2, middle + _CELL // 2 - 2), fill)
     if value is not None:
         text = f"{value * 100:.1f}" if relative else f"{value:.2g}"
-        draw.text((x + _CELL // 2 - 1, middle - 1), text, _PAPER if share > 0.55 else _INK, ImageFont.load_default(10), anchor="mm")
+        draw.text(
+            (x + _CELL // 2 - 1, middle - 1),
+            text,
+            _PAPER if share > 0.55 else _INK,
+            ImageFont.load_default(10),
+            anchor="mm",
+        )
 
 
 def spectrum(analysis: Analysis) -> bytes:
     """The share of the change that each rank adds; 99 % of it is reached at the marked rank."""
     ticks = [(index, str(index + 1)) for index in range(0, len(analysis.spectrum), max(1, len(analysis.spectrum) // 8))]
-    return _bars(analysis.spectrum, ticks, f"share of the change by rank; 99 % at rank {analysis.rank_99} of {analysis.rank}", mark=analysis.rank_99)
+    return _bars(
+        analysis.spectrum,
+        ticks,
+        f"share of the change by rank; 99 % at rank {analysis.rank_99} of {analysis.rank}",
+        mark=analysis.rank_99,
+    )
 
 
 def histogram(histogram: Histogram) -> bytes:
     """Magnitudes of the change's entries, by powers of ten."""
-    ticks = [(index, f"1e{edge:.0f}") for index, edge in enumerate(histogram.edges[:-1]) if abs(edge - round(edge)) < 1e-6 and round(edge) % 2 == 0]
+    ticks = [
+        (index, f"1e{edge:.0f}")
+        for index, edge in enumerate(histogram.edges[:-1])
+        if abs(edge - round(edge)) < 1e-6 and round(edge) % 2 == 0
+    ]
     return _bars(histogram.counts, ticks, "magnitudes of the change's entries")
 
 

@@ -64,17 +64,28 @@ class Proof(NamedTuple):
         return [{**row._asdict(), "worst": row.worst if math.isfinite(row.worst) else None} for row in self.rows]
 
     def require(self) -> None:
-        """Raises AdapterError for the first target that would not get the adapter unchanged; its details hold the whole table, its notes the table as text."""
+        """Raises AdapterError for the first target that would not get the adapter unchanged; its details hold the whole
+        table, its notes the table as text.
+        """
         for row in self.rows:
             if not row.passed:
-                error = AdapterError(f"{LABELS[row.target]} would not read the export as it is here: {row.note}", where=row.where,
-                                     do="Choose another format for it; the table says which targets pass.", details={"proof": self.data()})
+                error = AdapterError(
+                    f"{LABELS[row.target]} would not read the export as it is here: {row.note}",
+                    where=row.where,
+                    do="Choose another format for it; the table says which targets pass.",
+                    details={"proof": self.data()},
+                )
                 for line in self.lines():
                     error.add_note(line)
                 raise error
 
 
-def prove(path: Path | str, adapter: Adapter, targets: tuple[str, ...] = ("comfyui", "forge", "diffusers"), weights: dora.Weights | None = None) -> Proof:
+def prove(
+    path: Path | str,
+    adapter: Adapter,
+    targets: tuple[str, ...] = ("comfyui", "forge", "diffusers"),
+    weights: dora.Weights | None = None,
+) -> Proof:
     """Reads the export at ``path`` as each target would and compares ΔW module by module with ``adapter``'s.
 
     Args:
@@ -86,9 +97,14 @@ def prove(path: Path | str, adapter: Adapter, targets: tuple[str, ...] = ("comfy
         AdapterError: the adapter is a DoRA and no weights are given, or an unknown target is named.
     """
     if unknown := set(targets) - set(TARGETS):
-        raise AdapterError(f"There is no export target named {sorted(unknown)[0]!r}.", do=f"There are: {', '.join(TARGETS)}.")
+        raise AdapterError(
+            f"There is no export target named {sorted(unknown)[0]!r}.", do=f"There are: {', '.join(TARGETS)}."
+        )
     if adapter.method == "dora" and weights is None:
-        raise AdapterError("A DoRA's change depends on the base model, which is not at hand.", do="Load the base model, or export it as plain LoRA.")
+        raise AdapterError(
+            "A DoRA's change depends on the base model, which is not at hand.",
+            do="Load the base model, or export it as plain LoRA.",
+        )
     return Proof([_row(target, Path(path), adapter, weights) for target in targets])
 
 
@@ -138,12 +154,25 @@ class Export(NamedTuple):
     """‖ΔW − ΔW_r‖ / ‖ΔW‖ where a DoRA was made a plain LoRA, else 0."""
 
 
-DEFAULT_TARGETS: dict[str, tuple[str, ...]] = {"kohya": ("comfyui", "forge", "diffusers"), "diffusers": ("diffusers",), "peft": ("peft",)}
+DEFAULT_TARGETS: dict[str, tuple[str, ...]] = {
+    "kohya": ("comfyui", "forge", "diffusers"),
+    "diffusers": ("diffusers",),
+    "peft": ("peft",),
+}
 """Who is meant to read each dialect."""
 
 
-def export(adapter: Adapter, path: Path | str, dialect: formats.Dialect = "kohya", *, dtype: torch.dtype | None = None, targets: tuple[str, ...] = (),
-           privacy: meta.Privacy = meta.Privacy.FULL, weights: dora.Weights | None = None, rank: int = 0) -> Export:
+def export(
+    adapter: Adapter,
+    path: Path | str,
+    dialect: formats.Dialect = "kohya",
+    *,
+    dtype: torch.dtype | None = None,
+    targets: tuple[str, ...] = (),
+    privacy: meta.Privacy = meta.Privacy.FULL,
+    weights: dora.Weights | None = None,
+    rank: int = 0,
+) -> Export:
     """Writes the adapter beside ``path``, proves it, and only then gives it its name.
 
     Args:
@@ -152,13 +181,18 @@ def export(adapter: Adapter, path: Path | str, dialect: formats.Dialect = "kohya
         weights: the base model's, with which a DoRA becomes a plain LoRA of ``rank`` (0: its own).
 
     Raises:
-        AdapterError: a target would not get it unchanged (nothing is left at ``path``), or a DoRA has no weights to go by.
+        AdapterError: a target would not get it unchanged (nothing is left at ``path``), or a DoRA has no weights to go
+        by.
     """
     path = Path(path)
     plain, residual = adapter, 0.0
     if adapter.method == "dora":
         if weights is None:
-            raise AdapterError("A DoRA's change depends on the base model, which is not at hand.", where=path, do="Choose the base model it was trained on.")
+            raise AdapterError(
+                "A DoRA's change depends on the base model, which is not at hand.",
+                where=path,
+                do="Choose the base model it was trained on.",
+            )
         plain, _, residual = dora.as_lora(adapter, weights, rank or adapter.rank)
     plain = plain.with_one_alpha() if dialect == "kohya" else plain
     partial = path.with_name(f"{path.name}.{os.getpid()}{files.PARTIAL}")

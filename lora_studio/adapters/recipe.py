@@ -50,7 +50,9 @@ Weight = Annotated[float, Field(ge=-10, le=10)]
 
 
 class Ingredient(BaseModel):
-    """One adapter of a blend. ``blocks`` multiplies the weight below a block, as {"up_blocks.1": 0.5} (see ``keys.block_factor``)."""
+    """One adapter of a blend. ``blocks`` multiplies the weight below a block, as {"up_blocks.1": 0.5} (see
+    ``keys.block_factor``).
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -65,7 +67,9 @@ Method = Literal["exact", "svd", "ties", "dare", "prune", "subtract"]
 
 
 class Blend(BaseModel):
-    """A blend of adapters. ``rank`` 0 keeps all that the method leaves; svd then takes the largest of the ingredients' ranks."""
+    """A blend of adapters. ``rank`` 0 keeps all that the method leaves; svd then takes the largest of the ingredients'
+    ranks.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -94,8 +98,11 @@ def blend(**values: Any) -> Blend:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
-        raise SettingsError(f"{field}: {first['msg']} (it is {first['input']!r}).", where=field,
-                            do="Weights go from -10 to 10, rank from 0 to 4096, density from above 0 to 1.") from None
+        raise SettingsError(
+            f"{field}: {first['msg']} (it is {first['input']!r}).",
+            where=field,
+            do="Weights go from -10 to 10, rank from 0 to 4096, density from above 0 to 1.",
+        ) from None
 
 
 def dumps(recipe: Training | Blend) -> str:
@@ -120,7 +127,8 @@ class Difference(NamedTuple):
 
 
 def compare(recipe: Training, *, base_sha256: str, images: list[str], versions: Mapping[str, str]) -> list[Difference]:
-    """What differs between a recipe and what is at hand: base model, pictures (hashes in any order), versions. Empty means the same adapter.
+    """What differs between a recipe and what is at hand: base model, pictures (hashes in any order), versions. Empty
+    means the same adapter.
 
     Args:
         images: SHA-256 of each picture's bytes.
@@ -132,7 +140,11 @@ def compare(recipe: Training, *, base_sha256: str, images: list[str], versions: 
         found.append(Difference("pictures missing or changed", ", ".join(sorted(missing)), "not among the pictures"))
     if extra := len(present - recorded.keys()):
         found.append(Difference("pictures added", "none of them", f"{extra} more"))
-    found += [Difference(name, version, versions.get(name, "none")) for name, version in recipe.versions.items() if versions.get(name) != version]
+    found += [
+        Difference(name, version, versions.get(name, "none"))
+        for name, version in recipe.versions.items()
+        if versions.get(name) != version
+    ]
     return found
 
 

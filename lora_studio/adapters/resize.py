@@ -56,7 +56,9 @@ def to_energy(adapter: Adapter, energy: float) -> Resized:
     Raises:
         AdapterError: the share is not within (0, 1], or the adapter is a DoRA.
     """
-    _require(0 < energy <= 1, f"A share of {energy} cannot be kept.", "Choose a share above 0 and up to 1, such as 0.99.")
+    _require(
+        0 < energy <= 1, f"A share of {energy} cannot be kept.", "Choose a share above 0 and up to 1, such as 0.99."
+    )
     return _reduced(adapter, adapter.factors, lambda path, S: rank_for(S, energy))
 
 
@@ -69,10 +71,19 @@ def to_size(adapter: Adapter, megabytes: float, dtype: torch.dtype | None = None
         AdapterError: not even rank 1 everywhere fits (the smallest size is named), or the adapter is a DoRA.
     """
     _require_plain(adapter)
-    unit = {path: (one.up.shape[0] + one.down[0].numel()) * (one.down.dtype if dtype is None else dtype).itemsize for path, one in adapter.factors.items()}
-    fixed = _ROUNDING + formats.size(adapter, dtype) - sum(unit[path] * one.rank for path, one in adapter.factors.items())
+    unit = {
+        path: (one.up.shape[0] + one.down[0].numel()) * (one.down.dtype if dtype is None else dtype).itemsize
+        for path, one in adapter.factors.items()
+    }
+    fixed = (
+        _ROUNDING + formats.size(adapter, dtype) - sum(unit[path] * one.rank for path, one in adapter.factors.items())
+    )
     smallest = fixed + sum(unit.values())
-    _require(megabytes * MB >= smallest, f"The adapter cannot be made smaller than {smallest / MB:.2f} MB.", "Choose a larger size, or save it as fp16.")
+    _require(
+        megabytes * MB >= smallest,
+        f"The adapter cannot be made smaller than {smallest / MB:.2f} MB.",
+        "Choose a larger size, or save it as fp16.",
+    )
     ranks = _spent(_spectra(adapter.factors), unit, megabytes * MB - smallest)
     return _reduced(adapter, adapter.factors, lambda path, S: ranks[path])
 
@@ -90,7 +101,10 @@ def _require(condition: bool, what: str, do: str) -> None:
 
 def _require_plain(adapter: Adapter) -> None:
     if adapter.method == "dora":
-        raise AdapterError("A DoRA's factors cannot be resized by themselves: its change also depends on the base model.", do="Export it as plain LoRA first.")
+        raise AdapterError(
+            "A DoRA's factors cannot be resized by themselves: its change also depends on the base model.",
+            do="Export it as plain LoRA first.",
+        )
 
 
 def _spectra(factors: Mapping[str, Factors]) -> dict[str, Tensor]:
@@ -101,17 +115,25 @@ def _spectra(factors: Mapping[str, Factors]) -> dict[str, Tensor]:
 def _spent(spectra: Mapping[str, Tensor], unit: Mapping[str, int], budget: float) -> dict[str, int]:
     """Ranks from 1 upwards, the budget of bytes spent on the most energy per byte first.
 
-    Singular values descend, so a module's next rank is never worth more than its last: the greedy choice is the best but for the last crumbs.
+    Singular values descend, so a module's next rank is never worth more than its last: the greedy choice is the best
+    but for the last crumbs.
     """
     ranks = dict.fromkeys(spectra, 1)
-    worth = sorted((-value**2 / unit[path], index, path) for path, S in spectra.items() for index, value in enumerate(S.tolist()) if index and value > 0)
+    worth = sorted(
+        (-(value**2) / unit[path], index, path)
+        for path, S in spectra.items()
+        for index, value in enumerate(S.tolist())
+        if index and value > 0
+    )
     for _, index, path in worth:
         if ranks[path] == index and unit[path] <= budget:
             ranks[path], budget = index + 1, budget - unit[path]
     return ranks
 
 
-def _reduced(adapter: Adapter, chosen: Mapping[str, Factors], rank: Callable[[str, Tensor], int], keep: int | None = None) -> Resized:
+def _reduced(
+    adapter: Adapter, chosen: Mapping[str, Factors], rank: Callable[[str, Tensor], int], keep: int | None = None
+) -> Resized:
     """``chosen`` modules cut to ``rank(path, singular values)``; the others stay."""
     _require_plain(adapter)
     factors, residuals = dict(adapter.factors), dict.fromkeys(adapter.factors, 0.0)

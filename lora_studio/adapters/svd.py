@@ -25,7 +25,9 @@ Result = TypeVar("Result")
 
 
 class Thin(NamedTuple):
-    """X = Q·R with orthonormal columns in Q = X·T, which is not formed: only some combinations of its columns are ever wanted."""
+    """X = Q·R with orthonormal columns in Q = X·T, which is not formed: only some combinations of its columns are ever
+    wanted.
+    """
 
     X: Tensor
     """(…, d, r) float64."""
@@ -42,7 +44,8 @@ class Thin(NamedTuple):
 def thin(X: Tensor) -> Thin:
     """An orthonormal basis of the columns of X (…, d, r).
 
-    By Cholesky's factor of XᵀX, many times as fast as QR on thin batches, where that comes out orthonormal; else by QR itself.
+    By Cholesky's factor of XᵀX, many times as fast as QR on thin batches, where that comes out orthonormal; else by QR
+    itself.
     """
     X = X.double()
     G = X.mT @ X
@@ -57,7 +60,9 @@ def thin(X: Tensor) -> Thin:
 
 
 def product(B: Tensor, A: Tensor, keep: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """The thin SVD of B·A in float64: U (…, out, k), S (…, min(r, out, in)) and Vᵀ (…, k, in), with the leading ``keep`` vectors (all by default)."""
+    """The thin SVD of B·A in float64: U (…, out, k), S (…, min(r, out, in)) and Vᵀ (…, k, in), with the leading
+    ``keep`` vectors (all by default).
+    """
     left, right = thin(B), thin(A.mT)
     P, S, Wt = torch.linalg.svd(left.R @ right.R.mT, full_matrices=False)
     return left.columns(P[..., :keep]), S, right.columns(Wt[..., :keep, :].mT).mT
@@ -75,19 +80,23 @@ def inner(B1: Tensor, A1: Tensor, B2: Tensor, A2: Tensor) -> Tensor:
 
 
 def like_shaped(factors: Mapping[str, Factors]) -> Iterator[tuple[list[str], Tensor, Tensor]]:
-    """Modules of one shape and rank at a time: their paths, B (n, out, r) with alpha / r in it, and A (n, r, in·kh·kw), float32."""
+    """Modules of one shape and rank at a time: their paths, B (n, out, r) with alpha / r in it, and A (n, r, in·kh·kw),
+    float32.
+    """
     groups: dict[tuple[int, ...], list[str]] = defaultdict(list)
     for path, one in factors.items():
         groups[one.up.shape[0], one.rank, one.down[0].numel()].append(path)
     for (out, rank, into), paths in groups.items():
         size = max(1, _CHUNK // (rank * (out + into)))
         for start in range(0, len(paths), size):
-            chunk = paths[start:start + size]
+            chunk = paths[start : start + size]
             pairs = [factors[path].matrices() for path in chunk]
             yield chunk, torch.stack([B for B, _ in pairs]), torch.stack([A for _, A in pairs])
 
 
-def over(factors: Mapping[str, Factors], work: Callable[[Tensor, Tensor], Result]) -> Iterator[tuple[list[str], Result]]:
+def over(
+    factors: Mapping[str, Factors], work: Callable[[Tensor, Tensor], Result]
+) -> Iterator[tuple[list[str], Result]]:
     """``work(B, A)`` of every stack of ``like_shaped`` with its paths, in order.
 
     A stack a thread: within a stack LAPACK takes one small matrix after the other, whatever the number of threads.
@@ -108,9 +117,11 @@ def over(factors: Mapping[str, Factors], work: Callable[[Tensor, Tensor], Result
 
 
 def leading(matrix: Tensor, rank: int, rounds: int = 8) -> tuple[Tensor, Tensor, Tensor]:
-    """The leading ``rank`` singular triples of a full matrix (out, in), for the one case where the change is no thin product (DoRA).
+    """The leading ``rank`` singular triples of a full matrix (out, in), for the one case where the change is no thin
+    product (DoRA).
 
-    Subspace iteration from a fixed start (Halko, Martinsson, Tropp 2011, algorithm 4.4), exact SVD where that is no more work.
+    Subspace iteration from a fixed start (Halko, Martinsson, Tropp 2011, algorithm 4.4), exact SVD where that is no
+    more work.
     """
     matrix = matrix.float()
     width = rank + 16

@@ -1,7 +1,7 @@
 """How each target reads an adapter file: its names, its formula for scale and alpha, its DoRA.
 
-Written from those programs' behaviour, for the export's proof, and sharing no code with the writers: another library opens
-the file, and the names are built anew from the module's path.
+Written from those programs' behaviour, for the export's proof, and sharing no code with the writers: another library
+opens the file, and the names are built anew from the module's path.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ class Reader:
         down, up = (self.take(f"{stem}.{part}") for part in self.parts)
         if down is None or up is None:
             return None
-        product = torch.mm(up.reshape(up.shape[0], -1), down.reshape(down.shape[0], -1)).reshape(up.shape[0], *down.shape[1:])
+        product = torch.mm(up.reshape(up.shape[0], -1), down.reshape(down.shape[0], -1)).reshape(
+            up.shape[0], *down.shape[1:]
+        )
         product *= self.scale(module, down.shape[0])
         magnitude = self.take(f"{stem}.{self.magnitude}") if self.magnitude else None
         return product if magnitude is None else self.decomposed(product, magnitude, W.float())
@@ -62,7 +64,9 @@ class _WebUi(Reader):
     """ComfyUI and Forge, which divide DoRA's m by the norm of W alone."""
 
     def __init__(self, path: Path, family: str):
-        super().__init__(path, lambda module: _trainer_name(module, family), ("lora_down.weight", "lora_up.weight"), "dora_scale")
+        super().__init__(
+            path, lambda module: _trainer_name(module, family), ("lora_down.weight", "lora_up.weight"), "dora_scale"
+        )
 
     def decomposed(self, delta: Tensor, magnitude: Tensor, W: Tensor) -> Tensor:
         norm = W.reshape(W.shape[0], -1).norm(dim=1)
@@ -93,7 +97,9 @@ class _Diffusers(Reader):
             self.config: dict[str, Any] = {}
             for encoder in {key.partition("_text_model")[0] for key in self.tensors if key.startswith("lora_te")}:
                 if not any(key.startswith(encoder + "_") and "out_proj" in key for key in self.tensors):
-                    raise ValueError("diffusers' converter knows a text encoder's part only by its out_proj layers, which it lacks")
+                    raise ValueError(
+                        "diffusers' converter knows a text encoder's part only by its out_proj layers, which it lacks"
+                    )
         else:
             super().__init__(path, str, ("lora_A.weight", "lora_B.weight"), "lora_magnitude_vector.weight")
             self.config = json.loads(self.metadata.get("lora_adapter_metadata", "{}"))
@@ -101,7 +107,9 @@ class _Diffusers(Reader):
     def scale(self, module: str, rank: int) -> float:
         """The LoraConfig in the header; for kohya's files alpha / rank, where the converter keeps a module's own alpha."""
         component, _, rest = module.partition(".")
-        config = {key[len(component) + 1:]: value for key, value in self.config.items() if key.startswith(component + ".")}
+        config = {
+            key[len(component) + 1 :]: value for key, value in self.config.items() if key.startswith(component + ".")
+        }
         if config:
             return _peft_scale(config, rest.replace("text_model.", ""), rank)
         own = super().scale(module, rank)
@@ -110,11 +118,15 @@ class _Diffusers(Reader):
 
     @cached_property
     def usual(self) -> dict[str, float]:
-        """The most frequent alpha of each component: its converter misnames those of attention and text encoders, which then all get this one."""
+        """The most frequent alpha of each component: its converter misnames those of attention and text encoders, which
+        then all get this one.
+        """
         alphas: dict[str, Counter[float]] = {}
         for key, tensor in self.tensors.items():
             if key.endswith(".alpha"):
-                part = {"lora_unet": "unet", "lora_te2": "text_encoder_2"}.get("_".join(key.split("_")[:2]), "text_encoder")
+                part = {"lora_unet": "unet", "lora_te2": "text_encoder_2"}.get(
+                    "_".join(key.split("_")[:2]), "text_encoder"
+                )
                 alphas.setdefault(part, Counter())[tensor.item()] += 1
         return {part: counted.most_common(1)[0][0] for part, counted in alphas.items()}
 
@@ -127,10 +139,16 @@ class _Peft(Reader):
         self.readers = {}
         for part in parts:
             component = "unet" if part == path else part.name
-            reader = Reader(part / "adapter_model.safetensors", _live_name,
-                             ("lora_A.weight", "lora_B.weight"), "lora_magnitude_vector.weight")
+            reader = Reader(
+                part / "adapter_model.safetensors",
+                _live_name,
+                ("lora_A.weight", "lora_B.weight"),
+                "lora_magnitude_vector.weight",
+            )
             config = json.loads((part / "adapter_config.json").read_text())
-            reader.scale = lambda module, rank, config=config: _peft_scale(config, module.partition(".")[2].replace("text_model.", ""), rank)
+            reader.scale = lambda module, rank, config=config: _peft_scale(
+                config, module.partition(".")[2].replace("text_model.", ""), rank
+            )
             self.readers[component] = reader
         self.tolerance = max(reader.tolerance for reader in self.readers.values())
 
@@ -143,13 +161,20 @@ class _Peft(Reader):
         return None if reader is None else reader.change(module, W)
 
 
-READERS: dict[str, Callable[[Path, str], Any]] = {"comfyui": _WebUi, "forge": _ForgeUi, "diffusers": _Diffusers, "peft": _Peft}
+READERS: dict[str, Callable[[Path, str], Any]] = {
+    "comfyui": _WebUi,
+    "forge": _ForgeUi,
+    "diffusers": _Diffusers,
+    "peft": _Peft,
+}
 
 
 def _live_name(module: str) -> str:
     """The module's name in the live model of transformers 5, whose CLIPTextModel has no ``text_model`` inside."""
     component, _, rest = module.partition(".")
-    return "base_model.model." + (rest[len("text_model."):] if component == "text_encoder" and rest.startswith("text_model.") else rest)
+    return "base_model.model." + (
+        rest[len("text_model.") :] if component == "text_encoder" and rest.startswith("text_model.") else rest
+    )
 
 
 def _peft_scale(config: Mapping[str, Any], module: str, rank: int) -> float:
@@ -174,13 +199,26 @@ def _trainer_name(module: str, family: str) -> str:
     return "lora_unet_" + "_".join(parts)
 
 
-_INSIDE = {"conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "conv2": "out_layers.3", "conv_shortcut": "skip_connection"}
-_OUTSIDE = {"conv_in": "input_blocks.0.0", "conv_out": "out.2", "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
-            "add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2"}
+_INSIDE = {
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+_OUTSIDE = {
+    "conv_in": "input_blocks.0.0",
+    "conv_out": "out.2",
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
+}
 
 
 def _sgm_block(parts: list[str]) -> list[str]:
-    """SDXL's modules by the original's block numbers: each level takes three numbers, the first input block is ``conv_in``."""
+    """SDXL's modules by the original's block numbers: each level takes three numbers, the first input block is
+    ``conv_in``.
+    """
     if parts[0] == "mid_block":
         place = {"attentions0": "1", "resnets0": "0", "resnets1": "2"}["".join(parts[1:3])]
         return ["middle_block", place, *_inner(parts[1], parts[3:])]
@@ -191,7 +229,11 @@ def _sgm_block(parts: list[str]) -> list[str]:
         return ["input_blocks", str(3 * level + 3), "0", "op"]
     if kind == "upsamplers":
         return ["output_blocks", str(3 * level + 2), "2", "conv"]
-    block = ["input_blocks", str(3 * level + index + 1)] if first == "down_blocks" else ["output_blocks", str(3 * level + index)]
+    block = (
+        ["input_blocks", str(3 * level + index + 1)]
+        if first == "down_blocks"
+        else ["output_blocks", str(3 * level + index)]
+    )
     return [*block, "1" if kind == "attentions" else "0", *_inner(kind, parts[4:])]
 
 

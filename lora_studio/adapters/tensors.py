@@ -18,8 +18,20 @@ from lora_studio import files
 from lora_studio.adapters.container import Entry, Header, read_header
 from lora_studio.errors import AdapterError
 
-DTYPES = {"I64": torch.int64, "F64": torch.float64, "F32": torch.float32, "I32": torch.int32, "BF16": torch.bfloat16, "F16": torch.float16, "I16": torch.int16,
-          "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool}
+DTYPES = {
+    "I64": torch.int64,
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "I32": torch.int32,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "I16": torch.int16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
 """In the order in which the library lays them out, so that hashes over our bytes are those over its own."""
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _ORDER = list(NAMES)
@@ -54,8 +66,11 @@ def require_finite(name: str, tensor: torch.Tensor, where: object) -> None:
     """Raises AdapterError where ``tensor`` holds NaN or infinity."""
     values = tensor.float() if tensor.dtype.itemsize == 1 else tensor
     if values.is_floating_point() and not torch.isfinite(values).all():
-        raise AdapterError(f"The tensor {name} holds NaN or infinity.", where=where,
-                           do="It was saved from a training that had blown up, or in a number format too small for it; use an earlier save.")
+        raise AdapterError(
+            f"The tensor {name} holds NaN or infinity.",
+            where=where,
+            do="It was saved from a training that had blown up, or in a number format too small for it; use an earlier save.",
+        )
 
 
 def laid_out(parts: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]) -> dict[str, Entry]:
@@ -70,7 +85,12 @@ def laid_out(parts: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]) -> dict[s
 def head(entries: Mapping[str, Entry], metadata: Mapping[str, str]) -> bytes:
     """Length and JSON of the header, padded with spaces to a multiple of 8 bytes."""
     table: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
-    table.update({name: {"dtype": entry.dtype, "shape": entry.shape, "data_offsets": (entry.start, entry.end)} for name, entry in entries.items()})
+    table.update(
+        {
+            name: {"dtype": entry.dtype, "shape": entry.shape, "data_offsets": (entry.start, entry.end)}
+            for name, entry in entries.items()
+        }
+    )
     text = json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
@@ -87,7 +107,9 @@ def body(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, Entry], bytes]:
     return entries, b"".join(data(tensors[name]) for name in entries)
 
 
-def stream(path: Path, entries: Mapping[str, Entry], metadata: Mapping[str, str], tensor: Callable[[str], torch.Tensor]) -> Iterable[str]:
+def stream(
+    path: Path, entries: Mapping[str, Entry], metadata: Mapping[str, str], tensor: Callable[[str], torch.Tensor]
+) -> Iterable[str]:
     """Writes a file tensor by tensor, holding one at a time; yields each name once its bytes are written.
 
     The file takes its name only after the last one; a generator that is closed earlier leaves nothing behind.

@@ -23,7 +23,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def enter() -> None:
-    """Goes on in the studio's environment: returns if this process runs there, else prepares it and starts ``app.py`` anew in it."""
+    """Goes on in the studio's environment: returns if this process runs there, else prepares it and starts ``app.py``
+    anew in it.
+    """
     environment = Environment(ROOT)
     if environment.is_current():
         return

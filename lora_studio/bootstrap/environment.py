@@ -61,7 +61,11 @@ class Environment:
             return
         if not all(map(importlib.util.find_spec, ("venv", "ensurepip"))):
             package = f"python{sys.version_info[0]}.{sys.version_info[1]}-venv"
-            raise MachineError("Python's venv module is missing.", where=sys.executable, do=f"On Debian and Ubuntu: sudo apt install {package}")
+            raise MachineError(
+                "Python's venv module is missing.",
+                where=sys.executable,
+                do=f"On Debian and Ubuntu: sudo apt install {package}",
+            )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with _locked(self.folder / _LOCK):
@@ -69,7 +73,9 @@ class Environment:
                     self._make(extra)
         except OSError as error:
             what, place = f"The environment cannot be written: {error.strerror}.", error.filename or self.folder
-            raise MachineError(what, where=place, do="Free space there, or move the studio to a folder that you may write to.") from error
+            raise MachineError(
+                what, where=place, do="Free space there, or move the studio to a folder that you may write to."
+            ) from error
 
     def require_here(self) -> None:
         """Asks whether this process, outside of it, has packages of its own to run on.
@@ -82,12 +88,18 @@ class Environment:
         here = {_normal(found.name) for found in distributions()}
         if missing := [name for name in pins(self.requirements) if name not in here]:
             where = f"{sys.executable}, since LORA_STUDIO_NO_VENV is set"
-            raise MachineError(f"Not installed: {', '.join(missing)}.", where=where, do=f"pip install -r {self.requirements.name}, or unset the variable.")
+            raise MachineError(
+                f"Not installed: {', '.join(missing)}.",
+                where=where,
+                do=f"pip install -r {self.requirements.name}, or unset the variable.",
+            )
 
     def _make(self, extra: Path | None) -> None:
         began = time.monotonic()
         if not self.ready():
-            pip.say("Setting up LoRA Studio's environment. This happens once; if it is interrupted, the same command goes on.")
+            pip.say(
+                "Setting up LoRA Studio's environment. This happens once; if it is interrupted, the same command goes on."
+            )
             self._make_base()
         if extra:
             self._install("what tests need", "-r", str(extra))
@@ -103,8 +115,16 @@ class Environment:
         build = self._install_torch(build)
         self._install("libraries", "-r", str(self.requirements))
         self._require_torch_starts()
-        self._note(**{"machine": _machine(), "python": self._real_python(), "nvidia": torch_build.has_nvidia(),
-                      "torch": build, "torch wanted": torch_build.wanted(), self.requirements.name: self._digest(self.requirements)})
+        self._note(
+            **{
+                "machine": _machine(),
+                "python": self._real_python(),
+                "nvidia": torch_build.has_nvidia(),
+                "torch": build,
+                "torch wanted": torch_build.wanted(),
+                self.requirements.name: self._digest(self.requirements),
+            }
+        )
 
     def _renew_pip(self) -> None:
         """An old pip installs all the same; it only cannot tell how far a download is, nor go on with a broken one."""
@@ -116,11 +136,17 @@ class Environment:
 
     def _install(self, title: str, *arguments: str) -> None:
         constraints = ["-c", str(self.constraints)] if self.constraints.exists() else []
-        pip.install(title, self.python, self._site_packages(), [*constraints, *arguments], log=self.folder / "install.log")
+        pip.install(
+            title, self.python, self._site_packages(), [*constraints, *arguments], log=self.folder / "install.log"
+        )
 
     def _install_torch(self, build: str) -> str:
-        """Installs the pinned torch alone, since a bare name or range would fetch gigabytes of another build. Returns the build that it became."""
-        pin = next(line.strip() for line in self.requirements.read_text("utf-8").splitlines() if line.startswith("torch=="))
+        """Installs the pinned torch alone, since a bare name or range would fetch gigabytes of another build. Returns
+        the build that it became.
+        """
+        pin = next(
+            line.strip() for line in self.requirements.read_text("utf-8").splitlines() if line.startswith("torch==")
+        )
         if build != torch_build.DEFAULT:
             try:
                 self._install(f"PyTorch for {build}", f"{pin}+{build}", "--extra-index-url", torch_build.INDEX + build)
@@ -128,7 +154,9 @@ class Environment:
             except MachineError:
                 if os.name == "nt" or torch_build.wanted():
                     raise
-            pip.say("PyTorch's own index does not have it; the package index's build serves NVIDIA cards on Linux as well.")
+            pip.say(
+                "PyTorch's own index does not have it; the package index's build serves NVIDIA cards on Linux as well."
+            )
         self._install("PyTorch", pin)
         return torch_build.DEFAULT
 
@@ -143,7 +171,11 @@ class Environment:
         if self._stamp().get("machine", _machine()) == _machine() and self._python_runs():
             return
         if self.is_current():
-            raise MachineError("The environment that this runs in is damaged.", where=self.folder, do="Start app.py with the system's Python.")
+            raise MachineError(
+                "The environment that this runs in is damaged.",
+                where=self.folder,
+                do="Start app.py with the system's Python.",
+            )
         pip.say(f"environment: making {self.folder.name} with Python {platform.python_version()}")
         for entry in self.folder.iterdir():
             if entry.is_dir() and not entry.is_symlink():
@@ -152,7 +184,11 @@ class Environment:
                 entry.unlink()
         done = subprocess.run([sys.executable, "-m", "venv", str(self.folder)], capture_output=True, text=True)
         if done.returncode or not self._python_runs():
-            raise MachineError("Python's venv module could not make the environment.", where=self.folder, do=pip.tail((done.stdout + done.stderr).splitlines()))
+            raise MachineError(
+                "Python's venv module could not make the environment.",
+                where=self.folder,
+                do=pip.tail((done.stdout + done.stderr).splitlines()),
+            )
 
     def _python_runs(self) -> bool:
         try:
@@ -163,8 +199,16 @@ class Environment:
     def _require_torch_starts(self) -> None:
         done = subprocess.run([self.python, "-c", "import torch"], capture_output=True, text=True)
         if done.returncode:
-            windows = " On Windows, install Microsoft's Visual C++ Redistributable (x64), then start again." if os.name == "nt" else ""
-            raise MachineError("PyTorch is installed but does not start.", where=self.folder, do=pip.tail(done.stderr.splitlines()[-1:]) + windows)
+            windows = (
+                " On Windows, install Microsoft's Visual C++ Redistributable (x64), then start again."
+                if os.name == "nt"
+                else ""
+            )
+            raise MachineError(
+                "PyTorch is installed but does not start.",
+                where=self.folder,
+                do=pip.tail(done.stderr.splitlines()[-1:]) + windows,
+            )
 
     def _stamp(self) -> dict[str, object]:
         try:
@@ -180,7 +224,9 @@ class Environment:
         os.replace(partial, self.stamp_file)
 
     def _real_python(self) -> str:
-        """The interpreter behind the environment's link: another one, after a system's upgrade, may not find the packages."""
+        """The interpreter behind the environment's link: another one, after a system's upgrade, may not find the
+        packages.
+        """
         return os.path.realpath(self.python)
 
     def _digest(self, requirements: Path) -> str:

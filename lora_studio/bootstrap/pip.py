@@ -27,7 +27,9 @@ def say(line: str) -> None:
 
 def version(site_packages: Path) -> tuple[int, int]:
     """Major and minor version of the pip that lies there; (0, 0) if none does."""
-    found = (re.match(r"(\d+)\.(\d+)", path.name.removeprefix("pip-")) for path in site_packages.glob("pip-*.dist-info"))
+    found = (
+        re.match(r"(\d+)\.(\d+)", path.name.removeprefix("pip-")) for path in site_packages.glob("pip-*.dist-info")
+    )
     return max(((int(one[1]), int(one[2])) for one in found if one), default=(0, 0))
 
 
@@ -38,7 +40,16 @@ def install(title: str, python: Path, site_packages: Path, arguments: list[str],
         MachineError: it failed: no network, no space, no such package for this machine, or its own last lines.
     """
     bar = "raw" if version(site_packages) >= WITH_RAW_PROGRESS else "off"
-    command = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", f"--progress-bar={bar}", *arguments]
+    command = [
+        str(python),
+        "-m",
+        "pip",
+        "install",
+        "--disable-pip-version-check",
+        "--no-input",
+        f"--progress-bar={bar}",
+        *arguments,
+    ]
     environment = {**os.environ, "PIP_USER": "0", "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     child = subprocess.Popen(command, env=environment, encoding="utf-8", errors="replace", **pipes)
@@ -145,20 +156,42 @@ class Progress:
 
 
 _NO_SPACE = ("No space left on device", "Errno 28", "WinError 112", "not enough space on the disk")
-_NO_NETWORK = ("NewConnectionError", "NameResolutionError", "Temporary failure in name resolution", "getaddrinfo failed", "ProxyError", "ConnectTimeoutError",
-               "ReadTimeoutError", "Network is unreachable", "Connection refused", "Could not fetch URL", "SSLError", "Name or service not known")
+_NO_NETWORK = (
+    "NewConnectionError",
+    "NameResolutionError",
+    "Temporary failure in name resolution",
+    "getaddrinfo failed",
+    "ProxyError",
+    "ConnectTimeoutError",
+    "ReadTimeoutError",
+    "Network is unreachable",
+    "Connection refused",
+    "Could not fetch URL",
+    "SSLError",
+    "Name or service not known",
+)
 
 
 def explain(title: str, lines: list[str], log: Path) -> MachineError:
     """pip's failure as an artist can act on it."""
     text = "\n".join(lines)
     if any(word in text for word in _NO_SPACE):
-        return MachineError(f"The disk filled up while installing {title}.", where=log.parent, do="Free some space and start again.")
+        return MachineError(
+            f"The disk filled up while installing {title}.", where=log.parent, do="Free some space and start again."
+        )
     if any(word in text for word in _NO_NETWORK):
-        return MachineError(f"The package index could not be reached for {title}.", where=log, do="Connect to the internet and start again.")
+        return MachineError(
+            f"The package index could not be reached for {title}.",
+            where=log,
+            do="Connect to the internet and start again.",
+        )
     if missing := re.search(r"No matching distribution found for (\S+)", text):
         here = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
-        return MachineError(f"There is no {missing[1]} for {here}.", where=log, do="Start app.py with Python 3.12, which all packages support.")
+        return MachineError(
+            f"There is no {missing[1]} for {here}.",
+            where=log,
+            do="Start app.py with Python 3.12, which all packages support.",
+        )
     return MachineError(f"pip could not install {title}.", where=log, do=f"It said: {tail(lines)}")
 
 

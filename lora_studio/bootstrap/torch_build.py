@@ -1,4 +1,6 @@
-"""Which build of PyTorch suits this machine. On Windows the package index has CPU builds only, so an NVIDIA card needs PyTorch's own index."""
+"""Which build of PyTorch suits this machine. On Windows the package index has CPU builds only, so an NVIDIA card needs
+PyTorch's own index.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ def wanted() -> str:
 def choose() -> str:
     """``default``, or a name in PyTorch's own index.
 
-    CUDA 13 serves cards from Turing (compute capability 7.5) and drivers from 580 on; the CUDA 12.6 builds serve what is older.
+    CUDA 13 serves cards from Turing (compute capability 7.5) and drivers from 580 on; the CUDA 12.6 builds serve what
+    is older.
     """
     if wanted():
         return wanted()
@@ -40,10 +43,16 @@ def choose() -> str:
 
 
 def _driver_and_capability() -> tuple[int, float]:
-    """The driver's major version and the first card's compute capability; those of a current card where nvidia-smi does not tell."""
+    """The driver's major version and the first card's compute capability; those of a current card where nvidia-smi does
+    not tell.
+    """
     query = ["nvidia-smi", "--query-gpu=driver_version,compute_cap", "--format=csv,noheader"]
     try:
-        driver, capability = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout.splitlines()[0].split(",")
+        driver, capability = (
+            subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+            .stdout.splitlines()[0]
+            .split(",")
+        )
         return int(driver.split(".")[0]), float(capability)
     except (OSError, ValueError, IndexError, subprocess.SubprocessError):
         return 580, 8.6

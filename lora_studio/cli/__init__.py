@@ -37,13 +37,32 @@ from lora_studio.cli import (
 )
 from lora_studio.cli.options import Outputs
 from lora_studio.errors import SettingsError, StudioError
-from lora_studio.jobs import child
+from lora_studio.jobs import environment
 from lora_studio.runs import OUTPUTS
 
-app = typer.Typer(name="app.py", no_args_is_help=False, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(
+    name="app.py", no_args_is_help=False, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+)
 app.command(epilog=train.settings_help())(train.train)
-for command in (resume.resume, checkpoints.checkpoints, generate.generate, strip.strip, grid.grid, blend.blend, resize.resize, analyze.analyze, convert.convert, merge.merge, add.add, check.check,
-                inspect.inspect, recipe.recipe, quickstart.quickstart, download.download, doctor.doctor):
+for command in (
+    resume.resume,
+    checkpoints.checkpoints,
+    generate.generate,
+    strip.strip,
+    grid.grid,
+    blend.blend,
+    resize.resize,
+    analyze.analyze,
+    convert.convert,
+    merge.merge,
+    add.add,
+    check.check,
+    inspect.inspect,
+    recipe.recipe,
+    quickstart.quickstart,
+    download.download,
+    doctor.doctor,
+):
     app.command()(command)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(test.test)
 COMMANDS = [info.callback.__name__ for info in app.registered_commands]
@@ -53,14 +72,19 @@ COMMANDS = [info.callback.__name__ for info in app.registered_commands]
 def studio(
     context: typer.Context,
     outputs: Outputs = OUTPUTS,
-    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the page.", show_default="7860, or the next free one")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port of the page.", show_default="7860, or the next free one")
+    ] = None,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open the browser.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
 ) -> None:
     """Train, mix and export style LoRAs for Stable Diffusion. Without a command: open the studio in the browser."""
     if context.invoked_subcommand:
         if outputs != OUTPUTS or port or no_browser:
-            raise SettingsError("The studio's own options do not go with a command.", do=f"Write the options of {context.invoked_subcommand} behind its name.")
+            raise SettingsError(
+                "The studio's own options do not go with a command.",
+                do=f"Write the options of {context.invoked_subcommand} behind its name.",
+            )
     elif version:
         print(f"LoRA Studio {__version__}")
     else:
@@ -70,10 +94,12 @@ def studio(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command; returns the exit status. A problem that the user can mend is told in one message, without a traceback."""
+    """Runs one command; returns the exit status. A problem that the user can mend is told in one message, without a
+    traceback.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     as_json = "--json" in arguments
-    for name, value in child.PATIENT.items():  # commands that draw do so in this process
+    for name, value in environment.PATIENT.items():  # commands that draw do so in this process
         os.environ.setdefault(name, value)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # a pipe on Windows takes few of the letters that captions hold
@@ -83,10 +109,17 @@ def main(arguments: list[str] | None = None) -> int:
         return errors.report(error, as_json)
     except typer.TyperException as error:
         command = next((f" {word}" for word in arguments if word in COMMANDS), "")
-        return errors.report(SettingsError(error.format_message(), do=f"python3 app.py{command} --help lists what there is."), as_json)
+        return errors.report(
+            SettingsError(error.format_message(), do=f"python3 app.py{command} --help lists what there is."), as_json
+        )
     except typer.Abort:
         return 130
     except Exception as error:  # the last place where a fault can still reach the user
         traceback.print_exc()
-        errors.report(StudioError(f"The studio hit a fault of its own: {type(error).__name__}: {error}", do="What was saved is kept."), as_json)
+        errors.report(
+            StudioError(
+                f"The studio hit a fault of its own: {type(error).__name__}: {error}", do="What was saved is kept."
+            ),
+            as_json,
+        )
         return 1

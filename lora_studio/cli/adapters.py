@@ -1,4 +1,6 @@
-"""What the commands on adapter files share: their arguments, where results go, the proof of what was saved. No torch until one works."""
+"""What the commands on adapter files share: their arguments, where results go, the proof of what was saved. No torch
+until one works.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,16 @@ class Number(StrEnum):
     BF16 = "bf16"
 
 
-Source = Annotated[Path, typer.Argument(metavar="FILE", help="An adapter: a .safetensors file, or a folder that peft wrote.", show_default=False)]
-Saved = Annotated[Path | None, typer.Option("-o", "--out", metavar="FILE", help="Where to save it; without it nothing is saved, only told.")]
+Source = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE", help="An adapter: a .safetensors file, or a folder that peft wrote.", show_default=False
+    ),
+]
+Saved = Annotated[
+    Path | None,
+    typer.Option("-o", "--out", metavar="FILE", help="Where to save it; without it nothing is saved, only told."),
+]
 DType = Annotated[Number | None, typer.Option(help="Number format of the weights.", show_default="as they are")]
 
 
@@ -66,7 +76,9 @@ def destination(out: Path, folder: bool = False) -> Path:
     if not folder and path.suffix.lower() != _SUFFIX:
         path = path.with_name(path.name + _SUFFIX)
     if path.exists():
-        raise SettingsError(f"{path} exists already.", where="-o", do="Choose another name: no command overwrites what is there.")
+        raise SettingsError(
+            f"{path} exists already.", where="-o", do="Choose another name: no command overwrites what is there."
+        )
     return path.resolve()
 
 

@@ -14,12 +14,17 @@ from lora_studio.runs import OUTPUTS
 
 
 def add(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Adapters: .safetensors files, or folders that peft wrote.", show_default=False)],
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE...", help="Adapters: .safetensors files, or folders that peft wrote.", show_default=False
+        ),
+    ],
     outputs: Outputs = OUTPUTS,
     as_json: AsJson = False,
 ) -> None:
     """Copy adapters into the library, each after a look at all of it."""
-    from lora_studio import library
+    from lora_studio.runs import library
 
     added, refused, mistakes = [], [], []
     for file in files:
@@ -31,4 +36,8 @@ def add(
     if not added:
         mistakes[0].details["refused"] = refused
         raise mistakes[0]
-    tell({"added": added, "refused": refused}, [*(f"In the library: {path}" for path in added), *(f"Left out: {one}" for one in mistakes)], as_json)
+    tell(
+        {"added": added, "refused": refused},
+        [*(f"In the library: {path}" for path in added), *(f"Left out: {one}" for one in mistakes)],
+        as_json,
+    )

@@ -19,9 +19,17 @@ if TYPE_CHECKING:
 
 def analyze(
     file: shared.Source,
-    other: Annotated[Path | None, typer.Argument(metavar="[OTHER]", help="A second adapter to compare the first with.", show_default=False)] = None,
+    other: Annotated[
+        Path | None,
+        typer.Argument(metavar="[OTHER]", help="A second adapter to compare the first with.", show_default=False),
+    ] = None,
     base: Annotated[str, typer.Option(help="The base model, to also tell the change relative to its weights.")] = "",
-    plots: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Draw heatmap, spectrum and histogram as PNG into this folder.", show_default=False)] = None,
+    plots: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Draw heatmap, spectrum and histogram as PNG into this folder.", show_default=False
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Tell where and how much an adapter changes the model, and how far it can be shrunk."""
@@ -36,7 +44,10 @@ def analyze(
     lines, result = [*found.words, "", *_table(found)], {"file": path, **found.model_dump()}
     if second:
         compared = analysis.compare(adapter, adapters.read(second), (path.stem, second.stem))
-        lines, result = [*lines, "", *compared.words], {**result, "comparison": {"file": second, **compared.model_dump()}}
+        lines, result = (
+            [*lines, "", *compared.words],
+            {**result, "comparison": {"file": second, **compared.model_dump()}},
+        )
     drawn = _drawn(found, plots.expanduser().resolve(), path.stem) if plots else []
     tell({**result, "plots": drawn}, [*lines, *([""] if drawn else []), *map(str, drawn)], as_json)
 
@@ -45,7 +56,11 @@ def _drawn(found: Analysis, folder: Path, name: str) -> list[str]:
     """The three plots, each under a name that is still free."""
     from lora_studio.adapters import plots
 
-    pictures = {"heatmap": plots.heatmap(found.heatmap), "spectrum": plots.spectrum(found), "histogram": plots.histogram(found.histogram)}
+    pictures = {
+        "heatmap": plots.heatmap(found.heatmap),
+        "spectrum": plots.spectrum(found),
+        "histogram": plots.histogram(found.histogram),
+    }
     paths = [files.free(folder / f"{name}-{plot}.png") for plot in pictures]
     for path, data in zip(paths, pictures.values(), strict=True):
         files.write(path, data)
@@ -62,5 +77,7 @@ def _table(found: Analysis) -> list[str]:
     for block, modules in blocks.items():
         energy = sum(module.norm**2 for module in modules)
         share = energy / found.norm**2 if found.norm else 0.0
-        lines.append(f"{block:{width}}  {len(modules):7}  {share:15.1%}  {math.sqrt(energy):7.3g}  {max(module.rank_99 for module in modules):13}")
+        lines.append(
+            f"{block:{width}}  {len(modules):7}  {share:15.1%}  {math.sqrt(energy):7.3g}  {max(module.rank_99 for module in modules):13}"
+        )
     return lines

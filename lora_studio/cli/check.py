@@ -18,8 +18,8 @@ from lora_studio.adapters.recipe import Difference
 from lora_studio.cli import adapters as shared
 from lora_studio.cli import resize
 from lora_studio.cli.options import AsJson, tell
+from lora_studio.config.settings import SPECS
 from lora_studio.errors import DatasetError
-from lora_studio.settings import SPECS
 
 if TYPE_CHECKING:
     from lora_studio.adapters import Adapter
@@ -29,7 +29,9 @@ class Repeat(NamedTuple):
     """Whether the file could be made again."""
 
     verdict: str
-    """``same``, ``different``, ``unknown`` (something to compare with is not at hand), ``blend`` or ``none`` (no recipe)."""
+    """``same``, ``different``, ``unknown`` (something to compare with is not at hand), ``blend`` or ``none`` (no
+    recipe).
+    """
     differences: list[Difference]
     unknown: list[str]
 
@@ -45,7 +47,12 @@ _WORDS = {
 
 def check(
     file: shared.Source,
-    base: Annotated[str, typer.Option(help="The base model, to compare with the recipe's.", show_default="the starter, where the recipe names it")] = "",
+    base: Annotated[
+        str,
+        typer.Option(
+            help="The base model, to compare with the recipe's.", show_default="the starter, where the recipe names it"
+        ),
+    ] = "",
     data: Annotated[Path | None, typer.Option(help="The folder of pictures, to compare with the recipe's.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -57,12 +64,28 @@ def check(
     adapter = adapters.read(path)
     warnings = list(_warnings(adapter, path))
     repeat = _repeat(adapter, base, data)
-    result = {"file": path, "family": adapter.family, "method": adapter.method, "rank": adapter.rank, "modules": len(adapter.factors), "sound": not warnings,
-              "warnings": warnings, "verdict": repeat.verdict, "differences": [one._asdict() for one in repeat.differences], "unknown": repeat.unknown}
-    lines = [f"{path.name}: {len(adapter.factors)} modules for {detect.label(adapter.family)}, {adapter.method}, rank {adapter.rank}; every number is finite.",
-             *(f"Warning: {warning}" for warning in warnings), _WORDS[repeat.verdict],
-             *(f"  {what}: {recorded or 'none'} in the recipe, {found or 'none'} here" for what, recorded, found in repeat.differences),
-             *(f"  not compared: {what}" for what in repeat.unknown)]
+    result = {
+        "file": path,
+        "family": adapter.family,
+        "method": adapter.method,
+        "rank": adapter.rank,
+        "modules": len(adapter.factors),
+        "sound": not warnings,
+        "warnings": warnings,
+        "verdict": repeat.verdict,
+        "differences": [one._asdict() for one in repeat.differences],
+        "unknown": repeat.unknown,
+    }
+    lines = [
+        f"{path.name}: {len(adapter.factors)} modules for {detect.label(adapter.family)}, {adapter.method}, rank {adapter.rank}; every number is finite.",
+        *(f"Warning: {warning}" for warning in warnings),
+        _WORDS[repeat.verdict],
+        *(
+            f"  {what}: {recorded or 'none'} in the recipe, {found or 'none'} here"
+            for what, recorded, found in repeat.differences
+        ),
+        *(f"  not compared: {what}" for what in repeat.unknown),
+    ]
     tell(result, lines, as_json)
 
 
@@ -75,7 +98,9 @@ def _warnings(adapter: Adapter, path: Path) -> Iterator[str]:
         yield "its shapes fit no base model that the studio knows."
     if path.is_file() and (told := adapter.metadata.get("sshs_model_hash")) and told != _hash(path):
         yield "its tensors are not those that its header's hash was made of: it was altered or damaged since."
-    if not any(bool(factors.up.any()) and bool(factors.down.any()) and factors.alpha for factors in adapter.factors.values()):
+    if not any(
+        bool(factors.up.any()) and bool(factors.down.any()) and factors.alpha for factors in adapter.factors.values()
+    ):
         yield "it changes nothing: it was saved before it had learned anything."
 
 
@@ -103,12 +128,17 @@ def _repeat(adapter: Adapter, base: str, data: Path | None) -> Repeat:
         images = _trained_on(recipe, data)
     else:
         unknown.append(f"the {len(recipe.images)} pictures: name their folder with --data")
-    differences = [*recipes.compare(recipe, base_sha256=base_sha256, images=images, versions=_versions(recipe.versions)), *_own(recipe, adapter.metadata)]
+    differences = [
+        *recipes.compare(recipe, base_sha256=base_sha256, images=images, versions=_versions(recipe.versions)),
+        *_own(recipe, adapter.metadata),
+    ]
     return Repeat("different" if differences else "unknown" if unknown else "same", differences, unknown)
 
 
 def _own(recipe: recipes.Training, metadata: Mapping[str, str]) -> Iterator[Difference]:
-    """What would differ whatever is at hand: the run was stopped, the file was changed after it, the settings are another version's."""
+    """What would differ whatever is at hand: the run was stopped, the file was changed after it, the settings are
+    another version's.
+    """
     steps = recipe.settings.get("steps")
     if isinstance(steps, int) and recipe.steps < steps:
         yield Difference("steps", f"{recipe.steps} of {steps} done", f"all {steps}")

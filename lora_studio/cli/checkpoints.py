@@ -7,14 +7,16 @@ from typing import Annotated
 
 import typer
 
-from lora_studio import checkpoints as states
 from lora_studio import runs
 from lora_studio.cli.options import AsJson, Outputs, tell
+from lora_studio.runs import checkpoints as states
 
 
 def checkpoints(
     name: Annotated[str, typer.Argument(metavar="RUN", help="The run's name, or the path of its folder.")],
-    star: Annotated[list[int], typer.Option(metavar="STEP", help="Keep the state of this step for good; may be repeated.")] = (),
+    star: Annotated[
+        list[int], typer.Option(metavar="STEP", help="Keep the state of this step for good; may be repeated.")
+    ] = (),
     unstar: Annotated[list[int], typer.Option(metavar="STEP", help="Let that state go as others do.")] = (),
     outputs: Outputs = runs.OUTPUTS,
     as_json: AsJson = False,
@@ -27,7 +29,10 @@ def checkpoints(
         states.star(run, step, on=False)
     found = states.listed(run)
     lines = [_line(saved) for saved in found] or [f"The run {run.name} has saved no state yet."]
-    told = [{"step": saved.step, "starred": saved.starred, "bytes": saved.size, "at": saved.at, "folder": saved.folder} for saved in found]
+    told = [
+        {"step": saved.step, "starred": saved.starred, "bytes": saved.size, "at": saved.at, "folder": saved.folder}
+        for saved in found
+    ]
     tell({"run": run.folder, "checkpoints": told}, lines, as_json)
 
 

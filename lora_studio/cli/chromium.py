@@ -45,8 +45,11 @@ def require() -> str:
         if found := installed():
             return found
         said += [line.strip() for line in done.stdout.splitlines() if line.strip()][-1:]
-    raise MachineError("The tests of the page need a Chromium, and none could be brought: " + " / ".join(said), where="chromium",
-                       do=f"Install Chromium or Chrome, or name one in {VARIABLE}.")
+    raise MachineError(
+        "The tests of the page need a Chromium, and none could be brought: " + " / ".join(said),
+        where="chromium",
+        do=f"Install Chromium or Chrome, or name one in {VARIABLE}.",
+    )
 
 
 def _filled(place: str) -> str:

@@ -24,14 +24,32 @@ class Order:
     """What ``convert`` is asked for."""
 
     file: shared.Source = ...
-    to: Annotated[Literal["kohya", "diffusers", "peft"], typer.Option(help="kohya: what ComfyUI, Forge and A1111 load. peft: a folder.")] = "kohya"
-    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="Where to save it.", show_default=False)] = ...
+    to: Annotated[
+        Literal["kohya", "diffusers", "peft"],
+        typer.Option(help="kohya: what ComfyUI, Forge and A1111 load. peft: a folder."),
+    ] = "kohya"
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="FILE", help="Where to save it.", show_default=False)
+    ] = ...
     dtype: shared.DType = None
-    privacy: Annotated[Privacy, typer.Option(help="What the file tells of its making: nothing, what its user wants to know, or the whole recipe.")] = Privacy.FULL
-    targets: Annotated[list[str], typer.Option("--target", help="Programs to prove it for: comfyui, forge, diffusers, peft; may be repeated.",
-                                               show_default="those that read the format")] = ()
+    privacy: Annotated[
+        Privacy,
+        typer.Option(
+            help="What the file tells of its making: nothing, what its user wants to know, or the whole recipe."
+        ),
+    ] = Privacy.FULL
+    targets: Annotated[
+        list[str],
+        typer.Option(
+            "--target",
+            help="Programs to prove it for: comfyui, forge, diffusers, peft; may be repeated.",
+            show_default="those that read the format",
+        ),
+    ] = ()
     base: Annotated[str, typer.Option(help="The base model, which only a DoRA needs: it becomes a plain LoRA.")] = ""
-    rank: Annotated[int, typer.Option(min=0, max=4096, help="Rank of the plain LoRA that a DoRA becomes; 0 takes twice its own.")] = 0
+    rank: Annotated[
+        int, typer.Option(min=0, max=4096, help="Rank of the plain LoRA that a DoRA becomes; 0 takes twice its own.")
+    ] = 0
     as_json: AsJson = False
 
 
@@ -48,8 +66,22 @@ def convert(order: Order) -> None:
         for line in getattr(error, "__notes__", ()):
             print(line, file=sys.stderr)
         raise
-    result = {"file": path, "format": order.to, "privacy": order.privacy, "residual": export.residual, "proof": export.proof.data()}
-    lines = [*export.proof.lines(), *([f"As plain LoRA it differs from the DoRA by {export.residual:.2g} of its change."] if export.residual else []), f"Saved: {path}"]
+    result = {
+        "file": path,
+        "format": order.to,
+        "privacy": order.privacy,
+        "residual": export.residual,
+        "proof": export.proof.data(),
+    }
+    lines = [
+        *export.proof.lines(),
+        *(
+            [f"As plain LoRA it differs from the DoRA by {export.residual:.2g} of its change."]
+            if export.residual
+            else []
+        ),
+        f"Saved: {path}",
+    ]
     tell(result, lines, order.as_json)
 
 
@@ -59,7 +91,19 @@ def _export(order: Order, adapter: Adapter, path: Path) -> Export:
     weights = None
     if adapter.method == "dora":
         if not order.base:
-            raise SettingsError("This is a DoRA, which becomes a plain LoRA only with its base model at hand.", where="--base", do="Name the base model that it was trained on.")
+            raise SettingsError(
+                "This is a DoRA, which becomes a plain LoRA only with its base model at hand.",
+                where="--base",
+                do="Name the base model that it was trained on.",
+            )
         weights = merge.weight_reader(shared.base_path(order.base), adapter.family)
-    return proof.export(adapter, path, order.to, dtype=shared.torch_dtype(order.dtype), targets=tuple(order.targets), privacy=order.privacy, weights=weights,
-                        rank=order.rank or 2 * adapter.rank)
+    return proof.export(
+        adapter,
+        path,
+        order.to,
+        dtype=shared.torch_dtype(order.dtype),
+        targets=tuple(order.targets),
+        privacy=order.privacy,
+        weights=weights,
+        rank=order.rank or 2 * adapter.rank,
+    )

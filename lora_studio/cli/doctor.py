@@ -43,9 +43,15 @@ def _lines(finding: Finding) -> Iterator[str]:
 
 
 def _python(_: Path) -> Iterator[Finding]:
-    yield Finding("ok", "LoRA Studio", f"{__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}")
+    yield Finding(
+        "ok",
+        "LoRA Studio",
+        f"{__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}",
+    )
     ours = environment.Environment(bootstrap.ROOT)
-    yield Finding("ok", "environment", str(ours.folder) if ours.is_current() else f"{sys.prefix} (not the studio's own)")
+    yield Finding(
+        "ok", "environment", str(ours.folder) if ours.is_current() else f"{sys.prefix} (not the studio's own)"
+    )
 
 
 def _packages(_: Path) -> Iterator[Finding]:
@@ -55,12 +61,22 @@ def _packages(_: Path) -> Iterator[Finding]:
         try:
             found = importlib.metadata.version(name).partition("+")[0]
         except importlib.metadata.PackageNotFoundError:
-            yield Finding("problem", name, "is not installed", "Start app.py without LORA_STUDIO_NO_VENV, or install requirements.txt.")
+            yield Finding(
+                "problem",
+                name,
+                "is not installed",
+                "Start app.py without LORA_STUDIO_NO_VENV, or install requirements.txt.",
+            )
             continue
         if found != version:
             wrong.append(f"{name} {found} instead of {version}")
     if wrong:
-        yield Finding("warning", "packages", "; ".join(wrong), "Other versions than the tested ones may work; requirements.txt names those.")
+        yield Finding(
+            "warning",
+            "packages",
+            "; ".join(wrong),
+            "Other versions than the tested ones may work; requirements.txt names those.",
+        )
     else:
         yield Finding("ok", "packages", f"all {len(pins)} are the tested versions")
 
@@ -69,18 +85,30 @@ def _torch(_: Path) -> Iterator[Finding]:
     try:
         import torch
     except (ImportError, OSError) as error:
-        yield Finding("problem", "PyTorch", f"does not start: {error}", "Delete the .venv folder and start app.py again.")
+        yield Finding(
+            "problem", "PyTorch", f"does not start: {error}", "Delete the .venv folder and start app.py again."
+        )
         return
-    yield Finding("ok", "PyTorch", f"{torch.__version__}" + (f", CUDA {torch.version.cuda}" if torch.version.cuda else ""))
+    yield Finding(
+        "ok", "PyTorch", f"{torch.__version__}" + (f", CUDA {torch.version.cuda}" if torch.version.cuda else "")
+    )
     for index in range(torch.cuda.device_count()):
         card = torch.cuda.get_device_properties(index)
         yield Finding("ok", "device", f"cuda: {card.name}, {card.total_memory / 2**30:.1f} GB")
     if torch.backends.mps.is_available():
         yield Finding("ok", "device", "mps: Apple GPU, which shares the computer's memory")
     if torch_build.has_nvidia() and not torch.cuda.is_available():
-        do = "Update the NVIDIA driver (580 or newer)." if torch.version.cuda else "Set LORA_STUDIO_TORCH=cu130 and start app.py again."
+        do = (
+            "Update the NVIDIA driver (580 or newer)."
+            if torch.version.cuda
+            else "Set LORA_STUDIO_TORCH=cu130 and start app.py again."
+        )
         yield Finding("warning", "NVIDIA", "there is a driver, but PyTorch sees no card", do)
-    yield Finding("ok", "device", f"cpu: {platform.processor() or platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads")
+    yield Finding(
+        "ok",
+        "device",
+        f"cpu: {platform.processor() or platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
+    )
 
 
 def _bitsandbytes(_: Path) -> Iterator[Finding]:
@@ -95,7 +123,12 @@ def _bitsandbytes(_: Path) -> Iterator[Finding]:
             raise RuntimeError("its step changes nothing")
         yield Finding("ok", "bitsandbytes", "8-bit AdamW works here")
     except Exception as error:  # a native library: whatever it raises, training goes without it
-        yield Finding("warning", "bitsandbytes", f"does not work: {error}", "Training works without it; do not choose the optimizers adamw8bit and lion, nor quantize.")
+        yield Finding(
+            "warning",
+            "bitsandbytes",
+            f"does not work: {error}",
+            "Training works without it; do not choose the optimizers adamw8bit and lion, nor quantize.",
+        )
 
 
 def _kernels(_: Path) -> Iterator[Finding]:
@@ -105,10 +138,15 @@ def _kernels(_: Path) -> Iterator[Finding]:
         return
     if not torch.cuda.is_available():
         return
-    from lora_studio.models.lean import probe
+    from lora_studio.models.fused import triton_support
 
-    if reason := probe.reason():
-        yield Finding("warning", "kernels", f"the fused ones do not work: {reason}", "Training works without them, more slowly. They need the triton package and a C compiler, such as gcc.")
+    if reason := triton_support.reason():
+        yield Finding(
+            "warning",
+            "kernels",
+            f"the fused ones do not work: {reason}",
+            "Training works without them, more slowly. They need the triton package and a C compiler, such as gcc.",
+        )
     else:
         yield Finding("ok", "kernels", "the fused ones work here")
 
@@ -119,7 +157,12 @@ def _disk(outputs: Path) -> Iterator[Finding]:
         with tempfile.TemporaryFile(dir=outputs):
             pass
     except OSError as error:
-        yield Finding("problem", "outputs", f"{outputs} cannot be written: {error.strerror}", "Choose another folder with --outputs.")
+        yield Finding(
+            "problem",
+            "outputs",
+            f"{outputs} cannot be written: {error.strerror}",
+            "Choose another folder with --outputs.",
+        )
         return
     free = shutil.disk_usage(outputs).free / 1e9
     state, do = ("ok", "") if free > 5 else ("warning", "Runs on large models need some gigabytes; free some.")
@@ -133,15 +176,32 @@ def _starter(_: Path) -> Iterator[Finding]:
         what = f"its {', '.join(missing)} are missing in {starter.MODEL}"
         yield Finding("warning", "starter", what, "Fetch the studio anew, or train on a model of your own.")
     else:
-        yield Finding("ok", "starter", f"the built-in base model, and the sample styles {', '.join(path.name for path in starter.sample_styles())}")
+        yield Finding(
+            "ok",
+            "starter",
+            f"the built-in base model, and the sample styles {', '.join(path.name for path in starter.sample_styles())}",
+        )
 
 
 def _chromium(_: Path) -> Iterator[Finding]:
     from lora_studio.cli import chromium
 
     found = chromium.installed()
-    yield Finding("ok", "chromium", f"{found} (for tests only)" if found else "none (python3 app.py test brings one; nothing else needs it)")
+    yield Finding(
+        "ok",
+        "chromium",
+        f"{found} (for tests only)" if found else "none (python3 app.py test brings one; nothing else needs it)",
+    )
 
 
-CHECKS: list[Callable[[Path], Iterator[Finding]]] = [_python, _packages, _torch, _bitsandbytes, _kernels, _disk, _starter, _chromium]
+CHECKS: list[Callable[[Path], Iterator[Finding]]] = [
+    _python,
+    _packages,
+    _torch,
+    _bitsandbytes,
+    _kernels,
+    _disk,
+    _starter,
+    _chromium,
+]
 """What is looked at, in the order shown. Each takes the outputs folder."""

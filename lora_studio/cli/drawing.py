@@ -12,9 +12,9 @@ import typer
 
 from lora_studio import __version__, files, runs
 from lora_studio.cli.options import AsJson, duration, like, tell
+from lora_studio.config.settings import SPECS, Settings
 from lora_studio.errors import SettingsError
 from lora_studio.sampling.axes import Axis, Grid
-from lora_studio.settings import SPECS, Settings
 
 
 @dataclass
@@ -25,8 +25,12 @@ class Drawing:
     negative: Annotated[str, like("negative", "What the pictures should avoid.")] = SPECS["negative"].default
     seed: Annotated[int, like("preview_seed", "Seed of the pictures.")] = SPECS["preview_seed"].default
     steps: Annotated[int, like("preview_steps", "Denoising steps.")] = SPECS["preview_steps"].default
-    guidance: Annotated[float, like("guidance", "How strictly a picture follows its prompt.")] = SPECS["guidance"].default
-    sampler: Annotated[str, like("sampler", f"One of {', '.join(SPECS['sampler'].choices)}.")] = SPECS["sampler"].default
+    guidance: Annotated[float, like("guidance", "How strictly a picture follows its prompt.")] = SPECS[
+        "guidance"
+    ].default
+    sampler: Annotated[str, like("sampler", f"One of {', '.join(SPECS['sampler'].choices)}.")] = SPECS[
+        "sampler"
+    ].default
     width: Annotated[int, typer.Option(min=0, max=4096, help="In pixels; 0 takes the base model's own.")] = 0
     height: Annotated[int, typer.Option(min=0, max=4096, help="In pixels; 0 takes the base model's own.")] = 0
     device: Annotated[str, like("device", "Where to draw; auto takes the fastest there is.")] = SPECS["device"].default
@@ -38,7 +42,12 @@ class Sheet(Drawing):
     """Options of a labelled sheet."""
 
     prompt: Annotated[str, typer.Option("--prompt", metavar="TEXT", help="What to draw.")] = ""
-    out: Annotated[Path | None, typer.Option("-o", "--out", metavar="FILE", help="The sheet, a PNG.", show_default="a new one in outputs/pictures")] = None
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--out", metavar="FILE", help="The sheet, a PNG.", show_default="a new one in outputs/pictures"
+        ),
+    ] = None
 
 
 class Cast:
@@ -53,8 +62,16 @@ class Cast:
             if known == (path, weight):
                 return name
         short = label or path.stem
-        longer = f"{short}:{weight:g}" if path in (known for known, _ in self.placed.values()) else f"{path.parent.name}/{short}"
-        name = next(name for name in chain((short, longer), (f"{short}-{number}" for number in count(2))) if name not in self.placed)
+        longer = (
+            f"{short}:{weight:g}"
+            if path in (known for known, _ in self.placed.values())
+            else f"{path.parent.name}/{short}"
+        )
+        name = next(
+            name
+            for name in chain((short, longer), (f"{short}-{number}" for number in count(2)))
+            if name not in self.placed
+        )
         self.placed[name] = path, weight
         return name
 
@@ -66,20 +83,33 @@ def draw(order: Sheet, name: str, x: Axis, y: Axis | None, cast: Cast) -> None:
         SettingsError: nothing to draw is named, the axes do not go together, or there is a file already.
     """
     if not order.prompt and "prompt" not in (x.kind, y and y.kind):
-        raise SettingsError("Nothing to draw is named.", where="--prompt", do=f'Write for example: python3 app.py {name} … --prompt "a cat"')
+        raise SettingsError(
+            "Nothing to draw is named.",
+            where="--prompt",
+            do=f'Write for example: python3 app.py {name} … --prompt "a cat"',
+        )
     settings = Settings().changed(sampler=order.sampler, device=order.device)
     path, began = _destination(order.out, name), time.monotonic()
     recipe = _recipe(order, x, y, cast)
     files.write(path, _sheet(order, recipe, settings, [file for file, _ in cast.placed.values()]))
     seconds, pictures = round(time.monotonic() - began, 2), sum(len(row) for row in recipe.cells)
-    tell({"sheet": path, "pictures": pictures, "seconds": seconds, "recipe": recipe.model_dump(mode="json")}, [str(path), f"{pictures} pictures in {duration(seconds)}."], order.as_json)
+    tell(
+        {"sheet": path, "pictures": pictures, "seconds": seconds, "recipe": recipe.model_dump(mode="json")},
+        [str(path), f"{pictures} pictures in {duration(seconds)}."],
+        order.as_json,
+    )
 
 
 def _recipe(order: Sheet, x: Axis, y: Axis | None, cast: Cast) -> Grid:
     from lora_studio.sampling.recipe import grid
 
-    adapters = [{"name": name, "weight": weight, "sha256": _sha256(path)} for name, (path, weight) in cast.placed.items()]
-    same = {key: getattr(order, key) for key in ("prompt", "negative", "seed", "guidance", "steps", "sampler", "width", "height")}
+    adapters = [
+        {"name": name, "weight": weight, "sha256": _sha256(path)} for name, (path, weight) in cast.placed.items()
+    ]
+    same = {
+        key: getattr(order, key)
+        for key in ("prompt", "negative", "seed", "guidance", "steps", "sampler", "width", "height")
+    }
     return grid(x=x, y=y, adapters=adapters, base=Path(order.base).name, version=__version__, **same)
 
 
@@ -109,5 +139,7 @@ def _destination(out: Path | None, name: str) -> Path:
     path = out.expanduser()
     path = path if path.suffix.lower() == ".png" else path.with_name(f"{path.name}.png")
     if path.exists():
-        raise SettingsError(f"{path} exists already.", where="-o", do="Choose another name: no command overwrites what is there.")
+        raise SettingsError(
+            f"{path} exists already.", where="-o", do="Choose another name: no command overwrites what is there."
+        )
     return path.resolve()

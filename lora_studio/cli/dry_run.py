@@ -1,4 +1,6 @@
-"""``train --dry-run``: how much memory a run would take, as reckoned and as measured, and what to change where that is too much."""
+"""``train --dry-run``: how much memory a run would take, as reckoned and as measured, and what to change where that is
+too much.
+"""
 
 from __future__ import annotations
 
@@ -9,34 +11,61 @@ from typing import Any
 
 from lora_studio.cli import options
 from lora_studio.cli.watch import Display
-from lora_studio.jobs import child
+from lora_studio.config.settings import Settings
+from lora_studio.jobs import environment
 from lora_studio.jobs.view import RunView
-from lora_studio.settings import Settings
 
-_ROWS = {"weights": "base model", "adapter": "adapter", "gradients": "gradients", "optimizer": "optimizer", "activations": "kept for the way back", "working": "while computing",
-         "step": "a step", "encoding": "encoding pictures", "preview": "drawing a preview"}
+_ROWS = {
+    "weights": "base model",
+    "adapter": "adapter",
+    "gradients": "gradients",
+    "optimizer": "optimizer",
+    "activations": "kept for the way back",
+    "working": "while computing",
+    "step": "a step",
+    "encoding": "encoding pictures",
+    "preview": "drawing a preview",
+}
 """Figures of the estimate as they are shown."""
 
 
 def tell(settings: Settings, outputs: Path, as_json: bool) -> None:
-    """Reckons, tries, and prints both. ``as_json``: a line for what is reckoned, one for each event of the trial, and at the end one object that holds it all."""
-    for name, value in child.CARD.items():  # read when a card is first used
+    """Reckons, tries, and prints both. ``as_json``: a line for what is reckoned, one for each event of the trial, and
+    at the end one object that holds it all.
+    """
+    for name, value in environment.CARD.items():  # read when a card is first used
         os.environ.setdefault(name, value)
     from lora_studio.models import shapes
     from lora_studio.training import devices, memory, preflight
 
     machine = devices.choose(settings)
-    base, limit = shapes.read(settings.base), preflight.limit(machine.device)
+    base, limit = shapes.read(settings.run.base), preflight.limit(machine.device)
     estimate = memory.estimate(settings, base, machine.precision, limit)
 
     def ways(needed: float) -> list[dict[str, Any]]:
-        return [{"changes": way.changes, "peak": way.peak} for way in memory.ways(settings, base, machine.precision, needed)]
+        return [
+            {"changes": way.changes, "peak": way.peak} for way in memory.ways(settings, base, machine.precision, needed)
+        ]
 
-    told: dict[str, Any] = {"device": machine.name, "precision": machine.precision, "limit": limit, "family": base.family, "estimate": estimate.table()}
+    told: dict[str, Any] = {
+        "device": machine.name,
+        "precision": machine.precision,
+        "limit": limit,
+        "family": base.family,
+        "estimate": estimate.table(),
+    }
     fits = estimate.peak <= limit
-    options.tell({"reckoned": {**told, "fits": fits, "would_fit": [] if fits else ways(0.9 * limit)}}, list(_reckoned(told)), as_json)
+    options.tell(
+        {"reckoned": {**told, "fits": fits, "would_fit": [] if fits else ways(0.9 * limit)}},
+        list(_reckoned(told)),
+        as_json,
+    )
     measured = _try(settings, outputs, as_json)
-    told["measured"] = None if measured is None else {"peak": measured.peak, "step_seconds": measured.step_seconds, "previews": measured.previews}
+    told["measured"] = (
+        None
+        if measured is None
+        else {"peak": measured.peak, "step_seconds": measured.step_seconds, "previews": measured.previews}
+    )
     told["fits"] = measured is not None and measured.previews and measured.peak <= limit
     scale = max(1.0, measured.peak / estimate.peak) if measured and machine.device.type == "cuda" else 1.0
     told["would_fit"] = [] if told["fits"] else ways(0.9 * min(limit, estimate.peak) / scale)
@@ -73,9 +102,15 @@ def _verdict(told: dict[str, Any]) -> Iterator[str]:
         yield f"It does not fit: the {limit} of {told['device']} were full."
     else:
         yield f"Measured: {_size(measured['peak'])} of {limit}; a step takes {measured['step_seconds']:.2f} s."
-        yield "It fits." if told["fits"] else "A preview did not fit." if not measured["previews"] else "It does not fit."
+        yield (
+            "It fits." if told["fits"] else "A preview did not fit." if not measured["previews"] else "It does not fit."
+        )
     if not told["fits"]:
-        yield "This would need less:" if told["would_fit"] else "No setting brings it down far enough; a smaller base model would."
+        yield (
+            "This would need less:"
+            if told["would_fit"]
+            else "No setting brings it down far enough; a smaller base model would."
+        )
     for way in told["would_fit"]:
         yield f"  {' '.join(f'--set {key}={value}' for key, value in way['changes'].items())}   (about {_size(way['peak'])})"
 

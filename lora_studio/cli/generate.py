@@ -14,8 +14,8 @@ import typer
 from lora_studio import files, runs
 from lora_studio.cli.drawing import Drawing
 from lora_studio.cli.options import duration, like, of_class, tell
+from lora_studio.config.settings import SPECS, Settings
 from lora_studio.errors import AdapterError, SettingsError
-from lora_studio.settings import SPECS, Settings
 
 
 @dataclass
@@ -23,27 +23,45 @@ class Order(Drawing):
     """What ``generate`` is asked for."""
 
     prompts: Annotated[list[str], typer.Option("--prompt", metavar="TEXT", help="What to draw; may be repeated.")] = ()
-    adapters: Annotated[list[str], typer.Option("--adapter", metavar="FILE[:WEIGHT]", help="An adapter, and its weight if it is not 1; may be repeated.")] = ()
-    seed: Annotated[int, like("preview_seed", "Seed of a prompt's first picture; each next one adds 1.")] = SPECS["preview_seed"].default
+    adapters: Annotated[
+        list[str],
+        typer.Option(
+            "--adapter", metavar="FILE[:WEIGHT]", help="An adapter, and its weight if it is not 1; may be repeated."
+        ),
+    ] = ()
+    seed: Annotated[int, like("preview_seed", "Seed of a prompt's first picture; each next one adds 1.")] = SPECS[
+        "preview_seed"
+    ].default
     count: Annotated[int, typer.Option(min=1, max=1000, help="Pictures for each prompt.")] = 1
-    folder: Annotated[Path, typer.Option("-o", "--folder", help="Where the pictures go.", show_default="outputs/pictures")] = runs.OUTPUTS / "pictures"
+    folder: Annotated[
+        Path, typer.Option("-o", "--folder", help="Where the pictures go.", show_default="outputs/pictures")
+    ] = runs.OUTPUTS / "pictures"
 
 
 @of_class(Order)
 def generate(order: Order) -> None:
     """Draw pictures, with adapters or without."""
     if not order.prompts:
-        raise SettingsError("Nothing to draw is named.", where="--prompt", do='Write for example: python3 app.py generate --prompt "a cat"')
+        raise SettingsError(
+            "Nothing to draw is named.",
+            where="--prompt",
+            do='Write for example: python3 app.py generate --prompt "a cat"',
+        )
     machine_settings = Settings().changed(sampler=order.sampler, device=order.device)
     adapters = [parse_adapter(text) for text in order.adapters]
     began = time.monotonic()
     paths = _draw(order, adapters, machine_settings)
-    result = {"pictures": paths, "seconds": round(time.monotonic() - began, 2), "adapters": [{"file": path, "weight": weight} for path, weight in adapters]}
+    result = {
+        "pictures": paths,
+        "seconds": round(time.monotonic() - began, 2),
+        "adapters": [{"file": path, "weight": weight} for path, weight in adapters],
+    }
     tell(result, [*map(str, paths), f"{len(paths)} pictures in {duration(result['seconds'])}."], order.as_json)
 
 
 def parse_adapter(text: str, where: str = "--adapter") -> tuple[Path, float]:
-    """``FILE`` or ``FILE:WEIGHT`` (a file, or a folder that peft wrote); the colon of ``C:\\style.safetensors`` parts no weight off.
+    """``FILE`` or ``FILE:WEIGHT`` (a file, or a folder that peft wrote); the colon of ``C:\\style.safetensors`` parts
+    no weight off.
 
     Raises:
         AdapterError: there is no such file, or the weight is no finite number.
@@ -54,10 +72,16 @@ def parse_adapter(text: str, where: str = "--adapter") -> tuple[Path, float]:
     except ValueError:
         file, weight = text, 1.0
     if not math.isfinite(weight):
-        raise AdapterError(f"The weight of {Path(file).name} is {weight}.", where=where, do="Give a number; 0.5 to 1 is usual.")
+        raise AdapterError(
+            f"The weight of {Path(file).name} is {weight}.", where=where, do="Give a number; 0.5 to 1 is usual."
+        )
     path = Path(file).expanduser()
     if not path.exists():
-        raise AdapterError(f"There is no adapter {path}.", where=where, do="Give the path of a .safetensors file, and its weight behind a colon.")
+        raise AdapterError(
+            f"There is no adapter {path}.",
+            where=where,
+            do="Give the path of a .safetensors file, and its weight behind a colon.",
+        )
     return path.resolve(), weight
 
 
@@ -72,11 +96,20 @@ def _draw(order: Order, adapters: list[tuple[Path, float]], settings: Settings) 
     machine = devices.choose(settings)
     base = models.load(order.base, machine.device, machine.dtype)
     inject.load_adapters(base, [(read(path), weight) for path, weight in adapters])
-    how = {"negative": order.negative, "steps": order.steps, "guidance": order.guidance, "sampler": order.sampler, "width": order.width, "height": order.height}
+    how = {
+        "negative": order.negative,
+        "steps": order.steps,
+        "guidance": order.guidance,
+        "sampler": order.sampler,
+        "width": order.width,
+        "height": order.height,
+    }
     seeds = range(order.seed, order.seed + order.count)
-    return [_save(image, order, prompt, seed, adapters)
-            for prompt in order.prompts
-            for seed, image in zip(seeds, draw(base, [prompt] * order.count, seeds, **how), strict=True)]
+    return [
+        _save(image, order, prompt, seed, adapters)
+        for prompt in order.prompts
+        for seed, image in zip(seeds, draw(base, [prompt] * order.count, seeds, **how), strict=True)
+    ]
 
 
 def _save(image: Any, order: Order, prompt: str, seed: int, adapters: list[tuple[Path, float]]) -> Path:

@@ -23,16 +23,34 @@ ADAPTER = "adapter.safetensors"
 class Order(drawing.Sheet):
     """What ``grid`` is asked for."""
 
-    x: Annotated[str, typer.Option("--x", metavar="KIND=A,B,…", help=f"The columns: {', '.join(KINDS)}. weight:FILE=… names the adapter.")] = ""
+    x: Annotated[
+        str,
+        typer.Option(
+            "--x", metavar="KIND=A,B,…", help=f"The columns: {', '.join(KINDS)}. weight:FILE=… names the adapter."
+        ),
+    ] = ""
     y: Annotated[str, typer.Option("--y", metavar="KIND=A,B,…", help="The rows.")] = ""
-    adapters: Annotated[list[str], typer.Option("--adapter", metavar="FILE[:WEIGHT]", help="An adapter of every picture, and its weight if it is not 1; may be repeated.")] = ()
+    adapters: Annotated[
+        list[str],
+        typer.Option(
+            "--adapter",
+            metavar="FILE[:WEIGHT]",
+            help="An adapter of every picture, and its weight if it is not 1; may be repeated.",
+        ),
+    ] = ()
 
 
 @of_class(Order)
 def grid(order: Order) -> None:
-    """Draw a grid that varies two of prompt, seed, adapter, weight, checkpoint, guidance and steps: one sheet that carries its recipe."""
+    """Draw a grid that varies two of prompt, seed, adapter, weight, checkpoint, guidance and steps: one sheet that
+    carries its recipe.
+    """
     if not order.x:
-        raise SettingsError("The columns are not named.", where="--x", do="Write for example: python3 app.py grid --x weight=0,0.5,1 --y adapter=a.safetensors,b.safetensors …")
+        raise SettingsError(
+            "The columns are not named.",
+            where="--x",
+            do="Write for example: python3 app.py grid --x weight=0,0.5,1 --y adapter=a.safetensors,b.safetensors …",
+        )
     cast = drawing.Cast()
     for text in order.adapters:
         cast.add(*parse_adapter(text))
@@ -51,7 +69,10 @@ def named(axis: Axis, cast: drawing.Cast, where: str) -> Axis:
         return Axis(axis.kind, tuple(cast.add(*parse_adapter(str(value), where)) for value in axis.values))
     if axis.kind == "checkpoint":
         folders = [folder for value in axis.values for folder in checkpoints(str(value), where)]
-        return Axis(axis.kind, tuple(cast.add(folder / ADAPTER, 1.0, f"{folder.parent.parent.name} {folder.name}") for folder in folders))
+        return Axis(
+            axis.kind,
+            tuple(cast.add(folder / ADAPTER, 1.0, f"{folder.parent.parent.name} {folder.name}") for folder in folders),
+        )
     if axis.subject and axis.subject not in cast.placed:
         path, weight = parse_adapter(axis.subject, where)
         name = next((name for name, (known, _) in cast.placed.items() if known == path), "")
@@ -69,7 +90,13 @@ def checkpoints(text: str, where: str) -> list[Path]:
     if (folder / ADAPTER).is_file() and not (folder / "settings.toml").is_file():
         return [folder.resolve()]
     run = runs.find(text)
-    steps = sorted((int(tail), path) for path in run.checkpoints.glob("step-*") if (tail := path.name.removeprefix("step-")).isdigit() and (path / ADAPTER).is_file())
+    steps = sorted(
+        (int(tail), path)
+        for path in run.checkpoints.glob("step-*")
+        if (tail := path.name.removeprefix("step-")).isdigit() and (path / ADAPTER).is_file()
+    )
     if not steps:
-        raise RunError(f"The run {run.name} has no checkpoint.", where=where, do="Name another run, or a checkpoint's folder.")
+        raise RunError(
+            f"The run {run.name} has no checkpoint.", where=where, do="Name another run, or a checkpoint's folder."
+        )
     return [path.resolve() for _, path in steps]

@@ -21,17 +21,34 @@ def inspect(file: shared.Source, as_json: AsJson = False) -> None:
     header, card = adapters.header(path), adapters.summary(path)
     modules, unknown = keys.collect(header.shapes)
     blocks, recipe = Counter(map(keys.block_of, modules)), recipes.read(header.metadata)
-    result = {**card.model_dump(), "tensors": len(header.entries), "unknown": unknown, "blocks": dict(sorted(blocks.items())),
-              "dtypes": sorted({entry.dtype for entry in header.entries.values()}), "recipe": recipe.kind if recipe else None, "metadata": header.metadata}
+    result = {
+        **card.model_dump(),
+        "tensors": len(header.entries),
+        "unknown": unknown,
+        "blocks": dict(sorted(blocks.items())),
+        "dtypes": sorted({entry.dtype for entry in header.entries.values()}),
+        "recipe": recipe.kind if recipe else None,
+        "metadata": header.metadata,
+    }
     tell(result, _lines(result), as_json)
 
 
 def _lines(result: dict[str, Any]) -> list[str]:
     ranks = f"{result['rank']}{' (mixed)' if result['mixed_ranks'] else ''}"
     alpha = "none told (scale 1)" if result["alpha"] is None else f"{result['alpha']:g}"
-    facts = {"Title": result["title"], "Made for": detect.label(result["family"]), "Method": result["method"], "Format": result["dialect"], "Rank": ranks, "Alpha": alpha,
-             "Trigger": result["trigger"] or "none told", "Size": f"{shared.megabytes(result['size'])}, {', '.join(result['dtypes'])}", "Date": result["date"] or "none told",
-             "Modules": ", ".join(f"{block} {count}" for block, count in result["blocks"].items()), "Recipe": result["recipe"] or "none"}
+    facts = {
+        "Title": result["title"],
+        "Made for": detect.label(result["family"]),
+        "Method": result["method"],
+        "Format": result["dialect"],
+        "Rank": ranks,
+        "Alpha": alpha,
+        "Trigger": result["trigger"] or "none told",
+        "Size": f"{shared.megabytes(result['size'])}, {', '.join(result['dtypes'])}",
+        "Date": result["date"] or "none told",
+        "Modules": ", ".join(f"{block} {count}" for block, count in result["blocks"].items()),
+        "Recipe": result["recipe"] or "none",
+    }
     if result["unknown"]:
         facts["Unknown"] = f"{len(result['unknown'])} tensors, such as {result['unknown'][0][:_SHOWN]}"
     texts = [f"  {key} = {_short(value)}" for key, value in sorted(result["metadata"].items())]

@@ -12,17 +12,24 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
-from lora_studio.settings import SPECS
+from lora_studio.config.settings import SPECS
 
 T = TypeVar("T")
 
 Outputs = Annotated[Path, typer.Option("--outputs", help="Folder of the runs.", show_default="outputs/")]
-Queue = Annotated[bool, typer.Option("--queue", help="Put the run into the queue and return; it starts by itself when those before it have ended.")]
+Queue = Annotated[
+    bool,
+    typer.Option(
+        "--queue", help="Put the run into the queue and return; it starts by itself when those before it have ended."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="End with one JSON object on standard output.")]
 
 
 def of_class(kind: type[T]) -> Callable[[Callable[[T], None]], Callable[..., None]]:
-    """Turns a function of one ``kind``, a dataclass of annotated options, into a command that typer can read: its own options first, then inherited ones."""
+    """Turns a function of one ``kind``, a dataclass of annotated options, into a command that typer can read: its own
+    options first, then inherited ones.
+    """
 
     def wrap(function: Callable[[T], None]) -> Callable[..., None]:
         def command(**values: Any) -> None:
@@ -32,7 +39,10 @@ def of_class(kind: type[T]) -> Callable[[Callable[[T], None]], Callable[..., Non
         keyword = inspect.Parameter.KEYWORD_ONLY
         order = [name for ancestor in kind.__mro__ for name in vars(ancestor).get("__annotations__", {})]
         fields = sorted(dataclasses.fields(kind), key=lambda field: order.index(field.name))
-        options = [inspect.Parameter(field.name, keyword, default=field.default, annotation=hints[field.name]) for field in fields]
+        options = [
+            inspect.Parameter(field.name, keyword, default=field.default, annotation=hints[field.name])
+            for field in fields
+        ]
         command.__signature__ = inspect.Signature(options)
         command.__annotations__ = hints
         command.__name__, command.__doc__, command.__module__ = function.__name__, function.__doc__, function.__module__

@@ -6,9 +6,10 @@ import io
 import time
 from pathlib import Path
 
-from lora_studio import files, presets, runs, starter
+from lora_studio import files, runs, starter
 from lora_studio.cli import train, watch
 from lora_studio.cli.options import AsJson, Outputs, duration, tell
+from lora_studio.config import presets
 from lora_studio.errors import MachineError
 from lora_studio.runs import Run
 
@@ -54,14 +55,18 @@ def _draw_sheet(run: Run, subjects: list[str], path: Path) -> None:
 
     settings = run.settings()
     machine = devices.choose(settings)
-    base = models.load(settings.base, machine.device, machine.dtype)
+    base = models.load(settings.run.base, machine.device, machine.dtype)
     inject.load_adapters(base, [(read(run.adapter_file), 1.0)])
     prompts = [captions.variants(subject, settings)[0] for subject in subjects]
-    seeds = list(range(settings.preview_seed, settings.preview_seed + len(prompts)))
-    how = {"steps": settings.preview_steps, "guidance": settings.guidance, "sampler": settings.sampler}
+    seeds = list(range(settings.previews.preview_seed, settings.previews.preview_seed + len(prompts)))
+    how = {
+        "steps": settings.previews.preview_steps,
+        "guidance": settings.previews.guidance,
+        "sampler": settings.previews.sampler,
+    }
     with inject.without_adapter(base):
         before = generate(base, subjects, seeds, **how)
     after = generate(base, prompts, seeds, **how)
     image = io.BytesIO()
-    before_after(subjects, before, after, title=f"{run.name}: {settings.steps} steps").save(image, "PNG")
+    before_after(subjects, before, after, title=f"{run.name}: {settings.run.steps} steps").save(image, "PNG")
     files.write(path, image.getvalue())

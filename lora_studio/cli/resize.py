@@ -19,8 +19,13 @@ KEY = "lora_studio.resized"
 def resize(
     file: shared.Source,
     rank: Annotated[int | None, typer.Option(help="At most this rank everywhere.")] = None,
-    energy: Annotated[float | None, typer.Option(help="The smallest rank of each module that keeps this share of its change, as 0.99.")] = None,
-    size: Annotated[float | None, typer.Option(metavar="MB", help="The best that fits into a file of this many megabytes.")] = None,
+    energy: Annotated[
+        float | None,
+        typer.Option(help="The smallest rank of each module that keeps this share of its change, as 0.99."),
+    ] = None,
+    size: Annotated[
+        float | None, typer.Option(metavar="MB", help="The best that fits into a file of this many megabytes.")
+    ] = None,
     dtype: shared.DType = None,
     out: shared.Saved = None,
     as_json: AsJson = False,
@@ -28,8 +33,13 @@ def resize(
     """Make an adapter smaller: by rank, by the share it keeps, or by size."""
     asked = {name: value for name, value in {"rank": rank, "energy": energy, "size": size}.items() if value is not None}
     if len(asked) != 1:
-        raise SettingsError("One of --rank, --energy and --size is needed." if not asked else "Only one of --rank, --energy and --size goes at a time.",
-                            where="resize", do="Write for example: python3 app.py resize style.safetensors --energy 0.99 -o small.safetensors")
+        raise SettingsError(
+            "One of --rank, --energy and --size is needed."
+            if not asked
+            else "Only one of --rank, --energy and --size goes at a time.",
+            where="resize",
+            do="Write for example: python3 app.py resize style.safetensors --energy 0.99 -o small.safetensors",
+        )
     source, path = shared.existing(file), shared.destination(out) if out else None
 
     from lora_studio import adapters
@@ -39,13 +49,30 @@ def resize(
     read = adapters.read(source)
     # noted beforehand, so that a size in MB counts it in
     before = replace(read, metadata={"modelspec.title": source.stem, **read.metadata, KEY: json.dumps(asked)})
-    made = algebra.to_rank(before, value) if way == "rank" else algebra.to_energy(before, value) if way == "energy" else (
-        algebra.to_size(before, value, shared.torch_dtype(dtype)))
+    made = (
+        algebra.to_rank(before, value)
+        if way == "rank"
+        else algebra.to_energy(before, value)
+        if way == "energy"
+        else (algebra.to_size(before, value, shared.torch_dtype(dtype)))
+    )
     export = shared.save(made.adapter, path, dtype) if path else None
     sizes = shared.bytes_of(read, None), path.stat().st_size if path else shared.bytes_of(made.adapter, dtype)
-    result = {"file": path, "rank_before": before.rank, "rank": made.adapter.rank, "size_before": sizes[0], "size": sizes[1], "residual": made.residual,
-              "kept": made.kept, "residuals": made.residuals, "proof": export.proof.data() if export else []}
-    lines = [f"Rank {before.rank} to {made.adapter.rank}, {shared.megabytes(sizes[0])} to {shared.megabytes(sizes[1])}.",
-             f"It keeps {shared.percent(made.kept)} of the change (residual {made.residual:.2g}).", *(export.proof.lines() if export else []),
-             f"Saved: {path}" if path else "Nothing is saved: no -o is given."]
+    result = {
+        "file": path,
+        "rank_before": before.rank,
+        "rank": made.adapter.rank,
+        "size_before": sizes[0],
+        "size": sizes[1],
+        "residual": made.residual,
+        "kept": made.kept,
+        "residuals": made.residuals,
+        "proof": export.proof.data() if export else [],
+    }
+    lines = [
+        f"Rank {before.rank} to {made.adapter.rank}, {shared.megabytes(sizes[0])} to {shared.megabytes(sizes[1])}.",
+        f"It keeps {shared.percent(made.kept)} of the change (residual {made.residual:.2g}).",
+        *(export.proof.lines() if export else []),
+        f"Saved: {path}" if path else "Nothing is saved: no -o is given.",
+    ]
     tell(result, lines, as_json)

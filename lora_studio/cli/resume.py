@@ -7,27 +7,38 @@ from typing import Annotated
 
 import typer
 
-from lora_studio import branching, checkpoints, runs
+from lora_studio import runs
 from lora_studio.cli.options import AsJson, Outputs, Queue, like
 from lora_studio.cli.train import follow, go
 from lora_studio.errors import RunError
-from lora_studio.jobs import runner, team, view
-from lora_studio.runs import Run
+from lora_studio.jobs import ranks, runner, view
+from lora_studio.runs import Run, branching, checkpoints
 
 _SHOWN = 5
 
 
 def resume(
     name: Annotated[str, typer.Argument(metavar="RUN", help="The run's name, or the path of its folder.")],
-    step: Annotated[int | None, typer.Option(help="Go on from the state saved at this step. An older one becomes a new run, so that nothing learned since is lost.")] = None,
-    accept_changes: Annotated[bool, typer.Option("--accept-changes", help="Go on although pictures, captions or settings have changed since the state was saved.")] = False,
+    step: Annotated[
+        int | None,
+        typer.Option(
+            help="Go on from the state saved at this step. An older one becomes a new run, so that nothing learned since is lost."
+        ),
+    ] = None,
+    accept_changes: Annotated[
+        bool,
+        typer.Option(
+            "--accept-changes",
+            help="Go on although pictures, captions or settings have changed since the state was saved.",
+        ),
+    ] = False,
     gpus: Annotated[int | None, like("gpus")] = None,
     queue: Queue = False,
     outputs: Outputs = runs.OUTPUTS,
     as_json: AsJson = False,
 ) -> None:
     """Go on with a run that was stopped or interrupted; one that is at work is shown."""
-    if team.follows():
+    if ranks.follows():
         return follow(outputs)
     run = runs.find(name, outputs)
     changes = {} if gpus is None else {"gpus": gpus}
@@ -39,7 +50,9 @@ def resume(
             _require_unchanged(run)
         run = branching.with_changes(run, changes)
     elif changes:
-        raise RunError(f"The run {run.name} is at work.", where="--gpus", do="Stop it first; then resume it on other GPUs.")
+        raise RunError(
+            f"The run {run.name} is at work.", where="--gpus", do="Stop it first; then resume it on other GPUs."
+        )
     go(run, queue, as_json)
 
 
@@ -48,7 +61,10 @@ def _from(run: Run, step: int) -> Run:
     if checkpoints.latest(run) == checkpoints.find(run, step).folder:
         return run
     made = branching.branch(run, step, run.settings(), run.folder.parent)
-    print(f"{run.name} has newer states, which are kept: going on from step {step} as the new run {made.name}.", file=sys.stderr)
+    print(
+        f"{run.name} has newer states, which are kept: going on from step {step} as the new run {made.name}.",
+        file=sys.stderr,
+    )
     return made
 
 

@@ -23,8 +23,15 @@ class Order(drawing.Sheet):
     start: Annotated[float, typer.Option("--from", min=-10, max=10, help="The first weight.")] = 0.0
     stop: Annotated[float, typer.Option("--to", min=-10, max=10, help="The last weight.")] = 1.5
     count: Annotated[int, typer.Option(min=1, max=100, help="How many weights.")] = 7
-    others: Annotated[list[str], typer.Option("--adapter", metavar="FILE[:WEIGHT]", help="Another adapter, whose weight stays; may be repeated.")] = ()
-    y: Annotated[str, typer.Option("--y", metavar="KIND=A,B,…", help="A row for each of these, as grid has it: seed=1,2,3.")] = ""
+    others: Annotated[
+        list[str],
+        typer.Option(
+            "--adapter", metavar="FILE[:WEIGHT]", help="Another adapter, whose weight stays; may be repeated."
+        ),
+    ] = ()
+    y: Annotated[
+        str, typer.Option("--y", metavar="KIND=A,B,…", help="A row for each of these, as grid has it: seed=1,2,3.")
+    ] = ""
 
 
 @of_class(Order)

@@ -20,7 +20,13 @@ REQUIREMENTS = bootstrap.ROOT / "requirements-test.txt"
 def test(context: typer.Context) -> int:
     """Install what tests need, a Chromium included, and run them. Further arguments go to pytest."""
     _require_packages()
-    variables = {**os.environ, chromium.VARIABLE: chromium.require(), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    variables = {
+        **os.environ,
+        chromium.VARIABLE: chromium.require(),
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+    }
     command = [sys.executable, "-m", "pytest", *_workers(context.args), *context.args]
     return subprocess.run(command, cwd=bootstrap.ROOT, env=variables).returncode
 
@@ -31,7 +37,9 @@ def _require_packages() -> None:
     if environment.is_current():
         environment.prepare(REQUIREMENTS)
     elif not importlib.util.find_spec("pytest"):
-        raise MachineError("What tests need is not installed.", where=sys.prefix, do=f"pip install -r {REQUIREMENTS.name}")
+        raise MachineError(
+            "What tests need is not installed.", where=sys.prefix, do=f"pip install -r {REQUIREMENTS.name}"
+        )
 
 
 def _workers(arguments: list[str]) -> list[str]:

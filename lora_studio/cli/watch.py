@@ -26,7 +26,8 @@ EVERY = 10.0
 
 
 def work(run: Run) -> RunView:
-    """Starts the run's worker, or finds it at work or in the queue, and shows what it does until it has ended with an adapter.
+    """Starts the run's worker, or finds it at work or in the queue, and shows what it does until it has ended with an
+    adapter.
 
     Ctrl-C asks it to stop and keep what was learned; a second one leaves it to finish that by itself.
 
@@ -48,7 +49,11 @@ def work(run: Run) -> RunView:
     if failed := seen.failed:
         raise RunError(failed.what, where=run.log_file if failed.ours else failed.where, do=failed.do)
     if seen.left_queue:
-        raise RunError("The run left the queue before its turn.", where=run.folder, do=f"python3 app.py resume {run.name} puts it back.")
+        raise RunError(
+            "The run left the queue before its turn.",
+            where=run.folder,
+            do=f"python3 app.py resume {run.name} puts it back.",
+        )
     go_on = f"python3 app.py resume {run.name} goes on from the last checkpoint."
     raise RunError("The run's worker vanished: it was killed, or the machine went down.", where=run.log_file, do=go_on)
 
@@ -61,7 +66,9 @@ def place(run: Run) -> str:
 
 @contextmanager
 def _ctrl_c(run: Run, display: Display) -> Iterator[None]:
-    """Answers Ctrl-C: stop and keep at the first, leave at the second. Otherwise the worker, a process of its own, would not hear it."""
+    """Answers Ctrl-C: stop and keep at the first, leave at the second. Otherwise the worker, a process of its own,
+    would not hear it.
+    """
 
     def answer(*_: object) -> None:
         if control.asked(run, Request.STOP):
@@ -82,7 +89,11 @@ class Display:
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
-        columns = [TextColumn("{task.description}", markup=False), BarColumn(bar_width=30), TextColumn("{task.fields[text]}", markup=False)]
+        columns = [
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=30),
+            TextColumn("{task.fields[text]}", markup=False),
+        ]
         self.bar = Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
         self.task, self.stage, self._said = self.bar.add_task("starting", total=None, text=""), "", 0.0
 
@@ -120,7 +131,13 @@ class Display:
                 self.say(f"Note: {StudioError(event.what, where=event.where, do=event.do)}")
 
     def _prepare(self, event: e.Preparing) -> None:
-        self.bar.update(self.task, description=event.stage, completed=event.done, total=event.total, text=f"{event.done} of {event.total}")
+        self.bar.update(
+            self.task,
+            description=event.stage,
+            completed=event.done,
+            total=event.total,
+            text=f"{event.done} of {event.total}",
+        )
         if event.stage != self.stage and self.bar.disable:
             self.say(f"{event.stage} …")
         self.stage = event.stage
@@ -140,5 +157,3 @@ def _beginning(event: e.Started) -> str:
     held = f", {event.validation_images} held back to check" if event.validation_images else ""
     how = f"{event.device}, {event.precision}, {event.engine + ', ' * bool(event.engine)}{event.parameters / 1e6:.2g} M parameters"
     return f"Training {event.total_steps} steps{onwards} on {event.images} pictures{held}. {how}."
-
-

@@ -23,19 +23,31 @@ _CHUNK = 1024**2
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """Others are hardly ever met, and LZMA takes as much memory as the file asks for."""
 _HIDDEN = (".", "__MACOSX")
-_DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, ValueError, LookupError, ArithmeticError)
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+)
 """What the library raises over a damaged file; a fuzzer found most of them."""
 _DISTRUST = "Do not trust it; pack the pictures yourself."
-_UNSAFE = re.compile(r'[\x00-\x1f\\:]|(^|/)\.\.?(/|$)|^/|//|[. ](/|$)')
+_UNSAFE = re.compile(r"[\x00-\x1f\\:]|(^|/)\.\.?(/|$)|^/|//|[. ](/|$)")
 
 
 def unpack(archive: Path, folder: Path) -> Path:
-    """Unpacks ``archive`` to the new folder ``folder`` and gives the folder that holds its pictures: ``folder``, or the only one in it.
+    """Unpacks ``archive`` to the new folder ``folder`` and gives the folder that holds its pictures: ``folder``, or the
+    only one in it.
 
     Hidden files and what macOS adds are passed over. On any error nothing is left behind.
 
     Raises:
-        DatasetError: it is no ZIP, is damaged or encrypted, holds a name that leads elsewhere or a link, or unpacks to too much;
+        DatasetError: it is no ZIP, is damaged or encrypted, holds a name that leads elsewhere or a link, or unpacks to
+        too much;
             or ``folder`` is there already.
         MachineError: the disk is full or may not be written.
     """
@@ -51,10 +63,17 @@ def unpack(archive: Path, folder: Path) -> Path:
                 left -= _extract(packed, entry, partial, left, archive)
         files.replace(partial, folder)
     except _DAMAGED as error:
-        raise DatasetError(f"The ZIP is damaged or of a kind that is not read ({error}).", where=archive, do="Pack it again, without a password.") from None
+        raise DatasetError(
+            f"The ZIP is damaged or of a kind that is not read ({error}).",
+            where=archive,
+            do="Pack it again, without a password.",
+        ) from None
     except OSError as error:
-        raise MachineError(f"The ZIP cannot be unpacked: {error.strerror}.", where=error.filename or folder,
-                           do="Free some space, or choose another folder.") from None
+        raise MachineError(
+            f"The ZIP cannot be unpacked: {error.strerror}.",
+            where=error.filename or folder,
+            do="Free some space, or choose another folder.",
+        ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return _inner(folder)
@@ -64,16 +83,32 @@ def _checked(packed: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:
     """The plain files to unpack; every name, even one that is passed over, must be harmless on every system."""
     entries = packed.infolist()
     if len(entries) > MAX_FILES:
-        raise DatasetError(f"The ZIP holds {len(entries)} files; {MAX_FILES} are the most.", where=archive, do="Pack fewer.")
+        raise DatasetError(
+            f"The ZIP holds {len(entries)} files; {MAX_FILES} are the most.", where=archive, do="Pack fewer."
+        )
     if len({entry.filename.casefold() for entry in entries}) < len(entries):
-        raise DatasetError("The ZIP holds two files of one name.", where=archive, do="Give them different names and pack again.")
+        raise DatasetError(
+            "The ZIP holds two files of one name.", where=archive, do="Give them different names and pack again."
+        )
     for entry in entries:
         if _UNSAFE.search(entry.filename.removesuffix("/")) or stat.S_ISLNK(entry.external_attr >> 16):
-            raise DatasetError(f"The ZIP holds {entry.filename!r}, a link or a name that leads out of its folder.", where=archive, do=_DISTRUST)
-    wanted = [entry for entry in entries if not entry.is_dir() and not any(part.startswith(_HIDDEN) for part in PurePosixPath(entry.filename).parts)]
+            raise DatasetError(
+                f"The ZIP holds {entry.filename!r}, a link or a name that leads out of its folder.",
+                where=archive,
+                do=_DISTRUST,
+            )
+    wanted = [
+        entry
+        for entry in entries
+        if not entry.is_dir() and not any(part.startswith(_HIDDEN) for part in PurePosixPath(entry.filename).parts)
+    ]
     for entry in wanted:
         if entry.compress_type not in _METHODS:
-            raise DatasetError(f"{entry.filename!r} in the ZIP is packed in a way that is not read.", where=archive, do="Pack it as an ordinary ZIP.")
+            raise DatasetError(
+                f"{entry.filename!r} in the ZIP is packed in a way that is not read.",
+                where=archive,
+                do="Pack it as an ordinary ZIP.",
+            )
         _require_modest(entry.file_size, entry, archive)
     if sum(entry.file_size for entry in wanted) > MAX_BYTES:
         raise _too_much(archive)
@@ -97,11 +132,17 @@ def _extract(packed: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path, most
 
 def _require_modest(size: int, entry: zipfile.ZipInfo, archive: Path) -> None:
     if size > _SMALL and size > MAX_RATIO * entry.compress_size:
-        raise DatasetError(f"{entry.filename!r} in the ZIP would unpack to more than {MAX_RATIO} times its size.", where=archive, do=_DISTRUST)
+        raise DatasetError(
+            f"{entry.filename!r} in the ZIP would unpack to more than {MAX_RATIO} times its size.",
+            where=archive,
+            do=_DISTRUST,
+        )
 
 
 def _too_much(archive: Path) -> DatasetError:
-    return DatasetError(f"The ZIP unpacks to more than {MAX_BYTES // 1024**3} GiB.", where=archive, do="Pack fewer pictures.")
+    return DatasetError(
+        f"The ZIP unpacks to more than {MAX_BYTES // 1024**3} GiB.", where=archive, do="Pack fewer pictures."
+    )
 
 
 def _inner(folder: Path) -> Path:

@@ -54,7 +54,9 @@ def _bucket(width: int, height: int, resolution: int, step: int, max_upscale: fl
 
 @lru_cache
 def _all(resolution: int, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every bucket whose area and shape are allowed: widths and heights (2, N), logarithms of width : height and of resolution² : area (N,)."""
+    """Every bucket whose area and shape are allowed: widths and heights (2, N), logarithms of width : height and of
+    resolution² : area (N,).
+    """
     one = np.arange(step, max(2 * resolution, step) + 1, step)
     sides = np.stack(np.meshgrid(one, one, indexing="ij")).reshape(2, -1)
     allowed = (sides.prod(axis=0) <= max(resolution, step) ** 2) & (sides.max(axis=0) <= MAX_ASPECT * sides.min(axis=0))
@@ -78,7 +80,9 @@ def fit(image: Image.Image, bucket: Bucket, flip: bool = False) -> Image.Image:
 
 
 def problems(dataset: Dataset, resolution: int, step: int, max_upscale: float) -> list[Problem]:
-    """Warnings about what a resolution does to small pictures and to very long ones; ``crop_box`` gives the crop to show."""
+    """Warnings about what a resolution does to small pictures and to very long ones; ``crop_box`` gives the crop to
+    show.
+    """
     small: list[str] = []
     found = []
     for picture, bucket in zip(dataset.pictures, assign(dataset.pictures, resolution, step, max_upscale), strict=True):
@@ -88,9 +92,27 @@ def problems(dataset: Dataset, resolution: int, step: int, max_upscale: float) -
         left, top, right, bottom = crop_box(picture.width, picture.height, bucket)
         seen = (right - left) * (bottom - top) / (picture.width * picture.height)
         if seen < 1 - _CROP_WARNED:
-            part = f"pixels {left:.0f} to {right:.0f} of its width" if left else f"pixels {top:.0f} to {bottom:.0f} of its height"
-            found.append(Problem("warning", name, f"{picture.width} × {picture.height} is far from a square: only its middle {seen:.0%} trains ({part}).",
-                                 "Crop it yourself if that part is not the one you want."))
+            part = (
+                f"pixels {left:.0f} to {right:.0f} of its width"
+                if left
+                else f"pixels {top:.0f} to {bottom:.0f} of its height"
+            )
+            found.append(
+                Problem(
+                    "warning",
+                    name,
+                    f"{picture.width} × {picture.height} is far from a square: only its middle {seen:.0%} trains ({part}).",
+                    "Crop it yourself if that part is not the one you want.",
+                )
+            )
     size = f"{resolution} × {resolution}"
-    return grouped("warning", small, f"picture is small for {size} and trains at a smaller size", f"pictures are small for {size} and train at a smaller size",
-                   "Use larger originals, or a lower resolution.") + found
+    return (
+        grouped(
+            "warning",
+            small,
+            f"picture is small for {size} and trains at a smaller size",
+            f"pictures are small for {size} and train at a smaller size",
+            "Use larger originals, or a lower resolution.",
+        )
+        + found
+    )

@@ -1,9 +1,10 @@
 """Latents and text features, encoded once and kept on disk under hashes of what they were made from.
 
-An entry is a safetensors file whose name is a hash of everything that went into it: the picture's bytes, bucket and mirroring, or the
-caption; the encoders' fingerprint; the version of this procedure. Its header holds a hash of its tensors. So an entry is never
-out of date, and one that is torn or rotten is noticed and made again. Tensors stay in the dtype that the encoder gave them: what
-training reads from disk is, bit for bit, what it would have encoded.
+An entry is a safetensors file whose name is a hash of everything that went into it: the picture's bytes, bucket and
+mirroring, or the caption; the encoders' fingerprint; the version of this procedure. Its header holds a hash of its
+tensors. So an entry is never out of date, and one that is torn or rotten is noticed and made again. Tensors stay in the
+dtype that the encoder gave
+them: what training reads from disk is, bit for bit, what it would have encoded.
 
 Beside them lie pictures of the base model alone (``training.previews``), which ``prune`` counts with the rest.
 """
@@ -69,7 +70,9 @@ class Encoder(Protocol):
         """Features of the captions by name, batch first."""
 
     def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of the scaled latents of ``pixels`` (B, 3, H, W) float32 in [-1, 1]: each (B, 4, H/8, W/8)."""
+        """Mean and deviation of the scaled latents of ``pixels`` (B, 3, H, W) float32 in [-1, 1]: each (B, 4, H/8,
+        W/8).
+        """
 
 
 class _View(NamedTuple):
@@ -85,22 +88,47 @@ class Cache:
     Args:
         folder: where entries lie; may be shared by all runs.
         encoder: makes what is missing.
-        pictures, buckets, captions: one of each per picture; ``captions`` are the variants of its caption, at least one.
+        pictures, buckets, captions: one of each per picture; ``captions`` are the variants of its caption, at least
+        one.
         prompts: more texts whose features will be asked for (``features``).
         flip: mirrored pictures are drawn as well.
         memory: most bytes of entries to hold in memory.
         limit: most bytes of entries to leave on disk; what this cache uses itself always stays.
     """
 
-    def __init__(self, folder: Path, encoder: Encoder, pictures: Sequence[Picture], buckets: Sequence[Bucket], captions: Sequence[Sequence[str]], *,
-                 prompts: Sequence[str] = (), flip: bool = False, memory: int = MEMORY, limit: int = LIMIT):
-        self.folder, self.encoder, self.pictures, self.buckets, self.captions = folder, encoder, pictures, buckets, captions
+    def __init__(
+        self,
+        folder: Path,
+        encoder: Encoder,
+        pictures: Sequence[Picture],
+        buckets: Sequence[Bucket],
+        captions: Sequence[Sequence[str]],
+        *,
+        prompts: Sequence[str] = (),
+        flip: bool = False,
+        memory: int = MEMORY,
+        limit: int = LIMIT,
+    ):
+        self.folder, self.encoder, self.pictures, self.buckets, self.captions = (
+            folder,
+            encoder,
+            pictures,
+            buckets,
+            captions,
+        )
         self.memory, self.limit = memory, limit
         self._held: dict[Path, dict[str, Tensor]] = {}
         self._held_bytes = 0
-        self._latents = {view: self._path("latents", pictures[view.picture].sha256, *buckets[view.picture], view.flip)
-                         for view in (_View(index, flipped) for index in range(len(pictures)) for flipped in (False, True)[: 1 + flip])}
-        self._texts = {text: self._path("text", text) for text in dict.fromkeys(["", *prompts, *(text for texts in captions for text in texts)])}
+        self._latents = {
+            view: self._path("latents", pictures[view.picture].sha256, *buckets[view.picture], view.flip)
+            for view in (
+                _View(index, flipped) for index in range(len(pictures)) for flipped in (False, True)[: 1 + flip]
+            )
+        }
+        self._texts = {
+            text: self._path("text", text)
+            for text in dict.fromkeys(["", *prompts, *(text for texts in captions for text in texts)])
+        }
 
     @property
     def variant_counts(self) -> list[int]:
@@ -120,16 +148,22 @@ class Cache:
         """
         yield from self._fill("pictures", {path: view for view, path in self._latents.items()}, self._encoded_pictures)
         if texts:
-            yield from self._fill("captions", {path: text for text, path in self._texts.items()}, self._encoded_captions)
+            yield from self._fill(
+                "captions", {path: text for text, path in self._texts.items()}, self._encoded_captions
+            )
         prune(self.folder, self.limit, keep={*self._latents.values(), *self._texts.values()})
 
     def latents(self, draws: Sequence[Draw], generator: torch.Generator | None = None) -> Tensor:
-        """x0 = mean + deviation · ε (Kingma & Welling 2014, §2.4) of the draws: (B, 4, H/8, W/8) scaled latents; ε from ``generator``, or 0 without one."""
+        """x0 = mean + deviation · ε (Kingma & Welling 2014, §2.4) of the draws: (B, 4, H/8, W/8) scaled latents; ε from
+        ``generator``, or 0 without one.
+        """
         entries = [self._entry(self._latents[_View(draw.picture, draw.flip)]) for draw in draws]
         mean, deviation = (torch.stack([entry[name] for entry in entries]) for name in ("mean", "deviation"))
         if generator is None:
             return mean
-        return mean + deviation * torch.randn(mean.shape, generator=generator, device=generator.device, dtype=mean.dtype).to(mean.device)
+        return mean + deviation * torch.randn(
+            mean.shape, generator=generator, device=generator.device, dtype=mean.dtype
+        ).to(mean.device)
 
     def text(self, draws: Sequence[Draw]) -> dict[str, Tensor]:
         """The text features of the draws' captions by name, batch first; a dropped caption is the empty one."""
@@ -141,8 +175,8 @@ class Cache:
         return {name: torch.stack([entry[name] for entry in entries]) for name in entries[0]}
 
     def sizes(self, draws: Sequence[Draw]) -> Tensor:
-        """SDXL's size conditions of the draws (Podell et al. 2023, §2.2): (B, 6) float32, each row original height and width,
-        top and left of the crop in the scaled picture, height and width of the bucket, in pixels."""
+        """SDXL's size conditions of the draws (Podell et al. 2023, §2.2): (B, 6) float32, each row original height and
+        width, top and left of the crop in the scaled picture, height and width of the bucket, in pixels."""
         return torch.tensor([self._sizes(draw.picture) for draw in draws], dtype=torch.float32)
 
     def _sizes(self, index: int) -> tuple[float, ...]:
@@ -158,8 +192,11 @@ class Cache:
     def _entry(self, path: Path) -> dict[str, Tensor]:
         entry = self._held.get(path) or _read(path)
         if entry is None:
-            raise DatasetError("An encoded picture or caption has vanished from the cache, or is damaged.", where=path,
-                               do="Resume the run: it is encoded again.")
+            raise DatasetError(
+                "An encoded picture or caption has vanished from the cache, or is damaged.",
+                where=path,
+                do="Resume the run: it is encoded again.",
+            )
         return entry
 
     def _hold(self, path: Path, entry: dict[str, Tensor]) -> None:
@@ -168,8 +205,15 @@ class Cache:
             self._held[path] = entry
             self._held_bytes += size
 
-    def _fill(self, stage: str, items: dict[Path, Item], encoded: Callable[[ThreadPoolExecutor, dict[Path, Item]], Iterator[Made]]) -> Progress:
-        """Brings one kind of entry together: ``items`` says what belongs at which path, ``encoded`` makes those that it is given."""
+    def _fill(
+        self,
+        stage: str,
+        items: dict[Path, Item],
+        encoded: Callable[[ThreadPoolExecutor, dict[Path, Item]], Iterator[Made]],
+    ) -> Progress:
+        """Brings one kind of entry together: ``items`` says what belongs at which path, ``encoded`` makes those that it
+        is given.
+        """
         missing, done = {}, 0
         yield stage, done, len(items)
         with ThreadPoolExecutor(_WORKERS) as pool:
@@ -194,12 +238,22 @@ class Cache:
         by_bucket: dict[Bucket, list[tuple[Path, _View]]] = {}
         for path, view in missing.items():
             by_bucket.setdefault(self.buckets[view.picture], []).append((path, view))
-        batches = [batch for bucket, views in by_bucket.items()
-                   for batch in _batches(views, min(_PICTURES_AT_ONCE, max(1, _PIXELS_AT_ONCE // (bucket.width * bucket.height))))]
-        for batch, pixels in zip(batches, _ahead(pool, self._pixels, ([view for _, view in batch] for batch in batches)), strict=True):
+        batches = [
+            batch
+            for bucket, views in by_bucket.items()
+            for batch in _batches(
+                views, min(_PICTURES_AT_ONCE, max(1, _PIXELS_AT_ONCE // (bucket.width * bucket.height)))
+            )
+        ]
+        for batch, pixels in zip(
+            batches, _ahead(pool, self._pixels, ([view for _, view in batch] for batch in batches)), strict=True
+        ):
             with torch.no_grad():
                 mean, deviation = self.encoder.encode_images(pixels)
-            made = {path: {"mean": _own(mean[row]), "deviation": _own(deviation[row])} for row, (path, _) in enumerate(batch)}
+            made = {
+                path: {"mean": _own(mean[row]), "deviation": _own(deviation[row])}
+                for row, (path, _) in enumerate(batch)
+            }
             for path, view in batch:
                 _require_finite(made[path], "latents", self.pictures[view.picture].path)
             yield made
@@ -208,7 +262,10 @@ class Cache:
         for batch in _batches(list(missing.items()), _CAPTIONS_AT_ONCE):
             with torch.no_grad():
                 features = self.encoder.encode_text([text for _, text in batch])
-            made = {path: {name: _own(tensor[row]) for name, tensor in features.items()} for row, (path, _) in enumerate(batch)}
+            made = {
+                path: {name: _own(tensor[row]) for name, tensor in features.items()}
+                for row, (path, _) in enumerate(batch)
+            }
             for path, text in batch:
                 _require_finite(made[path], "text features", text)
             yield made
@@ -218,18 +275,24 @@ class Cache:
         return torch.stack([self._picture(view) for view in views])
 
     def _picture(self, view: _View) -> Tensor:
-        """One picture, (3, H, W); the bytes that are decoded are those that were hashed, so no entry can hold another picture."""
+        """One picture, (3, H, W); the bytes that are decoded are those that were hashed, so no entry can hold another
+        picture.
+        """
         picture = self.pictures[view.picture]
         data = pictures.contents(picture.path)
         if hashlib.sha256(data).hexdigest() != picture.sha256:
-            raise DatasetError("The picture changed since the folder was read.", where=picture.path,
-                               do="Start again; leave the folder alone until the run has begun.")
+            raise DatasetError(
+                "The picture changed since the folder was read.",
+                where=picture.path,
+                do="Start again; leave the folder alone until the run has begun.",
+            )
         image = buckets.fit(pictures.decode(io.BytesIO(data), picture.path.name), self.buckets[view.picture], view.flip)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).float().div_(127.5).sub_(1)
 
 
 def prune(folder: Path, limit: int, keep: Iterable[Path] = ()) -> int:
-    """Removes the least recently used entries of ``folder`` until ``limit`` bytes are left, never one of ``keep``; the bytes freed.
+    """Removes the least recently used entries of ``folder`` until ``limit`` bytes are left, never one of ``keep``; the
+    bytes freed.
 
     Also removes what a killed process left half written.
     """
@@ -258,11 +321,15 @@ def _own(tensor: Tensor) -> Tensor:
 
 def _require_finite(entry: dict[str, Tensor], kind: str, where: object) -> None:
     if not all(tensor.isfinite().all() for tensor in entry.values()):
-        raise ModelError(f"The base model's {kind} are not numbers.", where=where, do="Choose fp32 as precision: some models' parts overflow in fp16.")
+        raise ModelError(
+            f"The base model's {kind} are not numbers.",
+            where=where,
+            do="Choose fp32 as precision: some models' parts overflow in fp16.",
+        )
 
 
 def _batches(items: list[Any], size: int) -> list[list[Any]]:
-    return [items[start:start + size] for start in range(0, len(items), size)]
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def _ahead(pool: ThreadPoolExecutor, function: Callable[[Any], Out], arguments: Iterable[Any]) -> Iterator[Out]:
@@ -288,8 +355,11 @@ def _write(path: Path, entry: dict[str, Tensor]) -> None:
     try:
         files.write(path, safetensors.torch.save(entry, {"sha256": _digest(entry)}))
     except OSError as error:
-        raise MachineError(f"The cache cannot be written: {error.strerror}.", where=path.parent,
-                           do="Free some space there, or choose another folder for outputs.") from None
+        raise MachineError(
+            f"The cache cannot be written: {error.strerror}.",
+            where=path.parent,
+            do="Free some space there, or choose another folder for outputs.",
+        ) from None
 
 
 def _read(path: Path) -> dict[str, Tensor] | None:
@@ -297,7 +367,7 @@ def _read(path: Path) -> dict[str, Tensor] | None:
     try:
         data = path.read_bytes()
         entry = safetensors.torch.load(data)
-        header = json.loads(data[8:8 + int.from_bytes(data[:8], "little")])
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         return entry if header["__metadata__"]["sha256"] == _digest(entry) else None
     except Exception:
         return None

@@ -11,8 +11,8 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from lora_studio.config.settings import Settings
     from lora_studio.dataset.order import Draw
-    from lora_studio.settings import Settings
 
 SUFFIXES = (".txt", ".caption")
 """Endings of a caption's file beside its picture; the first one found is used."""
@@ -24,12 +24,19 @@ MAX_TABLE_BYTES = 64 * 1024 * 1024
 VARIANTS = 8
 """Most orders of one caption's tags that are encoded."""
 _VARIANTS_IN_ALL = 2000
-_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",  # UTF-16's mark begins UTF-32's
-          codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",  # UTF-16's mark begins UTF-32's
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 
 class Table(NamedTuple):
-    """What a ``metadata.jsonl`` holds: captions by file name (relative, with ``/``), and (line number, fault) of the rest."""
+    """What a ``metadata.jsonl`` holds: captions by file name (relative, with ``/``), and (line number, fault) of the
+    rest.
+    """
 
     captions: dict[str, str]
     faults: list[tuple[int, str]]
@@ -57,14 +64,18 @@ def decode(data: bytes) -> tuple[str, str]:
 
 
 def tidy(text: str) -> str:
-    """``text`` on one line, runs of space as one, without control characters and halves of surrogate pairs; otherwise unchanged."""
-    shown = "".join(character for character in " ".join(text.split()) if unicodedata.category(character) not in ("Cc", "Cs"))
+    """``text`` on one line, runs of space as one, without control characters and halves of surrogate pairs; otherwise
+    unchanged.
+    """
+    shown = "".join(
+        character for character in " ".join(text.split()) if unicodedata.category(character) not in ("Cc", "Cs")
+    )
     return shown.strip().removeprefix("\ufeff").strip()
 
 
 def read_table(data: bytes) -> Table:
-    """The captions of a ``metadata.jsonl``: one JSON object a line, ``file_name`` and ``text`` (or ``caption``), as Hugging Face's
-    ImageFolder defines it. A faulty line costs itself only; the first of two lines for one file counts.
+    """The captions of a ``metadata.jsonl``: one JSON object a line, ``file_name`` and ``text`` (or ``caption``), as
+    Hugging Face's ImageFolder defines it. A faulty line costs itself only; the first of two lines for one file counts.
     """
     captions: dict[str, str] = {}
     faults: list[tuple[int, str]] = []
@@ -113,24 +124,25 @@ def relative_name(name: str) -> str:
 
 
 def variants(caption: str, settings: Settings, limit: int = VARIANTS) -> list[str]:
-    """The texts that training sees for one caption: at least one, at most ``limit``, none twice; the first has the tags as written.
+    """The texts that training sees for one caption: at least one, at most ``limit``, none twice; the first has the tags
+    as written.
 
-    The trigger word comes first, unless the caption begins with it. With ``shuffle_tags`` the comma-separated tags after the first
-    ``keep_tags`` change places, by ``settings.seed``; the trigger word never does.
+    The trigger word comes first, unless the caption begins with it. With ``shuffle_tags`` the comma-separated tags
+    after the first ``keep_tags`` change places, by ``settings.run.seed``; the trigger word never does.
     """
     tags = [tag for tag in map(str.strip, caption.split(",")) if tag]
-    trigger, text = settings.trigger.strip(), caption.strip()
+    trigger, text = settings.run.trigger.strip(), caption.strip()
     led = bool(trigger) and bool(tags) and f"{tags[0]} ".casefold().startswith(f"{trigger} ".casefold())
     if trigger and not led:
         text = f"{trigger}, {text}" if text else trigger
         tags = [trigger, *(tag for tag in tags if tag.casefold() != trigger.casefold())]
-    if not settings.shuffle_tags:
+    if not settings.dataset.shuffle_tags:
         return [text]
-    kept = settings.keep_tags + 1 if trigger and not led else max(settings.keep_tags, int(led))
+    kept = settings.dataset.keep_tags + 1 if trigger and not led else max(settings.dataset.keep_tags, int(led))
     head, moved = tags[:kept], tags[kept:]
     found: dict[str, None] = {}
     for round_ in range(4 * limit):  # short captions meet the same order again: a few more tries
-        found[", ".join(head + _shuffled(moved, settings.seed, round_))] = None
+        found[", ".join(head + _shuffled(moved, settings.run.seed, round_))] = None
         if len(found) == limit:
             break
     return list(found)
@@ -140,12 +152,17 @@ def _shuffled(tags: list[str], seed: int, round_: int) -> list[str]:
     """``tags`` in an order that depends on the arguments alone, on every machine; round 0 leaves them as they are."""
     if not round_:
         return tags
-    ranks = [hashlib.sha256(f"{seed} {round_} {place} {tag}".encode("utf-8", "replace")).digest() for place, tag in enumerate(tags)]
+    ranks = [
+        hashlib.sha256(f"{seed} {round_} {place} {tag}".encode("utf-8", "replace")).digest()
+        for place, tag in enumerate(tags)
+    ]
     return [tag for _, tag in sorted(zip(ranks, tags, strict=True))]
 
 
 def all_variants(captions: Sequence[str], settings: Settings) -> list[list[str]]:
-    """``variants`` of every caption; fewer of each where there are many captions, so that encoding and storing them stays quick."""
+    """``variants`` of every caption; fewer of each where there are many captions, so that encoding and storing them
+    stays quick.
+    """
     limit = max(2, min(VARIANTS, _VARIANTS_IN_ALL // max(1, len(captions))))
     return [variants(caption, settings, limit) for caption in captions]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from lora_studio import files
-from lora_studio.dataset import captions, likeness, listing, pictures, sidecars
+from lora_studio.dataset import captions, listing, near_duplicates, pictures, sidecars
 from lora_studio.dataset.listing import Place
 from lora_studio.dataset.pictures import Facts, open_picture, thumbnail
 from lora_studio.dataset.problems import Problem, Severity, grouped
@@ -20,7 +20,9 @@ from lora_studio.errors import DatasetError
 
 __all__ = ["Dataset", "Picture", "Problem", "Severity", "open_picture", "scan", "thumbnail"]
 
-_NO_PICTURES = frozenset((*captions.SUFFIXES, ".jsonl", ".json", ".md", ".toml", ".csv", ".html", ".htm", ".npz", ".safetensors", ".zip"))
+_NO_PICTURES = frozenset(
+    (*captions.SUFFIXES, ".jsonl", ".json", ".md", ".toml", ".csv", ".html", ".htm", ".npz", ".safetensors", ".zip")
+)
 _REMEMBERED = TypeAdapter(dict[str, tuple[int, int, Facts]])
 
 
@@ -38,7 +40,9 @@ class Picture:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a scan found: the pictures that can be trained on, in the order of their names, and all problems, the gravest first."""
+    """What a scan found: the pictures that can be trained on, in the order of their names, and all problems, the
+    gravest first.
+    """
 
     folder: Path
     pictures: list[Picture]
@@ -55,32 +59,65 @@ class Dataset:
 
 
 def scan(folder: Path, cache: Path | None = None, progress: Callable[[int, int], None] | None = None) -> Dataset:
-    """Reads every picture and caption of ``folder`` and of the ``N_name`` folders in it (N: repeats, as kohya's scripts have them).
+    """Reads every picture and caption of ``folder`` and of the ``N_name`` folders in it (N: repeats, as kohya's scripts
+    have them).
 
-    A picture's caption is its ``.txt``, else its ``.caption``, else its line in ``metadata.jsonl``, else the name of its ``N_name`` folder.
+    A picture's caption is its ``.txt``, else its ``.caption``, else its line in ``metadata.jsonl``, else the name of
+    its ``N_name`` folder.
     The folder's faults do not raise: they are the result's ``problems``.
 
     Args:
-        cache: a folder that remembers what each picture was found to be, by path, size and time of change, so that the next scan is quick.
+        cache: a folder that remembers what each picture was found to be, by path, size and time of change, so that the
+            next scan is quick.
         progress: is told (pictures read, pictures in all).
     """
     if not folder.is_dir():
-        return Dataset(folder, [], [Problem("blocking", "", f"There is no folder {folder}.", "Choose a folder that holds your pictures.")])
+        return Dataset(
+            folder,
+            [],
+            [Problem("blocking", "", f"There is no folder {folder}.", "Choose a folder that holds your pictures.")],
+        )
     root = folder.resolve()
     places, problems = listing.places(root)
-    candidates = {place.prefix + name: place.folder / name for place in places for name in place.files if _may_be_picture(name)}
+    candidates = {
+        place.prefix + name: place.folder / name for place in places for name in place.files if _may_be_picture(name)
+    }
     if len(candidates) > listing.MAX_PICTURES:
-        problems.append(Problem("blocking", "", f"The folder holds {len(candidates)} pictures; {listing.MAX_PICTURES} are the most.",
-                                "Choose the best of them: a style needs tens, not thousands."))
+        problems.append(
+            Problem(
+                "blocking",
+                "",
+                f"The folder holds {len(candidates)} pictures; {listing.MAX_PICTURES} are the most.",
+                "Choose the best of them: a style needs tens, not thousands.",
+            )
+        )
     if any(problem.severity == "blocking" for problem in problems):
         return Dataset(root, [], problems)
     facts, bad = _examined(root, places, candidates, cache, problems, progress)
     texts, more = sidecars.pair(places, facts.keys() | bad)
-    found = [Picture(place.folder / name, texts.get(place.prefix + name) or place.concept, place.repeats, known.width, known.height, known.sha256)
-             for place in places for name in place.files if (known := facts.get(place.prefix + name))]
+    found = [
+        Picture(
+            place.folder / name,
+            texts.get(place.prefix + name) or place.concept,
+            place.repeats,
+            known.width,
+            known.height,
+            known.sha256,
+        )
+        for place in places
+        for name in place.files
+        if (known := facts.get(place.prefix + name))
+    ]
     problems += more + _remarks(places, facts, texts)
     if not found:
-        problems.append(Problem("blocking", "", "There is no picture in the folder that can be trained on.", f"Put pictures into it: {pictures.READABLE}."))
+        problems.append(
+            Problem(
+                "blocking",
+                "",
+                "There is no picture in the folder that can be trained on.",
+                f"Put pictures into it: {pictures.READABLE}.",
+            )
+        )
     gravity = ("blocking", "left out", "warning")
     return Dataset(root, found, sorted(problems, key=lambda problem: gravity.index(problem.severity)))
 
@@ -89,12 +126,22 @@ def _may_be_picture(name: str) -> bool:
     return os.path.splitext(name)[1].lower() not in _NO_PICTURES
 
 
-def _examined(root: Path, places: Sequence[Place], candidates: dict[str, Path], cache: Path | None, problems: list[Problem],
-              progress: Callable[[int, int], None] | None) -> tuple[dict[str, Facts], set[str]]:
+def _examined(
+    root: Path,
+    places: Sequence[Place],
+    candidates: dict[str, Path],
+    cache: Path | None,
+    problems: list[Problem],
+    progress: Callable[[int, int], None] | None,
+) -> tuple[dict[str, Facts], set[str]]:
     """The facts of all good pictures by name, and the names of the bad ones, which ``problems`` tells."""
     memory = cache / f"scan-1-{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.json" if cache else None
     known = _recall(memory)
-    stamps = {place.prefix + name: (status.st_size, status.st_mtime_ns) for place in places for name, status in place.files.items()}
+    stamps = {
+        place.prefix + name: (status.st_size, status.st_mtime_ns)
+        for place in places
+        for name, status in place.files.items()
+    }
     facts = {name: known[name][2] for name in candidates if name in known and known[name][:2] == stamps[name]}
     unread = [name for name in candidates if name not in facts]
     bad: set[str] = set()
@@ -131,33 +178,65 @@ def _remember(memory: Path, known: dict[str, tuple[int, int, Facts]], problems: 
     try:
         files.write(memory, _REMEMBERED.dump_json(known))
     except OSError as error:
-        problems.append(Problem("warning", "", f"The scan could not be remembered in {memory.parent}: {error.strerror}.",
-                                "Free some space; until then every scan takes as long as the first."))
+        problems.append(
+            Problem(
+                "warning",
+                "",
+                f"The scan could not be remembered in {memory.parent}: {error.strerror}.",
+                "Free some space; until then every scan takes as long as the first.",
+            )
+        )
 
 
 def _remarks(places: Sequence[Place], facts: dict[str, Facts], texts: dict[str, str]) -> list[Problem]:
-    """What is worth knowing about the good pictures: their missing captions, what their reading remarked, which are alike."""
+    """What is worth knowing about the good pictures: their missing captions, what their reading remarked, which are
+    alike.
+    """
     bare = [name for name in facts if not texts.get(name)]
     named = [name for name in bare if any(place.concept and name.startswith(place.prefix) for place in places)]
-    found = grouped("warning", [name for name in bare if name not in set(named)], "picture has no caption", "pictures have no caption",
-                    "Write a .txt of the same name beside each, or set a trigger word: it is then their caption.")
-    found += grouped("warning", named, "picture has no caption and takes its folder's name", "pictures have no caption and take their folder's name",
-                     "Write a .txt of the same name beside each if it should say more.")
+    found = grouped(
+        "warning",
+        [name for name in bare if name not in set(named)],
+        "picture has no caption",
+        "pictures have no caption",
+        "Write a .txt of the same name beside each, or set a trigger word: it is then their caption.",
+    )
+    found += grouped(
+        "warning",
+        named,
+        "picture has no caption and takes its folder's name",
+        "pictures have no caption and take their folder's name",
+        "Write a .txt of the same name beside each if it should say more.",
+    )
     for key, (one, many, do) in pictures.NOTICES.items():
         found += grouped("warning", [name for name, fact in facts.items() if key in fact.notices], one, many, do)
     return found + _alike(facts)
 
 
 def _alike(facts: dict[str, Facts]) -> list[Problem]:
-    """One warning for each group of equal files and each of files that look alike; a group of equal ones counts as one of the latter."""
+    """One warning for each group of equal files and each of files that look alike; a group of equal ones counts as one
+    of the latter.
+    """
     copies: dict[str, list[str]] = {}
     for name, fact in facts.items():
         copies.setdefault(fact.sha256, []).append(name)
     found: list[Problem] = []
     for names in copies.values():
         if len(names) > 1:
-            found += grouped("warning", names, "", "pictures are the same, byte for byte", "Keep one, unless it should count for more.")
+            found += grouped(
+                "warning",
+                names,
+                "",
+                "pictures are the same, byte for byte",
+                "Keep one, unless it should count for more.",
+            )
     first = [names[0] for names in copies.values()]
-    for group in likeness.groups([facts[name].likeness for name in first]):
-        found += grouped("warning", [first[index] for index in group], "", "pictures look nearly alike", "Keep the best, unless they should count for more.")
+    for group in near_duplicates.groups([facts[name].likeness for name in first]):
+        found += grouped(
+            "warning",
+            [first[index] for index in group],
+            "",
+            "pictures look nearly alike",
+            "Keep the best, unless they should count for more.",
+        )
     return found

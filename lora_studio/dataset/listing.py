@@ -1,6 +1,7 @@
 """What lies in a dataset's folder: plain files, and kohya's ``N_name`` folders one level down. Nothing is opened.
 
-Symbolic links are followed only to plain files inside the folder; hidden files, and papers such as a licence, are passed over.
+Symbolic links are followed only to plain files inside the folder; hidden files, and papers such as a licence, are
+passed over.
 """
 
 from __future__ import annotations
@@ -51,10 +52,20 @@ def places(root: Path) -> tuple[list[Place], list[Problem]]:
         unread += [f"{name}/{inner}" for inner in _fill(place, root, links, problems)]
         if place.repeats:
             found.append(place)
-    problems += grouped("warning", unread, "folder inside was not read", "folders inside were not read",
-                        "Move their pictures up, choose one of them, or name them like 1_style.")
-    problems += grouped("warning", links, "link was skipped", "links were skipped",
-                        "They lead out of the folder, in a circle or nowhere: copy the pictures into the folder.")
+    problems += grouped(
+        "warning",
+        unread,
+        "folder inside was not read",
+        "folders inside were not read",
+        "Move their pictures up, choose one of them, or name them like 1_style.",
+    )
+    problems += grouped(
+        "warning",
+        links,
+        "link was skipped",
+        "links were skipped",
+        "They lead out of the folder, in a circle or nowhere: copy the pictures into the folder.",
+    )
     return found, problems
 
 
@@ -65,10 +76,23 @@ def is_paper(name: str) -> bool:
 
 def _repeats(number: int, name: str, problems: list[Problem]) -> int:
     if number > MAX_REPEATS:
-        problems.append(Problem("warning", name, f"The folder's name asks for {number} repeats; {MAX_REPEATS} are taken.", "Name it with a smaller number."))
+        problems.append(
+            Problem(
+                "warning",
+                name,
+                f"The folder's name asks for {number} repeats; {MAX_REPEATS} are taken.",
+                "Name it with a smaller number.",
+            )
+        )
     if not number:
-        problems.append(Problem("left out", name, "The folder's name asks for 0 repeats, so its pictures are not trained on.",
-                                f"Name it 1{name.lstrip('0')} to use them."))
+        problems.append(
+            Problem(
+                "left out",
+                name,
+                "The folder's name asks for 0 repeats, so its pictures are not trained on.",
+                f"Name it 1{name.lstrip('0')} to use them.",
+            )
+        )
     return min(number, MAX_REPEATS)
 
 
@@ -78,8 +102,14 @@ def _fill(place: Place, root: Path, links: list[str], problems: list[Problem]) -
     try:
         for count, entry in enumerate(_entries(place.folder)):
             if count >= MAX_ENTRIES:
-                problems.append(Problem("blocking", place.prefix, f"The folder holds more than {MAX_ENTRIES} files.",
-                                        "Choose a folder with your training pictures alone."))
+                problems.append(
+                    Problem(
+                        "blocking",
+                        place.prefix,
+                        f"The folder holds more than {MAX_ENTRIES} files.",
+                        "Choose a folder with your training pictures alone.",
+                    )
+                )
                 break
             if entry.name.startswith(".") or entry.name.casefold() in _SYSTEM:
                 continue
@@ -92,10 +122,18 @@ def _fill(place: Place, root: Path, links: list[str], problems: list[Problem]) -
             elif entry.is_file(follow_symlinks=False):
                 place.files[entry.name] = entry.stat(follow_symlinks=False)
     except OSError as error:
-        problems.append(Problem("left out" if place.prefix else "blocking", place.prefix, f"The folder cannot be read: {error.strerror}.",
-                                "Check that it is still there and that you may read it."))
+        problems.append(
+            Problem(
+                "left out" if place.prefix else "blocking",
+                place.prefix,
+                f"The folder cannot be read: {error.strerror}.",
+                "Check that it is still there and that you may read it.",
+            )
+        )
     if unnamed:
-        problems.append(Problem("left out", place.prefix, f"{unnamed} files have names that are not valid text.", "Rename them."))
+        problems.append(
+            Problem("left out", place.prefix, f"{unnamed} files have names that are not valid text.", "Rename them.")
+        )
     place.files = dict(sorted(place.files.items()))
     return sorted(folders)
 

@@ -23,14 +23,20 @@ Manifest = dict[str, Entry]
 
 def manifest(dataset: Dataset) -> Manifest:
     """What ``dataset`` holds now."""
-    return {dataset.name(picture): Entry(sha256=picture.sha256, caption=picture.caption, repeats=picture.repeats) for picture in dataset.pictures}
+    return {
+        dataset.name(picture): Entry(sha256=picture.sha256, caption=picture.caption, repeats=picture.repeats)
+        for picture in dataset.pictures
+    }
 
 
 def noted(path: Path) -> Manifest | None:
     """The manifest that was written to ``path`` as JSON; None where there is none, or it is damaged."""
     try:
         table = json.loads(path.read_text("utf-8"))
-        return {name: Entry(sha256=str(entry["sha256"]), caption=str(entry["caption"]), repeats=int(entry["repeats"])) for name, entry in table.items()}
+        return {
+            name: Entry(sha256=str(entry["sha256"]), caption=str(entry["caption"]), repeats=int(entry["repeats"]))
+            for name, entry in table.items()
+        }
     except (OSError, ValueError, AttributeError, LookupError, TypeError, ArithmeticError, RecursionError):
         return None
 
@@ -47,5 +53,7 @@ def changes(before: Manifest, after: Manifest) -> list[str]:
             old, new = before[name], after[name]
             found += [f"{name} is another picture."] * (old["sha256"] != new["sha256"])
             found += [f"{name} has another caption."] * (old["caption"] != new["caption"])
-            found += [f"{name} comes up {new['repeats']} times per epoch instead of {old['repeats']}."] * (old["repeats"] != new["repeats"])
+            found += [f"{name} comes up {new['repeats']} times per epoch instead of {old['repeats']}."] * (
+                old["repeats"] != new["repeats"]
+            )
     return found

@@ -1,4 +1,5 @@
-"""What each step trains on: a pure function of (seed, step), so that a resumed run sees what an uninterrupted one would have.
+"""What each step trains on: a pure function of (seed, step), so that a resumed run sees what an uninterrupted one would
+have.
 
 Random numbers are raw PCG64 words under a SeedSequence: numpy promises these streams for all its versions (NEP 19),
 which it does not for ``shuffle`` or ``random``.
@@ -51,8 +52,18 @@ class Order:
         ValueError: there is nothing to draw from.
     """
 
-    def __init__(self, buckets: Sequence[Bucket], repeats: Sequence[int], batch: int, seed: int, *, among: Sequence[int] | None = None,
-                 variants: Sequence[int] | None = None, flip: bool = False, caption_dropout: float = 0.0):
+    def __init__(
+        self,
+        buckets: Sequence[Bucket],
+        repeats: Sequence[int],
+        batch: int,
+        seed: int,
+        *,
+        among: Sequence[int] | None = None,
+        variants: Sequence[int] | None = None,
+        flip: bool = False,
+        caption_dropout: float = 0.0,
+    ):
         self.batch, self.seed, self.flip, self.caption_dropout = batch, seed, flip, caption_dropout
         self._variants = variants
         rows: dict[Bucket, list[int]] = {}
@@ -69,15 +80,22 @@ class Order:
         epoch, place = divmod(step, self.steps_per_epoch)
         pictures = self._epoch(epoch)[place].tolist()
         chances = _chances(3 * self.batch, self.seed, _STEP, step).reshape(3, -1).tolist()
-        return [Draw(picture, self.flip and mirror < 0.5, int(which * (self._variants[picture] if self._variants else 1)), drop < self.caption_dropout)
-                for picture, mirror, which, drop in zip(pictures, *chances, strict=True)]
+        return [
+            Draw(
+                picture,
+                self.flip and mirror < 0.5,
+                int(which * (self._variants[picture] if self._variants else 1)),
+                drop < self.caption_dropout,
+            )
+            for picture, mirror, which, drop in zip(pictures, *chances, strict=True)
+        ]
 
     def _shuffled(self, epoch: int) -> np.ndarray:
         """One epoch's batches: (steps_per_epoch, batch) picture indices."""
         words = _words(sum(map(len, self._rows)) + self.steps_per_epoch, self.seed, _EPOCH, epoch)
         batches = []
         for row in self._rows:
-            ranks, words = words[:len(row)], words[len(row):]
+            ranks, words = words[: len(row)], words[len(row) :]
             full = -(-len(row) // self.batch) * self.batch
             batches.append(np.resize(row[np.argsort(ranks, kind="stable")], full).reshape(-1, self.batch))
         return np.concatenate(batches)[np.argsort(words, kind="stable")]

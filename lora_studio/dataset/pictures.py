@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from lora_studio import files
-from lora_studio.dataset.likeness import likeness
+from lora_studio.dataset.near_duplicates import likeness
 from lora_studio.errors import DatasetError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "AVIF", "GIF")
@@ -28,30 +28,52 @@ MAX_PIXELS = 80_000_000
 """A picture with more pixels is refused from its header, before a byte of it is decoded."""
 
 SUFFIXES = frozenset(".png .apng .jpg .jpeg .jpe .jfif .webp .bmp .dib .tif .tiff .avif .gif".split())
-FOREIGN = frozenset(".svg .eps .ps .pdf .heic .heif .jxl .psd .jp2 .tga .ico .exr .hdr .xcf .kra .ai .dng .cr2 .cr3 .nef .arw .raf".split())
+FOREIGN = frozenset(
+    ".svg .eps .ps .pdf .heic .heif .jxl .psd .jp2 .tga .ico .exr .hdr .xcf .kra .ai .dng .cr2 .cr3 .nef .arw .raf".split()
+)
 """Names that promise a picture in a format that is not read."""
 
 NOTICES = {
-    "frames": ("picture has several frames, of which the first is used", "pictures have several frames, of which the first is used",
-               "Save the frames you want as single pictures."),
-    "exif": ("picture has damaged EXIF data and is used as it lies", "pictures have damaged EXIF data and are used as they lie",
-             "Check that they stand upright."),
-    "profile": ("picture has a damaged or wrong colour profile, which was not used", "pictures have damaged or wrong colour profiles, which were not used",
-                "Check their colours."),
-    "cmyk": ("picture is CMYK without a profile, so its colours are approximate", "pictures are CMYK without a profile, so their colours are approximate",
-             "Save them as sRGB."),
+    "frames": (
+        "picture has several frames, of which the first is used",
+        "pictures have several frames, of which the first is used",
+        "Save the frames you want as single pictures.",
+    ),
+    "exif": (
+        "picture has damaged EXIF data and is used as it lies",
+        "pictures have damaged EXIF data and are used as they lie",
+        "Check that they stand upright.",
+    ),
+    "profile": (
+        "picture has a damaged or wrong colour profile, which was not used",
+        "pictures have damaged or wrong colour profiles, which were not used",
+        "Check their colours.",
+    ),
+    "cmyk": (
+        "picture is CMYK without a profile, so its colours are approximate",
+        "pictures are CMYK without a profile, so their colours are approximate",
+        "Save them as sRGB.",
+    ),
 }
 """What a picture's reading may remark: said of one, said of several, what to do."""
 
-_TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
-          6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90}
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 """What EXIF's orientations ask for (Exif 2.32, tag 274)."""
 _WHITE = (255, 255, 255)
 _GREY = frozenset(("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"))
 _DEEP = frozenset(("I", "F", "I;16", "I;16B", "I;16L", "I;16N"))
 _SPACES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK", "Lab": "LAB"}
 
-# Pillow warns on standard error. What matters of it is a notice or an error here, and the limit on pixels is stricter than its own.
+# Pillow warns on standard error. What matters of it is a notice or an error here, and the limit on pixels is stricter
+# than its own.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _large = threading.Semaphore(1)
@@ -64,7 +86,9 @@ class NotAPicture(DatasetError):
 
 @dataclass(frozen=True)
 class Facts:
-    """What one full reading of a picture tells: ``width`` and ``height`` in pixels, after the EXIF turn; ``notices`` are keys of ``NOTICES``."""
+    """What one full reading of a picture tells: ``width`` and ``height`` in pixels, after the EXIF turn; ``notices``
+    are keys of ``NOTICES``.
+    """
 
     width: int
     height: int
@@ -74,7 +98,8 @@ class Facts:
 
 
 def open_picture(path: Path, background: tuple[int, int, int] = _WHITE) -> Image.Image:
-    """The picture as 8-bit sRGB: turned upright, alpha composited on ``background``, colours converted by its ICC profile.
+    """The picture as 8-bit sRGB: turned upright, alpha composited on ``background``, colours converted by its ICC
+    profile.
 
     Raises:
         DatasetError: it cannot be read, is no picture, is damaged or incomplete, or has more than ``MAX_PIXELS``.
@@ -84,7 +109,9 @@ def open_picture(path: Path, background: tuple[int, int, int] = _WHITE) -> Image
 
 
 def decode(file: BinaryIO, name: str, background: tuple[int, int, int] = _WHITE, at_least: int = 0) -> Image.Image:
-    """``open_picture`` from an open file; with ``at_least``, a JPEG may come smaller, its sides still at least that long."""
+    """``open_picture`` from an open file; with ``at_least``, a JPEG may come smaller, its sides still at least that
+    long.
+    """
     with _mended(name), _opened(file, name) as image:
         upright, _ = _upright(image, at_least, [])
         picture = _srgb(upright, background, [])
@@ -101,7 +128,9 @@ def examine(path: Path) -> Facts:
     """
     notices: list[str] = []
     with _file(path) as file, _mended(path.name), _opened(file, path.name) as image:
-        if image.format != "MPO" and getattr(image, "is_animated", False):  # a phone's MPO holds one picture and its extras
+        if image.format != "MPO" and getattr(
+            image, "is_animated", False
+        ):  # a phone's MPO holds one picture and its extras
             notices.append("frames")
         jpeg, (width, height) = image.format in ("JPEG", "MPO"), image.size
         with _large if width * height > _LARGE_PIXELS else nullcontext():
@@ -115,7 +144,8 @@ def examine(path: Path) -> Facts:
 
 
 def thumbnail(path: Path, folder: Path, side: int = 256) -> Path:
-    """A small JPEG of the picture, made once and named by the picture's content; nothing of the original file is in it but its look.
+    """A small JPEG of the picture, made once and named by the picture's content; nothing of the original file is in it
+    but its look.
 
     Raises:
         DatasetError: as ``open_picture``.
@@ -152,7 +182,11 @@ def _file(path: Path) -> Iterator[BinaryIO]:
         with open(path, "rb") as file:
             yield file
     except OSError as error:
-        raise DatasetError(f"The picture cannot be read: {error.strerror}.", where=path, do="Check that it is there and that you may read it.") from None
+        raise DatasetError(
+            f"The picture cannot be read: {error.strerror}.",
+            where=path,
+            do="Check that it is there and that you may read it.",
+        ) from None
 
 
 @contextmanager
@@ -163,9 +197,17 @@ def _mended(name: str) -> Iterator[None]:
     except DatasetError:
         raise
     except MemoryError:
-        raise DatasetError("There is not enough memory to decode the picture.", where=name, do="Make it smaller, or close other programs.") from None
+        raise DatasetError(
+            "There is not enough memory to decode the picture.",
+            where=name,
+            do="Make it smaller, or close other programs.",
+        ) from None
     except Exception as error:
-        raise DatasetError(f"The picture is damaged or incomplete ({error or type(error).__name__}).", where=name, do="Save or download it again.") from None
+        raise DatasetError(
+            f"The picture is damaged or incomplete ({error or type(error).__name__}).",
+            where=name,
+            do="Save or download it again.",
+        ) from None
 
 
 @contextmanager
@@ -179,7 +221,9 @@ def _opened(file: BinaryIO, name: str) -> Iterator[Image.Image]:
         raise _too_large(name, "more than twice as many pixels as are read") from None
     with image:
         if image.width * image.height > MAX_PIXELS:
-            raise _too_large(name, f"{image.width} × {image.height} = {image.width * image.height / 1e6:.0f} million pixels")
+            raise _too_large(
+                name, f"{image.width} × {image.height} = {image.width * image.height / 1e6:.0f} million pixels"
+            )
         yield image
 
 
@@ -189,12 +233,20 @@ def _not_a_picture(file: BinaryIO, name: str) -> NotAPicture:
     if not file.tell():
         return NotAPicture("The file is empty (0 bytes).", where=name, do="Save or download it again.")
     if suffix in FOREIGN:
-        return NotAPicture(f"{suffix[1:].upper()} files are not read.", where=name, do=f"Export it as PNG; read are {READABLE}.")
-    return NotAPicture("The content is no picture, or its header is damaged.", where=name, do=f"Save it again as one of {READABLE}.")
+        return NotAPicture(
+            f"{suffix[1:].upper()} files are not read.", where=name, do=f"Export it as PNG; read are {READABLE}."
+        )
+    return NotAPicture(
+        "The content is no picture, or its header is damaged.", where=name, do=f"Save it again as one of {READABLE}."
+    )
 
 
 def _too_large(name: str, size: str) -> DatasetError:
-    return DatasetError(f"The picture is too large: {size}.", where=name, do=f"Make it smaller than {MAX_PIXELS // 1_000_000} million pixels.")
+    return DatasetError(
+        f"The picture is too large: {size}.",
+        where=name,
+        do=f"Make it smaller than {MAX_PIXELS // 1_000_000} million pixels.",
+    )
 
 
 def _upright(image: Image.Image, at_least: int, notices: list[str]) -> tuple[Image.Image, bool]:

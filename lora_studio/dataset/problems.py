@@ -1,4 +1,6 @@
-"""What is wrong with a dataset, as data: shown by the page, printed by the command line, weighed by the training's start."""
+"""What is wrong with a dataset, as data: shown by the page, printed by the command line, weighed by the training's
+start.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,8 @@ _NAMED = 5
 class Problem:
     """Something that the user should know before training: what, in which file, what to do about it.
 
-    "blocking" stops training, "left out" costs that file, a "warning" nothing. ``file`` is relative to the folder, "" for the
-    folder itself; ``files`` has all the names where one problem speaks of several.
+    "blocking" stops training, "left out" costs that file, a "warning" nothing. ``file`` is relative to the folder, ""
+    for the folder itself; ``files`` has all the names where one problem speaks of several.
     """
 
     severity: Severity

@@ -15,23 +15,44 @@ _FAULTS_NAMED = 5
 
 
 def pair(places: Sequence[Place], names: Collection[str]) -> tuple[dict[str, str], list[Problem]]:
-    """Captions by their pictures' names, and what was wrong. ``names`` are all pictures, good and bad, relative to the first place.
+    """Captions by their pictures' names, and what was wrong. ``names`` are all pictures, good and bad, relative to the
+    first place.
 
     A ``.txt`` comes before a ``.caption``, and both before a table. A picture without any is not in the result.
     """
     paths = {place.prefix + name: place.folder / name for place in places for name in place.files}
     spelled = {_composed(name): name for name in names}
     table, problems = _tables(paths, spelled)
-    sidecars = {_composed(stem) + suffix.lower(): name for name in paths for stem, suffix in [os.path.splitext(name)] if suffix.lower() in captions.SUFFIXES}
-    owned = {name: [key for suffix in captions.SUFFIXES if (key := _composed(os.path.splitext(name)[0]) + suffix) in sidecars] for name in names}
+    sidecars = {
+        _composed(stem) + suffix.lower(): name
+        for name in paths
+        for stem, suffix in [os.path.splitext(name)]
+        if suffix.lower() in captions.SUFFIXES
+    }
+    owned = {
+        name: [
+            key for suffix in captions.SUFFIXES if (key := _composed(os.path.splitext(name)[0]) + suffix) in sidecars
+        ]
+        for name in names
+    }
     read, more = _read({key: sidecars[key] for keys in owned.values() for key in keys[:1]}, paths)
     used = {key for keys in owned.values() for key in keys}
     orphans = [name for key, name in sidecars.items() if key not in used and not is_paper(os.path.basename(name))]
-    problems += more + grouped("warning", orphans, "caption belongs to no picture", "captions belong to no picture",
-                               "Give each the name of its picture, or delete it.")
+    problems += more + grouped(
+        "warning",
+        orphans,
+        "caption belongs to no picture",
+        "captions belong to no picture",
+        "Give each the name of its picture, or delete it.",
+    )
     both = "both a .txt and a .caption, of which the .txt is used"
-    problems += grouped("warning", sorted(name for name, keys in owned.items() if len(keys) > 1), f"picture has {both}", f"pictures have {both}",
-                        "Delete the one that is out of date.")
+    problems += grouped(
+        "warning",
+        sorted(name for name, keys in owned.items() if len(keys) > 1),
+        f"picture has {both}",
+        f"pictures have {both}",
+        "Delete the one that is out of date.",
+    )
     return table | {name: read[keys[0]] for name, keys in owned.items() if keys and keys[0] in read}, problems
 
 
@@ -54,8 +75,13 @@ def _read(sidecars: dict[str, str], paths: dict[str, Path]) -> tuple[dict[str, s
         if encoding:
             guessed.setdefault(encoding, []).append(name)
     for encoding, names in guessed.items():
-        problems += grouped("warning", names, f"caption is not UTF-8 and was read as {encoding}", f"captions are not UTF-8 and were read as {encoding}",
-                            "Check the letters, or save it as UTF-8.")
+        problems += grouped(
+            "warning",
+            names,
+            f"caption is not UTF-8 and was read as {encoding}",
+            f"captions are not UTF-8 and were read as {encoding}",
+            "Check the letters, or save it as UTF-8.",
+        )
     return texts, problems
 
 
@@ -64,11 +90,15 @@ def _bytes(path: Path, name: str, limit: int, problems: list[Problem]) -> bytes 
         with open(path, "rb") as file:
             data = file.read(limit + 1)
     except OSError as error:
-        problems.append(Problem("warning", name, f"The file cannot be read: {error.strerror}.", "Check that you may read it."))
+        problems.append(
+            Problem("warning", name, f"The file cannot be read: {error.strerror}.", "Check that you may read it.")
+        )
         return None
     if len(data) <= limit:
         return data
-    problems.append(Problem("warning", name, f"The file is longer than {limit // 1024} KiB and was not read.", "Shorten it."))
+    problems.append(
+        Problem("warning", name, f"The file is longer than {limit // 1024} KiB and was not read.", "Shorten it.")
+    )
     return None
 
 
@@ -85,14 +115,25 @@ def _tables(paths: dict[str, Path], spelled: dict[str, str]) -> tuple[dict[str, 
         if table.faults:
             shown = "; ".join(f"line {number} {fault}" for number, fault in table.faults[:_FAULTS_NAMED])
             more = f"; and {len(table.faults) - _FAULTS_NAMED} more" if len(table.faults) > _FAULTS_NAMED else ""
-            problems.append(Problem("warning", name, f"Some lines are not used: {shown}{more}.",
-                                    'Write one line per picture: {"file_name": "a.png", "text": "a caption"}.'))
+            problems.append(
+                Problem(
+                    "warning",
+                    name,
+                    f"Some lines are not used: {shown}{more}.",
+                    'Write one line per picture: {"file_name": "a.png", "text": "a caption"}.',
+                )
+            )
         for entry, text in table.captions.items():
             if prefix + entry in spelled:
                 texts[spelled[prefix + entry]] = text
             else:
                 orphans.append(prefix + entry)
     table = f"of {captions.TABLE}"
-    problems += grouped("warning", orphans, f"line {table} names no picture of the folder", f"lines {table} name no picture of the folder",
-                        "Correct file_name, or delete the line.")
+    problems += grouped(
+        "warning",
+        orphans,
+        f"line {table} names no picture of the folder",
+        f"lines {table} name no picture of the folder",
+        "Correct file_name, or delete the line.",
+    )
     return texts, problems

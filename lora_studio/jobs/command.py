@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lora_studio.errors import MachineError, StudioError
-from lora_studio.jobs import child
+from lora_studio.jobs import environment
 
 LONGEST = 900.0
 """Seconds after which a command is ended."""
@@ -20,7 +20,8 @@ def run(command: str, *arguments: object, timeout: float = LONGEST) -> dict[str,
     """Runs ``python -m lora_studio COMMAND … --json``, with no shell between, and gives the object that it ends with.
 
     Args:
-        arguments: each one argument of the process, as text. A name that begins with a dash is an option to the command: give whole paths.
+        arguments: each one argument of the process, as text. A name that begins with a dash is an option to the
+            command: give whole paths.
 
     Raises:
         StudioError: what the command itself told of its mistake, with its ``details``.
@@ -30,7 +31,9 @@ def run(command: str, *arguments: object, timeout: float = LONGEST) -> dict[str,
         done = subprocess.run(_line(command, arguments), timeout=timeout, capture_output=True, check=False, **_how())
     except subprocess.TimeoutExpired as error:
         what = f"It took longer than {timeout:g} seconds and was ended."
-        raise MachineError(what, where=command, do="Try it when the machine has less to do; nothing was changed.") from error
+        raise MachineError(
+            what, where=command, do="Try it when the machine has less to do; nothing was changed."
+        ) from error
     except OSError as error:
         raise _refused(command, error) from error
     return result(command, done.stdout, done.stderr)
@@ -46,7 +49,12 @@ def result(command: str, out: str, err: str = "") -> dict[str, Any]:
     if found is None:
         raise _vanished(command, err)
     if isinstance(told := found.get("error"), dict):
-        raise StudioError(str(told.get("what", "")), where=told.get("where", ""), do=str(told.get("do", "")), details=told.get("details"))
+        raise StudioError(
+            str(told.get("what", "")),
+            where=told.get("where", ""),
+            do=str(told.get("do", "")),
+            details=told.get("details"),
+        )
     return found
 
 
@@ -62,7 +70,9 @@ class Command:
         self.command, self._ended = command, False
         self._errors = tempfile.TemporaryFile()
         try:
-            self._process = subprocess.Popen(_line(command, arguments), stdout=subprocess.PIPE, stderr=self._errors, **_how())
+            self._process = subprocess.Popen(
+                _line(command, arguments), stdout=subprocess.PIPE, stderr=self._errors, **_how()
+            )
         except OSError as error:
             raise _refused(command, error) from error
 
@@ -102,7 +112,7 @@ def _line(command: str, arguments: tuple[object, ...]) -> list[str]:
 
 
 def _how() -> dict[str, Any]:
-    return {"stdin": subprocess.DEVNULL, "encoding": "utf-8", "errors": "replace", "env": child.environment()}
+    return {"stdin": subprocess.DEVNULL, "encoding": "utf-8", "errors": "replace", "env": environment.environment()}
 
 
 def _object(line: str) -> dict[str, Any] | None:
@@ -114,7 +124,11 @@ def _object(line: str) -> dict[str, Any] | None:
 
 
 def _refused(command: str, error: OSError) -> MachineError:
-    return MachineError(f"It could not be started: {error.strerror or error}.", where=command, do="Close other programs, then try again.")
+    return MachineError(
+        f"It could not be started: {error.strerror or error}.",
+        where=command,
+        do="Close other programs, then try again.",
+    )
 
 
 def _vanished(command: str, err: str) -> MachineError:

@@ -1,4 +1,6 @@
-"""Requests to a worker: each is a file in the run's ``control/`` folder, so that any process can ask, twice if it likes."""
+"""Requests to a worker: each is a file in the run's ``control/`` folder, so that any process can ask, twice if it
+likes.
+"""
 
 from __future__ import annotations
 

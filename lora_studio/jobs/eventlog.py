@@ -29,7 +29,9 @@ class EventLog:
         """What stands in the file may end in half a line, which would swallow the next one."""
 
     def append(self, event: Event) -> None:
-        """Adds one line, after those that the disk refused before. A full disk is reported once in the worker's log and does not end training."""
+        """Adds one line, after those that the disk refused before. A full disk is reported once in the worker's log and
+        does not end training.
+        """
         self._waiting.append(event.line().encode() + b"\n")
         try:
             with open(self.path, "ab") as file:
@@ -52,7 +54,8 @@ class EventLog:
 
 
 def read(path: Path, offset: int = 0) -> tuple[list[Event], int]:
-    """Whole lines from byte ``offset`` on, about a megabyte of them at most, and the offset to go on from: where it stays, there is no more.
+    """Whole lines from byte ``offset`` on, about a megabyte of them at most, and the offset to go on from: where it
+    stays, there is no more.
 
     Lines that are no event are skipped; a last line without its newline is left for the next call.
     """

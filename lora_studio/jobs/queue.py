@@ -1,8 +1,8 @@
 """One training at a time: the others wait in the order in which they were started.
 
-There is no one who calls them up. Each worker is a process of its own from the start and waits, with next to nothing in memory, until no
-run that was started before it is at work; the lock on the device, which the system takes back from whoever dies, is the last word.
-So the queue survives the studio, and runs started in a terminal stand in it too.
+There is no one who calls them up. Each worker is a process of its own from the start and waits, with next to nothing in
+memory, until no run that was started before it is at work; the lock on the device, which the system takes back from
+whoever dies, is the last word. So the queue survives the studio, and runs started in a terminal stand in it too.
 """
 
 from __future__ import annotations
@@ -27,16 +27,22 @@ def ahead(run: Run) -> list[Run]:
 
 
 def waits_for(run: Run) -> str:
-    """What ``run`` waits for, in the middle of a sentence: ``ink to end, and 2 more runs before it``; empty if it is its turn."""
+    """What ``run`` waits for, in the middle of a sentence: ``ink to end, and 2 more runs before it``; empty if it is
+    its turn.
+    """
     waiting = ahead(run)
     if not waiting:
         return ""
     others = len(waiting) - 1
-    return f"{waiting[0].name} to end" + (f", and {others} more {'run' if others == 1 else 'runs'} before it" if others else "")
+    return f"{waiting[0].name} to end" + (
+        f", and {others} more {'run' if others == 1 else 'runs'} before it" if others else ""
+    )
 
 
 def wait(run: Run) -> Lock | None:
-    """Waits for the worker's turn: the lock on the device, to be held to the end, or None if the run was asked to stop before."""
+    """Waits for the worker's turn: the lock on the device, to be held to the end, or None if the run was asked to stop
+    before.
+    """
     lock = Lock(runs.device_lock(run.folder.parent))
     while not control.asked(run, Request.STOP):
         line = runner.at_work(run.folder.parent)

@@ -1,8 +1,12 @@
-"""Pictures on request, from a process that keeps the base model and the adapters in memory. The parent's side: imports no torch.
+"""Pictures on request, from a process that keeps the base model and the adapters in memory. The parent's side: imports
+no torch.
 
-An ``Order`` goes out as one line of JSON on the process's standard input, its ``Answer``s come back as lines on its standard output.
-The newest order of a lane wins: what that lane waited for is dropped, what is being drawn for it is left between two steps.
-The process ends by itself when its input closes, when it had nothing to do for minutes, and when a run begins, which needs the device.
+An ``Order`` goes out as one line of JSON on the process's standard input, its ``Answer``s come back as lines on its
+standard output.
+The newest order of a lane wins: what that lane waited for is dropped, what is being drawn for it is left between two
+steps.
+The process ends by itself when its input closes, when it had nothing to do for minutes, and when a run begins, which
+needs the device.
 """
 
 from __future__ import annotations
@@ -23,13 +27,15 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lora_studio import __version__, files, runs
+from lora_studio.config.settings import SPECS
 from lora_studio.errors import MachineError, RunError, StudioError
-from lora_studio.jobs import child, runner
-from lora_studio.settings import SPECS
+from lora_studio.jobs import environment, runner
 
 
 class Placed(BaseModel):
-    """An adapter's file in an order, under a name for labels and messages. ``blocks`` multiplies its weight below a block."""
+    """An adapter's file in an order, under a name for labels and messages. ``blocks`` multiplies its weight below a
+    block.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -60,7 +66,9 @@ class Blending(BaseModel):
 
 
 class Order(BaseModel):
-    """A picture, or with ``across`` a labelled sheet. ``width`` and ``height`` are in pixels, 0 takes the base model's own."""
+    """A picture, or with ``across`` a labelled sheet. ``width`` and ``height`` are in pixels, 0 takes the base model's
+    own.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -83,7 +91,11 @@ class Order(BaseModel):
 
     def key(self) -> str:
         """The same for orders that give the same picture: what it asks for, and which state of their files."""
-        told = [self.model_dump(exclude={"first"}), __version__, [_state(path) for path in (self.base, *(one.path for one in self.adapters))]]
+        told = [
+            self.model_dump(exclude={"first"}),
+            __version__,
+            [_state(path) for path in (self.base, *(one.path for one in self.adapters))],
+        ]
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -153,7 +165,9 @@ class Renderer:
             yield answer
 
     def warm(self) -> None:
-        """Starts the process, which then loads its libraries, so that the first picture comes sooner. Where it cannot, ``draw`` will say why."""
+        """Starts the process, which then loads its libraries, so that the first picture comes sooner. Where it cannot,
+        ``draw`` will say why.
+        """
         with contextlib.suppress(StudioError):
             self._started()
 
@@ -172,13 +186,19 @@ class Renderer:
             if drawer.alive or drawer.process.wait() != 0:
                 break
         if not drawer.alive:
-            raise MachineError("The process that draws ended without a word.", where=_log(self.outputs),
-                               do="The machine may have run out of memory. It is started anew with the next picture.")
+            raise MachineError(
+                "The process that draws ended without a word.",
+                where=_log(self.outputs),
+                do="The machine may have run out of memory. It is started anew with the next picture.",
+            )
 
     def _started(self) -> _Child:
         with self._starting:
             if run := runner.active(self.outputs):
-                raise RunError(f"Pictures wait until the run {run.name} has ended.", do="It has the machine to itself. What was drawn before can still be seen.")
+                raise RunError(
+                    f"Pictures wait until the run {run.name} has ended.",
+                    do="It has the machine to itself. What was drawn before can still be seen.",
+                )
             if self._child is None or not self._child.alive:
                 self._child = _Child(self.outputs)
             return self._child
@@ -197,10 +217,14 @@ class _Child:
             log = _log(outputs)
             log.parent.mkdir(parents=True, exist_ok=True)
             with open(log, "wb") as errors:
-                self.process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=child.environment())
+                self.process = subprocess.Popen(
+                    line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment.environment()
+                )
         except OSError as error:
             what = f"The process that draws cannot be started: {error.strerror or error}."
-            raise MachineError(what, where=error.filename or "", do="Free memory and disk space, then try again.") from error
+            raise MachineError(
+                what, where=error.filename or "", do="Free memory and disk space, then try again."
+            ) from error
         threading.Thread(target=self._listen, daemon=True).start()
 
     def ask(self, lane: str, order: Order, target: Path) -> Iterator[Answer]:
@@ -212,7 +236,9 @@ class _Child:
             number = next(self._numbers)
             self._waiting[number] = answers
             try:
-                self.process.stdin.write(Request(id=number, lane=lane, order=order, to=str(target)).model_dump_json().encode() + b"\n")
+                self.process.stdin.write(
+                    Request(id=number, lane=lane, order=order, to=str(target)).model_dump_json().encode() + b"\n"
+                )
                 self.process.stdin.flush()
             except OSError:
                 pass  # it has just gone, as the listener will say
@@ -248,7 +274,9 @@ class _Child:
 
 
 def _state(path: str) -> list[int]:
-    """Size and time of change of a file, or of what lies in a model's folder; nothing for the starter or a hub name, which do not change."""
+    """Size and time of change of a file, or of what lies in a model's folder; nothing for the starter or a hub name,
+    which do not change.
+    """
     try:
         parts = [Path(path), *sorted(Path(path).iterdir())] if Path(path).is_dir() else [Path(path)]
         return [number for stat in map(os.stat, parts) for number in (stat.st_size, stat.st_mtime_ns)]

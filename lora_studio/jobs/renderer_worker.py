@@ -1,4 +1,6 @@
-"""The process that draws on request: ``python -m lora_studio.jobs.renderer_worker OUTPUTS``. See ``renderer`` for what it is asked and answers."""
+"""The process that draws on request: ``python -m lora_studio.jobs.renderer_worker OUTPUTS``. See ``renderer`` for what
+it is asked and answers.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from pydantic import ValidationError
 
 from lora_studio import __version__, files
+from lora_studio.config.settings import Settings
 from lora_studio.errors import AdapterError, MachineError, StudioError
 from lora_studio.jobs import runner
 from lora_studio.jobs.renderer import Answer, Order, Placed, Request
-from lora_studio.settings import Settings
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -80,7 +82,8 @@ class Studio:
         """What the loaded adapters are, and what was told of them; as long as only weights change they stay loaded."""
 
     def draw(self, request: Request, cancelled: Callable[[], bool]) -> Iterator[Answer]:
-        """Draws what ``request`` orders, the rough picture first if it asks for one. Says so before it has to load the base model.
+        """Draws what ``request`` orders, the rough picture first if it asks for one. Says so before it has to load the
+        base model.
 
         Raises:
             StudioError: the base model or an adapter cannot be loaded, they do not fit, or a setting makes no sense.
@@ -104,20 +107,40 @@ class Studio:
         yield self._answer(request, to, self._picture(order, order.steps, cancelled), order.steps, began, **told)
 
     @staticmethod
-    def _answer(request: Request, to: Path, data: bytes | None, steps: int, began: float, last: bool = True, **told: Any) -> Answer:
+    def _answer(
+        request: Request, to: Path, data: bytes | None, steps: int, began: float, last: bool = True, **told: Any
+    ) -> Answer:
         """Keeps the picture and tells of it; None means that it was cancelled."""
         if data is None:
             return Answer(id=request.id, kind="dropped")
         try:
             files.write(to, data)
         except OSError as error:
-            raise MachineError(f"The picture cannot be kept: {error.strerror or error}.", where=to.parent, do="Free space on the disk, then try again.") from error
-        return Answer(id=request.id, kind="drawn", path=str(to), steps=steps, seconds=round(time.monotonic() - began, 3), last=last, **told)
+            raise MachineError(
+                f"The picture cannot be kept: {error.strerror or error}.",
+                where=to.parent,
+                do="Free space on the disk, then try again.",
+            ) from error
+        return Answer(
+            id=request.id,
+            kind="drawn",
+            path=str(to),
+            steps=steps,
+            seconds=round(time.monotonic() - began, 3),
+            last=last,
+            **told,
+        )
 
     def _picture(self, order: Order, steps: int, cancelled: Callable[[], bool]) -> bytes | None:
         from lora_studio.sampling.generate import generate
 
-        how = {"negative": order.negative, "guidance": order.guidance, "sampler": order.sampler, "width": order.width, "height": order.height}
+        how = {
+            "negative": order.negative,
+            "guidance": order.guidance,
+            "sampler": order.sampler,
+            "width": order.width,
+            "height": order.height,
+        }
         drawn = generate(self.base(order.base), [order.prompt], [order.seed], steps=steps, cancelled=cancelled, **how)
         return _png(drawn[0]) if drawn else None
 
@@ -128,10 +151,21 @@ class Studio:
         from lora_studio.sampling.recipe import grid, to_png
 
         base, adapters = self.base(order.base), [self._adapter(one) for one in order.adapters]
-        sides = [Axis("weight", side.weights, order.adapters[side.adapter].name) for side in (order.across, order.down) if side]
-        same = {key: getattr(order, key) for key in ("prompt", "negative", "seed", "guidance", "steps", "sampler", "width", "height")}
-        placed = [{"name": one.name, "weight": one.weight, "sha256": files.sha256(Path(one.path))} for one in order.adapters]
-        recipe = grid(x=sides[0], y=sides[1] if order.down else None, adapters=placed, base=base.name, version=__version__, **same)
+        sides = [
+            Axis("weight", side.weights, order.adapters[side.adapter].name)
+            for side in (order.across, order.down)
+            if side
+        ]
+        same = {
+            key: getattr(order, key)
+            for key in ("prompt", "negative", "seed", "guidance", "steps", "sampler", "width", "height")
+        }
+        placed = [
+            {"name": one.name, "weight": one.weight, "sha256": files.sha256(Path(one.path))} for one in order.adapters
+        ]
+        recipe = grid(
+            x=sides[0], y=sides[1] if order.down else None, adapters=placed, base=base.name, version=__version__, **same
+        )
         how = {"negative": order.negative, "sampler": order.sampler, "width": order.width, "height": order.height}
         self._loaded = None, {}  # the sheet's own adapters take the place of what is loaded
         pictures = render(base, adapters, [cell for row in recipe.cells for cell in row], cancelled=cancelled, **how)
@@ -146,7 +180,10 @@ class Studio:
         from lora_studio.models import inject
 
         base = self.base(order.base)
-        wanted = order.blending, [(_state(one.path), one.blocks, order.blending and one.weight) for one in order.adapters]
+        wanted = (
+            order.blending,
+            [(_state(one.path), one.blocks, order.blending and one.weight) for one in order.adapters],
+        )
         if wanted != self._loaded[0]:
             self._loaded, told = (None, {}), {}
             if order.blending:
@@ -163,10 +200,17 @@ class Studio:
         from lora_studio.adapters import blend, formats, recipe
 
         adapters = [self._read(one.path) for one in order.adapters]
-        ingredients = [blend.ingredient(one.name, one.weight, adapter, one.blocks) for one, adapter in zip(order.adapters, adapters, strict=True)]
+        ingredients = [
+            blend.ingredient(one.name, one.weight, adapter, one.blocks)
+            for one, adapter in zip(order.adapters, adapters, strict=True)
+        ]
         made = blend.blend(recipe.blend(ingredients=ingredients, **order.blending.model_dump()), adapters)
         dtype = next(iter(adapters[0].factors.values())).down.dtype
-        return made.adapter, {"rank": made.adapter.rank, "size": formats.size(made.adapter, dtype), "residual": made.residual}
+        return made.adapter, {
+            "rank": made.adapter.rank,
+            "size": formats.size(made.adapter, dtype),
+            "residual": made.residual,
+        }
 
     def base(self, name: str) -> Base:
         """The base model, loaded anew only where another one is asked for."""
@@ -188,12 +232,20 @@ class Studio:
         """The adapter as it is drawn: each block's change multiplied by its factor."""
         from lora_studio.adapters import keys
 
-        adapter, blocks = self._read(placed.path), {block: factor for block, factor in placed.blocks.items() if factor != 1}
+        adapter, blocks = (
+            self._read(placed.path),
+            {block: factor for block, factor in placed.blocks.items() if factor != 1},
+        )
         if not blocks:
             return adapter
         if adapter.method == "dora":
-            raise AdapterError(f"{placed.name} is a DoRA, whose blocks cannot be weighted apart.", do="Set its blocks back to 1.")
-        weighted = {path: replace(one, alpha=one.alpha * keys.block_factor(blocks, path)) for path, one in adapter.factors.items()}
+            raise AdapterError(
+                f"{placed.name} is a DoRA, whose blocks cannot be weighted apart.", do="Set its blocks back to 1."
+            )
+        weighted = {
+            path: replace(one, alpha=one.alpha * keys.block_factor(blocks, path))
+            for path, one in adapter.factors.items()
+        }
         return replace(adapter, factors=weighted)
 
     def _read(self, path: str) -> Adapter:
@@ -213,7 +265,9 @@ def _state(path: str) -> tuple:
     try:
         stat = os.stat(path)
     except OSError as error:
-        raise AdapterError(f"{Path(path).name} has gone.", where=path, do="Take it out of the mix, or bring the file back.") from error
+        raise AdapterError(
+            f"{Path(path).name} has gone.", where=path, do="Take it out of the mix, or bring the file back."
+        ) from error
     return path, stat.st_mtime_ns, stat.st_size
 
 
@@ -223,7 +277,11 @@ def _probe(base: Base) -> None:
 
     side = base.unet.config.sample_size
     with torch.no_grad():
-        base.predict(torch.zeros(2, base.unet.config.in_channels, side, side), torch.zeros(2, dtype=torch.long), base.encode_text(["", ""]))
+        base.predict(
+            torch.zeros(2, base.unet.config.in_channels, side, side),
+            torch.zeros(2, dtype=torch.long),
+            base.encode_text(["", ""]),
+        )
 
 
 def _png(picture: Image.Image) -> bytes:
@@ -242,12 +300,22 @@ def answers(studio: Studio, request: Request, cancelled: Callable[[], bool]) -> 
         else:
             yield from studio.draw(request, cancelled)
     except torch.OutOfMemoryError:
-        yield _wrong(request, MachineError("The picture does not fit into the memory of the GPU.", do="Take fewer adapters, or close other programs that use the GPU."))
+        yield _wrong(
+            request,
+            MachineError(
+                "The picture does not fit into the memory of the GPU.",
+                do="Take fewer adapters, or close other programs that use the GPU.",
+            ),
+        )
     except StudioError as error:
         yield _wrong(request, error)
     except Exception as error:
         traceback.print_exc()
-        told = StudioError(f"The studio hit a fault of its own: {type(error).__name__}: {error}", where="renderer.log", do="What was saved is kept.")
+        told = StudioError(
+            f"The studio hit a fault of its own: {type(error).__name__}: {error}",
+            where="renderer.log",
+            do="What was saved is kept.",
+        )
         yield _wrong(request, told)
 
 

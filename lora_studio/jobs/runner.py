@@ -13,14 +13,15 @@ import psutil
 
 from lora_studio import files, locks, runs
 from lora_studio.events import State, StateChanged
-from lora_studio.jobs import child, control, eventlog, view
+from lora_studio.jobs import control, environment, eventlog, view
 from lora_studio.runs import Run
 
 _children: dict[int, subprocess.Popen] = {}
 
 
 def start(run: Run) -> None:
-    """Starts the run's worker in a process of its own, which outlives this one and waits for its turn. Starting twice starts once.
+    """Starts the run's worker in a process of its own, which outlives this one and waits for its turn. Starting twice
+    starts once.
 
     Raises:
         MachineError: the run's folder cannot be written, or no process can be started.
@@ -35,32 +36,58 @@ def start(run: Run) -> None:
 
 def _start(run: Run) -> None:
     control.clear(run)
-    run.worker_file.unlink(missing_ok=True)  # an earlier worker's, which would pass for a vanished one until the new one is noted
+    run.worker_file.unlink(
+        missing_ok=True
+    )  # an earlier worker's, which would pass for a vanished one until the new one is noted
     eventlog.EventLog(run.events_file).append(StateChanged(state=State.QUEUED))
-    detached = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.DETACHED_PROCESS} if os.name == "nt" else {"start_new_session": True}
+    detached = (
+        {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.DETACHED_PROCESS}
+        if os.name == "nt"
+        else {"start_new_session": True}
+    )
     with open(run.log_file, "ab") as log:
-        process = subprocess.Popen([sys.executable, "-m", "lora_studio.jobs.worker", str(run.folder)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=child.environment(), **detached)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lora_studio.jobs.worker", str(run.folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment.environment(),
+            **detached,
+        )
     _children[process.pid] = process
     enrol(run, process.pid)
 
 
 def enrol(run: Run, pid: int) -> None:
-    """Notes that process ``pid`` is the run's worker, and when it came. It does so itself too, in case its parent died before."""
-    files.write(run.worker_file, json.dumps({"pid": pid, "started": psutil.Process(pid).create_time(), "queued": time.time_ns()}))
+    """Notes that process ``pid`` is the run's worker, and when it came. It does so itself too, in case its parent died
+    before.
+    """
+    files.write(
+        run.worker_file,
+        json.dumps({"pid": pid, "started": psutil.Process(pid).create_time(), "queued": time.time_ns()}),
+    )
 
 
 def alive(run: Run) -> bool:
-    """Whether the run's worker is at work or waits for its turn: its process exists and began when the worker did (a process id is used again)."""
+    """Whether the run's worker is at work or waits for its turn: its process exists and began when the worker did (a
+    process id is used again).
+    """
     return _ticket(run) is not None
 
 
 def _ticket(run: Run) -> int | None:
-    """When the run's living worker was started, in nanoseconds since the epoch; the system's own start times are too coarse to tell two apart."""
+    """When the run's living worker was started, in nanoseconds since the epoch; the system's own start times are too
+    coarse to tell two apart.
+    """
     try:
         worker = json.loads(run.worker_file.read_text())
         process = psutil.Process(worker["pid"])
         same = abs(process.create_time() - worker["started"]) < 1.0
-        return int(worker.get("queued", 1e9 * worker["started"])) if same and process.is_running() and process.status() != psutil.STATUS_ZOMBIE else None
+        return (
+            int(worker.get("queued", 1e9 * worker["started"]))
+            if same and process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+            else None
+        )
     except (OSError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError, psutil.Error):
         return None
 
@@ -78,7 +105,9 @@ def reap(run: Run) -> None:
 
 
 def at_work(outputs: Path = runs.OUTPUTS) -> list[Run]:
-    """The runs whose worker lives, in the order in which they were started: the first is at work, the others wait for their turn."""
+    """The runs whose worker lives, in the order in which they were started: the first is at work, the others wait for
+    their turn.
+    """
     line = [(ticket, run.name, run) for run in runs.existing(outputs) if (ticket := _ticket(run)) is not None]
     return [run for *_, run in sorted(line, key=lambda one: one[:2])]
 

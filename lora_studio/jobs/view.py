@@ -79,7 +79,9 @@ class RunView:
         self._forget_after(started.first_step)
 
     def _thin(self) -> None:
-        """Of a long run's earlier steps every second, fourth … is kept, evenly, so that a page has as little to draw after a million as after a thousand."""
+        """Of a long run's earlier steps every second, fourth … is kept, evenly, so that a page has as little to draw
+        after a million as after a thousand.
+        """
         older, recent = self.steps[:-RECENT], self.steps[-RECENT:]
         while len(kept := [one for one in older if one.step % self._stride == 0]) > MOST_STEPS // 2:
             self._stride *= 2

@@ -14,13 +14,13 @@ from pathlib import Path
 import psutil
 
 from lora_studio import files
+from lora_studio.config.settings import Settings
 from lora_studio.errors import StudioError
 from lora_studio.events import Failed, State, StateChanged
-from lora_studio.jobs import control, queue, runner, team
+from lora_studio.jobs import control, queue, ranks, runner
 from lora_studio.jobs.control import Request
 from lora_studio.jobs.eventlog import EventLog
 from lora_studio.runs import Run
-from lora_studio.settings import Settings
 
 
 def main(folder: str) -> int:
@@ -78,34 +78,36 @@ def _events(run: Run):
         def take_stop(self) -> bool:
             return control.take(run, Request.STOP)
 
-    settings = run.settings().changed(gpus=team.launched()) if team.launched() else run.settings()
-    with _ranks(run, settings) as ranks:
+    settings = run.settings().changed(gpus=ranks.launched()) if ranks.launched() else run.settings()
+    with _ranks(run, settings) as processes:
         from lora_studio.training.loop import train
 
-        yield from train(run, settings, Asked(), ranks)
+        yield from train(run, settings, Asked(), processes)
 
 
 @contextmanager
 def _ranks(run: Run, settings: Settings) -> Iterator:
-    """The processes that share the work, led by this one: those that a launcher started, those that are started here, or this one alone."""
-    from lora_studio.training import ranks
+    """The processes that share the work, led by this one: those that a launcher started, those that are started here,
+    or this one alone.
+    """
+    from lora_studio.training import distributed
 
     def get_ready() -> None:  # seconds, in which the others do the same
         importlib.import_module("lora_studio.training.loop")
 
-    if team.launched():
+    if ranks.launched():
         get_ready()
-        with ranks.joined() as own:
+        with distributed.joined() as own:
             yield own
-    elif settings.gpus > 1:
-        ranks.require(settings)
-        meeting = ranks.host()
-        with team.Team(run, settings.gpus, meeting.port) as others, others.explaining(ranks.Parted):
+    elif settings.machine.gpus > 1:
+        distributed.require(settings)
+        meeting = distributed.host()
+        with ranks.Team(run, settings.machine.gpus, meeting.port) as others, others.explaining(distributed.Parted):
             get_ready()
-            with ranks.joined(meeting, settings.gpus) as own:
+            with distributed.joined(meeting, settings.machine.gpus) as own:
                 yield own
     else:
-        yield ranks.Ranks()
+        yield distributed.Ranks()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Base models: which there are, loading them, and putting adapters into them."""
 
-from lora_studio.models.base import SAMPLERS, Base, Family
-from lora_studio.models.family import FAMILIES
+from lora_studio.families.family import Family
+from lora_studio.families.registry import FAMILIES
+from lora_studio.models.base import SAMPLERS, Base
 from lora_studio.models.load import load
 
 __all__ = ["FAMILIES", "SAMPLERS", "Base", "Family", "load"]

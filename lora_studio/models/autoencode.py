@@ -1,7 +1,8 @@
-"""Pictures to latents and back in little memory: a whole batch, or picture by picture, or in tiles, as much at once as fits.
+"""Pictures to latents and back in little memory: a whole batch, or picture by picture, or in tiles, as much at once as
+fits.
 
-A batch in pieces gives the same result. Tiles do not quite: each has statistics of its own, and their seams are blended over a quarter of a tile
-(diffusers' ``AutoencoderKL``), so they come last, or where they are asked for.
+A batch in pieces gives the same result. Tiles do not quite: each has statistics of its own, and their seams are blended
+over a quarter of a tile (diffusers' ``AutoencoderKL``), so they come last, or where they are asked for.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ SMALL = 256
 
 
 def encode(vae: AutoencoderKL, pixels: Tensor, tiled: bool = False) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of the posterior of ``pixels`` (B, 3, H, W) float32 in [-1, 1]: each (B, 4, H/8, W/8) float32, unscaled, on the VAE's device."""
+    """Mean and deviation of the posterior of ``pixels`` (B, 3, H, W) float32 in [-1, 1]: each (B, 4, H/8, W/8) float32,
+    unscaled, on the VAE's device.
+    """
 
     def one(part: Tensor) -> Tensor:
         posterior = vae.encode(part).latent_dist
@@ -40,9 +43,16 @@ def _fitting(vae: AutoencoderKL, work: Callable[[Tensor], Tensor], batch: Tensor
     device = next(vae.parameters()).device
     batch = batch.to(device, torch.float32)
     with torch.autocast(device.type, enabled=False):
-        ways = [lambda side=side: torch.cat([_tiled(vae, work, one, side) for one in batch.split(1)]) for side in (TILE, SMALL)]
+        ways = [
+            lambda side=side: torch.cat([_tiled(vae, work, one, side) for one in batch.split(1)])
+            for side in (TILE, SMALL)
+        ]
         if not tiled:
-            ways = [lambda: work(batch), *([lambda: torch.cat([work(one) for one in batch.split(1)])] if len(batch) > 1 else []), *ways]
+            ways = [
+                lambda: work(batch),
+                *([lambda: torch.cat([work(one) for one in batch.split(1)])] if len(batch) > 1 else []),
+                *ways,
+            ]
         for way in ways[:-1]:
             with suppress(torch.OutOfMemoryError):
                 return way()

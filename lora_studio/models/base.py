@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import diffusers
 import torch
@@ -18,9 +17,10 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
 from lora_studio import files
+from lora_studio.diffusion.prediction import Prediction
+from lora_studio.families.family import Family
 from lora_studio.models import autoencode
-from lora_studio.models.prediction import Prediction
-from lora_studio.models.stack import Stack
+from lora_studio.models.overlay import Stack
 from lora_studio.models.tokenizer import Tokenizer
 
 SAMPLERS = {
@@ -35,59 +35,12 @@ _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """By their size in bytes."""
 
 
-class Family(ABC):
-    """Models of one architecture: how to tell them, where their weights lie in a file, how their conditions are made.
-
-    One instance stands for the whole family and holds no weights.
-    """
-
-    name: ClassVar[str]
-    """As ``lora_studio.adapters.detect`` names it."""
-    title: ClassVar[str]
-    """As people name it."""
-    configs: ClassVar[str]
-    """Folder in ``models/configs/`` with the configurations that a single file lacks."""
-    encoders: ClassVar[dict[str, str]] = {"text_encoder": "tokenizer"}
-    """Its text encoders' folders, each with its tokenizer's."""
-    pads: ClassVar[tuple[int | None, ...]] = (None,)
-    """For each text encoder, the token that its trainers filled up short captions with; None is the end of text."""
-    prefixes: ClassVar[dict[str, str]]
-    """Part -> the start of its keys in a file of the original trainers' layout."""
-    ambiguous: ClassVar[bool] = False
-    """True where neither keys nor shapes tell the prediction, so that the model itself has to be asked."""
-
-    @property
-    def parts(self) -> list[str]:
-        """The folders that a model in diffusers' layout must hold."""
-        return ["unet", "vae", *self.encoders, *self.encoders.values(), "scheduler"]
-
-    @abstractmethod
-    def owns_folder(self, unet: Mapping[str, Any]) -> bool:
-        """Whether a UNet of this configuration is of this family."""
-
-    @abstractmethod
-    def owns_file(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-        """Whether a single file with these keys and shapes is of this family."""
-
-    @abstractmethod
-    def encode_text(self, base: Base, captions: list[str]) -> dict[str, Tensor]:
-        """The features of ``captions`` as the UNet wants them, batch first."""
-
-    def conditions(self, text: Mapping[str, Tensor], sizes: Tensor) -> dict[str, Any]:
-        """The UNet's named arguments for ``text`` (as ``encode_text`` gave it) and ``sizes`` (B, 6) float32."""
-        return {"encoder_hidden_states": text["hidden"]}
-
-    def native_size(self, prediction: str, latent_size: int) -> int:
-        """The side, in latent pixels, that a single file was trained at; ``latent_size`` is its shipped configuration's."""
-        return latent_size
-
-
 @dataclass(eq=False)
 class Base:
     """A base model in memory, frozen. Made by ``lora_studio.models.load``.
 
-    ``device`` and ``dtype`` are the UNet's; the encoders may stand elsewhere (``encoders_to``). The VAE computes in float32
-    whatever ``dtype`` is: SDXL's overflows in fp16, and latents that are cached once deserve all their digits.
+    ``device`` and ``dtype`` are the UNet's; the encoders may stand elsewhere (``encoders_to``). The VAE computes in
+    float32 whatever ``dtype`` is: SDXL's overflows in fp16, and latents that are cached once deserve all their digits.
     """
 
     family: Family
@@ -106,7 +59,9 @@ class Base:
     tiled: bool = False
     """Whether the VAE always works in tiles, not only where a whole picture does not fit."""
     in_turn: bool = False
-    """Whether the VAE and the text encoders take turns on ``device`` while one is needed, and rest on the CPU otherwise: slower where they alternate."""
+    """Whether the VAE and the text encoders take turns on ``device`` while one is needed, and rest on the CPU
+    otherwise: slower where they alternate.
+    """
     start: Stack | None = None
     """What a PiSSA under training has to have subtracted; see ``inject``."""
     loaded: Stack | None = None
@@ -137,26 +92,33 @@ class Base:
 
         Clipping to [-1, 1], which some published configurations leave on, is for pixels and would crush latents.
         """
-        spacing = {"timestep_spacing": "trailing"} if self.schedule.get("rescale_betas_zero_snr") else {}  # the last step is pure noise: begin there
-        return getattr(diffusers, SAMPLERS[sampler]).from_config({**spacing, **self.schedule}, prediction_type=self.prediction.diffusers, clip_sample=False)
+        spacing = (
+            {"timestep_spacing": "trailing"} if self.schedule.get("rescale_betas_zero_snr") else {}
+        )  # the last step is pure noise: begin there
+        return getattr(diffusers, SAMPLERS[sampler]).from_config(
+            {**spacing, **self.schedule}, prediction_type=self.prediction.diffusers, clip_sample=False
+        )
 
     @torch.no_grad()
     def encode_text(self, captions: list[str]) -> dict[str, Tensor]:
-        """The text encoders' features: ``hidden`` (B, T, D), and for SDXL ``pooled`` (B, P). They stand where the encoders do."""
+        """The text encoders' features: ``hidden`` (B, T, D), and for SDXL ``pooled`` (B, P). They stand where the
+        encoders do.
+        """
         encoders = list(self.text_encoders.values())
         self._turn(*encoders)
         training = [encoder.training for encoder in encoders]
         for encoder in encoders:
             encoder.eval()  # an adapter's dropout is for training alone
         try:
-            return self.family.encode_text(self, captions)
+            return self.features(captions)
         finally:
             for encoder, was in zip(encoders, training, strict=True):
                 encoder.train(was)
 
     def features(self, captions: list[str]) -> dict[str, Tensor]:
         """As ``encode_text``, but differentiable, and as text encoders under training have it."""
-        return self.family.encode_text(self, captions)
+        tokens = [self.tokens(captions, number) for number in range(len(self.tokenizers))]
+        return self.family.encode_text(self.text_encoders, tokens, captions)
 
     def tokens(self, captions: list[str], encoder: int = 0) -> Tensor:
         """(B, T) int64 tokens of one of the text encoders, cut and padded to its length, on its device."""
@@ -164,9 +126,11 @@ class Base:
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of the latents of ``pixels`` (B, 3, H, W) float32 in [-1, 1]: each (B, 4, H/8, W/8) float32, scaled to unit variance.
+        """Mean and deviation of the latents of ``pixels`` (B, 3, H, W) float32 in [-1, 1]: each (B, 4, H/8, W/8)
+        float32, scaled to unit variance.
 
-        A training latent is mean + deviation · ε (Kingma & Welling 2014, §2.4), times the VAE's factor, which both already hold.
+        A training latent is mean + deviation · ε (Kingma & Welling 2014, §2.4), times the VAE's factor, which both
+        already hold.
         """
         self._turn(self.vae)
         mean, deviation = autoencode.encode(self.vae, pixels, self.tiled)
@@ -181,30 +145,39 @@ class Base:
         pixels = autoencode.decode(self.vae, latents / self.vae.config.scaling_factor + shift, self.tiled)
         return (pixels / 2 + 0.5).clamp(0, 1)
 
-    def predict(self, noisy: Tensor, timesteps: Tensor, text: Mapping[str, Tensor], sizes: Tensor | None = None) -> Tensor:
+    def predict(
+        self, noisy: Tensor, timesteps: Tensor, text: Mapping[str, Tensor], sizes: Tensor | None = None
+    ) -> Tensor:
         """The UNet's answer, differentiable.
 
         Args:
             noisy: (B, 4, h, w) noised latents.
             timesteps: (B,) int64 in 0 … T−1, or one for all.
             text: as ``encode_text`` gave it; moved and cast as need be.
-            sizes: (B, 6) original height and width, top and left of the crop, height and width; None says "whole, and of this size".
+            sizes: (B, 6) original height and width, top and left of the crop, height and width; None says "whole, and
+                of this size".
 
         Returns:
             (B, 4, h, w) float32: ε or v, as ``prediction`` says.
         """
         text = {name: feature.to(self.device, self.dtype) for name, feature in text.items()}
         sizes = self.whole(noisy) if sizes is None else sizes.to(self.device, torch.float32)
-        answer = self.unet(noisy.to(self.device, self.dtype), timesteps, **self.family.conditions(text, sizes), return_dict=False)[0]
+        answer = self.unet(
+            noisy.to(self.device, self.dtype), timesteps, **self.family.conditions(text, sizes), return_dict=False
+        )[0]
         return answer.float()
 
     def whole(self, latents: Tensor) -> Tensor:
         """The (B, 6) sizes of uncropped pictures of exactly the latents' size."""
         height, width = (side * self.scale for side in latents.shape[-2:])
-        return torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32, device=self.device).repeat(len(latents), 1)
+        return torch.tensor([height, width, 0, 0, height, width], dtype=torch.float32, device=self.device).repeat(
+            len(latents), 1
+        )
 
     def encoders_to(self, device: torch.device | str) -> None:
-        """Moves the VAE and the text encoders, as to the CPU once everything is encoded; frees what they held on the accelerator. One under training stays."""
+        """Moves the VAE and the text encoders, as to the CPU once everything is encoded; frees what they held on the
+        accelerator. One under training stays.
+        """
         for module in (self.vae, *self.text_encoders.values()):
             _move(module, device)
         self._free()
@@ -226,24 +199,37 @@ class Base:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the tokenizers, text encoders and VAE, and whether that works in tiles: two models with the same one encode alike, digit for digit."""
+        """SHA-256 over the tokenizers, text encoders and VAE, and whether that works in tiles: two models with the same
+        one encode alike, digit for digit.
+        """
         digest = hashlib.sha256(f"{self.family.name}{' tiled' if self.tiled else ''}".encode())
         for tokenizer in self.tokenizers:
-            digest.update(json.dumps([sorted(tokenizer.clip.get_vocab().items()), tokenizer.length, tokenizer.pad]).encode())
+            digest.update(
+                json.dumps([sorted(tokenizer.clip.get_vocab().items()), tokenizer.length, tokenizer.pad]).encode()
+            )
         with ThreadPoolExecutor() as pool:  # gigabytes, which one processor alone would take seconds for
             for module in (*self.text_encoders.values(), self.vae):
                 names, tensors = zip(*sorted(module.state_dict().items()), strict=True)
                 sums = zip(names, tensors, pool.map(_sha256, tensors), strict=True)
-                digest.update("\n".join([_settings(module), *(f"{name} {tensor.dtype} {tuple(tensor.shape)} {of}" for name, tensor, of in sums)]).encode())
+                digest.update(
+                    "\n".join(
+                        [
+                            _settings(module),
+                            *(f"{name} {tensor.dtype} {tuple(tensor.shape)} {of}" for name, tensor, of in sums),
+                        ]
+                    ).encode()
+                )
         return digest.hexdigest()
 
     @cached_property
     def checksum(self) -> str:
-        """SHA-256 over the UNet's settings and a quick sum of each frozen weight, in the modules' order: the same with an adapter in it, which renames weights.
+        """SHA-256 over the UNet's settings and a quick sum of each frozen weight, in the modules' order: the same with
+        an adapter in it, which renames weights.
 
-        It is a key for what the UNet draws, no signature: words that changed places within one weight go unnoticed, and so do the scales of packed ones. Two models
-        that are not the same differ in nearly every weight, and biases, norms and convolutions are never packed. Not to be asked for the first time within
-        ``inject.without_adapter``, which freezes the adapter too.
+        It is a key for what the UNet draws, no signature: words that changed places within one weight go unnoticed, and
+        so do the scales of packed ones. Two models that are not the same differ in nearly every weight, and biases,
+        norms and convolutions are never packed. Not to be asked for the first time within ``inject.without_adapter``,
+        which freezes the adapter too.
         """
         weights = [parameter.detach() for parameter in self.unet.parameters() if not parameter.requires_grad]
         sums = torch.stack([_sum(weight) for weight in weights]).tolist()  # the device is waited for but once
@@ -259,8 +245,14 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a single file, or over the names and sums of a folder's weight files; in hexadecimal."""
     if path.is_file():
         return files.sha256(path)
-    weights = (file for part in ("unet", "vae", "text_encoder", "text_encoder_2") for file in sorted((path / part).glob("*.safetensors")))
-    return hashlib.sha256("".join(f"{file.relative_to(path).as_posix()} {files.sha256(file)}\n" for file in weights).encode()).hexdigest()
+    weights = (
+        file
+        for part in ("unet", "vae", "text_encoder", "text_encoder_2")
+        for file in sorted((path / part).glob("*.safetensors"))
+    )
+    return hashlib.sha256(
+        "".join(f"{file.relative_to(path).as_posix()} {files.sha256(file)}\n" for file in weights).encode()
+    ).hexdigest()
 
 
 def _sha256(tensor: Tensor) -> str:
@@ -268,9 +260,12 @@ def _sha256(tensor: Tensor) -> str:
 
 
 def _sum(weight: Tensor) -> Tensor:
-    """() int64 on the weight's device: its memory, read as integers of 64 bits where it comes out even, added up modulo 2⁶⁴. Copies nothing: to add up smaller
-    numbers in 64 bits, torch would first make a tensor of them, thirty times slower on a CPU."""
-    words = weight.permute(sorted(range(weight.ndim), key=weight.stride, reverse=True)).flatten()  # channels last are one row too
+    """() int64 on the weight's device: its memory, read as integers of 64 bits where it comes out even, added up modulo
+    2⁶⁴. Copies nothing: to add up smaller numbers in 64 bits, torch would first make a tensor of them, thirty times
+    slower on a CPU."""
+    words = weight.permute(
+        sorted(range(weight.ndim), key=weight.stride, reverse=True)
+    ).flatten()  # channels last are one row too
     many = 8 // words.itemsize
     if words.numel() % many or words.storage_offset() % many:
         return words.view(_INTEGERS[words.itemsize]).sum(dtype=torch.int64)
@@ -279,9 +274,18 @@ def _sum(weight: Tensor) -> Tensor:
 
 def _settings(module: nn.Module) -> str:
     """A part's configuration as sorted JSON, without what says where it came from."""
-    config = dict(module.config) if isinstance(module, AutoencoderKL | UNet2DConditionModel) else module.config.to_dict()
-    return json.dumps({key: value for key, value in config.items() if not key.startswith("_") and key not in ("transformers_version", "dtype", "torch_dtype")},
-                      sort_keys=True, default=str)
+    config = (
+        dict(module.config) if isinstance(module, AutoencoderKL | UNet2DConditionModel) else module.config.to_dict()
+    )
+    return json.dumps(
+        {
+            key: value
+            for key, value in config.items()
+            if not key.startswith("_") and key not in ("transformers_version", "dtype", "torch_dtype")
+        },
+        sort_keys=True,
+        default=str,
+    )
 
 
 def _device(module: nn.Module) -> torch.device:

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from lora_studio.diffusion import prediction
 from lora_studio.errors import ModelError
-from lora_studio.models import prediction
+from lora_studio.families.registry import of_folder
 from lora_studio.models.base import Base
-from lora_studio.models.family import of_folder
 from lora_studio.models.parts import AGAIN, TITLES, build, read_json
 from lora_studio.models.tokenizer import Tokenizer
 from lora_studio.models.weights import Source, Weights, fill
@@ -21,7 +21,9 @@ _OLD_VAE = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_a
 """The attention's projections as diffusers named them until 0.12; SD 1.5's own VAE still has those names."""
 
 
-def read(path: Path, name: str, device: torch.device, dtype: torch.dtype, wanted: str, encoders_on: torch.device) -> Base:
+def read(
+    path: Path, name: str, device: torch.device, dtype: torch.dtype, wanted: str, encoders_on: torch.device
+) -> Base:
     """As ``lora_studio.models.load``; ``wanted`` is the setting ``prediction``.
 
     Raises:
@@ -35,8 +37,23 @@ def read(path: Path, name: str, device: torch.device, dtype: torch.dtype, wanted
     schedule = read_json(path / "scheduler" / "scheduler_config.json")
     predicts = prediction.named(str(schedule.get("prediction_type", "epsilon")) if wanted == "auto" else wanted)
     tokenizers = [_tokenizer(path / folder) for folder in family.encoders.values()]
-    unet, vae, *encoders = (_part(path, part, device if part == "unet" else encoders_on, dtype) for part in ("unet", "vae", *family.encoders))
-    return Base(family, name, path, unet, vae, dict(zip(family.encoders, encoders, strict=True)), tokenizers, schedule, predicts, device, dtype)
+    unet, vae, *encoders = (
+        _part(path, part, device if part == "unet" else encoders_on, dtype)
+        for part in ("unet", "vae", *family.encoders)
+    )
+    return Base(
+        family,
+        name,
+        path,
+        unet,
+        vae,
+        dict(zip(family.encoders, encoders, strict=True)),
+        tokenizers,
+        schedule,
+        predicts,
+        device,
+        dtype,
+    )
 
 
 def _part(path: Path, part: str, device: torch.device, dtype: torch.dtype) -> nn.Module:
@@ -59,8 +76,11 @@ def weight_files(folder: Path) -> list[Path]:
         if (index := folder / f"{stem}.safetensors.index{variant}.json").exists():
             return _shards(index)
     if pickled := [file.name for file in folder.iterdir() if file.suffix in _PICKLES]:
-        raise ModelError(f"{folder.parent.name} holds its {folder.name} only as a pickle ({pickled[0]}), which can run code when it is loaded.",
-                         where=folder, do="Download the .safetensors version.")
+        raise ModelError(
+            f"{folder.parent.name} holds its {folder.name} only as a pickle ({pickled[0]}), which can run code when it is loaded.",
+            where=folder,
+            do="Download the .safetensors version.",
+        )
     raise ModelError(f"{folder.parent.name} lacks {folder.name}/{stem}.safetensors.", where=folder, do=AGAIN)
 
 
@@ -68,7 +88,9 @@ def _shards(index: Path) -> list[Path]:
     names = read_json(index).get("weight_map")
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
         raise ModelError(f"{index.name} is damaged: it names no files.", where=index, do=AGAIN)
-    return [index.with_name(Path(name).name) for name in sorted(set(names.values()))]  # beside it, whatever folder they claim
+    return [
+        index.with_name(Path(name).name) for name in sorted(set(names.values()))
+    ]  # beside it, whatever folder they claim
 
 
 def _sources(part: str) -> Callable[[str], list[Source]]:
@@ -77,7 +99,11 @@ def _sources(part: str) -> Callable[[str], list[Source]]:
         return lambda name: [Source(name)]
     if part == "vae":
         return _vae_sources
-    return lambda name: [Source(name), Source(f"text_model.{name}"), Source(name.removeprefix("text_model."))]  # transformers 5 dropped the prefix
+    return lambda name: [
+        Source(name),
+        Source(f"text_model.{name}"),
+        Source(name.removeprefix("text_model.")),
+    ]  # transformers 5 dropped the prefix
 
 
 def _vae_sources(name: str) -> list[Source]:
@@ -88,9 +114,14 @@ def _vae_sources(name: str) -> list[Source]:
 
 
 def _tokenizer(folder: Path) -> Tokenizer:
-    if not ((folder / "vocab.json").is_file() and (folder / "merges.txt").is_file()) and not (folder / "tokenizer.json").is_file():
+    if (
+        not ((folder / "vocab.json").is_file() and (folder / "merges.txt").is_file())
+        and not (folder / "tokenizer.json").is_file()
+    ):
         raise ModelError(f"{folder.parent.name} lacks {folder.name}/vocab.json or merges.txt.", where=folder, do=AGAIN)
     try:
         return Tokenizer.of_folder(folder)
     except Exception as error:  # the library raises plain ones
-        raise ModelError(f"{folder.parent.name}: its {folder.name} cannot be used: {error}.", where=folder, do=AGAIN) from None
+        raise ModelError(
+            f"{folder.parent.name}: its {folder.name} cannot be used: {error}.", where=folder, do=AGAIN
+        ) from None

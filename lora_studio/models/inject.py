@@ -1,6 +1,7 @@
 """Adapters in a base model: one to train, and finished ones on top.
 
-The one that is trained lives in peft's layers; the finished ones in a ``Stack``. Neither touches the base model's weights.
+The one that is trained lives in peft's layers; the finished ones in a ``Stack``. Neither touches the base model's
+weights.
 """
 
 from __future__ import annotations
@@ -15,33 +16,47 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from lora_studio.adapters.adapter import Adapter, Factors
+from lora_studio.config.settings import Settings
 from lora_studio.errors import AdapterError, SettingsError
 from lora_studio.models import modules
 from lora_studio.models.base import Base
+from lora_studio.models.overlay import Stack, Weights
 from lora_studio.models.quantize import weight_of
-from lora_studio.models.stack import Stack, Weights
-from lora_studio.settings import Settings
 
 NAME = "style"
 """peft's name for the adapter under training."""
 
 
 def add_adapter(base: Base, settings: Settings, seed: int) -> None:
-    """Puts a fresh adapter into the UNet, and into the text encoders if they are trained. Its weights are float32 and depend on ``seed`` alone; the model answers as before until it is trained.
+    """Puts a fresh adapter into the UNet, and into the text encoders if they are trained. Its weights are float32 and
+    depend on ``seed`` alone; the model answers as before until it is trained.
 
     LoRA: Hu et al. 2021; rsLoRA: Kalajdzievski 2023; DoRA: Liu et al. 2024; PiSSA: Meng et al. 2024.
 
     Raises:
         SettingsError: the base model has none of the layers that ``targets`` asks for.
     """
-    names = {"unet": modules.targets(base.unet, settings.targets)}
+    names = {"unet": modules.targets(base.unet, settings.adapter.targets)}
     if not names["unet"]:
-        raise SettingsError(f"The base model has no layers for {settings.targets!r}.", where="targets", do="Choose other layers.")
-    if settings.train_text:
-        names |= {component: modules.targets(encoder.to(base.device), settings.targets, text=True) for component, encoder in base.text_encoders.items()}
+        raise SettingsError(
+            f"The base model has no layers for {settings.adapter.targets!r}.",
+            where="targets",
+            do="Choose other layers.",
+        )
+    if settings.adapter.train_text:
+        names |= {
+            component: modules.targets(encoder.to(base.device), settings.adapter.targets, text=True)
+            for component, encoder in base.text_encoders.items()
+        }
     for component, wanted in names.items():
-        config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, use_rslora=settings.rslora,
-                            use_dora=settings.method == "dora", target_modules=wanted)
+        config = LoraConfig(
+            r=settings.adapter.rank,
+            lora_alpha=settings.adapter.alpha,
+            lora_dropout=settings.adapter.dropout,
+            use_rslora=settings.adapter.rslora,
+            use_dora=settings.adapter.method == "dora",
+            target_modules=wanted,
+        )
         with torch.random.fork_rng([base.device] if base.device.type == "cuda" else []):
             inject_adapter_in_model(config, base.models[component], NAME)
     source = torch.Generator().manual_seed(seed)
@@ -49,15 +64,21 @@ def add_adapter(base: Base, settings: Settings, seed: int) -> None:
         for parameter in trainable(base).values():
             parameter.data = parameter.data.float()
         for layer in layers(base).values():
-            _start(layer, settings.init, source)
-        if settings.method == "pissa":
+            _start(layer, settings.adapter.init, source)
+        if settings.adapter.method == "pissa":
             base.start = Stack(base.models, [(_principal(base, source), -1.0)], base.family.name, torch.float32)
 
 
 def trainable(base: Base) -> dict[str, nn.Parameter]:
-    """The adapter's parameters by name; a first factor's name holds ``lora_A``, a second's ``lora_B``, a magnitude's ``lora_magnitude``."""
-    return {f"{component}.{name}": parameter for component, model in base.models.items()
-            for name, parameter in model.named_parameters() if parameter.requires_grad}
+    """The adapter's parameters by name; a first factor's name holds ``lora_A``, a second's ``lora_B``, a magnitude's
+    ``lora_magnitude``.
+    """
+    return {
+        f"{component}.{name}": parameter
+        for component, model in base.models.items()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
 
 
 def read_adapter(base: Base) -> Adapter:
@@ -73,7 +94,8 @@ def read_adapter(base: Base) -> Adapter:
 
 
 def weight(base: Base, path: str) -> Tensor:
-    """The base model's own weight at a canonical path: float32 on the CPU, (out, in) or (out, in, kh, kw); of a quantised model, unpacked.
+    """The base model's own weight at a canonical path: float32 on the CPU, (out, in) or (out, in, kh, kw); of a
+    quantised model, unpacked.
 
     Raises:
         KeyError: there is no such module.
@@ -94,9 +116,11 @@ def load_adapters(base: Base, adapters: Sequence[tuple[Adapter, float]]) -> None
 
 
 def set_weights(base: Base, weights: Weights) -> None:
-    """Gives the loaded adapters other weights, in their order: one each, or a row of them for each sample of the batches that follow.
+    """Gives the loaded adapters other weights, in their order: one each, or a row of them for each sample of the
+    batches that follow.
 
-    A batch of twice or three times as many samples takes the rows over and over, as guidance puts the same pictures into a batch twice.
+    A batch of twice or three times as many samples takes the rows over and over, as guidance puts the same pictures
+    into a batch twice.
 
     Raises:
         AdapterError: a weight is not finite, or there is not one for each adapter.
@@ -104,7 +128,9 @@ def set_weights(base: Base, weights: Weights) -> None:
     if base.loaded is not None:
         base.loaded.set_weights(weights)
     elif any(weights):
-        raise AdapterError(f"There are 0 adapters and {len(weights)} weights.", where="weight", do="Load adapters first.")
+        raise AdapterError(
+            f"There are 0 adapters and {len(weights)} weights.", where="weight", do="Load adapters first."
+        )
 
 
 def unload_adapters(base: Base) -> None:
@@ -148,12 +174,17 @@ def remove(base: Base) -> None:
 
 def layers(base: Base) -> dict[str, LoraLayer]:
     """The layers under training by canonical path."""
-    return {modules.path_of(component, name): layer for component, model in base.models.items() for name, layer in model.named_modules()
-            if isinstance(layer, LoraLayer)}
+    return {
+        modules.path_of(component, name): layer
+        for component, model in base.models.items()
+        for name, layer in model.named_modules()
+        if isinstance(layer, LoraLayer)
+    }
 
 
 def _start(layer: LoraLayer, kind: str, source: torch.Generator) -> None:
-    """A from ``source``, B zero: as peft has them (gaussian: standard deviation 1 / r; kaiming: uniform), but drawn on the CPU for every device.
+    """A from ``source``, B zero: as peft has them (gaussian: standard deviation 1 / r; kaiming: uniform), but drawn on
+    the CPU for every device.
 
     A DoRA's magnitude is the norm of W, which peft has left in the base model's format: too few digits to start from.
     """
@@ -171,9 +202,11 @@ def _start(layer: LoraLayer, kind: str, source: torch.Generator) -> None:
 
 
 def _principal(base: Base, source: torch.Generator) -> Adapter:
-    """Starts PiSSA (Meng et al. 2024, §3) and returns where it starts: A₀, B₀ from the first r singular directions of each W, (alpha/r) B₀A₀ ≈ W.
+    """Starts PiSSA (Meng et al. 2024, §3) and returns where it starts: A₀, B₀ from the first r singular directions of
+    each W, (alpha/r) B₀A₀ ≈ W.
 
-    The paper trains BA over W − B₀A₀. So that W itself need not be changed, B₀A₀ is subtracted by an adapter of weight −1 instead.
+    The paper trains BA over W − B₀A₀. So that W itself need not be changed, B₀A₀ is subtracted by an adapter of weight
+    −1 instead.
     """
     factors = {}
     for path, layer in layers(base).items():
@@ -188,7 +221,9 @@ def _principal(base: Base, source: torch.Generator) -> Adapter:
 
 
 def _leading(weight: Tensor, rank: int, source: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """U (out, k), S (k,), Vᵀ (k, in) of the k = min(rank, out, in) largest singular values (Halko et al. 2011, algorithms 4.4 and 5.1)."""
+    """U (out, k), S (k,), Vᵀ (k, in) of the k = min(rank, out, in) largest singular values (Halko et al. 2011,
+    algorithms 4.4 and 5.1).
+    """
     count = min(rank, *weight.shape)
     span = torch.randn(weight.shape[1], min(count + 8, *weight.shape), generator=source).to(weight.device)
     for _ in range(4):
@@ -201,7 +236,12 @@ def _leading(weight: Tensor, rank: int, source: torch.Generator) -> tuple[Tensor
 def _factors(layer: LoraLayer) -> Factors:
     magnitude = layer.lora_magnitude_vector[NAME].weight if NAME in layer.lora_magnitude_vector else None
     down, up = layer.lora_A[NAME].weight, layer.lora_B[NAME].weight
-    return Factors(_kept(down), _kept(up), layer.scaling[NAME] * layer.r[NAME], None if magnitude is None else _kept(magnitude).flatten())
+    return Factors(
+        _kept(down),
+        _kept(up),
+        layer.scaling[NAME] * layer.r[NAME],
+        None if magnitude is None else _kept(magnitude).flatten(),
+    )
 
 
 def _kept(tensor: Tensor) -> Tensor:

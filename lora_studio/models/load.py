@@ -1,4 +1,6 @@
-"""A base model from whatever the user calls it by: the starter, a folder, a single file, a hub name. Never from the network."""
+"""A base model from whatever the user calls it by: the starter, a folder, a single file, a hub name. Never from the
+network.
+"""
 
 from __future__ import annotations
 
@@ -12,25 +14,33 @@ from torch import nn
 
 from lora_studio import starter
 from lora_studio.errors import ModelError
-from lora_studio.models import folder, lean, single
+from lora_studio.models import folder, fused, single
 from lora_studio.models import quantize as quantization
 from lora_studio.models.base import Base
-from lora_studio.models.lean import probe
+from lora_studio.models.fused import triton_support
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def load(base: str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, prediction: str = "auto",
-         quantize: str = "none", in_turn: bool = False) -> Base:
+def load(
+    base: str,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    prediction: str = "auto",
+    quantize: str = "none",
+    in_turn: bool = False,
+) -> Base:
     """The base model that ``base`` names, frozen, on ``device``.
 
     Args:
-        base: ``starter``, a diffusers folder, a ``.safetensors`` file in the original layout, or the name of a model in the
-            hub's local cache.
+        base: ``starter``, a diffusers folder, a ``.safetensors`` file in the original layout, or the name of a model in
+            the hub's local cache.
         dtype: of the UNet and the text encoders; the VAE is always float32.
         prediction: ``auto``, ``epsilon`` or ``v``.
-        quantize: ``none``; or ``nf4`` or ``int8``, which pack the UNet's transformers (``lora_studio.models.quantize``).
-        in_turn: leave the VAE and the text encoders on the CPU until they are needed, one after the other (``Base.in_turn``).
+        quantize: ``none``; or ``nf4`` or ``int8``, which pack the UNet's transformers
+            (``lora_studio.models.quantize``).
+        in_turn: leave the VAE and the text encoders on the CPU until they are needed, one after the other
+            (``Base.in_turn``).
 
     Raises:
         ModelError: there is no such model, a part is missing or damaged, or its family is not supported.
@@ -40,9 +50,16 @@ def load(base: str, device: torch.device | str = "cpu", dtype: torch.dtype = tor
     read = single.read if path.is_file() else folder.read
     device = torch.device(device)
     cpu = torch.device("cpu")
-    loaded = read(path, name, device if quantize == "none" else cpu, dtype, prediction, cpu if in_turn or quantize != "none" else device)
+    loaded = read(
+        path,
+        name,
+        device if quantize == "none" else cpu,
+        dtype,
+        prediction,
+        cpu if in_turn or quantize != "none" else device,
+    )
     loaded.in_turn = in_turn
-    lean.enable(loaded.unet)
+    fused.enable(loaded.unet)
     for part in _channels_last(loaded, device):
         part.to(memory_format=torch.channels_last)
     if quantize != "none":
@@ -51,10 +68,12 @@ def load(base: str, device: torch.device | str = "cpu", dtype: torch.dtype = tor
 
 
 def _channels_last(base: Base, device: torch.device) -> list[nn.Module]:
-    """The parts whose convolutions are done sooner with channels last: on a CPU by a fifth; on a graphics card only where the norms between them keep that order."""
+    """The parts whose convolutions are done sooner with channels last: on a CPU by a fifth; on a graphics card only
+    where the norms between them keep that order.
+    """
     if device.type == "cpu":
         return [base.unet, base.vae]
-    return [base.unet] if device.type == "cuda" and probe.kernels() is not None else []
+    return [base.unet] if device.type == "cuda" and triton_support.kernels() is not None else []
 
 
 def locate(base: str) -> tuple[Path, str]:
@@ -72,14 +91,22 @@ def locate(base: str) -> tuple[Path, str]:
         return path, path.resolve().name
     if _HUB_NAME.fullmatch(base):
         return _cached(base), base.rsplit("/", 1)[-1]
-    raise ModelError(f"There is no base model at {path}.", where="base",
-                     do="Give the path of a diffusers folder or of a .safetensors file, or take the starter.")
+    raise ModelError(
+        f"There is no base model at {path}.",
+        where="base",
+        do="Give the path of a diffusers folder or of a .safetensors file, or take the starter.",
+    )
 
 
 def _cached(name: str) -> Path:
-    """Its folder in the hub's local cache. That it was fetched whole is not asked: of many repositories a model needs only some files."""
+    """Its folder in the hub's local cache. That it was fetched whole is not asked: of many repositories a model needs
+    only some files.
+    """
     try:
         return Path(snapshot_download(name, local_files_only=True, allow_patterns=["model_index.json"]))
     except (LocalEntryNotFoundError, HfHubHTTPError, ValueError, OSError):
-        raise ModelError(f"{name} is neither a file or folder here nor a model that was downloaded.", where="base",
-                         do=f"Fetch it with: python3 app.py download {name}. Or give the path of a diffusers folder or of a .safetensors file.") from None
+        raise ModelError(
+            f"{name} is neither a file or folder here nor a model that was downloaded.",
+            where="base",
+            do=f"Fetch it with: python3 app.py download {name}. Or give the path of a diffusers folder or of a .safetensors file.",
+        ) from None

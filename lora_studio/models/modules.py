@@ -18,21 +18,39 @@ TARGETS = {
     "attention+ff": re.compile(f"{_ATTENTION}|{_FEED_FORWARD}"),
     "attention+ff+conv": re.compile(f"{_ATTENTION}|{_FEED_FORWARD}|{_CONVOLUTIONS}"),
 }
-"""The setting ``targets`` -> the ends of the UNet's module paths. "ff" brings the transformers' own projections too, as the reference trainer does."""
+"""The setting ``targets`` -> the ends of the UNet's module paths. "ff" brings the transformers' own projections too, as
+the reference trainer does.
+"""
 
-_TEXT_ATTENTION, _TEXT_ALL = re.compile(r"self_attn\.(?:q|k|v|out)_proj$"), re.compile(r"self_attn\.(?:q|k|v|out)_proj$|mlp\.fc[12]$")
-TEXT_TARGETS = {"qv": re.compile(r"self_attn\.[qv]_proj$"), "attention": _TEXT_ATTENTION, "attention+ff": _TEXT_ALL, "attention+ff+conv": _TEXT_ALL}
+_TEXT_ATTENTION, _TEXT_ALL = (
+    re.compile(r"self_attn\.(?:q|k|v|out)_proj$"),
+    re.compile(r"self_attn\.(?:q|k|v|out)_proj$|mlp\.fc[12]$"),
+)
+TEXT_TARGETS = {
+    "qv": re.compile(r"self_attn\.[qv]_proj$"),
+    "attention": _TEXT_ATTENTION,
+    "attention+ff": _TEXT_ALL,
+    "attention+ff+conv": _TEXT_ALL,
+}
 """The same for a text encoder, which has no convolutions."""
 
 
 def targets(model: nn.Module, which: str, text: bool = False) -> list[str]:
-    """Names within ``model``, a UNet or with ``text`` a text encoder, of the modules that the setting ``targets`` means."""
+    """Names within ``model``, a UNet or with ``text`` a text encoder, of the modules that the setting ``targets``
+    means.
+    """
     wanted = (TEXT_TARGETS if text else TARGETS)[which]
-    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d) and wanted.search(name)]
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d) and wanted.search(name)
+    ]
 
 
 def adaptable(models: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    """Every linear layer and convolution of ``models`` by canonical path; of a layer under training, the layer below its adapter."""
+    """Every linear layer and convolution of ``models`` by canonical path; of a layer under training, the layer below
+    its adapter.
+    """
     found = {}
     for component, model in models.items():
         for name, module in model.named_modules():

@@ -14,7 +14,12 @@ from transformers.initialization import no_init_weights
 
 from lora_studio.errors import ModelError
 
-TITLES = {"unet": "the UNet", "vae": "the VAE", "text_encoder": "the text encoder", "text_encoder_2": "the second text encoder"}
+TITLES = {
+    "unet": "the UNet",
+    "vae": "the VAE",
+    "text_encoder": "the text encoder",
+    "text_encoder_2": "the second text encoder",
+}
 """A part's folder -> its name in messages."""
 AGAIN = "Download it again, or choose another base model."
 
@@ -30,9 +35,15 @@ def build(part: str, config: dict[str, Any], where: Path) -> nn.Module:
     """
     try:
         with init_empty_weights(), no_init_weights():
-            return _DIFFUSERS[part].from_config(config) if part in _DIFFUSERS else _TRANSFORMERS[part](CLIPTextConfig.from_dict(config))
+            return (
+                _DIFFUSERS[part].from_config(config)
+                if part in _DIFFUSERS
+                else _TRANSFORMERS[part](CLIPTextConfig.from_dict(config))
+            )
     except Exception as error:  # the libraries raise nearly every kind
-        raise ModelError(f"The configuration of {TITLES[part]} cannot be used: {error}.", where=where, do=AGAIN) from None
+        raise ModelError(
+            f"The configuration of {TITLES[part]} cannot be used: {error}.", where=where, do=AGAIN
+        ) from None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -44,7 +55,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         table = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
-        raise ModelError(f"{path.parent.parent.name} lacks {path.parent.name}/{path.name}.", where=path, do=AGAIN) from None
+        raise ModelError(
+            f"{path.parent.parent.name} lacks {path.parent.name}/{path.name}.", where=path, do=AGAIN
+        ) from None
     except (ValueError, RecursionError):
         table = None
     if not isinstance(table, dict):

@@ -1,4 +1,6 @@
-"""A base model from one ``.safetensors`` file in the original trainers' layout, whose configurations ship with the studio."""
+"""A base model from one ``.safetensors`` file in the original trainers' layout, whose configurations ship with the
+studio.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +11,26 @@ from typing import Any
 import torch
 from torch import nn
 
-from lora_studio.models import original, prediction
-from lora_studio.models.base import Base, Family
-from lora_studio.models.family import of_file
+from lora_studio.diffusion import prediction
+from lora_studio.diffusion.prediction import Prediction
+from lora_studio.families.family import Family
+from lora_studio.families.registry import of_file
+from lora_studio.models import ldm_keys
+from lora_studio.models.base import Base
 from lora_studio.models.parts import TITLES, build, read_json
-from lora_studio.models.prediction import Prediction
 from lora_studio.models.tokenizer import Tokenizer
 from lora_studio.models.weights import Source, Weights, fill, lacks
 
 CONFIGS = Path(__file__).parent / "configs"
 V_MARK, ZERO_SNR_MARK = "v_pred", "ztsnr"
-"""Empty tensors that SDXL's v-predicting descendants carry, the second where their schedule ends in pure noise (Lin et al. 2024)."""
+"""Empty tensors that SDXL's v-predicting descendants carry, the second where their schedule ends in pure noise (Lin et
+al. 2024).
+"""
 
 
-def read(path: Path, name: str, device: torch.device, dtype: torch.dtype, wanted: str, encoders_on: torch.device) -> Base:
+def read(
+    path: Path, name: str, device: torch.device, dtype: torch.dtype, wanted: str, encoders_on: torch.device
+) -> Base:
     """As ``lora_studio.models.load``; ``wanted`` is the setting ``prediction``.
 
     Weights averaged over training (``model_ema.…``) are passed over, as every program that draws with such a file does.
@@ -32,14 +40,29 @@ def read(path: Path, name: str, device: torch.device, dtype: torch.dtype, wanted
     """
     with Weights([path]) as weights:
         family = of_file(weights.shapes, path)
-        unet, vae, *encoders = (_part(family, part, weights, device if part == "unet" else encoders_on, dtype) for part in ("unet", "vae", *family.encoders))
+        unet, vae, *encoders = (
+            _part(family, part, weights, device if part == "unet" else encoders_on, dtype)
+            for part in ("unet", "vae", *family.encoders)
+        )
         predicts = declared(weights) if wanted == "auto" else prediction.named(wanted)
         schedule = read_json(CONFIGS / family.configs / "scheduler.json")
         if ZERO_SNR_MARK in weights.shapes:
             schedule["rescale_betas_zero_snr"] = True
     tokenizers = [Tokenizer.shipped(pad) for pad in family.pads]
     text_encoders = dict(zip(family.encoders, encoders, strict=True))
-    base = Base(family, name, path, unet, vae, text_encoders, tokenizers, schedule, predicts or prediction.EPSILON, device, dtype)
+    base = Base(
+        family,
+        name,
+        path,
+        unet,
+        vae,
+        text_encoders,
+        tokenizers,
+        schedule,
+        predicts or prediction.EPSILON,
+        device,
+        dtype,
+    )
     if predicts is None and family.ambiguous:
         base.prediction = prediction.EPSILON if answers_with_noise(base) else prediction.VELOCITY
     unet.register_to_config(sample_size=family.native_size(base.prediction.name, unet.config.sample_size))
@@ -55,30 +78,48 @@ def _part(family: Family, part: str, weights: Weights, device: torch.device, dty
     except (KeyError, IndexError, StopIteration):
         raise lacks(weights, f"{'some weights of ' if shapes else ''}{TITLES[part]}") from None
     model = build(part, config, weights.paths[0])
-    fill(model, weights, _sources(part, config, prefix, shapes), torch.float32 if part == "vae" else dtype, device, TITLES[part])
+    fill(
+        model,
+        weights,
+        _sources(part, config, prefix, shapes),
+        torch.float32 if part == "vae" else dtype,
+        device,
+        TITLES[part],
+    )
     return model
 
 
-_FIT: dict[str, Callable[[dict[str, Any], original.Shapes], dict[str, Any]]] = {
-    "unet": original.fit_unet, "vae": original.fit_vae, "text_encoder": original.fit_text,
+_FIT: dict[str, Callable[[dict[str, Any], ldm_keys.Shapes], dict[str, Any]]] = {
+    "unet": ldm_keys.fit_unet,
+    "vae": ldm_keys.fit_vae,
+    "text_encoder": ldm_keys.fit_text,
 }
 
 
 def plain(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """CLIP's names with the ``text_model.`` that some files lack."""
-    return {f"text_model.{key}" if key.startswith(("embeddings.", "encoder.layers.", "final_layer_norm.")) else key: shape for key, shape in shapes.items()}
+    return {
+        f"text_model.{key}" if key.startswith(("embeddings.", "encoder.layers.", "final_layer_norm.")) else key: shape
+        for key, shape in shapes.items()
+    }
 
 
-def _sources(part: str, config: Mapping[str, Any], prefix: str, shapes: Mapping[str, Any]) -> Callable[[str], list[Source]]:
+def _sources(
+    part: str, config: Mapping[str, Any], prefix: str, shapes: Mapping[str, Any]
+) -> Callable[[str], list[Source]]:
     """A weight's diffusers name -> where it may lie in the file."""
 
     def found(name: str) -> list[Source]:
         if part == "unet":
-            return [original.unet_source(name, config["layers_per_block"], ["Attn" in kind for kind in config["up_block_types"]])]
+            return [
+                ldm_keys.unet_source(
+                    name, config["layers_per_block"], ["Attn" in kind for kind in config["up_block_types"]]
+                )
+            ]
         if part == "vae":
-            return [original.vae_source(name, len(config["block_out_channels"]))]
+            return [ldm_keys.vae_source(name, len(config["block_out_channels"]))]
         if "positional_embedding" in shapes:
-            return [original.openclip_source(_full(name), config["hidden_size"])]
+            return [ldm_keys.openclip_source(_full(name), config["hidden_size"])]
         return [Source(_full(name)), Source(_full(name).removeprefix("text_model."))]
 
     return lambda name: [Source(prefix + source.key, source.change) for source in found(name)]
@@ -101,7 +142,9 @@ def declared(weights: Weights) -> Prediction | None:
 
 @torch.no_grad()
 def answers_with_noise(base: Base) -> bool:
-    """Whether the model predicts ε, by asking it: at the last timestep x_t is all but noise, so ε is x_t itself and v hardly related to it."""
+    """Whether the model predicts ε, by asking it: at the last timestep x_t is all but noise, so ε is x_t itself and v
+    hardly related to it.
+    """
     noise = torch.randn(1, base.unet.config.in_channels, 32, 32, generator=torch.Generator().manual_seed(0))
     last = torch.tensor([base.schedule["num_train_timesteps"] - 1], device=base.device)
     answer = base.predict(noise, last, base.encode_text([""])).cpu()

@@ -1,4 +1,5 @@
-"""Captions to CLIP's tokens (Radford et al. 2021, *Learning Transferable Visual Models From Natural Language Supervision*, §2.4).
+"""Captions to CLIP's tokens (Radford et al. 2021, *Learning Transferable Visual Models From Natural Language
+Supervision*, §2.4).
 
 The vocabulary beside this file, in ``tokenizer/``, is CLIP's own as OpenCLIP publishes it (MIT licence, see
 ``tokenizer/README.md``): single files hold none.

@@ -30,7 +30,8 @@ class Source:
 
 
 class Weights:
-    """The tensors of one or several safetensors files as one table. Headers are checked at once; a tensor is read when asked for.
+    """The tensors of one or several safetensors files as one table. Headers are checked at once; a tensor is read when
+    asked for.
 
     Raises:
         ModelError: a file is missing, a pickle, cut short or otherwise damaged.
@@ -72,7 +73,14 @@ def read_header(path: Path) -> container.Header:
         raise ModelError(error.what, where=error.where, do=error.do) from None
 
 
-def fill(model: nn.Module, weights: Weights, sources: Callable[[str], list[Source]], dtype: torch.dtype, device: torch.device, what: str) -> None:
+def fill(
+    model: nn.Module,
+    weights: Weights,
+    sources: Callable[[str], list[Source]],
+    dtype: torch.dtype,
+    device: torch.device,
+    what: str,
+) -> None:
     """Gives ``model`` its weights, frozen and ready for use, on ``device``.
 
     Args:
@@ -86,7 +94,9 @@ def fill(model: nn.Module, weights: Weights, sources: Callable[[str], list[Sourc
     found = {name: next((source for source in sources(name) if source.key in weights.shapes), None) for name in wanted}
     _require_all(found, weights, what)
     readers = _READERS if device.type != "mps" else 1  # Apple's GPUs are for one thread at a time
-    with ThreadPoolExecutor(readers) as pool:  # gigabytes are read from disk, converted and copied to the device: one thread alone would wait for each in turn
+    with (
+        ThreadPoolExecutor(readers) as pool
+    ):  # gigabytes are read from disk, converted and copied to the device: one thread alone would wait for each in turn
         tensors = pool.map(lambda name: _tensor(weights, found[name], wanted[name], dtype, device), wanted)
         state = dict(zip(wanted, tensors, strict=True))
     model.load_state_dict(state, assign=True)
@@ -99,23 +109,38 @@ def _require_all(found: Mapping[str, Source | None], weights: Weights, what: str
     if len(missing) == len(found):
         raise lacks(weights, what)
     if missing:
-        raise ModelError(f"{where.name} lacks {len(missing)} of {len(found)} weights of {what}, the first being {missing[0]}.", where=where, do=AGAIN)
+        raise ModelError(
+            f"{where.name} lacks {len(missing)} of {len(found)} weights of {what}, the first being {missing[0]}.",
+            where=where,
+            do=AGAIN,
+        )
 
 
 def lacks(weights: Weights, what: str) -> ModelError:
     """The error for a file without ``what``."""
     where = weights.paths[0]
-    return ModelError(f"{where.name} does not hold {what}.", where=where, do="Choose a checkpoint that holds the whole model.")
+    return ModelError(
+        f"{where.name} does not hold {what}.", where=where, do="Choose a checkpoint that holds the whole model."
+    )
 
 
 def _tensor(weights: Weights, source: Source, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
     tensor = source.change(weights.read(source.key))
     where = weights.paths[0]
     if tensor.shape != shape:
-        raise ModelError(f"{where.name}: {source.key} has the shape {tuple(tensor.shape)} where {tuple(shape)} belongs.", where=where, do=AGAIN)
+        raise ModelError(
+            f"{where.name}: {source.key} has the shape {tuple(tensor.shape)} where {tuple(shape)} belongs.",
+            where=where,
+            do=AGAIN,
+        )
     if tensor.is_floating_point():
         tensor = tensor.to(device, dtype, copy=True, memory_format=torch.contiguous_format)
-        if tensor.numel() and not torch.isfinite(torch.stack(tensor.aminmax())).all():  # in no more memory: what comes and goes beside a weight that stays leaves gaps
-            raise ModelError(f"{where.name}: {source.key} has values that are not finite in {str(dtype).removeprefix('torch.')}.", where=where,
-                             do="Choose another precision, or another copy of the model.")
+        if (
+            tensor.numel() and not torch.isfinite(torch.stack(tensor.aminmax())).all()
+        ):  # in no more memory: what comes and goes beside a weight that stays leaves gaps
+            raise ModelError(
+                f"{where.name}: {source.key} has values that are not finite in {str(dtype).removeprefix('torch.')}.",
+                where=where,
+                do="Choose another precision, or another copy of the model.",
+            )
     return tensor

@@ -10,13 +10,18 @@ from typing import Annotated, Literal, NamedTuple, get_args
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lora_studio.adapters.recipe import Weight
+from lora_studio.config.settings import SPECS, did_you_mean
 from lora_studio.errors import SettingsError
-from lora_studio.settings import SPECS, did_you_mean
 
 Kind = Literal["prompt", "seed", "adapter", "weight", "checkpoint", "guidance", "steps"]
 KINDS: tuple[str, ...] = get_args(Kind)
-_BOUNDS = {"weight": (-10.0, 10.0), **{kind: (SPECS[key].low, SPECS[key].high) for kind, key in
-                                       {"seed": "preview_seed", "guidance": "guidance", "steps": "preview_steps"}.items()}}
+_BOUNDS = {
+    "weight": (-10.0, 10.0),
+    **{
+        kind: (SPECS[key].low, SPECS[key].high)
+        for kind, key in {"seed": "preview_seed", "guidance": "guidance", "steps": "preview_steps"}.items()
+    },
+}
 _WHOLE = ("seed", "steps")
 CELLS = 1000
 """A grid has at most so many."""
@@ -34,7 +39,9 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Axis:
-    """``kind`` of thing, its ``values`` from left to right or from top to bottom, and of a weight whose it is: "" leaves that to the grid."""
+    """``kind`` of thing, its ``values`` from left to right or from top to bottom, and of a weight whose it is: ""
+    leaves that to the grid.
+    """
 
     kind: Kind
     values: tuple[str | int | float, ...]
@@ -47,12 +54,18 @@ class Axis:
     @property
     def labels(self) -> list[str]:
         """As they stand beside the pictures."""
-        names = {"seed": "seed {}", "weight": f"{self.subject or 'weight'} {{:g}}", "guidance": "guidance {:g}", "steps": "{} steps"}
+        names = {
+            "seed": "seed {}",
+            "weight": f"{self.subject or 'weight'} {{:g}}",
+            "guidance": "guidance {:g}",
+            "steps": "{} steps",
+        }
         return [names.get(self.kind, "{}").format(value) for value in self.values]
 
 
 def parse(text: str, where: str = "") -> Axis:
-    """``KIND=VALUE,VALUE…``; a value with a comma stands in double quotes; ``weight:ADAPTER=…`` says whose weight it is.
+    """``KIND=VALUE,VALUE…``; a value with a comma stands in double quotes; ``weight:ADAPTER=…`` says whose weight it
+    is.
 
     >>> parse('prompt="a cat, asleep",a dog').values
     ('a cat, asleep', 'a dog')
@@ -63,11 +76,21 @@ def parse(text: str, where: str = "") -> Axis:
     head, equals, tail = text.partition("=")
     kind, _, subject = head.strip().partition(":")
     if not equals:
-        raise SettingsError(f"{text!r} is no axis.", where=where, do=f"Write for example {where or '--x'} weight=0,0.5,1.")
+        raise SettingsError(
+            f"{text!r} is no axis.", where=where, do=f"Write for example {where or '--x'} weight=0,0.5,1."
+        )
     if kind not in KINDS:
-        raise SettingsError(f"A grid has no axis {kind!r}.", where=where, do=f"{did_you_mean(kind, KINDS)} There are {', '.join(KINDS)}.")
+        raise SettingsError(
+            f"A grid has no axis {kind!r}.",
+            where=where,
+            do=f"{did_you_mean(kind, KINDS)} There are {', '.join(KINDS)}.",
+        )
     if subject and kind != "weight":
-        raise SettingsError(f"{kind} takes nothing behind a colon.", where=where, do="Only a weight does: weight:style.safetensors=0,0.5,1.")
+        raise SettingsError(
+            f"{kind} takes nothing behind a colon.",
+            where=where,
+            do="Only a weight does: weight:style.safetensors=0,0.5,1.",
+        )
     try:
         values = [value.strip() for row in csv.reader([tail], skipinitialspace=True) for value in row]
     except csv.Error:
@@ -91,7 +114,11 @@ def _value(kind: str, text: str, where: str) -> str | int | float:
         value = math.nan
     if not _fits(kind, value):
         low, high = _BOUNDS[kind]
-        raise SettingsError(f"{text!r} is no {kind}.", where=where, do=f"Give {'whole numbers' if kind in _WHOLE else 'numbers'} from {low:g} to {high:g}.")
+        raise SettingsError(
+            f"{text!r} is no {kind}.",
+            where=where,
+            do=f"Give {'whole numbers' if kind in _WHOLE else 'numbers'} from {low:g} to {high:g}.",
+        )
     return value
 
 
@@ -156,23 +183,35 @@ class Grid(BaseModel):
         if len(set(names)) < len(names):
             raise ValueError(f"two adapters are called {next(name for name in names if names.count(name) > 1)!r}")
         for axis in self.axes:
-            for name in [axis.subject] if axis.subject else axis.values if axis.kind in ("adapter", "checkpoint") else []:
+            for name in (
+                [axis.subject] if axis.subject else axis.values if axis.kind in ("adapter", "checkpoint") else []
+            ):
                 if name not in names:
                     raise ValueError(f"an axis names {name!r}, but there is no such adapter")
         subjects = [tuple(self._subjects(axis)) for axis in self.axes if axis.kind == "weight"]
-        if len(set(kinds)) < len(kinds) and kinds[0] not in ("weight", "adapter", "checkpoint") or len(set(subjects)) < len(subjects):
+        if (
+            len(set(kinds)) < len(kinds)
+            and kinds[0] not in ("weight", "adapter", "checkpoint")
+            or len(set(subjects)) < len(subjects)
+        ):
             raise ValueError(f"both axes vary the same {kinds[0]}")
         if len(self.x.values) * len(self.y.values if self.y else "1") > CELLS:
             raise ValueError(f"it would have more than {CELLS} pictures")
         return self
 
     def _subjects(self, axis: Axis) -> list[str]:
-        """The adapters whose weight ``axis`` varies: the one it names, or those of the other axis, or the only one there is."""
+        """The adapters whose weight ``axis`` varies: the one it names, or those of the other axis, or the only one
+        there is.
+        """
         if axis.subject:
             return [axis.subject]
         switched = self._switched()
         if not switched and len(self.adapters) != 1:
-            raise ValueError("a weight axis has to say whose weight it is" if self.adapters else "there is no adapter whose weight could vary")
+            raise ValueError(
+                "a weight axis has to say whose weight it is"
+                if self.adapters
+                else "there is no adapter whose weight could vary"
+            )
         return sorted(switched) or [self.adapters[0].name]
 
     def _switched(self) -> set[str]:
@@ -186,5 +225,10 @@ class Grid(BaseModel):
                 weights |= dict.fromkeys(self._subjects(axis), value)
         on = {value for axis, value in picked.items() if axis.kind in ("adapter", "checkpoint")}
         weights |= dict.fromkeys(self._switched() - on, 0.0)
-        return Cell(chosen.get("prompt", self.prompt), chosen.get("seed", self.seed), tuple(weights.values()),
-                    chosen.get("guidance", self.guidance), chosen.get("steps", self.steps))
+        return Cell(
+            chosen.get("prompt", self.prompt),
+            chosen.get("seed", self.seed),
+            tuple(weights.values()),
+            chosen.get("guidance", self.guidance),
+            chosen.get("steps", self.steps),
+        )

@@ -1,7 +1,7 @@
 """Pictures from prompts: the denoising loop.
 
-Every picture has a seed of its own, whose noise is drawn on the CPU: it is the same in any batch and on any device, up to the
-rounding of the arithmetic.
+Every picture has a seed of its own, whose noise is drawn on the CPU: it is the same in any batch and on any device, up
+to the rounding of the arithmetic.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from lora_studio.config.settings import did_you_mean
 from lora_studio.errors import MachineError, SettingsError
 from lora_studio.models import SAMPLERS, Base
-from lora_studio.settings import did_you_mean
 
 PIXELS_AT_ONCE = 2**21
 """A batch holds at most so many: eight pictures of 512 × 512, two of 1024 × 1024. Halved where memory is short."""
@@ -38,13 +38,26 @@ class Sampling:
     height: int
 
 
-def generate(base: Base, prompts: Sequence[str], seeds: Sequence[int], *, negative: str = "", steps: int = 20, guidance: float = 5.0, sampler: str = "dpm++",
-             width: int = 0, height: int = 0, cancelled: Callable[[], bool] = lambda: False, encode: Callable[[list[str]], Text] | None = None) -> list[Image.Image]:
+def generate(
+    base: Base,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    negative: str = "",
+    steps: int = 20,
+    guidance: float = 5.0,
+    sampler: str = "dpm++",
+    width: int = 0,
+    height: int = 0,
+    cancelled: Callable[[], bool] = lambda: False,
+    encode: Callable[[list[str]], Text] | None = None,
+) -> list[Image.Image]:
     """One picture for each prompt and its seed.
 
     Args:
         negative: what all pictures should avoid.
-        guidance: how strictly they follow the prompt; up to 1 the negative prompt has no say, and it takes half the time.
+        guidance: how strictly they follow the prompt; up to 1 the negative prompt has no say, and it takes half the
+            time.
         width, height: in pixels, multiples of the VAE's scale; 0 takes the base model's own resolution.
         cancelled: asked before every denoising step; True ends the work.
         encode: what gives the prompts' features, if not the text encoders.
@@ -59,16 +72,24 @@ def generate(base: Base, prompts: Sequence[str], seeds: Sequence[int], *, negati
     how = sampling(base, sampler, steps, guidance, width, height)
     encode = encode or base.encode_text
     avoid = encode([negative]) if guidance > 1 else None
-    return in_batches(base, len(prompts), how, lambda rows: denoise(base, encode(list(prompts[rows])), avoid, seeds[rows], how, cancelled))
+    return in_batches(
+        base,
+        len(prompts),
+        how,
+        lambda rows: denoise(base, encode(list(prompts[rows])), avoid, seeds[rows], how, cancelled),
+    )
 
 
 def sampling(base: Base, sampler: str, steps: int, guidance: float, width: int, height: int) -> Sampling:
-    """A checked ``Sampling`` for ``base``; a side of 0 becomes its own resolution. Raises SettingsError as ``generate`` does."""
+    """A checked ``Sampling`` for ``base``; a side of 0 becomes its own resolution. Raises SettingsError as ``generate``
+    does.
+    """
     return Sampling(_known(sampler), steps, guidance, _side(base, width, "width"), _side(base, height, "height"))
 
 
 def in_batches(base: Base, count: int, how: Sampling, draw: Callable[[slice], Tensor | None]) -> list[Image.Image]:
-    """``count`` pictures, as many at a time as fit; ``draw`` gives the scaled latents of a slice of them, or None where it was cancelled: an early end.
+    """``count`` pictures, as many at a time as fit; ``draw`` gives the scaled latents of a slice of them, or None where
+    it was cancelled: an early end.
 
     Raises:
         MachineError: not even one picture fits into memory.
@@ -87,10 +108,18 @@ def in_batches(base: Base, count: int, how: Sampling, draw: Callable[[slice], Te
 
 
 @torch.no_grad()
-def denoise(base: Base, text: Text, avoid: Text | None, seeds: Sequence[int], how: Sampling, cancelled: Callable[[], bool] = lambda: False) -> Tensor | None:
+def denoise(
+    base: Base,
+    text: Text,
+    avoid: Text | None,
+    seeds: Sequence[int],
+    how: Sampling,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Tensor | None:
     """Scaled latents (B, 4, h, w) float32 on the base model's device, or None where it was cancelled.
 
-    Classifier-free guidance (Ho & Salimans 2022, eq. 6, with w + 1 = ``how.guidance``): both answers come from one batch of 2B.
+    Classifier-free guidance (Ho & Salimans 2022, eq. 6, with w + 1 = ``how.guidance``): both answers come from one
+    batch of 2B.
 
     Args:
         text: features of B prompts, as ``Base.encode_text`` gives them.
@@ -101,8 +130,15 @@ def denoise(base: Base, text: Text, avoid: Text | None, seeds: Sequence[int], ho
     scheduler.set_timesteps(how.steps, device=base.device)
     sources = [torch.Generator().manual_seed(seed) for seed in seeds]
     shape = (base.unet.config.in_channels, how.height // base.scale, how.width // base.scale)
-    latents = torch.stack([torch.randn(shape, generator=source) for source in sources]).to(base.device) * scheduler.init_noise_sigma
-    both = text if avoid is None else {name: torch.cat([avoid[name].expand_as(feature), feature]) for name, feature in text.items()}
+    latents = (
+        torch.stack([torch.randn(shape, generator=source) for source in sources]).to(base.device)
+        * scheduler.init_noise_sigma
+    )
+    both = (
+        text
+        if avoid is None
+        else {name: torch.cat([avoid[name].expand_as(feature), feature]) for name, feature in text.items()}
+    )
     strength = torch.tensor(how.guidance, device=base.device).reshape(-1, 1, 1, 1)
     noisy = {"generator": sources} if "generator" in inspect.signature(scheduler.step).parameters else {}
     with _resting(base):
@@ -120,7 +156,10 @@ def denoise(base: Base, text: Text, avoid: Text | None, seeds: Sequence[int], ho
 
 def to_pictures(pixels: Tensor) -> list[Image.Image]:
     """RGB pictures of ``pixels`` (B, 3, H, W) in [0, 1]."""
-    return [Image.fromarray(image.numpy()) for image in pixels.mul(255).round().to("cpu", torch.uint8).permute(0, 2, 3, 1).contiguous()]
+    return [
+        Image.fromarray(image.numpy())
+        for image in pixels.mul(255).round().to("cpu", torch.uint8).permute(0, 2, 3, 1).contiguous()
+    ]
 
 
 @contextmanager
@@ -136,7 +175,9 @@ def _resting(base: Base) -> Iterator[None]:
 
 def _known(sampler: str) -> str:
     if sampler not in SAMPLERS:
-        raise SettingsError(f"There is no sampler named {sampler!r}.", where="sampler", do=did_you_mean(sampler, list(SAMPLERS)))
+        raise SettingsError(
+            f"There is no sampler named {sampler!r}.", where="sampler", do=did_you_mean(sampler, list(SAMPLERS))
+        )
     return sampler
 
 
@@ -144,13 +185,18 @@ def _side(base: Base, pixels: int, which: str) -> int:
     pixels = pixels or base.resolution
     if pixels <= 0 or pixels % base.scale:
         nearest = max(base.scale, round(pixels / base.scale) * base.scale)
-        raise SettingsError(f"The {which} {pixels} is not a multiple of {base.scale}.", where=which, do=f"Take {nearest}.")
+        raise SettingsError(
+            f"The {which} {pixels} is not a multiple of {base.scale}.", where=which, do=f"Take {nearest}."
+        )
     return pixels
 
 
 def _halved(at_once: int, how: Sampling) -> int:
     if at_once == 1:
-        raise MachineError(f"Not even one picture of {how.width} × {how.height} pixels fits into the GPU's memory.", where="device",
-                           do="Draw smaller pictures, or close other programs that use the GPU.") from None
+        raise MachineError(
+            f"Not even one picture of {how.width} × {how.height} pixels fits into the GPU's memory.",
+            where="device",
+            do="Draw smaller pictures, or close other programs that use the GPU.",
+        ) from None
     torch.cuda.empty_cache()
     return at_once // 2

@@ -16,12 +16,22 @@ from lora_studio.sampling.generate import Sampling, denoise, in_batches, samplin
 __all__ = ["Cell", "render"]
 
 
-def render(base: Base, adapters: Sequence[Adapter], cells: Sequence[Cell], *, negative: str = "", sampler: str = "dpm++", width: int = 0, height: int = 0,
-           cancelled: Callable[[], bool] = lambda: False) -> list[Image.Image]:
-    """One picture for each cell, as ``generate`` would draw it alone with the cell's weights, up to the rounding of the arithmetic.
+def render(
+    base: Base,
+    adapters: Sequence[Adapter],
+    cells: Sequence[Cell],
+    *,
+    negative: str = "",
+    sampler: str = "dpm++",
+    width: int = 0,
+    height: int = 0,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> list[Image.Image]:
+    """One picture for each cell, as ``generate`` would draw it alone with the cell's weights, up to the rounding of the
+    arithmetic.
 
-    Cells of equal steps share their batches, those with guidance and those without it apart. ``adapters`` take the place of those
-    that were loaded before, and are taken off again.
+    Cells of equal steps share their batches, those with guidance and those without it apart. ``adapters`` take the
+    place of those that were loaded before, and are taken off again.
 
     Args:
         cells: each with a weight for every adapter.
@@ -43,20 +53,35 @@ def render(base: Base, adapters: Sequence[Adapter], cells: Sequence[Cell], *, ne
     try:
         for (steps, guided), members in groups.items():
             how = sampling(base, sampler, steps, 1.0, width, height)
-            drawn |= zip(members, _alike(base, [cells[index] for index in members], how, negative if guided else None, cancelled), strict=False)
+            drawn |= zip(
+                members,
+                _alike(base, [cells[index] for index in members], how, negative if guided else None, cancelled),
+                strict=False,
+            )
     finally:
         inject.unload_adapters(base)
     return [drawn[index] for index in range(len(cells))] if len(drawn) == len(cells) else []
 
 
-def _alike(base: Base, cells: Sequence[Cell], how: Sampling, negative: str | None, cancelled: Callable[[], bool]) -> list[Image.Image]:
-    """Pictures of cells of equal steps; ``negative`` None is without guidance. The text encoders have their adapters' weights cell by cell as well."""
+def _alike(
+    base: Base, cells: Sequence[Cell], how: Sampling, negative: str | None, cancelled: Callable[[], bool]
+) -> list[Image.Image]:
+    """Pictures of cells of equal steps; ``negative`` None is without guidance. The text encoders have their adapters'
+    weights cell by cell as well.
+    """
 
     def draw(rows: slice) -> Tensor | None:
         batch = cells[rows]
         inject.set_weights(base, [cell.weights for cell in batch])
         avoid = None if negative is None else base.encode_text([negative] * len(batch))
         guided = replace(how, guidance=tuple(cell.guidance for cell in batch))
-        return denoise(base, base.encode_text([cell.prompt for cell in batch]), avoid, [cell.seed for cell in batch], guided, cancelled)
+        return denoise(
+            base,
+            base.encode_text([cell.prompt for cell in batch]),
+            avoid,
+            [cell.seed for cell in batch],
+            guided,
+            cancelled,
+        )
 
     return in_batches(base, len(cells), how, draw)

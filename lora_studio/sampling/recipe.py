@@ -27,19 +27,31 @@ def grid(**values: object) -> Grid:
     except ValidationError as error:
         first = error.errors()[0]
         said = first["msg"].removeprefix("Value error, ")
-        raise SettingsError(f"The grid makes no sense: {said}.", where=".".join(map(str, first["loc"])),
-                            do="Vary two different things; weight:FILE=… says whose weight.") from None
+        raise SettingsError(
+            f"The grid makes no sense: {said}.",
+            where=".".join(map(str, first["loc"])),
+            do="Vary two different things; weight:FILE=… says whose weight.",
+        ) from None
 
 
 def to_png(recipe: Grid, pictures: Sequence[Image.Image]) -> bytes:
-    """The labelled sheet of ``pictures``, which lie in the order of the cells, with the recipe as JSON in a text chunk named ``KEY``."""
+    """The labelled sheet of ``pictures``, which lie in the order of the cells, with the recipe as JSON in a text chunk
+    named ``KEY``.
+    """
     wide = len(recipe.x.values)
-    rows = [pictures[start:start + wide] for start in range(0, len(pictures), wide)]
+    rows = [pictures[start : start + wide] for start in range(0, len(pictures), wide)]
     varied = {axis.kind for axis in recipe.axes}
-    title = ", ".join([*([recipe.prompt] if "prompt" not in varied else []), *([f"seed {recipe.seed}"] if "seed" not in varied else [])])
+    title = ", ".join(
+        [
+            *([recipe.prompt] if "prompt" not in varied else []),
+            *([f"seed {recipe.seed}"] if "seed" not in varied else []),
+        ]
+    )
     note, data = PngInfo(), io.BytesIO()
     note.add_text(KEY, recipe.model_dump_json())
-    sheet(rows, columns=recipe.x.labels, names=recipe.y.labels if recipe.y else (), title=title).save(data, "PNG", pnginfo=note)
+    sheet(rows, columns=recipe.x.labels, names=recipe.y.labels if recipe.y else (), title=title).save(
+        data, "PNG", pnginfo=note
+    )
     return data.getvalue()
 
 

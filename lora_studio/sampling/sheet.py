@@ -14,7 +14,9 @@ GAP = 12
 COLUMNS = 6
 
 
-def sheet(rows: Sequence[Sequence[Image.Image]], *, columns: Sequence[str] = (), names: Sequence[str] = (), title: str = "") -> Image.Image:
+def sheet(
+    rows: Sequence[Sequence[Image.Image]], *, columns: Sequence[str] = (), names: Sequence[str] = (), title: str = ""
+) -> Image.Image:
     """The pictures of ``rows`` in a grid; every cell takes the size of the largest picture.
 
     Args:
@@ -36,16 +38,28 @@ def sheet(rows: Sequence[Sequence[Image.Image]], *, columns: Sequence[str] = (),
     for line, row in enumerate(rows):
         y = head + top + GAP + line * (cell[1] + GAP)
         if names:
-            pen.multiline_text((GAP, y), _broken(names[line], size, left - GAP, cell[1]), INK, _font(size), spacing=size // 4)
+            pen.multiline_text(
+                (GAP, y), _broken(names[line], size, left - GAP, cell[1]), INK, _font(size), spacing=size // 4
+            )
         for index, picture in enumerate(row):
             page.paste(picture.convert("RGB"), (left + GAP + index * (cell[0] + GAP), y))
     return page
 
 
-def before_after(prompts: Sequence[str], before: Sequence[Image.Image], after: Sequence[Image.Image], title: str = "") -> Image.Image:
+def before_after(
+    prompts: Sequence[str], before: Sequence[Image.Image], after: Sequence[Image.Image], title: str = ""
+) -> Image.Image:
     """Pictures without the style above those with it, a column for each prompt, ``COLUMNS`` abreast."""
     groups = [slice(start, start + COLUMNS) for start in range(0, len(prompts), COLUMNS)]
-    pages = [sheet([before[group], after[group]], columns=prompts[group], names=["before", "after"], title="" if group.start else title) for group in groups]
+    pages = [
+        sheet(
+            [before[group], after[group]],
+            columns=prompts[group],
+            names=["before", "after"],
+            title="" if group.start else title,
+        )
+        for group in groups
+    ]
     whole = Image.new("RGB", (max(page.width for page in pages), sum(page.height for page in pages)), PAPER)
     for index, page in enumerate(pages):
         whole.paste(page, (0, sum(above.height for above in pages[:index])))
@@ -86,5 +100,5 @@ def _broken(text: str, size: int, room: int, height: int) -> str:
             lines.append(word)
     fitting = max(1, int(height // (1.4 * size)))
     if len(lines) > fitting:
-        lines = [*lines[: fitting - 1], " ".join(lines[fitting - 1:])]
+        lines = [*lines[: fitting - 1], " ".join(lines[fitting - 1 :])]
     return "\n".join(_cut(line, size, room) for line in lines)

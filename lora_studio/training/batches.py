@@ -1,4 +1,6 @@
-"""What each step is trained on: pictures, noise, timesteps and conditions of a batch, all of them functions of (seed, number)."""
+"""What each step is trained on: pictures, noise, timesteps and conditions of a batch, all of them functions of (seed,
+number).
+"""
 
 from __future__ import annotations
 
@@ -7,10 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lora_studio.config.settings import Settings
 from lora_studio.dataset import captions
 from lora_studio.dataset.cache import Cache
 from lora_studio.dataset.order import Draw, Order
-from lora_studio.settings import Settings
 from lora_studio.training import step
 
 
@@ -54,8 +56,23 @@ class Batches:
         part: the samples of each batch to keep, where other processes take the rest.
     """
 
-    def __init__(self, cache: Cache, order: Order, settings: Settings, timesteps: int, pinned: bool = False, part: slice = slice(None)):
-        self.cache, self.order, self.settings, self.timesteps, self.pinned, self.part = cache, order, settings, timesteps, pinned, part
+    def __init__(
+        self,
+        cache: Cache,
+        order: Order,
+        settings: Settings,
+        timesteps: int,
+        pinned: bool = False,
+        part: slice = slice(None),
+    ):
+        self.cache, self.order, self.settings, self.timesteps, self.pinned, self.part = (
+            cache,
+            order,
+            settings,
+            timesteps,
+            pinned,
+            part,
+        )
         self._ahead: tuple[int, Batch] | None = None
 
     def take(self, number: int) -> Batch:
@@ -71,18 +88,22 @@ class Batches:
     def draw(self, number: int) -> Batch:
         """Batch ``number`` on the CPU."""
         settings, draws = self.settings, self.order.draw(number)
-        source = step.generator(settings.seed, step.NOISE, number)
+        source = step.generator(settings.run.seed, step.NOISE, number)
         x0 = self.cache.latents(draws, source)
-        noise = step.draw_noise(x0.shape, settings.noise_offset, source)
+        noise = step.draw_noise(x0.shape, settings.loss.noise_offset, source)
         timesteps = torch.randint(self.timesteps, (len(draws),), generator=source)
         return self._finished(x0[self.part], noise[self.part], timesteps[self.part], draws[self.part])
 
     def at(self, draws: list[Draw], timesteps: Tensor, source: torch.Generator) -> Batch:
         """Given draws at given timesteps, for validation."""
         x0 = self.cache.latents(draws, source)
-        return self._finished(x0, step.draw_noise(x0.shape, self.settings.noise_offset, source), timesteps, draws)
+        return self._finished(x0, step.draw_noise(x0.shape, self.settings.loss.noise_offset, source), timesteps, draws)
 
     def _finished(self, x0: Tensor, noise: Tensor, timesteps: Tensor, draws: list[Draw]) -> Batch:
-        text = {} if self.settings.train_text else self.cache.text(draws)
+        text = {} if self.settings.adapter.train_text else self.cache.text(draws)
         batch = Batch(x0, noise, timesteps, self.cache.sizes(draws), text, captions.drawn(draws, self.cache.captions))
-        return batch.replaced({name: tensor.pin_memory() for name, tensor in batch.tensors().items()}) if self.pinned else batch
+        return (
+            batch.replaced({name: tensor.pin_memory() for name, tensor in batch.tensors().items()})
+            if self.pinned
+            else batch
+        )

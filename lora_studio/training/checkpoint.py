@@ -7,7 +7,8 @@
     ├── about.json            the settings and pictures that it came from
     └── manifest.json         SHA-256 of the others, written last
 
-Written as ``step-N.<process>.partial``, synced, given its name, read back. No pickle: tensors in safetensors, the rest in JSON.
+Written as ``step-N.<process>.partial``, synced, given its name, read back. No pickle: tensors in safetensors, the rest
+in JSON.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from safetensors.torch import save as save_bytes
 from torch import Tensor
 
 from lora_studio import files
-from lora_studio.checkpoints import ABOUT, MANIFEST, complete
 from lora_studio.errors import RunError
 from lora_studio.runs import Run
+from lora_studio.runs.checkpoints import ABOUT, MANIFEST, complete
 
 _ADAPTER = "adapter.safetensors"
 
@@ -65,7 +66,13 @@ def size(state: Any) -> int:
     return sum(tensor.nbytes for tensor in tensors.values())
 
 
-def save(run: Run, step: int, state: dict[str, Any], write_adapter: Callable[[Path], None], about: dict[str, Any] | None = None) -> Path:
+def save(
+    run: Run,
+    step: int,
+    state: dict[str, Any],
+    write_adapter: Callable[[Path], None],
+    about: dict[str, Any] | None = None,
+) -> Path:
     """Saves ``state`` and the adapter as the checkpoint of ``step``; an equal older one is kept as it is.
 
     Args:
@@ -91,7 +98,11 @@ def save(run: Run, step: int, state: dict[str, Any], write_adapter: Callable[[Pa
         shutil.rmtree(unfinished, ignore_errors=True)
         raise files.refusal(error, f"The checkpoint of step {step} could not be saved", final) from error
     if not complete(final):
-        raise RunError(f"The checkpoint of step {step} does not read back as it was written.", where=final, do="Check the disk; earlier checkpoints are intact.")
+        raise RunError(
+            f"The checkpoint of step {step} does not read back as it was written.",
+            where=final,
+            do="Check the disk; earlier checkpoints are intact.",
+        )
     return final
 
 
@@ -101,7 +112,11 @@ def _fill(folder: Path, state: dict[str, Any], write_adapter: Callable[[Path], N
     tree = json.dumps(flatten(state, tensors)).encode()
     write_adapter(folder / _ADAPTER)
     hashes = {_ADAPTER: files.sha256(folder / _ADAPTER)}
-    for name, data in (("state.safetensors", save_bytes(tensors)), ("state.json", tree), (ABOUT, json.dumps(about, indent=1).encode())):
+    for name, data in (
+        ("state.safetensors", save_bytes(tensors)),
+        ("state.json", tree),
+        (ABOUT, json.dumps(about, indent=1).encode()),
+    ):
         files.write(folder / name, data)
         hashes[name] = hashlib.sha256(data).hexdigest()
     files.write(folder / MANIFEST, json.dumps(hashes, indent=1))
@@ -115,4 +130,6 @@ def load(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """
     if not complete(folder):
         raise RunError("The checkpoint is incomplete or damaged.", where=folder, do="Resume from another one.")
-    return unflatten(json.loads((folder / "state.json").read_text()), load_file(folder / "state.safetensors", device=str(device)))
+    return unflatten(
+        json.loads((folder / "state.json").read_text()), load_file(folder / "state.safetensors", device=str(device))
+    )

@@ -10,8 +10,8 @@ from typing import Any
 import psutil
 import torch
 
+from lora_studio.config.settings import Settings
 from lora_studio.errors import MachineError
-from lora_studio.settings import Settings
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -46,11 +46,13 @@ class Machine:
         return contextlib.nullcontext() if self.precision == "fp32" else torch.autocast(self.device.type, self.dtype)
 
     def copies(self, settings: Settings) -> torch.dtype | None:
-        """The smaller format that an adapter's copies are computed with; None where it is float32 that meets the base under autocast.
+        """The smaller format that an adapter's copies are computed with; None where it is float32 that meets the base
+        under autocast.
 
-        A DoRA's magnitudes and a PiSSA's start are as large as the weights themselves: rounded, they would change the base model.
+        A DoRA's magnitudes and a PiSSA's start are as large as the weights themselves: rounded, they would change the
+        base model.
         """
-        return self.dtype if self.precision != "fp32" and settings.method == "lora" else None
+        return self.dtype if self.precision != "fp32" and settings.adapter.method == "lora" else None
 
     def scaler(self) -> torch.amp.GradScaler:
         """Loss scaling, at work in fp16 only: its gradients would vanish otherwise (Micikevicius et al. 2018, §3.2)."""
@@ -66,16 +68,20 @@ def choose(settings: Settings, place: int | None = None) -> Machine:
     Raises:
         MachineError: the device asked for is not here, or has fewer GPUs.
     """
-    kind = _best_device() if settings.device == "auto" else settings.device
+    kind = _best_device() if settings.machine.device == "auto" else settings.machine.device
     if kind == "cuda" and not torch.cuda.is_available():
-        raise MachineError("There is no CUDA GPU that PyTorch can use here.", where="device", do="Set device to auto or cpu; `python3 app.py doctor` says what is missing.")
+        raise MachineError(
+            "There is no CUDA GPU that PyTorch can use here.",
+            where="device",
+            do="Set device to auto or cpu; `python3 app.py doctor` says what is missing.",
+        )
     if kind == "mps" and not torch.backends.mps.is_available():
         raise MachineError("There is no Apple GPU here.", where="device", do="Set device to auto or cpu.")
     if kind == "cuda" and place is not None:
         require(place + 1)
         torch.cuda.set_device(place)
     device = torch.device(kind, torch.cuda.current_device()) if kind == "cuda" else torch.device(kind)
-    precision = _best_precision(kind) if settings.precision == "auto" else settings.precision
+    precision = _best_precision(kind) if settings.machine.precision == "auto" else settings.machine.precision
     return Machine(device, precision)
 
 
@@ -90,7 +96,9 @@ def require(gpus: int) -> None:
     count = torch.cuda.device_count()
     if count < gpus:
         do = f"Set gpus to {count}." if count else "Set gpus to 1; `python3 app.py doctor` says what this machine has."
-        raise MachineError(f"{gpus} GPUs were asked for, and PyTorch finds {count or 'none'} here.", where="gpus", do=do)
+        raise MachineError(
+            f"{gpus} GPUs were asked for, and PyTorch finds {count or 'none'} here.", where="gpus", do=do
+        )
 
 
 def _best_device() -> str:
@@ -118,9 +126,11 @@ _REPEATABLE = (":4096:8", ":16:8")
 
 
 def make_repeatable() -> None:
-    """Has a GPU add in the same order each time, so that the same run gives the same bits; it is slower for it. A CPU does so anyway.
+    """Has a GPU add in the same order each time, so that the same run gives the same bits; it is slower for it. A CPU
+    does so anyway.
 
-    Attention is left to the kernels that have a deterministic backward pass (https://docs.pytorch.org/docs/stable/notes/randomness.html).
+    Attention is left to the kernels that have a deterministic backward pass
+    (https://docs.pytorch.org/docs/stable/notes/randomness.html).
     """
     if os.environ.get("CUBLAS_WORKSPACE_CONFIG") not in _REPEATABLE:
         os.environ["CUBLAS_WORKSPACE_CONFIG"] = _REPEATABLE[0]  # read when the first matrix product is asked for
@@ -130,7 +140,14 @@ def make_repeatable() -> None:
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 
-_LOST = ("CUDA error", "HIP error", "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED", "CUBLAS_STATUS_EXECUTION_FAILED", "MPS backend error", "device lost")
+_LOST = (
+    "CUDA error",
+    "HIP error",
+    "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
+    "CUBLAS_STATUS_EXECUTION_FAILED",
+    "MPS backend error",
+    "device lost",
+)
 
 
 def lost(error: BaseException) -> bool:
@@ -143,7 +160,11 @@ def lost(error: BaseException) -> bool:
 def device_lost(error: BaseException) -> MachineError:
     """The error for a run whose device was lost."""
     first = str(error).partition("\n")[0]
-    return MachineError(f"The graphics device stopped answering: {first}", where="device", do="What was saved is kept: go on from there. If it happens again, restart the computer or update the driver.")
+    return MachineError(
+        f"The graphics device stopped answering: {first}",
+        where="device",
+        do="What was saved is kept: go on from there. If it happens again, restart the computer or update the driver.",
+    )
 
 
 _GAINS = {
@@ -158,7 +179,8 @@ _GAINS = {
 
 
 def out_of_memory(machine: str, settings: Settings, fitting: dict[str, Any] | None = None) -> MachineError:
-    """The error for a run that did not fit, naming the change that costs the artist least, which its ``details`` hold as ``changes``.
+    """The error for a run that did not fit, naming the change that costs the artist least, which its ``details`` hold
+    as ``changes``.
 
     Args:
         fitting: what would fit, as far as that could be reckoned (``memory.mend``).
@@ -166,19 +188,28 @@ def out_of_memory(machine: str, settings: Settings, fitting: dict[str, Any] | No
     changes = fitting or _smaller(settings)
     where = next(iter(changes), "resolution")
     wanted = " and ".join(f"{key} to {'on' if value is True else value}" for key, value in changes.items())
-    advice = f"Set {wanted}: {_GAINS[where]}." if changes else "Set a lower resolution, or close other programs that use the GPU."
-    return MachineError(f"The memory of {machine} is full.", where=where, do=f"{advice} The last checkpoint is kept.", details={"changes": changes})
+    advice = (
+        f"Set {wanted}: {_GAINS[where]}."
+        if changes
+        else "Set a lower resolution, or close other programs that use the GPU."
+    )
+    return MachineError(
+        f"The memory of {machine} is full.",
+        where=where,
+        do=f"{advice} The last checkpoint is kept.",
+        details={"changes": changes},
+    )
 
 
 def _smaller(settings: Settings) -> dict[str, Any]:
     """The next smaller setting, in the order of what each costs the artist."""
     if settings.share > 1:
-        half = settings.share // 2 * settings.gpus
-        return {"batch": half, "accumulate": settings.accumulate * (settings.batch // half)}
-    if settings.checkpointing != "all":
+        half = settings.share // 2 * settings.machine.gpus
+        return {"batch": half, "accumulate": settings.optimizer.accumulate * (settings.optimizer.batch // half)}
+    if settings.machine.checkpointing != "all":
         return {"checkpointing": "all"}
-    if settings.quantize == "none":
+    if settings.machine.quantize == "none":
         return {"quantize": "nf4"}
-    if settings.optimizer != "adamw8bit":
+    if settings.optimizer.optimizer != "adamw8bit":
         return {"optimizer": "adamw8bit"}
-    return {"resolution": settings.resolution * 3 // 4 // 64 * 64} if settings.resolution > 512 else {}
+    return {"resolution": settings.dataset.resolution * 3 // 4 // 64 * 64} if settings.dataset.resolution > 512 else {}

@@ -1,4 +1,6 @@
-"""The trained adapter as a file: kohya's layout, which ComfyUI, Forge and A1111 load, with the run's recipe in its header."""
+"""The trained adapter as a file: kohya's layout, which ComfyUI, Forge and A1111 load, with the run's recipe in its
+header.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ _LIBRARIES = ("torch", "diffusers", "transformers", "peft", "bitsandbytes")
 def write(session: Session, path: Path) -> float:
     """Writes the adapter as of now to ``path`` and reads it back.
 
-    Programs disagree on what a DoRA's magnitude means, so a DoRA is written as the plain LoRA of twice its rank that comes nearest.
+    Programs disagree on what a DoRA's magnitude means, so a DoRA is written as the plain LoRA of twice its rank that
+    comes nearest.
 
     Returns:
         ‖ΔW − ΔW written‖ / ‖ΔW‖ over all modules: 0 for all but a DoRA.
@@ -28,11 +31,17 @@ def write(session: Session, path: Path) -> float:
         AdapterError: the file does not hold what was trained.
         OSError: the disk refuses; no half-written file is left.
     """
-    plain = dora.as_lora(session.adapter(), lambda module: inject.weight(session.base, module), 2 * session.settings.rank)
+    plain = dora.as_lora(
+        session.adapter(), lambda module: inject.weight(session.base, module), 2 * session.settings.adapter.rank
+    )
     adapters.write(plain.adapter, path, dialect="kohya", metadata=header(session))
     again = adapters.read(path)
     if set(again.factors) != set(plain.adapter.factors):
-        raise AdapterError(f"The file holds {len(again.factors)} of {len(plain.adapter.factors)} modules after writing.", where=path, do="Check the disk and export again.")
+        raise AdapterError(
+            f"The file holds {len(again.factors)} of {len(plain.adapter.factors)} modules after writing.",
+            where=path,
+            do="Check the disk and export again.",
+        )
     return plain.residual
 
 
@@ -40,8 +49,12 @@ def header(session: Session) -> dict[str, str]:
     """The file's texts: what other programs show, and the recipe that the run can be repeated from."""
     settings, base = session.settings, session.base
     return metadata.provenance(
-        training(session), title=session.run.name, prediction=base.prediction.name, resolution=settings.resolution or base.resolution,
-        trigger=settings.trigger, thumbnail=_thumbnail(session),
+        training(session),
+        title=session.run.name,
+        prediction=base.prediction.name,
+        resolution=settings.dataset.resolution or base.resolution,
+        trigger=settings.run.trigger,
+        thumbnail=_thumbnail(session),
     )
 
 
@@ -49,10 +62,16 @@ def training(session: Session) -> recipe.Training:
     """How the adapter came to be, as data."""
     pictures = [session.dataset.pictures[index] for index in session.train]
     return recipe.Training(
-        settings=recipe.cut_paths(session.settings.model_dump()), base=session.base.name, base_sha256=session.base_sha256,
+        settings=recipe.cut_paths(session.settings.flat()),
+        base=session.base.name,
+        base_sha256=session.base_sha256,
         images=[recipe.ImageRecord(name=picture.path.name, sha256=picture.sha256) for picture in pictures],
         tags=dict(Counter(tag for picture in pictures for tag in map(str.strip, picture.caption.split(",")) if tag)),
-        versions=versions(), parent=_parent(session), steps=session.step, started=session.started, seconds=session.seconds,
+        versions=versions(),
+        parent=_parent(session),
+        steps=session.step,
+        started=session.started,
+        seconds=session.seconds,
     )
 
 
@@ -65,7 +84,11 @@ def versions() -> dict[str, str]:
     """Versions of all that shapes a run's numbers."""
     from lora_studio import __version__
 
-    return {"lora_studio": __version__, "python": platform.python_version(), **{name: importlib.metadata.version(name) for name in _LIBRARIES}}
+    return {
+        "lora_studio": __version__,
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in _LIBRARIES},
+    }
 
 
 def _thumbnail(session: Session) -> str:

@@ -1,4 +1,6 @@
-"""The other processes of a run on several GPUs: each does the leader's steps with its own part of the batch, and nothing else."""
+"""The other processes of a run on several GPUs: each does the leader's steps with its own part of the batch, and
+nothing else.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +11,14 @@ from pathlib import Path
 from lora_studio.events import Event
 from lora_studio.runs import Run
 from lora_studio.training import devices
+from lora_studio.training.distributed import Joined, Order
 from lora_studio.training.loop import Diverged, in_words, train_step
-from lora_studio.training.ranks import Joined, Order
 from lora_studio.training.session import Session, prepare
 
 
 def follow(ranks: Joined, outputs: Path) -> None:
-    """Does what the leader tells until it says that it is over. The settings come from it; pictures, base model and cache are read here.
+    """Does what the leader tells until it says that it is over. The settings come from it; pictures, base model and
+    cache are read here.
 
     Args:
         outputs: the folder of runs on this machine; only its cache is used.
@@ -27,7 +30,7 @@ def follow(ranks: Joined, outputs: Path) -> None:
     name, settings = ranks.share(None)
     run = Run(outputs / name)
     with in_words(run, settings):
-        if settings.deterministic:
+        if settings.machine.deterministic:
             devices.make_repeatable()
         session = _last(prepare(run, settings, ranks))
         while (order := ranks.hear()) is not Order.END:

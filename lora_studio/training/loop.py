@@ -12,15 +12,27 @@ from typing import NamedTuple
 
 import torch
 
-from lora_studio import checkpoints, files
+from lora_studio import files
+from lora_studio.config.settings import Settings
 from lora_studio.errors import RunError, StudioError
-from lora_studio.events import CheckpointSaved, Event, Finished, RolledBack, Started, State, StateChanged, StepDone, Validated, Warned
+from lora_studio.events import (
+    CheckpointSaved,
+    Event,
+    Finished,
+    RolledBack,
+    Started,
+    State,
+    StateChanged,
+    StepDone,
+    Validated,
+    Warned,
+)
 from lora_studio.files import DiskFull
 from lora_studio.models import inject
-from lora_studio.runs import Run
-from lora_studio.settings import Settings
-from lora_studio.training import checkpoint, devices, engine, export, memory, optimizers, previews, step, validation
-from lora_studio.training.ranks import Order, Ranks
+from lora_studio.optim import registry
+from lora_studio.runs import Run, checkpoints
+from lora_studio.training import checkpoint, devices, export, memory, previews, step, stepper, validation
+from lora_studio.training.distributed import Order, Ranks
 from lora_studio.training.requests import Requests
 from lora_studio.training.session import Session, prepare
 
@@ -44,7 +56,9 @@ class Result(NamedTuple):
     learning_rate: float
 
 
-def train(run: Run, settings: Settings, requests: Requests | None = None, ranks: Ranks | None = None) -> Iterator[Event]:
+def train(
+    run: Run, settings: Settings, requests: Requests | None = None, ranks: Ranks | None = None
+) -> Iterator[Event]:
     """Trains to the last step, or until asked to stop, and leaves the adapter in ``run.adapter_file``.
 
     A run that has a checkpoint goes on from its newest one.
@@ -66,7 +80,9 @@ def in_words(run: Run, settings: Settings) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         machine = devices.choose(settings)
-        raise devices.out_of_memory(machine.name, settings, memory.mend(settings, machine.precision, machine.memory)) from error
+        raise devices.out_of_memory(
+            machine.name, settings, memory.mend(settings, machine.precision, machine.memory)
+        ) from error
     except RuntimeError as error:
         if devices.lost(error):
             raise devices.device_lost(error) from error
@@ -76,7 +92,7 @@ def in_words(run: Run, settings: Settings) -> Iterator[None]:
 
 
 def _train(run: Run, settings: Settings, requests: Requests, ranks: Ranks) -> Iterator[Event]:
-    if settings.deterministic:
+    if settings.machine.deterministic:
         devices.make_repeatable()
     yield StateChanged(state=State.PREPARING)
     if ranks.world > 1:
@@ -92,7 +108,7 @@ def _train(run: Run, settings: Settings, requests: Requests, ranks: Ranks) -> It
     session.saved, told = time.monotonic(), False
     yield StateChanged(state=State.RUNNING)
 
-    while session.step < settings.steps and not requests.stop():
+    while session.step < settings.run.steps and not requests.stop():
         yield from _wait_while_paused(requests)
         if requests.stop():
             break
@@ -109,18 +125,22 @@ def _train(run: Run, settings: Settings, requests: Requests, ranks: Ranks) -> It
         session.final_loss = result.loss
         if session.engine.failed and not told:
             told = True
-            yield Warned(what=f"Steps could not be recorded as a CUDA graph: {session.engine.failed}", where="cuda_graph", do="The run goes on step by step, which is slower and gives the same result.")
+            yield Warned(
+                what=f"Steps could not be recorded as a CUDA graph: {session.engine.failed}",
+                where="cuda_graph",
+                do="The run goes on step by step, which is slower and gives the same result.",
+            )
         yield _step_done(session, result, clock)
-        last = session.step == settings.steps
-        if _due(session.step, settings.validate_every) or last:
+        last = session.step == settings.run.steps
+        if _due(session.step, settings.dataset.validate_every) or last:
             yield from _validate(session)
-        if requests.take_preview() or (_due(session.step, settings.preview_every) and not last):
+        if requests.take_preview() or (_due(session.step, settings.previews.preview_every) and not last):
             yield from clock.timed(previews.draw(session))
         if requests.take_save() or (_save_is_due(session) and not last):
             yield from _save(session, requests)
 
     ranks.tell(Order.END)
-    yield from _finish(session, requests, stopped=session.step < settings.steps)
+    yield from _finish(session, requests, stopped=session.step < settings.run.steps)
 
 
 def train_step(session: Session) -> Result:
@@ -130,15 +150,17 @@ def train_step(session: Session) -> Result:
         Diverged: loss or gradient is not a number; the weights are as before the step.
     """
     settings = session.settings
-    torch.manual_seed(step.seed_of(settings.seed, step.DROPOUT, session.step, *session.ranks.stream))  # adapter dropout is all that draws from the global generator
-    rate = optimizers.set_rate(session.engine.optimizer, session.step, settings, session.rate_factor)
-    first = session.step * settings.accumulate
-    following = first + settings.accumulate
+    torch.manual_seed(
+        step.seed_of(settings.run.seed, step.DROPOUT, session.step, *session.ranks.stream)
+    )  # adapter dropout is all that draws from the global generator
+    rate = registry.set_rate(session.engine.optimizer, session.step, settings, session.rate_factor)
+    first = session.step * settings.optimizer.accumulate
+    following = first + settings.optimizer.accumulate
     for number in range(first, following):
         if number > first or not session.engine.ahead:
             session.engine.backward(session.batches.take(number))
         session.batches.prepare(number + 1)
-    goes_on = session.engine.goes_ahead and session.step + 1 < settings.steps
+    goes_on = session.engine.goes_ahead and session.step + 1 < settings.run.steps
     loss, norm = session.engine.update(session.batches.take(following) if goes_on else None)
     _require_finite(session, loss, norm)
     session.average.update()
@@ -146,17 +168,22 @@ def train_step(session: Session) -> Result:
 
 
 def _require_finite(session: Session, loss: float, norm: float) -> None:
-    """In fp16 an infinite gradient only means that the loss was scaled too far: the scaler passes that step over by itself."""
+    """In fp16 an infinite gradient only means that the loss was scaled too far: the scaler passes that step over by
+    itself.
+    """
     if math.isfinite(loss) and (math.isfinite(norm) or session.engine.scaler.is_enabled()):
         return
     raise Diverged(
-        f"The {'gradient' if math.isfinite(loss) else 'loss'} of step {session.step + 1} is not a number.", where="learning_rate",
-        do=f"Train with a lower learning rate, for example {session.settings.learning_rate / 10:.1e}. Nothing broken was saved.",
+        f"The {'gradient' if math.isfinite(loss) else 'loss'} of step {session.step + 1} is not a number.",
+        where="learning_rate",
+        do=f"Train with a lower learning rate, for example {session.settings.optimizer.learning_rate / 10:.1e}. Nothing broken was saved.",
     )
 
 
 def _copy(session: Session) -> dict:
-    """The state as it is now, to go back to while no checkpoint has been saved. It lies beside the card: that may be full."""
+    """The state as it is now, to go back to while no checkpoint has been saved. It lies beside the card: that may be
+    full.
+    """
     tensors: dict[str, torch.Tensor] = {}
     return checkpoint.unflatten(checkpoint.flatten(session.state(), tensors), tensors)
 
@@ -183,38 +210,53 @@ def _due(at: int, every: int) -> bool:
 
 def _save_is_due(session: Session) -> bool:
     """By steps or by minutes, whichever comes first: a slow machine loses no more time to a crash than a fast one."""
-    minutes = session.settings.checkpoint_minutes
-    return _due(session.step, session.settings.checkpoint_every) or bool(minutes) and time.monotonic() - session.saved >= 60 * minutes
+    minutes = session.settings.saving.checkpoint_minutes
+    return (
+        _due(session.step, session.settings.saving.checkpoint_every)
+        or bool(minutes)
+        and time.monotonic() - session.saved >= 60 * minutes
+    )
 
 
 def _started(session: Session) -> Started:
     return Started(
-        total_steps=session.settings.steps, first_step=session.step, images=len(session.train), validation_images=len(session.validation),
-        device=session.ranks.named(session.machine.name), precision=session.machine.precision,
-        parameters=sum(p.numel() for p in session.parameters.values()), modules=len(inject.layers(session.base)), engine=_engine(session),
+        total_steps=session.settings.run.steps,
+        first_step=session.step,
+        images=len(session.train),
+        validation_images=len(session.validation),
+        device=session.ranks.named(session.machine.name),
+        precision=session.machine.precision,
+        parameters=sum(p.numel() for p in session.parameters.values()),
+        modules=len(inject.layers(session.base)),
+        engine=_engine(session),
     )
 
 
 def _engine(session: Session) -> str:
     if session.machine.device.type != "cuda":
         return ""
-    why = engine.obstacle(session.settings, session.machine)
+    why = stepper.obstacle(session.settings, session.machine)
     return session.engine.how + (f", since {why}" if why else "")
 
 
 def _step_done(session: Session, result: Result, clock: previews.Clock) -> StepDone:
     settings = session.settings
     pace = session.seconds / session.step
-    left = settings.steps - session.step
-    rounds = left // settings.preview_every if settings.preview_every else 1
+    left = settings.run.steps - session.step
+    rounds = left // settings.previews.preview_every if settings.previews.preview_every else 1
     return StepDone(
-        step=session.step, loss=result.loss, learning_rate=result.learning_rate, gradient_norm=result.gradient_norm, seconds=session.seconds,
-        images_per_second=settings.batch * settings.accumulate / pace, eta=left * pace + rounds * clock.seconds,
+        step=session.step,
+        loss=result.loss,
+        learning_rate=result.learning_rate,
+        gradient_norm=result.gradient_norm,
+        seconds=session.seconds,
+        images_per_second=settings.optimizer.batch * settings.optimizer.accumulate / pace,
+        eta=left * pace + rounds * clock.seconds,
     )
 
 
 def _validate(session: Session) -> Iterator[Event]:
-    if session.validation and session.settings.validate_every:
+    if session.validation and session.settings.dataset.validate_every:
         yield Validated(step=session.step, loss=validation.loss(session))
 
 
@@ -228,7 +270,9 @@ def _wait_while_paused(requests: Requests) -> Iterator[Event]:
 
 
 def _save(session: Session, requests: Requests) -> Iterator[Event]:
-    """A checkpoint, and none that need not be kept. While the disk is full the run waits: what it learned since the last one lies in memory alone."""
+    """A checkpoint, and none that need not be kept. While the disk is full the run waits: what it learned since the
+    last one lies in memory alone.
+    """
     while True:
         try:
             yield from _checkpoint(session)
@@ -249,7 +293,7 @@ def _checkpoint(session: Session) -> Iterator[Event]:
         export.write(session, path)
 
     path = checkpoint.save(run, session.step, session.state(), write_adapter, session.about())
-    checkpoints.prune(run, settings.keep_checkpoints, settings.keep_every)
+    checkpoints.prune(run, settings.saving.keep_checkpoints, settings.saving.keep_every)
     session.saved = time.monotonic()
     yield CheckpointSaved(step=session.step, path=run.relative(path), seconds=session.saved - began)
 
@@ -260,7 +304,9 @@ def _warned(error: StudioError) -> Warned:
 
 def _wait_for_room(session: Session, requests: Requests, error: DiskFull, afterwards: State) -> Iterator[Event]:
     """Paused until there is room for the state, the user lets the run go on to try again, or stops it."""
-    yield Warned(what=error.what, where=error.where, do=f"{error.do} The run goes on by itself as soon as there is room.")
+    yield Warned(
+        what=error.what, where=error.where, do=f"{error.do} The run goes on by itself as soon as there is room."
+    )
     yield StateChanged(state=State.PAUSED)
     requests.pause()
     needed = 2 * checkpoint.size(session.state())
@@ -277,14 +323,23 @@ def _finish(session: Session, requests: Requests, stopped: bool) -> Iterator[Eve
     yield StateChanged(state=State.STOPPING)
     residual = yield from _export(session, requests)
     if residual:
-        yield Warned(what=f"The DoRA was written as a plain LoRA of rank {2 * session.settings.rank}, which holds its change to within {residual:.1%}.", where=session.run.adapter_file.name,
-                     do="Every program reads it alike. A higher rank comes closer.")
+        yield Warned(
+            what=f"The DoRA was written as a plain LoRA of rank {2 * session.settings.adapter.rank}, which holds its change to within {residual:.1%}.",
+            where=session.run.adapter_file.name,
+            do="Every program reads it alike. A higher rank comes closer.",
+        )
     try:
         yield from _checkpoint(session)
     except StudioError as error:
         yield _warned(error)
     yield from previews.draw(session)
-    yield Finished(adapter=session.run.relative(session.run.adapter_file), steps=session.step, seconds=session.seconds, final_loss=session.final_loss, stopped=stopped)
+    yield Finished(
+        adapter=session.run.relative(session.run.adapter_file),
+        steps=session.step,
+        seconds=session.seconds,
+        final_loss=session.final_loss,
+        stopped=stopped,
+    )
 
 
 def _export(session: Session, requests: Requests) -> Iterator[Event]:

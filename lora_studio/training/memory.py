@@ -12,24 +12,30 @@ from typing import Any
 
 import torch
 
+from lora_studio.config.settings import Settings
 from lora_studio.errors import StudioError
 from lora_studio.models.autoencode import TILE
-from lora_studio.models.lean import probe
+from lora_studio.models.fused import triton_support
 from lora_studio.models.shapes import Shapes
 from lora_studio.models.shapes import read as read_shapes
-from lora_studio.settings import Settings
-from lora_studio.training import engine
+from lora_studio.training import stepper
 from lora_studio.training.activations import CARDS, unet_of
 from lora_studio.training.devices import Machine
 
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
-"""Of a packed weight: 4, an 8-bit scale for each 64 weights, a float32 one for each 256 of those (Dettmers et al. 2023, §3)."""
+"""Of a packed weight: 4, an 8-bit scale for each 64 weights, a float32 one for each 256 of those (Dettmers et al. 2023,
+§3).
+"""
 _STATES = {"adamw": 8.0, "adamw8bit": 2 + 8 / 256, "lion": 4.0, "prodigy": 16.0, "schedulefree": 8.0, "adafactor": 0.5}
 """Bytes that an optimizer keeps for each parameter, about."""
 LIBRARIES, REPEATABLE = 0.05 * 2**30, 0.15 * 2**30
-"""Bytes on a card that no tensor of ours explains, as measured: what cuBLAS and cuDNN work in; the latter where ``deterministic`` gives cuBLAS more."""
+"""Bytes on a card that no tensor of ours explains, as measured: what cuBLAS and cuDNN work in; the latter where
+``deterministic`` gives cuBLAS more.
+"""
 RESERVED = 1.04
-"""What a card's allocator reserves, as a multiple of the most that it gives out at a time: sizes are rounded, and a recorded step's memory has gaps."""
+"""What a card's allocator reserves, as a multiple of the most that it gives out at a time: sizes are rounded, and a
+recorded step's memory has gaps.
+"""
 _TOGETHER = 2**20
 """Pixels that the cache has encoded at once, at most; but one picture at least."""
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -54,7 +60,9 @@ class Estimate:
     encoding: int
     """While pictures and captions are encoded beside the UNet: the VAE, or the largest text encoder."""
     preview: int
-    """While a preview is decoded beside the UNet and its adapter; denoising it takes less. Its prompts are encoded at the beginning."""
+    """While a preview is decoded beside the UNet and its adapter; denoising it takes less. Its prompts are encoded at
+    the beginning.
+    """
 
     @property
     def step(self) -> int:
@@ -76,21 +84,39 @@ def estimate(settings: Settings, shapes: Shapes, precision: str, limit: float = 
 
     Args:
         precision: the base model's format: fp32, bf16 or fp16.
-        limit: bytes that the device has. The VAE takes as many pictures at once as fit, but goes on in tiles where not even a whole one does; and a recorded step
-            keeps its memory while a preview is drawn only where both fit. So the peak is what the run will come to on such a device, and for 0 what it needs at least.
+        limit: bytes that the device has. The VAE takes as many pictures at once as fit, but goes on in tiles where not
+            even a whole one does; and a recorded step keeps its memory while a preview is drawn only where both fit. So
+            the peak is what the run will come to on such a device, and for 0 what it needs at least.
     """
-    e, side = _BYTES[precision], settings.resolution or shapes.resolution
+    e, side = _BYTES[precision], settings.dataset.resolution or shapes.resolution
     unet, texts, vae = unet_of(settings, shapes, e), _encoders(shapes, e), 4 * shapes.parameters["vae"]
     count, copies, spare = unet.adapter, e if e < 4 and not unet.autocast else 0, _libraries(settings)
-    weights = _weights(settings.quantize, shapes.parameters["unet"], unet.packable, e) + sum(texts) * settings.train_text + 4 * count * (settings.method == "pissa")
-    parts = {"weights": weights, "adapter": (4 + copies) * count, "gradients": (4 + copies) * count, "optimizer": count * (_STATES[settings.optimizer] + (4 if settings.ema else 0))}
-    held, kept, text = sum(parts.values()), unet.saved(), 0 if settings.train_text else max(texts, default=0)
+    weights = (
+        _weights(settings.machine.quantize, shapes.parameters["unet"], unet.packable, e)
+        + sum(texts) * settings.adapter.train_text
+        + 4 * count * (settings.adapter.method == "pissa")
+    )
+    parts = {
+        "weights": weights,
+        "adapter": (4 + copies) * count,
+        "gradients": (4 + copies) * count,
+        "optimizer": count * (_STATES[settings.optimizer.optimizer] + (4 if settings.optimizer.ema else 0)),
+    }
+    held, kept, text = sum(parts.values()), unet.saved(), 0 if settings.adapter.train_text else max(texts, default=0)
     sizes, together = _sizes(settings, side), max(1, _TOGETHER // side**2)
-    encoding = [RESERVED * (weights + max(vae + pixels * _encoded(shapes), text) + spare) for pixels in ([] if settings.tiled_vae else [together * side**2]) + sizes]
+    encoding = [
+        RESERVED * (weights + max(vae + pixels * _encoded(shapes), text) + spare)
+        for pixels in ([] if settings.machine.tiled_vae else [together * side**2]) + sizes
+    ]
     preview = [RESERVED * (held + vae + pixels * decoded(shapes.vae) + spare) for pixels in sizes]
     if _recorded(settings, precision):
         preview.insert(0, preview[0] + RESERVED * unet.highest())
-    parts |= {"activations": kept, "working": RESERVED * (held + unet.highest() + spare) - held - kept, "encoding": _fitting(encoding, limit), "preview": _fitting(preview, limit)}
+    parts |= {
+        "activations": kept,
+        "working": RESERVED * (held + unet.highest() + spare) - held - kept,
+        "encoding": _fitting(encoding, limit),
+        "preview": _fitting(preview, limit),
+    }
     return Estimate(**{name: round(size) for name, size in parts.items()})
 
 
@@ -102,23 +128,23 @@ def _fitting(ways: list[float], limit: float) -> float:
 def _sizes(settings: Settings, side: int) -> list[int]:
     """Pixels that the VAE takes of one picture: all of them or, where they do not fit or that is asked for, a tile's."""
     tile = min(side, TILE) ** 2
-    return [tile] if settings.tiled_vae else [side**2, tile]
+    return [tile] if settings.machine.tiled_vae else [side**2, tile]
 
 
 def _on_card(settings: Settings) -> bool:
     """Whether they train on a card of this machine."""
-    return settings.device in CARDS and (probe.kernels() is not None or torch.cuda.is_available())
+    return settings.machine.device in CARDS and (triton_support.kernels() is not None or torch.cuda.is_available())
 
 
 def _libraries(settings: Settings) -> float:
     if not _on_card(settings):
         return 0.0
-    return REPEATABLE if settings.deterministic else LIBRARIES
+    return REPEATABLE if settings.machine.deterministic else LIBRARIES
 
 
 def _recorded(settings: Settings, precision: str) -> bool:
     """Whether steps are recorded, on a card, so that their memory stays reserved."""
-    return _on_card(settings) and not engine.obstacle(settings, Machine(torch.device("cuda"), precision))
+    return _on_card(settings) and not stepper.obstacle(settings, Machine(torch.device("cuda"), precision))
 
 
 def _encoders(shapes: Shapes, e: int) -> list[int]:
@@ -132,13 +158,15 @@ def _weights(quantize: str, parameters: int, packable: int, e: int) -> float:
 
 
 def _encoded(shapes: Shapes) -> int:
-    """Bytes that the VAE's encoder takes for each pixel, as measured: five results of the first level in float32, and what cuDNN works in."""
+    """Bytes that the VAE's encoder takes for each pixel, as measured: five results of the first level in float32, and
+    what cuDNN works in.
+    """
     return 4 * 6 * shapes.vae["block_out_channels"][0]
 
 
 def decoded(vae: Mapping[str, Any]) -> int:
-    """Bytes that the decoder of a VAE with this configuration takes for each pixel, as measured: its last level begins with the second one's width, twice and once its own; and half of that
-    again is what cuDNN works in."""
+    """Bytes that the decoder of a VAE with this configuration takes for each pixel, as measured: its last level begins
+    with the second one's width, twice and once its own; and half of that again is what cuDNN works in."""
     first, second = vae["block_out_channels"][:2]
     return 4 * 3 * (first + second)
 
@@ -153,7 +181,8 @@ class Way:
 
 
 def ways(settings: Settings, shapes: Shapes, precision: str, limit: float, step: float = math.inf) -> list[Way]:
-    """What would bring the run under ``limit`` bytes: every single change that does; where none does, the changes together, in the order of what they cost; else nothing.
+    """What would bring the run under ``limit`` bytes: every single change that does; where none does, the changes
+    together, in the order of what they cost; else nothing.
 
     Args:
         step: bytes that its steps may take.
@@ -175,9 +204,11 @@ def ways(settings: Settings, shapes: Shapes, precision: str, limit: float, step:
 
 
 def mend(settings: Settings, precision: str, limit: float) -> dict[str, Any]:
-    """The least change of settings with which a run that did not fit into ``limit`` bytes should: clearly below that, its steps also below what they took themselves. Empty where none is known."""
+    """The least change of settings with which a run that did not fit into ``limit`` bytes should: clearly below that,
+    its steps also below what they took themselves. Empty where none is known.
+    """
     try:
-        base = read_shapes(settings.base)
+        base = read_shapes(settings.run.base)
     except StudioError:
         return {}
     found = ways(settings, base, precision, 0.9 * limit, 0.9 * estimate(settings, base, precision).step)
@@ -187,15 +218,15 @@ def mend(settings: Settings, precision: str, limit: float) -> dict[str, Any]:
 def _cheaper(settings: Settings, shapes: Shapes) -> Iterator[dict[str, Any]]:
     """Changes that save memory, the one that costs the artist least first."""
     if settings.share > 1:
-        yield {"batch": settings.gpus, "accumulate": settings.accumulate * settings.share}
-    if settings.checkpointing == "off":
+        yield {"batch": settings.machine.gpus, "accumulate": settings.optimizer.accumulate * settings.share}
+    if settings.machine.checkpointing == "off":
         yield {"checkpointing": "largest"}
-    if settings.checkpointing != "all":
+    if settings.machine.checkpointing != "all":
         yield {"checkpointing": "all"}
-    if settings.quantize != "nf4":
+    if settings.machine.quantize != "nf4":
         yield {"quantize": "nf4"}
-    if settings.optimizer in ("adamw", "prodigy", "schedulefree"):
+    if settings.optimizer.optimizer in ("adamw", "prodigy", "schedulefree"):
         yield {"optimizer": "adamw8bit"}
-    side = settings.resolution or shapes.resolution
+    side = settings.dataset.resolution or shapes.resolution
     if side > 512:
         yield {"resolution": max(512, side * 3 // 4 // 64 * 64)}

@@ -1,4 +1,5 @@
-"""Will it fit? A few real steps and a preview, measured, before a long run: the run's own loop in a folder that is thrown away.
+"""Will it fit? A few real steps and a preview, measured, before a long run: the run's own loop in a folder that is
+thrown away.
 
 What is encoded on the way stays in the cache, so that the run itself begins sooner.
 """
@@ -16,15 +17,17 @@ import psutil
 import torch
 
 from lora_studio import files, runs
+from lora_studio.config.settings import Settings
 from lora_studio.errors import MachineError
 from lora_studio.events import Event, PreviewReady, StepDone
 from lora_studio.runs import Run
-from lora_studio.settings import Settings
-from lora_studio.training import devices, engine
+from lora_studio.training import devices, stepper
 from lora_studio.training.loop import train
 
 STEPS, RECORDED = 2, 8
-"""The first step allocates what the later ones use again. Where steps are recorded, the first of each shape of batch is not, and the second takes long."""
+"""The first step allocates what the later ones use again. Where steps are recorded, the first of each shape of batch is
+not, and the second takes long.
+"""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ class Measured:
     """What the trial took."""
 
     peak: int
-    """Bytes: on a GPU the most that PyTorch reserved there, on a CPU the most that the process held, libraries and all."""
+    """Bytes: on a GPU the most that PyTorch reserved there, on a CPU the most that the process held, libraries and all.
+    """
     step_seconds: float
     """Of the quickest step."""
     previews: bool
@@ -40,7 +44,8 @@ class Measured:
 
 
 def measure(settings: Settings, outputs: Path) -> Generator[Event, None, Measured | None]:
-    """Yields the trial's events and returns ``Measured``, or None where memory was too short. To be run in a fresh process: a CPU's peak is the whole process's.
+    """Yields the trial's events and returns ``Measured``, or None where memory was too short. To be run in a fresh
+    process: a CPU's peak is the whole process's.
 
     Raises:
         StudioError: as ``loop.train``, but for memory.
@@ -54,7 +59,7 @@ def measure(settings: Settings, outputs: Path) -> Generator[Event, None, Measure
     files.sweep(trials, lives=psutil.pid_exists)
     folder = files.partial(trials / "trial")
     try:
-        run = _trial(settings, STEPS if engine.obstacle(settings, machine) else RECORDED, folder, outputs)
+        run = _trial(settings, STEPS if stepper.obstacle(settings, machine) else RECORDED, folder, outputs)
         for event in train(run, run.settings()):
             if isinstance(event, StepDone):
                 steps.append(event)
@@ -72,8 +77,17 @@ def measure(settings: Settings, outputs: Path) -> Generator[Event, None, Measure
 
 def _trial(settings: Settings, steps: int, folder: Path, outputs: Path) -> Run:
     """A run of so many steps in ``folder``, whose cache is the real one's; of several GPUs' work one's part."""
-    prompts = settings.preview_prompts[:1] or ["a cat"]
-    short = settings.changed(gpus=1, batch=settings.share, steps=steps, preview_every=0, preview_prompts=prompts, preview_steps=2, validate_every=0, checkpoint_every=0)
+    prompts = settings.previews.preview_prompts[:1] or ["a cat"]
+    short = settings.changed(
+        gpus=1,
+        batch=settings.share,
+        steps=steps,
+        preview_every=0,
+        preview_prompts=prompts,
+        preview_steps=2,
+        validate_every=0,
+        checkpoint_every=0,
+    )
     run = runs.create(short, folder)
     return Trial(run.folder, runs.cache_folder(outputs))
 
@@ -104,4 +118,8 @@ def peak(device: torch.device) -> int:
 
 def limit(device: torch.device) -> int:
     """Bytes that ``device`` has altogether; for a CPU those of the computer."""
-    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else psutil.virtual_memory().total
+    return (
+        torch.cuda.get_device_properties(device).total_memory
+        if device.type == "cuda"
+        else psutil.virtual_memory().total
+    )

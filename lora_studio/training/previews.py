@@ -1,6 +1,7 @@
 """Images drawn while training: the same prompts and seeds each time, and one of each without the adapter.
 
-The latter are the same in every run with the same base model, prompts and way of drawing, so each is drawn only once and kept in the cache.
+The latter are the same in every run with the same base model, prompts and way of drawing, so each is drawn only once
+and kept in the cache.
 """
 
 from __future__ import annotations
@@ -54,15 +55,21 @@ def draw(session: Session, base: bool = False) -> Generator[Event, None, float]:
     except (StudioError, RuntimeError, OSError) as error:
         if devices.lost(error):
             raise
-        yield Warned(what=f"The previews at step {session.step} could not be drawn: {error}", where="previews", do="Training goes on. Fewer or smaller previews need less memory.")
+        yield Warned(
+            what=f"The previews at step {session.step} could not be drawn: {error}",
+            where="previews",
+            do="Training goes on. Fewer or smaller previews need less memory.",
+        )
     return spared
 
 
 def _save(session: Session, index: int, prompt: str, image: Image, base: bool) -> PreviewReady:
     path = session.run.preview_file(session.step, index, base)
-    seed = session.settings.preview_seed + index
+    seed = session.settings.previews.preview_seed + index
     files.write(path, _png(image, parameters=_recipe(session, prompt, seed)))
-    return PreviewReady(step=session.step, index=index, prompt=prompt, seed=seed, path=session.run.relative(path), base=base)
+    return PreviewReady(
+        step=session.step, index=index, prompt=prompt, seed=seed, path=session.run.relative(path), base=base
+    )
 
 
 def _images(session: Session, base: bool) -> list[Image]:
@@ -85,28 +92,54 @@ def _images(session: Session, base: bool) -> list[Image]:
 def _drawn(session: Session, which: Sequence[int], within: AbstractContextManager) -> list[Image]:
     """Pictures of the prompts with these numbers: each has its own seed, so it is the same whichever others are drawn."""
     settings, side = session.settings, _side(session)
-    prompts, seeds = [session.prompts[index] for index in which], [settings.preview_seed + index for index in which]
+    prompts, seeds = (
+        [session.prompts[index] for index in which],
+        [settings.previews.preview_seed + index for index in which],
+    )
     session.engine.make_room(_room(session.base, side))
     try:
         with session.settled(), within:
-            return generate(session.base, prompts, seeds, encode=session.features, negative=settings.negative, steps=settings.preview_steps, guidance=settings.guidance,
-                            sampler=settings.sampler, width=side, height=side)
+            return generate(
+                session.base,
+                prompts,
+                seeds,
+                encode=session.features,
+                negative=settings.previews.negative,
+                steps=settings.previews.preview_steps,
+                guidance=settings.previews.guidance,
+                sampler=settings.previews.sampler,
+                width=side,
+                height=side,
+            )
     finally:
         session.base.encoders_to("cpu")
 
 
 def _side(session: Session) -> int:
     """Of a preview, in pixels."""
-    return session.settings.resolution or session.base.resolution
+    return session.settings.dataset.resolution or session.base.resolution
 
 
 def _kept_file(session: Session, index: int) -> Path:
-    """Where the base model's picture of one prompt is kept: the name is a hash of everything that decides it, but for the last digits of its rounding."""
+    """Where the base model's picture of one prompt is kept: the name is a hash of everything that decides it, but for
+    the last digits of its rounding.
+    """
     s, base, machine = session.settings, session.base, session.machine
-    model = [base.checksum, base.fingerprint, base.prediction.name, base.schedule, s.quantize]
-    picture = [session.prompts[index], s.negative, s.preview_seed + index, s.preview_steps, s.guidance, s.sampler, _side(session)]
-    place = [machine.name if machine.device.type == "cuda" else machine.device.type, *map(version, ("torch", "diffusers", "transformers"))]
-    arithmetic = [machine.precision, str(machine.copies(s)), s.train_text, s.deterministic]
+    model = [base.checksum, base.fingerprint, base.prediction.name, base.schedule, s.machine.quantize]
+    picture = [
+        session.prompts[index],
+        s.previews.negative,
+        s.previews.preview_seed + index,
+        s.previews.preview_steps,
+        s.previews.guidance,
+        s.previews.sampler,
+        _side(session),
+    ]
+    place = [
+        machine.name if machine.device.type == "cuda" else machine.device.type,
+        *map(version, ("torch", "diffusers", "transformers")),
+    ]
+    arithmetic = [machine.precision, str(machine.copies(s)), s.adapter.train_text, s.machine.deterministic]
     key = json.dumps([VERSION, model, picture, place, arithmetic], sort_keys=True, default=str)
     return session.run.cache / PREVIEWS / f"{hashlib.sha256(key.encode()).hexdigest()}.png"
 
@@ -119,7 +152,9 @@ def _kept(path: Path) -> Image | None:
             return None
     except Exception:
         return None
-    with suppress(OSError):  # when it was last used, as ``cache.prune`` asks; a folder that can only be read serves all the same
+    with suppress(
+        OSError
+    ):  # when it was last used, as ``cache.prune`` asks; a folder that can only be read serves all the same
         os.utime(path)
     return image
 
@@ -139,14 +174,17 @@ def _png(image: Image, **notes: str) -> bytes:
 
 def _room(base: Base, side: int) -> int:
     """Bytes that the VAE takes on the device to decode one whole picture."""
-    return round(memory.RESERVED * (sum(parameter.nbytes for parameter in base.vae.parameters()) + side * side * memory.decoded(base.vae.config)))
+    return round(
+        memory.RESERVED
+        * (sum(parameter.nbytes for parameter in base.vae.parameters()) + side * side * memory.decoded(base.vae.config))
+    )
 
 
 def _recipe(session: Session, prompt: str, seed: int) -> str:
     """The line that image viewers of this field show, in A1111's order."""
     s = session.settings
-    negative = f"\nNegative prompt: {s.negative}" if s.negative else ""
-    return f"{prompt}{negative}\nSteps: {s.preview_steps}, Sampler: {s.sampler}, CFG scale: {s.guidance}, Seed: {seed}, Model: {session.base.name}, LoRA step: {session.step}"
+    negative = f"\nNegative prompt: {s.previews.negative}" if s.previews.negative else ""
+    return f"{prompt}{negative}\nSteps: {s.previews.preview_steps}, Sampler: {s.previews.sampler}, CFG scale: {s.previews.guidance}, Seed: {seed}, Model: {session.base.name}, LoRA step: {session.step}"
 
 
 class Clock:

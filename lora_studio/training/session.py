@@ -14,20 +14,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lora_studio import adapters, checkpoints, files, models
+from lora_studio import adapters, files, models
 from lora_studio.adapters import Adapter
+from lora_studio.config.settings import Settings
 from lora_studio.dataset import buckets, captions, folder, manifest, order
 from lora_studio.dataset.cache import Cache
 from lora_studio.errors import DatasetError
 from lora_studio.events import Event, Preparing, Warned
-from lora_studio.models import inject, recompute, start
-from lora_studio.runs import Run
-from lora_studio.settings import Settings
-from lora_studio.training import checkpoint, devices, engine, optimizers, threads
+from lora_studio.models import gradient_checkpointing, inject, warm_start
+from lora_studio.optim import registry
+from lora_studio.optim.ema import Average
+from lora_studio.runs import Run, checkpoints
+from lora_studio.training import checkpoint, devices, stepper, threads
 from lora_studio.training.batches import Batches
-from lora_studio.training.ema import Average
-from lora_studio.training.engine import Engine
-from lora_studio.training.ranks import Ranks
+from lora_studio.training.distributed import Ranks
+from lora_studio.training.stepper import Engine
 
 SUBJECTS = ("cat", "house", "rocket", "flower")
 """What previews show when no prompt is given: plain subjects that most bases know and few style folders hold."""
@@ -71,7 +72,7 @@ class Session:
 
     def features(self, texts: list[str]) -> dict[str, Tensor]:
         """Of the previews' texts: text encoders that do not train need not come onto the device for them again."""
-        if self.settings.train_text:
+        if self.settings.adapter.train_text:
             return self.base.encode_text(texts)
         return {name: feature.to(self.machine.device) for name, feature in self.cache.features(texts).items()}
 
@@ -98,15 +99,19 @@ class Session:
 
     def about(self) -> dict[str, Any]:
         """What the state comes from, as plain data."""
-        return {"settings": self.settings.model_dump(), "pictures": manifest.manifest(self.dataset)}
+        return {"settings": self.settings.flat(), "pictures": manifest.manifest(self.dataset)}
 
     def same_layout(self, state: dict[str, Any]) -> bool:
-        """Whether the optimizer's buffer had the parameters in the present order when ``state`` was saved: earlier versions had another, and moments know no names."""
+        """Whether the optimizer's buffer had the parameters in the present order when ``state`` was saved: earlier
+        versions had another, and moments know no names.
+        """
         return list(state["parameters"]) == list(self.parameters)
 
     @torch.no_grad()
     def restore(self, state: dict[str, Any]) -> None:
-        """Puts a checkpoint's state in place of the present one; not the optimizer's moments where ``same_layout`` denies that they would find their parameters."""
+        """Puts a checkpoint's state in place of the present one; not the optimizer's moments where ``same_layout``
+        denies that they would find their parameters.
+        """
         for name, parameter in self.parameters.items():
             parameter.copy_(state["parameters"][name])
         if self.same_layout(state):
@@ -128,17 +133,20 @@ class Session:
 
     @contextlib.contextmanager
     def settled(self) -> Iterator[None]:
-        """Within it the model has the adapter as it would be exported now: averaged, from the point that schedule-free optimizers report; and computes as in training."""
+        """Within it the model has the adapter as it would be exported now: averaged, from the point that schedule-free
+        optimizers report; and computes as in training.
+        """
         flat = self.engine.flat
-        own = flat.values.clone()  # to the bit: the way to that point and back rounds, and a run that is looked at more often would be another run
-        optimizers.mode(self.engine.optimizer, training=False)
+        # to the bit: the way to that point and back rounds, and a run that is looked at more often would be another run
+        own = flat.values.clone()
+        registry.mode(self.engine.optimizer, training=False)
         try:
             with self.average.applied():
                 flat.spread()
                 with self.engine.autocast():
                     yield
         finally:
-            optimizers.mode(self.engine.optimizer, training=True)
+            registry.mode(self.engine.optimizer, training=True)
             flat.values.copy_(own)
             flat.spread()
 
@@ -149,37 +157,77 @@ class Session:
 
 
 def prepare(run: Run, settings: Settings, ranks: Ranks | None = None) -> Generator[Event, None, Session]:
-    """Yields what happens and returns the Session: reads the folder, loads the base, encodes, injects, resumes. Where others lead, the state comes from them.
+    """Yields what happens and returns the Session: reads the folder, loads the base, encodes, injects, resumes. Where
+    others lead, the state comes from them.
 
     Raises:
         DatasetError: the folder cannot be trained on.
         ModelError, MachineError, SettingsError: as the parts say.
     """
     ranks = ranks or Ranks()
-    dataset = folder.scan(Path(settings.data), run.cache)
+    dataset = folder.scan(Path(settings.run.data), run.cache)
     yield from _report(dataset)
     if ranks.leads:
         yield from _compare(run, dataset)
     _require_same(dataset, ranks)
     machine = devices.choose(settings, ranks.place)
     yield Preparing(stage="base model", done=0, total=1)
-    base = models.load(settings.base, machine.device, machine.dtype, prediction=settings.prediction, quantize=settings.quantize,
-                       in_turn=True)  # a large model's encoders beside each other would need more memory than a step
-    base.tiled = settings.tiled_vae
+    base = models.load(
+        settings.run.base,
+        machine.device,
+        machine.dtype,
+        prediction=settings.loss.prediction,
+        quantize=settings.machine.quantize,
+        in_turn=True,
+    )  # a large model's encoders beside each other would need more memory than a step
+    base.tiled = settings.machine.tiled_vae
     yield Preparing(stage="base model", done=1, total=1)
-    yield from _warnings(dataset, buckets.problems(dataset, settings.resolution or base.resolution, settings.bucket_step, settings.max_upscale))
-    train, validation = order.split(dataset.pictures, settings.validation_share, settings.seed)
+    yield from _warnings(
+        dataset,
+        buckets.problems(
+            dataset,
+            settings.dataset.resolution or base.resolution,
+            settings.dataset.bucket_step,
+            settings.dataset.max_upscale,
+        ),
+    )
+    train, validation = order.split(dataset.pictures, settings.dataset.validation_share, settings.run.seed)
     with ranks.first():
         cache = yield from _encode(run, settings, dataset, base)
-    inject.add_adapter(base, settings, settings.seed)
-    recompute.enable(base.unet, settings.checkpointing, base.text_encoders.values() if settings.train_text else (), random=settings.dropout > 0)
+    inject.add_adapter(base, settings, settings.run.seed)
+    gradient_checkpointing.enable(
+        base.unet,
+        settings.machine.checkpointing,
+        base.text_encoders.values() if settings.adapter.train_text else (),
+        random=settings.adapter.dropout > 0,
+    )
     for model in base.models.values():
         model.train()  # the adapter's dropout is at work; the base itself has none
-    built = optimizers.build(inject.trainable(base).items(), settings, machine.copies(settings))
-    batches = Batches(cache, _order(settings, dataset, cache, train), settings, len(base.alphas_cumprod), pinned=machine.device.type == "cuda", part=ranks.part)
-    session = Session(run, settings, machine, base, dataset, cache, train, validation, built.parameters, batches, engine.choose(base, settings, machine, built),
-                      Average(built.parameters, settings.ema), ranks)
-    optimizers.mode(built.optimizer, training=True)
+    built = registry.build(inject.trainable(base).items(), settings, machine.copies(settings))
+    batches = Batches(
+        cache,
+        _order(settings, dataset, cache, train),
+        settings,
+        len(base.alphas_cumprod),
+        pinned=machine.device.type == "cuda",
+        part=ranks.part,
+    )
+    session = Session(
+        run,
+        settings,
+        machine,
+        base,
+        dataset,
+        cache,
+        train,
+        validation,
+        built.parameters,
+        batches,
+        stepper.choose(base, settings, machine, built),
+        Average(built.parameters, settings.optimizer.ema),
+        ranks,
+    )
+    registry.mode(built.optimizer, training=True)
     if ranks.world > 1:
         ranks.meet(machine.device)
         session.engine.exchange = ranks.exchange
@@ -189,10 +237,13 @@ def prepare(run: Run, settings: Settings, ranks: Ranks | None = None) -> Generat
         state = checkpoint.load(newest, machine.device)
         session.restore(state)
         if not session.same_layout(state):
-            yield Warned(what="The state was saved by an earlier version of the studio, which laid the adapter out otherwise: the optimizer begins anew.", where=newest.name,
-                         do="Nothing has to be done: what was learned is kept, and the run goes on from there.")
+            yield Warned(
+                what="The state was saved by an earlier version of the studio, which laid the adapter out otherwise: the optimizer begins anew.",
+                where=newest.name,
+                do="Nothing has to be done: what was learned is kept, and the run goes on from there.",
+            )
     else:
-        if machine.device.type == "cpu" and not settings.deterministic:
+        if machine.device.type == "cpu" and not settings.machine.deterministic:
             threads.fastest(session.probe, max(1, torch.get_num_threads() // ranks.world))
         if run.start_file.exists():
             yield from _begin_from(session)
@@ -203,11 +254,14 @@ def _begin_from(session: Session) -> Iterator[Event]:
     """The adapter of another run, where the state that it was saved with does not go with this one's settings."""
     given = adapters.read(session.run.start_file)
     with session.engine.flat.precise():
-        taken = start.begin_from(session.base, given)
-    session.average = Average(session.parameters, session.settings.ema)
+        taken = warm_start.begin_from(session.base, given)
+    session.average = Average(session.parameters, session.settings.optimizer.ema)
     if taken < len(given.factors):
-        yield Warned(what=f"{taken} of the {len(given.factors)} modules of the adapter that this run begins from have a place in it.", where="targets",
-                     do="Train the same layers to begin from all of it.")
+        yield Warned(
+            what=f"{taken} of the {len(given.factors)} modules of the adapter that this run begins from have a place in it.",
+            where="targets",
+            do="Train the same layers to begin from all of it.",
+        )
 
 
 def _report(dataset: folder.Dataset) -> Iterator[Event]:
@@ -230,8 +284,11 @@ def _compare(run: Run, dataset: folder.Dataset) -> Iterator[Event]:
         return
     if changes := manifest.changes(before, now):
         more = f" And {len(changes) - 3} more changes." if len(changes) > 3 else ""
-        yield Warned(what=f"The pictures changed since this run began: {' '.join(changes[:3])}{more}", where=str(dataset.folder),
-                     do="Training goes on with them as they are now, so the result differs from an undisturbed run's; put them back and resume from an earlier checkpoint to avoid that.")
+        yield Warned(
+            what=f"The pictures changed since this run began: {' '.join(changes[:3])}{more}",
+            where=str(dataset.folder),
+            do="Training goes on with them as they are now, so the result differs from an undisturbed run's; put them back and resume from an earlier checkpoint to avoid that.",
+        )
 
 
 def _require_same(dataset: folder.Dataset, ranks: Ranks) -> None:
@@ -239,22 +296,39 @@ def _require_same(dataset: folder.Dataset, ranks: Ranks) -> None:
     own = manifest.manifest(dataset)
     if ranks.share(own) != own:
         do = "Put copies of one folder at the same path on every machine, or share it between them."
-        raise DatasetError("The pictures or captions are not those of the machine that leads the run.", where=dataset.folder, do=do)
+        raise DatasetError(
+            "The pictures or captions are not those of the machine that leads the run.", where=dataset.folder, do=do
+        )
 
 
 def prompts(settings: Settings) -> list[str]:
     """What previews draw, the trigger word put in as captions have it."""
-    wanted = settings.preview_prompts or [captions.variants(subject, settings)[0] for subject in SUBJECTS]
-    return [prompt.replace("{trigger}", settings.trigger).strip(" ,") for prompt in wanted]
+    wanted = settings.previews.preview_prompts or [captions.variants(subject, settings)[0] for subject in SUBJECTS]
+    return [prompt.replace("{trigger}", settings.run.trigger).strip(" ,") for prompt in wanted]
 
 
 def _encode(run: Run, settings: Settings, dataset: folder.Dataset, base: models.Base) -> Iterator[Event]:
-    """Fills the cache with every latent and caption that training will ask for; then the encoders leave the accelerator."""
-    assigned = buckets.assign(dataset.pictures, settings.resolution or base.resolution, settings.bucket_step, settings.max_upscale)
+    """Fills the cache with every latent and caption that training will ask for; then the encoders leave the
+    accelerator.
+    """
+    assigned = buckets.assign(
+        dataset.pictures,
+        settings.dataset.resolution or base.resolution,
+        settings.dataset.bucket_step,
+        settings.dataset.max_upscale,
+    )
     wanted = captions.all_variants([picture.caption for picture in dataset.pictures], settings)
-    cache = Cache(run.cache, base, dataset.pictures, assigned, wanted, prompts=[*prompts(settings), settings.negative], flip=settings.flip)
+    cache = Cache(
+        run.cache,
+        base,
+        dataset.pictures,
+        assigned,
+        wanted,
+        prompts=[*prompts(settings), settings.previews.negative],
+        flip=settings.dataset.flip,
+    )
     last = 0.0
-    for stage, done, total in cache.fill(texts=not settings.train_text):
+    for stage, done, total in cache.fill(texts=not settings.adapter.train_text):
         if done == total or time.monotonic() - last > 0.5:
             last = time.monotonic()
             yield Preparing(stage=stage, done=done, total=total)
@@ -264,6 +338,12 @@ def _encode(run: Run, settings: Settings, dataset: folder.Dataset, base: models.
 
 def _order(settings: Settings, dataset: folder.Dataset, cache: Cache, train: list[int]) -> order.Order:
     return order.Order(
-        buckets=cache.buckets, repeats=[picture.repeats for picture in dataset.pictures], batch=settings.batch, seed=settings.seed,
-        among=train, flip=settings.flip, caption_dropout=settings.caption_dropout, variants=cache.variant_counts,
+        buckets=cache.buckets,
+        repeats=[picture.repeats for picture in dataset.pictures],
+        batch=settings.optimizer.batch,
+        seed=settings.run.seed,
+        among=train,
+        flip=settings.dataset.flip,
+        caption_dropout=settings.dataset.caption_dropout,
+        variants=cache.variant_counts,
     )

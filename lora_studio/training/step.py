@@ -1,4 +1,6 @@
-"""The loss of one batch of noised latents. Symbols as in Ho et al. 2020: x₀ data, ε noise, ᾱ_t the kept share of signal."""
+"""The loss of one batch of noised latents. Symbols as in Ho et al. 2020: x₀ data, ε noise, ᾱ_t the kept share of
+signal.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lora_studio.config.settings import Settings
 from lora_studio.models import Base
-from lora_studio.settings import Settings
 
 NOISE, DROPOUT, VALIDATION = range(3)
 """What a generator is for: keeps the streams of one step apart."""
 
 
 def seed_of(*keys: int) -> int:
-    """A 63-bit seed that is a function of ``keys`` alone, such as (seed, purpose, step), so that no generator's state need be saved."""
+    """A 63-bit seed that is a function of ``keys`` alone, such as (seed, purpose, step), so that no generator's state
+    need be saved.
+    """
     digest = hashlib.sha256(struct.pack(f"<{len(keys)}q", *keys)).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 
@@ -28,7 +32,9 @@ def generator(*keys: int) -> torch.Generator:
 
 
 def draw_noise(shape: torch.Size, offset: float, source: torch.Generator) -> Tensor:
-    """ε of ``shape`` (B, 4, h, w), float32 on the CPU; ``offset`` adds one normal draw a channel (noise offset, Guttenberg 2023)."""
+    """ε of ``shape`` (B, 4, h, w), float32 on the CPU; ``offset`` adds one normal draw a channel (noise offset,
+    Guttenberg 2023).
+    """
     noise = torch.randn(shape, generator=source)
     return noise + offset * torch.randn((*shape[:2], 1, 1), generator=source) if offset else noise
 
@@ -38,7 +44,15 @@ def diffuse(x0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
     return alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * noise
 
 
-def losses(base: Base, x0: Tensor, noise: Tensor, timesteps: Tensor, text: dict[str, Tensor], sizes: Tensor | None, settings: Settings) -> Tensor:
+def losses(
+    base: Base,
+    x0: Tensor,
+    noise: Tensor,
+    timesteps: Tensor,
+    text: dict[str, Tensor],
+    sizes: Tensor | None,
+    settings: Settings,
+) -> Tensor:
     """The weighted loss of each sample.
 
     Args:
@@ -55,13 +69,15 @@ def losses(base: Base, x0: Tensor, noise: Tensor, timesteps: Tensor, text: dict[
     predicted = base.predict(diffuse(x0, noise, alpha_bar), timesteps, text, sizes).float()
     target = base.prediction.target(x0, noise, alpha_bar)
     per_sample = _distance(predicted, target, settings).mean(dim=(1, 2, 3))
-    if settings.min_snr_gamma:
+    if settings.loss.min_snr_gamma:
         snr = alpha_bar.flatten() / (1 - alpha_bar.flatten())
-        per_sample = per_sample * base.prediction.weight(snr, settings.min_snr_gamma)
+        per_sample = per_sample * base.prediction.weight(snr, settings.loss.min_snr_gamma)
     return per_sample
 
 
 def _distance(predicted: Tensor, target: Tensor, settings: Settings) -> Tensor:
-    if settings.loss == "huber":
-        return 2 * F.huber_loss(predicted, target, reduction="none", delta=settings.huber_delta)  # ½e² near zero: doubled, it meets mse there
+    if settings.loss.loss == "huber":
+        return 2 * F.huber_loss(
+            predicted, target, reduction="none", delta=settings.loss.huber_delta
+        )  # ½e² near zero: doubled, it meets mse there
     return F.mse_loss(predicted, target, reduction="none")

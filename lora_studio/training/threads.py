@@ -1,7 +1,8 @@
 """How many threads a CPU run computes with: as many as make it faster, which is often fewer than there are.
 
-A small model's operations are short. On two cores that something else uses too, or on a virtual machine's, handing each of them round takes
-longer than doing it, and a run on one thread can be twice as fast as on two. No table knows that, so it is tried.
+A small model's operations are short. On two cores that something else uses too, or on a virtual machine's, handing each
+of them round takes longer than doing it, and a run on one thread can be twice as fast as on two. No table knows that,
+so it is tried.
 """
 
 from __future__ import annotations

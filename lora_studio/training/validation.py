@@ -25,7 +25,7 @@ def loss(session: Session) -> float:
 
 def _picture(session: Session, index: int) -> float:
     base = session.base
-    source = step.generator(session.settings.seed, step.VALIDATION, index)
+    source = step.generator(session.settings.run.seed, step.VALIDATION, index)
     draws = [Draw(picture=index, flip=False, variant=0, drop_caption=False)] * TIMESTEPS
     count = len(base.alphas_cumprod)
     timesteps = torch.tensor([round((i + 0.5) / TIMESTEPS * count) for i in range(TIMESTEPS)])

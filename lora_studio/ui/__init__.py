@@ -1,4 +1,6 @@
-"""The page. Importing anything here loads gradio, so it is done once, quickly, and with its voice to the outside switched off."""
+"""The page. Importing anything here loads gradio, so it is done once, quickly, and with its voice to the outside
+switched off.
+"""
 
 from __future__ import annotations
 

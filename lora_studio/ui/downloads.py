@@ -12,7 +12,9 @@ from lora_studio.ui import images, words
 
 
 def offered(file: Path, outputs: Path) -> Path:
-    """``file`` in the folder that the page serves: the same bytes under a second name, or a copy where a disk has no such thing."""
+    """``file`` in the folder that the page serves: the same bytes under a second name, or a copy where a disk has no
+    such thing.
+    """
     target = _place(file, outputs)
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,5 @@
-"""The settings as a form: every field is made from its declaration in ``lora_studio.settings``, and reading the form gives Settings.
+"""The settings as a form: every field is made from its declaration in ``lora_studio.config.settings``, and reading the
+form gives Settings.
 
 What stands in the fields stays there whatever happens; a field that is wrong says so, in words and in place.
 """
@@ -11,8 +12,8 @@ from typing import Any, NamedTuple
 import gradio as gr
 from pydantic import ValidationError
 
-from lora_studio.presets import Preset
-from lora_studio.settings import SPECS, Group, Level, Settings, Spec
+from lora_studio.config.presets import Preset
+from lora_studio.config.settings import SPECS, Group, Level, Settings, Spec, key_of
 from lora_studio.ui import words
 
 NAMES: dict[str, dict[str, str]] = {
@@ -73,13 +74,13 @@ def read(raw: dict[str, Any]) -> Reading:
     """The settings that the fields' values mean, or everything that is wrong with them."""
     values = {key: typed(SPECS[key], value) for key, value in raw.items()}
     try:
-        return Reading(values, Settings.model_validate(values), {})
+        return Reading(values, Settings(**values), {})
     except ValidationError as error:
         return Reading(values, None, {_key(one): _complaint(one) for one in error.errors()})
 
 
 def _key(error: Any) -> str:
-    return str(error["loc"][0]) if error["loc"] else ""
+    return key_of(error)
 
 
 def _complaint(error: Any) -> str:
@@ -96,20 +97,36 @@ def _complaint(error: Any) -> str:
 
 
 def _bounds(spec: Spec) -> str:
-    limits = [part.removesuffix(".0") for part in (f"{spec.low:,}", f"{spec.high:,}")] if None not in (spec.low, spec.high) else []
+    limits = (
+        [part.removesuffix(".0") for part in (f"{spec.low:,}", f"{spec.high:,}")]
+        if None not in (spec.low, spec.high)
+        else []
+    )
     return "from {} to {}".format(*limits) if limits else ""
 
 
 def wanted(preset: Preset | None) -> dict[str, Any]:
-    """What the form holds when it agrees with ``preset``: its settings over the defaults. What a run is about is no preset's business."""
+    """What the form holds when it agrees with ``preset``: its settings over the defaults. What a run is about is no
+    preset's business.
+    """
     own = preset.settings if preset else {}
-    concerned = (key for key, spec in SPECS.items() if spec.level is not Level.JOB and (key in own or spec.kind not in ("text", "lines")))
+    concerned = (
+        key
+        for key, spec in SPECS.items()
+        if spec.level is not Level.JOB and (key in own or spec.kind not in ("text", "lines"))
+    )
     return {key: own.get(key, SPECS[key].default) for key in concerned}
 
 
 def differences(values: dict[str, Any], preset: Preset | None) -> dict[str, tuple[Any, Any]]:
-    """Setting -> (the preset's value, the form's value), where they differ. The user's own words (trigger, prompts) are no difference."""
-    return {key: (expected, values[key]) for key, expected in wanted(preset).items() if key in values and values[key] != expected}
+    """Setting -> (the preset's value, the form's value), where they differ. The user's own words (trigger, prompts) are
+    no difference.
+    """
+    return {
+        key: (expected, values[key])
+        for key, expected in wanted(preset).items()
+        if key in values and values[key] != expected
+    }
 
 
 class Form:
@@ -138,7 +155,11 @@ class Form:
             case "switch":
                 made = gr.Checkbox(**common)
             case "choice":
-                made = gr.Dropdown(choices=[(NAMES[key].get(choice, choice), choice) for choice in spec.choices], filterable=False, **common)
+                made = gr.Dropdown(
+                    choices=[(NAMES[key].get(choice, choice), choice) for choice in spec.choices],
+                    filterable=False,
+                    **common,
+                )
             case "integer":
                 made = gr.Number(precision=0, **common)
             case "number":
@@ -165,7 +186,12 @@ class Form:
     def folded(self) -> None:
         """Places all other fields, a fold for each group, the experts' ones last in it."""
         for group in Group:
-            keys = [key for level in (Level.ADVANCED, Level.EXPERT) for key, spec in SPECS.items() if spec.group is group and spec.level is level]
+            keys = [
+                key
+                for level in (Level.ADVANCED, Level.EXPERT)
+                for key, spec in SPECS.items()
+                if spec.group is group and spec.level is level
+            ]
             if keys:
                 with gr.Accordion(group.value, open=False, elem_classes="fold"), gr.Column(elem_classes="fields"):
                     for key in keys:

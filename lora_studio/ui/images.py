@@ -80,7 +80,9 @@ def address(path: Path) -> str:
 
 
 def sweep(outputs: Path, now: float | None = None) -> None:
-    """Drops copies that were made more than a month ago, which are made again if they are needed, and uploads of then, cut off ones too."""
+    """Drops copies that were made more than a month ago, which are made again if they are needed, and uploads of then,
+    cut off ones too.
+    """
     oldest = (now or time.time()) - _KEEP_DAYS * 86400
     for parent, _, names in chain(os.walk(folder(outputs)), os.walk(uploads(outputs))):
         for path in (Path(parent, name) for name in names):

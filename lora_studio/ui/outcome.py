@@ -32,7 +32,9 @@ def wrong(error: StudioError | OSError) -> str:
     """What was wrong: a notice, with the proof's table where it was a proof that failed."""
     if isinstance(error, OSError):
         what = f"The disk refuses: {error.strerror or error}."
-        return words.notice("wrong", what, error.filename or "", "Free space on it, or mend its rights, then try again.")
+        return words.notice(
+            "wrong", what, error.filename or "", "Free space on it, or mend its rights, then try again."
+        )
     rows = error.details.get("proof")
     return words.notice("wrong", error.what, error.where, error.do) + (proof(rows) if rows else "")
 

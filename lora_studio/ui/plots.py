@@ -1,4 +1,5 @@
-"""The loss as a drawing: each step faint, the smoothed line, the validation; in SVG, so that it is sharp, themed and small.
+"""The loss as a drawing: each step faint, the smoothed line, the validation; in SVG, so that it is sharp, themed and
+small.
 
 The drawing is stretched to the width it finds while its lines and letters keep their size.
 """
@@ -18,7 +19,9 @@ Point = tuple[float, float]
 
 
 def smoothed(values: Sequence[float], weight: float) -> list[float]:
-    """Exponential moving average with ``weight`` (0…1) on the past, corrected for its start as in Adam (Kingma & Ba 2015, section 3)."""
+    """Exponential moving average with ``weight`` (0…1) on the past, corrected for its start as in Adam (Kingma & Ba
+    2015, section 3).
+    """
     average, seen, line = 0.0, 0.0, []
     for value in values:
         average = weight * average + (1 - weight) * value
@@ -28,7 +31,9 @@ def smoothed(values: Sequence[float], weight: float) -> list[float]:
 
 
 def thinned(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
-    """At most ``most`` of the points: the lowest and the highest of each of ``most / 2`` equal stretches, so that no spike is lost."""
+    """At most ``most`` of the points: the lowest and the highest of each of ``most / 2`` equal stretches, so that no
+    spike is lost.
+    """
     if len(points) <= most:
         return list(points)
     stretches, kept = most // 2, []
@@ -52,7 +57,9 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 
 def _span(raw: list[Point], trend: list[Point], validation: list[Point]) -> tuple[float, float]:
-    """Lowest and highest loss shown: the validation's all, and the steps' and the trend's but for their outermost fiftieths."""
+    """Lowest and highest loss shown: the validation's all, and the steps' and the trend's but for their outermost
+    fiftieths.
+    """
     shown = [value for line in (raw, trend) for value in _inner(line)] + [value for _, value in validation]
     low, high = min(shown), max(shown)
     margin = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
@@ -100,13 +107,15 @@ def loss(steps: Sequence[Point], validations: Sequence[Point], total: int, smoot
         return '<div class="chart empty"><p>The loss appears here with the first step.</p></div>'
     trend = list(zip((step for step, _ in raw), smoothed([value for _, value in raw], smoothing), strict=True))
     frame = _Frame(max(total, raw[-1][0]), *_span(raw, trend, validation))
-    svg = "".join((
-        *(f'<path class="grid" d="M0 {frame.y(y):g}H1000"/>' for y in ticks(frame.low, frame.high)),
-        f'<path class="raw" d="{frame.line(thinned(raw))}"/>',
-        f'<path class="trend" d="{frame.line(thinned(trend))}"/>',
-        f'<path class="validation" d="{frame.line(thinned(validation))}"/>',
-        f'<path class="validation dots" d="{frame.dots(thinned(validation, 120))}"/>',
-    ))
+    svg = "".join(
+        (
+            *(f'<path class="grid" d="M0 {frame.y(y):g}H1000"/>' for y in ticks(frame.low, frame.high)),
+            f'<path class="raw" d="{frame.line(thinned(raw))}"/>',
+            f'<path class="trend" d="{frame.line(thinned(trend))}"/>',
+            f'<path class="validation" d="{frame.line(thinned(validation))}"/>',
+            f'<path class="validation dots" d="{frame.dots(thinned(validation, 120))}"/>',
+        )
+    )
     data = f'data-frame="{frame.last:g} {frame.low:g} {frame.high:g}" data-trend="{_readable(trend)}" data-validation="{_readable(validation)}"'
     return (
         f'<figure class="chart">{_legend(trend, validation)}<div class="plot" role="img" aria-label="Loss over the steps" {data}>'
@@ -121,15 +130,23 @@ def _readable(points: list[Point]) -> str:
 
 
 def _legend(trend: list[Point], validation: list[Point]) -> str:
-    entries = [f'<span class="key raw">each step</span><span class="key trend">smoothed <b>{words.figure(trend[-1][1])}</b></span>']
+    entries = [
+        f'<span class="key raw">each step</span><span class="key trend">smoothed <b>{words.figure(trend[-1][1])}</b></span>'
+    ]
     if validation:
         entries.append(f'<span class="key validation">validation <b>{words.figure(validation[-1][1])}</b></span>')
-    return f'<figcaption>{"".join(entries)}</figcaption>'
+    return f"<figcaption>{''.join(entries)}</figcaption>"
 
 
 def _labels(frame: _Frame) -> str:
-    across = [f'<span class="tick across" style="left:{frame.x(step) / 10:g}%">{step:,.0f}</span>' for step in ticks(0, frame.last)]
-    up = [f'<span class="tick up" style="top:{frame.y(value) / 10:g}%">{value:g}</span>' for value in ticks(frame.low, frame.high)]
+    across = [
+        f'<span class="tick across" style="left:{frame.x(step) / 10:g}%">{step:,.0f}</span>'
+        for step in ticks(0, frame.last)
+    ]
+    up = [
+        f'<span class="tick up" style="top:{frame.y(value) / 10:g}%">{value:g}</span>'
+        for value in ticks(frame.low, frame.high)
+    ]
     return "".join(across + up)
 
 

@@ -1,8 +1,9 @@
-"""Who may talk to the page, and how much at once: this machine's own browser, and no other site that happens to be open in it.
+"""Who may talk to the page, and how much at once: this machine's own browser, and no other site that happens to be open
+in it.
 
-Another site can send requests to 127.0.0.1, or give its own name that address (DNS rebinding). So a foreign ``Host`` gets 400
-and a foreign ``Origin`` 403, whatever is asked for; a body that is too large gets 413 before it is read. Doors of gradio's that
-the page has no use for are closed. A page for other machines asks for a name and a password.
+Another site can send requests to 127.0.0.1, or give its own name that address (DNS rebinding). So a foreign ``Host``
+gets 400 and a foreign ``Origin`` 403, whatever is asked for; a body that is too large gets 413 before it is read. Doors
+of gradio's that the page has no use for are closed. A page for other machines asks for a name and a password.
 """
 
 from __future__ import annotations
@@ -26,29 +27,41 @@ MAX_UPLOAD = 1024**3
 MAX_BODY = 16 * 1024**2
 """Bytes of any other request: what fields and buttons send."""
 
-POLICY = "; ".join((
-    "default-src 'self'",
-    "script-src 'self' 'unsafe-inline' 'unsafe-eval'",
-    "style-src 'self' 'unsafe-inline'",
-    "img-src 'self' data: blob:",
-    "font-src 'self' data:",
-    "object-src 'none'",
-    "frame-ancestors 'none'",
-    "base-uri 'self'",
-))
-"""Nothing on the page is fetched from anywhere else, and no other page shows this one in a frame. Gradio's own scripts need inline and eval."""
+POLICY = "; ".join(
+    (
+        "default-src 'self'",
+        "script-src 'self' 'unsafe-inline' 'unsafe-eval'",
+        "style-src 'self' 'unsafe-inline'",
+        "img-src 'self' data: blob:",
+        "font-src 'self' data:",
+        "object-src 'none'",
+        "frame-ancestors 'none'",
+        "base-uri 'self'",
+    )
+)
+"""Nothing on the page is fetched from anywhere else, and no other page shows this one in a frame. Gradio's own scripts
+need inline and eval.
+"""
 
 
 _OTHERS_PAGE = "This page answers only to itself: the request came from another site."
-_UNUSED = re.compile(r"(/gradio_api)?/(proxy=|dev/|vibe|undo-vibe|process_recording|component_server|custom_component|stream/|run-history|monitoring|pwa_icon|deep_link)")
-"""What gradio offers beside what the page asks of it: fetching for visitors, editing its source, running sound through other programs …"""
+_UNUSED = re.compile(
+    r"(/gradio_api)?/(proxy=|dev/|vibe|undo-vibe|process_recording|component_server|custom_component|stream/|run-history|monitoring|pwa_icon|deep_link)"
+)
+"""What gradio offers beside what the page asks of it: fetching for visitors, editing its source, running sound through
+other programs …
+"""
 _FILE = re.compile(r"(?:/gradio_api)?/file[=/](.*)", re.DOTALL)
-_ASTRAY = re.compile(r"[a-z][a-z+.-]+:|//|\\\\|.*(::|[\x00-\x1f]|(^|[/\\])\.\.([/\\]|$)|(^|[/\\])\.[^/\\]*$)", re.DOTALL | re.IGNORECASE)
+_ASTRAY = re.compile(
+    r"[a-z][a-z+.-]+:|//|\\\\|.*(::|[\x00-\x1f]|(^|[/\\])\.\.([/\\]|$)|(^|[/\\])\.[^/\\]*$)", re.DOTALL | re.IGNORECASE
+)
 """A file's address that is another machine's, names a hidden stream, climbs, or ends in a hidden file."""
 
 
 class OwnPagesOnly:
-    """ASGI middleware: refuses requests that another site's page makes, unused doors, and file addresses that lead astray."""
+    """ASGI middleware: refuses requests that another site's page makes, unused doors, and file addresses that lead
+    astray.
+    """
 
     def __init__(self, app: ASGIApp):
         self.app = app
@@ -95,16 +108,25 @@ def _unquoted(path: str) -> str:
 def _with_policy(send: Send) -> Send:
     async def sending(message) -> None:
         if message["type"] == "http.response.start":
-            extra = {"content-security-policy": POLICY, "x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
+            extra = {
+                "content-security-policy": POLICY,
+                "x-content-type-options": "nosniff",
+                "referrer-policy": "no-referrer",
+            }
             present = {name for name, _ in message["headers"]}
-            message["headers"] = [*message["headers"], *((name.encode(), value.encode()) for name, value in extra.items() if name.encode() not in present)]
+            message["headers"] = [
+                *message["headers"],
+                *((name.encode(), value.encode()) for name, value in extra.items() if name.encode() not in present),
+            ]
         await send(message)
 
     return sending
 
 
 class Bounded:
-    """ASGI middleware: a body larger than ``MAX_UPLOAD`` or ``MAX_BODY`` is refused unread, or where its size was not told, as soon as it is."""
+    """ASGI middleware: a body larger than ``MAX_UPLOAD`` or ``MAX_BODY`` is refused unread, or where its size was not
+    told, as soon as it is.
+    """
 
     def __init__(self, app: ASGIApp):
         self.app = app
@@ -161,6 +183,12 @@ def require_login(address: str, login: tuple[str, str] | None) -> None:
 
 
 def middleware(address: str) -> list[Middleware]:
-    """What every request passes, outermost first. At an address for other machines the name they use is not known beforehand, and the login guards."""
+    """What every request passes, outermost first. At an address for other machines the name they use is not known
+    beforehand, and the login guards.
+    """
     hosts = LOOPBACK if is_loopback(address) else ["*"]
-    return [Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False), Middleware(OwnPagesOnly), Middleware(Bounded)]
+    return [
+        Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
+        Middleware(OwnPagesOnly),
+        Middleware(Bounded),
+    ]

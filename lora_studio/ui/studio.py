@@ -13,7 +13,7 @@ import gradio as gr
 from lora_studio import __version__, runs
 from lora_studio.errors import MachineError
 from lora_studio.locks import Lock
-from lora_studio.ui import images, rooms, security
+from lora_studio.ui import images, security, tabs
 from lora_studio.ui.pages.export import Export
 from lora_studio.ui.pages.library.page import Library
 from lora_studio.ui.pages.mix.page import MixPage
@@ -29,21 +29,23 @@ def build(outputs: Path = runs.OUTPUTS) -> gr.Blocks:
     """All pages of the studio, for the runs in ``outputs``."""
     outputs = outputs.resolve()
     os.environ["GRADIO_TEMP_DIR"] = str(images.uploads(outputs))
-    with gr.Blocks(title="LoRA Studio", analytics_enabled=False, fill_width=True, delete_cache=(_DAY, 7 * _DAY)) as studio:
+    with gr.Blocks(
+        title="LoRA Studio", analytics_enabled=False, fill_width=True, delete_cache=(_DAY, 7 * _DAY)
+    ) as studio:
         with gr.Row(elem_classes="masthead"):
             html(f'<h1>LoRA Studio</h1><span class="version">{__version__}</span>', elem_classes="brand")
             pill = html(elem_id="pill")
         mixed = gr.BrowserState({}, storage_key="lora-studio-mix", secret="lora-studio")
-        with rooms.all() as all_rooms:
-            with rooms.room("Train"):
+        with tabs.all() as all_rooms:
+            with tabs.room("Train"):
                 setup = train.build(studio, outputs, pill)
-            with rooms.room("Library") as room:
+            with tabs.room("Library") as room:
                 Library(outputs).wire(room, all_rooms, setup)
-            with rooms.room("Mix") as room:
+            with tabs.room("Mix") as room:
                 MixPage(outputs, mixed).wire(room, studio)
-            with rooms.room("Export") as room:
+            with tabs.room("Export") as room:
                 Export(outputs).wire(room)
-        rooms.wire(studio)
+        tabs.wire(studio)
     return studio
 
 
@@ -76,7 +78,10 @@ def launch(
     except OSError:  # a studio that was started at the same moment has just taken it
         serve(studio, outputs, address, free_port(address, port), login)
     lock.note(json.dumps({"address": studio.local_url}))
-    print(f"LoRA Studio is at {studio.local_url.rstrip('/')}\nEnd it with Ctrl+C. A run at work goes on without it.", flush=True)
+    print(
+        f"LoRA Studio is at {studio.local_url.rstrip('/')}\nEnd it with Ctrl+C. A run at work goes on without it.",
+        flush=True,
+    )
     if browser:
         webbrowser.open(studio.local_url)
     studio.block_thread()
@@ -84,13 +89,32 @@ def launch(
 
 def serve(studio: gr.Blocks, outputs: Path, address: str, port: int, login: tuple[str, str] | None = None) -> gr.Blocks:
     """Starts serving ``studio`` in a thread, with everything switched off that speaks to the outside."""
-    os.environ["no_proxy"] = ",".join(filter(None, [os.environ.get("no_proxy", ""), *security.LOOPBACK[:2]]))  # gradio asks itself whether it is up
-    studio._queue.sleep_when_free = 0.05  # gradio looks for queued work a thousand times a second, for 6 % of a core that training needs
+    os.environ["no_proxy"] = ",".join(
+        filter(None, [os.environ.get("no_proxy", ""), *security.LOOPBACK[:2]])
+    )  # gradio asks itself whether it is up
+    studio._queue.sleep_when_free = (
+        0.05  # gradio looks for queued work a thousand times a second, for 6 % of a core that training needs
+    )
     studio.launch(
-        server_name=address, server_port=port, auth=login, prevent_thread_lock=True, quiet=True, show_error=True,
-        share=False, enable_monitoring=False, mcp_server=False, run_history=False, pwa=False, ssr_mode=False, footer_links=[],
-        allowed_paths=[str(images.folder(outputs))], max_file_size=security.MAX_UPLOAD, app_kwargs={"middleware": security.middleware(address)},
-        theme=theme(), css_paths=_HERE / "studio.css", favicon_path=_HERE / "favicon.svg",
+        server_name=address,
+        server_port=port,
+        auth=login,
+        prevent_thread_lock=True,
+        quiet=True,
+        show_error=True,
+        share=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        run_history=False,
+        pwa=False,
+        ssr_mode=False,
+        footer_links=[],
+        allowed_paths=[str(images.folder(outputs))],
+        max_file_size=security.MAX_UPLOAD,
+        app_kwargs={"middleware": security.middleware(address)},
+        theme=theme(),
+        css_paths=_HERE / "studio.css",
+        favicon_path=_HERE / "favicon.svg",
     )
     return studio
 
@@ -101,7 +125,9 @@ def _prepare(outputs: Path) -> None:
         images.sweep(outputs)
     except OSError as error:
         what = f"The outputs folder cannot be written: {error.strerror}."
-        raise MachineError(what, where=error.filename or outputs, do="Free space there, or choose another with --outputs.") from error
+        raise MachineError(
+            what, where=error.filename or outputs, do="Free space there, or choose another with --outputs."
+        ) from error
 
 
 def claim(outputs: Path) -> Lock:
@@ -117,7 +143,11 @@ def claim(outputs: Path) -> Lock:
         where = f"at {json.loads(lock.path.read_text())['address'].rstrip('/')}"
     except (OSError, ValueError, KeyError, TypeError):
         where = "and is just starting"
-    raise MachineError(f"Another studio has this folder open, {where}.", where=outputs, do="Use that one, end it, or choose another folder with --outputs.")
+    raise MachineError(
+        f"Another studio has this folder open, {where}.",
+        where=outputs,
+        do="Use that one, end it, or choose another folder with --outputs.",
+    )
 
 
 def free_port(address: str, first: int) -> int:
@@ -136,4 +166,6 @@ def free_port(address: str, first: int) -> int:
                 return port
             except OSError:
                 continue
-    raise MachineError(f"The ports from {first} to {first + _PORTS - 1} are all taken.", where="--port", do="Name another one.")
+    raise MachineError(
+        f"The ports from {first} to {first + _PORTS - 1} are all taken.", where="--port", do="Name another one."
+    )

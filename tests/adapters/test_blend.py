@@ -15,7 +15,9 @@ KEY = f"{BLOCK}.attn1.to_k"
 
 
 def mixed(adapters, weights, method="exact", blocks=None, **more) -> blend.Blended:
-    ingredients = [{"name": f"A{index}", "weight": weight, "blocks": blocks or {}} for index, weight in enumerate(weights)]
+    ingredients = [
+        {"name": f"A{index}", "weight": weight, "blocks": blocks or {}} for index, weight in enumerate(weights)
+    ]
     return blend.blend(recipe.blend(method=method, ingredients=ingredients, **more), adapters)
 
 
@@ -42,20 +44,45 @@ weights = st.floats(-10, 10, width=32)
 
 @pytest.mark.fault(31, 32)
 @settings(max_examples=30, deadline=None)
-@given(parts=st.lists(st.tuples(ranks, weights, st.floats(0.125, 64, width=32), st.sampled_from([Q, KEY, None])), min_size=1, max_size=4))
+@given(
+    parts=st.lists(
+        st.tuples(ranks, weights, st.floats(0.125, 64, width=32), st.sampled_from([Q, KEY, None])),
+        min_size=1,
+        max_size=4,
+    )
+)
 def test_exact_for_any_ranks_alphas_signs_and_missing_modules(parts):
     """Mixed ranks and alphas, modules that only some have."""
     adapters = []
     for index, (rank, _, alpha, left_out) in enumerate(parts):
-        adapters.append(Adapter({path: factors(f"{path}{index}", 12, 12, rank, alpha) for path in (Q, KEY, f"{BLOCK}.attn2.to_q") if path != left_out}))
+        adapters.append(
+            Adapter(
+                {
+                    path: factors(f"{path}{index}", 12, 12, rank, alpha)
+                    for path in (Q, KEY, f"{BLOCK}.attn2.to_q")
+                    if path != left_out
+                }
+            )
+        )
     given_weights = [weight for _, weight, _, _ in parts]
     if not any(given_weights):
         return
     result = mixed(adapters, given_weights).adapter
     for path in {path for adapter in adapters for path in adapter.factors}:
-        present = [(adapter.factors[path], weight) for adapter, weight in zip(adapters, given_weights, strict=True) if path in adapter.factors and weight]
-        expected = sum((weight * factors.delta(torch.float64) for factors, weight in present), torch.zeros(12, 12, dtype=torch.float64))
-        found = result.factors[path].delta(torch.float64) if path in result.factors else torch.zeros(12, 12, dtype=torch.float64)
+        present = [
+            (adapter.factors[path], weight)
+            for adapter, weight in zip(adapters, given_weights, strict=True)
+            if path in adapter.factors and weight
+        ]
+        expected = sum(
+            (weight * factors.delta(torch.float64) for factors, weight in present),
+            torch.zeros(12, 12, dtype=torch.float64),
+        )
+        found = (
+            result.factors[path].delta(torch.float64)
+            if path in result.factors
+            else torch.zeros(12, 12, dtype=torch.float64)
+        )
         bound = sum(abs(weight) * float(factors.delta().norm()) for factors, weight in present) + 1e-9
         assert float((found - expected).norm()) <= 1e-6 * bound
 
@@ -73,7 +100,9 @@ def test_svd_is_the_nearest_of_its_rank():
     σ = torch.linalg.svdvals(true.double())
     assert result.adapter.factors[Q].rank == 4
     assert result.residual == pytest.approx(float(σ[4:].norm() / σ.norm()), rel=1e-5)
-    assert float((result.adapter.factors[Q].delta() - true).norm() / true.norm()) == pytest.approx(result.residual, rel=1e-4)
+    assert float((result.adapter.factors[Q].delta() - true).norm() / true.norm()) == pytest.approx(
+        result.residual, rel=1e-4
+    )
     assert mixed([left, right], [1.0, 1.0], "svd").adapter.rank == 6
 
 
@@ -85,24 +114,36 @@ def test_block_weights():
     assert torch.allclose(result.adapter.factors[Q].delta(), 0.5 * adapter.factors[Q].delta(), atol=1e-5)
 
 
-@pytest.mark.parametrize(("path", "block", "kind"), [
-    (Q, "down_blocks.1", "attn1.to_q"), (TE, "text_encoder", "self_attn.q_proj"), ("unet.conv_in", "ends", "conv_in"),
-    ("unet.mid_block.attentions.0.proj_in", "mid_block", "proj_in"), ("unet.up_blocks.2.resnets.0.conv1", "up_blocks.2", "conv1"),
-    ("unet.up_blocks.0.upsamplers.0.conv", "up_blocks.0", "up_blocks.0.upsamplers.0.conv"),
-])
+@pytest.mark.parametrize(
+    ("path", "block", "kind"),
+    [
+        (Q, "down_blocks.1", "attn1.to_q"),
+        (TE, "text_encoder", "self_attn.q_proj"),
+        ("unet.conv_in", "ends", "conv_in"),
+        ("unet.mid_block.attentions.0.proj_in", "mid_block", "proj_in"),
+        ("unet.up_blocks.2.resnets.0.conv1", "up_blocks.2", "conv1"),
+        ("unet.up_blocks.0.upsamplers.0.conv", "up_blocks.0", "up_blocks.0.upsamplers.0.conv"),
+    ],
+)
 def test_blocks_and_kinds(path, block, kind):
     assert keys.block_of(path) == block and keys.kind_of(path) == kind
 
 
 def test_literal_trim():
     """The largest half of the entries stays."""
-    assert torch.equal(blend.trimmed(torch.tensor([[1.0, -4.0], [3.0, 2.0]]), 0.5), torch.tensor([[0.0, -4.0], [3.0, 0.0]]))
+    assert torch.equal(
+        blend.trimmed(torch.tensor([[1.0, -4.0], [3.0, 2.0]]), 0.5), torch.tensor([[0.0, -4.0], [3.0, 0.0]])
+    )
     assert torch.equal(blend.trimmed(torch.tensor([[1.0, -4.0]]), 1.0), torch.tensor([[1.0, -4.0]]))
 
 
 def test_literal_ties():
     """The paper's figure by hand: trim at 1, elect signs by the sum, mean of those that agree."""
-    changes = [torch.tensor([[2.0, -1.0, 4.0, 0.0]]), torch.tensor([[4.0, 3.0, -1.0, 0.0]]), torch.tensor([[-1.0, 1.0, -1.0, 5.0]])]
+    changes = [
+        torch.tensor([[2.0, -1.0, 4.0, 0.0]]),
+        torch.tensor([[4.0, 3.0, -1.0, 0.0]]),
+        torch.tensor([[-1.0, 1.0, -1.0, 5.0]]),
+    ]
     assert torch.equal(blend.ties(changes, 1.0), torch.tensor([[3.0, 2.0, 4.0, 5.0]]))
 
 
@@ -128,7 +169,9 @@ def test_keeping_every_entry_is_the_sum_or_for_ties_the_mean_of_those_that_agree
     adapter = Adapter({Q: factors(Q, 16, 12), "unet.down_blocks.0.resnets.0.conv1": factors("c", 8, 8, kernel=3)})
     result = mixed([adapter, adapter], [1.0, 1.0], method, density=1.0).adapter
     for path, one_of_them in adapter.factors.items():
-        assert torch.allclose(result.factors[path].delta(), (1 if method == "ties" else 2) * one_of_them.delta(), atol=1e-4)
+        assert torch.allclose(
+            result.factors[path].delta(), (1 if method == "ties" else 2) * one_of_them.delta(), atol=1e-4
+        )
         assert result.factors[path].shape == one_of_them.shape
 
 
@@ -138,12 +181,20 @@ def test_dare_repeats_from_its_recipe(tmp_path):
     path = write(mixed(adapters, [1.0, 0.5], "dare", seed=7, density=0.3, rank=3).adapter, tmp_path / "a.safetensors")
     again = blend.blend(recipe.read(read(path).metadata), adapters)
     assert write(again.adapter, tmp_path / "b.safetensors").read_bytes() == path.read_bytes()
-    assert not torch.equal(mixed(adapters, [1.0, 0.5], "dare", seed=8, density=0.3, rank=3).adapter.factors[Q].down, read(path).factors[Q].down)
+    assert not torch.equal(
+        mixed(adapters, [1.0, 0.5], "dare", seed=8, density=0.3, rank=3).adapter.factors[Q].down,
+        read(path).factors[Q].down,
+    )
 
 
 def test_the_result_tells_its_recipe_and_all_trigger_words():
-    ink, wash = (Adapter({Q: factors(name, 8, 8)}, {"modelspec.trigger_phrase": name, "sshs_model_hash": "ab" * 32}) for name in ("ink", "wash"))
-    made = recipe.blend(ingredients=[blend.ingredient("Ink", 0.7, ink), blend.ingredient("Wash", -0.3, wash, {"mid_block": 0.0})])
+    ink, wash = (
+        Adapter({Q: factors(name, 8, 8)}, {"modelspec.trigger_phrase": name, "sshs_model_hash": "ab" * 32})
+        for name in ("ink", "wash")
+    )
+    made = recipe.blend(
+        ingredients=[blend.ingredient("Ink", 0.7, ink), blend.ingredient("Wash", -0.3, wash, {"mid_block": 0.0})]
+    )
     texts = blend.blend(made, [ink, wash]).adapter.metadata
     assert recipe.read(texts) == made and made.ingredients[0].sha256 == "ab" * 32
     assert texts["modelspec.trigger_phrase"] == "ink, wash" and texts["modelspec.merged_from"] == "Ink, Wash"

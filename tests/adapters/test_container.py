@@ -1,4 +1,6 @@
-"""Hostile and damaged files: each is refused with its reason, quickly, and before any tensor is looked at (faults 23 to 28 and 33)."""
+"""Hostile and damaged files: each is refused with its reason, quickly, and before any tensor is looked at (faults 23 to
+28 and 33).
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,9 @@ def test_an_absurd_header_length_is_refused_without_reading_it(tmp_path, length)
 @pytest.mark.fault(25)
 def test_many_empty_tensors_are_refused_in_a_moment(tmp_path):
     """The library takes 13 s over 800,000 of them."""
-    table = b"{" + b",".join(b'"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}' % i for i in range(200_000)) + b"}"
+    table = (
+        b"{" + b",".join(b'"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}' % i for i in range(200_000)) + b"}"
+    )
     path = file(tmp_path, table)
     begin = time.perf_counter()
     refused(path, "50,000 tensors")
@@ -83,34 +87,56 @@ def test_repeated_names_are_refused(tmp_path):
 
 
 @pytest.mark.fault(26, 27)
-@pytest.mark.parametrize(("table", "data", "reason"), [
-    ({"a": entry([2], 0, 8), "b": entry([2], 4, 12)}, 12, "overlaps"),
-    ({"a": entry([2], 0, 8), "b": entry([2], 12, 20)}, 20, "gap"),
-    ({"a": entry([2], 4, 12)}, 12, "gap"),
-    ({"a": entry([2], 0, 8)}, 4, "incomplete download: 4 of 8 bytes are missing"),
-    ({"a": entry([2], 0, 8)}, 12, "4 bytes follow"),
-    ({"a": entry([3], 0, 8)}, 8, "cannot fill 8 bytes"),
-    ({"a": entry([2**40, 2**40], 0, 8)}, 8, "cannot fill"),
-    ({"a": entry([-2, -1], 0, 8)}, 8, "malformed"),
-    ({"a": entry([True, 2], 0, 8)}, 8, "malformed"),
-    ({"a": entry([2.0], 0, 8)}, 8, "malformed"),
-    ({"a": entry([2], 8, 0)}, 8, "cannot fill"),
-    ({"a": entry([2], 0, 8, "F4")}, 8, "unknown number format"),
-    ({"a": {"dtype": "F32"}}, 0, "malformed"),
-    ({"a": 3}, 0, "malformed"),
-    ({"__metadata__": {"a": 3}}, 0, "metadata"),
-    ([1, 2], 0, "not a table"),
-    (b"{" * 5000, 0, "not valid JSON"),
-    (b"\xff\xfe{}", 0, "not valid JSON"),
-    (b'{"a": NaN}', 0, "not valid JSON"),
-])
+@pytest.mark.parametrize(
+    ("table", "data", "reason"),
+    [
+        ({"a": entry([2], 0, 8), "b": entry([2], 4, 12)}, 12, "overlaps"),
+        ({"a": entry([2], 0, 8), "b": entry([2], 12, 20)}, 20, "gap"),
+        ({"a": entry([2], 4, 12)}, 12, "gap"),
+        ({"a": entry([2], 0, 8)}, 4, "incomplete download: 4 of 8 bytes are missing"),
+        ({"a": entry([2], 0, 8)}, 12, "4 bytes follow"),
+        ({"a": entry([3], 0, 8)}, 8, "cannot fill 8 bytes"),
+        ({"a": entry([2**40, 2**40], 0, 8)}, 8, "cannot fill"),
+        ({"a": entry([-2, -1], 0, 8)}, 8, "malformed"),
+        ({"a": entry([True, 2], 0, 8)}, 8, "malformed"),
+        ({"a": entry([2.0], 0, 8)}, 8, "malformed"),
+        ({"a": entry([2], 8, 0)}, 8, "cannot fill"),
+        ({"a": entry([2], 0, 8, "F4")}, 8, "unknown number format"),
+        ({"a": {"dtype": "F32"}}, 0, "malformed"),
+        ({"a": 3}, 0, "malformed"),
+        ({"__metadata__": {"a": 3}}, 0, "metadata"),
+        ([1, 2], 0, "not a table"),
+        (b"{" * 5000, 0, "not valid JSON"),
+        (b"\xff\xfe{}", 0, "not valid JSON"),
+        (b'{"a": NaN}', 0, "not valid JSON"),
+    ],
+)
 def test_lying_tables_are_refused(tmp_path, table, data, reason):
     refused(file(tmp_path, table, bytes(data)), reason)
 
 
 @pytest.mark.fault(33)
-@pytest.mark.parametrize("name", [f"{Q}.lora_A.weight", f"{Q}.alpha", f"{Q}.hada_w1_a", f"{Q}.lokr_t2", f"{Q}.lora_magnitude_vector"])
-@pytest.mark.parametrize("shape", [[], [0], [4], [4, 6], [4, 6, 3, 3], [2, 2, 2, 2, 2, 2], ["4", 6], [2**70, 1], [-4, 6], [4.5, 6], None, "46", {"4": 6}])
+@pytest.mark.parametrize(
+    "name", [f"{Q}.lora_A.weight", f"{Q}.alpha", f"{Q}.hada_w1_a", f"{Q}.lokr_t2", f"{Q}.lora_magnitude_vector"]
+)
+@pytest.mark.parametrize(
+    "shape",
+    [
+        [],
+        [0],
+        [4],
+        [4, 6],
+        [4, 6, 3, 3],
+        [2, 2, 2, 2, 2, 2],
+        ["4", 6],
+        [2**70, 1],
+        [-4, 6],
+        [4.5, 6],
+        None,
+        "46",
+        {"4": 6},
+    ],
+)
 def test_a_card_of_any_shapes_is_a_card_or_an_adapter_error(tmp_path, name, shape):
     """One odd file in the library must not take the whole page down."""
     path = file(tmp_path, {name: entry(shape, 0, 8), f"{Q}.lora_B.weight": entry([1], 8, 12)}, bytes(12))
@@ -150,7 +176,7 @@ def test_no_changed_byte_makes_anything_but_an_adapter_error(place, byte, cut, t
     data = bytearray(save(GOOD, {"k": "v"}))
     data[place % len(data)] = byte
     path = tmp_path_factory.mktemp("x") / "x.safetensors"
-    path.write_bytes(bytes(data[:len(data) - cut]))
+    path.write_bytes(bytes(data[: len(data) - cut]))
     for reader in (read, header, peek, summary):
         try:
             reader(path)

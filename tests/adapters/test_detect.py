@@ -44,9 +44,11 @@ def test_the_starter_is_a_narrow_sd1(part, factor):
 
 
 def test_starter_with_real_widths():
-    widths = {"unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q": (64, 64),
-              "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_v": (192, 256),
-              "unet.up_blocks.3.attentions.2.transformer_blocks.0.attn2.to_k": (64, 256)}
+    widths = {
+        "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q": (64, 64),
+        "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_v": (192, 256),
+        "unet.up_blocks.3.attentions.2.transformer_blocks.0.attn2.to_k": (64, 256),
+    }
     assert detect.family(widths) == "starter"
 
 
@@ -63,24 +65,33 @@ def test_widths_of_no_known_family_are_unknown():
     assert detect.family({}) == "unknown"
 
 
-@pytest.mark.parametrize(("roles", "method"), [
-    ({"down": (4, 8), "up": (8, 4)}, "lora"),
-    ({"down": (4, 8, 1, 1), "up": (8, 4, 1, 1)}, "lora"),
-    ({"down": (4, 8, 3, 3), "up": (8, 4, 1, 1)}, "locon"),
-    ({"down": (4, 8, 1, 1), "mid": (4, 4, 3, 3), "up": (8, 4, 1, 1)}, "locon"),
-    ({"down": (4, 8), "up": (8, 4), "dora_scale": (8, 1)}, "dora"),
-    ({"hada_w1_a": (8, 2), "hada_w1_b": (2, 8), "hada_w2_a": (8, 2), "hada_w2_b": (2, 8)}, "loha"),
-    ({"lokr_w1": (2, 2), "lokr_w2_a": (4, 3), "lokr_w2_b": (3, 4)}, "lokr"),
-])
+@pytest.mark.parametrize(
+    ("roles", "method"),
+    [
+        ({"down": (4, 8), "up": (8, 4)}, "lora"),
+        ({"down": (4, 8, 1, 1), "up": (8, 4, 1, 1)}, "lora"),
+        ({"down": (4, 8, 3, 3), "up": (8, 4, 1, 1)}, "locon"),
+        ({"down": (4, 8, 1, 1), "mid": (4, 4, 3, 3), "up": (8, 4, 1, 1)}, "locon"),
+        ({"down": (4, 8), "up": (8, 4), "dora_scale": (8, 1)}, "dora"),
+        ({"hada_w1_a": (8, 2), "hada_w1_b": (2, 8), "hada_w2_a": (8, 2), "hada_w2_b": (2, 8)}, "loha"),
+        ({"lokr_w1": (2, 2), "lokr_w2_a": (4, 3), "lokr_w2_b": (3, 4)}, "lokr"),
+    ],
+)
 def test_method_rank_and_weight_shape(roles, method):
     assert detect.method({"m": roles}) == method
     assert detect.weight_shape(roles)[:2] == (8, 8)
     assert detect.rank(roles) == {"loha": 2, "lokr": 3}.get(method, 4)
 
 
-@pytest.mark.parametrize(("key", "dialect"), [
-    ("lora_unet_mid_block_attentions_0_proj_in.lora_down.weight", "kohya"), ("unet.mid_block.attentions.0.proj_in.lora_A.weight", "diffusers"),
-    ("base_model.model.conv_in.lora_A.weight", "peft"), ("conv_in.weight", "none")])
+@pytest.mark.parametrize(
+    ("key", "dialect"),
+    [
+        ("lora_unet_mid_block_attentions_0_proj_in.lora_down.weight", "kohya"),
+        ("unet.mid_block.attentions.0.proj_in.lora_A.weight", "diffusers"),
+        ("base_model.model.conv_in.lora_A.weight", "peft"),
+        ("conv_in.weight", "none"),
+    ],
+)
 def test_dialect(key, dialect):
     assert detect.dialect([key]) == dialect
 

@@ -33,7 +33,9 @@ def test_agrees_with_pefts_layer():
     wrapped = model.base_model.model[0]
     wrapped.lora_B["default"].weight.data = drawn("B", (10, 4))
     wrapped.lora_magnitude_vector["default"].weight.data = drawn("m", (10,)).abs()
-    parts = [getattr(wrapped, name)["default"].weight.detach() for name in ("lora_A", "lora_B", "lora_magnitude_vector")]
+    parts = [
+        getattr(wrapped, name)["default"].weight.detach() for name in ("lora_A", "lora_B", "lora_magnitude_vector")
+    ]
     one = Factors(parts[0], parts[1], 6.0, parts[2])
     x = drawn("x", (3, 12))
     model.eval()
@@ -42,7 +44,13 @@ def test_agrees_with_pefts_layer():
 
 def test_as_lora_is_exact_at_full_rank_and_honest_below():
     conv = "unet.down_blocks.0.resnets.0.conv1"
-    adapter = Adapter({Q: factors(Q, 24, 20, dora=True), conv: factors(conv, 16, 4, kernel=3, dora=True), f"{BLOCK}.attn1.to_k": factors("k", 8, 8)})
+    adapter = Adapter(
+        {
+            Q: factors(Q, 24, 20, dora=True),
+            conv: factors(conv, 16, 4, kernel=3, dora=True),
+            f"{BLOCK}.attn1.to_k": factors("k", 8, 8),
+        }
+    )
     weights = {path: drawn(path + "w", one.shape) for path, one in adapter.factors.items()}
     plain = dora.as_lora(adapter, weights, 36)
     assert plain.adapter.method == "lora" and plain.residual < 1e-5 and set(plain.residuals) == {Q, conv}
@@ -50,7 +58,9 @@ def test_as_lora_is_exact_at_full_rank_and_honest_below():
         assert torch.allclose(plain.adapter.factors[path].delta(), dora.change(one, weights[path]), atol=1e-4)
     low = dora.as_lora(adapter, weights.__getitem__, 4)
     true = dora.change(adapter.factors[Q], weights[Q])
-    assert low.residuals[Q] == pytest.approx(float((true - low.adapter.factors[Q].delta()).norm() / true.norm()), rel=1e-4)
+    assert low.residuals[Q] == pytest.approx(
+        float((true - low.adapter.factors[Q].delta()).norm() / true.norm()), rel=1e-4
+    )
     σ = torch.linalg.svdvals(true.double())
     assert low.residuals[Q] == pytest.approx(float(σ[4:].norm() / σ.norm()), rel=1e-4)
 

@@ -38,13 +38,25 @@ def test_reading_what_was_written_is_the_identity(dialect, tmp_path):
     assert read(path).metadata["modelspec.title"] == "Small"
 
 
-paths = st.sampled_from([key.partition(".")[0] for family in FAMILIES for key in list(golden(family))[::97]]).map(keys.path_of)
-modules = st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(1, 4), st.floats(0.0625, 1024, width=32), st.sampled_from([0, 1, 3]), st.booleans(),
-                    st.sampled_from([torch.float32, torch.float16, torch.bfloat16]))
+paths = st.sampled_from([key.partition(".")[0] for family in FAMILIES for key in list(golden(family))[::97]]).map(
+    keys.path_of
+)
+modules = st.tuples(
+    st.integers(1, 5),
+    st.integers(1, 5),
+    st.integers(1, 4),
+    st.floats(0.0625, 1024, width=32),
+    st.sampled_from([0, 1, 3]),
+    st.booleans(),
+    st.sampled_from([torch.float32, torch.float16, torch.bfloat16]),
+)
 
 
 @settings(max_examples=40, deadline=None)
-@given(shapes=st.dictionaries(paths, modules, min_size=1, max_size=6), dialect=st.sampled_from(["kohya", "diffusers", "peft"]))
+@given(
+    shapes=st.dictionaries(paths, modules, min_size=1, max_size=6),
+    dialect=st.sampled_from(["kohya", "diffusers", "peft"]),
+)
 def test_identity_for_any_mixture_of_shapes_ranks_alphas_and_dtypes(shapes, dialect, tmp_path_factory):
     adapter = Adapter({path: factors(path, *shape) for path, shape in shapes.items()})
     path = write(adapter, tmp_path_factory.mktemp("a") / "a.safetensors", dialect, raw_dora=True)
@@ -64,15 +76,27 @@ def test_the_same_adapter_gives_the_same_bytes_and_an_ordinary_files_mode(tmp_pa
 @pytest.mark.fault(31)
 def test_missing_alpha_means_scale_one(tmp_path):
     stem = keys.to_kohya(Q, "sd1")
-    save_file({f"{stem}.lora_down.weight": drawn("d", (4, 6)), f"{stem}.lora_up.weight": drawn("u", (5, 4))}, tmp_path / "a.safetensors")
+    save_file(
+        {f"{stem}.lora_down.weight": drawn("d", (4, 6)), f"{stem}.lora_up.weight": drawn("u", (5, 4))},
+        tmp_path / "a.safetensors",
+    )
     assert read(tmp_path / "a.safetensors").factors[Q].scale == 1.0
 
 
 def test_diffusers_alphas_come_from_the_header(tmp_path):
     """A file without the header's LoraConfig is read at scale 1 by diffusers; so by us, and with it at its alpha."""
-    tensors = {f"{path}.lora_{side}.weight": drawn(path, shape) for path in (Q, TE) for side, shape in (("A", (4, 6)), ("B", (5, 4)))}
-    table = {"unet.r": 4, "unet.lora_alpha": 8, "unet.use_rslora": True, "text_encoder.lora_alpha": 1,
-             "text_encoder.alpha_pattern": {"encoder.layers.0.self_attn.q_proj": 6}}
+    tensors = {
+        f"{path}.lora_{side}.weight": drawn(path, shape)
+        for path in (Q, TE)
+        for side, shape in (("A", (4, 6)), ("B", (5, 4)))
+    }
+    table = {
+        "unet.r": 4,
+        "unet.lora_alpha": 8,
+        "unet.use_rslora": True,
+        "text_encoder.lora_alpha": 1,
+        "text_encoder.alpha_pattern": {"encoder.layers.0.self_attn.q_proj": 6},
+    }
     save_file(tensors, tmp_path / "with.safetensors", {"lora_adapter_metadata": json.dumps(table)})
     save_file(tensors, tmp_path / "without.safetensors")
     found = read(tmp_path / "with.safetensors").factors
@@ -116,7 +140,11 @@ def test_files_that_are_no_adapter_are_refused_with_counts(tmp_path):
     save_file({"model.diffusion_model.out.2.weight": torch.zeros(4)}, tmp_path / "base.safetensors")
     with pytest.raises(AdapterError, match="None of the 1 tensors .* whole base model"):
         read(tmp_path / "base.safetensors")
-    extra = {f"{Q}.lora_A.weight": drawn("d", (4, 6)), f"{Q}.lora_B.weight": drawn("u", (5, 4)), f"{Q}.diff_b": torch.ones(5)}
+    extra = {
+        f"{Q}.lora_A.weight": drawn("d", (4, 6)),
+        f"{Q}.lora_B.weight": drawn("u", (5, 4)),
+        f"{Q}.diff_b": torch.ones(5),
+    }
     save_file(extra, tmp_path / "extra.safetensors")
     with pytest.raises(AdapterError, match="1 of 3 tensors .*diff_b"):
         read(tmp_path / "extra.safetensors")
@@ -132,6 +160,8 @@ def test_half_a_module_is_refused_by_name(tmp_path):
     save_file({f"{Q}.lora_A.weight": drawn("d", (4, 6))}, tmp_path / "a.safetensors")
     with pytest.raises(AdapterError, match="lacks its part 'up'"):
         read(tmp_path / "a.safetensors")
-    save_file({f"{Q}.lora_A.weight": drawn("d", (4, 6)), f"{Q}.lora_B.weight": drawn("u", (5, 3))}, tmp_path / "b.safetensors")
+    save_file(
+        {f"{Q}.lora_A.weight": drawn("d", (4, 6)), f"{Q}.lora_B.weight": drawn("u", (5, 3))}, tmp_path / "b.safetensors"
+    )
     with pytest.raises(AdapterError, match="do not fit"):
         read(tmp_path / "b.safetensors")

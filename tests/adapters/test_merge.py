@@ -15,23 +15,35 @@ from lora_studio.errors import AdapterError, ModelError
 from tests.adapters.adapter_samples import BLOCK, drawn, factors
 
 LAYER = "text_encoder_2.text_model.encoder.layers.0."
-ADAPTER = Adapter({
-    f"{BLOCK}.attn1.to_q": factors("q", 8, 8, rank=2, alpha=1.0),
-    "unet.up_blocks.0.upsamplers.0.conv": factors("c", 8, 8, rank=2, kernel=3),
-    "unet.mid_block.attentions.0.proj_in": factors("p", 8, 8, rank=2, kernel=1),
-    "text_encoder.text_model.encoder.layers.0.mlp.fc1": factors("f", 12, 6, rank=2),
-}, {"modelspec.title": "Ink"})
-SECOND = Adapter({f"{LAYER}self_attn.{name}_proj": factors(name, 6, 6, rank=2) for name in "qv"} | {
-    f"{LAYER}mlp.fc2": factors("g", 6, 12, rank=2), "text_encoder_2.text_projection": factors("t", 5, 6, rank=2)})
+ADAPTER = Adapter(
+    {
+        f"{BLOCK}.attn1.to_q": factors("q", 8, 8, rank=2, alpha=1.0),
+        "unet.up_blocks.0.upsamplers.0.conv": factors("c", 8, 8, rank=2, kernel=3),
+        "unet.mid_block.attentions.0.proj_in": factors("p", 8, 8, rank=2, kernel=1),
+        "text_encoder.text_model.encoder.layers.0.mlp.fc1": factors("f", 12, 6, rank=2),
+    },
+    {"modelspec.title": "Ink"},
+)
+SECOND = Adapter(
+    {f"{LAYER}self_attn.{name}_proj": factors(name, 6, 6, rank=2) for name in "qv"}
+    | {f"{LAYER}mlp.fc2": factors("g", 6, 12, rank=2), "text_encoder_2.text_projection": factors("t", 5, 6, rank=2)}
+)
 SECOND.__dict__["family"] = "sdxl"
 
 
 def folder(tmp_path, dtype=torch.float32):
     """A diffusers folder, its text encoder saved as transformers 5 does, without ``text_model.``."""
     base = tmp_path / "base"
-    unet = {path.removeprefix("unet.") + ".weight": drawn(path, one.shape, dtype) for path, one in ADAPTER.factors.items() if path.startswith("unet.")}
-    tensors = {"unet": unet | {"conv_in.bias": torch.ones(3, dtype=dtype)}, "text_encoder": {"encoder.layers.0.mlp.fc1.weight": drawn("fc1", (12, 6), dtype)},
-               "vae": {"x": torch.ones(2)}}
+    unet = {
+        path.removeprefix("unet.") + ".weight": drawn(path, one.shape, dtype)
+        for path, one in ADAPTER.factors.items()
+        if path.startswith("unet.")
+    }
+    tensors = {
+        "unet": unet | {"conv_in.bias": torch.ones(3, dtype=dtype)},
+        "text_encoder": {"encoder.layers.0.mlp.fc1.weight": drawn("fc1", (12, 6), dtype)},
+        "vae": {"x": torch.ones(2)},
+    }
     for component, weights in tensors.items():
         (base / component).mkdir(parents=True)
         save_file(weights, base / component / "model.safetensors", {"format": "pt"})
@@ -56,9 +68,14 @@ def test_folder(tmp_path):
             assert torch.allclose(after[key], before[key] + 0.5 * one.delta(), atol=1e-6), key
     assert torch.equal(after["conv_in.bias"], before["conv_in.bias"])
     fc1 = "encoder.layers.0.mlp.fc1.weight"
-    assert not torch.equal(load_file(tmp_path / "out" / "text_encoder" / "model.safetensors")[fc1], load_file(base / "text_encoder" / "model.safetensors")[fc1])
+    assert not torch.equal(
+        load_file(tmp_path / "out" / "text_encoder" / "model.safetensors")[fc1],
+        load_file(base / "text_encoder" / "model.safetensors")[fc1],
+    )
     assert (tmp_path / "out" / "model_index.json").exists() and (tmp_path / "out" / "vae" / "model.bin").exists()
-    assert not (tmp_path / "out" / "unet" / "model.bin").exists(), "an unmerged pickle beside the merged weights would be loaded by some"
+    assert not (tmp_path / "out" / "unet" / "model.bin").exists(), (
+        "an unmerged pickle beside the merged weights would be loaded by some"
+    )
     with safe_open(tmp_path / "out" / "unet" / "model.safetensors", "pt") as file:
         assert json.loads(file.metadata()[merge.KEY]) == [["Ink", 0.5]] and file.metadata()["format"] == "pt"
 
@@ -66,9 +83,13 @@ def test_folder(tmp_path):
 def test_single_file_in_the_original_layout(tmp_path):
     """The original file names blocks by number, has q, k and v in one tensor, and the projection the other way round."""
     unet = "model.diffusion_model."
-    names = {f"{unet}input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight": (8, 8), f"{unet}output_blocks.2.1.conv.weight": (8, 8, 3, 3),
-             f"{unet}middle_block.1.proj_in.weight": (8, 8, 1, 1),
-             "cond_stage_model.transformer.text_model.encoder.layers.0.mlp.fc1.weight": (12, 6), "first": (3,)}
+    names = {
+        f"{unet}input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight": (8, 8),
+        f"{unet}output_blocks.2.1.conv.weight": (8, 8, 3, 3),
+        f"{unet}middle_block.1.proj_in.weight": (8, 8, 1, 1),
+        "cond_stage_model.transformer.text_model.encoder.layers.0.mlp.fc1.weight": (12, 6),
+        "first": (3,),
+    }
     before = {name: drawn(name, shape) for name, shape in names.items()}
     save_file(before, tmp_path / "sd.safetensors")
     finish(merge.merge(tmp_path / "sd.safetensors", tmp_path / "out.safetensors", [(ADAPTER, 1.0)]))
@@ -81,8 +102,11 @@ def test_single_file_in_the_original_layout(tmp_path):
 def test_open_clip_encoder(tmp_path):
     prefix = "conditioner.embedders.1.model."
     block = f"{prefix}transformer.resblocks.0."
-    before = {f"{block}attn.in_proj_weight": drawn("in", (18, 6)), f"{block}mlp.c_proj.weight": drawn("c", (6, 12)),
-              f"{prefix}text_projection": drawn("t", (6, 5))}
+    before = {
+        f"{block}attn.in_proj_weight": drawn("in", (18, 6)),
+        f"{block}mlp.c_proj.weight": drawn("c", (6, 12)),
+        f"{prefix}text_projection": drawn("t", (6, 5)),
+    }
     save_file(before, tmp_path / "xl.safetensors")
     finish(merge.merge(tmp_path / "xl.safetensors", tmp_path / "out.safetensors", [(SECOND, 1.0)]))
     change = {name: tensor - before[name] for name, tensor in load_file(tmp_path / "out.safetensors").items()}
@@ -128,7 +152,11 @@ def test_what_does_not_fit_is_refused_with_counts_before_anything_is_written(tmp
     with pytest.raises(AdapterError, match="made for Stable Diffusion 1.5 and does not fit"):
         finish(merge.merge(base, tmp_path / "out", [(wide, 1.0)]))
     with pytest.raises(AdapterError, match="Only 4 of 5 modules"):
-        finish(merge.merge(base, tmp_path / "out", [(Adapter({**ADAPTER.factors, "unet.conv_out": factors("o", 4, 8)}), 1.0)]))
+        finish(
+            merge.merge(
+                base, tmp_path / "out", [(Adapter({**ADAPTER.factors, "unet.conv_out": factors("o", 4, 8)}), 1.0)]
+            )
+        )
     with pytest.raises(ModelError, match="neither"):
         finish(merge.merge(tmp_path, tmp_path / "out", [(ADAPTER, 1.0)]))
     with pytest.raises(ModelError, match="exists already"):
@@ -149,7 +177,13 @@ def test_one_tensor_is_in_memory_at_a_time(tmp_path):
     before = {f"x{i}": torch.zeros(500_000) for i in range(20)} | {"conv_in.weight": torch.zeros(8, 4, 3, 3)}
     save_file(before, tmp_path / "base.safetensors")
     tracemalloc.start()
-    finish(merge.merge(tmp_path / "base.safetensors", tmp_path / "out.safetensors", [(Adapter({"unet.conv_in": factors("c", 8, 4, kernel=3)}), 1.0)]))
+    finish(
+        merge.merge(
+            tmp_path / "base.safetensors",
+            tmp_path / "out.safetensors",
+            [(Adapter({"unet.conv_in": factors("c", 8, 4, kernel=3)}), 1.0)],
+        )
+    )
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4 * 2_000_000

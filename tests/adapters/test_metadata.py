@@ -17,8 +17,20 @@ from lora_studio.errors import AdapterError
 from tests.adapters.adapter_samples import Q, factors, golden, small
 
 TRAINED = recipe.Training(
-    settings={"data": "C:\\Users\\ann\\pictures\\ink", "base": "/home/ann/models/base.safetensors", "rank": 8, "seed": 3, "steps": 500},
-    base="base", base_sha256="ab" * 32, tags={"inkstyle": 2, "cat": 1}, versions={"torch": "2.13"}, steps=400, started=1.75e9, seconds=60.0,
+    settings={
+        "data": "C:\\Users\\ann\\pictures\\ink",
+        "base": "/home/ann/models/base.safetensors",
+        "rank": 8,
+        "seed": 3,
+        "steps": 500,
+    },
+    base="base",
+    base_sha256="ab" * 32,
+    tags={"inkstyle": 2, "cat": 1},
+    versions={"torch": "2.13"},
+    steps=400,
+    started=1.75e9,
+    seconds=60.0,
     images=[recipe.ImageRecord(name="one.png", sha256="1" * 64), recipe.ImageRecord(name="two.png", sha256="2" * 64)],
 )
 
@@ -33,16 +45,28 @@ def picture(size=(900, 600)) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize(("family", "version", "architecture"), [
-    ("sd1", "sd_v1", "stable-diffusion-v1/lora"),
-    ("sd2", "sd_v2_v", "stable-diffusion-v2-768-v/lora"),
-    ("sdxl", "sdxl_base_v1-0", "stable-diffusion-xl-v1-base/lora")])
+@pytest.mark.parametrize(
+    ("family", "version", "architecture"),
+    [
+        ("sd1", "sd_v1", "stable-diffusion-v1/lora"),
+        ("sd2", "sd_v2_v", "stable-diffusion-v2-768-v/lora"),
+        ("sdxl", "sdxl_base_v1-0", "stable-diffusion-xl-v1-base/lora"),
+    ],
+)
 def test_what_readers_decide_on_is_always_there(family, version, architecture, tmp_path):
-    """Forge sorts files by modelspec.architecture, A1111 by ss_base_model_version; even the most private file needs both."""
-    safetensors.torch.save_file({key: torch.zeros(shape) for key, shape in list(golden(family).items())[-30:]}, tmp_path / "a.safetensors")
+    """Forge sorts files by modelspec.architecture, A1111 by ss_base_model_version; even the most private file needs
+    both.
+    """
+    safetensors.torch.save_file(
+        {key: torch.zeros(shape) for key, shape in list(golden(family).items())[-30:]}, tmp_path / "a.safetensors"
+    )
     texts = header(write(read(tmp_path / "a.safetensors"), tmp_path / "b.safetensors", privacy=Privacy.NONE)).metadata
     assert (texts["ss_base_model_version"], texts["modelspec.architecture"]) == (version, architecture)
-    assert texts["ss_network_module"] == "networks.lora" and texts["ss_network_dim"] == "4" and texts["modelspec.sai_model_spec"]
+    assert (
+        texts["ss_network_module"] == "networks.lora"
+        and texts["ss_network_dim"] == "4"
+        and texts["modelspec.sai_model_spec"]
+    )
     assert texts["modelspec.title"] == "b" and texts["modelspec.resolution"] and texts["modelspec.implementation"]
 
 
@@ -52,7 +76,9 @@ def test_mixed_ranks_are_dynamic(tmp_path):
 
 def test_hashes_as_the_reference_trainer_computes_them(tmp_path):
     """Its way, step by step: serialise with the ss_ texts alone; hash what follows the header; hash 64 KiB at 1 MiB."""
-    path = write(Adapter({Q: factors(Q, 1300, 1300, rank=256)}), tmp_path / "a.safetensors", metadata={"ss_output_name": "x"})
+    path = write(
+        Adapter({Q: factors(Q, 1300, 1300, rank=256)}), tmp_path / "a.safetensors", metadata={"ss_output_name": "x"}
+    )
     texts = header(path).metadata
     tensors = safetensors.torch.load_file(path)
     own = {key: value for key, value in texts.items() if key.startswith("ss_")}
@@ -68,7 +94,11 @@ def test_privacy_levels():
     full = told(trigger="inkstyle", author="Ann", thumbnail=metadata.thumbnail(picture()))
     assert recipe.read(metadata.at(full, Privacy.FULL)) is not None
     minimal, none = metadata.at(full, Privacy.MINIMAL), metadata.at(full, Privacy.NONE)
-    assert minimal["modelspec.trigger_phrase"] == "inkstyle" and minimal["modelspec.thumbnail"] and minimal["ss_sd_model_name"] == "base"
+    assert (
+        minimal["modelspec.trigger_phrase"] == "inkstyle"
+        and minimal["modelspec.thumbnail"]
+        and minimal["ss_sd_model_name"] == "base"
+    )
     assert not [key for key in minimal if key in ("ss_tag_frequency", "ss_dataset_dirs", recipe.KEY, "ss_seed")]
     assert set(none) == {"modelspec.title", "modelspec.resolution", "modelspec.prediction_type"}
     assert "ann" not in json.dumps({key: value for key, value in full.items() if key.startswith("ss_")})
@@ -77,7 +107,12 @@ def test_privacy_levels():
 def test_what_other_programs_show():
     full = told()
     assert json.loads(full["ss_tag_frequency"]) == {"ink": {"inkstyle": 2, "cat": 1}}
-    assert full["ss_output_name"] == "Ink" and full["ss_new_sd_model_hash"] == "ab" * 32 and full["ss_steps"] == "400" and full["ss_num_train_images"] == "2"
+    assert (
+        full["ss_output_name"] == "Ink"
+        and full["ss_new_sd_model_hash"] == "ab" * 32
+        and full["ss_steps"] == "400"
+        and full["ss_num_train_images"] == "2"
+    )
     assert full["modelspec.date"] == "2025-06-15T15:06:40Z"
     assert all(isinstance(value, str) for value in full.values())
 
@@ -91,19 +126,34 @@ def test_thumbnail_is_small_and_comes_back():
 
 
 @pytest.mark.fault(33)
-@pytest.mark.parametrize("url", ["", "data:image/svg+xml;base64,PHN2Zy8+", "data:text/html;base64,PGI+", "data:image/png;base64,***", "http://x/y.png",
-                                 "data:image/png;base64," + "A" * 3_000_000])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "data:image/svg+xml;base64,PHN2Zy8+",
+        "data:text/html;base64,PGI+",
+        "data:image/png;base64,***",
+        "http://x/y.png",
+        "data:image/png;base64," + "A" * 3_000_000,
+    ],
+)
 def test_thumbnails_that_are_no_plain_picture_are_not_shown(url):
     assert metadata.thumbnail_bytes({"modelspec.thumbnail": url}) is None
 
 
-@pytest.mark.parametrize(("texts", "word"), [
-    ({"modelspec.trigger_phrase": "inkstyle"}, "inkstyle"),
-    ({"lora_studio.recipe": "{}", "ss_tag_frequency": "{\"a\": {\"anchor\": 9, \"cat\": 1}}"}, ""),
-    ({"ss_tag_frequency": '{"10_x": {"a": 3, "ink": 9}}'}, "ink"),
-    ({"ss_tag_frequency": '{"x": {"airplane": 1, "anchor": 1}}'}, ""),
-    ({"ss_tag_frequency": "[1]"}, ""), ({"ss_tag_frequency": "{{{"}, ""), ({"ss_tag_frequency": '{"x": {"a": "many"}}'}, ""), ({}, ""),
-])
+@pytest.mark.parametrize(
+    ("texts", "word"),
+    [
+        ({"modelspec.trigger_phrase": "inkstyle"}, "inkstyle"),
+        ({"lora_studio.recipe": "{}", "ss_tag_frequency": '{"a": {"anchor": 9, "cat": 1}}'}, ""),
+        ({"ss_tag_frequency": '{"10_x": {"a": 3, "ink": 9}}'}, "ink"),
+        ({"ss_tag_frequency": '{"x": {"airplane": 1, "anchor": 1}}'}, ""),
+        ({"ss_tag_frequency": "[1]"}, ""),
+        ({"ss_tag_frequency": "{{{"}, ""),
+        ({"ss_tag_frequency": '{"x": {"a": "many"}}'}, ""),
+        ({}, ""),
+    ],
+)
 def test_trigger_word(texts, word):
     assert metadata.trigger(texts) == word
 
@@ -114,7 +164,12 @@ def test_recipe_comes_back_and_tells_what_differs():
     same = {"base_sha256": "ab" * 32, "images": ["2" * 64, "1" * 64], "versions": {"torch": "2.13", "python": "3.11"}}
     assert recipe.compare(back, **same) == []
     changed = recipe.compare(back, base_sha256="cd" * 32, images=["2" * 64, "3" * 64], versions={"torch": "2.11"})
-    assert [difference.what for difference in changed] == ["base model", "pictures missing or changed", "pictures added", "torch"]
+    assert [difference.what for difference in changed] == [
+        "base model",
+        "pictures missing or changed",
+        "pictures added",
+        "torch",
+    ]
     assert changed[1].recorded == "one.png"
 
 
@@ -132,7 +187,14 @@ def test_summary_of_each_dialect(tmp_path):
     for dialect in ("kohya", "diffusers", "peft"):
         adapter = Adapter({Q: factors(Q, 128, 128, rank=8, alpha=2.0)}, told(trigger="inkstyle"))
         card = summary(write(adapter, tmp_path / f"a{dialect}", dialect))
-        assert (card.dialect, card.family, card.method, card.rank, card.alpha, card.modules) == (dialect, "starter", "lora", 8, 2.0, 1)
+        assert (card.dialect, card.family, card.method, card.rank, card.alpha, card.modules) == (
+            dialect,
+            "starter",
+            "lora",
+            8,
+            2.0,
+            1,
+        )
         assert (card.title, card.trigger, card.mixed_ranks, card.date[:10]) == ("Ink", "inkstyle", False, "2025-06-15")
 
 

@@ -35,19 +35,34 @@ def test_locon_with_a_tucker_core():
     module = {"down": d("d", 2, 3, 1, 1), "mid": d("m", 2, 2, 3, 3), "up": d("u", 5, 2, 1, 1)}
     x = d("x", 1, 3, 6, 6)
     conv = torch.nn.functional.conv2d
-    assert torch.allclose(conv(x, methods.factors(module, Q).delta()), conv(conv(conv(x, module["down"]), module["mid"]), module["up"]), atol=1e-5)
+    assert torch.allclose(
+        conv(x, methods.factors(module, Q).delta()),
+        conv(conv(conv(x, module["down"]), module["mid"]), module["up"]),
+        atol=1e-5,
+    )
 
 
 def test_loha_is_an_exact_lora_of_the_product_of_ranks():
-    module = {"hada_w1_a": d("a", 5, 2), "hada_w1_b": d("b", 2, 4), "hada_w2_a": d("c", 5, 2), "hada_w2_b": d("e", 2, 4), "alpha": torch.tensor(1.0)}
+    module = {
+        "hada_w1_a": d("a", 5, 2),
+        "hada_w1_b": d("b", 2, 4),
+        "hada_w2_a": d("c", 5, 2),
+        "hada_w2_b": d("e", 2, 4),
+        "alpha": torch.tensor(1.0),
+    }
     found = methods.factors(module, Q)
     expected = 0.5 * (module["hada_w1_a"] @ module["hada_w1_b"]) * (module["hada_w2_a"] @ module["hada_w2_b"])
     assert found.rank == 4 and torch.allclose(found.delta(), expected, atol=1e-6)
 
 
 def test_loha_convolution_with_tucker_cores():
-    module = {f"hada_w{s}_{p}": d(s + p, 2, 5 if p == "a" else 4) for s in "12" for p in "ab"} | {f"hada_t{s}": d("t" + s, 2, 2, 3, 3) for s in "12"}
-    sides = [torch.einsum("ijkl,jr,ip->prkl", module[f"hada_t{s}"], module[f"hada_w{s}_b"], module[f"hada_w{s}_a"]) for s in "12"]
+    module = {f"hada_w{s}_{p}": d(s + p, 2, 5 if p == "a" else 4) for s in "12" for p in "ab"} | {
+        f"hada_t{s}": d("t" + s, 2, 2, 3, 3) for s in "12"
+    }
+    sides = [
+        torch.einsum("ijkl,jr,ip->prkl", module[f"hada_t{s}"], module[f"hada_w{s}_b"], module[f"hada_w{s}_a"])
+        for s in "12"
+    ]
     found = methods.factors(module, Q)
     assert found.shape == (5, 4, 3, 3) and torch.allclose(found.delta(), sides[0] * sides[1], atol=1e-5)
 
@@ -82,10 +97,19 @@ def test_lokr_convolution(tucker):
 
 
 def test_lycoris_files_are_read_under_their_own_names(tmp_path):
-    loha = {f"{STEM}.hada_w{side}_{part}": d(side + part, *shape) for side in "12" for part, shape in (("a", (6, 2)), ("b", (2, 6)))}
+    loha = {
+        f"{STEM}.hada_w{side}_{part}": d(side + part, *shape)
+        for side in "12"
+        for part, shape in (("a", (6, 2)), ("b", (2, 6)))
+    }
     save_file(loha, tmp_path / "loha.safetensors")
     assert read(tmp_path / "loha.safetensors").factors[Q].shape == (6, 6)
-    lokr = {f"{STEM}.lokr_w1": d("1", 2, 2), f"{STEM}.lokr_w2_a": d("a", 3, 1), f"{STEM}.lokr_w2_b": d("b", 1, 3), f"{STEM}.alpha": torch.tensor(1.0)}
+    lokr = {
+        f"{STEM}.lokr_w1": d("1", 2, 2),
+        f"{STEM}.lokr_w2_a": d("a", 3, 1),
+        f"{STEM}.lokr_w2_b": d("b", 1, 3),
+        f"{STEM}.alpha": torch.tensor(1.0),
+    }
     save_file(lokr, tmp_path / "lokr.safetensors")
     assert read(tmp_path / "lokr.safetensors").factors[Q].shape == (6, 6)
 

@@ -34,14 +34,23 @@ def wrapped(**config):
     return model
 
 
-@pytest.mark.parametrize("config", [{"r": 4, "lora_alpha": 8}, {"r": 4, "lora_alpha": 8, "use_rslora": True},
-                                    {"r": 4, "lora_alpha": 2, "rank_pattern": {"conv_in": 2}, "alpha_pattern": {"time_embedding.linear_1": 6}}])
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"r": 4, "lora_alpha": 8},
+        {"r": 4, "lora_alpha": 8, "use_rslora": True},
+        {"r": 4, "lora_alpha": 2, "rank_pattern": {"conv_in": 2}, "alpha_pattern": {"time_embedding.linear_1": 6}},
+    ],
+)
 def test_a_folder_that_peft_saved(config, tmp_path):
     """Patterns and rank-stabilised scale stand in its config alone."""
     model = wrapped(**config)
     model.save_pretrained(tmp_path)
     found = read(tmp_path).factors
-    layers = {"unet.conv_in": model.base_model.model.conv_in, "unet.time_embedding.linear_1": model.base_model.model.time_embedding["linear_1"]}
+    layers = {
+        "unet.conv_in": model.base_model.model.conv_in,
+        "unet.time_embedding.linear_1": model.base_model.model.time_embedding["linear_1"],
+    }
     assert set(found) == set(layers)
     for path, layer in layers.items():
         assert found[path].scale == pytest.approx(layer.scaling["default"])
@@ -53,14 +62,27 @@ def test_a_folder_of_ours_in_peft(dora, tmp_path):
     """Loaded by PeftModel, merged, and compared with what we say the change is."""
     from lora_studio.adapters import dora as method
 
-    adapter = Adapter({
-        "unet.conv_in": Factors(drawn("d", (2, 3, 3, 3)), drawn("u", (6, 2, 1, 1)), 3.0, drawn("m", (6,)).abs() if dora else None),
-        "unet.time_embedding.linear_1": Factors(drawn("e", (4, 6)), drawn("v", (5, 4)), 4 * math.sqrt(4), drawn("n", (5,)).abs() if dora else None)})
+    adapter = Adapter(
+        {
+            "unet.conv_in": Factors(
+                drawn("d", (2, 3, 3, 3)), drawn("u", (6, 2, 1, 1)), 3.0, drawn("m", (6,)).abs() if dora else None
+            ),
+            "unet.time_embedding.linear_1": Factors(
+                drawn("e", (4, 6)), drawn("v", (5, 4)), 4 * math.sqrt(4), drawn("n", (5,)).abs() if dora else None
+            ),
+        }
+    )
     net = Net()
-    before = {"unet.conv_in": net.conv_in.weight.detach().clone(), "unet.time_embedding.linear_1": net.time_embedding["linear_1"].weight.detach().clone()}
+    before = {
+        "unet.conv_in": net.conv_in.weight.detach().clone(),
+        "unet.time_embedding.linear_1": net.time_embedding["linear_1"].weight.detach().clone(),
+    }
     folder = write(adapter, tmp_path / "folder", "peft", raw_dora=True)
     merged = peft.PeftModel.from_pretrained(net, folder).merge_and_unload()
-    after = {"unet.conv_in": merged.conv_in.weight, "unet.time_embedding.linear_1": merged.time_embedding["linear_1"].weight}
+    after = {
+        "unet.conv_in": merged.conv_in.weight,
+        "unet.time_embedding.linear_1": merged.time_embedding["linear_1"].weight,
+    }
     for path, factors in adapter.factors.items():
         assert torch.allclose(after[path] - before[path], method.change(factors, before[path]), atol=1e-5), path
 
@@ -71,13 +93,29 @@ def test_a_text_encoder_goes_without_text_model_as_in_transformers_5(tmp_path):
     second = path.replace("text_encoder.", "text_encoder_2.")
     factors = Factors(drawn("d", (2, 4)), drawn("u", (4, 2)), 2.0)
     assert set(dialect.encode("text_encoder", {path.partition(".")[2]: factors})[0]) == {
-        f"base_model.model.encoder.layers.0.self_attn.q_proj.lora_{side}.weight" for side in "AB"}
-    assert all(".text_model." in key for key in dialect.encode("text_encoder_2", {second.partition(".")[2]: factors})[0])
-    assert set(read(write(Adapter({path: factors, second: factors}), tmp_path / "folder", "peft")).factors) == {path, second}
+        f"base_model.model.encoder.layers.0.self_attn.q_proj.lora_{side}.weight" for side in "AB"
+    }
+    assert all(
+        ".text_model." in key for key in dialect.encode("text_encoder_2", {second.partition(".")[2]: factors})[0]
+    )
+    assert set(read(write(Adapter({path: factors, second: factors}), tmp_path / "folder", "peft")).factors) == {
+        path,
+        second,
+    }
 
 
-@pytest.mark.parametrize("config", [{"lora_alpha": "x"}, {"alpha_pattern": {"(a+)+$": 1}}, {"alpha_pattern": {"[": 1}},
-                                    {"alpha_pattern": {"a{99999999999999999999}": 1}}, {"lora_alpha": 10**400}, {"alpha_pattern": 3}, {"lora_alpha": [1]}])
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"lora_alpha": "x"},
+        {"alpha_pattern": {"(a+)+$": 1}},
+        {"alpha_pattern": {"[": 1}},
+        {"alpha_pattern": {"a{99999999999999999999}": 1}},
+        {"lora_alpha": 10**400},
+        {"alpha_pattern": 3},
+        {"lora_alpha": [1]},
+    ],
+)
 def test_a_hostile_config_is_an_error_and_not_a_hang(config):
     """Its patterns are regular expressions of a stranger's."""
     with pytest.raises(AdapterError, match="alpha"):

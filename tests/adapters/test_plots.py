@@ -22,7 +22,9 @@ def opened(png: bytes) -> Image.Image:
 
 
 def test_the_strongest_cell_is_the_darkest():
-    result = analysis.analyze(Adapter({Q: diagonal(3.0, 4.0), f"{BLOCK}.attn1.to_k": diagonal(1.0, 0.0), TE: diagonal(0.01, 0.01)}))
+    result = analysis.analyze(
+        Adapter({Q: diagonal(3.0, 4.0), f"{BLOCK}.attn1.to_k": diagonal(1.0, 0.0), TE: diagonal(0.01, 0.01)})
+    )
     image = opened(plots.heatmap(result.heatmap))
     assert (178, 58, 36) in {color for _, color in image.getcolors(100_000)}, "the largest value has the full colour"
     assert (240, 240, 243) in {color for _, color in image.getcolors(100_000)}, "a missing layer is grey, not zero"
@@ -40,4 +42,8 @@ def test_all_plots_of_any_adapter():
     for png in (plots.heatmap(result.heatmap), plots.spectrum(result), plots.histogram(result.histogram)):
         assert opened(png).width > 100
     untrained = analysis.analyze(Adapter({Q: diagonal(0.0, 0.0)}))
-    assert opened(plots.spectrum(untrained)) and opened(plots.heatmap(untrained.heatmap)) and opened(plots.histogram(untrained.histogram))
+    assert (
+        opened(plots.spectrum(untrained))
+        and opened(plots.heatmap(untrained.heatmap))
+        and opened(plots.histogram(untrained.histogram))
+    )

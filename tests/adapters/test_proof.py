@@ -21,8 +21,13 @@ def adapter(request, tmp_path) -> Adapter:
     save_file(tensors, tmp_path / "all.safetensors")
     whole = read(tmp_path / "all.safetensors").factors
     picked = {path: whole[path] for index, path in enumerate(whole) if index % 67 == 0 or "layers.0.self_attn" in path}
-    for path in ("unet.down_blocks.1.resnets.0.conv_shortcut", "unet.up_blocks.0.upsamplers.0.conv", "unet.conv_in", "unet.mid_block.resnets.1.conv1",
-                 "unet.down_blocks.0.downsamplers.0.conv"):
+    for path in (
+        "unet.down_blocks.1.resnets.0.conv_shortcut",
+        "unet.up_blocks.0.upsamplers.0.conv",
+        "unet.conv_in",
+        "unet.mid_block.resnets.1.conv1",
+        "unet.down_blocks.0.downsamplers.0.conv",
+    ):
         picked[path] = factors(path, 8, 6, kernel=3, rank=2, alpha=1.0)
     return Adapter(picked)
 
@@ -53,7 +58,12 @@ def test_their_own_dialects_pass(adapter, dialect, tmp_path):
 
 def test_mixed_alphas_in_a_kohya_file_are_caught_for_diffusers_and_mended_by_export(tmp_path):
     """diffusers 0.42 gives every attention module of such a file the most frequent alpha; seen with its own loader."""
-    adapter = Adapter({f"{BLOCK}.attn1.to_{name}": factors(name, 64, 64, alpha=alpha) for name, alpha in (("q", 4.0), ("k", 4.0), ("v", 1.0))})
+    adapter = Adapter(
+        {
+            f"{BLOCK}.attn1.to_{name}": factors(name, 64, 64, alpha=alpha)
+            for name, alpha in (("q", 4.0), ("k", 4.0), ("v", 1.0))
+        }
+    )
     path = write(adapter, tmp_path / "a.safetensors")
     assert [row.passed for row in proof.prove(path, adapter, ("comfyui", "diffusers")).rows] == [True, False]
     done = proof.export(adapter, tmp_path / "b.safetensors")
@@ -74,14 +84,21 @@ def test_export_of_a_dora_is_a_plain_lora_that_all_read(tmp_path):
     weights = {path: drawn("w", (64, 64))}
     done = proof.export(adapter, tmp_path / "a.safetensors", weights=weights, rank=16)
     assert done.proof.passed and 0.1 < done.residual < 1
-    assert read(done.path).method == "lora" and read(done.path).rank == 16 and read(done.path).metadata["modelspec.title"] == "a"
+    assert (
+        read(done.path).method == "lora"
+        and read(done.path).rank == 16
+        and read(done.path).metadata["modelspec.title"] == "a"
+    )
     with pytest.raises(AdapterError, match="base model"):
         proof.export(adapter, tmp_path / "b.safetensors")
 
 
 def test_export_of_a_peft_folder(tmp_path):
     assert proof.export(small(), tmp_path / "folder", "peft").proof.passed
-    assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == ["text_encoder", "unet"] and len(list(tmp_path.iterdir())) == 1
+    assert (
+        sorted(path.name for path in (tmp_path / "folder").iterdir()) == ["text_encoder", "unet"]
+        and len(list(tmp_path.iterdir())) == 1
+    )
 
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float16, 2e-3), (torch.bfloat16, 1.6e-2)])
@@ -105,14 +122,20 @@ def UP(key: str) -> bool:
 
 FAULTS = {
     "alpha left out": lambda tensors, texts: [tensors.pop(key) for key in list(tensors) if key.endswith("to_q.alpha")],
-    "alpha doubled": lambda tensors, texts: tensors.update({key: 2 * tensor for key, tensor in tensors.items() if key.endswith("to_q.alpha")}),
-    "one key misnamed": lambda tensors, texts: tensors.update({"lora_unet_x.lora_up.weight": tensors.pop(next(filter(UP, tensors)))}),
+    "alpha doubled": lambda tensors, texts: tensors.update(
+        {key: 2 * tensor for key, tensor in tensors.items() if key.endswith("to_q.alpha")}
+    ),
+    "one key misnamed": lambda tensors, texts: tensors.update(
+        {"lora_unet_x.lora_up.weight": tensors.pop(next(filter(UP, tensors)))}
+    ),
     "factors transposed": lambda tensors, texts: tensors.update(
-        {key: tensor.flip(0) for key, tensor in tensors.items() if "to_k" in key and key.endswith("down.weight")}),
+        {key: tensor.flip(0) for key, tensor in tensors.items() if "to_k" in key and key.endswith("down.weight")}
+    ),
     "a tensor too many": lambda tensors, texts: tensors.update({"lora_unet_nowhere.alpha": torch.tensor(1.0)}),
     "not a number": lambda tensors, texts: tensors[next(filter(UP, tensors))].fill_(float("nan")),
     "text_model dropped": lambda tensors, texts: tensors.update(
-        {key.replace("text_model_", ""): tensors.pop(key) for key in list(tensors) if "text_model" in key}),
+        {key.replace("text_model_", ""): tensors.pop(key) for key in list(tensors) if "text_model" in key}
+    ),
 }
 
 
@@ -124,7 +147,10 @@ def test_every_fault_of_a_writer_is_caught(fault, tmp_path):
 
 def test_alpha_lost_from_the_header_is_caught(tmp_path):
     """The fault of diffusers' own converter: alpha = rank, whatever it was."""
-    path = edited(write(small(), tmp_path / "a.safetensors", "diffusers"), lambda tensors, texts: texts.pop("lora_adapter_metadata"))
+    path = edited(
+        write(small(), tmp_path / "a.safetensors", "diffusers"),
+        lambda tensors, texts: texts.pop("lora_adapter_metadata"),
+    )
     assert not proof.prove(path, small(), ("diffusers",)).passed
     folder = write(small(), tmp_path / "folder", "peft")
     config = folder / "unet" / "adapter_config.json"
@@ -134,16 +160,25 @@ def test_alpha_lost_from_the_header_is_caught(tmp_path):
 
 def test_forge_needs_the_architecture_in_the_header(tmp_path):
     adapter = Adapter({Q: factors(Q, 640, 640)})
-    path = edited(write(adapter, tmp_path / "a.safetensors"), lambda tensors, texts: texts.pop("modelspec.architecture"))
+    path = edited(
+        write(adapter, tmp_path / "a.safetensors"), lambda tensors, texts: texts.pop("modelspec.architecture")
+    )
     assert [row.passed for row in proof.prove(path, adapter, ("comfyui", "forge")).rows] == [True, False]
 
 
 def test_raw_dora_passes_in_peft_only(tmp_path):
     """ComfyUI and Forge divide by the norm of W alone, diffusers drops kohya's scale: the table must say so."""
-    adapter = Adapter({f"{BLOCK}.attn1.to_q": factors("q", 64, 64, dora=True), "unet.conv_in": factors("c", 64, 4, kernel=3, dora=True)})
+    adapter = Adapter(
+        {
+            f"{BLOCK}.attn1.to_q": factors("q", 64, 64, dora=True),
+            "unet.conv_in": factors("c", 64, 4, kernel=3, dora=True),
+        }
+    )
     weights = {path: drawn(path + "w", one.shape) for path, one in adapter.factors.items()}
     assert proof.prove(write(adapter, tmp_path / "p", "peft", raw_dora=True), adapter, ("peft",), weights).passed
-    rows = proof.prove(write(adapter, tmp_path / "k.safetensors", raw_dora=True), adapter, ("comfyui", "diffusers"), weights).rows
+    rows = proof.prove(
+        write(adapter, tmp_path / "k.safetensors", raw_dora=True), adapter, ("comfyui", "diffusers"), weights
+    ).rows
     assert not any(row.passed for row in rows)
     with pytest.raises(AdapterError, match="base model"):
         proof.prove(tmp_path / "k.safetensors", adapter)

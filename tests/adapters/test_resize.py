@@ -40,7 +40,9 @@ def test_modules_within_the_rank_stay_to_the_bit():
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_residual_is_that_of_the_matrices(rank):
-    """Told by singular values, found again by subtracting the full matrices; alphas, kinds of layers and dtypes are kept."""
+    """Told by singular values, found again by subtracting the full matrices; alphas, kinds of layers and dtypes are
+    kept.
+    """
     adapter = small()
     cut = resize.to_rank(adapter, rank)
     missing = whole = 0.0
@@ -76,9 +78,13 @@ def test_size_spends_rank_where_the_energy_is():
 
 def test_what_cannot_be_is_refused():
     adapter = Adapter({Q: diagonal(1.0, 2.0)})
-    for call, reason in ((lambda: resize.to_rank(adapter, 0), "Rank 0"), (lambda: resize.to_energy(adapter, 0), "share of 0"),
-                         (lambda: resize.to_energy(adapter, float("nan")), "nan"), (lambda: resize.to_size(adapter, 1e-4), "smaller than 0.00 MB"),
-                         (lambda: resize.to_rank(Adapter({Q: factors(Q, 8, 8, dora=True)}), 2), "DoRA")):
+    for call, reason in (
+        (lambda: resize.to_rank(adapter, 0), "Rank 0"),
+        (lambda: resize.to_energy(adapter, 0), "share of 0"),
+        (lambda: resize.to_energy(adapter, float("nan")), "nan"),
+        (lambda: resize.to_size(adapter, 1e-4), "smaller than 0.00 MB"),
+        (lambda: resize.to_rank(Adapter({Q: factors(Q, 8, 8, dora=True)}), 2), "DoRA"),
+    ):
         with pytest.raises(AdapterError, match=reason):
             call()
 

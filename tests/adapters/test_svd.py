@@ -11,8 +11,13 @@ from tests.adapters.adapter_samples import drawn
 
 def graded(name: str, rows: int, columns: int, condition: float) -> torch.Tensor:
     """A matrix whose singular values fall from 1 to 1 / ``condition``, mixed in both directions."""
-    left, right = torch.linalg.qr(drawn(name, (rows, columns)).double())[0], torch.linalg.qr(drawn(name + "r", (columns, columns)).double())[0]
-    return (left * torch.logspace(0, -torch.log10(torch.tensor(condition)).item(), columns, dtype=torch.float64)) @ right
+    left, right = (
+        torch.linalg.qr(drawn(name, (rows, columns)).double())[0],
+        torch.linalg.qr(drawn(name + "r", (columns, columns)).double())[0],
+    )
+    return (
+        left * torch.logspace(0, -torch.log10(torch.tensor(condition)).item(), columns, dtype=torch.float64)
+    ) @ right
 
 
 @pytest.mark.parametrize("condition", [1.0, 1e2, 1e4, 1e6])
@@ -39,7 +44,9 @@ def test_dependent_and_zero_columns():
     """A blend of an adapter with itself has factors of half the rank; an untrained one is zero."""
     B, A = drawn("B", (20, 3)), drawn("A", (3, 15))
     S = svd.values(torch.cat([B, B], 1)[None], torch.cat([A, A])[None])[0]
-    assert torch.allclose(S[:3], 2 * torch.linalg.svdvals((B @ A).double())[:3], rtol=1e-6) and S[3:].max() < 1e-6 * S[0]
+    assert (
+        torch.allclose(S[:3], 2 * torch.linalg.svdvals((B @ A).double())[:3], rtol=1e-6) and S[3:].max() < 1e-6 * S[0]
+    )
     assert svd.values(torch.zeros(1, 20, 3), A[None]).abs().max() == 0
 
 

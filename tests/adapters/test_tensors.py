@@ -9,8 +9,16 @@ import torch
 from lora_studio.adapters.tensors import DTYPES, body, head, laid_out, load, stream
 from tests.adapters.adapter_samples import drawn
 
-TENSORS = {"b": drawn("b", (3, 2), torch.float16), "a": drawn("a", (2, 2)), "z": torch.zeros(1, dtype=torch.float64), "s": torch.tensor(2.5),
-           "e": torch.zeros(0, 4), "i": torch.arange(5), "h": drawn("h", (5,), torch.bfloat16), "é": torch.ones(1, dtype=torch.uint8)}
+TENSORS = {
+    "b": drawn("b", (3, 2), torch.float16),
+    "a": drawn("a", (2, 2)),
+    "z": torch.zeros(1, dtype=torch.float64),
+    "s": torch.tensor(2.5),
+    "e": torch.zeros(0, 4),
+    "i": torch.arange(5),
+    "h": drawn("h", (5,), torch.bfloat16),
+    "é": torch.ones(1, dtype=torch.uint8),
+}
 
 
 def test_our_bytes_are_the_librarys():

@@ -1,9 +1,9 @@
 """How fast the adapter algebra is: ``python tests/benchmarks/algebra.py``.
 
-Full-size random adapters of SD 1.5 (128 attention modules) and SDXL (560), rank 32, fp16, on at most two threads (OMP_NUM_THREADS=1
-asks for one): the best of three after a warm-up, in seconds by the clock and in processor seconds, which other programs on the machine
-disturb less. The usual way, a full SVD of every product, is timed in the same run from a few modules and scaled up (~), so that the
-ratios (of processor seconds) hold on any machine.
+Full-size random adapters of SD 1.5 (128 attention modules) and SDXL (560), rank 32, fp16, on at most two threads
+(OMP_NUM_THREADS=1 asks for one): the best of three after a warm-up, in seconds by the clock and in processor seconds,
+which other programs on the machine disturb less. The usual way, a full SVD of every product, is timed in the same run
+from a few modules and scaled up (~), so that the ratios (of processor seconds) hold on any machine.
 """
 
 from __future__ import annotations
@@ -29,11 +29,18 @@ def adapter(family: str, seed: int, rank: int = RANK) -> Adapter:
     """Attention modules of the golden list, with spectra that fall as trained ones do."""
     generator = torch.Generator().manual_seed(seed)
     modules, _ = keys.collect(golden(family))
-    shapes = {path: detect.weight_shape(module) for path, module in modules.items() if path.startswith("unet.") and ".attn" in path}
+    shapes = {
+        path: detect.weight_shape(module)
+        for path, module in modules.items()
+        if path.startswith("unet.") and ".attn" in path
+    }
     fall = torch.logspace(0, -2, rank)
     factors = {}
     for path, (out, into) in shapes.items():
-        down, up = torch.randn(rank, into, generator=generator), torch.randn(out, rank, generator=generator) * fall * 0.01
+        down, up = (
+            torch.randn(rank, into, generator=generator),
+            torch.randn(out, rank, generator=generator) * fall * 0.01,
+        )
         factors[path] = Factors(down.half(), up.half(), float(rank))
     return Adapter(factors)
 
@@ -64,7 +71,9 @@ def full_svd(one: Adapter, rank: int) -> float:
 
 
 def both(one: Adapter, other: Adapter, method: recipe.Method, rank: int) -> blend.Blended:
-    made = recipe.blend(method=method, rank=rank, ingredients=[{"name": "one", "weight": 0.7}, {"name": "other", "weight": -0.3}])
+    made = recipe.blend(
+        method=method, rank=rank, ingredients=[{"name": "one", "weight": 0.7}, {"name": "other", "weight": -0.3}]
+    )
     return blend.blend(made, [one, other])
 
 
@@ -86,7 +95,10 @@ def catalogue(count: int = 1000) -> tuple[float, float]:
 
 def main() -> None:
     torch.set_num_threads(min(2, torch.get_num_threads()))
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads\n\n{'':56}{'seconds':>8}{'processor':>11}{'full SVD':>10}{'times as fast':>15}", flush=True)
+    print(
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads\n\n{'':56}{'seconds':>8}{'processor':>11}{'full SVD':>10}{'times as fast':>15}",
+        flush=True,
+    )
     for family, label in (("sd1", "SD 1.5, 128 modules"), ("sdxl", "SDXL, 560 modules")):
         one, other = adapter(family, 1), adapter(family, 2)
         slow = full_svd(one, 8)

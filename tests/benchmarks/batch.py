@@ -1,8 +1,11 @@
-"""How much faster one batch of many adapters is than separate renders: ``python tests/benchmarks/batch.py [--base BASE] [--device DEVICE] [--precision FORMAT]``.
+"""How much faster one batch of many adapters is than separate renders: ``python tests/benchmarks/batch.py [--base BASE]
+[--device DEVICE] [--precision FORMAT]``.
 
-Eight cells of the starter, 20 steps with guidance, random rank-16 adapters on every attention module. Both ways draw the same pictures
-in the same run, in turn, the best of two after a warm-up, so that their ratio holds on any machine; the goal is 2.5. "Separate" is what a
-user would do without the batch: the adapters stay loaded, each cell sets its weights and draws one picture. In bf16 a batch rounds otherwise than a single
+Eight cells of the starter, 20 steps with guidance, random rank-16 adapters on every attention module. Both ways draw
+the same pictures in the same run, in turn, the best of two after a warm-up, so that their ratio holds on any machine;
+the goal is 2.5. "Separate" is what a
+user would do without the batch: the adapters stay loaded, each cell sets its weights and draws one picture. In bf16 a
+batch rounds otherwise than a single
 picture does, and line drawings show it at their edges: in float32 both are the same.
 """
 
@@ -22,11 +25,11 @@ from PIL import Image
 
 from lora_studio import models
 from lora_studio.adapters import Adapter, Factors
+from lora_studio.config.settings import Settings
 from lora_studio.models import Base, inject, modules
 from lora_studio.sampling.axes import Cell, spread
 from lora_studio.sampling.generate import generate
 from lora_studio.sampling.grid import render
-from lora_studio.settings import Settings
 from lora_studio.training import devices
 
 CELLS, STEPS, RANK, REPEATS, PROMPT = 8, 20, 16, 2, "a cat"
@@ -40,7 +43,9 @@ def adapter(base: Base, seed: int, dora: bool = False) -> Adapter:
             weight = module.weight.detach().float().cpu()
             out, into = weight.shape[:2]
             up = torch.randn(out, RANK, generator=source) * 0.02 * weight.norm() / (out * into * RANK) ** 0.5
-            factors[path] = Factors(torch.randn(RANK, into, generator=source), up, float(RANK), weight.norm(dim=1) * 1.02 if dora else None)
+            factors[path] = Factors(
+                torch.randn(RANK, into, generator=source), up, float(RANK), weight.norm(dim=1) * 1.02 if dora else None
+            )
     return Adapter(factors)
 
 
@@ -56,7 +61,9 @@ def separately(base: Base, adapters: list[Adapter], cells: list[Cell]) -> list[I
 
 
 def timed(*calls: Callable[[], list[Image.Image]]) -> tuple[list[float], list[list[Image.Image]]]:
-    """Seconds of each call's best run after a warm-up, and its pictures; the calls take turns, so that what else the machine does meets both."""
+    """Seconds of each call's best run after a warm-up, and its pictures; the calls take turns, so that what else the
+    machine does meets both.
+    """
     times: list[list[float]] = [[] for _ in calls]
     for turn in range(REPEATS + 1):
         pictures = []
@@ -78,13 +85,26 @@ def main() -> None:
     style, other, dora = adapter(base, 1), adapter(base, 2), adapter(base, 3, dora=True)
     strip = [Cell(PROMPT, 1, (weight,), 5.0, STEPS) for weight in spread(0, 1.5, CELLS)]
     cross = [Cell(PROMPT, 1, (a, b), 5.0, STEPS) for a in spread(0, 1, CELLS // 2) for b in (0.0, 1.0)]
-    cases = {"a strip of weights": ([style], strip), "two adapters crossed": ([style, other], cross), "a strip of a DoRA": ([dora], strip)}
-    print(f"torch {torch.__version__}, {machine.device}, {machine.dtype}, {torch.get_num_threads()} threads; {base.name}, {base.resolution} px, {CELLS} cells, {STEPS} steps\n")
+    cases = {
+        "a strip of weights": ([style], strip),
+        "two adapters crossed": ([style, other], cross),
+        "a strip of a DoRA": ([dora], strip),
+    }
+    print(
+        f"torch {torch.__version__}, {machine.device}, {machine.dtype}, {torch.get_num_threads()} threads; {base.name}, {base.resolution} px, {CELLS} cells, {STEPS} steps\n"
+    )
     print(f"{'':24}{'separately':>12}{'one batch':>12}{'times as fast':>15}{'difference: most':>20}{'mean':>8}  of 255")
     for name, (adapters, cells) in cases.items():
-        (apart, together), pictures = timed(lambda a=adapters, c=cells: separately(base, a, c), lambda a=adapters, c=cells: render(base, a, c))
-        difference = np.stack([np.abs(np.asarray(one, int) - np.asarray(two, int)) for one, two in zip(*pictures, strict=True)])
-        print(f"{name:24}{apart:>10.2f} s{together:>10.2f} s{apart / together:>15.2f}{difference.max():>20}{difference.mean():>8.2f}", flush=True)
+        (apart, together), pictures = timed(
+            lambda a=adapters, c=cells: separately(base, a, c), lambda a=adapters, c=cells: render(base, a, c)
+        )
+        difference = np.stack(
+            [np.abs(np.asarray(one, int) - np.asarray(two, int)) for one, two in zip(*pictures, strict=True)]
+        )
+        print(
+            f"{name:24}{apart:>10.2f} s{together:>10.2f} s{apart / together:>15.2f}{difference.max():>20}{difference.mean():>8.2f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

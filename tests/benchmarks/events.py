@@ -1,6 +1,8 @@
-"""How long a long run's log takes to fold: ``python tests/benchmarks/events.py [--events 100000]``. The goal is a second for 100,000 events.
+"""How long a long run's log takes to fold: ``python tests/benchmarks/events.py [--events 100000]``. The goal is a
+second for 100,000 events.
 
-A page folds a run's whole log once; after that each tick reads only what is new, which is timed too, as is the chart that is drawn of it.
+A page folds a run's whole log once; after that each tick reads only what is new, which is timed too, as is the chart
+that is drawn of it.
 """
 
 from __future__ import annotations
@@ -35,11 +37,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--events", type=int, default=100_000)
     count = parser.parse_args().events
-    step = e.StepDone(step=0, loss=0.123456789, learning_rate=1e-4, gradient_norm=0.5, images_per_second=3.25, seconds=12.5, eta=99.0)
+    step = e.StepDone(
+        step=0, loss=0.123456789, learning_rate=1e-4, gradient_norm=0.5, images_per_second=3.25, seconds=12.5, eta=99.0
+    )
     with tempfile.TemporaryDirectory() as folder:
         run = Run(Path(folder))
-        lines = [step.model_copy(update={"step": number, "loss": 0.1 + number % 97 / 1000}).line() for number in range(1, count)]
-        run.events_file.write_text("\n".join([e.Started(total_steps=count, images=9, device="CPU", precision="fp32", parameters=1, modules=1).line(), *lines, ""]))
+        lines = [
+            step.model_copy(update={"step": number, "loss": 0.1 + number % 97 / 1000}).line()
+            for number in range(1, count)
+        ]
+        run.events_file.write_text(
+            "\n".join(
+                [
+                    e.Started(
+                        total_steps=count, images=9, device="CPU", precision="fp32", parameters=1, modules=1
+                    ).line(),
+                    *lines,
+                    "",
+                ]
+            )
+        )
         print(f"{count:,} events, {run.events_file.stat().st_size / 1e6:.1f} MB")
         timed("the whole log", lambda: Follower(run).update())
         follower = Follower(run)

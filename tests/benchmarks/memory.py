@@ -1,6 +1,8 @@
-"""The memory's arithmetic against autograd's own bytes, for the exact shapes of SD 1.5, 2.1 and SDXL, and against what a card was seen to hold: ``python tests/benchmarks/memory.py``.
+"""The memory's arithmetic against autograd's own bytes, for the exact shapes of SD 1.5, 2.1 and SDXL, and against what
+a card was seen to hold: ``python tests/benchmarks/memory.py``.
 
-Runs without a GPU and in little memory: the models stand on the meta device. What a card held was measured before, in whole runs and in benchmarks of a step alone.
+Runs without a GPU and in little memory: the models stand on the meta device. What a card held was measured before, in
+whole runs and in benchmarks of a step alone.
 """
 
 import sys
@@ -9,10 +11,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from lora_studio.config.settings import Settings
 from lora_studio.models import single
 from lora_studio.models.parts import read_json
 from lora_studio.models.shapes import Shapes
-from lora_studio.settings import Settings
 from lora_studio.training import memory
 from lora_studio.training.activations import unet_of
 from tests.training.saved import card, measure
@@ -57,7 +59,9 @@ MEASURED = [
     ("sdxl", {"checkpointing": "all", "optimizer": "adamw8bit"}, 5.60, 5.82),
     ("sdxl", {"quantize": "nf4", "checkpointing": "all", "optimizer": "adamw8bit"}, 2.58, 2.73),
 ]
-"""Settings, and GiB on a card in bf16 (an NVIDIA H200, torch 2.11): the most that the steps of a whole run were given, and the most that was reserved meanwhile."""
+"""Settings, and GiB on a card in bf16 (an NVIDIA H200, torch 2.11): the most that the steps of a whole run were given,
+and the most that was reserved meanwhile.
+"""
 
 
 def shapes(family: str) -> Shapes:
@@ -73,7 +77,9 @@ def words(changes: dict) -> str:
 
 def kept() -> None:
     """The table of what autograd keeps."""
-    print("family  format  settings                                               kept MiB  reckoned    off   highest  reckoned    off  | reckoned GiB: weights  a step    least   (in ms)")
+    print(
+        "family  format  settings                                               kept MiB  reckoned    off   highest  reckoned    off  | reckoned GiB: weights  a step    least   (in ms)"
+    )
     for family, precision, changes in CASES:
         settings, shape = Settings(**changes), shapes(family)
         measured, most, _ = measure(settings, shape, precision)
@@ -81,16 +87,24 @@ def kept() -> None:
         found = memory.estimate(settings, shape, precision)
         took = 1e3 * (time.perf_counter() - began)
         unet = unet_of(settings, shape, memory._BYTES[precision])
-        print(f"{family:7} {precision:7} {words(changes):54} {measured / 2**20:8.0f} {unet.saved() / 2**20:9.0f} {unet.saved() / measured - 1:+6.1%} {most / 2**20:9.0f} {unet.highest() / 2**20:9.0f}"
-              f" {unet.highest() / most - 1:+6.1%}  | {found.weights / 2**30:21.2f} {found.step / 2**30:7.2f} {found.peak / 2**30:8.2f}   ({took:.1f})", flush=True)
+        print(
+            f"{family:7} {precision:7} {words(changes):54} {measured / 2**20:8.0f} {unet.saved() / 2**20:9.0f} {unet.saved() / measured - 1:+6.1%} {most / 2**20:9.0f} {unet.highest() / 2**20:9.0f}"
+            f" {unet.highest() / most - 1:+6.1%}  | {found.weights / 2**30:21.2f} {found.step / 2**30:7.2f} {found.peak / 2**30:8.2f}   ({took:.1f})",
+            flush=True,
+        )
 
 
 def held() -> None:
     """The table of what a card held in its steps."""
-    print("\nfamily  settings                                               GiB given out  reckoned    off   reserved  reckoned    off")
+    print(
+        "\nfamily  settings                                               GiB given out  reckoned    off   reserved  reckoned    off"
+    )
     for family, changes, given, reserved in MEASURED:
         step = memory.estimate(Settings(**changes), shapes(family), "bf16").step / 2**30
-        columns = [f"{measured:9.2f} {size:9.2f} {size / measured - 1:+6.1%}" if measured else " " * 26 for measured, size in ((given, step / memory.RESERVED), (reserved, step))]
+        columns = [
+            f"{measured:9.2f} {size:9.2f} {size / measured - 1:+6.1%}" if measured else " " * 26
+            for measured, size in ((given, step / memory.RESERVED), (reserved, step))
+        ]
         print(f"{family:7} {words(changes):57} {'   '.join(columns)}".rstrip())
 
 

@@ -1,7 +1,8 @@
 """What saving costs a run: ``python tests/benchmarks/saving.py [--base BASE] [--device DEVICE] [--steps STEPS]``.
 
-Trains as the settings' defaults have it, but for a few steps, saves after each few, and prints how long a step and a save take and what share of a
-run's time the saves are at the default interval. Both times come from the same run, so that the share holds on any machine; the goal is under 1 %.
+Trains as the settings' defaults have it, but for a few steps, saves after each few, and prints how long a step and a
+save take and what share of a run's time the saves are at the default interval. Both times come from the same run, so
+that the share holds on any machine; the goal is under 1 %.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from lora_studio import checkpoints, runs, starter
+from lora_studio import runs, starter
+from lora_studio.config.settings import Settings
 from lora_studio.events import CheckpointSaved, Started, StepDone
-from lora_studio.settings import Settings
+from lora_studio.runs import checkpoints
 from lora_studio.training.loop import train
 
 
@@ -29,14 +31,26 @@ def main() -> None:
     arguments = parser.parse_args()
     usual = Settings()
     with tempfile.TemporaryDirectory() as folder:
-        few = {"steps": arguments.steps, "checkpoint_every": max(1, arguments.steps // 8), "preview_every": 0, "preview_steps": 1, "preview_prompts": ["a cat"], "validate_every": 0}
-        run = runs.create(usual.changed(data=str(starter.sample_styles()[0]), base=arguments.base, device=arguments.device, **few), Path(folder))
+        few = {
+            "steps": arguments.steps,
+            "checkpoint_every": max(1, arguments.steps // 8),
+            "preview_every": 0,
+            "preview_steps": 1,
+            "preview_prompts": ["a cat"],
+            "validate_every": 0,
+        }
+        run = runs.create(
+            usual.changed(data=str(starter.sample_styles()[0]), base=arguments.base, device=arguments.device, **few),
+            Path(folder),
+        )
         steps, saves, began = [], [], time.monotonic()
         for event in train(run, run.settings()):
             now = time.monotonic()
             match event:
                 case Started():
-                    print(f"{event.device}, {event.precision}, {event.parameters / 1e6:.2f} M parameters, optimizer {usual.optimizer}, rank {usual.rank}")
+                    print(
+                        f"{event.device}, {event.precision}, {event.parameters / 1e6:.2f} M parameters, optimizer {usual.optimizer}, rank {usual.rank}"
+                    )
                 case StepDone():
                     steps.append(now - began)
                 case CheckpointSaved():
@@ -45,8 +59,12 @@ def main() -> None:
         size = checkpoints.listed(run)[-1].size
     step, save = statistics.median(steps[2:]), statistics.median(saves)
     interval = min(usual.checkpoint_every * step, 60 * usual.checkpoint_minutes)
-    print(f"a step {1000 * step:.1f} ms; a state of {size / 1e6:.1f} MB saved in {1000 * save:.1f} ms (median of {len(saves)}, longest {1000 * max(saves):.1f})")
-    print(f"every {interval:.0f} s ({usual.checkpoint_every} steps, at most {usual.checkpoint_minutes:g} minutes): {save / (interval + save):.2%} of the time is spent saving")
+    print(
+        f"a step {1000 * step:.1f} ms; a state of {size / 1e6:.1f} MB saved in {1000 * save:.1f} ms (median of {len(saves)}, longest {1000 * max(saves):.1f})"
+    )
+    print(
+        f"every {interval:.0f} s ({usual.checkpoint_every} steps, at most {usual.checkpoint_minutes:g} minutes): {save / (interval + save):.2%} of the time is spent saving"
+    )
 
 
 if __name__ == "__main__":

@@ -1,18 +1,25 @@
-"""Killed over and over, a run must end as if nothing had been: ``python -m tests.benchmarks.soak [--kills 200] [--seed 0]``.
+"""Killed over and over, a run must end as if nothing had been: ``python -m tests.benchmarks.soak [--kills 200] [--seed
+0]``.
 
-A small model trains in the studio's own worker, started by the studio's own ``runner``. At random moments it gets ``kill -9``, is looked at, and is
-started again. In the end its adapter and its optimizer must be, bit for bit, those of the same run that nobody killed; no state that was
-called saved may be gone, no file half written, no event lost or told twice.
+A small model trains in the studio's own worker, started by the studio's own ``runner``. At random moments it gets
+``kill -9``, is looked at, and is started again. In the end its adapter and its optimizer must be, bit for bit, those of
+the same run that nobody killed; no state that was called saved may be gone, no file half written, no event lost or told
+twice.
 
-Only one thing is not as in the studio: importing torch and its kin takes a worker longer than the small model's whole training. So this process
-imports all that once, and each worker is a fork of it.
+Only one thing is not as in the studio: importing torch and its kin takes a worker longer than the small model's whole
+training. So this process imports all that once, and each worker is a fork of it.
 """
 
 from __future__ import annotations
 
 import os
 
-os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}  # threads do not survive a fork
+os.environ |= {
+    "OMP_NUM_THREADS": "1",
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONUNBUFFERED": "1",
+}  # threads do not survive a fork
 
 import argparse
 import importlib
@@ -32,12 +39,12 @@ import torch
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 
-from lora_studio import checkpoints, files, models, runs
+from lora_studio import files, models, runs
+from lora_studio.config.settings import Settings
 from lora_studio.events import CheckpointSaved, State
 from lora_studio.jobs import eventlog, runner, view, worker
 from lora_studio.models import inject
-from lora_studio.runs import Run
-from lora_studio.settings import Settings
+from lora_studio.runs import Run, checkpoints
 from tests.models import tiny
 
 _SAVE_EVERY = 2
@@ -59,7 +66,9 @@ class Forked:
             os.dup2(output, 1)
             os.dup2(output, 2)
             os.closerange(3, 1024)  # the parent's locks among them
-            torch.set_num_threads(1)  # makes torch's own pool anew after the fork, before several threads would do so at once, which it cannot
+            torch.set_num_threads(
+                1
+            )  # makes torch's own pool anew after the fork, before several threads would do so at once, which it cannot
             status = worker.main(str(folder))
         except BaseException:
             traceback.print_exc()
@@ -93,9 +102,28 @@ def settings(folder: Path, steps: int) -> Settings:
             image.save(pictures / f"disc{index}.png")
             (pictures / f"disc{index}.txt").write_text(f"disc number {index}, blue paper")
     return Settings(
-        data=str(pictures), base=str(base), name="discs", resolution=64, steps=steps, rank=2, batch=2, device="cpu", targets="qv", learning_rate=1e-2,
-        dropout=0.3, ema=0.9, flip=True, shuffle_tags=True, caption_dropout=0.5, noise_offset=0.1, validation_share=0.2, checkpoint_every=_SAVE_EVERY, validate_every=7,
-        preview_prompts=["a disc"], preview_steps=1, preview_every=10,
+        data=str(pictures),
+        base=str(base),
+        name="discs",
+        resolution=64,
+        steps=steps,
+        rank=2,
+        batch=2,
+        device="cpu",
+        targets="qv",
+        learning_rate=1e-2,
+        dropout=0.3,
+        ema=0.9,
+        flip=True,
+        shuffle_tags=True,
+        caption_dropout=0.5,
+        noise_offset=0.1,
+        validation_share=0.2,
+        checkpoint_every=_SAVE_EVERY,
+        validate_every=7,
+        preview_prompts=["a disc"],
+        preview_steps=1,
+        preview_every=10,
     )
 
 
@@ -126,16 +154,22 @@ class Soak:
         self.random, self.phases, self.newest = random.Random(seed), Counter(), 0
 
     def kill(self, number: int) -> None:
-        """Starts the worker, kills it at a random moment and looks at what it left. It never comes so far that no step would be left for the last kill."""
-        most = self.run.settings().steps * (number + 1) // (self.kills + 1)
+        """Starts the worker, kills it at a random moment and looks at what it left. It never comes so far that no step
+        would be left for the last kill.
+        """
+        most = self.run.settings().run.steps * (number + 1) // (self.kills + 1)
         worker, follower = start(self.run), view.Follower(self.run)
 
         def far_enough() -> bool:
             last = follower.update().last
             return last is not None and last.step > max(most, self.newest)
 
-        ended = worker.wait(self.random.uniform(0, self.preparing + 2 * self.stepping * (1 + max(most - self.newest, 0))), far_enough)
-        assert ended is None, f"The worker ended by itself, with {ended}, before it was killed.\n{self.run.log_file.read_text()[-3000:]}"
+        ended = worker.wait(
+            self.random.uniform(0, self.preparing + 2 * self.stepping * (1 + max(most - self.newest, 0))), far_enough
+        )
+        assert ended is None, (
+            f"The worker ended by itself, with {ended}, before it was killed.\n{self.run.log_file.read_text()[-3000:]}"
+        )
         os.kill(worker.pid, signal.SIGKILL)
         worker.wait(10)
         self.phases[self._phase()] += 1
@@ -146,7 +180,13 @@ class Soak:
         if any(self.run.folder.rglob(f"*{files.PARTIAL}")):
             return "writing"
         told, _ = eventlog.read(self.run.events_file)
-        return {State.QUEUED: "starting", State.PREPARING: "preparing", State.RUNNING: "training"}.get(view.fold(self.run).state, "ending") if told else "starting"
+        return (
+            {State.QUEUED: "starting", State.PREPARING: "preparing", State.RUNNING: "training"}.get(
+                view.fold(self.run).state, "ending"
+            )
+            if told
+            else "starting"
+        )
 
     def _inspect(self) -> None:
         """What was called saved is there and whole; the page would say that the run was interrupted, and nothing else."""
@@ -163,15 +203,25 @@ class Soak:
 
 def compare(run: Run, whole: Run) -> None:
     """Asserts that ``run`` ended as ``whole`` did and that nothing is left lying about."""
-    steps = run.settings().steps
-    for one, other in ((run.adapter_file, whole.adapter_file), *((run.checkpoint(steps) / name, whole.checkpoint(steps) / name) for name in ("adapter.safetensors", "state.safetensors"))):
+    steps = run.settings().run.steps
+    for one, other in (
+        (run.adapter_file, whole.adapter_file),
+        *(
+            (run.checkpoint(steps) / name, whole.checkpoint(steps) / name)
+            for name in ("adapter.safetensors", "state.safetensors")
+        ),
+    ):
         mine, theirs = load_file(one), load_file(other)
         assert mine.keys() == theirs.keys() and all(torch.equal(mine[key], theirs[key]) for key in mine), one.name
     folded = view.fold(run)
     assert folded.state is State.FINISHED and [event.step for event in folded.steps] == list(range(1, steps + 1))
     assert [event.loss for event in folded.steps] == [event.loss for event in view.fold(whole).steps]
-    assert [(event.step, event.index, event.base) for event in folded.previews] == [(event.step, event.index, event.base) for event in view.fold(whole).previews]
-    assert {path.relative_to(run.folder) for path in run.folder.rglob("*")} == {path.relative_to(whole.folder) for path in whole.folder.rglob("*")}
+    assert [(event.step, event.index, event.base) for event in folded.previews] == [
+        (event.step, event.index, event.base) for event in view.fold(whole).previews
+    ]
+    assert {path.relative_to(run.folder) for path in run.folder.rglob("*")} == {
+        path.relative_to(whole.folder) for path in whole.folder.rglob("*")
+    }
     orphans = [path.name for folder in (run.folder, run.cache) for path in folder.rglob(f"*{files.PARTIAL}*")]
     assert not orphans, orphans
 
@@ -188,20 +238,33 @@ def main(arguments: list[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         wanted = settings(folder, steps)
-        preload(wanted.base)
+        preload(wanted.run.base)
         whole, torn = runs.create(wanted, folder / "whole"), runs.create(wanted, folder / "torn")
         began = time.monotonic()
         finish(whole)
         events = eventlog.read(whole.events_file)[0]
         started = next(event.at for event in events if event.kind == "started")
-        soak = Soak(torn, asked.kills, asked.seed, started - events[0].at, (time.monotonic() - began - (started - events[0].at)) / steps)
+        soak = Soak(
+            torn,
+            asked.kills,
+            asked.seed,
+            started - events[0].at,
+            (time.monotonic() - began - (started - events[0].at)) / steps,
+        )
         began = time.monotonic()
         for number in range(asked.kills):
             soak.kill(number)
         finish(torn)
         compare(torn, whole)
         again = sum(event.kind == "step" for event in eventlog.read(torn.events_file)[0]) - steps
-        told = {"kills": asked.kills, "while": dict(soak.phases), "steps": steps, "steps done again": again, "seconds": round(time.monotonic() - began, 1), "equal": True}
+        told = {
+            "kills": asked.kills,
+            "while": dict(soak.phases),
+            "steps": steps,
+            "steps done again": again,
+            "seconds": round(time.monotonic() - began, 1),
+            "equal": True,
+        }
     print(json.dumps(told))
     return told
 

@@ -1,7 +1,10 @@
-"""How long a run takes from its start to its first step: ``python tests/benchmarks/start.py [BASE]``; ``sd1``, ``sd2`` and ``sdxl`` stand for random models of the exact shapes.
+"""How long a run takes from its start to its first step: ``python tests/benchmarks/start.py [BASE]``; ``sd1``, ``sd2``
+and ``sdxl`` stand for random models of the exact shapes.
 
-Twice through the studio's own worker: the first run encodes pictures and captions and draws the base model's previews, the second finds them in the cache. The rest
-is what every run pays: Python's imports, reading the weights, making the adapter, and the first step, in which libraries choose their kernels. Seconds since the start.
+Twice through the studio's own worker: the first run encodes pictures and captions and draws the base model's previews,
+the second finds them in the cache. The rest
+is what every run pays: Python's imports, reading the weights, making the adapter, and the first step, in which
+libraries choose their kernels. Seconds since the start.
 """
 
 from __future__ import annotations
@@ -13,9 +16,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from lora_studio import runs, starter
+from lora_studio.config.settings import Settings
 from lora_studio.events import Event, Failed, Preparing, Started, State, StateChanged, StepDone
 from lora_studio.jobs import runner
-from lora_studio.settings import Settings
 
 EXACT = ("sd1", "sd2", "sdxl")
 
@@ -58,8 +61,18 @@ def main() -> None:
             from tests.models import exact  # torch, which the studio's own commands do without
 
             base = str(exact.folder(Path(scratch) / base, base))
-        settings = Settings(data=str(starter.sample_styles()[0]), base=base, name="start", steps=4, max_upscale=8, preview_steps=20, preview_prompts=["a cat"] * 4,
-                            preview_every=0, validate_every=0, checkpoint_every=0)
+        settings = Settings(
+            data=str(starter.sample_styles()[0]),
+            base=base,
+            name="start",
+            steps=4,
+            max_upscale=8,
+            preview_steps=20,
+            preview_prompts=["a cat"] * 4,
+            preview_every=0,
+            validate_every=0,
+            checkpoint_every=0,
+        )
         first, second = timeline(settings, Path(scratch)), timeline(settings, Path(scratch))
     print(f"{'':24}{'first run':>12}{'second':>10}")
     for name, when in second.items():

@@ -1,9 +1,11 @@
-"""How long a training step takes on a GPU, against the straightforward loop in the same run: ``python tests/benchmarks/train_step.py [CASE …] [--set KEY=VALUE]``.
+"""How long a training step takes on a GPU, against the straightforward loop in the same run: ``python
+tests/benchmarks/train_step.py [CASE …] [--set KEY=VALUE]``.
 
-Random weights of the exact shapes, attention targets, rank 16. The straightforward loop is what one writes first: UNet in bf16, adapters in float32 under autocast,
-cached inputs, fused AdamW, one operation at a time. "Busy" is the sum of the kernels' times of a step, by PyTorch's profiler; "wall" is by the clock, batches' drawing
-included. The share of the matrix peak counts the step's products, forth and back towards activations and adapters alone, at the rate by the clock, and the peak is
-that of an 8192³ bf16 product just before. ``--profile`` prints where our time goes.
+Random weights of the exact shapes, attention targets, rank 16. The straightforward loop is what one writes first: UNet
+in bf16, adapters in float32 under autocast, cached inputs, fused AdamW, one operation at a time. "Busy" is the sum of
+the kernels' times of a step, by PyTorch's profiler; "wall" is by the clock, batches' drawing included. The share of the
+matrix peak counts the step's products, forth and back towards activations and adapters alone, at the rate by the clock,
+and the peak is that of an 8192³ bf16 product just before. ``--profile`` prints where our time goes.
 """
 
 from __future__ import annotations
@@ -24,15 +26,22 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from lora_studio import models
+from lora_studio.config.settings import Settings
 from lora_studio.dataset.buckets import Bucket
 from lora_studio.dataset.order import Order
-from lora_studio.models import Base, inject, lean
-from lora_studio.settings import Settings
-from lora_studio.training import devices, engine, optimizers, step
+from lora_studio.models import Base, fused, inject
+from lora_studio.optim import registry
+from lora_studio.training import devices, step, stepper
 from lora_studio.training.batches import Batches
 from tests.models import exact
 
-CASES = {"sd1-b1": ("sd1", 1), "sd1-b4": ("sd1", 4), "sd1-b16": ("sd1", 16), "sdxl-b1": ("sdxl", 1), "sdxl-b4": ("sdxl", 4)}
+CASES = {
+    "sd1-b1": ("sd1", 1),
+    "sd1-b4": ("sd1", 4),
+    "sd1-b16": ("sd1", 16),
+    "sdxl-b1": ("sdxl", 1),
+    "sdxl-b4": ("sdxl", 4),
+}
 TERAFLOP = {"sd1": 1.72, "sdxl": 14.2}
 """Of one image's step."""
 GOALS = {"sd1-b4": (0.65, 18), "sd1-b16": (0.85, 24), "sdxl-b1": (0.75, 21), "sdxl-b4": (0.70, 33), "sd1-b1": (0.85, 0)}
@@ -42,7 +51,16 @@ CLASSES = {
     "attention": ("flash", "fmha", "attention", "sdpa"),
     "convolutions": ("fprop", "dgrad", "conv", "cudnn"),
     "products": ("gemm", "nvjet", "cutlass", "splitk", "gemv", "cublas"),
-    "norms, GEGLU, sums": ("_moments", "_statistics", "_normalise", "_gradient", "_means", "_layer_norm", "_geglu", "_add"),
+    "norms, GEGLU, sums": (
+        "_moments",
+        "_statistics",
+        "_normalise",
+        "_gradient",
+        "_means",
+        "_layer_norm",
+        "_geglu",
+        "_add",
+    ),
     "layout, copies": ("copy", "cat", "nchw", "nhwc", "transpose", "memcpy", "memset"),
 }
 """Class of kernel -> words of which its name holds one; the first class that fits. What fits none is pointwise."""
@@ -73,16 +91,18 @@ class Drawn:
 
 def loaded(folder: Path, settings: Settings) -> tuple[Base, Batches]:
     """The base with its adapter, encoders away, and batches for it."""
-    base = models.load(str(folder), "cuda", torch.bfloat16, quantize=settings.quantize)
+    base = models.load(str(folder), "cuda", torch.bfloat16, quantize=settings.machine.quantize)
     base.encoders_to("cpu")
     inject.add_adapter(base, settings, 0)
     base.unet.train()
-    order = Order([Bucket(base.resolution, base.resolution)] * 2, [settings.batch] * 2, settings.batch, 0)
+    order = Order(
+        [Bucket(base.resolution, base.resolution)] * 2, [settings.optimizer.batch] * 2, settings.optimizer.batch, 0
+    )
     return base, Batches(Drawn(base, base.resolution), order, settings, 1000, pinned=True)
 
 
 def straightforward(base: Base, batches: Batches, settings: Settings) -> Callable[[int], None]:
-    lean.disable(base.unet)
+    fused.disable(base.unet)
     base.unet.to(memory_format=torch.contiguous_format)
     parameters = list(inject.trainable(base).values())
     optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=True)
@@ -93,7 +113,12 @@ def straightforward(base: Base, batches: Batches, settings: Settings) -> Callabl
         alpha_bar = base.alphas_cumprod[batch.timesteps].view(-1, 1, 1, 1)
         with torch.autocast("cuda", torch.bfloat16):
             noisy = step.diffuse(batch.x0, batch.noise, alpha_bar)
-            predicted = base.unet(noisy.bfloat16(), batch.timesteps, **base.family.conditions({k: v.bfloat16() for k, v in batch.text.items()}, batch.sizes), return_dict=False)[0]
+            predicted = base.unet(
+                noisy.bfloat16(),
+                batch.timesteps,
+                **base.family.conditions({k: v.bfloat16() for k, v in batch.text.items()}, batch.sizes),
+                return_dict=False,
+            )[0]
             loss = F.mse_loss(predicted.float(), batch.noise)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -106,11 +131,11 @@ def straightforward(base: Base, batches: Batches, settings: Settings) -> Callabl
 
 def ours(base: Base, batches: Batches, settings: Settings) -> Callable[[int], None]:
     machine = devices.choose(settings)
-    built = optimizers.build(inject.trainable(base).items(), settings, machine.copies(settings))
-    runner = engine.choose(base, settings, machine, built)
+    built = registry.build(inject.trainable(base).items(), settings, machine.copies(settings))
+    runner = stepper.choose(base, settings, machine, built)
 
     def work(number: int) -> None:
-        optimizers.set_rate(built.optimizer, number, settings)
+        registry.set_rate(built.optimizer, number, settings)
         if not runner.ahead:
             runner.backward(batches.take(number))
         batches.prepare(number + 1)
@@ -122,7 +147,9 @@ def ours(base: Base, batches: Batches, settings: Settings) -> Callable[[int], No
 
 
 def measured(work: Callable[[int], None], show: bool = False) -> tuple[float, float, float]:
-    """Milliseconds of a step by the clock, and busy; seconds of the first three steps, in which kernels are chosen and graphs recorded."""
+    """Milliseconds of a step by the clock, and busy; seconds of the first three steps, in which kernels are chosen and
+    graphs recorded.
+    """
     began = time.perf_counter()
     for number in range(3):
         work(number)
@@ -149,8 +176,12 @@ def _show(kernels: dict[str, float]) -> None:
     """Milliseconds a step by class, and of the longest kernels."""
     classes: dict[str, float] = defaultdict(float)
     for name, took in kernels.items():
-        classes[next((kind for kind, words in CLASSES.items() if any(word in name.lower() for word in words)), "pointwise")] += took
-    print("      " + ", ".join(f"{kind} {took:.2f}" for kind, took in sorted(classes.items(), key=lambda item: -item[1])))
+        classes[
+            next((kind for kind, words in CLASSES.items() if any(word in name.lower() for word in words)), "pointwise")
+        ] += took
+    print(
+        "      " + ", ".join(f"{kind} {took:.2f}" for kind, took in sorted(classes.items(), key=lambda item: -item[1]))
+    )
     for name, took in sorted(kernels.items(), key=lambda item: -item[1])[:30]:
         print(f"      {took:8.3f} ms  {name[:150]}")
 
@@ -172,14 +203,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cases", nargs="*", default=list(CASES))
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--models", type=Path, default=Path(tempfile.gettempdir()) / "lora-studio-exact", help="where the random models are written, or lie already")
+    parser.add_argument(
+        "--models",
+        type=Path,
+        default=Path(tempfile.gettempdir()) / "lora-studio-exact",
+        help="where the random models are written, or lie already",
+    )
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--alone", action="store_true", help="leave the straightforward loop out")
     arguments = parser.parse_args()
     changes = dict(pair.split("=", 1) for pair in arguments.set)
     top = peak()
-    print(f"torch {torch.__version__}, {torch.cuda.get_device_name()}, matrix peak {top:.0f} TFLOP/s; ms a step {changes or ''}\n")
-    print(f"{'':9}{'straightforward':>24}{'ours':>34}{'busy':>9}{'goal':>6}{'wall/busy':>11}{'images/s':>10}{'of peak':>9}{'goal':>6}{'reserved':>10}")
+    print(
+        f"torch {torch.__version__}, {torch.cuda.get_device_name()}, matrix peak {top:.0f} TFLOP/s; ms a step {changes or ''}\n"
+    )
+    print(
+        f"{'':9}{'straightforward':>24}{'ours':>34}{'busy':>9}{'goal':>6}{'wall/busy':>11}{'images/s':>10}{'of peak':>9}{'goal':>6}{'reserved':>10}"
+    )
     print(f"{'':9}{'wall':>12}{'busy':>12}{'wall':>12}{'busy':>12}{'first 3':>10}")
     for case in arguments.cases or CASES:
         family, batch = CASES[case]
@@ -197,8 +237,11 @@ def main() -> None:
         base, batches = loaded(folder, settings)
         own = measured(ours(base, batches, settings), arguments.profile)
         rate, goal = batch / own[0] * 1e3, GOALS[case]
-        print(f"{case:9}{theirs[0]:12.1f}{theirs[1]:12.1f}{own[0]:12.1f}{own[1]:12.1f}{own[2]:9.1f}s{own[1] / theirs[1]:9.2f}{goal[0]:6.2f}{own[0] / own[1]:11.3f}{rate:10.1f}"
-              f"{rate * TERAFLOP[family] / top:9.1%}{goal[1]:5}%{torch.cuda.max_memory_reserved() / 2**30:8.2f} G", flush=True)
+        print(
+            f"{case:9}{theirs[0]:12.1f}{theirs[1]:12.1f}{own[0]:12.1f}{own[1]:12.1f}{own[2]:9.1f}s{own[1] / theirs[1]:9.2f}{goal[0]:6.2f}{own[0] / own[1]:11.3f}{rate:10.1f}"
+            f"{rate * TERAFLOP[family] / top:9.1%}{goal[1]:5}%{torch.cuda.max_memory_reserved() / 2**30:8.2f} G",
+            flush=True,
+        )
         del base, batches
         torch.cuda.empty_cache()
 

@@ -38,26 +38,39 @@ def style_folder(folder: Path, count: int = 4, captions: bool = True) -> Path:
 
 def claiming_png(width: int, height: int) -> bytes:
     """A small PNG whose header says ``width`` × ``height`` pixels of one bit, all its rows packed to almost nothing."""
+
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     squeeze = zlib.compressobj(9)
     row = bytes(1 + (width + 7) // 8)
     rows = b"".join(squeeze.compress(row) for _ in range(height)) + squeeze.flush()
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
+        + chunk(b"IDAT", rows)
+        + chunk(b"IEND", b"")
+    )
 
 
 def linear_profile(space: str) -> bytes:
-    """An ICC profile with sRGB's primaries (``space`` "RGB ") or a grey axis ("GRAY") but a straight tone curve: 128 means sRGB 188."""
+    """An ICC profile with sRGB's primaries (``space`` "RGB ") or a grey axis ("GRAY") but a straight tone curve: 128
+    means sRGB 188.
+    """
     straight = b"curv" + bytes(8)
     if space == "GRAY":
         return _icc(space, "XYZ ", {"kTRC": straight})
     xyz = {"rXYZ": (0.4361, 0.2225, 0.0139), "gXYZ": (0.3851, 0.7169, 0.0971), "bXYZ": (0.1431, 0.0606, 0.7141)}
-    return _icc(space, "XYZ ", {name: _xyz(*value) for name, value in xyz.items()} | {f"{letter}TRC": straight for letter in "rgb"})
+    return _icc(
+        space,
+        "XYZ ",
+        {name: _xyz(*value) for name, value in xyz.items()} | {f"{letter}TRC": straight for letter in "rgb"},
+    )
 
 
 def odd_ink_profile() -> bytes:
     """A CMYK profile of a press whose cyan ink is red: no conversion that passes it over gives red."""
+
     def lab(c: int, m: int, y: int, k: int) -> bytes:
         named = {(0, 0, 0, 0): (255, 128, 128), (1, 0, 0, 0): (136, 208, 195), (0, 0, 0, 1): (0, 128, 128)}
         return bytes(named.get((c, m, y, k), (128, 128, 128)))
@@ -65,7 +78,11 @@ def odd_ink_profile() -> bytes:
     grid = b"".join(lab(*inks) for inks in itertools.product((0, 1), repeat=4))
     straight = bytes(range(256))
     identity = b"".join(struct.pack(">i", 65536 * (i % 4 == 0)) for i in range(9))
-    return _icc("CMYK", "Lab ", {"A2B0": b"mft1" + bytes(4) + bytes((4, 3, 2, 0)) + identity + straight * 4 + grid + straight * 3})
+    return _icc(
+        "CMYK",
+        "Lab ",
+        {"A2B0": b"mft1" + bytes(4) + bytes((4, 3, 2, 0)) + identity + straight * 4 + grid + straight * 3},
+    )
 
 
 def _xyz(x: float, y: float, z: float) -> bytes:
@@ -83,6 +100,8 @@ def _icc(space: str, connection: str, tags: dict[str, bytes]) -> bytes:
         table += name.encode() + struct.pack(">II", offset + len(body), len(data))
         body += data
     kind = b"prtr" if space == "CMYK" else b"mntr"
-    head = struct.pack(">I4sI4s4s4s", offset + len(body), b"test", 0x02100000, kind, space.encode(), connection.encode())
+    head = struct.pack(
+        ">I4sI4s4s4s", offset + len(body), b"test", 0x02100000, kind, space.encode(), connection.encode()
+    )
     head += bytes(12) + b"acsp" + bytes(28) + struct.pack(">3i", 63190, 65536, 54061)
     return head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + body

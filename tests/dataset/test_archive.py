@@ -35,11 +35,21 @@ def refused(tmp_path, source, said):
 
 def test_a_packed_folder_is_unpacked_and_found(tmp_path):
     """Most programs pack the folder itself, and macOS adds its own files."""
-    source = packed(tmp_path / "a.zip", {
-        "my style/": "", "my style/a.png": png(), "my style/a.txt": "ink", "__MACOSX/my style/._a.png": "x", "my style/.DS_Store": "x",
-    })
+    source = packed(
+        tmp_path / "a.zip",
+        {
+            "my style/": "",
+            "my style/a.png": png(),
+            "my style/a.txt": "ink",
+            "__MACOSX/my style/._a.png": "x",
+            "my style/.DS_Store": "x",
+        },
+    )
     folder = unpack(source, tmp_path / "style")
-    assert folder == tmp_path / "style" / "my style" and sorted(path.name for path in folder.iterdir()) == ["a.png", "a.txt"]
+    assert folder == tmp_path / "style" / "my style" and sorted(path.name for path in folder.iterdir()) == [
+        "a.png",
+        "a.txt",
+    ]
     assert scan(folder).pictures[0].caption == "ink" and not list(tmp_path.glob("*.partial"))
 
 
@@ -49,10 +59,24 @@ def test_packed_files_and_repeat_folders_keep_their_places(tmp_path):
 
 
 @pytest.mark.fault(17, 61)
-@pytest.mark.parametrize("name", [
-    "../a.png", "x/../../a.png", "/etc/a.png", "C:/a.png", "C:\\a.png", "\\\\server\\a.png", "..\\a.png",
-    "a.png::$DATA", "a\nb.png", "x//a.png", "./a.png", "x./a.png", "..",
-])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../a.png",
+        "x/../../a.png",
+        "/etc/a.png",
+        "C:/a.png",
+        "C:\\a.png",
+        "\\\\server\\a.png",
+        "..\\a.png",
+        "a.png::$DATA",
+        "a\nb.png",
+        "x//a.png",
+        "./a.png",
+        "x./a.png",
+        "..",
+    ],
+)
 def test_names_that_lead_elsewhere_are_refused(tmp_path, name):
     refused(tmp_path, packed(tmp_path / "a.zip", {"good.png": png(), name: b"x"}), "leads out of its folder")
     assert not (tmp_path / "a.png").exists() and not (tmp_path.parent / "a.png").exists()
@@ -92,7 +116,10 @@ def test_too_many_bytes_and_files_are_refused(tmp_path, monkeypatch):
     refused(tmp_path, source, "holds 4 files")
 
 
-@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: b"words", lambda data: data[:-40], lambda data: data[:60] + bytes(40) + data[100:]])
+@pytest.mark.parametrize(
+    "damage",
+    [lambda data: b"", lambda data: b"words", lambda data: data[:-40], lambda data: data[:60] + bytes(40) + data[100:]],
+)
 def test_what_is_no_archive_or_a_torn_one_is_said(tmp_path, damage):
     source = packed(tmp_path / "a.zip", {"a.png": png(), "b.png": png(1)})
     source.write_bytes(damage(source.read_bytes()))
@@ -102,7 +129,9 @@ def test_what_is_no_archive_or_a_torn_one_is_said(tmp_path, damage):
 @pytest.mark.fault(17)
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_uncommon_ways_of_packing_are_refused(tmp_path, method):
-    """Found by fuzzing: a damaged LZMA stream raised an error of its own kind; and an LZMA file says itself how much memory it needs."""
+    """Found by fuzzing: a damaged LZMA stream raised an error of its own kind; and an LZMA file says itself how much
+    memory it needs.
+    """
     refused(tmp_path, packed(tmp_path / "a.zip", {"a.png": png()}, method), "not read")
 
 
@@ -111,8 +140,8 @@ def test_a_file_without_a_name_is_refused(tmp_path):
     source = packed(tmp_path / "a.zip", {"a.png": png()})
     data = bytearray(source.read_bytes())
     at = data.index(b"PK\x01\x02")
-    data[at + 28:at + 30] = b"\0\0"
-    source.write_bytes(data[:at + 46] + data[at + 46 + len("a.png"):])
+    data[at + 28 : at + 30] = b"\0\0"
+    source.write_bytes(data[: at + 46] + data[at + 46 + len("a.png") :])
     refused(tmp_path, source, "damaged")
 
 

@@ -15,14 +15,18 @@ from tests.dataset import made
 
 
 class FakeEncoder:
-    """Latents are the picture at an eighth of its size; text features are the letters. It keeps count of what it was asked."""
+    """Latents are the picture at an eighth of its size; text features are the letters. It keeps count of what it was
+    asked.
+    """
 
     def __init__(self, fingerprint: str = "one"):
         self.fingerprint, self.images, self.texts = fingerprint, [], []
 
     def encode_text(self, captions):
         self.texts.append(list(captions))
-        letters = torch.tensor([[ord(letter) for letter in caption.ljust(8)[:8]] for caption in captions], dtype=torch.bfloat16)
+        letters = torch.tensor(
+            [[ord(letter) for letter in caption.ljust(8)[:8]] for caption in captions], dtype=torch.bfloat16
+        )
         return {"hidden": letters[:, :, None].repeat(1, 1, 2), "pooled": letters.float().mean(1, keepdim=True)}
 
     def encode_images(self, pixels):
@@ -59,7 +63,13 @@ def entries(folder):
 def test_filling_tells_its_progress_and_batches_by_bucket(dataset, tmp_path):
     encoder = FakeEncoder()
     progress = list(cached(dataset, tmp_path / "cache", encoder).fill())
-    assert progress == [("pictures", 0, 3), ("pictures", 2, 3), ("pictures", 3, 3), ("captions", 0, 7), ("captions", 7, 7)]
+    assert progress == [
+        ("pictures", 0, 3),
+        ("pictures", 2, 3),
+        ("pictures", 3, 3),
+        ("captions", 0, 7),
+        ("captions", 7, 7),
+    ]
     assert encoder.images == [(2, 3, 64, 64), (1, 3, 64, 192)] and len(encoder.texts[0]) == 7 and "" in encoder.texts[0]
 
 
@@ -71,7 +81,9 @@ def test_what_is_drawn_is_what_was_encoded_from_memory_and_from_disk(dataset, tm
     assert x0.shape == (3, 4, 8, 8) and x0.dtype == torch.float32
     assert torch.equal(x0[0, :3], torch.nn.functional.avg_pool2d(picture[None], 8)[0]) and torch.equal(x0[0], x0[2])
     text = made.text([Draw(0, variant=1), Draw(1, drop_caption=True)])
-    assert text["hidden"].dtype == torch.bfloat16 and text["hidden"].shape == (2, 8, 2) and text["pooled"].shape == (2, 1)
+    assert (
+        text["hidden"].dtype == torch.bfloat16 and text["hidden"].shape == (2, 8, 2) and text["pooled"].shape == (2, 1)
+    )
     assert "".join(chr(int(letter)) for letter in text["hidden"][0, :, 0]) == dataset.pictures[0].caption[::-1][:8]
     assert (text["hidden"][1] == 32).all()
 
@@ -99,7 +111,10 @@ def test_mirrored_pictures_are_encoded_mirrored_and_only_if_asked(dataset, tmp_p
 
 def test_sizes_are_sdxls(dataset, tmp_path):
     """Original height and width, crop's top and left in the scaled picture, target height and width."""
-    assert cached(dataset, tmp_path, FakeEncoder()).sizes([Draw(0), Draw(2)]).tolist() == [[64, 64, 0, 0, 64, 64], [64, 192, 0, 0, 64, 192]]
+    assert cached(dataset, tmp_path, FakeEncoder()).sizes([Draw(0), Draw(2)]).tolist() == [
+        [64, 64, 0, 0, 64, 64],
+        [64, 192, 0, 0, 64, 192],
+    ]
     made.painted(400, 100, seed=9).save(dataset.folder / "long.png")
     again = scan(dataset.folder)
     one = Cache(tmp_path, FakeEncoder(), again.pictures, [buckets.Bucket(128, 64)] * 4, [[""]] * 4)
@@ -134,10 +149,19 @@ def test_copies_of_a_picture_and_equal_captions_are_encoded_once(tmp_path):
     assert torch.equal(one.latents([Draw(0)]), one.latents([Draw(1)]))
 
 
-@pytest.mark.parametrize("damage", [
-    lambda data: b"", lambda data: data[:5], lambda data: data[: len(data) // 2], lambda data: data[:-1], lambda data: data + b"x",
-    lambda data: data[:-3] + bytes((data[-3] ^ 1,)) + data[-2:], lambda data: b"\xff" * len(data), lambda data: data.replace(b"sha256", b"sha255"),
-])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: b"",
+        lambda data: data[:5],
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:-1],
+        lambda data: data + b"x",
+        lambda data: data[:-3] + bytes((data[-3] ^ 1,)) + data[-2:],
+        lambda data: b"\xff" * len(data),
+        lambda data: data.replace(b"sha256", b"sha255"),
+    ],
+)
 def test_damaged_entries_are_made_again(dataset, tmp_path, damage):
     """Torn, cut, grown or with one bit flipped: each is noticed by its own hash."""
     before = filled(dataset, tmp_path / "cache", FakeEncoder()).latents([Draw(0)])
@@ -174,6 +198,7 @@ def test_an_entry_that_vanishes_while_training_is_said(dataset, tmp_path):
 
 def test_features_that_are_not_numbers_are_refused_and_not_kept(dataset, tmp_path):
     """SDXL's own VAE overflows in fp16: training on such latents would only show a broken loss."""
+
     class Overflowing(FakeEncoder):
         def encode_images(self, pixels):
             mean, deviation = super().encode_images(pixels)
@@ -218,7 +243,9 @@ def entry(folder, name, size, age, kind="latents"):
 
 
 def test_pruning_removes_the_least_recently_used_and_keeps_what_is_in_use(tmp_path):
-    oldest, old, new = (entry(tmp_path, f"{name}.safetensors", 100, age) for name, age in (("a", 300), ("b", 200), ("c", 100)))
+    oldest, old, new = (
+        entry(tmp_path, f"{name}.safetensors", 100, age) for name, age in (("a", 300), ("b", 200), ("c", 100))
+    )
     assert prune(tmp_path, limit=300) == 0 and prune(tmp_path, limit=250, keep=[oldest]) == 100
     assert [path.exists() for path in (oldest, old, new)] == [True, False, True]
     assert prune(tmp_path, limit=0) == 200 and entries(tmp_path) == []
@@ -227,7 +254,10 @@ def test_pruning_removes_the_least_recently_used_and_keeps_what_is_in_use(tmp_pa
 def test_the_base_models_pictures_count_and_go_with_the_rest(tmp_path):
     """Or the cache would grow beyond its limit with every prompt that is tried."""
     picture = entry(tmp_path, "a.png", 100, 300, kind="previews")
-    used, text = entry(tmp_path, "b.png", 100, 100, kind="previews"), entry(tmp_path, "c.safetensors", 100, 200, kind="text")
+    used, text = (
+        entry(tmp_path, "b.png", 100, 100, kind="previews"),
+        entry(tmp_path, "c.safetensors", 100, 200, kind="text"),
+    )
     assert prune(tmp_path, limit=200) == 100 and not picture.exists()
     assert prune(tmp_path, limit=100) == 100 and used.exists() and not text.exists()
 

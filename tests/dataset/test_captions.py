@@ -7,13 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lora_studio.config.settings import Settings
 from lora_studio.dataset.captions import MAX_BYTES, VARIANTS, all_variants, decode, drawn, read_table, tidy, variants
 from lora_studio.dataset.order import Draw
-from lora_studio.settings import Settings
 
 words = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
-paths = st.text("abc./ é", min_size=1).filter(lambda name: ".." not in name and not name.startswith("/") and name.strip("./ "))
-anything = st.recursive(st.none() | st.booleans() | st.floats() | words, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3))
+paths = st.text("abc./ é", min_size=1).filter(
+    lambda name: ".." not in name and not name.startswith("/") and name.strip("./ ")
+)
+anything = st.recursive(
+    st.none() | st.booleans() | st.floats() | words,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3),
+)
 tags = st.lists(st.text("abcdefgh ", min_size=1, max_size=6).map(str.strip).filter(bool), min_size=1, max_size=12)
 
 
@@ -29,14 +34,23 @@ def test_utf8_is_read_as_it_is(text):
     assert decode(text.encode()) == (text, "")
 
 
-@given(words.filter(lambda text: "\0" not in text and not text.startswith("\ufeff")), st.sampled_from(["utf-8-sig", "utf-16", "utf-32"]))
+@given(
+    words.filter(lambda text: "\0" not in text and not text.startswith("\ufeff")),
+    st.sampled_from(["utf-8-sig", "utf-16", "utf-32"]),
+)
 def test_a_byte_order_mark_names_the_encoding(text, encoding):
     assert decode(text.encode(encoding)) == (text, "")
 
 
-@pytest.mark.parametrize(("text", "line"), [
-    ("a  b\tc\r\n d", "a b c d"), ("\ufeff a\0b\x1b[31m", "ab[31m"), ("half \ud800 pair", "half  pair"), ("👩‍🎨 <b>&amp;", "👩‍🎨 <b>&amp;"),
-])
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a  b\tc\r\n d", "a b c d"),
+        ("\ufeff a\0b\x1b[31m", "ab[31m"),
+        ("half \ud800 pair", "half  pair"),
+        ("👩‍🎨 <b>&amp;", "👩‍🎨 <b>&amp;"),
+    ],
+)
 def test_tidy_keeps_everything_but_control_characters(text, line):
     assert tidy(text) == line
 
@@ -63,35 +77,55 @@ def test_no_json_breaks_a_table(values):
 
 
 @pytest.mark.fault(61)
-@pytest.mark.parametrize(("line", "fault"), [
-    ("nonsense", "is not JSON"), ("[" * 100_000, "is not JSON"),
-    ('{"file_name": "a.png", "text": 1' + "0" * 5000 + "}", "is not JSON"), ('"a.png"', "is no JSON object"),
-    ('{"text": "a"}', "lacks file_name"), ('{"file_name": 3, "text": "a"}', "lacks file_name"), ('{"file_name": "a.png"}', "lacks text"),
-    ('{"file_name": "a.png", "text": ["b"]}', "lacks text"),
-    *((json.dumps({"file_name": name, "text": "a"}), "names a file outside of the folder")
-      for name in ("/etc/passwd", "../a.png", "x/../../a.png", "C:\\a.png", "\\\\server\\a.png")),
-    (json.dumps({"file_name": "a.png", "text": "x" * (MAX_BYTES + 1)}), f"has a caption of {MAX_BYTES + 1} characters"),
-])
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("nonsense", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ('{"file_name": "a.png", "text": 1' + "0" * 5000 + "}", "is not JSON"),
+        ('"a.png"', "is no JSON object"),
+        ('{"text": "a"}', "lacks file_name"),
+        ('{"file_name": 3, "text": "a"}', "lacks file_name"),
+        ('{"file_name": "a.png"}', "lacks text"),
+        ('{"file_name": "a.png", "text": ["b"]}', "lacks text"),
+        *(
+            (json.dumps({"file_name": name, "text": "a"}), "names a file outside of the folder")
+            for name in ("/etc/passwd", "../a.png", "x/../../a.png", "C:\\a.png", "\\\\server\\a.png")
+        ),
+        (
+            json.dumps({"file_name": "a.png", "text": "x" * (MAX_BYTES + 1)}),
+            f"has a caption of {MAX_BYTES + 1} characters",
+        ),
+    ],
+)
 def test_a_faulty_line_is_named_and_the_others_count(line, fault):
-    table = read_table(f'{{"file_name": "first.png", "text": "1"}}\n\n{line}\n{{"file_name": "last.png", "caption": "2"}}\n'.encode())
+    table = read_table(
+        f'{{"file_name": "first.png", "text": "1"}}\n\n{line}\n{{"file_name": "last.png", "caption": "2"}}\n'.encode()
+    )
     assert table.captions == {"first.png": "1", "last.png": "2"} and table.faults == [(3, fault)]
 
 
 def test_of_two_lines_for_one_file_the_first_counts():
-    assert read_table(b'{"file_name": "a.png", "text": "1"}\n{"file_name": "./a.png", "text": "2"}') == ({"a.png": "1"}, [(2, "names a.png once more")])
+    assert read_table(b'{"file_name": "a.png", "text": "1"}\n{"file_name": "./a.png", "text": "2"}') == (
+        {"a.png": "1"},
+        [(2, "names a.png once more")],
+    )
 
 
-@pytest.mark.parametrize(("caption", "trigger", "expected"), [
-    ("cat, ink", "", "cat, ink"),
-    ("cat, ink", "mystyle", "mystyle, cat, ink"),
-    ("", "mystyle", "mystyle"),
-    ("", "", ""),
-    ("mystyle, cat", "mystyle", "mystyle, cat"),
-    ("Mystyle cat", "mystyle", "Mystyle cat"),
-    ("mystyles, cat", "mystyle", "mystyle, mystyles, cat"),
-    ("a cat in mystyle", "mystyle", "mystyle, a cat in mystyle"),
-    ("A sentence, with a comma.", " mystyle ", "mystyle, A sentence, with a comma."),
-])
+@pytest.mark.parametrize(
+    ("caption", "trigger", "expected"),
+    [
+        ("cat, ink", "", "cat, ink"),
+        ("cat, ink", "mystyle", "mystyle, cat, ink"),
+        ("", "mystyle", "mystyle"),
+        ("", "", ""),
+        ("mystyle, cat", "mystyle", "mystyle, cat"),
+        ("Mystyle cat", "mystyle", "Mystyle cat"),
+        ("mystyles, cat", "mystyle", "mystyle, mystyles, cat"),
+        ("a cat in mystyle", "mystyle", "mystyle, a cat in mystyle"),
+        ("A sentence, with a comma.", " mystyle ", "mystyle, A sentence, with a comma."),
+    ],
+)
 def test_the_trigger_word_comes_first_and_once(caption, trigger, expected):
     assert variants(caption, Settings(trigger=trigger)) == [expected]
 
@@ -99,7 +133,9 @@ def test_the_trigger_word_comes_first_and_once(caption, trigger, expected):
 def test_shuffled_tags_keep_the_first_in_place():
     found = variants("a, b, c, d, e", Settings(trigger="t", shuffle_tags=True, keep_tags=2))
     assert found[0] == "t, a, b, c, d, e" and len(found) > 2
-    assert all(text.startswith("t, a, b, ") and sorted(text.split(", ")) == ["a", "b", "c", "d", "e", "t"] for text in found)
+    assert all(
+        text.startswith("t, a, b, ") and sorted(text.split(", ")) == ["a", "b", "c", "d", "e", "t"] for text in found
+    )
 
 
 def test_the_trigger_stays_first_even_if_no_tag_is_kept():
@@ -118,7 +154,11 @@ def test_variants_are_few_distinct_whole_and_repeatable(words, keep, seed, limit
 
 
 def test_orders_are_the_same_on_every_machine():
-    assert variants("a, b, c, d", Settings(shuffle_tags=True, seed=3), limit=3) == ["a, b, c, d", "a, c, d, b", "a, c, b, d"]
+    assert variants("a, b, c, d", Settings(shuffle_tags=True, seed=3), limit=3) == [
+        "a, b, c, d",
+        "a, c, d, b",
+        "a, c, b, d",
+    ]
 
 
 def test_many_captions_have_fewer_variants_each():

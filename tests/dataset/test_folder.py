@@ -57,7 +57,10 @@ def test_missing_captions_are_listed_once_and_a_trigger_word_is_offered(tmp_path
     (tmp_path / "4.txt").write_text(" \n")
     problem = about(scan(tmp_path), "no caption")
     assert problem.files == ("0.png", "1.png", "2.png", "4.png", "5.png", "6.png", "7.png")
-    assert problem.what == "7 pictures have no caption: 0.png, 1.png, 2.png, 4.png, 5.png and 2 more." and "trigger word" in problem.do
+    assert (
+        problem.what == "7 pictures have no caption: 0.png, 1.png, 2.png, 4.png, 5.png and 2 more."
+        and "trigger word" in problem.do
+    )
 
 
 @pytest.mark.fault(3)
@@ -88,7 +91,16 @@ def test_bad_pictures_are_left_out_by_name_with_their_reason_and_keep_their_capt
 
 def test_files_that_are_no_pictures_and_never_said_so_are_passed_over(tmp_path):
     made.style_folder(tmp_path, 2)
-    for name in ("evil.html", "data.npz", "weights.safetensors", "Thumbs.db", ".DS_Store", "._0.png", "notes.docx", "LICENCE"):
+    for name in (
+        "evil.html",
+        "data.npz",
+        "weights.safetensors",
+        "Thumbs.db",
+        ".DS_Store",
+        "._0.png",
+        "notes.docx",
+        "LICENCE",
+    ):
         (tmp_path / name).write_bytes(b"<script>")
     assert len(scan(tmp_path).pictures) == 2 and scan(tmp_path).problems == []
 
@@ -109,7 +121,9 @@ def test_a_picture_under_a_name_without_ending_is_found(tmp_path):
 def test_captions_come_from_txt_then_caption_then_the_table(tmp_path):
     for index, name in enumerate("abcd"):
         made.painted(seed=index).save(tmp_path / f"{name}.png")
-    (tmp_path / "metadata.jsonl").write_text("".join(f'{{"file_name": "{name}.png", "text": "{name} table"}}\n' for name in "abc"))
+    (tmp_path / "metadata.jsonl").write_text(
+        "".join(f'{{"file_name": "{name}.png", "text": "{name} table"}}\n' for name in "abc")
+    )
     (tmp_path / "a.txt").write_text("a text")
     (tmp_path / "a.caption").write_text("a caption")
     (tmp_path / "b.CAPTION").write_text("b caption")
@@ -120,11 +134,19 @@ def test_captions_come_from_txt_then_caption_then_the_table(tmp_path):
 
 def test_a_table_names_its_faulty_lines_and_its_orphans(tmp_path):
     made.style_folder(tmp_path, 1, captions=False)
-    lines = '{"file_name": "0.png", "text": "zero"}', "not json", '{"file_name": "gone.png", "text": "x"}', '{"file_name": "../0.png", "text": "x"}'
+    lines = (
+        '{"file_name": "0.png", "text": "zero"}',
+        "not json",
+        '{"file_name": "gone.png", "text": "x"}',
+        '{"file_name": "../0.png", "text": "x"}',
+    )
     (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
     dataset = scan(tmp_path)
     assert captions(dataset) == {"0.png": "zero"}
-    assert about(dataset, "not used").what == "Some lines are not used: line 2 is not JSON; line 4 names a file outside of the folder."
+    assert (
+        about(dataset, "not used").what
+        == "Some lines are not used: line 2 is not JSON; line 4 names a file outside of the folder."
+    )
     assert about(dataset, "names no picture").files == ("gone.png",)
 
 
@@ -136,14 +158,18 @@ def test_repeat_folders_as_kohya_has_them(tmp_path):
     dataset = scan(tmp_path)
     assert [(dataset.name(p), p.repeats, p.caption) for p in dataset.pictures] == [
         ("0.png", 1, "thing 0, ink, paper"),
-        ("10_ink style/0.png", 10, "ink style"), ("10_ink style/1.png", 10, "own words"), ("10_ink style/9.png", 10, "ink style"),
+        ("10_ink style/0.png", 10, "ink style"),
+        ("10_ink style/1.png", 10, "own words"),
+        ("10_ink style/9.png", 10, "ink style"),
     ]
     assert about(dataset, "folder's name").files == ("10_ink style/0.png", "10_ink style/9.png")
 
 
 def test_tables_reach_into_repeat_folders_and_may_lie_in_them(tmp_path):
     made.style_folder(tmp_path / "2_a", 3, captions=False)
-    (tmp_path / "metadata.jsonl").write_text('{"file_name": "2_a/0.png", "text": "outer"}\n{"file_name": "2_a\\\\1.png", "text": "outer"}\n')
+    (tmp_path / "metadata.jsonl").write_text(
+        '{"file_name": "2_a/0.png", "text": "outer"}\n{"file_name": "2_a\\\\1.png", "text": "outer"}\n'
+    )
     (tmp_path / "2_a" / "metadata.jsonl").write_text('{"file_name": "1.png", "text": "inner"}\n')
     assert captions(scan(tmp_path)) == {"2_a/0.png": "outer", "2_a/1.png": "inner", "2_a/2.png": "a"}
 
@@ -188,8 +214,18 @@ def test_a_pipe_named_like_a_picture_does_not_hang_the_scan(tmp_path):
     assert names(scan(tmp_path)) == ["0.png"]
 
 
-ODD = ["with space.png", "quote'\".png",
-       "emoji 🎨.png", "semi;colon & $(rm).png", "CON.png", "-rf.png", "日本語.png", "e\u0301.png", "x" * 240 + ".png", "new\nline.png"]
+ODD = [
+    "with space.png",
+    "quote'\".png",
+    "emoji 🎨.png",
+    "semi;colon & $(rm).png",
+    "CON.png",
+    "-rf.png",
+    "日本語.png",
+    "e\u0301.png",
+    "x" * 240 + ".png",
+    "new\nline.png",
+]
 
 
 @pytest.mark.fault(19)
@@ -199,7 +235,10 @@ def test_odd_names_work(tmp_path, name):
     os.rename(tmp_path / "plain.png", tmp_path / name)
     (tmp_path / (name[:-4] + ".txt")).write_text("the caption")
     dataset = scan(tmp_path, cache=tmp_path / "cache")
-    assert captions(dataset) == {name: "the caption"} and folder.thumbnail(dataset.pictures[0].path, tmp_path / "small").is_file()
+    assert (
+        captions(dataset) == {name: "the caption"}
+        and folder.thumbnail(dataset.pictures[0].path, tmp_path / "small").is_file()
+    )
 
 
 def test_accents_may_be_spelled_in_two_ways(tmp_path):
@@ -220,16 +259,19 @@ def test_a_name_that_is_no_text_is_left_out_and_said(tmp_path):
 
 
 @pytest.mark.fault(18, 20)
-@pytest.mark.parametrize(("data", "text", "said"), [
-    ("\ufeffcafé".encode(), "café", ""),
-    ("café".encode("utf-16"), "café", ""),
-    ("a café".encode("utf-16-le"), "a café", "1 caption is not UTF-8 and was read as UTF-16: 0.txt."),
-    ("café “ink”".encode("cp1252"), "café “ink”", "1 caption is not UTF-8 and was read as Windows Latin: 0.txt."),
-    (b"caf\xe9 \x81", "café", "1 caption is not UTF-8 and was read as Latin-1: 0.txt."),
-    (b"two\r\nlines\t here \n", "two lines here", ""),
-    (b"x" * 100_000, "", "The file is longer than 64 KiB and was not read."),
-    (b"<img src=x onerror=alert(1)> **bold** & \"q\"", '<img src=x onerror=alert(1)> **bold** & "q"', ""),
-])
+@pytest.mark.parametrize(
+    ("data", "text", "said"),
+    [
+        ("\ufeffcafé".encode(), "café", ""),
+        ("café".encode("utf-16"), "café", ""),
+        ("a café".encode("utf-16-le"), "a café", "1 caption is not UTF-8 and was read as UTF-16: 0.txt."),
+        ("café “ink”".encode("cp1252"), "café “ink”", "1 caption is not UTF-8 and was read as Windows Latin: 0.txt."),
+        (b"caf\xe9 \x81", "café", "1 caption is not UTF-8 and was read as Latin-1: 0.txt."),
+        (b"two\r\nlines\t here \n", "two lines here", ""),
+        (b"x" * 100_000, "", "The file is longer than 64 KiB and was not read."),
+        (b'<img src=x onerror=alert(1)> **bold** & "q"', '<img src=x onerror=alert(1)> **bold** & "q"', ""),
+    ],
+)
 def test_captions_in_any_encoding_are_read_or_named(tmp_path, data, text, said):
     made.style_folder(tmp_path, 1)
     (tmp_path / "0.txt").write_bytes(data)
@@ -282,6 +324,7 @@ def test_an_unreadable_folder_is_named(tmp_path, monkeypatch):
             if path == locked:
                 raise PermissionError(13, "Permission denied")
             return scandir(path)
+
         return guarded
 
     for locked, severity, left in ((tmp_path, "blocking", []), (tmp_path / "2_ink", "left out", ["0.png"])):
@@ -327,13 +370,21 @@ def test_progress_reaches_the_end(tmp_path):
 
 @pytest.mark.fault(22)
 def test_five_thousand_pictures_scan_again_in_a_moment(tmp_path, monkeypatch):
-    """The page scans at every visit (row 22): 5,000 remembered pictures take under a second, here with room for a busy machine."""
+    """The page scans at every visit (row 22): 5,000 remembered pictures take under a second, here with room for a busy
+    machine.
+    """
     style, shuffle = tmp_path / "style", random.Random(0)
     style.mkdir()
     for index in range(5000):
         (style / f"{index}.jpg").touch()
-    (style / "metadata.jsonl").write_text("".join(f'{{"file_name": "{index}.jpg", "text": "thing {index}"}}\n' for index in range(5000)))
-    monkeypatch.setattr(folder.pictures, "examine", lambda path: Facts(512, 512, f"{shuffle.getrandbits(256):064x}", f"{shuffle.getrandbits(152):038x}"))
+    (style / "metadata.jsonl").write_text(
+        "".join(f'{{"file_name": "{index}.jpg", "text": "thing {index}"}}\n' for index in range(5000))
+    )
+    monkeypatch.setattr(
+        folder.pictures,
+        "examine",
+        lambda path: Facts(512, 512, f"{shuffle.getrandbits(256):064x}", f"{shuffle.getrandbits(152):038x}"),
+    )
     scan(style, cache=tmp_path / "cache")
     monkeypatch.setattr(folder.pictures, "examine", lambda path: pytest.fail("it was read again"))
     began = time.perf_counter()

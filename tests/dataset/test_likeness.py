@@ -6,7 +6,7 @@ import time
 import pytest
 from PIL import Image, ImageDraw
 
-from lora_studio.dataset.likeness import groups, likeness
+from lora_studio.dataset.near_duplicates import groups, likeness
 from tests.dataset import made
 
 
@@ -30,7 +30,9 @@ def test_a_smaller_or_rougher_copy_is_alike(side, quality):
 
 
 def test_other_pictures_are_not():
-    looks = [likeness(made.painted(96, 96, seed)) for seed in range(40)] + [likeness(ink(x, y)) for x, y in ((5, 5), (45, 5), (5, 55), (45, 55))]
+    looks = [likeness(made.painted(96, 96, seed)) for seed in range(40)] + [
+        likeness(ink(x, y)) for x, y in ((5, 5), (45, 5), (5, 55), (45, 55))
+    ]
     assert groups(looks) == []
 
 

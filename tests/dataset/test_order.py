@@ -11,7 +11,9 @@ from lora_studio.dataset.buckets import Bucket
 from lora_studio.dataset.folder import Picture
 from lora_studio.dataset.order import Draw, Order, split
 
-sizes = st.lists(st.tuples(st.integers(1, 3).map(lambda n: Bucket(64 * n, 64)), st.integers(1, 3)), min_size=1, max_size=20)
+sizes = st.lists(
+    st.tuples(st.integers(1, 3).map(lambda n: Bucket(64 * n, 64)), st.integers(1, 3)), min_size=1, max_size=20
+)
 
 
 def epoch(order: Order, number: int = 0) -> list[list[Draw]]:
@@ -31,7 +33,10 @@ def test_every_epoch_holds_every_picture_by_its_repeats_and_every_batch_one_buck
     assert all(len(draws) == batch and len({buckets[draw.picture] for draw in draws}) == 1 for draws in batches)
     assert all(seen[index] >= repeats[index] for index in range(len(buckets)))
     for bucket in set(buckets):
-        assert sum(seen[index] - repeats[index] for index in range(len(buckets)) if buckets[index] == bucket) == extra[bucket]
+        assert (
+            sum(seen[index] - repeats[index] for index in range(len(buckets)) if buckets[index] == bucket)
+            == extra[bucket]
+        )
 
 
 @given(st.integers(1, 30), st.integers(0, 1000), st.integers(0, 3))
@@ -51,16 +56,22 @@ def test_a_step_draws_the_same_whatever_was_drawn_before(pictures, batch, seed, 
 
 
 def test_draws_are_the_same_on_every_machine_and_version():
-    order = Order([Bucket(64, 64)] * 5 + [Bucket(64, 128)] * 2, [1] * 7, 2, 7, flip=True, caption_dropout=0.25, variants=[4] * 7)
+    order = Order(
+        [Bucket(64, 64)] * 5 + [Bucket(64, 128)] * 2, [1] * 7, 2, 7, flip=True, caption_dropout=0.25, variants=[4] * 7
+    )
     assert [[(d.picture, d.flip, d.variant, d.drop_caption) for d in draws] for draws in epoch(order)] == [
-        [(6, False, 0, False), (5, True, 0, False)], [(1, False, 0, False), (3, False, 3, False)],
-        [(0, False, 1, False), (2, False, 2, True)], [(3, False, 0, False), (4, True, 1, False)],
+        [(6, False, 0, False), (5, True, 0, False)],
+        [(1, False, 0, False), (3, False, 3, False)],
+        [(0, False, 1, False), (2, False, 2, True)],
+        [(3, False, 0, False), (4, True, 1, False)],
     ]
 
 
 def test_epochs_and_seeds_differ():
     buckets, repeats = [Bucket(64, 64)] * 30, [1] * 30
-    orders = [[d[0].picture for d in epoch(Order(buckets, repeats, 1, seed), number)] for seed in (0, 1) for number in (0, 1)]
+    orders = [
+        [d[0].picture for d in epoch(Order(buckets, repeats, 1, seed), number)] for seed in (0, 1) for number in (0, 1)
+    ]
     assert len(set(map(tuple, orders))) == 4
 
 
@@ -72,7 +83,12 @@ def test_a_last_batch_is_filled_from_its_own_bucket_and_not_always_with_the_same
 
 
 def test_only_the_chosen_pictures_are_drawn_and_no_chance_is_taken_unasked():
-    draws = [draw for number in range(3) for draws in epoch(Order([Bucket(64, 64)] * 6, [2] * 6, 3, 1, among=[1, 4]), number) for draw in draws]
+    draws = [
+        draw
+        for number in range(3)
+        for draws in epoch(Order([Bucket(64, 64)] * 6, [2] * 6, 3, 1, among=[1, 4]), number)
+        for draw in draws
+    ]
     assert set(draws) == {Draw(1), Draw(4)}
 
 
@@ -87,9 +103,15 @@ def test_chances_come_out_as_asked():
     assert all(draw.drop_caption for draw in Order([Bucket(64, 64)], [1], 4, 0, caption_dropout=1.0).draw(0))
 
 
-@pytest.mark.parametrize(("buckets", "repeats", "batch", "among"), [
-    ([], [], 1, None), ([Bucket(64, 64)], [1], 1, []), ([Bucket(64, 64)], [0], 1, None), ([Bucket(64, 64)], [1], 0, None),
-])
+@pytest.mark.parametrize(
+    ("buckets", "repeats", "batch", "among"),
+    [
+        ([], [], 1, None),
+        ([Bucket(64, 64)], [1], 1, []),
+        ([Bucket(64, 64)], [0], 1, None),
+        ([Bucket(64, 64)], [1], 0, None),
+    ],
+)
 def test_nothing_to_draw_from_is_refused(buckets, repeats, batch, among):
     with pytest.raises(ValueError, match="nothing to draw from"):
         Order(buckets, repeats, batch, 0, among=among)
@@ -105,7 +127,9 @@ def test_a_split_keeps_every_picture_once_copies_together_and_something_to_train
     assert not validation or (share > 0 and len(contents) >= 4)
 
 
-@pytest.mark.parametrize(("count", "share", "kept_out"), [(3, 0.5, 0), (4, 0.01, 1), (10, 0.1, 1), (40, 0.1, 4), (40, 0.0, 0), (10, 0.5, 5)])
+@pytest.mark.parametrize(
+    ("count", "share", "kept_out"), [(3, 0.5, 0), (4, 0.01, 1), (10, 0.1, 1), (40, 0.1, 4), (40, 0.0, 0), (10, 0.5, 5)]
+)
 def test_a_split_has_the_asked_share(count, share, kept_out):
     assert len(split([photo(f"{index:02}") for index in range(count)], share, 0)[1]) == kept_out
 
@@ -116,4 +140,8 @@ def test_a_picture_stays_on_its_side_when_others_come_and_names_change():
     before = {contents[index] for index in split([photo(content) for content in contents], 0.1, 3)[1]}
     more = contents[::-1] + ["new"]
     after = {more[index] for index in split([photo(content) for content in more], 0.1, 3)[1]}
-    assert len(before & after) >= 3 and split([photo(content) for content in contents], 0.1, 4)[1] != split([photo(content) for content in contents], 0.1, 3)[1]
+    assert (
+        len(before & after) >= 3
+        and split([photo(content) for content in contents], 0.1, 4)[1]
+        != split([photo(content) for content in contents], 0.1, 3)[1]
+    )

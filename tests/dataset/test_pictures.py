@@ -42,15 +42,18 @@ def test_the_content_counts_and_not_the_name(tmp_path, name):
 
 
 @pytest.mark.fault(5, 13)
-@pytest.mark.parametrize(("name", "content", "said"), [
-    ("a.png", b"", "empty"),
-    ("a.png", b"these are words\n" * 20, "no picture"),
-    ("a.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG files are not read"),
-    ("a.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n", "EPS files are not read"),
-    ("a.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n", "no picture"),
-    ("a.pdf", b"%PDF-1.4\n", "PDF files are not read"),
-    ("a.jpg", b"\x89PNG\r\n\x1a\n", "damaged"),
-])
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.png", b"", "empty"),
+        ("a.png", b"these are words\n" * 20, "no picture"),
+        ("a.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG files are not read"),
+        ("a.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n", "EPS files are not read"),
+        ("a.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n", "no picture"),
+        ("a.pdf", b"%PDF-1.4\n", "PDF files are not read"),
+        ("a.jpg", b"\x89PNG\r\n\x1a\n", "damaged"),
+    ],
+)
 def test_what_is_no_picture_is_named_and_never_handed_to_another_decoder(tmp_path, name, content, said):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(NotAPicture, match=said) as raised:
@@ -85,7 +88,10 @@ def test_a_truncated_progressive_jpeg_is_named_although_it_shows_a_whole_picture
 
 
 @pytest.mark.fault(6, 7)
-@pytest.mark.parametrize(("width", "height", "said"), [(20000, 20000, "too large"), (11000, 11000, "121 million pixels"), (9000, 9000, "81 million pixels")])
+@pytest.mark.parametrize(
+    ("width", "height", "said"),
+    [(20000, 20000, "too large"), (11000, 11000, "121 million pixels"), (9000, 9000, "81 million pixels")],
+)
 def test_huge_pictures_are_refused_from_their_header(tmp_path, monkeypatch, width, height, said):
     """A 50 KB file may unpack to a gigabyte; Pillow only warns up to 179 million pixels."""
     (tmp_path / "bomb.png").write_bytes(made.claiming_png(width, height))
@@ -128,8 +134,12 @@ def test_damaged_exif_costs_the_turn_only(tmp_path):
 @pytest.mark.fault(8)
 def test_a_turn_survives_other_exif_data_that_cannot_be_written_again(tmp_path):
     """Pillow's own ``exif_transpose`` writes all tags anew, and stumbles over one of the wrong type."""
-    entries = b"\x12\x01\x03\0\x01\0\0\0\x06\0\0\0" + b"\x00\x01\x02\0\x04\0\0\0abc\0"  # orientation 6; ImageWidth as text
-    path = saved(tmp_path / "a.png", made.painted(32, 16), exif=b"Exif\0\0II*\0\x08\0\0\0\x02\0" + entries + b"\0\0\0\0")
+    entries = (
+        b"\x12\x01\x03\0\x01\0\0\0\x06\0\0\0" + b"\x00\x01\x02\0\x04\0\0\0abc\0"
+    )  # orientation 6; ImageWidth as text
+    path = saved(
+        tmp_path / "a.png", made.painted(32, 16), exif=b"Exif\0\0II*\0\x08\0\0\0\x02\0" + entries + b"\0\0\0\0"
+    )
     assert open_picture(path).size == (16, 32) and examine(path).notices == ()
 
 
@@ -152,15 +162,27 @@ def test_cmyk_without_a_profile_is_not_inverted_and_noted(tmp_path):
     assert red < 40 and green > 200 and blue > 200 and examine(path).notices == ("cmyk",)
 
 
-@pytest.mark.parametrize(("name", "mode"), [
-    ("a.png", "RGB"), ("a.jpg", "RGB"), ("a.tiff", "RGB"), ("a.webp", "RGB"), ("b.png", "RGBA"), ("c.png", "L"), ("d.png", "LA"), ("e.png", "P"),
-])
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        ("a.png", "RGB"),
+        ("a.jpg", "RGB"),
+        ("a.tiff", "RGB"),
+        ("a.webp", "RGB"),
+        ("b.png", "RGBA"),
+        ("c.png", "L"),
+        ("d.png", "LA"),
+        ("e.png", "P"),
+    ],
+)
 def test_colours_are_converted_to_srgb(tmp_path, name, mode):
     """Linear 128 is sRGB 188; without its profile such a picture comes out dark."""
     space = "GRAY" if mode[0] == "L" else "RGB "
     grey = Image.new("RGB", (16, 16), (128, 128, 128))
     grey = grey.quantize() if mode == "P" else grey.convert(mode)
-    path = saved(tmp_path / name, grey, icc_profile=made.linear_profile(space), **({"lossless": True} if "webp" in name else {}))
+    path = saved(
+        tmp_path / name, grey, icc_profile=made.linear_profile(space), **({"lossless": True} if "webp" in name else {})
+    )
     assert np.abs(pixels(path) - 188).max() <= 3
     assert "icc_profile" not in open_picture(path).info
 
@@ -191,10 +213,16 @@ def test_big_endian_sixteen_bit_grey_is_scaled(tmp_path):
 
 
 @pytest.mark.fault(10)
-@pytest.mark.parametrize(("mode", "values", "expected"), [
-    ("F", [0.0, 0.5, 1.0], [0, 128, 255]), ("F", [0.0, 128.0, 255.0], [0, 128, 255]), ("F", [float("nan"), -1.0, 1.0], [0, 0, 255]),
-    ("I", [0, 128, 255], [0, 128, 255]), ("I", [-5, 32896, 65535], [0, 128, 255]),
-])
+@pytest.mark.parametrize(
+    ("mode", "values", "expected"),
+    [
+        ("F", [0.0, 0.5, 1.0], [0, 128, 255]),
+        ("F", [0.0, 128.0, 255.0], [0, 128, 255]),
+        ("F", [float("nan"), -1.0, 1.0], [0, 0, 255]),
+        ("I", [0, 128, 255], [0, 128, 255]),
+        ("I", [-5, 32896, 65535], [0, 128, 255]),
+    ],
+)
 def test_float_and_integer_tiffs_are_scaled_to_what_they_hold(tmp_path, mode, values, expected):
     picture = Image.fromarray(np.array([values], np.float32 if mode == "F" else np.int32))
     assert pixels(saved(tmp_path / "a.tiff", picture))[0, :, 0].tolist() == expected
@@ -212,12 +240,15 @@ def test_alpha_is_composited_and_hides_what_it_hid(tmp_path):
 
 
 @pytest.mark.fault(11)
-@pytest.mark.parametrize(("image", "options"), [
-    (made.corners().convert("P"), {"transparency": 0}),
-    (Image.new("L", (4, 4), 7), {"transparency": 7}),
-    (Image.new("RGB", (4, 4), (9, 9, 9)), {"transparency": (9, 9, 9)}),
-    (Image.new("LA", (4, 4), (7, 0)), {}),
-])
+@pytest.mark.parametrize(
+    ("image", "options"),
+    [
+        (made.corners().convert("P"), {"transparency": 0}),
+        (Image.new("L", (4, 4), 7), {"transparency": 7}),
+        (Image.new("RGB", (4, 4), (9, 9, 9)), {"transparency": (9, 9, 9)}),
+        (Image.new("LA", (4, 4), (7, 0)), {}),
+    ],
+)
 def test_every_kind_of_transparency_shows_the_background(tmp_path, image, options):
     if image.mode == "P":
         image.paste(0, (0, 0, 32, 16))
@@ -236,11 +267,19 @@ def test_of_an_animation_the_first_frame_is_used_with_a_notice(tmp_path, name):
 def test_black_and_white_and_palettes_open(tmp_path):
     bits = Image.new("1", (4, 4), 1)
     assert (pixels(saved(tmp_path / "a.png", bits)) == 255).all()
-    assert np.array_equal(pixels(saved(tmp_path / "b.png", made.corners().convert("P"))), np.asarray(made.corners().convert("P").convert("RGB")))
+    assert np.array_equal(
+        pixels(saved(tmp_path / "b.png", made.corners().convert("P"))),
+        np.asarray(made.corners().convert("P").convert("RGB")),
+    )
 
 
 def test_lab_pictures_open(tmp_path):
-    lab = ImageCms.profileToProfile(Image.new("RGB", (8, 8), (200, 30, 30)), ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB")
+    lab = ImageCms.profileToProfile(
+        Image.new("RGB", (8, 8), (200, 30, 30)),
+        ImageCms.createProfile("sRGB"),
+        ImageCms.createProfile("LAB"),
+        outputMode="LAB",
+    )
     assert np.abs(pixels(saved(tmp_path / "a.tiff", lab))[4, 4] - (200, 30, 30)).max() < 6
 
 
@@ -276,7 +315,10 @@ def test_a_thumbnail_of_a_turned_large_jpeg_stands_upright_and_is_sharp_enough(t
         assert 0x0112 not in image.getexif()
 
 
-@given(st.sampled_from(pictures.FORMATS), st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=8))
+@given(
+    st.sampled_from(pictures.FORMATS),
+    st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=8),
+)
 @settings(max_examples=150)
 def test_no_damage_raises_anything_but_a_dataset_error(kind, changes):
     """Decoders raise nearly every exception there is on garbled files; a scan must survive them all."""

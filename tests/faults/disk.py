@@ -1,9 +1,11 @@
-"""A power cut, as far as it can be had without a plug: what a folder may look like afterwards, at every moment of a program's run.
+"""A power cut, as far as it can be had without a plug: what a folder may look like afterwards, at every moment of a
+program's run.
 
-While a ``Disk`` watches, each call that the system is asked to change names or to sync is a moment. What was synced stays. Of what was not,
-a file's bytes may be there, missing or torn, and a folder may have its new names or, in the order of their coming, only the earlier ones:
-a folder's names are themselves only safe once the folder was synced (POSIX, ``fsync``; the journals of ext4, XFS and NTFS keep that order).
-A name that is safe while the bytes behind it are not gives an empty file: the fault that this exists to find.
+While a ``Disk`` watches, each call that the system is asked to change names or to sync is a moment. What was synced
+stays. Of what was not, a file's bytes may be there, missing or torn, and a folder may have its new names or, in the
+order of their coming, only the earlier ones: a folder's names are themselves only safe once the folder was synced
+(POSIX, ``fsync``; the journals of ext4, XFS and NTFS keep that order). A name that is safe while the bytes behind it
+are not gives an empty file: the fault that this exists to find.
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ class Image(NamedTuple):
 
 
 class Disk:
-    """Watches ``root`` until ``close``; ``beside`` is a folder of the same disk for its own use. What lies in ``root`` at the start is safe."""
+    """Watches ``root`` until ``close``; ``beside`` is a folder of the same disk for its own use. What lies in ``root``
+    at the start is safe.
+    """
 
     def __init__(self, root: Path, beside: Path, seed: int = 0):
         self.root, self.beside, self.done = root, beside, 0
@@ -90,15 +94,34 @@ class Disk:
 
         def torn(states: list[bytes]) -> bytes:
             new = states[-1]
-            return new if len(states) == 1 else self._random.choice([new[:len(new) // 2], bytes(len(new)), new[:len(new) // 2] + bytes(len(new) - len(new) // 2), states[0]])
+            return (
+                new
+                if len(states) == 1
+                else self._random.choice(
+                    [
+                        new[: len(new) // 2],
+                        bytes(len(new)),
+                        new[: len(new) // 2] + bytes(len(new) - len(new) // 2),
+                        states[0],
+                    ]
+                )
+            )
 
-        policies = [(oldest, oldest), (newest, oldest), (newest, torn), (newest, newest), *((self._random.choice, torn) for _ in range(_DRAWS))]
+        policies = [
+            (oldest, oldest),
+            (newest, oldest),
+            (newest, torn),
+            (newest, newest),
+            *((self._random.choice, torn) for _ in range(_DRAWS)),
+        ]
         for names, contents in policies:
             image = Image(self.done, dict(self._walk(self._top, "", names, contents)))
             if image not in self.images[-40:]:
                 self.images.append(image)
 
-    def _walk(self, folder: int, prefix: str, names: Callable, contents: Callable) -> Iterator[tuple[str, bytes | None]]:
+    def _walk(
+        self, folder: int, prefix: str, names: Callable, contents: Callable
+    ) -> Iterator[tuple[str, bytes | None]]:
         for name, inode in sorted(names(self._names[folder]).items()):
             if inode in self._bytes:
                 yield prefix + name, contents(self._bytes[inode])

@@ -75,7 +75,14 @@ def _marked(tree: ast.Module, file: str) -> Iterator[tuple[int, str]]:
 
 
 def _marks(*nodes: ast.AST) -> list[ast.Call]:
-    return [node for top in nodes for node in ast.walk(top) if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "fault" and ast.unparse(node.func) == _MARKER]
+    return [
+        node
+        for top in nodes
+        for node in ast.walk(top)
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "attr", "") == "fault"
+        and ast.unparse(node.func) == _MARKER
+    ]
 
 
 def document() -> str:
@@ -83,8 +90,12 @@ def document() -> str:
     shown = marks()
     parts = [_HEAD]
     for title, rows in areas().items():
-        lines = [f"| {row.number} | {row.fault} | {row.promise} | {_links(shown.get(row.number, []))} |" for row in rows]
-        parts.append("\n".join([f"## {title}", "", "| | Fault | Promise | Shown by |", "|--:|---|---|---|", *lines, ""]))
+        lines = [
+            f"| {row.number} | {row.fault} | {row.promise} | {_links(shown.get(row.number, []))} |" for row in rows
+        ]
+        parts.append(
+            "\n".join([f"## {title}", "", "| | Fault | Promise | Shown by |", "|--:|---|---|---|", *lines, ""])
+        )
     return "\n".join(parts)
 
 

@@ -13,7 +13,9 @@ import pytest
 
 from tests.dataset import made
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells how much memory a process had at most")
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="only Linux tells how much memory a process had at most"
+)
 MB = 2**20
 CHILD = """
 import json, sys, time
@@ -46,7 +48,13 @@ class Cost(NamedTuple):
 def cost(folder: Path, imports: str, call: str) -> Cost:
     """Runs ``call``, in which ``folder`` is that folder."""
     code = CHILD.format(imports=imports, call=call)
-    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     return Cost(*json.loads(done.stdout))
 
 
@@ -77,7 +85,12 @@ def test_a_bomb_is_left_before_it_fills_anything(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("a.bmp", bytes(100 * MB))
     said, size, seconds = cost(tmp_path, ARCHIVES, "unpack(folder / 'a.zip', folder / 'out')")
-    assert "200 times its size" in said and size < 8 * MB and seconds < 1 and [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+    assert (
+        "200 times its size" in said
+        and size < 8 * MB
+        and seconds < 1
+        and [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+    )
 
 
 def header(path: Path, text: bytes, length: int | None = None) -> Path:
@@ -108,7 +121,10 @@ def test_a_header_of_countless_tensors_is_refused_in_a_moment(tmp_path, reader, 
 @pytest.mark.fault(33)
 @pytest.mark.parametrize("reader", ["read_header", "peek"])
 def test_oversized_metadata_costs_a_moment(tmp_path, reader):
-    header(tmp_path / "a.safetensors", json.dumps({"__metadata__": {str(index): "x" * 15 for index in range(400_000)}}).encode())
+    header(
+        tmp_path / "a.safetensors",
+        json.dumps({"__metadata__": {str(index): "x" * 15 for index in range(400_000)}}).encode(),
+    )
     said, size, seconds = cost(tmp_path, HEADERS, f"bool({reader}(folder / 'a.safetensors'))")
     assert said == "True" and size < 200 * MB and seconds < 3
 
@@ -133,6 +149,8 @@ pictures.folder.thumbnail = lambda path, *_: path
 def shown(place):
     return pictures.report(pictures.scan(str(place / "style"), place), place)
 """
-    said, size, seconds = cost(tmp_path, imports, "(len(page := shown(folder)), page.count('class=\"thumbnail\"'), '5,000 pictures' in page)")
+    said, size, seconds = cost(
+        tmp_path, imports, "(len(page := shown(folder)), page.count('class=\"thumbnail\"'), '5,000 pictures' in page)"
+    )
     length, thumbnails, counted = json.loads(said.replace("(", "[").replace(")", "]").replace("True", "true"))
     assert length < 100_000 and thumbnails == 24 and counted and size < 64 * MB and seconds < 3

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from lora_studio import adapters, checkpoints, files, library, presets, runs
+from lora_studio import adapters, files, runs
 from lora_studio.adapters import tensors
-from lora_studio.runs import Run
-from lora_studio.settings import Settings
+from lora_studio.config import presets
+from lora_studio.config.settings import Settings
+from lora_studio.runs import Run, checkpoints, library
 from lora_studio.training import checkpoint
 from tests.adapters.adapter_samples import assert_same, small
 from tests.faults.disk import Disk, Image
@@ -53,7 +54,9 @@ def content(image: Image, name: str) -> bytes | None:
 
 
 def test_an_unsynced_rename_is_found_to_lose_the_file(disk, tmp_path):
-    """Without the sync of the content an empty file bears the name: if this passed, no other test here would mean anything."""
+    """Without the sync of the content an empty file bears the name: if this passed, no other test here would mean
+    anything.
+    """
     root = tmp_path / "disk"
     (root / "a").write_text("old")
     watched = disk()
@@ -113,7 +116,9 @@ def save(run: Run, step: int) -> None:
 
 @pytest.mark.fault(39, 40)
 def test_the_previous_or_the_new_checkpoint_loads(disk, afterwards, tmp_path):
-    """Saved twice, then the older one removed: at every moment the newest that was called saved, or the one being saved, is there whole."""
+    """Saved twice, then the older one removed: at every moment the newest that was called saved, or the one being
+    saved, is there whole.
+    """
     run = Run(tmp_path / "disk")
     run.checkpoints.mkdir()
     save(run, 10)
@@ -145,7 +150,9 @@ def test_a_damaged_checkpoint_is_replaced_by_a_whole_one(disk, afterwards, tmp_p
     watched.step()
     for folder, done in afterwards(watched):
         found = checkpoints.latest(Run(folder))
-        assert found.name in (("step-20",) if done else ("step-10", "step-20")) and checkpoint.load(found)["step"] == int(found.name[5:])
+        assert found.name in (("step-20",) if done else ("step-10", "step-20")) and checkpoint.load(found)[
+            "step"
+        ] == int(found.name[5:])
 
 
 @pytest.mark.fault(40)
@@ -164,7 +171,10 @@ def test_an_export_is_the_old_the_new_or_none(disk, afterwards, tmp_path, name):
         found = adapters.read(folder / name)
         assert len(found.factors) in ({len(small().factors)} if done else {len(small().factors), 2})
         if len(found.factors) > 2:
-            assert all(torch.allclose(found.factors[key].delta(), one.delta(), atol=1e-5) for key, one in small().factors.items())
+            assert all(
+                torch.allclose(found.factors[key].delta(), one.delta(), atol=1e-5)
+                for key, one in small().factors.items()
+            )
 
 
 @pytest.mark.fault(40)
@@ -177,7 +187,11 @@ def test_a_merged_model_is_whole_or_none(disk, afterwards, tmp_path):
     watched.step()
     for folder, done in afterwards(watched):
         path = folder / "model.safetensors"
-        assert not done and not path.exists() or all(torch.equal(tensors.load(path)[0][name], one) for name, one in weights.items())
+        assert (
+            not done
+            and not path.exists()
+            or all(torch.equal(tensors.load(path)[0][name], one) for name, one in weights.items())
+        )
 
 
 @pytest.mark.fault(40)
@@ -188,7 +202,7 @@ def test_a_new_run_has_its_settings_or_is_none(disk, afterwards, tmp_path):
     watched.step()
     for folder, done in afterwards(watched):
         found = runs.existing(folder / "outputs")
-        assert [run.settings() for run in found] == ([wanted] if done else [wanted][:len(found)])
+        assert [run.settings() for run in found] == ([wanted] if done else [wanted][: len(found)])
 
 
 @pytest.mark.fault(40)
@@ -198,7 +212,7 @@ def test_changed_settings_are_the_old_or_the_new_ones(disk, afterwards, tmp_path
     presets.save_settings(run.settings().changed(rank=9), run.settings_file)
     watched.step()
     for folder, done in afterwards(watched):
-        assert Run(folder / "ink").settings().rank in ((9,) if done else (7, 9))
+        assert Run(folder / "ink").settings().adapter.rank in ((9,) if done else (7, 9))
 
 
 @pytest.mark.fault(40)

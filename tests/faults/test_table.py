@@ -9,7 +9,9 @@ ROWS = [row for rows in table.areas().values() for row in rows]
 
 def test_rows_are_numbered_through():
     assert [row.number for row in ROWS] == list(range(1, 65))
-    assert all(row.fault.endswith(".") and row.promise.endswith(".") and "|" not in row.fault + row.promise for row in ROWS)
+    assert all(
+        row.fault.endswith(".") and row.promise.endswith(".") and "|" not in row.fault + row.promise for row in ROWS
+    )
 
 
 def test_every_promise_is_shown_and_no_mark_names_a_row_that_is_not_there():

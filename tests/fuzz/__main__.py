@@ -1,6 +1,8 @@
-"""``python -m tests.fuzz [TARGET …] [--seconds 60]``: a fuzzer led by coverage (Google's Atheris, ``pip install atheris``) on each target in turn.
+"""``python -m tests.fuzz [TARGET …] [--seconds 60]``: a fuzzer led by coverage (Google's Atheris, ``pip install
+atheris``) on each target in turn.
 
-A fault ends its target and is printed with the bytes that it came from, which also lie in ``crash-TARGET``: make it a test in ``test_known.py``.
+A fault ends its target and is printed with the bytes that it came from, which also lie in ``crash-TARGET``: make it a
+test in ``test_known.py``.
 """
 
 from __future__ import annotations
@@ -12,10 +14,46 @@ import sys
 import tempfile
 from pathlib import Path
 
-PARSERS = ["lora_studio.adapters", "lora_studio.dataset", "lora_studio.presets", "lora_studio.settings", "lora_studio.events", "lora_studio.jobs", "lora_studio.library", "lora_studio.checkpoints",
-           "lora_studio.sampling.recipe", "lora_studio.sampling.axes", "tomllib", "zipfile", "json", "PIL.PngImagePlugin", "PIL.TiffImagePlugin", "PIL.JpegImagePlugin"]
+PARSERS = [
+    "lora_studio.adapters",
+    "lora_studio.dataset",
+    "lora_studio.config.presets",
+    "lora_studio.config.settings",
+    "lora_studio.events",
+    "lora_studio.jobs",
+    "lora_studio.runs.library",
+    "lora_studio.runs.checkpoints",
+    "lora_studio.sampling.recipe",
+    "lora_studio.sampling.axes",
+    "tomllib",
+    "zipfile",
+    "json",
+    "PIL.PngImagePlugin",
+    "PIL.TiffImagePlugin",
+    "PIL.JpegImagePlugin",
+]
 """What is watched for new paths."""
-TARGETS = ("header", "adapter", "peft-config", "recipe", "caption", "table", "preset", "settings", "zip", "events", "worker", "index", "scan-memory", "saved", "run", "texts", "model", "sheet", "picture")
+TARGETS = (
+    "header",
+    "adapter",
+    "peft-config",
+    "recipe",
+    "caption",
+    "table",
+    "preset",
+    "settings",
+    "zip",
+    "events",
+    "worker",
+    "index",
+    "scan-memory",
+    "saved",
+    "run",
+    "texts",
+    "model",
+    "sheet",
+    "picture",
+)
 
 
 def fuzz(name: str, seconds: int) -> None:
@@ -28,7 +66,14 @@ def fuzz(name: str, seconds: int) -> None:
     place, corpus = Path(tempfile.mkdtemp()) / "place", Path(tempfile.mkdtemp())
     for index, seed in enumerate(targets.TARGETS[name].seeds()):
         (corpus / str(index)).write_bytes(seed)
-    options = [f"-max_total_time={seconds}", "-timeout=20", "-rss_limit_mb=3000", f"-artifact_prefix=crash-{name}-", "-print_final_stats=1", "-max_len=20000"]
+    options = [
+        f"-max_total_time={seconds}",
+        "-timeout=20",
+        "-rss_limit_mb=3000",
+        f"-artifact_prefix=crash-{name}-",
+        "-print_final_stats=1",
+        "-max_len=20000",
+    ]
     atheris.Setup([sys.argv[0], *options, str(corpus)], lambda data: targets.attempt(name, data, place))
     atheris.Fuzz()
 
@@ -47,7 +92,14 @@ def main() -> int:
     for name in asked.targets or TARGETS:
         command = [sys.executable, "-m", "tests.fuzz", name, "--seconds", str(asked.seconds), "--here"]
         done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-        executions = next((line.split()[-1] for line in done.stderr.splitlines() if line.startswith("stat::number_of_executed_units")), "?")
+        executions = next(
+            (
+                line.split()[-1]
+                for line in done.stderr.splitlines()
+                if line.startswith("stat::number_of_executed_units")
+            ),
+            "?",
+        )
         print(f"{name}: {executions} executions, {'a fault' if done.returncode else 'nothing found'}", flush=True)
         if done.returncode:
             found += 1

@@ -1,7 +1,7 @@
 """Everything of the studio that reads what a stranger may have written, each as one function of bytes.
 
-A target returns, or raises a StudioError; anything else is a fault. ``test_parsers.py`` tries each with Hypothesis in every run of the tests,
-``python -m tests.fuzz`` with a fuzzer that is led by coverage, for as long as one likes.
+A target returns, or raises a StudioError; anything else is a fault. ``test_parsers.py`` tries each with Hypothesis in
+every run of the tests, ``python -m tests.fuzz`` with a fuzzer that is led by coverage, for as long as one likes.
 """
 
 from __future__ import annotations
@@ -21,20 +21,23 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import save
 
-from lora_studio import adapters, checkpoints, events, library, presets, runs
+from lora_studio import adapters, events, runs
 from lora_studio.adapters import container, detect, diffusers, listing, metadata, peft, recipe
+from lora_studio.config import presets
+from lora_studio.config.settings import Settings
 from lora_studio.dataset import archive, captions, folder, manifest, pictures
 from lora_studio.errors import StudioError
 from lora_studio.jobs import runner, view
 from lora_studio.models import parts
-from lora_studio.runs import Run
+from lora_studio.runs import Run, checkpoints, library
 from lora_studio.sampling.axes import Axis
 from lora_studio.sampling.recipe import grid, read_recipe, to_png
-from lora_studio.settings import Settings
 
 
 class Target(NamedTuple):
-    """``read(data, folder)`` reads the bytes, by way of a file in the empty ``folder`` where need be; ``seeds`` are sound ones."""
+    """``read(data, folder)`` reads the bytes, by way of a file in the empty ``folder`` where need be; ``seeds`` are
+    sound ones.
+    """
 
     read: Callable[[bytes, Path], object]
     seeds: Callable[[], list[bytes]]
@@ -53,15 +56,35 @@ def _file(data: bytes, place: Path, name: str) -> Path:
 
 
 def _adapters() -> list[bytes]:
-    stem, module = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q", "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    stem, module = (
+        "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q",
+        "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q",
+    )
     down, up = torch.ones(2, 4), torch.ones(4, 2)
     kohya = {f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up, f"{stem}.alpha": torch.tensor(1.0)}
-    loha = {f"{stem}.hada_{name}": (down if name.endswith("b") else up).clone() for name in ("w1_a", "w1_b", "w2_a", "w2_b")}
-    lokr = {f"{stem}.lokr_w1": torch.ones(2, 2), f"{stem}.lokr_w2": torch.ones(2, 2), f"{stem}.alpha": torch.tensor(1.0)}
-    dora = {f"{module}.lora_A.weight": down, f"{module}.lora_B.weight": up, f"{module}.lora_magnitude_vector": torch.ones(4)}
-    texts = {"ss_tag_frequency": '{"10_x": {"ink": 9}}', "modelspec.thumbnail": metadata.thumbnail(_png()), "modelspec.trigger_phrase": "ink",
-             "lora_adapter_metadata": '{"unet.r": 2, "unet.lora_alpha": 4, "unet.alpha_pattern": {"to_q": 3}, "unet.use_rslora": true}', recipe.KEY: _recipes()[0].decode()}
-    return [save(tensors, texts) for tensors in (kohya, loha, lokr, dora)] + [save({f"base_model.model.{module}.lora_A.weight": down, f"base_model.model.{module}.lora_B.weight": up})]
+    loha = {
+        f"{stem}.hada_{name}": (down if name.endswith("b") else up).clone() for name in ("w1_a", "w1_b", "w2_a", "w2_b")
+    }
+    lokr = {
+        f"{stem}.lokr_w1": torch.ones(2, 2),
+        f"{stem}.lokr_w2": torch.ones(2, 2),
+        f"{stem}.alpha": torch.tensor(1.0),
+    }
+    dora = {
+        f"{module}.lora_A.weight": down,
+        f"{module}.lora_B.weight": up,
+        f"{module}.lora_magnitude_vector": torch.ones(4),
+    }
+    texts = {
+        "ss_tag_frequency": '{"10_x": {"ink": 9}}',
+        "modelspec.thumbnail": metadata.thumbnail(_png()),
+        "modelspec.trigger_phrase": "ink",
+        "lora_adapter_metadata": '{"unet.r": 2, "unet.lora_alpha": 4, "unet.alpha_pattern": {"to_q": 3}, "unet.use_rslora": true}',
+        recipe.KEY: _recipes()[0].decode(),
+    }
+    return [save(tensors, texts) for tensors in (kohya, loha, lokr, dora)] + [
+        save({f"base_model.model.{module}.lora_A.weight": down, f"base_model.model.{module}.lora_B.weight": up})
+    ]
 
 
 def _header(data: bytes, place: Path) -> object:
@@ -81,15 +104,34 @@ def _adapter(data: bytes, place: Path) -> object:
 
 
 def _peft_config(data: bytes, place: Path) -> object:
-    _file(save({"base_model.model.conv_in.lora_A.weight": torch.ones(2, 4, 3, 3), "base_model.model.conv_in.lora_B.weight": torch.ones(4, 2, 1, 1)}), place, container.PEFT_MODEL)
+    _file(
+        save(
+            {
+                "base_model.model.conv_in.lora_A.weight": torch.ones(2, 4, 3, 3),
+                "base_model.model.conv_in.lora_B.weight": torch.ones(4, 2, 1, 1),
+            }
+        ),
+        place,
+        container.PEFT_MODEL,
+    )
     _file(data, place, "adapter_config.json")
     adapters.summary(place)
     return adapters.read(place)
 
 
 def _recipes() -> list[bytes]:
-    blend = recipe.blend(ingredients=[{"name": "ink", "weight": 0.5, "blocks": {"mid_block": 0.5}}, {"name": "gold"}], method="ties", rank=4)
-    training = recipe.Training(settings=Settings(data="x").model_dump(), base="b", images=[recipe.ImageRecord(name="a.png", sha256="ab")], tags={"ink": 3}, versions={"torch": "2"})
+    blend = recipe.blend(
+        ingredients=[{"name": "ink", "weight": 0.5, "blocks": {"mid_block": 0.5}}, {"name": "gold"}],
+        method="ties",
+        rank=4,
+    )
+    training = recipe.Training(
+        settings=Settings(data="x").flat(),
+        base="b",
+        images=[recipe.ImageRecord(name="a.png", sha256="ab")],
+        tags={"ink": 3},
+        versions={"torch": "2"},
+    )
     return [recipe.dumps(blend).encode(), recipe.dumps(training).encode()]
 
 
@@ -104,13 +146,15 @@ def _caption(data: bytes, place: Path) -> object:
 
 
 def _presets() -> list[bytes]:
-    return [path.read_bytes() for path in sorted(presets.FOLDER.glob("*.toml"))] + [b"\xef\xbb\xbftitle = 'x'\n[settings]\npreview_prompts = ['a', 'b']\nrank = 4\n"]
+    return [path.read_bytes() for path in sorted(presets.FOLDER.glob("*.toml"))] + [
+        b"\xef\xbb\xbftitle = 'x'\n[settings]\npreview_prompts = ['a', 'b']\nrank = 4\n"
+    ]
 
 
 def _settings() -> list[bytes]:
     import tomli_w
 
-    return [tomli_w.dumps(Settings(data="x", preview_prompts=["a", "b"]).model_dump()).encode()]
+    return [tomli_w.dumps(Settings(data="x", preview_prompts=["a", "b"]).flat()).encode()]
 
 
 def _run_settings(data: bytes, place: Path) -> object:
@@ -135,14 +179,25 @@ def _zip(data: bytes, place: Path) -> object:
     try:
         return archive.unpack(packed, inside / "style")
     finally:
-        assert {path.name for path in place.iterdir()} == {"inside"} and {path.name for path in inside.iterdir()} <= {"a.zip", "style"}, "something lies beside the folder"
+        assert {path.name for path in place.iterdir()} == {"inside"} and {path.name for path in inside.iterdir()} <= {
+            "a.zip",
+            "style",
+        }, "something lies beside the folder"
 
 
 def _events() -> list[bytes]:
-    told = [events.StateChanged(state=events.State.RUNNING), events.Started(total_steps=9, images=3, device="cpu", precision="fp32", parameters=1, modules=1),
-            events.StepDone(step=1, loss=float("nan"), learning_rate=1e-4), events.Validated(step=1, loss=0.5), events.PreviewReady(step=1, index=0, prompt="é", seed=1, path="p.png"),
-            events.CheckpointSaved(step=1, path="c"), events.RolledBack(step=1, failed_step=2, factor=0.5, what="w"), events.Warned(what="w"),
-            events.Failed(what="f"), events.Finished(adapter="a", steps=1, seconds=1.0, final_loss=0.1)]
+    told = [
+        events.StateChanged(state=events.State.RUNNING),
+        events.Started(total_steps=9, images=3, device="cpu", precision="fp32", parameters=1, modules=1),
+        events.StepDone(step=1, loss=float("nan"), learning_rate=1e-4),
+        events.Validated(step=1, loss=0.5),
+        events.PreviewReady(step=1, index=0, prompt="é", seed=1, path="p.png"),
+        events.CheckpointSaved(step=1, path="c"),
+        events.RolledBack(step=1, failed_step=2, factor=0.5, what="w"),
+        events.Warned(what="w"),
+        events.Failed(what="f"),
+        events.Finished(adapter="a", steps=1, seconds=1.0, final_loss=0.1),
+    ]
     return [b"\n".join(event.line().encode() for event in told) + b"\n"]
 
 
@@ -169,9 +224,27 @@ def _index(data: bytes, place: Path) -> object:
 
 
 def _indexes() -> list[bytes]:
-    one = {"title": "t", "path": "p", "family": "sd1", "dialect": "kohya", "method": "lora", "rank": 2, "mixed_ranks": False, "alpha": 1.0, "modules": 1, "trigger": "",
-           "size": 9, "modified": 1.5, "date": "", "has_thumbnail": False}
-    return [json.dumps({"library/ink.safetensors": [len(_adapters()[0]), _TIME, one, "", ""], "gone": [1, 2, None, "what", "do"]}).encode()]
+    one = {
+        "title": "t",
+        "path": "p",
+        "family": "sd1",
+        "dialect": "kohya",
+        "method": "lora",
+        "rank": 2,
+        "mixed_ranks": False,
+        "alpha": 1.0,
+        "modules": 1,
+        "trigger": "",
+        "size": 9,
+        "modified": 1.5,
+        "date": "",
+        "has_thumbnail": False,
+    }
+    return [
+        json.dumps(
+            {"library/ink.safetensors": [len(_adapters()[0]), _TIME, one, "", ""], "gone": [1, 2, None, "what", "do"]}
+        ).encode()
+    ]
 
 
 def _scanned(data: bytes, place: Path) -> object:
@@ -204,9 +277,17 @@ def _run(data: bytes, place: Path) -> object:
 def _texts(data: bytes, place: Path) -> object:
     """One text for every entry of a header that is more than a word."""
     text = data.decode("utf-8", "replace")
-    texts = {"ss_tag_frequency": text, "modelspec.thumbnail": text, "ss_base_model_version": text, "lora_adapter_metadata": text}
+    texts = {
+        "ss_tag_frequency": text,
+        "modelspec.thumbnail": text,
+        "ss_base_model_version": text,
+        "lora_adapter_metadata": text,
+    }
     found = metadata.trigger(texts), metadata.thumbnail_bytes(texts), detect.claimed(texts)
-    return found, {component: peft.alpha(config, "conv_in", {"down": torch.ones(2, 2), "up": torch.ones(2, 2)}) for component, config in diffusers.unpack(texts).items()}
+    return found, {
+        component: peft.alpha(config, "conv_in", {"down": torch.ones(2, 2), "up": torch.ones(2, 2)})
+        for component, config in diffusers.unpack(texts).items()
+    }
 
 
 def _model(data: bytes, place: Path) -> object:
@@ -222,7 +303,14 @@ def _png(text: str = "") -> bytes:
 
 
 def _sheets() -> list[bytes]:
-    made = grid(x=Axis("weight", (0.0, 0.5), "ink"), prompt="a cat", adapters=[{"name": "ink", "weight": 0.8, "sha256": "ab" * 32}], base="starter", width=64, height=64)
+    made = grid(
+        x=Axis("weight", (0.0, 0.5), "ink"),
+        prompt="a cat",
+        adapters=[{"name": "ink", "weight": 0.8, "sha256": "ab" * 32}],
+        base="starter",
+        width=64,
+        height=64,
+    )
     return [to_png(made, [Image.new("RGB", (64, 64))] * 2)]
 
 
@@ -247,10 +335,21 @@ def _picture(data: bytes, place: Path) -> object:
 TARGETS = {
     "header": Target(_header, _adapters),
     "adapter": Target(_adapter, _adapters),
-    "peft-config": Target(_peft_config, lambda: [b'{"r": 2, "lora_alpha": 4, "use_rslora": true, "alpha_pattern": {"conv_in": 3}, "rank_pattern": {}, "peft_type": "LORA"}']),
+    "peft-config": Target(
+        _peft_config,
+        lambda: [
+            b'{"r": 2, "lora_alpha": 4, "use_rslora": true, "alpha_pattern": {"conv_in": 3}, "rank_pattern": {}, "peft_type": "LORA"}'
+        ],
+    ),
     "recipe": Target(_recipe, _recipes),
-    "caption": Target(_caption, lambda: ["ink, a “cat”, gold".encode(code) for code in ("utf-8", "utf-8-sig", "utf-16", "utf-32", "cp1252")]),
-    "table": Target(lambda data, place: captions.read_table(data), lambda: [b'{"file_name": "a.png", "text": "ink"}\n{"file_name": "5_b/c.png", "caption": "gold"}\n']),
+    "caption": Target(
+        _caption,
+        lambda: ["ink, a “cat”, gold".encode(code) for code in ("utf-8", "utf-8-sig", "utf-16", "utf-32", "cp1252")],
+    ),
+    "table": Target(
+        lambda data, place: captions.read_table(data),
+        lambda: [b'{"file_name": "a.png", "text": "ink"}\n{"file_name": "5_b/c.png", "caption": "gold"}\n'],
+    ),
     "preset": Target(lambda data, place: presets.read(_file(data, place, "a.toml")), _presets),
     "settings": Target(_run_settings, _settings),
     "zip": Target(_zip, _zips),
@@ -258,9 +357,28 @@ TARGETS = {
     "worker": Target(_worker, _workers),
     "index": Target(_index, _indexes),
     "scan-memory": Target(_scanned, _memories),
-    "saved": Target(_saved, lambda: [b'{"adapter.safetensors": "ab", "manifest.json": "cd"}', b'{"settings": {"rank": 4}, "pictures": {"a.png": {}}}']),
-    "run": Target(_run, lambda: [b'{"run": "ink", "step": 20, "goes_on": true}', b'{"a.png": {"sha256": "ab", "caption": "ink", "repeats": 1}}']),
-    "texts": Target(_texts, lambda: [b'{"10_x": {"ink": 9, "gold": 2}}', b"data:image/jpeg;base64,/9j/4AA=", b'{"unet.r": 2, "unet.lora_alpha": 4, "unet.use_rslora": true, "unet.alpha_pattern": {"conv_in": 3}}']),
+    "saved": Target(
+        _saved,
+        lambda: [
+            b'{"adapter.safetensors": "ab", "manifest.json": "cd"}',
+            b'{"settings": {"rank": 4}, "pictures": {"a.png": {}}}',
+        ],
+    ),
+    "run": Target(
+        _run,
+        lambda: [
+            b'{"run": "ink", "step": 20, "goes_on": true}',
+            b'{"a.png": {"sha256": "ab", "caption": "ink", "repeats": 1}}',
+        ],
+    ),
+    "texts": Target(
+        _texts,
+        lambda: [
+            b'{"10_x": {"ink": 9, "gold": 2}}',
+            b"data:image/jpeg;base64,/9j/4AA=",
+            b'{"unet.r": 2, "unet.lora_alpha": 4, "unet.use_rslora": true, "unet.alpha_pattern": {"conv_in": 3}}',
+        ],
+    ),
     "model": Target(_model, lambda: [b'{"in_channels": 4, "block_out_channels": [32, 64], "act_fn": "silu"}']),
     "sheet": Target(_sheet, _sheets),
     "picture": Target(_picture, _pictures),

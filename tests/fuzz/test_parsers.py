@@ -1,4 +1,6 @@
-"""Whatever a file holds, reading it gives a result or says what is wrong with it: never another exception, never a hang."""
+"""Whatever a file holds, reading it gives a result or says what is wrong with it: never another exception, never a
+hang.
+"""
 
 from functools import cache
 
@@ -8,8 +10,43 @@ from hypothesis import strategies as st
 
 from tests.fuzz.targets import TARGETS, attempt
 
-_TOKENS = [b"\0", b"\xff" * 4, b"{", b"}", b"[" * 5000, b'"', b"\\u0000", b"\\ud800", b"null", b"true", b"-1", b"1e999", b"NaN", b"-Infinity", b"9" * 25, b"9" * 5000, b"0.5", b"[]", b"{}", b'""',
-           b"\n", b"\r", b"\xef\xbb\xbf", b"../", b"/", b"\\", b"C:", b"PK\x03\x04", b"a" * 300, b"'''", b"=", b"[settings]", b"2020-01-01", b",", b": "]
+_TOKENS = [
+    b"\0",
+    b"\xff" * 4,
+    b"{",
+    b"}",
+    b"[" * 5000,
+    b'"',
+    b"\\u0000",
+    b"\\ud800",
+    b"null",
+    b"true",
+    b"-1",
+    b"1e999",
+    b"NaN",
+    b"-Infinity",
+    b"9" * 25,
+    b"9" * 5000,
+    b"0.5",
+    b"[]",
+    b"{}",
+    b'""',
+    b"\n",
+    b"\r",
+    b"\xef\xbb\xbf",
+    b"../",
+    b"/",
+    b"\\",
+    b"C:",
+    b"PK\x03\x04",
+    b"a" * 300,
+    b"'''",
+    b"=",
+    b"[settings]",
+    b"2020-01-01",
+    b",",
+    b": ",
+]
 _place = st.integers(0, 2**16)
 _edit = st.one_of(
     st.tuples(st.just("set"), _place, st.integers(0, 255)),
@@ -33,15 +70,15 @@ def edited(data: bytes, edits: list) -> bytes:
         at = place % (len(data) + 1)
         match kind:
             case "set":
-                data = data[:at] + bytes([what]) + data[at + 1:]
+                data = data[:at] + bytes([what]) + data[at + 1 :]
             case "insert":
                 data = data[:at] + what + data[at:]
             case "replace":
-                data = data[:at] + what + data[at + len(what):]
+                data = data[:at] + what + data[at + len(what) :]
             case "drop":
-                data = data[:at] + data[at + what:]
+                data = data[:at] + data[at + what :]
             case "repeat":
-                data = data[:at] + data[at:at + what] * 2 + data[at + what:]
+                data = data[:at] + data[at : at + what] * 2 + data[at + what :]
             case "cut":
                 data = data[:at]
     return data
@@ -66,7 +103,20 @@ def test_damage_to_a_sound_file_is_read_or_said(name, place):
 @pytest.mark.parametrize("name", TARGETS)
 def test_any_bytes_at_all_are_read_or_said(name, place):
     @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(st.binary(max_size=200) | st.sampled_from([b"[" * 100_000, b"{" * 100_000, b'{"a":' * 100_000, b"a=" + b"[" * 100_000, b"9" * 100_000, b"\n" * 100_000, b'"' * 99_999]))
+    @given(
+        st.binary(max_size=200)
+        | st.sampled_from(
+            [
+                b"[" * 100_000,
+                b"{" * 100_000,
+                b'{"a":' * 100_000,
+                b"a=" + b"[" * 100_000,
+                b"9" * 100_000,
+                b"\n" * 100_000,
+                b'"' * 99_999,
+            ]
+        )
+    )
     def tried(data):
         attempt(name, data, place)
 

@@ -6,8 +6,8 @@ import time
 import pytest
 
 from lora_studio import runs
+from lora_studio.config.settings import Settings
 from lora_studio.jobs import runner
-from lora_studio.settings import Settings
 
 
 @pytest.fixture
@@ -49,5 +49,3 @@ def wait_until(true, seconds: float = 60.0) -> None:
     while not true():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.02)
-
-

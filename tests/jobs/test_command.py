@@ -73,7 +73,11 @@ def played(monkeypatch, code: str) -> command.Command:
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_command_can_be_ended_and_then_has_no_result(monkeypatch, whole):
     """A check that the user does not want any more holds the device on; ended twice or too late, it does not fail."""
-    work = played(monkeypatch, "print('a library speaks'); print('{\"a\": 1}', flush=True)" + ("" if whole else "; import time; time.sleep(60)"))
+    work = played(
+        monkeypatch,
+        "print('a library speaks'); print('{\"a\": 1}', flush=True)"
+        + ("" if whole else "; import time; time.sleep(60)"),
+    )
     came = work.objects()
     assert next(came) == {"a": 1}, "it comes while the command is at work"
     if whole:
@@ -83,7 +87,10 @@ def test_a_command_can_be_ended_and_then_has_no_result(monkeypatch, whole):
     assert list(came) == [] and work._process.returncode is not None
 
 
-@pytest.mark.parametrize("code", ["print('{\"reckoned\": 1}', flush=True); import os; os.abort()", "print('{\"a\": 1}'); print('Killed')", ""])
+@pytest.mark.parametrize(
+    "code",
+    ["print('{\"reckoned\": 1}', flush=True); import os; os.abort()", "print('{\"a\": 1}'); print('Killed')", ""],
+)
 def test_an_end_in_the_middle_is_no_result(monkeypatch, code, capfd):
     """The last thing that a process said before the system killed it passes for what it found."""
     with pytest.raises(MachineError, match="before it had a result"):

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from lora_studio import runs
+from lora_studio.config.settings import Settings
 from lora_studio.events import State
 from lora_studio.jobs import control, queue, runner, view
 from lora_studio.jobs.control import Request
 from lora_studio.runs import Run
-from lora_studio.settings import Settings
 from tests.jobs.conftest import wait_until
 from tests.jobs.test_runner import pid
 
@@ -40,7 +40,9 @@ log.append(Finished(adapter="x.safetensors", steps=1, seconds=0.1, final_loss=0.
 def three(tmp_path, worker):
     """Three runs, started one after the other."""
     worker(WAIT_THEN_WORK)
-    made = [runs.create(Settings(data="pictures", name=name), tmp_path / "outputs") for name in ("zebra", "ink", "apple")]
+    made = [
+        runs.create(Settings(data="pictures", name=name), tmp_path / "outputs") for name in ("zebra", "ink", "apple")
+    ]
     for run in made:
         runner.start(run)
     return made
@@ -62,7 +64,12 @@ def test_who_waits_is_told_for_whom_and_for_how_many(tmp_path, monkeypatch):
     """Page and command each had words of their own for it."""
     line = [Run(tmp_path / name) for name in ("zebra", "ink", "apple", "gold")]
     monkeypatch.setattr(runner, "at_work", lambda _: line)
-    assert [queue.waits_for(run) for run in line] == ["", "zebra to end", "zebra to end, and 1 more run before it", "zebra to end, and 2 more runs before it"]
+    assert [queue.waits_for(run) for run in line] == [
+        "",
+        "zebra to end",
+        "zebra to end, and 1 more run before it",
+        "zebra to end, and 2 more runs before it",
+    ]
     assert queue.waits_for(Run(tmp_path / "nobody")) == ""
 
 
@@ -96,7 +103,11 @@ def test_a_waiting_run_that_is_stopped_leaves_the_queue_at_once_and_can_come_bac
 def test_starting_a_waiting_run_again_keeps_its_place(three):
     before = pid(three[1])
     runner.start(three[1])
-    assert pid(three[1]) == before and [run.name for run in runner.at_work(three[0].folder.parent)] == ["zebra", "ink", "apple"]
+    assert pid(three[1]) == before and [run.name for run in runner.at_work(three[0].folder.parent)] == [
+        "zebra",
+        "ink",
+        "apple",
+    ]
 
 
 @pytest.mark.fault(38)
@@ -127,11 +138,15 @@ for folder in {[str(run.folder) for run in made]!r}:
 os.kill(os.getpid(), signal.SIGTERM if os.name == "nt" else signal.SIGKILL)
 """
     monkeypatch.undo()
-    subprocess.run([sys.executable, "-c", studio], env={**os.environ, "PYTHONPATH": str(Path(queue.__file__).parents[2])})
+    subprocess.run(
+        [sys.executable, "-c", studio], env={**os.environ, "PYTHONPATH": str(Path(queue.__file__).parents[2])}
+    )
     try:
         wait_until(works(made[0]))
         runner.reap(made[1])
-        assert [run.name for run in runner.at_work(tmp_path / "outputs")] == ["first", "second"] and state(made[1]) is State.QUEUED
+        assert [run.name for run in runner.at_work(tmp_path / "outputs")] == ["first", "second"] and state(
+            made[1]
+        ) is State.QUEUED
         enough(made[0])
         wait_until(works(made[1]))
         enough(made[1])

@@ -1,4 +1,6 @@
-"""The process that draws on request: the real one with the starter on the CPU, and small fake ones for what may befall it."""
+"""The process that draws on request: the real one with the starter on the CPU, and small fake ones for what may befall
+it.
+"""
 
 import io
 import threading
@@ -9,6 +11,7 @@ import torch
 from PIL import Image
 
 from lora_studio import adapters, models, runs
+from lora_studio.config.settings import Settings
 from lora_studio.errors import MachineError, RunError, StudioError
 from lora_studio.jobs import renderer, renderer_worker
 from lora_studio.jobs.renderer import Answer, Blending, Order, Placed, Renderer, Request, Side
@@ -16,7 +19,6 @@ from lora_studio.jobs.renderer_worker import Inbox, Studio, answers, main
 from lora_studio.models import inject
 from lora_studio.sampling.generate import generate
 from lora_studio.sampling.recipe import read_recipe
-from lora_studio.settings import Settings
 from lora_studio.training import threads
 from tests.jobs.conftest import wait_until
 from tests.ui.played import Part
@@ -34,7 +36,10 @@ def base():
 def pair(base, tmp_path_factory):
     """Two adapters of the starter as files."""
     folder = tmp_path_factory.mktemp("adapters")
-    return [adapters.write(small_adapter(base, seed), folder / f"{name}.safetensors") for seed, name in enumerate(("one", "two"))]
+    return [
+        adapters.write(small_adapter(base, seed), folder / f"{name}.safetensors")
+        for seed, name in enumerate(("one", "two"))
+    ]
 
 
 @pytest.fixture
@@ -47,11 +52,18 @@ def studio(base, monkeypatch):
 
 
 def placed(pair, *weights, **more):
-    return tuple(Placed(path=str(path), weight=weight, name=path.stem, **more) for path, weight in zip(pair, weights, strict=False))
+    return tuple(
+        Placed(path=str(path), weight=weight, name=path.stem, **more)
+        for path, weight in zip(pair, weights, strict=False)
+    )
 
 
 def drawn(studio, order, to, cancelled=lambda: False) -> list[Answer]:
-    return [one for one in answers(studio, Request(id=1, lane="a", order=order, to=str(to)), cancelled) if one.kind != "loading"]
+    return [
+        one
+        for one in answers(studio, Request(id=1, lane="a", order=order, to=str(to)), cancelled)
+        if one.kind != "loading"
+    ]
 
 
 def pixels(path) -> np.ndarray:
@@ -80,7 +92,10 @@ def test_a_picture_is_the_one_that_generate_draws(studio, base, pair, tmp_path):
 def test_it_says_when_it_loads_a_base_model(studio, tmp_path):
     """The page seems to hang while gigabytes are read."""
     request = Request(id=1, lane="a", order=Order(**FEW), to=str(tmp_path / "a.png"))
-    assert [(one.kind, one.last) for one in answers(studio, request, lambda: False)] == [("loading", False), ("drawn", True)]
+    assert [(one.kind, one.last) for one in answers(studio, request, lambda: False)] == [
+        ("loading", False),
+        ("drawn", True),
+    ]
     assert [one.kind for one in answers(studio, request, lambda: False)] == ["drawn"]
 
 
@@ -104,7 +119,9 @@ def test_a_rough_picture_comes_first(studio, pair, tmp_path):
 def test_blocks_are_weighted_apart(studio, base, pair, tmp_path):
     """A block's slider moves and the picture stays; or factor 0 leaves a rest."""
     everything = keys_of(pair[0])
-    [off] = drawn(studio, Order(adapters=placed(pair, 1, blocks=dict.fromkeys(everything, 0.0)), **FEW), tmp_path / "off.png")
+    [off] = drawn(
+        studio, Order(adapters=placed(pair, 1, blocks=dict.fromkeys(everything, 0.0)), **FEW), tmp_path / "off.png"
+    )
     assert np.abs(pixels(off.path) - expected(base, [])).max() <= 1
     [part] = drawn(studio, Order(adapters=placed(pair, 1, blocks={"up_blocks.1": 0.0}), **FEW), tmp_path / "part.png")
     assert np.abs(pixels(part.path) - pixels(off.path)).max() > 8
@@ -119,17 +136,26 @@ def keys_of(path) -> list[str]:
 
 def test_a_blend_is_drawn_as_it_would_be_saved_and_tells_what_it_costs(studio, base, pair, tmp_path):
     """The residual is known only after saving, or the preview shows the sum instead of the blend."""
-    [answer] = drawn(studio, Order(adapters=placed(pair, 1, 1), blending=Blending(method="svd", rank=2), **FEW), tmp_path / "svd.png")
+    [answer] = drawn(
+        studio, Order(adapters=placed(pair, 1, 1), blending=Blending(method="svd", rank=2), **FEW), tmp_path / "svd.png"
+    )
     assert answer.rank == 2 and 0 < answer.residual < 1 and answer.size > 10_000
     assert np.abs(pixels(answer.path) - expected(base, pair, 1, 1)).max() > 1
-    [whole] = drawn(studio, Order(adapters=placed(pair, 1, 1), blending=Blending(method="exact"), **FEW), tmp_path / "exact.png")
+    [whole] = drawn(
+        studio, Order(adapters=placed(pair, 1, 1), blending=Blending(method="exact"), **FEW), tmp_path / "exact.png"
+    )
     assert whole.residual == 0 and whole.rank == 8
     assert np.abs(pixels(whole.path) - expected(base, pair, 1, 1)).max() <= 2
 
 
 def test_a_sheet_carries_its_recipe(studio, pair, tmp_path):
     """The sheet has no labels, or cannot be drawn again."""
-    order = Order(adapters=placed(pair, 1, 1), across=Side(adapter=0, weights=(0, 1)), down=Side(adapter=1, weights=(0, 0.5)), **FEW)
+    order = Order(
+        adapters=placed(pair, 1, 1),
+        across=Side(adapter=0, weights=(0, 1)),
+        down=Side(adapter=1, weights=(0, 0.5)),
+        **FEW,
+    )
     [answer] = drawn(studio, order, tmp_path / "sheet.png")
     recipe = read_recipe(answer.path)
     assert recipe.x.labels == ["one 0", "one 1"] and recipe.y.labels == ["two 0", "two 0.5"] and recipe.base_sha256
@@ -138,7 +164,9 @@ def test_a_sheet_carries_its_recipe(studio, pair, tmp_path):
 
 def test_what_is_wrong_is_answered_and_the_next_order_is_drawn(studio, pair, tmp_path, monkeypatch, capfd):
     """A missing file, a full GPU or a fault of the studio's ends the process."""
-    [gone] = drawn(studio, Order(adapters=(Placed(path=str(tmp_path / "gone.safetensors")),), **FEW), tmp_path / "a.png")
+    [gone] = drawn(
+        studio, Order(adapters=(Placed(path=str(tmp_path / "gone.safetensors")),), **FEW), tmp_path / "a.png"
+    )
     assert gone.kind == "wrong" and "gone.safetensors has gone" in gone.what and gone.do
     with monkeypatch.context() as patch:
         patch.setattr(studio, "_picture", raising(torch.OutOfMemoryError()))
@@ -171,7 +199,9 @@ def test_a_picture_that_nobody_wants_is_left_between_two_steps(studio, tmp_path)
 def test_the_newest_order_of_a_lane_wins():
     """Every stop of a moved slider is drawn in turn; or one tab's picture drops another's."""
     inbox = Inbox()
-    first, second, other = (Request(id=i, lane=lane, order=Order(prompt="p"), to="x") for i, lane in enumerate(("a", "a", "b")))
+    first, second, other = (
+        Request(id=i, lane=lane, order=Order(prompt="p"), to="x") for i, lane in enumerate(("a", "a", "b"))
+    )
     assert inbox.put(first) is None and inbox.put(other) is None
     assert inbox.put(second) is first
     assert inbox.take(0) is other and not inbox.superseded(other)
@@ -237,7 +267,11 @@ def test_it_can_be_started_before_the_first_order(parent):
     """The first picture waits for all that could have been loaded before; or a page that only looks fails beside a run."""
     parent.warm()
     parent.warm()
-    assert parent.started == 1 and [one.kind for one in parent.draw(Order(prompt="p"), "a")] == ["drawn"] and parent.started == 1
+    assert (
+        parent.started == 1
+        and [one.kind for one in parent.draw(Order(prompt="p"), "a")] == ["drawn"]
+        and parent.started == 1
+    )
     parent.close()
     Part(runs.create(Settings(name="ink", data="somewhere"), parent.outputs)).lives()
     parent.warm()
@@ -276,7 +310,9 @@ def test_a_crash_is_told_and_the_next_picture_starts_it_anew(parent, tmp_path):
 
 def test_a_process_that_ended_by_itself_is_started_anew_unseen(parent):
     """The first picture after a quiet time is an error."""
-    parent.become(f"import os; from pathlib import Path; mark = Path({str(parent.outputs)!r}) / 'was'; seen = mark.exists(); mark.touch(); seen or os._exit(0)")
+    parent.become(
+        f"import os; from pathlib import Path; mark = Path({str(parent.outputs)!r}) / 'was'; seen = mark.exists(); mark.touch(); seen or os._exit(0)"
+    )
     parent.outputs.mkdir()
     assert [answer.kind for answer in parent.draw(Order(prompt="p"), "a")] == ["drawn"] and parent.started == 2
 
@@ -292,7 +328,9 @@ def test_no_picture_is_drawn_beside_a_run(parent):
 
 def test_what_the_process_says_is_wrong_is_raised(parent):
     """The page shows no reason."""
-    parent.become("print(json.dumps({'id': request.id, 'kind': 'wrong', 'what': 'W', 'where': 'here', 'do': 'D'}), flush=True); continue")
+    parent.become(
+        "print(json.dumps({'id': request.id, 'kind': 'wrong', 'what': 'W', 'where': 'here', 'do': 'D'}), flush=True); continue"
+    )
     with pytest.raises(StudioError, match="W .here. D"):
         list(parent.draw(Order(prompt="p"), "a"))
 

@@ -10,11 +10,11 @@ import psutil
 import pytest
 
 from lora_studio import runs
+from lora_studio.config.settings import Settings
 from lora_studio.errors import MachineError
 from lora_studio.events import Finished, State, StateChanged, StepDone
 from lora_studio.jobs import control, runner, view
 from lora_studio.jobs.control import Request
-from lora_studio.settings import Settings
 from tests.jobs.conftest import wait_until
 
 SLEEP = "log.append(StateChanged(state=State.RUNNING))\ntime.sleep(60)\n"
@@ -60,7 +60,10 @@ def test_a_run_folder_that_is_gone_is_named(run):
 
 
 def test_following_yields_every_event_until_the_end(run, worker):
-    worker("for n in range(1, 4):\n    log.append(StepDone(step=n, loss=0.5, learning_rate=1e-4))\n    time.sleep(0.05)\n" + FINISH)
+    worker(
+        "for n in range(1, 4):\n    log.append(StepDone(step=n, loss=0.5, learning_rate=1e-4))\n    time.sleep(0.05)\n"
+        + FINISH
+    )
     runner.start(run)
     events = list(runner.follow(run, poll=0.02))
     assert [event.step for event in events if isinstance(event, StepDone)] == [1, 2, 3]
@@ -107,7 +110,9 @@ def test_a_process_number_that_another_program_got_is_not_our_worker(run):
     assert not runner.alive(run)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": 1}', '{"pid": "x", "started": 0}', '{"pid": -1, "started": 0}', "null"])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"pid": 1}', '{"pid": "x", "started": 0}', '{"pid": -1, "started": 0}', "null"]
+)
 def test_a_damaged_worker_file_means_no_worker(run, content):
     run.worker_file.write_text(content)
     assert not runner.alive(run)

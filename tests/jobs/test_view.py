@@ -24,9 +24,16 @@ def folded(*events: e.Event) -> RunView:
 
 def test_a_run_from_start_to_end():
     seen = folded(
-        e.StateChanged(state=State.PREPARING), e.Preparing(stage="latents", done=1, total=4), STARTED, e.StateChanged(state=State.RUNNING), step(1), step(2),
-        e.Validated(step=2, loss=0.3), e.PreviewReady(step=2, index=0, prompt="a cat", seed=1, path="previews/step-2-0.png"),
-        e.CheckpointSaved(step=2, path="checkpoints/step-2"), e.Warned(what="A picture is small."),
+        e.StateChanged(state=State.PREPARING),
+        e.Preparing(stage="latents", done=1, total=4),
+        STARTED,
+        e.StateChanged(state=State.RUNNING),
+        step(1),
+        step(2),
+        e.Validated(step=2, loss=0.3),
+        e.PreviewReady(step=2, index=0, prompt="a cat", seed=1, path="previews/step-2-0.png"),
+        e.CheckpointSaved(step=2, path="checkpoints/step-2"),
+        e.Warned(what="A picture is small."),
     )
     assert seen.state is State.RUNNING and seen.last.step == 2 and seen.progress == 0.2
     assert (len(seen.validations), len(seen.previews), len(seen.checkpoints), len(seen.warnings)) == (1, 1, 1, 1)
@@ -41,8 +48,16 @@ def test_progress_is_zero_before_anything_is_known():
 
 def test_a_resumed_run_forgets_the_steps_after_its_checkpoint():
     """Otherwise the curve would run back and show every step twice."""
-    seen = folded(STARTED, step(1), step(2), step(3), e.Validated(step=3, loss=0.3), e.StateChanged(state=State.INTERRUPTED),
-                  STARTED.model_copy(update={"first_step": 2}), step(3, loss=0.25))
+    seen = folded(
+        STARTED,
+        step(1),
+        step(2),
+        step(3),
+        e.Validated(step=3, loss=0.3),
+        e.StateChanged(state=State.INTERRUPTED),
+        STARTED.model_copy(update={"first_step": 2}),
+        step(3, loss=0.25),
+    )
     assert [one.step for one in seen.steps] == [1, 2, 3]
     assert seen.last.loss == 0.25 and seen.validations == []
 
@@ -50,12 +65,20 @@ def test_a_resumed_run_forgets_the_steps_after_its_checkpoint():
 def test_a_resumed_run_is_no_longer_failed_or_finished():
     seen = folded(STARTED, e.Failed(what="The disk is full."), STARTED)
     assert seen.failed is None
-    stopped = folded(STARTED, e.Finished(adapter="ink.safetensors", steps=3, seconds=1.0, final_loss=0.1, stopped=True), STARTED)
+    stopped = folded(
+        STARTED, e.Finished(adapter="ink.safetensors", steps=3, seconds=1.0, final_loss=0.1, stopped=True), STARTED
+    )
     assert stopped.finished is None
 
 
 def test_rolling_back_forgets_what_came_after_and_says_so():
-    seen = folded(STARTED, step(1), step(2), step(3), e.RolledBack(step=1, failed_step=4, factor=0.5, what="Step 4 gave no number."))
+    seen = folded(
+        STARTED,
+        step(1),
+        step(2),
+        step(3),
+        e.RolledBack(step=1, failed_step=4, factor=0.5, what="Step 4 gave no number."),
+    )
     assert [one.step for one in seen.steps] == [1]
     assert [warning.what for warning in seen.warnings] == ["Step 4 gave no number."]
 
@@ -79,20 +102,27 @@ def test_a_very_long_run_is_held_in_bounds_with_its_beginning_and_its_latest_ste
     seen = folded(STARTED, *(step(number) for number in range(1, 40_001)))
     numbers = [one.step for one in seen.steps]
     assert len(numbers) <= view.MOST_STEPS and numbers == sorted(set(numbers))
-    assert numbers[-view.RECENT:] == list(range(40_001 - view.RECENT, 40_001)) and numbers[0] <= 16
+    assert numbers[-view.RECENT :] == list(range(40_001 - view.RECENT, 40_001)) and numbers[0] <= 16
     assert max(after - before for before, after in zip(numbers, numbers[1:], strict=False)) <= 16
 
 
 def test_a_log_of_many_pieces_is_folded_whole(run):
     """It is read a megabyte at a time; a line that lies over two of them must not be lost."""
     log, count = run.events_file, 15_000
-    log.write_text("".join(step(number).line() + "\n" for number in range(1, count + 1)) + "rubbish\n" * 200_000 + step(count + 1).line() + "\n")
+    log.write_text(
+        "".join(step(number).line() + "\n" for number in range(1, count + 1))
+        + "rubbish\n" * 200_000
+        + step(count + 1).line()
+        + "\n"
+    )
     assert log.stat().st_size > 3 << 20
     assert view.fold(run).last.step == count + 1
 
 
 def test_a_run_that_waited_and_ended_left_the_queue_and_one_that_had_begun_vanished():
-    """What the user took out of the queue must not look like an accident, nor an accident like something that the user did."""
+    """What the user took out of the queue must not look like an accident, nor an accident like something that the user
+    did.
+    """
     queued, gone = e.StateChanged(state=State.QUEUED), e.StateChanged(state=State.INTERRUPTED)
     assert folded(queued, gone).left_queue
     assert not folded(queued, STARTED, gone).left_queue and not folded(queued, gone, queued).left_queue

@@ -45,7 +45,11 @@ def test_a_worker_enrols_itself_holds_the_device_and_tells_its_end(run, trains):
 
 @pytest.mark.fault(43)
 def test_what_a_killed_worker_left_half_written_is_swept_and_what_is_held_is_not(run, trains):
-    left = [run.folder / "settings.toml.99999999.partial", run.checkpoints / "step-5.99999999.partial", run.previews / f"step-1-0.png.{os.getpid()}.partial"]
+    left = [
+        run.folder / "settings.toml.99999999.partial",
+        run.checkpoints / "step-5.99999999.partial",
+        run.previews / f"step-1-0.png.{os.getpid()}.partial",
+    ]
     left[0].touch(), left[1].mkdir(), left[2].touch()
     held = run.folder / f"export.safetensors.{os.getppid()}.partial"
     held.touch()
@@ -67,7 +71,9 @@ def test_a_worker_stopped_in_the_queue_ends_without_training(run, trains):
 def test_a_problem_that_the_user_can_mend_reaches_the_log_with_what_would_mend_it(run, trains):
     def training():
         yield StepDone(step=1, loss=0.5, learning_rate=1e-4)
-        raise MachineError("The memory is full.", where="batch", do="Set batch to 1.", details={"changes": {"batch": 1}})
+        raise MachineError(
+            "The memory is full.", where="batch", do="Set batch to 1.", details={"changes": {"batch": 1}}
+        )
 
     trains(training)
     assert worker.main(str(run.folder)) == 1

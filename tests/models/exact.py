@@ -1,4 +1,6 @@
-"""Random models of each family's exact shapes, for benchmarks on a GPU: what loads, steps and fills memory as the real ones do, and draws nothing."""
+"""Random models of each family's exact shapes, for benchmarks on a GPU: what loads, steps and fills memory as the real
+ones do, and draws nothing.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from tests.models import tiny
 
 
 def folder(path: Path, family: str, device: torch.device | str = "cuda", dtype: torch.dtype = torch.bfloat16) -> Path:
-    """Writes a model of ``family`` (sd1, sd2, sdxl) in diffusers' layout to ``path``, made on ``device``; the VAE in float32, as published ones have it."""
+    """Writes a model of ``family`` (sd1, sd2, sdxl) in diffusers' layout to ``path``, made on ``device``; the VAE in
+    float32, as published ones have it.
+    """
     torch.manual_seed(0)
     with torch.device(device):
         made = {part: _part(family, part).to(torch.float32 if part == "vae" else dtype) for part in _parts(family)}
@@ -32,4 +36,6 @@ def _part(family: str, part: str) -> nn.Module:
         return UNet2DConditionModel.from_config(config)
     if part == "vae":
         return AutoencoderKL.from_config(config)
-    return (CLIPTextModelWithProjection if part == "text_encoder_2" else CLIPTextModel)(CLIPTextConfig.from_dict(config))
+    return (CLIPTextModelWithProjection if part == "text_encoder_2" else CLIPTextModel)(
+        CLIPTextConfig.from_dict(config)
+    )

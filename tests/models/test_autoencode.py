@@ -52,7 +52,9 @@ def test_a_picture_that_does_not_fit_is_encoded_and_decoded_in_tiles(base, short
     latents = base.encode_images(pixels(2, 128))[0]
     tried = short(64 * 64)
     found, _ = base.encode_images(pixels(2, 128))
-    assert found.shape == latents.shape and tried[0][2:] == (128, 128) and max(max(shape[2:]) for shape in tried[2:]) <= 64
+    assert (
+        found.shape == latents.shape and tried[0][2:] == (128, 128) and max(max(shape[2:]) for shape in tried[2:]) <= 64
+    )
     tried.clear()
     short(8 * 8)
     drawn = base.decode(latents)
@@ -65,7 +67,12 @@ def test_where_tiles_do_not_fit_smaller_ones_do(base, short, monkeypatch):
     monkeypatch.setattr(autoencode, "SMALL", 64)
     tried = short(64 * 64)
     found, _ = base.encode_images(pixels(1, 256))
-    assert found.shape == (1, 4, 32, 32) and tried[0][2:] == (256, 256) and tried[1][2:] == (128, 128) and max(max(shape[2:]) for shape in tried[2:]) <= 64
+    assert (
+        found.shape == (1, 4, 32, 32)
+        and tried[0][2:] == (256, 256)
+        and tried[1][2:] == (128, 128)
+        and max(max(shape[2:]) for shape in tried[2:]) <= 64
+    )
 
 
 def test_tiles_that_are_asked_for_do_not_wait_for_memory_to_run_out(base, short, monkeypatch):
@@ -82,14 +89,20 @@ def test_tiles_that_are_asked_for_do_not_wait_for_memory_to_run_out(base, short,
 
 
 def test_what_overflows_in_fp16_does_not_here(tiny_folder):
-    """SDXL's own VAE answers with NaN in fp16: its activations pass 65504. So do these, made large on purpose; under fp16 autocast too."""
+    """SDXL's own VAE answers with NaN in fp16: its activations pass 65504. So do these, made large on purpose; under
+    fp16 autocast too.
+    """
     base = models.load(str(tiny_folder("sdxl")), dtype=torch.float16)
-    assert {parameter.dtype for parameter in base.vae.parameters()} == {torch.float32} and base.unet.dtype == torch.float16
+    assert {parameter.dtype for parameter in base.vae.parameters()} == {
+        torch.float32
+    } and base.unet.dtype == torch.float16
     with torch.no_grad():
         base.vae.decoder.conv_in.weight *= 1e6
         base.vae.encoder.conv_in.weight *= 1e6
         inside = []
-        handle = base.vae.decoder.conv_in.register_forward_hook(lambda _module, _inputs, output: inside.append(output.abs().max().item()))
+        handle = base.vae.decoder.conv_in.register_forward_hook(
+            lambda _module, _inputs, output: inside.append(output.abs().max().item())
+        )
         with torch.autocast("cpu", torch.float16):
             mean, deviation = base.encode_images(pixels())
             drawn = base.decode(torch.randn(1, 4, 8, 8))
@@ -101,7 +114,9 @@ def test_what_overflows_in_fp16_does_not_here(tiny_folder):
 
 
 def test_a_trained_vaes_tiles_come_near_the_whole_picture(monkeypatch):
-    """On the starter, whose VAE has learned: a smooth picture of 128 pixels in tiles of 64, half of what it was trained on. Swapped or shifted tiles are far off."""
+    """On the starter, whose VAE has learned: a smooth picture of 128 pixels in tiles of 64, half of what it was trained
+    on. Swapped or shifted tiles are far off.
+    """
     monkeypatch.setattr(autoencode, "TILE", 64)
     starter = models.load("starter")
     ramp = torch.linspace(-0.8, 0.8, 128)

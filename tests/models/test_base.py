@@ -1,4 +1,6 @@
-"""A base model's checksum: the name under which what its UNet draws is kept. That another model has another one: ``test_folders``, ``test_quantize``."""
+"""A base model's checksum: the name under which what its UNet draws is kept. That another model has another one:
+``test_folders``, ``test_quantize``.
+"""
 
 import pytest
 import torch
@@ -14,7 +16,11 @@ def checksum(base) -> str:
     return base.checksum
 
 
-@pytest.mark.parametrize("method", [{"targets": "attention+ff+conv", "dropout": 0.5, "train_text": True}, {"method": "dora"}, {"method": "pissa"}], ids=str)
+@pytest.mark.parametrize(
+    "method",
+    [{"targets": "attention+ff+conv", "dropout": 0.5, "train_text": True}, {"method": "dora"}, {"method": "pissa"}],
+    ids=str,
+)
 def test_an_adapter_leaves_the_checksum_as_it_is(base, method):
     """Or every run would draw the base's pictures anew; peft renames the weights that it sits on."""
     before = checksum(base)
@@ -24,7 +30,9 @@ def test_an_adapter_leaves_the_checksum_as_it_is(base, method):
 
 
 def test_the_least_change_of_one_weight_changes_the_checksum(base):
-    """In a layer with channels last, in a matrix, in a vector; a picture of another model would be taken for this one's."""
+    """In a layer with channels last, in a matrix, in a vector; a picture of another model would be taken for this
+    one's.
+    """
     before = checksum(base)
     for name in ("conv_in.weight", "mid_block.attentions.0.transformer_blocks.0.attn1.to_q.weight", "conv_out.bias"):
         weight = base.unet.get_parameter(name).detach()
@@ -37,7 +45,10 @@ def test_the_least_change_of_one_weight_changes_the_checksum(base):
 
 
 def test_weights_that_change_places_change_the_checksum(base):
-    to_q, to_k = (base.unet.get_parameter(f"mid_block.attentions.0.transformer_blocks.0.attn1.{name}.weight") for name in ("to_q", "to_k"))
+    to_q, to_k = (
+        base.unet.get_parameter(f"mid_block.attentions.0.transformer_blocks.0.attn1.{name}.weight")
+        for name in ("to_q", "to_k")
+    )
     before = checksum(base)
     to_q.data, to_k.data = to_k.data, to_q.data
     assert checksum(base) != before

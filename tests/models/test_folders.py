@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from lora_studio import models, starter
 from lora_studio.errors import ModelError, SettingsError
-from lora_studio.models import family as families
+from lora_studio.families import registry as families
 from tests.models import tiny
 
 
@@ -34,12 +34,16 @@ def test_noise_schedule_is_the_published_one(tiny_folder):
     """√β rises linearly from √0.00085 to √0.012 over 1000 steps: ᾱ starts at 0.99915 and ends at 0.0047."""
     alphas = models.load(str(tiny_folder("sd1"))).alphas_cumprod
     assert alphas.shape == (1000,) and alphas.dtype == torch.float32
-    assert alphas[0].item() == pytest.approx(0.99915, abs=1e-6) and alphas[-1].item() == pytest.approx(0.00466, abs=1e-5)
+    assert alphas[0].item() == pytest.approx(0.99915, abs=1e-6) and alphas[-1].item() == pytest.approx(
+        0.00466, abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_the_vae_stays_in_full_precision(dtype, tiny_folder):
-    """SDXL's overflows in fp16; and latents are encoded once, so they may have all their digits. Not even autocast may change that."""
+    """SDXL's overflows in fp16; and latents are encoded once, so they may have all their digits. Not even autocast may
+    change that.
+    """
     base = models.load(str(tiny_folder("sd1")), dtype=dtype)
     assert (base.unet.dtype, base.text_encoders["text_encoder"].dtype, base.vae.dtype) == (dtype, dtype, torch.float32)
     pixels = torch.rand(1, 3, 64, 64) * 2 - 1
@@ -69,7 +73,9 @@ def test_sizes_say_whole_picture_unless_told(tiny_folder):
     text, noisy = base.encode_text(["a cat"]), torch.randn(1, 4, 8, 16)
     plain = base.predict(noisy, torch.tensor([10]), text)
     assert torch.equal(plain, base.predict(noisy, torch.tensor([10]), text, torch.tensor([[64.0, 128, 0, 0, 64, 128]])))
-    assert not torch.equal(plain, base.predict(noisy, torch.tensor([10]), text, torch.tensor([[640.0, 128, 9, 0, 64, 128]])))
+    assert not torch.equal(
+        plain, base.predict(noisy, torch.tensor([10]), text, torch.tensor([[640.0, 128, 9, 0, 64, 128]]))
+    )
 
 
 def test_the_empty_caption_of_sdxl_is_zero(tiny_folder):
@@ -101,30 +107,53 @@ def test_fingerprint_is_of_the_encoders_and_sum_of_the_files(tmp_path, tiny_fold
 
 
 def test_half_precision_variant_shards_and_old_names(damaged, no_network):
-    """Layouts that real folders have: only ``.fp16`` files; weights in several files; the VAE's attention under its names of 2022."""
+    """Layouts that real folders have: only ``.fp16`` files; weights in several files; the VAE's attention under its
+    names of 2022.
+    """
     unet, vae = damaged / "unet", damaged / "vae" / "diffusion_pytorch_model.safetensors"
     tensors = load_file(unet / "diffusion_pytorch_model.safetensors")
     (unet / "diffusion_pytorch_model.safetensors").unlink()
     names = sorted(tensors)
-    places = {name: f"diffusion_pytorch_model-0000{1 + (index % 2)}-of-00002.safetensors" for index, name in enumerate(names)}
+    places = {
+        name: f"diffusion_pytorch_model-0000{1 + (index % 2)}-of-00002.safetensors" for index, name in enumerate(names)
+    }
     for shard in set(places.values()):
         save_file({name: tensors[name] for name in names if places[name] == shard}, unet / shard)
     (unet / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
     (damaged / "text_encoder" / "model.safetensors").rename(damaged / "text_encoder" / "model.fp16.safetensors")
-    old = {name.replace("0.to_q.", "0.query.").replace("0.to_k.", "0.key.").replace("0.to_v.", "0.value.").replace("0.to_out.0.", "0.proj_attn."): tensor
-           for name, tensor in load_file(vae).items()}
+    old = {
+        name.replace("0.to_q.", "0.query.")
+        .replace("0.to_k.", "0.key.")
+        .replace("0.to_v.", "0.value.")
+        .replace("0.to_out.0.", "0.proj_attn."): tensor
+        for name, tensor in load_file(vae).items()
+    }
     save_file(old, vae)
     base = models.load(str(damaged))
     assert torch.equal(base.unet.conv_in.weight, tensors["conv_in.weight"])
-    assert torch.equal(base.vae.encoder.mid_block.attentions[0].to_q.weight, old["encoder.mid_block.attentions.0.query.weight"])
+    assert torch.equal(
+        base.vae.encoder.mid_block.attentions[0].to_q.weight, old["encoder.mid_block.attentions.0.query.weight"]
+    )
     (unet / places[names[0]]).unlink()
     with pytest.raises(ModelError, match="00001-of-00002"):
         models.load(str(damaged))
 
 
 @pytest.mark.fault(34)
-@pytest.mark.parametrize("missing", ["vae", "text_encoder", "tokenizer", "scheduler", "unet", "vae/config.json", "tokenizer/vocab.json",
-                                     "unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"])
+@pytest.mark.parametrize(
+    "missing",
+    [
+        "vae",
+        "text_encoder",
+        "tokenizer",
+        "scheduler",
+        "unet",
+        "vae/config.json",
+        "tokenizer/vocab.json",
+        "unet/diffusion_pytorch_model.safetensors",
+        "text_encoder/model.safetensors",
+    ],
+)
 def test_a_missing_part_is_named(missing, damaged, no_network):
     target = damaged / missing
     shutil.rmtree(target) if target.is_dir() else target.unlink()
@@ -154,14 +183,21 @@ def test_a_pickle_in_a_folder_is_refused_unread(damaged):
         models.load(str(damaged))
 
 
-@pytest.mark.parametrize(("index", "unet", "message"), [
-    ({"_class_name": "StableDiffusion3Pipeline"}, None, "Stable Diffusion 3"),
-    ({"_class_name": "FluxPipeline"}, None, "Flux"),
-    ({"_class_name": "StableDiffusionInpaintPipeline"}, {}, "inpainting"),
-    ({}, {"in_channels": 9, "block_out_channels": [1] * 4}, "inpainting"),
-    ({"_class_name": "StableDiffusionXLImg2ImgPipeline"}, {"block_out_channels": [1] * 4, "addition_embed_type": "text_time"}, "XLImg2Img"),
-    ({}, None, "no unet folder"),
-])
+@pytest.mark.parametrize(
+    ("index", "unet", "message"),
+    [
+        ({"_class_name": "StableDiffusion3Pipeline"}, None, "Stable Diffusion 3"),
+        ({"_class_name": "FluxPipeline"}, None, "Flux"),
+        ({"_class_name": "StableDiffusionInpaintPipeline"}, {}, "inpainting"),
+        ({}, {"in_channels": 9, "block_out_channels": [1] * 4}, "inpainting"),
+        (
+            {"_class_name": "StableDiffusionXLImg2ImgPipeline"},
+            {"block_out_channels": [1] * 4, "addition_embed_type": "text_time"},
+            "XLImg2Img",
+        ),
+        ({}, None, "no unet folder"),
+    ],
+)
 def test_other_models_are_called_what_they_are(index, unet, message, tmp_path):
     with pytest.raises(ModelError, match=message):
         families.of_folder(index, unet, tmp_path)

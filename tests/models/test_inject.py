@@ -5,9 +5,9 @@ import torch
 
 from lora_studio import models
 from lora_studio.adapters import Adapter, dora
+from lora_studio.config.settings import Settings
 from lora_studio.errors import AdapterError
 from lora_studio.models import inject, modules
-from lora_studio.settings import Settings
 
 METHODS = [
     {},
@@ -81,7 +81,9 @@ def test_what_is_read_is_what_was_trained(base, ask, method):
 
 @pytest.mark.parametrize(("more", "alpha"), [({}, 3.0), ({"rslora": True}, 3 * 4**0.5), ({"method": "pissa"}, 6.0)])
 def test_alpha_is_right(base, more, alpha):
-    """rsLoRA divides by √r, so alpha·√r is read; PiSSA's two halves have twice the rank, so twice alpha: the scale stays alpha / r."""
+    """rsLoRA divides by √r, so alpha·√r is read; PiSSA's two halves have twice the rank, so twice alpha: the scale
+    stays alpha / r.
+    """
     inject.add_adapter(base, settings(**more), seed=0)
     factors = next(iter(inject.read_adapter(base).factors.values()))
     assert factors.alpha == pytest.approx(alpha)
@@ -105,8 +107,14 @@ def test_the_start_depends_on_the_seed_alone(base):
 def test_the_first_factor_starts_as_published(base, init, deviation):
     """Gaussian: standard deviation 1 / r. Kaiming with a = √5: uniform on ±1/√in, here in = 64."""
     inject.add_adapter(base, settings(rank=16, init=init), seed=0)
-    found = {name: parameter for name, parameter in inject.trainable(base).items() if "mid_block" in name and "attn1.to_q" in name}
-    first, second = (next(parameter for name, parameter in found.items() if which in name) for which in ("lora_A", "lora_B"))
+    found = {
+        name: parameter
+        for name, parameter in inject.trainable(base).items()
+        if "mid_block" in name and "attn1.to_q" in name
+    }
+    first, second = (
+        next(parameter for name, parameter in found.items() if which in name) for which in ("lora_A", "lora_B")
+    )
     assert first.std().item() == pytest.approx(deviation, rel=0.1) and not second.any()
 
 
@@ -137,7 +145,9 @@ def test_a_doras_true_change_can_be_had(base):
 
 
 def test_adapters_stay_exact_on_a_short_base(tiny_folder):
-    """A DoRA's magnitude must not start from the rounded norms of a bf16 base: its export would hold that rounding as if it were learned."""
+    """A DoRA's magnitude must not start from the rounded norms of a bf16 base: its export would hold that rounding as
+    if it were learned.
+    """
     base = models.load(str(tiny_folder("sd1")), dtype=torch.bfloat16)
     inject.add_adapter(base, settings(method="dora"), seed=0)
     for path, factors in inject.read_adapter(base).factors.items():
@@ -153,7 +163,9 @@ def test_gradients_reach_the_adapter_and_nothing_else(base, ask):
 
 
 def test_text_encoders_take_adapters_too(base):
-    """Files of other trainers change the text encoder as well; transformers 5 has dropped ``text_model.`` from its paths, files have not."""
+    """Files of other trainers change the text encoder as well; transformers 5 has dropped ``text_model.`` from its
+    paths, files have not.
+    """
     from lora_studio.adapters import Factors
 
     path = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"

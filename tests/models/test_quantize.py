@@ -1,4 +1,6 @@
-"""A packed base model: what is packed, that adapters train and answer on it, and that none of its rounding comes into an adapter."""
+"""A packed base model: what is packed, that adapters train and answer on it, and that none of its rounding comes into
+an adapter.
+"""
 
 import pytest
 import torch
@@ -6,9 +8,9 @@ from bitsandbytes.nn import Linear4bit, Linear8bitLt
 
 from lora_studio import models
 from lora_studio.adapters import dora
+from lora_studio.config.settings import check
 from lora_studio.errors import MachineError, SettingsError
 from lora_studio.models import inject, modules, quantize
-from lora_studio.settings import check
 from tests.models.test_inject import learn, settings
 
 CLASSES = {"nf4": Linear4bit, "int8": Linear8bitLt}
@@ -50,9 +52,15 @@ def ask(whole):
 
 def test_the_transformers_are_packed_and_nothing_else(base, whole, kind):
     found = {name for name, module in base.unet.named_modules() if isinstance(module, tuple(CLASSES.values()))}
-    assert found == set(quantize.packed(whole.unet)) and all(isinstance(base.unet.get_submodule(name), CLASSES[kind]) for name in found)
+    assert found == set(quantize.packed(whole.unet)) and all(
+        isinstance(base.unet.get_submodule(name), CLASSES[kind]) for name in found
+    )
     assert len(found) == 16 * 10, "each transformer: two attentions of four, and a feed-forward of two"
-    rest = {name: tensor for name, tensor in base.unet.state_dict().items() if not any(name.startswith(f"{one}.") for one in found)}
+    rest = {
+        name: tensor
+        for name, tensor in base.unet.state_dict().items()
+        if not any(name.startswith(f"{one}.") for one in found)
+    }
     assert all(torch.equal(tensor, whole.unet.state_dict()[name]) for name, tensor in rest.items())
     assert not any(parameter.requires_grad for parameter in base.unet.parameters())
 
@@ -67,7 +75,9 @@ def test_a_packed_model_has_a_checksum_of_its_own_that_stays(base, whole, ask):
 
 
 def test_nf4_takes_four_bits_and_little_more(tiny_folder):
-    """Without the second quantisation it would be 4.5 bits a weight; here the small layers' own tables weigh more than real ones' do."""
+    """Without the second quantisation it would be 4.5 bits a weight; here the small layers' own tables weigh more than
+    real ones' do.
+    """
     base = models.load(str(tiny_folder("sd1")), quantize="nf4")
     layer = modules.find(base.models, PATH)
     assert layer.weight.numel() == 64 * 64 // 2 and layer.weight.dtype == torch.uint8
@@ -76,10 +86,16 @@ def test_nf4_takes_four_bits_and_little_more(tiny_folder):
 
 @pytest.mark.parametrize(("layout", "family", "kind"), [("tiny_file", "sd2", "nf4"), ("tiny_folder", "sdxl", "int8")])
 def test_every_layout_and_family_is_packed_alike(request, family, layout, kind):
-    """One path for folders and single files; the answer stays near the unpacked model's. SD 2's single file is asked what it predicts, before it is packed."""
+    """One path for folders and single files; the answer stays near the unpacked model's. SD 2's single file is asked
+    what it predicts, before it is packed.
+    """
     path = str(request.getfixturevalue(layout)(family))
     plain, packed = models.load(path), models.load(path, quantize=kind)
-    assert packed.prediction.name == plain.prediction.name and packed.fingerprint == plain.fingerprint and packed.sha256() == plain.sha256()
+    assert (
+        packed.prediction.name == plain.prediction.name
+        and packed.fingerprint == plain.fingerprint
+        and packed.sha256() == plain.sha256()
+    )
     torch.manual_seed(1)
     noisy, text = torch.randn(1, 4, 16, 16), plain.encode_text(["a cat"])
     expected, found = (base.predict(noisy, torch.tensor([500]), text) for base in (plain, packed))
@@ -99,7 +115,9 @@ def test_a_packed_weight_unpacks_near_its_original_and_in_its_shape(base, whole,
 
 @pytest.mark.parametrize("method", [{"targets": "attention+ff+conv"}, {"method": "dora"}, {"method": "pissa"}], ids=str)
 def test_what_was_trained_on_a_packed_model_is_read_from_factors_alone(base, ask, kind, method):
-    """Step 0 is the packed model; loaded again on it the adapter answers as trained, with factors and gradients in float32."""
+    """Step 0 is the packed model; loaded again on it the adapter answers as trained, with factors and gradients in
+    float32.
+    """
     if kind == "int8" and method.get("method") == "dora":
         pytest.skip("refused: see below")
     before = ask(base).detach()
@@ -107,7 +125,10 @@ def test_what_was_trained_on_a_packed_model_is_read_from_factors_alone(base, ask
     assert torch.allclose(ask(base), before, atol=ROUNDING[kind])
     learn(base)
     ask(base).square().mean().backward()
-    assert all(parameter.dtype == parameter.grad.dtype == torch.float32 and parameter.grad.any() for parameter in inject.trainable(base).values())
+    assert all(
+        parameter.dtype == parameter.grad.dtype == torch.float32 and parameter.grad.any()
+        for parameter in inject.trainable(base).values()
+    )
     base.unet.eval()
     trained = ask(base).detach()
     with inject.without_adapter(base):
@@ -146,7 +167,9 @@ def test_the_gradient_is_that_of_the_weights_the_model_answers_with(base, ask, w
             one.unet.train()
             ask(one).square().mean().backward()
         pairs = zip(inject.trainable(base).values(), inject.trainable(whole).values(), strict=True)
-        assert all(torch.allclose(a.grad, b.grad, rtol=1e-3, atol=1e-4 * b.grad.abs().max().item() + 1e-9) for a, b in pairs)
+        assert all(
+            torch.allclose(a.grad, b.grad, rtol=1e-3, atol=1e-4 * b.grad.abs().max().item() + 1e-9) for a, b in pairs
+        )
     finally:
         inject.remove(whole)
         for name, weight in kept.items():
@@ -154,7 +177,9 @@ def test_the_gradient_is_that_of_the_weights_the_model_answers_with(base, ask, w
 
 
 def test_a_preview_between_steps_leaves_the_gradient_as_it_was(base, ask, kind):
-    """In eval mode bitsandbytes may repack NF4 weights for the CPU's own inference kernel, whose answer has no gradient."""
+    """In eval mode bitsandbytes may repack NF4 weights for the CPU's own inference kernel, whose answer has no
+    gradient.
+    """
     inject.add_adapter(base, settings(quantize=kind), seed=0)
     base.unet.train()
     ask(base).mean().backward()

@@ -1,4 +1,6 @@
-"""Single files in the original trainers' layout, against diffusers' own reader of them, and against the real models' known sizes."""
+"""Single files in the original trainers' layout, against diffusers' own reader of them, and against the real models'
+known sizes.
+"""
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from lora_studio import models
 from lora_studio.adapters import keys
 from lora_studio.errors import ModelError
-from lora_studio.models import modules, original, parts, single
+from lora_studio.models import ldm_keys, modules, parts, single
 from tests.models import tiny
 
 SIZES = {
@@ -33,7 +35,10 @@ def test_shipped_configurations_give_the_published_sizes(family, part):
 @pytest.mark.parametrize("family", SIZES)
 def test_layers_to_train_are_those_of_the_reference_trainer(family, pytestconfig):
     """Every UNet key and shape at rank 4 that the most used trainer writes for its default layers, and no other."""
-    golden = [line.split("\t") for line in (pytestconfig.rootpath / "tests" / "golden" / GOLDEN[family]).read_text().splitlines()]
+    golden = [
+        line.split("\t")
+        for line in (pytestconfig.rootpath / "tests" / "golden" / GOLDEN[family]).read_text().splitlines()
+    ]
     expected = {key: shape for key, shape in golden if key.startswith("lora_unet_") and not key.endswith("alpha")}
     unet = _empty(family, "unet")
     found = {}
@@ -49,7 +54,9 @@ def test_layers_to_train_are_those_of_the_reference_trainer(family, pytestconfig
 def test_weights_are_those_that_diffusers_reads(family, tiny_folder, tiny_file, no_network):
     ours = models.load(str(tiny_file(family)))
     more = {} if family == "sdxl" else {"safety_checker": None}
-    theirs = CLASSES[family].from_single_file(str(tiny_file(family)), config=str(tiny_folder(family)), local_files_only=True, **more)
+    theirs = CLASSES[family].from_single_file(
+        str(tiny_file(family)), config=str(tiny_folder(family)), local_files_only=True, **more
+    )
     for part, model in {"unet": ours.unet, "vae": ours.vae, **ours.text_encoders}.items():
         expected = getattr(theirs, part).state_dict()
         assert model.state_dict().keys() == expected.keys()
@@ -59,7 +66,9 @@ def test_weights_are_those_that_diffusers_reads(family, tiny_folder, tiny_file, 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_file_and_folder_answer_alike(family, tiny_folder, tiny_file, no_network):
-    """The configurations that a file lacks (heads, activation, norms) are the family's; widths are read from its shapes."""
+    """The configurations that a file lacks (heads, activation, norms) are the family's; widths are read from its
+    shapes.
+    """
     folder, file = models.load(str(tiny_folder(family))), models.load(str(tiny_file(family)))
     assert folder.family is file.family
     texts = [base.encode_text(["a cat", "a dog"]) for base in (folder, file)]
@@ -80,20 +89,30 @@ def test_averaged_weights_are_passed_over_and_half_precision_is_widened(tmp_path
 
 def test_clip_without_its_prefix(tmp_path, tiny_file):
     """Some merged files have lost ``text_model.`` in their text encoder's keys."""
-    tensors = {key.replace("transformer.text_model.", "transformer."): tensor for key, tensor in load_file(tiny_file("sd1")).items()}
+    tensors = {
+        key.replace("transformer.text_model.", "transformer."): tensor
+        for key, tensor in load_file(tiny_file("sd1")).items()
+    }
     save_file(tensors, tmp_path / "merged.safetensors")
-    assert torch.equal(models.load(str(tmp_path / "merged.safetensors")).encode_text(["a cat"])["hidden"],
-                       models.load(str(tiny_file("sd1"))).encode_text(["a cat"])["hidden"])
+    assert torch.equal(
+        models.load(str(tmp_path / "merged.safetensors")).encode_text(["a cat"])["hidden"],
+        models.load(str(tiny_file("sd1"))).encode_text(["a cat"])["hidden"],
+    )
 
 
-@pytest.mark.parametrize(("marks", "metadata", "name", "zero_snr"), [
-    ((), {}, "epsilon", False),
-    (("v_pred", "ztsnr"), {}, "v", True),
-    ((), {"modelspec.prediction_type": "v"}, "v", False),
-    (("v_pred",), {"modelspec.prediction_type": "epsilon"}, "epsilon", False),
-])
+@pytest.mark.parametrize(
+    ("marks", "metadata", "name", "zero_snr"),
+    [
+        ((), {}, "epsilon", False),
+        (("v_pred", "ztsnr"), {}, "v", True),
+        ((), {"modelspec.prediction_type": "v"}, "v", False),
+        (("v_pred",), {"modelspec.prediction_type": "epsilon"}, "epsilon", False),
+    ],
+)
 def test_prediction_from_marks_and_metadata(marks, metadata, name, zero_snr, tmp_path):
-    path = tiny.checkpoint(tmp_path / "m.safetensors", "sd1", extra={mark: torch.zeros(0) for mark in marks}, metadata=metadata)
+    path = tiny.checkpoint(
+        tmp_path / "m.safetensors", "sd1", extra={mark: torch.zeros(0) for mark in marks}, metadata=metadata
+    )
     base = models.load(str(path))
     assert base.prediction.name == name
     assert (base.alphas_cumprod[-1].item() < 1e-6) == zero_snr
@@ -101,8 +120,12 @@ def test_prediction_from_marks_and_metadata(marks, metadata, name, zero_snr, tmp
 
 @pytest.mark.parametrize(("echo", "name", "side"), [(1.0, "epsilon", 512), (-0.05, "v", 768)])
 def test_sd2_is_asked_what_it_predicts(echo, name, side, tiny_file, monkeypatch):
-    """Nothing in an SD 2 file tells ε from v: a model that answers pure noise with that noise predicts ε, and is the 512 px one."""
-    monkeypatch.setattr(models.Base, "predict", lambda self, noisy, t, text, sizes=None: echo * noisy + 0.1 * torch.randn(noisy.shape))
+    """Nothing in an SD 2 file tells ε from v: a model that answers pure noise with that noise predicts ε, and is the
+    512 px one.
+    """
+    monkeypatch.setattr(
+        models.Base, "predict", lambda self, noisy, t, text, sizes=None: echo * noisy + 0.1 * torch.randn(noisy.shape)
+    )
     base = models.load(str(tiny_file("sd2")))
     assert (base.prediction.name, base.resolution) == (name, side)
 
@@ -114,13 +137,16 @@ def test_the_setting_overrides(tiny_file):
 
 
 @pytest.mark.fault(34)
-@pytest.mark.parametrize(("drop", "message"), [
-    ("first_stage_model.", "does not hold the VAE"),
-    ("cond_stage_model.", "does not hold the text encoder"),
-    ("first_stage_model.decoder.up.2.", "lacks .* weights of the VAE"),
-    ("model.diffusion_model.middle_block", "lacks .* weights of the UNet"),
-    ("first_stage_model.encoder.down.1", "does not hold some weights of the VAE"),
-])
+@pytest.mark.parametrize(
+    ("drop", "message"),
+    [
+        ("first_stage_model.", "does not hold the VAE"),
+        ("cond_stage_model.", "does not hold the text encoder"),
+        ("first_stage_model.decoder.up.2.", "lacks .* weights of the VAE"),
+        ("model.diffusion_model.middle_block", "lacks .* weights of the UNet"),
+        ("first_stage_model.encoder.down.1", "does not hold some weights of the VAE"),
+    ],
+)
 def test_a_missing_part_is_named(drop, message, tmp_path):
     path = tiny.checkpoint(tmp_path / "part.safetensors", "sd1", drop=drop)
     with pytest.raises(ModelError, match=message) as raised:
@@ -162,17 +188,26 @@ def test_pickles_are_refused_unread(tmp_path):
             models.load(str(tmp_path / name))
 
 
-@pytest.mark.parametrize(("tensors", "message"), [
-    ({"lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight": (4, 8)}, "adapter"),
-    ({"unet.down_blocks.0.attentions.0.proj_in.lora_A.weight": (4, 8)}, "adapter"),
-    ({"model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight": (8, 8)}, "Stable Diffusion 3"),
-    ({"double_blocks.0.img_attn.qkv.weight": (8, 8)}, "Flux"),
-    ({"model.diffusion_model.input_blocks.0.0.weight": (32, 9, 3, 3)}, "inpainting"),
-    ({"model.diffusion_model.input_blocks.0.0.weight": (32, 4, 3, 3), "conditioner.embedders.0.model.ln_final.weight": (8,)}, "refiner"),
-    ({"decoder.conv_in.weight": (8, 4, 3, 3)}, "only a VAE"),
-    ({"down_blocks.0.resnets.0.conv1.weight": (8, 4, 3, 3)}, "only a UNet or VAE"),
-    ({"something": (1,)}, "no model that the studio knows"),
-])
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight": (4, 8)}, "adapter"),
+        ({"unet.down_blocks.0.attentions.0.proj_in.lora_A.weight": (4, 8)}, "adapter"),
+        ({"model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight": (8, 8)}, "Stable Diffusion 3"),
+        ({"double_blocks.0.img_attn.qkv.weight": (8, 8)}, "Flux"),
+        ({"model.diffusion_model.input_blocks.0.0.weight": (32, 9, 3, 3)}, "inpainting"),
+        (
+            {
+                "model.diffusion_model.input_blocks.0.0.weight": (32, 4, 3, 3),
+                "conditioner.embedders.0.model.ln_final.weight": (8,),
+            },
+            "refiner",
+        ),
+        ({"decoder.conv_in.weight": (8, 4, 3, 3)}, "only a VAE"),
+        ({"down_blocks.0.resnets.0.conv1.weight": (8, 4, 3, 3)}, "only a UNet or VAE"),
+        ({"something": (1,)}, "no model that the studio knows"),
+    ],
+)
 def test_other_files_are_called_what_they_are(tensors, message, tmp_path):
     save_file({key: torch.zeros(shape) for key, shape in tensors.items()}, tmp_path / "other.safetensors")
     with pytest.raises(ModelError, match=message):
@@ -180,11 +215,16 @@ def test_other_files_are_called_what_they_are(tensors, message, tmp_path):
 
 
 def test_every_weight_of_the_real_models_has_a_place_of_its_own():
-    """No two weights of SDXL's UNet, VAE or text encoder may claim the same key (q, k and v of OpenCLIP share one on purpose)."""
+    """No two weights of SDXL's UNet, VAE or text encoder may claim the same key (q, k and v of OpenCLIP share one on
+    purpose).
+    """
     unet, vae, text = (_empty("sdxl", part).state_dict() for part in ("unet", "vae", "text_encoder_2"))
-    for names, source in ((unet, lambda name: original.unet_source(name, 2, [True, True, False])), (vae, lambda name: original.vae_source(name, 4))):
+    for names, source in (
+        (unet, lambda name: ldm_keys.unet_source(name, 2, [True, True, False])),
+        (vae, lambda name: ldm_keys.vae_source(name, 4)),
+    ):
         assert len({source(name).key for name in names}) == len(names)
-    shared = {original.openclip_source(name, 1280).key for name in text}
+    shared = {ldm_keys.openclip_source(name, 1280).key for name in text}
     assert len(text) - len(shared) == 2 * 2 * 32
 
 

@@ -1,6 +1,8 @@
-"""Tiny random models with each family's exact topology, hence the exact names, in narrow widths: as a folder and as a single file.
+"""Tiny random models with each family's exact topology, hence the exact names, in narrow widths: as a folder and as a
+single file.
 
-The weights are random, so nothing here draws a picture; every module, key and shape rule of the real thing is exercised.
+The weights are random, so nothing here draws a picture; every module, key and shape rule of the real thing is
+exercised.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from lora_studio.models import original, single, tokenizer
+from lora_studio.models import ldm_keys, single, tokenizer
 from lora_studio.models.parts import read_json
 
 FAMILIES = ("sd1", "sd2", "sdxl")
@@ -30,7 +32,10 @@ _CONTEXT = {"sd1": 32, "sd2": 32, "sdxl": 96}
 def parts(family: str, seed: int = 0) -> dict[str, nn.Module]:
     """The models of ``family`` by part, float32, in eval mode; shared, so not to be changed."""
     torch.manual_seed(seed)
-    made: dict[str, nn.Module] = {"unet": UNet2DConditionModel.from_config(config(family, "unet")), "vae": AutoencoderKL.from_config(config(family, "vae"))}
+    made: dict[str, nn.Module] = {
+        "unet": UNet2DConditionModel.from_config(config(family, "unet")),
+        "vae": AutoencoderKL.from_config(config(family, "vae")),
+    }
     made["text_encoder"] = CLIPTextModel(CLIPTextConfig.from_dict(config(family, "text_encoder")))
     if family == "sdxl":
         made["text_encoder_2"] = CLIPTextModelWithProjection(CLIPTextConfig.from_dict(config(family, "text_encoder_2")))
@@ -72,23 +77,42 @@ def write(path: Path, family: str, models: dict[str, nn.Module], prediction: str
         (path / name / "tokenizer_config.json").write_text(json.dumps(settings))
     schedule = read_json(single.CONFIGS / _CONFIGS[family] / "scheduler.json")
     (path / "scheduler").mkdir()
-    (path / "scheduler" / "scheduler_config.json").write_text(json.dumps(schedule | ({"prediction_type": prediction} if prediction else {})))
+    (path / "scheduler" / "scheduler_config.json").write_text(
+        json.dumps(schedule | ({"prediction_type": prediction} if prediction else {}))
+    )
     (path / "model_index.json").write_text(json.dumps(_index(family, schedule)))
     return path
 
 
 def _index(family: str, schedule: dict[str, Any]) -> dict[str, Any]:
-    index: dict[str, Any] = {"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"],
-                             "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
-                             "scheduler": ["diffusers", schedule["_class_name"]]}
+    index: dict[str, Any] = {
+        "_class_name": "StableDiffusionPipeline",
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "scheduler": ["diffusers", schedule["_class_name"]],
+    }
     if family == "sdxl":
-        return index | {"_class_name": "StableDiffusionXLPipeline", "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
-                        "tokenizer_2": ["transformers", "CLIPTokenizer"], "force_zeros_for_empty_prompt": True}
+        return index | {
+            "_class_name": "StableDiffusionXLPipeline",
+            "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+            "tokenizer_2": ["transformers", "CLIPTokenizer"],
+            "force_zeros_for_empty_prompt": True,
+        }
     return index | {"safety_checker": [None, None], "feature_extractor": [None, None], "requires_safety_checker": False}
 
 
-def checkpoint(path: Path, family: str, seed: int = 0, dtype: torch.dtype = torch.float32, ema: bool = False, drop: str = "",
-               metadata: dict[str, str] | None = None, extra: dict[str, Tensor] | None = None) -> Path:
+def checkpoint(
+    path: Path,
+    family: str,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    ema: bool = False,
+    drop: str = "",
+    metadata: dict[str, str] | None = None,
+    extra: dict[str, Tensor] | None = None,
+) -> Path:
     """Writes the same model as one file in the original trainers' layout to ``path``.
 
     Args:
@@ -100,45 +124,73 @@ def checkpoint(path: Path, family: str, seed: int = 0, dtype: torch.dtype = torc
     if family == "sd2":
         tensors |= _openclip(made["text_encoder"], "cond_stage_model.model.")
     else:
-        tensors |= _clip(made["text_encoder"], "conditioner.embedders.0.transformer." if family == "sdxl" else "cond_stage_model.transformer.")
+        tensors |= _clip(
+            made["text_encoder"],
+            "conditioner.embedders.0.transformer." if family == "sdxl" else "cond_stage_model.transformer.",
+        )
     if family == "sdxl":
         tensors |= _openclip(made["text_encoder_2"], "conditioner.embedders.1.model.")
     if ema:
-        tensors |= {"model_ema." + key.removeprefix("model.").replace(".", ""): tensor + 1 for key, tensor in tensors.items() if key.startswith("model.diff")}
+        tensors |= {
+            "model_ema." + key.removeprefix("model.").replace(".", ""): tensor + 1
+            for key, tensor in tensors.items()
+            if key.startswith("model.diff")
+        }
     tensors |= {"alphas_cumprod": torch.ones(1000), "model_ema.num_updates": torch.tensor(7)}
-    kept = {key: tensor.to(dtype) if tensor.is_floating_point() else tensor for key, tensor in tensors.items() if not drop or not key.startswith(drop)}
+    kept = {
+        key: tensor.to(dtype) if tensor.is_floating_point() else tensor
+        for key, tensor in tensors.items()
+        if not drop or not key.startswith(drop)
+    }
     save_file({key: tensor.contiguous().clone() for key, tensor in (kept | (extra or {})).items()}, path, metadata)
     return path
 
 
 def _unet(model: nn.Module) -> dict[str, Tensor]:
     with_attention = ["Attn" in kind for kind in model.config.up_block_types]
-    return {"model.diffusion_model." + original.unet_source(name, 2, with_attention).key: tensor for name, tensor in model.state_dict().items()}
+    return {
+        "model.diffusion_model." + ldm_keys.unet_source(name, 2, with_attention).key: tensor
+        for name, tensor in model.state_dict().items()
+    }
 
 
 def _vae(model: nn.Module) -> dict[str, Tensor]:
     """The attention's projections are 1×1 convolutions in the original."""
-    tensors = {original.vae_source(name, 4).key: tensor for name, tensor in model.state_dict().items()}
-    return {"first_stage_model." + key: tensor[:, :, None, None] if "attn_1" in key and tensor.ndim == 2 else tensor for key, tensor in tensors.items()}
+    tensors = {ldm_keys.vae_source(name, 4).key: tensor for name, tensor in model.state_dict().items()}
+    return {
+        "first_stage_model." + key: tensor[:, :, None, None] if "attn_1" in key and tensor.ndim == 2 else tensor
+        for key, tensor in tensors.items()
+    }
 
 
 def _clip(model: nn.Module, prefix: str) -> dict[str, Tensor]:
-    tensors = {f"{prefix}text_model.{name.removeprefix('text_model.')}": tensor for name, tensor in model.state_dict().items()}
+    tensors = {
+        f"{prefix}text_model.{name.removeprefix('text_model.')}": tensor for name, tensor in model.state_dict().items()
+    }
     return tensors | {f"{prefix}text_model.embeddings.position_ids": torch.arange(77)[None]}
 
 
 def _openclip(model: nn.Module, prefix: str) -> dict[str, Tensor]:
     """q, k and v stacked; the projection turned; and one layer more than SD 2 makes use of."""
-    state = {name if name.startswith("text_") else f"text_model.{name}": tensor for name, tensor in model.state_dict().items()}
+    state = {
+        name if name.startswith("text_") else f"text_model.{name}": tensor
+        for name, tensor in model.state_dict().items()
+    }
     tensors: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        key = original.openclip_source(name, model.config.hidden_size).key
+        key = ldm_keys.openclip_source(name, model.config.hidden_size).key
         if "in_proj" in key and key not in tensors:
-            tensors[key] = torch.cat([state[name.replace(f".{name.split('.')[-2][0]}_proj", f".{letter}_proj")] for letter in "qkv"])
+            tensors[key] = torch.cat(
+                [state[name.replace(f".{name.split('.')[-2][0]}_proj", f".{letter}_proj")] for letter in "qkv"]
+            )
         elif "in_proj" not in key:
             tensors[key] = tensor.T if name == "text_projection.weight" else tensor
     tensors.setdefault("text_projection", torch.zeros(model.config.hidden_size, model.config.projection_dim))
     last = model.config.num_hidden_layers
     if "text_projection.weight" not in state:
-        tensors |= {key.replace(f"resblocks.{last - 1}.", f"resblocks.{last}."): tensor for key, tensor in tensors.items() if f"resblocks.{last - 1}." in key}
+        tensors |= {
+            key.replace(f"resblocks.{last - 1}.", f"resblocks.{last}."): tensor
+            for key, tensor in tensors.items()
+            if f"resblocks.{last - 1}." in key
+        }
     return {prefix + key: tensor for key, tensor in (tensors | {"logit_scale": torch.tensor(4.6)}).items()}

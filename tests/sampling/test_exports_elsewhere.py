@@ -5,11 +5,15 @@ import pytest
 import torch
 
 from lora_studio import adapters, models
+from lora_studio.config.settings import Settings
 from lora_studio.models import inject
 from lora_studio.sampling.generate import Sampling, denoise
-from lora_studio.settings import Settings
 
-CLASSES = {"sd1": diffusers.StableDiffusionPipeline, "sd2": diffusers.StableDiffusionPipeline, "sdxl": diffusers.StableDiffusionXLPipeline}
+CLASSES = {
+    "sd1": diffusers.StableDiffusionPipeline,
+    "sd2": diffusers.StableDiffusionPipeline,
+    "sdxl": diffusers.StableDiffusionXLPipeline,
+}
 
 
 @torch.no_grad()
@@ -35,17 +39,29 @@ def _pipeline(folder, family):
 
 
 def _draw_there(pipeline):
-    return pipeline(["a cat"], negative_prompt=["bad"], num_inference_steps=2, guidance_scale=4.0, width=64, height=64, output_type="latent",
-                    generator=torch.Generator().manual_seed(5)).images
+    return pipeline(
+        ["a cat"],
+        negative_prompt=["bad"],
+        num_inference_steps=2,
+        guidance_scale=4.0,
+        width=64,
+        height=64,
+        output_type="latent",
+        generator=torch.Generator().manual_seed(5),
+    ).images
 
 
-@pytest.mark.parametrize(("family", "dialect", "settings"), [
-    ("sd1", "kohya", {"targets": "attention+ff+conv"}),
-    ("sd1", "diffusers", {"targets": "attention+ff+conv"}),
-    ("sd1", "kohya", {"method": "pissa", "rslora": True}),
-    ("sd2", "kohya", {"targets": "attention+ff"}),
-    ("sdxl", "kohya", {"targets": "attention+ff+conv"}),
-], ids=str)
+@pytest.mark.parametrize(
+    ("family", "dialect", "settings"),
+    [
+        ("sd1", "kohya", {"targets": "attention+ff+conv"}),
+        ("sd1", "diffusers", {"targets": "attention+ff+conv"}),
+        ("sd1", "kohya", {"method": "pissa", "rslora": True}),
+        ("sd2", "kohya", {"targets": "attention+ff"}),
+        ("sdxl", "kohya", {"targets": "attention+ff+conv"}),
+    ],
+    ids=str,
+)
 def test_diffusers_draws_the_same(family, dialect, settings, tiny_folder, tmp_path):
     """alpha ≠ rank, so a reader or writer that drops alpha fails."""
     base = _trained(tiny_folder(family), **settings)

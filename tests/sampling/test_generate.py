@@ -1,18 +1,16 @@
 """The denoising loop, against diffusers' own pipelines."""
 
-from typing import get_args
-
 import diffusers
 import pytest
 import torch
 
 from lora_studio import models
+from lora_studio.config.settings import SPECS
+from lora_studio.diffusion.prediction import VELOCITY
 from lora_studio.errors import MachineError, SettingsError
 from lora_studio.models import SAMPLERS
-from lora_studio.models.prediction import VELOCITY
 from lora_studio.sampling import generate as generating
 from lora_studio.sampling.generate import Sampling, denoise, generate, to_pictures
-from lora_studio.settings import Settings
 
 PROMPTS, NEGATIVE, SEEDS = ["a cat, flat style", "a dog"], "blurry", [3, 11]
 
@@ -34,9 +32,18 @@ def _pipeline(folder, kind):
 
 
 def _theirs(pipeline, sampler, prediction, negative=NEGATIVE, **more):
-    pipeline.scheduler = getattr(diffusers, SAMPLERS[sampler]).from_config(pipeline.scheduler.config, prediction_type=prediction)
+    pipeline.scheduler = getattr(diffusers, SAMPLERS[sampler]).from_config(
+        pipeline.scheduler.config, prediction_type=prediction
+    )
     sources = [torch.Generator().manual_seed(seed) for seed in SEEDS]
-    return pipeline(PROMPTS, negative_prompt=negative and [negative] * 2, num_inference_steps=3, generator=sources, output_type="latent", **more).images
+    return pipeline(
+        PROMPTS,
+        negative_prompt=negative and [negative] * 2,
+        num_inference_steps=3,
+        generator=sources,
+        output_type="latent",
+        **more,
+    ).images
 
 
 def _ours(base, sampler, negative=NEGATIVE, guidance=5.0, width=128, height=64):
@@ -45,7 +52,7 @@ def _ours(base, sampler, negative=NEGATIVE, guidance=5.0, width=128, height=64):
 
 
 def test_samplers_are_those_of_the_settings():
-    assert set(SAMPLERS) == set(get_args(Settings.model_fields["sampler"].annotation))
+    assert set(SAMPLERS) == set(SPECS["sampler"].choices)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -74,7 +81,9 @@ def test_without_guidance(base, pipeline):
 def test_a_picture_does_not_depend_on_its_batch(base, sampler):
     """Also where the sampler draws noise at every step: each picture has a source of its own."""
     together = _ours(base, sampler)
-    alone = denoise(base, base.encode_text(PROMPTS[1:]), base.encode_text([NEGATIVE]), SEEDS[1:], Sampling(sampler, 3, 5.0, 128, 64))
+    alone = denoise(
+        base, base.encode_text(PROMPTS[1:]), base.encode_text([NEGATIVE]), SEEDS[1:], Sampling(sampler, 3, 5.0, 128, 64)
+    )
     assert torch.allclose(together[1:], alone, atol=1e-4)
     assert not torch.allclose(together[:1], alone, atol=1e-1)
 
@@ -94,7 +103,11 @@ def test_pixels_are_rounded_not_cut():
 def test_a_large_order_is_split_and_stays_in_order(base, monkeypatch):
     seen = []
     monkeypatch.setattr(generating, "PIXELS_AT_ONCE", 2 * 64 * 64)
-    monkeypatch.setattr(generating, "denoise", lambda base, text, avoid, seeds, how, cancelled: seen.append(list(seeds)) or torch.zeros(len(seeds), 4, 8, 8))
+    monkeypatch.setattr(
+        generating,
+        "denoise",
+        lambda base, text, avoid, seeds, how, cancelled: seen.append(list(seeds)) or torch.zeros(len(seeds), 4, 8, 8),
+    )
     assert len(generate(base, ["a"] * 5, range(5), width=64, height=64)) == 5
     assert seen == [[0, 1], [2, 3], [4]]
 
@@ -119,7 +132,12 @@ def test_short_memory_halves_the_batch_until_one_does_not_fit(base, monkeypatch)
 
 def test_cancelling_ends_at_the_next_step(base):
     asked = []
-    assert generate(base, ["a cat"], [1], steps=20, width=64, height=64, cancelled=lambda: asked.append(1) or len(asked) == 3) == []
+    assert (
+        generate(
+            base, ["a cat"], [1], steps=20, width=64, height=64, cancelled=lambda: asked.append(1) or len(asked) == 3
+        )
+        == []
+    )
     assert len(asked) == 3
 
 
@@ -133,9 +151,14 @@ def test_the_unets_mode_is_given_back(base):
         base.unet.eval()
 
 
-@pytest.mark.parametrize(("named", "message"), [
-    ({"width": 100}, "width 100 is not a multiple of 8. .*96"), ({"height": -8}, "height"), ({"sampler": "dpm+"}, r"Did you mean dpm\+\+"),
-])
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ({"width": 100}, "width 100 is not a multiple of 8. .*96"),
+        ({"height": -8}, "height"),
+        ({"sampler": "dpm+"}, r"Did you mean dpm\+\+"),
+    ],
+)
 def test_nonsense_is_explained(base, named, message):
     with pytest.raises(SettingsError, match=message):
         generate(base, ["a cat"], [1], **named)

@@ -20,16 +20,28 @@ from lora_studio.sampling.grid import render
 from lora_studio.sampling.recipe import grid, read_recipe, to_png
 
 SIZE = {"width": 64, "height": 64}
-ATTENTION = ["unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k", "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"]
-EVERYWHERE = [*ATTENTION, "unet.down_blocks.1.resnets.0.conv1", "unet.up_blocks.1.upsamplers.0.conv", "unet.mid_block.attentions.0.proj_in",
-              "unet.time_embedding.linear_1", "unet.mid_block.resnets.0.time_emb_proj",
-              "text_encoder.text_model.encoder.layers.0.self_attn.q_proj", "text_encoder.text_model.encoder.layers.3.mlp.fc2"]
+ATTENTION = [
+    "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k",
+    "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q",
+]
+EVERYWHERE = [
+    *ATTENTION,
+    "unet.down_blocks.1.resnets.0.conv1",
+    "unet.up_blocks.1.upsamplers.0.conv",
+    "unet.mid_block.attentions.0.proj_in",
+    "unet.time_embedding.linear_1",
+    "unet.mid_block.resnets.0.time_emb_proj",
+    "text_encoder.text_model.encoder.layers.0.self_attn.q_proj",
+    "text_encoder.text_model.encoder.layers.3.mlp.fc2",
+]
 """Attention, convolutions, the step's embedding, the text encoder."""
 
 
 @pytest.fixture(scope="module")
 def base(tiny_folder):
-    """In double precision: an untrained model makes a thousand times as much of its rounding, in which a real difference could hide."""
+    """In double precision: an untrained model makes a thousand times as much of its rounding, in which a real
+    difference could hide.
+    """
     return models.load(str(tiny_folder("sd1")), dtype=torch.float64)
 
 
@@ -40,8 +52,15 @@ def adapter(base, places, seed, dora=False, rank=2) -> Adapter:
     for path in places:
         weight = layers.weight_shape(found[path])
         tall = (1,) * len(weight[2:])
-        down, up = torch.randn(rank, *weight[1:], generator=source), torch.randn(weight[0], rank, *tall, generator=source) * 0.1
-        magnitude = found[path].weight.detach().flatten(1).norm(dim=1) * (1 + torch.rand(weight[0], generator=source)) if dora else None
+        down, up = (
+            torch.randn(rank, *weight[1:], generator=source),
+            torch.randn(weight[0], rank, *tall, generator=source) * 0.1,
+        )
+        magnitude = (
+            found[path].weight.detach().flatten(1).norm(dim=1) * (1 + torch.rand(weight[0], generator=source))
+            if dora
+            else None
+        )
         factors[path] = Factors(down, up, float(rank), magnitude)
     return Adapter(factors)
 
@@ -66,18 +85,34 @@ def apart(one: torch.Tensor, other: torch.Tensor) -> float:
     return float((one - other).norm() / other.norm())
 
 
-CELLS = [Cell("a cat", 3, (1.0, 0.0), 5.0, 2), Cell("a dog", 3, (0.0, 1.0), 2.0, 2), Cell("a cat", 9, (0.5, -0.7), 7.5, 2), Cell("a cat", 3, (0.0, 0.0), 5.0, 2)]
+CELLS = [
+    Cell("a cat", 3, (1.0, 0.0), 5.0, 2),
+    Cell("a dog", 3, (0.0, 1.0), 2.0, 2),
+    Cell("a cat", 9, (0.5, -0.7), 7.5, 2),
+    Cell("a cat", 3, (0.0, 0.0), 5.0, 2),
+]
 
 
 @pytest.mark.parametrize("dora", [False, True])
 def test_cells_in_one_batch_are_the_pictures_drawn_alone(base, dora, latents):
-    """One row of weights for one sample, in the UNet's guided batch of twice as many and in the text encoder, whose features of the negative prompt differ too."""
+    """One row of weights for one sample, in the UNet's guided batch of twice as many and in the text encoder, whose
+    features of the negative prompt differ too.
+    """
     adapters = [adapter(base, EVERYWHERE, 1, dora), adapter(base, EVERYWHERE[1:], 2)]
     assert len(render(base, adapters, CELLS, negative="blurry", sampler="euler_a", **SIZE)) == len(CELLS)
     (together,) = latents
     for index, cell in enumerate(CELLS):
         inject.load_adapters(base, list(zip(adapters, cell.weights, strict=True)))
-        generate(base, [cell.prompt], [cell.seed], negative="blurry", steps=2, guidance=cell.guidance, sampler="euler_a", **SIZE)
+        generate(
+            base,
+            [cell.prompt],
+            [cell.seed],
+            negative="blurry",
+            steps=2,
+            guidance=cell.guidance,
+            sampler="euler_a",
+            **SIZE,
+        )
         assert apart(together[index], latents[-1][0]) < 1e-5, index
     inject.unload_adapters(base)
     assert apart(together[0], together[3]) > 1e-3, "same prompt and seed, so the adapter must be seen"
@@ -85,11 +120,18 @@ def test_cells_in_one_batch_are_the_pictures_drawn_alone(base, dora, latents):
 
 def test_cells_of_other_steps_or_without_guidance_have_batches_of_their_own_and_keep_their_places(base, latents):
     one = adapter(base, ATTENTION, 1)
-    cells = [Cell("a", 1, (1.0,), 5.0, 2), Cell("a", 2, (1.0,), 5.0, 1), Cell("a", 3, (0.5,), 1.0, 2), Cell("a", 4, (0.0,), 3.0, 2)]
+    cells = [
+        Cell("a", 1, (1.0,), 5.0, 2),
+        Cell("a", 2, (1.0,), 5.0, 1),
+        Cell("a", 3, (0.5,), 1.0, 2),
+        Cell("a", 4, (0.0,), 3.0, 2),
+    ]
     pictures = render(base, [one], cells, **SIZE)
     assert [len(batch) for batch in latents] == [2, 1, 1]
     expected = [latents[0][0], latents[1][0], latents[2][0], latents[0][1]]
-    assert [picture.tobytes() for picture in pictures] == [to_pictures(base.decode(latent[None]))[0].tobytes() for latent in expected]
+    assert [picture.tobytes() for picture in pictures] == [
+        to_pictures(base.decode(latent[None]))[0].tobytes() for latent in expected
+    ]
     inject.load_adapters(base, [(one, 0.5)])
     generate(base, ["a"], [3], steps=2, guidance=1.0, **SIZE)
     inject.unload_adapters(base)
@@ -172,7 +214,9 @@ def test_adapters_take_turns_and_the_others_stay():
 
 def test_adapters_by_weights():
     """The weight is that of the adapter whose turn it is; the bystander keeps its own."""
-    recipe = grid(x=Axis("weight", (0.25, 1.0)), y=Axis("adapter", ("A", "B")), adapters=[*AB, {"name": "C", "weight": 0.3}])
+    recipe = grid(
+        x=Axis("weight", (0.25, 1.0)), y=Axis("adapter", ("A", "B")), adapters=[*AB, {"name": "C", "weight": 0.3}]
+    )
     assert weights(recipe) == [[(0.25, 0, 0.3), (1, 0, 0.3)], [(0, 0.25, 0.3), (0, 1, 0.3)]]
 
 
@@ -189,9 +233,15 @@ def test_each_of_one_row_with_each_of_another():
 
 def test_the_other_axes():
     recipe = grid(x=Axis("steps", (2, 4)), y=Axis("guidance", (1.0, 7.0)), prompt="a")
-    assert [[(cell.steps, cell.guidance) for cell in row] for row in recipe.cells] == [[(2, 1), (4, 1)], [(2, 7), (4, 7)]]
+    assert [[(cell.steps, cell.guidance) for cell in row] for row in recipe.cells] == [
+        [(2, 1), (4, 1)],
+        [(2, 7), (4, 7)],
+    ]
     recipe = grid(x=Axis("prompt", ("a", "b")), y=Axis("seed", (5, 6)))
-    assert [[(cell.prompt, cell.seed) for cell in row] for row in recipe.cells] == [[("a", 5), ("b", 5)], [("a", 6), ("b", 6)]]
+    assert [[(cell.prompt, cell.seed) for cell in row] for row in recipe.cells] == [
+        [("a", 5), ("b", 5)],
+        [("a", 6), ("b", 6)],
+    ]
     assert recipe.x.labels + recipe.y.labels == ["a", "b", "seed 5", "seed 6"]
 
 
@@ -215,10 +265,23 @@ def test_axes_that_do_not_go_together(named, said):
 
 def test_a_sheet_carries_its_recipe(tmp_path):
     """Whoever finds the picture can draw it again: all of it comes back, also beyond ASCII."""
-    recipe = grid(x=Axis("weight", (0.0, 0.5), "été"), y=Axis("prompt", ("a “cat”", "b")), adapters=[{"name": "été", "weight": 0.8, "sha256": "ab" * 32}],
-                  base="starter", negative="猫", guidance=4.5, steps=7, sampler="euler", width=64, height=128, version="1")
+    recipe = grid(
+        x=Axis("weight", (0.0, 0.5), "été"),
+        y=Axis("prompt", ("a “cat”", "b")),
+        adapters=[{"name": "été", "weight": 0.8, "sha256": "ab" * 32}],
+        base="starter",
+        negative="猫",
+        guidance=4.5,
+        steps=7,
+        sampler="euler",
+        width=64,
+        height=128,
+        version="1",
+    )
     path = tmp_path / "sheet.png"
-    path.write_bytes(to_png(recipe, [Image.new("RGB", (64, 128), colour) for colour in ("red", "green", "blue", "white")]))
+    path.write_bytes(
+        to_png(recipe, [Image.new("RGB", (64, 128), colour) for colour in ("red", "green", "blue", "white")])
+    )
     assert read_recipe(path) == recipe
     assert read_recipe(path).cells == recipe.cells
     with Image.open(path) as image:
@@ -235,7 +298,9 @@ def test_what_is_no_png_is_refused(tmp_path, content):
         read_recipe(path)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"kind": "grid"}', '{"kind": "grid", "x": {"kind": "steps", "values": ["many"]}}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"kind": "grid"}', '{"kind": "grid", "x": {"kind": "steps", "values": ["many"]}}']
+)
 def test_a_damaged_recipe_is_refused(tmp_path, text):
     from PIL.PngImagePlugin import PngInfo
 

@@ -19,7 +19,9 @@ def places(page: Image.Image, colour) -> tuple[int, int, int, int]:
 
 
 def test_pictures_stand_in_a_grid_uncut():
-    page = sheets.sheet([[plain(RED), plain(GREEN)], [plain(BLUE)]], columns=["one", "two"], names=["first", "second"], title="Title")
+    page = sheets.sheet(
+        [[plain(RED), plain(GREEN)], [plain(BLUE)]], columns=["one", "two"], names=["first", "second"], title="Title"
+    )
     red, green, blue = (places(page, colour) for colour in (RED, GREEN, BLUE))
     for place in (red, green, blue):
         assert (place[2] - place[0], place[3] - place[1]) == (64, 48)

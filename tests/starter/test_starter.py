@@ -42,8 +42,13 @@ def attention_names() -> set[str]:
 
 def test_importing_the_paths_loads_nothing_heavy():
     """The page asks for the sample folders before torch is there."""
-    code = "import sys, lora_studio.starter as s; s.sample_styles(); print({'torch', 'numpy', 'PIL'} & set(sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"
+    code = (
+        "import sys, lora_studio.starter as s; s.sample_styles(); print({'torch', 'numpy', 'PIL'} & set(sys.modules))"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+        == "set()"
+    )
 
 
 def test_the_model_stays_under_forty_megabytes():
@@ -94,14 +99,19 @@ def test_a_common_word_is_one_token(tokenizer, word):
 
 def test_text_comes_back_in_lower_case(tokenizer):
     """Decoding gives the words again, which shows that no letter is lost."""
-    assert tokenizer.decode(tokenizer("A Zyzzyva, 42!")["input_ids"], skip_special_tokens=True).replace(" ", "") == "azyzzyva,42!"
+    assert (
+        tokenizer.decode(tokenizer("A Zyzzyva, 42!")["input_ids"], skip_special_tokens=True).replace(" ", "")
+        == "azyzzyva,42!"
+    )
 
 
 def test_a_few_steps_paint_a_picture(pipe):
     """Finite, not grey, red where the apple is, and white around it."""
     torch = pytest.importorskip("torch")
     noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
-    picture = pipe("apple, flat style", latents=noise, num_inference_steps=8, guidance_scale=4.0, output_type="pt").images[0]
+    picture = pipe(
+        "apple, flat style", latents=noise, num_inference_steps=8, guidance_scale=4.0, output_type="pt"
+    ).images[0]
     assert picture.shape == (3, 128, 128) and torch.isfinite(picture).all() and picture.std() > 0.1
     red, green, blue = picture[:, 48:96, 40:88].mean((1, 2))
     assert red > green + 0.2 and red > blue + 0.2
@@ -114,7 +124,11 @@ def test_the_autoencoder_keeps_a_picture(pipe):
     import numpy as np
     from PIL import Image
 
-    image = Image.open(next((starter.SAMPLES / "blueprint").glob("*.png"))).convert("RGB").resize((128, 128), Image.Resampling.LANCZOS)
+    image = (
+        Image.open(next((starter.SAMPLES / "blueprint").glob("*.png")))
+        .convert("RGB")
+        .resize((128, 128), Image.Resampling.LANCZOS)
+    )
     x = torch.from_numpy(np.array(image)).float().permute(2, 0, 1)[None] / 127.5 - 1
     with torch.no_grad():
         out = pipe.vae.decode(pipe.vae.encode(x).latent_dist.mean).sample

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from lora_studio import runs
-from lora_studio.settings import Settings
+from lora_studio.config.settings import Settings
 from tests.models import tiny
 
 
@@ -34,8 +34,24 @@ def pictures(tmp_path_factory) -> Path:
 def settings(tiny_base, pictures) -> Settings:
     """Four steps of the whole machinery."""
     return Settings(
-        data=str(pictures), base=str(tiny_base), name="discs", trigger="discstyle", resolution=64, steps=4, rank=2, alpha=2, batch=2, device="cpu",
-        preview_prompts=["a disc"], preview_steps=2, preview_every=2, validate_every=2, checkpoint_every=2, validation_share=0.2, learning_rate=1e-2, max_upscale=1,
+        data=str(pictures),
+        base=str(tiny_base),
+        name="discs",
+        trigger="discstyle",
+        resolution=64,
+        steps=4,
+        rank=2,
+        alpha=2,
+        batch=2,
+        device="cpu",
+        preview_prompts=["a disc"],
+        preview_steps=2,
+        preview_every=2,
+        validate_every=2,
+        checkpoint_every=2,
+        validation_share=0.2,
+        learning_rate=1e-2,
+        max_upscale=1,
     )
 
 

@@ -1,7 +1,9 @@
-"""What a step holds in memory, as ground truth for the estimate: on the meta device, where the exact shapes cost nothing and every tensor is counted as it comes and goes.
+"""What a step holds in memory, as ground truth for the estimate: on the meta device, where the exact shapes cost
+nothing and every tensor is counted as it comes and goes.
 
-What a card does is imitated there: Triton's kernels (``models.lean``) keep what they keep; attention keeps its queries, keys, values, answer and one sum for each
-query, as torch's own flash kernels do; and under autocast norms get float32 and products the base model's format.
+What a card does is imitated there: Triton's kernels (``models.fused``) keep what they keep; attention keeps its
+queries, keys, values, answer and one sum for each query, as torch's own flash kernels do; and under autocast norms get
+float32 and products the base model's format.
 """
 
 from __future__ import annotations
@@ -20,12 +22,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lora_studio.adapters.adapter import Adapter, Factors
-from lora_studio.models import lean, modules, recompute
-from lora_studio.models.lean import ops, probe
+from lora_studio.config.settings import Settings
+from lora_studio.models import fused, gradient_checkpointing, modules
+from lora_studio.models.fused import ops, triton_support
+from lora_studio.models.overlay import Stack
 from lora_studio.models.parts import build
 from lora_studio.models.shapes import Shapes
-from lora_studio.models.stack import Stack
-from lora_studio.settings import Settings
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -35,9 +37,18 @@ def _sums(x: Tensor, *shape: int) -> Tensor:
 
 
 KERNELS = SimpleNamespace(
-    group_norm=lambda x, shift, bias, gamma, beta, groups, eps, silu: (torch.empty_like(x), _sums(x, len(x), groups), _sums(x, len(x), groups)),
+    group_norm=lambda x, shift, bias, gamma, beta, groups, eps, silu: (
+        torch.empty_like(x),
+        _sums(x, len(x), groups),
+        _sums(x, len(x), groups),
+    ),
     group_norm_gradient=lambda dy, more, x, *rest: torch.empty_like(x),
-    layer_norm=lambda a, b, gamma, beta, eps: (a if b is None else torch.empty_like(a), torch.empty_like(a), _sums(a, *a.shape[:-1]), _sums(a, *a.shape[:-1])),
+    layer_norm=lambda a, b, gamma, beta, eps: (
+        a if b is None else torch.empty_like(a),
+        torch.empty_like(a),
+        _sums(a, *a.shape[:-1]),
+        _sums(a, *a.shape[:-1]),
+    ),
     layer_norm_gradient=lambda dy, more, x, gamma, mean, rstd: torch.empty_like(x),
     geglu=lambda projection: projection.new_empty((*projection.shape[:-1], projection.shape[-1] // 2)),
     geglu_gradient=lambda dy, projection: torch.empty_like(projection),
@@ -48,11 +59,12 @@ KERNELS = SimpleNamespace(
 
 @contextlib.contextmanager
 def card() -> Iterator[None]:
-    """Within it ``models.lean`` takes the meta device for a card where Triton works."""
+    """Within it ``models.fused`` takes the meta device for a card where Triton works."""
+
     def fused(x: Tensor, *weights: Tensor | None) -> bool:
         return all(one is None or one.dtype == x.dtype and not one.requires_grad for one in weights)
 
-    with mock.patch.object(probe, "kernels", lambda: KERNELS), mock.patch.object(ops, "fused", fused):
+    with mock.patch.object(triton_support, "kernels", lambda: KERNELS), mock.patch.object(ops, "fused", fused):
         yield
 
 
@@ -73,7 +85,9 @@ class _Attention(torch.autograd.Function):
 
 @contextlib.contextmanager
 def arithmetic(low: torch.dtype | None) -> Iterator[None]:
-    """Within it torch computes as CUDA does, with ``low`` under ``torch.autocast`` to that format. Functions are replaced one by one: a mode would not reach what is computed again."""
+    """Within it torch computes as CUDA does, with ``low`` under ``torch.autocast`` to that format. Functions are
+    replaced one by one: a mode would not reach what is computed again.
+    """
     casts: dict[int, Tensor] = {}
 
     def down(x: Any) -> Any:
@@ -87,14 +101,26 @@ def arithmetic(low: torch.dtype | None) -> Iterator[None]:
         return x.float() if low and isinstance(x, Tensor) and x.is_floating_point() else x
 
     def cast(function, change):
-        return lambda *args, **kwargs: function(*map(change, args), **{key: change(value) for key, value in kwargs.items()})
+        return lambda *args, **kwargs: function(
+            *map(change, args), **{key: change(value) for key, value in kwargs.items()}
+        )
 
     def dropout(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-        return torch.native_dropout(x, p, True)[0] if training and p > 0 else x  # keeps a byte an element; the CPU's own keeps four
+        return (
+            torch.native_dropout(x, p, True)[0] if training and p > 0 else x
+        )  # keeps a byte an element; the CPU's own keeps four
 
     with contextlib.ExitStack() as stack:
-        changed = {"linear": cast(F.linear, down), "conv2d": cast(F.conv2d, down), "group_norm": cast(F.group_norm, up), "layer_norm": cast(F.layer_norm, up), "dropout": dropout,
-                   "scaled_dot_product_attention": lambda query, key, value, **rest: _Attention.apply(down(query), down(key), down(value))}
+        changed = {
+            "linear": cast(F.linear, down),
+            "conv2d": cast(F.conv2d, down),
+            "group_norm": cast(F.group_norm, up),
+            "layer_norm": cast(F.layer_norm, up),
+            "dropout": dropout,
+            "scaled_dot_product_attention": lambda query, key, value, **rest: _Attention.apply(
+                down(query), down(key), down(value)
+            ),
+        }
         for name, function in changed.items():
             stack.enter_context(mock.patch.object(F, name, function))
         stack.enter_context(mock.patch.object(torch, "is_autocast_enabled", lambda *device: low is not None))
@@ -110,10 +136,16 @@ class Ledger(TorchDispatchMode):
         self._known: set[int] = set()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        given = {tensor.untyped_storage()._cdata for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)}
+        given = {
+            tensor.untyped_storage()._cdata for tensor in tree_leaves((args, kwargs)) if isinstance(tensor, Tensor)
+        }
         result = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor) and (key := tensor.untyped_storage()._cdata) not in given and key not in self._known:
+            if (
+                isinstance(tensor, Tensor)
+                and (key := tensor.untyped_storage()._cdata) not in given
+                and key not in self._known
+            ):
                 self._enter(tensor.untyped_storage(), key)
         return result
 
@@ -129,7 +161,9 @@ class Ledger(TorchDispatchMode):
 
 
 def unet(settings: Settings, shapes: Shapes, precision: str) -> nn.Module:
-    """The exact UNet with its adapter under training, on the meta device; a LoRA's factors in the base model's format, with gradients that are there from the start."""
+    """The exact UNet with its adapter under training, on the meta device; a LoRA's factors in the base model's format,
+    with gradients that are there from the start.
+    """
     from peft import LoraConfig, inject_adapter_in_model
     from peft.tuners.lora import LoraLayer
 
@@ -137,27 +171,48 @@ def unet(settings: Settings, shapes: Shapes, precision: str) -> nn.Module:
     for parameter in made.parameters():
         parameter.data = parameter.data.to(DTYPES[precision])
     made.to(memory_format=torch.channels_last)
-    lean.enable(made)
-    config = LoraConfig(r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, use_dora=settings.method == "dora", target_modules=modules.targets(made, settings.targets))
+    fused.enable(made)
+    config = LoraConfig(
+        r=settings.adapter.rank,
+        lora_alpha=settings.adapter.alpha,
+        lora_dropout=settings.adapter.dropout,
+        use_dora=settings.adapter.method == "dora",
+        target_modules=modules.targets(made, settings.adapter.targets),
+    )
     with torch.device("meta"):
         inject_adapter_in_model(config, made, "style")
     for parameter in made.parameters():
         if parameter.requires_grad:
-            parameter.data = parameter.data.to(DTYPES[precision] if settings.method == "lora" else torch.float32)
+            parameter.data = parameter.data.to(
+                DTYPES[precision] if settings.adapter.method == "lora" else torch.float32
+            )
             parameter.grad = torch.empty_like(parameter)
-    if settings.method == "pissa":
-        layers = {modules.path_of("unet", name): layer for name, layer in made.named_modules() if isinstance(layer, LoraLayer)}
-        start = {path: Factors(layer.lora_A["style"].weight.detach(), layer.lora_B["style"].weight.detach(), settings.alpha) for path, layer in layers.items()}
+    if settings.adapter.method == "pissa":
+        layers = {
+            modules.path_of("unet", name): layer for name, layer in made.named_modules() if isinstance(layer, LoraLayer)
+        }
+        start = {
+            path: Factors(
+                layer.lora_A["style"].weight.detach(), layer.lora_B["style"].weight.detach(), settings.adapter.alpha
+            )
+            for path, layer in layers.items()
+        }
         made.start = Stack({"unet": made}, [(Adapter(start), -1.0)], shapes.family, torch.float32)
-    recompute.enable(made.train(), settings.checkpointing, random=False)
+    gradient_checkpointing.enable(made.train(), settings.machine.checkpointing, random=False)
     return made
 
 
 def measure(settings: Settings, shapes: Shapes, precision: str, triton: bool = True) -> tuple[int, int, nn.Module]:
-    """Bytes that one batch keeps for the way back, weights left out and every storage counted once; the most that the way forth and back hold, weights left out; and the UNet."""
+    """Bytes that one batch keeps for the way back, weights left out and every storage counted once; the most that the
+    way forth and back hold, weights left out; and the UNet.
+    """
     made, dtype = unet(settings, shapes, precision), DTYPES[precision]
-    side, batch = (settings.resolution or shapes.resolution) // shapes.scale, settings.batch
-    frozen = [tensor for one in made.start._increments.values() for tensor in (one.down, one.up, one.scale)] if settings.method == "pissa" else []
+    side, batch = (settings.dataset.resolution or shapes.resolution) // shapes.scale, settings.optimizer.batch
+    frozen = (
+        [tensor for one in made.start._increments.values() for tensor in (one.down, one.up, one.scale)]
+        if settings.adapter.method == "pissa"
+        else []
+    )
     own, held = {tensor.untyped_storage()._cdata for tensor in (*made.parameters(), *frozen)}, {}
 
     def hold(tensor: Tensor) -> Tensor:
@@ -173,8 +228,10 @@ def measure(settings: Settings, shapes: Shapes, precision: str, triton: bool = T
     more = {}
     if shapes.unet.get("addition_embed_type"):
         pooled = shapes.unet["projection_class_embeddings_input_dim"] - 6 * shapes.unet["addition_time_embed_dim"]
-        more = {"added_cond_kwargs": {"text_embeds": empty(batch, pooled), "time_ids": torch.empty(batch, 6, device="meta")}}
-    autocast = dtype if dtype != torch.float32 and settings.method != "lora" else None
+        more = {
+            "added_cond_kwargs": {"text_embeds": empty(batch, pooled), "time_ids": torch.empty(batch, 6, device="meta")}
+        }
+    autocast = dtype if dtype != torch.float32 and settings.adapter.method != "lora" else None
     ledger = Ledger()
     with card() if triton else contextlib.nullcontext(), arithmetic(autocast), ledger:
         noisy, text = empty(batch, 4, side, side), empty(batch, 77, shapes.unet["cross_attention_dim"])

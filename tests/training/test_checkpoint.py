@@ -10,12 +10,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_studio import checkpoints, files
+from lora_studio import files
 from lora_studio.errors import RunError
-from lora_studio.runs import Run
+from lora_studio.runs import Run, checkpoints
 from lora_studio.training import checkpoint
 
-STATE = {"step": 3, "optimizer": {"state": {0: {"exp_avg": torch.arange(4.0), "step": torch.tensor(3.0)}}, "param_groups": [{"lr": 0.1, "betas": (0.9, 0.99), "params": [0]}]}, "scaler": {}}
+STATE = {
+    "step": 3,
+    "optimizer": {
+        "state": {0: {"exp_avg": torch.arange(4.0), "step": torch.tensor(3.0)}},
+        "param_groups": [{"lr": 0.1, "betas": (0.9, 0.99), "params": [0]}],
+    },
+    "scaler": {},
+}
 
 
 def write_adapter(path):
@@ -36,7 +43,10 @@ def test_a_state_comes_back_as_it_was(run):
     assert loaded["optimizer"]["state"][0]["step"].shape == ()
 
 
-trees = st.recursive(st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(), lambda inner: st.lists(inner) | st.lists(inner).map(tuple) | st.dictionaries(st.text() | st.integers(), inner))
+trees = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.lists(inner).map(tuple) | st.dictionaries(st.text() | st.integers(), inner),
+)
 
 
 @given(trees)
@@ -82,7 +92,9 @@ def assert_one_is_whole(run, *steps):
 @pytest.mark.fault(39, 43)
 @pytest.mark.skipif(os.name == "nt", reason="fork and SIGKILL")
 def test_killed_at_every_phase_of_saving_and_pruning_the_latest_whole_one_loads(run):
-    """A process of its own is killed at the first thing it does to a file, then another at the second, until one comes through."""
+    """A process of its own is killed at the first thing it does to a file, then another at the second, until one comes
+    through.
+    """
     checkpoint.save(run, 1, state(1), write_adapter)
     deaths = 0
 
@@ -107,7 +119,9 @@ def _child_dies(act, run, after):
         left = [after]
 
         def hook(event, arguments):
-            if event in ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir") and str(run.folder) in str(arguments[0]):
+            if event in ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir") and str(run.folder) in str(
+                arguments[0]
+            ):
                 if not left[0]:
                     os.kill(os.getpid(), signal.SIGKILL)
                 left[0] -= 1

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from lora_studio.config.settings import Settings
 from lora_studio.errors import MachineError
-from lora_studio.settings import Settings
 from lora_studio.training import devices, memory
 
 
@@ -38,11 +38,18 @@ def test_out_of_memory_names_the_cheapest_mend(settings, field, words):
 
 def test_what_is_reckoned_to_fit_comes_before_the_rule_of_thumb():
     error = devices.out_of_memory("GPU", Settings(batch=4), {"checkpointing": "all", "tiled_vae": True})
-    assert error.where == "checkpointing" and "Set checkpointing to all and tiled_vae to on: the same training in much less memory" in error.do
+    assert (
+        error.where == "checkpointing"
+        and "Set checkpointing to all and tiled_vae to on: the same training in much less memory" in error.do
+    )
 
 
 def test_the_least_change_that_should_fit_is_reckoned_from_the_base_models_shapes(monkeypatch):
     assert memory.mend(Settings(batch=4), "bf16", 2**40) == {"batch": 1, "accumulate": 4}
-    monkeypatch.setattr(memory, "_on_card", lambda settings: False)  # what a card's libraries take is more than the starter
-    assert set(memory.mend(Settings(), "bf16", 67 * 2**20)) == {"checkpointing", "quantize", "optimizer"}, "no single change is enough on a device of 67 MB"
+    monkeypatch.setattr(
+        memory, "_on_card", lambda settings: False
+    )  # what a card's libraries take is more than the starter
+    assert set(memory.mend(Settings(), "bf16", 67 * 2**20)) == {"checkpointing", "quantize", "optimizer"}, (
+        "no single change is enough on a device of 67 MB"
+    )
     assert memory.mend(Settings(base="/no/such/model"), "bf16", 2**40) == {}

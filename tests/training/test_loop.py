@@ -6,13 +6,25 @@ import shutil
 import pytest
 import torch
 
-from lora_studio import adapters, checkpoints, events, files
+from lora_studio import adapters, events, files
 from lora_studio.adapters import recipe
 from lora_studio.errors import DatasetError, MachineError, RunError
-from lora_studio.events import CheckpointSaved, Finished, PreviewReady, RolledBack, Started, State, StateChanged, StepDone, Validated, Warned
+from lora_studio.events import (
+    CheckpointSaved,
+    Finished,
+    PreviewReady,
+    RolledBack,
+    Started,
+    State,
+    StateChanged,
+    StepDone,
+    Validated,
+    Warned,
+)
 from lora_studio.jobs import control, worker
 from lora_studio.jobs.control import Request
 from lora_studio.models import Base
+from lora_studio.runs import checkpoints
 from lora_studio.training import checkpoint, export, loop
 from lora_studio.training.batches import Batches
 from lora_studio.training.loop import train
@@ -28,7 +40,11 @@ def of(kind, events_):
 
 
 def tensors(path):
-    return {f"{name}.{part}": getattr(factors, part) for name, factors in adapters.read(path).factors.items() for part in ("down", "up")}
+    return {
+        f"{name}.{part}": getattr(factors, part)
+        for name, factors in adapters.read(path).factors.items()
+        for part in ("down", "up")
+    }
 
 
 def state_tensors(run):
@@ -44,7 +60,9 @@ def assert_same(left, right):
 
 
 def test_a_run_from_folder_to_adapter(new_run, settings):
-    """Every promise of a run: events in order and in their JSON form, previews and bases as files, a kohya file with the recipe."""
+    """Every promise of a run: events in order and in their JSON form, previews and bases as files, a kohya file with
+    the recipe.
+    """
     run = new_run(settings)
     seen = collect(run)
     assert [events.parse(event.line()) for event in seen] == seen
@@ -58,7 +76,11 @@ def test_a_run_from_folder_to_adapter(new_run, settings):
     assert (started.images, started.validation_images, started.modules) == (5, 1, 128)
     assert isinstance(seen[-1], Finished) and not finished.stopped and math.isfinite(finished.final_loss)
     made = adapters.read(run.folder / finished.adapter)
-    assert len(made.factors) == 128 and made.metadata["ss_network_dim"] == "2" and made.metadata["modelspec.trigger_phrase"] == "discstyle"
+    assert (
+        len(made.factors) == 128
+        and made.metadata["ss_network_dim"] == "2"
+        and made.metadata["modelspec.trigger_phrase"] == "discstyle"
+    )
     assert any(factors.up.abs().max() > 0 for factors in made.factors.values())
     told = recipe.read(made.metadata)
     assert told.steps == 4 and told.settings["rank"] == 2 and len(told.images) == 5
@@ -68,7 +90,15 @@ def test_a_run_from_folder_to_adapter(new_run, settings):
 @pytest.mark.parametrize("optimizer", ["adamw", "adamw8bit", "prodigy", "schedulefree", "lion", "adafactor"])
 def test_a_resumed_run_is_the_run_that_was_never_stopped(new_run, settings, optimizer):
     """Fault 44. Bit for bit on the CPU, for each optimizer, with everything that draws random numbers switched on."""
-    random = {"dropout": 0.3, "ema": 0.9, "accumulate": 2, "flip": True, "shuffle_tags": True, "caption_dropout": 0.5, "noise_offset": 0.1}
+    random = {
+        "dropout": 0.3,
+        "ema": 0.9,
+        "accumulate": 2,
+        "flip": True,
+        "shuffle_tags": True,
+        "caption_dropout": 0.5,
+        "noise_offset": 0.1,
+    }
     settings = settings.changed(optimizer=optimizer, preview_every=0, validate_every=0, **random)
     whole, torn = new_run(settings), new_run(settings)
     collect(whole)
@@ -88,10 +118,27 @@ def test_the_same_seed_gives_the_same_adapter_and_another_seed_another(new_run, 
     for run in (first, again, other):
         collect(run)
     assert_same(tensors(first.adapter_file), tensors(again.adapter_file))
-    assert any(not torch.equal(a, b) for a, b in zip(tensors(first.adapter_file).values(), tensors(other.adapter_file).values(), strict=True))
+    assert any(
+        not torch.equal(a, b)
+        for a, b in zip(tensors(first.adapter_file).values(), tensors(other.adapter_file).values(), strict=True)
+    )
 
 
-@pytest.mark.parametrize("changes", [{"method": "dora"}, {"method": "pissa"}, {"rslora": True, "init": "kaiming"}, {"targets": "qv"}, {"targets": "attention+ff+conv"}, {"lora_plus": 8}, {"loss": "huber"}, {"prediction": "v"}, {"precision": "bf16"}, {"checkpointing": True}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"method": "dora"},
+        {"method": "pissa"},
+        {"rslora": True, "init": "kaiming"},
+        {"targets": "qv"},
+        {"targets": "attention+ff+conv"},
+        {"lora_plus": 8},
+        {"loss": "huber"},
+        {"prediction": "v"},
+        {"precision": "bf16"},
+        {"checkpointing": True},
+    ],
+)
 def test_every_way_of_training_learns_and_exports(new_run, settings, changes):
     run = new_run(settings.changed(preview_every=0, **changes))
     seen = collect(run)
@@ -131,7 +178,9 @@ def test_stop_keeps_what_was_learned(new_run, settings):
 
 @pytest.mark.fault(47)
 def test_a_stop_in_the_middle_of_a_save_lets_it_end(new_run, settings, monkeypatch):
-    """Asked for as page and command do, once and again, while the second state is being written: it is whole, it is the last, and the run ends with its adapter."""
+    """Asked for as page and command do, once and again, while the second state is being written: it is whole, it is the
+    last, and the run ends with its adapter.
+    """
     run, real = new_run(settings.changed(steps=9, checkpoint_every=1, preview_every=0, validate_every=0)), files.write
     asked = []
 
@@ -144,7 +193,9 @@ def test_a_stop_in_the_middle_of_a_save_lets_it_end(new_run, settings, monkeypat
     monkeypatch.setattr(files, "write", write)
     seen = list(worker._events(run))
     assert "state.safetensors" in asked and seen[-1].stopped and seen[-1].steps == 2
-    assert sorted(path.name for path in run.checkpoints.iterdir()) == ["step-1", "step-2"] and all(checkpoints.complete(run.checkpoint(step)) for step in (1, 2))
+    assert sorted(path.name for path in run.checkpoints.iterdir()) == ["step-1", "step-2"] and all(
+        checkpoints.complete(run.checkpoint(step)) for step in (1, 2)
+    )
     assert_same(tensors(run.adapter_file), tensors(run.checkpoint(2) / "adapter.safetensors"))
     control.clear(run)
     assert next(event for event in train(run, settings) if isinstance(event, Started)).first_step == 2
@@ -187,7 +238,9 @@ def test_states_are_saved_by_the_clock_and_pruned_by_the_rule(new_run, settings,
         return real(session)
 
     monkeypatch.setattr(loop, "train_step", train_step)
-    run = new_run(settings.changed(**QUIET, steps=8, checkpoint_every=0, checkpoint_minutes=5, keep_checkpoints=1, keep_every=4))
+    run = new_run(
+        settings.changed(**QUIET, steps=8, checkpoint_every=0, checkpoint_minutes=5, keep_checkpoints=1, keep_every=4)
+    )
     seen = []
     for event in train(run, run.settings()):
         seen.append(event)
@@ -249,8 +302,16 @@ def test_a_full_disk_pauses_the_run_until_there_is_room(new_run, settings, disk,
         disk["full"] = disk["full"] or isinstance(event, StepDone) and event.step == 4
     told = [event.what for event in of(Warned, seen) if "step 4 could not be saved" in event.what]
     assert len(told) == 1 and "the disk is full, " in told[0] and "MB are free" in told[0]
-    assert [event.state for event in of(StateChanged, seen)] == [State.PREPARING, State.RUNNING, State.PAUSED, State.RUNNING, State.STOPPING]
-    assert [event.step for event in of(CheckpointSaved, seen)] == [2, 4, 6] and [event.step for event in of(StepDone, seen)] == [1, 2, 3, 4, 5, 6]
+    assert [event.state for event in of(StateChanged, seen)] == [
+        State.PREPARING,
+        State.RUNNING,
+        State.PAUSED,
+        State.RUNNING,
+        State.STOPPING,
+    ]
+    assert [event.step for event in of(CheckpointSaved, seen)] == [2, 4, 6] and [
+        event.step for event in of(StepDone, seen)
+    ] == [1, 2, 3, 4, 5, 6]
     assert asking.waits == 1 and not asking.wants
 
 
@@ -275,7 +336,9 @@ def test_on_a_full_disk_the_adapter_waits_and_a_second_stop_gives_up(new_run, se
 @pytest.mark.fault(56)
 def test_a_drive_that_goes_away_is_named_and_the_run_goes_on_when_it_is_back(new_run, settings, monkeypatch):
     run = new_run(settings.changed(**QUIET))
-    monkeypatch.setattr("lora_studio.adapters.tensors.files.replace", raising(OSError(5, "Input/output error", str(run.folder))))
+    monkeypatch.setattr(
+        "lora_studio.adapters.tensors.files.replace", raising(OSError(5, "Input/output error", str(run.folder)))
+    )
     with pytest.raises(MachineError, match="Input/output error") as caught:
         collect(run)
     assert str(run.folder) in caught.value.where
@@ -291,11 +354,21 @@ def raising(error):
 
 
 @pytest.mark.fault(49)
-@pytest.mark.parametrize("error", [torch.AcceleratorError("CUDA error: unspecified launch failure"), RuntimeError("CUDA error: device-side assert triggered\nlong advice")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError("CUDA error: unspecified launch failure"),
+        RuntimeError("CUDA error: device-side assert triggered\nlong advice"),
+    ],
+)
 def test_a_lost_device_ends_the_worker_plainly_and_the_run_resumes(new_run, settings, monkeypatch, error):
-    """The exception at the call that would raise it: the forward pass of a step, or a preview, which is no mere warning then."""
+    """The exception at the call that would raise it: the forward pass of a step, or a preview, which is no mere warning
+    then.
+    """
     run, real = new_run(settings.changed(**QUIET)), Batches.draw
-    monkeypatch.setattr(Batches, "draw", lambda batches, number: raising(error)() if number == 3 else real(batches, number))
+    monkeypatch.setattr(
+        Batches, "draw", lambda batches, number: raising(error)() if number == 3 else real(batches, number)
+    )
     with pytest.raises(MachineError, match="graphics device stopped answering: CUDA error") as caught:
         collect(run)
     assert "long advice" not in str(caught.value) and "kept" in caught.value.do
@@ -311,7 +384,9 @@ def test_a_lost_device_ends_the_worker_plainly_and_the_run_resumes(new_run, sett
 def test_out_of_memory_in_mid_run_keeps_the_checkpoint_and_names_the_mend(new_run, settings, monkeypatch):
     run, real = new_run(settings.changed(**QUIET)), Batches.draw
     full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
-    monkeypatch.setattr(Batches, "draw", lambda batches, number: raising(full)() if number == 3 else real(batches, number))
+    monkeypatch.setattr(
+        Batches, "draw", lambda batches, number: raising(full)() if number == 3 else real(batches, number)
+    )
     with pytest.raises(MachineError, match="The memory of CPU.* is full") as caught:
         collect(run)
     changes = caught.value.details["changes"]
@@ -323,7 +398,13 @@ def test_out_of_memory_in_mid_run_keeps_the_checkpoint_and_names_the_mend(new_ru
 @pytest.mark.fault(50)
 def test_a_disk_that_takes_no_preview_is_a_warning(new_run, settings, monkeypatch):
     real = files.write
-    monkeypatch.setattr(files, "write", lambda path, content: raising(OSError(28, "No space left on device"))() if path.suffix == ".png" else real(path, content))
+    monkeypatch.setattr(
+        files,
+        "write",
+        lambda path, content: (
+            raising(OSError(28, "No space left on device"))() if path.suffix == ".png" else real(path, content)
+        ),
+    )
     seen = collect(new_run(settings))
     assert isinstance(seen[-1], Finished) and any("No space left" in event.what for event in of(Warned, seen))
 
@@ -335,7 +416,9 @@ def test_a_loss_that_is_not_a_number_goes_back_and_on_slower(new_run, settings, 
 
     def draw(batches, number):
         batch = real(batches, number)
-        return batch._replace(noise=batch.noise * math.nan) if number in broken and not broken.discard(number) else batch
+        return (
+            batch._replace(noise=batch.noise * math.nan) if number in broken and not broken.discard(number) else batch
+        )
 
     monkeypatch.setattr(Batches, "draw", draw)
     seen = collect(new_run(settings.changed(preview_every=0, validate_every=0, schedule="constant", warmup=0)))
@@ -368,7 +451,9 @@ def test_previews_ask_no_text_encoder_again(new_run, settings, monkeypatch):
     """On a small card there is no room for one beside the UNet, the adapter and the optimizer."""
     asked, seen, real = [], [], Base.encode_text
     monkeypatch.setattr(Base, "encode_text", lambda base, texts: asked.append(texts) or real(base, texts))
-    run = new_run(settings.changed(steps=2, validate_every=0, negative="blurred", preview_prompts=["a disc, {trigger}"]))
+    run = new_run(
+        settings.changed(steps=2, validate_every=0, negative="blurred", preview_prompts=["a disc, {trigger}"])
+    )
     for event in train(run, run.settings()):
         seen.append(event)
         if isinstance(event, Started):
@@ -402,7 +487,7 @@ def test_an_empty_folder_is_refused_with_its_name(new_run, settings, tmp_path):
 @pytest.mark.fault(21, 46)
 def test_pictures_that_changed_since_the_run_began_are_named(new_run, settings, tmp_path):
     copy = tmp_path / "copy"
-    shutil.copytree(settings.data, copy)
+    shutil.copytree(settings.run.data, copy)
     run = new_run(settings.changed(data=str(copy), steps=1, preview_every=0, validate_every=0))
     collect(run)
     (copy / "disc0.txt").write_text("another caption")
@@ -413,7 +498,7 @@ def test_pictures_that_changed_since_the_run_began_are_named(new_run, settings, 
 
 def test_pictures_and_base_may_vanish_between_runs(new_run, settings, tmp_path):
     gone = tmp_path / "gone"
-    shutil.copytree(settings.data, gone)
+    shutil.copytree(settings.run.data, gone)
     run = new_run(settings.changed(data=str(gone)))
     shutil.rmtree(gone)
     with pytest.raises(DatasetError):

@@ -14,7 +14,15 @@ def of(kind, events_):
     return [event for event in events_ if isinstance(event, kind)]
 
 
-@pytest.mark.parametrize("changes", [{"quantize": "nf4", "precision": "bf16", "optimizer": "adamw8bit"}, {"quantize": "int8", "method": "pissa", "validate_every": 4}, {"quantize": "nf4", "method": "dora", "validate_every": 4}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"quantize": "nf4", "precision": "bf16", "optimizer": "adamw8bit"},
+        {"quantize": "int8", "method": "pissa", "validate_every": 4},
+        {"quantize": "nf4", "method": "dora", "validate_every": 4},
+    ],
+    ids=str,
+)
 def test_a_packed_base_trains_previews_validates_and_exports(new_run, settings, changes):
     """The whole run, previews between steps; the file holds what was learned and nothing that is not a number."""
     run = new_run(settings.changed(**changes))
@@ -25,4 +33,6 @@ def test_a_packed_base_trains_previews_validates_and_exports(new_run, settings, 
     assert of(Validated, seen)[-1].loss != of(Validated, seen)[0].loss
     made = adapters.read(run.adapter_file)
     assert len(made.factors) == 128 and all(torch.isfinite(factors.delta()).all() for factors in made.factors.values())
-    assert sum(bool(factors.up.any()) for factors in made.factors.values()) > 64, "in bf16 some of so small a model's gradients round to nothing"
+    assert sum(bool(factors.up.any()) for factors in made.factors.values()) > 64, (
+        "in bf16 some of so small a model's gradients round to nothing"
+    )

@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from lora_studio import models
-from lora_studio.models import inject, quantize, recompute, shapes, single
-from lora_studio.models.lean import probe
+from lora_studio.config.settings import Settings
+from lora_studio.models import gradient_checkpointing, inject, quantize, shapes, single
+from lora_studio.models.fused import triton_support
 from lora_studio.models.parts import read_json
 from lora_studio.models.shapes import Shapes
-from lora_studio.settings import Settings
-from lora_studio.training import activations, memory, optimizers
+from lora_studio.optim import registry
+from lora_studio.training import activations, memory
 from tests.benchmarks.memory import MEASURED
 from tests.benchmarks.memory import shapes as exact
 from tests.models import tiny
@@ -25,7 +26,9 @@ def tiny_folder(tmp_path_factory):
 
 
 def narrow(family: str) -> Shapes:
-    """The family's topology in a quarter of its widths and half of its length, SDXL's innermost level with two transformer blocks instead of ten."""
+    """The family's topology in a quarter of its widths and half of its length, SDXL's innermost level with two
+    transformer blocks instead of ten.
+    """
     unet = read_json(single.CONFIGS / family / "unet.json")
     unet["block_out_channels"] = [width // 4 for width in unet["block_out_channels"]]
     unet["norm_num_groups"], unet["layers_per_block"] = 16, 1
@@ -33,7 +36,9 @@ def narrow(family: str) -> Shapes:
         unet["attention_head_dim"] = [heads // 2 for heads in unet["attention_head_dim"]]
     if family == "sdxl":
         unet["transformer_layers_per_block"] = [1, 1, 2]
-    return Shapes(family, 8 * unet["sample_size"], unet, read_json(single.CONFIGS / family / "vae.json"), {"unet": 0, "vae": 0})
+    return Shapes(
+        family, 8 * unet["sample_size"], unet, read_json(single.CONFIGS / family / "vae.json"), {"unet": 0, "vae": 0}
+    )
 
 
 @pytest.fixture
@@ -46,7 +51,7 @@ def on_a_card():
 @pytest.fixture
 def off_the_card(monkeypatch):
     """Triton's kernels count as missing, also on a machine that has a card."""
-    monkeypatch.setattr(probe, "kernels", lambda: None)
+    monkeypatch.setattr(triton_support, "kernels", lambda: None)
 
 
 TWELVE = [
@@ -72,7 +77,9 @@ def test_activations_are_what_a_step_on_a_card_keeps_and_holds_at_most(on_a_card
     kept, most, unet = measure(settings, shape, precision)
     reckoned = activations.unet_of(settings, shape, memory._BYTES[precision])
     assert reckoned.saved() == pytest.approx(kept, rel=0.1) and reckoned.highest() == pytest.approx(most, rel=0.1)
-    assert reckoned.adapter == sum(parameter.numel() for parameter in unet.parameters() if parameter.requires_grad), "trained parameters are counted exactly"
+    assert reckoned.adapter == sum(parameter.numel() for parameter in unet.parameters() if parameter.requires_grad), (
+        "trained parameters are counted exactly"
+    )
 
 
 @pytest.mark.parametrize(("family", "precision", "changes"), [TWELVE[0], TWELVE[11]], ids=str)
@@ -91,25 +98,44 @@ def gone_through(e: int, fused: bool, **changes) -> activations.Unet:
     return unet
 
 
-@pytest.mark.parametrize(("e", "fused", "changes", "bytes_each"), [
-    (2, True, {}, 4), (2, False, {}, 6), (4, True, {}, 8), (4, False, {}, 12), (2, True, {"method": "dora"}, 4), (2, False, {"method": "dora"}, 10),
-], ids=str)
+@pytest.mark.parametrize(
+    ("e", "fused", "changes", "bytes_each"),
+    [
+        (2, True, {}, 4),
+        (2, False, {}, 6),
+        (4, True, {}, 8),
+        (4, False, {}, 12),
+        (2, True, {"method": "dora"}, 4),
+        (2, False, {"method": "dora"}, 10),
+    ],
+    ids=str,
+)
 def test_a_resnet_keeps_each_norms_input_and_each_convolutions(e, fused, changes, bytes_each):
-    """Of both its halves. What the SiLU between them read is computed again by the kernel, and kept by torch; autocast's norms copy theirs to float32."""
+    """Of both its halves. What the SiLU between them read is computed again by the kernel, and kept by torch;
+    autocast's norms copy theirs to float32.
+    """
     unet = gone_through(e, fused, **changes)
     unet.resnet(0, 4, 4, 10)
     assert unet.blocks[0].kept == 10 * (4 + 4) * bytes_each
     assert unet.blocks[0].entrance == 10 * 4 * e
 
 
-@pytest.mark.parametrize(("fused", "targets", "elements"), [(True, "attention", 19), (False, "attention", 23), (True, "attention+ff", 24), (True, "qv", 19)], ids=str)
+@pytest.mark.parametrize(
+    ("fused", "targets", "elements"),
+    [(True, "attention", 19), (False, "attention", 23), (True, "attention+ff", 24), (True, "qv", 19)],
+    ids=str,
+)
 def test_a_transformer_block_keeps_the_input_of_layers_that_share_it_once(fused, targets, elements):
-    """Each norm's input, queries, keys, values and answers, the projection before GEGLU; and what the adapters read: queries, keys and values the same, the way out the answer."""
+    """Each norm's input, queries, keys, values and answers, the projection before GEGLU; and what the adapters read:
+    queries, keys and values the same, the way out the answer.
+    """
     unet = gone_through(2, fused, targets=targets)
     unet.transformer(0, 4, 10, depth=1, heads=2)
     ranks = {"qv": 2 + 1, "attention": 4 + 2, "attention+ff": 4 + 2 + 2}[targets]
     text_ranks = {"qv": 1}.get(targets, 2)
-    text = 2 * 4 * 2 * 77 + text_ranks * 2 * 77  # keys, values and the adapters' thin products of 77 tokens; the text itself is kept once for all
+    text = (
+        2 * 4 * 2 * 77 + text_ranks * 2 * 77
+    )  # keys, values and the adapters' thin products of 77 tokens; the text itself is kept once for all
     sums = 2 * 4 * 2 * 10  # float32, a head and query, twice
     assert unet.blocks[1].kept == 10 * 4 * 2 * elements + 10 * 2 * ranks + text + sums
 
@@ -141,9 +167,16 @@ def test_a_step_takes_what_a_card_gave_and_reserved(on_a_card, family, changes, 
     assert reserved is None or step == pytest.approx(reserved, rel=0.1)
 
 
-@pytest.mark.parametrize(("family", "changes", "stage", "given"), [
-    ("sd1", {}, "encoding", 4.98), ("sdxl", {}, "encoding", 8.25), ("sdxl", {"resolution": 768}, "encoding", 6.93), ("sdxl", {"cuda_graph": False}, "preview", 10.35),
-], ids=str)
+@pytest.mark.parametrize(
+    ("family", "changes", "stage", "given"),
+    [
+        ("sd1", {}, "encoding", 4.98),
+        ("sdxl", {}, "encoding", 8.25),
+        ("sdxl", {"resolution": 768}, "encoding", 6.93),
+        ("sdxl", {"cuda_graph": False}, "preview", 10.35),
+    ],
+    ids=str,
+)
 def test_the_vae_takes_what_a_card_gave_it(on_a_card, family, changes, stage, given):
     """Whole pictures in float32 beside the UNet: four of 512 × 512 or one larger encoded, one decoded."""
     found = memory.estimate(Settings(**changes), exact(family), "bf16", limit=2**40)
@@ -151,7 +184,9 @@ def test_the_vae_takes_what_a_card_gave_it(on_a_card, family, changes, stage, gi
 
 
 def test_the_peak_is_what_fits_the_device_before_it_is_in_tiles(on_a_card):
-    """An artist with 8 GB is not told to buy more for a preview that would be drawn in tiles; with 80 GB nothing is, and the recorded step keeps its memory meanwhile."""
+    """An artist with 8 GB is not told to buy more for a preview that would be drawn in tiles; with 80 GB nothing is,
+    and the recorded step keeps its memory meanwhile.
+    """
     settings, gigabytes = Settings(checkpointing="all", optimizer="adamw8bit"), memory.RESERVED * 2**30
 
     def found(limit, **changes):
@@ -166,9 +201,16 @@ def test_the_peak_is_what_fits_the_device_before_it_is_in_tiles(on_a_card):
 
 
 def test_an_adapters_copies_stand_beside_it_only_in_a_smaller_format_without_autocast(on_a_card):
-    """Float32 values, the first state to go back to, and gradients: 4 bytes each; 2 for the copies and 2 for their gradients. A PiSSA holds its start too."""
+    """Float32 values, the first state to go back to, and gradients: 4 bytes each; 2 for the copies and 2 for their
+    gradients. A PiSSA holds its start too.
+    """
     shape = exact("sd1")
-    for precision, method, adapter, gradients in (("bf16", "lora", 6, 6), ("fp16", "lora", 6, 6), ("fp32", "lora", 4, 4), ("bf16", "pissa", 4, 4)):
+    for precision, method, adapter, gradients in (
+        ("bf16", "lora", 6, 6),
+        ("fp16", "lora", 6, 6),
+        ("fp32", "lora", 4, 4),
+        ("bf16", "pissa", 4, 4),
+    ):
         settings = Settings(method=method)
         found, count = memory.estimate(settings, shape, precision), 3_188_736
         assert (found.adapter, found.gradients) == (adapter * count, gradients * count)
@@ -178,7 +220,10 @@ def test_an_adapters_copies_stand_beside_it_only_in_a_smaller_format_without_aut
 @contextlib.contextmanager
 def kept_by(base):
     """The storages that are kept for the way back within it, weights left out, each once; whole at its end."""
-    own, held = {parameter.untyped_storage()._cdata for model in base.models.values() for parameter in model.parameters()}, {}
+    own, held = (
+        {parameter.untyped_storage()._cdata for model in base.models.values() for parameter in model.parameters()},
+        {},
+    )
 
     def hold(tensor):
         storage = tensor.untyped_storage()
@@ -190,18 +235,28 @@ def kept_by(base):
         yield held.values()
 
 
-@pytest.mark.parametrize("changes", [{}, {"checkpointing": "all"}, {"quantize": "nf4"}, {"train_text": True, "targets": "attention+ff"}, {"train_text": True, "checkpointing": "all"}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"checkpointing": "all"},
+        {"quantize": "nf4"},
+        {"train_text": True, "targets": "attention+ff"},
+        {"train_text": True, "checkpointing": "all"},
+    ],
+    ids=str,
+)
 def test_a_real_step_on_the_cpu_saves_what_is_reckoned(off_the_card, tiny_folder, changes):
     """Nothing imitated: the loop's own prediction in float32. A quantised layer keeps no more than a plain one."""
     folder = str(tiny_folder("sd1"))
     settings = Settings(rank=4, alpha=4, resolution=256, **changes)
-    base = models.load(folder, quantize=settings.quantize)
+    base = models.load(folder, quantize=settings.machine.quantize)
     inject.add_adapter(base, settings, seed=0)
     for model in base.models.values():
         model.train()
-    recompute.enable(base.unet, settings.checkpointing, base.text_encoders.values())
+    gradient_checkpointing.enable(base.unet, settings.machine.checkpointing, base.text_encoders.values())
     with kept_by(base) as held:
-        text = base.features(["a cat"]) if settings.train_text else base.encode_text(["a cat"])
+        text = base.features(["a cat"]) if settings.adapter.train_text else base.encode_text(["a cat"])
         base.predict(torch.randn(1, 4, 32, 32), torch.tensor([500]), text)
     reckoned = activations.unet_of(settings, shapes.read(folder), 4)
     assert reckoned.saved() == pytest.approx(sum(one.nbytes() for one in held), rel=0.1)
@@ -219,7 +274,9 @@ def test_text_encoders_keep_what_is_reckoned_in_a_smaller_format_too(tiny_folder
         features = base.features(["a cat"])
     assert features["hidden"].requires_grad
     reckoned = activations.unet_of(settings, shapes.read(folder), 2)
-    assert sum(block.kept for block in reckoned.blocks if block.level == activations._TEXT) == pytest.approx(sum(one.nbytes() for one in held), rel=0.1)
+    assert sum(block.kept for block in reckoned.blocks if block.level == activations._TEXT) == pytest.approx(
+        sum(one.nbytes() for one in held), rel=0.1
+    )
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -229,11 +286,19 @@ def test_shapes_are_the_models_own_in_either_layout(tiny_folder, tmp_path, famil
     base, found = models.load(str(folder)), shapes.read(str(folder))
     assert (found.family, found.resolution, found.scale) == (base.family.name, base.resolution, base.scale)
     parts = {"unet": base.unet, "vae": base.vae, **base.text_encoders}
-    assert [encoder.layers for encoder in found.text] == [encoder.config.num_hidden_layers for encoder in base.text_encoders.values()]
-    assert found.parameters == {part: sum(parameter.numel() for parameter in model.parameters()) for part, model in parts.items()}
+    assert [encoder.layers for encoder in found.text] == [
+        encoder.config.num_hidden_layers for encoder in base.text_encoders.values()
+    ]
+    assert found.parameters == {
+        part: sum(parameter.numel() for parameter in model.parameters()) for part, model in parts.items()
+    }
     file = shapes.read(str(tiny.checkpoint(tmp_path / "one.safetensors", family)))
-    assert file.family == found.family and file.text == found.text and file.parameters["unet"] == found.parameters["unet"]
-    assert {key: file.unet[key] for key in ("block_out_channels", "cross_attention_dim")} == {key: found.unet[key] for key in ("block_out_channels", "cross_attention_dim")}
+    assert (
+        file.family == found.family and file.text == found.text and file.parameters["unet"] == found.parameters["unet"]
+    )
+    assert {key: file.unet[key] for key in ("block_out_channels", "cross_attention_dim")} == {
+        key: found.unet[key] for key in ("block_out_channels", "cross_attention_dim")
+    }
     reckoned = activations.unet_of(Settings(), found, 4)
     assert reckoned.packable == sum(base.unet.get_submodule(name).weight.numel() for name in quantize.packed(base.unet))
 
@@ -245,7 +310,11 @@ def test_the_estimate_of_a_large_model_takes_no_time_and_adds_up():
     found = memory.estimate(Settings(), shape, "bf16")
     assert time.perf_counter() - began < 0.2
     assert found.weights == 2 * 2_567_463_684 and (found.adapter, found.gradients) == (6 * 23_224_320, 6 * 23_224_320)
-    assert found.step == found.weights + found.adapter + found.gradients + found.optimizer + found.activations + found.working <= found.peak
+    assert (
+        found.step
+        == found.weights + found.adapter + found.gradients + found.optimizer + found.activations + found.working
+        <= found.peak
+    )
     packed = memory.estimate(Settings(quantize="nf4"), shape, "bf16")
     assert 0.25 * found.weights < packed.weights < 0.4 * found.weights
 
@@ -255,18 +324,25 @@ def test_the_optimizers_state_is_as_large_as_reckoned(name):
     """To a tenth, over a hundred thousand parameters."""
     parameters = {"x.lora_A.weight": torch.nn.Parameter(torch.randn(1000, 100))}
     settings = Settings(optimizer=name)
-    optimizer, flat, _ = optimizers.build(parameters.items(), settings)
-    optimizers.mode(optimizer, training=True)
+    optimizer, flat, _ = registry.build(parameters.items(), settings)
+    registry.mode(optimizer, training=True)
     flat.gradients.fill_(1.0)
     optimizer.step()
-    held = sum(value.nbytes for state in optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor))
+    held = sum(
+        value.nbytes
+        for state in optimizer.state.values()
+        for value in state.values()
+        if isinstance(value, torch.Tensor)
+    )
     assert held == pytest.approx(100_000 * memory._STATES[name], rel=0.1)
 
 
 def test_the_ways_to_a_smaller_card_are_single_changes_or_all_that_are_needed_together():
     shape, settings, gigabytes = exact("sdxl"), Settings(batch=2, accumulate=3), 2**30
     easy = memory.ways(settings, shape, "bf16", 16 * gigabytes)
-    assert {"batch": 1, "accumulate": 6} in [way.changes for way in easy] and all(way.peak <= 16 * gigabytes for way in easy)
+    assert {"batch": 1, "accumulate": 6} in [way.changes for way in easy] and all(
+        way.peak <= 16 * gigabytes for way in easy
+    )
     (hard,) = memory.ways(settings, shape, "bf16", 6 * gigabytes)
     assert hard.changes["checkpointing"] == "all" and hard.changes["quantize"] == "nf4" and hard.peak <= 6 * gigabytes
     assert memory.ways(settings, shape, "bf16", gigabytes / 4) == []

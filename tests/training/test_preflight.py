@@ -9,7 +9,7 @@ import torch
 from lora_studio import cli, events, runs
 from lora_studio.errors import DatasetError, MachineError
 from lora_studio.events import Finished, PreviewReady, StepDone
-from lora_studio.jobs import child
+from lora_studio.jobs import environment
 from lora_studio.training import loop, preflight
 
 
@@ -30,7 +30,11 @@ def test_two_steps_and_a_preview_are_measured_and_no_run_is_left(settings, tmp_p
     assert [event.step for event in seen if isinstance(event, StepDone)] == [1, 2] and isinstance(seen[-1], Finished)
     assert sum(isinstance(event, PreviewReady) and not event.base for event in seen) == 1
     assert found.previews and found.step_seconds > 0 and found.peak > 50 * 2**20
-    assert runs.existing(outputs) == [] and [path.name for path in outputs.iterdir()] == [".cache"] and list(runs.trials_folder(outputs).iterdir()) == []
+    assert (
+        runs.existing(outputs) == []
+        and [path.name for path in outputs.iterdir()] == [".cache"]
+        and list(runs.trials_folder(outputs).iterdir()) == []
+    )
     assert list((outputs / ".cache" / "latents").iterdir())
 
 
@@ -49,7 +53,9 @@ def test_where_steps_are_recorded_there_are_enough_for_that_and_the_quickest_cou
 
     def played(run, given):
         asked.append(given.steps)
-        yield from (StepDone(step=step, loss=1, learning_rate=1, seconds=at) for step, at in enumerate((3.0, 9.0, 9.5, 10.5), 1))
+        yield from (
+            StepDone(step=step, loss=1, learning_rate=1, seconds=at) for step, at in enumerate((3.0, 9.0, 9.5, 10.5), 1)
+        )
 
     monkeypatch.setattr(preflight, "train", played)
     monkeypatch.setattr(preflight.engine, "obstacle", lambda *_: "")
@@ -76,29 +82,67 @@ def test_what_else_goes_wrong_is_told(settings, tmp_path):
 
 
 def command(settings, outputs, capsys, *more) -> str:
-    arguments = ["train", "--data", settings.data, "--base", settings.base, "--dry-run", "--outputs", str(outputs), "--set", "resolution=64", "--set", "device=cpu", "--set", "rank=2", *more]
+    arguments = [
+        "train",
+        "--data",
+        settings.run.data,
+        "--base",
+        settings.run.base,
+        "--dry-run",
+        "--outputs",
+        str(outputs),
+        "--set",
+        "resolution=64",
+        "--set",
+        "device=cpu",
+        "--set",
+        "rank=2",
+        *more,
+    ]
     assert cli.main(arguments) == 0
     return capsys.readouterr().out
 
 
 def test_the_command_tells_a_person(settings, tmp_path, capsys, monkeypatch):
     """And measures a card's memory as a run's own process has it."""
-    monkeypatch.setattr(os, "environ", {name: value for name, value in os.environ.items() if name not in child.CARD})
+    monkeypatch.setattr(
+        os, "environ", {name: value for name, value in os.environ.items() if name not in environment.CARD}
+    )
     told = command(settings, tmp_path, capsys)
     assert "base model" in told and "Measured: " in told and "It fits." in told
-    assert child.CARD.items() <= os.environ.items()
+    assert environment.CARD.items() <= os.environ.items()
     assert runs.existing(tmp_path) == []
 
 
 def test_the_command_tells_a_program_what_would_fit(settings, tmp_path, capsys, monkeypatch):
-    """What is reckoned first, then the trial's events, at the end one object that holds all: the page reads them as they come."""
+    """What is reckoned first, then the trial's events, at the end one object that holds all: the page reads them as
+    they come.
+    """
     monkeypatch.setattr(preflight, "limit", lambda device: 28 * 2**20)
-    first, *between, last = command(settings, tmp_path, capsys, "--set", "batch=8", "--set", "device=cpu", "--json").splitlines()
+    first, *between, last = command(
+        settings, tmp_path, capsys, "--set", "batch=8", "--set", "device=cpu", "--json"
+    ).splitlines()
     reckoned, told = json.loads(first)["reckoned"], json.loads(last)
     assert reckoned["fits"] is False and reckoned["limit"] == 28 * 2**20 and reckoned["estimate"] == told["estimate"]
     assert reckoned["would_fit"] and all(way["peak"] <= reckoned["limit"] for way in reckoned["would_fit"])
     assert [event.step for event in map(events.parse, between) if isinstance(event, StepDone)] == [1, 2]
-    assert told["fits"] is False and told["limit"] == 28 * 2**20 and told["precision"] == "fp32" and told["family"] == "starter"
-    assert set(told["estimate"]) == {"weights", "adapter", "gradients", "optimizer", "activations", "working", "encoding", "preview", "step", "peak"}
+    assert (
+        told["fits"] is False
+        and told["limit"] == 28 * 2**20
+        and told["precision"] == "fp32"
+        and told["family"] == "starter"
+    )
+    assert set(told["estimate"]) == {
+        "weights",
+        "adapter",
+        "gradients",
+        "optimizer",
+        "activations",
+        "working",
+        "encoding",
+        "preview",
+        "step",
+        "peak",
+    }
     assert told["measured"]["peak"] > told["limit"] and told["measured"]["previews"] is True
     assert all(way["peak"] <= told["limit"] and way["changes"] for way in told["would_fit"])

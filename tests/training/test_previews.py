@@ -7,16 +7,29 @@ import pytest
 from PIL import Image
 
 from lora_studio import files, runs
+from lora_studio.config.settings import Settings
 from lora_studio.events import PreviewReady
-from lora_studio.settings import Settings
 from lora_studio.training import previews
-from tests.training.test_engine import prepared
+from tests.training.test_stepper import prepared
 
 
 @pytest.fixture(scope="module")
 def plain(tiny_base, pictures) -> Settings:
-    return Settings(data=str(pictures), base=str(tiny_base), resolution=64, steps=1, rank=2, alpha=2, device="cpu", preview_prompts=["a disc", "a house"], preview_steps=2,
-                    preview_every=0, validate_every=0, validation_share=0.2, max_upscale=1)
+    return Settings(
+        data=str(pictures),
+        base=str(tiny_base),
+        resolution=64,
+        steps=1,
+        rank=2,
+        alpha=2,
+        device="cpu",
+        preview_prompts=["a disc", "a house"],
+        preview_steps=2,
+        preview_every=0,
+        validate_every=0,
+        validation_share=0.2,
+        max_upscale=1,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +61,9 @@ def asked(monkeypatch) -> list:
 def base_pictures(session) -> list[bytes]:
     """The files that the run shows."""
     events = list(previews.draw(session, base=True))
-    assert [type(event) for event in events] == [PreviewReady] * len(session.prompts) and all(event.base for event in events)
+    assert [type(event) for event in events] == [PreviewReady] * len(session.prompts) and all(
+        event.base for event in events
+    )
     return [(session.run.folder / event.path).read_bytes() for event in events]
 
 
@@ -66,11 +81,15 @@ def close(one: bytes, other: bytes) -> bool:
 
 
 def test_a_second_run_finds_the_files_and_whatever_it_trains_draws_the_same(session, new_run, plain, asked):
-    """A PiSSA's start, dropout or what was learned would else be shown as the base's in every later run. The kept pictures tell no prompt."""
+    """A PiSSA's start, dropout or what was learned would else be shown as the base's in every later run. The kept
+    pictures tell no prompt.
+    """
     first = base_pictures(session)
     assert asked == [("a disc", 1), ("a house", 2)] and first[0] != first[1]
     assert all("Steps: 2" in opened(data).text["parameters"] for data in first)
-    assert len(kept(session)) == 2 and all(set(opened(path.read_bytes()).text) == {"sha256", "seconds"} for path in kept(session))
+    assert len(kept(session)) == 2 and all(
+        set(opened(path.read_bytes()).text) == {"sha256", "seconds"} for path in kept(session)
+    )
 
     other = prepared(new_run(plain.changed(method="pissa", dropout=0.5, rank=4, alpha=4, seed=9)))
     assert base_pictures(other) == first and len(asked) == 2
@@ -82,6 +101,7 @@ def test_a_second_run_finds_the_files_and_whatever_it_trains_draws_the_same(sess
 
 def test_kept_pictures_count_as_long_as_they_took_to_draw(session):
     """Else the time left, which knows of no other round yet, would leave all previews out."""
+
     def clocked() -> float:
         clock = previews.Clock()
         list(clock.timed(previews.draw(session, base=True)))
@@ -106,14 +126,29 @@ def test_what_decides_the_picture_is_in_its_name(session, plain, monkeypatch):
     """A picture drawn otherwise would be shown for this one."""
     base, expected = session.base, previews._kept_file(session, 0)
     found = {expected, previews._kept_file(session, 1)}
-    changes = [{"preview_prompts": ["a cat"]}, {"negative": "blur"}, {"preview_seed": 5}, {"preview_steps": 3}, {"guidance": 2.0}, {"sampler": "euler"}, {"resolution": 128},
-               {"quantize": "nf4"}, {"train_text": True}, {"deterministic": True}]
+    changes = [
+        {"preview_prompts": ["a cat"]},
+        {"negative": "blur"},
+        {"preview_seed": 5},
+        {"preview_steps": 3},
+        {"guidance": 2.0},
+        {"sampler": "euler"},
+        {"resolution": 128},
+        {"quantize": "nf4"},
+        {"train_text": True},
+        {"deterministic": True},
+    ]
     for change in changes:
         session.settings = plain.changed(**change)
         found.add(previews._kept_file(session, 0))
     session.settings = plain
-    for owner, name, value in [(base, "checksum", "another"), (base, "fingerprint", "another"), (base, "schedule", base.schedule | {"beta_end": 0.5}), (previews, "VERSION", 2),
-                               (previews, "version", lambda _: "9.9")]:
+    for owner, name, value in [
+        (base, "checksum", "another"),
+        (base, "fingerprint", "another"),
+        (base, "schedule", base.schedule | {"beta_end": 0.5}),
+        (previews, "VERSION", 2),
+        (previews, "version", lambda _: "9.9"),
+    ]:
         with monkeypatch.context() as patched:
             patched.setattr(owner, name, value)
             found.add(previews._kept_file(session, 0))
@@ -128,9 +163,20 @@ def test_a_damaged_kept_picture_is_drawn_again(session, plain, asked, damage):
     first = base_pictures(session)
     (path,) = kept(session)
     sound, black = path.read_bytes(), Image.new("RGB", (64, 64))
-    path.write_bytes({"torn": sound[:-200], "rotten": sound[:300] + bytes(4) + sound[304:], "another": previews._png(black, **opened(sound).text),
-                      "bare": previews._png(black), "empty": b""}[damage])
-    assert base_pictures(session) == first and len(asked) == 2 and opened(path.read_bytes()).tobytes() == opened(sound).tobytes()
+    path.write_bytes(
+        {
+            "torn": sound[:-200],
+            "rotten": sound[:300] + bytes(4) + sound[304:],
+            "another": previews._png(black, **opened(sound).text),
+            "bare": previews._png(black),
+            "empty": b"",
+        }[damage]
+    )
+    assert (
+        base_pictures(session) == first
+        and len(asked) == 2
+        and opened(path.read_bytes()).tobytes() == opened(sound).tobytes()
+    )
 
 
 @pytest.mark.fault(50)
@@ -152,4 +198,6 @@ def test_the_adapters_own_pictures_are_neither_kept_nor_taken_from_there(session
     events = list(previews.draw(session))
     session.engine.flat.values.copy_(start)
     assert len(asked) == 4 and len(kept(session)) == 2 and not any(event.base for event in events)
-    assert all((session.run.folder / event.path).read_bytes() != picture for event, picture in zip(events, before, strict=True))
+    assert all(
+        (session.run.folder / event.path).read_bytes() != picture for event, picture in zip(events, before, strict=True)
+    )

@@ -5,17 +5,27 @@ import os
 import pytest
 import torch
 
-from lora_studio import adapters, branching, checkpoints
+from lora_studio import adapters
 from lora_studio.adapters import recipe
 from lora_studio.events import Finished, PreviewReady, Started, StepDone, Validated, Warned
-from lora_studio.jobs import child
-from lora_studio.training import checkpoint, optimizers
+from lora_studio.jobs import environment
+from lora_studio.optim import registry
+from lora_studio.runs import branching, checkpoints
+from lora_studio.training import checkpoint
 from lora_studio.training.loop import train
 from lora_studio.training.session import prepare
 from tests.training.test_loop import assert_same, collect, of, state_tensors, tensors
 
 QUIET = {"preview_every": 0, "validate_every": 0, "checkpoint_every": 1}
-RANDOM = {"dropout": 0.3, "ema": 0.9, "accumulate": 2, "flip": True, "shuffle_tags": True, "caption_dropout": 0.5, "noise_offset": 0.1}
+RANDOM = {
+    "dropout": 0.3,
+    "ema": 0.9,
+    "accumulate": 2,
+    "flip": True,
+    "shuffle_tags": True,
+    "caption_dropout": 0.5,
+    "noise_offset": 0.1,
+}
 
 
 def stopped_after(run, step):
@@ -27,7 +37,9 @@ def stopped_after(run, step):
 
 @pytest.mark.fault(44, 45)
 def test_a_run_resumed_twice_ends_where_and_as_it_would_have(new_run, settings):
-    """A step count that starts anew, or a schedule that does, would show in the second resume at the latest. Moments and averages too."""
+    """A step count that starts anew, or a schedule that does, would show in the second resume at the latest. Moments
+    and averages too.
+    """
     settings = settings.changed(**QUIET, **RANDOM)
     whole, torn = new_run(settings), new_run(settings)
     collect(whole)
@@ -41,11 +53,13 @@ def test_a_run_resumed_twice_ends_where_and_as_it_would_have(new_run, settings):
 
 @pytest.mark.fault(44)
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
-def test_a_state_that_another_version_laid_out_otherwise_gives_its_weights_and_no_moments(new_run, settings, monkeypatch, optimizer):
+def test_a_state_that_another_version_laid_out_otherwise_gives_its_weights_and_no_moments(
+    new_run, settings, monkeypatch, optimizer
+):
     """Moments know no names: those of one weight would move another, and nothing would say so."""
-    run, build = new_run(settings.changed(**QUIET, optimizer=optimizer)), optimizers.build
+    run, build = new_run(settings.changed(**QUIET, optimizer=optimizer)), registry.build
     with monkeypatch.context() as earlier:
-        earlier.setattr(optimizers, "build", lambda named, *more: build(reversed(list(named)), *more))
+        earlier.setattr(registry, "build", lambda named, *more: build(reversed(list(named)), *more))
         stopped_after(run, 3)
     saved = checkpoint.load(checkpoints.latest(run), torch.device("cpu"))
     preparing, told = prepare(run, run.settings()), []
@@ -53,20 +67,28 @@ def test_a_state_that_another_version_laid_out_otherwise_gives_its_weights_and_n
         while True:
             told.append(next(preparing))
     session = end.value.value
-    assert session.step == 2 and not session.engine.optimizer.state and any("earlier version" in event.what for event in of(Warned, told))
+    assert (
+        session.step == 2
+        and not session.engine.optimizer.state
+        and any("earlier version" in event.what for event in of(Warned, told))
+    )
     assert all(torch.equal(parameter, saved["parameters"][name]) for name, parameter in session.parameters.items())
     assert isinstance(collect(run)[-1], Finished)
 
 
 @pytest.mark.fault(44)
 def test_a_branch_under_the_same_settings_is_the_rest_of_its_parent(new_run, settings):
-    """From a state in the middle, which has newer ones behind it: they stay, and the branch comes to the same end, bit for bit."""
+    """From a state in the middle, which has newer ones behind it: they stay, and the branch comes to the same end, bit
+    for bit.
+    """
     parent = new_run(settings.changed(**QUIET, **RANDOM))
     collect(parent)
     run = branching.branch(parent, 1, parent.settings(), parent.folder.parent)
     seen = collect(run)
     assert of(Started, seen)[0].first_step == 1 and [saved.step for saved in checkpoints.listed(parent)] == [1, 2, 3, 4]
-    assert {event.step for event in of(PreviewReady, seen) if event.base} == {1}, "the film needs the base model's picture"
+    assert {event.step for event in of(PreviewReady, seen) if event.base} == {1}, (
+        "the film needs the base model's picture"
+    )
     assert_same(tensors(parent.adapter_file), tensors(run.adapter_file))
     assert recipe.read(adapters.read(run.adapter_file).metadata).parent == "discs, step 1"
     assert recipe.read(adapters.read(parent.adapter_file).metadata).parent == ""
@@ -76,10 +98,16 @@ def test_a_branch_under_other_settings_begins_from_the_adapter(new_run, settings
     """Rank 3 from rank 2: step 0 answers as the parent did, which the first validation shows."""
     parent = new_run(settings.changed(**QUIET | {"validate_every": 4}))
     before = collect(parent)
-    run = branching.branch(parent, 4, parent.settings().changed(rank=3, optimizer="lion", steps=2), parent.folder.parent)
+    run = branching.branch(
+        parent, 4, parent.settings().changed(rank=3, optimizer="lion", steps=2), parent.folder.parent
+    )
     seen = collect(run)
     assert of(Started, seen)[0].first_step == 0 and isinstance(seen[-1], Finished)
-    assert of(Validated, seen)[0].loss == pytest.approx(of(Validated, before)[-1].loss, rel=1e-4) != of(Validated, before)[0].loss
+    assert (
+        of(Validated, seen)[0].loss
+        == pytest.approx(of(Validated, before)[-1].loss, rel=1e-4)
+        != of(Validated, before)[0].loss
+    )
     assert {one.rank for one in adapters.read(run.adapter_file).factors.values()} == {3}
 
 
@@ -87,7 +115,7 @@ def test_a_state_tells_what_it_came_from(new_run, settings):
     run = new_run(settings.changed(**QUIET, steps=1))
     collect(run)
     about = checkpoints.about(run.checkpoint(1))
-    assert about["settings"] == run.settings().model_dump() and len(about["pictures"]) == 6
+    assert about["settings"] == run.settings().flat() and len(about["pictures"]) == 6
     assert branching.changes(run) == []
 
 
@@ -100,7 +128,9 @@ def test_going_back_after_a_loss_that_is_no_number_keeps_the_lower_rate_over_a_r
 
     def draw(batches, number):
         batch = real(batches, number)
-        return batch._replace(noise=batch.noise * torch.nan) if number in broken and not broken.discard(number) else batch
+        return (
+            batch._replace(noise=batch.noise * torch.nan) if number in broken and not broken.discard(number) else batch
+        )
 
     monkeypatch.setattr(Batches, "draw", draw)
     run = new_run(settings.changed(**QUIET, schedule="constant", warmup=0))
@@ -112,7 +142,11 @@ def test_going_back_after_a_loss_that_is_no_number_keeps_the_lower_rate_over_a_r
 @pytest.fixture
 def as_before():
     """Switches off again what a repeatable run switches on for its whole process."""
-    kept = torch.backends.cudnn.benchmark, torch.backends.cuda.mem_efficient_sdp_enabled(), torch.backends.cuda.cudnn_sdp_enabled()
+    kept = (
+        torch.backends.cudnn.benchmark,
+        torch.backends.cuda.mem_efficient_sdp_enabled(),
+        torch.backends.cuda.cudnn_sdp_enabled(),
+    )
     yield
     torch.use_deterministic_algorithms(False)
     torch.backends.cudnn.benchmark = kept[0]
@@ -122,7 +156,11 @@ def as_before():
 
 @pytest.mark.fault(44)
 def test_a_run_that_is_to_repeat_to_the_bit_trains_and_draws(new_run, settings, as_before, monkeypatch):
-    """The switch makes torch refuse every operation that has no repeatable form: none of ours may be among them. A CPU shows it as well as a GPU."""
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", child.CARD["CUBLAS_WORKSPACE_CONFIG"])
-    assert isinstance(collect(new_run(settings.changed(deterministic=True, targets="attention+ff+conv", steps=1)))[-1], Finished)
+    """The switch makes torch refuse every operation that has no repeatable form: none of ours may be among them. A CPU
+    shows it as well as a GPU.
+    """
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", environment.CARD["CUBLAS_WORKSPACE_CONFIG"])
+    assert isinstance(
+        collect(new_run(settings.changed(deterministic=True, targets="attention+ff+conv", steps=1)))[-1], Finished
+    )
     assert torch.are_deterministic_algorithms_enabled() and os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"

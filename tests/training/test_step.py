@@ -5,14 +5,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lora_studio.models.prediction import Epsilon, V
-from lora_studio.settings import Settings
+from lora_studio.config.settings import Settings
+from lora_studio.diffusion.prediction import Epsilon, V
 from lora_studio.training import step
 
 
 def base(prediction, answer):
     """A model of two timesteps (ᾱ = 0.8 and 0.2) that predicts ``answer`` whatever it sees."""
-    return SimpleNamespace(alphas_cumprod=torch.tensor([0.8, 0.2]), prediction=prediction, predict=lambda noisy, timesteps, text, sizes: answer)
+    return SimpleNamespace(
+        alphas_cumprod=torch.tensor([0.8, 0.2]),
+        prediction=prediction,
+        predict=lambda noisy, timesteps, text, sizes: answer,
+    )
 
 
 X0, NOISE = torch.full((2, 1, 1, 1), 2.0), torch.full((2, 1, 1, 1), 1.0)

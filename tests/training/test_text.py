@@ -1,4 +1,6 @@
-"""Training the text encoders as well: what is changed, at which rate, that it resumes, and that the file holds it under the names that others read."""
+"""Training the text encoders as well: what is changed, at which rate, that it resumes, and that the file holds it under
+the names that others read.
+"""
 
 import pytest
 import torch
@@ -6,10 +8,10 @@ from safetensors import safe_open
 
 from lora_studio import adapters, models
 from lora_studio.adapters import keys
+from lora_studio.config.settings import Settings
 from lora_studio.events import Finished, PreviewReady, Started, StepDone, Validated
 from lora_studio.models import inject
-from lora_studio.settings import Settings
-from lora_studio.training import optimizers
+from lora_studio.optim import registry
 from lora_studio.training.loop import train
 from tests.models import tiny
 
@@ -33,17 +35,26 @@ def factors(path):
 def test_every_layer_of_the_encoder_is_changed(tiny_base, targets, each):
     base = models.load(str(tiny_base))
     inject.add_adapter(base, Settings(rank=2, alpha=2, train_text=True, targets=targets), seed=0)
-    text = [path for path in inject.read_adapter(base).factors if path.startswith("text_encoder.text_model.encoder.layers.")]
+    text = [
+        path for path in inject.read_adapter(base).factors if path.startswith("text_encoder.text_model.encoder.layers.")
+    ]
     assert len(text) == each * LAYERS["sd1"]["text_encoder"]
     plain = models.load(str(tiny_base))
-    assert all(torch.equal(a, b) for a, b in zip(base.encode_text(["a cat"]).values(), plain.encode_text(["a cat"]).values(), strict=True)), "step 0 reads as before"
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(base.encode_text(["a cat"]).values(), plain.encode_text(["a cat"]).values(), strict=True)
+    ), "step 0 reads as before"
 
 
-@pytest.mark.parametrize("changes", [{}, {"method": "dora"}, {"quantize": "nf4", "checkpointing": "all", "optimizer": "adamw8bit"}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{}, {"method": "dora"}, {"quantize": "nf4", "checkpointing": "all", "optimizer": "adamw8bit"}], ids=str
+)
 def test_a_run_trains_reads_back_and_previews_with_it(new_run, settings, changes):
     run = new_run(settings.changed(train_text=True, text_learning_rate=1e-2, dropout=0.1, **changes))
     seen = list(train(run, run.settings()))
-    assert isinstance(seen[-1], Finished) and of(Started, seen)[0].modules == 128 + 48 and len(of(PreviewReady, seen)) == 3
+    assert (
+        isinstance(seen[-1], Finished) and of(Started, seen)[0].modules == 128 + 48 and len(of(PreviewReady, seen)) == 3
+    )
     assert of(Validated, seen)[-1].loss != of(Validated, seen)[0].loss
     made = factors(run.adapter_file)
     text = {path: one for path, one in made.items() if path.startswith("text_encoder.")}
@@ -54,7 +65,18 @@ def test_a_run_trains_reads_back_and_previews_with_it(new_run, settings, changes
 
 def test_both_encoders_of_sdxl_learn_and_leave_under_their_own_names(new_run, settings, sdxl_base):
     """The first one's last layer is not heard by SDXL, which reads the layer before, so it alone learns nothing."""
-    run = new_run(settings.changed(base=str(sdxl_base), train_text=True, text_learning_rate=1e-2, steps=2, preview_every=0, validate_every=0, checkpoint_every=0, weight_decay=0))
+    run = new_run(
+        settings.changed(
+            base=str(sdxl_base),
+            train_text=True,
+            text_learning_rate=1e-2,
+            steps=2,
+            preview_every=0,
+            validate_every=0,
+            checkpoint_every=0,
+            weight_decay=0,
+        )
+    )
     seen = list(train(run, run.settings()))
     made = factors(run.adapter_file)
     for component, layers in LAYERS["sdxl"].items():
@@ -64,7 +86,10 @@ def test_both_encoders_of_sdxl_learn_and_leave_under_their_own_names(new_run, se
     assert isinstance(seen[-1], Finished)
     with safe_open(run.adapter_file, "pt") as file:
         assert any(key.startswith("lora_te2_text_model_encoder_layers_31_") for key in file.keys())
-    assert keys.to_kohya("text_encoder.text_model.encoder.layers.3.self_attn.q_proj", "sdxl") == "lora_te1_text_model_encoder_layers_3_self_attn_q_proj"
+    assert (
+        keys.to_kohya("text_encoder.text_model.encoder.layers.3.self_attn.q_proj", "sdxl")
+        == "lora_te1_text_model_encoder_layers_3_self_attn_q_proj"
+    )
     base = models.load(str(sdxl_base))
     plain = base.encode_text(["disc"])
     inject.load_adapters(base, [(adapters.read(run.adapter_file), 1.0)])
@@ -73,8 +98,12 @@ def test_both_encoders_of_sdxl_learn_and_leave_under_their_own_names(new_run, se
 
 
 def test_a_resumed_run_is_the_run_that_was_never_stopped(new_run, settings):
-    """Bit for bit, with dropout in the text encoders, averages and accumulation; previews and validations between steps leave no trace."""
-    settings = settings.changed(train_text=True, dropout=0.3, ema=0.9, accumulate=2, shuffle_tags=True, caption_dropout=0.5, checkpoint_every=2)
+    """Bit for bit, with dropout in the text encoders, averages and accumulation; previews and validations between steps
+    leave no trace.
+    """
+    settings = settings.changed(
+        train_text=True, dropout=0.3, ema=0.9, accumulate=2, shuffle_tags=True, caption_dropout=0.5, checkpoint_every=2
+    )
     whole, torn = new_run(settings.changed(preview_every=0, validate_every=0)), new_run(settings)
     list(train(whole, whole.settings()))
     for event in train(torn, torn.settings()):
@@ -83,14 +112,24 @@ def test_a_resumed_run_is_the_run_that_was_never_stopped(new_run, settings):
     seen = list(train(torn, torn.settings()))
     assert of(Started, seen)[0].first_step == 2
     left, right = factors(whole.adapter_file), factors(torn.adapter_file)
-    assert left.keys() == right.keys() and all(torch.equal(left[path].up, right[path].up) and torch.equal(left[path].down, right[path].down) for path in left)
+    assert left.keys() == right.keys() and all(
+        torch.equal(left[path].up, right[path].up) and torch.equal(left[path].down, right[path].down) for path in left
+    )
 
 
 def test_the_encoders_have_a_rate_of_their_own_and_loraplus_goes_for_them_too():
-    named = [(name, torch.nn.Parameter(torch.ones(2, 2))) for name in ("unet.q.lora_A.style.weight", "unet.q.lora_B.style.weight", "text_encoder.q.lora_A.style.weight", "text_encoder_2.q.lora_B.style.weight")]
-    found = optimizers.groups(named, Settings(learning_rate=1e-3, text_learning_rate=1e-5, lora_plus=4))
+    named = [
+        (name, torch.nn.Parameter(torch.ones(2, 2)))
+        for name in (
+            "unet.q.lora_A.style.weight",
+            "unet.q.lora_B.style.weight",
+            "text_encoder.q.lora_A.style.weight",
+            "text_encoder_2.q.lora_B.style.weight",
+        )
+    ]
+    found = registry.groups(named, Settings(learning_rate=1e-3, text_learning_rate=1e-5, lora_plus=4))
     assert [group["lr"] for group in found] == pytest.approx([1e-3, 4e-3, 1e-5, 4e-5])
-    (one,) = optimizers.groups(named, Settings(optimizer="prodigy", learning_rate=1.0))
+    (one,) = registry.groups(named, Settings(optimizer="prodigy", learning_rate=1.0))
     assert len(one["params"]) == 4, "Prodigy takes one rate"
 
 

@@ -1,4 +1,6 @@
-"""A small model trains slower on all threads than on one where handing its short operations round costs more than doing them."""
+"""A small model trains slower on all threads than on one where handing its short operations round costs more than doing
+them.
+"""
 
 import time
 

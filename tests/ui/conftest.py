@@ -16,11 +16,16 @@ from PIL import Image, ImageDraw
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from lora_studio import runs
-from lora_studio.settings import Settings
+from lora_studio.config.settings import Settings
 from tests.ui.played import Part
 
 expect.set_options(timeout=30_000)
-OPTIONS = ["--no-sandbox", "--disable-gpu", "--no-first-run", *(f"--disable-{part}" for part in ("quic", "background-networking", "component-update", "sync"))]
+OPTIONS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    *(f"--disable-{part}" for part in ("quic", "background-networking", "component-update", "sync")),
+]
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -67,9 +72,17 @@ class Served:
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The studio as a user starts it, on an outputs folder of its own."""
     outputs, home = tmp_path_factory.mktemp("outputs"), tmp_path_factory.mktemp("home")
-    port = 7950 + 20 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))  # two that start together do not get in each other's way
+    port = 7950 + 20 * int(
+        os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    )  # two that start together do not get in each other's way
     command = f"from lora_studio.ui.studio import launch; from pathlib import Path; launch({port}, False, Path({str(outputs)!r}))"
-    process = subprocess.Popen([sys.executable, "-c", command], cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT), "XDG_DATA_HOME": str(home)})
+    process = subprocess.Popen(
+        [sys.executable, "-c", command],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "XDG_DATA_HOME": str(home)},
+    )
     try:
         line = process.stdout.readline()
         assert line.startswith("LoRA Studio is at http://127.0.0.1:"), f"The studio did not start; it said {line!r}."
@@ -84,7 +97,9 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 def chromium() -> str:
     """The browser's path. Without one the tests fail: a page that was not seen was not tested."""
     named = os.environ.get("LORA_STUDIO_CHROMIUM")
-    found = named or next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+    found = named or next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
+    )
     if not found:
         pytest.fail("There is no Chromium. Install one, or name its program in LORA_STUDIO_CHROMIUM.")
     return found
@@ -100,7 +115,9 @@ def browser(chromium: str) -> Iterator[Browser]:
 
 @pytest.fixture
 def visit(browser: Browser, studio: Served) -> Iterator[Callable[..., Page]]:
-    """Opens the studio in a fresh profile; at the end nothing may have been asked from elsewhere, and no script may have failed."""
+    """Opens the studio in a fresh profile; at the end nothing may have been asked from elsewhere, and no script may
+    have failed.
+    """
     context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
     outside, faults = [], []
 
@@ -108,7 +125,12 @@ def visit(browser: Browser, studio: Served) -> Iterator[Callable[..., Page]]:
         page = context.new_page()
         if size:
             page.set_viewport_size(size)
-        page.on("request", lambda request: None if request.url.startswith((studio.url, "data:", "blob:")) else outside.append(request.url))
+        page.on(
+            "request",
+            lambda request: (
+                None if request.url.startswith((studio.url, "data:", "blob:")) else outside.append(request.url)
+            ),
+        )
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
         page.goto(studio.url)

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import psutil
 from PIL import Image
 
-from lora_studio import checkpoints, files
 from lora_studio import events as e
+from lora_studio import files
 from lora_studio.events import Event, State
 from lora_studio.jobs.eventlog import EventLog
-from lora_studio.runs import Run
+from lora_studio.runs import Run, checkpoints
 
 PROMPTS = ("a cat", "<b>a house</b>")
 
@@ -39,35 +39,63 @@ class Part:
 
     def begins(self, total: int = 100) -> None:
         self.lives()
-        started = e.Started(total_steps=total, images=9, validation_images=1, device="CPU", precision="fp32", parameters=1000, modules=4)
-        self.says(e.StateChanged(state=State.PREPARING), e.Preparing(stage="encoding pictures", done=3, total=9), started)
+        started = e.Started(
+            total_steps=total, images=9, validation_images=1, device="CPU", precision="fp32", parameters=1000, modules=4
+        )
+        self.says(
+            e.StateChanged(state=State.PREPARING), e.Preparing(stage="encoding pictures", done=3, total=9), started
+        )
         self.draws(0, base=True)
         self.says(e.StateChanged(state=State.RUNNING))
 
     def trains(self, first: int, last: int) -> None:
         for step in range(first, last + 1):
-            self.says(e.StepDone(step=step, loss=0.2 - 0.001 * step, learning_rate=1e-4, images_per_second=4.0, seconds=step / 4, eta=75.0))
+            self.says(
+                e.StepDone(
+                    step=step,
+                    loss=0.2 - 0.001 * step,
+                    learning_rate=1e-4,
+                    images_per_second=4.0,
+                    seconds=step / 4,
+                    eta=75.0,
+                )
+            )
 
     def draws(self, step: int, base: bool = False) -> None:
         for index, prompt in enumerate(PROMPTS):
             path = self.run.preview_file(step, index, base)
             Image.new("RGB", (64, 64), (40 * index, step % 256, 200)).save(path)
-            self.says(e.PreviewReady(step=step, index=index, prompt=prompt, seed=1 + index, path=self.run.relative(path), base=base))
+            self.says(
+                e.PreviewReady(
+                    step=step, index=index, prompt=prompt, seed=1 + index, path=self.run.relative(path), base=base
+                )
+            )
 
     def finishes(self, steps: int, stopped: bool = False) -> None:
         header = json.dumps({"__metadata__": {"ss_v2": "False"}}).encode()
         self.run.adapter_file.write_bytes(len(header).to_bytes(8, "little") + header)
-        self.says(e.Finished(adapter=self.run.relative(self.run.adapter_file), steps=steps, seconds=25.0, final_loss=0.1, stopped=stopped))
+        self.says(
+            e.Finished(
+                adapter=self.run.relative(self.run.adapter_file),
+                steps=steps,
+                seconds=25.0,
+                final_loss=0.1,
+                stopped=stopped,
+            )
+        )
         self.run.worker_file.unlink(missing_ok=True)
 
 
 def save(run: Run, *steps: int) -> None:
     """States with nothing in them but what they were saved on."""
-    content = {checkpoints.ABOUT: json.dumps({"settings": run.settings().model_dump()}), "adapter.safetensors": "an adapter"}
+    content = {checkpoints.ABOUT: json.dumps({"settings": run.settings().flat()}), "adapter.safetensors": "an adapter"}
     for step in steps:
         for name, text in content.items():
             files.write(run.checkpoint(step) / name, text)
-        files.write(run.checkpoint(step) / checkpoints.MANIFEST, json.dumps({name: files.sha256(run.checkpoint(step) / name) for name in content}))
+        files.write(
+            run.checkpoint(step) / checkpoints.MANIFEST,
+            json.dumps({name: files.sha256(run.checkpoint(step) / name) for name in content}),
+        )
 
 
 def until(check: Callable[[], object], seconds: float = 30.0) -> object:

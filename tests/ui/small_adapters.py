@@ -16,6 +16,11 @@ def small_adapter(base: Base, seed: int) -> Adapter:
     for path, module in modules.adaptable(base.models).items():
         if path.startswith("unet.") and ".attn" in path:
             out, into = module.weight.shape[:2]
-            up = torch.randn(out, RANK, generator=source) * 0.1 * module.weight.detach().norm() / (out * into * RANK) ** 0.5
+            up = (
+                torch.randn(out, RANK, generator=source)
+                * 0.1
+                * module.weight.detach().norm()
+                / (out * into * RANK) ** 0.5
+            )
             factors[path] = Factors(torch.randn(RANK, into, generator=source), up, float(RANK))
     return Adapter(factors)

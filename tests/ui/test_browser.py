@@ -5,11 +5,11 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from lora_studio import checkpoints
 from lora_studio import events as e
 from lora_studio.events import State
 from lora_studio.jobs import control
 from lora_studio.jobs.control import Request
+from lora_studio.runs import checkpoints
 from tests.ui.played import PROMPTS, save, until
 
 
@@ -38,8 +38,14 @@ def test_a_run_is_watched_from_start_to_adapter(visit, studio, part):
     expect(page.locator(".sentence")).to_contain_text("step 40")
     expect(page.locator(".pair + .caption")).to_contain_text("step 20 ")
     assert page.locator("path.trend").get_attribute("d") != before
-    assert page.evaluate("document.querySelector('path.trend').mark + document.querySelector('.frame img').mark") == "samesame"
-    assert slider.input_value() == "80" and page.evaluate("document.querySelector('.pair').style.getPropertyValue('--at')") == "80%"
+    assert (
+        page.evaluate("document.querySelector('path.trend').mark + document.querySelector('.frame img').mark")
+        == "samesame"
+    )
+    assert (
+        slider.input_value() == "80"
+        and page.evaluate("document.querySelector('.pair').style.getPropertyValue('--at')") == "80%"
+    )
 
     played.finishes(40, stopped=True)
     expect(page.locator(".sentence")).to_contain_text("Finished where you stopped it, after 40 steps")
@@ -109,8 +115,12 @@ DRAFT = "localStorage.getItem('lora-studio-draft')"
 
 
 def settled(page, expression):
-    """Waits until what ``expression`` says has not changed for two seconds: answers to earlier keys may still be on their way."""
-    page.wait_for_function(f"() => {{ const now = {expression}; if (now !== window.seen) [window.seen, window.since] = [now, Date.now()]; return Date.now() - window.since > 2000 }}")
+    """Waits until what ``expression`` says has not changed for two seconds: answers to earlier keys may still be on
+    their way.
+    """
+    page.wait_for_function(
+        f"() => {{ const now = {expression}; if (now !== window.seen) [window.seen, window.since] = [now, Date.now()]; return Date.now() - window.since > 2000 }}"
+    )
 
 
 @pytest.mark.fault(58)
@@ -145,7 +155,9 @@ def test_a_caption_is_never_markup(visit, pictures):
     page = visit()
     page.locator("#set-data").locator("input, textarea").fill(str(pictures))
     page.locator("#set-data").locator("input, textarea").press("Enter")
-    expect(page.locator(".dataset")).to_contain_text("10 pictures")  # until then the pictures are those of the folder before
+    expect(page.locator(".dataset")).to_contain_text(
+        "10 pictures"
+    )  # until then the pictures are those of the folder before
     page.locator(".thumbnail").first.click()
     expect(page.locator(".larger-picture")).to_contain_text("drawing 0.png<img src=x onerror=")
     assert page.title() == "LoRA Studio"
@@ -173,10 +185,14 @@ def test_nothing_sticks_out(visit, studio, part, width):
     page = visit(width=width, height=800)
     expect(page.locator(".sentence")).to_contain_text("step 30")
     expect(page.locator(".plot")).to_be_visible()
-    edges = page.evaluate("[...document.querySelectorAll('.card, .pill, #start, #check-memory, .plot, .pair')].map(part => part.getBoundingClientRect().right)")
+    edges = page.evaluate(
+        "[...document.querySelectorAll('.card, .pill, #start, #check-memory, .plot, .pair')].map(part => part.getBoundingClientRect().right)"
+    )
     assert max(edges) <= width and page.evaluate("document.documentElement.scrollWidth") <= width
     if width < 700:
-        assert page.locator(".sentence").bounding_box()["y"] < page.locator("#set-data").bounding_box()["y"], "On a phone a run at work comes first."
+        assert page.locator(".sentence").bounding_box()["y"] < page.locator("#set-data").bounding_box()["y"], (
+            "On a phone a run at work comes first."
+        )
 
 
 def test_dark_and_light_follow_the_system(browser, studio):
@@ -186,6 +202,8 @@ def test_dark_and_light_follow_the_system(browser, studio):
         page = context.new_page()
         page.goto(studio.url)
         page.wait_for_selector("#start")
-        red = int(re.findall(r"\d+", page.evaluate("getComputedStyle(document.querySelector('.card')).backgroundColor"))[0])
+        red = int(
+            re.findall(r"\d+", page.evaluate("getComputedStyle(document.querySelector('.card')).backgroundColor"))[0]
+        )
         assert (red < 80) == dark
         context.close()

@@ -21,10 +21,18 @@ def port(studio) -> int:
 
 @pytest.fixture(scope="module")
 def ask(port) -> Ask:
-    """``ask("GET", "/path", {header: value}, body)``: the line exactly as it is written; status, headers and the answer's beginning."""
+    """``ask("GET", "/path", {header: value}, body)``: the line exactly as it is written; status, headers and the
+    answer's beginning.
+    """
 
-    def asked(method: str, path: str, headers: dict[str, str] | None = None, body: bytes = b"") -> tuple[int, dict[str, str], bytes]:
-        fields = {"Host": f"127.0.0.1:{port}", "Connection": "close"} | ({"Content-Length": str(len(body))} if body else {}) | (headers or {})
+    def asked(
+        method: str, path: str, headers: dict[str, str] | None = None, body: bytes = b""
+    ) -> tuple[int, dict[str, str], bytes]:
+        fields = (
+            {"Host": f"127.0.0.1:{port}", "Connection": "close"}
+            | ({"Content-Length": str(len(body))} if body else {})
+            | (headers or {})
+        )
         lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
         with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
             connection.sendall("\r\n".join(lines).encode() + body)
@@ -54,13 +62,33 @@ FORM = {"Content-Type": "multipart/form-data; boundary=x"}
 
 
 def form(name: str, data: bytes = b"1") -> bytes:
-    return b'--x\r\nContent-Disposition: form-data; name="files"; filename="%s"\r\n\r\n%s\r\n--x--\r\n' % (name.encode(), data)
+    return b'--x\r\nContent-Disposition: form-data; name="files"; filename="%s"\r\n\r\n%s\r\n--x--\r\n' % (
+        name.encode(),
+        data,
+    )
 
 
 @pytest.mark.fault(59)
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "127.0.0.1@evil.example", "evil.example:80", "", "[::ffff:10.0.0.1]", "localhost\t.evil"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "127.0.0.1.evil.example",
+        "127.0.0.1@evil.example",
+        "evil.example:80",
+        "",
+        "[::ffff:10.0.0.1]",
+        "localhost\t.evil",
+    ],
+)
 def test_a_foreign_host_gets_400_before_anything_else(ask, host):
-    for method, path in (("GET", "/"), ("GET", "/config"), ("POST", "/gradio_api/upload"), ("GET", "/gradio_api/file=/etc/passwd"), ("GET", "/nothing")):
+    for method, path in (
+        ("GET", "/"),
+        ("GET", "/config"),
+        ("POST", "/gradio_api/upload"),
+        ("GET", "/gradio_api/file=/etc/passwd"),
+        ("GET", "/nothing"),
+    ):
         assert ask(method, path, {"Host": host})[0] == 400, path
 
 
@@ -74,10 +102,29 @@ def test_two_hosts_or_none_get_400(port):
 
 
 @pytest.mark.fault(60)
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://localhost", "http://127.0.0.1", "http://127.0.0.1:1", "http://[", "", "file://", "http://127.0.0.1:7950.evil.example"])
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "http://evil.example",
+        "null",
+        "http://localhost",
+        "http://127.0.0.1",
+        "http://127.0.0.1:1",
+        "http://[",
+        "",
+        "file://",
+        "http://127.0.0.1:7950.evil.example",
+    ],
+)
 def test_a_foreign_origin_gets_403_and_nothing_is_kept(ask, studio, origin):
     before = sorted(images.uploads(studio.outputs).rglob("*"))
-    for path in ("/gradio_api/upload", "/gradio_api/queue/join", "/gradio_api/run/runs", "/gradio_api/cancel", "/login"):
+    for path in (
+        "/gradio_api/upload",
+        "/gradio_api/queue/join",
+        "/gradio_api/run/runs",
+        "/gradio_api/cancel",
+        "/login",
+    ):
         assert ask("POST", path, {"Origin": origin, **FORM}, form("a.png"))[0] == 403, path
     assert sorted(images.uploads(studio.outputs).rglob("*")) == before
 
@@ -95,7 +142,11 @@ def once(path: str) -> str:
 
 
 @pytest.mark.fault(61, 64)
-@pytest.mark.parametrize("escaped", [str, once, lambda path: once(once(path)), lambda path: once(once(once(path)))], ids=["plain", "escaped", "twice", "three times"])
+@pytest.mark.parametrize(
+    "escaped",
+    [str, once, lambda path: once(once(path)), lambda path: once(once(once(path)))],
+    ids=["plain", "escaped", "twice", "three times"],
+)
 @pytest.mark.parametrize("door", ["/gradio_api/file=", "/gradio_api/file/", "/file=", "/file/"])
 def test_no_address_leads_out_of_the_pages_own_pictures(ask, studio, hidden, door, escaped):
     page = images.folder(studio.outputs)
@@ -113,7 +164,18 @@ def test_no_address_leads_out_of_the_pages_own_pictures(ask, studio, hidden, doo
 
 @pytest.mark.fault(61)
 @pytest.mark.parametrize("path", ["/static/{}", "/assets/{}", "/svelte/{}", "/{}", "/theme.css/{}"])
-@pytest.mark.parametrize("climb", ["../../../routes.py", "..%2f..%2froutes.py", "%2e%2e/%2e%2e/routes.py", "..%5c..%5croutes.py", "/etc/passwd", "%2fetc%2fpasswd", "....//....//routes.py"])
+@pytest.mark.parametrize(
+    "climb",
+    [
+        "../../../routes.py",
+        "..%2f..%2froutes.py",
+        "%2e%2e/%2e%2e/routes.py",
+        "..%5c..%5croutes.py",
+        "/etc/passwd",
+        "%2fetc%2fpasswd",
+        "....//....//routes.py",
+    ],
+)
 def test_the_frameworks_own_folders_lead_nowhere(ask, path, climb):
     status, _, body = ask("GET", path.format(climb))
     assert status in (400, 403, 404) and b"import" not in body and b"root:" not in body
@@ -135,12 +197,31 @@ def test_what_runs_in_a_browser_is_never_served_in_line(ask, studio, pictures, n
     status, _, body = ask("POST", "/gradio_api/upload", FORM, form(name, data))
     (kept,) = json.loads(body)
     status, headers, _ = ask("GET", f"/gradio_api/file={quote(kept)}")
-    assert status == 200 and headers["content-disposition"].startswith("attachment") and headers["content-type"] == "application/octet-stream"
+    assert (
+        status == 200
+        and headers["content-disposition"].startswith("attachment")
+        and headers["content-type"] == "application/octet-stream"
+    )
     assert headers["x-content-type-options"] == "nosniff"
 
 
 @pytest.mark.fault(61)
-@pytest.mark.parametrize("name", ["../../../x.png", "..\\..\\x.png", "/etc/x.png", "C:\\x.png", "....//x.png", "x.png/..", "..", ".", "%2e%2e%2fx.png", ".hidden", "a" * 300 + ".png"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../../x.png",
+        "..\\..\\x.png",
+        "/etc/x.png",
+        "C:\\x.png",
+        "....//x.png",
+        "x.png/..",
+        "..",
+        ".",
+        "%2e%2e%2fx.png",
+        ".hidden",
+        "a" * 300 + ".png",
+    ],
+)
 def test_an_upload_lands_in_its_own_folder_whatever_it_is_called(ask, studio, name):
     before = {path for path in studio.outputs.rglob("*") if path.is_file()}
     status, _, body = ask("POST", "/gradio_api/upload", FORM, form(name))
@@ -208,14 +289,27 @@ def test_a_handler_takes_no_file_that_was_not_uploaded(ask, hidden):
     config = json.loads(ask("GET", "/config")[2])
     button = next(one["id"] for one in config["components"] if one["type"] == "uploadbutton")
     handler = next(one["id"] for one in config["dependencies"] if [button, "upload"] in one["targets"])
-    body = json.dumps({"data": [[{"path": str(hidden), "meta": {"_type": "gradio.FileData"}}]], "fn_index": handler, "session_hash": "a"}).encode()
+    body = json.dumps(
+        {
+            "data": [[{"path": str(hidden), "meta": {"_type": "gradio.FileData"}}]],
+            "fn_index": handler,
+            "session_hash": "a",
+        }
+    ).encode()
     status, _, answer = ask("POST", "/gradio_api/run/predict", {"Content-Type": "application/json"}, body)
     assert status >= 400 and b"precious" not in answer
 
 
 def test_garbage_does_not_end_the_studio(port, ask):
     """A scanner on the machine sends anything at all."""
-    for data in (b"\x16\x03\x01\x02\x00\x01", b"\0" * 5000, b"GET", b"GET / HTTP/9.9\r\n\r\n", b"A" * 100_000 + b"\r\n\r\n", b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 50_000 + b"\r\n"):
+    for data in (
+        b"\x16\x03\x01\x02\x00\x01",
+        b"\0" * 5000,
+        b"GET",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"A" * 100_000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 50_000 + b"\r\n",
+    ):
         with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
             try:
                 connection.sendall(data)
@@ -228,5 +322,9 @@ def test_garbage_does_not_end_the_studio(port, ask):
 
 def test_only_this_machine_can_reach_it(port):
     """A studio that listens at every address is open to the café's network."""
-    listening = {one.laddr.ip for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN and one.laddr.port == port}
+    listening = {
+        one.laddr.ip
+        for one in psutil.net_connections("tcp")
+        if one.status == psutil.CONN_LISTEN and one.laddr.port == port
+    }
     assert listening == {"127.0.0.1"}

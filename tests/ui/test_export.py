@@ -11,7 +11,17 @@ from lora_studio.ui.pages import export
 from lora_studio.ui.pages.export import FORMATS, NUMBERS, PRIVACY, Export
 from tests.adapters.adapter_samples import Q, factors, small
 
-ROW = {"target": "comfyui", "modules": 7, "matched": 7, "ignored": 0, "worst": 0.0, "where": "", "tolerance": 1e-5, "passed": True, "note": ""}
+ROW = {
+    "target": "comfyui",
+    "modules": 7,
+    "matched": 7,
+    "ignored": 0,
+    "worst": 0.0,
+    "where": "",
+    "tolerance": 1e-5,
+    "passed": True,
+    "note": "",
+}
 
 
 @pytest.fixture
@@ -46,15 +56,44 @@ def asked(monkeypatch):
 
 def exported(page, key="library/rain.safetensors", targets=("comfyui",), **more) -> str:
     """What the page shows at the end."""
-    form = {"adapter": key, "format": "kohya", "targets": list(targets), "number": "", "privacy": "minimal", "name": "", "base": "", "rank": 0, **more}
+    form = {
+        "adapter": key,
+        "format": "kohya",
+        "targets": list(targets),
+        "number": "",
+        "privacy": "minimal",
+        "name": "",
+        "base": "",
+        "rank": 0,
+        **more,
+    }
     return list(page.export({getattr(page, name): value for name, value in form.items()}))[-1]["value"]
 
 
 def test_the_form_reaches_the_command(page, outputs, asked):
-    exported(page, targets=("comfyui", "peft"), number="fp16", privacy="none", name="../my file", base="ignored for a LoRA", rank=7)
+    exported(
+        page,
+        targets=("comfyui", "peft"),
+        number="fp16",
+        privacy="none",
+        name="../my file",
+        base="ignored for a LoRA",
+        rank=7,
+    )
     (line,) = asked
     assert line[:2] == ["convert", str(outputs / "library" / "rain.safetensors")]
-    assert line[2:-2] == ["--to", "kohya", "--privacy", "none", "--target", "comfyui", "--target", "peft", "--dtype", "fp16"]
+    assert line[2:-2] == [
+        "--to",
+        "kohya",
+        "--privacy",
+        "none",
+        "--target",
+        "comfyui",
+        "--target",
+        "peft",
+        "--dtype",
+        "fp16",
+    ]
     assert Path(line[-1]).name == "my-file.safetensors" and not Path(line[-1]).exists(), "only what is offered stays"
 
 
@@ -78,21 +117,34 @@ def test_a_dora_asks_for_its_base_and_says_what_the_plain_lora_lacks(outputs, pa
     asked.residual = 0.0312
     shown = exported(page, "library/dora.safetensors", base="starter", rank=12.0)
     assert asked[0][-6:-2] == ["--base", "starter", "--rank", "12"]
-    assert "reads this plain LoRA as it was written" in shown and "differs from the DoRA that it stands for by 3.1 % of the change" in shown
+    assert (
+        "reads this plain LoRA as it was written" in shown
+        and "differs from the DoRA that it stands for by 3.1 % of the change" in shown
+    )
     assert "reads the adapter as it is here" not in shown and "warned" not in shown
     asked.residual = 0.45
     assert "warned" in exported(page, "library/dora.safetensors", base="starter")
-    assert "The rank must be from 0 to 4,096; it is -3." in exported(page, "library/dora.safetensors", base="starter", rank=-3)
+    assert "The rank must be from 0 to 4,096; it is -3." in exported(
+        page, "library/dora.safetensors", base="starter", rank=-3
+    )
     assert page.offer("library/rain.safetensors")[2]["visible"] is False
 
 
 def test_a_failed_proof_offers_no_file(page, monkeypatch):
     def refuse(*_):
-        raise AdapterError("ComfyUI would not read it.", details={"proof": [{**ROW, "passed": False, "worst": None, "note": "It finds 0 of 7 modules."}]})
+        raise AdapterError(
+            "ComfyUI would not read it.",
+            details={"proof": [{**ROW, "passed": False, "worst": None, "note": "It finds 0 of 7 modules."}]},
+        )
 
     monkeypatch.setattr(export.command, "run", refuse)
     shown = exported(page)
-    assert "It finds 0 of 7 modules." in shown and 'class="failed"' in shown and "download" not in shown and "Proved" not in shown
+    assert (
+        "It finds 0 of 7 modules." in shown
+        and 'class="failed"' in shown
+        and "download" not in shown
+        and "Proved" not in shown
+    )
 
 
 @pytest.mark.fault(41)
@@ -104,7 +156,14 @@ def test_a_full_disk_is_said(page, monkeypatch):
     assert "No space left on device" in exported(page)
 
 
-@pytest.mark.parametrize(("order", "says"), [({"key": None}, "No adapter is chosen."), ({"key": "../x"}, "No adapter is chosen."), ({"targets": ()}, "No program is chosen")])
+@pytest.mark.parametrize(
+    ("order", "says"),
+    [
+        ({"key": None}, "No adapter is chosen."),
+        ({"key": "../x"}, "No adapter is chosen."),
+        ({"targets": ()}, "No program is chosen"),
+    ],
+)
 def test_half_an_order_is_not_run(page, asked, order, says):
     assert says in exported(page, **order) and not asked
 

@@ -21,7 +21,11 @@ def plain() -> Adapter:
 @pytest.fixture
 def rain(studio):
     """One adapter in the library, gone after the test."""
-    made = recipe.Training(settings={"rank": 4, "trigger": "rainstyle"}, base="starter", images=[recipe.ImageRecord(name="secret.png", sha256="0" * 64)])
+    made = recipe.Training(
+        settings={"rank": 4, "trigger": "rainstyle"},
+        base="starter",
+        images=[recipe.ImageRecord(name="secret.png", sha256="0" * 64)],
+    )
     header = {"modelspec.title": "Rain", "modelspec.trigger_phrase": "rainstyle", recipe.KEY: recipe.dumps(made)}
     path = adapters.write(plain(), runs.library_folder(studio.outputs) / "rain.safetensors", metadata=header)
     yield path
@@ -53,12 +57,16 @@ def test_an_adapter_is_chosen_exported_proved_and_downloaded(visit, rain, tmp_pa
     page.locator("#export-name").locator("input, textarea").fill("../my rain")
     page.locator("#export-now").click()
     expect(page.locator("#outcome .passed")).to_have_count(3, **WORKING)
-    expect(page.locator("#outcome")).to_contain_text("Proved: every program that you chose reads the adapter as it is here.")
+    expect(page.locator("#outcome")).to_contain_text(
+        "Proved: every program that you chose reads the adapter as it is here."
+    )
     file = downloaded(page, tmp_path)
     assert file.name == "my-rain.safetensors"
     assert adapters.read(file).factors.keys() == plain().factors.keys()
     header = adapters.header(file).metadata
-    assert header["modelspec.trigger_phrase"] == "rainstyle" and recipe.KEY not in header and "secret" not in str(header)
+    assert (
+        header["modelspec.trigger_phrase"] == "rainstyle" and recipe.KEY not in header and "secret" not in str(header)
+    )
 
 
 def test_a_proof_that_fails_is_shown_and_leaves_no_file(visit, rain, studio):

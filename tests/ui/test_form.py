@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_studio import presets
-from lora_studio.presets import Preset
-from lora_studio.settings import SPECS, Level, Settings
+from lora_studio.config import presets
+from lora_studio.config.presets import Preset
+from lora_studio.config.settings import SPECS, Level, Settings
 from lora_studio.ui.form import NAMES, Form, differences, read, shown, summary, wanted
 from lora_studio.ui.pages.train.setup import Setup
 
@@ -40,12 +40,20 @@ def test_labels_help_and_choices_come_from_the_declaration(setup):
 
 def test_five_settings_are_visible():
     """The first row of the form grows until nobody reads it."""
-    assert [key for key, spec in SPECS.items() if spec.level is Level.BASIC] == ["trigger", "steps", "rank", "learning_rate", "preview_prompts"]
+    assert [key for key, spec in SPECS.items() if spec.level is Level.BASIC] == [
+        "trigger",
+        "steps",
+        "rank",
+        "learning_rate",
+        "preview_prompts",
+    ]
 
 
 def test_every_choice_has_a_human_name():
     """A new optimizer shows up as "adamw8bit"."""
-    assert {key: set(names) for key, names in NAMES.items()} == {key: set(spec.choices) for key, spec in SPECS.items() if spec.choices}
+    assert {key: set(names) for key, names in NAMES.items()} == {
+        key: set(spec.choices) for key, spec in SPECS.items() if spec.choices
+    }
 
 
 @pytest.mark.parametrize("preset", presets.available(), ids=lambda preset: preset.name)
@@ -58,12 +66,15 @@ def test_reading_what_a_preset_filled_in_gives_that_preset(preset):
 def test_browser_numbers_are_read_as_integers():
     """The browser sends 16.0 for 16, and the form calls it changed or wrong."""
     reading = read(raw() | {"rank": 16.0, "steps": 1000.0})
-    assert reading.settings == Settings() and type(reading.settings.rank) is int
+    assert reading.settings == Settings() and type(reading.settings.adapter.rank) is int
 
 
 def test_lines_lose_their_empty_ones():
     """An empty line at the end of the prompts draws a fifth preview of nothing."""
-    assert read(raw() | {"preview_prompts": "a cat\n\n  a dog \n"}).settings.preview_prompts == ["a cat", "a dog"]
+    assert read(raw() | {"preview_prompts": "a cat\n\n  a dog \n"}).settings.previews.preview_prompts == [
+        "a cat",
+        "a dog",
+    ]
 
 
 def test_everything_wrong_is_said_at_once_by_its_label():
@@ -82,10 +93,19 @@ def test_settings_that_do_not_fit_together_are_said():
     assert "bucket_step" in read(raw() | {"bucket_step": 20}).wrong[""]
 
 
-@given(st.dictionaries(st.sampled_from(list(SPECS)), st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20))))
+@given(
+    st.dictionaries(
+        st.sampled_from(list(SPECS)),
+        st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20)),
+    )
+)
 def test_no_input_breaks_the_form(values):
     """Something typed makes the handler fail, and the page shows "Error"."""
-    typed = {key: value for key, value in values.items() if SPECS[key].kind not in ("text", "lines") or isinstance(value, str | None)}
+    typed = {
+        key: value
+        for key, value in values.items()
+        if SPECS[key].kind not in ("text", "lines") or isinstance(value, str | None)
+    }
     reading = read(raw() | typed)
     assert (reading.settings is None) == bool(reading.wrong)
     summary(reading, None)

@@ -34,11 +34,15 @@ def test_a_foreign_host_is_refused_everywhere(client, path):
 
 
 @pytest.mark.fault(60)
-@pytest.mark.parametrize("path", ["gradio_api/upload", "gradio_api/queue/join", "gradio_api/run/predict", "gradio_api/call/runs"])
+@pytest.mark.parametrize(
+    "path", ["gradio_api/upload", "gradio_api/queue/join", "gradio_api/run/predict", "gradio_api/call/runs"]
+)
 def test_a_foreign_origin_cannot_post(client, path):
     """Another site uploads or starts training."""
     for origin in ("http://evil.example", "null"):
-        answer = client.post(path, headers={"origin": origin}, files={"files": ("x.png", b"1")} if path.endswith("upload") else None)
+        answer = client.post(
+            path, headers={"origin": origin}, files={"files": ("x.png", b"1")} if path.endswith("upload") else None
+        )
         assert answer.status_code == 403
 
 
@@ -47,11 +51,17 @@ def test_own_uploads_pass_and_are_never_shown_in_line(client):
     """An uploaded page runs as one of the studio's own."""
     (kept,) = client.post("gradio_api/upload", files={"files": ("x.html", b"<script>1</script>")}).json()
     answer = fetch(client, kept)
-    assert answer.headers["content-disposition"].startswith("attachment") and answer.headers["content-type"] == "application/octet-stream"
+    assert (
+        answer.headers["content-disposition"].startswith("attachment")
+        and answer.headers["content-type"] == "application/octet-stream"
+    )
 
 
 @pytest.mark.fault(64)
-@pytest.mark.parametrize("path", ["gradio_api/file=http://example.com/", "file=https://example.com/", "gradio_api/file=http%3A%2F%2Fexample.com"])
+@pytest.mark.parametrize(
+    "path",
+    ["gradio_api/file=http://example.com/", "file=https://example.com/", "gradio_api/file=http%3A%2F%2Fexample.com"],
+)
 def test_nothing_is_fetched_for_a_visitor(client, path):
     """The studio fetches addresses for others."""
     assert client.get(path).status_code == 403
@@ -62,7 +72,14 @@ def test_only_copies_are_served(client, studio, pictures):
     """The dataset, the run's log or the system's files can be read."""
     cache = images.folder(studio.outputs)
     (pictures / "evil.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'><script>1</script></svg>")
-    for path in (pictures / "drawing 1.png", pictures / "evil.svg", "/etc/passwd", cache / ".." / "..", cache / ".." / ".." / "secret", Path(__file__)):
+    for path in (
+        pictures / "drawing 1.png",
+        pictures / "evil.svg",
+        "/etc/passwd",
+        cache / ".." / "..",
+        cache / ".." / ".." / "secret",
+        Path(__file__),
+    ):
         (studio.outputs / "secret").write_text("x")
         assert fetch(client, path).status_code in (403, 404), path
     assert client.get(f"gradio_api/file={cache}/%2e%2e/%2e%2e/secret").status_code == 403

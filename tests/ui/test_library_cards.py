@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lora_studio import adapters, library, runs
+from lora_studio import adapters, runs
 from lora_studio.adapters import metadata, recipe
+from lora_studio.config.settings import Settings
 from lora_studio.errors import SettingsError
-from lora_studio.library import Entry, Origin, Unreadable
-from lora_studio.settings import Settings
+from lora_studio.runs import library
+from lora_studio.runs.library import Entry, Origin, Unreadable
 from lora_studio.ui.pages.library import cards, details, page
 from lora_studio.ui.pages.library.cards import Look
 from lora_studio.ui.pages.library.page import Library
@@ -27,7 +28,11 @@ def outputs(tmp_path) -> Path:
 
 def put(outputs: Path, name: str = "ink", **texts: str) -> Entry:
     """An adapter in the library with such texts in its header."""
-    path = adapters.write(small(), runs.library_folder(outputs) / f"{name}.safetensors", metadata={key.replace("__", "."): value for key, value in texts.items()})
+    path = adapters.write(
+        small(),
+        runs.library_folder(outputs) / f"{name}.safetensors",
+        metadata={key.replace("__", "."): value for key, value in texts.items()},
+    )
     return next(entry for entry in library.entries(outputs) if entry.path == str(path))
 
 
@@ -38,7 +43,16 @@ def trained(settings: dict, **more) -> str:
 def test_a_card_tells_what_the_issue_asks_for(outputs):
     entry = put(outputs, modelspec__title="Ink on paper", modelspec__trigger_phrase="inkstyle")
     shown = cards.html(Look(), [entry], 1, outputs)
-    for part in ("Ink on paper", "Built-in starter", "rank 4", "KB", "inkstyle", cards.day(entry), 'href="#library/library/ink.safetensors"', "1 adapter<"):
+    for part in (
+        "Ink on paper",
+        "Built-in starter",
+        "rank 4",
+        "KB",
+        "inkstyle",
+        cards.day(entry),
+        'href="#library/library/ink.safetensors"',
+        "1 adapter<",
+    ):
         assert part in shown
 
 
@@ -48,8 +62,14 @@ def test_nothing_in_a_header_is_markup(outputs):
     hostile = trained({"trigger": HOSTILE, "preview_prompts": [HOSTILE], HOSTILE: HOSTILE}, base=HOSTILE)
     entry = put(outputs, modelspec__title=HOSTILE, modelspec__trigger_phrase=HOSTILE, lora_studio__recipe=hostile)
     opened = details.opened(entry, {})
-    for shown in (cards.html(Look(), [entry], 1, outputs), cards.html(Look(words=HOSTILE), [], 1, outputs), details.html(entry, outputs), details.ways_on(entry, outputs), opened):
-        assert "<img" not in shown and "onerror=\"" not in shown
+    for shown in (
+        cards.html(Look(), [entry], 1, outputs),
+        cards.html(Look(words=HOSTILE), [], 1, outputs),
+        details.html(entry, outputs),
+        details.ways_on(entry, outputs),
+        opened,
+    ):
+        assert "<img" not in shown and 'onerror="' not in shown
     assert "&lt;img" in details.html(entry, outputs) and "&lt;img" in opened
 
 
@@ -58,7 +78,9 @@ def test_a_name_with_letters_that_addresses_use_leads_to_its_adapter(outputs):
     path = runs.library_folder(outputs) / 'a #1 & "50%" <b>.safetensors'
     adapters.write(small(), path)
     (entry,) = library.entries(outputs)
-    assert 'href="#library/library/a%20%231%20%26%20%2250%25%22%20%3Cb%3E.safetensors"' in cards.html(Look(), [entry], 1, outputs)
+    assert 'href="#library/library/a%20%231%20%26%20%2250%25%22%20%3Cb%3E.safetensors"' in cards.html(
+        Look(), [entry], 1, outputs
+    )
     assert cards.find(cards.key(entry, outputs), outputs) == entry
 
 
@@ -79,7 +101,16 @@ def test_a_thumbnail_comes_from_the_header(outputs):
 
 
 @pytest.mark.fault(33)
-@pytest.mark.parametrize("url", ["data:image/svg+xml;base64,PHN2Zy8+", "data:image/png;base64,AAAA", "data:image/png;base64,%%", "data:image/png,x", "data:image/jpeg;base64,"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "data:image/svg+xml;base64,PHN2Zy8+",
+        "data:image/png;base64,AAAA",
+        "data:image/png;base64,%%",
+        "data:image/png,x",
+        "data:image/jpeg;base64,",
+    ],
+)
 def test_a_damaged_thumbnail_hides_no_adapter(outputs, url):
     entry = put(outputs, modelspec__thumbnail=url)
     assert entry.has_thumbnail and '<span class="cover"' in cards.picture(entry, outputs)
@@ -112,13 +143,19 @@ def test_adapters_of_one_name_are_told_apart_where_one_is_chosen(outputs):
     run = runs.create(Settings(data="x", name="ink"), outputs)
     adapters.write(small(), run.checkpoint(50) / "adapter.safetensors")
     *others, last = cards.choices(library.entries(outputs), outputs)
-    assert sorted(others) == [("Ink (a.safetensors)", "library/a.safetensors"), ("Ink (b.safetensors)", "library/b.safetensors"), ("Rain", "library/c.safetensors")]
+    assert sorted(others) == [
+        ("Ink (a.safetensors)", "library/a.safetensors"),
+        ("Ink (b.safetensors)", "library/b.safetensors"),
+        ("Rain", "library/c.safetensors"),
+    ]
     assert last == ("ink, step 50", "ink/checkpoints/step-50/adapter.safetensors")
 
 
 @pytest.mark.fault(33, 62)
 def test_files_that_are_no_adapters_are_named_and_counted():
-    shown = cards.unreadable([Unreadable(f"/x/{HOSTILE}{number}.safetensors", "It is damaged.", "Copy it again.") for number in range(50)])
+    shown = cards.unreadable(
+        [Unreadable(f"/x/{HOSTILE}{number}.safetensors", "It is damaged.", "Copy it again.") for number in range(50)]
+    )
     assert "50 files left out" in shown and "and 10 more" in shown and "<img" not in shown
 
 
@@ -164,16 +201,31 @@ def test_only_the_cards_that_are_drawn_cost_a_thumbnail(outputs, monkeypatch):
 
 
 def test_details_show_facts_and_recipe(outputs):
-    entry = put(outputs, lora_studio__recipe=trained({"rank": 8, "steps": 240, "negative": "", "nonsense": 1}, base="starter", steps=200))
+    entry = put(
+        outputs,
+        lora_studio__recipe=trained(
+            {"rank": 8, "steps": 240, "negative": "", "nonsense": 1}, base="starter", steps=200
+        ),
+    )
     shown = details.html(entry, outputs)
-    for part in ("LoRA with convolutions", "kohya (ComfyUI, Forge, A1111)", "4, mixed", "Recipe: a training on starter", "<dt>Rank</dt><dd>8</dd>", "<dt>Steps done</dt><dd>200</dd>"):
+    for part in (
+        "LoRA with convolutions",
+        "kohya (ComfyUI, Forge, A1111)",
+        "4, mixed",
+        "Recipe: a training on starter",
+        "<dt>Rank</dt><dd>8</dd>",
+        "<dt>Steps done</dt><dd>200</dd>",
+    ):
         assert part in shown
     assert "nonsense" not in shown and "Negative" not in shown
     assert "no recipe of the studio" in details.html(put(outputs, "plain"), outputs)
 
 
 def test_a_blend_shows_what_it_is_made_of(outputs):
-    made = recipe.Blend(method="ties", ingredients=[recipe.Ingredient(name="<b>ink</b>", weight=0.5), recipe.Ingredient(name="gold", weight=-0.25)])
+    made = recipe.Blend(
+        method="ties",
+        ingredients=[recipe.Ingredient(name="<b>ink</b>", weight=0.5), recipe.Ingredient(name="gold", weight=-0.25)],
+    )
     entry = put(outputs, lora_studio__recipe=recipe.dumps(made))
     shown = details.html(entry, outputs)
     assert "a blend (ties)" in shown and "<dt>&lt;b&gt;ink&lt;/b&gt;</dt><dd>× 0.5</dd>" in shown and "× -0.25" in shown
@@ -194,11 +246,17 @@ def test_a_runs_recipe_is_its_own_settings_folders_included(outputs):
 
 def test_a_strangers_recipe_leaves_pictures_and_model_to_the_user(outputs):
     """A folder's bare name out of a recipe would be looked for in the studio's own folder."""
-    entry = put(outputs, lora_studio__recipe=trained({"rank": 12, "data": "anas-pictures", "base": "model.safetensors", "unknown": 3}))
+    entry = put(
+        outputs,
+        lora_studio__recipe=trained({"rank": 12, "data": "anas-pictures", "base": "model.safetensors", "unknown": 3}),
+    )
     values = details.settings(entry, outputs)
     assert values == {"rank": 12}
     said = details.opened(entry, values)
-    assert "the pictures, which were called “anas-pictures” and the base model, which was called “model.safetensors”" in said
+    assert (
+        "the pictures, which were called “anas-pictures” and the base model, which was called “model.safetensors”"
+        in said
+    )
 
 
 @pytest.mark.fault(33)
@@ -213,7 +271,9 @@ def test_the_base_model_is_at_hand_only_where_it_is(outputs, tmp_path):
     assert details.base_at_hand(put(outputs), outputs) == "starter"
     run = runs.create(Settings(data="x", name="big", base=str(tmp_path / "model.safetensors")), outputs)
     adapters.write(small(), run.adapter_file)
-    entry = next(entry for entry in library.entries(outputs) if entry.origin is Origin.RUN).model_copy(update={"family": "sd1"})
+    entry = next(entry for entry in library.entries(outputs) if entry.origin is Origin.RUN).model_copy(
+        update={"family": "sd1"}
+    )
     assert details.base_at_hand(entry, outputs) == ""
     (tmp_path / "model.safetensors").touch()
     assert details.base_at_hand(entry, outputs) == str(tmp_path / "model.safetensors")
@@ -226,7 +286,10 @@ def test_the_base_model_is_at_hand_only_where_it_is(outputs, tmp_path):
     ({"preview_prompts": ["{trigger}, a cat", "b"]}, "inkstyle, a cat"), ({"preview_prompts": []}, "inkstyle, house"), ({"preview_prompts": 7}, "inkstyle, house"),
 ])  # fmt: skip
 def test_what_is_drawn_to_compare_is_what_its_previews_showed(outputs, settings, prompt):
-    assert details.subject(put(outputs, modelspec__trigger_phrase="inkstyle", lora_studio__recipe=trained(settings))) == prompt
+    assert (
+        details.subject(put(outputs, modelspec__trigger_phrase="inkstyle", lora_studio__recipe=trained(settings)))
+        == prompt
+    )
 
 
 def test_an_index_without_outputs_is_an_invitation(outputs):

@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 
 from lora_studio import adapters, runs
 from lora_studio.adapters import recipe
-from lora_studio.settings import Settings
+from lora_studio.config.settings import Settings
 from tests.adapters.adapter_samples import small
 
 WORKING = {"timeout": 120_000}
@@ -40,7 +40,11 @@ def typed(page, words: str):
 @pytest.mark.fault(23, 27)
 def test_what_is_dropped_is_taken_or_refused_by_name(visit, shelf, tmp_path):
     """A pickle is opened, or one bad file keeps the others out."""
-    good = adapters.write(small(), tmp_path / "rain.safetensors", metadata={"modelspec.title": "Rain <b>here</b>", "modelspec.trigger_phrase": "rainstyle"})
+    good = adapters.write(
+        small(),
+        tmp_path / "rain.safetensors",
+        metadata={"modelspec.title": "Rain <b>here</b>", "modelspec.trigger_phrase": "rainstyle"},
+    )
     (tmp_path / "cut.safetensors").write_bytes(good.read_bytes()[:-9])
     (tmp_path / "old.ckpt").write_bytes(b"\x80\x02}")
     page = opened(visit)
@@ -113,12 +117,24 @@ def test_what_it_changes_is_told_and_drawn(visit, shelf):
     page.locator("#analyse").click()
     expect(page.locator("#found .diagram")).to_have_count(3, **WORKING)
     expect(page.locator("#found .said")).to_contain_text("of the change")
-    assert page.locator("#found .diagram").first.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
+    assert (
+        page.locator("#found .diagram").first.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
+    )
 
 
 def test_a_recipe_fills_the_form_and_says_what_it_cannot(visit, shelf):
     """A run from a recipe differs from the one that made it."""
-    made = recipe.Training(settings={"rank": 24, "steps": 777, "trigger": "rain<b>style", "data": "clouds", "base": "starter", "preview_prompts": ["a", "b"]}, base="starter")
+    made = recipe.Training(
+        settings={
+            "rank": 24,
+            "steps": 777,
+            "trigger": "rain<b>style",
+            "data": "clouds",
+            "base": "starter",
+            "preview_prompts": ["a", "b"],
+        },
+        base="starter",
+    )
     adapters.write(small(), shelf / "rain.safetensors", metadata={recipe.KEY: recipe.dumps(made)})
     page = opened(visit, "library/library/rain.safetensors")
     page.locator("#open-recipe").click()
@@ -159,7 +175,9 @@ def test_a_state_that_a_run_needs_has_no_delete(visit, studio, shelf):
 
 @pytest.mark.parametrize("width", [360, 1280])
 def test_nothing_sticks_out_and_a_large_library_comes_in_parts(visit, shelf, width):
-    file = adapters.write(small(), shelf / "rain.safetensors", metadata={"modelspec.title": "A very long title without an end " * 5})
+    file = adapters.write(
+        small(), shelf / "rain.safetensors", metadata={"modelspec.title": "A very long title without an end " * 5}
+    )
     for number in range(60):
         (shelf / f"rain{number}.safetensors").write_bytes(file.read_bytes())
     page = opened(visit, "library/library/rain.safetensors", width=width, height=800)
@@ -168,5 +186,7 @@ def test_nothing_sticks_out_and_a_large_library_comes_in_parts(visit, shelf, wid
     page.locator("#more").click()
     expect(page.locator(".adapter")).to_have_count(61)
     expect(page.locator("#more")).to_be_hidden()
-    edges = page.evaluate("[...document.querySelectorAll('.card, .adapter, .details, .way, #drop')].map(part => part.getBoundingClientRect().right)")
+    edges = page.evaluate(
+        "[...document.querySelectorAll('.card, .adapter, .details, .way, #drop')].map(part => part.getBoundingClientRect().right)"
+    )
     assert max(edges) <= width and page.evaluate("document.documentElement.scrollWidth") <= width

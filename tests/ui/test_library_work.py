@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lora_studio import adapters, library, runs
+from lora_studio import adapters, runs
+from lora_studio.config.settings import Settings
 from lora_studio.errors import AdapterError, SettingsError, StudioError
-from lora_studio.settings import Settings
+from lora_studio.runs import library
 from lora_studio.ui.pages.library import page, work
 from lora_studio.ui.pages.library.cards import Look
 from lora_studio.ui.pages.library.work import Cut
@@ -56,7 +57,18 @@ def test_a_measure_is_handed_on_in_the_commands_unit(cut, option, ending):
 
 
 @pytest.mark.fault(32)
-@pytest.mark.parametrize("cut", [Cut("rank", None), Cut("rank", 0), Cut("rank", -3), Cut("energy", 101), Cut("energy", float("nan")), Cut("size", 0), Cut("size", float("inf"))])
+@pytest.mark.parametrize(
+    "cut",
+    [
+        Cut("rank", None),
+        Cut("rank", 0),
+        Cut("rank", -3),
+        Cut("energy", 101),
+        Cut("energy", float("nan")),
+        Cut("size", 0),
+        Cut("size", float("inf")),
+    ],
+)
 def test_a_measure_out_of_bounds_is_told_with_its_bounds(cut):
     with pytest.raises(SettingsError, match="must be from"):
         cut.option()
@@ -64,7 +76,10 @@ def test_a_measure_out_of_bounds_is_told_with_its_bounds(cut):
 
 def test_what_is_made_from_an_adapter_lies_beside_it_and_never_over_another(outputs, entries):
     assert work.beside(entries["ink/ink.safetensors"], outputs, "rank-8") == outputs / "ink" / "ink-rank-8.safetensors"
-    assert work.beside(entries["ink/checkpoints/step-50/adapter.safetensors"], outputs, "rank-8") == outputs / "ink" / "ink-step-50-rank-8.safetensors"
+    assert (
+        work.beside(entries["ink/checkpoints/step-50/adapter.safetensors"], outputs, "rank-8")
+        == outputs / "ink" / "ink-step-50-rank-8.safetensors"
+    )
     rain = work.beside(entries["library/rain.safetensors"], outputs, "rank-8")
     assert rain == outputs / "library" / "rain-rank-8.safetensors"
     rain.touch()
@@ -74,15 +89,30 @@ def test_what_is_made_from_an_adapter_lies_beside_it_and_never_over_another(outp
 @pytest.mark.fault(23, 24, 27, 28)
 def test_each_refused_file_is_named_with_its_reason(outputs, asked):
     """One bad file among many hides what came of the others, or which it was."""
-    asked.answers["add"] = {"added": ["/x/ink.safetensors"], "refused": [{"file": HOSTILE, "what": "It holds NaN.", "do": "Train again."}]}
+    asked.answers["add"] = {
+        "added": ["/x/ink.safetensors"],
+        "refused": [{"file": HOSTILE, "what": "It holds NaN.", "do": "Train again."}],
+    }
     shown = work.take(["/tmp/ink.safetensors", "/tmp/bad.safetensors"], outputs)
-    assert "1 adapter in the library." in shown and "&lt;b&gt;x&lt;/b&gt;: It holds NaN." in shown and "Train again." in shown
+    assert (
+        "1 adapter in the library." in shown
+        and "&lt;b&gt;x&lt;/b&gt;: It holds NaN." in shown
+        and "Train again." in shown
+    )
     assert asked == [["add", "/tmp/ink.safetensors", "/tmp/bad.safetensors", "--outputs", str(outputs)]]
 
 
 def test_where_none_can_be_taken_each_still_has_its_reason(outputs, asked):
     def refuse(_):
-        raise AdapterError("a is a pickle.", details={"refused": [{"file": "a.ckpt", "what": "A pickle.", "do": ""}, {"file": "b.bin", "what": "Another.", "do": ""}]})
+        raise AdapterError(
+            "a is a pickle.",
+            details={
+                "refused": [
+                    {"file": "a.ckpt", "what": "A pickle.", "do": ""},
+                    {"file": "b.bin", "what": "Another.", "do": ""},
+                ]
+            },
+        )
 
     asked.answers["add"] = refuse
     shown = work.take(["a.ckpt", "b.bin"], outputs)
@@ -105,7 +135,15 @@ def test_many_files_go_in_several_calls(outputs, asked):
     assert [len(line) - 3 for line in asked] == [100, 100, 50]
 
 
-TOLD = {"rank_before": 16, "rank": 8, "size_before": 2_000_000, "size": 1_000_000, "kept": 0.991, "residual": 0.09487, "proof": []}
+TOLD = {
+    "rank_before": 16,
+    "rank": 8,
+    "size_before": 2_000_000,
+    "size": 1_000_000,
+    "kept": 0.991,
+    "residual": 0.09487,
+    "proof": [],
+}
 
 
 def test_what_shrinking_costs_is_told_before_anything_is_saved(entries, asked):
@@ -127,12 +165,20 @@ def test_a_comparison_is_drawn_with_the_same_seeds(outputs, entries, asked):
     entry = entries["ink/ink.safetensors"].model_copy(update={"path": '/a, "b"/ink.safetensors'})
     shown = work.drawn(entry, Cut("rank", 8), "starter", "a cat, asleep", outputs)
     small_file, grid = asked[0][-1], asked[1]
-    assert grid[2] == f'adapter="/a, ""b""/ink.safetensors","{small_file}"' and grid[4] == 'seed="1","2"' and "a cat, asleep" in grid
+    assert (
+        grid[2] == f'adapter="/a, ""b""/ink.safetensors","{small_file}"'
+        and grid[4] == 'seed="1","2"'
+        and "a cat, asleep" in grid
+    )
     assert 'class="sheet" src="/gradio_api/file=' in shown
-    assert not [path for path in (outputs / ".cache" / "page").iterdir() if path.name.startswith(".work-")], "what was drawn aside stays"
+    assert not [path for path in (outputs / ".cache" / "page").iterdir() if path.name.startswith(".work-")], (
+        "what was drawn aside stays"
+    )
 
 
-@pytest.mark.parametrize(("base", "prompt", "missing"), [("", "a cat", "base model is missing"), ("starter", "", "prompt is missing")])
+@pytest.mark.parametrize(
+    ("base", "prompt", "missing"), [("", "a cat", "base model is missing"), ("starter", "", "prompt is missing")]
+)
 def test_there_must_be_something_to_draw_with(outputs, entries, asked, base, prompt, missing):
     with pytest.raises(SettingsError, match=missing):
         work.drawn(entries["ink/ink.safetensors"], Cut("rank", 8), base, prompt, outputs)
@@ -148,7 +194,12 @@ def test_the_analysis_is_words_and_three_plots_and_markup_only_of_ours(outputs, 
 
     asked.answers["analyze"] = analysed
     shown = work.analysed(entries["ink/ink.safetensors"], "starter", outputs)
-    assert shown.count('class="diagram"') == 3 and "&lt;b&gt;" in shown and HOSTILE not in shown and asked[0][-2:] == ["--base", "starter"]
+    assert (
+        shown.count('class="diagram"') == 3
+        and "&lt;b&gt;" in shown
+        and HOSTILE not in shown
+        and asked[0][-2:] == ["--base", "starter"]
+    )
     work.analysed(entries["ink/ink.safetensors"], "", outputs)
     assert "--base" not in asked[1]
 

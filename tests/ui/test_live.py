@@ -3,11 +3,12 @@
 import gradio as gr
 import pytest
 
-from lora_studio import checkpoints, presets
 from lora_studio import events as e
+from lora_studio.config import presets
 from lora_studio.events import State
 from lora_studio.jobs import control
 from lora_studio.jobs.control import Request
+from lora_studio.runs import checkpoints
 from lora_studio.ui.pages.train import previews, status
 from lora_studio.ui.pages.train.live import PARTS, Tab, Watch, tick
 from lora_studio.ui.pages.train.page import EVERY, _go_on, _mend
@@ -81,7 +82,9 @@ def test_a_killed_worker_is_seen(watch, part):
     seen(tab, watch)
     played.dies()
     sent = seen(tab, watch)
-    assert "Interrupted" in sent["state"]["value"] and sent["go_on"] == gr.update(visible=True, value="Begin again", interactive=True, variant="primary")
+    assert "Interrupted" in sent["state"]["value"] and sent["go_on"] == gr.update(
+        visible=True, value="Begin again", interactive=True, variant="primary"
+    )
     assert sent["start"]["interactive"] and not sent["pause"]["visible"]
     assert EVERY < 3, "the next tick comes that soon, and shows it"
 
@@ -113,7 +116,10 @@ def test_waiting_runs_are_seen_with_their_place_and_can_leave(watch, part):
     sent = seen(tab, watch)
     assert "Waiting" in sent["state"]["value"] and "for a-first to end. It starts by itself." in sent["state"]["value"]
     assert sent["stop"] == gr.update(visible=True, interactive=True, value="Leave the queue")
-    assert sent["start"] == gr.update(value="Add to the queue", interactive=True, visible=True) and "1 waiting" in sent["pill"]["value"]
+    assert (
+        sent["start"] == gr.update(value="Add to the queue", interactive=True, visible=True)
+        and "1 waiting" in sent["pill"]["value"]
+    )
     second.says(e.StateChanged(state=State.INTERRUPTED))
     sent = seen(tab, watch)
     assert "it left the queue before its turn" in sent["state"]["value"] and "lost power" not in sent["state"]["value"]
@@ -125,13 +131,26 @@ def test_the_setting_that_would_fit_is_one_press_away(watch, part, started):
     """The advice has to be read, understood, found among fifty fields and typed."""
     played, tab = part("one", batch=4), Tab()
     played.begins()
-    played.says(e.Failed(what="The memory of the GPU is full.", where="batch", do="Set batch to 2.", changes={"batch": 2, "accumulate": 2}))
+    played.says(
+        e.Failed(
+            what="The memory of the GPU is full.",
+            where="batch",
+            do="Set batch to 2.",
+            changes={"batch": 2, "accumulate": 2},
+        )
+    )
     played.dies()
     save(played.run, 250)
     sent = seen(tab, watch)
-    assert "memory of the GPU is full" in sent["state"]["value"] and sent["mend"]["value"] == "Take batch 2 and accumulation 2, and go on"
+    assert (
+        "memory of the GPU is full" in sent["state"]["value"]
+        and sent["mend"]["value"] == "Take batch 2 and accumulation 2, and go on"
+    )
     _mend(tab, played.run)
-    assert started == ["one"] and (played.run.settings().batch, played.run.settings().accumulate) == (2, 2)
+    assert started == ["one"] and (
+        played.run.settings().optimizer.batch,
+        played.run.settings().optimizer.accumulate,
+    ) == (2, 2)
     played.says(e.Failed(what="Full.", changes={"optimizer": "adamw8bit"}))
     _mend(tab, played.run)
     assert started == ["one", "one-from-250"] and tab.run == "one-from-250"
@@ -148,7 +167,11 @@ def test_a_run_that_changed_goes_on_at_the_second_press(watch, part, started):
     tab.follow(["one"])
     _go_on(tab, played.run)
     sent = seen(tab, watch)
-    assert not started and "Learning rate was 0.0003, and is 0.01." in sent["state"]["value"] and sent["go_on"]["value"] == "Go on all the same"
+    assert (
+        not started
+        and "Learning rate was 0.0003, and is 0.01." in sent["state"]["value"]
+        and sent["go_on"]["value"] == "Go on all the same"
+    )
     _go_on(tab, played.run)
     assert started == ["one"] and not tab.asked
 
@@ -166,14 +189,29 @@ def test_saved_states_are_listed_with_their_stars(watch, part):
 
 @pytest.mark.fault(35, 50)
 def test_what_went_wrong_and_was_mended_is_told_in_words(watch, part):
-    """Training goes on after a broken preview or a loss that was no number, and nobody learns why the picture is missing or the rate is lower."""
+    """Training goes on after a broken preview or a loss that was no number, and nobody learns why the picture is
+    missing or the rate is lower.
+    """
     played, tab = part("one"), Tab()
     played.begins()
     played.trains(1, 5)
-    played.says(e.RolledBack(step=3, failed_step=6, factor=0.5, what="The loss of step 6 is not a number. Training went back to step 3 and goes on at 0.5 × the learning rate (1 of 3 tries)."))
-    played.says(e.Warned(what="The previews at step 3 could not be drawn: no memory.", where="previews", do="Training goes on."))
+    played.says(
+        e.RolledBack(
+            step=3,
+            failed_step=6,
+            factor=0.5,
+            what="The loss of step 6 is not a number. Training went back to step 3 and goes on at 0.5 × the learning rate (1 of 3 tries).",
+        )
+    )
+    played.says(
+        e.Warned(what="The previews at step 3 could not be drawn: no memory.", where="previews", do="Training goes on.")
+    )
     state = seen(tab, watch)["state"]["value"]
-    assert "step 3 of 100" in state and "goes on at 0.5 × the learning rate" in state and "could not be drawn: no memory" in state
+    assert (
+        "step 3 of 100" in state
+        and "goes on at 0.5 × the learning rate" in state
+        and "could not be drawn: no memory" in state
+    )
 
 
 @pytest.mark.fault(56)
@@ -208,7 +246,9 @@ def test_the_adapter_is_offered_under_its_name(watch, part, tmp_path):
     played.trains(1, 3)
     played.finishes(3, stopped=True)
     html = seen(tab, watch)["result"]["value"]
-    assert 'download="my-style.safetensors"' in html and "/page/adapters/" in html and "&lt;lora:my-style:0.8&gt;" in html
+    assert (
+        'download="my-style.safetensors"' in html and "/page/adapters/" in html and "&lt;lora:my-style:0.8&gt;" in html
+    )
     assert 'href="#library/my-style/my-style.safetensors"' in html
     assert "Stop" not in html
 
@@ -229,10 +269,16 @@ def test_texts_of_a_run_are_shown_as_text(watch, part):
     played, tab = part("one"), Tab()
     played.begins()
     evil = "<img src=x onerror=alert(1)>"
-    played.says(e.Warned(what=evil, where=evil, do=evil), e.Preparing(stage=evil, done=1, total=2), e.Failed(what=evil, where=evil, do=evil, ours=True))
+    played.says(
+        e.Warned(what=evil, where=evil, do=evil),
+        e.Preparing(stage=evil, done=1, total=2),
+        e.Failed(what=evil, where=evil, do=evil, ours=True),
+    )
     played.run.log_file.write_text(evil)
     sent = seen(tab, watch)
-    assert evil not in repr(sent) and "&lt;img" in sent["state"]["value"] and "&lt;b&gt;a house" in sent["film"]["value"]
+    assert (
+        evil not in repr(sent) and "&lt;img" in sent["state"]["value"] and "&lt;b&gt;a house" in sent["film"]["value"]
+    )
 
 
 def test_the_chosen_frame_stays_while_new_ones_come(watch, part):

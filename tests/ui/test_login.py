@@ -29,7 +29,13 @@ LOCKED = [("GET", "/config"), ("GET", "/gradio_api/info"), ("POST", "/gradio_api
 
 
 def ask(client, method, path, **options):
-    body = {"files": {"files": ("a.png", b"1")}} if path.endswith("upload") else {"json": {"data": []}} if method == "POST" else {}
+    body = (
+        {"files": {"files": ("a.png", b"1")}}
+        if path.endswith("upload")
+        else {"json": {"data": []}}
+        if method == "POST"
+        else {}
+    )
     return client.request(method, path, **body, **options)
 
 

@@ -6,12 +6,13 @@ from types import SimpleNamespace
 import gradio as gr
 import pytest
 
-from lora_studio import adapters, library, runs
+from lora_studio import adapters, runs
 from lora_studio.adapters import Adapter, recipe
 from lora_studio.cli import blend as command_line
+from lora_studio.config.settings import Settings
 from lora_studio.errors import AdapterError, ModelError, RunError, SettingsError
 from lora_studio.jobs.renderer import Answer, Blending
-from lora_studio.settings import Settings
+from lora_studio.runs import library
 from lora_studio.ui.pages.library import cards
 from lora_studio.ui.pages.mix import pictures, rows, saving
 from lora_studio.ui.pages.mix.page import MixPage
@@ -29,8 +30,14 @@ SDXL = "text_encoder_2.text_model.encoder.layers.0.self_attn.q_proj"
 def outputs(tmp_path) -> Path:
     """A library of two adapters of the starter, one of them with a hostile name, and one of SDXL."""
     folder = runs.library_folder(tmp_path)
-    adapters.write(small(), folder / "ink.safetensors", metadata={"modelspec.title": EVIL, "modelspec.trigger_phrase": EVIL})
-    adapters.write(small().map(lambda tensor: 2 * tensor), folder / "wash.safetensors", metadata={"modelspec.title": "Wash", "modelspec.trigger_phrase": "washstyle"})
+    adapters.write(
+        small(), folder / "ink.safetensors", metadata={"modelspec.title": EVIL, "modelspec.trigger_phrase": EVIL}
+    )
+    adapters.write(
+        small().map(lambda tensor: 2 * tensor),
+        folder / "wash.safetensors",
+        metadata={"modelspec.title": "Wash", "modelspec.trigger_phrase": "washstyle"},
+    )
     adapters.write(Adapter({SDXL: factors(SDXL, 1280, 1280)}), folder / "wide.safetensors")
     return tmp_path
 
@@ -63,7 +70,9 @@ def test_a_weight_is_bounded_and_it_is_said(typed, kept, why):
 @pytest.mark.fault(29)
 def test_adapters_of_different_models_are_refused_with_names(mix, outputs):
     """The mix is made, and every picture fails."""
-    with pytest.raises(AdapterError, match="was made for the built-in starter and wide for Stable Diffusion XL: they cannot be mixed") as told:
+    with pytest.raises(
+        AdapterError, match="was made for the built-in starter and wide for Stable Diffusion XL: they cannot be mixed"
+    ) as told:
         mix.add(entry(outputs, "wide"), outputs)
     assert told.value.do and len(mix.rows) == 2
 
@@ -73,7 +82,9 @@ def test_an_adapter_is_in_a_mix_once_and_their_number_is_bounded(mix, outputs):
     with pytest.raises(AdapterError, match="Wash is in the mix already"):
         mix.add(entry(outputs, "wash"), outputs)
     for number in range(rows.MOST):
-        adapters.write(small(), runs.library_folder(outputs) / f"wash-{number}.safetensors", metadata={"modelspec.title": "Wash"})
+        adapters.write(
+            small(), runs.library_folder(outputs) / f"wash-{number}.safetensors", metadata={"modelspec.title": "Wash"}
+        )
     for number in range(rows.MOST - 2):
         mix.add(entry(outputs, f"wash-{number}"), outputs)
     assert len({row.name for row in mix.rows}) == rows.MOST, "a sheet tells its adapters apart by name"
@@ -85,8 +96,18 @@ def test_what_the_browser_tells_is_taken_over_by_key(mix):
     """A late message of a removed row changes another one's weight, or a forged one ends in a traceback."""
     ink, wash = mix.rows
     mix.remove(ink.key)
-    said = mix.weigh([{"key": ink.key, "weight": "2"}, {"key": wash.key, "weight": "9", "blocks": {"down_blocks.0": "0.5", "mid_block": "1", "nonsense": "3"}}])
-    assert wash.weight == 2.0 and wash.factors == {"down_blocks.0": 0.5} and len(said) == 1 and "Wash: 9 is too much" in said[0]
+    said = mix.weigh(
+        [
+            {"key": ink.key, "weight": "2"},
+            {"key": wash.key, "weight": "9", "blocks": {"down_blocks.0": "0.5", "mid_block": "1", "nonsense": "3"}},
+        ]
+    )
+    assert (
+        wash.weight == 2.0
+        and wash.factors == {"down_blocks.0": 0.5}
+        and len(said) == 1
+        and "Wash: 9 is too much" in said[0]
+    )
     for forged in (None, "x", [None, 1, {}], [{"key": wash.key, "weight": {}, "blocks": []}]):
         mix.weigh(forged)
     assert wash.weight == 2.0
@@ -106,8 +127,19 @@ def test_the_order_is_the_mix(mix):
     mix.rows[0].weight, mix.rows[0].factors = -0.5, {"mid_block": 0.0}
     order = pictures.order(mix, SCENE._replace(seed=7, prompt=" cat ", negative="fog"), None)
     first, second = order.adapters
-    assert (first.path, first.weight, first.blocks) == (mix.rows[0].path, -0.5, {"mid_block": 0.0}) and second.weight == 1.0
-    assert (order.prompt, order.negative, order.seed, order.steps, order.guidance, order.base) == ("cat", "fog", 7, 20, 5.0, "starter") and order.first
+    assert (first.path, first.weight, first.blocks) == (
+        mix.rows[0].path,
+        -0.5,
+        {"mid_block": 0.0},
+    ) and second.weight == 1.0
+    assert (order.prompt, order.negative, order.seed, order.steps, order.guidance, order.base) == (
+        "cat",
+        "fog",
+        7,
+        20,
+        5.0,
+        "starter",
+    ) and order.first
     plain = pictures.plain(mix, SCENE)
     assert plain.adapters == () and plain.seed == 1
 
@@ -138,7 +170,13 @@ def test_the_sum_needs_no_blending_and_the_rest_is_bounded():
     assert pictures.blending(EXACT) is None and pictures.blending(Method("exact", None, None, None)) is None
     assert pictures.blending(Method("exact", 4, 0.5, 0)) == Blending(method="exact", rank=4)
     assert pictures.blending(Method("dare", 0, 0.3, 9)) == Blending(method="dare", density=0.3, seed=9)
-    for wrong in (Method("svd", -1, 0.5, 0), Method("svd", 5000, 0.5, 0), Method("svd", 1.5, 0.5, 0), Method("ties", 0, 0.0, 0), Method("dare", 0, 0.5, -3)):
+    for wrong in (
+        Method("svd", -1, 0.5, 0),
+        Method("svd", 5000, 0.5, 0),
+        Method("svd", 1.5, 0.5, 0),
+        Method("ties", 0, 0.0, 0),
+        Method("dare", 0, 0.5, -3),
+    ):
         with pytest.raises(SettingsError):
             pictures.blending(wrong)
 
@@ -146,7 +184,9 @@ def test_the_sum_needs_no_blending_and_the_rest_is_bounded():
 def test_what_blending_costs_is_told_in_words(mix):
     """The residual is known only when the file is there."""
     mix.rows[1].weight = 0.0
-    assert "nothing is lost" in pictures.cost(mix, EXACT, None) and f"rank {mix.rows[0].rank}" in pictures.cost(mix, EXACT, None)
+    assert "nothing is lost" in pictures.cost(mix, EXACT, None) and f"rank {mix.rows[0].rank}" in pictures.cost(
+        mix, EXACT, None
+    )
     told = pictures.cost(mix, Method("svd", 4, 0.5, 0), Answer(kind="drawn", rank=4, size=250_000, residual=0.2))
     assert "rank 4" in told and "250 KB" in told and "keeps 96.0 %" in told and "0.2000" in told
 
@@ -170,8 +210,22 @@ def test_what_is_saved_is_what_is_seen(mix):
     """The command blends with other weights, blocks or another rank than the preview."""
     mix.rows[0].weight, mix.rows[1].factors = -0.25, {"down_blocks.0": 0.5}
     ink, wash, *options = saving.arguments(mix, Method("ties", 8, 0.3, 0))
-    assert command_line.parse_adapter(ink) == (Path(mix.rows[0].path), -0.25) and command_line.parse_adapter(wash)[1] == 1.0
-    assert options == ["--method", "ties", "--rank", "8", "--density", "0.3", "--seed", "0", "--block", "2:down_blocks.0=0.5"]
+    assert (
+        command_line.parse_adapter(ink) == (Path(mix.rows[0].path), -0.25)
+        and command_line.parse_adapter(wash)[1] == 1.0
+    )
+    assert options == [
+        "--method",
+        "ties",
+        "--rank",
+        "8",
+        "--density",
+        "0.3",
+        "--seed",
+        "0",
+        "--block",
+        "2:down_blocks.0=0.5",
+    ]
     assert command_line.parse_blocks(options[-1:], 2) == [{}, {"down_blocks.0": 0.5}]
     assert saving.arguments(mix, EXACT)[2:4] == ["--method", "exact"]
     with pytest.raises(AdapterError, match="nothing to save"):
@@ -205,20 +259,38 @@ def test_a_blend_is_taken_apart(mix, outputs):
     """A mix that was saved cannot be changed any more."""
     wash = entry(outputs, "wash")
     own = adapters.header(Path(wash.path)).metadata["sshs_model_hash"]
-    made = recipe.blend(ingredients=[{"name": "renamed since", "weight": 0.5, "sha256": own, "blocks": {"mid_block": 0.0}}, {"name": "ink", "weight": 1.0}], method="subtract")
-    adapters.write(small(), runs.library_folder(outputs) / "both.safetensors", metadata={recipe.KEY: recipe.dumps(made), "modelspec.title": "Both"})
+    made = recipe.blend(
+        ingredients=[
+            {"name": "renamed since", "weight": 0.5, "sha256": own, "blocks": {"mid_block": 0.0}},
+            {"name": "ink", "weight": 1.0},
+        ],
+        method="subtract",
+    )
+    adapters.write(
+        small(),
+        runs.library_folder(outputs) / "both.safetensors",
+        metadata={recipe.KEY: recipe.dumps(made), "modelspec.title": "Both"},
+    )
     one = Mix()
     one.add(entry(outputs, "both"), outputs, weight=-1.0)
     assert 'data-act="apart"' in rows.html(one)
     assert rows.apart(one, one.rows[0].key, outputs) == made
-    assert [(Path(row.path).stem, row.weight) for row in one.rows][1] == ("ink", 1.0) and one.rows[0].weight == -0.5 and one.rows[0].factors == {"mid_block": 0.0}
+    assert (
+        [(Path(row.path).stem, row.weight) for row in one.rows][1] == ("ink", 1.0)
+        and one.rows[0].weight == -0.5
+        and one.rows[0].factors == {"mid_block": 0.0}
+    )
     with pytest.raises(AdapterError, match="no blend"):
         rows.apart(one, one.rows[0].key, outputs)
 
 
 def test_a_blend_whose_parts_are_gone_says_which(outputs):
     made = recipe.blend(ingredients=[{"name": EVIL, "sha256": "0" * 64}])
-    adapters.write(small(), runs.library_folder(outputs) / "both.safetensors", metadata={recipe.KEY: recipe.dumps(made), "modelspec.title": "Both"})
+    adapters.write(
+        small(),
+        runs.library_folder(outputs) / "both.safetensors",
+        metadata={recipe.KEY: recipe.dumps(made), "modelspec.title": "Both"},
+    )
     one = Mix()
     one.add(entry(outputs, "both"), outputs)
     with pytest.raises(AdapterError, match="which the library does not hold"):
@@ -242,7 +314,16 @@ class Played:
             raise self.wrong
         for steps in (6, 20) if order.adapters else (20,):
             self.meanwhile()
-            yield Answer(kind="drawn", path=str(self.folder / f"{lane}-{steps}.png"), steps=steps, seconds=1.0, last=steps == 20, rank=4, size=1000, residual=0.1)
+            yield Answer(
+                kind="drawn",
+                path=str(self.folder / f"{lane}-{steps}.png"),
+                steps=steps,
+                seconds=1.0,
+                last=steps == 20,
+                rank=4,
+                size=1000,
+                residual=0.1,
+            )
 
 
 @pytest.fixture
@@ -254,7 +335,11 @@ def page(outputs):
 
 
 def values(page, mix, **changed):
-    return {field: getattr(field, "value", None) for field in page._fields} | {page.mix: mix} | {getattr(page, name): value for name, value in changed.items()}
+    return (
+        {field: getattr(field, "value", None) for field in page._fields}
+        | {page.mix: mix}
+        | {getattr(page, name): value for name, value in changed.items()}
+    )
 
 
 def test_the_rough_picture_comes_first_then_the_good_one_then_the_base(page, mix):
@@ -264,7 +349,9 @@ def test_the_rough_picture_comes_first_then_the_good_one_then_the_base(page, mix
     assert [(one.count("<img"), "-20.png" in one) for one in html] == [(0, False), (1, False), (1, True), (2, True)]
     assert "Drawing" in notes[0] and "20 steps" in notes[-1] and "seed 1" in notes[-1]
     (first, lane), (plain, other) = page.renderer.asked
-    assert len(first.adapters) == 2 and plain.adapters == () and lane != other, "the base model's picture must not drop the mix's"
+    assert len(first.adapters) == 2 and plain.adapters == () and lane != other, (
+        "the base model's picture must not drop the mix's"
+    )
 
 
 def test_an_older_turn_shows_nothing_more(page, mix):
@@ -293,13 +380,17 @@ def test_a_page_waits_for_the_run_and_then_draws(page, mix, monkeypatch):
     from lora_studio.ui.pages.mix import page as module
 
     monkeypatch.setattr(module.runner, "active", lambda outputs: runs.Run(outputs / "ink"))
-    assert all(update == gr.skip() for seen in page.retry(values(page, mix)) for update in seen) and not page.renderer.asked
+    assert (
+        all(update == gr.skip() for seen in page.retry(values(page, mix)) for update in seen)
+        and not page.renderer.asked
+    )
     monkeypatch.setattr(module.runner, "active", lambda outputs: None)
     assert list(page.retry(values(page, mix)))[-1][3] == gr.skip() and page.renderer.asked
 
 
 def test_other_weights_do_not_draw_the_sliders_anew(page, mix):
     """The slider is torn from under the pointer; or a bounded weight is not shown."""
+
     def told(weight):
         return SimpleNamespace(rows=[{"key": mix.rows[0].key, "weight": weight}])
 
@@ -371,9 +462,15 @@ def test_a_sheet_that_cannot_be_drawn_says_why(page, mix):
 
 def test_a_saved_mix_is_offered_at_once(page, mix, outputs, monkeypatch):
     """The file is there, and nothing on the page shows it."""
+
     def run(command, *arguments):
         adapters.write(small(), Path(arguments[-1]), metadata={"modelspec.title": "Mixed"})
-        return {"rank": 8, "size": 1000, "residual": 0.1, "proof": [{"target": "comfyui", "passed": True, "matched": 7, "modules": 7, "worst": 0.0, "note": ""}]}
+        return {
+            "rank": 8,
+            "size": 1000,
+            "residual": 0.1,
+            "proof": [{"target": "comfyui", "passed": True, "matched": 7, "modules": 7, "worst": 0.0, "note": ""}],
+        }
 
     monkeypatch.setattr(saving.command, "run", run)
     _, (said, choices) = page.keep(values(page, mix, name="my mix"))

@@ -17,7 +17,10 @@ PATIENCE = 90_000
 def pair(studio):
     """Two adapters in the studio's library, which is empty again afterwards."""
     base, folder = models.load("starter"), runs.library_folder(studio.outputs)
-    yield [adapters.write(small_adapter(base, seed), folder / f"{name}.safetensors", metadata={"modelspec.title": name}) for seed, name in enumerate(("soft", "loud"))]
+    yield [
+        adapters.write(small_adapter(base, seed), folder / f"{name}.safetensors", metadata={"modelspec.title": name})
+        for seed, name in enumerate(("soft", "loud"))
+    ]
     for path in folder.glob("*.safetensors"):
         path.unlink()
 
@@ -76,7 +79,10 @@ def test_two_adapters_become_one_file(visit, studio, pair):
     expect(page.locator("#mix-saved")).to_contain_text("proved", timeout=PATIENCE)
     saved = runs.library_folder(studio.outputs) / "soft-not-loud.safetensors"
     made = recipe.read(adapters.header(saved).metadata)
-    assert [(one.name, one.weight) for one in made.ingredients] == [("soft", 2.0), ("loud", -0.5)] and (made.method, made.rank) == ("svd", 2)
+    assert [(one.name, one.weight) for one in made.ingredients] == [("soft", 2.0), ("loud", -0.5)] and (
+        made.method,
+        made.rank,
+    ) == ("svd", 2)
     assert files.sha256(pair[0]) != files.sha256(saved)
 
     page.get_by_role("link", name="Show in the library").click()

@@ -39,7 +39,9 @@ def test_the_line_stands_where_the_loss_is():
     (x0, y0), (x1, y1) = (map(float, point.split()) for point in line.split("L"))
     low, high = (float(part) for part in re.search(r'data-frame="\S+ (\S+) (\S+)"', html).groups())
     assert (x0, x1) == (0, 1000)
-    assert y0 == pytest.approx(1000 * (high - 1) / (high - low), abs=1) and y1 == pytest.approx(1000 * high / (high - low), abs=1)
+    assert y0 == pytest.approx(1000 * (high - 1) / (high - low), abs=1) and y1 == pytest.approx(
+        1000 * high / (high - low), abs=1
+    )
     assert y0 < y1
 
 

@@ -16,7 +16,9 @@ def client():
         return PlainTextResponse("in")
 
     routes = [Route("/{path:path}", answer, methods=["GET", "POST"])]
-    return TestClient(Starlette(routes=routes, middleware=security.middleware("127.0.0.1")), base_url="http://127.0.0.1:7860")
+    return TestClient(
+        Starlette(routes=routes, middleware=security.middleware("127.0.0.1")), base_url="http://127.0.0.1:7860"
+    )
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:7860", "localhost:7860", "[::1]:7860", "127.0.0.1", "LOCALHOST:1"])
@@ -26,14 +28,26 @@ def test_this_machine_is_let_in(client, host):
 
 
 @pytest.mark.fault(59)
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:7860", "127.0.0.1.evil.example", "localhost.evil.example", "evil.example#127.0.0.1", ""])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "evil.example:7860",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example",
+        "evil.example#127.0.0.1",
+        "",
+    ],
+)
 def test_a_foreign_host_gets_400(client, host):
     """A page under another name that points here (DNS rebinding) uses the studio."""
     assert client.get("/", headers={"host": host}).status_code == 400
 
 
 @pytest.mark.fault(60)
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:9999", "https://127.0.0.1.evil.example:7860", ""])
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "http://127.0.0.1:9999", "https://127.0.0.1.evil.example:7860", ""]
+)
 def test_a_foreign_origin_gets_403(client, origin):
     """Another site's page uploads or starts training."""
     assert client.post("/gradio_api/upload", headers={"origin": origin}).status_code == 403
@@ -48,7 +62,12 @@ def test_the_pages_own_requests_pass(client):
 @pytest.mark.fault(60)
 def test_pictures_are_not_shown_in_another_sites_page(client):
     """Another site shows or measures the user's pictures."""
-    assert client.get("/gradio_api/file=/x.webp", headers={"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}).status_code == 403
+    assert (
+        client.get(
+            "/gradio_api/file=/x.webp", headers={"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}
+        ).status_code
+        == 403
+    )
 
 
 @pytest.mark.fault(64)
@@ -66,7 +85,10 @@ def test_nothing_is_fetched_from_elsewhere_for_a_visitor(client, path):
 def test_answers_forbid_what_comes_from_elsewhere(client):
     """A script or font from outside is loaded; the page is framed by another."""
     headers = client.get("/").headers
-    assert "default-src 'self'" in headers["content-security-policy"] and "frame-ancestors 'none'" in headers["content-security-policy"]
+    assert (
+        "default-src 'self'" in headers["content-security-policy"]
+        and "frame-ancestors 'none'" in headers["content-security-policy"]
+    )
     assert headers["x-content-type-options"] == "nosniff"
 
 

@@ -6,9 +6,10 @@ import gradio as gr
 import pytest
 from PIL import Image
 
-from lora_studio import checkpoints, runs
+from lora_studio import runs
+from lora_studio.config.settings import SPECS
 from lora_studio.jobs import runner
-from lora_studio.settings import SPECS
+from lora_studio.runs import checkpoints
 from lora_studio.ui.form import shown
 from lora_studio.ui.pages.train import pictures
 from lora_studio.ui.pages.train.setup import Setup
@@ -46,7 +47,9 @@ def workers(monkeypatch, part):
 def test_two_presses_start_one_run(setup, folder, workers):
     """Two tabs, or a double click, start two trainings on one device."""
     results = []
-    threads = [threading.Thread(target=lambda: results.append(setup.begin(*values(setup, data=str(folder))))) for _ in range(4)]
+    threads = [
+        threading.Thread(target=lambda: results.append(setup.begin(*values(setup, data=str(folder))))) for _ in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -60,7 +63,11 @@ def test_another_run_is_put_behind_the_one_at_work(setup, folder, workers):
     first, _ = setup.begin(*values(setup, data=str(folder)))
     second, notice = setup.begin(*values(setup, data=str(folder), rank=8))
     third, _ = setup.begin(*values(setup, data=str(folder), rank=8, name="by-another-name"))
-    assert (first.name, second.name, third.name) == ("my-pictures", "my-pictures-2", "by-another-name") and notice == gr.update(visible=False)
+    assert (first.name, second.name, third.name) == (
+        "my-pictures",
+        "my-pictures-2",
+        "by-another-name",
+    ) and notice == gr.update(visible=False)
     assert setup.begin(*values(setup, data=str(folder), rank=8))[0] == second
 
 
@@ -70,10 +77,19 @@ def test_a_branch_begins_with_its_parents_settings_at_its_state(setup, folder, w
     save(parent, 250)
     origin, shown, said, *filled = setup.branch_from(parent, 250)
     typed = dict(zip(setup.form.fields, (one["value"] for one in filled), strict=True))
-    assert origin == "my-pictures@250" and shown["visible"] and "step 250" in said and (typed["rank"], typed["trigger"]) == (8, "inkstyle")
+    assert (
+        origin == "my-pictures@250"
+        and shown["visible"]
+        and "step 250" in said
+        and (typed["rank"], typed["trigger"]) == (8, "inkstyle")
+    )
     made = [setup.begin(*(typed | {"learning_rate": 1e-5}).values(), origin=origin)[0] for _ in range(2)]
     assert made[0] == made[1] and made[0].name == "my-pictures-from-250"
-    assert made[0].settings().learning_rate == 1e-5 and made[0].parent()["goes_on"] and checkpoints.latest(made[0]).name == "step-250"
+    assert (
+        made[0].settings().optimizer.learning_rate == 1e-5
+        and made[0].parent()["goes_on"]
+        and checkpoints.latest(made[0]).name == "step-250"
+    )
     run, notice = setup.begin(*typed.values(), origin="my-pictures@300")
     assert run is None and "no saved state of step 300" in notice["value"]
 
@@ -83,7 +99,12 @@ def test_the_run_has_the_forms_settings(setup, folder, workers, monkeypatch):
     monkeypatch.chdir(folder.parent)
     run, _ = setup.begin(*values(setup, data=" 'my pictures' ", name="../x", rank=3.0, preview_prompts="a\nb"))
     settings = run.settings()
-    assert (settings.data, settings.rank, settings.preview_prompts, run.name) == (str(folder.resolve()), 3, ["a", "b"], "x")
+    assert (settings.run.data, settings.adapter.rank, settings.previews.preview_prompts, run.name) == (
+        str(folder.resolve()),
+        3,
+        ["a", "b"],
+        "x",
+    )
 
 
 @pytest.mark.parametrize(("changes", "said"), [
@@ -126,7 +147,13 @@ def test_the_report_shows_names_and_captions_as_text(setup, tmp_path):
     (folder / "<b>'\".txt").write_text("<script>1</script>\" onload='x'")
     (folder / "<i>.png").write_bytes(b"no picture")
     _, html = setup.look(str(folder))
-    assert "1 picture" in html and "&lt;script&gt;" in html and "<script>" not in html and "<i>" not in html and "\" onload='x'" not in html
+    assert (
+        "1 picture" in html
+        and "&lt;script&gt;" in html
+        and "<script>" not in html
+        and "<i>" not in html
+        and "\" onload='x'" not in html
+    )
 
 
 @pytest.mark.fault(22)
@@ -149,11 +176,15 @@ def test_looking_does_not_undo_what_is_typed_meanwhile(setup, folder):
 
 def test_a_broken_preset_is_told_and_the_others_work(monkeypatch, tmp_path):
     """One bad file in presets/ keeps the studio from opening."""
-    from lora_studio import presets
+    from lora_studio.config import presets
 
     (tmp_path / "good.toml").write_text('title = "Good"\nblurb = "b"\n[settings]\nrank = 4\n')
     (tmp_path / "bad.toml").write_text('title = "Bad"\n[settings]\nrnk = 4\n')
     monkeypatch.setattr(presets, "FOLDER", tmp_path)
     with gr.Blocks():
         setup = Setup(tmp_path / "outputs")
-    assert list(setup.presets) == ["good"] and "Did you mean rank?" in setup.blurb.value and setup.form.fields["rank"].value == 4
+    assert (
+        list(setup.presets) == ["good"]
+        and "Did you mean rank?" in setup.blurb.value
+        and setup.form.fields["rank"].value == 4
+    )

@@ -24,12 +24,19 @@ def test_the_port_that_was_taken_instead_is_printed(tmp_path, monkeypatch, capsy
     """The user is sent to whatever else listens at the usual port."""
     page = SimpleNamespace(block_thread=lambda: None)
     monkeypatch.setattr(studio, "build", lambda outputs: page)
-    monkeypatch.setattr(studio, "serve", lambda page, outputs, address, port, login: setattr(page, "local_url", f"http://{address}:{port}/") or page)
+    monkeypatch.setattr(
+        studio,
+        "serve",
+        lambda page, outputs, address, port, login: setattr(page, "local_url", f"http://{address}:{port}/") or page,
+    )
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         studio.launch(taken.getsockname()[1], browser=False, outputs=tmp_path)
-        assert str(taken.getsockname()[1]) not in page.local_url and f"LoRA Studio is at {page.local_url.rstrip('/')}\n" in capsys.readouterr().out
+        assert (
+            str(taken.getsockname()[1]) not in page.local_url
+            and f"LoRA Studio is at {page.local_url.rstrip('/')}\n" in capsys.readouterr().out
+        )
 
 
 def test_no_free_port_is_said(monkeypatch):

@@ -22,7 +22,13 @@ def names(folder):
 
 def test_pictures_and_captions_are_kept_in_folders_with_repeats(tmp_path):
     """A zip made for kohya's scripts loses its repeats; a Mac's extras become broken pictures."""
-    entries = {"My Style/10_ink/a.png": b"1", "My Style/10_ink/a.txt": b"2", "__MACOSX/._a.png": b"3", "notes.docx": b"4", "b.JPG": b"5"}
+    entries = {
+        "My Style/10_ink/a.png": b"1",
+        "My Style/10_ink/a.txt": b"2",
+        "__MACOSX/._a.png": b"3",
+        "notes.docx": b"4",
+        "b.JPG": b"5",
+    }
     source = zipped(tmp_path / "My Style.zip", entries)
     folder = upload.keep([source], tmp_path)
     assert folder == tmp_path / "pictures" / "My-Style" and names(folder) == ["10_ink/a.png", "10_ink/a.txt", "b.JPG"]
@@ -97,6 +103,7 @@ def test_loose_files_of_one_safe_name_are_both_kept(tmp_path):
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
     """A half-kept upload looks like a folder of the user's."""
+
     def full(*_):
         raise OSError(28, "No space left on device")
 

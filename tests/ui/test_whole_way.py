@@ -50,4 +50,8 @@ def test_check_train_close_the_tab_come_back_stop_and_download(visit, studio):
         keys = list(adapter.keys())
         up = [adapter.get_tensor(key) for key in keys if key.endswith("lora_up.weight")]
         assert adapter.metadata()["ss_network_module"] == "networks.lora"
-    assert len(keys) == 3 * len(up) > 0 and all(np.isfinite(weight).all() for weight in up) and any(weight.any() for weight in up)
+    assert (
+        len(keys) == 3 * len(up) > 0
+        and all(np.isfinite(weight).all() for weight in up)
+        and any(weight.any() for weight in up)
+    )

@@ -139,7 +139,9 @@ def main() -> None:
     train(run, flat, seen, Clock(given.seconds, device), Log("autoencoder", rank, given.batch * world, device))
     if rank == 0:
         flat.use_average()
-        finish(vae, index, rgba, given.out, {"steps": flat.steps, "batch": given.batch * world, "seconds": given.seconds})
+        finish(
+            vae, index, rgba, given.out, {"steps": flat.steps, "batch": given.batch * world, "seconds": given.seconds}
+        )
     if world > 1:
         torch.distributed.destroy_process_group()
 

@@ -25,8 +25,21 @@ def build(subjects: int) -> nn.Sequential:
     widths = (3, 32, 64, 128, 256, 384)
     layers: list[nn.Module] = []
     for a, b in itertools.pairwise(widths):
-        layers += [nn.Conv2d(a, b, 3, stride=2, padding=1), nn.GroupNorm(8, b), nn.GELU(), nn.Conv2d(b, b, 3, padding=1), nn.GroupNorm(8, b), nn.GELU()]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(0.2), nn.Linear(4 * widths[-1], subjects + len(STYLES)))
+        layers += [
+            nn.Conv2d(a, b, 3, stride=2, padding=1),
+            nn.GroupNorm(8, b),
+            nn.GELU(),
+            nn.Conv2d(b, b, 3, padding=1),
+            nn.GroupNorm(8, b),
+            nn.GELU(),
+        ]
+    return nn.Sequential(
+        *layers,
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Dropout(0.2),
+        nn.Linear(4 * widths[-1], subjects + len(STYLES)),
+    )
 
 
 def labels(index: list[dict]) -> tuple[list[str], torch.Tensor]:
@@ -34,7 +47,9 @@ def labels(index: list[dict]) -> tuple[list[str], torch.Tensor]:
     subjects = sorted({e["subject"] for e in index})
     number = {s: i for i, s in enumerate(subjects)}
     styles = list(STYLES.values())
-    return subjects, torch.tensor([[number[e["subject"]], styles.index(e["style"]) if e["style"] in styles else -1] for e in index])
+    return subjects, torch.tensor(
+        [[number[e["subject"]], styles.index(e["style"]) if e["style"] in styles else -1] for e in index]
+    )
 
 
 @torch.no_grad()
@@ -67,13 +82,17 @@ def main() -> None:
     rgba, truth = rgba.to(device), truth.to(device)
     torch.manual_seed(0)
     net = build(len(subjects)).to(device)
-    flat = Flat([net], device, torch.bfloat16 if device.type == "cuda" else torch.float32, 1e-3, average=0.995, decay=0.05)
+    flat = Flat(
+        [net], device, torch.bfloat16 if device.type == "cuda" else torch.float32, 1e-3, average=0.995, decay=0.05
+    )
     torch.manual_seed(100 + rank)
     colours, seen = pictures.COLOURS.to(device), torch.zeros((), device=device)
 
     def step() -> None:
         row = rows[torch.randint(0, len(rows), (given.batch,), device=device)]
-        paper = torch.randint(0, len(colours), (given.batch,), device=device) * (torch.rand(given.batch, device=device) < 0.3)
+        paper = torch.randint(0, len(colours), (given.batch,), device=device) * (
+            torch.rand(given.batch, device=device) < 0.3
+        )
         x = pictures.placed(rgba[row], colours[paper])
         out = net((x + torch.randn_like(x) * 0.05).to(flat.work.dtype)).float()
         subject = F.cross_entropy(out[:, : len(subjects)], truth[row, 0], label_smoothing=0.1)
@@ -81,7 +100,13 @@ def main() -> None:
         flat.backward(loss)
         seen.copy_(loss.detach())
 
-    train(captured(step, device), flat, seen, Clock(given.seconds, device, hold=0.2), Log("classifier", rank, given.batch * world, device))
+    train(
+        captured(step, device),
+        flat,
+        seen,
+        Clock(given.seconds, device, hold=0.2),
+        Log("classifier", rank, given.batch * world, device),
+    )
     if rank == 0:
         flat.use_average()
         held = [i for i, e in enumerate(index) if e["split"] == "held"]

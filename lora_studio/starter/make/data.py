@@ -32,7 +32,9 @@ def svg(icons: dict, name: str) -> str:
     icon = icons["icons"][name]
     w, h = (icon.get(k, icons.get(k, 16)) for k in ("width", "height"))
     box = f'viewBox="{icon.get("left", 0)} {icon.get("top", 0)} {w} {h}" width="{w}" height="{h}"'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {box}>{icon["body"]}</svg>'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {box}>{icon["body"]}</svg>'
+    )
 
 
 def render(document: str, side: int = SIDE) -> Image.Image:

@@ -38,7 +38,11 @@ def build_unet() -> UNet2DConditionModel:
 
 def build_text(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     """A fresh CLIP text encoder of four layers, 2.7 M parameters."""
-    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    ids = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
     return CLIPTextModel(CLIPTextConfig(
         vocab_size=len(tokenizer), hidden_size=192, intermediate_size=768, num_hidden_layers=4, num_attention_heads=4,
         max_position_embeddings=tokenizer.model_max_length, projection_dim=192, hidden_act="quick_gelu", **ids,

@@ -29,12 +29,20 @@ def pipeline(model: Path, device: torch.device) -> StableDiffusionPipeline:
     return pipe
 
 
-def generate(pipe: StableDiffusionPipeline, prompts: list[str], steps: int = 16, guidance: float = 4.0, seed: int = 0) -> torch.Tensor:
+def generate(
+    pipe: StableDiffusionPipeline, prompts: list[str], steps: int = 16, guidance: float = 4.0, seed: int = 0
+) -> torch.Tensor:
     """Pictures (N, 3, 128, 128) in -1..1, eight at a time; each has noise of its own, drawn by `seed`."""
     noise = torch.randn(len(prompts), 4, 16, 16, generator=torch.Generator().manual_seed(seed)).to(pipe.device)
     out = []
     for at in range(0, len(prompts), 8):
-        part = pipe(prompts[at : at + 8], latents=noise[at : at + 8], num_inference_steps=steps, guidance_scale=guidance, output_type="pt")
+        part = pipe(
+            prompts[at : at + 8],
+            latents=noise[at : at + 8],
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            output_type="pt",
+        )
         out.append(part.images.float().cpu() * 2 - 1)
         print(f"{at + len(part.images)} of {len(prompts)}", flush=True)
     return torch.cat(out)
@@ -66,7 +74,9 @@ class Judge:
 
     def says(self, x: torch.Tensor, rows: list[int]) -> dict:
         """Accuracy on pictures (N, 3, 128, 128) in -1..1 that should show those rows' subjects and styles."""
-        return {k: round(v, 3) for k, v in classifier.accuracy(self.net, x, self.truth[rows], len(self.subjects)).items()} | {"pictures": len(rows)}
+        return {
+            k: round(v, 3) for k, v in classifier.accuracy(self.net, x, self.truth[rows], len(self.subjects)).items()
+        } | {"pictures": len(rows)}
 
 
 def accuracies(pipe: StableDiffusionPipeline, judge: Judge, count: int, out: Path) -> dict:
@@ -111,7 +121,9 @@ def main() -> None:
     sheet(pipe).save(given.starter / "contact_sheet.webp", quality=92, method=6)
     figures = {
         "autoencoder": json.loads((given.parts / "vae.json").read_text()),
-        "accuracy": accuracies(pipe, Judge(given.icons, given.parts / "classifier.pt"), given.pairs, given.parts / "held_out.png"),
+        "accuracy": accuracies(
+            pipe, Judge(given.icons, given.parts / "classifier.pt"), given.pairs, given.parts / "held_out.png"
+        ),
         **sizes(pipe, given.starter / "model"),
     }
     (given.starter / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")

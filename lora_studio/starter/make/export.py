@@ -33,7 +33,12 @@ def export(parts: Path, model: Path) -> None:
     _say_float32(model / "text_encoder" / "config.json")
     shutil.copytree(parts / "vae", model / "vae", dirs_exist_ok=True)
     DDIMScheduler(
-        **SCHEDULER, prediction_type="v_prediction", timestep_spacing="trailing", clip_sample=False, set_alpha_to_one=False, steps_offset=1
+        **SCHEDULER,
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
     ).save_pretrained(model / "scheduler")
     nothing = [None, None]
     index = {

@@ -50,7 +50,15 @@ def captured(function: Callable[[], None], device: torch.device, warm_ups: int =
 class Flat:
     """The parameters of some modules as one tensor, with AdamW, clipping to norm 1 and a moving average."""
 
-    def __init__(self, modules: Iterable[nn.Module], device: torch.device, dtype: torch.dtype, lr: float, average: float, decay: float = 0.01):
+    def __init__(
+        self,
+        modules: Iterable[nn.Module],
+        device: torch.device,
+        dtype: torch.dtype,
+        lr: float,
+        average: float,
+        decay: float = 0.01,
+    ):
         self.params = [p for m in modules for p in m.parameters()]
         self.at = [0]  # where each parameter begins: aligned, and one entry more than there are parameters
         for p in self.params:
@@ -63,7 +71,9 @@ class Flat:
             p.data = self.work[i : i + p.numel()].view(p.shape)
         self.peak, self.rate, self.steps = lr, average, 0
         self.average = self.master.data.clone()
-        self.optimizer = torch.optim.AdamW([self.master], lr=lr, betas=(0.9, 0.99), eps=1e-8, weight_decay=decay, fused=device.type == "cuda")
+        self.optimizer = torch.optim.AdamW(
+            [self.master], lr=lr, betas=(0.9, 0.99), eps=1e-8, weight_decay=decay, fused=device.type == "cuda"
+        )
         self.load(self.master.data)
 
     def load(self, master: torch.Tensor, average: torch.Tensor | None = None) -> None:
@@ -101,14 +111,18 @@ class Flat:
 class Clock:
     """How much of the time given has gone, 0 to 1, and the learning rate's factor for it; the same in every process."""
 
-    def __init__(self, seconds: float, device: torch.device, begin: float = 0.0, hold: float = 0.35, warm_up: int = 300):
+    def __init__(
+        self, seconds: float, device: torch.device, begin: float = 0.0, hold: float = 0.35, warm_up: int = 300
+    ):
         self.seconds, self.hold, self.warm_up, self.begin = seconds, hold, warm_up, begin
         self.device, self.since, self.part, self.ticks = device, time.monotonic(), begin, 0
 
     def tick(self) -> float:
         """Counts one step; every tenth time asks the first process for the time. Returns the rate's factor."""
         if self.ticks % 10 == 0:
-            now = torch.tensor([self.begin + (1 - self.begin) * (time.monotonic() - self.since) / self.seconds], device=self.device)
+            now = torch.tensor(
+                [self.begin + (1 - self.begin) * (time.monotonic() - self.since) / self.seconds], device=self.device
+            )
             if dist.is_initialized():
                 dist.broadcast(now, 0)
             self.part = float(now)
@@ -133,13 +147,21 @@ class Log:
         if self.rank == 0 and now - self.told > 20:
             speed = steps * self.each / (now - self.began)
             print(
-                f"{self.name} {now - self.began:.0f} s: step {steps}, loss {float(self.total) / self.count:.4f}, {speed:.0f} a second, {part:.1%}", flush=True
+                f"{self.name} {now - self.began:.0f} s: step {steps}, loss {float(self.total) / self.count:.4f}, {speed:.0f} a second, {part:.1%}",
+                flush=True,
             )
             self.told, self.count = now, 0
             self.total.zero_()
 
 
-def train(run: Callable[[], None], flat: Flat, loss: torch.Tensor, clock: Clock, log: Log, keep: Callable[[], None] = lambda: None) -> None:
+def train(
+    run: Callable[[], None],
+    flat: Flat,
+    loss: torch.Tensor,
+    clock: Clock,
+    log: Log,
+    keep: Callable[[], None] = lambda: None,
+) -> None:
     """Steps until the clock has run down; `keep` is called every two minutes by the first process, to save."""
     kept = time.monotonic()
     while clock.part < 1:

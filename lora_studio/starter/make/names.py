@@ -137,10 +137,22 @@ def caption(subject: str, style: str, background: str | None, draw: random.Rando
     """One caption for an icon: its name, mostly its style, and its background where that is not white."""
     noun = draw.choice(words(subject))
     article = "an" if noun[0] in "aeiou" else "a"
-    form = draw.choice(["{n}, {s} style"] * 5 + ["{a} {n}, {s} style"] * 2 + ["{s} style icon of {a} {n}", "{n} in {s} style"] + ["{n}"] * 2 + ["{a} {n}"])
+    form = draw.choice(
+        ["{n}, {s} style"] * 5
+        + ["{a} {n}, {s} style"] * 2
+        + ["{s} style icon of {a} {n}", "{n} in {s} style"]
+        + ["{n}"] * 2
+        + ["{a} {n}"]
+    )
     text = form.format(n=noun, a=article, s=style)
     if background and background != "white":
         head, comma, tail = text.partition(",")
         where = f"on {'an' if background[0] in 'aeiou' else 'a'} {background} background"
-        text = f"{head} {where}{comma}{tail}" if draw.random() < 0.5 else f"{text}, {where[3:]}" if draw.random() < 0.3 else f"{text} {where}"
+        text = (
+            f"{head} {where}{comma}{tail}"
+            if draw.random() < 0.5
+            else f"{text}, {where[3:]}"
+            if draw.random() < 0.3
+            else f"{text} {where}"
+        )
     return text

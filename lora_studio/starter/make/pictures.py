@@ -93,7 +93,9 @@ def _choice(b: int, p: float, dev: torch.device) -> torch.Tensor:
 
 
 def grounds(b: int, dev: torch.device) -> torch.Tensor:
-    """Backgrounds of every kind: white, plain, gradients, stripes, checkers, clouds and grain; (B, 3, 128, 128) in 0..1."""
+    """Backgrounds of every kind: white, plain, gradients, stripes, checkers, clouds and grain; (B, 3, 128, 128) in
+    0..1.
+    """
     axis = torch.linspace(-1, 1, SIDE, device=dev)
     y, x = axis.view(1, 1, -1, 1), axis.view(1, 1, 1, -1)
     turn = torch.rand(b, 1, 1, 1, device=dev) * (2 * math.pi)
@@ -103,7 +105,10 @@ def grounds(b: int, dev: torch.device) -> torch.Tensor:
     sharp = torch.rand(b, 1, 1, 1, device=dev) * 12 + 1
     stripes, checks = torch.sigmoid(sharp * wave), torch.sigmoid(2 * sharp * wave * cross)
     lines = torch.sigmoid(14 * (torch.maximum(wave, cross) - 0.93))
-    clouds = sum(F.interpolate(torch.rand(b, 1, k, k, device=dev), SIDE, mode="bilinear") * w for k, w in ((3, 0.5), (8, 0.3), (24, 0.2)))
+    clouds = sum(
+        F.interpolate(torch.rand(b, 1, k, k, device=dev), SIDE, mode="bilinear") * w
+        for k, w in ((3, 0.5), (8, 0.3), (24, 0.2))
+    )
     kinds = torch.stack([u * 0.35 + 0.5, stripes, checks, lines.expand(b, 1, SIDE, SIDE), clouds], 0)
     which = torch.randint(0, len(kinds), (b,), device=dev)
     mix = kinds.gather(0, which.view(1, b, 1, 1, 1).expand(1, b, 1, SIDE, SIDE))[0]
@@ -111,7 +116,9 @@ def grounds(b: int, dev: torch.device) -> torch.Tensor:
     one, two = torch.rand(2, b, 3, 1, 1, device=dev)
     two = torch.lerp(one, two, torch.rand(b, 1, 1, 1, device=dev) ** 0.7)
     paper = torch.lerp(one, two, mix.clamp(0, 1))
-    grain = torch.randn(b, 3, SIDE, SIDE, device=dev) * 0.06 * torch.rand(b, 1, 1, 1, device=dev) * _choice(b, 0.15, dev)
+    grain = (
+        torch.randn(b, 3, SIDE, SIDE, device=dev) * 0.06 * torch.rand(b, 1, 1, 1, device=dev) * _choice(b, 0.15, dev)
+    )
     return torch.lerp(paper + grain, torch.ones_like(paper), _choice(b, 0.4, dev))
 
 
@@ -128,7 +135,9 @@ def _scattered(rgba: torch.Tensor, b: int, smallest: float, largest: float, shif
 def _drawn(x: torch.Tensor) -> torch.Tensor:
     """Line drawings: the edges of (B, 3, H, W) in one colour on paper of another."""
     g = F.pad(x, (1, 1, 1, 1), mode="replicate")
-    edge = ((g[..., 1:-1, 2:] - g[..., 1:-1, :-2]).abs() + (g[..., 2:, 1:-1] - g[..., :-2, 1:-1]).abs()).amax(1, keepdim=True)
+    edge = ((g[..., 1:-1, 2:] - g[..., 1:-1, :-2]).abs() + (g[..., 2:, 1:-1] - g[..., :-2, 1:-1]).abs()).amax(
+        1, keepdim=True
+    )
     ink, paper = torch.rand(2, len(x), 3, 1, 1, device=x.device)
     return torch.lerp(paper, ink, (edge * 1.6).clamp(0, 1))
 

@@ -85,7 +85,10 @@ def picture(document: str) -> Image.Image:
 
 def main(icons: Path, samples: Path) -> None:
     """Writes both folders."""
-    for style, icon_set, names, draw in (("ink-icons", "fluent-emoji-high-contrast", INK, ink), ("blueprint", "fluent-emoji-flat", BLUEPRINT, blueprint)):
+    for style, icon_set, names, draw in (
+        ("ink-icons", "fluent-emoji-high-contrast", INK, ink),
+        ("blueprint", "fluent-emoji-flat", BLUEPRINT, blueprint),
+    ):
         bodies = json.loads((icons / icon_set / "icons.json").read_text())["icons"]
         folder = samples / style
         folder.mkdir(parents=True, exist_ok=True)

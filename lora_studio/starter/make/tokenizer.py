@@ -39,7 +39,11 @@ def caption_words(icons: Path, seed: int = 7) -> Counter:
     """Words of many captions of every subject in the zip of icons, with how often each is seen."""
     draw = random.Random(seed)
     subjects = sorted({entry["subject"] for entry in json.loads(zipfile.ZipFile(icons).read("index.json"))})
-    texts = (caption(s, draw.choice([*STYLES.values()]), draw.choice([None, *BACKGROUNDS]), draw) for s in subjects for _ in range(40))
+    texts = (
+        caption(s, draw.choice([*STYLES.values()]), draw.choice([None, *BACKGROUNDS]), draw)
+        for s in subjects
+        for _ in range(40)
+    )
     return Counter(word for text in texts for word in re.findall(r"[a-z]+|[0-9]|[^\sa-z0-9]+", text.lower()))
 
 
@@ -91,7 +95,13 @@ def write(found: list[tuple[str, str]], out: Path) -> None:
     (out / "vocab.json").write_text(json.dumps({t: i for i, t in enumerate(tokens)}, ensure_ascii=False))
     (out / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in found))
     special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
-    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": LENGTH, "add_prefix_space": False, "do_lower_case": True, "errors": "replace"}
+    config = {
+        "tokenizer_class": "CLIPTokenizer",
+        "model_max_length": LENGTH,
+        "add_prefix_space": False,
+        "do_lower_case": True,
+        "errors": "replace",
+    }
     (out / "special_tokens_map.json").write_text(json.dumps(special, indent=2) + "\n")
     (out / "tokenizer_config.json").write_text(json.dumps(config | special, indent=2) + "\n")
 

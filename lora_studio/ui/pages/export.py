@@ -10,11 +10,12 @@ from typing import Any
 
 import gradio as gr
 
-from lora_studio import library, runs
+from lora_studio import runs
 from lora_studio.errors import AdapterError, SettingsError
 from lora_studio.jobs import command
-from lora_studio.library import Entry
-from lora_studio.ui import downloads, images, rooms, words
+from lora_studio.runs import library
+from lora_studio.runs.library import Entry
+from lora_studio.ui import downloads, images, tabs, words
 from lora_studio.ui.outcome import PROGRAMS, WORK, done, proof, told
 from lora_studio.ui.pages.library import cards, details
 from lora_studio.ui.pages.train.pictures import tidy
@@ -29,9 +30,18 @@ FORMATS = {
 """Format -> what it is for, and the programs that it is proved for unless others are ticked."""
 NUMBERS = {"": "As they are", "fp16": "16 bit (fp16)", "bf16": "16 bit (bf16)", "fp32": "32 bit"}
 PRIVACY = {
-    "none": ("Nothing", "Only what a program needs to load it: title, kind of model, rank. No trigger word, no picture, no settings."),
-    "minimal": ("What its user needs", "Also trigger word, thumbnail, author, date, licence and base model. No settings, no names of pictures, no captions."),
-    "full": ("The whole recipe", "Also all settings and seeds, the pictures' file names and hashes, caption tags and versions: enough to train it again. No folders of this machine."),
+    "none": (
+        "Nothing",
+        "Only what a program needs to load it: title, kind of model, rank. No trigger word, no picture, no settings.",
+    ),
+    "minimal": (
+        "What its user needs",
+        "Also trigger word, thumbnail, author, date, licence and base model. No settings, no names of pictures, no captions.",
+    ),
+    "full": (
+        "The whole recipe",
+        "Also all settings and seeds, the pictures' file names and hashes, caption tags and versions: enough to train it again. No folders of this machine.",
+    ),
 }
 """Level -> its name, and what the file tells at it."""
 _HIGHEST = 4096
@@ -43,7 +53,9 @@ _EMPTY = (
     "It is done only when the proof passes, and then it appears here.</p></div>"
 )
 _NONE = '<p class="hint">There is no adapter yet. Train one, or drop one into the library.</p>'
-_TO_THE_PROOF = "() => { if (window.innerWidth < 900) document.getElementById('exported')?.scrollIntoView({behavior: 'smooth'}) }"
+_TO_THE_PROOF = (
+    "() => { if (window.innerWidth < 900) document.getElementById('exported')?.scrollIntoView({behavior: 'smooth'}) }"
+)
 
 
 class Export:
@@ -57,32 +69,63 @@ class Export:
                 self._place_file()
                 with gr.Column(elem_classes="go"):
                     self.go = gr.Button("Export and prove", variant="primary", size="lg", elem_id="export-now")
-            with gr.Column(scale=8, min_width=330, elem_classes="half", elem_id="exported"), gr.Column(elem_classes="card"):
+            with (
+                gr.Column(scale=8, min_width=330, elem_classes="half", elem_id="exported"),
+                gr.Column(elem_classes="card"),
+            ):
                 self.outcome = html(_EMPTY, elem_id="outcome")
 
     def _place_adapter(self) -> None:
         with gr.Column(elem_classes="card"):
             html("<h2>Adapter</h2>")
-            self.adapter = gr.Dropdown([], allow_custom_value=True, show_label=False, container=False, elem_id="export-adapter")  # or an address that names one is refused
-            self.facts = html(js_on_load=rooms.ASKED % "export", elem_id="export-facts")
+            self.adapter = gr.Dropdown(
+                [], allow_custom_value=True, show_label=False, container=False, elem_id="export-adapter"
+            )  # or an address that names one is refused
+            self.facts = html(js_on_load=tabs.ASKED % "export", elem_id="export-facts")
             with gr.Column(visible=False, elem_classes="fields") as self.decomposed:
                 help = "A DoRA becomes a plain LoRA, which takes the model that it was trained on."
-                self.base = gr.Textbox(label="Base model", info=help, placeholder="starter, or the path of a model", max_lines=1, elem_id="export-base")
+                self.base = gr.Textbox(
+                    label="Base model",
+                    info=help,
+                    placeholder="starter, or the path of a model",
+                    max_lines=1,
+                    elem_id="export-base",
+                )
                 help = "Of the plain LoRA: a higher one comes nearer. 0 takes twice the DoRA's own."
                 self.rank = gr.Number(0, label="Rank", info=help, precision=0, elem_id="export-rank")
 
     def _place_file(self) -> None:
         with gr.Column(elem_classes="card"):
             html("<h2>File</h2>")
-            self.format = gr.Radio([(label, name) for name, (label, _) in FORMATS.items()], value="kohya", label="Format", elem_id="format", elem_classes="stacked")
+            self.format = gr.Radio(
+                [(label, name) for name, (label, _) in FORMATS.items()],
+                value="kohya",
+                label="Format",
+                elem_id="format",
+                elem_classes="stacked",
+            )
             programs = [(label, name) for name, label in PROGRAMS.items()]
-            self.targets = gr.CheckboxGroup(programs, value=list(FORMATS["kohya"][1]), label="Prove it for", elem_id="targets")
+            self.targets = gr.CheckboxGroup(
+                programs, value=list(FORMATS["kohya"][1]), label="Prove it for", elem_id="targets"
+            )
             with gr.Column(elem_classes="fields"):
-                self.number = gr.Dropdown([(label, name) for name, label in NUMBERS.items()], value="", label="Numbers", filterable=False, elem_id="number")
+                self.number = gr.Dropdown(
+                    [(label, name) for name, label in NUMBERS.items()],
+                    value="",
+                    label="Numbers",
+                    filterable=False,
+                    elem_id="number",
+                )
                 self.name = gr.Textbox(label="File name", max_lines=1, elem_id="export-name")
         with gr.Column(elem_classes="card"):
             html("<h2>What the file tells of its making</h2>")
-            self.privacy = gr.Radio([(label, name) for name, (label, _) in PRIVACY.items()], value="minimal", show_label=False, container=False, elem_id="privacy")
+            self.privacy = gr.Radio(
+                [(label, name) for name, (label, _) in PRIVACY.items()],
+                value="minimal",
+                show_label=False,
+                container=False,
+                elem_id="privacy",
+            )
             self.tells = html(_tells("minimal"))
 
     @property
@@ -92,7 +135,7 @@ class Export:
 
     def wire(self, tab: gr.Tab) -> None:
         """Binds everything; ``tab`` is the page's own."""
-        tab.select(self.offer, self.adapter, self._choice, js=rooms.NAMED % {"room": "export"}, **QUIET)
+        tab.select(self.offer, self.adapter, self._choice, js=tabs.NAMED % {"room": "export"}, **QUIET)
         self.adapter.input(self.offer, self.adapter, self._choice, **QUIET)
         self.facts.click(self.asked, None, self._choice, **QUIET)
         self.format.input(lambda name: list(FORMATS[name][1]), self.format, self.targets, **QUIET)
@@ -106,25 +149,43 @@ class Export:
         return self.offer(str(event.key))
 
     def offer(self, key: str | None) -> list[Any]:
-        """The adapters to choose from, with ``key`` chosen, or the latest where it is not among them; saved states of runs come last."""
+        """The adapters to choose from, with ``key`` chosen, or the latest where it is not among them; saved states of
+        runs come last.
+        """
         entries = library.entries(self.outputs)
-        by_key, choices = {cards.key(entry, self.outputs): entry for entry in entries}, cards.choices(entries, self.outputs)
+        by_key, choices = (
+            {cards.key(entry, self.outputs): entry for entry in entries},
+            cards.choices(entries, self.outputs),
+        )
         chosen = key if key in by_key else next((known for _, known in choices), None)
         if chosen is None:
             return [gr.update(choices=[], value=None), _NONE, gr.update(visible=False), "", ""]
         entry = by_key[chosen]
         dora = entry.method == "dora"
         base = details.base_at_hand(entry, self.outputs) if dora else ""
-        return [gr.update(choices=choices, value=chosen), cards.facts(entry), gr.update(visible=dora), base, cards.stem(entry)]
+        return [
+            gr.update(choices=choices, value=chosen),
+            cards.facts(entry),
+            gr.update(visible=dora),
+            base,
+            cards.stem(entry),
+        ]
 
     def export(self, form: dict[Any, Any]) -> Iterator[Any]:
-        """Writes and proves as the ``form`` says, by field; says so while it works, then shows the proof and the file, or what was wrong."""
+        """Writes and proves as the ``form`` says, by field; says so while it works, then shows the proof and the file,
+        or what was wrong.
+        """
 
         def act() -> str:
             entry = cards.find(form[self.adapter] or "", self.outputs)
             if entry is None:
                 raise AdapterError("No adapter is chosen.", do="Choose one at the top.")
-            return self._made(entry, self._options(form, entry.method == "dora"), form[self.format], runs.safe_name(form[self.name].strip() or cards.stem(entry)))
+            return self._made(
+                entry,
+                self._options(form, entry.method == "dora"),
+                form[self.format],
+                runs.safe_name(form[self.name].strip() or cards.stem(entry)),
+            )
 
         yield from told("Writing the file and reading it back as each program does…", act)
 
@@ -137,11 +198,24 @@ class Export:
         targets, number, base, rank = (form[field] for field in (self.targets, self.number, self.base, self.rank))
         if not targets:
             raise SettingsError("No program is chosen to prove it for.", where="Prove it for", do="Tick at least one.")
-        options = ["--to", form[self.format], "--privacy", form[self.privacy], *(part for one in targets for part in ("--target", one))]
+        options = [
+            "--to",
+            form[self.format],
+            "--privacy",
+            form[self.privacy],
+            *(part for one in targets for part in ("--target", one)),
+        ]
         options += ["--dtype", number] if number else []
         if dora and rank is not None and not 0 <= rank <= _HIGHEST:
-            raise SettingsError(f"The rank must be from 0 to {_HIGHEST:,}; it is {words.value(rank)}.", where="Rank", do="Mend the number, then try again.")
-        return options + [*(["--base", tidy(base)] if dora and base else []), *(["--rank", str(int(rank))] if dora and rank else [])]
+            raise SettingsError(
+                f"The rank must be from 0 to {_HIGHEST:,}; it is {words.value(rank)}.",
+                where="Rank",
+                do="Mend the number, then try again.",
+            )
+        return options + [
+            *(["--base", tidy(base)] if dora and base else []),
+            *(["--rank", str(int(rank))] if dora and rank else []),
+        ]
 
     def _made(self, entry: Entry, options: list[str], kind: str, name: str) -> str:
         """The exported file as HTML: its proof and the link to it."""
@@ -165,7 +239,9 @@ def _proved(residual: float) -> str:
     off = f"It differs from the DoRA that it stands for by {f'{100 * residual:.2g} %' if residual >= 1e-4 else f'{residual:.1e}'} of the change."
     if residual < _MUCH:
         return done("Proved: every program that you chose reads this plain LoRA as it was written.", off)
-    return done("Proved: every program that you chose reads this plain LoRA as it was written.") + words.notice("warned", off, do="A higher rank comes nearer.")
+    return done("Proved: every program that you chose reads this plain LoRA as it was written.") + words.notice(
+        "warned", off, do="A higher rank comes nearer."
+    )
 
 
 def _tells(level: str) -> str:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from lora_studio import adapters, library
+from lora_studio import adapters
 from lora_studio.adapters import detect, metadata
 from lora_studio.errors import StudioError
-from lora_studio.library import Entry, Origin, Unreadable
-from lora_studio.runs import Run
-from lora_studio.ui import images, rooms, words
+from lora_studio.runs import Run, library
+from lora_studio.runs.library import Entry, Origin, Unreadable
+from lora_studio.ui import images, tabs, words
 
 MOST_SHOWN = 48
 """Cards that are drawn at first, and with each press of "Show more"."""
@@ -23,7 +23,7 @@ _MOST_NAMED = 40
 _MOST_PIXELS = 2**24
 
 CHOOSE = (
-    rooms.ASKED % "library"
+    tabs.ASKED % "library"
     + """
 const mark = () => element.querySelectorAll('.adapter').forEach(card => card.setAttribute('aria-current', card.getAttribute('href') === location.hash));
 window.addEventListener('hashchange', mark);
@@ -57,7 +57,9 @@ def find(wanted: str, outputs: Path) -> Entry | None:
 
 
 def choices(entries: list[Entry], outputs: Path) -> list[tuple[str, str]]:
-    """Name and key of each adapter, for a field to choose one from; saved states of runs come last. Where names are alike the file tells them apart."""
+    """Name and key of each adapter, for a field to choose one from; saved states of runs come last. Where names are
+    alike the file tells them apart.
+    """
     ordered = sorted(entries, key=lambda entry: entry.origin is Origin.CHECKPOINT)
     titles = Counter(map(title, ordered))
     names = [title(entry) + (f" ({Path(entry.path).name})" if titles[title(entry)] > 1 else "") for entry in ordered]
@@ -66,7 +68,9 @@ def choices(entries: list[Entry], outputs: Path) -> list[tuple[str, str]]:
 
 def matching(look: Look, entries: list[Entry]) -> list[Entry]:
     """The adapters that the search asks for."""
-    return library.search([entry for entry in entries if look.states or entry.origin is not Origin.CHECKPOINT], look.words)
+    return library.search(
+        [entry for entry in entries if look.states or entry.origin is not Origin.CHECKPOINT], look.words
+    )
 
 
 def html(look: Look, found: list[Entry], total: int, outputs: Path) -> str:
@@ -74,19 +78,25 @@ def html(look: Look, found: list[Entry], total: int, outputs: Path) -> str:
     if not found:
         return f'<p class="hint" role="status">{_nothing(look, total)}</p>'
     cards = "".join(_card(entry, outputs) for entry in found[: look.most])
-    return f'<p class="hint" role="status">{words.counted(len(found), "adapter")}</p><div class="adapters">{cards}</div>'
+    return (
+        f'<p class="hint" role="status">{words.counted(len(found), "adapter")}</p><div class="adapters">{cards}</div>'
+    )
 
 
 def _nothing(look: Look, total: int) -> str:
     if look.words:
         return f"No adapter has all of “{words.text(look.words)}” in its name, trigger, model or run."
-    return "Only saved states of runs so far." if total else "What you train appears here by itself. Adapters from elsewhere you can drop below."
+    return (
+        "Only saved states of runs so far."
+        if total
+        else "What you train appears here by itself. Adapters from elsewhere you can drop below."
+    )
 
 
 def _card(entry: Entry, outputs: Path) -> str:
     figures = " · ".join([*([f"rank {entry.rank}"] if entry.rank else []), words.size(entry.size)])
     trigger = f'<span class="trigger">{words.text(entry.trigger)}</span>' if entry.trigger else ""
-    link, name = words.text(rooms.address("library", key(entry, outputs))), words.text(title(entry))
+    link, name = words.text(tabs.address("library", key(entry, outputs))), words.text(title(entry))
     return (
         f'<a class="adapter" href="{link}" title="{name}">{picture(entry, outputs)}<b>{name}</b><span>{words.text(family(entry))}</span>'
         f"<span>{figures}</span>{trigger}<time>{day(entry)}</time></a>"
@@ -94,7 +104,9 @@ def _card(entry: Entry, outputs: Path) -> str:
 
 
 def title(entry: Entry) -> str:
-    """The adapter's name; a saved state's with its step; the file's for what was made from a run's, as both have one title."""
+    """The adapter's name; a saved state's with its step; the file's for what was made from a run's, as both have one
+    title.
+    """
     if entry.step is not None:
         return f"{entry.run}, step {entry.step:,}"
     stem = Path(entry.path).stem
@@ -114,7 +126,9 @@ def family(entry: Entry) -> str:
 
 def facts(entry: Entry) -> str:
     """Family, rank, size and date side by side, as HTML."""
-    return words.facts((family(entry), *([f"rank {entry.rank}"] if entry.rank else []), words.size(entry.size), day(entry)))
+    return words.facts(
+        (family(entry), *([f"rank {entry.rank}"] if entry.rank else []), words.size(entry.size), day(entry))
+    )
 
 
 def day(entry: Entry) -> str:
@@ -124,7 +138,9 @@ def day(entry: Entry) -> str:
 
 
 def picture(entry: Entry, outputs: Path) -> str:
-    """The thumbnail out of the header, else its run's latest preview, re-encoded, as HTML; the title's first letter where neither can be read."""
+    """The thumbnail out of the header, else its run's latest preview, re-encoded, as HTML; the title's first letter
+    where neither can be read.
+    """
     try:
         copy = _copy(entry, outputs)
     except OSError:
@@ -146,7 +162,11 @@ def _latest_preview(entry: Entry, outputs: Path) -> Path | None:
     if not entry.run:
         return None
     numbered = ((path.name.split("-")[1], path) for path in Run(outputs / entry.run).previews.glob("step-*-0.png"))
-    drawn = [(int(step), path) for step, path in numbered if step.isdigit() and (entry.step is None or int(step) <= entry.step)]
+    drawn = [
+        (int(step), path)
+        for step, path in numbered
+        if step.isdigit() and (entry.step is None or int(step) <= entry.step)
+    ]
     return max(drawn, default=(0, None))[1]
 
 
@@ -170,6 +190,9 @@ def unreadable(files: list[Unreadable]) -> str:
     """The files that no card can be made of, by name, as HTML."""
     if not files:
         return ""
-    rows = "".join(f"<li><b>{words.text(Path(one.path).name)}</b> {words.text(one.what)} <span>{words.text(one.do)}</span></li>" for one in files[:_MOST_NAMED])
+    rows = "".join(
+        f"<li><b>{words.text(Path(one.path).name)}</b> {words.text(one.what)} <span>{words.text(one.do)}</span></li>"
+        for one in files[:_MOST_NAMED]
+    )
     more = f"<li>and {len(files) - _MOST_NAMED:,} more</li>" if len(files) > _MOST_NAMED else ""
     return f'<details class="problems left-out"><summary>{words.counted(len(files), "file")} left out</summary><ul>{rows}{more}</ul></details>'

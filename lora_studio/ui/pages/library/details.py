@@ -9,11 +9,11 @@ from typing import Any
 from lora_studio import adapters
 from lora_studio.adapters import recipe
 from lora_studio.adapters.recipe import Blend, Training
+from lora_studio.config.settings import SPECS, check
 from lora_studio.errors import SettingsError, StudioError
-from lora_studio.library import Entry, Origin
 from lora_studio.runs import Run
-from lora_studio.settings import SPECS, check
-from lora_studio.ui import downloads, rooms, words
+from lora_studio.runs.library import Entry, Origin
+from lora_studio.ui import downloads, tabs, words
 from lora_studio.ui.pages.library import cards
 
 _METHODS = {"lora": "LoRA", "locon": "LoRA with convolutions", "dora": "DoRA", "loha": "LoHa", "lokr": "LoKr"}
@@ -31,13 +31,21 @@ def ways_on(entry: Entry, outputs: Path) -> str:
     try:
         download = downloads.link(Path(entry.path), outputs, "Download")
     except OSError as error:
-        download = words.notice("wrong", f"It cannot be offered for download: {error.strerror or error}.", do="Free space on the disk, then choose it again.")
+        download = words.notice(
+            "wrong",
+            f"It cannot be offered for download: {error.strerror or error}.",
+            do="Free space on the disk, then choose it again.",
+        )
     name = cards.key(entry, outputs)
-    return f'<div class="ways">{download}{rooms.link("mix", name, "Mix…")}{rooms.link("export", name, "Export…")}</div>'
+    return f'<div class="ways">{download}{tabs.link("mix", name, "Mix…")}{tabs.link("export", name, "Export…")}</div>'
 
 
 def _list(facts: Iterable[tuple[str, str]]) -> str:
-    return "<dl>" + "".join(f"<dt>{words.text(name)}</dt><dd>{words.text(value)}</dd>" for name, value in facts if value) + "</dl>"
+    return (
+        "<dl>"
+        + "".join(f"<dt>{words.text(name)}</dt><dd>{words.text(value)}</dd>" for name, value in facts if value)
+        + "</dl>"
+    )
 
 
 def _facts(entry: Entry) -> list[tuple[str, str]]:
@@ -62,8 +70,15 @@ def _recipe(found: Training | Blend | None) -> str:
         rows = [(one.name, f"× {one.weight:g}") for one in found.ingredients]
         return f'<details class="recipe"><summary>Recipe: a blend ({words.text(found.method)})</summary>{_list(rows)}</details>'
     if isinstance(found, Training):
-        known = [(SPECS[key].label, words.value(value)) for key, value in found.settings.items() if key in SPECS and value not in ("", [], None)]
-        made = [("Trained on", words.counted(len(found.images), "picture") if found.images else ""), ("Steps done", f"{found.steps:,}" if found.steps else "")]
+        known = [
+            (SPECS[key].label, words.value(value))
+            for key, value in found.settings.items()
+            if key in SPECS and value not in ("", [], None)
+        ]
+        made = [
+            ("Trained on", words.counted(len(found.images), "picture") if found.images else ""),
+            ("Steps done", f"{found.steps:,}" if found.steps else ""),
+        ]
         return f'<details class="recipe"><summary>Recipe: a training on {words.text(found.base or "an unnamed model")}</summary>{_list(made + known)}</details>'
     return '<p class="hint">Its header holds no recipe of the studio.</p>'
 
@@ -75,17 +90,25 @@ def can_open(entry: Entry) -> bool:
 
 
 def settings(entry: Entry, outputs: Path) -> dict[str, Any]:
-    """The settings that the adapter was trained with, for the form: a run's own, else what the recipe tells, which leaves out the folders.
+    """The settings that the adapter was trained with, for the form: a run's own, else what the recipe tells, which
+    leaves out the folders.
 
     Raises:
         SettingsError: it was not trained here, or its settings are none that this version knows.
     """
     found = recipe_of(entry)
     if entry.origin is not Origin.IMPORTED and not isinstance(found, Blend):
-        return Run(outputs / entry.run).settings().model_dump()
+        return Run(outputs / entry.run).settings().flat()
     if not isinstance(found, Training):
-        raise SettingsError(f"{cards.title(entry)} has no training recipe.", do="Only adapters that the studio trained, with their recipe, can be trained again.")
-    told = {key: value for key, value in found.settings.items() if key in SPECS and key != "data" and (key != "base" or value == "starter")}
+        raise SettingsError(
+            f"{cards.title(entry)} has no training recipe.",
+            do="Only adapters that the studio trained, with their recipe, can be trained again.",
+        )
+    told = {
+        key: value
+        for key, value in found.settings.items()
+        if key in SPECS and key != "data" and (key != "base" or value == "starter")
+    }
     checked = check(told, where=Path(entry.path).name)
     return {key: getattr(checked, key) for key in told}
 
@@ -95,18 +118,27 @@ def opened(entry: Entry, values: dict[str, Any]) -> str:
     found = recipe_of(entry)
     missing = {"data": "the pictures", "base": "the base model"}
     folder, base = (words.text(found.settings.get(key, "")) if isinstance(found, Training) else "" for key in missing)
-    rest = [f"{what}, which {'were' if key == 'data' else 'was'} called “{name}”" for (key, what), name in zip(missing.items(), (folder, base), strict=True)
-            if key not in values and name]
-    advice = f"It does not tell where they lie: choose {' and '.join(rest)}." if rest else "Start the training when you like."
+    rest = [
+        f"{what}, which {'were' if key == 'data' else 'was'} called “{name}”"
+        for (key, what), name in zip(missing.items(), (folder, base), strict=True)
+        if key not in values and name
+    ]
+    advice = (
+        f"It does not tell where they lie: choose {' and '.join(rest)}."
+        if rest
+        else "Start the training when you like."
+    )
     return f'<div class="notice right" role="status"><b>The form holds the recipe of {words.text(cards.title(entry))}.</b><p>{advice}</p></div>'
 
 
 def base_at_hand(entry: Entry, outputs: Path) -> str:
-    """The base model to draw the adapter with: its run's own, or the starter for the starter's; empty where none is known or it has gone."""
+    """The base model to draw the adapter with: its run's own, or the starter for the starter's; empty where none is
+    known or it has gone.
+    """
     if entry.family == "starter":
         return "starter"
     try:
-        base = Run(outputs / entry.run).settings().base if entry.run else ""
+        base = Run(outputs / entry.run).settings().run.base if entry.run else ""
     except SettingsError:
         return ""
     return base if base and Path(base).exists() else ""

@@ -8,9 +8,9 @@ from typing import Any
 
 import gradio as gr
 
-from lora_studio import library
 from lora_studio.errors import AdapterError, StudioError
-from lora_studio.library import Entry, Origin
+from lora_studio.runs import library
+from lora_studio.runs.library import Entry, Origin
 from lora_studio.ui import downloads, words
 from lora_studio.ui.outcome import WORK, told, wrong
 from lora_studio.ui.pages.library import cards, details, work
@@ -20,7 +20,9 @@ from lora_studio.ui.pages.train.setup import QUIET, Setup
 from lora_studio.ui.theme import html
 
 _EMPTY = '<div class="blank"><h2>Choose an adapter</h2><p>Its picture, facts and recipe appear here, with what you can do with it.</p></div>'
-_TO_THE_DETAILS = "() => { if (window.innerWidth < 900) document.getElementById('details')?.scrollIntoView({behavior: 'smooth'}) }"
+_TO_THE_DETAILS = (
+    "() => { if (window.innerWidth < 900) document.getElementById('details')?.scrollIntoView({behavior: 'smooth'}) }"
+)
 _TO_THE_TOP = "() => { if (location.hash === '#train') window.scrollTo({top: 0}) }"
 _TYPES = [".safetensors", ".ckpt", ".pt", ".pth", ".bin"]
 """What can be dropped: the adapters of the field, and its pickles, to be told why they are refused."""
@@ -43,14 +45,28 @@ class Library:
         with gr.Column(elem_classes="card"):
             html("<h2>Adapters</h2>")
             with gr.Row(elem_classes="finder"):
-                search = {"placeholder": "Search by name, trigger, model, rank16…", "elem_id": "search", "min_width": 200, "scale": 3}
+                search = {
+                    "placeholder": "Search by name, trigger, model, rank16…",
+                    "elem_id": "search",
+                    "min_width": 200,
+                    "scale": 3,
+                }
                 self.search = gr.Textbox(show_label=False, container=False, max_lines=1, **search)
-                self.states = gr.Checkbox(label="Saved states too", container=False, elem_id="states", min_width=150, scale=1)
+                self.states = gr.Checkbox(
+                    label="Saved states too", container=False, elem_id="states", min_width=150, scale=1
+                )
             self.cards = html(js_on_load=cards.CHOOSE, elem_id="adapters")
             self.more = gr.Button("Show more", size="sm", visible=False, elem_id="more")
         with gr.Column(elem_classes="card"):
             html("<h2>Bring in adapters</h2>")
-            self.drop = gr.File(label="LoRA files", show_label=False, file_count="multiple", file_types=_TYPES, height=150, elem_id="drop")
+            self.drop = gr.File(
+                label="LoRA files",
+                show_label=False,
+                file_count="multiple",
+                file_types=_TYPES,
+                height=150,
+                elem_id="drop",
+            )
             self.taken = html(visible=False, elem_id="taken")
 
     def _place_details(self) -> None:
@@ -80,16 +96,34 @@ class Library:
     def _place_shrink(self) -> None:
         first = WAYS["energy"]
         with gr.Column(elem_classes="fields"):
-            self.way = gr.Dropdown([(way.name, key) for key, way in WAYS.items()], value="energy", label="Shrink by", filterable=False, elem_id="way")
+            self.way = gr.Dropdown(
+                [(way.name, key) for key, way in WAYS.items()],
+                value="energy",
+                label="Shrink by",
+                filterable=False,
+                elem_id="way",
+            )
             self.value = gr.Number(first.start, label=first.label, elem_id="value")
         with gr.Row(elem_classes="controls"):
             self.attempt = gr.Button("See what it costs", size="md", min_width=130, elem_id="try")
-            self.save = gr.Button("Save the smaller copy", size="md", variant="primary", min_width=150, visible=False, elem_id="save-smaller")
+            self.save = gr.Button(
+                "Save the smaller copy",
+                size="md",
+                variant="primary",
+                min_width=150,
+                visible=False,
+                elem_id="save-smaller",
+            )
         self.shrunk = html(visible=False, elem_id="shrunk")
         with gr.Column(visible=False) as self.compare:
             with gr.Column(elem_classes="fields"):
                 self.prompt = gr.Textbox(label="Draw", max_lines=1, elem_id="compare-prompt")
-                self.base = gr.Textbox(label="With the base model", placeholder="starter, or the path of a model", max_lines=1, elem_id="compare-base")
+                self.base = gr.Textbox(
+                    label="With the base model",
+                    placeholder="starter, or the path of a model",
+                    max_lines=1,
+                    elem_id="compare-base",
+                )
             with gr.Row(elem_classes="controls"):
                 self.draw_both = gr.Button("Draw before and after", size="md", min_width=150, elem_id="draw-both")
             self.both = html(visible=False, elem_id="both")
@@ -101,7 +135,17 @@ class Library:
     @property
     def _one(self) -> list[Any]:
         """What ``shown`` gives updates of."""
-        fixed = [self.blank, self.card, self.tools, self.facts, self.ways_on, self.again, self.delete, self.prompt, self.base]
+        fixed = [
+            self.blank,
+            self.card,
+            self.tools,
+            self.facts,
+            self.ways_on,
+            self.again,
+            self.delete,
+            self.prompt,
+            self.base,
+        ]
         return [*fixed, self.sure, self.said, self.found, *self._after_an_attempt]
 
     @property
@@ -114,7 +158,9 @@ class Library:
         typed = {"inputs": [self.look, self.search, self.states], "outputs": [self.look, *self._shelf], **QUIET}
         gr.on([self.search.change, self.states.input], self.find, trigger_mode="always_last", **typed)
         self.more.click(self.show_more, self.look, [self.look, *self._shelf], **QUIET)
-        self.cards.click(self.choose, self.look, [self.look, *self._one], **QUIET).then(None, js=_TO_THE_DETAILS, **QUIET)
+        self.cards.click(self.choose, self.look, [self.look, *self._one], **QUIET).then(
+            None, js=_TO_THE_DETAILS, **QUIET
+        )
         self.drop.upload(self.take, [self.look, self.drop], [self.drop, self.taken, *self._shelf], **WORK)
         self.analyse.click(self.looked_into, self.look, self.found, **WORK)
         self._wire_shrink()
@@ -122,12 +168,16 @@ class Library:
         self.no.click(lambda: _HIDDEN, None, self.sure, **QUIET)
         self.yes.click(self.remove, self.look, [self.look, *self._shelf, *self._one], **QUIET)
         form, data = setup.form.components, setup.form.fields["data"]
-        opening = self.again.click(lambda look: self.open_recipe(look, setup), self.look, [rooms, self.said, setup.notice, *form], **QUIET)
+        opening = self.again.click(
+            lambda look: self.open_recipe(look, setup), self.look, [rooms, self.said, setup.notice, *form], **QUIET
+        )
         opening.then(setup.look, data, [data, setup.report], **QUIET).then(None, js=_TO_THE_TOP, **QUIET)
 
     def _wire_shrink(self) -> None:
         asked = [self.look, self.way, self.value]
-        self.way.input(lambda way: gr.update(label=WAYS[way].label, value=WAYS[way].start), self.way, self.value, **QUIET)
+        self.way.input(
+            lambda way: gr.update(label=WAYS[way].label, value=WAYS[way].start), self.way, self.value, **QUIET
+        )
         self.value.change(lambda: [_HIDDEN] * 4, None, self._after_an_attempt, trigger_mode="always_last", **QUIET)
         self.attempt.click(self.attempted, asked, self._after_an_attempt, **WORK)
         self.save.click(self.saved, asked, [self.shrunk, *self._shelf], **WORK)
@@ -162,12 +212,23 @@ class Library:
             return [_SHOWN, *[_HIDDEN] * 2, *[gr.skip()] * 6, *[_HIDDEN] * 7]
         buttons = [gr.update(visible=details.can_open(entry)), gr.update(visible=entry.origin is not Origin.CHECKPOINT)]
         drawing = [details.subject(entry), details.base_at_hand(entry, self.outputs)]
-        return [_HIDDEN, _SHOWN, _SHOWN, details.html(entry, self.outputs), details.ways_on(entry, self.outputs), *buttons, *drawing, *[_HIDDEN] * 7]
+        return [
+            _HIDDEN,
+            _SHOWN,
+            _SHOWN,
+            details.html(entry, self.outputs),
+            details.ways_on(entry, self.outputs),
+            *buttons,
+            *drawing,
+            *[_HIDDEN] * 7,
+        ]
 
     def _chosen(self, look: Look) -> Entry:
         entry = cards.find(look.chosen, self.outputs)
         if entry is None:
-            raise AdapterError("This adapter has gone.", where=look.chosen, do="Choose another: it was moved or deleted.")
+            raise AdapterError(
+                "This adapter has gone.", where=look.chosen, do="Choose another: it was moved or deleted."
+            )
         return entry
 
     def take(self, look: Look, uploaded: list[str] | None) -> Iterator[list[Any]]:
@@ -192,15 +253,24 @@ class Library:
 
     def saved(self, look: Look, way: str, value: float | None) -> Iterator[list[Any]]:
         """A smaller copy."""
-        for said in _of_one(look, told("Saving and proving…", lambda: work.saved(self._chosen(look), Cut(way, value), self.outputs))):
+        for said in _of_one(
+            look, told("Saving and proving…", lambda: work.saved(self._chosen(look), Cut(way, value), self.outputs))
+        ):
             yield [said, *self.draw(look)]
 
     def compared(self, look: Look, way: str, value: float | None, base: str, prompt: str) -> Iterator[Any]:
         """Pictures before and after."""
-        yield from _of_one(look, told("Drawing…", lambda: work.drawn(self._chosen(look), Cut(way, value), base.strip(), prompt.strip(), self.outputs)))
+        yield from _of_one(
+            look,
+            told(
+                "Drawing…",
+                lambda: work.drawn(self._chosen(look), Cut(way, value), base.strip(), prompt.strip(), self.outputs),
+            ),
+        )
 
     def looked_into(self, look: Look) -> Iterator[Any]:
         """The analysis."""
+
         def act() -> str:
             entry = self._chosen(look)
             return work.analysed(entry, details.base_at_hand(entry, self.outputs), self.outputs)
@@ -213,7 +283,10 @@ class Library:
             name = Path(self._chosen(look).path).name
         except StudioError as error:
             return [_SHOWN, wrong(error)]
-        return [_SHOWN, words.notice("warned", f"Move {name} to the trash?", do="You can bring it back from your system's trash.")]
+        return [
+            _SHOWN,
+            words.notice("warned", f"Move {name} to the trash?", do="You can bring it back from your system's trash."),
+        ]
 
     def remove(self, look: Look) -> list[Any]:
         """Into the trash with it."""
@@ -223,7 +296,10 @@ class Library:
             library.trash(path)
         except (StudioError, OSError) as error:
             after = self.shown(look)
-            after[self._one.index(self.said)] = gr.update(value=wrong(error) if isinstance(error, StudioError) else words.notice("wrong", str(error)), visible=True)
+            after[self._one.index(self.said)] = gr.update(
+                value=wrong(error) if isinstance(error, StudioError) else words.notice("wrong", str(error)),
+                visible=True,
+            )
             return [look, *self.draw(look), *after]
         look.chosen = ""
         return [look, *self.draw(look), *self.shown(look)]
@@ -234,7 +310,12 @@ class Library:
             entry = self._chosen(look)
             values = details.settings(entry, self.outputs)
         except StudioError as error:
-            return [gr.skip(), gr.update(value=wrong(error), visible=True), gr.skip(), *[gr.skip()] * len(setup.form.components)]
+            return [
+                gr.skip(),
+                gr.update(value=wrong(error), visible=True),
+                gr.skip(),
+                *[gr.skip()] * len(setup.form.components),
+            ]
         notice = gr.update(value=details.opened(entry, values), visible=True)
         return [gr.update(selected="train"), _HIDDEN, notice, *setup.form.filled(values)]
 

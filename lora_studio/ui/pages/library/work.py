@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from lora_studio import files, runs
 from lora_studio.errors import SettingsError, StudioError
 from lora_studio.jobs import command
-from lora_studio.library import Entry, Origin
-from lora_studio.ui import images, outcome, rooms, words
+from lora_studio.runs.library import Entry, Origin
+from lora_studio.ui import images, outcome, tabs, words
 from lora_studio.ui.pages.library import cards
 
 _AT_ONCE = 100
@@ -52,8 +52,15 @@ class Cut(NamedTuple):
         """
         bounds = WAYS[self.way]
         if self.value is None or not bounds.low <= self.value <= bounds.high:
-            raise SettingsError(f"{bounds.label} must be from {bounds.low:g} to {bounds.high:,g}.", do="Mend the number, then try again.")
-        number = str(int(self.value)) if self.way == "rank" else repr(self.value / 100 if self.way == "energy" else self.value)
+            raise SettingsError(
+                f"{bounds.label} must be from {bounds.low:g} to {bounds.high:,g}.",
+                do="Mend the number, then try again.",
+            )
+        number = (
+            str(int(self.value))
+            if self.way == "rank"
+            else repr(self.value / 100 if self.way == "energy" else self.value)
+        )
         return [f"--{self.way}", number]
 
     @property
@@ -73,8 +80,19 @@ def take(uploaded: Sequence[str], outputs: Path) -> str:
                 raise
             told = {"added": [], "refused": error.details["refused"]}
         added, refused = added + told["added"], refused + told["refused"]
-    said = outcome.done(f"{words.counted(len(added), 'adapter')} in the library.", ", ".join(Path(path).name for path in added)) if added else ""
-    return said + "".join(words.notice("wrong", one["what"] if one["file"] in one["what"] else f"{one['file']}: {one['what']}", do=one["do"]) for one in refused)
+    said = (
+        outcome.done(
+            f"{words.counted(len(added), 'adapter')} in the library.", ", ".join(Path(path).name for path in added)
+        )
+        if added
+        else ""
+    )
+    return said + "".join(
+        words.notice(
+            "wrong", one["what"] if one["file"] in one["what"] else f"{one['file']}: {one['what']}", do=one["do"]
+        )
+        for one in refused
+    )
 
 
 def tried(entry: Entry, cut: Cut) -> str:
@@ -90,13 +108,19 @@ def saved(entry: Entry, cut: Cut, outputs: Path) -> str:
     """A smaller copy, proved for ComfyUI and Forge. Raises as ``tried`` does."""
     told = command.run("resize", entry.path, *cut.option(), "-o", beside(entry, outputs, cut.ending))
     file = Path(told["file"])
-    shown = rooms.address("library", file.relative_to(outputs).as_posix())
+    shown = tabs.address("library", file.relative_to(outputs).as_posix())
     return outcome.done(f"Saved as {file.name}.", to=shown) + _figures(told) + outcome.proof(told["proof"])
 
 
 def _figures(told: dict[str, Any]) -> str:
     kept = f"{outcome.share(told['kept'])} of the change kept (residual {words.figure(told['residual'])})"
-    return words.facts((f"rank {told['rank_before']} → {told['rank']}", f"{words.size(told['size_before'])} → {words.size(told['size'])}", kept))
+    return words.facts(
+        (
+            f"rank {told['rank_before']} → {told['rank']}",
+            f"{words.size(told['size_before'])} → {words.size(told['size'])}",
+            kept,
+        )
+    )
 
 
 def beside(entry: Entry, outputs: Path, ending: str) -> Path:
@@ -106,15 +130,21 @@ def beside(entry: Entry, outputs: Path, ending: str) -> Path:
 
 
 def drawn(entry: Entry, cut: Cut, base: str, prompt: str, outputs: Path) -> str:
-    """The same prompt and seeds before and after shrinking, side by side. Raises as ``tried`` does, or if there is nothing to draw with."""
+    """The same prompt and seeds before and after shrinking, side by side. Raises as ``tried`` does, or if there is
+    nothing to draw with.
+    """
     if not base or not prompt:
-        missing, advice = ("base model", "Name it: its file or folder.") if prompt else ("prompt", "Write what is to be drawn.")
+        missing, advice = (
+            ("base model", "Name it: its file or folder.") if prompt else ("prompt", "Write what is to be drawn.")
+        )
         raise SettingsError(f"The {missing} is missing.", where="Before and after", do=advice)
     with _aside(outputs) as folder:
         small = folder / f"{cut.ending}.safetensors"
         command.run("resize", entry.path, *cut.option(), "-o", small)
         axes = ["--x", _axis("adapter", (entry.path, small)), "--y", _axis("seed", _SEEDS)]
-        sheet = command.run("grid", *axes, "--steps", _STEPS, "--prompt", prompt, "--base", base, "-o", folder / "sheet.png")["sheet"]
+        sheet = command.run(
+            "grid", *axes, "--steps", _STEPS, "--prompt", prompt, "--base", base, "-o", folder / "sheet.png"
+        )["sheet"]
         shown = images.address(images.copy(Path(sheet), outputs, images.FULL, images.preview))
     return f'<img class="sheet" src="{words.text(shown)}" alt="Drawn before and after shrinking">'
 
@@ -132,10 +162,14 @@ def analysed(entry: Entry, base: str, outputs: Path) -> str:
     """
     with _aside(outputs) as folder:
         told = command.run("analyze", entry.path, "--plots", folder, *(["--base", base] if base else []))
-        shown = [images.address(images.copy(Path(path), outputs, images.FULL, images.preview)) for path in told["plots"]]
+        shown = [
+            images.address(images.copy(Path(path), outputs, images.FULL, images.preview)) for path in told["plots"]
+        ]
     said = "".join(f"<li>{words.text(line)}</li>" for line in told["words"])
-    plots = "".join(f'<figure><figcaption>{name}</figcaption><img class="diagram" src="{words.text(address)}" alt="{name}"></figure>'
-                    for address, name in zip(shown, _PLOTS, strict=True))
+    plots = "".join(
+        f'<figure><figcaption>{name}</figcaption><img class="diagram" src="{words.text(address)}" alt="{name}"></figure>'
+        for address, name in zip(shown, _PLOTS, strict=True)
+    )
     return f'<ul class="said">{said}</ul>{plots}'
 
 

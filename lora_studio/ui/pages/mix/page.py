@@ -11,11 +11,11 @@ from uuid import uuid4
 
 import gradio as gr
 
-from lora_studio import library
+from lora_studio.config.settings import SPECS
 from lora_studio.errors import AdapterError, RunError, StudioError
 from lora_studio.jobs import runner
 from lora_studio.jobs.renderer import Renderer
-from lora_studio.settings import SPECS
+from lora_studio.runs import library
 from lora_studio.ui import images, outcome, words
 from lora_studio.ui.outcome import WORK
 from lora_studio.ui.pages.library import cards
@@ -37,7 +37,8 @@ class MixPage:
     """The page's parts and handlers.
 
     Args:
-        draft: where the browser keeps the mix; it must stand outside the rooms, which the browser makes only when they are entered.
+        draft: where the browser keeps the mix; it must stand outside the rooms, which the browser makes only when they
+            are entered.
     """
 
     def __init__(self, outputs: Path, draft: gr.BrowserState):
@@ -62,7 +63,9 @@ class MixPage:
         with gr.Column(elem_classes="card"):
             html("<h2>Adapters</h2>")
             with gr.Column(elem_classes="fields"):
-                self.adding = gr.Dropdown([], label="Add an adapter", info="Type to search your library.", elem_id="mix-add")
+                self.adding = gr.Dropdown(
+                    [], label="Add an adapter", info="Type to search your library.", elem_id="mix-add"
+                )
             self.rows = html(rows.html(Mix()), js_on_load=rows.CHANGE, elem_id="mix-rows")
             self.said = html(visible=False, elem_id="mix-said")
 
@@ -71,14 +74,39 @@ class MixPage:
             html("<h2>Picture</h2>")
             self.prompt = gr.Textbox(pictures.PROMPT, label="Prompt", max_lines=3, elem_id="mix-prompt")
             with gr.Row(elem_classes="seeded", equal_height=True):
-                self.seed = gr.Number(SPECS["preview_seed"].default, label="Seed", precision=0, min_width=90, elem_id="mix-seed")
+                self.seed = gr.Number(
+                    SPECS["preview_seed"].default, label="Seed", precision=0, min_width=90, elem_id="mix-seed"
+                )
                 self.reseed = gr.Button("New seed", size="md", min_width=100, elem_id="mix-reseed")
             help = "The adapters' own kind: the built-in starter, or the path of a model of yours."
-            self.base = gr.Dropdown(pictures.bases(self.outputs, ""), value="starter", label="Base model", info=help, allow_custom_value=True, elem_id="mix-base")
-            with gr.Accordion("More", open=False, elem_classes="fold", elem_id="mix-more"), gr.Column(elem_classes="fields"):
-                self.steps = gr.Number(SPECS["preview_steps"].default, label="Steps", info="Denoising steps.", precision=0, elem_id="mix-steps")
-                self.guidance = gr.Number(SPECS["guidance"].default, label="Guidance", info="How strictly it follows the prompt.", elem_id="mix-guidance")
-                self.negative = gr.Textbox(label="Negative prompt", info="What it should avoid.", max_lines=2, elem_id="mix-negative")
+            self.base = gr.Dropdown(
+                pictures.bases(self.outputs, ""),
+                value="starter",
+                label="Base model",
+                info=help,
+                allow_custom_value=True,
+                elem_id="mix-base",
+            )
+            with (
+                gr.Accordion("More", open=False, elem_classes="fold", elem_id="mix-more"),
+                gr.Column(elem_classes="fields"),
+            ):
+                self.steps = gr.Number(
+                    SPECS["preview_steps"].default,
+                    label="Steps",
+                    info="Denoising steps.",
+                    precision=0,
+                    elem_id="mix-steps",
+                )
+                self.guidance = gr.Number(
+                    SPECS["guidance"].default,
+                    label="Guidance",
+                    info="How strictly it follows the prompt.",
+                    elem_id="mix-guidance",
+                )
+                self.negative = gr.Textbox(
+                    label="Negative prompt", info="What it should avoid.", max_lines=2, elem_id="mix-negative"
+                )
 
     def _place_blend(self) -> None:
         html("<h2>Save as one adapter</h2>")
@@ -86,19 +114,50 @@ class MixPage:
         self.method = gr.Radio(choices, value="exact", show_label=False, container=False, elem_id="mix-method")
         self.about = html(_about("exact"))
         with gr.Column(elem_classes="fields"):
-            self.rank = gr.Number(0, label="Rank", info="0 keeps all that the method leaves.", precision=0, elem_id="mix-rank")
-            self.density = gr.Slider(0.05, 1, value=0.5, step=0.05, label="Share kept", info="Of each adapter's entries.", visible=False, elem_id="mix-density")
-            self.draw_seed = gr.Number(0, label="DARE's seed", info="Decides which are dropped.", precision=0, visible=False, elem_id="mix-dare")
+            self.rank = gr.Number(
+                0, label="Rank", info="0 keeps all that the method leaves.", precision=0, elem_id="mix-rank"
+            )
+            self.density = gr.Slider(
+                0.05,
+                1,
+                value=0.5,
+                step=0.05,
+                label="Share kept",
+                info="Of each adapter's entries.",
+                visible=False,
+                elem_id="mix-density",
+            )
+            self.draw_seed = gr.Number(
+                0,
+                label="DARE's seed",
+                info="Decides which are dropped.",
+                precision=0,
+                visible=False,
+                elem_id="mix-dare",
+            )
         self.cost = html(elem_id="mix-cost")
         with gr.Row(elem_classes="seeded", equal_height=True):
-            self.name = gr.Textbox(label="Name", placeholder="the adapters and their weights", max_lines=1, min_width=180, elem_id="mix-name")
-            self.save = gr.Button("Save to the library", variant="primary", size="md", min_width=160, elem_id="mix-save")
+            self.name = gr.Textbox(
+                label="Name",
+                placeholder="the adapters and their weights",
+                max_lines=1,
+                min_width=180,
+                elem_id="mix-name",
+            )
+            self.save = gr.Button(
+                "Save to the library", variant="primary", size="md", min_width=160, elem_id="mix-save"
+            )
         self.saved = html(visible=False, elem_id="mix-saved")
 
     def _place_sheet(self) -> None:
         html("<h2>Sheets</h2>")
-        self.kind = gr.Radio([("Strip: one adapter, rising weight", "strip"), ("Grid: two adapters crossed", "grid")], value="strip", show_label=False,
-                             container=False, elem_id="mix-kind")
+        self.kind = gr.Radio(
+            [("Strip: one adapter, rising weight", "strip"), ("Grid: two adapters crossed", "grid")],
+            value="strip",
+            show_label=False,
+            container=False,
+            elem_id="mix-kind",
+        )
         start, stop, count = _FIRST_SHEETS["strip"]
         with gr.Column(elem_classes="fields tight"):
             self.across = gr.Dropdown([], label="Adapter across", elem_id="mix-across")
@@ -123,7 +182,17 @@ class MixPage:
     @property
     def _listed(self) -> list[Any]:
         """What follows which adapters are in the mix."""
-        return [self.mix, self.adding, self.rows, self.said, self.base, self.blend_card, self.sheet_card, self.across, self.down]
+        return [
+            self.mix,
+            self.adding,
+            self.rows,
+            self.said,
+            self.base,
+            self.blend_card,
+            self.sheet_card,
+            self.across,
+            self.down,
+        ]
 
     def wire(self, tab: gr.Tab, page: gr.Blocks) -> None:
         """Binds everything; ``tab`` is the page's own."""
@@ -134,7 +203,9 @@ class MixPage:
         tab.select(self.first, **drawing)
         page.load(self.restore, [self.mix, self.draft, self.base], [self.prompt, self.seed, *self._listed], **QUIET)
         self.adding.select(self.add, [self.mix, self.adding, self.base], **listing).then(self.draw, **drawing)
-        acted = self.rows.click(self.act, [self.mix, self.base, self.prompt], outputs=[self.prompt, self.method, *self._listed], **QUIET)
+        acted = self.rows.click(
+            self.act, [self.mix, self.base, self.prompt], outputs=[self.prompt, self.method, *self._listed], **QUIET
+        )
         acted.then(self.draw, **drawing)
         self.rows.input(self.weigh, self._fields, [self.rows, self.said, *self._drawn], **_DRAWING)
         self.reseed.click(lambda: random.randrange(2**31), None, self.seed, **QUIET).then(self.draw, **drawing)
@@ -143,7 +214,9 @@ class MixPage:
         numbers = (self.seed, self.steps, self.guidance, self.rank, self.draw_seed)
         gr.on([event for field in numbers for event in (field.submit, field.blur)], self.draw, **drawing)
         gr.on([self.base.input, self.density.release], self.draw, **drawing)
-        self.method.change(_method_fields, self.method, [self.about, self.density, self.draw_seed], **QUIET).then(self.draw, **drawing)
+        self.method.change(_method_fields, self.method, [self.about, self.density, self.draw_seed], **QUIET).then(
+            self.draw, **drawing
+        )
         self.again.tick(self.retry, **drawing)
         self.kind.change(self._sheet_fields, self.kind, [self.down, self.start, self.stop, self.count], **QUIET)
         side = {self.kind, self.across, self.down, self.start, self.stop, self.count}
@@ -162,8 +235,15 @@ class MixPage:
         named, keys = [(row.name, row.key) for row in mix.rows], [row.key for row in mix.rows]
         shown = gr.update(visible=bool(mix.rows))
         return [
-            mix, self._choices(), rows.html(mix), gr.update(value=said, visible=bool(said)), gr.update(choices=offered, value=base if fits else next(iter(known), "")),
-            shown, shown, gr.update(choices=named, value=keys[0] if keys else None), gr.update(choices=named, value=keys[1] if len(keys) > 1 else None),
+            mix,
+            self._choices(),
+            rows.html(mix),
+            gr.update(value=said, visible=bool(said)),
+            gr.update(choices=offered, value=base if fits else next(iter(known), "")),
+            shown,
+            shown,
+            gr.update(choices=named, value=keys[0] if keys else None),
+            gr.update(choices=named, value=keys[1] if len(keys) > 1 else None),
         ]
 
     def restore(self, mix: Mix, draft: Any, base: str) -> list[Any]:
@@ -194,7 +274,9 @@ class MixPage:
         mix.add(entry, self.outputs)
 
     def act(self, mix: Mix, base: str, prompt: str, event: gr.EventData) -> list[Any]:
-        """A button of a row: out with it, apart, or its trigger into the prompt; or an adapter that the page's address names."""
+        """A button of a row: out with it, apart, or its trigger into the prompt; or an adapter that the page's address
+        names.
+        """
         key = str(event.key)
         mix.weigh(getattr(event, "rows", None))
         said, method = "", gr.skip()
@@ -205,7 +287,11 @@ class MixPage:
                     mix.remove(key)
                 case "apart":
                     recipe = rows.apart(mix, key, self.outputs)
-                    method = recipe.method if recipe.method in saving.METHODS and len(mix.rows) == len(recipe.ingredients) else "exact"
+                    method = (
+                        recipe.method
+                        if recipe.method in saving.METHODS and len(mix.rows) == len(recipe.ingredients)
+                        else "exact"
+                    )
                 case "trigger" if row and row.trigger not in (prompt or ""):
                     prompt = f"{row.trigger}, {prompt}" if prompt else row.trigger
                 case None if row is None:
@@ -234,7 +320,13 @@ class MixPage:
             mix.mixed = mix.plain = ""
             yield pictures.EMPTY, "", "", gr.skip(), {}
             return
-        draft = {"rows": mix.kept(), **{name: values[field] for name, field in (("prompt", self.prompt), ("seed", self.seed), ("base", self.base))}}
+        draft = {
+            "rows": mix.kept(),
+            **{
+                name: values[field]
+                for name, field in (("prompt", self.prompt), ("seed", self.seed), ("base", self.base))
+            },
+        }
         yield gr.skip() if mix.mixed else pictures.html(mix), outcome.busy("Drawing…"), gr.skip(), gr.skip(), draft
         try:
             for seen in self._two(mix, self._scene(values), self._method(values)):
@@ -244,7 +336,13 @@ class MixPage:
         except StudioError as error:
             if mix.turn == turn:
                 waits = isinstance(error, RunError)
-                yield pictures.html(mix), words.notice("warned" if waits else "wrong", error.what, error.where, error.do), gr.skip(), gr.update(active=waits), gr.skip()
+                yield (
+                    pictures.html(mix),
+                    words.notice("warned" if waits else "wrong", error.what, error.where, error.do),
+                    gr.skip(),
+                    gr.update(active=waits),
+                    gr.skip(),
+                )
         if mix.turn != turn:
             yield skipped
 
@@ -260,7 +358,13 @@ class MixPage:
             elif answer.kind == "drawn":
                 mix.mixed, note = answer.path, pictures.told(answer, scene)
                 cost = pictures.cost(mix, method, answer if how else None) if answer.last else gr.skip()
-                yield pictures.html(mix), note if answer.last else outcome.busy("Drawing…"), cost, gr.update(active=False), gr.skip()
+                yield (
+                    pictures.html(mix),
+                    note if answer.last else outcome.busy("Drawing…"),
+                    cost,
+                    gr.update(active=False),
+                    gr.skip(),
+                )
         for answer in self.renderer.draw(plain, f"{mix.lane} plain"):
             if answer.kind == "drawn":
                 mix.plain = answer.path
@@ -282,7 +386,9 @@ class MixPage:
             yield from self.draw(values)
 
     def _scene(self, values: dict[Any, Any]) -> Scene:
-        return Scene(*(values[field] for field in (self.base, self.prompt, self.negative, self.seed, self.steps, self.guidance)))
+        return Scene(
+            *(values[field] for field in (self.base, self.prompt, self.negative, self.seed, self.steps, self.guidance))
+        )
 
     def _method(self, values: dict[Any, Any]) -> Method:
         return Method(*(values[field] for field in (self.method, self.rank, self.density, self.draw_seed)))
@@ -299,7 +405,9 @@ class MixPage:
 
         def act() -> str:
             mix.lane = mix.lane or uuid4().hex
-            order = pictures.sheet_order(mix, self._scene(values), names, tuple(values[field] for field in (self.start, self.stop, self.count)))
+            order = pictures.sheet_order(
+                mix, self._scene(values), names, tuple(values[field] for field in (self.start, self.stop, self.count))
+            )
             *_, drawn = self.renderer.draw(order, f"{mix.lane} sheet")
             if drawn.kind == "dropped":
                 raise RunError("The sheet was left for another one.", do="Draw it again.")
@@ -309,6 +417,7 @@ class MixPage:
 
     def keep(self, values: dict[Any, Any]) -> Iterator[_SEEN]:
         """Saves the mix as one adapter."""
+
         def act() -> str:
             return saving.save(values[self.mix], self._method(values), values[self.name] or "", self.outputs)
 

@@ -6,13 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from lora_studio import library
 from lora_studio.adapters import detect
+from lora_studio.config.settings import SPECS
 from lora_studio.errors import ModelError, SettingsError
 from lora_studio.jobs.renderer import Answer, Blending, Order, Placed, Side
-from lora_studio.library import Origin
-from lora_studio.runs import Run
-from lora_studio.settings import SPECS
+from lora_studio.runs import Run, library
+from lora_studio.runs.library import Origin
 from lora_studio.ui import images, words
 from lora_studio.ui.pages.mix.rows import HIGH, LOW, Mix, Row
 from lora_studio.ui.pages.train.pictures import tidy
@@ -76,7 +75,9 @@ def _scene(mix: Mix, scene: Scene) -> dict[str, object]:
     base = tidy(scene.base)
     if not base:
         what = f"No base model is named, and the adapters were made for {detect.label(mix.family)}."
-        raise ModelError(what, where="Base model", do="Paste the path of one: a diffusers folder or a .safetensors checkpoint.")
+        raise ModelError(
+            what, where="Base model", do="Paste the path of one: a diffusers folder or a .safetensors checkpoint."
+        )
     numbers = {key: number(setting, key.capitalize(), getattr(scene, key)) for key, setting in _NUMBERS.items()}
     return {"base": base, "prompt": (scene.prompt or "").strip(), "negative": (scene.negative or "").strip(), **numbers}
 
@@ -90,7 +91,10 @@ def number(key: str, label: str, value: float | None) -> float | int:
     spec = SPECS[key]
     whole = spec.kind == "integer"
     if value is None or not spec.low <= value <= spec.high or whole and value != int(value):
-        raise SettingsError(f"{label} must be a {'whole ' if whole else ''}number from {spec.low:g} to {spec.high:,.0f}.", do="Mend the number to see the picture.")
+        raise SettingsError(
+            f"{label} must be a {'whole ' if whole else ''}number from {spec.low:g} to {spec.high:,.0f}.",
+            do="Mend the number to see the picture.",
+        )
     return int(value) if whole else float(value)
 
 
@@ -103,18 +107,30 @@ def blending(method: Method) -> Blending | None:
     rank, density, seed = method.rank or 0, method.density if method.density is not None else 0.5, method.seed or 0
     for label, value, low, high in (("Rank", rank, 0, 4096), ("Seed", seed, 0, 2**31 - 1)):
         if value != int(value) or not low <= value <= high:
-            raise SettingsError(f"{label} must be a whole number from {low} to {high:,}.", do="Mend the number, then try again.")
+            raise SettingsError(
+                f"{label} must be a whole number from {low} to {high:,}.", do="Mend the number, then try again."
+            )
     if not 0 < density <= 1:
-        raise SettingsError("The share of entries that are kept must be above 0 and at most 1.", do="Mend the number, then try again.")
-    return None if method.name == "exact" and not rank else Blending(method=method.name, rank=int(rank), density=density, seed=int(seed))
+        raise SettingsError(
+            "The share of entries that are kept must be above 0 and at most 1.", do="Mend the number, then try again."
+        )
+    return (
+        None
+        if method.name == "exact" and not rank
+        else Blending(method=method.name, rank=int(rank), density=density, seed=int(seed))
+    )
 
 
 def bases(outputs: Path, family: str) -> list[tuple[str, str]]:
-    """The base models that fit adapters of ``family``, as far as the studio knows: the starter, and what its runs were trained on."""
+    """The base models that fit adapters of ``family``, as far as the studio knows: the starter, and what its runs were
+    trained on.
+    """
     found = {"starter": "Built-in starter"} if family in ("", "starter") else {}
-    for entry in [entry for entry in library.entries(outputs) if entry.origin is Origin.RUN and entry.family == family][:_RUNS]:
+    for entry in [entry for entry in library.entries(outputs) if entry.origin is Origin.RUN and entry.family == family][
+        :_RUNS
+    ]:
         try:
-            base = Run(outputs / entry.run).settings().base
+            base = Run(outputs / entry.run).settings().run.base
         except (SettingsError, OSError):
             continue
         found.setdefault(base, Path(base).name)
@@ -135,7 +151,9 @@ def _figure(title: str, path: str, kind: str = "") -> str:
 
 def told(answer: Answer, scene: Scene) -> str:
     """What is seen, in a line."""
-    how = f"first look, {words.counted(answer.steps, 'step')}" if not answer.last else words.counted(answer.steps, "step")
+    how = (
+        f"first look, {words.counted(answer.steps, 'step')}" if not answer.last else words.counted(answer.steps, "step")
+    )
     return words.facts((f"seed {int(scene.seed or 0)}", how, *([f"{answer.seconds:.1f} s"] if answer.seconds else [])))
 
 
@@ -146,12 +164,19 @@ def cost(mix: Mix, method: Method, answer: Answer | None) -> str:
     if answer is None:
         total = sum(row.rank for row in mix.rows if row.weight)
         return words.facts((*([f"rank {total}"] if total else []), "the sum itself, nothing is lost"))
-    lost = f"keeps {100 * (1 - answer.residual**2):.1f} % of the change (residual {words.figure(answer.residual)})" if answer.residual else "nothing is trimmed away"
+    lost = (
+        f"keeps {100 * (1 - answer.residual**2):.1f} % of the change (residual {words.figure(answer.residual)})"
+        if answer.residual
+        else "nothing is trimmed away"
+    )
     return words.facts((f"rank {answer.rank}", words.size(answer.size), lost))
 
 
-def sheet_order(mix: Mix, scene: Scene, names: Iterable[str | None], weights: tuple[float | None, float | None, float | None]) -> Order:
-    """The order for a sheet: weights from … to …, so many, of the first named adapter across and of the second, if there is one, down.
+def sheet_order(
+    mix: Mix, scene: Scene, names: Iterable[str | None], weights: tuple[float | None, float | None, float | None]
+) -> Order:
+    """The order for a sheet: weights from … to …, so many, of the first named adapter across and of the second, if
+    there is one, down.
 
     Raises:
         SettingsError: an adapter is not chosen, or a number makes no sense.
@@ -163,13 +188,18 @@ def sheet_order(mix: Mix, scene: Scene, names: Iterable[str | None], weights: tu
     sides = [Side(adapter=index, weights=_spread(*weights)) for index in indices]
     if len(sides[0].weights) ** len(sides) > _MOST_CELLS:
         raise SettingsError(f"That would be more than {_MOST_CELLS} pictures.", do="Take fewer weights.")
-    shown = tuple(one.model_copy(update={"name": f"{one.name}, own blocks"}) if one.blocks else one for one in map(placed, mix.rows))
+    shown = tuple(
+        one.model_copy(update={"name": f"{one.name}, own blocks"}) if one.blocks else one
+        for one in map(placed, mix.rows)
+    )
     return Order(adapters=shown, across=sides[0], down=sides[1] if len(sides) > 1 else None, **_scene(mix, scene))
 
 
 def _spread(start: float | None, stop: float | None, count: float | None) -> tuple[float, ...]:
     if start is None or stop is None or not (LOW <= start <= HIGH and LOW <= stop <= HIGH) or start == stop:
-        raise SettingsError("A sheet's weights go from one number to another, both from −2 to 2.", do="0 to 1.5 is usual.")
+        raise SettingsError(
+            "A sheet's weights go from one number to another, both from −2 to 2.", do="0 to 1.5 is usual."
+        )
     if count is None or count != int(count) or not 2 <= count <= 12:
         raise SettingsError("A sheet has from 2 to 12 weights along a side.", do="Take 7 for a strip, 4 for a grid.")
     return tuple(round(start + (stop - start) * index / (count - 1), 4) for index in range(int(count)))
@@ -178,7 +208,11 @@ def _spread(start: float | None, stop: float | None, count: float | None) -> tup
 def sheet(answer: Answer, title: str) -> str:
     """A drawn sheet, with the link that keeps it."""
     path = Path(answer.path)
-    link = f'<a class="download" download="{words.text(title)}.png" href="{words.text(images.address(path))}">Download</a>'
+    link = (
+        f'<a class="download" download="{words.text(title)}.png" href="{words.text(images.address(path))}">Download</a>'
+    )
     seconds = words.facts(("its recipe is in its header", f"{answer.seconds:.1f} s")) if answer.seconds else ""
-    return (f'<div class="outcome"><a class="sheet" href="{words.text(images.address(path))}" target="_blank" rel="noopener"><img src="{words.text(images.address(path))}" alt="{words.text(title)}"></a>'
-            f'<div class="file">{seconds}{link}</div></div>')
+    return (
+        f'<div class="outcome"><a class="sheet" href="{words.text(images.address(path))}" target="_blank" rel="noopener"><img src="{words.text(images.address(path))}" alt="{words.text(title)}"></a>'
+        f'<div class="file">{seconds}{link}</div></div>'
+    )

@@ -8,19 +8,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lora_studio import adapters, library
+from lora_studio import adapters
 from lora_studio.adapters import container, detect, keys, recipe
 from lora_studio.adapters.recipe import Blend, Ingredient
 from lora_studio.errors import AdapterError, StudioError
-from lora_studio.library import Entry
-from lora_studio.ui import rooms, words
+from lora_studio.runs import library
+from lora_studio.runs.library import Entry
+from lora_studio.ui import tabs, words
 from lora_studio.ui.pages.library import cards
 
 LOW, HIGH = -2.0, 2.0
-"""Weights that the page takes. Beyond twice an adapter's own strength hardly a picture survives; the command line goes further."""
+"""Weights that the page takes. Beyond twice an adapter's own strength hardly a picture survives; the command line goes
+further.
+"""
 MOST = 8
 """Adapters of a mix."""
-_SIDES = {"mid_block": "Middle", "ends": "First and last", "text_encoder": "Text encoder", "text_encoder_2": "Text encoder 2"}
+_SIDES = {
+    "mid_block": "Middle",
+    "ends": "First and last",
+    "text_encoder": "Text encoder",
+    "text_encoder_2": "Text encoder 2",
+}
 
 
 @dataclass
@@ -68,7 +76,8 @@ class Mix:
         """Puts an adapter below the others.
 
         Raises:
-            AdapterError: it was made for another kind of model, it is there already, or there are as many as there can be.
+            AdapterError: it was made for another kind of model, it is there already, or there are as many as there can
+            be.
         """
         name = cards.title(entry)
         if self.rows and entry.family != self.family:
@@ -80,7 +89,19 @@ class Mix:
         if key in (row.key for row in self.rows):
             raise AdapterError(f"{name} is in the mix already.", do="Give it another weight.")
         changed, blend = _inside(entry)
-        made = Row(key, self._free(name), entry.path, entry.family, entry.rank, entry.trigger, changed, blend, cards.picture(entry, outputs), weight, dict(factors or {}))
+        made = Row(
+            key,
+            self._free(name),
+            entry.path,
+            entry.family,
+            entry.rank,
+            entry.trigger,
+            changed,
+            blend,
+            cards.picture(entry, outputs),
+            weight,
+            dict(factors or {}),
+        )
         self.rows.append(made)
 
     def _free(self, name: str) -> str:
@@ -103,7 +124,9 @@ class Mix:
         return next((row for row in self.rows if row.key == key), None)
 
     def weigh(self, told: Any) -> list[str]:
-        """Takes the weights over that the browser tells, as [{"key", "weight", "blocks"}]; gives a sentence for each that could not be."""
+        """Takes the weights over that the browser tells, as [{"key", "weight", "blocks"}]; gives a sentence for each
+        that could not be.
+        """
         said = []
         for one in told if isinstance(told, list) else []:
             row = self.row(str(one.get("key"))) if isinstance(one, dict) else None
@@ -147,7 +170,9 @@ def _inside(entry: Entry) -> tuple[tuple[str, ...], bool]:
 
 def _place(block: str) -> tuple[int, str]:
     """From the model's beginning to its end."""
-    return next((order for order, start in enumerate(("text", "down", "mid", "up", "ends")) if block.startswith(start)), 9), block
+    return next(
+        (order for order, start in enumerate(("text", "down", "mid", "up", "ends")) if block.startswith(start)), 9
+    ), block
 
 
 def block_label(block: str) -> str:
@@ -175,7 +200,10 @@ def apart(mix: Mix, key: str, outputs: Path) -> Blend:
     entries = [entry for entry in library.entries(outputs) if entry.path != row.path]
     parts = [(one, _match(one, entries)) for one in found.ingredients]
     if missing := [one.name for one, entry in parts if entry is None]:
-        raise AdapterError(f"{row.name} was made of {', '.join(missing)}, which the library does not hold.", do="Add them to the library first.")
+        raise AdapterError(
+            f"{row.name} was made of {', '.join(missing)}, which the library does not hold.",
+            do="Add them to the library first.",
+        )
     changed = Mix([other for other in mix.rows if other.key != key])
     for index, (one, entry) in enumerate(parts):
         sign = -1 if found.method == "subtract" and index else 1
@@ -185,7 +213,9 @@ def apart(mix: Mix, key: str, outputs: Path) -> Blend:
 
 
 def _match(one: Ingredient, entries: list[Entry]) -> Entry | None:
-    """The library's adapter with an ingredient's hash, or of its name where the recipe has none; those of its name are looked at first."""
+    """The library's adapter with an ingredient's hash, or of its name where the recipe has none; those of its name are
+    looked at first.
+    """
     for entry in sorted(entries, key=lambda entry: Path(entry.path).stem != one.name):
         if not one.sha256:
             return entry if Path(entry.path).stem == one.name else None
@@ -206,7 +236,11 @@ def html(mix: Mix) -> str:
 
 def _row(row: Row) -> str:
     name = words.text(row.name)
-    trigger = f'<button type="button" class="chip" data-act="trigger" title="Put this word into the prompt">{words.text(row.trigger)}</button>' if row.trigger else ""
+    trigger = (
+        f'<button type="button" class="chip" data-act="trigger" title="Put this word into the prompt">{words.text(row.trigger)}</button>'
+        if row.trigger
+        else ""
+    )
     apart = '<button type="button" class="quiet" data-act="apart">Take apart</button>' if row.blend else ""
     rank = f"<span>rank {row.rank}</span>" if row.rank else ""
     sliders = "".join(_block(row, block) for block in row.blocks)
@@ -214,7 +248,7 @@ def _row(row: Row) -> str:
     return (
         f'<div class="ingredient" data-key="{words.text(row.key)}">{row.cover}<div class="named"><b title="{name}">{name}</b><p class="facts">{rank}{trigger}{apart}</p></div>'
         f'<button type="button" class="out" data-act="remove" aria-label="Take {name} out" title="Take it out">×</button>'
-        f'{_slide("weight", f"Weight of {name}", row.weight)}'
+        f"{_slide('weight', f'Weight of {name}', row.weight)}"
         f'<details class="blocks"><summary>Blocks<i>{changed}</i></summary><p class="hint">Each multiplies the weight in one part of the model. '
         f"Down and middle carry shapes, the last ups carry strokes and colour.</p><div>{sliders}</div></details></div>"
     )
@@ -222,7 +256,7 @@ def _row(row: Row) -> str:
 
 def _block(row: Row, block: str) -> str:
     label, factor = words.text(block_label(block)), row.factors.get(block, 1.0)
-    return f'<label><span>{label}</span>{_slide("factor", f"{row.name}, {block_label(block)}", factor, block)}</label>'
+    return f"<label><span>{label}</span>{_slide('factor', f'{row.name}, {block_label(block)}', factor, block)}</label>"
 
 
 def _slide(kind: str, title: str, value: float, block: str = "") -> str:
@@ -233,7 +267,9 @@ def _slide(kind: str, title: str, value: float, block: str = "") -> str:
     )
 
 
-CHANGE = rooms.ASKED % "mix" + """
+CHANGE = (
+    tabs.ASKED % "mix"
+    + """
 let timer;
 const open = new Set();
 const rows = () => [...element.querySelectorAll('.ingredient')].map(row => ({
@@ -278,4 +314,7 @@ element.addEventListener('toggle', event => {
 watch('value', () => requestAnimationFrame(ready));
 ready();
 """
-"""Tells of moved sliders a moment after the last move, of typed numbers, of buttons, and of an adapter that the address names; for ``gr.HTML(js_on_load=...)``."""
+)
+"""Tells of moved sliders a moment after the last move, of typed numbers, of buttons, and of an adapter that the address
+names; for ``gr.HTML(js_on_load=...)``.
+"""

@@ -1,4 +1,6 @@
-"""Will it fit? What a run would take is reckoned, then tried with a few steps and a preview, in a process of its own; settings that would fit are one press away."""
+"""Will it fit? What a run would take is reckoned, then tried with a few steps and a preview, in a process of its own;
+settings that would fit are one press away.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,11 @@ import psutil
 import tomli_w
 
 from lora_studio import events, files, runs
+from lora_studio.config.settings import Settings
 from lora_studio.errors import StudioError
 from lora_studio.jobs import runner
 from lora_studio.jobs.command import Command
 from lora_studio.jobs.view import RunView
-from lora_studio.settings import Settings
 from lora_studio.ui import outcome, words
 from lora_studio.ui.form import Form
 from lora_studio.ui.pages.train import verdict
@@ -69,20 +71,36 @@ class Check:
     def wire(self, start: gr.Button, quiet: dict[str, Any]) -> None:
         """Binds everything. ``start`` ends a check: it and the run would be in each other's way."""
         fields = self.form.components
-        self.button.click(self.run, [self.seen, *fields], [self.seen, self.outcome, self.stale, self.button], concurrency_limit=None, **outcome.WORK)
+        self.button.click(
+            self.run,
+            [self.seen, *fields],
+            [self.seen, self.outcome, self.stale, self.button],
+            concurrency_limit=None,
+            **outcome.WORK,
+        )
         self.outcome.click(self.pressed, self.seen, [self.seen, self.outcome, self.stale, *fields], **quiet)
         start.click(self.close, self.seen, [self.seen, self.outcome, self.stale], **quiet)
 
     def run(self, seen: Seen, *values: Any) -> Iterator[list[Any]]:
-        """Checks the memory for the form's ``values``; updates of ``seen``, of what was found, of the line below it and of the button."""
+        """Checks the memory for the form's ``values``; updates of ``seen``, of what was found, of the line below it and
+        of the button.
+        """
         try:
             settings = self.settings(values)
             if not seen.warned and (name := self._at_work(settings)):
                 seen.warned, seen.values = True, None
-                seen.shown = gr.update(value=words.notice("warned", f"{name} trains on this device.", do=_BESIDE), visible=True)
+                seen.shown = gr.update(
+                    value=words.notice("warned", f"{name} trains on this device.", do=_BESIDE), visible=True
+                )
                 yield self._answer(seen, "Check all the same")
                 return
-            seen.warned, seen.values, seen.ways, seen.stale, seen.shown = False, values, [], False, gr.update(value=verdict.busy(RunView()), visible=True)
+            seen.warned, seen.values, seen.ways, seen.stale, seen.shown = (
+                False,
+                values,
+                [],
+                False,
+                gr.update(value=verdict.busy(RunView()), visible=True),
+            )
             yield self._answer(seen, "Checking…", interactive=False)
             for shown in self._checked(seen, settings):
                 seen.shown = gr.update(value=shown, visible=True)
@@ -99,7 +117,7 @@ class Check:
         view, reckoned = RunView(), None
         with tempfile.TemporaryDirectory(prefix="lora-studio-") as folder:
             preset = Path(folder, "settings.toml")
-            preset.write_text(tomli_w.dumps({"settings": settings.model_dump()}), "utf-8")
+            preset.write_text(tomli_w.dumps({"settings": settings.flat()}), "utf-8")
             work = seen.work = self._begin(preset)
             try:
                 for told in work.objects():
@@ -132,8 +150,8 @@ class Check:
     def _at_work(self, settings: Settings) -> str:
         """The name of the run that trains on the device that ``settings`` ask for."""
         for run in runner.at_work(self.outputs)[:1]:
-            theirs = run.settings().device
-            if "auto" in (theirs, settings.device) or theirs == settings.device:
+            theirs = run.settings().machine.device
+            if "auto" in (theirs, settings.machine.device) or theirs == settings.machine.device:
                 return run.name
         return ""
 
@@ -143,7 +161,10 @@ class Check:
         changes = seen.ways[int(event.way)] if taken else {}
         self.close(seen)
         if taken:
-            seen.shown = gr.update(value=outcome.done(f"Taken: {verdict.named(changes)}.", "Check again to measure it, or start."), visible=True)
+            seen.shown = gr.update(
+                value=outcome.done(f"Taken: {verdict.named(changes)}.", "Check again to measure it, or start."),
+                visible=True,
+            )
         return [seen, seen.shown, _HIDDEN, *self.form.filled(changes)]
 
     def close(self, seen: Seen) -> list[Any]:

@@ -1,6 +1,8 @@
-"""The live half of the page: everything it shows is folded from the runs' folders, so that any tab, at any time, shows the same.
+"""The live half of the page: everything it shows is folded from the runs' folders, so that any tab, at any time, shows
+the same.
 
-A tick sends a tab only what differs from what it sent that tab before: nothing flickers, and what the user scrolled or slid stays.
+A tick sends a tab only what differs from what it sent that tab before: nothing flickers, and what the user scrolled or
+slid stays.
 """
 
 from __future__ import annotations
@@ -15,12 +17,12 @@ from typing import Any
 
 import gradio as gr
 
-from lora_studio import checkpoints, runs
+from lora_studio import runs
 from lora_studio.events import State
 from lora_studio.jobs import control, queue, runner
 from lora_studio.jobs.control import Request
 from lora_studio.jobs.view import Follower, RunView
-from lora_studio.runs import Run
+from lora_studio.runs import Run, checkpoints
 from lora_studio.ui import plots
 from lora_studio.ui.pages.train import previews, result, saved, status
 
@@ -153,14 +155,22 @@ def _listing(tab: Tab, listed: list[Run], watch: Watch) -> dict[str, Any]:
 
 def _empty() -> dict[str, dict[str, Any]]:
     hidden = {name: {"visible": False} for name in PARTS}
-    return hidden | {"pill": {"value": ""}, "blank": {"visible": True}, "start": {"value": "Start training", "interactive": True, "visible": True}}
+    return hidden | {
+        "pill": {"value": ""},
+        "blank": {"visible": True},
+        "start": {"value": "Start training", "interactive": True, "visible": True},
+    }
 
 
 def _full(tab: Tab, run: Run, watch: Watch) -> dict[str, dict[str, Any]]:
     with watch.view(run) as view:
         tab.asked = tab.asked if view.state.ended else ()
         shown = _empty() | _controls(tab, run, view) | _drawn(tab, run, view, watch.outputs) | _saved(run)
-        shown |= {"blank": {"visible": False}, "run_card": {"visible": True}, "state": {"value": status.line(run, view, tab.asked), "visible": True}}
+        shown |= {
+            "blank": {"visible": False},
+            "run_card": {"visible": True},
+            "state": {"value": status.line(run, view, tab.asked), "visible": True},
+        }
         return shown | _made(run, view, watch.outputs)
 
 
@@ -174,10 +184,23 @@ def _controls(tab: Tab, run: Run, view: RunView) -> dict[str, dict[str, Any]]:
     mend = status.mend_label(view)
     return {
         "pause": {"visible": state is State.RUNNING, "interactive": not pausing and not stopping},
-        "go_on": {"visible": bool(again) if state.ended else state is State.PAUSED, "value": again, "interactive": not stopping, "variant": "secondary" if mend else "primary"},
+        "go_on": {
+            "visible": bool(again) if state.ended else state is State.PAUSED,
+            "value": again,
+            "interactive": not stopping,
+            "variant": "secondary" if mend else "primary",
+        },
         "mend": {"visible": bool(mend), "value": mend or "Take it and go on"},
-        "stop": {"visible": waiting or state in (State.PREPARING, State.RUNNING, State.PAUSED), "interactive": not stopping, "value": stop},
-        "preview": {"visible": state is State.RUNNING, "interactive": not drawing and not stopping, "value": "Drawing…" if drawing else "Preview now"},
+        "stop": {
+            "visible": waiting or state in (State.PREPARING, State.RUNNING, State.PAUSED),
+            "interactive": not stopping,
+            "value": stop,
+        },
+        "preview": {
+            "visible": state is State.RUNNING,
+            "interactive": not drawing and not stopping,
+            "value": "Drawing…" if drawing else "Preview now",
+        },
     }
 
 
@@ -186,10 +209,17 @@ def _drawn(tab: Tab, run: Run, view: RunView, outputs: Path) -> dict[str, dict[s
     if tab.prompt not in film.prompts:
         tab.prompt = min(film.prompts, default=0)
     total = 0 if view.state.ended or not view.started else view.started.total_steps
-    chart = plots.loss([(one.step, one.loss) for one in view.steps], [(one.step, one.loss) for one in view.validations], total, tab.smoothing)
+    chart = plots.loss(
+        [(one.step, one.loss) for one in view.steps],
+        [(one.step, one.loss) for one in view.validations],
+        total,
+        tab.smoothing,
+    )
     return {
-        "loss_card": {"visible": bool(view.steps)}, "loss": {"value": chart, "visible": True},
-        "film_card": {"visible": bool(film.prompts)}, "film": {"value": previews.html(run, film, tab.step, tab.prompt, outputs), "visible": True},
+        "loss_card": {"visible": bool(view.steps)},
+        "loss": {"value": chart, "visible": True},
+        "film_card": {"visible": bool(film.prompts)},
+        "film": {"value": previews.html(run, film, tab.step, tab.prompt, outputs), "visible": True},
         "pair": {"value": previews.pair(run, film, tab.step, tab.prompt, outputs), "visible": True},
     }
 
@@ -201,7 +231,9 @@ def _made(run: Run, view: RunView, outputs: Path) -> dict[str, dict[str, Any]]:
 
 def _saved(run: Run) -> dict[str, dict[str, Any]]:
     states = checkpoints.listed(run)
-    return {"states_card": {"visible": True}, "states": {"value": saved.html(states), "visible": True}} if states else {}
+    return (
+        {"states_card": {"visible": True}, "states": {"value": saved.html(states), "visible": True}} if states else {}
+    )
 
 
 def _at_work(line: list[Run], watch: Watch) -> dict[str, dict[str, Any]]:
@@ -209,4 +241,7 @@ def _at_work(line: list[Run], watch: Watch) -> dict[str, dict[str, Any]]:
     if not line:
         return {}
     with watch.view(line[0]) as view:
-        return {"pill": {"value": status.pill(line[0], view, len(line) - 1)}, "start": {"value": "Add to the queue", "interactive": True, "visible": True}}
+        return {
+            "pill": {"value": status.pill(line[0], view, len(line) - 1)},
+            "start": {"value": "Add to the queue", "interactive": True, "visible": True},
+        }

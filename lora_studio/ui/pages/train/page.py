@@ -7,11 +7,10 @@ from typing import Any
 
 import gradio as gr
 
-from lora_studio import branching, checkpoints
 from lora_studio.errors import StudioError
 from lora_studio.jobs import control, runner, view
 from lora_studio.jobs.control import Request
-from lora_studio.runs import Run
+from lora_studio.runs import Run, branching, checkpoints
 from lora_studio.ui import plots
 from lora_studio.ui.pages.train import live, previews, saved, status
 from lora_studio.ui.pages.train.live import PARTS, Tab, Watch
@@ -21,11 +20,15 @@ from lora_studio.ui.theme import html
 EVERY = 2.0
 """Seconds between two looks at the runs' folders."""
 
-_TO_THE_RUN = "() => { if (window.innerWidth < 900) document.getElementById('run')?.scrollIntoView({behavior: 'smooth'}) }"
+_TO_THE_RUN = (
+    "() => { if (window.innerWidth < 900) document.getElementById('run')?.scrollIntoView({behavior: 'smooth'}) }"
+)
 
 
 def build(page: gr.Blocks, outputs: Path, pill: gr.HTML) -> Setup:
-    """Places the page in ``page``; ``pill`` is where the head shows the run at work. Gives its left half, where other pages open recipes."""
+    """Places the page in ``page``; ``pill`` is where the head shows the run at work. Gives its left half, where other
+    pages open recipes.
+    """
     watch = Watch(outputs)
     tab = gr.State(Tab())
     with gr.Row(elem_classes="halves", equal_height=False):
@@ -46,7 +49,9 @@ def _place_run() -> dict[str, Any]:
         html(status.EMPTY)
     with gr.Column(elem_classes="card", visible=False) as parts["run_card"]:
         with gr.Row(elem_classes="headline"):
-            parts["runs"] = gr.Dropdown([], show_label=False, container=False, filterable=False, elem_id="runs", min_width=160)
+            parts["runs"] = gr.Dropdown(
+                [], show_label=False, container=False, filterable=False, elem_id="runs", min_width=160
+            )
         parts["state"] = html()
         with gr.Row(elem_classes="controls"):
             parts["pause"] = gr.Button("Pause", size="md", min_width=90, elem_id="pause")
@@ -69,7 +74,16 @@ def _place_run() -> dict[str, Any]:
     with gr.Column(elem_classes="card", visible=False) as parts["loss_card"]:
         with gr.Row(elem_classes="headline"):
             html("<h2>Loss</h2>")
-            parts["smoothing"] = gr.Slider(0, 0.99, value=Tab().smoothing, step=0.01, label="Smoothing", buttons=[], elem_id="smoothing", min_width=160)
+            parts["smoothing"] = gr.Slider(
+                0,
+                0.99,
+                value=Tab().smoothing,
+                step=0.01,
+                label="Smoothing",
+                buttons=[],
+                elem_id="smoothing",
+                min_width=160,
+            )
         parts["loss"] = html(js_on_load=plots.POINTER, elem_id="loss")
     return parts
 
@@ -118,8 +132,12 @@ def _wire_run(page: gr.Blocks, watch: Watch, tab: gr.State, parts: dict[str, Any
     parts["film"].click(choose, tab, shown, **QUIET)
     branch = [setup.origin, setup.branch, setup.branch_from_line, *setup.form.components]
     data = setup.form.fields["data"]
-    parts["states"].click(at_state, tab, [*branch, *shown], **QUIET).then(setup.look, data, [data, setup.report], **QUIET)
-    setup.start.click(start, [tab, setup.origin, *setup.form.components], [setup.notice, setup.origin, setup.branch, *shown], **QUIET).then(None, js=_TO_THE_RUN, **QUIET)
+    parts["states"].click(at_state, tab, [*branch, *shown], **QUIET).then(
+        setup.look, data, [data, setup.report], **QUIET
+    )
+    setup.start.click(
+        start, [tab, setup.origin, *setup.form.components], [setup.notice, setup.origin, setup.branch, *shown], **QUIET
+    ).then(None, js=_TO_THE_RUN, **QUIET)
     for name, act in _ACTIONS.items():
         parts[name].click(_acting(act, watch, tick), tab, shown, **QUIET)
 
@@ -139,7 +157,9 @@ def _acting(act: Any, watch: Watch, tick: Any) -> Any:
 
 
 def _go_on(tab: Tab, run: Run) -> None:
-    """Lets a paused run go on, or starts the worker of one that is over again; where something changed meanwhile, only at a second press."""
+    """Lets a paused run go on, or starts the worker of one that is over again; where something changed meanwhile, only
+    at a second press.
+    """
     if not runner.alive(run) and not tab.asked:
         tab.asked = tuple(branching.changes(run))
         if tab.asked:
@@ -162,4 +182,10 @@ def _asks(request: Request) -> Any:
     return lambda tab, run: control.ask(run, request)
 
 
-_ACTIONS = {"pause": _asks(Request.PAUSE), "go_on": _go_on, "mend": _mend, "stop": _asks(Request.STOP), "preview": _asks(Request.PREVIEW)}
+_ACTIONS = {
+    "pause": _asks(Request.PAUSE),
+    "go_on": _go_on,
+    "mend": _mend,
+    "stop": _asks(Request.STOP),
+    "preview": _asks(Request.PREVIEW),
+}

@@ -17,11 +17,17 @@ _HEADINGS = {"blocking": "To mend before training", "left out": "Left out", "war
 
 def samples() -> dict[str, str]:
     """Path -> name of the sample styles that come with the studio."""
-    return {str(path): path.name.replace("-", " ").replace("_", " ").capitalize() for path in starter.sample_styles()} if starter.SAMPLES.is_dir() else {}
+    return (
+        {str(path): path.name.replace("-", " ").replace("_", " ").capitalize() for path in starter.sample_styles()}
+        if starter.SAMPLES.is_dir()
+        else {}
+    )
 
 
 def tidy(text: str | None) -> str:
-    """A path as it was typed or pasted, without the quotes that some systems copy with it, absolute if it exists: a worker may run elsewhere."""
+    """A path as it was typed or pasted, without the quotes that some systems copy with it, absolute if it exists: a
+    worker may run elsewhere.
+    """
     text = (text or "").strip().strip("\"'")
     path = Path(text).expanduser()
     return str(path.resolve()) if text and path.exists() else text
@@ -34,7 +40,9 @@ def scan(data: str, outputs: Path) -> Dataset:
         DatasetError: no folder was chosen.
     """
     if not data:
-        raise DatasetError("No pictures are chosen.", where="Pictures", do="Choose a sample style, or paste the path of your folder.")
+        raise DatasetError(
+            "No pictures are chosen.", where="Pictures", do="Choose a sample style, or paste the path of your folder."
+        )
     return folder.scan(Path(data), cache=runs.cache_folder(outputs))
 
 
@@ -81,7 +89,9 @@ def _problems(dataset: Dataset) -> str:
             more = f"<li>… and {len(found) - _MOST_PROBLEMS:,} more</li>" if len(found) > _MOST_PROBLEMS else ""
             rows = "".join(map(_row, found[:_MOST_PROBLEMS])) + more
             title = f"<summary>{heading} <b>{len(found):,}</b></summary>"
-            parts.append(f'<details class="problems {severity.replace(" ", "-")}"{is_open}>{title}<ul>{rows}</ul></details>')
+            parts.append(
+                f'<details class="problems {severity.replace(" ", "-")}"{is_open}>{title}<ul>{rows}</ul></details>'
+            )
     return "".join(parts)
 
 

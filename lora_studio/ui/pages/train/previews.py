@@ -62,7 +62,16 @@ def _row(run: Run, film: Film, index: int, steps: list[int], chosen: int | None,
     title = words.text(film.prompts[index])
     cells = [_frame(run, film.base.get(index), "base", f"{title}, base model", False, outputs)]
     for step in steps:
-        cells.append(_frame(run, film.frames[step].get(index), str(step), f"{title}, step {step:,}", step == chosen and index == prompt, outputs))
+        cells.append(
+            _frame(
+                run,
+                film.frames[step].get(index),
+                str(step),
+                f"{title}, step {step:,}",
+                step == chosen and index == prompt,
+                outputs,
+            )
+        )
     return f'<p class="prompt">{title}</p><div class="row" data-prompt="{index}">{"".join(cells)}</div>'
 
 
@@ -88,7 +97,9 @@ def copy(run: Run, one: PreviewReady | None, outputs: Path, side: int) -> Path |
 
 
 def pair(run: Run, film: Film, step: int | None, prompt: int, outputs: Path) -> str:
-    """The chosen frame large, over the base model's image of the same prompt and seed, with a slider between them; empty before there is one."""
+    """The chosen frame large, over the base model's image of the same prompt and seed, with a slider between them;
+    empty before there is one.
+    """
     drawn = [one for one in film.steps if prompt in film.frames[one]]
     if not drawn:
         return ""
@@ -141,4 +152,6 @@ element.addEventListener('scroll', event => {
 watch('value', follow);
 follow();
 """
-"""Tells which frame was clicked, and keeps the newest frame in sight unless the user has scrolled away; for ``gr.HTML(js_on_load=...)``."""
+"""Tells which frame was clicked, and keeps the newest frame in sight unless the user has scrolled away; for
+``gr.HTML(js_on_load=...)``.
+"""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from lora_studio.checkpoints import Saved
+from lora_studio.runs.checkpoints import Saved
 from lora_studio.ui import words
 
 

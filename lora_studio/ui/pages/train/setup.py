@@ -9,12 +9,13 @@ from typing import Any
 
 import gradio as gr
 
-from lora_studio import branching, presets, runs
+from lora_studio import runs
+from lora_studio.config import presets
+from lora_studio.config.presets import Preset
+from lora_studio.config.settings import Settings
 from lora_studio.errors import DatasetError, SettingsError, StudioError
 from lora_studio.jobs import runner
-from lora_studio.presets import Preset
-from lora_studio.runs import Run
-from lora_studio.settings import Settings
+from lora_studio.runs import Run, branching
 from lora_studio.ui import words
 from lora_studio.ui.form import Form, read, summary, wanted
 from lora_studio.ui.pages.train import pictures, upload
@@ -28,7 +29,8 @@ _KEEP_DRAFT = "(preset, ...values) => ({preset, fields: Object.fromEntries(%s.ma
 _starting = threading.Lock()
 
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-"""How the page's own handlers are bound: at once, without a curtain over what they change, and not offered to programs."""
+"""How the page's own handlers are bound: at once, without a curtain over what they change, and not offered to programs.
+"""
 
 
 class Setup:
@@ -70,17 +72,32 @@ class Setup:
         self.form.field("data", label="Folder", info=help, placeholder="~/Pictures/my-style")
         with gr.Row(elem_classes="samples"):
             html('<span class="or">or try</span>', min_width=0)
-            self.sample_buttons = {path: gr.Button(name, size="sm", min_width=80) for path, name in self.samples.items()}
-            self.upload = gr.UploadButton("Upload…", size="sm", min_width=80, file_count="multiple", file_types=upload.TYPES)
+            self.sample_buttons = {
+                path: gr.Button(name, size="sm", min_width=80) for path, name in self.samples.items()
+            }
+            self.upload = gr.UploadButton(
+                "Upload…", size="sm", min_width=80, file_count="multiple", file_types=upload.TYPES
+            )
         self.report = html(js_on_load=pictures.ENLARGE, elem_id="pictures")
 
     def _place_recipe(self, first: Preset | None) -> None:
         with gr.Column(elem_classes="fields"):
-            base = {"label": "Base model", "info": "The built-in starter, or the path of a model of yours.", "elem_id": "set-base"}
+            base = {
+                "label": "Base model",
+                "info": "The built-in starter, or the path of a model of yours.",
+                "elem_id": "set-base",
+            }
             self.form.own("base", gr.Dropdown(_bases(self.outputs), value="starter", allow_custom_value=True, **base))
             titles = [(preset.title, name) for name, preset in self.presets.items()]
             chosen = first.name if first else None
-            self.preset = gr.Dropdown(titles, value=chosen, filterable=False, label="Preset", info="Fills in the settings below.", elem_id="preset")
+            self.preset = gr.Dropdown(
+                titles,
+                value=chosen,
+                filterable=False,
+                label="Preset",
+                info="Fills in the settings below.",
+                elem_id="preset",
+            )
         self.blurb = html(_blurb(first, self.damaged))
         with gr.Column(elem_classes="fields"):
             self.form.field("name", info="Of the run and its file; empty takes the folder's.", placeholder="my-style")
@@ -92,17 +109,40 @@ class Setup:
         """Binds everything but Start, which concerns both halves."""
         fields = self.form.components
         data = self.form.fields["data"]
-        looked = {"inputs": data, "outputs": [data, self.report], **QUIET, "show_progress": "minimal", "show_progress_on": self.report}
+        looked = {
+            "inputs": data,
+            "outputs": [data, self.report],
+            **QUIET,
+            "show_progress": "minimal",
+            "show_progress_on": self.report,
+        }
         for path, button in self.sample_buttons.items():
             button.click(lambda path=path: path, None, data, **QUIET).then(self.look, **looked)
         gr.on([data.submit, data.blur], self.look, trigger_mode="always_last", **looked)
-        self.upload.upload(self.take, self.upload, [data, self.notice], show_progress="minimal", api_visibility="private").then(self.look, **looked)
+        self.upload.upload(
+            self.take, self.upload, [data, self.notice], show_progress="minimal", api_visibility="private"
+        ).then(self.look, **looked)
         chosen = {"inputs": self.preset, "outputs": [self.blurb, *fields], **QUIET}
         self.preset.input(self.choose, **chosen)
         self.reset.click(self.choose, **chosen)
         changes, form = [one.change for one in [self.preset, *fields]], [self.preset, *fields]
-        gr.on(changes, self.changed, [self.check.seen, *form], [self.summary, self.reset, self.check.stale], trigger_mode="always_last", **QUIET)
-        gr.on(changes, None, form, self.draft, js=_KEEP_DRAFT % json.dumps(list(self.form.fields)), trigger_mode="always_last", **QUIET)
+        gr.on(
+            changes,
+            self.changed,
+            [self.check.seen, *form],
+            [self.summary, self.reset, self.check.stale],
+            trigger_mode="always_last",
+            **QUIET,
+        )
+        gr.on(
+            changes,
+            None,
+            form,
+            self.draft,
+            js=_KEEP_DRAFT % json.dumps(list(self.form.fields)),
+            trigger_mode="always_last",
+            **QUIET,
+        )
         self.check.wire(self.start, QUIET)
         self.forget.click(lambda: ["", gr.update(visible=False)], None, [self.origin, self.branch], **QUIET)
         page.load(self.restore, [self.draft], [self.preset, self.blurb, *fields], **QUIET).then(self.look, **looked)
@@ -124,7 +164,11 @@ class Setup:
     def changed(self, seen: Seen, name: str | None, *values: Any) -> list[Any]:
         """What differs from the preset, or is wrong; the way back; and whether the check's finding is still about this."""
         said = summary(read(self.form.raw(values)), self.presets.get(name))
-        return [gr.update(value=said, visible=bool(said)), gr.update(visible="changes" in said), self.check.changed(seen, values)]
+        return [
+            gr.update(value=said, visible=bool(said)),
+            gr.update(visible="changes" in said),
+            self.check.changed(seen, values),
+        ]
 
     def look(self, data: str) -> tuple[Any, str]:
         """The dataset's pictures, counts and problems."""
@@ -145,7 +189,9 @@ class Setup:
             return gr.skip(), told(error)
 
     def begin(self, *values: Any, origin: str = "") -> tuple[Run | None, Any]:
-        """Starts a run as the form says, or puts it into the queue: the run, or None and why not. ``origin`` is the RUN@STEP that it branches from, if any."""
+        """Starts a run as the form says, or puts it into the queue: the run, or None and why not. ``origin`` is the
+        RUN@STEP that it branches from, if any.
+        """
         try:
             settings = self._settings(values)
             with _starting:
@@ -156,10 +202,14 @@ class Setup:
             return None, told(error)
 
     def _the_same(self, settings: Settings, origin: str) -> Run | None:
-        """The run that does just this already, or waits to: a second press, or another tab's, would train the same adapter twice."""
+        """The run that does just this already, or waits to: a second press, or another tab's, would train the same
+        adapter twice.
+        """
         for run in runner.at_work(self.outputs):
             parent = run.parent()
-            same = run.settings() == settings.changed(name=run.name) and origin == (f"{parent['run']}@{parent['step']}" if parent else "")
+            same = run.settings() == settings.changed(name=run.name) and origin == (
+                f"{parent['run']}@{parent['step']}" if parent else ""
+            )
             if same and run.name.startswith(runs.wanted_name(settings)):
                 return run
         return None
@@ -171,9 +221,11 @@ class Setup:
         return branching.branch(parent, step, settings, self.outputs)
 
     def branch_from(self, run: Run, step: int) -> list[Any]:
-        """Updates of ``origin``, the line that tells of it, and the form: the run's own settings, to be changed and started from its state of ``step``."""
+        """Updates of ``origin``, the line that tells of it, and the form: the run's own settings, to be changed and
+        started from its state of ``step``.
+        """
         said = f'<p class="origin">Begins from <b>{words.text(run.name)}</b>, step {step:,}. Change what you like, then start.</p>'
-        return [f"{run.name}@{step}", gr.update(visible=True), said, *self.form.filled(run.settings().model_dump())]
+        return [f"{run.name}@{step}", gr.update(visible=True), said, *self.form.filled(run.settings().flat())]
 
     def _settings(self, values: tuple[Any, ...]) -> Settings:
         """The form's settings, with a dataset that can be trained on.
@@ -184,8 +236,10 @@ class Setup:
         reading = read(self.form.raw(values))
         if reading.settings is None:
             raise SettingsError(" ".join(reading.wrong.values()), do="Mend that, then try again.")
-        settings = reading.settings.changed(data=pictures.tidy(reading.settings.data), base=pictures.tidy(reading.settings.base))
-        blocking = pictures.scan(settings.data, self.outputs).blocking
+        settings = reading.settings.changed(
+            data=pictures.tidy(reading.settings.run.data), base=pictures.tidy(reading.settings.run.base)
+        )
+        blocking = pictures.scan(settings.run.data, self.outputs).blocking
         if blocking:
             raise DatasetError(blocking[0].what, where=blocking[0].file, do=blocking[0].do)
         return settings
@@ -217,7 +271,7 @@ def _bases(outputs: Path) -> list[tuple[str, str]]:
     used = {}
     for run in runs.existing(outputs)[:50]:
         try:
-            base = run.settings().base
+            base = run.settings().run.base
         except SettingsError:
             continue
         used[base] = Path(base).name

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from lora_studio.config.settings import SPECS, Settings
 from lora_studio.jobs.view import RunView
-from lora_studio.settings import SPECS, Settings
 from lora_studio.ui import form, words
 
 PRESS = """
@@ -21,7 +21,12 @@ _CLOSE = '<button type="button" class="out" data-act="close" title="Put it away"
 
 def busy(view: RunView, reckoned: dict[str, Any] | None = None) -> str:
     """That it is at work: how far, and what was ``reckoned`` before."""
-    return _panel("running", f"<b>Checking the memory</b> <span>· {words.text(_stage(view, reckoned))}</span>", _CANCEL, _expected(reckoned) if reckoned else "")
+    return _panel(
+        "running",
+        f"<b>Checking the memory</b> <span>· {words.text(_stage(view, reckoned))}</span>",
+        _CANCEL,
+        _expected(reckoned) if reckoned else "",
+    )
 
 
 def found(told: dict[str, Any], settings: Settings) -> str:
@@ -34,7 +39,7 @@ def found(told: dict[str, Any], settings: Settings) -> str:
     if told["fits"]:
         seconds = measured["step_seconds"]
         step = f"{seconds:.2f} s" if seconds < 10 else words.duration(seconds)
-        time = f" A step takes about {step}, so {settings.steps:,} steps take about {words.duration(settings.steps * seconds)}, previews not counted."
+        time = f" A step takes about {step}, so {settings.run.steps:,} steps take about {words.duration(settings.run.steps * seconds)}, previews not counted."
         return _panel("finished", "<b>It fits.</b>", _CLOSE, took + time + "</p>")
     what = "It does not fit." if measured["previews"] else "Training fits, but a preview does not."
     return _panel("failed", f"<b>{what}</b>", _CLOSE, took + "</p>" + _ways(told))
@@ -53,19 +58,28 @@ def _stage(view: RunView, reckoned: dict[str, Any] | None) -> str:
     if reckoned is None:
         return "looking at the base model"
     if view.last:
-        return "drawing a preview" if view.last.step == view.started.total_steps else f"step {view.last.step + 1} of {view.started.total_steps}"
+        return (
+            "drawing a preview"
+            if view.last.step == view.started.total_steps
+            else f"step {view.last.step + 1} of {view.started.total_steps}"
+        )
     if view.started:
         return f"step 1 of {view.started.total_steps}"
     if not view.preparing:
         return "looking at the pictures"
-    return view.preparing.stage + (f", {view.preparing.done:,} of {view.preparing.total:,}" if view.preparing.total > 1 else "")
+    return view.preparing.stage + (
+        f", {view.preparing.done:,} of {view.preparing.total:,}" if view.preparing.total > 1 else ""
+    )
 
 
 def _expected(reckoned: dict[str, Any]) -> str:
     peak, place = _size(reckoned["estimate"]["peak"]), _place(reckoned)
     if reckoned["fits"]:
         return f"<p>Reckoned from the model's shapes: about {peak} of {place}. It should fit; a few steps and a preview show whether it does.</p>"
-    return f"<p>Reckoned from the model's shapes: about {peak}, more than {place}. It will hardly fit; it is tried all the same.</p>" + _ways(reckoned)
+    return (
+        f"<p>Reckoned from the model's shapes: about {peak}, more than {place}. It will hardly fit; it is tried all the same.</p>"
+        + _ways(reckoned)
+    )
 
 
 def _ways(told: dict[str, Any]) -> str:
@@ -73,7 +87,10 @@ def _ways(told: dict[str, Any]) -> str:
     ways = told["would_fit"]
     if not ways:
         return "<p>No setting brings it down far enough; a smaller base model would.</p>"
-    buttons = "".join(f'<button type="button" class="way" data-act="take" data-way="{number}">{_way(way)}</button>' for number, way in enumerate(ways))
+    buttons = "".join(
+        f'<button type="button" class="way" data-act="take" data-way="{number}">{_way(way)}</button>'
+        for number, way in enumerate(ways)
+    )
     return f'<p>{"One of these" if len(ways) > 1 else "This"} would fit, by the reckoning:</p><div class="ways">{buttons}</div>'
 
 

@@ -1,0 +1,591 @@
+"""Every setting of a training run, declared once.
+
+The page's form, the command line's flags, the presets' check and the table in ``docs/settings.md`` are made from
+this declaration; a test asserts that they agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from lora_studio.errors import SettingsError
+
+
+class Level(StrEnum):
+    """Who should see a setting."""
+
+    JOB = "job"
+    """What a run is about: the first row of the page."""
+    BASIC = "basic"
+    """Worth a look for every style: always visible."""
+    ADVANCED = "advanced"
+    """Folded away."""
+    EXPERT = "expert"
+    """Folded away, below the advanced ones."""
+
+
+class Group(StrEnum):
+    """The heading that a setting stands under, in the order of the form."""
+
+    RUN = "Run"
+    DATASET = "Dataset"
+    ADAPTER = "Adapter"
+    LOSS = "Loss"
+    OPTIMIZER = "Optimizer"
+    PREVIEWS = "Previews"
+    SAVING = "Saving"
+    MACHINE = "Machine"
+
+
+def setting(default: Any, label: str, help: str, level: Level = Level.ADVANCED, unit: str = "", **bounds: Any) -> Any:
+    """One setting: its default, its label and help as the form shows them, its unit, and its bounds (``ge``, ``le``,
+    ``gt``, ``lt``).
+    """
+    default = {"default_factory": default} if default is list else {"default": default}
+    return Field(title=label, description=help, json_schema_extra={"level": level, "unit": unit}, **default, **bounds)
+
+
+class _Slice(BaseModel):
+    """The settings of one group. Immutable."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    group: ClassVar[Group]
+
+
+class RunSettings(_Slice):
+    """What a run is about."""
+
+    group: ClassVar[Group] = Group.RUN
+
+    data: str = setting("", "Pictures", "Folder of images, with captions beside them if there are any.", Level.JOB)
+    base: str = setting(
+        "starter",
+        "Base model",
+        "The built-in starter, a diffusers folder, a .safetensors checkpoint, or a hub name that was downloaded.",
+        Level.JOB,
+    )
+    name: str = setting("", "Name", "Names the run and the adapter's file; empty takes the folder's name.", Level.JOB)
+    trigger: str = setting(
+        "", "Trigger word", "A word put before every caption, and later into a prompt to call the style.", Level.BASIC
+    )
+    steps: int = setting(
+        1000,
+        "Steps",
+        "Optimizer steps to train. More steps hold the style tighter, until they copy the pictures.",
+        Level.BASIC,
+        "steps",
+        ge=1,
+        le=1_000_000,
+    )
+    seed: int = setting(
+        0,
+        "Seed",
+        'The same seed, settings and pictures see the same noise in the same order; with "Repeatable to the bit" they give the same adapter.',
+        ge=0,
+        le=2**31 - 1,
+    )
+
+
+class DatasetSettings(_Slice):
+    """How pictures and captions are read."""
+
+    group: ClassVar[Group] = Group.DATASET
+
+    resolution: int = setting(
+        0,
+        "Resolution",
+        "Side of the square whose area every picture is fitted to; 0 takes the base model's own.",
+        unit="px",
+        ge=0,
+        le=4096,
+    )
+    bucket_step: int = setting(
+        64,
+        "Bucket step",
+        "Widths and heights of the aspect-ratio buckets are multiples of this.",
+        Level.EXPERT,
+        "px",
+        ge=8,
+        le=512,
+    )
+    max_upscale: float = setting(
+        1.5,
+        "Upscale limit",
+        "A picture is enlarged at most this much; a smaller one trains at its own size.",
+        Level.EXPERT,
+        "×",
+        ge=1,
+        le=8,
+    )
+    caption_dropout: float = setting(
+        0.1,
+        "Caption dropout",
+        "Share of steps that see an empty caption, so that the style also answers to guidance.",
+        ge=0,
+        le=1,
+    )
+    shuffle_tags: bool = setting(
+        False, "Shuffle tags", "Put a caption's comma-separated tags in another order each time."
+    )
+    keep_tags: int = setting(
+        1,
+        "Tags kept first",
+        "That many leading tags stay in place when tags are shuffled; the trigger word always does.",
+        ge=0,
+        le=100,
+    )
+    flip: bool = setting(
+        False, "Mirror", "Also train on mirrored pictures. Not for styles with writing or a sided subject."
+    )
+    validation_share: float = setting(
+        0.1,
+        "Validation share",
+        "Share of the pictures kept out of training, to see when learning turns into copying.",
+        ge=0,
+        le=0.5,
+    )
+    validate_every: int = setting(
+        50,
+        "Validate every",
+        "Steps between validations; 0 switches them off.",
+        Level.EXPERT,
+        ge=0,
+        le=1_000_000,
+        unit="steps",
+    )
+
+
+class AdapterSettings(_Slice):
+    """What is trained."""
+
+    group: ClassVar[Group] = Group.ADAPTER
+
+    method: Literal["lora", "dora", "pissa"] = setting(
+        "lora",
+        "Method",
+        "LoRA; DoRA learns length and direction apart (slower, often closer); PiSSA starts from the weights' main directions.",
+    )
+    rank: int = setting(
+        16, "Rank", "Size of the adapter: 4–8 for a simple look, 16–32 for a rich style.", Level.BASIC, ge=1, le=1024
+    )
+    alpha: float = setting(16.0, "Alpha", "The change is scaled by alpha ÷ rank.", gt=0, le=4096)
+    rslora: bool = setting(
+        False,
+        "Rank-stabilised scale",
+        "Scale by alpha ÷ √rank instead (rsLoRA), so that large ranks learn as fast as small ones.",
+    )
+    dropout: float = setting(
+        0.0, "Adapter dropout", "Share of the adapter's inputs set to zero while training.", ge=0, lt=1
+    )
+    targets: Literal["qv", "attention", "attention+ff", "attention+ff+conv"] = setting(
+        "attention",
+        "Layers",
+        "What the adapter changes: attention's queries and values, all four projections, also feed-forward, also convolutions.",
+    )
+    train_text: bool = setting(
+        False,
+        "Text encoders too",
+        "Also changes how the model reads: helps with a trigger word that it does not know, and is quick to forget other words. Slower.",
+    )
+    init: Literal["gaussian", "kaiming"] = setting(
+        "gaussian",
+        "Start of A",
+        "How the first factor starts; the second starts at zero, so that step 0 is the base model itself.",
+        Level.EXPERT,
+    )
+
+
+class LossSettings(_Slice):
+    """What a step minimises."""
+
+    group: ClassVar[Group] = Group.LOSS
+
+    prediction: Literal["auto", "epsilon", "v"] = setting(
+        "auto", "Prediction", "What the base model predicts; auto reads it from the model.", Level.EXPERT
+    )
+    loss: Literal["mse", "huber"] = setting("mse", "Loss", "Huber minds a few odd pictures less.")
+    huber_delta: float = setting(0.1, "Huber delta", "Errors above this count linearly.", Level.EXPERT, gt=0, le=10)
+    min_snr_gamma: float = setting(
+        5.0, "Min-SNR γ", "Evens out easy and hard timesteps (Hang et al. 2023); 0 switches it off.", ge=0, le=100
+    )
+    noise_offset: float = setting(
+        0.0,
+        "Noise offset",
+        "Helps styles much darker or brighter than the base's own pictures; 0.05 is a mild value.",
+        ge=0,
+        le=1,
+    )
+
+
+class OptimizerSettings(_Slice):
+    """How a step changes the adapter."""
+
+    group: ClassVar[Group] = Group.OPTIMIZER
+
+    optimizer: Literal["adamw", "adamw8bit", "prodigy", "schedulefree", "lion", "adafactor"] = setting(
+        "adamw", "Optimizer", "AdamW; the 8-bit one saves memory; Prodigy finds its own rate (set the rate to 1)."
+    )
+    learning_rate: float = setting(
+        3e-4,
+        "Learning rate",
+        "How far each step goes. Too high burns the picture, too low learns nothing.",
+        Level.BASIC,
+        gt=0,
+        le=10,
+    )
+    text_learning_rate: float = setting(
+        5e-5,
+        "Text rate",
+        "Learning rate of the text encoders, if they are trained; Prodigy has one rate for all.",
+        gt=0,
+        le=10,
+    )
+    lora_plus: float = setting(
+        1.0,
+        "LoRA+ ratio",
+        "The second factor learns this many times faster than the first (Hayou et al. 2024); 1 is plain LoRA.",
+        ge=1,
+        le=256,
+        unit="×",
+    )
+    weight_decay: float = setting(0.01, "Weight decay", "Pulls the adapter towards zero.", Level.EXPERT, ge=0, le=1)
+    schedule: Literal["constant", "cosine", "linear"] = setting(
+        "cosine", "Schedule", "How the rate falls towards the last step."
+    )
+    warmup: float = setting(0.04, "Warm-up", "Share of the steps over which the rate rises from zero.", ge=0, le=0.5)
+    batch: int = setting(1, "Batch", "Pictures seen at once.", ge=1, le=256, unit="pictures")
+    accumulate: int = setting(
+        1, "Accumulation", "Batches gathered into one step: a larger batch in the same memory.", ge=1, le=256
+    )
+    clip: float = setting(
+        1.0, "Gradient clip", "Longest gradient that is followed; 0 switches it off.", Level.EXPERT, ge=0, le=1000
+    )
+    ema: float = setting(
+        0.0,
+        "Average (EMA)",
+        "Keeps a running average of the adapter and exports that; 0 switches it off, 0.99 is a usual value.",
+        ge=0,
+        lt=1,
+    )
+
+
+class PreviewSettings(_Slice):
+    """What is drawn while training."""
+
+    group: ClassVar[Group] = Group.PREVIEWS
+
+    preview_prompts: list[str] = setting(
+        list,
+        "Preview prompts",
+        "One image is drawn for each; empty takes four plain subjects. {trigger} stands for the trigger word.",
+        Level.BASIC,
+    )
+    preview_every: int = setting(
+        100,
+        "Preview every",
+        "Steps between previews; 0 draws only the first and the last.",
+        ge=0,
+        le=1_000_000,
+        unit="steps",
+    )
+    preview_seed: int = setting(1, "Preview seed", "The first prompt's seed; each next one adds 1.", ge=0, le=2**31 - 1)
+    preview_steps: int = setting(20, "Sampler steps", "Denoising steps of a preview.", ge=1, le=200)
+    sampler: Literal["ddim", "euler", "euler_a", "dpm++", "unipc"] = setting(
+        "dpm++", "Sampler", "How previews are denoised."
+    )
+    guidance: float = setting(5.0, "Guidance", "How strictly a preview follows its prompt.", ge=1, le=30)
+    negative: str = setting("", "Negative prompt", "What previews should avoid.")
+
+
+class SavingSettings(_Slice):
+    """Which states are kept."""
+
+    group: ClassVar[Group] = Group.SAVING
+
+    checkpoint_every: int = setting(
+        250,
+        "Checkpoint every",
+        "Steps between saved states that the run can resume from; 0 leaves it to the minutes.",
+        ge=0,
+        le=1_000_000,
+        unit="steps",
+    )
+    checkpoint_minutes: float = setting(
+        10.0,
+        "Checkpoint after",
+        "A state is saved at the latest after this long; 0 leaves it to the steps. There is always one at the end.",
+        unit="minutes",
+        ge=0,
+        le=1440,
+    )
+    keep_checkpoints: int = setting(
+        5, "States kept", "That many of the latest saved states are kept, and all that you star.", ge=1, le=10_000
+    )
+    keep_every: int = setting(
+        0,
+        "Kept for good",
+        "States at multiples of this many steps are kept as well; 0 keeps none for that.",
+        Level.EXPERT,
+        "steps",
+        ge=0,
+        le=1_000_000,
+    )
+
+
+class MachineSettings(_Slice):
+    """Where and how it is computed."""
+
+    group: ClassVar[Group] = Group.MACHINE
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = setting(
+        "auto", "Device", "Where to train; auto takes the fastest there is."
+    )
+    gpus: int = setting(
+        1,
+        "GPUs",
+        "GPUs that share the work of each batch, which must divide evenly between them.",
+        Level.EXPERT,
+        ge=1,
+        le=64,
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = setting(
+        "auto",
+        "Precision",
+        "Number format of the base model; auto takes bf16 on a GPU that has it, fp16 on an older one, fp32 on a CPU.",
+    )
+    quantize: Literal["none", "nf4", "int8"] = setting(
+        "none",
+        "Quantise",
+        "Packs the base model's large layers: nf4 into a quarter of their memory, int8 into half, for some speed and hardly any quality. The adapter keeps its precision.",
+    )
+    checkpointing: Literal["off", "largest", "all"] = setting(
+        "off",
+        "Gradient checkpointing",
+        "Computes activations again instead of keeping them: all saves the most memory for about a third more time, largest takes those blocks alone that keep the most.",
+    )
+    tiled_vae: bool = setting(
+        False,
+        "Tiled VAE",
+        "Encodes and decodes large pictures in tiles of 512 pixels with blended seams. Without it that is done only where a whole picture does not fit into memory.",
+        Level.EXPERT,
+    )
+    deterministic: bool = setting(
+        False,
+        "Repeatable to the bit",
+        "A GPU adds in the same order each time, so that a run repeated or resumed gives the same bits; slower. On a CPU the number of threads is not tried out anew: only repeating a run needs it there.",
+        Level.EXPERT,
+    )
+    cuda_graph: bool = setting(
+        True,
+        "CUDA graph",
+        "Records a step once and replays it, so that a fast GPU never waits for the processor. What cannot be recorded goes step by step, and the run says so.",
+        Level.EXPERT,
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_earlier_versions(cls, values: Any) -> Any:
+        """Gradient checkpointing was a switch once."""
+        if isinstance(values, dict) and isinstance(was := values.get("checkpointing"), bool):
+            return {**values, "checkpointing": "all" if was else "off"}
+        return values
+
+
+class Settings(BaseModel):
+    """A training run's settings, a slice for each group. Immutable; ``changed`` gives an altered copy.
+
+    Everybody who writes settings down or takes them in (files, presets, ``--set``, the form) knows them by their keys
+    alone,
+    without slices: ``Settings(rank=8)``, ``settings.flat()["rank"]``. Code is handed the slice that it needs.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: RunSettings
+    dataset: DatasetSettings
+    adapter: AdapterSettings
+    loss: LossSettings
+    optimizer: OptimizerSettings
+    previews: PreviewSettings
+    saving: SavingSettings
+    machine: MachineSettings
+
+    def __init__(self, **values: Any):
+        super().__init__(**values)  # keys are no fields: what a type checker would make of them is wrong
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sort_into_slices(cls, values: dict[str, Any]) -> dict[str, Any]:
+        sorted_values: dict[str, Any] = {name: {} for name in SLICES}
+        for key, value in values.items():
+            if key in SLICE_OF:
+                sorted_values[SLICE_OF[key]][key] = value
+            else:
+                sorted_values[key] = value
+        return sorted_values
+
+    @model_validator(mode="after")
+    def _keep_makes_sense(self) -> Settings:
+        batch, gpus = self.optimizer.batch, self.machine.gpus
+        if self.dataset.bucket_step % 8:
+            raise ValueError("bucket_step must be a multiple of 8, the VAE's scale")
+        if batch % gpus:
+            raise ValueError(
+                f"batch is {batch}, which {gpus} GPUs cannot share evenly: set batch to a multiple of gpus"
+            )
+        if self.adapter.method == "dora" and self.machine.quantize == "int8":
+            raise ValueError(
+                "a DoRA needs the base model's weights at every step, which int8 layers do not give on every device: set quantize to nf4 or none"
+            )
+        return self
+
+    @property
+    def share(self) -> int:
+        """Pictures of a batch that each GPU takes."""
+        return self.optimizer.batch // self.machine.gpus
+
+    def flat(self) -> dict[str, Any]:
+        """Every setting by its key, in the order of the declaration, as plain data."""
+        return {key: value for part in self.model_dump().values() for key, value in part.items()}
+
+    def __getitem__(self, key: str) -> Any:
+        """The value of the setting ``key``."""
+        return getattr(getattr(self, SLICE_OF[key]), key)
+
+    def changed(self, **changes: Any) -> Settings:
+        """A checked copy with ``changes``.
+
+        Raises:
+            SettingsError: a key is unknown or a value out of its bounds.
+        """
+        return check({**self.flat(), **changes})
+
+
+SLICES: dict[str, type[_Slice]] = {
+    "run": RunSettings,
+    "dataset": DatasetSettings,
+    "adapter": AdapterSettings,
+    "loss": LossSettings,
+    "optimizer": OptimizerSettings,
+    "previews": PreviewSettings,
+    "saving": SavingSettings,
+    "machine": MachineSettings,
+}
+"""Slice -> its declaration, in the order of the form."""
+FIELDS = {key: field for part in SLICES.values() for key, field in part.model_fields.items()}
+"""Key -> how it is declared."""
+SLICE_OF: dict[str, str] = {key: name for name, part in SLICES.items() for key in part.model_fields}
+"""Key -> the slice that it is in."""
+
+
+class Spec(NamedTuple):
+    """One setting as surfaces need it."""
+
+    key: str
+    label: str
+    help: str
+    group: Group
+    level: Level
+    unit: str
+    default: Any
+    kind: Literal["text", "integer", "number", "switch", "choice", "lines"]
+    choices: tuple[str, ...]
+    low: float | None
+    high: float | None
+
+
+_KINDS = {str: "text", int: "integer", float: "number", bool: "switch"}
+
+
+def _spec(key: str) -> Spec:
+    field = FIELDS[key]
+    extra, choices = field.json_schema_extra, ()
+    if get_origin(field.annotation) is Literal:
+        kind, choices = "choice", get_args(field.annotation)
+    else:
+        kind = _KINDS.get(field.annotation, "lines")
+    bounds = {
+        name: value
+        for part in field.metadata
+        for name in ("ge", "gt", "le", "lt")
+        if (value := getattr(part, name, None)) is not None
+    }
+    return Spec(
+        key,
+        field.title,
+        field.description,
+        SLICES[SLICE_OF[key]].group,
+        extra["level"],
+        extra["unit"],
+        field.get_default(call_default_factory=True),
+        kind,
+        choices,
+        bounds.get("ge", bounds.get("gt")),
+        bounds.get("le", bounds.get("lt")),
+    )
+
+
+SPECS: dict[str, Spec] = {key: _spec(key) for key in FIELDS}
+"""Every setting in the order of its declaration, by key."""
+
+
+def did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:
+    """``"Did you mean rank?"`` for the nearest known word, else a list of what there is."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"Did you mean {near[0]}?" if near else f"There are: {', '.join(known)}."
+
+
+def require_known(keys: Any, where: object = "") -> None:
+    """Raises SettingsError for the first of ``keys`` that is no setting."""
+    for key in keys:
+        if key not in SPECS:
+            raise SettingsError(
+                f"There is no setting named {key!r}.", where=where, do=did_you_mean(str(key), list(SPECS))
+            )
+
+
+def key_of(error: Mapping[str, Any]) -> str:
+    """The setting that one of pydantic's complaints is about; empty where it is about several."""
+    return str(error["loc"][1]) if len(error["loc"]) > 1 else ""
+
+
+def check(values: dict[str, Any], where: object = "") -> Settings:
+    """Settings from ``values`` over the defaults.
+
+    Raises:
+        SettingsError: a key is unknown (with the nearest known one) or a value is of a wrong type or out of bounds.
+    """
+    require_known(values, where)
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = key_of(first)
+        message = first["msg"].removeprefix("Value error, ")
+        what = f"{key}: {message} (it is {first['input']!r})." if key else f"{message}."
+        raise SettingsError(what, where=where or key, do=SPECS[key].help if key in SPECS else "") from None
+
+
+def from_text(key: str, text: str) -> Any:
+    """The value that ``text`` means for the setting ``key``, as typed after ``--set key=``.
+
+    Lists take ``|`` between their items, switches take on/off, true/false, yes/no, 1/0.
+
+    Raises:
+        SettingsError: the key is unknown or the text is no such value.
+    """
+    require_known([key])
+    spec = SPECS[key]
+    if spec.kind == "lines":
+        return [part.strip() for part in text.split("|") if part.strip()]
+    try:
+        return TypeAdapter(FIELDS[key].annotation).validate_python(text)
+    except ValidationError as error:
+        raise SettingsError(f"{key}: {error.errors()[0]['msg']} (it is {text!r}).", where=key, do=spec.help) from None

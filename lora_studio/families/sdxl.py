@@ -1,0 +1,56 @@
+"""Stable Diffusion XL (Podell et al. 2023): two text encoders, and a picture's sizes as further conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lora_studio.families.family import Family
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class StableDiffusionXL(Family):
+    name, title, configs = "sdxl", "Stable Diffusion XL", "sdxl"
+    encoders = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
+    pads = (None, 0)
+    prefixes = {
+        "unet": "model.diffusion_model.",
+        "vae": "first_stage_model.",
+        "text_encoder": "conditioner.embedders.0.transformer.",
+        "text_encoder_2": "conditioner.embedders.1.model.",
+    }
+
+    def owns_folder(self, unet: Mapping[str, Any]) -> bool:
+        return unet.get("addition_embed_type") == "text_time" and len(unet["block_out_channels"]) == 3
+
+    def owns_file(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+        return "model.diffusion_model.label_emb.0.0.weight" in shapes and any(
+            key.startswith(self.prefixes["text_encoder_2"]) for key in shapes
+        )
+
+    def encode_text(
+        self, encoders: Mapping[str, nn.Module], tokens: Sequence[Tensor], captions: Sequence[str]
+    ) -> dict[str, Tensor]:
+        """``hidden`` (B, T, D₁ + D₂): both encoders' states before their last layer; ``pooled`` (B, P): the second
+        one's projected summary.
+
+        The empty caption is all zeros, as in SDXL's own training, where dropped captions were (and in its samplers,
+        where no negative prompt is).
+        """
+        import torch  # surfaces ask a family for its name, and start before torch is there
+
+        import torch  # a surface asks a family for its name, and starts before torch is there
+
+        first = encoders["text_encoder"](tokens[0], output_hidden_states=True)
+        second = encoders["text_encoder_2"](tokens[1], output_hidden_states=True)
+        hidden, pooled = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1), second.text_embeds
+        said = torch.tensor([bool(caption) for caption in captions], device=hidden.device)
+        return {"hidden": hidden * said[:, None, None], "pooled": pooled * said[:, None]}
+
+    def conditions(self, text: Mapping[str, Tensor], sizes: Tensor) -> dict[str, Any]:
+        return {
+            "encoder_hidden_states": text["hidden"],
+            "added_cond_kwargs": {"text_embeds": text["pooled"], "time_ids": sizes},
+        }

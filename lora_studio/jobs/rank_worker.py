@@ -1,0 +1,65 @@
+"""One of the other processes of a run on several GPUs: ``python -m lora_studio.jobs.rank_worker OUTPUTS LEADER``. Its
+last line of output tells why it failed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+
+import psutil
+
+from lora_studio.errors import StudioError
+from lora_studio.events import Failed
+from lora_studio.jobs.ranks import LEFT
+
+POLL = 1.0
+
+
+def main(outputs: str, parent: int) -> int:
+    """Follows the leader to the end of the run; returns the process's exit status."""
+    from lora_studio.training.distributed import Parted
+
+    try:
+        follow(Path(outputs), parent)
+        return 0
+    except Exception as error:  # the last place where a fault can still reach the leader
+        if not isinstance(error, StudioError):
+            traceback.print_exc()
+        print(Failed.of(error).line(), flush=True)
+        return LEFT if isinstance(error, Parted) else 1
+
+
+def follow(outputs: Path, parent: int) -> None:
+    """Does what the leader tells, as the process that the environment says. When to end is the leader's to say: signals
+    are not heard, but with ``parent`` it ends.
+
+    Raises:
+        StudioError: as ``training.follower.follow``.
+    """
+    for one in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(one, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=[parent], daemon=True).start()
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from lora_studio.training import distributed, follower
+
+    with distributed.joined() as own:
+        follower.follow(own, outputs)
+
+
+def _end_with(parent: int) -> None:
+    """A GPU that waits for a leader that was killed would wait for ever."""
+    while os.getppid() == parent and psutil.pid_exists(parent):
+        time.sleep(POLL)
+    os._exit(LEFT)
+
+
+if __name__ == "__main__":
+    status = main(sys.argv[1], int(sys.argv[2]))
+    sys.stdout.flush()
+    os._exit(status)  # an ordinary end would wait for a GPU that waits for a process that is gone

@@ -1,0 +1,158 @@
+"""The other processes of a run on several GPUs, as the worker that leads them sees them: started, watched, ended with
+it. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, NamedTuple
+
+from lora_studio.errors import MachineError, StudioError
+from lora_studio.events import Failed, parse
+from lora_studio.jobs import control, environment
+from lora_studio.jobs.eventlog import EventLog
+from lora_studio.runs import Run
+
+POLL = 0.2
+GRACE = 5.0
+"""Seconds within which who waits for a process that is gone learns of it. A GPU never does."""
+LEFT = 3
+"""Exit status of a process that ended because another one had."""
+_LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def launched() -> int:
+    """How many processes torchrun or accelerate started for this run, this one among them; 0 where they did not."""
+    return (
+        int(os.environ["WORLD_SIZE"])
+        if all(os.environ.get(name) for name in _LAUNCHED) and int(os.environ["WORLD_SIZE"]) > 1
+        else 0
+    )
+
+
+def follows() -> bool:
+    """Whether this process is one of those, and another one leads."""
+    return launched() > 0 and int(os.environ["RANK"]) > 0
+
+
+class _Follower(NamedTuple):
+    process: subprocess.Popen
+    said: IO[bytes]
+    """Its last line tells why it ended."""
+
+
+class Team:
+    """Processes 2 … ``world`` of ``run``, which find the first at ``port``. They are ended with the ``with`` statement
+    that they serve.
+
+    Where one ends before, what it said is the run's error; where the leader cannot hear of it, since it waits for a
+    GPU, the run is ended here.
+    """
+
+    def __init__(self, run: Run, world: int, port: int):
+        self.run, self.world, self.port = run, world, port
+        self._followers: list[_Follower] = []
+        self._over = threading.Event()
+
+    def __enter__(self) -> Team:
+        try:
+            for rank in range(1, self.world):
+                self._followers.append(self._start(rank))
+        except OSError as error:
+            self._end()
+            raise MachineError(
+                f"Process {len(self._followers) + 2} of {self.world} cannot be started: {error.strerror or error}.",
+                where="gpus",
+                do="Close other programs, then try again.",
+            ) from error
+        threading.Thread(target=self._watch, name="others", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._end()
+
+    @contextmanager
+    def explaining(self, parted: type[StudioError]) -> Iterator[None]:
+        """Within it ``parted``, which only says that a process is gone, becomes the error of the one that is."""
+        try:
+            yield
+        except parted as error:
+            raise self._cause() or error from error
+
+    def pids(self) -> list[int]:
+        """Of all of them."""
+        return [one.process.pid for one in self._followers]
+
+    def _start(self, rank: int) -> _Follower:
+        place = {
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+            "WORLD_SIZE": self.world,
+            "LOCAL_WORLD_SIZE": self.world,
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": self.port,
+        }
+        variables = environment.environment() | {name: str(value) for name, value in place.items()}
+        said = tempfile.TemporaryFile()
+        command = [sys.executable, "-m", "lora_studio.jobs.rank_worker", str(self.run.folder.parent), str(os.getpid())]
+        with open(self.run.log_file, "ab") as log:
+            return _Follower(
+                subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=log, env=variables), said
+            )
+
+    def _fallen(self) -> StudioError | None:
+        """The error of a process that ended by itself and not well; of several, of one that did not end for another's
+        sake.
+        """
+        for number, (process, said) in enumerate(self._followers, 2):
+            if process.poll() not in (None, 0, LEFT):
+                return self._error(number, process.returncode, said)
+        return None
+
+    def _error(self, number: int, status: int, said: IO[bytes]) -> StudioError:
+        said.seek(0)
+        try:
+            failed = parse(said.read().rstrip().rpartition(b"\n")[2])
+            return StudioError(
+                failed.what,
+                where=failed.where,
+                do=failed.do,
+                details={"changes": failed.changes} if failed.changes else {},
+            )
+        except (ValueError, AttributeError):
+            how = f"killed by signal {-status}" if status < 0 else f"status {status}"
+            do = "What was saved is kept: go on from there. If it happens again, the computer's memory may be too short for so many processes."
+            return MachineError(
+                f"Process {number} of {self.world} ended by itself ({how}).", where=self.run.log_file, do=do
+            )
+
+    def _cause(self) -> StudioError | None:
+        end = time.monotonic() + GRACE
+        while (error := self._fallen()) is None and time.monotonic() < end:
+            time.sleep(POLL)
+        return error
+
+    def _watch(self) -> None:
+        while not self._over.wait(POLL):
+            if error := self._fallen():
+                if not self._over.wait(GRACE):
+                    self._end()
+                    EventLog(self.run.events_file).append(Failed.of(error))
+                    control.clear(self.run)
+                    os._exit(1)
+                return
+
+    def _end(self) -> None:
+        for process, said in self._followers:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+            said.close()

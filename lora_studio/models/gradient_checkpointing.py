@@ -1,0 +1,77 @@
+"""Gradient checkpointing: activations that are computed again on the way back instead of being kept (Chen et al. 2016,
+*Training Deep Nets with Sublinear Memory Cost*).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from diffusers import UNet2DConditionModel
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+
+def enable(unet: UNet2DConditionModel, which: str, encoders: Iterable[nn.Module] = (), random: bool = False) -> None:
+    """Sets which blocks of ``unet`` recompute, and whether the text encoders' layers do. The result is the same for
+    each choice.
+
+    Args:
+        which: ``off``; ``all``; or ``largest``, the blocks of the one level of ``unet`` that keeps the most.
+        encoders: the text encoders under training; they keep little, and recompute with ``all`` alone.
+        random: whether something in there is drawn by chance, as dropout is, and must be drawn alike again. It keeps a
+            step from being recorded.
+    """
+    for encoder in encoders:
+        _enable_text(encoder, which == "all")
+    unet.disable_gradient_checkpointing()
+    if which == "off":
+        return
+    unet.enable_gradient_checkpointing(partial(checkpoint, use_reentrant=False, preserve_rng_state=random))
+    if which == "largest":
+        chosen = {module for block in largest(unet) for module in block.modules()}
+        for module in unet.modules():
+            if hasattr(module, "gradient_checkpointing"):
+                module.gradient_checkpointing = module in chosen
+
+
+def _enable_text(encoder: nn.Module, on: bool) -> None:
+    """Layer by layer: transformers' own switch has the embeddings take a gradient as well, which nothing under training
+    needs.
+    """
+    for layer in encoder.modules():
+        if isinstance(layer, GradientCheckpointingLayer):
+            layer.gradient_checkpointing = on
+            layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+
+
+def largest(unet: UNet2DConditionModel) -> list[nn.Module]:
+    """The blocks of the level that keeps the most for the way back, on both sides: the outermost of SD 1 and 2, the
+    innermost of SDXL with its ten transformer blocks in a row.
+    """
+    level = largest_level(unet.config)
+    innermost = level == len(unet.down_blocks) - 1
+    return [
+        unet.down_blocks[level],
+        unet.up_blocks[-1 - level],
+        *([unet.mid_block] if innermost and unet.mid_block is not None else []),
+    ]
+
+
+def largest_level(config: Mapping[str, Any]) -> int:
+    """That level, 0 outermost, from a UNet's configuration. A transformer block keeps about three times what a resnet
+    does.
+    """
+    widths, blocks, depth = (
+        config["block_out_channels"],
+        config["down_block_types"],
+        config.get("transformer_layers_per_block", 1),
+    )
+    depths = depth if isinstance(depth, list | tuple) else [depth] * len(widths)
+    kept = [
+        width / 4**level * (1 + 3 * depths[level] * ("CrossAttn" in blocks[level]))
+        for level, width in enumerate(widths)
+    ]
+    return kept.index(max(kept))

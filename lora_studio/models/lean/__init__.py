@@ -1,5 +1,0 @@
-"""A UNet's step with less work between its products: see ``unet``."""
-
-from lora_studio.models.lean.unet import disable, enable
-
-__all__ = ["disable", "enable"]

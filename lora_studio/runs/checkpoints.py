@@ -1,0 +1,128 @@
+"""Which states a run has saved: found, checked, starred, pruned. What is in them is the concern of
+``training.checkpoint``.
+
+A star is an empty file ``star`` in the checkpoint's folder: it lives and dies with what it protects.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+from lora_studio import files
+from lora_studio.errors import RunError
+from lora_studio.runs import Run
+
+MANIFEST = "manifest.json"
+ABOUT = "about.json"
+_STAR = "star"
+
+
+class Saved(NamedTuple):
+    """One saved state: its step, its folder, whether the user starred it, when it was saved (seconds since the epoch)."""
+
+    step: int
+    folder: Path
+    starred: bool
+    at: float
+
+    @property
+    def size(self) -> int:
+        """Bytes on the disk."""
+        return sum(path.stat().st_size for path in self.folder.iterdir())
+
+
+def listed(run: Run) -> list[Saved]:
+    """The saved states in the order of their steps. Whether one is undamaged, ``complete`` tells."""
+    found = []
+    for folder in run.checkpoints.glob("step-*"):
+        tail, manifest = folder.name.removeprefix("step-"), folder / MANIFEST
+        if tail.isdigit() and manifest.is_file():
+            found.append(Saved(int(tail), folder, (folder / _STAR).exists(), manifest.stat().st_mtime))
+    return sorted(found)
+
+
+def complete(folder: Path) -> bool:
+    """Whether the folder holds a checkpoint whose every file is as its manifest says. All of it is read."""
+    try:
+        hashes = json.loads((folder / MANIFEST).read_text())
+        return bool(hashes) and all(files.sha256(folder / name) == digest for name, digest in hashes.items())
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+        return False
+
+
+def latest(run: Run) -> Path | None:
+    """The complete checkpoint of the highest step, if there is one; damaged ones are passed over."""
+    return next((saved.folder for saved in reversed(listed(run)) if complete(saved.folder)), None)
+
+
+def find(run: Run, step: int) -> Saved:
+    """The undamaged state of ``step``.
+
+    Raises:
+        RunError: there is none; those that there are are named.
+    """
+    there = listed(run)
+    found = next((saved for saved in there if saved.step == step), None)
+    if found is None:
+        known = ", ".join(str(saved.step) for saved in there)
+        raise RunError(
+            f"The run {run.name} has no saved state of step {step}.",
+            where=run.checkpoints,
+            do=f"There are: {known}." if known else "It has saved none yet.",
+        )
+    if not complete(found.folder):
+        raise RunError(f"The saved state of step {step} is damaged.", where=found.folder, do="Choose another one.")
+    return found
+
+
+def about(folder: Path) -> dict:
+    """Under which ``settings`` and on which ``pictures`` the state was saved; empty where that was not noted."""
+    try:
+        return dict(json.loads((folder / ABOUT).read_text("utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return {}
+
+
+def copy(saved: Saved, run: Run) -> None:
+    """Puts a copy of the state into ``run``, whole or not at all.
+
+    Raises:
+        OSError: the disk refuses; nothing is left behind.
+    """
+    final = run.checkpoint(saved.step)
+    unfinished = files.partial(final)
+    try:
+        for name in [*json.loads((saved.folder / MANIFEST).read_text()), MANIFEST]:
+            files.write(unfinished / name, (saved.folder / name).read_bytes())
+        files.replace(unfinished, final)
+    except OSError:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+
+
+def star(run: Run, step: int, on: bool = True) -> None:
+    """Keeps the state of ``step`` from ever being pruned, or lets go of it. Twice is as good as once.
+
+    Raises:
+        RunError: there is no such state.
+    """
+    mark = find(run, step).folder / _STAR
+    if on:
+        mark.touch()
+    else:
+        mark.unlink(missing_ok=True)
+
+
+def prune(run: Run, last: int, every: int) -> list[int]:
+    """Removes what need not be kept, and tells the steps: the ``last`` few stay, the multiples of ``every`` (0: none
+    for that), the starred.
+    """
+    removed = []
+    for saved in listed(run)[:-last]:
+        if not saved.starred and not (every and saved.step % every == 0):
+            files.remove(saved.folder)
+            removed.append(saved.step)
+    return removed

@@ -1,0 +1,235 @@
+"""Where everything of a run lies. The only module that knows the layout of ``outputs/``.
+
+outputs/
+├── .cache/                 latents, text features, the base models' own previews, thumbnails: may be deleted at any
+time
+├── .device.lock            held by the worker at work; the others wait
+├── .studio.json            held by the studio, with its address
+├── library/                adapters that were imported
+└── <run>/
+    ├── settings.toml       all settings
+    ├── events.jsonl        what happened, one event a line
+    ├── manifest.json       the pictures and captions that it trains on
+    ├── parent.json         the run and step that it was branched from, if it was
+    ├── parent/             the adapter that it begins from, if it does
+    ├── worker.json         process id and start time of its worker
+    ├── start.lock          held while a worker is started
+    ├── worker.log          what the worker's libraries printed
+    ├── control/            requests to the worker, a file each
+    ├── previews/           step-N-i.png and base-i.png
+    ├── checkpoints/step-N/ states that the run resumes from
+    └── <name>.safetensors  the adapter
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lora_studio import files
+from lora_studio.config import presets
+from lora_studio.config.settings import Settings, did_you_mean
+from lora_studio.errors import RunError
+
+OUTPUTS = Path(os.environ.get("LORA_STUDIO_OUTPUTS") or Path(__file__).resolve().parents[2] / "outputs")
+"""Where runs go unless a caller says otherwise."""
+
+_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d|library)(\..*)?")
+
+
+def safe_name(text: str) -> str:
+    """``text`` as a file name that every system takes: no path, no reserved word, at most 60 characters.
+
+    >>> safe_name("../../Ma Tante: été")
+    'Ma-Tante-été'
+    """
+    name = re.sub(r"[^\w.-]+", "-", text.replace("\\", "/").rsplit("/", 1)[-1]).strip("-. ")[:60].rstrip("-. ")
+    return f"run-{name}".rstrip("-") if not name or _RESERVED.fullmatch(name) else name
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run's folder."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def settings_file(self) -> Path:
+        return self.folder / "settings.toml"
+
+    @property
+    def events_file(self) -> Path:
+        return self.folder / "events.jsonl"
+
+    @property
+    def worker_file(self) -> Path:
+        return self.folder / "worker.json"
+
+    @property
+    def start_lock(self) -> Path:
+        return self.folder / "start.lock"
+
+    @property
+    def parent_file(self) -> Path:
+        return self.folder / "parent.json"
+
+    @property
+    def start_file(self) -> Path:
+        return self.folder / "parent" / "adapter.safetensors"
+
+    @property
+    def manifest_file(self) -> Path:
+        return self.folder / "manifest.json"
+
+    @property
+    def log_file(self) -> Path:
+        return self.folder / "worker.log"
+
+    @property
+    def control(self) -> Path:
+        return self.folder / "control"
+
+    @property
+    def previews(self) -> Path:
+        return self.folder / "previews"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def adapter_file(self) -> Path:
+        return self.folder / f"{self.name}.safetensors"
+
+    @property
+    def cache(self) -> Path:
+        return cache_folder(self.folder.parent)
+
+    def preview_file(self, step: int, index: int, base: bool = False) -> Path:
+        return self.previews / (f"base-{index}.png" if base else f"step-{step}-{index}.png")
+
+    def checkpoint(self, step: int) -> Path:
+        return self.checkpoints / f"step-{step}"
+
+    def relative(self, path: Path) -> str:
+        """``path`` as events name it: from the run's folder, with forward slashes."""
+        return path.relative_to(self.folder).as_posix()
+
+    def parent(self) -> dict[str, Any]:
+        """The ``run`` and ``step`` that it was branched from, and whether it ``goes_on`` with that state or begins from
+        its adapter; empty if it was not.
+        """
+        try:
+            found = json.loads(self.parent_file.read_text("utf-8"))
+            return {"run": str(found["run"]), "step": int(found["step"]), "goes_on": bool(found["goes_on"])}
+        except (OSError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError):
+            return {}
+
+    def settings(self) -> Settings:
+        """The run's settings. Raises SettingsError if the file is damaged."""
+        return presets.load_settings(self.settings_file)
+
+
+def cache_folder(outputs: Path = OUTPUTS) -> Path:
+    """Where latents, text features, the base models' own previews and thumbnails are kept."""
+    return outputs / ".cache"
+
+
+def trials_folder(outputs: Path = OUTPUTS) -> Path:
+    """Where runs lie that are tried for a few steps and thrown away."""
+    return cache_folder(outputs) / "trials"
+
+
+def device_lock(outputs: Path = OUTPUTS) -> Path:
+    """What the worker at work holds."""
+    return outputs / ".device.lock"
+
+
+def studio_file(outputs: Path = OUTPUTS) -> Path:
+    """What the studio of this folder holds; its address stands in it."""
+    return outputs / ".studio.json"
+
+
+def library_folder(outputs: Path = OUTPUTS) -> Path:
+    """Where imported adapters are kept."""
+    return outputs / "library"
+
+
+def wanted_name(settings: Settings) -> str:
+    """How a run of these settings is called if no other is called so."""
+    return safe_name(settings.run.name or Path(settings.run.data).name or "style")
+
+
+def create(settings: Settings, outputs: Path = OUTPUTS) -> Run:
+    """A new run's folder with its settings in it. An existing run is never touched: the name gets a number.
+
+    Raises:
+        RunError: the outputs folder cannot be written.
+    """
+    wanted = wanted_name(settings)
+    try:
+        files.make_folder(outputs)
+        folder = _claim(outputs, wanted)
+        run = Run(folder)
+        for sub in (run.control, run.previews, run.checkpoints):
+            sub.mkdir()
+        presets.save_settings(settings.changed(name=run.name), run.settings_file)
+        files.sync_folder(outputs)
+    except OSError as error:
+        raise RunError(
+            f"The run's folder cannot be made: {error.strerror}.",
+            where=error.filename or outputs,
+            do="Free space there, or choose another outputs folder.",
+        ) from error
+    return run
+
+
+def _claim(outputs: Path, wanted: str) -> Path:
+    number = 1
+    while True:
+        folder = outputs / (wanted if number == 1 else f"{wanted}-{number}")
+        try:
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            number += 1
+
+
+def existing(outputs: Path = OUTPUTS) -> list[Run]:
+    """Every run, the latest first."""
+    if not outputs.is_dir():
+        return []
+    found = [
+        entry
+        for entry in os.scandir(outputs)
+        if entry.is_dir() and not entry.name.startswith(".") and Path(entry.path, "settings.toml").is_file()
+    ]
+    return [
+        Run(Path(entry.path))
+        for entry in sorted(
+            found, key=lambda entry: os.stat(Path(entry.path, "settings.toml")).st_mtime_ns, reverse=True
+        )
+    ]
+
+
+def find(name: str, outputs: Path = OUTPUTS) -> Run:
+    """The run called ``name``, or at the path ``name``.
+
+    Raises:
+        RunError: there is none; the nearest name is offered.
+    """
+    for folder in (outputs / name, Path(name)):
+        if (folder / "settings.toml").is_file():
+            return Run(folder.resolve())
+    known = [run.name for run in existing(outputs)]
+    raise RunError(
+        f"There is no run named {name!r}.", where=outputs, do=did_you_mean(name, known) if known else "Train one first."
+    )

@@ -1,0 +1,286 @@
+"""The catalogue of adapters, from their headers alone. No torch, but to look through a file that is imported.
+
+    outputs/<run>/*.safetensors                             what a run trained, and what was made from it
+    outputs/<run>/checkpoints/step-N/adapter.safetensors    the run at an earlier step
+    outputs/library/                                        what was imported
+
+An index remembers what each header said, by path, size and time of change. It may be lost or damaged at any time: it is
+made anew.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import TypeAdapter, ValidationError
+
+from lora_studio import adapters, files, runs
+from lora_studio.adapters.container import refuse_pickle_name
+from lora_studio.adapters.detect import label
+from lora_studio.adapters.listing import Summary
+from lora_studio.errors import AdapterError, MachineError
+
+_SUFFIX = ".safetensors"
+_MALFORMED = (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError)
+_importing = threading.Lock()
+"""Two imports at once must not choose the same free name."""
+
+
+class Origin(StrEnum):
+    """Where an adapter comes from."""
+
+    RUN = "run"
+    CHECKPOINT = "checkpoint"
+    IMPORTED = "imported"
+
+
+class Entry(Summary):
+    """One adapter's card."""
+
+    origin: Origin
+    run: str = ""
+    """Name of its run."""
+    step: int | None = None
+    """Of a checkpoint."""
+
+
+class Unreadable(NamedTuple):
+    """A file that no card can be made of, and why."""
+
+    path: str
+    what: str
+    do: str
+
+
+class Catalogue(NamedTuple):
+    """All adapters, the latest first, and the files that are none or are damaged."""
+
+    entries: list[Entry]
+    unreadable: list[Unreadable]
+
+
+class _Place(NamedTuple):
+    path: Path
+    origin: Origin
+    run: str = ""
+    step: int | None = None
+
+
+class _Known(NamedTuple):
+    """What the index holds of one file. Exactly one of ``summary`` and ``what`` is set."""
+
+    size: int
+    modified: int
+    summary: Summary | None
+    what: str
+    do: str
+
+
+_INDEX = TypeAdapter(dict[str, _Known])
+
+
+def entries(outputs: Path = runs.OUTPUTS) -> list[Entry]:
+    """Every adapter of ``outputs``, the latest first."""
+    return catalogue(outputs).entries
+
+
+def catalogue(outputs: Path = runs.OUTPUTS) -> Catalogue:
+    """Every adapter of ``outputs`` and every file that should be one; reads only headers, and those only of files that
+    changed.
+    """
+    memory = runs.cache_folder(outputs) / "library-1.json"
+    before, now = _recall(memory), {}
+    found, bad = [], []
+    for place in _places(outputs):
+        key = place.path.relative_to(outputs).as_posix()
+        try:
+            stat = os.stat(place.path)
+        except OSError:
+            continue  # deleted since the folder was listed
+        known = before.get(key)
+        now[key] = known if known and known[:2] == (stat.st_size, stat.st_mtime_ns) else _look(place.path, stat)
+        _, _, summary, what, do = now[key]
+        if summary is None:
+            bad.append(Unreadable(str(place.path), what, do))
+        else:
+            found.append(
+                Entry(
+                    **{**summary.__dict__, "path": str(place.path)}, origin=place.origin, run=place.run, step=place.step
+                )
+            )
+    if now != before:
+        _remember(memory, now)
+    return Catalogue(sorted(found, key=lambda entry: entry.modified, reverse=True), bad)
+
+
+def _places(outputs: Path) -> Iterator[_Place]:
+    """Every file that should be an adapter."""
+    for run in runs.existing(outputs):
+        for path in _adapters_in(run.folder):
+            yield _Place(path, Origin.RUN, run.name)
+        for step in _folders_in(run.checkpoints):
+            number = step.name.removeprefix("step-")
+            if number.isdigit() and (path := step / "adapter.safetensors").is_file():
+                yield _Place(path, Origin.CHECKPOINT, run.name, int(number))
+    for path in _adapters_in(runs.library_folder(outputs)):
+        yield _Place(path, Origin.IMPORTED)
+
+
+def _adapters_in(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return [
+        Path(one.path)
+        for one in os.scandir(folder)
+        if one.name.lower().endswith(_SUFFIX) and not one.name.startswith(".") and one.is_file()
+    ]
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    return [Path(one.path) for one in os.scandir(folder) if one.is_dir()] if folder.is_dir() else []
+
+
+def _look(path: Path, stat: os.stat_result) -> _Known:
+    try:
+        return _Known(stat.st_size, stat.st_mtime_ns, adapters.summary(path), "", "")
+    except AdapterError as error:
+        return _Known(stat.st_size, stat.st_mtime_ns, None, error.what, error.do)
+    except (
+        _MALFORMED
+    ) as error:  # the quick look hardly checks, and one hostile header must not take the catalogue along
+        return _Known(
+            stat.st_size,
+            stat.st_mtime_ns,
+            None,
+            f"{path.name} has a malformed header ({type(error).__name__}).",
+            "Do not trust this file.",
+        )
+
+
+def _recall(memory: Path) -> dict[str, _Known]:
+    try:
+        return _INDEX.validate_json(memory.read_bytes())
+    except (OSError, ValidationError):  # none yet, or damaged: the files themselves say it all
+        return {}
+
+
+def _remember(memory: Path, known: dict[str, _Known]) -> None:
+    try:
+        files.write(memory, _INDEX.dump_json(known))
+    except OSError:
+        return  # on a full or read-only disk the next listing takes longer, and that is all
+
+
+def search(entries: Iterable[Entry], words: str) -> list[Entry]:
+    """Those in which every one of ``words`` occurs: in title, file, run, trigger, base family, method, dialect or
+    ``rank16``; in any case of letters.
+    """
+    wanted = words.casefold().split()
+    return [entry for entry in entries if all(word in _text(entry) for word in wanted)]
+
+
+def _text(entry: Entry) -> str:
+    step = "" if entry.step is None else f"step-{entry.step}"
+    parts = (
+        entry.title,
+        Path(entry.path).name,
+        entry.run,
+        step,
+        entry.trigger,
+        entry.family,
+        label(entry.family),
+        entry.method,
+        entry.dialect,
+        f"rank{entry.rank}",
+        entry.origin,
+    )
+    return "\n".join(parts).casefold()
+
+
+def add(file: Path, outputs: Path = runs.OUTPUTS) -> Path:
+    """Copies an adapter into the library after every tensor of it was read and checked; a folder that peft wrote
+    becomes one file.
+
+    A file of the same bytes that is there already is kept as it is; one of the same name gets a neighbour with a
+    number.
+
+    Returns:
+        The library's own file.
+
+    Raises:
+        AdapterError: it is no adapter, hostile, damaged, or holds NaN.
+        MachineError: the library cannot be written.
+    """
+    refuse_pickle_name(file)
+    adapter = adapters.read(file)
+    folder = runs.library_folder(outputs)
+    wanted = folder / f"{runs.safe_name(file.name if file.is_dir() else file.stem)}{_SUFFIX}"
+    try:
+        with _importing:
+            files.make_folder(folder)
+            if file.is_dir():
+                return adapters.write(adapter.with_one_alpha(), files.free(wanted), raw_dora=True)
+            return _same(file, folder) or _copied(file, files.free(wanted))
+    except OSError as error:
+        raise MachineError(
+            f"The adapter cannot be put into the library: {error.strerror or error}.",
+            where=folder,
+            do="Free space there, or choose another outputs folder.",
+        ) from error
+
+
+def _same(file: Path, folder: Path) -> Path | None:
+    """The library's file with the same bytes."""
+    size = file.stat().st_size
+    alike = [path for path in _adapters_in(folder) if path.stat().st_size == size]
+    digest = files.sha256(file) if alike else ""
+    return next((path for path in alike if files.sha256(path) == digest), None)
+
+
+def _copied(file: Path, path: Path) -> Path:
+    partial = path.with_name(f"{path.name}.{os.getpid()}{files.PARTIAL}")
+    try:
+        shutil.copyfile(file, partial)
+        files.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def trash(path: Path) -> None:
+    """Moves an adapter's file to the system's trash, from where it can be brought back.
+
+    Raises:
+        AdapterError: there is no such file, it is no adapter's, or a run needs it to resume.
+        MachineError: the system has no trash for this disk; the file is still there.
+    """
+    from send2trash import send2trash
+
+    path = path.absolute()
+    if path.suffix.lower() != _SUFFIX or not path.is_file():
+        raise AdapterError(
+            f"There is no adapter {path.name}.",
+            where=path,
+            do="Open the library again: it may have been moved or deleted.",
+        )
+    state = path.parent
+    if state.parent == runs.Run(state.parent.parent).checkpoints:
+        raise AdapterError(
+            f"{state.name} is a saved state that its run resumes from.",
+            where=path,
+            do="Delete the whole run's folder if you no longer need it.",
+        )
+    try:
+        send2trash(path)
+    except OSError as error:
+        raise MachineError(
+            f"{path.name} cannot be moved to the trash: {error.strerror or error}.",
+            where=path,
+            do="Delete it in your file manager.",
+        ) from error

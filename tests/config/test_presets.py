@@ -1,0 +1,86 @@
+"""Presets are partial settings in TOML; the shipped ones are complete, right and kept within their promise."""
+
+import pytest
+
+from lora_studio.config import presets
+from lora_studio.config.settings import SPECS, Settings
+from lora_studio.errors import SettingsError
+
+SHIPPED = presets.available()
+
+
+def preset(folder, text, name="mine"):
+    path = folder / f"{name}.toml"
+    path.write_text(text, "utf-8")
+    return path
+
+
+def test_the_promised_presets_are_there():
+    assert {one.name for one in SHIPPED} >= {"quick-look", "style-balanced", "style-faithful", "low-vram", "sdxl-style"}
+
+
+@pytest.mark.parametrize("one", SHIPPED, ids=lambda one: one.name)
+def test_a_shipped_preset_has_words_for_the_page_and_changes_only_what_differs(one):
+    assert one.title and one.blurb.endswith(".") and 40 < len(one.blurb) < 200
+    assert set(one.settings) <= set(SPECS) - {"data", "base", "name", "trigger"}, "a preset is not about one job"
+    assert Settings(**one.settings).adapter.alpha <= 2 * Settings(**one.settings).adapter.rank
+
+
+def test_quick_look_is_quick():
+    """The quickstart promises two minutes on two cores: 160 steps of batch 4 at 0.4 s are half of them."""
+    settings = presets.layered("quick-look", [])
+    assert settings.run.steps * settings.optimizer.batch * settings.optimizer.accumulate <= 640
+
+
+def test_layers_lie_over_each_other_in_order(tmp_path):
+    preset(tmp_path, 'title = "Mine"\n[settings]\nrank = 8\nsteps = 50\nbatch = 2\n')
+    settings = presets.layered(str(tmp_path / "mine.toml"), ["batch = 4"], steps=60, base=None)
+    assert (
+        settings.adapter.rank,
+        settings.run.steps,
+        settings.optimizer.batch,
+        settings.adapter.alpha,
+        settings.run.base,
+    ) == (8, 60, 4, 16.0, "starter")
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ('title = "x"\n[settings]\nrnak = 8\n', "Did you mean rank"),
+    ('title = "x"\n[settings]\nrank = 0\n', "rank"),
+    ('title = "x"\n[settings]\nrank = "many"\n', "rank"),
+    ('title = "x"\nrank = 8\n', "under \\[settings\\]"),
+    ('settings = 3\n', "must be a table"),
+    ("title = \n", "not valid TOML"),
+])  # fmt: skip
+def test_a_wrong_preset_is_named_with_its_fault(tmp_path, text, said):
+    path = preset(tmp_path, text)
+    with pytest.raises(SettingsError, match=said) as caught:
+        presets.read(path)
+    assert "mine.toml" in str(caught.value)
+
+
+def test_a_preset_saved_by_notepad_with_a_byte_order_mark_is_read(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_bytes('\ufefftitle = "Größe"\n'.encode())
+    assert presets.read(path).title == "Größe"
+
+
+def test_an_unknown_name_gets_the_nearest_one():
+    with pytest.raises(SettingsError, match="Did you mean style-balanced"):
+        presets.find("style-balance")
+
+
+@pytest.mark.parametrize("assignment", ["rank", "", "rank:8"])
+def test_an_assignment_without_an_equals_sign_is_explained(assignment):
+    with pytest.raises(SettingsError, match="key=value"):
+        presets.layered(None, [assignment])
+
+
+def test_a_value_may_hold_an_equals_sign():
+    assert presets.layered(None, ["negative=a=b"]).previews.negative == "a=b"
+
+
+def test_settings_come_back_from_their_file(tmp_path):
+    settings = Settings(data="C:\\pictures", preview_prompts=['a "cat"', "größe 猫"], learning_rate=1e-7, flip=True)
+    presets.save_settings(settings, tmp_path / "settings.toml")
+    assert presets.load_settings(tmp_path / "settings.toml") == settings

@@ -1,0 +1,146 @@
+"""One declaration a setting: form, command line, presets and docs agree because they are all made from it."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lora_studio.config import presets, table
+from lora_studio.config.settings import SPECS, Group, Level, Settings, Spec, check, from_text
+from lora_studio.errors import SettingsError
+
+NUMBERS = [spec for spec in SPECS.values() if spec.kind in ("integer", "number")]
+
+
+def typed(spec: Spec, value: object) -> str:
+    """``value`` as a user types it behind ``--set key=``."""
+    return "|".join(value) if spec.kind == "lines" else str(value)
+
+
+def test_there_is_a_spec_for_every_setting_and_no_other():
+    assert list(SPECS) == list(Settings().flat())
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=lambda spec: spec.key)
+def test_every_setting_says_what_a_form_needs(spec):
+    assert spec.label and spec.help.endswith(".") and isinstance(spec.group, Group) and isinstance(spec.level, Level)
+    assert (spec.kind == "choice") == bool(spec.choices)
+    if spec.kind in ("integer", "number"):
+        assert spec.low is not None and spec.high is not None and spec.low <= spec.default <= spec.high, (
+            "a slider needs both ends"
+        )
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=lambda spec: spec.key)
+def test_the_default_typed_on_the_command_line_is_the_default(spec):
+    assert from_text(spec.key, typed(spec, spec.default)) == spec.default
+    assert presets.layered(None, [f"{spec.key}={typed(spec, spec.default)}"]) == Settings()
+
+
+@pytest.mark.parametrize("spec", NUMBERS, ids=lambda spec: spec.key)
+def test_numbers_outside_their_bounds_are_refused_by_name(spec):
+    for wrong in (spec.low - 1, spec.high + 1):
+        with pytest.raises(SettingsError, match=rf"^{spec.key}: "):
+            check({spec.key: int(wrong)})
+
+
+@pytest.mark.parametrize("spec", [spec for spec in SPECS.values() if spec.kind == "choice"], ids=lambda spec: spec.key)
+def test_every_choice_is_taken_and_no_other(spec):
+    for choice in spec.choices:
+        assert presets.layered(None, [f"{spec.key}={choice}"])[spec.key] == choice
+    with pytest.raises(SettingsError, match=spec.key):
+        presets.layered(None, [f"{spec.key}=purple"])
+
+
+@pytest.mark.parametrize("text", ["on", "yes", "1", "true", "True"])
+def test_switches_take_what_people_type(text):
+    assert from_text("flip", text) is True
+
+
+@pytest.mark.parametrize("text", ["off", "no", "0", "false", "False"])
+def test_switches_can_be_switched_off(text):
+    assert from_text("flip", text) is False
+
+
+def test_lists_take_a_bar_between_their_items():
+    assert from_text("preview_prompts", " a cat | a house, night |") == ["a cat", "a house, night"]
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"), [("rnak", "rank"), ("learning-rate", "learning_rate"), ("step", "steps"), ("Alpha", "alpha")]
+)
+def test_a_misspelt_key_gets_the_nearest_one(word, meant):
+    with pytest.raises(SettingsError, match=f"Did you mean {meant}"):
+        check({word: 1})
+    with pytest.raises(SettingsError, match=f"Did you mean {meant}"):
+        from_text(word, "1")
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_numbers_that_are_none_are_refused(value):
+    with pytest.raises(SettingsError):
+        presets.layered(None, [f"learning_rate={value}"])
+
+
+def test_bucket_steps_that_the_vae_cannot_take_are_refused():
+    with pytest.raises(SettingsError, match="multiple of 8"):
+        check({"bucket_step": 60})
+
+
+@pytest.mark.parametrize(("was", "now"), [(True, "all"), (False, "off")])
+def test_settings_files_from_when_checkpointing_was_a_switch_still_load(was, now, tmp_path):
+    """A run of an earlier version must open, resume and show."""
+    (tmp_path / "settings.toml").write_text(f"rank = 8\ncheckpointing = {str(was).lower()}\n")
+    assert presets.load_settings(tmp_path / "settings.toml") == Settings(rank=8, checkpointing=now)
+
+
+def test_settings_cannot_be_changed_in_place_but_copied_and_checked():
+    settings = Settings()
+    with pytest.raises(ValueError):
+        settings.adapter.rank = 8
+    assert settings.changed(rank=8).adapter.rank == 8 and settings.adapter.rank == 16
+    with pytest.raises(SettingsError):
+        settings.changed(rank=0)
+
+
+ANYTHING = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.lists(st.text(max_size=3), max_size=2)
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(SPECS)), ANYTHING))
+def test_whatever_is_given_comes_out_checked_or_as_one_clear_error(values):
+    try:
+        assert check(values) == Settings(**values)
+    except SettingsError as error:
+        assert error.what and "Traceback" not in error.what
+
+
+def test_the_docs_table_is_the_one_that_the_declarations_make():
+    assert table.PATH.read_text("utf-8") == table.markdown(), "run: python -m lora_studio.config.table"
+    assert re.findall(r"^\| `(\w+)`", table.markdown(), re.MULTILINE) == list(SPECS)
+
+
+def test_the_form_has_a_field_for_every_setting_and_its_defaults_read_back_as_the_defaults():
+    """In a process of its own, since the page's modules load gradio."""
+    code = """
+import gradio
+from lora_studio.settings import SPECS, Settings
+from lora_studio.ui import form
+with gradio.Blocks():
+    made = form.Form({})
+    fields = [made.field(key) for key in SPECS]
+reading = form.read(made.raw([field.value for field in fields]))
+assert reading.settings == Settings(), reading
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_command_lines_help_lists_every_setting():
+    from lora_studio.cli.train import settings_help
+
+    assert re.findall(r"^(\w+)  ", settings_help(), re.MULTILINE) == list(SPECS)

@@ -1,0 +1,143 @@
+"""Going on from a saved state: what has changed since, and new runs that begin there."""
+
+import json
+import shutil
+
+import pytest
+from PIL import Image
+
+from lora_studio import files, runs
+from lora_studio.config.settings import Settings
+from lora_studio.dataset import folder, manifest
+from lora_studio.errors import DatasetError, MachineError, RunError, SettingsError
+from lora_studio.runs import branching, checkpoints
+
+
+@pytest.fixture
+def parent(tmp_path):
+    """A run with two saved states and the folder of two pictures that they were saved on."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for name in ("a", "b"):
+        Image.new("RGB", (64, 64), "red" if name == "a" else "blue").save(pictures / f"{name}.png")
+        (pictures / f"{name}.txt").write_text(f"the letter {name}")
+    run = runs.create(Settings(data=str(pictures), name="ink", steps=1000), tmp_path / "outputs")
+    about = {"settings": run.settings().flat(), "pictures": manifest.manifest(folder.scan(pictures))}
+    for step in (250, 500):
+        content = {
+            "adapter.safetensors": b"adapter %d" % step,
+            "state.json": b"{}",
+            checkpoints.ABOUT: json.dumps(about).encode(),
+        }
+        for name, data in content.items():
+            files.write(run.checkpoint(step) / name, data)
+        hashes = {name: files.sha256(run.checkpoint(step) / name) for name in content}
+        files.write(run.checkpoint(step) / checkpoints.MANIFEST, json.dumps(hashes))
+    return run
+
+
+def branch(parent, step=250, **changes):
+    return branching.branch(parent, step, parent.settings().changed(**changes), parent.folder.parent)
+
+
+def test_a_branch_has_the_state_and_leaves_the_parent_alone(parent):
+    checkpoints.star(parent, 250)
+    before = {path: path.read_bytes() for path in parent.folder.rglob("*") if path.is_file()}
+    run = branch(parent, learning_rate=1e-5, batch=4, caption_dropout=0.5)
+    assert (run.name, run.settings().optimizer.learning_rate, run.parent()) == (
+        "ink-from-250",
+        1e-5,
+        {"run": "ink", "step": 250, "goes_on": True},
+    )
+    assert checkpoints.latest(run) == run.checkpoint(250) and not checkpoints.find(run, 250).starred
+    assert {path: path.read_bytes() for path in parent.folder.rglob("*") if path.is_file()} == before
+    assert branch(parent, name="bold").name == "bold" and branch(parent).name == "ink-from-250-2"
+    assert parent.parent() == {}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rank": 8},
+        {"alpha": 8},
+        {"method": "dora"},
+        {"targets": "qv"},
+        {"optimizer": "lion"},
+        {"lora_plus": 4},
+        {"ema": 0.9},
+        {"base": "other"},
+        {"rslora": True},
+        {"train_text": True},
+    ],
+)
+def test_where_the_state_does_not_fit_the_settings_a_branch_begins_from_the_adapter(parent, changes):
+    """Moments of another optimizer, or of factors with another scale, would push the adapter somewhere at random."""
+    run = branch(parent, **changes, steps=100)
+    assert run.parent()["goes_on"] is False and checkpoints.listed(run) == []
+    assert run.start_file.read_bytes() == b"adapter 250"
+    assert branching.hindrances(parent.settings(), run.settings()) == [next(iter(changes))]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"), [({"steps": 250}, "no step of 250 left"), ({"method": "pissa"}, "PiSSA begins from")]
+)
+def test_a_branch_that_cannot_train_is_refused_and_leaves_nothing(parent, changes, said):
+    with pytest.raises(SettingsError, match=said):
+        branch(parent, **changes)
+    assert [run.name for run in runs.existing(parent.folder.parent)] == ["ink"]
+
+
+@pytest.mark.fault(41)
+def test_a_full_disk_leaves_no_half_of_a_branch(parent, monkeypatch):
+    def full(saved, run):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "copy", full)
+    with pytest.raises(MachineError, match="disk is full"):
+        branch(parent)
+    assert [run.name for run in runs.existing(parent.folder.parent)] == ["ink"]
+
+
+@pytest.mark.parametrize(("text", "step"), [("ink", 500), ("ink@250", 250)])
+def test_a_state_is_named_by_its_run_and_step(parent, text, step):
+    assert branching.origin(text, parent.folder.parent) == (runs.find("ink", parent.folder.parent), step)
+
+
+def test_a_state_that_is_not_there_is_refused_with_what_there_is(parent, tmp_path):
+    with pytest.raises(RunError, match="There are: 250, 500"):
+        branching.origin("ink@300", parent.folder.parent)
+    with pytest.raises(RunError, match="no run named 'imk'"):
+        branching.origin("imk@250", parent.folder.parent)
+    fresh = runs.create(Settings(data="x", name="fresh"), parent.folder.parent)
+    with pytest.raises(RunError, match="saved no state"):
+        branching.origin("fresh", parent.folder.parent)
+    assert branching.changes(fresh) == []
+
+
+@pytest.mark.fault(46)
+def test_what_changed_since_the_newest_state_is_told(parent):
+    """A run that goes on with other pictures or another rate is another run: nobody should find that out afterwards."""
+    assert branching.changes(parent) == []
+    branching.with_changes(parent, {"learning_rate": 1e-5, "preview_every": 7, "keep_checkpoints": 9})
+    pictures = folder.Path(parent.settings().run.data)
+    (pictures / "a.txt").write_text("another caption")
+    shutil.copy(pictures / "a.png", pictures / "c.png")
+    assert branching.changes(parent) == [
+        "Learning rate was 0.0003, and is 1e-05.",
+        "a.png has another caption.",
+        "c.png is new.",
+    ]
+    shutil.rmtree(pictures)
+    with pytest.raises(DatasetError, match="no folder"):
+        branching.changes(parent)
+
+
+def test_changes_that_the_state_goes_with_change_the_run_itself_and_others_make_a_branch(parent):
+    """What the page does with the setting that would fit into the memory."""
+    assert branching.with_changes(parent, {"batch": 2}) == parent and parent.settings().optimizer.batch == 2
+    other = branching.with_changes(parent, {"optimizer": "adamw8bit"})
+    assert (
+        other.name == "ink-from-500"
+        and (other.settings().optimizer.optimizer, other.settings().run.steps) == ("adamw8bit", 500)
+        and parent.settings().optimizer.optimizer == "adamw"
+    )
