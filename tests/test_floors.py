@@ -15,8 +15,11 @@ PACKAGE = ROOT / "lora_studio"
 FLOORS = (
     ("__init__", "errors", "locks"),
     ("bootstrap", "diffusion", "events", "files"),
-    ("config", "families"),
-    ("adapters", "dataset", "optim"),
+    ("families",),
+    ("adapters",),
+    ("methods",),
+    ("config",),
+    ("dataset", "optim"),
     ("runs",),
     ("models", "starter"),
     ("sampling",),
@@ -32,7 +35,7 @@ ROOMS = {
     "gradio": ("ui",),
     "diffusers": ("models", "sampling", "starter.make"),
     "transformers": ("models", "sampling", "starter.make"),
-    "peft": ("models",),
+    "peft": ("methods", "models"),
     "bitsandbytes": ("models", "optim", "cli.doctor"),
     "typer": ("cli",),
     "rich": ("cli",),
@@ -55,7 +58,7 @@ WORKERS = ("jobs.worker", "jobs.rank_worker", "jobs.renderer_worker")
 
 MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 TORCH_FREE = [
-    *(name for name in MODULES if name.split(".")[0] in ("", *GROUND, "config", "families", "runs")),
+    *(name for name in MODULES if name.split(".")[0] in ("", *GROUND, "config", "families", "methods", "runs")),
     *(name for name in MODULES if name.startswith("jobs.") and name not in WORKERS),
     *(name for name in MODULES if name.startswith("dataset.") and name != "dataset.cache"),
     "starter", "cli", "ui.studio",

@@ -133,3 +133,23 @@ def leading(matrix: Tensor, rank: int, rounds: int = 8) -> tuple[Tensor, Tensor,
         Q = torch.linalg.qr(matrix.mT @ torch.linalg.qr(matrix @ Q)[0])[0]
     U, S, Wt = torch.linalg.svd(matrix @ Q, full_matrices=False)
     return U[:, :rank], S[:rank], Wt[:rank] @ Q.mT
+
+
+def randomised(matrix: Tensor, rank: int, source: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """As ``leading``, from a random start and in a third of its products (Halko et al. 2011, algorithms 4.4 and 5.1):
+    near enough to begin a training from.
+
+    Args:
+        matrix: (out, in) float32.
+        source: on the CPU, so that every device gets the same start.
+
+    Returns:
+        U (out, k), S (k,) and Vᵀ (k, in) on the matrix's device, with k = min(rank, out, in).
+    """
+    count = min(rank, *matrix.shape)
+    span = torch.randn(matrix.shape[1], min(count + 8, *matrix.shape), generator=source).to(matrix.device)
+    for _ in range(4):
+        span = matrix.T @ torch.linalg.qr(matrix @ span).Q
+    basis = torch.linalg.qr(matrix @ span).Q
+    U, S, Vt = torch.linalg.svd(basis.T @ matrix, full_matrices=False)
+    return (basis @ U)[:, :count], S[:count], Vt[:count]

@@ -1,0 +1,79 @@
+"""DoRA (Liu et al. 2024, section 4.1): the length of each output's weights learns apart from their direction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from lora_studio.methods.lora import Lora, copied
+from lora_studio.methods.method import NAME, Batch, Layer, Options, Shape
+
+if TYPE_CHECKING:
+    import torch
+    from peft import LoraConfig
+
+    from lora_studio.adapters.adapter import Adapter, Factors
+    from lora_studio.adapters.dora import Plain, Weights
+
+
+class Dora(Lora):
+    """m (W + V) / ‖W + V‖ with V = (alpha / r) B A and the norm over each output's inputs."""
+
+    name, title = "dora", "DoRA"
+    help = "DoRA learns length and direction apart (slower, often closer)"
+    low_precision = False
+    """Magnitudes are as large as the weights themselves: rounded, they would change the base model."""
+
+    def refusal(self, options: Options, quantize: str) -> str:
+        if quantize != "int8":
+            return ""
+        return (
+            "a DoRA needs the base model's weights at every step, which int8 layers do not give on every device: "
+            "set quantize to nf4 or none"
+        )
+
+    def config(self, options: Options, modules: Sequence[str]) -> LoraConfig:
+        config = super().config(options, modules)
+        config.use_dora = True
+        return config
+
+    def start(
+        self, layers: Mapping[str, Layer], options: Options, source: torch.Generator
+    ) -> Mapping[str, Factors] | None:
+        """As a LoRA, and m = ‖W‖, which peft leaves in the base model's format: too few digits to start from."""
+        super().start(layers, options, source)
+        for layer in layers.values():
+            _set_magnitude(layer.module, layer.weight().float())
+        return None
+
+    def read(self, layer: Layer, subtracted: Factors | None) -> Factors:
+        return replace(super().read(layer, subtracted), magnitude=copied(_magnitude(layer.module)).flatten())
+
+    def begin(self, layer: Layer, given: Factors) -> None:
+        """As a LoRA, and m = ‖W + ΔW‖, so that the first answer is the given adapter's."""
+        super().begin(layer, given)
+        weight = layer.weight().float()
+        _set_magnitude(layer.module, weight + given.delta().reshape(weight.shape).to(weight.device))
+
+    def plain(self, adapter: Adapter, weights: Weights, options: Options) -> Plain:
+        """The nearest LoRA of twice the rank: programs disagree on what a magnitude means."""
+        from lora_studio.adapters import dora
+
+        return dora.as_lora(adapter, weights, 2 * options.rank)
+
+    def parameters(self, options: Options, shape: Shape) -> int:
+        return super().parameters(options, shape) + shape.outputs
+
+    def kept(self, options: Options, shape: Shape, batch: Batch) -> float:
+        """As a LoRA, and both of its outputs before they are scaled."""
+        return super().kept(options, shape, batch) + 2 * batch.tokens * shape.outputs * batch.element
+
+
+def _magnitude(module: Any) -> torch.Tensor:
+    return module.lora_magnitude_vector[NAME].weight
+
+
+def _set_magnitude(module: Any, weight: torch.Tensor) -> None:
+    magnitude = _magnitude(module)
+    magnitude.copy_(weight.flatten(1).norm(dim=1).reshape(magnitude.shape))

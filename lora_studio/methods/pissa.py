@@ -1,0 +1,67 @@
+"""PiSSA (Meng et al. 2024, section 3): a LoRA that starts from the main directions of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from lora_studio.methods.lora import Lora, factors_of
+from lora_studio.methods.method import NAME, Batch, Layer, Options, Shape
+
+if TYPE_CHECKING:
+    import torch
+
+    from lora_studio.adapters.adapter import Factors
+
+
+class Pissa(Lora):
+    """W − (alpha / r) B₀ A₀ + (alpha / r) B A.
+
+    The paper trains over W − B₀ A₀. So that W itself need not be changed, B₀ A₀ is subtracted by factors of its own.
+    """
+
+    name, title = "pissa", "PiSSA"
+    help = "PiSSA starts from the weights' main directions"
+    low_precision = False
+    """Its start is as large as the weights themselves: rounded, it would change the base model."""
+    own_start = "PiSSA begins from the base model's own main directions, not from an adapter."
+
+    def start(
+        self, layers: Mapping[str, Layer], options: Options, source: torch.Generator
+    ) -> Mapping[str, Factors] | None:
+        """A₀ and B₀ from the leading r singular triples of each W: (alpha / r) B₀ A₀ ≈ W. Both have the same size;
+        where W has fewer than r, the rest starts as a LoRA.
+        """
+        from lora_studio.adapters import svd
+
+        super().start(layers, options, source)
+        for layer in layers.values():
+            (down, up), scale = factors_of(layer.module), layer.module.scaling[NAME]
+            left, strength, right = svd.randomised(layer.weight().float().flatten(1), options.rank, source)
+            count, root = len(strength), (strength / scale).sqrt()
+            down[:count] = (root[:, None] * right).reshape(count, *down.shape[1:])
+            up[:, :count] = (left * root).reshape(-1, count, *up.shape[2:])
+        return {path: super(Pissa, self).read(layer, None) for path, layer in layers.items()}
+
+    def read(self, layer: Layer, subtracted: Factors | None) -> Factors:
+        """An ordinary LoRA of twice the rank: ΔW = (alpha / r) (B A − B₀ A₀)."""
+        import torch
+
+        from lora_studio.adapters.adapter import Factors
+
+        now = super().read(layer, None)
+        assert subtracted is not None, "start gave one for every layer"
+        down, up = torch.cat([now.down, subtracted.down]), torch.cat([now.up, -subtracted.up], dim=1)
+        return Factors(down, up, 2 * now.alpha)
+
+    def frozen(self, options: Options, shape: Shape) -> int:
+        """A₀ and B₀."""
+        return self.parameters(options, shape)
+
+    def kept(self, options: Options, shape: Shape, batch: Batch) -> float:
+        """As a LoRA, and of the factors that are subtracted: under autocast their casts; for a convolution A₀ x, and
+        under autocast its input.
+        """
+        cast = self.frozen(options, shape) * batch.element * batch.autocast
+        wide = batch.tokens * (shape.inputs * batch.autocast + options.rank) * batch.element * (shape.kernel > 1)
+        return super().kept(options, shape, batch) + cast + wide
