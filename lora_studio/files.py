@@ -5,39 +5,73 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import secrets
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from lora_studio.errors import MachineError, StudioError
 
+T = TypeVar("T")
+
 PARTIAL = ".partial"
 """Ending of what is still being written; nothing reads such a file or folder."""
+_KEPT_OF_A_NAME = 40
+"""Characters of a file's name that its partial file repeats: with its own ending it must not exceed 255 bytes."""
+
+_NO_FOLDER_SYNC = {errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM}
+"""What network and FUSE file systems answer that cannot sync a folder (fsync(2); PostgreSQL's ``fsync_fname`` passes
+over the same). Renames there are as durable as the file system makes them.
+"""
+_SHARED = {5, 32, 33}
+"""Windows' ERROR_ACCESS_DENIED, ERROR_SHARING_VIOLATION and ERROR_LOCK_VIOLATION: what a rename or a deletion meets
+while another program, such as a virus scanner, has the file open.
+"""
+_PAUSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+"""Seconds to wait between the attempts; 0.9 s in all."""
 
 
 class DiskFull(MachineError):
-    """There is no room left on the disk."""
+    """The disk is full."""
 
 
 def refusal(error: OSError, what: str, path: Path) -> StudioError:
-    """The error for a disk that refused: ``what`` could not be done at ``path``, since it is full (the space left is
-    told), read-only or gone.
+    """The error for a disk that refused an operation: it is full, read-only or gone, or another program has the file
+    open.
+
+    Args:
+        what: what could not be done, as a sentence without its full stop.
+        path: where it was tried; the free space of its disk is named.
     """
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
-        left = f"{room(path) / 1e6:,.0f} MB are free" if room(path) >= 0 else "no room is left"
+        left = f"{room(path) / 1e6:,.0f} MB are free" if room(path) >= 0 else "no space is left"
         return DiskFull(
-            f"{what}: the disk is full, {left}.", where=path, do="Free space on it; what was saved before is intact."
+            f"{what}: the disk is full, {left}.", where=path, do="Free some space; what was saved before is intact."
+        )
+    where = error.filename or path
+    if getattr(error, "winerror", None) in _SHARED - {5}:
+        return MachineError(
+            f"{what}: another program has the file open.",
+            where=where,
+            do="Close that program, or let a virus scanner or sync client finish, then try again.",
         )
     return MachineError(
-        f"{what}: {error.strerror or error}.",
-        where=error.filename or path,
-        do="Check that the disk is there and can be written, then try again; what was saved before is intact.",
+        f"{what}: {reason(error)}.",
+        where=where,
+        do="Check that the disk is connected and writable, then try again; what was saved before is intact.",
     )
 
 
+def reason(error: OSError) -> str:
+    """The system's own words for an error, without its number: ``Permission denied``."""
+    return error.strerror or str(error) or type(error).__name__
+
+
 def room(path: Path) -> int:
-    """Free bytes on the disk that holds ``path`` or would; -1 where it does not tell."""
-    while not path.exists() and path != path.parent:
+    """Free bytes on the disk that holds ``path``, which need not exist yet; -1 if the system does not tell."""
+    while not os.path.exists(path) and path != path.parent:
         path = path.parent
     try:
         return shutil.disk_usage(path).free
@@ -46,59 +80,98 @@ def room(path: Path) -> int:
 
 
 def partial(path: Path) -> Path:
-    """Where ``path`` is written until it is whole. The name tells by which process, so that ``sweep`` knows if it is
-    still held.
+    """A new name beside ``path`` to write it under until it is complete. No two calls give the same name, so that
+    threads and processes can write one path at once; it holds the process id, which tells ``sweep`` who is writing.
     """
-    return path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
+    return path.with_name(f"{path.name[:_KEPT_OF_A_NAME]}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
 
 
 def sweep(folder: Path, lives: Callable[[int], bool]) -> list[Path]:
-    """Removes from ``folder`` and below it what killed processes left half written, and tells what it was.
+    """Removes the partial files and folders that killed processes left in ``folder`` and below, and returns their
+    paths. What cannot be removed stays for the next sweep.
 
     Args:
-        lives: whether a process of that number is at work; what it holds is left alone.
+        lives: whether the process with this id is running; what it is writing is left alone.
     """
     swept = []
     for path in [*folder.rglob(f"*{PARTIAL}")]:
-        holder = path.name.removesuffix(PARTIAL).rpartition(".")[2]
-        if path.exists() and not (holder.isdigit() and lives(int(holder))):
-            _discard(path)
+        writer = path.name.removesuffix(PARTIAL).rpartition(".")[2].partition("-")[0]
+        if os.path.lexists(path) and not (writer.isdigit() and lives(int(writer))) and _discard(path):
             swept.append(path)
     return swept
 
 
 def remove(folder: Path) -> None:
-    """Removes a folder so that no half of it ever bears its name."""
-    doomed = partial(folder.with_name(f"{folder.name}.old"))
-    _discard(doomed)
-    os.replace(folder, doomed)
+    """Removes a folder; at no moment does an incomplete one have its name.
+
+    Raises:
+        OSError: the folder cannot be renamed; it is still complete.
+    """
+    doomed = partial(folder)
+    _patiently(lambda: os.replace(folder, doomed))
     _discard(doomed)
 
 
-def _discard(path: Path) -> None:
-    if path.is_dir():
+def unlink(path: Path) -> bool:
+    """Deletes a file and returns whether it was there.
+
+    Raises:
+        OSError: it cannot be deleted; on Windows after a second, if another program has it open.
+    """
+    try:
+        _patiently(lambda: os.unlink(path))
+        return True
+    except FileNotFoundError:
+        return False
+
+
+def _patiently(do: Callable[[], T]) -> T:
+    """The result of ``do``; tried again for a second while Windows says that another program has the file open."""
+    for pause in _PAUSES:
+        try:
+            return do()
+        except PermissionError as error:
+            if getattr(error, "winerror", None) not in _SHARED:
+                raise
+            time.sleep(pause)
+    return do()
+
+
+def _discard(path: Path) -> bool:
+    """Deletes a file or folder as far as the system allows, and returns whether it is gone."""
+    if os.path.isdir(path):
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        try:
+            unlink(path)
+        except OSError:
+            return False
+    return not os.path.lexists(path)
 
 
 def make_folder(path: Path) -> None:
-    """Makes the folder ``path`` and those that lack above it, durably: each name has to be safe in the folder that it
-    stands in.
-    """
-    new = [one for one in (path, *path.parents) if not one.exists()]
+    """Makes the folder ``path`` and its missing parents, and syncs the folder that holds each new one."""
+    new = [one for one in (path, *path.parents) if not os.path.exists(one)]
     path.mkdir(parents=True, exist_ok=True)
     for one in new:
         sync_folder(one.parent)
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes a rename inside ``folder`` durable. Windows has no such call, and needs none."""
+    """Makes renames inside ``folder`` durable. Does nothing where that cannot be asked for: Windows has no such call,
+    and some network and FUSE file systems refuse it.
+
+    Raises:
+        OSError: the disk failed.
+    """
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
     finally:
         os.close(handle)
 
@@ -110,25 +183,48 @@ def sync_file(path: Path) -> None:
 
 
 def replace(finished: Path, path: Path) -> None:
-    """Gives the ``finished`` file or folder its name ``path``, durably."""
+    """Renames the ``finished`` file or folder to ``path``, durably. A file that is there is replaced.
+
+    Raises:
+        OSError: the disk refuses; on Windows after a second, if another program has ``path`` open.
+    """
     if finished.is_file():
         sync_file(finished)
-    os.replace(finished, path)
+    _patiently(lambda: os.replace(finished, path))
     sync_folder(path.parent)
 
 
 def write(path: Path, content: bytes | str) -> None:
-    """Writes ``content`` to ``path`` in one step: after a crash the old file or the new one is there."""
+    """Writes ``content`` to ``path`` atomically: after a crash the old file or the new one is there, complete. Of
+    several threads or processes that write one path at once, the last to finish wins.
+
+    Raises:
+        OSError: the disk refuses; the old file is intact.
+    """
     make_folder(path.parent)
     unfinished = partial(path)
     try:
-        with open(unfinished, "wb") as file:
+        with open(unfinished, "xb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         replace(unfinished, path)
     finally:
-        unfinished.unlink(missing_ok=True)
+        unlink(unfinished)
+
+
+def copy(source: Path, path: Path) -> None:
+    """Copies a file to ``path`` atomically.
+
+    Raises:
+        OSError: it cannot be read, or the disk refuses; nothing is left behind.
+    """
+    unfinished = partial(path)
+    try:
+        shutil.copyfile(source, unfinished)
+        replace(unfinished, path)
+    finally:
+        unlink(unfinished)
 
 
 def sha256(path: Path) -> str:
@@ -138,7 +234,7 @@ def sha256(path: Path) -> str:
 
 
 def free(path: Path) -> Path:
-    """``path``, or with a number behind its stem where something of that name is there already."""
+    """``path``, or ``path`` with a number after its stem if that name is taken."""
     number, found = 1, path
     while found.exists():
         number += 1

@@ -1,10 +1,14 @@
 """Writes leave the old content or the new, and nothing beside it."""
 
+import errno
 import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from lora_studio import files
+from lora_studio import files, runs
+from lora_studio.config.settings import Settings
 
 
 def test_writes_text_and_bytes_and_makes_the_folder(tmp_path):
@@ -93,3 +97,136 @@ def test_a_free_name_passes_over_what_is_there(tmp_path):
     assert files.free(path).name == "cat-1-2.png"
     files.free(path).touch()
     assert files.free(path).name == "cat-1-3.png"
+
+
+@pytest.mark.fault(65)
+def test_threads_that_write_one_path_all_succeed(tmp_path):
+    """With one temporary name for a process, 55 of 120 writes failed: one thread renamed the file of another."""
+    path, texts = tmp_path / "settings.toml", [str(number) * 5000 for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        for written in [pool.submit(files.write, path, text) for text in texts * 15]:
+            written.result()
+    assert path.read_text() in texts
+    assert [entry.name for entry in tmp_path.iterdir()] == ["settings.toml"]
+
+
+def test_no_two_partial_names_are_the_same_and_each_tells_its_writer(tmp_path):
+    path = tmp_path / ("長" * 80 + ".safetensors")
+    names = {files.partial(path) for _ in range(100)}
+    assert len(names) == 100 and all(len(name.name.encode()) <= 255 for name in names)
+    for name in names:
+        name.touch()
+    assert files.sweep(tmp_path, lives=lambda process: process == os.getpid()) == []
+    assert set(files.sweep(tmp_path, lives=lambda process: False)) == names
+
+
+def test_what_cannot_be_swept_stays_and_the_rest_goes(tmp_path, monkeypatch):
+    """On Windows a file that is open cannot be deleted; a worker must start all the same."""
+    held, other = tmp_path / "a.111.partial", tmp_path / "b.111.partial"
+    held.touch(), other.touch()
+    unlink = os.unlink
+    monkeypatch.setattr(os, "unlink", lambda path: sharing_violation() if Path(path) == held else unlink(path))
+    monkeypatch.setattr(files.time, "sleep", lambda seconds: None)
+    assert files.sweep(tmp_path, lives=lambda process: False) == [other] and held.exists()
+
+
+@pytest.mark.fault(66)
+@pytest.mark.parametrize("refusal", ["EINVAL", "EBADF", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EPERM"])
+def test_a_file_system_that_cannot_sync_folders_takes_runs(tmp_path, monkeypatch, refusal):
+    """A network drive that knows no fsync of folders made every run impossible."""
+    refuse_sync(monkeypatch, os.path.isdir, getattr(errno, refusal))
+    files.write(tmp_path / "a" / "b.txt", "new")
+    assert (tmp_path / "a" / "b.txt").read_text() == "new"
+    run = runs.create(Settings(data="pictures", name="ink"), tmp_path / "outputs")
+    assert run.settings().run.name == "ink"
+
+
+@pytest.mark.parametrize("kind", [os.path.isdir, os.path.isfile])
+@pytest.mark.parametrize("failure", ["EIO", "ENOSPC", "EDQUOT", "EROFS"])
+def test_a_disk_that_fails_to_sync_is_reported(tmp_path, monkeypatch, kind, failure):
+    """Only what says that folders cannot be synced may be passed over."""
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    refuse_sync(monkeypatch, kind, getattr(errno, failure))
+    with pytest.raises(OSError) as raised:
+        files.write(path, "new")
+    assert raised.value.errno == getattr(errno, failure)
+
+
+@pytest.mark.parametrize("refusal", ["EINVAL", "EBADF", "ENOTSUP", "EPERM"])
+def test_content_that_cannot_be_synced_is_never_called_written(tmp_path, monkeypatch, refusal):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    refuse_sync(monkeypatch, os.path.isfile, getattr(errno, refusal))
+    with pytest.raises(OSError):
+        files.write(path, "new")
+    assert path.read_text() == "old" and [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
+
+
+def refuse_sync(monkeypatch, kind, number):
+    """Lets the sync of what is of that ``kind`` fail."""
+    sync = os.fsync
+
+    def fsync(handle):
+        if kind(os.readlink(f"/proc/self/fd/{handle}")):
+            raise OSError(number, os.strerror(number))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+
+def sharing_violation(*_):
+    """What Windows raises while another program has the file open."""
+    error = PermissionError(errno.EACCES, "The process cannot access the file", "a.txt")
+    error.winerror = 32
+    raise error
+
+
+ONCE_REFUSED = {
+    "write": ("replace", lambda path: files.write(path, "new"), lambda path: path.read_text() == "new"),
+    "copy": ("replace", lambda path: files.copy(path.with_name("other"), path), lambda path: path.read_text() == "x"),
+    "unlink": ("unlink", files.unlink, lambda path: not path.exists()),
+    "remove": ("replace", lambda path: files.remove(path.with_name("folder")), lambda path: True),
+}
+
+
+@pytest.mark.fault(67)
+@pytest.mark.parametrize("operation", ONCE_REFUSED)
+@pytest.mark.parametrize("times", [1, 3, 1000])
+def test_a_file_that_another_program_has_open_is_waited_for_a_while(tmp_path, monkeypatch, operation, times):
+    """A virus scanner opens each new file for a moment, and on Windows nobody can rename or delete it meanwhile."""
+    call, act, done = ONCE_REFUSED[operation]
+    path = tmp_path / "a.txt"
+    path.write_text("old"), path.with_name("other").write_text("x"), path.with_name("folder").mkdir()
+    real, left, waited = getattr(os, call), [times], []
+
+    def busy(*arguments):
+        left[0] -= 1
+        return (
+            real(*arguments)
+            if left[0] < 0 or Path(arguments[0]).suffix == files.PARTIAL and call == "unlink"
+            else sharing_violation()
+        )
+
+    monkeypatch.setattr(os, call, busy)
+    monkeypatch.setattr(files.time, "sleep", waited.append)
+    if times < 1000:
+        act(path)
+        assert done(path) and 0 < sum(waited) < 1
+    else:
+        with pytest.raises(PermissionError) as raised:
+            act(path)
+        assert 0.5 < sum(waited) < 2 and path.read_text() == "old"
+        told = files.refusal(raised.value, "The settings could not be saved", path)
+        assert "another program has the file open" in told.what and "Close that program" in told.do
+    assert not [*tmp_path.glob("*" + files.PARTIAL)]
+
+
+def test_a_file_that_may_not_be_changed_is_not_waited_for(tmp_path, monkeypatch):
+    def refused(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "replace", refused)
+    monkeypatch.setattr(files.time, "sleep", lambda seconds: pytest.fail("waited"))
+    with pytest.raises(PermissionError):
+        files.write(tmp_path / "a.txt", "new")

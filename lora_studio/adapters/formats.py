@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -203,7 +202,7 @@ def _write_folder(adapter: Adapter, folder: Path, texts: Mapping[str, str]) -> P
         raise AdapterError(
             f"{folder.name} exists already.", where=folder, do="Choose another name, or remove it first."
         )
-    partial = folder.with_name(f"{folder.name}.{os.getpid()}{files.PARTIAL}")
+    partial = files.partial(folder)
     parts = peft.components(adapter.factors)
     try:
         for component, part in parts.items():

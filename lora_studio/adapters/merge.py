@@ -6,7 +6,6 @@ The base is a diffusers folder or one file in the original layout. One tensor is
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections import defaultdict
@@ -255,7 +254,7 @@ class _Target:
 
     def __init__(self, base: Path, out: Path, changed: list[Path]):
         self.base, self.out, self.changed = base, out, changed
-        self.partial = out.with_name(f"{out.name}.{os.getpid()}{files.PARTIAL}")
+        self.partial = files.partial(out)
 
     def __enter__(self) -> _Target:
         if self.base.is_dir():

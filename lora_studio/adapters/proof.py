@@ -6,7 +6,6 @@ The readers stand in ``targets`` and share no code with the writers. An export g
 from __future__ import annotations
 
 import math
-import os
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -195,7 +194,7 @@ def export(
             )
         plain, _, residual = dora.as_lora(adapter, weights, rank or adapter.rank)
     plain = plain.with_one_alpha() if dialect == "kohya" else plain
-    partial = path.with_name(f"{path.name}.{os.getpid()}{files.PARTIAL}")
+    partial = files.partial(path)
     title = {"modelspec.title": adapter.metadata.get("modelspec.title") or path.stem}
     try:
         formats.write(plain, partial, dialect, dtype, title, privacy)

@@ -7,7 +7,6 @@ Written by ourselves because a merge streams tensor by tensor, the same adapter 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -115,7 +114,7 @@ def stream(
     The file takes its name only after the last one; a generator that is closed earlier leaves nothing behind.
     """
     files.make_folder(path.parent)
-    partial = path.with_name(f"{path.name}.{os.getpid()}{files.PARTIAL}")
+    partial = files.partial(path)
     try:
         with open(partial, "wb") as file:
             file.write(head(entries, metadata))

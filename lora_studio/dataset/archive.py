@@ -53,7 +53,7 @@ def unpack(archive: Path, folder: Path) -> Path:
     """
     if folder.exists():
         raise DatasetError("The folder to unpack into exists already.", where=folder, do="Choose another name.")
-    partial = folder.with_name(folder.name + files.PARTIAL)
+    partial = files.partial(folder)
     try:
         with zipfile.ZipFile(archive) as packed:
             wanted = _checked(packed, archive)

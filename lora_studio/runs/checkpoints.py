@@ -113,7 +113,7 @@ def star(run: Run, step: int, on: bool = True) -> None:
     if on:
         mark.touch()
     else:
-        mark.unlink(missing_ok=True)
+        files.unlink(mark)
 
 
 def prune(run: Run, last: int, every: int) -> list[int]:

@@ -11,7 +11,6 @@ made anew.
 from __future__ import annotations
 
 import os
-import shutil
 import threading
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
@@ -244,12 +243,7 @@ def _same(file: Path, folder: Path) -> Path | None:
 
 
 def _copied(file: Path, path: Path) -> Path:
-    partial = path.with_name(f"{path.name}.{os.getpid()}{files.PARTIAL}")
-    try:
-        shutil.copyfile(file, partial)
-        files.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    files.copy(file, path)
     return path
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from pathlib import Path
 
 from lora_studio import files
@@ -23,9 +22,7 @@ def offered(file: Path, outputs: Path) -> Path:
         except FileExistsError:
             return target  # another tab was quicker
         except OSError:
-            partial = target.with_name(f"{target.name}.{os.getpid()}{files.PARTIAL}")
-            shutil.copyfile(file, partial)
-            files.replace(partial, target)
+            files.copy(file, target)
     return target
 
 
@@ -37,7 +34,7 @@ def _place(file: Path, outputs: Path) -> Path:
 
 def withdraw(file: Path, outputs: Path) -> None:
     """Offers ``file`` no longer, so that its bytes are free once it is deleted."""
-    _place(file, outputs).unlink(missing_ok=True)
+    files.unlink(_place(file, outputs))
 
 
 def link(file: Path, outputs: Path, label: str) -> str:
