@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import time
@@ -31,6 +32,12 @@ while another program, such as a virus scanner, has the file open.
 """
 _PAUSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 """Seconds to wait between the attempts; 0.9 s in all."""
+
+
+_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
+"""Names that Windows keeps for devices, with any ending."""
+_MOST_CHARACTERS, _MOST_BYTES = 60, 180
+"""Of a safe name: its owner adds an ending and maybe a number, and file systems take 255 bytes."""
 
 
 class DiskFull(MachineError):
@@ -231,6 +238,22 @@ def sha256(path: Path) -> str:
     """SHA-256 of the file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def safe_name(text: str, spaces: bool = False) -> str:
+    """``text`` as a file name without an ending that every system takes: no path, no reserved word, at most 60
+    characters.
+
+    Args:
+        spaces: keep single spaces; otherwise they become hyphens as other signs do.
+
+    >>> safe_name("../../Ma Tante: été")
+    'Ma-Tante-été'
+    """
+    last = " ".join(text.replace("\\", "/").rsplit("/", 1)[-1].split())
+    name = re.sub(r"[^\w. -]+" if spaces else r"[^\w.-]+", "-", last).strip("-. ")[:_MOST_CHARACTERS]
+    name = name.encode("utf-8", "ignore")[:_MOST_BYTES].decode("utf-8", "ignore").rstrip("-. ")
+    return f"run-{name}".rstrip("-") if not name or _RESERVED.fullmatch(name) else name
 
 
 def free(path: Path) -> Path:

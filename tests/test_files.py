@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lora_studio import files, runs
 from lora_studio.config.settings import Settings
@@ -97,6 +99,35 @@ def test_a_free_name_passes_over_what_is_there(tmp_path):
     assert files.free(path).name == "cat-1-2.png"
     files.free(path).touch()
     assert files.free(path).name == "cat-1-3.png"
+
+
+@pytest.mark.fault(19, 61, 62)
+@pytest.mark.parametrize(("text", "name"), [
+    ("ink", "ink"),
+    ("Ma Tante: été", "Ma-Tante-été"),
+    ("../../etc/passwd", "passwd"),
+    ("C:\\styles\\ink", "ink"),
+    ("CON", "run-CON"),
+    ("nul.txt", "run-nul.txt"),
+    ("...", "run"),
+    ("", "run"),
+    ("🎨", "run"),
+    (".hidden", "hidden"),
+    ("a" * 100, "a" * 60),
+    ("あ" * 100, "あ" * 60),
+    ("𝔞" * 100, "𝔞" * 45),
+])  # fmt: skip
+def test_names_that_every_system_takes(text, name):
+    assert files.safe_name(text) == name
+
+
+@pytest.mark.fault(19, 61)
+@given(st.text(max_size=80))
+def test_a_name_is_never_a_path_nor_hidden_nor_empty(text):
+    name = files.safe_name(text)
+    assert name and name == os.path.basename(name) and not name.startswith((".", "-")) and not name.endswith((".", " "))
+    assert len(name.encode()) <= 255 and not set(name) & set('<>:"/\\|?*\n\0')
+    assert files.safe_name(name) == name
 
 
 @pytest.mark.fault(65)

@@ -135,7 +135,7 @@ def _sha256(path: Path) -> str:
 
 def _destination(out: Path | None, name: str) -> Path:
     if out is None:
-        return files.free(runs.OUTPUTS.resolve() / "pictures" / f"{name}.png")
+        return files.free(runs.pictures_folder(runs.OUTPUTS.resolve()) / f"{name}.png")
     path = out.expanduser()
     path = path if path.suffix.lower() == ".png" else path.with_name(f"{path.name}.png")
     if path.exists():

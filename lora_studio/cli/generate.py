@@ -35,7 +35,7 @@ class Order(Drawing):
     count: Annotated[int, typer.Option(min=1, max=1000, help="Pictures for each prompt.")] = 1
     folder: Annotated[
         Path, typer.Option("-o", "--folder", help="Where the pictures go.", show_default="outputs/pictures")
-    ] = runs.OUTPUTS / "pictures"
+    ] = runs.pictures_folder()
 
 
 @of_class(Order)
@@ -122,6 +122,6 @@ def _save(image: Any, order: Order, prompt: str, seed: int, adapters: list[tuple
     how = f"Steps: {order.steps}, Sampler: {order.sampler}, CFG scale: {order.guidance}, Seed: {seed}, Model: {Path(order.base).stem}"
     note.add_text("parameters", f"{prompt}{loras}{negative}\n{how}")
     image.save(data, "PNG", pnginfo=note)
-    path = files.free(order.folder.resolve() / f"{runs.safe_name(prompt)[:40]}-{seed}.png")
+    path = files.free(order.folder.resolve() / f"{files.safe_name(prompt)[:40]}-{seed}.png")
     files.write(path, data.getvalue())
     return path

@@ -11,6 +11,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from lora_studio import files
+from lora_studio.dataset import listing
 from lora_studio.errors import DatasetError, MachineError
 
 MAX_FILES = 50_000
@@ -148,4 +149,4 @@ def _too_much(archive: Path) -> DatasetError:
 def _inner(folder: Path) -> Path:
     """``folder``, or where it holds nothing but one folder that is no ``N_name`` one, that."""
     inside = list(folder.iterdir())
-    return inside[0] if len(inside) == 1 and inside[0].is_dir() and not re.match(r"\d+_", inside[0].name) else folder
+    return inside[0] if len(inside) == 1 and inside[0].is_dir() and not listing.is_concept(inside[0].name) else folder

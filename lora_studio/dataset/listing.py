@@ -74,6 +74,11 @@ def is_paper(name: str) -> bool:
     return name.split(".")[0].casefold() in _PAPERS or name.lower().endswith(".md")
 
 
+def is_concept(folder: str) -> bool:
+    """Whether a folder's name is of kohya's form ``N_name``, so that its pictures are read N times an epoch."""
+    return _REPEATS.fullmatch(folder) is not None
+
+
 def _repeats(number: int, name: str, problems: list[Problem]) -> int:
     if number > MAX_REPEATS:
         problems.append(

@@ -6,6 +6,7 @@ time
 ├── .device.lock            held by the worker at work; the others wait
 ├── .studio.json            held by the studio, with its address
 ├── library/                adapters that were imported
+├── pictures/               uploaded datasets, a folder each, and images that commands drew
 └── <run>/
     ├── settings.toml       all settings
     ├── events.jsonl        what happened, one event a line
@@ -25,7 +26,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,17 +38,8 @@ from lora_studio.errors import RunError
 OUTPUTS = Path(os.environ.get("LORA_STUDIO_OUTPUTS") or Path(__file__).resolve().parents[2] / "outputs")
 """Where runs go unless a caller says otherwise."""
 
-_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d|library)(\..*)?")
-
-
-def safe_name(text: str) -> str:
-    """``text`` as a file name that every system takes: no path, no reserved word, at most 60 characters.
-
-    >>> safe_name("../../Ma Tante: été")
-    'Ma-Tante-été'
-    """
-    name = re.sub(r"[^\w.-]+", "-", text.replace("\\", "/").rsplit("/", 1)[-1]).strip("-. ")[:60].rstrip("-. ")
-    return f"run-{name}".rstrip("-") if not name or _RESERVED.fullmatch(name) else name
+_OWN_FOLDERS = {"library", "pictures"}
+"""Folders of ``outputs`` that are no runs."""
 
 
 @dataclass(frozen=True)
@@ -163,9 +154,25 @@ def library_folder(outputs: Path = OUTPUTS) -> Path:
     return outputs / "library"
 
 
+def pictures_folder(outputs: Path = OUTPUTS) -> Path:
+    """Where uploaded datasets are kept, a folder each, and images that commands draw."""
+    return outputs / "pictures"
+
+
+def new_pictures(name: str, outputs: Path = OUTPUTS) -> Path:
+    """A new folder for an uploaded dataset. An existing one is never touched: the name gets a number.
+
+    Raises:
+        OSError: the folder cannot be made.
+    """
+    files.make_folder(pictures_folder(outputs))
+    return _claim(pictures_folder(outputs), files.safe_name(name))
+
+
 def wanted_name(settings: Settings) -> str:
-    """How a run of these settings is called if no other is called so."""
-    return safe_name(settings.run.name or Path(settings.run.data).name or "style")
+    """The name of a run with these settings, before it gets a number if the name is taken."""
+    name = files.safe_name(settings.run.name or Path(settings.run.data).name or "style")
+    return f"run-{name}" if name.casefold() in _OWN_FOLDERS else name
 
 
 def create(settings: Settings, outputs: Path = OUTPUTS) -> Run:
@@ -192,10 +199,11 @@ def create(settings: Settings, outputs: Path = OUTPUTS) -> Run:
     return run
 
 
-def _claim(outputs: Path, wanted: str) -> Path:
+def _claim(parent: Path, wanted: str) -> Path:
+    """Makes a new folder in ``parent``: ``wanted``, or with a number if there is one."""
     number = 1
     while True:
-        folder = outputs / (wanted if number == 1 else f"{wanted}-{number}")
+        folder = parent / (wanted if number == 1 else f"{wanted}-{number}")
         try:
             folder.mkdir()
             return folder

@@ -219,7 +219,7 @@ def add(file: Path, outputs: Path = runs.OUTPUTS) -> Path:
     refuse_pickle_name(file)
     adapter = adapters.read(file)
     folder = runs.library_folder(outputs)
-    wanted = folder / f"{runs.safe_name(file.name if file.is_dir() else file.stem)}{_SUFFIX}"
+    wanted = folder / f"{files.safe_name(file.name if file.is_dir() else file.stem)}{_SUFFIX}"
     try:
         with _importing:
             files.make_folder(folder)

@@ -5,7 +5,9 @@ import zipfile
 
 import pytest
 
-from lora_studio.errors import DatasetError
+from lora_studio import files
+from lora_studio.dataset import intake
+from lora_studio.errors import DatasetError, MachineError
 from lora_studio.ui.pages.train import upload
 
 
@@ -21,7 +23,7 @@ def names(folder):
 
 
 def test_pictures_and_captions_are_kept_in_folders_with_repeats(tmp_path):
-    """A zip made for kohya's scripts loses its repeats; a Mac's extras become broken pictures."""
+    """A ZIP made for kohya's scripts loses its repeats; a Mac's extras become broken pictures."""
     entries = {
         "My Style/10_ink/a.png": b"1",
         "My Style/10_ink/a.txt": b"2",
@@ -40,12 +42,6 @@ def test_loose_files_get_safe_names_and_a_new_folder(tmp_path):
     (tmp_path / "CON.png").write_bytes(b"1")
     first, second = upload.keep([tmp_path / "CON.png"], tmp_path), upload.keep([tmp_path / "CON.png"], tmp_path)
     assert first != second and names(first) == names(second) == ["run-CON.png"]
-
-
-def test_two_files_of_one_safe_name_are_both_kept(tmp_path):
-    """Of two pictures whose names differ only in odd letters one is lost."""
-    folder = upload.keep([zipped(tmp_path / "x.zip", {"a b.png": b"1", "a?b.png": b"2"})], tmp_path)
-    assert len(names(folder)) == 2
 
 
 @pytest.mark.fault(17, 61)
@@ -93,25 +89,26 @@ def test_too_many_files_at_once_are_refused(tmp_path, monkeypatch):
     assert not (tmp_path / "pictures").exists()
 
 
-def test_loose_files_of_one_safe_name_are_both_kept(tmp_path):
-    """Of two pictures whose names differ only in odd letters one is lost."""
-    for name in ("a b.png", "a?b.png"):
-        (tmp_path / name).write_bytes(name.encode())
-    folder = upload.keep([tmp_path / "a b.png", tmp_path / "a?b.png"], tmp_path)
-    assert names(folder) == ["a-b-2.png", "a-b.png"]
-
-
 def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
     """A half-kept upload looks like a folder of the user's."""
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(upload.shutil, "copyfile", full)
+    monkeypatch.setattr(intake.shutil, "copyfile", full)
     (tmp_path / "a.png").touch()
-    with pytest.raises(DatasetError, match="No space left"):
+    with pytest.raises(files.DiskFull, match="upload could not be kept: the disk is full"):
         upload.keep([tmp_path / "a.png"], tmp_path)
     assert not list((tmp_path / "pictures").iterdir())
+
+
+@pytest.mark.fault(56)
+def test_an_outputs_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "outputs").write_text("a file")
+    (tmp_path / "a.png").touch()
+    with pytest.raises(MachineError, match="upload could not be kept") as raised:
+        upload.keep([tmp_path / "a.png"], tmp_path / "outputs")
+    assert "outputs" in raised.value.where
 
 
 def test_an_empty_zip_says_so(tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from lora_studio import runs
+from lora_studio import files
 from lora_studio.errors import AdapterError, SettingsError
 from lora_studio.jobs import command
 from lora_studio.runs import library
@@ -184,7 +184,7 @@ class Export:
                 entry,
                 self._options(form, entry.method == "dora"),
                 form[self.format],
-                runs.safe_name(form[self.name].strip() or cards.stem(entry)),
+                files.safe_name(form[self.name].strip() or cards.stem(entry)),
             )
 
         yield from told("Writing the file and reading it back as each program does…", act)

@@ -71,7 +71,7 @@ def save(mix: Mix, method: Method, name: str, outputs: Path) -> str:
     order = arguments(mix, method)
     folder = runs.library_folder(outputs)
     folder.mkdir(parents=True, exist_ok=True)
-    path = files.free(folder / f"{runs.safe_name(name.strip() or default_name(mix))}.safetensors")
+    path = files.free(folder / f"{files.safe_name(name.strip() or default_name(mix))}.safetensors")
     told = command.run("blend", *order, "-o", path)
     lost = f"residual {words.figure(told['residual'])}" if told["residual"] else "nothing trimmed away"
     facts = words.facts((f"rank {told['rank']}", words.size(told["size"]), lost, "its recipe is in its header"))

@@ -13,6 +13,7 @@ from lora_studio import runs
 from lora_studio.config import presets
 from lora_studio.config.presets import Preset
 from lora_studio.config.settings import Settings
+from lora_studio.dataset import intake
 from lora_studio.errors import DatasetError, SettingsError, StudioError
 from lora_studio.jobs import runner
 from lora_studio.runs import Run, branching
@@ -76,7 +77,7 @@ class Setup:
                 path: gr.Button(name, size="sm", min_width=80) for path, name in self.samples.items()
             }
             self.upload = gr.UploadButton(
-                "Upload…", size="sm", min_width=80, file_count="multiple", file_types=upload.TYPES
+                "Upload…", size="sm", min_width=80, file_count="multiple", file_types=intake.TYPES
             )
         self.report = html(js_on_load=pictures.ENLARGE, elem_id="pictures")
 

@@ -1,0 +1,219 @@
+"""Uploaded pictures and captions, loose or in ZIPs -> a dataset's folder.
+
+Every file gets a name that every system takes, and what belongs together stays together: a picture and its captions
+share a name before and after, and ``metadata.jsonl`` names the pictures as they are called now. kohya's ``N_name``
+folders are kept, since they carry the repeats; all other folders are flattened.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from itertools import takewhile
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from lora_studio import files
+from lora_studio.dataset import archive, captions, listing, pictures
+from lora_studio.errors import DatasetError
+
+TYPES = sorted({*pictures.SUFFIXES, *captions.SUFFIXES, ".jsonl", ".zip"})
+"""Endings of the files that an upload may hold."""
+_UNPACKED = ".unpacked"
+
+
+class Item(NamedTuple):
+    """A file of an upload: where its bytes are, and its name within the upload. Loose files have no folder there, and
+    each ZIP's files have one of their own.
+    """
+
+    path: Path
+    name: PurePosixPath
+
+
+def suggest_name(uploaded: Sequence[Path], otherwise: str) -> str:
+    """A name for the dataset: the words that the names of all pictures and ZIPs begin with, so that ``ink_01.png`` and
+    ``ink_02.png`` become ``ink``; ``otherwise`` if they have no word in common.
+    """
+    stems = [path.stem for path in uploaded if path.suffix.lower() not in (*captions.SUFFIXES, ".jsonl")]
+    if len(stems) == 1:
+        return stems[0]
+    words = [re.findall(r"[^\W\d_]+|\d+", stem) for stem in stems]
+    common = [column[0] for column in takewhile(lambda column: len(set(column)) == 1, zip(*words, strict=False))]
+    return "-".join(common) if any(word.isalpha() for word in common) else otherwise
+
+
+def fill(folder: Path, uploaded: Sequence[Path]) -> None:
+    """Copies the ``uploaded`` files into the empty ``folder`` and unpacks ZIPs into it.
+
+    Raises:
+        DatasetError: there is no picture, a ZIP is refused (``archive.unpack``), or a ``metadata.jsonl`` is too long.
+        MachineError: a ZIP cannot be unpacked.
+        OSError: a file cannot be read or written.
+    """
+    items = [item for item in _items(uploaded, folder / _UNPACKED) if _is_wanted(item.name.name)]
+    if not any(pictures.promises(item.name.name) for item in items):
+        kind = "ZIP" if uploaded[0].suffix.lower() == ".zip" else "upload"
+        raise DatasetError(
+            f"The {kind} holds no pictures.",
+            where=uploaded[0].name,
+            do="Choose PNG, JPEG or WebP files, with captions as .txt.",
+        )
+    tables = [item for item in items if item.name.name == captions.TABLE]
+    others = [item for item in items if item.name.name != captions.TABLE]
+    named = dict(zip(others, new_names([item.name for item in others]), strict=True))
+    for item, name in named.items():
+        target = folder / name
+        target.parent.mkdir(exist_ok=True)
+        if item.path.is_relative_to(folder):
+            os.replace(item.path, target)
+        else:
+            shutil.copyfile(item.path, target)
+    if tables:
+        files.write(folder / captions.TABLE, "\n".join([*_merged(tables, named), ""]))
+    shutil.rmtree(folder / _UNPACKED, ignore_errors=True)
+
+
+def _items(uploaded: Sequence[Path], unpacked: Path) -> Iterator[Item]:
+    for number, path in enumerate(uploaded):
+        if path.suffix.lower() != ".zip":
+            yield Item(path, PurePosixPath(path.name))
+            continue
+        root = unpacked / str(number)
+        archive.unpack(path, root)
+        for found in sorted(root.rglob("*")):
+            if found.is_file():
+                yield Item(found, PurePosixPath(str(number), *found.relative_to(root).parts))
+
+
+def _is_wanted(name: str) -> bool:
+    """Whether a file is a picture, in whatever format (the scan names those that are not read), or may be a caption."""
+    return os.path.splitext(name)[1].lower() in TYPES or pictures.promises(name)
+
+
+def new_names(names: Sequence[PurePosixPath]) -> list[PurePosixPath]:
+    """The name in the dataset's folder of each file of an upload; no two are the same, in whatever case.
+
+    Files of one folder that share a stem (``a.png``, ``a.txt``, ``a.png.txt``) share one afterwards, and no others do.
+    Where an upload holds several files of one name, the first picture belongs to the first caption, and so on.
+    """
+    shown = {(name.parent, _plain(name.name)) for name in names if pictures.promises(name.name)}
+    stems: dict[tuple[PurePosixPath, str, int], str] = {}
+    seen: Counter[str] = Counter()
+    taken: set[tuple[str, str]] = set()
+    found = []
+    for name in names:
+        stem, ending = _parted(name, shown)
+        group = name.parent, _plain(stem), seen[_plain(str(name))]
+        seen[_plain(str(name))] += 1
+        folder = _concept(name.parent)
+        if group not in stems:
+            stems[group] = _unused(files.safe_name(stem), folder, taken)
+        found.append(PurePosixPath(folder, stems[group] + ending))
+    return found
+
+
+def _plain(name: str) -> str:
+    """A name in the one spelling by which file systems may compare it: accents composed, small letters."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _parted(name: PurePosixPath, shown: Collection[tuple[PurePosixPath, str]]) -> tuple[str, str]:
+    """The part of a file's name that picture and captions share, and the rest: ``a`` and ``.png.txt`` where a picture
+    ``a.png`` is among those ``shown``.
+    """
+    stem, suffix = os.path.splitext(name.name)
+    if suffix.lower() in captions.SUFFIXES and (name.parent, _plain(stem)) in shown:
+        stem, inner = os.path.splitext(stem)
+        return stem, inner + suffix
+    return stem, suffix
+
+
+def _concept(folder: PurePosixPath) -> str:
+    """The innermost ``N_name`` folder of a path, under a safe name; empty if there is none. Its spaces stay: the name
+    is the caption of pictures without one.
+    """
+    wanted = next((part for part in reversed(folder.parts) if listing.is_concept(part)), "")
+    safe = files.safe_name(wanted, spaces=True) if wanted else ""
+    return safe if not wanted or listing.is_concept(safe) else f"{wanted.partition('_')[0]}_style"
+
+
+def _unused(stem: str, folder: str, taken: set[tuple[str, str]]) -> str:
+    """``stem``, or with a number if it is ``taken`` in ``folder``; it then is."""
+    number, found = 1, stem
+    while (_plain(folder), _plain(found)) in taken:
+        number += 1
+        found = f"{stem}-{number}"
+    taken.add((_plain(folder), _plain(found)))
+    return found
+
+
+def _merged(tables: Sequence[Item], named: dict[Item, PurePosixPath]) -> Iterator[str]:
+    """The lines of all ``metadata.jsonl`` of an upload with the pictures' new names, relative to the dataset's folder.
+    Of two tables that name one picture, the one in the deeper folder counts, as in a scan; lines that name none stay as
+    they are, so that the scan reports them.
+    """
+    known = _Names(named)
+    done: set[PurePosixPath] = set()
+    for table in sorted(tables, key=lambda item: -len(item.name.parts)):
+        own = set()
+        for line in _lines(table.path):
+            entry = _entry(line)
+            target = known.find(table.name.parent, entry["file_name"]) if entry else None
+            if entry is None or target is None:
+                yield line
+            elif target not in done:
+                own.add(target)
+                yield json.dumps(entry | {"file_name": str(target)}, ensure_ascii=False)
+        done |= own
+
+
+def _lines(table: Path) -> list[str]:
+    if table.stat().st_size > captions.MAX_TABLE_BYTES:
+        raise DatasetError(
+            f"{captions.TABLE} is longer than {captions.MAX_TABLE_BYTES // 1024**2} MB.",
+            where=table.name,
+            do="Write the captions as .txt files, or split the dataset.",
+        )
+    return [line for line in captions.decode(table.read_bytes())[0].splitlines() if line.strip()]
+
+
+def _entry(line: str) -> dict | None:
+    """The JSON object of one line if it names a file."""
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return entry if isinstance(entry, dict) and isinstance(entry.get("file_name"), str) else None
+
+
+class _Names:
+    """Finds the new name of a picture that a table names."""
+
+    def __init__(self, named: dict[Item, PurePosixPath]):
+        self._exact: dict[str, PurePosixPath] = {}
+        self._alike: dict[str, set[PurePosixPath]] = {}
+        for item, target in named.items():
+            if pictures.promises(item.name.name):
+                self._exact.setdefault(_plain(str(item.name)), target)
+                self._alike.setdefault(_letters(str(item.name)), set()).add(target)
+
+    def find(self, folder: PurePosixPath, name: str) -> PurePosixPath | None:
+        """The picture that a table in ``folder`` calls ``name``. A browser's upload loses some signs of a name
+        (``a#1.png`` comes as ``a1.png``), so its letters and digits are enough if only one picture has them.
+        """
+        try:
+            wanted = str(folder / captions.relative_name(name))
+        except ValueError:
+            return None
+        alike = self._alike.get(_letters(wanted), set())
+        return self._exact.get(_plain(wanted)) or (next(iter(alike)) if len(alike) == 1 else None)
+
+
+def _letters(name: str) -> str:
+    return "".join(sign for sign in _plain(name) if sign.isalnum() or sign == "/")

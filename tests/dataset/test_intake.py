@@ -1,0 +1,217 @@
+"""An upload becomes a dataset in which every caption is still beside its picture, whatever the files were called."""
+
+import json
+import re
+import unicodedata
+import zipfile
+from pathlib import Path, PurePosixPath
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from lora_studio.dataset import captions, folder, intake, pictures
+from lora_studio.errors import DatasetError
+
+MIDJOURNEY = (
+    "ana_a_tall_lighthouse_on_a_cliff_at_dusk_in_the_style_of_old_copper_engravings_fine_hatching_2f1c9a7e-{}.png"
+)
+A1111 = "0000{}-1234567890-masterpiece, best quality, (ink_1.2), a fox _ in the snow, <lora_style_0.8>, highly detailed"
+"""Names as Midjourney and A1111 give them: far longer than 60 characters."""
+STEMS = [
+    *(MIDJOURNEY.format(number).removesuffix(".png") for number in range(3)),
+    *(A1111.format(number) for number in range(3)),
+    "a b", "a?b", "a-b", "a-b-2", "CON", "été", "あ" * 80, "🎨", "v1.5 final", "Fox",
+]  # fmt: skip
+
+
+def picture(path, shade):
+    """A small picture that no other shade's resembles."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (64, 64), (shade % 256, shade * 7 % 256, shade * 31 % 256)).save(path, "PNG")
+    return path
+
+
+def packed(path, root):
+    with zipfile.ZipFile(path, "w") as archive:
+        for found in sorted(root.rglob("*")):
+            archive.write(found, found.relative_to(root).as_posix())
+    return path
+
+
+def captions_by_content(root):
+    """What the scan of a dataset gives each picture, by its bytes."""
+    dataset = folder.scan(root)
+    assert not dataset.blocking
+    return {one.sha256: one.caption for one in dataset.pictures}
+
+
+def taken(tmp_path, source, kind):
+    """The files of ``source`` as an upload: loose, in one ZIP, or in a ZIP with one folder around them."""
+    target = tmp_path / "kept"
+    target.mkdir()
+    if kind == "loose":
+        intake.fill(target, sorted(path for path in source.rglob("*") if path.is_file()))
+    else:
+        root = source if kind == "zip" else source.parent
+        intake.fill(target, [packed(tmp_path / "My Style.zip", root)])
+    return target
+
+
+@pytest.mark.fault(19)
+@pytest.mark.parametrize("kind", ["loose", "zip", "zip of a folder"])
+@pytest.mark.parametrize("caption", [".txt", ".caption", ".png.txt", "table"])
+def test_long_and_odd_names_keep_their_ending_and_their_caption(tmp_path, kind, caption):
+    """The whole name was cut to 60 characters: pictures lost their ending, and all of them their captions."""
+    source = tmp_path / "source" / "My Style"
+    for shade, stem in enumerate(STEMS):
+        picture(source / f"{stem}.png", shade)
+        if caption != "table":
+            (source / f"{stem}{caption}").write_text(f"caption {shade}")
+    if caption == "table":
+        lines = [
+            json.dumps({"file_name": f"{stem}.png", "text": f"caption {shade}"}) for shade, stem in enumerate(STEMS)
+        ]
+        (source / captions.TABLE).write_text("\n".join(lines))
+    root = taken(tmp_path, source, kind)
+    kept = [path for path in root.rglob("*") if path.suffix == ".png"]
+    assert len(kept) == len(STEMS) and all(len(path.stem) <= 63 for path in kept)
+    if caption == ".png.txt":
+        told = {pictures.examine(path).sha256: path.with_name(f"{path.name}.txt").read_text() for path in kept}
+    else:
+        told = captions_by_content(root)
+    wanted = {pictures.examine(source / f"{stem}.png").sha256: f"caption {shade}" for shade, stem in enumerate(STEMS)}
+    assert told == wanted
+
+
+def test_folders_of_one_name_keep_their_pictures_and_captions_apart(tmp_path):
+    """Numbering file by file, the one caption went to the other folder's picture."""
+    source = tmp_path / "source"
+    first, second = picture(source / "a" / "10_ink" / "1.png", 1), picture(source / "b" / "10_ink" / "1.png", 2)
+    second.with_suffix(".txt").write_text("the second")
+    root = taken(tmp_path, source, "zip")
+    dataset = folder.scan(root)
+    assert captions_by_content(root) == {
+        pictures.examine(first).sha256: "ink",
+        pictures.examine(second).sha256: "the second",
+    }
+    assert {one.repeats for one in dataset.pictures} == {10}
+
+
+def test_files_of_one_name_from_several_folders_are_paired_in_their_order(tmp_path):
+    """A browser sends names without folders."""
+    made = [picture(tmp_path / str(number) / "1.png", number) for number in range(3)]
+    for path in made:
+        path.with_suffix(".txt").write_text(f"caption {path.parent.name}")
+    target = tmp_path / "kept"
+    target.mkdir()
+    intake.fill(target, [*made, *(path.with_suffix(".txt") for path in made)])
+    assert captions_by_content(target) == {
+        pictures.examine(path).sha256: f"caption {path.parent.name}" for path in made
+    }
+
+
+def test_a_concept_keeps_its_repeats_and_its_words(tmp_path):
+    """The name of kohya's folder is the caption of pictures without one: "ohwx woman", not "ohwx-woman"."""
+    source = tmp_path / "source"
+    for number, name in enumerate(("20_ohwx woman", "3_🎨", "notes", "5_" + ("long " * 30).strip())):
+        picture(source / "My Style" / name / "1.png", number)
+    dataset = folder.scan(taken(tmp_path, source, "zip"))
+    assert {(one.repeats, one.caption) for one in dataset.pictures} == {
+        (20, "ohwx woman"),
+        (3, "style"),
+        (1, ""),
+        (5, ("long " * 30)[:58].strip()),
+    }
+
+
+def test_tables_of_several_folders_become_one(tmp_path):
+    source = tmp_path / "source"
+    for shade, name in enumerate(("a b.png", "10_ink/c d.png", "deep/e.png", "x/a b.png")):
+        picture(source / name, shade)
+    (source / captions.TABLE).write_text(
+        '{"file_name": "a b.png", "text": "one", "license": "CC0"}\n{"file_name": "./10_ink/c d.png", "text": "not this"}\n'
+        '{"file_name": "gone.png", "text": "x"}\n{"file_name": "../a b.png", "text": "x"}\nno JSON\n'
+    )
+    (source / "10_ink" / captions.TABLE).write_text('{"file_name": "c d.png", "text": "two"}')
+    (source / "deep" / captions.TABLE).write_bytes('{"file_name": "e.png", "text": "größe"}'.encode("utf-16"))
+    (source / "x" / captions.TABLE).write_text('{"file_name": "a b.png", "caption": "four"}')
+    root = taken(tmp_path, source, "zip")
+    assert sorted(captions_by_content(root).values()) == ["four", "größe", "one", "two"]
+    assert "CC0" in (root / captions.TABLE).read_text("utf-8")
+    told = " ".join(problem.what for problem in folder.scan(root).problems)
+    assert "gone.png" in told and "is not JSON" in told and "outside of the folder" in told
+
+
+def test_a_table_finds_what_the_browser_renamed(tmp_path):
+    """The page's upload drops signs such as # from names before we see them."""
+    one, other = picture(tmp_path / "cat1.png", 1), picture(tmp_path / "dog.png", 2)
+    table = tmp_path / captions.TABLE
+    table.write_text('{"file_name": "cat#1.png", "text": "a cat"}\n{"file_name": "d%o%g.png", "text": "a dog"}')
+    target = tmp_path / "kept"
+    target.mkdir()
+    intake.fill(target, [one, other, table])
+    assert sorted(captions_by_content(target).values()) == ["a cat", "a dog"]
+
+
+def test_a_table_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(captions, "MAX_TABLE_BYTES", 10)
+    picture(tmp_path / "a.png", 1)
+    (tmp_path / captions.TABLE).write_text('{"file_name": "a.png", "text": "a cat"}')
+    (tmp_path / "kept").mkdir()
+    with pytest.raises(DatasetError, match="metadata.jsonl is longer"):
+        intake.fill(tmp_path / "kept", [tmp_path / "a.png", tmp_path / captions.TABLE])
+
+
+def test_pictures_that_are_not_read_are_named_by_the_scan(tmp_path):
+    """A ZIP from a phone lost its HEIC pictures without a word."""
+    source = tmp_path / "source"
+    picture(source / "a.png", 1)
+    (source / "b.heic").write_bytes(b"x")
+    (source / "c.docx").write_bytes(b"x")
+    root = taken(tmp_path, source, "zip")
+    assert sorted(path.name for path in root.iterdir()) == ["a.png", "b.heic"]
+    assert any("HEIC" in problem.what for problem in folder.scan(root).problems)
+
+
+@pytest.mark.parametrize(("uploaded", "name"), [
+    (["ink_01.png", "ink_02.png", "ink_02.txt"], "ink"),
+    (["My Style.zip"], "My Style"),
+    (["a.png"], "a"),
+    (["a.png", "notes.txt", "metadata.jsonl"], "a"),
+    (["fox in snow.png", "fox in rain.png"], "fox-in"),
+    (["ink 2 a.png", "ink 2 b.jpg"], "ink-2"),
+    (["cat.png", "dog.png"], "upload"),
+    (["1.png", "1_2.png"], "upload"),
+    (["castle.png", "cat.png"], "upload"),
+    (["a.txt", "b.txt"], "upload"),
+])  # fmt: skip
+def test_a_dataset_is_called_as_its_pictures_are(uploaded, name):
+    """Loose uploads were called pictures, pictures-2, pictures-3 …"""
+    assert intake.suggest_name([Path(one) for one in uploaded], "upload") == name
+
+
+NAMES = st.builds(
+    lambda parts, stem, ending: PurePosixPath(*parts, (stem.replace("/", "-").replace("\0", "") or "x") + ending),
+    st.lists(st.sampled_from(["a", "10_ink", "10_Ink", "2_x y"]), max_size=2),
+    st.one_of(
+        st.sampled_from(["a", "A", "é", unicodedata.normalize("NFD", "é"), "x" * 70, "x" * 71]), st.text(max_size=5)
+    ),
+    st.sampled_from([".png", ".PNG", ".jpg", ".txt", ".caption", ".png.txt"]),
+)
+
+
+@pytest.mark.fault(19, 61)
+@given(st.lists(NAMES, max_size=12))
+def test_new_names_are_safe_and_different_and_keep_what_belongs_together(names):
+    new = intake.new_names(names)
+    assert len({unicodedata.normalize("NFC", str(one)).casefold() for one in new}) == len(names)
+    for old, one in zip(names, new, strict=True):
+        assert one.name.endswith(old.suffix) and len(one.parts) <= 2 and ".." not in one.parts and not one.is_absolute()
+        assert not re.search(r'[<>:"\\|?*\x00-\x1f]', one.name) and len(one.name.encode()) <= 255
+    if len(set(map(str.casefold, map(str, names)))) == len(names):
+        for old, one in zip(names, new, strict=True):
+            for other, two in zip(names, new, strict=True):
+                if old.parent == other.parent and old.stem == other.stem:
+                    assert one.with_suffix("") == two.with_suffix("")
