@@ -1,7 +1,6 @@
-"""The loss as a drawing: each step faint, the smoothed line, the validation; in SVG, so that it is sharp, themed and
-small.
+"""The loss chart: each step faintly, the smoothed line, and validation. It is SVG, so it is sharp, small and themed.
 
-The drawing is stretched to the width it finds while its lines and letters keep their size.
+The drawing stretches to the width of the page, while its lines and labels keep their size.
 """
 
 from __future__ import annotations
@@ -13,14 +12,14 @@ from collections.abc import Sequence
 from lora_studio.ui import words
 
 MOST_POINTS = 800
-"""Points drawn of one line. Above that, each stretch of steps is drawn by its lowest and highest."""
+"""Points drawn per line. Beyond that, only the lowest and the highest of each stretch of steps are drawn."""
 
 Point = tuple[float, float]
 
 
 def smoothed(values: Sequence[float], weight: float) -> list[float]:
-    """Exponential moving average with ``weight`` (0…1) on the past, corrected for its start as in Adam (Kingma & Ba
-    2015, section 3).
+    """Exponential moving average with ``weight`` (0 to 1) on the past, bias-corrected as in Adam (Kingma & Ba 2015,
+    section 3).
     """
     average, seen, line = 0.0, 0.0, []
     for value in values:
@@ -57,8 +56,8 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 
 def _span(raw: list[Point], trend: list[Point], validation: list[Point]) -> tuple[float, float]:
-    """Lowest and highest loss shown: the validation's all, and the steps' and the trend's but for their outermost
-    fiftieths.
+    """Lowest and highest loss shown: all of the validation's, and the steps' and the trend's without their lowest and
+    highest 2 %.
     """
     shown = [value for line in (raw, trend) for value in _inner(line)] + [value for _, value in validation]
     low, high = min(shown), max(shown)
@@ -73,7 +72,7 @@ def _inner(line: list[Point]) -> list[float]:
 
 
 class _Frame:
-    """From steps and losses to the drawing's thousandths."""
+    """Maps steps and losses to the coordinates of the drawing, 0 to 1000."""
 
     def __init__(self, last: float, low: float, high: float):
         self.last, self.low, self.high = max(last, 1.0), low, high
@@ -88,8 +87,14 @@ class _Frame:
         return "M" + "L".join(f"{self.x(step):g} {self.y(loss):g}" for step, loss in points) if points else ""
 
     def dots(self, points: Sequence[Point]) -> str:
-        """Strokes of no length: round caps make them dots that stretching leaves round."""
+        """Strokes of length zero: round caps make them dots, which stay round when the drawing is stretched."""
         return "".join(f"M{self.x(step):g} {self.y(loss):g}h0" for step, loss in points)
+
+
+_VALIDATION = (
+    '<p class="hint">Validation is the loss on held-out pictures. If it rises while the loss falls, the adapter fits '
+    "the training pictures better than others. That alone is no sign of copying: judge by the previews.</p>"
+)
 
 
 def loss(steps: Sequence[Point], validations: Sequence[Point], total: int, smoothing: float = 0.9) -> str:
@@ -99,12 +104,12 @@ def loss(steps: Sequence[Point], validations: Sequence[Point], total: int, smoot
         steps: (step, loss) of every step so far.
         validations: (step, loss) of every validation.
         total: last step of the run, the right edge.
-        smoothing: 0 shows the steps themselves, near 1 only the trend.
+        smoothing: weight on the past; 0 shows the steps themselves, near 1 only the trend.
     """
     raw = [(step, value) for step, value in steps if math.isfinite(value)]
     validation = [(step, value) for step, value in validations if math.isfinite(value)]
     if not raw:
-        return '<div class="chart empty"><p>The loss appears here with the first step.</p></div>'
+        return '<div class="chart empty"><p>The loss appears here after the first step.</p></div>'
     trend = list(zip((step for step, _ in raw), smoothed([value for _, value in raw], smoothing), strict=True))
     frame = _Frame(max(total, raw[-1][0]), *_span(raw, trend, validation))
     svg = "".join(
@@ -116,22 +121,29 @@ def loss(steps: Sequence[Point], validations: Sequence[Point], total: int, smoot
             f'<path class="validation dots" d="{frame.dots(thinned(validation, 120))}"/>',
         )
     )
-    data = f'data-frame="{frame.last:g} {frame.low:g} {frame.high:g}" data-trend="{_readable(trend)}" data-validation="{_readable(validation)}"'
+    drawing = f'<svg viewBox="0 0 1000 1000" preserveAspectRatio="none">{svg}</svg>{_labels(frame)}'
+    data = (
+        f'data-frame="{frame.last:g} {frame.low:g} {frame.high:g}" '
+        f'data-trend="{_readable(trend)}" data-validation="{_readable(validation)}"'
+    )
+    note = _VALIDATION if validation else ""
     return (
-        f'<figure class="chart">{_legend(trend, validation)}<div class="plot" role="img" aria-label="Loss over the steps" {data}>'
-        f'<svg viewBox="0 0 1000 1000" preserveAspectRatio="none">{svg}</svg>{_labels(frame)}<i class="cursor"></i><output class="tip"></output></div></figure>'
+        f'<figure class="chart">{_legend(trend, validation)}'
+        f'<div class="plot" role="img" aria-label="Loss over the steps" {data}>'
+        f'{drawing}<i class="cursor"></i><output class="tip"></output></div></figure>{note}'
     )
 
 
 def _readable(points: list[Point]) -> str:
-    """The points that the pointer can read off, a few hundred at most, as JSON."""
+    """The points whose values the pointer shows, a few hundred at most, as JSON."""
     stride = math.ceil(len(points) / 300) or 1
     return json.dumps([(step, float(f"{value:.5g}")) for step, value in [*points[::stride], *points[-1:]]])
 
 
 def _legend(trend: list[Point], validation: list[Point]) -> str:
     entries = [
-        f'<span class="key raw">each step</span><span class="key trend">smoothed <b>{words.figure(trend[-1][1])}</b></span>'
+        '<span class="key raw">each step</span>',
+        f'<span class="key trend">smoothed <b>{words.figure(trend[-1][1])}</b></span>',
     ]
     if validation:
         entries.append(f'<span class="key validation">validation <b>{words.figure(validation[-1][1])}</b></span>')
@@ -157,16 +169,22 @@ element.addEventListener('pointermove', event => {
   const [last, low, high] = plot.dataset.frame.split(' ').map(Number);
   const box = plot.getBoundingClientRect();
   const step = (event.clientX - box.left) / box.width * last;
-  const nearest = points => points.reduce((best, p) => Math.abs(p[0] - step) < Math.abs(best[0] - step) ? p : best, points[0]);
+  const nearer = (best, p) => Math.abs(p[0] - step) < Math.abs(best[0] - step) ? p : best;
+  const nearest = points => points.reduce(nearer, points[0]);
   const trend = nearest(JSON.parse(plot.dataset.trend)), validations = JSON.parse(plot.dataset.validation);
   const x = trend[0] / last * 100;
   plot.querySelector('.cursor').style.cssText = `display:block;left:${x}%`;
   const tip = plot.querySelector('.tip');
   const rows = [`step ${trend[0].toLocaleString()}`, `smoothed ${trend[1]}`];
-  if (validations.length) { const v = nearest(validations); rows.push(`validation ${v[1]} at ${v[0].toLocaleString()}`); }
+  if (validations.length) {
+    const v = nearest(validations);
+    rows.push(`validation ${v[1]} at ${v[0].toLocaleString()}`);
+  }
   tip.textContent = rows.join(' · ');
   tip.style.cssText = x > 50 ? `display:block;right:${100 - x}%` : `display:block;left:${x}%`;
 });
-element.addEventListener('pointerleave', () => element.querySelectorAll('.cursor, .tip').forEach(part => part.style.cssText = ''));
+element.addEventListener('pointerleave', () => {
+  for (const part of element.querySelectorAll('.cursor, .tip')) part.style.cssText = '';
+});
 """
-"""Shows the figures under the pointer; for ``gr.HTML(js_on_load=...)``."""
+"""Shows the values under the pointer; for ``gr.HTML(js_on_load=...)``."""

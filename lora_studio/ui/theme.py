@@ -1,5 +1,5 @@
-"""The studio's look: neutral greys, so that pictures keep their colour, and one pigment for what can be acted on. No
-font or file from outside.
+"""The studio's look: neutral greys, so that pictures keep their colours, and one accent colour for controls. It loads
+no font or file from other servers.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "Liberation Mono"
 
 
 def theme() -> gr.themes.Base:
-    """The theme; cards and what lies in them are drawn by ``studio.css``."""
+    """The theme. Cards and their content are styled by ``studio.css``."""
     return gr.themes.Base(
         primary_hue=VIRIDIAN,
         secondary_hue=GREY,
@@ -125,5 +125,5 @@ def theme() -> gr.themes.Base:
 
 
 def html(value: str = "", **how: Any) -> gr.HTML:
-    """A piece of the page in our own drawing, free of gradio's rules for running text."""
+    """HTML styled by ``studio.css`` alone, without gradio's rules for running text."""
     return gr.HTML(value, apply_default_css=False, **how)

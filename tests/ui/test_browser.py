@@ -48,7 +48,7 @@ def test_a_run_is_watched_from_start_to_adapter(visit, studio, part):
     )
 
     played.finishes(40, stopped=True)
-    expect(page.locator(".sentence")).to_contain_text("Finished where you stopped it, after 40 steps")
+    expect(page.locator(".sentence")).to_contain_text("Finished · stopped by you after 40 steps")
     with page.expect_download() as download:
         page.locator(".download").click()
     assert download.value.suggested_filename == "watched.safetensors"
@@ -68,10 +68,10 @@ def test_buttons_reach_the_worker_and_every_tab_follows(visit, studio, part):
     expect(one.locator("#preview-now")).to_be_disabled()
     two.locator("#pause").click()
     until(lambda: control.asked(played.run, Request.PAUSE))
-    expect(one.locator(".sentence")).to_contain_text("pausing after this one")
+    expect(one.locator(".sentence")).to_contain_text("pausing after this step")
     one.reload()
     one.wait_for_selector("#start")
-    expect(one.locator(".sentence")).to_contain_text("pausing after this one")
+    expect(one.locator(".sentence")).to_contain_text("pausing after this step")
     one.locator("#stop").click()
     until(lambda: control.asked(played.run, Request.STOP))
     expect(two.locator("#stop")).to_be_disabled()
@@ -119,7 +119,11 @@ def settled(page, expression):
     their way.
     """
     page.wait_for_function(
-        f"() => {{ const now = {expression}; if (now !== window.seen) [window.seen, window.since] = [now, Date.now()]; return Date.now() - window.since > 2000 }}"
+        f"""() => {{
+            const now = {expression};
+            if (now !== window.seen) [window.seen, window.since] = [now, Date.now()];
+            return Date.now() - window.since > 2000
+        }}"""
     )
 
 
@@ -185,13 +189,12 @@ def test_nothing_sticks_out(visit, studio, part, width):
     page = visit(width=width, height=800)
     expect(page.locator(".sentence")).to_contain_text("step 30")
     expect(page.locator(".plot")).to_be_visible()
-    edges = page.evaluate(
-        "[...document.querySelectorAll('.card, .pill, #start, #check-memory, .plot, .pair')].map(part => part.getBoundingClientRect().right)"
-    )
+    parts = ".card, .pill, #start, #check-memory, .plot, .pair"
+    edges = page.evaluate(f"[...document.querySelectorAll('{parts}')].map(part => part.getBoundingClientRect().right)")
     assert max(edges) <= width and page.evaluate("document.documentElement.scrollWidth") <= width
     if width < 700:
         assert page.locator(".sentence").bounding_box()["y"] < page.locator("#set-data").bounding_box()["y"], (
-            "On a phone a run at work comes first."
+            "On a phone the active run comes first."
         )
 
 

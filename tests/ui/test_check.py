@@ -1,5 +1,5 @@
-"""The check of the memory on the Train page: what it says as it goes, that it can be ended, and that what would fit can
-be taken.
+"""*Check memory* on the Train page: what it shows while it runs, that it can be cancelled, and that settings that would
+fit can be applied.
 """
 
 import gradio as gr
@@ -13,7 +13,7 @@ from lora_studio.events import Preparing, Started, State, StateChanged, StepDone
 from lora_studio.jobs import command
 from lora_studio.ui.form import shown
 from lora_studio.ui.pages.train import check as page
-from lora_studio.ui.pages.train.check import Seen
+from lora_studio.ui.pages.train.check import CheckState
 from lora_studio.ui.pages.train.setup import Setup
 
 GB = 2**30
@@ -77,12 +77,20 @@ def process(monkeypatch):
     return kind
 
 
-def texts(answers):
-    return [answer[1]["value"] for answer in answers]
+def texts(check, answers):
+    """What each answer shows of the check."""
+    return [answer[check.outcome]["value"] for answer in answers]
+
+
+def clicked(check, seen, event):
+    """What a press on a button in the result shows, whether the note of staleness does, and the fields it fills."""
+    updates = check.pressed(seen, gr.EventData(None, event))
+    fields = {key: updates[field]["value"] for key, field in check.form.fields.items() if updates[field] != gr.skip()}
+    return updates[check.outcome], updates[check.stale]["visible"], fields
 
 
 def test_it_is_told_as_it_is_found(check, values, process):
-    """A minute of silence, or the press of a button that starts nothing."""
+    """A minute without any sign, or a press that starts nothing."""
     process.says = [
         {"reckoned": RECKONED},
         told(StateChanged(state=State.PREPARING)),
@@ -91,25 +99,22 @@ def test_it_is_told_as_it_is_found(check, values, process):
         told(StepDone(step=1, loss=1, learning_rate=1)),
         RECKONED | {"measured": MEASURED},
     ]
-    seen = Seen()
+    seen = CheckState()
     *busy, last, end = list(check.run(seen, *values))
-    said = texts(busy)
+    said = texts(check, busy)
     assert (
-        "looking at the base model" in said[0]
+        "reading the base model" in said[0]
         and "about 3.0 GB of the 8.0 GB of &lt;b&gt;Card&lt;/b&gt;. It should fit" in said[1]
     )
     assert ["pictures, 3 of 9" in said[3], "step 1 of 2" in said[4], "step 2 of 2" in said[5]] == [True] * 3 and all(
-        "Reckoned" in one for one in said[1:]
+        "Estimate" in one for one in said[1:]
     )
-    assert all(not answer[3]["interactive"] for answer in busy) and end[3] == gr.update(
-        value="Check memory", interactive=True
-    )
-    assert (
-        "It fits." in last[1]["value"]
-        and "took 4.0 GB of the 8.0 GB" in last[1]["value"]
-        and "about 0.50 s, so 240 steps take about 2 minutes" in last[1]["value"]
-        and last[1] == end[1]
-    )
+    assert all(not answer[check.button]["interactive"] for answer in busy)
+    assert end[check.button] == gr.update(value="Check memory", interactive=True)
+    (shown,) = texts(check, [last])
+    assert "It fits." in shown and "used 4.0 GB of the 8.0 GB" in shown
+    assert "about 0.50 s, so 240 steps take about 2 minutes" in shown
+    assert last[check.outcome] == end[check.outcome]
     (made,) = process.made
     assert (
         made.ended
@@ -124,66 +129,72 @@ def test_it_is_told_as_it_is_found(check, values, process):
 
 @pytest.mark.fault(36)
 @pytest.mark.parametrize(("measured", "said"), [
-    (None, "It does not fit."), (MEASURED | {"peak": 9 * GB}, "took 9.0 GB of the 8.0 GB"), (MEASURED | {"previews": False}, "Training fits, but a preview does not."),
+    (None, "It does not fit."),
+    (MEASURED | {"peak": 9 * GB}, "used 9.0 GB of the 8.0 GB"),
+    (MEASURED | {"previews": False}, "Training fits, but a preview does not."),
 ])  # fmt: skip
 def test_what_would_fit_is_one_press_away(check, values, process, measured, said):
     """The advice has to be found among fifty fields."""
     process.says = [{"reckoned": TIGHT}, TIGHT | {"measured": measured}]
-    seen = Seen()
-    _, reckoned, last, _ = texts(check.run(seen, *values))
-    assert "It will hardly fit" in reckoned and said in last
+    seen = CheckState()
+    _, reckoned, last, _ = texts(check, check.run(seen, *values))
+    assert "It probably does not fit" in reckoned and said in last
     assert all(
         one in text
         for text in (reckoned, last)
         for one in ("Gradient checkpointing: All blocks <span>about 5.0 GB", "Batch: 1 · Accumulation: 4")
     )
-    seen, outcome, stale, *filled = check.pressed(seen, gr.EventData(None, {"act": "take", "way": "1"}))
-    fields = dict(zip(check.form.fields, filled, strict=True))
-    assert {key: one["value"] for key, one in fields.items() if one != gr.skip()} == {"batch": 1, "accumulate": 4}
-    assert "Taken: Batch: 1 · Accumulation: 4." in outcome["value"] and not stale["visible"]
+    outcome, stale, fields = clicked(check, seen, {"act": "apply", "option": "1"})
+    assert fields == {"batch": 1, "accumulate": 4}
+    assert "Applied: Batch: 1 · Accumulation: 4." in outcome["value"] and not stale
     assert not check.changed(seen, ())["visible"], "nothing of the check is shown any more"
 
 
 @pytest.mark.parametrize(
-    "event", [{"act": "take", "way": "7"}, {"act": "take", "way": "-1"}, {"act": "close", "way": ""}]
+    "event", [{"act": "apply", "option": "7"}, {"act": "apply", "option": "-1"}, {"act": "close", "option": ""}]
 )
-def test_nothing_else_can_be_taken(check, values, process, event):
+def test_nothing_else_can_be_applied(check, values, process, event):
     process.says = [TIGHT | {"measured": None}]
-    seen = Seen()
+    seen = CheckState()
     list(check.run(seen, *values))
-    _, outcome, _, *filled = check.pressed(seen, gr.EventData(None, event))
-    assert not outcome["visible"] and set(map(str, filled)) == {str(gr.skip())}
+    outcome, _, fields = clicked(check, seen, event)
+    assert not outcome["visible"] and fields == {}
 
 
-def test_no_way_is_said(check, values, process):
+def test_it_says_when_no_setting_would_fit(check, values, process):
     process.says = [RECKONED | {"fits": False, "measured": None}]
-    assert "a smaller base model would" in texts(check.run(Seen(), *values))[-1]
+    assert "Use a smaller base model" in texts(check, check.run(CheckState(), *values))[-1]
 
 
-@pytest.mark.parametrize("ends", ["cancel", "start", "take", "tab", "another"])
+@pytest.mark.parametrize("ends", ["cancel", "start", "apply", "tab", "another"])
 def test_it_is_ended_before_its_time(check, values, process, ends):
-    """It holds the device on though nobody wants to know; or its last words cover what came after."""
+    """It keeps the device busy though nobody waits for it, or its last answer covers what came after."""
     process.says = [{"reckoned": TIGHT}, {"reckoned": TIGHT}, TIGHT | {"measured": None}]
     left = runs.trials_folder(check.outputs) / f"trial.{2**22 + 1}.partial"
     left.mkdir(parents=True)
-    seen = Seen()
+    seen = CheckState()
     answers = check.run(seen, *values)
     next(answers), next(answers)
     match ends:
-        case "cancel" | "take":
-            check.pressed(seen, gr.EventData(None, {"act": "take" if ends == "take" else "close", "way": "0"}))
+        case "cancel" | "apply":
+            clicked(check, seen, {"act": "apply" if ends == "apply" else "close", "option": "0"})
         case "start":
             check.close(seen)
         case "tab":
             answers.close()
         case "another":
-            next(other := check.run(Seen(), *values))
+            next(other := check.run(CheckState(), *values))
             next(other)
     rest = list(answers)
-    assert process.made[0].ended and not left.exists() and not any("It does not fit" in text for text in texts(rest))
+    assert (
+        process.made[0].ended
+        and not left.exists()
+        and not any("It does not fit" in text for text in texts(check, rest))
+    )
     if ends != "tab":
-        assert rest[-1][3] == gr.update(value="Check memory", interactive=True)
-        assert rest[-1][1]["visible"] == (ends == "take") and ("Taken" in rest[-1][1]["value"]) == (ends == "take")
+        assert rest[-1][check.button] == gr.update(value="Check memory", interactive=True)
+        shown = rest[-1][check.outcome]
+        assert shown["visible"] == (ends == "apply") and ("Applied" in shown["value"]) == (ends == "apply")
 
 
 def test_a_mistake_is_told_and_the_button_comes_back(check, values, process):
@@ -192,14 +203,13 @@ def test_a_mistake_is_told_and_the_button_comes_back(check, values, process):
         {"reckoned": RECKONED},
         MachineError("It ended before it had a result.", where="train", do="Close other programs."),
     ]
-    end = list(check.run(Seen(), *values))[-1]
-    assert (
-        all(part in end[1]["value"] for part in ("It ended before it had a result.", "train", "Close other programs."))
-        and end[3]["interactive"]
-    )
+    end = list(check.run(CheckState(), *values))[-1]
+    (shown,) = texts(check, [end])
+    assert all(part in shown for part in ("It ended before it had a result.", "train", "Close other programs."))
+    assert end[check.button]["interactive"]
     wrong = [0 if key == "rank" else value for key, value in zip(check.form.fields, values, strict=True)]
-    (end,) = check.run(Seen(), *wrong)
-    assert "Rank must be" in end[1]["value"] and len(process.made) == 1
+    (end,) = check.run(CheckState(), *wrong)
+    assert "Rank must be" in end[check.outcome]["value"] and len(process.made) == 1
 
 
 @pytest.mark.parametrize(
@@ -211,9 +221,8 @@ def test_beside_a_run_on_the_same_device_it_asks_first(check, values, process, p
     part("ink", check.outputs, device=theirs).lives()
     values[list(check.form.fields).index("device")] = ours
     process.says = [RECKONED | {"measured": MEASURED}]
-    seen = Seen()
+    seen = CheckState()
     first = list(check.run(seen, *values))[-1]
-    assert ("ink trains on this device" in first[1]["value"]) == asked == (not process.made) and first[3]["value"] == (
-        "Check all the same" if asked else "Check memory"
-    )
-    assert "It fits." in texts(check.run(seen, *values))[-1]
+    assert ("ink trains on this device" in first[check.outcome]["value"]) == asked == (not process.made)
+    assert first[check.button]["value"] == ("Check anyway" if asked else "Check memory")
+    assert "It fits." in texts(check, check.run(seen, *values))[-1]

@@ -10,19 +10,14 @@ from lora_studio.jobs import control
 from lora_studio.jobs.control import Request
 from lora_studio.runs import checkpoints
 from lora_studio.ui.pages.train import previews, status
-from lora_studio.ui.pages.train.live import PARTS, Tab, Watch, tick
-from lora_studio.ui.pages.train.page import EVERY, _go_on, _mend
+from lora_studio.ui.pages.train.live import RunWatcher, TabState, tick
+from lora_studio.ui.pages.train.page import EVERY, _apply_and_resume, _resume
 from tests.ui.played import save
 
 
-def seen(tab, watch):
-    """The parts that a tick changes, by name."""
-    return {name: update for name, update in zip(PARTS, tick(tab, watch), strict=True) if update != gr.skip()}
-
-
 @pytest.fixture
-def watch(tmp_path):
-    return Watch(tmp_path)
+def watcher(tmp_path):
+    return RunWatcher(tmp_path)
 
 
 @pytest.fixture
@@ -33,57 +28,57 @@ def started(monkeypatch):
     return names
 
 
-def test_an_empty_outputs_folder_says_what_to_do(watch):
+def test_an_empty_outputs_folder_says_what_to_do(watcher):
     """A new user sees an empty half page."""
-    sent = seen(Tab(), watch)
+    sent = tick(TabState(), watcher)
     assert sent["blank"]["visible"] and not sent["run_card"]["visible"] and sent["start"]["interactive"]
 
 
-def test_a_tick_sends_nothing_twice(watch, part):
+def test_a_tick_sends_nothing_twice(watcher, part):
     """Everything is drawn anew every two seconds, and the user's scroll and slider jump."""
-    played, tab = part("one"), Tab()
+    played, tab = part("one"), TabState()
     played.begins()
     played.trains(1, 5)
-    assert {"state", "loss", "film", "runs"} <= set(seen(tab, watch))
-    assert seen(tab, watch) == {}
+    assert {"state", "loss", "film", "runs"} <= set(tick(tab, watcher))
+    assert tick(tab, watcher) == {}
     played.trains(6, 6)
-    assert set(seen(tab, watch)) == {"pill", "state", "loss"}
+    assert set(tick(tab, watcher)) == {"pill", "state", "loss"}
 
 
 @pytest.mark.fault(52)
-def test_two_tabs_are_sent_the_same(watch, part):
+def test_two_tabs_are_sent_the_same(watcher, part):
     """One tab steals the other's updates."""
-    played, one, other = part("one"), Tab(), Tab()
+    played, one, other = part("one"), TabState(), TabState()
     played.begins()
-    assert seen(one, watch) == seen(other, watch)
+    assert tick(one, watcher) == tick(other, watcher)
     played.trains(1, 3)
-    assert seen(one, watch) == seen(other, watch) != {}
+    assert tick(one, watcher) == tick(other, watcher) != {}
 
 
 @pytest.mark.fault(52, 55)
-def test_a_run_started_elsewhere_is_shown_and_an_earlier_one_stays_chosen(watch, part):
+def test_a_run_started_elsewhere_is_shown_and_an_earlier_one_stays_chosen(watcher, part):
     """The second tab stays with the old run; or an earlier run cannot be looked at while another trains."""
     part("one").begins()
-    tab = Tab()
-    assert seen(tab, watch)["runs"]["value"] == "one"
+    tab = TabState()
+    assert tick(tab, watcher)["runs"]["value"] == "one"
     part("two").begins()
-    assert seen(tab, watch)["runs"]["value"] == "two"
-    tab.look_at("one")
-    assert seen(tab, watch)["runs"]["value"] == "one"
-    assert tick(tab, watch) and tab.run == "one"
+    assert tick(tab, watcher)["runs"]["value"] == "two"
+    tab.show("one")
+    assert tick(tab, watcher)["runs"]["value"] == "one"
+    assert tick(tab, watcher) == {} and tab.run == "one"
 
 
 @pytest.mark.fault(38)
-def test_a_killed_worker_is_seen(watch, part):
+def test_a_killed_worker_is_seen(watcher, part):
     """The page says "training" for ever."""
-    played, tab = part("one"), Tab()
+    played, tab = part("one"), TabState()
     played.begins()
     played.trains(1, 3)
-    seen(tab, watch)
+    tick(tab, watcher)
     played.dies()
-    sent = seen(tab, watch)
-    assert "Interrupted" in sent["state"]["value"] and sent["go_on"] == gr.update(
-        visible=True, value="Begin again", interactive=True, variant="primary"
+    sent = tick(tab, watcher)
+    assert "Interrupted" in sent["state"]["value"] and sent["resume"] == gr.update(
+        visible=True, value="Start again", interactive=True, variant="primary"
     )
     assert sent["start"]["interactive"] and not sent["pause"]["visible"]
     assert EVERY < 3, "the next tick comes that soon, and shows it"
@@ -93,43 +88,45 @@ def test_a_killed_worker_is_seen(watch, part):
     (State.QUEUED, set()),
     (State.PREPARING, {"stop"}),
     (State.RUNNING, {"pause", "stop", "preview"}),
-    (State.PAUSED, {"go_on", "stop"}),
+    (State.PAUSED, {"resume", "stop"}),
     (State.STOPPING, set()),
 ])  # fmt: skip
-def test_each_state_offers_what_it_can_do(watch, part, state, buttons):
-    """A button is offered that the worker will not heed."""
-    played, tab = part("one"), Tab()
+def test_each_state_offers_what_it_can_do(watcher, part, state, buttons):
+    """A button is offered that the worker ignores."""
+    played, tab = part("one"), TabState()
     played.lives()
     played.says(e.StateChanged(state=state))
-    sent = seen(tab, watch)
-    assert {name for name in ("pause", "go_on", "mend", "stop", "preview") if sent[name]["visible"]} == buttons
+    sent = tick(tab, watcher)
+    assert {name for name in ("pause", "resume", "apply", "stop", "preview") if sent[name]["visible"]} == buttons
 
 
-def test_waiting_runs_are_seen_with_their_place_and_can_leave(watch, part):
+def test_waiting_runs_are_seen_with_their_place_and_can_leave(watcher, part):
     """A queue that nobody sees: the user thinks that the second run was lost, or cannot get rid of it."""
-    first, second, tab = part("a first"), part("b second"), Tab()
+    first, second, tab = part("a first"), part("b second"), TabState()
     first.begins()
     second.lives()
     second.says(e.StateChanged(state=State.QUEUED))
-    tab.look_at("b-second")
+    tab.show("b-second")
     tab.newest = "b-second"
-    sent = seen(tab, watch)
-    assert "Waiting" in sent["state"]["value"] and "for a-first to end. It starts by itself." in sent["state"]["value"]
+    sent = tick(tab, watcher)
+    assert (
+        "Waiting" in sent["state"]["value"] and "for a-first to end. It starts automatically." in sent["state"]["value"]
+    )
     assert sent["stop"] == gr.update(visible=True, interactive=True, value="Leave the queue")
     assert (
         sent["start"] == gr.update(value="Add to the queue", interactive=True, visible=True)
         and "1 waiting" in sent["pill"]["value"]
     )
     second.says(e.StateChanged(state=State.INTERRUPTED))
-    sent = seen(tab, watch)
+    sent = tick(tab, watcher)
     assert "it left the queue before its turn" in sent["state"]["value"] and "lost power" not in sent["state"]["value"]
-    assert sent["go_on"]["value"] == "Begin again"
+    assert sent["resume"]["value"] == "Start again"
 
 
 @pytest.mark.fault(36, 37)
-def test_the_setting_that_would_fit_is_one_press_away(watch, part, started):
+def test_the_setting_that_would_fit_is_one_press_away(watcher, part, started):
     """The advice has to be read, understood, found among fifty fields and typed."""
-    played, tab = part("one", batch=4), Tab()
+    played, tab = part("one", batch=4), TabState()
     played.begins()
     played.says(
         e.Failed(
@@ -141,58 +138,58 @@ def test_the_setting_that_would_fit_is_one_press_away(watch, part, started):
     )
     played.dies()
     save(played.run, 250)
-    sent = seen(tab, watch)
+    sent = tick(tab, watcher)
     assert (
         "memory of the GPU is full" in sent["state"]["value"]
-        and sent["mend"]["value"] == "Take batch 2 and accumulation 2, and go on"
+        and sent["apply"]["value"] == "Resume with batch 2 and accumulation 2"
     )
-    _mend(tab, played.run)
+    _apply_and_resume(tab, played.run)
     assert started == ["one"] and (
         played.run.settings().optimizer.batch,
         played.run.settings().optimizer.accumulate,
     ) == (2, 2)
     played.says(e.Failed(what="Full.", changes={"optimizer": "adamw8bit"}))
-    _mend(tab, played.run)
+    _apply_and_resume(tab, played.run)
     assert started == ["one", "one-from-250"] and tab.run == "one-from-250"
 
 
 @pytest.mark.fault(46)
-def test_a_run_that_changed_goes_on_at_the_second_press(watch, part, started):
+def test_a_changed_run_resumes_at_the_second_press(watcher, part, started):
     """Its settings were edited, or its pictures: the user is told, and asked."""
-    played, tab = part("one"), Tab()
+    played, tab = part("one"), TabState()
     played.begins()
     save(played.run, 250)
     played.dies()
     presets.save_settings(played.run.settings().changed(learning_rate=0.01), played.run.settings_file)
     tab.follow(["one"])
-    _go_on(tab, played.run)
-    sent = seen(tab, watch)
+    _resume(tab, played.run)
+    sent = tick(tab, watcher)
     assert (
         not started
         and "Learning rate was 0.0003, and is 0.01." in sent["state"]["value"]
-        and sent["go_on"]["value"] == "Go on all the same"
+        and sent["resume"]["value"] == "Resume anyway"
     )
-    _go_on(tab, played.run)
-    assert started == ["one"] and not tab.asked
+    _resume(tab, played.run)
+    assert started == ["one"] and not tab.unconfirmed
 
 
-def test_saved_states_are_listed_with_their_stars(watch, part):
-    played, tab = part("one"), Tab()
+def test_saved_states_are_listed_with_their_stars(watcher, part):
+    played, tab = part("one"), TabState()
     played.begins()
-    assert not seen(tab, watch)["states_card"]["visible"]
+    assert not tick(tab, watcher)["states_card"]["visible"]
     save(played.run, 250, 500)
-    html = seen(tab, watch)["states"]["value"]
+    html = tick(tab, watcher)["states"]["value"]
     assert html.index("step 500") < html.index("step 250") and html.count('data-act="star"') == 2
     checkpoints.star(played.run, 250)
-    assert 'data-act="unstar" data-step="250"' in seen(tab, watch)["states"]["value"]
+    assert 'data-act="unstar" data-step="250"' in tick(tab, watcher)["states"]["value"]
 
 
 @pytest.mark.fault(35, 50)
-def test_what_went_wrong_and_was_mended_is_told_in_words(watch, part):
-    """Training goes on after a broken preview or a loss that was no number, and nobody learns why the picture is
-    missing or the rate is lower.
+def test_rollbacks_and_warnings_are_shown(watcher, part):
+    """Training continues after a failed preview or a loss that was NaN, and nobody learns why the preview is missing or
+    the rate is lower.
     """
-    played, tab = part("one"), Tab()
+    played, tab = part("one"), TabState()
     played.begins()
     played.trains(1, 5)
     played.says(
@@ -200,52 +197,54 @@ def test_what_went_wrong_and_was_mended_is_told_in_words(watch, part):
             step=3,
             failed_step=6,
             factor=0.5,
-            what="The loss of step 6 is not a number. Training went back to step 3 and goes on at 0.5 × the learning rate (1 of 3 tries).",
+            what="The loss of step 6 is NaN. Training went back to step 3 and continues at half the learning rate.",
         )
     )
     played.says(
-        e.Warned(what="The previews at step 3 could not be drawn: no memory.", where="previews", do="Training goes on.")
+        e.Warned(
+            what="The previews at step 3 could not be drawn: no memory.", where="previews", do="Training continues."
+        )
     )
-    state = seen(tab, watch)["state"]["value"]
+    state = tick(tab, watcher)["state"]["value"]
     assert (
         "step 3 of 100" in state
-        and "goes on at 0.5 × the learning rate" in state
+        and "continues at half the learning rate" in state
         and "could not be drawn: no memory" in state
     )
 
 
 @pytest.mark.fault(56)
-def test_a_drive_that_goes_away_and_comes_back_does_not_stop_the_page(watch, part, tmp_path):
+def test_a_drive_that_goes_away_and_comes_back_does_not_stop_the_page(watcher, part, tmp_path):
     """The timer dies with the first look at a folder that is not there."""
-    played, tab = part("one", tmp_path / "drive"), Tab()
-    away = Watch(tmp_path / "drive")
+    played, tab = part("one", tmp_path / "drive"), TabState()
+    away = RunWatcher(tmp_path / "drive")
     played.begins()
-    assert seen(tab, away)["runs"]["value"] == "one"
+    assert tick(tab, away)["runs"]["value"] == "one"
     (tmp_path / "drive").rename(tmp_path / "elsewhere")
-    assert seen(tab, away)["blank"]["visible"]
+    assert tick(tab, away)["blank"]["visible"]
     (tmp_path / "elsewhere").rename(tmp_path / "drive")
-    assert seen(tab, away)["runs"]["value"] == "one"
+    assert tick(tab, away)["runs"]["value"] == "one"
 
 
 @pytest.mark.fault(47)
-def test_a_request_shows_before_the_worker_heeds_it(watch, part):
+def test_a_request_shows_before_the_worker_answers_it(watcher, part):
     """The user presses Stop again and again because nothing moves."""
-    played, tab = part("one"), Tab()
+    played, tab = part("one"), TabState()
     played.begins()
     played.trains(1, 3)
-    seen(tab, watch)
+    tick(tab, watcher)
     control.ask(played.run, Request.STOP)
-    sent = seen(tab, watch)
-    assert "stopping after this one" in sent["state"]["value"] and not sent["stop"]["interactive"]
+    sent = tick(tab, watcher)
+    assert "stopping after this step" in sent["state"]["value"] and not sent["stop"]["interactive"]
 
 
-def test_the_adapter_is_offered_under_its_name(watch, part, tmp_path):
+def test_the_adapter_is_offered_under_its_name(watcher, part, tmp_path):
     """The adapter cannot be downloaded, or the whole outputs folder is served for it."""
-    played, tab = part("my style"), Tab()
+    played, tab = part("my style"), TabState()
     played.begins()
     played.trains(1, 3)
     played.finishes(3, stopped=True)
-    html = seen(tab, watch)["result"]["value"]
+    html = tick(tab, watcher)["result"]["value"]
     assert (
         'download="my-style.safetensors"' in html and "/page/adapters/" in html and "&lt;lora:my-style:0.8&gt;" in html
     )
@@ -256,17 +255,17 @@ def test_the_adapter_is_offered_under_its_name(watch, part, tmp_path):
 @pytest.mark.fault(61)
 @pytest.mark.parametrize("adapter", ["../settings.toml", "/etc/passwd", "../../x", "gone.safetensors"])
 @pytest.mark.fault(61)
-def test_an_event_cannot_offer_another_file(watch, part, adapter):
+def test_an_event_cannot_offer_another_file(watcher, part, adapter):
     """A run folder from elsewhere makes the studio hand out the user's files."""
-    played, tab = part("one"), Tab()
+    played, tab = part("one"), TabState()
     played.says(e.Finished(adapter=adapter, steps=1, seconds=1.0, final_loss=0.1))
-    assert not seen(tab, watch)["result_card"]["visible"]
+    assert not tick(tab, watcher)["result_card"]["visible"]
 
 
 @pytest.mark.fault(20)
-def test_texts_of_a_run_are_shown_as_text(watch, part):
+def test_texts_of_a_run_are_shown_as_text(watcher, part):
     """A prompt, a message or a file's name runs as a script."""
-    played, tab = part("one"), Tab()
+    played, tab = part("one"), TabState()
     played.begins()
     evil = "<img src=x onerror=alert(1)>"
     played.says(
@@ -275,34 +274,34 @@ def test_texts_of_a_run_are_shown_as_text(watch, part):
         e.Failed(what=evil, where=evil, do=evil, ours=True),
     )
     played.run.log_file.write_text(evil)
-    sent = seen(tab, watch)
+    sent = tick(tab, watcher)
     assert (
         evil not in repr(sent) and "&lt;img" in sent["state"]["value"] and "&lt;b&gt;a house" in sent["film"]["value"]
     )
 
 
-def test_the_chosen_frame_stays_while_new_ones_come(watch, part):
+def test_the_chosen_frame_stays_while_new_ones_come(watcher, part):
     """Each new preview takes the large picture away from the user."""
-    played, tab = part("one"), Tab()
+    played, tab = part("one"), TabState()
     played.begins()
     played.trains(1, 20)
     played.draws(10)
     played.draws(20)
-    assert "step 20, the latest" in seen(tab, watch)["pair"]["value"]
+    assert "step 20, the latest" in tick(tab, watcher)["pair"]["value"]
     tab.step, tab.prompt = 10, 1
-    assert "step 10 · seed 2" in seen(tab, watch)["pair"]["value"]
+    assert "step 10 · seed 2" in tick(tab, watcher)["pair"]["value"]
     played.draws(30)
-    sent = seen(tab, watch)
+    sent = tick(tab, watcher)
     assert "pair" not in sent and 'data-step="30"' in sent["film"]["value"]
 
 
-def test_a_preview_that_is_gone_leaves_a_gap(watch, part):
+def test_a_preview_that_is_gone_leaves_a_gap(watcher, part):
     """One deleted image empties the whole film."""
-    played, tab = part("one"), Tab()
+    played, tab = part("one"), TabState()
     played.begins()
     played.draws(10)
     played.run.preview_file(10, 0).unlink()
-    film = seen(tab, watch)["film"]["value"]
+    film = tick(tab, watcher)["film"]["value"]
     assert film.count("missing") == 1 and film.count("<img") == 3
 
 
@@ -310,25 +309,25 @@ def test_a_film_of_many_steps_stays_bounded(part, tmp_path):
     """A preview at every step fills the page with thousands of images."""
     played = part("one")
     steps = [e.PreviewReady(step=i, index=0, prompt="p", seed=1, path="gone.png") for i in range(1, 501)]
-    view = Watch(tmp_path)
+    view = RunWatcher(tmp_path)
     played.says(*steps)
     with view.view(played.run) as folded:
-        html = previews.html(played.run, previews.develop(folded), None, 0, tmp_path)
+        html = previews.html(played.run, previews.filmstrip(folded), None, 0, tmp_path)
     assert html.count("<span>") == previews.MOST_STEPS + 1 and "<span>500</span>" in html
 
 
-def test_summary_for_programs(watch, part):
+def test_summary_for_programs(watcher, part):
     """Scripts and tests have to read the page."""
     played = part("one")
     played.begins(total=10)
     played.trains(1, 5)
-    assert watch.summary() == [{"name": "one", "state": "running", "progress": 0.5}]
+    assert watcher.summary() == [{"name": "one", "state": "running", "progress": 0.5}]
 
 
-def test_every_state_has_a_sentence(watch, part):
+def test_every_state_has_a_sentence(watcher, part):
     """A new state shows up without words."""
     for state in State:
         played = part(f"in-{state}")
         played.says(e.StateChanged(state=state))
-        with watch.view(played.run) as view:
+        with watcher.view(played.run) as view:
             assert status.line(played.run, view)

@@ -39,7 +39,7 @@ def test_check_train_close_the_tab_come_back_stop_and_download(visit, studio):
     page = visit()
     expect(page.locator(".sentence")).to_contain_text("Training step")
     page.locator("#stop").click()
-    expect(page.locator(".sentence")).to_contain_text("Finished where you stopped it", timeout=120_000)
+    expect(page.locator(".sentence")).to_contain_text("stopped by you", timeout=120_000)
     expect(page.locator(".film .frame img")).to_have_count(2)
     with page.expect_download() as download:
         page.locator(".download").click()

@@ -1,1 +1,1 @@
-"""The Train page: from a folder of pictures to an adapter, watched."""
+"""The Train page: from a folder of pictures to an adapter."""

@@ -1,5 +1,5 @@
-"""Will it fit? What a run would take is reckoned, then tried with a few steps and a preview, in a process of its own;
-settings that would fit are one press away.
+"""*Check memory*: estimates what a run needs, then measures a few steps and a preview in a separate process. Settings
+that would fit are offered as buttons.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import gradio as gr
 import psutil
 import tomli_w
+from gradio.blocks import Block
 
 from lora_studio import events, files, runs
 from lora_studio.config.settings import Settings
@@ -24,44 +25,53 @@ from lora_studio.jobs.command import Command
 from lora_studio.jobs.view import RunView
 from lora_studio.ui import outcome, words
 from lora_studio.ui.form import Form
-from lora_studio.ui.pages.train import verdict
+from lora_studio.ui.pages.train import memory_report
 from lora_studio.ui.theme import html
+
+Updates = dict[Block, Any]
+"""What a handler changes: component -> its new value or update. Components that it leaves out stay as they are."""
 
 _HIDDEN = gr.update(value="", visible=False)
 _STALE = '<p class="hint">The settings have changed since this check.</p>'
-_BESIDE = "Beside it a check would measure too much, slow it down, and could fill its memory. Wait for its end, or press Check all the same."
+_BUSY_DEVICE = (
+    "A check now would measure both, slow the run down, and could make it run out of memory. "
+    "Wait for the run to end, or press Check anyway."
+)
 
 
 @dataclass
-class Seen:
-    """What one tab's last check was about, and found."""
+class CheckState:
+    """The last memory check of one browser tab."""
 
     values: tuple[Any, ...] | None = None
-    """The form's values; None where nothing of it is shown any more."""
+    """The form's values that were checked; None while no result is shown."""
     shown: Any = None
-    """The update that shows it. Each answer holds it anew: of two that come at once the page heeds the later alone."""
-    ways: list[dict[str, Any]] = field(default_factory=list)
-    """The changes that are offered, in their order."""
+    """The update that shows the result. Every answer repeats it: of two answers that arrive together the page applies
+    only the later one.
+    """
+    options: list[dict[str, Any]] = field(default_factory=list)
+    """The changes of settings that are offered, in the order of their buttons."""
     stale: bool = False
-    """That the form has changed since."""
+    """Whether the form has changed since."""
     work: Command | None = None
+    """The process that checks."""
     warned: bool = False
-    """That a run trains on the device: the next press checks all the same."""
+    """Whether the tab was warned that a run uses the device: the next press checks anyway."""
 
 
 class Check:
-    """The button, and what it finds. One check at a time in the whole studio: a new one ends the one before."""
+    """The button and its result. The studio runs one check at a time: a new one cancels the one before."""
 
     def __init__(self, outputs: Path, form: Form, settings: Callable[[tuple[Any, ...]], Settings]):
-        """``settings``: those that the form's values mean; raises StudioError where something is wrong with them."""
+        """``settings`` makes Settings of the form's values, and raises StudioError where they are invalid."""
         self.outputs, self.form, self.settings = outputs, form, settings
         self._newest: Command | None = None
         self._lock = threading.Lock()
 
     def place(self) -> None:
-        """Places what it finds."""
-        self.seen = gr.State(Seen())
-        self.outcome = html(visible=False, js_on_load=verdict.PRESS, elem_id="check")
+        """Places the result."""
+        self.seen = gr.State(CheckState())
+        self.outcome = html(visible=False, js_on_load=memory_report.PRESS, elem_id="check")
         self.stale = html(visible=False)
 
     def place_button(self) -> None:
@@ -69,7 +79,7 @@ class Check:
         self.button = gr.Button("Check memory", size="lg", min_width=130, elem_id="check-memory")
 
     def wire(self, start: gr.Button, quiet: dict[str, Any]) -> None:
-        """Binds everything. ``start`` ends a check: it and the run would be in each other's way."""
+        """Binds the handlers. ``start`` cancels a check: both would compete for the device."""
         fields = self.form.components
         self.button.click(
             self.run,
@@ -81,27 +91,17 @@ class Check:
         self.outcome.click(self.pressed, self.seen, [self.seen, self.outcome, self.stale, *fields], **quiet)
         start.click(self.close, self.seen, [self.seen, self.outcome, self.stale], **quiet)
 
-    def run(self, seen: Seen, *values: Any) -> Iterator[list[Any]]:
-        """Checks the memory for the form's ``values``; updates of ``seen``, of what was found, of the line below it and
-        of the button.
-        """
+    def run(self, seen: CheckState, *values: Any) -> Iterator[Updates]:
+        """Checks the memory for the form's ``values``, and yields the page's updates as results arrive."""
         try:
             settings = self.settings(values)
-            if not seen.warned and (name := self._at_work(settings)):
+            if not seen.warned and (name := self._run_on_device(settings)):
                 seen.warned, seen.values = True, None
-                seen.shown = gr.update(
-                    value=words.notice("warned", f"{name} trains on this device.", do=_BESIDE), visible=True
-                )
-                yield self._answer(seen, "Check all the same")
+                notice = words.notice("warned", f"{name} trains on this device.", do=_BUSY_DEVICE)
+                seen.shown = gr.update(value=notice, visible=True)
+                yield self._answer(seen, "Check anyway")
                 return
-            seen.warned, seen.values, seen.ways, seen.stale, seen.shown = (
-                False,
-                values,
-                [],
-                False,
-                gr.update(value=verdict.busy(RunView()), visible=True),
-            )
-            yield self._answer(seen, "Checking…", interactive=False)
+            seen.warned, seen.values, seen.options, seen.stale = False, values, [], False
             for shown in self._checked(seen, settings):
                 seen.shown = gr.update(value=shown, visible=True)
                 yield self._answer(seen, "Checking…", interactive=False)
@@ -109,35 +109,36 @@ class Check:
             seen.values, seen.shown = None, gr.update(value=outcome.wrong(error), visible=True)
         yield self._answer(seen, "Check memory")
 
-    def _answer(self, seen: Seen, label: str, interactive: bool = True) -> list[Any]:
-        return [seen, seen.shown, self._stale(seen), gr.update(value=label, interactive=interactive)]
+    def _answer(self, seen: CheckState, label: str, interactive: bool = True) -> Updates:
+        button = gr.update(value=label, interactive=interactive)
+        return {self.seen: seen, self.outcome: seen.shown, self.stale: self._stale(seen), self.button: button}
 
-    def _checked(self, seen: Seen, settings: Settings) -> Iterator[str]:
-        """What is to be shown, as it is found."""
-        view, reckoned = RunView(), None
+    def _checked(self, seen: CheckState, settings: Settings) -> Iterator[str]:
+        """What the page shows of the check, as it proceeds."""
+        view, estimated = RunView(), None
+        yield memory_report.running(view)
         with tempfile.TemporaryDirectory(prefix="lora-studio-") as folder:
             preset = Path(folder, "settings.toml")
             preset.write_text(tomli_w.dumps({"settings": settings.flat()}), "utf-8")
             work = seen.work = self._begin(preset)
             try:
-                for told in work.objects():
+                for report in work.objects():
                     if seen.work is not work or seen.values is None:
                         return
-                    if "kind" in told:
-                        view.apply(events.parse(json.dumps(told)))
-                        yield verdict.busy(view, reckoned)
-                    elif "reckoned" in told:
-                        reckoned = told["reckoned"]
-                        seen.ways = [way["changes"] for way in reckoned["would_fit"]]
-                        yield verdict.busy(view, reckoned)
+                    if "kind" in report:
+                        view.apply(events.parse(json.dumps(report)))
+                    elif "reckoned" in report:
+                        estimated = report["reckoned"]
+                        seen.options = [option["changes"] for option in estimated["would_fit"]]
                     else:
-                        seen.ways = [way["changes"] for way in told["would_fit"]]
-                        yield verdict.found(told, settings)
+                        seen.options = [option["changes"] for option in report["would_fit"]]
+                        yield memory_report.result(report, settings)
                         return
+                    yield memory_report.running(view, estimated)
             finally:
                 work.end()
                 files.sweep(runs.trials_folder(self.outputs), lives=psutil.pid_exists)
-        if seen.values is not None:  # another tab's check has taken its place
+        if seen.values is not None:  # another tab's check has replaced this one
             self.close(seen)
 
     def _begin(self, preset: Path) -> Command:
@@ -147,37 +148,37 @@ class Check:
             self._newest = Command("train", "--preset", preset, "--dry-run", "--outputs", self.outputs)
             return self._newest
 
-    def _at_work(self, settings: Settings) -> str:
-        """The name of the run that trains on the device that ``settings`` ask for."""
+    def _run_on_device(self, settings: Settings) -> str:
+        """The name of the run that trains on the device of ``settings``; empty if none does."""
         for run in runner.at_work(self.outputs)[:1]:
             theirs = run.settings().machine.device
             if "auto" in (theirs, settings.machine.device) or theirs == settings.machine.device:
                 return run.name
         return ""
 
-    def pressed(self, seen: Seen, event: gr.EventData) -> list[Any]:
-        """A change that was found is taken into the form, or the check is ended or put away."""
-        taken = event.act == "take" and 0 <= int(event.way) < len(seen.ways)
-        changes = seen.ways[int(event.way)] if taken else {}
-        self.close(seen)
-        if taken:
-            seen.shown = gr.update(
-                value=outcome.done(f"Taken: {verdict.named(changes)}.", "Check again to measure it, or start."),
-                visible=True,
+    def pressed(self, seen: CheckState, event: gr.EventData) -> Updates:
+        """Applies an offered change to the form, or cancels or dismisses the check."""
+        applies = event.act == "apply" and 0 <= int(event.option) < len(seen.options)
+        changes = seen.options[int(event.option)] if applies else {}
+        updates = self.close(seen)
+        if applies:
+            message = outcome.done(
+                f"Applied: {memory_report.named(changes)}.", "Check again to measure it, or start training."
             )
-        return [seen, seen.shown, _HIDDEN, *self.form.filled(changes)]
+            seen.shown = updates[self.outcome] = gr.update(value=message, visible=True)
+        return updates | dict(zip(self.form.components, self.form.filled(changes), strict=True))
 
-    def close(self, seen: Seen) -> list[Any]:
-        """Ends the tab's check, and takes what it found off the page."""
+    def close(self, seen: CheckState) -> Updates:
+        """Cancels the tab's check and hides its result."""
         seen.values, seen.shown = None, _HIDDEN
         if seen.work:
             seen.work.end()
-        return [seen, seen.shown, _HIDDEN]
+        return {self.seen: seen, self.outcome: seen.shown, self.stale: _HIDDEN}
 
-    def changed(self, seen: Seen, values: tuple[Any, ...]) -> Any:
-        """An update of the line that says that what was found is not about the form's ``values``."""
+    def changed(self, seen: CheckState, values: tuple[Any, ...]) -> Any:
+        """An update of the line that says that the result is of other settings than the form's ``values``."""
         seen.stale = values != seen.values
         return self._stale(seen)
 
-    def _stale(self, seen: Seen) -> Any:
+    def _stale(self, seen: CheckState) -> Any:
         return gr.update(value=_STALE, visible=seen.stale and seen.values is not None)

@@ -1,15 +1,14 @@
-"""The live half of the page: everything it shows is folded from the runs' folders, so that any tab, at any time, shows
-the same.
+"""The live half of the page. All it shows is read from the runs' folders, so every tab shows the same at any time.
 
-A tick sends a tab only what differs from what it sent that tab before: nothing flickers, and what the user scrolled or
-slid stays.
+A tick sends a tab only what differs from what that tab was sent before. So nothing flickers, and scroll positions and
+sliders stay.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,11 +26,11 @@ from lora_studio.ui import plots
 from lora_studio.ui.pages.train import previews, result, saved, status
 
 _FOLLOWED, _LISTED = 40, 30
-"""Runs that are kept folded, and runs that the page offers."""
+"""Runs whose views are kept in memory, and runs that the page lists."""
 
 
-class Watch:
-    """Folds the runs of one outputs folder for all tabs, reading of each log only what is new."""
+class RunWatcher:
+    """The views of the runs in one outputs folder, for all tabs. Reads of each log only what is new."""
 
     def __init__(self, outputs: Path):
         self.outputs = outputs
@@ -39,8 +38,8 @@ class Watch:
         self._lock = threading.RLock()
 
     @contextmanager
-    def view(self, run: Run) -> Iterator[RunView]:
-        """The run as of now; it does not change within the ``with``."""
+    def view(self, run: Run) -> Generator[RunView]:
+        """The run's current view. It does not change within the ``with``."""
         with self._lock:
             follower = self._follower(run)
             seen = follower.update()
@@ -58,7 +57,7 @@ class Watch:
         return follower
 
     def summary(self) -> list[dict[str, Any]]:
-        """Each run's name, state and progress (0…1), the newest first."""
+        """Each run's name, state and progress (0 to 1), newest first."""
         found = []
         for run in runs.existing(self.outputs):
             with self.view(run) as view:
@@ -66,89 +65,89 @@ class Watch:
         return found
 
     def find(self, name: str) -> Run | None:
-        """The run of that name, None if it has gone."""
+        """The run of that name; None if it does not exist."""
         run = Run(self.outputs / name)
         return run if name and run.settings_file.is_file() else None
 
 
 @dataclass
-class Tab:
-    """What one browser tab looks at."""
+class TabState:
+    """What one browser tab shows."""
 
     run: str = ""
     newest: str = ""
-    """The newest run when the tab last looked: a newer one, started from wherever, is shown at once."""
+    """The newest run at the last tick. A newer one is shown at once, wherever it was started."""
     step: int | None = None
-    """The preview's step; None is the latest."""
+    """The step of the preview shown large; None is the latest."""
     prompt: int = 0
     smoothing: float = 0.9
-    asked: tuple[str, ...] = ()
-    """What has changed since the run's newest state: shown, and gone on with at a second press."""
-    seen: Any = None
-    """What the last tick drew from; while it stays the same there is nothing to draw."""
+    unconfirmed: tuple[str, ...] = ()
+    """What has changed since the run's newest state. It is shown, and a second press on Resume accepts it."""
+    drawn_from: tuple | None = None
+    """The fingerprint of what the last tick drew. While it stays the same there is nothing to draw."""
     sent: dict[str, Any] = field(default_factory=dict)
 
-    def look_at(self, name: str) -> None:
-        """Turns to another run."""
+    def show(self, name: str) -> None:
+        """Switches to another run."""
         if name != self.run:
-            self.run, self.step, self.prompt, self.asked = name, None, 0, ()
+            self.run, self.step, self.prompt, self.unconfirmed = name, None, 0, ()
 
     def follow(self, names: list[str]) -> None:
-        """Turns to the newest run if it is new, or if the run that was shown has gone."""
+        """Switches to the newest run if it is new, or if the run that was shown no longer exists. ``names``: newest
+        first.
+        """
         newest = names[0] if names else ""
         if newest != self.newest or self.run not in names:
             self.newest = newest
-            self.look_at(newest)
+            self.show(newest)
 
-    def unsent(self, name: str, update: dict[str, Any]) -> Any:
-        """``update``, or nothing where the tab has been sent just that."""
-        if self.sent.get(name) == update:
-            return gr.skip()
-        self.sent[name] = update
-        return gr.update(**update)
+    def unsent(self, updates: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        """Those of ``updates`` that the tab has not been sent, by part."""
+        new = {name: update for name, update in updates.items() if self.sent.get(name) != update}
+        self.sent |= new
+        return {name: gr.update(**update) for name, update in new.items()}
 
 
 PARTS = (
-    "pill", "start", "runs", "blank", "run_card", "state", "pause", "go_on", "mend", "stop", "preview", "states_card", "states",
-    "result_card", "result", "film_card", "film", "pair", "loss_card", "loss",
+    "pill", "start", "runs", "blank", "run_card", "state", "pause", "resume", "apply", "stop", "preview", "states_card",
+    "states", "result_card", "result", "film_card", "film", "pair", "loss_card", "loss",
 )  # fmt: skip
-"""The parts of the page that a tick may change, in the order of its outputs."""
+"""The parts of the page that a tick may change."""
 
 
-def tick(tab: Tab, watch: Watch) -> list[Any]:
-    """Updates of ``PARTS`` for one tab."""
+def tick(tab: TabState, watcher: RunWatcher) -> dict[str, Any]:
+    """Updates of the ``PARTS`` that have changed for one tab, by name."""
     try:
-        return _tick(tab, watch)
-    except OSError:  # a folder went away while it was read, or its drive did: the next tick shows what is there then
-        return [gr.skip()] * len(PARTS)
+        return _tick(tab, watcher)
+    except OSError:  # a folder or its drive disappeared while it was read: the next tick shows what is there then
+        return {}
 
 
-def _tick(tab: Tab, watch: Watch) -> list[Any]:
-    listed = runs.existing(watch.outputs)[:_LISTED]
+def _tick(tab: TabState, watcher: RunWatcher) -> dict[str, Any]:
+    listed = runs.existing(watcher.outputs)[:_LISTED]
     tab.follow([run.name for run in listed])
-    line = runner.at_work(watch.outputs)
-    sight = _sight(tab, listed, line)
-    if sight == tab.seen:
-        return [gr.skip()] * len(PARTS)
-    run = watch.find(tab.run)
-    updates = (_full(tab, run, watch) if run else _empty()) | _at_work(line, watch)
-    updates["runs"] = _listing(tab, listed, watch)
-    tab.seen = _sight(tab, listed, line)
-    return [tab.unsent(name, updates[name]) for name in PARTS]
+    active = runner.at_work(watcher.outputs)
+    if _fingerprint(tab, listed, active) == tab.drawn_from:
+        return {}
+    run = watcher.find(tab.run)
+    updates = (_full(tab, run, watcher) if run else _empty()) | _active_run(active, watcher)
+    updates["runs"] = _listing(tab, listed, watcher)
+    tab.drawn_from = _fingerprint(tab, listed, active)
+    return tab.unsent(updates)
 
 
-def _sight(tab: Tab, listed: list[Run], line: list[Run]) -> tuple:
+def _fingerprint(tab: TabState, listed: list[Run], active: list[Run]) -> tuple:
     """Everything that the page is drawn from, in short."""
     states = tuple((one.step, one.starred) for run in listed if run.name == tab.run for one in checkpoints.listed(run))
     logs = tuple((run.name, run.events_file.stat().st_size if run.events_file.exists() else 0) for run in listed)
     asked = tuple(control.asked(run, request) for run in listed if run.name == tab.run for request in Request)
-    return logs, asked, states, line, tab.run, tab.step, tab.prompt, tab.smoothing, tab.asked
+    return logs, asked, states, active, tab.run, tab.step, tab.prompt, tab.smoothing, tab.unconfirmed
 
 
-def _listing(tab: Tab, listed: list[Run], watch: Watch) -> dict[str, Any]:
+def _listing(tab: TabState, listed: list[Run], watcher: RunWatcher) -> dict[str, Any]:
     choices = []
     for run in listed:
-        with watch.view(run) as view:
+        with watcher.view(run) as view:
             choices.append((status.label(run, view), run.name))
     return {"choices": choices, "value": tab.run or None, "visible": bool(listed)}
 
@@ -162,35 +161,35 @@ def _empty() -> dict[str, dict[str, Any]]:
     }
 
 
-def _full(tab: Tab, run: Run, watch: Watch) -> dict[str, dict[str, Any]]:
-    with watch.view(run) as view:
-        tab.asked = tab.asked if view.state.ended else ()
-        shown = _empty() | _controls(tab, run, view) | _drawn(tab, run, view, watch.outputs) | _saved(run)
+def _full(tab: TabState, run: Run, watcher: RunWatcher) -> dict[str, dict[str, Any]]:
+    with watcher.view(run) as view:
+        tab.unconfirmed = tab.unconfirmed if view.state.ended else ()
+        shown = _empty() | _controls(tab, run, view) | _drawn(tab, run, view, watcher.outputs) | _saved(run)
         shown |= {
             "blank": {"visible": False},
             "run_card": {"visible": True},
-            "state": {"value": status.line(run, view, tab.asked), "visible": True},
+            "state": {"value": status.line(run, view, tab.unconfirmed), "visible": True},
         }
-        return shown | _made(run, view, watch.outputs)
+        return shown | _result(run, view, watcher.outputs)
 
 
-def _controls(tab: Tab, run: Run, view: RunView) -> dict[str, dict[str, Any]]:
+def _controls(tab: TabState, run: Run, view: RunView) -> dict[str, dict[str, Any]]:
     stopping, state = control.asked(run, Request.STOP), view.state
     pausing, drawing = control.asked(run, Request.PAUSE), control.asked(run, Request.PREVIEW)
-    again = status.go_on_label(view) if state.ended else "Go on"
-    again = "Go on all the same" if tab.asked else again
+    resume = status.resume_label(view) if state.ended else "Resume"
+    resume = "Resume anyway" if tab.unconfirmed else resume
     waiting = state is State.QUEUED and bool(queue.ahead(run))
     stop = "Leave the queue" if waiting else "Stop" if state is State.PREPARING else "Stop and keep"
-    mend = status.mend_label(view)
+    apply = status.apply_label(view)
     return {
         "pause": {"visible": state is State.RUNNING, "interactive": not pausing and not stopping},
-        "go_on": {
-            "visible": bool(again) if state.ended else state is State.PAUSED,
-            "value": again,
+        "resume": {
+            "visible": bool(resume) if state.ended else state is State.PAUSED,
+            "value": resume,
             "interactive": not stopping,
-            "variant": "secondary" if mend else "primary",
+            "variant": "secondary" if apply else "primary",
         },
-        "mend": {"visible": bool(mend), "value": mend or "Take it and go on"},
+        "apply": {"visible": bool(apply), "value": apply},
         "stop": {
             "visible": waiting or state in (State.PREPARING, State.RUNNING, State.PAUSED),
             "interactive": not stopping,
@@ -204,8 +203,8 @@ def _controls(tab: Tab, run: Run, view: RunView) -> dict[str, dict[str, Any]]:
     }
 
 
-def _drawn(tab: Tab, run: Run, view: RunView, outputs: Path) -> dict[str, dict[str, Any]]:
-    film = previews.develop(view)
+def _drawn(tab: TabState, run: Run, view: RunView, outputs: Path) -> dict[str, dict[str, Any]]:
+    film = previews.filmstrip(view)
     if tab.prompt not in film.prompts:
         tab.prompt = min(film.prompts, default=0)
     total = 0 if view.state.ended or not view.started else view.started.total_steps
@@ -224,24 +223,26 @@ def _drawn(tab: Tab, run: Run, view: RunView, outputs: Path) -> dict[str, dict[s
     }
 
 
-def _made(run: Run, view: RunView, outputs: Path) -> dict[str, dict[str, Any]]:
-    made = result.html(run, view, outputs)
-    return {"result_card": {"visible": True}, "result": {"value": made, "visible": True}} if made else {}
+def _result(run: Run, view: RunView, outputs: Path) -> dict[str, dict[str, Any]]:
+    shown = result.html(run, view, outputs)
+    return {"result_card": {"visible": True}, "result": {"value": shown, "visible": True}} if shown else {}
 
 
 def _saved(run: Run) -> dict[str, dict[str, Any]]:
     states = checkpoints.listed(run)
-    return (
-        {"states_card": {"visible": True}, "states": {"value": saved.html(states), "visible": True}} if states else {}
-    )
-
-
-def _at_work(line: list[Run], watch: Watch) -> dict[str, dict[str, Any]]:
-    """The run at work, whichever the tab shows: in the page's head, and as the reason why another would have to wait."""
-    if not line:
+    if not states:
         return {}
-    with watch.view(line[0]) as view:
+    return {"states_card": {"visible": True}, "states": {"value": saved.html(states), "visible": True}}
+
+
+def _active_run(active: list[Run], watcher: RunWatcher) -> dict[str, dict[str, Any]]:
+    """The run that trains now, whichever the tab shows: it stands in the page's header, and another one has to wait
+    for it.
+    """
+    if not active:
+        return {}
+    with watcher.view(active[0]) as view:
         return {
-            "pill": {"value": status.pill(line[0], view, len(line) - 1)},
+            "pill": {"value": status.pill(active[0], view, len(active) - 1)},
             "start": {"value": "Add to the queue", "interactive": True, "visible": True},
         }

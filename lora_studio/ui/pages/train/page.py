@@ -1,11 +1,13 @@
-"""The Train page: set up on the left, watch on the right. Bound together here."""
+"""The Train page: the form on the left, the run on the right."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.blocks import Block
 
 from lora_studio.errors import StudioError
 from lora_studio.jobs import control, runner, view
@@ -13,7 +15,8 @@ from lora_studio.jobs.control import Request
 from lora_studio.runs import Run, branching, checkpoints
 from lora_studio.ui import plots
 from lora_studio.ui.pages.train import live, previews, saved, status
-from lora_studio.ui.pages.train.live import PARTS, Tab, Watch
+from lora_studio.ui.pages.train.check import Updates
+from lora_studio.ui.pages.train.live import PARTS, RunWatcher, TabState
 from lora_studio.ui.pages.train.setup import QUIET, Setup
 from lora_studio.ui.theme import html
 
@@ -26,11 +29,11 @@ _TO_THE_RUN = (
 
 
 def build(page: gr.Blocks, outputs: Path, pill: gr.HTML) -> Setup:
-    """Places the page in ``page``; ``pill`` is where the head shows the run at work. Gives its left half, where other
-    pages open recipes.
+    """Places the page in ``page``. ``pill`` is where the header shows the active run. Returns the left half, where
+    other pages open recipes.
     """
-    watch = Watch(outputs)
-    tab = gr.State(Tab())
+    watcher = RunWatcher(outputs)
+    tab = gr.State(TabState())
     with gr.Row(elem_classes="halves", equal_height=False):
         with gr.Column(scale=5, min_width=330, elem_classes="half"):
             setup = Setup(outputs)
@@ -38,8 +41,8 @@ def build(page: gr.Blocks, outputs: Path, pill: gr.HTML) -> Setup:
             parts = _place_run()
     parts |= {"pill": pill, "start": setup.start}
     setup.wire(page)
-    _wire_run(page, watch, tab, parts, setup)
-    gr.api(watch.summary, api_name="runs", queue=False)
+    _wire_run(page, watcher, tab, parts, setup)
+    gr.api(watcher.summary, api_name="runs", queue=False)
     return setup
 
 
@@ -53,12 +56,7 @@ def _place_run() -> dict[str, Any]:
                 [], show_label=False, container=False, filterable=False, elem_id="runs", min_width=160
             )
         parts["state"] = html()
-        with gr.Row(elem_classes="controls"):
-            parts["pause"] = gr.Button("Pause", size="md", min_width=90, elem_id="pause")
-            parts["go_on"] = gr.Button("Go on", size="md", min_width=90, variant="primary", elem_id="go-on")
-            parts["mend"] = gr.Button("Take it and go on", size="md", min_width=120, variant="primary", elem_id="mend")
-            parts["stop"] = gr.Button("Stop and keep", size="md", min_width=120, elem_id="stop")
-            parts["preview"] = gr.Button("Preview now", size="md", min_width=110, elem_id="preview-now")
+        parts |= _place_controls()
     with gr.Column(elem_classes="card made", visible=False) as parts["result_card"]:
         parts["result"] = html()
     with gr.Column(elem_classes="card", visible=False) as parts["film_card"]:
@@ -72,81 +70,108 @@ def _place_run() -> dict[str, Any]:
         html("<h2>Saved states</h2>")
         parts["states"] = html(js_on_load=saved.CHOOSE, elem_id="states")
     with gr.Column(elem_classes="card", visible=False) as parts["loss_card"]:
-        with gr.Row(elem_classes="headline"):
-            html("<h2>Loss</h2>")
-            parts["smoothing"] = gr.Slider(
-                0,
-                0.99,
-                value=Tab().smoothing,
-                step=0.01,
-                label="Smoothing",
-                buttons=[],
-                elem_id="smoothing",
-                min_width=160,
-            )
-        parts["loss"] = html(js_on_load=plots.POINTER, elem_id="loss")
+        parts |= _place_loss()
     return parts
 
 
-def _wire_run(page: gr.Blocks, watch: Watch, tab: gr.State, parts: dict[str, Any], setup: Setup) -> None:
-    shown = [tab, *(parts[name] for name in PARTS)]
+def _place_controls() -> dict[str, Any]:
+    with gr.Row(elem_classes="controls"):
+        return {
+            "pause": gr.Button("Pause", size="md", min_width=90, elem_id="pause"),
+            "resume": gr.Button("Resume", size="md", min_width=90, variant="primary", elem_id="resume"),
+            "apply": gr.Button("Apply and resume", size="md", min_width=120, variant="primary", elem_id="apply"),
+            "stop": gr.Button("Stop and keep", size="md", min_width=120, elem_id="stop"),
+            "preview": gr.Button("Preview now", size="md", min_width=110, elem_id="preview-now"),
+        }
 
-    def tick(here: Tab) -> list[Any]:
-        return [here, *live.tick(here, watch)]
 
-    def look_at(here: Tab, name: str) -> list[Any]:
-        here.look_at(name)
+def _place_loss() -> dict[str, Any]:
+    start = TabState().smoothing
+    with gr.Row(elem_classes="headline"):
+        html("<h2>Loss</h2>")
+        smoothing = gr.Slider(
+            0, 0.99, value=start, step=0.01, label="Smoothing", buttons=[], elem_id="smoothing", min_width=160
+        )
+    return {"smoothing": smoothing, "loss": html(js_on_load=plots.POINTER, elem_id="loss")}
+
+
+def _wire_run(page: gr.Blocks, watcher: RunWatcher, tab: gr.State, parts: dict[str, Any], setup: Setup) -> None:
+    shown: list[Block] = [tab, *(parts[name] for name in PARTS)]
+
+    def tick(here: TabState) -> Updates:
+        changed = live.tick(here, watcher)
+        return {tab: here, **{parts[name]: update for name, update in changed.items()}}
+
+    def show(here: TabState, name: str) -> Updates:
+        here.show(name)
         return tick(here)
 
-    def smooth(here: Tab, weight: float) -> list[Any]:
+    def smooth(here: TabState, weight: float) -> Updates:
         here.smoothing = weight
         return tick(here)
 
-    def choose(here: Tab, event: gr.EventData) -> list[Any]:
+    def choose(here: TabState, event: gr.EventData) -> Updates:
         step = event.step
         here.prompt, here.step = int(event.prompt), int(step) if str(step).isdigit() else here.step
         return tick(here)
 
-    def start(here: Tab, origin: str, *values: Any) -> list[Any]:
-        run, notice = setup.begin(*values, origin=origin)
-        if run:
-            here.look_at(run.name)
-        return [notice, "" if run else origin, gr.update(visible=False) if run else gr.skip(), *tick(here)]
+    gr.Timer(EVERY).tick(tick, tab, shown, **QUIET)
+    page.load(tick, tab, shown, **QUIET)
+    parts["runs"].input(show, [tab, parts["runs"]], shown, **QUIET)
+    parts["smoothing"].change(smooth, [tab, parts["smoothing"]], shown, trigger_mode="always_last", **QUIET)
+    parts["film"].click(choose, tab, shown, **QUIET)
+    for name, act in _ACTIONS.items():
+        parts[name].click(_acting(act, watcher, tick), tab, shown, **QUIET)
+    _wire_start(setup, tab, shown, tick)
+    _wire_states(setup, watcher, tab, parts["states"], shown, tick)
 
-    def at_state(here: Tab, event: gr.EventData) -> list[Any]:
-        """A star put on or taken off a saved state, or a branch from it begun in the form."""
-        run, step, filled = watch.find(here.run), int(event.step), [gr.skip()] * (3 + len(setup.form.components))
+
+def _wire_start(setup: Setup, tab: gr.State, shown: list[Block], tick: Callable[[TabState], Updates]) -> None:
+    def start(here: TabState, origin: str, *values: Any) -> Updates:
+        run, notice = setup.begin(*values, origin=origin)
+        if run is None:
+            return {setup.notice: notice, **tick(here)}
+        here.show(run.name)
+        return {setup.notice: notice, setup.origin: "", setup.branch: gr.update(visible=False), **tick(here)}
+
+    fields, outputs = setup.form.components, [setup.notice, setup.origin, setup.branch, *shown]
+    setup.start.click(start, [tab, setup.origin, *fields], outputs, **QUIET).then(None, js=_TO_THE_RUN, **QUIET)
+
+
+def _wire_states(
+    setup: Setup,
+    watcher: RunWatcher,
+    tab: gr.State,
+    states: gr.HTML,
+    shown: list[Block],
+    tick: Callable[[TabState], Updates],
+) -> None:
+    branch = [setup.origin, setup.branch, setup.branch_from_line, *setup.form.components]
+    data = setup.form.fields["data"]
+
+    def pressed(here: TabState, event: gr.EventData) -> Updates:
+        """Stars a saved state or removes its star, or fills the form to branch from it."""
+        run, step, filled = watcher.find(here.run), int(event.step), {}
         try:
             if run and event.act == "branch":
-                filled = setup.branch_from(run, checkpoints.find(run, step).step)
+                filled = dict(zip(branch, setup.branch_from(run, checkpoints.find(run, step).step), strict=True))
             elif run:
                 checkpoints.star(run, step, event.act == "star")
         except StudioError as error:
             gr.Warning(str(error))
-        return [*filled, *tick(here)]
+        return filled | tick(here)
 
-    gr.Timer(EVERY).tick(tick, tab, shown, **QUIET)
-    page.load(tick, tab, shown, **QUIET)
-    parts["runs"].input(look_at, [tab, parts["runs"]], shown, **QUIET)
-    parts["smoothing"].change(smooth, [tab, parts["smoothing"]], shown, trigger_mode="always_last", **QUIET)
-    parts["film"].click(choose, tab, shown, **QUIET)
-    branch = [setup.origin, setup.branch, setup.branch_from_line, *setup.form.components]
-    data = setup.form.fields["data"]
-    parts["states"].click(at_state, tab, [*branch, *shown], **QUIET).then(
-        setup.look, data, [data, setup.report], **QUIET
-    )
-    setup.start.click(
-        start, [tab, setup.origin, *setup.form.components], [setup.notice, setup.origin, setup.branch, *shown], **QUIET
-    ).then(None, js=_TO_THE_RUN, **QUIET)
-    for name, act in _ACTIONS.items():
-        parts[name].click(_acting(act, watch, tick), tab, shown, **QUIET)
+    states.click(pressed, tab, [*branch, *shown], **QUIET).then(setup.look, data, [data, setup.report], **QUIET)
 
 
-def _acting(act: Any, watch: Watch, tick: Any) -> Any:
-    """A button's handler: does ``act`` to the run that the tab shows, and says what is wrong if it cannot."""
+Action = Callable[[TabState, Run], None]
 
-    def handler(here: Tab) -> list[Any]:
-        if run := watch.find(here.run):
+
+def _acting(act: Action, watcher: RunWatcher, tick: Callable[[TabState], Updates]) -> Callable[[TabState], Updates]:
+    """A button's handler: applies ``act`` to the run that the tab shows, and shows its error if it fails."""
+
+    def handler(here: TabState) -> Updates:
+        if run := watcher.find(here.run):
             try:
                 act(here, run)
             except StudioError as error:
@@ -156,36 +181,36 @@ def _acting(act: Any, watch: Watch, tick: Any) -> Any:
     return handler
 
 
-def _go_on(tab: Tab, run: Run) -> None:
-    """Lets a paused run go on, or starts the worker of one that is over again; where something changed meanwhile, only
-    at a second press.
+def _resume(tab: TabState, run: Run) -> None:
+    """Resumes a paused run, or starts the worker of an ended one again. Where something has changed since its newest
+    state was saved, the first press shows that and the second one resumes.
     """
-    if not runner.alive(run) and not tab.asked:
-        tab.asked = tuple(branching.changes(run))
-        if tab.asked:
+    if not runner.alive(run) and not tab.unconfirmed:
+        tab.unconfirmed = tuple(branching.changes(run))
+        if tab.unconfirmed:
             return
-    tab.asked = ()
+    tab.unconfirmed = ()
     control.withdraw(run, Request.PAUSE)
     runner.start(run)
 
 
-def _mend(tab: Tab, run: Run) -> None:
-    """Takes the settings that would have kept the run from failing, and goes on with them."""
+def _apply_and_resume(tab: TabState, run: Run) -> None:
+    """Applies the settings that a failure offers, and resumes the run with them."""
     failed = view.fold(run).failed
     if failed and failed.changes and not runner.alive(run):
         run = branching.with_changes(run, failed.changes)
         runner.start(run)
-        tab.look_at(run.name)
+        tab.show(run.name)
 
 
-def _asks(request: Request) -> Any:
+def _asks(request: Request) -> Action:
     return lambda tab, run: control.ask(run, request)
 
 
-_ACTIONS = {
+_ACTIONS: dict[str, Action] = {
     "pause": _asks(Request.PAUSE),
-    "go_on": _go_on,
-    "mend": _mend,
+    "resume": _resume,
+    "apply": _apply_and_resume,
     "stop": _asks(Request.STOP),
     "preview": _asks(Request.PREVIEW),
 }

@@ -1,4 +1,4 @@
-"""The dataset on the page: its pictures small, how many there are, and what is wrong with which file."""
+"""The dataset on the page: thumbnails, counts, and the problems of each file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lora_studio.ui import images, words
 
 MOST_SHOWN = 24
 _MOST_PROBLEMS = 40
-_HEADINGS = {"blocking": "To mend before training", "left out": "Left out", "warning": "Worth a look"}
+_HEADINGS = {"blocking": "Fix before training", "left out": "Left out", "warning": "Warnings"}
 
 
 def samples() -> dict[str, str]:
@@ -25,8 +25,8 @@ def samples() -> dict[str, str]:
 
 
 def tidy(text: str | None) -> str:
-    """A path as it was typed or pasted, without the quotes that some systems copy with it, absolute if it exists: a
-    worker may run elsewhere.
+    """A path as it was typed or pasted, without the quotes that some systems copy with it. Absolute if it exists, since
+    a worker may run in another folder.
     """
     text = (text or "").strip().strip("\"'")
     path = Path(text).expanduser()
@@ -34,7 +34,7 @@ def tidy(text: str | None) -> str:
 
 
 def scan(data: str, outputs: Path) -> Dataset:
-    """The dataset in the folder ``data``. What was read once is remembered, so that only changed files are read again.
+    """The dataset in the folder ``data``. Results are cached, so only changed files are read again.
 
     Raises:
         DatasetError: no folder was chosen.
@@ -46,15 +46,21 @@ def scan(data: str, outputs: Path) -> Dataset:
     return folder.scan(Path(data), cache=runs.cache_folder(outputs))
 
 
+_LARGER = (
+    '<dialog class="larger-picture"><form method="dialog">'
+    '<button><img alt=""><b></b><span></span></button></form></dialog>'
+)
+
+
 def report(dataset: Dataset, outputs: Path) -> str:
     """The dataset as HTML: its first pictures, counts and problems."""
     shown = "".join(_thumbnail(picture, dataset.name(picture), outputs) for picture in dataset.pictures[:MOST_SHOWN])
-    larger = '<dialog class="larger-picture"><form method="dialog"><button><img alt=""><b></b><span></span></button></form></dialog>'
-    return f'<div class="dataset"><div class="thumbnails">{shown}</div>{words.facts(_facts(dataset))}{_problems(dataset)}</div>{larger}'
+    below = f"{words.facts(_facts(dataset))}{_problems(dataset)}"
+    return f'<div class="dataset"><div class="thumbnails">{shown}</div>{below}</div>{_LARGER}'
 
 
 def _thumbnail(picture: Picture, name: str, outputs: Path) -> str:
-    """One picture small; nothing if it has just gone."""
+    """The thumbnail of a picture; empty if the file was just deleted."""
     try:
         path = folder.thumbnail(picture.path, images.folder(outputs) / "pictures", images.PICTURE)
     except DatasetError:
@@ -71,12 +77,12 @@ def _facts(dataset: Dataset) -> list[str]:
         return facts
     facts.append(f"{sum(bool(picture.caption) for picture in pictures):,} with a caption")
     if (repeated := sum(picture.repeats for picture in pictures)) != len(pictures):
-        facts.append(f"{repeated:,} with repeats")
+        facts.append(f"{repeated:,} including repeats")
     small, large = (choose(pictures, key=lambda picture: picture.width * picture.height) for choose in (min, max))
     sizes = [f"{picture.width} × {picture.height}" for picture in (small, large)]
     facts.append(sizes[0] if sizes[0] == sizes[1] else f"{sizes[0]} to {sizes[1]}")
     if len(pictures) > MOST_SHOWN:
-        facts.append(f"the first {MOST_SHOWN} are shown")
+        facts.append(f"first {MOST_SHOWN} shown")
     return facts
 
 
@@ -110,4 +116,4 @@ element.addEventListener('click', event => {
   dialog.showModal();
 });
 """
-"""Shows a picture larger, with its name and caption; for ``gr.HTML(js_on_load=...)``."""
+"""Enlarges a picture, with its name and caption; for ``gr.HTML(js_on_load=...)``."""

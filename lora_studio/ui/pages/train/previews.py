@@ -1,4 +1,4 @@
-"""Previews as a filmstrip: a row for each prompt, a frame for each step, the base model's own image first."""
+"""Previews as a filmstrip: one row per prompt, one frame per step, the base model's own preview first."""
 
 from __future__ import annotations
 
@@ -11,67 +11,65 @@ from lora_studio.runs import Run
 from lora_studio.ui import images, words
 
 MOST_STEPS = 40
-"""Columns of the film. A run with more is shown by evenly chosen ones, the first and the last among them."""
+"""Columns of the filmstrip. A run with more steps shows an even selection, with the first and the last."""
 
 
-class Film(NamedTuple):
+class Filmstrip(NamedTuple):
     """A run's previews, sorted."""
 
     prompts: dict[int, str]
     base: dict[int, PreviewReady]
     frames: dict[int, dict[int, PreviewReady]]
-    """Step -> prompt -> image."""
+    """Step -> index of the prompt -> preview."""
 
     @property
     def steps(self) -> list[int]:
         return sorted(self.frames)
 
 
-def develop(view: RunView) -> Film:
-    """The film of ``view``. An image that was drawn again takes the place of the first one."""
-    prompts, base, frames = {}, {}, {}
+def filmstrip(view: RunView) -> Filmstrip:
+    """The filmstrip of ``view``. A preview that was drawn again replaces the earlier one."""
+    prompts: dict[int, str] = {}
+    base: dict[int, PreviewReady] = {}
+    frames: dict[int, dict[int, PreviewReady]] = {}
     for one in view.previews:
         prompts[one.index] = one.prompt
         if one.base:
             base[one.index] = one
         else:
             frames.setdefault(one.step, {})[one.index] = one
-    return Film(dict(sorted(prompts.items())), base, frames)
+    return Filmstrip(dict(sorted(prompts.items())), base, frames)
 
 
 def spread(steps: list[int], most: int = MOST_STEPS) -> list[int]:
-    """
+    """At most ``most`` of ``steps``, evenly chosen, with the first and the last.
+
     >>> spread(list(range(10)), 4)
     [0, 3, 6, 9]
     """
     return steps if len(steps) <= most else [steps[i * (len(steps) - 1) // (most - 1)] for i in range(most)]
 
 
-def html(run: Run, film: Film, step: int | None, prompt: int, outputs: Path) -> str:
-    """The strip. ``step`` and ``prompt`` are the frame that is shown large; step None is the latest."""
+def html(run: Run, film: Filmstrip, step: int | None, prompt: int, outputs: Path) -> str:
+    """The filmstrip as HTML. ``step`` and ``prompt`` name the frame that is shown large; step None is the latest."""
     if not film.prompts:
         return '<div class="film empty"><p>Previews appear here as they are drawn.</p></div>'
     steps = spread(film.steps)
     chosen = step if step is not None else (steps[-1] if steps else None)
     rows = "".join(_row(run, film, index, steps, chosen, prompt, outputs) for index in film.prompts)
     head = "".join(f"<span>{name}</span>" for name in ("base", *(f"{one:,}" for one in steps)))
-    return f'<div class="film" style="--frames:{len(steps) + 1}"><div class="steps" aria-hidden="true">{head}</div>{rows}</div>'
+    head = f'<div class="steps" aria-hidden="true">{head}</div>'
+    return f'<div class="film" style="--frames:{len(steps) + 1}">{head}{rows}</div>'
 
 
-def _row(run: Run, film: Film, index: int, steps: list[int], chosen: int | None, prompt: int, outputs: Path) -> str:
+def _row(
+    run: Run, film: Filmstrip, index: int, steps: list[int], chosen: int | None, prompt: int, outputs: Path
+) -> str:
     title = words.text(film.prompts[index])
     cells = [_frame(run, film.base.get(index), "base", f"{title}, base model", False, outputs)]
     for step in steps:
-        cells.append(
-            _frame(
-                run,
-                film.frames[step].get(index),
-                str(step),
-                f"{title}, step {step:,}",
-                step == chosen and index == prompt,
-                outputs,
-            )
-        )
+        large = step == chosen and index == prompt
+        cells.append(_frame(run, film.frames[step].get(index), str(step), f"{title}, step {step:,}", large, outputs))
     return f'<p class="prompt">{title}</p><div class="row" data-prompt="{index}">{"".join(cells)}</div>'
 
 
@@ -79,14 +77,15 @@ def _frame(run: Run, one: PreviewReady | None, step: str, title: str, chosen: bo
     path = copy(run, one, outputs, images.THUMBNAIL)
     if path is None:
         return '<span class="frame missing"></span>'
+    state = f'class="frame{" chosen" if chosen else ""}" aria-pressed="{str(chosen).lower()}"'
     return (
-        f'<button type="button" class="frame{" chosen" if chosen else ""}" data-step="{step}" title="{title}" aria-pressed="{str(chosen).lower()}">'
+        f'<button type="button" {state} data-step="{step}" title="{title}">'
         f'<img src="{words.text(images.address(path))}" alt="{title}" loading="lazy"></button>'
     )
 
 
 def copy(run: Run, one: PreviewReady | None, outputs: Path, side: int) -> Path | None:
-    """The page's copy of a preview; None if there is none or it cannot be read."""
+    """The page's copy of a preview; None if the preview does not exist or cannot be read."""
     source = images.inside(run.folder, one.path) if one else None
     if source is None:
         return None
@@ -96,9 +95,9 @@ def copy(run: Run, one: PreviewReady | None, outputs: Path, side: int) -> Path |
         return None
 
 
-def pair(run: Run, film: Film, step: int | None, prompt: int, outputs: Path) -> str:
-    """The chosen frame large, over the base model's image of the same prompt and seed, with a slider between them;
-    empty before there is one.
+def pair(run: Run, film: Filmstrip, step: int | None, prompt: int, outputs: Path) -> str:
+    """The chosen frame, large, with a slider to compare it with the base model's preview of the same prompt and seed;
+    empty before the first preview.
     """
     drawn = [one for one in film.steps if prompt in film.frames[one]]
     if not drawn:
@@ -114,11 +113,12 @@ def pair(run: Run, film: Film, step: int | None, prompt: int, outputs: Path) -> 
     if base:
         above = (
             f'<img class="base" src="{words.text(images.address(base))}" alt="{title}, base model">'
-            '<input type="range" min="0" max="100" value="50" aria-label="Share of the base model\'s image that is shown">'
+            '<input type="range" min="0" max="100" value="50" aria-label="Compare with the base model">'
         )
         labels = f'<i class="edge"></i><span class="left">base</span><span class="right">step {now.step:,}</span>'
+    larger = '<button type="button" class="larger" title="Full screen" aria-label="Full screen">⤢</button>'
     return (
-        f'<div class="pair">{below}{above}{labels}<button type="button" class="larger" title="Larger" aria-label="Larger">⤢</button></div>'
+        f'<div class="pair">{below}{above}{labels}{larger}</div>'
         f'<p class="caption"><b>{title}</b><span>step {now.step:,}{latest} · seed {now.seed}</span></p>'
     )
 
@@ -136,11 +136,14 @@ element.addEventListener('click', event => {
 watch('value', () => requestAnimationFrame(show));
 show();
 """
-"""Moves the edge between base and trained image, and shows both larger; for ``gr.HTML(js_on_load=...)``."""
+"""Moves the edge between the two previews, and shows them in full screen; for ``gr.HTML(js_on_load=...)``."""
 
 CHOOSE = """
 let atEnd = true;
-const follow = () => requestAnimationFrame(() => { const film = element.querySelector('.film'); if (film && atEnd) film.scrollLeft = film.scrollWidth; });
+const follow = () => requestAnimationFrame(() => {
+  const film = element.querySelector('.film');
+  if (film && atEnd) film.scrollLeft = film.scrollWidth;
+});
 element.addEventListener('click', event => {
   const frame = event.target.closest('button[data-step]');
   if (frame) trigger('click', {step: frame.dataset.step, prompt: Number(frame.closest('.row').dataset.prompt)});
@@ -152,6 +155,6 @@ element.addEventListener('scroll', event => {
 watch('value', follow);
 follow();
 """
-"""Tells which frame was clicked, and keeps the newest frame in sight unless the user has scrolled away; for
+"""Reports which frame was clicked, and keeps the newest frame visible unless the user has scrolled away; for
 ``gr.HTML(js_on_load=...)``.
 """

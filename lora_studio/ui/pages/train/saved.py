@@ -1,4 +1,4 @@
-"""The states that a run has saved: a star keeps one for good, and from each another run can branch."""
+"""A run's saved states. A star protects one from deletion, and a new run can branch from any of them."""
 
 from __future__ import annotations
 
@@ -7,17 +7,23 @@ import time
 from lora_studio.runs.checkpoints import Saved
 from lora_studio.ui import words
 
+_HINT = (
+    "Starred states are never deleted. Branch starts a new run from a saved state, with other settings if you like; "
+    "this run stays as it is."
+)
+
 
 def html(states: list[Saved]) -> str:
-    """A row for each state, the newest first."""
+    """One row per state, newest first."""
     rows = "".join(_row(one) for one in reversed(states))
-    return f'<ul class="saved">{rows}</ul><p class="hint">A starred state is kept for good. A branch is a new run that begins there; this one stays as it is.</p>'
+    return f'<ul class="saved">{rows}</ul><p class="hint">{_HINT}</p>'
 
 
 def _row(one: Saved) -> str:
     when = time.strftime("%d %b, %H:%M", time.localtime(one.at)).lstrip("0")
-    act, title = ("unstar", "Let it go with the others") if one.starred else ("star", "Keep it for good")
-    star = f'<button type="button" class="star" data-act="{act}" data-step="{one.step}" title="{title}" aria-label="{title}" aria-pressed="{str(one.starred).lower()}">★</button>'
+    act, title = ("unstar", "Remove the star") if one.starred else ("star", "Never delete this state")
+    about = f'title="{title}" aria-label="{title}" aria-pressed="{str(one.starred).lower()}"'
+    star = f'<button type="button" class="star" data-act="{act}" data-step="{one.step}" {about}>★</button>'
     branch = f'<button type="button" class="quiet" data-act="branch" data-step="{one.step}">Branch from here</button>'
     return f"<li>{star}<b>step {one.step:,}</b><span>{when} · {words.size(one.size)}</span>{branch}</li>"
 
@@ -28,4 +34,4 @@ element.addEventListener('click', event => {
   if (button) trigger('click', {act: button.dataset.act, step: button.dataset.step});
 });
 """
-"""Tells which button was pressed; for ``gr.HTML(js_on_load=...)``."""
+"""Reports which button was pressed; for ``gr.HTML(js_on_load=...)``."""

@@ -20,7 +20,7 @@ from lora_studio.runs import Run, branching
 from lora_studio.ui import words
 from lora_studio.ui.form import Form, read, summary, wanted
 from lora_studio.ui.pages.train import pictures, upload
-from lora_studio.ui.pages.train.check import Check, Seen
+from lora_studio.ui.pages.train.check import Check, CheckState
 from lora_studio.ui.theme import html
 
 _FIRST_PRESET = "quick-look"
@@ -162,7 +162,7 @@ class Setup:
         typed = [gr.update(value=fields[key]) if key in fields else gr.skip() for key in self.form.fields]
         return [chosen, _blurb(preset, self.damaged) if preset else gr.skip(), *typed]
 
-    def changed(self, seen: Seen, name: str | None, *values: Any) -> list[Any]:
+    def changed(self, seen: CheckState, name: str | None, *values: Any) -> list[Any]:
         """What differs from the preset, or is wrong; the way back; and whether the check's finding is still about this."""
         said = summary(read(self.form.raw(values)), self.presets.get(name))
         return [
