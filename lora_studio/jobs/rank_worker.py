@@ -16,14 +16,14 @@ import psutil
 
 from lora_studio.errors import StudioError
 from lora_studio.events import Failed
-from lora_studio.jobs.ranks import LEFT
+from lora_studio.jobs.ranks import PEER_ENDED
 
 POLL = 1.0
 
 
 def main(outputs: str, parent: int) -> int:
     """Follows the leader to the end of the run; returns the process's exit status."""
-    from lora_studio.training.distributed import Parted
+    from lora_studio.training.distributed import PeerLost
 
     try:
         follow(Path(outputs), parent)
@@ -32,7 +32,7 @@ def main(outputs: str, parent: int) -> int:
         if not isinstance(error, StudioError):
             traceback.print_exc()
         print(Failed.of(error).line(), flush=True)
-        return LEFT if isinstance(error, Parted) else 1
+        return PEER_ENDED if isinstance(error, PeerLost) else 1
 
 
 def follow(outputs: Path, parent: int) -> None:
@@ -56,7 +56,7 @@ def _end_with(parent: int) -> None:
     """A GPU that waits for a leader that was killed would wait for ever."""
     while os.getppid() == parent and psutil.pid_exists(parent):
         time.sleep(POLL)
-    os._exit(LEFT)
+    os._exit(PEER_ENDED)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from lora_studio.runs import Run
 POLL = 0.2
 GRACE = 5.0
 """Seconds within which who waits for a process that is gone learns of it. A GPU never does."""
-LEFT = 3
+PEER_ENDED = 3
 """Exit status of a process that ended because another one had."""
 _LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -48,7 +48,7 @@ class _Follower(NamedTuple):
     """Its last line tells why it ended."""
 
 
-class Team:
+class RankWorkers:
     """Processes 2 … ``world`` of ``run``, which find the first at ``port``. They are ended with the ``with`` statement
     that they serve.
 
@@ -61,7 +61,7 @@ class Team:
         self._followers: list[_Follower] = []
         self._over = threading.Event()
 
-    def __enter__(self) -> Team:
+    def __enter__(self) -> RankWorkers:
         try:
             for rank in range(1, self.world):
                 self._followers.append(self._start(rank))
@@ -113,7 +113,7 @@ class Team:
         sake.
         """
         for number, (process, said) in enumerate(self._followers, 2):
-            if process.poll() not in (None, 0, LEFT):
+            if process.poll() not in (None, 0, PEER_ENDED):
                 return self._error(number, process.returncode, said)
         return None
 

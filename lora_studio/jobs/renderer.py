@@ -1,7 +1,7 @@
 """Pictures on request, from a process that keeps the base model and the adapters in memory. The parent's side: imports
 no torch.
 
-An ``Order`` goes out as one line of JSON on the process's standard input, its ``Answer``s come back as lines on its
+An ``ImageSpec`` goes out as one line of JSON on the process's standard input, its ``Answer``s come back as lines on its
 standard output.
 The newest order of a lane wins: what that lane waited for is dropped, what is being drawn for it is left between two
 steps.
@@ -65,7 +65,7 @@ class Blending(BaseModel):
     seed: int = 0
 
 
-class Order(BaseModel):
+class ImageSpec(BaseModel):
     """A picture, or with ``across`` a labelled sheet. ``width`` and ``height`` are in pixels, 0 takes the base model's
     own.
     """
@@ -121,14 +121,14 @@ class Answer(BaseModel):
     do: str = ""
 
 
-class Request(BaseModel):
+class ImageRequest(BaseModel):
     """A line on the process's standard input: an order, its lane, and the file that its picture goes to."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: int
     lane: str
-    order: Order
+    order: ImageSpec
     to: str
 
 
@@ -144,7 +144,7 @@ class Renderer:
         self._starting = threading.Lock()
         self._child: _Child | None = None
 
-    def draw(self, order: Order, lane: str) -> Iterator[Answer]:
+    def draw(self, order: ImageSpec, lane: str) -> Iterator[Answer]:
         """Answers to ``order`` as they come; where the lane gets a newer order, the last one says "dropped".
 
         Raises:
@@ -178,7 +178,7 @@ class Renderer:
                 self._child.close()
             self._child = None
 
-    def _asked(self, order: Order, lane: str, target: Path) -> Iterator[Answer]:
+    def _asked(self, order: ImageSpec, lane: str, target: Path) -> Iterator[Answer]:
         """The process's answers. One that ended by itself while it was asked is started anew, once."""
         for _ in range(2):
             drawer = self._started()
@@ -227,7 +227,7 @@ class _Child:
             ) from error
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def ask(self, lane: str, order: Order, target: Path) -> Iterator[Answer]:
+    def ask(self, lane: str, order: ImageSpec, target: Path) -> Iterator[Answer]:
         """Answers until the last one, or until the process has gone: then ``alive`` is False."""
         answers: queue.SimpleQueue[Answer | None] = queue.SimpleQueue()
         with self._lock:
@@ -237,7 +237,7 @@ class _Child:
             self._waiting[number] = answers
             try:
                 self.process.stdin.write(
-                    Request(id=number, lane=lane, order=order, to=str(target)).model_dump_json().encode() + b"\n"
+                    ImageRequest(id=number, lane=lane, order=order, to=str(target)).model_dump_json().encode() + b"\n"
                 )
                 self.process.stdin.flush()
             except OSError:

@@ -22,7 +22,7 @@ from lora_studio import __version__, files
 from lora_studio.config.settings import Settings
 from lora_studio.errors import AdapterError, MachineError, StudioError
 from lora_studio.jobs import runner
-from lora_studio.jobs.renderer import Answer, Order, Placed, Request
+from lora_studio.jobs.renderer import Answer, ImageRequest, ImageSpec, Placed
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -42,11 +42,11 @@ class Inbox:
     """Requests in the order of their coming, one a lane: a newer one takes its lane's place."""
 
     def __init__(self) -> None:
-        self._waiting: OrderedDict[str, Request] = OrderedDict()
+        self._waiting: OrderedDict[str, ImageRequest] = OrderedDict()
         self._changed = threading.Condition()
         self.closed = False
 
-    def put(self, request: Request) -> Request | None:
+    def put(self, request: ImageRequest) -> ImageRequest | None:
         """Adds ``request``; returns the one that it takes the place of."""
         with self._changed:
             dropped = self._waiting.pop(request.lane, None)
@@ -54,7 +54,7 @@ class Inbox:
             self._changed.notify()
             return dropped
 
-    def take(self, patience: float) -> Request | None:
+    def take(self, patience: float) -> ImageRequest | None:
         """The next request; None when the inbox is closed or nothing came for ``patience`` seconds."""
         with self._changed:
             self._changed.wait_for(lambda: self.closed or self._waiting, patience)
@@ -66,7 +66,7 @@ class Inbox:
             self.closed = True
             self._changed.notify()
 
-    def superseded(self, request: Request) -> bool:
+    def superseded(self, request: ImageRequest) -> bool:
         """Whether nobody wants the picture of ``request`` any longer."""
         return self.closed or request.lane in self._waiting
 
@@ -81,7 +81,7 @@ class Studio:
         self._loaded: tuple[Any, dict[str, Any]] = None, {}
         """What the loaded adapters are, and what was told of them; as long as only weights change they stay loaded."""
 
-    def draw(self, request: Request, cancelled: Callable[[], bool]) -> Iterator[Answer]:
+    def draw(self, request: ImageRequest, cancelled: Callable[[], bool]) -> Iterator[Answer]:
         """Draws what ``request`` orders, the rough picture first if it asks for one. Says so before it has to load the
         base model.
 
@@ -108,7 +108,7 @@ class Studio:
 
     @staticmethod
     def _answer(
-        request: Request, to: Path, data: bytes | None, steps: int, began: float, last: bool = True, **told: Any
+        request: ImageRequest, to: Path, data: bytes | None, steps: int, began: float, last: bool = True, **told: Any
     ) -> Answer:
         """Keeps the picture and tells of it; None means that it was cancelled."""
         if data is None:
@@ -131,7 +131,7 @@ class Studio:
             **told,
         )
 
-    def _picture(self, order: Order, steps: int, cancelled: Callable[[], bool]) -> bytes | None:
+    def _picture(self, order: ImageSpec, steps: int, cancelled: Callable[[], bool]) -> bytes | None:
         from lora_studio.sampling.generate import generate
 
         how = {
@@ -144,7 +144,7 @@ class Studio:
         drawn = generate(self.base(order.base), [order.prompt], [order.seed], steps=steps, cancelled=cancelled, **how)
         return _png(drawn[0]) if drawn else None
 
-    def _sheet(self, order: Order, cancelled: Callable[[], bool]) -> bytes | None:
+    def _sheet(self, order: ImageSpec, cancelled: Callable[[], bool]) -> bytes | None:
         """The sheet with its recipe; the weights that it does not vary are the order's."""
         from lora_studio.sampling.axes import Axis
         from lora_studio.sampling.grid import render
@@ -175,7 +175,7 @@ class Studio:
             self._sums[base.path] = base.sha256()
         return to_png(recipe.model_copy(update={"base_sha256": self._sums[base.path]}), pictures)
 
-    def _load(self, order: Order) -> dict[str, Any]:
+    def _load(self, order: ImageSpec) -> dict[str, Any]:
         """Puts the order's adapters on the base model; gives what there is to tell of a blend."""
         from lora_studio.models import inject
 
@@ -196,7 +196,7 @@ class Studio:
             inject.set_weights(base, [one.weight for one in order.adapters])
         return self._loaded[1]
 
-    def _blended(self, order: Order) -> tuple[Adapter, dict[str, Any]]:
+    def _blended(self, order: ImageSpec) -> tuple[Adapter, dict[str, Any]]:
         from lora_studio.adapters import blend, formats, recipe
 
         adapters = [self._read(one.path) for one in order.adapters]
@@ -290,7 +290,7 @@ def _png(picture: Image.Image) -> bytes:
     return data.getvalue()
 
 
-def answers(studio: Studio, request: Request, cancelled: Callable[[], bool]) -> Iterator[Answer]:
+def answers(studio: Studio, request: ImageRequest, cancelled: Callable[[], bool]) -> Iterator[Answer]:
     """What ``studio`` draws, or what is wrong; nothing ends the process but the process."""
     import torch
 
@@ -319,7 +319,7 @@ def answers(studio: Studio, request: Request, cancelled: Callable[[], bool]) -> 
         yield _wrong(request, told)
 
 
-def _wrong(request: Request, error: StudioError) -> Answer:
+def _wrong(request: ImageRequest, error: StudioError) -> Answer:
     return Answer(id=request.id, kind="wrong", what=error.what, where=error.where, do=error.do)
 
 
@@ -335,7 +335,7 @@ def main(outputs: str, source: BinaryIO, voice: BinaryIO) -> int:
     def listen() -> None:
         for line in source:
             try:
-                dropped = inbox.put(Request.model_validate_json(line))
+                dropped = inbox.put(ImageRequest.model_validate_json(line))
             except ValidationError:
                 traceback.print_exc()
                 continue

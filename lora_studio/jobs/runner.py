@@ -55,10 +55,10 @@ def _start(run: Run) -> None:
             **detached,
         )
     _children[process.pid] = process
-    enrol(run, process.pid)
+    register_worker(run, process.pid)
 
 
-def enrol(run: Run, pid: int) -> None:
+def register_worker(run: Run, pid: int) -> None:
     """Notes that process ``pid`` is the run's worker, and when it came. It does so itself too, in case its parent died
     before.
     """

@@ -32,7 +32,7 @@ def main(folder: str) -> int:
     try:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         if not runner.alive(run):
-            runner.enrol(run, os.getpid())
+            runner.register_worker(run, os.getpid())
         device = queue.wait(run)
         if device is None:
             log.append(StateChanged(state=State.INTERRUPTED))
@@ -102,12 +102,15 @@ def _ranks(run: Run, settings: Settings) -> Iterator:
     elif settings.machine.gpus > 1:
         distributed.require(settings)
         meeting = distributed.host()
-        with ranks.Team(run, settings.machine.gpus, meeting.port) as others, others.explaining(distributed.Parted):
+        with (
+            ranks.RankWorkers(run, settings.machine.gpus, meeting.port) as others,
+            others.explaining(distributed.PeerLost),
+        ):
             get_ready()
             with distributed.joined(meeting, settings.machine.gpus) as own:
                 yield own
     else:
-        yield distributed.Ranks()
+        yield distributed.World()
 
 
 if __name__ == "__main__":

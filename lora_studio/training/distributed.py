@@ -33,11 +33,11 @@ PATIENCE = timedelta(minutes=10)
 LOOPBACK = "127.0.0.1"
 
 
-class Parted(MachineError):
+class PeerLost(MachineError):
     """Another process of the run ended, or cannot be reached any more."""
 
 
-class Order(IntEnum):
+class Command(IntEnum):
     """What the leader tells."""
 
     STEP = 0
@@ -48,7 +48,7 @@ class Order(IntEnum):
     """It is over."""
 
 
-class Ranks:
+class World:
     """A run of one process: it has nobody to tell or to wait for."""
 
     rank = 0
@@ -90,14 +90,14 @@ class Ranks:
     def exchange(self, numbers: Tensor) -> None:
         """Puts the mean of all processes' ``numbers`` (N,) float32 in their place."""
 
-    def tell(self, order: Order) -> None:
+    def tell(self, order: Command) -> None:
         """The leader's word to all others."""
 
     def give(self, state: dict[str, Any]) -> None:
         """Has the others take over the leader's state."""
 
 
-class Joined(Ranks):
+class JoinedWorld(World):
     """One of several processes, which have found each other through ``store``."""
 
     def __init__(self, store: dist.Store, rank: int, world: int, place: int):
@@ -131,26 +131,26 @@ class Joined(Ranks):
             dist.all_reduce(numbers, group=self._numbers)
         numbers.div_(self.world)
 
-    def tell(self, order: Order) -> None:
+    def tell(self, order: Command) -> None:
         with _together():
             dist.broadcast(torch.tensor([order]), 0)
-        if order is Order.END:
+        if order is Command.END:
             self.leave()
 
-    def hear(self) -> Order:
+    def hear(self) -> Command:
         """Waits for the leader's next word."""
         word = torch.zeros(1, dtype=torch.int64)
         with _together():
             dist.broadcast(word, 0)
-        return Order(int(word))
+        return Command(int(word))
 
     def give(self, state: dict[str, Any]) -> None:
-        self.tell(Order.STATE)
+        self.tell(Command.STATE)
         tensors: dict[str, Tensor] = {}
         self.share((checkpoint.flatten(state, tensors), tensors))
 
     def take(self, device: torch.device) -> dict[str, Any]:
-        """The state that the leader gives after having told ``Order.STATE``."""
+        """The state that the leader gives after having told ``Command.STATE``."""
         tree, tensors = self.share(None)
         return checkpoint.unflatten(tree, {name: tensor.to(device) for name, tensor in tensors.items()})
 
@@ -166,14 +166,14 @@ class Joined(Ranks):
 
 
 @contextmanager
-def joined(store: dist.Store | None = None, world: int = 0) -> Iterator[Joined]:
+def joined(store: dist.Store | None = None, world: int = 0) -> Iterator[JoinedWorld]:
     """The leader of ``world`` processes that meet at ``store``; without one the process that the environment of
     torchrun, accelerate or the leader says that it is.
 
     Raises:
-        Parted: another process ended, or was not found.
+        PeerLost: another process ended, or was not found.
     """
-    own = Joined(store, 0, world, 0) if store else _launched()
+    own = JoinedWorld(store, 0, world, 0) if store else _launched()
     try:
         yield own
     except BaseException:
@@ -182,10 +182,10 @@ def joined(store: dist.Store | None = None, world: int = 0) -> Iterator[Joined]:
     own.leave()
 
 
-def _launched() -> Joined:
+def _launched() -> JoinedWorld:
     with _together():
         store, rank, world = next(dist.rendezvous("env://", timeout=SILENCE))
-    return Joined(store, rank, world, int(os.environ.get("LOCAL_RANK", 0)))
+    return JoinedWorld(store, rank, world, int(os.environ.get("LOCAL_RANK", 0)))
 
 
 def host() -> dist.TCPStore:
@@ -236,7 +236,7 @@ def _together() -> Iterator[None]:
         if isinstance(error, torch.OutOfMemoryError) or devices.lost(error):
             raise
         first = str(error).partition("\n")[0]
-        raise Parted(
+        raise PeerLost(
             f"Another process of the run ended or cannot be reached: {first}",
             where="gpus",
             do="What was saved is kept: go on from there. Its own terminal or log says why it ended.",

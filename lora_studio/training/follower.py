@@ -11,12 +11,12 @@ from pathlib import Path
 from lora_studio.events import Event
 from lora_studio.runs import Run
 from lora_studio.training import devices
-from lora_studio.training.distributed import Joined, Order
+from lora_studio.training.distributed import Command, JoinedWorld
 from lora_studio.training.loop import Diverged, in_words, train_step
 from lora_studio.training.session import Session, prepare
 
 
-def follow(ranks: Joined, outputs: Path) -> None:
+def follow(ranks: JoinedWorld, outputs: Path) -> None:
     """Does what the leader tells until it says that it is over. The settings come from it; pictures, base model and
     cache are read here.
 
@@ -24,7 +24,7 @@ def follow(ranks: Joined, outputs: Path) -> None:
         outputs: the folder of runs on this machine; only its cache is used.
 
     Raises:
-        Parted: the leader or another process ended.
+        PeerLost: the leader or another process ended.
         StudioError: as ``loop.train``.
     """
     name, settings = ranks.share(None)
@@ -33,8 +33,8 @@ def follow(ranks: Joined, outputs: Path) -> None:
         if settings.machine.deterministic:
             devices.make_repeatable()
         session = _last(prepare(run, settings, ranks))
-        while (order := ranks.hear()) is not Order.END:
-            if order is Order.STATE:
+        while (order := ranks.hear()) is not Command.END:
+            if order is Command.STATE:
                 session.restore(ranks.take(session.machine.device))
             else:
                 _step(session)

@@ -32,7 +32,7 @@ from lora_studio.models import inject
 from lora_studio.optim import registry
 from lora_studio.runs import Run, checkpoints
 from lora_studio.training import checkpoint, devices, export, memory, previews, step, stepper, validation
-from lora_studio.training.distributed import Order, Ranks
+from lora_studio.training.distributed import Command, World
 from lora_studio.training.requests import Requests
 from lora_studio.training.session import Session, prepare
 
@@ -57,7 +57,7 @@ class Result(NamedTuple):
 
 
 def train(
-    run: Run, settings: Settings, requests: Requests | None = None, ranks: Ranks | None = None
+    run: Run, settings: Settings, requests: Requests | None = None, ranks: World | None = None
 ) -> Iterator[Event]:
     """Trains to the last step, or until asked to stop, and leaves the adapter in ``run.adapter_file``.
 
@@ -70,7 +70,7 @@ def train(
         StudioError: what the user can mend; every checkpoint saved so far is intact.
     """
     with in_words(run, settings):
-        yield from _train(run, settings, requests or Requests(), ranks or Ranks())
+        yield from _train(run, settings, requests or Requests(), ranks or World())
 
 
 @contextmanager
@@ -91,7 +91,7 @@ def in_words(run: Run, settings: Settings) -> Iterator[None]:
         raise files.refusal(error, "The run cannot go on", Path(error.filename or run.folder)) from error
 
 
-def _train(run: Run, settings: Settings, requests: Requests, ranks: Ranks) -> Iterator[Event]:
+def _train(run: Run, settings: Settings, requests: Requests, ranks: World) -> Iterator[Event]:
     if settings.machine.deterministic:
         devices.make_repeatable()
     yield StateChanged(state=State.PREPARING)
@@ -100,7 +100,7 @@ def _train(run: Run, settings: Settings, requests: Requests, ranks: Ranks) -> It
     session = yield from prepare(run, settings, ranks)
     ranks.give(session.state())
     yield _started(session)
-    clock, good = previews.Clock(), _copy(session)
+    clock, good = previews.PreviewTimer(), _copy(session)
     if not run.preview_file(0, 0, base=True).exists():
         yield from clock.timed(previews.draw(session, base=True))
     if session.step == 0:
@@ -113,7 +113,7 @@ def _train(run: Run, settings: Settings, requests: Requests, ranks: Ranks) -> It
         if requests.stop():
             break
         began = time.monotonic()
-        ranks.tell(Order.STEP)
+        ranks.tell(Command.STEP)
         try:
             result = train_step(session)
         except Diverged as error:
@@ -123,10 +123,10 @@ def _train(run: Run, settings: Settings, requests: Requests, ranks: Ranks) -> It
         session.seconds += time.monotonic() - began
         session.step += 1
         session.final_loss = result.loss
-        if session.engine.failed and not told:
+        if session.stepper.failed and not told:
             told = True
             yield Warned(
-                what=f"Steps could not be recorded as a CUDA graph: {session.engine.failed}",
+                what=f"Steps could not be recorded as a CUDA graph: {session.stepper.failed}",
                 where="cuda_graph",
                 do="The run goes on step by step, which is slower and gives the same result.",
             )
@@ -139,7 +139,7 @@ def _train(run: Run, settings: Settings, requests: Requests, ranks: Ranks) -> It
         if requests.take_save() or (_save_is_due(session) and not last):
             yield from _save(session, requests)
 
-    ranks.tell(Order.END)
+    ranks.tell(Command.END)
     yield from _finish(session, requests, stopped=session.step < settings.run.steps)
 
 
@@ -153,15 +153,15 @@ def train_step(session: Session) -> Result:
     torch.manual_seed(
         step.seed_of(settings.run.seed, step.DROPOUT, session.step, *session.ranks.stream)
     )  # adapter dropout is all that draws from the global generator
-    rate = registry.set_rate(session.engine.optimizer, session.step, settings, session.rate_factor)
+    rate = registry.set_rate(session.stepper.optimizer, session.step, settings, session.rate_factor)
     first = session.step * settings.optimizer.accumulate
     following = first + settings.optimizer.accumulate
     for number in range(first, following):
-        if number > first or not session.engine.ahead:
-            session.engine.backward(session.batches.take(number))
+        if number > first or not session.stepper.ahead:
+            session.stepper.backward(session.batches.take(number))
         session.batches.prepare(number + 1)
-    goes_on = session.engine.goes_ahead and session.step + 1 < settings.run.steps
-    loss, norm = session.engine.update(session.batches.take(following) if goes_on else None)
+    goes_on = session.stepper.goes_ahead and session.step + 1 < settings.run.steps
+    loss, norm = session.stepper.update(session.batches.take(following) if goes_on else None)
     _require_finite(session, loss, norm)
     session.average.update()
     return Result(loss, norm, rate)
@@ -171,7 +171,7 @@ def _require_finite(session: Session, loss: float, norm: float) -> None:
     """In fp16 an infinite gradient only means that the loss was scaled too far: the scaler passes that step over by
     itself.
     """
-    if math.isfinite(loss) and (math.isfinite(norm) or session.engine.scaler.is_enabled()):
+    if math.isfinite(loss) and (math.isfinite(norm) or session.stepper.scaler.is_enabled()):
         return
     raise Diverged(
         f"The {'gradient' if math.isfinite(loss) else 'loss'} of step {session.step + 1} is not a number.",
@@ -236,10 +236,10 @@ def _engine(session: Session) -> str:
     if session.machine.device.type != "cuda":
         return ""
     why = stepper.obstacle(session.settings, session.machine)
-    return session.engine.how + (f", since {why}" if why else "")
+    return session.stepper.how + (f", since {why}" if why else "")
 
 
-def _step_done(session: Session, result: Result, clock: previews.Clock) -> StepDone:
+def _step_done(session: Session, result: Result, clock: previews.PreviewTimer) -> StepDone:
     settings = session.settings
     pace = session.seconds / session.step
     left = settings.run.steps - session.step

@@ -96,7 +96,7 @@ def _drawn(session: Session, which: Sequence[int], within: AbstractContextManage
         [session.prompts[index] for index in which],
         [settings.previews.preview_seed + index for index in which],
     )
-    session.engine.make_room(_room(session.base, side))
+    session.stepper.make_room(_room(session.base, side))
     try:
         with session.settled(), within:
             return generate(
@@ -187,7 +187,7 @@ def _recipe(session: Session, prompt: str, seed: int) -> str:
     return f"{prompt}{negative}\nSteps: {s.previews.preview_steps}, Sampler: {s.previews.sampler}, CFG scale: {s.previews.guidance}, Seed: {seed}, Model: {session.base.name}, LoRA step: {session.step}"
 
 
-class Clock:
+class PreviewTimer:
     """How long a round of previews takes, for the ETA."""
 
     def __init__(self) -> None:

@@ -27,8 +27,8 @@ from lora_studio.optim.ema import Average
 from lora_studio.runs import Run, checkpoints
 from lora_studio.training import checkpoint, devices, stepper, threads
 from lora_studio.training.batches import Batches
-from lora_studio.training.distributed import Ranks
-from lora_studio.training.stepper import Engine
+from lora_studio.training.distributed import World
+from lora_studio.training.stepper import Stepper
 
 SUBJECTS = ("cat", "house", "rocket", "flower")
 """What previews show when no prompt is given: plain subjects that most bases know and few style folders hold."""
@@ -49,9 +49,9 @@ class Session:
     parameters: dict[str, nn.Parameter]
     """What is trained, by name; float32."""
     batches: Batches
-    engine: Engine
+    stepper: Stepper
     average: Average
-    ranks: Ranks = field(default_factory=Ranks)
+    ranks: World = field(default_factory=World)
     step: int = 0
     """Optimizer steps done."""
     started: float = field(default_factory=time.time)
@@ -92,9 +92,9 @@ class Session:
             "rollbacks": self.rollbacks,
             "threads": torch.get_num_threads(),
             "parameters": dict(self.parameters),
-            "optimizer": self.engine.optimizer.state_dict(),
+            "optimizer": self.stepper.optimizer.state_dict(),
             "average": self.average.state_dict(),
-            "scaler": self.engine.scaler.state_dict(),
+            "scaler": self.stepper.scaler.state_dict(),
         }
 
     def about(self) -> dict[str, Any]:
@@ -115,11 +115,11 @@ class Session:
         for name, parameter in self.parameters.items():
             parameter.copy_(state["parameters"][name])
         if self.same_layout(state):
-            self.engine.optimizer.load_state_dict(state["optimizer"])
+            self.stepper.optimizer.load_state_dict(state["optimizer"])
         self.average.load_state_dict(state["average"])
-        self.engine.scaler.load_state_dict(state["scaler"])
-        self.engine.flat.spread()
-        self.engine.forget()
+        self.stepper.scaler.load_state_dict(state["scaler"])
+        self.stepper.flat.spread()
+        self.stepper.forget()
         for name in ("step", "started", "seconds", "final_loss", "rate_factor", "rollbacks"):
             setattr(self, name, state[name])
         if self.machine.device.type == "cpu":
@@ -136,27 +136,27 @@ class Session:
         """Within it the model has the adapter as it would be exported now: averaged, from the point that schedule-free
         optimizers report; and computes as in training.
         """
-        flat = self.engine.flat
+        flat = self.stepper.flat
         # to the bit: the way to that point and back rounds, and a run that is looked at more often would be another run
         own = flat.values.clone()
-        registry.mode(self.engine.optimizer, training=False)
+        registry.mode(self.stepper.optimizer, training=False)
         try:
             with self.average.applied():
                 flat.spread()
-                with self.engine.autocast():
+                with self.stepper.autocast():
                     yield
         finally:
-            registry.mode(self.engine.optimizer, training=True)
+            registry.mode(self.stepper.optimizer, training=True)
             flat.values.copy_(own)
             flat.spread()
 
     def adapter(self) -> Adapter:
         """The adapter as it would be exported now, in all its digits."""
-        with self.settled(), self.engine.flat.precise():
+        with self.settled(), self.stepper.flat.precise():
             return inject.read_adapter(self.base)
 
 
-def prepare(run: Run, settings: Settings, ranks: Ranks | None = None) -> Generator[Event, None, Session]:
+def prepare(run: Run, settings: Settings, ranks: World | None = None) -> Generator[Event, None, Session]:
     """Yields what happens and returns the Session: reads the folder, loads the base, encodes, injects, resumes. Where
     others lead, the state comes from them.
 
@@ -164,7 +164,7 @@ def prepare(run: Run, settings: Settings, ranks: Ranks | None = None) -> Generat
         DatasetError: the folder cannot be trained on.
         ModelError, MachineError, SettingsError: as the parts say.
     """
-    ranks = ranks or Ranks()
+    ranks = ranks or World()
     dataset = folder.scan(Path(settings.run.data), run.cache)
     yield from _report(dataset)
     if ranks.leads:
@@ -230,7 +230,7 @@ def prepare(run: Run, settings: Settings, ranks: Ranks | None = None) -> Generat
     registry.mode(built.optimizer, training=True)
     if ranks.world > 1:
         ranks.meet(machine.device)
-        session.engine.exchange = ranks.exchange
+        session.stepper.exchange = ranks.exchange
     if not ranks.leads:
         return session
     if newest := checkpoints.latest(run):
@@ -253,7 +253,7 @@ def prepare(run: Run, settings: Settings, ranks: Ranks | None = None) -> Generat
 def _begin_from(session: Session) -> Iterator[Event]:
     """The adapter of another run, where the state that it was saved with does not go with this one's settings."""
     given = adapters.read(session.run.start_file)
-    with session.engine.flat.precise():
+    with session.stepper.flat.precise():
         taken = warm_start.begin_from(session.base, given)
     session.average = Average(session.parameters, session.settings.optimizer.ema)
     if taken < len(given.factors):
@@ -291,7 +291,7 @@ def _compare(run: Run, dataset: folder.Dataset) -> Iterator[Event]:
         )
 
 
-def _require_same(dataset: folder.Dataset, ranks: Ranks) -> None:
+def _require_same(dataset: folder.Dataset, ranks: World) -> None:
     """Raises DatasetError where this process sees other pictures than the leader: its batches would be others."""
     own = manifest.manifest(dataset)
     if ranks.share(own) != own:

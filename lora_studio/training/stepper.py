@@ -39,9 +39,9 @@ class Outcome(NamedTuple):
     norm: float
 
 
-def choose(base: Base, settings: Settings, machine: Machine, built: Built) -> Engine:
+def choose(base: Base, settings: Settings, machine: Machine, built: Built) -> Stepper:
     """The fastest way that the settings allow: ``obstacle`` says what stands against recording."""
-    return (Engine if obstacle(settings, machine) else Recorded)(base, settings, machine, built)
+    return (Stepper if obstacle(settings, machine) else CudaGraphStepper)(base, settings, machine, built)
 
 
 def obstacle(settings: Settings, machine: Machine) -> str:
@@ -59,7 +59,7 @@ def obstacle(settings: Settings, machine: Machine) -> str:
     return ""
 
 
-class Engine:
+class Stepper:
     """One operation at a time."""
 
     how = "step by step"
@@ -141,14 +141,14 @@ class Engine:
         self.flat.spread()
 
 
-class _Way(NamedTuple):
+class CapturedStep(NamedTuple):
     """A batch's way forth and back, recorded, and where it reads the batch."""
 
     graph: torch.cuda.CUDAGraph
     inputs: Batch
 
 
-class Recorded(Engine):
+class CudaGraphStepper(Stepper):
     """As CUDA graphs, where the first batch of each shape and the first update go step by step: libraries choose their
     kernels then.
     """
@@ -157,7 +157,7 @@ class Recorded(Engine):
 
     def __init__(self, base: Base, settings: Settings, machine: Machine, built: Built):
         super().__init__(base, settings, machine, built)
-        self._ways: dict[tuple, _Way] = {}
+        self._captured: dict[tuple, CapturedStep] = {}
         self._met: set[tuple] = set()
         self._pool: tuple[int, int] | None = None
         self._update: torch.cuda.CUDAGraph | None = None
@@ -169,12 +169,12 @@ class Recorded(Engine):
     def backward(self, batch: Batch) -> None:
         tensors = batch.tensors()
         shape = tuple((name, tuple(tensor.shape)) for name, tensor in tensors.items())
-        if shape not in self._ways and shape in self._met and not self.failed:
-            self._record_way(shape, batch)
-        if shape not in self._ways:
+        if shape not in self._captured and shape in self._met and not self.failed:
+            self._capture_step(shape, batch)
+        if shape not in self._captured:
             self._met.add(shape)
             return super().backward(batch)
-        way = self._ways[shape]
+        way = self._captured[shape]
         for name, tensor in way.inputs.tensors().items():
             tensor.copy_(tensors[name], non_blocking=True)
         way.graph.replay()
@@ -216,22 +216,22 @@ class Recorded(Engine):
 
     def release(self) -> None:
         """Gives the graphs' memory back; what is needed again is recorded again."""
-        self._ways.clear()
+        self._captured.clear()
         self._update = self._pool = None
         torch.cuda.empty_cache()
 
-    def _record_way(self, shape: tuple, batch: Batch) -> None:
+    def _capture_step(self, shape: tuple, batch: Batch) -> None:
         inputs = batch.to(self.machine.device)
-        if graph := self._record(lambda: self._backward(inputs)):
-            self._ways[shape] = _Way(graph, inputs)
+        if graph := self._capture(lambda: self._backward(inputs)):
+            self._captured[shape] = CapturedStep(graph, inputs)
 
     def _step(self, norm: Tensor) -> None:
         if self.settings.optimizer.optimizer not in RECORDED_OPTIMIZERS or self.scaler.is_enabled() or self.failed:
             return super()._step(norm)
         self._set_rates()
         if self._updated:
-            with self._recordable():
-                self._update = self._record(self._guarded_step)
+            with self._capturable():
+                self._update = self._capture(self._guarded_step)
         if self._update is None:
             self._updated = True
             return super()._step(norm)
@@ -249,7 +249,7 @@ class Recorded(Engine):
         self.loss.zero_()
 
     @contextlib.contextmanager
-    def _recordable(self) -> Iterator[None]:
+    def _capturable(self) -> Iterator[None]:
         """Within it the optimizer reads its rates, and whether to do nothing, from where they can be set between
         replays.
         """
@@ -265,7 +265,7 @@ class Recorded(Engine):
             for group, (rate, capturable) in zip(groups, kept, strict=True):
                 group["lr"], group["capturable"] = rate, capturable
 
-    def _record(self, work: Callable[[], None]) -> torch.cuda.CUDAGraph | None:
+    def _capture(self, work: Callable[[], None]) -> torch.cuda.CUDAGraph | None:
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, pool=self._pool):

@@ -14,7 +14,7 @@ from lora_studio import adapters, models, runs
 from lora_studio.config.settings import Settings
 from lora_studio.errors import MachineError, RunError, StudioError
 from lora_studio.jobs import renderer, renderer_worker
-from lora_studio.jobs.renderer import Answer, Blending, Order, Placed, Renderer, Request, Side
+from lora_studio.jobs.renderer import Answer, Blending, ImageRequest, ImageSpec, Placed, Renderer, Side
 from lora_studio.jobs.renderer_worker import Inbox, Studio, answers, main
 from lora_studio.models import inject
 from lora_studio.sampling.generate import generate
@@ -61,7 +61,7 @@ def placed(pair, *weights, **more):
 def drawn(studio, order, to, cancelled=lambda: False) -> list[Answer]:
     return [
         one
-        for one in answers(studio, Request(id=1, lane="a", order=order, to=str(to)), cancelled)
+        for one in answers(studio, ImageRequest(id=1, lane="a", order=order, to=str(to)), cancelled)
         if one.kind != "loading"
     ]
 
@@ -83,7 +83,7 @@ def test_a_picture_is_the_one_that_generate_draws(studio, base, pair, tmp_path):
     """The preview shows something else than the adapters give at these weights."""
     first, second = (expected(base, pair, *weights) for weights in ((0.5, -0.5), (1.0, 0.25)))
     for weights, wanted in (((0.5, -0.5), first), ((1.0, 0.25), second)):
-        [answer] = drawn(studio, Order(adapters=placed(pair, *weights), **FEW), tmp_path / "mix.png")
+        [answer] = drawn(studio, ImageSpec(adapters=placed(pair, *weights), **FEW), tmp_path / "mix.png")
         assert answer.kind == "drawn" and answer.last and answer.steps == 2
         assert np.abs(pixels(answer.path) - wanted).max() <= 1
     assert np.abs(first - second).max() > 8
@@ -91,7 +91,7 @@ def test_a_picture_is_the_one_that_generate_draws(studio, base, pair, tmp_path):
 
 def test_it_says_when_it_loads_a_base_model(studio, tmp_path):
     """The page seems to hang while gigabytes are read."""
-    request = Request(id=1, lane="a", order=Order(**FEW), to=str(tmp_path / "a.png"))
+    request = ImageRequest(id=1, lane="a", order=ImageSpec(**FEW), to=str(tmp_path / "a.png"))
     assert [(one.kind, one.last) for one in answers(studio, request, lambda: False)] == [
         ("loading", False),
         ("drawn", True),
@@ -101,17 +101,21 @@ def test_it_says_when_it_loads_a_base_model(studio, tmp_path):
 
 def test_new_weights_load_nothing(studio, pair, tmp_path, monkeypatch):
     """Every move of a slider reads the files again; or a file that was written anew is not."""
-    drawn(studio, Order(adapters=placed(pair, 1, 1), **FEW), tmp_path / "a.png")
+    drawn(studio, ImageSpec(adapters=placed(pair, 1, 1), **FEW), tmp_path / "a.png")
     monkeypatch.setattr(adapters, "read", lambda path: pytest.fail(f"{path} was read again"))
     loaded = studio.base("starter").loaded
-    assert drawn(studio, Order(adapters=placed(pair, 0.3, 1), **FEW), tmp_path / "b.png")[0].kind == "drawn"
+    assert drawn(studio, ImageSpec(adapters=placed(pair, 0.3, 1), **FEW), tmp_path / "b.png")[0].kind == "drawn"
     assert studio.base("starter").loaded is loaded
-    assert drawn(studio, Order(**FEW), tmp_path / "c.png")[0].kind == "drawn" and studio.base("starter").loaded is None
+    assert (
+        drawn(studio, ImageSpec(**FEW), tmp_path / "c.png")[0].kind == "drawn" and studio.base("starter").loaded is None
+    )
 
 
 def test_a_rough_picture_comes_first(studio, pair, tmp_path):
     """On a slow machine nothing moves for seconds after a change."""
-    rough, good = drawn(studio, Order(adapters=placed(pair, 1), **{**FEW, "steps": 4}, first=2), tmp_path / "mix.png")
+    rough, good = drawn(
+        studio, ImageSpec(adapters=placed(pair, 1), **{**FEW, "steps": 4}, first=2), tmp_path / "mix.png"
+    )
     assert (rough.steps, rough.last, good.steps, good.last) == (2, False, 4, True)
     assert rough.path != good.path and pixels(rough.path).shape == pixels(good.path).shape == (128, 128, 3)
 
@@ -120,10 +124,12 @@ def test_blocks_are_weighted_apart(studio, base, pair, tmp_path):
     """A block's slider moves and the picture stays; or factor 0 leaves a rest."""
     everything = keys_of(pair[0])
     [off] = drawn(
-        studio, Order(adapters=placed(pair, 1, blocks=dict.fromkeys(everything, 0.0)), **FEW), tmp_path / "off.png"
+        studio, ImageSpec(adapters=placed(pair, 1, blocks=dict.fromkeys(everything, 0.0)), **FEW), tmp_path / "off.png"
     )
     assert np.abs(pixels(off.path) - expected(base, [])).max() <= 1
-    [part] = drawn(studio, Order(adapters=placed(pair, 1, blocks={"up_blocks.1": 0.0}), **FEW), tmp_path / "part.png")
+    [part] = drawn(
+        studio, ImageSpec(adapters=placed(pair, 1, blocks={"up_blocks.1": 0.0}), **FEW), tmp_path / "part.png"
+    )
     assert np.abs(pixels(part.path) - pixels(off.path)).max() > 8
     assert np.abs(pixels(part.path) - expected(base, pair, 1)).max() > 1
 
@@ -137,12 +143,14 @@ def keys_of(path) -> list[str]:
 def test_a_blend_is_drawn_as_it_would_be_saved_and_tells_what_it_costs(studio, base, pair, tmp_path):
     """The residual is known only after saving, or the preview shows the sum instead of the blend."""
     [answer] = drawn(
-        studio, Order(adapters=placed(pair, 1, 1), blending=Blending(method="svd", rank=2), **FEW), tmp_path / "svd.png"
+        studio,
+        ImageSpec(adapters=placed(pair, 1, 1), blending=Blending(method="svd", rank=2), **FEW),
+        tmp_path / "svd.png",
     )
     assert answer.rank == 2 and 0 < answer.residual < 1 and answer.size > 10_000
     assert np.abs(pixels(answer.path) - expected(base, pair, 1, 1)).max() > 1
     [whole] = drawn(
-        studio, Order(adapters=placed(pair, 1, 1), blending=Blending(method="exact"), **FEW), tmp_path / "exact.png"
+        studio, ImageSpec(adapters=placed(pair, 1, 1), blending=Blending(method="exact"), **FEW), tmp_path / "exact.png"
     )
     assert whole.residual == 0 and whole.rank == 8
     assert np.abs(pixels(whole.path) - expected(base, pair, 1, 1)).max() <= 2
@@ -150,7 +158,7 @@ def test_a_blend_is_drawn_as_it_would_be_saved_and_tells_what_it_costs(studio, b
 
 def test_a_sheet_carries_its_recipe(studio, pair, tmp_path):
     """The sheet has no labels, or cannot be drawn again."""
-    order = Order(
+    order = ImageSpec(
         adapters=placed(pair, 1, 1),
         across=Side(adapter=0, weights=(0, 1)),
         down=Side(adapter=1, weights=(0, 0.5)),
@@ -165,21 +173,21 @@ def test_a_sheet_carries_its_recipe(studio, pair, tmp_path):
 def test_what_is_wrong_is_answered_and_the_next_order_is_drawn(studio, pair, tmp_path, monkeypatch, capfd):
     """A missing file, a full GPU or a fault of the studio's ends the process."""
     [gone] = drawn(
-        studio, Order(adapters=(Placed(path=str(tmp_path / "gone.safetensors")),), **FEW), tmp_path / "a.png"
+        studio, ImageSpec(adapters=(Placed(path=str(tmp_path / "gone.safetensors")),), **FEW), tmp_path / "a.png"
     )
     assert gone.kind == "wrong" and "gone.safetensors has gone" in gone.what and gone.do
     with monkeypatch.context() as patch:
         patch.setattr(studio, "_picture", raising(torch.OutOfMemoryError()))
-        [full] = drawn(studio, Order(**FEW), tmp_path / "b.png")
+        [full] = drawn(studio, ImageSpec(**FEW), tmp_path / "b.png")
         assert full.kind == "wrong" and "memory" in full.what and full.do
         patch.setattr(studio, "_picture", lambda *_: b"a picture")
         (tmp_path / "file").touch()
-        [refused] = drawn(studio, Order(**FEW), tmp_path / "file" / "b.png")
+        [refused] = drawn(studio, ImageSpec(**FEW), tmp_path / "file" / "b.png")
         assert refused.kind == "wrong" and "cannot be kept" in refused.what and "Free space" in refused.do
         patch.setattr(studio, "_picture", raising(ZeroDivisionError("one by none")))
-        [fault] = drawn(studio, Order(**FEW), tmp_path / "c.png")
+        [fault] = drawn(studio, ImageSpec(**FEW), tmp_path / "c.png")
         assert fault.kind == "wrong" and "one by none" in fault.what and "ZeroDivisionError" in capfd.readouterr().err
-    assert drawn(studio, Order(**FEW), tmp_path / "d.png")[0].kind == "drawn"
+    assert drawn(studio, ImageSpec(**FEW), tmp_path / "d.png")[0].kind == "drawn"
 
 
 def raising(error):
@@ -192,7 +200,7 @@ def raising(error):
 def test_a_picture_that_nobody_wants_is_left_between_two_steps(studio, tmp_path):
     """An old picture is finished while the new one waits."""
     asked = iter([False, False, True])
-    [answer] = drawn(studio, Order(**{**FEW, "steps": 20}), tmp_path / "old.png", lambda: next(asked))
+    [answer] = drawn(studio, ImageSpec(**{**FEW, "steps": 20}), tmp_path / "old.png", lambda: next(asked))
     assert answer.kind == "dropped" and not (tmp_path / "old.png").exists()
 
 
@@ -200,7 +208,7 @@ def test_the_newest_order_of_a_lane_wins():
     """Every stop of a moved slider is drawn in turn; or one tab's picture drops another's."""
     inbox = Inbox()
     first, second, other = (
-        Request(id=i, lane=lane, order=Order(prompt="p"), to="x") for i, lane in enumerate(("a", "a", "b"))
+        ImageRequest(id=i, lane=lane, order=ImageSpec(prompt="p"), to="x") for i, lane in enumerate(("a", "a", "b"))
     )
     assert inbox.put(first) is None and inbox.put(other) is None
     assert inbox.put(second) is first
@@ -234,9 +242,9 @@ def test_a_run_at_work_ends_the_process(tmp_path, monkeypatch):
 
 ANSWERING = """
 import sys, json, time
-from lora_studio.jobs.renderer import Request
+from lora_studio.jobs.renderer import ImageRequest
 for line in sys.stdin:
-    request = Request.model_validate_json(line)
+    request = ImageRequest.model_validate_json(line)
     print("a library's chatter", flush=True)
     {act}
     from pathlib import Path; Path(request.to).parent.mkdir(parents=True, exist_ok=True); Path(request.to).write_bytes(b"picture")
@@ -269,7 +277,7 @@ def test_it_can_be_started_before_the_first_order(parent):
     parent.warm()
     assert (
         parent.started == 1
-        and [one.kind for one in parent.draw(Order(prompt="p"), "a")] == ["drawn"]
+        and [one.kind for one in parent.draw(ImageSpec(prompt="p"), "a")] == ["drawn"]
         and parent.started == 1
     )
     parent.close()
@@ -280,7 +288,7 @@ def test_it_can_be_started_before_the_first_order(parent):
 
 def test_what_was_drawn_once_is_there_at_once(parent):
     """Moving a slider back draws the same picture again; or a changed file shows its old picture."""
-    order = Order(prompt="p")
+    order = ImageSpec(prompt="p")
     first = list(parent.draw(order, "a"))
     parent.become("raise SystemExit(1)")
     parent.close()
@@ -291,9 +299,9 @@ def test_another_state_of_a_file_is_another_picture(tmp_path):
     """An adapter that was trained further shows its old picture."""
     path = tmp_path / "a.safetensors"
     path.write_bytes(b"1")
-    order = Order(prompt="p", adapters=(Placed(path=str(path)),))
+    order = ImageSpec(prompt="p", adapters=(Placed(path=str(path)),))
     before = order.key()
-    assert before == Order(prompt="p", adapters=(Placed(path=str(path)),), first=6).key()
+    assert before == ImageSpec(prompt="p", adapters=(Placed(path=str(path)),), first=6).key()
     path.write_bytes(b"22")
     assert before != order.key()
 
@@ -302,10 +310,10 @@ def test_a_crash_is_told_and_the_next_picture_starts_it_anew(parent, tmp_path):
     """A crash of the drawing process takes the page along, or leaves it without pictures until a restart."""
     parent.become("import os; os._exit(9)")
     with pytest.raises(MachineError, match="ended without a word") as told:
-        list(parent.draw(Order(prompt="p"), "a"))
+        list(parent.draw(ImageSpec(prompt="p"), "a"))
     assert "renderer.log" in str(told.value) and told.value.do
     parent.become("pass")
-    assert [answer.kind for answer in parent.draw(Order(prompt="p"), "a")] == ["drawn"]
+    assert [answer.kind for answer in parent.draw(ImageSpec(prompt="p"), "a")] == ["drawn"]
 
 
 def test_a_process_that_ended_by_itself_is_started_anew_unseen(parent):
@@ -314,7 +322,7 @@ def test_a_process_that_ended_by_itself_is_started_anew_unseen(parent):
         f"import os; from pathlib import Path; mark = Path({str(parent.outputs)!r}) / 'was'; seen = mark.exists(); mark.touch(); seen or os._exit(0)"
     )
     parent.outputs.mkdir()
-    assert [answer.kind for answer in parent.draw(Order(prompt="p"), "a")] == ["drawn"] and parent.started == 2
+    assert [answer.kind for answer in parent.draw(ImageSpec(prompt="p"), "a")] == ["drawn"] and parent.started == 2
 
 
 def test_no_picture_is_drawn_beside_a_run(parent):
@@ -322,7 +330,7 @@ def test_no_picture_is_drawn_beside_a_run(parent):
     played = Part(runs.create(Settings(name="ink", data="somewhere"), parent.outputs))
     played.lives()
     with pytest.raises(RunError, match="until the run ink has ended") as told:
-        list(parent.draw(Order(prompt="p"), "a"))
+        list(parent.draw(ImageSpec(prompt="p"), "a"))
     assert told.value.do and parent.started == 0
 
 
@@ -332,14 +340,14 @@ def test_what_the_process_says_is_wrong_is_raised(parent):
         "print(json.dumps({'id': request.id, 'kind': 'wrong', 'what': 'W', 'where': 'here', 'do': 'D'}), flush=True); continue"
     )
     with pytest.raises(StudioError, match="W .here. D"):
-        list(parent.draw(Order(prompt="p"), "a"))
+        list(parent.draw(ImageSpec(prompt="p"), "a"))
 
 
 def test_the_real_process_draws_drops_and_ends_with_its_input(base, pair, tmp_path):
     """It all works only with processes that a test plays."""
     real = Renderer(tmp_path / "outputs", tmp_path / "pictures")
     (tmp_path / "outputs").mkdir()
-    long, short = Order(prompt="a cat", steps=200), Order(adapters=placed(pair, 1), **FEW)
+    long, short = ImageSpec(prompt="a cat", steps=200), ImageSpec(adapters=placed(pair, 1), **FEW)
     seen = []
     waiting = threading.Thread(target=lambda: seen.extend(real.draw(long, "a")))
     try:

@@ -60,7 +60,7 @@ def test_what_a_killed_worker_left_half_written_is_swept_and_what_is_held_is_not
 
 @pytest.mark.fault(47)
 def test_a_worker_stopped_in_the_queue_ends_without_training(run, trains):
-    runner.enrol(run, os.getpid())
+    runner.register_worker(run, os.getpid())
     control.ask(run, Request.STOP)
     trains(lambda: pytest.fail("it trained"))
     assert worker.main(str(run.folder)) == 1

@@ -20,14 +20,14 @@ from PIL import Image
 from lora_studio import adapters, runs
 from lora_studio.adapters import Adapter
 from lora_studio.config import presets
-from lora_studio.config.settings import Settings
+from lora_studio.config.settings import SPECS, Settings
 from lora_studio.errors import MachineError, SettingsError, StudioError
 from lora_studio.events import CheckpointSaved, Failed, Started, StepDone
 from lora_studio.jobs import control, eventlog, rank_worker, ranks, view, worker
 from lora_studio.jobs.control import Request
 from lora_studio.runs import Run, branching, checkpoints
 from lora_studio.training import checkpoint, devices, distributed, follower, memory, step
-from lora_studio.training.distributed import Order
+from lora_studio.training.distributed import Command
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 4
@@ -149,7 +149,8 @@ def test_two_machines_started_as_the_docs_say_do_what_one_process_does_and_stop_
     many = wanted.changed(steps=10_000, checkpoint_every=0)
     settings = [
         f"--set={key}={'|'.join(value) if isinstance(value, list) else value}"
-        for key, value in many.model_dump(exclude_defaults=True).items()
+        for key, value in many.flat().items()
+        if value != SPECS[key].default
     ]
     machines = []
     for number in range(2):
@@ -211,12 +212,12 @@ def fallen(tmp_path, monkeypatch):
     run = runs.create(Settings(data="pictures", name="ink"), tmp_path / "outputs")
     real = subprocess.Popen
 
-    def make(line: str = "", status: int = 1) -> ranks.Team:
+    def make(line: str = "", status: int = 1) -> ranks.RankWorkers:
         code = f"import sys; print({line!r}); sys.exit({status})"
         monkeypatch.setattr(
             ranks.subprocess, "Popen", lambda command, **options: real([sys.executable, "-c", code], **options)
         )
-        return ranks.Team(run, 2, 1)
+        return ranks.RankWorkers(run, 2, 1)
 
     return make
 
@@ -226,9 +227,9 @@ def test_the_memory_of_another_process_is_told_like_ones_own(fallen):
     with (
         pytest.raises(StudioError) as raised,
         fallen(Failed.of(full).line()) as others,
-        others.explaining(distributed.Parted),
+        others.explaining(distributed.PeerLost),
     ):
-        raise distributed.Parted("Connection closed by peer")
+        raise distributed.PeerLost("Connection closed by peer")
     assert (raised.value.what, raised.value.where, raised.value.details) == (full.what, full.where, full.details)
 
 
@@ -247,12 +248,12 @@ def test_a_leader_that_waits_for_a_gpu_is_ended_by_who_watches(fallen, monkeypat
 
 
 def test_who_left_since_another_had_ended_is_not_blamed(fallen, monkeypatch):
-    left = distributed.Parted("Connection closed by peer")
+    left = distributed.PeerLost("Connection closed by peer")
     monkeypatch.setattr(ranks, "GRACE", 0.5)
     with (
-        pytest.raises(distributed.Parted) as raised,
-        fallen(status=ranks.LEFT) as others,
-        others.explaining(distributed.Parted),
+        pytest.raises(distributed.PeerLost) as raised,
+        fallen(status=ranks.PEER_ENDED) as others,
+        others.explaining(distributed.PeerLost),
     ):
         raise left
     assert raised.value is left
@@ -272,9 +273,13 @@ def test_a_process_whose_leader_died_ends(monkeypatch):
 
 def test_a_follower_goes_back_with_the_leader_after_a_step_that_gave_no_number(alone, wanted, outputs, monkeypatch):
     """It would go on from weights, or at a step, that nobody else has."""
-    orders, exchanges, taken = iter([Order.STATE, Order.STEP, Order.STEP, Order.STATE, Order.STEP, Order.END]), [], []
+    orders, exchanges, taken = (
+        iter([Command.STATE, Command.STEP, Command.STEP, Command.STATE, Command.STEP, Command.END]),
+        [],
+        [],
+    )
 
-    class Told(distributed.Ranks):
+    class Told(distributed.World):
         rank, world = 1, 2
 
         def share(self, thing):
@@ -298,15 +303,15 @@ def test_a_follower_goes_back_with_the_leader_after_a_step_that_gave_no_number(a
 
 
 def test_processes_draw_apart_and_the_first_as_one_that_is_alone():
-    class Second(distributed.Ranks):
+    class Second(distributed.World):
         rank, world = 1, 2
 
     assert (
-        step.seed_of(0, step.DROPOUT, 7, *distributed.Ranks().stream)
+        step.seed_of(0, step.DROPOUT, 7, *distributed.World().stream)
         == step.seed_of(0, step.DROPOUT, 7)
         != step.seed_of(0, step.DROPOUT, 7, *Second().stream)
     )
-    assert [[0, 1, 2, 3][part] for part in (distributed.Ranks().part, Second().part)] == [[0, 1, 2, 3], [1, 3]]
+    assert [[0, 1, 2, 3][part] for part in (distributed.World().part, Second().part)] == [[0, 1, 2, 3], [1, 3]]
 
 
 def test_a_batch_that_cannot_be_shared_is_refused_by_name():

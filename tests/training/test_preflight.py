@@ -52,13 +52,13 @@ def test_where_steps_are_recorded_there_are_enough_for_that_and_the_quickest_cou
     asked = []
 
     def played(run, given):
-        asked.append(given.steps)
+        asked.append(given.run.steps)
         yield from (
             StepDone(step=step, loss=1, learning_rate=1, seconds=at) for step, at in enumerate((3.0, 9.0, 9.5, 10.5), 1)
         )
 
     monkeypatch.setattr(preflight, "train", played)
-    monkeypatch.setattr(preflight.engine, "obstacle", lambda *_: "")
+    monkeypatch.setattr(preflight.stepper, "obstacle", lambda *_: "")
     assert measured(settings, tmp_path)[1].step_seconds == 0.5 and asked == [preflight.RECORDED]
 
 

@@ -93,7 +93,7 @@ def test_a_second_run_finds_the_files_and_whatever_it_trains_draws_the_same(sess
 
     other = prepared(new_run(plain.changed(method="pissa", dropout=0.5, rank=4, alpha=4, seed=9)))
     assert base_pictures(other) == first and len(asked) == 2
-    other.engine.flat.values.add_(0.05)
+    other.stepper.flat.values.add_(0.05)
     for path in kept(other):
         path.unlink()
     assert all(close(one, again) for one, again in zip(first, base_pictures(other), strict=True)) and len(asked) == 4
@@ -103,7 +103,7 @@ def test_kept_pictures_count_as_long_as_they_took_to_draw(session):
     """Else the time left, which knows of no other round yet, would leave all previews out."""
 
     def clocked() -> float:
-        clock = previews.Clock()
+        clock = previews.PreviewTimer()
         list(clock.timed(previews.draw(session, base=True)))
         return clock.seconds
 
@@ -193,10 +193,10 @@ def test_a_cache_that_takes_no_picture_costs_none(session, monkeypatch):
 
 
 def test_the_adapters_own_pictures_are_neither_kept_nor_taken_from_there(session, asked):
-    before, start = base_pictures(session), session.engine.flat.values.clone()
-    session.engine.flat.values.add_(0.05)
+    before, start = base_pictures(session), session.stepper.flat.values.clone()
+    session.stepper.flat.values.add_(0.05)
     events = list(previews.draw(session))
-    session.engine.flat.values.copy_(start)
+    session.stepper.flat.values.copy_(start)
     assert len(asked) == 4 and len(kept(session)) == 2 and not any(event.base for event in events)
     assert all(
         (session.run.folder / event.path).read_bytes() != picture for event, picture in zip(events, before, strict=True)

@@ -69,7 +69,7 @@ def test_a_state_that_another_version_laid_out_otherwise_gives_its_weights_and_n
     session = end.value.value
     assert (
         session.step == 2
-        and not session.engine.optimizer.state
+        and not session.stepper.optimizer.state
         and any("earlier version" in event.what for event in of(Warned, told))
     )
     assert all(torch.equal(parameter, saved["parameters"][name]) for name, parameter in session.parameters.items())

@@ -61,10 +61,10 @@ def gradients(new_run, settings: Settings) -> torch.Tensor:
     """
     session = prepared(new_run(settings))
     fused.disable(session.base.unet)
-    flat = session.engine.flat
+    flat = session.stepper.flat
     flat.values.add_(0.05 * torch.randn(len(flat.values), generator=torch.Generator().manual_seed(1)))
     flat.spread()
-    session.engine.backward(session.batches.draw(0))
+    session.stepper.backward(session.batches.draw(0))
     return flat.gradients
 
 
@@ -83,14 +83,14 @@ def test_the_same_batch_in_parts_gives_the_same_change(new_run, settings):
     """
     session = prepared(new_run(quiet(settings, accumulate=2)))
     batch = session.batches.draw(0)
-    session.engine.backward(batch)
-    once = session.engine.flat.gradients.clone()
-    session.engine.backward(batch)
-    assert torch.allclose(session.engine.flat.gradients, 2 * once, rtol=1e-4, atol=1e-5 * float(once.abs().max()))
-    loss, norm = session.engine.update()
-    assert norm == pytest.approx(float((2 * once).norm()), rel=1e-4) and not session.engine.flat.gradients.any()
-    session.engine.backward(batch)
-    assert session.engine.loss.item() < loss, "the loss is that of one step, and the step went downhill"
+    session.stepper.backward(batch)
+    once = session.stepper.flat.gradients.clone()
+    session.stepper.backward(batch)
+    assert torch.allclose(session.stepper.flat.gradients, 2 * once, rtol=1e-4, atol=1e-5 * float(once.abs().max()))
+    loss, norm = session.stepper.update()
+    assert norm == pytest.approx(float((2 * once).norm()), rel=1e-4) and not session.stepper.flat.gradients.any()
+    session.stepper.backward(batch)
+    assert session.stepper.loss.item() < loss, "the loss is that of one step, and the step went downhill"
 
 
 def test_a_look_at_the_adapter_leaves_it_as_it_was_to_the_bit(new_run, settings):
@@ -99,12 +99,12 @@ def test_a_look_at_the_adapter_leaves_it_as_it_was_to_the_bit(new_run, settings)
     """
     session = prepared(new_run(quiet(settings, optimizer="schedulefree", ema=0.9)))
     for number in range(3):
-        session.engine.backward(session.batches.draw(number))
-        session.engine.update()
+        session.stepper.backward(session.batches.draw(number))
+        session.stepper.update()
         session.average.update()
-    before = session.engine.flat.values.clone()
+    before = session.stepper.flat.values.clone()
     session.adapter()
-    assert torch.equal(session.engine.flat.values, before)
+    assert torch.equal(session.stepper.flat.values, before)
 
 
 def test_after_a_loss_that_is_no_number_a_scaled_step_goes_on(new_run, settings):
@@ -112,13 +112,13 @@ def test_after_a_loss_that_is_no_number_a_scaled_step_goes_on(new_run, settings)
     next, and a run that went back ended with a traceback.
     """
     session = prepared(new_run(quiet(settings, precision="fp16")))
-    batch, flat = session.batches.draw(0), session.engine.flat
+    batch, flat = session.batches.draw(0), session.stepper.flat
     before = flat.values.clone()
-    session.engine.backward(batch._replace(noise=batch.noise * float("nan")))
-    outcome = session.engine.update()
+    session.stepper.backward(batch._replace(noise=batch.noise * float("nan")))
+    outcome = session.stepper.update()
     assert outcome.loss != outcome.loss and torch.equal(flat.values, before) and not flat.gradients.any()
-    session.engine.backward(batch)
-    assert session.engine.update().loss > 0 and not torch.equal(flat.values, before)
+    session.stepper.backward(batch)
+    assert session.stepper.update().loss > 0 and not torch.equal(flat.values, before)
 
 
 @pytest.mark.parametrize(
@@ -189,38 +189,38 @@ def test_graphs_give_their_memory_back_and_are_recorded_again(new_run, settings)
     session = prepared(new_run(quiet(settings, device="cuda")))
     batch = session.batches.draw(0)
     for _ in range(3):
-        session.engine.backward(batch)
-        session.engine.update()
+        session.stepper.backward(batch)
+        session.stepper.update()
     held = devices.free(session.machine.device)
-    session.engine.make_room(2**20)
-    assert session.engine._ways, "there was room"
-    session.engine.make_room(2**50)
-    assert not session.engine._ways and devices.free(session.machine.device) > held
-    session.engine.backward(batch)
-    assert session.engine.update().loss > 0 and not session.engine.failed
+    session.stepper.make_room(2**20)
+    assert session.stepper._captured, "there was room"
+    session.stepper.make_room(2**50)
+    assert not session.stepper._captured and devices.free(session.machine.device) > held
+    session.stepper.backward(batch)
+    assert session.stepper.update().loss > 0 and not session.stepper.failed
 
 
 @GPU
 def test_a_recorded_step_that_is_not_finite_changes_nothing(new_run, settings):
     """The processor learns of it only after the next step has begun: both are forgotten."""
     session = prepared(new_run(quiet(settings, device="cuda")))
-    batch, flat = session.batches.draw(0), session.engine.flat
+    batch, flat = session.batches.draw(0), session.stepper.flat
     for _ in range(3):
-        session.engine.backward(batch)
-        session.engine.update()
-    session.engine.backward(batch._replace(noise=batch.noise * float("nan")))
-    before, steps = flat.values.clone(), [state["step"].clone() for state in session.engine.optimizer.state.values()]
-    outcome = session.engine.update(following=batch)
+        session.stepper.backward(batch)
+        session.stepper.update()
+    session.stepper.backward(batch._replace(noise=batch.noise * float("nan")))
+    before, steps = flat.values.clone(), [state["step"].clone() for state in session.stepper.optimizer.state.values()]
+    outcome = session.stepper.update(following=batch)
     assert (
         outcome.loss != outcome.loss
         and torch.equal(flat.values, before)
-        and not session.engine.ahead
+        and not session.stepper.ahead
         and not flat.gradients.any()
     )
-    assert [state["step"] for state in session.engine.optimizer.state.values()] == steps
-    session.engine.backward(batch)
+    assert [state["step"] for state in session.stepper.optimizer.state.values()] == steps
+    session.stepper.backward(batch)
     assert (
-        session.engine.update(following=batch).loss > 0
-        and session.engine.ahead
+        session.stepper.update(following=batch).loss > 0
+        and session.stepper.ahead
         and not torch.equal(flat.values, before)
     )

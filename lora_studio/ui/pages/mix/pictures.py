@@ -9,7 +9,7 @@ from typing import NamedTuple
 from lora_studio.adapters import detect
 from lora_studio.config.settings import SPECS
 from lora_studio.errors import ModelError, SettingsError
-from lora_studio.jobs.renderer import Answer, Blending, Order, Placed, Side
+from lora_studio.jobs.renderer import Answer, Blending, ImageSpec, Placed, Side
 from lora_studio.runs import Run, library
 from lora_studio.runs.library import Origin
 from lora_studio.ui import images, words
@@ -51,19 +51,19 @@ class Method(NamedTuple):
     seed: float | None
 
 
-def order(mix: Mix, scene: Scene, blending: Blending | None) -> Order:
+def order(mix: Mix, scene: Scene, blending: Blending | None) -> ImageSpec:
     """The order for the mix's picture. The sum needs no blending; every other method is drawn as it would be saved.
 
     Raises:
         SettingsError: a number of the scene is out of its bounds.
         ModelError: no base model is named.
     """
-    return Order(adapters=tuple(map(placed, mix.rows)), blending=blending, first=ROUGH, **_scene(mix, scene))
+    return ImageSpec(adapters=tuple(map(placed, mix.rows)), blending=blending, first=ROUGH, **_scene(mix, scene))
 
 
-def plain(mix: Mix, scene: Scene) -> Order:
+def plain(mix: Mix, scene: Scene) -> ImageSpec:
     """The order for the same picture without adapters. Raises as ``order`` does."""
-    return Order(**_scene(mix, scene))
+    return ImageSpec(**_scene(mix, scene))
 
 
 def placed(row: Row) -> Placed:
@@ -174,7 +174,7 @@ def cost(mix: Mix, method: Method, answer: Answer | None) -> str:
 
 def sheet_order(
     mix: Mix, scene: Scene, names: Iterable[str | None], weights: tuple[float | None, float | None, float | None]
-) -> Order:
+) -> ImageSpec:
     """The order for a sheet: weights from … to …, so many, of the first named adapter across and of the second, if
     there is one, down.
 
@@ -192,7 +192,7 @@ def sheet_order(
         one.model_copy(update={"name": f"{one.name}, own blocks"}) if one.blocks else one
         for one in map(placed, mix.rows)
     )
-    return Order(adapters=shown, across=sides[0], down=sides[1] if len(sides) > 1 else None, **_scene(mix, scene))
+    return ImageSpec(adapters=shown, across=sides[0], down=sides[1] if len(sides) > 1 else None, **_scene(mix, scene))
 
 
 def _spread(start: float | None, stop: float | None, count: float | None) -> tuple[float, ...]:
