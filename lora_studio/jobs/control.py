@@ -4,6 +4,7 @@ likes.
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 
 from lora_studio.runs import Run
@@ -35,7 +36,7 @@ def withdraw(run: Run, request: Request) -> None:
 
 def asked(run: Run, request: Request) -> bool:
     """Whether the request stands."""
-    return (run.control / request).exists()
+    return os.path.exists(run.control / request)
 
 
 def take(run: Run, request: Request) -> bool:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lora_studio import files
+from lora_studio.errors import RunError
 from lora_studio.events import Event, parse
 
 _HELD_BACK = 10_000
@@ -58,6 +60,9 @@ def read(path: Path, offset: int = 0) -> tuple[list[Event], int]:
     stays, there is no more.
 
     Lines that are no event are skipped; a last line without its newline is left for the next call.
+
+    Raises:
+        RunError: the file cannot be read.
     """
     try:
         with open(path, "rb") as file:
@@ -66,6 +71,12 @@ def read(path: Path, offset: int = 0) -> tuple[list[Event], int]:
             data += b"" if data.endswith(b"\n") else file.readline()
     except FileNotFoundError:
         return [], offset
+    except OSError as error:
+        raise RunError(
+            f"The run's {path.name} cannot be read: {files.reason(error)}.",
+            where=path,
+            do="Check that the disk is connected and that you may read the file.",
+        ) from error
     end = data.rfind(b"\n") + 1
     found = []
     with _uncollected():

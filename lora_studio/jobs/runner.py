@@ -100,7 +100,7 @@ def reap(run: Run) -> None:
     if alive(run):
         return
     seen = view.fold(run)
-    if not seen.state.ended and run.worker_file.exists():
+    if not seen.state.ended and os.path.exists(run.worker_file):
         eventlog.EventLog(run.events_file).append(StateChanged(state=State.INTERRUPTED))
 
 

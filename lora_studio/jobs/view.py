@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lora_studio import events as e
+from lora_studio.errors import RunError
 from lora_studio.events import Event, State
 from lora_studio.jobs import eventlog
 from lora_studio.runs import Run
@@ -100,10 +101,13 @@ class Follower:
         self.run, self.view, self._offset = run, RunView(), 0
 
     def update(self) -> RunView:
-        """The view as of now."""
+        """The view as of now; while the log cannot be read, one of a failed run that says why."""
         while True:
             before = self._offset
-            found, self._offset = eventlog.read(self.run.events_file, before)
+            try:
+                found, self._offset = eventlog.read(self.run.events_file, before)
+            except RunError as error:
+                return RunView(state=State.FAILED, failed=e.Failed.of(error))
             for event in found:
                 self.view.apply(event)
             if self._offset == before:

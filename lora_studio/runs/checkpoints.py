@@ -7,13 +7,15 @@ A star is an empty file ``star`` in the checkpoint's folder: it lives and dies w
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from lora_studio import files
+from lora_studio import files, runs
 from lora_studio.errors import RunError
-from lora_studio.runs import Run
+from lora_studio.runs import Run, Unreadable
 
 MANIFEST = "manifest.json"
 ABOUT = "about.json"
@@ -30,18 +32,38 @@ class Saved(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes on the disk."""
-        return sum(path.stat().st_size for path in self.folder.iterdir())
+        """Bytes on the disk, as far as it can be read."""
+        total = 0
+        for entry in runs.entries(self.folder, []):
+            with suppress(OSError):
+                total += entry.stat().st_size
+        return total
 
 
 def listed(run: Run) -> list[Saved]:
-    """The saved states in the order of their steps. Whether one is undamaged, ``complete`` tells."""
-    found = []
-    for folder in run.checkpoints.glob("step-*"):
-        tail, manifest = folder.name.removeprefix("step-"), folder / MANIFEST
-        if tail.isdigit() and manifest.is_file():
-            found.append(Saved(int(tail), folder, (folder / _STAR).exists(), manifest.stat().st_mtime))
-    return sorted(found)
+    """The saved states in the order of their steps, without those that cannot be read. Whether one is undamaged,
+    ``complete`` tells.
+
+    Raises:
+        RunError: the run's folder of saved states cannot be read.
+    """
+    unreadable: list[Unreadable] = []
+    folders = [Path(entry.path) for entry in runs.entries(run.checkpoints, unreadable)]
+    if unreadable:
+        raise RunError(unreadable[0].what, where=run.checkpoints, do=unreadable[0].do)
+    return sorted(saved for saved in map(_saved, folders) if saved)
+
+
+def _saved(folder: Path) -> Saved | None:
+    """The state in ``folder``; None if it holds none that can be read."""
+    head, _, tail = folder.name.partition("step-")
+    if head or not tail.isdigit():
+        return None
+    try:
+        status = os.stat(folder / MANIFEST)
+    except OSError:
+        return None
+    return Saved(int(tail), folder, os.path.exists(folder / _STAR), status.st_mtime)
 
 
 def complete(folder: Path) -> bool:
@@ -62,7 +84,7 @@ def find(run: Run, step: int) -> Saved:
     """The undamaged state of ``step``.
 
     Raises:
-        RunError: there is none; those that there are are named.
+        RunError: there is none, or it is damaged or cannot be read; the steps that there are are named.
     """
     there = listed(run)
     found = next((saved for saved in there if saved.step == step), None)

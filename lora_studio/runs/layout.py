@@ -26,9 +26,10 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lora_studio import files
 from lora_studio.config import presets
@@ -124,8 +125,20 @@ class Run:
         except (OSError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError):
             return {}
 
+    @property
+    def modified(self) -> float:
+        """When its settings were saved, in seconds since the epoch; 0 if that cannot be read."""
+        try:
+            return self.settings_file.stat().st_mtime
+        except OSError:
+            return 0.0
+
     def settings(self) -> Settings:
-        """The run's settings. Raises SettingsError if the file is damaged."""
+        """The run's settings.
+
+        Raises:
+            SettingsError: the file is damaged or cannot be read.
+        """
         return presets.load_settings(self.settings_file)
 
 
@@ -211,32 +224,79 @@ def _claim(parent: Path, wanted: str) -> Path:
             number += 1
 
 
-def existing(outputs: Path = OUTPUTS) -> list[Run]:
-    """Every run, the latest first."""
-    if not outputs.is_dir():
+class Unreadable(NamedTuple):
+    """A file or folder of ``outputs`` that cannot be read, why, and what to do."""
+
+    path: str
+    what: str
+    do: str
+
+    @classmethod
+    def of(cls, path: Path | str, error: OSError) -> Unreadable:
+        what = f"{Path(path).name} cannot be read: {files.reason(error)}."
+        return cls(str(path), what, "Check that the disk is connected and that you may read it.")
+
+
+class Listing(NamedTuple):
+    """All runs, the latest first, and what cannot be read: folders that may be runs, or ``outputs`` itself."""
+
+    runs: list[Run]
+    unreadable: list[Unreadable]
+
+
+def listing(outputs: Path = OUTPUTS) -> Listing:
+    """Every run of ``outputs``. What cannot be read, such as a disk's ``lost+found``, takes nothing else along."""
+    stamped: list[tuple[int, Run]] = []
+    unreadable: list[Unreadable] = []
+    for entry in entries(outputs, unreadable):
+        if entry.name.startswith("."):
+            continue
+        run = Run(Path(entry.path))
+        try:
+            status = os.stat(run.settings_file)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            unreadable.append(Unreadable.of(run.folder, error))
+            continue
+        if stat.S_ISREG(status.st_mode):
+            stamped.append((status.st_mtime_ns, run))
+    stamped.sort(key=lambda one: one[0], reverse=True)
+    return Listing([run for _, run in stamped], unreadable)
+
+
+def entries(folder: Path, unreadable: list[Unreadable]) -> list[os.DirEntry[str]]:
+    """What is in ``folder``; nothing if there is no such folder. That it cannot be read is added to ``unreadable``."""
+    try:
+        with os.scandir(folder) as found:
+            return list(found)
+    except FileNotFoundError:
         return []
-    found = [
-        entry
-        for entry in os.scandir(outputs)
-        if entry.is_dir() and not entry.name.startswith(".") and Path(entry.path, "settings.toml").is_file()
-    ]
-    return [
-        Run(Path(entry.path))
-        for entry in sorted(
-            found, key=lambda entry: os.stat(Path(entry.path, "settings.toml")).st_mtime_ns, reverse=True
-        )
-    ]
+    except OSError as error:
+        unreadable.append(Unreadable.of(folder, error))
+        return []
+
+
+def existing(outputs: Path = OUTPUTS) -> list[Run]:
+    """Every run that can be read, the latest first."""
+    return listing(outputs).runs
 
 
 def find(name: str, outputs: Path = OUTPUTS) -> Run:
     """The run called ``name``, or at the path ``name``.
 
     Raises:
-        RunError: there is none; the nearest name is offered.
+        RunError: there is none, and the nearest name is offered; or its folder cannot be read.
     """
     for folder in (outputs / name, Path(name)):
-        if (folder / "settings.toml").is_file():
-            return Run(folder.resolve())
+        try:
+            if stat.S_ISREG(os.stat(folder / "settings.toml").st_mode):
+                return Run(folder.resolve())
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            continue
+        except OSError as error:
+            problem = Unreadable.of(folder, error)
+            raise RunError(problem.what, where=folder, do=problem.do) from error
     known = [run.name for run in existing(outputs)]
     raise RunError(
         f"There is no run named {name!r}.", where=outputs, do=did_you_mean(name, known) if known else "Train one first."

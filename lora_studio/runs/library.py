@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
@@ -24,9 +25,10 @@ from lora_studio.adapters.container import refuse_pickle_name
 from lora_studio.adapters.detect import label
 from lora_studio.adapters.listing import Summary
 from lora_studio.errors import AdapterError, MachineError
+from lora_studio.runs import Unreadable
 
 _SUFFIX = ".safetensors"
-_MALFORMED = (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError)
+_MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 _importing = threading.Lock()
 """Two imports at once must not choose the same free name."""
 
@@ -47,14 +49,6 @@ class Entry(Summary):
     """Name of its run."""
     step: int | None = None
     """Of a checkpoint."""
-
-
-class Unreadable(NamedTuple):
-    """A file that no card can be made of, and why."""
-
-    path: str
-    what: str
-    do: str
 
 
 class Catalogue(NamedTuple):
@@ -95,15 +89,19 @@ def catalogue(outputs: Path = runs.OUTPUTS) -> Catalogue:
     """
     memory = runs.cache_folder(outputs) / "library-1.json"
     before, now = _recall(memory), {}
-    found, bad = [], []
-    for place in _places(outputs):
+    found: list[Entry] = []
+    bad: list[Unreadable] = []
+    for place in _places(outputs, bad):
         key = place.path.relative_to(outputs).as_posix()
         try:
             stat = os.stat(place.path)
-        except OSError:
-            continue  # deleted since the folder was listed
-        known = before.get(key)
-        now[key] = known if known and known[:2] == (stat.st_size, stat.st_mtime_ns) else _look(place.path, stat)
+            known = before.get(key)
+            now[key] = known if known and known[:2] == (stat.st_size, stat.st_mtime_ns) else _look(place.path, stat)
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # no adapter there, or deleted since the folder was listed
+        except OSError as error:
+            bad.append(Unreadable.of(place.path, error))
+            continue
         _, _, summary, what, do = now[key]
         if summary is None:
             bad.append(Unreadable(str(place.path), what, do))
@@ -118,34 +116,44 @@ def catalogue(outputs: Path = runs.OUTPUTS) -> Catalogue:
     return Catalogue(sorted(found, key=lambda entry: entry.modified, reverse=True), bad)
 
 
-def _places(outputs: Path) -> Iterator[_Place]:
-    """Every file that should be an adapter."""
-    for run in runs.existing(outputs):
-        for path in _adapters_in(run.folder):
+def _places(outputs: Path, unreadable: list[Unreadable]) -> Iterator[_Place]:
+    """Every file that should be an adapter. Folders that cannot be read are added to ``unreadable``."""
+    listing = runs.listing(outputs)
+    unreadable += listing.unreadable
+    for run in listing.runs:
+        for path in _adapters_in(run.folder, unreadable):
             yield _Place(path, Origin.RUN, run.name)
-        for step in _folders_in(run.checkpoints):
+        for step in runs.entries(run.checkpoints, unreadable):
             number = step.name.removeprefix("step-")
-            if number.isdigit() and (path := step / "adapter.safetensors").is_file():
-                yield _Place(path, Origin.CHECKPOINT, run.name, int(number))
-    for path in _adapters_in(runs.library_folder(outputs)):
+            if number.isdigit():
+                yield _Place(Path(step.path, "adapter.safetensors"), Origin.CHECKPOINT, run.name, int(number))
+    for path in _adapters_in(runs.library_folder(outputs), unreadable):
         yield _Place(path, Origin.IMPORTED)
 
 
-def _adapters_in(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
+def _adapters_in(folder: Path, unreadable: list[Unreadable]) -> list[Path]:
     return [
         Path(one.path)
-        for one in os.scandir(folder)
-        if one.name.lower().endswith(_SUFFIX) and not one.name.startswith(".") and one.is_file()
+        for one in runs.entries(folder, unreadable)
+        if one.name.lower().endswith(_SUFFIX) and not one.name.startswith(".") and _may_be_file(one)
     ]
 
 
-def _folders_in(folder: Path) -> list[Path]:
-    return [Path(one.path) for one in os.scandir(folder) if one.is_dir()] if folder.is_dir() else []
+def _may_be_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
+        return True  # reading it says what is wrong
 
 
 def _look(path: Path, stat: os.stat_result) -> _Known:
+    """What the header says, or why it says nothing.
+
+    Raises:
+        OSError: the file cannot be read; that is not remembered, since it may be put right without a change to it.
+    """
+    with open(path, "rb") as file:
+        file.read(1)
     try:
         return _Known(stat.st_size, stat.st_mtime_ns, adapters.summary(path), "", "")
     except AdapterError as error:
@@ -236,10 +244,12 @@ def add(file: Path, outputs: Path = runs.OUTPUTS) -> Path:
 
 def _same(file: Path, folder: Path) -> Path | None:
     """The library's file with the same bytes."""
-    size = file.stat().st_size
-    alike = [path for path in _adapters_in(folder) if path.stat().st_size == size]
-    digest = files.sha256(file) if alike else ""
-    return next((path for path in alike if files.sha256(path) == digest), None)
+    size, digest = file.stat().st_size, files.sha256(file)
+    for path in _adapters_in(folder, []):
+        with suppress(OSError):  # what cannot be read is no reason to refuse another file
+            if path.stat().st_size == size and files.sha256(path) == digest:
+                return path
+    return None
 
 
 def _copied(file: Path, path: Path) -> Path:

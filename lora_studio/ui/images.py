@@ -10,6 +10,7 @@ import io
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from urllib.parse import quote
@@ -71,7 +72,7 @@ def preview(path: Path) -> Image.Image:
 def inside(folder: Path, relative: str) -> Path | None:
     """The file of ``folder`` that an event names; None if it is gone, or if the name leads out of the folder."""
     path = (folder / relative).resolve()
-    return path if path.is_relative_to(folder.resolve()) and path.is_file() else None
+    return path if path.is_relative_to(folder.resolve()) and os.path.isfile(path) else None
 
 
 def address(path: Path) -> str:
@@ -86,5 +87,6 @@ def sweep(outputs: Path, now: float | None = None) -> None:
     oldest = (now or time.time()) - _KEEP_DAYS * 86400
     for parent, _, names in chain(os.walk(folder(outputs)), os.walk(uploads(outputs))):
         for path in (Path(parent, name) for name in names):
-            if path.stat().st_mtime < oldest:
-                path.unlink(missing_ok=True)
+            with suppress(OSError):  # another studio or program has it; the next start tries again
+                if path.stat().st_mtime < oldest:
+                    files.unlink(path)

@@ -13,8 +13,8 @@ from PIL import Image
 from lora_studio import adapters
 from lora_studio.adapters import detect, metadata
 from lora_studio.errors import StudioError
-from lora_studio.runs import Run, library
-from lora_studio.runs.library import Entry, Origin, Unreadable
+from lora_studio.runs import Run, Unreadable, library
+from lora_studio.runs.library import Entry, Origin
 from lora_studio.ui import images, tabs, words
 
 MOST_SHOWN = 48

@@ -6,6 +6,7 @@ sliders stay.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Generator
@@ -16,13 +17,14 @@ from typing import Any
 
 import gradio as gr
 
-from lora_studio import runs
+from lora_studio import files, runs
+from lora_studio.errors import RunError, StudioError
 from lora_studio.events import State
 from lora_studio.jobs import control, queue, runner
 from lora_studio.jobs.control import Request
 from lora_studio.jobs.view import Follower, RunView
-from lora_studio.runs import Run, checkpoints
-from lora_studio.ui import plots
+from lora_studio.runs import Run, Unreadable, checkpoints
+from lora_studio.ui import plots, words
 from lora_studio.ui.pages.train import previews, result, saved, status
 
 _FOLLOWED, _LISTED = 40, 30
@@ -34,7 +36,7 @@ class RunWatcher:
 
     def __init__(self, outputs: Path):
         self.outputs = outputs
-        self._followers: OrderedDict[tuple[Path, int], Follower] = OrderedDict()
+        self._followers: OrderedDict[tuple[Path, float], Follower] = OrderedDict()
         self._lock = threading.RLock()
 
     @contextmanager
@@ -49,7 +51,7 @@ class RunWatcher:
             yield seen
 
     def _follower(self, run: Run) -> Follower:
-        key = (run.folder, run.settings_file.stat().st_mtime_ns)
+        key = (run.folder, run.modified)
         follower = self._followers.setdefault(key, Follower(run))
         self._followers.move_to_end(key)
         while len(self._followers) > _FOLLOWED:
@@ -67,7 +69,7 @@ class RunWatcher:
     def find(self, name: str) -> Run | None:
         """The run of that name; None if it does not exist."""
         run = Run(self.outputs / name)
-        return run if name and run.settings_file.is_file() else None
+        return run if name and os.path.isfile(run.settings_file) else None
 
 
 @dataclass
@@ -117,31 +119,51 @@ PARTS = (
 
 def tick(tab: TabState, watcher: RunWatcher) -> dict[str, Any]:
     """Updates of the ``PARTS`` that have changed for one tab, by name."""
-    try:
-        return _tick(tab, watcher)
-    except OSError:  # a folder or its drive disappeared while it was read: the next tick shows what is there then
-        return {}
-
-
-def _tick(tab: TabState, watcher: RunWatcher) -> dict[str, Any]:
-    listed = runs.existing(watcher.outputs)[:_LISTED]
+    listing = runs.listing(watcher.outputs)
+    listed, active = listing.runs[:_LISTED], runner.at_work(watcher.outputs)
     tab.follow([run.name for run in listed])
-    active = runner.at_work(watcher.outputs)
-    if _fingerprint(tab, listed, active) == tab.drawn_from:
+    gone = next((one for one in listing.unreadable if Path(one.path) == watcher.outputs), None)
+    if (_fingerprint(tab, listed, active), gone) == tab.drawn_from:
         return {}
     run = watcher.find(tab.run)
-    updates = (_full(tab, run, watcher) if run else _empty()) | _active_run(active, watcher)
-    updates["runs"] = _listing(tab, listed, watcher)
-    tab.drawn_from = _fingerprint(tab, listed, active)
+    updates = _unreadable(gone) if gone else _full(tab, run, watcher) if run else _empty()
+    updates |= _active_run(active, watcher) | {"runs": _listing(tab, listed, watcher)}
+    tab.drawn_from = _fingerprint(tab, listed, active), gone
     return tab.unsent(updates)
 
 
 def _fingerprint(tab: TabState, listed: list[Run], active: list[Run]) -> tuple:
     """Everything that the page is drawn from, in short."""
-    states = tuple((one.step, one.starred) for run in listed if run.name == tab.run for one in checkpoints.listed(run))
-    logs = tuple((run.name, run.events_file.stat().st_size if run.events_file.exists() else 0) for run in listed)
+    states = tuple(_saved_states(run) for run in listed if run.name == tab.run)
+    logs = tuple((run.name, *_stamp(run.events_file)) for run in listed)
     asked = tuple(control.asked(run, request) for run in listed if run.name == tab.run for request in Request)
     return logs, asked, states, active, tab.run, tab.step, tab.prompt, tab.smoothing, tab.unconfirmed
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """What changes with a file's content and with its permissions."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_ctime_ns
+
+
+def _saved_states(run: Run) -> tuple[list[tuple[int, bool]], str]:
+    """Step and star of each saved state, and why they cannot be listed, if so."""
+    try:
+        return [(one.step, one.starred) for one in checkpoints.listed(run)], ""
+    except RunError as error:
+        return [], error.what
+
+
+def _unreadable(gone: Unreadable) -> dict[str, dict[str, Any]]:
+    """Instead of a run, why the outputs folder cannot be read."""
+    return _empty() | {
+        "blank": {"visible": False},
+        "run_card": {"visible": True},
+        "state": {"value": words.notice("wrong", gone.what, gone.path, gone.do), "visible": True},
+    }
 
 
 def _listing(tab: TabState, listed: list[Run], watcher: RunWatcher) -> dict[str, Any]:
@@ -224,15 +246,26 @@ def _drawn(tab: TabState, run: Run, view: RunView, outputs: Path) -> dict[str, d
 
 
 def _result(run: Run, view: RunView, outputs: Path) -> dict[str, dict[str, Any]]:
-    shown = result.html(run, view, outputs)
+    try:
+        shown = result.html(run, view, outputs)
+    except OSError as error:
+        shown = _notice(files.refusal(error, "The adapter cannot be shown", run.folder))
+    except StudioError as error:
+        shown = _notice(error)
     return {"result_card": {"visible": True}, "result": {"value": shown, "visible": True}} if shown else {}
 
 
 def _saved(run: Run) -> dict[str, dict[str, Any]]:
-    states = checkpoints.listed(run)
-    if not states:
-        return {}
-    return {"states_card": {"visible": True}, "states": {"value": saved.html(states), "visible": True}}
+    try:
+        states = checkpoints.listed(run)
+        shown = saved.html(states) if states else ""
+    except RunError as error:
+        shown = _notice(error)
+    return {"states_card": {"visible": True}, "states": {"value": shown, "visible": True}} if shown else {}
+
+
+def _notice(error: StudioError) -> str:
+    return words.notice("wrong", error.what, error.where, error.do)
 
 
 def _active_run(active: list[Run], watcher: RunWatcher) -> dict[str, dict[str, Any]]:

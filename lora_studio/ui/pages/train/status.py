@@ -200,6 +200,6 @@ def resume_label(view: RunView) -> str:
 
 def label(run: Run, view: RunView) -> str:
     """The run in the list of runs: its name, when it was created, and its state unless it finished."""
-    created = time.strftime("%d %b, %H:%M", time.localtime(run.settings_file.stat().st_mtime)).lstrip("0")
+    created = time.strftime("%d %b, %H:%M", time.localtime(run.modified)).lstrip("0")
     state = "" if view.state is State.FINISHED else f" · {words.STATES[view.state].lower()}"
     return f"{run.name} · {created}{state}"
