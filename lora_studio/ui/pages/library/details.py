@@ -110,7 +110,7 @@ def settings(entry: Entry, outputs: Path) -> dict[str, Any]:
         if key in SPECS and key != "data" and (key != "base" or value == "starter")
     }
     checked = check(told, where=Path(entry.path).name)
-    return {key: getattr(checked, key) for key in told}
+    return {key: checked[key] for key in told}
 
 
 def opened(entry: Entry, values: dict[str, Any]) -> str:
