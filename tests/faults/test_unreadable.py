@@ -13,7 +13,7 @@ from lora_studio.jobs import queue, runner, view
 from lora_studio.jobs.eventlog import EventLog
 from lora_studio.runs import checkpoints, library
 from lora_studio.ui.pages.train import setup
-from lora_studio.ui.pages.train.live import Tab, Watch, tick
+from lora_studio.ui.pages.train.live import RunWatcher, TabState, tick
 from tests.adapters.adapter_samples import small
 from tests.faults.unreadable import make_unreadable
 

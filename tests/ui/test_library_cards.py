@@ -9,8 +9,7 @@ from lora_studio import adapters, runs
 from lora_studio.adapters import metadata, recipe
 from lora_studio.config.settings import Settings
 from lora_studio.errors import SettingsError
-from lora_studio.runs import library
-from lora_studio.runs import Unreadable
+from lora_studio.runs import Unreadable, library
 from lora_studio.runs.library import Entry, Origin
 from lora_studio.ui.pages.library import cards, details, page
 from lora_studio.ui.pages.library.cards import Look
