@@ -16,11 +16,10 @@ FLOORS = (
     ("__init__", "errors", "locks"),
     ("bootstrap", "diffusion", "events", "files"),
     ("families",),
-    ("adapters",),
+    ("adapters", "optim"),
     ("methods",),
     ("config",),
-    ("dataset", "optim"),
-    ("runs",),
+    ("dataset", "runs"),
     ("models", "starter"),
     ("sampling",),
     ("training",),
@@ -61,7 +60,7 @@ TORCH_FREE = [
     *(name for name in MODULES if name.split(".")[0] in ("", *GROUND, "config", "families", "methods", "runs")),
     *(name for name in MODULES if name.startswith("jobs.") and name not in WORKERS),
     *(name for name in MODULES if name.startswith("dataset.") and name != "dataset.cache"),
-    "starter", "cli", "ui.studio",
+    "optim.registry", "starter", "cli", "ui.studio",
 ]  # fmt: skip
 """What a surface may import while it starts."""
 

@@ -6,13 +6,27 @@ this declaration; a test asserts that they agree.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, ClassVar, Literal, NamedTuple, get_args, get_origin
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, cast
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
 from lora_studio.errors import SettingsError
+from lora_studio.methods import registry as methods
+from lora_studio.optim import registry as optimizers
 
 
 class Level(StrEnum):
@@ -41,12 +55,61 @@ class Group(StrEnum):
     MACHINE = "Machine"
 
 
-def setting(default: Any, label: str, help: str, level: Level = Level.ADVANCED, unit: str = "", **bounds: Any) -> Any:
-    """One setting: its default, its label and help as the form shows them, its unit, and its bounds (``ge``, ``le``,
-    ``gt``, ``lt``).
+class Choice(Protocol):
+    """One value of a setting that is chosen from a list."""
+
+    @property
+    def name(self) -> str:
+        """The value itself."""
+
+    @property
+    def title(self) -> str:
+        """Its name for people."""
+
+    @property
+    def help(self) -> str:
+        """What it is good for: a clause without a full stop; may be empty."""
+
+
+class NamedChoice(NamedTuple):
+    """A choice that is declared with its setting."""
+
+    name: str
+    title: str
+    help: str = ""
+
+
+@dataclass(frozen=True)
+class _Declaration:
+    """What a setting's declaration says besides pydantic's own fields."""
+
+    level: Level
+    unit: str
+    choices: Callable[[], Iterable[Choice]]
+
+
+def setting(
+    default: Any,
+    label: str,
+    help: str,
+    level: Level = Level.ADVANCED,
+    unit: str = "",
+    choices: Mapping[str, str] | Callable[[], Iterable[Choice]] | None = None,
+    **bounds: Any,
+) -> Any:
+    """One setting, as the form, the command line and the docs show it.
+
+    Args:
+        choices: the title of each value, for a setting that takes a few; or a function that lists the choices, where
+            they belong to another room. It is called at every check, so that a room's list may grow.
+        bounds: ``ge``, ``le``, ``gt``, ``lt``.
     """
     default = {"default_factory": default} if default is list else {"default": default}
-    return Field(title=label, description=help, json_schema_extra={"level": level, "unit": unit}, **default, **bounds)
+    if isinstance(choices, Mapping):
+        named = [NamedChoice(*item) for item in choices.items()]
+        choices = lambda: named  # noqa: E731
+    extra: Any = {"setting": _Declaration(level, unit, choices or tuple)}
+    return Field(title=label, description=help, json_schema_extra=extra, **default, **bounds)
 
 
 class _Slice(BaseModel):
@@ -55,6 +118,20 @@ class _Slice(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     group: ClassVar[Group]
+
+    @field_validator("*")
+    @classmethod
+    def _require_choice(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuses what is not among a setting's choices, in pydantic's own words for a Literal."""
+        names = [repr(choice.name) for choice in _declaration(cls.model_fields[info.field_name or ""]).choices()]
+        if names and repr(value) not in names:
+            expected = " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+            raise PydanticCustomError("choice", "Input should be {expected}", {"expected": expected})
+        return value
+
+
+def _declaration(field: FieldInfo) -> _Declaration:
+    return cast(Any, field.json_schema_extra)["setting"]
 
 
 class RunSettings(_Slice):
@@ -165,10 +242,11 @@ class AdapterSettings(_Slice):
 
     group: ClassVar[Group] = Group.ADAPTER
 
-    method: Literal["lora", "dora", "pissa"] = setting(
+    method: str = setting(
         "lora",
         "Method",
-        "LoRA; DoRA learns length and direction apart (slower, often closer); PiSSA starts from the weights' main directions.",
+        "How the adapter changes a layer.",
+        choices=methods.METHODS.values,
     )
     rank: int = setting(
         16, "Rank", "Size of the adapter: 4–8 for a simple look, 16–32 for a rich style.", Level.BASIC, ge=1, le=1024
@@ -186,6 +264,12 @@ class AdapterSettings(_Slice):
         "attention",
         "Layers",
         "What the adapter changes: attention's queries and values, all four projections, also feed-forward, also convolutions.",
+        choices={
+            "qv": "Queries and values",
+            "attention": "Attention",
+            "attention+ff": "Attention and feed-forward",
+            "attention+ff+conv": "Attention, feed-forward, convolutions",
+        },
     )
     train_text: bool = setting(
         False,
@@ -197,6 +281,7 @@ class AdapterSettings(_Slice):
         "Start of A",
         "How the first factor starts; the second starts at zero, so that step 0 is the base model itself.",
         Level.EXPERT,
+        choices={"gaussian": "Gaussian", "kaiming": "Kaiming"},
     )
 
 
@@ -206,9 +291,18 @@ class LossSettings(_Slice):
     group: ClassVar[Group] = Group.LOSS
 
     prediction: Literal["auto", "epsilon", "v"] = setting(
-        "auto", "Prediction", "What the base model predicts; auto reads it from the model.", Level.EXPERT
+        "auto",
+        "Prediction",
+        "What the base model predicts; auto reads it from the model.",
+        Level.EXPERT,
+        choices={"auto": "As the model says", "epsilon": "Noise (ε)", "v": "Velocity (v)"},
     )
-    loss: Literal["mse", "huber"] = setting("mse", "Loss", "Huber minds a few odd pictures less.")
+    loss: Literal["mse", "huber"] = setting(
+        "mse",
+        "Loss",
+        "Huber minds a few odd pictures less.",
+        choices={"mse": "Mean square", "huber": "Huber"},
+    )
     huber_delta: float = setting(0.1, "Huber delta", "Errors above this count linearly.", Level.EXPERT, gt=0, le=10)
     min_snr_gamma: float = setting(
         5.0, "Min-SNR γ", "Evens out easy and hard timesteps (Hang et al. 2023); 0 switches it off.", ge=0, le=100
@@ -227,8 +321,11 @@ class OptimizerSettings(_Slice):
 
     group: ClassVar[Group] = Group.OPTIMIZER
 
-    optimizer: Literal["adamw", "adamw8bit", "prodigy", "schedulefree", "lion", "adafactor"] = setting(
-        "adamw", "Optimizer", "AdamW; the 8-bit one saves memory; Prodigy finds its own rate (set the rate to 1)."
+    optimizer: str = setting(
+        "adamw",
+        "Optimizer",
+        "How gradients become steps. Choosing another one also sets its usual learning rate.",
+        choices=optimizers.OPTIMIZERS.values,
     )
     learning_rate: float = setting(
         3e-4,
@@ -255,7 +352,10 @@ class OptimizerSettings(_Slice):
     )
     weight_decay: float = setting(0.01, "Weight decay", "Pulls the adapter towards zero.", Level.EXPERT, ge=0, le=1)
     schedule: Literal["constant", "cosine", "linear"] = setting(
-        "cosine", "Schedule", "How the rate falls towards the last step."
+        "cosine",
+        "Schedule",
+        "How the rate falls towards the last step.",
+        choices={"constant": "Constant", "cosine": "Cosine", "linear": "Linear"},
     )
     warmup: float = setting(0.04, "Warm-up", "Share of the steps over which the rate rises from zero.", ge=0, le=0.5)
     batch: int = setting(1, "Batch", "Pictures seen at once.", ge=1, le=256, unit="pictures")
@@ -296,7 +396,10 @@ class PreviewSettings(_Slice):
     preview_seed: int = setting(1, "Preview seed", "The first prompt's seed; each next one adds 1.", ge=0, le=2**31 - 1)
     preview_steps: int = setting(20, "Sampler steps", "Denoising steps of a preview.", ge=1, le=200)
     sampler: Literal["ddim", "euler", "euler_a", "dpm++", "unipc"] = setting(
-        "dpm++", "Sampler", "How previews are denoised."
+        "dpm++",
+        "Sampler",
+        "How previews are denoised.",
+        choices={"ddim": "DDIM", "euler": "Euler", "euler_a": "Euler ancestral", "dpm++": "DPM++ 2M", "unipc": "UniPC"},
     )
     guidance: float = setting(5.0, "Guidance", "How strictly a preview follows its prompt.", ge=1, le=30)
     negative: str = setting("", "Negative prompt", "What previews should avoid.")
@@ -343,7 +446,10 @@ class MachineSettings(_Slice):
     group: ClassVar[Group] = Group.MACHINE
 
     device: Literal["auto", "cpu", "cuda", "mps"] = setting(
-        "auto", "Device", "Where to train; auto takes the fastest there is."
+        "auto",
+        "Device",
+        "Where to train; auto takes the fastest there is.",
+        choices={"auto": "The fastest there is", "cpu": "CPU", "cuda": "NVIDIA or AMD GPU", "mps": "Apple GPU"},
     )
     gpus: int = setting(
         1,
@@ -357,16 +463,19 @@ class MachineSettings(_Slice):
         "auto",
         "Precision",
         "Number format of the base model; auto takes bf16 on a GPU that has it, fp16 on an older one, fp32 on a CPU.",
+        choices={"auto": "As the device likes it", "fp32": "32 bit", "bf16": "16 bit (bf16)", "fp16": "16 bit (fp16)"},
     )
     quantize: Literal["none", "nf4", "int8"] = setting(
         "none",
         "Quantise",
         "Packs the base model's large layers: nf4 into a quarter of their memory, int8 into half, for some speed and hardly any quality. The adapter keeps its precision.",
+        choices={"none": "No", "nf4": "To 4 bit (nf4)", "int8": "To 8 bit (int8)"},
     )
     checkpointing: Literal["off", "largest", "all"] = setting(
         "off",
         "Gradient checkpointing",
         "Computes activations again instead of keeping them: all saves the most memory for about a third more time, largest takes those blocks alone that keep the most.",
+        choices={"off": "Off", "largest": "The largest blocks", "all": "All blocks"},
     )
     tiled_vae: bool = setting(
         False,
@@ -438,10 +547,8 @@ class Settings(BaseModel):
             raise ValueError(
                 f"batch is {batch}, which {gpus} GPUs cannot share evenly: set batch to a multiple of gpus"
             )
-        if self.adapter.method == "dora" and self.machine.quantize == "int8":
-            raise ValueError(
-                "a DoRA needs the base model's weights at every step, which int8 layers do not give on every device: set quantize to nf4 or none"
-            )
+        if refusal := methods.get(self.adapter.method).refusal(self.adapter, self.machine.quantize):
+            raise ValueError(refusal)
         return self
 
     @property
@@ -483,7 +590,8 @@ SLICE_OF: dict[str, str] = {key: name for name, part in SLICES.items() for key i
 """Key -> the slice that it is in."""
 
 
-class Spec(NamedTuple):
+@dataclass(frozen=True)
+class Spec:
     """One setting as surfaces need it."""
 
     key: str
@@ -494,39 +602,56 @@ class Spec(NamedTuple):
     unit: str
     default: Any
     kind: Literal["text", "integer", "number", "switch", "choice", "lines"]
-    choices: tuple[str, ...]
     low: float | None
     high: float | None
 
+    @property
+    def options(self) -> tuple[Choice, ...]:
+        """What a choice is among now, each with its title and help; empty for other kinds."""
+        return tuple(_declaration(FIELDS[self.key]).choices())
 
-_KINDS = {str: "text", int: "integer", float: "number", bool: "switch"}
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The values of ``options``."""
+        return tuple(option.name for option in self.options)
+
+    def title(self, value: Any) -> str:
+        """A choice's name for people; any other value as text."""
+        return next((option.title for option in self.options if option.name == value), str(value))
+
+
+def _kind(field: FieldInfo) -> Literal["text", "integer", "number", "switch", "choice", "lines"]:
+    if list(_declaration(field).choices()):
+        return "choice"
+    if field.annotation is str:
+        return "text"
+    if field.annotation is bool:
+        return "switch"
+    if field.annotation is int:
+        return "integer"
+    return "number" if field.annotation is float else "lines"
+
+
+def _bound(field: FieldInfo, *names: str) -> float | None:
+    """The first of pydantic's bounds ``names`` that the field has."""
+    found = [getattr(part, name, None) for name in names for part in field.metadata]
+    return next((bound for bound in found if bound is not None), None)
 
 
 def _spec(key: str) -> Spec:
     field = FIELDS[key]
-    extra, choices = field.json_schema_extra, ()
-    if get_origin(field.annotation) is Literal:
-        kind, choices = "choice", get_args(field.annotation)
-    else:
-        kind = _KINDS.get(field.annotation, "lines")
-    bounds = {
-        name: value
-        for part in field.metadata
-        for name in ("ge", "gt", "le", "lt")
-        if (value := getattr(part, name, None)) is not None
-    }
+    declared = _declaration(field)
     return Spec(
         key,
-        field.title,
-        field.description,
+        field.title or "",
+        field.description or "",
         SLICES[SLICE_OF[key]].group,
-        extra["level"],
-        extra["unit"],
+        declared.level,
+        declared.unit,
         field.get_default(call_default_factory=True),
-        kind,
-        choices,
-        bounds.get("ge", bounds.get("gt")),
-        bounds.get("le", bounds.get("lt")),
+        _kind(field),
+        _bound(field, "ge", "gt"),
+        _bound(field, "le", "lt"),
     )
 
 

@@ -1,170 +1,224 @@
-"""Optimizers by name, with LoRA+'s and the text encoders' rates, over one flat buffer. The optimizers themselves are
-torch's and other libraries'.
+"""The optimizers that the studio knows, one row each. ``build`` makes them; nothing else compares their names.
+
+Nothing here imports torch: settings, the page and the command line read the rows while they start.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-import torch
-from torch import nn
-
-from lora_studio.config.settings import Settings
-from lora_studio.errors import MachineError, SettingsError
-from lora_studio.optim import schedules
-from lora_studio.optim.flat import Flat
-
-Named = Iterable[tuple[str, nn.Parameter]]
+from lora_studio.errors import SettingsError
 
 
-def _adamw(groups: list[dict], settings: Settings) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(
-        groups, lr=settings.optimizer.learning_rate, weight_decay=settings.optimizer.weight_decay, fused=True
-    )
+class Hyperparameters(Protocol):
+    """The settings that optimizers are built from; ``OptimizerSettings`` is one."""
+
+    @property
+    def optimizer(self) -> str: ...
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def text_learning_rate(self) -> float: ...
+    @property
+    def lora_plus(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def schedule(self) -> str: ...
+    @property
+    def warmup(self) -> float: ...
 
 
-def _adamw8bit(groups: list[dict], settings: Settings) -> torch.optim.Optimizer:
-    return _bitsandbytes().AdamW8bit(
-        groups, lr=settings.optimizer.learning_rate, weight_decay=settings.optimizer.weight_decay
-    )
+def _weight_decay(values: Hyperparameters, steps: int) -> dict[str, Any]:
+    return {"weight_decay": values.weight_decay}
 
 
-def _lion(groups: list[dict], settings: Settings) -> torch.optim.Optimizer:
-    return _bitsandbytes().Lion(
-        groups, lr=settings.optimizer.learning_rate, weight_decay=settings.optimizer.weight_decay
-    )
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """What the studio knows of one optimizer."""
+
+    name: str
+    """The value of the setting ``optimizer``."""
+    title: str
+    """Its name on the page."""
+    help: str
+    """What it is good for: a clause that begins with its title, without a full stop."""
+    path: str
+    """Where its class is; imported when it is built, since not every library works on every machine."""
+    update_rule: str
+    """Optimizers with the same rule take the same learning rates."""
+    learning_rate: float
+    """The usual one for an adapter. Each row gives its source."""
+    text_learning_rate: float | None
+    """The usual one for text encoders; None where one rate holds for all parameters, LoRA+ factors included."""
+    sensible_rates: tuple[float, float]
+    """Below the first it learns next to nothing, above the second it destroys the picture."""
+    state_bytes: float
+    """Bytes that it keeps for each parameter, about."""
+    options: Callable[[Hyperparameters, int], dict[str, Any]] = _weight_decay
+    """(settings, steps of the run) -> keyword arguments of the class, besides parameters and rate."""
+    own_schedule: bool = False
+    """Whether it does its own warm-up and decay, so that ``schedule`` and ``warmup`` must not change its rate."""
+    flat: bool = True
+    """Whether it may see a group's parameters as one long vector; False where it depends on their shapes."""
+    recordable: bool = False
+    """Whether its step can be captured in a CUDA graph: all of its state is on the GPU, and it is ``capturable``."""
+    smaller: str = ""
+    """The optimizer to suggest in its place where memory is short; empty where none is much smaller."""
+
+    @property
+    def one_rate(self) -> bool:
+        """Whether one learning rate holds for all parameters."""
+        return self.text_learning_rate is None
+
+    @property
+    def package(self) -> str:
+        """The library that its class comes from."""
+        return self.path.partition(".")[0]
 
 
-def _bitsandbytes():
-    try:
-        import bitsandbytes
-    except (ImportError, OSError, RuntimeError) as error:
-        raise MachineError(
-            f"bitsandbytes does not work on this machine: {error}.",
-            where="optimizer",
-            do="Choose adamw, prodigy, schedulefree or adafactor.",
-        ) from error
-    return bitsandbytes.optim
+_ROWS = (
+    OptimizerSpec(
+        name="adamw",
+        title="AdamW",
+        help="AdamW is the usual choice",
+        path="torch.optim.AdamW",
+        update_rule="AdamW",
+        learning_rate=2e-4,  # what style LoRAs for Stable Diffusion are commonly trained with: 1e-4 … 5e-4
+        text_learning_rate=5e-5,
+        sensible_rates=(1e-6, 2e-2),
+        state_bytes=8,
+        options=lambda values, steps: {"weight_decay": values.weight_decay, "fused": True},
+        recordable=True,
+        smaller="adamw8bit",
+    ),
+    OptimizerSpec(
+        name="adamw8bit",
+        title="AdamW, 8-bit",
+        help="8-bit AdamW keeps its moments in a quarter of the memory (Dettmers et al. 2022)",
+        path="bitsandbytes.optim.AdamW8bit",
+        update_rule="AdamW",
+        learning_rate=2e-4,
+        text_learning_rate=5e-5,
+        sensible_rates=(1e-6, 2e-2),
+        state_bytes=2 + 8 / 256,  # two moments of a byte, and a float32 scale for each for every 256 parameters
+    ),
+    OptimizerSpec(
+        name="prodigy",
+        title="Prodigy",
+        help="Prodigy finds its own step size, which the learning rate scales (Mishchenko & Defazio 2024)",
+        path="prodigyopt.Prodigy",
+        update_rule="Prodigy",
+        learning_rate=1.0,  # its authors': "Leave LR set to 1 unless you encounter instability."
+        text_learning_rate=None,
+        sensible_rates=(0.1, 10.0),
+        state_bytes=16,
+        options=lambda values, steps: {
+            "weight_decay": values.weight_decay,
+            "safeguard_warmup": True,
+            "use_bias_correction": True,
+        },
+        smaller="adamw8bit",
+    ),
+    OptimizerSpec(
+        name="schedulefree",
+        title="AdamW, schedule-free",
+        help="schedule-free AdamW averages its steps instead of lowering the rate (Defazio et al. 2024)",
+        path="schedulefree.AdamWScheduleFree",
+        update_rule="Schedule-free AdamW",
+        learning_rate=4e-4,  # its authors': 1 to 10 times that of AdamW with a schedule
+        text_learning_rate=1e-4,
+        sensible_rates=(1e-6, 5e-2),
+        state_bytes=8,
+        options=lambda values, steps: {
+            "weight_decay": values.weight_decay,
+            "warmup_steps": round(steps * values.warmup),
+        },
+        own_schedule=True,
+        smaller="adamw8bit",
+    ),
+    OptimizerSpec(
+        name="lion",
+        title="Lion",
+        help="Lion follows the sign of the gradient alone, with half of AdamW's memory (Chen et al. 2023)",
+        path="bitsandbytes.optim.Lion",
+        update_rule="Lion",
+        learning_rate=5e-5,  # Chen et al. 2023, §5: 3 to 10 times below AdamW's, as every step has full length
+        text_learning_rate=1e-5,
+        sensible_rates=(1e-7, 5e-3),
+        state_bytes=4,
+    ),
+    OptimizerSpec(
+        name="adafactor",
+        title="Adafactor",
+        help="Adafactor keeps sums of rows and columns instead of moments, hardly any memory (Shazeer & Stern 2018)",
+        path="torch.optim.Adafactor",
+        update_rule="Adafactor",
+        learning_rate=2e-4,  # with ε₂ = 1 a step's RMS is at most the rate, as AdamW's is about
+        text_learning_rate=5e-5,
+        sensible_rates=(1e-6, 2e-2),
+        state_bytes=0.5,
+        # Steps are scaled by max(ε₂, RMS of the weight): with the usual ε₂ of 1e-3 a B that starts at zero would
+        # hardly move.
+        options=lambda values, steps: {"weight_decay": values.weight_decay, "eps": (None, 1.0)},
+        flat=False,
+    ),
+)
+OPTIMIZERS: dict[str, OptimizerSpec] = {spec.name: spec for spec in _ROWS}
+"""Name -> row, in the order in which they are offered. Another one may be added while the studio runs: everything looks
+a row up when it needs it.
+"""
 
 
-def _prodigy(groups: list[dict], settings: Settings) -> torch.optim.Optimizer:
-    if settings.optimizer.lora_plus != 1:
-        raise SettingsError(
-            "Prodigy finds one rate for all and cannot give the second factor another.",
-            where="lora_plus",
-            do="Set lora_plus to 1, or choose another optimizer.",
-        )
-    from prodigyopt import Prodigy
-
-    return Prodigy(
-        groups,
-        lr=settings.optimizer.learning_rate,
-        weight_decay=settings.optimizer.weight_decay,
-        safeguard_warmup=True,
-        use_bias_correction=True,
-    )
-
-
-def _schedulefree(groups: list[dict], settings: Settings) -> torch.optim.Optimizer:
-    from schedulefree import AdamWScheduleFree
-
-    return AdamWScheduleFree(
-        groups,
-        lr=settings.optimizer.learning_rate,
-        weight_decay=settings.optimizer.weight_decay,
-        warmup_steps=round(settings.run.steps * settings.optimizer.warmup),
-    )
-
-
-def _adafactor(groups: list[dict], settings: Settings) -> torch.optim.Optimizer:
-    """Steps there are scaled by max(ε₂, RMS of the weight): with the usual ε₂ of 1e-3 a B that starts at zero would
-    hardly move.
-    """
-    return torch.optim.Adafactor(
-        groups, lr=settings.optimizer.learning_rate, weight_decay=settings.optimizer.weight_decay, eps=(None, 1.0)
-    )
-
-
-_BUILDERS: dict[str, Callable[[list[dict], Settings], torch.optim.Optimizer]] = {
-    "adamw": _adamw,
-    "adamw8bit": _adamw8bit,
-    "lion": _lion,
-    "prodigy": _prodigy,
-    "schedulefree": _schedulefree,
-    "adafactor": _adafactor,
-}
-
-
-def groups(named: Named, settings: Settings) -> list[dict]:
-    """Parameter groups: B's learn ``lora_plus`` times faster than the rest (LoRA+, Hayou et al. 2024, §4), text
-    encoders at a rate of their own. Empty ones are left out.
-    """
-    gathered: dict[float, list[nn.Parameter]] = {}
-    for name, parameter in named:
-        text = name.startswith("text_encoder") and settings.optimizer.optimizer != "prodigy"
-        rate = (settings.optimizer.text_learning_rate if text else settings.optimizer.learning_rate) * (
-            settings.optimizer.lora_plus if ".lora_B." in name else 1
-        )
-        gathered.setdefault(rate, []).append(parameter)
-    return [{"params": parameters, "lr": rate, "base_lr": rate} for rate, parameters in gathered.items()]
-
-
-class Built(NamedTuple):
-    """An optimizer; the buffer that it works on; and what lies there by name, in shape and float32."""
-
-    optimizer: torch.optim.Optimizer
-    flat: Flat
-    parameters: dict[str, nn.Parameter]
-
-
-def build(named: Named, settings: Settings, low: torch.dtype | None = None) -> Built:
-    """The optimizer that the settings name, over the named parameters, which are laid out in one buffer. Adafactor
-    alone sees them one by one: it goes by their shapes.
-
-    Args:
-        low: a smaller format for the model to compute in (``Flat``); the optimizer sees float32 always.
+def get(name: str) -> OptimizerSpec:
+    """The optimizer that the setting ``optimizer`` names.
 
     Raises:
-        SettingsError: Prodigy together with LoRA+.
-        MachineError: bitsandbytes is needed and does not work here.
+        SettingsError: there is none.
     """
-    named = sorted(
-        named, key=lambda item: ".lora_A." not in item[0]
-    )  # the A's of one input end to end: models.lean takes them as one matrix, and their gradients
-    names = {id(parameter): name for name, parameter in named}
-    made = groups(named, settings)
-    flat = Flat([group["params"] for group in made], low)
-    parameters = {
-        names[id(own)]: precise
-        for group, parts in zip(made, flat.parts, strict=True)
-        for own, precise in zip(group["params"], parts, strict=True)
-    }
-    seen = flat.parts if settings.optimizer.optimizer == "adafactor" else [[whole] for whole in flat.groups]
-    made = [{**group, "params": parts} for group, parts in zip(made, seen, strict=True)]
-    return Built(
-        _BUILDERS[settings.optimizer.optimizer](made, settings), flat, {name: parameters[name] for name, _ in named}
-    )
+    if name not in OPTIMIZERS:
+        raise SettingsError(
+            f"There is no optimizer named {name!r}.",
+            where="optimizer",
+            do=f"Choose one of: {', '.join(OPTIMIZERS)}.",
+        )
+    return OPTIMIZERS[name]
 
 
-def set_rate(optimizer: torch.optim.Optimizer, step: int, settings: Settings, factor: float = 1.0) -> float:
-    """Sets every group's rate for ``step``, times ``factor``, and returns the first one's. Schedule-free keeps its own
-    warm-up and never falls.
+def usual_rates(name: str) -> dict[str, float]:
+    """The settings that a choice of the optimizer ``name`` brings with it: its usual rates. LoRA+ is switched off where
+    one rate holds for all parameters.
     """
-    scheduled = (
-        1.0
-        if settings.optimizer.optimizer == "schedulefree"
-        else schedules.factor(step, settings.run.steps, settings.optimizer.schedule, settings.optimizer.warmup)
-    )
-    for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * scheduled * factor
-    return optimizer.param_groups[0]["lr"]
+    spec = get(name)
+    if spec.text_learning_rate is None:
+        return {"learning_rate": spec.learning_rate, "lora_plus": 1.0}
+    return {"learning_rate": spec.learning_rate, "text_learning_rate": spec.text_learning_rate}
 
 
-def mode(optimizer: torch.optim.Optimizer, training: bool) -> None:
-    """Schedule-free AdamW looks from one point and steps from another (Defazio et al. 2024, §2): switches between them;
-    others do nothing.
+def rates_after(before: str, after: str) -> dict[str, float]:
+    """The rates that a change of optimizer brings with it: the usual ones of ``after``, or none where those of
+    ``before`` mean the same to it.
     """
-    switch = getattr(optimizer, "train" if training else "eval", None)
-    if switch:
-        switch()
+    return {} if get(before).update_rule == get(after).update_rule else usual_rates(after)
+
+
+def smaller(name: str) -> dict[str, Any]:
+    """The settings with which the optimizer ``name`` gives way to a smaller one, its rates included; empty where there
+    is none.
+    """
+    other = get(name).smaller
+    return {"optimizer": other, **rates_after(name, other)} if other else {}
+
+
+def rate_warning(values: Hyperparameters) -> str:
+    """What is to be feared of a learning rate that makes no sense for the optimizer; empty where it does."""
+    spec = get(values.optimizer)
+    low, high = spec.sensible_rates
+    usual = f"Its usual learning rate is {spec.learning_rate:g}."
+    if values.learning_rate < low:
+        return f"{spec.title} will learn next to nothing at a learning rate of {values.learning_rate:g}. {usual}"
+    if values.learning_rate > high:
+        return f"{spec.title} is likely to diverge at a learning rate of {values.learning_rate:g}. {usual}"
+    return ""

@@ -12,6 +12,7 @@ import torch
 
 from lora_studio.config.settings import Settings
 from lora_studio.errors import MachineError
+from lora_studio.optim import registry as optimizers
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -210,6 +211,6 @@ def _smaller(settings: Settings) -> dict[str, Any]:
         return {"checkpointing": "all"}
     if settings.machine.quantize == "none":
         return {"quantize": "nf4"}
-    if settings.optimizer.optimizer != "adamw8bit":
-        return {"optimizer": "adamw8bit"}
+    if change := optimizers.smaller(settings.optimizer.optimizer):
+        return change
     return {"resolution": settings.dataset.resolution * 3 // 4 // 64 * 64} if settings.dataset.resolution > 512 else {}

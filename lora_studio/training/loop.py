@@ -29,7 +29,7 @@ from lora_studio.events import (
 )
 from lora_studio.files import DiskFull
 from lora_studio.models import inject
-from lora_studio.optim import registry
+from lora_studio.optim import build
 from lora_studio.runs import Run, checkpoints
 from lora_studio.training import checkpoint, devices, export, memory, previews, step, stepper, validation
 from lora_studio.training.distributed import Command, World
@@ -153,7 +153,9 @@ def train_step(session: Session) -> Result:
     torch.manual_seed(
         step.seed_of(settings.run.seed, step.DROPOUT, session.step, *session.ranks.stream)
     )  # adapter dropout is all that draws from the global generator
-    rate = registry.set_rate(session.stepper.optimizer, session.step, settings, session.rate_factor)
+    rate = build.set_rate(
+        session.stepper.optimizer, settings.optimizer, session.step, settings.run.steps, session.rate_factor
+    )
     first = session.step * settings.optimizer.accumulate
     following = first + settings.optimizer.accumulate
     for number in range(first, following):

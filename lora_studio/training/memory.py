@@ -18,6 +18,7 @@ from lora_studio.models.autoencode import TILE
 from lora_studio.models.fused import triton_support
 from lora_studio.models.shapes import Shapes
 from lora_studio.models.shapes import read as read_shapes
+from lora_studio.optim import registry as optimizers
 from lora_studio.training import stepper
 from lora_studio.training.activations import CARDS, unet_of
 from lora_studio.training.devices import Machine
@@ -26,8 +27,6 @@ NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
 """Of a packed weight: 4, an 8-bit scale for each 64 weights, a float32 one for each 256 of those (Dettmers et al. 2023,
 §3).
 """
-_STATES = {"adamw": 8.0, "adamw8bit": 2 + 8 / 256, "lion": 4.0, "prodigy": 16.0, "schedulefree": 8.0, "adafactor": 0.5}
-"""Bytes that an optimizer keeps for each parameter, about."""
 LIBRARIES, REPEATABLE = 0.05 * 2**30, 0.15 * 2**30
 """Bytes on a card that no tensor of ours explains, as measured: what cuBLAS and cuDNN work in; the latter where
 ``deterministic`` gives cuBLAS more.
@@ -100,7 +99,8 @@ def estimate(settings: Settings, shapes: Shapes, precision: str, limit: float = 
         "weights": weights,
         "adapter": (4 + copies) * count,
         "gradients": (4 + copies) * count,
-        "optimizer": count * (_STATES[settings.optimizer.optimizer] + (4 if settings.optimizer.ema else 0)),
+        "optimizer": count
+        * (optimizers.get(settings.optimizer.optimizer).state_bytes + (4 if settings.optimizer.ema else 0)),
     }
     held, kept, text = sum(parts.values()), unet.saved(), 0 if settings.adapter.train_text else max(texts, default=0)
     sizes, together = _sizes(settings, side), max(1, _TOGETHER // side**2)
@@ -225,8 +225,8 @@ def _cheaper(settings: Settings, shapes: Shapes) -> Iterator[dict[str, Any]]:
         yield {"checkpointing": "all"}
     if settings.machine.quantize != "nf4":
         yield {"quantize": "nf4"}
-    if settings.optimizer.optimizer in ("adamw", "prodigy", "schedulefree"):
-        yield {"optimizer": "adamw8bit"}
+    if change := optimizers.smaller(settings.optimizer.optimizer):
+        yield change
     side = settings.dataset.resolution or shapes.resolution
     if side > 512:
         yield {"resolution": max(512, side * 3 // 4 // 64 * 64)}

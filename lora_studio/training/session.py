@@ -22,7 +22,7 @@ from lora_studio.dataset.cache import Cache
 from lora_studio.errors import DatasetError
 from lora_studio.events import Event, Preparing, Warned
 from lora_studio.models import gradient_checkpointing, inject, warm_start
-from lora_studio.optim import registry
+from lora_studio.optim import build
 from lora_studio.optim.ema import Average
 from lora_studio.runs import Run, checkpoints
 from lora_studio.training import checkpoint, devices, stepper, threads
@@ -139,14 +139,14 @@ class Session:
         flat = self.stepper.flat
         # to the bit: the way to that point and back rounds, and a run that is looked at more often would be another run
         own = flat.values.clone()
-        registry.mode(self.stepper.optimizer, training=False)
+        build.mode(self.stepper.optimizer, training=False)
         try:
             with self.average.applied():
                 flat.spread()
                 with self.stepper.autocast():
                     yield
         finally:
-            registry.mode(self.stepper.optimizer, training=True)
+            build.mode(self.stepper.optimizer, training=True)
             flat.values.copy_(own)
             flat.spread()
 
@@ -203,7 +203,9 @@ def prepare(run: Run, settings: Settings, ranks: World | None = None) -> Generat
     )
     for model in base.models.values():
         model.train()  # the adapter's dropout is at work; the base itself has none
-    built = registry.build(inject.trainable(base).items(), settings, machine.copies(settings))
+    built = build.flat_optimizer(
+        inject.trainable(base).items(), settings.optimizer, settings.run.steps, machine.copies(settings)
+    )
     batches = Batches(
         cache,
         _order(settings, dataset, cache, train),
@@ -227,7 +229,7 @@ def prepare(run: Run, settings: Settings, ranks: World | None = None) -> Generat
         Average(built.parameters, settings.optimizer.ema),
         ranks,
     )
-    registry.mode(built.optimizer, training=True)
+    build.mode(built.optimizer, training=True)
     if ranks.world > 1:
         ranks.meet(machine.device)
         session.stepper.exchange = ranks.exchange

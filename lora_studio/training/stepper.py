@@ -20,14 +20,11 @@ from torch import Tensor
 
 from lora_studio.config.settings import Settings
 from lora_studio.models import Base
-from lora_studio.optim import flat
-from lora_studio.optim.registry import Built
+from lora_studio.optim import flat, registry
+from lora_studio.optim.build import FlatOptimizer
 from lora_studio.training import devices, step
 from lora_studio.training.batches import Batch
 from lora_studio.training.devices import Machine
-
-RECORDED_OPTIMIZERS = ("adamw",)
-"""Those that keep all of their state on the GPU; the others count and weigh in Python."""
 
 
 class Outcome(NamedTuple):
@@ -39,7 +36,7 @@ class Outcome(NamedTuple):
     norm: float
 
 
-def choose(base: Base, settings: Settings, machine: Machine, built: Built) -> Stepper:
+def choose(base: Base, settings: Settings, machine: Machine, built: FlatOptimizer) -> Stepper:
     """The fastest way that the settings allow: ``obstacle`` says what stands against recording."""
     return (Stepper if obstacle(settings, machine) else CudaGraphStepper)(base, settings, machine, built)
 
@@ -73,7 +70,7 @@ class Stepper:
     exchange: Callable[[Tensor], None] | None = None
     """Puts the mean of all processes' gradients and losses in place of this one's; None where there is no other."""
 
-    def __init__(self, base: Base, settings: Settings, machine: Machine, built: Built):
+    def __init__(self, base: Base, settings: Settings, machine: Machine, built: FlatOptimizer):
         self.base, self.settings, self.machine = base, settings, machine
         self.optimizer, self.flat, self.scaler = built.optimizer, built.flat, machine.scaler()
         self.loss = built.flat.loss
@@ -155,7 +152,7 @@ class CudaGraphStepper(Stepper):
 
     how = "CUDA graph"
 
-    def __init__(self, base: Base, settings: Settings, machine: Machine, built: Built):
+    def __init__(self, base: Base, settings: Settings, machine: Machine, built: FlatOptimizer):
         super().__init__(base, settings, machine, built)
         self._captured: dict[tuple, CapturedStep] = {}
         self._met: set[tuple] = set()
@@ -226,7 +223,8 @@ class CudaGraphStepper(Stepper):
             self._captured[shape] = CapturedStep(graph, inputs)
 
     def _step(self, norm: Tensor) -> None:
-        if self.settings.optimizer.optimizer not in RECORDED_OPTIMIZERS or self.scaler.is_enabled() or self.failed:
+        recordable = registry.get(self.settings.optimizer.optimizer).recordable
+        if not recordable or self.scaler.is_enabled() or self.failed:
             return super()._step(norm)
         self._set_rates()
         if self._updated:

@@ -16,34 +16,6 @@ from lora_studio.config.presets import Preset
 from lora_studio.config.settings import SPECS, Group, Level, Settings, Spec, key_of
 from lora_studio.ui import words
 
-NAMES: dict[str, dict[str, str]] = {
-    "method": {"lora": "LoRA", "dora": "DoRA", "pissa": "PiSSA"},
-    "targets": {
-        "qv": "Queries and values",
-        "attention": "Attention",
-        "attention+ff": "Attention and feed-forward",
-        "attention+ff+conv": "Attention, feed-forward, convolutions",
-    },
-    "init": {"gaussian": "Gaussian", "kaiming": "Kaiming"},
-    "prediction": {"auto": "As the model says", "epsilon": "Noise (ε)", "v": "Velocity (v)"},
-    "loss": {"mse": "Mean square", "huber": "Huber"},
-    "optimizer": {
-        "adamw": "AdamW",
-        "adamw8bit": "AdamW, 8-bit",
-        "prodigy": "Prodigy",
-        "schedulefree": "AdamW, schedule-free",
-        "lion": "Lion",
-        "adafactor": "Adafactor",
-    },
-    "schedule": {"constant": "Constant", "cosine": "Cosine", "linear": "Linear"},
-    "sampler": {"ddim": "DDIM", "euler": "Euler", "euler_a": "Euler ancestral", "dpm++": "DPM++ 2M", "unipc": "UniPC"},
-    "device": {"auto": "The fastest there is", "cpu": "CPU", "cuda": "NVIDIA or AMD GPU", "mps": "Apple GPU"},
-    "precision": {"auto": "As the device likes it", "fp32": "32 bit", "bf16": "16 bit (bf16)", "fp16": "16 bit (fp16)"},
-    "quantize": {"none": "No", "nf4": "To 4 bit (nf4)", "int8": "To 8 bit (int8)"},
-    "checkpointing": {"off": "Off", "largest": "The largest blocks", "all": "All blocks"},
-}
-"""How a choice is called on the page."""
-
 
 def shown(spec: Spec, value: Any) -> Any:
     """A setting's value as its field holds it."""
@@ -156,7 +128,7 @@ class Form:
                 made = gr.Checkbox(**common)
             case "choice":
                 made = gr.Dropdown(
-                    choices=[(NAMES[key].get(choice, choice), choice) for choice in spec.choices],
+                    choices=[(option.title, option.name) for option in spec.options],
                     filterable=False,
                     **common,
                 )
@@ -226,4 +198,5 @@ def _chip(key: str, old: Any, new: Any) -> str:
 
 def named(key: str, value: Any) -> str:
     """A setting's value as the page calls it."""
-    return NAMES[key].get(value, str(value)) if key in NAMES else words.value(value)
+    spec = SPECS[key]
+    return spec.title(value) if spec.kind == "choice" else words.value(value)
