@@ -565,12 +565,12 @@ class Settings(BaseModel):
         return getattr(getattr(self, SLICE_OF[key]), key)
 
     def changed(self, **changes: Any) -> Settings:
-        """A checked copy with ``changes``.
+        """A checked copy with ``changes``, and with the rates of ``rates_after``.
 
         Raises:
             SettingsError: a key is unknown or a value out of its bounds.
         """
-        return check({**self.flat(), **changes})
+        return check(layer(self.flat(), changes))
 
 
 SLICES: dict[str, type[_Slice]] = {
@@ -698,6 +698,15 @@ def check(values: dict[str, Any], where: object = "") -> Settings:
         raise SettingsError(what, where=where or key, do=SPECS[key].help if key in SPECS else "") from None
 
 
+def layer(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``values`` with ``changes`` on top. One optimizer's learning rate is never carried over to another: with an
+    optimizer whose rates mean something else come its usual ones, where ``changes`` give none.
+    """
+    before, after = (each.get("optimizer", SPECS["optimizer"].default) for each in (values, {**values, **changes}))
+    known = before in SPECS["optimizer"].choices and after in SPECS["optimizer"].choices
+    return {**values, **(optimizers.rates_after(before, after) if known else {}), **changes}
+
+
 def from_text(key: str, text: str) -> Any:
     """The value that ``text`` means for the setting ``key``, as typed after ``--set key=``.
 
@@ -711,6 +720,7 @@ def from_text(key: str, text: str) -> Any:
     if spec.kind == "lines":
         return [part.strip() for part in text.split("|") if part.strip()]
     try:
-        return TypeAdapter(FIELDS[key].annotation).validate_python(text)
+        accepted: Any = cast(Any, Literal)[spec.choices] if spec.choices else FIELDS[key].annotation
+        return TypeAdapter(accepted).validate_python(text)
     except ValidationError as error:
         raise SettingsError(f"{key}: {error.errors()[0]['msg']} (it is {text!r}).", where=key, do=spec.help) from None

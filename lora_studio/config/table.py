@@ -37,7 +37,13 @@ def _section(group: Group) -> str:
 
 
 def _row(spec: Spec) -> str:
-    return f"| `{spec.key}` | {spec.label} | {_value(spec, spec.default)} | {values(spec)} | {spec.help} |"
+    return f"| `{spec.key}` | {spec.label} | {_value(spec, spec.default)} | {values(spec)} | {_help(spec)} |"
+
+
+def _help(spec: Spec) -> str:
+    """What a setting does, and what its choices are good for."""
+    choices = "; ".join(option.help for option in spec.options if option.help)
+    return f"{spec.help} {choices}." if choices else spec.help
 
 
 def values(spec: Spec) -> str:
@@ -45,8 +51,7 @@ def values(spec: Spec) -> str:
     if spec.kind == "choice":
         return ", ".join(f"`{choice}`" for choice in spec.choices)
     if spec.kind in ("integer", "number"):
-        low, high = (int(bound) if bound == int(bound) else bound for bound in (spec.low, spec.high))
-        return f"{low} … {high} {spec.unit}".rstrip()
+        return f"{spec.low:.10g} … {spec.high:.10g} {spec.unit}".rstrip()
     return {"switch": "on, off", "text": "text", "lines": "list of texts"}[spec.kind]
 
 

@@ -30,7 +30,7 @@ from lora_studio.config.settings import Settings
 from lora_studio.dataset.buckets import Bucket
 from lora_studio.dataset.order import Order
 from lora_studio.models import Base, fused, inject
-from lora_studio.optim import registry
+from lora_studio.optim import build
 from lora_studio.training import devices, step, stepper
 from lora_studio.training.batches import Batches
 from tests.models import exact
@@ -131,11 +131,13 @@ def straightforward(base: Base, batches: Batches, settings: Settings) -> Callabl
 
 def ours(base: Base, batches: Batches, settings: Settings) -> Callable[[int], None]:
     machine = devices.choose(settings)
-    built = registry.build(inject.trainable(base).items(), settings, machine.copies(settings))
+    built = build.flat_optimizer(
+        inject.trainable(base).items(), settings.optimizer, settings.run.steps, machine.copies(settings)
+    )
     runner = stepper.choose(base, settings, machine, built)
 
     def work(number: int) -> None:
-        registry.set_rate(built.optimizer, number, settings)
+        build.set_rate(built.optimizer, settings.optimizer, number, settings.run.steps)
         if not runner.ahead:
             runner.backward(batches.take(number))
         batches.prepare(number + 1)

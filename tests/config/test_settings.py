@@ -3,13 +3,14 @@
 import re
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_studio.config import presets, table
-from lora_studio.config.settings import SPECS, Group, Level, Settings, Spec, check, from_text
+from lora_studio.config.settings import FIELDS, SPECS, Group, Level, Settings, Spec, check, from_text
 from lora_studio.errors import SettingsError
 
 NUMBERS = [spec for spec in SPECS.values() if spec.kind in ("integer", "number")]
@@ -45,6 +46,14 @@ def test_numbers_outside_their_bounds_are_refused_by_name(spec):
     for wrong in (spec.low - 1, spec.high + 1):
         with pytest.raises(SettingsError, match=rf"^{spec.key}: "):
             check({spec.key: int(wrong)})
+
+
+@pytest.mark.parametrize("spec", [spec for spec in SPECS.values() if spec.kind == "choice"], ids=lambda spec: spec.key)
+def test_every_choice_has_a_title(spec):
+    """A Literal and the titles beside it are declared apart."""
+    annotation = FIELDS[spec.key].annotation
+    assert annotation is str or get_args(annotation) == spec.choices
+    assert all(spec.title(choice) == option.title for choice, option in zip(spec.choices, spec.options, strict=True))
 
 
 @pytest.mark.parametrize("spec", [spec for spec in SPECS.values() if spec.kind == "choice"], ids=lambda spec: spec.key)
@@ -128,7 +137,7 @@ def test_the_form_has_a_field_for_every_setting_and_its_defaults_read_back_as_th
     """In a process of its own, since the page's modules load gradio."""
     code = """
 import gradio
-from lora_studio.settings import SPECS, Settings
+from lora_studio.config.settings import SPECS, Settings
 from lora_studio.ui import form
 with gradio.Blocks():
     made = form.Form({})

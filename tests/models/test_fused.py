@@ -14,7 +14,7 @@ from lora_studio.config.settings import Settings
 from lora_studio.models import fused, gradient_checkpointing, inject
 from lora_studio.models.fused import lora
 from lora_studio.models.fused.blocks import LeanBlock, LeanResnet, LeanTransformer
-from lora_studio.optim import registry
+from lora_studio.optim import build
 from tests.models.test_inject import learn, settings
 
 METHODS = [
@@ -101,7 +101,7 @@ def test_gradients_that_are_there_are_added_to_in_place(base, method, together):
     expected = plain(base)
     parameters = inject.trainable(base)
     if together:
-        parameters = registry.build(parameters.items(), Settings()).parameters
+        parameters = build.flat_optimizer(parameters.items(), Settings().optimizer, 1).parameters
     else:
         for parameter in parameters.values():
             parameter.grad = torch.zeros_like(parameter)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from lora_studio.config.settings import Settings
-from lora_studio.optim import flat, registry
+from lora_studio.optim import build, flat, registry
 from lora_studio.optim.flat import Flat
 
 SHAPES = {
@@ -75,24 +75,24 @@ def test_clip_is_torchs():
     )
 
 
-@pytest.mark.parametrize("name", ["adamw", "prodigy", "schedulefree", "lion", "adafactor", "adamw8bit"])
+@pytest.mark.parametrize("name", registry.OPTIMIZERS)
 @pytest.mark.parametrize("lora_plus", [1, 4])
 def test_ten_steps_are_those_of_parameters_one_by_one(name, lora_plus):
     """Adafactor goes by shapes and 8-bit AdamW rounds by blocks of neighbours: the first must be the same, the second
     near.
     """
-    if name == "prodigy" and lora_plus != 1:
-        return
-    settings = Settings(
-        optimizer=name, learning_rate=1.0 if name == "prodigy" else 1e-2, lora_plus=lora_plus, weight_decay=0.1
-    )
+    one_rate = registry.get(name).one_rate
+    if one_rate and lora_plus != 1:
+        pytest.skip("one rate holds for all parameters")
+    rate = 1.0 if one_rate else 1e-2
+    values = Settings(optimizer=name, learning_rate=rate, lora_plus=lora_plus, weight_decay=0.1).optimizer
     ours, theirs = parameters(), parameters()
-    built = registry.build(ours.items(), settings)
-    plain = registry._BUILDERS[name](registry.groups(theirs.items(), settings), settings)
+    built = build.flat_optimizer(ours.items(), values, 1000)
+    plain = build.optimizer(build.groups(theirs.items(), values), values, 1000)
     for step in range(10):
         for one, optimizer in ((ours, built.optimizer), (theirs, plain)):
-            registry.mode(optimizer, training=True)
-            registry.set_rate(optimizer, step, settings)
+            build.mode(optimizer, training=True)
+            build.set_rate(optimizer, values, step, 1000)
             sum(((parameter - index) ** 2).sum() for index, parameter in enumerate(one.values())).backward()
             optimizer.step()
         built.flat.clear()

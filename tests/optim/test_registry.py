@@ -1,67 +1,103 @@
-"""Groups, rates and every optimizer by name."""
+"""What the rows say, and that an optimizer needs nothing but its row."""
 
 import pytest
 import torch
-from torch import nn
 
-from lora_studio.config.settings import SPECS, Settings
+from lora_studio.config.settings import SPECS, Settings, check, from_text
 from lora_studio.errors import SettingsError
+from lora_studio.events import Finished, StepDone
 from lora_studio.optim import registry
-
-NAMES = SPECS["optimizer"].choices
-
-
-def named(value: float = 0.0) -> list[tuple[str, nn.Parameter]]:
-    return [
-        ("to_q.lora_A.default.weight", nn.Parameter(torch.full((2, 4), value + 1))),
-        ("to_q.lora_B.default.weight", nn.Parameter(torch.full((4, 2), value))),
-    ]
+from lora_studio.optim.registry import OPTIMIZERS, OptimizerSpec
+from lora_studio.training import devices, memory
+from lora_studio.training.loop import train
+from tests.benchmarks.memory import shapes as exact
+from tests.training.conftest import new_run, pictures, settings, tiny_base  # noqa: F401
+from tests.training.test_loop import assert_same, collect, state_tensors, tensors
 
 
-def test_lora_plus_gives_b_its_own_rate():
-    """LoRA+ with λ = 16: A at η, B at 16 η."""
-    rates = {
-        len(group["params"][0]): group["lr"]
-        for group in registry.groups(named(), Settings(learning_rate=1e-3, lora_plus=16))
+@pytest.mark.parametrize("spec", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_a_row_is_complete_and_agrees_with_itself(spec):
+    assert spec.title and spec.help and not spec.help.endswith(".")
+    assert Settings(optimizer=spec.name, **registry.usual_rates(spec.name)).optimizer.optimizer == spec.name
+    low, high = spec.sensible_rates
+    assert low < spec.learning_rate < high
+    assert not spec.smaller or OPTIMIZERS[spec.smaller].state_bytes < spec.state_bytes / 2
+    for other in OPTIMIZERS.values():
+        if other.update_rule == spec.update_rule:
+            assert registry.usual_rates(other.name) == registry.usual_rates(spec.name)
+
+
+def test_the_usual_rates():
+    assert registry.usual_rates("adamw") == {"learning_rate": 2e-4, "text_learning_rate": 5e-5}
+    assert registry.usual_rates("prodigy") == {"learning_rate": 1.0, "lora_plus": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "said"),
+    [
+        ("prodigy", 3e-4, "Prodigy will learn next to nothing at a learning rate of 0.0003. Its usual"),
+        ("adamw", 1.0, "AdamW is likely to diverge at a learning rate of 1. Its usual learning rate is 0.0002."),
+        ("adamw8bit", 1.0, "AdamW, 8-bit is likely to diverge"),
+        ("prodigy", 1.0, ""),
+        ("adamw", 8e-4, ""),
+    ],
+)
+def test_a_rate_that_makes_no_sense_is_warned_of(name, rate, said):
+    warning = registry.rate_warning(Settings(optimizer=name, learning_rate=rate).optimizer)
+    assert warning.startswith(said) and bool(warning) == bool(said)
+
+
+MOMENTUM = OptimizerSpec(
+    name="momentum",
+    title="SGD with momentum",
+    help="SGD with momentum has one moment and no more",
+    path="torch.optim.SGD",
+    update_rule="SGD",
+    learning_rate=0.3,
+    text_learning_rate=0.1,
+    sensible_rates=(1e-3, 10.0),
+    state_bytes=4,
+    options=lambda values, steps: {"momentum": 0.9, "weight_decay": values.weight_decay},
+    smaller="adafactor",
+)
+
+
+@pytest.fixture
+def momentum(monkeypatch):
+    monkeypatch.setitem(OPTIMIZERS, MOMENTUM.name, MOMENTUM)
+
+
+def test_an_optimizer_of_one_row_trains_and_resumes_to_the_bit(momentum, new_run, settings):  # noqa: F811
+    """With everything that draws random numbers switched on, from its usual rate."""
+    random = {"dropout": 0.3, "ema": 0.9, "accumulate": 2, "flip": True, "caption_dropout": 0.5}
+    settings = settings.changed(optimizer="momentum", preview_every=0, validate_every=0, **random)
+    assert settings.optimizer.learning_rate == 0.3
+    whole, torn = new_run(settings), new_run(settings)
+    assert isinstance(collect(whole)[-1], Finished)
+    for event in train(torn, settings):
+        if isinstance(event, StepDone) and event.step == 3:
+            break  # the worker dies here, one step after it saved a state
+    collect(torn)
+    assert_same(tensors(whole.adapter_file), tensors(torn.adapter_file))
+    assert_same(state_tensors(whole), state_tensors(torn))
+    assert any(tensor.any() for name, tensor in tensors(whole.adapter_file).items() if name.endswith(".up"))
+
+
+def test_an_optimizer_of_one_row_is_offered_checked_and_estimated(momentum):
+    assert "momentum" in SPECS["optimizer"].choices and from_text("optimizer", "momentum") == "momentum"
+    assert SPECS["optimizer"].title("momentum") == "SGD with momentum"
+    with pytest.raises(SettingsError, match="'adafactor' or 'momentum'"):
+        check({"optimizer": "momentun"})
+    shape = exact("sd1")
+    one, two = (memory.estimate(Settings(optimizer=name), shape, "bf16").optimizer for name in ("momentum", "adamw"))
+    assert 2 * one == two
+    tight = Settings(optimizer="momentum", checkpointing="all", quantize="nf4")
+    assert devices.out_of_memory("GPU", tight).details["changes"] == {
+        "optimizer": "adafactor",
+        **registry.usual_rates("adafactor"),
     }
-    assert rates == {2: 1e-3, 4: 1.6e-2}
 
 
-def test_plain_lora_has_one_group():
-    assert len(registry.groups(named(), Settings())) == 1
-
-
-def test_the_schedule_scales_every_group_and_keeps_their_ratio():
-    settings = Settings(learning_rate=1e-3, lora_plus=4, steps=4, schedule="linear", warmup=0)
-    optimizer = registry.build(named(), settings).optimizer
-    assert registry.set_rate(optimizer, 2, settings) == pytest.approx(5e-4)
-    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([5e-4, 2e-3])
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_optimizer_lowers_a_parabola(name):
-    """Each name builds an optimizer that really descends ‖B − 1‖² from 4×2 zeros (8 before)."""
-    settings = Settings(
-        optimizer=name,
-        learning_rate=1.0 if name == "prodigy" else 0.05,
-        steps=80,
-        schedule="constant",
-        warmup=0,
-        weight_decay=0,
-    )
-    parameters = named()
-    optimizer, flat, _ = registry.build(parameters, settings)
-    b = parameters[1][1]
-    registry.mode(optimizer, training=True)
-    for step in range(80):
-        registry.set_rate(optimizer, step, settings)
-        flat.clear()
-        ((b - 1) ** 2).sum().add(parameters[0][1].sum() * 0).backward()
-        optimizer.step()
-    registry.mode(optimizer, training=False)
-    assert ((b - 1) ** 2).sum().item() < 4.0
-
-
-def test_prodigy_refuses_lora_plus_and_says_which_setting():
-    with pytest.raises(SettingsError, match="lora_plus"):
-        registry.build(named(), Settings(optimizer="prodigy", lora_plus=4))
+def test_rows_are_read_without_torch():
+    """Settings, page and command line read them while they start."""
+    assert not any(value is torch for value in vars(registry).values())

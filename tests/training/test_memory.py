@@ -12,7 +12,7 @@ from lora_studio.models import gradient_checkpointing, inject, quantize, shapes,
 from lora_studio.models.fused import triton_support
 from lora_studio.models.parts import read_json
 from lora_studio.models.shapes import Shapes
-from lora_studio.optim import registry
+from lora_studio.optim import build, registry
 from lora_studio.training import activations, memory
 from tests.benchmarks.memory import MEASURED
 from tests.benchmarks.memory import shapes as exact
@@ -324,8 +324,8 @@ def test_the_optimizers_state_is_as_large_as_reckoned(name):
     """To a tenth, over a hundred thousand parameters."""
     parameters = {"x.lora_A.weight": torch.nn.Parameter(torch.randn(1000, 100))}
     settings = Settings(optimizer=name)
-    optimizer, flat, _ = registry.build(parameters.items(), settings)
-    registry.mode(optimizer, training=True)
+    optimizer, flat, _ = build.flat_optimizer(parameters.items(), settings.optimizer, settings.run.steps)
+    build.mode(optimizer, training=True)
     flat.gradients.fill_(1.0)
     optimizer.step()
     held = sum(
@@ -334,7 +334,7 @@ def test_the_optimizers_state_is_as_large_as_reckoned(name):
         for value in state.values()
         if isinstance(value, torch.Tensor)
     )
-    assert held == pytest.approx(100_000 * memory._STATES[name], rel=0.1)
+    assert held == pytest.approx(100_000 * registry.get(name).state_bytes, rel=0.1)
 
 
 def test_the_ways_to_a_smaller_card_are_single_changes_or_all_that_are_needed_together():

@@ -9,7 +9,7 @@ from lora_studio import adapters
 from lora_studio.adapters import recipe
 from lora_studio.events import Finished, PreviewReady, Started, StepDone, Validated, Warned
 from lora_studio.jobs import environment
-from lora_studio.optim import registry
+from lora_studio.optim import build
 from lora_studio.runs import branching, checkpoints
 from lora_studio.training import checkpoint
 from lora_studio.training.loop import train
@@ -57,9 +57,9 @@ def test_a_state_that_another_version_laid_out_otherwise_gives_its_weights_and_n
     new_run, settings, monkeypatch, optimizer
 ):
     """Moments know no names: those of one weight would move another, and nothing would say so."""
-    run, build = new_run(settings.changed(**QUIET, optimizer=optimizer)), registry.build
+    run, real = new_run(settings.changed(**QUIET, optimizer=optimizer)), build.flat_optimizer
     with monkeypatch.context() as earlier:
-        earlier.setattr(registry, "build", lambda named, *more: build(reversed(list(named)), *more))
+        earlier.setattr(build, "flat_optimizer", lambda named, *more: real(reversed(list(named)), *more))
         stopped_after(run, 3)
     saved = checkpoint.load(checkpoints.latest(run), torch.device("cpu"))
     preparing, told = prepare(run, run.settings()), []

@@ -11,7 +11,7 @@ from lora_studio.adapters import keys
 from lora_studio.config.settings import Settings
 from lora_studio.events import Finished, PreviewReady, Started, StepDone, Validated
 from lora_studio.models import inject
-from lora_studio.optim import registry
+from lora_studio.optim import build
 from lora_studio.training.loop import train
 from tests.models import tiny
 
@@ -127,9 +127,9 @@ def test_the_encoders_have_a_rate_of_their_own_and_loraplus_goes_for_them_too():
             "text_encoder_2.q.lora_B.style.weight",
         )
     ]
-    found = registry.groups(named, Settings(learning_rate=1e-3, text_learning_rate=1e-5, lora_plus=4))
+    found = build.groups(named, Settings(learning_rate=1e-3, text_learning_rate=1e-5, lora_plus=4).optimizer)
     assert [group["lr"] for group in found] == pytest.approx([1e-3, 4e-3, 1e-5, 4e-5])
-    (one,) = registry.groups(named, Settings(optimizer="prodigy", learning_rate=1.0))
+    (one,) = build.groups(named, Settings(optimizer="prodigy", learning_rate=1.0).optimizer)
     assert len(one["params"]) == 4, "Prodigy takes one rate"
 
 
