@@ -32,7 +32,7 @@ FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
 ROOMS = {
     "gradio": ("ui",),
-    "diffusers": ("models", "sampling", "starter.make"),
+    "diffusers": ("diffusion", "models", "sampling", "starter.make"),
     "transformers": ("models", "sampling", "starter.make"),
     "peft": ("methods", "models"),
     "bitsandbytes": ("models", "optim", "cli.doctor"),
@@ -57,7 +57,7 @@ WORKERS = ("jobs.worker", "jobs.rank_worker", "jobs.renderer_worker")
 
 MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 TORCH_FREE = [
-    *(name for name in MODULES if name.split(".")[0] in ("", *GROUND, "config", "families", "methods", "runs")),
+    *(name for name in MODULES if name.split(".")[0] in ("", *GROUND, "config", "diffusion", "families", "methods", "runs")),
     *(name for name in MODULES if name.startswith("jobs.") and name not in WORKERS),
     *(name for name in MODULES if name.startswith("dataset.") and name != "dataset.cache"),
     "optim.registry", "starter", "cli", "ui.studio",

@@ -1,1 +1,1 @@
-"""Noise processes: what a model is trained to predict, and how that is drawn, weighed and undone."""
+"""Noise processes: how a model's noise is drawn, added, predicted, weighted and removed again."""

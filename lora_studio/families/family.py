@@ -6,6 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from lora_studio.diffusion.process import Process
+from lora_studio.diffusion.registry import process_of
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -58,6 +61,18 @@ class Family(ABC):
     def conditions(self, text: Mapping[str, Tensor], sizes: Tensor) -> dict[str, Any]:
         """The UNet's named arguments for ``text`` (as ``encode_text`` gave it) and ``sizes`` (B, 6) float32."""
         return {"encoder_hidden_states": text["hidden"]}
+
+    def process(self, schedule: Mapping[str, Any], prediction: str = "auto") -> Process:
+        """Its noise process.
+
+        Args:
+            schedule: a model's scheduler configuration, as diffusers writes it.
+            prediction: as the setting ``prediction`` names it.
+
+        Raises:
+            SettingsError: the studio cannot train it.
+        """
+        return process_of(schedule, prediction)
 
     def native_size(self, prediction: str, latent_size: int) -> int:
         """The side, in latent pixels, that a single file was trained at; ``latent_size`` is its shipped

@@ -39,9 +39,7 @@ class StableDiffusionXL(Family):
         The empty caption is all zeros, as in SDXL's own training, where dropped captions were (and in its samplers,
         where no negative prompt is).
         """
-        import torch  # surfaces ask a family for its name, and start before torch is there
-
-        import torch  # a surface asks a family for its name, and starts before torch is there
+        import torch  # surfaces ask a family for its name, and start before torch is loaded
 
         first = encoders["text_encoder"](tokens[0], output_hidden_states=True)
         second = encoders["text_encoder_2"](tokens[1], output_hidden_states=True)

@@ -2,7 +2,7 @@
 
 from lora_studio.families.family import Family
 from lora_studio.families.registry import FAMILIES
-from lora_studio.models.base import SAMPLERS, Base
+from lora_studio.models.base import Base
 from lora_studio.models.load import load
 
-__all__ = ["FAMILIES", "SAMPLERS", "Base", "Family", "load"]
+__all__ = ["FAMILIES", "Base", "Family", "load"]

@@ -9,28 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import diffusers
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
 from lora_studio import files
-from lora_studio.diffusion.prediction import Prediction
+from lora_studio.diffusion.process import Process
 from lora_studio.families.family import Family
 from lora_studio.models import autoencode
 from lora_studio.models.overlay import Stack
 from lora_studio.models.tokenizer import Tokenizer
 
-SAMPLERS = {
-    "ddim": "DDIMScheduler",
-    "euler": "EulerDiscreteScheduler",
-    "euler_a": "EulerAncestralDiscreteScheduler",
-    "dpm++": "DPMSolverMultistepScheduler",
-    "unipc": "UniPCMultistepScheduler",
-}
-"""The setting ``sampler`` -> diffusers' class."""
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """By their size in bytes."""
 
@@ -51,9 +41,8 @@ class Base:
     vae: AutoencoderKL
     text_encoders: dict[str, nn.Module]
     tokenizers: list[Tokenizer]
-    schedule: dict[str, Any]
-    """Configuration of its noise schedule, as diffusers' schedulers take it."""
-    prediction: Prediction
+    process: Process
+    """How noise is added to its latents and removed again."""
     device: torch.device
     dtype: torch.dtype
     tiled: bool = False
@@ -81,23 +70,6 @@ class Base:
     def models(self) -> dict[str, nn.Module]:
         """What an adapter can change: the UNet and the text encoders, by the first word of a canonical path."""
         return {"unet": self.unet, **self.text_encoders}
-
-    @cached_property
-    def alphas_cumprod(self) -> Tensor:
-        """ᾱ_t of all T timesteps: (T,) float32 on ``device``."""
-        return self.scheduler("ddim").alphas_cumprod.to(self.device, torch.float32)
-
-    def scheduler(self, sampler: str) -> Any:
-        """A fresh diffusers scheduler for ``sampler`` (a key of ``SAMPLERS``) with this model's betas and prediction.
-
-        Clipping to [-1, 1], which some published configurations leave on, is for pixels and would crush latents.
-        """
-        spacing = (
-            {"timestep_spacing": "trailing"} if self.schedule.get("rescale_betas_zero_snr") else {}
-        )  # the last step is pure noise: begin there
-        return getattr(diffusers, SAMPLERS[sampler]).from_config(
-            {**spacing, **self.schedule}, prediction_type=self.prediction.diffusers, clip_sample=False
-        )
 
     @torch.no_grad()
     def encode_text(self, captions: list[str]) -> dict[str, Tensor]:
@@ -158,7 +130,7 @@ class Base:
                 of this size".
 
         Returns:
-            (B, 4, h, w) float32: ε or v, as ``prediction`` says.
+            (B, 4, h, w) float32: what ``process`` has it predict.
         """
         text = {name: feature.to(self.device, self.dtype) for name, feature in text.items()}
         sizes = self.whole(noisy) if sizes is None else sizes.to(self.device, torch.float32)

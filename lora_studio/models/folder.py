@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lora_studio.diffusion import prediction
 from lora_studio.errors import ModelError
 from lora_studio.families.registry import of_folder
 from lora_studio.models.base import Base
@@ -35,7 +34,7 @@ def read(
         if not (path / part).is_dir():
             raise ModelError(f"{path.name} lacks its {part} folder.", where=path / part, do=AGAIN)
     schedule = read_json(path / "scheduler" / "scheduler_config.json")
-    predicts = prediction.named(str(schedule.get("prediction_type", "epsilon")) if wanted == "auto" else wanted)
+    process = family.process(schedule, wanted)
     tokenizers = [_tokenizer(path / folder) for folder in family.encoders.values()]
     unet, vae, *encoders = (
         _part(path, part, device if part == "unet" else encoders_on, dtype)
@@ -49,8 +48,7 @@ def read(
         vae,
         dict(zip(family.encoders, encoders, strict=True)),
         tokenizers,
-        schedule,
-        predicts,
+        process,
         device,
         dtype,
     )

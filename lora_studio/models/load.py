@@ -36,7 +36,7 @@ def load(
         base: ``starter``, a diffusers folder, a ``.safetensors`` file in the original layout, or the name of a model in
             the hub's local cache.
         dtype: of the UNet and the text encoders; the VAE is always float32.
-        prediction: ``auto``, ``epsilon`` or ``v``.
+        prediction: ``auto``, or a name of ``lora_studio.diffusion.registry``.
         quantize: ``none``; or ``nf4`` or ``int8``, which pack the UNet's transformers
             (``lora_studio.models.quantize``).
         in_turn: leave the VAE and the text encoders on the CPU until they are needed, one after the other

@@ -80,8 +80,7 @@ def _of_file(path: Path) -> Shapes:
     }
     unet = ldm_keys.fit_unet(read_json(single.CONFIGS / family.configs / "unet.json"), parts["unet"])
     vae = ldm_keys.fit_vae(read_json(single.CONFIGS / family.configs / "vae.json"), parts["vae"])
-    predicts = single.declared(weights)
-    size = family.native_size(predicts.name if predicts else "", unet["sample_size"])
+    size = family.native_size(single.declared(weights), unet["sample_size"])
     text = [
         ldm_keys.fit_text(read_json(single.CONFIGS / family.configs / f"{part}.json"), single.plain(parts[part]))
         for part in family.encoders

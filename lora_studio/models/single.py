@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from lora_studio.diffusion import prediction
-from lora_studio.diffusion.prediction import Prediction
+from lora_studio.diffusion import registry as processes
+from lora_studio.diffusion.gaussian import Epsilon, Velocity
 from lora_studio.families.family import Family
 from lora_studio.families.registry import of_file
 from lora_studio.models import ldm_keys
@@ -44,7 +44,7 @@ def read(
             _part(family, part, weights, device if part == "unet" else encoders_on, dtype)
             for part in ("unet", "vae", *family.encoders)
         )
-        predicts = declared(weights) if wanted == "auto" else prediction.named(wanted)
+        predicts = declared(weights) if wanted == "auto" else wanted
         schedule = read_json(CONFIGS / family.configs / "scheduler.json")
         if ZERO_SNR_MARK in weights.shapes:
             schedule["rescale_betas_zero_snr"] = True
@@ -58,14 +58,14 @@ def read(
         vae,
         text_encoders,
         tokenizers,
-        schedule,
-        predicts or prediction.EPSILON,
+        family.process(schedule, predicts or Epsilon.name),
         device,
         dtype,
     )
-    if predicts is None and family.ambiguous:
-        base.prediction = prediction.EPSILON if answers_with_noise(base) else prediction.VELOCITY
-    unet.register_to_config(sample_size=family.native_size(base.prediction.name, unet.config.sample_size))
+    if not predicts and family.ambiguous:
+        predicts = Epsilon.name if answers_with_noise(base) else Velocity.name
+        base.process = family.process(schedule, predicts)
+    unet.register_to_config(sample_size=family.native_size(base.process.name, unet.config.sample_size))
     return base
 
 
@@ -130,14 +130,14 @@ def _full(name: str) -> str:
     return name if name.startswith(("text_model.", "text_projection.")) else f"text_model.{name}"
 
 
-def declared(weights: Weights) -> Prediction | None:
-    """The prediction that the file's metadata or marks declare; None where they are silent."""
-    said = weights.metadata.get("modelspec.prediction_type", "").lower()
-    if said in prediction.NAMES:
-        return prediction.named(said)
+def declared(weights: Weights) -> str:
+    """The name of the prediction that the file's metadata or marks declare; empty where they do not."""
+    name = weights.metadata.get("modelspec.prediction_type", "").lower()
+    if processes.known(name):
+        return processes.named(name).name
     if V_MARK in weights.shapes or weights.metadata.get("modelspec.architecture", "").endswith("-v"):
-        return prediction.VELOCITY
-    return None
+        return Velocity.name
+    return ""
 
 
 @torch.no_grad()
@@ -146,6 +146,6 @@ def answers_with_noise(base: Base) -> bool:
     hardly related to it.
     """
     noise = torch.randn(1, base.unet.config.in_channels, 32, 32, generator=torch.Generator().manual_seed(0))
-    last = torch.tensor([base.schedule["num_train_timesteps"] - 1], device=base.device)
+    last = torch.tensor([base.process.timesteps - 1], device=base.device)
     answer = base.predict(noise, last, base.encode_text([""])).cpu()
     return torch.corrcoef(torch.stack([answer.flatten(), noise.flatten()]))[0, 1].item() > 0.5

@@ -16,8 +16,9 @@ from PIL import Image
 from torch import Tensor
 
 from lora_studio.config.settings import did_you_mean
+from lora_studio.diffusion import samplers
 from lora_studio.errors import MachineError, SettingsError
-from lora_studio.models import SAMPLERS, Base
+from lora_studio.models import Base
 
 PIXELS_AT_ONCE = 2**21
 """A batch holds at most so many: eight pictures of 512 × 512, two of 1024 × 1024. Halved where memory is short."""
@@ -84,7 +85,7 @@ def sampling(base: Base, sampler: str, steps: int, guidance: float, width: int, 
     """A checked ``Sampling`` for ``base``; a side of 0 becomes its own resolution. Raises SettingsError as ``generate``
     does.
     """
-    return Sampling(_known(sampler), steps, guidance, _side(base, width, "width"), _side(base, height, "height"))
+    return Sampling(_known(base, sampler), steps, guidance, _side(base, width, "width"), _side(base, height, "height"))
 
 
 def in_batches(base: Base, count: int, how: Sampling, draw: Callable[[slice], Tensor | None]) -> list[Image.Image]:
@@ -126,14 +127,12 @@ def denoise(
         avoid: features of one negative prompt for all, or of B; None leaves guidance out.
         seeds: B of them.
     """
-    scheduler = base.scheduler(how.sampler)
-    scheduler.set_timesteps(how.steps, device=base.device)
+    process = base.process
+    scheduler = process.scheduler(how.sampler, how.steps, base.device)
     sources = [torch.Generator().manual_seed(seed) for seed in seeds]
     shape = (base.unet.config.in_channels, how.height // base.scale, how.width // base.scale)
-    latents = (
-        torch.stack([torch.randn(shape, generator=source) for source in sources]).to(base.device)
-        * scheduler.init_noise_sigma
-    )
+    noise = torch.stack([torch.randn(shape, generator=source) for source in sources]).to(base.device)
+    latents = process.first(scheduler, noise)
     both = (
         text
         if avoid is None
@@ -145,7 +144,7 @@ def denoise(
         for t in scheduler.timesteps:
             if cancelled():
                 return None
-            scaled = scheduler.scale_model_input(latents, t)
+            scaled = process.model_input(scheduler, latents, t)
             answer = base.predict(scaled if avoid is None else torch.cat([scaled, scaled]), t, both)
             if avoid is not None:
                 away, towards = answer.chunk(2)
@@ -173,12 +172,15 @@ def _resting(base: Base) -> Iterator[None]:
         base.unet.train(training)
 
 
-def _known(sampler: str) -> str:
-    if sampler not in SAMPLERS:
-        raise SettingsError(
-            f"There is no sampler named {sampler!r}.", where="sampler", do=did_you_mean(sampler, list(SAMPLERS))
-        )
-    return sampler
+def _known(base: Base, sampler: str) -> str:
+    if sampler in base.process.samplers:
+        return sampler
+    if sampler in samplers.NAMES:
+        what = f"{base.name} is a model of another noise process, which the sampler {sampler!r} cannot remove."
+        raise SettingsError(what, where="sampler", do=f"Choose one of: {', '.join(base.process.samplers)}.")
+    raise SettingsError(
+        f"There is no sampler named {sampler!r}.", where="sampler", do=did_you_mean(sampler, samplers.NAMES)
+    )
 
 
 def _side(base: Base, pixels: int, which: str) -> int:

@@ -9,22 +9,22 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lora_studio.config.settings import Settings
 from lora_studio.dataset import captions
 from lora_studio.dataset.cache import Cache
 from lora_studio.dataset.order import Draw, Order
-from lora_studio.training import step
+from lora_studio.diffusion.process import Process
+from lora_studio.training import seeds
 
 
 class Batch(NamedTuple):
     """B samples of one size, on one device."""
 
     x0: Tensor
-    """(B, 4, H/8, W/8) scaled latents, float32."""
+    """(B, C, H/8, W/8) scaled latents, float32."""
     noise: Tensor
     """The same shape, float32."""
     timesteps: Tensor
-    """(B,) int64."""
+    """(B,) as the noise process draws them."""
     sizes: Tensor
     """(B, 6) float32: as ``Cache.sizes``."""
     text: dict[str, Tensor]
@@ -50,9 +50,11 @@ class Batches:
     """Draws a run's batches on the CPU, so that every device sees the same.
 
     Args:
-        timesteps: how many the base model has.
+        process: the base model's; it draws noise and timesteps.
+        seed: the run's.
+        noise_offset: the setting of that name.
         train_text: leave the text features out, since the encoders change.
-        pinned: ready for a copy to a GPU that goes on beside its work.
+        pinned: ready for a copy to a GPU that runs beside the GPU's other work.
         part: the samples of each batch to keep, where other processes take the rest.
     """
 
@@ -60,19 +62,15 @@ class Batches:
         self,
         cache: Cache,
         order: Order,
-        settings: Settings,
-        timesteps: int,
+        process: Process,
+        seed: int,
+        noise_offset: float = 0.0,
+        train_text: bool = False,
         pinned: bool = False,
         part: slice = slice(None),
     ):
-        self.cache, self.order, self.settings, self.timesteps, self.pinned, self.part = (
-            cache,
-            order,
-            settings,
-            timesteps,
-            pinned,
-            part,
-        )
+        self.cache, self.order, self.process, self.seed = cache, order, process, seed
+        self.noise_offset, self.train_text, self.pinned, self.part = noise_offset, train_text, pinned, part
         self._ahead: tuple[int, Batch] | None = None
 
     def take(self, number: int) -> Batch:
@@ -87,20 +85,20 @@ class Batches:
 
     def draw(self, number: int) -> Batch:
         """Batch ``number`` on the CPU."""
-        settings, draws = self.settings, self.order.draw(number)
-        source = step.generator(settings.run.seed, step.NOISE, number)
-        x0 = self.cache.latents(draws, source)
-        noise = step.draw_noise(x0.shape, settings.loss.noise_offset, source)
-        timesteps = torch.randint(self.timesteps, (len(draws),), generator=source)
+        draws = self.order.draw(number)
+        source = seeds.generator(self.seed, seeds.NOISE, number)
+        x0 = self.cache.latents(draws, source)  # latents, noise, timesteps: in another order it would be another run
+        noise = self.process.noise(x0.shape, self.noise_offset, source)
+        timesteps = self.process.draw(len(draws), source)
         return self._finished(x0[self.part], noise[self.part], timesteps[self.part], draws[self.part])
 
     def at(self, draws: list[Draw], timesteps: Tensor, source: torch.Generator) -> Batch:
         """Given draws at given timesteps, for validation."""
         x0 = self.cache.latents(draws, source)
-        return self._finished(x0, step.draw_noise(x0.shape, self.settings.loss.noise_offset, source), timesteps, draws)
+        return self._finished(x0, self.process.noise(x0.shape, self.noise_offset, source), timesteps, draws)
 
     def _finished(self, x0: Tensor, noise: Tensor, timesteps: Tensor, draws: list[Draw]) -> Batch:
-        text = {} if self.settings.adapter.train_text else self.cache.text(draws)
+        text = {} if self.train_text else self.cache.text(draws)
         batch = Batch(x0, noise, timesteps, self.cache.sizes(draws), text, captions.drawn(draws, self.cache.captions))
         return (
             batch.replaced({name: tensor.pin_memory() for name, tensor in batch.tensors().items()})

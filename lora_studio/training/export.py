@@ -51,7 +51,7 @@ def header(session: Session) -> dict[str, str]:
     return metadata.provenance(
         training(session),
         title=session.run.name,
-        prediction=base.prediction.name,
+        prediction=base.process.name,
         resolution=settings.dataset.resolution or base.resolution,
         trigger=settings.run.trigger,
         thumbnail=_thumbnail(session),

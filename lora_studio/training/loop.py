@@ -31,7 +31,7 @@ from lora_studio.files import DiskFull
 from lora_studio.models import inject
 from lora_studio.optim import build
 from lora_studio.runs import Run, checkpoints
-from lora_studio.training import checkpoint, devices, export, memory, previews, step, stepper, validation
+from lora_studio.training import checkpoint, devices, export, memory, previews, seeds, stepper, validation
 from lora_studio.training.distributed import Command, World
 from lora_studio.training.requests import Requests
 from lora_studio.training.session import Session, prepare
@@ -151,7 +151,7 @@ def train_step(session: Session) -> Result:
     """
     settings = session.settings
     torch.manual_seed(
-        step.seed_of(settings.run.seed, step.DROPOUT, session.step, *session.ranks.stream)
+        seeds.seed_of(settings.run.seed, seeds.DROPOUT, session.step, *session.ranks.stream)
     )  # adapter dropout is all that draws from the global generator
     rate = build.set_rate(
         session.stepper.optimizer, settings.optimizer, session.step, settings.run.steps, session.rate_factor

@@ -125,7 +125,7 @@ def _kept_file(session: Session, index: int) -> Path:
     the last digits of its rounding.
     """
     s, base, machine = session.settings, session.base, session.machine
-    model = [base.checksum, base.fingerprint, base.prediction.name, base.schedule, s.machine.quantize]
+    model = [base.checksum, base.fingerprint, base.process.name, base.process.schedule, s.machine.quantize]
     picture = [
         session.prompts[index],
         s.previews.negative,

@@ -209,8 +209,10 @@ def prepare(run: Run, settings: Settings, ranks: World | None = None) -> Generat
     batches = Batches(
         cache,
         _order(settings, dataset, cache, train),
-        settings,
-        len(base.alphas_cumprod),
+        base.process,
+        settings.run.seed,
+        settings.loss.noise_offset,
+        settings.adapter.train_text,
         pinned=machine.device.type == "cuda",
         part=ranks.part,
     )

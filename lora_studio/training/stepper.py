@@ -22,9 +22,10 @@ from lora_studio.config.settings import Settings
 from lora_studio.models import Base
 from lora_studio.optim import flat, registry
 from lora_studio.optim.build import FlatOptimizer
-from lora_studio.training import devices, step
+from lora_studio.training import devices
 from lora_studio.training.batches import Batch
 from lora_studio.training.devices import Machine
+from lora_studio.training.loss import losses
 
 
 class Outcome(NamedTuple):
@@ -115,10 +116,7 @@ class Stepper:
     def _backward(self, batch: Batch) -> None:
         with self.autocast():
             text = batch.text or self.base.features(batch.captions)
-            loss = (
-                step.losses(self.base, batch.x0, batch.noise, batch.timesteps, text, batch.sizes, self.settings).mean()
-                / self.settings.optimizer.accumulate
-            )
+            loss = losses(self.base, batch, text, self.settings.loss).mean() / self.settings.optimizer.accumulate
         self.scaler.scale(loss).backward()
         self.flat.gather()
         self.loss += loss.detach()

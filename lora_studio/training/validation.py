@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 
 from lora_studio.dataset.order import Draw
-from lora_studio.training import step
+from lora_studio.training import seeds
+from lora_studio.training.loss import losses
 from lora_studio.training.session import Session
 
 TIMESTEPS = 4
-"""Timesteps a picture is tried at, spread evenly over the schedule."""
+"""Timesteps that each picture is tried at, spread evenly over the noise process."""
 
 
 @torch.no_grad()
@@ -24,11 +25,9 @@ def loss(session: Session) -> float:
 
 
 def _picture(session: Session, index: int) -> float:
-    base = session.base
-    source = step.generator(session.settings.run.seed, step.VALIDATION, index)
+    base, settings = session.base, session.settings
+    source = seeds.generator(settings.run.seed, seeds.VALIDATION, index)
     draws = [Draw(picture=index, flip=False, variant=0, drop_caption=False)] * TIMESTEPS
-    count = len(base.alphas_cumprod)
-    timesteps = torch.tensor([round((i + 0.5) / TIMESTEPS * count) for i in range(TIMESTEPS)])
-    batch = session.batches.at(draws, timesteps, source).to(session.machine.device)
+    batch = session.batches.at(draws, base.process.evenly(TIMESTEPS), source).to(session.machine.device)
     text = batch.text or base.encode_text(batch.captions)
-    return step.losses(base, batch.x0, batch.noise, batch.timesteps, text, batch.sizes, session.settings).mean().item()
+    return losses(base, batch, text, settings.loss).mean().item()

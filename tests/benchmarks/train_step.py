@@ -31,7 +31,7 @@ from lora_studio.dataset.buckets import Bucket
 from lora_studio.dataset.order import Order
 from lora_studio.models import Base, fused, inject
 from lora_studio.optim import build
-from lora_studio.training import devices, step, stepper
+from lora_studio.training import devices, stepper
 from lora_studio.training.batches import Batches
 from tests.models import exact
 
@@ -98,7 +98,7 @@ def loaded(folder: Path, settings: Settings) -> tuple[Base, Batches]:
     order = Order(
         [Bucket(base.resolution, base.resolution)] * 2, [settings.optimizer.batch] * 2, settings.optimizer.batch, 0
     )
-    return base, Batches(Drawn(base, base.resolution), order, settings, 1000, pinned=True)
+    return base, Batches(Drawn(base, base.resolution), order, base.process, settings.run.seed, pinned=True)
 
 
 def straightforward(base: Base, batches: Batches, settings: Settings) -> Callable[[int], None]:
@@ -110,9 +110,8 @@ def straightforward(base: Base, batches: Batches, settings: Settings) -> Callabl
 
     def work(number: int) -> None:
         batch = ready[number % 2]
-        alpha_bar = base.alphas_cumprod[batch.timesteps].view(-1, 1, 1, 1)
         with torch.autocast("cuda", torch.bfloat16):
-            noisy = step.diffuse(batch.x0, batch.noise, alpha_bar)
+            noisy = base.process.add_noise(batch.x0, batch.noise, batch.timesteps)
             predicted = base.unet(
                 noisy.bfloat16(),
                 batch.timesteps,

@@ -22,7 +22,7 @@ def damaged(tmp_path, tiny_folder):
 
 def test_a_folder_is_read_whole(tiny_folder, no_network):
     base = models.load(str(tiny_folder("sd1")))
-    assert (base.family.name, base.name, base.resolution, base.prediction.name) == ("starter", "sd1", 128, "epsilon")
+    assert (base.family.name, base.name, base.resolution, base.process.name) == ("starter", "sd1", 128, "epsilon")
     expected = tiny.parts("sd1")
     for part, model in {"unet": base.unet, "vae": base.vae, **base.text_encoders}.items():
         for name, weight in expected[part].state_dict().items():
@@ -32,11 +32,10 @@ def test_a_folder_is_read_whole(tiny_folder, no_network):
 
 def test_noise_schedule_is_the_published_one(tiny_folder):
     """√β rises linearly from √0.00085 to √0.012 over 1000 steps: ᾱ starts at 0.99915 and ends at 0.0047."""
-    alphas = models.load(str(tiny_folder("sd1"))).alphas_cumprod
-    assert alphas.shape == (1000,) and alphas.dtype == torch.float32
-    assert alphas[0].item() == pytest.approx(0.99915, abs=1e-6) and alphas[-1].item() == pytest.approx(
-        0.00466, abs=1e-5
-    )
+    process = models.load(str(tiny_folder("sd1"))).process
+    assert process.timesteps == 1000
+    first, last = process.alpha_bar(torch.tensor([0, 999])).tolist()
+    assert first == pytest.approx(0.99915, abs=1e-6) and last == pytest.approx(0.00466, abs=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -243,7 +242,7 @@ def test_encoders_move_together(tiny_folder):
 @pytest.mark.skipif(not (starter.MODEL / "unet").is_dir(), reason="the starter's weights are not made yet")
 def test_the_starter_loads(no_network):
     base = models.load("starter")
-    assert (base.family.name, base.name, base.resolution, base.prediction.name) == ("starter", "starter", 128, "v")
+    assert (base.family.name, base.name, base.resolution, base.process.name) == ("starter", "starter", 128, "v")
 
 
 ODD = [

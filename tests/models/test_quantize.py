@@ -92,7 +92,7 @@ def test_every_layout_and_family_is_packed_alike(request, family, layout, kind):
     path = str(request.getfixturevalue(layout)(family))
     plain, packed = models.load(path), models.load(path, quantize=kind)
     assert (
-        packed.prediction.name == plain.prediction.name
+        packed.process.name == plain.process.name
         and packed.fingerprint == plain.fingerprint
         and packed.sha256() == plain.sha256()
     )

@@ -114,8 +114,8 @@ def test_prediction_from_marks_and_metadata(marks, metadata, name, zero_snr, tmp
         tmp_path / "m.safetensors", "sd1", extra={mark: torch.zeros(0) for mark in marks}, metadata=metadata
     )
     base = models.load(str(path))
-    assert base.prediction.name == name
-    assert (base.alphas_cumprod[-1].item() < 1e-6) == zero_snr
+    assert base.process.name == name
+    assert (base.process.alpha_bar(torch.tensor([999])).item() < 1e-6) == zero_snr
 
 
 @pytest.mark.parametrize(("echo", "name", "side"), [(1.0, "epsilon", 512), (-0.05, "v", 768)])
@@ -127,13 +127,13 @@ def test_sd2_is_asked_what_it_predicts(echo, name, side, tiny_file, monkeypatch)
         models.Base, "predict", lambda self, noisy, t, text, sizes=None: echo * noisy + 0.1 * torch.randn(noisy.shape)
     )
     base = models.load(str(tiny_file("sd2")))
-    assert (base.prediction.name, base.resolution) == (name, side)
+    assert (base.process.name, base.resolution) == (name, side)
 
 
 def test_the_setting_overrides(tiny_file):
     base = models.load(str(tiny_file("sd2")), prediction="epsilon")
-    assert (base.prediction.name, base.resolution) == ("epsilon", 512)
-    assert models.load(str(tiny_file("sd1")), prediction="v").scheduler("ddim").config.prediction_type == "v_prediction"
+    assert (base.process.name, base.resolution) == ("epsilon", 512)
+    assert models.load(str(tiny_file("sd1")), prediction="v").process.name == "v"
 
 
 @pytest.mark.fault(34)

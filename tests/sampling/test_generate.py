@@ -6,9 +6,10 @@ import torch
 
 from lora_studio import models
 from lora_studio.config.settings import SPECS
-from lora_studio.diffusion.prediction import VELOCITY
+from lora_studio.diffusion.flow import RectifiedFlow
+from lora_studio.diffusion.gaussian import Velocity
+from lora_studio.diffusion.samplers import SAMPLERS
 from lora_studio.errors import MachineError, SettingsError
-from lora_studio.models import SAMPLERS
 from lora_studio.sampling import generate as generating
 from lora_studio.sampling.generate import Sampling, denoise, generate, to_pictures
 
@@ -51,6 +52,12 @@ def _ours(base, sampler, negative=NEGATIVE, guidance=5.0, width=128, height=64):
     return denoise(base, base.encode_text(PROMPTS), avoid, SEEDS, Sampling(sampler, 3, guidance, width, height))
 
 
+def test_a_sampler_of_another_noise_process_is_refused(base, monkeypatch):
+    monkeypatch.setattr(base, "process", RectifiedFlow({}))
+    with pytest.raises(SettingsError, match="another noise process.*'euler_a'"):
+        generate(base, ["a cat"], [0], sampler="euler_a")
+
+
 def test_samplers_are_those_of_the_settings():
     assert set(SAMPLERS) == set(SPECS["sampler"].choices)
 
@@ -58,7 +65,7 @@ def test_samplers_are_those_of_the_settings():
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_sd_latents_are_those_of_diffusers(sampler, base, pipeline, monkeypatch):
     """Same prompts, seeds and steps, predicting v, in a size that is not square."""
-    monkeypatch.setattr(base, "prediction", VELOCITY)
+    monkeypatch.setattr(base, "process", Velocity(base.process.schedule))
     expected = _theirs(pipeline, sampler, "v_prediction", guidance_scale=5.0, width=128, height=64)
     assert torch.allclose(_ours(base, sampler), expected, atol=1e-4)
 

@@ -26,7 +26,7 @@ from lora_studio.events import CheckpointSaved, Failed, Started, StepDone
 from lora_studio.jobs import control, eventlog, rank_worker, ranks, view, worker
 from lora_studio.jobs.control import Request
 from lora_studio.runs import Run, branching, checkpoints
-from lora_studio.training import checkpoint, devices, distributed, follower, memory, step
+from lora_studio.training import checkpoint, devices, distributed, follower, memory, seeds
 from lora_studio.training.distributed import Command
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -307,9 +307,9 @@ def test_processes_draw_apart_and_the_first_as_one_that_is_alone():
         rank, world = 1, 2
 
     assert (
-        step.seed_of(0, step.DROPOUT, 7, *distributed.World().stream)
-        == step.seed_of(0, step.DROPOUT, 7)
-        != step.seed_of(0, step.DROPOUT, 7, *Second().stream)
+        seeds.seed_of(0, seeds.DROPOUT, 7, *distributed.World().stream)
+        == seeds.seed_of(0, seeds.DROPOUT, 7)
+        != seeds.seed_of(0, seeds.DROPOUT, 7, *Second().stream)
     )
     assert [[0, 1, 2, 3][part] for part in (distributed.World().part, Second().part)] == [[0, 1, 2, 3], [1, 3]]
 

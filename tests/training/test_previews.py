@@ -145,7 +145,7 @@ def test_what_decides_the_picture_is_in_its_name(session, plain, monkeypatch):
     for owner, name, value in [
         (base, "checksum", "another"),
         (base, "fingerprint", "another"),
-        (base, "schedule", base.schedule | {"beta_end": 0.5}),
+        (base.process, "schedule", base.process.schedule | {"beta_end": 0.5}),
         (previews, "VERSION", 2),
         (previews, "version", lambda _: "9.9"),
     ]:

@@ -1,0 +1,125 @@
+"""Gaussian diffusion in T steps (Ho et al. 2020, *Denoising Diffusion Probabilistic Models*): the model predicts the
+noise or the velocity. Symbols as in ``process``.
+
+x_t = √ᾱ_t x₀ + √(1−ᾱ_t) ε (eq. 4), so SNR(t) = ᾱ_t / (1−ᾱ_t). A schedule with ``rescale_betas_zero_snr`` ends in pure
+noise, ᾱ = 0 (Lin et al. 2024, *Common Diffusion Noise Schedules and Sample Steps are Flawed*, §3.1).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from lora_studio.diffusion.process import Process, per_sample
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+class GaussianDiffusion(Process):
+    """What both predictions share. Timesteps are int64 in 0 … T−1."""
+
+    prediction_type: ClassVar[str]
+    """As diffusers' configurations name what is predicted."""
+
+    def __init__(self, schedule: Mapping[str, Any]):
+        super().__init__(schedule)
+        self._alpha_bar: Tensor | None = None
+
+    @classmethod
+    def owns(cls, schedule: Mapping[str, Any]) -> bool:
+        flow = schedule.get("_class_name", "").startswith("FlowMatch")  # their configurations name no prediction
+        return not flow and schedule.get("prediction_type", "epsilon") == cls.prediction_type
+
+    def alpha_bar(self, timesteps: Tensor) -> Tensor:
+        """ᾱ at ``timesteps`` (B,): (B,) float32, there."""
+        import diffusers
+        import torch
+
+        if self._alpha_bar is None:
+            made = diffusers.DDIMScheduler.from_config(self.configuration())
+            self._alpha_bar = made.alphas_cumprod.to(torch.float32)
+        self._alpha_bar = self._alpha_bar.to(timesteps.device)  # stays there: a recorded step must not copy
+        return self._alpha_bar[timesteps]
+
+    def draw(self, count: int, source: torch.Generator) -> Tensor:
+        import torch
+
+        return torch.randint(self.timesteps, (count,), generator=source)
+
+    def evenly(self, count: int) -> Tensor:
+        import torch
+
+        return torch.tensor([round((i + 0.5) / count * self.timesteps) for i in range(count)])
+
+    def add_noise(self, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        signal, rest = self._scales(timesteps, x0)
+        return signal * x0 + rest * noise
+
+    def weight(self, timesteps: Tensor, gamma: float) -> Tensor:
+        alpha_bar = self.alpha_bar(timesteps)
+        snr = alpha_bar / (1 - alpha_bar)
+        return self.min_snr(snr, gamma) if gamma else snr.new_ones(snr.shape)
+
+    @abstractmethod
+    def min_snr(self, snr: Tensor, gamma: float) -> Tensor:
+        """min(SNR, γ), converted from errors in x₀ to errors in what is predicted."""
+
+    def configuration(self) -> dict[str, Any]:
+        """The last step of a schedule that ends in pure noise must be sampled too: spacing begins there. Clipping to
+        [−1, 1], which some published configurations leave on, is for pixels and would crush latents.
+        """
+        spacing = {"timestep_spacing": "trailing"} if self.schedule.get("rescale_betas_zero_snr") else {}
+        return {**spacing, **self.schedule, "prediction_type": self.prediction_type, "clip_sample": False}
+
+    def first(self, scheduler: Any, noise: Tensor) -> Tensor:
+        return noise * scheduler.init_noise_sigma
+
+    def model_input(self, scheduler: Any, latents: Tensor, timestep: Tensor) -> Tensor:
+        return scheduler.scale_model_input(latents, timestep)
+
+    def _scales(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """√ᾱ_t and √(1−ᾱ_t), shaped to broadcast over ``like``."""
+        alpha_bar = per_sample(self.alpha_bar(timesteps), like)
+        return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+
+
+class Epsilon(GaussianDiffusion):
+    """The model predicts the noise itself (Ho et al. 2020, §3.2)."""
+
+    name, aliases, prediction_type = "epsilon", ("eps",), "epsilon"
+
+    def target(self, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        return noise
+
+    def x0(self, predicted: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
+        """Infinite where ᾱ is 0: from pure noise alone, its noise tells nothing about the signal."""
+        signal, rest = self._scales(timesteps, noisy)
+        return (noisy - rest * predicted) / signal
+
+    def min_snr(self, snr: Tensor, gamma: float) -> Tensor:
+        """min(SNR, γ) / SNR, and 1 where SNR is 0: an error in ε is an error in x₀ times √SNR."""
+        positive = snr.clamp(min=1e-30)
+        return positive.clamp(max=gamma) / positive
+
+
+class Velocity(GaussianDiffusion):
+    """The model predicts v = √ᾱ ε − √(1−ᾱ) x₀ (Salimans & Ho 2022, *Progressive Distillation for Fast Sampling of
+    Diffusion Models*, §4 and appendix D).
+    """
+
+    name, aliases, prediction_type = "v", ("v_prediction", "velocity"), "v_prediction"
+
+    def target(self, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        signal, rest = self._scales(timesteps, x0)
+        return signal * noise - rest * x0
+
+    def x0(self, predicted: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
+        signal, rest = self._scales(timesteps, noisy)
+        return signal * noisy - rest * predicted
+
+    def min_snr(self, snr: Tensor, gamma: float) -> Tensor:
+        """min(SNR, γ) / (SNR + 1): an error in v is an error in x₀ times √(SNR + 1)."""
+        return snr.clamp(max=gamma) / (snr + 1)

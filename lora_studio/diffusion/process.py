@@ -1,0 +1,122 @@
+"""What a noise process must say, so that nobody else has to ask which one a model was trained with.
+
+Legend, for all of this room:
+
+- x₀: clean latents (B, C, h, w), scaled to unit variance. ε: noise of the same shape, standard normal.
+- t: a timestep as the denoiser takes it. T: how many the model was trained with.
+- x_t: latents with noise added, from x₀ (no noise) to ε (nothing else).
+- SNR(t): the signal's variance in x_t divided by the noise's.
+- ᾱ_t: the share of the signal's variance that a Gaussian diffusion keeps (Ho et al. 2020, eq. 4).
+- γ: the largest SNR that still gains weight (Hang et al. 2023, *Efficient Diffusion Training via Min-SNR Weighting
+  Strategy*, §3.4).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from lora_studio.diffusion.samplers import SAMPLERS
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+class Process(ABC):
+    """How noise is drawn and added, what the model predicts, and how samplers undo it. Holds no weights.
+
+    Args:
+        schedule: the model's scheduler configuration, as diffusers writes it.
+    """
+
+    name: ClassVar[str]
+    """As the setting ``prediction`` and a file's header give it."""
+    aliases: ClassVar[tuple[str, ...]] = ()
+    """What else schedulers' configurations and files' headers call it."""
+    samplers: ClassVar[Mapping[str, str]] = SAMPLERS
+    """Of the samplers' names, those that can remove its noise -> diffusers' class."""
+
+    def __init__(self, schedule: Mapping[str, Any]):
+        self.schedule = dict(schedule)
+
+    @property
+    def timesteps(self) -> int:
+        """T."""
+        return self.schedule.get("num_train_timesteps", 1000)
+
+    @classmethod
+    @abstractmethod
+    def owns(cls, schedule: Mapping[str, Any]) -> bool:
+        """Whether a model with this scheduler configuration was trained with this process."""
+
+    # Training
+
+    def noise(self, shape: torch.Size, offset: float, source: torch.Generator) -> Tensor:
+        """ε of ``shape`` (B, C, h, w), float32 on the CPU.
+
+        Args:
+            offset: how much of one further normal draw for each channel is added (noise offset, Guttenberg 2023,
+                *Diffusion with Offset Noise*).
+        """
+        import torch  # surfaces read the names of this room, and start before torch is loaded
+
+        noise = torch.randn(shape, generator=source)
+        return noise + offset * torch.randn((*shape[:2], 1, 1), generator=source) if offset else noise
+
+    @abstractmethod
+    def draw(self, count: int, source: torch.Generator) -> Tensor:
+        """(count,) random timesteps to train at, on the CPU."""
+
+    @abstractmethod
+    def evenly(self, count: int) -> Tensor:
+        """(count,) fixed timesteps spread over the whole process, on the CPU: the middles of equal parts."""
+
+    @abstractmethod
+    def add_noise(self, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """x_t, of the shape of ``x0``; ``timesteps`` (B,)."""
+
+    @abstractmethod
+    def target(self, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """What the model should predict at x_t, of the shape of ``x0``."""
+
+    @abstractmethod
+    def weight(self, timesteps: Tensor, gamma: float) -> Tensor:
+        """(B,) finite weights of the squared errors at ``timesteps``; ``gamma`` 0 weights all of them by 1."""
+
+    @abstractmethod
+    def x0(self, predicted: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
+        """The clean latents that the prediction for ``noisy`` (B, C, h, w) implies."""
+
+    # Sampling
+
+    def scheduler(self, sampler: str, steps: int, device: torch.device | str) -> Any:
+        """A fresh diffusers scheduler.
+
+        Args:
+            sampler: a key of ``samplers``.
+            steps: denoising steps; its ``timesteps`` are on ``device``.
+        """
+        import diffusers
+
+        made = getattr(diffusers, self.samplers[sampler]).from_config(self.configuration())
+        made.set_timesteps(steps, device=device)
+        return made
+
+    @abstractmethod
+    def configuration(self) -> dict[str, Any]:
+        """The options of the schedulers of ``samplers``, which ignore those that they do not know."""
+
+    @abstractmethod
+    def first(self, scheduler: Any, noise: Tensor) -> Tensor:
+        """Where sampling starts: ``noise`` (B, C, h, w) as ``scheduler`` scales it."""
+
+    @abstractmethod
+    def model_input(self, scheduler: Any, latents: Tensor, timestep: Tensor) -> Tensor:
+        """What the denoiser sees of the sampler's ``latents`` (B, C, h, w) at ``timestep`` ()."""
+
+
+def per_sample(values: Tensor, like: Tensor) -> Tensor:
+    """``values`` (B,) shaped (B, 1, …) to broadcast over ``like`` (B, …)."""
+    return values.reshape(-1, *[1] * (like.ndim - 1))
