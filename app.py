@@ -4,7 +4,7 @@ import sys
 
 if sys.version_info < (3, 11):
     sys.exit(
-        "LoRA Studio needs Python 3.11 or newer; this is %d.%d. Install one from python.org, then start app.py with it."
+        "LoRA Studio needs Python 3.11 or newer; this is %d.%d. Install it from python.org, then run app.py with it."
         % sys.version_info[:2]
     )
 

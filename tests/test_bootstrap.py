@@ -1,7 +1,7 @@
-"""The environment: made once, free when nothing changed, mended when half-made or broken, and every failure in one
-clear sentence.
+"""The environment: created once, no work when nothing has changed, repaired when incomplete or broken, and every
+failure explained in one sentence.
 
-The real thing runs here with tiny wheels in place of the real packages, and no index.
+The real code runs here, with tiny wheels in place of the real packages and no index.
 """
 
 import ast
@@ -127,7 +127,7 @@ def test_an_old_pip_that_cannot_be_renewed_is_used_as_it_is(ready, monkeypatch, 
     monkeypatch.setattr(environment, "PIP", "pip==99.0")
     monkeypatch.setattr(pip, "version", lambda _: (23, 2))
     ready.prepare()
-    assert strokes(ready) == 2 and "going on with the one that is here" in capfd.readouterr().err
+    assert strokes(ready) == 2 and "Continuing with the installed one" in capfd.readouterr().err
 
 
 def test_changed_constraints_count_as_changed_requirements(ready):
@@ -196,8 +196,16 @@ def test_two_first_starts_make_one_environment(ready):
     """Two starts at once must not install over each other; the second waits and finds all done."""
     ready.stamp_file.unlink()
     (ready.folder / "install.log").unlink()
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path; from lora_studio.bootstrap.environment import Environment; from lora_studio.bootstrap import torch_build; "
-    code += f"torch_build.has_nvidia = lambda: False; Environment(Path({str(ready.folder.parent)!r})).prepare()"
+    code = "; ".join(
+        (
+            f"import sys; sys.path.insert(0, {str(ROOT)!r})",
+            "from pathlib import Path",
+            "from lora_studio.bootstrap.environment import Environment",
+            "from lora_studio.bootstrap import torch_build",
+            "torch_build.has_nvidia = lambda: False",
+            f"Environment(Path({str(ready.folder.parent)!r})).prepare()",
+        )
+    )
     both = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) for _ in range(2)]
     said = [one.communicate(timeout=120)[1] for one in both]
     assert [one.returncode for one in both] == [0, 0], said
@@ -205,7 +213,7 @@ def test_two_first_starts_make_one_environment(ready):
     assert (ready.folder / "install.log").read_text().count("brush==1.0") == 1
 
 
-def test_an_interrupted_start_goes_on(ready, monkeypatch):
+def test_an_interrupted_start_continues(ready, monkeypatch):
     real = pip.install
 
     def interrupted(title, *arguments, **named):
@@ -243,7 +251,7 @@ def test_a_full_disk_is_told_before_anything_is_fetched(tmp_path, monkeypatch, n
     monkeypatch.setattr(
         environment.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**10, 10**10 - 10**8, 10**8)
     )
-    with pytest.raises(MachineError, match="needs about 3 GB and only 0.1 GB are free"):
+    with pytest.raises(MachineError, match="needs about 3 GB, but only 0.1 GB are free"):
         required(tmp_path).prepare()
 
 
@@ -255,11 +263,14 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 
 @pytest.mark.parametrize(("line", "said"), [
     ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "disk filled up"),
-    ("WARNING: Retrying after connection broken by 'NewConnectionError(... Temporary failure in name resolution)'", "could not be reached"),
+    (
+        "WARNING: Retrying after connection broken by 'NewConnectionError(... Temporary failure in name resolution)'",
+        "could not be reached",
+    ),
     ("ERROR: No matching distribution found for torch==2.13.0", "There is no torch==2.13.0 for Python 3"),
     ("error: something that nobody foresaw", "something that nobody foresaw"),
 ])  # fmt: skip
-def test_what_pip_says_becomes_what_a_person_can_do(tmp_path, line, said):
+def test_pips_output_becomes_advice(tmp_path, line, said):
     error = pip.explain(
         "libraries", ["Collecting brush", line, "[notice] A new release of pip is available"], tmp_path / "install.log"
     )
@@ -363,7 +374,7 @@ def test_an_interpreter_that_lacks_packages_says_which(ready, monkeypatch):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links")
-def test_app_goes_on_in_the_environment_with_all_its_arguments(ready):
+def test_app_runs_in_the_environment_with_all_its_arguments(ready):
     """A whole start: the system's Python finds the environment ready and hands over to it."""
     root = ready.folder.parent
     shutil.copy(ROOT / "app.py", root)

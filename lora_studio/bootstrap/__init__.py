@@ -1,11 +1,11 @@
-"""From a fresh machine to a working environment, with nothing but the standard library.
+"""Creates the studio's environment on a fresh machine. Uses the standard library only.
 
-On first use ``.venv`` is made and filled from ``requirements.txt``; a stamp in it says what it holds, so that later
-starts only compare a few names. A half-made, outdated or broken environment is mended in place.
+The first start creates ``.venv`` and installs ``requirements.txt`` into it. A stamp in it records what it holds, so
+later starts only compare a few names. An incomplete, outdated or broken environment is repaired in place.
 
-Variables that a user can set:
+Environment variables:
     LORA_STUDIO_NO_VENV=1    use the interpreter's own packages (containers, conda)
-    LORA_STUDIO_TORCH=NAME   a build of PyTorch's own index (cpu, cu126, cu130, …), or ``default``
+    LORA_STUDIO_TORCH=NAME   install this build from PyTorch's own index (cpu, cu126, cu130, …), or ``default``
 """
 
 from __future__ import annotations
@@ -23,9 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def enter() -> None:
-    """Goes on in the studio's environment: returns if this process runs there, else prepares it and starts ``app.py``
-    anew in it.
-    """
+    """Returns if this process runs in the studio's environment. Otherwise prepares that and runs ``app.py`` in it."""
     environment = Environment(ROOT)
     if environment.is_current():
         return
@@ -36,7 +34,7 @@ def enter() -> None:
     except StudioError as error:
         sys.exit(errors.report(error, "--json" in sys.argv))
     except KeyboardInterrupt:
-        print("\nInterrupted. The same command goes on from here.", file=sys.stderr)
+        print("\nInterrupted. Run the same command again to continue.", file=sys.stderr)
         sys.exit(130)
     command = [str(environment.python), str(ROOT / "app.py"), *sys.argv[1:]]
     if os.name == "nt":  # Windows' exec returns to the shell at once
@@ -46,7 +44,7 @@ def enter() -> None:
 
 
 def _wait_for(child: subprocess.Popen) -> int:
-    """The child's exit status; Ctrl-C is the child's to answer."""
+    """The child's exit status. Ctrl-C is left to the child."""
     while True:
         try:
             return child.wait()

@@ -1,4 +1,4 @@
-"""The studio's ``.venv``: made, checked in milliseconds, mended."""
+"""The studio's ``.venv``: created, checked within milliseconds, repaired."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from lora_studio.bootstrap import pip, torch_build
 from lora_studio.errors import MachineError
 
 SPACE = 3 * 2**30
-"""Bytes that the environment takes with a CPU build of PyTorch, with room for unpacking."""
+"""Bytes that the environment needs with a CPU build of PyTorch, including room for unpacking."""
 SPACE_CUDA = 9 * 2**30
+"""The same with a CUDA build."""
 PIP = "pip==26.3"
 _LOCK = ".lock"
 
 
 class Environment:
-    """The folder ``.venv`` under ``root``, filled from ``root/requirements.txt`` within ``root/constraints.txt``."""
+    """The folder ``.venv`` in ``root``, with the packages of ``requirements.txt`` as ``constraints.txt`` pins them."""
 
     def __init__(self, root: Path):
         self.folder = root / ".venv"
@@ -36,13 +38,13 @@ class Environment:
         self.requirements, self.constraints = root / "requirements.txt", root / "constraints.txt"
 
     def is_current(self) -> bool:
-        """Whether this process runs in it."""
+        """Whether this process runs in the environment."""
         return os.path.realpath(sys.prefix) == os.path.realpath(self.folder)
 
     def ready(self, extra: Path | None = None) -> bool:
-        """Whether it holds what the requirements name, and those of the file ``extra``. Takes milliseconds."""
+        """Whether the packages of ``requirements.txt`` and of the file ``extra`` are installed. Takes milliseconds."""
         stamp, files = self._stamp(), [self.requirements, *([extra] if extra else [])]
-        return (
+        return bool(
             self.python.exists()
             and (stamp.get("machine"), stamp.get("python")) == (_machine(), self._real_python())
             and stamp.get("torch wanted") == torch_build.wanted()
@@ -52,10 +54,12 @@ class Environment:
         )
 
     def prepare(self, extra: Path | None = None) -> None:
-        """Makes or mends it, and installs ``extra``; at once if nothing changed. Of two processes the second waits.
+        """Creates or repairs the environment and installs the file ``extra``. Returns at once if nothing has changed. A
+        second process waits for the first.
 
         Raises:
-            MachineError: no venv module, no space, no network, or a package that does not install or start.
+            MachineError: there is no venv module, no space or no network, or a package cannot be installed or
+                imported.
         """
         if self.ready(extra):
             return
@@ -74,11 +78,11 @@ class Environment:
         except OSError as error:
             what, place = f"The environment cannot be written: {error.strerror}.", error.filename or self.folder
             raise MachineError(
-                what, where=place, do="Free space there, or move the studio to a folder that you may write to."
+                what, where=place, do="Free some space there, or move the studio to a folder that you can write to."
             ) from error
 
     def require_here(self) -> None:
-        """Asks whether this process, outside of it, has packages of its own to run on.
+        """Checks that the interpreter of this process has the required packages itself.
 
         Raises:
             MachineError: some are not installed.
@@ -91,18 +95,16 @@ class Environment:
             raise MachineError(
                 f"Not installed: {', '.join(missing)}.",
                 where=where,
-                do=f"pip install -r {self.requirements.name}, or unset the variable.",
+                do=f"Run pip install -r {self.requirements.name}, or unset the variable.",
             )
 
     def _make(self, extra: Path | None) -> None:
         began = time.monotonic()
         if not self.ready():
-            pip.say(
-                "Setting up LoRA Studio's environment. This happens once; if it is interrupted, the same command goes on."
-            )
+            pip.say("Setting up LoRA Studio's environment, once. If it is interrupted, run the same command again.")
             self._make_base()
         if extra:
-            self._install("what tests need", "-r", str(extra))
+            self._install("test requirements", "-r", str(extra))
             self._note(**{extra.name: self._digest(extra)})
         pip.say(f"The environment is ready after {time.monotonic() - began:.0f} s.")
 
@@ -127,12 +129,12 @@ class Environment:
         )
 
     def _renew_pip(self) -> None:
-        """An old pip installs all the same; it only cannot tell how far a download is, nor go on with a broken one."""
+        """Upgrades an old pip, which can neither report the progress of a download nor resume one."""
         if pip.version(self._site_packages()) < pip.WITH_RAW_PROGRESS:
             try:
                 self._install("a newer pip", "--upgrade", PIP)
             except MachineError:
-                pip.say("It is not to be had; going on with the one that is here.")
+                pip.say("No newer pip is available. Continuing with the installed one.")
 
     def _install(self, title: str, *arguments: str) -> None:
         constraints = ["-c", str(self.constraints)] if self.constraints.exists() else []
@@ -141,8 +143,8 @@ class Environment:
         )
 
     def _install_torch(self, build: str) -> str:
-        """Installs the pinned torch alone, since a bare name or range would fetch gigabytes of another build. Returns
-        the build that it became.
+        """Installs torch first and exactly as pinned: a bare name or a range would download gigabytes of another build.
+        Returns the build that was installed.
         """
         pin = next(
             line.strip() for line in self.requirements.read_text("utf-8").splitlines() if line.startswith("torch==")
@@ -155,7 +157,8 @@ class Environment:
                 if os.name == "nt" or torch_build.wanted():
                     raise
             pip.say(
-                "PyTorch's own index does not have it; the package index's build serves NVIDIA cards on Linux as well."
+                "PyTorch's own index does not have it. Installing the package index's build, which supports NVIDIA "
+                "cards on Linux too."
             )
         self._install("PyTorch", pin)
         return torch_build.DEFAULT
@@ -163,20 +166,20 @@ class Environment:
     def _require_space(self, build: str) -> None:
         need, free = SPACE if build in (torch_build.DEFAULT, "cpu") else SPACE_CUDA, shutil.disk_usage(self.folder).free
         if free < need and not (self._stamp() or any(_dists(self._site_packages()))):
-            what = f"The environment needs about {need / 1e9:.0f} GB and only {free / 1e9:.1f} GB are free."
+            what = f"The environment needs about {need / 1e9:.0f} GB, but only {free / 1e9:.1f} GB are free."
             raise MachineError(what, where=self.folder, do="Free some space, or move the studio to another disk.")
 
     def _require_interpreter(self) -> None:
-        """Makes the folder anew where its Python does not run here."""
+        """Recreates the environment if its Python does not run on this machine."""
         if self._stamp().get("machine", _machine()) == _machine() and self._python_runs():
             return
         if self.is_current():
             raise MachineError(
-                "The environment that this runs in is damaged.",
+                "The environment that runs this command is damaged.",
                 where=self.folder,
-                do="Start app.py with the system's Python.",
+                do="Run app.py with the system's Python.",
             )
-        pip.say(f"environment: making {self.folder.name} with Python {platform.python_version()}")
+        pip.say(f"environment: creating {self.folder.name} with Python {platform.python_version()}")
         for entry in self.folder.iterdir():
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
@@ -185,7 +188,7 @@ class Environment:
         done = subprocess.run([sys.executable, "-m", "venv", str(self.folder)], capture_output=True, text=True)
         if done.returncode or not self._python_runs():
             raise MachineError(
-                "Python's venv module could not make the environment.",
+                "Python's venv module could not create the environment.",
                 where=self.folder,
                 do=pip.tail((done.stdout + done.stderr).splitlines()),
             )
@@ -200,12 +203,12 @@ class Environment:
         done = subprocess.run([self.python, "-c", "import torch"], capture_output=True, text=True)
         if done.returncode:
             windows = (
-                " On Windows, install Microsoft's Visual C++ Redistributable (x64), then start again."
+                " On Windows, install Microsoft's Visual C++ Redistributable (x64), then try again."
                 if os.name == "nt"
                 else ""
             )
             raise MachineError(
-                "PyTorch is installed but does not start.",
+                "PyTorch is installed but cannot be imported.",
                 where=self.folder,
                 do=pip.tail(done.stderr.splitlines()[-1:]) + windows,
             )
@@ -218,14 +221,14 @@ class Environment:
             return {}
 
     def _note(self, **facts: object) -> None:
-        """Adds to the stamp, in one step, so that a crash leaves the old one."""
+        """Adds ``facts`` to the stamp atomically: a crash leaves the old stamp."""
         partial = self.stamp_file.with_suffix(".partial")
         partial.write_text(json.dumps({**self._stamp(), **facts}, indent=1), "utf-8")
         os.replace(partial, self.stamp_file)
 
     def _real_python(self) -> str:
-        """The interpreter behind the environment's link: another one, after a system's upgrade, may not find the
-        packages.
+        """Adds ``facts`` to the stamp atomically: a crash leaves the old one."""
+        not find the packages.
         """
         return os.path.realpath(self.python)
 
@@ -240,12 +243,12 @@ class Environment:
 
 
 def _machine() -> str:
-    """What packages are built for."""
+    """The platform that packages are built for."""
     return f"{sys.platform} {platform.machine()}"
 
 
 def _dists(site_packages: Path) -> Iterator[tuple[str, str]]:
-    """The (name, version) of every package that lies there, names normalised."""
+    """The normalised name and the version of every installed package."""
     names = os.listdir(site_packages) if site_packages.is_dir() else []
     for name in names:
         if name.endswith(".dist-info"):
@@ -258,7 +261,7 @@ def _normal(name: str) -> str:
 
 
 def pins(requirements: Path) -> dict[str, str]:
-    """The exact version of each package that a requirements file names."""
+    """Package name -> pinned version, from a requirements file."""
     lines = (line.partition("#")[0].strip() for line in requirements.read_text("utf-8").splitlines())
     return {_normal(name): version for name, _, version in (line.partition("==") for line in lines if "==" in line)}
 
@@ -268,26 +271,26 @@ def _missing(files: list[Path], site_packages: Path) -> set[tuple[str, str]]:
 
 
 def _drop_half_installed(site_packages: Path) -> None:
-    """Removes what an interrupted pip left: a package without its list of files would pass for installed."""
+    """Removes what an interrupted pip left. A package without its list of files would count as installed."""
     for entry in list(site_packages.iterdir()):
         if entry.name.startswith("~") or (entry.name.endswith(".dist-info") and not (entry / "RECORD").exists()):
             shutil.rmtree(entry, ignore_errors=True)
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds ``path`` alone; waits for another process that holds it. The system lets go of it if the process dies."""
+def _locked(path: Path) -> Generator[None]:
+    """Holds a lock on ``path``, after waiting for other holders. The system releases it if the process dies."""
     with open(path, "a+") as file:
         waiting = False
         while not _try_lock(file):
             if not waiting:
-                pip.say("Another start is setting up the environment; waiting for it.")
+                pip.say("Another process is setting up the environment; waiting for it.")
             waiting = True
             time.sleep(0.5)
         yield
 
 
-def _try_lock(file) -> bool:
+def _try_lock(file: IO[str]) -> bool:
     try:
         if os.name == "nt":
             import msvcrt

@@ -1,4 +1,4 @@
-"""pip, run so that an artist can follow it: what it does and how far it is, and a failure in one clear sentence."""
+"""Runs pip, shows its progress, and explains a failure in one sentence."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from pathlib import Path
 from lora_studio.errors import MachineError
 
 WITH_RAW_PROGRESS = (24, 1)
-"""pip reports the bytes of a download to a pipe from this version on."""
+"""From this version on, pip reports the progress of a download to a pipe."""
 LARGE = 20_000_000
-"""Bytes of a download that is worth a line of its own."""
+"""A download of at least so many bytes is shown with its progress."""
 
 
 def say(line: str) -> None:
+    """Prints ``line`` to stderr."""
     print(line, file=sys.stderr, flush=True)
 
 
 def version(site_packages: Path) -> tuple[int, int]:
-    """Major and minor version of the pip that lies there; (0, 0) if none does."""
+    """Major and minor version of the installed pip; (0, 0) without one."""
     found = (
         re.match(r"(\d+)\.(\d+)", path.name.removeprefix("pip-")) for path in site_packages.glob("pip-*.dist-info")
     )
@@ -34,10 +35,10 @@ def version(site_packages: Path) -> tuple[int, int]:
 
 
 def install(title: str, python: Path, site_packages: Path, arguments: list[str], log: Path) -> None:
-    """Runs ``pip install`` and shows its progress under ``title``; all that it says is added to ``log``.
+    """Runs ``pip install`` and shows its progress under ``title``. Its output is appended to ``log``.
 
     Raises:
-        MachineError: it failed: no network, no space, no such package for this machine, or its own last lines.
+        MachineError: pip failed; the error names the cause where it is known, or pip's last lines.
     """
     bar = "raw" if version(site_packages) >= WITH_RAW_PROGRESS else "off"
     command = [
@@ -51,8 +52,15 @@ def install(title: str, python: Path, site_packages: Path, arguments: list[str],
         *arguments,
     ]
     environment = {**os.environ, "PIP_USER": "0", "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    child = subprocess.Popen(command, env=environment, encoding="utf-8", errors="replace", **pipes)
+    child = subprocess.Popen(
+        command,
+        env=environment,
+        encoding="utf-8",
+        errors="replace",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     try:
         lines = _shown(title, child, site_packages, log)
     except BaseException:
@@ -63,18 +71,20 @@ def install(title: str, python: Path, site_packages: Path, arguments: list[str],
         raise explain(title, lines, log)
 
 
-def _shown(title: str, child: subprocess.Popen, site_packages: Path, log: Path) -> list[str]:
-    """Shows pip's lines until it ends; returns them."""
+def _shown(title: str, child: subprocess.Popen[str], site_packages: Path, log: Path) -> list[str]:
+    """Shows pip's progress until it ends. Returns the lines of its output."""
+    assert child.stdout is not None, "pip's output is a pipe"
+    out = child.stdout
     lines: list[str] = []
     source: queue.Queue[str | None] = queue.Queue()
 
     def read() -> None:
-        for line in child.stdout:
+        for line in out:
             source.put(line)
         source.put(None)
 
     threading.Thread(target=read, daemon=True).start()
-    progress = Progress(title, site_packages)
+    progress = InstallProgress(title, site_packages)
     with open(log, "a", encoding="utf-8") as file:
         while True:
             try:
@@ -91,8 +101,8 @@ def _shown(title: str, child: subprocess.Popen, site_packages: Path, log: Path) 
                 file.write(line)
 
 
-class Progress:
-    """One living line on a terminal; plain lines, and few, elsewhere."""
+class InstallProgress:
+    """A progress line that is updated in place on a terminal; a few plain lines elsewhere."""
 
     def __init__(self, title: str, site_packages: Path):
         self.title, self.site_packages = title, site_packages
@@ -103,7 +113,7 @@ class Progress:
             say(f"{title} …")
 
     def take(self, line: str) -> None:
-        """Takes in one line of pip's."""
+        """Updates the progress from a line of pip's output."""
         if line.startswith(("Collecting ", "Processing ")):
             self.found += 1
             self.tick()
@@ -117,15 +127,16 @@ class Progress:
             self._plain(f"installing {self.to_install} package{'s' * (self.to_install > 1)}")
 
     def tick(self) -> None:
-        """Shows how things stand now."""
+        """Shows the current progress."""
         if self.to_install:
             self._line(f"installing, {max(0, self._installed() - self.before)} of {self.to_install} packages")
         elif self.found:
-            self._line(f"{self.found} found" + (f", fetching {self.current}" if self.current else ""))
+            self._line(f"{self.found} found" + (f", downloading {self.current}" if self.current else ""))
         else:
-            self._line("looking")
+            self._line("searching")
 
     def close(self) -> None:
+        """Shows the time that the installation took."""
         seconds = f"{time.monotonic() - self.began:.0f} s"
         self._line(seconds)
         if self.terminal:
@@ -136,10 +147,10 @@ class Progress:
     def _downloaded(self, done: int, total: int) -> None:
         if total < LARGE:
             return
-        self._line(f"fetching {self.current}, {done / 1e6:.0f} of {total / 1e6:.0f} MB")
+        self._line(f"downloading {self.current}, {done / 1e6:.0f} of {total / 1e6:.0f} MB")
         if (quarter := 4 * done // total) > self._quarter:
             self._quarter = quarter
-            self._plain(f"fetching {self.current}, {25 * quarter} % of {total / 1e6:.0f} MB")
+            self._plain(f"downloading {self.current}, {25 * quarter} % of {total / 1e6:.0f} MB")
 
     def _installed(self) -> int:
         return sum(1 for _ in self.site_packages.glob("*.dist-info"))
@@ -173,30 +184,30 @@ _NO_NETWORK = (
 
 
 def explain(title: str, lines: list[str], log: Path) -> MachineError:
-    """pip's failure as an artist can act on it."""
+    """The error for a failure of pip, from the ``lines`` of its output: what happened and what to do."""
     text = "\n".join(lines)
     if any(word in text for word in _NO_SPACE):
         return MachineError(
-            f"The disk filled up while installing {title}.", where=log.parent, do="Free some space and start again."
+            f"The disk filled up while installing {title}.", where=log.parent, do="Free some space, then try again."
         )
     if any(word in text for word in _NO_NETWORK):
         return MachineError(
-            f"The package index could not be reached for {title}.",
+            f"The package index could not be reached to install {title}.",
             where=log,
-            do="Connect to the internet and start again.",
+            do="Connect to the internet, then try again.",
         )
     if missing := re.search(r"No matching distribution found for (\S+)", text):
         here = f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"
         return MachineError(
             f"There is no {missing[1]} for {here}.",
             where=log,
-            do="Start app.py with Python 3.12, which all packages support.",
+            do="Run app.py with Python 3.12, which all packages support.",
         )
-    return MachineError(f"pip could not install {title}.", where=log, do=f"It said: {tail(lines)}")
+    return MachineError(f"pip could not install {title}.", where=log, do=f"pip's last lines: {tail(lines)}")
 
 
 def tail(lines: list[str]) -> str:
-    """The last few lines that say something, errors first."""
-    said = [line.strip() for line in lines if line.strip() and not line.startswith("[notice]")]
-    wrong = [line for line in said if "error" in line.lower()]
-    return " / ".join((wrong or said)[-4:]) or "nothing."
+    """The last lines with an error, or the last lines if none has one."""
+    output = [line.strip() for line in lines if line.strip() and not line.startswith("[notice]")]
+    errors = [line for line in output if "error" in line.lower()]
+    return " / ".join((errors or output)[-4:]) or "none."

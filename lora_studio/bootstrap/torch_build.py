@@ -1,5 +1,5 @@
-"""Which build of PyTorch suits this machine. On Windows the package index has CPU builds only, so an NVIDIA card needs
-PyTorch's own index.
+"""Chooses the build of PyTorch for this machine. On Windows the package index has CPU builds only, so an NVIDIA card
+needs PyTorch's own index.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ DEFAULT = "default"
 
 
 def has_nvidia() -> bool:
-    """Whether an NVIDIA driver is there. Looks for its files only, since every start asks."""
+    """Whether an NVIDIA driver is installed. Only looks for its files, since every start asks."""
     if os.name == "nt":
         places = [Path(os.environ.get("SystemRoot", "C:/Windows"), "System32", "nvcuda.dll")]
     else:
@@ -24,15 +24,15 @@ def has_nvidia() -> bool:
 
 
 def wanted() -> str:
-    """The build that the user asked for in ``LORA_STUDIO_TORCH``; empty if any will do."""
+    """The build named in ``LORA_STUDIO_TORCH``; empty if none is."""
     return os.environ.get("LORA_STUDIO_TORCH", "")
 
 
 def choose() -> str:
     """``default``, or a name in PyTorch's own index.
 
-    CUDA 13 serves cards from Turing (compute capability 7.5) and drivers from 580 on; the CUDA 12.6 builds serve what
-    is older.
+    CUDA 13 supports compute capability 7.5 (Turing) and later, and drivers from 580 on. The CUDA 12.6 builds support
+    older cards and drivers.
     """
     if wanted():
         return wanted()
@@ -43,8 +43,8 @@ def choose() -> str:
 
 
 def _driver_and_capability() -> tuple[int, float]:
-    """The driver's major version and the first card's compute capability; those of a current card where nvidia-smi does
-    not tell.
+    """The driver's major version and the first card's compute capability. If nvidia-smi fails, those of a current card
+    are assumed.
     """
     query = ["nvidia-smi", "--query-gpu=driver_version,compute_cap", "--format=csv,noheader"]
     try:
