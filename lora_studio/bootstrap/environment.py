@@ -221,14 +221,14 @@ class Environment:
             return {}
 
     def _note(self, **facts: object) -> None:
-        """Adds ``facts`` to the stamp atomically: a crash leaves the old stamp."""
+        """Adds ``facts`` to the stamp atomically: a crash leaves the old one."""
         partial = self.stamp_file.with_suffix(".partial")
         partial.write_text(json.dumps({**self._stamp(), **facts}, indent=1), "utf-8")
         os.replace(partial, self.stamp_file)
 
     def _real_python(self) -> str:
-        """Adds ``facts`` to the stamp atomically: a crash leaves the old one."""
-        not find the packages.
+        """The interpreter that the environment's link leads to. After a system upgrade it may be another one, which
+        does not find the packages.
         """
         return os.path.realpath(self.python)
 

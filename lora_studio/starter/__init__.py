@@ -1,6 +1,6 @@
-"""The starter: a small text-to-image model of Stable Diffusion's shape, and two sample styles to train on.
+"""The starter: a small text-to-image model of Stable Diffusion's architecture, and two sample styles to train on.
 
-Only paths stand here; nothing is imported but the standard library. `make/` holds the scripts that made it all.
+This module only names paths and imports nothing but the standard library. `make/` holds the scripts that made it all.
 """
 
 from pathlib import Path
@@ -9,7 +9,7 @@ MODEL = Path(__file__).parent / "model"
 """The model's folder, in diffusers' layout: `StableDiffusionPipeline.from_pretrained(MODEL)`."""
 
 SAMPLES = Path(__file__).parent / "samples"
-"""One folder per sample style: pictures, and beside each a `.txt` with its caption."""
+"""One folder per sample style: pictures, and a `.txt` file with the caption next to each."""
 
 
 def sample_styles() -> list[Path]:

@@ -14,20 +14,22 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from torch import nn
 
 from . import pictures
-from .flat import Clock, Flat, Log, captured, start, train
+from .flat import FlatModel, Log, TimeBudget, captured, start, train
 
 SCALING = 0.18215
-"""Stable Diffusion's factor; the latents are made to fit it, so that code with the number built in works as well."""
+"""Stable Diffusion's factor. The latents are scaled to fit it, so code with that number built in works too."""
 
 
 def build() -> AutoencoderKL:
     """A fresh autoencoder: four levels, f = 8, 4 latent channels, 3.4 M parameters."""
     return AutoencoderKL(
-        block_out_channels=(32, 64, 96, 128), layers_per_block=1, norm_num_groups=16, sample_size=128, latent_channels=4,
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4, scaling_factor=SCALING,
+        block_out_channels=(32, 64, 96, 128), layers_per_block=1, norm_num_groups=16, sample_size=128,
+        latent_channels=4, down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        scaling_factor=SCALING,
     )  # fmt: skip
 
 
@@ -54,21 +56,30 @@ def psnr(vae: AutoencoderKL, x: torch.Tensor) -> float:
 
 @torch.no_grad()
 def whiten(vae: AutoencoderKL, x: torch.Tensor) -> None:
-    """Shifts and scales each latent channel, in the 1 x 1 convolutions beside it, to mean 0 and deviation 1 / SCALING."""
+    """Shifts and scales each latent channel to mean 0 and deviation 1 / SCALING, by changing the 1 x 1 convolutions
+    next to it.
+    """
     dtype = next(vae.parameters()).dtype
     z = torch.cat([vae.encode(part.to(dtype)).latent_dist.mean.float() for part in x.split(64)])
     mean, gain = z.mean((0, 2, 3)), 1 / (SCALING * z.std((0, 2, 3)))
-    inward, outward = vae.quant_conv, vae.post_quant_conv
-    w, b = outward.weight.float(), outward.bias.float()
-    outward.bias.copy_(b + w[:, :, 0, 0] @ mean)
-    outward.weight.copy_(w / gain.view(1, 4, 1, 1))
-    w, b = inward.weight.float(), inward.bias.float()
-    inward.weight.copy_(torch.cat([w[:4] * gain.view(4, 1, 1, 1), w[4:]]))
-    inward.bias.copy_(torch.cat([(b[:4] - mean) * gain, b[4:] + 2 * gain.log()]))
+    weight, bias = _affine(vae.post_quant_conv)
+    w, b = weight.float(), bias.float()
+    bias.copy_(b + w[:, :, 0, 0] @ mean)
+    weight.copy_(w / gain.view(1, 4, 1, 1))
+    weight, bias = _affine(vae.quant_conv)
+    w, b = weight.float(), bias.float()
+    weight.copy_(torch.cat([w[:4] * gain.view(4, 1, 1, 1), w[4:]]))
+    bias.copy_(torch.cat([(b[:4] - mean) * gain, b[4:] + 2 * gain.log()]))
+
+
+def _affine(convolution: nn.Conv2d | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight and bias of a convolution that `build` always makes."""
+    assert convolution is not None and convolution.bias is not None
+    return convolution.weight, convolution.bias
 
 
 def evaluate(vae: AutoencoderKL, index: list[dict], rgba: torch.Tensor) -> dict[str, float]:
-    """PSNR in dB on held-out icons, on styles never seen, and on both in other colours."""
+    """PSNR in dB on held-out icons, on unseen styles, and on both in other colours."""
     held, unseen = (rgba[[i for i, e in enumerate(index) if e["split"] == split][:256]] for split in ("held", "unseen"))
     return {
         "held out": psnr(vae, pictures.plain(held)),
@@ -79,7 +90,7 @@ def evaluate(vae: AutoencoderKL, index: list[dict], rgba: torch.Tensor) -> dict[
 
 
 def save(vae: AutoencoderKL, out: Path) -> None:
-    """Writes half-precision weights and configuration, whole or not at all."""
+    """Writes half-precision weights and configuration atomically."""
     fresh = build()
     fresh.load_state_dict({k: v.detach().float().cpu() for k, v in vae.state_dict().items()})
     half = out.with_name(out.name + ".new")
@@ -87,7 +98,7 @@ def save(vae: AutoencoderKL, out: Path) -> None:
     half.rename(out)
 
 
-def step(vae: AutoencoderKL, flat: Flat, icons: torch.Tensor, batch: int, seen: torch.Tensor) -> None:
+def step(vae: AutoencoderKL, flat: FlatModel, icons: torch.Tensor, batch: int, seen: torch.Tensor) -> None:
     """Forward and backward on fresh pictures of `icons` (N, 4, 160, 160) uint8; the loss goes into `seen`."""
     x = pictures.varied(icons, batch)
     posterior = vae.encode(x.to(flat.work.dtype)).latent_dist
@@ -99,20 +110,20 @@ def step(vae: AutoencoderKL, flat: Flat, icons: torch.Tensor, batch: int, seen: 
     seen.copy_(loss.detach())
 
 
-def finish(vae: AutoencoderKL, index: list[dict], rgba: torch.Tensor, out: Path, told: dict) -> None:
+def finish(vae: AutoencoderKL, index: list[dict], rgba: torch.Tensor, out: Path, about: dict) -> None:
     """Whitens, measures and writes `OUT/vae` and `OUT/vae.json`."""
     out.mkdir(parents=True, exist_ok=True)
     some = rgba[[i for i, e in enumerate(index) if e["split"] == "train"][::2]]
     white = torch.ones(1, 3, device=rgba.device)
     whiten(vae, torch.cat([pictures.placed(part, white.expand(len(part), 3)) for part in some.split(64)]))
-    figures = {"psnr in dB": {k: round(v, 2) for k, v in evaluate(vae, index, rgba).items()}} | told
+    figures = {"psnr in dB": {k: round(v, 2) for k, v in evaluate(vae, index, rgba).items()}} | about
     (out / "vae.json").write_text(json.dumps(figures, indent=2))
     print("autoencoder", json.dumps(figures), flush=True)
     save(vae, out / "vae")
 
 
 def options() -> argparse.Namespace:
-    """What the command line says."""
+    """The parsed command line."""
     ask = argparse.ArgumentParser()
     ask.add_argument("icons", type=Path)
     ask.add_argument("out", type=Path)
@@ -132,11 +143,11 @@ def main() -> None:
     icons = rgba[[i for i, e in enumerate(index) if e["split"] == "train"]]
     torch.manual_seed(0)
     vae = build().to(device)
-    flat = Flat([vae], device, torch.bfloat16 if device.type == "cuda" else torch.float32, given.lr, average=0.998)
+    flat = FlatModel([vae], device, torch.bfloat16 if device.type == "cuda" else torch.float32, given.lr, average=0.998)
     torch.manual_seed(100 + rank)
     seen = torch.zeros((), device=device)
     run = captured(lambda: step(vae, flat, icons, given.batch, seen), device)
-    train(run, flat, seen, Clock(given.seconds, device), Log("autoencoder", rank, given.batch * world, device))
+    train(run, flat, seen, TimeBudget(given.seconds, device), Log("autoencoder", rank, given.batch * world, device))
     if rank == 0:
         flat.use_average()
         finish(

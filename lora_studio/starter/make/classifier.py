@@ -1,8 +1,8 @@
-"""A small classifier of subject and style, to measure with: do generated icons show what their caption names?
+"""A small classifier of subject and style. It measures whether generated icons show what their captions name.
 
     python -m lora_studio.starter.make.classifier ICONS.zip OUT --seconds 60
 
-It is trained on the same icons as the model, and is no part of what ships.
+It is trained on the same icons as the model. It is not shipped.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from . import pictures
-from .flat import Clock, Flat, Log, captured, start, train
+from .flat import FlatModel, Log, TimeBudget, captured, start, train
 from .names import STYLES
 
 
@@ -43,7 +43,9 @@ def build(subjects: int) -> nn.Sequential:
 
 
 def labels(index: list[dict]) -> tuple[list[str], torch.Tensor]:
-    """Subjects by number, and (N, 2) numbers of each picture's subject and style (style -1 where it was never trained)."""
+    """Subjects by number, and (N, 2) numbers of each picture's subject and style; style -1 is one that was not trained
+    on.
+    """
     subjects = sorted({e["subject"] for e in index})
     number = {s: i for i, s in enumerate(subjects)}
     styles = list(STYLES.values())
@@ -82,7 +84,7 @@ def main() -> None:
     rgba, truth = rgba.to(device), truth.to(device)
     torch.manual_seed(0)
     net = build(len(subjects)).to(device)
-    flat = Flat(
+    flat = FlatModel(
         [net], device, torch.bfloat16 if device.type == "cuda" else torch.float32, 1e-3, average=0.995, decay=0.05
     )
     torch.manual_seed(100 + rank)
@@ -104,7 +106,7 @@ def main() -> None:
         captured(step, device),
         flat,
         seen,
-        Clock(given.seconds, device, hold=0.2),
+        TimeBudget(given.seconds, device, hold=0.2),
         Log("classifier", rank, given.batch * world, device),
     )
     if rank == 0:

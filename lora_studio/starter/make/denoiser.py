@@ -1,9 +1,9 @@
-"""Trains the starter's UNet and text encoder together, from nothing, on the autoencoder's latents.
+"""Trains the starter's UNet and text encoder together, from scratch, on the autoencoder's latents.
 
     torchrun --nproc-per-node 4 -m lora_studio.starter.make.denoiser ICONS.zip TOKENIZER OUT --seconds 840
 
-It may be started while the autoencoder still trains: it compiles and records its step meanwhile, then waits for
-`OUT/vae`. v-prediction (Salimans and Ho 2022) on Stable Diffusion's scaled-linear betas, min-SNR weights with
+It can be started while the autoencoder trains: it compiles and records its step, then waits for `OUT/vae`.
+v-prediction (Salimans and Ho 2022) on Stable Diffusion's scaled-linear betas, min-SNR weights with
 gamma 5 (Hang et al. 2023), one caption in ten empty.
 """
 
@@ -17,11 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from . import pictures
-from .flat import Clock, Flat, Log, captured, start, train
+from .autoencoder import SCALING
+from .flat import FlatModel, Log, TimeBudget, captured, start, train
 from .names import BACKGROUNDS, caption, prominence
 
 CAPTIONS = 4
@@ -84,12 +86,12 @@ def fill(latents: torch.Tensor, vae: AutoencoderKL, rgba: torch.Tensor, icons: l
     colours = (colours + (torch.rand_like(colours) - 0.5) * 0.08 * (colours.amin(1, keepdim=True) < 1)).clamp(0, 1)
     for at in range(0, len(icons), 256):
         x = pictures.placed(rgba[icons[at : at + 256]], colours[at : at + 256])
-        z = vae.encode(x.to(dtype)).latent_dist.sample() * vae.config.scaling_factor
+        z = vae.encode(x.to(dtype)).latent_dist.sample() * SCALING
         latents[at : at + 256] = z.to(latents.dtype)
 
 
-def write_parts(flat: Flat, out: Path, state: float) -> None:
-    """Checkpoint: the average and the master copy in half precision, in parts that are small enough to send."""
+def write_parts(flat: FlatModel, out: Path, state: float) -> None:
+    """Saves a checkpoint: the average and the master copy in half precision, in parts small enough to send."""
     for name, values in (("average", flat.average), ("master", flat.master.data)):
         for k, part in enumerate(np.array_split(values.half().cpu().numpy(), 3)):
             np.save(out / f"{name}.{k}.new.npy", part)
@@ -103,20 +105,20 @@ def read_parts(out: Path, name: str) -> torch.Tensor:
 
 
 class Denoising:
-    """Everything that one training step touches, at fixed places on the device."""
+    """Everything that a training step uses, at fixed addresses on the device."""
 
     def __init__(self, tokenizer: CLIPTokenizer, device: torch.device, lr: float):
         torch.manual_seed(0)
         self.device, self.tokenizer = device, tokenizer
         self.dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         self.unet, self.text = build_unet().to(device), build_text(tokenizer).to(device)
-        self.flat = Flat([self.unet, self.text], device, self.dtype, lr, average=0.9995)
+        self.flat = FlatModel([self.unet, self.text], device, self.dtype, lr, average=0.9995)
         self.predict: Callable = self.unet
         self.alpha, self.seen = signal().to(device), torch.zeros((), device=device)
         self.empty = encode_texts(tokenizer, [""]).to(device)
 
     def take(self, captions: list[str], count: int) -> None:
-        """Takes the captions of `count` latents, and makes room for the latents."""
+        """Encodes the captions of `count` latents, and allocates the latents."""
         self.tokens = encode_texts(self.tokenizer, captions).to(self.device).view(count, CAPTIONS, -1)
         self.latents = torch.randn(count, 4, 16, 16, device=self.device, dtype=self.dtype)
 
@@ -141,7 +143,7 @@ class Denoising:
         self.seen.copy_(loss.detach())
 
     def recorded(self, b: int, compiled: bool) -> Callable[[], None]:
-        """The step, compiled where that is wanted and works, as a graph."""
+        """The step as a CUDA graph, compiled if `compiled` is set and compiling works."""
         if compiled:
             self.predict = torch.compile(self.unet)
         try:
@@ -149,12 +151,12 @@ class Denoising:
         except Exception as error:
             if not compiled:
                 raise
-            print(f"denoiser: goes on without compiling: {error!r}"[:2000], flush=True)
+            print(f"denoiser: continues without compiling: {error!r}"[:2000], flush=True)
             return self.recorded(b, compiled=False)
 
 
 def options() -> argparse.Namespace:
-    """What the command line says."""
+    """The parsed command line."""
     ask = argparse.ArgumentParser()
     ask.add_argument("icons", type=Path)
     ask.add_argument("tokenizer", type=Path)
@@ -165,12 +167,12 @@ def options() -> argparse.Namespace:
     ask.add_argument("--limit", type=int, help="use about this many icons, for a trial")
     ask.add_argument("--lr", type=float, default=6e-4)
     ask.add_argument("--compile", action="store_true")
-    ask.add_argument("--resume", type=Path, help="folder of a checkpoint to go on from")
+    ask.add_argument("--resume", type=Path, help="folder of a checkpoint to resume from")
     return ask.parse_args()
 
 
 def wait_for_autoencoder(folder: Path, device: torch.device, dtype: torch.dtype) -> AutoencoderKL:
-    """The trained autoencoder, as soon as it is there."""
+    """Waits for the trained autoencoder, and loads it."""
     while not folder.exists():
         time.sleep(0.5)
     return AutoencoderKL.from_pretrained(folder, local_files_only=True).to(device, dtype)
@@ -190,7 +192,7 @@ def main() -> None:
         work.flat.load(*(read_parts(given.resume, name).to(device) for name in ("master", "average")))
     gone = float((given.resume / "progress.txt").read_text()) if given.resume else 0.0
     fill(work.latents, wait_for_autoencoder(given.out / "vae", device, work.dtype), rgba.to(device), icons, papers)
-    clock = Clock(given.seconds, device, gone)
+    clock = TimeBudget(given.seconds, device, gone)
     log = Log("denoiser", rank, given.batch * world, device)
     train(run, work.flat, work.seen, clock, log, keep=lambda: write_parts(work.flat, given.out, clock.part))
     if rank == 0:

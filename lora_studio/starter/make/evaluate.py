@@ -2,8 +2,8 @@
 
     python -m lora_studio.starter.make.evaluate ICONS.zip PARTS STARTER --pairs 96
 
-Held-out pairs (a subject in a style that training never showed together) are generated from their captions and
-given to the classifier, beside the real pictures of the same pairs. Writes `figures.json` and `contact_sheet.webp`.
+Held-out pairs (a subject in a style, never trained on together) are generated from their captions and classified, as
+are the real pictures of the same pairs. Writes `figures.json` and `contact_sheet.webp`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import random
 from pathlib import Path
 
 import torch
-from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+from diffusers import DPMSolverMultistepScheduler
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from PIL import Image
 
 from . import classifier, pictures

@@ -13,11 +13,11 @@ import sys
 from pathlib import Path
 
 import torch
-from diffusers import DDIMScheduler
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from transformers import CLIPTokenizer
 
 from .denoiser import build_text, build_unet, read_parts
-from .flat import Flat
+from .flat import FlatModel
 
 SCHEDULER = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
@@ -26,11 +26,11 @@ def export(parts: Path, model: Path) -> None:
     """Writes every folder of the pipeline but the tokenizer's."""
     tokenizer = CLIPTokenizer.from_pretrained(model / "tokenizer")
     unet, text = build_unet(), build_text(tokenizer)
-    flat = Flat([unet, text], torch.device("cpu"), torch.float32, lr=0, average=0)
+    flat = FlatModel([unet, text], torch.device("cpu"), torch.float32, lr=0, average=0)
     flat.load(read_parts(parts, "average"))
     unet.half().save_pretrained(model / "unet")
     text.half().save_pretrained(model / "text_encoder")
-    _say_float32(model / "text_encoder" / "config.json")
+    _declare_float32(model / "text_encoder" / "config.json")
     shutil.copytree(parts / "vae", model / "vae", dirs_exist_ok=True)
     DDIMScheduler(
         **SCHEDULER,
@@ -51,8 +51,8 @@ def export(parts: Path, model: Path) -> None:
     (model / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
-def _say_float32(config: Path) -> None:
-    """Lets transformers load the weights in float32 where nobody asks for another type, as diffusers does."""
+def _declare_float32(config: Path) -> None:
+    """Makes transformers load the weights in float32 by default, as diffusers does."""
     values = json.loads(config.read_text())
     values.pop("torch_dtype", None)
     config.write_text(json.dumps(values | {"dtype": "float32"}, indent=2, sort_keys=True) + "\n")

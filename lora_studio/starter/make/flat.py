@@ -17,7 +17,7 @@ from torch import nn
 
 
 def start() -> tuple[int, int, torch.device]:
-    """Joins the other processes that torchrun started: (rank, how many, this one's device)."""
+    """Joins the process group of torchrun: (rank, world size, this process's device)."""
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else torch.device("cpu")
@@ -47,8 +47,8 @@ def captured(function: Callable[[], None], device: torch.device, warm_ups: int =
     return graph.replay
 
 
-class Flat:
-    """The parameters of some modules as one tensor, with AdamW, clipping to norm 1 and a moving average."""
+class FlatModel:
+    """The parameters of some modules as one tensor, with AdamW, gradient clipping to norm 1 and a moving average."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Flat:
         for p in self.params:
             self.at.append(self.at[-1] + math.ceil(p.numel() / 64) * 64)
         self.master = nn.Parameter(torch.zeros(self.at[-1], device=device))
-        self.master.grad = torch.zeros_like(self.master)
+        self.grad = self.master.grad = torch.zeros_like(self.master)
         self.work = torch.zeros(self.at[-1], device=device, dtype=dtype)
         for p, i in zip(self.params, self.at, strict=False):
             self.master.data[i : i + p.numel()] = p.data.to(device).float().flatten()
@@ -90,17 +90,16 @@ class Flat:
     def backward(self, loss: torch.Tensor) -> None:
         """Writes the gradient of `loss` into the flat gradient."""
         grads = torch.autograd.grad(loss, self.params, allow_unused=True)
-        room = [self.master.grad[i : i + p.numel()].view(p.shape) for p, i in zip(self.params, self.at, strict=False)]
+        room = [self.grad[i : i + p.numel()].view(p.shape) for p, i in zip(self.params, self.at, strict=False)]
         pairs = [(r, g) for r, g in zip(room, grads, strict=True) if g is not None]
         torch._foreach_copy_([r for r, _ in pairs], [g for _, g in pairs])
 
     def step(self, factor: float) -> None:
         """One update at `factor` times the peak learning rate, with the gradient averaged over all processes."""
-        grad = self.master.grad
         if dist.is_initialized():
-            dist.all_reduce(grad)
-            grad.div_(dist.get_world_size())
-        grad.mul_((1 / (grad.norm() + 1e-6)).clamp(max=1))
+            dist.all_reduce(self.grad)
+            self.grad.div_(dist.get_world_size())
+        self.grad.mul_((1 / (self.grad.norm() + 1e-6)).clamp(max=1))
         self.optimizer.param_groups[0]["lr"] = self.peak * factor
         self.optimizer.step()
         self.steps += 1
@@ -108,8 +107,8 @@ class Flat:
         self.work.copy_(self.master.data)
 
 
-class Clock:
-    """How much of the time given has gone, 0 to 1, and the learning rate's factor for it; the same in every process."""
+class TimeBudget:
+    """The share of the given time that has passed, 0 to 1, and the learning rate's factor; equal in every process."""
 
     def __init__(
         self, seconds: float, device: torch.device, begin: float = 0.0, hold: float = 0.35, warm_up: int = 300
@@ -118,7 +117,7 @@ class Clock:
         self.device, self.since, self.part, self.ticks = device, time.monotonic(), begin, 0
 
     def tick(self) -> float:
-        """Counts one step; every tenth time asks the first process for the time. Returns the rate's factor."""
+        """Counts one step, and reads the first process's clock at every tenth. Returns the rate's factor."""
         if self.ticks % 10 == 0:
             now = torch.tensor(
                 [self.begin + (1 - self.begin) * (time.monotonic() - self.since) / self.seconds], device=self.device
@@ -132,22 +131,24 @@ class Clock:
 
 
 class Log:
-    """Prints what the first process sees, every 20 seconds."""
+    """Prints the first process's progress every 20 seconds."""
 
     def __init__(self, name: str, rank: int, each: int, device: torch.device):
+        """`each`: samples per step in all processes together."""
         self.name, self.rank, self.each = name, rank, each
         self.began = self.told = time.monotonic()
         self.total, self.count = torch.zeros((), device=device), 0
 
     def add(self, loss: torch.Tensor, steps: int, part: float) -> None:
-        """Takes one step's loss; `each`: samples per step in all processes."""
+        """Adds one step's loss. `part`: the share of the time that has passed."""
         self.total += loss
         self.count += 1
         now = time.monotonic()
         if self.rank == 0 and now - self.told > 20:
             speed = steps * self.each / (now - self.began)
+            average = f"loss {float(self.total) / self.count:.4f}"
             print(
-                f"{self.name} {now - self.began:.0f} s: step {steps}, loss {float(self.total) / self.count:.4f}, {speed:.0f} a second, {part:.1%}",
+                f"{self.name} {now - self.began:.0f} s: step {steps}, {average}, {speed:.0f} a second, {part:.1%}",
                 flush=True,
             )
             self.told, self.count = now, 0
@@ -156,13 +157,13 @@ class Log:
 
 def train(
     run: Callable[[], None],
-    flat: Flat,
+    flat: FlatModel,
     loss: torch.Tensor,
-    clock: Clock,
+    clock: TimeBudget,
     log: Log,
     keep: Callable[[], None] = lambda: None,
 ) -> None:
-    """Steps until the clock has run down; `keep` is called every two minutes by the first process, to save."""
+    """Trains until the time is over. The first process calls `keep` every two minutes, to save."""
     kept = time.monotonic()
     while clock.part < 1:
         factor = clock.tick()

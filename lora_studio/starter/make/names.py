@@ -37,8 +37,10 @@ BACKGROUNDS = {
 _LEFT_OUT = re.compile(
     r"skin-tone|tone\d|-(?:medium-)?(?:light|dark)$|-medium$|(?:^|-)flags?(?:-|$)|keycap|letter|regional|button"
     r"|squared|circled|latin|digit|ideograph|couple-with|(?:^|-)kiss$|kiss-|family|^(?:wo)?men?-with-b"
-    r"|^(?:man|woman|men|women)-|-thirty$|oclock$|-\d\d$|holding-hands|^deaf|-haired$|^bald$|^person-(?:red|white|blonde?|curly)"
-    r"|^japanese-(?:open|free|reserved|acceptable|service|no-|not-|monthly|passing|discount|application|secret|prohibited)"
+    r"|^(?:man|woman|men|women)-|-thirty$|oclock$|-\d\d$|holding-hands|^deaf|-haired$|^bald$"
+    r"|^person-(?:red|white|blonde?|curly)"
+    r"|^japanese-(?:open|free|reserved|acceptable|service|no-|not-|monthly|passing|discount|application|secret)"
+    r"|^japanese-prohibited"
     r"|^\d$|facing-right$|^(?:up|down|left|right|soon|back|end|top|on)-.*arrow|sign$|^input-|on-exclamation"
     r"|^(?:asterisk|pound|pound-symbol|infinity|hollow-red-circle|wavy-dash|part-alternation-mark|cracking-face)$"
 )
@@ -57,7 +59,8 @@ _ALIASES = {
     "red-apple": "apple|apple", "automobile": "car|car", "hot-beverage": "cup|cup|cup of coffee|coffee",
     "teacup-without-handle": "cup of tea|teacup", "red-heart": "heart|heart", "deciduous-tree": "tree|tree",
     "evergreen-tree": "pine tree|fir tree", "blossom": "flower|flower|yellow flower",
-    "cherry-blossom": "pink flower|cherry blossom", "hibiscus": "hibiscus|red flower|flower", "cat-face": "cat head|cat",
+    "cherry-blossom": "pink flower|cherry blossom", "hibiscus": "hibiscus|red flower|flower",
+    "cat-face": "cat head|cat",
     "dog-face": "dog head|dog", "sun-with-face": "smiling sun", "doughnut": "donut", "airplane": "plane|aeroplane",
     "sailboat": "boat|sailing boat", "gem-stone": "gem|diamond|jewel", "hamburger": "burger", "open-book": "book",
     "closed-book": "red book|book", "locked": "lock|padlock", "unlocked": "open lock", "soccer-ball": "football|ball",
@@ -85,20 +88,24 @@ _ALIASES = {
     "open-file-folder": "folder", "file-folder": "folder", "pencil": "pencil", "fountain-pen": "pen|ink pen",
     "artist-palette": "palette|paint palette", "headphone": "headphones", "racing-car": "race car",
     "steaming-bowl": "soup|bowl of soup", "wastebasket": "bin|trash can", "floppy-disk": "disk", "bed": "bed",
-    "crossed-swords": "swords", "bow-and-arrow": "bow|archery", "santa-claus": "santa", "snowman-without-snow": "snowman",
+    "crossed-swords": "swords", "bow-and-arrow": "bow|archery", "santa-claus": "santa",
+    "snowman-without-snow": "snowman",
     "horse-face": "horse head", "cow-face": "cow head", "pig-face": "pig head", "tiger-face": "tiger head",
-    "rabbit-face": "rabbit head", "mouse-face": "mouse head", "monkey-face": "monkey head", "dragon-face": "dragon head",
+    "rabbit-face": "rabbit head", "mouse-face": "mouse head", "monkey-face": "monkey head",
+    "dragon-face": "dragon head",
     "clown-face": "clown", "sport-utility-vehicle": "jeep|big car", "oncoming-automobile": "car from the front",
     "house-with-garden": "house with a garden|cottage", "classical-building": "temple|museum", "ship": "ocean liner",
     "passenger-ship": "cruise ship|ferry", "speedboat": "motorboat", "spider-web": "cobweb", "electric-plug": "plug",
-    "old-key": "antique key", "mantelpiece-clock": "clock|antique clock", "envelope": "letter|mail", "tumbler-glass": "glass",
+    "old-key": "antique key", "mantelpiece-clock": "clock|antique clock", "envelope": "letter|mail",
+    "tumbler-glass": "glass",
     "glass-of-milk": "milk", "herb": "leaves|plant", "seedling": "sprout|young plant", "maple-leaf": "leaf|red leaf",
     "fallen-leaf": "brown leaf|autumn leaf", "cut-of-meat": "steak", "t-rex": "dinosaur|tyrannosaurus",
     "sauropod": "dinosaur|brontosaurus", "flying-saucer": "ufo|spaceship", "water-pistol": "toy gun|pistol",
     "wood": "log", "bullseye": "target|dartboard", "boxing-glove": "glove", "chess-pawn": "pawn|chess piece",
     "puzzle-piece": "jigsaw piece", "teddy-bear": "toy bear", "hatching-chick": "chick in an egg",
     "shooting-star": "falling star", "glowing-star": "bright star", "rescue-workers-helmet": "helmet",
-    "construction-worker": "builder", "police-officer": "policeman", "military-medal": "medal", "sports-medal": "medal|gold medal",
+    "construction-worker": "builder", "police-officer": "policeman", "military-medal": "medal",
+    "sports-medal": "medal|gold medal",
 }  # fmt: skip
 
 _MINOR = re.compile(

@@ -1,6 +1,6 @@
-"""Icons as tensors, and the pictures that training makes of them, on whatever device the icons lie.
+"""Icons as tensors, and the training pictures made of them, on the icons' device.
 
-Nothing here waits for the device, so that all of it can be part of a captured CUDA graph.
+Nothing here synchronises with the device, so all of it can be part of a CUDA graph.
 """
 
 from __future__ import annotations
@@ -105,10 +105,9 @@ def grounds(b: int, dev: torch.device) -> torch.Tensor:
     sharp = torch.rand(b, 1, 1, 1, device=dev) * 12 + 1
     stripes, checks = torch.sigmoid(sharp * wave), torch.sigmoid(2 * sharp * wave * cross)
     lines = torch.sigmoid(14 * (torch.maximum(wave, cross) - 0.93))
-    clouds = sum(
-        F.interpolate(torch.rand(b, 1, k, k, device=dev), SIDE, mode="bilinear") * w
-        for k, w in ((3, 0.5), (8, 0.3), (24, 0.2))
-    )
+    clouds = torch.zeros(b, 1, SIDE, SIDE, device=dev)
+    for k, w in ((3, 0.5), (8, 0.3), (24, 0.2)):
+        clouds = clouds + F.interpolate(torch.rand(b, 1, k, k, device=dev), SIDE, mode="bilinear") * w
     kinds = torch.stack([u * 0.35 + 0.5, stripes, checks, lines.expand(b, 1, SIDE, SIDE), clouds], 0)
     which = torch.randint(0, len(kinds), (b,), device=dev)
     mix = kinds.gather(0, which.view(1, b, 1, 1, 1).expand(1, b, 1, SIDE, SIDE))[0]

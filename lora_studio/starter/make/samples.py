@@ -72,7 +72,8 @@ def blueprint(body: str) -> str:
     body = re.sub(r'\s(?:fill|stroke|stroke-width|opacity|fill-opacity|filter|mask|clip-path)="[^"]*"', "", body)
     drawing = f'<g fill="#1f4e9c" stroke="#f4f8ff" stroke-width="0.55" stroke-linejoin="round">{body}</g>'
     paper = '<rect x="-4" y="-4" width="40" height="40" fill="#1f4e9c"/>'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-3 -3 38 38">{paper}{grid(1, 0.05, 0.16)}{grid(4, 0.09, 0.24)}{drawing}</svg>'
+    lines = grid(1, 0.05, 0.16) + grid(4, 0.09, 0.24)
+    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="-3 -3 38 38">{paper}{lines}{drawing}</svg>'
 
 
 def picture(document: str) -> Image.Image:

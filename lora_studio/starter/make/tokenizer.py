@@ -2,8 +2,8 @@
 
     python -m lora_studio.starter.make.tokenizer ICONS.zip WORDS OUT
 
-`WORDS` is a text file with one English word per line (Debian's `wamerican` has a public-domain one). Every byte
-stands in the vocabulary, so any text has tokens: an unknown word falls apart into pieces, at worst into letters.
+`WORDS` is a text file with one English word per line (Debian's `wamerican` has a public-domain one). The
+vocabulary has every byte, so any text can be encoded: an unknown word becomes several tokens, at worst letters.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def caption_words(icons: Path, seed: int = 7) -> Counter:
 
 def merges(words: Counter, count: int) -> list[tuple[str, str]]:
     """The first `count` byte-pair merges of `words`, most frequent pair first, words ended by `</w>`."""
-    pieces = {w: tuple(w[:-1]) + (w[-1] + "</w>",) for w in words}
+    pieces: dict[str, tuple[str, ...]] = {w: (*w[:-1], w[-1] + "</w>") for w in words}
     pairs: Counter = Counter()
     where: dict[tuple[str, str], set[str]] = {}
     for word, parts in pieces.items():
