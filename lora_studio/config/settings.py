@@ -153,7 +153,7 @@ class RunSettings(_Slice):
     steps: int = setting(
         1000,
         "Steps",
-        "Optimizer steps to train. More steps hold the style tighter, until they copy the pictures.",
+        "Optimizer steps to train. More steps bring the style closer to your pictures; too many can copy them.",
         Level.BASIC,
         "steps",
         ge=1,
@@ -222,7 +222,7 @@ class DatasetSettings(_Slice):
     validation_share: float = setting(
         0.1,
         "Validation share",
-        "Share of the pictures kept out of training, to see when learning turns into copying.",
+        "Share of the pictures held out of training, to compare their loss with that of the training pictures.",
         ge=0,
         le=0.5,
     )
