@@ -92,10 +92,10 @@ def close(one: Adapter, path: str, expected: torch.Tensor, tolerance: float = 1e
     (["blend", "INK:11"], "Weights go from -10 to 10"),
     (["blend", "INK:nan"], "weight of ink.safetensors is nan"),
     (["blend", "INK:0"], "nothing would be left"),
-    (["blend", "INK", "--method", "mix"], "'mix' is not one of"),
+    (["blend", "INK", "--method", "mix"], "There is no blend method 'mix'"),
     (["blend", "INK", "--density", "0", "--method", "ties"], "density"),
     (["blend", "INK", "--block", "2:mid_block=0.5"], "a number from 1 to 1"),
-    (["blend", "INK", "--block", "mid_block=0.5"], "no weight of a block"),
+    (["blend", "INK", "--block", "mid_block=0.5"], "not the weight of a block"),
     (["blend", "INK", "GOLD", "-o", "GOLD"], "exists already"),
     (["resize", "INK"], "One of --rank, --energy and --size"),
     (["resize", "INK", "--rank", "2", "--size", "1"], "Only one of"),
@@ -115,7 +115,7 @@ def close(one: Adapter, path: str, expected: torch.Tensor, tolerance: float = 1e
     (["check", "none.safetensors"], "There is no adapter"),
     (["check", "a.ckpt"], "There is no adapter"),
     (["inspect", "none.safetensors"], "There is no adapter"),
-    (["recipe", "INK"], "holds no recipe"),
+    (["recipe", "INK"], "contains no recipe"),
 ])  # fmt: skip
 def test_a_mistake_exits_with_2_and_leaves_nothing(arguments, message, ink, gold, tmp_path, monkeypatch, refused):
     monkeypatch.chdir(tmp_path)
@@ -141,7 +141,7 @@ def test_hostile_files_are_refused_by_every_command(command, name, content, mess
 
 def test_a_mistake_is_told_to_programs_as_json(ink, capfd):
     assert cli.main(["recipe", ink, "--json"]) == 2
-    assert "holds no recipe" in json.loads(capfd.readouterr().out)["error"]["what"]
+    assert "contains no recipe" in json.loads(capfd.readouterr().out)["error"]["what"]
 
 
 # blend
@@ -224,7 +224,7 @@ def test_blocks_are_parsed():
         {"mid_block": 0.5, "up_blocks.1": -1.0},
     ]
     for text in ("0:mid_block=1", "3:mid_block=1", "1:=1", "1:mid_block", "x:mid_block=1"):
-        with pytest.raises(SettingsError, match="no weight of a block"):
+        with pytest.raises(SettingsError, match="not the weight of a block"):
             blend_command.parse_blocks([text], 2)
 
 

@@ -1,4 +1,6 @@
-"""How an adapter came to be, as data in its header: a training or a blend. "Open recipe" reads it back. No torch."""
+"""How an adapter was made, as data in its header: by a training run or by a blend. "Open its recipe" reads it back.
+Imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +8,9 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple, Union
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from lora_studio.adapters import blend_methods
 from lora_studio.errors import SettingsError
 
 KEY = "lora_studio.recipe"
@@ -63,24 +66,35 @@ class Ingredient(BaseModel):
     blocks: dict[str, Weight] = {}
 
 
-Method = Literal["exact", "svd", "ties", "dare", "prune", "subtract"]
-
-
 class Blend(BaseModel):
-    """A blend of adapters. ``rank`` 0 keeps all that the method leaves; svd then takes the largest of the ingredients'
-    ranks.
+    """A blend of adapters. In the file its parameters stand beside the other fields, as ``density`` and ``seed`` do.
+
+    Which parameters there are, and their ranges, is declared in ``blend_methods``. Those of the method are always
+    complete; an earlier version also wrote those of other methods, which are kept and have no effect.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
 
     kind: Literal["blend"] = "blend"
-    method: Method = "exact"
+    method: str = "exact"
     ingredients: list[Ingredient] = Field(min_length=1)
-    rank: int = Field(default=0, ge=0, le=4096)
-    density: float = Field(default=0.5, gt=0, le=1)
-    """Share of entries that TIES, DARE and prune keep."""
-    seed: int = Field(default=0, ge=0, le=2**31 - 1)
-    """DARE's."""
+    rank: int = int(blend_methods.RANK.default)
+    """0 keeps all that the method gives; a method that trims then takes the largest rank of the adapters."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_parameters(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        fields = cls.model_fields.keys() - {blend_methods.RANK.key}
+        parameters = {key: value for key, value in values.items() if key not in fields}
+        return values | blend_methods.checked(values.get("method", "exact"), parameters)
+
+    @property
+    def parameters(self) -> dict[str, int | float]:
+        """The method's parameters by key, without the rank."""
+        given = self.model_extra or {}
+        return {one.key: given[one.key] for one in blend_methods.named(self.method).parameters}
 
 
 Recipe = Annotated[Union[Training, Blend], Field(discriminator="kind")]
@@ -91,7 +105,7 @@ def blend(**values: Any) -> Blend:
     """A blend's recipe from plain values.
 
     Raises:
-        SettingsError: a weight, rank, density or method is out of its bounds.
+        SettingsError: there is no such method, or a weight or parameter is out of range.
     """
     try:
         return Blend.model_validate(values)
@@ -99,9 +113,7 @@ def blend(**values: Any) -> Blend:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
         raise SettingsError(
-            f"{field}: {first['msg']} (it is {first['input']!r}).",
-            where=field,
-            do="Weights go from -10 to 10, rank from 0 to 4096, density from above 0 to 1.",
+            f"{field}: {first['msg']} (it is {first['input']!r}).", where=field, do="Weights go from -10 to 10."
         ) from None
 
 
@@ -114,7 +126,7 @@ def read(metadata: Mapping[str, str]) -> Training | Blend | None:
     """The recipe that a header holds; None where it holds none that can be read."""
     try:
         return _recipe.validate_json(metadata[KEY])
-    except (KeyError, ValidationError):
+    except (KeyError, ValidationError, SettingsError):
         return None
 
 

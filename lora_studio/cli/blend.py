@@ -1,14 +1,17 @@
-"""``blend``: several adapters -> one."""
+"""``blend``: several adapters become one. Its methods and their options come from ``adapters.blend_methods``."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, make_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from lora_studio.adapters import blend_methods
 from lora_studio.adapters import recipe as recipes
+from lora_studio.adapters.blend_methods import METHODS, BlendParameter
 from lora_studio.cli import adapters as shared
 from lora_studio.cli.generate import parse_adapter
 from lora_studio.cli.options import AsJson, of_class, tell
@@ -19,38 +22,24 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Order:
-    """What ``blend`` is asked for."""
+class BlendOptions:
+    """What ``blend`` is asked for. ``command`` declares the method and its parameters."""
 
     adapters: Annotated[
         list[str],
         typer.Argument(
             metavar="FILE[:WEIGHT]...", help="Adapters, each with its weight if it is not 1.", show_default=False
         ),
-    ] = ()
-    method: Annotated[
-        recipes.Method,
-        typer.Option(
-            help="exact: the sum itself. svd: trimmed to a rank. ties, dare, prune: only each one's main entries. "
-            "subtract: the first less the others."
-        ),
-    ] = "exact"
-    rank: Annotated[
-        int,
-        typer.Option(
-            min=0, max=4096, help="Trim the result to this rank; 0 keeps all (svd: the largest rank of the adapters)."
-        ),
-    ] = 0
-    density: Annotated[float, typer.Option(help="Share of entries that ties, dare and prune keep.")] = 0.5
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="dare's.")] = 0
+    ] = field(default_factory=list)
+    method: str = "exact"
     blocks: Annotated[
         list[str],
         typer.Option(
             "--block",
             metavar="N:BLOCK=FACTOR",
-            help="Multiply the N-th adapter's weight in a block, as 1:up_blocks.1=0.5; may be repeated.",
+            help="Multiply the N-th adapter's weight in a block, for example 1:up_blocks.1=0.5; may be repeated.",
         ),
-    ] = ()
+    ] = field(default_factory=list)
     thumbnail: Annotated[
         Path | None, typer.Option(metavar="PICTURE", help="A picture for the result's header, which libraries show.")
     ] = None
@@ -60,33 +49,74 @@ class Order:
     out: shared.Saved = None
     as_json: AsJson = False
 
+    @property
+    def parameters(self) -> dict[str, int | float]:
+        """The parameters that were given, by key."""
+        given = {key: getattr(self, key) for key in blend_methods.parameters()}
+        return {key: value for key, value in given.items() if value is not None}
 
-@of_class(Order)
-def blend(order: Order) -> None:
-    """Blend adapters into one."""
-    if not order.adapters:
+
+def command() -> Callable[..., None]:
+    """The command, with the blend methods that are registered by now and an option for each of their parameters."""
+    summary = "How the adapters are combined. " + " ".join(f"{one.key}: {one.help}" for one in METHODS.values())
+    method = Annotated[str, typer.Option(metavar=f"[{'|'.join(METHODS)}]", help=summary)]
+    declared = [(key, _option(one), field(default=None)) for key, one in blend_methods.parameters().items()]
+    fields = [("method", method, field(default="exact")), *declared]
+    options = make_dataclass("_Options", fields, bases=(BlendOptions,))
+
+    @of_class(cast("type[BlendOptions]", options))
+    def blend(options: BlendOptions) -> None:
+        """Blend adapters into one."""
+        blend_files(options)
+
+    return blend
+
+
+def _option(parameter: BlendParameter) -> Any:
+    """How typer reads ``parameter``: as a number, or None where it is not given."""
+    takers = blend_methods.takers(parameter)
+    option = typer.Option(
+        help=f"For {', '.join(takers)}: {parameter.help}" if takers else parameter.help,
+        min=None if parameter.above_low else parameter.low,
+        max=parameter.high,
+        show_default=f"{parameter.default}",
+    )
+    return Annotated[int | None, option] if parameter.whole else Annotated[float | None, option]
+
+
+def blend_files(options: BlendOptions) -> None:
+    """Blends the files that ``options`` name, saves the result if asked to, and prints what it is.
+
+    Raises:
+        StudioError: an option makes no sense, or the adapters cannot be blended so.
+    """
+    if not options.adapters:
         raise SettingsError(
             "No adapter is named.",
             where="FILE",
             do="Write for example: python3 app.py blend a.safetensors:0.7 b.safetensors:0.3 -o ab.safetensors",
         )
-    named = [parse_adapter(text, "FILE") for text in order.adapters]
-    blocks = parse_blocks(order.blocks, len(named))
-    path = shared.destination(order.out) if order.out else None
+    blend_methods.checked(options.method, options.parameters)
+    named = [parse_adapter(text, "FILE") for text in options.adapters]
+    blocks = parse_blocks(options.blocks, len(named))
+    path = shared.destination(options.out) if options.out else None
 
     from lora_studio import adapters
-    from lora_studio.adapters import blend as algebra
+    from lora_studio.adapters import blend as blending
 
     read = [adapters.read(file) for file, _ in named]
     ingredients = [
-        algebra.ingredient(file.stem, weight, adapter, factors)
+        blending.ingredient(file.stem, weight, adapter, factors)
         for (file, weight), adapter, factors in zip(named, read, blocks, strict=True)
     ]
-    recipe = recipes.blend(
-        method=order.method, ingredients=ingredients, rank=order.rank, density=order.density, seed=order.seed
-    )
-    number = order.dtype or _number(read[0])
-    blended = _with_picture(algebra.blend(recipe, read), order.thumbnail)
+    recipe = recipes.blend(method=options.method, ingredients=ingredients, **options.parameters)
+    blended = _with_picture(blending.blend(recipe, read), options.thumbnail)
+    _save_and_tell(recipe, blended, path, options.dtype or _number(read[0]), options.as_json)
+
+
+def _save_and_tell(
+    recipe: recipes.Blend, blended: Blended, path: Path | None, number: shared.Number | None, as_json: bool
+) -> None:
     export = shared.save(blended.adapter, path, number) if path else None
     size = path.stat().st_size if path else shared.bytes_of(blended.adapter, number)
     result = {
@@ -100,19 +130,16 @@ def blend(order: Order) -> None:
         "recipe": recipe.model_dump(),
         "proof": export.proof.data() if export else [],
     }
-    tell(
-        result,
-        [
-            *_lines(result, blended),
-            *(export.proof.lines() if export else []),
-            f"Saved: {path}" if path else "Nothing is saved: no -o is given.",
-        ],
-        order.as_json,
-    )
+    saved = f"Saved: {path}" if path else "Nothing is saved without -o."
+    tell(result, [*_lines(result, blended), *(export.proof.lines() if export else []), saved], as_json)
 
 
 def _with_picture(blended: Blended, picture: Path | None) -> Blended:
-    """``blended`` with ``picture`` as its thumbnail. Raises AdapterError where that is none."""
+    """``blended`` with ``picture`` as its thumbnail.
+
+    Raises:
+        AdapterError: it is not a picture.
+    """
     if picture is None:
         return blended
     from lora_studio.adapters import metadata
@@ -122,10 +149,10 @@ def _with_picture(blended: Blended, picture: Path | None) -> Blended:
 
 
 def parse_blocks(texts: list[str], count: int) -> list[dict[str, float]]:
-    """Each adapter's factors by block, from ``N:BLOCK=FACTOR``, N counting from 1.
+    """Each adapter's factors by block, from texts ``N:BLOCK=FACTOR`` where N counts from 1.
 
     Raises:
-        SettingsError: one is of another form, or there is no N-th adapter.
+        SettingsError: a text has another form, or there is no N-th adapter.
     """
     blocks: list[dict[str, float]] = [{} for _ in range(count)]
     for text in texts:
@@ -137,7 +164,7 @@ def parse_blocks(texts: list[str], count: int) -> list[dict[str, float]]:
             index, value = 0, 0.0
         if not (1 <= index <= count and block):
             raise SettingsError(
-                f"{text!r} is no weight of a block.",
+                f"{text!r} is not the weight of a block.",
                 where="--block",
                 do=f"Write for example 1:up_blocks.1=0.5, with a number from 1 to {count}.",
             )
@@ -146,18 +173,18 @@ def parse_blocks(texts: list[str], count: int) -> list[dict[str, float]]:
 
 
 def _number(adapter: Any) -> shared.Number | None:
-    """The number format of an adapter's first factor, where it is one to save in."""
+    """The number format of an adapter's first factor; None where nothing is saved in that one."""
     name = str(next(iter(adapter.factors.values())).down.dtype).removeprefix("torch.") if adapter.factors else ""
     return {"float32": shared.Number.FP32, "float16": shared.Number.FP16, "bfloat16": shared.Number.BF16}.get(name)
 
 
 def _lines(result: dict[str, Any], blended: Blended) -> list[str]:
-    size = shared.megabytes(result["size"])
-    lines = [
-        f"{blended.adapter.metadata.get('modelspec.title', '')}: {result['method']}, rank {result['rank']}, {result['modules']} modules, {size}"
-    ]
+    title, size = blended.adapter.metadata.get("modelspec.title", ""), shared.megabytes(result["size"])
+    lines = [f"{title}: {result['method']}, rank {result['rank']}, {result['modules']} modules, {size}"]
     if blended.residual:
-        lines.append(
-            f"Trimming keeps {shared.percent(1 - blended.residual**2)} of the change (residual {blended.residual:.2g})."
-        )
+        kept = shared.percent(1 - blended.residual**2)
+        lines.append(f"Trimming keeps {kept} of the change (residual {blended.residual:.2g}).")
     return lines
+
+
+blend = command()

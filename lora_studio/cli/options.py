@@ -40,7 +40,7 @@ def of_class(kind: type[T]) -> Callable[[Callable[[T], None]], Callable[..., Non
         order = [name for ancestor in kind.__mro__ for name in vars(ancestor).get("__annotations__", {})]
         fields = sorted(dataclasses.fields(kind), key=lambda field: order.index(field.name))
         options = [
-            inspect.Parameter(field.name, keyword, default=field.default, annotation=hints[field.name])
+            inspect.Parameter(field.name, keyword, default=_default(field), annotation=hints[field.name])
             for field in fields
         ]
         command.__signature__ = inspect.Signature(options)
@@ -49,6 +49,10 @@ def of_class(kind: type[T]) -> Callable[[Callable[[T], None]], Callable[..., Non
         return command
 
     return wrap
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def like(key: str, help: str = "", **bounds: Any) -> Any:

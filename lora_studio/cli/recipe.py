@@ -1,4 +1,4 @@
-"""``recipe``: how an adapter was made, as a preset that ``train`` takes."""
+"""``recipe``: how an adapter was made, as a preset for ``train`` or as the command of a blend."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from lora_studio import adapters
 from lora_studio.adapters import recipe as recipes
+from lora_studio.adapters.blend_methods import RANK, option
 from lora_studio.cli import adapters as shared
 from lora_studio.cli.options import AsJson, tell
 from lora_studio.config.settings import SPECS, check
@@ -15,7 +16,7 @@ from lora_studio.errors import AdapterError
 
 
 def recipe(file: shared.Source, as_json: AsJson = False) -> None:
-    """Print how an adapter was made: TOML for train --preset, or a blend's command."""
+    """Print how an adapter was made: a preset for train --preset, or the command that repeats a blend."""
     path = shared.existing(file)
     found = found_in(path)
     training = isinstance(found, recipes.Training)
@@ -37,9 +38,9 @@ def found_in(path: Path) -> recipes.Training | recipes.Blend:
     if found := recipes.read(adapters.header(path).metadata):
         return found
     raise AdapterError(
-        f"{path.name} holds no recipe of the studio.",
+        f"{path.name} contains no recipe of the studio.",
         where=path,
-        do="It was made elsewhere, or saved without one for privacy; inspect shows what its header tells.",
+        do="It was made elsewhere, or saved without a recipe for privacy; inspect shows what its header contains.",
     )
 
 
@@ -63,26 +64,17 @@ def _training(found: recipes.Training, name: str, settings: dict[str, Any], drop
         "versions: " + ", ".join(f"{_line(library)} {_line(version)}" for library, version in found.versions.items()),
     ]
     notes += [f"unknown to this version, left out: {', '.join(map(_line, dropped))}"] * bool(dropped)
-    preset = tomli_w.dumps(
-        {"title": f"Recipe of {name}", "blurb": "As the adapter's header tells it.", "settings": settings}
-    )
+    preset = tomli_w.dumps({"title": f"Recipe of {name}", "blurb": "From the adapter's header.", "settings": settings})
     return [*(f"# {note}" for note in notes), preset.rstrip()]
 
 
 def _blend(found: recipes.Blend) -> list[str]:
-    words = [
-        "blend",
-        *(f"{one.name}.safetensors:{one.weight:g}" for one in found.ingredients),
-        "--method",
-        found.method,
-    ]
-    words += ["--rank", str(found.rank)] * bool(found.rank)
-    words += ["--density", f"{found.density:g}"] * (found.method in ("ties", "dare", "prune")) + [
-        "--seed",
-        str(found.seed),
-    ] * (found.method == "dare")
+    words = ["blend", *(f"{one.name}.safetensors:{_number(one.weight)}" for one in found.ingredients)]
+    words += ["--method", found.method]
+    given = ({RANK.key: found.rank} if found.rank else {}) | found.parameters
+    words += [word for key, value in given.items() for word in (option(key), str(value))]
     blocks = [
-        f"{number}:{block}={factor:g}"
+        f"{number}:{block}={_number(factor)}"
         for number, one in enumerate(found.ingredients, 1)
         for block, factor in one.blocks.items()
     ]
@@ -91,12 +83,17 @@ def _blend(found: recipes.Blend) -> list[str]:
         f"# {_line(one.name)}: sha256 of its tensors {_line(one.sha256) or 'unknown'}" for one in found.ingredients
     ]
     return [
-        "# A blend. This makes it again:",
+        "# A blend. This command repeats it:",
         f"python3 app.py {_line(shlex.join(words))} -o blend.safetensors",
         *hashes,
     ]
 
 
+def _number(value: float) -> str:
+    """``value`` in as few digits as give it back exactly."""
+    return f"{value:.0f}" if value == int(value) else repr(value)
+
+
 def _line(text: str) -> str:
-    """A stranger's text within one line."""
+    """``text`` from a file of unknown origin, on one line: a newline in it would end the comment that it is in."""
     return "".join(letter if letter.isprintable() else " " for letter in text)

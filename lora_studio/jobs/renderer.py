@@ -61,8 +61,8 @@ class Blending(BaseModel):
 
     method: str
     rank: int = 0
-    density: float = 0.5
-    seed: int = 0
+    parameters: dict[str, int | float] = {}
+    """Those of the method; see ``adapters.blend_methods``."""
 
 
 class ImageSpec(BaseModel):

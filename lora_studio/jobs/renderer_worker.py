@@ -204,7 +204,9 @@ class Studio:
             blend.ingredient(one.name, one.weight, adapter, one.blocks)
             for one, adapter in zip(order.adapters, adapters, strict=True)
         ]
-        made = blend.blend(recipe.blend(ingredients=ingredients, **order.blending.model_dump()), adapters)
+        how = order.blending
+        chosen = recipe.blend(method=how.method, ingredients=ingredients, rank=how.rank, **how.parameters)
+        made = blend.blend(chosen, adapters)
         dtype = next(iter(adapters[0].factors.values())).down.dtype
         return made.adapter, {
             "rank": made.adapter.rank,

@@ -6,9 +6,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import gradio as gr
+from gradio.blocks import Block
 
 from lora_studio.errors import StudioError
 from lora_studio.ui import words
+
+Updates = dict[Block, Any]
+"""What a handler changes: component -> its new value, or ``gr.update(…)``. Components that are left out stay as they
+are.
+"""
 
 WORK: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 """How handlers are bound that take long and tell of it themselves."""

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_studio.adapters import Adapter, Factors, blend, keys, read, recipe, write
+from lora_studio.adapters import Adapter, Factors, blend, combine, keys, read, recipe, write
 from lora_studio.errors import AdapterError, SettingsError
 from tests.adapters.adapter_samples import BLOCK, TE, Q, assert_same, drawn, factors, small
 
@@ -132,9 +132,9 @@ def test_blocks_and_kinds(path, block, kind):
 def test_literal_trim():
     """The largest half of the entries stays."""
     assert torch.equal(
-        blend.trimmed(torch.tensor([[1.0, -4.0], [3.0, 2.0]]), 0.5), torch.tensor([[0.0, -4.0], [3.0, 0.0]])
+        combine.trimmed(torch.tensor([[1.0, -4.0], [3.0, 2.0]]), 0.5), torch.tensor([[0.0, -4.0], [3.0, 0.0]])
     )
-    assert torch.equal(blend.trimmed(torch.tensor([[1.0, -4.0]]), 1.0), torch.tensor([[1.0, -4.0]]))
+    assert torch.equal(combine.trimmed(torch.tensor([[1.0, -4.0]]), 1.0), torch.tensor([[1.0, -4.0]]))
 
 
 def test_literal_ties():
@@ -144,12 +144,12 @@ def test_literal_ties():
         torch.tensor([[4.0, 3.0, -1.0, 0.0]]),
         torch.tensor([[-1.0, 1.0, -1.0, 5.0]]),
     ]
-    assert torch.equal(blend.ties(changes, 1.0), torch.tensor([[3.0, 2.0, 4.0, 5.0]]))
+    assert torch.equal(combine.ties(changes, 1.0), torch.tensor([[3.0, 2.0, 4.0, 5.0]]))
 
 
 def test_dare_keeps_its_share_enlarged_and_repeats_by_seed():
     C = torch.ones(100, 100)
-    first, same, other = (blend.dare([C], 0.25, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    first, same, other = (combine.dare([C], 0.25, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, same) and not torch.equal(first, other)
     assert set(first.unique().tolist()) == {0.0, 4.0} and first.mean() == pytest.approx(1.0, abs=0.1)
 
@@ -157,7 +157,7 @@ def test_dare_keeps_its_share_enlarged_and_repeats_by_seed():
 def test_coordinates_hold_the_whole_change():
     """The thin matrices that TIES and DARE work on are the changes themselves, in another basis."""
     parts = [(factors("a", 20, 15, 3, alpha=1.5), 0.7), (factors("b", 20, 15, 4), -1.2)]
-    U, changes = blend.coordinates(parts)
+    U, changes = combine.coordinates(parts)
     assert U.shape == (20, 7) and torch.allclose(U.T @ U, torch.eye(7), atol=1e-6)
     for (factor, weight), C in zip(parts, changes, strict=True):
         assert torch.allclose(U @ C, weight * factor.delta(), atol=1e-5)

@@ -70,7 +70,7 @@ def full_svd(one: Adapter, rank: int) -> float:
     return total
 
 
-def both(one: Adapter, other: Adapter, method: recipe.Method, rank: int) -> blend.Blended:
+def both(one: Adapter, other: Adapter, method: str, rank: int) -> blend.Blended:
     made = recipe.blend(
         method=method, rank=rank, ingredients=[{"name": "one", "weight": 0.7}, {"name": "other", "weight": -0.3}]
     )

@@ -14,14 +14,14 @@ from lora_studio.errors import AdapterError, ModelError, RunError, SettingsError
 from lora_studio.jobs.renderer import Answer, Blending
 from lora_studio.runs import library
 from lora_studio.ui.pages.library import cards
-from lora_studio.ui.pages.mix import pictures, rows, saving
+from lora_studio.ui.pages.mix import blend_form, mixture, orders, pictures, rows, saving
+from lora_studio.ui.pages.mix.mixture import Mix, bounded
+from lora_studio.ui.pages.mix.orders import ChosenBlend, Scene, Spread
 from lora_studio.ui.pages.mix.page import MixPage
-from lora_studio.ui.pages.mix.pictures import Method, Scene
-from lora_studio.ui.pages.mix.rows import Mix, bounded
 from tests.adapters.adapter_samples import factors, small
 
 SCENE = Scene("starter", "cat", "", 1, 20, 5.0)
-EXACT = Method("exact", 0, 0.5, 0)
+EXACT = ChosenBlend("exact", {"rank": 0})
 EVIL = "<img src=x onerror=alert(1)>"
 SDXL = "text_encoder_2.text_model.encoder.layers.0.self_attn.q_proj"
 
@@ -56,8 +56,8 @@ def mix(outputs) -> Mix:
 
 @pytest.mark.parametrize(("typed", "kept", "why"), [
     ("0.5", 0.5, ""), ("0,5", 0.5, ""), ("−1", -1.0, ""), (0, 0.0, ""), ("-2", -2.0, ""),
-    ("10", 2.0, "10 is too much"), ("-1e9", -2.0, "too much"), ("inf", 2.0, "inf is too much"),
-    ("nan", 0.7, "no number"), ("", 0.7, "no number"), ("much", 0.7, "“much” is no number"), (None, 0.7, "no number"), ([1], 0.7, "no number"),
+    ("10", 2.0, "10 is out of range"), ("-1e9", -2.0, "out of range"), ("inf", 2.0, "inf is out of range"),
+    ("nan", 0.7, "not a number"), ("", 0.7, "not a number"), ("much", 0.7, "“much” is not a number"), (None, 0.7, "not a number"), ([1], 0.7, "not a number"),
 ])  # fmt: skip
 @pytest.mark.fault(32)
 def test_a_weight_is_bounded_and_it_is_said(typed, kept, why):
@@ -81,15 +81,15 @@ def test_an_adapter_is_in_a_mix_once_and_their_number_is_bounded(mix, outputs):
     """The same adapter counts twice unseen, or a hundred rows fill the memory."""
     with pytest.raises(AdapterError, match="Wash is in the mix already"):
         mix.add(entry(outputs, "wash"), outputs)
-    for number in range(rows.MOST):
+    for number in range(mixture.MOST):
         adapters.write(
             small(), runs.library_folder(outputs) / f"wash-{number}.safetensors", metadata={"modelspec.title": "Wash"}
         )
-    for number in range(rows.MOST - 2):
+    for number in range(mixture.MOST - 2):
         mix.add(entry(outputs, f"wash-{number}"), outputs)
-    assert len({row.name for row in mix.rows}) == rows.MOST, "a sheet tells its adapters apart by name"
+    assert len({row.name for row in mix.rows}) == mixture.MOST, "a sheet tells its adapters apart by name"
     with pytest.raises(AdapterError, match="at most 8"):
-        mix.add(entry(outputs, f"wash-{rows.MOST - 1}"), outputs)
+        mix.add(entry(outputs, f"wash-{mixture.MOST - 1}"), outputs)
 
 
 def test_what_the_browser_tells_is_taken_over_by_key(mix):
@@ -106,7 +106,7 @@ def test_what_the_browser_tells_is_taken_over_by_key(mix):
         wash.weight == 2.0
         and wash.factors == {"down_blocks.0": 0.5}
         and len(said) == 1
-        and "Wash: 9 is too much" in said[0]
+        and "Wash: 9 is out of range" in said[0]
     )
     for forged in (None, "x", [None, 1, {}], [{"key": wash.key, "weight": {}, "blocks": []}]):
         mix.weigh(forged)
@@ -125,7 +125,7 @@ def test_rows_show_names_as_text(mix):
 def test_the_order_is_the_mix(mix):
     """The preview leaves out a weight, a block or the seed."""
     mix.rows[0].weight, mix.rows[0].factors = -0.5, {"mid_block": 0.0}
-    order = pictures.order(mix, SCENE._replace(seed=7, prompt=" cat ", negative="fog"), None)
+    order = orders.mixed(mix, SCENE._replace(seed=7, prompt=" cat ", negative="fog"), None)
     first, second = order.adapters
     assert (first.path, first.weight, first.blocks) == (
         mix.rows[0].path,
@@ -140,7 +140,7 @@ def test_the_order_is_the_mix(mix):
         5.0,
         "starter",
     ) and order.first
-    plain = pictures.plain(mix, SCENE)
+    plain = orders.plain(mix, SCENE)
     assert plain.adapters == () and plain.seed == 1
 
 
@@ -148,46 +148,47 @@ def test_the_order_is_the_mix(mix):
                                                ({"steps": 2.5}, "whole"), ({"guidance": float("nan")}, "Guidance")])  # fmt: skip
 def test_a_senseless_number_is_named(mix, change, field):
     with pytest.raises(SettingsError, match=field):
-        pictures.order(mix, SCENE._replace(**change), None)
+        orders.mixed(mix, SCENE._replace(**change), None)
 
 
 def test_no_base_model_says_which_kind_is_needed(mix):
     with pytest.raises(ModelError, match="made for the built-in starter"):
-        pictures.order(mix, SCENE._replace(base=""), None)
+        orders.mixed(mix, SCENE._replace(base=""), None)
 
 
 def test_only_base_models_that_fit_are_offered(outputs):
     """The starter is offered for an SDXL adapter."""
-    assert pictures.bases(outputs, "starter") == pictures.bases(outputs, "") == [("Built-in starter", "starter")]
-    assert pictures.bases(outputs, "sdxl") == []
+    assert orders.bases(outputs, "starter") == orders.bases(outputs, "") == [("Built-in starter", "starter")]
+    assert orders.bases(outputs, "sdxl") == []
     run = runs.create(Settings(data="x", name="wide", base="/models/big.safetensors"), outputs)
     adapters.write(adapters.read(entry(outputs, "wide").path), run.adapter_file)
-    assert pictures.bases(outputs, "sdxl") == [("big.safetensors", "/models/big.safetensors")]
+    assert orders.bases(outputs, "sdxl") == [("big.safetensors", "/models/big.safetensors")]
 
 
 def test_the_sum_needs_no_blending_and_the_rest_is_bounded():
     """Every move of a slider blends anew; or a rank of half a million is asked for."""
-    assert pictures.blending(EXACT) is None and pictures.blending(Method("exact", None, None, None)) is None
-    assert pictures.blending(Method("exact", 4, 0.5, 0)) == Blending(method="exact", rank=4)
-    assert pictures.blending(Method("dare", 0, 0.3, 9)) == Blending(method="dare", density=0.3, seed=9)
-    for wrong in (
-        Method("svd", -1, 0.5, 0),
-        Method("svd", 5000, 0.5, 0),
-        Method("svd", 1.5, 0.5, 0),
-        Method("ties", 0, 0.0, 0),
-        Method("dare", 0, 0.5, -3),
+    assert orders.blending(EXACT) is None and orders.blending(ChosenBlend("exact", {"rank": None})) is None
+    assert orders.blending(ChosenBlend("exact", {"rank": 4})) == Blending(method="exact", rank=4)
+    assert orders.blending(ChosenBlend("svd", {"rank": 0})) == Blending(method="svd")
+    drawn = orders.blending(ChosenBlend("dare", {"rank": 0, "density": 0.3, "seed": None}))
+    assert drawn == Blending(method="dare", parameters={"density": 0.3, "seed": 0})
+    for method, wrong in (
+        ("svd", {"rank": -1}),
+        ("svd", {"rank": 5000}),
+        ("svd", {"rank": 1.5}),
+        ("ties", {"density": 0.0}),
+        ("dare", {"seed": -3}),
     ):
-        with pytest.raises(SettingsError):
-            pictures.blending(wrong)
+        with pytest.raises(SettingsError, match="must be a"):
+            orders.blending(ChosenBlend(method, wrong))
 
 
 def test_what_blending_costs_is_told_in_words(mix):
     """The residual is known only when the file is there."""
     mix.rows[1].weight = 0.0
-    assert "nothing is lost" in pictures.cost(mix, EXACT, None) and f"rank {mix.rows[0].rank}" in pictures.cost(
-        mix, EXACT, None
-    )
-    told = pictures.cost(mix, Method("svd", 4, 0.5, 0), Answer(kind="drawn", rank=4, size=250_000, residual=0.2))
+    total = pictures.cost(mix, None)
+    assert "nothing is lost" in total and f"rank {mix.rows[0].rank}" in total
+    told = pictures.cost(mix, Answer(kind="drawn", rank=4, size=250_000, residual=0.2))
     assert "rank 4" in told and "250 KB" in told and "keeps 96.0 %" in told and "0.2000" in told
 
 
@@ -195,21 +196,21 @@ def test_sheets_cross_the_mix(mix):
     """A sheet varies another adapter than its label says, or draws the same one both ways."""
     ink, wash = mix.rows
     wash.factors = {"mid_block": 0.5}
-    strip = pictures.sheet_order(mix, SCENE, [wash.key], (-1.0, 1.0, 5))
+    strip = orders.sheet(mix, SCENE, [wash.key], Spread(-1.0, 1.0, 5))
     assert strip.across.adapter == 1 and strip.across.weights == (-1.0, -0.5, 0.0, 0.5, 1.0) and strip.down is None
     assert strip.adapters[1].name == "Wash, own blocks", "the recipe of a sheet tells no blocks"
-    grid = pictures.sheet_order(mix, SCENE, [ink.key, wash.key], (0.0, 1.0, 3))
+    grid = orders.sheet(mix, SCENE, [ink.key, wash.key], Spread(0.0, 1.0, 3))
     assert (grid.across.adapter, grid.down.adapter) == (0, 1)
     for names, weights in (([None], (0, 1, 3)), ([ink.key, ink.key], (0, 1, 3)), (["gone"], (0, 1, 3)), ([ink.key], (0, 3, 3)), ([ink.key], (1, 1, 3)),
                            ([ink.key], (None, 1, 3)), ([ink.key], (0, 1, 1)), ([ink.key], (0, 1, None)), ([ink.key, wash.key], (0, 1, 12))):  # fmt: skip
         with pytest.raises(SettingsError):
-            pictures.sheet_order(mix, SCENE, names, weights)
+            orders.sheet(mix, SCENE, names, Spread(*weights))
 
 
 def test_what_is_saved_is_what_is_seen(mix):
     """The command blends with other weights, blocks or another rank than the preview."""
     mix.rows[0].weight, mix.rows[1].factors = -0.25, {"down_blocks.0": 0.5}
-    ink, wash, *options = saving.arguments(mix, Method("ties", 8, 0.3, 0))
+    ink, wash, *options = saving.arguments(mix, ChosenBlend("ties", {"rank": 8, "density": 0.3}))
     assert (
         command_line.parse_adapter(ink) == (Path(mix.rows[0].path), -0.25)
         and command_line.parse_adapter(wash)[1] == 1.0
@@ -221,8 +222,6 @@ def test_what_is_saved_is_what_is_seen(mix):
         "8",
         "--density",
         "0.3",
-        "--seed",
-        "0",
         "--block",
         "2:down_blocks.0=0.5",
     ]
@@ -230,12 +229,6 @@ def test_what_is_saved_is_what_is_seen(mix):
     assert saving.arguments(mix, EXACT)[2:4] == ["--method", "exact"]
     with pytest.raises(AdapterError, match="nothing to save"):
         saving.arguments(Mix(), EXACT)
-
-
-def test_every_method_of_the_page_is_one_of_the_recipes():
-    """A method is offered that the command refuses."""
-    for method in saving.METHODS:
-        assert recipe.blend(method=method, ingredients=[{"name": "a"}]).method == method
 
 
 @pytest.mark.fault(62)
@@ -274,14 +267,14 @@ def test_a_blend_is_taken_apart(mix, outputs):
     one = Mix()
     one.add(entry(outputs, "both"), outputs, weight=-1.0)
     assert 'data-act="apart"' in rows.html(one)
-    assert rows.apart(one, one.rows[0].key, outputs) == made
+    assert mixture.apart(one, one.rows[0].key, outputs) == made
     assert (
         [(Path(row.path).stem, row.weight) for row in one.rows][1] == ("ink", 1.0)
         and one.rows[0].weight == -0.5
         and one.rows[0].factors == {"mid_block": 0.0}
     )
-    with pytest.raises(AdapterError, match="no blend"):
-        rows.apart(one, one.rows[0].key, outputs)
+    with pytest.raises(AdapterError, match="not a blend"):
+        mixture.apart(one, one.rows[0].key, outputs)
 
 
 def test_a_blend_whose_parts_are_gone_says_which(outputs):
@@ -293,8 +286,8 @@ def test_a_blend_whose_parts_are_gone_says_which(outputs):
     )
     one = Mix()
     one.add(entry(outputs, "both"), outputs)
-    with pytest.raises(AdapterError, match="which the library does not hold"):
-        rows.apart(one, one.rows[0].key, outputs)
+    with pytest.raises(AdapterError, match="which the library does not have"):
+        mixture.apart(one, one.rows[0].key, outputs)
     assert len(one.rows) == 1
 
 
@@ -330,25 +323,33 @@ class Played:
 def page(outputs):
     with gr.Blocks():
         made = MixPage(outputs, gr.BrowserState({}))
-    made.renderer = Played(outputs)
+    made.drawing.renderer = Played(outputs)
     return made
 
 
 def values(page, mix, **changed):
-    return (
-        {field: getattr(field, "value", None) for field in page._fields}
-        | {page.mix: mix}
-        | {getattr(page, name): value for name, value in changed.items()}
-    )
+    """The page's fields as they are at first, but for those ``changed`` by name."""
+    fields = page.drawing.inputs | page.sheet.inputs | {page.name}
+    typed = {_field(page, name): value for name, value in changed.items()}
+    return {field: getattr(field, "value", None) for field in fields} | {page.mix: mix} | typed
+
+
+def _field(page, name):
+    return next(getattr(part, name) for part in (page.scene, page.sheet, page) if hasattr(part, name))
+
+
+def unchanged(updates):
+    return all(update == gr.skip() for update in updates.values())
 
 
 def test_the_rough_picture_comes_first_then_the_good_one_then_the_base(page, mix):
     """The user waits for the slowest picture to see the first."""
-    seen = list(page.draw(values(page, mix)))
-    html, notes = [one[0] for one in seen if isinstance(one[0], str)], [one[1] for one in seen]
+    seen = list(page.drawing.draw(values(page, mix)))
+    pictures, notes = page.drawing.pictures, [one[page.note] for one in seen]
+    html = [one[pictures] for one in seen if isinstance(one.get(pictures), str)]
     assert [(one.count("<img"), "-20.png" in one) for one in html] == [(0, False), (1, False), (1, True), (2, True)]
     assert "Drawing" in notes[0] and "20 steps" in notes[-1] and "seed 1" in notes[-1]
-    (first, lane), (plain, other) = page.renderer.asked
+    (first, lane), (plain, other) = page.drawing.renderer.asked
     assert len(first.adapters) == 2 and plain.adapters == () and lane != other, (
         "the base model's picture must not drop the mix's"
     )
@@ -356,36 +357,38 @@ def test_the_rough_picture_comes_first_then_the_good_one_then_the_base(page, mix
 
 def test_an_older_turn_shows_nothing_more(page, mix):
     """The picture of an earlier weight comes late and takes the place of the newer one."""
-    asked = page.draw(values(page, mix))
+    asked = page.drawing.draw(values(page, mix))
     next(asked)
     next(asked)
     mix.turn += 1
-    assert all(update == gr.skip() for seen in asked for update in seen)
+    assert [unchanged(seen) for seen in asked] == [True], "Gradio sends the last updates again when a handler ends"
 
 
 def test_what_is_wrong_is_shown_beside_the_last_pictures(page, mix, outputs):
     """A fault empties the page, or waits for a run without saying so."""
-    list(page.draw(values(page, mix)))
-    page.renderer.wrong = RunError("Pictures wait until the run ink has ended.", do="It has the machine to itself.")
-    shown, note, _, again, _ = list(page.draw(values(page, mix)))[-1]
-    assert shown.count("<img") == 2 and "until the run ink has ended" in note and again == gr.update(active=True)
-    page.renderer.wrong = AdapterError(EVIL, where=EVIL, do=EVIL)
-    shown, note, _, again, _ = list(page.draw(values(page, mix)))[-1]
-    assert "wrong" in note and EVIL not in note and again == gr.update(active=False)
-    assert "Seed must be" in list(page.draw(values(page, mix, seed=None)))[-1][1]
+    list(page.drawing.draw(values(page, mix)))
+    page.drawing.renderer.wrong = RunError(
+        "Pictures wait until the run ink has ended.", do="It has the machine to itself."
+    )
+    seen = list(page.drawing.draw(values(page, mix)))[-1]
+    assert seen[page.pictures].count("<img") == 2 and "until the run ink has ended" in seen[page.note]
+    assert seen[page.drawing.again] == gr.update(active=True)
+    page.drawing.renderer.wrong = AdapterError(EVIL, where=EVIL, do=EVIL)
+    seen = list(page.drawing.draw(values(page, mix)))[-1]
+    assert "wrong" in seen[page.note] and EVIL not in seen[page.note]
+    assert seen[page.drawing.again] == gr.update(active=False)
+    assert "Seed must be" in list(page.drawing.draw(values(page, mix, seed=None)))[-1][page.note]
 
 
 def test_a_page_waits_for_the_run_and_then_draws(page, mix, monkeypatch):
     """Previews do not come back after training."""
-    from lora_studio.ui.pages.mix import page as module
+    from lora_studio.ui.pages.mix import drawing as module
 
     monkeypatch.setattr(module.runner, "active", lambda outputs: runs.Run(outputs / "ink"))
-    assert (
-        all(update == gr.skip() for seen in page.retry(values(page, mix)) for update in seen)
-        and not page.renderer.asked
-    )
+    assert [unchanged(seen) for seen in page.drawing.retry(values(page, mix))] == [True]
+    assert not page.drawing.renderer.asked
     monkeypatch.setattr(module.runner, "active", lambda outputs: None)
-    assert list(page.retry(values(page, mix)))[-1][3] == gr.skip() and page.renderer.asked
+    assert len(list(page.drawing.retry(values(page, mix)))) > 1 and page.drawing.renderer.asked
 
 
 def test_other_weights_do_not_draw_the_sliders_anew(page, mix):
@@ -395,9 +398,10 @@ def test_other_weights_do_not_draw_the_sliders_anew(page, mix):
         return SimpleNamespace(rows=[{"key": mix.rows[0].key, "weight": weight}])
 
     first = next(page.weigh(values(page, mix), told("0.3")))
-    assert first[0] == gr.skip() and not first[1]["visible"] and mix.rows[0].weight == 0.3
+    assert page.rows not in first and not first[page.message]["visible"] and mix.rows[0].weight == 0.3
     first = next(page.weigh(values(page, mix), told("11")))
-    assert 'value="2"' in first[0] and "11 is too much" in first[1]["value"] and EVIL not in first[1]["value"]
+    message = first[page.message]["value"]
+    assert 'value="2"' in first[page.rows] and "11 is out of range" in message and EVIL not in message
 
 
 def acted(page, mix, prompt="cat", **told):
@@ -407,40 +411,41 @@ def acted(page, mix, prompt="cat", **told):
 def test_the_buttons_of_a_row(page, mix, outputs):
     """A button acts on another row, or loses what was typed beside it."""
     ink, wash = mix.rows
-    assert acted(page, mix, act="trigger", key=wash.key)[0] == "washstyle, cat"
-    assert acted(page, mix, "washstyle, dog", act="trigger", key=wash.key)[0] == "washstyle, dog"
+    assert acted(page, mix, act="trigger", key=wash.key)[page.scene.prompt] == "washstyle, cat"
+    assert page.scene.prompt not in acted(page, mix, "washstyle, dog", act="trigger", key=wash.key)
     acted(page, mix, act="remove", key=ink.key, rows=[{"key": wash.key, "weight": "0.4"}])
     assert mix.rows == [wash] and wash.weight == 0.4
     acted(page, mix, key=ink.key)
     acted(page, mix, key=ink.key)
     assert [row.key for row in mix.rows] == [wash.key, ink.key], "an address adds its adapter once"
-    assert "This adapter has gone" in acted(page, mix, key="../../etc/passwd")[5]["value"]
-    assert "no blend" in acted(page, mix, act="apart", key=ink.key)[5]["value"]
+    assert "This adapter is gone" in acted(page, mix, key="../../etc/passwd")[page.message]["value"]
+    assert "not a blend" in acted(page, mix, act="apart", key=ink.key)[page.message]["value"]
 
 
 def test_a_family_brings_its_base_models(page, outputs):
     """The starter stays chosen under an SDXL adapter, and each picture is a refusal."""
     mix = Mix()
     page.add(mix, cards.key(entry(outputs, "wide"), outputs), "starter")
-    shown = page._after(mix, "starter")
-    assert shown[4] == gr.update(choices=[], value="")
-    assert page._after(mix, "/models/mine.safetensors")[4]["value"] == "/models/mine.safetensors"
+    assert page._list(mix, "starter")[page.scene.base] == gr.update(choices=[], value="")
+    assert page._list(mix, "/models/mine.safetensors")[page.scene.base]["value"] == "/models/mine.safetensors"
 
 
 def test_a_reload_keeps_the_mix(page, mix, outputs):
     """Half an hour of weighing is lost with a reload; or what has gone meanwhile takes the rest along."""
     mix.rows[1].weight, mix.rows[1].factors = -0.5, {"mid_block": 0.25}
-    draft = next(page.draw(values(page, mix, prompt="dog", seed=9)))[-1]
+    draft = next(page.drawing.draw(values(page, mix, prompt="dog", seed=9)))[page.draft]
     Path(mix.rows[0].path).unlink()
     fresh = Mix()
-    prompt, seed, *_ = page.restore(fresh, draft, "starter")
+    restored = page.restore(fresh, draft, "starter")
     assert [(row.key, row.weight, row.factors) for row in fresh.rows] == [(mix.rows[1].key, -0.5, {"mid_block": 0.25})]
-    assert (prompt["value"], seed["value"]) == ("dog", 9)
+    assert (restored[page.scene.prompt]["value"], restored[page.scene.seed]["value"]) == ("dog", 9)
     page.restore(fresh, draft, "starter")
     assert len(fresh.rows) == 1, "an adapter that the address named was there before"
-    asked = len(page.renderer.asked)
-    assert list(page.first(values(page, fresh))) and len(page.renderer.asked) == asked + 2
-    assert list(page.first(values(page, fresh))) and len(page.renderer.asked) == asked + 2, "each visit draws anew"
+    asked = len(page.drawing.renderer.asked)
+    assert list(page.drawing.first(values(page, fresh))) and len(page.drawing.renderer.asked) == asked + 2
+    assert list(page.drawing.first(values(page, fresh))) and len(page.drawing.renderer.asked) == asked + 2, (
+        "each visit draws anew"
+    )
     for forged in (None, [], {"rows": 1}, {"rows": [None, {"key": 1}]}, {"rows": [{"key": "../x", "weight": "nan"}]}):
         with_nothing = Mix()
         page.restore(with_nothing, forged, "starter")
@@ -448,15 +453,15 @@ def test_a_reload_keeps_the_mix(page, mix, outputs):
 
 
 def test_an_empty_mix_says_what_to_do(page):
-    [seen] = page.draw(values(page, Mix()))
-    assert "Nothing to see yet" in seen[0] and not page.renderer.asked
+    [seen] = page.drawing.draw(values(page, Mix()))
+    assert "Nothing to see yet" in seen[page.pictures] and not page.drawing.renderer.asked
 
 
 def test_a_sheet_that_cannot_be_drawn_says_why(page, mix):
     chosen = {"kind": "grid", "across": mix.rows[0].key, "down": None, "start": 0.0, "stop": 1.0, "count": 3}
-    assert "two different ones" in list(page.drawn_sheet(values(page, mix, **chosen)))[-1]["value"]
+    assert "two different ones" in list(page.drawing.draw_sheet(values(page, mix, **chosen)))[-1]["value"]
     chosen |= {"down": mix.rows[1].key}
-    drawn = list(page.drawn_sheet(values(page, mix, **chosen)))[-1]["value"]
+    drawn = list(page.drawing.draw_sheet(values(page, mix, **chosen)))[-1]["value"]
     assert "<img" in drawn and "Download" in drawn and EVIL not in drawn
 
 
@@ -473,6 +478,18 @@ def test_a_saved_mix_is_offered_at_once(page, mix, outputs, monkeypatch):
         }
 
     monkeypatch.setattr(saving.command, "run", run)
-    _, (said, choices) = page.keep(values(page, mix, name="my mix"))
-    assert "my-mix.safetensors" in said["value"] and "ComfyUI" in said["value"] and "residual 0.1" in said["value"]
-    assert "library/my-mix.safetensors" in [key for _, key in choices["choices"]]
+    _, seen = page.keep(values(page, mix, name="my mix"))
+    said, choices = seen[page.saved]["value"], seen[page.adding]["choices"]
+    assert "my-mix.safetensors" in said and "ComfyUI" in said and "residual 0.1" in said
+    assert "library/my-mix.safetensors" in [key for _, key in choices]
+
+
+def test_the_fields_of_a_blend_follow_its_method(page):
+    """A share is asked for that the method does not have, or a hidden field reaches the blend."""
+    blend = page.blend
+    visible = {field.elem_id: update["visible"] for field, update in blend.show("dare").items() if field != blend.about}
+    assert visible == {"blend-rank": True, "blend-density": True, "blend-seed": True}
+    assert blend.show("svd")[blend.parameters["density"]] == gr.update(visible=False)
+    filled = {blend.method: "ties", **dict.fromkeys(blend.parameters.values(), 0.25)}
+    assert blend.chosen(filled) == ChosenBlend("ties", {"rank": 0.25, "density": 0.25})
+    assert blend_form.offers("svd") and not blend_form.offers("subtract"), "here a negative weight subtracts"

@@ -63,16 +63,16 @@ def test_two_adapters_become_one_file(visit, studio, pair):
     expect(page.get_by_label("Weight of loud, as a number")).to_have_value("-0.5")
     page.get_by_label("Weight of soft, as a number").fill("much")
     page.get_by_label("Weight of soft, as a number").press("Enter")
-    expect(page.locator("#mix-said")).to_contain_text("“much” is no number, so its weight stays 1")
+    expect(page.locator("#mix-said")).to_contain_text("“much” is not a number, so the weight stays 1")
     expect(page.get_by_label("Weight of soft, as a number")).to_have_value("1")
     page.get_by_label("Weight of soft, as a number").fill("10")
     page.get_by_label("Weight of soft, as a number").press("Enter")
-    expect(page.locator("#mix-said")).to_contain_text("soft: 10 is too much. Weights go from −2 to 2")
+    expect(page.locator("#mix-said")).to_contain_text("soft: 10 is out of range. Weights go from −2 to 2")
     expect(page.get_by_label("Weight of soft, as a number")).to_have_value("2")
 
     page.get_by_label("Trimmed").click()
-    page.locator("#mix-rank input").fill("2")
-    page.locator("#mix-rank input").press("Enter")
+    page.locator("#blend-rank input").fill("2")
+    page.locator("#blend-rank input").press("Enter")
     expect(page.locator("#mix-cost")).to_contain_text(re.compile(r"rank 2.*residual 0\.\d"), timeout=PATIENCE)
     page.locator("#mix-name").locator("input, textarea").fill("soft not loud")
     page.locator("#mix-save").click()
@@ -90,7 +90,7 @@ def test_two_adapters_become_one_file(visit, studio, pair):
 
 
 def test_pictures_wait_for_a_run(visit, studio, pair, part):
-    """The page draws beside a run that needs the memory, or goes on waiting after it; or a reload loses the mix."""
+    """The page draws beside a run that needs the memory, or keeps waiting after it; or a reload loses the mix."""
     played = part("busy", studio.outputs)
     played.lives()
     page = room(visit())
@@ -101,5 +101,5 @@ def test_pictures_wait_for_a_run(visit, studio, pair, part):
     expect(page.locator("#mix-note")).to_contain_text("Pictures wait until the run busy has ended")
     played.finishes(1)
     expect(page.locator("#mix-note")).to_contain_text(re.compile("Drawing|Loading|20 steps"))
-    page.get_by_label("Take soft out").click()
+    page.get_by_label("Remove soft").click()
     expect(page.locator("#mix-pictures")).to_contain_text("Nothing to see yet")

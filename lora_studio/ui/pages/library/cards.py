@@ -12,7 +12,7 @@ from PIL import Image
 
 from lora_studio import adapters
 from lora_studio.adapters import detect, metadata
-from lora_studio.errors import StudioError
+from lora_studio.errors import AdapterError, StudioError
 from lora_studio.runs import Run, Unreadable, library
 from lora_studio.runs.library import Entry, Origin
 from lora_studio.ui import images, tabs, words
@@ -54,6 +54,17 @@ def key(entry: Entry, outputs: Path) -> str:
 def find(wanted: str, outputs: Path) -> Entry | None:
     """The adapter of that key. Only what the catalogue lists can be found: a made-up path leads nowhere."""
     return next((entry for entry in library.entries(outputs) if key(entry, outputs) == wanted), None)
+
+
+def found(wanted: str, outputs: Path) -> Entry:
+    """The adapter of that key.
+
+    Raises:
+        AdapterError: there is none.
+    """
+    if entry := find(wanted, outputs):
+        return entry
+    raise AdapterError("This adapter is gone.", where=wanted, do="Choose another: it was moved or deleted.")
 
 
 def choices(entries: list[Entry], outputs: Path) -> list[tuple[str, str]]:

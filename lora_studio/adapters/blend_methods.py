@@ -1,0 +1,235 @@
+"""Every way to blend adapters, declared once: its name and help, its parameters with their ranges, what it computes.
+
+Recipes, the Mix page, the command line and the table in ``docs/adapters.md`` are made from these declarations. A new
+method is one ``register`` call. This module imports no torch: the arithmetic in ``combine`` loads when a blend is made.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lora_studio.errors import SettingsError
+
+if TYPE_CHECKING:
+    from lora_studio.adapters.adapter import Factors
+    from lora_studio.adapters.combine import Part
+
+
+@dataclass(frozen=True)
+class BlendParameter:
+    """A number that a blend is made with. One key means the same in every method that takes it."""
+
+    key: str
+    """Its name in a recipe and, with dashes, on the command line."""
+    label: str
+    help: str
+    default: int | float
+    """An int makes it a whole number."""
+    low: int | float
+    high: int | float
+    above_low: bool = False
+    """Whether ``low`` itself is out of range."""
+    step: float = 0.0
+    """The step of its slider on the page; 0 shows a number field instead."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether only whole numbers are in range."""
+        return isinstance(self.default, int)
+
+    @property
+    def range(self) -> str:
+        """The numbers that it takes, in words."""
+        lower = f"above {self.low:,} and at most" if self.above_low else f"from {self.low:,} to"
+        return f"{'a whole number' if self.whole else 'a number'} {lower} {self.high:,}"
+
+    def check(self, value: object) -> int | float:
+        """``value`` as an int or a float.
+
+        Raises:
+            SettingsError: it is not a number, or out of range.
+        """
+        number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+        inside = number <= self.high and (number > self.low if self.above_low else number >= self.low)
+        if not inside or (self.whole and number != int(number)):
+            raise SettingsError(
+                f"{self.label} must be {self.range}; it is {value!r}.", where=self.key, do="Change the number."
+            )
+        return int(number) if self.whole else float(number)
+
+
+@dataclass(frozen=True)
+class BlendMethod:
+    """A way to make one adapter of several."""
+
+    key: str
+    """Its name in a recipe and on the command line."""
+    title: str
+    """Its name on the page."""
+    help: str
+    parameters: tuple[BlendParameter, ...] = ()
+    """What it takes besides ``RANK``, to which every result can be trimmed."""
+    combine: Callable[..., Factors] | None = None
+    """``combine(parts, path, **parameters)`` gives one module's factors. Without it the method is the weighted sum,
+    and a single adapter at weight 1 stays as it is."""
+    trims: bool = False
+    """Whether rank 0 means the largest rank of the adapters. Other methods keep the whole result at rank 0."""
+    subtracts: bool = False
+    """Whether every adapter but the first counts with the opposite sign."""
+
+    @property
+    def is_plain_sum(self) -> bool:
+        """Whether it only adds the adapters up, which a model does by itself with several adapters."""
+        return not (self.combine or self.trims or self.subtracts)
+
+    def sign(self, index: int) -> int:
+        """The sign of adapter number ``index``, counted from 0."""
+        return -1 if self.subtracts and index else 1
+
+
+RANK = BlendParameter(
+    "rank",
+    "Rank",
+    "Trims the result to this rank. 0 keeps all of it; Trimmed (svd) then takes the largest rank of the adapters.",
+    default=0,
+    low=0,
+    high=4096,
+)
+DENSITY = BlendParameter(
+    "density",
+    "Share kept",
+    "Share of each adapter's entries that is kept.",
+    default=0.5,
+    low=0,
+    high=1,
+    above_low=True,
+    step=0.05,
+)
+SEED = BlendParameter("seed", "Random seed", "Decides which entries are dropped.", default=0, low=0, high=2**31 - 1)
+
+METHODS: dict[str, BlendMethod] = {}
+"""Every method by its key, in the order in which surfaces list them."""
+
+
+def register(method: BlendMethod) -> None:
+    """Makes ``method`` known to recipes and surfaces.
+
+    Raises:
+        ValueError: its key is taken, or one of its parameters is declared differently by another method.
+    """
+    known = parameters()
+    if method.key in METHODS:
+        raise ValueError(f"the blend method {method.key} is declared twice")
+    for one in method.parameters:
+        if known.get(one.key, one) != one:
+            raise ValueError(f"the parameter {one.key} of {method.key} is declared differently by another method")
+    METHODS[method.key] = method
+
+
+def parameters() -> dict[str, BlendParameter]:
+    """Every parameter by its key: ``RANK``, then those of the methods."""
+    declared = (one for method in METHODS.values() for one in method.parameters)
+    return {one.key: one for one in (RANK, *declared)}
+
+
+def option(key: str) -> str:
+    """The command line's option for the parameter ``key``."""
+    return f"--{key.replace('_', '-')}"
+
+
+def takers(parameter: BlendParameter) -> list[str]:
+    """Keys of the methods that take ``parameter``; empty for ``RANK``, which works with all of them."""
+    return [method.key for method in METHODS.values() if parameter in method.parameters]
+
+
+def named(key: object) -> BlendMethod:
+    """The method ``key``.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    if isinstance(key, str) and key in METHODS:
+        return METHODS[key]
+    choices = ", ".join(METHODS)
+    raise SettingsError(f"There is no blend method {key!r}.", where="method", do=f"Choose one of {choices}.")
+
+
+def checked(method: object, values: Mapping[str, object]) -> dict[str, int | float]:
+    """The rank and the parameters of the method with that key, complete; then those of ``values`` for other methods.
+
+    Raises:
+        SettingsError: there is no such method or parameter, or a value is out of range.
+    """
+    declared = parameters()
+    for key in values:
+        if key not in declared:
+            raise SettingsError(f"A blend has no parameter {key!r}.", where=key, do="Leave it out.")
+    given = {one.key: one.default for one in (RANK, *named(method).parameters)} | dict(values)
+    return {key: declared[key].check(value) for key, value in given.items()}
+
+
+def _register_all(methods: Iterable[BlendMethod]) -> None:
+    for method in methods:
+        register(method)
+
+
+def _ties(parts: Sequence[Part], path: str, *, density: float) -> Factors:
+    from lora_studio.adapters import combine
+
+    return combine.entrywise(parts, lambda changes: combine.ties(changes, density))
+
+
+def _dare(parts: Sequence[Part], path: str, *, density: float, seed: int) -> Factors:
+    from lora_studio.adapters import combine
+
+    generator = combine.generator(seed, path)
+    return combine.entrywise(parts, lambda changes: combine.dare(changes, density, generator))
+
+
+def _prune(parts: Sequence[Part], path: str, *, density: float) -> Factors:
+    from lora_studio.adapters import combine
+
+    return combine.entrywise(parts, lambda changes: combine.prune(changes, density))
+
+
+_register_all(
+    (
+        BlendMethod(
+            "exact",
+            "Exact sum",
+            "Adds the adapters up, each times its weight. Nothing is lost. The rank is the sum of their ranks, and the "
+            "file is as large as all of them together.",
+        ),
+        BlendMethod(
+            "svd",
+            "Trimmed",
+            "The nearest adapter of a chosen rank to that sum: a small file that loses a little.",
+            trims=True,
+        ),
+        BlendMethod(
+            "ties",
+            "TIES",
+            "Keeps each adapter's strongest entries, takes a vote on the sign of each entry, and averages those that "
+            "agree, so that the adapters disturb each other less (Yadav et al. 2023).",
+            (DENSITY,),
+            _ties,
+        ),
+        BlendMethod(
+            "dare",
+            "DARE",
+            "Drops entries at random, scales up the rest to compensate, and adds them up (Yu et al. 2024).",
+            (DENSITY, SEED),
+            _dare,
+        ),
+        BlendMethod("prune", "Pruned", "Keeps each adapter's strongest entries and adds them up.", (DENSITY,), _prune),
+        BlendMethod(
+            "subtract",
+            "Subtraction",
+            "The first adapter minus the others, which removes their look from it.",
+            subtracts=True,
+        ),
+    )
+)

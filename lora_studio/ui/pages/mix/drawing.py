@@ -1,0 +1,146 @@
+"""The handlers that draw: the mix, first roughly, then well, and the same image without adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import gradio as gr
+
+from lora_studio.errors import RunError, StudioError
+from lora_studio.jobs import runner
+from lora_studio.jobs.renderer import Answer, Renderer
+from lora_studio.ui import outcome, words
+from lora_studio.ui.outcome import Updates
+from lora_studio.ui.pages.mix import orders, pictures
+from lora_studio.ui.pages.mix.blend_form import BlendForm
+from lora_studio.ui.pages.mix.mixture import Mix
+from lora_studio.ui.pages.mix.orders import ChosenBlend, Scene
+from lora_studio.ui.pages.mix.scene_form import SceneForm
+from lora_studio.ui.pages.mix.sheet_form import SheetForm
+
+
+@dataclass
+class MixDrawing:
+    """What the page draws with and where it shows it."""
+
+    outputs: Path
+    renderer: Renderer
+    mix: gr.State
+    scene: SceneForm
+    blend: BlendForm
+    sheet: SheetForm
+    pictures: gr.HTML
+    note: gr.HTML
+    again: gr.Timer
+    """Ticks while images wait for a run to end."""
+    draft: gr.BrowserState
+    """Where the browser keeps the mix."""
+
+    @property
+    def inputs(self) -> set[Any]:
+        """What an image depends on."""
+        return {self.mix, *self.scene.inputs, *self.blend.inputs}
+
+    @property
+    def outputs_drawn(self) -> list[Any]:
+        """What ``draw``, ``first`` and ``retry`` change."""
+        return [self.pictures, self.note, self.blend.cost, self.again, self.draft]
+
+    @property
+    def _unchanged(self) -> Updates:
+        """No change. When a handler ends, Gradio sends its last updates once more, which must not undo newer ones."""
+        return {self.note: gr.skip()}
+
+    def draw(self, values: dict[Any, Any]) -> Iterator[Updates]:
+        """Draws the mix and the base model's own image, unless a newer request comes meanwhile."""
+        mix = values[self.mix]
+        mix.turn, mix.lane = mix.turn + 1, mix.lane or uuid4().hex
+        turn = mix.turn
+        if not mix.rows:
+            mix.mixed = mix.plain = ""
+            yield {self.pictures: pictures.EMPTY, self.note: "", self.blend.cost: "", self.draft: {}}
+            return
+        yield {
+            self.pictures: gr.skip() if mix.mixed else pictures.html(mix),
+            self.note: outcome.busy("Drawing…"),
+            self.draft: self._draft(values),
+        }
+        try:
+            for updates in self._images(mix, self.scene.scene(values), self.blend.chosen(values)):
+                if mix.turn != turn:
+                    break
+                yield updates
+        except StudioError as error:
+            if mix.turn == turn:
+                yield self._failed(mix, error)
+        if mix.turn != turn:
+            yield self._unchanged
+
+    def first(self, values: dict[Any, Any]) -> Iterator[Updates]:
+        """Draws a mix that was restored, when its room is entered."""
+        mix = values[self.mix]
+        if mix.rows and not mix.turn:
+            yield from self.draw(values)
+        else:
+            yield self._unchanged
+
+    def retry(self, values: dict[Any, Any]) -> Iterator[Updates]:
+        """Draws once the run that the images wait for has ended."""
+        if runner.active(self.outputs):
+            yield self._unchanged
+        else:
+            yield from self.draw(values)
+
+    def draw_sheet(self, values: dict[Any, Any]) -> Iterator[Any]:
+        """Draws the sheet that is asked for."""
+        mix = values[self.mix]
+
+        def act() -> str:
+            mix.lane = mix.lane or uuid4().hex
+            scene, spread = self.scene.scene(values), self.sheet.spread(values)
+            order = orders.sheet(mix, scene, self.sheet.keys(values), spread)
+            *_, drawn = self.renderer.draw(order, f"{mix.lane} sheet")
+            if drawn.kind == "dropped":
+                raise RunError("Another sheet was asked for before this one was drawn.", do="Draw it again.")
+            return pictures.sheet(drawn, values[self.sheet.kind])
+
+        yield from outcome.told("Drawing the sheet…", act)
+
+    def _draft(self, values: dict[Any, Any]) -> dict[str, Any]:
+        """What the browser keeps for a reload."""
+        scene = self.scene.scene(values)
+        rows = values[self.mix].draft()
+        return {"rows": rows, "prompt": scene.prompt, "seed": scene.seed, "base": scene.base}
+
+    def _failed(self, mix: Mix, error: StudioError) -> Updates:
+        """The reason beside the last images; a run that has the machine is waited for."""
+        waits = isinstance(error, RunError)
+        notice = words.notice("warned" if waits else "wrong", error.what, error.where, error.do)
+        return {self.pictures: pictures.html(mix), self.note: notice, self.again: gr.update(active=waits)}
+
+    def _images(self, mix: Mix, scene: Scene, chosen: ChosenBlend) -> Iterator[Updates]:
+        """The mix's image, then the base model's."""
+        plain, blending = orders.plain(mix, scene), orders.blending(chosen)
+        if plain.key() != mix.scene:
+            mix.scene, mix.plain = plain.key(), ""  # it had another prompt or seed
+        note = ""
+        for answer in self.renderer.draw(orders.mixed(mix, scene, blending), f"{mix.lane} mix"):
+            if answer.kind == "loading":
+                yield {self.note: outcome.busy("Loading the base model…")}
+            elif answer.kind == "drawn":
+                mix.mixed, note = answer.path, pictures.caption(answer, scene)
+                yield self._mixed(mix, answer, note, is_blend=blending is not None)
+        for answer in self.renderer.draw(plain, f"{mix.lane} plain"):
+            if answer.kind == "drawn":
+                mix.plain = answer.path
+                yield {self.pictures: pictures.html(mix), self.note: note}
+
+    def _mixed(self, mix: Mix, answer: Answer, note: str, is_blend: bool) -> Updates:
+        shown: Updates = {self.pictures: pictures.html(mix), self.again: gr.update(active=False)}
+        if not answer.last:
+            return {**shown, self.note: outcome.busy("Drawing…")}
+        return {**shown, self.note: note, self.blend.cost: pictures.cost(mix, answer if is_blend else None)}

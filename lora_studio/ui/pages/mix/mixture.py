@@ -1,0 +1,232 @@
+"""What a mix is made of: adapters, their weights, and what the browser reports of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lora_studio import adapters
+from lora_studio.adapters import blend_methods, container, detect, keys, recipe
+from lora_studio.adapters.recipe import Blend, Ingredient
+from lora_studio.errors import AdapterError, StudioError
+from lora_studio.runs import library
+from lora_studio.runs.library import Entry
+from lora_studio.ui.pages.library import cards
+
+LOW, HIGH = -2.0, 2.0
+"""Weights that the page takes. Beyond twice an adapter's own strength hardly a picture survives; the command line takes
+more.
+"""
+MOST = 8
+"""Adapters of a mix."""
+_ORDER = ("text", "down", "mid", "up", "ends")
+"""How the names of a model's blocks begin, from its first block to its last."""
+
+
+@dataclass
+class MixRow:
+    """One adapter of a mix."""
+
+    key: str
+    """Its path within the outputs folder."""
+    name: str
+    path: str
+    family: str
+    rank: int
+    trigger: str
+    blocks: tuple[str, ...]
+    """Those that it changes."""
+    blend: bool
+    """Whether it is a blend itself, with a recipe in its header."""
+    cover: str
+    """Its picture as HTML."""
+    weight: float = 1.0
+    factors: dict[str, float] = field(default_factory=dict)
+    """By block, where it is not 1."""
+
+
+@dataclass
+class Mix:
+    """What one browser tab mixes."""
+
+    rows: list[MixRow] = field(default_factory=list)
+    turn: int = 0
+    """Counts the requests: a picture for an older one is not shown."""
+    lane: str = ""
+    """The tab's own lane at the renderer."""
+    mixed: str = ""
+    """The picture that is shown with the adapters."""
+    plain: str = ""
+    """The picture that is shown without them."""
+    scene: str = ""
+    """What ``plain`` shows, as its order's key."""
+
+    @property
+    def family(self) -> str:
+        """The kind of base model that its adapters were made for; empty without adapters."""
+        return self.rows[0].family if self.rows else ""
+
+    def add(self, entry: Entry, outputs: Path, weight: float = 1.0, factors: Mapping[str, float] | None = None) -> None:
+        """Puts an adapter below the others.
+
+        Raises:
+            AdapterError: it was made for another kind of base model, is in the mix already, or the mix is full.
+        """
+        name = cards.title(entry)
+        if self.rows and entry.family != self.family:
+            first, other = detect.label(self.family), detect.label(entry.family)
+            raise AdapterError(
+                f"{self.rows[0].name} was made for {first} and {name} for {other}: they cannot be mixed.",
+                do="Mix adapters of one kind of base model, or remove the others first.",
+            )
+        if len(self.rows) >= MOST:
+            raise AdapterError(f"A mix has at most {MOST} adapters.", do="Save these as one, then add that.")
+        key = cards.key(entry, outputs)
+        if key in (row.key for row in self.rows):
+            raise AdapterError(f"{name} is in the mix already.", do="Change its weight instead.")
+        blocks, blend = _inside(entry)
+        self.rows.append(
+            MixRow(
+                key=key,
+                name=self._free(name),
+                path=entry.path,
+                family=entry.family,
+                rank=entry.rank,
+                trigger=entry.trigger,
+                blocks=blocks,
+                blend=blend,
+                cover=cards.picture(entry, outputs),
+                weight=weight,
+                factors=dict(factors or {}),
+            )
+        )
+
+    def _free(self, name: str) -> str:
+        """``name``, with a number if another row has it: sheets tell their adapters apart by name."""
+        taken, number, free = {row.name for row in self.rows}, 1, name
+        while free in taken:
+            number += 1
+            free = f"{name} ({number})"
+        return free
+
+    def draft(self) -> list[dict[str, Any]]:
+        """The rows as the browser keeps them."""
+        return [{"key": row.key, "weight": row.weight, "blocks": row.factors} for row in self.rows]
+
+    def remove(self, key: str) -> None:
+        """Takes an adapter out."""
+        self.rows = [row for row in self.rows if row.key != key]
+
+    def row(self, key: str) -> MixRow | None:
+        """The adapter with that key, if it is in the mix."""
+        return next((row for row in self.rows if row.key == key), None)
+
+    def weigh(self, reported: Any) -> list[str]:
+        """Takes over the weights that the browser reports, as [{"key", "weight", "blocks"}].
+
+        Returns:
+            a sentence for each weight that was changed to fit.
+        """
+        changes = []
+        for one in reported if isinstance(reported, list) else []:
+            row = self.row(str(one.get("key"))) if isinstance(one, dict) else None
+            if row is None:
+                continue
+            row.weight, why = bounded(one.get("weight"), row.weight)
+            changes += [f"{row.name}: {why}"] if why else []
+            blocks = one.get("blocks") if isinstance(one.get("blocks"), dict) else {}
+            factors = {block: bounded(blocks[block], 1.0)[0] for block in row.blocks if block in blocks}
+            row.factors = {block: factor for block, factor in factors.items() if factor != 1}
+        return changes
+
+
+def bounded(typed: object, before: float) -> tuple[float, str]:
+    """The weight that was typed, kept in range, and why it differs from what was typed; empty if it does not.
+
+    >>> bounded("0,75", 1.0), bounded(-0.5, 1.0)
+    ((0.75, ''), (-0.5, ''))
+    """
+    try:
+        weight = float(str(typed).strip().replace(",", ".").replace("−", "-"))
+    except ValueError:
+        weight = math.nan
+    if math.isnan(weight):
+        return before, f"“{str(typed)[:20]}” is not a number, so the weight stays {before:g}."
+    if not LOW <= weight <= HIGH:
+        kept = LOW if weight < LOW else HIGH
+        return kept, f"{weight:g} is out of range. Weights go from −2 to 2, where 1 is as trained; it is now {kept:g}."
+    return round(weight, 4), ""
+
+
+def _inside(entry: Entry) -> tuple[tuple[str, ...], bool]:
+    """The blocks that an adapter changes, and whether it is a blend; from its header alone."""
+    try:
+        table, texts, _ = container.peek(Path(entry.path))
+    except StudioError as error:
+        raise AdapterError(f"{cards.title(entry)} can no longer be read.", where=entry.path, do=error.do) from error
+    found, _ = keys.collect(table)
+    return tuple(sorted({keys.block_of(path) for path in found}, key=_place)), isinstance(recipe.read(texts), Blend)
+
+
+def _place(block: str) -> tuple[int, str]:
+    """Sorts blocks from the model's first to its last."""
+    return next((index for index, start in enumerate(_ORDER) if block.startswith(start)), len(_ORDER)), block
+
+
+def apart(mix: Mix, key: str, outputs: Path) -> Blend:
+    """Replaces a blend by the adapters that it was made of, each with its weight in it.
+
+    Returns:
+        the blend's recipe.
+
+    Raises:
+        AdapterError: it is not a blend, or an adapter of it is not in the library; the mix stays as it is.
+    """
+    row = mix.row(key)
+    found = recipe.read(adapters.header(Path(row.path)).metadata) if row else None
+    if row is None or not isinstance(found, Blend):
+        raise AdapterError("This is not a blend of the studio.", do="Only a saved mix can be taken apart.")
+    parts = _ingredients(found, row, outputs)
+    changed = Mix([other for other in mix.rows if other.key != key])
+    for index, (one, entry) in enumerate(parts):
+        weight = blend_methods.named(found.method).sign(index) * one.weight * row.weight
+        changed.add(entry, outputs, bounded(weight, 1.0)[0], one.blocks)
+    mix.rows = changed.rows
+    return found
+
+
+def _ingredients(found: Blend, row: MixRow, outputs: Path) -> list[tuple[Ingredient, Entry]]:
+    """The blend's ingredients, each with its adapter in the library."""
+    entries = [entry for entry in library.entries(outputs) if entry.path != row.path]
+    parts, missing = [], []
+    for one in found.ingredients:
+        entry = _match(one, entries)
+        if entry is None:
+            missing.append(one.name)
+        else:
+            parts.append((one, entry))
+    if missing:
+        raise AdapterError(
+            f"{row.name} was made of {', '.join(missing)}, which the library does not have.",
+            do="Add them to the library first.",
+        )
+    return parts
+
+
+def _match(one: Ingredient, entries: list[Entry]) -> Entry | None:
+    """The library's adapter with an ingredient's hash, or with its name if the recipe has no hash.
+
+    Adapters with the ingredient's name are compared first.
+    """
+    for entry in sorted(entries, key=lambda entry: Path(entry.path).stem != one.name):
+        if not one.sha256:
+            return entry if Path(entry.path).stem == one.name else None
+        try:
+            if adapters.header(Path(entry.path)).metadata.get("sshs_model_hash") == one.sha256:
+                return entry
+        except StudioError:
+            continue
+    return None

@@ -1,0 +1,171 @@
+"""What the page asks the renderer for: the mix, the same picture without adapters, and sheets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lora_studio.adapters import blend_methods, detect
+from lora_studio.config.settings import SPECS
+from lora_studio.errors import ModelError, SettingsError
+from lora_studio.jobs.renderer import Blending, ImageSpec, Placed, Side
+from lora_studio.runs import Run, library
+from lora_studio.runs.library import Origin
+from lora_studio.ui.pages.mix.mixture import HIGH, LOW, Mix, MixRow
+from lora_studio.ui.pages.train.pictures import tidy
+
+FIRST_LOOK = 6
+"""Denoising steps of the rough picture that comes first."""
+_MOST_CELLS = 64
+_MOST_RUNS = 50
+"""The latest runs, whose base models are offered."""
+
+
+class Scene(NamedTuple):
+    """What is drawn, as the page's fields have it. An empty number field is None."""
+
+    base: str
+    prompt: str
+    negative: str
+    seed: float | None
+    steps: float | None
+    guidance: float | None
+
+
+class ChosenBlend(NamedTuple):
+    """How the adapters are blended, as the page's fields have it."""
+
+    method: str
+    parameters: dict[str, float | None]
+    """The rank and the method's parameters by key; None where a field is empty."""
+
+
+class Spread(NamedTuple):
+    """A sheet's weights, as the page's fields have them: ``count`` of them from ``start`` to ``stop``."""
+
+    start: float | None
+    stop: float | None
+    count: float | None
+
+    def weights(self) -> tuple[float, ...]:
+        """The weights, evenly spaced.
+
+        Raises:
+            SettingsError: a number is missing or out of range.
+        """
+        start, stop, count = self
+        if start is None or stop is None or not (LOW <= start <= HIGH and LOW <= stop <= HIGH) or start == stop:
+            raise SettingsError(
+                "A sheet needs two different weights from −2 to 2 to go between.", do="0 to 1.5 is a usual range."
+            )
+        if count is None or count != int(count) or not 2 <= count <= 12:
+            raise SettingsError(
+                "A sheet has from 2 to 12 weights along each side.", do="Use 7 for a strip, 4 for a grid."
+            )
+        return tuple(round(start + (stop - start) * index / (count - 1), 4) for index in range(int(count)))
+
+
+def mixed(mix: Mix, scene: Scene, blending: Blending | None) -> ImageSpec:
+    """The order for the mix's picture. The sum needs no blending; every other method is drawn as it would be saved.
+
+    Raises:
+        SettingsError: a number of the scene is out of range.
+        ModelError: no base model is named.
+    """
+    return ImageSpec(adapters=tuple(map(_placed, mix.rows)), blending=blending, first=FIRST_LOOK, **_scene(mix, scene))
+
+
+def plain(mix: Mix, scene: Scene) -> ImageSpec:
+    """The order for the same picture without adapters. Raises as ``mixed`` does."""
+    return ImageSpec(**_scene(mix, scene))
+
+
+def sheet(mix: Mix, scene: Scene, keys: Sequence[str | None], spread: Spread) -> ImageSpec:
+    """The order for a sheet: the weights of the first adapter across, and of the second, if there is one, down.
+
+    Raises:
+        SettingsError: an adapter is not chosen, or a number is out of range.
+        ModelError: no base model is named.
+    """
+    rows = [row.key for row in mix.rows]
+    indices = [rows.index(key) for key in keys if key in rows]
+    if len(set(indices)) < len(keys):
+        raise SettingsError(
+            "A sheet needs an adapter, and a grid needs two different ones.", do="Choose them from the mix."
+        )
+    sides = [Side(adapter=index, weights=spread.weights()) for index in indices]
+    if len(sides[0].weights) ** len(sides) > _MOST_CELLS:
+        raise SettingsError(f"That would be more than {_MOST_CELLS} images.", do="Use fewer weights.")
+    shown = tuple(
+        one.model_copy(update={"name": f"{one.name}, own blocks"}) if one.blocks else one
+        for one in map(_placed, mix.rows)
+    )
+    return ImageSpec(adapters=shown, across=sides[0], down=sides[1] if len(sides) > 1 else None, **_scene(mix, scene))
+
+
+def blending(chosen: ChosenBlend) -> Blending | None:
+    """The blend for an order; None for the plain sum.
+
+    Raises:
+        SettingsError: a parameter is out of range.
+    """
+    given = {key: value for key, value in chosen.parameters.items() if value is not None}
+    checked = blend_methods.checked(chosen.method, given)
+    rank = int(checked.pop(blend_methods.RANK.key))
+    if blend_methods.named(chosen.method).is_plain_sum and not rank:
+        return None
+    return Blending(method=chosen.method, rank=rank, parameters=checked)
+
+
+def bases(outputs: Path, family: str) -> list[tuple[str, str]]:
+    """Label and name of the base models that fit adapters of ``family``: the starter, and those of the latest runs."""
+    found = {"starter": "Built-in starter"} if family in ("", "starter") else {}
+    trained = [entry for entry in library.entries(outputs) if entry.origin is Origin.RUN and entry.family == family]
+    for entry in trained[:_MOST_RUNS]:
+        try:
+            base = Run(outputs / entry.run).settings().run.base
+        except (SettingsError, OSError):
+            continue  # it only cannot be offered
+        found.setdefault(base, Path(base).name)
+    return [(label, base) for base, label in found.items()]
+
+
+def number(key: str, label: str, value: float | None) -> float | int:
+    """The number of the field ``label``, checked as the setting ``key``.
+
+    Raises:
+        SettingsError: it is missing or out of range.
+    """
+    spec = SPECS[key]
+    low, high = spec.low or 0.0, spec.high or 0.0
+    whole = spec.kind == "integer"
+    if value is None or not low <= value <= high or (whole and value != int(value)):
+        raise SettingsError(
+            f"{label} must be a {'whole ' if whole else ''}number from {low:g} to {high:,.0f}.",
+            do="Change the number to see the image.",
+        )
+    return int(value) if whole else float(value)
+
+
+def _placed(row: MixRow) -> Placed:
+    return Placed(path=row.path, weight=row.weight, name=row.name, blocks=row.factors)
+
+
+def _scene(mix: Mix, scene: Scene) -> dict[str, Any]:
+    """The scene as an order's fields."""
+    base = tidy(scene.base)
+    if not base:
+        raise ModelError(
+            f"No base model is named. The adapters were made for {detect.label(mix.family)}.",
+            where="Base model",
+            do="Paste the path of one: a diffusers folder or a .safetensors checkpoint.",
+        )
+    return {
+        "base": base,
+        "prompt": (scene.prompt or "").strip(),
+        "negative": (scene.negative or "").strip(),
+        "seed": number("preview_seed", "Seed", scene.seed),
+        "steps": number("preview_steps", "Steps", scene.steps),
+        "guidance": number("guidance", "Guidance", scene.guidance),
+    }
