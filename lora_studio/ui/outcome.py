@@ -1,4 +1,4 @@
-"""What becomes of an order that takes a while: at work, done, refused, proved. As HTML."""
+"""The state of work that takes a while, as HTML: busy, done, failed, proved."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ are.
 """
 
 WORK: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-"""How handlers are bound that take long and tell of it themselves."""
+"""How handlers are bound that take long and show their own progress."""
 
 PROGRAMS = {"comfyui": "ComfyUI", "forge": "Forge, A1111", "diffusers": "diffusers", "peft": "peft"}
 """Programs that a file is proved for, by the proof's own names."""
@@ -29,24 +29,23 @@ def busy(what: str) -> str:
 
 
 def done(what: str, more: str = "", to: str = "") -> str:
-    """That something was done; ``to``: the address of what it made."""
+    """That something was done; ``to`` is the address of its result."""
     link = f' <a href="{words.text(to)}">Show it</a>' if to else ""
-    return f'<div class="notice right" role="status"><b>{words.text(what)}</b>{link}{f"<p>{words.text(more)}</p>" if more else ""}</div>'
+    rest = f"<p>{words.text(more)}</p>" if more else ""
+    return f'<div class="notice right" role="status"><b>{words.text(what)}</b>{link}{rest}</div>'
 
 
 def wrong(error: StudioError | OSError) -> str:
-    """What was wrong: a notice, with the proof's table where it was a proof that failed."""
+    """The error as a notice, with the table of the proof if a proof failed."""
     if isinstance(error, OSError):
-        what = f"The disk refuses: {error.strerror or error}."
-        return words.notice(
-            "wrong", what, error.filename or "", "Free space on it, or mend its rights, then try again."
-        )
+        what, where = f"The disk reports an error: {error.strerror or error}.", error.filename or ""
+        return words.notice("wrong", what, where, "Free space on it or fix its permissions, then try again.")
     rows = error.details.get("proof")
     return words.notice("wrong", error.what, error.where, error.do) + (proof(rows) if rows else "")
 
 
 def told(meanwhile: str, act: Callable[[], str]) -> Iterator[Any]:
-    """Updates of a piece of the page: that ``act`` is at work, then what it gave or what was wrong."""
+    """Updates of one component: that ``act`` is at work, then the HTML that it gave or its error."""
     yield gr.update(value=busy(meanwhile), visible=True)
     try:
         shown = act()
@@ -56,14 +55,16 @@ def told(meanwhile: str, act: Callable[[], str]) -> Iterator[Any]:
 
 
 def proof(rows: list[dict[str, Any]]) -> str:
-    """The table of who reads a file, and how exactly; under a program that would not, why."""
-    return f'<table class="proof"><thead><tr><th>Read by</th><th>Proof</th><th>Layers</th><th>Off by</th></tr></thead><tbody>{"".join(map(_row, rows))}</tbody></table>'
+    """The table of the programs that read a file, and how exactly; below a program that does not, the reason."""
+    head = "<thead><tr><th>Read by</th><th>Proof</th><th>Layers</th><th>Off by</th></tr></thead>"
+    return f'<table class="proof">{head}<tbody>{"".join(map(_row, rows))}</tbody></table>'
 
 
 def _row(row: dict[str, Any]) -> str:
-    name, how = words.text(PROGRAMS.get(row["target"], row["target"])), "passed" if row["passed"] else "failed"
+    name, verdict = words.text(PROGRAMS.get(row["target"], row["target"])), "passed" if row["passed"] else "failed"
+    layers = f"{row['matched']:,} of {row['modules']:,}"
     why = "" if row["passed"] else f'<tr class="why"><td colspan="4">{words.text(row["note"])}</td></tr>'
-    cells = f'<td class="{how}">{how}</td><td>{row["matched"]:,} of {row["modules"]:,}</td><td>{_difference(row["worst"])}</td>'
+    cells = f'<td class="{verdict}">{verdict}</td><td>{layers}</td><td>{_difference(row["worst"])}</td>'
     return f'<tr><th scope="row">{name}</th>{cells}</tr>{why}'
 
 
@@ -79,7 +80,7 @@ def _difference(worst: float | None) -> str:
 
 
 def share(part: float) -> str:
-    """A share with the digits that one near 1 needs.
+    """A share in percent, with more digits where it is close to 1.
 
     >>> share(0.912), share(0.99987), share(1.0)
     ('91.2 %', '99.987 %', '100.0 %')

@@ -14,8 +14,8 @@ from lora_studio import __version__, runs
 from lora_studio.errors import MachineError
 from lora_studio.locks import Lock
 from lora_studio.ui import images, security, tabs
-from lora_studio.ui.pages.export import Export
-from lora_studio.ui.pages.library.page import Library
+from lora_studio.ui.pages.export import ExportPage
+from lora_studio.ui.pages.library.page import LibraryPage
 from lora_studio.ui.pages.mix.page import MixPage
 from lora_studio.ui.pages.train import page as train
 from lora_studio.ui.theme import html, theme
@@ -40,11 +40,11 @@ def build(outputs: Path = runs.OUTPUTS) -> gr.Blocks:
             with tabs.room("Train"):
                 setup = train.build(studio, outputs, pill)
             with tabs.room("Library") as room:
-                Library(outputs).wire(room, all_rooms, setup)
+                LibraryPage(outputs).wire(room, all_rooms, setup)
             with tabs.room("Mix") as room:
                 MixPage(outputs, mixed).wire(room, studio)
             with tabs.room("Export") as room:
-                Export(outputs).wire(room)
+                ExportPage(outputs).wire(room)
         tabs.wire(studio)
     return studio
 

@@ -20,12 +20,12 @@ STATES = {
 
 
 def text(value: object) -> str:
-    """``value`` as HTML that shows it letter by letter: no name, caption or message can bring markup in."""
+    """``value`` escaped for HTML, so that no name, caption or message can contain markup."""
     return escape(str(value), quote=True)
 
 
 def facts(entries: Iterable[str]) -> str:
-    """Small figures side by side, as HTML."""
+    """Short facts side by side, as HTML."""
     return f'<p class="facts">{"".join(f"<span>{text(entry)}</span>" for entry in entries)}</p>'
 
 
@@ -33,11 +33,13 @@ def notice(kind: str, what: str, where: str = "", do: str = "") -> str:
     """A message as HTML: what happened, where, what to do. ``kind`` is "wrong" or "warned"."""
     place = f" <code>{text(where)}</code>" if where and where not in what else ""
     advice = f"<p>{text(do)}</p>" if do else ""
-    return f'<div class="notice {kind}" role="{"alert" if kind == "wrong" else "note"}"><b>{text(what)}</b>{place}{advice}</div>'
+    role = "alert" if kind == "wrong" else "note"
+    return f'<div class="notice {kind}" role="{role}"><b>{text(what)}</b>{place}{advice}</div>'
 
 
 def counted(number: int, one: str, many: str = "") -> str:
-    """
+    """A number with its noun, in the plural if need be.
+
     >>> counted(1, "picture"), counted(1200, "picture")
     ('1 picture', '1,200 pictures')
     """
@@ -45,7 +47,8 @@ def counted(number: int, one: str, many: str = "") -> str:
 
 
 def duration(seconds: float) -> str:
-    """
+    """A time in words, at least one second.
+
     >>> [duration(s) for s in (0.4, 50, 200, 4000)]
     ['1 second', '50 seconds', '3 minutes', '1 hour 7 minutes']
     """
@@ -60,7 +63,8 @@ def duration(seconds: float) -> str:
 
 
 def size(count: int) -> str:
-    """
+    """A number of bytes in KB, MB or GB.
+
     >>> [size(n) for n in (900, 3_400_000, 1_500_000_000)]
     ['1 KB', '3.4 MB', '1.5 GB']
     """
@@ -82,7 +86,7 @@ def figure(value: float) -> str:
 
 
 def value(setting: object) -> str:
-    """A setting's value.
+    """A setting's value as text.
 
     >>> value(True), value(["a cat", "a dog"]), value(""), value(1000), value(0.0003)
     ('on', 'a cat · a dog', 'none', '1,000', '0.0003')

@@ -8,7 +8,7 @@ from lora_studio import adapters, runs
 from lora_studio.adapters import Adapter
 from lora_studio.errors import AdapterError
 from lora_studio.ui.pages import export
-from lora_studio.ui.pages.export import FORMATS, NUMBERS, PRIVACY, Export
+from lora_studio.ui.pages.export import FORMATS, NUMBERS, PRIVACY, ExportPage
 from tests.adapters.adapter_samples import Q, factors, small
 
 ROW = {
@@ -32,9 +32,9 @@ def outputs(tmp_path) -> Path:
 
 
 @pytest.fixture
-def page(outputs) -> Export:
+def page(outputs) -> ExportPage:
     with export.gr.Blocks():
-        return Export(outputs)
+        return ExportPage(outputs)
 
 
 @pytest.fixture
@@ -112,22 +112,19 @@ def test_a_dora_asks_for_its_base_and_says_what_the_plain_lora_lacks(outputs, pa
     """The page claims that a program reads a DoRA unchanged, which no two programs do alike."""
     dora = Adapter({Q: factors(Q, 64, 64, dora=True)})
     adapters.write(dora, runs.library_folder(outputs) / "dora.safetensors", raw_dora=True)
-    _, _, decomposed, base, _ = page.offer("library/dora.safetensors")
-    assert decomposed["visible"] and base == "starter"
+    offered = page.offer("library/dora.safetensors")
+    assert offered[page.decomposed]["visible"] and offered[page.base] == "starter"
     asked.residual = 0.0312
     shown = exported(page, "library/dora.safetensors", base="starter", rank=12.0)
     assert asked[0][-6:-2] == ["--base", "starter", "--rank", "12"]
-    assert (
-        "reads this plain LoRA as it was written" in shown
-        and "differs from the DoRA that it stands for by 3.1 % of the change" in shown
-    )
+    assert "reads this plain LoRA as it was written" in shown and "s by 3.1 %." in shown
     assert "reads the adapter as it is here" not in shown and "warned" not in shown
     asked.residual = 0.45
     assert "warned" in exported(page, "library/dora.safetensors", base="starter")
     assert "The rank must be from 0 to 4,096; it is -3." in exported(
         page, "library/dora.safetensors", base="starter", rank=-3
     )
-    assert page.offer("library/rain.safetensors")[2]["visible"] is False
+    assert page.offer("library/rain.safetensors")[page.decomposed]["visible"] is False
 
 
 def test_a_failed_proof_offers_no_file(page, monkeypatch):
@@ -169,8 +166,9 @@ def test_half_an_order_is_not_run(page, asked, order, says):
 
 
 def test_the_latest_adapter_is_offered_where_none_is_named(page, outputs):
-    chosen, facts, _, _, name = page.offer(None)
-    assert chosen["value"] == "library/rain.safetensors" and name == "rain" and "Built-in starter" in facts
+    offered = page.offer(None)
+    assert offered[page.adapter]["value"] == "library/rain.safetensors" and offered[page.name] == "rain"
+    assert "Built-in starter" in offered[page.facts]
     (outputs / "library" / "rain.safetensors").unlink()
-    chosen, hint, *_ = page.offer("library/rain.safetensors")
-    assert chosen["value"] is None and "There is no adapter yet" in hint
+    offered = page.offer("library/rain.safetensors")
+    assert offered[page.adapter]["value"] is None and "There is no adapter yet" in offered[page.facts]

@@ -114,4 +114,4 @@ def test_what_a_file_tells_is_told(visit, rain):
     page.get_by_label("The whole recipe").click()
     expect(page.locator("#tells")).to_contain_text("the pictures' file names")
     page.get_by_label("Nothing").click()
-    expect(page.locator("#tells")).to_contain_text("No trigger word, no picture")
+    expect(page.locator("#tells")).to_contain_text("No trigger word, no thumbnail")

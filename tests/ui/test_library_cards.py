@@ -12,8 +12,8 @@ from lora_studio.errors import SettingsError
 from lora_studio.runs import Unreadable, library
 from lora_studio.runs.library import Entry, Origin
 from lora_studio.ui.pages.library import cards, details, page
-from lora_studio.ui.pages.library.cards import Look
-from lora_studio.ui.pages.library.page import Library
+from lora_studio.ui.pages.library.look import MOST_SHOWN, Look
+from lora_studio.ui.pages.library.page import LibraryPage
 from tests.adapters.adapter_samples import small
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\">"
@@ -66,7 +66,7 @@ def test_nothing_in_a_header_is_markup(outputs):
         cards.html(Look(), [entry], 1, outputs),
         cards.html(Look(words=HOSTILE), [], 1, outputs),
         details.html(entry, outputs),
-        details.ways_on(entry, outputs),
+        details.links(entry, outputs),
         opened,
     ):
         assert "<img" not in shown and 'onerror="' not in shown
@@ -169,18 +169,19 @@ def test_five_hundred_files_cost_their_headers_once_and_a_page_of_cards(outputs,
     monkeypatch.setattr(library.adapters, "summary", lambda path: read.append(path) or summary(path))
     monkeypatch.setattr(cards.adapters, "header", lambda path: opened.append(path) or header(path))
     with page.gr.Blocks():
-        room = Library(outputs)
-    drawn, more = room.draw(Look())
+        shelf = LibraryPage(outputs).shelf
+    seen = shelf.draw(Look())
     assert len(read) == 499, "the first one was known"
-    assert drawn.count('class="adapter"') == cards.MOST_SHOWN and "500 adapters" in drawn and more["visible"]
+    assert seen[shelf.cards].count('class="adapter"') == MOST_SHOWN and "500 adapters" in seen[shelf.cards]
+    assert seen[shelf.more]["visible"]
     assert not opened, "without thumbnails no header is needed to draw"
     read.clear()
-    look, drawn, more = room.find(Look(), "ink499", False)
-    assert drawn.count('class="adapter"') == 0 and not more["visible"]
-    look, drawn, more = room.find(Look(), "ink12", False)
-    assert drawn.count('class="adapter"') == 11 and not more["visible"] and "11 adapters" in drawn
-    _, drawn, _ = room.show_more(Look())
-    assert drawn.count('class="adapter"') == 2 * cards.MOST_SHOWN
+    seen = shelf.find(Look(), "ink499", False)
+    assert seen[shelf.cards].count('class="adapter"') == 0 and not seen[shelf.more]["visible"]
+    seen = shelf.find(Look(), "ink12", False)
+    assert seen[shelf.cards].count('class="adapter"') == 11 and "11 adapters" in seen[shelf.cards]
+    assert not seen[shelf.more]["visible"]
+    assert shelf.show_more(Look())[shelf.cards].count('class="adapter"') == 2 * MOST_SHOWN
     assert not read and not opened
 
 
@@ -193,11 +194,11 @@ def test_only_the_cards_that_are_drawn_cost_a_thumbnail(outputs, monkeypatch):
     opened, header = [], adapters.header
     monkeypatch.setattr(cards.adapters, "header", lambda path: opened.append(path) or header(path))
     with page.gr.Blocks():
-        room = Library(outputs)
-    room.draw(Look())
-    assert len(opened) == cards.MOST_SHOWN
-    room.draw(Look())
-    assert len(opened) == cards.MOST_SHOWN, "a thumbnail is made once"
+        shelf = LibraryPage(outputs).shelf
+    shelf.draw(Look())
+    assert len(opened) == MOST_SHOWN
+    shelf.draw(Look())
+    assert len(opened) == MOST_SHOWN, "a thumbnail is made once"
 
 
 def test_details_show_facts_and_recipe(outputs):
@@ -212,7 +213,7 @@ def test_details_show_facts_and_recipe(outputs):
         "LoRA with convolutions",
         "kohya (ComfyUI, Forge, A1111)",
         "4, mixed",
-        "Recipe: a training on starter",
+        "Recipe: trained on starter",
         "<dt>Rank</dt><dd>8</dd>",
         "<dt>Steps done</dt><dd>200</dd>",
     ):
@@ -228,7 +229,12 @@ def test_a_blend_shows_what_it_is_made_of(outputs):
     )
     entry = put(outputs, lora_studio__recipe=recipe.dumps(made))
     shown = details.html(entry, outputs)
-    assert "a blend (ties)" in shown and "<dt>&lt;b&gt;ink&lt;/b&gt;</dt><dd>× 0.5</dd>" in shown and "× -0.25" in shown
+    assert (
+        "a blend (TIES)" in shown
+        and "<dt>Share kept</dt><dd>0.5</dd>" in shown
+        and "<dt>&lt;b&gt;ink&lt;/b&gt;</dt><dd>× 0.5</dd>" in shown
+        and "× -0.25" in shown
+    )
     assert not details.can_open(entry)
     with pytest.raises(SettingsError, match="no training recipe"):
         details.settings(entry, outputs)
@@ -241,7 +247,7 @@ def test_a_runs_recipe_is_its_own_settings_folders_included(outputs):
     assert details.can_open(entry)
     values = details.settings(entry, outputs)
     assert (values["data"], values["rank"]) == ("/my/pictures", 12)
-    assert "Start the training when you like" in details.opened(entry, values)
+    assert "Start when you like" in details.opened(entry, values)
 
 
 def test_a_strangers_recipe_leaves_pictures_and_model_to_the_user(outputs):
@@ -253,10 +259,8 @@ def test_a_strangers_recipe_leaves_pictures_and_model_to_the_user(outputs):
     values = details.settings(entry, outputs)
     assert values == {"rank": 12}
     said = details.opened(entry, values)
-    assert (
-        "the pictures, which were called “anas-pictures” and the base model, which was called “model.safetensors”"
-        in said
-    )
+    missing = "choose the pictures (“anas-pictures” at the time) and the base model (“model.safetensors” at the time)."
+    assert missing in said
 
 
 @pytest.mark.fault(33)
@@ -293,4 +297,4 @@ def test_what_is_drawn_to_compare_is_what_its_previews_showed(outputs, settings,
 
 
 def test_an_index_without_outputs_is_an_invitation(outputs):
-    assert "appears here by itself" in cards.html(Look(), [], 0, outputs)
+    assert "What you train appears here" in cards.html(Look(), [], 0, outputs)

@@ -142,7 +142,7 @@ def test_a_recipe_fills_the_form_and_says_what_it_cannot(visit, shelf):
     expect(page.locator("#set-steps input")).to_have_value("777")
     expect(page.locator("#set-trigger").locator("input, textarea")).to_have_value("rain<b>style")
     expect(page.locator("#set-preview_prompts textarea")).to_have_value("a\nb")
-    expect(page.locator(".go .right")).to_contain_text("the pictures, which were called “clouds”")
+    expect(page.locator(".go .right")).to_contain_text("choose the pictures (“clouds” at the time)")
     expect(page).to_have_url(re.compile("#train$"))
 
 

@@ -10,7 +10,7 @@ from lora_studio.config.settings import Settings
 from lora_studio.errors import AdapterError, SettingsError, StudioError
 from lora_studio.runs import library
 from lora_studio.ui.pages.library import page, work
-from lora_studio.ui.pages.library.cards import Look
+from lora_studio.ui.pages.library.look import Look
 from lora_studio.ui.pages.library.work import Cut
 from tests.adapters.adapter_samples import small
 
@@ -193,44 +193,47 @@ def test_the_analysis_is_words_and_three_plots_and_markup_only_of_ours(outputs, 
         return {"words": [HOSTILE], "plots": paths}
 
     asked.answers["analyze"] = analysed
-    shown = work.analysed(entries["ink/ink.safetensors"], "starter", outputs)
+    shown = work.analyzed(entries["ink/ink.safetensors"], "starter", outputs)
     assert (
         shown.count('class="diagram"') == 3
         and "&lt;b&gt;" in shown
         and HOSTILE not in shown
         and asked[0][-2:] == ["--base", "starter"]
     )
-    work.analysed(entries["ink/ink.safetensors"], "", outputs)
+    work.analyzed(entries["ink/ink.safetensors"], "", outputs)
     assert "--base" not in asked[1]
 
 
 def test_what_was_asked_of_one_adapter_is_not_shown_under_another(outputs, asked):
     """An analysis that took long appears below the adapter that was chosen meanwhile."""
     with page.gr.Blocks():
-        room = page.Library(outputs)
+        room = page.LibraryPage(outputs)
     look = Look(chosen="library/rain.safetensors")
     asked.answers["resize"] = TOLD
-    nothing, (_, busy, _, _), (offered, said, _, _) = list(room.attempted(look, "rank", 8))
-    assert "Trying…" in busy["value"] and "rank 16 → 8" in said["value"] and offered["visible"]
-    still = room.attempted(look, "rank", 8)
+    nothing, busy, priced = list(room.shrink.estimate(look, "rank", 8))
+    assert not nothing[room.shrink.save]["visible"] and "Trying…" in busy[room.shrink.result]["value"]
+    assert "rank 16 → 8" in priced[room.shrink.result]["value"] and priced[room.shrink.save]["visible"]
+    still = room.shrink.estimate(look, "rank", 8)
     next(still), next(still)
     look.chosen = "ink/ink.safetensors"
-    assert next(still) == [page.gr.skip()] * 4
-    saving = room.saved(look, "rank", 8)
+    assert all(update == page.gr.skip() for update in next(still).values())
+    saving = room.save_smaller(look, "rank", 8)
     next(saving)
     asked.answers["resize"] = {**TOLD, "file": str(outputs / "ink" / "x.safetensors")}
     look.chosen = "library/rain.safetensors"
-    said, shelf, _ = next(saving)
-    assert said == page.gr.skip() and "2 adapters" in shelf, "what was made is on the shelf all the same"
+    saved = next(saving)
+    assert saved[room.shrink.result] == page.gr.skip()
+    assert "2 adapters" in saved[room.shelf.cards], "what was made is still on the shelf"
 
 
 def test_without_a_known_cost_nothing_can_be_saved(outputs, asked):
     with page.gr.Blocks():
-        room = page.Library(outputs)
-    *_, (offered, said, compared, _) = room.attempted(Look(chosen="library/rain.safetensors"), "rank", 0)
-    assert "must be from 1" in said["value"] and not offered["visible"] and not compared["visible"]
-    *_, (offered, said, _, _) = room.attempted(Look(chosen="library/gone.safetensors"), "rank", 8)
-    assert "has gone" in said["value"] and not offered["visible"] and not asked
+        shrink = page.LibraryPage(outputs).shrink
+    *_, seen = shrink.estimate(Look(chosen="library/rain.safetensors"), "rank", 0)
+    assert "must be from 1" in seen[shrink.result]["value"]
+    assert not seen[shrink.save]["visible"] and not seen[shrink.comparison]["visible"]
+    *_, seen = shrink.estimate(Look(chosen="library/gone.safetensors"), "rank", 8)
+    assert "is gone" in seen[shrink.result]["value"] and not seen[shrink.save]["visible"] and not asked
 
 
 def test_a_refusal_that_names_its_file_does_not_name_it_twice(outputs, asked):

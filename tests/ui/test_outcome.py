@@ -60,7 +60,7 @@ def full():
     ("act", "says"),
     [
         (refuse, "Copy it again."),
-        (full, "The disk refuses: No space left on device."),
+        (full, "The disk reports an error: No space left on device."),
         (lambda: "<b>made</b>", "<b>made</b>"),
     ],
 )

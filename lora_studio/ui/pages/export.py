@@ -1,4 +1,4 @@
-"""The Export page: an adapter as another program's file, done only when each chosen program is proved to read it."""
+"""The Export page: an adapter as a file for other programs, done only once each of them is proved to read it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lora_studio.jobs import command
 from lora_studio.runs import library
 from lora_studio.runs.library import Entry
 from lora_studio.ui import downloads, images, tabs, words
-from lora_studio.ui.outcome import PROGRAMS, WORK, done, proof, told
+from lora_studio.ui.outcome import PROGRAMS, WORK, Updates, done, proof, told
 from lora_studio.ui.pages.library import cards, details
 from lora_studio.ui.pages.train.pictures import tidy
 from lora_studio.ui.pages.train.setup import QUIET
@@ -27,39 +27,42 @@ FORMATS = {
     "diffusers": ("diffusers: in its own names", ("diffusers",)),
     "peft": ("peft: a zipped folder", ("peft",)),
 }
-"""Format -> what it is for, and the programs that it is proved for unless others are ticked."""
-NUMBERS = {"": "As they are", "fp16": "16 bit (fp16)", "bf16": "16 bit (bf16)", "fp32": "32 bit"}
+"""Format -> what it is for, and the programs that it is proved for unless others are chosen."""
+NUMBERS = {"": "As it is", "fp16": "16 bit (fp16)", "bf16": "16 bit (bf16)", "fp32": "32 bit"}
 PRIVACY = {
     "none": (
         "Nothing",
-        "Only what a program needs to load it: title, kind of model, rank. No trigger word, no picture, no settings.",
+        "Only what a program needs to load it: title, kind of base model, rank. "
+        "No trigger word, no thumbnail, no settings.",
     ),
     "minimal": (
         "What its user needs",
-        "Also trigger word, thumbnail, author, date, licence and base model. No settings, no names of pictures, no captions.",
+        "Also trigger word, thumbnail, author, date, licence and base model. "
+        "No settings, no names of pictures, no captions.",
     ),
     "full": (
         "The whole recipe",
-        "Also all settings and seeds, the pictures' file names and hashes, caption tags and versions: enough to train it again. No folders of this machine.",
+        "Also all settings and seeds, the pictures' file names and hashes, caption tags and versions: enough to train "
+        "it again. No folders of this machine.",
     ),
 }
-"""Level -> its name, and what the file tells at it."""
-_HIGHEST = 4096
+"""Level -> its name, and what the file then contains."""
+_HIGHEST_RANK = 4096
 _MUCH = 0.05
-"""A residual from which on a user must look before using the file."""
+"""From this residual on, a user should compare images before using the file."""
 
 _EMPTY = (
-    '<div class="blank"><h2>Nothing exported yet</h2><p>The file is read back as each program reads it and compared with the adapter, layer by layer. '
-    "It is done only when the proof passes, and then it appears here.</p></div>"
+    '<div class="blank"><h2>Nothing exported yet</h2><p>The file is read back the way each program reads it, and '
+    "compared with the adapter layer by layer. It appears here once the proof passes.</p></div>"
 )
-_NONE = '<p class="hint">There is no adapter yet. Train one, or drop one into the library.</p>'
+_NONE = '<p class="hint">There is no adapter yet. Train one, or add one to the library.</p>'
 _TO_THE_PROOF = (
     "() => { if (window.innerWidth < 900) document.getElementById('exported')?.scrollIntoView({behavior: 'smooth'}) }"
 )
 
 
-class Export:
-    """The page's parts and handlers."""
+class ExportPage:
+    """The page's components and handlers."""
 
     def __init__(self, outputs: Path):
         self.outputs = outputs
@@ -83,7 +86,7 @@ class Export:
             )  # or an address that names one is refused
             self.facts = html(js_on_load=tabs.ASKED % "export", elem_id="export-facts")
             with gr.Column(visible=False, elem_classes="fields") as self.decomposed:
-                help = "A DoRA becomes a plain LoRA, which takes the model that it was trained on."
+                help = "A DoRA becomes a plain LoRA, for which the model that it was trained on is needed."
                 self.base = gr.Textbox(
                     label="Base model",
                     info=help,
@@ -91,7 +94,7 @@ class Export:
                     max_lines=1,
                     elem_id="export-base",
                 )
-                help = "Of the plain LoRA: a higher one comes nearer. 0 takes twice the DoRA's own."
+                help = "Rank of the plain LoRA: a higher one is more exact. 0 takes twice the DoRA's own."
                 self.rank = gr.Number(0, label="Rank", info=help, precision=0, elem_id="export-rank")
 
     def _place_file(self) -> None:
@@ -112,13 +115,13 @@ class Export:
                 self.number = gr.Dropdown(
                     [(label, name) for name, label in NUMBERS.items()],
                     value="",
-                    label="Numbers",
+                    label="Number format",
                     filterable=False,
                     elem_id="number",
                 )
                 self.name = gr.Textbox(label="File name", max_lines=1, elem_id="export-name")
         with gr.Column(elem_classes="card"):
-            html("<h2>What the file tells of its making</h2>")
+            html("<h2>What the file says about its making</h2>")
             self.privacy = gr.Radio(
                 [(label, name) for name, (label, _) in PRIVACY.items()],
                 value="minimal",
@@ -130,7 +133,7 @@ class Export:
 
     @property
     def _choice(self) -> list[Any]:
-        """What ``offer`` gives updates of."""
+        """What ``offer`` changes."""
         return [self.adapter, self.facts, self.decomposed, self.base, self.name]
 
     def wire(self, tab: gr.Tab) -> None:
@@ -140,82 +143,86 @@ class Export:
         self.facts.click(self.asked, None, self._choice, **QUIET)
         self.format.input(lambda name: list(FORMATS[name][1]), self.format, self.targets, **QUIET)
         self.privacy.change(_tells, self.privacy, self.tells, **QUIET)
-        order = {self.adapter, self.format, self.targets, self.number, self.privacy, self.name, self.base, self.rank}
-        self.go.click(self.export, order, self.outcome, **WORK)
+        form: set[Any] = {
+            self.adapter,
+            self.format,
+            self.targets,
+            self.number,
+            self.privacy,
+            self.name,
+            self.base,
+            self.rank,
+        }
+        self.go.click(self.export, form, self.outcome, **WORK)
         self.go.click(None, js=_TO_THE_PROOF, **QUIET)
 
-    def asked(self, event: gr.EventData) -> list[Any]:
+    def asked(self, event: gr.EventData) -> Updates:
         """Offers the adapter that the page's address names."""
         return self.offer(str(event.key))
 
-    def offer(self, key: str | None) -> list[Any]:
-        """The adapters to choose from, with ``key`` chosen, or the latest where it is not among them; saved states of
-        runs come last.
+    def offer(self, key: str | None) -> Updates:
+        """The adapters to choose from, with ``key`` chosen, or the latest if there is no such one; saved states of runs
+        come last.
         """
         entries = library.entries(self.outputs)
-        by_key, choices = (
-            {cards.key(entry, self.outputs): entry for entry in entries},
-            cards.choices(entries, self.outputs),
-        )
+        by_key = {cards.key(entry, self.outputs): entry for entry in entries}
+        choices = cards.choices(entries, self.outputs)
         chosen = key if key in by_key else next((known for _, known in choices), None)
         if chosen is None:
-            return [gr.update(choices=[], value=None), _NONE, gr.update(visible=False), "", ""]
+            return {
+                self.adapter: gr.update(choices=[], value=None),
+                self.facts: _NONE,
+                self.decomposed: gr.update(visible=False),
+                self.base: "",
+                self.name: "",
+            }
         entry = by_key[chosen]
         dora = entry.method == "dora"
-        base = details.base_at_hand(entry, self.outputs) if dora else ""
-        return [
-            gr.update(choices=choices, value=chosen),
-            cards.facts(entry),
-            gr.update(visible=dora),
-            base,
-            cards.stem(entry),
-        ]
+        return {
+            self.adapter: gr.update(choices=choices, value=chosen),
+            self.facts: cards.facts(entry),
+            self.decomposed: gr.update(visible=dora),
+            self.base: details.base_at_hand(entry, self.outputs) if dora else "",
+            self.name: cards.stem(entry),
+        }
 
     def export(self, form: dict[Any, Any]) -> Iterator[Any]:
-        """Writes and proves as the ``form`` says, by field; says so while it works, then shows the proof and the file,
-        or what was wrong.
-        """
+        """Writes and proves what the ``form`` asks for, by field; then shows the proof and the file, or the problem."""
 
         def act() -> str:
             entry = cards.find(form[self.adapter] or "", self.outputs)
             if entry is None:
                 raise AdapterError("No adapter is chosen.", do="Choose one at the top.")
-            return self._made(
-                entry,
-                self._options(form, entry.method == "dora"),
-                form[self.format],
-                files.safe_name(form[self.name].strip() or cards.stem(entry)),
-            )
+            options = self._options(form, entry.method == "dora")
+            name = files.safe_name(form[self.name].strip() or cards.stem(entry))
+            return self._made(entry, options, form[self.format], name)
 
-        yield from told("Writing the file and reading it back as each program does…", act)
+        yield from told("Writing the file and reading it back the way each program does…", act)
 
     def _options(self, form: dict[Any, Any], dora: bool) -> list[str]:
-        """The form as ``convert`` takes it.
+        """The form as options of ``convert``.
 
         Raises:
-            SettingsError: something in it is missing or wrong.
+            SettingsError: something in it is missing or out of range.
         """
-        targets, number, base, rank = (form[field] for field in (self.targets, self.number, self.base, self.rank))
-        if not targets:
-            raise SettingsError("No program is chosen to prove it for.", where="Prove it for", do="Tick at least one.")
-        options = [
-            "--to",
-            form[self.format],
-            "--privacy",
-            form[self.privacy],
-            *(part for one in targets for part in ("--target", one)),
-        ]
-        options += ["--dtype", number] if number else []
-        if dora and rank is not None and not 0 <= rank <= _HIGHEST:
+        if not form[self.targets]:
             raise SettingsError(
-                f"The rank must be from 0 to {_HIGHEST:,}; it is {words.value(rank)}.",
-                where="Rank",
-                do="Mend the number, then try again.",
+                "No program is chosen to prove it for.", where="Prove it for", do="Choose at least one."
             )
-        return options + [
-            *(["--base", tidy(base)] if dora and base else []),
-            *(["--rank", str(int(rank))] if dora and rank else []),
-        ]
+        options = ["--to", form[self.format], "--privacy", form[self.privacy]]
+        options += [part for target in form[self.targets] for part in ("--target", target)]
+        options += ["--dtype", form[self.number]] if form[self.number] else []
+        return options + (self._options_of_a_dora(form) if dora else [])
+
+    def _options_of_a_dora(self, form: dict[Any, Any]) -> list[str]:
+        base, rank = form[self.base], form[self.rank] or 0
+        if not 0 <= rank <= _HIGHEST_RANK:
+            raise SettingsError(
+                f"The rank must be from 0 to {_HIGHEST_RANK:,}; it is {words.value(rank)}.",
+                where="Rank",
+                do="Change the number, then try again.",
+            )
+        return [*(["--base", tidy(base)] if base else []), *(["--rank", str(int(rank))] if rank else [])]
 
     def _made(self, entry: Entry, options: list[str], kind: str, name: str) -> str:
         """The exported file as HTML: its proof and the link to it."""
@@ -223,25 +230,26 @@ class Export:
         parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".export-", dir=parent, ignore_cleanup_errors=True) as folder:
             path = Path(folder, name if kind == "peft" else f"{name}.safetensors")
-            said = command.run("convert", entry.path, *options, "-o", path)
+            result = command.run("convert", entry.path, *options, "-o", path)
             if kind == "peft":
                 path = Path(shutil.make_archive(str(path), "zip", folder, name))
             link, size = downloads.link(path, self.outputs, "Download"), path.stat().st_size
-        facts = words.facts((cards.family(entry), words.size(size), f"tells: {PRIVACY[said['privacy']][0].lower()}"))
+        privacy = PRIVACY[result["privacy"]][0].lower()
+        facts = words.facts((cards.family(entry), words.size(size), f"about its making: {privacy}"))
         file = f'<div class="file"><div><h3>{words.text(path.name)}</h3>{facts}</div>{link}</div>'
-        return file + _proved(said["residual"]) + proof(said["proof"])
+        return file + _proved(result["residual"]) + proof(result["proof"])
 
 
 def _proved(residual: float) -> str:
-    """What the passed proof means. ``residual``: what a plain LoRA lacks of the DoRA that it was made from."""
+    """What the passed proof means. ``residual`` is the part of a DoRA's change that the plain LoRA made of it lacks."""
     if not residual:
         return done("Proved: every program that you chose reads the adapter as it is here.")
-    off = f"It differs from the DoRA that it stands for by {f'{100 * residual:.2g} %' if residual >= 1e-4 else f'{residual:.1e}'} of the change."
+    proved = "Proved: every program that you chose reads this plain LoRA as it was written."
+    share = f"{100 * residual:.2g} %" if residual >= 1e-4 else f"{residual:.1e}"
+    difference = f"The plain LoRA's change differs from the DoRA's by {share}."
     if residual < _MUCH:
-        return done("Proved: every program that you chose reads this plain LoRA as it was written.", off)
-    return done("Proved: every program that you chose reads this plain LoRA as it was written.") + words.notice(
-        "warned", off, do="A higher rank comes nearer."
-    )
+        return done(proved, difference)
+    return done(proved) + words.notice("warned", difference, do="A higher rank makes it more exact.")
 
 
 def _tells(level: str) -> str:

@@ -1,10 +1,9 @@
-"""The adapters as cards, from their headers alone."""
+"""The adapters as cards, read from their headers alone."""
 
 from __future__ import annotations
 
 import io
 from collections import Counter
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -16,34 +15,25 @@ from lora_studio.errors import AdapterError, StudioError
 from lora_studio.runs import Run, Unreadable, library
 from lora_studio.runs.library import Entry, Origin
 from lora_studio.ui import images, tabs, words
+from lora_studio.ui.pages.library.look import Look
 
-MOST_SHOWN = 48
-"""Cards that are drawn at first, and with each press of "Show more"."""
 _MOST_NAMED = 40
 _MOST_PIXELS = 2**24
 
 CHOOSE = (
     tabs.ASKED % "library"
     + """
-const mark = () => element.querySelectorAll('.adapter').forEach(card => card.setAttribute('aria-current', card.getAttribute('href') === location.hash));
+const mark = () => element.querySelectorAll('.adapter').forEach(card => {
+  card.setAttribute('aria-current', card.getAttribute('href') === location.hash);
+});
 window.addEventListener('hashchange', mark);
 watch('value', () => requestAnimationFrame(mark));
 mark();
 """
 )
-"""Cards are links: tells which one the address names, and marks it; for ``gr.HTML(js_on_load=...)``."""
-
-
-@dataclass
-class Look:
-    """What one browser tab sees of the library."""
-
-    words: str = ""
-    states: bool = False
-    """Whether the saved states of runs are among the cards."""
-    most: int = MOST_SHOWN
-    chosen: str = ""
-    """Key of the adapter whose details are shown."""
+"""Script of the cards, which are links, for ``gr.HTML(js_on_load=...)``. It reports and marks the one that the address
+names.
+"""
 
 
 def key(entry: Entry, outputs: Path) -> str:
@@ -52,12 +42,12 @@ def key(entry: Entry, outputs: Path) -> str:
 
 
 def find(wanted: str, outputs: Path) -> Entry | None:
-    """The adapter of that key. Only what the catalogue lists can be found: a made-up path leads nowhere."""
+    """The adapter with that key. Only what the catalogue lists can be found, so that a made-up path finds nothing."""
     return next((entry for entry in library.entries(outputs) if key(entry, outputs) == wanted), None)
 
 
 def found(wanted: str, outputs: Path) -> Entry:
-    """The adapter of that key.
+    """The adapter with that key.
 
     Raises:
         AdapterError: there is none.
@@ -68,8 +58,8 @@ def found(wanted: str, outputs: Path) -> Entry:
 
 
 def choices(entries: list[Entry], outputs: Path) -> list[tuple[str, str]]:
-    """Name and key of each adapter, for a field to choose one from; saved states of runs come last. Where names are
-    alike the file tells them apart.
+    """Name and key of each adapter, to choose from; saved states of runs come last. Where several have the same name,
+    their files' names are added.
     """
     ordered = sorted(entries, key=lambda entry: entry.origin is Origin.CHECKPOINT)
     titles = Counter(map(title, ordered))
@@ -96,11 +86,11 @@ def html(look: Look, found: list[Entry], total: int, outputs: Path) -> str:
 
 def _nothing(look: Look, total: int) -> str:
     if look.words:
-        return f"No adapter has all of “{words.text(look.words)}” in its name, trigger, model or run."
+        return f"No adapter has all of “{words.text(look.words)}” in its name, trigger word, model or run."
     return (
         "Only saved states of runs so far."
         if total
-        else "What you train appears here by itself. Adapters from elsewhere you can drop below."
+        else "What you train appears here. Drop adapters from elsewhere below."
     )
 
 
@@ -109,14 +99,15 @@ def _card(entry: Entry, outputs: Path) -> str:
     trigger = f'<span class="trigger">{words.text(entry.trigger)}</span>' if entry.trigger else ""
     link, name = words.text(tabs.address("library", key(entry, outputs))), words.text(title(entry))
     return (
-        f'<a class="adapter" href="{link}" title="{name}">{picture(entry, outputs)}<b>{name}</b><span>{words.text(family(entry))}</span>'
+        f'<a class="adapter" href="{link}" title="{name}">{picture(entry, outputs)}<b>{name}</b>'
+        f"<span>{words.text(family(entry))}</span>"
         f"<span>{figures}</span>{trigger}<time>{day(entry)}</time></a>"
     )
 
 
 def title(entry: Entry) -> str:
-    """The adapter's name; a saved state's with its step; the file's for what was made from a run's, as both have one
-    title.
+    """The adapter's name. A saved state has its step with it; an adapter made from a run's has its file's name, since
+    both have the same title.
     """
     if entry.step is not None:
         return f"{entry.run}, step {entry.step:,}"
@@ -149,8 +140,8 @@ def day(entry: Entry) -> str:
 
 
 def picture(entry: Entry, outputs: Path) -> str:
-    """The thumbnail out of the header, else its run's latest preview, re-encoded, as HTML; the title's first letter
-    where neither can be read.
+    """The thumbnail in the header, else its run's latest preview, re-encoded, as HTML; else the title's first
+    letter.
     """
     try:
         copy = _copy(entry, outputs)
@@ -169,7 +160,7 @@ def _copy(entry: Entry, outputs: Path) -> Path | None:
 
 
 def _latest_preview(entry: Entry, outputs: Path) -> Path | None:
-    """Of the adapter's run, no later than its step."""
+    """The latest preview of the adapter's run, up to the adapter's step."""
     if not entry.run:
         return None
     numbered = ((path.name.split("-")[1], path) for path in Run(outputs / entry.run).previews.glob("step-*-0.png"))
@@ -182,7 +173,7 @@ def _latest_preview(entry: Entry, outputs: Path) -> Path | None:
 
 
 def thumbnail(path: Path) -> Image.Image:
-    """The picture that an adapter's header carries, as RGB.
+    """The thumbnail in an adapter's header, as RGB.
 
     Raises:
         OSError: there is none, or it is damaged or far too large.
@@ -191,14 +182,14 @@ def thumbnail(path: Path) -> Image.Image:
         data = metadata.thumbnail_bytes(adapters.header(path).metadata)
         with Image.open(io.BytesIO(data or b""), formats=("JPEG", "PNG", "WEBP")) as image:
             if image.width * image.height > _MOST_PIXELS:
-                raise OSError(f"{image.width} x {image.height} pixels are no thumbnail")
+                raise OSError(f"{image.width} x {image.height} pixels are too many for a thumbnail")
             return image.convert("RGB")
     except (StudioError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
         raise OSError(str(error)) from error
 
 
 def unreadable(files: list[Unreadable]) -> str:
-    """The files that no card can be made of, by name, as HTML."""
+    """The files that cannot be read, each with the reason, as HTML."""
     if not files:
         return ""
     rows = "".join(
@@ -206,4 +197,5 @@ def unreadable(files: list[Unreadable]) -> str:
         for one in files[:_MOST_NAMED]
     )
     more = f"<li>and {len(files) - _MOST_NAMED:,} more</li>" if len(files) > _MOST_NAMED else ""
-    return f'<details class="problems left-out"><summary>{words.counted(len(files), "file")} left out</summary><ul>{rows}{more}</ul></details>'
+    summary = f"<summary>{words.counted(len(files), 'file')} left out</summary>"
+    return f'<details class="problems left-out">{summary}<ul>{rows}{more}</ul></details>'

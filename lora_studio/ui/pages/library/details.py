@@ -8,6 +8,7 @@ from typing import Any
 
 from lora_studio import adapters
 from lora_studio.adapters import recipe
+from lora_studio.adapters.blend_methods import METHODS, RANK, parameters
 from lora_studio.adapters.recipe import Blend, Training
 from lora_studio.config.settings import SPECS, check
 from lora_studio.errors import SettingsError, StudioError
@@ -22,18 +23,19 @@ _DIALECTS = {"kohya": "kohya (ComfyUI, Forge, A1111)", "diffusers": "diffusers",
 
 def html(entry: Entry, outputs: Path) -> str:
     """Picture, name, facts and recipe."""
-    head = f'<div class="head">{cards.picture(entry, outputs)}<div><h3>{words.text(cards.title(entry))}</h3>{cards.facts(entry)}</div></div>'
+    title = f"<h3>{words.text(cards.title(entry))}</h3>"
+    head = f'<div class="head">{cards.picture(entry, outputs)}<div>{title}{cards.facts(entry)}</div></div>'
     return f'<div class="details">{head}{_list(_facts(entry))}{_recipe(recipe_of(entry))}</div>'
 
 
-def ways_on(entry: Entry, outputs: Path) -> str:
-    """Links: to the file, and to the rooms where it is exported and mixed."""
+def links(entry: Entry, outputs: Path) -> str:
+    """Links to the file, and to the rooms where it is mixed and exported."""
     try:
         download = downloads.link(Path(entry.path), outputs, "Download")
     except OSError as error:
         download = words.notice(
             "wrong",
-            f"It cannot be offered for download: {error.strerror or error}.",
+            f"It cannot be downloaded: {error.strerror or error}.",
             do="Free space on the disk, then choose it again.",
         )
     name = cards.key(entry, outputs)
@@ -49,16 +51,22 @@ def _list(facts: Iterable[tuple[str, str]]) -> str:
 
 
 def _facts(entry: Entry) -> list[tuple[str, str]]:
-    alpha = "none told, so its scale is 1" if entry.alpha is None else f"{entry.alpha:g}"
+    alpha = "none, so its scale is 1" if entry.alpha is None else f"{entry.alpha:g}"
+    rank = f"{entry.rank}{', mixed' if entry.mixed_ranks else ''}" if entry.rank else ""
     return [
-        ("Trigger", entry.trigger), ("Method", _METHODS.get(entry.method, entry.method)), ("Format", _DIALECTS.get(entry.dialect, entry.dialect)),
-        ("Rank", f"{entry.rank}{', mixed' if entry.mixed_ranks else ''}" if entry.rank else ""), ("Alpha", alpha),
-        ("Layers", f"{entry.modules:,}"), ("Run", entry.run), ("File", Path(entry.path).name),
-    ]  # fmt: skip
+        ("Trigger word", entry.trigger),
+        ("Method", _METHODS.get(entry.method, entry.method)),
+        ("Format", _DIALECTS.get(entry.dialect, entry.dialect)),
+        ("Rank", rank),
+        ("Alpha", alpha),
+        ("Layers", f"{entry.modules:,}"),
+        ("Run", entry.run),
+        ("File", Path(entry.path).name),
+    ]
 
 
 def recipe_of(entry: Entry) -> Training | Blend | None:
-    """The recipe in the file's header; None where there is none, or the file has gone."""
+    """The recipe in the file's header; None if there is none, or the file is gone."""
     try:
         return recipe.read(adapters.header(Path(entry.path)).metadata)
     except StudioError:
@@ -67,20 +75,32 @@ def recipe_of(entry: Entry) -> Training | Blend | None:
 
 def _recipe(found: Training | Blend | None) -> str:
     if isinstance(found, Blend):
-        rows = [(one.name, f"× {one.weight:g}") for one in found.ingredients]
-        return f'<details class="recipe"><summary>Recipe: a blend ({words.text(found.method)})</summary>{_list(rows)}</details>'
+        ingredients = [(one.name, f"× {one.weight:g}") for one in found.ingredients]
+        method = METHODS[found.method].title
+        return _folded(f"Recipe: a blend ({method})", [*ingredients, *_parameters(found)])
     if isinstance(found, Training):
+        made = [
+            ("Trained on", words.counted(len(found.images), "picture") if found.images else ""),
+            ("Steps done", f"{found.steps:,}" if found.steps else ""),
+        ]
         known = [
             (SPECS[key].label, words.value(value))
             for key, value in found.settings.items()
             if key in SPECS and value not in ("", [], None)
         ]
-        made = [
-            ("Trained on", words.counted(len(found.images), "picture") if found.images else ""),
-            ("Steps done", f"{found.steps:,}" if found.steps else ""),
-        ]
-        return f'<details class="recipe"><summary>Recipe: a training on {words.text(found.base or "an unnamed model")}</summary>{_list(made + known)}</details>'
-    return '<p class="hint">Its header holds no recipe of the studio.</p>'
+        return _folded(f"Recipe: trained on {found.base or 'an unnamed base model'}", made + known)
+    return '<p class="hint">Its header contains no recipe of the studio.</p>'
+
+
+def _parameters(found: Blend) -> list[tuple[str, str]]:
+    """The rank that a blend was trimmed to, and the parameters of its method, by their labels."""
+    values = ({RANK.key: found.rank} if found.rank else {}) | found.parameters
+    labels = parameters()
+    return [(labels[key].label, words.value(value)) for key, value in values.items()]
+
+
+def _folded(summary: str, rows: list[tuple[str, str]]) -> str:
+    return f'<details class="recipe"><summary>{words.text(summary)}</summary>{_list(rows)}</details>'
 
 
 def can_open(entry: Entry) -> bool:
@@ -90,11 +110,11 @@ def can_open(entry: Entry) -> bool:
 
 
 def settings(entry: Entry, outputs: Path) -> dict[str, Any]:
-    """The settings that the adapter was trained with, for the form: a run's own, else what the recipe tells, which
-    leaves out the folders.
+    """The settings that the adapter was trained with, for the form: its run's, else those of its recipe, which has no
+    folders.
 
     Raises:
-        SettingsError: it was not trained here, or its settings are none that this version knows.
+        SettingsError: it has no training recipe, or a value in it is out of range.
     """
     found = recipe_of(entry)
     if entry.origin is not Origin.IMPORTED and not isinstance(found, Blend):
@@ -102,38 +122,36 @@ def settings(entry: Entry, outputs: Path) -> dict[str, Any]:
     if not isinstance(found, Training):
         raise SettingsError(
             f"{cards.title(entry)} has no training recipe.",
-            do="Only adapters that the studio trained, with their recipe, can be trained again.",
+            do="Only an adapter that the studio trained, with its recipe, can be trained again.",
         )
-    told = {
+    known = {
         key: value
         for key, value in found.settings.items()
         if key in SPECS and key != "data" and (key != "base" or value == "starter")
     }
-    checked = check(told, where=Path(entry.path).name)
-    return {key: checked[key] for key in told}
+    checked = check(known, where=Path(entry.path).name)
+    return {key: checked[key] for key in known}
 
 
 def opened(entry: Entry, values: dict[str, Any]) -> str:
-    """What is said of a recipe when it stands in the form: what it cannot fill in."""
+    """The notice that the form holds a recipe, and what it does not have: pictures and base model are only named."""
     found = recipe_of(entry)
-    missing = {"data": "the pictures", "base": "the base model"}
-    folder, base = (words.text(found.settings.get(key, "")) if isinstance(found, Training) else "" for key in missing)
-    rest = [
-        f"{what}, which {'were' if key == 'data' else 'was'} called “{name}”"
-        for (key, what), name in zip(missing.items(), (folder, base), strict=True)
-        if key not in values and name
+    recorded = found.settings if isinstance(found, Training) else {}
+    missing = [
+        f"{what} (“{words.text(recorded[key])}” at the time)"
+        for key, what in (("data", "the pictures"), ("base", "the base model"))
+        if key not in values and recorded.get(key)
     ]
-    advice = (
-        f"It does not tell where they lie: choose {' and '.join(rest)}."
-        if rest
-        else "Start the training when you like."
+    advice = f"It does not say where they are: choose {' and '.join(missing)}." if missing else "Start when you like."
+    title = words.text(cards.title(entry))
+    return (
+        f'<div class="notice right" role="status"><b>The form now has the recipe of {title}.</b><p>{advice}</p></div>'
     )
-    return f'<div class="notice right" role="status"><b>The form holds the recipe of {words.text(cards.title(entry))}.</b><p>{advice}</p></div>'
 
 
 def base_at_hand(entry: Entry, outputs: Path) -> str:
-    """The base model to draw the adapter with: its run's own, or the starter for the starter's; empty where none is
-    known or it has gone.
+    """The base model to draw the adapter with: its run's, or the starter for one made for it; empty if none is known or
+    it is gone.
     """
     if entry.family == "starter":
         return "starter"
@@ -145,7 +163,7 @@ def base_at_hand(entry: Entry, outputs: Path) -> str:
 
 
 def subject(entry: Entry) -> str:
-    """A prompt to draw the adapter with: the first of its previews, else its trigger and something plain."""
+    """A prompt to draw the adapter with: the first of its previews, else its trigger word and something plain."""
     found = recipe_of(entry)
     prompts = found.settings.get("preview_prompts") if isinstance(found, Training) else None
     first = str(prompts[0]) if isinstance(prompts, list) and prompts else "{trigger}, house"

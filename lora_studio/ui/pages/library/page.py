@@ -1,4 +1,4 @@
-"""The Library page: cards on the left, one adapter in full on the right. Bound together here."""
+"""The Library page: cards on the left, one adapter in full on the right. Everything is bound together here."""
 
 from __future__ import annotations
 
@@ -8,320 +8,161 @@ from typing import Any
 
 import gradio as gr
 
-from lora_studio.errors import AdapterError, StudioError
+from lora_studio.errors import StudioError
 from lora_studio.runs import library
-from lora_studio.runs.library import Entry, Origin
+from lora_studio.runs.library import Origin
 from lora_studio.ui import downloads, words
-from lora_studio.ui.outcome import WORK, told, wrong
+from lora_studio.ui.outcome import WORK, Updates, told, wrong
 from lora_studio.ui.pages.library import cards, details, work
-from lora_studio.ui.pages.library.cards import Look
-from lora_studio.ui.pages.library.work import WAYS, Cut
+from lora_studio.ui.pages.library.look import Look, while_chosen
+from lora_studio.ui.pages.library.shelf import Shelf
+from lora_studio.ui.pages.library.shrink_form import ShrinkForm
+from lora_studio.ui.pages.library.work import Cut
 from lora_studio.ui.pages.train.setup import QUIET, Setup
 from lora_studio.ui.theme import html
 
-_EMPTY = '<div class="blank"><h2>Choose an adapter</h2><p>Its picture, facts and recipe appear here, with what you can do with it.</p></div>'
+_EMPTY = (
+    '<div class="blank"><h2>Choose an adapter</h2>'
+    "<p>Its image, facts and recipe appear here, with what you can do with it.</p></div>"
+)
 _TO_THE_DETAILS = (
     "() => { if (window.innerWidth < 900) document.getElementById('details')?.scrollIntoView({behavior: 'smooth'}) }"
 )
 _TO_THE_TOP = "() => { if (location.hash === '#train') window.scrollTo({top: 0}) }"
-_TYPES = [".safetensors", ".ckpt", ".pt", ".pth", ".bin"]
-"""What can be dropped: the adapters of the field, and its pickles, to be told why they are refused."""
 _HIDDEN, _SHOWN = gr.update(visible=False), gr.update(visible=True)
 
 
-class Library:
-    """The page's parts and handlers."""
+class LibraryPage:
+    """The page's components and the handlers of the chosen adapter."""
 
     def __init__(self, outputs: Path):
         self.outputs = outputs
         self.look = gr.State(Look())
         with gr.Row(elem_classes="halves", equal_height=False):
             with gr.Column(scale=8, min_width=330, elem_classes="half"):
-                self._place_cards()
+                self.shelf = Shelf(outputs, self.look)
             with gr.Column(scale=5, min_width=330, elem_classes="half", elem_id="details"):
-                self._place_details()
-
-    def _place_cards(self) -> None:
-        with gr.Column(elem_classes="card"):
-            html("<h2>Adapters</h2>")
-            with gr.Row(elem_classes="finder"):
-                search = {
-                    "placeholder": "Search by name, trigger, model, rank16…",
-                    "elem_id": "search",
-                    "min_width": 200,
-                    "scale": 3,
-                }
-                self.search = gr.Textbox(show_label=False, container=False, max_lines=1, **search)
-                self.states = gr.Checkbox(
-                    label="Saved states too", container=False, elem_id="states", min_width=150, scale=1
-                )
-            self.cards = html(js_on_load=cards.CHOOSE, elem_id="adapters")
-            self.more = gr.Button("Show more", size="sm", visible=False, elem_id="more")
-        with gr.Column(elem_classes="card"):
-            html("<h2>Bring in adapters</h2>")
-            self.drop = gr.File(
-                label="LoRA files",
-                show_label=False,
-                file_count="multiple",
-                file_types=_TYPES,
-                height=150,
-                elem_id="drop",
-            )
-            self.taken = html(visible=False, elem_id="taken")
+                with gr.Column(elem_classes="card") as self.blank:
+                    html(_EMPTY)
+                with gr.Column(elem_classes="card", visible=False) as self.card:
+                    self._place_details()
+                with gr.Column(elem_classes="card", visible=False) as self.tools:
+                    self._place_tools()
 
     def _place_details(self) -> None:
-        with gr.Column(elem_classes="card") as self.blank:
-            html(_EMPTY)
-        with gr.Column(elem_classes="card", visible=False) as self.card:
-            self.facts = html(elem_id="facts")
-            with gr.Row(elem_classes="controls"):
-                self.ways_on = html(elem_id="ways-on")
-                self.again = gr.Button("Open its recipe", size="md", min_width=120, elem_id="open-recipe")
-                self.delete = gr.Button("Delete…", size="md", min_width=90, elem_id="delete")
-            with gr.Column(visible=False, elem_classes="sure") as self.sure:
-                self.question = html()
-                with gr.Row(elem_classes="controls"):
-                    self.yes = gr.Button("Move to the trash", size="md", variant="stop", min_width=130, elem_id="trash")
-                    self.no = gr.Button("Keep it", size="md", min_width=90, elem_id="keep")
-            self.said = html(visible=False, elem_id="details-said")
-        with gr.Column(elem_classes="card", visible=False) as self.tools:
-            with gr.Accordion("What it changes", open=False, elem_classes="fold first"):
-                html('<p class="hint">How strongly it acts on each part of the model, and how small it could be.</p>')
-                with gr.Row(elem_classes="controls"):
-                    self.analyse = gr.Button("Look into it", size="md", min_width=110, elem_id="analyse")
-                self.found = html(visible=False, elem_id="found")
-            with gr.Accordion("Shrink", open=False, elem_classes="fold"):
-                self._place_shrink()
-
-    def _place_shrink(self) -> None:
-        first = WAYS["energy"]
-        with gr.Column(elem_classes="fields"):
-            self.way = gr.Dropdown(
-                [(way.name, key) for key, way in WAYS.items()],
-                value="energy",
-                label="Shrink by",
-                filterable=False,
-                elem_id="way",
-            )
-            self.value = gr.Number(first.start, label=first.label, elem_id="value")
+        self.facts = html(elem_id="facts")
         with gr.Row(elem_classes="controls"):
-            self.attempt = gr.Button("See what it costs", size="md", min_width=130, elem_id="try")
-            self.save = gr.Button(
-                "Save the smaller copy",
-                size="md",
-                variant="primary",
-                min_width=150,
-                visible=False,
-                elem_id="save-smaller",
-            )
-        self.shrunk = html(visible=False, elem_id="shrunk")
-        with gr.Column(visible=False) as self.compare:
-            with gr.Column(elem_classes="fields"):
-                self.prompt = gr.Textbox(label="Draw", max_lines=1, elem_id="compare-prompt")
-                self.base = gr.Textbox(
-                    label="With the base model",
-                    placeholder="starter, or the path of a model",
-                    max_lines=1,
-                    elem_id="compare-base",
-                )
+            self.links = html(elem_id="ways-on")
+            self.again = gr.Button("Open its recipe", size="md", min_width=120, elem_id="open-recipe")
+            self.delete = gr.Button("Delete…", size="md", min_width=90, elem_id="delete")
+        with gr.Column(visible=False, elem_classes="sure") as self.sure:
+            self.question = html()
             with gr.Row(elem_classes="controls"):
-                self.draw_both = gr.Button("Draw before and after", size="md", min_width=150, elem_id="draw-both")
-            self.both = html(visible=False, elem_id="both")
+                self.yes = gr.Button("Move to the trash", size="md", variant="stop", min_width=130, elem_id="trash")
+                self.no = gr.Button("Keep it", size="md", min_width=90, elem_id="keep")
+        self.message = html(visible=False, elem_id="details-said")
+
+    def _place_tools(self) -> None:
+        with gr.Accordion("What it changes", open=False, elem_classes="fold first"):
+            html('<p class="hint">How strongly it acts on each part of the model, and how small it could be.</p>')
+            with gr.Row(elem_classes="controls"):
+                self.analyze = gr.Button("Analyze it", size="md", min_width=110, elem_id="analyse")
+            self.analysis = html(visible=False, elem_id="found")
+        with gr.Accordion("Shrink", open=False, elem_classes="fold"):
+            self.shrink = ShrinkForm(self.outputs, self.look)
 
     @property
-    def _shelf(self) -> list[Any]:
-        return [self.cards, self.more]
-
-    @property
-    def _one(self) -> list[Any]:
-        """What ``shown`` gives updates of."""
-        fixed = [
-            self.blank,
-            self.card,
-            self.tools,
-            self.facts,
-            self.ways_on,
-            self.again,
-            self.delete,
-            self.prompt,
-            self.base,
-        ]
-        return [*fixed, self.sure, self.said, self.found, *self._after_an_attempt]
-
-    @property
-    def _after_an_attempt(self) -> list[Any]:
-        return [self.save, self.shrunk, self.compare, self.both]
+    def _shown(self) -> list[Any]:
+        """What ``show`` changes."""
+        card = [self.facts, self.links, self.again, self.delete, self.sure, self.message, self.analysis]
+        return [self.blank, self.card, self.tools, *card, *self.shrink.filled]
 
     def wire(self, tab: gr.Tab, rooms: gr.Tabs, setup: Setup) -> None:
-        """Binds everything; ``tab`` is the page's own among ``rooms``, ``setup`` the form that a recipe is opened in."""
-        tab.select(self.draw, self.look, self._shelf, **QUIET)
-        typed = {"inputs": [self.look, self.search, self.states], "outputs": [self.look, *self._shelf], **QUIET}
-        gr.on([self.search.change, self.states.input], self.find, trigger_mode="always_last", **typed)
-        self.more.click(self.show_more, self.look, [self.look, *self._shelf], **QUIET)
-        self.cards.click(self.choose, self.look, [self.look, *self._one], **QUIET).then(
-            None, js=_TO_THE_DETAILS, **QUIET
-        )
-        self.drop.upload(self.take, [self.look, self.drop], [self.drop, self.taken, *self._shelf], **WORK)
-        self.analyse.click(self.looked_into, self.look, self.found, **WORK)
-        self._wire_shrink()
+        """Binds everything; ``tab`` is the page's own among ``rooms``, ``setup`` the form that opens recipes."""
+        self.shelf.wire(tab)
+        self.shrink.wire()
+        chosen = self.shelf.cards.click(self.choose, self.look, [self.look, *self._shown], **QUIET)
+        chosen.then(None, js=_TO_THE_DETAILS, **QUIET)
+        self.analyze.click(self.analyzed, self.look, self.analysis, **WORK)
+        self.shrink.save.click(self.save_smaller, self.shrink.asked, [self.shrink.result, *self.shelf.drawn], **WORK)
         self.delete.click(self.ask, self.look, [self.sure, self.question], **QUIET)
         self.no.click(lambda: _HIDDEN, None, self.sure, **QUIET)
-        self.yes.click(self.remove, self.look, [self.look, *self._shelf, *self._one], **QUIET)
-        form, data = setup.form.components, setup.form.fields["data"]
-        opening = self.again.click(
-            lambda look: self.open_recipe(look, setup), self.look, [rooms, self.said, setup.notice, *form], **QUIET
-        )
+        self.yes.click(self.remove, self.look, [self.look, *self.shelf.drawn, *self._shown], **QUIET)
+        opened = [rooms, self.message, setup.notice, *setup.form.components]
+        data = setup.form.fields["data"]
+        opening = self.again.click(lambda look: self.open_recipe(look, rooms, setup), self.look, opened, **QUIET)
         opening.then(setup.look, data, [data, setup.report], **QUIET).then(None, js=_TO_THE_TOP, **QUIET)
 
-    def _wire_shrink(self) -> None:
-        asked = [self.look, self.way, self.value]
-        self.way.input(
-            lambda way: gr.update(label=WAYS[way].label, value=WAYS[way].start), self.way, self.value, **QUIET
-        )
-        self.value.change(lambda: [_HIDDEN] * 4, None, self._after_an_attempt, trigger_mode="always_last", **QUIET)
-        self.attempt.click(self.attempted, asked, self._after_an_attempt, **WORK)
-        self.save.click(self.saved, asked, [self.shrunk, *self._shelf], **WORK)
-        self.draw_both.click(self.compared, [*asked, self.base, self.prompt], self.both, **WORK)
-
-    def draw(self, look: Look) -> list[Any]:
-        """The cards, and whether there are more of them."""
-        found = library.catalogue(self.outputs)
-        shown = cards.matching(look, found.entries)
-        drawn = cards.html(look, shown, len(found.entries), self.outputs) + cards.unreadable(found.unreadable)
-        return [drawn, gr.update(visible=len(shown) > look.most)]
-
-    def find(self, look: Look, typed: str, states: bool) -> list[Any]:
-        """The cards that a search asks for."""
-        look.words, look.states, look.most = (typed or "").strip()[:200], bool(states), cards.MOST_SHOWN
-        return [look, *self.draw(look)]
-
-    def show_more(self, look: Look) -> list[Any]:
-        """Some more cards."""
-        look.most += cards.MOST_SHOWN
-        return [look, *self.draw(look)]
-
-    def choose(self, look: Look, event: gr.EventData) -> list[Any]:
+    def choose(self, look: Look, event: gr.EventData) -> Updates:
         """The adapter that was clicked, or that the page's address names, in full."""
         look.chosen = str(event.key)
-        return [look, *self.shown(look)]
+        return {self.look: look, **self.show(look)}
 
-    def shown(self, look: Look) -> list[Any]:
-        """Updates of the right half."""
+    def show(self, look: Look) -> Updates:
+        """The right half, for the chosen adapter or for none."""
+        cleared = dict.fromkeys((self.sure, self.message, self.analysis), _HIDDEN)
         entry = cards.find(look.chosen, self.outputs)
         if entry is None:
-            return [_SHOWN, *[_HIDDEN] * 2, *[gr.skip()] * 6, *[_HIDDEN] * 7]
-        buttons = [gr.update(visible=details.can_open(entry)), gr.update(visible=entry.origin is not Origin.CHECKPOINT)]
-        drawing = [details.subject(entry), details.base_at_hand(entry, self.outputs)]
-        return [
-            _HIDDEN,
-            _SHOWN,
-            _SHOWN,
-            details.html(entry, self.outputs),
-            details.ways_on(entry, self.outputs),
-            *buttons,
-            *drawing,
-            *[_HIDDEN] * 7,
-        ]
+            blank = {self.blank: _SHOWN, self.card: _HIDDEN, self.tools: _HIDDEN}
+            return {**blank, **cleared, **self.shrink.hide()}
+        return {
+            self.blank: _HIDDEN,
+            self.card: _SHOWN,
+            self.tools: _SHOWN,
+            self.facts: details.html(entry, self.outputs),
+            self.links: details.links(entry, self.outputs),
+            self.again: gr.update(visible=details.can_open(entry)),
+            self.delete: gr.update(visible=entry.origin is not Origin.CHECKPOINT),
+            **cleared,
+            **self.shrink.fill(entry),
+        }
 
-    def _chosen(self, look: Look) -> Entry:
-        entry = cards.find(look.chosen, self.outputs)
-        if entry is None:
-            raise AdapterError(
-                "This adapter has gone.", where=look.chosen, do="Choose another: it was moved or deleted."
-            )
-        return entry
-
-    def take(self, look: Look, uploaded: list[str] | None) -> Iterator[list[Any]]:
-        """Dropped files into the library."""
-        for said in told("Checking every number in it…", lambda: work.take(uploaded or [], self.outputs)):
-            yield [None, said, *self.draw(look)]
-
-    def attempted(self, look: Look, way: str, value: float | None) -> Iterator[list[Any]]:
-        """What shrinking would cost; only then can it be saved."""
-        good = False
+    def save_smaller(self, look: Look, measure: str, value: float | None) -> Iterator[Updates]:
+        """Saves a smaller copy."""
 
         def act() -> str:
-            nonlocal good
-            said = work.tried(self._chosen(look), Cut(way, value))
-            good = True
-            return said
+            return work.saved(cards.found(look.chosen, self.outputs), Cut(measure, value), self.outputs)
 
-        yield [_HIDDEN, gr.skip(), _HIDDEN, _HIDDEN]
-        for said in _of_one(look, told("Trying…", act)):
-            offered = gr.update(visible=good) if "value" in said else said
-            yield [offered, said, offered, gr.skip()]
+        for update in while_chosen(look, told("Saving and proving…", act)):
+            yield {self.shrink.result: update, **self.shelf.draw(look)}
 
-    def saved(self, look: Look, way: str, value: float | None) -> Iterator[list[Any]]:
-        """A smaller copy."""
-        for said in _of_one(
-            look, told("Saving and proving…", lambda: work.saved(self._chosen(look), Cut(way, value), self.outputs))
-        ):
-            yield [said, *self.draw(look)]
-
-    def compared(self, look: Look, way: str, value: float | None, base: str, prompt: str) -> Iterator[Any]:
-        """Pictures before and after."""
-        yield from _of_one(
-            look,
-            told(
-                "Drawing…",
-                lambda: work.drawn(self._chosen(look), Cut(way, value), base.strip(), prompt.strip(), self.outputs),
-            ),
-        )
-
-    def looked_into(self, look: Look) -> Iterator[Any]:
-        """The analysis."""
+    def analyzed(self, look: Look) -> Iterator[Any]:
+        """Where the adapter changes the model."""
 
         def act() -> str:
-            entry = self._chosen(look)
-            return work.analysed(entry, details.base_at_hand(entry, self.outputs), self.outputs)
+            entry = cards.found(look.chosen, self.outputs)
+            return work.analyzed(entry, details.base_at_hand(entry, self.outputs), self.outputs)
 
-        yield from _of_one(look, told("Looking into every layer…", act))
+        yield from while_chosen(look, told("Analyzing every layer…", act))
 
-    def ask(self, look: Look) -> list[Any]:
+    def ask(self, look: Look) -> Updates:
         """Asks before anything is deleted."""
         try:
-            name = Path(self._chosen(look).path).name
+            name = Path(cards.found(look.chosen, self.outputs).path).name
         except StudioError as error:
-            return [_SHOWN, wrong(error)]
-        return [
-            _SHOWN,
-            words.notice("warned", f"Move {name} to the trash?", do="You can bring it back from your system's trash."),
-        ]
+            return {self.sure: _SHOWN, self.question: wrong(error)}
+        restore = "You can restore it from your system's trash."
+        return {self.sure: _SHOWN, self.question: words.notice("warned", f"Move {name} to the trash?", do=restore)}
 
-    def remove(self, look: Look) -> list[Any]:
-        """Into the trash with it."""
+    def remove(self, look: Look) -> Updates:
+        """Moves the chosen adapter to the trash."""
+        problem: Updates = {}
         try:
-            path = Path(self._chosen(look).path)
+            path = Path(cards.found(look.chosen, self.outputs).path)
             downloads.withdraw(path, self.outputs)
             library.trash(path)
+            look.chosen = ""
         except (StudioError, OSError) as error:
-            after = self.shown(look)
-            after[self._one.index(self.said)] = gr.update(
-                value=wrong(error) if isinstance(error, StudioError) else words.notice("wrong", str(error)),
-                visible=True,
-            )
-            return [look, *self.draw(look), *after]
-        look.chosen = ""
-        return [look, *self.draw(look), *self.shown(look)]
+            problem = {self.message: gr.update(value=wrong(error), visible=True)}
+        return {self.look: look, **self.shelf.draw(look), **self.show(look), **problem}
 
-    def open_recipe(self, look: Look, setup: Setup) -> list[Any]:
-        """The chosen adapter's settings in the form of the Train page."""
+    def open_recipe(self, look: Look, rooms: gr.Tabs, setup: Setup) -> Updates:
+        """Puts the settings of the chosen adapter into the form of the Train page."""
         try:
-            entry = self._chosen(look)
+            entry = cards.found(look.chosen, self.outputs)
             values = details.settings(entry, self.outputs)
         except StudioError as error:
-            return [
-                gr.skip(),
-                gr.update(value=wrong(error), visible=True),
-                gr.skip(),
-                *[gr.skip()] * len(setup.form.components),
-            ]
+            return {self.message: gr.update(value=wrong(error), visible=True)}
+        form = dict(zip(setup.form.components, setup.form.filled(values), strict=True))
         notice = gr.update(value=details.opened(entry, values), visible=True)
-        return [gr.update(selected="train"), _HIDDEN, notice, *setup.form.filled(values)]
-
-
-def _of_one(look: Look, updates: Iterator[Any]) -> Iterator[Any]:
-    """``updates`` of what is said of the chosen adapter; nothing of it comes once another one was chosen."""
-    chosen = look.chosen
-    for update in updates:
-        yield update if look.chosen == chosen else gr.skip()
+        return {rooms: gr.update(selected="train"), self.message: _HIDDEN, setup.notice: notice, **form}

@@ -1,9 +1,9 @@
-"""Work on tensors, each in a process of its own: import, shrink, analysis. What they give is HTML for the page."""
+"""Work on tensors, each in a process of its own: adding, shrinking, comparing, analyzing. Results are HTML."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,128 +16,122 @@ from lora_studio.ui import images, outcome, tabs, words
 from lora_studio.ui.pages.library import cards
 
 _AT_ONCE = 100
-"""Files in one call of a command: Windows takes no longer line."""
+"""Files in one call of a command: Windows limits the length of a command line."""
 _SEEDS, _STEPS = (1, 2), 20
 _PLOTS = ("Strength by block and kind of layer", "Share of the change by rank", "Sizes of the change's entries")
 
 
-class Way(NamedTuple):
-    """A measure by which an adapter is shrunk."""
+class ShrinkMeasure(NamedTuple):
+    """A measure by which an adapter is shrunk, and its range."""
 
     name: str
     label: str
     start: float
     low: float
     high: float
+    unit: float = 1.0
+    """How many of the page's units make one of the command's."""
+    whole: bool = False
 
 
-WAYS = {
-    "energy": Way("Kept share", "Share of the change to keep, in %", 99, 1, 100),
-    "rank": Way("Rank", "Largest rank", 8, 1, 1024),
-    "size": Way("File size", "File size, in MB", 2, 0.01, 10_000),
+MEASURES = {
+    "energy": ShrinkMeasure("Kept share", "Share of the change to keep, in %", 99, 1, 100, unit=100),
+    "rank": ShrinkMeasure("Rank", "Largest rank", 8, 1, 1024, whole=True),
+    "size": ShrinkMeasure("File size", "File size, in MB", 2, 0.01, 10_000),
 }
+"""By the option of ``resize``."""
 
 
 class Cut(NamedTuple):
-    """How far to shrink: ``value`` in the unit of ``WAYS[way]``."""
+    """How far to shrink: ``value`` in the page's unit of ``MEASURES[measure]``."""
 
-    way: str
+    measure: str
     value: float | None
 
     def option(self) -> list[str]:
         """As ``resize`` takes it.
 
         Raises:
-            SettingsError: it is out of its bounds.
+            SettingsError: the value is out of range.
         """
-        bounds = WAYS[self.way]
-        if self.value is None or not bounds.low <= self.value <= bounds.high:
+        measure = MEASURES[self.measure]
+        if self.value is None or not measure.low <= self.value <= measure.high:
             raise SettingsError(
-                f"{bounds.label} must be from {bounds.low:g} to {bounds.high:,g}.",
-                do="Mend the number, then try again.",
+                f"{measure.label} must be from {measure.low:g} to {measure.high:,g}.",
+                do="Change the number, then try again.",
             )
-        number = (
-            str(int(self.value))
-            if self.way == "rank"
-            else repr(self.value / 100 if self.way == "energy" else self.value)
-        )
-        return [f"--{self.way}", number]
+        return [f"--{self.measure}", str(int(self.value) if measure.whole else self.value / measure.unit)]
 
     @property
     def ending(self) -> str:
         """What the smaller file's name ends with."""
-        return f"{self.way}-{self.value:g}".replace(".", "_")
+        return f"{self.measure}-{self.value:g}".replace(".", "_")
 
 
 def take(uploaded: Sequence[str], outputs: Path) -> str:
-    """Copies dropped files into the library, each after a look at all of it; says what came of each."""
-    added, refused = [], []
+    """Copies dropped files into the library, each after every tensor of it was checked; says which were added, and why
+    others were refused.
+    """
+    added: list[str] = []
+    refused: list[dict[str, str]] = []
     for first in range(0, len(uploaded), _AT_ONCE):
         try:
-            told = command.run("add", *uploaded[first : first + _AT_ONCE], "--outputs", outputs)
-        except StudioError as error:  # not one of them could be taken
+            result = command.run("add", *uploaded[first : first + _AT_ONCE], "--outputs", outputs)
+        except StudioError as error:  # none of them could be added
             if not error.details.get("refused"):
                 raise
-            told = {"added": [], "refused": error.details["refused"]}
-        added, refused = added + told["added"], refused + told["refused"]
-    said = (
-        outcome.done(
-            f"{words.counted(len(added), 'adapter')} in the library.", ", ".join(Path(path).name for path in added)
-        )
-        if added
-        else ""
-    )
-    return said + "".join(
-        words.notice(
-            "wrong", one["what"] if one["file"] in one["what"] else f"{one['file']}: {one['what']}", do=one["do"]
-        )
-        for one in refused
-    )
+            result = {"added": [], "refused": error.details["refused"]}
+        added, refused = added + result["added"], refused + result["refused"]
+    names = ", ".join(Path(path).name for path in added)
+    done = outcome.done(f"{words.counted(len(added), 'adapter')} in the library.", names) if added else ""
+    return done + "".join(map(_refusal, refused))
+
+
+def _refusal(one: dict[str, str]) -> str:
+    what = one["what"] if one["file"] in one["what"] else f"{one['file']}: {one['what']}"
+    return words.notice("wrong", what, do=one["do"])
 
 
 def tried(entry: Entry, cut: Cut) -> str:
-    """What shrinking would give and cost.
+    """The size and the loss that shrinking would give.
 
     Raises:
-        StudioError: the measure is out of its bounds, or the file is no longer as it was.
+        StudioError: the value is out of range, or the file has changed or is gone.
     """
     return _figures(command.run("resize", entry.path, *cut.option()))
 
 
 def saved(entry: Entry, cut: Cut, outputs: Path) -> str:
-    """A smaller copy, proved for ComfyUI and Forge. Raises as ``tried`` does."""
-    told = command.run("resize", entry.path, *cut.option(), "-o", beside(entry, outputs, cut.ending))
-    file = Path(told["file"])
+    """Saves a smaller copy, proved for ComfyUI and Forge. Raises as ``tried`` does."""
+    result = command.run("resize", entry.path, *cut.option(), "-o", beside(entry, outputs, cut.ending))
+    file = Path(result["file"])
     shown = tabs.address("library", file.relative_to(outputs).as_posix())
-    return outcome.done(f"Saved as {file.name}.", to=shown) + _figures(told) + outcome.proof(told["proof"])
+    return outcome.done(f"Saved as {file.name}.", to=shown) + _figures(result) + outcome.proof(result["proof"])
 
 
-def _figures(told: dict[str, Any]) -> str:
-    kept = f"{outcome.share(told['kept'])} of the change kept (residual {words.figure(told['residual'])})"
-    return words.facts(
-        (
-            f"rank {told['rank_before']} → {told['rank']}",
-            f"{words.size(told['size_before'])} → {words.size(told['size'])}",
-            kept,
-        )
-    )
+def _figures(result: dict[str, Any]) -> str:
+    rank = f"rank {result['rank_before']} → {result['rank']}"
+    size = f"{words.size(result['size_before'])} → {words.size(result['size'])}"
+    kept = f"{outcome.share(result['kept'])} of the change kept (residual {words.figure(result['residual'])})"
+    return words.facts((rank, size, kept))
 
 
 def beside(entry: Entry, outputs: Path, ending: str) -> Path:
-    """A free name for what is made from an adapter: in its run's folder, or in the library."""
+    """A free path for what is made from an adapter: in its run's folder, or in the library."""
     folder = runs.library_folder(outputs) if entry.origin is Origin.IMPORTED else outputs / entry.run
     return files.free(folder / f"{cards.stem(entry)}-{ending}.safetensors")
 
 
 def drawn(entry: Entry, cut: Cut, base: str, prompt: str, outputs: Path) -> str:
-    """The same prompt and seeds before and after shrinking, side by side. Raises as ``tried`` does, or if there is
-    nothing to draw with.
+    """The same prompt and seeds before and after shrinking, side by side.
+
+    Raises:
+        StudioError: as ``tried``, or the base model or the prompt is missing.
     """
-    if not base or not prompt:
-        missing, advice = (
-            ("base model", "Name it: its file or folder.") if prompt else ("prompt", "Write what is to be drawn.")
-        )
-        raise SettingsError(f"The {missing} is missing.", where="Before and after", do=advice)
+    if not prompt:
+        raise SettingsError("The prompt is missing.", where="Before and after", do="Write what is to be drawn.")
+    if not base:
+        raise SettingsError("The base model is missing.", where="Before and after", do="Give its file or folder.")
     with _aside(outputs) as folder:
         small = folder / f"{cut.ending}.safetensors"
         command.run("resize", entry.path, *cut.option(), "-o", small)
@@ -145,37 +139,37 @@ def drawn(entry: Entry, cut: Cut, base: str, prompt: str, outputs: Path) -> str:
         sheet = command.run(
             "grid", *axes, "--steps", _STEPS, "--prompt", prompt, "--base", base, "-o", folder / "sheet.png"
         )["sheet"]
-        shown = images.address(images.copy(Path(sheet), outputs, images.FULL, images.preview))
-    return f'<img class="sheet" src="{words.text(shown)}" alt="Drawn before and after shrinking">'
+        address = images.address(images.copy(Path(sheet), outputs, images.FULL, images.preview))
+    return f'<img class="sheet" src="{words.text(address)}" alt="Drawn before and after shrinking">'
 
 
 def _axis(kind: str, values: Sequence[object]) -> str:
-    """An axis as ``grid`` takes it, whatever letters its values hold."""
+    """An axis as ``grid`` takes it, quoted so that its values may contain commas and quotes."""
     return f"{kind}=" + ",".join('"{}"'.format(str(value).replace('"', '""')) for value in values)
 
 
-def analysed(entry: Entry, base: str, outputs: Path) -> str:
-    """What the adapter does, in words and as plots; relative to the base model's own weights where that is at hand.
+def analyzed(entry: Entry, base: str, outputs: Path) -> str:
+    """Where the adapter changes the model, in words and as plots; relative to the base model's weights if it is known.
 
     Raises:
         StudioError: it cannot be read.
     """
     with _aside(outputs) as folder:
-        told = command.run("analyze", entry.path, "--plots", folder, *(["--base", base] if base else []))
-        shown = [
-            images.address(images.copy(Path(path), outputs, images.FULL, images.preview)) for path in told["plots"]
-        ]
-    said = "".join(f"<li>{words.text(line)}</li>" for line in told["words"])
-    plots = "".join(
-        f'<figure><figcaption>{name}</figcaption><img class="diagram" src="{words.text(address)}" alt="{name}"></figure>'
-        for address, name in zip(shown, _PLOTS, strict=True)
-    )
-    return f'<ul class="said">{said}</ul>{plots}'
+        result = command.run("analyze", entry.path, "--plots", folder, *(["--base", base] if base else []))
+        plots = [images.copy(Path(path), outputs, images.FULL, images.preview) for path in result["plots"]]
+    lines = "".join(f"<li>{words.text(line)}</li>" for line in result["words"])
+    figures = "".join(_figure(images.address(plot), name) for plot, name in zip(plots, _PLOTS, strict=True))
+    return f'<ul class="said">{lines}</ul>{figures}'
+
+
+def _figure(address: str, name: str) -> str:
+    image = f'<img class="diagram" src="{words.text(address)}" alt="{name}">'
+    return f"<figure><figcaption>{name}</figcaption>{image}</figure>"
 
 
 @contextmanager
-def _aside(outputs: Path) -> Iterator[Path]:
-    """A folder for what only the page's copies are made of."""
+def _aside(outputs: Path) -> Generator[Path]:
+    """A temporary folder for files of which the page shows copies."""
     parent = images.folder(outputs)
     parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".work-", dir=parent, ignore_cleanup_errors=True) as folder:

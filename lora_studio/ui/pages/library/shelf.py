@@ -1,0 +1,94 @@
+"""The left half of the Library page: search, cards, and a field to drop adapters into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from lora_studio.runs import library
+from lora_studio.ui.outcome import WORK, Updates, told
+from lora_studio.ui.pages.library import cards, work
+from lora_studio.ui.pages.library.look import MOST_SHOWN, Look
+from lora_studio.ui.pages.train.setup import QUIET
+from lora_studio.ui.theme import html
+
+_TYPES = [".safetensors", ".ckpt", ".pt", ".pth", ".bin"]
+"""Files that can be dropped: adapters, and pickles, so that a user learns why they are refused."""
+
+
+class Shelf:
+    """The components of the left half and their handlers.
+
+    Args:
+        look: what the browser tab sees of the library, a ``Look``.
+    """
+
+    def __init__(self, outputs: Path, look: gr.State):
+        self.outputs, self.look = outputs, look
+        with gr.Column(elem_classes="card"):
+            html("<h2>Adapters</h2>")
+            with gr.Row(elem_classes="finder"):
+                self.search = gr.Textbox(
+                    placeholder="Search by name, trigger, model, rank16…",
+                    show_label=False,
+                    container=False,
+                    max_lines=1,
+                    min_width=200,
+                    scale=3,
+                    elem_id="search",
+                )
+                self.states = gr.Checkbox(
+                    label="Saved states too", container=False, elem_id="states", min_width=150, scale=1
+                )
+            self.cards = html(js_on_load=cards.CHOOSE, elem_id="adapters")
+            self.more = gr.Button("Show more", size="sm", visible=False, elem_id="more")
+        with gr.Column(elem_classes="card"):
+            html("<h2>Add adapters</h2>")
+            self.drop = gr.File(
+                label="LoRA files",
+                show_label=False,
+                file_count="multiple",
+                file_types=_TYPES,
+                height=150,
+                elem_id="drop",
+            )
+            self.taken = html(visible=False, elem_id="taken")
+
+    @property
+    def drawn(self) -> list[Any]:
+        """What ``draw`` changes."""
+        return [self.cards, self.more]
+
+    def wire(self, tab: gr.Tab) -> None:
+        """Binds the handlers; ``tab`` is the page's own."""
+        tab.select(self.draw, self.look, self.drawn, **QUIET)
+        searched = [self.look, *self.drawn]
+        typed: dict[str, Any] = {"inputs": [self.look, self.search, self.states], "outputs": searched, **QUIET}
+        gr.on([self.search.change, self.states.input], self.find, trigger_mode="always_last", **typed)
+        self.more.click(self.show_more, self.look, searched, **QUIET)
+        self.drop.upload(self.take, [self.look, self.drop], [self.drop, self.taken, *self.drawn], **WORK)
+
+    def draw(self, look: Look) -> Updates:
+        """The cards, and whether there are more of them."""
+        found = library.catalogue(self.outputs)
+        shown = cards.matching(look, found.entries)
+        drawn = cards.html(look, shown, len(found.entries), self.outputs) + cards.unreadable(found.unreadable)
+        return {self.cards: drawn, self.more: gr.update(visible=len(shown) > look.most)}
+
+    def find(self, look: Look, typed: str, states: bool) -> Updates:
+        """The cards that a search asks for."""
+        look.words, look.states, look.most = (typed or "").strip()[:200], bool(states), MOST_SHOWN
+        return {self.look: look, **self.draw(look)}
+
+    def show_more(self, look: Look) -> Updates:
+        """Some more cards."""
+        look.most += MOST_SHOWN
+        return {self.look: look, **self.draw(look)}
+
+    def take(self, look: Look, uploaded: list[str] | None) -> Iterator[Updates]:
+        """Copies dropped files into the library."""
+        for update in told("Checking every tensor…", lambda: work.take(uploaded or [], self.outputs)):
+            yield {self.drop: None, self.taken: update, **self.draw(look)}
