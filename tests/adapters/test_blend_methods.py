@@ -15,7 +15,7 @@ from lora_studio.adapters.blend_methods import METHODS, RANK, BlendMethod, Blend
 from lora_studio.cli import blend as command_line
 from lora_studio.cli import recipe as recipe_command
 from lora_studio.errors import SettingsError
-from lora_studio.ui.pages.mix import orders, saving
+from lora_studio.ui.pages.mix import image_specs, saving
 from lora_studio.ui.pages.mix.blend_form import BlendForm
 from lora_studio.ui.pages.mix.mixture import Mix, MixRow
 from tests.adapters.adapter_samples import Q, factors
@@ -72,7 +72,7 @@ def test_a_new_method_blends_from_a_recipe_the_command_line_and_the_page(leading
     assert isinstance(form.parameters["power_of_norm"], gr.Slider) and form.parameters["rounds"].label == "Rounds"
     typed = {field: field.value for field in form.inputs} | {form.method: "lead", form.parameters["power_of_norm"]: 0.5}
     chosen = form.chosen(typed)
-    assert orders.blending(chosen).parameters == {"power_of_norm": 0.5, "rounds": 2}
+    assert image_specs.blending(chosen).parameters == {"power_of_norm": 0.5, "rounds": 2}
 
     monkeypatch.chdir(tmp_path)
     row = MixRow("", "", "", "", 4, "", (), False, "")

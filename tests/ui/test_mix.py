@@ -1,4 +1,4 @@
-"""The Mix page without a browser: which adapters go together, what is ordered, what is shown and saved."""
+"""The Mix page without a browser: which adapters go together, what is drawn, what is shown and saved."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,9 +14,9 @@ from lora_studio.errors import AdapterError, ModelError, RunError, SettingsError
 from lora_studio.jobs.renderer import Answer, Blending
 from lora_studio.runs import library
 from lora_studio.ui.pages.library import cards
-from lora_studio.ui.pages.mix import blend_form, mixture, orders, pictures, rows, saving
+from lora_studio.ui.pages.mix import blend_form, image_specs, mixture, pictures, rows, saving
+from lora_studio.ui.pages.mix.image_specs import ChosenBlend, Scene, Spread
 from lora_studio.ui.pages.mix.mixture import Mix, bounded
-from lora_studio.ui.pages.mix.orders import ChosenBlend, Scene, Spread
 from lora_studio.ui.pages.mix.page import MixPage
 from tests.adapters.adapter_samples import factors, small
 
@@ -122,10 +122,10 @@ def test_rows_show_names_as_text(mix):
     assert "No adapter yet" in rows.html(Mix())
 
 
-def test_the_order_is_the_mix(mix):
+def test_what_is_drawn_is_the_mix(mix):
     """The preview leaves out a weight, a block or the seed."""
     mix.rows[0].weight, mix.rows[0].factors = -0.5, {"mid_block": 0.0}
-    order = orders.mixed(mix, SCENE._replace(seed=7, prompt=" cat ", negative="fog"), None)
+    order = image_specs.mixed(mix, SCENE._replace(seed=7, prompt=" cat ", negative="fog"), None)
     first, second = order.adapters
     assert (first.path, first.weight, first.blocks) == (
         mix.rows[0].path,
@@ -140,7 +140,7 @@ def test_the_order_is_the_mix(mix):
         5.0,
         "starter",
     ) and order.first
-    plain = orders.plain(mix, SCENE)
+    plain = image_specs.plain(mix, SCENE)
     assert plain.adapters == () and plain.seed == 1
 
 
@@ -148,29 +148,29 @@ def test_the_order_is_the_mix(mix):
                                                ({"steps": 2.5}, "whole"), ({"guidance": float("nan")}, "Guidance")])  # fmt: skip
 def test_a_senseless_number_is_named(mix, change, field):
     with pytest.raises(SettingsError, match=field):
-        orders.mixed(mix, SCENE._replace(**change), None)
+        image_specs.mixed(mix, SCENE._replace(**change), None)
 
 
 def test_no_base_model_says_which_kind_is_needed(mix):
     with pytest.raises(ModelError, match="made for the built-in starter"):
-        orders.mixed(mix, SCENE._replace(base=""), None)
+        image_specs.mixed(mix, SCENE._replace(base=""), None)
 
 
 def test_only_base_models_that_fit_are_offered(outputs):
     """The starter is offered for an SDXL adapter."""
-    assert orders.bases(outputs, "starter") == orders.bases(outputs, "") == [("Built-in starter", "starter")]
-    assert orders.bases(outputs, "sdxl") == []
+    assert image_specs.bases(outputs, "starter") == image_specs.bases(outputs, "") == [("Built-in starter", "starter")]
+    assert image_specs.bases(outputs, "sdxl") == []
     run = runs.create(Settings(data="x", name="wide", base="/models/big.safetensors"), outputs)
     adapters.write(adapters.read(entry(outputs, "wide").path), run.adapter_file)
-    assert orders.bases(outputs, "sdxl") == [("big.safetensors", "/models/big.safetensors")]
+    assert image_specs.bases(outputs, "sdxl") == [("big.safetensors", "/models/big.safetensors")]
 
 
 def test_the_sum_needs_no_blending_and_the_rest_is_bounded():
     """Every move of a slider blends anew; or a rank of half a million is asked for."""
-    assert orders.blending(EXACT) is None and orders.blending(ChosenBlend("exact", {"rank": None})) is None
-    assert orders.blending(ChosenBlend("exact", {"rank": 4})) == Blending(method="exact", rank=4)
-    assert orders.blending(ChosenBlend("svd", {"rank": 0})) == Blending(method="svd")
-    drawn = orders.blending(ChosenBlend("dare", {"rank": 0, "density": 0.3, "seed": None}))
+    assert image_specs.blending(EXACT) is None and image_specs.blending(ChosenBlend("exact", {"rank": None})) is None
+    assert image_specs.blending(ChosenBlend("exact", {"rank": 4})) == Blending(method="exact", rank=4)
+    assert image_specs.blending(ChosenBlend("svd", {"rank": 0})) == Blending(method="svd")
+    drawn = image_specs.blending(ChosenBlend("dare", {"rank": 0, "density": 0.3, "seed": None}))
     assert drawn == Blending(method="dare", parameters={"density": 0.3, "seed": 0})
     for method, wrong in (
         ("svd", {"rank": -1}),
@@ -180,7 +180,7 @@ def test_the_sum_needs_no_blending_and_the_rest_is_bounded():
         ("dare", {"seed": -3}),
     ):
         with pytest.raises(SettingsError, match="must be a"):
-            orders.blending(ChosenBlend(method, wrong))
+            image_specs.blending(ChosenBlend(method, wrong))
 
 
 def test_what_blending_costs_is_told_in_words(mix):
@@ -196,15 +196,15 @@ def test_sheets_cross_the_mix(mix):
     """A sheet varies another adapter than its label says, or draws the same one both ways."""
     ink, wash = mix.rows
     wash.factors = {"mid_block": 0.5}
-    strip = orders.sheet(mix, SCENE, [wash.key], Spread(-1.0, 1.0, 5))
+    strip = image_specs.sheet(mix, SCENE, [wash.key], Spread(-1.0, 1.0, 5))
     assert strip.across.adapter == 1 and strip.across.weights == (-1.0, -0.5, 0.0, 0.5, 1.0) and strip.down is None
     assert strip.adapters[1].name == "Wash, own blocks", "the recipe of a sheet tells no blocks"
-    grid = orders.sheet(mix, SCENE, [ink.key, wash.key], Spread(0.0, 1.0, 3))
+    grid = image_specs.sheet(mix, SCENE, [ink.key, wash.key], Spread(0.0, 1.0, 3))
     assert (grid.across.adapter, grid.down.adapter) == (0, 1)
     for names, weights in (([None], (0, 1, 3)), ([ink.key, ink.key], (0, 1, 3)), (["gone"], (0, 1, 3)), ([ink.key], (0, 3, 3)), ([ink.key], (1, 1, 3)),
                            ([ink.key], (None, 1, 3)), ([ink.key], (0, 1, 1)), ([ink.key], (0, 1, None)), ([ink.key, wash.key], (0, 1, 12))):  # fmt: skip
         with pytest.raises(SettingsError):
-            orders.sheet(mix, SCENE, names, Spread(*weights))
+            image_specs.sheet(mix, SCENE, names, Spread(*weights))
 
 
 def test_what_is_saved_is_what_is_seen(mix):

@@ -9,7 +9,7 @@ import gradio as gr
 from lora_studio.adapters.blend_methods import METHODS, RANK, BlendMethod, BlendParameter, parameters
 from lora_studio.ui import words
 from lora_studio.ui.outcome import Updates
-from lora_studio.ui.pages.mix.orders import ChosenBlend
+from lora_studio.ui.pages.mix.image_specs import ChosenBlend
 from lora_studio.ui.pages.train.setup import QUIET
 from lora_studio.ui.theme import html
 

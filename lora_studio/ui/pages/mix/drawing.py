@@ -15,10 +15,10 @@ from lora_studio.jobs import runner
 from lora_studio.jobs.renderer import Answer, Renderer
 from lora_studio.ui import outcome, words
 from lora_studio.ui.outcome import Updates
-from lora_studio.ui.pages.mix import orders, pictures
+from lora_studio.ui.pages.mix import image_specs, pictures
 from lora_studio.ui.pages.mix.blend_form import BlendForm
+from lora_studio.ui.pages.mix.image_specs import ChosenBlend, Scene
 from lora_studio.ui.pages.mix.mixture import Mix
-from lora_studio.ui.pages.mix.orders import ChosenBlend, Scene
 from lora_studio.ui.pages.mix.scene_form import SceneForm
 from lora_studio.ui.pages.mix.sheet_form import SheetForm
 
@@ -102,8 +102,8 @@ class MixDrawing:
         def act() -> str:
             mix.lane = mix.lane or uuid4().hex
             scene, spread = self.scene.scene(values), self.sheet.spread(values)
-            order = orders.sheet(mix, scene, self.sheet.keys(values), spread)
-            *_, drawn = self.renderer.draw(order, f"{mix.lane} sheet")
+            spec = image_specs.sheet(mix, scene, self.sheet.keys(values), spread)
+            *_, drawn = self.renderer.draw(spec, f"{mix.lane} sheet")
             if drawn.kind == "dropped":
                 raise RunError("Another sheet was asked for before this one was drawn.", do="Draw it again.")
             return pictures.sheet(drawn, values[self.sheet.kind])
@@ -124,11 +124,11 @@ class MixDrawing:
 
     def _images(self, mix: Mix, scene: Scene, chosen: ChosenBlend) -> Iterator[Updates]:
         """The mix's image, then the base model's."""
-        plain, blending = orders.plain(mix, scene), orders.blending(chosen)
+        plain, blending = image_specs.plain(mix, scene), image_specs.blending(chosen)
         if plain.key() != mix.scene:
             mix.scene, mix.plain = plain.key(), ""  # it had another prompt or seed
         note = ""
-        for answer in self.renderer.draw(orders.mixed(mix, scene, blending), f"{mix.lane} mix"):
+        for answer in self.renderer.draw(image_specs.mixed(mix, scene, blending), f"{mix.lane} mix"):
             if answer.kind == "loading":
                 yield {self.note: outcome.busy("Loading the base model…")}
             elif answer.kind == "drawn":

@@ -62,7 +62,7 @@ class Mix:
     plain: str = ""
     """The picture that is shown without them."""
     scene: str = ""
-    """What ``plain`` shows, as its order's key."""
+    """Key of the image spec that ``plain`` was drawn from."""
 
     @property
     def family(self) -> str:

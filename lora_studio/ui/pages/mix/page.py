@@ -15,7 +15,7 @@ from lora_studio.runs import library
 from lora_studio.ui import images, outcome, words
 from lora_studio.ui.outcome import WORK, Updates
 from lora_studio.ui.pages.library import cards
-from lora_studio.ui.pages.mix import blend_form, mixture, orders, pictures, rows, saving
+from lora_studio.ui.pages.mix import blend_form, image_specs, mixture, pictures, rows, saving
 from lora_studio.ui.pages.mix.blend_form import BlendForm
 from lora_studio.ui.pages.mix.drawing import MixDrawing
 from lora_studio.ui.pages.mix.mixture import Mix
@@ -141,7 +141,7 @@ class MixPage:
     def _list(self, mix: Mix, base: str, problem: StudioError | None = None) -> Updates:
         """What follows from which adapters are in the mix; with the ``problem`` that one could not be added."""
         message = words.notice("wrong", problem.what, problem.where, problem.do) if problem else ""
-        offered = orders.bases(self.outputs, mix.family)
+        offered = image_specs.bases(self.outputs, mix.family)
         known = [name for _, name in offered]
         fits = base in known or (base != "starter" and bool(base))
         shown = gr.update(visible=bool(mix.rows))

@@ -10,9 +10,9 @@ from lora_studio.adapters.blend_methods import RANK
 from lora_studio.errors import AdapterError
 from lora_studio.jobs import command
 from lora_studio.ui import outcome, tabs, words
-from lora_studio.ui.pages.mix import orders
+from lora_studio.ui.pages.mix import image_specs
+from lora_studio.ui.pages.mix.image_specs import ChosenBlend
 from lora_studio.ui.pages.mix.mixture import Mix
-from lora_studio.ui.pages.mix.orders import ChosenBlend
 
 
 def arguments(mix: Mix, chosen: ChosenBlend) -> list[str]:
@@ -24,7 +24,7 @@ def arguments(mix: Mix, chosen: ChosenBlend) -> list[str]:
     """
     if not mix.rows:
         raise AdapterError("There is nothing to save yet.", do="Choose an adapter first.")
-    blending = orders.blending(chosen)
+    blending = image_specs.blending(chosen)
     named = [f"{row.path}:{row.weight:g}" for row in mix.rows]
     parameters = {RANK.key: blending.rank, **blending.parameters} if blending else {}
     options = [part for key, value in parameters.items() for part in (blend_methods.option(key), str(value))]

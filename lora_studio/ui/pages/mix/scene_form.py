@@ -9,8 +9,8 @@ from typing import Any
 import gradio as gr
 
 from lora_studio.config.settings import SPECS
-from lora_studio.ui.pages.mix import orders
-from lora_studio.ui.pages.mix.orders import Scene
+from lora_studio.ui.pages.mix import image_specs
+from lora_studio.ui.pages.mix.image_specs import Scene
 from lora_studio.ui.pages.train.setup import QUIET
 from lora_studio.ui.theme import html
 
@@ -28,7 +28,7 @@ class SceneForm:
             self.seed = gr.Number(seed, label="Seed", precision=0, min_width=90, elem_id="mix-seed")
             self.reseed = gr.Button("New seed", size="md", min_width=100, elem_id="mix-reseed")
         self.base = gr.Dropdown(
-            orders.bases(outputs, ""),
+            image_specs.bases(outputs, ""),
             value="starter",
             label="Base model",
             info="A model that the adapters were made for: the built-in starter, or the path of one of yours.",

@@ -7,8 +7,8 @@ from typing import Any
 import gradio as gr
 
 from lora_studio.ui.outcome import Updates
+from lora_studio.ui.pages.mix.image_specs import Spread
 from lora_studio.ui.pages.mix.mixture import Mix
-from lora_studio.ui.pages.mix.orders import Spread
 from lora_studio.ui.pages.train.setup import QUIET
 from lora_studio.ui.theme import html
 

@@ -15,7 +15,6 @@ from typing import Any
 import gradio as gr
 import psutil
 import tomli_w
-from gradio.blocks import Block
 
 from lora_studio import events, files, runs
 from lora_studio.config.settings import Settings
@@ -25,11 +24,9 @@ from lora_studio.jobs.command import Command
 from lora_studio.jobs.view import RunView
 from lora_studio.ui import outcome, words
 from lora_studio.ui.form import Form
+from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.train import memory_report
 from lora_studio.ui.theme import html
-
-Updates = dict[Block, Any]
-"""What a handler changes: component -> its new value or update. Components that it leaves out stay as they are."""
 
 _HIDDEN = gr.update(value="", visible=False)
 _STALE = '<p class="hint">The settings have changed since this check.</p>'

@@ -14,8 +14,8 @@ from lora_studio.jobs import control, runner, view
 from lora_studio.jobs.control import Request
 from lora_studio.runs import Run, branching, checkpoints
 from lora_studio.ui import plots
+from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.train import live, previews, saved, status
-from lora_studio.ui.pages.train.check import Updates
 from lora_studio.ui.pages.train.live import PARTS, RunWatcher, TabState
 from lora_studio.ui.pages.train.setup import QUIET, Setup
 from lora_studio.ui.theme import html

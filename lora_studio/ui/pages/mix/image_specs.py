@@ -67,7 +67,7 @@ class Spread(NamedTuple):
 
 
 def mixed(mix: Mix, scene: Scene, blending: Blending | None) -> ImageSpec:
-    """The order for the mix's picture. The sum needs no blending; every other method is drawn as it would be saved.
+    """The image of the mix. The sum needs no blending; every other method is drawn as it would be saved.
 
     Raises:
         SettingsError: a number of the scene is out of range.
@@ -77,12 +77,12 @@ def mixed(mix: Mix, scene: Scene, blending: Blending | None) -> ImageSpec:
 
 
 def plain(mix: Mix, scene: Scene) -> ImageSpec:
-    """The order for the same picture without adapters. Raises as ``mixed`` does."""
+    """The same image without adapters. Raises as ``mixed`` does."""
     return ImageSpec(**_scene(mix, scene))
 
 
 def sheet(mix: Mix, scene: Scene, keys: Sequence[str | None], spread: Spread) -> ImageSpec:
-    """The order for a sheet: the weights of the first adapter across, and of the second, if there is one, down.
+    """A sheet: the weights of the first adapter across, and of the second, if there is one, down.
 
     Raises:
         SettingsError: an adapter is not chosen, or a number is out of range.
@@ -105,7 +105,7 @@ def sheet(mix: Mix, scene: Scene, keys: Sequence[str | None], spread: Spread) ->
 
 
 def blending(chosen: ChosenBlend) -> Blending | None:
-    """The blend for an order; None for the plain sum.
+    """The blend for an image; None for the plain sum.
 
     Raises:
         SettingsError: a parameter is out of range.
@@ -153,7 +153,7 @@ def _placed(row: MixRow) -> Placed:
 
 
 def _scene(mix: Mix, scene: Scene) -> dict[str, Any]:
-    """The scene as an order's fields."""
+    """The scene as fields of a spec."""
     base = tidy(scene.base)
     if not base:
         raise ModelError(
