@@ -270,6 +270,20 @@ def test_an_older_state_is_gone_on_from_as_a_new_run(run, worker, capfd):  # noq
     assert resumed(run, "--step", "3") == 2 and "There are: 2, 4" in capfd.readouterr().err
 
 
+def test_the_rate_of_a_chosen_optimizer_is_told_before_the_start(run, worker, capfd):  # noqa: F811
+    """A preset's rate of AdamW is not Prodigy's; and one that learns nothing is warned of."""
+    worker(FINISH)
+    outputs, data = run.folder.parent, run.settings().run.data
+    command = ["train", "--data", data, "--preset", "quick-look", "--outputs", str(outputs), "--json"]
+    command += ["--set", "optimizer=prodigy"]
+    assert cli.main([*command, "--name", "usual"]) == 0
+    assert "The learning rate is 1, the usual one of Prodigy" in capfd.readouterr().err
+    assert runs.find("usual", outputs).settings().optimizer.learning_rate == 1.0
+    assert cli.main([*command, "--name", "slow", "--set", "learning_rate=1e-4"]) == 0
+    assert "Prodigy will learn next to nothing at a learning rate of 0.0001." in capfd.readouterr().err
+    assert runs.find("slow", outputs).settings().optimizer.learning_rate == 1e-4
+
+
 def test_a_branch_takes_its_parents_settings_and_those_given(run, worker, capfd):  # noqa: F811
     worker(FINISH)
     saved(run, 2, 4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -70,6 +71,8 @@ def train(order: Order) -> None:
             where="--data",
             do="Write for example: python3 app.py train --data my-pictures",
         )
+    for note in presets.rate_notes(settings, list(order.assignments)):
+        print(note, file=sys.stderr)
     if order.dry_run:
         from lora_studio.cli import dry_run
 

@@ -13,8 +13,9 @@ import tomli_w
 from pydantic import BaseModel
 
 from lora_studio import files
-from lora_studio.config.settings import Settings, check, did_you_mean, from_text
+from lora_studio.config.settings import SPECS, Settings, check, did_you_mean, from_text, layer
 from lora_studio.errors import SettingsError
+from lora_studio.optim import registry as optimizers
 
 FOLDER = Path(__file__).resolve().parents[2] / "presets"
 
@@ -26,6 +27,7 @@ class Preset(BaseModel):
     title: str
     blurb: str
     settings: dict[str, Any] = {}
+    """What it sets; with an optimizer also that one's usual rates, where the file gives none."""
 
 
 def _table(path: Path) -> dict[str, Any]:
@@ -63,9 +65,8 @@ def read(path: Path) -> Preset:
             f"{path.name}: settings must be a table.", where=path, do="Write [settings] on a line of its own."
         )
     check(settings, where=path.name)
-    return Preset(
-        name=path.stem, title=str(table.get("title", path.stem)), blurb=str(table.get("blurb", "")), settings=settings
-    )
+    title, blurb = str(table.get("title", path.stem)), str(table.get("blurb", ""))
+    return Preset(name=path.stem, title=title, blurb=blurb, settings=layer({}, settings))
 
 
 def available(folder: Path = FOLDER) -> list[Preset]:
@@ -93,19 +94,46 @@ def layered(preset: str | None, assignments: list[str], under: Settings | None =
     """Settings from the defaults, or from those ``under`` all, then the preset, then ``values``, then ``key=value``
     assignments.
 
+    A learning rate stays with the optimizer that it was meant for: where a layer changes the optimizer and gives no
+    rate, it takes the usual one (``layer``); and a preset that names no optimizer gives no rates to another one than
+    the default, which they are meant for.
+
     Raises:
         SettingsError: a preset, key or value is wrong.
     """
-    merged = (under.flat() if under else {}) | (find(preset).settings if preset else {})
-    merged.update({key: value for key, value in values.items() if value is not None})
+    merged = under.flat() if under else {}
+    if preset:
+        merged = layer(merged, _fitting(find(preset).settings, merged))
+    assigned = {key: value for key, value in values.items() if value is not None}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:
             raise SettingsError(
                 f"{assignment!r} is not of the form key=value.", where="--set", do="Write for example --set rank=8."
             )
-        merged[key.strip()] = from_text(key.strip(), text.strip())
-    return check(merged)
+        assigned[key.strip()] = from_text(key.strip(), text.strip())
+    return check(layer(merged, assigned))
+
+
+def _fitting(settings: dict[str, Any], under: dict[str, Any]) -> dict[str, Any]:
+    """A preset's settings without rates that are not meant for the optimizer of ``under``."""
+    default = SPECS["optimizer"].default
+    if "optimizer" in settings or not optimizers.rates_after(default, under.get("optimizer", default)):
+        return settings
+    return {key: value for key, value in settings.items() if key not in optimizers.RATES}
+
+
+def rate_notes(settings: Settings, assignments: list[str]) -> list[str]:
+    """What to know of the learning rate before a run begins: which one it is, where ``assignments`` chose an optimizer
+    and no rate; and that it makes no sense for the optimizer, where that is so.
+    """
+    assigned = {assignment.partition("=")[0].strip() for assignment in assignments}
+    spec, rate = optimizers.get(settings.optimizer.optimizer), settings.optimizer.learning_rate
+    notes = [optimizers.rate_warning(settings.optimizer)]
+    if "optimizer" in assigned and "learning_rate" not in assigned:
+        usual = f", the usual one of {spec.title}" if rate == spec.learning_rate else ""
+        notes.insert(0, f"The learning rate is {rate:g}{usual}; --set learning_rate=… sets another.")
+    return [note for note in notes if note]
 
 
 def save_settings(settings: Settings, path: Path) -> None:

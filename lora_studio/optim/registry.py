@@ -96,7 +96,7 @@ _ROWS = (
     ),
     OptimizerSpec(
         name="adamw8bit",
-        title="AdamW, 8-bit",
+        title="8-bit AdamW",
         help="8-bit AdamW keeps its moments in a quarter of the memory (Dettmers et al. 2022)",
         path="bitsandbytes.optim.AdamW8bit",
         update_rule="AdamW",
@@ -124,7 +124,7 @@ _ROWS = (
     ),
     OptimizerSpec(
         name="schedulefree",
-        title="AdamW, schedule-free",
+        title="Schedule-free AdamW",
         help="schedule-free AdamW averages its steps instead of lowering the rate (Defazio et al. 2024)",
         path="schedulefree.AdamWScheduleFree",
         update_rule="Schedule-free AdamW",
@@ -185,6 +185,10 @@ def get(name: str) -> OptimizerSpec:
             do=f"Choose one of: {', '.join(OPTIMIZERS)}.",
         )
     return OPTIMIZERS[name]
+
+
+RATES = ("learning_rate", "text_learning_rate", "lora_plus")
+"""The settings that mean something else under another update rule."""
 
 
 def usual_rates(name: str) -> dict[str, float]:

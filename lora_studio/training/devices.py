@@ -188,7 +188,8 @@ def out_of_memory(machine: str, settings: Settings, fitting: dict[str, Any] | No
     """
     changes = fitting or _smaller(settings)
     where = next(iter(changes), "resolution")
-    wanted = " and ".join(f"{key} to {'on' if value is True else value}" for key, value in changes.items())
+    *first, last = [f"{key} to {'on' if value is True else value}" for key, value in changes.items()] or [""]
+    wanted = f"{', '.join(first)} and {last}" if first else last
     advice = (
         f"Set {wanted}: {_GAINS[where]}."
         if changes

@@ -6,7 +6,7 @@ What stands in the fields stays there whatever happens; a field that is wrong sa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from lora_studio.config.presets import Preset
 from lora_studio.config.settings import SPECS, Group, Level, Settings, Spec, key_of
+from lora_studio.optim import registry as optimizers
 from lora_studio.ui import words
 
 
@@ -122,7 +123,7 @@ class Form:
         spec = SPECS[key]
         value = shown(spec, self.start.get(key, spec.default))
         label = f"{spec.label} ({spec.unit})" if spec.unit and spec.unit not in spec.label.lower() else spec.label
-        common = {"value": value, "label": label, "info": spec.help, "elem_id": f"set-{key}", **how}
+        common = {"value": value, "label": label, "info": info(key, self.start), "elem_id": f"set-{key}", **how}
         match spec.kind:
             case "switch":
                 made = gr.Checkbox(**common)
@@ -142,6 +143,25 @@ class Form:
                 made = gr.Textbox(**{"max_lines": 1, **common})
         self.fields[key] = made
         return made
+
+    def explain(self) -> None:
+        """Keeps what is written below the fields true to what is chosen in them."""
+        choices = [key for key in self.fields if any(option.help for option in SPECS[key].options)]
+        explained = [*choices, *(key for key in self.fields if key in optimizers.RATES)]
+
+        def infos(*chosen: Any) -> list[Any]:
+            values = dict(zip(choices, chosen, strict=True))
+            return [gr.update(info=info(key, values)) for key in explained]
+
+        gr.on(
+            [self.fields[key].change for key in choices],
+            infos,
+            [self.fields[key] for key in choices],
+            [self.fields[key] for key in explained],
+            queue=False,
+            show_progress="hidden",
+            api_visibility="private",
+        )
 
     def own(self, key: str, component: gr.components.Component) -> gr.components.Component:
         """Takes in a field that a page has made for itself."""
@@ -174,17 +194,43 @@ class Form:
         return [gr.update(value=shown(SPECS[key], values[key])) if key in values else gr.skip() for key in self.fields]
 
 
+def info(key: str, values: Mapping[str, Any]) -> str:
+    """What is written below a field's label: the setting's help, and what the chosen value is good for or, for a rate,
+    what is usual for the chosen optimizer. ``values``: what fields hold; the defaults for others.
+    """
+    spec = SPECS[key]
+    value, optimizer = (values.get(name, SPECS[name].default) for name in (key, "optimizer"))
+    more = next((option.help for option in spec.options if option.name == value), "")
+    if key in optimizers.RATES and (row := optimizers.OPTIMIZERS.get(optimizer)):
+        usual = optimizers.usual_rates(row.name).get(key)
+        more = f"Usual for {row.title}: {usual:g}" if usual else ""
+    return f"{spec.help} {more[0].upper()}{more[1:]}." if more else spec.help
+
+
+def rates(optimizer: str, preset: Preset | None) -> dict[str, float]:
+    """The rates that the form takes when ``optimizer`` is chosen: the preset's where they are meant for it, else its
+    usual ones.
+    """
+    own = wanted(preset)
+    return {key: own[key] for key in optimizers.RATES} | optimizers.rates_after(own["optimizer"], optimizer)
+
+
 def _step(spec: Spec) -> float:
     """How far a field's arrows go: a tenth of what it starts at, or of one."""
     return abs(spec.default) / 10 or 0.01
 
 
 def summary(reading: Reading, preset: Preset | None) -> str:
-    """As HTML: what is wrong in the form, and where it differs from the preset."""
+    """As HTML: what is wrong in the form; or where it differs from the preset, and a learning rate that makes no sense."""
     if reading.wrong:
         lines = "".join(f"<li>{words.text(what)}</li>" for what in reading.wrong.values())
         return f'<div class="notice wrong" role="alert"><b>Before it can start</b><ul>{lines}</ul></div>'
     changed = differences(reading.values, preset)
+    warning = optimizers.rate_warning(reading.settings.optimizer) if reading.settings else ""
+    return _changes(changed, preset) + (words.notice("warned", warning) if warning else "")
+
+
+def _changes(changed: dict[str, tuple[Any, Any]], preset: Preset | None) -> str:
     if not changed:
         return ""
     chips = "".join(_chip(key, old, new) for key, (old, new) in changed.items())

@@ -44,6 +44,44 @@ def test_layers_lie_over_each_other_in_order(tmp_path):
     ) == (8, 60, 4, 16.0, "starter")
 
 
+PRODIGY = {"optimizer": "prodigy", "learning_rate": 1.0, "lora_plus": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("preset", "under", "assignments", "optimizer", "rate", "ratio"),
+    [
+        ("quick-look", {}, ["optimizer=prodigy"], "prodigy", 1.0, 1.0),
+        ("quick-look", {}, ["optimizer=prodigy", "learning_rate=0.5"], "prodigy", 0.5, 1.0),
+        ("quick-look", {}, ["learning_rate=0.5", "optimizer=prodigy"], "prodigy", 0.5, 1.0),
+        ("quick-look", {}, ["optimizer=adamw8bit"], "adamw8bit", 8e-4, 8.0),
+        ("quick-look", {}, ["optimizer=lion"], "lion", 5e-5, 8.0),
+        ("quick-look", PRODIGY, [], "prodigy", 1.0, 1.0),
+        ("low-vram", PRODIGY, [], "adamw8bit", 2e-4, 1.0),
+        (None, PRODIGY, ["optimizer=adamw"], "adamw", 2e-4, 1.0),
+        (None, PRODIGY, ["rank=4"], "prodigy", 1.0, 1.0),
+        (None, {}, ["rank=4"], "adamw", 3e-4, 1.0),
+    ],
+)
+def test_a_rate_stays_with_the_optimizer_that_it_was_meant_for(preset, under, assignments, optimizer, rate, ratio):
+    found = presets.layered(preset, assignments, Settings(**under) if under else None).optimizer
+    assert (found.optimizer, found.learning_rate, found.lora_plus) == (optimizer, rate, ratio)
+
+
+def test_a_preset_that_names_an_optimizer_alone_has_its_usual_rates(tmp_path):
+    path = preset(tmp_path, 'title = "Mine"\n[settings]\noptimizer = "prodigy"\n')
+    assert presets.read(path).settings == PRODIGY
+    assert presets.layered(str(path), []).optimizer.learning_rate == 1.0
+
+
+def test_the_rate_is_told_where_an_optimizer_is_chosen_alone():
+    (taken,) = presets.rate_notes(presets.layered(None, ["optimizer=prodigy"]), ["optimizer=prodigy"])
+    assert taken == "The learning rate is 1, the usual one of Prodigy; --set learning_rate=… sets another."
+    given = ["optimizer=prodigy", "learning_rate=1e-4"]
+    (warning,) = presets.rate_notes(presets.layered(None, given), given)
+    assert warning.startswith("Prodigy will learn next to nothing at a learning rate of 0.0001.")
+    assert presets.rate_notes(Settings(), []) == []
+
+
 @pytest.mark.parametrize(("text", "said"), [
     ('title = "x"\n[settings]\nrnak = 8\n', "Did you mean rank"),
     ('title = "x"\n[settings]\nrank = 0\n', "rank"),

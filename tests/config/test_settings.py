@@ -115,6 +115,17 @@ def test_settings_cannot_be_changed_in_place_but_copied_and_checked():
         settings.changed(rank=0)
 
 
+def test_a_changed_optimizer_brings_its_rates():
+    """Prodigy's 1 left to AdamW would diverge in its first steps."""
+    settings = Settings(learning_rate=5e-4, text_learning_rate=1e-5, lora_plus=4)
+    prodigy = settings.changed(optimizer="prodigy")
+    assert (prodigy.optimizer.learning_rate, prodigy.optimizer.lora_plus) == (1.0, 1.0)
+    back = prodigy.changed(optimizer="adamw8bit").optimizer
+    assert (back.learning_rate, back.text_learning_rate) == (2e-4, 5e-5)
+    assert settings.changed(optimizer="adamw8bit").optimizer.learning_rate == 5e-4, "the same rule, the same rates"
+    assert settings.changed(optimizer="prodigy", learning_rate=0.5).optimizer.learning_rate == 0.5
+
+
 ANYTHING = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), st.lists(st.text(max_size=3), max_size=2)
 )

@@ -37,7 +37,7 @@ def test_the_usual_rates():
     [
         ("prodigy", 3e-4, "Prodigy will learn next to nothing at a learning rate of 0.0003. Its usual"),
         ("adamw", 1.0, "AdamW is likely to diverge at a learning rate of 1. Its usual learning rate is 0.0002."),
-        ("adamw8bit", 1.0, "AdamW, 8-bit is likely to diverge"),
+        ("adamw8bit", 1.0, "8-bit AdamW is likely to diverge"),
         ("prodigy", 1.0, ""),
         ("adamw", 8e-4, ""),
     ],

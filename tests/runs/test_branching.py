@@ -141,3 +141,10 @@ def test_changes_that_the_state_goes_with_change_the_run_itself_and_others_make_
         and (other.settings().optimizer.optimizer, other.settings().run.steps) == ("adamw8bit", 500)
         and parent.settings().optimizer.optimizer == "adamw"
     )
+
+
+def test_an_offer_of_an_earlier_version_does_not_hand_prodigys_rate_to_adamw(tmp_path):
+    """It named the optimizer alone."""
+    values = {"data": "x", "name": "ink", "optimizer": "prodigy", "learning_rate": 1.0}
+    run = branching.with_changes(runs.create(Settings(**values), tmp_path), {"optimizer": "adamw8bit"})
+    assert run.settings().optimizer.learning_rate == 2e-4

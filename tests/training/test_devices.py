@@ -5,7 +5,9 @@ import torch
 
 from lora_studio.config.settings import Settings
 from lora_studio.errors import MachineError
+from lora_studio.optim.registry import OPTIMIZERS, rate_warning, usual_rates
 from lora_studio.training import devices, memory
+from tests.benchmarks.memory import shapes as exact
 
 
 def test_a_cpu_trains_in_float32():
@@ -34,6 +36,29 @@ def test_out_of_memory_names_the_cheapest_mend(settings, field, words):
     error = devices.out_of_memory("GPU", settings)
     assert error.where == field and words in error.do
     assert settings.changed(**error.details["changes"]) != settings or field == "resolution"
+
+
+TIGHT = {"checkpointing": "all", "quantize": "nf4"}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_offered_optimizer_brings_its_rates(name):
+    """Prodigy's rate of 1 left to 8-bit AdamW diverges in its first steps. By rule of thumb, and as estimated."""
+    settings, row = Settings(optimizer=name, **usual_rates(name), **TIGHT), OPTIMIZERS[name]
+    changes = devices.out_of_memory("GPU", settings).details["changes"]
+    estimated = [way.changes for way in memory.ways(settings, exact("sdxl"), "bf16", 2**60)]
+    assert changes.get("optimizer", "") == row.smaller and (changes in estimated) == bool(row.smaller)
+    after = settings.changed(**changes).optimizer
+    assert not rate_warning(after)
+    if row.smaller and OPTIMIZERS[row.smaller].update_rule != row.update_rule:
+        assert usual_rates(row.smaller).items() <= changes.items()
+    else:
+        assert after.learning_rate == settings.optimizer.learning_rate
+
+
+def test_the_offer_to_a_run_of_prodigy_says_the_rate():
+    error = devices.out_of_memory("GPU", Settings(optimizer="prodigy", learning_rate=1.0, **TIGHT))
+    assert "Set optimizer to adamw8bit, learning_rate to 0.0002 and text_learning_rate to 5e-05:" in error.do
 
 
 def test_what_is_reckoned_to_fit_comes_before_the_rule_of_thumb():

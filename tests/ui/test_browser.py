@@ -153,6 +153,36 @@ def test_the_form_keeps_what_was_typed(visit, pictures):
     expect(page.locator("#summary")).to_be_hidden()
 
 
+def test_a_chosen_optimizer_brings_its_rates(visit):
+    """One optimizer's rate destroys the picture under another, or learns nothing."""
+    page = visit()
+    rate, ratio = page.locator("#set-learning_rate"), page.locator("#set-lora_plus input")
+    page.get_by_role("button", name="Optimizer").click()
+
+    def choose_optimizer(title):
+        page.locator("#set-optimizer input").click()
+        page.get_by_role("option", name=title, exact=True).click()
+
+    expect(rate.locator("input")).to_have_value("0.0008")
+    choose_optimizer("Prodigy")
+    expect(rate.locator("input")).to_have_value("1")
+    expect(ratio).to_have_value("1")
+    expect(rate).to_contain_text("Usual for Prodigy: 1.")
+    expect(page.locator("#set-optimizer")).to_contain_text("Prodigy finds its own step size")
+    rate.locator("input").fill("0.0002")
+    expect(page.locator("#summary .warned")).to_contain_text("Prodigy will learn next to nothing")
+    rate.locator("input").fill("0.5")
+    expect(page.locator("#summary .warned")).to_have_count(0)
+    expect(page.locator("#summary .chip").filter(has_text="Learning rate")).to_contain_text("0.5")
+    assert rate.locator("input").input_value() == "0.5", "what was typed for the optimizer stays"
+    choose_optimizer("Lion")
+    expect(rate.locator("input")).to_have_value("0.00005")
+    expect(page.locator("#set-text_learning_rate input")).to_have_value("0.00001")
+    choose_optimizer("AdamW")
+    expect(rate.locator("input")).to_have_value("0.0008")
+    expect(page.locator("#summary")).to_be_hidden()
+
+
 @pytest.mark.fault(20)
 def test_a_caption_is_never_markup(visit, pictures):
     """A caption from the net runs as a script when its picture is opened."""

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from lora_studio.config import presets
 from lora_studio.config.presets import Preset
 from lora_studio.config.settings import SPECS, Level, Settings
-from lora_studio.ui.form import Form, differences, read, shown, summary, wanted
+from lora_studio.optim.registry import OPTIMIZERS
+from lora_studio.ui.form import Form, differences, info, rates, read, shown, summary, wanted
 from lora_studio.ui.pages.train.setup import Setup
 
 
@@ -33,7 +34,7 @@ def test_labels_help_and_choices_come_from_the_declaration(setup):
     own = {"data", "base", "name"}
     for key, field in setup.form.fields.items():
         if key not in own:
-            assert field.label.startswith(SPECS[key].label) and field.info == SPECS[key].help
+            assert field.label.startswith(SPECS[key].label) and field.info.startswith(SPECS[key].help)
         if SPECS[key].choices:
             assert tuple(choice for _, choice in field.choices) == SPECS[key].choices
 
@@ -126,6 +127,35 @@ def test_what_differs_from_the_preset_is_shown():
     assert "Changed from &lt;P&gt;" in html
     assert "Rank <s>4</s> 8" in html and "Optimizer <s>AdamW</s> Lion" in html and html.count("chip") == 2
     assert summary(read(raw(rank=4)), preset) == ""
+
+
+def test_a_field_says_what_the_chosen_value_is_good_for():
+    """Six names of optimizers, and nothing to choose by."""
+    assert info("optimizer", {"optimizer": "lion"}).endswith("(Chen et al. 2023).")
+    assert "Lion follows" in info("optimizer", {"optimizer": "lion"}) and "AdamW is" in info("optimizer", {})
+    assert info("learning_rate", {"optimizer": "prodigy"}).endswith("Usual for Prodigy: 1.")
+    assert info("lora_plus", {"optimizer": "adamw"}) == info("lora_plus", {}) == SPECS["lora_plus"].help
+    assert info("learning_rate", {"optimizer": "from a later version"}) == SPECS["learning_rate"].help
+
+
+@pytest.mark.parametrize("preset", presets.available(), ids=lambda preset: preset.name)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_chosen_optimizer_brings_its_rates(preset, name):
+    """Prodigy at AdamW's rate learns nothing, AdamW at Prodigy's destroys the picture."""
+    own, taken = wanted(preset), rates(name, preset)
+    meant = OPTIMIZERS[own["optimizer"]].update_rule == OPTIMIZERS[name].update_rule
+    assert taken["learning_rate"] == (own["learning_rate"] if meant else OPTIMIZERS[name].learning_rate)
+    reading = read(raw(**own | {"optimizer": name} | taken))
+    assert reading.settings.optimizer.learning_rate == taken["learning_rate"]
+    assert "learning rate of" not in summary(reading, preset)
+    assert name != "prodigy" or taken == {"learning_rate": 1.0, "text_learning_rate": 5e-5, "lora_plus": 1.0}
+
+
+def test_a_rate_that_makes_no_sense_is_warned_of_before_the_start():
+    """It shows after an hour of training otherwise."""
+    html = summary(read(raw(optimizer="prodigy", learning_rate=2e-4)), None)
+    assert 'class="notice warned"' in html and "Prodigy will learn next to nothing" in html
+    assert "likely to diverge" in summary(read(raw(learning_rate=1.0)), None)
 
 
 def test_filling_touches_only_the_given_fields():

@@ -16,9 +16,10 @@ from lora_studio.config.settings import Settings
 from lora_studio.dataset import intake
 from lora_studio.errors import DatasetError, SettingsError, StudioError
 from lora_studio.jobs import runner
+from lora_studio.optim.registry import RATES
 from lora_studio.runs import Run, branching
 from lora_studio.ui import words
-from lora_studio.ui.form import Form, read, summary, wanted
+from lora_studio.ui.form import Form, differences, rates, read, summary, wanted
 from lora_studio.ui.pages.train import pictures, upload
 from lora_studio.ui.pages.train.check import Check, CheckState
 from lora_studio.ui.theme import html
@@ -126,6 +127,9 @@ class Setup:
         chosen = {"inputs": self.preset, "outputs": [self.blurb, *fields], **QUIET}
         self.preset.input(self.choose, **chosen)
         self.reset.click(self.choose, **chosen)
+        optimizer, rate_fields = self.form.fields["optimizer"], [self.form.fields[key] for key in RATES]
+        optimizer.input(self.take_rates, [self.preset, optimizer], rate_fields, **QUIET)
+        self.form.explain()
         changes, form = [one.change for one in [self.preset, *fields]], [self.preset, *fields]
         gr.on(
             changes,
@@ -153,6 +157,10 @@ class Setup:
         preset = self.presets.get(name)
         return [_blurb(preset, self.damaged), *self.form.filled(wanted(preset))]
 
+    def take_rates(self, name: str | None, optimizer: str) -> list[float]:
+        """The rates that come with an optimizer that the user chose: another one's would learn nothing, or diverge."""
+        return list(rates(optimizer, self.presets.get(name)).values())
+
     def restore(self, draft: Any) -> list[Any]:
         """What this browser's user had typed, after a reload or a restart."""
         draft = draft if isinstance(draft, dict) else {}
@@ -164,10 +172,11 @@ class Setup:
 
     def changed(self, seen: CheckState, name: str | None, *values: Any) -> list[Any]:
         """What differs from the preset, or is wrong; the way back; and whether the check's finding is still about this."""
-        said = summary(read(self.form.raw(values)), self.presets.get(name))
+        reading, preset = read(self.form.raw(values)), self.presets.get(name)
+        said = summary(reading, preset)
         return [
             gr.update(value=said, visible=bool(said)),
-            gr.update(visible="changes" in said),
+            gr.update(visible=reading.settings is not None and bool(differences(reading.values, preset))),
             self.check.changed(seen, values),
         ]
 
