@@ -1,9 +1,9 @@
-"""How fast the adapter algebra is: ``python tests/benchmarks/algebra.py``.
+"""The speed of the adapter algebra: ``python tests/benchmarks/algebra.py``.
 
-Full-size random adapters of SD 1.5 (128 attention modules) and SDXL (560), rank 32, fp16, on at most two threads
-(OMP_NUM_THREADS=1 asks for one): the best of three after a warm-up, in seconds by the clock and in processor seconds,
-which other programs on the machine disturb less. The usual way, a full SVD of every product, is timed in the same run
-from a few modules and scaled up (~), so that the ratios (of processor seconds) hold on any machine.
+Full-size random adapters of SD 1.5 (128 attention modules) and SDXL (560), rank 32, fp16, on at most two threads (one
+with OMP_NUM_THREADS=1). Prints the best of three runs after a warm-up, in wall seconds and in processor seconds, which
+other programs disturb less. The usual method, a full SVD of every product, is timed in the same run on a few modules
+and scaled up (~), so that the ratios (of processor seconds) hold on any machine.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RANK = 32
 
 
 def adapter(family: str, seed: int, rank: int = RANK) -> Adapter:
-    """Attention modules of the golden list, with spectra that fall as trained ones do."""
+    """Attention modules of the golden list, with spectra that decay like trained ones."""
     generator = torch.Generator().manual_seed(seed)
     modules, _ = keys.collect(golden(family))
     shapes = {
@@ -46,7 +46,7 @@ def adapter(family: str, seed: int, rank: int = RANK) -> Adapter:
 
 
 def timed(call: Callable[[], object], repeats: int = 3) -> tuple[float, float]:
-    """Seconds by the clock and processor seconds, each of its best run after a warm-up."""
+    """Wall seconds and processor seconds, each of the best run after a warm-up."""
     call()
     times = []
     for _ in range(repeats):
@@ -57,7 +57,7 @@ def timed(call: Callable[[], object], repeats: int = 3) -> tuple[float, float]:
 
 
 def full_svd(one: Adapter, rank: int) -> float:
-    """Processor seconds that truncating every full product by SVD would take, from one module of each shape."""
+    """Processor seconds to truncate every full product by SVD, estimated from one module of each shape."""
     groups: dict[tuple[int, ...], list[Factors]] = {}
     for factors in one.factors.values():
         groups.setdefault(factors.shape, []).append(factors)
@@ -78,7 +78,7 @@ def both(one: Adapter, other: Adapter, method: str, rank: int) -> blend.Blended:
 
 
 def catalogue(count: int = 1000) -> tuple[float, float]:
-    """Seconds to list ``count`` SD 1.5 adapters: by their headers, and again."""
+    """Seconds to list ``count`` SD 1.5 adapters: first by their headers, then again from the cache."""
     with tempfile.TemporaryDirectory() as folder:
         first = write(adapter("sd1", 0, rank=1), Path(folder, "0.safetensors"))
         paths = [first] + [Path(folder, f"{index}.safetensors") for index in range(1, count)]
@@ -95,10 +95,8 @@ def catalogue(count: int = 1000) -> tuple[float, float]:
 
 def main() -> None:
     torch.set_num_threads(min(2, torch.get_num_threads()))
-    print(
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads\n\n{'':56}{'seconds':>8}{'processor':>11}{'full SVD':>10}{'times as fast':>15}",
-        flush=True,
-    )
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads\n")
+    print(f"{'':56}{'seconds':>8}{'processor':>11}{'full SVD':>10}{'times as fast':>15}", flush=True)
     for family, label in (("sd1", "SD 1.5, 128 modules"), ("sdxl", "SDXL, 560 modules")):
         one, other = adapter(family, 1), adapter(family, 2)
         slow = full_svd(one, 8)

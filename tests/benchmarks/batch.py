@@ -1,12 +1,11 @@
-"""How much faster one batch of many adapters is than separate renders: ``python tests/benchmarks/batch.py [--base BASE]
-[--device DEVICE] [--precision FORMAT]``.
+"""How much faster one batch with many adapters is than single pictures: ``python tests/benchmarks/batch.py [--base
+BASE] [--device DEVICE] [--precision FORMAT]``.
 
-Eight cells of the starter, 20 steps with guidance, random rank-16 adapters on every attention module. Both ways draw
-the same pictures in the same run, in turn, the best of two after a warm-up, so that their ratio holds on any machine;
-the goal is 2.5. "Separate" is what a
-user would do without the batch: the adapters stay loaded, each cell sets its weights and draws one picture. In bf16 a
-batch rounds otherwise than a single
-picture does, and line drawings show it at their edges: in float32 both are the same.
+Eight cells of the starter, 20 steps with guidance, random rank-16 adapters on every attention module. Both methods draw
+the same pictures in the same run, in turn; the best of two runs after a warm-up counts, so the ratio holds on any
+machine. The goal is 2.5. "Separately" is what a user would do without the batch: the adapters stay loaded, and each
+cell sets its weights and draws one picture. In bf16 a batch is rounded in another way than a single picture, which
+shows at the edges of line drawings; in float32 both are equal.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ CELLS, STEPS, RANK, REPEATS, PROMPT = 8, 20, 16, 2, "a cat"
 
 
 def adapter(base: Base, seed: int, dora: bool = False) -> Adapter:
-    """A hundredth of each weight's size: seen in the picture, and not wild."""
+    """Random factors of a fiftieth of each weight's norm: visible in the picture, and not extreme."""
     source, factors = torch.Generator().manual_seed(seed), {}
     for path, module in modules.adaptable(base.models).items():
         if path.startswith("unet.") and ".attn" in path:
@@ -50,7 +49,7 @@ def adapter(base: Base, seed: int, dora: bool = False) -> Adapter:
 
 
 def separately(base: Base, adapters: list[Adapter], cells: list[Cell]) -> list[Image.Image]:
-    """Picture by picture."""
+    """Draws one picture after another."""
     inject.load_adapters(base, [(one, 0.0) for one in adapters])
     pictures = []
     for cell in cells:
@@ -61,8 +60,8 @@ def separately(base: Base, adapters: list[Adapter], cells: list[Cell]) -> list[I
 
 
 def timed(*calls: Callable[[], list[Image.Image]]) -> tuple[list[float], list[list[Image.Image]]]:
-    """Seconds of each call's best run after a warm-up, and its pictures; the calls take turns, so that what else the
-    machine does meets both.
+    """Seconds of each call's best run after a warm-up, and its pictures. The calls take turns, so that other load on
+    the machine affects both.
     """
     times: list[list[float]] = [[] for _ in calls]
     for turn in range(REPEATS + 1):
@@ -90,9 +89,8 @@ def main() -> None:
         "two adapters crossed": ([style, other], cross),
         "a strip of a DoRA": ([dora], strip),
     }
-    print(
-        f"torch {torch.__version__}, {machine.device}, {machine.dtype}, {torch.get_num_threads()} threads; {base.name}, {base.resolution} px, {CELLS} cells, {STEPS} steps\n"
-    )
+    print(f"torch {torch.__version__}, {machine.device}, {machine.dtype}, {torch.get_num_threads()} threads")
+    print(f"{base.name}, {base.resolution} px, {CELLS} cells, {STEPS} steps\n")
     print(f"{'':24}{'separately':>12}{'one batch':>12}{'times as fast':>15}{'difference: most':>20}{'mean':>8}  of 255")
     for name, (adapters, cells) in cases.items():
         (apart, together), pictures = timed(
@@ -101,10 +99,8 @@ def main() -> None:
         difference = np.stack(
             [np.abs(np.asarray(one, int) - np.asarray(two, int)) for one, two in zip(*pictures, strict=True)]
         )
-        print(
-            f"{name:24}{apart:>10.2f} s{together:>10.2f} s{apart / together:>15.2f}{difference.max():>20}{difference.mean():>8.2f}",
-            flush=True,
-        )
+        times = f"{apart:>10.2f} s{together:>10.2f} s{apart / together:>15.2f}"
+        print(f"{name:24}{times}{difference.max():>20}{difference.mean():>8.2f}", flush=True)
 
 
 if __name__ == "__main__":

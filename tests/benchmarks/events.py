@@ -1,8 +1,7 @@
-"""How long a long run's log takes to fold: ``python tests/benchmarks/events.py [--events 100000]``. The goal is a
-second for 100,000 events.
+"""The time to fold a long run's log: ``python tests/benchmarks/events.py [--events 100000]``. The goal is one second
+for 100,000 events.
 
-A page folds a run's whole log once; after that each tick reads only what is new, which is timed too, as is the chart
-that is drawn of it.
+A page folds a run's whole log once. Later ticks read only what is new, which is timed too, as is drawing the chart.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ from lora_studio.ui import plots
 
 
 def timed(what: str, act: Callable[[], object], times: int = 3) -> None:
-    """Prints the best of a few times, on the clock of this process's own work and on the wall's."""
+    """Prints the best of a few runs, in processor time and in wall time."""
     best, wall = float("inf"), float("inf")
     for _ in range(times):
         began, seen = time.process_time(), time.perf_counter()
         act()
         best, wall = min(best, time.process_time() - began), min(wall, time.perf_counter() - seen)
-    print(f"{what:44}{1000 * best:9.1f} ms of work{1000 * wall:9.1f} ms in all")
+    print(f"{what:44}{1000 * best:9.1f} ms processor{1000 * wall:9.1f} ms wall")
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
-"""The memory's arithmetic against autograd's own bytes, for the exact shapes of SD 1.5, 2.1 and SDXL, and against what
-a card was seen to hold: ``python tests/benchmarks/memory.py``.
+"""Compares the memory estimate with the bytes that autograd keeps, for the exact shapes of SD 1.5, 2.1 and SDXL, and
+with what a card reserved: ``python tests/benchmarks/memory.py``.
 
-Runs without a GPU and in little memory: the models stand on the meta device. What a card held was measured before, in
-whole runs and in benchmarks of a step alone.
+Needs no GPU and little memory, since the models are on the meta device. The figures of a card were measured earlier, in
+whole runs.
 """
 
 import sys
@@ -59,8 +59,8 @@ MEASURED = [
     ("sdxl", {"checkpointing": "all", "optimizer": "adamw8bit"}, 5.60, 5.82),
     ("sdxl", {"quantize": "nf4", "checkpointing": "all", "optimizer": "adamw8bit"}, 2.58, 2.73),
 ]
-"""Settings, and GiB on a card in bf16 (an NVIDIA H200, torch 2.11): the most that the steps of a whole run were given,
-and the most that was reserved meanwhile.
+"""Settings, and GiB on a card in bf16 (an NVIDIA H200, torch 2.11): the most that the steps of a whole run allocated,
+and the most that was reserved.
 """
 
 
@@ -71,14 +71,15 @@ def shapes(family: str) -> Shapes:
 
 
 def words(changes: dict) -> str:
-    """As they are typed."""
+    """The settings as they are typed after ``--set``."""
     return " ".join(f"{key}={value}" for key, value in changes.items()) or "defaults"
 
 
 def kept() -> None:
-    """The table of what autograd keeps."""
+    """Prints the table of what autograd keeps."""
     print(
-        "family  format  settings                                               kept MiB  reckoned    off   highest  reckoned    off  | reckoned GiB: weights  a step    least   (in ms)"
+        f"{'family':7} {'format':7} {'settings':54} {'kept MiB':>8}  estimate    off   highest  estimate    off"
+        "  | estimate GiB: weights  a step    least   (in ms)"
     )
     for family, precision, changes in CASES:
         settings, shape = Settings(**changes), shapes(family)
@@ -87,23 +88,24 @@ def kept() -> None:
         found = memory.estimate(settings, shape, precision)
         took = 1e3 * (time.perf_counter() - began)
         unet = unet_of(settings, shape, memory._BYTES[precision])
+        stored, highest = unet.saved(), unet.highest()
         print(
-            f"{family:7} {precision:7} {words(changes):54} {measured / 2**20:8.0f} {unet.saved() / 2**20:9.0f} {unet.saved() / measured - 1:+6.1%} {most / 2**20:9.0f} {unet.highest() / 2**20:9.0f}"
-            f" {unet.highest() / most - 1:+6.1%}  | {found.weights / 2**30:21.2f} {found.step / 2**30:7.2f} {found.peak / 2**30:8.2f}   ({took:.1f})",
+            f"{family:7} {precision:7} {words(changes):54}"
+            f" {measured / 2**20:8.0f} {stored / 2**20:9.0f} {stored / measured - 1:+6.1%}"
+            f" {most / 2**20:9.0f} {highest / 2**20:9.0f} {highest / most - 1:+6.1%}"
+            f"  | {found.weights / 2**30:21.2f} {found.step / 2**30:7.2f} {found.peak / 2**30:8.2f}   ({took:.1f})",
             flush=True,
         )
 
 
 def held() -> None:
-    """The table of what a card held in its steps."""
-    print(
-        "\nfamily  settings                                               GiB given out  reckoned    off   reserved  reckoned    off"
-    )
-    for family, changes, given, reserved in MEASURED:
+    """Prints the table of what a card allocated and reserved in its steps."""
+    print(f"\n{'family':7} {'settings':54} GiB allocated  estimate    off   reserved  estimate    off")
+    for family, changes, allocated, reserved in MEASURED:
         step = memory.estimate(Settings(**changes), shapes(family), "bf16").step / 2**30
         columns = [
             f"{measured:9.2f} {size:9.2f} {size / measured - 1:+6.1%}" if measured else " " * 26
-            for measured, size in ((given, step / memory.RESERVED), (reserved, step))
+            for measured, size in ((allocated, step / memory.RESERVED), (reserved, step))
         ]
         print(f"{family:7} {words(changes):57} {'   '.join(columns)}".rstrip())
 

@@ -1,8 +1,8 @@
-"""What saving costs a run: ``python tests/benchmarks/saving.py [--base BASE] [--device DEVICE] [--steps STEPS]``.
+"""The cost of saving states: ``python tests/benchmarks/saving.py [--base BASE] [--device DEVICE] [--steps STEPS]``.
 
-Trains as the settings' defaults have it, but for a few steps, saves after each few, and prints how long a step and a
-save take and what share of a run's time the saves are at the default interval. Both times come from the same run, so
-that the share holds on any machine; the goal is under 1 %.
+Trains with the default settings for a few steps and saves often. Prints how long a step and a save take, and the share
+of a run's time that saving takes at the default interval. Both times come from the same run, so the share holds on any
+machine. The goal is less than 1 %.
 """
 
 from __future__ import annotations
@@ -48,9 +48,8 @@ def main() -> None:
             now = time.monotonic()
             match event:
                 case Started():
-                    print(
-                        f"{event.device}, {event.precision}, {event.parameters / 1e6:.2f} M parameters, optimizer {usual.optimizer}, rank {usual.rank}"
-                    )
+                    adapter = f"{event.parameters / 1e6:.2f} M parameters, rank {usual.adapter.rank}"
+                    print(f"{event.device}, {event.precision}, {adapter}, optimizer {usual.optimizer.optimizer}")
                 case StepDone():
                     steps.append(now - began)
                 case CheckpointSaved():
@@ -58,13 +57,12 @@ def main() -> None:
             began = time.monotonic()
         size = checkpoints.listed(run)[-1].size
     step, save = statistics.median(steps[2:]), statistics.median(saves)
-    interval = min(usual.checkpoint_every * step, 60 * usual.checkpoint_minutes)
-    print(
-        f"a step {1000 * step:.1f} ms; a state of {size / 1e6:.1f} MB saved in {1000 * save:.1f} ms (median of {len(saves)}, longest {1000 * max(saves):.1f})"
-    )
-    print(
-        f"every {interval:.0f} s ({usual.checkpoint_every} steps, at most {usual.checkpoint_minutes:g} minutes): {save / (interval + save):.2%} of the time is spent saving"
-    )
+    every, minutes = usual.saving.checkpoint_every, usual.saving.checkpoint_minutes
+    interval = min(every * step, 60 * minutes)
+    saved = f"{1000 * save:.1f} ms (median of {len(saves)}, longest {1000 * max(saves):.1f})"
+    print(f"a step {1000 * step:.1f} ms; a state of {size / 1e6:.1f} MB saved in {saved}")
+    share = f"{save / (interval + save):.2%} of the time is spent saving"
+    print(f"every {interval:.0f} s ({every} steps, at most {minutes:g} minutes): {share}")
 
 
 if __name__ == "__main__":

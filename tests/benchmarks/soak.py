@@ -1,13 +1,13 @@
-"""Killed over and over, a run must end as if nothing had been: ``python -m tests.benchmarks.soak [--kills 200] [--seed
-0]``.
+"""Kills a run again and again; it must end like an undisturbed one: ``python -m tests.benchmarks.soak [--kills 200]
+[--seed 0]``.
 
-A small model trains in the studio's own worker, started by the studio's own ``runner``. At random moments it gets
-``kill -9``, is looked at, and is started again. In the end its adapter and its optimizer must be, bit for bit, those of
-the same run that nobody killed; no state that was called saved may be gone, no file half written, no event lost or told
-twice.
+A small model trains in the studio's own worker, started by the studio's own ``runner``. At random moments the worker is
+killed with ``kill -9``, its folder is checked, and it is started again. In the end its adapter and optimizer must be
+equal, bit for bit, to those of the same run without kills. No saved state may be missing, no file half written, no
+event lost or logged twice.
 
-Only one thing is not as in the studio: importing torch and its kin takes a worker longer than the small model's whole
-training. So this process imports all that once, and each worker is a fork of it.
+One thing differs from the studio: importing torch and its kin takes longer than the small model's whole training. So
+this process imports them once, and each worker is a fork of it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _SAVE_EVERY = 2
 
 
 class Forked:
-    """Stands in for ``subprocess.Popen``: the command's worker in a fork of this process."""
+    """Replaces ``subprocess.Popen``: runs the command's worker in a fork of this process."""
 
     def __init__(self, command: list[str], *, stdout: Any, **_: Any):
         self.returncode: int | None = None
@@ -66,9 +66,8 @@ class Forked:
             os.dup2(output, 1)
             os.dup2(output, 2)
             os.closerange(3, 1024)  # the parent's locks among them
-            torch.set_num_threads(
-                1
-            )  # makes torch's own pool anew after the fork, before several threads would do so at once, which it cannot
+            # Recreates torch's thread pool after the fork. Several threads that do so at once break it.
+            torch.set_num_threads(1)
             status = worker.main(str(folder))
         except BaseException:
             traceback.print_exc()
@@ -83,7 +82,7 @@ class Forked:
         return self.returncode
 
     def wait(self, seconds: float, enough: Callable[[], bool] = lambda: False) -> int | None:
-        """Its status, or None where it is still at work after ``seconds`` or when that is ``enough``."""
+        """Its status, or None if it still runs after ``seconds`` or once ``enough`` is true."""
         end = time.monotonic() + seconds
         while self.poll() is None and time.monotonic() < end and not enough():
             time.sleep(0.005)
@@ -91,7 +90,7 @@ class Forked:
 
 
 def settings(folder: Path, steps: int) -> Settings:
-    """Everything that draws random numbers is switched on, and something happens at nearly every step."""
+    """Settings with everything that draws random numbers, and with something to do at nearly every step."""
     base, pictures = folder / "tiny", folder / "discs"
     if not base.exists():
         tiny.folder(base, "sd1")
@@ -134,13 +133,13 @@ def start(run: Run) -> Forked:
 
 
 def finish(run: Run) -> None:
-    """Lets the run come to its end."""
+    """Runs the worker until the run has finished."""
     ended = start(run).wait(600)
     assert ended == 0, f"The worker ended with {ended}.\n{run.log_file.read_text()[-3000:]}"
 
 
 def preload(base: str) -> None:
-    """Brings all that a worker imports while it prepares into this process. Nothing here may start a thread."""
+    """Imports into this process all that a worker imports while it prepares. Must not start a thread."""
     torch.set_num_threads(1)
     importlib.import_module("lora_studio.training.loop")
     inject.add_adapter(models.load(base), Settings(data="x"), seed=0)
@@ -154,7 +153,7 @@ class Soak:
         self.random, self.phases, self.newest = random.Random(seed), Counter(), 0
 
     def kill(self, number: int) -> None:
-        """Starts the worker, kills it at a random moment and looks at what it left. It never comes so far that no step
+        """Starts the worker, kills it at a random moment and checks what it left. It never gets so far that no step
         would be left for the last kill.
         """
         most = self.run.settings().run.steps * (number + 1) // (self.kills + 1)
@@ -168,7 +167,7 @@ class Soak:
             self.random.uniform(0, self.preparing + 2 * self.stepping * (1 + max(most - self.newest, 0))), far_enough
         )
         assert ended is None, (
-            f"The worker ended by itself, with {ended}, before it was killed.\n{self.run.log_file.read_text()[-3000:]}"
+            f"The worker ended with {ended} before it was killed.\n{self.run.log_file.read_text()[-3000:]}"
         )
         os.kill(worker.pid, signal.SIGKILL)
         worker.wait(10)
@@ -176,7 +175,7 @@ class Soak:
         self._inspect()
 
     def _phase(self) -> str:
-        """What the worker was at, by the last that it said and the files that it left."""
+        """What the worker was doing, by its last event and the files that it left."""
         if any(self.run.folder.rglob(f"*{files.PARTIAL}")):
             return "writing"
         told, _ = eventlog.read(self.run.events_file)
@@ -189,7 +188,7 @@ class Soak:
         )
 
     def _inspect(self) -> None:
-        """What was called saved is there and whole; the page would say that the run was interrupted, and nothing else."""
+        """Asserts that saved states exist and are complete, and that the run counts as interrupted."""
         runner.reap(self.run)
         folded = view.fold(self.run)
         assert folded.state is State.INTERRUPTED, folded.state
@@ -197,12 +196,14 @@ class Soak:
         assert all(checkpoints.complete(one.folder) for one in saved)
         told = [event.step for event in eventlog.read(self.run.events_file)[0] if isinstance(event, CheckpointSaved)]
         newest = max((one.step for one in saved), default=0)
-        assert newest >= max([self.newest, *told]), f"step {max(told)} was called saved, and the newest is {newest}"
+        assert newest >= max([self.newest, *told]), (
+            f"step {max(told)} was logged as saved, but the newest state is {newest}"
+        )
         self.newest = newest
 
 
 def compare(run: Run, whole: Run) -> None:
-    """Asserts that ``run`` ended as ``whole`` did and that nothing is left lying about."""
+    """Asserts that ``run`` ended like ``whole`` and left no temporary files."""
     steps = run.settings().run.steps
     for one, other in (
         (run.adapter_file, whole.adapter_file),
@@ -227,7 +228,7 @@ def compare(run: Run, whole: Run) -> None:
 
 
 def main(arguments: list[str]) -> dict[str, Any]:
-    """Prints and returns the figures."""
+    """Runs the soak; prints and returns its figures."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--steps", type=int, default=0)

@@ -1,10 +1,9 @@
-"""How long a run takes from its start to its first step: ``python tests/benchmarks/start.py [BASE]``; ``sd1``, ``sd2``
-and ``sdxl`` stand for random models of the exact shapes.
+"""The time from the start of a run to its first step: ``python tests/benchmarks/start.py [BASE]``. The bases ``sd1``,
+``sd2`` and ``sdxl`` are random models of the exact shapes.
 
-Twice through the studio's own worker: the first run encodes pictures and captions and draws the base model's previews,
-the second finds them in the cache. The rest
-is what every run pays: Python's imports, reading the weights, making the adapter, and the first step, in which
-libraries choose their kernels. Seconds since the start.
+Runs twice through the studio's own worker. The first run encodes pictures and captions and draws the base model's
+previews; the second finds them in the cache. Every run pays for the rest: Python's imports, loading the weights,
+creating the adapter, and the first step, in which libraries choose their kernels. Prints seconds since the start.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ EXACT = ("sd1", "sd2", "sdxl")
 
 
 def moment(event: Event) -> str:
-    """What an event is the end of, in words; empty where it ends nothing."""
+    """The part of the start that an event completes; empty if it completes none."""
     match event:
         case StateChanged(state=State.PREPARING):
             return "imports"

@@ -1,11 +1,12 @@
-"""How long a training step takes on a GPU, against the straightforward loop in the same run: ``python
+"""The time of a training step on a GPU, compared with a straightforward loop in the same run: ``python
 tests/benchmarks/train_step.py [CASE …] [--set KEY=VALUE]``.
 
-Random weights of the exact shapes, attention targets, rank 16. The straightforward loop is what one writes first: UNet
-in bf16, adapters in float32 under autocast, cached inputs, fused AdamW, one operation at a time. "Busy" is the sum of
-the kernels' times of a step, by PyTorch's profiler; "wall" is by the clock, batches' drawing included. The share of the
-matrix peak counts the step's products, forth and back towards activations and adapters alone, at the rate by the clock,
-and the peak is that of an 8192³ bf16 product just before. ``--profile`` prints where our time goes.
+Random weights of the exact shapes, attention targets, rank 16. The straightforward loop is what most scripts do: UNet
+in bf16, adapters in float32 under autocast, cached inputs, fused AdamW, one operation at a time. "Busy" is the sum of a
+step's kernel times, by PyTorch's profiler; "wall" is wall time, including the preparation of batches. The share of the
+matrix peak counts the products of the forward pass, and those of the backward pass towards activations and adapters, at
+the rate by wall time; the peak is that of an 8192³ bf16 product measured just before. ``--profile`` prints where our
+time goes.
 """
 
 from __future__ import annotations
@@ -43,9 +44,9 @@ CASES = {
     "sdxl-b4": ("sdxl", 4),
 }
 TERAFLOP = {"sd1": 1.72, "sdxl": 14.2}
-"""Of one image's step."""
+"""Of one image's step, forward and backward."""
 GOALS = {"sd1-b4": (0.65, 18), "sd1-b16": (0.85, 24), "sdxl-b1": (0.75, 21), "sdxl-b4": (0.70, 33), "sd1-b1": (0.85, 0)}
-"""Case -> most share of the straightforward loop's busy time, least share of the matrix peak in per cent."""
+"""Case -> highest share of the straightforward loop's busy time, lowest share of the matrix peak in per cent."""
 STEPS, PROFILED = 20, 3
 CLASSES = {
     "attention": ("flash", "fmha", "attention", "sdpa"),
@@ -63,11 +64,11 @@ CLASSES = {
     ),
     "layout, copies": ("copy", "cat", "nchw", "nhwc", "transpose", "memcpy", "memset"),
 }
-"""Class of kernel -> words of which its name holds one; the first class that fits. What fits none is pointwise."""
+"""Class of kernel -> parts of its name. The first class that matches counts; without a match a kernel is pointwise."""
 
 
-class Drawn:
-    """A cache of two random pictures, in the shapes that the base model wants."""
+class RandomCache:
+    """A cache of two random pictures, in the shapes that the base model expects."""
 
     def __init__(self, base: Base, side: int):
         source = torch.Generator().manual_seed(0)
@@ -90,7 +91,7 @@ class Drawn:
 
 
 def loaded(folder: Path, settings: Settings) -> tuple[Base, Batches]:
-    """The base with its adapter, encoders away, and batches for it."""
+    """The base model with an adapter and with its encoders on the CPU, and batches for it."""
     base = models.load(str(folder), "cuda", torch.bfloat16, quantize=settings.machine.quantize)
     base.encoders_to("cpu")
     inject.add_adapter(base, settings, 0)
@@ -98,7 +99,7 @@ def loaded(folder: Path, settings: Settings) -> tuple[Base, Batches]:
     order = Order(
         [Bucket(base.resolution, base.resolution)] * 2, [settings.optimizer.batch] * 2, settings.optimizer.batch, 0
     )
-    return base, Batches(Drawn(base, base.resolution), order, base.process, settings.run.seed, pinned=True)
+    return base, Batches(RandomCache(base, base.resolution), order, base.process, settings.run.seed, pinned=True)
 
 
 def straightforward(base: Base, batches: Batches, settings: Settings) -> Callable[[int], None]:
@@ -148,8 +149,8 @@ def ours(base: Base, batches: Batches, settings: Settings) -> Callable[[int], No
 
 
 def measured(work: Callable[[int], None], show: bool = False) -> tuple[float, float, float]:
-    """Milliseconds of a step by the clock, and busy; seconds of the first three steps, in which kernels are chosen and
-    graphs recorded.
+    """Milliseconds of a step, wall and busy; seconds of the first three steps, in which kernels are chosen and graphs
+    recorded.
     """
     began = time.perf_counter()
     for number in range(3):
@@ -174,7 +175,7 @@ def measured(work: Callable[[int], None], show: bool = False) -> tuple[float, fl
 
 
 def _show(kernels: dict[str, float]) -> None:
-    """Milliseconds a step by class, and of the longest kernels."""
+    """Prints the milliseconds of a step by class of kernel, and of the longest kernels."""
     classes: dict[str, float] = defaultdict(float)
     for name, took in kernels.items():
         classes[
@@ -208,19 +209,17 @@ def main() -> None:
         "--models",
         type=Path,
         default=Path(tempfile.gettempdir()) / "lora-studio-exact",
-        help="where the random models are written, or lie already",
+        help="folder for the random models, which are created if missing",
     )
     parser.add_argument("--profile", action="store_true")
-    parser.add_argument("--alone", action="store_true", help="leave the straightforward loop out")
+    parser.add_argument("--alone", action="store_true", help="skip the straightforward loop")
     arguments = parser.parse_args()
     changes = dict(pair.split("=", 1) for pair in arguments.set)
     top = peak()
-    print(
-        f"torch {torch.__version__}, {torch.cuda.get_device_name()}, matrix peak {top:.0f} TFLOP/s; ms a step {changes or ''}\n"
-    )
-    print(
-        f"{'':9}{'straightforward':>24}{'ours':>34}{'busy':>9}{'goal':>6}{'wall/busy':>11}{'images/s':>10}{'of peak':>9}{'goal':>6}{'reserved':>10}"
-    )
+    machine = f"{torch.cuda.get_device_name()}, matrix peak {top:.0f} TFLOP/s"
+    print(f"torch {torch.__version__}, {machine}; ms a step {changes or ''}\n")
+    ratios = f"{'busy':>9}{'goal':>6}{'wall/busy':>11}{'images/s':>10}{'of peak':>9}{'goal':>6}{'reserved':>10}"
+    print(f"{'':9}{'straightforward':>24}{'ours':>34}{ratios}")
     print(f"{'':9}{'wall':>12}{'busy':>12}{'wall':>12}{'busy':>12}{'first 3':>10}")
     for case in arguments.cases or CASES:
         family, batch = CASES[case]
@@ -239,7 +238,8 @@ def main() -> None:
         own = measured(ours(base, batches, settings), arguments.profile)
         rate, goal = batch / own[0] * 1e3, GOALS[case]
         print(
-            f"{case:9}{theirs[0]:12.1f}{theirs[1]:12.1f}{own[0]:12.1f}{own[1]:12.1f}{own[2]:9.1f}s{own[1] / theirs[1]:9.2f}{goal[0]:6.2f}{own[0] / own[1]:11.3f}{rate:10.1f}"
+            f"{case:9}{theirs[0]:12.1f}{theirs[1]:12.1f}{own[0]:12.1f}{own[1]:12.1f}{own[2]:9.1f}s"
+            f"{own[1] / theirs[1]:9.2f}{goal[0]:6.2f}{own[0] / own[1]:11.3f}{rate:10.1f}"
             f"{rate * TERAFLOP[family] / top:9.1%}{goal[1]:5}%{torch.cuda.max_memory_reserved() / 2**30:8.2f} G",
             flush=True,
         )

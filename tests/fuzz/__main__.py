@@ -1,8 +1,8 @@
-"""``python -m tests.fuzz [TARGET …] [--seconds 60]``: a fuzzer led by coverage (Google's Atheris, ``pip install
+"""``python -m tests.fuzz [TARGET …] [--seconds 60]``: runs a coverage-guided fuzzer (Google's Atheris, ``pip install
 atheris``) on each target in turn.
 
-A fault ends its target and is printed with the bytes that it came from, which also lie in ``crash-TARGET``: make it a
-test in ``test_known.py``.
+A fault ends its target. It is printed with the bytes that cause it, which are also written to ``crash-TARGET``: add
+them to ``test_known.py``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PARSERS = [
     "PIL.TiffImagePlugin",
     "PIL.JpegImagePlugin",
 ]
-"""What is watched for new paths."""
+"""The modules whose coverage guides the fuzzer."""
 TARGETS = (
     "header",
     "adapter",
@@ -57,7 +57,7 @@ TARGETS = (
 
 
 def fuzz(name: str, seconds: int) -> None:
-    """Fuzzes one target in this process, which ends with it."""
+    """Fuzzes one target in this process. Does not return."""
     import atheris
 
     with atheris.instrument_imports(include=PARSERS, enable_loader_override=False):
@@ -79,7 +79,7 @@ def fuzz(name: str, seconds: int) -> None:
 
 
 def main() -> int:
-    """Runs each target in a process of its own; the number of those that found a fault."""
+    """Runs each target in a separate process. Returns the number of targets with a fault."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
     parser.add_argument("targets", nargs="*", choices=[*TARGETS, []], metavar="TARGET")
     parser.add_argument("--seconds", type=int, default=60)
@@ -100,7 +100,7 @@ def main() -> int:
             ),
             "?",
         )
-        print(f"{name}: {executions} executions, {'a fault' if done.returncode else 'nothing found'}", flush=True)
+        print(f"{name}: {executions} executions, {'a fault' if done.returncode else 'no fault'}", flush=True)
         if done.returncode:
             found += 1
             print(done.stderr[-4000:], flush=True)

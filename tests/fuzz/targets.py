@@ -1,7 +1,7 @@
-"""Everything of the studio that reads what a stranger may have written, each as one function of bytes.
+"""Every reader of foreign files, each as one function of bytes.
 
-A target returns, or raises a StudioError; anything else is a fault. ``test_parsers.py`` tries each with Hypothesis in
-every run of the tests, ``python -m tests.fuzz`` with a fuzzer that is led by coverage, for as long as one likes.
+A target returns or raises a StudioError; anything else is a fault. ``test_parsers.py`` runs each with Hypothesis in
+every run of the tests; ``python -m tests.fuzz`` runs a coverage-guided fuzzer for as long as you like.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from lora_studio.sampling.recipe import grid, read_recipe, to_png
 
 
 class Target(NamedTuple):
-    """``read(data, folder)`` reads the bytes, by way of a file in the empty ``folder`` where need be; ``seeds`` are
-    sound ones.
+    """``read(data, folder)`` reads the bytes, if necessary from a file in the empty ``folder``. ``seeds`` returns valid
+    ones.
     """
 
     read: Callable[[bytes, Path], object]
@@ -79,7 +79,9 @@ def _adapters() -> list[bytes]:
         "ss_tag_frequency": '{"10_x": {"ink": 9}}',
         "modelspec.thumbnail": metadata.thumbnail(_png()),
         "modelspec.trigger_phrase": "ink",
-        "lora_adapter_metadata": '{"unet.r": 2, "unet.lora_alpha": 4, "unet.alpha_pattern": {"to_q": 3}, "unet.use_rslora": true}',
+        "lora_adapter_metadata": (
+            '{"unet.r": 2, "unet.lora_alpha": 4, "unet.alpha_pattern": {"to_q": 3}, "unet.use_rslora": true}'
+        ),
         recipe.KEY: _recipes()[0].decode(),
     }
     return [save(tensors, texts) for tensors in (kohya, loha, lokr, dora)] + [
@@ -338,7 +340,8 @@ TARGETS = {
     "peft-config": Target(
         _peft_config,
         lambda: [
-            b'{"r": 2, "lora_alpha": 4, "use_rslora": true, "alpha_pattern": {"conv_in": 3}, "rank_pattern": {}, "peft_type": "LORA"}'
+            b'{"r": 2, "lora_alpha": 4, "use_rslora": true, "alpha_pattern": {"conv_in": 3}, "rank_pattern": {}, '
+            b'"peft_type": "LORA"}'
         ],
     ),
     "recipe": Target(_recipe, _recipes),

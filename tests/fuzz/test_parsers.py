@@ -1,6 +1,4 @@
-"""Whatever a file holds, reading it gives a result or says what is wrong with it: never another exception, never a
-hang.
-"""
+"""Whatever a file contains, reading it gives a result or a StudioError: never another exception, never a hang."""
 
 from functools import cache
 
@@ -56,7 +54,7 @@ _edit = st.one_of(
     st.tuples(st.just("repeat"), _place, st.integers(1, 60)),
     st.tuples(st.just("cut"), _place, st.none()),
 )
-"""One change to a sound file."""
+"""One change to a valid file."""
 _edits = st.lists(_edit, min_size=1, max_size=6)
 
 
@@ -91,7 +89,7 @@ def place(tmp_path_factory):
 
 @pytest.mark.fault(23, 27, 33)
 @pytest.mark.parametrize("name", TARGETS)
-def test_damage_to_a_sound_file_is_read_or_said(name, place):
+def test_a_damaged_file_is_read_or_refused(name, place):
     @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.integers(0, 9), _edits)
     def tried(seed, edits):
@@ -101,7 +99,7 @@ def test_damage_to_a_sound_file_is_read_or_said(name, place):
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_any_bytes_at_all_are_read_or_said(name, place):
+def test_any_bytes_are_read_or_refused(name, place):
     @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
     @given(
         st.binary(max_size=200)
@@ -124,8 +122,8 @@ def test_any_bytes_at_all_are_read_or_said(name, place):
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_sound_files_are_read(name, place):
-    """Damage to a file that was never sound would show nothing."""
+def test_valid_files_are_read(name, place):
+    """Damage to a file that was never valid would show nothing."""
     for data in seeds(name):
         place.mkdir(parents=True, exist_ok=True)
         attempt(name, data, place)
