@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture
 def part(tmp_path: Path) -> Iterator[Callable[..., Part]]:
-    """Makes a run that the test plays the worker of: ``part("name", outputs)``. At the test's end the worker is gone."""
+    """Makes a run whose worker the test plays: ``part("name", outputs)``. When the test ends, the worker is gone."""
     played = []
 
     def make(name: str, outputs: Path | None = None, **settings: object) -> Part:
@@ -72,10 +72,10 @@ class Served:
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The studio as a user starts it, on an outputs folder of its own."""
     outputs, home = tmp_path_factory.mktemp("outputs"), tmp_path_factory.mktemp("home")
-    port = 7950 + 20 * int(
-        os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
-    )  # two that start together do not get in each other's way
-    command = f"from lora_studio.ui.studio import launch; from pathlib import Path; launch({port}, False, Path({str(outputs)!r}))"
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    port = 7950 + 20 * number  # so that two workers of the tests do not compete for one
+    imports = "from pathlib import Path; from lora_studio.ui.studio import launch"
+    command = f"{imports}; launch({port}, False, Path({str(outputs)!r}))"
     process = subprocess.Popen(
         [sys.executable, "-c", command],
         cwd=ROOT,

@@ -151,10 +151,15 @@ def once(path: str) -> str:
 def test_no_address_leads_out_of_the_pages_own_pictures(ask, studio, hidden, door, escaped):
     page = images.folder(studio.outputs)
     targets = [
-        str(hidden), "/etc/passwd", "//etc/passwd", "///etc/passwd", f"{page}/../../secret.txt", f"{page}/..\\..\\secret.txt", f"{page}/./.././../secret.txt",
-        "../../../../etc/passwd", "..", ".", "", "app.py", "lora_studio/ui/studio.py", ".gitignore", ".git/config", str(studio.outputs), str(page),
-        f"{page}/.hidden", f"{page}/x.webp::$DATA", "C:\\Windows\\win.ini", "c:/windows/win.ini", "\\\\evil\\share\\x", "//evil/share/x", "\\\\?\\C:\\x", "/dev/zero", "/proc/self/environ",
-        "http://evil.example/", "HTTP://evil.example/", "https:evil.example", "ftp://evil.example/x", "file:///etc/passwd", "javascript:alert(1)", f"{hidden}\0.webp", f"{hidden}\n.webp", "~/.ssh/id_rsa", "CON", "con.webp",
+        str(hidden), "/etc/passwd", "//etc/passwd", "///etc/passwd", f"{page}/../../secret.txt",
+        f"{page}/..\\..\\secret.txt", f"{page}/./.././../secret.txt",
+        "../../../../etc/passwd", "..", ".", "", "app.py", "lora_studio/ui/studio.py", ".gitignore", ".git/config",
+        str(studio.outputs), str(page),
+        f"{page}/.hidden", f"{page}/x.webp::$DATA", "C:\\Windows\\win.ini", "c:/windows/win.ini", "\\\\evil\\share\\x",
+        "//evil/share/x", "\\\\?\\C:\\x", "/dev/zero", "/proc/self/environ",
+        "http://evil.example/", "HTTP://evil.example/", "https:evil.example", "ftp://evil.example/x",
+        "file:///etc/passwd", "javascript:alert(1)", f"{hidden}\0.webp", f"{hidden}\n.webp", "~/.ssh/id_rsa", "CON",
+        "con.webp",
     ]  # fmt: skip
     for target in targets:
         written = escaped(target) if escaped is not str else target.translate({0: "%00", 10: "%0A", 32: "%20"})
@@ -183,8 +188,10 @@ def test_the_frameworks_own_folders_lead_nowhere(ask, path, climb):
 
 @pytest.mark.fault(63)
 @pytest.mark.parametrize(("name", "data"), [
-    ("evil.html", b"<script>alert(1)</script>"), ("evil.svg", b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"),
-    ("evil.xhtml", b"<html xmlns='http://www.w3.org/1999/xhtml'/>"), ("evil.xml", b"<a/>"), ("evil.pdf", b"%PDF-1.4"), ("evil.js", b"alert(1)"), ("evil", b"<html>"),
+    ("evil.html", b"<script>alert(1)</script>"),
+    ("evil.svg", b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"),
+    ("evil.xhtml", b"<html xmlns='http://www.w3.org/1999/xhtml'/>"), ("evil.xml", b"<a/>"), ("evil.pdf", b"%PDF-1.4"),
+    ("evil.js", b"alert(1)"), ("evil", b"<html>"),
 ])  # fmt: skip
 def test_what_runs_in_a_browser_is_never_served_in_line(ask, studio, pictures, name, data):
     """Neither from a dataset, where it is not served at all, nor from an upload of one's own."""
@@ -233,7 +240,8 @@ def test_an_upload_lands_in_its_own_folder_whatever_it_is_called(ask, studio, na
 
 
 @pytest.mark.parametrize(("path", "length"), [
-    ("/gradio_api/upload", 2 * 1024**3), ("/gradio_api/upload", security.MAX_UPLOAD + 1), ("/gradio_api/upload", 10**18), ("/gradio_api/queue/join", security.MAX_BODY + 1), ("/login", 2 * 1024**3),
+    ("/gradio_api/upload", 2 * 1024**3), ("/gradio_api/upload", security.MAX_UPLOAD + 1),
+    ("/gradio_api/upload", 10**18), ("/gradio_api/queue/join", security.MAX_BODY + 1), ("/login", 2 * 1024**3),
 ])  # fmt: skip
 def test_a_body_that_is_too_large_is_refused_before_it_comes(ask, studio, path, length):
     """Two gigabytes would be on the disk before anybody looked at them."""
@@ -245,7 +253,10 @@ def test_a_body_that_is_too_large_is_refused_before_it_comes(ask, studio, path, 
 
 def test_a_body_of_untold_size_is_cut_off(port):
     """A chunked body says nothing beforehand: it is counted as it comes."""
-    head = f"POST /gradio_api/queue/join HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = (
+        f"POST /gradio_api/queue/join HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+        "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
     piece, sent = b"100000\r\n" + b" " * 2**20 + b"\r\n", 0
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
         connection.sendall(head.encode())
@@ -265,8 +276,10 @@ def test_the_number_of_files_in_an_upload_is_bounded(ask, studio):
 
 
 @pytest.mark.parametrize("path", [
-    "/gradio_api/proxy=http://127.0.0.1/", "/gradio_api/dev/reload", "/gradio_api/vibe-code", "/gradio_api/component_server", "/gradio_api/process_recording", "/monitoring", "/monitoring/summary",
-    "/gradio_api/deep_link?session_hash=x", "/gradio_api/custom_component/a/client/b/c", "/gradio_api/%76ibe-code", "/pwa_icon/99999999", "/gradio_api/run-history/buckets", "/gradio_api/stream/x",
+    "/gradio_api/proxy=http://127.0.0.1/", "/gradio_api/dev/reload", "/gradio_api/vibe-code",
+    "/gradio_api/component_server", "/gradio_api/process_recording", "/monitoring", "/monitoring/summary",
+    "/gradio_api/deep_link?session_hash=x", "/gradio_api/custom_component/a/client/b/c", "/gradio_api/%76ibe-code",
+    "/pwa_icon/99999999", "/gradio_api/run-history/buckets", "/gradio_api/stream/x",
 ])  # fmt: skip
 def test_doors_that_the_page_does_not_use_are_closed(ask, path):
     for method in ("GET", "POST"):

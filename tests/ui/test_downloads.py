@@ -1,4 +1,4 @@
-"""Files offered for download: the same bytes, whatever the name, without a second copy where the disk can do without."""
+"""Files offered for download: the same bytes under any name, without a second copy where the disk allows that."""
 
 import os
 

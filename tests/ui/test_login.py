@@ -24,8 +24,10 @@ def visitor(address):
         yield client
 
 
-LOCKED = [("GET", "/config"), ("GET", "/gradio_api/info"), ("POST", "/gradio_api/upload"), ("POST", "/gradio_api/queue/join"), ("POST", "/gradio_api/run/x"), ("POST", "/gradio_api/call/x"),
-          ("GET", "/gradio_api/queue/data?session_hash=a"), ("GET", "/gradio_api/file=/etc/passwd"), ("GET", "/gradio_api/upload_progress?upload_id=a")]  # fmt: skip
+LOCKED = [("GET", "/config"), ("GET", "/gradio_api/info"), ("POST", "/gradio_api/upload"),
+          ("POST", "/gradio_api/queue/join"), ("POST", "/gradio_api/run/x"), ("POST", "/gradio_api/call/x"),
+          ("GET", "/gradio_api/queue/data?session_hash=a"), ("GET", "/gradio_api/file=/etc/passwd"),
+          ("GET", "/gradio_api/upload_progress?upload_id=a")]  # fmt: skip
 
 
 def ask(client, method, path, **options):

@@ -72,8 +72,10 @@ def test_pictures_are_not_shown_in_another_sites_page(client):
 
 @pytest.mark.fault(64)
 @pytest.mark.parametrize("path", [
-    "/file=http://evil.example/x", "/gradio_api/file=https://evil.example/x", "/gradio_api/file=HTTP://evil.example/x", "/gradio_api/file/http://evil.example/x",
-    "/gradio_api/file=http%3A//evil.example/x", "/gradio_api/file=http%253A//evil.example/x", "/gradio_api/%66ile=http://evil.example/x", "/gradio_api/file=file:///etc/passwd",
+    "/file=http://evil.example/x", "/gradio_api/file=https://evil.example/x", "/gradio_api/file=HTTP://evil.example/x",
+    "/gradio_api/file/http://evil.example/x",
+    "/gradio_api/file=http%3A//evil.example/x", "/gradio_api/file=http%253A//evil.example/x",
+    "/gradio_api/%66ile=http://evil.example/x", "/gradio_api/file=file:///etc/passwd",
     "/gradio_api/file=\\\\evil\\share", "/gradio_api/proxy=https://evil.example/x",
 ])  # fmt: skip
 def test_nothing_is_fetched_from_elsewhere_for_a_visitor(client, path):
