@@ -611,11 +611,11 @@ def test_what_is_not_at_hand_is_named(repeatable, told):
 def test_pictures_kept_out_for_validation_are_no_difference(repeatable, told):
     """A recipe names only those that were trained on."""
     from lora_studio.dataset import folder as scanning
-    from lora_studio.dataset import order
+    from lora_studio.dataset.batch_sampler import split
 
     make, base, folder = repeatable
     dataset = scanning.scan(folder)
-    train, held_out = order.split(dataset.pictures, 0.3, 5)
+    train, held_out = split(dataset.pictures, 0.3, 5)
     shots = [
         recipe.ImageRecord(name=dataset.pictures[index].path.name, sha256=dataset.pictures[index].sha256)
         for index in train

@@ -150,13 +150,14 @@ def _own(recipe: recipes.Training, metadata: Mapping[str, str]) -> Iterator[Diff
 
 def _trained_on(recipe: recipes.Training, data: Path) -> list[str]:
     """Hashes of the pictures in ``data`` that a run would train on, those for validation left out."""
-    from lora_studio.dataset import folder, order
+    from lora_studio.dataset import folder
+    from lora_studio.dataset.batch_sampler import split
 
     dataset = folder.scan(data.expanduser())
     if dataset.blocking:
         raise DatasetError(dataset.blocking[0].what, where=data, do=dataset.blocking[0].do)
     share, seed = (recipe.settings.get(key, SPECS[key].default) for key in ("validation_share", "seed"))
-    train, _ = order.split(dataset.pictures, share, seed)
+    train, _ = split(dataset.pictures, share, seed)
     return [dataset.pictures[index].sha256 for index in train]
 
 

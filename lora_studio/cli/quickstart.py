@@ -57,7 +57,7 @@ def _draw_sheet(run: Run, subjects: list[str], path: Path) -> None:
     machine = devices.choose(settings)
     base = models.load(settings.run.base, machine.device, machine.dtype)
     inject.load_adapters(base, [(read(run.adapter_file), 1.0)])
-    prompts = [captions.variants(subject, settings)[0] for subject in subjects]
+    prompts = [captions.with_trigger(subject, settings.run.trigger) for subject in subjects]
     seeds = list(range(settings.previews.preview_seed, settings.previews.preview_seed + len(prompts)))
     how = {
         "steps": settings.previews.preview_steps,

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from lora_studio.dataset.items import Bucket, Dataset, Picture
 from lora_studio.dataset.problems import Problem, grouped
-
-if TYPE_CHECKING:
-    from lora_studio.dataset.folder import Dataset, Picture
 
 MAX_ASPECT = 4.0
 """Longest side : shortest side of a bucket, at most; a longer picture is cropped to it."""
@@ -23,16 +20,6 @@ _AREA_WEIGHT = 0.5
 """What a share of pixels unused weighs against a share of the picture cropped."""
 _CROP_WARNED = 0.3
 _SMALL_WARNED = 0.5
-
-
-class Bucket(NamedTuple):
-    """A training size, in pixels."""
-
-    width: int
-    height: int
-
-    def __str__(self) -> str:
-        return f"{self.width} × {self.height}"
 
 
 def assign(pictures: Sequence[Picture], resolution: int, step: int, max_upscale: float) -> list[Bucket]:

@@ -29,20 +29,14 @@ import torch
 from torch import Tensor
 
 from lora_studio import files
-from lora_studio.dataset import buckets, captions, pictures
-from lora_studio.dataset.buckets import Bucket
-from lora_studio.dataset.folder import Picture
-from lora_studio.dataset.order import Draw
+from lora_studio.dataset import buckets, pictures
+from lora_studio.dataset.items import Bucket, Draw, Sample
 from lora_studio.errors import DatasetError, MachineError, ModelError
 
 VERSION = 1
 """Changes whenever the same picture or caption would be encoded otherwise."""
-MEMORY = 4 * 1024**3
-"""Most bytes of entries that are held in memory; the rest is read from disk when it is drawn."""
 PREVIEWS = "previews"
 """Folder of the base model's own pictures."""
-LIMIT = 20 * 1024**3
-"""Most bytes of entries on disk; the least recently used go first."""
 
 _KINDS = {"latents": "*.safetensors", "text": "*.safetensors", PREVIEWS: "*.png"}
 """Folders of entries, and what these are called there."""
@@ -75,6 +69,15 @@ class Encoder(Protocol):
         """
 
 
+class Limits(NamedTuple):
+    """Most bytes of entries to hold in memory, where the rest is read from disk when it is drawn; and to leave on disk,
+    from where the least recently used are removed first, but none that the present run uses.
+    """
+
+    memory: int = 4 * 1024**3
+    disk: int = 20 * 1024**3
+
+
 class _View(NamedTuple):
     """One picture as it is encoded: its index, mirrored or not."""
 
@@ -88,52 +91,34 @@ class Cache:
     Args:
         folder: where entries lie; may be shared by all runs.
         encoder: makes what is missing.
-        pictures, buckets, captions: one of each per picture; ``captions`` are the variants of its caption, at least
-        one.
+        samples: all pictures, each with its bucket and the variants of its caption.
         prompts: more texts whose features will be asked for (``features``).
         flip: mirrored pictures are drawn as well.
-        memory: most bytes of entries to hold in memory.
-        limit: most bytes of entries to leave on disk; what this cache uses itself always stays.
+        limits: how much to keep in memory and on disk.
     """
 
     def __init__(
         self,
         folder: Path,
         encoder: Encoder,
-        pictures: Sequence[Picture],
-        buckets: Sequence[Bucket],
-        captions: Sequence[Sequence[str]],
+        samples: Sequence[Sample],
         *,
         prompts: Sequence[str] = (),
         flip: bool = False,
-        memory: int = MEMORY,
-        limit: int = LIMIT,
+        limits: Limits = Limits(),
     ):
-        self.folder, self.encoder, self.pictures, self.buckets, self.captions = (
-            folder,
-            encoder,
-            pictures,
-            buckets,
-            captions,
-        )
-        self.memory, self.limit = memory, limit
+        self.folder, self.encoder, self.samples, self.limits = folder, encoder, samples, limits
         self._held: dict[Path, dict[str, Tensor]] = {}
         self._held_bytes = 0
         self._latents = {
-            view: self._path("latents", pictures[view.picture].sha256, *buckets[view.picture], view.flip)
-            for view in (
-                _View(index, flipped) for index in range(len(pictures)) for flipped in (False, True)[: 1 + flip]
-            )
+            _View(index, flipped): self._path("latents", sample.picture.sha256, *sample.bucket, flipped)
+            for index, sample in enumerate(samples)
+            for flipped in (False, True)[: 1 + flip]
         }
         self._texts = {
             text: self._path("text", text)
-            for text in dict.fromkeys(["", *prompts, *(text for texts in captions for text in texts)])
+            for text in dict.fromkeys(["", *prompts, *(text for sample in samples for text in sample.captions)])
         }
-
-    @property
-    def variant_counts(self) -> list[int]:
-        """How many caption variants each picture has."""
-        return [len(texts) for texts in self.captions]
 
     def fill(self, texts: bool = True) -> Progress:
         """Reads what is there, encodes what is not, and yields (stage, done, total) as it goes.
@@ -151,7 +136,7 @@ class Cache:
             yield from self._fill(
                 "captions", {path: text for text, path in self._texts.items()}, self._encoded_captions
             )
-        prune(self.folder, self.limit, keep={*self._latents.values(), *self._texts.values()})
+        prune(self.folder, self.limits.disk, keep={*self._latents.values(), *self._texts.values()})
 
     def latents(self, draws: Sequence[Draw], generator: torch.Generator | None = None) -> Tensor:
         """x0 = mean + deviation · ε (Kingma & Welling 2014, §2.4) of the draws: (B, 4, H/8, W/8) scaled latents; ε from
@@ -167,7 +152,11 @@ class Cache:
 
     def text(self, draws: Sequence[Draw]) -> dict[str, Tensor]:
         """The text features of the draws' captions by name, batch first; a dropped caption is the empty one."""
-        return self.features(captions.drawn(draws, self.captions))
+        return self.features(self.captions(draws))
+
+    def captions(self, draws: Sequence[Draw]) -> list[str]:
+        """The caption of each draw; a dropped one is empty."""
+        return ["" if draw.drop_caption else self.samples[draw.picture].captions[draw.variant] for draw in draws]
 
     def features(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """The text features of captions or prompts by name, batch first."""
@@ -180,7 +169,7 @@ class Cache:
         return torch.tensor([self._sizes(draw.picture) for draw in draws], dtype=torch.float32)
 
     def _sizes(self, index: int) -> tuple[float, ...]:
-        picture, bucket = self.pictures[index], self.buckets[index]
+        picture, bucket, _ = self.samples[index]
         left, top, right, _ = buckets.crop_box(picture.width, picture.height, bucket)
         scale = bucket.width / (right - left)
         return picture.height, picture.width, round(top * scale), round(left * scale), bucket.height, bucket.width
@@ -201,7 +190,7 @@ class Cache:
 
     def _hold(self, path: Path, entry: dict[str, Tensor]) -> None:
         size = sum(tensor.nbytes for tensor in entry.values())
-        if self._held_bytes + size <= self.memory:
+        if self._held_bytes + size <= self.limits.memory:
             self._held[path] = entry
             self._held_bytes += size
 
@@ -237,7 +226,7 @@ class Cache:
         """Batches of one bucket each, as large as ``_PIXELS_AT_ONCE`` allows; the next pictures are opened meanwhile."""
         by_bucket: dict[Bucket, list[tuple[Path, _View]]] = {}
         for path, view in missing.items():
-            by_bucket.setdefault(self.buckets[view.picture], []).append((path, view))
+            by_bucket.setdefault(self.samples[view.picture].bucket, []).append((path, view))
         batches = [
             batch
             for bucket, views in by_bucket.items()
@@ -255,7 +244,7 @@ class Cache:
                 for row, (path, _) in enumerate(batch)
             }
             for path, view in batch:
-                _require_finite(made[path], "latents", self.pictures[view.picture].path)
+                _require_finite(made[path], "latents", self.samples[view.picture].picture.path)
             yield made
 
     def _encoded_captions(self, pool: ThreadPoolExecutor, missing: dict[Path, str]) -> Iterator[Made]:
@@ -278,7 +267,7 @@ class Cache:
         """One picture, (3, H, W); the bytes that are decoded are those that were hashed, so no entry can hold another
         picture.
         """
-        picture = self.pictures[view.picture]
+        picture, bucket, _ = self.samples[view.picture]
         data = pictures.contents(picture.path)
         if hashlib.sha256(data).hexdigest() != picture.sha256:
             raise DatasetError(
@@ -286,7 +275,7 @@ class Cache:
                 where=picture.path,
                 do="Start again; leave the folder alone until the run has begun.",
             )
-        image = buckets.fit(pictures.decode(io.BytesIO(data), picture.path.name), self.buckets[view.picture], view.flip)
+        image = buckets.fit(pictures.decode(io.BytesIO(data), picture.path.name), bucket, view.flip)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).float().div_(127.5).sub_(1)
 
 

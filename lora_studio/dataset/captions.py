@@ -6,13 +6,11 @@ import codecs
 import hashlib
 import json
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from lora_studio.config.settings import Settings
-    from lora_studio.dataset.order import Draw
+from lora_studio.config.settings import DatasetSettings
 
 SUFFIXES = (".txt", ".caption")
 """Endings of a caption's file beside its picture; the first one found is used."""
@@ -123,26 +121,31 @@ def relative_name(name: str) -> str:
     return str(path)
 
 
-def variants(caption: str, settings: Settings, limit: int = VARIANTS) -> list[str]:
-    """The texts that training sees for one caption: at least one, at most ``limit``, none twice; the first has the tags
-    as written.
+def with_trigger(caption: str, trigger: str) -> str:
+    """The caption with the trigger word in front, unless it begins with it."""
+    return variants(caption, trigger, DatasetSettings())[0]
+
+
+def variants(caption: str, trigger: str, settings: DatasetSettings, seed: int = 0, limit: int = VARIANTS) -> list[str]:
+    """The texts that training sees for one caption: at least one, at most ``limit``, no duplicates; the first has the
+    tags as written.
 
     The trigger word comes first, unless the caption begins with it. With ``shuffle_tags`` the comma-separated tags
-    after the first ``keep_tags`` change places, by ``settings.run.seed``; the trigger word never does.
+    after the first ``keep_tags`` are shuffled by ``seed``; the trigger word stays in place.
     """
     tags = [tag for tag in map(str.strip, caption.split(",")) if tag]
-    trigger, text = settings.run.trigger.strip(), caption.strip()
+    trigger, text = trigger.strip(), caption.strip()
     led = bool(trigger) and bool(tags) and f"{tags[0]} ".casefold().startswith(f"{trigger} ".casefold())
     if trigger and not led:
         text = f"{trigger}, {text}" if text else trigger
         tags = [trigger, *(tag for tag in tags if tag.casefold() != trigger.casefold())]
-    if not settings.dataset.shuffle_tags:
+    if not settings.shuffle_tags:
         return [text]
-    kept = settings.dataset.keep_tags + 1 if trigger and not led else max(settings.dataset.keep_tags, int(led))
+    kept = settings.keep_tags + 1 if trigger and not led else max(settings.keep_tags, int(led))
     head, moved = tags[:kept], tags[kept:]
     found: dict[str, None] = {}
     for round_ in range(4 * limit):  # short captions meet the same order again: a few more tries
-        found[", ".join(head + _shuffled(moved, settings.run.seed, round_))] = None
+        found[", ".join(head + _shuffled(moved, seed, round_))] = None
         if len(found) == limit:
             break
     return list(found)
@@ -159,14 +162,9 @@ def _shuffled(tags: list[str], seed: int, round_: int) -> list[str]:
     return [tag for _, tag in sorted(zip(ranks, tags, strict=True))]
 
 
-def all_variants(captions: Sequence[str], settings: Settings) -> list[list[str]]:
-    """``variants`` of every caption; fewer of each where there are many captions, so that encoding and storing them
-    stays quick.
+def all_variants(captions: Sequence[str], trigger: str, settings: DatasetSettings, seed: int = 0) -> list[list[str]]:
+    """``variants`` of every caption; fewer of each if there are many captions, so that encoding and storing them stays
+    fast.
     """
     limit = max(2, min(VARIANTS, _VARIANTS_IN_ALL // max(1, len(captions))))
-    return [variants(caption, settings, limit) for caption in captions]
-
-
-def drawn(draws: Iterable[Draw], texts: Sequence[Sequence[str]]) -> list[str]:
-    """The caption of each draw; ``texts`` are ``all_variants`` of the pictures' captions. A dropped caption is empty."""
-    return ["" if draw.drop_caption else texts[draw.picture][draw.variant] for draw in draws]
+    return [variants(caption, trigger, settings, seed, limit) for caption in captions]

@@ -6,56 +6,22 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from lora_studio import files
 from lora_studio.dataset import captions, listing, near_duplicates, pictures, sidecars
+from lora_studio.dataset.items import Dataset, Picture
 from lora_studio.dataset.listing import Place
-from lora_studio.dataset.pictures import Facts, open_picture, thumbnail
-from lora_studio.dataset.problems import Problem, Severity, grouped
+from lora_studio.dataset.pictures import Facts
+from lora_studio.dataset.problems import Problem, grouped
 from lora_studio.errors import DatasetError
-
-__all__ = ["Dataset", "Picture", "Problem", "Severity", "open_picture", "scan", "thumbnail"]
 
 _NO_PICTURES = frozenset(
     (*captions.SUFFIXES, ".jsonl", ".json", ".md", ".toml", ".csv", ".html", ".htm", ".npz", ".safetensors", ".zip")
 )
 _REMEMBERED = TypeAdapter(dict[str, tuple[int, int, Facts]])
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One picture to train on. ``width`` and ``height`` in pixels, after the EXIF turn; ``sha256`` of the file's bytes."""
-
-    path: Path
-    caption: str
-    repeats: int
-    width: int
-    height: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """What a scan found: the pictures that can be trained on, in the order of their names, and all problems, the
-    gravest first.
-    """
-
-    folder: Path
-    pictures: list[Picture]
-    problems: list[Problem]
-
-    @property
-    def blocking(self) -> list[Problem]:
-        """The problems that training cannot start with."""
-        return [problem for problem in self.problems if problem.severity == "blocking"]
-
-    def name(self, picture: Picture) -> str:
-        """The picture's path relative to the folder, with forward slashes."""
-        return picture.path.relative_to(self.folder).as_posix()
 
 
 def scan(folder: Path, cache: Path | None = None, progress: Callable[[int, int], None] | None = None) -> Dataset:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TypedDict
 
-from lora_studio.dataset.folder import Dataset
+from lora_studio.dataset.items import Dataset
 
 
 class Entry(TypedDict):

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lora_studio.dataset import captions
+from lora_studio.dataset.batch_sampler import BatchSampler
 from lora_studio.dataset.cache import Cache
-from lora_studio.dataset.order import Draw, Order
+from lora_studio.dataset.items import Draw
 from lora_studio.diffusion.process import Process
 from lora_studio.training import seeds
 
@@ -61,7 +61,7 @@ class Batches:
     def __init__(
         self,
         cache: Cache,
-        order: Order,
+        sampler: BatchSampler,
         process: Process,
         seed: int,
         noise_offset: float = 0.0,
@@ -69,7 +69,7 @@ class Batches:
         pinned: bool = False,
         part: slice = slice(None),
     ):
-        self.cache, self.order, self.process, self.seed = cache, order, process, seed
+        self.cache, self.sampler, self.process, self.seed = cache, sampler, process, seed
         self.noise_offset, self.train_text, self.pinned, self.part = noise_offset, train_text, pinned, part
         self._ahead: tuple[int, Batch] | None = None
 
@@ -85,7 +85,7 @@ class Batches:
 
     def draw(self, number: int) -> Batch:
         """Batch ``number`` on the CPU."""
-        draws = self.order.draw(number)
+        draws = self.sampler.draw(number)
         source = seeds.generator(self.seed, seeds.NOISE, number)
         x0 = self.cache.latents(draws, source)  # latents, noise, timesteps: in another order it would be another run
         noise = self.process.noise(x0.shape, self.noise_offset, source)
@@ -99,7 +99,7 @@ class Batches:
 
     def _finished(self, x0: Tensor, noise: Tensor, timesteps: Tensor, draws: list[Draw]) -> Batch:
         text = {} if self.train_text else self.cache.text(draws)
-        batch = Batch(x0, noise, timesteps, self.cache.sizes(draws), text, captions.drawn(draws, self.cache.captions))
+        batch = Batch(x0, noise, timesteps, self.cache.sizes(draws), text, self.cache.captions(draws))
         return (
             batch.replaced({name: tensor.pin_memory() for name, tensor in batch.tensors().items()})
             if self.pinned

@@ -17,8 +17,11 @@ from torch import Tensor, nn
 from lora_studio import adapters, files, models
 from lora_studio.adapters import Adapter
 from lora_studio.config.settings import Settings
-from lora_studio.dataset import buckets, captions, folder, manifest, order
+from lora_studio.dataset import buckets, captions, folder, manifest
+from lora_studio.dataset.batch_sampler import BatchSampler, split
 from lora_studio.dataset.cache import Cache
+from lora_studio.dataset.items import Dataset, Sample
+from lora_studio.dataset.problems import Problem
 from lora_studio.errors import DatasetError
 from lora_studio.events import Event, Preparing, Warned
 from lora_studio.models import gradient_checkpointing, inject, warm_start
@@ -42,7 +45,7 @@ class Session:
     settings: Settings
     machine: devices.Machine
     base: models.Base
-    dataset: folder.Dataset
+    dataset: Dataset
     cache: Cache
     train: list[int]
     validation: list[int]
@@ -191,7 +194,7 @@ def prepare(run: Run, settings: Settings, ranks: World | None = None) -> Generat
             settings.dataset.max_upscale,
         ),
     )
-    train, validation = order.split(dataset.pictures, settings.dataset.validation_share, settings.run.seed)
+    train, validation = split(dataset.pictures, settings.dataset.validation_share, settings.run.seed)
     with ranks.first():
         cache = yield from _encode(run, settings, dataset, base)
     inject.add_adapter(base, settings, settings.run.seed)
@@ -208,7 +211,7 @@ def prepare(run: Run, settings: Settings, ranks: World | None = None) -> Generat
     )
     batches = Batches(
         cache,
-        _order(settings, dataset, cache, train),
+        _sampler(settings, cache, train),
         base.process,
         settings.run.seed,
         settings.loss.noise_offset,
@@ -268,19 +271,19 @@ def _begin_from(session: Session) -> Iterator[Event]:
         )
 
 
-def _report(dataset: folder.Dataset) -> Iterator[Event]:
+def _report(dataset: Dataset) -> Iterator[Event]:
     """Warns of every problem; the first that blocks ends the run."""
     for problem in dataset.blocking:
         raise DatasetError(problem.what, where=problem.file or dataset.folder, do=problem.do)
     yield from _warnings(dataset, dataset.problems)
 
 
-def _warnings(dataset: folder.Dataset, problems: Sequence[folder.Problem]) -> Iterator[Event]:
+def _warnings(dataset: Dataset, problems: Sequence[Problem]) -> Iterator[Event]:
     for problem in problems:
         yield Warned(what=problem.what, where=problem.file or str(dataset.folder), do=problem.do)
 
 
-def _compare(run: Run, dataset: folder.Dataset) -> Iterator[Event]:
+def _compare(run: Run, dataset: Dataset) -> Iterator[Event]:
     """Notes what the run trains on, or, where that was noted before, says what has changed since."""
     now, before = manifest.manifest(dataset), manifest.noted(run.manifest_file)
     if before is None:
@@ -295,7 +298,7 @@ def _compare(run: Run, dataset: folder.Dataset) -> Iterator[Event]:
         )
 
 
-def _require_same(dataset: folder.Dataset, ranks: World) -> None:
+def _require_same(dataset: Dataset, ranks: World) -> None:
     """Raises DatasetError where this process sees other pictures than the leader: its batches would be others."""
     own = manifest.manifest(dataset)
     if ranks.share(own) != own:
@@ -307,11 +310,13 @@ def _require_same(dataset: folder.Dataset, ranks: World) -> None:
 
 def prompts(settings: Settings) -> list[str]:
     """What previews draw, the trigger word put in as captions have it."""
-    wanted = settings.previews.preview_prompts or [captions.variants(subject, settings)[0] for subject in SUBJECTS]
+    wanted = settings.previews.preview_prompts or [
+        captions.with_trigger(subject, settings.run.trigger) for subject in SUBJECTS
+    ]
     return [prompt.replace("{trigger}", settings.run.trigger).strip(" ,") for prompt in wanted]
 
 
-def _encode(run: Run, settings: Settings, dataset: folder.Dataset, base: models.Base) -> Iterator[Event]:
+def _encode(run: Run, settings: Settings, dataset: Dataset, base: models.Base) -> Iterator[Event]:
     """Fills the cache with every latent and caption that training will ask for; then the encoders leave the
     accelerator.
     """
@@ -321,13 +326,12 @@ def _encode(run: Run, settings: Settings, dataset: folder.Dataset, base: models.
         settings.dataset.bucket_step,
         settings.dataset.max_upscale,
     )
-    wanted = captions.all_variants([picture.caption for picture in dataset.pictures], settings)
+    texts = [picture.caption for picture in dataset.pictures]
+    variants = captions.all_variants(texts, settings.run.trigger, settings.dataset, settings.run.seed)
     cache = Cache(
         run.cache,
         base,
-        dataset.pictures,
-        assigned,
-        wanted,
+        [Sample(*parts) for parts in zip(dataset.pictures, assigned, variants, strict=True)],
         prompts=[*prompts(settings), settings.previews.negative],
         flip=settings.dataset.flip,
     )
@@ -340,14 +344,12 @@ def _encode(run: Run, settings: Settings, dataset: folder.Dataset, base: models.
     return cache
 
 
-def _order(settings: Settings, dataset: folder.Dataset, cache: Cache, train: list[int]) -> order.Order:
-    return order.Order(
-        buckets=cache.buckets,
-        repeats=[picture.repeats for picture in dataset.pictures],
+def _sampler(settings: Settings, cache: Cache, train: list[int]) -> BatchSampler:
+    return BatchSampler(
+        cache.samples,
         batch=settings.optimizer.batch,
         seed=settings.run.seed,
         among=train,
         flip=settings.dataset.flip,
         caption_dropout=settings.dataset.caption_dropout,
-        variants=cache.variant_counts,
     )

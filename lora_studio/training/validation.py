@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lora_studio.dataset.order import Draw
+from lora_studio.dataset.items import Draw
 from lora_studio.training import seeds
 from lora_studio.training.loss import losses
 from lora_studio.training.session import Session

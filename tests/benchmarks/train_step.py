@@ -28,8 +28,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from lora_studio import models
 from lora_studio.config.settings import Settings
-from lora_studio.dataset.buckets import Bucket
-from lora_studio.dataset.order import Order
+from lora_studio.dataset.batch_sampler import BatchSampler
+from lora_studio.dataset.items import Bucket, Picture, Sample
 from lora_studio.models import Base, fused, inject
 from lora_studio.optim import build
 from lora_studio.training import devices, stepper
@@ -77,7 +77,7 @@ class RandomCache:
         self.features = {"hidden": torch.randn(77, base.unet.config.cross_attention_dim, generator=source)}
         if base.family.name == "sdxl":
             self.features["pooled"] = torch.randn(1280, generator=source)
-        self.side, self.captions = side, [["a"], ["b"]]
+        self.side = side
 
     def latents(self, draws, generator) -> Tensor:
         rows = [draw.picture for draw in draws]
@@ -85,6 +85,9 @@ class RandomCache:
 
     def text(self, draws) -> dict[str, Tensor]:
         return {name: torch.stack([feature] * len(draws)) for name, feature in self.features.items()}
+
+    def captions(self, draws) -> list[str]:
+        return ["a"] * len(draws)
 
     def sizes(self, draws) -> Tensor:
         return torch.tensor([[self.side, self.side, 0, 0, self.side, self.side]] * len(draws), dtype=torch.float32)
@@ -96,10 +99,10 @@ def loaded(folder: Path, settings: Settings) -> tuple[Base, Batches]:
     base.encoders_to("cpu")
     inject.add_adapter(base, settings, 0)
     base.unet.train()
-    order = Order(
-        [Bucket(base.resolution, base.resolution)] * 2, [settings.optimizer.batch] * 2, settings.optimizer.batch, 0
-    )
-    return base, Batches(RandomCache(base, base.resolution), order, base.process, settings.run.seed, pinned=True)
+    side, batch = base.resolution, settings.optimizer.batch
+    sample = Sample(Picture(Path(), "", batch, side, side, ""), Bucket(side, side), [""])
+    batches = BatchSampler([sample] * 2, batch, 0)
+    return base, Batches(RandomCache(base, side), batches, base.process, settings.run.seed, pinned=True)
 
 
 def straightforward(base: Base, batches: Batches, settings: Settings) -> Callable[[int], None]:

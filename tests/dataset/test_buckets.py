@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_studio.dataset.buckets import MAX_ASPECT, Bucket, assign, crop_box, fit, problems
-from lora_studio.dataset.folder import Dataset, Picture
+from lora_studio.dataset.buckets import MAX_ASPECT, assign, crop_box, fit, problems
+from lora_studio.dataset.items import Bucket, Dataset, Picture
 from tests.dataset import made
 
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from lora_studio.dataset import buckets, cache
-from lora_studio.dataset.cache import Cache, prune
+from lora_studio.dataset.cache import Cache, Limits, prune
 from lora_studio.dataset.folder import scan
-from lora_studio.dataset.order import Draw
+from lora_studio.dataset.items import Bucket, Draw, Sample
+from lora_studio.dataset.pictures import open_picture
 from lora_studio.errors import DatasetError, MachineError, ModelError
 from tests.dataset import made
 
@@ -46,8 +47,11 @@ def dataset(tmp_path):
 
 
 def cached(dataset, folder, encoder, **options) -> Cache:
-    captions = [[picture.caption, picture.caption[::-1]] for picture in dataset.pictures]
-    return Cache(folder, encoder, dataset.pictures, buckets.assign(dataset.pictures, 128, 64, 1.5), captions, **options)
+    samples = [
+        Sample(picture, bucket, [picture.caption, picture.caption[::-1]])
+        for picture, bucket in zip(dataset.pictures, buckets.assign(dataset.pictures, 128, 64, 1.5), strict=True)
+    ]
+    return Cache(folder, encoder, samples, **options)
 
 
 def filled(*arguments, **options) -> Cache:
@@ -73,9 +77,9 @@ def test_filling_tells_its_progress_and_batches_by_bucket(dataset, tmp_path):
     assert encoder.images == [(2, 3, 64, 64), (1, 3, 64, 192)] and len(encoder.texts[0]) == 7 and "" in encoder.texts[0]
 
 
-@pytest.mark.parametrize("memory", [cache.MEMORY, 0, 5000])
+@pytest.mark.parametrize("memory", [Limits().memory, 0, 5000])
 def test_what_is_drawn_is_what_was_encoded_from_memory_and_from_disk(dataset, tmp_path, memory):
-    made = filled(dataset, tmp_path / "cache", FakeEncoder(), memory=memory)
+    made = filled(dataset, tmp_path / "cache", FakeEncoder(), limits=Limits(memory=memory))
     picture = torch.tensor(list(folder_pixels(dataset, 0))).reshape(64, 64, 3).permute(2, 0, 1).float() / 127.5 - 1
     x0 = made.latents([Draw(0), Draw(1), Draw(0)])
     assert x0.shape == (3, 4, 8, 8) and x0.dtype == torch.float32
@@ -86,11 +90,14 @@ def test_what_is_drawn_is_what_was_encoded_from_memory_and_from_disk(dataset, tm
     )
     assert "".join(chr(int(letter)) for letter in text["hidden"][0, :, 0]) == dataset.pictures[0].caption[::-1][:8]
     assert (text["hidden"][1] == 32).all()
+    assert made.captions([Draw(0, variant=1), Draw(1), Draw(0, drop_caption=True)]) == [
+        dataset.pictures[0].caption[::-1],
+        dataset.pictures[1].caption,
+        "",
+    ]
 
 
 def folder_pixels(dataset, index):
-    from lora_studio.dataset.folder import open_picture
-
     return open_picture(dataset.pictures[index].path).tobytes()
 
 
@@ -117,7 +124,7 @@ def test_sizes_are_sdxls(dataset, tmp_path):
     ]
     made.painted(400, 100, seed=9).save(dataset.folder / "long.png")
     again = scan(dataset.folder)
-    one = Cache(tmp_path, FakeEncoder(), again.pictures, [buckets.Bucket(128, 64)] * 4, [[""]] * 4)
+    one = Cache(tmp_path, FakeEncoder(), [Sample(picture, Bucket(128, 64), [""]) for picture in again.pictures])
     assert one.sizes([Draw(2)]).tolist() == [[100, 400, 0, 64, 64, 128]]
 
 
@@ -168,7 +175,7 @@ def test_damaged_entries_are_made_again(dataset, tmp_path, damage):
     for path in entries(tmp_path / "cache"):
         path.write_bytes(damage(path.read_bytes()))
     encoder = FakeEncoder()
-    again = filled(dataset, tmp_path / "cache", encoder, memory=0)
+    again = filled(dataset, tmp_path / "cache", encoder, limits=Limits(memory=0))
     assert len(encoder.images) == 2 and len(encoder.texts[0]) == 7
     assert torch.equal(again.latents([Draw(0)]), before)
 
@@ -189,7 +196,7 @@ def test_a_picture_that_vanished_is_named(dataset, tmp_path):
 
 
 def test_an_entry_that_vanishes_while_training_is_said(dataset, tmp_path):
-    one = filled(dataset, tmp_path / "cache", FakeEncoder(), memory=0)
+    one = filled(dataset, tmp_path / "cache", FakeEncoder(), limits=Limits(memory=0))
     for path in entries(tmp_path / "cache"):
         path.unlink()
     with pytest.raises(DatasetError, match="vanished"):
@@ -274,7 +281,7 @@ def test_pruning_sweeps_what_a_killed_process_left_but_not_what_one_is_writing(t
 
 def test_a_fill_prunes_other_entries_and_never_its_own(dataset, tmp_path):
     filled(dataset, tmp_path / "cache", FakeEncoder("old"))
-    filled(dataset, tmp_path / "cache", FakeEncoder("new"), limit=0)
+    filled(dataset, tmp_path / "cache", FakeEncoder("new"), limits=Limits(disk=0))
     assert len(entries(tmp_path / "cache")) == 10
     encoder = FakeEncoder("new")
     filled(dataset, tmp_path / "cache", encoder)

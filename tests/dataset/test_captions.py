@@ -7,9 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_studio.config.settings import Settings
-from lora_studio.dataset.captions import MAX_BYTES, VARIANTS, all_variants, decode, drawn, read_table, tidy, variants
-from lora_studio.dataset.order import Draw
+from lora_studio.config.settings import DatasetSettings
+from lora_studio.dataset.captions import (
+    MAX_BYTES,
+    VARIANTS,
+    all_variants,
+    decode,
+    read_table,
+    tidy,
+    variants,
+    with_trigger,
+)
 
 words = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
 paths = st.text("abc./ é", min_size=1).filter(
@@ -127,11 +135,12 @@ def test_of_two_lines_for_one_file_the_first_counts():
     ],
 )
 def test_the_trigger_word_comes_first_and_once(caption, trigger, expected):
-    assert variants(caption, Settings(trigger=trigger)) == [expected]
+    assert variants(caption, trigger, DatasetSettings()) == [expected]
+    assert with_trigger(caption, trigger) == expected
 
 
 def test_shuffled_tags_keep_the_first_in_place():
-    found = variants("a, b, c, d, e", Settings(trigger="t", shuffle_tags=True, keep_tags=2))
+    found = variants("a, b, c, d, e", "t", DatasetSettings(shuffle_tags=True, keep_tags=2))
     assert found[0] == "t, a, b, c, d, e" and len(found) > 2
     assert all(
         text.startswith("t, a, b, ") and sorted(text.split(", ")) == ["a", "b", "c", "d", "e", "t"] for text in found
@@ -140,21 +149,21 @@ def test_shuffled_tags_keep_the_first_in_place():
 
 def test_the_trigger_stays_first_even_if_no_tag_is_kept():
     for caption in ("a, b, c, d", "t a, b, c, d", "a, t, b, c"):
-        found = variants(caption, Settings(trigger="t", shuffle_tags=True, keep_tags=0))
+        found = variants(caption, "t", DatasetSettings(shuffle_tags=True, keep_tags=0))
         assert len(found) > 1 and all(text.startswith("t") and text.count("t") == 1 for text in found)
 
 
 @given(tags, st.integers(0, 4), st.integers(0, 5), st.integers(1, VARIANTS))
 def test_variants_are_few_distinct_whole_and_repeatable(words, keep, seed, limit):
-    settings = Settings(shuffle_tags=True, keep_tags=keep, seed=seed)
-    found = variants(", ".join(words), settings, limit)
+    settings = DatasetSettings(shuffle_tags=True, keep_tags=keep)
+    found = variants(", ".join(words), "", settings, seed, limit)
     assert 1 <= len(found) <= limit and len(set(found)) == len(found)
     assert all(sorted(text.split(", ")) == sorted(words) and text.split(", ")[:keep] == words[:keep] for text in found)
-    assert found == variants(", ".join(words), settings, limit)
+    assert found == variants(", ".join(words), "", settings, seed, limit)
 
 
 def test_orders_are_the_same_on_every_machine():
-    assert variants("a, b, c, d", Settings(shuffle_tags=True, seed=3), limit=3) == [
+    assert variants("a, b, c, d", "", DatasetSettings(shuffle_tags=True), seed=3, limit=3) == [
         "a, b, c, d",
         "a, c, d, b",
         "a, c, b, d",
@@ -162,11 +171,6 @@ def test_orders_are_the_same_on_every_machine():
 
 
 def test_many_captions_have_fewer_variants_each():
-    settings, long = Settings(shuffle_tags=True), ", ".join("abcdefgh")
-    assert len(all_variants([long] * 10, settings)[0]) > 4
-    assert len(all_variants([long] * 5000, settings)[0]) == 2
-
-
-def test_each_draw_gets_its_variant_and_a_dropped_caption_is_empty():
-    texts = [["a", "a2"], ["b"]]
-    assert drawn([Draw(0, variant=1), Draw(1), Draw(0, drop_caption=True)], texts) == ["a2", "b", ""]
+    settings, long = DatasetSettings(shuffle_tags=True), ", ".join("abcdefgh")
+    assert len(all_variants([long] * 10, "", settings)[0]) > 4
+    assert len(all_variants([long] * 5000, "", settings)[0]) == 2

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from lora_studio.dataset import folder, listing
-from lora_studio.dataset.folder import Dataset, scan
-from lora_studio.dataset.pictures import Facts
+from lora_studio.dataset.folder import scan
+from lora_studio.dataset.items import Dataset
+from lora_studio.dataset.pictures import Facts, open_picture
 from tests.dataset import made
 
 
@@ -236,8 +237,7 @@ def test_odd_names_work(tmp_path, name):
     (tmp_path / (name[:-4] + ".txt")).write_text("the caption")
     dataset = scan(tmp_path, cache=tmp_path / "cache")
     assert (
-        captions(dataset) == {name: "the caption"}
-        and folder.thumbnail(dataset.pictures[0].path, tmp_path / "small").is_file()
+        captions(dataset) == {name: "the caption"} and thumbnail(dataset.pictures[0].path, tmp_path / "small").is_file()
     )
 
 
@@ -412,4 +412,4 @@ def test_scanning_brings_no_torch_along():
 def test_image_opened_by_scan_is_the_picture_on_disk(tmp_path):
     made.corners().save(tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as stored:
-        assert folder.open_picture(scan(tmp_path).pictures[0].path).tobytes() == stored.convert("RGB").tobytes()
+        assert open_picture(scan(tmp_path).pictures[0].path).tobytes() == stored.convert("RGB").tobytes()

@@ -145,7 +145,7 @@ def facts(path):
     return Facts(512, 512, f"{pick(256):064x}", f"{pick(152):038x}")
 datasets.pictures.examine = facts
 datasets.scan(Path(sys.argv[1]) / "style", Path(sys.argv[1]) / ".cache")
-pictures.folder.thumbnail = lambda path, *_: path
+pictures.thumbnail = lambda path, *_: path
 def shown(place):
     return pictures.report(pictures.scan(str(place / "style"), place), place)
 """

@@ -144,7 +144,7 @@ def _recipe(data: bytes, place: Path) -> object:
 def _caption(data: bytes, place: Path) -> object:
     text = captions.tidy(captions.decode(data)[0])
     text.encode()
-    return captions.all_variants([text], Settings(trigger="ink", shuffle_tags=True))
+    return captions.all_variants([text], "ink", Settings(shuffle_tags=True).dataset)
 
 
 def _presets() -> list[bytes]:

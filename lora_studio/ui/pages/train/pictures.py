@@ -6,7 +6,9 @@ from pathlib import Path
 
 from lora_studio import runs, starter
 from lora_studio.dataset import folder
-from lora_studio.dataset.folder import Dataset, Picture, Problem
+from lora_studio.dataset.items import Dataset, Picture
+from lora_studio.dataset.pictures import thumbnail
+from lora_studio.dataset.problems import Problem
 from lora_studio.errors import DatasetError
 from lora_studio.ui import images, words
 
@@ -62,7 +64,7 @@ def report(dataset: Dataset, outputs: Path) -> str:
 def _thumbnail(picture: Picture, name: str, outputs: Path) -> str:
     """The thumbnail of a picture; empty if the file was just deleted."""
     try:
-        path = folder.thumbnail(picture.path, images.folder(outputs) / "pictures", images.PICTURE)
+        path = thumbnail(picture.path, images.folder(outputs) / "pictures", images.PICTURE)
     except DatasetError:
         return ""
     name, caption = words.text(name), words.text(picture.caption or "no caption")

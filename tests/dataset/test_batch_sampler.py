@@ -7,16 +7,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_studio.dataset.buckets import Bucket
-from lora_studio.dataset.folder import Picture
-from lora_studio.dataset.order import Draw, Order, split
+from lora_studio.dataset.batch_sampler import BatchSampler, split
+from lora_studio.dataset.items import Bucket, Draw, Picture, Sample
 
 sizes = st.lists(
     st.tuples(st.integers(1, 3).map(lambda n: Bucket(64 * n, 64)), st.integers(1, 3)), min_size=1, max_size=20
 )
 
 
-def epoch(order: Order, number: int = 0) -> list[list[Draw]]:
+def sampler(buckets, repeats, batch, seed, variants=1, **options) -> BatchSampler:
+    """Of pictures with these buckets and repeats, each with so many variants of its caption."""
+    samples = [
+        Sample(Picture(Path(str(index)), "", count, *bucket, str(index)), bucket, [""] * variants)
+        for index, (bucket, count) in enumerate(zip(buckets, repeats, strict=True))
+    ]
+    return BatchSampler(samples, batch, seed, **options)
+
+
+def epoch(order: BatchSampler, number: int = 0) -> list[list[Draw]]:
     return [order.draw(number * order.steps_per_epoch + step) for step in range(order.steps_per_epoch)]
 
 
@@ -27,7 +35,7 @@ def photo(content: str) -> Picture:
 @given(sizes, st.integers(1, 5), st.integers(0, 2**31 - 1), st.integers(0, 3))
 def test_every_epoch_holds_every_picture_by_its_repeats_and_every_batch_one_bucket(pictures, batch, seed, number):
     buckets, repeats = zip(*pictures, strict=True)
-    batches = epoch(Order(buckets, repeats, batch, seed), number)
+    batches = epoch(sampler(buckets, repeats, batch, seed), number)
     seen = Counter(draw.picture for draws in batches for draw in draws)
     extra = {bucket: -sum(r for b, r in pictures if b == bucket) % batch for bucket in buckets}
     assert all(len(draws) == batch and len({buckets[draw.picture] for draw in draws}) == 1 for draws in batches)
@@ -41,7 +49,7 @@ def test_every_epoch_holds_every_picture_by_its_repeats_and_every_batch_one_buck
 
 @given(st.integers(1, 30), st.integers(0, 1000), st.integers(0, 3))
 def test_an_epoch_of_one_bucket_and_single_batches_is_a_permutation(count, seed, number):
-    batches = epoch(Order([Bucket(64, 64)] * count, [1] * count, 1, seed), number)
+    batches = epoch(sampler([Bucket(64, 64)] * count, [1] * count, 1, seed), number)
     assert sorted(draws[0].picture for draws in batches) == list(range(count))
 
 
@@ -49,15 +57,15 @@ def test_an_epoch_of_one_bucket_and_single_batches_is_a_permutation(count, seed,
 def test_a_step_draws_the_same_whatever_was_drawn_before(pictures, batch, seed, steps):
     """A resumed run must see what the uninterrupted one would have."""
     buckets, repeats = zip(*pictures, strict=True)
-    options = {"flip": True, "caption_dropout": 0.3, "variants": [3] * len(buckets)}
-    old = Order(buckets, repeats, batch, seed, **options)
+    options = {"flip": True, "caption_dropout": 0.3, "variants": 3}
+    old = sampler(buckets, repeats, batch, seed, **options)
     drawn = [old.draw(step) for step in steps]
-    assert [Order(buckets, repeats, batch, seed, **options).draw(step) for step in steps] == drawn
+    assert [sampler(buckets, repeats, batch, seed, **options).draw(step) for step in steps] == drawn
 
 
 def test_draws_are_the_same_on_every_machine_and_version():
-    order = Order(
-        [Bucket(64, 64)] * 5 + [Bucket(64, 128)] * 2, [1] * 7, 2, 7, flip=True, caption_dropout=0.25, variants=[4] * 7
+    order = sampler(
+        [Bucket(64, 64)] * 5 + [Bucket(64, 128)] * 2, [1] * 7, 2, 7, flip=True, caption_dropout=0.25, variants=4
     )
     assert [[(d.picture, d.flip, d.variant, d.drop_caption) for d in draws] for draws in epoch(order)] == [
         [(6, False, 0, False), (5, True, 0, False)],
@@ -70,13 +78,15 @@ def test_draws_are_the_same_on_every_machine_and_version():
 def test_epochs_and_seeds_differ():
     buckets, repeats = [Bucket(64, 64)] * 30, [1] * 30
     orders = [
-        [d[0].picture for d in epoch(Order(buckets, repeats, 1, seed), number)] for seed in (0, 1) for number in (0, 1)
+        [d[0].picture for d in epoch(sampler(buckets, repeats, 1, seed), number)]
+        for seed in (0, 1)
+        for number in (0, 1)
     ]
     assert len(set(map(tuple, orders))) == 4
 
 
 def test_a_last_batch_is_filled_from_its_own_bucket_and_not_always_with_the_same_pictures():
-    order = Order([Bucket(64, 64)] * 5, [1] * 5, 4, 0)
+    order = sampler([Bucket(64, 64)] * 5, [1] * 5, 4, 0)
     extras = [Counter(d.picture for draws in epoch(order, number) for d in draws) for number in range(20)]
     assert all(sum(count.values()) == 8 and len(count) == 5 for count in extras)
     assert len({tuple(sorted(count.items())) for count in extras}) > 5
@@ -86,21 +96,21 @@ def test_only_the_chosen_pictures_are_drawn_and_no_chance_is_taken_unasked():
     draws = [
         draw
         for number in range(3)
-        for draws in epoch(Order([Bucket(64, 64)] * 6, [2] * 6, 3, 1, among=[1, 4]), number)
+        for draws in epoch(sampler([Bucket(64, 64)] * 6, [2] * 6, 3, 1, among=[1, 4]), number)
         for draw in draws
     ]
     assert set(draws) == {Draw(1), Draw(4)}
 
 
 def test_chances_come_out_as_asked():
-    order = Order([Bucket(64, 64)] * 10, [1] * 10, 10, 5, flip=True, caption_dropout=0.1, variants=[4] * 10)
+    order = sampler([Bucket(64, 64)] * 10, [1] * 10, 10, 5, flip=True, caption_dropout=0.1, variants=4)
     draws = [draw for step in range(400) for draw in order.draw(step)]
     assert abs(sum(draw.flip for draw in draws) / 4000 - 0.5) < 0.03
     assert abs(sum(draw.drop_caption for draw in draws) / 4000 - 0.1) < 0.02
     counts = Counter(draw.variant for draw in draws)
     assert set(counts) == {0, 1, 2, 3} and min(counts.values()) > 880
-    assert not any(draw.drop_caption for step in range(50) for draw in Order([Bucket(64, 64)], [1], 4, 0).draw(step))
-    assert all(draw.drop_caption for draw in Order([Bucket(64, 64)], [1], 4, 0, caption_dropout=1.0).draw(0))
+    assert not any(draw.drop_caption for step in range(50) for draw in sampler([Bucket(64, 64)], [1], 4, 0).draw(step))
+    assert all(draw.drop_caption for draw in sampler([Bucket(64, 64)], [1], 4, 0, caption_dropout=1.0).draw(0))
 
 
 @pytest.mark.parametrize(
@@ -114,7 +124,7 @@ def test_chances_come_out_as_asked():
 )
 def test_nothing_to_draw_from_is_refused(buckets, repeats, batch, among):
     with pytest.raises(ValueError, match="nothing to draw from"):
-        Order(buckets, repeats, batch, 0, among=among)
+        sampler(buckets, repeats, batch, 0, among=among)
 
 
 @given(st.lists(st.sampled_from("abcdefghijklmnopqrstuvwxyz"), max_size=30), st.floats(0, 0.5), st.integers(0, 100))

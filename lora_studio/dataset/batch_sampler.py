@@ -10,41 +10,26 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from lora_studio.dataset.buckets import Bucket
-    from lora_studio.dataset.folder import Picture
+from lora_studio.dataset.items import Bucket, Draw, Picture, Sample
 
 _EPOCH, _STEP = 0, 1
 
 
-@dataclass(frozen=True)
-class Draw:
-    """One picture of a batch: its index, whether it is mirrored, which variant of its caption it comes with, or none."""
+class BatchSampler:
+    """The batches of a run. Every sample comes up once (× its picture's repeats) per epoch; all of a batch share one
+    bucket.
 
-    picture: int
-    flip: bool = False
-    variant: int = 0
-    drop_caption: bool = False
-
-
-class Order:
-    """The batches of a run. Every picture comes up once (× its repeats) per epoch; all of a batch share one bucket.
-
-    A bucket's last batch is filled up with the first pictures of that bucket's own shuffled row.
+    A bucket's last batch is filled up with the first samples of that bucket's own shuffled row.
 
     Args:
-        buckets: each picture's bucket.
-        repeats: how often each comes up in an epoch.
-        batch: pictures in a batch.
+        samples: what to draw from.
+        batch: samples in a batch.
         seed: 0 or greater.
-        among: indices of the pictures to draw from, the training part of a split; None takes all.
-        variants: how many caption variants each picture has; None means one.
+        among: indices of the samples to draw from, the training part of a split; None takes all.
         flip: mirror every other draw, by chance.
         caption_dropout: share of the draws that come without caption.
 
@@ -54,21 +39,20 @@ class Order:
 
     def __init__(
         self,
-        buckets: Sequence[Bucket],
-        repeats: Sequence[int],
+        samples: Sequence[Sample],
         batch: int,
         seed: int,
         *,
         among: Sequence[int] | None = None,
-        variants: Sequence[int] | None = None,
         flip: bool = False,
         caption_dropout: float = 0.0,
     ):
         self.batch, self.seed, self.flip, self.caption_dropout = batch, seed, flip, caption_dropout
-        self._variants = variants
+        self._variants = [len(sample.captions) for sample in samples]
         rows: dict[Bucket, list[int]] = {}
-        for picture in range(len(buckets)) if among is None else among:
-            rows.setdefault(buckets[picture], []).extend([picture] * repeats[picture])
+        for index in range(len(samples)) if among is None else among:
+            sample = samples[index]
+            rows.setdefault(sample.bucket, []).extend([index] * sample.picture.repeats)
         self._rows = [np.array(row) for _, row in sorted(rows.items()) if row]
         if not self._rows or batch < 1:
             raise ValueError("nothing to draw from")
@@ -84,7 +68,7 @@ class Order:
             Draw(
                 picture,
                 self.flip and mirror < 0.5,
-                int(which * (self._variants[picture] if self._variants else 1)),
+                int(which * self._variants[picture]),
                 drop < self.caption_dropout,
             )
             for picture, mirror, which, drop in zip(pictures, *chances, strict=True)

@@ -1,0 +1,72 @@
+"""The things of a dataset, which every module of this room speaks of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from lora_studio.dataset.problems import Problem
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture to train on. ``width`` and ``height`` in pixels, after the EXIF rotation; ``sha256`` of the file's
+    bytes; ``repeats`` is how often it comes up in an epoch.
+    """
+
+    path: Path
+    caption: str
+    repeats: int
+    width: int
+    height: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a scan found: the pictures that can be trained on, sorted by name, and all problems, the most severe first."""
+
+    folder: Path
+    pictures: list[Picture]
+    problems: list[Problem]
+
+    @property
+    def blocking(self) -> list[Problem]:
+        """The problems that training cannot start with."""
+        return [problem for problem in self.problems if problem.severity == "blocking"]
+
+    def name(self, picture: Picture) -> str:
+        """The picture's path relative to the folder, with forward slashes."""
+        return picture.path.relative_to(self.folder).as_posix()
+
+
+class Bucket(NamedTuple):
+    """A training size, in pixels."""
+
+    width: int
+    height: int
+
+    def __str__(self) -> str:
+        return f"{self.width} × {self.height}"
+
+
+class Sample(NamedTuple):
+    """A picture as training sees it: at the size of its bucket, with one of the variants of its caption."""
+
+    picture: Picture
+    bucket: Bucket
+    captions: list[str]
+    """At least one."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One sample of a batch: the picture's index, whether it is mirrored, and which variant of its caption it comes
+    with, or that it comes without.
+    """
+
+    picture: int
+    flip: bool = False
+    variant: int = 0
+    drop_caption: bool = False
