@@ -11,7 +11,7 @@ from PIL import Image
 from lora_studio.dataset import folder, listing
 from lora_studio.dataset.folder import scan
 from lora_studio.dataset.items import Dataset
-from lora_studio.dataset.pictures import Facts, open_picture
+from lora_studio.dataset.pictures import Facts, open_picture, thumbnail
 from tests.dataset import made
 
 
