@@ -44,7 +44,8 @@ def tell(settings: Settings, outputs: Path, as_json: bool) -> None:
 
     def ways(needed: float) -> list[dict[str, Any]]:
         return [
-            {"changes": way.changes, "peak": way.peak} for way in memory.ways(settings, base, machine.precision, needed)
+            {"changes": saving.changes, "peak": saving.peak}
+            for saving in memory.savings(settings, base, machine.precision, needed)
         ]
 
     told: dict[str, Any] = {

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from lora_studio import files
 from lora_studio.diffusion.process import Process
 from lora_studio.families.family import Family
+from lora_studio.methods.method import Method
 from lora_studio.models import autoencode
-from lora_studio.models.overlay import Stack
+from lora_studio.models.overlay import AdapterOverlay
 from lora_studio.models.tokenizer import Tokenizer
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -51,9 +52,11 @@ class Base:
     """Whether the VAE and the text encoders take turns on ``device`` while one is needed, and rest on the CPU
     otherwise: slower where they alternate.
     """
-    start: Stack | None = None
-    """What a PiSSA under training has to have subtracted; see ``inject``."""
-    loaded: Stack | None = None
+    method: Method | None = None
+    """Of the adapter under training; see ``inject``."""
+    start: AdapterOverlay | None = None
+    """What is subtracted while an adapter trains, if its method wants that; see ``inject``."""
+    loaded: AdapterOverlay | None = None
     """Finished adapters on top; see ``inject``."""
 
     @property

@@ -22,13 +22,13 @@ from lora_studio.adapters import detect
 from lora_studio.adapters.adapter import Adapter, Factors
 from lora_studio.errors import AdapterError
 from lora_studio.models import modules
-from lora_studio.models.quantize import weight_of
+from lora_studio.models.unpacked import weight_of
 
 Weights = Sequence[float] | Sequence[Sequence[float]]
 """One for each adapter, for all samples alike; or a row of them for each sample."""
 
 
-class Stack:
+class AdapterOverlay:
     """Adapters added to ``models`` until ``remove``.
 
     Args:

@@ -10,8 +10,9 @@ from typing import Any
 import psutil
 import torch
 
-from lora_studio.config.settings import Settings
+from lora_studio.config.settings import AdapterSettings, Settings
 from lora_studio.errors import MachineError
+from lora_studio.methods import registry as methods
 from lora_studio.optim import registry as optimizers
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -46,14 +47,11 @@ class Machine:
         """Lets float32 adapters meet a base in a smaller format; does nothing in fp32."""
         return contextlib.nullcontext() if self.precision == "fp32" else torch.autocast(self.device.type, self.dtype)
 
-    def copies(self, settings: Settings) -> torch.dtype | None:
-        """The smaller format that an adapter's copies are computed with; None where it is float32 that meets the base
-        under autocast.
-
-        A DoRA's magnitudes and a PiSSA's start are as large as the weights themselves: rounded, they would change the
-        base model.
+    def copies(self, settings: AdapterSettings) -> torch.dtype | None:
+        """The smaller format of the copies that an adapter computes with; None where float32 parameters compute, under
+        autocast if the base model's format is smaller.
         """
-        return self.dtype if self.precision != "fp32" and settings.adapter.method == "lora" else None
+        return self.dtype if self.precision != "fp32" and methods.get(settings.method).low_precision else None
 
     def scaler(self) -> torch.amp.GradScaler:
         """Loss scaling, at work in fp16 only: its gradients would vanish otherwise (Micikevicius et al. 2018, §3.2)."""
@@ -184,7 +182,7 @@ def out_of_memory(machine: str, settings: Settings, fitting: dict[str, Any] | No
     as ``changes``.
 
     Args:
-        fitting: what would fit, as far as that could be reckoned (``memory.mend``).
+        fitting: what would fit, as far as that could be estimated (``memory.suggest``).
     """
     changes = fitting or _smaller(settings)
     where = next(iter(changes), "resolution")

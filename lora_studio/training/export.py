@@ -7,11 +7,13 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from lora_studio import adapters
-from lora_studio.adapters import dora, metadata, recipe
+from lora_studio.adapters import metadata, recipe
 from lora_studio.errors import AdapterError
+from lora_studio.methods import registry as methods
 from lora_studio.models import inject
 from lora_studio.training.session import Session
 
@@ -21,19 +23,18 @@ _LIBRARIES = ("torch", "diffusers", "transformers", "peft", "bitsandbytes")
 def write(session: Session, path: Path) -> float:
     """Writes the adapter as of now to ``path`` and reads it back.
 
-    Programs disagree on what a DoRA's magnitude means, so a DoRA is written as the plain LoRA of twice its rank that
-    comes nearest.
+    What other programs would not read as it is, such as a DoRA, is written as the nearest plain LoRA
+    (``methods.Method.plain``).
 
     Returns:
-        ‖ΔW − ΔW written‖ / ‖ΔW‖ over all modules: 0 for all but a DoRA.
+        ‖ΔW − ΔW written‖ / ‖ΔW‖ over all modules: 0 where the adapter is written as it is.
 
     Raises:
         AdapterError: the file does not hold what was trained.
         OSError: the disk refuses; no half-written file is left.
     """
-    plain = dora.as_lora(
-        session.adapter(), lambda module: inject.weight(session.base, module), 2 * session.settings.adapter.rank
-    )
+    settings = session.settings.adapter
+    plain = methods.get(settings.method).plain(session.adapter(), partial(inject.weight, session.base), settings)
     adapters.write(plain.adapter, path, dialect="kohya", metadata=header(session))
     again = adapters.read(path)
     if set(again.factors) != set(plain.adapter.factors):

@@ -81,7 +81,7 @@ def in_words(run: Run, settings: Settings) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         machine = devices.choose(settings)
         raise devices.out_of_memory(
-            machine.name, settings, memory.mend(settings, machine.precision, machine.memory)
+            machine.name, settings, memory.suggest(settings, machine.precision, machine.memory)
         ) from error
     except RuntimeError as error:
         if devices.lost(error):

@@ -1,6 +1,7 @@
-"""How much memory a run will take, from the shapes of its base model alone: plain arithmetic, no weights.
+"""Estimates how much memory a run takes, from the shapes of its base model alone: plain arithmetic, no weights.
 
-What a step keeps for the way back is ``activations``' part. docs/memory.md tells what all of it was measured against.
+What a step keeps for the backward pass is in ``activations``. docs/memory.md says what the estimates were measured
+against.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ from typing import Any
 
 import torch
 
-from lora_studio.config.settings import Settings
+from lora_studio.config.settings import OptimizerSettings, Settings
 from lora_studio.errors import StudioError
 from lora_studio.models.autoencode import TILE
 from lora_studio.models.fused import triton_support
 from lora_studio.models.shapes import Shapes
 from lora_studio.models.shapes import read as read_shapes
 from lora_studio.optim import registry as optimizers
-from lora_studio.training import stepper
-from lora_studio.training.activations import CARDS, unet_of
+from lora_studio.training import stepper, unet_activations
+from lora_studio.training.activations import GPUS, Activations, Step
 from lora_studio.training.devices import Machine
 
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
@@ -28,16 +29,17 @@ NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
 §3).
 """
 LIBRARIES, REPEATABLE = 0.05 * 2**30, 0.15 * 2**30
-"""Bytes on a card that no tensor of ours explains, as measured: what cuBLAS and cuDNN work in; the latter where
+"""Bytes on a GPU that no tensor of ours explains, as measured: workspaces of cuBLAS and cuDNN; the latter where
 ``deterministic`` gives cuBLAS more.
 """
 RESERVED = 1.04
-"""What a card's allocator reserves, as a multiple of the most that it gives out at a time: sizes are rounded, and a
+"""What a GPU's allocator reserves, as a multiple of the most that is allocated at a time: sizes are rounded, and a
 recorded step's memory has gaps.
 """
+BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+"""Of a number in each format of the base model."""
 _TOGETHER = 2**20
 """Pixels that the cache has encoded at once, at most; but one picture at least."""
-_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 
 @dataclass(frozen=True)
@@ -45,22 +47,22 @@ class Estimate:
     """Bytes on the device that trains, as its allocator reserves them."""
 
     weights: int
-    """The UNet, in its format or packed; text encoders as well where they train; a PiSSA's start."""
+    """The UNet, in its format or packed; text encoders as well if they train; what a method holds frozen."""
     adapter: int
     """What is trained, float32; and the copies that compute, in the base model's format."""
     gradients: int
-    """Float32, and beside them those that come in the base model's format."""
+    """Float32, and besides them those in the base model's format."""
     optimizer: int
     """Its state, and the running average if one is kept."""
     activations: int
-    """What a step keeps for the way back."""
+    """What a step keeps for the backward pass."""
     working: int
-    """Largest intermediate results on top of that, what libraries work in, and what the allocator cannot fill."""
+    """Largest intermediate results on top of that, workspaces of libraries, and what the allocator cannot fill."""
     encoding: int
-    """While pictures and captions are encoded beside the UNet: the VAE, or the largest text encoder."""
+    """While pictures and captions are encoded with the UNet in memory: the VAE, or the largest text encoder."""
     preview: int
-    """While a preview is decoded beside the UNet and its adapter; denoising it takes less. Its prompts are encoded at
-    the beginning.
+    """While a preview is decoded with the UNet and its adapter in memory; denoising it takes less. Its prompts are
+    encoded at the beginning.
     """
 
     @property
@@ -83,78 +85,96 @@ def estimate(settings: Settings, shapes: Shapes, precision: str, limit: float = 
 
     Args:
         precision: the base model's format: fp32, bf16 or fp16.
-        limit: bytes that the device has. The VAE takes as many pictures at once as fit, but goes on in tiles where not
-            even a whole one does; and a recorded step keeps its memory while a preview is drawn only where both fit. So
-            the peak is what the run will come to on such a device, and for 0 what it needs at least.
+        limit: bytes that the device has. The VAE takes as many pictures at once as fit, and works in tiles if not even
+            one does; a recorded step keeps its memory while a preview is drawn only if both fit. So the peak is what
+            the run will reach on such a device, and for 0 what it needs at least.
     """
-    e, side = _BYTES[precision], settings.dataset.resolution or shapes.resolution
-    unet, texts, vae = unet_of(settings, shapes, e), _encoders(shapes, e), 4 * shapes.parameters["vae"]
-    count, copies, spare = unet.adapter, e if e < 4 and not unet.autocast else 0, _libraries(settings)
-    weights = (
-        _weights(settings.machine.quantize, shapes.parameters["unet"], unet.packable, e)
-        + sum(texts) * settings.adapter.train_text
-        + 4 * count * (settings.adapter.method == "pissa")
-    )
+    step = Step.of(settings, shapes, BYTES[precision])
+    kept, spare = unet_activations.walk(shapes, step), _libraries(settings)
+    held = {"weights": _weights(shapes, step, kept)} | _trained(settings.optimizer, step, kept)
+    total = sum(held.values())
+    working = RESERVED * (total + kept.highest() + spare) - total - kept.saved()
     parts = {
-        "weights": weights,
-        "adapter": (4 + copies) * count,
-        "gradients": (4 + copies) * count,
-        "optimizer": count
-        * (optimizers.get(settings.optimizer.optimizer).state_bytes + (4 if settings.optimizer.ema else 0)),
-    }
-    held, kept, text = sum(parts.values()), unet.saved(), 0 if settings.adapter.train_text else max(texts, default=0)
-    sizes, together = _sizes(settings, side), max(1, _TOGETHER // side**2)
-    encoding = [
-        RESERVED * (weights + max(vae + pixels * _encoded(shapes), text) + spare)
-        for pixels in ([] if settings.machine.tiled_vae else [together * side**2]) + sizes
-    ]
-    preview = [RESERVED * (held + vae + pixels * decoded(shapes.vae) + spare) for pixels in sizes]
-    if _recorded(settings, precision):
-        preview.insert(0, preview[0] + RESERVED * unet.highest())
-    parts |= {
-        "activations": kept,
-        "working": RESERVED * (held + unet.highest() + spare) - held - kept,
-        "encoding": _fitting(encoding, limit),
-        "preview": _fitting(preview, limit),
+        **held,
+        "activations": kept.saved(),
+        "working": working,
+        "encoding": _fitting(_encoding(shapes, step, held["weights"] + spare), limit),
+        "preview": _fitting(
+            _preview(shapes, step, total + spare, _recorded(settings, precision) * kept.highest()), limit
+        ),
     }
     return Estimate(**{name: round(size) for name, size in parts.items()})
 
 
-def _fitting(ways: list[float], limit: float) -> float:
+def _weights(shapes: Shapes, step: Step, kept: Activations) -> float:
+    """Bytes of all that stays as it is, for the whole run."""
+    bits = {"none": 8 * step.element, "nf4": NF4_BITS, "int8": 8}[step.machine.quantize]
+    unet = (shapes.parameters["unet"] - kept.packable) * step.element + kept.packable * bits / 8
+    return unet + sum(_encoders(shapes, step)) * step.adapter.train_text + 4 * kept.frozen
+
+
+def _trained(settings: OptimizerSettings, step: Step, kept: Activations) -> dict[str, float]:
+    """Bytes of what is trained, its gradients, and what the optimizer keeps of it."""
+    each = 4 + (step.element if step.element < 4 and not step.autocast else 0)
+    state = optimizers.get(settings.optimizer).state_bytes + (4 if settings.ema else 0)
+    return {"adapter": each * kept.trained, "gradients": each * kept.trained, "optimizer": state * kept.trained}
+
+
+def _encoding(shapes: Shapes, step: Step, beside: float) -> list[float]:
+    """Bytes while pictures and captions are encoded: several pictures at once, one, a tile.
+
+    Args:
+        beside: bytes of what else is in memory.
+    """
+    together = max(1, _TOGETHER // step.side**2) * step.side**2
+    sizes = ([] if step.machine.tiled_vae else [together]) + _sizes(step)
+    text = 0 if step.adapter.train_text else max(_encoders(shapes, step), default=0)
+    vae = 4 * shapes.parameters["vae"]
+    return [RESERVED * (beside + max(vae + pixels * _encoded(shapes), text)) for pixels in sizes]
+
+
+def _preview(shapes: Shapes, step: Step, beside: float, recorded: float) -> list[float]:
+    """Bytes while a preview is decoded: beside a recorded step, a whole picture, a tile.
+
+    Args:
+        beside: bytes of what else is in memory.
+        recorded: bytes that a recorded step keeps reserved; 0 where none does.
+    """
+    vae = 4 * shapes.parameters["vae"]
+    found = [RESERVED * (beside + vae + pixels * decoded(shapes.vae)) for pixels in _sizes(step)]
+    return [found[0] + RESERVED * recorded, *found] if recorded else found
+
+
+def _fitting(sizes: list[float], limit: float) -> float:
     """The first that fits, else the last."""
-    return next((size for size in ways if size <= limit), ways[-1])
+    return next((size for size in sizes if size <= limit), sizes[-1])
 
 
-def _sizes(settings: Settings, side: int) -> list[int]:
+def _sizes(step: Step) -> list[int]:
     """Pixels that the VAE takes of one picture: all of them or, where they do not fit or that is asked for, a tile's."""
-    tile = min(side, TILE) ** 2
-    return [tile] if settings.machine.tiled_vae else [side**2, tile]
+    tile = min(step.side, TILE) ** 2
+    return [tile] if step.machine.tiled_vae else [step.side**2, tile]
 
 
-def _on_card(settings: Settings) -> bool:
-    """Whether they train on a card of this machine."""
-    return settings.machine.device in CARDS and (triton_support.kernels() is not None or torch.cuda.is_available())
+def _on_gpu(settings: Settings) -> bool:
+    """Whether the run trains on a GPU of this machine."""
+    return settings.machine.device in GPUS and (triton_support.kernels() is not None or torch.cuda.is_available())
 
 
 def _libraries(settings: Settings) -> float:
-    if not _on_card(settings):
+    if not _on_gpu(settings):
         return 0.0
     return REPEATABLE if settings.machine.deterministic else LIBRARIES
 
 
 def _recorded(settings: Settings, precision: str) -> bool:
-    """Whether steps are recorded, on a card, so that their memory stays reserved."""
-    return _on_card(settings) and not stepper.obstacle(settings, Machine(torch.device("cuda"), precision))
+    """Whether steps are recorded on a GPU, so that their memory stays reserved."""
+    return _on_gpu(settings) and not stepper.obstacle(settings, Machine(torch.device("cuda"), precision))
 
 
-def _encoders(shapes: Shapes, e: int) -> list[int]:
+def _encoders(shapes: Shapes, step: Step) -> list[int]:
     """Bytes of each text encoder."""
-    return [e * size for part, size in shapes.parameters.items() if part.startswith("text_encoder")]
-
-
-def _weights(quantize: str, parameters: int, packable: int, e: int) -> float:
-    bits = {"none": 8 * e, "nf4": NF4_BITS, "int8": 8}[quantize]
-    return (parameters - packable) * e + packable * bits / 8
+    return [step.element * size for part, size in shapes.parameters.items() if part.startswith("text_encoder")]
 
 
 def _encoded(shapes: Shapes) -> int:
@@ -166,13 +186,14 @@ def _encoded(shapes: Shapes) -> int:
 
 def decoded(vae: Mapping[str, Any]) -> int:
     """Bytes that the decoder of a VAE with this configuration takes for each pixel, as measured: its last level begins
-    with the second one's width, twice and once its own; and half of that again is what cuDNN works in."""
+    with the second one's width, twice and once its own; and cuDNN's workspace is half of that again.
+    """
     first, second = vae["block_out_channels"][:2]
     return 4 * 3 * (first + second)
 
 
 @dataclass(frozen=True)
-class Way:
+class Saving:
     """A change of settings that lowers the need for memory."""
 
     changes: dict[str, Any]
@@ -180,8 +201,8 @@ class Way:
     """Bytes that the run takes with it, as estimated."""
 
 
-def ways(settings: Settings, shapes: Shapes, precision: str, limit: float, step: float = math.inf) -> list[Way]:
-    """What would bring the run under ``limit`` bytes: every single change that does; where none does, the changes
+def savings(settings: Settings, shapes: Shapes, precision: str, limit: float, step: float = math.inf) -> list[Saving]:
+    """What would bring the run under ``limit`` bytes: every single change that does; if none does, the changes
     together, in the order of what they cost; else nothing.
 
     Args:
@@ -189,29 +210,29 @@ def ways(settings: Settings, shapes: Shapes, precision: str, limit: float, step:
     """
     changes = list(_cheaper(settings, shapes))
 
-    def tried(change: dict[str, Any]) -> Way | None:
+    def fitting(change: dict[str, Any]) -> Saving | None:
         found = estimate(settings.changed(**change), shapes, precision)
-        return Way(change, found.peak) if found.peak <= limit and found.step <= step else None
+        return Saving(change, found.peak) if found.peak <= limit and found.step <= step else None
 
-    if fitting := [way for change in changes if (way := tried(change))]:
-        return fitting
+    if single := [saving for change in changes if (saving := fitting(change))]:
+        return single
     together: dict[str, Any] = {}
     for change in changes:
         together |= change
-        if way := tried(together):
-            return [way]
+        if saving := fitting(together):
+            return [saving]
     return []
 
 
-def mend(settings: Settings, precision: str, limit: float) -> dict[str, Any]:
-    """The least change of settings with which a run that did not fit into ``limit`` bytes should: clearly below that,
-    its steps also below what they took themselves. Empty where none is known.
+def suggest(settings: Settings, precision: str, limit: float) -> dict[str, Any]:
+    """The smallest change of settings with which a run that did not fit into ``limit`` bytes should: clearly below
+    that, its steps also below what they took. Empty if none is known.
     """
     try:
         base = read_shapes(settings.run.base)
     except StudioError:
         return {}
-    found = ways(settings, base, precision, 0.9 * limit, 0.9 * estimate(settings, base, precision).step)
+    found = savings(settings, base, precision, 0.9 * limit, 0.9 * estimate(settings, base, precision).step)
     return found[0].changes if found else {}
 
 

@@ -139,7 +139,7 @@ def _kept_file(session: Session, index: int) -> Path:
         machine.name if machine.device.type == "cuda" else machine.device.type,
         *map(version, ("torch", "diffusers", "transformers")),
     ]
-    arithmetic = [machine.precision, str(machine.copies(s)), s.adapter.train_text, s.machine.deterministic]
+    arithmetic = [machine.precision, str(machine.copies(s.adapter)), s.adapter.train_text, s.machine.deterministic]
     key = json.dumps([VERSION, model, picture, place, arithmetic], sort_keys=True, default=str)
     return session.run.cache / PREVIEWS / f"{hashlib.sha256(key.encode()).hexdigest()}.png"
 

@@ -197,7 +197,7 @@ def prepare(run: Run, settings: Settings, ranks: World | None = None) -> Generat
     train, validation = split(dataset.pictures, settings.dataset.validation_share, settings.run.seed)
     with ranks.first():
         cache = yield from _encode(run, settings, dataset, base)
-    inject.add_adapter(base, settings, settings.run.seed)
+    inject.add_adapter(base, settings.adapter, settings.run.seed)
     gradient_checkpointing.enable(
         base.unet,
         settings.machine.checkpointing,
@@ -207,7 +207,7 @@ def prepare(run: Run, settings: Settings, ranks: World | None = None) -> Generat
     for model in base.models.values():
         model.train()  # the adapter's dropout is at work; the base itself has none
     built = build.flat_optimizer(
-        inject.trainable(base).items(), settings.optimizer, settings.run.steps, machine.copies(settings)
+        inject.trainable(base).items(), settings.optimizer, settings.run.steps, machine.copies(settings.adapter)
     )
     batches = Batches(
         cache,

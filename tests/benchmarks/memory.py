@@ -15,8 +15,8 @@ from lora_studio.config.settings import Settings
 from lora_studio.models import single
 from lora_studio.models.parts import read_json
 from lora_studio.models.shapes import Shapes
-from lora_studio.training import memory
-from lora_studio.training.activations import unet_of
+from lora_studio.training import memory, unet_activations
+from lora_studio.training.activations import Step
 from tests.training.saved import card, measure
 
 PARAMETERS = {
@@ -87,8 +87,8 @@ def kept() -> None:
         began = time.perf_counter()
         found = memory.estimate(settings, shape, precision)
         took = 1e3 * (time.perf_counter() - began)
-        unet = unet_of(settings, shape, memory._BYTES[precision])
-        stored, highest = unet.saved(), unet.highest()
+        estimated = unet_activations.walk(shape, Step.of(settings, shape, memory.BYTES[precision]))
+        stored, highest = estimated.saved(), estimated.highest()
         print(
             f"{family:7} {precision:7} {words(changes):54}"
             f" {measured / 2**20:8.0f} {stored / 2**20:9.0f} {stored / measured - 1:+6.1%}"

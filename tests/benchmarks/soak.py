@@ -142,7 +142,7 @@ def preload(base: str) -> None:
     """Imports into this process all that a worker imports while it prepares. Must not start a thread."""
     torch.set_num_threads(1)
     importlib.import_module("lora_studio.training.loop")
-    inject.add_adapter(models.load(base), Settings(data="x"), seed=0)
+    inject.add_adapter(models.load(base), Settings(data="x").adapter, seed=0)
 
 
 class Soak:

@@ -97,7 +97,7 @@ def loaded(folder: Path, settings: Settings) -> tuple[Base, Batches]:
     """The base model with an adapter and with its encoders on the CPU, and batches for it."""
     base = models.load(str(folder), "cuda", torch.bfloat16, quantize=settings.machine.quantize)
     base.encoders_to("cpu")
-    inject.add_adapter(base, settings, 0)
+    inject.add_adapter(base, settings.adapter, 0)
     base.unet.train()
     side, batch = base.resolution, settings.optimizer.batch
     sample = Sample(Picture(Path(), "", batch, side, side, ""), Bucket(side, side), [""])
@@ -135,7 +135,7 @@ def straightforward(base: Base, batches: Batches, settings: Settings) -> Callabl
 def ours(base: Base, batches: Batches, settings: Settings) -> Callable[[int], None]:
     machine = devices.choose(settings)
     built = build.flat_optimizer(
-        inject.trainable(base).items(), settings.optimizer, settings.run.steps, machine.copies(settings)
+        inject.trainable(base).items(), settings.optimizer, settings.run.steps, machine.copies(settings.adapter)
     )
     runner = stepper.choose(base, settings, machine, built)
 

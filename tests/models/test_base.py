@@ -24,7 +24,7 @@ def checksum(base) -> str:
 def test_an_adapter_leaves_the_checksum_as_it_is(base, method):
     """Or every run would draw the base's pictures anew; peft renames the weights that it sits on."""
     before = checksum(base)
-    inject.add_adapter(base, settings(**method), seed=0)
+    inject.add_adapter(base, settings(**method).adapter, seed=0)
     learn(base)
     assert checksum(base) == before
 

@@ -50,7 +50,7 @@ def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor
 
 
 def add(base, **method) -> None:
-    inject.add_adapter(base, settings(**method), seed=0)
+    inject.add_adapter(base, settings(**method).adapter, seed=0)
     learn(base)
     base.unet.train()
 

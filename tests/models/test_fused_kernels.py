@@ -136,7 +136,7 @@ def test_a_lean_step_on_the_card_is_the_same(tiny_folder, family):
     """In float32, and recorded as a CUDA graph: nothing in it waits for the card. A tiny model's norms over single
     pixels make much of any rounding: so it counts how far diffusers' own blocks are from the same in float64."""
     base = models.load(str(tiny_folder(family)), "cuda")
-    inject.add_adapter(base, settings(targets="attention+ff+conv"), seed=0)
+    inject.add_adapter(base, settings(targets="attention+ff+conv").adapter, seed=0)
     learn(base)
     torch.manual_seed(0)
     noisy, when, text = (

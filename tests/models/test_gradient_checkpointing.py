@@ -12,7 +12,7 @@ from lora_studio.models.parts import read_json
 @pytest.fixture
 def base(tiny_folder):
     base = models.load(str(tiny_folder("sd1")))
-    inject.add_adapter(base, Settings(rank=2, alpha=2), seed=0)
+    inject.add_adapter(base, Settings(rank=2, alpha=2).adapter, seed=0)
     base.unet.train()
     return base
 
@@ -51,7 +51,7 @@ def test_text_encoders_under_training_recompute_with_all_and_their_gradient_is_t
     computed again.
     """
     base = models.load(str(tiny_folder("sdxl")))
-    inject.add_adapter(base, Settings(rank=2, alpha=2, train_text=True, dropout=0.3), seed=0)
+    inject.add_adapter(base, Settings(rank=2, alpha=2, train_text=True, dropout=0.3).adapter, seed=0)
     for model in base.models.values():
         model.train()
     text = {path: parameter for path, parameter in inject.trainable(base).items() if path.startswith("text_encoder")}

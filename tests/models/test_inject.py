@@ -42,7 +42,7 @@ def learn(base) -> None:
 
 @pytest.mark.parametrize("targets", COUNTS)
 def test_targets(base, targets):
-    inject.add_adapter(base, settings(targets=targets), seed=0)
+    inject.add_adapter(base, settings(targets=targets).adapter, seed=0)
     assert len(inject.trainable(base)) == 2 * COUNTS[targets]
     assert len(inject.read_adapter(base).factors) == COUNTS[targets]
 
@@ -51,7 +51,7 @@ def test_targets(base, targets):
 def test_step_zero_is_the_base_model(base, ask, method):
     """A LoRA must not change the model by a bit before it has learned; DoRA and PiSSA not by more than rounding."""
     before = ask()
-    inject.add_adapter(base, settings(**method), seed=0)
+    inject.add_adapter(base, settings(**method).adapter, seed=0)
     exact = method.get("method") is None
     assert torch.equal(ask(), before) if exact else torch.allclose(ask(), before, atol=1e-5)
     assert all(parameter.dtype == torch.float32 for parameter in inject.trainable(base).values())
@@ -61,7 +61,7 @@ def test_step_zero_is_the_base_model(base, ask, method):
 def test_what_is_read_is_what_was_trained(base, ask, method):
     """Loaded again on the plain model, the adapter answers as the trained model did; weight 0 is the plain model."""
     before = ask().detach()
-    inject.add_adapter(base, settings(**method), seed=0)
+    inject.add_adapter(base, settings(**method).adapter, seed=0)
     learn(base)
     base.unet.eval()
     trained = ask().detach()
@@ -84,7 +84,7 @@ def test_alpha_is_right(base, more, alpha):
     """rsLoRA divides by √r, so alpha·√r is read; PiSSA's two halves have twice the rank, so twice alpha: the scale
     stays alpha / r.
     """
-    inject.add_adapter(base, settings(**more), seed=0)
+    inject.add_adapter(base, settings(**more).adapter, seed=0)
     factors = next(iter(inject.read_adapter(base).factors.values()))
     assert factors.alpha == pytest.approx(alpha)
     assert factors.rank == (8 if more.get("method") == "pissa" else 4)
@@ -96,7 +96,7 @@ def test_the_start_depends_on_the_seed_alone(base):
     for noise, seed in ((1, 7), (2, 7), (1, 8)):
         torch.manual_seed(noise)
         expected = torch.Generator().manual_seed(noise)
-        inject.add_adapter(base, settings(method="pissa" if seed == 8 else "lora"), seed)
+        inject.add_adapter(base, settings(method="pissa" if seed == 8 else "lora").adapter, seed)
         assert torch.equal(torch.rand(3), torch.rand(3, generator=expected))
         starts.append(torch.cat([parameter.detach().flatten() for parameter in inject.trainable(base).values()]))
         inject.remove(base)
@@ -106,7 +106,7 @@ def test_the_start_depends_on_the_seed_alone(base):
 @pytest.mark.parametrize(("init", "deviation"), [("gaussian", 1 / 16), ("kaiming", (1 / 64 / 3) ** 0.5)])
 def test_the_first_factor_starts_as_published(base, init, deviation):
     """Gaussian: standard deviation 1 / r. Kaiming with a = √5: uniform on ±1/√in, here in = 64."""
-    inject.add_adapter(base, settings(rank=16, init=init), seed=0)
+    inject.add_adapter(base, settings(rank=16, init=init).adapter, seed=0)
     found = {
         name: parameter
         for name, parameter in inject.trainable(base).items()
@@ -120,7 +120,7 @@ def test_the_first_factor_starts_as_published(base, init, deviation):
 
 def test_pissa_starts_from_the_main_directions(base):
     """(alpha/r) B₀A₀ is the best rank-4 approximation of W: what is left are the other singular values."""
-    inject.add_adapter(base, settings(method="pissa"), seed=0)
+    inject.add_adapter(base, settings(method="pissa").adapter, seed=0)
     path = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
     start, weight = base.start.adapters[0].factors[path], inject.weight(base, path)
     rest = torch.linalg.svdvals(weight - start.delta())
@@ -132,7 +132,7 @@ def test_pissa_starts_from_the_main_directions(base):
 
 def test_a_doras_true_change_can_be_had(base):
     """W + ΔW must be the weight that the trained layer works with: norm m, direction W + V."""
-    inject.add_adapter(base, settings(method="dora"), seed=0)
+    inject.add_adapter(base, settings(method="dora").adapter, seed=0)
     learn(base)
     path = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
     layer = base.unet.mid_block.attentions[0].transformer_blocks[0].attn1.to_q
@@ -149,14 +149,14 @@ def test_adapters_stay_exact_on_a_short_base(tiny_folder):
     if it were learned.
     """
     base = models.load(str(tiny_folder("sd1")), dtype=torch.bfloat16)
-    inject.add_adapter(base, settings(method="dora"), seed=0)
+    inject.add_adapter(base, settings(method="dora").adapter, seed=0)
     for path, factors in inject.read_adapter(base).factors.items():
         assert factors.magnitude.dtype == torch.float32
         assert dora.change(factors, inject.weight(base, path)).abs().max() < 1e-6
 
 
 def test_gradients_reach_the_adapter_and_nothing_else(base, ask):
-    inject.add_adapter(base, settings(), seed=0)
+    inject.add_adapter(base, settings().adapter, seed=0)
     ask().square().mean().backward()
     touched = {name for name, parameter in base.unet.named_parameters() if parameter.grad is not None}
     assert {f"unet.{name}" for name in touched} == set(inject.trainable(base))
@@ -180,7 +180,7 @@ def test_text_encoders_take_adapters_too(base):
 @pytest.mark.fault(30)
 def test_an_adapter_for_another_model_is_refused_whole(base, tiny_folder):
     other = models.load(str(tiny_folder("sdxl")))
-    inject.add_adapter(other, settings(), seed=0)
+    inject.add_adapter(other, settings().adapter, seed=0)
     with pytest.raises(AdapterError, match="30 of its 560 modules match"):
         inject.load_adapters(base, [(inject.read_adapter(other), 1.0)])
     assert base.loaded is None

@@ -6,7 +6,7 @@ from torch import nn
 
 from lora_studio.adapters import Adapter, Factors
 from lora_studio.errors import AdapterError
-from lora_studio.models.overlay import Stack, require_fit
+from lora_studio.models.overlay import AdapterOverlay, require_fit
 
 PATH = "unet.mid_block.attentions.0.proj_in"
 
@@ -46,7 +46,7 @@ def one(down, up, alpha, magnitude=None) -> Adapter:
 def test_two_adapters_add_up_by_weight():
     """W = I; ΔW₁ = 2·[[0,1],[0,0]] (alpha 2, rank 1), ΔW₂ = [[0,0],[3,0]] at half weight: W' = [[1,2],[1.5,1]]."""
     model = linear([[1.0, 0.0], [0.0, 1.0]])
-    stack = Stack(
+    stack = AdapterOverlay(
         {"unet": model},
         [(one([[0.0, 1.0]], [[1.0], [0.0]], 2.0), 1.0), (one([[1.0, 0.0]], [[0.0], [3.0]], 1.0), 0.5)],
         "sd1",
@@ -67,7 +67,7 @@ def test_a_dora_turns_the_weight_itself():
     ΔW/2; the bias stays.
     """
     model = linear([[3.0, 0.0]], bias=[7.0])
-    stack = Stack({"unet": model}, [(one([[0.0, 1.0]], [[4.0]], 1.0, [10.0]), 1.0)], "sd1", torch.float32)
+    stack = AdapterOverlay({"unet": model}, [(one([[0.0, 1.0]], [[4.0]], 1.0, [10.0]), 1.0)], "sd1", torch.float32)
     assert (model(torch.eye(2)) - 7).T.tolist() == [[6, 8]]
     stack.set_weights([0.5])
     assert (model(torch.eye(2)) - 7).T.tolist() == [[4.5, 4]]
@@ -77,7 +77,7 @@ def test_a_dora_turns_the_weight_itself():
 
 def test_a_dora_beside_a_plain_one():
     model = linear([[3.0, 0.0]])
-    Stack(
+    AdapterOverlay(
         {"unet": model},
         [(one([[1.0, 0.0]], [[100.0]], 1.0), 1.0), (one([[0.0, 1.0]], [[4.0]], 1.0, [10.0]), 1.0)],
         "sd1",
@@ -91,7 +91,7 @@ def test_every_sample_has_weights_of_its_own():
     guidance batches them.
     """
     model = linear([[1.0, 0.0], [0.0, 1.0]])
-    stack = Stack(
+    stack = AdapterOverlay(
         {"unet": model},
         [(one([[0.0, 1.0]], [[1.0], [0.0]], 1.0), 1.0), (one([[1.0, 0.0]], [[0.0], [3.0]], 1.0), 1.0)],
         "sd1",
@@ -110,7 +110,7 @@ def test_every_sample_has_weights_of_its_own():
 def test_a_batch_that_the_rows_do_not_go_into_is_a_fault(samples):
     """Broadcasting would give one sample all rows, or none."""
     model = linear([[1.0, 0.0], [0.0, 1.0]])
-    stack = Stack({"unet": model}, [(one([[0.0, 1.0]], [[1.0], [0.0]], 1.0), 1.0)], "sd1", torch.float32)
+    stack = AdapterOverlay({"unet": model}, [(one([[0.0, 1.0]], [[1.0], [0.0]], 1.0), 1.0)], "sd1", torch.float32)
     stack.set_weights([[0], [1], [2]])
     with pytest.raises(ValueError, match="3 rows"):
         model(torch.ones(samples, 2))
@@ -120,7 +120,7 @@ def test_a_dora_turns_each_sample_by_its_own_weight():
     """ΔW = [[3,8]] of W = [[3,0]] as above, beside a plain ΔW = [[100,0]]; the bias stays."""
     model = linear([[3.0, 0.0]], bias=[7.0])
     adapters = [(one([[1.0, 0.0]], [[100.0]], 1.0), 1.0), (one([[0.0, 1.0]], [[4.0]], 1.0, [10.0]), 1.0)]
-    Stack({"unet": model}, adapters, "sd1", torch.float32).set_weights([[0, 0], [0, 1], [1, 0.5]])
+    AdapterOverlay({"unet": model}, adapters, "sd1", torch.float32).set_weights([[0, 0], [0, 1], [1, 0.5]])
     assert (model(torch.ones(3, 2)) - 7).tolist() == [[3], [14], [108.5]]
 
 
@@ -129,7 +129,7 @@ def test_a_convolution_takes_weights_by_sample(magnitude):
     torch.manual_seed(0)
     model = Model(nn.Conv2d(3, 5, 3, stride=2, padding=1)).requires_grad_(False)
     adapter = Adapter({PATH: Factors(torch.randn(2, 3, 3, 3), torch.randn(5, 2, 1, 1), 3.0, magnitude)})
-    stack = Stack({"unet": model}, [(adapter, 1.0)], "sd1", torch.float32)
+    stack = AdapterOverlay({"unet": model}, [(adapter, 1.0)], "sd1", torch.float32)
     x, apart = torch.randn(3, 3, 8, 8), []
     for sample, weight in zip(x, (0.0, 0.5, -1.5), strict=True):
         stack.set_weights([weight])
@@ -146,7 +146,7 @@ def test_convolutions_keep_stride_and_padding():
     x, model = torch.randn(1, 3, 8, 8), Model(layer).requires_grad_(False)
     whole = layer.weight + 0.5 * 1.5 * torch.einsum("or,rikl->oikl", up[:, :, 0, 0], down)
     expected = nn.functional.conv2d(x, whole, layer.bias, stride=2, padding=1)
-    Stack({"unet": model}, [(Adapter({PATH: Factors(down, up, 3.0)}), 0.5)], "sd1", torch.float32)
+    AdapterOverlay({"unet": model}, [(Adapter({PATH: Factors(down, up, 3.0)}), 0.5)], "sd1", torch.float32)
     assert torch.allclose(model(x), expected, atol=1e-5)
 
 
@@ -156,7 +156,7 @@ def test_a_linear_layer_and_a_1x1_convolution_take_each_others_factors(flat):
     layer = nn.Linear(2, 2, bias=False) if not flat else nn.Conv2d(2, 2, 1, bias=False)
     shape = (2, 2) if flat else (2, 2, 1, 1)
     model = Model(layer).requires_grad_(False)
-    Stack(
+    AdapterOverlay(
         {"unet": model},
         [(Adapter({PATH: Factors(torch.eye(2).reshape(shape), 5 * torch.eye(2).reshape(shape), 2.0)}), 1.0)],
         "sd1",
@@ -173,7 +173,7 @@ def test_misfits_are_counted_and_named():
     model = linear([[1.0, 0.0], [0.0, 1.0]])
     wide = Adapter({PATH: Factors(torch.zeros(1, 768), torch.zeros(320, 1), 1.0)})
     with pytest.raises(AdapterError, match="0 of its 1 modules match"):
-        Stack({"unet": model}, [(wide, 1.0)], "sd1", torch.float32)
+        AdapterOverlay({"unet": model}, [(wide, 1.0)], "sd1", torch.float32)
     factors = Factors(torch.zeros(1, 2048), torch.zeros(1280, 1), 1.0)
     deep = Adapter({f"unet.down_blocks.2.attentions.0.transformer_blocks.{n}.attn2.to_k": factors for n in range(3)})
     with pytest.raises(
@@ -187,7 +187,7 @@ def test_misfits_are_counted_and_named():
 @pytest.mark.fault(32)
 def test_weights_that_make_no_sense():
     model = linear([[1.0, 0.0], [0.0, 1.0]])
-    stack = Stack({"unet": model}, [(one([[0.0, 1.0]], [[1.0], [0.0]], 1.0), 1.0)], "sd1", torch.float32)
+    stack = AdapterOverlay({"unet": model}, [(one([[0.0, 1.0]], [[1.0], [0.0]], 1.0), 1.0)], "sd1", torch.float32)
     for weights, message in (
         ([float("nan")], "finite"),
         ([1.0, 2.0], "1 adapters and 2 weights"),

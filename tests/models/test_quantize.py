@@ -68,7 +68,7 @@ def test_the_transformers_are_packed_and_nothing_else(base, whole, kind):
 def test_a_packed_model_has_a_checksum_of_its_own_that_stays(base, whole, ask):
     """Also when it has been asked, as int8 layers move their weights about then, and with an adapter in it."""
     before = base.checksum
-    inject.add_adapter(base, settings(), seed=0)
+    inject.add_adapter(base, settings().adapter, seed=0)
     ask(base)
     del base.__dict__["checksum"]
     assert base.checksum == before != whole.checksum
@@ -121,7 +121,7 @@ def test_what_was_trained_on_a_packed_model_is_read_from_factors_alone(base, ask
     if kind == "int8" and method.get("method") == "dora":
         pytest.skip("refused: see below")
     before = ask(base).detach()
-    inject.add_adapter(base, settings(quantize=kind, **method), seed=0)
+    inject.add_adapter(base, settings(quantize=kind, **method).adapter, seed=0)
     assert torch.allclose(ask(base), before, atol=ROUNDING[kind])
     learn(base)
     ask(base).square().mean().backward()
@@ -146,7 +146,7 @@ def test_an_adapter_that_learned_nothing_changes_nothing_though_the_base_was_rou
     """Merged into the whole model it must give back that model, not its packed and unpacked weights."""
     if kind == "int8" and method.get("method") == "dora":
         pytest.skip("refused: see below")
-    inject.add_adapter(base, settings(quantize=kind, **method), seed=0)
+    inject.add_adapter(base, settings(quantize=kind, **method).adapter, seed=0)
     plain = dora.as_lora(inject.read_adapter(base), lambda path: inject.weight(base, path), 8).adapter
     error = (inject.weight(base, PATH) * COARSE[kind]).norm().item()
     assert all(factors.delta().norm().item() < 1e-4 * error for factors in plain.factors.values())
@@ -154,14 +154,14 @@ def test_an_adapter_that_learned_nothing_changes_nothing_though_the_base_was_rou
 
 def test_the_gradient_is_that_of_the_weights_the_model_answers_with(base, ask, whole, kind):
     """Against the whole model with the same rounded weights in it: the adapter learns for the model that it sees."""
-    inject.add_adapter(base, settings(quantize=kind), seed=0)
+    inject.add_adapter(base, settings(quantize=kind).adapter, seed=0)
     learn(base)
     rounded = {name: inject.weight(base, modules.path_of("unet", name)) for name in quantize.packed(whole.unet)}
     kept = {name: whole.unet.get_submodule(name).weight.data for name in rounded}
     try:
         for name, weight in rounded.items():
             whole.unet.get_submodule(name).weight.data = weight
-        inject.add_adapter(whole, settings(), seed=0)
+        inject.add_adapter(whole, settings().adapter, seed=0)
         learn(whole)
         for one in (base, whole):
             one.unet.train()
@@ -180,7 +180,7 @@ def test_a_preview_between_steps_leaves_the_gradient_as_it_was(base, ask, kind):
     """In eval mode bitsandbytes may repack NF4 weights for the CPU's own inference kernel, whose answer has no
     gradient.
     """
-    inject.add_adapter(base, settings(quantize=kind), seed=0)
+    inject.add_adapter(base, settings(quantize=kind).adapter, seed=0)
     base.unet.train()
     ask(base).mean().backward()
     before = [parameter.grad.clone() for parameter in inject.trainable(base).values()]

@@ -19,7 +19,7 @@ CLASSES = {
 @torch.no_grad()
 def _trained(folder, **settings):
     base = models.load(str(folder))
-    inject.add_adapter(base, Settings(**({"rank": 4, "alpha": 2} | settings)), seed=0)
+    inject.add_adapter(base, Settings(**({"rank": 4, "alpha": 2} | settings)).adapter, seed=0)
     torch.manual_seed(0)
     for parameter in inject.trainable(base).values():
         parameter += 0.1 * torch.randn_like(parameter)

@@ -25,7 +25,7 @@ from lora_studio.adapters.adapter import Adapter, Factors
 from lora_studio.config.settings import Settings
 from lora_studio.models import fused, gradient_checkpointing, modules
 from lora_studio.models.fused import ops, triton_support
-from lora_studio.models.overlay import Stack
+from lora_studio.models.overlay import AdapterOverlay
 from lora_studio.models.parts import build
 from lora_studio.models.shapes import Shapes
 
@@ -197,7 +197,7 @@ def unet(settings: Settings, shapes: Shapes, precision: str) -> nn.Module:
             )
             for path, layer in layers.items()
         }
-        made.start = Stack({"unet": made}, [(Adapter(start), -1.0)], shapes.family, torch.float32)
+        made.start = AdapterOverlay({"unet": made}, [(Adapter(start), -1.0)], shapes.family, torch.float32)
     gradient_checkpointing.enable(made.train(), settings.machine.checkpointing, random=False)
     return made
 

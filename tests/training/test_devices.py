@@ -46,7 +46,7 @@ def test_an_offered_optimizer_brings_its_rates(name):
     """Prodigy's rate of 1 left to 8-bit AdamW diverges in its first steps. By rule of thumb, and as estimated."""
     settings, row = Settings(optimizer=name, **usual_rates(name), **TIGHT), OPTIMIZERS[name]
     changes = devices.out_of_memory("GPU", settings).details["changes"]
-    estimated = [way.changes for way in memory.ways(settings, exact("sdxl"), "bf16", 2**60)]
+    estimated = [saving.changes for saving in memory.savings(settings, exact("sdxl"), "bf16", 2**60)]
     assert changes.get("optimizer", "") == row.smaller and (changes in estimated) == bool(row.smaller)
     after = settings.changed(**changes).optimizer
     assert not rate_warning(after)
@@ -70,11 +70,11 @@ def test_what_is_reckoned_to_fit_comes_before_the_rule_of_thumb():
 
 
 def test_the_least_change_that_should_fit_is_reckoned_from_the_base_models_shapes(monkeypatch):
-    assert memory.mend(Settings(batch=4), "bf16", 2**40) == {"batch": 1, "accumulate": 4}
+    assert memory.suggest(Settings(batch=4), "bf16", 2**40) == {"batch": 1, "accumulate": 4}
     monkeypatch.setattr(
         memory, "_on_card", lambda settings: False
     )  # what a card's libraries take is more than the starter
-    assert set(memory.mend(Settings(), "bf16", 67 * 2**20)) == {"checkpointing", "quantize", "optimizer"}, (
+    assert set(memory.suggest(Settings(), "bf16", 67 * 2**20)) == {"checkpointing", "quantize", "optimizer"}, (
         "no single change is enough on a device of 67 MB"
     )
-    assert memory.mend(Settings(base="/no/such/model"), "bf16", 2**40) == {}
+    assert memory.suggest(Settings(base="/no/such/model"), "bf16", 2**40) == {}

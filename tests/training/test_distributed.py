@@ -345,7 +345,7 @@ def test_a_mend_for_several_gpus_leaves_each_its_picture():
     """Half of a batch that is one picture a GPU could not be shared."""
     assert devices.out_of_memory("GPU", Settings(batch=4, gpus=2)).details == {"changes": {"batch": 2, "accumulate": 2}}
     assert devices.out_of_memory("GPU", Settings(batch=2, gpus=2)).details == {"changes": {"checkpointing": "all"}}
-    assert memory.mend(Settings(batch=8, gpus=2), "bf16", 2**40) == {"batch": 2, "accumulate": 4}
+    assert memory.suggest(Settings(batch=8, gpus=2), "bf16", 2**40) == {"batch": 2, "accumulate": 4}
 
 
 def test_a_launcher_is_known_by_all_of_its_variables(monkeypatch):

@@ -1,4 +1,4 @@
-"""The memory's arithmetic, held against what autograd really keeps and what models really hold."""
+"""The estimate of memory, compared with what autograd really keeps and what models really hold."""
 
 import contextlib
 import time
@@ -13,7 +13,9 @@ from lora_studio.models.fused import triton_support
 from lora_studio.models.parts import read_json
 from lora_studio.models.shapes import Shapes
 from lora_studio.optim import build, registry
-from lora_studio.training import activations, memory
+from lora_studio.training import activations, memory, unet_activations
+from lora_studio.training.activations import Activations, Step
+from lora_studio.training.unet_activations import Unet
 from tests.benchmarks.memory import MEASURED
 from tests.benchmarks.memory import shapes as exact
 from tests.models import tiny
@@ -75,9 +77,9 @@ def test_activations_are_what_a_step_on_a_card_keeps_and_holds_at_most(on_a_card
     """Twelve settings, to a tenth; the exact shapes are in tests/benchmarks/memory.py."""
     settings, shape = Settings(**changes), narrow(family)
     kept, most, unet = measure(settings, shape, precision)
-    reckoned = activations.unet_of(settings, shape, memory._BYTES[precision])
-    assert reckoned.saved() == pytest.approx(kept, rel=0.1) and reckoned.highest() == pytest.approx(most, rel=0.1)
-    assert reckoned.adapter == sum(parameter.numel() for parameter in unet.parameters() if parameter.requires_grad), (
+    estimated = walked(settings, shape, memory.BYTES[precision])
+    assert estimated.saved() == pytest.approx(kept, rel=0.1) and estimated.highest() == pytest.approx(most, rel=0.1)
+    assert estimated.trained == sum(parameter.numel() for parameter in unet.parameters() if parameter.requires_grad), (
         "trained parameters are counted exactly"
     )
 
@@ -87,15 +89,20 @@ def test_activations_without_triton_are_those_of_plain_torch(off_the_card, famil
     """There a norm and its SiLU keep an input each, and under autocast the norm's is a float32 copy."""
     settings, shape = Settings(**changes), narrow(family)
     kept, most, _ = measure(settings, shape, precision, triton=False)
-    reckoned = activations.unet_of(settings, shape, memory._BYTES[precision])
-    assert reckoned.saved() == pytest.approx(kept, rel=0.1) and reckoned.highest() == pytest.approx(most, rel=0.1)
+    estimated = walked(settings, shape, memory.BYTES[precision])
+    assert estimated.saved() == pytest.approx(kept, rel=0.1) and estimated.highest() == pytest.approx(most, rel=0.1)
 
 
-def gone_through(e: int, fused: bool, **changes) -> activations.Unet:
-    """An empty UNet, which takes a picture of ten tokens, four channels wide; a layer below has an adapter already."""
-    unet = activations.Unet({"cross_attention_dim": 6}, 1, e, Settings(rank=1, alpha=1, **changes), fused)
-    unet.adapter = 1
-    return unet
+def walked(settings: Settings, shape: Shapes, element: int) -> Activations:
+    """What one batch through the exact UNet keeps."""
+    return unet_activations.walk(shape, Step.of(settings, shape, element))
+
+
+def small_unet(element: int, fused: bool, **changes) -> Unet:
+    """A UNet to send ten tokens through, four channels wide; a layer before has an adapter already."""
+    settings = Settings(rank=1, alpha=1, **changes)
+    step = Step(settings.adapter, settings.machine, batch=1, side=8, element=element, fused=fused)
+    return Unet({"cross_attention_dim": 6}, Activations(step, trained=1))
 
 
 @pytest.mark.parametrize(
@@ -114,10 +121,10 @@ def test_a_resnet_keeps_each_norms_input_and_each_convolutions(e, fused, changes
     """Of both its halves. What the SiLU between them read is computed again by the kernel, and kept by torch;
     autocast's norms copy theirs to float32.
     """
-    unet = gone_through(e, fused, **changes)
+    unet = small_unet(e, fused, **changes)
     unet.resnet(0, 4, 4, 10)
-    assert unet.blocks[0].kept == 10 * (4 + 4) * bytes_each
-    assert unet.blocks[0].entrance == 10 * 4 * e
+    assert unet.found.blocks[0].kept == 10 * (4 + 4) * bytes_each
+    assert unet.found.blocks[0].entrance == 10 * 4 * e
 
 
 @pytest.mark.parametrize(
@@ -129,7 +136,7 @@ def test_a_transformer_block_keeps_the_input_of_layers_that_share_it_once(fused,
     """Each norm's input, queries, keys, values and answers, the projection before GEGLU; and what the adapters read:
     queries, keys and values the same, the way out the answer.
     """
-    unet = gone_through(2, fused, targets=targets)
+    unet = small_unet(2, fused, targets=targets)
     unet.transformer(0, 4, 10, depth=1, heads=2)
     ranks = {"qv": 2 + 1, "attention": 4 + 2, "attention+ff": 4 + 2 + 2}[targets]
     text_ranks = {"qv": 1}.get(targets, 2)
@@ -137,26 +144,27 @@ def test_a_transformer_block_keeps_the_input_of_layers_that_share_it_once(fused,
         2 * 4 * 2 * 77 + text_ranks * 2 * 77
     )  # keys, values and the adapters' thin products of 77 tokens; the text itself is kept once for all
     sums = 2 * 4 * 2 * 10  # float32, a head and query, twice
-    assert unet.blocks[1].kept == 10 * 4 * 2 * elements + 10 * 2 * ranks + text + sums
+    assert unet.found.blocks[1].kept == 10 * 4 * 2 * elements + 10 * 2 * ranks + text + sums
 
 
 def test_a_linear_projection_keeps_nothing_where_it_has_no_adapter_and_a_convolution_its_input():
     """With kernels of ours a 1 × 1 convolution is a linear layer as well."""
     for fused, linear, elements in ((True, False, 1), (False, False, 3), (False, True, 1)):
-        unet = gone_through(2, fused)
+        unet = small_unet(2, fused)
         unet.config["use_linear_projection"] = linear
         unet.transformer(0, 4, 10, depth=0, heads=2)
-        assert unet.blocks[0].kept == 10 * 4 * 2 * elements
+        assert unet.found.blocks[0].kept == 10 * 4 * 2 * elements
 
 
 def test_the_highest_is_reached_where_what_is_left_and_what_is_computed_again_meet():
-    """On the way back the last block's is given free first."""
-    unet = gone_through(2, True)
-    unet.adapter = 0
-    unet.blocks = [activations.Block(0, 100, 10, 5), activations.Block(1, 30, 10, 5)]
-    assert unet.highest() == 100 + 30 + 5
-    unet.settings = Settings(checkpointing="all")
-    assert unet.saved() == 20 and unet.highest() == 10 + 90 + 5
+    """The backward pass frees the last block's first."""
+    blocks = [activations.Block(0, 100, 10, 5), activations.Block(1, 30, 10, 5)]
+    kept = Activations(small_unet(2, True).found.step, blocks=blocks)
+    assert kept.saved() == 130 and kept.highest() == 100 + 30 + 5
+    again = Activations(small_unet(2, True, checkpointing="all").found.step, blocks=blocks)
+    assert again.saved() == 20 and again.highest() == 10 + 90 + 5
+    largest = Activations(small_unet(2, True, checkpointing="largest").found.step, largest=1, blocks=blocks)
+    assert largest.saved() == 110 and largest.highest() == 100 + 30 + 5
 
 
 @pytest.mark.parametrize(("family", "changes", "given", "reserved"), MEASURED, ids=str)
@@ -214,12 +222,12 @@ def test_an_adapters_copies_stand_beside_it_only_in_a_smaller_format_without_aut
         settings = Settings(method=method)
         found, count = memory.estimate(settings, shape, precision), 3_188_736
         assert (found.adapter, found.gradients) == (adapter * count, gradients * count)
-        assert found.weights == memory._BYTES[precision] * 859_520_964 + (4 * count if method == "pissa" else 0)
+        assert found.weights == memory.BYTES[precision] * 859_520_964 + (4 * count if method == "pissa" else 0)
 
 
 @contextlib.contextmanager
 def kept_by(base):
-    """The storages that are kept for the way back within it, weights left out, each once; whole at its end."""
+    """The storages that are kept for the backward pass within it, weights left out, each once; whole at its end."""
     own, held = (
         {parameter.untyped_storage()._cdata for model in base.models.values() for parameter in model.parameters()},
         {},
@@ -251,30 +259,30 @@ def test_a_real_step_on_the_cpu_saves_what_is_reckoned(off_the_card, tiny_folder
     folder = str(tiny_folder("sd1"))
     settings = Settings(rank=4, alpha=4, resolution=256, **changes)
     base = models.load(folder, quantize=settings.machine.quantize)
-    inject.add_adapter(base, settings, seed=0)
+    inject.add_adapter(base, settings.adapter, seed=0)
     for model in base.models.values():
         model.train()
     gradient_checkpointing.enable(base.unet, settings.machine.checkpointing, base.text_encoders.values())
     with kept_by(base) as held:
         text = base.features(["a cat"]) if settings.adapter.train_text else base.encode_text(["a cat"])
         base.predict(torch.randn(1, 4, 32, 32), torch.tensor([500]), text)
-    reckoned = activations.unet_of(settings, shapes.read(folder), 4)
-    assert reckoned.saved() == pytest.approx(sum(one.nbytes() for one in held), rel=0.1)
-    assert reckoned.adapter == sum(parameter.numel() for parameter in inject.trainable(base).values())
+    estimated = walked(settings, shapes.read(folder), 4)
+    assert estimated.saved() == pytest.approx(sum(one.nbytes() for one in held), rel=0.1)
+    assert estimated.trained == sum(parameter.numel() for parameter in inject.trainable(base).values())
 
 
 def test_text_encoders_keep_what_is_reckoned_in_a_smaller_format_too(tiny_folder):
     """Queries, keys and values read the same input: it is kept once."""
     folder, settings = str(tiny_folder("sd1")), Settings(rank=4, alpha=4, train_text=True, targets="attention+ff")
     base = models.load(folder, dtype=torch.bfloat16)
-    inject.add_adapter(base, settings, seed=0)
+    inject.add_adapter(base, settings.adapter, seed=0)
     for parameter in inject.trainable(base).values():
         parameter.data = parameter.data.bfloat16()
     with kept_by(base) as held:
         features = base.features(["a cat"])
     assert features["hidden"].requires_grad
-    reckoned = activations.unet_of(settings, shapes.read(folder), 2)
-    assert sum(block.kept for block in reckoned.blocks if block.level == activations._TEXT) == pytest.approx(
+    estimated = walked(settings, shapes.read(folder), 2)
+    assert sum(block.kept for block in estimated.blocks if block.level == activations.TEXT) == pytest.approx(
         sum(one.nbytes() for one in held), rel=0.1
     )
 
@@ -299,8 +307,10 @@ def test_shapes_are_the_models_own_in_either_layout(tiny_folder, tmp_path, famil
     assert {key: file.unet[key] for key in ("block_out_channels", "cross_attention_dim")} == {
         key: found.unet[key] for key in ("block_out_channels", "cross_attention_dim")
     }
-    reckoned = activations.unet_of(Settings(), found, 4)
-    assert reckoned.packable == sum(base.unet.get_submodule(name).weight.numel() for name in quantize.packed(base.unet))
+    estimated = walked(Settings(), found, 4)
+    assert estimated.packable == sum(
+        base.unet.get_submodule(name).weight.numel() for name in quantize.packed(base.unet)
+    )
 
 
 def test_the_estimate_of_a_large_model_takes_no_time_and_adds_up():
@@ -337,12 +347,12 @@ def test_the_optimizers_state_is_as_large_as_reckoned(name):
     assert held == pytest.approx(100_000 * registry.get(name).state_bytes, rel=0.1)
 
 
-def test_the_ways_to_a_smaller_card_are_single_changes_or_all_that_are_needed_together():
+def test_savings_are_single_changes_or_all_that_are_needed_together():
     shape, settings, gigabytes = exact("sdxl"), Settings(batch=2, accumulate=3), 2**30
-    easy = memory.ways(settings, shape, "bf16", 16 * gigabytes)
-    assert {"batch": 1, "accumulate": 6} in [way.changes for way in easy] and all(
-        way.peak <= 16 * gigabytes for way in easy
+    easy = memory.savings(settings, shape, "bf16", 16 * gigabytes)
+    assert {"batch": 1, "accumulate": 6} in [saving.changes for saving in easy] and all(
+        saving.peak <= 16 * gigabytes for saving in easy
     )
-    (hard,) = memory.ways(settings, shape, "bf16", 6 * gigabytes)
+    (hard,) = memory.savings(settings, shape, "bf16", 6 * gigabytes)
     assert hard.changes["checkpointing"] == "all" and hard.changes["quantize"] == "nf4" and hard.peak <= 6 * gigabytes
-    assert memory.ways(settings, shape, "bf16", gigabytes / 4) == []
+    assert memory.savings(settings, shape, "bf16", gigabytes / 4) == []

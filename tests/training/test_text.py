@@ -34,7 +34,7 @@ def factors(path):
 @pytest.mark.parametrize(("targets", "each"), [("qv", 2), ("attention", 4), ("attention+ff+conv", 6)])
 def test_every_layer_of_the_encoder_is_changed(tiny_base, targets, each):
     base = models.load(str(tiny_base))
-    inject.add_adapter(base, Settings(rank=2, alpha=2, train_text=True, targets=targets), seed=0)
+    inject.add_adapter(base, Settings(rank=2, alpha=2, train_text=True, targets=targets).adapter, seed=0)
     text = [
         path for path in inject.read_adapter(base).factors if path.startswith("text_encoder.text_model.encoder.layers.")
     ]
@@ -140,7 +140,7 @@ def test_an_encoder_under_training_stays_on_the_device_and_the_others_take_turns
     base.encoders_to("meta")
     assert base.vae.device.type == "meta"
     base = models.load(str(tiny_base))
-    inject.add_adapter(base, Settings(rank=2, alpha=2, train_text=True), seed=0)
+    inject.add_adapter(base, Settings(rank=2, alpha=2, train_text=True).adapter, seed=0)
     base.encoders_to("meta")
     assert base.vae.device.type == "meta" and base.text_encoders["text_encoder"].device.type == "cpu"
     base.encode_text(["a cat"])

@@ -19,7 +19,7 @@ from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from lora_studio.models.quantize import weight_of
+from lora_studio.models.unpacked import weight_of
 
 
 class _Layer(NamedTuple):

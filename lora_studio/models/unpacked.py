@@ -1,0 +1,43 @@
+"""A frozen layer's weight as plain numbers, also where ``quantize`` has packed it."""
+
+from __future__ import annotations
+
+import logging
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+from lora_studio.errors import MachineError
+
+
+def weight_of(module: nn.Linear | nn.Conv2d) -> Tensor:
+    """The module's weight, unpacked where it is packed: (out, in) or (out, in, kh, kw). It shares no gradient with the
+    module.
+
+    peft has a function for this too, but on the CPU it leaves an int8 layer without its scales.
+    """
+    weight = module.weight.detach()
+    if (state := getattr(module.weight, "quant_state", None)) is not None:
+        return bitsandbytes().functional.dequantize_4bit(weight.data, state)
+    if weight.dtype == torch.int8:
+        scales = module.weight.SCB if module.state.SCB is None else module.state.SCB
+        return weight.float() * (scales / 127)[:, None]
+    return weight
+
+
+def bitsandbytes() -> ModuleType:
+    """The library that packs weights.
+
+    Raises:
+        MachineError: it does not work on this machine.
+    """
+    try:
+        import bitsandbytes as found
+    except (ImportError, OSError, RuntimeError) as error:
+        raise MachineError(
+            f"bitsandbytes does not work on this machine: {error}.", where="quantize", do="Set quantize to none."
+        ) from error
+    # it would warn of int8's rounding at every layer of every step
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    return found
