@@ -370,7 +370,7 @@ def test_a_dora_needs_its_base_and_becomes_plain(tmp_path, told, refused):
     source = adapters.write(one, tmp_path / "dora.safetensors", raw_dora=True)
     assert "base model at hand" in refused("convert", source, "-o", tmp_path / "plain")
     result = told("convert", source, "--base", base, "--rank", 64, "-o", tmp_path / "plain")
-    assert result["residual"] < 1e-4 and adapters.read(tmp_path / "plain.safetensors").method == "lora"
+    assert result["residual"] < 1e-4 and adapters.read(tmp_path / "plain.safetensors").kind.name == "lora"
 
 
 # merge

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lora_studio.adapters import detect
+from lora_studio.adapters.kinds import DORA, LORA, Kind
 from lora_studio.errors import AdapterError
 
 
@@ -95,8 +96,9 @@ class Adapter:
         return detect.family({path: factors.shape for path, factors in self.factors.items()}, self.metadata)
 
     @property
-    def method(self) -> str:
-        return "dora" if any(factors.magnitude is not None for factors in self.factors.values()) else "lora"
+    def kind(self) -> Kind:
+        """DoRA or LoRA: as factors, all other kinds are LoRAs."""
+        return DORA if any(factors.magnitude is not None for factors in self.factors.values()) else LORA
 
     @property
     def rank(self) -> int:

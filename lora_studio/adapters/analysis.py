@@ -219,7 +219,7 @@ def _words(adapter: Adapter, modules: Sequence[Module], total: float, rank_99: i
 
 def _size_words(adapter: Adapter, rank_99: int) -> str:
     size = formats.size(adapter) / resize.MB
-    if adapter.method == "dora":
+    if adapter.kind.needs_base:
         return f"It takes {size:.1f} MB; as a DoRA it can be shrunk only after it was exported as plain LoRA."
     if rank_99 >= adapter.rank:
         return f"All of its rank {adapter.rank} is used; a larger rank might hold more of the style."

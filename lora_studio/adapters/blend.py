@@ -107,7 +107,7 @@ def _require_alike(names: Sequence[str], adapters: Sequence[Adapter]) -> None:
 
 def _require_plain(names: Sequence[str], adapters: Sequence[Adapter]) -> None:
     for name, adapter in zip(names, adapters, strict=True):
-        if adapter.method == "dora":
+        if adapter.kind.needs_base:
             raise AdapterError(
                 f"{name} is a DoRA, whose change depends on the base model and is no sum.",
                 do="Export it as plain LoRA first and blend that.",

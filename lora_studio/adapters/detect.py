@@ -1,4 +1,4 @@
-"""What a file is, from its keys and shapes: dialect, method, rank and base family. No torch.
+"""What a file is, from its keys and shapes: dialect, rank and base family. No torch.
 
 Metadata may lie; it only decides between families that the shapes leave open (an adapter of a text encoder alone
 fits both SD 1.5 and SDXL).
@@ -10,7 +10,6 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from functools import lru_cache
-from math import prod
 from typing import NamedTuple
 
 Shape = tuple[int, ...]
@@ -41,7 +40,6 @@ _WIDTHS = {"sd1": (320, 640, 1280, 1280), "sd2": (320, 640, 1280, 1280), "sdxl":
 
 _ANCHORS = ("down.weight", "lora_A.weight", "lora_A.default.weight", "hada_w1_b", "lokr_w1", "lokr_w1_b")
 """Endings of keys that every adapted module has one of."""
-_METHODS = {"hada_w1_a": "loha", "lokr_w1": "lokr", "lokr_w1_a": "lokr", "mid": "locon"}
 
 
 def label(family: str) -> str:
@@ -56,20 +54,6 @@ def dialect(names: Mapping[str, object] | list[str]) -> str:
         if key.endswith(_ANCHORS):
             votes["kohya" if key.startswith("lora_") else "peft" if key.startswith("base_model.") else "diffusers"] += 1
     return votes.most_common(1)[0][0] if votes else "none"
-
-
-def method(modules: Mapping[str, Mapping[str, object]]) -> str:
-    """``lora``, ``locon`` (wide convolutions or a middle factor), ``dora``, ``loha`` or ``lokr``, by the roles of its
-    tensors.
-    """
-    roles = {role for module in modules.values() for role in module}
-    if roles & {"magnitude", "dora_scale"}:
-        return "dora"
-    for role, name in _METHODS.items():
-        if role in roles:
-            return name
-    shapes = (module.get("down") for module in modules.values())
-    return "locon" if any(shape is not None and len(shape) == 4 and prod(shape[2:]) > 1 for shape in shapes) else "lora"
 
 
 def rank(module: Mapping[str, Shape]) -> int:

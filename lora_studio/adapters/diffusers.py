@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lora_studio.adapters import keys, methods, peft
+from lora_studio.adapters import keys, peft, stored
 from lora_studio.adapters.adapter import Adapter, Factors
 from lora_studio.errors import AdapterError
 
@@ -28,7 +28,7 @@ def decode(modules: Mapping[str, Mapping[str, Tensor]], metadata: Mapping[str, s
     decoded = {}
     for path, module in modules.items():
         component, _, rest = path.partition(".")
-        decoded[path] = methods.factors(module, path, peft.alpha(configs.get(component), rest, module))
+        decoded[path] = stored.factors(module, path, peft.alpha(configs.get(component), rest, module))
     return decoded
 
 

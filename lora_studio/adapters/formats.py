@@ -146,7 +146,7 @@ def write(
     path = Path(path)
     if not adapter.factors:
         raise AdapterError("The adapter is empty.", where=path, do="Train or choose one with at least one module.")
-    if adapter.method == "dora" and not raw_dora:
+    if adapter.kind.needs_base and not raw_dora:
         raise AdapterError(
             "This is a DoRA, which other programs read wrongly.",
             where=path,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from lora_studio.adapters import keys, methods
+from lora_studio.adapters import keys, stored
 from lora_studio.adapters.adapter import Adapter, Factors
 
 Modules = Mapping[str, Mapping[str, Tensor]]
@@ -15,7 +15,7 @@ Modules = Mapping[str, Mapping[str, Tensor]]
 
 def decode(modules: Modules) -> dict[str, Factors]:
     """Factors from a file's tensors by path and role; without an alpha the scale is 1, as in ComfyUI and Forge."""
-    return {path: methods.factors(module, path) for path, module in modules.items()}
+    return {path: stored.factors(module, path) for path, module in modules.items()}
 
 
 def encode(adapter: Adapter) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """What a library's card shows of an adapter, from its header alone. No torch.
 
-Family, method and rank come from keys and shapes; title, trigger and date are only what the file claims.
+Family, kind and rank come from keys and shapes; title, trigger and date are only what the file claims.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from lora_studio.adapters import container, detect, keys, metadata
+from lora_studio.adapters import container, detect, keys, kinds, metadata
 from lora_studio.errors import AdapterError
 
 
@@ -30,6 +30,7 @@ class Summary(BaseModel):
     family: str
     dialect: str
     method: str
+    """Its kind, of ``kinds.KINDS``."""
     rank: int
     """The most frequent one; 0 where nothing is factored."""
     mixed_ranks: bool
@@ -85,7 +86,7 @@ def _summary(path: Path, file: Path, modified: int, size: int) -> Summary:
         title=_title(texts) or path.stem,
         family=family,
         dialect=detect.dialect(table),
-        method=detect.method(modules),
+        method=kinds.of(modules).name,
         rank=ranks.most_common(1)[0][0],
         mixed_ranks=len(ranks) > 1,
         alpha=_alpha(file, table, texts),

@@ -130,7 +130,7 @@ def unmerge(merged: Path | str, out: Path | str, adapters: Sequence[tuple[Adapte
         AdapterError: as ``merge``, and for a DoRA, whose change cannot be told from the changed weight.
     """
     for adapter, _ in adapters:
-        if adapter.method == "dora":
+        if adapter.kind.needs_base:
             raise AdapterError(
                 "A DoRA cannot be taken out again: its change depended on the weights before it.",
                 do="Keep the unmerged base model.",

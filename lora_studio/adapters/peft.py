@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lora_studio.adapters import keys, methods
+from lora_studio.adapters import keys, stored
 from lora_studio.adapters.adapter import Factors
 from lora_studio.adapters.container import PEFT_MODEL
 from lora_studio.errors import AdapterError
@@ -34,7 +34,7 @@ def decode(modules: Mapping[str, Mapping[str, Tensor]], config: Mapping[str, Any
             do="Train or convert it as LoRA.",
         )
     return {
-        path: methods.factors(module, path, alpha(config, path.partition(".")[2], module))
+        path: stored.factors(module, path, alpha(config, path.partition(".")[2], module))
         for path, module in modules.items()
     }
 

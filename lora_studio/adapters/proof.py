@@ -99,7 +99,7 @@ def prove(
         raise AdapterError(
             f"There is no export target named {sorted(unknown)[0]!r}.", do=f"There are: {', '.join(TARGETS)}."
         )
-    if adapter.method == "dora" and weights is None:
+    if adapter.kind.needs_base and weights is None:
         raise AdapterError(
             "A DoRA's change depends on the base model, which is not at hand.",
             do="Load the base model, or export it as plain LoRA.",
@@ -185,7 +185,7 @@ def export(
     """
     path = Path(path)
     plain, residual = adapter, 0.0
-    if adapter.method == "dora":
+    if adapter.kind.needs_base:
         if weights is None:
             raise AdapterError(
                 "A DoRA's change depends on the base model, which is not at hand.",

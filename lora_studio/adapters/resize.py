@@ -100,7 +100,7 @@ def _require(condition: bool, what: str, do: str) -> None:
 
 
 def _require_plain(adapter: Adapter) -> None:
-    if adapter.method == "dora":
+    if adapter.kind.needs_base:
         raise AdapterError(
             "A DoRA's factors cannot be resized by themselves: its change also depends on the base model.",
             do="Export it as plain LoRA first.",

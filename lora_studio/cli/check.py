@@ -67,7 +67,7 @@ def check(
     result = {
         "file": path,
         "family": adapter.family,
-        "method": adapter.method,
+        "method": adapter.kind.name,
         "rank": adapter.rank,
         "modules": len(adapter.factors),
         "sound": not warnings,
@@ -77,7 +77,7 @@ def check(
         "unknown": repeat.unknown,
     }
     lines = [
-        f"{path.name}: {len(adapter.factors)} modules for {detect.label(adapter.family)}, {adapter.method}, rank {adapter.rank}; every number is finite.",
+        f"{path.name}: {len(adapter.factors)} modules for {detect.label(adapter.family)}, {adapter.kind.title}, rank {adapter.rank}; every number is finite.",
         *(f"Warning: {warning}" for warning in warnings),
         _WORDS[repeat.verdict],
         *(

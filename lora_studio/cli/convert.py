@@ -89,7 +89,7 @@ def _export(order: Order, adapter: Adapter, path: Path) -> Export:
     from lora_studio.adapters import merge, proof
 
     weights = None
-    if adapter.method == "dora":
+    if adapter.kind.needs_base:
         if not order.base:
             raise SettingsError(
                 "This is a DoRA, which becomes a plain LoRA only with its base model at hand.",

@@ -240,9 +240,9 @@ class Studio:
         )
         if not blocks:
             return adapter
-        if adapter.method == "dora":
+        if adapter.kind.needs_base:
             raise AdapterError(
-                f"{placed.name} is a DoRA, whose blocks cannot be weighted apart.", do="Set its blocks back to 1."
+                f"{placed.name} is a DoRA, whose blocks cannot be weighted separately.", do="Set its blocks back to 1."
             )
         weighted = {
             path: replace(one, alpha=one.alpha * keys.block_factor(blocks, path))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lora_studio.methods.lora import Lora, copied
-from lora_studio.methods.method import NAME, Batch, Layer, Options, Shape
+from lora_studio.methods.method import NAME, AdapterOptions, Layer, LayerInput, LayerShape
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,7 @@ class Dora(Lora):
     low_precision = False
     """Magnitudes are as large as the weights themselves: rounded, they would change the base model."""
 
-    def refusal(self, options: Options, quantize: str) -> str:
+    def refusal(self, options: AdapterOptions, quantize: str) -> str:
         if quantize != "int8":
             return ""
         return (
@@ -33,13 +33,13 @@ class Dora(Lora):
             "set quantize to nf4 or none"
         )
 
-    def config(self, options: Options, modules: Sequence[str]) -> LoraConfig:
+    def config(self, options: AdapterOptions, modules: Sequence[str]) -> LoraConfig:
         config = super().config(options, modules)
         config.use_dora = True
         return config
 
     def start(
-        self, layers: Mapping[str, Layer], options: Options, source: torch.Generator
+        self, layers: Mapping[str, Layer], options: AdapterOptions, source: torch.Generator
     ) -> Mapping[str, Factors] | None:
         """As a LoRA, and m = ‖W‖, which peft leaves in the base model's format: too few digits to start from."""
         super().start(layers, options, source)
@@ -56,18 +56,18 @@ class Dora(Lora):
         weight = layer.weight().float()
         _set_magnitude(layer.module, weight + given.delta().reshape(weight.shape).to(weight.device))
 
-    def plain(self, adapter: Adapter, weights: Weights, options: Options) -> Plain:
+    def plain(self, adapter: Adapter, weights: Weights, options: AdapterOptions) -> Plain:
         """The nearest LoRA of twice the rank: programs disagree on what a magnitude means."""
         from lora_studio.adapters import dora
 
         return dora.as_lora(adapter, weights, 2 * options.rank)
 
-    def parameters(self, options: Options, shape: Shape) -> int:
+    def parameters(self, options: AdapterOptions, shape: LayerShape) -> int:
         return super().parameters(options, shape) + shape.outputs
 
-    def kept(self, options: Options, shape: Shape, batch: Batch) -> float:
+    def kept(self, options: AdapterOptions, shape: LayerShape, given: LayerInput) -> float:
         """As a LoRA, and both of its outputs before they are scaled."""
-        return super().kept(options, shape, batch) + 2 * batch.tokens * shape.outputs * batch.element
+        return super().kept(options, shape, given) + 2 * given.tokens * shape.outputs * given.element
 
 
 def _magnitude(module: Any) -> torch.Tensor:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lora_studio.methods.method import NAME, Batch, Layer, Method, Options, Shape
+from lora_studio.methods.method import NAME, AdapterOptions, Layer, LayerInput, LayerShape, Method
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +21,7 @@ class Lora(Method):
     name, title, help = "lora", "LoRA", "LoRA is small, fast, and what every program reads"
     low_precision = True
 
-    def config(self, options: Options, modules: Sequence[str]) -> LoraConfig:
+    def config(self, options: AdapterOptions, modules: Sequence[str]) -> LoraConfig:
         from peft import LoraConfig
 
         return LoraConfig(
@@ -33,7 +33,7 @@ class Lora(Method):
         )
 
     def start(
-        self, layers: Mapping[str, Layer], options: Options, source: torch.Generator
+        self, layers: Mapping[str, Layer], options: AdapterOptions, source: torch.Generator
     ) -> Mapping[str, Factors] | None:
         """A from ``source`` and B zero, as in peft (gaussian: standard deviation 1 / r; kaiming: uniform), but drawn on
         the CPU for every device.
@@ -75,14 +75,14 @@ class Lora(Method):
         signed = root * (1 if ratio > 0 else -1) * nearest.up.float()
         up[:, :rank] = signed.reshape(-1, rank, *up.shape[2:]).to(up.device)
 
-    def parameters(self, options: Options, shape: Shape) -> int:
+    def parameters(self, options: AdapterOptions, shape: LayerShape) -> int:
         return options.rank * (shape.inputs * shape.kernel**2 + shape.outputs)
 
-    def kept(self, options: Options, shape: Shape, batch: Batch) -> float:
+    def kept(self, options: AdapterOptions, shape: LayerShape, given: LayerInput) -> float:
         """Its input, unless it is kept anyway and dropout does not change it; A x; dropout's mask, a byte an element."""
         dropout = options.dropout > 0
-        elements = shape.inputs * (dropout or not batch.shared) + options.rank
-        return batch.tokens * (elements * batch.element + shape.inputs * dropout)
+        elements = shape.inputs * (dropout or not given.shared) + options.rank
+        return given.tokens * (elements * given.element + shape.inputs * dropout)
 
 
 def factors_of(module: Any) -> tuple[torch.Tensor, torch.Tensor]:

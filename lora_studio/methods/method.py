@@ -24,7 +24,7 @@ NAME = "style"
 """peft's name for the adapter under training."""
 
 
-class Options(Protocol):
+class AdapterOptions(Protocol):
     """The settings that a method goes by; the group Adapter of a run's settings has them."""
 
     @property
@@ -49,7 +49,7 @@ class Layer(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Shape:
+class LayerShape:
     """A linear layer, or a convolution with a square kernel."""
 
     inputs: int
@@ -59,7 +59,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Batch:
+class LayerInput:
     """What goes through one layer in a forward pass, as far as memory is concerned."""
 
     tokens: float
@@ -88,7 +88,7 @@ class Method(ABC):
     own_start: ClassVar[str] = ""
     """Why it cannot begin from another adapter: a sentence for people. Empty if it can."""
 
-    def refusal(self, options: Options, quantize: str) -> str:
+    def refusal(self, options: AdapterOptions, quantize: str) -> str:
         """Why it cannot train with these settings, and what to set instead: a clause without a full stop. Empty if it
         can.
 
@@ -98,12 +98,12 @@ class Method(ABC):
         return ""
 
     @abstractmethod
-    def config(self, options: Options, modules: Sequence[str]) -> PeftConfig:
+    def config(self, options: AdapterOptions, modules: Sequence[str]) -> PeftConfig:
         """What peft injects into ``modules``, names within the model."""
 
     @abstractmethod
     def start(
-        self, layers: Mapping[str, Layer], options: Options, source: torch.Generator
+        self, layers: Mapping[str, Layer], options: AdapterOptions, source: torch.Generator
     ) -> Mapping[str, Factors] | None:
         """Initialises the layers' parameters, which are float32, in place.
 
@@ -133,7 +133,7 @@ class Method(ABC):
             AdapterError: ``given`` is a DoRA.
         """
 
-    def plain(self, adapter: Adapter, weights: Weights, options: Options) -> Plain:
+    def plain(self, adapter: Adapter, weights: Weights, options: AdapterOptions) -> Plain:
         """The adapter, as ``read`` gives it, as a LoRA that every program reads.
 
         Args:
@@ -144,15 +144,15 @@ class Method(ABC):
         return Plain(adapter, {}, 0.0)
 
     @abstractmethod
-    def parameters(self, options: Options, shape: Shape) -> int:
+    def parameters(self, options: AdapterOptions, shape: LayerShape) -> int:
         """How many parameters of a layer it trains."""
 
-    def frozen(self, options: Options, shape: Shape) -> int:
+    def frozen(self, options: AdapterOptions, shape: LayerShape) -> int:
         """How many float32 numbers it holds for a layer without training them."""
         return 0
 
     @abstractmethod
-    def kept(self, options: Options, shape: Shape, batch: Batch) -> float:
+    def kept(self, options: AdapterOptions, shape: LayerShape, given: LayerInput) -> float:
         """Bytes that it keeps of a layer from the forward pass to the backward pass, on top of what the layer keeps
         without it. Casts of its trained parameters are not counted here.
         """

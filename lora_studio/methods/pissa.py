@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from lora_studio.methods.lora import Lora, factors_of
-from lora_studio.methods.method import NAME, Batch, Layer, Options, Shape
+from lora_studio.methods.method import NAME, AdapterOptions, Layer, LayerInput, LayerShape
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +27,7 @@ class Pissa(Lora):
     own_start = "PiSSA begins from the base model's own main directions, not from an adapter."
 
     def start(
-        self, layers: Mapping[str, Layer], options: Options, source: torch.Generator
+        self, layers: Mapping[str, Layer], options: AdapterOptions, source: torch.Generator
     ) -> Mapping[str, Factors] | None:
         """A₀ and B₀ from the leading r singular triples of each W: (alpha / r) B₀ A₀ ≈ W. Both have the same size;
         where W has fewer than r, the rest starts as a LoRA.
@@ -54,14 +54,14 @@ class Pissa(Lora):
         down, up = torch.cat([now.down, subtracted.down]), torch.cat([now.up, -subtracted.up], dim=1)
         return Factors(down, up, 2 * now.alpha)
 
-    def frozen(self, options: Options, shape: Shape) -> int:
+    def frozen(self, options: AdapterOptions, shape: LayerShape) -> int:
         """A₀ and B₀."""
         return self.parameters(options, shape)
 
-    def kept(self, options: Options, shape: Shape, batch: Batch) -> float:
+    def kept(self, options: AdapterOptions, shape: LayerShape, given: LayerInput) -> float:
         """As a LoRA, and of the factors that are subtracted: under autocast their casts; for a convolution A₀ x, and
         under autocast its input.
         """
-        cast = self.frozen(options, shape) * batch.element * batch.autocast
-        wide = batch.tokens * (shape.inputs * batch.autocast + options.rank) * batch.element * (shape.kernel > 1)
-        return super().kept(options, shape, batch) + cast + wide
+        cast = self.frozen(options, shape) * given.element * given.autocast
+        wide = given.tokens * (shape.inputs * given.autocast + options.rank) * given.element * (shape.kernel > 1)
+        return super().kept(options, shape, given) + cast + wide

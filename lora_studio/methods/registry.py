@@ -25,13 +25,3 @@ def get(name: str) -> Method:
             f"There is no training method named {name!r}.", where="method", do=f"Choose one of: {', '.join(METHODS)}."
         )
     return METHODS[name]
-
-
-def titles() -> dict[str, str]:
-    """Name -> title, as forms show the choices."""
-    return {name: method.title for name, method in METHODS.items()}
-
-
-def summary() -> str:
-    """One sentence about all methods, for the setting's help."""
-    return "; ".join(method.help for method in METHODS.values()) + "."

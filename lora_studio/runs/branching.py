@@ -12,6 +12,7 @@ from lora_studio.config.presets import save_settings
 from lora_studio.config.settings import SPECS, Group, Settings, check
 from lora_studio.dataset import folder, manifest
 from lora_studio.errors import DatasetError, RunError, SettingsError
+from lora_studio.methods.registry import METHODS
 from lora_studio.runs import Run, checkpoints
 
 _SHAPING = ("base", "method", "rank", "alpha", "rslora", "targets", "optimizer", "lora_plus", "train_text")
@@ -76,12 +77,9 @@ def branch(parent: Run, step: int, settings: Settings, outputs: Path) -> Run:
             where="steps",
             do=f"Set steps above {step}.",
         )
-    if not goes_on and settings.adapter.method == "pissa":
-        raise SettingsError(
-            "PiSSA begins from the base model's own main directions, not from an adapter.",
-            where="method",
-            do="Set method to lora or dora.",
-        )
+    if not goes_on and (reason := METHODS[settings.adapter.method].own_start):
+        able = [name for name, method in METHODS.items() if not method.own_start]
+        raise SettingsError(reason, where="method", do=f"Set method to one of: {', '.join(able)}.")
     run = runs.create(
         settings.changed(name=settings.run.name if settings.run.name != parent.name else f"{parent.name}-from-{step}"),
         outputs,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from lora_studio.config.settings import AdapterSettings, MachineSettings, Settings
 from lora_studio.methods import registry
-from lora_studio.methods.method import Batch, Method, Shape
+from lora_studio.methods.method import LayerInput, LayerShape, Method
 from lora_studio.models.fused import triton_support
 from lora_studio.models.shapes import Shapes, Text
 
@@ -133,13 +133,13 @@ class Activations:
         """
         if not self.changes(kind):
             return 0.0
-        step, shape = self.step, Shape(inputs, outputs, kernel)
+        step, shape = self.step, LayerShape(inputs, outputs, kernel)
         packed = step.machine.quantize != "none" and kernel == 1
         reads_a_copy = step.autocast and not ((bare or step.fused) and packed)
         self.trained += step.method.parameters(step.adapter, shape)
         self.frozen += step.method.frozen(step.adapter, shape)
-        batch = Batch(tokens, step.element, step.autocast, shared=saved and not reads_a_copy)
-        return step.method.kept(step.adapter, shape, batch)
+        given = LayerInput(tokens, step.element, step.autocast, shared=saved and not reads_a_copy)
+        return step.method.kept(step.adapter, shape, given)
 
     def add(self, level: int, kept: float, entrance: float | None = None, working: float = 0.0) -> None:
         """Adds the next block, as in ``Block``. Before the first trained layer nothing is kept, since no gradient goes

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from lora_studio.adapters import detect, keys
+from lora_studio.adapters import detect, keys, kinds
 from tests.adapters.adapter_samples import FAMILIES, golden
 
 
@@ -66,7 +66,7 @@ def test_widths_of_no_known_family_are_unknown():
 
 
 @pytest.mark.parametrize(
-    ("roles", "method"),
+    ("roles", "kind"),
     [
         ({"down": (4, 8), "up": (8, 4)}, "lora"),
         ({"down": (4, 8, 1, 1), "up": (8, 4, 1, 1)}, "lora"),
@@ -77,10 +77,10 @@ def test_widths_of_no_known_family_are_unknown():
         ({"lokr_w1": (2, 2), "lokr_w2_a": (4, 3), "lokr_w2_b": (3, 4)}, "lokr"),
     ],
 )
-def test_method_rank_and_weight_shape(roles, method):
-    assert detect.method({"m": roles}) == method
+def test_kind_rank_and_weight_shape(roles, kind):
+    assert kinds.of({"m": roles}).name == kind
     assert detect.weight_shape(roles)[:2] == (8, 8)
-    assert detect.rank(roles) == {"loha": 2, "lokr": 3}.get(method, 4)
+    assert detect.rank(roles) == {"loha": 2, "lokr": 3}.get(kind, 4)
 
 
 @pytest.mark.parametrize(

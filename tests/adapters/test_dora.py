@@ -53,7 +53,7 @@ def test_as_lora_is_exact_at_full_rank_and_honest_below():
     )
     weights = {path: drawn(path + "w", one.shape) for path, one in adapter.factors.items()}
     plain = dora.as_lora(adapter, weights, 36)
-    assert plain.adapter.method == "lora" and plain.residual < 1e-5 and set(plain.residuals) == {Q, conv}
+    assert plain.adapter.kind.name == "lora" and plain.residual < 1e-5 and set(plain.residuals) == {Q, conv}
     for path, one in adapter.factors.items():
         assert torch.allclose(plain.adapter.factors[path].delta(), dora.change(one, weights[path]), atol=1e-4)
     low = dora.as_lora(adapter, weights.__getitem__, 4)

@@ -85,7 +85,7 @@ def test_export_of_a_dora_is_a_plain_lora_that_all_read(tmp_path):
     done = proof.export(adapter, tmp_path / "a.safetensors", weights=weights, rank=16)
     assert done.proof.passed and 0.1 < done.residual < 1
     assert (
-        read(done.path).method == "lora"
+        read(done.path).kind.name == "lora"
         and read(done.path).rank == 16
         and read(done.path).metadata["modelspec.title"] == "a"
     )

@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 
 from lora_studio import files
+from lora_studio.adapters.kinds import KINDS
 from lora_studio.errors import AdapterError, SettingsError
 from lora_studio.jobs import command
 from lora_studio.runs import library
@@ -177,12 +178,12 @@ class ExportPage:
                 self.name: "",
             }
         entry = by_key[chosen]
-        dora = entry.method == "dora"
+        needs_base = KINDS[entry.method].needs_base
         return {
             self.adapter: gr.update(choices=choices, value=chosen),
             self.facts: cards.facts(entry),
-            self.decomposed: gr.update(visible=dora),
-            self.base: details.base_at_hand(entry, self.outputs) if dora else "",
+            self.decomposed: gr.update(visible=needs_base),
+            self.base: details.base_at_hand(entry, self.outputs) if needs_base else "",
             self.name: cards.stem(entry),
         }
 
@@ -193,13 +194,13 @@ class ExportPage:
             entry = cards.find(form[self.adapter] or "", self.outputs)
             if entry is None:
                 raise AdapterError("No adapter is chosen.", do="Choose one at the top.")
-            options = self._options(form, entry.method == "dora")
+            options = self._options(form, KINDS[entry.method].needs_base)
             name = files.safe_name(form[self.name].strip() or cards.stem(entry))
             return self._made(entry, options, form[self.format], name)
 
         yield from told("Writing the file and reading it back the way each program does…", act)
 
-    def _options(self, form: dict[Any, Any], dora: bool) -> list[str]:
+    def _options(self, form: dict[Any, Any], needs_base: bool) -> list[str]:
         """The form as options of ``convert``.
 
         Raises:
@@ -212,7 +213,7 @@ class ExportPage:
         options = ["--to", form[self.format], "--privacy", form[self.privacy]]
         options += [part for target in form[self.targets] for part in ("--target", target)]
         options += ["--dtype", form[self.number]] if form[self.number] else []
-        return options + (self._options_of_a_dora(form) if dora else [])
+        return options + (self._options_of_a_dora(form) if needs_base else [])
 
     def _options_of_a_dora(self, form: dict[Any, Any]) -> list[str]:
         base, rank = form[self.base], form[self.rank] or 0

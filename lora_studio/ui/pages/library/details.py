@@ -9,6 +9,7 @@ from typing import Any
 from lora_studio import adapters
 from lora_studio.adapters import recipe
 from lora_studio.adapters.blend_methods import METHODS, RANK, parameters
+from lora_studio.adapters.kinds import KINDS
 from lora_studio.adapters.recipe import Blend, Training
 from lora_studio.config.settings import SPECS, check
 from lora_studio.errors import SettingsError, StudioError
@@ -17,7 +18,6 @@ from lora_studio.runs.library import Entry, Origin
 from lora_studio.ui import downloads, tabs, words
 from lora_studio.ui.pages.library import cards
 
-_METHODS = {"lora": "LoRA", "locon": "LoRA with convolutions", "dora": "DoRA", "loha": "LoHa", "lokr": "LoKr"}
 _DIALECTS = {"kohya": "kohya (ComfyUI, Forge, A1111)", "diffusers": "diffusers", "peft": "peft"}
 
 
@@ -55,7 +55,7 @@ def _facts(entry: Entry) -> list[tuple[str, str]]:
     rank = f"{entry.rank}{', mixed' if entry.mixed_ranks else ''}" if entry.rank else ""
     return [
         ("Trigger word", entry.trigger),
-        ("Method", _METHODS.get(entry.method, entry.method)),
+        ("Kind", KINDS[entry.method].title),
         ("Format", _DIALECTS.get(entry.dialect, entry.dialect)),
         ("Rank", rank),
         ("Alpha", alpha),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lora_studio.adapters import keys, methods, read
+from lora_studio.adapters import keys, read, stored
 from lora_studio.errors import AdapterError
 from tests.adapters.adapter_samples import Q, drawn
 
@@ -20,7 +20,7 @@ def d(name: str, *shape: int) -> torch.Tensor:
 def test_literal_lora():
     """ΔW = (alpha / r) · up · down, by hand."""
     module = {"down": torch.tensor([[1.0, 2.0, 0.0]]), "up": torch.tensor([[3.0], [4.0]]), "alpha": torch.tensor(0.5)}
-    assert torch.equal(methods.factors(module, Q).delta(), torch.tensor([[1.5, 3.0, 0.0], [2.0, 4.0, 0.0]]))
+    assert torch.equal(stored.factors(module, Q).delta(), torch.tensor([[1.5, 3.0, 0.0], [2.0, 4.0, 0.0]]))
 
 
 def test_locon_convolution():
@@ -28,7 +28,7 @@ def test_locon_convolution():
     module = {"down": d("d", 2, 3, 3, 3), "up": d("u", 5, 2, 1, 1), "alpha": torch.tensor(1.0)}
     x = d("x", 1, 3, 6, 6)
     twice = torch.nn.functional.conv2d(torch.nn.functional.conv2d(x, module["down"]), module["up"]) * 0.5
-    assert torch.allclose(torch.nn.functional.conv2d(x, methods.factors(module, Q).delta()), twice, atol=1e-5)
+    assert torch.allclose(torch.nn.functional.conv2d(x, stored.factors(module, Q).delta()), twice, atol=1e-5)
 
 
 def test_locon_with_a_tucker_core():
@@ -36,7 +36,7 @@ def test_locon_with_a_tucker_core():
     x = d("x", 1, 3, 6, 6)
     conv = torch.nn.functional.conv2d
     assert torch.allclose(
-        conv(x, methods.factors(module, Q).delta()),
+        conv(x, stored.factors(module, Q).delta()),
         conv(conv(conv(x, module["down"]), module["mid"]), module["up"]),
         atol=1e-5,
     )
@@ -50,7 +50,7 @@ def test_loha_is_an_exact_lora_of_the_product_of_ranks():
         "hada_w2_b": d("e", 2, 4),
         "alpha": torch.tensor(1.0),
     }
-    found = methods.factors(module, Q)
+    found = stored.factors(module, Q)
     expected = 0.5 * (module["hada_w1_a"] @ module["hada_w1_b"]) * (module["hada_w2_a"] @ module["hada_w2_b"])
     assert found.rank == 4 and torch.allclose(found.delta(), expected, atol=1e-6)
 
@@ -63,7 +63,7 @@ def test_loha_convolution_with_tucker_cores():
         torch.einsum("ijkl,jr,ip->prkl", module[f"hada_t{s}"], module[f"hada_w{s}_b"], module[f"hada_w{s}_a"])
         for s in "12"
     ]
-    found = methods.factors(module, Q)
+    found = stored.factors(module, Q)
     assert found.shape == (5, 4, 3, 3) and torch.allclose(found.delta(), sides[0] * sides[1], atol=1e-5)
 
 
@@ -79,7 +79,7 @@ def test_lokr_is_a_kronecker_product(whole):
             module |= {f"lokr_w{side}_a": a, f"lokr_w{side}_b": b}
             sides[side] = a @ b
     scale = 1.0 if whole == "12" else 0.5
-    assert torch.allclose(methods.factors(module, Q).delta(), scale * torch.kron(sides["1"], sides["2"]), atol=1e-5)
+    assert torch.allclose(stored.factors(module, Q).delta(), scale * torch.kron(sides["1"], sides["2"]), atol=1e-5)
 
 
 @pytest.mark.parametrize("tucker", [False, True])
@@ -92,7 +92,7 @@ def test_lokr_convolution(tucker):
         parts = {"lokr_w2": d("2", 4, 5, 3, 3)}
         w2 = parts["lokr_w2"]
     expected = torch.kron(w1[:, :, None, None], w2.contiguous())
-    found = methods.factors({"lokr_w1": w1, **parts}, Q)
+    found = stored.factors({"lokr_w1": w1, **parts}, Q)
     assert found.shape == (8, 10, 3, 3) and torch.allclose(found.delta(), expected, atol=1e-5)
 
 
@@ -118,5 +118,5 @@ def test_dora_by_inputs_is_refused():
     """LyCORIS can normalise by inputs; applying it by outputs would be another picture."""
     module = {"down": d("d", 2, 6), "up": d("u", 6, 2), "dora_scale": torch.ones(1, 6)}
     with pytest.raises(AdapterError, match="by inputs"):
-        methods.factors(module, Q)
-    assert methods.factors(module | {"dora_scale": torch.ones(6, 1)}, Q).magnitude.shape == (6,)
+        stored.factors(module, Q)
+    assert stored.factors(module | {"dora_scale": torch.ones(6, 1)}, Q).magnitude.shape == (6,)

@@ -1,4 +1,4 @@
-"""One module's stored tensors -> factors, for every method whose change is a product: exact, with no SVD.
+"""One module's stored tensors -> factors, for every kind whose change is a product: exact, with no SVD.
 
 LoHa and LoKr (LyCORIS; Yeh et al. 2024, section 3) are products of low-rank parts, so they are LoRAs of a larger rank:
 a Hadamard product of ranks r₁ and r₂ has rank r₁·r₂ with factors made of the parts' rows and columns multiplied
