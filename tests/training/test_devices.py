@@ -69,11 +69,11 @@ def test_what_is_reckoned_to_fit_comes_before_the_rule_of_thumb():
     )
 
 
-def test_the_least_change_that_should_fit_is_reckoned_from_the_base_models_shapes(monkeypatch):
+def test_the_least_change_that_should_fit_is_estimated_from_the_base_models_shapes(monkeypatch):
     assert memory.suggest(Settings(batch=4), "bf16", 2**40) == {"batch": 1, "accumulate": 4}
     monkeypatch.setattr(
-        memory, "_on_card", lambda settings: False
-    )  # what a card's libraries take is more than the starter
+        memory, "_on_gpu", lambda settings: False
+    )  # what a GPU's libraries take is more than the starter
     assert set(memory.suggest(Settings(), "bf16", 67 * 2**20)) == {"checkpointing", "quantize", "optimizer"}, (
         "no single change is enough on a device of 67 MB"
     )
