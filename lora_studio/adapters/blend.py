@@ -69,7 +69,7 @@ def _is_one_unchanged(recipe: recipes.Blend) -> bool:
 
 
 def _texts(recipe: recipes.Blend, adapters: Sequence[Adapter]) -> dict[str, str]:
-    """The header of the result: its recipe, where it comes from, all trigger words."""
+    """The header of the result: its recipe, the adapters that it was made of, all trigger words."""
     names = [ingredient.name for ingredient in recipe.ingredients]
     triggers = list(
         dict.fromkeys(
@@ -77,16 +77,16 @@ def _texts(recipe: recipes.Blend, adapters: Sequence[Adapter]) -> dict[str, str]
         )
     )
     signed = " ".join(f"{ingredient.weight:+g}·{ingredient.name}" for ingredient in recipe.ingredients)
-    told = {
+    texts = {
         "modelspec.title": signed[:120],
         "modelspec.merged_from": ", ".join(names),
         recipes.KEY: recipes.dumps(recipe),
     }
-    return told | ({"modelspec.trigger_phrase": ", ".join(triggers)} if triggers else {})
+    return texts | ({"modelspec.trigger_phrase": ", ".join(triggers)} if triggers else {})
 
 
 def ingredient(name: str, weight: float, adapter: Adapter, blocks: dict[str, float] | None = None) -> dict[str, object]:
-    """One ingredient's values for ``recipe.blend``, with the hash by which its file is found again."""
+    """One ingredient for ``recipe.blend``, with the hash by which its file is found again."""
     return {
         "name": name,
         "weight": weight,
@@ -115,8 +115,10 @@ def _require_plain(names: Sequence[str], adapters: Sequence[Adapter]) -> None:
 
 
 def _parts(recipe: recipes.Blend, adapters: Sequence[Adapter]) -> dict[str, list[Part]]:
-    """For each module the factors that go into it, with weight and block factor multiplied; parts of weight 0 are left
-    out.
+    """Each module's factors with their weight times the block's factor; parts of weight 0 are left out.
+
+    Raises:
+        AdapterError: every weight is 0, or the shapes at a module differ.
     """
     method = blend_methods.named(recipe.method)
     parts: dict[str, list[Part]] = {}

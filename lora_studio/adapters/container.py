@@ -1,15 +1,16 @@
-"""The safetensors container, read as if a stranger had sent it: header and bounds, without torch.
+"""The safetensors container, read as a file of unknown origin: header and bounds, without torch.
 
 Layout (safetensors' format definition): 8 bytes little-endian length of the header, the header as JSON
 ``{name: {dtype, shape, data_offsets}, "__metadata__": {text: text}}``, then the tensors' bytes without a gap.
-The library itself accepts repeated names and takes seconds over a header of many empty tensors, so every check
-that can be made without the tensors is made here, before any of their bytes is looked at.
+The library itself accepts repeated names and takes seconds for a header of many empty tensors, so every check that
+does not need the tensors is made here, before any of their bytes is read.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -40,8 +41,8 @@ PEFT_MODEL = "adapter_model.safetensors"
 PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle")
 
 
-class Entry(NamedTuple):
-    """One tensor's place: ``start`` and ``end`` count bytes from the first byte after the header."""
+class TensorEntry(NamedTuple):
+    """One tensor's dtype, shape and place: ``start`` and ``end`` count bytes from the first byte after the header."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -51,9 +52,9 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself."""
+    """A file's header."""
 
-    entries: dict[str, Entry]
+    entries: dict[str, TensorEntry]
     metadata: dict[str, str]
     data_start: int
     """Offset of the first tensor's bytes in the file."""
@@ -62,6 +63,7 @@ class Header:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Each tensor's shape, by name."""
         return {name: entry.shape for name, entry in self.entries.items()}
 
 
@@ -84,12 +86,12 @@ def read_header(path: Path | str) -> Header:
 
 
 def peek(path: Path) -> tuple[dict[str, Any], dict[str, str], int]:
-    """A catalogue's quick look: the header's table and metadata as they stand, hardly checked, and the file's size.
+    """A quick look for a catalogue: the header's table and metadata, hardly checked, and the file's size in bytes.
 
-    Some ten times as fast as ``read_header``, and safe to call on anything; what is read for use goes through that.
+    About ten times as fast as ``read_header``, which every file goes through before it is used. Safe on any file.
 
     Raises:
-        AdapterError: it is no safetensors file, or shorter than it says.
+        AdapterError: it is not a safetensors file, or its size is not what its header says.
     """
     path = path / PEFT_MODEL if path.is_dir() else path
     refuse_pickle_name(path)
@@ -111,8 +113,10 @@ def peek(path: Path) -> tuple[dict[str, Any], dict[str, str], int]:
 
 
 def _end(entry: dict[str, Any]) -> int:
-    """Where a tensor ends, by a table entry of which shape, places and dtype have the right kind; raises TypeError or
-    ValueError otherwise.
+    """Where a tensor ends.
+
+    Raises:
+        TypeError, ValueError: the entry's shape, offsets or dtype are of another kind.
     """
     start, end = entry["data_offsets"]
     if not (
@@ -130,12 +134,16 @@ def _unreadable(path: Path, error: OSError) -> AdapterError:
     return AdapterError(
         f"{path.name} cannot be read: {error.strerror or error}.",
         where=path,
-        do="Check that the file is there and may be read.",
+        do="Check that the file exists and that you have permission to read it.",
     )
 
 
 def refuse_pickle_name(path: Path) -> None:
-    """Raises AdapterError where the name promises a pickle, whose loading may run a stranger's code."""
+    """Refuses a file that is a pickle by its name, because loading a pickle can run any code.
+
+    Raises:
+        AdapterError: it is named like one.
+    """
     if path.suffix.lower() in PICKLES:
         raise _pickle(path)
 
@@ -153,20 +161,21 @@ def _damaged(path: Path, why: str) -> AdapterError:
 
 
 def _head(file: BinaryIO, size: int, path: Path) -> bytes:
-    """The header's JSON. Its length is held against the file and our limit before that much is read."""
+    """The header's JSON. Its length is checked against the file's size and our limit before it is read."""
     first = file.read(8)
     if first[:4] == b"PK\x03\x04" or (
         first[:1] == b"\x80" and first[1:2] in b"\x02\x03\x04\x05" and first[2:3] in b"\x8a}(]cX\x95"
     ):
         raise _pickle(path)
     if len(first) < 8:
-        raise _damaged(path, f"it holds {size} bytes, too few for a safetensors file")
+        raise _damaged(path, f"it has {size} bytes, too few for a safetensors file")
     length = int.from_bytes(first, "little")
     if length > MAX_HEADER:
         raise AdapterError(
-            f"{path.name} is no safetensors file that the studio opens: its header would be {length:,} bytes long (limit {MAX_HEADER:,}).",
+            f"{path.name} is not a safetensors file that the studio opens: "
+            f"its header would be {length:,} bytes long (limit {MAX_HEADER:,}).",
             where=path,
-            do="Get the file again, from another place if need be.",
+            do="Get the file again, from another source if need be.",
         )
     if length > size - 8:
         raise AdapterError(
@@ -184,8 +193,8 @@ def parse(head: bytes, size: int, path: Path) -> Header:
     """The checked header from its JSON ``head``, of a file of ``size`` bytes.
 
     Raises:
-        AdapterError: it repeats a name, lies about a size, or leaves the tensors overlapping, short or followed by
-        more.
+        AdapterError: it repeats a name or states a wrong size, or the tensors overlap, do not fill the file, or exceed
+        it.
     """
     try:
         table = json.loads(head, object_pairs_hook=_unique, parse_constant=_no_constant)
@@ -213,9 +222,8 @@ class _Repeated(ValueError):
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) < len(pairs):
-        seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
-        raise _Repeated(f"{twice[:100]!r} stands in it twice")
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise _Repeated(f"{twice[:100]!r} appears twice in it")
     return table
 
 
@@ -235,8 +243,8 @@ def _count(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**63
 
 
-def _entry(name: str, value: Any, path: Path) -> Entry:
-    """One tensor's entry, its byte range held against its dtype and shape."""
+def _entry(name: str, value: Any, path: Path) -> TensorEntry:
+    """One tensor's entry, its byte range checked against its dtype and shape."""
     if not isinstance(value, dict) or value.keys() != {"dtype", "shape", "data_offsets"}:
         raise _damaged(path, f"the entry of {name[:100]!r} is malformed")
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
@@ -253,17 +261,17 @@ def _entry(name: str, value: Any, path: Path) -> Entry:
     start, end = offsets
     if end - start != math.prod(shape) * ITEMSIZE[dtype]:
         raise _damaged(path, f"{name[:100]!r} of shape {tuple(shape)} cannot fill {end - start:,} bytes")
-    return Entry(dtype, tuple(shape), start, end)
+    return TensorEntry(dtype, tuple(shape), start, end)
 
 
-def _check_cover(entries: dict[str, Entry], available: int, path: Path) -> None:
+def _check_cover(entries: dict[str, TensorEntry], available: int, path: Path) -> None:
     """The tensors must follow each other without gap or overlap, and fill the file."""
     end = 0
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].end)):
         if entry.start != end:
             raise _damaged(
                 path,
-                f"{name[:100]!r} {'overlaps the tensor before it' if entry.start < end else 'stands behind a gap'}",
+                f"{name[:100]!r} {'overlaps the tensor before it' if entry.start < end else 'comes after a gap'}",
             )
         end = entry.end
     if end > available:

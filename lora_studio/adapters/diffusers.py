@@ -22,7 +22,7 @@ def decode(modules: Mapping[str, Mapping[str, Tensor]], metadata: Mapping[str, s
     """Factors from a file's tensors by path and role; alphas from tensors, else from the header, else the scale is 1.
 
     Raises:
-        AdapterError: the header's LoraConfig is no valid table, or a module's parts do not fit.
+        AdapterError: the header's LoraConfig is not a valid table, or a module's tensors do not fit.
     """
     configs = unpack(metadata)
     decoded = {}
@@ -33,7 +33,7 @@ def decode(modules: Mapping[str, Mapping[str, Tensor]], metadata: Mapping[str, s
 
 
 def unpack(metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Each component's LoraConfig from the header; none where it holds none."""
+    """Each component's LoraConfig from the header, by component; empty if the header has none."""
     if CONFIG not in metadata:
         return {}
     try:
@@ -47,12 +47,12 @@ def unpack(metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:
         raise AdapterError(
             "The header's lora_adapter_metadata is not a table.",
             where=CONFIG,
-            do="The file's alphas are lost: get it again.",
+            do="Without it the alphas are unknown: download or copy the file again.",
         ) from None
 
 
 def encode(adapter: Adapter) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The file's tensors, and the header's texts that they need to be read right."""
+    """The file's tensors, and the header's entries that are needed to read them."""
     tensors: dict[str, Tensor] = {}
     table: dict[str, Any] = {}
     for component, part in peft.components(adapter.factors).items():

@@ -1,6 +1,6 @@
 """Canonical module paths <-> each dialect's keys, from rules.
 
-Canonical is the module's path in diffusers' pipeline:
+A canonical path is the module's path in diffusers' pipeline:
 ``unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q``,
 ``text_encoder.text_model.encoder.layers.0.self_attn.q_proj``, ``text_encoder_2.…``. A file's key is a module's *stem*
 and a tensor's *role* in it (``down``, ``up``, ``alpha``, …).
@@ -34,7 +34,7 @@ _WORDS = (
     r"|final_layer_norm|layer_norm[12]|(?:in|out|emb)_layers|skip_connection"
 )
 _WORD = re.compile(rf"(?:{_WORDS}|[^_]+)(?=_|$)")
-"""A kohya name's parts: the words with an underscore of their own; every other underscore stands for a dot."""
+"""A part of a kohya name. These words contain an underscore; every other underscore replaces a dot."""
 
 _KOHYA_COMPONENTS = {
     "lora_unet_": "unet",
@@ -47,12 +47,12 @@ _PEFT = "base_model.model."
 _LONGEST = 300
 """Characters of a key; the longest real one has 110."""
 _remembered = lru_cache(maxsize=2**15)
-"""A library's files repeat the same names: the rules run once for each."""
+"""The files of a library repeat the same names, so the rules run once for each name."""
 
 
 @_remembered
 def split(key: str) -> tuple[str, str] | None:
-    """A file's key as (stem, role); None where it is no adapter tensor that the studio knows."""
+    """A file's key as (stem, role); None if it is not an adapter tensor that the studio knows."""
     if old := _PROCESSOR.match(key):
         stem, target, role = old.groups()
         return f"{stem}.{target}" + (".0" if target == "to_out" else ""), role
@@ -63,15 +63,16 @@ def split(key: str) -> tuple[str, str] | None:
 
 
 def canonical(path: str) -> str:
-    """``path`` of a live module with ``text_model.`` put back where transformers 5 has dropped it."""
+    """``path`` of a live module, with the ``text_model.`` that transformers 5 has dropped."""
     return re.sub(r"^(text_encoder(?:_2)?\.)(?=(?:encoder|embeddings|final_layer_norm)\.)", r"\1text_model.", path)
 
 
 @_remembered
 def path_of(stem: str, component: str = "") -> str | None:
-    """The canonical path of a stem of any dialect; ``component`` is what a stem without one belongs to.
+    """The canonical path of a stem of any dialect; None if it fits no dialect.
 
-    None where the stem fits no dialect.
+    Args:
+        component: what a stem without a component belongs to.
     """
     for prefix, name in _KOHYA_COMPONENTS.items():
         if stem.startswith(prefix):
@@ -94,7 +95,7 @@ def _from_kohya(component: str, name: str) -> str | None:
 
 
 def block_of(path: str) -> str:
-    """The block that a path lies in: ``down_blocks.1``, ``mid_block``, ``up_blocks.0``, ``ends`` (first and last
+    """The block of a path: ``down_blocks.1``, ``mid_block``, ``up_blocks.0``, ``ends`` (first and last
     layers), or a text encoder.
     """
     component, _, rest = path.partition(".")
@@ -105,12 +106,12 @@ def block_of(path: str) -> str:
 
 
 def kind_of(path: str) -> str:
-    """What a layer is, wherever it lies: ``attn1.to_q``, ``ff.net.2``, ``proj_in``, ``conv1``, ``self_attn.q_proj``."""
+    """A layer's kind, in any block: ``attn1.to_q``, ``ff.net.2``, ``proj_in``, ``conv1``, ``self_attn.q_proj``."""
     return re.sub(r"^.*(?:transformer_blocks|attentions|resnets|layers)\.\d+\.", "", path.partition(".")[2])
 
 
 def block_factor(blocks: Mapping[str, float], path: str) -> float:
-    """The factor of the most precise entry of ``blocks`` that ``path`` lies in, 1 where none does.
+    """The factor of the most specific entry of ``blocks`` that contains ``path``; 1 if none does.
 
     An entry is a block of ``block_of`` or the beginning of a path, with or without ``unet.``.
     """
@@ -124,7 +125,7 @@ def block_factor(blocks: Mapping[str, float], path: str) -> float:
 
 
 def collect(tensors: Mapping[str, T], component: str = "") -> tuple[dict[str, dict[str, T]], list[str]]:
-    """A file's tensors (or their shapes) as {canonical path: {role: tensor}}, and the keys that are none of ours."""
+    """A file's tensors (or their shapes) as {canonical path: {role: tensor}}, and the keys that are no adapter's."""
     modules: dict[str, dict[str, T]] = {}
     unknown = []
     for key, value in tensors.items():
@@ -138,7 +139,7 @@ def collect(tensors: Mapping[str, T], component: str = "") -> tuple[dict[str, di
 
 
 def to_kohya(path: str, family: str) -> str:
-    """The kohya stem of a canonical path. SDXL takes sgm's block names, and ``te1``/``te2`` for its encoders."""
+    """The kohya stem of a canonical path. SDXL has sgm's block names, and ``te1`` and ``te2`` for its encoders."""
     component, _, rest = path.partition(".")
     if component == "unet":
         return "lora_unet_" + (to_ldm(rest, family) if family == "sdxl" else rest).replace(".", "_")
@@ -147,15 +148,15 @@ def to_kohya(path: str, family: str) -> str:
 
 
 def to_diffusers(path: str) -> str:
-    """diffusers' stem of a canonical path: itself."""
+    """diffusers' stem of a canonical path: the path itself."""
     return path
 
 
 def to_peft(path: str) -> str:
     """peft's stem of a canonical path, within its component's own folder.
 
-    peft matches a live module's names to the letter, so here CLIPTextModel's go without ``text_model.``, as in
-    transformers 5; the second encoder's class still has it.
+    peft matches the names of live modules exactly, so CLIPTextModel's are without ``text_model.``, as in transformers
+    5; the class of the second encoder still has it.
     """
     return (
         _PEFT + path.removeprefix("text_encoder.text_model.")
@@ -187,7 +188,7 @@ _MIDDLE = {"resnets.0": "0", "attentions.0": "1", "resnets.1": "2"}
 
 
 def _renamed(name: str, table: Mapping[str, str]) -> str:
-    """``name`` with the leading part that ``table`` knows replaced."""
+    """``name`` with its beginning replaced as in ``table``."""
     for old, new in table.items():
         if name == old or name.startswith(old + "."):
             return new + name[len(old) :]

@@ -1,4 +1,4 @@
-"""kohya's dialect, which ComfyUI, A1111 and Forge load: ``<stem>.lora_down.weight``, ``.lora_up.weight``, ``.alpha``."""
+"""kohya's dialect, for ComfyUI, A1111 and Forge: ``<stem>.lora_down.weight``, ``.lora_up.weight``, ``.alpha``."""
 
 from __future__ import annotations
 

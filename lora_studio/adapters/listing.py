@@ -1,6 +1,6 @@
-"""What a library's card shows of an adapter, from its header alone. No torch.
+"""What the library shows of an adapter, from its header alone. Imports no torch.
 
-Family, kind and rank come from keys and shapes; title, trigger and date are only what the file claims.
+Family, kind and rank come from keys and shapes; title, trigger word and date are only what the file claims.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class Summary(BaseModel):
     method: str
     """Its kind, of ``kinds.KINDS``."""
     rank: int
-    """The most frequent one; 0 where nothing is factored."""
+    """The most frequent one; 0 if no module is factored."""
     mixed_ranks: bool
     alpha: float | None
-    """The first module's; None where the file tells none, which means scale 1."""
+    """The first module's; None if the file has none, which means scale 1."""
     modules: int
     trigger: str
     size: int
@@ -48,11 +48,10 @@ class Summary(BaseModel):
 
 
 def summary(path: Path | str) -> Summary:
-    """The card of the adapter at ``path`` (a file or a peft folder). A file seen before and unchanged since costs one
-    ``stat``.
+    """The adapter at ``path``, a file or a peft folder. A known file that has not changed costs one ``stat``.
 
     Raises:
-        AdapterError: it is no adapter, a pickle, or damaged.
+        AdapterError: it is not an adapter, is a pickle, or is damaged.
     """
     path = Path(path)
     file = path / container.PEFT_MODEL if path.is_dir() else path
@@ -70,7 +69,7 @@ def _summary(path: Path, file: Path, modified: int, size: int) -> Summary:
     modules, _ = keys.collect(shapes)
     if not modules:
         raise AdapterError(
-            f"{path.name} is no adapter: none of its {len(table)} tensors belongs to one.",
+            f"{path.name} is not an adapter: none of its {len(table)} tensors belongs to one.",
             where=path,
             do="Choose a LoRA file.",
         )
@@ -104,7 +103,7 @@ def _title(texts: Mapping[str, str]) -> str:
 
 
 def _alpha(file: Path, table: Mapping[str, Any], texts: Mapping[str, str]) -> float | None:
-    """The first alpha: from its few bytes in the file, else from the LoraConfig in or beside it."""
+    """The first alpha: from its bytes in the file, else from the LoraConfig in the header or beside the file."""
     for name, entry in table.items():
         if name.endswith(".alpha"):
             return _scalar(file, entry)

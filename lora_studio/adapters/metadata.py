@@ -1,4 +1,4 @@
-"""The header's texts: what ComfyUI, A1111 and Forge show, ModelSpec, hashes, provenance and privacy. No torch.
+"""The header's metadata: what ComfyUI, A1111 and Forge show, ModelSpec, hashes, origin and privacy. Imports no torch.
 
 Every value is a string. ``ss_*`` are the reference trainer's, ``modelspec.*`` the ModelSpec standard's (1.0.1),
 ``sshs_*`` its hashes over the tensors, ``lora_studio.recipe`` ours (see ``recipe``).
@@ -28,12 +28,12 @@ _IMAGES = ("image/jpeg", "image/png", "image/webp")
 
 
 class Privacy(StrEnum):
-    """How much of its making an exported file tells."""
+    """How much an exported file says about its making."""
 
     NONE = "none"
-    """Only what another program needs to load it, and its title."""
+    """Only what a program needs to load it, and its title."""
     MINIMAL = "minimal"
-    """Also what its user wants to know: trigger word, thumbnail, author, base model."""
+    """Also what its users need: trigger word, thumbnail, author, base model."""
     FULL = "full"
     """Also the recipe: settings, seeds, hashes of the pictures, tags, versions."""
 
@@ -71,7 +71,7 @@ _MINIMAL = (
 
 
 def at(metadata: Mapping[str, str], level: Privacy) -> dict[str, str]:
-    """What ``level`` lets through of a header."""
+    """The entries of a header that ``level`` allows."""
     allowed = {Privacy.NONE: _NEEDED, Privacy.MINIMAL: _MINIMAL}.get(level)
     return {key: value for key, value in metadata.items() if allowed is None or key in allowed}
 
@@ -83,12 +83,11 @@ def _number(value: float) -> str:
 def technical(
     family: str, ranks: list[int], alphas: list[float], current: Mapping[str, str], title: str
 ) -> dict[str, str]:
-    """What the tensors themselves say, which stands over whatever a header said before.
+    """What follows from the tensors, and replaces what a header said before.
 
     Args:
         family: as ``detect.family`` found it.
-        ranks: the modules' ranks; where they differ ``ss_network_dim`` is "Dynamic", as the reference resize script has
-            it.
+        ranks: the modules' ranks; if they differ, ``ss_network_dim`` is "Dynamic", as in the reference resize script.
         alphas: likewise.
         current: the header so far; its title, resolution and kind of SD 2 are kept.
         title: for a header without one.
@@ -122,14 +121,14 @@ def _one(values: list[str]) -> str:
 
 
 STALE = ("sshs_model_hash", "sshs_legacy_hash", "modelspec.hash_sha256", "lora_adapter_metadata")
-"""Entries that are true of one file's bytes only, and never copied to another file."""
+"""Entries that are valid for one file's bytes only, and never copied to another file."""
 
 
 def hashes(ss_head: bytes, data: bytes) -> dict[str, str]:
     """The three hashes of a file's tensors.
 
     Args:
-        ss_head: length and header of the file as it would be with only its ``ss_*`` metadata.
+        ss_head: length and header that the file would have with only its ``ss_*`` metadata.
         data: all bytes after the header. ``sshs_legacy_hash`` is over 64 KiB at 1 MiB of that file, its first 8 digits.
     """
     digest = hashlib.sha256(data).hexdigest()
@@ -146,7 +145,7 @@ def thumbnail(picture: Path | bytes) -> str:
     """``modelspec.thumbnail`` of an image: a JPEG of at most 256 px a side as a data URL.
 
     Raises:
-        AdapterError: it is no image.
+        AdapterError: it is not an image.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -168,7 +167,7 @@ def thumbnail(picture: Path | bytes) -> str:
 
 
 def thumbnail_bytes(metadata: Mapping[str, str]) -> bytes | None:
-    """The thumbnail's image file out of a header; None where there is none, or it is oversized or no plain image."""
+    """The image file of a header's thumbnail; None if there is none, or it is oversized or of another kind."""
     kind, _, code = metadata.get("modelspec.thumbnail", "").partition(";base64,")
     if kind.removeprefix("data:") not in _IMAGES or len(code) > MAX_THUMBNAIL:
         return None
@@ -179,10 +178,10 @@ def thumbnail_bytes(metadata: Mapping[str, str]) -> bytes | None:
 
 
 def trigger(metadata: Mapping[str, str]) -> str:
-    """The trigger phrase that a header names, else the one tag that its training saw more often than any other; empty
-    where it tells none.
+    """The trigger phrase in a header, else the tag that its training saw more often than any other; empty if there is
+    none.
 
-    The studio names each trigger, so nothing is guessed for its own files.
+    The studio writes every trigger phrase, so none is guessed for its own files.
     """
     phrase = metadata.get("modelspec.trigger_phrase", "").strip()
     if phrase or recipes.KEY in metadata:
@@ -208,7 +207,7 @@ def provenance(
     author: str = "",
     thumbnail: str = "",
 ) -> dict[str, str]:
-    """The whole header of a trained adapter; ``at`` cuts it down to a level of privacy.
+    """The whole header of a trained adapter; ``at`` reduces it to a level of privacy.
 
     Args:
         prediction: "epsilon" or "v".

@@ -1,6 +1,6 @@
 """peft's dialect: a folder of ``adapter_config.json`` and ``adapter_model.safetensors`` for each component.
 
-A UNet's adapter alone is the folder itself; with text encoders each component has a folder of its name below it.
+An adapter of the UNet alone is the folder itself; with text encoders each component has a subfolder of its name.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def decode(modules: Mapping[str, Mapping[str, Tensor]], config: Mapping[str, Any
     """Factors of one folder's tensors by path and role.
 
     Raises:
-        AdapterError: the config asks for what no product of factors can say, or a module's parts do not fit.
+        AdapterError: the config is not a LoRA's, or a module's tensors do not fit.
     """
     if config.get("peft_type", "LORA") != "LORA":
         raise AdapterError(
@@ -42,8 +42,8 @@ def decode(modules: Mapping[str, Mapping[str, Tensor]], config: Mapping[str, Any
 def alpha(config: Mapping[str, Any] | None, path: str, module: Mapping[str, Tensor]) -> float | None:
     """The alpha that a LoraConfig gives the module at ``path``, rsLoRA's √r multiplied in; None without a config.
 
-    Patterns match as in peft: a key of ``alpha_pattern`` is a regular expression for the end of the path. Keys are held
-    against the path with and without ``text_model.``, since transformers 5 writes them without.
+    Patterns match as in peft: a key of ``alpha_pattern`` is a regular expression for the end of the path. Keys are
+    compared with the path both with and without ``text_model.``, since transformers 5 writes them without.
 
     Raises:
         AdapterError: the config's entry is not a number.
@@ -57,15 +57,17 @@ def alpha(config: Mapping[str, Any] | None, path: str, module: Mapping[str, Tens
         return value * math.sqrt(module["down"].shape[0]) if config.get("use_rslora") else value
     except (TypeError, ValueError, AttributeError, ArithmeticError, re.error):
         raise AdapterError(
-            "The adapter's config holds an alpha that is not a number.",
+            "The adapter's config has an alpha that is not a number.",
             where=CONFIG,
-            do="Mend or fetch the config again.",
+            do="Correct the config, or download it again.",
         ) from None
 
 
 def _pattern(patterns: Mapping[str, Any], path: str, default: Any) -> Any:
-    """The first entry whose key matches. A stranger's expression with groups or many repeats could take for ever: it
-    raises ValueError.
+    """The first entry whose key matches ``path``.
+
+    Raises:
+        ValueError: a key has groups or many repeats. From a file of unknown origin it could take forever to match.
     """
     paths = {path, path.removeprefix("text_model.")}
     for key, value in patterns.items():

@@ -1,4 +1,4 @@
-"""The analysis as pictures: heatmap, spectrum and histogram, drawn with Pillow and returned as PNG bytes."""
+"""The analysis as images: heatmap, spectrum and histogram, drawn with Pillow and returned as PNG bytes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ _INK, _GRID, _PAPER, _NONE = (40, 40, 48), (214, 214, 220), (255, 255, 255), (24
 _COLD, _WARM = (245, 243, 238), (178, 58, 36)
 _BAR = (58, 105, 166)
 _CELL, _MARGIN = 34, 12
+_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def heatmap(heat: Heatmap) -> bytes:
-    """Blocks down, kinds of layer across, the darker the larger; each cell with its value."""
+    """Blocks down, kinds of layer across; larger values are darker, and each cell shows its value."""
     font = ImageFont.load_default(12)
     left = max(_width(font, row) for row in heat.rows) + 2 * _MARGIN
     top = max(_width(font, column) for column in heat.columns) + 2 * _MARGIN
@@ -58,7 +59,7 @@ def _cell(draw: ImageDraw.ImageDraw, x: int, middle: int, value: float | None, l
 
 
 def spectrum(analysis: Analysis) -> bytes:
-    """The share of the change that each rank adds; 99 % of it is reached at the marked rank."""
+    """The share of the change that each rank adds; a line marks the rank that reaches 99 %."""
     ticks = [(index, str(index + 1)) for index in range(0, len(analysis.spectrum), max(1, len(analysis.spectrum) // 8))]
     return _bars(
         analysis.spectrum,
@@ -79,7 +80,7 @@ def histogram(histogram: Histogram) -> bytes:
 
 
 def _bars(values: Sequence[float], ticks: Sequence[tuple[int, str]], title: str, mark: int = 0) -> bytes:
-    """A bar chart 560 × 260; ``mark`` draws a line after that many bars."""
+    """A bar chart of 560 × 260 px; ``mark`` draws a line after that many bars."""
     wide, high, left, bottom, top = 560, 260, 16, 232, 34
     image = Image.new("RGB", (wide, high), _PAPER)
     draw = ImageDraw.Draw(image)
@@ -99,12 +100,12 @@ def _bars(values: Sequence[float], ticks: Sequence[tuple[int, str]], title: str,
     return _png(image)
 
 
-def _width(font: ImageFont.ImageFont, text: str) -> int:
+def _width(font: _Font, text: str) -> int:
     return math.ceil(font.getlength(text))
 
 
-def _upright(image: Image.Image, font: ImageFont.ImageFont, text: str, x: int, bottom: int) -> None:
-    """Writes ``text`` turned a quarter to the left, ending at ``bottom``."""
+def _upright(image: Image.Image, font: _Font, text: str, x: int, bottom: int) -> None:
+    """Writes ``text`` rotated by 90° to the left, ending at ``bottom``."""
     strip = Image.new("L", (_width(font, text) + 2, 18), 0)
     ImageDraw.Draw(strip).text((1, 9), text, 255, font, anchor="lm")
     turned = strip.rotate(90, expand=True)

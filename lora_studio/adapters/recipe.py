@@ -18,38 +18,38 @@ KEY = "lora_studio.recipe"
 
 
 class ImageRecord(BaseModel):
-    """A picture that was trained on: its file's name, without folders, and the SHA-256 of its bytes."""
+    """A picture that was trained on: its file name without folders, and the SHA-256 of its bytes."""
 
     name: str
     sha256: str
 
 
 class Training(BaseModel):
-    """A training run, complete enough to be run again: settings hold the seeds too."""
+    """A training run, complete enough to repeat it: the settings include the seeds."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     kind: Literal["training"] = "training"
     settings: dict[str, Any]
-    """Every setting by key; folders and files are cut to their last name."""
+    """Every setting by key; paths are cut to their last part."""
     base: str = ""
     base_sha256: str = ""
     images: list[ImageRecord] = []
     tags: dict[str, int] = {}
-    """How often each caption tag stands beside the pictures."""
+    """How many pictures have each caption tag."""
     versions: dict[str, str] = {}
     """Versions of the studio, Python and the libraries."""
     parent: str = ""
-    """The run and step that it was branched from, if it was."""
+    """The run and step that it was branched from; empty if it was not."""
     steps: int = 0
-    """Steps done, which a stopped run has fewer of than its settings say."""
+    """Steps done; a stopped run has done fewer than its settings say."""
     started: float = 0.0
     """Seconds since the epoch."""
     seconds: float = 0.0
 
 
 Weight = Annotated[float, Field(ge=-10, le=10)]
-"""Beyond ten times an adapter's own strength no picture survives."""
+"""Beyond ten times an adapter's own strength an image is only noise."""
 
 
 class Ingredient(BaseModel):
@@ -123,7 +123,7 @@ def dumps(recipe: Training | Blend) -> str:
 
 
 def read(metadata: Mapping[str, str]) -> Training | Blend | None:
-    """The recipe that a header holds; None where it holds none that can be read."""
+    """The recipe in a header; None if there is none that can be read."""
     try:
         return _recipe.validate_json(metadata[KEY])
     except (KeyError, ValidationError, SettingsError):
@@ -139,8 +139,8 @@ class Difference(NamedTuple):
 
 
 def compare(recipe: Training, *, base_sha256: str, images: list[str], versions: Mapping[str, str]) -> list[Difference]:
-    """What differs between a recipe and what is at hand: base model, pictures (hashes in any order), versions. Empty
-    means the same adapter.
+    """What differs between a recipe and the present base model, pictures (hashes in any order) and versions. Empty
+    means that the same adapter would come out.
 
     Args:
         images: SHA-256 of each picture's bytes.
@@ -161,7 +161,7 @@ def compare(recipe: Training, *, base_sha256: str, images: list[str], versions: 
 
 
 def cut_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with ``data`` and ``base`` cut to their last name: a recipe says nothing of the machine's folders."""
+    """Settings with ``data`` and ``base`` cut to their last part: a recipe does not reveal the machine's folders."""
     cut = json.loads(json.dumps(dict(settings)))
     for key in ("data", "base"):
         if isinstance(cut.get(key), str):

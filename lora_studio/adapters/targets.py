@@ -1,7 +1,7 @@
-"""How each target reads an adapter file: its names, its formula for scale and alpha, its DoRA.
+"""How each program reads an adapter file: its names, its formula for scale and alpha, its DoRA.
 
-Written from those programs' behaviour, for the export's proof, and sharing no code with the writers: another library
-opens the file, and the names are built anew from the module's path.
+This is for the proof of exports. It follows the behaviour of those programs and shares no code with the writers:
+another library opens the file, and the names are built independently from the module's path.
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ from torch import Tensor
 
 
 class Reader:
-    """A file as one target sees it: ``names`` says where a module's tensors stand, ``scaled`` its formula."""
+    """A file as one program reads it.
+
+    Args:
+        stem: the key under which the program looks up the module at a path.
+        parts: how the keys of the down and the up factor end.
+        magnitude: how the key of a DoRA's magnitude ends; empty if the program reads none.
+    """
 
     def __init__(self, path: Path, stem: Callable[[str], str], parts: tuple[str, str], magnitude: str = ""):
         with safe_open(str(path), framework="pt") as file:
@@ -33,16 +39,22 @@ class Reader:
         self.tolerance = max((2 * torch.finfo(kind).eps for kind in kinds), default=0.0) + 1e-5
 
     def take(self, key: str) -> Tensor | None:
+        """The tensor ``key`` in float32, marked as read; None if the file has none."""
         self.unread.discard(key)
         found = self.tensors.get(key)
         return None if found is None else found.float()
 
     def scale(self, module: str, rank: int) -> float:
-        """kohya's rule, in ComfyUI and Forge as well: alpha / rank, and 1 where the file has no alpha."""
+        """kohya's rule, also in ComfyUI and Forge: alpha / rank, and 1 if the file has no alpha."""
         alpha = self.take(self.stem(module) + ".alpha")
         return 1.0 if alpha is None else alpha.item() / rank
 
     def change(self, module: str, W: Tensor | None) -> Tensor | None:
+        """The ΔW that the program applies to ``module``, float32; None if it does not find the module.
+
+        Args:
+            W: the module's weight in the base model, which a DoRA needs.
+        """
         stem = self.stem(module)
         down, up = (self.take(f"{stem}.{part}") for part in self.parts)
         if down is None or up is None:
@@ -52,16 +64,25 @@ class Reader:
         )
         product *= self.scale(module, down.shape[0])
         magnitude = self.take(f"{stem}.{self.magnitude}") if self.magnitude else None
-        return product if magnitude is None else self.decomposed(product, magnitude, W.float())
+        if magnitude is None:
+            return product
+        if W is None:
+            raise ValueError(f"the DoRA of {module} depends on the base model's weight")
+        return self.decomposed(product, magnitude, W.float())
 
     def decomposed(self, delta: Tensor, magnitude: Tensor, W: Tensor) -> Tensor:
-        """peft's DoRA: m over the norm of W + ΔV, for each output."""
+        """peft's DoRA, m · (W + ΔV) / ‖W + ΔV‖ − W with the norm over each output's weights.
+
+        Args:
+            delta: ΔV, the product of the factors.
+            magnitude: m, (out,).
+        """
         sums = (W + delta).reshape(W.shape[0], -1)
         return (W + delta) * (magnitude.reshape(-1) / sums.norm(dim=1)).reshape(-1, *[1] * (W.dim() - 1)) - W
 
 
 class _WebUi(Reader):
-    """ComfyUI and Forge, which divide DoRA's m by the norm of W alone."""
+    """ComfyUI and Forge, which divide a DoRA's m by the norm of W alone."""
 
     def __init__(self, path: Path, family: str):
         super().__init__(
@@ -74,20 +95,20 @@ class _WebUi(Reader):
 
 
 class _ForgeUi(_WebUi):
-    """Forge and A1111, which also sort files by the header: an unknown architecture is not offered."""
+    """Forge and A1111, which also sort files by their header and do not offer one of unknown architecture."""
 
     def __init__(self, path: Path, family: str):
         super().__init__(path, family)
         found, expected = self.metadata.get("modelspec.architecture", ""), _ARCHITECTURES.get(family, "")
         if expected and not found.startswith(expected):
-            raise ValueError(f"its header says {found or 'nothing'} where Forge looks for {expected}")
+            raise ValueError(f"its header says {found or 'nothing'} where Forge expects {expected}")
 
 
 _ARCHITECTURES = {"sd1": "stable-diffusion-v1", "sd2": "stable-diffusion-v2", "sdxl": "stable-diffusion-xl-v1-base"}
 
 
 class _Diffusers(Reader):
-    """diffusers, which knows its own names and, by way of its converter, kohya's; of those it drops ``dora_scale``."""
+    """diffusers, which reads its own names and, with a converter, kohya's, but without their ``dora_scale``."""
 
     def __init__(self, path: Path, family: str):
         with safe_open(str(path), framework="pt") as file:
@@ -98,14 +119,14 @@ class _Diffusers(Reader):
             for encoder in {key.partition("_text_model")[0] for key in self.tensors if key.startswith("lora_te")}:
                 if not any(key.startswith(encoder + "_") and "out_proj" in key for key in self.tensors):
                     raise ValueError(
-                        "diffusers' converter knows a text encoder's part only by its out_proj layers, which it lacks"
+                        "diffusers' converter recognizes a text encoder by its out_proj layers, which are missing"
                     )
         else:
             super().__init__(path, str, ("lora_A.weight", "lora_B.weight"), "lora_magnitude_vector.weight")
             self.config = json.loads(self.metadata.get("lora_adapter_metadata", "{}"))
 
     def scale(self, module: str, rank: int) -> float:
-        """The LoraConfig in the header; for kohya's files alpha / rank, where the converter keeps a module's own alpha."""
+        """By the LoraConfig in the header; for kohya's files alpha / rank if the converter keeps a module's alpha."""
         component, _, rest = module.partition(".")
         config = {
             key[len(component) + 1 :]: value for key, value in self.config.items() if key.startswith(component + ".")
@@ -118,8 +139,8 @@ class _Diffusers(Reader):
 
     @cached_property
     def usual(self) -> dict[str, float]:
-        """The most frequent alpha of each component: its converter misnames those of attention and text encoders, which
-        then all get this one.
+        """The most frequent alpha of each component. The converter misnames the alphas of attention and text encoders,
+        so that those all get this one.
         """
         alphas: dict[str, Counter[float]] = {}
         for key, tensor in self.tensors.items():
@@ -132,7 +153,7 @@ class _Diffusers(Reader):
 
 
 class _Peft(Reader):
-    """peft's PeftModel on one component; its folder's config has the alphas."""
+    """peft's PeftModel, component by component; each folder's config has the alphas."""
 
     def __init__(self, path: Path, family: str):
         parts = [path] if (path / "adapter_config.json").exists() else sorted(path.glob("*/"))
@@ -178,7 +199,7 @@ def _live_name(module: str) -> str:
 
 
 def _peft_scale(config: Mapping[str, Any], module: str, rank: int) -> float:
-    """lora_alpha / r, or / √r with rank-stabilised scale; ``alpha_pattern`` first, matched against the path's end."""
+    """lora_alpha / r, or / √r for rsLoRA; ``alpha_pattern`` takes precedence, matched at the end of the path."""
     alpha = config["lora_alpha"]
     for pattern, value in config.get("alpha_pattern", {}).items():
         if re.match(rf"(.*\.)?({pattern})$", module):

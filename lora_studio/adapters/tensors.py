@@ -1,20 +1,20 @@
-"""Tensors in and out of the safetensors container.
+"""Reads and writes the tensors of safetensors files.
 
-Written by ourselves because a merge streams tensor by tensor, the same adapter must always give the same bytes
-(the library shuffles the metadata), and a file must be on the disk before it is called saved.
+This does not use the library because a merge streams tensor by tensor, the same adapter must always give the same bytes
+(the library shuffles the metadata), and a file must be on the disk before it counts as saved.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 
 from lora_studio import files
-from lora_studio.adapters.container import Entry, Header, read_header
+from lora_studio.adapters.container import Header, TensorEntry, read_header
 from lora_studio.errors import AdapterError
 
 DTYPES = {
@@ -31,13 +31,13 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-"""In the order in which the library lays them out, so that hashes over our bytes are those over its own."""
+"""In the order in which the library lays them out, so that both give the same hashes."""
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _ORDER = list(NAMES)
 
 
-def read_tensor(file: BinaryIO, header: Header, name: str) -> torch.Tensor:
-    """One tensor of an open file."""
+def read_tensor(file: BufferedReader, header: Header, name: str) -> torch.Tensor:
+    """The tensor ``name`` of an open file, in the file's dtype."""
     entry = header.entries[name]
     if entry.start == entry.end:
         return torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
@@ -51,7 +51,7 @@ def load(path: Path | str) -> tuple[dict[str, torch.Tensor], Header]:
     """Every tensor of the file and its header.
 
     Raises:
-        AdapterError: the file is damaged, hostile, or holds NaN or infinity (the tensor is named).
+        AdapterError: the file is damaged, hostile, or contains NaN or infinity (the tensor is named).
     """
     header = read_header(path)
     with open(path, "rb") as file:
@@ -62,26 +62,31 @@ def load(path: Path | str) -> tuple[dict[str, torch.Tensor], Header]:
 
 
 def require_finite(name: str, tensor: torch.Tensor, where: object) -> None:
-    """Raises AdapterError where ``tensor`` holds NaN or infinity."""
+    """Refuses a tensor with NaN or infinity.
+
+    Raises:
+        AdapterError: ``tensor`` has one; the message has its ``name``.
+    """
     values = tensor.float() if tensor.dtype.itemsize == 1 else tensor
     if values.is_floating_point() and not torch.isfinite(values).all():
         raise AdapterError(
-            f"The tensor {name} holds NaN or infinity.",
+            f"The tensor {name} contains NaN or infinity.",
             where=where,
-            do="It was saved from a training that had blown up, or in a number format too small for it; use an earlier save.",
+            do="Its training diverged, or it was saved in a number format with too small a range. "
+            "Use an earlier saved state.",
         )
 
 
-def laid_out(parts: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]) -> dict[str, Entry]:
-    """Places for tensors in the library's own order: by dtype, widest first so that all are aligned, then by name."""
+def laid_out(parts: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]) -> dict[str, TensorEntry]:
+    """Places for tensors in the library's order: by dtype, widest first so that all are aligned, then by name."""
     entries, end = {}, 0
     for name, (dtype, shape) in sorted(parts.items(), key=lambda item: (_ORDER.index(item[1][0]), item[0])):
         start, end = end, end + dtype.itemsize * torch.Size(shape).numel()
-        entries[name] = Entry(NAMES[dtype], tuple(shape), start, end)
+        entries[name] = TensorEntry(NAMES[dtype], tuple(shape), start, end)
     return entries
 
 
-def head(entries: Mapping[str, Entry], metadata: Mapping[str, str]) -> bytes:
+def head(entries: Mapping[str, TensorEntry], metadata: Mapping[str, str]) -> bytes:
     """Length and JSON of the header, padded with spaces to a multiple of 8 bytes."""
     table: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
     table.update(
@@ -100,18 +105,18 @@ def data(tensor: torch.Tensor) -> bytes:
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
 
 
-def body(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, Entry], bytes]:
+def body(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[str, TensorEntry], bytes]:
     """Places and bytes of all tensors."""
     entries = laid_out({name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()})
     return entries, b"".join(data(tensors[name]) for name in entries)
 
 
 def stream(
-    path: Path, entries: Mapping[str, Entry], metadata: Mapping[str, str], tensor: Callable[[str], torch.Tensor]
+    path: Path, entries: Mapping[str, TensorEntry], metadata: Mapping[str, str], tensor: Callable[[str], torch.Tensor]
 ) -> Iterable[str]:
-    """Writes a file tensor by tensor, holding one at a time; yields each name once its bytes are written.
+    """Writes a file tensor by tensor, with one in memory at a time; yields each name once its bytes are written.
 
-    The file takes its name only after the last one; a generator that is closed earlier leaves nothing behind.
+    The file gets its name only after the last tensor; a generator that is closed earlier leaves nothing behind.
     """
     files.make_folder(path.parent)
     partial = files.partial(path)

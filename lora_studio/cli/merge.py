@@ -1,4 +1,4 @@
-"""``merge``: adapters folded into a base model, or taken out of it again."""
+"""``merge``: folds adapters into a base model, or takes them out again."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def merge(
             "-o",
             "--out",
             metavar="PATH",
-            help="Where the whole model goes: a file for a file, a folder for a folder.",
+            help="Where to save the whole model: a file for a file, a folder for a folder.",
             show_default=False,
         ),
     ],
@@ -52,19 +52,13 @@ def merge(
         "unmerged": unmerge,
         "adapters": [{"file": file, "weight": weight} for file, weight in pairs],
     }
-    what = "Taken out" if unmerge else "Merged"
-    tell(
-        result,
-        [
-            f"{what}: {len(pairs)} adapter{'s' * (len(pairs) > 1)}, {tensors} tensors, in {duration(result['seconds'])}.",
-            f"Saved: {path}",
-        ],
-        as_json,
-    )
+    what, adapters = "Taken out" if unmerge else "Merged", f"{len(pairs)} adapter{'s' * (len(pairs) > 1)}"
+    summary = f"{what}: {adapters}, {tensors} tensors, in {duration(result['seconds'])}."
+    tell(result, [summary, f"Saved: {path}"], as_json)
 
 
 def _work(source: Path, path: Path, pairs: list[tuple[Path, float]], unmerge: bool) -> int:
-    """Carries the merge out, telling how far it is where somebody watches; returns the number of tensors."""
+    """Merges, with progress on a terminal; returns the number of tensors."""
     from lora_studio import adapters
     from lora_studio.adapters import merge as algebra
 

@@ -83,7 +83,7 @@ def test_many_empty_tensors_are_refused_in_a_moment(tmp_path):
 def test_repeated_names_are_refused(tmp_path):
     """The library loads the last of two; which one a reader takes decides what the picture is."""
     one = '"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}'
-    refused(file(tmp_path, ("{" + one + "," + one + "}").encode(), bytes(4)), "'a' stands in it twice")
+    refused(file(tmp_path, ("{" + one + "," + one + "}").encode(), bytes(4)), "'a' appears twice in it")
 
 
 @pytest.mark.fault(26, 27)
@@ -166,7 +166,7 @@ def test_nan_and_infinity_are_refused_with_the_tensors_name(tmp_path, value, dty
     bad = {name: tensor.to(dtype) for name, tensor in GOOD.items()}
     bad[f"{Q}.lora_B.weight"][2, 1] = value
     save_file(bad, tmp_path / "x.safetensors")
-    with pytest.raises(AdapterError, match="to_q.lora_B.weight holds NaN or infinity"):
+    with pytest.raises(AdapterError, match="to_q.lora_B.weight contains NaN or infinity"):
         read(tmp_path / "x.safetensors")
 
 
