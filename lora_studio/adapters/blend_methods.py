@@ -32,8 +32,8 @@ class BlendParameter:
     high: int | float
     above_low: bool = False
     """Whether ``low`` itself is out of range."""
-    step: float = 0.0
-    """The step of its slider on the page; 0 shows a number field instead."""
+    step: float = 1
+    """How far the arrows of its field on the page go."""
 
     @property
     def whole(self) -> bool:
@@ -93,7 +93,7 @@ class BlendMethod:
 RANK = BlendParameter(
     "rank",
     "Rank",
-    "Trims the result to this rank. 0 keeps all of it; Trimmed (svd) then takes the largest rank of the adapters.",
+    "Trims the result to this rank. 0 keeps it whole; Trimmed (svd) then takes the adapters' largest rank.",
     default=0,
     low=0,
     high=4096,

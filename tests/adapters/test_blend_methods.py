@@ -69,7 +69,7 @@ def test_a_new_method_blends_from_a_recipe_the_command_line_and_the_page(leading
     shown = form.show("lead")
     assert "Takes the adapter that leads." in shown[form.about]
     assert shown[form.parameters["rounds"]]["visible"] and not form.show("ties")[form.parameters["rounds"]]["visible"]
-    assert isinstance(form.parameters["power_of_norm"], gr.Slider) and form.parameters["rounds"].label == "Rounds"
+    assert form.parameters["power_of_norm"].step == 0.5 and form.parameters["rounds"].label == "Rounds"
     typed = {field: field.value for field in form.inputs} | {form.method: "lead", form.parameters["power_of_norm"]: 0.5}
     chosen = form.chosen(typed)
     assert image_specs.blending(chosen).parameters == {"power_of_norm": 0.5, "rounds": 2}

@@ -37,7 +37,7 @@ PRIVACY = {
         "No trigger word, no thumbnail, no settings.",
     ),
     "minimal": (
-        "What its user needs",
+        "What its users need",
         "Also trigger word, thumbnail, author, date, licence and base model. "
         "No settings, no names of pictures, no captions.",
     ),
@@ -122,7 +122,7 @@ class ExportPage:
                 )
                 self.name = gr.Textbox(label="File name", max_lines=1, elem_id="export-name")
         with gr.Column(elem_classes="card"):
-            html("<h2>What the file says about its making</h2>")
+            html("<h2>Metadata in the file</h2>")
             self.privacy = gr.Radio(
                 [(label, name) for name, (label, _) in PRIVACY.items()],
                 value="minimal",
@@ -236,7 +236,7 @@ class ExportPage:
                 path = Path(shutil.make_archive(str(path), "zip", folder, name))
             link, size = downloads.link(path, self.outputs, "Download"), path.stat().st_size
         privacy = PRIVACY[result["privacy"]][0].lower()
-        facts = words.facts((cards.family(entry), words.size(size), f"about its making: {privacy}"))
+        facts = words.facts((cards.family(entry), words.size(size), f"metadata: {privacy}"))
         file = f'<div class="file"><div><h3>{words.text(path.name)}</h3>{facts}</div>{link}</div>'
         return file + _proved(result["residual"]) + proof(result["proof"])
 

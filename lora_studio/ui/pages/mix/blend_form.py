@@ -45,9 +45,7 @@ class BlendForm:
             the events after which another image is to be drawn.
         """
         shown = self.method.change(self.show, self.method, [self.about, *self.parameters.values()], **QUIET)
-        numbers = [field for field in self.parameters.values() if isinstance(field, gr.Number)]
-        sliders = [field.release for field in self.parameters.values() if isinstance(field, gr.Slider)]
-        return [shown.then, *(event for field in numbers for event in (field.submit, field.blur)), *sliders]
+        return [shown.then, *(event for field in self.parameters.values() for event in (field.submit, field.blur))]
 
     def show(self, key: str) -> Updates:
         """The help of the method ``key``, and the fields that it takes."""
@@ -70,18 +68,16 @@ def _takes(method: BlendMethod, key: str) -> bool:
     return key in (RANK.key, *(one.key for one in method.parameters))
 
 
-def _field(parameter: BlendParameter, visible: bool) -> gr.Number | gr.Slider:
-    common: dict[str, Any] = {
-        "value": parameter.default,
-        "label": parameter.label,
-        "info": parameter.help,
-        "visible": visible,
-        "elem_id": f"blend-{parameter.key}",
-    }
-    if parameter.step:
-        lowest = parameter.low + parameter.step * parameter.above_low
-        return gr.Slider(lowest, parameter.high, step=parameter.step, **common)
-    return gr.Number(precision=0 if parameter.whole else None, **common)
+def _field(parameter: BlendParameter, visible: bool) -> gr.Number:
+    return gr.Number(
+        parameter.default,
+        label=parameter.label,
+        info=parameter.help,
+        precision=0 if parameter.whole else None,
+        step=parameter.step,
+        visible=visible,
+        elem_id=f"blend-{parameter.key}",
+    )
 
 
 def _about(method: BlendMethod) -> str:

@@ -85,7 +85,7 @@ class MixPage:
                 label="Name",
                 placeholder="the adapters and their weights",
                 max_lines=1,
-                min_width=180,
+                min_width=120,
                 elem_id="mix-name",
             )
             self.save = gr.Button(
