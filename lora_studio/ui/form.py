@@ -1,7 +1,7 @@
 """The settings as a form: every field is made from its declaration in ``lora_studio.config.settings``, and reading the
 form gives Settings.
 
-What stands in the fields stays there whatever happens; a field that is wrong says so, in words and in place.
+Fields keep their content whatever happens. An invalid field is named, with what is wrong.
 """
 
 from __future__ import annotations
@@ -16,15 +16,18 @@ from lora_studio.config.presets import Preset
 from lora_studio.config.settings import SPECS, Group, Level, Settings, Spec, key_of
 from lora_studio.optim import registry as optimizers
 from lora_studio.ui import words
+from lora_studio.ui.outcome import Updates
+
+Field = gr.Checkbox | gr.Dropdown | gr.Number | gr.Textbox
 
 
 def shown(spec: Spec, value: Any) -> Any:
-    """A setting's value as its field holds it."""
+    """A setting's value in the form that its field holds."""
     return "\n".join(value) if spec.kind == "lines" else value
 
 
 def typed(spec: Spec, raw: Any) -> Any:
-    """What a field holds as the setting's value; what cannot be one is left as it is, for the check to find."""
+    """The setting's value of a field's content. Invalid content is returned as it is, for validation to reject."""
     if spec.kind == "lines":
         return [line.strip() for line in (raw or "").splitlines() if line.strip()]
     if spec.kind == "integer" and isinstance(raw, float) and raw.is_integer():
@@ -35,16 +38,16 @@ def typed(spec: Spec, raw: Any) -> Any:
 
 
 class Reading(NamedTuple):
-    """What a form says."""
+    """The content of a form."""
 
     values: dict[str, Any]
     settings: Settings | None
     wrong: dict[str, str]
-    """One sentence for each setting that is wrong; under "" what is wrong between them."""
+    """One sentence per invalid setting; under "" what is wrong between settings."""
 
 
 def read(raw: dict[str, Any]) -> Reading:
-    """The settings that the fields' values mean, or everything that is wrong with them."""
+    """The settings of the fields' values, or everything that is wrong with them."""
     values = {key: typed(SPECS[key], value) for key, value in raw.items()}
     try:
         return Reading(values, Settings(**values), {})
@@ -79,8 +82,8 @@ def _bounds(spec: Spec) -> str:
 
 
 def wanted(preset: Preset | None) -> dict[str, Any]:
-    """What the form holds when it agrees with ``preset``: its settings over the defaults. What a run is about is no
-    preset's business.
+    """The form's values that agree with ``preset``: its settings over the defaults. Pictures, base model and name are
+    not part of a preset.
     """
     own = preset.settings if preset else {}
     concerned = (
@@ -92,9 +95,7 @@ def wanted(preset: Preset | None) -> dict[str, Any]:
 
 
 def differences(values: dict[str, Any], preset: Preset | None) -> dict[str, tuple[Any, Any]]:
-    """Setting -> (the preset's value, the form's value), where they differ. The user's own words (trigger, prompts) are
-    no difference.
-    """
+    """Setting -> (the preset's value, the form's value), where they differ. Trigger word and prompts do not count."""
     return {
         key: (expected, values[key])
         for key, expected in wanted(preset).items()
@@ -103,27 +104,30 @@ def differences(values: dict[str, Any], preset: Preset | None) -> dict[str, tupl
 
 
 class Form:
-    """The fields of the settings, by key, in the order in which they were placed."""
+    """The fields of the settings, by key, in the order of their placement."""
 
     def __init__(self, start: dict[str, Any]):
-        """``start``: what the fields hold at first, over the defaults."""
+        """``start``: the first values of fields, over the defaults."""
         self.start = start
-        self.fields: dict[str, gr.components.Component] = {}
+        self.fields: dict[str, Field] = {}
 
     @property
-    def components(self) -> list[gr.components.Component]:
+    def components(self) -> list[Field]:
+        """The fields, in order."""
         return list(self.fields.values())
 
     def raw(self, values: Sequence[Any]) -> dict[str, Any]:
         """The fields' values, by key."""
         return dict(zip(self.fields, values, strict=True))
 
-    def field(self, key: str, **how: Any) -> gr.components.Component:
-        """Places the field of one setting; ``how`` goes to its component."""
+    def field(self, key: str, **how: Any) -> Field:
+        """Places the field of one setting. ``how`` are arguments of its component."""
         spec = SPECS[key]
         value = shown(spec, self.start.get(key, spec.default))
         label = f"{spec.label} ({spec.unit})" if spec.unit and spec.unit not in spec.label.lower() else spec.label
-        common = {"value": value, "label": label, "info": info(key, self.start), "elem_id": f"set-{key}", **how}
+        about = {"value": value, "label": label, "info": info(key, self.start), "elem_id": f"set-{key}"}
+        common: dict[str, Any] = about | how
+        made: Field
         match spec.kind:
             case "switch":
                 made = gr.Checkbox(**common)
@@ -138,20 +142,20 @@ class Form:
             case "number":
                 made = gr.Number(step=_step(spec), **common)
             case "lines":
-                made = gr.Textbox(**{"lines": 3, "max_lines": 8, **common})
+                made = gr.Textbox(lines=3, max_lines=8, **common)
             case _:
-                made = gr.Textbox(**{"max_lines": 1, **common})
+                made = gr.Textbox(max_lines=1, **common)
         self.fields[key] = made
         return made
 
     def explain(self) -> None:
-        """Keeps what is written below the fields true to what is chosen in them."""
+        """Updates the texts below the fields whenever a choice changes."""
         choices = [key for key in self.fields if any(option.help for option in SPECS[key].options)]
         explained = [*choices, *(key for key in self.fields if key in optimizers.RATES)]
 
-        def infos(*chosen: Any) -> list[Any]:
+        def infos(*chosen: Any) -> Updates:
             values = dict(zip(choices, chosen, strict=True))
-            return [gr.update(info=info(key, values)) for key in explained]
+            return {self.fields[key]: gr.update(info=info(key, values)) for key in explained}
 
         gr.on(
             [self.fields[key].change for key in choices],
@@ -163,20 +167,19 @@ class Form:
             api_visibility="private",
         )
 
-    def own(self, key: str, component: gr.components.Component) -> gr.components.Component:
-        """Takes in a field that a page has made for itself."""
+    def own(self, key: str, component: Field) -> None:
+        """Adds a field that a page has made itself."""
         self.fields[key] = component
-        return component
 
     def basic(self) -> None:
-        """Places the fields that are worth a look for every style."""
+        """Places the basic fields, which matter for every style."""
         with gr.Column(elem_classes="fields"):
             for key, spec in SPECS.items():
                 if spec.level is Level.BASIC:
                     self.field(key)
 
     def folded(self) -> None:
-        """Places all other fields, a fold for each group, the experts' ones last in it."""
+        """Places all other fields, folded by group, with those for experts last."""
         for group in Group:
             keys = [
                 key
@@ -189,14 +192,18 @@ class Form:
                     for key in keys:
                         self.field(key)
 
-    def filled(self, values: dict[str, Any]) -> list[Any]:
-        """Updates, one a field, that put in ``values`` and leave the others."""
-        return [gr.update(value=shown(SPECS[key], values[key])) if key in values else gr.skip() for key in self.fields]
+    def filled(self, values: Mapping[str, Any]) -> Updates:
+        """Updates that put ``values`` into their fields; the other fields keep their content."""
+        return {
+            field: gr.update(value=shown(SPECS[key], values[key]))
+            for key, field in self.fields.items()
+            if key in values
+        }
 
 
 def info(key: str, values: Mapping[str, Any]) -> str:
-    """What is written below a field's label: the setting's help, and what the chosen value is good for or, for a rate,
-    what is usual for the chosen optimizer. ``values``: what fields hold; the defaults for others.
+    """The text below a field's label: the setting's help, and what the chosen value is good for or, for a learning
+    rate, what is usual for the chosen optimizer. ``values``: the fields' values; missing ones count as the default.
     """
     spec = SPECS[key]
     value, optimizer = (values.get(name, SPECS[name].default) for name in (key, "optimizer"))
@@ -208,23 +215,21 @@ def info(key: str, values: Mapping[str, Any]) -> str:
 
 
 def rates(optimizer: str, preset: Preset | None) -> dict[str, float]:
-    """The rates that the form takes when ``optimizer`` is chosen: the preset's where they are meant for it, else its
-    usual ones.
-    """
+    """The learning rates for a chosen ``optimizer``: the preset's if they are meant for it, else its usual ones."""
     own = wanted(preset)
     return {key: own[key] for key in optimizers.RATES} | optimizers.rates_after(own["optimizer"], optimizer)
 
 
 def _step(spec: Spec) -> float:
-    """How far a field's arrows go: a tenth of what it starts at, or of one."""
+    """The step of a field's arrows: a tenth of its default, or of 1."""
     return abs(spec.default) / 10 or 0.01
 
 
 def summary(reading: Reading, preset: Preset | None) -> str:
-    """As HTML: what is wrong in the form; or where it differs from the preset, and a learning rate that makes no sense."""
+    """What is wrong in the form, or how it differs from the preset, with a warning of a useless learning rate. HTML."""
     if reading.wrong:
         lines = "".join(f"<li>{words.text(what)}</li>" for what in reading.wrong.values())
-        return f'<div class="notice wrong" role="alert"><b>Before it can start</b><ul>{lines}</ul></div>'
+        return f'<div class="notice wrong" role="alert"><b>Fix before training</b><ul>{lines}</ul></div>'
     changed = differences(reading.values, preset)
     warning = optimizers.rate_warning(reading.settings.optimizer) if reading.settings else ""
     return _changes(changed, preset) + (words.notice("warned", warning) if warning else "")
@@ -234,7 +239,8 @@ def _changes(changed: dict[str, tuple[Any, Any]], preset: Preset | None) -> str:
     if not changed:
         return ""
     chips = "".join(_chip(key, old, new) for key, (old, new) in changed.items())
-    return f'<div class="changes"><span>Changed from {words.text(preset.title if preset else "the defaults")}</span>{chips}</div>'
+    title = words.text(preset.title if preset else "the defaults")
+    return f'<div class="changes"><span>Changed from {title}</span>{chips}</div>'
 
 
 def _chip(key: str, old: Any, new: Any) -> str:
@@ -243,6 +249,6 @@ def _chip(key: str, old: Any, new: Any) -> str:
 
 
 def named(key: str, value: Any) -> str:
-    """A setting's value as the page calls it."""
+    """A setting's value as the page shows it."""
     spec = SPECS[key]
     return spec.title(value) if spec.kind == "choice" else words.value(value)

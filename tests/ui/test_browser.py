@@ -91,7 +91,7 @@ def test_states_are_starred_and_branched_from_and_a_waiting_run_leaves(visit, st
     expect(page.locator('[data-act="unstar"][data-step="250"]')).to_be_visible()
     assert checkpoints.find(played.run, 250).starred
     page.locator('[data-act="branch"][data-step="250"]').click()
-    expect(page.locator(".origin")).to_contain_text("Begins from a-parent, step 250")
+    expect(page.locator(".origin")).to_contain_text("Starts from a-parent, step 250")
     expect(page.locator("#set-rank input")).to_have_value("8")
     expect(page.locator("#set-trigger").locator("input, textarea")).to_have_value("inkstyle")
     page.locator("#forget-origin").click()

@@ -85,7 +85,7 @@ def texts(check, answers):
 def clicked(check, seen, event):
     """What a press on a button in the result shows, whether the note of staleness does, and the fields it fills."""
     updates = check.pressed(seen, gr.EventData(None, event))
-    fields = {key: updates[field]["value"] for key, field in check.form.fields.items() if updates[field] != gr.skip()}
+    fields = {key: updates[field]["value"] for key, field in check.form.fields.items() if field in updates}
     return updates[check.outcome], updates[check.stale]["visible"], fields
 
 

@@ -8,6 +8,7 @@ from PIL import Image
 
 from lora_studio import runs
 from lora_studio.config.settings import SPECS
+from lora_studio.errors import StudioError
 from lora_studio.jobs import runner
 from lora_studio.runs import checkpoints
 from lora_studio.ui.form import shown
@@ -55,49 +56,42 @@ def test_two_presses_start_one_run(setup, folder, workers):
     for thread in threads:
         thread.join()
     assert set(workers) == {"my-pictures"} and len(runs.existing(setup.outputs)) == 1
-    assert {run.name for run, _ in results} == {"my-pictures"}, "each press shows the run that the first one started"
+    assert {run.name for run in results} == {"my-pictures"}, "each press shows the run that the first one started"
 
 
 def test_another_run_is_put_behind_the_one_at_work(setup, folder, workers):
     """The user has to stay up until the first run has ended to start the second."""
-    first, _ = setup.begin(*values(setup, data=str(folder)))
-    second, notice = setup.begin(*values(setup, data=str(folder), rank=8))
-    third, _ = setup.begin(*values(setup, data=str(folder), rank=8, name="by-another-name"))
-    assert (first.name, second.name, third.name) == (
-        "my-pictures",
-        "my-pictures-2",
-        "by-another-name",
-    ) and notice == gr.update(visible=False)
-    assert setup.begin(*values(setup, data=str(folder), rank=8))[0] == second
+    first = setup.begin(*values(setup, data=str(folder)))
+    second = setup.begin(*values(setup, data=str(folder), rank=8))
+    third = setup.begin(*values(setup, data=str(folder), rank=8, name="by-another-name"))
+    assert (first.name, second.name, third.name) == ("my-pictures", "my-pictures-2", "by-another-name")
+    assert setup.begin(*values(setup, data=str(folder), rank=8)) == second
 
 
 def test_a_branch_begins_with_its_parents_settings_at_its_state(setup, folder, workers):
     """A branch that silently begins anew, or a second press that makes a second one."""
-    parent, _ = setup.begin(*values(setup, data=str(folder), rank=8, trigger="inkstyle"))
+    parent = setup.begin(*values(setup, data=str(folder), rank=8, trigger="inkstyle"))
     save(parent, 250)
-    origin, shown, said, *filled = setup.branch_from(parent, 250)
-    typed = dict(zip(setup.form.fields, (one["value"] for one in filled), strict=True))
-    assert (
-        origin == "my-pictures@250"
-        and shown["visible"]
-        and "step 250" in said
-        and (typed["rank"], typed["trigger"]) == (8, "inkstyle")
-    )
-    made = [setup.begin(*(typed | {"learning_rate": 1e-5}).values(), origin=origin)[0] for _ in range(2)]
+    updates = setup.branch_from(parent, 250)
+    typed = {key: updates[field]["value"] for key, field in setup.form.fields.items()}
+    assert updates[setup.origin] == "my-pictures@250" and updates[setup.branch]["visible"]
+    assert "step 250" in updates[setup.branch_from_line]
+    assert (typed["rank"], typed["trigger"]) == (8, "inkstyle")
+    made = [setup.begin(*(typed | {"learning_rate": 1e-5}).values(), origin="my-pictures@250") for _ in range(2)]
     assert made[0] == made[1] and made[0].name == "my-pictures-from-250"
     assert (
         made[0].settings().optimizer.learning_rate == 1e-5
         and made[0].parent()["goes_on"]
         and checkpoints.latest(made[0]).name == "step-250"
     )
-    run, notice = setup.begin(*typed.values(), origin="my-pictures@300")
-    assert run is None and "no saved state of step 300" in notice["value"]
+    with pytest.raises(StudioError, match="no saved state of step 300"):
+        setup.begin(*typed.values(), origin="my-pictures@300")
 
 
 def test_the_run_has_the_forms_settings(setup, folder, workers, monkeypatch):
     """A pasted path with quotes, or a relative one, is not found by the worker."""
     monkeypatch.chdir(folder.parent)
-    run, _ = setup.begin(*values(setup, data=" 'my pictures' ", name="../x", rank=3.0, preview_prompts="a\nb"))
+    run = setup.begin(*values(setup, data=" 'my pictures' ", name="../x", rank=3.0, preview_prompts="a\nb"))
     settings = run.settings()
     assert (settings.run.data, settings.adapter.rank, settings.previews.preview_prompts, run.name) == (
         str(folder.resolve()),
@@ -115,16 +109,17 @@ def test_the_run_has_the_forms_settings(setup, folder, workers, monkeypatch):
 ])  # fmt: skip
 def test_what_is_wrong_is_said_and_nothing_is_made(setup, folder, workers, changes, said):
     """A press on Start leaves a run that cannot train."""
-    run, notice = setup.begin(*values(setup, **{"data": str(folder), **changes}))
-    assert run is None and said in notice["value"] and not workers and not runs.existing(setup.outputs)
+    with pytest.raises(StudioError, match=said):
+        setup.begin(*values(setup, **{"data": str(folder), **changes}))
+    assert not workers and not runs.existing(setup.outputs)
 
 
 @pytest.mark.fault(1)
 def test_an_empty_folder_cannot_start(setup, tmp_path, workers):
     """Training begins with nothing to learn from."""
     (tmp_path / "empty").mkdir()
-    run, notice = setup.begin(*values(setup, data=str(tmp_path / "empty")))
-    assert run is None and "no picture" in notice["value"]
+    with pytest.raises(StudioError, match="no picture"):
+        setup.begin(*values(setup, data=str(tmp_path / "empty")))
 
 
 @pytest.mark.fault(62)
@@ -132,7 +127,7 @@ def test_a_name_that_exists_gets_a_number(setup, folder, workers):
     """A second run overwrites the first one's adapter."""
     names = []
     for _ in range(2):
-        run, _ = setup.begin(*values(setup, data=str(folder), name="same"))
+        run = setup.begin(*values(setup, data=str(folder), name="same"))
         names.append(run.name)
         run.worker_file.unlink()
     assert names == ["same", "same-2"]
@@ -146,7 +141,7 @@ def test_the_report_shows_names_and_captions_as_text(setup, tmp_path):
     Image.new("RGB", (64, 64)).save(folder / "<b>'\".png")
     (folder / "<b>'\".txt").write_text("<script>1</script>\" onload='x'")
     (folder / "<i>.png").write_bytes(b"no picture")
-    _, html = setup.look(str(folder))
+    html = setup.look(str(folder))[setup.report]
     assert (
         "1 picture" in html
         and "&lt;script&gt;" in html
@@ -163,15 +158,15 @@ def test_many_pictures_are_counted_but_not_all_shown(setup, tmp_path):
     folder.mkdir()
     for i in range(pictures.MOST_SHOWN + 6):
         Image.new("RGB", (32, 32), (i, i, i)).save(folder / f"{i:03}.png")
-    _, html = setup.look(str(folder))
+    html = setup.look(str(folder))[setup.report]
     assert html.count('class="thumbnail"') == pictures.MOST_SHOWN and "30 pictures" in html
 
 
 def test_looking_does_not_undo_what_is_typed_meanwhile(setup, folder):
     """The answer to an earlier look overwrites the path that the user is typing."""
-    assert setup.look(str(folder))[0] == gr.skip()
-    assert setup.look(f' "{folder}" ')[0] == str(folder)
-    assert setup.look("")[0] == gr.skip()
+    assert setup.look(str(folder))[setup.data] == gr.skip()
+    assert setup.look(f' "{folder}" ')[setup.data] == str(folder)
+    assert setup.look("")[setup.data] == gr.skip()
 
 
 def test_a_broken_preset_is_told_and_the_others_work(monkeypatch, tmp_path):

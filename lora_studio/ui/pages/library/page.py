@@ -89,7 +89,7 @@ class LibraryPage:
         self.no.click(lambda: _HIDDEN, None, self.sure, **QUIET)
         self.yes.click(self.remove, self.look, [self.look, *self.shelf.drawn, *self._shown], **QUIET)
         opened = [rooms, self.message, setup.notice, *setup.form.components]
-        data = setup.form.fields["data"]
+        data = setup.data
         opening = self.again.click(lambda look: self.open_recipe(look, rooms, setup), self.look, opened, **QUIET)
         opening.then(setup.look, data, [data, setup.report], **QUIET).then(None, js=_TO_THE_TOP, **QUIET)
 
@@ -163,6 +163,6 @@ class LibraryPage:
             values = details.settings(entry, self.outputs)
         except StudioError as error:
             return {self.message: gr.update(value=wrong(error), visible=True)}
-        form = dict(zip(setup.form.components, setup.form.filled(values), strict=True))
+        form = setup.form.filled(values)
         notice = gr.update(value=details.opened(entry, values), visible=True)
         return {rooms: gr.update(selected="train"), self.message: _HIDDEN, setup.notice: notice, **form}

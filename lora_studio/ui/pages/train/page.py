@@ -17,7 +17,7 @@ from lora_studio.ui import plots
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.train import live, previews, saved, status
 from lora_studio.ui.pages.train.live import PARTS, RunWatcher, TabState
-from lora_studio.ui.pages.train.setup import QUIET, Setup
+from lora_studio.ui.pages.train.setup import QUIET, Setup, noticed
 from lora_studio.ui.theme import html
 
 EVERY = 2.0
@@ -128,11 +128,13 @@ def _wire_run(page: gr.Blocks, watcher: RunWatcher, tab: gr.State, parts: dict[s
 
 def _wire_start(setup: Setup, tab: gr.State, shown: list[Block], tick: Callable[[TabState], Updates]) -> None:
     def start(here: TabState, origin: str, *values: Any) -> Updates:
-        run, notice = setup.begin(*values, origin=origin)
-        if run is None:
-            return {setup.notice: notice, **tick(here)}
+        try:
+            run = setup.begin(*values, origin=origin)
+        except StudioError as error:
+            return {setup.notice: noticed(error), **tick(here)}
         here.show(run.name)
-        return {setup.notice: notice, setup.origin: "", setup.branch: gr.update(visible=False), **tick(here)}
+        hidden = gr.update(visible=False)
+        return {setup.notice: hidden, setup.origin: "", setup.branch: hidden, **tick(here)}
 
     fields, outputs = setup.form.components, [setup.notice, setup.origin, setup.branch, *shown]
     setup.start.click(start, [tab, setup.origin, *fields], outputs, **QUIET).then(None, js=_TO_THE_RUN, **QUIET)
@@ -147,21 +149,22 @@ def _wire_states(
     tick: Callable[[TabState], Updates],
 ) -> None:
     branch = [setup.origin, setup.branch, setup.branch_from_line, *setup.form.components]
-    data = setup.form.fields["data"]
 
     def pressed(here: TabState, event: gr.EventData) -> Updates:
         """Stars a saved state or removes its star, or fills the form to branch from it."""
-        run, step, filled = watcher.find(here.run), int(event.step), {}
+        run, step = watcher.find(here.run), int(event.step)
+        filled: Updates = {}
         try:
             if run and event.act == "branch":
-                filled = dict(zip(branch, setup.branch_from(run, checkpoints.find(run, step).step), strict=True))
+                filled = setup.branch_from(run, checkpoints.find(run, step).step)
             elif run:
                 checkpoints.star(run, step, event.act == "star")
         except StudioError as error:
             gr.Warning(str(error))
         return filled | tick(here)
 
-    states.click(pressed, tab, [*branch, *shown], **QUIET).then(setup.look, data, [data, setup.report], **QUIET)
+    looked = [setup.data, setup.report]
+    states.click(pressed, tab, [*branch, *shown], **QUIET).then(setup.look, setup.data, looked, **QUIET)
 
 
 Action = Callable[[TabState, Run], None]

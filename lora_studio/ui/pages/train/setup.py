@@ -20,19 +20,23 @@ from lora_studio.optim.registry import RATES
 from lora_studio.runs import Run, branching
 from lora_studio.ui import words
 from lora_studio.ui.form import Form, differences, rates, read, summary, wanted
+from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.train import pictures, upload
 from lora_studio.ui.pages.train.check import Check, CheckState
 from lora_studio.ui.theme import html
 
 _FIRST_PRESET = "quick-look"
-_HINT = '<p class="hint">Twenty to forty pictures of one style are plenty: PNG, JPEG, WebP and others, captions as .txt files of the same names.</p>'
+_HINT = (
+    '<p class="hint">Twenty to forty pictures in one style are enough: PNG, JPEG, WebP and others. Put captions into '
+    ".txt files of the same names.</p>"
+)
 _KEEP_DRAFT = "(preset, ...values) => ({preset, fields: Object.fromEntries(%s.map((key, i) => [key, values[i]]))})"
-"""What was typed, kept by the browser itself; ``restore`` reads it."""
+"""Stores what was typed in the browser; ``restore`` reads it."""
+_HIDDEN = gr.update(visible=False)
 _starting = threading.Lock()
 
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-"""How the page's own handlers are bound: at once, without a curtain over what they change, and not offered to programs.
-"""
+"""How the page's handlers are bound: they run at once, do not cover what they change, and are not part of the API."""
 
 
 class Setup:
@@ -63,15 +67,17 @@ class Setup:
             self.origin = gr.State("")
             with gr.Row(elem_classes="branch", visible=False) as self.branch:
                 self.branch_from_line = html()
-                self.forget = gr.Button("Begin anew instead", size="sm", min_width=120, elem_id="forget-origin")
+                self.forget = gr.Button("Start from scratch", size="sm", min_width=120, elem_id="forget-origin")
             with gr.Row(elem_classes="begin"):
                 self.start = gr.Button("Start training", variant="primary", size="lg", min_width=150, elem_id="start")
                 self.check.place_button()
         self.draft = gr.BrowserState({}, storage_key="lora-studio-draft", secret="lora-studio")
 
     def _place_pictures(self) -> None:
-        help = "Paste the path of a folder of pictures, with captions beside them if there are any."
-        self.form.field("data", label="Folder", info=help, placeholder="~/Pictures/my-style")
+        help = "Path of a folder of pictures, with captions next to them if you have any."
+        data = self.form.field("data", label="Folder", info=help, placeholder="~/Pictures/my-style")
+        assert isinstance(data, gr.Textbox)
+        self.data = data
         with gr.Row(elem_classes="samples"):
             html('<span class="or">or try</span>', min_width=0)
             self.sample_buttons = {
@@ -84,12 +90,15 @@ class Setup:
 
     def _place_recipe(self, first: Preset | None) -> None:
         with gr.Column(elem_classes="fields"):
-            base = {
-                "label": "Base model",
-                "info": "The built-in starter, or the path of a model of yours.",
-                "elem_id": "set-base",
-            }
-            self.form.own("base", gr.Dropdown(_bases(self.outputs), value="starter", allow_custom_value=True, **base))
+            base = gr.Dropdown(
+                _bases(self.outputs),
+                value="starter",
+                allow_custom_value=True,
+                label="Base model",
+                info="The built-in starter, or the path of your own model.",
+                elem_id="set-base",
+            )
+            self.form.own("base", base)
             titles = [(preset.title, name) for name, preset in self.presets.items()]
             chosen = first.name if first else None
             self.preset = gr.Dropdown(
@@ -102,16 +111,15 @@ class Setup:
             )
         self.blurb = html(_blurb(first, self.damaged))
         with gr.Column(elem_classes="fields"):
-            self.form.field("name", info="Of the run and its file; empty takes the folder's.", placeholder="my-style")
+            self.form.field("name", info="Of the run and its file. Empty: the folder's name.", placeholder="my-style")
         self.form.basic()
         self.summary = html(visible=False, elem_id="summary")
-        self.reset = gr.Button("Back to the preset", size="sm", visible=False, elem_id="reset")
+        self.reset = gr.Button("Reset to the preset", size="sm", visible=False, elem_id="reset")
 
     def wire(self, page: gr.Blocks) -> None:
         """Binds everything but Start, which concerns both halves."""
-        fields = self.form.components
-        data = self.form.fields["data"]
-        looked = {
+        fields, data = self.form.components, self.data
+        looked: dict[str, Any] = {
             "inputs": data,
             "outputs": [data, self.report],
             **QUIET,
@@ -124,7 +132,7 @@ class Setup:
         self.upload.upload(
             self.take, self.upload, [data, self.notice], show_progress="minimal", api_visibility="private"
         ).then(self.look, **looked)
-        chosen = {"inputs": self.preset, "outputs": [self.blurb, *fields], **QUIET}
+        chosen: dict[str, Any] = {"inputs": self.preset, "outputs": [self.blurb, *fields], **QUIET}
         self.preset.input(self.choose, **chosen)
         self.reset.click(self.choose, **chosen)
         optimizer, rate_fields = self.form.fields["optimizer"], [self.form.fields[key] for key in RATES]
@@ -149,70 +157,80 @@ class Setup:
             **QUIET,
         )
         self.check.wire(self.start, QUIET)
-        self.forget.click(lambda: ["", gr.update(visible=False)], None, [self.origin, self.branch], **QUIET)
+        self.forget.click(lambda: {self.origin: "", self.branch: _HIDDEN}, None, [self.origin, self.branch], **QUIET)
         page.load(self.restore, [self.draft], [self.preset, self.blurb, *fields], **QUIET).then(self.look, **looked)
 
-    def choose(self, name: str | None) -> list[Any]:
-        """A preset's settings in the fields; what the user wrote in words stays."""
-        preset = self.presets.get(name)
-        return [_blurb(preset, self.damaged), *self.form.filled(wanted(preset))]
+    def choose(self, name: str | None) -> Updates:
+        """Fills in a preset's settings; names, trigger words and prompts stay."""
+        preset = self._preset(name)
+        return {self.blurb: _blurb(preset, self.damaged), **self.form.filled(wanted(preset))}
 
-    def take_rates(self, name: str | None, optimizer: str) -> list[float]:
-        """The rates that come with an optimizer that the user chose: another one's would learn nothing, or diverge."""
-        return list(rates(optimizer, self.presets.get(name)).values())
+    def take_rates(self, name: str | None, optimizer: str) -> Updates:
+        """Fills in the rates of an optimizer that the user chose: another one's would learn nothing, or diverge."""
+        return self.form.filled(rates(optimizer, self._preset(name)))
 
-    def restore(self, draft: Any) -> list[Any]:
-        """What this browser's user had typed, after a reload or a restart."""
+    def restore(self, draft: Any) -> Updates:
+        """Fills in what the browser has stored, after a reload or a restart."""
         draft = draft if isinstance(draft, dict) else {}
-        preset = self.presets.get(draft.get("preset"))
-        chosen = gr.update(value=preset.name) if preset else gr.skip()
-        fields = draft.get("fields") if isinstance(draft.get("fields"), dict) else {}
-        typed = [gr.update(value=fields[key]) if key in fields else gr.skip() for key in self.form.fields]
-        return [chosen, _blurb(preset, self.damaged) if preset else gr.skip(), *typed]
+        preset, fields = self._preset(draft.get("preset")), draft.get("fields")
+        typed = fields if isinstance(fields, dict) else {}
+        chosen = {self.preset: preset.name, self.blurb: _blurb(preset, self.damaged)} if preset else {}
+        known = {field: gr.update(value=typed[key]) for key, field in self.form.fields.items() if key in typed}
+        return {self.preset: gr.skip(), **chosen, **known}
 
-    def changed(self, seen: CheckState, name: str | None, *values: Any) -> list[Any]:
-        """What differs from the preset, or is wrong; the way back; and whether the check's finding is still about this."""
-        reading, preset = read(self.form.raw(values)), self.presets.get(name)
-        said = summary(reading, preset)
-        return [
-            gr.update(value=said, visible=bool(said)),
-            gr.update(visible=reading.settings is not None and bool(differences(reading.values, preset))),
-            self.check.changed(seen, values),
-        ]
+    def _preset(self, name: object) -> Preset | None:
+        return self.presets.get(name) if isinstance(name, str) else None
 
-    def look(self, data: str) -> tuple[Any, str]:
-        """The dataset's pictures, counts and problems."""
-        typed, data = data, pictures.tidy(data)
-        mended = gr.skip() if data == typed else data  # what the user types meanwhile is not undone
-        if not data:
-            return mended, _HINT
-        try:
-            return mended, pictures.report(pictures.scan(data, self.outputs), self.outputs)
-        except (StudioError, OSError) as error:
-            return mended, words.notice("wrong", str(error))
-
-    def take(self, uploaded: list[str]) -> tuple[Any, Any]:
-        """Uploaded pictures as a folder of their own."""
-        try:
-            return str(upload.keep([Path(one) for one in uploaded], self.outputs)), gr.update(visible=False)
-        except StudioError as error:
-            return gr.skip(), told(error)
-
-    def begin(self, *values: Any, origin: str = "") -> tuple[Run | None, Any]:
-        """Starts a run as the form says, or puts it into the queue: the run, or None and why not. ``origin`` is the
-        RUN@STEP that it branches from, if any.
+    def changed(self, seen: CheckState, name: str | None, *values: Any) -> Updates:
+        """Shows what is wrong or differs from the preset, the button that resets it, and whether the memory check is
+        out of date.
         """
+        reading, preset = read(self.form.raw(values)), self._preset(name)
+        shown = summary(reading, preset)
+        resettable = reading.settings is not None and bool(differences(reading.values, preset))
+        return {
+            self.summary: gr.update(value=shown, visible=bool(shown)),
+            self.reset: gr.update(visible=resettable),
+            self.check.stale: self.check.changed(seen, values),
+        }
+
+    def look(self, data: str) -> Updates:
+        """Shows the dataset's pictures, counts and problems, and tidies its path."""
+        path = pictures.tidy(data)
+        tidied = gr.skip() if path == data else path  # else what the user types meanwhile would be undone
+        return {self.data: tidied, self.report: self._report(path)}
+
+    def _report(self, data: str) -> str:
+        if not data:
+            return _HINT
         try:
-            settings = self._settings(values)
-            with _starting:
-                run = self._the_same(settings, origin) or self._made(settings, origin)
-                runner.start(run)
-            return run, gr.update(visible=False)
+            return pictures.report(pictures.scan(data, self.outputs), self.outputs)
+        except (StudioError, OSError) as error:
+            return words.notice("wrong", str(error))
+
+    def take(self, uploaded: list[str]) -> Updates:
+        """Keeps uploaded pictures in a folder of their own, and enters that."""
+        try:
+            folder = upload.keep([Path(one) for one in uploaded], self.outputs)
         except StudioError as error:
-            return None, told(error)
+            return {self.notice: noticed(error)}
+        return {self.data: str(folder), self.notice: _HIDDEN}
+
+    def begin(self, *values: Any, origin: str = "") -> Run:
+        """Starts a run with the form's settings, or adds it to the queue. ``origin`` is the RUN@STEP that it branches
+        from, if any.
+
+        Raises:
+            StudioError: what has to be fixed first.
+        """
+        settings = self._settings(values)
+        with _starting:
+            run = self._the_same(settings, origin) or self._made(settings, origin)
+            runner.start(run)
+        return run
 
     def _the_same(self, settings: Settings, origin: str) -> Run | None:
-        """The run that does just this already, or waits to: a second press, or another tab's, would train the same
+        """The run that does exactly this already, or waits to. A second press, or another tab's, would train the same
         adapter twice.
         """
         for run in runner.at_work(self.outputs):
@@ -230,22 +248,25 @@ class Setup:
         parent, step = branching.origin(origin, self.outputs)
         return branching.branch(parent, step, settings, self.outputs)
 
-    def branch_from(self, run: Run, step: int) -> list[Any]:
-        """Updates of ``origin``, the line that tells of it, and the form: the run's own settings, to be changed and
-        started from its state of ``step``.
-        """
-        said = f'<p class="origin">Begins from <b>{words.text(run.name)}</b>, step {step:,}. Change what you like, then start.</p>'
-        return [f"{run.name}@{step}", gr.update(visible=True), said, *self.form.filled(run.settings().flat())]
+    def branch_from(self, run: Run, step: int) -> Updates:
+        """Fills in the run's own settings, to be changed and started from its state of ``step``."""
+        line = f"Starts from <b>{words.text(run.name)}</b>, step {step:,}. Change what you like, then start."
+        return {
+            self.origin: f"{run.name}@{step}",
+            self.branch: gr.update(visible=True),
+            self.branch_from_line: f'<p class="origin">{line}</p>',
+            **self.form.filled(run.settings().flat()),
+        }
 
     def _settings(self, values: tuple[Any, ...]) -> Settings:
         """The form's settings, with a dataset that can be trained on.
 
         Raises:
-            SettingsError, DatasetError: what must be mended first.
+            SettingsError, DatasetError: what has to be fixed first.
         """
         reading = read(self.form.raw(values))
         if reading.settings is None:
-            raise SettingsError(" ".join(reading.wrong.values()), do="Mend that, then try again.")
+            raise SettingsError(" ".join(reading.wrong.values()), do="Fix that, then try again.")
         settings = reading.settings.changed(
             data=pictures.tidy(reading.settings.run.data), base=pictures.tidy(reading.settings.run.base)
         )
@@ -255,14 +276,15 @@ class Setup:
         return settings
 
 
-def told(error: StudioError) -> Any:
-    """An update that shows ``error`` where the user acted."""
+def noticed(error: StudioError) -> Any:
+    """An update that shows ``error`` above the start button."""
     return gr.update(value=words.notice("wrong", error.what, error.where, error.do), visible=True)
 
 
 def _presets() -> tuple[dict[str, Preset], list[str]]:
-    """The presets by name, and what is wrong with those that cannot be read."""
-    found, damaged = {}, []
+    """The presets by name, and the errors of those that cannot be read."""
+    found: dict[str, Preset] = {}
+    damaged: list[str] = []
     for path in sorted(presets.FOLDER.glob("*.toml")):
         try:
             found[path.stem] = presets.read(path)
@@ -277,7 +299,7 @@ def _blurb(preset: Preset | None, damaged: list[str]) -> str:
 
 
 def _bases(outputs: Path) -> list[tuple[str, str]]:
-    """The starter, and what earlier runs were trained on."""
+    """The starter, and the base models of earlier runs."""
     used = {}
     for run in runs.existing(outputs)[:50]:
         try:
