@@ -277,7 +277,7 @@ def test_an_analysis_in_words_and_in_numbers(ink, gold, told, said):
     )
     assert result["comparison"]["shared"] == 3 and abs(result["comparison"]["cosine"]) < 0.3
     lines = said("analyze", ink, gold)
-    assert any("of the change lies in down_blocks.0" in line for line in lines) and any(
+    assert any("of the change is in down_blocks.0" in line for line in lines) and any(
         line.startswith("down_blocks.1        1") for line in lines
     )
     assert any("nearly independent" in line for line in lines)

@@ -1,5 +1,5 @@
-"""What an adapter does, in numbers and in words: how much it changes, where, with how many directions, and how two get
-along.
+"""What an adapter does, in numbers and in sentences: how much it changes, where, in how many directions, and how two
+adapters combine.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Module(BaseModel):
     norm: float
     """‖ΔW‖ (Frobenius)."""
     weight_norm: float | None
-    """‖W‖, where the base model is at hand."""
+    """‖W‖, if the base model is given."""
     relative: float | None
     """‖ΔW‖ / ‖W‖."""
     effective_rank: float
@@ -54,7 +54,7 @@ class Heatmap(BaseModel):
 
 
 class Histogram(BaseModel):
-    """How many sampled entries of ΔW lie between 10^edges[i] and 10^edges[i+1]; smaller ones count in the first."""
+    """How many sampled entries of ΔW are between 10^edges[i] and 10^edges[i+1]; smaller ones count in the first."""
 
     edges: list[float]
     counts: list[int]
@@ -80,7 +80,7 @@ class Analysis(BaseModel):
 def analyze(adapter: Adapter, weights: dora.Weights | None = None) -> Analysis:
     """The analysis of one adapter; with the base model's ``weights`` also relative to them.
 
-    For a DoRA it speaks of the change of direction alone.
+    Of a DoRA it describes the change of direction only.
 
     Raises:
         AdapterError: the adapter is empty, or the base lacks a weight.
@@ -153,7 +153,7 @@ _SIDES = {"text_encoder": 0, "text_encoder_2": 1, "ends": 2, "down_blocks": 3, "
 
 
 def _order(block: str, path: str = "") -> tuple[int, str, str]:
-    """Blocks in the order in which the picture passes them."""
+    """Blocks in the order of the forward pass."""
     return _SIDES.get(block.partition(".")[0], 9), block, path
 
 
@@ -204,7 +204,7 @@ def _words(adapter: Adapter, modules: Sequence[Module], total: float, rank_99: i
         energy[module.block] += module.norm**2 / total
     block, share = max(energy.items(), key=lambda item: item[1])
     if len(energy) > 1:
-        words.append(f"{share:.0%} of the change lies in {block}.")
+        words.append(f"{share:.0%} of the change is in {block}.")
     if idle := sum(module.norm < 1e-4 * math.sqrt(total / len(modules)) for module in modules):
         words.append(f"{idle} of {len(modules)} modules change next to nothing.")
     relative = [module.relative for module in modules if module.relative is not None]
@@ -212,7 +212,8 @@ def _words(adapter: Adapter, modules: Sequence[Module], total: float, rank_99: i
         strongest = max(modules, key=lambda module: module.relative or 0.0)
         mean = sum(relative) / len(relative)
         words.append(
-            f"It changes the base model's weights by {mean:.1%} on average, most {strongest.path} ({strongest.relative:.1%})."
+            f"It changes the base model's weights by {mean:.1%} on average, "
+            f"most of all {strongest.path} ({strongest.relative:.1%})."
         )
     return words
 
@@ -220,7 +221,7 @@ def _words(adapter: Adapter, modules: Sequence[Module], total: float, rank_99: i
 def _size_words(adapter: Adapter, rank_99: int) -> str:
     size = formats.size(adapter) / resize.MB
     if adapter.kind.needs_base:
-        return f"It takes {size:.1f} MB; as a DoRA it can be shrunk only after it was exported as plain LoRA."
+        return f"It takes {size:.1f} MB; a DoRA can be made smaller only after it was exported as a plain LoRA."
     if rank_99 >= adapter.rank:
         return f"All of its rank {adapter.rank} is used; a larger rank might hold more of the style."
     spared = sum(
@@ -242,7 +243,7 @@ class Pair(BaseModel):
 
 
 class Comparison(BaseModel):
-    """How two adapters get along."""
+    """How two adapters combine."""
 
     cosine: float
     """Over all modules together."""
@@ -324,6 +325,7 @@ def _pair_words(cosine: float, overlap: float, shared: int, names: tuple[str, st
     if overlap > 0.3:
         return [
             first,
-            f"{overlap:.0%} of {names[1]} works on the same inputs and outputs as {names[0]}: expect them to colour each other.",
+            f"{overlap:.0%} of {names[1]} works on the same inputs and outputs as {names[0]}: expect each to change what "
+            "the other does.",
         ]
     return [first]

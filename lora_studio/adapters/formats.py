@@ -53,9 +53,9 @@ def _modules(tensors: Mapping[str, Tensor], path: Path, component: str = "") -> 
         )
     if unknown:
         raise AdapterError(
-            f"{len(unknown)} of {len(tensors)} tensors in {path.name} are none that the studio can apply, such as {unknown[0][:120]}.",
+            f"The studio cannot apply {len(unknown)} of {len(tensors)} tensors in {path.name}, such as {unknown[0][:120]}.",
             where=path,
-            do="Reading the rest alone would change the picture, so the file is refused; convert it to LoRA where it was made.",
+            do="Without them the images would differ, so the file is refused. Convert it to LoRA where it was made.",
         )
     return modules
 
@@ -111,7 +111,7 @@ def _config(path: Path) -> dict[str, Any]:
         raise AdapterError(
             f"{path.name} is not valid JSON.",
             where=path,
-            do="Get the folder again: the adapter's alpha stands in this file.",
+            do="Get the folder again: the adapter's alpha is in this file.",
         )
     return config
 
@@ -133,7 +133,7 @@ def write(
         dtype: number format of the weights; None keeps theirs.
         metadata: laid over the adapter's own; rank, alpha, family and hashes are always written as the tensors have
             them.
-        privacy: how much of all that the file tells.
+        privacy: how much of that the file reveals.
         raw_dora: writes DoRA's magnitude, which most programs read wrongly or drop; ``dora.as_lora`` gives what all
             read.
 
@@ -197,7 +197,7 @@ def size(adapter: Adapter, dtype: torch.dtype | None = None) -> int:
 
 
 def _write_folder(adapter: Adapter, folder: Path, texts: Mapping[str, str]) -> Path:
-    """A peft folder; several components stand in folders of their names below it."""
+    """A peft folder; several components have folders of their names in it."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise AdapterError(
             f"{folder.name} exists already.", where=folder, do="Choose another name, or remove it first."

@@ -28,7 +28,7 @@ KEY = "lora_studio.merged"
 
 
 class Place(NamedTuple):
-    """Where a module's weight stands in a checkpoint: a key, a third of its rows (the joint q, k, v of open_clip), or
+    """Where a module's weight is in a checkpoint: a key, a third of its rows (the joint q, k, v of open_clip), or
     its transpose.
     """
 
@@ -55,7 +55,7 @@ _Plan = dict[str, list[_Share]]
 
 
 def places(path: str, family: str) -> list[Place]:
-    """Every place where the weight of a canonical path may stand, in a component's own file or in a single file."""
+    """Every place where the weight of a canonical path may be, in a component's own file or in a single file."""
     component, _, rest = path.partition(".")
     if component == "unet":
         return [Place(f"{rest}.weight"), Place(f"model.diffusion_model.{keys.to_ldm(rest, family)}.weight")]
@@ -127,7 +127,7 @@ def unmerge(merged: Path | str, out: Path | str, adapters: Sequence[tuple[Adapte
     """The inverse of ``merge`` with the same adapters and weights, within the rounding of the base's dtype.
 
     Raises:
-        AdapterError: as ``merge``, and for a DoRA, whose change cannot be told from the changed weight.
+        AdapterError: as ``merge``, and for a DoRA, whose change does not follow from the changed weight.
     """
     for adapter, _ in adapters:
         if adapter.kind.needs_base:
@@ -196,7 +196,8 @@ def _require_shape(path: str, factors: Factors, shape: tuple[int, ...], place: P
     held = shape[:2] if shape[2:] in ((), (1, 1)) else shape
     if (flat[::-1] if place.transposed else flat) != held:
         raise AdapterError(
-            f"The adapter was made for {detect.label(adapter.family)} and does not fit this base model: {path} is {held} there, not {flat}.",
+            f"The adapter was made for {detect.label(adapter.family)} and does not fit this base model: "
+            f"{path} is {held} there, not {flat}.",
             where=path,
             do="Choose a base model of that kind.",
         )
@@ -250,7 +251,7 @@ def _part(tensor: Tensor, place: Place) -> Tensor:
 
 
 class _Target:
-    """Where a merge is written until it is whole: a partial folder with all unchanged files copied, or the file itself."""
+    """Where a merge is written until it is complete: a partial folder with all unchanged files copied, or the file itself."""
 
     def __init__(self, base: Path, out: Path, changed: list[Path]):
         self.base, self.out, self.changed = base, out, changed

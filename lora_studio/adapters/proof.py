@@ -1,6 +1,6 @@
 """The proof of an export: the file read back as each target reads it, and its change compared with the studio's own.
 
-The readers stand in ``targets`` and share no code with the writers. An export gets its name only after it has passed.
+The readers are in ``targets`` and share no code with the writers. An export gets its name only after it has passed.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def prove(
         )
     if adapter.kind.needs_base and weights is None:
         raise AdapterError(
-            "A DoRA's change depends on the base model, which is not at hand.",
+            "A DoRA's change depends on the base model, which is not given.",
             do="Load the base model, or export it as plain LoRA.",
         )
     return Proof([_row(target, Path(path), adapter, weights) for target in targets])
@@ -116,7 +116,7 @@ def _row(target: str, path: Path, adapter: Adapter, weights: dora.Weights | None
     matched, worst, where = 0, 0.0, ""
     for module, factors in adapter.factors.items():
         W = None if weights is None else dora.weight_of(weights, module)
-        true = factors.delta() if factors.magnitude is None else dora.change(factors, W)
+        true = factors.delta() if factors.magnitude is None or W is None else dora.change(factors, W)
         theirs = read.change(module, W)
         matched += theirs is not None
         difference = _relative(theirs, true)
@@ -188,7 +188,7 @@ def export(
     if adapter.kind.needs_base:
         if weights is None:
             raise AdapterError(
-                "A DoRA's change depends on the base model, which is not at hand.",
+                "A DoRA's change depends on the base model, which is not given.",
                 where=path,
                 do="Choose the base model it was trained on.",
             )

@@ -21,7 +21,7 @@ from lora_studio.errors import AdapterError
 
 MB = 1_000_000
 _ROUNDING = 16
-"""Bytes by which a header may grow: ranks that differ are told as a word, and it is padded to 8 bytes."""
+"""Bytes by which a header may grow: differing ranks are written as a word, and it is padded to 8 bytes."""
 
 
 class Resized(NamedTuple):
@@ -102,7 +102,7 @@ def _require(condition: bool, what: str, do: str) -> None:
 def _require_plain(adapter: Adapter) -> None:
     if adapter.kind.needs_base:
         raise AdapterError(
-            "A DoRA's factors cannot be resized by themselves: its change also depends on the base model.",
+            "A DoRA's factors cannot be resized alone, since its change also depends on the base model.",
             do="Export it as plain LoRA first.",
         )
 
@@ -116,7 +116,7 @@ def _spent(spectra: Mapping[str, Tensor], unit: Mapping[str, int], budget: float
     """Ranks from 1 upwards, the budget of bytes spent on the most energy per byte first.
 
     Singular values descend, so a module's next rank is never worth more than its last: the greedy choice is the best
-    but for the last crumbs.
+    but for the last few bytes.
     """
     ranks = dict.fromkeys(spectra, 1)
     worth = sorted(

@@ -103,7 +103,7 @@ def _loha(module: Module) -> tuple[Tensor, Tensor, int]:
 
 
 def _lokr(module: Module) -> tuple[Tensor, Tensor, int]:
-    """ΔW = w1 ⊗ w2, either part whole or factored; the scale's rank is that of a factored part, 0 where none is."""
+    """ΔW = w1 ⊗ w2, either part whole or factored; the scale's rank is that of a factored part, 0 if none is."""
     parts = {role: tensor.float() for role, tensor in module.items()}
     a1, b1, rank1 = _side(parts, "1")
     a2, b2, rank2 = _side(parts, "2")

@@ -1,5 +1,5 @@
-"""Gradient checkpointing: activations that are computed again on the way back instead of being kept (Chen et al. 2016,
-*Training Deep Nets with Sublinear Memory Cost*).
+"""Gradient checkpointing: activations that are computed again in the backward pass instead of being kept (Chen et al.
+2016, *Training Deep Nets with Sublinear Memory Cost*).
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from diffusers import UNet2DConditionModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -21,8 +21,8 @@ def enable(unet: UNet2DConditionModel, which: str, encoders: Iterable[nn.Module]
     Args:
         which: ``off``; ``all``; or ``largest``, the blocks of the one level of ``unet`` that keeps the most.
         encoders: the text encoders under training; they keep little, and recompute with ``all`` alone.
-        random: whether something in there is drawn by chance, as dropout is, and must be drawn alike again. It keeps a
-            step from being recorded.
+        random: whether something in them is random, as dropout is, and must be drawn the same again. It keeps a step
+            from being recorded.
     """
     for encoder in encoders:
         _enable_text(encoder, which == "all")
@@ -48,7 +48,7 @@ def _enable_text(encoder: nn.Module, on: bool) -> None:
 
 
 def largest(unet: UNet2DConditionModel) -> list[nn.Module]:
-    """The blocks of the level that keeps the most for the way back, on both sides: the outermost of SD 1 and 2, the
+    """The blocks of the level that keeps the most for the backward pass, on both sides: the outermost of SD 1 and 2, the
     innermost of SDXL with its ten transformer blocks in a row.
     """
     level = largest_level(unet.config)

@@ -6,9 +6,10 @@ touches the base model's weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from peft import inject_adapter_in_model
@@ -131,7 +132,7 @@ def unload_adapters(base: Base) -> None:
 
 
 @contextmanager
-def without_adapter(base: Base) -> Iterator[None]:
+def without_adapter(base: Base) -> Generator[None]:
     """Within it the base model answers as if there were no adapter at all, trained or loaded."""
     overlays = [overlay for overlay in (base.start, base.loaded) if overlay is not None and overlay.enabled]
     active = [layer.module for layer in layers(base).values() if not layer.module.disable_adapters]
@@ -177,5 +178,5 @@ def layers(base: Base) -> dict[str, Layer]:
     }
 
 
-def _weight(module: BaseTunerLayer) -> Tensor:
+def _weight(module: Any) -> Tensor:
     return weight_of(module.get_base_layer())

@@ -47,7 +47,7 @@ def targets(model: nn.Module, which: str, text: bool = False) -> list[str]:
     ]
 
 
-def adaptable(models: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+def adaptable(models: Mapping[str, nn.Module]) -> dict[str, nn.Linear | nn.Conv2d]:
     """Every linear layer and convolution of ``models`` by canonical path; of a layer under training, the layer below
     its adapter.
     """

@@ -1,10 +1,9 @@
 """Frozen adapters on top of a model, blended exactly, with weights that can be changed at any time.
 
-Every module that they change adds Σ wᵢ ΔWᵢ x to its answer through a forward hook; its own weights stay as they are,
-also when they are quantised or in a short number format. The factors of all adapters of a module are laid end to end,
-so that any number of
-adapters costs two thin products: ΔW = up · diag(w) · down. As w stands between the two, it may differ from sample to
-sample of a batch.
+Every module that they change adds Σ wᵢ ΔWᵢ x to its output through a forward hook; its own weights stay as they are,
+also if they are quantised or in a short number format. The factors of all adapters of a module are concatenated, so that
+any number of adapters costs two thin products: ΔW = up · diag(w) · down. As w is between the two, it may differ from
+sample to sample of a batch.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +24,7 @@ from lora_studio.models import modules
 from lora_studio.models.unpacked import weight_of
 
 Weights = Sequence[float] | Sequence[Sequence[float]]
-"""One for each adapter, for all samples alike; or a row of them for each sample."""
+"""One for each adapter, for all samples; or a row of them for each sample."""
 
 
 class AdapterOverlay:
@@ -68,13 +67,13 @@ class AdapterOverlay:
         """Gives the adapters other weights, in their order. Takes effect with the next prediction.
 
         Args:
-            weights: one for each adapter; or N rows of them, for batches of N samples, or of N over and over, as
+            weights: one for each adapter; or N rows of them, for batches of N samples, or of a multiple of N, as
                 guidance makes them.
 
         Raises:
             AdapterError: a weight is not finite, or there is not one for each adapter.
         """
-        rows = weights if any(isinstance(row, Sequence) for row in weights) else [weights]
+        rows = cast(list[Sequence[float]], weights if any(isinstance(row, Sequence) for row in weights) else [weights])
         for row in rows:
             if not all(math.isfinite(weight) for weight in row):
                 raise AdapterError(
@@ -93,7 +92,7 @@ class AdapterOverlay:
             increment.weigh(table)
 
     def remove(self) -> None:
-        """Takes the adapters off again."""
+        """Removes the adapters."""
         for hook in self._hooks:
             hook.remove()
 
@@ -121,52 +120,52 @@ class _Increment:
         ]
         self.up = torch.cat(ups, dim=1).reshape(-1, sum(self.ranks), *(1 for _ in kernel)).to(dtype)
         given = iter(gains)
-        self.turns = {
+        self.gains = {
             index: g.cpu() - 1
             for index, one in enumerate(factors)
             if one is not None and (g := next(given)) is not None
         }
-        """A DoRA also turns W itself: which adapter, and g − 1 (out,)."""
+        """A DoRA also scales W itself: which adapter, and g − 1 (out,)."""
         self.scale: Tensor
-        self.turn: Tensor | None = None
+        self.gain: Tensor | None = None
 
     def weigh(self, weights: Tensor) -> None:
-        """``weights`` (N, adapters) float32 -> ``scale`` (N, R), and with a DoRA ``turn`` (N, out)."""
+        """``weights`` (N, adapters) float32 -> ``scale`` (N, R), and with a DoRA ``gain`` (N, out)."""
         self.scale = weights.repeat_interleave(torch.tensor(self.ranks), dim=1).to(self.down)
-        if self.turns:
-            self.turn = (weights[:, list(self.turns)] @ torch.stack(list(self.turns.values()))).to(self.down)
+        if self.gains:
+            self.gain = (weights[:, list(self.gains)] @ torch.stack(list(self.gains.values()))).to(self.down)
 
     def __call__(self, x: Tensor, output: Tensor) -> Tensor:
-        """``x``: the module's input; ``output``: its own answer to it, bias included."""
+        """``x``: the module's input; ``output``: its own output, bias included."""
         self._follow(x.device)
         x = x.to(self.down.dtype)
         linear = isinstance(self.module, nn.Linear)
         channels = -1 if linear else 1
         if linear:
-            change = F.linear(F.linear(x, self.down) * _spread(self.scale, x, channels), self.up)
+            change = F.linear(F.linear(x, self.down) * _broadcast(self.scale, x, channels), self.up)
         else:
             middle = F.conv2d(x, self.down, None, self.module.stride, self.module.padding, self.module.dilation)
-            change = F.conv2d(middle * _spread(self.scale, x, channels), self.up)
-        if self.turn is None:
+            change = F.conv2d(middle * _broadcast(self.scale, x, channels), self.up)
+        if self.gain is None:
             return change
-        bare = output if self.module.bias is None else output - _spread(self.module.bias[None], x, channels)
-        return change + _spread(self.turn, x, channels) * bare
+        bare = output if self.module.bias is None else output - _broadcast(self.module.bias[None], x, channels)
+        return change + _broadcast(self.gain, x, channels) * bare
 
     def _follow(self, device: torch.device) -> None:
-        """A model may have been moved since."""
+        """Moves with a model that has been moved."""
         if self.down.device != device:
             self.down, self.up, self.scale = (tensor.to(device) for tensor in (self.down, self.up, self.scale))
-            self.turn = None if self.turn is None else self.turn.to(device)
+            self.gain = None if self.gain is None else self.gain.to(device)
 
 
-def _spread(rows: Tensor, x: Tensor, channels: int) -> Tensor:
-    """``rows`` (N, C) so that they multiply a batch shaped like ``x`` (B, …): N repeated up to B, unless it is 1, and C
-    in the place of ``channels``.
+def _broadcast(rows: Tensor, x: Tensor, channels: int) -> Tensor:
+    """``rows`` (N, C) so that they multiply a batch of the shape of ``x`` (B, …): N repeated up to B, unless it is 1,
+    and C at the axis ``channels``.
     """
     if len(rows) > 1:
         times, rest = divmod(len(x), len(rows))
         if rest or not times:
-            raise ValueError(f"A batch of {len(x)} cannot be shared out among {len(rows)} rows of weights.")
+            raise ValueError(f"A batch of {len(x)} cannot be divided among {len(rows)} rows of weights.")
         rows = rows.repeat(times, 1)
     shape = [len(rows), *(1 for _ in x.shape[1:])]
     shape[channels] = rows.shape[1]
@@ -174,7 +173,7 @@ def _spread(rows: Tensor, x: Tensor, channels: int) -> Tensor:
 
 
 def gain(weight: Tensor, factors: Factors) -> Tensor | None:
-    """g = m / ‖W + V‖ for each output (out,), V being the factors' product, so that a DoRA's weight is g ⊙ (W + V);
+    """g = m / ‖W + V‖ for each output (out,), with V the factors' product, so that a DoRA's weight is g ⊙ (W + V);
     None for a plain LoRA.
 
     Liu et al. 2024, *DoRA: Weight-Decomposed Low-Rank Adaptation*, eq. 5, with the norm over each output as peft has
@@ -186,7 +185,7 @@ def gain(weight: Tensor, factors: Factors) -> Tensor | None:
     return factors.magnitude / norm.clamp_min(torch.finfo(torch.float32).tiny)
 
 
-def require_fit(adapter: Adapter, found: Mapping[str, nn.Module], family: str) -> None:
+def require_fit(adapter: Adapter, found: Mapping[str, nn.Linear | nn.Conv2d], family: str) -> None:
     """Raises AdapterError unless every module that ``adapter`` changes is in ``found``, with a weight of the right
     shape.
     """
@@ -211,5 +210,5 @@ def require_fit(adapter: Adapter, found: Mapping[str, nn.Module], family: str) -
 
 
 def _squeezed(shape: Sequence[int]) -> tuple[int, ...]:
-    """A 1×1 convolution and a linear layer of the same widths change alike."""
+    """A 1×1 convolution and a linear layer of the same widths take the same change."""
     return tuple(shape[:2]) if tuple(shape[2:]) == (1, 1) else tuple(shape)

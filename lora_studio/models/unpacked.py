@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +18,13 @@ def weight_of(module: nn.Linear | nn.Conv2d) -> Tensor:
 
     peft has a function for this too, but on the CPU it leaves an int8 layer without its scales.
     """
-    weight = module.weight.detach()
-    if (state := getattr(module.weight, "quant_state", None)) is not None:
+    held: Any = module.weight
+    weight = held.detach()
+    if (state := getattr(held, "quant_state", None)) is not None:
         return bitsandbytes().functional.dequantize_4bit(weight.data, state)
     if weight.dtype == torch.int8:
-        scales = module.weight.SCB if module.state.SCB is None else module.state.SCB
+        packed: Any = module
+        scales = held.SCB if packed.state.SCB is None else packed.state.SCB
         return weight.float() * (scales / 127)[:, None]
     return weight
 

@@ -87,7 +87,7 @@ class Block:
     entrance: float
     """Its input, which is all that checkpointing keeps; for what is never computed again the same as ``kept``."""
     working: float = 0.0
-    """What its gradients take: a feed-forward's before and after its GEGLU, or a resnet's towards its input, thrice."""
+    """What its gradients take: a feed-forward's before and after its GEGLU, or three times a resnet's by its input."""
 
 
 @dataclass

@@ -134,7 +134,7 @@ def _encoding(shapes: Shapes, step: Step, beside: float) -> list[float]:
 
 
 def _preview(shapes: Shapes, step: Step, beside: float, recorded: float) -> list[float]:
-    """Bytes while a preview is decoded: beside a recorded step, a whole picture, a tile.
+    """Bytes while a preview is decoded: beside a recorded step, a whole image, a tile.
 
     Args:
         beside: bytes of what else is in memory.
@@ -151,7 +151,7 @@ def _fitting(sizes: list[float], limit: float) -> float:
 
 
 def _sizes(step: Step) -> list[int]:
-    """Pixels that the VAE takes of one picture: all of them or, where they do not fit or that is asked for, a tile's."""
+    """Pixels that the VAE takes of one picture: all of them or, if they do not fit or ``tiled_vae`` is on, a tile's."""
     tile = min(step.side, TILE) ** 2
     return [tile] if step.machine.tiled_vae else [step.side**2, tile]
 

@@ -61,7 +61,7 @@ def test_heatmap_and_histogram():
 def test_words_say_what_to_do():
     words = analysis.analyze(Adapter({Q: diagonal(10.0, 1.0, 0.01, 0.01), KEY: diagonal(1e-9, 0.0, 0.0, 0.0)})).words
     assert words[0].startswith("Rank 1 of 4 holds 99 % of the change: shrink from")
-    assert "100% of the change lies in down_blocks.1." in words and "1 of 2 modules change next to nothing." in words
+    assert "100% of the change is in down_blocks.1." in words and "1 of 2 modules change next to nothing." in words
     assert analysis.analyze(Adapter({Q: diagonal(1.0, 1.0)})).words == [
         "All of its rank 2 is used; a larger rank might hold more of the style."
     ]

@@ -1,4 +1,4 @@
-"""A lean UNet is the same UNet: its answers, and the gradients of every kind of adapter, on every family."""
+"""A fused UNet is the same UNet: its outputs, and the gradients of every kind of adapter, on every family."""
 
 import copy
 
@@ -13,7 +13,7 @@ from lora_studio import models
 from lora_studio.config.settings import Settings
 from lora_studio.models import fused, gradient_checkpointing, inject
 from lora_studio.models.fused import lora
-from lora_studio.models.fused.blocks import LeanBlock, LeanResnet, LeanTransformer
+from lora_studio.models.fused.blocks import FusedBlock, FusedResnet, FusedTransformer
 from lora_studio.optim import build
 from tests.models.test_inject import learn, settings
 
@@ -65,7 +65,7 @@ def test_each_family_is_covered_and_the_same(tiny_folder, family):
         for module in base.unet.modules()
         if isinstance(module, ResnetBlock2D) or "Transformer" in type(module).__name__
     ]
-    assert found and set(found) <= {LeanResnet, LeanTransformer, LeanBlock}
+    assert found and set(found) <= {FusedResnet, FusedTransformer, FusedBlock}
     assert_same(step(base), plain(base))
     fused.disable(base.unet)
     assert not any(
@@ -146,7 +146,7 @@ def test_finished_adapters_on_top_are_heard(base):
 
 
 def test_a_mask_or_another_argument_is_not_lost(base):
-    """What the lean blocks do not know goes to diffusers' own."""
+    """What the fused blocks do not know goes to diffusers' own."""
     fused.enable(base.unet)
     torch.manual_seed(3)
     x, text = torch.randn(1, 4, 16, 16), torch.randn(1, 7, 32)
@@ -160,7 +160,7 @@ def test_a_mask_or_another_argument_is_not_lost(base):
 
 
 def test_a_block_of_another_kind_keeps_its_forward():
-    """Scaling by time, dropout, or another activation is not what the lean resnet computes."""
+    """Scaling by time, dropout, or another activation is not what the fused resnet computes."""
     odd = [
         ResnetBlock2D(in_channels=32, temb_channels=8, **more)
         for more in (
@@ -171,7 +171,7 @@ def test_a_block_of_another_kind_keeps_its_forward():
             {"up": True},
         )
     ]
-    assert not any(LeanResnet.fits(block) for block in odd) and LeanResnet.fits(
+    assert not any(FusedResnet.fits(block) for block in odd) and FusedResnet.fits(
         ResnetBlock2D(in_channels=32, temb_channels=8)
     )
 

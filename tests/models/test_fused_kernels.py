@@ -132,7 +132,7 @@ def apart(found: torch.Tensor, exact: torch.Tensor) -> float:
 
 @GPU
 @pytest.mark.parametrize("family", tiny.FAMILIES)
-def test_a_lean_step_on_the_card_is_the_same(tiny_folder, family):
+def test_a_fused_step_on_the_card_is_the_same(tiny_folder, family):
     """In float32, and recorded as a CUDA graph: nothing in it waits for the card. A tiny model's norms over single
     pixels make much of any rounding: so it counts how far diffusers' own blocks are from the same in float64."""
     base = models.load(str(tiny_folder(family)), "cuda")

@@ -54,7 +54,7 @@ KERNELS = SimpleNamespace(
     geglu_gradient=lambda dy, projection: torch.empty_like(projection),
     add=lambda a, b, bias: torch.empty_like(a),
 )
-"""``lean.kernels`` without the arithmetic."""
+"""``fused.kernels`` without the arithmetic."""
 
 
 @contextlib.contextmanager

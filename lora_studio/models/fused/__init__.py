@@ -1,4 +1,4 @@
-"""A UNet's step with less work between its products: see ``unet``."""
+"""A UNet's step with less work between its matrix products: see ``blocks``."""
 
 from lora_studio.models.fused.blocks import disable, enable
 

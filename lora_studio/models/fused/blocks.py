@@ -1,9 +1,9 @@
-"""Diffusers' UNet blocks with the least work between their products. Same answers, same gradients towards activations
-and adapters.
+"""Diffusers' UNet blocks with the least work between their matrix products: the same outputs, and the same gradients of
+activations and adapters.
 
 ``enable`` swaps the classes of a UNet's blocks for subclasses of them with another ``forward``; names, weights and
 everything else stay. A block that is not of the plain kind that Stable Diffusion 1, 2 and XL are built of keeps its
-own. Adapters, hooks and gradient checkpointing may come and go meanwhile.
+own. Adapters, hooks and gradient checkpointing may be added and removed meanwhile.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import UNet2DConditionModel
 from diffusers.models.activations import GEGLU
-from diffusers.models.attention import BasicTransformerBlock, FeedForward
-from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.attention_processor import AttnProcessor2_0
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
 from lora_studio.models.fused import ops
@@ -26,27 +26,30 @@ from lora_studio.models.fused.lora import hooked, linear, linears
 
 
 def enable(unet: UNet2DConditionModel) -> None:
-    """Makes every block of ``unet`` lean that can be; may be called again."""
+    """Fuses every block of ``unet`` that can be; may be called again."""
     for module in unet.modules():
-        for kind in (LeanResnet, LeanTransformer, LeanBlock):
+        for kind in (FusedResnet, FusedTransformer, FusedBlock):
             if type(module) is kind.__base__ and kind.fits(module):
                 module.__class__ = kind
     if type(unet.conv_norm_out) is nn.GroupNorm and type(unet.conv_act) is nn.SiLU:
-        unet.conv_norm_out.__class__, unet.conv_act.__class__ = LeanLastNorm, LeanLastActivation
+        unet.conv_norm_out.__class__, unet.conv_act.__class__ = FusedLastNorm, FusedLastActivation
 
 
 def disable(unet: UNet2DConditionModel) -> None:
     """Gives every block its own ``forward`` back."""
     for module in unet.modules():
-        if isinstance(module, LeanResnet | LeanTransformer | LeanBlock | LeanLastNorm | LeanLastActivation):
-            module.__class__ = type(module).__base__
+        if isinstance(module, FusedResnet | FusedTransformer | FusedBlock | FusedLastNorm | FusedLastActivation):
+            own: Any = type(module).__base__
+            module.__class__ = own
 
 
-class LeanResnet(ResnetBlock2D):
-    """The biases of its convolutions come in with what follows them."""
+class FusedResnet(ResnetBlock2D):
+    """A convolution's bias is added by the operation that follows it."""
+
+    time_emb_proj: Any  # there is one, as ``fits`` says
 
     @staticmethod
-    def fits(block: ResnetBlock2D) -> bool:
+    def fits(block: Any) -> bool:
         return (
             block.time_embedding_norm == "default"
             and block.upsample is None
@@ -70,11 +73,13 @@ class LeanResnet(ResnetBlock2D):
         return ops.add(past if self.conv_shortcut is None else _pointwise(self.conv_shortcut, past), hidden, bias)
 
 
-class LeanTransformer(Transformer2DModel):
-    """Pictures and rows of pixels are the same memory."""
+class FusedTransformer(Transformer2DModel):
+    """An image and its rows of pixels are the same memory, so that nothing is copied between them."""
+
+    _gradient_checkpointing_func: Any  # not None where ``gradient_checkpointing`` is set
 
     @staticmethod
-    def fits(model: Transformer2DModel) -> bool:
+    def fits(model: Any) -> bool:
         return model.is_input_continuous and _affine(model.norm)
 
     def forward(
@@ -89,7 +94,7 @@ class LeanTransformer(Transformer2DModel):
         encoder_attention_mask: Tensor | None = None,
         return_dict: bool = True,
     ) -> Any:
-        unusual = (
+        unusual: Any = (
             timestep,
             added_cond_kwargs,
             class_labels,
@@ -118,11 +123,15 @@ class LeanTransformer(Transformer2DModel):
         return Transformer2DModelOutput(sample=hidden) if return_dict else (hidden,)
 
 
-class LeanBlock(BasicTransformerBlock):
-    """Each sum is made together with the norm that follows it."""
+class FusedBlock(BasicTransformerBlock):
+    """Each residual sum is computed together with the norm that follows it."""
+
+    norm1: Any  # layer norms, as ``fits`` says
+    norm2: Any
+    norm3: Any
 
     @staticmethod
-    def fits(block: BasicTransformerBlock) -> bool:
+    def fits(block: Any) -> bool:
         norms = (block.norm1, block.norm2, block.norm3)
         return (
             block.norm_type == "layer_norm"
@@ -144,7 +153,7 @@ class LeanBlock(BasicTransformerBlock):
         class_labels: Tensor | None = None,
         added_cond_kwargs: Any = None,
     ) -> Tensor:
-        unusual = (
+        unusual: Any = (
             attention_mask,
             encoder_attention_mask,
             timestep,
@@ -172,41 +181,41 @@ class LeanBlock(BasicTransformerBlock):
         return total + _fed_forward(self.ff, normal)
 
 
-class LeanLastNorm(nn.GroupNorm):
+class FusedLastNorm(nn.GroupNorm):
     """The UNet's last norm, with the SiLU that follows it."""
 
     def forward(self, input: Tensor) -> Tensor:
         return ops.group_norm(self, input, silu=True)[0]
 
 
-class LeanLastActivation(nn.SiLU):
-    """Done by the norm before it."""
+class FusedLastActivation(nn.SiLU):
+    """The norm before it computes it."""
 
     def forward(self, input: Tensor) -> Tensor:
         return input
 
 
-def _affine(norm: nn.Module) -> bool:
+def _affine(norm: Any) -> bool:
     return type(norm) is nn.GroupNorm and norm.affine
 
 
-def _convolved(conv: nn.Module, x: Tensor) -> tuple[Tensor, Tensor | None]:
+def _convolved(conv: Any, x: Tensor) -> tuple[Tensor, Tensor | None]:
     """``conv(x)``, and the bias that is still to be added to it; None if it has been."""
     if conv.bias is None or not _plain(conv, x):
         return conv(x), None
     return F.conv2d(x, conv.weight, None, conv.stride, conv.padding, conv.dilation, conv.groups), conv.bias
 
 
-def _pointwise(conv: nn.Module, x: Tensor) -> Tensor:
+def _pointwise(conv: Any, x: Tensor) -> Tensor:
     """``conv(x)`` of a 1×1 convolution: on rows of pixels it is a linear layer."""
     if not _plain(conv, x):
         return conv(x)
     return _picture(F.linear(_rows(x), conv.weight.flatten(1), conv.bias), *x.shape[2:])
 
 
-def _plain(conv: nn.Module, x: Tensor) -> bool:
-    """Whether ``conv`` is a frozen convolution and no more, and Triton adds biases for it: elsewhere the convolution
-    does so at no cost.
+def _plain(conv: Any, x: Tensor) -> bool:
+    """Whether ``conv`` is nothing but a frozen convolution, and Triton adds its bias: elsewhere the convolution does
+    that at no cost.
     """
     return (
         type(conv) is nn.Conv2d
@@ -226,7 +235,7 @@ def _picture(rows: Tensor, height: int, width: int) -> Tensor:
     return rows.view(len(rows), height, width, rows.shape[-1]).permute(0, 3, 1, 2)
 
 
-def _attended(attention: Attention, x: Tensor, text: Tensor | None) -> Tensor:
+def _attended(attention: Any, x: Tensor, text: Tensor | None) -> Tensor:
     """``attention(x, text)``, without the residual: x (N, L, C), text (N, T, D) or None for x itself."""
     if not _straight(attention):
         return attention(x, encoder_hidden_states=text)
@@ -239,7 +248,7 @@ def _attended(attention: Attention, x: Tensor, text: Tensor | None) -> Tensor:
     return linear(attention.to_out[0], hidden.transpose(1, 2).flatten(2))
 
 
-def _straight(attention: Attention) -> bool:
+def _straight(attention: Any) -> bool:
     """Whether it is nothing but q, k, v, their attention and a projection."""
     parts = ("spatial_norm", "group_norm", "norm_cross", "norm_q", "norm_k", "added_kv_proj_dim")
     return (
@@ -253,7 +262,7 @@ def _straight(attention: Attention) -> bool:
     )
 
 
-def _fed_forward(feed: FeedForward, x: Tensor) -> Tensor:
+def _fed_forward(feed: Any, x: Tensor) -> Tensor:
     if (
         hooked(feed)
         or len(feed.net) != 3

@@ -1,9 +1,9 @@
-"""Triton kernels for what lies between a UNet's matrix products: norms, activations, additions. Needs Triton to be
-imported; ``probe`` says whether it works.
+"""Triton kernels for what is between a UNet's matrix products: norms, activations, additions. Importing it needs Triton;
+``triton_support`` says whether that works.
 
-Pictures are (N, H, W, C) in memory (channels last). Formats in and out are the tensors', sums are float32. Only
-gradients towards activations exist:
-the base model is frozen. Every sum has a fixed order, so that the same input gives the same digits.
+Images are (N, H, W, C) in memory (channels last). Inputs and outputs have the tensors' formats, sums are float32. There
+are gradients of activations only, since the base model is frozen. Every sum has a fixed order, so that the same input
+gives the same bits.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 _ROWS, _COLUMNS = 64, 64
-"""A tile of a picture: pixels and channels. The widths of all supported models are multiples of 64."""
+"""A tile of an image: pixels and channels. The widths of all supported models are multiples of 64."""
 _STRIDE = 1024
 """Partial sums that one program takes at a time."""
 # Sizes that say nothing about alignment are not specialised on: each kernel is compiled once and not for every size
@@ -57,7 +57,7 @@ def _normalised(value, gamma, beta, means, rstds, channels, C, D):
 
 @triton.jit(do_not_specialize=["HW"])
 def _moments(x, shift, bias, means, squares, HW, C, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """Mean and Σ (x − mean)² of each channel of a tile, so that large means cost no digits (Chan et al. 1979)."""
+    """Mean and Σ (x − mean)² of each channel of a tile, so that large means cost no precision (Chan et al. 1979)."""
     channels, offsets, inside = _tile(HW, C, ROWS, COLUMNS)
     value = tl.where(inside, _shifted(x, shift, bias, channels, offsets, inside, C), 0.0)
     mean = tl.sum(value, 0) / tl.minimum(ROWS, HW - tl.program_id(1) * ROWS)
@@ -324,7 +324,7 @@ def group_norm_gradient(
     rstd: Tensor,
     silu: bool,
 ) -> Tensor:
-    """The gradient towards x of ``group_norm``, plus ``more``: all like x and channels last."""
+    """The gradient of ``group_norm`` by x, plus ``more``: all like x and channels last."""
     grid, (n, c, hw) = _tiles(x)
     groups = mean.shape[1]
     firsts, seconds = x.new_empty((2, n, grid[1], c), dtype=torch.float32)
@@ -360,7 +360,7 @@ def layer_norm(
 def layer_norm_gradient(
     dy: Tensor, more: Tensor | None, x: Tensor, gamma: Tensor, mean: Tensor, rstd: Tensor
 ) -> Tensor:
-    """The gradient towards the norm's input x, plus ``more``; all contiguous."""
+    """The gradient by the norm's input x, plus ``more``; all contiguous."""
     c = x.shape[-1]
     m = x.numel() // c
     dx = torch.empty_like(x)
@@ -382,7 +382,7 @@ def geglu(projection: Tensor) -> Tensor:
 
 
 def geglu_gradient(dy: Tensor, projection: Tensor) -> Tensor:
-    """The gradient towards ``projection``."""
+    """The gradient by ``projection``."""
     d = dy.shape[-1]
     m = dy.numel() // d
     slope = torch.empty_like(projection)
@@ -392,7 +392,7 @@ def geglu_gradient(dy: Tensor, projection: Tensor) -> Tensor:
 
 
 def add(a: Tensor, b: Tensor, bias: Tensor) -> Tensor:
-    """a + b + bias of pictures (N, C, H, W), channels last; bias (C,)."""
+    """a + b + bias of images (N, C, H, W), channels last; bias (C,)."""
     c = a.shape[1]
     m = a.numel() // c
     y = torch.empty_like(a)
@@ -402,7 +402,7 @@ def add(a: Tensor, b: Tensor, bias: Tensor) -> Tensor:
 
 
 def _tiles(x: Tensor) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """The grid over a picture's tiles, and N, C, H·W."""
+    """The grid over an image's tiles, and N, C, H·W."""
     n, c, h, w = x.shape
     return (triton.cdiv(c, _COLUMNS), triton.cdiv(h * w, _ROWS), n), (n, c, h * w)
 
@@ -414,5 +414,5 @@ def _whole(width: int) -> dict[str, int]:
 
 
 def _on(x: Tensor) -> torch.cuda.device_of:
-    """Kernels are launched on the current device, whatever their arguments stand on."""
+    """Kernels are launched on the current device, whatever device their arguments are on."""
     return torch.cuda.device_of(x)

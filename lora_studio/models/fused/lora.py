@@ -1,10 +1,10 @@
 """Linear layers with a LoRA on them, several of one input at once: what peft's layers compute, in fewer products.
 
-y = W x + b + s B A x (Hu et al. 2021, §4.1). The thin products A x of all layers are one; B (s A x) is added by the
-product that makes it, forth and back; and the gradient towards x is summed by the products that make it up. So are
-those of A and B where they have a gradient already, as in the optimizer's
-buffer: it is added to in place, as ``backward`` would, and nothing is left for autograd to add (``torch.autograd.grad``
-finds nothing then). W is frozen, whole or in NF4.
+y = W x + b + s B A x (Hu et al. 2021, §4.1). The thin products A x of all layers are one. The product that computes
+B (s A x) also adds it, in the forward and the backward pass, and the gradient by x is summed by the products that it
+consists of. So are the gradients of A and B if they exist already, as in the optimizer's buffer: they are added to in
+place, as ``backward`` would, and nothing is left for autograd to add (``torch.autograd.grad`` finds nothing then). W is
+frozen, whole or in NF4.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from lora_studio.models.unpacked import weight_of
 
 
 class _Layer(NamedTuple):
-    base: nn.Linear
+    base: Any
+    """The frozen linear layer, whole or packed."""
     down: Tensor | None = None
     """A (r, in); None without an adapter."""
     up: Tensor | None = None
@@ -40,8 +41,8 @@ def linears(given: Sequence[nn.Module], x: Tensor) -> tuple[Tensor, ...]:
     """``module(x)`` for each of several linear layers, peft's or plain. Layers of a kind that is not known here are
     simply called.
     """
-    layers = [_layer(module, x) for module in given]
-    if any(layer is None for layer in layers) or len({layer.scale for layer in layers if layer.down is not None}) > 1:
+    layers = [layer for module in given if (layer := _layer(module, x)) is not None]
+    if len(layers) < len(given) or len({layer.scale for layer in layers if layer.down is not None}) > 1:
         return tuple(module(x) for module in given)
     factors = [factor for layer in layers for factor in (layer.down, layer.up)]
     if torch.is_grad_enabled() and any(one is not None and one.requires_grad for one in (x, *factors)):
@@ -50,7 +51,7 @@ def linears(given: Sequence[nn.Module], x: Tensor) -> tuple[Tensor, ...]:
 
 
 def _layer(module: nn.Module, x: Tensor) -> _Layer | None:
-    """What ``linears`` needs of ``module``; None if it is not what it seems, or hooked."""
+    """What ``linears`` needs of ``module``; None if it is of another kind, or hooked."""
     if hooked(module) or torch.is_autocast_enabled(x.device.type):
         return None
     if not isinstance(module, LoraLayer):
@@ -90,7 +91,7 @@ def _frozen(base: nn.Module, x: Tensor) -> bool:
 
 
 def hooked(module: nn.Module) -> bool:
-    """Whether someone wants to know when ``module`` is called, so that it has to be."""
+    """Whether ``module`` has hooks, so that it has to be called."""
     return bool(
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     )
@@ -101,7 +102,7 @@ def _weight(base: nn.Linear) -> Tensor:
 
 
 def _forward(x: Tensor, layers: Sequence[_Layer]) -> tuple[list[Tensor], Tensor | None, Tensor | None]:
-    """The answers; and where there is an adapter s x Aᵀ (M, R) and A (R, in), with the layers' ranks in a row."""
+    """The outputs; and if there is an adapter s x Aᵀ (M, R) and A (R, in), with the layers' ranks in a row."""
     rows = x.reshape(-1, x.shape[-1])
     downs = [layer.down for layer in layers if layer.down is not None]
     answers = [F.linear(rows, _weight(layer.base), layer.base.bias) for layer in layers]
@@ -117,7 +118,7 @@ def _forward(x: Tensor, layers: Sequence[_Layer]) -> tuple[list[Tensor], Tensor 
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor | None:
-    """One matrix over the memory of several (r, in) that lie end to end in one buffer; None where they do not."""
+    """One matrix over the memory of several (r, in) that are end to end in one buffer; None if they are not."""
     first, end = parts[0].detach(), parts[0].storage_offset()
     for part in parts:
         if (
@@ -178,8 +179,8 @@ class _Linears(torch.autograd.Function):
 def _factor_gradients(
     rows: Tensor, slopes: Sequence[Tensor], layers: Sequence[_Layer], thin: Tensor, back: Tensor
 ) -> list[Tensor | None]:
-    """dA = (s dy B)ᵀ x and dB = dyᵀ (s x Aᵀ) of each layer in turn; None for what was added to the gradient that was
-    there.
+    """dA = (s dy B)ᵀ x and dB = dyᵀ (s x Aᵀ) of each layer in turn; None for what was added to an existing
+    gradient.
     """
     downs = iter(_down_gradients(rows, [layer.down for layer in layers if layer.down is not None], back))
     gradients: list[Tensor | None] = []
@@ -189,7 +190,7 @@ def _factor_gradients(
 
 
 def _down_gradients(rows: Tensor, downs: Sequence[Tensor], back: Tensor) -> Sequence[Tensor | None]:
-    """One product where the gradients lie end to end in memory, as the factors then do too."""
+    """One product if the gradients are end to end in memory, as the factors then are too."""
     ranks, there = [len(down) for down in downs], [down.grad for down in downs]
     if any(gradient is None for gradient in there):
         return (back.T @ rows).split(ranks)

@@ -1,9 +1,9 @@
-"""What lies between a UNet's matrix products, in as few passes over memory as can be: in Triton on a graphics card, in
-plain torch elsewhere.
+"""What is between a UNet's matrix products, in as few passes over memory as possible: in Triton on a GPU, in plain torch
+elsewhere.
 
-All weights here are frozen: where one takes a gradient, plain torch does the work. What is added to an input before a
-norm, a convolution's bias or a time embedding, is never written to memory; and a gradient that flows past a norm is
-added to the norm's own as that is written.
+All weights here are frozen: if one takes a gradient, plain torch does the work. What is added to the input of a norm (a
+convolution's bias or a time embedding) is never written to memory. The gradient of a residual connection past a norm is
+added to the norm's own while that is written.
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ _LAST = torch.channels_last
 
 
 def fused(x: Tensor, *weights: Tensor | None) -> bool:
-    """Whether Triton serves for ``x`` and ``weights``: on a card where it works, in one number format, the weights
-    frozen.
-    """
+    """Whether Triton computes ``x`` and ``weights``: on a GPU where it works, in one number format, with frozen weights."""
     return (
         x.is_cuda
         and x.dtype in _FORMATS
@@ -44,7 +42,7 @@ def group_norm(
         bias: (C,), frozen.
 
     Returns:
-        The norm, and x to go on with beside it: what flows back through either is summed in one pass.
+        The norm, and x for the residual connection: the gradients of both are summed in one pass.
     """
     if not fused(x, norm.weight, norm.bias, bias) or shift is not None and shift.dtype != x.dtype:
         added = x if shift is None else x + shift[:, :, None, None]
@@ -61,7 +59,9 @@ def group_norm(
 
 
 def layer_norm(norm: nn.LayerNorm, a: Tensor, b: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """``norm`` of a + b, (…, C) each, over the last axis, and the sum itself to go on with; b may be None."""
+    """``norm`` of a + b, (…, C) each, over the last axis, and the sum itself for the residual connection; b may be
+    None.
+    """
     if not fused(a, b if b is None else b.detach(), norm.weight, norm.bias):
         total = a if b is None else a + b
         return F.layer_norm(total, norm.normalized_shape, norm.weight, norm.bias, norm.eps), total

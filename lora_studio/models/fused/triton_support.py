@@ -1,17 +1,18 @@
-"""Whether Triton's kernels work on this machine. They need a graphics card, the triton package and, for a first launch,
-a C compiler.
+"""Whether Triton's kernels work on this machine. They need a GPU, the triton package and, for the first launch, a C
+compiler.
 """
 
 from __future__ import annotations
 
 from functools import cache
 from types import ModuleType
+from typing import Any
 
 import torch
 
 
-def kernels() -> ModuleType | None:
-    """``lean.kernels``, or None where they do not work."""
+def kernels() -> Any:
+    """The module ``fused.kernels``, or None where they do not work."""
     return _probe()[0]
 
 
@@ -23,7 +24,7 @@ def reason() -> str:
 @cache
 def _probe() -> tuple[ModuleType | None, str]:
     if not torch.cuda.is_available():
-        return None, "there is no graphics card for Triton"
+        return None, "there is no GPU for Triton"
     try:
         from lora_studio.models.fused import kernels as found
     except (ImportError, OSError, RuntimeError) as error:
@@ -33,8 +34,6 @@ def _probe() -> tuple[ModuleType | None, str]:
     except (
         Exception
     ) as error:  # a missing compiler, header or driver raises whatever it likes: each means the same here
-        return (
-            None,
-            f"Triton cannot compile ({str(error).strip().splitlines()[-1][:200] if str(error).strip() else type(error).__name__})",
-        )
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        return None, f"Triton cannot compile ({lines[-1][:200]})"
     return found, ""
