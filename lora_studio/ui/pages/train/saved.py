@@ -7,10 +7,7 @@ import time
 from lora_studio.runs.checkpoints import Saved
 from lora_studio.ui import words
 
-_HINT = (
-    "Starred states are never deleted. Branch starts a new run from a saved state, with other settings if you like; "
-    "this run stays as it is."
-)
+_HINT = "Starred states are never deleted. Branching starts a new run from a saved state; this run stays as it is."
 
 
 def html(states: list[Saved]) -> str:
