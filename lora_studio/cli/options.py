@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, cast, get_type_hints
 
 import typer
 
@@ -32,20 +33,21 @@ def of_class(kind: type[T]) -> Callable[[Callable[[T], None]], Callable[..., Non
     """
 
     def wrap(function: Callable[[T], None]) -> Callable[..., None]:
-        def command(**values: Any) -> None:
+        @functools.wraps(function)
+        def run(**values: Any) -> None:
             function(kind(**values))
+
+        command: Any = run  # typer reads a command's options from attributes that functions do not declare
 
         hints = get_type_hints(kind, include_extras=True)
         keyword = inspect.Parameter.KEYWORD_ONLY
         order = [name for ancestor in kind.__mro__ for name in vars(ancestor).get("__annotations__", {})]
-        fields = sorted(dataclasses.fields(kind), key=lambda field: order.index(field.name))
+        fields = sorted(dataclasses.fields(cast(Any, kind)), key=lambda field: order.index(field.name))
         options = [
             inspect.Parameter(field.name, keyword, default=_default(field), annotation=hints[field.name])
             for field in fields
         ]
-        command.__signature__ = inspect.Signature(options)
-        command.__annotations__ = hints
-        command.__name__, command.__doc__, command.__module__ = function.__name__, function.__doc__, function.__module__
+        command.__signature__, command.__annotations__ = inspect.Signature(options), hints
         return command
 
     return wrap
@@ -58,7 +60,7 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 def like(key: str, help: str = "", **bounds: Any) -> Any:
     """An option with the help and bounds of the setting ``key``."""
     spec = SPECS[key]
-    limits = {"min": spec.low, "max": spec.high} if spec.kind in ("integer", "number") else {}
+    limits: dict[str, Any] = {"min": spec.low, "max": spec.high} if spec.kind in ("integer", "number") else {}
     return typer.Option(help=help or spec.help, **{**limits, **bounds})
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers.models import AutoencoderKL
 from torch import Tensor
 
 TILE = 512
@@ -70,7 +70,7 @@ def _tiled(vae: AutoencoderKL, work: Callable[[Tensor], Tensor], one: Tensor, si
 def _tiles(vae: AutoencoderKL, side: int) -> Iterator[None]:
     before = vae.tile_sample_min_size, vae.tile_latent_min_size
     vae.enable_tiling()
-    vae.tile_sample_min_size, vae.tile_latent_min_size = side, side // 2 ** (len(vae.config.block_out_channels) - 1)
+    vae.tile_sample_min_size, vae.tile_latent_min_size = side, side // 2 ** (len(vae.config["block_out_channels"]) - 1)
     try:
         yield
     finally:
