@@ -32,6 +32,7 @@ def enable(unet: UNet2DConditionModel, which: str, encoders: Iterable[nn.Module]
     unet.enable_gradient_checkpointing(partial(checkpoint, use_reentrant=False, preserve_rng_state=random))
     if which == "largest":
         chosen = {module for block in largest(unet) for module in block.modules()}
+        module: Any  # diffusers' blocks have a switch that nn.Module does not declare
         for module in unet.modules():
             if hasattr(module, "gradient_checkpointing"):
                 module.gradient_checkpointing = module in chosen
@@ -41,6 +42,7 @@ def _enable_text(encoder: nn.Module, on: bool) -> None:
     """Layer by layer: transformers' own switch has the embeddings take a gradient as well, which nothing under training
     needs.
     """
+    layer: Any  # transformers declares the function on the models alone
     for layer in encoder.modules():
         if isinstance(layer, GradientCheckpointingLayer):
             layer.gradient_checkpointing = on
