@@ -7,7 +7,7 @@ over a quarter of a tile (diffusers' ``AutoencoderKL``), so they come last, or w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 
 import torch
@@ -67,7 +67,7 @@ def _tiled(vae: AutoencoderKL, work: Callable[[Tensor], Tensor], one: Tensor, si
 
 
 @contextmanager
-def _tiles(vae: AutoencoderKL, side: int) -> Iterator[None]:
+def _tiles(vae: AutoencoderKL, side: int) -> Generator[None]:
     before = vae.tile_sample_min_size, vae.tile_latent_min_size
     vae.enable_tiling()
     vae.tile_sample_min_size, vae.tile_latent_min_size = side, side // 2 ** (len(vae.config["block_out_channels"]) - 1)

@@ -5,7 +5,7 @@ hub's local cache alone.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,7 +128,7 @@ def fetch(offer: Offer) -> Path:
 
 
 @contextmanager
-def _explained(name: str) -> Iterator[None]:
+def _explained(name: str) -> Generator[None]:
     """The hub's errors in plain words."""
     again = "Start the command again: files that are here whole are not fetched twice."
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -15,12 +15,19 @@ from lora_studio.errors import SettingsError
 
 Kind = Literal["prompt", "seed", "adapter", "weight", "checkpoint", "guidance", "steps"]
 KINDS: tuple[str, ...] = get_args(Kind)
+
+
+def _bounds(key: str) -> tuple[float, float]:
+    low, high = SPECS[key].low, SPECS[key].high
+    assert low is not None and high is not None, f"the setting {key} has no bounds"
+    return low, high
+
+
 _BOUNDS = {
     "weight": (-10.0, 10.0),
-    **{
-        kind: (SPECS[key].low, SPECS[key].high)
-        for kind, key in {"seed": "preview_seed", "guidance": "guidance", "steps": "preview_steps"}.items()
-    },
+    "seed": _bounds("preview_seed"),
+    "guidance": _bounds("guidance"),
+    "steps": _bounds("preview_steps"),
 }
 _WHOLE = ("seed", "steps")
 CELLS = 1000
@@ -97,7 +104,7 @@ def parse(text: str, where: str = "") -> Axis:
         values = []
     if not values or not all(values):
         raise SettingsError(f"An axis lacks a value in {text!r}.", where=where, do=f"Write for example {kind}=A,B.")
-    return Axis(kind, tuple(_value(kind, value, where) for value in values), subject)
+    return Axis(cast(Kind, kind), tuple(_value(kind, value, where) for value in values), subject)
 
 
 def spread(start: float, stop: float, count: int) -> tuple[float, ...]:
@@ -217,8 +224,8 @@ class Grid(BaseModel):
     def _switched(self) -> set[str]:
         return {str(name) for axis in self.axes if axis.kind in ("adapter", "checkpoint") for name in axis.values}
 
-    def _cell(self, picked: dict[Axis, str | int | float]) -> Cell:
-        chosen = {axis.kind: value for axis, value in picked.items()}
+    def _cell(self, picked: dict[Axis, Any]) -> Cell:
+        chosen: dict[str, Any] = {axis.kind: value for axis, value in picked.items()}  # an axis has checked their types
         weights = {one.name: one.weight for one in self.adapters}
         for axis, value in picked.items():
             if axis.kind == "weight":

@@ -38,8 +38,13 @@ class Batch(NamedTuple):
 
     def replaced(self, tensors: dict[str, Tensor]) -> Batch:
         """The same batch with other ``tensors``, named as those of ``tensors()``."""
-        own = {name: tensors[name] for name in ("x0", "noise", "timesteps", "sizes")}
-        return self._replace(**own, text={name: tensors[name] for name in self.text})
+        return self._replace(
+            x0=tensors["x0"],
+            noise=tensors["noise"],
+            timesteps=tensors["timesteps"],
+            sizes=tensors["sizes"],
+            text={name: tensors[name] for name in self.text},
+        )
 
     def to(self, device: torch.device) -> Batch:
         """A copy on ``device``."""
@@ -75,8 +80,8 @@ class Batches:
 
     def take(self, number: int) -> Batch:
         """Batch ``number``, 0 for the first."""
-        (ready, batch), self._ahead = self._ahead or (None, None), None
-        return batch if ready == number else self.draw(number)
+        ahead, self._ahead = self._ahead, None
+        return ahead[1] if ahead and ahead[0] == number else self.draw(number)
 
     def prepare(self, number: int) -> None:
         """Draws batch ``number`` in advance, while a GPU is at work."""

@@ -6,31 +6,33 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
 @contextmanager
-def _without_stubs() -> Iterator[None]:
+def _without_stubs() -> Generator[None]:
     """Gradio writes type stubs for each of its components whenever it is imported, which takes a third of that import.
 
     It skips a class that has no source file, as OSError from ``inspect.getfile`` says.
     """
+    module: Any = inspect  # whose functions are not declared to be replaceable
     original = inspect.getfile
 
-    def getfile(thing: object) -> str:
+    def getfile(thing: Any) -> str:
         if isinstance(thing, type) and thing.__module__.startswith("gradio."):
             raise OSError("no stubs are wanted")
         return original(thing)
 
-    inspect.getfile = getfile
+    module.getfile = getfile
     try:
         yield
     finally:
-        inspect.getfile = original
+        module.getfile = original
 
 
 with _without_stubs():

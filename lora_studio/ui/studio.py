@@ -77,13 +77,15 @@ def launch(
         serve(studio, outputs, address, port, login)
     except OSError:  # a studio that was started at the same moment has just taken it
         serve(studio, outputs, address, free_port(address, port), login)
-    lock.note(json.dumps({"address": studio.local_url}))
+    url = studio.local_url
+    assert url is not None  # gradio sets it where it serves
+    lock.note(json.dumps({"address": url}))
     print(
-        f"LoRA Studio is at {studio.local_url.rstrip('/')}\nEnd it with Ctrl+C. A run at work goes on without it.",
+        f"LoRA Studio is at {url.rstrip('/')}\nEnd it with Ctrl+C. A run at work goes on without it.",
         flush=True,
     )
     if browser:
-        webbrowser.open(studio.local_url)
+        webbrowser.open(url)
     studio.block_thread()
 
 
