@@ -14,7 +14,7 @@ from lora_studio.errors import AdapterError, ModelError, RunError, SettingsError
 from lora_studio.jobs.renderer import Answer, Blending
 from lora_studio.runs import library
 from lora_studio.ui.pages.library import cards
-from lora_studio.ui.pages.mix import blend_form, image_specs, mixture, pictures, rows, saving
+from lora_studio.ui.pages.mix import blend_form, figures, image_specs, mixture, rows, saving
 from lora_studio.ui.pages.mix.image_specs import ChosenBlend, Scene, Spread
 from lora_studio.ui.pages.mix.mixture import Mix, bounded
 from lora_studio.ui.pages.mix.page import MixPage
@@ -186,9 +186,9 @@ def test_the_sum_needs_no_blending_and_the_rest_is_bounded():
 def test_what_blending_costs_is_told_in_words(mix):
     """The residual is known only when the file is there."""
     mix.rows[1].weight = 0.0
-    total = pictures.cost(mix, None)
+    total = figures.cost(mix, None)
     assert "nothing is lost" in total and f"rank {mix.rows[0].rank}" in total
-    told = pictures.cost(mix, Answer(kind="drawn", rank=4, size=250_000, residual=0.2))
+    told = figures.cost(mix, Answer(kind="drawn", rank=4, size=250_000, residual=0.2))
     assert "rank 4" in told and "250 KB" in told and "keeps 96.0 %" in told and "0.2000" in told
 
 
@@ -345,8 +345,8 @@ def unchanged(updates):
 def test_the_rough_picture_comes_first_then_the_good_one_then_the_base(page, mix):
     """The user waits for the slowest picture to see the first."""
     seen = list(page.drawing.draw(values(page, mix)))
-    pictures, notes = page.drawing.pictures, [one[page.note] for one in seen]
-    html = [one[pictures] for one in seen if isinstance(one.get(pictures), str)]
+    figures, notes = page.drawing.figures, [one[page.note] for one in seen]
+    html = [one[figures] for one in seen if isinstance(one.get(figures), str)]
     assert [(one.count("<img"), "-20.png" in one) for one in html] == [(0, False), (1, False), (1, True), (2, True)]
     assert "Drawing" in notes[0] and "20 steps" in notes[-1] and "seed 1" in notes[-1]
     (first, lane), (plain, other) = page.drawing.renderer.asked
@@ -371,7 +371,7 @@ def test_what_is_wrong_is_shown_beside_the_last_pictures(page, mix, outputs):
         "Pictures wait until the run ink has ended.", do="It has the machine to itself."
     )
     seen = list(page.drawing.draw(values(page, mix)))[-1]
-    assert seen[page.pictures].count("<img") == 2 and "until the run ink has ended" in seen[page.note]
+    assert seen[page.figures].count("<img") == 2 and "until the run ink has ended" in seen[page.note]
     assert seen[page.drawing.again] == gr.update(active=True)
     page.drawing.renderer.wrong = AdapterError(EVIL, where=EVIL, do=EVIL)
     seen = list(page.drawing.draw(values(page, mix)))[-1]
@@ -454,7 +454,7 @@ def test_a_reload_keeps_the_mix(page, mix, outputs):
 
 def test_an_empty_mix_says_what_to_do(page):
     [seen] = page.drawing.draw(values(page, Mix()))
-    assert "Nothing to see yet" in seen[page.pictures] and not page.drawing.renderer.asked
+    assert "Nothing to see yet" in seen[page.figures] and not page.drawing.renderer.asked
 
 
 def test_a_sheet_that_cannot_be_drawn_says_why(page, mix):

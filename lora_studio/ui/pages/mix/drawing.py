@@ -15,7 +15,7 @@ from lora_studio.jobs import runner
 from lora_studio.jobs.renderer import Answer, Renderer
 from lora_studio.ui import outcome, words
 from lora_studio.ui.outcome import Updates
-from lora_studio.ui.pages.mix import image_specs, pictures
+from lora_studio.ui.pages.mix import figures, image_specs
 from lora_studio.ui.pages.mix.blend_form import BlendForm
 from lora_studio.ui.pages.mix.image_specs import ChosenBlend, Scene
 from lora_studio.ui.pages.mix.mixture import Mix
@@ -33,7 +33,7 @@ class MixDrawing:
     scene: SceneForm
     blend: BlendForm
     sheet: SheetForm
-    pictures: gr.HTML
+    figures: gr.HTML
     note: gr.HTML
     again: gr.Timer
     """Ticks while images wait for a run to end."""
@@ -48,7 +48,7 @@ class MixDrawing:
     @property
     def outputs_drawn(self) -> list[Any]:
         """What ``draw``, ``first`` and ``retry`` change."""
-        return [self.pictures, self.note, self.blend.cost, self.again, self.draft]
+        return [self.figures, self.note, self.blend.cost, self.again, self.draft]
 
     @property
     def _unchanged(self) -> Updates:
@@ -62,10 +62,10 @@ class MixDrawing:
         turn = mix.turn
         if not mix.rows:
             mix.mixed = mix.plain = ""
-            yield {self.pictures: pictures.EMPTY, self.note: "", self.blend.cost: "", self.draft: {}}
+            yield {self.figures: figures.EMPTY, self.note: "", self.blend.cost: "", self.draft: {}}
             return
         yield {
-            self.pictures: gr.skip() if mix.mixed else pictures.html(mix),
+            self.figures: gr.skip() if mix.mixed else figures.html(mix),
             self.note: outcome.busy("Drawing…"),
             self.draft: self._draft(values),
         }
@@ -106,7 +106,7 @@ class MixDrawing:
             *_, drawn = self.renderer.draw(spec, f"{mix.lane} sheet")
             if drawn.kind == "dropped":
                 raise RunError("Another sheet was asked for before this one was drawn.", do="Draw it again.")
-            return pictures.sheet(drawn, values[self.sheet.kind])
+            return figures.sheet(drawn, values[self.sheet.kind])
 
         yield from outcome.told("Drawing the sheet…", act)
 
@@ -120,7 +120,7 @@ class MixDrawing:
         """The reason beside the last images; a run that has the machine is waited for."""
         waits = isinstance(error, RunError)
         notice = words.notice("warned" if waits else "wrong", error.what, error.where, error.do)
-        return {self.pictures: pictures.html(mix), self.note: notice, self.again: gr.update(active=waits)}
+        return {self.figures: figures.html(mix), self.note: notice, self.again: gr.update(active=waits)}
 
     def _images(self, mix: Mix, scene: Scene, chosen: ChosenBlend) -> Iterator[Updates]:
         """The mix's image, then the base model's."""
@@ -132,15 +132,15 @@ class MixDrawing:
             if answer.kind == "loading":
                 yield {self.note: outcome.busy("Loading the base model…")}
             elif answer.kind == "drawn":
-                mix.mixed, note = answer.path, pictures.caption(answer, scene)
+                mix.mixed, note = answer.path, figures.caption(answer, scene)
                 yield self._mixed(mix, answer, note, is_blend=blending is not None)
         for answer in self.renderer.draw(plain, f"{mix.lane} plain"):
             if answer.kind == "drawn":
                 mix.plain = answer.path
-                yield {self.pictures: pictures.html(mix), self.note: note}
+                yield {self.figures: figures.html(mix), self.note: note}
 
     def _mixed(self, mix: Mix, answer: Answer, note: str, is_blend: bool) -> Updates:
-        shown: Updates = {self.pictures: pictures.html(mix), self.again: gr.update(active=False)}
+        shown: Updates = {self.figures: figures.html(mix), self.again: gr.update(active=False)}
         if not answer.last:
             return {**shown, self.note: outcome.busy("Drawing…")}
-        return {**shown, self.note: note, self.blend.cost: pictures.cost(mix, answer if is_blend else None)}
+        return {**shown, self.note: note, self.blend.cost: figures.cost(mix, answer if is_blend else None)}

@@ -15,7 +15,7 @@ from lora_studio.runs import library
 from lora_studio.ui import images, outcome, words
 from lora_studio.ui.outcome import WORK, Updates
 from lora_studio.ui.pages.library import cards
-from lora_studio.ui.pages.mix import blend_form, image_specs, mixture, pictures, rows, saving
+from lora_studio.ui.pages.mix import blend_form, figures, image_specs, mixture, rows, saving
 from lora_studio.ui.pages.mix.blend_form import BlendForm
 from lora_studio.ui.pages.mix.drawing import MixDrawing
 from lora_studio.ui.pages.mix.mixture import Mix
@@ -48,7 +48,7 @@ class MixPage:
                     self.scene = SceneForm(outputs)
             with gr.Column(scale=8, min_width=330, elem_classes="half", elem_id="mixed"):
                 with gr.Column(elem_classes="card seen"):
-                    self.pictures = html(pictures.EMPTY, elem_id="mix-pictures")
+                    self.figures = html(figures.EMPTY, elem_id="mix-pictures")
                     self.note = html(elem_id="mix-note")
                 with gr.Column(elem_classes="card", visible=False) as self.blend_card:
                     self._place_blend()
@@ -61,7 +61,7 @@ class MixPage:
             scene=self.scene,
             blend=self.blend,
             sheet=self.sheet,
-            pictures=self.pictures,
+            figures=self.figures,
             note=self.note,
             again=gr.Timer(_AGAIN, active=False),
             draft=draft,
