@@ -8,7 +8,14 @@ import pytest
 
 from lora_studio.locks import Lock, held
 
-HOLD = "import sys, time\nfrom pathlib import Path\nfrom lora_studio.locks import Lock\nlock = Lock(Path(sys.argv[1]))\nprint(lock.acquire(), flush=True)\ntime.sleep(60)\n"
+HOLD = """
+import sys, time
+from pathlib import Path
+from lora_studio.locks import Lock
+lock = Lock(Path(sys.argv[1]))
+print(lock.acquire(), flush=True)
+time.sleep(60)
+"""
 
 
 def test_only_one_has_it_and_letting_go_gives_it_to_the_next(tmp_path):

@@ -325,7 +325,7 @@ def _pair_words(cosine: float, overlap: float, shared: int, names: tuple[str, st
     if overlap > 0.3:
         return [
             first,
-            f"{overlap:.0%} of {names[1]} works on the same inputs and outputs as {names[0]}: expect each to change what "
-            "the other does.",
+            f"{overlap:.0%} of {names[1]} works on the same inputs and outputs as {names[0]}: expect each to change "
+            "what the other does.",
         ]
     return [first]

@@ -182,7 +182,8 @@ def _plans(
         if missing:
             count = len(adapter.factors)
             raise AdapterError(
-                f"Only {count - len(missing)} of {count} modules have a place in this base model; {missing[0]} has none.",
+                f"Only {count - len(missing)} of {count} modules have a place in this base model; "
+                f"{missing[0]} has none.",
                 do=f"The adapter was made for {detect.label(adapter.family)}: choose a base model of that kind.",
             )
     return plans
@@ -251,7 +252,7 @@ def _part(tensor: Tensor, place: Place) -> Tensor:
 
 
 class _Target:
-    """Where a merge is written until it is complete: a partial folder with all unchanged files copied, or the file itself."""
+    """Where a merge is written until it is complete: a partial folder with copies of unchanged files, or the file."""
 
     def __init__(self, base: Path, out: Path, changed: list[Path]):
         self.base, self.out, self.changed = base, out, changed

@@ -89,7 +89,7 @@ def to_size(adapter: Adapter, megabytes: float, dtype: torch.dtype | None = None
 
 
 def rank_for(S: Tensor, energy: float) -> int:
-    """The smallest number of leading singular values (k,) that hold ``energy`` of the sum of their squares; at least 1."""
+    """The smallest number of leading singular values (k,) that hold ``energy`` of the sum of squares; at least 1."""
     kept = S.double().square().cumsum(0)
     return int((kept < kept[-1] * energy * (1 - 1e-12)).sum().clamp(max=len(S) - 1)) + 1
 

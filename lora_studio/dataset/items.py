@@ -25,7 +25,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a scan found: the pictures that can be trained on, sorted by name, and all problems, the most severe first."""
+    """What a scan found: the pictures that can be trained on, sorted by name, and all problems, most severe first."""
 
     folder: Path
     pictures: list[Picture]

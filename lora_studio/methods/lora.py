@@ -79,7 +79,7 @@ class Lora(Method):
         return options.rank * (shape.inputs * shape.kernel**2 + shape.outputs)
 
     def kept(self, options: AdapterOptions, shape: LayerShape, given: LayerInput) -> float:
-        """Its input, unless it is kept anyway and dropout does not change it; A x; dropout's mask, a byte an element."""
+        """Its input, unless it is kept anyway and dropout does not change it; A x; dropout's mask, a byte each."""
         dropout = options.dropout > 0
         elements = shape.inputs * (dropout or not given.shared) + options.rank
         return given.tokens * (elements * given.element + shape.inputs * dropout)

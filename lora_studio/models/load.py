@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from huggingface_hub import snapshot_download
@@ -61,7 +62,7 @@ def load(
     loaded.in_turn = in_turn
     fused.enable(loaded.unet)
     for part in _channels_last(loaded, device):
-        part.to(memory_format=torch.channels_last)
+        cast(Any, part).to(memory_format=torch.channels_last)  # torch declares no form without device or dtype
     if quantize != "none":
         quantization.quantize(loaded, quantize, device)
     return loaded
@@ -108,5 +109,6 @@ def _cached(name: str) -> Path:
         raise ModelError(
             f"{name} is neither a file or folder here nor a model that was downloaded.",
             where="base",
-            do=f"Fetch it with: python3 app.py download {name}. Or give the path of a diffusers folder or of a .safetensors file.",
+            do=f"Fetch it with: python3 app.py download {name}. Or give the path of a diffusers folder or of a "
+            ".safetensors file.",
         ) from None

@@ -64,7 +64,7 @@ def test_identity_for_any_mixture_of_shapes_ranks_alphas_and_dtypes(shapes, dial
 
 
 def test_the_same_adapter_gives_the_same_bytes_and_an_ordinary_files_mode(tmp_path):
-    """The library shuffles metadata and writes 0600, so that hashes differ and a web UI of another user cannot read it."""
+    """The library shuffles metadata and writes 0600, so that hashes differ and another user's web UI cannot read it."""
     one, two = write(small(), tmp_path / "one.safetensors"), write(small(), tmp_path / "two.safetensors")
     assert one.read_bytes() == two.read_bytes()
     if os.name != "nt":

@@ -81,7 +81,7 @@ def test_folder(tmp_path):
 
 
 def test_single_file_in_the_original_layout(tmp_path):
-    """The original file names blocks by number, has q, k and v in one tensor, and the projection the other way round."""
+    """The original file names blocks by number, has q, k and v in one tensor, and the projection transposed."""
     unet = "model.diffusion_model."
     names = {
         f"{unet}input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight": (8, 8),

@@ -90,7 +90,7 @@ def test_hashes_as_the_reference_trainer_computes_them(tmp_path):
 
 
 def test_privacy_levels():
-    """A private file must not tell pictures, tags, settings or times; a full one tells all but the machine's folders."""
+    """A private file must not tell pictures, tags, settings or times; a full one all but the machine's folders."""
     full = told(trigger="inkstyle", author="Ann", thumbnail=metadata.thumbnail(picture()))
     assert recipe.read(metadata.at(full, Privacy.FULL)) is not None
     minimal, none = metadata.at(full, Privacy.MINIMAL), metadata.at(full, Privacy.NONE)

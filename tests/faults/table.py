@@ -17,8 +17,10 @@ _MARKER = "pytest.mark.fault"
 _HEAD = """\
 # What may go wrong
 
-A row is a fault, what the studio promises then, and the tests that show it. Every promise has at least one; all run with `python3 app.py test`.
-This page is made from `tests/faults/rows.toml` and from the tests' marks by `python -m tests.faults`, and a test holds it to them.
+A row is a fault, what the studio promises then, and the tests that show it. Every promise has at least one; all run \
+with `python3 app.py test`.
+This page is made from `tests/faults/rows.toml` and from the tests' marks by `python -m tests.faults`, and a test \
+holds it to them.
 """
 
 

@@ -30,7 +30,9 @@ import pytest
 def test_two_rows():
     pass
 
-@pytest.mark.parametrize("x", [1, pytest.param(2, marks=pytest.mark.fault(3)), pytest.param(3, marks=[pytest.mark.slow, pytest.mark.fault(3)])])
+@pytest.mark.parametrize("x", [
+    1, pytest.param(2, marks=pytest.mark.fault(3)), pytest.param(3, marks=[pytest.mark.slow, pytest.mark.fault(3)]),
+])
 def test_a_case(x):
     pass
 """

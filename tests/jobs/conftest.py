@@ -22,7 +22,8 @@ def worker(tmp_path, monkeypatch):
 
     def become(code: str) -> None:
         script.write_text(
-            "import sys, time\nfrom pathlib import Path\nfrom lora_studio.events import *\nfrom lora_studio.jobs.eventlog import EventLog\n"
+            "import sys, time\nfrom pathlib import Path\n"
+            "from lora_studio.events import *\nfrom lora_studio.jobs.eventlog import EventLog\n"
             f"log = EventLog(Path(sys.argv[1]) / 'events.jsonl')\n{code}"
         )
 

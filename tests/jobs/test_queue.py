@@ -1,4 +1,4 @@
-"""One training at a time; the others wait in the order in which they were started, whoever started them, whoever dies."""
+"""One run at a time; the others wait in the order in which they were started, whoever started them, whoever dies."""
 
 import os
 import signal

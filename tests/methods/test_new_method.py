@@ -1,5 +1,5 @@
-"""A method is one file: here is one more, with modules, parameters and a change of its own. Nothing else knows of it, and
-everything works with it: settings, form, memory, training, resuming, reading, export and its proof.
+"""A method is one file: here is one more, with modules, parameters and a change of its own. Nothing else knows of it,
+and everything works with it: settings, form, memory, training, resuming, reading, export and its proof.
 """
 
 import math

@@ -58,7 +58,7 @@ def test_weights_that_change_places_change_the_checksum(base):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.uint8, torch.int8])
 def test_every_format_and_layout_is_summed_exactly(dtype):
-    """Channels last need no copy in another order; numbers that do not fill words of 64 bits are added up one by one."""
+    """Channels last need no copy in another order; numbers that do not fill words of 64 bits are added one by one."""
     images = torch.arange(2 * 8 * 3 * 3).to(dtype).view(2, 8, 3, 3).contiguous(memory_format=torch.channels_last)
     words = images.permute(0, 2, 3, 1).contiguous().view(torch.int64).flatten().tolist()
     assert (_sum(images).item() - sum(words)) % 2**64 == 0

@@ -135,7 +135,7 @@ def test_on_nf4(tiny_folder):
 
 
 def test_finished_adapters_on_top_are_heard(base):
-    """They hook linear layers and convolutions, which are therefore really called; also under the adapter in training."""
+    """They hook linear layers and convolutions, which are therefore called, also under the adapter in training."""
     fused.enable(base.unet)
     add(base, targets="qv")
     finished = inject.read_adapter(base)

@@ -176,8 +176,10 @@ def test_axes(text, axis):
 
 
 @pytest.mark.parametrize(("text", "said"), [
-    ("weight", "no axis.*--x weight=0"), ("wieght=1", "Did you mean weight"), ("seed:a=1", "behind a colon"), ("weight=", "lacks a value"), ("weight=1,,2", "lacks a value"),
-    ("seed=1.5", "whole numbers from 0"), ("steps=0", "from 1 to 200"), ("weight=nan", "from -10 to 10"), ("weight=1e9", "from -10"), ("guidance=strong", "no guidance"), ("=1", "axis ''"),
+    ("weight", "no axis.*--x weight=0"), ("wieght=1", "Did you mean weight"), ("seed:a=1", "behind a colon"),
+    ("weight=", "lacks a value"), ("weight=1,,2", "lacks a value"), ("seed=1.5", "whole numbers from 0"),
+    ("steps=0", "from 1 to 200"), ("weight=nan", "from -10 to 10"), ("weight=1e9", "from -10"),
+    ("guidance=strong", "no guidance"), ("=1", "axis ''"),
 ])  # fmt: skip
 def test_mistakes_in_an_axis_are_explained(text, said):
     with pytest.raises(SettingsError, match=said):

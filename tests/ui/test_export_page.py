@@ -14,7 +14,7 @@ WORKING = {"timeout": 120_000}
 
 
 def plain() -> Adapter:
-    """A small adapter that every program reads; diffusers knows a text encoder's part by layers that the samples lack."""
+    """A small adapter that every program reads; diffusers knows a text encoder by layers that the samples lack."""
     return Adapter({path: factors for path, factors in small().factors.items() if path.startswith("unet.")})
 
 

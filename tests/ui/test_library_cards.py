@@ -287,7 +287,8 @@ def test_the_base_model_is_at_hand_only_where_it_is(outputs, tmp_path):
 
 
 @pytest.mark.parametrize(("settings", "prompt"), [
-    ({"preview_prompts": ["{trigger}, a cat", "b"]}, "inkstyle, a cat"), ({"preview_prompts": []}, "inkstyle, house"), ({"preview_prompts": 7}, "inkstyle, house"),
+    ({"preview_prompts": ["{trigger}, a cat", "b"]}, "inkstyle, a cat"),
+    ({"preview_prompts": []}, "inkstyle, house"), ({"preview_prompts": 7}, "inkstyle, house"),
 ])  # fmt: skip
 def test_what_is_drawn_to_compare_is_what_its_previews_showed(outputs, settings, prompt):
     assert (

@@ -187,6 +187,7 @@ def test_nothing_sticks_out_and_a_large_library_comes_in_parts(visit, shelf, wid
     expect(page.locator(".adapter")).to_have_count(61)
     expect(page.locator("#more")).to_be_hidden()
     edges = page.evaluate(
-        "[...document.querySelectorAll('.card, .adapter, .details, .way, #drop')].map(part => part.getBoundingClientRect().right)"
+        "[...document.querySelectorAll('.card, .adapter, .details, .way, #drop')]"
+        ".map(part => part.getBoundingClientRect().right)"
     )
     assert max(edges) <= width and page.evaluate("document.documentElement.scrollWidth") <= width

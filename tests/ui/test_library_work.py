@@ -50,7 +50,8 @@ def asked(monkeypatch):
 
 
 @pytest.mark.parametrize(("cut", "option", "ending"), [
-    (Cut("energy", 99), ["--energy", "0.99"], "energy-99"), (Cut("rank", 8), ["--rank", "8"], "rank-8"), (Cut("size", 2.5), ["--size", "2.5"], "size-2_5"),
+    (Cut("energy", 99), ["--energy", "0.99"], "energy-99"), (Cut("rank", 8), ["--rank", "8"], "rank-8"),
+    (Cut("size", 2.5), ["--size", "2.5"], "size-2_5"),
 ])  # fmt: skip
 def test_a_measure_is_handed_on_in_the_commands_unit(cut, option, ending):
     assert cut.option() == option and cut.ending == ending

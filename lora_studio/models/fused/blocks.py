@@ -86,9 +86,9 @@ class FusedTransformer(Transformer2DModel):
         self,
         hidden_states: Tensor,
         encoder_hidden_states: Tensor | None = None,
-        timestep: Tensor | None = None,
+        timestep: torch.LongTensor | None = None,
         added_cond_kwargs: Any = None,
-        class_labels: Tensor | None = None,
+        class_labels: torch.LongTensor | None = None,
         cross_attention_kwargs: Any = None,
         attention_mask: Tensor | None = None,
         encoder_attention_mask: Tensor | None = None,
@@ -148,9 +148,9 @@ class FusedBlock(BasicTransformerBlock):
         attention_mask: Tensor | None = None,
         encoder_hidden_states: Tensor | None = None,
         encoder_attention_mask: Tensor | None = None,
-        timestep: Tensor | None = None,
+        timestep: torch.LongTensor | None = None,
         cross_attention_kwargs: Any = None,
-        class_labels: Tensor | None = None,
+        class_labels: torch.LongTensor | None = None,
         added_cond_kwargs: Any = None,
     ) -> Tensor:
         unusual: Any = (

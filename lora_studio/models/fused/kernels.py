@@ -1,5 +1,5 @@
-"""Triton kernels for what is between a UNet's matrix products: norms, activations, additions. Importing it needs Triton;
-``triton_support`` says whether that works.
+"""Triton kernels for what is between a UNet's matrix products: norms, activations, additions. Importing it needs
+Triton; ``triton_support`` says whether that works.
 
 Images are (N, H, W, C) in memory (channels last). Inputs and outputs have the tensors' formats, sums are float32. There
 are gradients of activations only, since the base model is frozen. Every sum has a fixed order, so that the same input

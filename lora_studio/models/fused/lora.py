@@ -112,7 +112,7 @@ def _forward(x: Tensor, layers: Sequence[_Layer]) -> tuple[list[Tensor], Tensor 
         down = torch.cat(downs) if down is None else down
         thin = _scaled(rows, down.T, next(layer.scale for layer in layers if layer.down is not None))
         for answer, layer, part in zip(answers, layers, _parts(thin, layers), strict=True):
-            if part is not None:
+            if layer.up is not None:
                 answer.addmm_(part, layer.up.T)
     return [answer.view(*x.shape[:-1], answer.shape[-1]) for answer in answers], thin, down
 
@@ -131,10 +131,9 @@ def _joined(parts: Sequence[Tensor]) -> Tensor | None:
     return first.as_strided((sum(map(len, parts)), first.shape[1]), (first.shape[1], 1))
 
 
-def _parts(thin: Tensor, layers: Sequence[_Layer]) -> list[Tensor | None]:
-    """Each layer's columns of ``thin`` (M, R); None for one without an adapter."""
-    ranks = [0 if layer.down is None else len(layer.down) for layer in layers]
-    return [part if rank else None for part, rank in zip(thin.split(ranks, dim=1), ranks, strict=True)]
+def _parts(thin: Tensor, layers: Sequence[_Layer]) -> Sequence[Tensor]:
+    """Each layer's columns of ``thin`` (M, R): none, (M, 0), for one without an adapter."""
+    return thin.split([0 if layer.down is None else len(layer.down) for layer in layers], dim=1)
 
 
 def _scaled(a: Tensor, b: Tensor, scale: float) -> Tensor:
@@ -160,19 +159,18 @@ class _Linears(torch.autograd.Function):
         layers = [
             layer._replace(down=a, up=b) for layer, a, b in zip(ctx.layers, factors[::2], factors[1::2], strict=True)
         ]
-        slopes = [slope.reshape(-1, slope.shape[-1]) for slope in slopes]
+        flat = [slope.reshape(-1, slope.shape[-1]) for slope in slopes]
         gradients: list[Tensor | None] = [None] * len(factors)
         back = None
         if thin is not None:
             back = torch.empty_like(thin)  # s dy B, the layers' ranks in a row
-            for slope, layer, part in zip(slopes, layers, _parts(back, layers), strict=True):
-                if part is not None:
+            for slope, layer, part in zip(flat, layers, _parts(back, layers), strict=True):
+                if layer.up is not None:
                     part.addmm_(slope, layer.up, beta=0, alpha=layer.scale)
             if any(ctx.needs_input_grad[2:]):
-                gradients = _factor_gradients(
-                    x.reshape(-1, x.shape[-1]), slopes, layers, thin, back
-                )  # of all factors of a model or of none
-        dx = _input_gradient(slopes, layers, back, down).view(ctx.shape) if ctx.needs_input_grad[0] else None
+                rows = x.reshape(-1, x.shape[-1])
+                gradients = _factor_gradients(rows, flat, layers, thin, back)  # of all factors of a model or of none
+        dx = _input_gradient(flat, layers, back, down).view(ctx.shape) if ctx.needs_input_grad[0] else None
         return dx, None, *gradients
 
 
@@ -185,14 +183,14 @@ def _factor_gradients(
     downs = iter(_down_gradients(rows, [layer.down for layer in layers if layer.down is not None], back))
     gradients: list[Tensor | None] = []
     for slope, layer, part in zip(slopes, layers, _parts(thin, layers), strict=True):
-        gradients += [None, None] if part is None else [next(downs), _product(layer.up.grad, slope.T, part)]
+        gradients += [None, None] if layer.up is None else [next(downs), _product(layer.up.grad, slope.T, part)]
     return gradients
 
 
 def _down_gradients(rows: Tensor, downs: Sequence[Tensor], back: Tensor) -> Sequence[Tensor | None]:
     """One product if the gradients are end to end in memory, as the factors then are too."""
-    ranks, there = [len(down) for down in downs], [down.grad for down in downs]
-    if any(gradient is None for gradient in there):
+    ranks, there = [len(down) for down in downs], [down.grad for down in downs if down.grad is not None]
+    if len(there) < len(downs):
         return (back.T @ rows).split(ranks)
     if (joined := _joined(there)) is not None:
         there, ranks = [joined], [len(joined)]
@@ -216,4 +214,4 @@ def _input_gradient(
     dx = slopes[0] @ _weight(layers[0].base)
     for slope, layer in zip(slopes[1:], layers[1:], strict=True):
         dx.addmm_(slope, _weight(layer.base))
-    return dx if back is None else dx.addmm_(back, down)
+    return dx if back is None or down is None else dx.addmm_(back, down)

@@ -1,5 +1,5 @@
-"""What is between a UNet's matrix products, in as few passes over memory as possible: in Triton on a GPU, in plain torch
-elsewhere.
+"""What is between a UNet's matrix products, in as few passes over memory as possible: in Triton on a GPU, in plain
+torch elsewhere.
 
 All weights here are frozen: if one takes a gradient, plain torch does the work. What is added to the input of a norm (a
 convolution's bias or a time embedding) is never written to memory. The gradient of a residual connection past a norm is
@@ -22,7 +22,7 @@ _LAST = torch.channels_last
 
 
 def fused(x: Tensor, *weights: Tensor | None) -> bool:
-    """Whether Triton computes ``x`` and ``weights``: on a GPU where it works, in one number format, with frozen weights."""
+    """Whether Triton computes ``x`` and ``weights``: on a GPU where it works, in one format, with frozen weights."""
     return (
         x.is_cuda
         and x.dtype in _FORMATS
@@ -161,8 +161,8 @@ class _Add(torch.autograd.Function):
         return triton_support.kernels().add(a, b, bias)
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return dy, dy, None
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor | None, ...]:
+        return slopes[0], slopes[0], None
 
 
 def _last(x: Tensor | None) -> Tensor | None:
