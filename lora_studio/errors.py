@@ -1,15 +1,15 @@
-"""Everything that can go wrong, said so that an artist can act on it.
+"""Everything that can go wrong, in words that an artist can act on.
 
     StudioError
     ├── SettingsError     a setting, preset or command-line flag
     ├── DatasetError      the folder of images and captions
     ├── ModelError        the base model
-    ├── AdapterError      a LoRA file or a blend of them
+    ├── AdapterError      an adapter file or a blend of them
     ├── RunError          a run's folder, its worker, its checkpoints
     └── MachineError      memory, disk, devices, missing programs
 
 Each error says three things: *what* happened, *where* (file or field) and what to *do*.
-Any other exception that reaches a surface is a fault of the studio, and is reported as one.
+Any other exception that reaches a surface is a bug of the studio, and is reported as one.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from typing import Any
 
 
 class StudioError(Exception):
-    """A problem that the user can mend.
+    """A problem that the user can fix.
 
     Args:
         what: one sentence, what happened.
-        where: the file, folder or setting that it happened in; empty if it has no place.
+        where: the file, folder or setting concerned; may be empty.
         do: one sentence, what to do about it.
-        details: more of it as data, for programs and the page; what JSON can hold.
+        details: more about it as data that JSON can represent, for programs and the page.
     """
 
     def __init__(self, what: str, *, where: object = "", do: str = "", details: dict[str, Any] | None = None):
@@ -50,19 +50,19 @@ class SettingsError(StudioError):
 
 
 class DatasetError(StudioError):
-    """The dataset cannot be trained on as it is."""
+    """The dataset cannot be trained on."""
 
 
 class ModelError(StudioError):
-    """The base model cannot be loaded or does not fit what is asked of it."""
+    """The base model cannot be loaded, or cannot do what is asked for."""
 
 
 class AdapterError(StudioError):
-    """An adapter file is damaged, hostile, or does not fit the model or the other adapters."""
+    """An adapter file is damaged, unsafe, or does not fit the model or the other adapters."""
 
 
 class RunError(StudioError):
-    """A run cannot be started, found, controlled or resumed."""
+    """A run cannot be found, started, controlled or resumed."""
 
 
 class MachineError(StudioError):
@@ -70,7 +70,7 @@ class MachineError(StudioError):
 
 
 def report(error: StudioError, as_json: bool = False) -> int:
-    """Tells the user of ``error`` on standard error, and programs on standard output; returns the exit status, 2."""
+    """Prints ``error`` on standard error, and for programs also on standard output as JSON; the exit status, 2."""
     print(f"{error}", file=sys.stderr, flush=True)
     if as_json:
         details = {"details": error.details} if error.details else {}

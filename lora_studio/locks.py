@@ -1,11 +1,11 @@
-"""Locks on files: one process has it, and the system takes it from that process when it ends, however it ends."""
+"""Locks on files. One process holds a lock, and the system releases it when that process ends for whatever reason."""
 
 from __future__ import annotations
 
 import errno
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,19 +15,19 @@ else:
     import fcntl
 
 _BYTE = 1 << 30
-"""Windows locks bytes, and keeps others from reading them: one far behind the content."""
+"""Windows locks bytes and prevents reading them, so this is one far after the content."""
 _UNKNOWN = {errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK}
-"""What network drives without locks say. There one has to do without."""
+"""What file systems without locks answer. There the lock is taken for granted."""
 
 
 class Lock:
-    """A lock on the file at ``path``, which is made if need be and may hold a note."""
+    """A lock on the file at ``path``, which is created if necessary and may hold a note."""
 
     def __init__(self, path: Path):
         self.path, self._handle = path, -1
 
     def acquire(self) -> bool:
-        """Takes the lock if nobody has it, and tells whether it is now ours. Taking it twice is taking it once.
+        """Takes the lock if nobody holds it, and returns whether this process holds it now.
 
         Raises:
             OSError: the file cannot be opened.
@@ -42,13 +42,13 @@ class Lock:
         return True
 
     def release(self) -> None:
-        """Lets go; without the lock it does nothing."""
+        """Releases the lock if it is held."""
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
 
     def note(self, text: str) -> None:
-        """Leaves ``text`` in the file for those who find it locked."""
+        """Writes ``text`` into the file for others that find it locked."""
         os.ftruncate(self._handle, 0)
         os.lseek(self._handle, 0, os.SEEK_SET)
         os.write(self._handle, text.encode())
@@ -67,8 +67,8 @@ def _locked(handle: int) -> bool:
 
 
 @contextmanager
-def held(path: Path, poll: float = 0.02) -> Iterator[None]:
-    """Within it this process has the lock; waits for it."""
+def held(path: Path, poll: float = 0.02) -> Generator[None]:
+    """Waits for the lock, and holds it within the ``with``."""
     lock = Lock(path)
     while not lock.acquire():
         time.sleep(poll)

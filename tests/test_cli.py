@@ -51,7 +51,7 @@ def told(capfd) -> tuple[dict, str]:
 @pytest.mark.parametrize(("arguments", "said"), [
     (["trian"], "Did you mean 'train'"),
     (["train", "--dtaa", "x"], "--data"),
-    (["train"], "No folder of pictures is named"),
+    (["train"], "There is no folder of pictures"),
     (["train", "--data", "/none/such"], "no folder"),
     (["train", "--data", ".", "--preset", "style-balance"], "Did you mean style-balanced"),
     (["train", "--data", ".", "--set", "rnak=8"], "Did you mean rank"),
@@ -60,12 +60,12 @@ def told(capfd) -> tuple[dict, str]:
     (["train", "--data", ".", "--gpus", "2"], "batch is 1, which 2 GPUs cannot share evenly"),
     (["resume"], "RUN"),
     (["resume", "none"], "no run named 'none'"),
-    (["generate"], "Nothing to draw"),
+    (["generate"], "There is no prompt"),
     (["generate", "--prompt", "x", "--adapter", "none.safetensors:0.5"], "no adapter none.safetensors"),
     (["generate", "--prompt", "x", "--sampler", "eular"], "sampler"),
     (["generate", "--prompt", "x", "--steps", "0"], "steps"),
     (["--port", "99999"], "port"),
-    (["--no-browser", "doctor"], "do not go with a command"),
+    (["--no-browser", "doctor"], "cannot be combined with a command"),
 ])  # fmt: skip
 def test_a_mistake_exits_with_2_and_one_clear_message(arguments, said, tmp_path, capfd):
     if arguments[0] in ("resume", "train"):
@@ -83,7 +83,7 @@ def test_programs_get_the_mistake_as_json(capfd):
     error, err = told(capfd)
     assert error == {
         "error": {
-            "what": "No folder of pictures is named.",
+            "what": "There is no folder of pictures.",
             "where": "--data",
             "do": "Write for example: python3 app.py train --data my-pictures",
         }
@@ -95,7 +95,7 @@ def test_a_fault_of_ours_says_so_and_exits_with_1(monkeypatch, capfd):
     monkeypatch.setattr("lora_studio.config.presets.layered", lambda *_, **__: 1 / 0)
     assert cli.main(["train", "--json"]) == 1
     error, err = told(capfd)
-    assert "fault of its own: ZeroDivisionError" in error["error"]["what"] and "Traceback" in err
+    assert "Internal error: ZeroDivisionError" in error["error"]["what"] and "Traceback" in err
 
 
 def test_a_pipe_that_cannot_take_a_letter_does_not_end_the_command(tmp_path):
@@ -224,7 +224,7 @@ def test_a_killed_worker_is_told_and_how_to_go_on(run, worker, capfd):  # noqa: 
     worker(STEPS + "import os; os.kill(os.getpid(), 9)\n")
     assert resumed(run) == 2
     result, _ = told(capfd)
-    assert "vanished" in result["error"]["what"] and "resume ink" in result["error"]["do"]
+    assert "ended unexpectedly" in result["error"]["what"] and "resume ink" in result["error"]["do"]
 
 
 def saved(run, *steps):
@@ -250,7 +250,7 @@ def test_a_run_whose_pictures_or_settings_changed_is_resumed_only_when_that_is_a
     assert resumed(run) == 2
     result, _ = told(capfd)
     assert (
-        "Learning rate was 0.0003, and is 0.01." in result["error"]["what"]
+        "Learning rate was 0.0003 and is now 0.01." in result["error"]["what"]
         and "--accept-changes" in result["error"]["do"]
     )
     assert not run.events_file.exists(), "nothing was started"
@@ -267,7 +267,7 @@ def test_an_older_state_is_gone_on_from_as_a_new_run(run, worker, capfd):  # noq
     result, err = told(capfd)
     assert result["run"] == str(run.folder.parent / "ink-from-2") and "as the new run ink-from-2" in err
     assert [state.step for state in checkpoints.listed(run)] == [2, 4]
-    assert resumed(run, "--step", "3") == 2 and "There are: 2, 4" in capfd.readouterr().err
+    assert resumed(run, "--step", "3") == 2 and "Its saved states: 2, 4" in capfd.readouterr().err
 
 
 def test_the_rate_of_a_chosen_optimizer_is_told_before_the_start(run, worker, capfd):  # noqa: F811
@@ -310,7 +310,7 @@ def test_a_branch_takes_its_parents_settings_and_those_given(run, worker, capfd)
 
 def test_states_are_listed_and_starred(run, capfd):
     arguments = ["checkpoints", "ink", "--outputs", str(run.folder.parent)]
-    assert cli.main(arguments) == 0 and "saved no state yet" in capfd.readouterr().out
+    assert cli.main(arguments) == 0 and "has no saved states yet" in capfd.readouterr().out
     saved(run, 2, 4)
     assert cli.main([*arguments, "--star", "2", "--json"]) == 0
     assert [(one["step"], one["starred"]) for one in told(capfd)[0]["checkpoints"]] == [(2, True), (4, False)]
@@ -324,7 +324,7 @@ def test_a_run_waits_in_the_queue_and_the_command_returns(run, worker, capfd):  
     other = runs.create(run.settings().changed(name="next"), run.folder.parent)
     assert resumed(other, "--queue") == 0
     assert told(capfd)[0] == {"run": str(other.folder), "waits_for": ["ink"]}
-    assert watch.place(other) == "It waits for ink to end, then starts by itself." and watch.place(run) == ""
+    assert watch.place(other) == "It waits for ink to end, then starts." and watch.place(run) == ""
 
 
 def test_a_run_that_leaves_the_queue_says_how_to_come_back(run, worker, capfd):  # noqa: F811
@@ -337,7 +337,7 @@ def test_a_run_that_did_all_its_steps_is_not_resumed(run, worker, capfd):  # noq
     worker(FINISH.replace("True", "False"))
     assert resumed(run) == 0
     assert resumed(run) == 2
-    assert "has done all its steps" in capfd.readouterr().err
+    assert "has finished all its steps" in capfd.readouterr().err
 
 
 def test_the_loss_of_a_run_without_one_is_null_in_json(run, worker, capfd):  # noqa: F811
@@ -365,7 +365,7 @@ def test_ctrl_c_stops_and_keeps(run, worker, capfd):  # noqa: F811
     interrupt_when(lambda: runner.alive(run) and '"running"' in run.events_file.read_text())
     assert resumed(run) == 0
     result, err = told(capfd)
-    assert "Stopping, and keeping what was learned" in err and result["adapter"].endswith("ink.safetensors")
+    assert "Stopping and saving the adapter" in err and result["adapter"].endswith("ink.safetensors")
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -375,7 +375,7 @@ def test_a_second_ctrl_c_leaves_the_worker_to_finish_by_itself(run, worker, capf
     interrupt_when(lambda: runner.alive(run) and '"running"' in run.events_file.read_text())
     interrupt_when(lambda: control.asked(run, Request.STOP))
     assert resumed(run) == 130
-    assert "stops by itself and keeps what it learned" in capfd.readouterr().err
+    assert "is still stopping, and saves its adapter" in capfd.readouterr().err
     assert runner.alive(run), "nothing may be lost because somebody was in a hurry"
     (run.folder / "go").touch()
     assert list(runner.follow(run))[-1].kind == "finished"
@@ -596,7 +596,7 @@ def test_the_chromium_that_the_user_names_comes_first(tmp_path, monkeypatch):
 def test_without_any_chromium_there_is_an_error_and_no_silent_skip(monkeypatch):
     monkeypatch.setattr(chromium, "installed", lambda: None)
     monkeypatch.setattr(chromium, "_ways", lambda: [[sys.executable, "-c", "print('no network'); raise SystemExit(1)"]])
-    with pytest.raises(MachineError, match="need a Chromium, and none could be brought: no network"):
+    with pytest.raises(MachineError, match="need a Chromium, and none could be installed: no network"):
         chromium.require()
 
 

@@ -31,6 +31,8 @@ def files(tmp_path, monkeypatch):
     monkeypatch.setattr("lora_studio.runs.find.__defaults__", (tmp_path / "outputs",))
     for place in ("a", "b", "outputs/ink/checkpoints/step-100/adapter", "outputs/ink/checkpoints/step-20/adapter"):
         saved(tmp_path / f"{place}.safetensors")
+    for step in (20, 100):
+        (tmp_path / f"outputs/ink/checkpoints/step-{step}/manifest.json").write_text("{}")
     (tmp_path / "outputs/ink/settings.toml").touch()
     (tmp_path / "outputs/ink/checkpoints/step-300.partial").mkdir()
     return tmp_path
@@ -104,11 +106,11 @@ def test_a_strip_and_a_grid(files, tiny_base, capfd):  # noqa: F811
 @pytest.mark.parametrize(("arguments", "said"), [
     (["strip", "none.safetensors", "--prompt", "x"], "no adapter none.safetensors"),
     (["strip"], "FILE"),
-    (["strip", "a.safetensors"], "Nothing to draw"),
+    (["strip", "a.safetensors"], "There is no prompt"),
     (["strip", "a.safetensors", "--prompt", "x", "--to", "99"], "--to"),
     (["strip", "a.safetensors", "--prompt", "x", "-o", "there.png"], "exists already"),
     (["strip", "a.safetensors", "--prompt", "x", "--y", "weight:a.safetensors=1"], "both axes vary the same weight"),
-    (["grid", "--prompt", "x"], "columns are not named"),
+    (["grid", "--prompt", "x"], "There are no columns"),
     (["grid", "--prompt", "x", "--x", "sead=1"], "Did you mean seed"),
     (["grid", "--prompt", "x", "--x", "seed=1", "--y", "adapter=none.safetensors"], "no adapter none.safetensors"),
     (["grid", "--prompt", "x", "--x", "checkpoint=inc"], "Did you mean ink"),
@@ -124,7 +126,7 @@ def test_a_mistake_exits_with_2_and_one_clear_message(arguments, said, files, ca
 
 def test_every_adapter_has_a_name_of_its_own(files):
     """Two files called style.safetensors in two folders, and one file at two weights, are three columns."""
-    cast, other = drawing.Cast(), saved(files / "sub" / "a.safetensors")
+    cast, other = drawing.SheetAdapters(), saved(files / "sub" / "a.safetensors")
     axis = grids.named(
         Axis("adapter", ("a.safetensors", str(other), "a.safetensors:0.5", "a.safetensors")), cast, "--x"
     )
@@ -133,7 +135,7 @@ def test_every_adapter_has_a_name_of_its_own(files):
 
 
 def test_a_weights_adapter_is_the_one_that_is_there_already(files):
-    cast = drawing.Cast()
+    cast = drawing.SheetAdapters()
     cast.add((files / "a.safetensors").resolve(), 0.7)
     for subject in ("a", "a.safetensors"):
         assert grids.named(Axis("weight", (1.0,), subject), cast, "--x").subject == "a"
@@ -150,5 +152,5 @@ def test_checkpoints_are_a_runs_or_one_folder(files):
     assert [folder.name for folder in grids.checkpoints("outputs/ink/checkpoints/step-20", "--x")] == ["step-20"]
     (files / "outputs" / "new").mkdir()
     (files / "outputs" / "new" / "settings.toml").touch()
-    with pytest.raises(RunError, match="new has no checkpoint"):
+    with pytest.raises(RunError, match="new has no saved states"):
         grids.checkpoints("new", "--x")

@@ -1,7 +1,7 @@
 """The command line: ``python3 app.py [COMMAND]``. Without a command it opens the studio.
 
 Results go to standard output, progress and problems to standard error. Exit status: 0 done, 1 a fault of the studio,
-2 a problem that the user can mend, 130 left with Ctrl-C.
+2 a problem that the user can fix, 130 ended with Ctrl+C.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ def studio(
     if context.invoked_subcommand:
         if outputs != OUTPUTS or port or no_browser:
             raise SettingsError(
-                "The studio's own options do not go with a command.",
-                do=f"Write the options of {context.invoked_subcommand} behind its name.",
+                "Options of the studio cannot be combined with a command.",
+                do=f"Write the options of {context.invoked_subcommand} after its name.",
             )
     elif version:
         print(f"LoRA Studio {__version__}")
@@ -94,15 +94,15 @@ def studio(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command; returns the exit status. A problem that the user can mend is told in one message, without a
+    """Runs one command and returns the exit status. A problem that the user can fix is reported in one message, without a
     traceback.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     as_json = "--json" in arguments
-    for name, value in environment.PATIENT.items():  # commands that draw do so in this process
+    for name, value in environment.PATIENT.items():  # commands that draw images do so in this process
         os.environ.setdefault(name, value)
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # a pipe on Windows takes few of the letters that captions hold
+        stream.reconfigure(errors="replace")  # a Windows console cannot print all letters of captions
     try:
         return app(arguments, prog_name="app.py", standalone_mode=False) or 0
     except StudioError as error:
@@ -110,7 +110,7 @@ def main(arguments: list[str] | None = None) -> int:
     except typer.TyperException as error:
         command = next((f" {word}" for word in arguments if word in COMMANDS), "")
         return errors.report(
-            SettingsError(error.format_message(), do=f"python3 app.py{command} --help lists what there is."), as_json
+            SettingsError(error.format_message(), do=f"python3 app.py{command} --help lists all options."), as_json
         )
     except typer.Abort:
         return 130
@@ -118,7 +118,8 @@ def main(arguments: list[str] | None = None) -> int:
         traceback.print_exc()
         errors.report(
             StudioError(
-                f"The studio hit a fault of its own: {type(error).__name__}: {error}", do="What was saved is kept."
+                f"Internal error: {type(error).__name__}: {error}",
+                do="Nothing that was saved is lost. Please report this with the traceback above.",
             ),
             as_json,
         )

@@ -1,5 +1,5 @@
-"""What the commands on adapter files share: their arguments, where results go, the proof of what was saved. No torch
-until one works.
+"""What the commands on adapter files share: their arguments, where results go, and the proof of what was saved. torch is
+imported only by the functions that need it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _SUFFIX = ".safetensors"
 WEB_UIS = ("comfyui", "forge")
-"""Whom a blend or a smaller adapter is proved for; ``convert`` proves for the others too."""
+"""Programs that a blend or a resized adapter is proved for; ``convert`` can prove for others too."""
 
 
 class Number(StrEnum):
@@ -41,13 +41,13 @@ Source = Annotated[
 ]
 Saved = Annotated[
     Path | None,
-    typer.Option("-o", "--out", metavar="FILE", help="Where to save it; without it nothing is saved, only told."),
+    typer.Option("-o", "--out", metavar="FILE", help="Where to save it. Without it nothing is saved, only reported."),
 ]
-DType = Annotated[Number | None, typer.Option(help="Number format of the weights.", show_default="as they are")]
+DType = Annotated[Number | None, typer.Option(help="Number format of the weights.", show_default="unchanged")]
 
 
 def torch_dtype(number: Number | None) -> torch.dtype | None:
-    """torch's own for ``number``."""
+    """The torch dtype of ``number``."""
     import torch
 
     return {Number.FP32: torch.float32, Number.FP16: torch.float16, Number.BF16: torch.bfloat16, None: None}[number]
@@ -57,7 +57,7 @@ def existing(path: Path) -> Path:
     """``path`` made absolute.
 
     Raises:
-        AdapterError: there is nothing, or a pickle.
+        AdapterError: there is no such file, or it is a pickle.
     """
     path = path.expanduser()
     if not path.exists():
@@ -67,26 +67,26 @@ def existing(path: Path) -> Path:
 
 
 def destination(out: Path, folder: bool = False) -> Path:
-    """Where a result goes, as a full path; a file is named .safetensors.
+    """Where a result goes, as an absolute path; a file gets the ending .safetensors.
 
     Raises:
-        SettingsError: something is there already.
+        SettingsError: it exists already.
     """
     path = out.expanduser()
     if not folder and path.suffix.lower() != _SUFFIX:
         path = path.with_name(path.name + _SUFFIX)
     if path.exists():
         raise SettingsError(
-            f"{path} exists already.", where="-o", do="Choose another name: no command overwrites what is there."
+            f"{path} exists already.", where="-o", do="Choose another name: no command overwrites a file."
         )
     return path.resolve()
 
 
 def base_path(base: str) -> Path:
-    """The base model's folder or file.
+    """The base model's folder or file; ``starter`` is the built-in one.
 
     Raises:
-        ModelError: there is none.
+        ModelError: it does not exist.
     """
     path = Path(base).expanduser()
     if base == "starter":
@@ -99,10 +99,10 @@ def base_path(base: str) -> Path:
 
 
 def save(adapter: Adapter, path: Path, number: Number | None) -> Export:
-    """Writes ``adapter`` as the file that web UIs load, read back as they read it before it gets its name.
+    """Writes ``adapter`` as the file that web UIs load. Before it gets its name it is read back as they read it.
 
     Raises:
-        AdapterError: one of them would not read it as it is, or a value does not fit the number format.
+        AdapterError: one of them would not read it unchanged, or a value does not fit the number format.
     """
     from lora_studio.adapters import proof
 
@@ -117,10 +117,10 @@ def bytes_of(adapter: Adapter, number: Number | None) -> int:
 
 
 def megabytes(size: int) -> str:
-    """``3.1 MB``; small files in kB."""
+    """``3.1 MB``, or ``12.5 kB`` for small files."""
     return f"{size / 1e6:.1f} MB" if size >= 100_000 else f"{size / 1e3:.1f} kB"
 
 
 def percent(share: float) -> str:
-    """``99.1 %``, with the digits that a share near 1 needs."""
+    """``99.1 %``, with more digits for a share near 1."""
     return f"{100 * share:.{1 if share < 0.999 else 4}f} %"

@@ -1,4 +1,4 @@
-"""``add``: adapters -> the library."""
+"""``add``: imports adapters into the library."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def add(
     outputs: Outputs = OUTPUTS,
     as_json: AsJson = False,
 ) -> None:
-    """Copy adapters into the library, each after a look at all of it."""
+    """Copy adapters into the library, after checking every tensor of them."""
     from lora_studio.runs import library
 
     added, refused, mistakes = [], [], []

@@ -1,4 +1,4 @@
-"""``analyze``: what an adapter does to the model, in words and in numbers; and how two get along."""
+"""``analyze``: what an adapter does to the model, in words and in numbers; and how two compare."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def analyze(
         Path | None,
         typer.Argument(metavar="[OTHER]", help="A second adapter to compare the first with.", show_default=False),
     ] = None,
-    base: Annotated[str, typer.Option(help="The base model, to also tell the change relative to its weights.")] = "",
+    base: Annotated[str, typer.Option(help="The base model, to report the change relative to its weights too.")] = "",
     plots: Annotated[
         Path | None,
         typer.Option(
@@ -32,7 +32,7 @@ def analyze(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell where and how much an adapter changes the model, and how far it can be shrunk."""
+    """Report where and how much an adapter changes the model, and how far its rank can be reduced."""
     path, second = shared.existing(file), shared.existing(other) if other else None
     model = shared.base_path(base) if base else None
 
@@ -53,7 +53,7 @@ def analyze(
 
 
 def _drawn(found: Analysis, folder: Path, name: str) -> list[str]:
-    """The three plots, each under a name that is still free."""
+    """Saves the three plots, each under a name that is not taken."""
     from lora_studio.adapters import plots
 
     pictures = {
@@ -68,7 +68,7 @@ def _drawn(found: Analysis, folder: Path, name: str) -> list[str]:
 
 
 def _table(found: Analysis) -> list[str]:
-    """A block a line: its share of the change, its size, the directions it uses."""
+    """One line per block: its modules, its share of the change, the norm of ΔW, and the rank that keeps 99 % of it."""
     blocks: dict[str, list[Any]] = defaultdict(list)
     for module in found.modules:
         blocks[module.block].append(module)

@@ -1,4 +1,4 @@
-"""``check``: whether an adapter's file is sound, and whether a run from its recipe would give it again."""
+"""``check``: whether an adapter's file is intact, and whether a run from its recipe would reproduce it."""
 
 from __future__ import annotations
 
@@ -26,22 +26,20 @@ if TYPE_CHECKING:
 
 
 class Repeat(NamedTuple):
-    """Whether the file could be made again."""
+    """Whether a run from the recipe would reproduce the file."""
 
     verdict: str
-    """``same``, ``different``, ``unknown`` (something to compare with is not at hand), ``blend`` or ``none`` (no
-    recipe).
-    """
+    """``same``, ``different``, ``unknown`` (something to compare with is missing), ``blend`` or ``none`` (no recipe)."""
     differences: list[Difference]
     unknown: list[str]
 
 
 _WORDS = {
-    "same": "A run from its recipe would give the same adapter, on the same kind of device.",
+    "same": "A run from its recipe would give the same adapter on the same kind of device.",
     "different": "A run from its recipe would give another adapter:",
-    "unknown": "Nothing differs as far as can be known; a run from its recipe would give the same adapter, if what is not compared is the same too:",
-    "blend": "It is a blend: the same adapters give the same file again; recipe prints the command.",
-    "none": "It holds no recipe of the studio, so a run cannot be repeated from it.",
+    "unknown": "What could be compared is the same. A run from its recipe would give the same adapter if the rest is the same too:",
+    "blend": "It is a blend: blending the same adapters gives the same file. The recipe command prints how.",
+    "none": "It has no recipe, so the run cannot be repeated.",
 }
 
 
@@ -50,13 +48,13 @@ def check(
     base: Annotated[
         str,
         typer.Option(
-            help="The base model, to compare with the recipe's.", show_default="the starter, where the recipe names it"
+            help="The base model, to compare with the recipe's.", show_default="the starter, if the recipe names it"
         ),
     ] = "",
     data: Annotated[Path | None, typer.Option(help="The folder of pictures, to compare with the recipe's.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check an adapter's file, and whether a run from its recipe would be the same."""
+    """Check an adapter's file, and whether a run from its recipe would reproduce it."""
     path = shared.existing(file)
 
     from lora_studio import adapters
@@ -77,7 +75,7 @@ def check(
         "unknown": repeat.unknown,
     }
     lines = [
-        f"{path.name}: {len(adapter.factors)} modules for {detect.label(adapter.family)}, {adapter.kind.title}, rank {adapter.rank}; every number is finite.",
+        f"{path.name}: {len(adapter.factors)} modules for {detect.label(adapter.family)}, {adapter.kind.title}, rank {adapter.rank}; all values are finite.",
         *(f"Warning: {warning}" for warning in warnings),
         _WORDS[repeat.verdict],
         *(
@@ -90,22 +88,22 @@ def check(
 
 
 def _warnings(adapter: Adapter, path: Path) -> Iterator[str]:
-    """What is odd about a file that can be read."""
+    """What is wrong with a file that can be read."""
     claimed = detect.claimed(adapter.metadata)
     if claimed and claimed != adapter.family:
-        yield f"its header says that it was made for {detect.label(claimed)}, but its shapes are those of {detect.label(adapter.family)}; the shapes count."
+        yield f"its header says that it was made for {detect.label(claimed)}, but its shapes are those of {detect.label(adapter.family)}, which count."
     if adapter.family == "unknown":
         yield "its shapes fit no base model that the studio knows."
     if path.is_file() and (told := adapter.metadata.get("sshs_model_hash")) and told != _hash(path):
-        yield "its tensors are not those that its header's hash was made of: it was altered or damaged since."
+        yield "its tensors do not match the hash in its header: it was changed or damaged after it was saved."
     if not any(
         bool(factors.up.any()) and bool(factors.down.any()) and factors.alpha for factors in adapter.factors.values()
     ):
-        yield "it changes nothing: it was saved before it had learned anything."
+        yield "it changes nothing: it was saved before it learned anything."
 
 
 def _hash(path: Path) -> str:
-    """SHA-256 of a file's bytes behind its header."""
+    """SHA-256 of a file's bytes after its header."""
     from lora_studio import adapters
 
     with open(path, "rb") as file:
@@ -123,11 +121,11 @@ def _repeat(adapter: Adapter, base: str, data: Path | None) -> Repeat:
 
         base_sha256 = sha256_of(shared.base_path(base or recipe.base))
     else:
-        unknown.append(f"the base model {recipe.base}: name yours with --base")
+        unknown.append(f"the base model {recipe.base} (name yours with --base)")
     if data:
         images = _trained_on(recipe, data)
     else:
-        unknown.append(f"the {len(recipe.images)} pictures: name their folder with --data")
+        unknown.append(f"the {len(recipe.images)} pictures (name their folder with --data)")
     differences = [
         *recipes.compare(recipe, base_sha256=base_sha256, images=images, versions=_versions(recipe.versions)),
         *_own(recipe, adapter.metadata),
@@ -136,8 +134,8 @@ def _repeat(adapter: Adapter, base: str, data: Path | None) -> Repeat:
 
 
 def _own(recipe: recipes.Training, metadata: Mapping[str, str]) -> Iterator[Difference]:
-    """What would differ whatever is at hand: the run was stopped, the file was changed after it, the settings are
-    another version's.
+    """Differences in the file itself: the run was stopped, the file was changed afterwards, or the settings are those of
+    another version.
     """
     steps = recipe.settings.get("steps")
     if isinstance(steps, int) and recipe.steps < steps:
@@ -149,7 +147,7 @@ def _own(recipe: recipes.Training, metadata: Mapping[str, str]) -> Iterator[Diff
 
 
 def _trained_on(recipe: recipes.Training, data: Path) -> list[str]:
-    """Hashes of the pictures in ``data`` that a run would train on, those for validation left out."""
+    """Hashes of the pictures in ``data`` that a run would train on, without those for validation."""
     from lora_studio.dataset import folder
     from lora_studio.dataset.batch_sampler import split
 
@@ -162,11 +160,11 @@ def _trained_on(recipe: recipes.Training, data: Path) -> list[str]:
 
 
 def _versions(names: Iterable[str]) -> dict[str, str]:
-    """What is installed here of what a recipe names."""
+    """The installed versions of the packages that a recipe names."""
     found = {"lora_studio": __version__, "python": platform.python_version()}
     for name in names:
         try:
             found.setdefault(name, importlib.metadata.version(name))
         except (importlib.metadata.PackageNotFoundError, ValueError):
-            continue  # it is not here, which compare tells
+            continue  # not installed, which compare reports
     return found

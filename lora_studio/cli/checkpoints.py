@@ -1,4 +1,4 @@
-"""``checkpoints``: the states that a run has saved, and stars on those that are to stay."""
+"""``checkpoints``: the saved states of a run, and stars that protect them."""
 
 from __future__ import annotations
 
@@ -15,20 +15,23 @@ from lora_studio.runs import checkpoints as states
 def checkpoints(
     name: Annotated[str, typer.Argument(metavar="RUN", help="The run's name, or the path of its folder.")],
     star: Annotated[
-        list[int], typer.Option(metavar="STEP", help="Keep the state of this step for good; may be repeated.")
-    ] = (),
-    unstar: Annotated[list[int], typer.Option(metavar="STEP", help="Let that state go as others do.")] = (),
+        list[int] | None, typer.Option(metavar="STEP", help="Never delete the state of this step; may be repeated.")
+    ] = None,
+    unstar: Annotated[
+        list[int] | None,
+        typer.Option(metavar="STEP", help="Remove the star of this step's state; may be repeated."),
+    ] = None,
     outputs: Outputs = runs.OUTPUTS,
     as_json: AsJson = False,
 ) -> None:
-    """List the states that a run can go on or branch from; star those that are to stay."""
+    """List the saved states that a run can resume or branch from, and star those to keep."""
     run = runs.find(name, outputs)
-    for step in star:
+    for step in star or []:
         states.star(run, step)
-    for step in unstar:
+    for step in unstar or []:
         states.star(run, step, on=False)
     found = states.listed(run)
-    lines = [_line(saved) for saved in found] or [f"The run {run.name} has saved no state yet."]
+    lines = [_line(saved) for saved in found] or [f"The run {run.name} has no saved states yet."]
     told = [
         {"step": saved.step, "starred": saved.starred, "bytes": saved.size, "at": saved.at, "folder": saved.folder}
         for saved in found

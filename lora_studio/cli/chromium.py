@@ -1,4 +1,4 @@
-"""A Chromium for the tests of the page: the system's, else the one that playwright or apt can bring."""
+"""A Chromium for the tests of the page: the system's, else the one that playwright or apt can install."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from lora_studio.errors import MachineError
 
 VARIABLE = "LORA_STUDIO_CHROMIUM"
-"""Tells the tests which Chromium to drive."""
+"""Environment variable with the path of the Chromium that the tests use."""
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge", "microsoft-edge")
 _PLACES = (
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
@@ -22,7 +22,7 @@ _PLACES = (
 
 
 def installed() -> str | None:
-    """The Chromium that is here already: the one that the user names, the system's, or playwright's."""
+    """The installed Chromium: the one that the user names, the system's, or playwright's."""
     named = os.environ.get(VARIABLE)
     if named and Path(named).is_file():
         return named
@@ -31,10 +31,10 @@ def installed() -> str | None:
 
 
 def require() -> str:
-    """A Chromium, brought if there is none.
+    """A Chromium, which is installed if there is none.
 
     Raises:
-        MachineError: there is none and neither playwright nor apt can bring one.
+        MachineError: there is none, and neither playwright nor apt can install one.
     """
     if found := installed():
         return found
@@ -46,7 +46,7 @@ def require() -> str:
             return found
         said += [line.strip() for line in done.stdout.splitlines() if line.strip()][-1:]
     raise MachineError(
-        "The tests of the page need a Chromium, and none could be brought: " + " / ".join(said),
+        "The tests of the page need a Chromium, and none could be installed: " + " / ".join(said),
         where="chromium",
         do=f"Install Chromium or Chrome, or name one in {VARIABLE}.",
     )
@@ -70,7 +70,7 @@ def _of_playwright() -> str | None:
 
 
 def _ways() -> list[list[str]]:
-    """The commands that may bring a Chromium, the gentlest first."""
+    """The commands that may install a Chromium, the least invasive first."""
     ways = [[sys.executable, "-m", "playwright", "install", "chromium"]]
     if shutil.which("apt-get") and hasattr(os, "geteuid") and os.geteuid() == 0:
         ways += [["apt-get", "update"], ["apt-get", "install", "--yes", "--no-install-recommends", "chromium"]]

@@ -1,9 +1,9 @@
-"""``convert``: an adapter in another program's format, with the proof that it arrives unchanged."""
+"""``convert``: an adapter in another program's format, with a proof that it arrives unchanged."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,7 +11,7 @@ import typer
 
 from lora_studio.adapters.metadata import Privacy
 from lora_studio.cli import adapters as shared
-from lora_studio.cli.options import AsJson, of_class, tell
+from lora_studio.cli.options import AsJson, of_class, required, tell
 from lora_studio.errors import AdapterError, SettingsError
 
 if TYPE_CHECKING:
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Order:
-    """What ``convert`` is asked for."""
+class ConvertOptions:
+    """The options of ``convert``."""
 
-    file: shared.Source = ...
+    file: shared.Source = required()
     to: Annotated[
         Literal["kohya", "diffusers", "peft"],
         typer.Option(help="kohya: what ComfyUI, Forge and A1111 load. peft: a folder."),
     ] = "kohya"
-    out: Annotated[
-        Path, typer.Option("-o", "--out", metavar="FILE", help="Where to save it.", show_default=False)
-    ] = ...
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="FILE", help="Where to save it.", show_default=False)] = (
+        required()
+    )
     dtype: shared.DType = None
     privacy: Annotated[
         Privacy,
         typer.Option(
-            help="What the file tells of its making: nothing, what its user wants to know, or the whole recipe."
+            help="What the file says about its training: nothing, what its user needs to know, or the whole recipe."
         ),
     ] = Privacy.FULL
     targets: Annotated[
@@ -45,65 +45,70 @@ class Order:
             help="Programs to prove it for: comfyui, forge, diffusers, peft; may be repeated.",
             show_default="those that read the format",
         ),
-    ] = ()
-    base: Annotated[str, typer.Option(help="The base model, which only a DoRA needs: it becomes a plain LoRA.")] = ""
+    ] = field(default_factory=list)
+    base: Annotated[
+        str, typer.Option(help="The base model. Only a DoRA needs it, which is converted to a plain LoRA.")
+    ] = ""
     rank: Annotated[
-        int, typer.Option(min=0, max=4096, help="Rank of the plain LoRA that a DoRA becomes; 0 takes twice its own.")
+        int,
+        typer.Option(
+            min=0, max=4096, help="Rank of the plain LoRA that a DoRA is converted to; 0 uses twice the DoRA's."
+        ),
     ] = 0
     as_json: AsJson = False
 
 
-@of_class(Order)
-def convert(order: Order) -> None:
+@of_class(ConvertOptions)
+def convert(options: ConvertOptions) -> None:
     """Save an adapter in another format, and prove that it arrives unchanged."""
-    source, path = shared.existing(order.file), shared.destination(order.out, folder=order.to == "peft")
+    source, path = shared.existing(options.file), shared.destination(options.out, folder=options.to == "peft")
 
     from lora_studio import adapters
 
     try:
-        export = _export(order, adapters.read(source), path)
+        export = _export(options, adapters.read(source), path)
     except AdapterError as error:
         for line in getattr(error, "__notes__", ()):
             print(line, file=sys.stderr)
         raise
     result = {
         "file": path,
-        "format": order.to,
-        "privacy": order.privacy,
+        "format": options.to,
+        "privacy": options.privacy,
         "residual": export.residual,
         "proof": export.proof.data(),
     }
     lines = [
         *export.proof.lines(),
         *(
-            [f"As plain LoRA it differs from the DoRA by {export.residual:.2g} of its change."]
+            [f"The plain LoRA differs from the DoRA by {export.residual:.2g} of the DoRA's change."]
             if export.residual
             else []
         ),
         f"Saved: {path}",
     ]
-    tell(result, lines, order.as_json)
+    tell(result, lines, options.as_json)
 
 
-def _export(order: Order, adapter: Adapter, path: Path) -> Export:
+def _export(options: ConvertOptions, adapter: Adapter, path: Path) -> Export:
     from lora_studio.adapters import merge, proof
 
     weights = None
     if adapter.kind.needs_base:
-        if not order.base:
+        if not options.base:
             raise SettingsError(
-                "This is a DoRA, which becomes a plain LoRA only with its base model at hand.",
+                "This is a DoRA. Converting it to a plain LoRA needs its base model.",
                 where="--base",
                 do="Name the base model that it was trained on.",
             )
-        weights = merge.weight_reader(shared.base_path(order.base), adapter.family)
+        weights = merge.weight_reader(shared.base_path(options.base), adapter.family)
     return proof.export(
         adapter,
         path,
-        order.to,
-        dtype=shared.torch_dtype(order.dtype),
-        targets=tuple(order.targets),
-        privacy=order.privacy,
+        options.to,
+        dtype=shared.torch_dtype(options.dtype),
+        targets=tuple(options.targets),
+        privacy=options.privacy,
         weights=weights,
-        rank=order.rank or 2 * adapter.rank,
+        rank=options.rank or 2 * adapter.rank,
     )

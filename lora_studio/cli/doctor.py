@@ -1,4 +1,4 @@
-"""``doctor``: what is installed, which devices there are, what is wrong and how to mend it."""
+"""``doctor``: what is installed, which devices there are, what is wrong and how to fix it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lora_studio.cli.options import AsJson, Outputs, tell
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at. ``state`` is "ok", "warning" or "problem"; a problem makes training impossible."""
+    """The result of one check. ``state`` is "ok", "warning" or "problem"; a problem prevents training."""
 
     state: str
     what: str
@@ -27,7 +27,7 @@ class Finding(NamedTuple):
 
 
 def doctor(outputs: Outputs = runs.OUTPUTS, as_json: AsJson = False) -> int:
-    """Say what is installed, which devices there are, and what is wrong."""
+    """Show what is installed, which devices there are, and what is wrong."""
     findings = [finding for check in CHECKS for finding in check(outputs)]
     broken = any(finding.state == "problem" for finding in findings)
     lines = [line for finding in findings for line in _lines(finding)]
@@ -75,7 +75,7 @@ def _packages(_: Path) -> Iterator[Finding]:
             "warning",
             "packages",
             "; ".join(wrong),
-            "Other versions than the tested ones may work; requirements.txt names those.",
+            "Versions other than those in requirements.txt may work, but are not tested.",
         )
     else:
         yield Finding("ok", "packages", f"all {len(pins)} are the tested versions")
@@ -103,7 +103,7 @@ def _torch(_: Path) -> Iterator[Finding]:
             if torch.version.cuda
             else "Set LORA_STUDIO_TORCH=cu130 and start app.py again."
         )
-        yield Finding("warning", "NVIDIA", "there is a driver, but PyTorch sees no card", do)
+        yield Finding("warning", "NVIDIA", "a driver is installed, but PyTorch finds no GPU", do)
     yield Finding(
         "ok",
         "device",
@@ -120,9 +120,9 @@ def _bitsandbytes(_: Path) -> Iterator[Finding]:
         weight.grad = torch.ones_like(weight)
         AdamW8bit([weight], lr=0.1, min_8bit_size=1).step()
         if torch.equal(weight, torch.ones_like(weight)):
-            raise RuntimeError("its step changes nothing")
-        yield Finding("ok", "bitsandbytes", "8-bit AdamW works here")
-    except Exception as error:  # a native library: whatever it raises, training goes without it
+            raise RuntimeError("its step changed nothing")
+        yield Finding("ok", "bitsandbytes", "8-bit AdamW works")
+    except Exception as error:  # a native library: whatever it raises, training works without it
         yield Finding(
             "warning",
             "bitsandbytes",
@@ -134,7 +134,7 @@ def _bitsandbytes(_: Path) -> Iterator[Finding]:
 def _kernels(_: Path) -> Iterator[Finding]:
     try:
         import torch
-    except (ImportError, OSError):  # _torch has told of it
+    except (ImportError, OSError):  # reported by _torch
         return
     if not torch.cuda.is_available():
         return
@@ -144,11 +144,11 @@ def _kernels(_: Path) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "kernels",
-            f"the fused ones do not work: {reason}",
-            "Training works without them, more slowly. They need the triton package and a C compiler, such as gcc.",
+            f"the fused kernels do not work: {reason}",
+            "Training works without them, but more slowly. They need the triton package and a C compiler such as gcc.",
         )
     else:
-        yield Finding("ok", "kernels", "the fused ones work here")
+        yield Finding("ok", "kernels", "the fused kernels work")
 
 
 def _disk(outputs: Path) -> Iterator[Finding]:
@@ -165,7 +165,7 @@ def _disk(outputs: Path) -> Iterator[Finding]:
         )
         return
     free = shutil.disk_usage(outputs).free / 1e9
-    state, do = ("ok", "") if free > 5 else ("warning", "Runs on large models need some gigabytes; free some.")
+    state, do = ("ok", "") if free > 5 else ("warning", "Runs on large models need several GB. Free some space.")
     yield Finding(state, "outputs", f"{outputs}, {free:.0f} GB free", do)
 
 
@@ -174,7 +174,7 @@ def _starter(_: Path) -> Iterator[Finding]:
     missing = [part for part in parts if not (starter.MODEL / part).exists()]
     if missing:
         what = f"its {', '.join(missing)} are missing in {starter.MODEL}"
-        yield Finding("warning", "starter", what, "Fetch the studio anew, or train on a model of your own.")
+        yield Finding("warning", "starter", what, "Download the studio again, or train on a model of your own.")
     else:
         yield Finding(
             "ok",
@@ -190,7 +190,7 @@ def _chromium(_: Path) -> Iterator[Finding]:
     yield Finding(
         "ok",
         "chromium",
-        f"{found} (for tests only)" if found else "none (python3 app.py test brings one; nothing else needs it)",
+        f"{found} (for tests only)" if found else "none (only tests need one; python3 app.py test installs it)",
     )
 
 
@@ -204,4 +204,4 @@ CHECKS: list[Callable[[Path], Iterator[Finding]]] = [
     _starter,
     _chromium,
 ]
-"""What is looked at, in the order shown. Each takes the outputs folder."""
+"""The checks, in the order shown. Each takes the outputs folder."""

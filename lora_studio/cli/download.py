@@ -1,6 +1,4 @@
-"""``download``: a base model from the Hugging Face hub. The only command that uses the network, and only for what it is
-told.
-"""
+"""``download``: a base model from the Hugging Face hub. The only command that uses the network."""
 
 from __future__ import annotations
 
@@ -13,15 +11,15 @@ from lora_studio.cli.options import AsJson, tell
 
 
 def download(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="As the hub names it: author/model.", show_default=False)],
-    look: Annotated[bool, typer.Option("--look", help="Only say how large it is and under which licence.")] = False,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Its name on the hub: author/model.", show_default=False)],
+    look: Annotated[bool, typer.Option("--look", help="Only show its size and licence.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Fetch a base model from the Hugging Face hub. Files that are here already are not fetched again."""
+    """Download a base model from the Hugging Face hub. Files that were downloaded before are kept."""
     from lora_studio.models import hub
 
     offer = hub.look(name)
-    licence = offer.licence or "none named"
+    licence = offer.licence or "not given"
     print(
         f"{name}: {offer.size / 1e9:.2f} GB in {len(offer.files)} files, licence: {licence}.",
         file=sys.stderr,
@@ -35,10 +33,10 @@ def download(
         "files": len(offer.files),
     }
     if look:
-        return tell(told, [f"python3 app.py download {name} fetches it."], as_json)
+        return tell(told, [f"python3 app.py download {name} downloads it."], as_json)
     folder = hub.fetch(offer)
     tell(
         {**told, "folder": folder},
-        [f"It is here: {folder}", f"Train on it with: python3 app.py train --data my-pictures --base {name}"],
+        [f"Downloaded to {folder}", f"Train on it with: python3 app.py train --data my-pictures --base {name}"],
         as_json,
     )

@@ -1,4 +1,6 @@
-"""What the commands that draw share: options, a sheet's adapters by name, and how it is drawn. No torch until it is."""
+"""What the commands that draw images share: options, a sheet's adapters by name, and drawing it. torch is imported only
+for that.
+"""
 
 from __future__ import annotations
 
@@ -18,27 +20,27 @@ from lora_studio.sampling.axes import Axis, Grid
 
 
 @dataclass
-class Drawing:
-    """Options of everything that is drawn."""
+class DrawingOptions:
+    """Options of every command that draws images."""
 
     base: Annotated[str, like("base")] = SPECS["base"].default
-    negative: Annotated[str, like("negative", "What the pictures should avoid.")] = SPECS["negative"].default
-    seed: Annotated[int, like("preview_seed", "Seed of the pictures.")] = SPECS["preview_seed"].default
+    negative: Annotated[str, like("negative", "What the images should avoid.")] = SPECS["negative"].default
+    seed: Annotated[int, like("preview_seed", "Seed of the images.")] = SPECS["preview_seed"].default
     steps: Annotated[int, like("preview_steps", "Denoising steps.")] = SPECS["preview_steps"].default
-    guidance: Annotated[float, like("guidance", "How strictly a picture follows its prompt.")] = SPECS[
+    guidance: Annotated[float, like("guidance", "How strictly an image follows its prompt.")] = SPECS[
         "guidance"
     ].default
     sampler: Annotated[str, like("sampler", f"One of {', '.join(SPECS['sampler'].choices)}.")] = SPECS[
         "sampler"
     ].default
-    width: Annotated[int, typer.Option(min=0, max=4096, help="In pixels; 0 takes the base model's own.")] = 0
-    height: Annotated[int, typer.Option(min=0, max=4096, help="In pixels; 0 takes the base model's own.")] = 0
-    device: Annotated[str, like("device", "Where to draw; auto takes the fastest there is.")] = SPECS["device"].default
+    width: Annotated[int, typer.Option(min=0, max=4096, help="In pixels; 0 uses the base model's own.")] = 0
+    height: Annotated[int, typer.Option(min=0, max=4096, help="In pixels; 0 uses the base model's own.")] = 0
+    device: Annotated[str, like("device", "Where to draw; auto uses the fastest device.")] = SPECS["device"].default
     as_json: AsJson = False
 
 
 @dataclass
-class Sheet(Drawing):
+class SheetOptions(DrawingOptions):
     """Options of a labelled sheet."""
 
     prompt: Annotated[str, typer.Option("--prompt", metavar="TEXT", help="What to draw.")] = ""
@@ -50,14 +52,14 @@ class Sheet(Drawing):
     ] = None
 
 
-class Cast:
-    """Adapters of a sheet, each under a short name of its own."""
+class SheetAdapters:
+    """The adapters of a sheet, each under a short name of its own."""
 
     def __init__(self):
         self.placed: dict[str, tuple[Path, float]] = {}
 
     def add(self, path: Path, weight: float, label: str = "") -> str:
-        """The adapter's name: ``label`` or its file's, with what tells it from another one of that name."""
+        """Adds an adapter and returns its name: ``label`` or the file's, made unique by weight, folder or number."""
         for name, known in self.placed.items():
             if known == (path, weight):
                 return name
@@ -76,44 +78,44 @@ class Cast:
         return name
 
 
-def draw(order: Sheet, name: str, x: Axis, y: Axis | None, cast: Cast) -> None:
-    """Draws the cells of the two axes, saves the sheet with its recipe, and tells of it.
+def draw(options: SheetOptions, name: str, x: Axis, y: Axis | None, adapters: SheetAdapters) -> None:
+    """Draws the cells of the two axes, saves the sheet with its recipe, and reports it.
 
     Raises:
-        SettingsError: nothing to draw is named, the axes do not go together, or there is a file already.
+        SettingsError: there is no prompt, the axes do not go together, or the file exists already.
     """
-    if not order.prompt and "prompt" not in (x.kind, y and y.kind):
+    if not options.prompt and "prompt" not in (x.kind, y and y.kind):
         raise SettingsError(
-            "Nothing to draw is named.",
+            "There is no prompt.",
             where="--prompt",
             do=f'Write for example: python3 app.py {name} … --prompt "a cat"',
         )
-    settings = Settings().changed(sampler=order.sampler, device=order.device)
-    path, began = _destination(order.out, name), time.monotonic()
-    recipe = _recipe(order, x, y, cast)
-    files.write(path, _sheet(order, recipe, settings, [file for file, _ in cast.placed.values()]))
+    settings = Settings().changed(sampler=options.sampler, device=options.device)
+    path, began = _destination(options.out, name), time.monotonic()
+    recipe = _recipe(options, x, y, adapters)
+    files.write(path, _sheet(options, recipe, settings, [file for file, _ in adapters.placed.values()]))
     seconds, pictures = round(time.monotonic() - began, 2), sum(len(row) for row in recipe.cells)
     tell(
         {"sheet": path, "pictures": pictures, "seconds": seconds, "recipe": recipe.model_dump(mode="json")},
-        [str(path), f"{pictures} pictures in {duration(seconds)}."],
-        order.as_json,
+        [str(path), f"{pictures} images in {duration(seconds)}."],
+        options.as_json,
     )
 
 
-def _recipe(order: Sheet, x: Axis, y: Axis | None, cast: Cast) -> Grid:
+def _recipe(options: SheetOptions, x: Axis, y: Axis | None, adapters: SheetAdapters) -> Grid:
     from lora_studio.sampling.recipe import grid
 
-    adapters = [
-        {"name": name, "weight": weight, "sha256": _sha256(path)} for name, (path, weight) in cast.placed.items()
+    recorded = [
+        {"name": name, "weight": weight, "sha256": _sha256(path)} for name, (path, weight) in adapters.placed.items()
     ]
     same = {
-        key: getattr(order, key)
+        key: getattr(options, key)
         for key in ("prompt", "negative", "seed", "guidance", "steps", "sampler", "width", "height")
     }
-    return grid(x=x, y=y, adapters=adapters, base=Path(order.base).name, version=__version__, **same)
+    return grid(x=x, y=y, adapters=recorded, base=Path(options.base).name, version=__version__, **same)
 
 
-def _sheet(order: Sheet, recipe: Grid, settings: Settings, paths: list[Path]) -> bytes:
+def _sheet(options: SheetOptions, recipe: Grid, settings: Settings, paths: list[Path]) -> bytes:
     from lora_studio import models
     from lora_studio.adapters import read
     from lora_studio.sampling.grid import render
@@ -122,8 +124,8 @@ def _sheet(order: Sheet, recipe: Grid, settings: Settings, paths: list[Path]) ->
 
     adapters = [read(path) for path in paths]
     machine = devices.choose(settings)
-    base = models.load(order.base, machine.device, machine.dtype)
-    how = {"negative": order.negative, "sampler": order.sampler, "width": order.width, "height": order.height}
+    base = models.load(options.base, machine.device, machine.dtype)
+    how = {"negative": options.negative, "sampler": options.sampler, "width": options.width, "height": options.height}
     pictures = render(base, adapters, [cell for row in recipe.cells for cell in row], **how)
     return to_png(recipe.model_copy(update={"base_sha256": base.sha256()}), pictures)
 
@@ -140,6 +142,6 @@ def _destination(out: Path | None, name: str) -> Path:
     path = path if path.suffix.lower() == ".png" else path.with_name(f"{path.name}.png")
     if path.exists():
         raise SettingsError(
-            f"{path} exists already.", where="-o", do="Choose another name: no command overwrites what is there."
+            f"{path} exists already.", where="-o", do="Choose another name: no command overwrites a file."
         )
     return path.resolve()

@@ -1,6 +1,4 @@
-"""``train --dry-run``: how much memory a run would take, as reckoned and as measured, and what to change where that is
-too much.
-"""
+"""``train --dry-run``: how much memory a run would take, estimated and measured, and what to change if that is too much."""
 
 from __future__ import annotations
 
@@ -20,18 +18,20 @@ _ROWS = {
     "adapter": "adapter",
     "gradients": "gradients",
     "optimizer": "optimizer",
-    "activations": "kept for the way back",
-    "working": "while computing",
+    "activations": "activations",
+    "working": "temporary buffers",
     "step": "a step",
     "encoding": "encoding pictures",
     "preview": "drawing a preview",
 }
-"""Figures of the estimate as they are shown."""
+"""How the parts of the estimate are shown."""
 
 
 def tell(settings: Settings, outputs: Path, as_json: bool) -> None:
-    """Reckons, tries, and prints both. ``as_json``: a line for what is reckoned, one for each event of the trial, and
-    at the end one object that holds it all.
+    """Estimates, measures, and prints both.
+
+    Args:
+        as_json: print a line with the estimate, one for each event of the trial, and at the end one object with all.
     """
     for name, value in environment.CARD.items():  # read when a card is first used
         os.environ.setdefault(name, value)
@@ -57,8 +57,8 @@ def tell(settings: Settings, outputs: Path, as_json: bool) -> None:
     }
     fits = estimate.peak <= limit
     options.tell(
-        {"reckoned": {**told, "fits": fits, "would_fit": [] if fits else ways(0.9 * limit)}},
-        list(_reckoned(told)),
+        {"estimated": {**told, "fits": fits, "would_fit": [] if fits else ways(0.9 * limit)}},
+        list(_estimated(told)),
         as_json,
     )
     measured = _try(settings, outputs, as_json)
@@ -74,12 +74,12 @@ def tell(settings: Settings, outputs: Path, as_json: bool) -> None:
 
 
 def _try(settings: Settings, outputs: Path, as_json: bool) -> Any:
-    """The pre-flight, shown as it goes."""
+    """Runs the trial and shows its progress."""
     from lora_studio.training import preflight
 
     trial, seen = preflight.measure(settings, outputs), RunView()
     with Display() as display:
-        display.say("Trying a few steps and a preview …")
+        display.say("Trying a few steps and a preview…")
         while True:
             try:
                 event = next(trial)
@@ -91,8 +91,8 @@ def _try(settings: Settings, outputs: Path, as_json: bool) -> Any:
                 print(event.line(), flush=True)
 
 
-def _reckoned(told: dict[str, Any]) -> Iterator[str]:
-    yield f"Reckoned for {told['device']}, {told['precision']}:"
+def _estimated(told: dict[str, Any]) -> Iterator[str]:
+    yield f"Estimated for {told['device']}, {told['precision']}:"
     for key, name in _ROWS.items():
         yield f"  {name:22} {_size(told['estimate'][key]):>9}" + ("   (the sum of these)" if key == "step" else "")
 
@@ -100,7 +100,7 @@ def _reckoned(told: dict[str, Any]) -> Iterator[str]:
 def _verdict(told: dict[str, Any]) -> Iterator[str]:
     measured, limit = told["measured"], _size(told["limit"])
     if measured is None:
-        yield f"It does not fit: the {limit} of {told['device']} were full."
+        yield f"It does not fit into the {limit} of {told['device']}."
     else:
         yield f"Measured: {_size(measured['peak'])} of {limit}; a step takes {measured['step_seconds']:.2f} s."
         yield (
@@ -108,9 +108,9 @@ def _verdict(told: dict[str, Any]) -> Iterator[str]:
         )
     if not told["fits"]:
         yield (
-            "This would need less:"
+            "These settings need less:"
             if told["would_fit"]
-            else "No setting brings it down far enough; a smaller base model would."
+            else "No setting saves enough memory. Choose a smaller base model."
         )
     for way in told["would_fit"]:
         yield f"  {' '.join(f'--set {key}={value}' for key, value in way['changes'].items())}   (about {_size(way['peak'])})"

@@ -1,4 +1,4 @@
-"""``inspect``: what an adapter's header says, without its tensors."""
+"""``inspect``: what an adapter's header says. Its tensors are not read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SHOWN = 160
 
 
 def inspect(file: shared.Source, as_json: AsJson = False) -> None:
-    """Show what an adapter is: family, format, rank, layers, and its header's texts."""
+    """Show an adapter's family, format, rank, layers, and the texts of its header."""
     path = shared.existing(file)
     header, card = adapters.header(path), adapters.summary(path)
     modules, unknown = keys.collect(header.shapes)
@@ -35,7 +35,7 @@ def inspect(file: shared.Source, as_json: AsJson = False) -> None:
 
 def _lines(result: dict[str, Any]) -> list[str]:
     ranks = f"{result['rank']}{' (mixed)' if result['mixed_ranks'] else ''}"
-    alpha = "none told (scale 1)" if result["alpha"] is None else f"{result['alpha']:g}"
+    alpha = "not given (scale 1)" if result["alpha"] is None else f"{result['alpha']:g}"
     facts = {
         "Title": result["title"],
         "Made for": detect.label(result["family"]),
@@ -43,9 +43,9 @@ def _lines(result: dict[str, Any]) -> list[str]:
         "Format": result["dialect"],
         "Rank": ranks,
         "Alpha": alpha,
-        "Trigger": result["trigger"] or "none told",
+        "Trigger": result["trigger"] or "not given",
         "Size": f"{shared.megabytes(result['size'])}, {', '.join(result['dtypes'])}",
-        "Date": result["date"] or "none told",
+        "Date": result["date"] or "not given",
         "Modules": ", ".join(f"{block} {count}" for block, count in result["blocks"].items()),
         "Recipe": result["recipe"] or "none",
     }
@@ -56,6 +56,6 @@ def _lines(result: dict[str, Any]) -> list[str]:
 
 
 def _short(text: str) -> str:
-    """One line without control characters, which a stranger's file may hold."""
+    """One line without control characters, which an untrusted file may contain."""
     line = "".join(letter if letter.isprintable() else " " for letter in text[: _SHOWN + 1])
     return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}… ({len(text)} characters)"

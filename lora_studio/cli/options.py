@@ -1,4 +1,4 @@
-"""Options that commands share, commands whose options are a class's fields, and how results are told."""
+"""Options that commands share, commands whose options are the fields of a class, and how results are printed."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ Outputs = Annotated[Path, typer.Option("--outputs", help="Folder of the runs.", 
 Queue = Annotated[
     bool,
     typer.Option(
-        "--queue", help="Put the run into the queue and return; it starts by itself when those before it have ended."
+        "--queue", help="Put the run into the queue and return. It starts when the runs before it have ended."
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="End with one JSON object on standard output.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
 
 def of_class(kind: type[T]) -> Callable[[Callable[[T], None]], Callable[..., None]]:
-    """Turns a function of one ``kind``, a dataclass of annotated options, into a command that typer can read: its own
-    options first, then inherited ones.
+    """Turns a function of one ``kind``, a dataclass of annotated options, into a command that typer can read, with its own
+    options first and inherited ones after them.
     """
 
     def wrap(function: Callable[[T], None]) -> Callable[..., None]:
@@ -57,21 +57,28 @@ def _default(field: dataclasses.Field[Any]) -> Any:
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
-def like(key: str, help: str = "", **bounds: Any) -> Any:
-    """An option with the help and bounds of the setting ``key``."""
+def required() -> Any:
+    """The default of a field whose option or argument must be given."""
+    return ...
+
+
+def like(key: str, help: str = "", **more: Any) -> Any:
+    """An option with the help and bounds of the setting ``key``; ``more`` goes to typer."""
     spec = SPECS[key]
     limits: dict[str, Any] = {"min": spec.low, "max": spec.high} if spec.kind in ("integer", "number") else {}
-    return typer.Option(help=help or spec.help, **{**limits, **bounds})
+    return typer.Option(help=help or spec.help, **limits | more)
 
 
 def absolute(text: str) -> str:
-    """A path that exists, made absolute, for a worker in another folder; anything else as it is (a hub name, say)."""
+    """A path that exists, made absolute for a worker that runs elsewhere; anything else, such as a hub name, unchanged."""
     path = Path(text).expanduser()
     return str(path.resolve()) if text and path.exists() else text
 
 
 def tell(result: dict[str, Any], lines: list[str], as_json: bool) -> None:
-    """Prints the result for a person, or for a program: paths as text, numbers that JSON does not know as null."""
+    """Prints the result as lines for a person, or as JSON for a program, where paths are text and NaN and infinity are
+    null.
+    """
     print(json.dumps(_plain(result)) if as_json else "\n".join(lines), flush=True)
 
 

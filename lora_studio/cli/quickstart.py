@@ -1,4 +1,4 @@
-"""``quickstart``: the whole way without a browser, from a sample style to an adapter and a sheet of what it changes."""
+"""``quickstart``: trains a sample style and draws a sheet of what it changes, without a browser."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lora_studio.runs import Run
 PRESET = "quick-look"
 SHOWN = 6
 SUBJECTS = ("cat", "house", "rocket", "tree", "fish", "ghost", "sun", "car", "cup", "flower", "apple", "heart")
-"""What the sheet may show: things that everybody knows."""
+"""Subjects that the sheet may show."""
 
 
 def quickstart(outputs: Outputs = runs.OUTPUTS, as_json: AsJson = False) -> None:
@@ -24,7 +24,7 @@ def quickstart(outputs: Outputs = runs.OUTPUTS, as_json: AsJson = False) -> None
     began = time.monotonic()
     styles = starter.sample_styles() if starter.SAMPLES.is_dir() else []
     if not styles:
-        raise MachineError("The sample styles are missing.", where=starter.SAMPLES, do="Fetch the studio anew.")
+        raise MachineError("The sample styles are missing.", where=starter.SAMPLES, do="Download the studio again.")
     style = styles[0]
     settings = presets.layered(PRESET, [], data=str(style), name=f"quickstart-{style.name}")
     run = train.begin(settings, outputs)
@@ -32,13 +32,13 @@ def quickstart(outputs: Outputs = runs.OUTPUTS, as_json: AsJson = False) -> None
     sheet = run.folder / "before-after.png"
     _draw_sheet(run, unseen(style), sheet)
     result = train.result(run, seen) | {"sheet": sheet, "seconds_in_all": round(time.monotonic() - began, 2)}
-    lines = [*train.summary(run, seen)[:2], f"Before and after, on subjects that were not in the folder: {sheet}"]
-    lines.append(f"{duration(result['seconds_in_all'])} in all.")
+    lines = [*train.summary(run, seen)[:2], f"Before and after, on subjects that were not among the pictures: {sheet}"]
+    lines.append(f"{duration(result['seconds_in_all'])} in total.")
     tell(result, lines, as_json)
 
 
 def unseen(style: Path) -> list[str]:
-    """Subjects that no caption of the folder names: what comes out in the style was learned, not copied."""
+    """Subjects that no caption of the folder names, so that the sheet shows the style and no copies."""
     captions = " ".join(path.read_text("utf-8").lower() for path in style.glob("*.txt"))
     return [subject for subject in SUBJECTS if subject not in captions][:SHOWN]
 

@@ -1,4 +1,4 @@
-"""``resize``: an adapter -> a smaller one."""
+"""``resize``: makes an adapter smaller."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from lora_studio.cli.options import AsJson, tell
 from lora_studio.errors import SettingsError
 
 KEY = "lora_studio.resized"
-"""The header's entry that tells of it, as JSON: what was asked for."""
+"""The header's entry that records it, as JSON: what was asked for."""
 
 
 def resize(
     file: shared.Source,
-    rank: Annotated[int | None, typer.Option(help="At most this rank everywhere.")] = None,
+    rank: Annotated[int | None, typer.Option(help="The highest rank of any module.")] = None,
     energy: Annotated[
         float | None,
-        typer.Option(help="The smallest rank of each module that keeps this share of its change, as 0.99."),
+        typer.Option(help="Keep this share of each module's change, for example 0.99, at the smallest rank."),
     ] = None,
     size: Annotated[
-        float | None, typer.Option(metavar="MB", help="The best that fits into a file of this many megabytes.")
+        float | None, typer.Option(metavar="MB", help="The best adapter that fits into a file of this many megabytes.")
     ] = None,
     dtype: shared.DType = None,
     out: shared.Saved = None,
@@ -36,7 +36,7 @@ def resize(
         raise SettingsError(
             "One of --rank, --energy and --size is needed."
             if not asked
-            else "Only one of --rank, --energy and --size goes at a time.",
+            else "--rank, --energy and --size exclude each other.",
             where="resize",
             do="Write for example: python3 app.py resize style.safetensors --energy 0.99 -o small.safetensors",
         )
@@ -47,7 +47,7 @@ def resize(
 
     ((way, value),) = asked.items()
     read = adapters.read(source)
-    # noted beforehand, so that a size in MB counts it in
+    # recorded before resizing, so that a size in MB includes the header
     before = replace(read, metadata={"modelspec.title": source.stem, **read.metadata, KEY: json.dumps(asked)})
     made = (
         algebra.to_rank(before, value)
@@ -73,6 +73,6 @@ def resize(
         f"Rank {before.rank} to {made.adapter.rank}, {shared.megabytes(sizes[0])} to {shared.megabytes(sizes[1])}.",
         f"It keeps {shared.percent(made.kept)} of the change (residual {made.residual:.2g}).",
         *(export.proof.lines() if export else []),
-        f"Saved: {path}" if path else "Nothing is saved: no -o is given.",
+        f"Saved: {path}" if path else "Nothing is saved without -o.",
     ]
     tell(result, lines, as_json)

@@ -1,4 +1,4 @@
-"""``resume``: a stopped or interrupted run goes on from its newest saved state, or a new one from an older."""
+"""``resume``: continues a stopped or interrupted run from its newest saved state, or as a new run from an older one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from lora_studio import runs
 from lora_studio.cli.options import AsJson, Outputs, Queue, like
-from lora_studio.cli.train import follow, go
+from lora_studio.cli.train import execute, follow
 from lora_studio.errors import RunError
 from lora_studio.jobs import ranks, runner, view
 from lora_studio.runs import Run, branching, checkpoints
@@ -22,14 +22,14 @@ def resume(
     step: Annotated[
         int | None,
         typer.Option(
-            help="Go on from the state saved at this step. An older one becomes a new run, so that nothing learned since is lost."
+            help="Resume from the state of this step. If it is not the newest, a new run starts there, so that nothing is lost."
         ),
     ] = None,
     accept_changes: Annotated[
         bool,
         typer.Option(
             "--accept-changes",
-            help="Go on although pictures, captions or settings have changed since the state was saved.",
+            help="Resume even if pictures, captions or settings have changed since the state was saved.",
         ),
     ] = False,
     gpus: Annotated[int | None, like("gpus")] = None,
@@ -37,12 +37,12 @@ def resume(
     outputs: Outputs = runs.OUTPUTS,
     as_json: AsJson = False,
 ) -> None:
-    """Go on with a run that was stopped or interrupted; one that is at work is shown."""
+    """Resume a run that was stopped or interrupted; if it is running, show its progress."""
     if ranks.follows():
         return follow(outputs)
     run = runs.find(name, outputs)
-    changes = {} if gpus is None else {"gpus": gpus}
-    run.settings().changed(**changes)  # refused before anything is made or written
+    changes: dict[str, object] = {} if gpus is None else {"gpus": gpus}
+    run.settings().changed(**changes)  # fails before anything is written
     if not runner.alive(run):
         run = _from(run, step) if step is not None else run
         _require_steps_left(run)
@@ -51,18 +51,18 @@ def resume(
         run = branching.with_changes(run, changes)
     elif changes:
         raise RunError(
-            f"The run {run.name} is at work.", where="--gpus", do="Stop it first; then resume it on other GPUs."
+            f"The run {run.name} is running.", where="--gpus", do="Stop it first, then resume it on other GPUs."
         )
-    go(run, queue, as_json)
+    execute(run, queue, as_json)
 
 
 def _from(run: Run, step: int) -> Run:
-    """The run itself where ``step`` is its newest state, else a branch from there."""
+    """The run itself if ``step`` is its newest state, else a branch from that state."""
     if checkpoints.latest(run) == checkpoints.find(run, step).folder:
         return run
     made = branching.branch(run, step, run.settings(), run.folder.parent)
     print(
-        f"{run.name} has newer states, which are kept: going on from step {step} as the new run {made.name}.",
+        f"{run.name} has newer states, which are kept. Resuming from step {step} as the new run {made.name}.",
         file=sys.stderr,
     )
     return made
@@ -71,13 +71,13 @@ def _from(run: Run, step: int) -> Run:
 def _require_steps_left(run: Run) -> None:
     before = view.fold(run)
     if before.finished and not before.finished.stopped:
-        do = f"Its adapter is there; python3 app.py train --from {run.name} --set steps=… trains a new run further."
-        raise RunError(f"The run {run.name} has done all its steps.", where=run.folder, do=do)
+        do = f"To train further, start a new run with python3 app.py train --from {run.name} --set steps=…"
+        raise RunError(f"The run {run.name} has finished all its steps.", where=run.folder, do=do)
 
 
 def _require_unchanged(run: Run) -> None:
-    """Raises RunError with what differs from when the newest state was saved."""
+    """Raises RunError if anything has changed since the newest state was saved."""
     if found := branching.changes(run):
         more = f" And {len(found) - _SHOWN} more." if len(found) > _SHOWN else ""
         what = f"Since its newest state was saved, something changed: {' '.join(found[:_SHOWN])}{more}"
-        raise RunError(what, where=run.folder, do="Put that back, or go on all the same with --accept-changes.")
+        raise RunError(what, where=run.folder, do="Undo the changes, or resume with --accept-changes.")

@@ -1,8 +1,8 @@
-"""``strip``: one adapter at rising weights, side by side."""
+"""``strip``: one adapter at increasing weights, side by side."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -11,35 +11,35 @@ import typer
 from lora_studio.cli import drawing
 from lora_studio.cli.generate import parse_adapter
 from lora_studio.cli.grid import named
-from lora_studio.cli.options import of_class
+from lora_studio.cli.options import of_class, required
 from lora_studio.sampling.axes import Axis, parse, spread
 
 
 @dataclass
-class Order(drawing.Sheet):
-    """What ``strip`` is asked for."""
+class StripOptions(drawing.SheetOptions):
+    """The options of ``strip``."""
 
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="An adapter.", show_default=False)] = ...
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An adapter.", show_default=False)] = required()
     start: Annotated[float, typer.Option("--from", min=-10, max=10, help="The first weight.")] = 0.0
     stop: Annotated[float, typer.Option("--to", min=-10, max=10, help="The last weight.")] = 1.5
     count: Annotated[int, typer.Option(min=1, max=100, help="How many weights.")] = 7
     others: Annotated[
         list[str],
-        typer.Option(
-            "--adapter", metavar="FILE[:WEIGHT]", help="Another adapter, whose weight stays; may be repeated."
-        ),
-    ] = ()
+        typer.Option("--adapter", metavar="FILE[:WEIGHT]", help="Another adapter, at a fixed weight; may be repeated."),
+    ] = field(default_factory=list)
     y: Annotated[
-        str, typer.Option("--y", metavar="KIND=A,B,…", help="A row for each of these, as grid has it: seed=1,2,3.")
+        str, typer.Option("--y", metavar="KIND=A,B,…", help="A row for each of these, as in grid: seed=1,2,3.")
     ] = ""
 
 
-@of_class(Order)
-def strip(order: Order) -> None:
-    """Draw an adapter at several weights, side by side in one sheet that carries its recipe."""
-    cast = drawing.Cast()
-    name = cast.add(parse_adapter(str(order.file), "FILE")[0], 1.0)
-    for text in order.others:
-        cast.add(*parse_adapter(text))
-    rows = named(parse(order.y, "--y"), cast, "--y") if order.y else None
-    drawing.draw(order, "strip", Axis("weight", spread(order.start, order.stop, order.count), name), rows, cast)
+@of_class(StripOptions)
+def strip(options: StripOptions) -> None:
+    """Draw an adapter at several weights, side by side in one sheet with its recipe."""
+    adapters = drawing.SheetAdapters()
+    name = adapters.add(parse_adapter(str(options.file), "FILE")[0], 1.0)
+    for text in options.others:
+        adapters.add(*parse_adapter(text))
+    rows = named(parse(options.y, "--y"), adapters, "--y") if options.y else None
+    drawing.draw(
+        options, "strip", Axis("weight", spread(options.start, options.stop, options.count), name), rows, adapters
+    )

@@ -1,4 +1,4 @@
-"""``test``: brings what tests need and runs the whole suite."""
+"""``test``: installs what the tests need and runs the whole suite."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REQUIREMENTS = bootstrap.ROOT / "requirements-test.txt"
 
 
 def test(context: typer.Context) -> int:
-    """Install what tests need, a Chromium included, and run them. Further arguments go to pytest."""
+    """Install what the tests need, including a Chromium, and run them. Further arguments go to pytest."""
     _require_packages()
     variables = {
         **os.environ,
@@ -32,18 +32,20 @@ def test(context: typer.Context) -> int:
 
 
 def _require_packages() -> None:
-    """Fills the studio's environment; one that is not the studio's own is only looked at."""
+    """Installs the tests' packages into the studio's environment; in another environment it only checks for them."""
     environment = Environment(bootstrap.ROOT)
     if environment.is_current():
         environment.prepare(REQUIREMENTS)
     elif not importlib.util.find_spec("pytest"):
         raise MachineError(
-            "What tests need is not installed.", where=sys.prefix, do=f"pip install -r {REQUIREMENTS.name}"
+            "The packages that the tests need are not installed.",
+            where=sys.prefix,
+            do=f"pip install -r {REQUIREMENTS.name}",
         )
 
 
 def _workers(arguments: list[str]) -> list[str]:
-    """One test process a core, unless the caller says otherwise or names single tests."""
+    """One test process per core, unless the caller chooses a number or names single tests."""
     if any(argument.startswith("-n") or not argument.startswith("-") for argument in arguments):
         return []
     return ["-n", str(os.cpu_count() or 1), "--dist", "loadfile"]

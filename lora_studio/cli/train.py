@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +16,7 @@ from lora_studio.cli.options import AsJson, Outputs, Queue, absolute, duration, 
 from lora_studio.config import presets
 from lora_studio.config.settings import SPECS, Settings
 from lora_studio.errors import DatasetError, SettingsError
+from lora_studio.events import Finished
 from lora_studio.jobs import ranks, runner
 from lora_studio.jobs.queue import ahead
 from lora_studio.jobs.view import RunView
@@ -25,63 +26,67 @@ PRESETS = sorted(path.stem for path in presets.FOLDER.glob("*.toml"))
 
 
 @dataclass
-class Order:
-    """What ``train`` is asked for."""
+class TrainOptions:
+    """The options of ``train``."""
 
     data: Annotated[str | None, like("data")] = None
     base: Annotated[str | None, like("base", show_default=SPECS["base"].default)] = None
     preset: Annotated[str | None, typer.Option(help=f"One of {', '.join(PRESETS)}; or the path of a TOML file.")] = None
     assignments: Annotated[
         list[str], typer.Option("--set", metavar="KEY=VALUE", help="One of the settings below; may be repeated.")
-    ] = ()
+    ] = field(default_factory=list)
     name: Annotated[str | None, like("name")] = None
     origin: Annotated[
         str | None,
         typer.Option(
             "--from",
             metavar="RUN[@STEP]",
-            help="Begin from what that run had saved, with its settings where no others are given.",
+            help="Start from a saved state of that run, with its settings unless others are given.",
         ),
     ] = None
     gpus: Annotated[int | None, like("gpus", show_default=SPECS["gpus"].default)] = None
     queue: Queue = False
     dry_run: Annotated[
         bool,
-        typer.Option(
-            "--dry-run", help="Say how much memory the run would take, try a few steps and a preview, and leave no run."
-        ),
+        typer.Option("--dry-run", help="Estimate the memory, try a few steps and a preview, and create no run."),
     ] = False
     outputs: Outputs = runs.OUTPUTS
     as_json: AsJson = False
 
 
-@of_class(Order)
-def train(order: Order) -> None:
+@of_class(TrainOptions)
+def train(options: TrainOptions) -> None:
     """Train a style on a folder of pictures."""
     if ranks.follows():
-        return follow(order.outputs)
-    origin = branching.origin(order.origin, order.outputs) if order.origin else None
+        return follow(options.outputs)
+    origin = branching.branch_point(options.origin, options.outputs) if options.origin else None
     under = origin.run.settings() if origin else None
     settings = presets.layered(
-        order.preset, list(order.assignments), under, data=order.data, base=order.base, name=order.name, gpus=order.gpus
+        options.preset,
+        list(options.assignments),
+        under,
+        data=options.data,
+        base=options.base,
+        name=options.name,
+        gpus=options.gpus,
     )
     if not settings.run.data:
         raise SettingsError(
-            "No folder of pictures is named.",
+            "There is no folder of pictures.",
             where="--data",
             do="Write for example: python3 app.py train --data my-pictures",
         )
-    for note in presets.rate_notes(settings, list(order.assignments)):
+    for note in presets.rate_notes(settings, list(options.assignments)):
         print(note, file=sys.stderr)
-    if order.dry_run:
+    if options.dry_run:
         from lora_studio.cli import dry_run
 
-        return dry_run.tell(checked(settings, order.outputs), order.outputs.resolve(), order.as_json)
-    go(begin(settings, order.outputs, origin), order.queue, order.as_json)
+        return dry_run.tell(checked(settings, options.outputs), options.outputs.resolve(), options.as_json)
+    execute(begin(settings, options.outputs, origin), options.queue, options.as_json)
 
 
-def go(run: Run, queue: bool, as_json: bool) -> None:
-    """Has the run done and tells of its end; or puts it into the queue and tells what it waits for."""
+def execute(run: Run, queue: bool, as_json: bool) -> None:
+    """Runs the training and reports its result; or puts it into the queue and reports what it waits for."""
     if queue:
         runner.start(run)
         names = [other.name for other in ahead(run)]
@@ -96,8 +101,8 @@ def go(run: Run, queue: bool, as_json: bool) -> None:
 
 
 def follow(outputs: Path) -> None:
-    """Does the part of a run's work that falls to this process: torchrun or accelerate started it, and another one
-    leads. Raises as the run itself.
+    """Does this process's part of a run that torchrun or accelerate started on several, and that another process leads.
+    Raises what the run raises.
     """
     from lora_studio.jobs import rank_worker
 
@@ -105,13 +110,13 @@ def follow(outputs: Path) -> None:
 
 
 def settings_help() -> str:
-    """The settings that ``--set`` takes, for the end of ``train --help``."""
+    """The settings that ``--set`` accepts, for the end of ``train --help``."""
     width = max(map(len, SPECS))
     return "Settings for --set:\n\n\b\n" + "\n".join(f"{key:{width}}  {spec.help}" for key, spec in SPECS.items())
 
 
-def begin(settings: Settings, outputs: Path, origin: branching.Origin | None = None) -> Run:
-    """A new run, or a branch of ``origin``, after its folder of pictures was looked through. Raises as ``checked`` and
+def begin(settings: Settings, outputs: Path, origin: branching.BranchPoint | None = None) -> Run:
+    """Creates a run, or a branch from ``origin``, after checking its pictures. Raises as ``checked`` and
     ``branching.branch``.
     """
     settings, outputs = checked(settings, outputs), outputs.resolve()
@@ -119,8 +124,8 @@ def begin(settings: Settings, outputs: Path, origin: branching.Origin | None = N
 
 
 def checked(settings: Settings, outputs: Path) -> Settings:
-    """The settings with whole paths, after their folder of pictures was looked through. The worker tells of what does
-    not keep it from training.
+    """The settings with absolute paths, after checking their pictures. The worker reports what does not prevent
+    training.
 
     Raises:
         DatasetError: the folder cannot be trained on.
@@ -142,8 +147,8 @@ def checked(settings: Settings, outputs: Path) -> Settings:
 
 
 def result(run: Run, seen: RunView) -> dict[str, Any]:
-    """What ``--json`` tells of a run that ended with an adapter."""
-    end = seen.finished
+    """What ``--json`` prints of a run that ended with an adapter."""
+    end = _end(seen)
     previews = [preview for preview in seen.previews if not preview.base]
     last = [run.folder / preview.path for preview in previews if preview.step == previews[-1].step]
     return {
@@ -156,10 +161,16 @@ def result(run: Run, seen: RunView) -> dict[str, Any]:
     }
 
 
+def _end(seen: RunView) -> Finished:
+    if seen.finished is None:
+        raise ValueError("the run has not ended with an adapter")
+    return seen.finished
+
+
 def summary(run: Run, seen: RunView) -> list[str]:
-    """The same for a person."""
-    end = seen.finished
-    how = "Stopped and kept" if end.stopped else "Finished"
+    """The same as lines for a person."""
+    end = _end(seen)
+    how = "Stopped and saved" if end.stopped else "Finished"
     return [
         f"{how}: {end.steps} steps in {duration(end.seconds)}, loss {end.final_loss:.4f}.",
         f"Adapter:  {run.folder / end.adapter}",

@@ -1,10 +1,10 @@
-"""A run's progress in the terminal: one living line, or plain lines where nobody watches."""
+"""A run's progress in the terminal: a progress bar, or plain lines if the output is not a terminal."""
 
 from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -22,17 +22,16 @@ from lora_studio.runs import Run
 SMOOTHED = 20
 """Steps whose mean loss is shown."""
 EVERY = 10.0
-"""Seconds between two plain lines about steps."""
+"""Seconds between two plain lines on steps."""
 
 
 def work(run: Run) -> RunView:
-    """Starts the run's worker, or finds it at work or in the queue, and shows what it does until it has ended with an
-    adapter.
+    """Starts the run's worker unless it is running or queued, and shows its progress until it has ended with an adapter.
 
-    Ctrl-C asks it to stop and keep what was learned; a second one leaves it to finish that by itself.
+    Ctrl+C asks the run to stop and save its adapter; a second Ctrl+C leaves without waiting for that.
 
     Raises:
-        RunError: the run failed, left the queue, or its worker vanished; what was saved is kept.
+        RunError: the run failed, left the queue, or its worker ended unexpectedly; what was saved is kept.
     """
     began, seen = time.time(), RunView()
     runner.start(run)
@@ -52,30 +51,33 @@ def work(run: Run) -> RunView:
         raise RunError(
             "The run left the queue before its turn.",
             where=run.folder,
-            do=f"python3 app.py resume {run.name} puts it back.",
+            do=f"Put it back with python3 app.py resume {run.name}",
         )
-    go_on = f"python3 app.py resume {run.name} goes on from the last checkpoint."
-    raise RunError("The run's worker vanished: it was killed, or the machine went down.", where=run.log_file, do=go_on)
+    raise RunError(
+        "The run's process ended unexpectedly: it was killed, or the machine lost power.",
+        where=run.log_file,
+        do=f"Resume from the last saved state with python3 app.py resume {run.name}",
+    )
 
 
 def place(run: Run) -> str:
-    """What a run that was just started waits for, in a sentence; empty if it is its turn."""
+    """What a run that was just started waits for, as a sentence; empty if it does not wait."""
     waits = queue.waits_for(run)
-    return f"It waits for {waits}, then starts by itself." if waits else ""
+    return f"It waits for {waits}, then starts." if waits else ""
 
 
 @contextmanager
-def _ctrl_c(run: Run, display: Display) -> Iterator[None]:
-    """Answers Ctrl-C: stop and keep at the first, leave at the second. Otherwise the worker, a process of its own,
-    would not hear it.
+def _ctrl_c(run: Run, display: Display) -> Generator[None]:
+    """Handles Ctrl+C: the first stops the run, the second leaves. The worker is a separate process and does not receive
+    it.
     """
 
     def answer(*_: object) -> None:
         if control.asked(run, Request.STOP):
-            display.say(f"Left. The run {run.name} stops by itself and keeps what it learned.")
+            display.say(f"The run {run.name} is still stopping, and saves its adapter.")
             raise KeyboardInterrupt
         control.ask(run, Request.STOP)
-        display.say("Stopping, and keeping what was learned. Ctrl-C again leaves it to do so by itself.")
+        display.say("Stopping and saving the adapter. Press Ctrl+C again to leave without waiting.")
 
     before = signal.signal(signal.SIGINT, answer)
     try:
@@ -105,7 +107,7 @@ class Display:
         self.bar.stop()
 
     def say(self, line: str) -> None:
-        """A line that stays."""
+        """Prints a line above the progress bar."""
         self.console.print(Text(line))
 
     def show(self, event: e.Event, seen: RunView) -> None:
@@ -122,7 +124,7 @@ class Display:
             case e.PreviewReady(index=0, base=False):
                 self.say(f"step {event.step}: previews drawn")
             case e.CheckpointSaved():
-                self.say(f"step {event.step}: saved, to resume from")
+                self.say(f"step {event.step}: state saved")
             case e.RolledBack():
                 self.say(event.what)
             case e.StateChanged(state=e.State.PAUSED):
@@ -139,7 +141,7 @@ class Display:
             text=f"{event.done} of {event.total}",
         )
         if event.stage != self.stage and self.bar.disable:
-            self.say(f"{event.stage} …")
+            self.say(f"{event.stage}…")
         self.stage = event.stage
 
     def _step(self, event: e.StepDone, seen: RunView) -> None:
@@ -154,6 +156,6 @@ class Display:
 
 def _beginning(event: e.Started) -> str:
     onwards = f" from step {event.first_step}" if event.first_step else ""
-    held = f", {event.validation_images} held back to check" if event.validation_images else ""
+    held = f", {event.validation_images} held out for validation" if event.validation_images else ""
     how = f"{event.device}, {event.precision}, {event.engine + ', ' * bool(event.engine)}{event.parameters / 1e6:.2g} M parameters"
     return f"Training {event.total_steps} steps{onwards} on {event.images} pictures{held}. {how}."

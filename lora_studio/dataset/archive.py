@@ -1,4 +1,4 @@
-"""A ZIP of pictures and captions -> a folder; hostile ones are refused whole, before or while they are unpacked."""
+"""Unpacks a ZIP of pictures and captions. Unsafe ones are refused as a whole, before or during unpacking."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from lora_studio.errors import DatasetError, MachineError
 MAX_FILES = 50_000
 MAX_BYTES = 8 * 1024**3
 MAX_RATIO = 200
-"""Most bytes that one packed byte may become: text reaches 20 or so, a bomb a thousand and more."""
+"""Highest ratio of unpacked to packed bytes: text reaches about 20, a ZIP bomb more than 1000."""
 _SMALL = 1024**2
-"""Files below this size may be packed at any ratio: a plain white picture is."""
+"""Bytes. Smaller files may have any ratio: a plain white picture has a high one."""
 _CHUNK = 1024**2
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-"""Others are hardly ever met, and LZMA takes as much memory as the file asks for."""
+"""Others are rare, and LZMA uses as much memory as the file asks for."""
 _HIDDEN = (".", "__MACOSX")
 _DAMAGED = (
     zipfile.BadZipFile,
@@ -35,25 +35,24 @@ _DAMAGED = (
     LookupError,
     ArithmeticError,
 )
-"""What the library raises over a damaged file; a fuzzer found most of them."""
-_DISTRUST = "Do not trust it; pack the pictures yourself."
+"""What zipfile raises for damaged files; most were found by fuzzing."""
+_DISTRUST = "Do not use this file. Pack the pictures yourself."
 _UNSAFE = re.compile(r"[\x00-\x1f\\:]|(^|/)\.\.?(/|$)|^/|//|[. ](/|$)")
 
 
 def unpack(archive: Path, folder: Path) -> Path:
-    """Unpacks ``archive`` to the new folder ``folder`` and gives the folder that holds its pictures: ``folder``, or the
-    only one in it.
+    """Unpacks ``archive`` into the new folder ``folder`` and returns the folder that holds its pictures: ``folder``, or
+    the only folder in it.
 
-    Hidden files and what macOS adds are passed over. On any error nothing is left behind.
+    Hidden files and those that macOS adds are skipped. On any error nothing is left behind.
 
     Raises:
-        DatasetError: it is no ZIP, is damaged or encrypted, holds a name that leads elsewhere or a link, or unpacks to
-        too much;
-            or ``folder`` is there already.
-        MachineError: the disk is full or may not be written.
+        DatasetError: it is no ZIP, is damaged or encrypted, contains a link or a name that leads out of the folder, or
+            unpacks to too much; or ``folder`` exists already.
+        MachineError: the disk is full or cannot be written.
     """
     if folder.exists():
-        raise DatasetError("The folder to unpack into exists already.", where=folder, do="Choose another name.")
+        raise DatasetError("The folder to unpack to exists already.", where=folder, do="Choose another name.")
     partial = files.partial(folder)
     try:
         with zipfile.ZipFile(archive) as packed:
@@ -65,13 +64,13 @@ def unpack(archive: Path, folder: Path) -> Path:
         files.replace(partial, folder)
     except _DAMAGED as error:
         raise DatasetError(
-            f"The ZIP is damaged or of a kind that is not read ({error}).",
+            f"The ZIP is damaged or of an unsupported kind ({error}).",
             where=archive,
-            do="Pack it again, without a password.",
+            do="Pack it again without a password.",
         ) from None
     except OSError as error:
         raise MachineError(
-            f"The ZIP cannot be unpacked: {error.strerror}.",
+            f"The ZIP cannot be unpacked: {files.reason(error)}.",
             where=error.filename or folder,
             do="Free some space, or choose another folder.",
         ) from None
@@ -81,20 +80,24 @@ def unpack(archive: Path, folder: Path) -> Path:
 
 
 def _checked(packed: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:
-    """The plain files to unpack; every name, even one that is passed over, must be harmless on every system."""
+    """The files to unpack. Every name, even one that is skipped, must be safe on every system."""
     entries = packed.infolist()
     if len(entries) > MAX_FILES:
         raise DatasetError(
-            f"The ZIP holds {len(entries)} files; {MAX_FILES} are the most.", where=archive, do="Pack fewer."
+            f"The ZIP contains {len(entries):,} files; the limit is {MAX_FILES:,}.",
+            where=archive,
+            do="Pack fewer files.",
         )
     if len({entry.filename.casefold() for entry in entries}) < len(entries):
         raise DatasetError(
-            "The ZIP holds two files of one name.", where=archive, do="Give them different names and pack again."
+            "The ZIP contains two files of the same name.",
+            where=archive,
+            do="Give them different names and pack again.",
         )
     for entry in entries:
         if _UNSAFE.search(entry.filename.removesuffix("/")) or stat.S_ISLNK(entry.external_attr >> 16):
             raise DatasetError(
-                f"The ZIP holds {entry.filename!r}, a link or a name that leads out of its folder.",
+                f"The ZIP contains {entry.filename!r}, a link or a name that leads out of its folder.",
                 where=archive,
                 do=_DISTRUST,
             )
@@ -106,9 +109,9 @@ def _checked(packed: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:
     for entry in wanted:
         if entry.compress_type not in _METHODS:
             raise DatasetError(
-                f"{entry.filename!r} in the ZIP is packed in a way that is not read.",
+                f"{entry.filename!r} in the ZIP is compressed with an unsupported method.",
                 where=archive,
-                do="Pack it as an ordinary ZIP.",
+                do="Pack it with the default method (deflate).",
             )
         _require_modest(entry.file_size, entry, archive)
     if sum(entry.file_size for entry in wanted) > MAX_BYTES:
@@ -117,7 +120,7 @@ def _checked(packed: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:
 
 
 def _extract(packed: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path, most: int, archive: Path) -> int:
-    """Writes one file; its size. The bytes are counted as they come, since a header can lie about them."""
+    """Writes one file and returns its size. Bytes are counted while unpacking, since a header can be wrong about them."""
     target = folder / entry.filename
     target.parent.mkdir(parents=True, exist_ok=True)
     size = 0
@@ -147,6 +150,6 @@ def _too_much(archive: Path) -> DatasetError:
 
 
 def _inner(folder: Path) -> Path:
-    """``folder``, or where it holds nothing but one folder that is no ``N_name`` one, that."""
+    """``folder``, or the one folder in it if it holds nothing else, unless that is named ``N_name``."""
     inside = list(folder.iterdir())
     return inside[0] if len(inside) == 1 and inside[0].is_dir() and not listing.is_concept(inside[0].name) else folder

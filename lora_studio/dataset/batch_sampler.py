@@ -1,8 +1,8 @@
-"""What each step trains on: a pure function of (seed, step), so that a resumed run sees what an uninterrupted one would
-have.
+"""The samples of each step, a pure function of (seed, step), so that a resumed run draws the same as an uninterrupted
+one.
 
-Random numbers are raw PCG64 words under a SeedSequence: numpy promises these streams for all its versions (NEP 19),
-which it does not for ``shuffle`` or ``random``.
+Random numbers are raw PCG64 words from a SeedSequence: numpy guarantees these streams for all versions (NEP 19), but
+not ``shuffle`` or ``random``.
 """
 
 from __future__ import annotations
@@ -20,18 +20,16 @@ _EPOCH, _STEP = 0, 1
 
 
 class BatchSampler:
-    """The batches of a run. Every sample comes up once (× its picture's repeats) per epoch; all of a batch share one
-    bucket.
-
-    A bucket's last batch is filled up with the first samples of that bucket's own shuffled row.
+    """The batches of a run. In an epoch every sample is drawn once, or as often as its picture repeats. All samples of a
+    batch share one bucket; a bucket's last batch is filled with the first samples of its shuffled order.
 
     Args:
-        samples: what to draw from.
-        batch: samples in a batch.
+        samples: all samples of the dataset.
+        batch: samples per batch.
         seed: 0 or greater.
-        among: indices of the samples to draw from, the training part of a split; None takes all.
-        flip: mirror every other draw, by chance.
-        caption_dropout: share of the draws that come without caption.
+        among: indices of the samples to draw from, the training part of a split; None for all.
+        flip: mirror half of the draws, at random.
+        caption_dropout: share of the draws without caption.
 
     Raises:
         ValueError: there is nothing to draw from.
@@ -86,27 +84,27 @@ class BatchSampler:
 
 
 def split(pictures: Sequence[Picture], share: float, seed: int) -> tuple[list[int], list[int]]:
-    """Indices of the pictures to train on and of those kept out for validation, about ``share`` of all.
+    """Indices of the pictures to train on, and of those held out for validation, about ``share`` of all.
 
-    By content: a picture stays on its side when others come, go or change their names, and copies of one never part.
-    With a share above zero at least one picture of four or more is kept out, and at least one always trains.
+    The split depends on content: a picture stays in its part when others are added, removed or renamed, and copies stay
+    together. With a share above zero and at least four pictures, at least one is held out; at least one always trains.
     """
     wanted = max(round(share * len(pictures)), int(share > 0)) if len(pictures) >= 4 else 0
     ranks = {picture.sha256: hashlib.sha256(f"{seed} {picture.sha256}".encode()).digest() for picture in pictures}
-    kept_out: set[str] = set()
+    held_out: set[str] = set()
     copies, count = Counter(picture.sha256 for picture in pictures), 0
     for content in sorted(ranks, key=ranks.__getitem__):
         if count < wanted and count + copies[content] < len(pictures):
-            kept_out.add(content)
+            held_out.add(content)
             count += copies[content]
     sides: tuple[list[int], list[int]] = ([], [])
     for index, picture in enumerate(pictures):
-        sides[picture.sha256 in kept_out].append(index)
+        sides[picture.sha256 in held_out].append(index)
     return sides
 
 
 def _words(count: int, *key: int) -> np.ndarray:
-    """``count`` random 64-bit words that depend on ``key`` alone."""
+    """``count`` random 64-bit words that depend only on ``key``."""
     return np.random.PCG64(np.random.SeedSequence(key)).random_raw(count)
 
 

@@ -1,6 +1,6 @@
-"""Aspect-ratio buckets: pictures of like shape train together, each cropped a little instead of squashed.
+"""Aspect-ratio buckets: pictures of a similar shape train together, each cropped a little instead of distorted.
 
-After NovelAI's "aspect ratio bucketing" (2022): the sides are multiples of a step, the area at most resolution².
+After NovelAI's "aspect ratio bucketing" (2022): sides are multiples of a step, and the area is at most resolution².
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from lora_studio.dataset.items import Bucket, Dataset, Picture
 from lora_studio.dataset.problems import Problem, grouped
 
 MAX_ASPECT = 4.0
-"""Longest side : shortest side of a bucket, at most; a longer picture is cropped to it."""
+"""Highest ratio of a bucket's longer to its shorter side. Longer pictures are cropped to it."""
 _AREA_WEIGHT = 0.5
-"""What a share of pixels unused weighs against a share of the picture cropped."""
+"""Weight of unused pixels, as a share of resolution², against cropped pixels, as a share of the picture."""
 _CROP_WARNED = 0.3
 _SMALL_WARNED = 0.5
 
 
 def assign(pictures: Sequence[Picture], resolution: int, step: int, max_upscale: float) -> list[Bucket]:
-    """Each picture's bucket: near to its shape and as large as the resolution and ``max_upscale`` allow.
+    """Each picture's bucket: close to its shape, and as large as the resolution and ``max_upscale`` allow.
 
-    Only a picture too small for a bucket of one step by one step is enlarged more, to just that; ``problems`` names it.
+    Only a picture that is too small for the smallest bucket, one step by one step, is enlarged more; ``problems`` names
+    it.
     """
     return [_bucket(picture.width, picture.height, resolution, step, max_upscale) for picture in pictures]
 
@@ -41,8 +42,8 @@ def _bucket(width: int, height: int, resolution: int, step: int, max_upscale: fl
 
 @lru_cache
 def _all(resolution: int, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every bucket whose area and shape are allowed: widths and heights (2, N), logarithms of width : height and of
-    resolution² : area (N,).
+    """All buckets of an allowed area and shape: widths and heights (2, N), ln(width / height) (N,), and
+    ln(resolution² / area) (N,).
     """
     one = np.arange(step, max(2 * resolution, step) + 1, step)
     sides = np.stack(np.meshgrid(one, one, indexing="ij")).reshape(2, -1)
@@ -52,7 +53,7 @@ def _all(resolution: int, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 
 def crop_box(width: int, height: int, bucket: Bucket) -> tuple[float, float, float, float]:
-    """(left, top, right, bottom) of the part that training sees: the middle, in pixels of the upright picture."""
+    """(left, top, right, bottom) of the part that is trained on, the middle, in pixels of the upright picture."""
     if bucket.width * height >= bucket.height * width:
         margin = (height - width * bucket.height / bucket.width) / 2
         return 0.0, margin, float(width), height - margin
@@ -67,9 +68,7 @@ def fit(image: Image.Image, bucket: Bucket, flip: bool = False) -> Image.Image:
 
 
 def problems(dataset: Dataset, resolution: int, step: int, max_upscale: float) -> list[Problem]:
-    """Warnings about what a resolution does to small pictures and to very long ones; ``crop_box`` gives the crop to
-    show.
-    """
+    """Warnings about pictures that are too small for the resolution, or so long that much of them is cropped."""
     small: list[str] = []
     found = []
     for picture, bucket in zip(dataset.pictures, assign(dataset.pictures, resolution, step, max_upscale), strict=True):
@@ -88,8 +87,8 @@ def problems(dataset: Dataset, resolution: int, step: int, max_upscale: float) -
                 Problem(
                     "warning",
                     name,
-                    f"{picture.width} × {picture.height} is far from a square: only its middle {seen:.0%} trains ({part}).",
-                    "Crop it yourself if that part is not the one you want.",
+                    f"{picture.width} × {picture.height} is very long: only its middle {seen:.0%} is trained on ({part}).",
+                    "Crop it yourself if you want another part.",
                 )
             )
     size = f"{resolution} × {resolution}"
@@ -97,9 +96,9 @@ def problems(dataset: Dataset, resolution: int, step: int, max_upscale: float) -
         grouped(
             "warning",
             small,
-            f"picture is small for {size} and trains at a smaller size",
-            f"pictures are small for {size} and train at a smaller size",
-            "Use larger originals, or a lower resolution.",
+            f"picture is too small for {size} and is trained on at a smaller size",
+            f"pictures are too small for {size} and are trained on at a smaller size",
+            "Use larger originals or a lower resolution.",
         )
         + found
     )

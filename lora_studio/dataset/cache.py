@@ -1,12 +1,11 @@
-"""Latents and text features, encoded once and kept on disk under hashes of what they were made from.
+"""Latents and text features, encoded once and cached on disk under hashes of their inputs.
 
 An entry is a safetensors file whose name is a hash of everything that went into it: the picture's bytes, bucket and
 mirroring, or the caption; the encoders' fingerprint; the version of this procedure. Its header holds a hash of its
-tensors. So an entry is never out of date, and one that is torn or rotten is noticed and made again. Tensors stay in the
-dtype that the encoder gave
-them: what training reads from disk is, bit for bit, what it would have encoded.
+tensors. So an entry is never stale, and one that is incomplete or damaged is detected and encoded again. Tensors keep
+the encoder's dtype: what training reads from disk is bit for bit what it would have encoded.
 
-Beside them lie pictures of the base model alone (``training.previews``), which ``prune`` counts with the rest.
+The cache also holds previews of the base model alone (``training.previews``), which ``prune`` counts too.
 """
 
 from __future__ import annotations
@@ -34,12 +33,12 @@ from lora_studio.dataset.items import Bucket, Draw, Sample
 from lora_studio.errors import DatasetError, MachineError, ModelError
 
 VERSION = 1
-"""Changes whenever the same picture or caption would be encoded otherwise."""
+"""Increased whenever the same picture or caption would be encoded differently."""
 PREVIEWS = "previews"
-"""Folder of the base model's own pictures."""
+"""Folder of the previews of base models."""
 
 _KINDS = {"latents": "*.safetensors", "text": "*.safetensors", PREVIEWS: "*.png"}
-"""Folders of entries, and what these are called there."""
+"""Folders of entries, and the pattern of their names."""
 _PIXELS_AT_ONCE = 1024**2
 _PICTURES_AT_ONCE = 32
 _CAPTIONS_AT_ONCE = 32
@@ -48,24 +47,24 @@ _WORKERS = min(8, os.cpu_count() or 1)
 Item = TypeVar("Item")
 Out = TypeVar("Out")
 Made = dict[Path, dict[str, Tensor]]
-"""New entries by where they belong."""
-Progress = Iterator[tuple[str, int, int]]
-"""(stage, done, total), again and again."""
+"""New entries by path."""
+CacheProgress = Iterator[tuple[str, int, int]]
+"""(stage, done, total) for every entry or batch."""
 
 
 class Encoder(Protocol):
-    """What the cache asks of a base model."""
+    """What the cache needs of a base model."""
 
     @property
     def fingerprint(self) -> str:
-        """The same for two encoders only where they give the same results."""
+        """Equal for two encoders only if they give the same results."""
 
     def encode_text(self, captions: list[str]) -> Mapping[str, Tensor]:
         """Features of the captions by name, batch first."""
 
     def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of the scaled latents of ``pixels`` (B, 3, H, W) float32 in [-1, 1]: each (B, 4, H/8,
-        W/8).
+        """Mean and standard deviation of the scaled latents of ``pixels`` (B, 3, H, W) float32 in [-1, 1]; both
+        (B, 4, H/8, W/8).
         """
 
 
@@ -79,21 +78,21 @@ class Limits(NamedTuple):
 
 
 class _View(NamedTuple):
-    """One picture as it is encoded: its index, mirrored or not."""
+    """One picture as it is encoded: its index, and whether it is mirrored."""
 
     picture: int
     flip: bool
 
 
 class Cache:
-    """All that training reads of a dataset: call ``fill`` once, then draw.
+    """Everything that training reads of a dataset. Call ``fill`` once, then draw.
 
     Args:
-        folder: where entries lie; may be shared by all runs.
-        encoder: makes what is missing.
+        folder: where entries are stored; may be shared by all runs.
+        encoder: encodes what is missing.
         samples: all pictures, each with its bucket and the variants of its caption.
-        prompts: more texts whose features will be asked for (``features``).
-        flip: mirrored pictures are drawn as well.
+        prompts: further texts whose features will be needed (``features``).
+        flip: mirrored pictures are needed too.
         limits: how much to keep in memory and on disk.
     """
 
@@ -120,15 +119,15 @@ class Cache:
             for text in dict.fromkeys(["", *prompts, *(text for sample in samples for text in sample.captions)])
         }
 
-    def fill(self, texts: bool = True) -> Progress:
-        """Reads what is there, encodes what is not, and yields (stage, done, total) as it goes.
+    def fill(self, texts: bool = True) -> CacheProgress:
+        """Loads what is cached, encodes what is not, and yields (stage, done, total).
 
         Args:
-            texts: captions as well; not where the text encoders themselves are trained.
+            texts: include captions; not needed if the text encoders themselves are trained.
 
         Raises:
-            DatasetError: a picture changed or vanished since it was scanned.
-            ModelError: the encoder gives something that is not a number.
+            DatasetError: a picture changed or disappeared since it was scanned.
+            ModelError: the encoder gives NaN or infinite values.
             MachineError: an entry cannot be written.
         """
         yield from self._fill("pictures", {path: view for view, path in self._latents.items()}, self._encoded_pictures)
@@ -182,9 +181,9 @@ class Cache:
         entry = self._held.get(path) or _read(path)
         if entry is None:
             raise DatasetError(
-                "An encoded picture or caption has vanished from the cache, or is damaged.",
+                "An encoded picture or caption in the cache is missing or damaged.",
                 where=path,
-                do="Resume the run: it is encoded again.",
+                do="Resume the run, which encodes it again.",
             )
         return entry
 
@@ -199,10 +198,8 @@ class Cache:
         stage: str,
         items: dict[Path, Item],
         encoded: Callable[[ThreadPoolExecutor, dict[Path, Item]], Iterator[Made]],
-    ) -> Progress:
-        """Brings one kind of entry together: ``items`` says what belongs at which path, ``encoded`` makes those that it
-        is given.
-        """
+    ) -> CacheProgress:
+        """Loads or encodes one kind of entry: ``items`` by path; ``encoded`` encodes those that are missing."""
         missing, done = {}, 0
         yield stage, done, len(items)
         with ThreadPoolExecutor(_WORKERS) as pool:
@@ -210,7 +207,7 @@ class Cache:
                 if entry is None:
                     missing[path] = items[path]
                     continue
-                with suppress(OSError):  # when it was last used; a folder that can only be read serves all the same
+                with suppress(OSError):  # when it was last used; a read-only cache works too
                     os.utime(path)
                 self._hold(path, entry)
                 done += 1
@@ -223,7 +220,7 @@ class Cache:
                 yield stage, done, len(items)
 
     def _encoded_pictures(self, pool: ThreadPoolExecutor, missing: dict[Path, _View]) -> Iterator[Made]:
-        """Batches of one bucket each, as large as ``_PIXELS_AT_ONCE`` allows; the next pictures are opened meanwhile."""
+        """Batches of one bucket each, as large as ``_PIXELS_AT_ONCE`` allows, while the next pictures are decoded."""
         by_bucket: dict[Bucket, list[tuple[Path, _View]]] = {}
         for path, view in missing.items():
             by_bucket.setdefault(self.samples[view.picture].bucket, []).append((path, view))
@@ -264,26 +261,26 @@ class Cache:
         return torch.stack([self._picture(view) for view in views])
 
     def _picture(self, view: _View) -> Tensor:
-        """One picture, (3, H, W); the bytes that are decoded are those that were hashed, so no entry can hold another
-        picture.
+        """One picture, (3, H, W). The bytes that are decoded are those that were hashed, so that no entry can hold
+        another picture.
         """
         picture, bucket, _ = self.samples[view.picture]
         data = pictures.contents(picture.path)
         if hashlib.sha256(data).hexdigest() != picture.sha256:
             raise DatasetError(
-                "The picture changed since the folder was read.",
+                "The picture changed after the folder was read.",
                 where=picture.path,
-                do="Start again; leave the folder alone until the run has begun.",
+                do="Start again, and do not change the folder until training has begun.",
             )
         image = buckets.fit(pictures.decode(io.BytesIO(data), picture.path.name), bucket, view.flip)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).float().div_(127.5).sub_(1)
 
 
 def prune(folder: Path, limit: int, keep: Iterable[Path] = ()) -> int:
-    """Removes the least recently used entries of ``folder`` until ``limit`` bytes are left, never one of ``keep``; the
-    bytes freed.
+    """Deletes the least recently used entries of ``folder`` until ``limit`` bytes are left, except those to ``keep``, and
+    returns the bytes freed.
 
-    Also removes what a killed process left half written.
+    Also deletes partial files of killed processes.
     """
     keep, entries, freed = set(keep), [], 0
     for kind, named in _KINDS.items():
@@ -311,9 +308,9 @@ def _own(tensor: Tensor) -> Tensor:
 def _require_finite(entry: dict[str, Tensor], kind: str, where: object) -> None:
     if not all(tensor.isfinite().all() for tensor in entry.values()):
         raise ModelError(
-            f"The base model's {kind} are not numbers.",
+            f"The base model's {kind} are NaN or infinite.",
             where=where,
-            do="Choose fp32 as precision: some models' parts overflow in fp16.",
+            do="Set precision to fp32: parts of some models overflow in fp16.",
         )
 
 
@@ -322,7 +319,7 @@ def _batches(items: list[Any], size: int) -> list[list[Any]]:
 
 
 def _ahead(pool: ThreadPoolExecutor, function: Callable[[Any], Out], arguments: Iterable[Any]) -> Iterator[Out]:
-    """``map`` that is only a few results ahead of their use, so that thousands of pictures do not pile up in memory."""
+    """``map`` that computes only a few results in advance, so that thousands of pictures do not fill the memory."""
     waiting: deque[Future[Out]] = deque()
     for argument in arguments:
         waiting.append(pool.submit(function, argument))
@@ -345,14 +342,14 @@ def _write(path: Path, entry: dict[str, Tensor]) -> None:
         files.write(path, safetensors.torch.save(entry, {"sha256": _digest(entry)}))
     except OSError as error:
         raise MachineError(
-            f"The cache cannot be written: {error.strerror}.",
+            f"The cache cannot be written: {files.reason(error)}.",
             where=path.parent,
-            do="Free some space there, or choose another folder for outputs.",
+            do="Free some space, or choose another outputs folder.",
         ) from None
 
 
 def _read(path: Path) -> dict[str, Tensor] | None:
-    """The entry, or None where there is none or it is damaged in whatever way: it is then made again."""
+    """The entry; None if it is missing or damaged in any way, so that it is encoded again."""
     try:
         data = path.read_bytes()
         entry = safetensors.torch.load(data)

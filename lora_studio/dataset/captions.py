@@ -13,14 +13,14 @@ from typing import NamedTuple
 from lora_studio.config.settings import DatasetSettings
 
 SUFFIXES = (".txt", ".caption")
-"""Endings of a caption's file beside its picture; the first one found is used."""
+"""Endings of a caption file beside its picture; the first one found is used."""
 TABLE = "metadata.jsonl"
 MAX_BYTES = 64 * 1024
-"""A longer caption is no caption: an encoder reads 77 tokens of it."""
+"""A longer file is no caption: text encoders read 77 tokens."""
 MAX_TABLE_BYTES = 64 * 1024 * 1024
 
 VARIANTS = 8
-"""Most orders of one caption's tags that are encoded."""
+"""Highest number of shuffled variants of one caption that are encoded."""
 _VARIANTS_IN_ALL = 2000
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -32,8 +32,8 @@ _MARKS = {
 
 
 class Table(NamedTuple):
-    """What a ``metadata.jsonl`` holds: captions by file name (relative, with ``/``), and (line number, fault) of the
-    rest.
+    """The content of a ``metadata.jsonl``: captions by file name (relative, with ``/``), and (line number, fault) of the
+    other lines.
     """
 
     captions: dict[str, str]
@@ -41,9 +41,9 @@ class Table(NamedTuple):
 
 
 def decode(data: bytes) -> tuple[str, str]:
-    """The text that ``data`` holds, and the name of its encoding where that had to be guessed (else "").
+    """The text of ``data``, and the name of its encoding if it was guessed, else "".
 
-    UTF-8, or UTF-16 and UTF-32 with a byte order mark, pass without one.
+    UTF-8, and UTF-16 and UTF-32 with a byte order mark, need no guess.
     """
     named = next((encoding for mark, encoding in _MARKS.items() if data.startswith(mark)), "utf-8")
     try:
@@ -62,9 +62,7 @@ def decode(data: bytes) -> tuple[str, str]:
 
 
 def tidy(text: str) -> str:
-    """``text`` on one line, runs of space as one, without control characters and halves of surrogate pairs; otherwise
-    unchanged.
-    """
+    """``text`` on one line, with single spaces, without control characters and lone surrogates."""
     shown = "".join(
         character for character in " ".join(text.split()) if unicodedata.category(character) not in ("Cc", "Cs")
     )
@@ -73,7 +71,7 @@ def tidy(text: str) -> str:
 
 def read_table(data: bytes) -> Table:
     """The captions of a ``metadata.jsonl``: one JSON object a line, ``file_name`` and ``text`` (or ``caption``), as
-    Hugging Face's ImageFolder defines it. A faulty line costs itself only; the first of two lines for one file counts.
+    Hugging Face's ImageFolder defines it. An invalid line is skipped; of two lines for one file the first counts.
     """
     captions: dict[str, str] = {}
     faults: list[tuple[int, str]] = []
@@ -86,7 +84,7 @@ def read_table(data: bytes) -> Table:
             faults.append((number, str(error)))
             continue
         if name in captions:
-            faults.append((number, f"names {name} once more"))
+            faults.append((number, f"names {name} again"))
         else:
             captions[name] = text
     return Table(captions, faults)
@@ -98,26 +96,26 @@ def _entry(line: str) -> tuple[str, str]:
     except (ValueError, RecursionError):
         raise ValueError("is not JSON") from None
     if not isinstance(entry, dict):
-        raise ValueError("is no JSON object")
+        raise ValueError("is not a JSON object")
     name, text = entry.get("file_name"), entry.get("text", entry.get("caption"))
     if not isinstance(name, str) or not name:
-        raise ValueError("lacks file_name")
+        raise ValueError("has no file_name")
     if not isinstance(text, str):
-        raise ValueError("lacks text")
+        raise ValueError("has no text")
     if len(text) > MAX_BYTES:
         raise ValueError(f"has a caption of {len(text)} characters")
     return relative_name(name), tidy(text)
 
 
 def relative_name(name: str) -> str:
-    """``name`` in one spelling (forward slashes, composed Unicode).
+    """``name`` with forward slashes and composed Unicode.
 
     Raises:
         ValueError: it is absolute or leads out of the folder.
     """
     path = PurePosixPath(unicodedata.normalize("NFC", name.replace("\\", "/")))
     if path.is_absolute() or PureWindowsPath(name).drive or ".." in path.parts:
-        raise ValueError("names a file outside of the folder")
+        raise ValueError("names a file outside the folder")
     return str(path)
 
 
@@ -144,7 +142,7 @@ def variants(caption: str, trigger: str, settings: DatasetSettings, seed: int = 
     kept = settings.keep_tags + 1 if trigger and not led else max(settings.keep_tags, int(led))
     head, moved = tags[:kept], tags[kept:]
     found: dict[str, None] = {}
-    for round_ in range(4 * limit):  # short captions meet the same order again: a few more tries
+    for round_ in range(4 * limit):  # short captions repeat an order: a few more tries
         found[", ".join(head + _shuffled(moved, seed, round_))] = None
         if len(found) == limit:
             break
@@ -152,7 +150,7 @@ def variants(caption: str, trigger: str, settings: DatasetSettings, seed: int = 
 
 
 def _shuffled(tags: list[str], seed: int, round_: int) -> list[str]:
-    """``tags`` in an order that depends on the arguments alone, on every machine; round 0 leaves them as they are."""
+    """``tags`` in an order that depends only on the arguments, on every machine; round 0 keeps their order."""
     if not round_:
         return tags
     ranks = [

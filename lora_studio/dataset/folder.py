@@ -1,4 +1,4 @@
-"""A folder of pictures and captions -> what can be trained on, and everything that is wrong with it."""
+"""Scans a folder of pictures and captions: what can be trained on, and everything that is wrong with it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from lora_studio import files
 from lora_studio.dataset import captions, listing, near_duplicates, pictures, sidecars
 from lora_studio.dataset.items import Dataset, Picture
-from lora_studio.dataset.listing import Place
+from lora_studio.dataset.listing import PictureFolder
 from lora_studio.dataset.pictures import Facts
 from lora_studio.dataset.problems import Problem, grouped
 from lora_studio.errors import DatasetError
@@ -25,42 +25,40 @@ _REMEMBERED = TypeAdapter(dict[str, tuple[int, int, Facts]])
 
 
 def scan(folder: Path, cache: Path | None = None, progress: Callable[[int, int], None] | None = None) -> Dataset:
-    """Reads every picture and caption of ``folder`` and of the ``N_name`` folders in it (N: repeats, as kohya's scripts
-    have them).
+    """Reads every picture and caption of ``folder`` and of the ``N_name`` folders in it (N: repeats, as in kohya's
+    scripts).
 
     A picture's caption is its ``.txt``, else its ``.caption``, else its line in ``metadata.jsonl``, else the name of
-    its ``N_name`` folder.
-    The folder's faults do not raise: they are the result's ``problems``.
+    its ``N_name`` folder. Problems of the folder are not raised: they are in the result.
 
     Args:
-        cache: a folder that remembers what each picture was found to be, by path, size and time of change, so that the
-            next scan is quick.
-        progress: is told (pictures read, pictures in all).
+        cache: a folder for the facts of each picture, by path, size and time of change, which make the next scan fast.
+        progress: called with (pictures read, pictures in total).
     """
     if not folder.is_dir():
         return Dataset(
             folder,
             [],
-            [Problem("blocking", "", f"There is no folder {folder}.", "Choose a folder that holds your pictures.")],
+            [Problem("blocking", "", f"There is no folder {folder}.", "Choose the folder of your pictures.")],
         )
     root = folder.resolve()
-    places, problems = listing.places(root)
+    folders, problems = listing.folders(root)
     candidates = {
-        place.prefix + name: place.folder / name for place in places for name in place.files if _may_be_picture(name)
+        place.prefix + name: place.folder / name for place in folders for name in place.files if _may_be_picture(name)
     }
     if len(candidates) > listing.MAX_PICTURES:
         problems.append(
             Problem(
                 "blocking",
                 "",
-                f"The folder holds {len(candidates)} pictures; {listing.MAX_PICTURES} are the most.",
-                "Choose the best of them: a style needs tens, not thousands.",
+                f"The folder contains {len(candidates):,} pictures; the limit is {listing.MAX_PICTURES:,}.",
+                "Choose the best of them: a style needs tens of pictures, not thousands.",
             )
         )
     if any(problem.severity == "blocking" for problem in problems):
         return Dataset(root, [], problems)
-    facts, bad = _examined(root, places, candidates, cache, problems, progress)
-    texts, more = sidecars.pair(places, facts.keys() | bad)
+    facts, bad = _examined(root, folders, candidates, cache, problems, progress)
+    texts, more = sidecars.pair(folders, facts.keys() | bad)
     found = [
         Picture(
             place.folder / name,
@@ -70,18 +68,18 @@ def scan(folder: Path, cache: Path | None = None, progress: Callable[[int, int],
             known.height,
             known.sha256,
         )
-        for place in places
+        for place in folders
         for name in place.files
         if (known := facts.get(place.prefix + name))
     ]
-    problems += more + _remarks(places, facts, texts)
+    problems += more + _remarks(folders, facts, texts)
     if not found:
         problems.append(
             Problem(
                 "blocking",
                 "",
-                "There is no picture in the folder that can be trained on.",
-                f"Put pictures into it: {pictures.READABLE}.",
+                "The folder contains no picture that can be trained on.",
+                f"Add pictures in one of these formats: {pictures.READABLE}.",
             )
         )
     gravity = ("blocking", "left out", "warning")
@@ -94,18 +92,18 @@ def _may_be_picture(name: str) -> bool:
 
 def _examined(
     root: Path,
-    places: Sequence[Place],
+    folders: Sequence[PictureFolder],
     candidates: dict[str, Path],
     cache: Path | None,
     problems: list[Problem],
     progress: Callable[[int, int], None] | None,
 ) -> tuple[dict[str, Facts], set[str]]:
-    """The facts of all good pictures by name, and the names of the bad ones, which ``problems`` tells."""
+    """The facts of all good pictures by name, and the names of the bad ones, which are added to ``problems``."""
     memory = cache / f"scan-1-{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.json" if cache else None
     known = _recall(memory)
     stamps = {
         place.prefix + name: (status.st_size, status.st_mtime_ns)
-        for place in places
+        for place in folders
         for name, status in place.files.items()
     }
     facts = {name: known[name][2] for name in candidates if name in known and known[name][:2] == stamps[name]}
@@ -136,7 +134,7 @@ def _outcome(path: Path) -> Facts | DatasetError:
 def _recall(memory: Path | None) -> dict[str, tuple[int, int, Facts]]:
     try:
         return _REMEMBERED.validate_json(memory.read_bytes()) if memory else {}
-    except (OSError, ValidationError):  # none yet, or damaged: the pictures are read again
+    except (OSError, ValidationError):  # missing or damaged: the pictures are read again
         return {}
 
 
@@ -148,31 +146,29 @@ def _remember(memory: Path, known: dict[str, tuple[int, int, Facts]], problems: 
             Problem(
                 "warning",
                 "",
-                f"The scan could not be remembered in {memory.parent}: {error.strerror}.",
-                "Free some space; until then every scan takes as long as the first.",
+                f"The result of the scan could not be saved in {memory.parent}: {files.reason(error)}.",
+                "Free some space. Until then every scan takes as long as the first.",
             )
         )
 
 
-def _remarks(places: Sequence[Place], facts: dict[str, Facts], texts: dict[str, str]) -> list[Problem]:
-    """What is worth knowing about the good pictures: their missing captions, what their reading remarked, which are
-    alike.
-    """
+def _remarks(folders: Sequence[PictureFolder], facts: dict[str, Facts], texts: dict[str, str]) -> list[Problem]:
+    """Warnings about the good pictures: missing captions, notices from reading them, near-duplicates."""
     bare = [name for name in facts if not texts.get(name)]
-    named = [name for name in bare if any(place.concept and name.startswith(place.prefix) for place in places)]
+    named = [name for name in bare if any(place.concept and name.startswith(place.prefix) for place in folders)]
     found = grouped(
         "warning",
         [name for name in bare if name not in set(named)],
         "picture has no caption",
         "pictures have no caption",
-        "Write a .txt of the same name beside each, or set a trigger word: it is then their caption.",
+        "Write a .txt of the same name beside each. Without, the trigger word is their caption.",
     )
     found += grouped(
         "warning",
         named,
-        "picture has no caption and takes its folder's name",
-        "pictures have no caption and take their folder's name",
-        "Write a .txt of the same name beside each if it should say more.",
+        "picture has no caption and uses its folder's name",
+        "pictures have no caption and use their folder's name",
+        "Write a .txt of the same name beside each for a better caption.",
     )
     for key, (one, many, do) in pictures.NOTICES.items():
         found += grouped("warning", [name for name, fact in facts.items() if key in fact.notices], one, many, do)
@@ -180,8 +176,8 @@ def _remarks(places: Sequence[Place], facts: dict[str, Facts], texts: dict[str, 
 
 
 def _alike(facts: dict[str, Facts]) -> list[Problem]:
-    """One warning for each group of equal files and each of files that look alike; a group of equal ones counts as one
-    of the latter.
+    """One warning for each group of identical files, and for each group of files that look alike, where identical ones
+    count once.
     """
     copies: dict[str, list[str]] = {}
     for name, fact in facts.items():
@@ -193,8 +189,8 @@ def _alike(facts: dict[str, Facts]) -> list[Problem]:
                 "warning",
                 names,
                 "",
-                "pictures are the same, byte for byte",
-                "Keep one, unless it should count for more.",
+                "pictures are identical files",
+                "Keep one, unless it should count more than others.",
             )
     first = [names[0] for names in copies.values()]
     for group in near_duplicates.groups([facts[name].likeness for name in first]):
@@ -202,7 +198,7 @@ def _alike(facts: dict[str, Facts]) -> list[Problem]:
             "warning",
             [first[index] for index in group],
             "",
-            "pictures look nearly alike",
-            "Keep the best, unless they should count for more.",
+            "pictures look almost the same",
+            "Keep the best, unless they should count more than others.",
         )
     return found

@@ -1,7 +1,6 @@
-"""What lies in a dataset's folder: plain files, and kohya's ``N_name`` folders one level down. Nothing is opened.
+"""The content of a dataset's folder: files, and kohya's ``N_name`` folders one level down. No file is opened.
 
-Symbolic links are followed only to plain files inside the folder; hidden files, and papers such as a licence, are
-passed over.
+Symbolic links are followed only to files inside the folder. Hidden files are skipped.
 """
 
 from __future__ import annotations
@@ -13,65 +12,66 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lora_studio import files
 from lora_studio.dataset.problems import Problem, grouped
 
 MAX_PICTURES = 20_000
 MAX_ENTRIES = 5 * MAX_PICTURES
-"""Most entries of one folder that are looked at: pictures, captions and whatever else."""
+"""Highest number of entries of one folder: pictures, captions and others."""
 MAX_REPEATS = 1000
 
 _REPEATS = re.compile(r"(\d{1,9})_(.+)", re.DOTALL)
-_PAPERS = frozenset("license licence readme notice copying credits authors changelog".split())
+_NON_CAPTIONS = frozenset("license licence readme notice copying credits authors changelog".split())
 _SYSTEM = frozenset(("thumbs.db", "desktop.ini", "__macosx"))
 
 
 @dataclass
-class Place:
-    """The folder itself (``prefix`` ""), or one ``N_name`` folder in it: ``repeats`` is N, ``concept`` its name."""
+class PictureFolder:
+    """The dataset's folder itself (``prefix`` ""), or one ``N_name`` folder in it: ``repeats`` is N, ``concept`` is name."""
 
     folder: Path
     prefix: str = ""
     repeats: int = 1
     concept: str = ""
     files: dict[str, os.stat_result] = field(default_factory=dict)
-    """Plain files by name, in the order of their names."""
+    """Files by name, sorted."""
 
 
-def places(root: Path) -> tuple[list[Place], list[Problem]]:
-    """``root`` (resolved) and its ``N_name`` folders that hold files, and what was wrong or passed over."""
-    top, problems = Place(root), []
+def folders(root: Path) -> tuple[list[PictureFolder], list[Problem]]:
+    """``root`` (resolved) and its ``N_name`` folders, and what was wrong or skipped."""
+    top, problems = PictureFolder(root), []
     links: list[str] = []
-    folders = _fill(top, root, links, problems)
+    names = _fill(top, root, links, problems)
     found, unread = [top], []
-    for name in folders:
+    for name in names:
         match = _REPEATS.fullmatch(name)
         if not match:
             unread.append(name)
             continue
-        place = Place(root / name, f"{name}/", _repeats(int(match[1]), name, problems), match[2].strip())
+        place = PictureFolder(root / name, f"{name}/", _repeats(int(match[1]), name, problems), match[2].strip())
         unread += [f"{name}/{inner}" for inner in _fill(place, root, links, problems)]
         if place.repeats:
             found.append(place)
     problems += grouped(
         "warning",
         unread,
-        "folder inside was not read",
-        "folders inside were not read",
-        "Move their pictures up, choose one of them, or name them like 1_style.",
+        "subfolder was not read",
+        "subfolders were not read",
+        "Move their pictures into the folder, choose one of them, or name them like 1_style.",
     )
     problems += grouped(
         "warning",
         links,
         "link was skipped",
         "links were skipped",
-        "They lead out of the folder, in a circle or nowhere: copy the pictures into the folder.",
+        "They lead out of the folder or nowhere. Copy the pictures into the folder.",
     )
     return found, problems
 
 
-def is_paper(name: str) -> bool:
-    """Whether a file's name says that it is about the folder (LICENSE.txt, README) and no caption."""
-    return name.split(".")[0].casefold() in _PAPERS or name.lower().endswith(".md")
+def is_non_caption(name: str) -> bool:
+    """Whether a file's name says that it is about the folder (LICENSE.txt, README.md), so that it is no orphaned caption."""
+    return name.split(".")[0].casefold() in _NON_CAPTIONS or name.lower().endswith(".md")
 
 
 def is_concept(folder: str) -> bool:
@@ -85,8 +85,8 @@ def _repeats(number: int, name: str, problems: list[Problem]) -> int:
             Problem(
                 "warning",
                 name,
-                f"The folder's name asks for {number} repeats; {MAX_REPEATS} are taken.",
-                "Name it with a smaller number.",
+                f"The folder's name asks for {number:,} repeats; {MAX_REPEATS:,} are used.",
+                "Rename it with a smaller number.",
             )
         )
     if not number:
@@ -95,14 +95,14 @@ def _repeats(number: int, name: str, problems: list[Problem]) -> int:
                 "left out",
                 name,
                 "The folder's name asks for 0 repeats, so its pictures are not trained on.",
-                f"Name it 1{name.lstrip('0')} to use them.",
+                f"Rename it to 1{name.lstrip('0')} to use them.",
             )
         )
     return min(number, MAX_REPEATS)
 
 
-def _fill(place: Place, root: Path, links: list[str], problems: list[Problem]) -> list[str]:
-    """Puts the plain files of ``place`` into it; the folders in it, by name."""
+def _fill(place: PictureFolder, root: Path, links: list[str], problems: list[Problem]) -> list[str]:
+    """Fills in the files of ``place``, and returns the names of the folders in it."""
     folders, unnamed = [], 0
     try:
         for count, entry in enumerate(_entries(place.folder)):
@@ -111,14 +111,14 @@ def _fill(place: Place, root: Path, links: list[str], problems: list[Problem]) -
                     Problem(
                         "blocking",
                         place.prefix,
-                        f"The folder holds more than {MAX_ENTRIES} files.",
-                        "Choose a folder with your training pictures alone.",
+                        f"The folder contains more than {MAX_ENTRIES:,} files.",
+                        "Choose a folder with only your training pictures.",
                     )
                 )
                 break
             if entry.name.startswith(".") or entry.name.casefold() in _SYSTEM:
                 continue
-            if _unspeakable(entry.name):
+            if _is_invalid_text(entry.name):
                 unnamed += 1
             elif entry.is_symlink():
                 _follow(entry, place, root, links)
@@ -131,13 +131,13 @@ def _fill(place: Place, root: Path, links: list[str], problems: list[Problem]) -
             Problem(
                 "left out" if place.prefix else "blocking",
                 place.prefix,
-                f"The folder cannot be read: {error.strerror}.",
-                "Check that it is still there and that you may read it.",
+                f"The folder cannot be read: {files.reason(error)}.",
+                "Check that it exists and that you may read it.",
             )
         )
     if unnamed:
         problems.append(
-            Problem("left out", place.prefix, f"{unnamed} files have names that are not valid text.", "Rename them.")
+            Problem("left out", place.prefix, f"{unnamed} files have names that are not valid Unicode.", "Rename them.")
         )
     place.files = dict(sorted(place.files.items()))
     return sorted(folders)
@@ -148,8 +148,8 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
         yield from entries
 
 
-def _unspeakable(name: str) -> bool:
-    """Whether a name cannot be written into logs and manifests: it is no valid Unicode."""
+def _is_invalid_text(name: str) -> bool:
+    """Whether a name is not valid Unicode, so that logs and manifests cannot contain it."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -157,12 +157,12 @@ def _unspeakable(name: str) -> bool:
     return False
 
 
-def _follow(entry: os.DirEntry[str], place: Place, root: Path, links: list[str]) -> None:
-    """Takes a link to a plain file inside ``root`` as that file; notes any other one."""
+def _follow(entry: os.DirEntry[str], place: PictureFolder, root: Path, links: list[str]) -> None:
+    """Adds a link to a file inside ``root`` as that file; any other one is added to ``links``."""
     try:
         target = Path(entry.path).resolve(strict=True)
         status = target.stat()
-    except (OSError, RuntimeError):  # a circle, or nothing there
+    except (OSError, RuntimeError):  # a loop, or no such file
         links.append(place.prefix + entry.name)
         return
     if target.is_relative_to(root) and stat.S_ISREG(status.st_mode):

@@ -1,4 +1,4 @@
-"""What a run was trained on, as plain data: to tell later whether a folder is still the same."""
+"""What a run was trained on, as plain data, to find out later whether a folder has changed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypedDict
 from lora_studio.dataset.items import Dataset
 
 
-class Entry(TypedDict):
+class ManifestEntry(TypedDict):
     """One picture of a manifest."""
 
     sha256: str
@@ -17,24 +17,26 @@ class Entry(TypedDict):
     repeats: int
 
 
-Manifest = dict[str, Entry]
+Manifest = dict[str, ManifestEntry]
 """Entries by the picture's name relative to the folder; can be written as JSON."""
 
 
 def manifest(dataset: Dataset) -> Manifest:
-    """What ``dataset`` holds now."""
+    """The manifest of ``dataset``."""
     return {
-        dataset.name(picture): Entry(sha256=picture.sha256, caption=picture.caption, repeats=picture.repeats)
+        dataset.name(picture): ManifestEntry(sha256=picture.sha256, caption=picture.caption, repeats=picture.repeats)
         for picture in dataset.pictures
     }
 
 
 def noted(path: Path) -> Manifest | None:
-    """The manifest that was written to ``path`` as JSON; None where there is none, or it is damaged."""
+    """The manifest that was written to ``path`` as JSON; None if it is missing or damaged."""
     try:
         table = json.loads(path.read_text("utf-8"))
         return {
-            name: Entry(sha256=str(entry["sha256"]), caption=str(entry["caption"]), repeats=int(entry["repeats"]))
+            name: ManifestEntry(
+                sha256=str(entry["sha256"]), caption=str(entry["caption"]), repeats=int(entry["repeats"])
+            )
             for name, entry in table.items()
         }
     except (OSError, ValueError, AttributeError, LookupError, TypeError, ArithmeticError, RecursionError):
@@ -42,18 +44,18 @@ def noted(path: Path) -> Manifest | None:
 
 
 def changes(before: Manifest, after: Manifest) -> list[str]:
-    """One sentence for every difference, in the order of the names; none where the two are the same."""
+    """One sentence for every difference, sorted by name."""
     found = []
     for name in sorted(before.keys() | after.keys()):
         if name not in after:
-            found.append(f"{name} is gone.")
+            found.append(f"{name} was removed.")
         elif name not in before:
-            found.append(f"{name} is new.")
+            found.append(f"{name} was added.")
         else:
             old, new = before[name], after[name]
-            found += [f"{name} is another picture."] * (old["sha256"] != new["sha256"])
-            found += [f"{name} has another caption."] * (old["caption"] != new["caption"])
-            found += [f"{name} comes up {new['repeats']} times per epoch instead of {old['repeats']}."] * (
+            found += [f"{name} is a different picture."] * (old["sha256"] != new["sha256"])
+            found += [f"{name} has a different caption."] * (old["caption"] != new["caption"])
+            found += [f"{name} repeats {new['repeats']} times per epoch instead of {old['repeats']}."] * (
                 old["repeats"] != new["repeats"]
             )
     return found

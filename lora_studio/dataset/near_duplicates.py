@@ -1,7 +1,7 @@
-"""Telling that two pictures look alike: a difference hash and a mean colour, a few bytes a picture.
+"""Finds pictures that look alike, by a difference hash and a mean colour of a few bytes.
 
-The hash (dHash, after N. Krawetz's "Kind of like that", 2013) notes where brightness rises from one cell of a coarse
-grid to the next; here both to the right and downwards, and only rises that no JPEG noise makes.
+The hash (dHash, after N. Krawetz's "Kind of like that", 2013) has a bit for each cell of a coarse grid whose right
+neighbour is brighter, and one for the neighbour below, by more than JPEG noise.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from PIL import Image
 
 _CELLS = 8
 _RISE = 4
-"""Least difference of two neighbouring cells, of 255, that counts as a rise."""
+"""Smallest increase between neighbouring cells, of 255, that sets a bit."""
 _MOST_BITS = 5
-"""Pictures whose 128 bits differ in at most that many are alike…"""
+"""Pictures look alike if at most this many of their 128 bits differ…"""
 _MOST_COLOUR = 6
-"""…if no channel of their mean colours differs by more than this, of 255."""
+"""…and no channel of their mean colours differs by more than this, of 255."""
 _ROWS = 128
 
 
 def likeness(picture: Image.Image) -> str:
-    """The look of an RGB picture in 38 hexadecimal digits: 16 bytes of hash, 3 of mean colour."""
+    """The look of an RGB image as 38 hexadecimal digits: 16 bytes of hash, 3 of mean colour."""
     grid = picture.resize((_CELLS + 1, _CELLS + 1), Image.Resampling.BOX)
     grey = np.asarray(grid.convert("L")).astype(np.int16)
     rises = np.stack((np.diff(grey, axis=1)[:_CELLS], np.diff(grey, axis=0)[:, :_CELLS])) >= _RISE
@@ -31,10 +31,10 @@ def likeness(picture: Image.Image) -> str:
 
 
 def groups(looks: Sequence[str]) -> list[list[int]]:
-    """Indices of pictures that look alike, in groups of two and more.
+    """Indices of pictures that look alike, in groups of two or more.
 
-    Each picture joins the first one that it resembles, so the work is n²/2 comparisons of 16 bytes (0.2 s for 5,000)
-    and the memory a few rows of it.
+    Each picture joins the first one that it resembles. That takes n²/2 comparisons of 16 bytes (0.2 s for 5,000
+    pictures), in memory for a few rows.
     """
     if len(looks) < 2:
         return []
@@ -46,7 +46,7 @@ def groups(looks: Sequence[str]) -> list[list[int]]:
         alike = sum(np.bitwise_count(bits[rows, None, word] ^ bits[None, :, word]) for word in range(2)) <= _MOST_BITS
         for channel in range(3):
             alike &= np.abs(colour[rows, None, channel] - colour[None, :, channel]) <= _MOST_COLOUR
-        for row, first in enumerate(alike.argmax(axis=1), start):  # itself at the latest
+        for row, first in enumerate(alike.argmax(axis=1), start):  # at the latest itself
             heads[row] = heads[first] if first < row else row
     found: dict[int, list[int]] = {}
     for index, head in enumerate(heads.tolist()):

@@ -1,6 +1,6 @@
-"""Opening one picture: whatever its format, depth, colours and turn, out comes plain upright sRGB.
+"""Opens one picture as upright 8-bit sRGB, whatever its format, depth, colours and orientation.
 
-A file is judged by its content, never by its name, and only the formats in ``FORMATS`` are ever tried.
+The format is detected from the content, never from the name, and only ``FORMATS`` are tried.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from lora_studio.errors import DatasetError
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "AVIF", "GIF")
 READABLE = "PNG, JPEG, WebP, BMP, TIFF, AVIF and GIF"
 MAX_PIXELS = 80_000_000
-"""A picture with more pixels is refused from its header, before a byte of it is decoded."""
+"""A picture with more pixels is refused by its header, before decoding."""
 
 SUFFIXES = frozenset(".png .apng .jpg .jpeg .jpe .jfif .webp .bmp .dib .tif .tiff .avif .gif".split())
 FOREIGN = frozenset(
     ".svg .eps .ps .pdf .heic .heif .jxl .psd .jp2 .tga .ico .exr .hdr .xcf .kra .ai .dng .cr2 .cr3 .nef .arw .raf".split()
 )
-"""Names that promise a picture in a format that is not read."""
+"""Endings of pictures in formats that are not supported."""
 
 NOTICES = {
     "frames": (
         "picture has several frames, of which the first is used",
         "pictures have several frames, of which the first is used",
-        "Save the frames you want as single pictures.",
+        "Save the frames that you want as single pictures.",
     ),
     "exif": (
-        "picture has damaged EXIF data and is used as it lies",
-        "pictures have damaged EXIF data and are used as they lie",
-        "Check that they stand upright.",
+        "picture has damaged EXIF data and is not rotated",
+        "pictures have damaged EXIF data and are not rotated",
+        "Check that they are upright.",
     ),
     "profile": (
-        "picture has a damaged or wrong colour profile, which was not used",
-        "pictures have damaged or wrong colour profiles, which were not used",
+        "picture has a damaged or wrong colour profile, which is not used",
+        "pictures have damaged or wrong colour profiles, which are not used",
         "Check their colours.",
     ),
     "cmyk": (
@@ -55,7 +55,7 @@ NOTICES = {
         "Save them as sRGB.",
     ),
 }
-"""What a picture's reading may remark: said of one, said of several, what to do."""
+"""Notices from reading a picture: for one, for several, what to do."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -66,14 +66,13 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What EXIF's orientations ask for (Exif 2.32, tag 274)."""
+"""Operations for EXIF orientations (Exif 2.32, tag 274)."""
 _WHITE = (255, 255, 255)
 _GREY = frozenset(("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"))
 _DEEP = frozenset(("I", "F", "I;16", "I;16B", "I;16L", "I;16N"))
 _SPACES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK", "Lab": "LAB"}
 
-# Pillow warns on standard error. What matters of it is a notice or an error here, and the limit on pixels is stricter
-# than its own.
+# Pillow warns on standard error. What matters becomes a notice or an error here, and the limit of pixels is stricter.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _large = threading.Semaphore(1)
@@ -81,13 +80,13 @@ _LARGE_PIXELS = 20_000_000
 
 
 class NotAPicture(DatasetError):
-    """The content is in none of the formats that are read."""
+    """The content is in no supported format."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What one full reading of a picture tells: ``width`` and ``height`` in pixels, after the EXIF turn; ``notices``
-    are keys of ``NOTICES``.
+    """The facts of a picture that was read completely: ``width`` and ``height`` in pixels, after the EXIF rotation;
+    ``notices`` are keys of ``NOTICES``.
     """
 
     width: int
@@ -98,7 +97,7 @@ class Facts:
 
 
 def open_picture(path: Path, background: tuple[int, int, int] = _WHITE) -> Image.Image:
-    """The picture as 8-bit sRGB: turned upright, alpha composited on ``background``, colours converted by its ICC
+    """The picture as upright 8-bit sRGB, with alpha composited on ``background``, and colours converted by its ICC
     profile.
 
     Raises:
@@ -112,25 +111,23 @@ def decode(file: BinaryIO, name: str, background: tuple[int, int, int] = _WHITE,
     """``open_picture`` from an open file; with ``at_least``, a JPEG may come smaller, its sides still at least that
     long.
     """
-    with _mended(name), _opened(file, name) as image:
+    with _decoding(name), _opened(file, name) as image:
         upright, _ = _upright(image, at_least, [])
         picture = _srgb(upright, background, [])
         picture = picture.copy() if picture is image else picture
-    picture.info = {}  # what lies there would be written into files made from it
+    picture.info = {}  # it would be written into files that are made from it
     return picture
 
 
 def examine(path: Path) -> Facts:
-    """Reads all of a picture, as training will, and tells its facts.
+    """Reads a picture completely, as training will, and returns its facts.
 
     Raises:
-        DatasetError: as ``open_picture``; ``NotAPicture`` where the content is none.
+        DatasetError: as ``open_picture``; ``NotAPicture`` if the content is none.
     """
     notices: list[str] = []
-    with _file(path) as file, _mended(path.name), _opened(file, path.name) as image:
-        if image.format != "MPO" and getattr(
-            image, "is_animated", False
-        ):  # a phone's MPO holds one picture and its extras
+    with _file(path) as file, _decoding(path.name), _opened(file, path.name) as image:
+        if image.format != "MPO" and getattr(image, "is_animated", False):  # a phone's MPO holds one picture and extras
             notices.append("frames")
         jpeg, (width, height) = image.format in ("JPEG", "MPO"), image.size
         with _large if width * height > _LARGE_PIXELS else nullcontext():
@@ -144,8 +141,8 @@ def examine(path: Path) -> Facts:
 
 
 def thumbnail(path: Path, folder: Path, side: int = 256) -> Path:
-    """A small JPEG of the picture, made once and named by the picture's content; nothing of the original file is in it
-    but its look.
+    """A small JPEG of the picture, created once and named by the hash of its content. It contains no metadata of the
+    original file.
 
     Raises:
         DatasetError: as ``open_picture``.
@@ -172,7 +169,7 @@ def contents(path: Path) -> bytes:
 
 
 def promises(name: str) -> bool:
-    """Whether a file's name promises a picture, in a format that is read or in another."""
+    """Whether a file has the ending of a picture, in a supported format or another."""
     return Path(name).suffix.lower() in SUFFIXES | FOREIGN
 
 
@@ -183,15 +180,15 @@ def _file(path: Path) -> Iterator[BinaryIO]:
             yield file
     except OSError as error:
         raise DatasetError(
-            f"The picture cannot be read: {error.strerror}.",
+            f"The picture cannot be read: {files.reason(error)}.",
             where=path,
-            do="Check that it is there and that you may read it.",
+            do="Check that it exists and that you may read it.",
         ) from None
 
 
 @contextmanager
-def _mended(name: str) -> Iterator[None]:
-    """Says of whatever a decoder trips over that the picture is damaged: decoders raise nearly every kind of exception."""
+def _decoding(name: str) -> Iterator[None]:
+    """Turns whatever a decoder raises into DatasetError: decoders raise almost every kind of exception."""
     try:
         yield
     except DatasetError:
@@ -200,7 +197,7 @@ def _mended(name: str) -> Iterator[None]:
         raise DatasetError(
             "There is not enough memory to decode the picture.",
             where=name,
-            do="Make it smaller, or close other programs.",
+            do="Make it smaller or close other programs.",
         ) from None
     except Exception as error:
         raise DatasetError(
@@ -212,13 +209,13 @@ def _mended(name: str) -> Iterator[None]:
 
 @contextmanager
 def _opened(file: BinaryIO, name: str) -> Iterator[Image.Image]:
-    """The picture with its header read and its size checked, nothing decoded yet."""
+    """The picture with its header read and its size checked, not decoded yet."""
     try:
         image = Image.open(file, formats=FORMATS)
     except UnidentifiedImageError:
         raise _not_a_picture(file, name) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise _too_large(name, "more than twice as many pixels as are read") from None
+        raise _too_large(name, "more than twice the limit") from None
     with image:
         if image.width * image.height > MAX_PIXELS:
             raise _too_large(
@@ -234,10 +231,12 @@ def _not_a_picture(file: BinaryIO, name: str) -> NotAPicture:
         return NotAPicture("The file is empty (0 bytes).", where=name, do="Save or download it again.")
     if suffix in FOREIGN:
         return NotAPicture(
-            f"{suffix[1:].upper()} files are not read.", where=name, do=f"Export it as PNG; read are {READABLE}."
+            f"{suffix[1:].upper()} files are not supported.",
+            where=name,
+            do=f"Export it as PNG. Supported formats: {READABLE}.",
         )
     return NotAPicture(
-        "The content is no picture, or its header is damaged.", where=name, do=f"Save it again as one of {READABLE}."
+        "The file is not a picture, or its header is damaged.", where=name, do=f"Save it again as one of {READABLE}."
     )
 
 
@@ -250,9 +249,9 @@ def _too_large(name: str, size: str) -> DatasetError:
 
 
 def _upright(image: Image.Image, at_least: int, notices: list[str]) -> tuple[Image.Image, bool]:
-    """``image`` with all of it decoded, turned as its EXIF data says; and whether that swapped its sides."""
+    """``image`` completely decoded and rotated by its EXIF data, and whether that swapped its sides."""
     if at_least:
-        image.draft(None, (at_least, at_least))  # only a JPEG can; its whole stream is still read
+        image.draft(None, (at_least, at_least))  # only JPEG supports it; the whole stream is still read
     image.load()
     try:
         orientation = image.getexif().get(0x0112)
@@ -264,7 +263,7 @@ def _upright(image: Image.Image, at_least: int, notices: list[str]) -> tuple[Ima
 
 
 def _srgb(image: Image.Image, background: tuple[int, int, int], notices: list[str]) -> Image.Image:
-    """A loaded, upright picture of any mode as RGB in sRGB; the same object where it is that already."""
+    """A loaded upright image of any mode as RGB in sRGB; the same object if it is that already."""
     profile = _profile(image.info.get("icc_profile"), notices)
     plain = "L" if image.mode in _GREY else "RGB"
     if image.mode in _DEEP:
@@ -280,10 +279,10 @@ def _srgb(image: Image.Image, background: tuple[int, int, int], notices: list[st
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """A grey picture of 16 or 32 bits scaled to 8; a plain ``convert`` would clip it to white."""
+    """A grey image of 16 or 32 bits scaled to 8 bits; ``convert`` would clip it to white."""
     values = np.nan_to_num(np.asarray(image).astype(np.float32))
     full = 65535.0
-    if image.mode in ("I", "F"):  # nothing says how far these reach, so: the first usual full scale that holds them
+    if image.mode in ("I", "F"):  # their range is not recorded: use the first common full scale that contains them
         scales = (255.0, full, 2.0**31, 2.0**32) if image.mode == "I" else (1.0, 255.0, full)
         full = next((scale for scale in scales if values.max() <= scale), float(values.max()))
     return Image.fromarray((values.clip(0, full) * (255.0 / full) + 0.5).astype(np.uint8))
@@ -300,7 +299,7 @@ def _profile(data: bytes | None, notices: list[str]) -> ImageCms.ImageCmsProfile
 
 
 def _managed(image: Image.Image, profile: ImageCms.ImageCmsProfile | None, notices: list[str]) -> Image.Image:
-    """An L, RGB, CMYK or LAB picture as sRGB, through ``profile`` where it fits the picture's colours."""
+    """An L, RGB, CMYK or LAB image as sRGB, by ``profile`` if it fits the image's mode."""
     if image.mode == "LAB":
         profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
     if profile:

@@ -1,6 +1,4 @@
-"""What is wrong with a dataset, as data: shown by the page, printed by the command line, weighed by the training's
-start.
-"""
+"""What is wrong with a dataset, as data: the page shows it, the command line prints it, and training starts or not."""
 
 from __future__ import annotations
 
@@ -15,10 +13,10 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that the user should know before training: what, in which file, what to do about it.
+    """Something that the user should know before training: what, in which file, and what to do.
 
-    "blocking" stops training, "left out" costs that file, a "warning" nothing. ``file`` is relative to the folder, ""
-    for the folder itself; ``files`` has all the names where one problem speaks of several.
+    "blocking" prevents training, "left out" excludes the file, "warning" excludes nothing. ``file`` is relative to the
+    folder, "" for the folder itself; ``files`` has all names if the problem concerns several.
     """
 
     severity: Severity
@@ -29,7 +27,7 @@ class Problem:
 
 
 def grouped(severity: Severity, names: Iterable[str], one: str, many: str, do: str) -> list[Problem]:
-    """One problem that speaks of all ``names``, or none where there is no name.
+    """One problem for all ``names``; none if there is no name.
 
     ``one`` and ``many`` follow the count: "3 pictures have no caption: a.png, b.png, c.png."
     """

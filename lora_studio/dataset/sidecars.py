@@ -1,4 +1,4 @@
-"""Which caption belongs to which picture: the file beside it, or its line in ``metadata.jsonl``."""
+"""Pairs pictures with their captions: the file beside each, or its line in ``metadata.jsonl``."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ import unicodedata
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from lora_studio import files
 from lora_studio.dataset import captions
-from lora_studio.dataset.listing import Place, is_paper
+from lora_studio.dataset.listing import PictureFolder, is_non_caption
 from lora_studio.dataset.problems import Problem, grouped
 
 _FAULTS_NAMED = 5
 
 
-def pair(places: Sequence[Place], names: Collection[str]) -> tuple[dict[str, str], list[Problem]]:
-    """Captions by their pictures' names, and what was wrong. ``names`` are all pictures, good and bad, relative to the
-    first place.
+def pair(folders: Sequence[PictureFolder], names: Collection[str]) -> tuple[dict[str, str], list[Problem]]:
+    """Captions by the names of their pictures, and what was wrong. ``names`` are all pictures, good and bad, relative to
+    the first folder.
 
-    A ``.txt`` comes before a ``.caption``, and both before a table. A picture without any is not in the result.
+    A ``.txt`` takes precedence over a ``.caption``, and both over a table. The result has no entry for a picture without
+    a caption.
     """
-    paths = {place.prefix + name: place.folder / name for place in places for name in place.files}
+    paths = {place.prefix + name: place.folder / name for place in folders for name in place.files}
     spelled = {_composed(name): name for name in names}
     table, problems = _tables(paths, spelled)
     sidecars = {
@@ -37,32 +39,32 @@ def pair(places: Sequence[Place], names: Collection[str]) -> tuple[dict[str, str
     }
     read, more = _read({key: sidecars[key] for keys in owned.values() for key in keys[:1]}, paths)
     used = {key for keys in owned.values() for key in keys}
-    orphans = [name for key, name in sidecars.items() if key not in used and not is_paper(os.path.basename(name))]
+    orphans = [name for key, name in sidecars.items() if key not in used and not is_non_caption(os.path.basename(name))]
     problems += more + grouped(
         "warning",
         orphans,
-        "caption belongs to no picture",
-        "captions belong to no picture",
-        "Give each the name of its picture, or delete it.",
+        "caption has no picture",
+        "captions have no picture",
+        "Rename each to match its picture, or delete it.",
     )
-    both = "both a .txt and a .caption, of which the .txt is used"
+    both = "a .txt and a .caption, of which the .txt is used"
     problems += grouped(
         "warning",
         sorted(name for name, keys in owned.items() if len(keys) > 1),
         f"picture has {both}",
         f"pictures have {both}",
-        "Delete the one that is out of date.",
+        "Delete the outdated one.",
     )
     return table | {name: read[keys[0]] for name, keys in owned.items() if keys and keys[0] in read}, problems
 
 
 def _composed(name: str) -> str:
-    """A name in one spelling of its accents: file systems differ in it."""
+    """A name with composed accents: file systems differ in that."""
     return unicodedata.normalize("NFC", name)
 
 
 def _read(sidecars: dict[str, str], paths: dict[str, Path]) -> tuple[dict[str, str], list[Problem]]:
-    """The texts of caption files, by the same keys as ``sidecars``, which gives their names."""
+    """The texts of caption files, by the keys of ``sidecars``, which has their names."""
     texts: dict[str, str] = {}
     problems: list[Problem] = []
     guessed: dict[str, list[str]] = {}
@@ -80,7 +82,7 @@ def _read(sidecars: dict[str, str], paths: dict[str, Path]) -> tuple[dict[str, s
             names,
             f"caption is not UTF-8 and was read as {encoding}",
             f"captions are not UTF-8 and were read as {encoding}",
-            "Check the letters, or save it as UTF-8.",
+            "Check the text, or save it as UTF-8.",
         )
     return texts, problems
 
@@ -91,7 +93,7 @@ def _bytes(path: Path, name: str, limit: int, problems: list[Problem]) -> bytes 
             data = file.read(limit + 1)
     except OSError as error:
         problems.append(
-            Problem("warning", name, f"The file cannot be read: {error.strerror}.", "Check that you may read it.")
+            Problem("warning", name, f"The file cannot be read: {files.reason(error)}.", "Check that you may read it.")
         )
         return None
     if len(data) <= limit:
@@ -103,7 +105,7 @@ def _bytes(path: Path, name: str, limit: int, problems: list[Problem]) -> bytes 
 
 
 def _tables(paths: dict[str, Path], spelled: dict[str, str]) -> tuple[dict[str, str], list[Problem]]:
-    """The captions of all ``metadata.jsonl`` by picture; one further down comes before the folder's own."""
+    """The captions of all ``metadata.jsonl`` by picture; those of an ``N_name`` folder take precedence."""
     texts: dict[str, str] = {}
     problems: list[Problem] = []
     orphans: list[str] = []
@@ -132,8 +134,8 @@ def _tables(paths: dict[str, Path], spelled: dict[str, str]) -> tuple[dict[str, 
     problems += grouped(
         "warning",
         orphans,
-        f"line {table} names no picture of the folder",
-        f"lines {table} name no picture of the folder",
-        "Correct file_name, or delete the line.",
+        f"line {table} names no picture in the folder",
+        f"lines {table} name no picture in the folder",
+        "Correct the file_name, or delete the line.",
     )
     return texts, problems

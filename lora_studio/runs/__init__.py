@@ -1,6 +1,6 @@
-"""Runs on disk: where everything of one lies, its saved states, branches of it, and the library of adapters.
+"""Runs on disk: their layout, saved states, branches, and the library of adapters.
 
-The layout's names are here as well, since every room above asks for a run: ``runs.create``, ``runs.find``.
+The layout's names are exported here too, since all rooms above use them: ``runs.create``, ``runs.find``.
 """
 
 from lora_studio.runs.layout import (

@@ -1,4 +1,4 @@
-"""Going on from a saved state: what has changed since it was saved, and new runs that begin where another one was."""
+"""Resuming from a saved state: what has changed since it was saved, and new runs that branch from it."""
 
 from __future__ import annotations
 
@@ -16,66 +16,64 @@ from lora_studio.methods.registry import METHODS
 from lora_studio.runs import Run, checkpoints
 
 _SHAPING = ("base", "method", "rank", "alpha", "rslora", "targets", "optimizer", "lora_plus", "train_text")
-"""Settings that a saved state is bound to: under others its numbers mean something else, or have no place."""
+"""Settings that a saved state depends on: with others its tensors do not fit, or mean something else."""
 _UNASKED = {"name", "device", "gpus"}
-"""Settings that may change between two sessions of a run without changing what it learns; so may all that concern
-previews and saving.
-"""
+"""Settings that may change when a run is resumed without changing what it learns. So may those for previews and saving."""
 
 
-class Origin(NamedTuple):
-    """A saved state of a run."""
+class BranchPoint(NamedTuple):
+    """The saved state of a run that another run branches from."""
 
     run: Run
     step: int
 
 
-def origin(text: str, outputs: Path) -> Origin:
-    """The state that ``RUN`` (its newest) or ``RUN@STEP`` names.
+def branch_point(text: str, outputs: Path) -> BranchPoint:
+    """The saved state that ``RUN@STEP`` names, or ``RUN`` for its newest.
 
     Raises:
-        RunError: there is no such run, or it has not saved that state.
+        RunError: there is no such run or state.
     """
     name, _, step = text.rpartition("@") if text.rpartition("@")[2].isdigit() else (text, "", "")
     run = runs.find(name, outputs)
     if step:
-        return Origin(run, checkpoints.find(run, int(step)).step)
+        return BranchPoint(run, checkpoints.find(run, int(step)).step)
     newest = checkpoints.latest(run)
     if newest is None:
         raise RunError(
-            f"The run {run.name} has saved no state to go on from.",
+            f"The run {run.name} has no saved state to branch from.",
             where=run.checkpoints,
-            do="Let it train longer, or save one from its page.",
+            do="Let it train longer, or save a state from the page.",
         )
-    return Origin(run, int(newest.name.removeprefix("step-")))
+    return BranchPoint(run, int(newest.name.removeprefix("step-")))
 
 
 def hindrances(before: Settings, after: Settings) -> list[str]:
-    """The settings because of which a state saved under ``before`` cannot be gone on with under ``after``; its adapter
-    can still be begun from.
+    """The settings that keep a state saved with ``before`` from being resumed with ``after``. Its adapter can still be
+    the start of a new run.
     """
     found = [key for key in _SHAPING if before[key] != after[key]]
     return found + ["ema"] * (bool(before.optimizer.ema) != bool(after.optimizer.ema))
 
 
 def branch(parent: Run, step: int, settings: Settings, outputs: Path) -> Run:
-    """A new run that begins at a saved state of ``parent``, which stays as it is.
+    """A new run that starts at a saved state of ``parent``, which does not change.
 
-    Where the settings allow it goes on at ``step`` with all of the state; otherwise it begins at step 0 with the
-    adapter as it was.
+    If the settings allow it, the run continues at ``step`` with the whole state. Otherwise it starts at step 0 with the
+    state's adapter.
 
     Raises:
         RunError: there is no such state.
-        SettingsError: there are no steps left to train, or the adapter cannot be begun from.
+        SettingsError: there are no steps left to train, or the method cannot start from an adapter.
         MachineError: the disk refuses it; nothing is left behind.
     """
     saved = checkpoints.find(parent, step)
     goes_on = not hindrances(_settings_of(saved, parent), settings)
     if goes_on and settings.run.steps <= step:
         raise SettingsError(
-            f"The state of step {step} has no step of {settings.run.steps} left to train.",
+            f"The saved state is at step {step}, and the run would end at step {settings.run.steps}.",
             where="steps",
-            do=f"Set steps above {step}.",
+            do=f"Set steps to more than {step}.",
         )
     if not goes_on and (reason := METHODS[settings.adapter.method].own_start):
         able = [name for name, method in METHODS.items() if not method.own_start]
@@ -92,13 +90,13 @@ def branch(parent: Run, step: int, settings: Settings, outputs: Path) -> Run:
         files.write(run.parent_file, json.dumps({"run": parent.name, "step": step, "goes_on": goes_on}))
     except OSError as error:
         shutil.rmtree(run.folder, ignore_errors=True)
-        raise files.refusal(error, "The new run cannot be made", run.folder) from error
+        raise files.refusal(error, "The new run cannot be created", run.folder) from error
     return run
 
 
 def with_changes(run: Run, changes: dict[str, object]) -> Run:
-    """The run with ``changes`` to its settings: itself, or a branch for the steps that are left where its newest state
-    does not go with them.
+    """The run with ``changes`` to its settings: itself, or, if its newest state does not fit them, a branch for the
+    remaining steps.
 
     Raises:
         SettingsError, RunError, MachineError: see ``branch``.
@@ -113,18 +111,18 @@ def with_changes(run: Run, changes: dict[str, object]) -> Run:
 
 
 def changes(run: Run) -> list[str]:
-    """What differs from when the newest state was saved, a sentence each: settings that matter, pictures, captions.
-    Empty for a run without a state.
+    """What has changed since the newest state was saved, one sentence each: settings that matter, pictures, captions.
+    Empty for a run without a saved state.
 
     Raises:
-        DatasetError: the folder cannot be trained on any more.
+        DatasetError: the folder can no longer be trained on.
         SettingsError: the run's settings are damaged.
     """
     newest = checkpoints.latest(run)
     about = checkpoints.about(newest) if newest else {}
     settings = run.settings()
     found = [
-        f"{SPECS[key].label} was {old}, and is {new}."
+        f"{SPECS[key].label} was {old} and is now {new}."
         for key, (old, new) in _differences(about.get("settings", {}), settings).items()
     ]
     if "pictures" in about:
@@ -139,13 +137,13 @@ def changes(run: Run) -> list[str]:
 
 def _differences(before: dict, now: Settings) -> dict[str, tuple]:
     after = now.flat()
-    minded = [
+    compared = [
         key for key, spec in SPECS.items() if spec.group not in (Group.PREVIEWS, Group.SAVING) and key not in _UNASKED
     ]
-    return {key: (before[key], after[key]) for key in minded if key in before and before[key] != after[key]}
+    return {key: (before[key], after[key]) for key in compared if key in before and before[key] != after[key]}
 
 
 def _settings_of(saved: checkpoints.Saved, run: Run) -> Settings:
-    """The settings that the state was saved under."""
+    """The settings that the state was saved with."""
     known = checkpoints.about(saved.folder).get("settings")
     return check({key: value for key, value in known.items() if key in SPECS}) if known else run.settings()

@@ -1,7 +1,6 @@
-"""Which states a run has saved: found, checked, starred, pruned. What is in them is the concern of
-``training.checkpoint``.
+"""The saved states of a run: found, checked, starred, pruned. ``training.checkpoint`` knows what is in them.
 
-A star is an empty file ``star`` in the checkpoint's folder: it lives and dies with what it protects.
+A star is an empty file ``star`` in the checkpoint's folder, so it is deleted with it.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _STAR = "star"
 
 
 class Saved(NamedTuple):
-    """One saved state: its step, its folder, whether the user starred it, when it was saved (seconds since the epoch)."""
+    """One saved state: its step, its folder, whether the user starred it, and when it was saved (seconds since the epoch)."""
 
     step: int
     folder: Path
@@ -67,7 +66,7 @@ def _saved(folder: Path) -> Saved | None:
 
 
 def complete(folder: Path) -> bool:
-    """Whether the folder holds a checkpoint whose every file is as its manifest says. All of it is read."""
+    """Whether the folder holds a checkpoint whose files all match its manifest. All of it is read."""
     try:
         hashes = json.loads((folder / MANIFEST).read_text())
         return bool(hashes) and all(files.sha256(folder / name) == digest for name, digest in hashes.items())
@@ -76,7 +75,7 @@ def complete(folder: Path) -> bool:
 
 
 def latest(run: Run) -> Path | None:
-    """The complete checkpoint of the highest step, if there is one; damaged ones are passed over."""
+    """The undamaged checkpoint of the highest step, if there is one."""
     return next((saved.folder for saved in reversed(listed(run)) if complete(saved.folder)), None)
 
 
@@ -93,7 +92,7 @@ def find(run: Run, step: int) -> Saved:
         raise RunError(
             f"The run {run.name} has no saved state of step {step}.",
             where=run.checkpoints,
-            do=f"There are: {known}." if known else "It has saved none yet.",
+            do=f"Its saved states: {known}." if known else "It has no saved states yet.",
         )
     if not complete(found.folder):
         raise RunError(f"The saved state of step {step} is damaged.", where=found.folder, do="Choose another one.")
@@ -101,7 +100,7 @@ def find(run: Run, step: int) -> Saved:
 
 
 def about(folder: Path) -> dict:
-    """Under which ``settings`` and on which ``pictures`` the state was saved; empty where that was not noted."""
+    """The ``settings`` and ``pictures`` that the state was saved with; empty if that was not recorded."""
     try:
         return dict(json.loads((folder / ABOUT).read_text("utf-8")))
     except (OSError, ValueError, TypeError, RecursionError):
@@ -109,7 +108,7 @@ def about(folder: Path) -> dict:
 
 
 def copy(saved: Saved, run: Run) -> None:
-    """Puts a copy of the state into ``run``, whole or not at all.
+    """Copies the state into ``run``, completely or not at all.
 
     Raises:
         OSError: the disk refuses; nothing is left behind.
@@ -126,7 +125,7 @@ def copy(saved: Saved, run: Run) -> None:
 
 
 def star(run: Run, step: int, on: bool = True) -> None:
-    """Keeps the state of ``step`` from ever being pruned, or lets go of it. Twice is as good as once.
+    """Protects the state of ``step`` from being pruned, or ends that. Doing it twice changes nothing.
 
     Raises:
         RunError: there is no such state.
@@ -139,8 +138,8 @@ def star(run: Run, step: int, on: bool = True) -> None:
 
 
 def prune(run: Run, last: int, every: int) -> list[int]:
-    """Removes what need not be kept, and tells the steps: the ``last`` few stay, the multiples of ``every`` (0: none
-    for that), the starred.
+    """Deletes saved states and returns their steps. The newest ``last`` are kept, those at multiples of ``every`` (0:
+    no such rule), and starred ones.
     """
     removed = []
     for saved in listed(run)[:-last]:

@@ -1,24 +1,23 @@
-"""Where everything of a run lies. The only module that knows the layout of ``outputs/``.
+"""Where everything of a run is stored. The only module that knows the layout of ``outputs/``.
 
 outputs/
-├── .cache/                 latents, text features, the base models' own previews, thumbnails: may be deleted at any
-time
-├── .device.lock            held by the worker at work; the others wait
+├── .cache/                 latents, text features, previews of base models, thumbnails; may be deleted at any time
+├── .device.lock            held by the worker that trains; others wait
 ├── .studio.json            held by the studio, with its address
 ├── library/                adapters that were imported
 ├── pictures/               uploaded datasets, a folder each, and images that commands drew
 └── <run>/
     ├── settings.toml       all settings
     ├── events.jsonl        what happened, one event a line
-    ├── manifest.json       the pictures and captions that it trains on
-    ├── parent.json         the run and step that it was branched from, if it was
-    ├── parent/             the adapter that it begins from, if it does
+    ├── manifest.json       its pictures and captions
+    ├── parent.json         the run and step that it branched from, if it did
+    ├── parent/             the adapter that it started from, if it did
     ├── worker.json         process id and start time of its worker
     ├── start.lock          held while a worker is started
-    ├── worker.log          what the worker's libraries printed
-    ├── control/            requests to the worker, a file each
+    ├── worker.log          output of the worker's libraries
+    ├── control/            requests to the worker, one file each
     ├── previews/           step-N-i.png and base-i.png
-    ├── checkpoints/step-N/ states that the run resumes from
+    ├── checkpoints/step-N/ saved states that the run can resume from
     └── <name>.safetensors  the adapter
 """
 
@@ -37,7 +36,7 @@ from lora_studio.config.settings import Settings, did_you_mean
 from lora_studio.errors import RunError
 
 OUTPUTS = Path(os.environ.get("LORA_STUDIO_OUTPUTS") or Path(__file__).resolve().parents[2] / "outputs")
-"""Where runs go unless a caller says otherwise."""
+"""The default folder of runs."""
 
 _OWN_FOLDERS = {"library", "pictures"}
 """Folders of ``outputs`` that are no runs."""
@@ -112,12 +111,12 @@ class Run:
         return self.checkpoints / f"step-{step}"
 
     def relative(self, path: Path) -> str:
-        """``path`` as events name it: from the run's folder, with forward slashes."""
+        """``path`` as events name it: relative to the run's folder, with forward slashes."""
         return path.relative_to(self.folder).as_posix()
 
     def parent(self) -> dict[str, Any]:
-        """The ``run`` and ``step`` that it was branched from, and whether it ``goes_on`` with that state or begins from
-        its adapter; empty if it was not.
+        """The ``run`` and ``step`` that it branched from, and whether it ``goes_on`` with that state or started from its
+        adapter; empty if it is no branch.
         """
         try:
             found = json.loads(self.parent_file.read_text("utf-8"))
@@ -143,22 +142,22 @@ class Run:
 
 
 def cache_folder(outputs: Path = OUTPUTS) -> Path:
-    """Where latents, text features, the base models' own previews and thumbnails are kept."""
+    """Where latents, text features, previews of base models and thumbnails are cached."""
     return outputs / ".cache"
 
 
 def trials_folder(outputs: Path = OUTPUTS) -> Path:
-    """Where runs lie that are tried for a few steps and thrown away."""
+    """Where trial runs of a few steps are created and deleted."""
     return cache_folder(outputs) / "trials"
 
 
 def device_lock(outputs: Path = OUTPUTS) -> Path:
-    """What the worker at work holds."""
+    """The lock that the training worker holds."""
     return outputs / ".device.lock"
 
 
 def studio_file(outputs: Path = OUTPUTS) -> Path:
-    """What the studio of this folder holds; its address stands in it."""
+    """The lock that the studio of this folder holds; it contains the studio's address."""
     return outputs / ".studio.json"
 
 
@@ -189,7 +188,7 @@ def wanted_name(settings: Settings) -> str:
 
 
 def create(settings: Settings, outputs: Path = OUTPUTS) -> Run:
-    """A new run's folder with its settings in it. An existing run is never touched: the name gets a number.
+    """Creates a run's folder with its settings. An existing run is never touched: the name gets a number.
 
     Raises:
         RunError: the outputs folder cannot be written.
@@ -205,9 +204,9 @@ def create(settings: Settings, outputs: Path = OUTPUTS) -> Run:
         files.sync_folder(outputs)
     except OSError as error:
         raise RunError(
-            f"The run's folder cannot be made: {error.strerror}.",
+            f"The run's folder cannot be created: {files.reason(error)}.",
             where=error.filename or outputs,
-            do="Free space there, or choose another outputs folder.",
+            do="Free some space, or choose another outputs folder.",
         ) from error
     return run
 
@@ -286,7 +285,7 @@ def find(name: str, outputs: Path = OUTPUTS) -> Run:
     """The run called ``name``, or at the path ``name``.
 
     Raises:
-        RunError: there is none, and the nearest name is offered; or its folder cannot be read.
+        RunError: there is none (the most similar name is suggested), or its folder cannot be read.
     """
     for folder in (outputs / name, Path(name)):
         try:
@@ -299,5 +298,7 @@ def find(name: str, outputs: Path = OUTPUTS) -> Run:
             raise RunError(problem.what, where=folder, do=problem.do) from error
     known = [run.name for run in existing(outputs)]
     raise RunError(
-        f"There is no run named {name!r}.", where=outputs, do=did_you_mean(name, known) if known else "Train one first."
+        f"There is no run named {name!r}.",
+        where=outputs,
+        do=did_you_mean(name, known) if known else "Train a style first.",
     )

@@ -1,11 +1,11 @@
-"""The catalogue of adapters, from their headers alone. No torch, but to look through a file that is imported.
+"""The catalogue of adapters, from their headers alone. torch is needed only to check a file that is imported.
 
-    outputs/<run>/*.safetensors                             what a run trained, and what was made from it
+    outputs/<run>/*.safetensors                             what a run trained, and what was made of it
     outputs/<run>/checkpoints/step-N/adapter.safetensors    the run at an earlier step
     outputs/library/                                        what was imported
 
-An index remembers what each header said, by path, size and time of change. It may be lost or damaged at any time: it is
-made anew.
+An index caches what each header says, by path, size and time of change. It may be lost or damaged at any time, and is
+then rebuilt.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Entry(Summary):
 
 
 class Catalogue(NamedTuple):
-    """All adapters, the latest first, and the files that are none or are damaged."""
+    """All adapters, the latest first, and what is damaged or cannot be read."""
 
     entries: list[Entry]
     unreadable: list[Unreadable]
@@ -66,7 +66,7 @@ class _Place(NamedTuple):
 
 
 class _Known(NamedTuple):
-    """What the index holds of one file. Exactly one of ``summary`` and ``what`` is set."""
+    """What the index knows of one file. Either ``summary`` or ``what`` is set."""
 
     size: int
     modified: int
@@ -84,9 +84,7 @@ def entries(outputs: Path = runs.OUTPUTS) -> list[Entry]:
 
 
 def catalogue(outputs: Path = runs.OUTPUTS) -> Catalogue:
-    """Every adapter of ``outputs`` and every file that should be one; reads only headers, and those only of files that
-    changed.
-    """
+    """Every adapter of ``outputs`` and every file that should be one. Only the headers of changed files are read."""
     memory = runs.cache_folder(outputs) / "library-1.json"
     before, now = _recall(memory), {}
     found: list[Entry] = []
@@ -173,7 +171,7 @@ def _look(path: Path, stat: os.stat_result) -> _Known:
 def _recall(memory: Path) -> dict[str, _Known]:
     try:
         return _INDEX.validate_json(memory.read_bytes())
-    except (OSError, ValidationError):  # none yet, or damaged: the files themselves say it all
+    except (OSError, ValidationError):  # none yet, or damaged: it is rebuilt from the files
         return {}
 
 
@@ -181,12 +179,12 @@ def _remember(memory: Path, known: dict[str, _Known]) -> None:
     try:
         files.write(memory, _INDEX.dump_json(known))
     except OSError:
-        return  # on a full or read-only disk the next listing takes longer, and that is all
+        return  # on a full or read-only disk the next listing only takes longer
 
 
 def search(entries: Iterable[Entry], words: str) -> list[Entry]:
-    """Those in which every one of ``words`` occurs: in title, file, run, trigger, base family, method, dialect or
-    ``rank16``; in any case of letters.
+    """The entries that contain all of ``words`` in their title, file, run, trigger, family, method, dialect or rank
+    (``rank16``), ignoring case.
     """
     wanted = words.casefold().split()
     return [entry for entry in entries if all(word in _text(entry) for word in wanted)]
@@ -211,17 +209,15 @@ def _text(entry: Entry) -> str:
 
 
 def add(file: Path, outputs: Path = runs.OUTPUTS) -> Path:
-    """Copies an adapter into the library after every tensor of it was read and checked; a folder that peft wrote
-    becomes one file.
+    """Copies an adapter into the library after checking every tensor; a folder that peft wrote becomes one file.
 
-    A file of the same bytes that is there already is kept as it is; one of the same name gets a neighbour with a
-    number.
+    A file that the library already has is not copied again. A different one of the same name gets a number.
 
     Returns:
         The library's own file.
 
     Raises:
-        AdapterError: it is no adapter, hostile, damaged, or holds NaN.
+        AdapterError: it is no adapter, unsafe, damaged, or contains NaN.
         MachineError: the library cannot be written.
     """
     refuse_pickle_name(file)
@@ -236,9 +232,9 @@ def add(file: Path, outputs: Path = runs.OUTPUTS) -> Path:
             return _same(file, folder) or _copied(file, files.free(wanted))
     except OSError as error:
         raise MachineError(
-            f"The adapter cannot be put into the library: {error.strerror or error}.",
+            f"The adapter cannot be added to the library: {files.reason(error)}.",
             where=folder,
-            do="Free space there, or choose another outputs folder.",
+            do="Free some space, or choose another outputs folder.",
         ) from error
 
 
@@ -258,10 +254,10 @@ def _copied(file: Path, path: Path) -> Path:
 
 
 def trash(path: Path) -> None:
-    """Moves an adapter's file to the system's trash, from where it can be brought back.
+    """Moves an adapter's file to the system's trash, from which it can be restored.
 
     Raises:
-        AdapterError: there is no such file, it is no adapter's, or a run needs it to resume.
+        AdapterError: there is no such adapter, or a run needs it to resume.
         MachineError: the system has no trash for this disk; the file is still there.
     """
     from send2trash import send2trash
@@ -271,14 +267,14 @@ def trash(path: Path) -> None:
         raise AdapterError(
             f"There is no adapter {path.name}.",
             where=path,
-            do="Open the library again: it may have been moved or deleted.",
+            do="It may have been moved or deleted. Reload the library.",
         )
     state = path.parent
     if state.parent == runs.Run(state.parent.parent).checkpoints:
         raise AdapterError(
             f"{state.name} is a saved state that its run resumes from.",
             where=path,
-            do="Delete the whole run's folder if you no longer need it.",
+            do="Delete the folder of the whole run if you no longer need it.",
         )
     try:
         send2trash(path)

@@ -1,4 +1,4 @@
-"""Files to download, in the one folder that the page serves."""
+"""Files to download, in the only folder that the page serves."""
 
 from __future__ import annotations
 
@@ -11,16 +11,14 @@ from lora_studio.ui import images, words
 
 
 def offered(file: Path, outputs: Path) -> Path:
-    """``file`` in the folder that the page serves: the same bytes under a second name, or a copy where a disk has no
-    such thing.
-    """
+    """``file`` in the folder that the page serves, as a hard link, or as a copy if the disk has no hard links."""
     target = _place(file, outputs)
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.link(file, target)
         except FileExistsError:
-            return target  # another tab was quicker
+            return target  # another tab was faster
         except OSError:
             files.copy(file, target)
     return target
@@ -33,10 +31,11 @@ def _place(file: Path, outputs: Path) -> Path:
 
 
 def withdraw(file: Path, outputs: Path) -> None:
-    """Offers ``file`` no longer, so that its bytes are free once it is deleted."""
+    """Removes the download of ``file``, so that its space is free once it is deleted."""
     files.unlink(_place(file, outputs))
 
 
 def link(file: Path, outputs: Path, label: str) -> str:
     """A link that downloads ``file``, as HTML."""
-    return f'<a class="download" download="{words.text(file.name)}" href="{words.text(images.address(offered(file, outputs)))}">{words.text(label)}</a>'
+    address = words.text(images.address(offered(file, outputs)))
+    return f'<a class="download" download="{words.text(file.name)}" href="{address}">{words.text(label)}</a>'

@@ -1,6 +1,6 @@
-"""Copies of pictures for the page: re-encoded, bounded, in one folder, the only one that the page serves.
+"""Copies of images for the page: re-encoded, of limited size, in the only folder that the page serves.
 
-A dataset folder is never served: it may hold anything, and what it holds as a picture may be something else.
+A dataset folder is never served: it may hold anything, and a file with a picture's name may be something else.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from PIL import Image
 from lora_studio import files, runs
 
 THUMBNAIL, PICTURE, FULL = 256, 512, 1536
-"""Longest side in pixels: of a preview in the film, of a picture of the dataset, of a preview alone."""
+"""Longer side in pixels: of a preview in the filmstrip, of a picture of the dataset, of a single preview."""
 
 _KEEP_DAYS = 30
 
 
 def folder(outputs: Path) -> Path:
-    """Where the copies lie."""
+    """The folder of the copies."""
     return runs.cache_folder(outputs).resolve() / "page"
 
 
 def uploads(outputs: Path) -> Path:
-    """Where what the browser sends lies until a page has taken it."""
+    """The folder of uploads until a page has processed them."""
     return runs.cache_folder(outputs) / "gradio"
 
 
 def copy(source: Path, outputs: Path, side: int, opened: Callable[[Path], Image.Image]) -> Path:
-    """The copy of the picture ``source`` that is at most ``side`` pixels long, as WebP; made if it is not there yet.
+    """The WebP copy of the image ``source`` with a longer side of at most ``side`` pixels, created if necessary.
 
     Args:
         opened: reads ``source`` as an RGB image.
 
     Raises:
-        OSError: the picture cannot be read.
+        OSError: the image cannot be read.
     """
     stat = source.stat()
     key = hashlib.sha256(f"{source.resolve()}|{stat.st_mtime_ns}|{stat.st_size}|{side}".encode()).hexdigest()[:32]
@@ -57,10 +57,10 @@ def copy(source: Path, outputs: Path, side: int, opened: Callable[[Path], Image.
 
 
 def preview(path: Path) -> Image.Image:
-    """A preview of our own, as RGB.
+    """A preview that the studio saved, as RGB.
 
     Raises:
-        OSError: it is damaged, or no picture.
+        OSError: it is damaged, or no image.
     """
     try:
         with Image.open(path, formats=["PNG"]) as image:
@@ -70,20 +70,18 @@ def preview(path: Path) -> Image.Image:
 
 
 def inside(folder: Path, relative: str) -> Path | None:
-    """The file of ``folder`` that an event names; None if it is gone, or if the name leads out of the folder."""
+    """The file in ``folder`` that an event names; None if it does not exist or is outside the folder."""
     path = (folder / relative).resolve()
     return path if path.is_relative_to(folder.resolve()) and os.path.isfile(path) else None
 
 
 def address(path: Path) -> str:
-    """Where the browser finds a copy."""
+    """The URL of a copy."""
     return "/gradio_api/file=" + quote(path.as_posix())
 
 
 def sweep(outputs: Path, now: float | None = None) -> None:
-    """Drops copies that were made more than a month ago, which are made again if they are needed, and uploads of then,
-    cut off ones too.
-    """
+    """Deletes copies and uploads older than a month. Copies are created again when they are needed."""
     oldest = (now or time.time()) - _KEEP_DAYS * 86400
     for parent, _, names in chain(os.walk(folder(outputs)), os.walk(uploads(outputs))):
         for path in (Path(parent, name) for name in names):

@@ -1,9 +1,8 @@
-"""Who may talk to the page, and how much at once: this machine's own browser, and no other site that happens to be open
-in it.
+"""Protects the page: only this machine's browser may use it, and no other site that is open in that browser.
 
-Another site can send requests to 127.0.0.1, or give its own name that address (DNS rebinding). So a foreign ``Host``
-gets 400 and a foreign ``Origin`` 403, whatever is asked for; a body that is too large gets 413 before it is read. Doors
-of gradio's that the page has no use for are closed. A page for other machines asks for a name and a password.
+Another site can send requests to 127.0.0.1, or resolve its own name to that address (DNS rebinding). So a foreign
+``Host`` gets 400 and a foreign ``Origin`` 403, whatever the request. A body that is too large gets 413 before it is
+read. Endpoints of gradio that the page does not use are disabled. A page for other machines needs a name and a password.
 """
 
 from __future__ import annotations
@@ -23,9 +22,9 @@ from lora_studio.errors import SettingsError
 
 LOOPBACK = ["127.0.0.1", "localhost", "::1", "[::1]"]
 MAX_UPLOAD = 1024**3
-"""Bytes of one upload. What is larger lies on this machine already, and its path can be pasted."""
+"""Bytes of one upload. For a larger folder its path can be pasted, since it is on this machine."""
 MAX_BODY = 16 * 1024**2
-"""Bytes of any other request: what fields and buttons send."""
+"""Bytes of any other request."""
 
 POLICY = "; ".join(
     (
@@ -39,29 +38,23 @@ POLICY = "; ".join(
         "base-uri 'self'",
     )
 )
-"""Nothing on the page is fetched from anywhere else, and no other page shows this one in a frame. Gradio's own scripts
-need inline and eval.
-"""
+"""The page loads nothing from other servers, and no other page may embed it. Gradio's scripts need inline and eval."""
 
 
-_OTHERS_PAGE = "This page answers only to itself: the request came from another site."
+_OTHERS_PAGE = "Requests from other sites are refused."
 _UNUSED = re.compile(
     r"(/gradio_api)?/(proxy=|dev/|vibe|undo-vibe|process_recording|component_server|custom_component|stream/|run-history|monitoring|pwa_icon|deep_link)"
 )
-"""What gradio offers beside what the page asks of it: fetching for visitors, editing its source, running sound through
-other programs …
-"""
+"""Endpoints of gradio that the page does not use: proxying, editing its source, converting audio…"""
 _FILE = re.compile(r"(?:/gradio_api)?/file[=/](.*)", re.DOTALL)
 _ASTRAY = re.compile(
     r"[a-z][a-z+.-]+:|//|\\\\|.*(::|[\x00-\x1f]|(^|[/\\])\.\.([/\\]|$)|(^|[/\\])\.[^/\\]*$)", re.DOTALL | re.IGNORECASE
 )
-"""A file's address that is another machine's, names a hidden stream, climbs, or ends in a hidden file."""
+"""A file's address on another machine, with an alternate data stream, with ``..``, or of a hidden file."""
 
 
 class OwnPagesOnly:
-    """ASGI middleware: refuses requests that another site's page makes, unused doors, and file addresses that lead
-    astray.
-    """
+    """ASGI middleware that refuses requests of other sites, unused endpoints, and unsafe addresses of files."""
 
     def __init__(self, app: ASGIApp):
         self.app = app
@@ -84,14 +77,14 @@ def _refusal(scope: Scope) -> str:
         return _OTHERS_PAGE
     path = _unquoted(scope["path"])
     if _UNUSED.match(path):
-        return "The page has no use for this."
+        return "This endpoint is disabled."
     if (file := _FILE.match(path)) and _ASTRAY.match(file[1]):
-        return "Only the page's own pictures are served."
+        return "Only images of the page are served."
     return ""
 
 
 def _place(origin: str) -> str | None:
-    """Host and port that an ``Origin`` names; None where it names none that can be read."""
+    """Host and port of an ``Origin``; None if it is invalid."""
     try:
         return urlsplit(origin).netloc.lower()
     except ValueError:
@@ -99,7 +92,7 @@ def _place(origin: str) -> str | None:
 
 
 def _unquoted(path: str) -> str:
-    """``path`` without any percent escapes, however often they were escaped."""
+    """``path`` without percent escapes, even nested ones."""
     while (plain := unquote(path)) != path:
         path = plain
     return path
@@ -124,8 +117,8 @@ def _with_policy(send: Send) -> Send:
 
 
 class Bounded:
-    """ASGI middleware: a body larger than ``MAX_UPLOAD`` or ``MAX_BODY`` is refused unread, or where its size was not
-    told, as soon as it is.
+    """ASGI middleware that refuses a body larger than ``MAX_UPLOAD`` or ``MAX_BODY``: unread if its size was declared,
+    else as soon as it exceeds the limit.
     """
 
     def __init__(self, app: ASGIApp):
@@ -135,34 +128,34 @@ class Bounded:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        most = MAX_UPLOAD if scope["path"].rstrip("/").endswith("/upload") else MAX_BODY
-        told = Headers(scope=scope).get("content-length", "0")
-        if not told.isdecimal() or int(told) > most:
-            await PlainTextResponse(_too_large(most), 413, {"connection": "close"})(scope, receive, send)
+        limit = MAX_UPLOAD if scope["path"].rstrip("/").endswith("/upload") else MAX_BODY
+        declared = Headers(scope=scope).get("content-length", "0")
+        if not declared.isdecimal() or int(declared) > limit:
+            await PlainTextResponse(_too_large(limit), 413, {"connection": "close"})(scope, receive, send)
         else:
-            await self.app(scope, _counted(receive, most), send)
+            await self.app(scope, _counted(receive, limit), send)
 
 
-def _counted(receive: Receive, most: int) -> Receive:
-    left = most
+def _counted(receive: Receive, limit: int) -> Receive:
+    left = limit
 
     async def receiving():
         nonlocal left
         message = await receive()
         left -= len(message.get("body", b""))
         if left < 0:
-            raise HTTPException(413, _too_large(most), {"connection": "close"})
+            raise HTTPException(413, _too_large(limit), {"connection": "close"})
         return message
 
     return receiving
 
 
-def _too_large(most: int) -> str:
-    return f"More than {most // 1024**2} MB at once are not taken: paste the path of the file or its folder instead."
+def _too_large(limit: int) -> str:
+    return f"The request is larger than {limit // 1024**2} MB. Paste the path of the file or its folder instead."
 
 
 def is_loopback(address: str) -> bool:
-    """Whether only this machine can reach ``address``."""
+    """Whether only this machine can connect to ``address``."""
     if address == "localhost":
         return True
     try:
@@ -172,19 +165,19 @@ def is_loopback(address: str) -> bool:
 
 
 def require_login(address: str, login: tuple[str, str] | None) -> None:
-    """Other machines can reach any address but the loopback: then a name and a password are demanded.
+    """Requires a login for an address that other machines can connect to.
 
     Raises:
-        SettingsError: there is none.
+        SettingsError: there is no name or no password.
     """
     if not is_loopback(address) and not (login and all(login)):
-        advice = "Give a name and a password, or leave the address at 127.0.0.1."
-        raise SettingsError(f"At {address} other machines could use the studio.", where="address", do=advice)
+        advice = "Set a name and a password, or use the address 127.0.0.1."
+        raise SettingsError(f"Other machines could use the studio at {address}.", where="address", do=advice)
 
 
 def middleware(address: str) -> list[Middleware]:
-    """What every request passes, outermost first. At an address for other machines the name they use is not known
-    beforehand, and the login guards.
+    """The middleware of every request, outermost first. At an address for other machines their name for it is unknown,
+    and the login protects the page.
     """
     hosts = LOOPBACK if is_loopback(address) else ["*"]
     return [

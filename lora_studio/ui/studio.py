@@ -1,4 +1,4 @@
-"""The studio in the browser: its pages, its address, and the door that only this machine's user passes."""
+"""The studio in the browser: its pages, its address, and its protection."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from lora_studio import __version__, runs
+from lora_studio import __version__, files, runs
 from lora_studio.errors import MachineError
 from lora_studio.locks import Lock
 from lora_studio.ui import images, security, tabs
@@ -36,16 +36,16 @@ def build(outputs: Path = runs.OUTPUTS) -> gr.Blocks:
             html(f'<h1>LoRA Studio</h1><span class="version">{__version__}</span>', elem_classes="brand")
             pill = html(elem_id="pill")
         mixed = gr.BrowserState({}, storage_key="lora-studio-mix", secret="lora-studio")
-        with tabs.all() as all_rooms:
-            with tabs.room("Train"):
+        with tabs.container() as all_tabs:
+            with tabs.tab("Train"):
                 setup = train.build(studio, outputs, pill)
-            with tabs.room("Library") as room:
-                LibraryPage(outputs).wire(room, all_rooms, setup)
-            with tabs.room("Mix") as room:
-                MixPage(outputs, mixed).wire(room, studio)
-            with tabs.room("Export") as room:
-                ExportPage(outputs).wire(room)
-        tabs.wire(studio)
+            with tabs.tab("Library") as tab:
+                LibraryPage(outputs).wire(tab, all_tabs, setup)
+            with tabs.tab("Mix") as tab:
+                MixPage(outputs, mixed).wire(tab, studio)
+            with tabs.tab("Export") as tab:
+                ExportPage(outputs).wire(tab)
+        tabs.follow_address(studio)
     return studio
 
 
@@ -56,17 +56,17 @@ def launch(
     address: str = "127.0.0.1",
     login: tuple[str, str] | None = None,
 ) -> None:
-    """Serves the studio until it is ended with Ctrl+C. Runs at work go on without it.
+    """Serves the studio until it is ended with Ctrl+C. Runs continue without it.
 
     Args:
-        port: the wanted port, 7860 by default; the next free one is taken if it is in use.
-        browser: open the page in the user's browser.
-        address: who can reach it; any other than the loopback needs ``login``.
-        login: name and password.
+        port: the port, 7860 by default; if it is in use, the next free one.
+        browser: open the page in the browser.
+        address: the network address to listen on; any other than the loopback needs ``login``.
+        login: user name and password.
 
     Raises:
         SettingsError: an address for other machines without a login.
-        MachineError: no port is free, ``outputs`` cannot be written, or another studio has it open.
+        MachineError: no port is free, ``outputs`` cannot be written, or another studio uses it.
     """
     security.require_login(address, login)
     _prepare(outputs)
@@ -75,13 +75,13 @@ def launch(
     port = free_port(address, port or _FIRST_PORT)
     try:
         serve(studio, outputs, address, port, login)
-    except OSError:  # a studio that was started at the same moment has just taken it
+    except OSError:  # another studio that was started at the same moment took it
         serve(studio, outputs, address, free_port(address, port), login)
     url = studio.local_url
     assert url is not None  # gradio sets it where it serves
     lock.note(json.dumps({"address": url}))
     print(
-        f"LoRA Studio is at {url.rstrip('/')}\nEnd it with Ctrl+C. A run at work goes on without it.",
+        f"LoRA Studio is at {url.rstrip('/')}\nPress Ctrl+C to end it. Runs continue without it.",
         flush=True,
     )
     if browser:
@@ -90,12 +90,12 @@ def launch(
 
 
 def serve(studio: gr.Blocks, outputs: Path, address: str, port: int, login: tuple[str, str] | None = None) -> gr.Blocks:
-    """Starts serving ``studio`` in a thread, with everything switched off that speaks to the outside."""
+    """Starts serving ``studio`` in a thread, with all features off that contact other servers."""
     os.environ["no_proxy"] = ",".join(
         filter(None, [os.environ.get("no_proxy", ""), *security.LOOPBACK[:2]])
-    )  # gradio asks itself whether it is up
+    )  # gradio requests its own page to see whether it is up
     studio._queue.sleep_when_free = (
-        0.05  # gradio looks for queued work a thousand times a second, for 6 % of a core that training needs
+        0.05  # gradio polls its queue a thousand times a second, which takes 6 % of a core that training needs
     )
     studio.launch(
         server_name=address,
@@ -126,17 +126,17 @@ def _prepare(outputs: Path) -> None:
         images.folder(outputs).mkdir(parents=True, exist_ok=True)
         images.sweep(outputs)
     except OSError as error:
-        what = f"The outputs folder cannot be written: {error.strerror}."
+        what = f"The outputs folder cannot be written: {files.reason(error)}."
         raise MachineError(
-            what, where=error.filename or outputs, do="Free space there, or choose another with --outputs."
+            what, where=error.filename or outputs, do="Free some space, or choose another folder with --outputs."
         ) from error
 
 
 def claim(outputs: Path) -> Lock:
-    """The lock that makes this studio the only one of its outputs folder; it lasts as long as the process does.
+    """The lock that makes this studio the only one for ``outputs``. The process holds it until it ends.
 
     Raises:
-        MachineError: another studio has it; its address is told.
+        MachineError: another studio holds it; the message has its address.
     """
     lock = Lock(runs.studio_file(outputs))
     if lock.acquire():
@@ -144,19 +144,19 @@ def claim(outputs: Path) -> Lock:
     try:
         where = f"at {json.loads(lock.path.read_text())['address'].rstrip('/')}"
     except (OSError, ValueError, KeyError, TypeError):
-        where = "and is just starting"
+        where = "and is starting"
     raise MachineError(
-        f"Another studio has this folder open, {where}.",
+        f"Another studio uses this folder, {where}.",
         where=outputs,
         do="Use that one, end it, or choose another folder with --outputs.",
     )
 
 
 def free_port(address: str, first: int) -> int:
-    """``first``, or the next port above it that nobody listens on.
+    """``first``, or the next higher port that is free.
 
     Raises:
-        MachineError: a hundred ports in a row are taken.
+        MachineError: a hundred ports in a row are in use.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     for port in range(first, min(first + _PORTS, 65536)):
@@ -169,5 +169,5 @@ def free_port(address: str, first: int) -> int:
             except OSError:
                 continue
     raise MachineError(
-        f"The ports from {first} to {first + _PORTS - 1} are all taken.", where="--port", do="Name another one."
+        f"The ports from {first} to {first + _PORTS - 1} are all in use.", where="--port", do="Choose another one."
     )

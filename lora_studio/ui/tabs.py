@@ -1,7 +1,7 @@
-"""The studio's pages as tabs, each with an address behind the page's own: ``#library``, or
+"""The studio's pages as tabs. Each has an address within the page's own: ``#library``, or
 ``#library/ink/ink.safetensors`` for one adapter there.
 
-A reload comes back to the same room, a link leads from one room to another, and the browser's Back goes back.
+A reload opens the same tab, links lead from one tab to another, and the browser's Back button works.
 """
 
 from __future__ import annotations
@@ -12,77 +12,75 @@ import gradio as gr
 
 from lora_studio.ui import words
 
-_OPEN = """
+_FOLLOW_ADDRESS = """
 () => {
   const open = () => {
     const name = location.hash.slice(1).split('/')[0] || 'train';
-    const tab = document.getElementById(`room-${name === 'run' ? 'train' : name}-button`);
+    const tab = document.getElementById(`tab-${name === 'run' ? 'train' : name}-button`);
     if (tab?.getAttribute('aria-selected') === 'false') tab.click();
     if (name === 'run') document.getElementById('run')?.scrollIntoView();
   };
-  window.roomsOpen = true;
+  window.tabsFollowAddress = true;
   window.addEventListener('hashchange', open);
   open();
 }
 """
-"""Opens the room that the address names, now and whenever it changes; ``#run`` is the run at work, in the first room.
-"""
+"""Opens the tab that the address names, now and whenever it changes. ``#run`` is the current run, in the first tab."""
 
-_NOTE = """
+_SET_ADDRESS = """
 () => {
-  const shown = document.getElementById('room-%(room)s-button')?.getAttribute('aria-selected') === 'true';
-  if (window.roomsOpen && shown && !/^#%(room)s(\\/|$)/.test(location.hash)) history.pushState(null, '', '#%(room)s');
+  const shown = document.getElementById('tab-%(tab)s-button')?.getAttribute('aria-selected') === 'true';
+  if (window.tabsFollowAddress && shown && !/^#%(tab)s(\\/|$)/.test(location.hash)) history.pushState(null, '', '#%(tab)s');
 }
 """
-"""Writes the room that was opened into the address, unless it is there. Gradio opens the first one by itself, before
-the address was read.
-"""
+"""Puts the tab that was opened into the address. Gradio itself opens the first tab before the address is read."""
 
 
-def all() -> gr.Tabs:
-    """What the rooms stand in."""
-    return gr.Tabs(elem_id="rooms", overflow_behavior="wrap")
+def container() -> gr.Tabs:
+    """Holds all tabs."""
+    return gr.Tabs(elem_id="tabs", overflow_behavior="wrap")
 
 
-def room(name: str) -> gr.Tab:
-    """One page's room; its address is ``name`` in small letters."""
+def tab(name: str) -> gr.Tab:
+    """The tab of one page. Its address is ``name`` in lower case."""
     address = name.lower()
-    tab = gr.Tab(name, id=address, elem_id=f"room-{address}")
-    tab.select(None, js=_NOTE % {"room": address}, queue=False, show_progress="hidden", api_visibility="private")
-    return tab
+    made = gr.Tab(name, id=address, elem_id=f"tab-{address}")
+    made.select(None, js=_SET_ADDRESS % {"tab": address}, queue=False, show_progress="hidden", api_visibility="private")
+    return made
 
 
-def wire(page: gr.Blocks) -> None:
-    """Opens the room that the page's address names, when it is loaded and later."""
-    page.load(None, js=_OPEN, queue=False, show_progress="hidden", api_visibility="private")
+def follow_address(page: gr.Blocks) -> None:
+    """Opens the tab that the page's address names, when the page is loaded and whenever the address changes."""
+    page.load(None, js=_FOLLOW_ADDRESS, queue=False, show_progress="hidden", api_visibility="private")
 
 
-def address(room: str, thing: str) -> str:
-    """Where a link to ``thing`` in ``room`` leads.
+def address(tab: str, item: str) -> str:
+    """The address of ``item`` in ``tab``.
 
     >>> address("library", "my run/a#b.safetensors")
     '#library/my%20run/a%23b.safetensors'
     """
-    return f"#{room}/{quote(thing)}"
+    return f"#{tab}/{quote(item)}"
 
 
-def link(room: str, thing: str, label: str) -> str:
-    """A link to ``thing`` in ``room``, drawn as a button, as HTML."""
-    return f'<a class="way" href="{words.text(address(room, thing))}">{words.text(label)}</a>'
+def link(tab: str, item: str, label: str) -> str:
+    """A link to ``item`` in ``tab``, drawn as a button, as HTML."""
+    return f'<a class="way" href="{words.text(address(tab, item))}">{words.text(label)}</a>'
 
 
-ASKED = """
-const asked = () => {
+TRIGGER_ON_ADDRESS = """
+const open = () => {
   if (!element.isConnected) return;
-  const [room, ...thing] = location.hash.slice(1).split('/');
-  if (room === '%s' && thing.length) trigger('click', {key: decodeURIComponent(thing.join('/'))});
+  const [tab, ...item] = location.hash.slice(1).split('/');
+  if (tab === '%s' && item.length) trigger('click', {key: decodeURIComponent(item.join('/'))});
 };
-window.addEventListener('hashchange', asked);
-asked();
+window.addEventListener('hashchange', open);
+open();
 """
-"""Tells of the thing that the address names in a room, as a click with its ``key``; for ``gr.HTML(js_on_load=...)``."""
+"""Triggers a click with the ``key`` of the item that the address names in a tab; for ``gr.HTML(js_on_load=...)``."""
 
-NAMED = "value => location.hash.startsWith('#%(room)s/') ? decodeURIComponent(location.hash.slice('#%(room)s/'.length)) : value"
-"""The thing that the address names in a room, or the value of a component; for the ``js`` of a handler with that one
-input.
-"""
+ITEM_OR_VALUE = (
+    "value => location.hash.startsWith('#%(tab)s/')"
+    " ? decodeURIComponent(location.hash.slice('#%(tab)s/'.length)) : value"
+)
+"""The item that the address names in a tab, else the component's value; for the ``js`` of a handler with one input."""

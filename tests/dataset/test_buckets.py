@@ -124,10 +124,13 @@ def test_tiny_and_very_long_pictures_are_warned_of_with_their_crop():
         picture(6000, 600, "long.png"),
     ]
     found = problems(Dataset(Path("/style"), pictures, []), 512, 64, 1.5)
-    assert found[0].what == "2 pictures are small for 512 × 512 and train at a smaller size: tiny.png, small.png."
+    assert (
+        found[0].what
+        == "2 pictures are too small for 512 × 512 and are trained on at a smaller size: tiny.png, small.png."
+    )
     assert found[0].files == ("tiny.png", "small.png") and found[1].file == "long.png"
     assert (
         found[1].what
-        == "6000 × 600 is far from a square: only its middle 40% trains (pixels 1800 to 4200 of its width)."
+        == "6000 × 600 is very long: only its middle 40% is trained on (pixels 1800 to 4200 of its width)."
     )
     assert {problem.severity for problem in found} == {"warning"} and len(found) == 2

@@ -91,13 +91,13 @@ def test_no_json_breaks_a_table(values):
         ("nonsense", "is not JSON"),
         ("[" * 100_000, "is not JSON"),
         ('{"file_name": "a.png", "text": 1' + "0" * 5000 + "}", "is not JSON"),
-        ('"a.png"', "is no JSON object"),
-        ('{"text": "a"}', "lacks file_name"),
-        ('{"file_name": 3, "text": "a"}', "lacks file_name"),
-        ('{"file_name": "a.png"}', "lacks text"),
-        ('{"file_name": "a.png", "text": ["b"]}', "lacks text"),
+        ('"a.png"', "is not a JSON object"),
+        ('{"text": "a"}', "has no file_name"),
+        ('{"file_name": 3, "text": "a"}', "has no file_name"),
+        ('{"file_name": "a.png"}', "has no text"),
+        ('{"file_name": "a.png", "text": ["b"]}', "has no text"),
         *(
-            (json.dumps({"file_name": name, "text": "a"}), "names a file outside of the folder")
+            (json.dumps({"file_name": name, "text": "a"}), "names a file outside the folder")
             for name in ("/etc/passwd", "../a.png", "x/../../a.png", "C:\\a.png", "\\\\server\\a.png")
         ),
         (
@@ -116,7 +116,7 @@ def test_a_faulty_line_is_named_and_the_others_count(line, fault):
 def test_of_two_lines_for_one_file_the_first_counts():
     assert read_table(b'{"file_name": "a.png", "text": "1"}\n{"file_name": "./a.png", "text": "2"}') == (
         {"a.png": "1"},
-        [(2, "names a.png once more")],
+        [(2, "names a.png again")],
     )
 
 

@@ -69,7 +69,7 @@ def test_orphan_captions_are_named_but_not_papers(tmp_path):
     made.style_folder(tmp_path, 2)
     for name in ("lost.txt", "also.caption", "LICENSE.txt", "readme.txt", "README.md", ".hidden.txt"):
         (tmp_path / name).write_text("words")
-    problem = about(scan(tmp_path), "belong to no picture")
+    problem = about(scan(tmp_path), "have no picture")
     assert sorted(problem.files) == ["also.caption", "lost.txt"] and len(scan(tmp_path).problems) == 1
 
 
@@ -130,7 +130,7 @@ def test_captions_come_from_txt_then_caption_then_the_table(tmp_path):
     (tmp_path / "b.CAPTION").write_text("b caption")
     dataset = scan(tmp_path)
     assert captions(dataset) == {"a.png": "a text", "b.png": "b caption", "c.png": "c table", "d.png": ""}
-    assert about(dataset, "both").files == ("a.png",)
+    assert about(dataset, "a .txt and a .caption").files == ("a.png",)
 
 
 def test_a_table_names_its_faulty_lines_and_its_orphans(tmp_path):
@@ -146,7 +146,7 @@ def test_a_table_names_its_faulty_lines_and_its_orphans(tmp_path):
     assert captions(dataset) == {"0.png": "zero"}
     assert (
         about(dataset, "not used").what
-        == "Some lines are not used: line 2 is not JSON; line 4 names a file outside of the folder."
+        == "Some lines are not used: line 2 is not JSON; line 4 names a file outside the folder."
     )
     assert about(dataset, "names no picture").files == ("gone.png",)
 
@@ -182,8 +182,8 @@ def test_odd_repeats_and_other_folders_are_named(tmp_path):
     made.style_folder(tmp_path / "3_ok" / "inner", 1)
     dataset = scan(tmp_path)
     assert [(dataset.name(p), p.repeats) for p in dataset.pictures] == [("99999_many/0.png", listing.MAX_REPEATS)]
-    assert about(dataset, "0 repeats").do == "Name it 1_none to use them."
-    assert about(dataset, "99999 repeats").severity == "warning"
+    assert about(dataset, "0 repeats").do == "Rename it to 1_none to use them."
+    assert about(dataset, "99,999 repeats").severity == "warning"
     assert about(dataset, "not read").files == ("3_ok/inner", "deep")
 
 
@@ -255,7 +255,7 @@ def test_a_name_that_is_no_text_is_left_out_and_said(tmp_path):
     with open(os.fsencode(tmp_path) + b"/\xff\xfe.png", "wb") as file:
         file.write((tmp_path / "0.png").read_bytes())
     dataset = scan(tmp_path)
-    assert names(dataset) == ["0.png"] and about(dataset, "not valid text").severity == "left out"
+    assert names(dataset) == ["0.png"] and about(dataset, "not valid Unicode").severity == "left out"
 
 
 @pytest.mark.fault(18, 20)
@@ -289,8 +289,8 @@ def test_equal_and_similar_pictures_are_grouped_and_kept(tmp_path):
     (tmp_path / "like.txt").write_text("like")
     dataset = scan(tmp_path)
     assert len(dataset.pictures) == 8
-    assert about(dataset, "byte for byte").files == ("0.png", "copy.png")
-    assert about(dataset, "nearly alike").files == ("1.png", "like.jpg") and len(dataset.problems) == 2
+    assert about(dataset, "identical files").files == ("0.png", "copy.png")
+    assert about(dataset, "almost the same").files == ("1.png", "like.jpg") and len(dataset.problems) == 2
 
 
 @pytest.mark.fault(12)
@@ -305,7 +305,7 @@ def test_remarks_of_several_pictures_are_one_warning(tmp_path):
 def test_too_many_pictures_block(tmp_path, monkeypatch):
     monkeypatch.setattr(listing, "MAX_PICTURES", 3)
     (problem,) = scan(made.style_folder(tmp_path)).problems
-    assert problem.severity == "blocking" and "holds 4 pictures" in problem.what
+    assert problem.severity == "blocking" and "contains 4 pictures" in problem.what
 
 
 def test_an_endless_folder_is_not_read_to_its_end(tmp_path, monkeypatch):
@@ -359,7 +359,7 @@ def test_a_damaged_memory_of_the_scan_is_made_again(tmp_path, damage):
 def test_a_memory_that_cannot_be_written_is_a_warning(tmp_path):
     made.style_folder(tmp_path / "style", 2)
     (tmp_path / "cache").write_text("a file stands where the folder should")
-    assert about(scan(tmp_path / "style", cache=tmp_path / "cache"), "remembered").severity == "warning"
+    assert about(scan(tmp_path / "style", cache=tmp_path / "cache"), "could not be saved").severity == "warning"
 
 
 def test_progress_reaches_the_end(tmp_path):

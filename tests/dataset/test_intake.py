@@ -141,7 +141,7 @@ def test_tables_of_several_folders_become_one(tmp_path):
     assert sorted(captions_by_content(root).values()) == ["four", "größe", "one", "two"]
     assert "CC0" in (root / captions.TABLE).read_text("utf-8")
     told = " ".join(problem.what for problem in folder.scan(root).problems)
-    assert "gone.png" in told and "is not JSON" in told and "outside of the folder" in told
+    assert "gone.png" in told and "is not JSON" in told and "outside the folder" in told
 
 
 def test_a_table_finds_what_the_browser_renamed(tmp_path):

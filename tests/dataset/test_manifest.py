@@ -28,15 +28,15 @@ def test_every_change_is_said_in_the_order_of_names(style):
     (style / "1.txt").write_text("other words")
     made.painted(seed=51).save(style / "4.png")
     assert changes(before, manifest(scan(style))) == [
-        "0.png is gone.",
-        "1.png is another picture.",
-        "1.png has another caption.",
-        "4.png is new.",
+        "0.png was removed.",
+        "1.png is a different picture.",
+        "1.png has a different caption.",
+        "4.png was added.",
     ]
 
 
 def test_other_repeats_are_a_change():
     entry = {"sha256": "a", "caption": "b", "repeats": 2}
     assert changes({"a.png": entry}, {"a.png": {**entry, "repeats": 5}}) == [
-        "a.png comes up 5 times per epoch instead of 2."
+        "a.png repeats 5 times per epoch instead of 2."
     ]

@@ -46,11 +46,11 @@ def test_the_content_counts_and_not_the_name(tmp_path, name):
     ("name", "content", "said"),
     [
         ("a.png", b"", "empty"),
-        ("a.png", b"these are words\n" * 20, "no picture"),
-        ("a.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG files are not read"),
-        ("a.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n", "EPS files are not read"),
-        ("a.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n", "no picture"),
-        ("a.pdf", b"%PDF-1.4\n", "PDF files are not read"),
+        ("a.png", b"these are words\n" * 20, "not a picture"),
+        ("a.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG files are not supported"),
+        ("a.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n", "EPS files are not supported"),
+        ("a.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n", "not a picture"),
+        ("a.pdf", b"%PDF-1.4\n", "PDF files are not supported"),
         ("a.jpg", b"\x89PNG\r\n\x1a\n", "damaged"),
     ],
 )

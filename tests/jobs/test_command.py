@@ -89,7 +89,7 @@ def test_a_command_can_be_ended_and_then_has_no_result(monkeypatch, whole):
 
 @pytest.mark.parametrize(
     "code",
-    ["print('{\"reckoned\": 1}', flush=True); import os; os.abort()", "print('{\"a\": 1}'); print('Killed')", ""],
+    ["print('{\"estimated\": 1}', flush=True); import os; os.abort()", "print('{\"a\": 1}'); print('Killed')", ""],
 )
 def test_an_end_in_the_middle_is_no_result(monkeypatch, code, capfd):
     """The last thing that a process said before the system killed it passes for what it found."""

@@ -79,7 +79,8 @@ def test_where_the_state_does_not_fit_the_settings_a_branch_begins_from_the_adap
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"), [({"steps": 250}, "no step of 250 left"), ({"method": "pissa"}, "PiSSA begins from")]
+    ("changes", "said"),
+    [({"steps": 250}, "at step 250, and the run would end"), ({"method": "pissa"}, "PiSSA begins from")],
 )
 def test_a_branch_that_cannot_train_is_refused_and_leaves_nothing(parent, changes, said):
     with pytest.raises(SettingsError, match=said):
@@ -100,17 +101,17 @@ def test_a_full_disk_leaves_no_half_of_a_branch(parent, monkeypatch):
 
 @pytest.mark.parametrize(("text", "step"), [("ink", 500), ("ink@250", 250)])
 def test_a_state_is_named_by_its_run_and_step(parent, text, step):
-    assert branching.origin(text, parent.folder.parent) == (runs.find("ink", parent.folder.parent), step)
+    assert branching.branch_point(text, parent.folder.parent) == (runs.find("ink", parent.folder.parent), step)
 
 
 def test_a_state_that_is_not_there_is_refused_with_what_there_is(parent, tmp_path):
-    with pytest.raises(RunError, match="There are: 250, 500"):
-        branching.origin("ink@300", parent.folder.parent)
+    with pytest.raises(RunError, match="Its saved states: 250, 500"):
+        branching.branch_point("ink@300", parent.folder.parent)
     with pytest.raises(RunError, match="no run named 'imk'"):
-        branching.origin("imk@250", parent.folder.parent)
+        branching.branch_point("imk@250", parent.folder.parent)
     fresh = runs.create(Settings(data="x", name="fresh"), parent.folder.parent)
     with pytest.raises(RunError, match="saved no state"):
-        branching.origin("fresh", parent.folder.parent)
+        branching.branch_point("fresh", parent.folder.parent)
     assert branching.changes(fresh) == []
 
 
@@ -123,9 +124,9 @@ def test_what_changed_since_the_newest_state_is_told(parent):
     (pictures / "a.txt").write_text("another caption")
     shutil.copy(pictures / "a.png", pictures / "c.png")
     assert branching.changes(parent) == [
-        "Learning rate was 0.0003, and is 1e-05.",
-        "a.png has another caption.",
-        "c.png is new.",
+        "Learning rate was 0.0003 and is now 1e-05.",
+        "a.png has a different caption.",
+        "c.png was added.",
     ]
     shutil.rmtree(pictures)
     with pytest.raises(DatasetError, match="no folder"):

@@ -62,7 +62,7 @@ def test_a_star_is_put_on_twice_and_taken_off_twice(run):
 
 
 def test_a_state_that_is_not_there_is_refused_with_those_that_are(run):
-    with pytest.raises(RunError, match="saved none yet"):
+    with pytest.raises(RunError, match="has no saved states yet"):
         checkpoints.find(run, 100)
     saved(run, 100, 200)
     with pytest.raises(RunError, match="There are: 100, 200"):

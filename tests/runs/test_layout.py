@@ -68,7 +68,7 @@ def test_found_by_name_or_path_else_the_nearest_is_offered(tmp_path):
     assert runs.find("ink", tmp_path) == runs.find(str(run.folder), tmp_path / "elsewhere") == run
     with pytest.raises(RunError, match="Did you mean ink"):
         runs.find("imk", tmp_path)
-    with pytest.raises(RunError, match="Train one first"):
+    with pytest.raises(RunError, match="Train a style first"):
         runs.find("ink", tmp_path / "none")
 
 
@@ -83,7 +83,7 @@ def test_damaged_settings_are_named(tmp_path, content):
 def test_an_outputs_folder_that_cannot_be_written_is_named(tmp_path):
     """Fault 56."""
     (tmp_path / "outputs").write_text("a file")
-    with pytest.raises(RunError, match="cannot be made"):
+    with pytest.raises(RunError, match="cannot be created"):
         runs.create(SETTINGS, tmp_path / "outputs")
 
 

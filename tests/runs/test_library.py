@@ -246,7 +246,7 @@ def test_a_library_that_cannot_be_written_is_named(outputs, tmp_path):
     file = adapters.write(small(), tmp_path / "new.safetensors")
     blocked = tmp_path / "blocked"
     blocked.write_text("a file where a folder should be")
-    with pytest.raises(MachineError, match="cannot be put into the library"):
+    with pytest.raises(MachineError, match="cannot be added to the library"):
         library.add(file, blocked)
 
 

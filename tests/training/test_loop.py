@@ -493,7 +493,7 @@ def test_pictures_that_changed_since_the_run_began_are_named(new_run, settings, 
     (copy / "disc0.txt").write_text("another caption")
     (copy / "disc1.png").unlink()
     warned = " ".join(event.what for event in of(Warned, collect(run)))
-    assert "disc0.png has another caption." in warned and "disc1.png is gone." in warned
+    assert "disc0.png has a different caption." in warned and "disc1.png was removed." in warned
 
 
 def test_pictures_and_base_may_vanish_between_runs(new_run, settings, tmp_path):

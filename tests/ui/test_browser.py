@@ -205,7 +205,7 @@ def test_what_is_wrong_with_a_folder_is_said_with_its_file(visit, tmp_path, pict
     page.locator("#set-data").locator("input, textarea").press("Enter")
     expect(page.locator(".problems.left-out")).to_contain_text("broken.png")
     page.locator("#start").click()
-    expect(page.locator(".go .notice")).to_contain_text("no picture in the folder that can be trained on")
+    expect(page.locator(".go .notice")).to_contain_text("contains no picture that can be trained on")
 
 
 @pytest.mark.parametrize("width", [360, 390, 1280])

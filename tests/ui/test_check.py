@@ -21,8 +21,8 @@ WAYS = [
     {"changes": {"checkpointing": "all"}, "peak": 5 * GB},
     {"changes": {"batch": 1, "accumulate": 4}, "peak": 6 * GB},
 ]
-RECKONED = {"device": "<b>Card</b>", "limit": 8 * GB, "estimate": {"peak": 3 * GB}, "fits": True, "would_fit": []}
-TIGHT = RECKONED | {"estimate": {"peak": 12 * GB}, "fits": False, "would_fit": WAYS}
+ESTIMATED = {"device": "<b>Card</b>", "limit": 8 * GB, "estimate": {"peak": 3 * GB}, "fits": True, "would_fit": []}
+TIGHT = ESTIMATED | {"estimate": {"peak": 12 * GB}, "fits": False, "would_fit": WAYS}
 MEASURED = {"peak": 4 * GB, "step_seconds": 0.5, "previews": True}
 STARTED = Started(total_steps=2, images=9, device="Card", precision="bf16", parameters=1, modules=1)
 
@@ -92,12 +92,12 @@ def clicked(check, seen, event):
 def test_it_is_told_as_it_is_found(check, values, process):
     """A minute without any sign, or a press that starts nothing."""
     process.says = [
-        {"reckoned": RECKONED},
+        {"estimated": ESTIMATED},
         told(StateChanged(state=State.PREPARING)),
         told(Preparing(stage="pictures", done=3, total=9)),
         told(STARTED),
         told(StepDone(step=1, loss=1, learning_rate=1)),
-        RECKONED | {"measured": MEASURED},
+        ESTIMATED | {"measured": MEASURED},
     ]
     seen = CheckState()
     *busy, last, end = list(check.run(seen, *values))
@@ -135,13 +135,13 @@ def test_it_is_told_as_it_is_found(check, values, process):
 ])  # fmt: skip
 def test_what_would_fit_is_one_press_away(check, values, process, measured, said):
     """The advice has to be found among fifty fields."""
-    process.says = [{"reckoned": TIGHT}, TIGHT | {"measured": measured}]
+    process.says = [{"estimated": TIGHT}, TIGHT | {"measured": measured}]
     seen = CheckState()
-    _, reckoned, last, _ = texts(check, check.run(seen, *values))
-    assert "It probably does not fit" in reckoned and said in last
+    _, estimated, last, _ = texts(check, check.run(seen, *values))
+    assert "It probably does not fit" in estimated and said in last
     assert all(
         one in text
-        for text in (reckoned, last)
+        for text in (estimated, last)
         for one in ("Gradient checkpointing: All blocks <span>about 5.0 GB", "Batch: 1 · Accumulation: 4")
     )
     outcome, stale, fields = clicked(check, seen, {"act": "apply", "option": "1"})
@@ -162,14 +162,14 @@ def test_nothing_else_can_be_applied(check, values, process, event):
 
 
 def test_it_says_when_no_setting_would_fit(check, values, process):
-    process.says = [RECKONED | {"fits": False, "measured": None}]
+    process.says = [ESTIMATED | {"fits": False, "measured": None}]
     assert "Use a smaller base model" in texts(check, check.run(CheckState(), *values))[-1]
 
 
 @pytest.mark.parametrize("ends", ["cancel", "start", "apply", "tab", "another"])
 def test_it_is_ended_before_its_time(check, values, process, ends):
     """It keeps the device busy though nobody waits for it, or its last answer covers what came after."""
-    process.says = [{"reckoned": TIGHT}, {"reckoned": TIGHT}, TIGHT | {"measured": None}]
+    process.says = [{"estimated": TIGHT}, {"estimated": TIGHT}, TIGHT | {"measured": None}]
     left = runs.trials_folder(check.outputs) / f"trial.{2**22 + 1}.partial"
     left.mkdir(parents=True)
     seen = CheckState()
@@ -200,7 +200,7 @@ def test_it_is_ended_before_its_time(check, values, process, ends):
 def test_a_mistake_is_told_and_the_button_comes_back(check, values, process):
     """What, where, what to do; and nothing is started for a form that is wrong."""
     process.says = [
-        {"reckoned": RECKONED},
+        {"estimated": ESTIMATED},
         MachineError("It ended before it had a result.", where="train", do="Close other programs."),
     ]
     end = list(check.run(CheckState(), *values))[-1]
@@ -220,7 +220,7 @@ def test_beside_a_run_on_the_same_device_it_asks_first(check, values, process, p
     """The check fills the memory of a run at work, which fails."""
     part("ink", check.outputs, device=theirs).lives()
     values[list(check.form.fields).index("device")] = ours
-    process.says = [RECKONED | {"measured": MEASURED}]
+    process.says = [ESTIMATED | {"measured": MEASURED}]
     seen = CheckState()
     first = list(check.run(seen, *values))[-1]
     assert ("ink trains on this device" in first[check.outcome]["value"]) == asked == (not process.made)

@@ -59,11 +59,11 @@ def test_an_address_for_others_without_a_login_is_refused(tmp_path):
 def test_a_second_studio_on_one_folder_is_refused_with_the_first_ones_address(request, tmp_path):
     """The user types into one and wonders why the other does not know of it."""
     served = request.getfixturevalue("studio")
-    with pytest.raises(MachineError, match="Another studio has this folder open, at ") as caught:
+    with pytest.raises(MachineError, match="Another studio uses this folder, at ") as caught:
         studio.launch(outputs=served.outputs, browser=False)
     assert served.url.rstrip("/") in caught.value.what and "--outputs" in caught.value.do
     first = studio.claim(tmp_path)
-    with pytest.raises(MachineError, match="just starting"):
+    with pytest.raises(MachineError, match="and is starting"):
         studio.claim(tmp_path)
     first.release()
     assert studio.claim(tmp_path), "a studio that has ended leaves no lock behind"

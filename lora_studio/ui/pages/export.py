@@ -85,7 +85,7 @@ class ExportPage:
             self.adapter = gr.Dropdown(
                 [], allow_custom_value=True, show_label=False, container=False, elem_id="export-adapter"
             )  # or an address that names one is refused
-            self.facts = html(js_on_load=tabs.ASKED % "export", elem_id="export-facts")
+            self.facts = html(js_on_load=tabs.TRIGGER_ON_ADDRESS % "export", elem_id="export-facts")
             with gr.Column(visible=False, elem_classes="fields") as self.decomposed:
                 help = "A DoRA becomes a plain LoRA, for which the model that it was trained on is needed."
                 self.base = gr.Textbox(
@@ -139,7 +139,7 @@ class ExportPage:
 
     def wire(self, tab: gr.Tab) -> None:
         """Binds everything; ``tab`` is the page's own."""
-        tab.select(self.offer, self.adapter, self._choice, js=tabs.NAMED % {"room": "export"}, **QUIET)
+        tab.select(self.offer, self.adapter, self._choice, js=tabs.ITEM_OR_VALUE % {"tab": "export"}, **QUIET)
         self.adapter.input(self.offer, self.adapter, self._choice, **QUIET)
         self.facts.click(self.asked, None, self._choice, **QUIET)
         self.format.input(lambda name: list(FORMATS[name][1]), self.format, self.targets, **QUIET)

@@ -21,7 +21,7 @@ _MOST_NAMED = 40
 _MOST_PIXELS = 2**24
 
 CHOOSE = (
-    tabs.ASKED % "library"
+    tabs.TRIGGER_ON_ADDRESS % "library"
     + """
 const mark = () => element.querySelectorAll('.adapter').forEach(card => {
   card.setAttribute('aria-current', card.getAttribute('href') === location.hash);

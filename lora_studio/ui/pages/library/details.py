@@ -29,7 +29,7 @@ def html(entry: Entry, outputs: Path) -> str:
 
 
 def links(entry: Entry, outputs: Path) -> str:
-    """Links to the file, and to the rooms where it is mixed and exported."""
+    """Links to the file, and to the tabs where it is mixed and exported."""
     try:
         download = downloads.link(Path(entry.path), outputs, "Download")
     except OSError as error:

@@ -77,8 +77,8 @@ class LibraryPage:
         card = [self.facts, self.links, self.again, self.delete, self.sure, self.message, self.analysis]
         return [self.blank, self.card, self.tools, *card, *self.shrink.filled]
 
-    def wire(self, tab: gr.Tab, rooms: gr.Tabs, setup: Setup) -> None:
-        """Binds everything; ``tab`` is the page's own among ``rooms``, ``setup`` the form that opens recipes."""
+    def wire(self, tab: gr.Tab, tabs: gr.Tabs, setup: Setup) -> None:
+        """Binds everything; ``tab`` is the page's own among ``tabs``, ``setup`` the form that opens recipes."""
         self.shelf.wire(tab)
         self.shrink.wire()
         chosen = self.shelf.cards.click(self.choose, self.look, [self.look, *self._shown], **QUIET)
@@ -88,9 +88,9 @@ class LibraryPage:
         self.delete.click(self.ask, self.look, [self.sure, self.question], **QUIET)
         self.no.click(lambda: _HIDDEN, None, self.sure, **QUIET)
         self.yes.click(self.remove, self.look, [self.look, *self.shelf.drawn, *self._shown], **QUIET)
-        opened = [rooms, self.message, setup.notice, *setup.form.components]
+        opened = [tabs, self.message, setup.notice, *setup.form.components]
         data = setup.data
-        opening = self.again.click(lambda look: self.open_recipe(look, rooms, setup), self.look, opened, **QUIET)
+        opening = self.again.click(lambda look: self.open_recipe(look, tabs, setup), self.look, opened, **QUIET)
         opening.then(setup.look, data, [data, setup.report], **QUIET).then(None, js=_TO_THE_TOP, **QUIET)
 
     def choose(self, look: Look, event: gr.EventData) -> Updates:
@@ -156,7 +156,7 @@ class LibraryPage:
             problem = {self.message: gr.update(value=wrong(error), visible=True)}
         return {self.look: look, **self.shelf.draw(look), **self.show(look), **problem}
 
-    def open_recipe(self, look: Look, rooms: gr.Tabs, setup: Setup) -> Updates:
+    def open_recipe(self, look: Look, tabs: gr.Tabs, setup: Setup) -> Updates:
         """Puts the settings of the chosen adapter into the form of the Train page."""
         try:
             entry = cards.found(look.chosen, self.outputs)
@@ -165,4 +165,4 @@ class LibraryPage:
             return {self.message: gr.update(value=wrong(error), visible=True)}
         form = setup.form.filled(values)
         notice = gr.update(value=details.opened(entry, values), visible=True)
-        return {rooms: gr.update(selected="train"), self.message: _HIDDEN, setup.notice: notice, **form}
+        return {tabs: gr.update(selected="train"), self.message: _HIDDEN, setup.notice: notice, **form}

@@ -34,7 +34,7 @@ class MixPage:
     """The page's components and the handlers of its adapters.
 
     Args:
-        draft: where the browser keeps the mix. It must be outside the rooms, which the browser makes only when they are
+        draft: where the browser keeps the mix. It must be outside the tabs, which the browser makes only when they are
             entered.
     """
 

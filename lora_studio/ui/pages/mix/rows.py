@@ -80,7 +80,7 @@ def _slide(kind: str, title: str, value: float, block: str = "") -> str:
 
 
 CHANGE = (
-    tabs.ASKED % "mix"
+    tabs.TRIGGER_ON_ADDRESS % "mix"
     + """
 let timer;
 const open = new Set();

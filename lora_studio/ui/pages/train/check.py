@@ -124,8 +124,8 @@ class Check:
                         return
                     if "kind" in report:
                         view.apply(events.parse(json.dumps(report)))
-                    elif "reckoned" in report:
-                        estimated = report["reckoned"]
+                    elif "estimated" in report:
+                        estimated = report["estimated"]
                         seen.options = [option["changes"] for option in estimated["would_fit"]]
                     else:
                         seen.options = [option["changes"] for option in report["would_fit"]]

@@ -245,7 +245,7 @@ class Setup:
     def _made(self, settings: Settings, origin: str) -> Run:
         if not origin:
             return runs.create(settings, self.outputs)
-        parent, step = branching.origin(origin, self.outputs)
+        parent, step = branching.branch_point(origin, self.outputs)
         return branching.branch(parent, step, settings, self.outputs)
 
     def branch_from(self, run: Run, step: int) -> Updates:
