@@ -88,7 +88,7 @@ def test_programs_get_the_mistake_as_json(capfd):
             "do": "Write for example: python3 app.py train --data my-pictures",
         }
     }
-    assert "No folder" in err
+    assert "There is no folder" in err
 
 
 def test_a_fault_of_ours_says_so_and_exits_with_1(monkeypatch, capfd):

@@ -66,28 +66,16 @@ TORCH_FREE = [
 
 
 @cache
-def imports(name: str, top_only: bool = False) -> frozenset[str]:
-    """All that the module imports, ours as ``lora_studio.x.y``; ``top_only`` leaves out imports within functions and
-    for types alone.
-    """
+def imports(name: str) -> frozenset[str]:
+    """All that the module imports, ours as ``lora_studio.x.y``; within functions and for types too."""
     tree, found = ast.parse(MODULES[name].read_text("utf-8")), set()
-    for node in _outside_functions(tree) if top_only else ast.walk(tree):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             module = _absolute(name, node)
             found.update(_whole(module, alias.name) for alias in node.names)
     return frozenset(found)
-
-
-def _outside_functions(node: ast.AST):
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) or (
-            isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
-        ):
-            continue
-        yield child
-        yield from _outside_functions(child)
 
 
 def _absolute(name: str, node: ast.ImportFrom) -> str:
@@ -104,11 +92,11 @@ def _whole(module: str, name: str) -> str:
     return f"{module}.{name}" if module.split(".")[0] == "lora_studio" and inner in MODULES else module
 
 
-def ours(name: str, top_only: bool = False) -> list[str]:
+def ours(name: str) -> list[str]:
     """The modules of the studio that ``name`` imports, without the package's name."""
     return [
         one.removeprefix("lora_studio").removeprefix(".") or "__init__"
-        for one in imports(name, top_only)
+        for one in imports(name)
         if one.split(".")[0] == "lora_studio"
     ]
 
@@ -149,9 +137,11 @@ def test_the_bootstrap_needs_nothing_but_the_standard_library(name):
         assert one.split(".")[0] in sys.stdlib_module_names or one.split(".")[1] in allowed, f"{name} imports {one}"
 
 
-def test_no_module_needs_itself_to_be_imported():
-    """A cycle works or breaks by who is imported first."""
-    graph = {name: {other for other in ours(name, top_only=True) if other != name} for name in MODULES}
+def test_no_modules_import_each_other():
+    """A cycle works or breaks by which module is imported first. One within functions or for types alone works, but says
+    that a thing belongs in a module of its own.
+    """
+    graph = {name: {other for other in ours(name) if other != name} for name in MODULES}
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:

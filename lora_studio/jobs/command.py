@@ -58,7 +58,7 @@ def result(command: str, out: str, err: str = "") -> dict[str, Any]:
     return found
 
 
-class Command:
+class CommandProcess:
     """A command at work: the objects that it prints, as they come, and an end to it before its time."""
 
     def __init__(self, command: str, *arguments: object):

@@ -136,7 +136,7 @@ def _fits(kind: str, value: str | int | float) -> bool:
     return isinstance(value, int if kind in _WHOLE else int | float) and low <= value <= high
 
 
-class Placed(BaseModel):
+class GridAdapter(BaseModel):
     """An adapter of a grid, under the name that the axes know it by; ``sha256`` of its file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -160,7 +160,7 @@ class Grid(BaseModel):
     kind: Literal["grid"] = "grid"
     x: Axis
     y: Axis | None = None
-    adapters: tuple[Placed, ...] = ()
+    adapters: tuple[GridAdapter, ...] = ()
     base: str = ""
     base_sha256: str = ""
     prompt: str = ""

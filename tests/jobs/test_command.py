@@ -58,16 +58,16 @@ def test_a_process_that_cannot_be_started_is_said(monkeypatch):
     def refuse(*_, **__):
         raise OSError(12, "Cannot allocate memory")
 
-    for name, start in (("run", command.run), ("Popen", command.Command)):
+    for name, start in (("run", command.run), ("Popen", command.CommandProcess)):
         monkeypatch.setattr(subprocess, name, refuse)
         with pytest.raises(MachineError, match="Cannot allocate memory"):
             start("inspect", "x")
 
 
-def played(monkeypatch, code: str) -> command.Command:
+def played(monkeypatch, code: str) -> command.CommandProcess:
     """A command of the test's own."""
     monkeypatch.setattr(command, "_line", lambda name, arguments: [sys.executable, "-c", code])
-    return command.Command("train", "x")
+    return command.CommandProcess("train", "x")
 
 
 @pytest.mark.parametrize("whole", [True, False])

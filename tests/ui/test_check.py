@@ -46,7 +46,7 @@ def values(check, pictures):
     ]
 
 
-class Played(command.Command):
+class Played(command.CommandProcess):
     """A process that says what the test wants."""
 
     made: list["Played"]
@@ -73,7 +73,7 @@ class Played(command.Command):
 def process(monkeypatch):
     """What is put into ``says`` is said by every process that is started; those that were are in ``made``."""
     kind = type("OfThisTest", (Played,), {"made": [], "says": []})
-    monkeypatch.setattr(page, "Command", kind)
+    monkeypatch.setattr(page, "CommandProcess", kind)
     return kind
 
 

@@ -247,7 +247,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_comes(ask, studio, path, 
     """Two gigabytes would be on the disk before anybody looked at them."""
     before = sorted(images.uploads(studio.outputs).rglob("*"))
     status, headers, body = ask("POST", path, {**FORM, "Content-Length": str(length)})
-    assert status == 413 and headers["connection"] == "close" and b"paste the path" in body
+    assert status == 413 and headers["connection"] == "close" and b"Paste the path" in body
     assert sorted(images.uploads(studio.outputs).rglob("*")) == before
 
 

@@ -45,7 +45,7 @@ def test_no_free_port_is_said(monkeypatch):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(MachineError, match="all taken"):
+        with pytest.raises(MachineError, match="all in use"):
             studio.free_port("127.0.0.1", taken.getsockname()[1])
 
 

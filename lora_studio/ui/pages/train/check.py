@@ -20,7 +20,7 @@ from lora_studio import events, files, runs
 from lora_studio.config.settings import Settings
 from lora_studio.errors import StudioError
 from lora_studio.jobs import runner
-from lora_studio.jobs.command import Command
+from lora_studio.jobs.command import CommandProcess
 from lora_studio.jobs.view import RunView
 from lora_studio.ui import outcome, words
 from lora_studio.ui.form import Form
@@ -50,7 +50,7 @@ class CheckState:
     """The changes of settings that are offered, in the order of their buttons."""
     stale: bool = False
     """Whether the form has changed since."""
-    work: Command | None = None
+    work: CommandProcess | None = None
     """The process that checks."""
     warned: bool = False
     """Whether the tab was warned that a run uses the device: the next press checks anyway."""
@@ -62,7 +62,7 @@ class Check:
     def __init__(self, outputs: Path, form: Form, settings: Callable[[tuple[Any, ...]], Settings]):
         """``settings`` makes Settings of the form's values, and raises StudioError where they are invalid."""
         self.outputs, self.form, self.settings = outputs, form, settings
-        self._newest: Command | None = None
+        self._newest: CommandProcess | None = None
         self._lock = threading.Lock()
 
     def place(self) -> None:
@@ -138,11 +138,11 @@ class Check:
         if seen.values is not None:  # another tab's check has replaced this one
             self.close(seen)
 
-    def _begin(self, preset: Path) -> Command:
+    def _begin(self, preset: Path) -> CommandProcess:
         with self._lock:
             if self._newest:
                 self._newest.end()
-            self._newest = Command("train", "--preset", preset, "--dry-run", "--outputs", self.outputs)
+            self._newest = CommandProcess("train", "--preset", preset, "--dry-run", "--outputs", self.outputs)
             return self._newest
 
     def _run_on_device(self, settings: Settings) -> str:
