@@ -17,6 +17,7 @@ from lora_studio.adapters import metadata as meta
 from lora_studio.adapters.adapter import Adapter, Factors
 from lora_studio.adapters.tensors import body, head, laid_out, load, require_finite
 from lora_studio.errors import AdapterError
+from lora_studio.families import registry
 
 Dialect = Literal["kohya", "diffusers", "peft"]
 
@@ -81,7 +82,7 @@ def _read_folder(folder: Path) -> Adapter:
         if (folder / peft.MODEL).is_file()
         else {
             component: folder / component
-            for component in ("unet", "text_encoder", "text_encoder_2")
+            for component in registry.components()
             if (folder / component / peft.MODEL).is_file()
         }
     )

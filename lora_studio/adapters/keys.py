@@ -15,6 +15,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import TypeVar
 
+from lora_studio.families import registry
+from lora_studio.families.family import Family
+
 T = TypeVar("T")
 
 _ROLES = {
@@ -27,27 +30,30 @@ _ROLES = {
 }
 _ROLE = re.compile("^(.+)\\.(?:" + "|".join(f"(?P<r{i}>{pattern})" for i, pattern in enumerate(_ROLES.values())) + ")$")
 _PROCESSOR = re.compile(r"^(.+)\.processor\.(to_[qkv]|to_out)_lora\.(down|up)\.weight$")
-
-_WORDS = (
-    r"(?:down|up|transformer|input|output)_blocks|(?:mid|middle)_block|(?:time|add|class|token|position)_embedding|time_emb(?:ed|_proj)|label_emb"
-    r"|linear_[12]|conv_(?:in|out|shortcut|norm_out)|proj_(?:in|out)|to_(?:q|k|v|out)|[qkv]_proj|out_proj|self_attn|text_(?:model|projection)"
-    r"|final_layer_norm|layer_norm[12]|(?:in|out|emb)_layers|skip_connection"
-)
-_WORD = re.compile(rf"(?:{_WORDS}|[^_]+)(?=_|$)")
-"""A part of a kohya name. These words contain an underscore; every other underscore replaces a dot."""
-
-_KOHYA_COMPONENTS = {
-    "lora_unet_": "unet",
-    "lora_te_": "text_encoder",
-    "lora_te1_": "text_encoder",
-    "lora_te2_": "text_encoder_2",
-}
-_COMPONENTS = ("unet.", "text_encoder.", "text_encoder_2.")
 _PEFT = "base_model.model."
 _LONGEST = 300
 """Characters of a key; the longest real one has 110."""
 _remembered = lru_cache(maxsize=2**15)
 """The files of a library repeat the same names, so the rules run once for each name."""
+
+
+class _Names:
+    """What keys can hold, of all families together."""
+
+    def __init__(self, families: tuple[Family, ...]):
+        self.components = tuple(f"{component}." for family in families for component in family.components)
+        self.kohya = {
+            family.kohya_prefix(component): component for family in families for component in family.components
+        }
+        words = "|".join(dict.fromkeys(family.words for family in families if family.words))
+        self.word = re.compile(rf"(?:{words}|[^_]+)(?=_|$)")
+        """A part of a kohya name. These words contain an underscore; every other underscore replaces a dot."""
+        self.roots = {root: family.denoiser for family in reversed(families) for root in family.roots}
+
+
+@lru_cache(maxsize=4)
+def _names(families: tuple[Family, ...]) -> _Names:
+    return _Names(families)
 
 
 @_remembered
@@ -67,28 +73,32 @@ def canonical(path: str) -> str:
     return re.sub(r"^(text_encoder(?:_2)?\.)(?=(?:encoder|embeddings|final_layer_norm)\.)", r"\1text_model.", path)
 
 
-@_remembered
 def path_of(stem: str, component: str = "") -> str | None:
     """The canonical path of a stem of any dialect; None if it fits no dialect.
 
     Args:
         component: what a stem without a component belongs to.
     """
-    for prefix, name in _KOHYA_COMPONENTS.items():
+    return _path_of(stem, component, registry.FAMILIES)
+
+
+@_remembered
+def _path_of(stem: str, component: str, families: tuple[Family, ...]) -> str | None:
+    names = _names(families)
+    for prefix, name in names.kohya.items():
         if stem.startswith(prefix):
-            return _from_kohya(name, stem[len(prefix) :])
+            return _from_kohya(name, stem[len(prefix) :], names.word)
     stem = stem.removeprefix(_PEFT)
-    if stem.startswith(_COMPONENTS):
+    if stem.startswith(names.components):
         return canonical(stem)
     if re.match(r"(?:text_model|encoder|text_projection)(?:\.|$)", stem):
         return canonical(f"{component or 'text_encoder'}.{stem}")
-    if re.match(r"(?:down_blocks|up_blocks|mid_block|conv_in|conv_out|time_embedding|add_embedding)(?:\.|$)", stem):
-        return f"unet.{stem}"
-    return None
+    denoiser = names.roots.get(stem.partition(".")[0])
+    return f"{denoiser}.{stem}" if denoiser else None
 
 
-def _from_kohya(component: str, name: str) -> str | None:
-    path = ".".join(_WORD.findall(name))
+def _from_kohya(component: str, name: str, word: re.Pattern[str]) -> str | None:
+    path = ".".join(word.findall(name))
     if path.replace(".", "_") != name:
         return None
     return f"unet.{from_ldm(path)}" if component == "unet" else canonical(f"{component}.{path}")
@@ -139,12 +149,12 @@ def collect(tensors: Mapping[str, T], component: str = "") -> tuple[dict[str, di
 
 
 def to_kohya(path: str, family: str) -> str:
-    """The kohya stem of a canonical path. SDXL has sgm's block names, and ``te1`` and ``te2`` for its encoders."""
+    """The kohya stem of a canonical path in an adapter for ``family``."""
     component, _, rest = path.partition(".")
-    if component == "unet":
-        return "lora_unet_" + (to_ldm(rest, family) if family == "sdxl" else rest).replace(".", "_")
-    encoder = {"text_encoder": "te1" if family == "sdxl" else "te", "text_encoder_2": "te2"}[component]
-    return f"lora_{encoder}_" + rest.replace(".", "_")
+    known = registry.named(family)
+    if known and known.original_keys and component == known.denoiser:
+        rest = to_ldm(rest, family)
+    return registry.kohya_prefix(component, family) + rest.replace(".", "_")
 
 
 def to_diffusers(path: str) -> str:
@@ -212,7 +222,8 @@ def to_ldm(path: str, family: str) -> str:
     if match := re.match(r"down_blocks\.(\d)\.downsamplers\.0\.conv(.*)$", path):
         return f"input_blocks.{3 * int(match[1]) + 3}.0.op{match[2]}"
     if match := re.match(r"up_blocks\.(\d)\.upsamplers\.0\.conv(.*)$", path):
-        has_attention = family == "sdxl" or match[1] != "0"
+        known = registry.named(family) or registry.FAMILIES[0]
+        has_attention = f"unet.up_blocks.{match[1]}.attentions.0.proj_in" in known.modules
         return f"output_blocks.{3 * int(match[1]) + 2}.{1 + has_attention}.conv{match[2]}"
     return _renamed(path, _ENDS)
 

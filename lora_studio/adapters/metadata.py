@@ -19,8 +19,8 @@ from typing import Any
 
 from lora_studio import __version__
 from lora_studio.adapters import recipe as recipes
-from lora_studio.adapters.detect import FAMILIES
 from lora_studio.errors import AdapterError
+from lora_studio.families import registry
 
 THUMBNAIL_SIDE = 256
 MAX_THUMBNAIL = 2 * 2**20
@@ -92,20 +92,18 @@ def technical(
         current: the header so far; its title, resolution and kind of SD 2 are kept.
         title: for a header without one.
     """
-    known = FAMILIES[family]
-    version, architecture = known.version, f"{known.architecture}/lora"
-    if family == "sd2" and _predicts_noise(current):
-        version, architecture = "sd_v2", "stable-diffusion-v2-512/lora"
-    side = known.resolution
+    known = registry.named(family)
+    version, architecture = known.marks(_predicts_noise(current)) if known else ("", registry.UNKNOWN)
+    side = known.resolution if known else 0
     return {
-        "ss_v2": str(family == "sd2"),
+        "ss_v2": str(version.startswith("sd_v2")),
         "ss_base_model_version": version,
         "ss_network_module": "networks.lora",
         "ss_network_dim": _one([str(rank) for rank in ranks]),
         "ss_network_alpha": _one([_number(alpha) for alpha in alphas]),
         "ss_network_args": current.get("ss_network_args", "{}"),
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": architecture,
+        "modelspec.architecture": f"{architecture}/lora",
         "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
         "modelspec.title": current.get("modelspec.title") or title,
         "modelspec.resolution": current.get("modelspec.resolution") or f"{side}x{side}",

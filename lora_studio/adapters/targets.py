@@ -211,9 +211,11 @@ def _peft_scale(config: Mapping[str, Any], module: str, rank: int) -> float:
 def _trainer_name(module: str, family: str) -> str:
     """The name under which ComfyUI, Forge and diffusers' converter look a module up in a kohya file."""
     component, _, rest = module.partition(".")
-    if component != "unet":
+    if component.startswith("text_encoder"):
         number = {"text_encoder": "1", "text_encoder_2": "2"}[component] if family == "sdxl" else ""
         return f"lora_te{number}_" + re.sub(r"\.", "_", rest)
+    if component != "unet":
+        return f"lora_{component}_" + re.sub(r"\.", "_", rest)
     parts = rest.split(".")
     if family == "sdxl":
         parts = _sgm_block(parts)

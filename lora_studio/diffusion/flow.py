@@ -76,15 +76,12 @@ class RectifiedFlow(Process):
         """1 whatever ``gamma`` is: how often a timestep is drawn is its weight here (Esser et al. 2024, §3.1)."""
         return timesteps.new_ones(timesteps.shape)
 
-    def configuration(self) -> dict[str, Any]:
-        """Flow matching for each of ``samplers``. A shift that depends on the picture's size (Flux) is left out."""
-        return {
-            "num_train_timesteps": self.timesteps,
-            "shift": self.shift,
-            "flow_shift": self.shift,
-            "use_flow_sigmas": True,
-            "prediction_type": "flow_prediction",
-        }
+    def configuration(self, scheduler: str) -> dict[str, Any]:
+        """A shift that depends on the picture's size (Flux) is left out."""
+        if scheduler.startswith("FlowMatch"):
+            return {"num_train_timesteps": self.timesteps, "shift": self.shift}
+        flow = {"use_flow_sigmas": True, "flow_shift": self.shift, "prediction_type": "flow_prediction"}
+        return {"num_train_timesteps": self.timesteps, **flow}
 
     def first(self, scheduler: Any, noise: Tensor) -> Tensor:
         return noise

@@ -39,7 +39,7 @@ class GaussianDiffusion(Process):
         import torch
 
         if self._alpha_bar is None:
-            made = diffusers.DDIMScheduler.from_config(self.configuration())
+            made = diffusers.DDIMScheduler.from_config(self.configuration("DDIMScheduler"))
             self._alpha_bar = made.alphas_cumprod.to(torch.float32)
         self._alpha_bar = self._alpha_bar.to(timesteps.device)  # stays there: a recorded step must not copy
         return self._alpha_bar[timesteps]
@@ -67,7 +67,7 @@ class GaussianDiffusion(Process):
     def min_snr(self, snr: Tensor, gamma: float) -> Tensor:
         """min(SNR, γ), converted from errors in x₀ to errors in what is predicted."""
 
-    def configuration(self) -> dict[str, Any]:
+    def configuration(self, scheduler: str) -> dict[str, Any]:
         """The last step of a schedule that ends in pure noise must be sampled too: spacing begins there. Clipping to
         [−1, 1], which some published configurations leave on, is for pixels and would crush latents.
         """

@@ -100,13 +100,14 @@ class Process(ABC):
         """
         import diffusers
 
-        made = getattr(diffusers, self.samplers[sampler]).from_config(self.configuration())
+        name = self.samplers[sampler]
+        made = getattr(diffusers, name).from_config(self.configuration(name))
         made.set_timesteps(steps, device=device)
         return made
 
     @abstractmethod
-    def configuration(self) -> dict[str, Any]:
-        """The options of the schedulers of ``samplers``, which ignore those that they do not know."""
+    def configuration(self, scheduler: str) -> dict[str, Any]:
+        """The options of diffusers' class ``scheduler``."""
 
     @abstractmethod
     def first(self, scheduler: Any, noise: Tensor) -> Tensor:

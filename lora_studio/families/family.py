@@ -1,66 +1,155 @@
-"""What a family of base models has to say for itself."""
+"""What a family of base models must say."""
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lora_studio.diffusion.process import Process
 from lora_studio.diffusion.registry import process_of
+from lora_studio.families import layout
+from lora_studio.families.layout import Shape, Source
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+CONFIGS = Path(__file__).parent / "configs"
+"""The configurations that single files lack, a folder each."""
+
 
 class Family(ABC):
-    """Models of one architecture: how to tell them, where their weights lie in a file, how their conditions are made.
+    """Models of one architecture. One instance speaks for the whole family and holds no weights.
 
-    One instance stands for the whole family and holds no weights.
+    Importing a family must not import torch: the library and the page ask for names, keys and shapes before it is
+    loaded.
     """
 
     name: ClassVar[str]
-    """As ``lora_studio.adapters.detect`` names it."""
     title: ClassVar[str]
     """As people name it."""
-    configs: ClassVar[str]
-    """Folder in ``models/configs/`` with the configurations that a single file lacks."""
+
+    # Parts
+
+    denoiser: ClassVar[str] = "unet"
+    """The denoiser's folder in diffusers' layout, and the first word of its modules' canonical paths."""
     encoders: ClassVar[dict[str, str]] = {"text_encoder": "tokenizer"}
-    """Its text encoders' folders, each with its tokenizer's."""
+    """The text encoders' folders, each with its tokenizer's."""
+    classes: ClassVar[dict[str, str]]
+    """Part -> its class by dotted name, imported when a model is loaded. It is made by ``from_config`` if it has that
+    (diffusers), else from its ``config_class`` (transformers).
+    """
+
+    # Adapters
+
+    targets: ClassVar[dict[str, str]]
+    """The setting ``targets`` -> a regular expression for the ends of the denoiser's module names."""
+    text_targets: ClassVar[dict[str, str]]
+    """The same for its text encoders."""
+    blocks: ClassVar[dict[str, tuple[str, ...]]] = {}
+    """style, content and layout -> the canonical paths of the blocks that mostly carry it. Empty where nothing has been
+    published.
+    """
+    roots: ClassVar[tuple[str, ...]] = ()
+    """The denoiser's outermost modules: what a key without a component may begin with."""
+    words: ClassVar[str] = ""
+    """A regular expression for the module names with underscores: in kohya's keys every other underscore is a dot."""
+    kohya: ClassVar[dict[str, str]] = {"text_encoder": "lora_te_"}
+    """Component -> how kohya's keys begin; ``lora_`` and the component where it is not given."""
+    original_keys: ClassVar[bool] = False
+    """Whether kohya's keys name the denoiser's blocks as the original trainers do."""
+    version: ClassVar[str] = ""
+    """``ss_base_model_version`` of adapters' headers."""
+    version_start: ClassVar[str] = ""
+    """What that begins with for all models of the family, where it is not ``version``."""
+    architecture: ClassVar[str] = ""
+    """``modelspec.architecture`` of adapters' headers, without ``/lora``."""
+    resolution: ClassVar[int] = 0
+    """The side in pixels that its published models were trained at."""
+
+    # Single files
+
+    configs: ClassVar[str] = ""
+    """Folder in ``CONFIGS`` with the configurations of its published models; empty where none are shipped."""
     pads: ClassVar[tuple[int | None, ...]] = (None,)
     """For each text encoder, the token that its trainers filled up short captions with; None is the end of text."""
-    prefixes: ClassVar[dict[str, str]]
-    """Part -> the start of its keys in a file of the original trainers' layout."""
+    prefixes: ClassVar[dict[str, str]] = {}
+    """Part -> the start of its keys in a single file."""
     ambiguous: ClassVar[bool] = False
-    """True where neither keys nor shapes tell the prediction, so that the model itself has to be asked."""
+    """True where neither keys nor shapes of a single file tell the prediction, so that the model itself is asked."""
 
     @property
     def parts(self) -> list[str]:
         """The folders that a model in diffusers' layout must hold."""
-        return ["unet", "vae", *self.encoders, *self.encoders.values(), "scheduler"]
+        return [self.denoiser, "vae", *self.encoders, *self.encoders.values(), "scheduler"]
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """The parts that an adapter can change."""
+        return (self.denoiser, *self.encoders)
+
+    def kohya_prefix(self, component: str) -> str:
+        """How kohya's keys of ``component`` begin."""
+        return self.kohya.get(component, f"lora_{component}_")
+
+    # Which models are its own
 
     @abstractmethod
-    def owns_folder(self, unet: Mapping[str, Any]) -> bool:
-        """Whether a UNet of this configuration is of this family."""
+    def owns_folder(self, denoiser: Mapping[str, Any]) -> bool:
+        """Whether a denoiser of this configuration is of this family. It must say no to every other family's."""
 
-    @abstractmethod
-    def owns_file(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-        """Whether a single file with these keys and shapes is of this family."""
+    def owns_file(self, shapes: Mapping[str, Shape]) -> bool:
+        """Whether a single file with these keys and shapes is of this family; no if its single files cannot be read."""
+        return False
+
+    @cached_property
+    def modules(self) -> dict[str, Shape]:
+        """Every linear layer and convolution that an adapter for a published model can change, by canonical path, with
+        the shape of its weight. Empty where that is not known: its adapters are not recognised.
+        """
+        return {}
+
+    def fits(self, path: str, shape: Shape) -> bool:
+        """Whether one of its models has a weight of ``shape`` at the canonical path ``path``."""
+        return path in self.modules and layout.same(shape, self.modules[path])
+
+    def claimed_by(self, version: str, architecture: str) -> bool:
+        """Whether an adapter's header with these entries claims to be made for this family."""
+        start = self.version_start or self.version
+        by_version, by_architecture = bool(start) and version.startswith(start), bool(self.architecture)
+        return by_version or (by_architecture and architecture.startswith(self.architecture))
+
+    def marks(self, noise: bool) -> tuple[str, str]:
+        """``version`` and ``architecture`` of an adapter for a model that predicts the noise, or something else."""
+        return self.version, self.architecture or self.name
+
+    # Text, latents and noise
 
     @abstractmethod
     def encode_text(
         self, encoders: Mapping[str, nn.Module], tokens: Sequence[Tensor], captions: Sequence[str]
     ) -> dict[str, Tensor]:
-        """The features of ``captions`` by name, as the denoiser wants them, batch first.
+        """The features of ``captions`` by name, batch first, as the denoiser needs them. All of them are cached.
 
         Args:
             encoders: by the names of ``self.encoders``.
             tokens: (B, T) int64 for each encoder.
         """
 
-    def conditions(self, text: Mapping[str, Tensor], sizes: Tensor) -> dict[str, Any]:
-        """The UNet's named arguments for ``text`` (as ``encode_text`` gave it) and ``sizes`` (B, 6) float32."""
-        return {"encoder_hidden_states": text["hidden"]}
+    @abstractmethod
+    def predict(
+        self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, text: Mapping[str, Tensor], sizes: Tensor
+    ) -> Tensor:
+        """What ``denoiser`` predicts, of the shape of ``noisy`` (B, C, h, w), differentiable.
+
+        Args:
+            timesteps: (B,) as the noise process draws them, or () for all.
+            text: as ``encode_text`` gave it.
+            sizes: (B, 6) float32 original height and width, top and left of the crop, height and width in pixels.
+        """
 
     def process(self, schedule: Mapping[str, Any], prediction: str = "auto") -> Process:
         """Its noise process.
@@ -74,8 +163,49 @@ class Family(ABC):
         """
         return process_of(schedule, prediction)
 
-    def native_size(self, prediction: str, latent_size: int) -> int:
-        """The side, in latent pixels, that a single file was trained at; ``latent_size`` is its shipped
-        configuration's.
+    def latent_channels(self, denoiser: Mapping[str, Any]) -> int:
+        """C of the latents, from the denoiser's configuration."""
+        return denoiser["in_channels"]
+
+    def latent_scale(self, vae: Mapping[str, Any]) -> int:
+        """Pixels per latent pixel along one side, from the VAE's configuration."""
+        return 2 ** (len(vae["block_out_channels"]) - 1)
+
+    def latent_side(self, denoiser: Mapping[str, Any]) -> int:
+        """The side in latent pixels that a model was trained at, from the denoiser's configuration."""
+        return denoiser["sample_size"]
+
+    # Single files
+
+    def config(self, part: str) -> dict[str, Any]:
+        """The shipped configuration of ``part``, or of the ``scheduler``."""
+        return json.loads((CONFIGS / self.configs / f"{part}.json").read_text("utf-8"))
+
+    def fit(self, part: str, shapes: Mapping[str, Shape]) -> dict[str, Any]:
+        """The shipped configuration of ``part`` with the widths that a single file's ``shapes`` tell.
+
+        Args:
+            shapes: of that part's keys, without their prefix.
+
+        Raises:
+            KeyError, IndexError, StopIteration: the file lacks a weight that tells one.
         """
-        return latent_size
+        raise NotImplementedError(f"Single files of {self.title} are not read.")
+
+    def sources(self, part: str, name: str, config: Mapping[str, Any], shapes: Mapping[str, Shape]) -> list[Source]:
+        """Where the weight ``name`` of ``part`` can be in a single file, the likeliest place first, without the prefix.
+
+        Args:
+            config: of the part, as ``fit`` gave it.
+            shapes: as for ``fit``.
+        """
+        raise NotImplementedError(f"Single files of {self.title} are not read.")
+
+    def native_size(self, prediction: str, latent_side: int) -> int:
+        """The side in latent pixels that a single file was trained at.
+
+        Args:
+            prediction: what it predicts.
+            latent_side: the shipped configuration's.
+        """
+        return latent_side

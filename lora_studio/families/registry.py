@@ -1,13 +1,15 @@
-"""The families that the studio knows: a new one is one file beside this, and one line here."""
+"""The families that the studio knows: a new one is one file beside this, and one line here. No torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from lora_studio.errors import ModelError
 from lora_studio.families.family import Family
+from lora_studio.families.layout import Shape
 from lora_studio.families.sdxl import StableDiffusionXL
 from lora_studio.families.stable_diffusion import StableDiffusion1, StableDiffusion2, Starter
 
@@ -17,6 +19,8 @@ FAMILIES: tuple[Family, ...] = (
     StableDiffusionXL(),
     Starter(),
 )
+UNKNOWN = "unknown"
+"""The name of what is none of them."""
 
 _FOREIGN_KEYS = {
     "joint_blocks.": "Stable Diffusion 3",
@@ -42,12 +46,62 @@ _FOREIGN_CLASSES = {
 }
 _CHANNELS = {9: "an inpainting model", 8: "an image-editing model", 7: "an upscaler", 5: "a depth model"}
 _CONV_IN = "model.diffusion_model.input_blocks.0.0.weight"
-_TAKES = "The studio trains Stable Diffusion 1.x, 2.x and XL text-to-image models."
 
 
-def of_folder(index: Mapping[str, Any], unet: Mapping[str, Any] | None, where: Path) -> Family:
-    """The family of a diffusers folder, from its ``model_index.json`` and its UNet's configuration (None where there is
-    none).
+def named(name: str) -> Family | None:
+    """The family of that name; None where it is ``UNKNOWN``."""
+    return next((family for family in FAMILIES if family.name == name), None)
+
+
+def title_of(name: str) -> str:
+    """What people call the family of that name."""
+    family = named(name)
+    return family.title if family else "an unknown model"
+
+
+def denoiser_folders() -> list[str]:
+    """The folders that a denoiser can be in, in diffusers' layout."""
+    return list(dict.fromkeys(family.denoiser for family in FAMILIES))
+
+
+def components() -> list[str]:
+    """The parts that an adapter can change."""
+    return list(dict.fromkeys(part for family in FAMILIES for part in family.components))
+
+
+def kohya_prefix(component: str, name: str) -> str:
+    """How kohya's keys of ``component`` begin in an adapter for the family ``name``, or for the first one that has such
+    a part.
+    """
+    for family in (named(name), *FAMILIES):
+        if family and component in family.components:
+            return family.kohya_prefix(component)
+    raise KeyError(component)
+
+
+def families_with(path: str, shape: Shape) -> frozenset[str]:
+    """The names of the families that have a weight of ``shape`` at the canonical path ``path``."""
+    return _families_with(path, shape, FAMILIES)
+
+
+@lru_cache(maxsize=2**15)
+def _families_with(path: str, shape: Shape, families: tuple[Family, ...]) -> frozenset[str]:
+    return frozenset(family.name for family in families if family.fits(path, shape))
+
+
+def claimed(version: str, architecture: str) -> str:
+    """The name of the family that these entries of an adapter's header claim; empty where they claim none. Later
+    families are the more particular ones.
+    """
+    return next((family.name for family in reversed(FAMILIES) if family.claimed_by(version, architecture)), "")
+
+
+def of_folder(index: Mapping[str, Any], denoisers: Mapping[str, Mapping[str, Any]], where: Path) -> Family:
+    """The family of a diffusers folder.
+
+    Args:
+        index: its ``model_index.json``.
+        denoisers: the configurations of its denoisers, by folder.
 
     Raises:
         ModelError: it is none of ours; the message says what it is, where that can be told.
@@ -56,17 +110,17 @@ def of_folder(index: Mapping[str, Any], unet: Mapping[str, Any] | None, where: P
     for mark, title in _FOREIGN_CLASSES.items():
         if mark in kind:
             raise _foreign(title, where)
-    if unet is None:
-        raise ModelError(f"{where.name} has no unet folder.", where=where, do=_TAKES)
-    if title := _CHANNELS.get(unet.get("in_channels", 4)):
+    if not denoisers:
+        raise ModelError(f"{where.name} has no {' or '.join(denoiser_folders())} folder.", where=where, do=_takes())
+    if title := _CHANNELS.get(denoisers.get("unet", {}).get("in_channels", 4)):
         raise _foreign(title, where)
     for family in FAMILIES:
-        if family.owns_folder(unet):
+        if family.denoiser in denoisers and family.owns_folder(denoisers[family.denoiser]):
             return family
     raise _foreign(kind or "a model of another shape", where)
 
 
-def of_file(shapes: Mapping[str, tuple[int, ...]], where: Path) -> Family:
+def of_file(shapes: Mapping[str, Shape], where: Path) -> Family:
     """The family of a single file, from its keys and shapes.
 
     Raises:
@@ -89,15 +143,20 @@ def of_file(shapes: Mapping[str, tuple[int, ...]], where: Path) -> Family:
     raise ModelError(
         f"{where.name} holds {_contents(shapes)}.",
         where=where,
-        do=f"{_TAKES} A single file must hold the whole checkpoint.",
+        do=f"{_takes()} A single file must hold the whole checkpoint.",
     )
 
 
+def _takes() -> str:
+    *first, last = [family.title for family in FAMILIES]
+    return f"The studio trains {', '.join(first)} and {last}."
+
+
 def _foreign(title: str, where: Path) -> ModelError:
-    return ModelError(f"{where.name} is {title}, which the studio cannot train.", where=where, do=_TAKES)
+    return ModelError(f"{where.name} is {title}, which the studio cannot train.", where=where, do=_takes())
 
 
-def _contents(shapes: Mapping[str, tuple[int, ...]]) -> str:
+def _contents(shapes: Mapping[str, Shape]) -> str:
     """What a file without a whole model seems to be."""
     marks = {
         "down_blocks.0.resnets": "only a UNet or VAE in diffusers' layout; choose the folder above it instead",

@@ -5,14 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lora_studio.families.family import Family
+from lora_studio.families.latent_diffusion import LatentDiffusion
+from lora_studio.families.layout import Shape
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-class StableDiffusionXL(Family):
+class StableDiffusionXL(LatentDiffusion):
     name, title, configs = "sdxl", "Stable Diffusion XL", "sdxl"
+    version, version_start = "sdxl_base_v1-0", "sdxl"
+    architecture, resolution = "stable-diffusion-xl-v1-base", 1024
+    blocks = {
+        "style": ("unet.up_blocks.0.attentions.1",),
+        "content": ("unet.up_blocks.0.attentions.0",),
+        "layout": ("unet.down_blocks.2.attentions.1",),
+    }
+    """Style and content: Frenkel et al. 2024, *Implicit Style-Content Separation using B-LoRA*, §4.1. Style and layout:
+    Wang et al. 2024, *InstantStyle*, §3.2.
+    """
     encoders = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
     pads = (None, 0)
     prefixes = {
@@ -22,10 +33,13 @@ class StableDiffusionXL(Family):
         "text_encoder_2": "conditioner.embedders.1.model.",
     }
 
-    def owns_folder(self, unet: Mapping[str, Any]) -> bool:
-        return unet.get("addition_embed_type") == "text_time" and len(unet["block_out_channels"]) == 3
+    kohya = {"text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_"}
+    original_keys = True
 
-    def owns_file(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    def owns_folder(self, denoiser: Mapping[str, Any]) -> bool:
+        return denoiser.get("addition_embed_type") == "text_time" and len(denoiser["block_out_channels"]) == 3
+
+    def owns_file(self, shapes: Mapping[str, Shape]) -> bool:
         return "model.diffusion_model.label_emb.0.0.weight" in shapes and any(
             key.startswith(self.prefixes["text_encoder_2"]) for key in shapes
         )
@@ -44,8 +58,8 @@ class StableDiffusionXL(Family):
         first = encoders["text_encoder"](tokens[0], output_hidden_states=True)
         second = encoders["text_encoder_2"](tokens[1], output_hidden_states=True)
         hidden, pooled = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1), second.text_embeds
-        said = torch.tensor([bool(caption) for caption in captions], device=hidden.device)
-        return {"hidden": hidden * said[:, None, None], "pooled": pooled * said[:, None]}
+        captioned = torch.tensor([bool(caption) for caption in captions], device=hidden.device)
+        return {"hidden": hidden * captioned[:, None, None], "pooled": pooled * captioned[:, None]}
 
     def conditions(self, text: Mapping[str, Tensor], sizes: Tensor) -> dict[str, Any]:
         return {

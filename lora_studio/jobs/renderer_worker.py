@@ -277,11 +277,11 @@ def _probe(base: Base) -> None:
     """About one denoising step, to be timed."""
     import torch
 
-    side = base.unet.config.sample_size
+    side = base.resolution // base.scale
     with torch.no_grad():
         base.predict(
-            torch.zeros(2, base.unet.config.in_channels, side, side),
-            torch.zeros(2, dtype=torch.long),
+            torch.zeros(2, base.channels, side, side),
+            base.process.evenly(2),
             base.encode_text(["", ""]),
         )
 

@@ -1,8 +1,6 @@
 """Base models: which there are, loading them, and putting adapters into them."""
 
-from lora_studio.families.family import Family
-from lora_studio.families.registry import FAMILIES
 from lora_studio.models.base import Base
 from lora_studio.models.load import load
 
-__all__ = ["FAMILIES", "Base", "Family", "load"]
+__all__ = ["Base", "load"]

@@ -9,14 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
 from lora_studio import files
 from lora_studio.diffusion.process import Process
+from lora_studio.families import registry
 from lora_studio.families.family import Family
 from lora_studio.methods.method import Method
 from lora_studio.models import autoencode
@@ -31,7 +31,7 @@ _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 class Base:
     """A base model in memory, frozen. Made by ``lora_studio.models.load``.
 
-    ``device`` and ``dtype`` are the UNet's; the encoders may stand elsewhere (``encoders_to``). The VAE computes in
+    ``device`` and ``dtype`` are the denoiser's; the encoders may be elsewhere (``encoders_to``). The VAE computes in
     float32 whatever ``dtype`` is: SDXL's overflows in fp16, and latents that are cached once deserve all their digits.
     """
 
@@ -39,8 +39,9 @@ class Base:
     name: str
     path: Path
     """A diffusers folder or a single file."""
-    unet: UNet2DConditionModel
-    vae: AutoencoderKL
+    unet: Any
+    """The denoiser: a UNet or, where the family says so, another network."""
+    vae: Any
     text_encoders: dict[str, nn.Module]
     tokenizers: list[Tokenizer]
     process: Process
@@ -63,17 +64,22 @@ class Base:
     @property
     def scale(self) -> int:
         """Pixels per latent pixel, along one side."""
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return self.family.latent_scale(self.vae.config)
+
+    @property
+    def channels(self) -> int:
+        """C of its latents."""
+        return self.family.latent_channels(self.unet.config)
 
     @property
     def resolution(self) -> int:
         """The side in pixels that it was trained at."""
-        return self.unet.config.sample_size * self.scale
+        return self.family.latent_side(self.unet.config) * self.scale
 
     @property
     def models(self) -> dict[str, nn.Module]:
-        """What an adapter can change: the UNet and the text encoders, by the first word of a canonical path."""
-        return {"unet": self.unet, **self.text_encoders}
+        """What an adapter can change: the denoiser and the text encoders, by the first word of a canonical path."""
+        return {self.family.denoiser: self.unet, **self.text_encoders}
 
     @torch.no_grad()
     def encode_text(self, captions: list[str]) -> dict[str, Tensor]:
@@ -124,24 +130,21 @@ class Base:
     def predict(
         self, noisy: Tensor, timesteps: Tensor, text: Mapping[str, Tensor], sizes: Tensor | None = None
     ) -> Tensor:
-        """The UNet's answer, differentiable.
+        """What the denoiser predicts, differentiable.
 
         Args:
-            noisy: (B, 4, h, w) noised latents.
-            timesteps: (B,) int64 in 0 … T−1, or one for all.
+            noisy: (B, C, h, w) latents with noise.
+            timesteps: (B,) as ``process`` draws them, or () for all.
             text: as ``encode_text`` gave it; moved and cast as need be.
             sizes: (B, 6) original height and width, top and left of the crop, height and width; None says "whole, and
                 of this size".
 
         Returns:
-            (B, 4, h, w) float32: what ``process`` has it predict.
+            (B, C, h, w) float32: what ``process`` has it predict.
         """
         text = {name: feature.to(self.device, self.dtype) for name, feature in text.items()}
         sizes = self.whole(noisy) if sizes is None else sizes.to(self.device, torch.float32)
-        answer = self.unet(
-            noisy.to(self.device, self.dtype), timesteps, **self.family.conditions(text, sizes), return_dict=False
-        )[0]
-        return answer.float()
+        return self.family.predict(self.unet, noisy.to(self.device, self.dtype), timesteps, text, sizes).float()
 
     def whole(self, latents: Tensor) -> Tensor:
         """The (B, 6) sizes of uncropped pictures of exactly the latents' size."""
@@ -199,10 +202,10 @@ class Base:
 
     @cached_property
     def checksum(self) -> str:
-        """SHA-256 over the UNet's settings and a quick sum of each frozen weight, in the modules' order: the same with
+        """SHA-256 over the denoiser's settings and a quick sum of each frozen weight, in the modules' order: the same with
         an adapter in it, which renames weights.
 
-        It is a key for what the UNet draws, no signature: words that changed places within one weight go unnoticed, and
+        It is a key for what the denoiser draws, no signature: words that changed places within one weight go unnoticed, and
         so do the scales of packed ones. Two models that are not the same differ in nearly every weight, and biases,
         norms and convolutions are never packed. Not to be asked for the first time within ``inject.without_adapter``,
         which freezes the adapter too.
@@ -221,11 +224,8 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a single file, or over the names and sums of a folder's weight files; in hexadecimal."""
     if path.is_file():
         return files.sha256(path)
-    weights = (
-        file
-        for part in ("unet", "vae", "text_encoder", "text_encoder_2")
-        for file in sorted((path / part).glob("*.safetensors"))
-    )
+    parts = dict.fromkeys(part for family in registry.FAMILIES for part in (family.denoiser, "vae", *family.encoders))
+    weights = (file for part in parts for file in sorted((path / part).glob("*.safetensors")))
     return hashlib.sha256(
         "".join(f"{file.relative_to(path).as_posix()} {files.sha256(file)}\n" for file in weights).encode()
     ).hexdigest()
@@ -250,9 +250,7 @@ def _sum(weight: Tensor) -> Tensor:
 
 def _settings(module: nn.Module) -> str:
     """A part's configuration as sorted JSON, without what says where it came from."""
-    config = (
-        dict(module.config) if isinstance(module, AutoencoderKL | UNet2DConditionModel) else module.config.to_dict()
-    )
+    config = module.config if isinstance(module.config, Mapping) else module.config.to_dict()
     return json.dumps(
         {
             key: value

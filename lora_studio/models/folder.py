@@ -9,11 +9,13 @@ import torch
 from torch import nn
 
 from lora_studio.errors import ModelError
-from lora_studio.families.registry import of_folder
+from lora_studio.families.family import Family
+from lora_studio.families.layout import Source
+from lora_studio.families.registry import denoiser_folders, of_folder
 from lora_studio.models.base import Base
-from lora_studio.models.parts import AGAIN, TITLES, build, read_json
+from lora_studio.models.parts import AGAIN, build, read_json, title
 from lora_studio.models.tokenizer import Tokenizer
-from lora_studio.models.weights import Source, Weights, fill
+from lora_studio.models.weights import Weights, fill
 
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 _OLD_VAE = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
@@ -28,23 +30,22 @@ def read(
     Raises:
         ModelError: a part is missing or damaged, or the family is not supported.
     """
-    index = read_json(path / "model_index.json") if (path / "model_index.json").is_file() else {}
-    family = of_folder(index, read_json(path / "unet" / "config.json") if (path / "unet").is_dir() else None, path)
+    family = family_of(path)
     for part in family.parts:
         if not (path / part).is_dir():
             raise ModelError(f"{path.name} lacks its {part} folder.", where=path / part, do=AGAIN)
     schedule = read_json(path / "scheduler" / "scheduler_config.json")
     process = family.process(schedule, wanted)
     tokenizers = [_tokenizer(path / folder) for folder in family.encoders.values()]
-    unet, vae, *encoders = (
-        _part(path, part, device if part == "unet" else encoders_on, dtype)
-        for part in ("unet", "vae", *family.encoders)
+    denoiser, vae, *encoders = (
+        _part(family, path, part, device if part == family.denoiser else encoders_on, dtype)
+        for part in (family.denoiser, "vae", *family.encoders)
     )
     return Base(
         family,
         name,
         path,
-        unet,
+        denoiser,
         vae,
         dict(zip(family.encoders, encoders, strict=True)),
         tokenizers,
@@ -54,10 +55,21 @@ def read(
     )
 
 
-def _part(path: Path, part: str, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    model = build(part, read_json(path / part / "config.json"), path / part)
+def family_of(path: Path) -> Family:
+    """The family of the model in the folder ``path``.
+
+    Raises:
+        ModelError: it is not supported, or a configuration is damaged.
+    """
+    index = read_json(path / "model_index.json") if (path / "model_index.json").is_file() else {}
+    found = {part: read_json(path / part / "config.json") for part in denoiser_folders() if (path / part).is_dir()}
+    return of_folder(index, found, path)
+
+
+def _part(family: Family, path: Path, part: str, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    model = build(family, part, read_json(path / part / "config.json"), path / part)
     with Weights(weight_files(path / part)) as weights:
-        fill(model, weights, _sources(part), torch.float32 if part == "vae" else dtype, device, TITLES[part])
+        fill(model, weights, _sources(part), torch.float32 if part == "vae" else dtype, device, title(part))
     return model
 
 
@@ -67,7 +79,7 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         ModelError: there is none, or only a pickle.
     """
-    stem = "diffusion_pytorch_model" if folder.name in ("unet", "vae") else "model"
+    stem = "model" if folder.name.startswith("text_encoder") else "diffusion_pytorch_model"
     for variant in ("", ".fp16"):
         if (whole := folder / f"{stem}{variant}.safetensors").exists():
             return [whole]
@@ -93,15 +105,16 @@ def _shards(index: Path) -> list[Path]:
 
 def _sources(part: str) -> Callable[[str], list[Source]]:
     """A weight's own name and the other names it has had."""
-    if part == "unet":
-        return lambda name: [Source(name)]
     if part == "vae":
         return _vae_sources
-    return lambda name: [
-        Source(name),
-        Source(f"text_model.{name}"),
-        Source(name.removeprefix("text_model.")),
-    ]  # transformers 5 dropped the prefix
+    if part.startswith("text_encoder"):
+        return _text_sources
+    return lambda name: [Source(name)]
+
+
+def _text_sources(name: str) -> list[Source]:
+    """transformers 5 dropped a prefix that files have."""
+    return [Source(name), Source(f"text_model.{name}"), Source(name.removeprefix("text_model."))]
 
 
 def _vae_sources(name: str) -> list[Source]:

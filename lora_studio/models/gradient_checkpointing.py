@@ -13,27 +13,39 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from lora_studio.errors import SettingsError
 
-def enable(unet: UNet2DConditionModel, which: str, encoders: Iterable[nn.Module] = (), random: bool = False) -> None:
-    """Sets which blocks of ``unet`` recompute, and whether the text encoders' layers do. The result is the same for
+
+def enable(denoiser: Any, which: str, encoders: Iterable[nn.Module] = (), random: bool = False) -> None:
+    """Sets which blocks of ``denoiser`` recompute, and whether the text encoders' layers do. The result is the same for
     each choice.
 
     Args:
-        which: ``off``; ``all``; or ``largest``, the blocks of the one level of ``unet`` that keeps the most.
+        which: ``off``; ``all``; or ``largest``, the blocks of the one level of a UNet that keeps the most. Other
+            networks have no levels: there it is ``all``.
         encoders: the text encoders under training; they keep little, and recompute with ``all`` alone.
         random: whether something in them is random, as dropout is, and must be drawn the same again. It keeps a step
             from being recorded.
+
+    Raises:
+        SettingsError: the denoiser cannot recompute.
     """
     for encoder in encoders:
         _enable_text(encoder, which == "all")
-    unet.disable_gradient_checkpointing()
+    if not getattr(denoiser, "_supports_gradient_checkpointing", False):
+        if which != "off":
+            raise SettingsError(
+                "This base model does not support gradient checkpointing.", where="checkpointing", do="Set it to off."
+            )
+        return
+    denoiser.disable_gradient_checkpointing()
     if which == "off":
         return
-    unet.enable_gradient_checkpointing(partial(checkpoint, use_reentrant=False, preserve_rng_state=random))
-    if which == "largest":
-        chosen = {module for block in largest(unet) for module in block.modules()}
+    denoiser.enable_gradient_checkpointing(partial(checkpoint, use_reentrant=False, preserve_rng_state=random))
+    if which == "largest" and isinstance(denoiser, UNet2DConditionModel):
+        chosen = {module for block in largest(denoiser) for module in block.modules()}
         module: Any  # diffusers' blocks have a switch that nn.Module does not declare
-        for module in unet.modules():
+        for module in denoiser.modules():
             if hasattr(module, "gradient_checkpointing"):
                 module.gradient_checkpointing = module in chosen
 

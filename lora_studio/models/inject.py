@@ -28,7 +28,7 @@ from lora_studio.models.unpacked import weight_of
 
 
 def add_adapter(base: Base, settings: AdapterSettings, seed: int) -> None:
-    """Puts a fresh adapter into the UNet, and into the text encoders if they are trained. Its parameters are float32
+    """Puts a fresh adapter into the denoiser, and into the text encoders if they are trained. Its parameters are float32
     and depend on ``seed`` alone; the model answers as before until it is trained.
 
     Raises:
@@ -49,14 +49,15 @@ def add_adapter(base: Base, settings: AdapterSettings, seed: int) -> None:
 
 def _wanted(base: Base, settings: AdapterSettings) -> dict[str, list[str]]:
     """Names of the layers that ``targets`` asks for, by component."""
-    names = {"unet": modules.targets(base.unet, settings.targets)}
-    if not names["unet"]:
+    family = base.family
+    names = {family.denoiser: modules.targets(base.unet, family.targets[settings.targets])}
+    if not names[family.denoiser]:
         raise SettingsError(
             f"The base model has no layers for {settings.targets!r}.", where="targets", do="Choose other layers."
         )
     if settings.train_text:
         for component, encoder in base.text_encoders.items():
-            names[component] = modules.targets(encoder.to(base.device), settings.targets, text=True)
+            names[component] = modules.targets(encoder.to(base.device), family.text_targets[settings.targets])
     return names
 
 

@@ -9,37 +9,12 @@ from torch import nn
 
 from lora_studio.adapters import keys
 
-_ATTENTION = r"attn[12]\.to_(?:q|k|v|out\.0)$"
-_FEED_FORWARD = r"ff\.net\.(?:0\.proj|2)$|attentions\.\d+\.proj_(?:in|out)$"
-_CONVOLUTIONS = r"resnets\.\d+\.(?:conv1|conv2|conv_shortcut)$|(?:down|up)samplers\.0\.conv$"
-TARGETS = {
-    "qv": re.compile(r"attn[12]\.to_[qv]$"),
-    "attention": re.compile(_ATTENTION),
-    "attention+ff": re.compile(f"{_ATTENTION}|{_FEED_FORWARD}"),
-    "attention+ff+conv": re.compile(f"{_ATTENTION}|{_FEED_FORWARD}|{_CONVOLUTIONS}"),
-}
-"""The setting ``targets`` -> the ends of the UNet's module paths. "ff" brings the transformers' own projections too, as
-the reference trainer does.
-"""
 
-_TEXT_ATTENTION, _TEXT_ALL = (
-    re.compile(r"self_attn\.(?:q|k|v|out)_proj$"),
-    re.compile(r"self_attn\.(?:q|k|v|out)_proj$|mlp\.fc[12]$"),
-)
-TEXT_TARGETS = {
-    "qv": re.compile(r"self_attn\.[qv]_proj$"),
-    "attention": _TEXT_ATTENTION,
-    "attention+ff": _TEXT_ALL,
-    "attention+ff+conv": _TEXT_ALL,
-}
-"""The same for a text encoder, which has no convolutions."""
-
-
-def targets(model: nn.Module, which: str, text: bool = False) -> list[str]:
-    """Names within ``model``, a UNet or with ``text`` a text encoder, of the modules that the setting ``targets``
-    means.
+def targets(model: nn.Module, pattern: str) -> list[str]:
+    """Names within ``model`` of the linear layers and convolutions that ``pattern`` finds, as a family's ``targets``
+    has it.
     """
-    wanted = (TEXT_TARGETS if text else TARGETS)[which]
+    wanted = re.compile(pattern)
     return [
         name
         for name, module in model.named_modules()

@@ -2,47 +2,43 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
 
 from accelerate import init_empty_weights
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 from transformers.initialization import no_init_weights
 
 from lora_studio.errors import ModelError
+from lora_studio.families.family import Family
 
-TITLES = {
-    "unet": "the UNet",
-    "vae": "the VAE",
-    "text_encoder": "the text encoder",
-    "text_encoder_2": "the second text encoder",
-}
-"""A part's folder -> its name in messages."""
+_TITLES = {"unet": "the UNet", "vae": "the VAE", "text_encoder_2": "the second text encoder"}
 AGAIN = "Download it again, or choose another base model."
 
-_DIFFUSERS = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}
-_TRANSFORMERS = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
+
+def title(part: str) -> str:
+    """The name of a part's folder in messages."""
+    return _TITLES.get(part, f"the {part.replace('_', ' ')}")
 
 
-def build(part: str, config: dict[str, Any], where: Path) -> nn.Module:
-    """The part that ``config`` describes; its weights take no memory yet.
+def build(family: Family, part: str, config: dict[str, Any], where: Path) -> nn.Module:
+    """The part of a model of ``family`` that ``config`` describes; its weights take no memory yet.
 
     Raises:
         ModelError: the configuration makes no sense.
     """
+    module, _, name = family.classes[part].rpartition(".")
+    made: Any = getattr(importlib.import_module(module), name)
     try:
         with init_empty_weights(), no_init_weights():
             return (
-                _DIFFUSERS[part].from_config(config)
-                if part in _DIFFUSERS
-                else _TRANSFORMERS[part](CLIPTextConfig.from_dict(config))
+                made.from_config(config) if hasattr(made, "from_config") else made(made.config_class.from_dict(config))
             )
     except Exception as error:  # the libraries raise nearly every kind
         raise ModelError(
-            f"The configuration of {TITLES[part]} cannot be used: {error}.", where=where, do=AGAIN
+            f"The configuration of {title(part)} cannot be used: {error}.", where=where, do=AGAIN
         ) from None
 
 

@@ -49,7 +49,7 @@ def quantize(base: Base, kind: str, device: torch.device) -> None:
 
 def packed(unet: nn.Module) -> list[str]:
     """Names within ``unet`` of the layers that ``quantize`` packs."""
-    return [name for name, module in unet.named_modules() if isinstance(module, nn.Linear) and _BLOCKS in name]
+    return [name for name, module in unet.named_modules() if isinstance(module, nn.Linear) and _BLOCKS in f".{name}"]
 
 
 def _nf4(bnb: ModuleType, layer: nn.Linear, dtype: torch.dtype) -> nn.Linear:

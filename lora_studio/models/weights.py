@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,17 +15,10 @@ from torch import Tensor, nn
 
 from lora_studio.adapters import container
 from lora_studio.errors import AdapterError, ModelError
+from lora_studio.families.layout import Source
 from lora_studio.models.parts import AGAIN
 
 _READERS = min(8, os.cpu_count() or 1)
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a weight lies in a file: its key, and what has to be done to the tensor there."""
-
-    key: str
-    change: Callable[[Tensor], Tensor] = lambda tensor: tensor
 
 
 class Weights:

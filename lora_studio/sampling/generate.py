@@ -117,7 +117,7 @@ def denoise(
     how: Sampling,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Tensor | None:
-    """Scaled latents (B, 4, h, w) float32 on the base model's device, or None where it was cancelled.
+    """Scaled latents (B, C, h, w) float32 on the base model's device, or None where it was cancelled.
 
     Classifier-free guidance (Ho & Salimans 2022, eq. 6, with w + 1 = ``how.guidance``): both answers come from one
     batch of 2B.
@@ -130,7 +130,7 @@ def denoise(
     process = base.process
     scheduler = process.scheduler(how.sampler, how.steps, base.device)
     sources = [torch.Generator().manual_seed(seed) for seed in seeds]
-    shape = (base.unet.config.in_channels, how.height // base.scale, how.width // base.scale)
+    shape = (base.channels, how.height // base.scale, how.width // base.scale)
     noise = torch.stack([torch.randn(shape, generator=source) for source in sources]).to(base.device)
     latents = process.first(scheduler, noise)
     both = (
@@ -163,7 +163,7 @@ def to_pictures(pixels: Tensor) -> list[Image.Image]:
 
 @contextmanager
 def _resting(base: Base) -> Iterator[None]:
-    """The UNet without dropout."""
+    """The denoiser without dropout."""
     training = base.unet.training
     base.unet.eval()
     try:

@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from lora_studio.config.settings import Settings
-from lora_studio.models import single
+from lora_studio.families.family import CONFIGS
 from lora_studio.models.parts import read_json
 from lora_studio.models.shapes import Shapes
 from lora_studio.training import memory, unet_activations
@@ -66,7 +66,7 @@ and the most that was reserved.
 
 def shapes(family: str) -> Shapes:
     """The exact shapes, as the family's single files have them."""
-    unet, vae = (read_json(single.CONFIGS / family / f"{part}.json") for part in ("unet", "vae"))
+    unet, vae = (read_json(CONFIGS / family / f"{part}.json") for part in ("unet", "vae"))
     return Shapes(family, 8 * unet["sample_size"], unet, vae, PARAMETERS[family])
 
 

@@ -11,7 +11,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from lora_studio.models import single
+from lora_studio.families.family import CONFIGS
 from lora_studio.models.parts import read_json
 from tests.models import tiny
 
@@ -31,7 +31,7 @@ def _parts(family: str) -> list[str]:
 
 
 def _part(family: str, part: str) -> nn.Module:
-    config = read_json(single.CONFIGS / family / f"{part}.json")
+    config = read_json(CONFIGS / family / f"{part}.json")
     if part == "unet":
         return UNet2DConditionModel.from_config(config)
     if part == "vae":

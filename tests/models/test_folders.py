@@ -199,15 +199,16 @@ def test_a_pickle_in_a_folder_is_refused_unread(damaged):
 )
 def test_other_models_are_called_what_they_are(index, unet, message, tmp_path):
     with pytest.raises(ModelError, match=message):
-        families.of_folder(index, unet, tmp_path)
+        families.of_folder(index, {} if unet is None else {"unet": unet}, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["sd1", "sd2", "sdxl"])
 def test_real_configurations_are_told_apart(name, tmp_path):
     """SD 1.5's topology is the starter's; the width of its text features tells them apart."""
-    from lora_studio.models import parts, single
+    from lora_studio.families.family import CONFIGS
+    from lora_studio.models import parts
 
-    assert families.of_folder({}, parts.read_json(single.CONFIGS / name / "unet.json"), tmp_path).name == name
+    assert families.of_folder({}, {"unet": parts.read_json(CONFIGS / name / "unet.json")}, tmp_path).name == name
 
 
 @pytest.mark.fault(34)

@@ -5,7 +5,8 @@ import torch
 
 from lora_studio import models
 from lora_studio.config.settings import Settings
-from lora_studio.models import gradient_checkpointing, inject, single
+from lora_studio.families.family import CONFIGS
+from lora_studio.models import gradient_checkpointing, inject
 from lora_studio.models.parts import read_json
 
 
@@ -81,7 +82,7 @@ def test_text_encoders_under_training_recompute_with_all_and_their_gradient_is_t
 @pytest.mark.parametrize(("family", "level"), [("sd1", 0), ("sd2", 0), ("sdxl", 2)])
 def test_largest_is_the_level_that_keeps_the_most(family, level):
     """The exact shapes: SDXL keeps the most innermost, where ten transformer blocks stand in a row."""
-    assert gradient_checkpointing.largest_level(read_json(single.CONFIGS / family / "unet.json")) == level
+    assert gradient_checkpointing.largest_level(read_json(CONFIGS / family / "unet.json")) == level
 
 
 def test_largest_takes_both_sides_of_that_level_and_no_other(base):

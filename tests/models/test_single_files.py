@@ -10,7 +10,9 @@ from safetensors.torch import load_file, save_file
 from lora_studio import models
 from lora_studio.adapters import keys
 from lora_studio.errors import ModelError
-from lora_studio.models import ldm_keys, modules, parts, single
+from lora_studio.families import ldm_keys, registry
+from lora_studio.families.family import CONFIGS
+from lora_studio.models import modules, parts
 from tests.models import tiny
 
 SIZES = {
@@ -24,7 +26,7 @@ GOLDEN = {"sd1": "kohya-keys-sd15.tsv", "sd2": "kohya-keys-sd2.tsv", "sdxl": "ko
 
 
 def _empty(family: str, part: str):
-    return parts.build(part, parts.read_json(single.CONFIGS / family / f"{part}.json"), single.CONFIGS)
+    return parts.build(registry.named(family), part, parts.read_json(CONFIGS / family / f"{part}.json"), CONFIGS)
 
 
 @pytest.mark.parametrize(("family", "part"), [(family, part) for family, sizes in SIZES.items() for part in sizes])
@@ -42,7 +44,7 @@ def test_layers_to_train_are_those_of_the_reference_trainer(family, pytestconfig
     expected = {key: shape for key, shape in golden if key.startswith("lora_unet_") and not key.endswith("alpha")}
     unet = _empty(family, "unet")
     found = {}
-    for name in modules.targets(unet, "attention+ff"):
+    for name in modules.targets(unet, registry.named(family).targets["attention+ff"]):
         shape = modules.weight_shape(unet.get_submodule(name))
         stem = keys.to_kohya(f"unet.{name}", family)
         found[f"{stem}.lora_down.weight"] = "x".join(map(str, (4, *shape[1:])))

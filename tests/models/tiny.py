@@ -19,7 +19,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from lora_studio.models import ldm_keys, single, tokenizer
+from lora_studio.families import ldm_keys
+from lora_studio.families.family import CONFIGS
+from lora_studio.models import tokenizer
 from lora_studio.models.parts import read_json
 
 FAMILIES = ("sd1", "sd2", "sdxl")
@@ -46,7 +48,7 @@ def parts(family: str, seed: int = 0) -> dict[str, nn.Module]:
 
 def config(family: str, part: str) -> dict[str, Any]:
     """The shipped configuration in narrow widths."""
-    made = read_json(single.CONFIGS / _CONFIGS[family] / f"{part}.json")
+    made = read_json(CONFIGS / _CONFIGS[family] / f"{part}.json")
     if part == "unet":
         widths = [32, 32, 64, 64][: len(made["block_out_channels"])]
         made |= {"block_out_channels": widths, "cross_attention_dim": _CONTEXT[family], "sample_size": 16}
@@ -75,7 +77,7 @@ def write(path: Path, family: str, models: dict[str, nn.Module], prediction: str
         shutil.copytree(tokenizer.SHIPPED, path / name)
         settings = read_json(path / name / "tokenizer_config.json") | {"pad_token": pad}
         (path / name / "tokenizer_config.json").write_text(json.dumps(settings))
-    schedule = read_json(single.CONFIGS / _CONFIGS[family] / "scheduler.json")
+    schedule = read_json(CONFIGS / _CONFIGS[family] / "scheduler.json")
     (path / "scheduler").mkdir()
     (path / "scheduler" / "scheduler_config.json").write_text(
         json.dumps(schedule | ({"prediction_type": prediction} if prediction else {}))

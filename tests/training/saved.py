@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_leaves
 
 from lora_studio.adapters.adapter import Adapter, Factors
 from lora_studio.config.settings import Settings
+from lora_studio.families import registry as families
 from lora_studio.models import fused, gradient_checkpointing, modules
 from lora_studio.models.fused import ops, triton_support
 from lora_studio.models.overlay import AdapterOverlay
@@ -167,7 +168,7 @@ def unet(settings: Settings, shapes: Shapes, precision: str) -> nn.Module:
     from peft import LoraConfig, inject_adapter_in_model
     from peft.tuners.lora import LoraLayer
 
-    made = build("unet", shapes.unet, "tests").requires_grad_(False)
+    made = build(families.named(shapes.family), "unet", shapes.unet, "tests").requires_grad_(False)
     for parameter in made.parameters():
         parameter.data = parameter.data.to(DTYPES[precision])
     made.to(memory_format=torch.channels_last)
@@ -177,7 +178,7 @@ def unet(settings: Settings, shapes: Shapes, precision: str) -> nn.Module:
         lora_alpha=settings.adapter.alpha,
         lora_dropout=settings.adapter.dropout,
         use_dora=settings.adapter.method == "dora",
-        target_modules=modules.targets(made, settings.adapter.targets),
+        target_modules=modules.targets(made, families.named(shapes.family).targets[settings.adapter.targets]),
     )
     with torch.device("meta"):
         inject_adapter_in_model(config, made, "style")

@@ -8,7 +8,8 @@ import torch
 
 from lora_studio import models
 from lora_studio.config.settings import Settings
-from lora_studio.models import gradient_checkpointing, inject, quantize, shapes, single
+from lora_studio.families.family import CONFIGS
+from lora_studio.models import gradient_checkpointing, inject, quantize, shapes
 from lora_studio.models.fused import triton_support
 from lora_studio.models.parts import read_json
 from lora_studio.models.shapes import Shapes
@@ -31,7 +32,7 @@ def narrow(family: str) -> Shapes:
     """The family's topology in a quarter of its widths and half of its length, SDXL's innermost level with two
     transformer blocks instead of ten.
     """
-    unet = read_json(single.CONFIGS / family / "unet.json")
+    unet = read_json(CONFIGS / family / "unet.json")
     unet["block_out_channels"] = [width // 4 for width in unet["block_out_channels"]]
     unet["norm_num_groups"], unet["layers_per_block"] = 16, 1
     if isinstance(unet["attention_head_dim"], list):
@@ -39,7 +40,7 @@ def narrow(family: str) -> Shapes:
     if family == "sdxl":
         unet["transformer_layers_per_block"] = [1, 1, 2]
     return Shapes(
-        family, 8 * unet["sample_size"], unet, read_json(single.CONFIGS / family / "vae.json"), {"unet": 0, "vae": 0}
+        family, 8 * unet["sample_size"], unet, read_json(CONFIGS / family / "vae.json"), {"unet": 0, "vae": 0}
     )
 
 

@@ -31,7 +31,8 @@ def enable(unet: UNet2DConditionModel) -> None:
         for kind in (FusedResnet, FusedTransformer, FusedBlock):
             if type(module) is kind.__base__ and kind.fits(module):
                 module.__class__ = kind
-    if type(unet.conv_norm_out) is nn.GroupNorm and type(unet.conv_act) is nn.SiLU:
+    last = getattr(unet, "conv_norm_out", None), getattr(unet, "conv_act", None)  # a transformer has neither
+    if tuple(map(type, last)) == (nn.GroupNorm, nn.SiLU):
         unet.conv_norm_out.__class__, unet.conv_act.__class__ = FusedLastNorm, FusedLastActivation
 
 

@@ -12,10 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from lora_studio.models.weights import Source
-
-Shapes = Mapping[str, tuple[int, ...]]
-
+from lora_studio.families.layout import Shape, Source
 
 _RESNET = {
     "norm1": "in_layers.0",
@@ -104,9 +101,12 @@ def vae_source(name: str, levels: int) -> Source:
     return Source(name)
 
 
-def clip_source(name: str) -> Source:
-    """Where a weight of OpenAI's CLIP lies: under its own name."""
-    return Source(name)
+def text_sources(name: str, config: Mapping[str, Any], shapes: Mapping[str, Shape]) -> list[Source]:
+    """Where a text encoder's weight ``name`` can be, in OpenCLIP's layout or in CLIP's own, which some files shorten."""
+    full = name if name.startswith(("text_model.", "text_projection.")) else f"text_model.{name}"
+    if "positional_embedding" in shapes:
+        return [openclip_source(full, config["hidden_size"])]
+    return [Source(full), Source(full.removeprefix("text_model."))]
 
 
 def openclip_source(name: str, width: int) -> Source:
@@ -126,7 +126,7 @@ def _openclip(name: str) -> str:
     return name
 
 
-def fit_unet(config: dict[str, Any], shapes: Shapes) -> dict[str, Any]:
+def fit_unet(config: dict[str, Any], shapes: Mapping[str, Shape]) -> dict[str, Any]:
     """The shipped configuration with the widths that the file's shapes tell (keys without their prefix).
 
     Raises:
@@ -153,7 +153,7 @@ def fit_unet(config: dict[str, Any], shapes: Shapes) -> dict[str, Any]:
     return fitted
 
 
-def fit_vae(config: dict[str, Any], shapes: Shapes) -> dict[str, Any]:
+def fit_vae(config: dict[str, Any], shapes: Mapping[str, Shape]) -> dict[str, Any]:
     """As ``fit_unet``, for the VAE."""
     channels = [
         shapes[f"encoder.down.{level}.block.0.conv2.weight"][0] for level in range(len(config["block_out_channels"]))
@@ -161,8 +161,9 @@ def fit_vae(config: dict[str, Any], shapes: Shapes) -> dict[str, Any]:
     return {**config, "block_out_channels": channels, "latent_channels": shapes["decoder.conv_in.weight"][1]}
 
 
-def fit_text(config: dict[str, Any], shapes: Shapes) -> dict[str, Any]:
+def fit_text(config: dict[str, Any], shapes: Mapping[str, Shape]) -> dict[str, Any]:
     """As ``fit_unet``, for a text encoder of either layout."""
+    shapes = {_full(key): shape for key, shape in shapes.items()}
     openclip = "positional_embedding" in shapes
     embedding = shapes["token_embedding.weight" if openclip else "text_model.embeddings.token_embedding.weight"]
     inner = shapes[
@@ -176,6 +177,11 @@ def fit_text(config: dict[str, Any], shapes: Shapes) -> dict[str, Any]:
         "num_attention_heads": _heads(embedding[1]),
     }
     return {**fitted, "projection_dim": shapes["text_projection"][1]} if "text_projection" in shapes else fitted
+
+
+def _full(key: str) -> str:
+    """CLIP's key with the ``text_model.`` that some files lack."""
+    return f"text_model.{key}" if key.startswith(("embeddings.", "encoder.layers.", "final_layer_norm.")) else key
 
 
 def _heads(width: int) -> int:

@@ -1,0 +1,39 @@
+"""A base model as its configurations and file headers describe it, without weights. ``models.shapes`` reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from lora_studio.families import registry
+
+
+class Text(NamedTuple):
+    """A text encoder: ``width`` of its states, ``inner`` of its feed-forward layers."""
+
+    layers: int
+    width: int
+    inner: int
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """A base model as far as memory is concerned."""
+
+    family: str
+    resolution: int
+    """The side in pixels that it was trained at."""
+    unet: dict[str, Any]
+    """Its denoiser's configuration, as diffusers writes it."""
+    vae: dict[str, Any]
+    parameters: dict[str, int]
+    """How many weights each part has, by its folder in diffusers' layout."""
+    text: tuple[Text, ...] = ()
+    """Its text encoders."""
+
+    @property
+    def scale(self) -> int:
+        """Pixels per latent pixel, along one side."""
+        family = registry.named(self.family)
+        assert family is not None, "shapes are read of known families alone"
+        return family.latent_scale(self.vae)
