@@ -1,1 +1,1 @@
-"""What a run can be told: its settings, presets of them, and their table in the docs."""
+"""The settings of a run, presets of them, and their table in the docs."""

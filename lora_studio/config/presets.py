@@ -37,11 +37,11 @@ def _table(path: Path) -> dict[str, Any]:
         raise SettingsError(
             f"{path.name} cannot be read: {error.strerror or error}.",
             where=path,
-            do="Check that it is there and that you may read it.",
+            do="Check that the file exists and that you have permission to read it.",
         ) from None
     except (ValueError, RecursionError) as error:  # of numbers too long, and of brackets without end
         raise SettingsError(
-            f"{path.name} is not valid TOML: {error}.", where=path, do="Mend that line, or delete the file."
+            f"{path.name} is not valid TOML: {error}.", where=path, do="Fix that line, or delete the file."
         ) from None
 
 
@@ -49,7 +49,7 @@ def read(path: Path) -> Preset:
     """The preset in one file.
 
     Raises:
-        SettingsError: the file is not TOML, lacks a title, or holds a key or value that no setting takes.
+        SettingsError: the file is not valid TOML, or has an entry, key or value that is unknown.
     """
     table = _table(path)
     if unknown := set(table) - {"title", "blurb", "settings"}:
@@ -57,7 +57,7 @@ def read(path: Path) -> Preset:
         raise SettingsError(
             f"{path.name} has the unknown entry {word!r}.",
             where=path,
-            do="Settings belong under [settings]; beside it stand title and blurb.",
+            do="Settings belong under [settings]; outside it only title and blurb are allowed.",
         )
     settings = table.get("settings", {})
     if not isinstance(settings, dict):
@@ -70,15 +70,15 @@ def read(path: Path) -> Preset:
 
 
 def available(folder: Path = FOLDER) -> list[Preset]:
-    """Every preset of ``folder``, by its file's name."""
+    """Every preset of ``folder``, in the order of their file names."""
     return [read(path) for path in sorted(folder.glob("*.toml"))]
 
 
 def find(name: str, folder: Path = FOLDER) -> Preset:
-    """The preset called ``name``, or the one in the TOML file that ``name`` is a path of.
+    """The preset called ``name``, or the one in a TOML file at the path ``name``.
 
     Raises:
-        SettingsError: there is none; the nearest name is offered.
+        SettingsError: there is none; suggests the nearest name.
     """
     for path in (folder / f"{name}.toml", Path(name)):
         if path.suffix == ".toml" and path.is_file():
@@ -91,12 +91,12 @@ def find(name: str, folder: Path = FOLDER) -> Preset:
 
 
 def layered(preset: str | None, assignments: list[str], under: Settings | None = None, **values: Any) -> Settings:
-    """Settings from the defaults, or from those ``under`` all, then the preset, then ``values``, then ``key=value``
-    assignments.
+    """Settings in layers, each over the one before: the defaults (or ``under``), the preset, ``values`` that are not
+    None, and assignments of the form ``key=value``.
 
-    A learning rate stays with the optimizer that it was meant for: where a layer changes the optimizer and gives no
-    rate, it takes the usual one (``layer``); and a preset that names no optimizer gives no rates to another one than
-    the default, which they are meant for.
+    A learning rate stays with the optimizer that it was meant for. A layer that changes the optimizer and gives no rate
+    brings the usual one (``layer``). The rates of a preset that names no optimizer are meant for the default one, and
+    are left out where ``under`` has another.
 
     Raises:
         SettingsError: a preset, key or value is wrong.
@@ -145,6 +145,6 @@ def load_settings(path: Path) -> Settings:
     """The settings that ``save_settings`` wrote.
 
     Raises:
-        SettingsError: the file is damaged or from a version with other settings.
+        SettingsError: the file is damaged, or from a version with other settings.
     """
     return check(_table(path), where=path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, cast
 
 from pydantic import (
@@ -24,18 +25,20 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
+from lora_studio.diffusion import registry as processes
+from lora_studio.diffusion import samplers
 from lora_studio.errors import SettingsError
 from lora_studio.methods import registry as methods
 from lora_studio.optim import registry as optimizers
 
 
 class Level(StrEnum):
-    """Who should see a setting."""
+    """Who a setting is for."""
 
     JOB = "job"
-    """What a run is about: the first row of the page."""
+    """What a run is about: at the top of the page."""
     BASIC = "basic"
-    """Worth a look for every style: always visible."""
+    """Worth considering for every style: always visible."""
     ADVANCED = "advanced"
     """Folded away."""
     EXPERT = "expert"
@@ -43,7 +46,7 @@ class Level(StrEnum):
 
 
 class Group(StrEnum):
-    """The heading that a setting stands under, in the order of the form."""
+    """The heading of a setting, in the order of the form."""
 
     RUN = "Run"
     DATASET = "Dataset"
@@ -101,13 +104,12 @@ def setting(
 
     Args:
         choices: the title of each value, for a setting that takes a few; or a function that lists the choices, where
-            they belong to another room. It is called at every check, so that a room's list may grow.
+            they belong to another room. It is called whenever they are needed, so that another choice may be added.
         bounds: ``ge``, ``le``, ``gt``, ``lt``.
     """
     default = {"default_factory": default} if default is list else {"default": default}
     if isinstance(choices, Mapping):
-        named = [NamedChoice(*item) for item in choices.items()]
-        choices = lambda: named  # noqa: E731
+        choices = partial(map, NamedChoice, choices.keys(), choices.values())
     extra: Any = {"setting": _Declaration(level, unit, choices or tuple)}
     return Field(title=label, description=help, json_schema_extra=extra, **default, **bounds)
 
@@ -122,7 +124,7 @@ class _Slice(BaseModel):
     @field_validator("*")
     @classmethod
     def _require_choice(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuses what is not among a setting's choices, in pydantic's own words for a Literal."""
+        """Raises pydantic's error for a Literal where ``value`` is not among the setting's choices."""
         names = [repr(choice.name) for choice in _declaration(cls.model_fields[info.field_name or ""]).choices()]
         if names and repr(value) not in names:
             expected = " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
@@ -134,21 +136,35 @@ def _declaration(field: FieldInfo) -> _Declaration:
     return cast(Any, field.json_schema_extra)["setting"]
 
 
+def _predictions() -> list[Choice]:
+    return [NamedChoice("auto", "From the model"), *(NamedChoice(p.name, p.title) for p in processes.PROCESSES)]
+
+
+def _samplers() -> list[Choice]:
+    return [NamedChoice(name, samplers.TITLES[name]) for name in samplers.SAMPLERS]
+
+
 class RunSettings(_Slice):
     """What a run is about."""
 
     group: ClassVar[Group] = Group.RUN
 
-    data: str = setting("", "Pictures", "Folder of images, with captions beside them if there are any.", Level.JOB)
+    data: str = setting("", "Pictures", "Folder of pictures, with captions beside them if there are any.", Level.JOB)
     base: str = setting(
         "starter",
         "Base model",
-        "The built-in starter, a diffusers folder, a .safetensors checkpoint, or a hub name that was downloaded.",
+        "The built-in starter model, a diffusers folder, a .safetensors checkpoint, or the hub name of a downloaded "
+        "model.",
         Level.JOB,
     )
-    name: str = setting("", "Name", "Names the run and the adapter's file; empty takes the folder's name.", Level.JOB)
+    name: str = setting(
+        "",
+        "Name",
+        "Name of the run and of the adapter's file. If empty, the name of the folder of pictures.",
+        Level.JOB,
+    )
     trigger: str = setting(
-        "", "Trigger word", "A word put before every caption, and later into a prompt to call the style.", Level.BASIC
+        "", "Trigger word", "A word put before every caption. In a prompt it later brings up the style.", Level.BASIC
     )
     steps: int = setting(
         1000,
@@ -162,7 +178,8 @@ class RunSettings(_Slice):
     seed: int = setting(
         0,
         "Seed",
-        'The same seed, settings and pictures see the same noise in the same order; with "Repeatable to the bit" they give the same adapter.',
+        "With the same seed, settings and pictures, a run draws the same noise in the same order. With "
+        '"Deterministic" it also gives the same adapter.',
         ge=0,
         le=2**31 - 1,
     )
@@ -176,7 +193,7 @@ class DatasetSettings(_Slice):
     resolution: int = setting(
         0,
         "Resolution",
-        "Side of the square whose area every picture is fitted to; 0 takes the base model's own.",
+        "Side of the square whose area every picture is scaled to; 0 uses the base model's own resolution.",
         unit="px",
         ge=0,
         le=4096,
@@ -193,7 +210,7 @@ class DatasetSettings(_Slice):
     max_upscale: float = setting(
         1.5,
         "Upscale limit",
-        "A picture is enlarged at most this much; a smaller one trains at its own size.",
+        "A picture is enlarged by at most this factor. One that is still too small trains at a lower resolution.",
         Level.EXPERT,
         "×",
         ge=1,
@@ -202,22 +219,24 @@ class DatasetSettings(_Slice):
     caption_dropout: float = setting(
         0.1,
         "Caption dropout",
-        "Share of steps that see an empty caption, so that the style also answers to guidance.",
+        "Share of the captions that are left empty in training, so that the adapter also works with guidance.",
         ge=0,
         le=1,
     )
     shuffle_tags: bool = setting(
-        False, "Shuffle tags", "Put a caption's comma-separated tags in another order each time."
+        False, "Shuffle tags", "Shuffle a caption's comma-separated tags every time it is used."
     )
     keep_tags: int = setting(
         1,
-        "Tags kept first",
-        "That many leading tags stay in place when tags are shuffled; the trigger word always does.",
+        "Tags kept in place",
+        "Number of leading tags that are not shuffled. The trigger word never is.",
         ge=0,
         le=100,
     )
     flip: bool = setting(
-        False, "Mirror", "Also train on mirrored pictures. Not for styles with writing or a sided subject."
+        False,
+        "Mirror pictures",
+        "Also train on mirrored pictures. Not for styles with writing, or where left and right differ.",
     )
     validation_share: float = setting(
         0.1,
@@ -251,19 +270,19 @@ class AdapterSettings(_Slice):
     rank: int = setting(
         16, "Rank", "Size of the adapter: 4–8 for a simple look, 16–32 for a rich style.", Level.BASIC, ge=1, le=1024
     )
-    alpha: float = setting(16.0, "Alpha", "The change is scaled by alpha ÷ rank.", gt=0, le=4096)
+    alpha: float = setting(16.0, "Alpha", "Scales the adapter by alpha ÷ rank.", gt=0, le=4096)
     rslora: bool = setting(
         False,
         "Rank-stabilised scale",
-        "Scale by alpha ÷ √rank instead (rsLoRA), so that large ranks learn as fast as small ones.",
+        "Scale by alpha ÷ √rank instead, so that high ranks learn as fast as low ones (rsLoRA, Kalajdzievski 2023).",
     )
     dropout: float = setting(
-        0.0, "Adapter dropout", "Share of the adapter's inputs set to zero while training.", ge=0, lt=1
+        0.0, "Adapter dropout", "Share of the adapter's inputs that are set to zero in training.", ge=0, lt=1
     )
     targets: Literal["qv", "attention", "attention+ff", "attention+ff+conv"] = setting(
         "attention",
         "Layers",
-        "What the adapter changes: attention's queries and values, all four projections, also feed-forward, also convolutions.",
+        "Layers of the base model that the adapter changes. More layers hold the style closer and take more memory.",
         choices={
             "qv": "Queries and values",
             "attention": "Attention",
@@ -273,13 +292,14 @@ class AdapterSettings(_Slice):
     )
     train_text: bool = setting(
         False,
-        "Text encoders too",
-        "Also changes how the model reads: helps with a trigger word that it does not know, and is quick to forget other words. Slower.",
+        "Train text encoders",
+        "Helps with a trigger word that the base model does not know, but other words are soon forgotten. Slower.",
     )
     init: Literal["gaussian", "kaiming"] = setting(
         "gaussian",
-        "Start of A",
-        "How the first factor starts; the second starts at zero, so that step 0 is the base model itself.",
+        "Initialisation",
+        "Distribution of the first factor's initial values. The second starts at zero, so that step 0 is the base "
+        "model itself.",
         Level.EXPERT,
         choices={"gaussian": "Gaussian", "kaiming": "Kaiming"},
     )
@@ -290,27 +310,39 @@ class LossSettings(_Slice):
 
     group: ClassVar[Group] = Group.LOSS
 
-    prediction: Literal["auto", "epsilon", "v"] = setting(
+    prediction: str = setting(
         "auto",
         "Prediction",
-        "What the base model predicts; auto reads it from the model.",
+        "What the base model was trained to predict; auto reads it from the model.",
         Level.EXPERT,
-        choices={"auto": "As the model says", "epsilon": "Noise (ε)", "v": "Velocity (v)"},
+        choices=_predictions,
     )
     loss: Literal["mse", "huber"] = setting(
         "mse",
         "Loss",
-        "Huber minds a few odd pictures less.",
-        choices={"mse": "Mean square", "huber": "Huber"},
+        "Squared error, or the Huber loss, which gives outliers less weight.",
+        choices={"mse": "Mean squared error", "huber": "Huber"},
     )
-    huber_delta: float = setting(0.1, "Huber delta", "Errors above this count linearly.", Level.EXPERT, gt=0, le=10)
+    huber_delta: float = setting(
+        0.1,
+        "Huber delta",
+        "The Huber loss is quadratic up to this error and linear above it.",
+        Level.EXPERT,
+        gt=0,
+        le=10,
+    )
     min_snr_gamma: float = setting(
-        5.0, "Min-SNR γ", "Evens out easy and hard timesteps (Hang et al. 2023); 0 switches it off.", ge=0, le=100
+        5.0,
+        "Min-SNR γ",
+        "Limits the weight of timesteps with little noise, so that they do not outweigh the others (Hang et al. "
+        "2023); 0 switches it off.",
+        ge=0,
+        le=100,
     )
     noise_offset: float = setting(
         0.0,
         "Noise offset",
-        "Helps styles much darker or brighter than the base's own pictures; 0.05 is a mild value.",
+        "Helps with styles much darker or brighter than the base model's own images. 0.05 is a mild value.",
         ge=0,
         le=1,
     )
@@ -330,45 +362,59 @@ class OptimizerSettings(_Slice):
     learning_rate: float = setting(
         3e-4,
         "Learning rate",
-        "How far each step goes. Too high burns the picture, too low learns nothing.",
+        "Size of each step. Too high a rate destroys the image, too low a rate learns nothing.",
         Level.BASIC,
         gt=0,
         le=10,
     )
     text_learning_rate: float = setting(
         5e-5,
-        "Text rate",
-        "Learning rate of the text encoders, if they are trained; Prodigy has one rate for all.",
+        "Text encoder rate",
+        "Learning rate of the text encoders, if they are trained. Optimizers with a single rate ignore it.",
         gt=0,
         le=10,
     )
     lora_plus: float = setting(
         1.0,
         "LoRA+ ratio",
-        "The second factor learns this many times faster than the first (Hayou et al. 2024); 1 is plain LoRA.",
+        "The second factor's learning rate as a multiple of the first's (Hayou et al. 2024); 1 is plain LoRA.",
         ge=1,
         le=256,
         unit="×",
     )
-    weight_decay: float = setting(0.01, "Weight decay", "Pulls the adapter towards zero.", Level.EXPERT, ge=0, le=1)
+    weight_decay: float = setting(
+        0.01, "Weight decay", "Pulls the adapter's weights towards zero.", Level.EXPERT, ge=0, le=1
+    )
     schedule: Literal["constant", "cosine", "linear"] = setting(
         "cosine",
         "Schedule",
-        "How the rate falls towards the last step.",
+        "How the learning rate falls towards the last step.",
         choices={"constant": "Constant", "cosine": "Cosine", "linear": "Linear"},
     )
-    warmup: float = setting(0.04, "Warm-up", "Share of the steps over which the rate rises from zero.", ge=0, le=0.5)
-    batch: int = setting(1, "Batch", "Pictures seen at once.", ge=1, le=256, unit="pictures")
+    warmup: float = setting(
+        0.04, "Warm-up", "Share of the steps over which the learning rate rises from zero.", ge=0, le=0.5
+    )
+    batch: int = setting(1, "Batch size", "Pictures in each batch.", ge=1, le=256, unit="pictures")
     accumulate: int = setting(
-        1, "Accumulation", "Batches gathered into one step: a larger batch in the same memory.", ge=1, le=256
+        1,
+        "Gradient accumulation",
+        "Batches that are accumulated into one step: a larger effective batch in the same memory.",
+        ge=1,
+        le=256,
     )
     clip: float = setting(
-        1.0, "Gradient clip", "Longest gradient that is followed; 0 switches it off.", Level.EXPERT, ge=0, le=1000
+        1.0,
+        "Gradient clipping",
+        "Largest norm of a step's gradient; a longer one is scaled down to it. 0 switches it off.",
+        Level.EXPERT,
+        ge=0,
+        le=1000,
     )
     ema: float = setting(
         0.0,
-        "Average (EMA)",
-        "Keeps a running average of the adapter and exports that; 0 switches it off, 0.99 is a usual value.",
+        "Moving average (EMA)",
+        "Decay of an exponential moving average of the adapter, which is then what is exported. 0 switches it off, "
+        "0.99 is usual.",
         ge=0,
         lt=1,
     )
@@ -382,7 +428,8 @@ class PreviewSettings(_Slice):
     preview_prompts: list[str] = setting(
         list,
         "Preview prompts",
-        "One image is drawn for each; empty takes four plain subjects. {trigger} stands for the trigger word.",
+        "One image is drawn for each prompt; if empty, for four plain subjects. {trigger} is replaced by the trigger "
+        "word.",
         Level.BASIC,
     )
     preview_every: int = setting(
@@ -393,16 +440,18 @@ class PreviewSettings(_Slice):
         le=1_000_000,
         unit="steps",
     )
-    preview_seed: int = setting(1, "Preview seed", "The first prompt's seed; each next one adds 1.", ge=0, le=2**31 - 1)
+    preview_seed: int = setting(
+        1, "Preview seed", "Seed of the first prompt; each further prompt adds 1.", ge=0, le=2**31 - 1
+    )
     preview_steps: int = setting(20, "Sampler steps", "Denoising steps of a preview.", ge=1, le=200)
-    sampler: Literal["ddim", "euler", "euler_a", "dpm++", "unipc"] = setting(
+    sampler: str = setting(
         "dpm++",
         "Sampler",
         "How previews are denoised.",
-        choices={"ddim": "DDIM", "euler": "Euler", "euler_a": "Euler ancestral", "dpm++": "DPM++ 2M", "unipc": "UniPC"},
+        choices=_samplers,
     )
-    guidance: float = setting(5.0, "Guidance", "How strictly a preview follows its prompt.", ge=1, le=30)
-    negative: str = setting("", "Negative prompt", "What previews should avoid.")
+    guidance: float = setting(5.0, "Guidance", "How closely a preview follows its prompt.", ge=1, le=30)
+    negative: str = setting("", "Negative prompt", "What previews should not show.")
 
 
 class SavingSettings(_Slice):
@@ -412,27 +461,31 @@ class SavingSettings(_Slice):
 
     checkpoint_every: int = setting(
         250,
-        "Checkpoint every",
-        "Steps between saved states that the run can resume from; 0 leaves it to the minutes.",
+        "Save every",
+        "Steps between saved states, from which a run can resume. 0 saves by time alone.",
         ge=0,
         le=1_000_000,
         unit="steps",
     )
     checkpoint_minutes: float = setting(
         10.0,
-        "Checkpoint after",
-        "A state is saved at the latest after this long; 0 leaves it to the steps. There is always one at the end.",
+        "Save after",
+        "Longest time between saved states. 0 saves by steps alone. One is always saved at the end.",
         unit="minutes",
         ge=0,
         le=1440,
     )
     keep_checkpoints: int = setting(
-        5, "States kept", "That many of the latest saved states are kept, and all that you star.", ge=1, le=10_000
+        5,
+        "States kept",
+        "Number of the latest saved states that are kept. Starred ones are kept as well.",
+        ge=1,
+        le=10_000,
     )
     keep_every: int = setting(
         0,
-        "Kept for good",
-        "States at multiples of this many steps are kept as well; 0 keeps none for that.",
+        "Keep every",
+        "States at multiples of this many steps are also kept; 0 keeps none of them.",
         Level.EXPERT,
         "steps",
         ge=0,
@@ -448,13 +501,13 @@ class MachineSettings(_Slice):
     device: Literal["auto", "cpu", "cuda", "mps"] = setting(
         "auto",
         "Device",
-        "Where to train; auto takes the fastest there is.",
-        choices={"auto": "The fastest there is", "cpu": "CPU", "cuda": "NVIDIA or AMD GPU", "mps": "Apple GPU"},
+        "Where to train; auto uses the fastest device.",
+        choices={"auto": "Fastest available", "cpu": "CPU", "cuda": "NVIDIA or AMD GPU", "mps": "Apple GPU"},
     )
     gpus: int = setting(
         1,
         "GPUs",
-        "GPUs that share the work of each batch, which must divide evenly between them.",
+        "GPUs that share each batch. The batch size must be a multiple of their number.",
         Level.EXPERT,
         ge=1,
         le=64,
@@ -462,44 +515,55 @@ class MachineSettings(_Slice):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = setting(
         "auto",
         "Precision",
-        "Number format of the base model; auto takes bf16 on a GPU that has it, fp16 on an older one, fp32 on a CPU.",
-        choices={"auto": "As the device likes it", "fp32": "32 bit", "bf16": "16 bit (bf16)", "fp16": "16 bit (fp16)"},
+        "Number format of the base model. Auto uses bf16 on a GPU that supports it, fp16 on an older one, and fp32 "
+        "on a CPU.",
+        choices={
+            "auto": "Best for the device",
+            "fp32": "32-bit (fp32)",
+            "bf16": "16-bit (bf16)",
+            "fp16": "16-bit (fp16)",
+        },
     )
     quantize: Literal["none", "nf4", "int8"] = setting(
         "none",
         "Quantise",
-        "Packs the base model's large layers: nf4 into a quarter of their memory, int8 into half, for some speed and hardly any quality. The adapter keeps its precision.",
-        choices={"none": "No", "nf4": "To 4 bit (nf4)", "int8": "To 8 bit (int8)"},
+        "Stores the base model's large layers in 4 bits (nf4) or 8 (int8): less memory, somewhat slower, hardly any "
+        "loss of quality. The adapter keeps its precision.",
+        choices={"none": "Off", "nf4": "4-bit (nf4)", "int8": "8-bit (int8)"},
     )
     checkpointing: Literal["off", "largest", "all"] = setting(
         "off",
         "Gradient checkpointing",
-        "Computes activations again instead of keeping them: all saves the most memory for about a third more time, largest takes those blocks alone that keep the most.",
-        choices={"off": "Off", "largest": "The largest blocks", "all": "All blocks"},
+        "Recomputes activations in the backward pass instead of storing them. For all blocks it saves the most "
+        "memory and takes about a third more time; for the largest blocks alone, less of both.",
+        choices={"off": "Off", "largest": "Largest blocks", "all": "All blocks"},
     )
     tiled_vae: bool = setting(
         False,
         "Tiled VAE",
-        "Encodes and decodes large pictures in tiles of 512 pixels with blended seams. Without it that is done only where a whole picture does not fit into memory.",
+        "Always encodes and decodes large pictures in overlapping tiles of 512 pixels. Otherwise only where a whole "
+        "picture does not fit in memory.",
         Level.EXPERT,
     )
     deterministic: bool = setting(
         False,
-        "Repeatable to the bit",
-        "A GPU adds in the same order each time, so that a run repeated or resumed gives the same bits; slower. On a CPU the number of threads is not tried out anew: only repeating a run needs it there.",
+        "Deterministic",
+        "Makes a repeated or resumed run on a GPU give the same bits; slower. On a CPU, resuming does so anyway, and "
+        "a repeated run does if this is on.",
         Level.EXPERT,
     )
     cuda_graph: bool = setting(
         True,
         "CUDA graph",
-        "Records a step once and replays it, so that a fast GPU never waits for the processor. What cannot be recorded goes step by step, and the run says so.",
+        "Captures a step once and replays it, so that a fast GPU never waits for the CPU. If a step cannot be "
+        "captured, the run says so and continues without.",
         Level.EXPERT,
     )
 
     @model_validator(mode="before")
     @classmethod
     def _read_earlier_versions(cls, values: Any) -> Any:
-        """Gradient checkpointing was a switch once."""
+        """In earlier versions gradient checkpointing was on or off."""
         if isinstance(values, dict) and isinstance(was := values.get("checkpointing"), bool):
             return {**values, "checkpointing": "all" if was else "off"}
         return values
@@ -508,9 +572,8 @@ class MachineSettings(_Slice):
 class Settings(BaseModel):
     """A training run's settings, a slice for each group. Immutable; ``changed`` gives an altered copy.
 
-    Everybody who writes settings down or takes them in (files, presets, ``--set``, the form) knows them by their keys
-    alone,
-    without slices: ``Settings(rank=8)``, ``settings.flat()["rank"]``. Code is handed the slice that it needs.
+    Files, presets, ``--set`` and the form know settings by their keys alone, without slices: ``Settings(rank=8)``,
+    ``settings.flat()["rank"]``. Code takes the slice that it needs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -525,7 +588,7 @@ class Settings(BaseModel):
     machine: MachineSettings
 
     def __init__(self, **values: Any):
-        super().__init__(**values)  # keys are no fields: what a type checker would make of them is wrong
+        super().__init__(**values)  # declared, since keys are not fields, as type checkers would otherwise assume
 
     @model_validator(mode="before")
     @classmethod
@@ -539,7 +602,7 @@ class Settings(BaseModel):
         return sorted_values
 
     @model_validator(mode="after")
-    def _keep_makes_sense(self) -> Settings:
+    def _require_consistent(self) -> Settings:
         batch, gpus = self.optimizer.batch, self.machine.gpus
         if self.dataset.bucket_step % 8:
             raise ValueError("bucket_step must be a multiple of 8, the VAE's scale")
@@ -557,7 +620,7 @@ class Settings(BaseModel):
         return self.optimizer.batch // self.machine.gpus
 
     def flat(self) -> dict[str, Any]:
-        """Every setting by its key, in the order of the declaration, as plain data."""
+        """Every setting by its key, as plain data, in the order of their declaration."""
         return {key: value for part in self.model_dump().values() for key, value in part.items()}
 
     def __getitem__(self, key: str) -> Any:
@@ -565,7 +628,7 @@ class Settings(BaseModel):
         return getattr(getattr(self, SLICE_OF[key]), key)
 
     def changed(self, **changes: Any) -> Settings:
-        """A checked copy with ``changes``, and with the rates of ``rates_after``.
+        """A checked copy with ``changes``, and with the rates that a change of optimizer brings (``layer``).
 
         Raises:
             SettingsError: a key is unknown or a value out of its bounds.
@@ -607,7 +670,7 @@ class Spec:
 
     @property
     def options(self) -> tuple[Choice, ...]:
-        """What a choice is among now, each with its title and help; empty for other kinds."""
+        """The present choices, with titles and help; empty for other kinds of settings."""
         return tuple(_declaration(FIELDS[self.key]).choices())
 
     @property
@@ -660,7 +723,7 @@ SPECS: dict[str, Spec] = {key: _spec(key) for key in FIELDS}
 
 
 def did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:
-    """``"Did you mean rank?"`` for the nearest known word, else a list of what there is."""
+    """``"Did you mean rank?"`` for the nearest known word, otherwise a list of all."""
     from difflib import get_close_matches
 
     near = get_close_matches(word, known, n=1, cutoff=0.6)
@@ -677,7 +740,7 @@ def require_known(keys: Any, where: object = "") -> None:
 
 
 def key_of(error: Mapping[str, Any]) -> str:
-    """The setting that one of pydantic's complaints is about; empty where it is about several."""
+    """The setting that one of pydantic's errors is about; empty if it is about several."""
     return str(error["loc"][1]) if len(error["loc"]) > 1 else ""
 
 
@@ -685,7 +748,7 @@ def check(values: dict[str, Any], where: object = "") -> Settings:
     """Settings from ``values`` over the defaults.
 
     Raises:
-        SettingsError: a key is unknown (with the nearest known one) or a value is of a wrong type or out of bounds.
+        SettingsError: a key is unknown, or a value has the wrong type or is out of bounds.
     """
     require_known(values, where)
     try:
@@ -699,8 +762,8 @@ def check(values: dict[str, Any], where: object = "") -> Settings:
 
 
 def layer(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``values`` with ``changes`` on top. One optimizer's learning rate is never carried over to another: with an
-    optimizer whose rates mean something else come its usual ones, where ``changes`` give none.
+    """``values`` with ``changes`` on top. One optimizer's learning rate is never carried over to another: an optimizer
+    whose rates mean something else brings its usual ones, where ``changes`` give none.
     """
     before, after = (each.get("optimizer", SPECS["optimizer"].default) for each in (values, {**values, **changes}))
     known = before in SPECS["optimizer"].choices and after in SPECS["optimizer"].choices
@@ -708,12 +771,12 @@ def layer(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
 
 
 def from_text(key: str, text: str) -> Any:
-    """The value that ``text`` means for the setting ``key``, as typed after ``--set key=``.
+    """The value of the setting ``key`` that was typed as ``text`` after ``--set key=``.
 
     Lists take ``|`` between their items, switches take on/off, true/false, yes/no, 1/0.
 
     Raises:
-        SettingsError: the key is unknown or the text is no such value.
+        SettingsError: the key is unknown, or the text is not a value of it.
     """
     require_known([key])
     spec = SPECS[key]

@@ -6,13 +6,15 @@ from pathlib import Path
 
 from lora_studio import files
 from lora_studio.config.settings import SPECS, Group, Spec
+from lora_studio.optim import registry
 
 PATH = Path(__file__).resolve().parents[2] / "docs" / "settings.md"
 
 _HEAD = """# Settings
 
-Every setting of a training run. The page shows them under the same headings, `python3 app.py train --set key=value` takes
-them by their key, and so do presets and a run's `settings.toml`. On the command line a list takes `|` between its items.
+Every setting of a training run. The page shows them under the same headings. On the command line, in presets and in a
+run's `settings.toml` they go by their key: `python3 app.py train --set key=value`, where a list takes `|` between its
+items.
 
 This file is made from the declarations in `lora_studio/config/settings.py`: `python -m lora_studio.config.table`.
 """
@@ -32,8 +34,25 @@ def _section(group: Group) -> str:
             "| --- | --- | --- | --- | --- |",
             *rows,
             "",
+            *(_usual_rates() if group is Group.OPTIMIZER else []),
         ]
     )
+
+
+def _usual_rates() -> list[str]:
+    """The rates that a change of optimizer brings with it."""
+    rows = []
+    for spec in registry.OPTIMIZERS.values():
+        text = "the same" if spec.text_learning_rate is None else f"`{spec.text_learning_rate:g}`"
+        rows.append(f"| {spec.title} | `{spec.learning_rate:g}` | {text} |")
+    return [
+        "Choosing another optimizer, on the page or with `--set`, also sets its usual rates, unless others are given",
+        "or both optimizers have the same update rule:\n",
+        "| Optimizer | Learning rate | Text encoder rate |",
+        "| --- | --- | --- |",
+        *rows,
+        "",
+    ]
 
 
 def _row(spec: Spec) -> str:
@@ -47,7 +66,7 @@ def _help(spec: Spec) -> str:
 
 
 def values(spec: Spec) -> str:
-    """What a setting takes, for people: its choices, its range and unit, or its kind."""
+    """A setting's possible values, for people: its choices, its range and unit, or its kind."""
     if spec.kind == "choice":
         return ", ".join(f"`{choice}`" for choice in spec.choices)
     if spec.kind in ("integer", "number"):

@@ -25,7 +25,7 @@ class RectifiedFlow(Process):
         logit_normal: train mostly at middling timesteps, as Stable Diffusion 3 does; else at all alike.
     """
 
-    name, aliases = "flow", ("flow_prediction", "rectified_flow", "rf")
+    name, title, aliases = "flow", "Rectified flow", ("flow_prediction", "rectified_flow", "rf")
     samplers = {
         "ddim": "FlowMatchEulerDiscreteScheduler",  # its deterministic step along a straight line is Euler's
         "euler": "FlowMatchEulerDiscreteScheduler",

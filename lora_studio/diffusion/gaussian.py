@@ -89,7 +89,7 @@ class GaussianDiffusion(Process):
 class Epsilon(GaussianDiffusion):
     """The model predicts the noise itself (Ho et al. 2020, §3.2)."""
 
-    name, aliases, prediction_type = "epsilon", ("eps",), "epsilon"
+    name, title, aliases, prediction_type = "epsilon", "Noise (ε)", ("eps",), "epsilon"
 
     def target(self, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         return noise
@@ -110,7 +110,7 @@ class Velocity(GaussianDiffusion):
     Diffusion Models*, §4 and appendix D).
     """
 
-    name, aliases, prediction_type = "v", ("v_prediction", "velocity"), "v_prediction"
+    name, title, aliases, prediction_type = "v", "Velocity (v)", ("v_prediction", "velocity"), "v_prediction"
 
     def target(self, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         signal, rest = self._scales(timesteps, x0)

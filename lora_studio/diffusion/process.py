@@ -33,6 +33,8 @@ class Process(ABC):
 
     name: ClassVar[str]
     """As the setting ``prediction`` and a file's header give it."""
+    title: ClassVar[str]
+    """What the model predicts, for people."""
     aliases: ClassVar[tuple[str, ...]] = ()
     """What else schedulers' configurations and files' headers call it."""
     samplers: ClassVar[Mapping[str, str]] = SAMPLERS

@@ -10,5 +10,13 @@ SAMPLERS = {
     "unipc": "UniPCMultistepScheduler",
 }
 """The setting ``sampler`` -> diffusers' class for a model that predicts noise or velocity."""
+TITLES = {
+    "ddim": "DDIM",
+    "euler": "Euler",
+    "euler_a": "Euler ancestral",
+    "dpm++": "DPM++ 2M",
+    "unipc": "UniPC",
+}
+"""Their names for people."""
 NAMES = tuple(SAMPLERS)
 """What the setting ``sampler`` can be."""

@@ -21,12 +21,12 @@ from lora_studio.ui.outcome import Updates
 Field = gr.Checkbox | gr.Dropdown | gr.Number | gr.Textbox
 
 
-def shown(spec: Spec, value: Any) -> Any:
+def to_field(spec: Spec, value: Any) -> Any:
     """A setting's value in the form that its field holds."""
     return "\n".join(value) if spec.kind == "lines" else value
 
 
-def typed(spec: Spec, raw: Any) -> Any:
+def from_field(spec: Spec, raw: Any) -> Any:
     """The setting's value of a field's content. Invalid content is returned as it is, for validation to reject."""
     if spec.kind == "lines":
         return [line.strip() for line in (raw or "").splitlines() if line.strip()]
@@ -37,7 +37,7 @@ def typed(spec: Spec, raw: Any) -> Any:
     return raw
 
 
-class Reading(NamedTuple):
+class FormReading(NamedTuple):
     """The content of a form."""
 
     values: dict[str, Any]
@@ -46,21 +46,17 @@ class Reading(NamedTuple):
     """One sentence per invalid setting; under "" what is wrong between settings."""
 
 
-def read(raw: dict[str, Any]) -> Reading:
+def read(raw: dict[str, Any]) -> FormReading:
     """The settings of the fields' values, or everything that is wrong with them."""
-    values = {key: typed(SPECS[key], value) for key, value in raw.items()}
+    values = {key: from_field(SPECS[key], value) for key, value in raw.items()}
     try:
-        return Reading(values, Settings(**values), {})
+        return FormReading(values, Settings(**values), {})
     except ValidationError as error:
-        return Reading(values, None, {_key(one): _complaint(one) for one in error.errors()})
+        return FormReading(values, None, {key_of(one): _message(one) for one in error.errors()})
 
 
-def _key(error: Any) -> str:
-    return key_of(error)
-
-
-def _complaint(error: Any) -> str:
-    spec = SPECS.get(_key(error))
+def _message(error: Any) -> str:
+    spec = SPECS.get(key_of(error))
     if spec is None:
         return error["msg"].removeprefix("Value error, ") + "."
     name = spec.label if spec.level in (Level.JOB, Level.BASIC) else f"{spec.group.value} › {spec.label}"
@@ -73,15 +69,11 @@ def _complaint(error: Any) -> str:
 
 
 def _bounds(spec: Spec) -> str:
-    limits = (
-        [part.removesuffix(".0") for part in (f"{spec.low:,}", f"{spec.high:,}")]
-        if None not in (spec.low, spec.high)
-        else []
-    )
-    return "from {} to {}".format(*limits) if limits else ""
+    low, high = (f"{bound:,}".removesuffix(".0") for bound in (spec.low, spec.high))
+    return f"from {low} to {high}"
 
 
-def wanted(preset: Preset | None) -> dict[str, Any]:
+def preset_values(preset: Preset | None) -> dict[str, Any]:
     """The form's values that agree with ``preset``: its settings over the defaults. Pictures, base model and name are
     not part of a preset.
     """
@@ -98,7 +90,7 @@ def differences(values: dict[str, Any], preset: Preset | None) -> dict[str, tupl
     """Setting -> (the preset's value, the form's value), where they differ. Trigger word and prompts do not count."""
     return {
         key: (expected, values[key])
-        for key, expected in wanted(preset).items()
+        for key, expected in preset_values(preset).items()
         if key in values and values[key] != expected
     }
 
@@ -123,7 +115,7 @@ class Form:
     def field(self, key: str, **how: Any) -> Field:
         """Places the field of one setting. ``how`` are arguments of its component."""
         spec = SPECS[key]
-        value = shown(spec, self.start.get(key, spec.default))
+        value = to_field(spec, self.start.get(key, spec.default))
         label = f"{spec.label} ({spec.unit})" if spec.unit and spec.unit not in spec.label.lower() else spec.label
         about = {"value": value, "label": label, "info": info(key, self.start), "elem_id": f"set-{key}"}
         common: dict[str, Any] = about | how
@@ -167,18 +159,18 @@ class Form:
             api_visibility="private",
         )
 
-    def own(self, key: str, component: Field) -> None:
+    def adopt(self, key: str, component: Field) -> None:
         """Adds a field that a page has made itself."""
         self.fields[key] = component
 
-    def basic(self) -> None:
+    def place_basic(self) -> None:
         """Places the basic fields, which matter for every style."""
         with gr.Column(elem_classes="fields"):
             for key, spec in SPECS.items():
                 if spec.level is Level.BASIC:
                     self.field(key)
 
-    def folded(self) -> None:
+    def place_advanced(self) -> None:
         """Places all other fields, folded by group, with those for experts last."""
         for group in Group:
             keys = [
@@ -192,10 +184,10 @@ class Form:
                     for key in keys:
                         self.field(key)
 
-    def filled(self, values: Mapping[str, Any]) -> Updates:
+    def fill(self, values: Mapping[str, Any]) -> Updates:
         """Updates that put ``values`` into their fields; the other fields keep their content."""
         return {
-            field: gr.update(value=shown(SPECS[key], values[key]))
+            field: gr.update(value=to_field(SPECS[key], values[key]))
             for key, field in self.fields.items()
             if key in values
         }
@@ -216,7 +208,7 @@ def info(key: str, values: Mapping[str, Any]) -> str:
 
 def rates(optimizer: str, preset: Preset | None) -> dict[str, float]:
     """The learning rates for a chosen ``optimizer``: the preset's if they are meant for it, else its usual ones."""
-    own = wanted(preset)
+    own = preset_values(preset)
     return {key: own[key] for key in optimizers.RATES} | optimizers.rates_after(own["optimizer"], optimizer)
 
 
@@ -225,7 +217,7 @@ def _step(spec: Spec) -> float:
     return abs(spec.default) / 10 or 0.01
 
 
-def summary(reading: Reading, preset: Preset | None) -> str:
+def summary(reading: FormReading, preset: Preset | None) -> str:
     """What is wrong in the form, or how it differs from the preset, with a warning of a useless learning rate. HTML."""
     if reading.wrong:
         lines = "".join(f"<li>{words.text(what)}</li>" for what in reading.wrong.values())
@@ -244,11 +236,13 @@ def _changes(changed: dict[str, tuple[Any, Any]], preset: Preset | None) -> str:
 
 
 def _chip(key: str, old: Any, new: Any) -> str:
-    label, before, after = (words.text(part) for part in (SPECS[key].label, named(key, old), named(key, new)))
+    label, before, after = (
+        words.text(part) for part in (SPECS[key].label, value_title(key, old), value_title(key, new))
+    )
     return f'<span class="chip">{label} <s>{before}</s> {after}</span>'
 
 
-def named(key: str, value: Any) -> str:
+def value_title(key: str, value: Any) -> str:
     """A setting's value as the page shows it."""
     spec = SPECS[key]
     return spec.title(value) if spec.kind == "choice" else words.value(value)

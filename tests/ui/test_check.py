@@ -11,7 +11,7 @@ from lora_studio.config.settings import SPECS
 from lora_studio.errors import MachineError
 from lora_studio.events import Preparing, Started, State, StateChanged, StepDone
 from lora_studio.jobs import command
-from lora_studio.ui.form import shown
+from lora_studio.ui.form import to_field
 from lora_studio.ui.pages.train import check as page
 from lora_studio.ui.pages.train.check import CheckState
 from lora_studio.ui.pages.train.setup import Setup
@@ -41,7 +41,7 @@ def check(tmp_path):
 def values(check, pictures):
     """What the form holds, with a folder that can be trained on."""
     return [
-        {"data": str(pictures), "steps": 240, "batch": 4}.get(key, shown(SPECS[key], SPECS[key].default))
+        {"data": str(pictures), "steps": 240, "batch": 4}.get(key, to_field(SPECS[key], SPECS[key].default))
         for key in check.form.fields
     ]
 
@@ -142,11 +142,11 @@ def test_what_would_fit_is_one_press_away(check, values, process, measured, said
     assert all(
         one in text
         for text in (estimated, last)
-        for one in ("Gradient checkpointing: All blocks <span>about 5.0 GB", "Batch: 1 · Accumulation: 4")
+        for one in ("Gradient checkpointing: All blocks <span>about 5.0 GB", "Batch size: 1 · Gradient accumulation: 4")
     )
     outcome, stale, fields = clicked(check, seen, {"act": "apply", "option": "1"})
     assert fields == {"batch": 1, "accumulate": 4}
-    assert "Applied: Batch: 1 · Accumulation: 4." in outcome["value"] and not stale
+    assert "Applied: Batch size: 1 · Gradient accumulation: 4." in outcome["value"] and not stale
     assert not check.changed(seen, ())["visible"], "nothing of the check is shown any more"
 
 

@@ -9,13 +9,13 @@ from lora_studio.config import presets
 from lora_studio.config.presets import Preset
 from lora_studio.config.settings import SPECS, Level, Settings
 from lora_studio.optim.registry import OPTIMIZERS
-from lora_studio.ui.form import Form, differences, info, rates, read, shown, summary, wanted
+from lora_studio.ui.form import Form, differences, info, preset_values, rates, read, summary, to_field
 from lora_studio.ui.pages.train.setup import Setup
 
 
 def raw(**changes):
     """What the fields hold for the default settings with ``changes``."""
-    return {key: shown(spec, changes.get(key, spec.default)) for key, spec in SPECS.items()}
+    return {key: to_field(spec, changes.get(key, spec.default)) for key, spec in SPECS.items()}
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_every_choice_has_a_human_name():
 @pytest.mark.parametrize("preset", presets.available(), ids=lambda preset: preset.name)
 def test_reading_what_a_preset_filled_in_gives_that_preset(preset):
     """A value is lost on its way through the fields: a list, a small rate, a switch."""
-    reading = read(raw(**wanted(preset)))
+    reading = read(raw(**preset_values(preset)))
     assert reading.settings == Settings(**preset.settings) and not differences(reading.values, preset)
 
 
@@ -83,7 +83,7 @@ def test_everything_wrong_is_said_at_once_by_its_label():
     wrong = read(raw() | {"rank": 0, "batch": None, "steps": 1.5, "guidance": 99}).wrong
     assert wrong == {
         "rank": "Rank must be a whole number from 1 to 1,024; it is 0.",
-        "batch": "Optimizer › Batch is empty.",
+        "batch": "Optimizer › Batch size is empty.",
         "steps": "Steps must be a whole number from 1 to 1,000,000; it is 1.5.",
         "guidance": "Previews › Guidance must be a number from 1 to 30; it is 99.",
     }
@@ -115,9 +115,9 @@ def test_no_input_breaks_the_form(values):
 def test_a_preset_leaves_the_users_words():
     """Trying another preset throws away the prompts and the trigger word that were typed."""
     plain = Preset(name="p", title="P", blurb="", settings={"rank": 4})
-    assert {"trigger", "preview_prompts", "negative", "data", "base", "name"}.isdisjoint(wanted(plain))
-    assert wanted(plain)["rank"] == 4 and wanted(plain)["steps"] == SPECS["steps"].default
-    assert wanted(Preset(name="p", title="P", blurb="", settings={"negative": "blurry"}))["negative"] == "blurry"
+    assert {"trigger", "preview_prompts", "negative", "data", "base", "name"}.isdisjoint(preset_values(plain))
+    assert preset_values(plain)["rank"] == 4 and preset_values(plain)["steps"] == SPECS["steps"].default
+    assert preset_values(Preset(name="p", title="P", blurb="", settings={"negative": "blurry"}))["negative"] == "blurry"
 
 
 def test_what_differs_from_the_preset_is_shown():
@@ -142,7 +142,7 @@ def test_a_field_says_what_the_chosen_value_is_good_for():
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_chosen_optimizer_brings_its_rates(preset, name):
     """Prodigy at AdamW's rate learns nothing, AdamW at Prodigy's destroys the picture."""
-    own, taken = wanted(preset), rates(name, preset)
+    own, taken = preset_values(preset), rates(name, preset)
     meant = OPTIMIZERS[own["optimizer"]].update_rule == OPTIMIZERS[name].update_rule
     assert taken["learning_rate"] == (own["learning_rate"] if meant else OPTIMIZERS[name].learning_rate)
     reading = read(raw(**own | {"optimizer": name} | taken))
@@ -165,7 +165,7 @@ def test_filling_touches_only_the_given_fields():
         field = form.field("rank")
         form.field("trigger")
     assert field.value == 3
-    assert form.filled({"rank": 5}) == {field: gr.update(value=5)}
+    assert form.fill({"rank": 5}) == {field: gr.update(value=5)}
 
 
 @pytest.mark.fault(58)

@@ -11,7 +11,7 @@ from lora_studio.config.settings import SPECS
 from lora_studio.errors import StudioError
 from lora_studio.jobs import runner
 from lora_studio.runs import checkpoints
-from lora_studio.ui.form import shown
+from lora_studio.ui.form import to_field
 from lora_studio.ui.pages.train import pictures
 from lora_studio.ui.pages.train.setup import Setup
 from tests.ui.played import Part, save
@@ -33,7 +33,7 @@ def folder(tmp_path):
 
 def values(setup, **changes):
     """What the fields hold, in their order."""
-    return [changes.get(key, shown(SPECS[key], SPECS[key].default)) for key in setup.form.fields]
+    return [changes.get(key, to_field(SPECS[key], SPECS[key].default)) for key in setup.form.fields]
 
 
 @pytest.fixture

@@ -163,6 +163,6 @@ class LibraryPage:
             values = details.settings(entry, self.outputs)
         except StudioError as error:
             return {self.message: gr.update(value=wrong(error), visible=True)}
-        form = setup.form.filled(values)
+        form = setup.form.fill(values)
         notice = gr.update(value=details.opened(entry, values), visible=True)
         return {tabs: gr.update(selected="train"), self.message: _HIDDEN, setup.notice: notice, **form}

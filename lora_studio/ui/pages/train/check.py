@@ -163,7 +163,7 @@ class Check:
                 f"Applied: {memory_report.named(changes)}.", "Check again to measure it, or start training."
             )
             seen.shown = updates[self.outcome] = gr.update(value=message, visible=True)
-        return updates | self.form.filled(changes)
+        return updates | self.form.fill(changes)
 
     def close(self, seen: CheckState) -> Updates:
         """Cancels the tab's check and hides its result."""

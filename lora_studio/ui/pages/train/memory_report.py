@@ -44,8 +44,10 @@ def result(report: dict[str, Any], settings: Settings) -> str:
 
 
 def named(changes: dict[str, Any]) -> str:
-    """A change of settings in words: ``Batch: 1 · Accumulation: 4``."""
-    return " · ".join(f"{SPECS[key].label}: {form.named(key, value)}" for key, value in changes.items() if key in SPECS)
+    """A change of settings in words: ``Batch size: 1 · Gradient accumulation: 4``."""
+    return " · ".join(
+        f"{SPECS[key].label}: {form.value_title(key, value)}" for key, value in changes.items() if key in SPECS
+    )
 
 
 def _panel(state: str, sentence: str, button: str, more: str) -> str:

@@ -17,7 +17,7 @@ from lora_studio.ui import plots
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.train import live, previews, saved, status
 from lora_studio.ui.pages.train.live import PARTS, RunWatcher, TabState
-from lora_studio.ui.pages.train.setup import QUIET, Setup, noticed
+from lora_studio.ui.pages.train.setup import QUIET, Setup, error_notice
 from lora_studio.ui.theme import html
 
 EVERY = 2.0
@@ -131,7 +131,7 @@ def _wire_start(setup: Setup, tab: gr.State, shown: list[Block], tick: Callable[
         try:
             run = setup.begin(*values, origin=origin)
         except StudioError as error:
-            return {setup.notice: noticed(error), **tick(here)}
+            return {setup.notice: error_notice(error), **tick(here)}
         here.show(run.name)
         hidden = gr.update(visible=False)
         return {setup.notice: hidden, setup.origin: "", setup.branch: hidden, **tick(here)}

@@ -19,7 +19,7 @@ from lora_studio.jobs import runner
 from lora_studio.optim.registry import RATES
 from lora_studio.runs import Run, branching
 from lora_studio.ui import words
-from lora_studio.ui.form import Form, differences, rates, read, summary, wanted
+from lora_studio.ui.form import Form, differences, preset_values, rates, read, summary
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.train import pictures, upload
 from lora_studio.ui.pages.train.check import Check, CheckState
@@ -47,7 +47,7 @@ class Setup:
         self.presets, self.damaged = _presets()
         first = self.presets.get(_FIRST_PRESET) or next(iter(self.presets.values()), None)
         self.samples = pictures.samples()
-        self.form = Form({**wanted(first), "data": next(iter(self.samples), "")})
+        self.form = Form({**preset_values(first), "data": next(iter(self.samples), "")})
         self._place(first)
 
     def _place(self, first: Preset | None) -> None:
@@ -59,7 +59,7 @@ class Setup:
             self._place_recipe(first)
         with gr.Column(elem_classes="card"):
             html("<h2>More settings</h2>")
-            self.form.folded()
+            self.form.place_advanced()
         with gr.Column(elem_classes="go"):
             self.check = Check(self.outputs, self.form, self._settings)
             self.check.place()
@@ -98,7 +98,7 @@ class Setup:
                 info="The built-in starter, or the path of your own model.",
                 elem_id="set-base",
             )
-            self.form.own("base", base)
+            self.form.adopt("base", base)
             titles = [(preset.title, name) for name, preset in self.presets.items()]
             chosen = first.name if first else None
             self.preset = gr.Dropdown(
@@ -112,14 +112,14 @@ class Setup:
         self.blurb = html(_blurb(first, self.damaged))
         with gr.Column(elem_classes="fields"):
             self.form.field("name", info="Of the run and its file. Empty: the folder's name.", placeholder="my-style")
-        self.form.basic()
+        self.form.place_basic()
         self.summary = html(visible=False, elem_id="summary")
         self.reset = gr.Button("Reset to the preset", size="sm", visible=False, elem_id="reset")
 
     def wire(self, page: gr.Blocks) -> None:
         """Binds everything but Start, which concerns both halves."""
         fields, data = self.form.components, self.data
-        looked: dict[str, Any] = {
+        look_options: dict[str, Any] = {
             "inputs": data,
             "outputs": [data, self.report],
             **QUIET,
@@ -127,14 +127,14 @@ class Setup:
             "show_progress_on": self.report,
         }
         for path, button in self.sample_buttons.items():
-            button.click(lambda path=path: path, None, data, **QUIET).then(self.look, **looked)
-        gr.on([data.submit, data.blur], self.look, trigger_mode="always_last", **looked)
+            button.click(lambda path=path: path, None, data, **QUIET).then(self.look, **look_options)
+        gr.on([data.submit, data.blur], self.look, trigger_mode="always_last", **look_options)
         self.upload.upload(
             self.take, self.upload, [data, self.notice], show_progress="minimal", api_visibility="private"
-        ).then(self.look, **looked)
-        chosen: dict[str, Any] = {"inputs": self.preset, "outputs": [self.blurb, *fields], **QUIET}
-        self.preset.input(self.choose, **chosen)
-        self.reset.click(self.choose, **chosen)
+        ).then(self.look, **look_options)
+        choose_options: dict[str, Any] = {"inputs": self.preset, "outputs": [self.blurb, *fields], **QUIET}
+        self.preset.input(self.choose, **choose_options)
+        self.reset.click(self.choose, **choose_options)
         optimizer, rate_fields = self.form.fields["optimizer"], [self.form.fields[key] for key in RATES]
         optimizer.input(self.take_rates, [self.preset, optimizer], rate_fields, **QUIET)
         self.form.explain()
@@ -158,16 +158,18 @@ class Setup:
         )
         self.check.wire(self.start, QUIET)
         self.forget.click(lambda: {self.origin: "", self.branch: _HIDDEN}, None, [self.origin, self.branch], **QUIET)
-        page.load(self.restore, [self.draft], [self.preset, self.blurb, *fields], **QUIET).then(self.look, **looked)
+        page.load(self.restore, [self.draft], [self.preset, self.blurb, *fields], **QUIET).then(
+            self.look, **look_options
+        )
 
     def choose(self, name: str | None) -> Updates:
         """Fills in a preset's settings; names, trigger words and prompts stay."""
         preset = self._preset(name)
-        return {self.blurb: _blurb(preset, self.damaged), **self.form.filled(wanted(preset))}
+        return {self.blurb: _blurb(preset, self.damaged), **self.form.fill(preset_values(preset))}
 
     def take_rates(self, name: str | None, optimizer: str) -> Updates:
         """Fills in the rates of an optimizer that the user chose: another one's would learn nothing, or diverge."""
-        return self.form.filled(rates(optimizer, self._preset(name)))
+        return self.form.fill(rates(optimizer, self._preset(name)))
 
     def restore(self, draft: Any) -> Updates:
         """Fills in what the browser has stored, after a reload or a restart."""
@@ -213,7 +215,7 @@ class Setup:
         try:
             folder = upload.keep([Path(one) for one in uploaded], self.outputs)
         except StudioError as error:
-            return {self.notice: noticed(error)}
+            return {self.notice: error_notice(error)}
         return {self.data: str(folder), self.notice: _HIDDEN}
 
     def begin(self, *values: Any, origin: str = "") -> Run:
@@ -225,11 +227,11 @@ class Setup:
         """
         settings = self._settings(values)
         with _starting:
-            run = self._the_same(settings, origin) or self._made(settings, origin)
+            run = self._same_run(settings, origin) or self._create(settings, origin)
             runner.start(run)
         return run
 
-    def _the_same(self, settings: Settings, origin: str) -> Run | None:
+    def _same_run(self, settings: Settings, origin: str) -> Run | None:
         """The run that does exactly this already, or waits to. A second press, or another tab's, would train the same
         adapter twice.
         """
@@ -242,7 +244,7 @@ class Setup:
                 return run
         return None
 
-    def _made(self, settings: Settings, origin: str) -> Run:
+    def _create(self, settings: Settings, origin: str) -> Run:
         if not origin:
             return runs.create(settings, self.outputs)
         parent, step = branching.branch_point(origin, self.outputs)
@@ -255,7 +257,7 @@ class Setup:
             self.origin: f"{run.name}@{step}",
             self.branch: gr.update(visible=True),
             self.branch_from_line: f'<p class="origin">{line}</p>',
-            **self.form.filled(run.settings().flat()),
+            **self.form.fill(run.settings().flat()),
         }
 
     def _settings(self, values: tuple[Any, ...]) -> Settings:
@@ -276,7 +278,7 @@ class Setup:
         return settings
 
 
-def noticed(error: StudioError) -> Any:
+def error_notice(error: StudioError) -> Any:
     """An update that shows ``error`` above the start button."""
     return gr.update(value=words.notice("wrong", error.what, error.where, error.do), visible=True)
 
