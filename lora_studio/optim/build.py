@@ -11,7 +11,7 @@ from torch import nn
 
 from lora_studio.errors import MachineError, SettingsError
 from lora_studio.optim import registry, schedules
-from lora_studio.optim.flat import Flat
+from lora_studio.optim.flat import FlatParameters
 from lora_studio.optim.registry import Hyperparameters, OptimizerSpec
 
 Named = Iterable[tuple[str, nn.Parameter]]
@@ -21,17 +21,20 @@ class FlatOptimizer(NamedTuple):
     """An optimizer and the buffer that it works on."""
 
     optimizer: torch.optim.Optimizer
-    flat: Flat
+    flat: FlatParameters
     parameters: dict[str, nn.Parameter]
     """What is in the buffer, by name, in shape and float32."""
 
 
-def flat_optimizer(named: Named, values: Hyperparameters, steps: int, low: torch.dtype | None = None) -> FlatOptimizer:
+def flat_optimizer(
+    named: Named, values: Hyperparameters, steps: int, copy_dtype: torch.dtype | None = None
+) -> FlatOptimizer:
     """The optimizer that the settings name, over the named parameters, which are moved into one buffer.
 
     Args:
         steps: optimizer steps of the whole run.
-        low: a smaller format for the model to compute in (``Flat``); the optimizer always sees float32.
+        copy_dtype: a smaller format for the model to compute in (``FlatParameters``); the optimizer always works in
+            float32.
 
     Raises:
         SettingsError: LoRA+ together with an optimizer that has one rate for all parameters.
@@ -42,13 +45,13 @@ def flat_optimizer(named: Named, values: Hyperparameters, steps: int, low: torch
     named = sorted(named, key=lambda item: ".lora_A." not in item[0])
     names = {id(parameter): name for name, parameter in named}
     made = groups(named, values)
-    flat = Flat([group["params"] for group in made], low)
+    flat = FlatParameters([group["params"] for group in made], copy_dtype)
     parameters = {
         names[id(own)]: precise
-        for group, parts in zip(made, flat.parts, strict=True)
+        for group, parts in zip(made, flat.parameters, strict=True)
         for own, precise in zip(group["params"], parts, strict=True)
     }
-    seen = [[whole] for whole in flat.groups] if spec.flat else flat.parts
+    seen = [[whole] for whole in flat.groups] if spec.flat else flat.parameters
     made = [{**group, "params": parts} for group, parts in zip(made, seen, strict=True)]
     return FlatOptimizer(optimizer(made, values, steps), flat, {name: parameters[name] for name, _ in named})
 

@@ -44,7 +44,7 @@ class Machine:
         return torch.cuda.mem_get_info(self.device)[1] if self.device.type == "cuda" else psutil.virtual_memory().total
 
     def autocast(self) -> contextlib.AbstractContextManager:
-        """Lets float32 adapters meet a base in a smaller format; does nothing in fp32."""
+        """Lets float32 adapters compute with a base model in a smaller format; does nothing in fp32."""
         return contextlib.nullcontext() if self.precision == "fp32" else torch.autocast(self.device.type, self.dtype)
 
     def copies(self, settings: AdapterSettings) -> torch.dtype | None:
@@ -54,18 +54,18 @@ class Machine:
         return self.dtype if self.precision != "fp32" and methods.get(settings.method).low_precision else None
 
     def scaler(self) -> torch.amp.GradScaler:
-        """Loss scaling, at work in fp16 only: its gradients would vanish otherwise (Micikevicius et al. 2018, §3.2)."""
+        """Loss scaling, enabled in fp16 only, where gradients would underflow (Micikevicius et al. 2018, §3.2)."""
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16", init_scale=2.0**14)
 
 
 def choose(settings: Settings, place: int | None = None) -> Machine:
-    """The machine that the settings ask for; ``auto`` takes the fastest there is.
+    """The machine that the settings ask for; ``auto`` is the fastest device.
 
     Args:
-        place: which of several GPUs; this process takes that one from now on.
+        place: the index of one of several GPUs, which becomes this process's current one.
 
     Raises:
-        MachineError: the device asked for is not here, or has fewer GPUs.
+        MachineError: the device is missing, or there are fewer GPUs.
     """
     kind = _best_device() if settings.machine.device == "auto" else settings.machine.device
     if kind == "cuda" and not torch.cuda.is_available():
@@ -85,13 +85,13 @@ def choose(settings: Settings, place: int | None = None) -> Machine:
 
 
 def settled(settings: Settings) -> Settings:
-    """The settings with device and precision as they are chosen here, for other processes to choose the same."""
+    """The settings with the device and precision that are chosen here, so that other processes choose the same."""
     machine = choose(settings)
     return settings.changed(device=machine.device.type, precision=machine.precision)
 
 
 def require(gpus: int) -> None:
-    """Raises MachineError, with the number that there is, where there are fewer CUDA GPUs than ``gpus``."""
+    """Raises MachineError if there are fewer CUDA GPUs than ``gpus``."""
     count = torch.cuda.device_count()
     if count < gpus:
         do = f"Set gpus to {count}." if count else "Set gpus to 1; `python3 app.py doctor` says what this machine has."
@@ -107,32 +107,32 @@ def _best_device() -> str:
 
 
 def _best_precision(kind: str) -> str:
-    """bf16 from Ampere on; Turing emulates it slowly, so fp16 there; a CPU and Apple's GPU are safest in fp32."""
+    """bf16 from Ampere on; fp16 on Turing, which only emulates bf16; fp32, the safest, on CPUs and Apple GPUs."""
     if kind != "cuda":
         return "fp32"
     return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16"
 
 
 def free(device: torch.device) -> int:
-    """Bytes of a CUDA GPU that this process may still ask for."""
+    """Bytes of a CUDA GPU's memory that this process can still allocate."""
     there, total = torch.cuda.mem_get_info(device)
     allowed = torch.cuda.get_per_process_memory_fraction(device) * total - torch.cuda.memory_reserved(device)
     return int(min(there, allowed))
 
 
 _REPEATABLE = (":4096:8", ":16:8")
-"""Workspaces with which cuBLAS adds in the same order each time."""
+"""Workspace configurations with which cuBLAS is deterministic."""
 
 
 def make_repeatable() -> None:
-    """Has a GPU add in the same order each time, so that the same run gives the same bits; it is slower for it. A CPU
-    does so anyway.
+    """Makes a GPU add in the same order each time, so that the same run gives the same bits; slower. A CPU does so
+    anyway.
 
-    Attention is left to the kernels that have a deterministic backward pass
+    Attention kernels without a deterministic backward pass are switched off
     (https://docs.pytorch.org/docs/stable/notes/randomness.html).
     """
     if os.environ.get("CUBLAS_WORKSPACE_CONFIG") not in _REPEATABLE:
-        os.environ["CUBLAS_WORKSPACE_CONFIG"] = _REPEATABLE[0]  # read when the first matrix product is asked for
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = _REPEATABLE[0]  # read at the first matrix product
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
     torch.backends.cuda.enable_mem_efficient_sdp(False)
@@ -150,7 +150,7 @@ _LOST = (
 
 
 def lost(error: BaseException) -> bool:
-    """Whether the device stopped answering: after a driver reset nothing on it can be used again by this process."""
+    """Whether the device stopped responding: after a driver reset this process cannot use anything on it."""
     if isinstance(error, torch.OutOfMemoryError) or not isinstance(error, RuntimeError):
         return False
     return isinstance(error, torch.AcceleratorError) or any(sign in str(error) for sign in _LOST)
@@ -160,9 +160,9 @@ def device_lost(error: BaseException) -> MachineError:
     """The error for a run whose device was lost."""
     first = str(error).partition("\n")[0]
     return MachineError(
-        f"The graphics device stopped answering: {first}",
+        f"The graphics device stopped responding: {first}",
         where="device",
-        do="What was saved is kept: go on from there. If it happens again, restart the computer or update the driver.",
+        do="Everything saved so far is kept: resume from there. If it happens again, restart the computer or update the driver.",
     )
 
 
@@ -170,19 +170,19 @@ _GAINS = {
     "batch": "the same training in less memory",
     "checkpointing": "the same training in much less memory, about a third slower",
     "quantize": "the base model in a quarter of its memory",
-    "optimizer": "its moments in a quarter of their memory",
-    "tiled_vae": "large pictures are encoded and drawn in tiles",
+    "optimizer": "an optimizer that keeps much less in memory",
+    "tiled_vae": "large images are encoded and decoded in tiles",
     "resolution": "or close other programs that use the GPU",
 }
-"""What a change of each setting brings."""
+"""What a change of each setting means for the artist."""
 
 
 def out_of_memory(machine: str, settings: Settings, fitting: dict[str, Any] | None = None) -> MachineError:
-    """The error for a run that did not fit, naming the change that costs the artist least, which its ``details`` hold
-    as ``changes``.
+    """The error for a run that ran out of memory. It suggests the change that costs the artist least, which is also in
+    its ``details``, as ``changes``.
 
     Args:
-        fitting: what would fit, as far as that could be estimated (``memory.suggest``).
+        fitting: the change that should fit, if it could be estimated (``memory.suggest``).
     """
     changes = fitting or _smaller(settings)
     where = next(iter(changes), "resolution")
@@ -196,13 +196,13 @@ def out_of_memory(machine: str, settings: Settings, fitting: dict[str, Any] | No
     return MachineError(
         f"The memory of {machine} is full.",
         where=where,
-        do=f"{advice} The last checkpoint is kept.",
+        do=f"{advice} The newest saved state is kept.",
         details={"changes": changes},
     )
 
 
 def _smaller(settings: Settings) -> dict[str, Any]:
-    """The next smaller setting, in the order of what each costs the artist."""
+    """The next smaller setting, the one that costs the artist least first."""
     if settings.share > 1:
         half = settings.share // 2 * settings.machine.gpus
         return {"batch": half, "accumulate": settings.optimizer.accumulate * (settings.optimizer.batch // half)}

@@ -121,7 +121,7 @@ class Session:
             self.stepper.optimizer.load_state_dict(state["optimizer"])
         self.average.load_state_dict(state["average"])
         self.stepper.scaler.load_state_dict(state["scaler"])
-        self.stepper.flat.spread()
+        self.stepper.flat.sync_copies()
         self.stepper.forget()
         for name in ("step", "started", "seconds", "final_loss", "rate_factor", "rollbacks"):
             setattr(self, name, state[name])
@@ -145,17 +145,17 @@ class Session:
         build.mode(self.stepper.optimizer, training=False)
         try:
             with self.average.applied():
-                flat.spread()
+                flat.sync_copies()
                 with self.stepper.autocast():
                     yield
         finally:
             build.mode(self.stepper.optimizer, training=True)
             flat.values.copy_(own)
-            flat.spread()
+            flat.sync_copies()
 
     def adapter(self) -> Adapter:
         """The adapter as it would be exported now, in all its digits."""
-        with self.settled(), self.stepper.flat.precise():
+        with self.settled(), self.stepper.flat.full_precision():
             return inject.read_adapter(self.base)
 
 
@@ -260,7 +260,7 @@ def prepare(run: Run, settings: Settings, ranks: World | None = None) -> Generat
 def _begin_from(session: Session) -> Iterator[Event]:
     """The adapter of another run, where the state that it was saved with does not go with this one's settings."""
     given = adapters.read(session.run.start_file)
-    with session.stepper.flat.precise():
+    with session.stepper.flat.full_precision():
         taken = warm_start.begin_from(session.base, given)
     session.average = Average(session.parameters, session.settings.optimizer.ema)
     if taken < len(given.factors):

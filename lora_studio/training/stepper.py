@@ -79,7 +79,7 @@ class Stepper:
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """Lets float32 parameters meet a base in a smaller format; copies in that format need no help."""
-        return self.machine.autocast() if self.flat.same else contextlib.nullcontext()
+        return contextlib.nullcontext() if self.flat.has_copies else self.machine.autocast()
 
     def backward(self, batch: Batch) -> None:
         """Adds the gradient of a batch's share in the step's mean loss to the others'."""
@@ -98,14 +98,14 @@ class Stepper:
             self._step(norm)
         else:
             self.scaler.update()  # else it would refuse the next gradients, having seen these
-            self.flat.clear()
+            self.flat.zero_grad()
         self.loss.zero_()
         return outcome
 
     def forget(self) -> None:
         """What was recorded or begun is no longer true, as after another state was put in place."""
         self.ahead = False
-        self.flat.clear()
+        self.flat.zero_grad()
         self.loss.zero_()
 
     def make_room(self, needed: int) -> None:
@@ -118,13 +118,13 @@ class Stepper:
             text = batch.text or self.base.features(batch.captions)
             loss = losses(self.base, batch, text, self.settings.loss).mean() / self.settings.optimizer.accumulate
         self.scaler.scale(loss).backward()
-        self.flat.gather()
+        self.flat.accumulate_gradients()
         self.loss += loss.detach()
 
     def _length(self) -> Tensor:
         """() float32: of the step's gradient, all batches' and processes' together."""
         if self.exchange:
-            self.exchange(self.flat.gathered)
+            self.exchange(self.flat.exchanged)
         self.scaler.unscale_(self.optimizer)
         return self.flat.gradients.norm()
 
@@ -132,8 +132,8 @@ class Stepper:
         flat.clip(self.flat.gradients, norm, self.settings.optimizer.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.flat.clear()
-        self.flat.spread()
+        self.flat.zero_grad()
+        self.flat.sync_copies()
 
 
 class CapturedStep(NamedTuple):

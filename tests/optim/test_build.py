@@ -52,7 +52,7 @@ def test_every_optimizer_lowers_a_parabola(name):
     build.mode(optimizer, training=True)
     for step in range(80):
         build.set_rate(optimizer, values, step, 80)
-        flat.clear()
+        flat.zero_grad()
         ((b - 1) ** 2).sum().add(parameters[0][1].sum() * 0).backward()
         optimizer.step()
     build.mode(optimizer, training=False)

@@ -6,7 +6,7 @@ from torch import nn
 
 from lora_studio.config.settings import Settings
 from lora_studio.optim import build, flat, registry
-from lora_studio.optim.flat import Flat
+from lora_studio.optim.flat import FlatParameters
 
 SHAPES = {
     "q.lora_A.style.weight": (4, 20),
@@ -23,27 +23,27 @@ def parameters() -> dict[str, nn.Parameter]:
 
 def test_parameters_keep_their_values_and_share_the_buffers():
     expected, found = parameters(), parameters()
-    laid = Flat([list(found.values())[:1], list(found.values())[1:]])
+    buffer = FlatParameters([list(found.values())[:1], list(found.values())[1:]])
     assert all(torch.equal(expected[name], found[name]) and found[name].is_leaf for name in SHAPES)
-    assert [len(group) for group in laid.groups] == [96, 96 + 128 + 64], "each rounded up to 32"
-    laid.groups[1].data.fill_(7)
+    assert [len(group) for group in buffer.groups] == [96, 96 + 128 + 64], "each rounded up to 32"
+    buffer.groups[1].data.fill_(7)
     assert torch.equal(found["q.lora_A.style.weight"], expected["q.lora_A.style.weight"]) and found[
         "c.lora_B.style.weight"
     ].unique().tolist() == [7]
 
 
-def test_the_way_back_fills_the_buffer_and_adds_up():
+def test_the_backward_pass_fills_the_buffer_and_adds_up():
     """Autograd must add in place: a gradient that it puts elsewhere would never reach the optimizer."""
     found = parameters()
-    laid = Flat([list(found.values())])
+    buffer = FlatParameters([list(found.values())])
     for _ in range(2):
         sum((index + 1) * parameter.sum() for index, parameter in enumerate(found.values())).backward()
     assert [parameter.grad.unique().tolist() for parameter in found.values()] == [[2], [4], [6], [8]]
     assert (
-        laid.gradients.sum() == 2 * 80 + 4 * 80 + 6 * 108 + 8 * 36
-        and laid.groups[0].grad.data_ptr() == laid.gradients.data_ptr()
+        buffer.gradients.sum() == 2 * 80 + 4 * 80 + 6 * 108 + 8 * 36
+        and buffer.groups[0].grad.data_ptr() == buffer.gradients.data_ptr()
     )
-    laid.gradients.zero_()
+    buffer.gradients.zero_()
     assert not any(parameter.grad.any() for parameter in found.values())
 
 
@@ -57,18 +57,18 @@ def test_clip(longest, after):
 
 def test_clip_is_torchs():
     found = parameters()
-    laid = Flat([list(found.values())])
-    laid.gradients.copy_(torch.randn(len(laid.gradients), generator=torch.Generator().manual_seed(1)))
+    buffer = FlatParameters([list(found.values())])
+    buffer.gradients.copy_(torch.randn(len(buffer.gradients), generator=torch.Generator().manual_seed(1)))
     copies = [nn.Parameter(group.detach().clone()) for group in found.values()]
     for copy, parameter in zip(copies, found.values(), strict=True):
         copy.grad = parameter.grad.clone()
         parameter.grad.add_(0)
-    laid.gradients.zero_()
+    buffer.gradients.zero_()
     for copy, parameter in zip(copies, found.values(), strict=True):
         parameter.grad.copy_(copy.grad)
     expected = torch.nn.utils.clip_grad_norm_(copies, 1.0).item()
-    assert (norm := laid.gradients.norm()).item() == pytest.approx(expected, rel=1e-6)
-    flat.clip(laid.gradients, norm, 1.0)
+    assert (norm := buffer.gradients.norm()).item() == pytest.approx(expected, rel=1e-6)
+    flat.clip(buffer.gradients, norm, 1.0)
     assert all(
         torch.allclose(copy.grad, parameter.grad, rtol=1e-5)
         for copy, parameter in zip(copies, found.values(), strict=True)
@@ -95,7 +95,7 @@ def test_ten_steps_are_those_of_parameters_one_by_one(name, lora_plus):
             build.set_rate(optimizer, values, step, 1000)
             sum(((parameter - index) ** 2).sum() for index, parameter in enumerate(one.values())).backward()
             optimizer.step()
-        built.flat.clear()
+        built.flat.zero_grad()
         plain.zero_grad()
     near = 2e-3 if name == "adamw8bit" else 1e-5
     assert all(torch.allclose(ours[key], theirs[key], rtol=near, atol=near) for key in SHAPES)
@@ -106,19 +106,21 @@ def test_a_model_in_a_smaller_format_learns_in_float32():
     cannot show.
     """
     found = {"w": nn.Parameter(torch.ones(2, 3))}
-    laid = Flat([list(found.values())], torch.bfloat16)
+    buffer = FlatParameters([list(found.values())], torch.bfloat16)
     assert (
         found["w"].dtype == found["w"].grad.dtype == torch.bfloat16
-        and laid.parts[0][0].dtype == laid.gradients.dtype == torch.float32
+        and buffer.parameters[0][0].dtype == buffer.gradients.dtype == torch.float32
     )
     for _ in range(2):
         (found["w"] * torch.tensor([1.0, 2.0, 3.0], dtype=torch.bfloat16)).sum().backward()
-        laid.gather()
-    assert laid.parts[0][0].grad.tolist() == [[2, 4, 6]] * 2 and not found["w"].grad.any()
+        buffer.accumulate_gradients()
+    assert buffer.parameters[0][0].grad.tolist() == [[2, 4, 6]] * 2 and not found["w"].grad.any()
     for _ in range(4):
-        laid.values.add_(-laid.gradients, alpha=0.001)
-        laid.spread()
-    assert torch.allclose(laid.parts[0][0][0], torch.tensor([0.992, 0.984, 0.976])) and found["w"][0].tolist() == [
+        buffer.values.add_(-buffer.gradients, alpha=0.001)
+        buffer.sync_copies()
+    assert torch.allclose(buffer.parameters[0][0][0], torch.tensor([0.992, 0.984, 0.976])) and found["w"][
+        0
+    ].tolist() == [
         0.9921875,
         0.984375,
         0.9765625,
@@ -128,12 +130,12 @@ def test_a_model_in_a_smaller_format_learns_in_float32():
 def test_a_model_in_a_smaller_format_shows_and_takes_every_digit_where_asked():
     """An export from the copies would be rounded; a start that is given would be too."""
     found = {"w": nn.Parameter(torch.tensor([[1.001, -0.3]]))}
-    laid = Flat([list(found.values())], torch.bfloat16)
+    buffer = FlatParameters([list(found.values())], torch.bfloat16)
     assert found["w"].tolist() == [[1.0, -0.30078125]]
-    with laid.precise(), torch.no_grad():
+    with buffer.full_precision(), torch.no_grad():
         assert found["w"].dtype == torch.float32 and torch.equal(found["w"], torch.tensor([[1.001, -0.3]]))
         found["w"].copy_(torch.tensor([[2.003, 4.0]]))
-    assert found["w"].tolist() == [[2.0, 4.0]] and laid.values[:2].tolist() == pytest.approx([2.003, 4.0])
+    assert found["w"].tolist() == [[2.0, 4.0]] and buffer.values[:2].tolist() == pytest.approx([2.003, 4.0])
     found["w"].sum().backward()
-    laid.gather()
-    assert laid.gradients[:2].tolist() == [1, 1]
+    buffer.accumulate_gradients()
+    assert buffer.gradients[:2].tolist() == [1, 1]

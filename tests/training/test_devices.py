@@ -32,7 +32,7 @@ def test_a_missing_gpu_is_said_plainly():
         (Settings(checkpointing="all", quantize="nf4", optimizer="adamw8bit"), "resolution", "lower resolution"),
     ],
 )
-def test_out_of_memory_names_the_cheapest_mend(settings, field, words):
+def test_out_of_memory_names_the_cheapest_change(settings, field, words):
     error = devices.out_of_memory("GPU", settings)
     assert error.where == field and words in error.do
     assert settings.changed(**error.details["changes"]) != settings or field == "resolution"
@@ -61,7 +61,7 @@ def test_the_offer_to_a_run_of_prodigy_says_the_rate():
     assert "Set optimizer to adamw8bit, learning_rate to 0.0002 and text_learning_rate to 5e-05:" in error.do
 
 
-def test_what_is_reckoned_to_fit_comes_before_the_rule_of_thumb():
+def test_what_is_estimated_to_fit_comes_before_the_rule_of_thumb():
     error = devices.out_of_memory("GPU", Settings(batch=4), {"checkpointing": "all", "tiled_vae": True})
     assert (
         error.where == "checkpointing"

@@ -369,12 +369,12 @@ def test_a_lost_device_ends_the_worker_plainly_and_the_run_resumes(new_run, sett
     monkeypatch.setattr(
         Batches, "draw", lambda batches, number: raising(error)() if number == 3 else real(batches, number)
     )
-    with pytest.raises(MachineError, match="graphics device stopped answering: CUDA error") as caught:
+    with pytest.raises(MachineError, match="graphics device stopped responding: CUDA error") as caught:
         collect(run)
     assert "long advice" not in str(caught.value) and "kept" in caught.value.do
     monkeypatch.undo()
     monkeypatch.setattr("lora_studio.training.previews.generate", raising(error))
-    with pytest.raises(MachineError, match="stopped answering"):
+    with pytest.raises(MachineError, match="stopped responding"):
         collect(run)
     monkeypatch.undo()
     assert of(Started, seen := collect(run))[0].first_step == 4 and isinstance(seen[-1], Finished)

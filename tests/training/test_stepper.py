@@ -63,7 +63,7 @@ def gradients(new_run, settings: Settings) -> torch.Tensor:
     fused.disable(session.base.unet)
     flat = session.stepper.flat
     flat.values.add_(0.05 * torch.randn(len(flat.values), generator=torch.Generator().manual_seed(1)))
-    flat.spread()
+    flat.sync_copies()
     session.stepper.backward(session.batches.draw(0))
     return flat.gradients
 
