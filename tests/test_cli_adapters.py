@@ -517,7 +517,8 @@ def test_the_recipe_of_a_blend_is_the_command_that_repeats_it(ink, gold, tmp_pat
     )
     line = said("recipe", tmp_path / "mix.safetensors")[1]
     assert line == (
-        "python3 app.py blend ink.safetensors:0.5 gold.safetensors:-0.25 --method ties --rank 3 --density 0.4 --block 2:mid_block=0.5 -o blend.safetensors"
+        "python3 app.py blend ink.safetensors:0.5 gold.safetensors:-0.25 --method ties --rank 3 --density 0.4"
+        " --block 2:mid_block=0.5 -o blend.safetensors"
     )
     monkeypatch.chdir(tmp_path)
     told(*line.split()[2:])

@@ -57,7 +57,10 @@ WORKERS = ("jobs.worker", "jobs.rank_worker", "jobs.renderer_worker")
 
 MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 TORCH_FREE = [
-    *(name for name in MODULES if name.split(".")[0] in ("", *GROUND, "config", "diffusion", "families", "methods", "runs")),
+    *(
+        name for name in MODULES
+        if name.split(".")[0] in ("", *GROUND, "config", "diffusion", "families", "methods", "runs")
+    ),
     *(name for name in MODULES if name.startswith("jobs.") and name not in WORKERS),
     *(name for name in MODULES if name.startswith("dataset.") and name != "dataset.cache"),
     "optim.registry", "starter", "cli", "ui.studio",
@@ -138,8 +141,8 @@ def test_the_bootstrap_needs_nothing_but_the_standard_library(name):
 
 
 def test_no_modules_import_each_other():
-    """A cycle works or breaks by which module is imported first. One within functions or for types alone works, but says
-    that a thing belongs in a module of its own.
+    """A cycle works or breaks by which module is imported first. One within functions or for types alone works, but
+    says that a thing belongs in a module of its own.
     """
     graph = {name: {other for other in ours(name) if other != name} for name in MODULES}
     try:

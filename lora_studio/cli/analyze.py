@@ -78,6 +78,7 @@ def _table(found: Analysis) -> list[str]:
         energy = sum(module.norm**2 for module in modules)
         share = energy / found.norm**2 if found.norm else 0.0
         lines.append(
-            f"{block:{width}}  {len(modules):7}  {share:15.1%}  {math.sqrt(energy):7.3g}  {max(module.rank_99 for module in modules):13}"
+            f"{block:{width}}  {len(modules):7}  {share:15.1%}  {math.sqrt(energy):7.3g}  "
+            f"{max(module.rank_99 for module in modules):13}"
         )
     return lines

@@ -29,7 +29,7 @@ class Repeat(NamedTuple):
     """Whether a run from the recipe would reproduce the file."""
 
     verdict: str
-    """``same``, ``different``, ``unknown`` (something to compare with is missing), ``blend`` or ``none`` (no recipe)."""
+    """``same``, ``different``, ``unknown`` (nothing to compare with), ``blend`` or ``none`` (no recipe)."""
     differences: list[Difference]
     unknown: list[str]
 
@@ -37,7 +37,8 @@ class Repeat(NamedTuple):
 _WORDS = {
     "same": "A run from its recipe would give the same adapter on the same kind of device.",
     "different": "A run from its recipe would give another adapter:",
-    "unknown": "What could be compared is the same. A run from its recipe would give the same adapter if the rest is the same too:",
+    "unknown": "What could be compared is the same. A run from its recipe would give the same adapter if the rest is the "
+    "same too:",
     "blend": "It is a blend: blending the same adapters gives the same file. The recipe command prints how.",
     "none": "It has no recipe, so the run cannot be repeated.",
 }
@@ -75,7 +76,8 @@ def check(
         "unknown": repeat.unknown,
     }
     lines = [
-        f"{path.name}: {len(adapter.factors)} modules for {detect.label(adapter.family)}, {adapter.kind.title}, rank {adapter.rank}; all values are finite.",
+        f"{path.name}: {len(adapter.factors)} modules for {detect.label(adapter.family)}, {adapter.kind.title}, "
+        f"rank {adapter.rank}; all values are finite.",
         *(f"Warning: {warning}" for warning in warnings),
         _WORDS[repeat.verdict],
         *(
@@ -91,7 +93,10 @@ def _warnings(adapter: Adapter, path: Path) -> Iterator[str]:
     """What is wrong with a file that can be read."""
     claimed = detect.claimed(adapter.metadata)
     if claimed and claimed != adapter.family:
-        yield f"its header says that it was made for {detect.label(claimed)}, but its shapes are those of {detect.label(adapter.family)}, which count."
+        yield (
+            f"its header says that it was made for {detect.label(claimed)}, but its shapes are those of "
+            f"{detect.label(adapter.family)}, which count."
+        )
     if adapter.family == "unknown":
         yield "its shapes fit no base model that the studio knows."
     if path.is_file() and (told := adapter.metadata.get("sshs_model_hash")) and told != _hash(path):
@@ -134,8 +139,8 @@ def _repeat(adapter: Adapter, base: str, data: Path | None) -> Repeat:
 
 
 def _own(recipe: recipes.Training, metadata: Mapping[str, str]) -> Iterator[Difference]:
-    """Differences in the file itself: the run was stopped, the file was changed afterwards, or the settings are those of
-    another version.
+    """Differences in the file itself: the run was stopped, the file was changed afterwards, or the settings are those
+    of another version.
     """
     steps = recipe.settings.get("steps")
     if isinstance(steps, int) and recipe.steps < steps:

@@ -179,7 +179,8 @@ def _starter(_: Path) -> Iterator[Finding]:
         yield Finding(
             "ok",
             "starter",
-            f"the built-in base model, and the sample styles {', '.join(path.name for path in starter.sample_styles())}",
+            "the built-in base model, and the sample styles "
+            + ", ".join(path.name for path in starter.sample_styles()),
         )
 
 

@@ -1,4 +1,4 @@
-"""``train --dry-run``: how much memory a run would take, estimated and measured, and what to change if that is too much."""
+"""``train --dry-run``: how much memory a run would take, estimated and measured, and what to change if it is short."""
 
 from __future__ import annotations
 
@@ -113,7 +113,8 @@ def _verdict(told: dict[str, Any]) -> Iterator[str]:
             else "No setting saves enough memory. Choose a smaller base model."
         )
     for way in told["would_fit"]:
-        yield f"  {' '.join(f'--set {key}={value}' for key, value in way['changes'].items())}   (about {_size(way['peak'])})"
+        changes = " ".join(f"--set {key}={value}" for key, value in way["changes"].items())
+        yield f"  {changes}   (about {_size(way['peak'])})"
 
 
 def _size(count: float) -> str:

@@ -28,8 +28,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JS
 
 
 def of_class(kind: type[T]) -> Callable[[Callable[[T], None]], Callable[..., None]]:
-    """Turns a function of one ``kind``, a dataclass of annotated options, into a command that typer can read, with its own
-    options first and inherited ones after them.
+    """Turns a function of one ``kind``, a dataclass of annotated options, into a command that typer can read, with its
+    own options first and inherited ones after them.
     """
 
     def wrap(function: Callable[[T], None]) -> Callable[..., None]:
@@ -70,7 +70,7 @@ def like(key: str, help: str = "", **more: Any) -> Any:
 
 
 def absolute(text: str) -> str:
-    """A path that exists, made absolute for a worker that runs elsewhere; anything else, such as a hub name, unchanged."""
+    """A path that exists, made absolute for a worker that runs elsewhere; anything else, as a hub name, unchanged."""
     path = Path(text).expanduser()
     return str(path.resolve()) if text and path.exists() else text
 

@@ -26,7 +26,8 @@ EVERY = 10.0
 
 
 def work(run: Run) -> RunView:
-    """Starts the run's worker unless it is running or queued, and shows its progress until it has ended with an adapter.
+    """Starts the run's worker unless it is running or queued, and shows its progress until it has ended with an
+    adapter.
 
     Ctrl+C asks the run to stop and save its adapter; a second Ctrl+C leaves without waiting for that.
 
@@ -147,7 +148,10 @@ class Display:
     def _step(self, event: e.StepDone, seen: RunView) -> None:
         total = seen.started.total_steps if seen.started else event.step
         recent = [step.loss for step in seen.steps[-SMOOTHED:]]
-        text = f"step {event.step} of {total}, loss {sum(recent) / len(recent):.4f}, {event.images_per_second:.3g} pictures/s, {duration(event.eta)} left"
+        text = (
+            f"step {event.step} of {total}, loss {sum(recent) / len(recent):.4f}, "
+            f"{event.images_per_second:.3g} pictures/s, {duration(event.eta)} left"
+        )
         self.bar.update(self.task, description="training", completed=event.step, total=total, text=text)
         if self.bar.disable and (time.monotonic() - self._said > EVERY or event.step == total):
             self.say(text)
@@ -157,5 +161,6 @@ class Display:
 def _beginning(event: e.Started) -> str:
     onwards = f" from step {event.first_step}" if event.first_step else ""
     held = f", {event.validation_images} held out for validation" if event.validation_images else ""
-    how = f"{event.device}, {event.precision}, {event.engine + ', ' * bool(event.engine)}{event.parameters / 1e6:.2g} M parameters"
+    parameters = f"{event.parameters / 1e6:.2g} M parameters"
+    how = ", ".join(filter(None, (event.device, event.precision, event.engine, parameters)))
     return f"Training {event.total_steps} steps{onwards} on {event.images} pictures{held}. {how}."

@@ -120,7 +120,7 @@ def _checked(packed: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:
 
 
 def _extract(packed: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path, most: int, archive: Path) -> int:
-    """Writes one file and returns its size. Bytes are counted while unpacking, since a header can be wrong about them."""
+    """Writes one file and returns its size. Bytes are counted while unpacking, since a header can be wrong."""
     target = folder / entry.filename
     target.parent.mkdir(parents=True, exist_ok=True)
     size = 0

@@ -20,8 +20,8 @@ _EPOCH, _STEP = 0, 1
 
 
 class BatchSampler:
-    """The batches of a run. In an epoch every sample is drawn once, or as often as its picture repeats. All samples of a
-    batch share one bucket; a bucket's last batch is filled with the first samples of its shuffled order.
+    """The batches of a run. In an epoch every sample is drawn once, or as often as its picture repeats. All samples of
+    a batch share one bucket; a bucket's last batch is filled with the first samples of its shuffled order.
 
     Args:
         samples: all samples of the dataset.

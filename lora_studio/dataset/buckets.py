@@ -87,7 +87,8 @@ def problems(dataset: Dataset, resolution: int, step: int, max_upscale: float) -
                 Problem(
                     "warning",
                     name,
-                    f"{picture.width} × {picture.height} is very long: only its middle {seen:.0%} is trained on ({part}).",
+                    f"{picture.width} × {picture.height} is very long: only its middle {seen:.0%} is trained on "
+                    f"({part}).",
                     "Crop it yourself if you want another part.",
                 )
             )

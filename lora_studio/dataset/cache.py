@@ -277,8 +277,8 @@ class Cache:
 
 
 def prune(folder: Path, limit: int, keep: Iterable[Path] = ()) -> int:
-    """Deletes the least recently used entries of ``folder`` until ``limit`` bytes are left, except those to ``keep``, and
-    returns the bytes freed.
+    """Deletes the least recently used entries of ``folder`` until ``limit`` bytes are left, except those to ``keep``,
+    and returns the bytes freed.
 
     Also deletes partial files of killed processes.
     """

@@ -32,8 +32,8 @@ _MARKS = {
 
 
 class Table(NamedTuple):
-    """The content of a ``metadata.jsonl``: captions by file name (relative, with ``/``), and (line number, fault) of the
-    other lines.
+    """The content of a ``metadata.jsonl``: captions by file name (relative, with ``/``), and (line number, fault) of
+    the other lines.
     """
 
     captions: dict[str, str]

@@ -16,11 +16,11 @@ _FAULTS_NAMED = 5
 
 
 def pair(folders: Sequence[PictureFolder], names: Collection[str]) -> tuple[dict[str, str], list[Problem]]:
-    """Captions by the names of their pictures, and what was wrong. ``names`` are all pictures, good and bad, relative to
-    the first folder.
+    """Captions by the names of their pictures, and what was wrong. ``names`` are all pictures, good and bad, relative
+    to the first folder.
 
-    A ``.txt`` takes precedence over a ``.caption``, and both over a table. The result has no entry for a picture without
-    a caption.
+    A ``.txt`` takes precedence over a ``.caption``, and both over a table. The result has no entry for a picture
+    without a caption.
     """
     paths = {place.prefix + name: place.folder / name for place in folders for name in place.files}
     spelled = {_composed(name): name for name in names}

@@ -115,8 +115,8 @@ class Run:
         return path.relative_to(self.folder).as_posix()
 
     def parent(self) -> dict[str, Any]:
-        """The ``run`` and ``step`` that it branched from, and whether it ``goes_on`` with that state or started from its
-        adapter; empty if it is no branch.
+        """The ``run`` and ``step`` that it branched from, and whether it ``goes_on`` with that state or started from
+        its adapter; empty if it is no branch.
         """
         try:
             found = json.loads(self.parent_file.read_text("utf-8"))

@@ -2,7 +2,8 @@
 
 Another site can send requests to 127.0.0.1, or resolve its own name to that address (DNS rebinding). So a foreign
 ``Host`` gets 400 and a foreign ``Origin`` 403, whatever the request. A body that is too large gets 413 before it is
-read. Endpoints of gradio that the page does not use are disabled. A page for other machines needs a name and a password.
+read. Endpoints of gradio that the page does not use are disabled. A page for other machines needs a name and a
+password.
 """
 
 from __future__ import annotations

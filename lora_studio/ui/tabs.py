@@ -30,7 +30,8 @@ _FOLLOW_ADDRESS = """
 _SET_ADDRESS = """
 () => {
   const shown = document.getElementById('tab-%(tab)s-button')?.getAttribute('aria-selected') === 'true';
-  if (window.tabsFollowAddress && shown && !/^#%(tab)s(\\/|$)/.test(location.hash)) history.pushState(null, '', '#%(tab)s');
+  const there = /^#%(tab)s(\\/|$)/.test(location.hash);
+  if (window.tabsFollowAddress && shown && !there) history.pushState(null, '', '#%(tab)s');
 }
 """
 """Puts the tab that was opened into the address. Gradio itself opens the first tab before the address is read."""

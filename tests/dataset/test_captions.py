@@ -1,4 +1,4 @@
-"""Captions: decoding never fails, a table's faulty line costs itself only, variants are few, distinct and repeatable."""
+"""Captions: decoding never fails, a table's faulty line costs only itself, variants are few, distinct, repeatable."""
 
 import json
 from pathlib import PurePosixPath

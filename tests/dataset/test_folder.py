@@ -314,7 +314,7 @@ def test_an_endless_folder_is_not_read_to_its_end(tmp_path, monkeypatch):
 
 
 def test_an_unreadable_folder_is_named(tmp_path, monkeypatch):
-    """Forbidden, or on a drive that was just pulled out: the folder blocks, one of its ``N_name`` folders is left out."""
+    """Forbidden, or on a drive that was just unplugged: the folder blocks, an ``N_name`` folder in it is left out."""
     made.style_folder(tmp_path, 1)
     made.style_folder(tmp_path / "2_ink", 1)
     scandir = os.scandir
@@ -405,7 +405,7 @@ def test_scanning_brings_no_torch_along():
     import subprocess
     import sys
 
-    code = "import sys, lora_studio.dataset.folder, lora_studio.dataset.buckets, lora_studio.dataset.manifest; sys.exit('torch' in sys.modules)"
+    code = "import sys; from lora_studio.dataset import buckets, folder, manifest; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

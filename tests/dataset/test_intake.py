@@ -131,7 +131,8 @@ def test_tables_of_several_folders_become_one(tmp_path):
     for shade, name in enumerate(("a b.png", "10_ink/c d.png", "deep/e.png", "x/a b.png")):
         picture(source / name, shade)
     (source / captions.TABLE).write_text(
-        '{"file_name": "a b.png", "text": "one", "license": "CC0"}\n{"file_name": "./10_ink/c d.png", "text": "not this"}\n'
+        '{"file_name": "a b.png", "text": "one", "license": "CC0"}\n'
+        '{"file_name": "./10_ink/c d.png", "text": "not this"}\n'
         '{"file_name": "gone.png", "text": "x"}\n{"file_name": "../a b.png", "text": "x"}\nno JSON\n'
     )
     (source / "10_ink" / captions.TABLE).write_text('{"file_name": "c d.png", "text": "two"}')

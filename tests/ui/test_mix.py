@@ -57,7 +57,8 @@ def mix(outputs) -> Mix:
 @pytest.mark.parametrize(("typed", "kept", "why"), [
     ("0.5", 0.5, ""), ("0,5", 0.5, ""), ("−1", -1.0, ""), (0, 0.0, ""), ("-2", -2.0, ""),
     ("10", 2.0, "10 is out of range"), ("-1e9", -2.0, "out of range"), ("inf", 2.0, "inf is out of range"),
-    ("nan", 0.7, "not a number"), ("", 0.7, "not a number"), ("much", 0.7, "“much” is not a number"), (None, 0.7, "not a number"), ([1], 0.7, "not a number"),
+    ("nan", 0.7, "not a number"), ("", 0.7, "not a number"), ("much", 0.7, "“much” is not a number"),
+    (None, 0.7, "not a number"), ([1], 0.7, "not a number"),
 ])  # fmt: skip
 @pytest.mark.fault(32)
 def test_a_weight_is_bounded_and_it_is_said(typed, kept, why):
@@ -144,8 +145,10 @@ def test_what_is_drawn_is_the_mix(mix):
     assert plain.adapters == () and plain.seed == 1
 
 
-@pytest.mark.parametrize(("change", "field"), [({"seed": None}, "^Seed must"), ({"seed": -1}, "from 0 to 2,147,483,647"), ({"steps": 0}, "^Steps must"),
-                                               ({"steps": 2.5}, "whole"), ({"guidance": float("nan")}, "Guidance")])  # fmt: skip
+@pytest.mark.parametrize(("change", "field"), [
+    ({"seed": None}, "^Seed must"), ({"seed": -1}, "from 0 to 2,147,483,647"), ({"steps": 0}, "^Steps must"),
+    ({"steps": 2.5}, "whole"), ({"guidance": float("nan")}, "Guidance"),
+])  # fmt: skip
 def test_a_senseless_number_is_named(mix, change, field):
     with pytest.raises(SettingsError, match=field):
         image_specs.mixed(mix, SCENE._replace(**change), None)
@@ -201,8 +204,10 @@ def test_sheets_cross_the_mix(mix):
     assert strip.adapters[1].name == "Wash, own blocks", "the recipe of a sheet tells no blocks"
     grid = image_specs.sheet(mix, SCENE, [ink.key, wash.key], Spread(0.0, 1.0, 3))
     assert (grid.across.adapter, grid.down.adapter) == (0, 1)
-    for names, weights in (([None], (0, 1, 3)), ([ink.key, ink.key], (0, 1, 3)), (["gone"], (0, 1, 3)), ([ink.key], (0, 3, 3)), ([ink.key], (1, 1, 3)),
-                           ([ink.key], (None, 1, 3)), ([ink.key], (0, 1, 1)), ([ink.key], (0, 1, None)), ([ink.key, wash.key], (0, 1, 12))):  # fmt: skip
+    bad_names = [[None], [ink.key, ink.key], ["gone"]]
+    bad_weights = [(0, 3, 3), (1, 1, 3), (None, 1, 3), (0, 1, 1), (0, 1, None)]
+    senseless = [(names, (0, 1, 3)) for names in bad_names] + [([ink.key], weights) for weights in bad_weights]
+    for names, weights in [*senseless, ([ink.key, wash.key], (0, 1, 12))]:
         with pytest.raises(SettingsError):
             image_specs.sheet(mix, SCENE, names, Spread(*weights))
 
