@@ -54,7 +54,8 @@ def _modules(tensors: Mapping[str, Tensor], path: Path, component: str = "") -> 
         )
     if unknown:
         raise AdapterError(
-            f"The studio cannot apply {len(unknown)} of {len(tensors)} tensors in {path.name}, such as {unknown[0][:120]}.",
+            f"The studio cannot apply {len(unknown)} of {len(tensors)} tensors in {path.name}, such as "
+            f"{unknown[0][:120]}.",
             where=path,
             do="Without them the images would differ, so the file is refused. Convert it to LoRA where it was made.",
         )

@@ -37,8 +37,8 @@ class Repeat(NamedTuple):
 _WORDS = {
     "same": "A run from its recipe would give the same adapter on the same kind of device.",
     "different": "A run from its recipe would give another adapter:",
-    "unknown": "What could be compared is the same. A run from its recipe would give the same adapter if the rest is the "
-    "same too:",
+    "unknown": "What could be compared is the same. A run from its recipe would give the same adapter if the rest is "
+    "the same too:",
     "blend": "It is a blend: blending the same adapters gives the same file. The recipe command prints how.",
     "none": "It has no recipe, so the run cannot be repeated.",
 }

@@ -22,8 +22,8 @@ def resume(
     step: Annotated[
         int | None,
         typer.Option(
-            help="Resume from the state of this step. If it is not the newest, a new run starts there, so that nothing is "
-            "lost."
+            help="Resume from the state of this step. If it is not the newest, a new run starts there, so that nothing "
+            "is lost."
         ),
     ] = None,
     accept_changes: Annotated[

@@ -61,7 +61,8 @@ def unet_source(name: str, resnets: int, with_attention: list[bool]) -> Source:
     if side == "mid_block":
         block = "middle_block." + ("1" if kind == "attentions" else str(2 * index))
     elif side == "down_blocks":
-        block = f"input_blocks.{(level + 1) * (resnets + 1) if kind == 'downsamplers' else 1 + level * (resnets + 1) + index}.{int(kind == 'attentions')}"
+        number = (level + 1) * (resnets + 1) if kind == "downsamplers" else 1 + level * (resnets + 1) + index
+        block = f"input_blocks.{number}.{int(kind == 'attentions')}"
     else:
         place = 1 + with_attention[level] if kind == "upsamplers" else int(kind == "attentions")
         block = f"output_blocks.{level * (resnets + 1) + (resnets if kind == 'upsamplers' else index)}.{place}"
@@ -102,7 +103,7 @@ def vae_source(name: str, levels: int) -> Source:
 
 
 def text_sources(name: str, config: Mapping[str, Any], shapes: Mapping[str, Shape]) -> list[Source]:
-    """Where a text encoder's weight ``name`` can be, in OpenCLIP's layout or in CLIP's own, which some files shorten."""
+    """Where a text encoder's weight ``name`` can be, in OpenCLIP's layout or CLIP's own, which some files shorten."""
     full = name if name.startswith(("text_model.", "text_projection.")) else f"text_model.{name}"
     if "positional_embedding" in shapes:
         return [openclip_source(full, config["hidden_size"])]

@@ -87,7 +87,8 @@ def weight_files(folder: Path) -> list[Path]:
             return _shards(index)
     if pickled := [file.name for file in folder.iterdir() if file.suffix in _PICKLES]:
         raise ModelError(
-            f"{folder.parent.name} holds its {folder.name} only as a pickle ({pickled[0]}), which can run code when it is loaded.",
+            f"{folder.parent.name} holds its {folder.name} only as a pickle ({pickled[0]}), which can run code when it "
+            "is loaded.",
             where=folder,
             do="Download the .safetensors version.",
         )

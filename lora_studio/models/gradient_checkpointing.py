@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import nn
@@ -44,26 +44,25 @@ def enable(denoiser: Any, which: str, encoders: Iterable[nn.Module] = (), random
     denoiser.enable_gradient_checkpointing(partial(checkpoint, use_reentrant=False, preserve_rng_state=random))
     if which == "largest" and isinstance(denoiser, UNet2DConditionModel):
         chosen = {module for block in largest(denoiser) for module in block.modules()}
-        module: Any  # diffusers' blocks have a switch that nn.Module does not declare
         for module in denoiser.modules():
             if hasattr(module, "gradient_checkpointing"):
-                module.gradient_checkpointing = module in chosen
+                cast(Any, module).gradient_checkpointing = module in chosen
 
 
 def _enable_text(encoder: nn.Module, on: bool) -> None:
     """Layer by layer: transformers' own switch has the embeddings take a gradient as well, which nothing under training
     needs.
     """
-    layer: Any  # transformers declares the function on the models alone
     for layer in encoder.modules():
         if isinstance(layer, GradientCheckpointingLayer):
             layer.gradient_checkpointing = on
-            layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+            # transformers declares the function on the models alone
+            cast(Any, layer)._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
 
 
 def largest(unet: UNet2DConditionModel) -> list[nn.Module]:
-    """The blocks of the level that keeps the most for the backward pass, on both sides: the outermost of SD 1 and 2, the
-    innermost of SDXL with its ten transformer blocks in a row.
+    """The blocks of the level that keeps the most for the backward pass, on both sides: the outermost of SD 1 and 2,
+    the innermost of SDXL with its ten transformer blocks in a row.
     """
     level = largest_level(unet.config)
     innermost = level == len(unet.down_blocks) - 1

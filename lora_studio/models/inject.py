@@ -28,8 +28,8 @@ from lora_studio.models.unpacked import weight_of
 
 
 def add_adapter(base: Base, settings: AdapterSettings, seed: int) -> None:
-    """Puts a fresh adapter into the denoiser, and into the text encoders if they are trained. Its parameters are float32
-    and depend on ``seed`` alone; the model answers as before until it is trained.
+    """Puts a fresh adapter into the denoiser, and into the text encoders if they are trained. Its parameters are
+    float32 and depend on ``seed`` alone; the model answers as before until it is trained.
 
     Raises:
         SettingsError: the base model has none of the layers that ``targets`` asks for.

@@ -1,4 +1,4 @@
-"""What an adapter can change in a model: which modules there are, by canonical path, and the shapes of their weights."""
+"""What an adapter can change in a model: the modules, by canonical path, and the shapes of their weights."""
 
 from __future__ import annotations
 

@@ -132,8 +132,8 @@ class FlatParameters:
 
 @torch.no_grad()
 def clip(gradients: Tensor, norm: Tensor, max_norm: float) -> None:
-    """Scales ``gradients`` (N,), whose norm is ``norm`` (), down in place to ``max_norm`` if they are longer; 0 switches
-    it off.
+    """Scales ``gradients`` (N,), whose norm is ``norm`` (), down in place to ``max_norm`` if they are longer; 0
+    switches it off.
     """
     if max_norm:
         gradients.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))

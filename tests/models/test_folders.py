@@ -87,7 +87,7 @@ def test_the_empty_caption_of_sdxl_is_zero(tiny_folder):
 
 
 def test_fingerprint_is_of_the_encoders_and_sum_of_the_files(tmp_path, tiny_folder):
-    """The cache of latents must survive another UNet and another place, but not another VAE, text encoder or precision."""
+    """The cache of latents must survive another UNet or place, but not another VAE, text encoder or precision."""
     base = models.load(str(tiny_folder("sd1")))
     moved = shutil.copytree(tiny_folder("sd1"), tmp_path / "moved")
     again = models.load(str(moved))
@@ -247,7 +247,8 @@ def test_the_starter_loads(no_network):
 
 
 ODD = [
-    ("unet/config.json", "block_out_channels", "x"), ("unet/config.json", "encoder_hid_dim", -1), ("text_encoder/config.json", "projection_dim", {}),
+    ("unet/config.json", "block_out_channels", "x"), ("unet/config.json", "encoder_hid_dim", -1),
+    ("text_encoder/config.json", "projection_dim", {}),
     ("scheduler/scheduler_config.json", "prediction_type", {}), ("tokenizer/vocab.json", "a</w>", []),
 ]  # fmt: skip
 
