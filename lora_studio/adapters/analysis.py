@@ -262,21 +262,9 @@ def compare(one: Adapter, other: Adapter, names: tuple[str, str] = ("The first",
     Raises:
         AdapterError: they were made for different families.
     """
-    if one.family != other.family:
-        first, second = detect.label(one.family), detect.label(other.family)
-        raise AdapterError(
-            f"{names[0]} was made for {first} and {names[1]} for {second}: there is nothing to compare.",
-            do="Choose two adapters of one kind of base model.",
-        )
+    _require_one_family(one, other, names)
     pairs, dot, within = [], 0.0, 0.0
-    energies = [
-        {
-            path: size
-            for paths, B, A in svd.like_shaped(adapter.factors)
-            for path, size in zip(paths, svd.inner(B, A, B, A).tolist(), strict=True)
-        }
-        for adapter in (one, other)
-    ]
+    energies = [_energies(adapter) for adapter in (one, other)]
     shared = [
         path for path in one.factors if path in other.factors and one.factors[path].shape == other.factors[path].shape
     ]
@@ -287,19 +275,33 @@ def compare(one: Adapter, other: Adapter, names: tuple[str, str] = ("The first",
         size1, size2 = energies[0][path], energies[1][path]
         pairs.append(Pair(path=path, cosine=_ratio(product, math.sqrt(size1 * size2)), overlap=_ratio(inside, size2)))
     total1, total2 = (sum(energy.values()) for energy in energies)
-    cosine, interference, overlap = (
-        _ratio(dot, math.sqrt(total1 * total2)),
-        _ratio(-2 * dot, total1 + total2),
-        _ratio(within, total2),
-    )
+    cosine, overlap = _ratio(dot, math.sqrt(total1 * total2)), _ratio(within, total2)
     return Comparison(
         cosine=cosine,
-        interference=interference,
+        interference=_ratio(-2 * dot, total1 + total2),
         overlap=overlap,
         shared=len(shared),
         pairs=pairs,
         words=_pair_words(cosine, overlap, len(shared), names),
     )
+
+
+def _require_one_family(one: Adapter, other: Adapter, names: tuple[str, str]) -> None:
+    if one.family != other.family:
+        first, second = detect.label(one.family), detect.label(other.family)
+        raise AdapterError(
+            f"{names[0]} was made for {first} and {names[1]} for {second}: there is nothing to compare.",
+            do="Choose two adapters of one kind of base model.",
+        )
+
+
+def _energies(adapter: Adapter) -> dict[str, float]:
+    """‖ΔW‖² of each module."""
+    return {
+        path: size
+        for paths, B, A in svd.like_shaped(adapter.factors)
+        for path, size in zip(paths, svd.inner(B, A, B, A).tolist(), strict=True)
+    }
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -24,6 +24,8 @@ from torch.utils._pytree import tree_leaves
 from lora_studio.adapters.adapter import Adapter, Factors
 from lora_studio.config.settings import Settings
 from lora_studio.families import registry as families
+from lora_studio.methods import registry
+from lora_studio.methods.pissa import Pissa
 from lora_studio.models import fused, gradient_checkpointing, modules
 from lora_studio.models.fused import ops, triton_support
 from lora_studio.models.overlay import AdapterOverlay
@@ -165,7 +167,7 @@ def unet(settings: Settings, shapes: Shapes, precision: str) -> nn.Module:
     """The exact UNet with its adapter under training, on the meta device; a LoRA's factors in the base model's format,
     with gradients that are there from the start.
     """
-    from peft import LoraConfig, inject_adapter_in_model
+    from peft import inject_adapter_in_model
     from peft.tuners.lora import LoraLayer
 
     made = build(families.named(shapes.family), "unet", shapes.unet, "tests").requires_grad_(False)
@@ -173,22 +175,16 @@ def unet(settings: Settings, shapes: Shapes, precision: str) -> nn.Module:
         parameter.data = parameter.data.to(DTYPES[precision])
     made.to(memory_format=torch.channels_last)
     fused.enable(made)
-    config = LoraConfig(
-        r=settings.adapter.rank,
-        lora_alpha=settings.adapter.alpha,
-        lora_dropout=settings.adapter.dropout,
-        use_dora=settings.adapter.method == "dora",
-        target_modules=modules.targets(made, families.named(shapes.family).targets[settings.adapter.targets]),
-    )
+    method = registry.get(settings.adapter.method)
+    targets = families.named(shapes.family).targets[settings.adapter.targets]
+    config = method.config(settings.adapter, modules.targets(made, targets))
     with torch.device("meta"):
         inject_adapter_in_model(config, made, "style")
     for parameter in made.parameters():
         if parameter.requires_grad:
-            parameter.data = parameter.data.to(
-                DTYPES[precision] if settings.adapter.method == "lora" else torch.float32
-            )
+            parameter.data = parameter.data.to(DTYPES[precision] if method.low_precision else torch.float32)
             parameter.grad = torch.empty_like(parameter)
-    if settings.adapter.method == "pissa":
+    if isinstance(method, Pissa):
         layers = {
             modules.path_of("unet", name): layer for name, layer in made.named_modules() if isinstance(layer, LoraLayer)
         }
@@ -204,16 +200,13 @@ def unet(settings: Settings, shapes: Shapes, precision: str) -> nn.Module:
 
 
 def measure(settings: Settings, shapes: Shapes, precision: str, triton: bool = True) -> tuple[int, int, nn.Module]:
-    """Bytes that one batch keeps for the way back, weights left out and every storage counted once; the most that the
-    way forth and back hold, weights left out; and the UNet.
+    """Bytes that one batch keeps for the backward pass, weights left out and every storage counted once; the most that
+    the forward and the backward pass hold, weights left out; and the UNet.
     """
     made, dtype = unet(settings, shapes, precision), DTYPES[precision]
     side, batch = (settings.dataset.resolution or shapes.resolution) // shapes.scale, settings.optimizer.batch
-    frozen = (
-        [tensor for one in made.start._increments.values() for tensor in (one.down, one.up, one.scale)]
-        if settings.adapter.method == "pissa"
-        else []
-    )
+    subtracted = made.start._increments.values() if hasattr(made, "start") else ()
+    frozen = [tensor for one in subtracted for tensor in (one.down, one.up, one.scale)]
     own, held = {tensor.untyped_storage()._cdata for tensor in (*made.parameters(), *frozen)}, {}
 
     def hold(tensor: Tensor) -> Tensor:
@@ -232,7 +225,7 @@ def measure(settings: Settings, shapes: Shapes, precision: str, triton: bool = T
         more = {
             "added_cond_kwargs": {"text_embeds": empty(batch, pooled), "time_ids": torch.empty(batch, 6, device="meta")}
         }
-    autocast = dtype if dtype != torch.float32 and settings.adapter.method != "lora" else None
+    autocast = None if registry.get(settings.adapter.method).low_precision or dtype == torch.float32 else dtype
     ledger = Ledger()
     with card() if triton else contextlib.nullcontext(), arithmetic(autocast), ledger:
         noisy, text = empty(batch, 4, side, side), empty(batch, 77, shapes.unet["cross_attention_dim"])
