@@ -142,7 +142,7 @@ def test_the_bootstrap_needs_nothing_but_the_standard_library(name):
 
 def test_no_modules_import_each_other():
     """A cycle works or breaks by which module is imported first. One within functions or for types alone works, but
-    says that a thing belongs in a module of its own.
+    shows that something belongs in a module of its own.
     """
     graph = {name: {other for other in ours(name) if other != name} for name in MODULES}
     try:

@@ -6,9 +6,11 @@ Results go to standard output, progress and problems to standard error. Exit sta
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
+from inspect import isfunction
 from typing import Annotated
 
 import typer
@@ -65,7 +67,7 @@ for command in (
 ):
     app.command()(command)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(test.test)
-COMMANDS = [info.callback.__name__ for info in app.registered_commands]
+COMMANDS = [info.callback.__name__ for info in app.registered_commands if isfunction(info.callback)]
 
 
 @app.callback(invoke_without_command=True)
@@ -94,15 +96,16 @@ def studio(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command and returns the exit status. A problem that the user can fix is reported in one message, without a
-    traceback.
+    """Runs one command and returns the exit status. A problem that the user can fix is reported in one message,
+    without a traceback.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     as_json = "--json" in arguments
     for name, value in environment.PATIENT.items():  # commands that draw images do so in this process
         os.environ.setdefault(name, value)
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # a Windows console cannot print all letters of captions
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a Windows console cannot print all letters of captions
     try:
         return app(arguments, prog_name="app.py", standalone_mode=False) or 0
     except StudioError as error:

@@ -1,5 +1,5 @@
-"""What the commands on adapter files share: their arguments, where results go, and the proof of what was saved. torch
-is imported only by the functions that need it.
+"""What the commands on adapter files share: their arguments, where results go, and the proof of what was saved. Only
+the functions that need torch import it.
 """
 
 from __future__ import annotations

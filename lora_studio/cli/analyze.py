@@ -77,8 +77,6 @@ def _table(found: Analysis) -> list[str]:
     for block, modules in blocks.items():
         energy = sum(module.norm**2 for module in modules)
         share = energy / found.norm**2 if found.norm else 0.0
-        lines.append(
-            f"{block:{width}}  {len(modules):7}  {share:15.1%}  {math.sqrt(energy):7.3g}  "
-            f"{max(module.rank_99 for module in modules):13}"
-        )
+        rank = max(module.rank_99 for module in modules)
+        lines.append(f"{block:{width}}  {len(modules):7}  {share:15.1%}  {math.sqrt(energy):7.3g}  {rank:13}")
     return lines

@@ -29,7 +29,7 @@ class Repeat(NamedTuple):
     """Whether a run from the recipe would reproduce the file."""
 
     verdict: str
-    """``same``, ``different``, ``unknown`` (nothing to compare with), ``blend`` or ``none`` (no recipe)."""
+    """``same``, ``different``, ``unknown`` (not everything could be compared), ``blend`` or ``none`` (no recipe)."""
     differences: list[Difference]
     unknown: list[str]
 
@@ -93,10 +93,8 @@ def _warnings(adapter: Adapter, path: Path) -> Iterator[str]:
     """What is wrong with a file that can be read."""
     claimed = detect.claimed(adapter.metadata)
     if claimed and claimed != adapter.family:
-        yield (
-            f"its header says that it was made for {detect.label(claimed)}, but its shapes are those of "
-            f"{detect.label(adapter.family)}, which count."
-        )
+        found = detect.label(adapter.family)
+        yield f"its header says that it was made for {detect.label(claimed)}, but its shapes are those of {found}."
     if adapter.family == "unknown":
         yield "its shapes fit no base model that the studio knows."
     if path.is_file() and (told := adapter.metadata.get("sshs_model_hash")) and told != _hash(path):

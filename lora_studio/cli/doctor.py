@@ -176,12 +176,8 @@ def _starter(_: Path) -> Iterator[Finding]:
         what = f"its {', '.join(missing)} are missing in {starter.MODEL}"
         yield Finding("warning", "starter", what, "Download the studio again, or train on a model of your own.")
     else:
-        yield Finding(
-            "ok",
-            "starter",
-            "the built-in base model, and the sample styles "
-            + ", ".join(path.name for path in starter.sample_styles()),
-        )
+        styles = ", ".join(path.name for path in starter.sample_styles())
+        yield Finding("ok", "starter", f"the built-in base model, and the sample styles {styles}")
 
 
 def _chromium(_: Path) -> Iterator[Finding]:

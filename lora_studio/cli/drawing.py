@@ -125,9 +125,16 @@ def _sheet(options: SheetOptions, recipe: Grid, settings: Settings, paths: list[
     adapters = [read(path) for path in paths]
     machine = devices.choose(settings)
     base = models.load(options.base, machine.device, machine.dtype)
-    how = {"negative": options.negative, "sampler": options.sampler, "width": options.width, "height": options.height}
-    pictures = render(base, adapters, [cell for row in recipe.cells for cell in row], **how)
-    return to_png(recipe.model_copy(update={"base_sha256": base.sha256()}), pictures)
+    images = render(
+        base,
+        adapters,
+        [cell for row in recipe.cells for cell in row],
+        negative=options.negative,
+        sampler=options.sampler,
+        width=options.width,
+        height=options.height,
+    )
+    return to_png(recipe.model_copy(update={"base_sha256": base.sha256()}), images)
 
 
 def _sha256(path: Path) -> str:

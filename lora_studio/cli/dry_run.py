@@ -1,4 +1,4 @@
-"""``train --dry-run``: how much memory a run would take, estimated and measured, and what to change if it is short."""
+"""``train --dry-run``: the memory that a run takes, estimated and measured, and what to change if it is too much."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def parse_adapter(text: str, where: str = "--adapter") -> tuple[Path, float]:
 
 
 def _draw(options: GenerateOptions, adapters: list[tuple[Path, float]], settings: Settings) -> list[Path]:
-    """Loads the model, then generates prompt by prompt, so that each prompt's images are saved as soon as they exist."""
+    """Loads the model and generates prompt by prompt, so that each prompt's images are saved as soon as they exist."""
     from lora_studio import models
     from lora_studio.adapters import read
     from lora_studio.models import inject
@@ -98,20 +98,21 @@ def _draw(options: GenerateOptions, adapters: list[tuple[Path, float]], settings
     machine = devices.choose(settings)
     base = models.load(options.base, machine.device, machine.dtype)
     inject.load_adapters(base, [(read(path), weight) for path, weight in adapters])
-    how = {
-        "negative": options.negative,
-        "steps": options.steps,
-        "guidance": options.guidance,
-        "sampler": options.sampler,
-        "width": options.width,
-        "height": options.height,
-    }
-    seeds = range(options.seed, options.seed + options.count)
-    return [
-        _save(image, options, prompt, seed, adapters)
-        for prompt in options.prompts
-        for seed, image in zip(seeds, draw(base, [prompt] * options.count, seeds, **how), strict=True)
-    ]
+    seeds, paths = range(options.seed, options.seed + options.count), []
+    for prompt in options.prompts:
+        images = draw(
+            base,
+            [prompt] * options.count,
+            seeds,
+            negative=options.negative,
+            steps=options.steps,
+            guidance=options.guidance,
+            sampler=options.sampler,
+            width=options.width,
+            height=options.height,
+        )
+        paths += [_save(image, options, prompt, seed, adapters) for seed, image in zip(seeds, images, strict=True)]
+    return paths
 
 
 def _save(image: Any, options: GenerateOptions, prompt: str, seed: int, adapters: list[tuple[Path, float]]) -> Path:
@@ -121,7 +122,10 @@ def _save(image: Any, options: GenerateOptions, prompt: str, seed: int, adapters
     note, data = PngInfo(), io.BytesIO()
     loras = "".join(f" <lora:{path.stem}:{weight:g}>" for path, weight in adapters)
     negative = f"\nNegative prompt: {options.negative}" if options.negative else ""
-    how = f"Steps: {options.steps}, Sampler: {options.sampler}, CFG scale: {options.guidance}, Seed: {seed}, Model: {Path(options.base).stem}"
+    how = (
+        f"Steps: {options.steps}, Sampler: {options.sampler}, CFG scale: {options.guidance}, Seed: {seed}, "
+        f"Model: {Path(options.base).stem}"
+    )
     note.add_text("parameters", f"{prompt}{loras}{negative}\n{how}")
     image.save(data, "PNG", pnginfo=note)
     path = files.free(options.folder.resolve() / f"{files.safe_name(prompt)[:40]}-{seed}.png")

@@ -70,7 +70,7 @@ def like(key: str, help: str = "", **more: Any) -> Any:
 
 
 def absolute(text: str) -> str:
-    """A path that exists, made absolute for a worker that runs elsewhere; anything else, as a hub name, unchanged."""
+    """A path that exists, made absolute for a worker in another folder; anything else (a hub name) unchanged."""
     path = Path(text).expanduser()
     return str(path.resolve()) if text and path.exists() else text
 

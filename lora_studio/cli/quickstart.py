@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from functools import partial
 from pathlib import Path
 
 from lora_studio import files, runs, starter
@@ -31,9 +32,10 @@ def quickstart(outputs: Outputs = runs.OUTPUTS, as_json: AsJson = False) -> None
     seen = watch.work(run)
     sheet = run.folder / "before-after.png"
     _draw_sheet(run, unseen(style), sheet)
-    result = train.result(run, seen) | {"sheet": sheet, "seconds_in_all": round(time.monotonic() - began, 2)}
+    seconds = round(time.monotonic() - began, 2)
+    result = train.result(run, seen) | {"sheet": sheet, "seconds_in_all": seconds}
     lines = [*train.summary(run, seen)[:2], f"Before and after, on subjects that were not among the pictures: {sheet}"]
-    lines.append(f"{duration(result['seconds_in_all'])} in total.")
+    lines.append(f"{duration(seconds)} in total.")
     tell(result, lines, as_json)
 
 
@@ -59,14 +61,11 @@ def _draw_sheet(run: Run, subjects: list[str], path: Path) -> None:
     inject.load_adapters(base, [(read(run.adapter_file), 1.0)])
     prompts = [captions.with_trigger(subject, settings.run.trigger) for subject in subjects]
     seeds = list(range(settings.previews.preview_seed, settings.previews.preview_seed + len(prompts)))
-    how = {
-        "steps": settings.previews.preview_steps,
-        "guidance": settings.previews.guidance,
-        "sampler": settings.previews.sampler,
-    }
+    how = settings.previews
+    draw = partial(generate, base, steps=how.preview_steps, guidance=how.guidance, sampler=how.sampler)
     with inject.without_adapter(base):
-        before = generate(base, subjects, seeds, **how)
-    after = generate(base, prompts, seeds, **how)
+        before = draw(subjects, seeds)
+    after = draw(prompts, seeds)
     image = io.BytesIO()
     before_after(subjects, before, after, title=f"{run.name}: {settings.run.steps} steps").save(image, "PNG")
     files.write(path, image.getvalue())

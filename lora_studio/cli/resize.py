@@ -45,17 +45,15 @@ def resize(
     from lora_studio import adapters
     from lora_studio.adapters import resize as algebra
 
-    ((way, value),) = asked.items()
     read = adapters.read(source)
     # recorded before resizing, so that a size in MB includes the header
     before = replace(read, metadata={"modelspec.title": source.stem, **read.metadata, KEY: json.dumps(asked)})
-    made = (
-        algebra.to_rank(before, value)
-        if way == "rank"
-        else algebra.to_energy(before, value)
-        if way == "energy"
-        else (algebra.to_size(before, value, shared.torch_dtype(dtype)))
-    )
+    if rank is not None:
+        made = algebra.to_rank(before, rank)
+    elif energy is not None:
+        made = algebra.to_energy(before, energy)
+    else:
+        made = algebra.to_size(before, asked["size"], shared.torch_dtype(dtype))
     export = shared.save(made.adapter, path, dtype) if path else None
     sizes = shared.bytes_of(read, None), path.stat().st_size if path else shared.bytes_of(made.adapter, dtype)
     result = {

@@ -21,10 +21,7 @@ def resume(
     name: Annotated[str, typer.Argument(metavar="RUN", help="The run's name, or the path of its folder.")],
     step: Annotated[
         int | None,
-        typer.Option(
-            help="Resume from the state of this step. If it is not the newest, a new run starts there, so that nothing "
-            "is lost."
-        ),
+        typer.Option(help="Resume from this step. If it is not the newest saved state, a new run starts there."),
     ] = None,
     accept_changes: Annotated[
         bool,

@@ -26,8 +26,7 @@ EVERY = 10.0
 
 
 def work(run: Run) -> RunView:
-    """Starts the run's worker unless it is running or queued, and shows its progress until it has ended with an
-    adapter.
+    """Starts the run's worker unless it is running or queued, and shows its progress until the run has ended.
 
     Ctrl+C asks the run to stop and save its adapter; a second Ctrl+C leaves without waiting for that.
 

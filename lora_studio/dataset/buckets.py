@@ -78,6 +78,7 @@ def problems(dataset: Dataset, resolution: int, step: int, max_upscale: float) -
         left, top, right, bottom = crop_box(picture.width, picture.height, bucket)
         seen = (right - left) * (bottom - top) / (picture.width * picture.height)
         if seen < 1 - _CROP_WARNED:
+            size = f"{picture.width} × {picture.height}"
             part = (
                 f"pixels {left:.0f} to {right:.0f} of its width"
                 if left
@@ -87,18 +88,17 @@ def problems(dataset: Dataset, resolution: int, step: int, max_upscale: float) -
                 Problem(
                     "warning",
                     name,
-                    f"{picture.width} × {picture.height} is very long: only its middle {seen:.0%} is trained on "
-                    f"({part}).",
+                    f"{size} is far from square: only its middle {seen:.0%} is trained on ({part}).",
                     "Crop it yourself if you want another part.",
                 )
             )
-    size = f"{resolution} × {resolution}"
+    wanted = f"{resolution} × {resolution}"
     return (
         grouped(
             "warning",
             small,
-            f"picture is too small for {size} and is trained on at a smaller size",
-            f"pictures are too small for {size} and are trained on at a smaller size",
+            f"picture is too small for {wanted} and is trained on at a smaller size",
+            f"pictures are too small for {wanted} and are trained on at a smaller size",
             "Use larger originals or a lower resolution.",
         )
         + found

@@ -27,7 +27,7 @@ _SYSTEM = frozenset(("thumbs.db", "desktop.ini", "__macosx"))
 
 @dataclass
 class PictureFolder:
-    """The dataset's folder itself (``prefix`` ""), or one ``N_name`` folder in it (``repeats`` N, ``concept`` name)."""
+    """The dataset's folder (``prefix`` ""), or an ``N_name`` folder in it: ``repeats`` is N, ``concept`` is name."""
 
     folder: Path
     prefix: str = ""
@@ -70,7 +70,7 @@ def folders(root: Path) -> tuple[list[PictureFolder], list[Problem]]:
 
 
 def is_non_caption(name: str) -> bool:
-    """Whether a file's name says that it is about the folder (LICENSE.txt, README.md), and so no orphaned caption."""
+    """Whether a file is about the folder by its name (LICENSE.txt, README.md), so that it is no orphaned caption."""
     return name.split(".")[0].casefold() in _NON_CAPTIONS or name.lower().endswith(".md")
 
 

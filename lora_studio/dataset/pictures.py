@@ -9,7 +9,7 @@ import hashlib
 import io
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,9 @@ MAX_PIXELS = 80_000_000
 
 SUFFIXES = frozenset(".png .apng .jpg .jpeg .jpe .jfif .webp .bmp .dib .tif .tiff .avif .gif".split())
 FOREIGN = frozenset(
-    ".svg .eps .ps .pdf .heic .heif .jxl .psd .jp2 .tga .ico .exr .hdr .xcf .kra .ai .dng .cr2 .cr3 .nef .arw .raf".split()
+    (
+        ".svg .eps .ps .pdf .heic .heif .jxl .psd .jp2 .tga .ico .exr .hdr .xcf .kra .ai .dng .cr2 .cr3 .nef .arw .raf"
+    ).split()
 )
 """Endings of pictures in formats that are not supported."""
 
@@ -174,7 +176,7 @@ def promises(name: str) -> bool:
 
 
 @contextmanager
-def _file(path: Path) -> Iterator[BinaryIO]:
+def _file(path: Path) -> Generator[BinaryIO]:
     try:
         with open(path, "rb") as file:
             yield file
@@ -187,7 +189,7 @@ def _file(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _decoding(name: str) -> Iterator[None]:
+def _decoding(name: str) -> Generator[None]:
     """Turns whatever a decoder raises into DatasetError: decoders raise almost every kind of exception."""
     try:
         yield
@@ -208,7 +210,7 @@ def _decoding(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _opened(file: BinaryIO, name: str) -> Iterator[Image.Image]:
+def _opened(file: BinaryIO, name: str) -> Generator[Image.Image]:
     """The picture with its header read and its size checked, not decoded yet."""
     try:
         image = Image.open(file, formats=FORMATS)
@@ -254,7 +256,7 @@ def _upright(image: Image.Image, at_least: int, notices: list[str]) -> tuple[Ima
         image.draft(None, (at_least, at_least))  # only JPEG supports it; the whole stream is still read
     image.load()
     try:
-        orientation = image.getexif().get(0x0112)
+        orientation = image.getexif().get(0x0112, 0)
     except Exception:
         notices.append("exif")
         return image, False
@@ -308,9 +310,11 @@ def _managed(image: Image.Image, profile: ImageCms.ImageCmsProfile | None, notic
             image = image.convert("RGB")
         if mode == image.mode:
             try:
-                return ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+                converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
             except ImageCms.PyCMSError:
-                pass
+                converted = None
+            if converted:
+                return converted
         notices.append("profile")
     elif image.mode == "CMYK":
         notices.append("cmyk")

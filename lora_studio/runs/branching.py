@@ -18,7 +18,7 @@ from lora_studio.runs import Run, checkpoints
 _SHAPING = ("base", "method", "rank", "alpha", "rslora", "targets", "optimizer", "lora_plus", "train_text")
 """Settings that a saved state depends on: with others its tensors do not fit, or mean something else."""
 _UNASKED = {"name", "device", "gpus"}
-"""Settings that may change when a run is resumed: they do not change what it learns. Nor do those for previews and
+"""Settings that may change when a run is resumed without changing what it learns, besides those for previews and
 saving.
 """
 

@@ -22,7 +22,7 @@ _STAR = "star"
 
 
 class Saved(NamedTuple):
-    """One saved state: its step, its folder, whether the user starred it, and when it was saved (seconds since the epoch)."""
+    """One saved state: its step, its folder, whether it is starred, and when it was saved (seconds since the epoch)."""
 
     step: int
     folder: Path

@@ -2,8 +2,7 @@
 
 Another site can send requests to 127.0.0.1, or resolve its own name to that address (DNS rebinding). So a foreign
 ``Host`` gets 400 and a foreign ``Origin`` 403, whatever the request. A body that is too large gets 413 before it is
-read. Endpoints of gradio that the page does not use are disabled. A page for other machines needs a name and a
-password.
+read. Endpoints of gradio that the page does not use are disabled. A page for other machines requires a login.
 """
 
 from __future__ import annotations
@@ -44,7 +43,8 @@ POLICY = "; ".join(
 
 _OTHERS_PAGE = "Requests from other sites are refused."
 _UNUSED = re.compile(
-    r"(/gradio_api)?/(proxy=|dev/|vibe|undo-vibe|process_recording|component_server|custom_component|stream/|run-history|monitoring|pwa_icon|deep_link)"
+    r"(/gradio_api)?/(proxy=|dev/|vibe|undo-vibe|process_recording|component_server|custom_component|stream/"
+    r"|run-history|monitoring|pwa_icon|deep_link)"
 )
 """Endpoints of gradio that the page does not use: proxying, editing its source, converting audio…"""
 _FILE = re.compile(r"(?:/gradio_api)?/file[=/](.*)", re.DOTALL)

@@ -131,6 +131,6 @@ def test_tiny_and_very_long_pictures_are_warned_of_with_their_crop():
     assert found[0].files == ("tiny.png", "small.png") and found[1].file == "long.png"
     assert (
         found[1].what
-        == "6000 × 600 is very long: only its middle 40% is trained on (pixels 1800 to 4200 of its width)."
+        == "6000 × 600 is far from square: only its middle 40% is trained on (pixels 1800 to 4200 of its width)."
     )
     assert {problem.severity for problem in found} == {"warning"} and len(found) == 2
