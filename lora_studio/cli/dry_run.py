@@ -40,7 +40,7 @@ def tell(settings: Settings, outputs: Path, as_json: bool) -> None:
 
     machine = devices.choose(settings)
     base, limit = shapes.read(settings.run.base), preflight.limit(machine.device)
-    estimate = memory.estimate(settings, base, machine.precision, limit)
+    estimate = memory.estimate(settings, base, machine.precision, limit) if memory.can_estimate(base) else None
 
     def ways(needed: float) -> list[dict[str, Any]]:
         return [
@@ -53,11 +53,11 @@ def tell(settings: Settings, outputs: Path, as_json: bool) -> None:
         "precision": machine.precision,
         "limit": limit,
         "family": base.family,
-        "estimate": estimate.table(),
+        "estimate": estimate and estimate.table(),
     }
-    fits = estimate.peak <= limit
+    fits = estimate and estimate.peak <= limit
     options.tell(
-        {"estimated": {**told, "fits": fits, "would_fit": [] if fits else ways(0.9 * limit)}},
+        {"estimated": {**told, "fits": fits, "would_fit": ways(0.9 * limit) if fits is False else []}},
         list(_estimated(told)),
         as_json,
     )
@@ -68,8 +68,10 @@ def tell(settings: Settings, outputs: Path, as_json: bool) -> None:
         else {"peak": measured.peak, "step_seconds": measured.step_seconds, "previews": measured.previews}
     )
     told["fits"] = measured is not None and measured.previews and measured.peak <= limit
-    scale = max(1.0, measured.peak / estimate.peak) if measured and machine.device.type == "cuda" else 1.0
-    told["would_fit"] = [] if told["fits"] else ways(0.9 * min(limit, estimate.peak) / scale)
+    told["would_fit"] = []
+    if estimate and not told["fits"]:
+        scale = max(1.0, measured.peak / estimate.peak) if measured and machine.device.type == "cuda" else 1.0
+        told["would_fit"] = ways(0.9 * min(limit, estimate.peak) / scale)
     options.tell(told, list(_verdict(told)), as_json)
 
 
@@ -92,6 +94,9 @@ def _try(settings: Settings, outputs: Path, as_json: bool) -> Any:
 
 
 def _estimated(told: dict[str, Any]) -> Iterator[str]:
+    if told["estimate"] is None:
+        yield "How much memory this kind of base model takes cannot be estimated. It is measured instead."
+        return
     yield f"Estimated for {told['device']}, {told['precision']}:"
     for key, name in _ROWS.items():
         yield f"  {name:22} {_size(told['estimate'][key]):>9}" + ("   (the sum of these)" if key == "step" else "")
@@ -106,7 +111,7 @@ def _verdict(told: dict[str, Any]) -> Iterator[str]:
         yield (
             "It fits." if told["fits"] else "A preview did not fit." if not measured["previews"] else "It does not fit."
         )
-    if not told["fits"]:
+    if not told["fits"] and told["estimate"]:
         yield (
             "These settings need less:"
             if told["would_fit"]

@@ -39,7 +39,7 @@ class GaussianDiffusion(Process):
         import torch
 
         if self._alpha_bar is None:
-            made = diffusers.DDIMScheduler.from_config(self.configuration("DDIMScheduler"))
+            made: Any = diffusers.DDIMScheduler.from_config(self.configuration("DDIMScheduler"))
             self._alpha_bar = made.alphas_cumprod.to(torch.float32)
         self._alpha_bar = self._alpha_bar.to(timesteps.device)  # stays there: a recorded step must not copy
         return self._alpha_bar[timesteps]

@@ -43,6 +43,11 @@ class Family(ABC):
     (diffusers), else from its ``config_class`` (transformers).
     """
 
+    memory: ClassVar[str] = ""
+    """The function that records what a step keeps of a model, by dotted name, as ``training.unet_activations.walk``
+    does for UNets. Empty where none is written: a run's memory can then be measured, but not estimated.
+    """
+
     # Adapters
 
     targets: ClassVar[dict[str, str]]

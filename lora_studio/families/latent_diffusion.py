@@ -31,6 +31,7 @@ class LatentDiffusion(Family):
         "text_encoder": "transformers.CLIPTextModel",
         "text_encoder_2": "transformers.CLIPTextModelWithProjection",
     }
+    memory = "lora_studio.training.unet_activations.walk"
     targets = {
         "qv": r"attn[12]\.to_[qv]$",
         "attention": _ATTENTION,

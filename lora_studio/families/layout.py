@@ -46,7 +46,7 @@ def _flat(shape: Shape) -> Shape:
 def unet_modules(config: Mapping[str, Any]) -> dict[str, Shape]:
     """Every linear layer and convolution of a ``UNet2DConditionModel`` of Stable Diffusion's kinds."""
     first, embedding = config["block_out_channels"][0], 4 * config["block_out_channels"][0]
-    found = {
+    found: dict[str, Shape] = {
         "conv_in": (first, config["in_channels"], 3, 3),
         "time_embedding.linear_1": (embedding, first),
         "time_embedding.linear_2": (embedding, embedding),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from lora_studio.families import registry
+from lora_studio.families.family import Family
 
 
 class Text(NamedTuple):
@@ -34,6 +35,16 @@ class Shapes:
     @property
     def scale(self) -> int:
         """Pixels per latent pixel, along one side."""
-        family = registry.named(self.family)
-        assert family is not None, "shapes are read of known families alone"
-        return family.latent_scale(self.vae)
+        return self.known.latent_scale(self.vae)
+
+    @property
+    def denoiser_parameters(self) -> int:
+        """How many weights the denoiser has."""
+        return self.parameters[self.known.denoiser]
+
+    @property
+    def known(self) -> Family:
+        """The family that ``family`` names."""
+        found = registry.named(self.family)
+        assert found is not None, "shapes are read of known families alone"
+        return found

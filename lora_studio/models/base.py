@@ -250,7 +250,8 @@ def _sum(weight: Tensor) -> Tensor:
 
 def _settings(module: nn.Module) -> str:
     """A part's configuration as sorted JSON, without what says where it came from."""
-    config = module.config if isinstance(module.config, Mapping) else module.config.to_dict()
+    config: Any = module.config
+    config = config if isinstance(module.config, Mapping) else config.to_dict()
     return json.dumps(
         {
             key: value

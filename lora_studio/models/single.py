@@ -62,7 +62,8 @@ def read(
     if not predicts and family.ambiguous:
         predicts = Epsilon.name if answers_with_noise(base) else Velocity.name
         base.process = family.process(schedule, predicts)
-    denoiser.register_to_config(sample_size=family.native_size(base.process.name, family.latent_side(denoiser.config)))
+    config = base.unet.config
+    base.unet.register_to_config(sample_size=family.native_size(base.process.name, family.latent_side(config)))
     return base
 
 

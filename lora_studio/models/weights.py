@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -83,29 +83,38 @@ def fill(
         ModelError: weights are missing, of a wrong shape, or not finite in ``dtype``.
     """
     wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    found = {name: next((source for source in sources(name) if source.key in weights.shapes), None) for name in wanted}
-    _require_all(found, weights, what)
+    found = _found(wanted, sources, weights, what)
     readers = _READERS if device.type != "mps" else 1  # Apple's GPUs are for one thread at a time
-    with (
-        ThreadPoolExecutor(readers) as pool
-    ):  # gigabytes are read from disk, converted and copied to the device: one thread alone would wait for each in turn
+    # gigabytes are read from disk, converted and copied to the device: one thread alone would wait for each in turn
+    with ThreadPoolExecutor(readers) as pool:
         tensors = pool.map(lambda name: _tensor(weights, found[name], wanted[name], dtype, device), wanted)
         state = dict(zip(wanted, tensors, strict=True))
     model.load_state_dict(state, assign=True)
     model.to(device).requires_grad_(False).eval()
 
 
-def _require_all(found: Mapping[str, Source | None], weights: Weights, what: str) -> None:
-    missing = [name for name, source in found.items() if source is None]
-    where = weights.paths[0]
-    if len(missing) == len(found):
+def _found(
+    names: Iterable[str], sources: Callable[[str], list[Source]], weights: Weights, what: str
+) -> dict[str, Source]:
+    """Where each weight is; raises ModelError where some are missing."""
+    found, missing = {}, []
+    for name in names:
+        source = next((source for source in sources(name) if source.key in weights.shapes), None)
+        if source is None:
+            missing.append(name)
+        else:
+            found[name] = source
+    if not found:
         raise lacks(weights, what)
     if missing:
+        where = weights.paths[0]
+        total = len(found) + len(missing)
         raise ModelError(
-            f"{where.name} lacks {len(missing)} of {len(found)} weights of {what}, the first being {missing[0]}.",
+            f"{where.name} lacks {len(missing)} of {total} weights of {what}, the first being {missing[0]}.",
             where=where,
             do=AGAIN,
         )
+    return found
 
 
 def lacks(weights: Weights, what: str) -> ModelError:

@@ -7,7 +7,7 @@ to the rounding of the arithmetic.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -162,7 +162,7 @@ def to_pictures(pixels: Tensor) -> list[Image.Image]:
 
 
 @contextmanager
-def _resting(base: Base) -> Iterator[None]:
+def _resting(base: Base) -> Generator[None]:
     """The denoiser without dropout."""
     training = base.unet.training
     base.unet.eval()

@@ -6,6 +6,7 @@ against.
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -14,13 +15,13 @@ from typing import Any
 import torch
 
 from lora_studio.config.settings import OptimizerSettings, Settings
-from lora_studio.errors import StudioError
+from lora_studio.errors import ModelError, StudioError
 from lora_studio.models.autoencode import TILE
 from lora_studio.models.fused import triton_support
 from lora_studio.models.shapes import Shapes
 from lora_studio.models.shapes import read as read_shapes
 from lora_studio.optim import registry as optimizers
-from lora_studio.training import stepper, unet_activations
+from lora_studio.training import stepper
 from lora_studio.training.activations import GPUS, Activations, Step
 from lora_studio.training.devices import Machine
 
@@ -88,9 +89,12 @@ def estimate(settings: Settings, shapes: Shapes, precision: str, limit: float = 
         limit: bytes that the device has. The VAE takes as many pictures at once as fit, and works in tiles if not even
             one does; a recorded step keeps its memory while a preview is drawn only if both fit. So the peak is what
             the run will reach on such a device, and for 0 what it needs at least.
+
+    Raises:
+        ModelError: it can only be measured, see ``can_estimate``.
     """
     step = Step.of(settings, shapes, BYTES[precision])
-    kept, spare = unet_activations.walk(shapes, step), _libraries(settings)
+    kept, spare = _activations(shapes, step), _libraries(settings)
     held = {"weights": _weights(shapes, step, kept)} | _trained(settings.optimizer, step, kept)
     total = sum(held.values())
     working = RESERVED * (total + kept.highest() + spare) - total - kept.saved()
@@ -106,10 +110,23 @@ def estimate(settings: Settings, shapes: Shapes, precision: str, limit: float = 
     return Estimate(**{name: round(size) for name, size in parts.items()})
 
 
+def can_estimate(shapes: Shapes) -> bool:
+    """Whether the base model's family says what a step keeps."""
+    return bool(shapes.known.memory)
+
+
+def _activations(shapes: Shapes, step: Step) -> Activations:
+    if not can_estimate(shapes):
+        what = f"How much memory {shapes.known.title} takes cannot be estimated."
+        raise ModelError(what, where="base", do="Measure it with --dry-run.")
+    module, _, name = shapes.known.memory.rpartition(".")
+    return getattr(importlib.import_module(module), name)(shapes, step)
+
+
 def _weights(shapes: Shapes, step: Step, kept: Activations) -> float:
     """Bytes of all that stays as it is, for the whole run."""
     bits = {"none": 8 * step.element, "nf4": NF4_BITS, "int8": 8}[step.machine.quantize]
-    unet = (shapes.parameters["unet"] - kept.packable) * step.element + kept.packable * bits / 8
+    unet = (shapes.denoiser_parameters - kept.packable) * step.element + kept.packable * bits / 8
     return unet + sum(_encoders(shapes, step)) * step.adapter.train_text + 4 * kept.frozen
 
 
@@ -230,9 +247,9 @@ def suggest(settings: Settings, precision: str, limit: float) -> dict[str, Any]:
     """
     try:
         base = read_shapes(settings.run.base)
+        found = savings(settings, base, precision, 0.9 * limit, 0.9 * estimate(settings, base, precision).step)
     except StudioError:
         return {}
-    found = savings(settings, base, precision, 0.9 * limit, 0.9 * estimate(settings, base, precision).step)
     return found[0].changes if found else {}
 
 

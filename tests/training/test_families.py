@@ -20,13 +20,17 @@ from torch import nn
 
 from lora_studio import adapters, models
 from lora_studio.adapters import proof
+from lora_studio.cli import dry_run
 from lora_studio.diffusion.flow import RectifiedFlow
-from lora_studio.errors import SettingsError
+from lora_studio.errors import ModelError, SettingsError
 from lora_studio.events import Finished, PreviewReady, Validated
 from lora_studio.families import registry
 from lora_studio.families.family import Family
 from lora_studio.families.latent_diffusion import LatentDiffusion
+from lora_studio.families.shapes import Shapes
 from lora_studio.models import gradient_checkpointing, inject, shapes
+from lora_studio.training import memory
+from lora_studio.training.activations import Activations, Step
 from lora_studio.training.loop import train
 from tests.models import tiny
 
@@ -106,6 +110,23 @@ class TransformerFamily(Family):
 
     def predict(self, denoiser, noisy, timesteps, text, sizes):
         return denoiser(noisy, text["hidden"], timesteps)
+
+
+def walk(found_shapes: Shapes, step: Step) -> Activations:
+    """What a step keeps of the transformer, roughly: enough to see that a family's own estimate is asked."""
+    found = Activations(step)
+    tokens = step.batch * (step.side // found_shapes.scale // 2) ** 2
+    for _ in range(DEPTH):
+        kept = sum(found.changed(WIDTH, WIDTH, tokens, kind) for kind in ("qv", "attention", "qv", "attention"))
+        kept += found.changed(WIDTH, 4 * WIDTH, tokens, "ff") + found.changed(4 * WIDTH, WIDTH, tokens, "ff")
+        found.add(0, kept + 12 * tokens * WIDTH * step.element)
+    return found
+
+
+class EstimatedTransformer(TransformerFamily):
+    """With an estimate of its memory, in the same file too."""
+
+    memory = f"{__name__}.walk"
 
 
 class TwoLevels(LatentDiffusion):
@@ -213,6 +234,27 @@ def test_its_shapes_are_read_without_weights(tmp_path, register):
     found = shapes.read(str(transformer_folder(tmp_path / "dit")))
     count = sum(weight.numel() for weight in TinyTransformer().parameters())
     assert (found.family, found.resolution, found.parameters["transformer"]) == ("tiny-dit", 64, count)
+
+
+def test_memory_is_estimated_where_the_family_says_what_a_step_keeps(tmp_path, register, settings):
+    register(EstimatedTransformer())
+    folder = transformer_folder(tmp_path / "dit")
+    changed = settings.changed(targets="attention+ff", base=str(folder))
+    found = memory.estimate(changed, shapes.read(str(folder)), "fp32")
+    trained = sum(2 * sum(shape) for shape in TransformerFamily().modules.values())  # rank 2
+    assert found.adapter == 4 * trained and found.activations > 0
+
+
+def test_memory_that_cannot_be_estimated_is_measured(tmp_path, register, settings, capsys):
+    register(TransformerFamily())
+    folder = transformer_folder(tmp_path / "dit")
+    with pytest.raises(ModelError, match="cannot be estimated"):
+        memory.estimate(settings, shapes.read(str(folder)), "fp32")
+    changed = settings.changed(base=str(folder), sampler="euler")
+    assert memory.suggest(changed, "fp32", 2**30) == {}
+    dry_run.tell(changed, tmp_path / "outputs", as_json=False)
+    told = capsys.readouterr().out
+    assert "cannot be estimated. It is measured instead." in told and "Measured: " in told and "It fits." in told
 
 
 def test_what_it_cannot_do_is_said(tmp_path, register):

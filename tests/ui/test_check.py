@@ -161,6 +161,14 @@ def test_nothing_else_can_be_applied(check, values, process, event):
     assert not outcome["visible"] and fields == {}
 
 
+def test_it_measures_what_cannot_be_estimated(check, values, process):
+    unknown = ESTIMATED | {"estimate": None, "fits": None}
+    process.says = [{"estimated": unknown}, unknown | {"fits": False, "measured": None}]
+    said = texts(check, check.run(CheckState(), *values))
+    assert "cannot be estimated. A few steps" in said[1]
+    assert "Which settings would fit cannot be estimated" in said[-1] and "smaller base model" not in said[-1]
+
+
 def test_it_says_when_no_setting_would_fit(check, values, process):
     process.says = [ESTIMATED | {"fits": False, "measured": None}]
     assert "Use a smaller base model" in texts(check, check.run(CheckState(), *values))[-1]

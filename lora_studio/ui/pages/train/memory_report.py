@@ -77,6 +77,11 @@ def _stage(view: RunView, estimated: dict[str, Any] | None) -> str:
 
 
 def _estimate(report: dict[str, Any]) -> str:
+    if report["estimate"] is None:
+        return (
+            "<p>How much memory this kind of base model takes cannot be estimated. "
+            "A few steps and a preview will measure it.</p>"
+        )
     peak, memory = _size(report["estimate"]["peak"]), _memory(report)
     if report["fits"]:
         return (
@@ -92,6 +97,8 @@ def _estimate(report: dict[str, Any]) -> str:
 def _options(report: dict[str, Any]) -> str:
     """The settings that would fit, each applied with one press."""
     options = report["would_fit"]
+    if report["estimate"] is None:
+        return "<p>Which settings would fit cannot be estimated for this kind of base model.</p>"
     if not options:
         return "<p>No setting saves enough memory. Use a smaller base model.</p>"
     buttons = "".join(
