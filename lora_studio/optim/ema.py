@@ -21,7 +21,7 @@ class Average:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Takes the parameters' present values in."""
+        """Updates the average with the parameters' present values."""
         if not self.shadow:
             return
         self.updates += 1
@@ -30,7 +30,7 @@ class Average:
 
     @contextlib.contextmanager
     def applied(self) -> Generator[None]:
-        """Inside, the parameters hold the average; afterwards their own values again."""
+        """Within it the parameters hold the average; afterwards their own values again."""
         if not self.shadow:
             yield
             return

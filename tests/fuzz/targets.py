@@ -102,7 +102,7 @@ def _header(data: bytes, place: Path) -> object:
 def _adapter(data: bytes, place: Path) -> object:
     found = adapters.read(_file(data, place, "a.safetensors"))
     metadata.trigger(found.metadata), metadata.thumbnail_bytes(found.metadata), recipe.read(found.metadata)
-    return found.family, found.method, found.rank
+    return found.family, found.kind, found.rank
 
 
 def _peft_config(data: bytes, place: Path) -> object:

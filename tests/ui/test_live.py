@@ -141,7 +141,7 @@ def test_the_setting_that_would_fit_is_one_press_away(watcher, part, started):
     sent = tick(tab, watcher)
     assert (
         "memory of the GPU is full" in sent["state"]["value"]
-        and sent["apply"]["value"] == "Resume with batch 2 and accumulation 2"
+        and sent["apply"]["value"] == "Resume with batch size 2 and gradient accumulation 2"
     )
     _apply_and_resume(tab, played.run)
     assert started == ["one"] and (
@@ -166,7 +166,7 @@ def test_a_changed_run_resumes_at_the_second_press(watcher, part, started):
     sent = tick(tab, watcher)
     assert (
         not started
-        and "Learning rate was 0.0003, and is 0.01." in sent["state"]["value"]
+        and "Learning rate was 0.0003 and is now 0.01." in sent["state"]["value"]
         and sent["resume"]["value"] == "Resume anyway"
     )
     _resume(tab, played.run)
