@@ -1,4 +1,4 @@
-"""What a run says: one small record an occurrence, the only voice of training.
+"""What a run reports: one small record for each occurrence. Training has no other output.
 
 A worker appends each as one line of JSON to ``events.jsonl``; the page and the command line fold that file.
 Every record carries ``kind`` (its tag) and ``at`` (seconds since the epoch).
@@ -16,14 +16,14 @@ from lora_studio.errors import StudioError
 
 
 class State(StrEnum):
-    """Where a run stands. Only its worker changes it; where there is no worker, the parent that is about to start one,
+    """The state of a run. Only its worker changes it; where there is no worker, the parent that is about to start one,
     or that finds it dead.
     """
 
     QUEUED = "queued"
     """Waiting for the device, behind the runs that were started before."""
     PREPARING = "preparing"
-    """Reading images, loading the base model, encoding."""
+    """Reading pictures, loading the base model, encoding."""
     RUNNING = "running"
     """Training."""
     PAUSED = "paused"
@@ -31,11 +31,11 @@ class State(StrEnum):
     STOPPING = "stopping"
     """Asked to stop: saving what has been learned."""
     FINISHED = "finished"
-    """Ended, with an adapter: at the last step or where the user stopped it."""
+    """Ended with an adapter: at the last step or where the user stopped it."""
     FAILED = "failed"
-    """Ended by a problem; the last checkpoint is kept."""
+    """Ended by an error; the saved states are kept."""
     INTERRUPTED = "interrupted"
-    """The worker vanished (killed, power cut), or left the queue before its turn; the last checkpoint is kept."""
+    """The worker vanished (killed, power cut), or left the queue before its turn; the saved states are kept."""
 
     @property
     def ended(self) -> bool:
@@ -43,7 +43,7 @@ class State(StrEnum):
 
 
 class Event(BaseModel):
-    """The part that all events share."""
+    """What all events have in common."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="strings")
 
@@ -60,7 +60,7 @@ class StateChanged(Event):
 
 
 class Preparing(Event):
-    """A stage of the preparation moved: ``done`` of ``total`` pieces of ``stage``."""
+    """Progress of the preparation: ``done`` of ``total`` items of ``stage``."""
 
     kind: Literal["preparing"] = "preparing"
     stage: str
@@ -83,7 +83,7 @@ class Started(Event):
     modules: int
     """Adapted modules."""
     engine: str = ""
-    """How a GPU does the steps, in words."""
+    """How a GPU takes the steps, for people."""
 
 
 class StepDone(Event):
@@ -109,7 +109,7 @@ class Validated(Event):
 
 
 class PreviewReady(Event):
-    """An image stands at ``path`` (relative to the run's folder). ``base`` marks the image without the adapter."""
+    """An image was drawn, to ``path`` (relative to the run's folder). ``base`` marks one without the adapter."""
 
     kind: Literal["preview"] = "preview"
     step: int
@@ -130,7 +130,9 @@ class CheckpointSaved(Event):
 
 
 class RolledBack(Event):
-    """Step ``failed_step`` gave no number: training went back to ``step`` and on at ``factor`` times the learning rate."""
+    """Step ``failed_step`` was NaN or infinite: training went back to ``step`` and continues at ``factor`` times the
+    learning rate.
+    """
 
     kind: Literal["rolled_back"] = "rolled_back"
     step: int
@@ -140,7 +142,7 @@ class RolledBack(Event):
 
 
 class Warned(Event):
-    """Something the user should know; training goes on."""
+    """Something the user should know; training continues."""
 
     kind: Literal["warned"] = "warned"
     what: str
@@ -157,12 +159,12 @@ class Finished(Event):
     seconds: float
     final_loss: float
     stopped: bool = False
-    """True where the user stopped it before its last step."""
+    """Whether the user stopped it before its last step."""
 
 
 class Failed(Event):
-    """The run ended with a problem. ``ours`` marks a fault of the studio rather than of its input, ``changes`` are
-    settings that would mend it.
+    """The run ended with an error. ``ours`` marks a bug in the studio rather than in its input; ``changes`` are settings
+    that would fix the error.
     """
 
     kind: Literal["failed"] = "failed"
@@ -177,9 +179,9 @@ class Failed(Event):
         if isinstance(error, StudioError):
             return cls(what=error.what, where=error.where, do=error.do, changes=error.details.get("changes", {}))
         return cls(
-            what=f"The studio hit a fault of its own: {type(error).__name__}: {error}",
+            what=f"Internal error: {type(error).__name__}: {error}",
             where="worker.log",
-            do="The run's worker.log holds the details; what was saved is kept.",
+            do="This is a bug in the studio. The run's worker.log has the details; what was saved is intact.",
             ours=True,
         )
 

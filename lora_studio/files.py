@@ -115,7 +115,7 @@ def remove(folder: Path) -> None:
         OSError: the folder cannot be renamed; it is still complete.
     """
     doomed = partial(folder)
-    _patiently(lambda: os.replace(folder, doomed))
+    patiently(lambda: os.replace(folder, doomed))
     _discard(doomed)
 
 
@@ -126,13 +126,13 @@ def unlink(path: Path) -> bool:
         OSError: it cannot be deleted; on Windows after a second, if another program has it open.
     """
     try:
-        _patiently(lambda: os.unlink(path))
+        patiently(lambda: os.unlink(path))
         return True
     except FileNotFoundError:
         return False
 
 
-def _patiently(do: Callable[[], T]) -> T:
+def patiently(do: Callable[[], T]) -> T:
     """The result of ``do``; tried again for a second while Windows says that another program has the file open."""
     for pause in _PAUSES:
         try:
@@ -197,7 +197,7 @@ def replace(finished: Path, path: Path) -> None:
     """
     if finished.is_file():
         sync_file(finished)
-    _patiently(lambda: os.replace(finished, path))
+    patiently(lambda: os.replace(finished, path))
     sync_folder(path.parent)
 
 

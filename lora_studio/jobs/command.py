@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
+from lora_studio import files
 from lora_studio.errors import MachineError, StudioError
 from lora_studio.jobs import environment
 
@@ -17,20 +18,20 @@ LONGEST = 900.0
 
 
 def run(command: str, *arguments: object, timeout: float = LONGEST) -> dict[str, Any]:
-    """Runs ``python -m lora_studio COMMAND … --json``, with no shell between, and gives the object that it ends with.
+    """Runs ``python -m lora_studio COMMAND … --json``, without a shell, and returns the object on its last line.
 
     Args:
-        arguments: each one argument of the process, as text. A name that begins with a dash is an option to the
-            command: give whole paths.
+        arguments: each becomes one argument of the process. A name that begins with a dash would be read as an option:
+            give whole paths.
 
     Raises:
-        StudioError: what the command itself told of its mistake, with its ``details``.
-        MachineError: it took longer than ``timeout`` seconds (it is ended then), or ended without a word.
+        StudioError: the command's own error, with its ``details``.
+        MachineError: it took longer than ``timeout`` seconds and was ended, or it ended without a result.
     """
     try:
         done = subprocess.run(_line(command, arguments), timeout=timeout, capture_output=True, check=False, **_how())
     except subprocess.TimeoutExpired as error:
-        what = f"It took longer than {timeout:g} seconds and was ended."
+        what = f"The command took longer than {timeout:g} seconds and was ended."
         raise MachineError(
             what, where=command, do="Try it when the machine has less to do; nothing was changed."
         ) from error
@@ -40,7 +41,7 @@ def run(command: str, *arguments: object, timeout: float = LONGEST) -> dict[str,
 
 
 def result(command: str, out: str, err: str = "") -> dict[str, Any]:
-    """The object in the last line of ``out``; where there is none, ``err`` goes to the studio's own window.
+    """The object on the last line of ``out``; where there is none, ``err`` goes to the studio's terminal.
 
     Raises:
         StudioError, MachineError: as ``run`` does.
@@ -59,7 +60,7 @@ def result(command: str, out: str, err: str = "") -> dict[str, Any]:
 
 
 class CommandProcess:
-    """A command at work: the objects that it prints, as they come, and an end to it before its time."""
+    """A running command: gives the objects that it prints as they come, and can be ended early."""
 
     def __init__(self, command: str, *arguments: object):
         """Starts it. ``arguments`` as in ``run``.
@@ -77,7 +78,7 @@ class CommandProcess:
             raise _refused(command, error) from error
 
     def objects(self) -> Iterator[dict[str, Any]]:
-        """Each object as it comes, its result last. After ``end`` there is none.
+        """Each object as it comes, the result last. After ``end`` there are no more.
 
         Raises:
             StudioError, MachineError: as ``run`` does.
@@ -96,7 +97,7 @@ class CommandProcess:
         result(self.command, json.dumps(found), self._said())
 
     def end(self) -> None:
-        """Ends it, if it is still at work."""
+        """Ends it, if it is still running."""
         if self._process.poll() is None:
             self._ended = True
             self._process.kill()
@@ -125,14 +126,17 @@ def _object(line: str) -> dict[str, Any] | None:
 
 def _refused(command: str, error: OSError) -> MachineError:
     return MachineError(
-        f"It could not be started: {error.strerror or error}.",
+        f"The command could not be started: {files.reason(error)}.",
         where=command,
         do="Close other programs, then try again.",
     )
 
 
 def _vanished(command: str, err: str) -> MachineError:
-    """That there is no result; what its libraries said goes to the studio's own window."""
+    """The error for a missing result; what its libraries printed goes to the studio's terminal."""
     print(err, file=sys.stderr, flush=True)
-    advice = "The machine may have run out of memory: close other programs and try again. The studio's window shows what else was said."
-    return MachineError("It ended before it had a result.", where=command, do=advice)
+    advice = (
+        "The computer may have run out of memory: close other programs and try again. The studio's terminal shows what "
+        "the command printed."
+    )
+    return MachineError("The command ended without a result.", where=command, do=advice)

@@ -21,14 +21,14 @@ _AT_ONCE = 1 << 20
 
 
 class EventLog:
-    """The writing end. One worker holds it; training goes on if the disk refuses a line, which is written later."""
+    """The writing end. One worker holds it; training continues if the disk refuses a line, which is written later."""
 
     def __init__(self, path: Path):
         self.path = path
         self._waiting: deque[bytes] = deque(maxlen=_HELD_BACK)
         self._refused = False
         self._torn = True
-        """What stands in the file may end in half a line, which would swallow the next one."""
+        """The file may end in half a line, which would spoil the next one."""
 
     def append(self, event: Event) -> None:
         """Adds one line, after those that the disk refused before. A full disk is reported once in the worker's log and
@@ -44,7 +44,7 @@ class EventLog:
             self._refused = self._torn = False
         except OSError as error:
             if not self._refused:
-                print(f"The event log cannot be written ({error}); training goes on.", file=sys.stderr, flush=True)
+                print(f"The event log cannot be written ({error}); training continues.", file=sys.stderr, flush=True)
             self._refused = self._torn = True
 
     def _ends_torn(self) -> bool:
@@ -56,10 +56,10 @@ class EventLog:
 
 
 def read(path: Path, offset: int = 0) -> tuple[list[Event], int]:
-    """Whole lines from byte ``offset`` on, about a megabyte of them at most, and the offset to go on from: where it
-    stays, there is no more.
+    """Whole lines from byte ``offset`` on, about a megabyte of them at most, and the offset of the next ones: where it
+    does not change, there are no more.
 
-    Lines that are no event are skipped; a last line without its newline is left for the next call.
+    Lines that are no events are skipped; a last line without its newline is left for the next call.
 
     Raises:
         RunError: the file cannot be read.

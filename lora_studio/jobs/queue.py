@@ -1,8 +1,8 @@
-"""One training at a time: the others wait in the order in which they were started.
+"""One run trains at a time: the others wait in the order in which they were started.
 
-There is no one who calls them up. Each worker is a process of its own from the start and waits, with next to nothing in
-memory, until no run that was started before it is at work; the lock on the device, which the system takes back from
-whoever dies, is the last word. So the queue survives the studio, and runs started in a terminal stand in it too.
+Nothing manages the queue. Each worker is a process of its own from the start and waits, with next to nothing in memory,
+until no run that was started before it is at work. The lock on the device decides; the system releases it when its
+holder dies. So the queue survives the studio, and includes runs that were started in a terminal.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lora_studio.locks import Lock
 from lora_studio.runs import Run
 
 POLL = 0.3
-"""Seconds between two looks whether it is one's turn."""
+"""Seconds between two looks whether it is the run's turn."""
 
 
 def ahead(run: Run) -> list[Run]:

@@ -1,5 +1,5 @@
-"""One of the other processes of a run on several GPUs: ``python -m lora_studio.jobs.rank_worker OUTPUTS LEADER``. Its
-last line of output tells why it failed.
+"""One of the other processes of a run on several GPUs: ``python -m lora_studio.jobs.rank_worker OUTPUTS LEADER``. If it
+fails, its last line of output is the reason.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def main(outputs: str, parent: int) -> int:
 
 
 def follow(outputs: Path, parent: int) -> None:
-    """Does what the leader tells, as the process that the environment says. When to end is the leader's to say: signals
-    are not heard, but with ``parent`` it ends.
+    """Follows the leader, as the process that the environment describes. Only the leader ends it: signals are ignored.
+    It also ends with its ``parent``.
 
     Raises:
         StudioError: as ``training.follower.follow``.
@@ -48,12 +48,12 @@ def follow(outputs: Path, parent: int) -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from lora_studio.training import distributed, follower
 
-    with distributed.joined() as own:
-        follower.follow(own, outputs)
+    with distributed.joined() as world:
+        follower.follow(world, outputs)
 
 
 def _end_with(parent: int) -> None:
-    """A GPU that waits for a leader that was killed would wait for ever."""
+    """A GPU would wait forever for a leader that was killed."""
     while os.getppid() == parent and psutil.pid_exists(parent):
         time.sleep(POLL)
     os._exit(PEER_ENDED)

@@ -1,5 +1,5 @@
-"""The other processes of a run on several GPUs, as the worker that leads them sees them: started, watched, ended with
-it. Imports no torch.
+"""The other processes of a run on several GPUs: the worker that leads them starts, watches and ends them. Imports no
+torch.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from lora_studio.runs import Run
 
 POLL = 0.2
 GRACE = 5.0
-"""Seconds within which who waits for a process that is gone learns of it. A GPU never does."""
+"""Seconds within which a process that waits for one that is gone notices. A GPU never does."""
 PEER_ENDED = 3
-"""Exit status of a process that ended because another one had."""
+"""Exit status of a process that ended because another one did."""
 _LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def launched() -> int:
-    """How many processes torchrun or accelerate started for this run, this one among them; 0 where they did not."""
+    """How many processes torchrun or accelerate started for this run, including this one; 0 where they started none."""
     return (
         int(os.environ["WORLD_SIZE"])
         if all(os.environ.get(name) for name in _LAUNCHED) and int(os.environ["WORLD_SIZE"]) > 1
@@ -42,37 +42,36 @@ def follows() -> bool:
     return launched() > 0 and int(os.environ["RANK"]) > 0
 
 
-class _Follower(NamedTuple):
+class _RankWorker(NamedTuple):
     process: subprocess.Popen
-    said: IO[bytes]
-    """Its last line tells why it ended."""
+    output: IO[bytes]
+    """Its last line is the reason why it failed."""
 
 
 class RankWorkers:
-    """Processes 2 … ``world`` of ``run``, which find the first at ``port``. They are ended with the ``with`` statement
-    that they serve.
+    """Processes 2 … ``world`` of ``run``, which find the first at ``port``. They end with the ``with`` statement.
 
-    Where one ends before, what it said is the run's error; where the leader cannot hear of it, since it waits for a
-    GPU, the run is ended here.
+    If one ends before, its reason is the run's error. If the leader cannot notice, since it waits for a GPU, the run
+    is ended here.
     """
 
     def __init__(self, run: Run, world: int, port: int):
         self.run, self.world, self.port = run, world, port
-        self._followers: list[_Follower] = []
+        self._workers: list[_RankWorker] = []
         self._over = threading.Event()
 
     def __enter__(self) -> RankWorkers:
         try:
             for rank in range(1, self.world):
-                self._followers.append(self._start(rank))
+                self._workers.append(self._start(rank))
         except OSError as error:
             self._end()
             raise MachineError(
-                f"Process {len(self._followers) + 2} of {self.world} cannot be started: {error.strerror or error}.",
+                f"Process {len(self._workers) + 2} of {self.world} cannot be started: {error.strerror or error}.",
                 where="gpus",
                 do="Close other programs, then try again.",
             ) from error
-        threading.Thread(target=self._watch, name="others", daemon=True).start()
+        threading.Thread(target=self._watch, name="rank-workers", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -80,18 +79,18 @@ class RankWorkers:
         self._end()
 
     @contextmanager
-    def explaining(self, parted: type[StudioError]) -> Iterator[None]:
-        """Within it ``parted``, which only says that a process is gone, becomes the error of the one that is."""
+    def explaining(self, lost: type[StudioError]) -> Iterator[None]:
+        """Within it ``lost``, which only says that a process is gone, becomes the error of that process."""
         try:
             yield
-        except parted as error:
+        except lost as error:
             raise self._cause() or error from error
 
     def pids(self) -> list[int]:
-        """Of all of them."""
-        return [one.process.pid for one in self._followers]
+        """The process ids of all of them."""
+        return [one.process.pid for one in self._workers]
 
-    def _start(self, rank: int) -> _Follower:
+    def _start(self, rank: int) -> _RankWorker:
         place = {
             "RANK": rank,
             "LOCAL_RANK": rank,
@@ -101,26 +100,24 @@ class RankWorkers:
             "MASTER_PORT": self.port,
         }
         variables = environment.environment() | {name: str(value) for name, value in place.items()}
-        said = tempfile.TemporaryFile()
+        output = tempfile.TemporaryFile()
         command = [sys.executable, "-m", "lora_studio.jobs.rank_worker", str(self.run.folder.parent), str(os.getpid())]
         with open(self.run.log_file, "ab") as log:
-            return _Follower(
-                subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=log, env=variables), said
+            return _RankWorker(
+                subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=log, env=variables), output
             )
 
     def _fallen(self) -> StudioError | None:
-        """The error of a process that ended by itself and not well; of several, of one that did not end for another's
-        sake.
-        """
-        for number, (process, said) in enumerate(self._followers, 2):
+        """The error of a process that failed on its own; None if there is none, or they ended because another did."""
+        for number, (process, output) in enumerate(self._workers, 2):
             if process.poll() not in (None, 0, PEER_ENDED):
-                return self._error(number, process.returncode, said)
+                return self._error(number, process.returncode, output)
         return None
 
-    def _error(self, number: int, status: int, said: IO[bytes]) -> StudioError:
-        said.seek(0)
+    def _error(self, number: int, status: int, output: IO[bytes]) -> StudioError:
+        output.seek(0)
         try:
-            failed = parse(said.read().rstrip().rpartition(b"\n")[2])
+            failed = parse(output.read().rstrip().rpartition(b"\n")[2])
             return StudioError(
                 failed.what,
                 where=failed.where,
@@ -129,9 +126,12 @@ class RankWorkers:
             )
         except (ValueError, AttributeError):
             how = f"killed by signal {-status}" if status < 0 else f"status {status}"
-            do = "What was saved is kept: go on from there. If it happens again, the computer's memory may be too short for so many processes."
+            do = (
+                "Resume the run from its last saved state. If it happens again, the computer may have too little memory "
+                "for so many processes."
+            )
             return MachineError(
-                f"Process {number} of {self.world} ended by itself ({how}).", where=self.run.log_file, do=do
+                f"Process {number} of {self.world} ended unexpectedly ({how}).", where=self.run.log_file, do=do
             )
 
     def _cause(self) -> StudioError | None:
@@ -151,8 +151,8 @@ class RankWorkers:
                 return
 
     def _end(self) -> None:
-        for process, said in self._followers:
+        for process, output in self._workers:
             if process.poll() is None:
                 process.kill()
             process.wait()
-            said.close()
+            output.close()

@@ -1,12 +1,10 @@
-"""Pictures on request, from a process that keeps the base model and the adapters in memory. The parent's side: imports
-no torch.
+"""Images on request, from a process that keeps the base model and the adapters in memory. The parent's side: imports no
+torch.
 
-An ``ImageSpec`` goes out as one line of JSON on the process's standard input, its ``Answer``s come back as lines on its
-standard output.
-The newest order of a lane wins: what that lane waited for is dropped, what is being drawn for it is left between two
-steps.
-The process ends by itself when its input closes, when it had nothing to do for minutes, and when a run begins, which
-needs the device.
+An ``ImageRequest`` goes out as one line of JSON on the process's standard input, its ``Answer``s come back as lines on
+its standard output. The newest request of a lane wins: what waits for that lane is dropped, and what is being drawn for
+it is stopped between two steps. The process ends when its input closes, when it had nothing to do for minutes, and when
+a run starts, which needs the device.
 """
 
 from __future__ import annotations
@@ -33,7 +31,7 @@ from lora_studio.jobs import environment, runner
 
 
 class Placed(BaseModel):
-    """An adapter's file in an order, under a name for labels and messages. ``blocks`` multiplies its weight below a
+    """An adapter file with its weight, under a name for labels and messages. ``blocks`` are factors of the weight, by
     block.
     """
 
@@ -46,7 +44,7 @@ class Placed(BaseModel):
 
 
 class Side(BaseModel):
-    """One side of a sheet: the weights of the order's adapter number ``adapter``, counted from 0."""
+    """One side of a sheet: the weights of adapter number ``adapter``, counted from 0."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -66,8 +64,8 @@ class Blending(BaseModel):
 
 
 class ImageSpec(BaseModel):
-    """A picture, or with ``across`` a labelled sheet. ``width`` and ``height`` are in pixels, 0 takes the base model's
-    own.
+    """An image to draw, or with ``across`` a labelled sheet. ``width`` and ``height`` are in pixels; 0 is the base model's
+    own size.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -75,7 +73,7 @@ class ImageSpec(BaseModel):
     base: str = SPECS["base"].default
     adapters: tuple[Placed, ...] = ()
     blending: Blending | None = None
-    """None adds the adapters up, which takes no preparation when a weight changes."""
+    """None adds the adapters, which needs no preparation when a weight changes."""
     prompt: str
     negative: str = SPECS["negative"].default
     seed: int = SPECS["preview_seed"].default
@@ -85,12 +83,12 @@ class ImageSpec(BaseModel):
     width: int = 0
     height: int = 0
     first: int = 0
-    """Steps of a rough picture that comes before the good one; 0 leaves it out."""
+    """Steps of a rough image that comes before the good one; 0 leaves it out."""
     across: Side | None = None
     down: Side | None = None
 
     def key(self) -> str:
-        """The same for orders that give the same picture: what it asks for, and which state of their files."""
+        """The same for specs that give the same image: a hash of the spec and of the versions of its files."""
         told = [
             self.model_dump(exclude={"first"}),
             __version__,
@@ -100,14 +98,14 @@ class ImageSpec(BaseModel):
 
 
 class Answer(BaseModel):
-    """What came of an order. More follow until one is ``last``."""
+    """An answer to a request. More follow until one is ``last``."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     id: int = 0
     kind: Literal["loading", "drawn", "dropped", "wrong"]
     path: str = ""
-    """Of the picture, a PNG."""
+    """Of the image, a PNG."""
     steps: int = 0
     seconds: float = 0.0
     last: bool = True
@@ -122,13 +120,13 @@ class Answer(BaseModel):
 
 
 class ImageRequest(BaseModel):
-    """A line on the process's standard input: an order, its lane, and the file that its picture goes to."""
+    """A line on the process's standard input: what to draw, for which lane, and to which file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: int
     lane: str
-    order: ImageSpec
+    spec: ImageSpec
     to: str
 
 
@@ -136,7 +134,7 @@ class Renderer:
     """Draws for one outputs folder, with at most one process.
 
     Args:
-        folder: where pictures go. What was drawn once is found there again, and may be deleted at any time.
+        folder: where images go. What was drawn once is found there again; it may be deleted at any time.
     """
 
     def __init__(self, outputs: Path, folder: Path):
@@ -144,29 +142,29 @@ class Renderer:
         self._starting = threading.Lock()
         self._child: _Child | None = None
 
-    def draw(self, order: ImageSpec, lane: str) -> Iterator[Answer]:
-        """Answers to ``order`` as they come; where the lane gets a newer order, the last one says "dropped".
+    def draw(self, spec: ImageSpec, lane: str) -> Iterator[Answer]:
+        """Answers as they come; where the lane gets a newer request, the last one is "dropped".
 
         Raises:
             RunError: a run is at work, which has the device to itself.
-            MachineError: the process cannot be started, or ended without a word.
-            StudioError: what the process says is wrong with the order.
+            MachineError: the process cannot be started, or ended unexpectedly.
+            StudioError: what the process says is wrong with the request.
         """
-        target = self.folder / f"{order.key()}.png"
+        target = self.folder / f"{spec.key()}.png"
         if known := _known(target):
             yield known
             return
-        for answer in self._asked(order, lane, target):
+        for answer in self._asked(spec, lane, target):
             if answer.kind == "wrong":
                 raise StudioError(answer.what, where=answer.where, do=answer.do)
             if answer.kind == "drawn" and answer.last:
-                with contextlib.suppress(OSError):  # it is drawn again then, and that is all
+                with contextlib.suppress(OSError):  # it is drawn again then
                     files.write(_note(target), answer.model_dump_json())
             yield answer
 
     def warm(self) -> None:
-        """Starts the process, which then loads its libraries, so that the first picture comes sooner. Where it cannot,
-        ``draw`` will say why.
+        """Starts the process, which then loads its libraries, so that the first image comes sooner. If it cannot be
+        started, ``draw`` says why.
         """
         with contextlib.suppress(StudioError):
             self._started()
@@ -178,26 +176,26 @@ class Renderer:
                 self._child.close()
             self._child = None
 
-    def _asked(self, order: ImageSpec, lane: str, target: Path) -> Iterator[Answer]:
-        """The process's answers. One that ended by itself while it was asked is started anew, once."""
+    def _asked(self, spec: ImageSpec, lane: str, target: Path) -> Iterator[Answer]:
+        """The process's answers. If it just ended on its own it is started again, once."""
         for _ in range(2):
             drawer = self._started()
-            yield from drawer.ask(lane, order, target)
+            yield from drawer.ask(lane, spec, target)
             if drawer.alive or drawer.process.wait() != 0:
                 break
         if not drawer.alive:
             raise MachineError(
-                "The process that draws ended without a word.",
+                "The process that draws images ended unexpectedly.",
                 where=_log(self.outputs),
-                do="The machine may have run out of memory. It is started anew with the next picture.",
+                do="The computer may have run out of memory. The process is started again for the next image.",
             )
 
     def _started(self) -> _Child:
         with self._starting:
             if run := runner.active(self.outputs):
                 raise RunError(
-                    f"Pictures wait until the run {run.name} has ended.",
-                    do="It has the machine to itself. What was drawn before can still be seen.",
+                    f"No images are drawn while the run {run.name} trains.",
+                    do="It needs the whole machine: wait for its end. Images drawn before can still be seen.",
                 )
             if self._child is None or not self._child.alive:
                 self._child = _Child(self.outputs)
@@ -221,14 +219,14 @@ class _Child:
                     line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment.environment()
                 )
         except OSError as error:
-            what = f"The process that draws cannot be started: {error.strerror or error}."
+            what = f"The process that draws images cannot be started: {files.reason(error)}."
             raise MachineError(
                 what, where=error.filename or "", do="Free memory and disk space, then try again."
             ) from error
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def ask(self, lane: str, order: ImageSpec, target: Path) -> Iterator[Answer]:
-        """Answers until the last one, or until the process has gone: then ``alive`` is False."""
+    def ask(self, lane: str, spec: ImageSpec, target: Path) -> Iterator[Answer]:
+        """Answers until the last one, or until the process has ended: then ``alive`` is False."""
         answers: queue.SimpleQueue[Answer | None] = queue.SimpleQueue()
         with self._lock:
             if not self.alive:
@@ -237,11 +235,11 @@ class _Child:
             self._waiting[number] = answers
             try:
                 self.process.stdin.write(
-                    ImageRequest(id=number, lane=lane, order=order, to=str(target)).model_dump_json().encode() + b"\n"
+                    ImageRequest(id=number, lane=lane, spec=spec, to=str(target)).model_dump_json().encode() + b"\n"
                 )
                 self.process.stdin.flush()
             except OSError:
-                pass  # it has just gone, as the listener will say
+                pass  # it has just ended, as the listener will notice
         try:
             while (answer := answers.get()) is not None:
                 yield answer
@@ -264,7 +262,7 @@ class _Child:
                 waiting.put(None)
 
     def close(self, patience: float = 5.0) -> None:
-        """Closes the process's input and waits for its end; kills it where it does not come."""
+        """Closes the process's input and waits for its end; kills it after ``patience`` seconds."""
         try:
             self.process.stdin.close()
             self.process.wait(patience)
@@ -274,8 +272,8 @@ class _Child:
 
 
 def _state(path: str) -> list[int]:
-    """Size and time of change of a file, or of what lies in a model's folder; nothing for the starter or a hub name,
-    which do not change.
+    """Size and time of change of a file, or of each file in a model's folder; empty for the starter or a hub name, which
+    do not change.
     """
     try:
         parts = [Path(path), *sorted(Path(path).iterdir())] if Path(path).is_dir() else [Path(path)]
@@ -285,7 +283,7 @@ def _state(path: str) -> list[int]:
 
 
 def _known(target: Path) -> Answer | None:
-    """The answer that ``target`` was drawn with, if it is still there."""
+    """The answer for ``target``, if it was drawn before and is still there."""
     try:
         return Answer.model_validate_json(_note(target).read_bytes()) if target.is_file() else None
     except (OSError, ValidationError):

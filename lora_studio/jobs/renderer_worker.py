@@ -1,5 +1,5 @@
-"""The process that draws on request: ``python -m lora_studio.jobs.renderer_worker OUTPUTS``. See ``renderer`` for what
-it is asked and answers.
+"""The process that draws images on request: ``python -m lora_studio.jobs.renderer_worker OUTPUTS``. See ``renderer`` for
+its requests and answers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from lora_studio import __version__, files
 from lora_studio.config.settings import Settings
-from lora_studio.errors import AdapterError, MachineError, StudioError
+from lora_studio.errors import AdapterError, StudioError
 from lora_studio.jobs import runner
 from lora_studio.jobs.renderer import Answer, ImageRequest, ImageSpec, Placed
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from lora_studio.models import Base
 
 IDLE = 300.0
-"""Seconds without an order after which it ends and gives the memory back."""
+"""Seconds without a request after which it ends and frees the memory."""
 LOOK = 1.0
 """Seconds between two looks for a run at work."""
 KEPT = 12
@@ -39,7 +39,7 @@ KEPT = 12
 
 
 class Inbox:
-    """Requests in the order of their coming, one a lane: a newer one takes its lane's place."""
+    """Requests in the order in which they come, one for each lane: a newer one replaces the lane's."""
 
     def __init__(self) -> None:
         self._waiting: OrderedDict[str, ImageRequest] = OrderedDict()
@@ -47,7 +47,7 @@ class Inbox:
         self.closed = False
 
     def put(self, request: ImageRequest) -> ImageRequest | None:
-        """Adds ``request``; returns the one that it takes the place of."""
+        """Adds ``request``; returns the one that it replaces."""
         with self._changed:
             dropped = self._waiting.pop(request.lane, None)
             self._waiting[request.lane] = request
@@ -61,66 +61,62 @@ class Inbox:
             return None if self.closed or not self._waiting else self._waiting.popitem(last=False)[1]
 
     def close(self) -> None:
-        """Ends the work: what is being drawn is left, and nothing more is taken."""
+        """Ends the work: what is being drawn is dropped, and nothing more is taken."""
         with self._changed:
             self.closed = True
             self._changed.notify()
 
     def superseded(self, request: ImageRequest) -> bool:
-        """Whether nobody wants the picture of ``request`` any longer."""
+        """Whether nobody wants the image of ``request`` any longer."""
         return self.closed or request.lane in self._waiting
 
 
 class Studio:
-    """The base model and the adapters in memory, and which of them are loaded."""
+    """The base model and the adapters in memory, and which adapters are on the model."""
 
     def __init__(self) -> None:
         self._base: tuple[str, Base] | None = None
         self._sums: dict[Path, str] = {}
         self._adapters: OrderedDict[tuple, Adapter] = OrderedDict()
         self._loaded: tuple[Any, dict[str, Any]] = None, {}
-        """What the loaded adapters are, and what was told of them; as long as only weights change they stay loaded."""
+        """Which adapters are on the model, and what was answered about them; while only weights change they stay there."""
 
     def draw(self, request: ImageRequest, cancelled: Callable[[], bool]) -> Iterator[Answer]:
-        """Draws what ``request`` orders, the rough picture first if it asks for one. Says so before it has to load the
-        base model.
+        """Draws the image of ``request``, the rough one first if it asks for that. Answers "loading" before it has to
+        load the base model.
 
         Raises:
-            StudioError: the base model or an adapter cannot be loaded, they do not fit, or a setting makes no sense.
+            StudioError: the base model or an adapter cannot be loaded, they do not fit each other, or a setting is out of its bounds.
         """
-        order, to = request.order, Path(request.to)
-        if self._base is None or self._base[0] != order.base:
+        spec, to = request.spec, Path(request.to)
+        if self._base is None or self._base[0] != spec.base:
             yield Answer(id=request.id, kind="loading", last=False)
-        self.base(order.base)
+        self.base(spec.base)
         began = time.monotonic()
-        if order.across:
-            data = self._sheet(order, cancelled)
-            yield self._answer(request, to, data, order.steps, began)
+        if spec.across:
+            data = self._sheet(spec, cancelled)
+            yield self._answer(request, to, data, spec.steps, began)
             return
-        told = self._load(order)
-        rough = order.first if 0 < order.first < order.steps else 0
+        told = self._load(spec)
+        rough = spec.first if 0 < spec.first < spec.steps else 0
         if rough:
-            data = self._picture(order, rough, cancelled)
+            data = self._picture(spec, rough, cancelled)
             yield self._answer(request, to.with_stem(f"{to.stem}-first"), data, rough, began, last=data is None)
             if data is None:
                 return
-        yield self._answer(request, to, self._picture(order, order.steps, cancelled), order.steps, began, **told)
+        yield self._answer(request, to, self._picture(spec, spec.steps, cancelled), spec.steps, began, **told)
 
     @staticmethod
     def _answer(
         request: ImageRequest, to: Path, data: bytes | None, steps: int, began: float, last: bool = True, **told: Any
     ) -> Answer:
-        """Keeps the picture and tells of it; None means that it was cancelled."""
+        """Saves the image and makes the answer; None means that it was cancelled."""
         if data is None:
             return Answer(id=request.id, kind="dropped")
         try:
             files.write(to, data)
         except OSError as error:
-            raise MachineError(
-                f"The picture cannot be kept: {error.strerror or error}.",
-                where=to.parent,
-                do="Free space on the disk, then try again.",
-            ) from error
+            raise files.refusal(error, "The image cannot be saved", to.parent) from error
         return Answer(
             id=request.id,
             kind="drawn",
@@ -131,43 +127,41 @@ class Studio:
             **told,
         )
 
-    def _picture(self, order: ImageSpec, steps: int, cancelled: Callable[[], bool]) -> bytes | None:
+    def _picture(self, spec: ImageSpec, steps: int, cancelled: Callable[[], bool]) -> bytes | None:
         from lora_studio.sampling.generate import generate
 
         how = {
-            "negative": order.negative,
-            "guidance": order.guidance,
-            "sampler": order.sampler,
-            "width": order.width,
-            "height": order.height,
+            "negative": spec.negative,
+            "guidance": spec.guidance,
+            "sampler": spec.sampler,
+            "width": spec.width,
+            "height": spec.height,
         }
-        drawn = generate(self.base(order.base), [order.prompt], [order.seed], steps=steps, cancelled=cancelled, **how)
+        drawn = generate(self.base(spec.base), [spec.prompt], [spec.seed], steps=steps, cancelled=cancelled, **how)
         return _png(drawn[0]) if drawn else None
 
-    def _sheet(self, order: ImageSpec, cancelled: Callable[[], bool]) -> bytes | None:
-        """The sheet with its recipe; the weights that it does not vary are the order's."""
+    def _sheet(self, spec: ImageSpec, cancelled: Callable[[], bool]) -> bytes | None:
+        """The sheet with its recipe; weights that it does not vary are those of the spec."""
         from lora_studio.sampling.axes import Axis
         from lora_studio.sampling.grid import render
         from lora_studio.sampling.recipe import grid, to_png
 
-        base, adapters = self.base(order.base), [self._adapter(one) for one in order.adapters]
+        base, adapters = self.base(spec.base), [self._adapter(one) for one in spec.adapters]
         sides = [
-            Axis("weight", side.weights, order.adapters[side.adapter].name)
-            for side in (order.across, order.down)
-            if side
+            Axis("weight", side.weights, spec.adapters[side.adapter].name) for side in (spec.across, spec.down) if side
         ]
         same = {
-            key: getattr(order, key)
+            key: getattr(spec, key)
             for key in ("prompt", "negative", "seed", "guidance", "steps", "sampler", "width", "height")
         }
         placed = [
-            {"name": one.name, "weight": one.weight, "sha256": files.sha256(Path(one.path))} for one in order.adapters
+            {"name": one.name, "weight": one.weight, "sha256": files.sha256(Path(one.path))} for one in spec.adapters
         ]
         recipe = grid(
-            x=sides[0], y=sides[1] if order.down else None, adapters=placed, base=base.name, version=__version__, **same
+            x=sides[0], y=sides[1] if spec.down else None, adapters=placed, base=base.name, version=__version__, **same
         )
-        how = {"negative": order.negative, "sampler": order.sampler, "width": order.width, "height": order.height}
-        self._loaded = None, {}  # the sheet's own adapters take the place of what is loaded
+        how = {"negative": spec.negative, "sampler": spec.sampler, "width": spec.width, "height": spec.height}
+        self._loaded = None, {}  # the sheet's own adapters replace them
         pictures = render(base, adapters, [cell for row in recipe.cells for cell in row], cancelled=cancelled, **how)
         if not pictures:
             return None
@@ -175,36 +169,36 @@ class Studio:
             self._sums[base.path] = base.sha256()
         return to_png(recipe.model_copy(update={"base_sha256": self._sums[base.path]}), pictures)
 
-    def _load(self, order: ImageSpec) -> dict[str, Any]:
-        """Puts the order's adapters on the base model; gives what there is to tell of a blend."""
+    def _load(self, spec: ImageSpec) -> dict[str, Any]:
+        """Puts the adapters on the base model; returns what is to be answered about a blend."""
         from lora_studio.models import inject
 
-        base = self.base(order.base)
+        base = self.base(spec.base)
         wanted = (
-            order.blending,
-            [(_state(one.path), one.blocks, order.blending and one.weight) for one in order.adapters],
+            spec.blending,
+            [(_state(one.path), one.blocks, spec.blending and one.weight) for one in spec.adapters],
         )
         if wanted != self._loaded[0]:
             self._loaded, told = (None, {}), {}
-            if order.blending:
-                adapter, told = self._blended(order)
+            if spec.blending:
+                adapter, told = self._blended(spec)
                 inject.load_adapters(base, [(adapter, 1.0)])
             else:
-                inject.load_adapters(base, [(self._adapter(one), one.weight) for one in order.adapters])
+                inject.load_adapters(base, [(self._adapter(one), one.weight) for one in spec.adapters])
             self._loaded = wanted, told
-        elif not order.blending:
-            inject.set_weights(base, [one.weight for one in order.adapters])
+        elif not spec.blending:
+            inject.set_weights(base, [one.weight for one in spec.adapters])
         return self._loaded[1]
 
-    def _blended(self, order: ImageSpec) -> tuple[Adapter, dict[str, Any]]:
+    def _blended(self, spec: ImageSpec) -> tuple[Adapter, dict[str, Any]]:
         from lora_studio.adapters import blend, formats, recipe
 
-        adapters = [self._read(one.path) for one in order.adapters]
+        adapters = [self._read(one.path) for one in spec.adapters]
         ingredients = [
             blend.ingredient(one.name, one.weight, adapter, one.blocks)
-            for one, adapter in zip(order.adapters, adapters, strict=True)
+            for one, adapter in zip(spec.adapters, adapters, strict=True)
         ]
-        how = order.blending
+        how = spec.blending
         chosen = recipe.blend(method=how.method, ingredients=ingredients, rank=how.rank, **how.parameters)
         made = blend.blend(chosen, adapters)
         dtype = next(iter(adapters[0].factors.values())).down.dtype
@@ -215,7 +209,7 @@ class Studio:
         }
 
     def base(self, name: str) -> Base:
-        """The base model, loaded anew only where another one is asked for."""
+        """The base model; it is loaded only where another one was in memory."""
         if self._base is None or self._base[0] != name:
             import torch
 
@@ -231,7 +225,7 @@ class Studio:
         return self._base[1]
 
     def _adapter(self, placed: Placed) -> Adapter:
-        """The adapter as it is drawn: each block's change multiplied by its factor."""
+        """The adapter as it is drawn: each block's update multiplied by its factor."""
         from lora_studio.adapters import keys
 
         adapter, blocks = (
@@ -263,12 +257,12 @@ class Studio:
 
 
 def _state(path: str) -> tuple:
-    """A file's path, time of change and size: an adapter that was written anew is read anew."""
+    """A file's path, time of change and size: an adapter that has changed is read again."""
     try:
         stat = os.stat(path)
     except OSError as error:
         raise AdapterError(
-            f"{Path(path).name} has gone.", where=path, do="Take it out of the mix, or bring the file back."
+            f"{Path(path).name} is gone.", where=path, do="Remove it from the mix, or put the file back."
         ) from error
     return path, stat.st_mtime_ns, stat.st_size
 
@@ -293,31 +287,23 @@ def _png(picture: Image.Image) -> bytes:
 
 
 def answers(studio: Studio, request: ImageRequest, cancelled: Callable[[], bool]) -> Iterator[Answer]:
-    """What ``studio`` draws, or what is wrong; nothing ends the process but the process."""
-    import torch
+    """What ``studio`` draws, or what is wrong: no error ends the process."""
+    from lora_studio.training import exceptions
 
     try:
         if cancelled():
             yield Answer(id=request.id, kind="dropped")
         else:
             yield from studio.draw(request, cancelled)
-    except torch.OutOfMemoryError:
-        yield _wrong(
-            request,
-            MachineError(
-                "The picture does not fit into the memory of the GPU.",
-                do="Take fewer adapters, or close other programs that use the GPU.",
-            ),
-        )
-    except StudioError as error:
-        yield _wrong(request, error)
     except Exception as error:
-        traceback.print_exc()
-        told = StudioError(
-            f"The studio hit a fault of its own: {type(error).__name__}: {error}",
-            where="renderer.log",
-            do="What was saved is kept.",
-        )
+        told = exceptions.translated(error, exceptions.while_drawing())
+        if told is None:
+            traceback.print_exc()
+            told = StudioError(
+                f"Internal error: {type(error).__name__}: {error}",
+                where="renderer.log",
+                do="This is a bug in the studio; what was saved is intact.",
+            )
         yield _wrong(request, told)
 
 
@@ -353,7 +339,7 @@ def main(outputs: str, source: BinaryIO, voice: BinaryIO) -> int:
 
     threading.Thread(target=listen, daemon=True).start()
     threading.Thread(target=watch, daemon=True).start()
-    import lora_studio.sampling.grid  # noqa: F401 - torch takes seconds, in which the first order may still be thought of
+    import lora_studio.sampling.grid  # noqa: F401 - torch takes seconds, while the user still chooses the first image
 
     while request := inbox.take(IDLE):
         for answer in answers(studio, request, lambda: inbox.superseded(request)):
@@ -363,7 +349,7 @@ def main(outputs: str, source: BinaryIO, voice: BinaryIO) -> int:
 
 
 def _own_voice() -> BinaryIO:
-    """Standard output for answers alone: what libraries print goes to standard error."""
+    """Standard output, for answers only: what libraries print goes to standard error."""
     voice = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     sys.stdout = sys.stderr

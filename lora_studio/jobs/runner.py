@@ -7,12 +7,13 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 
 from lora_studio import files, locks, runs
-from lora_studio.events import State, StateChanged
+from lora_studio.events import Event, State, StateChanged
 from lora_studio.jobs import control, environment, eventlog, view
 from lora_studio.runs import Run
 
@@ -36,9 +37,7 @@ def start(run: Run) -> None:
 
 def _start(run: Run) -> None:
     control.clear(run)
-    run.worker_file.unlink(
-        missing_ok=True
-    )  # an earlier worker's, which would pass for a vanished one until the new one is noted
+    files.unlink(run.worker_file)  # an earlier worker's, which would pass for a vanished one until the new one is noted
     eventlog.EventLog(run.events_file).append(StateChanged(state=State.QUEUED))
     detached = (
         {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.DETACHED_PROCESS}
@@ -59,8 +58,8 @@ def _start(run: Run) -> None:
 
 
 def register_worker(run: Run, pid: int) -> None:
-    """Notes that process ``pid`` is the run's worker, and when it came. It does so itself too, in case its parent died
-    before.
+    """Notes that process ``pid`` is the run's worker, and since when. A worker whose parent died before it did so
+    registers itself.
     """
     files.write(
         run.worker_file,
@@ -69,18 +68,18 @@ def register_worker(run: Run, pid: int) -> None:
 
 
 def alive(run: Run) -> bool:
-    """Whether the run's worker is at work or waits for its turn: its process exists and began when the worker did (a
-    process id is used again).
+    """Whether the run's worker is at work or waits for its turn: its process exists and started when the worker did,
+    since the system gives process ids out again.
     """
     return _ticket(run) is not None
 
 
 def _ticket(run: Run) -> int | None:
     """When the run's living worker was started, in nanoseconds since the epoch; the system's own start times are too
-    coarse to tell two apart.
+    coarse to order two.
     """
     try:
-        worker = json.loads(run.worker_file.read_text())
+        worker = json.loads(files.patiently(run.worker_file.read_text))
         process = psutil.Process(worker["pid"])
         same = abs(process.create_time() - worker["started"]) < 1.0
         return (
@@ -93,7 +92,7 @@ def _ticket(run: Run) -> int | None:
 
 
 def reap(run: Run) -> None:
-    """Notes in the log of a run whose worker vanished that it was interrupted."""
+    """Writes to the log of a run whose worker vanished that it was interrupted."""
     for pid, process in list(_children.items()):
         if process.poll() is not None:
             del _children[pid]
@@ -117,7 +116,7 @@ def active(outputs: Path = runs.OUTPUTS) -> Run | None:
     return next(iter(at_work(outputs)), None)
 
 
-def follow(run: Run, poll: float = 0.2):
+def follow(run: Run, poll: float = 0.2) -> Iterator[Event]:
     """Yields the run's events from the first, until the run has ended."""
     offset = 0
     while True:

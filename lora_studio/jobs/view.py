@@ -1,4 +1,4 @@
-"""The picture of a run that its events add up to. Pages and commands show this and nothing else."""
+"""What is known of a run from its events. Pages and commands show this and nothing else."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ MOST_STEPS, RECENT = 6_000, 1_000
 
 @dataclass
 class RunView:
-    """All that is known of a run after its events so far; of very many steps a sample."""
+    """All that is known of a run after its events so far; of very many steps, a sample."""
 
     state: State = State.QUEUED
     left_queue: bool = False
-    """It ended while it waited: taken out of the queue, as a rule."""
+    """It ended while it waited, usually since it was taken out of the queue."""
     preparing: e.Preparing | None = None
     started: e.Started | None = None
     steps: list[e.StepDone] = field(default_factory=list)
@@ -75,13 +75,13 @@ class RunView:
         self.latest = event
 
     def _begin(self, started: e.Started) -> None:
-        """A resumed run goes on from its checkpoint: what came after that was lost and is forgotten."""
+        """A resumed run starts from a saved state: what came after that is dropped."""
         self.started, self.failed, self.finished = started, None, None
         self._forget_after(started.first_step)
 
     def _thin(self) -> None:
-        """Of a long run's earlier steps every second, fourth … is kept, evenly, so that a page has as little to draw
-        after a million as after a thousand.
+        """Of a long run's earlier steps every second, fourth … is kept, evenly, so that a page draws no more after a
+        million steps than after a thousand.
         """
         older, recent = self.steps[:-RECENT], self.steps[-RECENT:]
         while len(kept := [one for one in older if one.step % self._stride == 0]) > MOST_STEPS // 2:

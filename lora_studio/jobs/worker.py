@@ -1,4 +1,6 @@
-"""The process that trains: ``python -m lora_studio.jobs.worker RUN_FOLDER``. Its only voice is the run's event log."""
+"""The process that trains: ``python -m lora_studio.jobs.worker RUN_FOLDER``. It reports only through the run's event
+log.
+"""
 
 from __future__ import annotations
 
@@ -6,28 +8,35 @@ import importlib
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
 from lora_studio import files
 from lora_studio.config.settings import Settings
 from lora_studio.errors import StudioError
-from lora_studio.events import Failed, State, StateChanged
+from lora_studio.events import Event, Failed, State, StateChanged
 from lora_studio.jobs import control, queue, ranks, runner
 from lora_studio.jobs.control import Request
 from lora_studio.jobs.eventlog import EventLog
 from lora_studio.runs import Run
+
+if TYPE_CHECKING:
+    from lora_studio.training.distributed import World
+    from lora_studio.training.requests import Requests
 
 
 def main(folder: str) -> int:
     """Waits for the run's turn and trains it; returns the process's exit status, 0 where it ended with an adapter."""
     run = Run(Path(folder))
     log = EventLog(run.events_file)
-    signal.signal(signal.SIGTERM, lambda *_: control.ask(run, Request.STOP))
+    terminated = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: _terminate(run, terminated))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -38,7 +47,7 @@ def main(folder: str) -> int:
             log.append(StateChanged(state=State.INTERRUPTED))
             return 1
         files.sweep(run.folder, lives=lambda process: process != os.getpid() and psutil.pid_exists(process))
-        for event in _events(run):
+        for event in _events(run, terminated):
             log.append(event)
         return 0
     except Exception as error:  # the last place where a fault can still reach the user
@@ -47,17 +56,33 @@ def main(folder: str) -> int:
         log.append(Failed.of(error))
         return 1
     finally:
-        control.clear(run)
+        with suppress(OSError):  # the next worker clears them too
+            control.clear(run)
 
 
-def _events(run: Run):
+def _terminate(run: Run, terminated: threading.Event) -> None:
+    """Stops the run as its user would, also where the disk does not take the request."""
+    terminated.set()
+    with suppress(OSError):
+        control.ask(run, Request.STOP)
+
+
+def _events(run: Run, terminated: threading.Event | None = None) -> Iterator[Event]:
+    settings = run.settings().changed(gpus=ranks.launched()) if ranks.launched() else run.settings()
+    with _world(run, settings) as world:
+        from lora_studio.training.loop import train
+
+        yield from train(run, settings, _requests(run, terminated or threading.Event()), world)
+
+
+def _requests(run: Run, terminated: threading.Event) -> Requests:
     from lora_studio.training.requests import Requests
 
-    class Asked(Requests):
-        """The requests that lie in the run's folder."""
+    class ControlFiles(Requests):
+        """The requests in the run's ``control/`` folder."""
 
         def stop(self) -> bool:
-            return control.asked(run, Request.STOP)
+            return terminated.is_set() or control.asked(run, Request.STOP)
 
         def paused(self) -> bool:
             return control.asked(run, Request.PAUSE)
@@ -68,47 +93,47 @@ def _events(run: Run):
         def take_save(self) -> bool:
             return control.take(run, Request.SAVE)
 
-        def pause(self) -> None:
-            with suppress(OSError):  # the disk may be too full for even that
+        def pause(self) -> bool:
+            try:
                 control.ask(run, Request.PAUSE)
+                return True
+            except OSError:  # the disk may be too full for even that
+                return False
 
-        def go_on(self) -> None:
-            control.withdraw(run, Request.PAUSE)
+        def end_pause(self) -> None:
+            with suppress(OSError):  # the user ends it then
+                control.withdraw(run, Request.PAUSE)
 
         def take_stop(self) -> bool:
-            return control.take(run, Request.STOP)
+            asked = terminated.is_set()
+            terminated.clear()
+            return control.take(run, Request.STOP) or asked
 
-    settings = run.settings().changed(gpus=ranks.launched()) if ranks.launched() else run.settings()
-    with _ranks(run, settings) as processes:
-        from lora_studio.training.loop import train
-
-        yield from train(run, settings, Asked(), processes)
+    return ControlFiles()
 
 
 @contextmanager
-def _ranks(run: Run, settings: Settings) -> Iterator:
+def _world(run: Run, settings: Settings) -> Iterator[World]:
     """The processes that share the work, led by this one: those that a launcher started, those that are started here,
     or this one alone.
     """
     from lora_studio.training import distributed
 
-    def get_ready() -> None:  # seconds, in which the others do the same
+    def import_early() -> None:  # takes seconds, in which the others do the same
         importlib.import_module("lora_studio.training.loop")
 
     if ranks.launched():
-        get_ready()
-        with distributed.joined() as own:
-            yield own
+        import_early()
+        with distributed.joined() as world:
+            yield world
     elif settings.machine.gpus > 1:
-        distributed.require(settings)
+        distributed.require(settings.machine)
         meeting = distributed.host()
-        with (
-            ranks.RankWorkers(run, settings.machine.gpus, meeting.port) as others,
-            others.explaining(distributed.PeerLost),
-        ):
-            get_ready()
-            with distributed.joined(meeting, settings.machine.gpus) as own:
-                yield own
+        workers = ranks.RankWorkers(run, settings.machine.gpus, meeting.port)
+        with workers, workers.explaining(distributed.PeerLost):
+            import_early()
+            with distributed.joined(meeting, settings.machine.gpus) as world:
+                yield world
     else:
         yield distributed.World()
 

@@ -18,7 +18,7 @@ from lora_studio.runs import Run, Unreadable
 
 MANIFEST = "manifest.json"
 ABOUT = "about.json"
-_STAR = "star"
+STAR = "star"
 
 
 class Saved(NamedTuple):
@@ -62,7 +62,7 @@ def _saved(folder: Path) -> Saved | None:
         status = os.stat(folder / MANIFEST)
     except OSError:
         return None
-    return Saved(int(tail), folder, os.path.exists(folder / _STAR), status.st_mtime)
+    return Saved(int(tail), folder, os.path.exists(folder / STAR), status.st_mtime)
 
 
 def complete(folder: Path) -> bool:
@@ -130,7 +130,7 @@ def star(run: Run, step: int, on: bool = True) -> None:
     Raises:
         RunError: there is no such state.
     """
-    mark = find(run, step).folder / _STAR
+    mark = find(run, step).folder / STAR
     if on:
         mark.touch()
     else:
@@ -140,10 +140,18 @@ def star(run: Run, step: int, on: bool = True) -> None:
 def prune(run: Run, last: int, every: int) -> list[int]:
     """Deletes saved states and returns their steps. The newest ``last`` are kept, those at multiples of ``every`` (0:
     no such rule), and starred ones.
+
+    Raises:
+        OSError: a state could not be removed; all others were.
     """
-    removed = []
+    removed, refused = [], None
     for saved in listed(run)[:-last]:
         if not saved.starred and not (every and saved.step % every == 0):
-            files.remove(saved.folder)
-            removed.append(saved.step)
+            try:
+                files.remove(saved.folder)
+                removed.append(saved.step)
+            except OSError as error:
+                refused = error
+    if refused:
+        raise refused
     return removed

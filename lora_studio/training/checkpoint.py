@@ -1,14 +1,13 @@
 """Complete states that a run resumes from, safe against a crash at any moment.
 
     checkpoints/step-N/
-    ├── adapter.safetensors   the adapter as it would be exported at that step
     ├── state.safetensors     every tensor of the state
     ├── state.json            everything else of it
     ├── about.json            the settings and pictures that it came from
+    ├── adapter.safetensors   the adapter as it would be exported at that step; absent where it could not be
     └── manifest.json         SHA-256 of the others, written last
 
-Written as ``step-N.<process>.partial``, synced, given its name, read back. No pickle: tensors in safetensors, the rest
-in JSON.
+Written under a temporary name, synced, renamed, read back. No pickle: tensors in safetensors, the rest in JSON.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
 from safetensors.torch import save as save_bytes
 from torch import Tensor
 
 from lora_studio import files
 from lora_studio.errors import RunError
 from lora_studio.runs import Run
-from lora_studio.runs.checkpoints import ABOUT, MANIFEST, complete
+from lora_studio.runs.checkpoints import ABOUT, MANIFEST, STAR, complete
 
 _ADAPTER = "adapter.safetensors"
 
@@ -73,10 +72,11 @@ def save(
     write_adapter: Callable[[Path], None],
     about: dict[str, Any] | None = None,
 ) -> Path:
-    """Saves ``state`` and the adapter as the checkpoint of ``step``; an equal older one is kept as it is.
+    """Saves ``state`` and the adapter as the checkpoint of ``step``, in place of an older one of that step.
 
     Args:
-        about: the settings and pictures that it came from, to compare with when the run goes on.
+        write_adapter: writes the adapter to the given path, or nothing.
+        about: the settings and pictures that it came from, to compare with when the run is resumed.
 
     Raises:
         DiskFull: there is no room for it. What was saved before is untouched, here and below.
@@ -84,34 +84,35 @@ def save(
         RunError: it does not read back as it was written.
     """
     final = run.checkpoint(step)
-    if complete(final):
-        return final
     unfinished = files.partial(final)
     try:
-        shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True)
         _fill(unfinished, state, write_adapter, about or {})
         if final.exists():
+            if (final / STAR).exists():
+                (unfinished / STAR).touch()
             files.remove(final)
         files.replace(unfinished, final)
     except OSError as error:
+        raise files.refusal(error, f"The state of step {step} could not be saved", final) from error
+    finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-        raise files.refusal(error, f"The checkpoint of step {step} could not be saved", final) from error
     if not complete(final):
         raise RunError(
-            f"The checkpoint of step {step} does not read back as it was written.",
+            f"The state of step {step} does not read back as it was written.",
             where=final,
-            do="Check the disk; earlier checkpoints are intact.",
+            do="Check the disk; states saved earlier are intact.",
         )
     return final
 
 
 def _fill(folder: Path, state: dict[str, Any], write_adapter: Callable[[Path], None], about: dict[str, Any]) -> None:
-    """Each file's hash is taken of what is in memory, so that reading back afterwards finds what the disk did to it."""
+    """The state first: it must not depend on whether the adapter can be written. Each file's hash is taken of what is
+    in memory, so that reading it back finds what the disk did to it.
+    """
     tensors: dict[str, Tensor] = {}
     tree = json.dumps(flatten(state, tensors)).encode()
-    write_adapter(folder / _ADAPTER)
-    hashes = {_ADAPTER: files.sha256(folder / _ADAPTER)}
+    hashes = {}
     for name, data in (
         ("state.safetensors", save_bytes(tensors)),
         ("state.json", tree),
@@ -119,17 +120,22 @@ def _fill(folder: Path, state: dict[str, Any], write_adapter: Callable[[Path], N
     ):
         files.write(folder / name, data)
         hashes[name] = hashlib.sha256(data).hexdigest()
+    del data, tensors
+    write_adapter(folder / _ADAPTER)
+    if (folder / _ADAPTER).exists():
+        hashes[_ADAPTER] = files.sha256(folder / _ADAPTER)
     files.write(folder / MANIFEST, json.dumps(hashes, indent=1))
 
 
 def load(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """The state that ``save`` was given.
+    """The state that ``save`` was given. Its tensors are copies: none keeps the file open, which Windows could then not
+    remove.
 
     Raises:
         RunError: the checkpoint is incomplete.
     """
     if not complete(folder):
-        raise RunError("The checkpoint is incomplete or damaged.", where=folder, do="Resume from another one.")
-    return unflatten(
-        json.loads((folder / "state.json").read_text()), load_file(folder / "state.safetensors", device=str(device))
-    )
+        raise RunError("The saved state is incomplete or damaged.", where=folder, do="Resume from another one.")
+    tree = json.loads((folder / "state.json").read_text())
+    with safe_open(folder / "state.safetensors", "pt", device=str(device)) as file:
+        return unflatten(tree, {name: file.get_tensor(name).clone() for name in file.keys()})

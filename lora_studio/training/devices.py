@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -149,9 +150,29 @@ _LOST = (
 )
 
 
+_MEMORY_FULL = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+    "MPS backend out of memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+"""What PyTorch says without a class of its own for it."""
+
+
+def memory_full(error: BaseException) -> bool:
+    """Whether the device or the computer had no memory left."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _MEMORY_FULL)
+
+
 def lost(error: BaseException) -> bool:
     """Whether the device stopped responding: after a driver reset this process cannot use anything on it."""
-    if isinstance(error, torch.OutOfMemoryError) or not isinstance(error, RuntimeError):
+    if memory_full(error) or not isinstance(error, RuntimeError):
         return False
     return isinstance(error, torch.AcceleratorError) or any(sign in str(error) for sign in _LOST)
 
@@ -162,7 +183,7 @@ def device_lost(error: BaseException) -> MachineError:
     return MachineError(
         f"The graphics device stopped responding: {first}",
         where="device",
-        do="Everything saved so far is kept: resume from there. If it happens again, restart the computer or update the driver.",
+        do="Resume the run from its last saved state. If it happens again, restart the computer or update the driver.",
     )
 
 
@@ -172,7 +193,7 @@ _GAINS = {
     "quantize": "the base model in a quarter of its memory",
     "optimizer": "an optimizer that keeps much less in memory",
     "tiled_vae": "large images are encoded and decoded in tiles",
-    "resolution": "or close other programs that use the GPU",
+    "resolution": "or close other programs that use much memory",
 }
 """What a change of each setting means for the artist."""
 
@@ -191,7 +212,7 @@ def out_of_memory(machine: str, settings: Settings, fitting: dict[str, Any] | No
     advice = (
         f"Set {wanted}: {_GAINS[where]}."
         if changes
-        else "Set a lower resolution, or close other programs that use the GPU."
+        else "Set a lower resolution, or close other programs that use much memory."
     )
     return MachineError(
         f"The memory of {machine} is full.",

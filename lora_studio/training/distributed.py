@@ -1,10 +1,10 @@
 """Processes that train one adapter together, each on a GPU of its own: they take parts of the same batch and exchange
 gradients.
 
-The leader, rank 0, is the run. It alone hears requests, draws, validates, saves and speaks; the others follow. Before
-each step it tells them what comes next, so that all stop, pause and go back at the same place. What is told goes over
-connections that may be silent for days and notice at once when a process has ended (gloo); gradients go from GPU to GPU
-(NCCL), and every process gets the same sums, so that all take the same step.
+The leader, rank 0, runs the training loop. It alone answers requests, draws, validates, saves and reports events; the
+others follow its commands, one before each step, so that all stop, pause and roll back at the same step. Commands go
+over connections that may be silent for days and notice at once when a process ends (gloo). Gradients go from GPU to GPU
+(NCCL); every process gets the same sums and so takes the same step.
 """
 
 from __future__ import annotations
@@ -15,47 +15,52 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from enum import IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lora_studio.config.settings import Settings
+from lora_studio.config.settings import MachineSettings, Settings
 from lora_studio.errors import MachineError
+from lora_studio.runs import Run
 from lora_studio.training import checkpoint, devices
+from lora_studio.training.train_step import StepResult, train_step
+
+if TYPE_CHECKING:
+    from lora_studio.training.session import Session
 
 SILENCE = timedelta(days=7)
-"""How long followers wait for the leader's word: through a queue, a long encoding, a pause."""
+"""How long followers wait for the next command: through a queue, a long encoding, a pause."""
 PATIENCE = timedelta(minutes=10)
 """How long an exchange of gradients may take: each process has the same work before it."""
 LOOPBACK = "127.0.0.1"
 
 
 class PeerLost(MachineError):
-    """Another process of the run ended, or cannot be reached any more."""
+    """Another process of the run ended, or can no longer be reached."""
 
 
 class Command(IntEnum):
-    """What the leader tells."""
+    """What the leader has the other processes do."""
 
     STEP = 0
     """Take the next step."""
     STATE = 1
     """Take over the state that follows."""
     END = 2
-    """It is over."""
+    """End: the run is over."""
 
 
 class World:
-    """A run of one process: it has nobody to tell or to wait for."""
+    """The processes of a run as one of them sees them. This one is alone: it has nobody to command or to wait for."""
 
     rank = 0
-    world = 1
+    size = 1
     """How many processes there are."""
     place: int | None = None
-    """Which of this machine's GPUs is this process's; None leaves it to the settings."""
+    """Which of this machine's GPUs this process uses; None leaves it to the settings."""
 
     @property
     def leads(self) -> bool:
@@ -63,135 +68,169 @@ class World:
 
     @property
     def part(self) -> slice:
-        """The samples of each batch that are this process's."""
-        return slice(self.rank, None, self.world)
+        """This process's samples of each batch."""
+        return slice(self.rank, None, self.size)
 
     @property
     def stream(self) -> tuple[int, ...]:
-        """A key that keeps what is drawn at random here apart from what others draw; empty for the leader."""
+        """A key that keeps this process's random numbers apart from the others'; empty for the leader."""
         return (self.rank,) if self.rank else ()
 
     def named(self, device: str) -> str:
         """All devices together, for people."""
-        return f"{self.world} × {device}" if self.world > 1 else device
+        return f"{self.size} × {device}" if self.size > 1 else device
 
-    def share(self, thing: Any) -> Any:
-        """The leader's ``thing``."""
+    def broadcast(self, thing: Any) -> Any:
+        """Gives every process the leader's ``thing``."""
         return thing
 
     @contextmanager
-    def first(self) -> Iterator[None]:
-        """What stands within it the leader does first, then all others at once."""
+    def leader_first(self) -> Iterator[None]:
+        """The leader does the body of the ``with`` statement first, then all others at once."""
         yield
 
-    def meet(self, device: torch.device) -> None:
-        """Makes the connections over which ``exchange`` goes, between devices of one kind."""
+    def connect(self, device: torch.device) -> None:
+        """Makes the connections of ``average`` between the processes' devices, which are of one kind."""
 
-    def exchange(self, numbers: Tensor) -> None:
-        """Puts the mean of all processes' ``numbers`` (N,) float32 in their place."""
+    def average(self, numbers: Tensor) -> None:
+        """Replaces ``numbers`` (N,) float32 by their mean over all processes."""
 
-    def tell(self, order: Command) -> None:
-        """The leader's word to all others."""
+    def command(self, command: Command) -> None:
+        """Sends the leader's command to all others."""
 
-    def give(self, state: dict[str, Any]) -> None:
+    def send_state(self, state: dict[str, Any]) -> None:
         """Has the others take over the leader's state."""
 
 
 class JoinedWorld(World):
     """One of several processes, which have found each other through ``store``."""
 
-    def __init__(self, store: dist.Store, rank: int, world: int, place: int):
-        self.rank, self.world, self.place = rank, world, place
+    def __init__(self, store: dist.Store, rank: int, size: int, place: int):
+        self.rank, self.size, self.place = rank, size, place
         with _together():
-            dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=SILENCE)
-        self._numbers: dist.ProcessGroup | None = None
+            dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=SILENCE)
+        self._devices: dist.ProcessGroup | None = None
 
-    def share(self, thing: Any) -> Any:
+    def broadcast(self, thing: Any) -> Any:
         box = [thing]
         with _together():
             dist.broadcast_object_list(box)
         return box[0]
 
     @contextmanager
-    def first(self) -> Iterator[None]:
+    def leader_first(self) -> Iterator[None]:
         if not self.leads:
-            self.share(None)
+            self.broadcast(None)
         yield
         if self.leads:
-            self.share(None)
+            self.broadcast(None)
 
-    def meet(self, device: torch.device) -> None:
+    def connect(self, device: torch.device) -> None:
         backend = "nccl" if device.type == "cuda" and dist.is_nccl_available() else "gloo"
         with _together():
-            self._numbers = dist.new_group(backend=backend, timeout=PATIENCE)
-        self.exchange(torch.zeros(1, device=device))  # connects, which could not be recorded in a graph
+            self._devices = dist.new_group(backend=backend, timeout=PATIENCE)
+        self.average(torch.zeros(1, device=device))  # connects, which could not be captured in a CUDA graph
 
-    def exchange(self, numbers: Tensor) -> None:
+    def average(self, numbers: Tensor) -> None:
         with _together():
-            dist.all_reduce(numbers, group=self._numbers)
-        numbers.div_(self.world)
+            dist.all_reduce(numbers, group=self._devices)
+        numbers.div_(self.size)
 
-    def tell(self, order: Command) -> None:
+    def command(self, command: Command) -> None:
         with _together():
-            dist.broadcast(torch.tensor([order]), 0)
-        if order is Command.END:
+            dist.broadcast(torch.tensor([command]), 0)
+        if command is Command.END:
             self.leave()
 
-    def hear(self) -> Command:
-        """Waits for the leader's next word."""
-        word = torch.zeros(1, dtype=torch.int64)
+    def next_command(self) -> Command:
+        """Waits for the leader's next command."""
+        number = torch.zeros(1, dtype=torch.int64)
         with _together():
-            dist.broadcast(word, 0)
-        return Command(int(word))
+            dist.broadcast(number, 0)
+        return Command(int(number))
 
-    def give(self, state: dict[str, Any]) -> None:
-        self.tell(Command.STATE)
+    def send_state(self, state: dict[str, Any]) -> None:
+        self.command(Command.STATE)
         tensors: dict[str, Tensor] = {}
-        self.share((checkpoint.flatten(state, tensors), tensors))
+        self.broadcast((checkpoint.flatten(state, tensors), tensors))
 
-    def take(self, device: torch.device) -> dict[str, Any]:
-        """The state that the leader gives after having told ``Command.STATE``."""
-        tree, tensors = self.share(None)
+    def receive_state(self, device: torch.device) -> dict[str, Any]:
+        """The state that the leader sends after ``Command.STATE``."""
+        tree, tensors = self.broadcast(None)
         return checkpoint.unflatten(tree, {name: tensor.to(device) for name, tensor in tensors.items()})
 
-    def leave(self, parted: bool = False) -> None:
-        """Closes the connections. Where the others are gone (``parted``) nothing more is waited for. Leaving twice is
-        leaving once.
+    def leave(self, peer_lost: bool = False) -> None:
+        """Closes the connections. Where another process is gone (``peer_lost``) nothing more is waited for. A second
+        call does nothing.
         """
         if not dist.is_initialized():
             return
-        if parted and self._numbers is not None and dist.get_backend(self._numbers) == "nccl":
-            self._numbers.abort()
+        if peer_lost and self._devices is not None and dist.get_backend(self._devices) == "nccl":
+            self._devices.abort()
         dist.destroy_process_group()
 
 
+class Leader:
+    """The process that runs the training loop. What it does to the state, all processes of ``world`` do with it."""
+
+    def __init__(self, world: World):
+        self.world = world
+
+    def announce(self, run: Run, settings: Settings) -> None:
+        """Tells the others which run this is, with device and precision as they are chosen here."""
+        if self.world.size > 1:
+            self.world.broadcast((run.name, devices.settled(settings)))
+
+    def start(self, session: Session) -> None:
+        """All processes begin with this one's state."""
+        self.world.send_state(session.state())
+
+    def step(self, session: Session) -> StepResult:
+        """All take one optimizer step; it is counted.
+
+        Raises:
+            Diverged: loss or gradient is NaN or infinite; the weights are as before the step.
+        """
+        self.world.command(Command.STEP)
+        result = train_step(session)
+        session.step += 1
+        return result
+
+    def restore(self, session: Session, state: dict[str, Any]) -> None:
+        """All take over ``state``."""
+        session.restore(state)
+        self.world.send_state(session.state())
+
+    def end(self) -> None:
+        """The others end; what comes after the last step this process does alone."""
+        self.world.command(Command.END)
+
+
 @contextmanager
-def joined(store: dist.Store | None = None, world: int = 0) -> Iterator[JoinedWorld]:
-    """The leader of ``world`` processes that meet at ``store``; without one the process that the environment of
-    torchrun, accelerate or the leader says that it is.
+def joined(store: dist.Store | None = None, size: int = 0) -> Iterator[JoinedWorld]:
+    """The leader of ``size`` processes that meet at ``store``; without a store, the process that torchrun, accelerate
+    or the leader describes in the environment.
 
     Raises:
         PeerLost: another process ended, or was not found.
     """
-    own = JoinedWorld(store, 0, world, 0) if store else _launched()
+    world = JoinedWorld(store, 0, size, 0) if store else _launched()
     try:
-        yield own
+        yield world
     except BaseException:
-        own.leave(parted=True)
+        world.leave(peer_lost=True)
         raise
-    own.leave()
+    world.leave()
 
 
 def _launched() -> JoinedWorld:
     with _together():
-        store, rank, world = next(dist.rendezvous("env://", timeout=SILENCE))
-    return JoinedWorld(store, rank, world, int(os.environ.get("LOCAL_RANK", 0)))
+        store, rank, size = next(dist.rendezvous("env://", timeout=SILENCE))
+    return JoinedWorld(store, rank, size, int(os.environ.get("LOCAL_RANK", 0)))
 
 
 def host() -> dist.TCPStore:
-    """Where the processes of this machine find each other: it listens, as they do, where other machines cannot reach
-    it.
-    """
+    """Where the processes of this machine find each other: only this machine can reach it, and them."""
     for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
         if name := _loopback():
             os.environ[variable] = name
@@ -205,27 +244,19 @@ def host() -> dist.TCPStore:
 
 
 def _loopback() -> str:
-    """The name of the network interface that leads back to this machine; empty where there is none or it cannot be
-    chosen.
-    """
-    found = (
-        []
-        if os.name == "nt"
-        else [
-            name
-            for name, addresses in psutil.net_if_addrs().items()
-            if any(one.address == LOOPBACK for one in addresses)
-        ]
-    )
-    return next(iter(found), "")
+    """The name of the loopback network interface; empty where there is none or it cannot be chosen."""
+    if os.name == "nt":
+        return ""
+    interfaces = psutil.net_if_addrs().items()
+    return next((name for name, addresses in interfaces if any(one.address == LOOPBACK for one in addresses)), "")
 
 
-def require(settings: Settings) -> None:
-    """Raises MachineError where this machine has fewer GPUs than the settings share the work between. A CPU can be
-    shared where it is asked for by name.
+def require(machine: MachineSettings) -> None:
+    """Raises MachineError where this machine has fewer GPUs than the settings share the work between. Where the CPU is
+    chosen by name, several processes can share it.
     """
-    if settings.machine.device != "cpu":
-        devices.require(settings.machine.gpus)
+    if machine.device != "cpu":
+        devices.require(machine.gpus)
 
 
 @contextmanager
@@ -233,11 +264,11 @@ def _together() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or devices.lost(error):
+        if devices.memory_full(error) or devices.lost(error):
             raise
         first = str(error).partition("\n")[0]
         raise PeerLost(
             f"Another process of the run ended or cannot be reached: {first}",
             where="gpus",
-            do="What was saved is kept: go on from there. Its own terminal or log says why it ended.",
+            do="Resume the run from its last saved state. The other process's terminal or log says why it ended.",
         ) from error

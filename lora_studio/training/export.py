@@ -61,7 +61,7 @@ def header(session: Session) -> dict[str, str]:
 
 def training(session: Session) -> recipe.Training:
     """How the adapter came to be, as data."""
-    pictures = [session.dataset.pictures[index] for index in session.train]
+    pictures = [session.data.dataset.pictures[index] for index in session.data.train]
     return recipe.Training(
         settings=recipe.cut_paths(session.settings.flat()),
         base=session.base.name,

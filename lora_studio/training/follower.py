@@ -1,4 +1,4 @@
-"""The other processes of a run on several GPUs: each does the leader's steps with its own part of the batch, and
+"""The other processes of a run on several GPUs: each takes the leader's steps with its own part of the batch, and does
 nothing else.
 """
 
@@ -10,15 +10,16 @@ from pathlib import Path
 
 from lora_studio.events import Event
 from lora_studio.runs import Run
-from lora_studio.training import devices
+from lora_studio.training import devices, exceptions
 from lora_studio.training.distributed import Command, JoinedWorld
-from lora_studio.training.loop import Diverged, in_words, train_step
-from lora_studio.training.session import Session, prepare
+from lora_studio.training.prepare import prepare
+from lora_studio.training.session import Session
+from lora_studio.training.train_step import Diverged, train_step
 
 
-def follow(ranks: JoinedWorld, outputs: Path) -> None:
-    """Does what the leader tells until it says that it is over. The settings come from it; pictures, base model and
-    cache are read here.
+def follow(world: JoinedWorld, outputs: Path) -> None:
+    """Follows the leader's commands until the run is over. Settings come from the leader; pictures, base model and
+    cache are read on this machine.
 
     Args:
         outputs: the folder of runs on this machine; only its cache is used.
@@ -27,28 +28,28 @@ def follow(ranks: JoinedWorld, outputs: Path) -> None:
         PeerLost: the leader or another process ended.
         StudioError: as ``loop.train``.
     """
-    name, settings = ranks.share(None)
+    name, settings = world.broadcast(None)
     run = Run(outputs / name)
-    with in_words(run, settings):
+    with exceptions.translating(exceptions.while_training(run, settings)):
         if settings.machine.deterministic:
             devices.make_repeatable()
-        session = _last(prepare(run, settings, ranks))
-        while (order := ranks.hear()) is not Command.END:
-            if order is Command.STATE:
-                session.restore(ranks.take(session.machine.device))
+        session = _result(prepare(run, settings, world))
+        while (command := world.next_command()) is not Command.END:
+            if command is Command.STATE:
+                session.restore(world.receive_state(session.machine.device))
             else:
                 _step(session)
 
 
 def _step(session: Session) -> None:
-    """A step that gives no number gives none to anybody: the leader's word about it comes next."""
+    """A step that diverges diverges in every process: the leader then sends the state to continue from."""
     with suppress(Diverged):
         train_step(session)
         session.step += 1
 
 
-def _last(work: Generator[Event, None, Session]) -> Session:
-    """What ``work`` returns; the leader tells its events."""
+def _result(work: Generator[Event, None, Session]) -> Session:
+    """What ``work`` returns. Its events are dropped: the leader reports the same ones."""
     while True:
         try:
             next(work)

@@ -23,7 +23,6 @@ from lora_studio.models.shapes import read as read_shapes
 from lora_studio.optim import registry as optimizers
 from lora_studio.training import stepper
 from lora_studio.training.activations import GPUS, Activations, Step
-from lora_studio.training.devices import Machine
 
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
 """Of a packed weight: 4, an 8-bit scale for each 64 weights, a float32 one for each 256 of those (Dettmers et al. 2023,
@@ -186,7 +185,7 @@ def _libraries(settings: Settings) -> float:
 
 def _recorded(settings: Settings, precision: str) -> bool:
     """Whether steps are recorded on a GPU, so that their memory stays reserved."""
-    return _on_gpu(settings) and not stepper.obstacle(settings, Machine(torch.device("cuda"), precision))
+    return _on_gpu(settings) and not stepper.obstacle(settings.adapter, settings.machine, torch.device("cuda"))
 
 
 def _encoders(shapes: Shapes, step: Step) -> list[int]:

@@ -1,7 +1,5 @@
-"""Will it fit? A few real steps and a preview, measured, before a long run: the run's own loop in a folder that is
-thrown away.
-
-What is encoded on the way stays in the cache, so that the run itself begins sooner.
+"""Will it fit? Before a long run a few real steps and a preview are measured: the run's own loop, in a folder that is
+deleted afterwards. What is encoded meanwhile stays in the cache, so that the run itself starts sooner.
 """
 
 from __future__ import annotations
@@ -24,31 +22,31 @@ from lora_studio.runs import Run
 from lora_studio.training import devices, stepper
 from lora_studio.training.loop import train
 
-STEPS, RECORDED = 2, 8
-"""The first step allocates what the later ones use again. Where steps are recorded, the first of each shape of batch is
-not, and the second takes long.
+STEPS, CAPTURED_STEPS = 2, 8
+"""The first step allocates what the later ones use again. Where steps are captured as CUDA graphs, the first of each
+shape of batch is not, and the second takes long.
 """
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What the trial took."""
+    """What the trial needed."""
 
     peak: int
     """Bytes: on a GPU the most that PyTorch reserved there, on a CPU the most that the process held, libraries and all.
     """
     step_seconds: float
-    """Of the quickest step."""
+    """Of the fastest step."""
     previews: bool
     """Whether a preview could be drawn."""
 
 
 def measure(settings: Settings, outputs: Path) -> Generator[Event, None, Measured | None]:
-    """Yields the trial's events and returns ``Measured``, or None where memory was too short. To be run in a fresh
-    process: a CPU's peak is the whole process's.
+    """Yields the trial's events and returns ``Measured``, or None where there was not enough memory. To be run in a
+    fresh process: on a CPU the peak is the whole process's.
 
     Raises:
-        StudioError: as ``loop.train``, but for memory.
+        StudioError: as ``loop.train``, except for memory.
     """
     machine = devices.choose(settings)
     if machine.device.type == "cuda":
@@ -59,24 +57,29 @@ def measure(settings: Settings, outputs: Path) -> Generator[Event, None, Measure
     files.sweep(trials, lives=psutil.pid_exists)
     folder = files.partial(trials / "trial")
     try:
-        run = _trial(settings, STEPS if stepper.obstacle(settings, machine) else RECORDED, folder, outputs)
+        run = _trial(
+            settings,
+            STEPS if stepper.obstacle(settings.adapter, settings.machine, machine.device) else CAPTURED_STEPS,
+            folder,
+            outputs,
+        )
         for event in train(run, run.settings()):
             if isinstance(event, StepDone):
                 steps.append(event)
             previews |= isinstance(event, PreviewReady) and not event.base
             yield event
     except MachineError as error:
-        if isinstance(error.__cause__, torch.OutOfMemoryError | MemoryError):
+        if error.__cause__ and devices.memory_full(error.__cause__):
             return None
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    quickest = min(later.seconds - earlier.seconds for earlier, later in itertools.pairwise(steps))
-    return Measured(peak(machine.device), quickest, previews)
+    fastest = min(later.seconds - earlier.seconds for earlier, later in itertools.pairwise(steps))
+    return Measured(peak(machine.device), fastest, previews)
 
 
 def _trial(settings: Settings, steps: int, folder: Path, outputs: Path) -> Run:
-    """A run of so many steps in ``folder``, whose cache is the real one's; of several GPUs' work one's part."""
+    """A run of so many steps in ``folder`` that uses the cache of ``outputs``; with several GPUs, the share of one."""
     prompts = settings.previews.preview_prompts[:1] or ["a cat"]
     short = settings.changed(
         gpus=1,
@@ -89,12 +92,12 @@ def _trial(settings: Settings, steps: int, folder: Path, outputs: Path) -> Run:
         checkpoint_every=0,
     )
     run = runs.create(short, folder)
-    return Trial(run.folder, runs.cache_folder(outputs))
+    return TrialRun(run.folder, runs.cache_folder(outputs))
 
 
 @dataclass(frozen=True)
-class Trial(Run):
-    """A run that lies elsewhere than its cache."""
+class TrialRun(Run):
+    """A run in another place than its cache."""
 
     shared: Path
 
@@ -117,7 +120,7 @@ def peak(device: torch.device) -> int:
 
 
 def limit(device: torch.device) -> int:
-    """Bytes that ``device`` has altogether; for a CPU those of the computer."""
+    """Bytes of memory that ``device`` has in all; for a CPU the computer's."""
     return (
         torch.cuda.get_device_properties(device).total_memory
         if device.type == "cuda"

@@ -1,4 +1,4 @@
-"""What a running loop can be asked for, as the loop sees it. Whoever runs it brings the answers."""
+"""What a running loop can be asked for, as the loop sees it. Whoever runs the loop answers."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ class Requests:
         """Whether a checkpoint is wanted now; asking takes the request."""
         return False
 
-    def pause(self) -> None:
-        """Makes the loop's own waiting look like one that was asked for: it ends when the user lets the run go on."""
+    def pause(self) -> bool:
+        """Shows the loop's own waiting as a pause, which the user can end. Returns whether that was possible."""
+        return False
 
-    def go_on(self) -> None:
-        """Takes a pause back that is no longer needed."""
+    def end_pause(self) -> None:
+        """Takes back a pause that is no longer needed."""
 
     def take_stop(self) -> bool:
-        """Whether it was to stop; asking takes the request."""
+        """Whether it was asked to stop; asking takes the request."""
         return False

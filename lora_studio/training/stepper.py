@@ -1,11 +1,10 @@
-"""A step's arithmetic: forth and back through the model, and the optimizer. One operation at a time, or recorded once
-and replayed.
+"""A step's arithmetic: forward and backward pass through the model, and the optimizer. One kernel at a time, or captured
+once as CUDA graphs and replayed.
 
-A CUDA graph (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs) holds every kernel of a batch's way
-forth and back, which the processor then
-starts with one call instead of thousands: on a fast card the processor would be what a run waits for. There is one for
-each shape of batch, and one for the optimizer. Batches are copied to where a graph reads them, so it computes what the
-single operations would.
+A CUDA graph (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs) holds every kernel of a batch's forward
+and backward pass, which the processor then starts with one call instead of thousands: with a fast GPU a run would
+otherwise wait for the processor. There is one graph for each shape of batch, and one for the optimizer. Batches are
+copied to where a graph reads them, so it computes what the single kernels would.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lora_studio.config.settings import Settings
+from lora_studio.config.settings import AdapterSettings, MachineSettings, Settings
 from lora_studio.models import Base
 from lora_studio.optim import flat, registry
 from lora_studio.optim.build import FlatOptimizer
@@ -29,7 +28,7 @@ from lora_studio.training.loss import losses
 
 
 class Outcome(NamedTuple):
-    """Of one optimizer step: mean loss, and length of the gradient before clipping. Where either is not finite, the
+    """Of one optimizer step: mean loss, and norm of the gradient before clipping. Where either is NaN or infinite, the
     weights are as before.
     """
 
@@ -38,80 +37,89 @@ class Outcome(NamedTuple):
 
 
 def choose(base: Base, settings: Settings, machine: Machine, built: FlatOptimizer) -> Stepper:
-    """The fastest way that the settings allow: ``obstacle`` says what stands against recording."""
-    return (Stepper if obstacle(settings, machine) else CudaGraphStepper)(base, settings, machine, built)
+    """The fastest stepper that the settings allow: see ``obstacle``."""
+    why = obstacle(settings.adapter, settings.machine, machine.device)
+    return (Stepper if why else CudaGraphStepper)(base, settings, machine, built)
 
 
-def obstacle(settings: Settings, machine: Machine) -> str:
-    """Why steps cannot be recorded, in words; empty where they can."""
-    if machine.device.type != "cuda":
+def obstacle(adapter: AdapterSettings, machine: MachineSettings, device: torch.device) -> str:
+    """Why steps cannot be captured as CUDA graphs, as a clause; empty where they can."""
+    if device.type != "cuda":
         return "there is no CUDA GPU"
-    if not settings.machine.cuda_graph:
+    if not machine.cuda_graph:
         return "it is switched off"
-    if settings.adapter.train_text:
+    if adapter.train_text:
         return "text encoders train"
-    if settings.machine.quantize == "int8":
-        return "int8 layers look at their inputs"
-    if settings.machine.checkpointing != "off" and settings.adapter.dropout:
-        return "dropout is drawn again on the way back"
+    if machine.quantize == "int8":
+        return "int8 layers search their inputs for outliers"
+    if machine.checkpointing != "off" and adapter.dropout:
+        return "dropout is drawn again in the backward pass"
     return ""
 
 
 class Stepper:
-    """One operation at a time."""
+    """One kernel at a time."""
 
-    how = "step by step"
-    """In words."""
+    how = "no CUDA graph"
+    """For people."""
     failed = ""
-    """Why recording failed, where it was tried; from then on it goes step by step."""
-    goes_ahead = False
-    """Whether ``update`` can begin with the next step."""
-    ahead = False
-    """Whether the next step's first batch has gone through already."""
-    exchange: Callable[[Tensor], None] | None = None
-    """Puts the mean of all processes' gradients and losses in place of this one's; None where there is no other."""
+    """Why capturing failed, where it was tried; from then on it is one kernel at a time."""
+    overlaps = False
+    """Whether ``update`` can start on the next step's first batch."""
+    next_started = False
+    """Whether the next step's first batch was started already."""
+    average_over_processes: Callable[[Tensor], None] | None = None
+    """Replaces this process's gradients and loss by their mean over all processes; None where there is no other."""
 
     def __init__(self, base: Base, settings: Settings, machine: Machine, built: FlatOptimizer):
         self.base, self.settings, self.machine = base, settings, machine
         self.optimizer, self.flat, self.scaler = built.optimizer, built.flat, machine.scaler()
         self.loss = built.flat.loss
-        """Of the batches gone through since the last update, their mean."""
+        """Mean loss of the batches since the last update."""
+        self._failure_taken = False
 
     def autocast(self) -> contextlib.AbstractContextManager:
-        """Lets float32 parameters meet a base in a smaller format; copies in that format need no help."""
+        """For float32 parameters beside a base model in a smaller format; copies in that format need no autocast."""
         return contextlib.nullcontext() if self.flat.has_copies else self.machine.autocast()
 
     def backward(self, batch: Batch) -> None:
-        """Adds the gradient of a batch's share in the step's mean loss to the others'."""
+        """Forward and backward pass of one batch: adds the gradient of its share in the step's mean loss."""
         self._backward(batch.to(self.machine.device))
 
     def update(self, following: Batch | None = None) -> Outcome:
-        """The optimizer's step with what was gathered. In fp16 an infinite gradient only means that the loss was scaled
-        too far: the scaler passes that step over.
+        """The optimizer's step with the gradients since the last one. In fp16 an infinite gradient only means that the
+        loss was scaled too far: the scaler skips that step.
 
         Args:
-            following: the next step's first batch, to go on with where ``goes_ahead`` says so.
+            following: the next step's first batch, to be given where ``overlaps`` is true.
         """
-        norm = self._length()
+        norm = self._norm_of_gradient()
         outcome = Outcome(*torch.stack([self.loss, norm]).tolist())
         if math.isfinite(outcome.loss) and (math.isfinite(outcome.norm) or self.scaler.is_enabled()):
             self._step(norm)
         else:
-            self.scaler.update()  # else it would refuse the next gradients, having seen these
+            self.scaler.update()  # otherwise it would refuse the next gradients, having seen these
             self.flat.zero_grad()
         self.loss.zero_()
         return outcome
 
     def forget(self) -> None:
-        """What was recorded or begun is no longer true, as after another state was put in place."""
-        self.ahead = False
+        """Drops what was started for the next step: another state was put in place."""
+        self.next_started = False
         self.flat.zero_grad()
         self.loss.zero_()
 
     def make_room(self, needed: int) -> None:
-        """Has at least ``needed`` bytes free on a GPU for something else, as far as giving up what can be made again
-        helps.
+        """Frees memory on a GPU until ``needed`` bytes are free, as far as that helps, by dropping what can be made
+        again.
         """
+
+    def take_failure(self) -> str:
+        """Why capturing failed, once; empty where it did not, or was asked for before."""
+        if not self.failed or self._failure_taken:
+            return ""
+        self._failure_taken = True
+        return self.failed
 
     def _backward(self, batch: Batch) -> None:
         with self.autocast():
@@ -121,10 +129,10 @@ class Stepper:
         self.flat.accumulate_gradients()
         self.loss += loss.detach()
 
-    def _length(self) -> Tensor:
-        """() float32: of the step's gradient, all batches' and processes' together."""
-        if self.exchange:
-            self.exchange(self.flat.exchanged)
+    def _norm_of_gradient(self) -> Tensor:
+        """() float32: norm of the step's gradient over all batches and processes."""
+        if self.average_over_processes:
+            self.average_over_processes(self.flat.exchanged)
         self.scaler.unscale_(self.optimizer)
         return self.flat.gradients.norm()
 
@@ -137,14 +145,14 @@ class Stepper:
 
 
 class CapturedStep(NamedTuple):
-    """A batch's way forth and back, recorded, and where it reads the batch."""
+    """The captured forward and backward pass of one shape of batch, and where it reads the batch."""
 
     graph: torch.cuda.CUDAGraph
     inputs: Batch
 
 
 class CudaGraphStepper(Stepper):
-    """As CUDA graphs, where the first batch of each shape and the first update go step by step: libraries choose their
+    """As CUDA graphs. The first batch of each shape and the first update are not captured: libraries choose their
     kernels then.
     """
 
@@ -153,56 +161,56 @@ class CudaGraphStepper(Stepper):
     def __init__(self, base: Base, settings: Settings, machine: Machine, built: FlatOptimizer):
         super().__init__(base, settings, machine, built)
         self._captured: dict[tuple, CapturedStep] = {}
-        self._met: set[tuple] = set()
+        self._seen_shapes: set[tuple] = set()
         self._pool: tuple[int, int] | None = None
         self._update: torch.cuda.CUDAGraph | None = None
-        self._updated = False
-        self._norm, self._broken = torch.zeros(2, device=machine.device)
-        self._told, self._read = torch.zeros(2, pin_memory=True), torch.cuda.Event()
+        self._has_updated = False
+        self._norm, self._not_finite = torch.zeros(2, device=machine.device)
+        self._outcome, self._outcome_read = torch.zeros(2, pin_memory=True), torch.cuda.Event()
         self._rates = [torch.zeros((), device=machine.device) for _ in self.optimizer.param_groups]
 
     def backward(self, batch: Batch) -> None:
         tensors = batch.tensors()
         shape = tuple((name, tuple(tensor.shape)) for name, tensor in tensors.items())
-        if shape not in self._captured and shape in self._met and not self.failed:
+        if shape not in self._captured and shape in self._seen_shapes and not self.failed:
             self._capture_step(shape, batch)
         if shape not in self._captured:
-            self._met.add(shape)
+            self._seen_shapes.add(shape)
             return super().backward(batch)
-        way = self._captured[shape]
-        for name, tensor in way.inputs.tensors().items():
+        step = self._captured[shape]
+        for name, tensor in step.inputs.tensors().items():
             tensor.copy_(tensors[name], non_blocking=True)
-        way.graph.replay()
+        step.graph.replay()
 
     @property
-    def goes_ahead(self) -> bool:
-        """From dropout's numbers a step must begin by itself."""
+    def overlaps(self) -> bool:
+        """Not with dropout: each step sets the seed of its random numbers."""
         return self._update is not None and not self.settings.adapter.dropout
 
     def update(self, following: Batch | None = None) -> Outcome:
-        """The processor is told of a step only when the next one has begun: a card need not wait for it. A step that is
-        not finite leaves the weights alone by itself.
+        """The processor reads a step's loss only after it has started the next one, so that the GPU need not wait for
+        it. A step that is NaN or infinite leaves the weights as they were.
         """
-        self.ahead = False
+        self.next_started = False
         if self._update is None:
             return super().update()
-        self._norm.copy_(self._length())
-        self._told.copy_(torch.stack([self.loss, self._norm]), non_blocking=True)
-        self._read.record()
+        self._norm.copy_(self._norm_of_gradient())
+        self._outcome.copy_(torch.stack([self.loss, self._norm]), non_blocking=True)
+        self._outcome_read.record()
         self._set_rates()
         self._update.replay()
         if following is not None:
             self.backward(following)
-            self.ahead = True
-        self._read.synchronize()
-        outcome = Outcome(*self._told.tolist())
+            self.next_started = True
+        self._outcome_read.synchronize()
+        outcome = Outcome(*self._outcome.tolist())
         if not all(map(math.isfinite, outcome)):
             super().forget()
         return outcome
 
     def forget(self) -> None:
         super().forget()
-        self._update, self._updated = None, False
+        self._update, self._has_updated = None, False
 
     def make_room(self, needed: int) -> None:
         torch.cuda.empty_cache()
@@ -210,7 +218,7 @@ class CudaGraphStepper(Stepper):
             self.release()
 
     def release(self) -> None:
-        """Gives the graphs' memory back; what is needed again is recorded again."""
+        """Frees the graphs' memory; what is needed again is captured again."""
         self._captured.clear()
         self._update = self._pool = None
         torch.cuda.empty_cache()
@@ -225,11 +233,11 @@ class CudaGraphStepper(Stepper):
         if not recordable or self.scaler.is_enabled() or self.failed:
             return super()._step(norm)
         self._set_rates()
-        if self._updated:
+        if self._has_updated:
             with self._capturable():
                 self._update = self._capture(self._guarded_step)
         if self._update is None:
-            self._updated = True
+            self._has_updated = True
             return super()._step(norm)
         self._norm.copy_(norm)
         self._update.replay()
@@ -239,18 +247,18 @@ class CudaGraphStepper(Stepper):
             rate.fill_(group["lr"])
 
     def _guarded_step(self) -> None:
-        """The optimizer passes over a step whose loss or gradient is not finite."""
-        self._broken.copy_(~torch.isfinite(self._norm + self.loss))
+        """Skips a step whose loss or gradient is NaN or infinite."""
+        self._not_finite.copy_(~torch.isfinite(self._norm + self.loss))
         super()._step(self._norm)
         self.loss.zero_()
 
     @contextlib.contextmanager
     def _capturable(self) -> Iterator[None]:
-        """Within it the optimizer reads its rates, and whether to do nothing, from where they can be set between
-        replays.
+        """Within it the optimizer reads its learning rates, and whether to skip the step, from tensors that can be set
+        between replays.
         """
         groups = self.optimizer.param_groups
-        self.optimizer.found_inf = self._broken
+        self.optimizer.found_inf = self._not_finite
         kept = [(group["lr"], group["capturable"]) for group in groups]
         for group, rate in zip(groups, self._rates, strict=True):
             group["lr"], group["capturable"] = rate, True

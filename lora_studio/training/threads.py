@@ -1,8 +1,8 @@
-"""How many threads a CPU run computes with: as many as make it faster, which is often fewer than there are.
+"""How many threads a run on a CPU computes with: as many as make it faster, which is often fewer than there are.
 
-A small model's operations are short. On two cores that something else uses too, or on a virtual machine's, handing each
-of them round takes longer than doing it, and a run on one thread can be twice as fast as on two. No table knows that,
-so it is tried.
+A small model's operations are short. On two cores that something else uses too, or on a virtual machine's, splitting
+each of them takes longer than doing it, and a run on one thread can be twice as fast as on two. No table predicts that,
+so it is measured.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ WORTH = 0.9
 
 
 def fastest(work: Callable[[], object], most: int) -> int:
-    """The number of threads, 1, 2, 4 … up to ``most``, that ``work`` is done soonest with; it stays set.
+    """Sets and returns the number of threads, of 1, 2, 4 … up to ``most``, with which ``work`` is fastest.
 
-    Bits may differ between numbers of threads, so a run keeps the one that it began with.
+    Results may differ in the last bits between numbers of threads, so a run keeps the one that it started with.
     """
     best, shortest = 1, _seconds(work, 1)
     for count in _doubled(most):
@@ -41,7 +41,7 @@ def _doubled(most: int) -> list[int]:
 
 
 def _seconds(work: Callable[[], object], threads: int) -> float:
-    """The best of a few tries, after one that warms up."""
+    """The shortest of a few tries, after one to warm up."""
     torch.set_num_threads(threads)
     work()
     times = []

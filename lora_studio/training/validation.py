@@ -18,8 +18,8 @@ def loss(session: Session) -> float:
     """Mean loss over the validation pictures, one at a time: pictures of different buckets cannot share a batch."""
     session.base.unet.eval()
     try:
-        with session.settled():
-            return sum(_picture(session, index) for index in session.validation) / len(session.validation)
+        with session.as_exported():
+            return sum(_picture(session, index) for index in session.data.validation) / len(session.data.validation)
     finally:
         session.base.unet.train()
 
@@ -28,6 +28,6 @@ def _picture(session: Session, index: int) -> float:
     base, settings = session.base, session.settings
     source = seeds.generator(settings.run.seed, seeds.VALIDATION, index)
     draws = [Draw(picture=index, flip=False, variant=0, drop_caption=False)] * TIMESTEPS
-    batch = session.batches.at(draws, base.process.evenly(TIMESTEPS), source).to(session.machine.device)
+    batch = session.data.batches.at(draws, base.process.evenly(TIMESTEPS), source).to(session.machine.device)
     text = batch.text or base.encode_text(batch.captions)
     return losses(base, batch, text, settings.loss).mean().item()

@@ -36,7 +36,7 @@ def test_a_command_that_hangs_is_ended(tmp_path):
 @pytest.mark.parametrize("out", ["", "\n", "Killed", "[1, 2]", '{"half": '])
 def test_an_end_without_a_result_is_no_exit_code_to_the_user(out, capfd):
     """A process that was killed for its memory says nothing; what its libraries said is for the studio's window."""
-    with pytest.raises(MachineError, match="before it had a result") as caught:
+    with pytest.raises(MachineError, match="without a result") as caught:
         command.result("blend", out, "libgomp: no memory")
     assert caught.value.where == "blend" and "memory" in caught.value.do
     assert "libgomp" in capfd.readouterr().err
@@ -93,7 +93,7 @@ def test_a_command_can_be_ended_and_then_has_no_result(monkeypatch, whole):
 )
 def test_an_end_in_the_middle_is_no_result(monkeypatch, code, capfd):
     """The last thing that a process said before the system killed it passes for what it found."""
-    with pytest.raises(MachineError, match="before it had a result"):
+    with pytest.raises(MachineError, match="without a result"):
         list(played(monkeypatch, code).objects())
 
 

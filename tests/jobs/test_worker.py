@@ -27,7 +27,7 @@ def signals_as_they_were():
 def trains(monkeypatch):
     """Sets what the training does in place of the real one."""
     monkeypatch.setattr(queue, "POLL", 0.01)
-    return lambda events: monkeypatch.setattr(worker, "_events", lambda run: events())
+    return lambda events: monkeypatch.setattr(worker, "_events", lambda run, *_: events())
 
 
 def test_a_worker_enrols_itself_holds_the_device_and_tells_its_end(run, trains):

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 
+import psutil
 import pytest
 import torch
 from hypothesis import given
@@ -41,6 +42,25 @@ def test_a_state_comes_back_as_it_was(run):
     assert isinstance(loaded["optimizer"]["param_groups"][0]["betas"], tuple)
     assert torch.equal(loaded["optimizer"]["state"][0]["exp_avg"], torch.arange(4.0))
     assert loaded["optimizer"]["state"][0]["step"].shape == ()
+
+
+@pytest.mark.fault(70)
+def test_no_file_of_a_loaded_state_stays_open(run):
+    """Optimizers keep the tensors that they are given, and Windows removes no file that is mapped into memory."""
+    folder = checkpoint.save(run, 3, STATE, write_adapter)
+    loaded = checkpoint.load(folder)
+    process = psutil.Process()
+    held = [one.path for one in (*process.memory_maps(), *process.open_files()) if str(folder) in one.path]
+    assert held == [] and torch.equal(loaded["optimizer"]["state"][0]["exp_avg"], torch.arange(4.0))
+
+
+def test_a_state_takes_the_place_of_an_older_one_of_its_step_and_keeps_its_star(run):
+    """After a rollback the older one is of a course that was given up."""
+    checkpoint.save(run, 1, state(1), write_adapter)
+    checkpoints.star(run, 1)
+    checkpoint.save(run, 1, state(9), write_adapter)
+    (saved,) = checkpoints.listed(run)
+    assert checkpoint.load(saved.folder)["step"] == 9 and saved.starred
 
 
 trees = st.recursive(

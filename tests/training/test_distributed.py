@@ -118,8 +118,8 @@ def test_a_killed_process_ends_the_run_plainly_and_gone_on_with_by_one_it_gives_
             if isinstance(event, CheckpointSaved):
                 followers()[0].kill()
     assert (
-        raised.value.what == "Process 2 of 2 ended by itself (killed by signal 9)."
-        and "go on from there" in raised.value.do
+        raised.value.what == "Process 2 of 2 ended unexpectedly (killed by signal 9)."
+        and "Resume the run" in raised.value.do
     )
     assert not followers() and not torch.distributed.is_initialized()
     assert next(event for event in seen if isinstance(event, Started)).device.startswith("2 × CPU")
@@ -208,7 +208,7 @@ def steps_of(run: Run) -> list[StepDone]:
 
 @pytest.fixture
 def fallen(tmp_path, monkeypatch):
-    """A team whose other process only prints what it is given, and ends with status 1."""
+    """Workers whose one process only prints what it is given, and ends with status 1."""
     run = runs.create(Settings(data="pictures", name="ink"), tmp_path / "outputs")
     real = subprocess.Popen
 
@@ -240,11 +240,11 @@ def test_a_leader_that_waits_for_a_gpu_is_ended_by_who_watches(fallen, monkeypat
     monkeypatch.setattr(ranks, "POLL", 0.02)
     monkeypatch.setattr(ranks.os, "_exit", ended.append)
     with fallen() as others:
-        watching = next(thread for thread in ranks.threading.enumerate() if thread.name == "others")
+        watching = next(thread for thread in ranks.threading.enumerate() if thread.name == "rank-workers")
         watching.join(30)
         assert ended == [1]
         (failed,) = eventlog.read(others.run.events_file)[0]
-    assert failed.what == "Process 2 of 2 ended by itself (status 1)." and not failed.ours
+    assert failed.what == "Process 2 of 2 ended unexpectedly (status 1)." and not failed.ours
 
 
 def test_who_left_since_another_had_ended_is_not_blamed(fallen, monkeypatch):
@@ -273,25 +273,25 @@ def test_a_process_whose_leader_died_ends(monkeypatch):
 
 def test_a_follower_goes_back_with_the_leader_after_a_step_that_gave_no_number(alone, wanted, outputs, monkeypatch):
     """It would go on from weights, or at a step, that nobody else has."""
-    orders, exchanges, taken = (
+    commands, exchanges, taken = (
         iter([Command.STATE, Command.STEP, Command.STEP, Command.STATE, Command.STEP, Command.END]),
         [],
         [],
     )
 
     class Told(distributed.World):
-        rank, world = 1, 2
+        rank, size = 1, 2
 
-        def share(self, thing):
+        def broadcast(self, thing):
             return thing or ("noise", wanted)
 
-        def hear(self):
-            return next(orders)
+        def next_command(self):
+            return next(commands)
 
-        def take(self, device):
+        def receive_state(self, device):
             return checkpoint.load(alone.run.checkpoint(2), device)
 
-        def exchange(self, numbers):
+        def average(self, numbers):
             exchanges.append(numbers)
             if len(exchanges) == 2:
                 numbers.fill_(float("nan"))
@@ -299,12 +299,12 @@ def test_a_follower_goes_back_with_the_leader_after_a_step_that_gave_no_number(a
     real = follower.train_step
     monkeypatch.setattr(follower, "train_step", lambda session: (taken.append(session.step), real(session)))
     follower.follow(Told(), outputs)
-    assert taken == [2, 3, 2] and not next(orders, None)
+    assert taken == [2, 3, 2] and not next(commands, None)
 
 
 def test_processes_draw_apart_and_the_first_as_one_that_is_alone():
     class Second(distributed.World):
-        rank, world = 1, 2
+        rank, size = 1, 2
 
     assert (
         seeds.seed_of(0, seeds.DROPOUT, 7, *distributed.World().stream)
@@ -328,8 +328,8 @@ def test_a_batch_that_cannot_be_shared_is_refused_by_name():
 def test_more_gpus_than_there_are_are_refused_with_their_number(monkeypatch, count, words):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     with pytest.raises(MachineError, match=words):
-        distributed.require(Settings(gpus=2, batch=2))
-    distributed.require(Settings(gpus=2, batch=2, device="cpu"))
+        distributed.require(Settings(gpus=2, batch=2).machine)
+    distributed.require(Settings(gpus=2, batch=2, device="cpu").machine)
 
 
 def test_each_process_takes_the_gpu_of_its_place(monkeypatch):

@@ -25,7 +25,7 @@ from lora_studio.jobs import control, worker
 from lora_studio.jobs.control import Request
 from lora_studio.models import Base
 from lora_studio.runs import checkpoints
-from lora_studio.training import checkpoint, export, loop
+from lora_studio.training import checkpoint, distributed, export, saving
 from lora_studio.training.batches import Batches
 from lora_studio.training.loop import train
 from lora_studio.training.requests import Requests
@@ -230,14 +230,14 @@ QUIET = {"preview_every": 0, "validate_every": 0}
 def test_states_are_saved_by_the_clock_and_pruned_by_the_rule(new_run, settings, monkeypatch):
     """A slow machine loses hours to a power cut, or a long run fills the disk with states."""
     now = [0.0]
-    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
-    real = loop.train_step
+    monkeypatch.setattr(saving.time, "monotonic", lambda: now[0])
+    real = distributed.train_step
 
     def train_step(session):
         now[0] += 200.0
         return real(session)
 
-    monkeypatch.setattr(loop, "train_step", train_step)
+    monkeypatch.setattr(distributed, "train_step", train_step)
     run = new_run(
         settings.changed(**QUIET, steps=8, checkpoint_every=0, checkpoint_minutes=5, keep_checkpoints=1, keep_every=4)
     )
@@ -261,8 +261,9 @@ class OnAFullDisk(Asking):
         self.waits += 1
         self.wants.add("pause")
         self.press(self)
+        return True
 
-    def go_on(self):
+    def end_pause(self):
         self.wants.discard("pause")
 
     def take_stop(self):
@@ -281,7 +282,7 @@ def disk(monkeypatch):
 
     monkeypatch.setattr("lora_studio.training.checkpoint._fill", fill)
     monkeypatch.setattr(files, "room", lambda path: state["room"])
-    monkeypatch.setattr(loop, "POLL", 0.001)
+    monkeypatch.setattr(saving, "POLL", 0.001)
     return state
 
 
@@ -330,7 +331,7 @@ def test_on_a_full_disk_the_adapter_waits_and_a_second_stop_gives_up(new_run, se
         for event in train(run, run.settings(), asking):
             if isinstance(event, StepDone) and event.step == 3:
                 asking.wants.add("stop")
-    assert asking.waits == 1 and checkpoints.latest(run) == run.checkpoint(2)
+    assert asking.waits == 1 and checkpoints.latest(run) == run.checkpoint(3), "the state was saved first"
 
 
 @pytest.mark.fault(56)
@@ -371,7 +372,7 @@ def test_a_lost_device_ends_the_worker_plainly_and_the_run_resumes(new_run, sett
     )
     with pytest.raises(MachineError, match="graphics device stopped responding: CUDA error") as caught:
         collect(run)
-    assert "long advice" not in str(caught.value) and "kept" in caught.value.do
+    assert "long advice" not in str(caught.value) and "last saved state" in caught.value.do
     monkeypatch.undo()
     monkeypatch.setattr("lora_studio.training.previews.generate", raising(error))
     with pytest.raises(MachineError, match="stopped responding"):
@@ -387,7 +388,7 @@ def test_out_of_memory_in_mid_run_keeps_the_checkpoint_and_names_the_mend(new_ru
     monkeypatch.setattr(
         Batches, "draw", lambda batches, number: raising(full)() if number == 3 else real(batches, number)
     )
-    with pytest.raises(MachineError, match="The memory of CPU.* is full") as caught:
+    with pytest.raises(MachineError, match="The memory of this computer is full") as caught:
         collect(run)
     changes = caught.value.details["changes"]
     assert changes and all(f"{key} to {value}" in caught.value.do for key, value in changes.items())
@@ -406,7 +407,7 @@ def test_a_disk_that_takes_no_preview_is_a_warning(new_run, settings, monkeypatc
         ),
     )
     seen = collect(new_run(settings))
-    assert isinstance(seen[-1], Finished) and any("No space left" in event.what for event in of(Warned, seen))
+    assert isinstance(seen[-1], Finished) and any("the disk is full" in event.what for event in of(Warned, seen))
 
 
 @pytest.mark.fault(35)

@@ -10,7 +10,7 @@ from lora_studio import cli, events, runs
 from lora_studio.errors import DatasetError, MachineError
 from lora_studio.events import Finished, PreviewReady, StepDone
 from lora_studio.jobs import environment
-from lora_studio.training import loop, preflight
+from lora_studio.training import distributed, preflight
 
 
 def measured(settings, outputs):
@@ -42,7 +42,7 @@ def test_too_little_memory_is_an_answer_and_not_a_fault(settings, tmp_path, monk
     def full(*_):
         raise torch.OutOfMemoryError("no room")
 
-    monkeypatch.setattr(loop, "train_step", full)
+    monkeypatch.setattr(distributed, "train_step", full)
     assert measured(settings, tmp_path)[1] is None
     assert runs.existing(tmp_path) == []
 
@@ -59,7 +59,7 @@ def test_where_steps_are_recorded_there_are_enough_for_that_and_the_quickest_cou
 
     monkeypatch.setattr(preflight, "train", played)
     monkeypatch.setattr(preflight.stepper, "obstacle", lambda *_: "")
-    assert measured(settings, tmp_path)[1].step_seconds == 0.5 and asked == [preflight.RECORDED]
+    assert measured(settings, tmp_path)[1].step_seconds == 0.5 and asked == [preflight.CAPTURED_STEPS]
 
 
 @pytest.mark.fault(43)

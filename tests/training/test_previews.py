@@ -9,7 +9,7 @@ from PIL import Image
 from lora_studio import files, runs
 from lora_studio.config.settings import Settings
 from lora_studio.events import PreviewReady
-from lora_studio.training import previews
+from lora_studio.training import base_previews, previews
 from tests.training.test_stepper import prepared
 
 
@@ -124,8 +124,8 @@ def test_only_pictures_that_lack_are_drawn(session, plain, asked):
 
 def test_what_decides_the_picture_is_in_its_name(session, plain, monkeypatch):
     """A picture drawn otherwise would be shown for this one."""
-    base, expected = session.base, previews._kept_file(session, 0)
-    found = {expected, previews._kept_file(session, 1)}
+    base, expected = session.base, base_previews.kept_file(session, 0)
+    found = {expected, base_previews.kept_file(session, 1)}
     changes = [
         {"preview_prompts": ["a cat"]},
         {"negative": "blur"},
@@ -140,21 +140,21 @@ def test_what_decides_the_picture_is_in_its_name(session, plain, monkeypatch):
     ]
     for change in changes:
         session.settings = plain.changed(**change)
-        found.add(previews._kept_file(session, 0))
+        found.add(base_previews.kept_file(session, 0))
     session.settings = plain
     for owner, name, value in [
         (base, "checksum", "another"),
         (base, "fingerprint", "another"),
         (base.process, "schedule", base.process.schedule | {"beta_end": 0.5}),
-        (previews, "VERSION", 2),
-        (previews, "version", lambda _: "9.9"),
+        (base_previews, "VERSION", 2),
+        (base_previews, "version", lambda _: "9.9"),
     ]:
         with monkeypatch.context() as patched:
             patched.setattr(owner, name, value)
-            found.add(previews._kept_file(session, 0))
+            found.add(base_previews.kept_file(session, 0))
     assert len(found) == 2 + len(changes) + 5
     session.settings = plain.changed(rank=4, learning_rate=1e-3, preview_every=7, name="other")
-    assert previews._kept_file(session, 0) == expected
+    assert base_previews.kept_file(session, 0) == expected
 
 
 @pytest.mark.parametrize("damage", ["torn", "rotten", "another", "bare", "empty"])
@@ -167,8 +167,8 @@ def test_a_damaged_kept_picture_is_drawn_again(session, plain, asked, damage):
         {
             "torn": sound[:-200],
             "rotten": sound[:300] + bytes(4) + sound[304:],
-            "another": previews._png(black, **opened(sound).text),
-            "bare": previews._png(black),
+            "another": base_previews.png(black, **opened(sound).text),
+            "bare": base_previews.png(black),
             "empty": b"",
         }[damage]
     )

@@ -13,7 +13,7 @@ from lora_studio.optim import build
 from lora_studio.runs import branching, checkpoints
 from lora_studio.training import checkpoint
 from lora_studio.training.loop import train
-from lora_studio.training.session import prepare
+from lora_studio.training.prepare import prepare
 from tests.training.test_loop import assert_same, collect, of, state_tensors, tensors
 
 QUIET = {"preview_every": 0, "validate_every": 0, "checkpoint_every": 1}

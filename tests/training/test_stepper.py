@@ -11,7 +11,7 @@ from lora_studio.events import Started, StepDone, Warned
 from lora_studio.models import fused
 from lora_studio.training import devices, stepper
 from lora_studio.training.loop import train
-from lora_studio.training.session import prepare
+from lora_studio.training.prepare import prepare
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
@@ -64,7 +64,7 @@ def gradients(new_run, settings: Settings) -> torch.Tensor:
     flat = session.stepper.flat
     flat.values.add_(0.05 * torch.randn(len(flat.values), generator=torch.Generator().manual_seed(1)))
     flat.sync_copies()
-    session.stepper.backward(session.batches.draw(0))
+    session.stepper.backward(session.data.batches.draw(0))
     return flat.gradients
 
 
@@ -82,7 +82,7 @@ def test_the_same_batch_in_parts_gives_the_same_change(new_run, settings):
     picture are another two: only the scale is compared.
     """
     session = prepared(new_run(quiet(settings, accumulate=2)))
-    batch = session.batches.draw(0)
+    batch = session.data.batches.draw(0)
     session.stepper.backward(batch)
     once = session.stepper.flat.gradients.clone()
     session.stepper.backward(batch)
@@ -99,7 +99,7 @@ def test_a_look_at_the_adapter_leaves_it_as_it_was_to_the_bit(new_run, settings)
     """
     session = prepared(new_run(quiet(settings, optimizer="schedulefree", ema=0.9)))
     for number in range(3):
-        session.stepper.backward(session.batches.draw(number))
+        session.stepper.backward(session.data.batches.draw(number))
         session.stepper.update()
         session.average.update()
     before = session.stepper.flat.values.clone()
@@ -112,7 +112,7 @@ def test_after_a_loss_that_is_no_number_a_scaled_step_goes_on(new_run, settings)
     next, and a run that went back ended with a traceback.
     """
     session = prepared(new_run(quiet(settings, precision="fp16")))
-    batch, flat = session.batches.draw(0), session.stepper.flat
+    batch, flat = session.data.batches.draw(0), session.stepper.flat
     before = flat.values.clone()
     session.stepper.backward(batch._replace(noise=batch.noise * float("nan")))
     outcome = session.stepper.update()
@@ -132,11 +132,14 @@ def test_after_a_loss_that_is_no_number_a_scaled_step_goes_on(new_run, settings)
         ({"quantize": "nf4"}, ""),
     ],
 )
-def test_what_keeps_a_step_from_being_recorded_is_said(change, reason):
-    machine = devices.Machine(torch.device("cuda"), "bf16")
-    found = stepper.obstacle(Settings(**change), machine)
+def test_what_keeps_a_step_from_being_captured_is_said(change, reason):
+    found = obstacle(Settings(**change), "cuda")
     assert reason in found and bool(found) == bool(reason)
-    assert stepper.obstacle(Settings(), devices.Machine(torch.device("cpu"), "fp32")) == "there is no CUDA GPU"
+    assert obstacle(Settings(), "cpu") == "there is no CUDA GPU"
+
+
+def obstacle(settings: Settings, device: str) -> str:
+    return stepper.obstacle(settings.adapter, settings.machine, torch.device(device))
 
 
 @GPU
@@ -187,7 +190,7 @@ def test_recorded_steps_go_on_as_recorded_after_a_stop(new_run, settings):
 @GPU
 def test_graphs_give_their_memory_back_and_are_recorded_again(new_run, settings):
     session = prepared(new_run(quiet(settings, device="cuda")))
-    batch = session.batches.draw(0)
+    batch = session.data.batches.draw(0)
     for _ in range(3):
         session.stepper.backward(batch)
         session.stepper.update()
@@ -204,7 +207,7 @@ def test_graphs_give_their_memory_back_and_are_recorded_again(new_run, settings)
 def test_a_recorded_step_that_is_not_finite_changes_nothing(new_run, settings):
     """The processor learns of it only after the next step has begun: both are forgotten."""
     session = prepared(new_run(quiet(settings, device="cuda")))
-    batch, flat = session.batches.draw(0), session.stepper.flat
+    batch, flat = session.data.batches.draw(0), session.stepper.flat
     for _ in range(3):
         session.stepper.backward(batch)
         session.stepper.update()
@@ -214,13 +217,13 @@ def test_a_recorded_step_that_is_not_finite_changes_nothing(new_run, settings):
     assert (
         outcome.loss != outcome.loss
         and torch.equal(flat.values, before)
-        and not session.stepper.ahead
+        and not session.stepper.next_started
         and not flat.gradients.any()
     )
     assert [state["step"] for state in session.stepper.optimizer.state.values()] == steps
     session.stepper.backward(batch)
     assert (
         session.stepper.update(following=batch).loss > 0
-        and session.stepper.ahead
+        and session.stepper.next_started
         and not torch.equal(flat.values, before)
     )

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from lora_studio.training import threads
-from lora_studio.training.session import Session, prepare
+from lora_studio.training.prepare import prepare
+from lora_studio.training.session import Session
 
 
 @pytest.fixture(autouse=True)

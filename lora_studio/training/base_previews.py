@@ -1,0 +1,100 @@
+"""Previews of the base model alone, kept in the cache: they are the same in every run with the same base model, prompts
+and way of drawing, so each is drawn only once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+
+import PIL.Image
+from PIL.Image import Image
+from PIL.PngImagePlugin import PngInfo
+
+from lora_studio import files
+from lora_studio.dataset.cache import PREVIEWS
+from lora_studio.training.session import Session
+
+VERSION = 1
+"""Changes whenever the base model's images would be drawn differently."""
+SHA256, SECONDS = "sha256", "seconds"
+"""Texts in a kept image: the hash of its pixels, and how long it took to draw."""
+
+
+def images(session: Session, draw: Callable[[Sequence[int]], list[Image]]) -> list[Image]:
+    """One image for each prompt: those in the cache, and for the others what ``draw`` gives for their numbers, which
+    is kept.
+    """
+    paths = [kept_file(session, index) for index in range(len(session.prompts))]
+    found = {path: image for path in paths if (image := _kept(path)) is not None}
+    missing = [index for index, path in enumerate(paths) if path not in found]
+    began = time.monotonic()
+    drawn = draw(missing) if missing else []
+    took = time.monotonic() - began
+    for index, image in zip(missing, drawn, strict=True):
+        found[paths[index]] = image
+        with suppress(OSError):  # the next run draws it again
+            files.write(paths[index], png(image, **{SHA256: _digest(image), SECONDS: f"{took / len(missing):.3f}"}))
+    return [found[path] for path in paths]
+
+
+def seconds_saved(image: Image) -> float:
+    """How long a kept image took to draw; 0 for one that was drawn just now."""
+    return float(getattr(image, "text", {}).get(SECONDS, 0))
+
+
+def kept_file(session: Session, index: int) -> Path:
+    """Where the base model's image of one prompt is kept: the name is a hash of everything that decides it, except for
+    the last digits of its rounding.
+    """
+    s, base, machine = session.settings, session.base, session.machine
+    model = [base.checksum, base.fingerprint, base.process.name, base.process.schedule, s.machine.quantize]
+    image = [
+        session.prompts[index],
+        s.previews.negative,
+        s.previews.preview_seed + index,
+        s.previews.preview_steps,
+        s.previews.guidance,
+        s.previews.sampler,
+        session.preview_side,
+    ]
+    place = [
+        machine.name if machine.device.type == "cuda" else machine.device.type,
+        *map(version, ("torch", "diffusers", "transformers")),
+    ]
+    arithmetic = [machine.precision, str(machine.copies(s.adapter)), s.adapter.train_text, s.machine.deterministic]
+    key = json.dumps([VERSION, model, image, place, arithmetic], sort_keys=True, default=str)
+    return session.run.cache / PREVIEWS / f"{hashlib.sha256(key.encode()).hexdigest()}.png"
+
+
+def _kept(path: Path) -> Image | None:
+    """The image, or None where there is none or it is damaged in whatever way: it is then drawn again."""
+    try:
+        image = PIL.Image.open(io.BytesIO(path.read_bytes()))
+        if image.text[SHA256] != _digest(image) or not float(image.text[SECONDS]) >= 0:
+            return None
+    except Exception:
+        return None
+    with suppress(OSError):  # a cache that can only be read is still of use
+        os.utime(path)  # when it was last used, for ``cache.prune``
+    return image
+
+
+def _digest(image: Image) -> str:
+    return hashlib.sha256(f"{image.mode} {image.size} ".encode() + image.tobytes()).hexdigest()
+
+
+def png(image: Image, **notes: str) -> bytes:
+    """The image as a PNG file with ``notes`` as its texts."""
+    texts, data = PngInfo(), io.BytesIO()
+    for name, note in notes.items():
+        texts.add_text(name, note)
+    image.save(data, "PNG", pnginfo=texts)
+    return data.getvalue()

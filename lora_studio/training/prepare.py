@@ -1,0 +1,259 @@
+"""How a run gets into memory, in four parts: look at the pictures, load the base model, assemble what trains, take up
+what was saved.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from lora_studio import adapters, files, models
+from lora_studio.config.settings import DatasetSettings, Settings
+from lora_studio.dataset import buckets, captions, folder, manifest
+from lora_studio.dataset.batch_sampler import BatchSampler, split
+from lora_studio.dataset.cache import Cache
+from lora_studio.dataset.items import Dataset, Sample
+from lora_studio.dataset.problems import Problem
+from lora_studio.errors import DatasetError
+from lora_studio.events import Event, Preparing, Warned
+from lora_studio.models import gradient_checkpointing, inject, warm_start
+from lora_studio.optim import build
+from lora_studio.optim.ema import Average
+from lora_studio.runs import Run, checkpoints
+from lora_studio.training import checkpoint, devices, stepper, threads
+from lora_studio.training.batches import Batches
+from lora_studio.training.distributed import World
+from lora_studio.training.session import Session, TrainingData, prompts
+
+
+def prepare(run: Run, settings: Settings, world: World | None = None) -> Generator[Event, None, Session]:
+    """Brings a run into memory; yields what happens and returns the Session. A process that follows gets its state from
+    the leader.
+
+    Raises:
+        DatasetError, ModelError, MachineError, SettingsError: as the four parts say.
+    """
+    world = world or World()
+    dataset = yield from look(run, settings, world)
+    machine = devices.choose(settings, world.place)
+    base = yield from load(settings, machine, dataset)
+    session = yield from assemble(run, settings, machine, world, dataset, base)
+    if world.leads:
+        yield from take_up(session)
+    return session
+
+
+def look(run: Run, settings: Settings, world: World) -> Generator[Event, None, Dataset]:
+    """Scans the folder of pictures, warns of problems, and notes the pictures or says which have changed.
+
+    Raises:
+        DatasetError: the folder cannot be trained on, or differs from the leader's.
+    """
+    dataset = folder.scan(Path(settings.run.data), run.cache)
+    for problem in dataset.blocking:
+        raise DatasetError(problem.what, where=problem.file or dataset.folder, do=problem.do)
+    yield from _warnings(dataset, dataset.problems)
+    if world.leads:
+        yield from _compare(run, dataset)
+    _require_same(dataset, world)
+    return dataset
+
+
+def load(settings: Settings, machine: devices.Machine, dataset: Dataset) -> Generator[Event, None, models.Base]:
+    """Loads the base model, and warns of pictures that do not suit its resolution.
+
+    Raises:
+        ModelError: the base model is missing or damaged, or there is none of that name.
+        MachineError: it cannot be quantized on this machine.
+    """
+    yield Preparing(stage="base model", done=0, total=1)
+    base = models.load(
+        settings.run.base,
+        machine.device,
+        machine.dtype,
+        prediction=settings.loss.prediction,
+        quantize=settings.machine.quantize,
+        in_turn=True,  # all encoders of a large model at once would need more memory than a step
+    )
+    base.tiled = settings.machine.tiled_vae
+    yield Preparing(stage="base model", done=1, total=1)
+    yield from _warnings(dataset, buckets.problems(dataset, *_bucketing(settings.dataset, base)))
+    return base
+
+
+def assemble(
+    run: Run,
+    settings: Settings,
+    machine: devices.Machine,
+    world: World,
+    dataset: Dataset,
+    base: models.Base,
+) -> Generator[Event, None, Session]:
+    """Encodes pictures and captions, adds a new adapter to the base model, and builds what trains it.
+
+    Raises:
+        DatasetError: a picture can no longer be read.
+        ModelError: the base model has no layers of the kind that ``targets`` names, or encodes to NaN.
+        SettingsError: settings that exclude each other, as the optimizer says.
+        MachineError: the optimizer does not work on this machine.
+    """
+    train, validation = split(dataset.pictures, settings.dataset.validation_share, settings.run.seed)
+    with world.leader_first():
+        cache = yield from _encode(run, settings, dataset, base)
+    inject.add_adapter(base, settings.adapter, settings.run.seed)
+    gradient_checkpointing.enable(
+        base.unet,
+        settings.machine.checkpointing,
+        base.text_encoders.values() if settings.adapter.train_text else (),
+        random=settings.adapter.dropout > 0,
+    )
+    for model in base.models.values():
+        model.train()  # for the adapter's dropout; the base model itself has none
+    built = build.flat_optimizer(
+        inject.trainable(base).items(), settings.optimizer, settings.run.steps, machine.copies(settings.adapter)
+    )
+    batches = Batches(
+        cache,
+        _sampler(settings, cache, train),
+        base.process,
+        settings.run.seed,
+        settings.loss.noise_offset,
+        settings.adapter.train_text,
+        pinned=machine.device.type == "cuda",
+        part=world.part,
+    )
+    session = Session(
+        run=run,
+        settings=settings,
+        machine=machine,
+        world=world,
+        base=base,
+        data=TrainingData(dataset, cache, train, validation, batches),
+        parameters=built.parameters,
+        stepper=stepper.choose(base, settings, machine, built),
+        average=Average(built.parameters, settings.optimizer.ema),
+    )
+    build.mode(built.optimizer, training=True)
+    if world.size > 1:
+        world.connect(machine.device)
+        session.stepper.average_over_processes = world.average
+    return session
+
+
+def take_up(session: Session) -> Iterator[Event]:
+    """Resumes from the newest saved state. A new run instead chooses its number of threads, and begins from another
+    run's adapter where it has one.
+
+    Raises:
+        AdapterError: that adapter is damaged, or belongs to another family of models.
+    """
+    newest = checkpoints.latest(session.run)
+    if newest is None:
+        _choose_threads(session)
+        if session.run.start_file.exists():
+            yield from _begin_from(session)
+        return
+    state = checkpoint.load(newest, session.machine.device)
+    session.restore(state)
+    session.saved_step = session.step
+    if not session.same_layout(state):
+        yield Warned(
+            what="This state was saved by an earlier version of the studio, which stored the optimizer's moments in "
+            "another order: the optimizer starts anew.",
+            where=newest.name,
+            do="Nothing needs to be done: what was learned is kept, and the run resumes from there.",
+        )
+
+
+def _choose_threads(session: Session) -> None:
+    """The fastest number on a CPU. Where the result must repeat to the bit it stays as it is, since other threads add
+    up in another order.
+    """
+    if session.machine.device.type == "cpu" and not session.settings.machine.deterministic:
+        threads.fastest(session.probe, max(1, torch.get_num_threads() // session.world.size))
+
+
+def _begin_from(session: Session) -> Iterator[Event]:
+    """Starts with the adapter of another run, whose state does not fit this run's settings."""
+    given = adapters.read(session.run.start_file)
+    with session.stepper.flat.full_precision():
+        taken = warm_start.begin_from(session.base, given)
+    session.average = Average(session.parameters, session.settings.optimizer.ema)
+    if taken < len(given.factors):
+        yield Warned(
+            what=f"This run starts from an adapter of {len(given.factors)} modules, of which it trains only {taken}.",
+            where="targets",
+            do="Choose the same layers to start from all of them.",
+        )
+
+
+def _warnings(dataset: Dataset, problems: Sequence[Problem]) -> Iterator[Event]:
+    for problem in problems:
+        yield Warned(what=problem.what, where=problem.file or str(dataset.folder), do=problem.do)
+
+
+def _compare(run: Run, dataset: Dataset) -> Iterator[Event]:
+    """Notes what the run trains on; where that was noted before, says what has changed since."""
+    now, before = manifest.manifest(dataset), manifest.noted(run.manifest_file)
+    if before is None:
+        files.write(run.manifest_file, json.dumps(now, indent=1))
+        return
+    if changes := manifest.changes(before, now):
+        more = f" And {len(changes) - 3} more changes." if len(changes) > 3 else ""
+        yield Warned(
+            what=f"The pictures changed since this run began: {' '.join(changes[:3])}{more}",
+            where=str(dataset.folder),
+            do="Training continues with them as they are now, so the result will differ from that of an uninterrupted "
+            "run. To avoid that, put them back and resume from an earlier state.",
+        )
+
+
+def _require_same(dataset: Dataset, world: World) -> None:
+    """Raises DatasetError where this process reads other pictures than the leader: it would train on other batches."""
+    own = manifest.manifest(dataset)
+    if world.broadcast(own) != own:
+        do = "Put copies of one folder at the same path on every machine, or share it between them."
+        raise DatasetError(
+            "The pictures or captions differ from those on the machine that leads the run.", where=dataset.folder, do=do
+        )
+
+
+def _encode(run: Run, settings: Settings, dataset: Dataset, base: models.Base) -> Generator[Event, None, Cache]:
+    """Fills the cache with every latent and caption that training will need; then the encoders leave the device."""
+    assigned = buckets.assign(dataset.pictures, *_bucketing(settings.dataset, base))
+    texts = [picture.caption for picture in dataset.pictures]
+    variants = captions.all_variants(texts, settings.run.trigger, settings.dataset, settings.run.seed)
+    cache = Cache(
+        run.cache,
+        base,
+        [Sample(*parts) for parts in zip(dataset.pictures, assigned, variants, strict=True)],
+        prompts=[*prompts(settings), settings.previews.negative],
+        flip=settings.dataset.flip,
+    )
+    last = 0.0
+    for stage, done, total in cache.fill(texts=not settings.adapter.train_text):
+        if done == total or time.monotonic() - last > 0.5:
+            last = time.monotonic()
+            yield Preparing(stage=stage, done=done, total=total)
+    base.encoders_to(torch.device("cpu"))
+    return cache
+
+
+def _bucketing(settings: DatasetSettings, base: models.Base) -> tuple[int, int, float]:
+    """Resolution and step in pixels, and the largest scale, as ``buckets`` takes them."""
+    return settings.resolution or base.resolution, settings.bucket_step, settings.max_upscale
+
+
+def _sampler(settings: Settings, cache: Cache, train: list[int]) -> BatchSampler:
+    return BatchSampler(
+        cache.samples,
+        batch=settings.optimizer.batch,
+        seed=settings.run.seed,
+        among=train,
+        flip=settings.dataset.flip,
+        caption_dropout=settings.dataset.caption_dropout,
+    )

@@ -1,0 +1,63 @@
+"""One optimizer step of a run."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from lora_studio.errors import RunError
+from lora_studio.optim import build
+from lora_studio.training import seeds
+
+if TYPE_CHECKING:
+    from lora_studio.training.session import Session
+
+
+class Diverged(RunError):
+    """Loss or gradient of a step is NaN or infinite; the weights are as before that step."""
+
+
+class StepResult(NamedTuple):
+    """Of one optimizer step: mean loss, norm of the gradient before clipping, learning rate."""
+
+    loss: float
+    gradient_norm: float
+    learning_rate: float
+
+
+def train_step(session: Session) -> StepResult:
+    """One optimizer step over ``accumulate`` batches. Everything random in it is a function of (seed, step). Counting
+    the step is left to the caller.
+
+    Raises:
+        Diverged: loss or gradient is NaN or infinite; the weights are as before the step.
+    """
+    settings, stepper = session.settings, session.stepper
+    # adapter dropout is all that draws from the global generator
+    torch.manual_seed(seeds.seed_of(settings.run.seed, seeds.DROPOUT, session.step, *session.world.stream))
+    rate = build.set_rate(stepper.optimizer, settings.optimizer, session.step, settings.run.steps, session.rate_factor)
+    first = session.step * settings.optimizer.accumulate
+    following = first + settings.optimizer.accumulate
+    for number in range(first, following):
+        if number > first or not stepper.next_started:
+            stepper.backward(session.data.batches.take(number))
+        session.data.batches.prepare(number + 1)
+    continues = stepper.overlaps and session.step + 1 < settings.run.steps
+    loss, norm = stepper.update(session.data.batches.take(following) if continues else None)
+    _require_finite(session, loss, norm)
+    session.average.update()
+    return StepResult(loss, norm, rate)
+
+
+def _require_finite(session: Session, loss: float, norm: float) -> None:
+    """In fp16 an infinite gradient only means that the loss was scaled too far: the scaler skips that step."""
+    if math.isfinite(loss) and (math.isfinite(norm) or session.stepper.scaler.is_enabled()):
+        return
+    lower = session.settings.optimizer.learning_rate * session.rate_factor / 2
+    raise Diverged(
+        f"The {'gradient' if math.isfinite(loss) else 'loss'} of step {session.step + 1} is NaN or infinite.",
+        where="learning_rate",
+        do=f"Train with a lower learning rate, for example {lower:.1e}. The saved states are not affected.",
+    )
