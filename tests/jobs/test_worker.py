@@ -68,7 +68,7 @@ def test_a_worker_stopped_in_the_queue_ends_without_training(run, trains):
 
 
 @pytest.mark.fault(36, 49)
-def test_a_problem_that_the_user_can_mend_reaches_the_log_with_what_would_mend_it(run, trains):
+def test_a_problem_that_the_user_can_fix_reaches_the_log_with_what_would_fix_it(run, trains):
     def training():
         yield StepDone(step=1, loss=0.5, learning_rate=1e-4)
         raise MachineError(

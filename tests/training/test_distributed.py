@@ -107,7 +107,7 @@ def followers() -> list[psutil.Process]:
 
 
 @pytest.mark.fault(38)
-def test_a_killed_process_ends_the_run_plainly_and_gone_on_with_by_one_it_gives_what_one_gives(alone, wanted, outputs):
+def test_a_killed_process_ends_the_run_plainly_and_one_process_resumes_it(alone, wanted, outputs):
     """The others would wait for it for ever; or a picture is taken twice, a gradient not exchanged, or summed and not
     averaged.
     """
@@ -222,7 +222,7 @@ def fallen(tmp_path, monkeypatch):
     return make
 
 
-def test_the_memory_of_another_process_is_told_like_ones_own(fallen):
+def test_another_process_without_memory_is_told_like_ones_own(fallen):
     full = devices.out_of_memory("GPU", Settings(batch=4))
     with (
         pytest.raises(StudioError) as raised,
@@ -271,7 +271,7 @@ def test_a_process_whose_leader_died_ends(monkeypatch):
         rank_worker._end_with(parent=os.getpid())
 
 
-def test_a_follower_goes_back_with_the_leader_after_a_step_that_gave_no_number(alone, wanted, outputs, monkeypatch):
+def test_a_follower_rolls_back_with_the_leader_after_a_step_that_diverged(alone, wanted, outputs, monkeypatch):
     """It would go on from weights, or at a step, that nobody else has."""
     commands, exchanges, taken = (
         iter([Command.STATE, Command.STEP, Command.STEP, Command.STATE, Command.STEP, Command.END]),
@@ -341,7 +341,7 @@ def test_each_process_takes_the_gpu_of_its_place(monkeypatch):
     assert devices.choose(Settings(), place=3).device == torch.device("cuda", 3)
 
 
-def test_a_mend_for_several_gpus_leaves_each_its_picture():
+def test_a_suggestion_for_several_gpus_leaves_each_its_picture():
     """Half of a batch that is one picture a GPU could not be shared."""
     assert devices.out_of_memory("GPU", Settings(batch=4, gpus=2)).details == {"changes": {"batch": 2, "accumulate": 2}}
     assert devices.out_of_memory("GPU", Settings(batch=2, gpus=2)).details == {"changes": {"checkpointing": "all"}}

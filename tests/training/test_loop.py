@@ -201,7 +201,7 @@ def test_a_stop_in_the_middle_of_a_save_lets_it_end(new_run, settings, monkeypat
     assert next(event for event in train(run, settings) if isinstance(event, Started)).first_step == 2
 
 
-def test_pause_waits_and_goes_on(new_run, settings):
+def test_pause_waits_until_it_is_taken_back(new_run, settings):
     asking, seen = Asking(), []
     for event in train(new_run(settings), settings, asking):
         seen.append(event)
@@ -287,14 +287,14 @@ def disk(monkeypatch):
 
 
 @pytest.mark.fault(41)
-@pytest.mark.parametrize("mend", ["room", "go on"])
-def test_a_full_disk_pauses_the_run_until_there_is_room(new_run, settings, disk, mend):
+@pytest.mark.parametrize("ended_by", ["room", "user"])
+def test_a_full_disk_pauses_the_run_until_there_is_room(new_run, settings, disk, ended_by):
     """What was learned since the last state lies in memory alone: neither lost nor trained further into the unknown."""
 
     def press(asking):
         assert checkpoints.latest(run) == run.checkpoint(2), "the older state is intact"
-        disk.update(full=False, room=10**9 if mend == "room" else 0)
-        if mend == "go on":
+        disk.update(full=False, room=10**9 if ended_by == "room" else 0)
+        if ended_by == "user":
             asking.wants.discard("pause")
 
     run, asking, seen = new_run(settings.changed(**QUIET)), OnAFullDisk(press), []
@@ -335,7 +335,7 @@ def test_on_a_full_disk_the_adapter_waits_and_a_second_stop_gives_up(new_run, se
 
 
 @pytest.mark.fault(56)
-def test_a_drive_that_goes_away_is_named_and_the_run_goes_on_when_it_is_back(new_run, settings, monkeypatch):
+def test_a_drive_that_goes_away_is_named_and_the_run_resumes_when_it_is_back(new_run, settings, monkeypatch):
     run = new_run(settings.changed(**QUIET))
     monkeypatch.setattr(
         "lora_studio.adapters.tensors.files.replace", raising(OSError(5, "Input/output error", str(run.folder)))
@@ -382,7 +382,7 @@ def test_a_lost_device_ends_the_worker_plainly_and_the_run_resumes(new_run, sett
 
 
 @pytest.mark.fault(37)
-def test_out_of_memory_in_mid_run_keeps_the_checkpoint_and_names_the_mend(new_run, settings, monkeypatch):
+def test_out_of_memory_in_mid_run_keeps_the_checkpoint_and_names_what_would_fit(new_run, settings, monkeypatch):
     run, real = new_run(settings.changed(**QUIET)), Batches.draw
     full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
     monkeypatch.setattr(
@@ -411,7 +411,7 @@ def test_a_disk_that_takes_no_preview_is_a_warning(new_run, settings, monkeypatc
 
 
 @pytest.mark.fault(35)
-def test_a_loss_that_is_not_a_number_goes_back_and_on_slower(new_run, settings, monkeypatch):
+def test_a_loss_that_is_nan_rolls_back_and_continues_slower(new_run, settings, monkeypatch):
     """Fault 35: stopped before the optimizer step, back to the last checkpoint, half the rate, said in the log."""
     real, broken = Batches.draw, {3}
 

@@ -120,7 +120,7 @@ def test_a_state_tells_what_it_came_from(new_run, settings):
 
 
 @pytest.mark.fault(35)
-def test_going_back_after_a_loss_that_is_no_number_keeps_the_lower_rate_over_a_resume(new_run, settings, monkeypatch):
+def test_a_resume_keeps_the_lower_rate_of_a_rollback(new_run, settings, monkeypatch):
     """Otherwise the resumed run would blow up at the same step again."""
     from lora_studio.training.batches import Batches
 

@@ -107,7 +107,7 @@ def test_a_look_at_the_adapter_leaves_it_as_it_was_to_the_bit(new_run, settings)
     assert torch.equal(session.stepper.flat.values, before)
 
 
-def test_after_a_loss_that_is_no_number_a_scaled_step_goes_on(new_run, settings):
+def test_after_a_loss_that_is_nan_a_scaled_step_continues(new_run, settings):
     """In fp16 the scaler counts the gradients that it has seen: not told of the step that was left out, it refused the
     next, and a run that went back ended with a traceback.
     """
@@ -160,7 +160,7 @@ def obstacle(settings: Settings, device: str) -> str:
     ],
     ids=str,
 )
-def test_recorded_steps_give_the_weights_of_single_ones(new_run, settings, more):
+def test_captured_steps_give_the_weights_of_single_ones(new_run, settings, more):
     """Twelve steps over pictures of two shapes: within 1 % of the change, or no further than two runs of single steps
     are from each other.
     """
@@ -169,14 +169,14 @@ def test_recorded_steps_give_the_weights_of_single_ones(new_run, settings, more)
     single, again = (trained(new_run, settings.changed(cuda_graph=False))[0] for _ in range(2))
     assert next(event for event in events if isinstance(event, Started)).engine == "CUDA graph"
     assert (
-        not [event.what for event in events if isinstance(event, Warned) and "recorded" in event.what]
+        not [event.what for event in events if isinstance(event, Warned) and "captured" in event.what]
         and sum(isinstance(event, StepDone) for event in events) == 12
     )
     assert apart(single, recorded) < max(0.01, 2 * apart(single, again))
 
 
 @GPU
-def test_recorded_steps_go_on_as_recorded_after_a_stop(new_run, settings):
+def test_captured_steps_resume_as_captured_after_a_stop(new_run, settings):
     settings = quiet(settings, device="cuda", steps=12, deterministic=False)
     whole, _ = trained(new_run, settings)
     run = new_run(settings.changed(checkpoint_every=6))
@@ -188,7 +188,7 @@ def test_recorded_steps_go_on_as_recorded_after_a_stop(new_run, settings):
 
 
 @GPU
-def test_graphs_give_their_memory_back_and_are_recorded_again(new_run, settings):
+def test_graphs_free_their_memory_and_are_captured_again(new_run, settings):
     session = prepared(new_run(quiet(settings, device="cuda")))
     batch = session.data.batches.draw(0)
     for _ in range(3):
@@ -204,7 +204,7 @@ def test_graphs_give_their_memory_back_and_are_recorded_again(new_run, settings)
 
 
 @GPU
-def test_a_recorded_step_that_is_not_finite_changes_nothing(new_run, settings):
+def test_a_captured_step_that_is_not_finite_changes_nothing(new_run, settings):
     """The processor learns of it only after the next step has begun: both are forgotten."""
     session = prepared(new_run(quiet(settings, device="cuda")))
     batch, flat = session.data.batches.draw(0), session.stepper.flat
