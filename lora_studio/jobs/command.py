@@ -84,6 +84,7 @@ class CommandProcess:
             StudioError, MachineError: as ``run`` does.
         """
         found: dict[str, Any] | None = None
+        assert self._process.stdout is not None, "a pipe"
         with self._process.stdout as out:
             for line in out:
                 found = _object(line)

@@ -6,7 +6,7 @@ import gc
 import os
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -89,7 +89,7 @@ def read(path: Path, offset: int = 0) -> tuple[list[Event], int]:
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
+def _uncollected() -> Generator[None]:
     """Events hold no cycles: searching thousands of new ones for some would take a third of the time of reading them."""
     enabled = gc.isenabled()
     gc.disable()

@@ -10,8 +10,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from typing import IO, NamedTuple
 
 from lora_studio.errors import MachineError, StudioError
@@ -79,7 +79,7 @@ class RankWorkers:
         self._end()
 
     @contextmanager
-    def explaining(self, lost: type[StudioError]) -> Iterator[None]:
+    def explaining(self, lost: type[StudioError]) -> Generator[None]:
         """Within it ``lost``, which only says that a process is gone, becomes the error of that process."""
         try:
             yield
@@ -116,23 +116,17 @@ class RankWorkers:
 
     def _error(self, number: int, status: int, output: IO[bytes]) -> StudioError:
         output.seek(0)
-        try:
-            failed = parse(output.read().rstrip().rpartition(b"\n")[2])
-            return StudioError(
-                failed.what,
-                where=failed.where,
-                do=failed.do,
-                details={"changes": failed.changes} if failed.changes else {},
-            )
-        except (ValueError, AttributeError):
-            how = f"killed by signal {-status}" if status < 0 else f"status {status}"
-            do = (
-                "Resume the run from its last saved state. If it happens again, the computer may have too little memory "
-                "for so many processes."
-            )
-            return MachineError(
-                f"Process {number} of {self.world} ended unexpectedly ({how}).", where=self.run.log_file, do=do
-            )
+        failed = _failure(output.read().rstrip().rpartition(b"\n")[2])
+        if failed:
+            details = {"changes": failed.changes} if failed.changes else {}
+            return StudioError(failed.what, where=failed.where, do=failed.do, details=details)
+        how = f"killed by signal {-status}" if status < 0 else f"status {status}"
+        return MachineError(
+            f"Process {number} of {self.world} ended unexpectedly ({how}).",
+            where=self.run.log_file,
+            do="Resume the run from its last saved state. If it happens again, the computer may have too little memory "
+            "for so many processes.",
+        )
 
     def _cause(self) -> StudioError | None:
         end = time.monotonic() + GRACE
@@ -146,7 +140,8 @@ class RankWorkers:
                 if not self._over.wait(GRACE):
                     self._end()
                     EventLog(self.run.events_file).append(Failed.of(error))
-                    control.clear(self.run)
+                    with suppress(OSError):  # the next worker clears them too
+                        control.clear(self.run)
                     os._exit(1)
                 return
 
@@ -156,3 +151,11 @@ class RankWorkers:
                 process.kill()
             process.wait()
             output.close()
+
+
+def _failure(line: bytes) -> Failed | None:
+    try:
+        event = parse(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, Failed) else None

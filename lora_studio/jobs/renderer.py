@@ -223,6 +223,8 @@ class _Child:
             raise MachineError(
                 what, where=error.filename or "", do="Free memory and disk space, then try again."
             ) from error
+        assert self.process.stdin is not None and self.process.stdout is not None, "pipes"
+        self._input, self._output = self.process.stdin, self.process.stdout
         threading.Thread(target=self._listen, daemon=True).start()
 
     def ask(self, lane: str, spec: ImageSpec, target: Path) -> Iterator[Answer]:
@@ -234,10 +236,10 @@ class _Child:
             number = next(self._numbers)
             self._waiting[number] = answers
             try:
-                self.process.stdin.write(
+                self._input.write(
                     ImageRequest(id=number, lane=lane, spec=spec, to=str(target)).model_dump_json().encode() + b"\n"
                 )
-                self.process.stdin.flush()
+                self._input.flush()
             except OSError:
                 pass  # it has just ended, as the listener will notice
         try:
@@ -249,7 +251,7 @@ class _Child:
             self._waiting.pop(number, None)
 
     def _listen(self) -> None:
-        for line in self.process.stdout:
+        for line in self._output:
             try:
                 answer = Answer.model_validate_json(line)
             except ValidationError:
@@ -264,7 +266,7 @@ class _Child:
     def close(self, patience: float = 5.0) -> None:
         """Closes the process's input and waits for its end; kills it after ``patience`` seconds."""
         try:
-            self.process.stdin.close()
+            self._input.close()
             self.process.wait(patience)
         except (OSError, subprocess.TimeoutExpired):
             self.process.kill()

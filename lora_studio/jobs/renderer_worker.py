@@ -22,7 +22,7 @@ from lora_studio import __version__, files
 from lora_studio.config.settings import Settings
 from lora_studio.errors import AdapterError, StudioError
 from lora_studio.jobs import runner
-from lora_studio.jobs.renderer import Answer, ImageRequest, ImageSpec, Placed
+from lora_studio.jobs.renderer import Answer, Blending, ImageRequest, ImageSpec, Placed
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -130,14 +130,18 @@ class Studio:
     def _picture(self, spec: ImageSpec, steps: int, cancelled: Callable[[], bool]) -> bytes | None:
         from lora_studio.sampling.generate import generate
 
-        how = {
-            "negative": spec.negative,
-            "guidance": spec.guidance,
-            "sampler": spec.sampler,
-            "width": spec.width,
-            "height": spec.height,
-        }
-        drawn = generate(self.base(spec.base), [spec.prompt], [spec.seed], steps=steps, cancelled=cancelled, **how)
+        drawn = generate(
+            self.base(spec.base),
+            [spec.prompt],
+            [spec.seed],
+            negative=spec.negative,
+            guidance=spec.guidance,
+            sampler=spec.sampler,
+            width=spec.width,
+            height=spec.height,
+            steps=steps,
+            cancelled=cancelled,
+        )
         return _png(drawn[0]) if drawn else None
 
     def _sheet(self, spec: ImageSpec, cancelled: Callable[[], bool]) -> bytes | None:
@@ -181,7 +185,7 @@ class Studio:
         if wanted != self._loaded[0]:
             self._loaded, told = (None, {}), {}
             if spec.blending:
-                adapter, told = self._blended(spec)
+                adapter, told = self._blended(spec, spec.blending)
                 inject.load_adapters(base, [(adapter, 1.0)])
             else:
                 inject.load_adapters(base, [(self._adapter(one), one.weight) for one in spec.adapters])
@@ -190,7 +194,7 @@ class Studio:
             inject.set_weights(base, [one.weight for one in spec.adapters])
         return self._loaded[1]
 
-    def _blended(self, spec: ImageSpec) -> tuple[Adapter, dict[str, Any]]:
+    def _blended(self, spec: ImageSpec, how: Blending) -> tuple[Adapter, dict[str, Any]]:
         from lora_studio.adapters import blend, formats, recipe
 
         adapters = [self._read(one.path) for one in spec.adapters]
@@ -198,7 +202,6 @@ class Studio:
             blend.ingredient(one.name, one.weight, adapter, one.blocks)
             for one, adapter in zip(spec.adapters, adapters, strict=True)
         ]
-        how = spec.blending
         chosen = recipe.blend(method=how.method, ingredients=ingredients, rank=how.rank, **how.parameters)
         made = blend.blend(chosen, adapters)
         dtype = next(iter(adapters[0].factors.values())).down.dtype

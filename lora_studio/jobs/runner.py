@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -39,7 +40,7 @@ def _start(run: Run) -> None:
     control.clear(run)
     files.unlink(run.worker_file)  # an earlier worker's, which would pass for a vanished one until the new one is noted
     eventlog.EventLog(run.events_file).append(StateChanged(state=State.QUEUED))
-    detached = (
+    detached: dict[str, Any] = (
         {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.DETACHED_PROCESS}
         if os.name == "nt"
         else {"start_new_session": True}

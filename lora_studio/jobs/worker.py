@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,7 +113,7 @@ def _requests(run: Run, terminated: threading.Event) -> Requests:
 
 
 @contextmanager
-def _world(run: Run, settings: Settings) -> Iterator[World]:
+def _world(run: Run, settings: Settings) -> Generator[World]:
     """The processes that share the work, led by this one: those that a launcher started, those that are started here,
     or this one alone.
     """

@@ -78,7 +78,8 @@ def _kept(path: Path) -> Image | None:
     """The image, or None where there is none or it is damaged in whatever way: it is then drawn again."""
     try:
         image = PIL.Image.open(io.BytesIO(path.read_bytes()))
-        if image.text[SHA256] != _digest(image) or not float(image.text[SECONDS]) >= 0:
+        notes = getattr(image, "text", {})
+        if notes[SHA256] != _digest(image) or not float(notes[SECONDS]) >= 0:
             return None
     except Exception:
         return None

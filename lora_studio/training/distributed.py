@@ -11,25 +11,20 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import timedelta
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lora_studio.config.settings import MachineSettings, Settings
+from lora_studio.config.settings import MachineSettings
 from lora_studio.errors import MachineError
-from lora_studio.runs import Run
 from lora_studio.training import checkpoint, devices
-from lora_studio.training.train_step import StepResult, train_step
-
-if TYPE_CHECKING:
-    from lora_studio.training.session import Session
 
 SILENCE = timedelta(days=7)
 """How long followers wait for the next command: through a queue, a long encoding, a pause."""
@@ -85,7 +80,7 @@ class World:
         return thing
 
     @contextmanager
-    def leader_first(self) -> Iterator[None]:
+    def leader_first(self) -> Generator[None]:
         """The leader does the body of the ``with`` statement first, then all others at once."""
         yield
 
@@ -118,7 +113,7 @@ class JoinedWorld(World):
         return box[0]
 
     @contextmanager
-    def leader_first(self) -> Iterator[None]:
+    def leader_first(self) -> Generator[None]:
         if not self.leads:
             self.broadcast(None)
         yield
@@ -170,44 +165,8 @@ class JoinedWorld(World):
         dist.destroy_process_group()
 
 
-class Leader:
-    """The process that runs the training loop. What it does to the state, all processes of ``world`` do with it."""
-
-    def __init__(self, world: World):
-        self.world = world
-
-    def announce(self, run: Run, settings: Settings) -> None:
-        """Tells the others which run this is, with device and precision as they are chosen here."""
-        if self.world.size > 1:
-            self.world.broadcast((run.name, devices.settled(settings)))
-
-    def start(self, session: Session) -> None:
-        """All processes begin with this one's state."""
-        self.world.send_state(session.state())
-
-    def step(self, session: Session) -> StepResult:
-        """All take one optimizer step; it is counted.
-
-        Raises:
-            Diverged: loss or gradient is NaN or infinite; the weights are as before the step.
-        """
-        self.world.command(Command.STEP)
-        result = train_step(session)
-        session.step += 1
-        return result
-
-    def restore(self, session: Session, state: dict[str, Any]) -> None:
-        """All take over ``state``."""
-        session.restore(state)
-        self.world.send_state(session.state())
-
-    def end(self) -> None:
-        """The others end; what comes after the last step this process does alone."""
-        self.world.command(Command.END)
-
-
 @contextmanager
-def joined(store: dist.Store | None = None, size: int = 0) -> Iterator[JoinedWorld]:
+def joined(store: dist.Store | None = None, size: int = 0) -> Generator[JoinedWorld]:
     """The leader of ``size`` processes that meet at ``store``; without a store, the process that torchrun, accelerate
     or the leader describes in the environment.
 
@@ -260,7 +219,7 @@ def require(machine: MachineSettings) -> None:
 
 
 @contextmanager
-def _together() -> Iterator[None]:
+def _together() -> Generator[None]:
     try:
         yield
     except RuntimeError as error:

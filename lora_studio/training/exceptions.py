@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def translated(error: BaseException, rules: Sequence[Rule]) -> StudioError | Non
 
 
 @contextmanager
-def translating(rules: Sequence[Rule]) -> Iterator[None]:
+def translating(rules: Sequence[Rule]) -> Generator[None]:
     """Within it exceptions are raised as ``rules`` translate them; those without a rule pass."""
     try:
         yield

@@ -10,7 +10,8 @@ from lora_studio.events import Event, Finished, Started, State, StateChanged, St
 from lora_studio.models import inject
 from lora_studio.runs import Run
 from lora_studio.training import devices, exceptions, previews, stepper, validation
-from lora_studio.training.distributed import Leader, World
+from lora_studio.training.distributed import World
+from lora_studio.training.leader import Leader
 from lora_studio.training.prepare import prepare
 from lora_studio.training.previews import PreviewTimer
 from lora_studio.training.recovery import Recovery

@@ -12,7 +12,7 @@ from torch import Tensor
 from lora_studio.events import RolledBack
 from lora_studio.runs import checkpoints
 from lora_studio.training import checkpoint
-from lora_studio.training.distributed import Leader
+from lora_studio.training.leader import Leader
 from lora_studio.training.session import Session
 from lora_studio.training.train_step import Diverged, StepResult
 

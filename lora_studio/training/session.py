@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -151,7 +151,7 @@ class Session:
         self.base.predict(batch.x0, batch.timesteps, batch.text or self.base.encode_text(batch.captions), batch.sizes)
 
     @contextlib.contextmanager
-    def as_exported(self) -> Iterator[None]:
+    def as_exported(self) -> Generator[None]:
         """Within it the model has the adapter as it would be exported now: averaged, and at the point that a
         schedule-free optimizer evaluates at. It computes in the same precision as in training.
         """

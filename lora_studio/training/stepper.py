@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Generator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -162,7 +162,7 @@ class CudaGraphStepper(Stepper):
         super().__init__(base, settings, machine, built)
         self._captured: dict[tuple, CapturedStep] = {}
         self._seen_shapes: set[tuple] = set()
-        self._pool: tuple[int, int] | None = None
+        self._pool: Any = None
         self._update: torch.cuda.CUDAGraph | None = None
         self._has_updated = False
         self._norm, self._not_finite = torch.zeros(2, device=machine.device)
@@ -253,19 +253,19 @@ class CudaGraphStepper(Stepper):
         self.loss.zero_()
 
     @contextlib.contextmanager
-    def _capturable(self) -> Iterator[None]:
+    def _capturable(self) -> Generator[None]:
         """Within it the optimizer reads its learning rates, and whether to skip the step, from tensors that can be set
         between replays.
         """
         groups = self.optimizer.param_groups
-        self.optimizer.found_inf = self._not_finite
+        setattr(self.optimizer, "found_inf", self._not_finite)  # noqa: B010 - torch reads it, and declares it nowhere
         kept = [(group["lr"], group["capturable"]) for group in groups]
         for group, rate in zip(groups, self._rates, strict=True):
             group["lr"], group["capturable"] = rate, True
         try:
             yield
         finally:
-            del self.optimizer.found_inf
+            delattr(self.optimizer, "found_inf")
             for group, (rate, capturable) in zip(groups, kept, strict=True):
                 group["lr"], group["capturable"] = rate, capturable
 

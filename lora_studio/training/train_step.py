@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from lora_studio.errors import RunError
 from lora_studio.optim import build
 from lora_studio.training import seeds
-
-if TYPE_CHECKING:
-    from lora_studio.training.session import Session
+from lora_studio.training.session import Session
 
 
 class Diverged(RunError):

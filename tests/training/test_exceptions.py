@@ -9,7 +9,7 @@ import torch
 from lora_studio import files, runs
 from lora_studio.errors import DatasetError, MachineError
 from lora_studio.events import Failed
-from lora_studio.training import devices, distributed, exceptions
+from lora_studio.training import devices, exceptions, leader
 from lora_studio.training.loop import train
 from tests.training.test_preflight import measured
 
@@ -80,7 +80,7 @@ def test_the_trial_answers_that_it_does_not_fit(settings, tmp_path, monkeypatch,
     def full(*_):
         raise error
 
-    monkeypatch.setattr(distributed, "train_step", full)
+    monkeypatch.setattr(leader, "train_step", full)
     assert measured(settings.changed(preview_every=0, validate_every=0), tmp_path)[1] is None
     assert runs.existing(tmp_path) == []
 

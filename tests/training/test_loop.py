@@ -25,7 +25,7 @@ from lora_studio.jobs import control, worker
 from lora_studio.jobs.control import Request
 from lora_studio.models import Base
 from lora_studio.runs import checkpoints
-from lora_studio.training import checkpoint, distributed, export, saving
+from lora_studio.training import checkpoint, export, leader, saving
 from lora_studio.training.batches import Batches
 from lora_studio.training.loop import train
 from lora_studio.training.requests import Requests
@@ -231,13 +231,13 @@ def test_states_are_saved_by_the_clock_and_pruned_by_the_rule(new_run, settings,
     """A slow machine loses hours to a power cut, or a long run fills the disk with states."""
     now = [0.0]
     monkeypatch.setattr(saving.time, "monotonic", lambda: now[0])
-    real = distributed.train_step
+    real = leader.train_step
 
     def train_step(session):
         now[0] += 200.0
         return real(session)
 
-    monkeypatch.setattr(distributed, "train_step", train_step)
+    monkeypatch.setattr(leader, "train_step", train_step)
     run = new_run(
         settings.changed(**QUIET, steps=8, checkpoint_every=0, checkpoint_minutes=5, keep_checkpoints=1, keep_every=4)
     )

@@ -10,7 +10,7 @@ from lora_studio import cli, events, runs
 from lora_studio.errors import DatasetError, MachineError
 from lora_studio.events import Finished, PreviewReady, StepDone
 from lora_studio.jobs import environment
-from lora_studio.training import distributed, preflight
+from lora_studio.training import leader, preflight
 
 
 def measured(settings, outputs):
@@ -42,7 +42,7 @@ def test_too_little_memory_is_an_answer_and_not_a_fault(settings, tmp_path, monk
     def full(*_):
         raise torch.OutOfMemoryError("no room")
 
-    monkeypatch.setattr(distributed, "train_step", full)
+    monkeypatch.setattr(leader, "train_step", full)
     assert measured(settings, tmp_path)[1] is None
     assert runs.existing(tmp_path) == []
 

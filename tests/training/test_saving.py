@@ -14,7 +14,8 @@ from lora_studio.errors import AdapterError, MachineError, RunError, StudioError
 from lora_studio.events import CheckpointSaved, Finished, RolledBack, State, StateChanged, StepDone, Warned
 from lora_studio.runs import checkpoints
 from lora_studio.training import checkpoint, export, saving
-from lora_studio.training.distributed import Leader, World
+from lora_studio.training.distributed import World
+from lora_studio.training.leader import Leader
 from lora_studio.training.loop import train
 from lora_studio.training.recovery import Recovery
 from lora_studio.training.requests import Requests

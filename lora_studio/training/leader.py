@@ -1,0 +1,48 @@
+"""The process that runs the training loop, and through which all others take part in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lora_studio.config.settings import Settings
+from lora_studio.runs import Run
+from lora_studio.training import devices
+from lora_studio.training.distributed import Command, World
+from lora_studio.training.session import Session
+from lora_studio.training.train_step import StepResult, train_step
+
+
+class Leader:
+    """What it does to the state of a session, all processes of ``world`` do with it. A run of one process is alone."""
+
+    def __init__(self, world: World):
+        self.world = world
+
+    def announce(self, run: Run, settings: Settings) -> None:
+        """Tells the others which run this is, with device and precision as they are chosen here."""
+        if self.world.size > 1:
+            self.world.broadcast((run.name, devices.settled(settings)))
+
+    def start(self, session: Session) -> None:
+        """All processes begin with this one's state."""
+        self.world.send_state(session.state())
+
+    def step(self, session: Session) -> StepResult:
+        """All take one optimizer step; it is counted.
+
+        Raises:
+            Diverged: loss or gradient is NaN or infinite; the weights are as before the step.
+        """
+        self.world.command(Command.STEP)
+        result = train_step(session)
+        session.step += 1
+        return result
+
+    def restore(self, session: Session, state: dict[str, Any]) -> None:
+        """All take over ``state``."""
+        session.restore(state)
+        self.world.send_state(session.state())
+
+    def end(self) -> None:
+        """The others end; what comes after the last step this process does alone."""
+        self.world.command(Command.END)
