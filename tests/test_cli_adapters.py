@@ -98,7 +98,7 @@ def close(one: Adapter, path: str, expected: torch.Tensor, tolerance: float = 1e
     (["blend", "INK", "--block", "mid_block=0.5"], "not the weight of a block"),
     (["blend", "INK", "GOLD", "-o", "GOLD"], "exists already"),
     (["resize", "INK"], "One of --rank, --energy and --size"),
-    (["resize", "INK", "--rank", "2", "--size", "1"], "Only one of"),
+    (["resize", "INK", "--rank", "2", "--size", "1"], "exclude each other"),
     (["resize", "INK", "--rank", "0"], "leaves nothing"),
     (["resize", "INK", "--energy", "99"], "cannot be kept"),
     (["resize", "INK", "--size", "0.0001"], "cannot be made smaller than"),
@@ -368,7 +368,7 @@ def test_a_dora_needs_its_base_and_becomes_plain(tmp_path, told, refused):
     save_file({"model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight": torch.eye(64)}, base)
     one = Adapter({path: style("ink", dora=True).factors[path]})
     source = adapters.write(one, tmp_path / "dora.safetensors", raw_dora=True)
-    assert "base model at hand" in refused("convert", source, "-o", tmp_path / "plain")
+    assert "needs its base model" in refused("convert", source, "-o", tmp_path / "plain")
     result = told("convert", source, "--base", base, "--rank", 64, "-o", tmp_path / "plain")
     assert result["residual"] < 1e-4 and adapters.read(tmp_path / "plain.safetensors").kind.name == "lora"
 
@@ -553,7 +553,7 @@ def test_a_header_that_lies_and_tensors_that_changed_are_told(ink, tmp_path, tol
     result = told("check", tmp_path / "lie.safetensors")
     assert result["family"] == "starter" and result["sound"] is False
     lie, altered, nothing = result["warnings"]
-    assert "Stable Diffusion XL" in lie and "altered or damaged" in altered and "changes nothing" in nothing
+    assert "Stable Diffusion XL" in lie and "changed or damaged" in altered and "changes nothing" in nothing
 
 
 @pytest.fixture

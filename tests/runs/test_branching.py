@@ -110,7 +110,7 @@ def test_a_state_that_is_not_there_is_refused_with_what_there_is(parent, tmp_pat
     with pytest.raises(RunError, match="no run named 'imk'"):
         branching.branch_point("imk@250", parent.folder.parent)
     fresh = runs.create(Settings(data="x", name="fresh"), parent.folder.parent)
-    with pytest.raises(RunError, match="saved no state"):
+    with pytest.raises(RunError, match="no saved state to branch from"):
         branching.branch_point("fresh", parent.folder.parent)
     assert branching.changes(fresh) == []
 
