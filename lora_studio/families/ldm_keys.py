@@ -47,11 +47,11 @@ _OPENCLIP = {
 
 
 def unet_source(name: str, resnets: int, with_attention: list[bool]) -> Source:
-    """Where the UNet's weight ``name`` (diffusers' name) lies.
+    """Where the UNet's weight ``name`` (diffusers' name) is.
 
     Args:
-        resnets: resnets a level on the way down (one more on the way up).
-        with_attention: for each level of the way up, whether it has transformers: its upsampler stands behind them.
+        resnets: resnets of each level of the encoder (the decoder has one more).
+        with_attention: for each level of the decoder, whether it has transformers: its upsampler follows them.
     """
     module, _, leaf = name.rpartition(".")
     if module in _UNET_ENDS:
@@ -81,7 +81,7 @@ def _place(side: str, rest: str) -> tuple[int, str, int, str]:
 
 
 def vae_source(name: str, levels: int) -> Source:
-    """Where the VAE's weight ``name`` lies; ``levels`` is how many it has, for its decoder counts them from the other
+    """Where the VAE's weight ``name`` is; ``levels`` is how many it has, for its decoder counts them from the other
     end.
     """
     if found := re.match(r"(encoder|decoder)\.mid_block\.attentions\.0\.(.+)\.(weight|bias)$", name):
@@ -111,7 +111,7 @@ def text_sources(name: str, config: Mapping[str, Any], shapes: Mapping[str, Shap
 
 
 def openclip_source(name: str, width: int) -> Source:
-    """Where an OpenCLIP text encoder's weight lies; q, k and v of ``width`` rows each are stacked there."""
+    """Where an OpenCLIP text encoder's weight is; q, k and v of ``width`` rows each are stacked in it."""
     if name == "text_projection.weight":
         return Source("text_projection", lambda tensor: tensor.T)
     if found := re.match(r"(.+self_attn)\.([qkv])_proj\.(weight|bias)$", name):

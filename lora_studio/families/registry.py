@@ -104,7 +104,7 @@ def of_folder(index: Mapping[str, Any], denoisers: Mapping[str, Mapping[str, Any
         denoisers: the configurations of its denoisers, by folder.
 
     Raises:
-        ModelError: it is none of ours; the message says what it is, where that can be told.
+        ModelError: no family owns it; the message says what it is if that is known.
     """
     kind = str(index.get("_class_name", ""))
     for mark, title in _FOREIGN_CLASSES.items():
@@ -124,7 +124,7 @@ def of_file(shapes: Mapping[str, Shape], where: Path) -> Family:
     """The family of a single file, from its keys and shapes.
 
     Raises:
-        ModelError: it is no whole model, or none of ours; the message says what it is, where that can be told.
+        ModelError: it is not a whole model, or no family owns it; the message says what it is if that is known.
     """
     if title := _CHANNELS.get(shapes[_CONV_IN][1] if len(shapes.get(_CONV_IN, ())) == 4 else 4):
         raise _foreign(title, where)

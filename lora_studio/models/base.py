@@ -83,7 +83,7 @@ class Base:
 
     @torch.no_grad()
     def encode_text(self, captions: list[str]) -> dict[str, Tensor]:
-        """The text encoders' features: ``hidden`` (B, T, D), and for SDXL ``pooled`` (B, P). They stand where the
+        """The text encoders' features: ``hidden`` (B, T, D), and for SDXL ``pooled`` (B, P). They are where the
         encoders do.
         """
         encoders = list(self.text_encoders.values())
@@ -202,18 +202,18 @@ class Base:
 
     @cached_property
     def checksum(self) -> str:
-        """SHA-256 over the denoiser's settings and a quick sum of each frozen weight, in the modules' order: the same with
-        an adapter in it, which renames weights.
+        """SHA-256 over the denoiser's configuration and a quick sum of each frozen weight, in the modules' order: the
+        same with an adapter in it, which renames weights.
 
-        It is a key for what the denoiser draws, no signature: words that changed places within one weight go unnoticed, and
-        so do the scales of packed ones. Two models that are not the same differ in nearly every weight, and biases,
-        norms and convolutions are never packed. Not to be asked for the first time within ``inject.without_adapter``,
+        It is a key for what the denoiser draws, not a signature: words that change places within one weight go
+        unnoticed, and so do the scales of packed ones. Two different models differ in nearly every weight, and biases,
+        norms and convolutions are never packed. Do not ask for it the first time within ``inject.without_adapter``,
         which freezes the adapter too.
         """
         weights = [parameter.detach() for parameter in self.unet.parameters() if not parameter.requires_grad]
         sums = torch.stack([_sum(weight) for weight in weights]).tolist()  # the device is waited for but once
-        told = (f"{weight.dtype} {tuple(weight.shape)} {of}" for weight, of in zip(weights, sums, strict=True))
-        return hashlib.sha256("\n".join([_settings(self.unet), *told]).encode()).hexdigest()
+        described = (f"{weight.dtype} {tuple(weight.shape)} {of}" for weight, of in zip(weights, sums, strict=True))
+        return hashlib.sha256("\n".join([_settings(self.unet), *described]).encode()).hexdigest()
 
     def sha256(self) -> str:
         """As ``sha256_of``."""

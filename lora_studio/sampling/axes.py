@@ -35,7 +35,7 @@ CELLS = 1000
 
 
 class Cell(NamedTuple):
-    """One picture of many that are drawn together. ``weights``: one for each adapter."""
+    """One image of many that are drawn together. ``weights``: one for each adapter."""
 
     prompt: str
     seed: int
@@ -60,7 +60,7 @@ class Axis:
 
     @property
     def labels(self) -> list[str]:
-        """As they stand beside the pictures."""
+        """As they are shown beside the images."""
         names = {
             "seed": "seed {}",
             "weight": f"{self.subject or 'weight'} {{:g}}",
@@ -71,7 +71,7 @@ class Axis:
 
 
 def parse(text: str, where: str = "") -> Axis:
-    """``KIND=VALUE,VALUE…``; a value with a comma stands in double quotes; ``weight:ADAPTER=…`` says whose weight it
+    """``KIND=VALUE,VALUE…``; a value with a comma is written in double quotes; ``weight:ADAPTER=…`` says whose weight it
     is.
 
     >>> parse('prompt="a cat, asleep",a dog').values
@@ -147,7 +147,7 @@ class GridAdapter(BaseModel):
 
 
 class Grid(BaseModel):
-    """All that makes a grid: the recipe in its picture's header. What no axis varies is the same in every cell.
+    """All that makes a grid: the recipe in its image's header. What no axis varies is the same in every cell.
 
     An adapter that an axis names is off in every other column or row of it.
 
@@ -203,7 +203,7 @@ class Grid(BaseModel):
         ):
             raise ValueError(f"both axes vary the same {kinds[0]}")
         if len(self.x.values) * len(self.y.values if self.y else "1") > CELLS:
-            raise ValueError(f"it would have more than {CELLS} pictures")
+            raise ValueError(f"it would have more than {CELLS} images")
         return self
 
     def _subjects(self, axis: Axis) -> list[str]:

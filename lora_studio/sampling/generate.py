@@ -1,6 +1,6 @@
-"""Pictures from prompts: the denoising loop.
+"""Images from prompts: the denoising loop.
 
-Every picture has a seed of its own, whose noise is drawn on the CPU: it is the same in any batch and on any device, up
+Every image has a seed of its own, whose noise is drawn on the CPU: it is the same in any batch and on any device, up
 to the rounding of the arithmetic.
 """
 
@@ -21,20 +21,20 @@ from lora_studio.errors import MachineError, SettingsError
 from lora_studio.models import Base
 
 PIXELS_AT_ONCE = 2**21
-"""A batch holds at most so many: eight pictures of 512 × 512, two of 1024 × 1024. Halved where memory is short."""
-PICTURES_AT_ONCE = 16
+"""A batch holds at most so many: eight images of 512 × 512, two of 1024 × 1024. Halved where memory is short."""
+IMAGES_AT_ONCE = 16
 
 Text = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How pictures are denoised. ``width`` and ``height`` are in pixels."""
+    """How images are denoised. ``width`` and ``height`` are in pixels."""
 
     sampler: str
     steps: int
     guidance: float | tuple[float, ...]
-    """One for all, or one for each picture."""
+    """One for all, or one for each image."""
     width: int
     height: int
 
@@ -53,22 +53,22 @@ def generate(
     cancelled: Callable[[], bool] = lambda: False,
     encode: Callable[[list[str]], Text] | None = None,
 ) -> list[Image.Image]:
-    """One picture for each prompt and its seed.
+    """One image for each prompt and its seed.
 
     Args:
-        negative: what all pictures should avoid.
-        guidance: how strictly they follow the prompt; up to 1 the negative prompt has no say, and it takes half the
+        negative: what all images should avoid.
+        guidance: how strictly they follow the prompt; up to 1 the negative prompt has no effect, and it takes half the
             time.
         width, height: in pixels, multiples of the VAE's scale; 0 takes the base model's own resolution.
         cancelled: asked before every denoising step; True ends the work.
         encode: what gives the prompts' features, if not the text encoders.
 
     Returns:
-        RGB pictures in the prompts' order; where it was cancelled, those of the finished batches.
+        RGB images in the prompts' order; if it was cancelled, those of the finished batches.
 
     Raises:
-        SettingsError: a size or the sampler makes no sense.
-        MachineError: not even one picture fits into memory.
+        SettingsError: a size or the sampler is invalid.
+        MachineError: not even one image fits into memory.
     """
     how = sampling(base, sampler, steps, guidance, width, height)
     encode = encode or base.encode_text
@@ -89,23 +89,23 @@ def sampling(base: Base, sampler: str, steps: int, guidance: float, width: int, 
 
 
 def in_batches(base: Base, count: int, how: Sampling, draw: Callable[[slice], Tensor | None]) -> list[Image.Image]:
-    """``count`` pictures, as many at a time as fit; ``draw`` gives the scaled latents of a slice of them, or None where
+    """``count`` images, as many at a time as fit; ``draw`` gives the scaled latents of a slice of them, or None if
     it was cancelled: an early end.
 
     Raises:
-        MachineError: not even one picture fits into memory.
+        MachineError: not even one image fits into memory.
     """
-    at_once = max(1, min(PICTURES_AT_ONCE, PIXELS_AT_ONCE // (how.width * how.height), count))
-    pictures: list[Image.Image] = []
-    while len(pictures) < count:
+    at_once = max(1, min(IMAGES_AT_ONCE, PIXELS_AT_ONCE // (how.width * how.height), count))
+    images: list[Image.Image] = []
+    while len(images) < count:
         try:
-            latents = draw(slice(len(pictures), min(count, len(pictures) + at_once)))
+            latents = draw(slice(len(images), min(count, len(images) + at_once)))
             if latents is None:
                 break
-            pictures += [picture for latent in latents for picture in to_pictures(base.decode(latent[None]))]
+            images += [image for latent in latents for image in to_images(base.decode(latent[None]))]
         except torch.OutOfMemoryError:
             at_once = _halved(at_once, how)
-    return pictures
+    return images
 
 
 @torch.no_grad()
@@ -153,8 +153,8 @@ def denoise(
     return latents
 
 
-def to_pictures(pixels: Tensor) -> list[Image.Image]:
-    """RGB pictures of ``pixels`` (B, 3, H, W) in [0, 1]."""
+def to_images(pixels: Tensor) -> list[Image.Image]:
+    """RGB images of ``pixels`` (B, 3, H, W) in [0, 1]."""
     return [
         Image.fromarray(image.numpy())
         for image in pixels.mul(255).round().to("cpu", torch.uint8).permute(0, 2, 3, 1).contiguous()
@@ -196,9 +196,9 @@ def _side(base: Base, pixels: int, which: str) -> int:
 def _halved(at_once: int, how: Sampling) -> int:
     if at_once == 1:
         raise MachineError(
-            f"Not even one picture of {how.width} × {how.height} pixels fits into the GPU's memory.",
+            f"Not even one image of {how.width} × {how.height} pixels fits into the GPU's memory.",
             where="device",
-            do="Draw smaller pictures, or close other programs that use the GPU.",
+            do="Draw smaller images, or close other programs that use the GPU.",
         ) from None
     torch.cuda.empty_cache()
     return at_once // 2

@@ -27,7 +27,7 @@ def render(
     height: int = 0,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> list[Image.Image]:
-    """One picture for each cell, as ``generate`` would draw it alone with the cell's weights, up to the rounding of the
+    """One image for each cell, as ``generate`` would draw it alone with the cell's weights, up to the rounding of the
     arithmetic.
 
     Cells of equal steps share their batches, those with guidance and those without it apart. ``adapters`` take the
@@ -38,12 +38,12 @@ def render(
         negative, sampler, width, height, cancelled: as for ``generate``.
 
     Returns:
-        RGB pictures in the cells' order; none where it was cancelled.
+        RGB images in the cells' order; none where it was cancelled.
 
     Raises:
         AdapterError: an adapter does not fit, or a cell's weights do not.
         SettingsError: a size or the sampler makes no sense.
-        MachineError: not even one picture fits into memory.
+        MachineError: not even one image fits into memory.
     """
     groups: dict[tuple[int, bool], list[int]] = {}
     for index, cell in enumerate(cells):
@@ -66,7 +66,7 @@ def render(
 def _alike(
     base: Base, cells: Sequence[Cell], how: Sampling, negative: str | None, cancelled: Callable[[], bool]
 ) -> list[Image.Image]:
-    """Pictures of cells of equal steps; ``negative`` None is without guidance. The text encoders have their adapters'
+    """Images of cells of equal steps; ``negative`` None is without guidance. The text encoders have their adapters'
     weights cell by cell as well.
     """
 

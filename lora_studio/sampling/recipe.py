@@ -34,12 +34,12 @@ def grid(**values: object) -> Grid:
         ) from None
 
 
-def to_png(recipe: Grid, pictures: Sequence[Image.Image]) -> bytes:
-    """The labelled sheet of ``pictures``, which lie in the order of the cells, with the recipe as JSON in a text chunk
+def to_png(recipe: Grid, images: Sequence[Image.Image]) -> bytes:
+    """The labelled sheet of ``images``, in the order of the cells, with the recipe as JSON in a text chunk
     named ``KEY``.
     """
     wide = len(recipe.x.values)
-    rows = [pictures[start : start + wide] for start in range(0, len(pictures), wide)]
+    rows = [images[start : start + wide] for start in range(0, len(images), wide)]
     varied = {axis.kind for axis in recipe.axes}
     title = ", ".join(
         [
@@ -61,7 +61,7 @@ def read_recipe(png: Path) -> Grid:
     Raises:
         SettingsError: the file is no PNG, or holds no recipe.
     """
-    do = "Choose a sheet that the studio drew; pictures that were cut or converted have lost theirs."
+    do = "Choose a sheet that the studio drew; images that were cut or converted have lost theirs."
     try:
         with Image.open(png, formats=["PNG"]) as image:
             text = image.info.get(KEY)

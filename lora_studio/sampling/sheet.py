@@ -1,4 +1,4 @@
-"""Contact sheets: pictures in a labelled grid. Pillow only."""
+"""Contact sheets: images in a labelled grid. Pillow only."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from PIL import Image, ImageDraw, ImageFont
 
 INK, FAINT, PAPER = "#1d2024", "#6b7280", "#f6f5f2"
 GAP = 12
-"""Pixels between pictures, and around them."""
+"""Pixels between images, and around them."""
 COLUMNS = 6
 
 
 def sheet(
     rows: Sequence[Sequence[Image.Image]], *, columns: Sequence[str] = (), names: Sequence[str] = (), title: str = ""
 ) -> Image.Image:
-    """The pictures of ``rows`` in a grid; every cell takes the size of the largest picture.
+    """The images of ``rows`` in a grid; every cell takes the size of the largest image.
 
     Args:
         columns: a label above each column.
         names: a label beside each row; long ones are broken into lines.
         title: above everything.
     """
-    cell = max(picture.width for row in rows for picture in row), max(picture.height for row in rows for picture in row)
+    cell = max(image.width for row in rows for image in row), max(image.height for row in rows for image in row)
     size = max(13, min(28, cell[0] // 14))
     left = _widest(names, size, cell[0]) + GAP if names else 0
     head, top = (round(2.4 * size) if title else 0), (round(1.7 * size) if columns else 0)
@@ -41,15 +41,15 @@ def sheet(
             pen.multiline_text(
                 (GAP, y), _broken(names[line], size, left - GAP, cell[1]), INK, _font(size), spacing=size // 4
             )
-        for index, picture in enumerate(row):
-            page.paste(picture.convert("RGB"), (left + GAP + index * (cell[0] + GAP), y))
+        for index, image in enumerate(row):
+            page.paste(image.convert("RGB"), (left + GAP + index * (cell[0] + GAP), y))
     return page
 
 
 def before_after(
     prompts: Sequence[str], before: Sequence[Image.Image], after: Sequence[Image.Image], title: str = ""
 ) -> Image.Image:
-    """Pictures without the style above those with it, a column for each prompt, ``COLUMNS`` abreast."""
+    """Images without the style above those with it, a column for each prompt, ``COLUMNS`` side by side."""
     groups = [slice(start, start + COLUMNS) for start in range(0, len(prompts), COLUMNS)]
     pages = [
         sheet(

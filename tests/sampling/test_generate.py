@@ -11,7 +11,7 @@ from lora_studio.diffusion.gaussian import Velocity
 from lora_studio.diffusion.samplers import SAMPLERS
 from lora_studio.errors import MachineError, SettingsError
 from lora_studio.sampling import generate as generating
-from lora_studio.sampling.generate import Sampling, denoise, generate, to_pictures
+from lora_studio.sampling.generate import Sampling, denoise, generate, to_images
 
 PROMPTS, NEGATIVE, SEEDS = ["a cat, flat style", "a dog"], "blurry", [3, 11]
 
@@ -99,12 +99,12 @@ def test_pictures_are_those_of_the_latents(base):
     pictures = generate(base, PROMPTS, SEEDS, negative=NEGATIVE, steps=3, sampler="ddim", width=128, height=64)
     assert [picture.size for picture in pictures] == [(128, 64)] * 2 and pictures[0].mode == "RGB"
     for picture, latent in zip(pictures, _ours(base, "ddim"), strict=True):
-        assert picture.tobytes() == to_pictures(base.decode(latent[None]))[0].tobytes()
+        assert picture.tobytes() == to_images(base.decode(latent[None]))[0].tobytes()
     assert generate(base, ["a cat"], [1], steps=1)[0].size == (128, 128), "the model's own resolution"
 
 
 def test_pixels_are_rounded_not_cut():
-    assert to_pictures(torch.tensor([0.0, 0.498, 1.0]).view(1, 3, 1, 1))[0].getpixel((0, 0)) == (0, 127, 255)
+    assert to_images(torch.tensor([0.0, 0.498, 1.0]).view(1, 3, 1, 1))[0].getpixel((0, 0)) == (0, 127, 255)
 
 
 def test_a_large_order_is_split_and_stays_in_order(base, monkeypatch):

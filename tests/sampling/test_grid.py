@@ -15,7 +15,7 @@ from lora_studio.models import modules as layers
 from lora_studio.sampling import generate as generating
 from lora_studio.sampling import grid as drawing
 from lora_studio.sampling.axes import KINDS, Axis, Cell, parse, spread
-from lora_studio.sampling.generate import generate, to_pictures
+from lora_studio.sampling.generate import generate, to_images
 from lora_studio.sampling.grid import render
 from lora_studio.sampling.recipe import grid, read_recipe, to_png
 
@@ -130,7 +130,7 @@ def test_cells_of_other_steps_or_without_guidance_have_batches_of_their_own_and_
     assert [len(batch) for batch in latents] == [2, 1, 1]
     expected = [latents[0][0], latents[1][0], latents[2][0], latents[0][1]]
     assert [picture.tobytes() for picture in pictures] == [
-        to_pictures(base.decode(latent[None]))[0].tobytes() for latent in expected
+        to_images(base.decode(latent[None]))[0].tobytes() for latent in expected
     ]
     inject.load_adapters(base, [(one, 0.5)])
     generate(base, ["a"], [3], steps=2, guidance=1.0, **SIZE)
@@ -143,7 +143,7 @@ def test_a_large_order_is_split_with_the_right_weights(base, latents, monkeypatc
     one = adapter(base, ATTENTION, 1)
     cells = [Cell("a", 1, (weight,), 5.0, 1) for weight in (0.0, 0.5, 1.0)]
     render(base, [one], cells, **SIZE)
-    monkeypatch.setattr(generating, "PICTURES_AT_ONCE", 2)
+    monkeypatch.setattr(generating, "IMAGES_AT_ONCE", 2)
     render(base, [one], cells, **SIZE)
     assert [len(batch) for batch in latents] == [3, 2, 1]
     assert apart(latents[0], torch.cat(latents[1:])) < 1e-5
