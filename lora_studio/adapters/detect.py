@@ -6,14 +6,16 @@ fits both SD 1.5 and SDXL).
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from lora_studio.families import registry
 from lora_studio.families.layout import Shape
 
 _ANCHORS = ("down.weight", "lora_A.weight", "lora_A.default.weight", "hada_w1_b", "lokr_w1", "lokr_w1_b")
 """Endings of keys that every adapted module has one of."""
+_ORIGINAL = re.compile(r"\b(?:(?:input|output)_blocks|middle_block)\.")
 
 
 def label(family: str) -> str:
@@ -22,12 +24,22 @@ def label(family: str) -> str:
 
 
 def dialect(names: Mapping[str, object] | list[str]) -> str:
-    """``kohya``, ``diffusers`` or ``peft`` by most of the keys; ``none`` where no key is an adapter's."""
+    """``kohya``, ``diffusers``, ``peft``, or ``original`` (the original trainers' block names with their dots), by most
+    of the keys; ``none`` where no key is an adapter's.
+    """
     votes: Counter[str] = Counter()
     for key in names:
         if key.endswith(_ANCHORS):
-            votes["kohya" if key.startswith("lora_") else "peft" if key.startswith("base_model.") else "diffusers"] += 1
+            votes[_dialect(key)] += 1
     return votes.most_common(1)[0][0] if votes else "none"
+
+
+def _dialect(key: str) -> str:
+    if key.startswith(("lora_", "lycoris_")):
+        return "kohya"
+    if key.startswith(("diffusion_model.", "model.diffusion_model.", "text_encoders.")) or _ORIGINAL.search(key):
+        return "original"
+    return "peft" if key.startswith("base_model.") else "diffusers"
 
 
 def rank(module: Mapping[str, Shape]) -> int:
@@ -64,19 +76,52 @@ def _lokr_side(module: Mapping[str, Shape], side: str) -> Shape:
     return (left[1], right[1], *module["lokr_t2"][2:]) if side == "2" and "lokr_t2" in module else (left[0], right[1])
 
 
-def family(shapes: Mapping[str, Shape], metadata: Mapping[str, str] | None = None) -> str:
+def family(shapes: Mapping[str, Shape], metadata: Mapping[str, str] | None = None, flat: Collection[str] = ()) -> str:
     """The base family that most weights of these shapes at these canonical paths fit; ``unknown`` where none fits more
     than half.
+
+    Args:
+        flat: the paths where (out, in) can be a 1×1 convolution's shape.
     """
     votes: Counter[str] = Counter()
     for path, shape in shapes.items():
-        votes.update(registry.families_with(path, tuple(shape)))
+        fitting = registry.families_with(path, tuple(shape))
+        votes.update(fitting | registry.families_with(path, (*shape, 1, 1)) if path in flat and shape[1:] else fitting)
     most = max(votes.values(), default=0)
     if 2 * most <= len(shapes):
         return registry.UNKNOWN
     candidates = [known.name for known in registry.FAMILIES if votes[known.name] == most]
     hinted = claimed(metadata or {})
     return hinted if hinted in candidates else candidates[0]
+
+
+def family_of(modules: Mapping[str, Mapping[str, Shape]], metadata: Mapping[str, str]) -> str:
+    """``family`` of a file, by the shapes of its tensors by path and role. LoHa and LoKr store a convolution's change as
+    a linear layer's.
+    """
+    shapes = {path: weight_shape(module) for path, module in modules.items()}
+    return family(shapes, metadata, [path for path, module in modules.items() if "down" not in module])
+
+
+def kernels(family: str) -> dict[str, Shape]:
+    """The kernel of every layer of the family, by canonical path: (kh, kw), or () of a linear layer."""
+    known = registry.named(family)
+    return {path: shape[2:] for path, shape in known.modules.items()} if known else {}
+
+
+def told(metadata: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
+    """A header, completed by the family that the file's keys alone tell where the header claims none: ``lora_te1_``
+    is SDXL's.
+    """
+    if claimed(metadata):
+        return dict(metadata)
+    owners: dict[str, list[str]] = {}
+    for one in registry.FAMILIES:
+        for component in one.components:
+            owners.setdefault(one.kohya_prefix(component), []).append(one.version)
+    own = {prefix: versions[0] for prefix, versions in owners.items() if len(versions) == 1}
+    found = next((own[prefix] for name in names for prefix in own if name.startswith(prefix)), "")
+    return {**metadata, "ss_base_model_version": found} if found else dict(metadata)
 
 
 def claimed(metadata: Mapping[str, str]) -> str:

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from lora_studio.adapters import keys, peft, stored
 from lora_studio.adapters.adapter import Adapter, Factors
+from lora_studio.adapters.kohya import Kernels, Modules
 from lora_studio.errors import AdapterError
 
 CONFIG = "lora_adapter_metadata"
 
 
-def decode(modules: Mapping[str, Mapping[str, Tensor]], metadata: Mapping[str, str]) -> dict[str, Factors]:
+def decode(modules: Modules, metadata: Mapping[str, str], kernels: Kernels) -> dict[str, Factors]:
     """Factors from a file's tensors by path and role; alphas from tensors, else from the header, else the scale is 1.
 
     Raises:
@@ -28,7 +29,9 @@ def decode(modules: Mapping[str, Mapping[str, Tensor]], metadata: Mapping[str, s
     decoded = {}
     for path, module in modules.items():
         component, _, rest = path.partition(".")
-        decoded[path] = stored.factors(module, path, peft.alpha(configs.get(component), rest, module))
+        decoded[path] = stored.factors(
+            module, path, peft.alpha(configs.get(component), rest, module), kernels.get(path)
+        )
     return decoded
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lora_studio import files
-from lora_studio.adapters import detect, diffusers, keys, kohya, peft
+from lora_studio.adapters import detect, diffusers, foreign, keys, kohya, peft
 from lora_studio.adapters import metadata as meta
 from lora_studio.adapters.adapter import Adapter, Factors
 from lora_studio.adapters.tensors import body, head, laid_out, load, require_finite
@@ -37,43 +37,34 @@ def read(path: Path | str) -> Adapter:
     if path.name == peft.MODEL and config.is_file():
         return _read_folder(path.parent)
     tensors, header = load(path)
-    kind = detect.dialect(tensors)
-    modules = _modules(tensors, path)
-    decoded = kohya.decode(modules) if kind == "kohya" else diffusers.decode(modules, header.metadata)
-    return Adapter(decoded, header.metadata)
+    modules = _modules(tensors, header.metadata, path)
+    texts = detect.told(header.metadata, tensors)
+    kernels = _kernels(modules, texts)
+    if detect.dialect(tensors) == "kohya":
+        return Adapter(kohya.decode(modules, kernels), texts)
+    return Adapter(diffusers.decode(modules, texts, kernels), texts)
 
 
-def _modules(tensors: Mapping[str, Tensor], path: Path, component: str = "") -> dict[str, dict[str, Tensor]]:
+def _modules(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str], path: Path, component: str = ""
+) -> dict[str, dict[str, Tensor]]:
     """The file's tensors by module; refuses a file that is no adapter or that holds more than factors."""
     modules, unknown = keys.collect(tensors, component)
-    if not modules:
-        raise AdapterError(
-            f"None of the {len(tensors)} tensors in {path.name} is an adapter's. {_guess(tensors)}".strip(),
-            where=path,
-            do="Choose a LoRA, LoCon, DoRA, LoHa or LoKr file.",
-        )
-    if unknown:
-        raise AdapterError(
-            f"The studio cannot apply {len(unknown)} of {len(tensors)} tensors in {path.name}, such as "
-            f"{unknown[0][:120]}.",
-            where=path,
-            do="Without them the images would differ, so the file is refused. Convert it to LoRA where it was made.",
-        )
+    if unknown or not modules or foreign.text_alone(modules, metadata):
+        raise foreign.refusal(_shapes(tensors), unknown, metadata, path)
     return modules
 
 
-def _guess(tensors: Mapping[str, Tensor]) -> str:
-    names = list(tensors)
-    if any(
-        name.startswith(("model.diffusion_model.", "first_stage_model.", "cond_stage_model.", "conditioner."))
-        for name in names
-    ):
-        return "It is a whole base model."
-    if any(name.startswith(("conv_in.", "down_blocks.")) for name in names):
-        return "It is a part of a base model."
-    if set(names) & {"emb_params", "clip_l", "clip_g"}:
-        return "It is a textual-inversion embedding."
-    return ""
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _kernels(modules: kohya.Modules, metadata: Mapping[str, str]) -> kohya.Kernels:
+    """The kernels of the family that the file was made for."""
+    try:
+        return detect.kernels(detect.family_of({path: _shapes(module) for path, module in modules.items()}, metadata))
+    except IndexError:
+        return {}  # factors of too few dimensions, which the decoders name
 
 
 def _read_folder(folder: Path) -> Adapter:
@@ -93,13 +84,18 @@ def _read_folder(folder: Path) -> Adapter:
             where=folder,
             do="Choose a .safetensors file or a folder that peft wrote.",
         )
-    factors: dict[str, Factors] = {}
+    configs = {component: _config(part / peft.CONFIG) for component, part in parts.items()}
+    modules: dict[str, dict[str, dict[str, Tensor]]] = {}
     metadata: dict[str, str] = {}
     for component, part in parts.items():
+        peft.require_readable(configs[component], part / peft.CONFIG)
         tensors, header = load(part / peft.MODEL)
-        modules = _modules(tensors, part / peft.MODEL, component)
-        factors.update(peft.decode(modules, _config(part / peft.CONFIG)))
+        modules[component] = _modules(tensors, header.metadata, part / peft.MODEL, component)
         metadata.update(header.metadata)
+    kernels = _kernels({path: module for part in modules.values() for path, module in part.items()}, metadata)
+    factors: dict[str, Factors] = {}
+    for component, part in modules.items():
+        factors.update(peft.decode(part, configs[component], kernels))
     return Adapter(factors, metadata)
 
 

@@ -3,7 +3,8 @@
 A canonical path is the module's path in diffusers' pipeline:
 ``unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q``,
 ``text_encoder.text_model.encoder.layers.0.self_attn.q_proj``, ``text_encoder_2.…``. A file's key is a module's *stem*
-and a tensor's *role* in it (``down``, ``up``, ``alpha``, …).
+and a tensor's *role* in it (``down``, ``up``, ``alpha``, …). A stem that spells no layer of any family has no path, so
+that adapters of other architectures are never taken for ours.
 
 transformers 5 dropped ``text_model.`` from CLIPTextModel's own paths; canonical paths, like files, have it always.
 """
@@ -11,7 +12,7 @@ transformers 5 dropped ``text_model.`` from CLIPTextModel's own paths; canonical
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import TypeVar
 
@@ -31,6 +32,15 @@ _ROLES = {
 _ROLE = re.compile("^(.+)\\.(?:" + "|".join(f"(?P<r{i}>{pattern})" for i, pattern in enumerate(_ROLES.values())) + ")$")
 _PROCESSOR = re.compile(r"^(.+)\.processor\.(to_[qkv]|to_out)_lora\.(down|up)\.weight$")
 _PEFT = "base_model.model."
+_DENOISERS = ("diffusion_model.", "model.diffusion_model.")
+"""How ComfyUI and the original trainers begin the denoiser's keys."""
+_ENCODERS = {
+    "text_encoders.clip_l.transformer.": "text_encoder",
+    "text_encoders.clip_g.transformer.": "text_encoder_2",
+}
+"""How ComfyUI begins the text encoders' keys."""
+_LYCORIS = "lycoris_"
+"""How LyCORIS begins kohya's names where it is used alone; it wraps the denoiser then."""
 _LONGEST = 300
 """Characters of a key; the longest real one has 110."""
 _remembered = lru_cache(maxsize=2**15)
@@ -41,14 +51,30 @@ class _Names:
     """What keys can hold, of all families together."""
 
     def __init__(self, families: tuple[Family, ...]):
-        self.components = tuple(f"{component}." for family in families for component in family.components)
-        self.kohya = {
-            family.kohya_prefix(component): component for family in families for component in family.components
-        }
+        parts = [(family, component) for family in families for component in family.components]
+        denoisers = list(dict.fromkeys(family.denoiser for family in families))
+        self.kohya = [
+            *dict.fromkeys((family.kohya_prefix(component), component) for family, component in parts),
+            *((_LYCORIS, denoiser) for denoiser in denoisers),
+        ]
+        """How kohya's keys begin -> component."""
+        self.dotted = [
+            *dict.fromkeys((f"{component}.", component) for _, component in parts),
+            *((prefix, denoiser) for prefix in _DENOISERS for denoiser in denoisers),
+            *_ENCODERS.items(),
+        ]
+        """The same of the dialects that keep the dots."""
         words = "|".join(dict.fromkeys(family.words for family in families if family.words))
         self.word = re.compile(rf"(?:{words}|[^_]+)(?=_|$)")
         """A part of a kohya name. These words contain an underscore; every other underscore replaces a dot."""
         self.roots = {root: family.denoiser for family in reversed(families) for root in family.roots}
+        self.modules = frozenset(path for family in families for path in family.modules)
+        self.unlisted = tuple(f"{part}." for family in families if not family.modules for part in family.components)
+        """Components of families whose layers are not known."""
+
+    def has(self, path: str) -> bool:
+        """Whether a model of any family has a layer at the canonical path ``path``, as far as that is known."""
+        return path in self.modules or path.startswith(self.unlisted)
 
 
 @lru_cache(maxsize=4)
@@ -74,7 +100,7 @@ def canonical(path: str) -> str:
 
 
 def path_of(stem: str, component: str = "") -> str | None:
-    """The canonical path of a stem of any dialect; None if it fits no dialect.
+    """The canonical path of a stem of any dialect; None if it spells no layer of any family.
 
     Args:
         component: what a stem without a component belongs to.
@@ -85,23 +111,34 @@ def path_of(stem: str, component: str = "") -> str | None:
 @_remembered
 def _path_of(stem: str, component: str, families: tuple[Family, ...]) -> str | None:
     names = _names(families)
-    for prefix, name in names.kohya.items():
-        if stem.startswith(prefix):
-            return _from_kohya(name, stem[len(prefix) :], names.word)
+    return next(filter(names.has, _spelled(stem, component, names)), None)
+
+
+def _spelled(stem: str, component: str, names: _Names) -> Iterator[str]:
+    """Every path that ``stem`` may spell."""
+    for prefix, part in names.kohya:
+        if stem.startswith(prefix) and (path := _from_kohya(part, stem[len(prefix) :], names.word)):
+            yield path
     stem = stem.removeprefix(_PEFT)
-    if stem.startswith(names.components):
-        return canonical(stem)
+    for prefix, part in names.dotted:
+        if stem.startswith(prefix):
+            yield _placed(part, stem[len(prefix) :])
     if re.match(r"(?:text_model|encoder|text_projection)(?:\.|$)", stem):
-        return canonical(f"{component or 'text_encoder'}.{stem}")
-    denoiser = names.roots.get(stem.partition(".")[0])
-    return f"{denoiser}.{stem}" if denoiser else None
+        yield _placed(component or "text_encoder", stem)
+    elif denoiser := names.roots.get(stem.partition(".")[0]):
+        yield _placed(denoiser, stem)
+
+
+def _placed(component: str, rest: str) -> str:
+    """The path of ``rest`` in ``component``, without the wrappers that peft and trainers leave in names."""
+    while (inner := rest.removeprefix(_PEFT).removeprefix(f"{component}.")) != rest:
+        rest = inner
+    return f"unet.{from_ldm(rest)}" if component == "unet" else canonical(f"{component}.{rest}")
 
 
 def _from_kohya(component: str, name: str, word: re.Pattern[str]) -> str | None:
     path = ".".join(word.findall(name))
-    if path.replace(".", "_") != name:
-        return None
-    return f"unet.{from_ldm(path)}" if component == "unet" else canonical(f"{component}.{path}")
+    return _placed(component, path) if path.replace(".", "_") == name else None
 
 
 def block_of(path: str) -> str:
@@ -135,7 +172,9 @@ def block_factor(blocks: Mapping[str, float], path: str) -> float:
 
 
 def collect(tensors: Mapping[str, T], component: str = "") -> tuple[dict[str, dict[str, T]], list[str]]:
-    """A file's tensors (or their shapes) as {canonical path: {role: tensor}}, and the keys that are no adapter's."""
+    """A file's tensors (or their shapes) as {canonical path: {role: tensor}}, and the keys that are no adapter's for any
+    family.
+    """
     modules: dict[str, dict[str, T]] = {}
     unknown = []
     for key, value in tensors.items():

@@ -11,11 +11,13 @@ from lora_studio.adapters import keys, stored
 from lora_studio.adapters.adapter import Adapter, Factors
 
 Modules = Mapping[str, Mapping[str, Tensor]]
+Kernels = Mapping[str, tuple[int, ...]]
+"""As ``detect.kernels`` gives them."""
 
 
-def decode(modules: Modules) -> dict[str, Factors]:
+def decode(modules: Modules, kernels: Kernels) -> dict[str, Factors]:
     """Factors from a file's tensors by path and role; without an alpha the scale is 1, as in ComfyUI and Forge."""
-    return {path: stored.factors(module, path) for path, module in modules.items()}
+    return {path: stored.factors(module, path, kernel=kernels.get(path)) for path, module in modules.items()}
 
 
 def encode(adapter: Adapter) -> dict[str, Tensor]:

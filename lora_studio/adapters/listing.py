@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from lora_studio.adapters import container, detect, keys, kinds, metadata
+from lora_studio.adapters import container, detect, foreign, keys, kinds, metadata
 from lora_studio.errors import AdapterError
 
 
@@ -66,16 +66,12 @@ def summary(path: Path | str) -> Summary:
 def _summary(path: Path, file: Path, modified: int, size: int) -> Summary:
     table, texts, size = container.peek(file)
     shapes = {name: tuple(entry["shape"]) for name, entry in table.items()}
-    modules, _ = keys.collect(shapes)
-    if not modules:
-        raise AdapterError(
-            f"{path.name} is not an adapter: none of its {len(table)} tensors belongs to one.",
-            where=path,
-            do="Choose a LoRA file.",
-        )
+    modules, unknown = keys.collect(shapes)
+    if not modules or (unknown and foreign.architecture(unknown, texts)) or foreign.text_alone(modules, texts):
+        raise foreign.refusal(shapes, unknown, texts, path)
     try:
         ranks = Counter(detect.rank(module) for module in modules.values())
-        family = detect.family({name: detect.weight_shape(module) for name, module in modules.items()}, texts)
+        family = detect.family_of(modules, detect.told(texts, shapes))
     except IndexError:
         raise AdapterError(
             f"{path.name} is damaged: its tensors have too few dimensions.", where=path, do="Download or copy it again."

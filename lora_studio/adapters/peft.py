@@ -8,7 +8,10 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -16,27 +19,58 @@ from torch import Tensor
 from lora_studio.adapters import keys, stored
 from lora_studio.adapters.adapter import Factors
 from lora_studio.adapters.container import PEFT_MODEL
+from lora_studio.adapters.kohya import Kernels, Modules
 from lora_studio.errors import AdapterError
 
 CONFIG, MODEL = "adapter_config.json", PEFT_MODEL
+_KINDS = ("LORA", "LOHA", "LOKR")
+"""Values of ``peft_type`` that are read."""
+_BASE_CHANGING = ("pissa", "olora", "loftq", "corda", "lora_ga")
+"""How those values of ``init_lora_weights`` begin with which peft subtracts the start from the base model."""
 
 
-def decode(modules: Mapping[str, Mapping[str, Tensor]], config: Mapping[str, Any]) -> dict[str, Factors]:
+def require_readable(config: Mapping[str, Any], where: Path) -> None:
+    """Refuses a folder whose tensors alone do not tell its change.
+
+    Raises:
+        AdapterError: its method is not read, or its training began by changing the base model's weights, so that
+            ΔW = BA − B₀A₀ and B₀A₀ is not in the folder.
+    """
+    kind, start = str(config.get("peft_type", "LORA")), config.get("init_lora_weights", True)
+    if kind not in _KINDS:
+        raise AdapterError(
+            f"This peft adapter is of the kind {kind[:40]}, which the studio does not read.",
+            where=where,
+            do="Train or convert it as LoRA.",
+        )
+    if isinstance(start, str) and start.lower().startswith(_BASE_CHANGING):
+        raise AdapterError(
+            f"This peft adapter began from {start[:40]}, which changed the base model, and the folder does not tell how.",
+            where=where,
+            do="Save it in peft with path_initial_model_for_weight_conversion, which makes it a plain LoRA.",
+        )
+
+
+def decode(modules: Modules, config: Mapping[str, Any], kernels: Kernels) -> dict[str, Factors]:
     """Factors of one folder's tensors by path and role.
 
     Raises:
-        AdapterError: the config is not a LoRA's, or a module's tensors do not fit.
+        AdapterError: a module's tensors do not fit, or the config has an alpha or rank that is not a number.
     """
-    if config.get("peft_type", "LORA") != "LORA":
-        raise AdapterError(
-            f"This peft adapter is a {config['peft_type']}, which the studio does not read.",
-            where=CONFIG,
-            do="Train or convert it as LoRA.",
-        )
-    return {
-        path: stored.factors(module, path, alpha(config, path.partition(".")[2], module))
-        for path, module in modules.items()
-    }
+    product = config.get("peft_type") in ("LOHA", "LOKR")
+    decoded = {}
+    for path, module in modules.items():
+        name = path.partition(".")[2]
+        one = stored.factors(module, path, alpha(config, name, module), kernels.get(path))
+        decoded[path] = replace(one, alpha=_product_scale(config, name) * one.rank) if product else one
+    return decoded
+
+
+def _product_scale(config: Mapping[str, Any], path: str) -> float:
+    """alpha / r of a LoHa or LoKr, by the config alone: a LoKr with two whole parts has it too."""
+    with _numbers():
+        rank = _pattern(config.get("rank_pattern") or {}, path, config.get("r", 8))
+        return float(_pattern(config.get("alpha_pattern") or {}, path, config.get("alpha", 8))) / float(rank)
 
 
 def alpha(config: Mapping[str, Any] | None, path: str, module: Mapping[str, Tensor]) -> float | None:
@@ -50,11 +84,17 @@ def alpha(config: Mapping[str, Any] | None, path: str, module: Mapping[str, Tens
     """
     if not config or "down" not in module:
         return None
+    with _numbers():
+        rank = module["down"].shape[0]
+        value = float(_pattern(config.get("alpha_pattern") or {}, path, config.get("lora_alpha", rank)))
+        return value * math.sqrt(rank) if config.get("use_rslora") else value
+
+
+@contextmanager
+def _numbers() -> Iterator[None]:
+    """Makes what a stranger's config can raise an AdapterError."""
     try:
-        value = float(
-            _pattern(config.get("alpha_pattern") or {}, path, config.get("lora_alpha", module["down"].shape[0]))
-        )
-        return value * math.sqrt(module["down"].shape[0]) if config.get("use_rslora") else value
+        yield
     except (TypeError, ValueError, AttributeError, ArithmeticError, re.error):
         raise AdapterError(
             "The adapter's config has an alpha that is not a number.",
@@ -67,15 +107,25 @@ def _pattern(patterns: Mapping[str, Any], path: str, default: Any) -> Any:
     """The first entry whose key matches ``path``.
 
     Raises:
-        ValueError: a key has groups or many repeats. From a file of unknown origin it could take forever to match.
+        ValueError: a key from this file of unknown origin could take forever to match.
     """
     paths = {path, path.removeprefix("text_model.")}
     for key, value in patterns.items():
-        if "(" in key or sum(map(key.count, "*+?{")) > 3:
+        if not _quick(key):
             raise ValueError(key)
         if any(re.fullmatch(rf"(?:.*\.)?(?:{key})", candidate) for candidate in paths):
             return value
     return default
+
+
+def _quick(pattern: str) -> bool:
+    """Whether matching is bounded: no repeated group, lookaround or back reference, and few ways to divide a path among
+    the repeats and alternatives.
+    """
+    plain = pattern.replace("(?:", "(")
+    repeats, groups = sum(map(plain.count, "*+?{")), plain.count("(")
+    ways = 100**repeats * (1 + plain.count("|")) ** max(1, groups)
+    return not re.search(r"\)[*+?{]|\(\?|\\[1-9]", plain) and ways <= 10**7
 
 
 def components(factors: Mapping[str, Factors]) -> dict[str, dict[str, Factors]]:

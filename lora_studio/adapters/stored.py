@@ -18,13 +18,15 @@ from lora_studio.errors import AdapterError
 Module = Mapping[str, Tensor]
 
 
-def factors(module: Module, path: str, alpha: float | None = None) -> Factors:
+def factors(module: Module, path: str, alpha: float | None = None, kernel: tuple[int, ...] | None = None) -> Factors:
     """Factors of one module.
 
     Args:
         module: its tensors by role, see ``keys``.
         path: its canonical path, for messages.
         alpha: for dialects that keep it elsewhere; the file's own tensor comes first. With neither the scale is 1.
+        kernel: of the layer, () for a linear one; None where that is not known. Files may store a convolution's change
+            as a linear layer's.
 
     Raises:
         AdapterError: a part is missing or the shapes do not fit.
@@ -32,6 +34,7 @@ def factors(module: Module, path: str, alpha: float | None = None) -> Factors:
     make = _lokr if any(role.startswith("lokr") for role in module) else _loha if "hada_w1_a" in module else _lora
     try:
         down, up, rank = make(module)
+        down, up = _laid_out(down, up, kernel)
         scale = 1.0 if (given := _alpha(module, alpha)) is None or not rank else given / rank
         return Factors(down, up, scale * down.shape[0], _magnitude(module))
     except KeyError as missing:
@@ -76,6 +79,15 @@ def _lora(module: Module) -> tuple[Tensor, Tensor, int]:
     if down.dim() == 2 and up.dim() == 4:
         down = down[:, :, None, None]
     return down, up, down.shape[0]
+
+
+def _laid_out(down: Tensor, up: Tensor, kernel: tuple[int, ...] | None) -> tuple[Tensor, Tensor]:
+    """``down`` and ``up`` with the dimensions of the layer's kind."""
+    if kernel and down.dim() == 2:
+        return _folded(down, up, kernel)
+    if kernel == () and down.shape[2:] == (1, 1):
+        return down.flatten(1), up.flatten(1)
+    return down, up
 
 
 def _folded(down: Tensor, up: Tensor, kernel: tuple[int, ...]) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """How each program reads an adapter file: its names, its formula for scale and alpha, its DoRA.
 
 This is for the proof of exports. It follows the behaviour of those programs and shares no code with the writers:
-another library opens the file, and the names are built independently from the module's path.
+another library opens the file, and the names are built independently, of the layers that the family's models have.
 """
 
 from __future__ import annotations
@@ -19,22 +19,29 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from lora_studio.families import registry
+
 
 class Reader:
     """A file as one program reads it.
 
     Args:
+        family: whose models' layers the program looks up.
         stem: the key under which the program looks up the module at a path.
         parts: how the keys of the down and the up factor end.
         magnitude: how the key of a DoRA's magnitude ends; empty if the program reads none.
     """
 
-    def __init__(self, path: Path, stem: Callable[[str], str], parts: tuple[str, str], magnitude: str = ""):
+    def __init__(
+        self, path: Path, family: str, stem: Callable[[str], str], parts: tuple[str, str], magnitude: str = ""
+    ):
         with safe_open(str(path), framework="pt") as file:
             self.metadata: dict[str, str] = file.metadata() or {}
             self.tensors = {key: file.get_tensor(key) for key in file.keys()}
         self.unread = set(self.tensors)
-        self.stem, self.parts, self.magnitude = stem, parts, magnitude
+        self.layers = _layers(family)
+        self.stems = {module: stem(module) for module in self.layers}
+        self.parts, self.magnitude = parts, magnitude
         kinds = {tensor.dtype for key, tensor in self.tensors.items() if key.endswith(parts)}
         self.tolerance = max((2 * torch.finfo(kind).eps for kind in kinds), default=0.0) + 1e-5
 
@@ -46,7 +53,7 @@ class Reader:
 
     def scale(self, module: str, rank: int) -> float:
         """kohya's rule, also in ComfyUI and Forge: alpha / rank, and 1 if the file has no alpha."""
-        alpha = self.take(self.stem(module) + ".alpha")
+        alpha = self.take(self.stems[module] + ".alpha")
         return 1.0 if alpha is None else alpha.item() / rank
 
     def change(self, module: str, W: Tensor | None) -> Tensor | None:
@@ -55,9 +62,10 @@ class Reader:
         Args:
             W: the module's weight in the base model, which a DoRA needs.
         """
-        stem = self.stem(module)
+        if (stem := self.stems.get(module)) is None:
+            return None
         down, up = (self.take(f"{stem}.{part}") for part in self.parts)
-        if down is None or up is None:
+        if down is None or up is None or not self.loads(module, down):
             return None
         product = torch.mm(up.reshape(up.shape[0], -1), down.reshape(down.shape[0], -1)).reshape(
             up.shape[0], *down.shape[1:]
@@ -69,6 +77,10 @@ class Reader:
         if W is None:
             raise ValueError(f"the DoRA of {module} depends on the base model's weight")
         return self.decomposed(product, magnitude, W.float())
+
+    def loads(self, module: str, down: Tensor) -> bool:
+        """Whether the program accepts the factor's dimensions: peft and what builds on it makes a layer of them."""
+        return down.dim() == len(self.layers[module])
 
     def decomposed(self, delta: Tensor, magnitude: Tensor, W: Tensor) -> Tensor:
         """peft's DoRA, m · (W + ΔV) / ‖W + ΔV‖ − W with the norm over each output's weights.
@@ -86,8 +98,15 @@ class _WebUi(Reader):
 
     def __init__(self, path: Path, family: str):
         super().__init__(
-            path, lambda module: _trainer_name(module, family), ("lora_down.weight", "lora_up.weight"), "dora_scale"
+            path,
+            family,
+            lambda module: _trainer_name(module, family),
+            ("lora_down.weight", "lora_up.weight"),
+            "dora_scale",
         )
+
+    def loads(self, module: str, down: Tensor) -> bool:
+        return True  # the product is reshaped to the layer's weight
 
     def decomposed(self, delta: Tensor, magnitude: Tensor, W: Tensor) -> Tensor:
         norm = W.reshape(W.shape[0], -1).norm(dim=1)
@@ -114,16 +133,21 @@ class _Diffusers(Reader):
         with safe_open(str(path), framework="pt") as file:
             kohya = any(key.startswith("lora_") for key in file.keys())
         if kohya:
-            super().__init__(path, lambda module: _trainer_name(module, family), ("lora_down.weight", "lora_up.weight"))
+            super().__init__(
+                path, family, lambda module: _trainer_name(module, family), ("lora_down.weight", "lora_up.weight")
+            )
             self.config: dict[str, Any] = {}
-            for encoder in {key.partition("_text_model")[0] for key in self.tensors if key.startswith("lora_te")}:
-                if not any(key.startswith(encoder + "_") and "out_proj" in key for key in self.tensors):
-                    raise ValueError(
-                        "diffusers' converter recognizes a text encoder by its out_proj layers, which are missing"
-                    )
+            for encoder in ("lora_te_", "lora_te1_", "lora_te2_"):
+                self._require_recognized([key for key in self.tensors if key.startswith(encoder)])
         else:
-            super().__init__(path, str, ("lora_A.weight", "lora_B.weight"), "lora_magnitude_vector.weight")
+            super().__init__(path, family, str, ("lora_A.weight", "lora_B.weight"), "lora_magnitude_vector.weight")
             self.config = json.loads(self.metadata.get("lora_adapter_metadata", "{}"))
+
+    def _require_recognized(self, keys: list[str]) -> None:
+        """Raises ValueError where diffusers' converter would not recognize a text encoder's keys."""
+        attention, outputs, inner = (any(part in key for key in keys) for part in ("self_attn", "out_proj", "_mlp_"))
+        if keys and not outputs and (attention or not inner):
+            raise ValueError("diffusers' converter recognizes a text encoder by its out_proj layers, which are missing")
 
     def scale(self, module: str, rank: int) -> float:
         """By the LoraConfig in the header; for kohya's files alpha / rank if the converter keeps a module's alpha."""
@@ -162,6 +186,7 @@ class _Peft(Reader):
             component = "unet" if part == path else part.name
             reader = Reader(
                 part / "adapter_model.safetensors",
+                family,
                 _live_name,
                 ("lora_A.weight", "lora_B.weight"),
                 "lora_magnitude_vector.weight",
@@ -180,6 +205,13 @@ class _Peft(Reader):
     def change(self, module: str, W: Tensor | None) -> Tensor | None:
         reader = self.readers.get(module.partition(".")[0])
         return None if reader is None else reader.change(module, W)
+
+
+def _layers(family: str) -> Mapping[str, tuple[int, ...]]:
+    """The layers of the family's models with their weights' shapes; of all families' where it is unknown."""
+    if known := registry.named(family):
+        return known.modules
+    return {path: shape for known in registry.FAMILIES for path, shape in known.modules.items()}
 
 
 READERS: dict[str, Callable[[Path, str], Any]] = {

@@ -1,0 +1,139 @@
+"""Names for what the studio does not read: adapters of other architectures, of other methods, and no adapters. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from lora_studio.errors import AdapterError
+from lora_studio.families import registry
+from lora_studio.families.layout import Shape
+
+_HEADERS = {
+    "flux": "Flux",
+    "chroma": "Chroma",
+    "stable-diffusion-v3": "Stable Diffusion 3",
+    "stable-diffusion-3": "Stable Diffusion 3",
+    "sd3": "Stable Diffusion 3",
+    "stable-diffusion-xl-v1-refiner": "the SDXL refiner",
+    "stable-cascade": "Stable Cascade",
+    "anima": "Anima",
+    "lumina": "Lumina",
+    "z-image": "Z-Image",
+    "zimage": "Z-Image",
+    "hunyuan": "Hunyuan",
+    "qwen": "Qwen Image",
+    "wan": "Wan",
+    "pixart": "PixArt",
+    "auraflow": "AuraFlow",
+    "cosmos": "Cosmos",
+}
+"""How ``modelspec.architecture``, ``ss_base_model_version``, or the end of ``ss_network_module``, begins -> what the
+adapter is for.
+"""
+_MARKS = {
+    "joint_blocks": "Stable Diffusion 3",
+    "double_blocks": "Flux",
+    "single_transformer_blocks": "Flux",
+    "llm_adapter": "Anima",
+    "context_refiner": "Lumina",
+    "add_q_proj": "Qwen Image",
+    "adaln_single": "PixArt",
+    "motion_modules": "AnimateDiff",
+    "cross_attn": "Wan",
+}
+"""A part of a key -> the same, rarer marks first."""
+_METHODS = {
+    "oft_blocks": "OFT",
+    "oft_diag": "OFT",
+    "oft_R.weight": "OFT",
+    "boft_R": "BOFT",
+    "boft_s": "BOFT",
+    "a1.weight": "GLoRA",
+    "b1.weight": "GLoRA",
+    "on_input": "(IA)³",
+    "ia3_l": "(IA)³",
+    "vera_lambda_b": "VeRA",
+    "vera_lambda_d": "VeRA",
+    "diff_b": "an adapter with changes of biases",
+    "w_norm": "an adapter with changes of normalisation layers",
+    "set_weight": "an adapter with whole weights",
+}
+"""How a key ends -> what the file is."""
+_EMBEDDINGS = {"emb_params", "clip_l", "clip_g"}
+
+
+def architecture(names: Collection[str], metadata: Mapping[str, str]) -> str:
+    """The title of another architecture that an adapter's header claims, else its keys show; empty if none does."""
+    return claimed(metadata) or next(
+        (title for mark, title in _MARKS.items() if any(mark in name for name in names)), ""
+    )
+
+
+def claimed(metadata: Mapping[str, str]) -> str:
+    """The title of another architecture that an adapter's header claims; empty if it claims none."""
+    module = metadata.get("ss_network_module", "").rpartition("lora_")[2]
+    for text in (metadata.get("modelspec.architecture", ""), metadata.get("ss_base_model_version", ""), module):
+        for start, title in _HEADERS.items():
+            if text.lower().startswith(start):
+                return title
+    return ""
+
+
+def text_alone(paths: Collection[str], metadata: Mapping[str, str]) -> bool:
+    """Whether the header claims another architecture and no layer speaks against it: many share their text encoders."""
+    return bool(claimed(metadata)) and all(path.startswith("text_encoder") for path in paths)
+
+
+def method(shapes: Mapping[str, Shape]) -> str:
+    """The method of which a key shows that the studio does not read it; empty if none does."""
+    for name, shape in shapes.items():
+        for end, title in _METHODS.items():
+            if name.endswith(f".{end}"):
+                return "BOFT" if end == "oft_blocks" and len(shape) == 4 else title
+    return ""
+
+
+def refusal(
+    shapes: Mapping[str, Shape], unknown: Collection[str], metadata: Mapping[str, str], path: Path
+) -> AdapterError:
+    """Why the file at ``path`` is refused.
+
+    Args:
+        shapes: of all its tensors, by name.
+        unknown: those that belong to no layer of any family, or to no method that the studio reads.
+    """
+    if title := architecture(unknown, metadata):
+        titles = ", ".join(family.title for family in registry.FAMILIES)
+        return AdapterError(
+            f"{path.name} is an adapter for {title}, which the studio does not use.",
+            where=path,
+            do=f"Choose one that was made for {titles}.",
+        )
+    if title := method({name: shapes[name] for name in unknown}):
+        return AdapterError(
+            f"{path.name} is {title if title.startswith('an ') else f'an adapter of the kind {title}'}, which the studio does not read.",
+            where=path,
+            do="Convert it to LoRA where it was made.",
+        )
+    if len(unknown) == len(shapes):
+        return AdapterError(
+            f"None of the {len(shapes)} tensors in {path.name} is an adapter's. {_guess(shapes)}".strip(),
+            where=path,
+            do="Choose a LoRA, LoCon, DoRA, LoHa or LoKr file.",
+        )
+    return AdapterError(
+        f"The studio cannot apply {len(unknown)} of {len(shapes)} tensors in {path.name}, "
+        f"such as {next(iter(unknown))[:120]}.",
+        where=path,
+        do="Without them the images would differ, so the file is refused. Convert it to LoRA where it was made.",
+    )
+
+
+def _guess(names: Collection[str]) -> str:
+    whole = ("model.diffusion_model.", "first_stage_model.", "cond_stage_model.", "conditioner.")
+    if any(name.startswith(whole) for name in names):
+        return "It is a whole base model."
+    if any(name.startswith(("conv_in.", "down_blocks.")) for name in names):
+        return "It is a part of a base model."
+    return "It is a textual-inversion embedding." if set(names) & _EMBEDDINGS else ""
