@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from lora_studio.adapters import detect
 from lora_studio.errors import AdapterError
 from lora_studio.families import registry
 from lora_studio.families.layout import Shape
@@ -44,17 +45,17 @@ _MARKS = {
 }
 """A part of a key -> the same, rarer marks first."""
 _METHODS = {
-    "oft_blocks": "OFT",
-    "oft_diag": "OFT",
-    "oft_R.weight": "OFT",
-    "boft_R": "BOFT",
-    "boft_s": "BOFT",
-    "a1.weight": "GLoRA",
-    "b1.weight": "GLoRA",
-    "on_input": "(IA)³",
-    "ia3_l": "(IA)³",
-    "vera_lambda_b": "VeRA",
-    "vera_lambda_d": "VeRA",
+    "oft_blocks": "an OFT",
+    "oft_diag": "an OFT",
+    "oft_R.weight": "an OFT",
+    "boft_R": "a BOFT",
+    "boft_s": "a BOFT",
+    "a1.weight": "a GLoRA",
+    "b1.weight": "a GLoRA",
+    "on_input": "an (IA)³",
+    "ia3_l": "an (IA)³",
+    "vera_lambda_b": "a VeRA",
+    "vera_lambda_d": "a VeRA",
     "diff_b": "an adapter with changes of biases",
     "w_norm": "an adapter with changes of normalisation layers",
     "set_weight": "an adapter with whole weights",
@@ -85,12 +86,22 @@ def text_alone(paths: Collection[str], metadata: Mapping[str, str]) -> bool:
     return bool(claimed(metadata)) and all(path.startswith("text_encoder") for path in paths)
 
 
+def contradiction(metadata: Mapping[str, str], family: str) -> str:
+    """A sentence where a header claims another base model than ``family``, which the shapes tell; else empty."""
+    title = claimed(metadata)
+    if not title and (name := detect.claimed(metadata)) not in ("", family):
+        title = detect.label(name)
+    if not title:
+        return ""
+    return f"its header says that it was made for {title}, but its shapes are those of {detect.label(family)}."
+
+
 def method(shapes: Mapping[str, Shape]) -> str:
     """The method of which a key shows that the studio does not read it; empty if none does."""
     for name, shape in shapes.items():
         for end, title in _METHODS.items():
             if name.endswith(f".{end}"):
-                return "BOFT" if end == "oft_blocks" and len(shape) == 4 else title
+                return "a BOFT" if end == "oft_blocks" and len(shape) == 4 else title
     return ""
 
 
@@ -112,7 +123,7 @@ def refusal(
         )
     if title := method({name: shapes[name] for name in unknown}):
         return AdapterError(
-            f"{path.name} is {title if title.startswith('an ') else f'an adapter of the kind {title}'}, which the studio does not read.",
+            f"{path.name} is {title}, which the studio does not read: {_count(unknown, shapes)}.",
             where=path,
             do="Convert it to LoRA where it was made.",
         )
@@ -123,11 +134,14 @@ def refusal(
             do="Choose a LoRA, LoCon, DoRA, LoHa or LoKr file.",
         )
     return AdapterError(
-        f"The studio cannot apply {len(unknown)} of {len(shapes)} tensors in {path.name}, "
-        f"such as {next(iter(unknown))[:120]}.",
+        f"The studio cannot apply all of {path.name}: {_count(unknown, shapes)}.",
         where=path,
         do="Without them the images would differ, so the file is refused. Convert it to LoRA where it was made.",
     )
+
+
+def _count(unknown: Collection[str], shapes: Mapping[str, Shape]) -> str:
+    return f"{len(unknown)} of {len(shapes)} tensors fit no layer, such as {next(iter(unknown))[:120]}"
 
 
 def _guess(names: Collection[str]) -> str:

@@ -86,14 +86,18 @@ def technical(
     """What follows from the tensors, and replaces what a header said before.
 
     Args:
-        family: as ``detect.family`` found it.
+        family: as ``detect.family`` found it. Of an unknown one the header's own claim is kept.
         ranks: the modules' ranks; if they differ, ``ss_network_dim`` is "Dynamic", as in the reference resize script.
         alphas: likewise.
         current: the header so far; its title, resolution and kind of SD 2 are kept.
         title: for a header without one.
     """
     known = registry.named(family)
-    version, architecture = known.marks(_predicts_noise(current)) if known else ("", registry.UNKNOWN)
+    if known:
+        version, architecture = known.marks(_predicts_noise(current))
+    else:
+        version = current.get("ss_base_model_version", "")
+        architecture = current.get("modelspec.architecture", registry.UNKNOWN).removesuffix("/lora")
     side = known.resolution if known else 0
     return {
         "ss_v2": str(version.startswith("sd_v2")),

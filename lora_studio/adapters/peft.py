@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -91,7 +91,7 @@ def alpha(config: Mapping[str, Any] | None, path: str, module: Mapping[str, Tens
 
 
 @contextmanager
-def _numbers() -> Iterator[None]:
+def _numbers() -> Generator[None]:
     """Makes what a stranger's config can raise an AdapterError."""
     try:
         yield

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from lora_studio import __version__
-from lora_studio.adapters import detect
+from lora_studio.adapters import detect, foreign
 from lora_studio.adapters import recipe as recipes
 from lora_studio.adapters.recipe import Difference
 from lora_studio.cli import adapters as shared
@@ -91,10 +91,8 @@ def check(
 
 def _warnings(adapter: Adapter, path: Path) -> Iterator[str]:
     """What is wrong with a file that can be read."""
-    claimed = detect.claimed(adapter.metadata)
-    if claimed and claimed != adapter.family:
-        found = detect.label(adapter.family)
-        yield f"its header says that it was made for {detect.label(claimed)}, but its shapes are those of {found}."
+    if sentence := foreign.contradiction(adapter.metadata, adapter.family):
+        yield sentence
     if adapter.family == "unknown":
         yield "its shapes fit no base model that the studio knows."
     if path.is_file() and (told := adapter.metadata.get("sshs_model_hash")) and told != _hash(path):

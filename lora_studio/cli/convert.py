@@ -64,9 +64,11 @@ def convert(options: ConvertOptions) -> None:
     source, path = shared.existing(options.file), shared.destination(options.out, folder=options.to == "peft")
 
     from lora_studio import adapters
+    from lora_studio.adapters import foreign
 
     try:
-        export = _export(options, adapters.read(source), path)
+        adapter = adapters.read(source)
+        export = _export(options, adapter, path)
     except AdapterError as error:
         for line in getattr(error, "__notes__", ()):
             print(line, file=sys.stderr)
@@ -77,9 +79,11 @@ def convert(options: ConvertOptions) -> None:
         "privacy": options.privacy,
         "residual": export.residual,
         "proof": export.proof.data(),
+        "warning": foreign.contradiction(adapter.metadata, adapter.family),
     }
     lines = [
         *export.proof.lines(),
+        *([f"Warning: {result['warning']}"] if result["warning"] else []),
         *(
             [f"The plain LoRA differs from the DoRA by {export.residual:.2g} of the DoRA's change."]
             if export.residual

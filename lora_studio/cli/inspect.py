@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from lora_studio import adapters
-from lora_studio.adapters import detect, keys
+from lora_studio.adapters import detect, foreign, keys
 from lora_studio.adapters import recipe as recipes
 from lora_studio.cli import adapters as shared
 from lora_studio.cli.options import AsJson, tell
@@ -29,6 +29,7 @@ def inspect(file: shared.Source, as_json: AsJson = False) -> None:
         "dtypes": sorted({entry.dtype for entry in header.entries.values()}),
         "recipe": recipe.kind if recipe else None,
         "metadata": header.metadata,
+        "warning": foreign.contradiction(header.metadata, card.family),
     }
     tell(result, _lines(result), as_json)
 
@@ -51,6 +52,8 @@ def _lines(result: dict[str, Any]) -> list[str]:
     }
     if result["unknown"]:
         facts["Unknown"] = f"{len(result['unknown'])} tensors, such as {result['unknown'][0][:_SHOWN]}"
+    if result["warning"]:
+        facts["Warning"] = result["warning"]
     texts = [f"  {key} = {_short(value)}" for key, value in sorted(result["metadata"].items())]
     return [*(f"{name:9} {value}" for name, value in facts.items()), "Header:" if texts else "Header: empty", *texts]
 

@@ -38,15 +38,15 @@ def test_reading_what_was_written_is_the_identity(dialect, tmp_path):
     assert read(path).metadata["modelspec.title"] == "Small"
 
 
-paths = st.sampled_from([key.partition(".")[0] for family in FAMILIES for key in list(golden(family))[::97]]).map(
-    keys.path_of
-)
+stems = [key.partition(".")[0] for family in FAMILIES for key in list(golden(family))[::97]]
+paths = st.sampled_from([path for path in map(keys.path_of, stems) if path and ".proj_" not in path])
+"""Linear layers. Of a transformer's ends, 1×1 convolutions in some families, only the family tells the kernel."""
 modules = st.tuples(
     st.integers(1, 5),
     st.integers(1, 5),
     st.integers(1, 4),
     st.floats(0.0625, 1024, width=32),
-    st.sampled_from([0, 1, 3]),
+    st.sampled_from([0, 3]),
     st.booleans(),
     st.sampled_from([torch.float32, torch.float16, torch.bfloat16]),
 )

@@ -101,6 +101,16 @@ TE = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"
         ("lora_te1_text_model_encoder_layers_0_self_attn_q_proj.lora_down.weight", TE, "down"),
         ("text_encoder.encoder.layers.0.self_attn.q_proj.lora_A.weight", TE, "down"),
         ("text_encoder.text_model.encoder.layers.0.self_attn.q_proj.lora_linear_layer.up.weight", TE, "up"),
+        # wrappers left in names; OneTrainer's original names; ComfyUI's prefixes; LyCORIS alone
+        (f"unet.base_model.model.{Q[5:]}.lora_A.weight", Q, "down"),
+        (f"unet.{Q}.lora_A.weight", Q, "down"),
+        (f"base_model.model.unet.base_model.model.{Q[5:]}.lora_B.weight", Q, "up"),
+        ("unet.input_blocks.4.1.transformer_blocks.0.attn1.to_q.lora_down.weight", Q, "down"),
+        ("diffusion_model.input_blocks.4.1.transformer_blocks.0.attn1.to_q.lora_A.weight", Q, "down"),
+        (f"model.diffusion_model.{Q[5:]}.lora_up.weight", Q, "up"),
+        ("text_encoders.clip_l.transformer.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight", TE, "down"),
+        ("lycoris_down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q.alpha", Q, "alpha"),
+        ("lora_te2_text_projection.lora_up.weight", "text_encoder_2.text_projection", "up"),
     ],
 )
 def test_every_dialects_key_means_the_same_module(key, path, role):
@@ -114,6 +124,21 @@ def test_live_paths_of_transformers_5_get_their_prefix_back():
         == "text_encoder_2.text_model.encoder.layers.0.mlp.fc1"
     )
     assert keys.canonical("text_encoder_2.text_projection") == "text_encoder_2.text_projection"
+
+
+@pytest.mark.parametrize(
+    "stem",
+    [
+        "lora_unet_double_blocks_0_img_attn_qkv",
+        "lora_unet_blocks_0_self_attn_q_proj",
+        "lora_unet_down_blocks_9_attentions_0_proj_in",
+        "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn3_to_q",
+        "lora_te_text_model_encoder_layers_99_mlp_fc1",
+        "unet.down_blocks.0.resnets.0.norm1",
+    ],
+)
+def test_a_name_that_no_model_has_is_no_path(stem):
+    assert keys.path_of(stem) is None
 
 
 def test_keys_that_are_none_of_ours_are_told_apart():

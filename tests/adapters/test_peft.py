@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -40,6 +41,7 @@ def wrapped(**config):
         {"r": 4, "lora_alpha": 8},
         {"r": 4, "lora_alpha": 8, "use_rslora": True},
         {"r": 4, "lora_alpha": 2, "rank_pattern": {"conv_in": 2}, "alpha_pattern": {"time_embedding.linear_1": 6}},
+        {"r": 4, "lora_alpha": 2, "alpha_pattern": {r"time_(embedding|proj)\.linear_(1|2)": 6}},
     ],
 )
 def test_a_folder_that_peft_saved(config, tmp_path):
@@ -109,6 +111,9 @@ def test_a_text_encoder_goes_without_text_model_as_in_transformers_5(tmp_path):
     [
         {"lora_alpha": "x"},
         {"alpha_pattern": {"(a+)+$": 1}},
+        {"alpha_pattern": {"(a|a)" * 30 + "$": 1}},
+        {"alpha_pattern": {r"(a*)\1\1b$": 1}},
+        {"alpha_pattern": {"(?=a*a*b)": 1}},
         {"alpha_pattern": {"[": 1}},
         {"alpha_pattern": {"a{99999999999999999999}": 1}},
         {"lora_alpha": 10**400},
@@ -123,5 +128,83 @@ def test_a_hostile_config_is_an_error_and_not_a_hang(config):
 
 
 def test_other_peft_methods_are_named():
-    with pytest.raises(AdapterError, match="is a BOFT"):
-        dialect.decode({}, {"peft_type": "BOFT"})
+    with pytest.raises(AdapterError, match="of the kind BOFT"):
+        dialect.require_readable({"peft_type": "BOFT"}, Path("folder"))
+
+
+LAYERS = {
+    "unet.conv_in": lambda net: net.conv_in,
+    "unet.time_embedding.linear_1": lambda net: net.time_embedding["linear_1"],
+}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(lambda: peft.LoHaConfig(r=2, alpha=3), id="loha"),
+        pytest.param(lambda: peft.LoHaConfig(r=2, alpha=3, use_effective_conv2d=True), id="loha tucker"),
+        pytest.param(lambda: peft.LoKrConfig(r=2, alpha=3), id="lokr whole"),
+        pytest.param(lambda: peft.LoKrConfig(r=1, alpha=3, decompose_both=True), id="lokr"),
+        pytest.param(lambda: peft.LoHaConfig(r=2, alpha=3, alpha_pattern={"conv_(in|out)": 8}), id="pattern"),
+    ],
+)
+def test_loha_and_lokr_folders_that_peft_saved(config, tmp_path):
+    """Their scale is alpha / r by the config alone, their kernel by the layer alone."""
+    torch.manual_seed(0)
+    made = config()
+    made.target_modules = {"conv_in", "linear_1"}
+    model = peft.get_peft_model(Net(), made)
+    for name, parameter in model.named_parameters():
+        if ".hada_" in name or ".lokr_" in name:
+            parameter.data = drawn(name, tuple(parameter.shape))
+    model.save_pretrained(tmp_path)
+    found = read(tmp_path).factors
+    assert set(found) == set(LAYERS)
+    for path, layer in LAYERS.items():
+        there = layer(model.base_model.model).get_delta_weight("default")
+        assert torch.allclose(found[path].delta(), there, atol=1e-4), path
+
+
+@pytest.mark.parametrize("start", ["pissa", "pissa_niter_4", "olora"])
+def test_a_folder_whose_training_changed_the_base_model(start, tmp_path):
+    """Its factors alone gave twice the change. What peft itself makes of it is read, to the entry."""
+    torch.manual_seed(0)
+    net = Net()
+    before = net.time_embedding["linear_1"].weight.detach().clone()
+    model = peft.get_peft_model(
+        net, peft.LoraConfig(r=2, lora_alpha=3, init_lora_weights=start, target_modules=["linear_1"])
+    )
+    model.peft_config["default"].init_lora_weights = True  # as peft asks for before the first save
+    model.save_pretrained(tmp_path / "start")
+    model.peft_config["default"].init_lora_weights = start
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter += 0.1 * drawn(name, tuple(parameter.shape))
+    model.save_pretrained(tmp_path / "raw")
+    with pytest.raises(AdapterError, match=f"began from {start}, which changed the base model"):
+        read(tmp_path / "raw")
+    model.save_pretrained(tmp_path / "plain", path_initial_model_for_weight_conversion=str(tmp_path / "start"))
+    change = read(tmp_path / "plain").factors["unet.time_embedding.linear_1"].delta()
+    after = model.merge_and_unload().time_embedding["linear_1"].weight
+    assert torch.allclose(change, after - before, atol=1e-5)
+
+
+@pytest.mark.parametrize("start", ["loftq", "corda", "lora_ga"])
+def test_other_starts_that_change_the_base_model_are_refused_by_name(start):
+    with pytest.raises(AdapterError, match=start):
+        dialect.require_readable({"init_lora_weights": start}, Path("folder"))
+    for harmless in (True, False, "gaussian", "eva", "orthogonal"):
+        dialect.require_readable({"init_lora_weights": harmless}, Path("folder"))
+
+
+@pytest.mark.parametrize("kind", ["OFTConfig", "IA3Config", "VeraConfig"])
+def test_folders_of_other_methods_are_refused_by_name(kind, tmp_path):
+    config = getattr(peft, kind)(target_modules=["linear_1"])
+    if kind == "OFTConfig":
+        config.oft_block_size, config.r = 3, 0
+    if kind == "IA3Config":
+        config.feedforward_modules = []
+    peft.get_peft_model(Net(), config).save_pretrained(tmp_path)
+    with pytest.raises(AdapterError, match=f"of the kind {config.peft_type.value}"):
+        read(tmp_path)

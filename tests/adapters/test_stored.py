@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lora_studio.adapters import keys, read, stored
+from lora_studio.adapters import Adapter, blend, keys, read, recipe, stored
 from lora_studio.errors import AdapterError
-from tests.adapters.adapter_samples import Q, drawn
+from tests.adapters.adapter_samples import Q, drawn, factors
 
 STEM = keys.to_kohya(Q, "sd1")
 
@@ -120,3 +120,62 @@ def test_dora_by_inputs_is_refused():
     with pytest.raises(AdapterError, match="by inputs"):
         stored.factors(module, Q)
     assert stored.factors(module | {"dora_scale": torch.ones(6, 1)}, Q).magnitude.shape == (6,)
+
+
+CONVOLUTIONS = {
+    "unet.down_blocks.0.attentions.0.proj_in": (64, 64, 1, 1),
+    "unet.down_blocks.0.resnets.0.conv1": (64, 64, 3, 3),
+    "unet.down_blocks.0.downsamplers.0.conv": (64, 64, 3, 3),
+}
+
+
+@pytest.mark.parametrize("kind", ["loha", "lokr"])
+def test_a_products_kernel_is_known_from_the_path(kind, tmp_path):
+    """LyCORIS stores a convolution's factors as a linear layer's and reshapes the product to the weight: diffusers
+    refused the export by its size, and a LoRA of the same layers could not be blended with it.
+    """
+    shapes = {**CONVOLUTIONS, "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q": (64, 64)}
+    tensors, expected = {}, {}
+    for path, (out, into, *kernel) in shapes.items():
+        stem, flat = keys.to_kohya(path, "sd1"), into * kernel[0] * kernel[1] if kernel else into
+        if kind == "loha":
+            parts = {
+                f"hada_w{s}_{p}": d(path + s + p, *((out, 2) if p == "a" else (2, flat))) for s in "12" for p in "ab"
+            }
+            a1, b1, a2, b2 = parts.values()
+            product = (a1 @ b1) * (a2 @ b2)
+        else:
+            parts = {
+                "lokr_w1": d(path + "1", 4, 4),
+                "lokr_w2_a": d(path + "a", 16, 2),
+                "lokr_w2_b": d(path + "b", 2, flat // 4),
+            }
+            product = torch.kron(parts["lokr_w1"], parts["lokr_w2_a"] @ parts["lokr_w2_b"])
+        tensors |= {f"{stem}.{role}": tensor for role, tensor in parts.items()}
+        tensors[f"{stem}.alpha"], expected[path] = torch.tensor(1.0), (product / 2).reshape(shapes[path])
+    save_file(tensors, tmp_path / "a.safetensors")
+    adapter = read(tmp_path / "a.safetensors")
+    assert adapter.family == "starter"
+    for path, change in expected.items():
+        assert adapter.factors[path].shape == shapes[path]
+        assert torch.allclose(adapter.factors[path].delta(), change, atol=1e-4), path
+    lora = Adapter({path: factors(path, *shape[:2], kernel=shape[-1]) for path, shape in CONVOLUTIONS.items()})
+    both = blend.blend(
+        recipe.blend(ingredients=[blend.ingredient("a", 1, adapter), blend.ingredient("b", 1, lora)]), [adapter, lora]
+    )
+    for path, one in lora.factors.items():
+        assert torch.allclose(both.adapter.factors[path].delta(), expected[path] + one.delta(), atol=1e-4)
+
+
+def test_a_linear_layers_lora_may_be_stored_as_a_convolutions(tmp_path):
+    """SDXL's proj_in is linear: diffusers refuses 1×1 factors there."""
+    path = "unet.down_blocks.1.attentions.0.proj_in"
+    stem = keys.to_kohya(path, "sdxl")
+    down, up = d("d", 2, 640, 1, 1), d("u", 640, 2, 1, 1)
+    plain = {}
+    for letter in "qk":
+        deep = f"{stem.removesuffix('proj_in')}transformer_blocks_1_attn1_to_{letter}"
+        plain |= {f"{deep}.lora_down.weight": d("e", 2, 640), f"{deep}.lora_up.weight": d("v", 640, 2)}
+    save_file({f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up, **plain}, tmp_path / "a.safetensors")
+    found = read(tmp_path / "a.safetensors").factors[path]
+    assert found.shape == (640, 640) and torch.equal(found.down, down[:, :, 0, 0])
