@@ -96,8 +96,8 @@ def family(shapes: Mapping[str, Shape], metadata: Mapping[str, str] | None = Non
 
 
 def family_of(modules: Mapping[str, Mapping[str, Shape]], metadata: Mapping[str, str]) -> str:
-    """``family`` of a file, by the shapes of its tensors by path and role. LoHa and LoKr store a convolution's change as
-    a linear layer's.
+    """``family`` of a file, by the shapes of its tensors by path and role. LoHa and LoKr store a convolution's change
+    as a linear layer's.
     """
     shapes = {path: weight_shape(module) for path, module in modules.items()}
     return family(shapes, metadata, [path for path, module in modules.items() if "down" not in module])

@@ -1,4 +1,4 @@
-"""Names for what the studio does not read: adapters of other architectures, of other methods, and no adapters. No torch."""
+"""Names for what the studio does not read: adapters of other architectures or methods, and no adapters. No torch."""
 
 from __future__ import annotations
 

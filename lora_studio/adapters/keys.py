@@ -172,8 +172,8 @@ def block_factor(blocks: Mapping[str, float], path: str) -> float:
 
 
 def collect(tensors: Mapping[str, T], component: str = "") -> tuple[dict[str, dict[str, T]], list[str]]:
-    """A file's tensors (or their shapes) as {canonical path: {role: tensor}}, and the keys that are no adapter's for any
-    family.
+    """A file's tensors (or their shapes) as {canonical path: {role: tensor}}, and the keys that are no adapter's for
+    any family.
     """
     modules: dict[str, dict[str, T]] = {}
     unknown = []
