@@ -41,7 +41,7 @@ from safetensors.torch import load_file
 
 from lora_studio import files, models, runs
 from lora_studio.config.settings import Settings
-from lora_studio.events import CheckpointSaved, State
+from lora_studio.events import CheckpointSaved, Started, State, StepDone
 from lora_studio.jobs import eventlog, runner, view, worker
 from lora_studio.models import inject
 from lora_studio.runs import Run, checkpoints
@@ -235,7 +235,8 @@ def main(arguments: list[str]) -> dict[str, Any]:
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args(arguments)
     steps = asked.steps or 2 * asked.kills
-    runner.subprocess.Popen = Forked
+    processes: Any = runner.subprocess  # a fork in place of a process is not what its class declares
+    processes.Popen = Forked
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         wanted = settings(folder, steps)
@@ -244,7 +245,7 @@ def main(arguments: list[str]) -> dict[str, Any]:
         began = time.monotonic()
         finish(whole)
         events = eventlog.read(whole.events_file)[0]
-        started = next(event.at for event in events if event.kind == "started")
+        started = next(event.at for event in events if isinstance(event, Started))
         soak = Soak(
             torn,
             asked.kills,
@@ -257,7 +258,7 @@ def main(arguments: list[str]) -> dict[str, Any]:
             soak.kill(number)
         finish(torn)
         compare(torn, whole)
-        again = sum(event.kind == "step" for event in eventlog.read(torn.events_file)[0]) - steps
+        again = sum(isinstance(event, StepDone) for event in eventlog.read(torn.events_file)[0]) - steps
         told = {
             "kills": asked.kills,
             "while": dict(soak.phases),

@@ -116,12 +116,8 @@ def straightforward(base: Base, batches: Batches, settings: Settings) -> Callabl
         batch = ready[number % 2]
         with torch.autocast("cuda", torch.bfloat16):
             noisy = base.process.add_noise(batch.x0, batch.noise, batch.timesteps)
-            predicted = base.unet(
-                noisy.bfloat16(),
-                batch.timesteps,
-                **base.family.conditions({k: v.bfloat16() for k, v in batch.text.items()}, batch.sizes),
-                return_dict=False,
-            )[0]
+            text = {name: feature.bfloat16() for name, feature in batch.text.items()}
+            predicted = base.family.predict(base.unet, noisy.bfloat16(), batch.timesteps, text, batch.sizes)
             loss = F.mse_loss(predicted.float(), batch.noise)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -141,19 +137,19 @@ def ours(base: Base, batches: Batches, settings: Settings) -> Callable[[int], No
 
     def work(number: int) -> None:
         build.set_rate(built.optimizer, settings.optimizer, number, settings.run.steps)
-        if not runner.ahead:
+        if not runner.next_started:
             runner.backward(batches.take(number))
         batches.prepare(number + 1)
-        runner.update(batches.take(number + 1) if runner.goes_ahead else None)
+        runner.update(batches.take(number + 1) if runner.overlaps else None)
         if runner.failed:
-            raise SystemExit(f"recording failed: {runner.failed}")
+            raise SystemExit(f"CUDA graphs could not be captured: {runner.failed}")
 
     return work
 
 
 def measured(work: Callable[[int], None], show: bool = False) -> tuple[float, float, float]:
     """Milliseconds of a step, wall and busy; seconds of the first three steps, in which kernels are chosen and graphs
-    recorded.
+    captured.
     """
     began = time.perf_counter()
     for number in range(3):
