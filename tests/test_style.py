@@ -1,4 +1,4 @@
-"""The code keeps the house's style: what ruff checks by the rules of ``pyproject.toml``, and what it does not."""
+"""The code keeps its style, its format and its types, by the rules of ``pyproject.toml``; and one more rule of names."""
 
 import ast
 import subprocess
@@ -6,16 +6,23 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-PACKAGE = Path(__file__).parents[1] / "lora_studio"
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "lora_studio"
 
 
-def test_ruff_has_nothing_to_say():
-    done = subprocess.run(
-        [sys.executable, "-m", "ruff", "check", "--output-format", "concise", "."],
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-    )
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["ruff", "check", "--output-format", "concise", "."],
+        ["ruff", "format", "--check", "."],
+        ["ty", "check", "--output-format", "concise", "--python", sys.prefix],
+    ],
+    ids=lambda command: " ".join(command[:2]),
+)
+def test_checkers_find_nothing(command):
+    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
