@@ -163,8 +163,8 @@ class Finished(Event):
 
 
 class Failed(Event):
-    """The run ended with an error. ``ours`` marks a bug in the studio rather than in its input; ``changes`` are settings
-    that would fix the error.
+    """The run ended with an error. ``ours`` marks a bug in the studio rather than in its input; ``changes`` are
+    settings that would fix the error.
     """
 
     kind: Literal["failed"] = "failed"

@@ -1,4 +1,4 @@
-"""The code keeps its style, its format and its types, by the rules of ``pyproject.toml``; and one more rule of names."""
+"""The code keeps its style, its format and its types: ``pyproject.toml`` has the rules, and here is one more."""
 
 import ast
 import subprocess

@@ -90,7 +90,7 @@ def read(path: Path, offset: int = 0) -> tuple[list[Event], int]:
 
 @contextmanager
 def _uncollected() -> Generator[None]:
-    """Events hold no cycles: searching thousands of new ones for some would take a third of the time of reading them."""
+    """Events hold no cycles: searching thousands of new ones for some takes a third of the time of reading them."""
     enabled = gc.isenabled()
     gc.disable()
     try:

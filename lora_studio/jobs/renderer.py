@@ -64,8 +64,8 @@ class Blending(BaseModel):
 
 
 class ImageSpec(BaseModel):
-    """An image to draw, or with ``across`` a labelled sheet. ``width`` and ``height`` are in pixels; 0 is the base model's
-    own size.
+    """An image to draw, or with ``across`` a labelled sheet. ``width`` and ``height`` are in pixels; 0 is the base
+    model's own size.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -274,8 +274,8 @@ class _Child:
 
 
 def _state(path: str) -> list[int]:
-    """Size and time of change of a file, or of each file in a model's folder; empty for the starter or a hub name, which
-    do not change.
+    """Size and time of change of a file, or of each file in a model's folder; empty for the starter or a hub name,
+    which do not change.
     """
     try:
         parts = [Path(path), *sorted(Path(path).iterdir())] if Path(path).is_dir() else [Path(path)]

@@ -1,5 +1,5 @@
-"""The process that draws images on request: ``python -m lora_studio.jobs.renderer_worker OUTPUTS``. See ``renderer`` for
-its requests and answers.
+"""The process that draws images on request: ``python -m lora_studio.jobs.renderer_worker OUTPUTS``. See ``renderer``
+for its requests and answers.
 """
 
 from __future__ import annotations
@@ -79,14 +79,15 @@ class Studio:
         self._sums: dict[Path, str] = {}
         self._adapters: OrderedDict[tuple, Adapter] = OrderedDict()
         self._loaded: tuple[Any, dict[str, Any]] = None, {}
-        """Which adapters are on the model, and what was answered about them; while only weights change they stay there."""
+        """Which adapters are on the model, and what was answered about them; they stay while only weights change."""
 
     def draw(self, request: ImageRequest, cancelled: Callable[[], bool]) -> Iterator[Answer]:
         """Draws the image of ``request``, the rough one first if it asks for that. Answers "loading" before it has to
         load the base model.
 
         Raises:
-            StudioError: the base model or an adapter cannot be loaded, they do not fit each other, or a setting is out of its bounds.
+            StudioError: the base model or an adapter cannot be loaded, they do not fit each other, or a setting is out
+                of its bounds.
         """
         spec, to = request.spec, Path(request.to)
         if self._base is None or self._base[0] != spec.base:

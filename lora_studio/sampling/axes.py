@@ -71,8 +71,8 @@ class Axis:
 
 
 def parse(text: str, where: str = "") -> Axis:
-    """``KIND=VALUE,VALUE…``; a value with a comma is written in double quotes; ``weight:ADAPTER=…`` says whose weight it
-    is.
+    """``KIND=VALUE,VALUE…``; a value with a comma is written in double quotes; ``weight:ADAPTER=…`` says whose weight
+    it is.
 
     >>> parse('prompt="a cat, asleep",a dog').values
     ('a cat, asleep', 'a dog')

@@ -33,7 +33,7 @@ _ADAPTER = "adapter.safetensors"
 
 
 def flatten(state: Any, tensors: dict[str, Tensor]) -> Any:
-    """``state`` as JSON, its tensors moved into ``tensors`` (as contiguous copies on the CPU) and named in their place."""
+    """``state`` as JSON, its tensors moved into ``tensors`` (contiguous copies on the CPU) and named in their place."""
     if isinstance(state, Tensor):
         key = str(len(tensors))
         tensors[key] = state.detach().to("cpu", copy=True).contiguous()

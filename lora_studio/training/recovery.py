@@ -51,7 +51,8 @@ class Recovery:
 
     def roll_back(self, leader: Leader, error: Diverged) -> RolledBack:
         """Restores an earlier state in all processes and lowers the learning rate: the newest saved state, or an older
-        one than last time if the run did not get further since; where there is none, the state that this process began with.
+        one than last time if the run did not get further since; where there is none, the state that this process began
+        with.
 
         Raises:
             Diverged: it was tried ``ROLLBACKS`` times.

@@ -1,5 +1,5 @@
-"""A step's arithmetic: forward and backward pass through the model, and the optimizer. One kernel at a time, or captured
-once as CUDA graphs and replayed.
+"""A step's arithmetic: forward and backward pass through the model, and the optimizer. One kernel at a time, or
+captured once as CUDA graphs and replayed.
 
 A CUDA graph (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs) holds every kernel of a batch's forward
 and backward pass, which the processor then starts with one call instead of thousands: with a fast GPU a run would

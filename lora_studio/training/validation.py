@@ -1,4 +1,4 @@
-"""Loss on pictures kept out of training, at fixed noise and timesteps, so that its curve shows learning and not luck."""
+"""Loss on pictures kept out of training, at fixed noise and timesteps: its curve shows learning and not luck."""
 
 from __future__ import annotations
 

@@ -249,12 +249,14 @@ def test_a_run_at_work_ends_the_process(tmp_path, monkeypatch):
 
 ANSWERING = """
 import sys, json, time
+from pathlib import Path
 from lora_studio.jobs.renderer import ImageRequest
 for line in sys.stdin:
     request = ImageRequest.model_validate_json(line)
     print("a library's chatter", flush=True)
     {act}
-    from pathlib import Path; Path(request.to).parent.mkdir(parents=True, exist_ok=True); Path(request.to).write_bytes(b"picture")
+    Path(request.to).parent.mkdir(parents=True, exist_ok=True)
+    Path(request.to).write_bytes(b"picture")
     print(json.dumps({{"id": request.id, "kind": "drawn", "path": request.to, "rank": 3}}), flush=True)
 """
 
@@ -279,7 +281,7 @@ def parent(tmp_path, monkeypatch):
 
 
 def test_it_can_be_started_before_the_first_order(parent):
-    """The first picture waits for all that could have been loaded before; or a page that only looks fails beside a run."""
+    """The first image waits for all that could be loaded before; or a page that only looks fails beside a run."""
     parent.warm()
     parent.warm()
     assert (
@@ -326,7 +328,8 @@ def test_a_crash_is_told_and_the_next_picture_starts_it_anew(parent, tmp_path):
 def test_a_process_that_ended_by_itself_is_started_anew_unseen(parent):
     """The first picture after a quiet time is an error."""
     parent.become(
-        f"import os; from pathlib import Path; mark = Path({str(parent.outputs)!r}) / 'was'; seen = mark.exists(); mark.touch(); seen or os._exit(0)"
+        f"import os; mark = Path({str(parent.outputs)!r}) / 'was'; seen = mark.exists(); "
+        "mark.touch(); seen or os._exit(0)"
     )
     parent.outputs.mkdir()
     assert [answer.kind for answer in parent.draw(ImageSpec(prompt="p"), "a")] == ["drawn"] and parent.started == 2
@@ -344,7 +347,8 @@ def test_no_picture_is_drawn_beside_a_run(parent):
 def test_what_the_process_says_is_wrong_is_raised(parent):
     """The page shows no reason."""
     parent.become(
-        "print(json.dumps({'id': request.id, 'kind': 'wrong', 'what': 'W', 'where': 'here', 'do': 'D'}), flush=True); continue"
+        "print(json.dumps({'id': request.id, 'kind': 'wrong', 'what': 'W', 'where': 'here', 'do': 'D'}), flush=True); "
+        "continue"
     )
     with pytest.raises(StudioError, match="W .here. D"):
         list(parent.draw(ImageSpec(prompt="p"), "a"))

@@ -56,8 +56,8 @@ def test_a_model_in_bf16_has_copies_of_float32_weights(new_run, settings):
 
 
 def gradients(new_run, settings: Settings) -> torch.Tensor:
-    """Of the first batch, with an adapter that has learned something already. Fused products round otherwise, and a tiny
-    model's norms over single pixels make much of that.
+    """Of the first batch, with an adapter that has learned something already. Fused products round otherwise, and a
+    tiny model's norms over single pixels make much of that.
     """
     session = prepared(new_run(settings))
     fused.disable(session.base.unet)
