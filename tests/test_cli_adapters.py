@@ -96,6 +96,9 @@ def close(one: Adapter, path: str, expected: torch.Tensor, tolerance: float = 1e
     (["blend", "INK", "--density", "0", "--method", "ties"], "density"),
     (["blend", "INK", "--block", "2:mid_block=0.5"], "a number from 1 to 1"),
     (["blend", "INK", "--block", "mid_block=0.5"], "not the weight of a block"),
+    (["blend", "INK", "--block", "1:up_block.1=0.5"], "has no block named up_block.1. Did you mean up_blocks.1, "),
+    (["blend", "INK", "--block", "1:zzz=0.5"], "such as up_blocks.1"),
+    (["convert", "INK", "--to", "peft", "--keep-dora", "-o", "x"], "Only a kohya file can keep a DoRA"),
     (["blend", "INK", "GOLD", "-o", "GOLD"], "exists already"),
     (["resize", "INK"], "One of --rank, --energy and --size"),
     (["resize", "INK", "--rank", "2", "--size", "1"], "exclude each other"),
@@ -371,6 +374,9 @@ def test_a_dora_needs_its_base_and_becomes_plain(tmp_path, told, refused):
     assert "needs its base model" in refused("convert", source, "-o", tmp_path / "plain")
     result = told("convert", source, "--base", base, "--rank", 64, "-o", tmp_path / "plain")
     assert result["residual"] < 1e-4 and adapters.read(tmp_path / "plain.safetensors").kind.name == "lora"
+    result = told("convert", source, "--base", base, "--keep-dora", "-o", tmp_path / "kept")
+    assert [row["target"] for row in result["proof"]] == ["comfyui", "forge"] and result["residual"] == 0
+    assert adapters.read(tmp_path / "kept.safetensors").kind.name == "dora"
 
 
 # merge

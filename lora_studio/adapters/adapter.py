@@ -114,12 +114,18 @@ class Adapter:
         return replace(self, factors={path: factors.map(change) for path, factors in self.factors.items()})
 
     def to(self, dtype: torch.dtype) -> Adapter:
-        """The adapter in another number format.
+        """The adapter in another number format. A DoRA's magnitudes stay as they are: they are as large as the weights
+        themselves, so that rounding them would change the base model.
 
         Raises:
             AdapterError: a value is too large for it.
         """
-        changed = self.map(lambda tensor: tensor.to(dtype))
+        changed = replace(
+            self,
+            factors={
+                path: replace(one, down=one.down.to(dtype), up=one.up.to(dtype)) for path, one in self.factors.items()
+            },
+        )
         for path, factors in changed.factors.items():
             if not (torch.isfinite(factors.down).all() and torch.isfinite(factors.up).all()):
                 name = str(dtype).removeprefix("torch.")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from functools import partial
 from typing import NamedTuple
 
@@ -45,6 +46,7 @@ def blend(recipe: recipes.Blend, adapters: Sequence[Adapter]) -> Blended:
         return Blended(Adapter(adapters[0].factors, {**adapters[0].metadata, **texts}), 0.0, {})
     _require_alike(names, adapters)
     _require_plain(names, adapters)
+    _require_blocks(recipe, adapters)
     parts = _parts(recipe, adapters)
     method = blend_methods.named(recipe.method)
     if method.combine:
@@ -111,6 +113,25 @@ def _require_plain(names: Sequence[str], adapters: Sequence[Adapter]) -> None:
             raise AdapterError(
                 f"{name} is a DoRA, whose change depends on the base model and is no sum.",
                 do="Export it as plain LoRA first and blend that.",
+            )
+
+
+def _require_blocks(recipe: recipes.Blend, adapters: Sequence[Adapter]) -> None:
+    """Every block that a weight is given for must be in the models, or in the adapter, lest the weight be ignored."""
+    for one, adapter in zip(recipe.ingredients, adapters, strict=True):
+        paths = [*detect.kernels(adapter.family), *adapter.factors]
+        for block in one.blocks:
+            if any(keys.contains(block, path) for path in paths):
+                continue
+            names = {keys.block_of(path) for path in paths}
+            for path in paths:
+                words = path.removeprefix("unet.").split(".")
+                names.update(".".join(words[:count]) for count in range(2, len(words) + 1))
+            near = get_close_matches(block, sorted(names), n=3, cutoff=0.4)
+            raise AdapterError(
+                f"{one.name} has no block named {block}.",
+                where=block,
+                do=f"Did you mean {', '.join(near)}?" if near else "Name one such as up_blocks.1 or mid_block.",
             )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -29,18 +30,43 @@ def change(factors: Factors, weight: Tensor) -> Tensor:
     Raises:
         AdapterError: the weight has another shape.
     """
+    _require_shape(factors, weight)
+    if factors.magnitude is None:
+        return factors.delta()
+    W = weight.detach().float()
+    return (W + factors.delta()) * _gain(factors, W).reshape(-1, *(1,) * (W.dim() - 1)) - W
+
+
+def _require_shape(factors: Factors, weight: Tensor) -> None:
     if tuple(weight.shape) != factors.shape:
         raise AdapterError(
             f"The adapter changes a weight of shape {factors.shape}, and the base model's is {tuple(weight.shape)}.",
             do="Choose the base model it was made for.",
         )
-    if factors.magnitude is None:
-        return factors.delta()
-    W = weight.detach().float()
-    V = W + factors.delta()
-    norm = V.flatten(1).norm(dim=1)
-    gain = factors.magnitude.float() / norm.clamp_min(torch.finfo(torch.float32).tiny)
-    return V * gain.reshape(-1, *(1,) * (V.dim() - 1)) - W
+
+
+def _gain(factors: Factors, W: Tensor) -> Tensor:
+    """m / ‖W + ΔV‖ (out,) of a DoRA."""
+    assert factors.magnitude is not None
+    norm = (W + factors.delta()).flatten(1).norm(dim=1)
+    return factors.magnitude.float() / norm.clamp_min(torch.finfo(torch.float32).tiny)
+
+
+def for_web_uis(adapter: Adapter, weights: Weights) -> Adapter:
+    """The adapter with magnitudes that give its exact change in ComfyUI and Forge: m·‖W‖ / ‖W + ΔV‖ for each output.
+
+    They compute m·(W + ΔV) / ‖W‖ − W (``weight_decompose`` in ComfyUI's ``comfy/weight_adapter/base.py``).
+
+    Raises:
+        AdapterError: a weight is missing or of another shape.
+    """
+    factors = dict(adapter.factors)
+    for path, one in adapter.factors.items():
+        if one.magnitude is not None:
+            W = weight_of(weights, path).detach().float()
+            _require_shape(one, W)
+            factors[path] = replace(one, magnitude=_gain(one, W) * W.flatten(1).norm(dim=1))
+    return replace(adapter, factors=factors)
 
 
 class Plain(NamedTuple):

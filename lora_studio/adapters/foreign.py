@@ -56,6 +56,7 @@ _METHODS = {
     "ia3_l": "an (IA)³",
     "vera_lambda_b": "a VeRA",
     "vera_lambda_d": "a VeRA",
+    "diff": "an adapter with full differences",
     "diff_b": "an adapter with changes of biases",
     "w_norm": "an adapter with changes of normalisation layers",
     "set_weight": "an adapter with whole weights",

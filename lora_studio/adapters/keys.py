@@ -162,13 +162,14 @@ def block_factor(blocks: Mapping[str, float], path: str) -> float:
 
     An entry is a block of ``block_of`` or the beginning of a path, with or without ``unet.``.
     """
-    names = (path, path.removeprefix("unet."))
-    held = [
-        key
-        for key in blocks
-        if key == block_of(path) or any(name == key or name.startswith(key + ".") for name in names)
-    ]
+    held = [block for block in blocks if contains(block, path)]
     return blocks[max(held, key=len)] if held else 1.0
+
+
+def contains(block: str, path: str) -> bool:
+    """Whether ``path`` is in ``block``, as ``block_factor`` names it."""
+    names = (path, path.removeprefix("unet."))
+    return block == block_of(path) or any(name == block or name.startswith(f"{block}.") for name in names)
 
 
 def collect(tensors: Mapping[str, T], component: str = "") -> tuple[dict[str, dict[str, T]], list[str]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -18,6 +19,28 @@ Kernels = Mapping[str, tuple[int, ...]]
 def decode(modules: Modules, kernels: Kernels) -> dict[str, Factors]:
     """Factors from a file's tensors by path and role; without an alpha the scale is 1, as in ComfyUI and Forge."""
     return {path: stored.factors(module, path, kernel=kernels.get(path)) for path, module in modules.items()}
+
+
+def for_every_reader(adapter: Adapter) -> Adapter:
+    """The same change in the form that all readers of a kohya file understand: one alpha (see ``with_one_alpha``), and
+    in each text encoder an ``out_proj``, by which diffusers' converter recognizes it. Where none is trained, one of
+    zeros is added.
+    """
+    adapter = adapter.with_one_alpha()
+    factors = dict(adapter.factors)
+    for path, one in adapter.factors.items():
+        component, _, rest = path.partition(".")
+        added = f"{component}.text_model.encoder.layers.0.self_attn.out_proj"
+        if not component.startswith("text_encoder") or "mlp." in rest or _recognized(component, factors):
+            continue
+        width, rank = one.shape[1], one.rank
+        zeros = one.up.new_zeros
+        factors[added] = Factors(zeros(rank, width), zeros(width, rank), one.alpha)
+    return replace(adapter, factors=factors)
+
+
+def _recognized(component: str, paths: Collection[str]) -> bool:
+    return any(path.startswith(f"{component}.") and path.endswith("out_proj") for path in paths)
 
 
 def encode(adapter: Adapter) -> dict[str, Tensor]:

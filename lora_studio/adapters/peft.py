@@ -45,8 +45,7 @@ def require_readable(config: Mapping[str, Any], where: Path) -> None:
         )
     if isinstance(start, str) and start.lower().startswith(_BASE_CHANGING):
         raise AdapterError(
-            f"This peft adapter began from {start[:40]}, which changed the base model by what the folder does not "
-            "hold.",
+            f"This peft adapter began from {start[:40]}, which changed the base model by what the folder lacks.",
             where=where,
             do="Save it in peft with path_initial_model_for_weight_conversion, which makes it a plain LoRA.",
         )

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from lora_studio import files
-from lora_studio.adapters import dora, formats
+from lora_studio.adapters import dora, formats, kohya
 from lora_studio.adapters import metadata as meta
 from lora_studio.adapters.adapter import Adapter
 from lora_studio.adapters.targets import READERS
@@ -171,6 +171,7 @@ def export(
     privacy: meta.Privacy = meta.Privacy.FULL,
     weights: dora.Weights | None = None,
     rank: int = 0,
+    keep_dora: bool = False,
 ) -> Export:
     """Writes the adapter beside ``path``, proves it, and only then gives it its name.
 
@@ -178,13 +179,14 @@ def export(
         dialect, dtype, privacy: as for ``formats.write``.
         targets: programs to prove it for; empty takes those that are meant to read the dialect.
         weights: the base model's, with which a DoRA becomes a plain LoRA of ``rank`` (0: its own).
+        keep_dora: a DoRA stays one, written for ComfyUI and Forge, which then compute its exact change.
 
     Raises:
         AdapterError: a target would not get it unchanged (nothing is left at ``path``), or a DoRA has no weights to go
         by.
     """
     path = Path(path)
-    plain, residual = adapter, 0.0
+    plain, residual, keep_dora = adapter, 0.0, keep_dora and adapter.kind.needs_base
     if adapter.kind.needs_base:
         if weights is None:
             raise AdapterError(
@@ -192,13 +194,22 @@ def export(
                 where=path,
                 do="Choose the base model it was trained on.",
             )
-        plain, _, residual = dora.as_lora(adapter, weights, rank or adapter.rank)
-    plain = plain.with_one_alpha() if dialect == "kohya" else plain
+        if keep_dora:
+            plain, dialect, targets = dora.for_web_uis(adapter, weights), "kohya", targets or ("comfyui", "forge")
+        else:
+            plain, _, residual = dora.as_lora(adapter, weights, rank or adapter.rank)
+    if dialect == "kohya" and not keep_dora:
+        plain = kohya.for_every_reader(plain)
     partial = files.partial(path)
     title = {"modelspec.title": adapter.metadata.get("modelspec.title") or path.stem}
     try:
-        formats.write(plain, partial, dialect, dtype, title, privacy)
-        proof = prove(partial, plain, targets or DEFAULT_TARGETS[dialect])
+        formats.write(plain, partial, dialect, dtype, title, privacy, raw_dora=keep_dora)
+        proof = prove(
+            partial,
+            adapter if keep_dora else plain,
+            targets or DEFAULT_TARGETS[dialect],
+            weights if keep_dora else None,
+        )
         proof.require()
         files.replace(partial, path)
     finally:

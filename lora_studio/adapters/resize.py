@@ -50,6 +50,22 @@ def to_rank(adapter: Adapter, rank: int) -> Resized:
     return _reduced(adapter, larger, lambda path, S: rank, keep=rank)
 
 
+def balanced(adapter: Adapter) -> Adapter:
+    """The same change in factors U·√S and √S·Vᵀ. Where parts of a module's factors cancel each other (a PiSSA's), as
+    many digits would be lost when they are rounded; here each stays as precise as its share of the change.
+
+    Raises:
+        AdapterError: the adapter is a DoRA.
+    """
+    _require_plain(adapter)
+    factors = {
+        path: _cut(adapter.factors[path], U[index], S[index], Vt[index])
+        for paths, (U, S, Vt) in svd.over(adapter.factors, svd.product)
+        for index, path in enumerate(paths)
+    }
+    return replace(adapter, factors={path: factors[path] for path in adapter.factors})
+
+
 def to_energy(adapter: Adapter, energy: float) -> Resized:
     """Each module at the smallest rank that keeps the share ``energy`` of its ‖ΔW‖².
 

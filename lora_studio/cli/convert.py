@@ -55,6 +55,13 @@ class ConvertOptions:
             min=0, max=4096, help="Rank of the plain LoRA that a DoRA is converted to; 0 uses twice the DoRA's."
         ),
     ] = 0
+    keep_dora: Annotated[
+        bool,
+        typer.Option(
+            "--keep-dora",
+            help="Keep a DoRA, in a file from which ComfyUI and Forge compute its exact change; needs --base.",
+        ),
+    ] = False
     as_json: AsJson = False
 
 
@@ -98,6 +105,10 @@ def _export(options: ConvertOptions, adapter: Adapter, path: Path) -> Export:
     from lora_studio.adapters import merge, proof
 
     weights = None
+    if options.keep_dora and options.to != "kohya":
+        raise SettingsError(
+            "Only a kohya file can keep a DoRA.", where="--keep-dora", do="Leave it out, or convert to kohya."
+        )
     if adapter.kind.needs_base:
         if not options.base:
             raise SettingsError(
@@ -115,4 +126,5 @@ def _export(options: ConvertOptions, adapter: Adapter, path: Path) -> Export:
         privacy=options.privacy,
         weights=weights,
         rank=options.rank or 2 * adapter.rank,
+        keep_dora=options.keep_dora,
     )

@@ -11,7 +11,8 @@ from lora_studio.methods.method import NAME, AdapterOptions, Layer, LayerInput, 
 if TYPE_CHECKING:
     import torch
 
-    from lora_studio.adapters.adapter import Factors
+    from lora_studio.adapters.adapter import Adapter, Factors
+    from lora_studio.adapters.dora import Plain, Weights
 
 
 class Pissa(Lora):
@@ -53,6 +54,13 @@ class Pissa(Lora):
         assert subtracted is not None, "start gave one for every layer"
         down, up = torch.cat([now.down, subtracted.down]), torch.cat([now.up, -subtracted.up], dim=1)
         return Factors(down, up, 2 * now.alpha)
+
+    def plain(self, adapter: Adapter, weights: Weights, options: AdapterOptions) -> Plain:
+        """In factors that can be rounded: those of ``read`` are as large as the weights, and cancel each other."""
+        from lora_studio.adapters import resize
+        from lora_studio.adapters.dora import Plain
+
+        return Plain(resize.balanced(adapter), {}, 0.0)
 
     def frozen(self, options: AdapterOptions, shape: LayerShape) -> int:
         """A₀ and B₀."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from lora_studio.adapters import Adapter, Factors, dora
+from lora_studio.adapters import Adapter, Factors, dora, keys, proof
 from lora_studio.errors import AdapterError
 from tests.adapters.adapter_samples import BLOCK, Q, drawn, factors
 
@@ -71,3 +72,31 @@ def test_a_weight_that_is_missing_or_of_another_shape_is_named():
         dora.as_lora(adapter, {}, 4)
     with pytest.raises(AdapterError, match="shape"):
         dora.as_lora(adapter, {Q: torch.ones(8, 4)}, 4)
+
+
+def comfyui(W: torch.Tensor, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    """ComfyUI's ``weight_decompose`` on a module's tensors, as its source reads: the norm is that of W alone."""
+    down, up = tensors["lora_down.weight"].float(), tensors["lora_up.weight"].float()
+    difference = (up.flatten(1) @ down.flatten(1)).reshape(W.shape) * (tensors["alpha"] / down.shape[0])
+    norm = W.reshape(W.shape[0], -1).norm(dim=1, keepdim=True).reshape(W.shape[0], *[1] * (W.dim() - 1))
+    norm = norm + torch.finfo(W.dtype).eps
+    return (W + difference) * (tensors["dora_scale"] / norm) - W
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_dora_can_be_kept_for_comfyui_and_forge(dtype, tmp_path):
+    """Written as peft means it, they would draw another change; with ‖W‖ / ‖W + ΔV‖ in m they compute the true one."""
+    conv = "unet.down_blocks.0.resnets.0.conv1"
+    adapter = Adapter({Q: factors(Q, 24, 20, dora=True), conv: factors(conv, 16, 4, kernel=3, dora=True)})
+    weights = {path: drawn(path + "w", one.shape) for path, one in adapter.factors.items()}
+    made = proof.export(adapter, tmp_path / "a.safetensors", dtype=dtype, weights=weights, keep_dora=True)
+    assert [row.target for row in made.proof.rows] == ["comfyui", "forge"] and made.proof.passed
+    tensors = load_file(made.path)
+    for path, one in adapter.factors.items():
+        stem = keys.to_kohya(path, adapter.family)
+        parts = {name.removeprefix(f"{stem}."): tensor for name, tensor in tensors.items() if name.startswith(stem)}
+        true = dora.change(one, weights[path])
+        error = (comfyui(weights[path], parts) - true).norm() / true.norm()
+        assert error < (1e-6 if dtype == torch.float32 else 1e-3)
+        raw = comfyui(weights[path], parts | {"dora_scale": one.magnitude.reshape(parts["dora_scale"].shape)})
+        assert (raw - true).norm() / true.norm() > 0.1

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from lora_studio.adapters import Adapter, proof, read, write
 from lora_studio.errors import AdapterError
-from tests.adapters.adapter_samples import BLOCK, FAMILIES, Q, drawn, factors, golden, small
+from tests.adapters.adapter_samples import BLOCK, FAMILIES, TE, Q, drawn, factors, golden, small
 
 
 @pytest.fixture(params=["sd1", "sdxl"])
@@ -188,3 +188,28 @@ def test_all_golden_families_have_their_readers():
     assert set(FAMILIES) <= {"sd1", "sd2", "sdxl"} and set(proof.TARGETS) == set(proof.LABELS)
     with pytest.raises(AdapterError, match="no export target"):
         proof.prove("x", small(), ("photoshop",))
+
+
+@pytest.mark.parametrize("path", [TE, "text_encoder_2.text_projection"])
+def test_a_text_encoder_without_out_proj_is_exported_so_that_diffusers_reads_it(path, tmp_path):
+    """Its converter recognizes a text encoder by such a layer; a run of ours on ``qv`` has none. Read by its own code."""
+    from diffusers.loaders.lora_conversion_utils import _convert_non_diffusers_lora_to_diffusers as converted
+    from diffusers.utils import convert_state_dict_to_diffusers, convert_state_dict_to_peft
+
+    adapter = Adapter({path: factors(path, 1280, 1280, 2, alpha=1.0)})
+    assert not proof.prove(write(adapter, tmp_path / "a.safetensors"), adapter, ("diffusers",)).passed
+    made = proof.export(adapter, tmp_path / "b.safetensors")
+    assert [row.passed for row in made.proof.rows] == [True, True, True]
+    component, _, rest = path.partition(".")
+    found = {}
+    for file in ("a", "b"):
+        state, _ = converted(load_file(tmp_path / f"{file}.safetensors"))
+        state = {key.removeprefix(f"{component}."): tensor for key, tensor in state.items()}
+        if file == "a":
+            with pytest.raises(ValueError, match="infer state dict type"):
+                convert_state_dict_to_diffusers(state)
+        else:
+            found = convert_state_dict_to_peft(convert_state_dict_to_diffusers(state))
+    assert torch.equal(found.pop(f"{rest}.lora_A.weight"), adapter.factors[path].down)
+    assert torch.equal(found.pop(f"{rest}.lora_B.weight"), adapter.factors[path].up)
+    assert len(found) == 2 and not any(tensor.any() for tensor in found.values())

@@ -93,3 +93,20 @@ def test_an_untrained_adapter_shrinks_to_an_untrained_one():
     zero = Adapter({Q: Factors(drawn("d", (4, 8)), torch.zeros(6, 4), 4.0)})
     for cut in (resize.to_rank(zero, 2), resize.to_energy(zero, 0.9)):
         assert cut.residual == 0 and cut.adapter.factors[Q].delta().abs().max() == 0
+
+
+def test_what_cancels_is_balanced_before_it_is_rounded():
+    """A PiSSA is (BA − B₀A₀) with both near W: rounded to fp16 as it is, its small difference lost five times the
+    digits that a LoRA loses.
+    """
+    A, B = drawn("A", (8, 96)), drawn("B", (64, 8))
+    near = (A + 0.05 * drawn("a", A.shape), B + 0.05 * drawn("b", B.shape))
+    change = near[1].double() @ near[0].double() - B.double() @ A.double()
+    adapter = Adapter({Q: Factors(torch.cat([near[0], A]), torch.cat([near[1], -B], dim=1), 16.0)})
+    rounded = {
+        name: float((one.to(torch.float16).factors[Q].delta().double() - change).norm() / change.norm())
+        for name, one in {"as it is": adapter, "balanced": resize.balanced(adapter)}.items()
+    }
+    assert rounded["as it is"] > 3e-3 and rounded["balanced"] < 5e-4
+    exact = resize.balanced(adapter).factors[Q]
+    assert exact.alpha == 16.0 and (exact.delta().double() - change).norm() / change.norm() < 1e-5
