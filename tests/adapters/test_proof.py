@@ -192,7 +192,7 @@ def test_all_golden_families_have_their_readers():
 
 @pytest.mark.parametrize("path", [TE, "text_encoder_2.text_projection"])
 def test_a_text_encoder_without_out_proj_is_exported_so_that_diffusers_reads_it(path, tmp_path):
-    """Its converter recognizes a text encoder by such a layer; a run of ours on ``qv`` has none. Read by its own code."""
+    """Its converter recognizes a text encoder by such a layer; a run on ``qv`` has none. Read by its own code."""
     from diffusers.loaders.lora_conversion_utils import _convert_non_diffusers_lora_to_diffusers as converted
     from diffusers.utils import convert_state_dict_to_diffusers, convert_state_dict_to_peft
 
