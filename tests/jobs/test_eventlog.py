@@ -56,13 +56,13 @@ def test_a_line_that_a_crash_tore_off_costs_only_itself(tmp_path):
 
 @pytest.mark.fault(42)
 def test_a_folder_in_place_of_the_log_does_not_end_training(tmp_path, capsys):
-    """Fault 42: training goes on if the log cannot be written, and says so once."""
+    """Fault 42: training continues if the log cannot be written, and says so once."""
     path = tmp_path / "events.jsonl"
     log = EventLog(path)
     path.mkdir()
     log.append(STEP)
     log.append(STEP)
-    assert capsys.readouterr().err.count("training goes on") == 1
+    assert capsys.readouterr().err.count("training continues") == 1
     path.rmdir()
     log.append(STEP)
     assert eventlog.read(path)[0] == [STEP] * 3, "what could not be said then is said now"

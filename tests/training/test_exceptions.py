@@ -60,7 +60,7 @@ def test_what_torch_itself_raises_without_memory_is_known():
 @pytest.mark.parametrize(
     ("error", "kind", "words"),
     [
-        (RuntimeError("CUDA error: unspecified launch failure"), MachineError, "stopped answering"),
+        (RuntimeError("CUDA error: unspecified launch failure"), MachineError, "stopped responding"),
         (OSError(errno.EIO, "Input/output error", "x.png"), MachineError, "The run cannot continue: Input/output"),
         (OSError(errno.ENOSPC, "No space left on device"), files.DiskFull, "the disk is full"),
         (DatasetError("No pictures."), DatasetError, "No pictures."),
