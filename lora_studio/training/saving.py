@@ -16,6 +16,7 @@ from lora_studio import files
 from lora_studio.errors import MachineError, StudioError
 from lora_studio.events import CheckpointSaved, Event, State, StateChanged, Warned
 from lora_studio.files import DiskFull
+from lora_studio.methods import registry as methods
 from lora_studio.runs import checkpoints
 from lora_studio.training import checkpoint, devices, export
 from lora_studio.training.requests import Requests
@@ -71,6 +72,8 @@ class Saver:
         yield CheckpointSaved(step=self.session.step, path=self.session.run.relative(path), seconds=self._tried - began)
         if self._adapter_error:
             yield from self._warn("adapter", self._without_adapter(self._adapter_error))
+        else:
+            self._told.pop("adapter", None)
         yield from self._prune()
 
     def export(self) -> Iterator[Event]:
@@ -84,17 +87,18 @@ class Saver:
         except StudioError as error:
             raise self._with_what_is_saved(error) from error
         if residual:
-            rank = 2 * self.session.settings.adapter.rank
+            title = methods.get(self.session.settings.adapter.method).title
             yield Warned(
-                what=f"The DoRA was exported as a plain LoRA of rank {rank}, which differs from it by {residual:.1%}.",
+                what=f"The {title} was exported as a plain LoRA, which differs from it by {residual:.1%}.",
                 where=self.session.run.adapter_file.name,
                 do="All programs read it the same way. A higher rank comes closer.",
             )
 
     def _write(self) -> Path:
         session, self._adapter_error = self.session, None
-        if session.saved_step == session.step:
-            return session.run.checkpoint(session.step)
+        final = session.run.checkpoint(session.step)
+        if session.saved_step == session.step and checkpoints.complete(final):
+            return final
         try:
             return checkpoint.save(session.run, session.step, session.state(), self._write_adapter, session.about())
         except (RuntimeError, MemoryError) as error:
@@ -131,6 +135,8 @@ class Saver:
         except OSError as error:
             refused = files.refusal(error, "An old saved state could not be removed", run.checkpoints)
             yield from self._warn("prune", refused, cause=error)
+        except StudioError as error:  # they cannot even be listed
+            yield from self._warn("prune", error)
         else:
             self._told.pop("prune", None)
 

@@ -151,6 +151,13 @@ def test_an_old_state_that_cannot_be_removed_costs_nothing_but_its_room(session,
     assert [saved.step for saved in checkpoints.listed(session.run)] == [6, 7]
 
 
+@pytest.mark.fault(70)
+def test_old_states_that_cannot_be_listed_do_not_end_the_run(session, monkeypatch):
+    monkeypatch.setattr(checkpoints, "prune", failing(RunError("The folder cannot be read.", do="Check it.")))
+    session.step = 1
+    assert [type(event) for event in Saver(session, Requests()).save()] == [CheckpointSaved, Warned]
+
+
 @pytest.mark.fault(71)
 @pytest.mark.parametrize(
     "error",
