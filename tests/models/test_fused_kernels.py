@@ -173,7 +173,7 @@ def test_a_fused_step_on_the_card_is_the_same(tiny_folder, family):
         assert apart(one, exact) <= allowed and apart(again, exact) <= allowed
 
 
-@pytest.mark.parametrize(("there", "why"), [(False, "no graphics card"), (True, "cannot compile")])
+@pytest.mark.parametrize(("there", "why"), [(False, "no GPU"), (True, "cannot compile")])
 def test_without_triton_torch_serves(monkeypatch, there, why):
     """Neither a machine without a card nor one without a compiler may fail for it."""
 
