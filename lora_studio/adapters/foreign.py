@@ -116,15 +116,15 @@ def refusal(
         unknown: those that belong to no layer of any family, or to no method that the studio reads.
     """
     if title := architecture(unknown, metadata):
-        titles = ", ".join(family.title for family in registry.FAMILIES)
+        *first, last = [family.title for family in registry.FAMILIES]
         return AdapterError(
             f"{path.name} is an adapter for {title}, which the studio does not use.",
             where=path,
-            do=f"Choose one that was made for {titles}.",
+            do=f"Choose one that was made for {', '.join(first)} or {last}.",
         )
     if title := method({name: shapes[name] for name in unknown}):
         return AdapterError(
-            f"{path.name} is {title}, which the studio does not read: {_count(unknown, shapes)}.",
+            f"{path.name} is {title}, which the studio does not read. It would leave out {_count(unknown, shapes)}.",
             where=path,
             do="Convert it to LoRA where it was made.",
         )
@@ -135,14 +135,14 @@ def refusal(
             do="Choose a LoRA, LoCon, DoRA, LoHa or LoKr file.",
         )
     return AdapterError(
-        f"The studio cannot apply all of {path.name}: {_count(unknown, shapes)}.",
+        f"The studio can apply {path.name} only without {_count(unknown, shapes)}.",
         where=path,
         do="Without them the images would differ, so the file is refused. Convert it to LoRA where it was made.",
     )
 
 
 def _count(unknown: Collection[str], shapes: Mapping[str, Shape]) -> str:
-    return f"{len(unknown)} of {len(shapes)} tensors fit no layer, such as {next(iter(unknown))[:120]}"
+    return f"{len(unknown)} of {len(shapes)} tensors, such as {next(iter(unknown))[:120]}"
 
 
 def _guess(names: Collection[str]) -> str:
