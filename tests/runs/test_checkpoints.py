@@ -65,7 +65,7 @@ def test_a_state_that_is_not_there_is_refused_with_those_that_are(run):
     with pytest.raises(RunError, match="has no saved states yet"):
         checkpoints.find(run, 100)
     saved(run, 100, 200)
-    with pytest.raises(RunError, match="There are: 100, 200"):
+    with pytest.raises(RunError, match="Its saved states: 100, 200"):
         checkpoints.star(run, 150)
     (run.checkpoint(200) / "state").write_bytes(b"x")
     with pytest.raises(RunError, match="damaged"):
