@@ -9,7 +9,7 @@ import typer
 
 from lora_studio import cli
 from lora_studio.config import presets
-from lora_studio.config.settings import from_text
+from lora_studio.config.specs import from_text
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")

@@ -18,7 +18,7 @@ from lora_studio.adapters.recipe import Difference
 from lora_studio.cli import adapters as shared
 from lora_studio.cli import resize
 from lora_studio.cli.options import AsJson, tell
-from lora_studio.config.settings import SPECS
+from lora_studio.config.specs import SPECS
 from lora_studio.errors import DatasetError
 
 if TYPE_CHECKING:

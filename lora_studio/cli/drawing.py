@@ -14,7 +14,8 @@ import typer
 
 from lora_studio import __version__, files, runs
 from lora_studio.cli.options import AsJson, duration, like, tell
-from lora_studio.config.settings import SPECS, Settings
+from lora_studio.config.settings import Settings
+from lora_studio.config.specs import SPECS
 from lora_studio.errors import SettingsError
 from lora_studio.sampling.axes import Axis, Grid
 

@@ -14,7 +14,8 @@ import typer
 from lora_studio import files, runs
 from lora_studio.cli.drawing import DrawingOptions
 from lora_studio.cli.options import duration, like, of_class, tell
-from lora_studio.config.settings import SPECS, Settings
+from lora_studio.config.settings import Settings
+from lora_studio.config.specs import SPECS
 from lora_studio.errors import AdapterError, SettingsError
 
 

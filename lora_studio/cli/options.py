@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar, cast, get_type_hints
 
 import typer
 
-from lora_studio.config.settings import SPECS
+from lora_studio.config.specs import SPECS
 
 T = TypeVar("T")
 

@@ -11,7 +11,8 @@ from lora_studio.adapters import recipe as recipes
 from lora_studio.adapters.blend_methods import RANK, option
 from lora_studio.cli import adapters as shared
 from lora_studio.cli.options import AsJson, tell
-from lora_studio.config.settings import SPECS, check
+from lora_studio.config.settings import check
+from lora_studio.config.specs import SPECS
 from lora_studio.errors import AdapterError
 
 

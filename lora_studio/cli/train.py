@@ -14,7 +14,8 @@ from lora_studio import runs
 from lora_studio.cli import watch
 from lora_studio.cli.options import AsJson, Outputs, Queue, absolute, duration, like, of_class, tell
 from lora_studio.config import presets
-from lora_studio.config.settings import SPECS, Settings
+from lora_studio.config.settings import Settings
+from lora_studio.config.specs import SPECS
 from lora_studio.errors import DatasetError, SettingsError
 from lora_studio.events import Finished
 from lora_studio.jobs import ranks, runner

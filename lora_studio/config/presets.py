@@ -13,7 +13,8 @@ import tomli_w
 from pydantic import BaseModel
 
 from lora_studio import files
-from lora_studio.config.settings import SPECS, Settings, check, did_you_mean, from_text, layer
+from lora_studio.config.settings import Settings, check, layer
+from lora_studio.config.specs import SPECS, did_you_mean, from_text
 from lora_studio.errors import SettingsError
 from lora_studio.optim import registry as optimizers
 

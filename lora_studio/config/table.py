@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from lora_studio import files
-from lora_studio.config.settings import SPECS, Group, Spec
+from lora_studio.config.declaration import Group
+from lora_studio.config.specs import SPECS, Spec
 from lora_studio.optim import registry
 
 PATH = Path(__file__).resolve().parents[2] / "docs" / "settings.md"
@@ -16,7 +17,7 @@ Every setting of a training run. The page shows them under the same headings. On
 run's `settings.toml` they go by their key: `python3 app.py train --set key=value`, where a list takes `|` between its
 items.
 
-This file is made from the declarations in `lora_studio/config/settings.py`: `python -m lora_studio.config.table`.
+This file is made from the declarations in `lora_studio/config/slices.py`: `python -m lora_studio.config.table`.
 """
 
 

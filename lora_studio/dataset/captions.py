@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import NamedTuple
 
-from lora_studio.config.settings import DatasetSettings
+from lora_studio.config.slices import DatasetSettings
 
 SUFFIXES = (".txt", ".caption")
 """Endings of a caption file beside its picture; the first one found is used."""

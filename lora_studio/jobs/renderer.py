@@ -25,7 +25,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lora_studio import __version__, files, runs
-from lora_studio.config.settings import SPECS
+from lora_studio.config.specs import SPECS
 from lora_studio.errors import MachineError, RunError, StudioError
 from lora_studio.jobs import environment, runner
 

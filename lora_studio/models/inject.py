@@ -17,7 +17,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from lora_studio.adapters.adapter import Adapter
-from lora_studio.config.settings import AdapterSettings
+from lora_studio.config.slices import AdapterSettings
 from lora_studio.errors import AdapterError, SettingsError
 from lora_studio.methods import registry
 from lora_studio.methods.method import NAME, Layer

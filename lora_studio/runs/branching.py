@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lora_studio import files, runs
+from lora_studio.config.declaration import Group
 from lora_studio.config.presets import save_settings
-from lora_studio.config.settings import SPECS, Group, Settings, check
+from lora_studio.config.settings import Settings, check
+from lora_studio.config.specs import SPECS
 from lora_studio.dataset import folder, manifest
 from lora_studio.errors import DatasetError, RunError, SettingsError
 from lora_studio.methods.registry import METHODS

@@ -32,7 +32,8 @@ from typing import Any, NamedTuple
 
 from lora_studio import files
 from lora_studio.config import presets
-from lora_studio.config.settings import Settings, did_you_mean
+from lora_studio.config.settings import Settings
+from lora_studio.config.specs import did_you_mean
 from lora_studio.errors import RunError
 
 OUTPUTS = Path(os.environ.get("LORA_STUDIO_OUTPUTS") or Path(__file__).resolve().parents[2] / "outputs")

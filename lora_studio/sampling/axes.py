@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple, cast, get_args
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lora_studio.adapters.recipe import Weight
-from lora_studio.config.settings import SPECS, did_you_mean
+from lora_studio.config.specs import SPECS, did_you_mean
 from lora_studio.errors import SettingsError
 
 Kind = Literal["prompt", "seed", "adapter", "weight", "checkpoint", "guidance", "steps"]

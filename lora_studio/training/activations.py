@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from lora_studio.config.settings import AdapterSettings, MachineSettings, Settings
+from lora_studio.config.settings import Settings
+from lora_studio.config.slices import AdapterSettings, MachineSettings
 from lora_studio.methods import registry
 from lora_studio.methods.method import LayerInput, LayerShape, Method
 from lora_studio.models.fused import triton_support

@@ -11,7 +11,8 @@ from typing import Any
 import psutil
 import torch
 
-from lora_studio.config.settings import AdapterSettings, Settings
+from lora_studio.config.settings import Settings
+from lora_studio.config.slices import AdapterSettings
 from lora_studio.errors import MachineError
 from lora_studio.methods import registry as methods
 from lora_studio.optim import registry as optimizers

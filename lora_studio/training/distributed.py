@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lora_studio.config.settings import MachineSettings
+from lora_studio.config.slices import MachineSettings
 from lora_studio.errors import MachineError
 from lora_studio.training import checkpoint, devices
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from lora_studio.config.settings import LossSettings
+from lora_studio.config.slices import LossSettings
 from lora_studio.models import Base
 from lora_studio.training.batches import Batch
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from lora_studio.config.settings import OptimizerSettings, Settings
+from lora_studio.config.settings import Settings
+from lora_studio.config.slices import OptimizerSettings
 from lora_studio.errors import ModelError, StudioError
 from lora_studio.models.autoencode import TILE
 from lora_studio.models.fused import triton_support

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 
 from lora_studio import adapters, files, models
-from lora_studio.config.settings import DatasetSettings, Settings
+from lora_studio.config.settings import Settings
+from lora_studio.config.slices import DatasetSettings
 from lora_studio.dataset import buckets, captions, folder, manifest
 from lora_studio.dataset.batch_sampler import BatchSampler, split
 from lora_studio.dataset.cache import Cache

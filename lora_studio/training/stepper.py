@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lora_studio.config.settings import AdapterSettings, MachineSettings, Settings
+from lora_studio.config.settings import Settings
+from lora_studio.config.slices import AdapterSettings, MachineSettings
 from lora_studio.models import Base
 from lora_studio.optim import flat, registry
 from lora_studio.optim.build import FlatOptimizer

@@ -1,4 +1,4 @@
-"""The settings as a form: every field is made from its declaration in ``lora_studio.config.settings``, and reading the
+"""The settings as a form: every field is made from its declaration in ``lora_studio.config.slices``, and reading the
 form gives Settings.
 
 Fields keep their content whatever happens. An invalid field is named, with what is wrong.
@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 import gradio as gr
 from pydantic import ValidationError
 
+from lora_studio.config.declaration import Group, Level
 from lora_studio.config.presets import Preset
-from lora_studio.config.settings import SPECS, Group, Level, Settings, Spec, key_of
+from lora_studio.config.settings import Settings, key_of
+from lora_studio.config.specs import SPECS, Spec
 from lora_studio.optim import registry as optimizers
 from lora_studio.ui import words
 from lora_studio.ui.outcome import Updates

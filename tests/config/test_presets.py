@@ -3,7 +3,8 @@
 import pytest
 
 from lora_studio.config import presets
-from lora_studio.config.settings import SPECS, Settings
+from lora_studio.config.settings import Settings
+from lora_studio.config.specs import SPECS
 from lora_studio.errors import SettingsError
 
 SHIPPED = presets.available()

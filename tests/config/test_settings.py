@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_studio.config import presets, table
-from lora_studio.config.settings import FIELDS, SPECS, Group, Level, Settings, Spec, check, from_text
+from lora_studio.config.declaration import Group, Level
+from lora_studio.config.settings import Settings, check
+from lora_studio.config.slices import FIELDS
+from lora_studio.config.specs import SPECS, Spec, from_text
 from lora_studio.errors import SettingsError
 
 NUMBERS = [spec for spec in SPECS.values() if spec.kind in ("integer", "number")]
@@ -148,7 +151,8 @@ def test_the_form_has_a_field_for_every_setting_and_its_defaults_read_back_as_th
     """In a process of its own, since the page's modules load gradio."""
     code = """
 import gradio
-from lora_studio.config.settings import SPECS, Settings
+from lora_studio.config.specs import SPECS
+from lora_studio.config.settings import Settings
 from lora_studio.ui import form
 with gradio.Blocks():
     made = form.Form({})

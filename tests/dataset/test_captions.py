@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_studio.config.settings import DatasetSettings
+from lora_studio.config.slices import DatasetSettings
 from lora_studio.dataset.captions import (
     MAX_BYTES,
     VARIANTS,

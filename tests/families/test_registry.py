@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lora_studio.config.settings import SPECS
+from lora_studio.config.specs import SPECS
 from lora_studio.families import registry
 
 FAMILIES = registry.FAMILIES

@@ -19,6 +19,7 @@ PARSERS = [
     "lora_studio.dataset",
     "lora_studio.config.presets",
     "lora_studio.config.settings",
+    "lora_studio.config.specs",
     "lora_studio.events",
     "lora_studio.jobs",
     "lora_studio.runs.library",

@@ -11,7 +11,8 @@ from torch import nn
 
 from lora_studio import adapters, models
 from lora_studio.adapters import Factors, proof, stored
-from lora_studio.config.settings import SPECS, Settings, check, from_text
+from lora_studio.config.settings import Settings, check
+from lora_studio.config.specs import SPECS, from_text
 from lora_studio.errors import SettingsError
 from lora_studio.events import Started, StepDone
 from lora_studio.methods.lora import Lora, copied

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from lora_studio.config.settings import SPECS, Settings, check, from_text
+from lora_studio.config.settings import Settings, check
+from lora_studio.config.specs import SPECS, from_text
 from lora_studio.errors import SettingsError
 from lora_studio.events import Finished, StepDone
 from lora_studio.optim import registry

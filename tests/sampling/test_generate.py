@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lora_studio import models
-from lora_studio.config.settings import SPECS
+from lora_studio.config.specs import SPECS
 from lora_studio.diffusion.flow import RectifiedFlow
 from lora_studio.diffusion.gaussian import Velocity
 from lora_studio.diffusion.samplers import SAMPLERS

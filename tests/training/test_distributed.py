@@ -20,7 +20,8 @@ from PIL import Image
 from lora_studio import adapters, runs
 from lora_studio.adapters import Adapter
 from lora_studio.config import presets
-from lora_studio.config.settings import SPECS, Settings
+from lora_studio.config.settings import Settings
+from lora_studio.config.specs import SPECS
 from lora_studio.errors import MachineError, SettingsError, StudioError
 from lora_studio.events import CheckpointSaved, Failed, Started, StepDone
 from lora_studio.jobs import control, eventlog, rank_worker, ranks, view, worker

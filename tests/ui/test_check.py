@@ -7,7 +7,7 @@ import pytest
 
 from lora_studio import runs
 from lora_studio.config import presets
-from lora_studio.config.settings import SPECS
+from lora_studio.config.specs import SPECS
 from lora_studio.errors import MachineError
 from lora_studio.events import Preparing, Started, State, StateChanged, StepDone
 from lora_studio.jobs import command

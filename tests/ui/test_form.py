@@ -6,8 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_studio.config import presets
+from lora_studio.config.declaration import Level
 from lora_studio.config.presets import Preset
-from lora_studio.config.settings import SPECS, Level, Settings
+from lora_studio.config.settings import Settings
+from lora_studio.config.specs import SPECS
 from lora_studio.optim.registry import OPTIMIZERS
 from lora_studio.ui.form import Form, differences, info, preset_values, rates, read, summary, to_field
 from lora_studio.ui.pages.train.setup import Setup

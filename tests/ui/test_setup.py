@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from lora_studio import runs
-from lora_studio.config.settings import SPECS
+from lora_studio.config.specs import SPECS
 from lora_studio.errors import StudioError
 from lora_studio.jobs import runner
 from lora_studio.runs import checkpoints

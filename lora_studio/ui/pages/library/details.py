@@ -11,7 +11,8 @@ from lora_studio.adapters import recipe
 from lora_studio.adapters.blend_methods import METHODS, RANK, parameters
 from lora_studio.adapters.kinds import KINDS
 from lora_studio.adapters.recipe import Blend, Training
-from lora_studio.config.settings import SPECS, check
+from lora_studio.config.settings import check
+from lora_studio.config.specs import SPECS
 from lora_studio.errors import SettingsError, StudioError
 from lora_studio.runs import Run
 from lora_studio.runs.library import Entry, Origin

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lora_studio.adapters import blend_methods, detect
-from lora_studio.config.settings import SPECS
+from lora_studio.config.specs import SPECS
 from lora_studio.errors import ModelError, SettingsError
 from lora_studio.jobs.renderer import Blending, ImageSpec, Placed, Side
 from lora_studio.runs import Run, library

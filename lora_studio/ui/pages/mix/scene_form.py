@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from lora_studio.config.settings import SPECS
+from lora_studio.config.specs import SPECS
 from lora_studio.ui.pages.mix import image_specs
 from lora_studio.ui.pages.mix.image_specs import Scene
 from lora_studio.ui.pages.train.setup import QUIET

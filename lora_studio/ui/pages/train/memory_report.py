@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from lora_studio.config.settings import SPECS, Settings
+from lora_studio.config.settings import Settings
+from lora_studio.config.specs import SPECS
 from lora_studio.jobs.view import RunView
 from lora_studio.ui import form, words
 

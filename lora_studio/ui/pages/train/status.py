@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from lora_studio.config.settings import SPECS
+from lora_studio.config.specs import SPECS
 from lora_studio.events import State
 from lora_studio.jobs import control, queue
 from lora_studio.jobs.control import Request

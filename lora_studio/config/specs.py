@@ -1,0 +1,118 @@
+"""The settings as surfaces need them: by key, with label, help, kind, bounds and choices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from lora_studio.config.declaration import Choice, Group, Level, declaration_of
+from lora_studio.config.slices import FIELDS, SLICE_OF, SLICES
+from lora_studio.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One setting as surfaces need it."""
+
+    key: str
+    label: str
+    help: str
+    group: Group
+    level: Level
+    unit: str
+    default: Any
+    kind: Literal["text", "integer", "number", "switch", "choice", "lines"]
+    low: float | None
+    high: float | None
+
+    @property
+    def options(self) -> tuple[Choice, ...]:
+        """The present choices, with titles and help; empty for other kinds of settings."""
+        return tuple(declaration_of(FIELDS[self.key]).choices())
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The values of ``options``."""
+        return tuple(option.name for option in self.options)
+
+    def title(self, value: Any) -> str:
+        """A choice's name for people; any other value as text."""
+        return next((option.title for option in self.options if option.name == value), str(value))
+
+
+def _kind(field: FieldInfo) -> Literal["text", "integer", "number", "switch", "choice", "lines"]:
+    if list(declaration_of(field).choices()):
+        return "choice"
+    if field.annotation is str:
+        return "text"
+    if field.annotation is bool:
+        return "switch"
+    if field.annotation is int:
+        return "integer"
+    return "number" if field.annotation is float else "lines"
+
+
+def _bound(field: FieldInfo, *names: str) -> float | None:
+    """The first of pydantic's bounds ``names`` that the field has."""
+    found = [getattr(part, name, None) for name in names for part in field.metadata]
+    return next((bound for bound in found if bound is not None), None)
+
+
+def _spec(key: str) -> Spec:
+    field = FIELDS[key]
+    declared = declaration_of(field)
+    return Spec(
+        key,
+        field.title or "",
+        field.description or "",
+        SLICES[SLICE_OF[key]].group,
+        declared.level,
+        declared.unit,
+        field.get_default(call_default_factory=True),
+        _kind(field),
+        _bound(field, "ge", "gt"),
+        _bound(field, "le", "lt"),
+    )
+
+
+SPECS: dict[str, Spec] = {key: _spec(key) for key in FIELDS}
+"""Every setting in the order of its declaration, by key."""
+
+
+def did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:
+    """``"Did you mean rank?"`` for the nearest known word, otherwise a list of all."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"Did you mean {near[0]}?" if near else f"There are: {', '.join(known)}."
+
+
+def require_known(keys: Any, where: object = "") -> None:
+    """Raises SettingsError for the first of ``keys`` that is no setting."""
+    for key in keys:
+        if key not in SPECS:
+            raise SettingsError(
+                f"There is no setting named {key!r}.", where=where, do=did_you_mean(str(key), list(SPECS))
+            )
+
+
+def from_text(key: str, text: str) -> Any:
+    """The value of the setting ``key`` that was typed as ``text`` after ``--set key=``.
+
+    Lists take ``|`` between their items, switches take on/off, true/false, yes/no, 1/0.
+
+    Raises:
+        SettingsError: the key is unknown, or the text is not a value of it.
+    """
+    require_known([key])
+    spec = SPECS[key]
+    if spec.kind == "lines":
+        return [part.strip() for part in text.split("|") if part.strip()]
+    try:
+        accepted: Any = cast(Any, Literal)[spec.choices] if spec.choices else FIELDS[key].annotation
+        return TypeAdapter(accepted).validate_python(text)
+    except ValidationError as error:
+        raise SettingsError(f"{key}: {error.errors()[0]['msg']} (it is {text!r}).", where=key, do=spec.help) from None
