@@ -201,14 +201,14 @@ def test_progress_is_told_in_plain_lines_where_nobody_watches(run, worker, capfd
     assert "\x1b" not in err
 
 
-def test_a_failed_run_says_why_with_the_field_and_the_mend(run, worker, capfd):  # noqa: F811
+def test_a_failed_run_says_why_with_the_field_and_the_fix(run, worker, capfd):  # noqa: F811
     worker("log.append(Failed(what='The memory is full.', where='batch', do='Set batch to 1.'))\n")
     assert resumed(run) == 2
     result, _ = told(capfd)
     assert result == {"error": {"what": "The memory is full.", "where": "batch", "do": "Set batch to 1."}}
 
 
-def test_a_run_goes_on_with_another_number_of_gpus(run, worker, capfd):  # noqa: F811
+def test_a_run_resumes_with_another_number_of_gpus(run, worker, capfd):  # noqa: F811
     """As on another machine; that they cannot share the batch is said before anything begins."""
     presets.save_settings(run.settings().changed(batch=4), run.settings_file)
     worker(STEPS + FINISH)
@@ -219,7 +219,7 @@ def test_a_run_goes_on_with_another_number_of_gpus(run, worker, capfd):  # noqa:
 
 
 @pytest.mark.fault(38)
-def test_a_killed_worker_is_told_and_how_to_go_on(run, worker, capfd):  # noqa: F811
+def test_a_killed_worker_is_reported_and_how_to_resume(run, worker, capfd):  # noqa: F811
     """A command that waits for a dead worker waits for ever."""
     worker(STEPS + "import os; os.kill(os.getpid(), 9)\n")
     assert resumed(run) == 2
@@ -257,7 +257,7 @@ def test_a_run_whose_pictures_or_settings_changed_is_resumed_only_when_that_is_a
     assert resumed(run, "--accept-changes") == 0
 
 
-def test_an_older_state_is_gone_on_from_as_a_new_run(run, worker, capfd):  # noqa: F811
+def test_an_older_state_starts_a_new_run(run, worker, capfd):  # noqa: F811
     """What was learned since must not be lost because somebody tries another way."""
     worker(FINISH)
     saved(run, 2, 4)
@@ -573,7 +573,7 @@ def test_the_doctor_tells_whether_a_card_gets_the_fused_kernels(tmp_path, monkey
     assert finding.state == state and reason in finding.detail and bool(finding.do) == bool(reason)
 
 
-def test_the_doctor_names_what_is_broken_and_the_mend(tmp_path, monkeypatch, capfd):
+def test_the_doctor_names_what_is_broken_and_the_fix(tmp_path, monkeypatch, capfd):
     (tmp_path / "outputs").write_text("a file")
     monkeypatch.setitem(sys.modules, "torch", None)
     assert cli.main(["doctor", "--outputs", str(tmp_path / "outputs")]) == 2

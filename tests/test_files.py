@@ -81,7 +81,7 @@ def test_a_disk_that_refuses_is_told_apart(tmp_path):
         OSError(28, "No space left on device"), "The adapter could not be written", tmp_path / "not" / "yet"
     )
     assert isinstance(full, files.DiskFull) and "MB are free" in full.what
-    gone = files.refusal(OSError(30, "Read-only file system", "/media/card/x"), "The run cannot go on", tmp_path)
+    gone = files.refusal(OSError(30, "Read-only file system", "/media/card/x"), "The run cannot continue", tmp_path)
     assert (
         not isinstance(gone, files.DiskFull) and gone.where == "/media/card/x" and "Read-only file system" in gone.what
     )
@@ -152,7 +152,7 @@ def test_no_two_partial_names_are_the_same_and_each_tells_its_writer(tmp_path):
 
 
 def test_what_cannot_be_swept_stays_and_the_rest_goes(tmp_path, monkeypatch):
-    """On Windows a file that is open cannot be deleted; a worker must start all the same."""
+    """On Windows a file that is open cannot be deleted; a worker must still start."""
     held, other = tmp_path / "a.111.partial", tmp_path / "b.111.partial"
     held.touch(), other.touch()
     unlink = os.unlink

@@ -162,7 +162,7 @@ def test_cut_and_empty_files_are_named_as_incomplete(tmp_path):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_nan_and_infinity_are_refused_with_the_tensors_name(tmp_path, value, dtype):
-    """diffusers loads them without a word and paints black squares."""
+    """diffusers loads them silently and draws black squares."""
     bad = {name: tensor.to(dtype) for name, tensor in GOOD.items()}
     bad[f"{Q}.lora_B.weight"][2, 1] = value
     save_file(bad, tmp_path / "x.safetensors")

@@ -19,7 +19,7 @@ from tests.adapters.adapter_samples import FAMILIES, TE, Q, assert_same, drawn, 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_golden_files_are_written_key_for_key(family, tmp_path):
-    """One missing or misnamed key is a module that ComfyUI leaves out without a word."""
+    """One missing or misnamed key is a module that ComfyUI silently leaves out."""
     wanted = golden(family)
     save_file({key: drawn(key, shape) for key, shape in wanted.items()}, tmp_path / "theirs.safetensors")
     adapter = read(tmp_path / "theirs.safetensors")

@@ -56,7 +56,7 @@ def test_their_own_dialects_pass(adapter, dialect, tmp_path):
     assert proof.prove(path, adapter, (dialect,)).passed
 
 
-def test_mixed_alphas_in_a_kohya_file_are_caught_for_diffusers_and_mended_by_export(tmp_path):
+def test_mixed_alphas_in_a_kohya_file_are_caught_for_diffusers_and_fixed_by_export(tmp_path):
     """diffusers 0.42 gives every attention module of such a file the most frequent alpha; seen with its own loader."""
     adapter = Adapter(
         {

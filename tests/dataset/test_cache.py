@@ -225,7 +225,7 @@ def test_a_full_disk_is_said(dataset, tmp_path, monkeypatch):
         filled(dataset, tmp_path / "cache", FakeEncoder())
 
 
-def test_a_fill_that_is_left_in_the_middle_goes_on_later(dataset, tmp_path):
+def test_a_fill_that_is_left_in_the_middle_continues_later(dataset, tmp_path):
     for stage, done, _ in cached(dataset, tmp_path / "cache", FakeEncoder()).fill():
         if (stage, done) == ("pictures", 2):
             break

@@ -166,7 +166,7 @@ def test_a_table_without_end_is_refused(tmp_path, monkeypatch):
 
 
 def test_pictures_that_are_not_read_are_named_by_the_scan(tmp_path):
-    """A ZIP from a phone lost its HEIC pictures without a word."""
+    """A ZIP from a phone silently lost its HEIC pictures."""
     source = tmp_path / "source"
     picture(source / "a.png", 1)
     (source / "b.heic").write_bytes(b"x")

@@ -121,7 +121,7 @@ def test_a_killed_run_gives_the_device_to_the_next(three):
 
 
 @pytest.mark.fault(55)
-def test_the_queue_goes_on_without_the_studio_that_started_it(tmp_path, worker, monkeypatch):
+def test_the_queue_continues_without_the_studio_that_started_it(tmp_path, worker, monkeypatch):
     """Killed with the runs it started, or forgotten by the next studio, a queue would be worth little."""
     worker(WAIT_THEN_WORK)
     script = tmp_path / "worker.py"

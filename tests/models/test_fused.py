@@ -94,8 +94,8 @@ def test_with_recomputation(base):
     ids=str,
 )
 def test_gradients_that_are_there_are_added_to_in_place(base, method, together):
-    """As the optimizer's buffer holds them, the A's of one input end to end, or each by itself; a second way back adds
-    to the first.
+    """As the optimizer's buffer holds them, the A's of one input end to end, or each on its own; a second backward
+    pass adds to the first.
     """
     add(base, **method)
     expected = plain(base)

@@ -1,5 +1,5 @@
-"""Triton's kernels compute what torch does, forth and back, in every format and odd size; and a machine without them is
-told why.
+"""Triton's kernels compute what torch does, forward and backward, in every format and odd size; without them
+the reason is given.
 """
 
 from types import SimpleNamespace
@@ -152,7 +152,7 @@ def test_a_fused_step_on_the_card_is_the_same(tiny_folder, family):
             answer = base.predict(noisy, when, text, sizes)
             return answer.detach(), *torch.autograd.grad(
                 answer.square().mean(), parameters
-            )  # no way back is left over: a recording may not meet one
+            )  # no autograd graph may be alive during a capture
 
     found = step()
     graph, aside = torch.cuda.CUDAGraph(), torch.cuda.Stream()

@@ -19,7 +19,7 @@ def base(tiny_folder):
 
 
 def kept(base, which) -> tuple[int, list[torch.Tensor]]:
-    """Bytes that the way back keeps, and the gradients."""
+    """Bytes kept for the backward pass, and the gradients."""
     gradient_checkpointing.enable(base.unet, which)
     torch.manual_seed(0)
     for parameter in inject.trainable(base).values():

@@ -117,7 +117,7 @@ def test_a_state_that_is_not_there_is_refused_with_what_there_is(parent, tmp_pat
 
 @pytest.mark.fault(46)
 def test_what_changed_since_the_newest_state_is_told(parent):
-    """A run that goes on with other pictures or another rate is another run: nobody should find that out afterwards."""
+    """A run that resumes with other pictures or another rate is another run: nobody should find that out afterwards."""
     assert branching.changes(parent) == []
     branching.with_changes(parent, {"learning_rate": 1e-5, "preview_every": 7, "keep_checkpoints": 9})
     pictures = folder.Path(parent.settings().run.data)

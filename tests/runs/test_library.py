@@ -146,7 +146,7 @@ def test_a_corrupt_index_is_rebuilt(outputs, damage):
     assert library.entries(outputs) == before and index.read_bytes() == whole
 
 
-def test_a_disk_that_cannot_be_written_is_listed_all_the_same(outputs, monkeypatch):
+def test_a_disk_that_cannot_be_written_is_still_listed(outputs, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 

@@ -273,7 +273,7 @@ def test_a_process_whose_leader_died_ends(monkeypatch):
 
 
 def test_a_follower_rolls_back_with_the_leader_after_a_step_that_diverged(alone, wanted, outputs, monkeypatch):
-    """It would go on from weights, or at a step, that nobody else has."""
+    """It would continue from weights, or at a step, that no other process has."""
     commands, exchanges, taken = (
         iter([Command.STATE, Command.STEP, Command.STEP, Command.STATE, Command.STEP, Command.END]),
         [],

@@ -173,7 +173,7 @@ def test_stop_keeps_what_was_learned(new_run, settings):
         if isinstance(event, StepDone) and event.step == 1:
             asking.wants.add("stop")
     assert seen[-1].stopped and seen[-1].steps == 1 and run.adapter_file.is_file()
-    assert [event.step for event in of(StepDone, collect(run))] == [2, 3, 4]  # and it can go on
+    assert [event.step for event in of(StepDone, collect(run))] == [2, 3, 4]  # and it can resume
 
 
 @pytest.mark.fault(47)

@@ -255,7 +255,7 @@ def kept_by(base):
     ],
     ids=str,
 )
-def test_a_real_step_on_the_cpu_saves_what_is_reckoned(off_the_card, tiny_folder, changes):
+def test_a_real_step_on_the_cpu_saves_what_is_estimated(off_the_card, tiny_folder, changes):
     """Nothing imitated: the loop's own prediction in float32. A quantised layer keeps no more than a plain one."""
     folder = str(tiny_folder("sd1"))
     settings = Settings(rank=4, alpha=4, resolution=256, **changes)
@@ -272,7 +272,7 @@ def test_a_real_step_on_the_cpu_saves_what_is_reckoned(off_the_card, tiny_folder
     assert estimated.trained == sum(parameter.numel() for parameter in inject.trainable(base).values())
 
 
-def test_text_encoders_keep_what_is_reckoned_in_a_smaller_format_too(tiny_folder):
+def test_text_encoders_keep_what_is_estimated_in_a_smaller_format_too(tiny_folder):
     """Queries, keys and values read the same input: it is kept once."""
     folder, settings = str(tiny_folder("sd1")), Settings(rank=4, alpha=4, train_text=True, targets="attention+ff")
     base = models.load(folder, dtype=torch.bfloat16)
@@ -331,7 +331,7 @@ def test_the_estimate_of_a_large_model_takes_no_time_and_adds_up():
 
 
 @pytest.mark.parametrize("name", ["adamw", "lion", "schedulefree", "prodigy"])
-def test_the_optimizers_state_is_as_large_as_reckoned(name):
+def test_the_optimizers_state_is_as_large_as_estimated(name):
     """To a tenth, over a hundred thousand parameters."""
     parameters = {"x.lora_A.weight": torch.nn.Parameter(torch.randn(1000, 100))}
     settings = Settings(optimizer=name)

@@ -81,7 +81,7 @@ def test_lines_lose_their_empty_ones():
 
 
 def test_everything_wrong_is_said_at_once_by_its_label():
-    """The user mends one field only to be told of the next, in the program's words."""
+    """The user fixes one field, only to hear of the next, in the program's words."""
     wrong = read(raw() | {"rank": 0, "batch": None, "steps": 1.5, "guidance": 99}).wrong
     assert wrong == {
         "rank": "Rank must be a whole number from 1 to 1,024; it is 0.",

@@ -1,4 +1,4 @@
-"""What the page says of an order: never markup from a file, never a traceback for what a user can mend."""
+"""What the page says of an order: never markup from a file, never a traceback for what a user can fix."""
 
 import pytest
 

@@ -112,6 +112,6 @@ def test_an_outputs_folder_that_cannot_be_written_is_named(tmp_path):
 
 
 def test_an_empty_zip_says_so(tmp_path):
-    """An archive of other things becomes an empty dataset without a word."""
+    """An archive of other things silently becomes an empty dataset."""
     with pytest.raises(DatasetError, match="no pictures"):
         upload.keep([zipped(tmp_path / "x.zip", {"a.docx": b"1"})], tmp_path)
