@@ -124,7 +124,7 @@ def _sheet(options: SheetOptions, recipe: Grid, settings: Settings, paths: list[
     from lora_studio.training import devices
 
     adapters = [read(path) for path in paths]
-    machine = devices.choose(settings)
+    machine = devices.choose(settings.machine)
     base = models.load(options.base, machine.device, machine.dtype)
     images = render(
         base,

@@ -38,7 +38,7 @@ def tell(settings: Settings, outputs: Path, as_json: bool) -> None:
     from lora_studio.models import shapes
     from lora_studio.training import devices, memory, preflight
 
-    machine = devices.choose(settings)
+    machine = devices.choose(settings.machine)
     base, limit = shapes.read(settings.run.base), preflight.limit(machine.device)
     estimate = memory.estimate(settings, base, machine.precision, limit) if memory.can_estimate(base) else None
 

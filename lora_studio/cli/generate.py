@@ -96,7 +96,7 @@ def _draw(options: GenerateOptions, adapters: list[tuple[Path, float]], settings
     from lora_studio.sampling.generate import generate as draw
     from lora_studio.training import devices
 
-    machine = devices.choose(settings)
+    machine = devices.choose(settings.machine)
     base = models.load(options.base, machine.device, machine.dtype)
     inject.load_adapters(base, [(read(path), weight) for path, weight in adapters])
     seeds, paths = range(options.seed, options.seed + options.count), []

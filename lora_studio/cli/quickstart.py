@@ -56,7 +56,7 @@ def _draw_sheet(run: Run, subjects: list[str], path: Path) -> None:
     from lora_studio.training import devices
 
     settings = run.settings()
-    machine = devices.choose(settings)
+    machine = devices.choose(settings.machine)
     base = models.load(settings.run.base, machine.device, machine.dtype)
     inject.load_adapters(base, [(read(run.adapter_file), 1.0)])
     prompts = [captions.with_trigger(subject, settings.run.trigger) for subject in subjects]

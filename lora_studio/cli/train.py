@@ -77,7 +77,7 @@ def train(options: TrainOptions) -> None:
             where="--data",
             do="Write for example: python3 app.py train --data my-pictures",
         )
-    for note in presets.rate_notes(settings, list(options.assignments)):
+    for note in presets.rate_notes(settings.optimizer, list(options.assignments)):
         print(note, file=sys.stderr)
     if options.dry_run:
         from lora_studio.cli import dry_run

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from lora_studio import files
 from lora_studio.config.settings import Settings, check, layer
+from lora_studio.config.slices import OptimizerSettings
 from lora_studio.config.specs import SPECS, did_you_mean, from_text
 from lora_studio.errors import SettingsError
 from lora_studio.optim import registry as optimizers
@@ -124,13 +125,13 @@ def _fitting(settings: dict[str, Any], under: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in optimizers.RATES}
 
 
-def rate_notes(settings: Settings, assignments: list[str]) -> list[str]:
+def rate_notes(settings: OptimizerSettings, assignments: list[str]) -> list[str]:
     """What to know of the learning rate before a run begins: which one it is, where ``assignments`` chose an optimizer
     and no rate; and that it makes no sense for the optimizer, where that is so.
     """
     assigned = {assignment.partition("=")[0].strip() for assignment in assignments}
-    spec, rate = optimizers.get(settings.optimizer.optimizer), settings.optimizer.learning_rate
-    notes = [optimizers.rate_warning(settings.optimizer)]
+    spec, rate = optimizers.get(settings.optimizer), settings.learning_rate
+    notes = [optimizers.rate_warning(settings)]
     if "optimizer" in assigned and "learning_rate" not in assigned:
         usual = f", the usual one of {spec.title}" if rate == spec.learning_rate else ""
         notes.insert(0, f"The learning rate is {rate:g}{usual}; --set learning_rate=… sets another.")

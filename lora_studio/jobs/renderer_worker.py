@@ -221,7 +221,7 @@ class Studio:
             from lora_studio.training import devices, threads
 
             self._base, self._loaded = None, (None, {})  # first free the old one: two may not fit
-            machine = devices.choose(Settings())
+            machine = devices.choose(Settings().machine)
             loaded = models.load(name, machine.device, machine.dtype)
             if machine.device.type == "cpu":
                 threads.fastest(lambda: _probe(loaded), torch.get_num_threads())

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from lora_studio import files
-from lora_studio.config.settings import Settings
+from lora_studio.config.slices import MachineSettings
 from lora_studio.errors import StudioError
 from lora_studio.events import Event, Failed, State, StateChanged
 from lora_studio.jobs import control, queue, ranks, runner
@@ -69,7 +69,7 @@ def _terminate(run: Run, terminated: threading.Event) -> None:
 
 def _events(run: Run, terminated: threading.Event | None = None) -> Iterator[Event]:
     settings = run.settings().changed(gpus=ranks.launched()) if ranks.launched() else run.settings()
-    with _world(run, settings) as world:
+    with _world(run, settings.machine) as world:
         from lora_studio.training.loop import train
 
         yield from train(run, settings, _requests(run, terminated or threading.Event()), world)
@@ -113,7 +113,7 @@ def _requests(run: Run, terminated: threading.Event) -> Requests:
 
 
 @contextmanager
-def _world(run: Run, settings: Settings) -> Generator[World]:
+def _world(run: Run, machine: MachineSettings) -> Generator[World]:
     """The processes that share the work, led by this one: those that a launcher started, those that are started here,
     or this one alone.
     """
@@ -126,13 +126,13 @@ def _world(run: Run, settings: Settings) -> Generator[World]:
         import_early()
         with distributed.joined() as world:
             yield world
-    elif settings.machine.gpus > 1:
-        distributed.require(settings.machine)
+    elif machine.gpus > 1:
+        distributed.require(machine)
         meeting = distributed.host()
-        workers = ranks.RankWorkers(run, settings.machine.gpus, meeting.port)
+        workers = ranks.RankWorkers(run, machine.gpus, meeting.port)
         with workers, workers.explaining(distributed.PeerLost):
             import_early()
-            with distributed.joined(meeting, settings.machine.gpus) as world:
+            with distributed.joined(meeting, machine.gpus) as world:
                 yield world
     else:
         yield distributed.World()

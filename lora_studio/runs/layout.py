@@ -33,6 +33,7 @@ from typing import Any, NamedTuple
 from lora_studio import files
 from lora_studio.config import presets
 from lora_studio.config.settings import Settings
+from lora_studio.config.slices import RunSettings
 from lora_studio.config.specs import did_you_mean
 from lora_studio.errors import RunError
 
@@ -182,9 +183,9 @@ def new_pictures(name: str, outputs: Path = OUTPUTS) -> Path:
     return _claim(pictures_folder(outputs), files.safe_name(name))
 
 
-def wanted_name(settings: Settings) -> str:
+def wanted_name(settings: RunSettings) -> str:
     """The name of a run with these settings, before it gets a number if the name is taken."""
-    name = files.safe_name(settings.run.name or Path(settings.run.data).name or "style")
+    name = files.safe_name(settings.name or Path(settings.data).name or "style")
     return f"run-{name}" if name.casefold() in _OWN_FOLDERS else name
 
 
@@ -194,7 +195,7 @@ def create(settings: Settings, outputs: Path = OUTPUTS) -> Run:
     Raises:
         RunError: the outputs folder cannot be written.
     """
-    wanted = wanted_name(settings)
+    wanted = wanted_name(settings.run)
     try:
         files.make_folder(outputs)
         folder = _claim(outputs, wanted)

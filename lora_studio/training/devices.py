@@ -12,7 +12,7 @@ import psutil
 import torch
 
 from lora_studio.config.settings import Settings
-from lora_studio.config.slices import AdapterSettings
+from lora_studio.config.slices import AdapterSettings, MachineSettings
 from lora_studio.errors import MachineError
 from lora_studio.methods import registry as methods
 from lora_studio.optim import registry as optimizers
@@ -60,7 +60,7 @@ class Machine:
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16", init_scale=2.0**14)
 
 
-def choose(settings: Settings, place: int | None = None) -> Machine:
+def choose(settings: MachineSettings, place: int | None = None) -> Machine:
     """The machine that the settings ask for; ``auto`` is the fastest device.
 
     Args:
@@ -69,7 +69,7 @@ def choose(settings: Settings, place: int | None = None) -> Machine:
     Raises:
         MachineError: the device is missing, or there are fewer GPUs.
     """
-    kind = _best_device() if settings.machine.device == "auto" else settings.machine.device
+    kind = _best_device() if settings.device == "auto" else settings.device
     if kind == "cuda" and not torch.cuda.is_available():
         raise MachineError(
             "There is no CUDA GPU that PyTorch can use here.",
@@ -82,13 +82,13 @@ def choose(settings: Settings, place: int | None = None) -> Machine:
         require(place + 1)
         torch.cuda.set_device(place)
     device = torch.device(kind, torch.cuda.current_device()) if kind == "cuda" else torch.device(kind)
-    precision = _best_precision(kind) if settings.machine.precision == "auto" else settings.machine.precision
+    precision = _best_precision(kind) if settings.precision == "auto" else settings.precision
     return Machine(device, precision)
 
 
 def settled(settings: Settings) -> Settings:
     """The settings with the device and precision that are chosen here, so that other processes choose the same."""
-    machine = choose(settings)
+    machine = choose(settings.machine)
     return settings.changed(device=machine.device.type, precision=machine.precision)
 
 

@@ -58,6 +58,6 @@ def translating(rules: Sequence[Rule]) -> Generator[None]:
 
 
 def _does_not_fit(settings: Settings) -> MachineError:
-    machine = devices.choose(settings)
+    machine = devices.choose(settings.machine)
     name = machine.name if machine.device.type == "cuda" else "this computer"
     return devices.out_of_memory(name, settings, memory.suggest(settings, machine.precision, machine.memory))

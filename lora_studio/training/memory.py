@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from lora_studio.config.settings import Settings
-from lora_studio.config.slices import OptimizerSettings
+from lora_studio.config.slices import AdapterSettings, MachineSettings, OptimizerSettings
 from lora_studio.errors import ModelError, StudioError
 from lora_studio.models.autoencode import TILE
 from lora_studio.models.fused import triton_support
@@ -94,7 +94,7 @@ def estimate(settings: Settings, shapes: Shapes, precision: str, limit: float = 
         ModelError: it can only be measured, see ``can_estimate``.
     """
     step = Step.of(settings, shapes, BYTES[precision])
-    kept, spare = _activations(shapes, step), _libraries(settings)
+    kept, spare = _activations(shapes, step), _libraries(settings.machine)
     held = {"weights": _weights(shapes, step, kept)} | _trained(settings.optimizer, step, kept)
     total = sum(held.values())
     working = RESERVED * (total + kept.highest() + spare) - total - kept.saved()
@@ -104,7 +104,7 @@ def estimate(settings: Settings, shapes: Shapes, precision: str, limit: float = 
         "working": working,
         "encoding": _fitting(_encoding(shapes, step, held["weights"] + spare), limit),
         "preview": _fitting(
-            _preview(shapes, step, total + spare, _recorded(settings, precision) * kept.highest()), limit
+            _preview(shapes, step, total + spare, _recorded(settings.adapter, settings.machine) * kept.highest()), limit
         ),
     }
     return Estimate(**{name: round(size) for name, size in parts.items()})
@@ -173,20 +173,20 @@ def _sizes(step: Step) -> list[int]:
     return [tile] if step.machine.tiled_vae else [step.side**2, tile]
 
 
-def _on_gpu(settings: Settings) -> bool:
+def _on_gpu(machine: MachineSettings) -> bool:
     """Whether the run trains on a GPU of this machine."""
-    return settings.machine.device in GPUS and (triton_support.kernels() is not None or torch.cuda.is_available())
+    return machine.device in GPUS and (triton_support.kernels() is not None or torch.cuda.is_available())
 
 
-def _libraries(settings: Settings) -> float:
-    if not _on_gpu(settings):
+def _libraries(machine: MachineSettings) -> float:
+    if not _on_gpu(machine):
         return 0.0
-    return REPEATABLE if settings.machine.deterministic else LIBRARIES
+    return REPEATABLE if machine.deterministic else LIBRARIES
 
 
-def _recorded(settings: Settings, precision: str) -> bool:
+def _recorded(adapter: AdapterSettings, machine: MachineSettings) -> bool:
     """Whether steps are recorded on a GPU, so that their memory stays reserved."""
-    return _on_gpu(settings) and not stepper.obstacle(settings.adapter, settings.machine, torch.device("cuda"))
+    return _on_gpu(machine) and not stepper.obstacle(adapter, machine, torch.device("cuda"))
 
 
 def _encoders(shapes: Shapes, step: Step) -> list[int]:

@@ -48,7 +48,7 @@ def measure(settings: Settings, outputs: Path) -> Generator[Event, None, Measure
     Raises:
         StudioError: as ``loop.train``, except for memory.
     """
-    machine = devices.choose(settings)
+    machine = devices.choose(settings.machine)
     if machine.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(machine.device)
     steps: list[StepDone] = []

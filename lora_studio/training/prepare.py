@@ -40,7 +40,7 @@ def prepare(run: Run, settings: Settings, world: World | None = None) -> Generat
     """
     world = world or World()
     dataset = yield from look(run, settings, world)
-    machine = devices.choose(settings, world.place)
+    machine = devices.choose(settings.machine, world.place)
     base = yield from load(settings, machine, dataset)
     session = yield from assemble(run, settings, machine, world, dataset, base)
     if world.leads:

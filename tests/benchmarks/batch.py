@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
     arguments = parser.parse_args()
-    machine = devices.choose(Settings().changed(device=arguments.device, precision=arguments.precision))
+    machine = devices.choose(Settings().changed(device=arguments.device, precision=arguments.precision).machine)
     base = models.load(arguments.base, machine.device, machine.dtype)
     style, other, dora = adapter(base, 1), adapter(base, 2), adapter(base, 3, dora=True)
     strip = [Cell(PROMPT, 1, (weight,), 5.0, STEPS) for weight in spread(0, 1.5, CELLS)]

@@ -129,7 +129,7 @@ def straightforward(base: Base, batches: Batches, settings: Settings) -> Callabl
 
 
 def ours(base: Base, batches: Batches, settings: Settings) -> Callable[[int], None]:
-    machine = devices.choose(settings)
+    machine = devices.choose(settings.machine)
     built = build.flat_optimizer(
         inject.trainable(base).items(), settings.optimizer, settings.run.steps, machine.copies(settings.adapter)
     )

@@ -75,12 +75,12 @@ def test_a_preset_that_names_an_optimizer_alone_has_its_usual_rates(tmp_path):
 
 
 def test_the_rate_is_told_where_an_optimizer_is_chosen_alone():
-    (taken,) = presets.rate_notes(presets.layered(None, ["optimizer=prodigy"]), ["optimizer=prodigy"])
+    (taken,) = presets.rate_notes(presets.layered(None, ["optimizer=prodigy"]).optimizer, ["optimizer=prodigy"])
     assert taken == "The learning rate is 1, the usual one of Prodigy; --set learning_rate=… sets another."
     given = ["optimizer=prodigy", "learning_rate=1e-4"]
-    (warning,) = presets.rate_notes(presets.layered(None, given), given)
+    (warning,) = presets.rate_notes(presets.layered(None, given).optimizer, given)
     assert warning.startswith("Prodigy will learn next to nothing at a learning rate of 0.0001.")
-    assert presets.rate_notes(Settings(), []) == []
+    assert presets.rate_notes(Settings().optimizer, []) == []
 
 
 @pytest.mark.parametrize(("text", "said"), [

@@ -11,13 +11,13 @@ from tests.benchmarks.memory import shapes as exact
 
 
 def test_a_cpu_trains_in_float32():
-    assert devices.choose(Settings(device="cpu")).dtype == torch.float32
+    assert devices.choose(Settings(device="cpu").machine).dtype == torch.float32
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA GPU is here")
 def test_a_missing_gpu_is_said_plainly():
     with pytest.raises(MachineError, match="no CUDA GPU"):
-        devices.choose(Settings(device="cuda"))
+        devices.choose(Settings(device="cuda").machine)
 
 
 @pytest.mark.parametrize(

@@ -339,7 +339,7 @@ def test_each_process_takes_the_gpu_of_its_place(monkeypatch):
         monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: taken[-1])
-    assert devices.choose(Settings(), place=3).device == torch.device("cuda", 3)
+    assert devices.choose(Settings().machine, place=3).device == torch.device("cuda", 3)
 
 
 def test_a_suggestion_for_several_gpus_leaves_each_its_picture():

@@ -92,7 +92,7 @@ class Check:
         """Checks the memory for the form's ``values``, and yields the page's updates as results arrive."""
         try:
             settings = self.settings(values)
-            if not seen.warned and (name := self._run_on_device(settings)):
+            if not seen.warned and (name := self._run_on_device(settings.machine.device)):
                 seen.warned, seen.values = True, None
                 notice = words.notice("warned", f"{name} trains on this device.", do=_BUSY_DEVICE)
                 seen.shown = gr.update(value=notice, visible=True)
@@ -145,11 +145,11 @@ class Check:
             self._newest = CommandProcess("train", "--preset", preset, "--dry-run", "--outputs", self.outputs)
             return self._newest
 
-    def _run_on_device(self, settings: Settings) -> str:
-        """The name of the run that trains on the device of ``settings``; empty if none does."""
+    def _run_on_device(self, device: str) -> str:
+        """The name of the run that trains on the device that the setting ``device`` means; empty if none does."""
         for run in runner.at_work(self.outputs)[:1]:
             theirs = run.settings().machine.device
-            if "auto" in (theirs, settings.machine.device) or theirs == settings.machine.device:
+            if "auto" in (theirs, device) or theirs == device:
                 return run.name
         return ""
 

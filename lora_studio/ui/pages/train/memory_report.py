@@ -39,7 +39,9 @@ def result(report: dict[str, Any], settings: Settings) -> str:
     libraries = ", Python and its libraries included" if _on_cpu(report) else ""
     used = f"<p>The trial used {_size(measured['peak'])} of {memory}{libraries}."
     if report["fits"]:
-        return _panel("finished", "<b>It fits.</b>", _CLOSE, used + _time(measured["step_seconds"], settings) + "</p>")
+        return _panel(
+            "finished", "<b>It fits.</b>", _CLOSE, used + _time(measured["step_seconds"], settings.run.steps) + "</p>"
+        )
     what = "It does not fit." if measured["previews"] else "Training fits, but a preview does not."
     return _panel("failed", f"<b>{what}</b>", _CLOSE, used + "</p>" + _options(report))
 
@@ -56,9 +58,8 @@ def _panel(state: str, sentence: str, button: str, more: str) -> str:
     return f'<div class="check {state}" role="status">{head}{more}</div>'
 
 
-def _time(step: float, settings: Settings) -> str:
-    """What a whole run takes at ``step`` seconds a step."""
-    steps = settings.run.steps
+def _time(step: float, steps: int) -> str:
+    """How long a run of ``steps`` steps takes at ``step`` seconds each."""
     shown = f"{step:.2f} s" if step < 10 else words.duration(step)
     return (
         f" A step takes about {shown}, so {steps:,} steps take about {words.duration(steps * step)}, without previews."

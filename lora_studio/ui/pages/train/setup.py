@@ -240,7 +240,7 @@ class Setup:
             same = run.settings() == settings.changed(name=run.name) and origin == (
                 f"{parent['run']}@{parent['step']}" if parent else ""
             )
-            if same and run.name.startswith(runs.wanted_name(settings)):
+            if same and run.name.startswith(runs.wanted_name(settings.run)):
                 return run
         return None
 
