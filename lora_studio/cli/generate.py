@@ -59,7 +59,11 @@ def generate(options: GenerateOptions) -> None:
         "seconds": round(time.monotonic() - began, 2),
         "adapters": [{"file": path, "weight": weight} for path, weight in adapters],
     }
-    tell(result, [*map(str, paths), f"{len(paths)} images in {duration(result['seconds'])}."], options.as_json)
+    tell(
+        result,
+        [*map(str, paths), f"{len(paths)} image{'s' * (len(paths) != 1)} in {duration(result['seconds'])}."],
+        options.as_json,
+    )
 
 
 def parse_adapter(text: str, where: str = "--adapter") -> tuple[Path, float]:

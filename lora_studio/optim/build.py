@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from importlib import import_module
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -105,6 +105,20 @@ def set_rate(
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * scheduled * factor
     return optimizer.param_groups[0]["lr"]
+
+
+SET_BY_SETTINGS = ("base_lr", "weight_decay")
+"""What a parameter group has from the settings, which a resumed run or a branch may change."""
+
+
+def load_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Loads a saved optimizer's ``state_dict``: its moments and counts, while learning rates and weight decay stay as
+    the present settings have them.
+    """
+    present = [{key: group[key] for key in SET_BY_SETTINGS if key in group} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, values in zip(optimizer.param_groups, present, strict=True):
+        group.update(values)
 
 
 def mode(optimizer: torch.optim.Optimizer, training: bool) -> None:

@@ -134,7 +134,7 @@ class Session:
         for name, parameter in self.parameters.items():
             parameter.copy_(state["parameters"][name])
         if self.same_layout(state):
-            self.stepper.optimizer.load_state_dict(state["optimizer"])
+            build.load_state(self.stepper.optimizer, state["optimizer"])
         self.average.load_state_dict(state["average"])
         self.stepper.scaler.load_state_dict(state["scaler"])
         self.stepper.flat.sync_copies()

@@ -70,13 +70,15 @@ def link(tab: str, item: str, label: str) -> str:
 
 
 TRIGGER_ON_ADDRESS = """
-const open = () => {
-  if (!element.isConnected) return;
-  const [tab, ...item] = location.hash.slice(1).split('/');
-  if (tab === '%s' && item.length) trigger('click', {key: decodeURIComponent(item.join('/'))});
-};
-window.addEventListener('hashchange', open);
-open();
+{
+  const open = () => {
+    if (!element.isConnected) return;
+    const [tab, ...item] = location.hash.slice(1).split('/');
+    if (tab === '%s' && item.length) trigger('click', {key: decodeURIComponent(item.join('/'))});
+  };
+  window.addEventListener('hashchange', open);
+  open();
+}
 """
 """Triggers a click with the ``key`` of the item that the address names in a tab; for ``gr.HTML(js_on_load=...)``."""
 

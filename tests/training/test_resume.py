@@ -51,6 +51,20 @@ def test_a_run_resumed_twice_ends_where_and_as_it_would_have(new_run, settings):
     assert_same(state_tensors(whole), state_tensors(torn))
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "prodigy", "schedulefree"])
+def test_a_branch_trains_at_its_own_learning_rate(new_run, settings, optimizer, tmp_path):
+    """The optimizer's state is taken over; the rate and weight decay in it are the parent's."""
+    still = {"optimizer": optimizer, "learning_rate": 0.5, "schedule": "constant", "warmup": 0, "steps": 2}
+    parent = new_run(settings.changed(**QUIET, **still))
+    collect(parent)
+    changed = parent.settings().changed(learning_rate=0.25, weight_decay=0.5, steps=4, name="slower")
+    child = branching.branch(parent, 2, changed, tmp_path / "outputs")
+    seen = of(StepDone, collect(child))
+    assert [(event.step, event.learning_rate) for event in seen] == [(3, 0.25), (4, 0.25)]
+    groups = checkpoint.load(checkpoints.latest(child))["optimizer"]["param_groups"]
+    assert {(group["base_lr"], group["weight_decay"]) for group in groups} == {(0.25, 0.5)}
+
+
 @pytest.mark.fault(44)
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
 def test_a_state_that_another_version_laid_out_otherwise_gives_its_weights_and_no_moments(

@@ -18,7 +18,7 @@ from lora_studio.models.load import locate
 from tests.models import tiny
 from tests.serving_hub import serving
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 NAME = "someone/tiny"
 
 
