@@ -108,6 +108,19 @@ class Validated(Event):
     loss: float
 
 
+class Measured(Event):
+    """A value that was measured of the adapter as it is at ``step``, with an interval where it has one."""
+
+    kind: Literal["measured"] = "measured"
+    step: int
+    name: str
+    title: str
+    """For people."""
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
 class PreviewReady(Event):
     """An image was drawn, to ``path`` (relative to the run's folder). ``base`` marks one without the adapter."""
 
@@ -193,6 +206,7 @@ AnyEvent = Annotated[
         Started,
         StepDone,
         Validated,
+        Measured,
         PreviewReady,
         CheckpointSaved,
         RolledBack,

@@ -17,6 +17,7 @@ SAMPLES = [
     e.Started(total_steps=300, images=20, device="CPU", precision="fp32", parameters=1000, modules=64),
     e.StepDone(step=7, loss=0.125, learning_rate=1e-4),
     e.Validated(step=50, loss=0.25),
+    e.Measured(step=50, name="norm", title="Length of B", value=0.5, low=0.25, high=0.75),
     e.PreviewReady(step=0, index=1, prompt='a "cat", naïve 猫', seed=2, path="previews/base-1.png", base=True),
     e.CheckpointSaved(step=100, path="checkpoints/step-100"),
     e.RolledBack(step=100, failed_step=120, factor=0.5, what="Step 120 gave no number."),

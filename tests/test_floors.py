@@ -22,7 +22,7 @@ FLOORS = (
     ("dataset", "runs"),
     ("models", "starter"),
     ("sampling",),
-    ("training",),
+    ("evaluation", "training"),
     ("jobs",),
     ("ui",),
     ("__main__", "cli"),

@@ -121,6 +121,8 @@ class Display:
                 self._step(event, seen)
             case e.Validated():
                 self.say(f"step {event.step}: validation loss {event.loss:.4f}")
+            case e.Measured():
+                self.say(f"step {event.step}: {event.title} {event.value:.4g}{_interval(event)}")
             case e.PreviewReady(index=0, base=False):
                 self.say(f"step {event.step}: previews drawn")
             case e.CheckpointSaved():
@@ -163,3 +165,7 @@ def _beginning(event: e.Started) -> str:
     parameters = f"{event.parameters / 1e6:.2g} M parameters"
     how = ", ".join(filter(None, (event.device, event.precision, event.engine, parameters)))
     return f"Training {event.total_steps} steps{onwards} on {event.images} pictures{held}. {how}."
+
+
+def _interval(event: e.Measured) -> str:
+    return "" if event.low is None or event.high is None else f" ({event.low:.4g} to {event.high:.4g})"

@@ -24,7 +24,8 @@ class RunView:
     preparing: e.Preparing | None = None
     started: e.Started | None = None
     steps: list[e.StepDone] = field(default_factory=list)
-    validations: list[e.Validated] = field(default_factory=list)
+    measures: dict[str, list[e.Measured]] = field(default_factory=dict)
+    """Each measure's values by its name, in the order of the steps; ``validation`` is one of them."""
     previews: list[e.PreviewReady] = field(default_factory=list)
     checkpoints: list[e.CheckpointSaved] = field(default_factory=list)
     warnings: list[e.Warned] = field(default_factory=list)
@@ -36,6 +37,11 @@ class RunView:
     @property
     def last(self) -> e.StepDone | None:
         return self.steps[-1] if self.steps else None
+
+    @property
+    def validations(self) -> list[e.Measured]:
+        """The validation losses."""
+        return self.measures.get("validation", [])
 
     @property
     def progress(self) -> float:
@@ -58,7 +64,11 @@ class RunView:
                 if len(self.steps) > MOST_STEPS:
                     self._thin()
             case e.Validated():
-                self.validations.append(event)
+                self._measured(
+                    e.Measured(at=event.at, step=event.step, name="validation", title="Validation", value=event.loss)
+                )
+            case e.Measured():
+                self._measured(event)
             case e.PreviewReady():
                 self.previews.append(event)
             case e.CheckpointSaved():
@@ -73,6 +83,9 @@ class RunView:
             case e.Failed():
                 self.failed, self.state = event, State.FAILED
         self.latest = event
+
+    def _measured(self, event: e.Measured) -> None:
+        self.measures.setdefault(event.name, []).append(event)
 
     def _begin(self, started: e.Started) -> None:
         """A resumed run starts from a saved state: what came after that is dropped."""
@@ -90,7 +103,7 @@ class RunView:
 
     def _forget_after(self, step: int) -> None:
         self.steps = [one for one in self.steps if one.step <= step]
-        self.validations = [one for one in self.validations if one.step <= step]
+        self.measures = {name: [one for one in values if one.step <= step] for name, values in self.measures.items()}
         self.previews = [one for one in self.previews if one.step <= step]
 
 

@@ -6,10 +6,11 @@ import time
 from collections.abc import Iterator
 
 from lora_studio.config.settings import Settings
-from lora_studio.events import Event, Finished, Started, State, StateChanged, StepDone, Validated, Warned
+from lora_studio.evaluation import registry as measures
+from lora_studio.events import Event, Finished, Started, State, StateChanged, StepDone, Warned
 from lora_studio.models import inject
 from lora_studio.runs import Run
-from lora_studio.training import devices, exceptions, previews, stepper, validation
+from lora_studio.training import devices, exceptions, previews, stepper
 from lora_studio.training.distributed import World
 from lora_studio.training.leader import Leader
 from lora_studio.training.prepare import prepare
@@ -64,7 +65,7 @@ def _train(run: Run, settings: Settings, requests: Requests, leader: Leader) -> 
         yield from _capture_warning(session)
         yield _step_done(session, result, timer)
         if session.finished or _due(session.step, settings.dataset.validate_every):
-            yield from _validate(session)
+            yield from _measure(session)
         if requests.take_preview() or (not session.finished and _due(session.step, settings.previews.preview_every)):
             yield from timer.timed(previews.draw(session))
         if requests.take_save() or (not session.finished and saver.due() and not recovery.exploded):
@@ -114,7 +115,7 @@ def _before_the_first_step(session: Session, timer: PreviewTimer) -> Iterator[Ev
     if not session.run.preview_file(0, 0, base=True).exists():
         yield from timer.timed(previews.draw(session, base=True))
     if session.step == 0:
-        yield from _validate(session)
+        yield from _measure(session)
 
 
 def _capture_warning(session: Session) -> Iterator[Event]:
@@ -143,9 +144,9 @@ def _step_done(session: Session, result: StepResult, timer: PreviewTimer) -> Ste
     )
 
 
-def _validate(session: Session) -> Iterator[Event]:
-    if session.data.validation and session.settings.dataset.validate_every:
-        yield Validated(step=session.step, loss=validation.loss(session))
+def _measure(session: Session) -> Iterator[Event]:
+    if session.settings.dataset.validate_every:
+        yield from measures.measured(session)
 
 
 def _wait_while_paused(requests: Requests) -> Iterator[Event]:

@@ -29,7 +29,7 @@ shape of batch is not, and the second takes long.
 
 
 @dataclass(frozen=True)
-class Measured:
+class TrialResult:
     """What the trial needed."""
 
     peak: int
@@ -41,8 +41,8 @@ class Measured:
     """Whether a preview could be drawn."""
 
 
-def measure(settings: Settings, outputs: Path) -> Generator[Event, None, Measured | None]:
-    """Yields the trial's events and returns ``Measured``, or None where there was not enough memory. To be run in a
+def measure(settings: Settings, outputs: Path) -> Generator[Event, None, TrialResult | None]:
+    """Yields the trial's events and returns ``TrialResult``, or None where there was not enough memory. To be run in a
     fresh process: on a CPU the peak is the whole process's.
 
     Raises:
@@ -75,7 +75,7 @@ def measure(settings: Settings, outputs: Path) -> Generator[Event, None, Measure
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     fastest = min(later.seconds - earlier.seconds for earlier, later in itertools.pairwise(steps))
-    return Measured(peak(machine.device), fastest, previews)
+    return TrialResult(peak(machine.device), fastest, previews)
 
 
 def _trial(settings: Settings, steps: int, folder: Path, outputs: Path) -> Run:

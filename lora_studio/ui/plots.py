@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Sequence
 
+from lora_studio.events import Measured
 from lora_studio.ui import words
 
 MOST_POINTS = 800
@@ -134,6 +135,38 @@ def loss(steps: Sequence[Point], validations: Sequence[Point], total: int, smoot
     )
 
 
+def measure(values: Sequence[Measured], total: int) -> str:
+    """The chart of one measure as HTML: its values as a line with dots, their intervals as a band. Nothing where none
+    is finite.
+
+    Args:
+        values: in the order of the steps.
+        total: last step of the run, the right edge.
+    """
+    finite = [one for one in values if math.isfinite(one.value)]
+    if not finite:
+        return ""
+    line: list[Point] = [(one.step, one.value) for one in finite]
+    low = [(one.step, one.value if one.low is None else one.low) for one in finite]
+    high = [(one.step, one.value if one.high is None else one.high) for one in finite]
+    frame = _Frame(max(total, line[-1][0]), *_span([], [], [*line, *low, *high]))
+    svg = "".join(
+        (
+            *(f'<path class="grid" d="M0 {frame.y(y):g}H1000"/>' for y in ticks(frame.low, frame.high)),
+            f'<path class="band" d="{frame.line([*high, *reversed(low)])}Z"/>',
+            f'<path class="validation" d="{frame.line(line)}"/>',
+            f'<path class="validation dots" d="{frame.dots(line)}"/>',
+        )
+    )
+    title = words.text(finite[-1].title)
+    legend = f'<span class="key validation">{title} <b>{words.figure(finite[-1].value)}</b></span>'
+    return (
+        f'<figure class="chart"><figcaption>{legend}</figcaption>'
+        f'<div class="plot still" role="img" aria-label="{title} over the steps">'
+        f'<svg viewBox="0 0 1000 1000" preserveAspectRatio="none">{svg}</svg>{_labels(frame)}</div></figure>'
+    )
+
+
 def _readable(points: list[Point]) -> str:
     """The points whose values the pointer shows, a few hundred at most, as JSON."""
     stride = math.ceil(len(points) / 300) or 1
@@ -164,7 +197,7 @@ def _labels(frame: _Frame) -> str:
 
 POINTER = """
 element.addEventListener('pointermove', event => {
-  const plot = event.target.closest('.plot');
+  const plot = event.target.closest('.plot:not(.still)');
   if (!plot) return;
   const [last, low, high] = plot.dataset.frame.split(' ').map(Number);
   const box = plot.getBoundingClientRect();

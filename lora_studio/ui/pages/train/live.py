@@ -232,10 +232,13 @@ def _drawn(tab: TabState, run: Run, view: RunView, outputs: Path) -> dict[str, d
     total = 0 if view.state.ended or not view.started else view.started.total_steps
     chart = plots.loss(
         [(one.step, one.loss) for one in view.steps],
-        [(one.step, one.loss) for one in view.validations],
+        [(one.step, one.value) for one in view.validations],
         total,
         tab.smoothing,
     )
+    for name, values in view.measures.items():
+        if name != "validation":
+            chart += plots.measure(values, total)
     return {
         "loss_card": {"visible": bool(view.steps)},
         "loss": {"value": chart, "visible": True},

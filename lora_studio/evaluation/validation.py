@@ -5,12 +5,28 @@ from __future__ import annotations
 import torch
 
 from lora_studio.dataset.items import Draw
+from lora_studio.evaluation.measure import Measure, Value
+from lora_studio.events import Event, Validated
 from lora_studio.training import seeds
 from lora_studio.training.loss import losses
 from lora_studio.training.session import Session
 
 TIMESTEPS = 4
 """Timesteps that each picture is tried at, spread evenly over the noise process."""
+
+
+class ValidationLoss(Measure):
+    name, title = "validation", "Validation"
+
+    def applies(self, session: Session) -> bool:
+        return bool(session.data.validation)
+
+    def measure(self, session: Session) -> Value:
+        return Value(loss(session))
+
+    def event(self, step: int, found: Value) -> Event:
+        """An event of its own, which earlier versions read too."""
+        return Validated(step=step, loss=found.value)
 
 
 @torch.no_grad()
