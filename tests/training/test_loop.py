@@ -283,6 +283,7 @@ def disk(monkeypatch):
     monkeypatch.setattr("lora_studio.training.checkpoint._fill", fill)
     monkeypatch.setattr(files, "room", lambda path: state["room"])
     monkeypatch.setattr(saving, "POLL", 0.001)
+    monkeypatch.setattr(saving, "RETRY", 0.05)
     return state
 
 
