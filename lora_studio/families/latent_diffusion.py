@@ -48,7 +48,8 @@ class LatentDiffusion(Family):
     roots = ("down_blocks", "up_blocks", "mid_block", "conv_in", "conv_out", "time_embedding", "add_embedding")
     words = (
         r"(?:down|up|transformer|input|output)_blocks|(?:mid|middle)_block|(?:time|add|class|token|position)_embedding"
-        r"|time_emb(?:ed|_proj)|label_emb|linear_[12]|conv_(?:in|out|shortcut|norm_out)|proj_(?:in|out)|to_(?:q|k|v|out)"
+        r"|time_emb(?:ed|_proj)|label_emb"
+        r"|linear_[12]|conv_(?:in|out|shortcut|norm_out)|proj_(?:in|out)|to_(?:q|k|v|out)"
         r"|[qkv]_proj|out_proj|self_attn|text_(?:model|projection)|final_layer_norm|layer_norm[12]"
         r"|(?:in|out|emb)_layers|skip_connection"
     )
