@@ -1,6 +1,9 @@
 """The command line: every command for real on a tiny model, every mistake in one message and exit status 2."""
 
+import importlib
+import importlib.util
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -407,6 +410,15 @@ def trained(tmp_path_factory, tiny_base, pictures):  # noqa: F811
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_no_library_fetches_code_or_advises_to(trained):
+    """``kernels`` downloads what it runs. bitsandbytes looks for it on some CPUs, and warns of its absence."""
+    assert importlib.util.find_spec("kernels") is None
+    with pytest.raises(ImportError):
+        importlib.import_module("kernels")
+    assert not logging.getLogger("bitsandbytes.backends.cpu.ops").isEnabledFor(logging.WARNING)
+    assert "Failed to load" not in (Path(trained["run"]) / "worker.log").read_text()
 
 
 def test_training_leaves_an_adapter_that_another_program_loads(trained):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import logging
 from collections.abc import Callable, Iterable
+from contextlib import redirect_stdout
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -78,7 +81,12 @@ def optimizer(groups: list[dict], values: Hyperparameters, steps: int) -> torch.
             where="lora_plus",
             do="Set lora_plus to 1, or choose another optimizer.",
         )
-    return _import(spec)(groups, lr=values.learning_rate, **spec.options(values, steps))
+    said = io.StringIO()
+    with redirect_stdout(said):  # Prodigy prints how it decays weights, and standard output is for results
+        made = _import(spec)(groups, lr=values.learning_rate, **spec.options(values, steps))
+    if text := said.getvalue().strip():
+        logging.getLogger(__name__).info("%s: %s", spec.title, text)
+    return made
 
 
 def _import(spec: OptimizerSpec) -> Callable[..., torch.optim.Optimizer]:

@@ -59,6 +59,13 @@ def test_every_optimizer_lowers_a_parabola(name):
     assert ((b - 1) ** 2).sum().item() < 4.0
 
 
+def test_an_optimizer_prints_nothing(capfd, caplog):
+    """Prodigy announces its way of weight decay on standard output, where ``--json`` prints results."""
+    caplog.set_level("INFO")
+    build.flat_optimizer(named(), Settings(optimizer="prodigy", weight_decay=0.01).optimizer, 4)
+    assert capfd.readouterr().out == "" and "decoupled weight decay" in caplog.text
+
+
 def test_prodigy_refuses_lora_plus_and_says_which_setting():
     with pytest.raises(SettingsError, match="lora_plus"):
         build.flat_optimizer(named(), Settings(optimizer="prodigy", lora_plus=4).optimizer, 4)
