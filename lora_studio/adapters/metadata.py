@@ -10,7 +10,6 @@ import base64
 import hashlib
 import io
 import json
-from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -179,23 +178,47 @@ def thumbnail_bytes(metadata: Mapping[str, str]) -> bytes | None:
         return None
 
 
-def trigger(metadata: Mapping[str, str]) -> str:
-    """The trigger phrase in a header, else the tag that its training saw more often than any other; empty if there is
-    none.
+_TRIGGERS = ("modelspec.trigger_phrase", "ss_trigger_words", "trigger_words", "trained_words")
+"""Entries that name the trigger by definition: ModelSpec's, then those that converters and websites write."""
 
-    The studio writes every trigger phrase, so none is guessed for its own files.
+
+def trigger(metadata: Mapping[str, str]) -> str:
+    """The trigger phrase that a header states; empty if it states none. A list is joined with commas.
+
+    It is never guessed from ``ss_tag_frequency``: the most frequent tag of a dataset is seldom its trigger. The one
+    exception is ai-toolkit, which has no other place for it and writes ``{"1_ink": {"ink": 1}}``.
     """
-    phrase = metadata.get("modelspec.trigger_phrase", "").strip()
-    if phrase or recipes.KEY in metadata:
-        return phrase[:200]
-    tags: Counter[str] = Counter()
-    try:
-        for folder in json.loads(metadata.get("ss_tag_frequency", "{}")).values():
-            tags.update({str(tag).strip(): int(count) for tag, count in folder.items()})
-    except (ValueError, AttributeError, TypeError, ArithmeticError, RecursionError):
+    for key in _TRIGGERS:
+        if phrase := _phrase(metadata.get(key, "")):
+            return phrase[:200]
+    return _of_ai_toolkit(metadata)[:200]
+
+
+def _phrase(text: str) -> str:
+    """``text``, or the strings of the JSON list that it holds."""
+    found = _json(text) if text.lstrip().startswith("[") else None
+    if isinstance(found, list):
+        return ", ".join(word for item in found if isinstance(item, str) and (word := item.strip()))
+    return text.strip()
+
+
+def _of_ai_toolkit(metadata: Mapping[str, str]) -> str:
+    software, tags = (_json(metadata.get(key, "")) for key in ("software", "ss_tag_frequency"))
+    if not isinstance(software, dict) or software.get("name") != "ai-toolkit":
         return ""
-    first, second = [*tags.most_common(2), ("", 0), ("", 0)][:2]
-    return first[0][:200] if first[1] > second[1] else ""
+    if not isinstance(tags, dict) or len(tags) != 1:
+        return ""
+    [(folder, counts)] = tags.items()
+    word = folder.removeprefix("1_")
+    return word.strip() if counts == {word: 1} else ""
+
+
+def _json(text: str) -> Any:
+    """The value of a JSON text; None if it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def provenance(

@@ -141,20 +141,30 @@ def test_thumbnails_that_are_no_plain_picture_are_not_shown(url):
     assert metadata.thumbnail_bytes({"modelspec.thumbnail": url}) is None
 
 
+AI_TOOLKIT = '{"name": "ai-toolkit", "version": "0.7.8"}'
+
+
 @pytest.mark.parametrize(
     ("texts", "word"),
     [
         ({"modelspec.trigger_phrase": "inkstyle"}, "inkstyle"),
         ({"lora_studio.recipe": "{}", "ss_tag_frequency": '{"a": {"anchor": 9, "cat": 1}}'}, ""),
-        ({"ss_tag_frequency": '{"10_x": {"a": 3, "ink": 9}}'}, "ink"),
-        ({"ss_tag_frequency": '{"x": {"airplane": 1, "anchor": 1}}'}, ""),
-        ({"ss_tag_frequency": "[1]"}, ""),
-        ({"ss_tag_frequency": "{{{"}, ""),
-        ({"ss_tag_frequency": '{"x": {"a": "many"}}'}, ""),
+        ({"ss_tag_frequency": '{"10_x": {"a": 3, "ink": 9}}'}, ""),
+        ({"ss_tag_frequency": '{"10_ink": {"ink": 9}, "5_gold": {"gold": 2}}'}, ""),
+        ({"ss_tag_frequency": '{"1_ink": {"ink": 1}}'}, ""),
+        ({"software": AI_TOOLKIT, "ss_tag_frequency": '{"1_ink": {"ink": 1}}'}, "ink"),
+        ({"software": AI_TOOLKIT, "ss_tag_frequency": '{"1_ink": {"ink": 4, "cat": 9}}'}, ""),
+        ({"software": AI_TOOLKIT, "ss_tag_frequency": '{"1_ink": {"ink": 1}, "1_b": {"b": 1}}'}, ""),
+        ({"software": "[" * 100_000, "ss_tag_frequency": "[1]"}, ""),
+        ({"software": AI_TOOLKIT, "ss_tag_frequency": "{{{"}, ""),
+        ({"ss_trigger_words": "ink, gold"}, "ink, gold"),
+        ({"trigger_words": '["ink", " gold", 3]'}, "ink, gold"),
+        ({"trained_words": "[ink] style"}, "[ink] style"),
+        ({"modelspec.trigger_phrase": " ", "ss_trigger_words": "ink"}, "ink"),
         ({}, ""),
     ],
 )
-def test_trigger_word(texts, word):
+def test_a_trigger_word_is_read_and_never_guessed(texts, word):
     assert metadata.trigger(texts) == word
 
 
