@@ -49,7 +49,7 @@ def _draw_sheet(run: Run, subjects: list[str], path: Path) -> None:
     """Draws each subject without the adapter and with it, from the same seed."""
     from lora_studio import models
     from lora_studio.adapters import read
-    from lora_studio.dataset import captions
+    from lora_studio.dataset import caption_variants
     from lora_studio.models import inject
     from lora_studio.sampling.generate import generate
     from lora_studio.sampling.sheet import before_after
@@ -59,7 +59,7 @@ def _draw_sheet(run: Run, subjects: list[str], path: Path) -> None:
     machine = devices.choose(settings.machine)
     base = models.load(settings.run.base, machine.device, machine.dtype)
     inject.load_adapters(base, [(read(run.adapter_file), 1.0)])
-    prompts = [captions.with_trigger(subject, settings.run.trigger) for subject in subjects]
+    prompts = [caption_variants.with_trigger(subject, settings.run.trigger) for subject in subjects]
     seeds = list(range(settings.previews.preview_seed, settings.previews.preview_seed + len(prompts)))
     how = settings.previews
     draw = partial(generate, base, steps=how.preview_steps, guidance=how.guidance, sampler=how.sampler)

@@ -14,7 +14,7 @@ import torch
 from lora_studio import adapters, files, models
 from lora_studio.config.settings import Settings
 from lora_studio.config.slices import DatasetSettings
-from lora_studio.dataset import buckets, captions, folder, manifest
+from lora_studio.dataset import buckets, caption_variants, folder, manifest
 from lora_studio.dataset.batch_sampler import BatchSampler, split
 from lora_studio.dataset.cache import Cache
 from lora_studio.dataset.items import Dataset, Sample
@@ -227,7 +227,7 @@ def _encode(run: Run, settings: Settings, dataset: Dataset, base: models.Base) -
     """Fills the cache with every latent and caption that training will need; then the encoders leave the device."""
     assigned = buckets.assign(dataset.pictures, *_bucketing(settings.dataset, base))
     texts = [picture.caption for picture in dataset.pictures]
-    variants = captions.all_variants(texts, settings.run.trigger, settings.dataset, settings.run.seed)
+    variants = caption_variants.all_variants(texts, settings.run.trigger, settings.dataset, settings.run.seed)
     cache = Cache(
         run.cache,
         base,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lora_studio import models
 from lora_studio.adapters import Adapter
 from lora_studio.config.settings import Settings
-from lora_studio.dataset import captions, manifest
+from lora_studio.dataset import caption_variants, manifest
 from lora_studio.dataset.cache import Cache
 from lora_studio.dataset.items import Dataset
 from lora_studio.models import inject
@@ -178,6 +178,6 @@ class Session:
 def prompts(settings: Settings) -> list[str]:
     """The prompts of previews, with the trigger word where captions have it."""
     wanted = settings.previews.preview_prompts or [
-        captions.with_trigger(subject, settings.run.trigger) for subject in SUBJECTS
+        caption_variants.with_trigger(subject, settings.run.trigger) for subject in SUBJECTS
     ]
     return [prompt.replace("{trigger}", settings.run.trigger).strip(" ,") for prompt in wanted]
