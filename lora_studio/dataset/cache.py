@@ -32,7 +32,7 @@ from lora_studio.dataset import buckets, pictures
 from lora_studio.dataset.items import Bucket, Draw, Sample
 from lora_studio.errors import DatasetError, MachineError, ModelError
 
-VERSION = 1
+VERSION = 2
 """Increased whenever the same picture or caption would be encoded differently."""
 PREVIEWS = "previews"
 """Folder of the previews of base models."""

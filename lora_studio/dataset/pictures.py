@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import threading
 import warnings
 from collections.abc import Generator
@@ -15,25 +16,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from lora_studio import files
+from lora_studio.dataset import colour_marks, conversion
 from lora_studio.dataset.near_duplicates import likeness
 from lora_studio.errors import DatasetError
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "AVIF", "GIF")
-READABLE = "PNG, JPEG, WebP, BMP, TIFF, AVIF and GIF"
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "AVIF", "GIF", "PPM", "QOI")
+READABLE = "PNG, JPEG, WebP, BMP, TIFF, AVIF, GIF, PPM and QOI"
 MAX_PIXELS = 80_000_000
 """A picture with more pixels is refused by its header, before decoding."""
 
-SUFFIXES = frozenset(".png .apng .jpg .jpeg .jpe .jfif .webp .bmp .dib .tif .tiff .avif .gif".split())
+SUFFIXES = frozenset(
+    (".png .apng .jpg .jpeg .jpe .jfif .webp .bmp .dib .tif .tiff .avif .gif .ppm .pgm .pbm .pnm .qoi").split()
+)
 FOREIGN = frozenset(
     (
-        ".svg .eps .ps .pdf .heic .heif .jxl .psd .jp2 .tga .ico .exr .hdr .xcf .kra .ai .dng .cr2 .cr3 .nef .arw .raf"
+        ".svg .eps .ps .pdf .heic .heif .hif .jxl .psd .psb .jp2 .j2k .jpx .tga .pcx .dds .ico .exr .hdr .pfm .xcf .kra"
+        " .ora .clip .ai .dng .cr2 .cr3 .nef .arw .raf .orf .rw2"
     ).split()
 )
 """Endings of pictures in formats that are not supported."""
+_SIGNATURES = {
+    "HEIC": re.compile(rb"....ftyp(hei[cmsx]|hev[cmsx]|mif1|msf1)", re.DOTALL),
+    "JPEG XL": re.compile(rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n"),
+    "Photoshop": re.compile(rb"8BPS"),
+    "JPEG 2000": re.compile(rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"),
+    "OpenEXR": re.compile(rb"\x76\x2f\x31\x01"),
+    "Radiance HDR": re.compile(rb"#\?RADIANCE"),
+}
+"""How files of formats begin that often come under another ending, such as a phone's HEIC called .jpg."""
 
 NOTICES = {
     "frames": (
@@ -56,6 +69,11 @@ NOTICES = {
         "pictures are CMYK without a profile, so their colours are approximate",
         "Save them as sRGB.",
     ),
+    "key": (
+        "picture has 16 bits per channel and a transparent colour, which is compared by its upper 8 bits",
+        "pictures have 16 bits per channel and a transparent colour, which is compared by its upper 8 bits",
+        "Save them with an alpha channel.",
+    ),
 }
 """Notices from reading a picture: for one, for several, what to do."""
 
@@ -70,10 +88,11 @@ _TURNS = {
 }
 """Operations for EXIF orientations (Exif 2.32, tag 274)."""
 _WHITE = (255, 255, 255)
-_GREY = frozenset(("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"))
-_DEEP = frozenset(("I", "F", "I;16", "I;16B", "I;16L", "I;16N"))
-_SPACES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK", "Lab": "LAB"}
+_TEXT_LIMIT = 64 * 1024**2
+"""Bytes that a PNG's text or profile may unpack to. Photoshop's XMP and profiles of printers take megabytes."""
 
+for _limit in ("MAX_TEXT_CHUNK", "MAX_TEXT_MEMORY"):
+    setattr(PngImagePlugin, _limit, _TEXT_LIMIT)
 # Pillow warns on standard error. What matters becomes a notice or an error here, and the limit of pixels is stricter.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
@@ -100,10 +119,11 @@ class Facts:
 
 def open_picture(path: Path, background: tuple[int, int, int] = _WHITE) -> Image.Image:
     """The picture as upright 8-bit sRGB, with alpha composited on ``background``, and colours converted by its ICC
-    profile.
+    profile or what else the file says of them (``colour_marks``).
 
     Raises:
-        DatasetError: it cannot be read, is no picture, is damaged or incomplete, or has more than ``MAX_PIXELS``.
+        DatasetError: it cannot be read, is no picture, is damaged or incomplete, has more than ``MAX_PIXELS``, or has
+            colours that are not defined in sRGB (HDR).
     """
     with _file(path) as file:
         return decode(file, path.name, background)
@@ -114,8 +134,9 @@ def decode(file: BinaryIO, name: str, background: tuple[int, int, int] = _WHITE,
     long.
     """
     with _decoding(name), _opened(file, name) as image:
+        marks = colour_marks.read(file, image)
         upright, _ = _upright(image, at_least, [])
-        picture = _srgb(upright, background, [])
+        picture = conversion.to_srgb(upright, marks, background, [])
         picture = picture.copy() if picture is image else picture
     picture.info = {}  # it would be written into files that are made from it
     return picture
@@ -131,6 +152,7 @@ def examine(path: Path) -> Facts:
     with _file(path) as file, _decoding(path.name), _opened(file, path.name) as image:
         if image.format != "MPO" and getattr(image, "is_animated", False):  # a phone's MPO holds one picture and extras
             notices.append("frames")
+        marks = colour_marks.read(file, image)
         jpeg, (width, height) = image.format in ("JPEG", "MPO"), image.size
         with _large if width * height > _LARGE_PIXELS else nullcontext():
             upright, swapped = _upright(image, 64, notices)
@@ -138,7 +160,7 @@ def examine(path: Path) -> Facts:
                 width, height = upright.size
             elif swapped:
                 width, height = height, width
-            looks = likeness(_srgb(upright, _WHITE, notices))
+            looks = likeness(conversion.to_srgb(upright, marks, _WHITE, notices))
     return Facts(width, height, files.sha256(path), looks, tuple(notices))
 
 
@@ -202,6 +224,12 @@ def _decoding(name: str) -> Generator[None]:
             do="Make it smaller or close other programs.",
         ) from None
     except Exception as error:
+        if "Decompressed data too large" in str(error):
+            raise DatasetError(
+                f"The text in the picture unpacks to more than {_TEXT_LIMIT // 1024**2} MB.",
+                where=name,
+                do="Save it without metadata.",
+            ) from None
         raise DatasetError(
             f"The picture is damaged or incomplete ({error or type(error).__name__}).",
             where=name,
@@ -219,6 +247,8 @@ def _opened(file: BinaryIO, name: str) -> Generator[Image.Image]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large(name, "more than twice the limit") from None
     with image:
+        if image.format == "PPM" and image.mode == "F":  # a PFM, whose values are linear light without a range
+            raise _unsupported("PFM", name)
         if image.width * image.height > MAX_PIXELS:
             raise _too_large(
                 name, f"{image.width} × {image.height} = {image.width * image.height / 1e6:.0f} million pixels"
@@ -231,14 +261,20 @@ def _not_a_picture(file: BinaryIO, name: str) -> NotAPicture:
     file.seek(0, io.SEEK_END)
     if not file.tell():
         return NotAPicture("The file is empty (0 bytes).", where=name, do="Save or download it again.")
+    file.seek(0)
+    begins = file.read(16)
+    if kind := next((kind for kind, signature in _SIGNATURES.items() if signature.match(begins)), ""):
+        return _unsupported(kind, name)
     if suffix in FOREIGN:
-        return NotAPicture(
-            f"{suffix[1:].upper()} files are not supported.",
-            where=name,
-            do=f"Export it as PNG. Supported formats: {READABLE}.",
-        )
+        return _unsupported(suffix[1:].upper(), name)
     return NotAPicture(
         "The file is not a picture, or its header is damaged.", where=name, do=f"Save it again as one of {READABLE}."
+    )
+
+
+def _unsupported(kind: str, name: str) -> NotAPicture:
+    return NotAPicture(
+        f"{kind} files are not supported.", where=name, do=f"Export it as PNG. Supported formats: {READABLE}."
     )
 
 
@@ -262,60 +298,3 @@ def _upright(image: Image.Image, at_least: int, notices: list[str]) -> tuple[Ima
         return image, False
     turn = _TURNS.get(orientation)
     return (image, False) if turn is None else (image.transpose(turn), orientation >= 5)
-
-
-def _srgb(image: Image.Image, background: tuple[int, int, int], notices: list[str]) -> Image.Image:
-    """A loaded upright image of any mode as RGB in sRGB; the same object if it is that already."""
-    profile = _profile(image.info.get("icc_profile"), notices)
-    plain = "L" if image.mode in _GREY else "RGB"
-    if image.mode in _DEEP:
-        image = _eight_bits(image)
-    alpha = None
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        alpha, image = rgba.getchannel("A"), rgba.convert(plain)
-    elif image.mode not in _SPACES.values():
-        image = image.convert(plain)
-    colour = _managed(image, profile, notices)
-    return colour if alpha is None else Image.composite(colour, Image.new("RGB", colour.size, background), alpha)
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """A grey image of 16 or 32 bits scaled to 8 bits; ``convert`` would clip it to white."""
-    values = np.nan_to_num(np.asarray(image).astype(np.float32))
-    full = 65535.0
-    if image.mode in ("I", "F"):  # their range is not recorded: use the first common full scale that contains them
-        scales = (255.0, full, 2.0**31, 2.0**32) if image.mode == "I" else (1.0, 255.0, full)
-        full = next((scale for scale in scales if values.max() <= scale), float(values.max()))
-    return Image.fromarray((values.clip(0, full) * (255.0 / full) + 0.5).astype(np.uint8))
-
-
-def _profile(data: bytes | None, notices: list[str]) -> ImageCms.ImageCmsProfile | None:
-    if not data:
-        return None
-    try:
-        return ImageCms.ImageCmsProfile(io.BytesIO(data))
-    except (OSError, ValueError):
-        notices.append("profile")
-        return None
-
-
-def _managed(image: Image.Image, profile: ImageCms.ImageCmsProfile | None, notices: list[str]) -> Image.Image:
-    """An L, RGB, CMYK or LAB image as sRGB, by ``profile`` if it fits the image's mode."""
-    if image.mode == "LAB":
-        profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
-    if profile:
-        mode = _SPACES.get(profile.profile.xcolor_space.strip())
-        if mode == "RGB" and image.mode == "L":
-            image = image.convert("RGB")
-        if mode == image.mode:
-            try:
-                converted = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
-            except ImageCms.PyCMSError:
-                converted = None
-            if converted:
-                return converted
-        notices.append("profile")
-    elif image.mode == "CMYK":
-        notices.append("cmyk")
-    return image if image.mode == "RGB" else image.convert("RGB")
