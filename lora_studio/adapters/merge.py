@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lora_studio import files
-from lora_studio.adapters import detect, dora, keys
+from lora_studio.adapters import detect, dora, keys, scales
 from lora_studio.adapters.adapter import Adapter, Factors
 from lora_studio.adapters.container import PICKLES, Header, read_header
 from lora_studio.adapters.tensors import read_tensor, require_finite, stream
@@ -111,6 +111,8 @@ def merge(base: Path | str, out: Path | str, adapters: Sequence[tuple[Adapter, f
         raise ModelError(f"{out.name} exists already.", where=out, do="Choose another name.")
     parts = _weight_files(base)
     headers = {file: read_header(file) for file, _ in parts}
+    for file, header in headers.items():
+        scales.require_plain(header, file)
     plans = _plans(parts, headers, adapters)
     _require_room(base, out)
     note = json.dumps([[adapter.metadata.get("modelspec.title", "adapter"), weight] for adapter, weight in adapters])
@@ -291,16 +293,15 @@ def weight_reader(base: Path | str, family: str):
     """
     parts = _weight_files(Path(base))
     headers = {file: read_header(file) for file, _ in parts}
+    factors = {file: scales.scales_of(header, file) for file, header in headers.items()}
 
     def weight(path: str) -> Tensor:
         for file, component in parts:
             if component in ("", path.partition(".")[0]):
                 for place in places(path, family):
                     if place.key in headers[file].entries:
-                        with open(file, "rb") as source:
-                            return _part(read_tensor(source, headers[file], place.key), place).clone(
-                                memory_format=torch.contiguous_format
-                            )
+                        tensor = scales.read(file, headers[file], place.key, factors[file].get(place.key))
+                        return _part(tensor, place).clone(memory_format=torch.contiguous_format)
         raise KeyError(path)
 
     return weight

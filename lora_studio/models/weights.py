@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from lora_studio.adapters import container
+from lora_studio.adapters import container, scales
 from lora_studio.errors import AdapterError, ModelError
 from lora_studio.families.layout import Source
 from lora_studio.models.parts import AGAIN
@@ -23,20 +23,25 @@ _READERS = min(8, os.cpu_count() or 1)
 
 class Weights:
     """The tensors of one or several safetensors files as one table. Headers are checked at once; a tensor is read when
-    asked for.
+    asked for. Scales of float8 weights are no tensors of their own here: weights are read multiplied by them.
 
     Raises:
-        ModelError: a file is missing, a pickle, cut short or otherwise damaged.
+        ModelError: a file is missing, a pickle, cut short, quantized in an unknown layout, or otherwise damaged.
     """
 
     def __init__(self, paths: Iterable[Path]):
         self.paths = list(paths)
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.metadata: dict[str, str] = {}
+        self.used: set[str] = set()
+        """The keys that a model was filled from, or that were passed over on purpose."""
         self._home: dict[str, Path] = {}
+        self._scales: dict[str, str] = {}
         for path in self.paths:
             header = read_header(path)
-            self.shapes.update(header.shapes)
+            self._scales |= scales.scales_of(header, path)
+            beside = scales.beside(header)
+            self.shapes |= {key: shape for key, shape in header.shapes.items() if key not in beside}
             self.metadata.update(header.metadata)
             self._home.update(dict.fromkeys(header.entries, path))
 
@@ -49,7 +54,11 @@ class Weights:
         self._stack.close()
 
     def read(self, key: str) -> Tensor:
-        """The tensor named ``key``, on the CPU."""
+        """The tensor named ``key``, on the CPU: in the file's dtype, or float32 where it has a scale."""
+        tensor = self._stored(key)
+        return scales.multiplied(tensor, self._stored(self._scales[key])) if key in self._scales else tensor
+
+    def _stored(self, key: str) -> Tensor:
         return self._files[self._home[key]].get_tensor(key)
 
 
@@ -83,7 +92,7 @@ def fill(
         ModelError: weights are missing, of a wrong shape, or not finite in ``dtype``.
     """
     wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    found = _found(wanted, sources, weights, what)
+    found = find(wanted, sources, weights, what)
     readers = _READERS if device.type != "mps" else 1  # Apple's GPUs are for one thread at a time
     # gigabytes are read from disk, converted and copied to the device: one thread alone would wait for each in turn
     with ThreadPoolExecutor(readers) as pool:
@@ -93,10 +102,14 @@ def fill(
     model.to(device).requires_grad_(False).eval()
 
 
-def _found(
+def find(
     names: Iterable[str], sources: Callable[[str], list[Source]], weights: Weights, what: str
 ) -> dict[str, Source]:
-    """Where each weight is; raises ModelError where some are missing."""
+    """Where each weight is, which is noted in ``weights.used``.
+
+    Raises:
+        ModelError: some are missing.
+    """
     found, missing = {}, []
     for name in names:
         source = next((source for source in sources(name) if source.key in weights.shapes), None)
@@ -114,6 +127,7 @@ def _found(
             where=where,
             do=AGAIN,
         )
+    weights.used |= {source.key for source in found.values()}
     return found
 
 
@@ -134,14 +148,19 @@ def _tensor(weights: Weights, source: Source, shape: torch.Size, dtype: torch.dt
             where=where,
             do=AGAIN,
         )
-    if tensor.is_floating_point():
-        tensor = tensor.to(device, dtype, copy=True, memory_format=torch.contiguous_format)
-        if (
-            tensor.numel() and not torch.isfinite(torch.stack(tensor.aminmax())).all()
-        ):  # in no more memory: what comes and goes beside a weight that stays leaves gaps
-            raise ModelError(
-                f"{where.name}: {source.key} has values that are not finite in {str(dtype).removeprefix('torch.')}.",
-                where=where,
-                do="Choose another precision, or another copy of the model.",
-            )
+    if not tensor.is_floating_point():
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise ModelError(
+            f"{where.name}: {source.key} is in the format {kind}, which no weight of a model is in.",
+            where=where,
+            do="Choose a copy of the model in fp16, bf16 or fp8.",
+        )
+    tensor = tensor.to(device, dtype, copy=True, memory_format=torch.contiguous_format)
+    # in no more memory: what comes and goes beside a weight that stays leaves gaps
+    if tensor.numel() and not torch.isfinite(torch.stack(tensor.aminmax())).all():
+        raise ModelError(
+            f"{where.name}: {source.key} has values that are not finite in {str(dtype).removeprefix('torch.')}.",
+            where=where,
+            do="Choose another precision, or another copy of the model.",
+        )
     return tensor
