@@ -40,6 +40,23 @@ _MOST_CHARACTERS, _MOST_BYTES = 60, 180
 """Of a safe name: its owner adds an ending and maybe a number, and file systems take 255 bytes."""
 
 
+_ADVICE = {
+    errno.EACCES: "Give yourself permission to read and write there, or choose another folder.",
+    errno.EPERM: "Give yourself permission to read and write there, or choose another folder.",
+    errno.EROFS: "That disk is read-only: make it writable, or choose a folder on another one.",
+    errno.ENAMETOOLONG: "Use shorter names: a system takes about 255 bytes for each part of a path.",
+    errno.ENOENT: "Check that the folder still exists and that its disk is connected.",
+    errno.ENOTDIR: "A file is in the place of a folder: move it away.",
+    errno.EISDIR: "A folder is in the place of a file: move it away.",
+    errno.EIO: "The disk reports a failure: check its cable, and copy what is on it to another disk.",
+    errno.EMFILE: "Too many files are open: close other programs, then try again.",
+    errno.ENFILE: "Too many files are open: close other programs, then try again.",
+    errno.ENOSPC: "Free some space, then try again.",
+    errno.EDQUOT: "Free some space, or ask for a larger quota, then try again.",
+}
+"""What to do about a refusal of the disk, by its number."""
+
+
 class DiskFull(MachineError):
     """The disk is full."""
 
@@ -57,18 +74,31 @@ def refusal(error: OSError, what: str, path: Path) -> StudioError:
         return DiskFull(
             f"{what}: the disk is full, {left}.", where=path, do="Free some space; what was saved before is intact."
         )
-    where = error.filename or path
+    where = printable(error.filename or path)
     if getattr(error, "winerror", None) in _SHARED - {5}:
         return MachineError(
             f"{what}: another program has the file open.",
             where=where,
             do="Close that program, or let a virus scanner or sync client finish, then try again.",
         )
-    return MachineError(
-        f"{what}: {reason(error)}.",
-        where=where,
-        do="Check that the disk is connected and writable, then try again; what was saved before is intact.",
-    )
+    return MachineError(f"{what}: {reason(error)}.", where=where, do=advice(error))
+
+
+def advice(error: OSError) -> str:
+    """What to do about a disk that refused an operation, by the cause that the system gave."""
+    return _ADVICE.get(error.errno or 0, "Check that the disk is connected and writable, then try again.")
+
+
+def printable(text: object) -> str:
+    """``text`` with what is not valid Unicode, as in a file name of another encoding, written as ``\\udcff``. Event
+    logs, JSON and pages cannot hold it otherwise.
+    """
+    return str(text).encode("utf-8", "backslashreplace").decode()
+
+
+def is_text(name: object) -> bool:
+    """Whether a name or path is valid Unicode, so that settings, logs and pages can hold it."""
+    return str(name) == printable(name)
 
 
 def reason(error: OSError) -> str:
@@ -103,7 +133,7 @@ def sweep(folder: Path, lives: Callable[[int], bool]) -> list[Path]:
     swept = []
     for path in [*folder.rglob(f"*{PARTIAL}")]:
         writer = path.name.removesuffix(PARTIAL).rpartition(".")[2].partition("-")[0]
-        if os.path.lexists(path) and not (writer.isdigit() and lives(int(writer))) and _discard(path):
+        if os.path.lexists(path) and not (writer.isdecimal() and lives(int(writer))) and _discard(path):
             swept.append(path)
     return swept
 

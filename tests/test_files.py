@@ -261,3 +261,36 @@ def test_a_file_that_may_not_be_changed_is_not_waited_for(tmp_path, monkeypatch)
     monkeypatch.setattr(files.time, "sleep", lambda seconds: pytest.fail("waited"))
     with pytest.raises(PermissionError):
         files.write(tmp_path / "a.txt", "new")
+
+
+@pytest.mark.fault(78)
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, "Free some space"),
+        (errno.EACCES, "permission"),
+        (errno.EPERM, "permission"),
+        (errno.EROFS, "read-only"),
+        (errno.EIO, "failure"),
+        (errno.ENOENT, "still exists"),
+        (errno.ENAMETOOLONG, "shorter names"),
+        (errno.EMFILE, "close other programs"),
+        (errno.ECONNRESET, "connected and writable"),
+    ],
+)
+def test_the_advice_fits_the_cause(tmp_path, number, said):
+    """Missing permissions were answered with "Free some space"."""
+    refused = files.refusal(OSError(number, os.strerror(number), "x"), "It cannot be saved", tmp_path)
+    assert said in refused.do and refused.what.startswith("It cannot be saved: ")
+    assert ("Free some space" in refused.do) == (number == errno.ENOSPC)
+    assert isinstance(refused, files.DiskFull) == (number == errno.ENOSPC)
+
+
+@pytest.mark.fault(78)
+def test_no_other_room_advises_to_free_space_whatever_the_cause():
+    """Where the cause is an OSError, ``refusal`` and ``advice`` know what to do. The others found too little space."""
+    rooms = Path(files.__file__).parent
+    asked = {
+        path.relative_to(rooms).as_posix() for path in rooms.rglob("*.py") if "Free some space" in path.read_text()
+    }
+    assert asked == {"files.py", "bootstrap/environment.py", "bootstrap/pip.py", "cli/doctor.py", "models/hub.py"}

@@ -78,7 +78,9 @@ class Environment:
         except OSError as error:
             what, place = f"The environment cannot be written: {error.strerror}.", error.filename or self.folder
             raise MachineError(
-                what, where=place, do="Free some space there, or move the studio to a folder that you can write to."
+                what,
+                where=place,
+                do="Check that there is room and that you may write there, or move the studio elsewhere.",
             ) from error
 
     def require_here(self) -> None:

@@ -11,11 +11,12 @@ import os
 import sys
 import traceback
 from inspect import isfunction
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, TypeGuard
 
 import typer
 
-from lora_studio import __version__, errors
+from lora_studio import __version__, errors, files
 from lora_studio.cli import (
     add,
     analyze,
@@ -95,6 +96,14 @@ def studio(
         launch(port, not no_browser, outputs)
 
 
+def _is_refusal(error: Exception) -> TypeGuard[OSError]:
+    """Whether the disk refused a file for a reason that is not a fault of the studio, such as a name that is too
+    long.
+    """
+    ours = isinstance(error, FileNotFoundError | FileExistsError)
+    return isinstance(error, OSError) and isinstance(error.filename, str) and not ours
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns the exit status. A problem that the user can fix is reported in one message,
     without a traceback.
@@ -118,6 +127,8 @@ def main(arguments: list[str] | None = None) -> int:
     except typer.Abort:
         return 130
     except Exception as error:  # the last place where a fault can still reach the user
+        if _is_refusal(error):
+            return errors.report(files.refusal(error, "The command cannot continue", Path(error.filename)), as_json)
         traceback.print_exc()
         errors.report(
             StudioError(

@@ -7,6 +7,7 @@ import functools
 import inspect
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast, get_type_hints
@@ -71,8 +72,8 @@ def like(key: str, help: str = "", **more: Any) -> Any:
 
 def absolute(text: str) -> str:
     """A path that exists, made absolute for a worker in another folder; anything else (a hub name) unchanged."""
-    path = Path(text).expanduser()
-    return str(path.resolve()) if text and path.exists() else text
+    path = Path(os.path.expanduser(text))  # unlike Path.expanduser it takes any name after the tilde
+    return str(path.resolve()) if text and os.path.exists(path) else text
 
 
 def tell(result: dict[str, Any], lines: list[str], as_json: bool) -> None:

@@ -134,7 +134,7 @@ def checked(settings: Settings, outputs: Path) -> Settings:
     from lora_studio.dataset import folder
 
     settings = settings.changed(
-        data=str(Path(settings.run.data).expanduser().resolve()), base=absolute(settings.run.base)
+        data=str(Path(os.path.expanduser(settings.run.data)).resolve()), base=absolute(settings.run.base)
     )
     dataset = folder.scan(Path(settings.run.data), runs.cache_folder(outputs))
     if dataset.blocking:

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
+from lora_studio import files
+
 
 class Level(StrEnum):
     """Who a setting is for."""
@@ -110,6 +112,16 @@ class SettingsSlice(BaseModel):
         if names and repr(value) not in names:
             expected = " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
             raise PydanticCustomError("choice", "Input should be {expected}", {"expected": expected})
+        return value
+
+    @field_validator("*")
+    @classmethod
+    def _require_text(cls, value: Any) -> Any:
+        """Raises an error for text that is not valid Unicode: files of settings and logs cannot hold it."""
+        for text in [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else []:
+            if isinstance(text, str) and not files.is_text(text):
+                message = "{text} is not valid Unicode; rename that file or folder"
+                raise PydanticCustomError("text", message, {"text": files.printable(text)})
         return value
 
 

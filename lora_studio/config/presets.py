@@ -5,6 +5,7 @@ A preset's file holds ``title`` and ``blurb`` and, under ``[settings]``, the key
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def find(name: str, folder: Path = FOLDER) -> Preset:
         SettingsError: there is none; suggests the nearest name.
     """
     for path in (folder / f"{name}.toml", Path(name)):
-        if path.suffix == ".toml" and path.is_file():
+        if path.suffix == ".toml" and os.path.isfile(path):
             return read(path)
     raise SettingsError(
         f"There is no preset named {name!r}.",

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from lora_studio import files
 from lora_studio.dataset import listing
-from lora_studio.errors import DatasetError, MachineError
+from lora_studio.errors import DatasetError
 
 MAX_FILES = 50_000
 MAX_BYTES = 8 * 1024**3
@@ -69,11 +69,7 @@ def unpack(archive: Path, folder: Path) -> Path:
             do="Pack it again without a password.",
         ) from None
     except OSError as error:
-        raise MachineError(
-            f"The ZIP cannot be unpacked: {files.reason(error)}.",
-            where=error.filename or folder,
-            do="Free some space, or choose another folder.",
-        ) from None
+        raise files.refusal(error, "The ZIP cannot be unpacked", folder) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return _inner(folder)

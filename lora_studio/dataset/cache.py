@@ -30,7 +30,7 @@ from torch import Tensor
 from lora_studio import files
 from lora_studio.dataset import buckets, pictures
 from lora_studio.dataset.items import Bucket, Draw, Sample
-from lora_studio.errors import DatasetError, MachineError, ModelError
+from lora_studio.errors import DatasetError, ModelError
 
 VERSION = 2
 """Increased whenever the same picture or caption would be encoded differently."""
@@ -341,11 +341,7 @@ def _write(path: Path, entry: dict[str, Tensor]) -> None:
     try:
         files.write(path, safetensors.torch.save(entry, {"sha256": _digest(entry)}))
     except OSError as error:
-        raise MachineError(
-            f"The cache cannot be written: {files.reason(error)}.",
-            where=path.parent,
-            do="Free some space, or choose another outputs folder.",
-        ) from None
+        raise files.refusal(error, "The cache cannot be written", path.parent) from None
 
 
 def _read(path: Path) -> dict[str, Tensor] | None:

@@ -35,7 +35,7 @@ def scan(folder: Path, cache: Path | None = None, progress: Callable[[int, int],
         cache: a folder for the facts of each picture, by path, size and time of change, which make the next scan fast.
         progress: called with (pictures read, pictures in total).
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # also of a name that the system does not take
         return Dataset(
             folder,
             [],
@@ -147,7 +147,7 @@ def _remember(memory: Path, known: dict[str, tuple[int, int, Facts]], problems: 
                 "warning",
                 "",
                 f"The result of the scan could not be saved in {memory.parent}: {files.reason(error)}.",
-                "Free some space. Until then every scan takes as long as the first.",
+                f"{files.advice(error)} Until then every scan takes as long as the first.",
             )
         )
 

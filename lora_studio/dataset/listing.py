@@ -21,6 +21,8 @@ MAX_ENTRIES = 5 * MAX_PICTURES
 MAX_REPEATS = 1000
 
 _REPEATS = re.compile(r"(\d{1,9})_(.+)", re.DOTALL)
+_NAMED = 3
+"""Names that a sentence shows; the others are counted."""
 _NON_CAPTIONS = frozenset("license licence readme notice copying credits authors changelog".split())
 _SYSTEM = frozenset(("thumbs.db", "desktop.ini", "__macosx"))
 
@@ -103,7 +105,8 @@ def _repeats(number: int, name: str, problems: list[Problem]) -> int:
 
 def _fill(place: PictureFolder, root: Path, links: list[str], problems: list[Problem]) -> list[str]:
     """Fills in the files of ``place``, and returns the names of the folders in it."""
-    folders, unnamed = [], 0
+    folders: list[str] = []
+    unnamed: list[str] = []
     try:
         for count, entry in enumerate(_entries(place.folder)):
             if count >= MAX_ENTRIES:
@@ -118,8 +121,8 @@ def _fill(place: PictureFolder, root: Path, links: list[str], problems: list[Pro
                 break
             if entry.name.startswith(".") or entry.name.casefold() in _SYSTEM:
                 continue
-            if _is_invalid_text(entry.name):
-                unnamed += 1
+            if not files.is_text(entry.name):
+                unnamed.append(files.printable(entry.name))
             elif entry.is_symlink():
                 _follow(entry, place, root, links)
             elif entry.is_dir(follow_symlinks=False):
@@ -136,9 +139,10 @@ def _fill(place: PictureFolder, root: Path, links: list[str], problems: list[Pro
             )
         )
     if unnamed:
-        problems.append(
-            Problem("left out", place.prefix, f"{unnamed} files have names that are not valid Unicode.", "Rename them.")
-        )
+        one = len(unnamed) == 1
+        what = "1 name is not valid Unicode" if one else f"{len(unnamed)} names are not valid Unicode"
+        named = ", ".join(sorted(unnamed)[:_NAMED]) + (" …" if len(unnamed) > _NAMED else "")
+        problems.append(Problem("left out", place.prefix, f"{what}: {named}.", "Rename it." if one else "Rename them."))
     place.files = dict(sorted(place.files.items()))
     return sorted(folders)
 
@@ -146,15 +150,6 @@ def _fill(place: PictureFolder, root: Path, links: list[str], problems: list[Pro
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
         yield from entries
-
-
-def _is_invalid_text(name: str) -> bool:
-    """Whether a name is not valid Unicode, so that logs and manifests cannot contain it."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
 
 
 def _follow(entry: os.DirEntry[str], place: PictureFolder, root: Path, links: list[str]) -> None:

@@ -38,7 +38,7 @@ def branch_point(text: str, outputs: Path) -> BranchPoint:
     Raises:
         RunError: there is no such run or state.
     """
-    name, _, step = text.rpartition("@") if text.rpartition("@")[2].isdigit() else (text, "", "")
+    name, _, step = text.rpartition("@") if text.rpartition("@")[2].isdecimal() else (text, "", "")
     run = runs.find(name, outputs)
     if step:
         return BranchPoint(run, checkpoints.find(run, int(step)).step)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from lora_studio.runs import Run, Unreadable
 MANIFEST = "manifest.json"
 ABOUT = "about.json"
 STAR = "star"
+_NAME = re.compile(r"step-(0|[1-9][0-9]{0,8})")
 
 
 class Saved(NamedTuple):
@@ -55,14 +57,22 @@ def listed(run: Run) -> list[Saved]:
 
 def _saved(folder: Path) -> Saved | None:
     """The state in ``folder``; None if it holds none that can be read."""
-    head, _, tail = folder.name.partition("step-")
-    if head or not tail.isdigit():
+    step = step_of(folder.name)
+    if step is None:
         return None
     try:
         status = os.stat(folder / MANIFEST)
     except OSError:
         return None
-    return Saved(int(tail), folder, os.path.exists(folder / STAR), status.st_mtime)
+    return Saved(step, folder, os.path.exists(folder / STAR), status.st_mtime)
+
+
+def step_of(name: str) -> int | None:
+    """The step of a saved state's folder, named as ``Run.checkpoint`` does; None for any other name, such as
+    ``step-²``.
+    """
+    found = _NAME.fullmatch(name)
+    return int(found[1]) if found else None
 
 
 def complete(folder: Path) -> bool:

@@ -193,8 +193,10 @@ def create(settings: Settings, outputs: Path = OUTPUTS) -> Run:
     """Creates a run's folder with its settings. An existing run is never touched: the name gets a number.
 
     Raises:
-        RunError: the outputs folder cannot be written.
+        RunError: the name of the outputs folder is not valid Unicode.
+        MachineError: the outputs folder cannot be written.
     """
+    require_text(outputs)
     wanted = wanted_name(settings.run)
     try:
         files.make_folder(outputs)
@@ -205,12 +207,18 @@ def create(settings: Settings, outputs: Path = OUTPUTS) -> Run:
         presets.save_settings(settings.changed(name=run.name), run.settings_file)
         files.sync_folder(outputs)
     except OSError as error:
-        raise RunError(
-            f"The run's folder cannot be created: {files.reason(error)}.",
-            where=error.filename or outputs,
-            do="Free some space, or choose another outputs folder.",
-        ) from error
+        raise files.refusal(error, "The run's folder cannot be created", outputs) from error
     return run
+
+
+def require_text(outputs: Path) -> None:
+    """Raises RunError where the name of the outputs folder is not valid Unicode: settings and logs name files in it."""
+    if not files.is_text(outputs.absolute()):
+        raise RunError(
+            "The path of the outputs folder is not valid Unicode.",
+            where=files.printable(outputs.absolute()),
+            do="Rename that folder, or choose another one with --outputs.",
+        )
 
 
 def _claim(parent: Path, wanted: str) -> Path:
@@ -234,8 +242,14 @@ class Unreadable(NamedTuple):
 
     @classmethod
     def of(cls, path: Path | str, error: OSError) -> Unreadable:
-        what = f"{Path(path).name} cannot be read: {files.reason(error)}."
-        return cls(str(path), what, "Check that the disk is connected and that you may read it.")
+        what = f"{files.printable(Path(path).name)} cannot be read: {files.reason(error)}."
+        return cls(files.printable(path), what, "Check that the disk is connected and that you may read it.")
+
+    @classmethod
+    def misnamed(cls, path: Path) -> Unreadable:
+        """Of a name that is not valid Unicode."""
+        name = files.printable(path.name)
+        return cls(files.printable(path), f"{name} is not a valid Unicode name.", "Rename it.")
 
 
 class Listing(NamedTuple):
@@ -253,6 +267,9 @@ def listing(outputs: Path = OUTPUTS) -> Listing:
         if entry.name.startswith("."):
             continue
         run = Run(Path(entry.path))
+        if not files.is_text(entry.name):
+            unreadable.append(Unreadable.misnamed(run.folder))
+            continue
         try:
             status = os.stat(run.settings_file)
         except (FileNotFoundError, NotADirectoryError):
@@ -292,6 +309,9 @@ def find(name: str, outputs: Path = OUTPUTS) -> Run:
     for folder in (outputs / name, Path(name)):
         try:
             if stat.S_ISREG(os.stat(folder / "settings.toml").st_mode):
+                if not files.is_text(folder):
+                    what, do = Unreadable.misnamed(folder)[1:]
+                    raise RunError(what, where=files.printable(folder), do=do)
                 return Run(folder.resolve())
         except (FileNotFoundError, NotADirectoryError, ValueError):
             continue

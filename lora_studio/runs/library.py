@@ -25,7 +25,7 @@ from lora_studio.adapters.container import refuse_pickle_name
 from lora_studio.adapters.detect import label
 from lora_studio.adapters.listing import Summary
 from lora_studio.errors import AdapterError, MachineError
-from lora_studio.runs import Unreadable
+from lora_studio.runs import Unreadable, checkpoints
 
 _SUFFIX = ".safetensors"
 _MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
@@ -90,6 +90,9 @@ def catalogue(outputs: Path = runs.OUTPUTS) -> Catalogue:
     found: list[Entry] = []
     bad: list[Unreadable] = []
     for place in _places(outputs, bad):
+        if not files.is_text(place.path.name):
+            bad.append(Unreadable.misnamed(place.path))
+            continue
         key = place.path.relative_to(outputs).as_posix()
         try:
             stat = os.stat(place.path)
@@ -121,10 +124,12 @@ def _places(outputs: Path, unreadable: list[Unreadable]) -> Iterator[_Place]:
     for run in listing.runs:
         for path in _adapters_in(run.folder, unreadable):
             yield _Place(path, Origin.RUN, run.name)
-        for step in runs.entries(run.checkpoints, unreadable):
-            number = step.name.removeprefix("step-")
-            if number.isdigit():
-                yield _Place(Path(step.path, "adapter.safetensors"), Origin.CHECKPOINT, run.name, int(number))
+        for entry in runs.entries(run.checkpoints, unreadable):
+            if (step := checkpoints.step_of(entry.name)) is not None:
+                yield _Place(Path(entry.path, "adapter.safetensors"), Origin.CHECKPOINT, run.name, step)
+            elif not entry.name.endswith(files.PARTIAL):
+                what = f"{files.printable(entry.name)} in {run.name} is not named like a saved state."
+                unreadable.append(Unreadable(files.printable(entry.path), what, "Rename it to step- and its step."))
     for path in _adapters_in(runs.library_folder(outputs), unreadable):
         yield _Place(path, Origin.IMPORTED)
 
@@ -231,11 +236,7 @@ def add(file: Path, outputs: Path = runs.OUTPUTS) -> Path:
                 return adapters.write(adapter.with_one_alpha(), files.free(wanted), raw_dora=True)
             return _same(file, folder) or _copied(file, files.free(wanted))
     except OSError as error:
-        raise MachineError(
-            f"The adapter cannot be added to the library: {files.reason(error)}.",
-            where=folder,
-            do="Free some space, or choose another outputs folder.",
-        ) from error
+        raise files.refusal(error, "The adapter cannot be added to the library", folder) from error
 
 
 def _same(file: Path, folder: Path) -> Path | None:

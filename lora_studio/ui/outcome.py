@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 from gradio.blocks import Block
 
+from lora_studio import files
 from lora_studio.errors import StudioError
 from lora_studio.ui import words
 
@@ -38,8 +39,8 @@ def done(what: str, more: str = "", to: str = "") -> str:
 def wrong(error: StudioError | OSError) -> str:
     """The error as a notice, with the table of the proof if a proof failed."""
     if isinstance(error, OSError):
-        what, where = f"The disk reports an error: {error.strerror or error}.", error.filename or ""
-        return words.notice("wrong", what, where, "Free space on it or fix its permissions, then try again.")
+        what, where = f"The disk reports an error: {files.reason(error)}.", error.filename or ""
+        return words.notice("wrong", what, where, files.advice(error))
     rows = error.details.get("proof")
     return words.notice("wrong", error.what, error.where, error.do) + (proof(rows) if rows else "")
 

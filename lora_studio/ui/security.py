@@ -2,15 +2,19 @@
 
 Another site can send requests to 127.0.0.1, or resolve its own name to that address (DNS rebinding). So a foreign
 ``Host`` gets 400 and a foreign ``Origin`` 403, whatever the request. A body that is too large gets 413 before it is
-read. Endpoints of gradio that the page does not use are disabled. A page for other machines requires a login.
+read. Endpoints of gradio that the page does not use are disabled, and no address is fetched. A page for other
+machines requires a login.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
+from typing import Never
 from urllib.parse import unquote, urlsplit
 
+import gradio as gr
+import safehttpx
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -52,6 +56,18 @@ _ASTRAY = re.compile(
     r"[a-z][a-z+.-]+:|//|\\\\|.*(::|[\x00-\x1f]|(^|[/\\])\.\.([/\\]|$)|(^|[/\\])\.[^/\\]*$)", re.DOTALL | re.IGNORECASE
 )
 """A file's address on another machine, with an alternate data stream, with ``..``, or of a hidden file."""
+
+
+def forbid_fetching() -> None:
+    """From now on gradio fetches no address. Where the path of an uploaded file is a URL, it would look up the name,
+    at Google too, and download what is there.
+    """
+    for name in ("get", "async_validate_url"):
+        setattr(safehttpx, name, _refuse_address)
+
+
+async def _refuse_address(address: str, *_: object, **__: object) -> Never:
+    raise gr.Error(f"{address} is not fetched. Save the file on this computer, then upload it.", print_exception=False)
 
 
 class OwnPagesOnly:

@@ -91,6 +91,7 @@ def launch(
 
 def serve(studio: gr.Blocks, outputs: Path, address: str, port: int, login: tuple[str, str] | None = None) -> gr.Blocks:
     """Starts serving ``studio`` in a thread, with all features off that contact other servers."""
+    security.forbid_fetching()
     os.environ["no_proxy"] = ",".join(
         filter(None, [os.environ.get("no_proxy", ""), *security.LOOPBACK[:2]])
     )  # gradio requests its own page to see whether it is up
@@ -122,14 +123,12 @@ def serve(studio: gr.Blocks, outputs: Path, address: str, port: int, login: tupl
 
 
 def _prepare(outputs: Path) -> None:
+    runs.require_text(outputs)
     try:
         images.folder(outputs).mkdir(parents=True, exist_ok=True)
         images.sweep(outputs)
     except OSError as error:
-        what = f"The outputs folder cannot be written: {files.reason(error)}."
-        raise MachineError(
-            what, where=error.filename or outputs, do="Free some space, or choose another folder with --outputs."
-        ) from error
+        raise files.refusal(error, "The outputs folder cannot be written", outputs) from error
 
 
 def claim(outputs: Path) -> Lock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
+from lora_studio import files
 from lora_studio.events import State
 
 STATES = {
@@ -20,8 +21,8 @@ STATES = {
 
 
 def text(value: object) -> str:
-    """``value`` escaped for HTML, so that no name, caption or message can contain markup."""
-    return escape(str(value), quote=True)
+    """``value`` escaped for HTML, so that no name, caption or message can contain markup, or what is not Unicode."""
+    return escape(files.printable(value), quote=True)
 
 
 def facts(entries: Iterable[str]) -> str:

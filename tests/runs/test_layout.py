@@ -7,7 +7,7 @@ import pytest
 
 from lora_studio import runs
 from lora_studio.config.settings import Settings
-from lora_studio.errors import RunError, SettingsError
+from lora_studio.errors import MachineError, RunError, SettingsError
 
 SETTINGS = Settings(data="pictures", name="ink")
 
@@ -83,7 +83,7 @@ def test_damaged_settings_are_named(tmp_path, content):
 def test_an_outputs_folder_that_cannot_be_written_is_named(tmp_path):
     """Fault 56."""
     (tmp_path / "outputs").write_text("a file")
-    with pytest.raises(RunError, match="cannot be created"):
+    with pytest.raises(MachineError, match="cannot be created: File exists"):
         runs.create(SETTINGS, tmp_path / "outputs")
 
 

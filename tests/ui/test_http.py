@@ -109,3 +109,18 @@ def test_the_page_asks_nothing_from_elsewhere(client):
     for path in ("", "theme.css"):
         text = client.get(path).text
         assert not re.findall(r'(?:src|href)="https?://(?!127\.0\.0\.1)[^"]+"|@import[^;]+https?:|url\(.?https?:', text)
+
+
+@pytest.mark.fault(77)
+@pytest.mark.parametrize("address", ["http://example.com/x.png", "https://127.0.0.1/x.safetensors"])
+def test_an_address_in_place_of_an_upload_is_not_fetched(client, address):
+    """gradio looked the name up, at dns.google too, and downloaded what was there."""
+    config = client.get("config").json()
+    kinds = {component["id"]: component["type"] for component in config["components"]}
+    takers = [one for one in config["dependencies"] if any(target[1] == "upload" for target in one["targets"])]
+    assert len(takers) >= 2
+    for taker in takers:
+        file = {"path": address, "url": address, "meta": {"_type": "gradio.FileData"}}
+        data = [[file] if kinds[part] in ("uploadbutton", "file") else None for part in taker["inputs"]]
+        told = client.post("gradio_api/run/predict", json={"data": data, "fn_index": taker["id"]}).json()
+        assert f"{address.split('/')[2]}" in told["error"] and "is not fetched" in told["error"]

@@ -167,7 +167,7 @@ def _latest_preview(entry: Entry, outputs: Path) -> Path | None:
     drawn = [
         (int(step), path)
         for step, path in numbered
-        if step.isdigit() and (entry.step is None or int(step) <= entry.step)
+        if step.isdecimal() and (entry.step is None or int(step) <= entry.step)
     ]
     return max(drawn, default=(0, None))[1]
 

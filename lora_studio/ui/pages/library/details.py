@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from lora_studio import adapters
+from lora_studio import adapters, files
 from lora_studio.adapters import recipe
 from lora_studio.adapters.blend_methods import METHODS, RANK, parameters
 from lora_studio.adapters.kinds import KINDS
@@ -36,8 +36,8 @@ def links(entry: Entry, outputs: Path) -> str:
     except OSError as error:
         download = words.notice(
             "wrong",
-            f"It cannot be downloaded: {error.strerror or error}.",
-            do="Free space on the disk, then choose it again.",
+            f"It cannot be downloaded: {files.reason(error)}.",
+            do=files.advice(error),
         )
     name = cards.key(entry, outputs)
     return f'<div class="ways">{download}{tabs.link("mix", name, "Mix…")}{tabs.link("export", name, "Export…")}</div>'

@@ -69,7 +69,7 @@ class RunWatcher:
     def find(self, name: str) -> Run | None:
         """The run of that name; None if it does not exist."""
         run = Run(self.outputs / name)
-        return run if name and os.path.isfile(run.settings_file) else None
+        return run if name and files.is_text(name) and os.path.isfile(run.settings_file) else None
 
 
 @dataclass

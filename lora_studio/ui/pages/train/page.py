@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 from gradio.blocks import Block
 
+from lora_studio import files
 from lora_studio.errors import StudioError
 from lora_studio.jobs import control, runner, view
 from lora_studio.jobs.control import Request
@@ -112,7 +113,7 @@ def _wire_run(page: gr.Blocks, watcher: RunWatcher, tab: gr.State, parts: dict[s
 
     def choose(here: TabState, event: gr.EventData) -> Updates:
         step = event.step
-        here.prompt, here.step = int(event.prompt), int(step) if str(step).isdigit() else here.step
+        here.prompt, here.step = int(event.prompt), int(step) if str(step).isdecimal() else here.step
         return tick(here)
 
     gr.Timer(EVERY).tick(tick, tab, shown, **QUIET)
@@ -179,6 +180,8 @@ def _acting(act: Action, watcher: RunWatcher, tick: Callable[[TabState], Updates
                 act(here, run)
             except StudioError as error:
                 gr.Warning(str(error))
+            except OSError as error:
+                gr.Warning(str(files.refusal(error, "The request cannot be left for the run", run.folder)))
         return tick(here)
 
     return handler

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from lora_studio import runs, starter
@@ -31,8 +32,8 @@ def tidy(text: str | None) -> str:
     a worker may run in another folder.
     """
     text = (text or "").strip().strip("\"'")
-    path = Path(text).expanduser()
-    return str(path.resolve()) if text and path.exists() else text
+    path = Path(os.path.expanduser(text))  # unlike Path.expanduser it takes any name after the tilde
+    return str(path.resolve()) if text and os.path.exists(path) else text
 
 
 def scan(data: str, outputs: Path) -> Dataset:
