@@ -68,6 +68,22 @@ class Preparing(Event):
     total: int
 
 
+class BaseLoaded(Event):
+    """The base model ``name`` of ``family`` is in memory. ``predicts`` is what it predicts, ``reason`` how that is
+    known. All of them are for people.
+    """
+
+    kind: Literal["base"] = "base"
+    name: str
+    family: str
+    predicts: str
+    reason: str
+
+    @property
+    def sentence(self) -> str:
+        return f"Base model {self.name}, {self.family}. It predicts: {self.predicts} ({self.reason})."
+
+
 class Started(Event):
     """Training begins at ``first_step`` (0 for a new run) of ``total_steps``."""
 
@@ -203,6 +219,7 @@ AnyEvent = Annotated[
     Union[
         StateChanged,
         Preparing,
+        BaseLoaded,
         Started,
         StepDone,
         Validated,

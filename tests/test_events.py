@@ -14,6 +14,7 @@ from lora_studio.errors import DatasetError
 SAMPLES = [
     e.StateChanged(state=e.State.PAUSED),
     e.Preparing(stage="latents", done=3, total=24),
+    e.BaseLoaded(name="ink", family="Stable Diffusion XL", predicts="Velocity (v)", reason="the file's mark v_pred"),
     e.Started(total_steps=300, images=20, device="CPU", precision="fp32", parameters=1000, modules=64),
     e.StepDone(step=7, loss=0.125, learning_rate=1e-4),
     e.Validated(step=50, loss=0.25),

@@ -115,6 +115,8 @@ class Display:
         match event:
             case e.Preparing():
                 self._prepare(event)
+            case e.BaseLoaded():
+                self.say(event.sentence)
             case e.Started():
                 self.say(_beginning(event))
             case e.StepDone():

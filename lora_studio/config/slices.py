@@ -194,9 +194,27 @@ class LossSettings(SettingsSlice):
     prediction: str = setting(
         "auto",
         "Prediction",
-        "What the base model was trained to predict; auto reads it from the model.",
+        "What the base model was trained to predict. Auto reads it from its files, and asks the model where they do "
+        "not say. A rectified flow without a mark must be set by hand.",
         Level.EXPERT,
         choices=_predictions,
+    )
+    zero_snr: Literal["auto", "on", "off"] = setting(
+        "auto",
+        "Zero terminal SNR",
+        "Whether the base model's noise ends without any signal (Lin et al. 2024). Auto reads it from its files; where "
+        "they do not say, it is on for SDXL models that predict v.",
+        Level.EXPERT,
+        choices={"auto": "From the model", "on": "On", "off": "Off"},
+    )
+    flow_shift: float = setting(
+        0.0,
+        "Flow shift",
+        "How far a rectified flow's timesteps are moved towards the noise, in training and in previews. 0 takes the "
+        "model's own, or none (1).",
+        Level.EXPERT,
+        ge=0,
+        le=20,
     )
     loss: Literal["mse", "huber"] = setting(
         "mse",

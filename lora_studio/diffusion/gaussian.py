@@ -23,10 +23,18 @@ class GaussianDiffusion(Process):
 
     prediction_type: ClassVar[str]
     """As diffusers' configurations name what is predicted."""
+    zero_snr_spacing: ClassVar[str] = "trailing"
+    """Where samplers begin in a schedule that ends in pure noise: ``trailing`` is its very end (Lin et al. 2024, §3.3),
+    whatever a configuration for other schedules says.
+    """
 
     def __init__(self, schedule: Mapping[str, Any]):
         super().__init__(schedule)
         self._alpha_bar: Tensor | None = None
+
+    @property
+    def zero_snr(self) -> bool:
+        return bool(self.schedule.get("rescale_betas_zero_snr"))
 
     @classmethod
     def owns(cls, schedule: Mapping[str, Any]) -> bool:
@@ -68,11 +76,9 @@ class GaussianDiffusion(Process):
         """min(SNR, γ), converted from errors in x₀ to errors in what is predicted."""
 
     def configuration(self, scheduler: str) -> dict[str, Any]:
-        """The last step of a schedule that ends in pure noise must be sampled too: spacing begins there. Clipping to
-        [−1, 1], which some published configurations leave on, is for pixels and would crush latents.
-        """
-        spacing = {"timestep_spacing": "trailing"} if self.schedule.get("rescale_betas_zero_snr") else {}
-        return {**spacing, **self.schedule, "prediction_type": self.prediction_type, "clip_sample": False}
+        """Clipping to [−1, 1], which some published configurations leave on, is for pixels and would crush latents."""
+        spacing = {"timestep_spacing": self.zero_snr_spacing} if self.zero_snr else {}
+        return {**self.schedule, **spacing, "prediction_type": self.prediction_type, "clip_sample": False}
 
     def first(self, scheduler: Any, noise: Tensor) -> Tensor:
         return noise * scheduler.init_noise_sigma
@@ -90,6 +96,8 @@ class Epsilon(GaussianDiffusion):
     """The model predicts the noise itself (Ho et al. 2020, §3.2)."""
 
     name, title, aliases, prediction_type = "epsilon", "Noise (ε)", ("eps",), "epsilon"
+    zero_snr_spacing = "leading"
+    """Before the end: in pure noise, its noise tells nothing about the signal, and a sampler would divide by 0."""
 
     def target(self, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         return noise
@@ -111,6 +119,11 @@ class Velocity(GaussianDiffusion):
     """
 
     name, title, aliases, prediction_type = "v", "Velocity (v)", ("v_prediction", "velocity"), "v_prediction"
+
+    @property
+    def guidance_rescale(self) -> float:
+        """0.7 where the noise ends without any signal, which guidance overexposes (Lin et al. 2024, §3.4)."""
+        return 0.7 if self.zero_snr else 0.0
 
     def target(self, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         signal, rest = self._scales(timesteps, x0)

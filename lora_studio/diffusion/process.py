@@ -48,6 +48,23 @@ class Process(ABC):
         """T."""
         return self.schedule.get("num_train_timesteps", 1000)
 
+    @property
+    def zero_snr(self) -> bool:
+        """Whether its noise ends without any signal, in a schedule that was rescaled for it (Lin et al. 2024, *Common
+        Diffusion Noise Schedules and Sample Steps are Flawed*, §3.1).
+        """
+        return False
+
+    @property
+    def describe(self) -> str:
+        """What the model predicts, for people, and whether its noise ends without any signal."""
+        return f"{self.title}, zero terminal SNR" if self.zero_snr else self.title
+
+    @property
+    def guidance_rescale(self) -> float:
+        """φ of ``sampling.generate`` that suits the process where nobody chose one."""
+        return 0.0
+
     @classmethod
     @abstractmethod
     def owns(cls, schedule: Mapping[str, Any]) -> bool:

@@ -83,8 +83,8 @@ class Family(ABC):
     """For each text encoder, the token that its trainers filled up short captions with; None is the end of text."""
     prefixes: ClassVar[dict[str, str]] = {}
     """Part -> the start of its keys in a single file."""
-    ambiguous: ClassVar[bool] = False
-    """True where neither keys nor shapes of a single file tell the prediction, so that the model itself is asked."""
+    v_ends_in_noise: ClassVar[bool] = False
+    """Whether a model that predicts v is taken for one with zero terminal SNR where its files do not say."""
 
     @property
     def parts(self) -> list[str]:

@@ -16,6 +16,9 @@ class StableDiffusionXL(LatentDiffusion):
     name, title, configs = "sdxl", "Stable Diffusion XL", "sdxl"
     version, version_start = "sdxl_base_v1-0", "sdxl"
     architecture, resolution = "stable-diffusion-xl-v1-base", 1024
+    v_ends_in_noise = (
+        True  # SDXL predicts ε; the descendants that predict v were trained to that end (NoobAI, Terminus)
+    )
     blocks = {
         "style": ("unet.up_blocks.0.attentions.1",),
         "content": ("unet.up_blocks.0.attentions.0",),

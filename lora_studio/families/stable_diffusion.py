@@ -75,7 +75,6 @@ class StableDiffusion2(_StableDiffusion):
         "vae": "first_stage_model.",
         "text_encoder": "cond_stage_model.model.",
     }
-    ambiguous = True
 
     def marks(self, noise: bool) -> tuple[str, str]:
         return ("sd_v2", "stable-diffusion-v2-512") if noise else super().marks(noise)

@@ -22,6 +22,7 @@ class RunView:
     left_queue: bool = False
     """It ended while it waited, usually since it was taken out of the queue."""
     preparing: e.Preparing | None = None
+    base: e.BaseLoaded | None = None
     started: e.Started | None = None
     steps: list[e.StepDone] = field(default_factory=list)
     measures: dict[str, list[e.Measured]] = field(default_factory=dict)
@@ -57,6 +58,8 @@ class RunView:
                 self.state = event.state
             case e.Preparing():
                 self.preparing = event
+            case e.BaseLoaded():
+                self.base = event
             case e.Started():
                 self._begin(event)
             case e.StepDone():

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lora_studio import files
 from lora_studio.diffusion.process import Process
+from lora_studio.events import Warned
 from lora_studio.families import registry
 from lora_studio.families.family import Family
 from lora_studio.methods.method import Method
@@ -54,6 +55,10 @@ class Base:
     """Whether the VAE and the text encoders take turns on ``device`` while one is needed, and rest on the CPU
     otherwise: slower where they alternate.
     """
+    reason: str = ""
+    """How it is known what it predicts, and how its noise ends."""
+    notices: list[Warned] = field(default_factory=list)
+    """What the user should know about it."""
     method: Method | None = None
     """Of the adapter under training; see ``inject``."""
     start: AdapterOverlay | None = None

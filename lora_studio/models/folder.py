@@ -12,8 +12,10 @@ from lora_studio.errors import ModelError
 from lora_studio.families.family import Family
 from lora_studio.families.layout import Source
 from lora_studio.families.registry import denoiser_folders, of_folder
+from lora_studio.models import prediction
 from lora_studio.models.base import Base
 from lora_studio.models.parts import AGAIN, build, read_json, title
+from lora_studio.models.prediction import NoiseMarks
 from lora_studio.models.tokenizer import Tokenizer
 from lora_studio.models.weights import Weights, fill
 
@@ -23,9 +25,9 @@ _OLD_VAE = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_a
 
 
 def read(
-    path: Path, name: str, device: torch.device, dtype: torch.dtype, wanted: str, encoders_on: torch.device
-) -> Base:
-    """As ``lora_studio.models.load``; ``wanted`` is the setting ``prediction``.
+    path: Path, name: str, device: torch.device, dtype: torch.dtype, encoders_on: torch.device
+) -> tuple[Base, NoiseMarks]:
+    """As ``lora_studio.models.load``, with what the folder says of its noise process, which is yet to be settled.
 
     Raises:
         ModelError: a part is missing or damaged, or the family is not supported.
@@ -35,13 +37,13 @@ def read(
         if not (path / part).is_dir():
             raise ModelError(f"{path.name} lacks its {part} folder.", where=path / part, do=AGAIN)
     schedule = read_json(path / "scheduler" / "scheduler_config.json")
-    process = family.process(schedule, wanted)
+    marks = prediction.of_folder(family, schedule, path)
     tokenizers = [_tokenizer(path / folder) for folder in family.encoders.values()]
     denoiser, vae, *encoders = (
         _part(family, path, part, device if part == family.denoiser else encoders_on, dtype)
         for part in (family.denoiser, "vae", *family.encoders)
     )
-    return Base(
+    base = Base(
         family,
         name,
         path,
@@ -49,10 +51,11 @@ def read(
         vae,
         dict(zip(family.encoders, encoders, strict=True)),
         tokenizers,
-        process,
+        family.process(schedule),
         device,
         dtype,
     )
+    return base, marks
 
 
 def family_of(path: Path) -> Family:

@@ -14,11 +14,13 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from torch import nn
 
 from lora_studio import starter
+from lora_studio.diffusion import registry as processes
 from lora_studio.errors import ModelError
 from lora_studio.models import folder, fused, single
 from lora_studio.models import quantize as quantization
 from lora_studio.models.base import Base
 from lora_studio.models.fused import triton_support
+from lora_studio.models.prediction import NoiseChoice, settle
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -30,6 +32,8 @@ def load(
     prediction: str = "auto",
     quantize: str = "none",
     in_turn: bool = False,
+    zero_snr: str = "auto",
+    flow_shift: float = 0.0,
 ) -> Base:
     """The base model that ``base`` names, frozen, on ``device``.
 
@@ -42,21 +46,25 @@ def load(
             (``lora_studio.models.quantize``).
         in_turn: leave the VAE and the text encoders on the CPU until they are needed, one after the other
             (``Base.in_turn``).
+        zero_snr, flow_shift: as the settings of these names.
 
     Raises:
         ModelError: there is no such model, a part is missing or damaged, or its family is not supported.
+        SettingsError: the studio cannot train what ``prediction`` names.
         MachineError: it is to be quantised, and bitsandbytes does not work here.
     """
+    choice = NoiseChoice(prediction, zero_snr, flow_shift)
+    if prediction != "auto":
+        processes.named(prediction)  # before gigabytes are read
     path, name = locate(base)
     read = single.read if path.is_file() else folder.read
     device = torch.device(device)
     cpu = torch.device("cpu")
-    loaded = read(
+    loaded, marks = read(
         path,
         name,
         device if quantize == "none" else cpu,
         dtype,
-        prediction,
         cpu if in_turn or quantize != "none" else device,
     )
     loaded.in_turn = in_turn
@@ -65,6 +73,7 @@ def load(
         cast(Any, part).to(memory_format=torch.channels_last)  # torch declares no form without device or dtype
     if quantize != "none":
         quantization.quantize(loaded, quantize, device)
+    settle(loaded, marks, choice)
     return loaded
 
 

@@ -11,7 +11,7 @@ from lora_studio.families.family import Family
 from lora_studio.families.layout import Shape
 from lora_studio.families.registry import of_file
 from lora_studio.families.shapes import Shapes, Text
-from lora_studio.models import folder, single
+from lora_studio.models import folder, prediction, single
 from lora_studio.models.load import locate
 from lora_studio.models.parts import read_json
 from lora_studio.models.weights import Weights
@@ -40,7 +40,8 @@ def _of_file(path: Path) -> Shapes:
     family = of_file(weights.shapes, path)
     shapes = {part: single.shapes_of(family, part, weights) for part in family.prefixes}
     configs = {part: family.fit(part, shapes[part]) for part in shapes}
-    side = family.native_size(single.declared(weights), family.latent_side(configs[family.denoiser]))
+    predicts = prediction.of_file(family, weights).prediction
+    side = family.native_size(predicts, family.latent_side(configs[family.denoiser]))
     return _shapes(family, configs, {part: _count(shapes[part]) for part in shapes}, side)
 
 

@@ -107,6 +107,29 @@ def test_noise_offset_moves_whole_channels():
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("spacing", ["leading", "linspace"])
+def test_pure_noise_is_sampled_whatever_the_configuration_spaces(sampler, spacing):
+    """SDXL's own configuration says leading, which would begin at 751 of 999."""
+    made = Velocity(ZERO_SNR | {"timestep_spacing": spacing, "steps_offset": 1}).scheduler(sampler, 4, "cpu")
+    assert made.timesteps.tolist() == [999, 749, 499, 249]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_noise_of_pure_noise_is_not_divided_by_zero(sampler):
+    scheduler = Epsilon(ZERO_SNR).scheduler(sampler, 4, "cpu")
+    latents = Epsilon(ZERO_SNR).first(scheduler, drawn()[1])
+    for t in scheduler.timesteps:
+        latents = scheduler.step(Epsilon(ZERO_SNR).model_input(scheduler, latents, t), t, latents).prev_sample
+    assert latents.abs().max() < 100 and scheduler.timesteps[0] < 999
+
+
+@pytest.mark.parametrize("kind", PROCESSES)
+def test_guidance_is_rescaled_for_velocity_that_ends_in_pure_noise(kind):
+    assert (kind(REAL).zero_snr, kind(REAL).guidance_rescale, kind(ZERO_SNR).zero_snr) == (False, 0, True)
+    assert kind(ZERO_SNR).guidance_rescale == (0.7 if kind is Velocity else 0)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("schedule", [REAL, ZERO_SNR])
 def test_samplers_begin_in_pure_noise_where_the_schedule_ends_in_it(sampler, schedule):
     made = Velocity(schedule).scheduler(sampler, 4, "cpu")

@@ -102,36 +102,6 @@ def test_clip_without_its_prefix(tmp_path, tiny_file):
     )
 
 
-@pytest.mark.parametrize(
-    ("marks", "metadata", "name", "zero_snr"),
-    [
-        ((), {}, "epsilon", False),
-        (("v_pred", "ztsnr"), {}, "v", True),
-        ((), {"modelspec.prediction_type": "v"}, "v", False),
-        (("v_pred",), {"modelspec.prediction_type": "epsilon"}, "epsilon", False),
-    ],
-)
-def test_prediction_from_marks_and_metadata(marks, metadata, name, zero_snr, tmp_path):
-    path = tiny.checkpoint(
-        tmp_path / "m.safetensors", "sd1", extra={mark: torch.zeros(0) for mark in marks}, metadata=metadata
-    )
-    base = models.load(str(path))
-    assert base.process.name == name
-    assert (base.process.alpha_bar(torch.tensor([999])).item() < 1e-6) == zero_snr
-
-
-@pytest.mark.parametrize(("echo", "name", "side"), [(1.0, "epsilon", 512), (-0.05, "v", 768)])
-def test_sd2_is_asked_what_it_predicts(echo, name, side, tiny_file, monkeypatch):
-    """Nothing in an SD 2 file tells ε from v: a model that answers pure noise with that noise predicts ε, and is the
-    512 px one.
-    """
-    monkeypatch.setattr(
-        models.Base, "predict", lambda self, noisy, t, text, sizes=None: echo * noisy + 0.1 * torch.randn(noisy.shape)
-    )
-    base = models.load(str(tiny_file("sd2")))
-    assert (base.process.name, base.resolution) == (name, side)
-
-
 def test_the_setting_overrides(tiny_file):
     base = models.load(str(tiny_file("sd2")), prediction="epsilon")
     assert (base.process.name, base.resolution) == ("epsilon", 512)

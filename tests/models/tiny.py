@@ -120,7 +120,10 @@ def checkpoint(
     Args:
         ema: add the averaged weights, of other values, as the first full checkpoints had them.
         drop: leave out keys that start with this.
+        metadata: the file's; None says what the family's published models predict, since random weights cannot answer.
     """
+    if metadata is None and family != "sd2":
+        metadata = {"modelspec.prediction_type": "epsilon"}
     made = parts(family, seed)
     tensors = _unet(made["unet"]) | _vae(made["vae"])
     if family == "sd2":

@@ -1,0 +1,246 @@
+"""What a base model predicts and how its noise ends, and how that is known: from the user, from marks in its files, or
+from its own answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lora_studio.diffusion import registry as processes
+from lora_studio.diffusion.flow import RectifiedFlow
+from lora_studio.diffusion.gaussian import Epsilon, Velocity
+from lora_studio.errors import ModelError
+from lora_studio.events import Warned
+from lora_studio.families.family import Family
+
+if TYPE_CHECKING:
+    from lora_studio.models.base import Base
+    from lora_studio.models.weights import Weights
+
+V_MARK, ZERO_SNR_MARK = "v_pred", "ztsnr"
+"""Empty tensors that SDXL's v-predicting descendants carry, the second where their schedule ends in pure noise (Lin et
+al. 2024).
+"""
+_EDM_MARKS = {"edm_vpred.sigma_max": "a CosXL model", "edm_mean": "a Playground 2.5 model"}
+"""Tensors of models of the noise process of Karras et al. 2022, and what such a model is."""
+ZERO_SNR = "rescale_betas_zero_snr"
+"""As a scheduler's configuration names it."""
+_SURE = (0.3, 0.9)
+"""A correlation between these tells neither noise nor velocity with certainty."""
+
+
+@dataclass(frozen=True)
+class NoiseChoice:
+    """What the user says of a base model, as the settings of the same names."""
+
+    prediction: str = "auto"
+    zero_snr: str = "auto"
+    flow_shift: float = 0.0
+
+
+@dataclass(frozen=True)
+class NoiseMarks:
+    """What a model's files say of its noise."""
+
+    schedule: Mapping[str, Any]
+    """The scheduler's configuration: its own, or its family's."""
+    configured: bool = False
+    """Whether the configuration is its own."""
+    prediction: str = ""
+    """A name of ``diffusion.registry``; empty where nothing is said."""
+    source: str = ""
+    """What says so, for people."""
+    zero_snr: bool | None = None
+    """None where nothing is said."""
+    zero_snr_source: str = ""
+    others: tuple[str, ...] = ()
+    """NoiseMarks that say otherwise, for people."""
+
+
+def of_file(family: Family, weights: Weights) -> NoiseMarks:
+    """What the header of a single file says: its metadata and its empty tensors.
+
+    Raises:
+        ModelError: the file is of a noise process that the studio does not have.
+    """
+    for mark, title in _EDM_MARKS.items():
+        if mark in weights.shapes:
+            raise _edm(title, weights.paths[0])
+    claims = list(_claims(weights))
+    name, source = claims[0] if claims else ("", "")
+    zero_snr, zero_snr_source = _zero_snr_of(weights)
+    return NoiseMarks(
+        family.config("scheduler"),
+        prediction=name,
+        source=source,
+        zero_snr=zero_snr,
+        zero_snr_source=zero_snr_source,
+        others=tuple(f"{where} says {other}" for other, where in claims if other != name),
+    )
+
+
+def of_folder(family: Family, schedule: Mapping[str, Any], where: Any) -> NoiseMarks:
+    """What the configuration of a folder's scheduler says.
+
+    Raises:
+        ModelError: it is of a noise process that the studio does not have.
+        SettingsError: the studio cannot train what it predicts.
+    """
+    if str(schedule.get("_class_name", "")).startswith("EDM"):
+        velocity = schedule.get("prediction_type") == "v_prediction"
+        raise _edm(_EDM_MARKS["edm_vpred.sigma_max" if velocity else "edm_mean"], where)
+    source, ends = "its scheduler's configuration", schedule.get(ZERO_SNR)
+    name = family.process(schedule).name
+    return NoiseMarks(schedule, True, name, source, None if ends is None else bool(ends), source)
+
+
+def settle(base: Base, marks: NoiseMarks, choice: NoiseChoice) -> None:
+    """Gives ``base`` its noise process, the reason for it, and notices of what is doubtful about it. A model of which
+    neither its files nor the user say what it predicts is asked: one forward pass.
+
+    Raises:
+        SettingsError: the studio cannot train what ``choice`` names.
+    """
+    name, reason = choice.prediction, "set by hand"
+    if name == "auto":
+        name, reason = (marks.prediction, marks.source) if marks.prediction else _asked(base)
+    name = name if choice.prediction == "auto" else processes.named(name).name
+    ends, why = _ends_in_noise(base.family, marks, choice, name)
+    schedule = dict(marks.schedule)
+    if ends != bool(schedule.get(ZERO_SNR)):
+        schedule[ZERO_SNR] = ends
+    if choice.flow_shift:
+        schedule["shift"] = choice.flow_shift
+    own = marks.configured and choice.prediction == "auto"
+    base.process = base.family.process(schedule, "auto" if own else name)
+    base.reason = f"{reason}; zero terminal SNR {'on' if ends else 'off'}: {why}" if why else reason
+    base.notices += _doubts(base, marks, choice)
+    if not marks.configured:
+        side = base.family.native_size(base.process.name, base.family.latent_side(base.unet.config))
+        base.unet.register_to_config(sample_size=side)
+
+
+@torch.no_grad()
+def likeness(base: Base) -> float:
+    """The correlation, −1 … 1, of the model's answer to pure noise at the last timestep with that noise; NaN where the
+    answer is not finite.
+
+    There x_t is all but noise, so a model that predicts ε answers with x_t itself. v is −x₀ there, which is hardly
+    related to it. The direction of a rectified flow, ε − x₀, is like the noise too.
+    """
+    noise = torch.randn(1, base.channels, 32, 32, generator=torch.Generator().manual_seed(0))
+    last = torch.tensor([base.process.timesteps - 1], device=base.device)
+    answer = base.predict(noise, last, base.encode_text([""])).cpu()
+    return torch.corrcoef(torch.stack([answer.flatten(), noise.flatten()]))[0, 1].item()
+
+
+def _claims(weights: Weights) -> Iterator[tuple[str, str]]:
+    """The name of a prediction, and the mark in the file that says so; the most explicit mark first."""
+    told = weights.metadata
+    if told.get("modelspec.noise_process", "").lower() == RectifiedFlow.name:
+        yield RectifiedFlow.name, "the file's modelspec.noise_process"
+    name = told.get("modelspec.prediction_type", "").lower()
+    if processes.known(name):
+        yield processes.named(name).name, "the file's modelspec.prediction_type"
+    if V_MARK in weights.shapes:
+        yield Velocity.name, f"the file's mark {V_MARK}"
+    # ComfyUI writes "epsilon" into every model that it took for one, so only v is worth something
+    if told.get("modelspec.predict_key", "").lower() == Velocity.name:
+        yield Velocity.name, "the file's modelspec.predict_key"
+    if told.get("ss_v_parameterization", "").lower() == "true":
+        yield Velocity.name, "the file's ss_v_parameterization"
+    if told.get("modelspec.architecture", "").endswith("-v"):
+        yield Velocity.name, "the file's modelspec.architecture"
+
+
+def _zero_snr_of(weights: Weights) -> tuple[bool | None, str]:
+    if ZERO_SNR_MARK in weights.shapes:
+        return True, f"the file's mark {ZERO_SNR_MARK}"
+    told = weights.metadata.get("ss_zero_terminal_snr", "").lower()
+    if told in ("true", "false"):
+        return told == "true", "the file's ss_zero_terminal_snr"
+    return (False, f"its mark {V_MARK} comes without {ZERO_SNR_MARK}") if V_MARK in weights.shapes else (None, "")
+
+
+def _ends_in_noise(family: Family, marks: NoiseMarks, choice: NoiseChoice, name: str) -> tuple[bool, str]:
+    """Whether the noise ends without any signal, and why; the reason is empty where nothing has to be said."""
+    if name not in (Epsilon.name, Velocity.name):
+        return False, ""
+    if choice.zero_snr != "auto":
+        return choice.zero_snr == "on", "set by hand"
+    if marks.zero_snr is not None:
+        return marks.zero_snr, marks.zero_snr_source if name == Velocity.name or marks.zero_snr else ""
+    explicit = marks.configured and marks.prediction == name
+    if name == Velocity.name and family.v_ends_in_noise and not explicit:
+        return True, f"as nearly all models of {family.title} that predict v"
+    return False, ""
+
+
+def _asked(base: Base) -> tuple[str, str]:
+    like = likeness(base)
+    if like != like:  # NaN
+        default = processes.process_of(base.family.config("scheduler")).name
+        base.notices.append(_uncertain(default, "answered pure noise with numbers that are not finite"))
+        return default, "as its family; its own answer is not finite"
+    name = Epsilon.name if like > 0.5 else Velocity.name
+    answer = f"answered pure noise with {'that noise' if like > 0.5 else 'something else'} (correlation {like:.2f})"
+    if _SURE[0] < like < _SURE[1]:
+        base.notices.append(_uncertain(name, answer))
+    return name, f"the model {answer}"
+
+
+def _uncertain(name: str, answer: str) -> Warned:
+    return Warned(
+        what=f"What the base model predicts is uncertain: it {answer}. It is taken for a model that predicts {name}.",
+        where="prediction",
+        do=f"If its author says otherwise, set prediction to {', '.join(processes.NAMES)}.",
+    )
+
+
+def _doubts(base: Base, marks: NoiseMarks, choice: NoiseChoice) -> Iterator[Warned]:
+    """What contradicts itself, or has no effect."""
+    process = base.process
+    if choice.prediction != "auto" and marks.prediction and marks.prediction != process.name:
+        yield Warned(
+            what=f"prediction is {process.name} by hand, but {marks.source} says {marks.prediction}.",
+            where="prediction",
+            do="Set it to auto if the results are noise.",
+        )
+    if choice.prediction == "auto" and marks.others:
+        yield Warned(
+            what=f"The base model's marks disagree: {marks.source} says {marks.prediction}, {', '.join(marks.others)}.",
+            where="prediction",
+            do=f"It is taken for {marks.prediction}. Set prediction if its author says otherwise.",
+        )
+    if process.zero_snr and process.name == Epsilon.name:
+        yield Warned(
+            what="The noise ends without any signal (zero terminal SNR), and the model predicts ε: at the last "
+            "timestep its answer tells nothing about the picture.",
+            where="zero_snr",
+            do="Set zero_snr to off, or prediction to v if that is what the model predicts.",
+        )
+    gaussian = process.name in (Epsilon.name, Velocity.name)
+    if choice.zero_snr == "on" and not gaussian:
+        yield Warned(
+            what=f"zero_snr has no effect on a model of this noise process ({process.title}).",
+            where="zero_snr",
+            do="Set it to auto.",
+        )
+    if choice.flow_shift and process.name != RectifiedFlow.name:
+        yield Warned(
+            what=f"flow_shift has no effect on a model of this noise process ({process.title}).",
+            where="flow_shift",
+            do="Set it to 0, or prediction to flow if the model is a rectified flow.",
+        )
+
+
+def _edm(title: str, where: Any) -> ModelError:
+    return ModelError(
+        f"{where.name} is {title}, whose noise process (EDM, Karras et al. 2022) the studio cannot train.",
+        where=where,
+        do="Choose a model that predicts noise, velocity or a rectified flow, such as the one that it descends from.",
+    )
