@@ -45,7 +45,10 @@ class RunSettings(SettingsSlice):
         Level.JOB,
     )
     trigger: str = setting(
-        "", "Trigger word", "A word put before every caption. In a prompt it later brings up the style.", Level.BASIC
+        "",
+        "Trigger word",
+        "A word put before every caption that does not have it. In a prompt it later brings up the style.",
+        Level.BASIC,
     )
     steps: int = setting(
         1000,
@@ -104,15 +107,55 @@ class DatasetSettings(SettingsSlice):
         ge=0,
         le=1,
     )
+    caption_lines: Literal["variants", "joined"] = setting(
+        "variants",
+        "Lines of a caption",
+        "Whether each line of a caption is a caption of its own, one of which is drawn each time, or the lines are "
+        "joined to one text.",
+        choices={"variants": "A caption each", "joined": "One text"},
+    )
+    caption_prefix: str = setting(
+        "",
+        "Caption prefix",
+        "Text put before every caption, after the trigger word. It is joined with a space: end it with a comma if "
+        "tags follow.",
+    )
+    caption_suffix: str = setting(
+        "",
+        "Caption suffix",
+        "Text put after every caption. It is joined with a space: begin it with a comma if tags precede it.",
+    )
+    wildcards: bool = setting(
+        True,
+        "Wildcards in captions",
+        "Read {red|blue} in a caption as one of its options, drawn each time. Doubled braces are literal ones; off "
+        "reads all braces as text.",
+        Level.EXPERT,
+    )
     shuffle_tags: bool = setting(
-        False, "Shuffle tags", "Shuffle a caption's comma-separated tags every time it is used."
+        False,
+        "Shuffle tags",
+        "Shuffle a caption's comma-separated tags every time it is used. Those before ||| stay in place, and so do "
+        "those after a second |||.",
     )
     keep_tags: int = setting(
         1,
         "Tags kept in place",
-        "Number of leading tags that are not shuffled. The trigger word never is.",
+        "Number of leading tags that are neither shuffled nor left out, where a caption has no |||. The trigger word "
+        "never is. Only with shuffled tags or tag dropout.",
         ge=0,
         le=100,
+    )
+    tag_dropout: float = setting(
+        0.0,
+        "Tag dropout",
+        "Share of a caption's tags that are left out each time it is used, so that prompts need not name them all. "
+        "Tags kept in place, protected tags and the trigger word never are.",
+        ge=0,
+        le=0.9,
+    )
+    protected_tags: list[str] = setting(
+        list, "Protected tags", "Tags that tag dropout never leaves out, one a line. Only with tag dropout."
     )
     flip: bool = setting(
         False,

@@ -1,56 +1,48 @@
-"""What training sees of a caption: its variants."""
+"""What training sees of a caption: its variants, a finite number, so that each is encoded once.
+
+A caption may have several lines, wildcards (``wildcards``), and tags that are shuffled or left out. As in sd-scripts
+(``keep_tokens_separator``), tags before ``|||`` stay in place, and so do those after a second one. In order: prefix and
+suffix, wildcards, trigger word, dropped tags, shuffled tags.
+"""
 
 from __future__ import annotations
 
-import hashlib
+import re
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import chain, cycle, islice
+from typing import NamedTuple
 
 from lora_studio.config.slices import DatasetSettings
+from lora_studio.dataset.wildcards import Template, chance, shuffled
 
+KEEP = "|||"
+"""Separates tags that stay in place from those that are shuffled and left out. Never seen by a text encoder."""
 VARIANTS = 8
-"""Highest number of shuffled variants of one caption that are encoded."""
+"""Highest number of variants of one line of a caption that are encoded."""
 _VARIANTS_IN_ALL = 2000
 
 
 def with_trigger(caption: str, trigger: str) -> str:
-    """The caption with the trigger word in front, unless it begins with it."""
-    return variants(caption, trigger, DatasetSettings())[0]
+    """The caption with the trigger word in front, unless it has it already."""
+    return variants(caption, trigger, DatasetSettings(wildcards=False))[0]
 
 
 def variants(caption: str, trigger: str, settings: DatasetSettings, seed: int = 0, limit: int = VARIANTS) -> list[str]:
-    """The texts that training sees for one caption: at least one, at most ``limit``, no duplicates; the first has the
-    tags as written.
+    """The texts that training sees for one caption, each as often as it should be drawn: at least one. The first is the
+    first line with its tags as written.
 
-    The trigger word comes first, unless the caption begins with it. With ``shuffle_tags`` the comma-separated tags
-    after the first ``keep_tags`` are shuffled by ``seed``; the trigger word stays in place.
+    Every line of a caption counts the same, and has at most ``limit`` variants between them, but at least 2 each where
+    something varies. Tags are shuffled, left out and chosen by ``seed``.
+
+    The trigger word comes first. A tag that equals it is moved there; where other words of the caption contain it, it
+    stays where it is, unless tags are shuffled: then its tag is moved. Upper and lower case do not matter.
     """
-    tags = [tag for tag in map(str.strip, caption.split(",")) if tag]
-    trigger, text = trigger.strip(), caption.strip()
-    led = bool(trigger) and bool(tags) and f"{tags[0]} ".casefold().startswith(f"{trigger} ".casefold())
-    if trigger and not led:
-        text = f"{trigger}, {text}" if text else trigger
-        tags = [trigger, *(tag for tag in tags if tag.casefold() != trigger.casefold())]
-    if not settings.shuffle_tags:
-        return [text]
-    kept = settings.keep_tags + 1 if trigger and not led else max(settings.keep_tags, int(led))
-    head, moved = tags[:kept], tags[kept:]
-    found: dict[str, None] = {}
-    for round_ in range(4 * limit):  # short captions repeat an order: a few more tries
-        found[", ".join(head + _shuffled(moved, seed, round_))] = None
-        if len(found) == limit:
-            break
-    return list(found)
-
-
-def _shuffled(tags: list[str], seed: int, round_: int) -> list[str]:
-    """``tags`` in an order that depends only on the arguments, on every machine; round 0 keeps their order."""
-    if not round_:
-        return tags
-    ranks = [
-        hashlib.sha256(f"{seed} {round_} {place} {tag}".encode("utf-8", "replace")).digest()
-        for place, tag in enumerate(tags)
-    ]
-    return [tag for _, tag in sorted(zip(ranks, tags, strict=True))]
+    lines = caption.split("\n") if settings.caption_lines == "variants" else [caption.replace("\n", " ")]
+    most = limit if len(lines) == 1 else max(2, limit // len(lines))
+    found = [_of_line(_framed(line, settings), trigger.strip(), settings, seed, most) for line in lines]
+    longest = max(map(len, found))
+    return [text for texts in found for text in islice(cycle(texts), longest)]
 
 
 def all_variants(captions: Sequence[str], trigger: str, settings: DatasetSettings, seed: int = 0) -> list[list[str]]:
@@ -59,3 +51,110 @@ def all_variants(captions: Sequence[str], trigger: str, settings: DatasetSetting
     """
     limit = max(2, min(VARIANTS, _VARIANTS_IN_ALL // max(1, len(captions))))
     return [variants(caption, trigger, settings, seed, limit) for caption in captions]
+
+
+def _framed(line: str, settings: DatasetSettings) -> str:
+    """A line between prefix and suffix. They are joined by spaces, so that commas are written where they are wanted."""
+    prefix, suffix = settings.caption_prefix.strip(), settings.caption_suffix.strip()
+    text = " ".join(part for part in (prefix, line.strip(), suffix) if part)
+    return text.replace(" ,", ",").strip(" ,") if prefix or suffix else text
+
+
+def _of_line(line: str, trigger: str, settings: DatasetSettings, seed: int, limit: int) -> list[str]:
+    template = Template(line) if settings.wildcards else None
+    count = template.count if template else 1
+    if not settings.shuffle_tags and not settings.tag_dropout and count <= limit:
+        return [_unvaried(text, trigger) for text in (template.every() if template else [line])]
+    if settings.shuffle_tags and not settings.tag_dropout and count == 1:
+        return _orders(_tags(next(template.every()) if template else line, trigger, settings), seed, limit)
+    texts = [template.draw(seed, round_) if template else line for round_ in range(limit)]
+    found = [_round(text, line, trigger, settings, seed, round_, limit) for round_, text in enumerate(texts)]
+    return found if len(set(found)) > 1 else found[:1]
+
+
+def _unvaried(text: str, trigger: str) -> str:
+    """``text`` as it is, with the trigger word."""
+    if KEEP in text:
+        text = ", ".join(part for part in (section.strip(" ,") for section in text.split(KEEP)) if part)
+    tags = _split(text)
+    if not trigger or (tags and _names(tags[0], trigger)):
+        return text
+    others = [tag for tag in tags if tag.casefold() != trigger.casefold()]
+    if len(others) < len(tags):
+        return ", ".join([trigger, *others])
+    return text if _names(text, trigger) else f"{trigger}, {text}" if text else trigger
+
+
+class _Tags(NamedTuple):
+    """The tags of a text, in order."""
+
+    head: list[str]
+    """Stay in front."""
+    free: list[str]
+    """May be shuffled and left out."""
+    tail: list[str]
+    """Stay at the end."""
+
+
+def _tags(text: str, trigger: str, settings: DatasetSettings) -> _Tags:
+    """``text`` as tags, with the trigger word's in front."""
+    sections = [_split(section) for section in text.split(KEEP, 2)]
+    sections[2:] = [_split(text.split(KEEP, 2)[2].replace(KEEP, ","))] if len(sections) > 2 else []
+    tags = list(chain.from_iterable(sections))
+    front: list[str] = []
+    led = bool(trigger) and bool(tags) and _names(tags[0], trigger)
+    if trigger and not led:
+        equal = any(tag.casefold() == trigger.casefold() for tag in tags)
+        front = [trigger if equal else next((tag for tag in tags if _names(tag, trigger)), trigger)]
+        sections = [[tag for tag in section if tag.casefold() != front[0].casefold()] for section in sections]
+    first, *others = sections
+    if others:
+        return _Tags(front + first, others[0], list(chain.from_iterable(others[1:])))
+    kept = max(settings.keep_tags, int(led))
+    return _Tags(front + first[:kept], first[kept:], [])
+
+
+def _orders(tags: _Tags, seed: int, limit: int) -> list[str]:
+    """Distinct orders of ``tags``; the first is as written."""
+    found: dict[str, None] = {}
+    for round_ in range(4 * limit):  # short captions repeat an order: a few more tries
+        free = shuffled(tags.free, seed, round_) if round_ else tags.free
+        found[", ".join(tags.head + free + tags.tail)] = None
+        if len(found) == limit:
+            break
+    return list(found)
+
+
+def _round(text: str, line: str, trigger: str, settings: DatasetSettings, seed: int, round_: int, rounds: int) -> str:
+    """The variant of one round, of ``text``, which is ``line`` with its wildcards chosen."""
+    if not settings.shuffle_tags and not settings.tag_dropout:
+        return _unvaried(text, trigger)
+    head, free, tail = _tags(text, trigger, settings)
+    protected = {tag.strip().casefold() for tag in settings.protected_tags}
+    free = [
+        tag
+        for place, tag in enumerate(free)
+        if tag.casefold() in protected or round_ not in _without(settings.tag_dropout, rounds, seed, line, place)
+    ]
+    if settings.shuffle_tags and round_:
+        free = shuffled(free, seed, round_)
+    return ", ".join(head + free + tail)
+
+
+@lru_cache(maxsize=4096)
+def _without(share: float, rounds: int, *key: object) -> frozenset[int]:
+    """The rounds in which a tag is left out: ``share`` of all, on average over tags. Round 0 comes last, so that the
+    caption as written is seen.
+    """
+    later = shuffled([str(round_) for round_ in range(1, rounds)], "without", *key)
+    return frozenset(map(int, [*later, "0"][: int(share * rounds + chance("without", *key))]))
+
+
+def _split(text: str) -> list[str]:
+    return [tag for tag in map(str.strip, text.split(",")) if tag]
+
+
+def _names(text: str, trigger: str) -> bool:
+    """Whether the trigger's words occur in ``text`` as whole words."""
+    words = r"\s+".join(map(re.escape, trigger.casefold().split()))
+    return re.search(rf"(?<!\w){words}(?!\w)", text.casefold()) is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 import unicodedata
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import NamedTuple
@@ -54,6 +55,11 @@ def decode(data: bytes) -> tuple[str, str]:
         return data.decode("latin-1"), "Latin-1"
 
 
+def tidy_lines(text: str) -> str:
+    """``text`` with each of its lines tidied, without empty ones."""
+    return "\n".join(filter(None, map(tidy, re.split(r"\r\n|\r|\n", text))))
+
+
 def tidy(text: str) -> str:
     """``text`` on one line, with single spaces, without control characters and lone surrogates."""
     shown = "".join(
@@ -97,7 +103,7 @@ def _entry(line: str) -> tuple[str, str]:
         raise ValueError("has no text")
     if len(text) > MAX_BYTES:
         raise ValueError(f"has a caption of {len(text)} characters")
-    return relative_name(name), tidy(text)
+    return relative_name(name), tidy_lines(text)
 
 
 def relative_name(name: str) -> str:

@@ -12,7 +12,8 @@ from lora_studio.dataset.problems import Problem
 @dataclass(frozen=True)
 class Picture:
     """One picture to train on. ``width`` and ``height`` in pixels, after the EXIF rotation; ``sha256`` of the file's
-    bytes; ``repeats`` is how often it comes up in an epoch.
+    bytes; ``repeats`` is how often it comes up in an epoch. ``caption`` is as written, tidied line by line: what
+    training sees of it is in ``caption_variants``.
     """
 
     path: Path
@@ -57,7 +58,7 @@ class Sample(NamedTuple):
     picture: Picture
     bucket: Bucket
     captions: list[str]
-    """At least one."""
+    """At least one; one that should be drawn more often than others occurs more often."""
 
 
 @dataclass(frozen=True)

@@ -54,8 +54,16 @@ def changes(before: Manifest, after: Manifest) -> list[str]:
         else:
             old, new = before[name], after[name]
             found += [f"{name} is a different picture."] * (old["sha256"] != new["sha256"])
-            found += [f"{name} has a different caption."] * (old["caption"] != new["caption"])
+            found += _caption_change(name, old["caption"], new["caption"])
             found += [f"{name} repeats {new['repeats']} times per epoch instead of {old['repeats']}."] * (
                 old["repeats"] != new["repeats"]
             )
     return found
+
+
+def _caption_change(name: str, old: str, new: str) -> list[str]:
+    if old == new:
+        return []
+    if old == new.replace("\n", " "):
+        return [f"{name} has a caption of several lines, which an earlier version joined (caption_lines=joined)."]
+    return [f"{name} has a different caption."]

@@ -73,7 +73,7 @@ def _read(sidecars: dict[str, str], paths: dict[str, Path]) -> tuple[dict[str, s
         if data is None:
             continue
         text, encoding = captions.decode(data)
-        texts[key] = captions.tidy(text)
+        texts[key] = captions.tidy_lines(text)
         if encoding:
             guessed.setdefault(encoding, []).append(name)
     for encoding, names in guessed.items():

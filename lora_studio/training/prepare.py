@@ -14,7 +14,7 @@ import torch
 from lora_studio import adapters, files, models
 from lora_studio.config.settings import Settings
 from lora_studio.config.slices import DatasetSettings
-from lora_studio.dataset import buckets, caption_variants, folder, manifest
+from lora_studio.dataset import buckets, caption_notices, caption_variants, folder, manifest
 from lora_studio.dataset.batch_sampler import BatchSampler, split
 from lora_studio.dataset.cache import Cache
 from lora_studio.dataset.items import Dataset, Sample
@@ -57,7 +57,7 @@ def look(run: Run, settings: Settings, world: World) -> Generator[Event, None, D
     dataset = folder.scan(Path(settings.run.data), run.cache)
     for problem in dataset.blocking:
         raise DatasetError(problem.what, where=problem.file or dataset.folder, do=problem.do)
-    yield from _warnings(dataset, dataset.problems)
+    yield from _warnings(dataset, dataset.problems + caption_notices.problems(dataset, settings.dataset))
     if world.leads:
         yield from _compare(run, dataset)
     _require_same(dataset, world)

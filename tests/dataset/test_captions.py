@@ -12,6 +12,7 @@ from lora_studio.dataset.captions import (
     decode,
     read_table,
     tidy,
+    tidy_lines,
 )
 
 words = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
@@ -57,13 +58,27 @@ def test_tidy_keeps_everything_but_control_characters(text, line):
     assert tidy(text) == line
 
 
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("a  b\tc", "a b c"),
+        (" one\r\n\r\n two \rthree\n\n", "one\ntwo\nthree"),
+        ("\ufeffone\n\ufeff two\n\0\n", "one\ntwo"),
+        ("one\u2028still one", "one still one"),
+        ("", ""),
+    ],
+)
+def test_lines_are_tidied_one_by_one(text, lines):
+    assert tidy_lines(text) == lines
+
+
 @given(st.dictionaries(paths, words, max_size=6))
 def test_a_written_table_is_read_back(captions):
     by_path = {}
     for name, text in captions.items():
         by_path.setdefault(str(PurePosixPath(name)), text)
     lines = "\n".join(json.dumps({"file_name": name, "text": text}) for name, text in by_path.items())
-    assert read_table(lines.encode()) == ({name: tidy(text) for name, text in by_path.items()}, [])
+    assert read_table(lines.encode()) == ({name: tidy_lines(text) for name, text in by_path.items()}, [])
 
 
 @given(st.binary(max_size=300))

@@ -267,7 +267,7 @@ def test_a_name_that_is_no_text_is_left_out_and_said(tmp_path):
         ("a café".encode("utf-16-le"), "a café", "1 caption is not UTF-8 and was read as UTF-16: 0.txt."),
         ("café “ink”".encode("cp1252"), "café “ink”", "1 caption is not UTF-8 and was read as Windows Latin: 0.txt."),
         (b"caf\xe9 \x81", "café", "1 caption is not UTF-8 and was read as Latin-1: 0.txt."),
-        (b"two\r\nlines\t here \n", "two lines here", ""),
+        (b"two\r\nlines\t here \n", "two\nlines here", ""),
         (b"x" * 100_000, "", "The file is longer than 64 KiB and was not read."),
         (b'<img src=x onerror=alert(1)> **bold** & "q"', '<img src=x onerror=alert(1)> **bold** & "q"', ""),
     ],

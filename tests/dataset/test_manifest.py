@@ -40,3 +40,13 @@ def test_other_repeats_are_a_change():
     assert changes({"a.png": entry}, {"a.png": {**entry, "repeats": 5}}) == [
         "a.png repeats 5 times per epoch instead of 2."
     ]
+
+
+def test_lines_that_an_earlier_version_joined_are_told_from_other_words():
+    old, new = (
+        {"a.png": {"sha256": "a", "caption": text, "repeats": 1}} for text in ("a boat at dawn", "a boat\nat dawn")
+    )
+    assert changes(new, new) == []
+    assert changes(old, new) == [
+        "a.png has a caption of several lines, which an earlier version joined (caption_lines=joined)."
+    ]

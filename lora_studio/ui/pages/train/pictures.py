@@ -79,6 +79,8 @@ def _facts(dataset: Dataset) -> list[str]:
     if not pictures:
         return facts
     facts.append(f"{sum(bool(picture.caption) for picture in pictures):,} with a caption")
+    if several := sum("\n" in picture.caption for picture in pictures):
+        facts.append(f"{several:,} with several lines")
     if (repeated := sum(picture.repeats for picture in pictures)) != len(pictures):
         facts.append(f"{repeated:,} including repeats")
     small, large = (choose(pictures, key=lambda picture: picture.width * picture.height) for choose in (min, max))

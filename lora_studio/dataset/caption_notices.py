@@ -1,0 +1,72 @@
+"""What to know of how captions will be read with given settings, before training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from lora_studio.config.slices import DatasetSettings
+from lora_studio.dataset.caption_variants import KEEP
+from lora_studio.dataset.items import Dataset
+from lora_studio.dataset.problems import Problem, grouped
+from lora_studio.dataset.wildcards import Template
+
+
+def problems(dataset: Dataset, settings: DatasetSettings) -> list[Problem]:
+    """Notices of captions that are read line by line, of wildcards and of braces that are none, and of protected tags
+    that no caption has.
+    """
+    texts = {dataset.name(picture): picture.caption for picture in dataset.pictures}
+    found = _of_lines(texts) if settings.caption_lines == "variants" else []
+    if settings.wildcards:
+        found += _of_wildcards(texts)
+    return found + (_of_protected(texts.values(), settings.protected_tags) if settings.tag_dropout else [])
+
+
+def _of_lines(texts: dict[str, str]) -> list[Problem]:
+    names = [name for name, text in texts.items() if "\n" in text]
+    lines = sum(texts[name].count("\n") + 1 for name in names)
+    return grouped(
+        "warning",
+        names,
+        f"caption has several lines and is read as {lines} captions, one of which is drawn each time",
+        f"captions have several lines and are read as {lines} captions, one of which is drawn each time",
+        "If the lines are one text, set caption_lines to joined.",
+    )
+
+
+def _of_wildcards(texts: dict[str, str]) -> list[Problem]:
+    templates = {
+        name: [Template(line) for line in text.split("\n")]
+        for name, text in texts.items()
+        if "{" in text or "}" in text
+    }
+    found = grouped(
+        "warning",
+        [name for name, lines in templates.items() if any(line.count > 1 for line in lines)],
+        "caption has wildcards such as {a|b}, an option of which is drawn each time",
+        "captions have wildcards such as {a|b}, an option of which is drawn each time",
+        "If the braces are meant literally, switch wildcards off.",
+    )
+    return found + grouped(
+        "warning",
+        [name for name, lines in templates.items() if any(line.broken for line in lines)],
+        "caption has braces that nest or have no partner, which are read as text",
+        "captions have braces that nest or have no partner, which are read as text",
+        "Write wildcards as {a|b}, not inside each other.",
+    )
+
+
+def _of_protected(texts: Iterable[str], protected: Sequence[str]) -> list[Problem]:
+    tags = {
+        tag.strip().casefold()
+        for text in texts
+        for line in text.split("\n")
+        for tag in line.replace(KEEP, ",").split(",")
+    }
+    return grouped(
+        "warning",
+        [tag for tag in protected if tag.strip().casefold() not in tags],
+        "protected tag is in no caption",
+        "protected tags are in no caption",
+        "Compare how it is written in the captions.",
+    )

@@ -1,0 +1,54 @@
+"""How captions will be read is said before training, once for all of a kind."""
+
+from pathlib import Path
+
+import pytest
+
+from lora_studio.config.slices import DatasetSettings
+from lora_studio.dataset.caption_notices import problems
+from lora_studio.dataset.items import Dataset, Picture
+
+
+def notices(settings: dict, *captions: str) -> list[str]:
+    pictures = [Picture(Path(f"/x/{index}.png"), text, 1, 8, 8, "") for index, text in enumerate(captions)]
+    return [problem.what for problem in problems(Dataset(Path("/x"), pictures, []), DatasetSettings(**settings))]
+
+
+@pytest.mark.parametrize(
+    ("settings", "captions", "said"),
+    [
+        ({}, ["a cat", "b ||| c", ":{", "{d}", ""], []),
+        (
+            {},
+            ["a\nb\nc", "d", "e\nf"],
+            [
+                "2 captions have several lines and are read as 5 captions, one of which is drawn each time: "
+                "0.png, 2.png."
+            ],
+        ),
+        (
+            {},
+            ["a\nb"],
+            ["1 caption has several lines and is read as 2 captions, one of which is drawn each time: 0.png."],
+        ),
+        ({"caption_lines": "joined"}, ["a\nb"], []),
+        (
+            {},
+            ["a", "{red|blue} cat"],
+            ["1 caption has wildcards such as {a|b}, an option of which is drawn each time: 1.png."],
+        ),
+        ({}, ["{a|b"], ["1 caption has braces that nest or have no partner, which are read as text: 0.png."]),
+        ({"wildcards": False}, ["{a|b} {c|"], []),
+        (
+            {"tag_dropout": 0.1, "protected_tags": ["Ink", "goold", "gold"]},
+            ["cat, ink\ndog ||| gold"],
+            [
+                "1 caption has several lines and is read as 2 captions, one of which is drawn each time: 0.png.",
+                "1 protected tag is in no caption: goold.",
+            ],
+        ),
+        ({"protected_tags": ["goold"]}, ["cat"], []),
+    ],
+)
+def test_what_is_said_of_captions(settings, captions, said):
+    assert notices(settings, *captions) == said
