@@ -25,13 +25,13 @@ def decode(modules: Modules, metadata: Mapping[str, str], kernels: Kernels) -> d
     Raises:
         AdapterError: the header's LoraConfig is not a valid table, or a module's tensors do not fit.
     """
-    configs = unpack(metadata)
+    scales = {component: peft.Scales(config) for component, config in unpack(metadata).items()}
+    none = peft.Scales({})
     decoded = {}
     for path, module in modules.items():
         component, _, rest = path.partition(".")
-        decoded[path] = stored.factors(
-            module, path, peft.alpha(configs.get(component), rest, module), kernels.get(path)
-        )
+        alpha = scales.get(component, none).alpha(rest, module)
+        decoded[path] = stored.factors(module, path, alpha, kernels.get(path))
     return decoded
 
 

@@ -100,9 +100,9 @@ def contradiction(metadata: Mapping[str, str], family: str) -> str:
 def method(shapes: Mapping[str, Shape]) -> str:
     """The method of which a key shows that the studio does not read it; empty if none does."""
     for name, shape in shapes.items():
-        for end, title in _METHODS.items():
-            if name.endswith(f".{end}"):
-                return "a BOFT" if end == "oft_blocks" and len(shape) == 4 else title
+        *_, last, end = ["", "", *name.split(".")]
+        if title := _METHODS.get(end) or _METHODS.get(f"{last}.{end}"):
+            return "a BOFT" if end == "oft_blocks" and len(shape) == 4 else title
     return ""
 
 

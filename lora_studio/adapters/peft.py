@@ -20,6 +20,7 @@ from lora_studio.adapters import keys, stored
 from lora_studio.adapters.adapter import Factors
 from lora_studio.adapters.container import PEFT_MODEL
 from lora_studio.adapters.kohya import Kernels, Modules
+from lora_studio.adapters.patterns import Patterns
 from lora_studio.errors import AdapterError
 
 CONFIG, MODEL = "adapter_config.json", PEFT_MODEL
@@ -58,36 +59,41 @@ def decode(modules: Modules, config: Mapping[str, Any], kernels: Kernels) -> dic
         AdapterError: a module's tensors do not fit, or the config has an alpha or rank that is not a number.
     """
     product = config.get("peft_type") in ("LOHA", "LOKR")
+    scales = Scales(config)
     decoded = {}
     for path, module in modules.items():
         name = path.partition(".")[2]
-        one = stored.factors(module, path, alpha(config, name, module), kernels.get(path))
-        decoded[path] = replace(one, alpha=_product_scale(config, name) * one.rank) if product else one
+        one = stored.factors(module, path, scales.alpha(name, module), kernels.get(path))
+        decoded[path] = replace(one, alpha=scales.of_product(name) * one.rank) if product else one
     return decoded
 
 
-def _product_scale(config: Mapping[str, Any], path: str) -> float:
-    """alpha / r of a LoHa or LoKr, by the config alone: a LoKr with two whole parts has it too."""
-    with _numbers():
-        rank = _pattern(config.get("rank_pattern") or {}, path, config.get("r", 8))
-        return float(_pattern(config.get("alpha_pattern") or {}, path, config.get("alpha", 8))) / float(rank)
-
-
-def alpha(config: Mapping[str, Any] | None, path: str, module: Mapping[str, Tensor]) -> float | None:
-    """The alpha that a LoraConfig gives the module at ``path``, rsLoRA's √r multiplied in; None without a config.
-
-    Patterns match as in peft: a key of ``alpha_pattern`` is a regular expression for the end of the path. Keys are
-    compared with the path both with and without ``text_model.``, since transformers 5 writes them without.
+class Scales:
+    """What a LoraConfig, LoHaConfig or LoKrConfig says of its modules' scales.
 
     Raises:
-        AdapterError: the config's entry is not a number.
+        AdapterError: an entry of the config is not a number or a table, here or when it is asked for.
     """
-    if not config or "down" not in module:
-        return None
-    with _numbers():
-        rank = module["down"].shape[0]
-        value = float(_pattern(config.get("alpha_pattern") or {}, path, config.get("lora_alpha", rank)))
-        return value * math.sqrt(rank) if config.get("use_rslora") else value
+
+    def __init__(self, config: Mapping[str, Any]):
+        self.config = config
+        with _numbers():
+            self.alphas, self.ranks = (Patterns(config.get(f"{name}_pattern") or {}) for name in ("alpha", "rank"))
+
+    def alpha(self, path: str, module: Mapping[str, Tensor]) -> float | None:
+        """A LoRA's alpha at ``path``, rsLoRA's √r multiplied in; None for other modules, and without a config."""
+        if not self.config or "down" not in module:
+            return None
+        with _numbers():
+            rank = module["down"].shape[0]
+            value = float(self.alphas.get(path, self.config.get("lora_alpha", rank)))
+            return value * math.sqrt(rank) if self.config.get("use_rslora") else value
+
+    def of_product(self, path: str) -> float:
+        """alpha / r of a LoHa or LoKr, by the config alone: a LoKr with two whole parts has it too."""
+        with _numbers():
+            rank = self.ranks.get(path, self.config.get("r", 8))
+            return float(self.alphas.get(path, self.config.get("alpha", 8))) / float(rank)
 
 
 @contextmanager
@@ -101,31 +107,6 @@ def _numbers() -> Generator[None]:
             where=CONFIG,
             do="Correct the config, or download it again.",
         ) from None
-
-
-def _pattern(patterns: Mapping[str, Any], path: str, default: Any) -> Any:
-    """The first entry whose key matches ``path``.
-
-    Raises:
-        ValueError: a key from this file of unknown origin could take forever to match.
-    """
-    paths = {path, path.removeprefix("text_model.")}
-    for key, value in patterns.items():
-        if not _quick(key):
-            raise ValueError(key)
-        if any(re.fullmatch(rf"(?:.*\.)?(?:{key})", candidate) for candidate in paths):
-            return value
-    return default
-
-
-def _quick(pattern: str) -> bool:
-    """Whether matching is bounded: no repeated group, lookaround or back reference, and few ways to divide a path among
-    the repeats and alternatives.
-    """
-    plain = pattern.replace("(?:", "(")
-    repeats, groups = sum(map(plain.count, "*+?{")), plain.count("(")
-    ways = 100**repeats * (1 + plain.count("|")) ** max(1, groups)
-    return not re.search(r"\)[*+?{]|\(\?|\\[1-9]", plain) and ways <= 10**7
 
 
 def components(factors: Mapping[str, Factors]) -> dict[str, dict[str, Factors]]:

@@ -11,7 +11,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -234,10 +234,17 @@ def _peft_scale(config: Mapping[str, Any], module: str, rank: int) -> float:
     """lora_alpha / r, or / √r for rsLoRA; ``alpha_pattern`` takes precedence, matched at the end of the path."""
     alpha = config["lora_alpha"]
     for pattern, value in config.get("alpha_pattern", {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
+        expression = _expression(pattern)
+        if expression.match(module) if expression else f".{module}".endswith(f".{pattern}"):
             alpha = value
             break
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+@cache
+def _expression(pattern: str) -> re.Pattern[str] | None:
+    """What peft matches; None for a plain name, of which a config may have one for every layer."""
+    return None if re.fullmatch(r"[\w.]+", pattern) else re.compile(rf"(.*\.)?({pattern})$")
 
 
 def _trainer_name(module: str, family: str) -> str:

@@ -6,6 +6,7 @@ A preset's file holds ``title`` and ``blurb`` and, under ``[settings]``, the key
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,30 @@ class Preset(BaseModel):
     """What it sets; with an optimizer also that one's usual rates, where the file gives none."""
 
 
+_STRINGS = re.compile(
+    r"""
+    "{3} (?: \\. | [^\\] )*? (?: "{3} | \Z )   # over several lines, ended or not
+    | '{3} .*? (?: '{3} | \Z )
+    | " (?: \\. | [^"\\\n] )* "?
+    | ' [^'\n]* '?
+    | \# [^\n]*                                # a comment
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+_DEEP = re.compile(r"(?<![\w-])(?:[\w-]++\s*\.\s*){8}")
+"""A dotted key of nine parts or more. Settings need two; tomllib takes most of a minute for 50,000."""
+
+
 def _table(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text("utf-8-sig"))
+        text = path.read_text("utf-8-sig")
+        if _DEEP.search(_STRINGS.sub("s", text)):
+            raise SettingsError(
+                f"{path.name} has a key of more than eight parts, and no setting needs more than two.",
+                where=path,
+                do="Fix that line, or delete the file.",
+            )
+        return tomllib.loads(text)
     except OSError as error:
         raise SettingsError(
             f"{path.name} cannot be read: {error.strerror or error}.",

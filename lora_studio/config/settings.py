@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,10 @@ from lora_studio.config.specs import SPECS, require_known
 from lora_studio.errors import SettingsError
 from lora_studio.methods import registry as methods
 from lora_studio.optim import registry as optimizers
+
+_SHORT = reprlib.Repr()
+"""For values in messages: a file of unknown origin may hold one of any size."""
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
 
 
 class Settings(BaseModel):
@@ -110,7 +115,7 @@ def check(values: dict[str, Any], where: object = "") -> Settings:
         first = error.errors()[0]
         key = key_of(first)
         message = first["msg"].removeprefix("Value error, ")
-        what = f"{key}: {message} (it is {first['input']!r})." if key else f"{message}."
+        what = f"{key}: {message} (it is {_SHORT.repr(first['input'])})." if key else f"{message}."
         raise SettingsError(what, where=where or key, do=SPECS[key].help if key in SPECS else "") from None
 
 

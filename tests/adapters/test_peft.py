@@ -10,6 +10,7 @@ import torch
 
 from lora_studio.adapters import Adapter, Factors, read, write
 from lora_studio.adapters import peft as dialect
+from lora_studio.adapters.patterns import Patterns
 from lora_studio.errors import AdapterError
 from tests.adapters.adapter_samples import drawn
 
@@ -118,13 +119,55 @@ def test_a_text_encoder_goes_without_text_model_as_in_transformers_5(tmp_path):
         {"alpha_pattern": {"a{99999999999999999999}": 1}},
         {"lora_alpha": 10**400},
         {"alpha_pattern": 3},
+        {"alpha_pattern": {f"to_(q|{index})": 1 for index in range(201)}},
         {"lora_alpha": [1]},
     ],
 )
 def test_a_hostile_config_is_an_error_and_not_a_hang(config):
     """Its patterns are regular expressions of a stranger's."""
     with pytest.raises(AdapterError, match="alpha"):
-        dialect.alpha({"lora_alpha": 1, **config}, "a" * 40 + "b", {"down": torch.ones(1, 1)})
+        dialect.Scales({"lora_alpha": 1, **config}).alpha("a" * 40 + "b", {"down": torch.ones(1, 1)})
+
+
+class Counted(dict):
+    """A table that counts how often it is gone through."""
+
+    times = 0
+
+    def __iter__(self):
+        self.times += 1
+        return super().__iter__()
+
+    def values(self):
+        self.times += 1
+        return super().values()
+
+    def items(self):
+        self.times += 1
+        return super().items()
+
+
+@pytest.mark.fault(79)
+def test_an_alpha_for_every_layer_is_looked_up_and_not_searched_for():
+    """Matching a thousand expressions for each of a thousand layers took half a minute."""
+    table = Counted({f"down_blocks.{index}.to_q": index + 1 for index in range(1000)})
+    scales = dialect.Scales({"lora_alpha": 4, "alpha_pattern": table, "use_rslora": False})
+    module = {"down": torch.ones(2, 2)}
+    assert [scales.alpha(f"down_blocks.{index}.to_q", module) for index in (0, 1, 999)] == [1.0, 2.0, 1000.0]
+    assert scales.alpha("down_blocks.1.to_k", module) == 4.0
+    assert scales.alpha("text_model.down_blocks.7.to_q", module) == 8.0
+    assert table.times <= 2
+
+
+def test_the_first_pattern_that_matches_counts_whether_it_is_a_name_or_an_expression():
+    patterns = Patterns({"attn1.to_q": 1, r"attn[12]\.to_q": 2, "to_q": 3})
+    assert [patterns.get(path, 0) for path in ("a.attn1.to_q", "a.attn2.to_q", "b.to_q", "to_q", "b.not_to_q")] == [
+        1,
+        2,
+        3,
+        3,
+        0,
+    ]
 
 
 def test_other_peft_methods_are_named():

@@ -123,3 +123,41 @@ def test_settings_come_back_from_their_file(tmp_path):
     settings = Settings(data="C:\\pictures", preview_prompts=['a "cat"', "größe 猫"], learning_rate=1e-7, flip=True)
     presets.save_settings(settings, tmp_path / "settings.toml")
     assert presets.load_settings(tmp_path / "settings.toml") == settings
+
+
+@pytest.mark.fault(79)
+@pytest.mark.parametrize(
+    "text",
+    [
+        ".".join(["a"] * 50_000) + "=1",
+        "[" + ".".join(["a"] * 50_000) + "]",
+        '"""' + "a" + '"""\n' + ' . "b"' * 9,
+        "[settings]\nrank = {" + "a\t.\t" * 9 + "b = 1}",
+    ],
+    ids=["key", "table", "quoted", "inline"],
+)
+def test_a_key_of_too_many_parts_is_refused_before_it_is_parsed(text, tmp_path, monkeypatch):
+    """tomllib takes most of a minute for a hundred kilobytes of them."""
+    monkeypatch.setattr(presets.tomllib, "loads", lambda text: pytest.fail("it was parsed"))
+    with pytest.raises(SettingsError, match="more than eight parts"):
+        presets.read(preset(tmp_path, text))
+
+
+def test_dots_in_texts_and_comments_are_no_keys(tmp_path):
+    """Also where a text ends with a backslash, or holds quotes of the other kind."""
+    dots = "a." * 20
+    text = f'''# {dots}
+title = "{dots} \\\\"  # {dots} "
+blurb = """{dots}
+\\"{dots}' """
+[settings]
+preview_prompts = ['{dots} "', "'{dots}"]
+alpha = 8.5
+'''
+    assert presets.read(preset(tmp_path, text)).settings == {"preview_prompts": [f'{dots} "', f"'{dots}"], "alpha": 8.5}
+
+
+def test_a_value_of_any_size_is_shown_in_short(tmp_path):
+    with pytest.raises(SettingsError, match="rank") as caught:
+        presets.read(preset(tmp_path, f"[settings]\nrank = '{'x' * 100_000}'"))
+    assert len(str(caught.value)) < 1000

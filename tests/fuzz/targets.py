@@ -287,7 +287,7 @@ def _texts(data: bytes, place: Path) -> object:
     }
     found = metadata.trigger(texts), metadata.thumbnail_bytes(texts), detect.claimed(texts)
     return found, {
-        component: peft.alpha(config, "conv_in", {"down": torch.ones(2, 2), "up": torch.ones(2, 2)})
+        component: peft.Scales(config).alpha("conv_in", {"down": torch.ones(2, 2), "up": torch.ones(2, 2)})
         for component, config in diffusers.unpack(texts).items()
     }
 
