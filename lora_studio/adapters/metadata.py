@@ -227,6 +227,7 @@ def provenance(
     title: str,
     prediction: str,
     resolution: int,
+    zero_snr: bool = False,
     trigger: str = "",
     description: str = "",
     author: str = "",
@@ -235,13 +236,14 @@ def provenance(
     """The whole header of a trained adapter; ``at`` reduces it to a level of privacy.
 
     Args:
-        prediction: "epsilon" or "v".
+        prediction: "epsilon", "v" or "flow".
+        zero_snr: whether its noise ended without any signal (zero terminal SNR).
         resolution: pixels of a side.
         thumbnail: as ``thumbnail`` gives it.
     """
     made = {
         **_modelspec(recipe, title, prediction, resolution),
-        **_reference(recipe, title, prediction),
+        **_reference(recipe, title, prediction, zero_snr),
         recipes.KEY: recipes.dumps(recipe),
     }
     usage = f"Put {trigger} into the prompt." if trigger else ""
@@ -265,7 +267,7 @@ def _modelspec(recipe: recipes.Training, title: str, prediction: str, resolution
     }
 
 
-def _reference(recipe: recipes.Training, title: str, prediction: str) -> dict[str, str]:
+def _reference(recipe: recipes.Training, title: str, prediction: str, zero_snr: bool) -> dict[str, str]:
     """The ``ss_*`` entries that other programs show: alias, tags, dataset, base model, times, main settings."""
     settings, folder = recipes.cut_paths(recipe.settings), ""
     folder = str(settings.get("data") or "pictures")
@@ -285,7 +287,8 @@ def _reference(recipe: recipes.Training, title: str, prediction: str) -> dict[st
         "min_snr_gamma": settings.get("min_snr_gamma", ""),
         "noise_offset": settings.get("noise_offset", ""),
         "seed": settings.get("seed", ""),
-        "v2_parameterization" if prediction == "v" else "": prediction == "v",
+        "v_parameterization": prediction == "v",
+        "zero_terminal_snr": zero_snr,
         "tag_frequency": json.dumps({folder: recipe.tags}, ensure_ascii=False) if recipe.tags else "",
         "dataset_dirs": json.dumps({folder: {"n_repeats": 1, "img_count": len(recipe.images)}}, ensure_ascii=False),
         "studio_version": __version__,

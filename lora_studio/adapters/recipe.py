@@ -34,6 +34,8 @@ class Training(BaseModel):
     """Every setting by key; paths are cut to their last part."""
     base: str = ""
     base_sha256: str = ""
+    predicts: str = ""
+    """What the base model predicts, and how that was known; for people."""
     images: list[ImageRecord] = []
     tags: dict[str, int] = {}
     """How many pictures have each caption tag."""

@@ -46,6 +46,17 @@ def picture(size=(900, 600)) -> bytes:
 
 
 @pytest.mark.parametrize(
+    ("prediction", "zero_snr", "v", "zero"),
+    [("epsilon", False, "False", "False"), ("v", True, "True", "True"), ("v", False, "True", "False")],
+)
+def test_the_noise_is_written_as_others_read_it(prediction, zero_snr, v, zero):
+    """sd-scripts and the interfaces that show its headers know these two entries."""
+    made = metadata.provenance(TRAINED, title="Ink", prediction=prediction, zero_snr=zero_snr, resolution=512)
+    assert (made["ss_v_parameterization"], made["ss_zero_terminal_snr"]) == (v, zero)
+    assert made["modelspec.prediction_type"] == prediction
+
+
+@pytest.mark.parametrize(
     ("family", "version", "architecture"),
     [
         ("sd1", "sd_v1", "stable-diffusion-v1/lora"),
