@@ -103,6 +103,23 @@ def test_a_strip_and_a_grid(files, tiny_base, capfd):  # noqa: F811
         assert image.width > 128 and image.height > 128
 
 
+def test_the_noise_by_hand_is_drawn_and_noted(files, tiny_base, capfd):  # noqa: F811
+    """A folder whose configuration says ε, drawn as velocity that ends in pure noise."""
+    arguments = ["--prompt", "a cat", "--prediction", "v", "--zero-snr", "on"]
+    base = ["--base", str(tiny_base), "--steps", "2", "--width", "64", "--height", "64", "--device", "cpu"]
+    grid = ["grid", "--x", "guidance=2,5", "--guidance-rescale", "0", "-o", "v.png"]
+    assert cli.main([*grid, *arguments, *base]) == 0
+    said = capfd.readouterr().err
+    assert "It predicts: Velocity (v), zero terminal SNR (set by hand; zero terminal SNR on: set by hand)." in said
+    assert "Note: prediction is v by hand, but its scheduler's configuration says epsilon." in said
+    recipe = read_recipe(Path("v.png"))
+    assert (recipe.prediction, recipe.zero_snr, recipe.guidance_rescale) == ("v", "on", 0)
+    assert cli.main(["generate", *arguments, *base, "--folder", "drawn"]) == 0
+    assert "It predicts: Velocity (v), zero terminal SNR" in capfd.readouterr().err
+    assert cli.main(["generate", "--prompt", "a cat", "--prediction", "w", *base]) == 2
+    assert "prediction" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(("arguments", "said"), [
     (["strip", "none.safetensors", "--prompt", "x"], "no adapter none.safetensors"),
     (["strip"], "FILE"),

@@ -4,11 +4,12 @@ for that.
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,8 +17,15 @@ from lora_studio import __version__, files, runs
 from lora_studio.cli.options import AsJson, duration, like, tell
 from lora_studio.config.settings import Settings
 from lora_studio.config.specs import SPECS
-from lora_studio.errors import SettingsError
+from lora_studio.errors import SettingsError, StudioError
 from lora_studio.sampling.axes import Axis, Grid
+
+if TYPE_CHECKING:
+    from lora_studio.models import Base
+
+
+NOISE = ("prediction", "zero_snr", "flow_shift")
+"""Settings on the base model's noise."""
 
 
 @dataclass
@@ -34,10 +42,27 @@ class DrawingOptions:
     sampler: Annotated[str, like("sampler", f"One of {', '.join(SPECS['sampler'].choices)}.")] = SPECS[
         "sampler"
     ].default
+    guidance_rescale: Annotated[float, like("guidance_rescale")] = SPECS["guidance_rescale"].default
+    prediction: Annotated[
+        str, like("prediction", f"What the base model predicts: {', '.join(SPECS['prediction'].choices)}.")
+    ] = SPECS["prediction"].default
+    zero_snr: Annotated[
+        str, like("zero_snr", f"Whether its noise ends without any signal: {', '.join(SPECS['zero_snr'].choices)}.")
+    ] = SPECS["zero_snr"].default
+    flow_shift: Annotated[float, like("flow_shift")] = SPECS["flow_shift"].default
     width: Annotated[int, typer.Option(min=0, max=4096, help="In pixels; 0 uses the base model's own.")] = 0
     height: Annotated[int, typer.Option(min=0, max=4096, help="In pixels; 0 uses the base model's own.")] = 0
     device: Annotated[str, like("device", "Where to draw; auto uses the fastest device.")] = SPECS["device"].default
     as_json: AsJson = False
+
+    def settings(self) -> Settings:
+        """The settings of the same names, checked.
+
+        Raises:
+            SettingsError: one of them has no such value.
+        """
+        keys = ("sampler", "device", *NOISE, "guidance_rescale")
+        return Settings().changed(**{key: getattr(self, key) for key in keys})
 
 
 @dataclass
@@ -91,7 +116,7 @@ def draw(options: SheetOptions, name: str, x: Axis, y: Axis | None, adapters: Sh
             where="--prompt",
             do=f'Write for example: python3 app.py {name} … --prompt "a cat"',
         )
-    settings = Settings().changed(sampler=options.sampler, device=options.device)
+    settings = options.settings()
     path, began = _destination(options.out, name), time.monotonic()
     recipe = _recipe(options, x, y, adapters)
     files.write(path, _sheet(options, recipe, settings, [file for file, _ in adapters.placed.values()]))
@@ -103,34 +128,49 @@ def draw(options: SheetOptions, name: str, x: Axis, y: Axis | None, adapters: Sh
     )
 
 
+def load_base(options: DrawingOptions, settings: Settings) -> Base:
+    """Loads the base model, and says on standard error what it predicts, and what is doubtful about it."""
+    from lora_studio import models
+    from lora_studio.training import devices
+
+    machine = devices.choose(settings.machine)
+    base = models.load(
+        options.base,
+        machine.device,
+        machine.dtype,
+        **{key: getattr(options, key) for key in NOISE},
+    )
+    notes = [f"Note: {StudioError(notice.what, where=notice.where, do=notice.do)}" for notice in base.notices]
+    print(base.loaded_event.sentence, *notes, sep="\n", file=sys.stderr)
+    return base
+
+
 def _recipe(options: SheetOptions, x: Axis, y: Axis | None, adapters: SheetAdapters) -> Grid:
     from lora_studio.sampling.recipe import grid
 
     recorded = [
         {"name": name, "weight": weight, "sha256": _sha256(path)} for name, (path, weight) in adapters.placed.items()
     ]
-    same = {
+    same = {"guidance_rescale": options.guidance_rescale} | {
         key: getattr(options, key)
-        for key in ("prompt", "negative", "seed", "guidance", "steps", "sampler", "width", "height")
+        for key in ("prompt", "negative", "seed", "guidance", "steps", "sampler", "width", "height", *NOISE)
     }
     return grid(x=x, y=y, adapters=recorded, base=Path(options.base).name, version=__version__, **same)
 
 
 def _sheet(options: SheetOptions, recipe: Grid, settings: Settings, paths: list[Path]) -> bytes:
-    from lora_studio import models
     from lora_studio.adapters import read
     from lora_studio.sampling.grid import render
     from lora_studio.sampling.recipe import to_png
-    from lora_studio.training import devices
 
     adapters = [read(path) for path in paths]
-    machine = devices.choose(settings.machine)
-    base = models.load(options.base, machine.device, machine.dtype)
+    base = load_base(options, settings)
     images = render(
         base,
         adapters,
         [cell for row in recipe.cells for cell in row],
         negative=options.negative,
+        guidance_rescale=options.guidance_rescale,
         sampler=options.sampler,
         width=options.width,
         height=options.height,

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from lora_studio import files, runs
-from lora_studio.cli.drawing import DrawingOptions
+from lora_studio.cli.drawing import DrawingOptions, load_base
 from lora_studio.cli.options import duration, like, of_class, tell
 from lora_studio.config.settings import Settings
 from lora_studio.config.specs import SPECS
@@ -50,10 +50,10 @@ def generate(options: GenerateOptions) -> None:
             where="--prompt",
             do='Write for example: python3 app.py generate --prompt "a cat"',
         )
-    machine_settings = Settings().changed(sampler=options.sampler, device=options.device)
+    settings = options.settings()
     adapters = [parse_adapter(text) for text in options.adapters]
     began = time.monotonic()
-    paths = _draw(options, adapters, machine_settings)
+    paths = _draw(options, adapters, settings)
     result = {
         "pictures": paths,
         "seconds": round(time.monotonic() - began, 2),
@@ -94,14 +94,11 @@ def parse_adapter(text: str, where: str = "--adapter") -> tuple[Path, float]:
 
 def _draw(options: GenerateOptions, adapters: list[tuple[Path, float]], settings: Settings) -> list[Path]:
     """Loads the model and generates prompt by prompt, so that each prompt's images are saved as soon as they exist."""
-    from lora_studio import models
     from lora_studio.adapters import read
     from lora_studio.models import inject
     from lora_studio.sampling.generate import generate as draw
-    from lora_studio.training import devices
 
-    machine = devices.choose(settings.machine)
-    base = models.load(options.base, machine.device, machine.dtype)
+    base = load_base(options, settings)
     inject.load_adapters(base, [(read(path), weight) for path, weight in adapters])
     seeds, paths = range(options.seed, options.seed + options.count), []
     for prompt in options.prompts:
@@ -112,6 +109,7 @@ def _draw(options: GenerateOptions, adapters: list[tuple[Path, float]], settings
             negative=options.negative,
             steps=options.steps,
             guidance=options.guidance,
+            guidance_rescale=options.guidance_rescale,
             sampler=options.sampler,
             width=options.width,
             height=options.height,

@@ -393,6 +393,15 @@ class PreviewSettings(SettingsSlice):
         choices=_samplers,
     )
     guidance: float = setting(5.0, "Guidance", "How closely a preview follows its prompt.", ge=1, le=30)
+    guidance_rescale: float = setting(
+        -1.0,
+        "Guidance rescale",
+        "Share of a preview whose contrast is taken back to what it would be without guidance (Lin et al. 2024). -1 "
+        "chooses: 0.7 for models that predict v with zero terminal SNR, which guidance overexposes, else 0.",
+        Level.EXPERT,
+        ge=-1,
+        le=1,
+    )
     negative: str = setting("", "Negative prompt", "What previews should not show.")
 
 

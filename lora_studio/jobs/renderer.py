@@ -71,6 +71,9 @@ class ImageSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     base: str = SPECS["base"].default
+    prediction: str = SPECS["prediction"].default
+    zero_snr: str = SPECS["zero_snr"].default
+    flow_shift: float = SPECS["flow_shift"].default
     adapters: tuple[Placed, ...] = ()
     blending: Blending | None = None
     """None adds the adapters, which needs no preparation when a weight changes."""
@@ -79,6 +82,7 @@ class ImageSpec(BaseModel):
     seed: int = SPECS["preview_seed"].default
     steps: int = SPECS["preview_steps"].default
     guidance: float = SPECS["guidance"].default
+    guidance_rescale: float = SPECS["guidance_rescale"].default
     sampler: str = SPECS["sampler"].default
     width: int = 0
     height: int = 0

@@ -36,6 +36,9 @@ LOOK = 1.0
 """Seconds between two looks for a run at work."""
 KEPT = 12
 """Adapters in memory."""
+_ONE_FOR_ALL = ("negative", "guidance_rescale", "sampler", "width", "height")
+"""What a sheet's images have in common."""
+_Wanted = tuple[str, str, str, float]
 
 
 class Inbox:
@@ -75,7 +78,7 @@ class Studio:
     """The base model and the adapters in memory, and which adapters are on the model."""
 
     def __init__(self) -> None:
-        self._base: tuple[str, Base] | None = None
+        self._base: tuple[_Wanted, Base] | None = None
         self._sums: dict[Path, str] = {}
         self._adapters: OrderedDict[tuple, Adapter] = OrderedDict()
         self._loaded: tuple[Any, dict[str, Any]] = None, {}
@@ -90,9 +93,9 @@ class Studio:
                 of its bounds.
         """
         spec, to = request.spec, Path(request.to)
-        if self._base is None or self._base[0] != spec.base:
+        if self._base is None or self._base[0] != _wanted(spec):
             yield Answer(id=request.id, kind="loading", last=False)
-        self.base(spec.base)
+        self.base(spec)
         began = time.monotonic()
         if spec.across:
             data = self._sheet(spec, cancelled)
@@ -132,11 +135,12 @@ class Studio:
         from lora_studio.sampling.generate import generate
 
         drawn = generate(
-            self.base(spec.base),
+            self.base(spec),
             [spec.prompt],
             [spec.seed],
             negative=spec.negative,
             guidance=spec.guidance,
+            guidance_rescale=spec.guidance_rescale,
             sampler=spec.sampler,
             width=spec.width,
             height=spec.height,
@@ -151,13 +155,13 @@ class Studio:
         from lora_studio.sampling.grid import render
         from lora_studio.sampling.recipe import grid, to_png
 
-        base, adapters = self.base(spec.base), [self._adapter(one) for one in spec.adapters]
+        base, adapters = self.base(spec), [self._adapter(one) for one in spec.adapters]
         sides = [
             Axis("weight", side.weights, spec.adapters[side.adapter].name) for side in (spec.across, spec.down) if side
         ]
         same = {
             key: getattr(spec, key)
-            for key in ("prompt", "negative", "seed", "guidance", "steps", "sampler", "width", "height")
+            for key in (*_ONE_FOR_ALL, "prompt", "seed", "guidance", "steps", "prediction", "zero_snr", "flow_shift")
         }
         placed = [
             {"name": one.name, "weight": one.weight, "sha256": files.sha256(Path(one.path))} for one in spec.adapters
@@ -165,7 +169,7 @@ class Studio:
         recipe = grid(
             x=sides[0], y=sides[1] if spec.down else None, adapters=placed, base=base.name, version=__version__, **same
         )
-        how = {"negative": spec.negative, "sampler": spec.sampler, "width": spec.width, "height": spec.height}
+        how = {key: getattr(spec, key) for key in _ONE_FOR_ALL}
         self._loaded = None, {}  # the sheet's own adapters replace them
         pictures = render(base, adapters, [cell for row in recipe.cells for cell in row], cancelled=cancelled, **how)
         if not pictures:
@@ -178,7 +182,7 @@ class Studio:
         """Puts the adapters on the base model; returns what is to be answered about a blend."""
         from lora_studio.models import inject
 
-        base = self.base(spec.base)
+        base = self.base(spec)
         wanted = (
             spec.blending,
             [(_state(one.path), one.blocks, spec.blending and one.weight) for one in spec.adapters],
@@ -212,9 +216,10 @@ class Studio:
             "residual": made.residual,
         }
 
-    def base(self, name: str) -> Base:
-        """The base model; it is loaded only where another one was in memory."""
-        if self._base is None or self._base[0] != name:
+    def base(self, spec: ImageSpec) -> Base:
+        """The base model; it is loaded only where another one was in memory, or one of another noise process."""
+        wanted = _wanted(spec)
+        if self._base is None or self._base[0] != wanted:
             import torch
 
             from lora_studio import models
@@ -222,10 +227,17 @@ class Studio:
 
             self._base, self._loaded = None, (None, {})  # first free the old one: two may not fit
             machine = devices.choose(Settings().machine)
-            loaded = models.load(name, machine.device, machine.dtype)
+            loaded = models.load(
+                spec.base,
+                machine.device,
+                machine.dtype,
+                prediction=spec.prediction,
+                zero_snr=spec.zero_snr,
+                flow_shift=spec.flow_shift,
+            )
             if machine.device.type == "cpu":
                 threads.fastest(lambda: _probe(loaded), torch.get_num_threads())
-            self._base = name, loaded
+            self._base = wanted, loaded
         return self._base[1]
 
     def _adapter(self, placed: Placed) -> Adapter:
@@ -258,6 +270,11 @@ class Studio:
         while len(self._adapters) > KEPT:
             self._adapters.popitem(last=False)
         return self._adapters[key]
+
+
+def _wanted(spec: ImageSpec) -> _Wanted:
+    """What tells whether the base model in memory is the one of ``spec``."""
+    return spec.base, spec.prediction, spec.zero_snr, spec.flow_shift
 
 
 def _state(path: str) -> tuple:

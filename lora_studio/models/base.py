@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lora_studio import files
 from lora_studio.diffusion.process import Process
-from lora_studio.events import Warned
+from lora_studio.events import BaseLoaded, Warned
 from lora_studio.families import registry
 from lora_studio.families.family import Family
 from lora_studio.methods.method import Method
@@ -65,6 +65,11 @@ class Base:
     """What is subtracted while an adapter trains, if its method wants that; see ``inject``."""
     loaded: AdapterOverlay | None = None
     """Finished adapters on top; see ``inject``."""
+
+    @property
+    def loaded_event(self) -> BaseLoaded:
+        """What is said when it is in memory."""
+        return BaseLoaded(name=self.name, family=self.family.title, predicts=self.process.describe, reason=self.reason)
 
     @property
     def scale(self) -> int:

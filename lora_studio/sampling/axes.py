@@ -168,7 +168,11 @@ class Grid(BaseModel):
     seed: int = SPECS["preview_seed"].default
     guidance: float = SPECS["guidance"].default
     steps: Annotated[int, Field(ge=1)] = SPECS["preview_steps"].default
+    guidance_rescale: float = SPECS["guidance_rescale"].default
     sampler: str = SPECS["sampler"].default
+    prediction: str = SPECS["prediction"].default
+    zero_snr: str = SPECS["zero_snr"].default
+    flow_shift: float = SPECS["flow_shift"].default
     width: int = 0
     height: int = 0
     version: str = ""

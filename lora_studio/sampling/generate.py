@@ -24,6 +24,9 @@ PIXELS_AT_ONCE = 2**21
 """A batch holds at most so many: eight images of 512 × 512, two of 1024 × 1024. Halved where memory is short."""
 IMAGES_AT_ONCE = 16
 
+OF_THE_PROCESS = -1.0
+"""``guidance_rescale`` as the base model's noise process has it."""
+
 Text = Mapping[str, Tensor]
 
 
@@ -37,6 +40,8 @@ class Sampling:
     """One for all, or one for each image."""
     width: int
     height: int
+    rescale: float = 0.0
+    """φ of ``rescaled``."""
 
 
 def generate(
@@ -47,6 +52,7 @@ def generate(
     negative: str = "",
     steps: int = 20,
     guidance: float = 5.0,
+    guidance_rescale: float = OF_THE_PROCESS,
     sampler: str = "dpm++",
     width: int = 0,
     height: int = 0,
@@ -59,6 +65,7 @@ def generate(
         negative: what all images should avoid.
         guidance: how strictly they follow the prompt; up to 1 the negative prompt has no effect, and it takes half the
             time.
+        guidance_rescale: φ of ``rescaled``; below 0 that of the base model's noise process.
         width, height: in pixels, multiples of the VAE's scale; 0 takes the base model's own resolution.
         cancelled: asked before every denoising step; True ends the work.
         encode: what gives the prompts' features, if not the text encoders.
@@ -70,7 +77,7 @@ def generate(
         SettingsError: a size or the sampler is invalid.
         MachineError: not even one image fits into memory.
     """
-    how = sampling(base, sampler, steps, guidance, width, height)
+    how = sampling(base, sampler, steps, guidance, width, height, guidance_rescale)
     encode = encode or base.encode_text
     avoid = encode([negative]) if guidance > 1 else None
     return in_batches(
@@ -81,11 +88,21 @@ def generate(
     )
 
 
-def sampling(base: Base, sampler: str, steps: int, guidance: float, width: int, height: int) -> Sampling:
+def sampling(
+    base: Base,
+    sampler: str,
+    steps: int,
+    guidance: float,
+    width: int,
+    height: int,
+    guidance_rescale: float = OF_THE_PROCESS,
+) -> Sampling:
     """A checked ``Sampling`` for ``base``; a side of 0 becomes its own resolution. Raises SettingsError as ``generate``
     does.
     """
-    return Sampling(_known(base, sampler), steps, guidance, _side(base, width, "width"), _side(base, height, "height"))
+    rescale = base.process.guidance_rescale if guidance_rescale < 0 else guidance_rescale
+    sides = _side(base, width, "width"), _side(base, height, "height")
+    return Sampling(_known(base, sampler), steps, guidance, *sides, rescale)
 
 
 def in_batches(base: Base, count: int, how: Sampling, draw: Callable[[slice], Tensor | None]) -> list[Image.Image]:
@@ -149,8 +166,20 @@ def denoise(
             if avoid is not None:
                 away, towards = answer.chunk(2)
                 answer = away + strength * (towards - away)
+                if how.rescale:
+                    answer = rescaled(answer, towards, how.rescale)
             latents = scheduler.step(answer, t, latents, **noisy, return_dict=False)[0]
     return latents
+
+
+def rescaled(guided: Tensor, conditional: Tensor, share: float) -> Tensor:
+    """``guided`` (B, C, h, w), for the share φ with the standard deviation of ``conditional``, image by image: strong
+    guidance raises it, which overexposes images where the noise ends without any signal (Lin et al. 2024, *Common
+    Diffusion Noise Schedules and Sample Steps are Flawed*, §3.4, eqs. 14–16).
+    """
+    dims = tuple(range(1, guided.ndim))
+    scale = conditional.std(dim=dims, keepdim=True) / guided.std(dim=dims, keepdim=True)
+    return share * (guided * scale) + (1 - share) * guided
 
 
 def to_images(pixels: Tensor) -> list[Image.Image]:

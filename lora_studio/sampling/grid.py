@@ -11,7 +11,7 @@ from torch import Tensor
 from lora_studio.adapters.adapter import Adapter
 from lora_studio.models import Base, inject
 from lora_studio.sampling.axes import Cell
-from lora_studio.sampling.generate import Sampling, denoise, in_batches, sampling
+from lora_studio.sampling.generate import OF_THE_PROCESS, Sampling, denoise, in_batches, sampling
 
 __all__ = ["Cell", "render"]
 
@@ -22,6 +22,7 @@ def render(
     cells: Sequence[Cell],
     *,
     negative: str = "",
+    guidance_rescale: float = OF_THE_PROCESS,
     sampler: str = "dpm++",
     width: int = 0,
     height: int = 0,
@@ -35,7 +36,7 @@ def render(
 
     Args:
         cells: each with a weight for every adapter.
-        negative, sampler, width, height, cancelled: as for ``generate``.
+        negative, guidance_rescale, sampler, width, height, cancelled: as for ``generate``.
 
     Returns:
         RGB images in the cells' order; none where it was cancelled.
@@ -52,7 +53,7 @@ def render(
     inject.load_adapters(base, [(adapter, 0.0) for adapter in adapters])
     try:
         for (steps, guided), members in groups.items():
-            how = sampling(base, sampler, steps, 1.0, width, height)
+            how = sampling(base, sampler, steps, 1.0, width, height, guidance_rescale)
             drawn |= zip(
                 members,
                 _alike(base, [cells[index] for index in members], how, negative if guided else None, cancelled),

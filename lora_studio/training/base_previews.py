@@ -22,7 +22,7 @@ from lora_studio import files
 from lora_studio.dataset.cache import PREVIEWS
 from lora_studio.training.session import Session
 
-VERSION = 1
+VERSION = 2
 """Changes whenever the base model's images would be drawn differently."""
 SHA256, SECONDS = "sha256", "seconds"
 """Texts in a kept image: the hash of its pixels, and how long it took to draw."""
@@ -62,6 +62,7 @@ def kept_file(session: Session, index: int) -> Path:
         s.previews.preview_seed + index,
         s.previews.preview_steps,
         s.previews.guidance,
+        s.previews.guidance_rescale,
         s.previews.sampler,
         session.preview_side,
     ]

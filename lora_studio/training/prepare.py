@@ -20,7 +20,7 @@ from lora_studio.dataset.cache import Cache
 from lora_studio.dataset.items import Dataset, Sample
 from lora_studio.dataset.problems import Problem
 from lora_studio.errors import DatasetError
-from lora_studio.events import BaseLoaded, Event, Preparing, Warned
+from lora_studio.events import Event, Preparing, Warned
 from lora_studio.models import gradient_checkpointing, inject, warm_start
 from lora_studio.optim import build
 from lora_studio.optim.ema import Average
@@ -84,7 +84,7 @@ def load(settings: Settings, machine: devices.Machine, dataset: Dataset) -> Gene
     )
     base.tiled = settings.machine.tiled_vae
     yield Preparing(stage="base model", done=1, total=1)
-    yield BaseLoaded(name=base.name, family=base.family.title, predicts=base.process.describe, reason=base.reason)
+    yield base.loaded_event
     yield from base.notices
     yield from _warnings(dataset, buckets.problems(dataset, *_bucketing(settings.dataset, base)))
     return base

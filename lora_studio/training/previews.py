@@ -83,6 +83,7 @@ def _drawn(session: Session, which: Sequence[int], within: AbstractContextManage
                 negative=settings.negative,
                 steps=settings.preview_steps,
                 guidance=settings.guidance,
+                guidance_rescale=settings.guidance_rescale,
                 sampler=settings.sampler,
                 width=side,
                 height=side,

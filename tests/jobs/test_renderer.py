@@ -17,6 +17,7 @@ from lora_studio.jobs import renderer, renderer_worker
 from lora_studio.jobs.renderer import Answer, Blending, ImageRequest, ImageSpec, Placed, Renderer, Side
 from lora_studio.jobs.renderer_worker import Inbox, Studio, answers, main
 from lora_studio.models import inject
+from lora_studio.models.load import load
 from lora_studio.sampling.generate import generate
 from lora_studio.sampling.recipe import read_recipe
 from lora_studio.training import threads
@@ -45,7 +46,7 @@ def pair(base, tmp_path_factory):
 @pytest.fixture
 def studio(base, monkeypatch):
     """A studio that finds its base model in memory."""
-    monkeypatch.setattr(models, "load", lambda *_: base)
+    monkeypatch.setattr(models, "load", lambda *_, **__: base)
     monkeypatch.setattr(threads, "fastest", lambda *_: 1)  # it sets the number for the tests that follow as well
     yield Studio()
     inject.unload_adapters(base)
@@ -99,15 +100,27 @@ def test_it_says_when_it_loads_a_base_model(studio, tmp_path):
     assert [one.kind for one in answers(studio, request, lambda: False)] == ["drawn"]
 
 
+def test_a_prediction_by_hand_draws_another_image(studio, tmp_path, monkeypatch):
+    """The base model in memory would stay as it was loaded."""
+    monkeypatch.setattr(models, "load", load)
+    paths = [tmp_path / f"{name}.png" for name in ("auto", "epsilon")]
+    for path, name in zip(paths, ("auto", "epsilon"), strict=True):
+        spec = ImageSpec(prediction=name, **FEW)
+        assert drawn(studio, spec, path)[0].kind == "drawn"
+        assert studio.base(spec).process.name == ("v" if name == "auto" else name)
+    assert np.abs(pixels(paths[0]) - pixels(paths[1])).max() > 8
+
+
 def test_new_weights_load_nothing(studio, pair, tmp_path, monkeypatch):
     """Every move of a slider reads the files again; or a file that was written anew is not."""
     drawn(studio, ImageSpec(adapters=placed(pair, 1, 1), **FEW), tmp_path / "a.png")
     monkeypatch.setattr(adapters, "read", lambda path: pytest.fail(f"{path} was read again"))
-    loaded = studio.base("starter").loaded
+    loaded = studio.base(ImageSpec(**FEW)).loaded
     assert drawn(studio, ImageSpec(adapters=placed(pair, 0.3, 1), **FEW), tmp_path / "b.png")[0].kind == "drawn"
-    assert studio.base("starter").loaded is loaded
+    assert studio.base(ImageSpec(**FEW)).loaded is loaded
     assert (
-        drawn(studio, ImageSpec(**FEW), tmp_path / "c.png")[0].kind == "drawn" and studio.base("starter").loaded is None
+        drawn(studio, ImageSpec(**FEW), tmp_path / "c.png")[0].kind == "drawn"
+        and studio.base(ImageSpec(**FEW)).loaded is None
     )
 
 

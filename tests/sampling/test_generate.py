@@ -11,7 +11,7 @@ from lora_studio.diffusion.gaussian import Velocity
 from lora_studio.diffusion.samplers import SAMPLERS
 from lora_studio.errors import MachineError, SettingsError
 from lora_studio.sampling import generate as generating
-from lora_studio.sampling.generate import Sampling, denoise, generate, to_images
+from lora_studio.sampling.generate import Sampling, denoise, generate, rescaled, sampling, to_images
 
 PROMPTS, NEGATIVE, SEEDS = ["a cat, flat style", "a dog"], "blurry", [3, 11]
 
@@ -68,6 +68,42 @@ def test_sd_latents_are_those_of_diffusers(sampler, base, pipeline, monkeypatch)
     monkeypatch.setattr(base, "process", Velocity(base.process.schedule))
     expected = _theirs(pipeline, sampler, "v_prediction", guidance_scale=5.0, width=128, height=64)
     assert torch.allclose(_ours(base, sampler), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("share", [0.7, 1.0])
+def test_guidance_is_rescaled_as_in_diffusers(share):
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
+
+    source = torch.Generator().manual_seed(0)
+    away, towards = torch.randn(2, 3, 4, 8, 8, generator=source)
+    guided = away + 5 * (towards - away)
+    ours = rescaled(guided, towards, share)
+    assert torch.allclose(ours, rescale_noise_cfg(guided, towards, share), atol=1e-6)
+    spread = (1 - share) * guided.std(dim=(1, 2, 3)) + share * towards.std(dim=(1, 2, 3))
+    assert torch.allclose(ours.std(dim=(1, 2, 3)), spread, atol=1e-5)
+
+
+@pytest.mark.parametrize("sampler", ["euler", "ddim"])
+def test_zero_terminal_snr_is_drawn_as_diffusers_does(sampler, base, pipeline, monkeypatch):
+    """Velocity, from pure noise on, with rescaled guidance: the pipeline's own ``guidance_rescale``."""
+    schedule = base.process.schedule | {"rescale_betas_zero_snr": True}
+    monkeypatch.setattr(base, "process", Velocity(schedule))
+    theirs = base.process.configuration("") | {"timestep_spacing": "trailing"}
+    monkeypatch.setattr(pipeline, "scheduler", getattr(diffusers, SAMPLERS[sampler]).from_config(theirs))
+    expected = _theirs(
+        pipeline, sampler, "v_prediction", guidance_scale=5.0, guidance_rescale=0.7, width=128, height=64
+    )
+    avoid = base.encode_text([NEGATIVE])
+    how = sampling(base, sampler, 3, 5.0, 128, 64)
+    ours = denoise(base, base.encode_text(PROMPTS), avoid, SEEDS, how)
+    assert how.rescale == 0.7 and torch.allclose(ours, expected, atol=1e-4)
+    plain = denoise(base, base.encode_text(PROMPTS), avoid, SEEDS, sampling(base, sampler, 3, 5.0, 128, 64, 0.0))
+    assert not torch.allclose(ours, plain, atol=1e-2)
+
+
+def test_guidance_of_a_model_that_predicts_noise_is_not_rescaled(base):
+    assert sampling(base, "euler", 3, 5.0, 0, 0).rescale == 0
+    assert sampling(base, "euler", 3, 5.0, 0, 0, 0.3).rescale == 0.3
 
 
 def test_sdxl_latents_are_those_of_diffusers(tiny_folder):

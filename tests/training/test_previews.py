@@ -132,6 +132,7 @@ def test_what_decides_the_picture_is_in_its_name(session, plain, monkeypatch):
         {"preview_seed": 5},
         {"preview_steps": 3},
         {"guidance": 2.0},
+        {"guidance_rescale": 0.5},
         {"sampler": "euler"},
         {"resolution": 128},
         {"quantize": "nf4"},
@@ -146,7 +147,7 @@ def test_what_decides_the_picture_is_in_its_name(session, plain, monkeypatch):
         (base, "checksum", "another"),
         (base, "fingerprint", "another"),
         (base.process, "schedule", base.process.schedule | {"beta_end": 0.5}),
-        (base_previews, "VERSION", 2),
+        (base_previews, "VERSION", 99),
         (base_previews, "version", lambda _: "9.9"),
     ]:
         with monkeypatch.context() as patched:

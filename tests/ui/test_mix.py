@@ -126,7 +126,7 @@ def test_rows_show_names_as_text(mix):
 def test_what_is_drawn_is_the_mix(mix):
     """The preview leaves out a weight, a block or the seed."""
     mix.rows[0].weight, mix.rows[0].factors = -0.5, {"mid_block": 0.0}
-    order = image_specs.mixed(mix, SCENE._replace(seed=7, prompt=" cat ", negative="fog"), None)
+    order = image_specs.mixed(mix, SCENE._replace(seed=7, prompt=" cat ", negative="fog", prediction="v"), None)
     first, second = order.adapters
     assert (first.path, first.weight, first.blocks) == (
         mix.rows[0].path,
@@ -143,6 +143,7 @@ def test_what_is_drawn_is_the_mix(mix):
     ) and order.first
     plain = image_specs.plain(mix, SCENE)
     assert plain.adapters == () and plain.seed == 1
+    assert (order.prediction, plain.prediction) == ("v", "auto")
 
 
 @pytest.mark.parametrize(("change", "field"), [

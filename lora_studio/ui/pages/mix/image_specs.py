@@ -31,6 +31,7 @@ class Scene(NamedTuple):
     seed: float | None
     steps: float | None
     guidance: float | None
+    prediction: str = SPECS["prediction"].default
 
 
 class ChosenBlend(NamedTuple):
@@ -168,4 +169,5 @@ def _scene(mix: Mix, scene: Scene) -> dict[str, Any]:
         "seed": number("preview_seed", "Seed", scene.seed),
         "steps": number("preview_steps", "Steps", scene.steps),
         "guidance": number("guidance", "Guidance", scene.guidance),
+        "prediction": scene.prediction,
     }

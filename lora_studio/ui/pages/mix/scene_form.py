@@ -50,11 +50,19 @@ class SceneForm:
             self.negative = gr.Textbox(
                 label="Negative prompt", info="What it should avoid.", max_lines=2, elem_id="mix-negative"
             )
+            predicts = SPECS["prediction"]
+            self.prediction = gr.Dropdown(
+                [(option.title, option.name) for option in predicts.options],
+                value=predicts.default,
+                label=predicts.label,
+                info="What the base model predicts.",
+                elem_id="mix-prediction",
+            )
 
     @property
     def inputs(self) -> set[Any]:
         """Every field."""
-        return {self.base, self.prompt, self.negative, self.seed, self.steps, self.guidance}
+        return {self.base, self.prompt, self.negative, self.seed, self.steps, self.guidance, self.prediction}
 
     def scene(self, values: dict[Any, Any]) -> Scene:
         """What the fields hold."""
@@ -65,6 +73,7 @@ class SceneForm:
             seed=values[self.seed],
             steps=values[self.steps],
             guidance=values[self.guidance],
+            prediction=values[self.prediction],
         )
 
     def wire(self) -> list[Any]:
@@ -75,4 +84,5 @@ class SceneForm:
         """
         fields = (self.prompt, self.negative, self.seed, self.steps, self.guidance)
         new_seed = self.reseed.click(lambda: random.randrange(2**31), None, self.seed, **QUIET)
-        return [*(event for field in fields for event in (field.submit, field.blur)), self.base.input, new_seed.then]
+        chosen = (self.base.input, self.prediction.input, new_seed.then)
+        return [*(event for field in fields for event in (field.submit, field.blur)), *chosen]
