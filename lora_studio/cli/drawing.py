@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
 NOISE = ("prediction", "zero_snr", "flow_shift")
 """Settings on the base model's noise."""
+_RECORDED = (
+    *("prompt", "negative", "prompt_weights", "seed", "guidance", "guidance_rescale", "steps", "sampler"),
+    *("width", "height"),
+)
+"""What a sheet's recipe says of its images, besides."""
 
 
 @dataclass
@@ -34,6 +39,7 @@ class DrawingOptions:
 
     base: Annotated[str, like("base")] = SPECS["base"].default
     negative: Annotated[str, like("negative", "What the images should avoid.")] = SPECS["negative"].default
+    prompt_weights: Annotated[bool, like("prompt_weights")] = SPECS["prompt_weights"].default
     seed: Annotated[int, like("preview_seed", "Seed of the images.")] = SPECS["preview_seed"].default
     steps: Annotated[int, like("preview_steps", "Denoising steps.")] = SPECS["preview_steps"].default
     guidance: Annotated[float, like("guidance", "How strictly an image follows its prompt.")] = SPECS[
@@ -151,10 +157,7 @@ def _recipe(options: SheetOptions, x: Axis, y: Axis | None, adapters: SheetAdapt
     recorded = [
         {"name": name, "weight": weight, "sha256": _sha256(path)} for name, (path, weight) in adapters.placed.items()
     ]
-    same = {"guidance_rescale": options.guidance_rescale} | {
-        key: getattr(options, key)
-        for key in ("prompt", "negative", "seed", "guidance", "steps", "sampler", "width", "height", *NOISE)
-    }
+    same = {key: getattr(options, key) for key in (*_RECORDED, *NOISE)}
     return grid(x=x, y=y, adapters=recorded, base=Path(options.base).name, version=__version__, **same)
 
 
@@ -174,6 +177,7 @@ def _sheet(options: SheetOptions, recipe: Grid, settings: Settings, paths: list[
         sampler=options.sampler,
         width=options.width,
         height=options.height,
+        prompt_weights=options.prompt_weights,
     )
     return to_png(recipe.model_copy(update={"base_sha256": base.sha256()}), images)
 

@@ -113,6 +113,7 @@ def _draw(options: GenerateOptions, adapters: list[tuple[Path, float]], settings
             sampler=options.sampler,
             width=options.width,
             height=options.height,
+            prompt_weights=options.prompt_weights,
         )
         paths += [_save(image, options, prompt, seed, adapters) for seed, image in zip(seeds, images, strict=True)]
     return paths

@@ -132,6 +132,15 @@ class DatasetSettings(SettingsSlice):
         "reads all braces as text.",
         Level.EXPERT,
     )
+    caption_tokens: int = setting(
+        225,
+        "Caption length",
+        "Most tokens of a caption that are read, in chunks of 75; what follows is left out, with a warning. A text "
+        "encoder with another window takes as many of its own chunks as hold so many tokens.",
+        unit="tokens",
+        ge=75,
+        le=1500,
+    )
     shuffle_tags: bool = setting(
         False,
         "Shuffle tags",
@@ -403,6 +412,12 @@ class PreviewSettings(SettingsSlice):
         le=1,
     )
     negative: str = setting("", "Negative prompt", "What previews should not show.")
+    prompt_weights: bool = setting(
+        True,
+        "Weights in prompts",
+        "Reads (word:1.2), [word] and BREAK in prompts as A1111 does. Off reads brackets as they are written. "
+        "Captions are always read so.",
+    )
 
 
 class SavingSettings(SettingsSlice):

@@ -44,6 +44,9 @@ _PICTURES_AT_ONCE = 32
 _CAPTIONS_AT_ONCE = 32
 _WORKERS = min(8, os.cpu_count() or 1)
 
+FILLER = " "
+"""A text without words, unlike the empty caption: its features fill up those of short texts."""
+
 Item = TypeVar("Item")
 Out = TypeVar("Out")
 Made = dict[Path, dict[str, Tensor]]
@@ -59,8 +62,17 @@ class Encoder(Protocol):
     def fingerprint(self) -> str:
         """Equal for two encoders only if they give the same results."""
 
-    def encode_text(self, captions: list[str]) -> Mapping[str, Tensor]:
-        """Features of the captions by name, batch first."""
+    @property
+    def sequences(self) -> tuple[str, ...]:
+        """The text features whose first axis, after the batch, grows with the text."""
+
+    def encode_text(self, texts: list[str], prompts: bool = False) -> Mapping[str, Tensor]:
+        """Features of captions, or of ``prompts``, by name, batch first."""
+
+    def reading(self, text: str, prompts: bool = False) -> tuple[str | int, ...]:
+        """How ``text`` is read, the number of its chunks last; empty for one chunk that is read as it is written. Texts
+        with the same reading have features of the same shape.
+        """
 
     def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the scaled latents of ``pixels`` (B, 3, H, W) float32 in [-1, 1]; both
@@ -84,6 +96,20 @@ class _View(NamedTuple):
     flip: bool
 
 
+class _TextEntry(NamedTuple):
+    """A text whose features are kept at ``path``, and how it is read."""
+
+    path: Path
+    text: str
+    reading: tuple[str | int, ...]
+    prompts: bool
+
+    @property
+    def length(self) -> int:
+        """Its chunks."""
+        return int(self.reading[-1]) if self.reading else 1
+
+
 class Cache:
     """Everything that training reads of a dataset. Call ``fill`` once, then draw.
 
@@ -91,7 +117,7 @@ class Cache:
         folder: where entries are stored; may be shared by all runs.
         encoder: encodes what is missing.
         samples: all pictures, each with its bucket and the variants of its caption.
-        prompts: further texts whose features will be needed (``features``).
+        prompts: the prompts whose features will be needed (``features``).
         flip: mirrored pictures are needed too.
         limits: how much to keep in memory and on disk.
     """
@@ -114,10 +140,13 @@ class Cache:
             for index, sample in enumerate(samples)
             for flipped in (False, True)[: 1 + flip]
         }
-        self._texts = {
-            text: self._path("text", text)
-            for text in dict.fromkeys(["", *prompts, *(text for sample in samples for text in sample.captions)])
-        }
+        self._captions = self._entries(["", *(text for sample in samples for text in sample.captions)])
+        self._prompts = self._entries(["", *prompts], prompts=True)
+        self._texts = {entry.path: entry for entry in (*self._prompts.values(), *self._captions.values())}
+        self._filler: _TextEntry | None = None
+        if len({entry.reading for entry in self._texts.values()}) > 1:
+            self._filler = self._entries([FILLER])[FILLER]
+            self._texts[self._filler.path] = self._filler
 
     def fill(self, texts: bool = True) -> CacheProgress:
         """Loads what is cached, encodes what is not, and yields (stage, done, total).
@@ -132,10 +161,8 @@ class Cache:
         """
         yield from self._fill("pictures", {path: view for view, path in self._latents.items()}, self._encoded_pictures)
         if texts:
-            yield from self._fill(
-                "captions", {path: text for text, path in self._texts.items()}, self._encoded_captions
-            )
-        prune(self.folder, self.limits.disk, keep={*self._latents.values(), *self._texts.values()})
+            yield from self._fill("captions", self._texts, self._encoded_texts)
+        prune(self.folder, self.limits.disk, keep={*self._latents.values(), *self._texts})
 
     def latents(self, draws: Sequence[Draw], generator: torch.Generator | None = None) -> Tensor:
         """x0 = mean + deviation · ε (Kingma & Welling 2014, §2.4) of the draws: (B, 4, H/8, W/8) scaled latents; ε from
@@ -150,17 +177,37 @@ class Cache:
         ).to(mean.device)
 
     def text(self, draws: Sequence[Draw]) -> dict[str, Tensor]:
-        """The text features of the draws' captions by name, batch first; a dropped caption is the empty one."""
-        return self.features(self.captions(draws))
+        """The text features of the draws' captions by name, batch first; a dropped caption is the empty one. Shorter
+        texts are filled up to the longest one.
+        """
+        return self._filled([self._entry(self._captions[text].path) for text in self.captions(draws)])
 
     def captions(self, draws: Sequence[Draw]) -> list[str]:
         """The caption of each draw; a dropped one is empty."""
         return ["" if draw.drop_caption else self.samples[draw.picture].captions[draw.variant] for draw in draws]
 
-    def features(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """The text features of captions or prompts by name, batch first."""
-        entries = [self._entry(self._texts[text]) for text in texts]
-        return {name: torch.stack([entry[name] for entry in entries]) for name in entries[0]}
+    def length(self, draws: Sequence[Draw]) -> int:
+        """The chunks of the draws' longest caption."""
+        return max(self._captions[text].length for text in self.captions(draws))
+
+    def features(self, prompts: Sequence[str], length: int = 0) -> dict[str, Tensor]:
+        """The text features of prompts by name, batch first, filled up to the longest one and to ``length`` chunks."""
+        return self._filled([self._entry(self._prompts[text].path) for text in prompts], length)
+
+    def _filled(self, entries: list[dict[str, Tensor]], length: int = 0) -> dict[str, Tensor]:
+        """Stacked, each with the features of empty chunks behind its own. What is all zeros, as SDXL's empty caption,
+        stays so: attention to zeros is zero, however many there are.
+        """
+
+        def column(name: str) -> Tensor:
+            features = [entry[name] for entry in entries]
+            if self._filler is None or name not in self.encoder.sequences:
+                return torch.stack(features)
+            filler = self._entry(self._filler.path)[name]
+            rows = max(length * len(filler), *map(len, features))
+            return torch.stack([_lengthened(feature, filler, rows) for feature in features])
+
+        return {name: column(name) for name in entries[0]}
 
     def sizes(self, draws: Sequence[Draw]) -> Tensor:
         """SDXL's size conditions of the draws (Podell et al. 2023, §2.2): (B, 6) float32, each row original height and
@@ -172,6 +219,14 @@ class Cache:
         left, top, right, _ = buckets.crop_box(picture.width, picture.height, bucket)
         scale = bucket.width / (right - left)
         return picture.height, picture.width, round(top * scale), round(left * scale), bucket.height, bucket.width
+
+    def _entries(self, texts: Sequence[str], prompts: bool = False) -> dict[str, _TextEntry]:
+        """Where the features of ``texts`` are kept. Captions and prompts that are read alike share theirs."""
+        readings = {text: self.encoder.reading(text, prompts) for text in dict.fromkeys(texts)}
+        return {
+            text: _TextEntry(self._path("text", text, *reading), text, reading, prompts)
+            for text, reading in readings.items()
+        }
 
     def _path(self, kind: str, *parts: str | int) -> Path:
         key = hashlib.sha256(json.dumps([VERSION, self.encoder.fingerprint, *parts]).encode()).hexdigest()
@@ -244,10 +299,16 @@ class Cache:
                 _require_finite(made[path], "latents", self.samples[view.picture].picture.path)
             yield made
 
-    def _encoded_captions(self, pool: ThreadPoolExecutor, missing: dict[Path, str]) -> Iterator[Made]:
-        for batch in _batches(list(missing.items()), _CAPTIONS_AT_ONCE):
+    def _encoded_texts(self, pool: ThreadPoolExecutor, missing: dict[Path, _TextEntry]) -> Iterator[Made]:
+        """Batches of texts of one length, so that none is filled up."""
+        alike: dict[tuple, list[tuple[Path, str]]] = {}
+        for path, entry in missing.items():
+            alike.setdefault((entry.reading, entry.prompts and bool(entry.reading)), []).append((path, entry.text))
+        for (_, prompts), batch in [
+            (how, batch) for how, texts in alike.items() for batch in _batches(texts, _CAPTIONS_AT_ONCE)
+        ]:
             with torch.no_grad():
-                features = self.encoder.encode_text([text for _, text in batch])
+                features = self.encoder.encode_text([text for _, text in batch], prompts)
             made = {
                 path: {name: _own(tensor[row]) for name, tensor in features.items()}
                 for row, (path, _) in enumerate(batch)
@@ -298,6 +359,12 @@ def prune(folder: Path, limit: int, keep: Iterable[Path] = ()) -> int:
                 path.unlink()
                 freed += size
     return freed
+
+
+def _lengthened(feature: Tensor, filler: Tensor, rows: int) -> Tensor:
+    """``feature`` (N·T, D) with ``filler`` (T, D) behind it, ``rows`` in all; or zeros behind zeros."""
+    more = (rows - len(feature)) // len(filler)
+    return torch.cat([feature, *[filler if feature.any() else torch.zeros_like(filler)] * more]) if more else feature
 
 
 def _own(tensor: Tensor) -> Tensor:

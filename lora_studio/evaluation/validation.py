@@ -45,5 +45,4 @@ def _picture(session: Session, index: int) -> float:
     source = seeds.generator(settings.run.seed, seeds.VALIDATION, index)
     draws = [Draw(picture=index, flip=False, variant=0, drop_caption=False)] * TIMESTEPS
     batch = session.data.batches.at(draws, base.process.evenly(TIMESTEPS), source).to(session.machine.device)
-    text = batch.text or base.encode_text(batch.captions)
-    return losses(base, batch, text, settings.loss).mean().item()
+    return losses(base, batch, session.text(batch), settings.loss).mean().item()

@@ -21,6 +21,19 @@ CONFIGS = Path(__file__).parent / "configs"
 """The configurations that single files lack, a folder each."""
 
 
+def weighed(hidden: Tensor, weights: Tensor) -> Tensor:
+    """Hidden states (B, T, D) times their tokens' ``weights`` (B, T) float32, brought back to the mean that each row
+    had: A1111's normalisation (``modules/sd_emphasis.py``, "Original"), row by row, so that no text depends on others.
+    Rows without weights stay as they are, bit for bit.
+    """
+    states = hidden.float()
+    changed = states * weights[..., None]
+    before, after = (each.mean(dim=(1, 2), keepdim=True) for each in (states, changed))
+    restored = changed * (before / after).where(after != 0, 1.0)
+    touched = (weights != 1).any(dim=1)[:, None, None]
+    return hidden.where(~touched, restored.to(hidden.dtype))
+
+
 class Family(ABC):
     """Models of one architecture. One instance speaks for the whole family and holds no weights.
 
@@ -133,16 +146,47 @@ class Family(ABC):
 
     # Text, latents and noise
 
+    sequences: ClassVar[tuple[str, ...]] = ("hidden",)
+    """The features with a place for each token, (B, T, D), which those of a longer text's chunks join to (B, N·T, D).
+    Of the others a text has those of its first chunk.
+    """
+
     @abstractmethod
     def encode_text(
         self, encoders: Mapping[str, nn.Module], tokens: Sequence[Tensor], captions: Sequence[str]
     ) -> dict[str, Tensor]:
-        """The features of ``captions`` by name, batch first, as the denoiser needs them. All of them are cached.
+        """The features of one chunk of each of ``captions`` by name, batch first, as the denoiser needs them. All of
+        them are cached.
 
         Args:
             encoders: by the names of ``self.encoders``.
             tokens: (B, T) int64 for each encoder.
+            captions: the whole texts, B of them; what is empty is the empty caption.
         """
+
+    def weigh(
+        self, encoders: Mapping[str, nn.Module], features: Mapping[str, Tensor], weights: Sequence[Tensor]
+    ) -> dict[str, Tensor]:
+        """``features`` of chunks, as ``encode_text`` gave them, with each token's weight applied: ``weights`` (B, T)
+        float32 for each encoder.
+        """
+        return {
+            name: weighed(feature, weights[0]) if name in self.sequences else feature
+            for name, feature in features.items()
+        }
+
+    def join(self, features: Mapping[str, Tensor], chunks: int) -> dict[str, Tensor]:
+        """The features of B texts from those of their chunks: N·B rows, the first chunk of every text, then the second
+        of every text, and so on.
+        """
+        if chunks == 1:
+            return dict(features)
+        return {
+            name: feature.unflatten(0, (chunks, -1)).transpose(0, 1).flatten(1, 2)
+            if name in self.sequences
+            else feature[: len(feature) // chunks]
+            for name, feature in features.items()
+        }
 
     @abstractmethod
     def predict(

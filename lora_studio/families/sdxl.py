@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from lora_studio.families.family import weighed
 from lora_studio.families.latent_diffusion import LatentDiffusion
 from lora_studio.families.layout import Shape
 
@@ -54,7 +55,8 @@ class StableDiffusionXL(LatentDiffusion):
         one's projected summary.
 
         The empty caption is all zeros, as in SDXL's own training, where dropped captions were (and in its samplers,
-        where no negative prompt is).
+        where no negative prompt is). It stays zero beside a text of several chunks: zeros have no bias to pass, so
+        attention to them is zero however many they are. The empty chunks that fill up other texts are encoded.
         """
         import torch  # surfaces ask a family for its name, and start before torch is loaded
 
@@ -63,6 +65,17 @@ class StableDiffusionXL(LatentDiffusion):
         hidden, pooled = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1), second.text_embeds
         captioned = torch.tensor([bool(caption) for caption in captions], device=hidden.device)
         return {"hidden": hidden * captioned[:, None, None], "pooled": pooled * captioned[:, None]}
+
+    def weigh(
+        self, encoders: Mapping[str, nn.Module], features: Mapping[str, Tensor], weights: Sequence[Tensor]
+    ) -> dict[str, Tensor]:
+        """Each encoder's states have a mean of their own; the summary has no weights."""
+        import torch
+
+        first = cast(Any, encoders["text_encoder"]).config.hidden_size
+        states = features["hidden"].split([first, features["hidden"].shape[-1] - first], dim=-1)
+        halves = [weighed(*pair) for pair in zip(states, weights, strict=True)]
+        return {**features, "hidden": torch.cat(halves, dim=-1)}
 
     def conditions(self, text: Mapping[str, Tensor], sizes: Tensor) -> dict[str, Any]:
         return {

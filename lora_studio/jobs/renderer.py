@@ -79,6 +79,7 @@ class ImageSpec(BaseModel):
     """None adds the adapters, which needs no preparation when a weight changes."""
     prompt: str
     negative: str = SPECS["negative"].default
+    prompt_weights: bool = SPECS["prompt_weights"].default
     seed: int = SPECS["preview_seed"].default
     steps: int = SPECS["preview_steps"].default
     guidance: float = SPECS["guidance"].default

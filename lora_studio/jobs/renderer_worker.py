@@ -36,7 +36,7 @@ LOOK = 1.0
 """Seconds between two looks for a run at work."""
 KEPT = 12
 """Adapters in memory."""
-_ONE_FOR_ALL = ("negative", "guidance_rescale", "sampler", "width", "height")
+_ONE_FOR_ALL = ("negative", "prompt_weights", "guidance_rescale", "sampler", "width", "height")
 """What a sheet's images have in common."""
 _Wanted = tuple[str, str, str, float]
 
@@ -138,14 +138,10 @@ class Studio:
             self.base(spec),
             [spec.prompt],
             [spec.seed],
-            negative=spec.negative,
             guidance=spec.guidance,
-            guidance_rescale=spec.guidance_rescale,
-            sampler=spec.sampler,
-            width=spec.width,
-            height=spec.height,
             steps=steps,
             cancelled=cancelled,
+            **{key: getattr(spec, key) for key in _ONE_FOR_ALL},
         )
         return _png(drawn[0]) if drawn else None
 

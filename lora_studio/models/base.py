@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +22,7 @@ from lora_studio.families.family import Family
 from lora_studio.methods.method import Method
 from lora_studio.models import autoencode
 from lora_studio.models.overlay import AdapterOverlay
+from lora_studio.models.texts import LITERAL, ChunkedText, Reading, read
 from lora_studio.models.tokenizer import Tokenizer
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -92,9 +93,16 @@ class Base:
         return {self.family.denoiser: self.unet, **self.text_encoders}
 
     @torch.no_grad()
-    def encode_text(self, captions: list[str]) -> dict[str, Tensor]:
-        """The text encoders' features: ``hidden`` (B, T, D), and for SDXL ``pooled`` (B, P). They are where the
-        encoders do.
+    def encode_text(self, texts: Sequence[str], reading: Reading = LITERAL, length: int = 0) -> dict[str, Tensor]:
+        """The text encoders' features: ``hidden`` (B, N·T, D) of N chunks of T tokens, and for SDXL ``pooled`` (B, P),
+        the first chunk's. They are where the encoders do.
+
+        Args:
+            reading: how the texts are read.
+            length: the least N. Otherwise it is that of the longest text; the others are filled up with empty chunks.
+
+        Raises:
+            SettingsError: a text is too long, or weighs a word too much.
         """
         encoders = list(self.text_encoders.values())
         self._turn(*encoders)
@@ -102,19 +110,31 @@ class Base:
         for encoder in encoders:
             encoder.eval()  # an adapter's dropout is for training alone
         try:
-            return self.features(captions)
+            return self.features(texts, reading, length)
         finally:
             for encoder, was in zip(encoders, training, strict=True):
                 encoder.train(was)
 
-    def features(self, captions: list[str]) -> dict[str, Tensor]:
+    def features(self, texts: Sequence[str], reading: Reading = LITERAL, length: int = 0) -> dict[str, Tensor]:
         """As ``encode_text``, but differentiable, and as text encoders under training have it."""
-        tokens = [self.tokens(captions, number) for number in range(len(self.tokenizers))]
-        return self.family.encode_text(self.text_encoders, tokens, captions)
+        read_texts = [self.read(text, reading) for text in texts]
+        length = max(length, *(text.length for text in read_texts))
+        # chunk by chunk, since overlays repeat their weights for the samples once for every chunk
+        rows = list(zip(*(text.rows(self.tokenizers, length) for text in read_texts), strict=True))
+        chunks = [chunk for row in rows for chunk in row]
+        places = [_device(encoder) for encoder in self.text_encoders.values()]
+        tokens, weights = (
+            [torch.tensor([of[number][part] for of in chunks], device=at) for number, at in enumerate(places)]
+            for part in (0, 1)
+        )
+        found = self.family.encode_text(self.text_encoders, tokens, [text.words for text in read_texts] * length)
+        if any(text.weighted for text in read_texts):
+            found = self.family.weigh(self.text_encoders, found, weights)
+        return self.family.join(found, length)
 
-    def tokens(self, captions: list[str], encoder: int = 0) -> Tensor:
-        """(B, T) int64 tokens of one of the text encoders, cut and padded to its length, on its device."""
-        return self.tokenizers[encoder](captions).to(_device(list(self.text_encoders.values())[encoder]))
+    def read(self, text: str, reading: Reading = LITERAL) -> ChunkedText:
+        """As ``texts.read``, for its own text encoders."""
+        return read(text, reading, self.tokenizers)
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,5 @@
-"""Captions to CLIP's tokens (Radford et al. 2021, *Learning Transferable Visual Models From Natural Language
-Supervision*, §2.4).
+"""Texts to CLIP's tokens (Radford et al. 2021, *Learning Transferable Visual Models From Natural Language
+Supervision*, §2.4), in chunks of what a text encoder reads at once.
 
 The vocabulary beside this file, in ``tokenizer/``, is CLIP's own as OpenCLIP publishes it (MIT licence, see
 ``tokenizer/README.md``): single files hold none.
@@ -7,19 +7,28 @@ The vocabulary beside this file, in ``tokenizer/``, is CLIP's own as OpenCLIP pu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-import torch
-from torch import Tensor
 from transformers import CLIPTokenizer
+
+from lora_studio.models.prompts import Part
 
 SHIPPED = Path(__file__).parent / "tokenizer"
 
 
+class Chunk(NamedTuple):
+    """What a text encoder reads at once: T tokens, the two marks and the padding included, and their weights."""
+
+    tokens: list[int]
+    weights: list[float]
+
+
 @dataclass(frozen=True, eq=False)
 class Tokenizer:
-    """A CLIP vocabulary, and the token that fills up short captions."""
+    """A CLIP vocabulary, and the token that fills up short chunks."""
 
     clip: CLIPTokenizer
     pad: int
@@ -38,10 +47,40 @@ class Tokenizer:
 
     @property
     def length(self) -> int:
-        """Tokens a caption is cut or filled up to, the two marks at its ends included."""
+        """T of a chunk: what its text encoder has positions for. CLIP's is 77."""
         return self.clip.model_max_length
 
-    def __call__(self, captions: list[str]) -> Tensor:
-        """(B, T) int64 tokens on the CPU. What does not fit is cut off at the end."""
-        found = self.clip(captions, truncation=True, max_length=self.length).input_ids
-        return torch.tensor([tokens + [self.pad] * (self.length - len(tokens)) for tokens in found])
+    @property
+    def room(self) -> int:
+        """Tokens of a text in one chunk: ``length`` without the marks at its ends."""
+        return self.length - 2
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Where each token of ``text`` begins and ends in it, in characters."""
+        return self.clip(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False).offset_mapping
+
+    def chunks(self, parts: Sequence[Part]) -> list[Chunk]:
+        """The chunks of ``parts``, one at least. Each is filled with as many tokens as it has room for, and the next
+        one takes what is left: words may be divided, as sd-scripts divides them.
+        """
+        rows: list[tuple[list[int], list[float]]] = [([], [])]
+        for part in parts:
+            if part.begins:
+                rows.append(([], []))
+            for token in self.clip(part.text, add_special_tokens=False, verbose=False).input_ids:
+                if len(rows[-1][0]) == self.room:
+                    rows.append(([], []))
+                rows[-1][0].append(token)
+                rows[-1][1].append(part.weight)
+        return [self._marked(*row) for row in rows]
+
+    @property
+    def empty(self) -> Chunk:
+        """A chunk without words: what fills up a text to the length of a longer one."""
+        return self._marked([], [])
+
+    def _marked(self, tokens: list[int], weights: list[float]) -> Chunk:
+        clip, spare = self.clip, self.room - len(tokens)
+        return Chunk(
+            [clip.bos_token_id, *tokens, clip.eos_token_id, *[self.pad] * spare], [1.0, *weights, *[1.0] * (1 + spare)]
+        )

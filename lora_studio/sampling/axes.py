@@ -165,6 +165,8 @@ class Grid(BaseModel):
     base_sha256: str = ""
     prompt: str = ""
     negative: str = ""
+    prompt_weights: bool = False
+    """Sheets of earlier versions, which do not say, read prompts as they are written."""
     seed: int = SPECS["preview_seed"].default
     guidance: float = SPECS["guidance"].default
     steps: Annotated[int, Field(ge=1)] = SPECS["preview_steps"].default

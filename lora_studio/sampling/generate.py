@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from PIL import Image
@@ -19,6 +20,7 @@ from lora_studio.config.specs import did_you_mean
 from lora_studio.diffusion import samplers
 from lora_studio.errors import MachineError, SettingsError
 from lora_studio.models import Base
+from lora_studio.models.texts import Reading
 
 PIXELS_AT_ONCE = 2**21
 """A batch holds at most so many: eight images of 512 × 512, two of 1024 × 1024. Halved where memory is short."""
@@ -57,7 +59,8 @@ def generate(
     width: int = 0,
     height: int = 0,
     cancelled: Callable[[], bool] = lambda: False,
-    encode: Callable[[list[str]], Text] | None = None,
+    encode: Callable[[list[str], int], Text] | None = None,
+    prompt_weights: bool = True,
 ) -> list[Image.Image]:
     """One image for each prompt and its seed.
 
@@ -68,24 +71,44 @@ def generate(
         guidance_rescale: φ of ``rescaled``; below 0 that of the base model's noise process.
         width, height: in pixels, multiples of the VAE's scale; 0 takes the base model's own resolution.
         cancelled: asked before every denoising step; True ends the work.
-        encode: what gives the prompts' features, if not the text encoders.
+        encode: what gives the features of texts, filled up to a number of chunks, if not the text encoders.
+        prompt_weights: read weights and ``BREAK`` in the prompts (``models.prompts``), or every character as it is
+            written.
 
     Returns:
         RGB images in the prompts' order; if it was cancelled, those of the finished batches.
 
     Raises:
-        SettingsError: a size or the sampler is invalid.
+        SettingsError: a size or the sampler is invalid, or a prompt is too long.
         MachineError: not even one image fits into memory.
     """
-    how = sampling(base, sampler, steps, guidance, width, height, guidance_rescale)
-    encode = encode or base.encode_text
-    avoid = encode([negative]) if guidance > 1 else None
-    return in_batches(
-        base,
-        len(prompts),
-        how,
-        lambda rows: denoise(base, encode(list(prompts[rows])), avoid, seeds[rows], how, cancelled),
-    )
+    how, reading = sampling(base, sampler, steps, guidance, width, height, guidance_rescale), Reading(prompt_weights)
+    encode = encode or (lambda texts, length: base.encode_text(texts, reading, length))
+    drawn: dict[int, Image.Image] = {}
+    for length, members in by_length(base, prompts, negative if guidance > 1 else None, reading).items():
+        avoid = encode([negative], length) if guidance > 1 else None
+
+        def draw(rows: slice, length: int = length, members: list[int] = members, avoid: Text | None = avoid) -> Any:
+            batch = members[rows]
+            text = encode([prompts[index] for index in batch], length)
+            return denoise(base, text, avoid, [seeds[index] for index in batch], how, cancelled)
+
+        drawn |= zip(members, in_batches(base, len(members), how, draw), strict=False)
+    return [drawn[index] for index in sorted(drawn)]
+
+
+def by_length(base: Base, prompts: Sequence[str], negative: str | None, reading: Reading) -> dict[int, list[int]]:
+    """Chunks of text -> the indices of the prompts that take so many, or whose negative prompt does. Only these share
+    a batch, in which a shorter text is filled up: so no image depends on the others.
+
+    Args:
+        negative: None is without guidance.
+    """
+    least = 0 if negative is None else base.read(negative, reading).length
+    found: dict[int, list[int]] = {}
+    for index, prompt in enumerate(prompts):
+        found.setdefault(max(least, base.read(prompt, reading).length), []).append(index)
+    return found
 
 
 def sampling(

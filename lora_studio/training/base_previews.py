@@ -20,6 +20,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from lora_studio import files
 from lora_studio.dataset.cache import PREVIEWS
+from lora_studio.training import reading
 from lora_studio.training.session import Session
 
 VERSION = 2
@@ -65,6 +66,7 @@ def kept_file(session: Session, index: int) -> Path:
         s.previews.guidance_rescale,
         s.previews.sampler,
         session.preview_side,
+        *_particular(session, session.prompts[index], s.previews.negative),
     ]
     place = [
         machine.name if machine.device.type == "cuda" else machine.device.type,
@@ -73,6 +75,13 @@ def kept_file(session: Session, index: int) -> Path:
     arithmetic = [machine.precision, str(machine.copies(s.adapter)), s.adapter.train_text, s.machine.deterministic]
     key = json.dumps([VERSION, model, image, place, arithmetic], sort_keys=True, default=str)
     return session.run.cache / PREVIEWS / f"{hashlib.sha256(key.encode()).hexdigest()}.png"
+
+
+def _particular(session: Session, *prompts: str) -> list[list[str | int]]:
+    """How the prompts are read, where any of them is not simply one chunk."""
+    encoder = reading.RunEncoder(session.base, session.settings)
+    readings = [list(encoder.reading(prompt, prompts=True)) for prompt in prompts]
+    return readings if any(readings) else []
 
 
 def _kept(path: Path) -> Image | None:

@@ -31,6 +31,10 @@ class Batch(NamedTuple):
     """The text encoders' features, batch first; empty where they train."""
     captions: list[str]
     """What the features are of."""
+    length: int = 0
+    """The chunks that the captions are filled up to where the encoders train: those of the longest one, also of the
+    parts that other processes take.
+    """
 
     def tensors(self) -> dict[str, Tensor]:
         """All of its tensors by name."""
@@ -95,16 +99,22 @@ class Batches:
         x0 = self.cache.latents(draws, source)  # latents, noise, timesteps: in another order it would be another run
         noise = self.process.noise(x0.shape, self.noise_offset, source)
         timesteps = self.process.draw(len(draws), source)
-        return self._finished(x0[self.part], noise[self.part], timesteps[self.part], draws[self.part])
+        return self._finished(x0[self.part], noise[self.part], timesteps[self.part], draws, self.part)
 
     def at(self, draws: list[Draw], timesteps: Tensor, source: torch.Generator) -> Batch:
         """Given draws at given timesteps, for validation."""
         x0 = self.cache.latents(draws, source)
         return self._finished(x0, self.process.noise(x0.shape, self.noise_offset, source), timesteps, draws)
 
-    def _finished(self, x0: Tensor, noise: Tensor, timesteps: Tensor, draws: list[Draw]) -> Batch:
-        text = {} if self.train_text else self.cache.text(draws)
-        batch = Batch(x0, noise, timesteps, self.cache.sizes(draws), text, self.cache.captions(draws))
+    def _finished(
+        self, x0: Tensor, noise: Tensor, timesteps: Tensor, draws: list[Draw], part: slice = slice(None)
+    ) -> Batch:
+        """The texts of all ``draws`` have one length, whichever ``part`` of them is kept."""
+        text = {} if self.train_text else {name: whole[part] for name, whole in self.cache.text(draws).items()}
+        length = self.cache.length(draws) if self.train_text else 0
+        batch = Batch(
+            x0, noise, timesteps, self.cache.sizes(draws[part]), text, self.cache.captions(draws[part]), length
+        )
         return (
             batch.replaced({name: tensor.pin_memory() for name, tensor in batch.tensors().items()})
             if self.pinned

@@ -25,7 +25,7 @@ from lora_studio.models import gradient_checkpointing, inject, warm_start
 from lora_studio.optim import build
 from lora_studio.optim.ema import Average
 from lora_studio.runs import Run, checkpoints
-from lora_studio.training import checkpoint, devices, stepper, threads
+from lora_studio.training import checkpoint, devices, reading, stepper, threads
 from lora_studio.training.batches import Batches
 from lora_studio.training.distributed import World
 from lora_studio.training.session import Session, TrainingData, prompts
@@ -234,7 +234,7 @@ def _encode(run: Run, settings: Settings, dataset: Dataset, base: models.Base) -
     variants = caption_variants.all_variants(texts, settings.run.trigger, settings.dataset, settings.run.seed)
     cache = Cache(
         run.cache,
-        base,
+        reading.RunEncoder(base, settings),
         [Sample(*parts) for parts in zip(dataset.pictures, assigned, variants, strict=True)],
         prompts=[*prompts(settings), settings.previews.negative],
         flip=settings.dataset.flip,

@@ -80,6 +80,7 @@ def _drawn(session: Session, which: Sequence[int], within: AbstractContextManage
                 [session.prompts[index] for index in which],
                 [settings.preview_seed + index for index in which],
                 encode=session.features,
+                prompt_weights=settings.prompt_weights,
                 negative=settings.negative,
                 steps=settings.preview_steps,
                 guidance=settings.guidance,

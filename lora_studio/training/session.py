@@ -23,8 +23,8 @@ from lora_studio.models import inject
 from lora_studio.optim import build
 from lora_studio.optim.ema import Average
 from lora_studio.runs import Run
-from lora_studio.training import devices
-from lora_studio.training.batches import Batches
+from lora_studio.training import devices, reading
+from lora_studio.training.batches import Batch, Batches
 from lora_studio.training.distributed import World
 from lora_studio.training.stepper import Stepper
 
@@ -89,11 +89,18 @@ class Session:
         """Width and height of a preview in pixels."""
         return self.settings.dataset.resolution or self.base.resolution
 
-    def features(self, texts: list[str]) -> dict[str, Tensor]:
-        """The text features of previews. Text encoders that do not train need not come onto the device for them."""
+    def features(self, texts: list[str], length: int) -> dict[str, Tensor]:
+        """The text features of previews, of ``length`` chunks. Text encoders that do not train need not come onto the
+        device for them.
+        """
         if self.settings.adapter.train_text:
-            return self.base.encode_text(texts)
-        return {name: feature.to(self.machine.device) for name, feature in self.data.cache.features(texts).items()}
+            return self.base.encode_text(texts, reading.of_prompts(self.settings), length)
+        found = self.data.cache.features(texts, length)
+        return {name: feature.to(self.machine.device) for name, feature in found.items()}
+
+    def text(self, batch: Batch) -> dict[str, Tensor]:
+        """The text features of ``batch``, not differentiable."""
+        return batch.text or self.base.encode_text(batch.captions, reading.of_captions(self.settings), batch.length)
 
     @cached_property
     def base_sha256(self) -> str:
@@ -148,7 +155,7 @@ class Session:
     def probe(self) -> None:
         """The forward pass of the first batch, to be timed: about a third of a step."""
         batch = self.data.batches.draw(0)
-        self.base.predict(batch.x0, batch.timesteps, batch.text or self.base.encode_text(batch.captions), batch.sizes)
+        self.base.predict(batch.x0, batch.timesteps, self.text(batch), batch.sizes)
 
     @contextlib.contextmanager
     def as_exported(self) -> Generator[None]:

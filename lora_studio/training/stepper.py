@@ -22,7 +22,7 @@ from lora_studio.config.slices import AdapterSettings, MachineSettings
 from lora_studio.models import Base
 from lora_studio.optim import flat, registry
 from lora_studio.optim.build import FlatOptimizer
-from lora_studio.training import devices
+from lora_studio.training import devices, reading
 from lora_studio.training.batches import Batch
 from lora_studio.training.devices import Machine
 from lora_studio.training.loss import losses
@@ -124,7 +124,7 @@ class Stepper:
 
     def _backward(self, batch: Batch) -> None:
         with self.autocast():
-            text = batch.text or self.base.features(batch.captions)
+            text = batch.text or self.base.features(batch.captions, reading.of_captions(self.settings), batch.length)
             loss = losses(self.base, batch, text, self.settings.loss).mean() / self.settings.optimizer.accumulate
         self.scaler.scale(loss).backward()
         self.flat.accumulate_gradients()

@@ -20,13 +20,22 @@ class FakeEncoder:
     asked.
     """
 
-    def __init__(self, fingerprint: str = "one"):
-        self.fingerprint, self.images, self.texts = fingerprint, [], []
+    def __init__(self, fingerprint: str = "one", long: bool = False):
+        self.fingerprint, self.images, self.texts, self.long = fingerprint, [], [], long
 
-    def encode_text(self, captions):
+    sequences = ("hidden",)
+
+    def reading(self, text, prompts=False):
+        """Chunks of eight letters; of captions at most two."""
+        count = max(1, -(-len(text) // 8)) if prompts else max(1, min(2, -(-len(text) // 8)))
+        return (count,) if count > 1 and self.long else ()
+
+    def encode_text(self, captions, prompts=False):
         self.texts.append(list(captions))
+        [count] = {(self.reading(caption, prompts) or (1,))[-1] for caption in captions}
         letters = torch.tensor(
-            [[ord(letter) for letter in caption.ljust(8)[:8]] for caption in captions], dtype=torch.bfloat16
+            [[ord(letter) for letter in caption.ljust(8 * count)[: 8 * count]] for caption in captions],
+            dtype=torch.bfloat16,
         )
         return {"hidden": letters[:, :, None].repeat(1, 1, 2), "pooled": letters.float().mean(1, keepdim=True)}
 
@@ -95,6 +104,28 @@ def test_what_is_drawn_is_what_was_encoded_from_memory_and_from_disk(dataset, tm
         dataset.pictures[1].caption,
         "",
     ]
+
+
+def test_a_short_text_is_filled_up_beside_a_long_one_and_the_zero_one_with_zeros(dataset, tmp_path):
+    """Captions here have up to two chunks of eight letters, prompts as many as they need."""
+    encoder = FakeEncoder(long=True)
+    made = filled(dataset, tmp_path / "cache", encoder, prompts=["ink", "a prompt of thirty-two letters.."])
+    words = dataset.pictures[0].caption
+    assert len(words) > 16 and made.length([Draw(0), Draw(1, drop_caption=True)]) == 2
+    assert made.length([Draw(0, drop_caption=True)]) == 1
+    text = made.text([Draw(0), Draw(1, drop_caption=True)])
+    assert text["hidden"].shape == (2, 16, 2) and text["pooled"].shape == (2, 1)
+    assert "".join(map(chr, text["hidden"][0, :, 0].int())) == words[:16], "cut at the limit of captions"
+    assert made.text([Draw(1, drop_caption=True)])["hidden"].shape == (1, 8, 2), "alone it is not filled up"
+    prompts = made.features(["ink", "a prompt of thirty-two letters.."])
+    assert "".join(map(chr, prompts["hidden"][1, :, 0].int())) == "a prompt of thirty-two letters.."
+    assert "".join(map(chr, prompts["hidden"][0, :, 0].int())) == "ink" + " " * 29
+    assert made.features(["ink"], 3)["hidden"].shape == (1, 24, 2)
+    zero, filler = torch.zeros(8, 2), torch.ones(8, 2)
+    assert not cache._lengthened(zero, filler, 16).any() and cache._lengthened(filler, filler, 24).sum() == 48
+    again = FakeEncoder(long=True)
+    filled(dataset, tmp_path / "cache", again, prompts=["ink", "a prompt of thirty-two letters.."])
+    assert not again.texts, "all of it is kept"
 
 
 def folder_pixels(dataset, index):

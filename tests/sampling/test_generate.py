@@ -139,6 +139,48 @@ def test_pictures_are_those_of_the_latents(base):
     assert generate(base, ["a cat"], [1], steps=1)[0].size == (128, 128), "the model's own resolution"
 
 
+LONG = "ink " * 76
+
+
+def drawn(base, *prompts, **how):
+    pictures = generate(base, prompts, [3] * len(prompts), steps=1, width=64, height=64, **how)
+    return [picture.tobytes() for picture in pictures]
+
+
+def test_words_after_the_first_chunk_draw_another_picture(base):
+    one, other, same = drawn(base, f"{LONG} cat", f"{LONG} dog", f"{LONG} cat")
+    assert one == same != other
+    assert drawn(base, "a cat", negative=f"{LONG} cat") != drawn(base, "a cat", negative=f"{LONG} dog")
+
+
+def test_a_short_prompt_beside_a_long_one_draws_what_it_draws_alone(base):
+    assert drawn(base, "a cat", f"{LONG} cat")[0] == drawn(base, "a cat")[0]
+
+
+def test_a_prompt_of_two_chunks_is_drawn_as_diffusers_draws_its_features(base, pipeline):
+    """Their pipeline takes features of any length; the negative prompt's are filled up with an empty chunk."""
+    long, words = f"{LONG} cat", base.read(f"{LONG} cat").chunks[0]
+    own = torch.tensor([chunk.tokens for chunk in [*words, *base.read(NEGATIVE).chunks[0], *base.read("").chunks[0]]])
+    with torch.no_grad():
+        towards, away = base.text_encoders["text_encoder"](own).last_hidden_state.reshape(2, 1, 154, -1)
+    pipeline.scheduler = diffusers.DDIMScheduler.from_config(pipeline.scheduler.config, prediction_type="epsilon")
+    how = {"guidance_scale": 5.0, "num_inference_steps": 2, "output_type": "pil", "width": 64, "height": 64}
+    given = {"prompt_embeds": towards, "negative_prompt_embeds": away, "generator": torch.Generator().manual_seed(3)}
+    [theirs] = pipeline(**given, **how).images
+    [ours] = generate(base, [long], [3], negative=NEGATIVE, steps=2, sampler="ddim", width=64, height=64)
+    apart = torch.frombuffer(bytearray(theirs.tobytes()), dtype=torch.uint8).int() - torch.frombuffer(
+        bytearray(ours.tobytes()), dtype=torch.uint8
+    )
+    assert apart.abs().max() <= 1
+
+
+def test_weights_change_a_picture_unless_they_are_read_as_they_are_written(base):
+    plain, weighed = drawn(base, "a cat, ink"), drawn(base, "a (cat:1.8), ink")
+    assert plain != weighed
+    assert drawn(base, "a (cat:1.8), ink", prompt_weights=False) not in (plain, weighed)
+    assert drawn(base, "a cat, ink", prompt_weights=False) == plain
+
+
 def test_pixels_are_rounded_not_cut():
     assert to_images(torch.tensor([0.0, 0.498, 1.0]).view(1, 3, 1, 1))[0].getpixel((0, 0)) == (0, 127, 255)
 

@@ -138,6 +138,24 @@ def test_cells_of_other_steps_or_without_guidance_have_batches_of_their_own_and_
     assert apart(latents[2], latents[-1]) < 1e-5, "without guidance no negative prompt is asked"
 
 
+def test_prompts_of_any_length_are_drawn_as_alone_with_the_cells_own_text_encoder(base, latents):
+    """Chunk by chunk, each with its cell's weights; and words after the first chunk count."""
+    one, long = adapter(base, EVERYWHERE, 1), "ink " * 80
+    cells = [
+        Cell(prompt, 1, (weight,), 5.0, 1)
+        for prompt, weight in [(f"{long} cat", 1.0), (f"{long} (dog:1.4)", 1.0), ("a", 1.0), (f"{long} cat", 0.2)]
+    ]
+    render(base, [one], cells, negative="blurry", **SIZE)
+    assert [len(batch) for batch in latents] == [3, 1]
+    together = [latents[0][0], latents[0][1], latents[1][0], latents[0][2]]
+    for cell, drawn in zip(cells, together, strict=True):
+        inject.load_adapters(base, [(one, *cell.weights)])
+        generate(base, [cell.prompt], [1], negative="blurry", steps=1, **SIZE)
+        assert apart(drawn, latents[-1][0]) < 1e-5
+    inject.unload_adapters(base)
+    assert apart(together[0], together[1]) > 1e-3 and apart(together[0], together[3]) > 1e-3
+
+
 def test_a_large_order_is_split_with_the_right_weights(base, latents, monkeypatch):
     """A second batch must not be drawn with the first one's weights."""
     one = adapter(base, ATTENTION, 1)

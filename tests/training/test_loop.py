@@ -452,7 +452,7 @@ def test_a_run_that_keeps_diverging_gives_up_and_keeps_its_checkpoint(new_run, s
 def test_previews_ask_no_text_encoder_again(new_run, settings, monkeypatch):
     """On a small card there is no room for one beside the UNet, the adapter and the optimizer."""
     asked, seen, real = [], [], Base.encode_text
-    monkeypatch.setattr(Base, "encode_text", lambda base, texts: asked.append(texts) or real(base, texts))
+    monkeypatch.setattr(Base, "encode_text", lambda base, texts, *how: asked.append(texts) or real(base, texts, *how))
     run = new_run(
         settings.changed(steps=2, validate_every=0, negative="blurred", preview_prompts=["a disc, {trigger}"])
     )

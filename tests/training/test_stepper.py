@@ -142,6 +142,29 @@ def obstacle(settings: Settings, device: str) -> str:
     return stepper.obstacle(settings.adapter, settings.machine, torch.device(device))
 
 
+def test_each_length_of_text_is_captured_for_itself(new_run, settings, monkeypatch):
+    """As each bucket is: a graph reads what it was captured with, and no further."""
+    session = prepared(new_run(quiet(settings)))
+    captured: list[tuple] = []
+    graphs = object.__new__(stepper.CudaGraphStepper)
+    graphs.__dict__ |= session.stepper.__dict__ | {"_captured": {}, "_seen_shapes": set()}
+
+    class Graph:
+        def replay(self):
+            pass
+
+    def capture(shape, batch):
+        captured.append(tuple(batch.text["hidden"].shape))
+        graphs._captured[shape] = stepper.CapturedStep(Graph(), batch)
+
+    monkeypatch.setattr(graphs, "_capture_step", capture)
+    batch = session.data.batches.draw(0)
+    for tokens in (77, 154, 77, 154, 231, 77, 154):
+        text = {"hidden": batch.text["hidden"][:, :1].repeat(1, tokens, 1)}
+        graphs.backward(batch._replace(text=text))
+    assert captured == [(2, 77, 32), (2, 154, 32)]
+
+
 @GPU
 @pytest.mark.parametrize(
     "more",

@@ -32,6 +32,7 @@ class Scene(NamedTuple):
     steps: float | None
     guidance: float | None
     prediction: str = SPECS["prediction"].default
+    prompt_weights: bool = True
 
 
 class ChosenBlend(NamedTuple):
@@ -166,6 +167,7 @@ def _scene(mix: Mix, scene: Scene) -> dict[str, Any]:
         "base": base,
         "prompt": (scene.prompt or "").strip(),
         "negative": (scene.negative or "").strip(),
+        "prompt_weights": scene.prompt_weights,
         "seed": number("preview_seed", "Seed", scene.seed),
         "steps": number("preview_steps", "Steps", scene.steps),
         "guidance": number("guidance", "Guidance", scene.guidance),

@@ -58,11 +58,16 @@ class SceneForm:
                 info="What the base model predicts.",
                 elem_id="mix-prediction",
             )
+            weights = SPECS["prompt_weights"]
+            self.prompt_weights = gr.Checkbox(
+                weights.default, label=weights.label, info=weights.help, elem_id="mix-prompt-weights"
+            )
 
     @property
     def inputs(self) -> set[Any]:
         """Every field."""
-        return {self.base, self.prompt, self.negative, self.seed, self.steps, self.guidance, self.prediction}
+        numbers = {self.seed, self.steps, self.guidance}
+        return {self.base, self.prompt, self.negative, self.prediction, self.prompt_weights} | numbers
 
     def scene(self, values: dict[Any, Any]) -> Scene:
         """What the fields hold."""
@@ -74,6 +79,7 @@ class SceneForm:
             steps=values[self.steps],
             guidance=values[self.guidance],
             prediction=values[self.prediction],
+            prompt_weights=values[self.prompt_weights],
         )
 
     def wire(self) -> list[Any]:
@@ -84,5 +90,5 @@ class SceneForm:
         """
         fields = (self.prompt, self.negative, self.seed, self.steps, self.guidance)
         new_seed = self.reseed.click(lambda: random.randrange(2**31), None, self.seed, **QUIET)
-        chosen = (self.base.input, self.prediction.input, new_seed.then)
+        chosen = (self.base.input, self.prediction.input, self.prompt_weights.input, new_seed.then)
         return [*(event for field in fields for event in (field.submit, field.blur)), *chosen]

@@ -1,0 +1,112 @@
+"""How prompts are written: brackets that weigh words, and ``BREAK``. The rules are those of A1111's web UI
+(https://github.com/AUTOMATIC1111/stable-diffusion-webui/wiki/Features, "Attention/emphasis"), which ComfyUI and Forge
+read alike up to ``BREAK``, square brackets and normalisation; see docs/prompts.md.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+ROUND, SQUARE = 1.1, 1 / 1.1
+"""What a bracket without a number multiplies the weights of its words by."""
+_OPEN = {"(": ROUND, "[": SQUARE}
+_CLOSE = {")": "(", "]": "["}
+_BREAK = re.compile(r"\s*\bBREAK\b\s*")
+_PIECES = re.compile(
+    r"""
+    \\(?P<escaped>[()\[\]\\]?)                      # \( is a bracket to read, \\ a backslash, a lone \ nothing
+    | :\s*(?P<number>[+-]?[.\d]+)\s*(?P<end>\))     # the end of (word:1.2)
+    | (?P<mark>[()\[\]])
+    | (?P<words>[^\\()\[\]:]+|:)
+    """,
+    re.VERBOSE,
+)
+
+
+class Part(NamedTuple):
+    """Words of a prompt that have one weight."""
+
+    text: str
+    weight: float = 1.0
+    begins: bool = False
+    """Whether they begin a chunk, as after ``BREAK``."""
+
+
+@dataclass
+class _Run:
+    """Words while brackets around them may still close."""
+
+    text: str
+    weight: float = 1.0
+    begins: bool = False
+
+
+def parse(prompt: str) -> list[Part]:
+    """The parts of ``prompt`` in their order; one at least. Any text is a prompt: nothing is refused.
+
+    ``(word)`` weighs 1.1, ``(word:1.2)`` 1.2, ``[word]`` 1/1.1; nested weights multiply. ``\\(``, ``\\)``, ``\\[``,
+    ``\\]`` are the characters themselves. A bracket that is never closed reaches to the end; one that closes nothing is
+    read as it is, and so is ``:1.2)`` where no round bracket is open. ``BREAK`` begins a chunk.
+
+    >>> parse("a (red:1.2) cat")
+    [Part(text='a ', weight=1.0, begins=False), Part(text='red', weight=1.2, begins=False), Part(text=' cat', \
+weight=1.0, begins=False)]
+    """
+    runs: list[_Run] = []
+    opened: dict[str, list[int]] = {"(": [], "[": []}
+
+    def multiply(start: int, factor: float) -> None:
+        for run in runs[start:]:
+            run.weight *= factor
+
+    for piece in _PIECES.finditer(prompt):
+        mark, number = piece["mark"], _number(piece["number"])
+        if mark in _OPEN:
+            opened[mark].append(len(runs))
+        elif number is not None and opened["("]:
+            multiply(opened["("].pop(), number)
+        elif mark and opened[_CLOSE[mark]]:
+            multiply(opened[_CLOSE[mark]].pop(), _OPEN[_CLOSE[mark]])
+        elif piece["escaped"] is not None:
+            runs.append(_Run(piece["escaped"]))
+        elif piece["end"] and opened["("]:  # a number that is none, such as 1.2.3: the bracket closes anyway
+            runs.append(_Run(piece[0][:-1]))
+            multiply(opened["("].pop(), ROUND)
+        else:
+            runs += _broken(piece[0])
+    for mark, starts in opened.items():
+        for start in starts:
+            multiply(start, _OPEN[mark])
+    return list(_merged(runs)) or [Part("")]
+
+
+def _number(text: str | None) -> float | None:
+    """What stands behind a colon; None where it is no finite number."""
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _broken(text: str) -> Iterator[_Run]:
+    for place, words in enumerate(_BREAK.split(text)):
+        yield _Run(words, begins=place > 0)
+
+
+def _merged(runs: list[_Run]) -> Iterator[Part]:
+    """Neighbours of equal weight as one part, so that words are tokenized as they are written."""
+    held: Part | None = None
+    for run in runs:
+        if held is not None and run.weight == held.weight and not run.begins:
+            held = held._replace(text=held.text + run.text)
+            continue
+        if held is not None:
+            yield held
+        held = Part(run.text, run.weight, run.begins)
+    if held is not None:
+        yield held

@@ -1,0 +1,78 @@
+"""Weights and BREAK in prompts: the cases that A1111's own documentation and tests of its parser give, and any text."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lora_studio.models.prompts import Part, parse
+
+
+@pytest.mark.parametrize(
+    ("prompt", "parts"),
+    [
+        ("", [("", 1)]),
+        ("a red cat, ink", [("a red cat, ink", 1)]),
+        ("an (important) word", [("an ", 1), ("important", 1.1), (" word", 1)]),
+        ("(a:1.2)", [("a", 1.2)]),
+        ("(a: 1.2 )", [("a", 1.2)]),
+        ("(a:-.5)", [("a", -0.5)]),
+        ("(a:0)", [("a", 0)]),
+        ("[a]", [("a", 1 / 1.1)]),
+        ("((a))", [("a", 1.1 * 1.1)]),
+        ("([a])", [("a", 1.1 * (1 / 1.1))]),
+        ("((a):1.5)", [("a", 1.1 * 1.5)]),
+        ("(b (c:2) d:0.5)", [("b ", 0.5), ("c", 1.0), (" d", 0.5)]),
+        (r"\(literal\] \[all\)", [("(literal] [all)", 1)]),
+        (r"knight \(a game\)", [("knight (a game)", 1)]),
+        (r"(\(a\))", [("(a)", 1.1)]),
+        (r"a\\b\c", [(r"a\bc", 1)]),
+        ("(unbalanced", [("unbalanced", 1.1)]),
+        ("[un(balanced", [("un", 1 / 1.1), ("balanced", 1.1 * (1 / 1.1))]),
+        ("unnecessary)(parens", [("unnecessary)", 1), ("parens", 1.1)]),
+        ("a] b)", [("a] b)", 1)]),
+        ("a:1.2)", [("a:1.2)", 1)]),
+        ("[a:1.2]", [("a:1.2", 1 / 1.1)]),
+        ("(a:1.2.3)", [("a:1.2.3", 1.1)]),
+        ("a: b", [("a: b", 1)]),
+        ("((word)", [("word", 1.1 * 1.1)]),
+    ],
+)
+def test_known_prompts(prompt, parts):
+    found = parse(prompt)
+    assert [part.text for part in found] == [text for text, _ in parts]
+    assert [part.weight for part in found] == pytest.approx([weight for _, weight in parts])
+    assert not any(part.begins for part in found)
+
+
+def test_break_begins_a_chunk():
+    assert parse("a cat BREAK a dog") == [Part("a cat"), Part("a dog", begins=True)]
+    assert parse("(a BREAK b:2)") == [Part("a", 2.0), Part("b", 2.0, begins=True)]
+    assert parse("BREAK") == [Part(""), Part("", begins=True)]
+    assert parse("BREAKFAST, break") == [Part("BREAKFAST, break")]
+
+
+def test_the_example_of_the_reference():
+    """A nested prompt whose weights A1111's parser states in its own words."""
+    found = parse("a (((house:1.3)) [on] a (hill:0.5), sun, (((sky))).")
+    assert [part.text for part in found] == ["a ", "house", " ", "on", " a ", "hill", ", sun, ", "sky", "."]
+    expected = [1.0, 1.573, 1.1, 1.0, 1.1, 0.55, 1.1, 1.4641, 1.1]
+    assert [part.weight for part in found] == pytest.approx(expected, abs=1e-4)
+
+
+@given(st.text() | st.lists(st.sampled_from([*"ab ()[]:\\.12+-,\n\U0001f600", "BREAK"])).map("".join))
+def test_any_text_is_read(prompt):
+    found = parse(prompt)
+    assert found and all(isinstance(part.weight, float) for part in found)
+
+
+@given(st.text().filter(lambda text: not set(text) & set("()[]\\") and "BREAK" not in text))
+def test_text_without_marks_is_kept(prompt):
+    assert parse(prompt) == [Part(prompt)]
+
+
+@given(st.text())
+def test_escaped_text_is_kept(prompt):
+    """Every bracket escaped: the words come back as they are, with weight 1."""
+    written = "".join(f"\\{letter}" if letter in "()[]\\" else letter for letter in prompt)
+    if "BREAK" not in prompt:
+        assert parse(written) == [Part(prompt)]
