@@ -14,7 +14,7 @@ from rich.text import Text
 from lora_studio import events as e
 from lora_studio.cli.options import duration
 from lora_studio.errors import RunError, StudioError
-from lora_studio.jobs import control, queue, runner
+from lora_studio.jobs import control, eventlog, queue, runner
 from lora_studio.jobs.control import Request
 from lora_studio.jobs.view import RunView
 from lora_studio.runs import Run
@@ -33,15 +33,15 @@ def work(run: Run) -> RunView:
     Raises:
         RunError: the run failed, left the queue, or its worker ended unexpectedly; what was saved is kept.
     """
-    began, seen = time.time(), RunView()
+    known, seen = _count(run), RunView()
     runner.start(run)
     with Display() as display, _ctrl_c(run, display):
         display.say(f"Run {run.name}, in {run.folder}")
         if waits := place(run):
             display.say(waits)
-        for event in runner.follow(run):
+        for number, event in enumerate(runner.follow(run)):
             seen.apply(event)
-            if event.at >= began:
+            if number >= known:
                 display.show(event, seen)
     if seen.state == e.State.FINISHED:
         return seen
@@ -58,6 +58,16 @@ def work(run: Run) -> RunView:
         where=run.log_file,
         do=f"Resume from the last saved state with python3 app.py resume {run.name}",
     )
+
+
+def _count(run: Run) -> int:
+    """How many events the run has so far. Their times do not tell old ones from new: the clock may be set meanwhile."""
+    count = offset = 0
+    while True:
+        found, after = eventlog.read(run.events_file, offset)
+        if after == offset:
+            return count
+        count, offset = count + len(found), after
 
 
 def place(run: Run) -> str:

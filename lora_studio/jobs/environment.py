@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -16,7 +17,17 @@ PATIENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 """For a process that computes: threads that spin while they wait make work on a CPU many times slower beside a busy
 browser. Read when torch is imported.
 """
+_CHOSEN = re.compile(
+    r"(CUDA|HIP|ROCR|HSA|ONEAPI|ZE|SYCL|NCCL|OMP|MKL|OPENBLAS|PYTORCH|TORCH\w*|TRITON|LORA_STUDIO)_\w+"
+    r"|HF_HOME|HF_HUB_CACHE|HF_XET_CACHE|XDG_CACHE_HOME|TMPDIR|PYTHONPATH"
+)
+"""Variables that choose devices, threads and folders. Others, such as tokens, are never written into a file."""
 _ROOT = Path(__file__).resolve().parents[2]
+
+
+def own() -> dict[str, str]:
+    """The variables of this process that its runs are to have, also where another process starts them later."""
+    return {name: value for name, value in os.environ.items() if _CHOSEN.fullmatch(name)}
 
 
 def environment() -> dict[str, str]:

@@ -1,8 +1,9 @@
 """One run trains at a time: the others wait in the order in which they were started.
 
-Nothing manages the queue. Each worker is a process of its own from the start and waits, with next to nothing in memory,
-until no run that was started before it is at work. The lock on the device decides; the system releases it when its
-holder dies. So the queue survives the studio, and includes runs that were started in a terminal.
+A run that waits is a file, its ticket. One process for all of them, ``keeper``, starts the first when nothing is at
+work any more. A worker, the studio and every command that looks at the queue start the keeper if it is gone, so the
+queue survives each of them, and includes runs that were started in a terminal. The lock on the device decides; the
+system releases it when its holder dies.
 """
 
 from __future__ import annotations

@@ -40,8 +40,9 @@ def main(folder: str) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
-        if not runner.alive(run):
-            runner.register_worker(run, os.getpid())
+        if not runner.claim(run):
+            return 1
+        _keep_queue(run)
         device = queue.wait(run)
         if device is None:
             log.append(StateChanged(state=State.INTERRUPTED))
@@ -58,6 +59,12 @@ def main(folder: str) -> int:
     finally:
         with suppress(OSError):  # the next worker clears them too
             control.clear(run)
+        _keep_queue(run)
+
+
+def _keep_queue(run: Run) -> None:
+    with suppress(OSError):  # whoever looks at the queue next tries it too
+        runner.keep(run.folder.parent)
 
 
 def _terminate(run: Run, terminated: threading.Event) -> None:

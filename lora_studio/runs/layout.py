@@ -3,6 +3,7 @@
 outputs/
 ├── .cache/                 latents, text features, previews of base models, thumbnails; may be deleted at any time
 ├── .device.lock            held by the worker that trains; others wait
+├── .queue.lock, .queue.log held by the process that starts the runs that wait; its output
 ├── .studio.json            held by the studio, with its address
 ├── library/                adapters that were imported
 ├── pictures/               uploaded datasets, a folder each, and images that commands drew
@@ -12,6 +13,7 @@ outputs/
     ├── manifest.json       its pictures and captions
     ├── parent.json         the run and step that it branched from, if it did
     ├── parent/             the adapter that it started from, if it did
+    ├── ticket.json         its place in the queue, while it waits
     ├── worker.json         process id and start time of its worker
     ├── start.lock          held while a worker is started
     ├── worker.log          output of the worker's libraries
@@ -65,6 +67,10 @@ class Run:
     @property
     def worker_file(self) -> Path:
         return self.folder / "worker.json"
+
+    @property
+    def ticket_file(self) -> Path:
+        return self.folder / "ticket.json"
 
     @property
     def start_lock(self) -> Path:
@@ -151,6 +157,16 @@ def cache_folder(outputs: Path = OUTPUTS) -> Path:
 def trials_folder(outputs: Path = OUTPUTS) -> Path:
     """Where trial runs of a few steps are created and deleted."""
     return cache_folder(outputs) / "trials"
+
+
+def queue_lock(outputs: Path = OUTPUTS) -> Path:
+    """The lock that the process holds which starts the runs that wait, with a note of that process."""
+    return outputs / ".queue.lock"
+
+
+def queue_log(outputs: Path = OUTPUTS) -> Path:
+    """The output of that process."""
+    return outputs / ".queue.log"
 
 
 def device_lock(outputs: Path = OUTPUTS) -> Path:

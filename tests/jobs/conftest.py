@@ -1,13 +1,27 @@
 """Runs whose worker is a small fake one, since the parent's side must work whatever the worker does."""
 
+import os
+import signal
 import subprocess
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from lora_studio import runs
 from lora_studio.config.settings import Settings
-from lora_studio.jobs import runner
+from lora_studio.jobs import identity, runner
+
+KEEPER = """
+import sys
+from pathlib import Path
+from lora_studio.jobs import keeper, runner
+start = runner.subprocess.Popen
+runner.subprocess.Popen = lambda command, **options: start([command[0], {script!r}, *command[3:]], **options)
+keeper.POLL = 0.05
+keeper.main(Path(sys.argv[1]))
+"""
 
 
 @pytest.fixture
@@ -17,8 +31,12 @@ def run(tmp_path):
 
 @pytest.fixture
 def worker(tmp_path, monkeypatch):
-    """Sets the code that workers run in place of ``lora_studio.jobs.worker``; it finds its run's log in ``log``."""
+    """Sets the code that workers run in place of ``lora_studio.jobs.worker``; it finds its run's log in ``log``. The
+    queue's keeper starts the same.
+    """
     script, start = tmp_path / "worker.py", subprocess.Popen
+    keeper = tmp_path / "keeper.py"
+    keeper.write_text(KEEPER.format(script=str(script)))
 
     def become(code: str) -> None:
         script.write_text(
@@ -28,20 +46,28 @@ def worker(tmp_path, monkeypatch):
         )
 
     def popen(command: list[str], **options):
-        assert command[1:3] == ["-m", "lora_studio.jobs.worker"]
-        return start([command[0], str(script), *command[3:]], **options)
+        scripts = {"lora_studio.jobs.worker": script, "lora_studio.jobs.keeper": keeper}
+        assert command[1] == "-m"
+        return start([command[0], str(scripts[command[2]]), *command[3:]], **options)
 
     monkeypatch.setattr(runner.subprocess, "Popen", popen)
     return become
 
 
 @pytest.fixture(autouse=True)
-def no_worker_outlives_its_test():
+def no_worker_outlives_its_test(tmp_path):
+    """Neither those that a test started, nor those that the queue's keeper did."""
     yield
     for child in runner._children.values():
         child.kill()
         child.wait()
     runner._children.clear()
+    notes: list[Path] = []
+    with suppress(OSError):  # some tests make the disk refuse
+        notes = [*tmp_path.glob("outputs/*/worker.json")]
+    for note in notes:
+        if (worker := identity.read(note)) and worker["pid"] != os.getpid():
+            os.kill(worker["pid"], signal.SIGKILL if os.name != "nt" else signal.SIGTERM)
 
 
 def wait_until(true, seconds: float = 60.0) -> None:

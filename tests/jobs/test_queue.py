@@ -1,5 +1,6 @@
 """One run at a time; the others wait in the order in which they were started, whoever started them, whoever dies."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,9 +12,12 @@ import pytest
 from lora_studio import runs
 from lora_studio.config.settings import Settings
 from lora_studio.events import State
-from lora_studio.jobs import control, queue, runner, view
+from lora_studio.jobs import control, identity, queue, runner, view
+from lora_studio.jobs import keeper as keeper_process
+from lora_studio.jobs import worker as worker_process
 from lora_studio.jobs.control import Request
 from lora_studio.runs import Run
+from lora_studio.ui.pages.train import live
 from tests.jobs.conftest import wait_until
 from tests.jobs.test_runner import pid
 
@@ -101,9 +105,11 @@ def test_a_waiting_run_that_is_stopped_leaves_the_queue_at_once_and_can_come_bac
 
 @pytest.mark.fault(47)
 def test_starting_a_waiting_run_again_keeps_its_place(three):
-    before = pid(three[1])
+    before = three[1].ticket_file.read_text()
     runner.start(three[1])
-    assert pid(three[1]) == before and [run.name for run in runner.at_work(three[0].folder.parent)] == [
+    assert three[1].ticket_file.read_text() == before and [
+        run.name for run in runner.at_work(three[0].folder.parent)
+    ] == [
         "zebra",
         "ink",
         "apple",
@@ -120,6 +126,80 @@ def test_a_killed_run_gives_the_device_to_the_next(three):
     assert state(one) is State.INTERRUPTED and not view.fold(one).left_queue
 
 
+def keeper(outputs) -> int | None:
+    """The process id of the queue's keeper, if one lives."""
+    found = identity.read(runs.queue_lock(outputs))
+    return found and found["pid"]
+
+
+@pytest.mark.fault(79)
+def test_one_process_waits_for_all_and_ends_with_the_queue(three):
+    """Each waiting run had a process that imported everything and looked three times a second."""
+    outputs = three[0].folder.parent
+    wait_until(works(three[0]))
+    wait_until(lambda: keeper(outputs))
+    assert [runner.works(run) for run in three] == [True, False, False]
+    assert [runner.waits(run) for run in three] == [False, True, True]
+    assert len(runner._children) == 2, "a worker and a keeper"
+    for run in three:
+        wait_until(works(run))
+        enough(run)
+    wait_until(lambda: keeper(outputs) is None)
+    assert not any(run.ticket_file.exists() for run in three)
+
+
+@pytest.mark.fault(79)
+@pytest.mark.parametrize("who", ["a command", "the page"])
+def test_a_killed_keeper_is_replaced_by_whoever_looks(three, who):
+    one, two, _ = three
+    wait_until(lambda: keeper(one.folder.parent))
+    wait_until(works(one))
+    os.kill(keeper(one.folder.parent), signal.SIGKILL if os.name != "nt" else signal.SIGTERM)
+    wait_until(lambda: keeper(one.folder.parent) is None)
+    enough(one)
+    if who == "a command":
+        next(event for event in runner.follow(two, poll=0.02) if getattr(event, "state", "") == State.RUNNING)
+    else:
+        wait_until(lambda: live.tick(live.TabState(), live.RunWatcher(one.folder.parent)) and works(two)())
+
+
+def test_a_worker_whose_place_is_taken_ends_at_once(run):
+    """The keeper was killed after it had started a worker and before it noted that: the next one starts another."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        runner.register_worker(run, other.pid)
+        assert not runner.claim(run) and worker_process.main(str(run.folder)) == 1
+        assert not run.events_file.exists()
+        other.communicate(b"")
+    assert runner.claim(run) and pid(run) == os.getpid()
+
+
+def test_a_place_in_the_queue_survives_a_clock_that_is_set_back(three, monkeypatch):
+    fourth = runs.create(Settings(data="pictures", name="fourth"), three[0].folder.parent)
+    monkeypatch.setattr(runner.time, "time_ns", lambda: 0)
+    runner.start(fourth)
+    assert [run.name for run in runner.at_work(fourth.folder.parent)] == ["zebra", "ink", "apple", "fourth"]
+
+
+def test_a_waiting_run_keeps_its_variables_and_no_secret(three, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    fourth = runs.create(Settings(data="pictures", name="fourth"), three[0].folder.parent)
+    runner.start(fourth)
+    assert json.loads(fourth.ticket_file.read_text())["variables"]["CUDA_VISIBLE_DEVICES"] == "3"
+    assert "secret" not in fourth.ticket_file.read_text()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"queued": "x"}', '{"queued": 1, "variables": []}'])
+def test_a_damaged_ticket_does_not_stop_the_queue(run, worker, text):
+    worker(WAIT_THEN_WORK)
+    run.ticket_file.write_text(text)
+    enough(run)
+    assert runner.alive(run)
+    keeper_process.look(run.folder.parent)
+    wait_until(lambda: state(run) is State.FINISHED)
+    assert not run.ticket_file.exists()
+
+
 @pytest.mark.fault(55)
 def test_the_queue_continues_without_the_studio_that_started_it(tmp_path, worker, monkeypatch):
     """Killed with the runs it started, or forgotten by the next studio, a queue would be worth little."""
@@ -132,7 +212,9 @@ from pathlib import Path
 from lora_studio.jobs import runner
 from lora_studio.runs import Run
 start = subprocess.Popen
-runner.subprocess.Popen = lambda command, **options: start([command[0], {str(script)!r}, *command[3:]], **options)
+scripts = dict(worker={str(script)!r}, keeper={str(script.with_name("keeper.py"))!r})
+name = lambda command: scripts[command[2].rpartition(".")[2]]
+runner.subprocess.Popen = lambda command, **options: start([command[0], name(command), *command[3:]], **options)
 for folder in {[str(run.folder) for run in made]!r}:
     runner.start(Run(Path(folder)))
 os.kill(os.getpid(), signal.SIGTERM if os.name == "nt" else signal.SIGKILL)

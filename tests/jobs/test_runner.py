@@ -4,7 +4,9 @@ import json
 import os
 import shutil
 import signal
+import sys
 import threading
+import time
 
 import psutil
 import pytest
@@ -108,6 +110,26 @@ def test_a_process_number_that_another_program_got_is_not_our_worker(run):
     assert runner.alive(run)
     run.worker_file.write_text(json.dumps({"pid": mine.pid, "started": mine.create_time() - 3600}))
     assert not runner.alive(run)
+
+
+@pytest.mark.fault(80)
+@pytest.mark.parametrize("seconds", [-3600, -2, 2, 3600])
+def test_a_clock_that_is_set_leaves_a_worker_alive(run, monkeypatch, seconds):
+    """On Linux the time of a process's start is computed from the time of day: a clock that was set by more than a
+    second made every worker a stranger, and the page called its run interrupted.
+    """
+    runner.register_worker(run, os.getpid())
+    monkeypatch.setattr(psutil.Process, "create_time", lambda _, now=time.time(): now + seconds)
+    assert runner.alive(run) is sys.platform.startswith("linux")
+
+
+@pytest.mark.fault(48, 80)
+def test_a_process_of_another_boot_is_not_our_worker(run):
+    runner.register_worker(run, os.getpid())
+    noted = json.loads(run.worker_file.read_text())
+    for change in ({"boot": "another"}, {"tick": 1}) if "boot" in noted else ():
+        run.worker_file.write_text(json.dumps(noted | change))
+        assert not runner.alive(run)
 
 
 @pytest.mark.parametrize(

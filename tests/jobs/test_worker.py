@@ -43,6 +43,16 @@ def test_a_worker_enrols_itself_holds_the_device_and_tells_its_end(run, trains):
     assert seen == [(True, False)] and view.fold(run).state is State.FINISHED
 
 
+@pytest.mark.fault(79)
+def test_a_worker_sees_to_it_that_the_queue_continues_after_it(run, trains, monkeypatch):
+    """The queue's keeper was killed while nobody looked."""
+    kept = []
+    monkeypatch.setattr(runner, "keep", kept.append)
+    trains(lambda: iter([DONE]))
+    worker.main(str(run.folder))
+    assert kept == [run.folder.parent] * 2
+
+
 @pytest.mark.fault(43)
 def test_what_a_killed_worker_left_half_written_is_swept_and_what_is_held_is_not(run, trains):
     left = [

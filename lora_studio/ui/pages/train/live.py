@@ -10,7 +10,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,9 @@ def tick(tab: TabState, watcher: RunWatcher) -> dict[str, Any]:
     """Updates of the ``PARTS`` that have changed for one tab, by name."""
     listing = runs.listing(watcher.outputs)
     listed, active = listing.runs[:_LISTED], runner.at_work(watcher.outputs)
+    if any(map(runner.waits, active)):
+        with suppress(OSError):  # the next tick tries it again
+            runner.keep(watcher.outputs)
     tab.follow([run.name for run in listed])
     gone = next((one for one in listing.unreadable if Path(one.path) == watcher.outputs), None)
     if (_fingerprint(tab, listed, active), gone) == tab.drawn_from:
