@@ -132,7 +132,7 @@ def keeper(outputs) -> int | None:
     return found and found["pid"]
 
 
-@pytest.mark.fault(79)
+@pytest.mark.fault(80)
 def test_one_process_waits_for_all_and_ends_with_the_queue(three):
     """Each waiting run had a process that imported everything and looked three times a second."""
     outputs = three[0].folder.parent
@@ -148,7 +148,7 @@ def test_one_process_waits_for_all_and_ends_with_the_queue(three):
     assert not any(run.ticket_file.exists() for run in three)
 
 
-@pytest.mark.fault(79)
+@pytest.mark.fault(80)
 @pytest.mark.parametrize("who", ["a command", "the page"])
 def test_a_killed_keeper_is_replaced_by_whoever_looks(three, who):
     one, two, _ = three

@@ -112,7 +112,7 @@ def test_a_process_number_that_another_program_got_is_not_our_worker(run):
     assert not runner.alive(run)
 
 
-@pytest.mark.fault(80)
+@pytest.mark.fault(81)
 @pytest.mark.parametrize("seconds", [-3600, -2, 2, 3600])
 def test_a_clock_that_is_set_leaves_a_worker_alive(run, monkeypatch, seconds):
     """On Linux the time of a process's start is computed from the time of day: a clock that was set by more than a
@@ -123,7 +123,7 @@ def test_a_clock_that_is_set_leaves_a_worker_alive(run, monkeypatch, seconds):
     assert runner.alive(run) is sys.platform.startswith("linux")
 
 
-@pytest.mark.fault(48, 80)
+@pytest.mark.fault(48, 81)
 def test_a_process_of_another_boot_is_not_our_worker(run):
     runner.register_worker(run, os.getpid())
     noted = json.loads(run.worker_file.read_text())

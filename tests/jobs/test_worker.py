@@ -43,7 +43,7 @@ def test_a_worker_enrols_itself_holds_the_device_and_tells_its_end(run, trains):
     assert seen == [(True, False)] and view.fold(run).state is State.FINISHED
 
 
-@pytest.mark.fault(79)
+@pytest.mark.fault(80)
 def test_a_worker_sees_to_it_that_the_queue_continues_after_it(run, trains, monkeypatch):
     """The queue's keeper was killed while nobody looked."""
     kept = []
