@@ -1,20 +1,23 @@
-"""Captions: from bytes to text, and from ``metadata.jsonl`` to a table."""
+"""Captions: from bytes to text."""
 
 from __future__ import annotations
 
 import codecs
-import json
 import re
 import unicodedata
-from pathlib import PurePosixPath, PureWindowsPath
-from typing import NamedTuple
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
-SUFFIXES = (".txt", ".caption")
+from lora_studio import files
+from lora_studio.dataset.problems import Problem
+
+SUFFIXES = (".txt", ".caption", ".json")
 """Endings of a caption file beside its picture; the first one found is used."""
-TABLE = "metadata.jsonl"
+UNREAD = frozenset(
+    (".tags", ".cap", ".captions", ".json", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".xlsx", ".ods")
+)
+"""Endings of files that hold captions elsewhere: one that is not read as a caption or table is named."""
 MAX_BYTES = 64 * 1024
-"""A longer file is no caption: text encoders read 77 tokens."""
-MAX_TABLE_BYTES = 64 * 1024 * 1024
+"""A longer file or text is no caption."""
 
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -23,15 +26,6 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-
-
-class Table(NamedTuple):
-    """The content of a ``metadata.jsonl``: captions by file name (relative, with ``/``), and (line number, fault) of
-    the other lines.
-    """
-
-    captions: dict[str, str]
-    faults: list[tuple[int, str]]
 
 
 def decode(data: bytes) -> tuple[str, str]:
@@ -68,44 +62,6 @@ def tidy(text: str) -> str:
     return shown.strip().removeprefix("\ufeff").strip()
 
 
-def read_table(data: bytes) -> Table:
-    """The captions of a ``metadata.jsonl``: one JSON object a line, ``file_name`` and ``text`` (or ``caption``), as
-    Hugging Face's ImageFolder defines it. An invalid line is skipped; of two lines for one file the first counts.
-    """
-    captions: dict[str, str] = {}
-    faults: list[tuple[int, str]] = []
-    for number, line in enumerate(decode(data)[0].split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            name, text = _entry(line)
-        except ValueError as error:
-            faults.append((number, str(error)))
-            continue
-        if name in captions:
-            faults.append((number, f"names {name} again"))
-        else:
-            captions[name] = text
-    return Table(captions, faults)
-
-
-def _entry(line: str) -> tuple[str, str]:
-    try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError):
-        raise ValueError("is not JSON") from None
-    if not isinstance(entry, dict):
-        raise ValueError("is not a JSON object")
-    name, text = entry.get("file_name"), entry.get("text", entry.get("caption"))
-    if not isinstance(name, str) or not name:
-        raise ValueError("has no file_name")
-    if not isinstance(text, str):
-        raise ValueError("has no text")
-    if len(text) > MAX_BYTES:
-        raise ValueError(f"has a caption of {len(text)} characters")
-    return relative_name(name), tidy_lines(text)
-
-
 def relative_name(name: str) -> str:
     """``name`` with forward slashes and composed Unicode.
 
@@ -116,3 +72,28 @@ def relative_name(name: str) -> str:
     if path.is_absolute() or PureWindowsPath(name).drive or ".." in path.parts:
         raise ValueError("names a file outside the folder")
     return str(path)
+
+
+def composed(name: str) -> str:
+    """A name with composed accents: file systems differ in that."""
+    return unicodedata.normalize("NFC", name)
+
+
+def read_bytes(path: Path, name: str, limit: int, problems: list[Problem]) -> bytes | None:
+    """The content of a file that holds captions; None if it is longer than ``limit`` bytes or cannot be read, which is
+    added to ``problems`` under ``name``.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read(limit + 1)
+    except OSError as error:
+        problems.append(
+            Problem("warning", name, f"The file cannot be read: {files.reason(error)}.", "Check that you may read it.")
+        )
+        return None
+    if len(data) <= limit:
+        return data
+    problems.append(
+        Problem("warning", name, f"The file is longer than {limit // 1024} KiB and was not read.", "Shorten it.")
+    )
+    return None

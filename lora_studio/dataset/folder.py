@@ -28,8 +28,8 @@ def scan(folder: Path, cache: Path | None = None, progress: Callable[[int, int],
     """Reads every picture and caption of ``folder`` and of the ``N_name`` folders in it (N: repeats, as in kohya's
     scripts).
 
-    A picture's caption is its ``.txt``, else its ``.caption``, else its line in ``metadata.jsonl``, else the name of
-    its ``N_name`` folder. Problems of the folder are not raised: they are in the result.
+    A picture's caption is the file beside it or what a table says (``sidecars.pair``), else the name of its ``N_name``
+    folder. Problems of the folder are not raised: they are in the result.
 
     Args:
         cache: a folder for the facts of each picture, by path, size and time of change, which make the next scan fast.

@@ -1,8 +1,8 @@
 """Uploaded pictures and captions, loose or in ZIPs -> a dataset's folder.
 
 Every file gets a name that every system takes, and what belongs together stays together: a picture and its captions
-share a name before and after, and ``metadata.jsonl`` names the pictures as they are called now. kohya's ``N_name``
-folders are kept, since they carry the repeats; all other folders are flattened.
+share a name before and after, and all tables of captions become one ``metadata.jsonl``, which names the pictures as
+they are called now. kohya's ``N_name`` folders are kept, since they carry the repeats; all other folders are flattened.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from lora_studio import files
-from lora_studio.dataset import archive, captions, listing, pictures
+from lora_studio.dataset import archive, caption_tables, captions, listing, pictures
 from lora_studio.errors import DatasetError
 
-TYPES = sorted({*pictures.SUFFIXES, *captions.SUFFIXES, ".jsonl", ".zip"})
+TYPES = sorted({*pictures.SUFFIXES, *captions.SUFFIXES, ".jsonl", ".csv", ".zip"})
 """Endings of the files that an upload may hold."""
 _UNPACKED = ".unpacked"
 
@@ -40,7 +40,7 @@ def suggest_name(uploaded: Sequence[Path], otherwise: str) -> str:
     """A name for the dataset: the words that the names of all pictures and ZIPs begin with, so that ``ink_01.png`` and
     ``ink_02.png`` become ``ink``; ``otherwise`` if they have no word in common.
     """
-    stems = [path.stem for path in uploaded if path.suffix.lower() not in (*captions.SUFFIXES, ".jsonl")]
+    stems = [path.stem for path in uploaded if path.suffix.lower() not in (*captions.SUFFIXES, ".jsonl", ".csv")]
     if len(stems) == 1:
         return stems[0]
     words = [re.findall(r"[^\W\d_]+|\d+", stem) for stem in stems]
@@ -52,7 +52,7 @@ def fill(folder: Path, uploaded: Sequence[Path]) -> None:
     """Copies the ``uploaded`` files into the empty ``folder`` and unpacks ZIPs into it.
 
     Raises:
-        DatasetError: there is no picture, a ZIP is refused (``archive.unpack``), or a ``metadata.jsonl`` is too long.
+        DatasetError: there is no picture, a ZIP is refused (``archive.unpack``), or a table of captions is too long.
         MachineError: a ZIP cannot be unpacked.
         OSError: a file cannot be read or written.
     """
@@ -64,8 +64,8 @@ def fill(folder: Path, uploaded: Sequence[Path]) -> None:
             where=uploaded[0].name,
             do="Choose PNG, JPEG or WebP files, with captions as .txt.",
         )
-    tables = [item for item in items if item.name.name == captions.TABLE]
-    others = [item for item in items if item.name.name != captions.TABLE]
+    tables = [item for item in items if item.name.name in caption_tables.TABLES]
+    others = [item for item in items if item.name.name not in caption_tables.TABLES]
     named = dict(zip(others, new_names([item.name for item in others]), strict=True))
     for item, name in named.items():
         target = folder / name
@@ -75,7 +75,7 @@ def fill(folder: Path, uploaded: Sequence[Path]) -> None:
         else:
             shutil.copyfile(item.path, target)
     if tables:
-        files.write(folder / captions.TABLE, "\n".join([*_merged(tables, named), ""]))
+        files.write(folder / caption_tables.JSONL, "\n".join([*_merged(tables, named), ""]))
     shutil.rmtree(folder / _UNPACKED, ignore_errors=True)
 
 
@@ -92,8 +92,9 @@ def _items(uploaded: Sequence[Path], unpacked: Path) -> Iterator[Item]:
 
 
 def _is_wanted(name: str) -> bool:
-    """Whether a file is a picture, in whatever format (the scan names those that are not read), or may be a caption."""
-    return os.path.splitext(name)[1].lower() in TYPES or pictures.promises(name)
+    """Whether a file is a picture or may hold captions, in whatever format: the scan names those that are not read."""
+    suffix = os.path.splitext(name)[1].lower()
+    return suffix in TYPES or suffix in captions.UNREAD or pictures.promises(name)
 
 
 def new_names(names: Sequence[PurePosixPath]) -> list[PurePosixPath]:
@@ -154,42 +155,55 @@ def _unused(stem: str, folder: str, taken: set[tuple[str, str]]) -> str:
 
 
 def _merged(tables: Sequence[Item], named: dict[Item, PurePosixPath]) -> Iterator[str]:
-    """The lines of all ``metadata.jsonl`` of an upload with the pictures' new names, relative to the dataset's folder.
-    Of two tables that name one picture, the one in the deeper folder counts, as in a scan; lines that name none stay as
-    they are, so that the scan reports them.
+    """The lines of all tables of an upload as ``metadata.jsonl`` has them, with the pictures' new names, relative to
+    the dataset's folder. Of two tables that name one picture, the one in the deeper folder counts, then the first of
+    ``TABLES``, as in a scan; others that differ, lines that name none, and what is wrong with a table stay, so that the
+    scan reports them.
     """
     known = _Names(named)
-    done: set[PurePosixPath] = set()
-    for table in sorted(tables, key=lambda item: -len(item.name.parts)):
-        own = set()
-        for line in _lines(table.path):
-            entry = _entry(line)
-            target = known.find(table.name.parent, entry["file_name"]) if entry else None
-            if entry is None or target is None:
+    done: dict[PurePosixPath, object] = {}
+    for table in sorted(tables, key=lambda item: (-len(item.name.parts), caption_tables.TABLES.index(item.name.name))):
+        own: dict[PurePosixPath, object] = {}
+        for line in _lines(table.path, table.name.name):
+            key, entry = _entry(line)
+            target = known.find(table.name.parent, entry[key]) if key else None
+            if target is None:
                 yield line
-            elif target not in done:
-                own.add(target)
-                yield json.dumps(entry | {"file_name": str(target)}, ensure_ascii=False)
-        done |= own
+            elif target not in done or done[target] != entry.get("text"):
+                own[target] = entry.get("text")
+                yield json.dumps(entry | {key: str(target)}, ensure_ascii=False)
+        done = own | done
 
 
-def _lines(table: Path) -> list[str]:
-    if table.stat().st_size > captions.MAX_TABLE_BYTES:
+def _lines(path: Path, name: str) -> Iterator[str]:
+    """The lines of a table, as ``metadata.jsonl`` has them."""
+    if path.stat().st_size > caption_tables.MAX_BYTES:
         raise DatasetError(
-            f"{captions.TABLE} is longer than {captions.MAX_TABLE_BYTES // 1024**2} MB.",
-            where=table.name,
+            f"{name} is longer than {caption_tables.MAX_BYTES // 1024**2} MB.",
+            where=path.name,
             do="Write the captions as .txt files, or split the dataset.",
         )
-    return [line for line in captions.decode(table.read_bytes())[0].splitlines() if line.strip()]
+    data = path.read_bytes()
+    if name == caption_tables.JSONL:
+        yield from (line for line in captions.decode(data)[0].split("\n") if line.strip())
+        return
+    table = caption_tables.read(name, data)
+    for key, text in table.captions.items():
+        yield json.dumps({caption_tables.NAMES[0]: key, "text": text}, ensure_ascii=False)
+    for fault in table.faults:
+        yield f"{name}: {fault}"
 
 
-def _entry(line: str) -> dict | None:
-    """The JSON object of one line if it names a file."""
+def _entry(line: str) -> tuple[str, dict]:
+    """The JSON object of one line, and the key of its file's name; empty if it names none."""
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError):
-        return None
-    return entry if isinstance(entry, dict) and isinstance(entry.get("file_name"), str) else None
+        return "", {}
+    if not isinstance(entry, dict):
+        return "", {}
+    key = next((key for key in caption_tables.NAMES if key in entry), "")
+    return (key, entry) if key and isinstance(entry[key], str) else ("", {})
 
 
 class _Names:
@@ -200,13 +214,20 @@ class _Names:
         self._alike: dict[str, set[PurePosixPath]] = {}
         for item, target in named.items():
             if pictures.promises(item.name.name):
-                self._exact.setdefault(_plain(str(item.name)), target)
-                self._alike.setdefault(_letters(str(item.name)), set()).add(target)
+                for name in (str(item.name), str(item.name.with_suffix(""))):  # some tables leave out the ending
+                    self._exact.setdefault(_plain(name), target)
+                    self._alike.setdefault(_letters(name), set()).add(target)
 
     def find(self, folder: PurePosixPath, name: str) -> PurePosixPath | None:
-        """The picture that a table in ``folder`` calls ``name``. A browser's upload loses some signs of a name
-        (``a#1.png`` comes as ``a1.png``), so its letters and digits are enough if only one picture has them.
+        """The picture that a table in ``folder`` calls ``name``. Of a whole path the longest end that names one counts.
+        A browser's upload loses some signs of a name (``a#1.png`` comes as ``a1.png``), so its letters and digits are
+        enough if only one picture has them.
         """
+        parts = name.removeprefix("/").split("/")
+        ends = ["/".join(parts[start:]) for start in range(len(parts) if name.startswith("/") else 1)]
+        return next((found for end in ends if (found := self._called(folder, end))), None)
+
+    def _called(self, folder: PurePosixPath, name: str) -> PurePosixPath | None:
         try:
             wanted = str(folder / captions.relative_name(name))
         except ValueError:

@@ -1,141 +1,171 @@
-"""Pairs pictures with their captions: the file beside each, or its line in ``metadata.jsonl``."""
+"""Pairs pictures with their captions: the file beside each, or what a table of many captions says."""
 
 from __future__ import annotations
 
 import os
-import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from lora_studio import files
-from lora_studio.dataset import captions
+from lora_studio.dataset import caption_tables, captions, folder_tables
+from lora_studio.dataset.captions import composed, read_bytes
 from lora_studio.dataset.listing import PictureFolder, is_non_caption
 from lora_studio.dataset.problems import Problem, grouped
-
-_FAULTS_NAMED = 5
 
 
 def pair(folders: Sequence[PictureFolder], names: Collection[str]) -> tuple[dict[str, str], list[Problem]]:
     """Captions by the names of their pictures, and what was wrong. ``names`` are all pictures, good and bad, relative
     to the first folder.
 
-    A ``.txt`` takes precedence over a ``.caption``, and both over a table. The result has no entry for a picture
-    without a caption.
+    A ``.txt`` takes precedence over a ``.caption``, that over a ``.json``, and all over tables, in the order of
+    ``folder_tables.find``. The result has no entry for a picture without a caption.
     """
     paths = {place.prefix + name: place.folder / name for place in folders for name in place.files}
-    spelled = {_composed(name): name for name in names}
-    table, problems = _tables(paths, spelled)
-    sidecars = {
-        _composed(stem) + suffix.lower(): name
-        for name in paths
-        for stem, suffix in [os.path.splitext(name)]
-        if suffix.lower() in captions.SUFFIXES
-    }
-    owned = {
-        name: [
-            key for suffix in captions.SUFFIXES if (key := _composed(os.path.splitext(name)[0]) + suffix) in sidecars
-        ]
-        for name in names
-    }
-    read, more = _read({key: sidecars[key] for keys in owned.values() for key in keys[:1]}, paths)
-    used = {key for keys in owned.values() for key in keys}
-    orphans = [name for key, name in sidecars.items() if key not in used and not is_non_caption(os.path.basename(name))]
-    problems += more + grouped(
-        "warning",
-        orphans,
-        "caption has no picture",
-        "captions have no picture",
-        "Rename each to match its picture, or delete it.",
-    )
-    both = "a .txt and a .caption, of which the .txt is used"
-    problems += grouped(
-        "warning",
-        sorted(name for name, keys in owned.items() if len(keys) > 1),
-        f"picture has {both}",
-        f"pictures have {both}",
-        "Delete the outdated one.",
-    )
-    return table | {name: read[keys[0]] for name, keys in owned.items() if keys and keys[0] in read}, problems
+    sidecars = _Sidecars(paths, names)
+    texts, problems = sidecars.read(paths)
+    tables, more = folder_tables.find(folders[0].folder, paths, {composed(name): name for name in names})
+    problems += more + sidecars.problems() + _differing(texts, tables) + _unread(paths, sidecars.used)
+    for table in tables:
+        texts = table.captions | texts
+    return texts, problems
 
 
-def _composed(name: str) -> str:
-    """A name with composed accents: file systems differ in that."""
-    return unicodedata.normalize("NFC", name)
+class _Sidecars:
+    """The caption files beside pictures.
+
+    Attributes:
+        owned: the files of each picture that has some, in order of precedence.
+        used: all of them.
+        orphans: those beside no picture.
+    """
+
+    def __init__(self, paths: Collection[str], names: Collection[str]):
+        files = {
+            composed(stem) + suffix.lower(): name
+            for name in paths
+            for stem, suffix in [os.path.splitext(name)]
+            if suffix.lower() in captions.SUFFIXES and not folder_tables.is_table(name)
+        }
+        beside = {name: composed(os.path.splitext(name)[0]) for name in names}
+        self.owned = {
+            name: found
+            for name, stem in beside.items()
+            if (found := [files[stem + suffix] for suffix in captions.SUFFIXES if stem + suffix in files])
+        }
+        self.used = {name for found in self.owned.values() for name in found}
+        self.orphans = [name for name in files.values() if name not in self.used]
+
+    def read(self, paths: Mapping[str, Path]) -> tuple[dict[str, str], list[Problem]]:
+        """The first caption file of each picture, by picture."""
+        texts, problems = _read(sorted({found[0] for found in self.owned.values()}), paths)
+        return {name: texts[found[0]] for name, found in self.owned.items() if found[0] in texts}, problems
+
+    def problems(self) -> list[Problem]:
+        """Files beside no picture, and pictures with several."""
+        lost = [name for name in self.orphans if not name.endswith(".json") and not _is_non_caption(name)]
+        found = grouped(
+            "warning",
+            lost,
+            "caption has no picture",
+            "captions have no picture",
+            "Rename each to match its picture, or delete it.",
+        )
+        several: dict[tuple[str, ...], list[str]] = {}
+        for name, files in self.owned.items():
+            kinds = tuple(os.path.splitext(file)[1].lower() for file in files)
+            several.setdefault(kinds, []).append(name)
+        for (used, *others), pictures in sorted(several.items()):
+            if others:
+                listed = " and ".join([", ".join(f"a {kind}" for kind in (used, *others[:-1])), f"a {others[-1]}"])
+                found += grouped(
+                    "warning",
+                    sorted(pictures),
+                    f"picture has {listed}, of which the {used} is used",
+                    f"pictures have {listed}, of which the {used} is used",
+                    "Delete the outdated one.",
+                )
+        return found
 
 
-def _read(sidecars: dict[str, str], paths: dict[str, Path]) -> tuple[dict[str, str], list[Problem]]:
-    """The texts of caption files, by the keys of ``sidecars``, which has their names."""
+def _read(names: Sequence[str], paths: Mapping[str, Path]) -> tuple[dict[str, str], list[Problem]]:
+    """The texts of caption files by their names."""
     texts: dict[str, str] = {}
     problems: list[Problem] = []
     guessed: dict[str, list[str]] = {}
-    for key, name in sorted(sidecars.items()):
-        data = _bytes(paths[name], name, captions.MAX_BYTES, problems)
+    unknown: dict[str, list[str]] = {}
+    for name in names:
+        is_json = name.lower().endswith(".json")
+        limit = caption_tables.MAX_JSON_BYTES if is_json else captions.MAX_BYTES
+        data = read_bytes(paths[name], name, limit, problems)
         if data is None:
             continue
         text, encoding = captions.decode(data)
-        texts[key] = captions.tidy_lines(text)
+        try:
+            texts[name] = caption_tables.of_picture(data) if is_json else captions.tidy_lines(text)
+        except ValueError as error:
+            unknown.setdefault(str(error), []).append(name)
+            continue
         if encoding:
             guessed.setdefault(encoding, []).append(name)
-    for encoding, names in guessed.items():
+    for encoding, files in guessed.items():
         problems += grouped(
             "warning",
-            names,
+            files,
             f"caption is not UTF-8 and was read as {encoding}",
             f"captions are not UTF-8 and were read as {encoding}",
             "Check the text, or save it as UTF-8.",
         )
-    return texts, problems
-
-
-def _bytes(path: Path, name: str, limit: int, problems: list[Problem]) -> bytes | None:
-    try:
-        with open(path, "rb") as file:
-            data = file.read(limit + 1)
-    except OSError as error:
-        problems.append(
-            Problem("warning", name, f"The file cannot be read: {files.reason(error)}.", "Check that you may read it.")
+    for reason, files in unknown.items():
+        problems += grouped(
+            "warning",
+            files,
+            f"file beside a picture is not read as its caption (it {reason})",
+            f"files beside pictures are not read as their captions (each {reason})",
+            'If it holds a caption, write it as {"caption": "a boat", "tags": ["ink", "gold"]} or into a .txt.',
         )
-        return None
-    if len(data) <= limit:
-        return data
-    problems.append(
-        Problem("warning", name, f"The file is longer than {limit // 1024} KiB and was not read.", "Shorten it.")
-    )
-    return None
-
-
-def _tables(paths: dict[str, Path], spelled: dict[str, str]) -> tuple[dict[str, str], list[Problem]]:
-    """The captions of all ``metadata.jsonl`` by picture; those of an ``N_name`` folder take precedence."""
-    texts: dict[str, str] = {}
-    problems: list[Problem] = []
-    orphans: list[str] = []
-    for name in sorted((name for name in paths if os.path.basename(name) == captions.TABLE), key=len):
-        data = _bytes(paths[name], name, captions.MAX_TABLE_BYTES, problems)
-        if data is None:
-            continue
-        prefix, table = name.removesuffix(captions.TABLE), captions.read_table(data)
-        if table.faults:
-            shown = "; ".join(f"line {number} {fault}" for number, fault in table.faults[:_FAULTS_NAMED])
-            more = f"; and {len(table.faults) - _FAULTS_NAMED} more" if len(table.faults) > _FAULTS_NAMED else ""
-            problems.append(
-                Problem(
-                    "warning",
-                    name,
-                    f"Some lines are not used: {shown}{more}.",
-                    'Write one line per picture: {"file_name": "a.png", "text": "a caption"}.',
-                )
-            )
-        for entry, text in table.captions.items():
-            if prefix + entry in spelled:
-                texts[spelled[prefix + entry]] = text
-            else:
-                orphans.append(prefix + entry)
-    table = f"of {captions.TABLE}"
-    problems += grouped(
-        "warning",
-        orphans,
-        f"line {table} names no picture in the folder",
-        f"lines {table} name no picture in the folder",
-        "Correct the file_name, or delete the line.",
-    )
     return texts, problems
+
+
+def _differing(texts: Mapping[str, str], tables: Sequence[folder_tables.Found]) -> list[Problem]:
+    """Pictures with different captions in two places."""
+    first = dict.fromkeys(texts, "their own files")
+    known = dict(texts)
+    differing: dict[tuple[str, str], list[str]] = {}
+    for table in tables:
+        for name, text in table.captions.items():
+            if known.setdefault(name, text) != text:
+                differing.setdefault((first[name], table.name), []).append(name)
+            first.setdefault(name, table.name)
+    found: list[Problem] = []
+    for (used, other), names in differing.items():
+        found += grouped(
+            "warning",
+            sorted(names),
+            f"picture has different captions in {used} and {other}, of which the former is used",
+            f"pictures have different captions in {used} and {other}, of which the former are used",
+            "Delete the outdated ones.",
+        )
+    return found
+
+
+def _unread(paths: Collection[str], used: Collection[str]) -> list[Problem]:
+    """Files that look like captions and are not read."""
+    names = [
+        name
+        for name in paths
+        if os.path.splitext(name)[1].lower() in captions.UNREAD
+        and name not in used
+        and not folder_tables.is_table(name)
+        and not _is_non_caption(name)
+    ]
+    return grouped(
+        "warning",
+        sorted(names),
+        "file may hold captions and is not read",
+        "files may hold captions and are not read",
+        f"Captions are read from a .txt, .caption or .json beside each picture, {caption_tables.JSONL}, "
+        f"{caption_tables.CSV} and sd-scripts' {caption_tables.TABLES[-1]}.",
+    )
+
+
+def _is_non_caption(name: str) -> bool:
+    return is_non_caption(os.path.basename(name))

@@ -1,5 +1,6 @@
 """Scanning a folder: rows 1 to 22 of the list of faults, each on real files."""
 
+import json
 import os
 import random
 import time
@@ -119,18 +120,76 @@ def test_a_picture_under_a_name_without_ending_is_found(tmp_path):
     assert captions(scan(tmp_path)) == {"0": "thing 0, ink, paper"}
 
 
-def test_captions_come_from_txt_then_caption_then_the_table(tmp_path):
-    for index, name in enumerate("abcd"):
+def test_captions_come_from_txt_then_caption_then_json_then_tables(tmp_path):
+    for index, name in enumerate("abcdefg"):
         made.painted(seed=index).save(tmp_path / f"{name}.png")
-    (tmp_path / "metadata.jsonl").write_text(
-        "".join(f'{{"file_name": "{name}.png", "text": "{name} table"}}\n' for name in "abc")
-    )
-    (tmp_path / "a.txt").write_text("a text")
-    (tmp_path / "a.caption").write_text("a caption")
-    (tmp_path / "b.CAPTION").write_text("b caption")
+    write = {
+        "a.txt": "a text",
+        "a.caption": "a caption",
+        "b.CAPTION": "b caption",
+        "b.json": '{"caption": "b json"}',
+        "c.json": '{"caption": "c json"}',
+        "metadata.jsonl": "".join(f'{{"file_name": "{name}.png", "text": "{name} lines"}}\n' for name in "abcd"),
+        "metadata.csv": "file_name,text\nd.png,d rows\ne.png,e rows\n",
+        "meta_cap.json": '{"e": {"caption": "e cap"}, "/elsewhere/f.png": {"caption": "f cap", "tags": "ink"}}',
+    }
+    for name, text in write.items():
+        (tmp_path / name).write_text(text)
     dataset = scan(tmp_path)
-    assert captions(dataset) == {"a.png": "a text", "b.png": "b caption", "c.png": "c table", "d.png": ""}
-    assert about(dataset, "a .txt and a .caption").files == ("a.png",)
+    assert captions(dataset) == {
+        "a.png": "a text",
+        "b.png": "b caption",
+        "c.png": "c json",
+        "d.png": "d lines",
+        "e.png": "e rows",
+        "f.png": "f cap, ink",
+        "g.png": "",
+    }
+    assert [problem.what for problem in dataset.problems] == [
+        "1 picture has a .caption and a .json, of which the .caption is used: b.png.",
+        "1 picture has a .txt and a .caption, of which the .txt is used: a.png.",
+        "3 pictures have different captions in their own files and metadata.jsonl, of which the former are used: "
+        "a.png, b.png, c.png.",
+        "1 picture has different captions in metadata.jsonl and metadata.csv, of which the former is used: d.png.",
+        "1 picture has different captions in metadata.csv and meta_cap.json, of which the former is used: e.png.",
+        "1 picture has no caption: g.png.",
+    ]
+
+
+def test_equal_captions_in_two_places_are_no_problem(tmp_path):
+    made.style_folder(tmp_path, 1)
+    (tmp_path / "metadata.csv").write_text('file_name,text\n0.png,"thing 0, ink,  paper"\n')
+    assert captions(scan(tmp_path)) == {"0.png": "thing 0, ink, paper"} and scan(tmp_path).problems == []
+
+
+def test_tables_name_pictures_in_subfolders_without_their_ending_and_by_whole_paths(tmp_path):
+    made.style_folder(tmp_path / "2_a", 3, captions=False)
+    (tmp_path / "meta_cap.json").write_text(
+        json.dumps({"2_a/0": {"tags": "zero"}, str(tmp_path / "2_a" / "1.png"): {"caption": "one"}})
+    )
+    (tmp_path / "2_a" / "meta_clean.json").write_text(
+        '{"2": {"caption": "two"}, "C:\\\\x\\\\9.png": {"caption": "nine"}}'
+    )
+    dataset = scan(tmp_path)
+    assert captions(dataset) == {"2_a/0.png": "zero", "2_a/1.png": "one", "2_a/2.png": "two"}
+    assert [problem.what for problem in dataset.problems] == [
+        "1 caption in meta_clean.json is of no picture in the folder: /x/9.png."
+    ]
+
+
+def test_what_looks_like_captions_and_is_not_read_is_named(tmp_path):
+    made.style_folder(tmp_path, 2)
+    (tmp_path / "1.txt").unlink()
+    (tmp_path / "1.json").write_text('{"nodes": []}')
+    for name in ("captions.json", "0.tags", "train.parquet", "other.csv", "package.npz", "README.json"):
+        (tmp_path / name).write_bytes(b"PAR1")
+    dataset = scan(tmp_path)
+    assert [problem.what for problem in dataset.problems] == [
+        "1 file beside a picture is not read as its caption (it has no caption, text or tags): 1.json.",
+        "4 files may hold captions and are not read: 0.tags, captions.json, other.csv, train.parquet.",
+        "1 picture has no caption: 1.png.",
+    ]
+    assert "metadata.csv" in dataset.problems[1].do
 
 
 def test_a_table_names_its_faulty_lines_and_its_orphans(tmp_path):
@@ -145,10 +204,10 @@ def test_a_table_names_its_faulty_lines_and_its_orphans(tmp_path):
     dataset = scan(tmp_path)
     assert captions(dataset) == {"0.png": "zero"}
     assert (
-        about(dataset, "not used").what
-        == "Some lines are not used: line 2 is not JSON; line 4 names a file outside the folder."
+        about(dataset, "of it is used").what
+        == "Not all of it is used: line 2 is not JSON; line 4 names a file outside the folder."
     )
-    assert about(dataset, "names no picture").files == ("gone.png",)
+    assert about(dataset, "of no picture").files == ("gone.png",)
 
 
 def test_repeat_folders_as_kohya_has_them(tmp_path):

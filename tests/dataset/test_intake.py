@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from lora_studio.dataset import captions, folder, intake, pictures
+from lora_studio.dataset import caption_tables, folder, intake, pictures
 from lora_studio.errors import DatasetError
 
 MIDJOURNEY = (
@@ -59,21 +59,30 @@ def taken(tmp_path, source, kind):
     return target
 
 
+def table(name: str, texts: dict[str, str]) -> str:
+    """The table ``name`` with the captions of pictures by their stems."""
+    if name == "metadata.csv":
+        return "file_name,text\n" + "".join(f'"{stem}.png","{text}"\n' for stem, text in texts.items())
+    if name == "meta_cap.json":
+        return json.dumps({stem: {"caption": text} for stem, text in texts.items()})
+    return "\n".join(json.dumps({"file_name": f"{stem}.png", "text": text}) for stem, text in texts.items())
+
+
 @pytest.mark.fault(19)
 @pytest.mark.parametrize("kind", ["loose", "zip", "zip of a folder"])
-@pytest.mark.parametrize("caption", [".txt", ".caption", ".png.txt", "table"])
+@pytest.mark.parametrize(
+    "caption", [".txt", ".caption", ".json", ".png.txt", "metadata.jsonl", "metadata.csv", "meta_cap.json"]
+)
 def test_long_and_odd_names_keep_their_ending_and_their_caption(tmp_path, kind, caption):
     """The whole name was cut to 60 characters: pictures lost their ending, and all of them their captions."""
     source = tmp_path / "source" / "My Style"
     for shade, stem in enumerate(STEMS):
         picture(source / f"{stem}.png", shade)
-        if caption != "table":
-            (source / f"{stem}{caption}").write_text(f"caption {shade}")
-    if caption == "table":
-        lines = [
-            json.dumps({"file_name": f"{stem}.png", "text": f"caption {shade}"}) for shade, stem in enumerate(STEMS)
-        ]
-        (source / captions.TABLE).write_text("\n".join(lines))
+        if caption.startswith("."):
+            text = json.dumps(f"caption {shade}") if caption == ".json" else f"caption {shade}"
+            (source / f"{stem}{caption}").write_text(text)
+    if not caption.startswith("."):
+        (source / caption).write_text(table(caption, {stem: f"caption {shade}" for shade, stem in enumerate(STEMS)}))
     root = taken(tmp_path, source, kind)
     kept = [path for path in root.rglob("*") if path.suffix == ".png"]
     assert len(kept) == len(STEMS) and all(len(path.stem) <= 63 for path in kept)
@@ -130,25 +139,41 @@ def test_tables_of_several_folders_become_one(tmp_path):
     source = tmp_path / "source"
     for shade, name in enumerate(("a b.png", "10_ink/c d.png", "deep/e.png", "x/a b.png")):
         picture(source / name, shade)
-    (source / captions.TABLE).write_text(
+    (source / caption_tables.JSONL).write_text(
         '{"file_name": "a b.png", "text": "one", "license": "CC0"}\n'
         '{"file_name": "./10_ink/c d.png", "text": "not this"}\n'
         '{"file_name": "gone.png", "text": "x"}\n{"file_name": "../a b.png", "text": "x"}\nno JSON\n'
     )
-    (source / "10_ink" / captions.TABLE).write_text('{"file_name": "c d.png", "text": "two"}')
-    (source / "deep" / captions.TABLE).write_bytes('{"file_name": "e.png", "text": "größe"}'.encode("utf-16"))
-    (source / "x" / captions.TABLE).write_text('{"file_name": "a b.png", "caption": "four"}')
+    (source / "10_ink" / caption_tables.JSONL).write_text('{"file_name": "c d.png", "text": "two"}')
+    (source / "deep" / caption_tables.JSONL).write_bytes('{"file_name": "e.png", "text": "größe"}'.encode("utf-16"))
+    (source / "x" / caption_tables.JSONL).write_text('{"file_name": "a b.png", "caption": "four"}')
     root = taken(tmp_path, source, "zip")
     assert sorted(captions_by_content(root).values()) == ["four", "größe", "one", "two"]
-    assert "CC0" in (root / captions.TABLE).read_text("utf-8")
+    assert "CC0" in (root / caption_tables.JSONL).read_text("utf-8")
     told = " ".join(problem.what for problem in folder.scan(root).problems)
     assert "gone.png" in told and "is not JSON" in told and "outside the folder" in told
+
+
+def test_what_is_wrong_with_tables_of_an_upload_is_still_named(tmp_path):
+    source = tmp_path / "source"
+    for shade in range(2):
+        picture(source / f"{shade}.png", shade)
+    (source / "metadata.csv").write_text("file_name,text\n0.png,row\nb.png\n")
+    (source / "meta_cap.json").write_text('{"/home/me/set/0.png": {"caption": "cap"}, "1": {"tags": "ink"}, "2": 3}')
+    (source / "old.tags").write_text("ink")
+    root = taken(tmp_path, source, "zip")
+    assert sorted(captions_by_content(root).values()) == ["ink", "row"]
+    assert [problem.what for problem in folder.scan(root).problems] == [
+        "Not all of it is used: line 2 is not JSON; line 3 names 0.png again; line 5 is not JSON.",
+        "1 file may hold captions and is not read: old.tags.",
+    ]
+    assert (root / "metadata.jsonl").read_text().splitlines()[1] == "metadata.csv: line 3 has no text"
 
 
 def test_a_table_finds_what_the_browser_renamed(tmp_path):
     """The page's upload drops signs such as # from names before we see them."""
     one, other = picture(tmp_path / "cat1.png", 1), picture(tmp_path / "dog.png", 2)
-    table = tmp_path / captions.TABLE
+    table = tmp_path / caption_tables.JSONL
     table.write_text('{"file_name": "cat#1.png", "text": "a cat"}\n{"file_name": "d%o%g.png", "text": "a dog"}')
     target = tmp_path / "kept"
     target.mkdir()
@@ -157,12 +182,12 @@ def test_a_table_finds_what_the_browser_renamed(tmp_path):
 
 
 def test_a_table_without_end_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(captions, "MAX_TABLE_BYTES", 10)
+    monkeypatch.setattr(caption_tables, "MAX_BYTES", 10)
     picture(tmp_path / "a.png", 1)
-    (tmp_path / captions.TABLE).write_text('{"file_name": "a.png", "text": "a cat"}')
+    (tmp_path / caption_tables.JSONL).write_text('{"file_name": "a.png", "text": "a cat"}')
     (tmp_path / "kept").mkdir()
     with pytest.raises(DatasetError, match="metadata.jsonl is longer"):
-        intake.fill(tmp_path / "kept", [tmp_path / "a.png", tmp_path / captions.TABLE])
+        intake.fill(tmp_path / "kept", [tmp_path / "a.png", tmp_path / caption_tables.JSONL])
 
 
 def test_pictures_that_are_not_read_are_named_by_the_scan(tmp_path):

@@ -41,6 +41,8 @@ TARGETS = (
     "recipe",
     "caption",
     "table",
+    "csv-table",
+    "json-captions",
     "preset",
     "settings",
     "zip",

@@ -25,7 +25,8 @@ from lora_studio import adapters, events, runs
 from lora_studio.adapters import container, detect, diffusers, listing, metadata, peft, recipe
 from lora_studio.config import presets
 from lora_studio.config.settings import Settings
-from lora_studio.dataset import archive, captions, folder, manifest, pictures
+from lora_studio.config.slices import DatasetSettings
+from lora_studio.dataset import archive, caption_tables, caption_variants, captions, folder, manifest, pictures
 from lora_studio.errors import StudioError
 from lora_studio.jobs import runner, view
 from lora_studio.models import parts
@@ -105,6 +106,14 @@ def _adapter(data: bytes, place: Path) -> object:
     return found.family, found.kind, found.rank
 
 
+def _json_captions(data: bytes, place: Path) -> object:
+    try:
+        caption_tables.of_picture(data)
+    except ValueError:
+        pass
+    return caption_tables.read("meta_cap.json", data)
+
+
 def _peft_config(data: bytes, place: Path) -> object:
     _file(
         save(
@@ -142,9 +151,9 @@ def _recipe(data: bytes, place: Path) -> object:
 
 
 def _caption(data: bytes, place: Path) -> object:
-    text = captions.tidy(captions.decode(data)[0])
+    text = captions.tidy_lines(captions.decode(data)[0])
     text.encode()
-    return captions.all_variants([text], "ink", Settings(shuffle_tags=True).dataset)
+    return caption_variants.all_variants([text], "ink", DatasetSettings(shuffle_tags=True, tag_dropout=0.5))
 
 
 def _presets() -> list[bytes]:
@@ -347,11 +356,25 @@ TARGETS = {
     "recipe": Target(_recipe, _recipes),
     "caption": Target(
         _caption,
-        lambda: ["ink, a “cat”, gold".encode(code) for code in ("utf-8", "utf-8-sig", "utf-16", "utf-32", "cp1252")],
+        lambda: [
+            "ink, a “cat” ||| gold {red|} ||| x\n{{y}}".encode(code)
+            for code in ("utf-8", "utf-8-sig", "utf-16", "utf-32", "cp1252")
+        ],
     ),
     "table": Target(
-        lambda data, place: captions.read_table(data),
+        lambda data, place: caption_tables.read("metadata.jsonl", data),
         lambda: [b'{"file_name": "a.png", "text": "ink"}\n{"file_name": "5_b/c.png", "caption": "gold"}\n'],
+    ),
+    "csv-table": Target(
+        lambda data, place: caption_tables.read("metadata.csv", data),
+        lambda: [b'file_name,text\na.png,ink\n5_b/c.png,"gold, ""old"""\n', b"text;file_name\r\nink;a.png\r\n"],
+    ),
+    "json-captions": Target(
+        _json_captions,
+        lambda: [
+            b'{"a": {"caption": "ink", "tags": "x, y"}, "/b/c.png": {"tags": "gold"}}',
+            b'{"caption": "ink", "tags": ["x"], "captions": {"a": "b"}}',
+        ],
     ),
     "preset": Target(lambda data, place: presets.read(_file(data, place, "a.toml")), _presets),
     "settings": Target(_run_settings, _settings),

@@ -1,0 +1,182 @@
+"""Captions of many pictures in one file, and the ``.json`` beside a picture: from bytes to texts by file name.
+
+``metadata.jsonl`` and ``metadata.csv`` are as Hugging Face's ImageFolder defines them: ``file_name`` and ``text``, or
+another of the names below. ``meta_cap.json`` and its kin are what sd-scripts' ``finetune`` tools write: an object whose
+keys are pictures, without their ending or as whole paths, each with ``caption``, ``tags`` or both.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any, NamedTuple
+
+from lora_studio.dataset import captions
+
+JSONL, CSV = "metadata.jsonl", "metadata.csv"
+TABLES = (JSONL, CSV, "meta_lat.json", "meta_clean.json", "meta_cap_dd.json", "meta_dd.json", "meta_cap.json")
+"""Names of the files that hold captions of many pictures; of two in one folder, the first has precedence. sd-scripts
+makes each of its own from those that follow.
+"""
+MAX_BYTES = 64 * 1024 * 1024
+MAX_JSON_BYTES = 1024 * 1024
+"""A longer file is not the ``.json`` of one picture."""
+
+NAMES = ("file_name", "filename", "image")
+"""The key or column of a picture's name in a ``metadata`` table; the first one found is used."""
+_TEXTS = ("text", "caption", "prompt", "tags")
+_DELIMITERS = (",", ";", "\t")
+
+
+class Table(NamedTuple):
+    """What a table says: captions by file name (relative, with ``/``), and its faults, each with its place.
+
+    A name that begins with ``/`` was a whole path, in a table of sd-scripts; names may lack their ending.
+    """
+
+    captions: dict[str, str]
+    faults: list[str]
+
+
+def read(name: str, data: bytes) -> Table:
+    """The table ``name``, one of ``TABLES``. What is invalid is skipped; of two captions for one file the first
+    counts.
+    """
+    if name == JSONL:
+        entries, place, named = _jsonl(data), "line", captions.relative_name
+    elif name == CSV:
+        entries, place, named = _csv(data), "line", captions.relative_name
+    else:
+        entries, place, named = _sd_scripts(data), "entry", _any_name
+    found: dict[str, str] = {}
+    faults: list[str] = []
+    for number, entry in entries:
+        try:
+            if isinstance(entry, str):
+                raise ValueError(entry)
+            key = named(entry[0])
+            if key in found:
+                raise ValueError(f"names {key} again")
+            found[key] = _tidied(entry[1])
+        except ValueError as error:
+            faults.append(f"{place} {number} {error}" if number else f"it {error}")
+    return Table(found, faults)
+
+
+_Entry = tuple[str, str] | str
+"""File name and text, or what is wrong."""
+
+
+def _tidied(text: str) -> str:
+    if len(text) > captions.MAX_BYTES:
+        raise ValueError(f"has a caption of {len(text)} characters")
+    return captions.tidy_lines(text)
+
+
+def _jsonl(data: bytes) -> Iterator[tuple[int, _Entry]]:
+    for number, line in enumerate(captions.decode(data)[0].split("\n"), 1):
+        if line.strip():
+            try:
+                yield number, _row(_json(line))
+            except ValueError as error:
+                yield number, str(error)
+
+
+def _csv(data: bytes) -> Iterator[tuple[int, _Entry]]:
+    text = captions.decode(data)[0]
+    first = text.split("\n", 1)[0]
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=max(_DELIMITERS, key=first.count))
+    try:
+        columns = [column.strip().casefold() for column in next(rows, [])]
+        if not set(columns) & set(NAMES) or not set(columns) & set(_TEXTS):
+            yield 1, "has no columns file_name and text"
+            return
+        for row in rows:
+            if len(row) > len(columns):
+                yield rows.line_num, "has more fields than the first line: a text with commas must be in quotes"
+            elif any(cell.strip() for cell in row):
+                try:
+                    yield rows.line_num, _row(dict(zip(columns, row, strict=False)))
+                except ValueError as error:
+                    yield rows.line_num, str(error)
+    except csv.Error as error:
+        yield rows.line_num, f"and all that follow are not CSV ({error})"
+
+
+def _row(entry: Any) -> _Entry:
+    """The entry of a ``metadata`` table. Raises ValueError where it is none."""
+    if not isinstance(entry, dict):
+        raise ValueError("is not a JSON object")
+    name, text = (next((entry[key] for key in keys if key in entry), None) for keys in (NAMES, _TEXTS))
+    if not isinstance(name, str) or not name:
+        raise ValueError("has no file_name")
+    if not isinstance(text, str):
+        raise ValueError("has no text")
+    return name, text
+
+
+def _sd_scripts(data: bytes) -> Iterator[tuple[int, _Entry]]:
+    try:
+        table = _json(captions.decode(data)[0])
+        if not isinstance(table, dict):
+            raise ValueError("is not a JSON object")
+    except ValueError as error:
+        yield 0, str(error)
+        return
+    for number, (name, entry) in enumerate(table.items(), 1):
+        try:
+            yield number, (name, _of_object(entry))
+        except ValueError as error:
+            yield number, f"({name[:60]}) {error}"
+
+
+def of_picture(data: bytes) -> str:
+    """The caption in the ``.json`` beside a picture: an object with ``caption``, ``text``, ``prompt`` or ``captions``,
+    a text or a list of variants, with ``tags`` after each, as in sd-scripts' tables; or a text or a list of variants
+    alone.
+
+    Raises:
+        ValueError: it holds no caption.
+    """
+    return _tidied(_of_object(_json(captions.decode(data)[0])))
+
+
+def _of_object(entry: Any) -> str:
+    if not isinstance(entry, dict):
+        lines, tags = _strings(entry), []
+    else:
+        keys = ("caption", "text", "prompt", "captions")
+        lines = next((found for key in keys if (found := _strings(entry.get(key)))), [])
+        tags = _strings(entry.get("tags"))
+    after = captions.tidy(", ".join(tags))
+    texts = [line for text in lines for line in captions.tidy_lines(text).split("\n") if line]
+    if not texts and not after:
+        raise ValueError("has no caption, text or tags")
+    return "\n".join(f"{text}, {after}" if after else text for text in texts) or after
+
+
+def _strings(value: Any) -> list[str]:
+    """The texts in a value: one, a list of them, or an object of them."""
+    values = [value] if isinstance(value, str) else list(value.values()) if isinstance(value, Mapping) else value
+    if not isinstance(values, list) or not all(isinstance(text, str) for text in values):
+        return []
+    return [text for text in values if text.strip()]
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError("is not JSON") from None
+
+
+def _any_name(name: str) -> str:
+    """As ``captions.relative_name``, but a whole path keeps its names, without a drive."""
+    drive = PureWindowsPath(name).drive
+    path = PurePosixPath(name.replace("\\", "/").removeprefix(drive.replace("\\", "/")))
+    if drive or path.is_absolute():
+        return f"/{captions.relative_name(str(path).lstrip('/'))}"
+    return captions.relative_name(name)
