@@ -103,6 +103,22 @@ def test_a_strip_and_a_grid(files, tiny_base, capfd):  # noqa: F811
         assert image.width > 128 and image.height > 128
 
 
+def test_a_distilled_model_is_drawn_in_few_steps(files, tiny_base, capfd):  # noqa: F811
+    Path("ink-turbo").mkdir()
+    for part in tiny_base.iterdir():
+        Path("ink-turbo", part.name).symlink_to(part)
+    size = ["--width", "64", "--height", "64", "--device", "cpu", "--prompt", "a cat", "--base", "ink-turbo"]
+    assert cli.main(["grid", "--x", "seed=1", "-o", "fast.png", *size]) == 0
+    said = capfd.readouterr().err
+    assert "Note: Images of this distilled model are drawn with 6 steps and guidance 1 instead of 20 steps and" in said
+    assert "Note: The base model seems to be distilled (Turbo: its name says so)." in said
+    assert (read_recipe(Path("fast.png")).steps, read_recipe(Path("fast.png")).guidance) == (6, 1)
+    assert cli.main(["generate", "--steps", "2", "--folder", "drawn", *size]) == 0
+    assert "with 2 steps and guidance 1 instead of 2 steps and guidance 5" in capfd.readouterr().err
+    (image,) = Path("drawn").glob("*.png")
+    assert "Steps: 2, Sampler: dpm++, CFG scale: 1.0" in Image.open(image).text["parameters"]
+
+
 def test_the_noise_by_hand_is_drawn_and_noted(files, tiny_base, capfd):  # noqa: F811
     """A folder whose configuration says ε, drawn as velocity that ends in pure noise."""
     arguments = ["--prompt", "a cat", "--prediction", "v", "--zero-snr", "on"]
@@ -110,7 +126,7 @@ def test_the_noise_by_hand_is_drawn_and_noted(files, tiny_base, capfd):  # noqa:
     grid = ["grid", "--x", "guidance=2,5", "--guidance-rescale", "0", "-o", "v.png"]
     assert cli.main([*grid, *arguments, *base]) == 0
     said = capfd.readouterr().err
-    assert "It predicts: Velocity (v), zero terminal SNR (set by hand; zero terminal SNR on: set by hand)." in said
+    assert "It predicts: Velocity (v), zero terminal SNR (set by hand)." in said
     assert "Note: prediction is v by hand, but its scheduler's configuration says epsilon." in said
     recipe = read_recipe(Path("v.png"))
     assert (recipe.prediction, recipe.zero_snr, recipe.guidance_rescale) == ("v", "on", 0)

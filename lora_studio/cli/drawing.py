@@ -6,18 +6,20 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from lora_studio import __version__, files, runs
 from lora_studio.cli.options import AsJson, duration, like, tell
 from lora_studio.config.settings import Settings
+from lora_studio.config.slices import PreviewSettings
 from lora_studio.config.specs import SPECS
 from lora_studio.errors import SettingsError, StudioError
+from lora_studio.events import Warned
 from lora_studio.sampling.axes import Axis, Grid
 
 if TYPE_CHECKING:
@@ -71,6 +73,9 @@ class DrawingOptions:
         return Settings().changed(**{key: getattr(self, key) for key in keys})
 
 
+Drawn = TypeVar("Drawn", bound=DrawingOptions)
+
+
 @dataclass
 class SheetOptions(DrawingOptions):
     """Options of a labelled sheet."""
@@ -122,7 +127,7 @@ def draw(options: SheetOptions, name: str, x: Axis, y: Axis | None, adapters: Sh
             where="--prompt",
             do=f'Write for example: python3 app.py {name} … --prompt "a cat"',
         )
-    settings = options.settings()
+    settings, options = options.settings(), suited(options)
     path, began = _destination(options.out, name), time.monotonic()
     recipe = _recipe(options, x, y, adapters)
     files.write(path, _sheet(options, recipe, settings, [file for file, _ in adapters.placed.values()]))
@@ -132,6 +137,19 @@ def draw(options: SheetOptions, name: str, x: Axis, y: Axis | None, adapters: Sh
         [str(path), f"{pictures} images in {duration(seconds)}."],
         options.as_json,
     )
+
+
+def suited(options: Drawn) -> Drawn:
+    """``options`` with the steps and guidance of a distilled base model where the defaults were left; says so."""
+    from lora_studio.models.load import distillation
+
+    if (found := distillation(options.base)) is None:
+        return options
+    asked = PreviewSettings(preview_steps=options.steps, guidance=options.guidance)
+    if notice := found.overruling(asked):
+        print(_note(notice), file=sys.stderr)
+    wanted = found.suited(asked)
+    return replace(options, steps=wanted.preview_steps, guidance=wanted.guidance)
 
 
 def load_base(options: DrawingOptions, settings: Settings) -> Base:
@@ -146,9 +164,12 @@ def load_base(options: DrawingOptions, settings: Settings) -> Base:
         machine.dtype,
         **{key: getattr(options, key) for key in NOISE},
     )
-    notes = [f"Note: {StudioError(notice.what, where=notice.where, do=notice.do)}" for notice in base.notices]
-    print(base.loaded_event.sentence, *notes, sep="\n", file=sys.stderr)
+    print(base.loaded_event.sentence, *map(_note, base.notices), sep="\n", file=sys.stderr)
     return base
+
+
+def _note(notice: Warned) -> str:
+    return f"Note: {StudioError(notice.what, where=notice.where, do=notice.do)}"
 
 
 def _recipe(options: SheetOptions, x: Axis, y: Axis | None, adapters: SheetAdapters) -> Grid:

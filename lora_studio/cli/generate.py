@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from lora_studio import files, runs
-from lora_studio.cli.drawing import DrawingOptions, load_base
+from lora_studio.cli.drawing import DrawingOptions, load_base, suited
 from lora_studio.cli.options import duration, like, of_class, tell
 from lora_studio.config.settings import Settings
 from lora_studio.config.specs import SPECS
@@ -50,7 +50,7 @@ def generate(options: GenerateOptions) -> None:
             where="--prompt",
             do='Write for example: python3 app.py generate --prompt "a cat"',
         )
-    settings = options.settings()
+    settings, options = options.settings(), suited(options)
     adapters = [parse_adapter(text) for text in options.adapters]
     began = time.monotonic()
     paths = _draw(options, adapters, settings)

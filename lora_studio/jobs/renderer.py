@@ -119,6 +119,10 @@ class Answer(BaseModel):
     """Of the blend as a file, in bytes."""
     residual: float = 0.0
     """Of a blend that was trimmed; see ``adapters.blend.Blended``."""
+    base: str = ""
+    """What the base model predicts, and how that is known, as a sentence."""
+    notices: tuple[str, ...] = ()
+    """What else the user should know about it."""
     what: str = ""
     where: str = ""
     do: str = ""

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from lora_studio import __version__, files
 from lora_studio.config.settings import Settings
+from lora_studio.config.slices import PreviewSettings
 from lora_studio.errors import AdapterError, StudioError
 from lora_studio.jobs import runner
 from lora_studio.jobs.renderer import Answer, Blending, ImageRequest, ImageSpec, Placed
@@ -95,13 +96,13 @@ class Studio:
         spec, to = request.spec, Path(request.to)
         if self._base is None or self._base[0] != _wanted(spec):
             yield Answer(id=request.id, kind="loading", last=False)
-        self.base(spec)
+        spec, about = _suited(self.base(spec), spec)
         began = time.monotonic()
         if spec.across:
             data = self._sheet(spec, cancelled)
-            yield self._answer(request, to, data, spec.steps, began)
+            yield self._answer(request, to, data, spec.steps, began, **about)
             return
-        told = self._load(spec)
+        told = about | self._load(spec)
         rough = spec.first if 0 < spec.first < spec.steps else 0
         if rough:
             data = self._picture(spec, rough, cancelled)
@@ -266,6 +267,21 @@ class Studio:
         while len(self._adapters) > KEPT:
             self._adapters.popitem(last=False)
         return self._adapters[key]
+
+
+def _suited(base: Base, spec: ImageSpec) -> tuple[ImageSpec, dict[str, Any]]:
+    """``spec`` with the steps and guidance of a distilled base model where the defaults were left, and what is to be
+    answered about the base model.
+    """
+    notices = list(base.notices)
+    if distilled := base.distilled:
+        asked = PreviewSettings(preview_steps=spec.steps, guidance=spec.guidance)
+        wanted = distilled.suited(asked)
+        spec = spec.model_copy(update={"steps": wanted.preview_steps, "guidance": wanted.guidance})
+        if notice := distilled.overruling(asked):
+            notices.append(notice)
+    said = tuple(f"{notice.what} {notice.do}" for notice in notices)
+    return spec, {"base": base.loaded_event.sentence, "notices": said}
 
 
 def _wanted(spec: ImageSpec) -> _Wanted:

@@ -21,6 +21,7 @@ from lora_studio.families import registry
 from lora_studio.families.family import Family
 from lora_studio.methods.method import Method
 from lora_studio.models import autoencode
+from lora_studio.models.distilled import Distilled
 from lora_studio.models.overlay import AdapterOverlay
 from lora_studio.models.texts import LITERAL, ChunkedText, Reading, read
 from lora_studio.models.tokenizer import Tokenizer
@@ -58,6 +59,8 @@ class Base:
     """
     reason: str = ""
     """How it is known what it predicts, and how its noise ends."""
+    distilled: Distilled | None = None
+    """What is known of its distillation, if it was distilled to draw in a few steps."""
     notices: list[Warned] = field(default_factory=list)
     """What the user should know about it."""
     method: Method | None = None

@@ -12,7 +12,7 @@ from lora_studio.errors import ModelError
 from lora_studio.families.family import Family
 from lora_studio.families.layout import Source
 from lora_studio.families.registry import denoiser_folders, of_folder
-from lora_studio.models import prediction
+from lora_studio.models import distilled, prediction
 from lora_studio.models.base import Base
 from lora_studio.models.parts import AGAIN, build, read_json, title
 from lora_studio.models.prediction import NoiseMarks
@@ -54,6 +54,7 @@ def read(
         family.process(schedule),
         device,
         dtype,
+        distilled=distilled.in_folder(name, path),
     )
     return base, marks
 

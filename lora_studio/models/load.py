@@ -16,11 +16,13 @@ from torch import nn
 from lora_studio import starter
 from lora_studio.diffusion import registry as processes
 from lora_studio.errors import ModelError
-from lora_studio.models import folder, fused, single
+from lora_studio.models import distilled, folder, fused, single
 from lora_studio.models import quantize as quantization
 from lora_studio.models.base import Base
+from lora_studio.models.distilled import Distilled
 from lora_studio.models.fused import triton_support
 from lora_studio.models.prediction import NoiseChoice, settle
+from lora_studio.models.weights import read_header
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -75,6 +77,17 @@ def load(
         quantization.quantize(loaded, quantize, device)
     settle(loaded, marks, choice)
     return loaded
+
+
+def distillation(base: str) -> Distilled | None:
+    """What the header or the configurations of the model that ``base`` names tell of its distillation; no weight is
+    read. Raises ModelError as ``load`` does.
+    """
+    path, name = locate(base)
+    if path.is_dir():
+        return distilled.in_folder(name, path)
+    header = read_header(path)
+    return distilled.in_file(name, header.shapes, header.metadata)
 
 
 def _channels_last(base: Base, device: torch.device) -> list[nn.Module]:

@@ -113,12 +113,17 @@ def settle(base: Base, marks: NoiseMarks, choice: NoiseChoice) -> None:
     schedule = dict(marks.schedule)
     if ends != bool(schedule.get(ZERO_SNR)):
         schedule[ZERO_SNR] = ends
+    if base.distilled and not marks.configured:
+        schedule["timestep_spacing"] = "trailing"  # few steps must begin in pure noise (Lin et al. 2024, §3.3)
     if choice.flow_shift:
         schedule["shift"] = choice.flow_shift
     own = marks.configured and choice.prediction == "auto"
     base.process = base.family.process(schedule, "auto" if own else name)
-    base.reason = f"{reason}; zero terminal SNR {'on' if ends else 'off'}: {why}" if why else reason
+    more = f"; zero terminal SNR {'on' if ends else 'off'}: {why}" if why and why != reason else ""
+    base.reason = reason + more
     base.notices += _doubts(base, marks, choice)
+    if base.distilled:
+        base.notices.append(base.distilled.notice)
     if not marks.configured:
         side = base.family.native_size(base.process.name, base.family.latent_side(base.unet.config))
         base.unet.register_to_config(sample_size=side)
@@ -173,7 +178,8 @@ def _ends_in_noise(family: Family, marks: NoiseMarks, choice: NoiseChoice, name:
     if choice.zero_snr != "auto":
         return choice.zero_snr == "on", "set by hand"
     if marks.zero_snr is not None:
-        return marks.zero_snr, marks.zero_snr_source if name == Velocity.name or marks.zero_snr else ""
+        doubtful = name == Velocity.name and not marks.configured
+        return marks.zero_snr, marks.zero_snr_source if marks.zero_snr or doubtful else ""
     explicit = marks.configured and marks.prediction == name
     if name == Velocity.name and family.v_ends_in_noise and not explicit:
         return True, f"as nearly all models of {family.title} that predict v"

@@ -12,7 +12,7 @@ from torch import nn
 from lora_studio.families.family import Family
 from lora_studio.families.layout import Shape, Source
 from lora_studio.families.registry import of_file
-from lora_studio.models import prediction
+from lora_studio.models import distilled, prediction
 from lora_studio.models.base import Base
 from lora_studio.models.parts import build, title
 from lora_studio.models.prediction import NoiseMarks
@@ -33,6 +33,7 @@ def read(
     with Weights([path]) as weights:
         family = of_file(weights.shapes, path)
         marks = prediction.of_file(family, weights)
+        fast = distilled.in_file(name, weights.shapes, weights.metadata)
         denoiser, vae, *encoders = (
             _part(family, part, weights, device if part == family.denoiser else encoders_on, dtype)
             for part in (family.denoiser, "vae", *family.encoders)
@@ -50,6 +51,7 @@ def read(
         family.process(marks.schedule),
         device,
         dtype,
+        distilled=fast,
     )
     return base, marks
 

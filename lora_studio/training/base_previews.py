@@ -59,12 +59,12 @@ def kept_file(session: Session, index: int) -> Path:
     model = [base.checksum, base.fingerprint, base.process.name, base.process.schedule, s.machine.quantize]
     image = [
         session.prompts[index],
-        s.previews.negative,
-        s.previews.preview_seed + index,
-        s.previews.preview_steps,
-        s.previews.guidance,
-        s.previews.guidance_rescale,
-        s.previews.sampler,
+        session.previews.negative,
+        session.previews.preview_seed + index,
+        session.previews.preview_steps,
+        session.previews.guidance,
+        session.previews.guidance_rescale,
+        session.previews.sampler,
         session.preview_side,
         *_particular(session, session.prompts[index], s.previews.negative),
     ]

@@ -86,6 +86,8 @@ def load(settings: Settings, machine: devices.Machine, dataset: Dataset) -> Gene
     yield Preparing(stage="base model", done=1, total=1)
     yield base.loaded_event
     yield from base.notices
+    if base.distilled and (overruled := base.distilled.overruling(settings.previews)):
+        yield overruled
     yield from _warnings(dataset, buckets.problems(dataset, *_bucketing(settings.dataset, base)))
     return base
 

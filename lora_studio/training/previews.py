@@ -56,7 +56,7 @@ def _warning(session: Session, error: Exception) -> Warned:
 
 def _save(session: Session, index: int, prompt: str, image: Image, base: bool) -> PreviewReady:
     path = session.run.preview_file(session.step, index, base)
-    seed = session.settings.previews.preview_seed + index
+    seed = session.previews.preview_seed + index
     files.write(path, base_previews.png(image, parameters=_recipe(session, prompt, seed)))
     return PreviewReady(
         step=session.step, index=index, prompt=prompt, seed=seed, path=session.run.relative(path), base=base
@@ -71,7 +71,7 @@ def _images(session: Session, base: bool) -> list[Image]:
 
 def _drawn(session: Session, which: Sequence[int], within: AbstractContextManager) -> list[Image]:
     """Images of the prompts with these numbers. Each has a seed of its own, so it does not depend on the others."""
-    settings, side = session.settings.previews, session.preview_side
+    settings, side = session.previews, session.preview_side
     session.stepper.make_room(_decoding(session.base, side))
     try:
         with session.as_exported(), within:
@@ -101,7 +101,7 @@ def _decoding(base: Base, side: int) -> int:
 
 def _recipe(session: Session, prompt: str, seed: int) -> str:
     """The line that image viewers of this field show, in A1111's order."""
-    s = session.settings.previews
+    s = session.previews
     negative = f"\nNegative prompt: {s.negative}" if s.negative else ""
     return (
         f"{prompt}{negative}\nSteps: {s.preview_steps}, Sampler: {s.sampler}, CFG scale: {s.guidance}, Seed: {seed}, "

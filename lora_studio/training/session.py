@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lora_studio import models
 from lora_studio.adapters import Adapter
 from lora_studio.config.settings import Settings
+from lora_studio.config.slices import PreviewSettings
 from lora_studio.dataset import caption_variants, manifest
 from lora_studio.dataset.cache import Cache
 from lora_studio.dataset.items import Dataset
@@ -83,6 +84,12 @@ class Session:
     def prompts(self) -> list[str]:
         """What previews draw."""
         return prompts(self.settings)
+
+    @property
+    def previews(self) -> PreviewSettings:
+        """How previews are drawn: with few steps where the base model was distilled for that."""
+        settings, distilled = self.settings.previews, self.base.distilled
+        return distilled.suited(settings) if distilled else settings
 
     @property
     def preview_side(self) -> int:

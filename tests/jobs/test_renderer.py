@@ -17,6 +17,7 @@ from lora_studio.jobs import renderer, renderer_worker
 from lora_studio.jobs.renderer import Answer, Blending, ImageRequest, ImageSpec, Placed, Renderer, Side
 from lora_studio.jobs.renderer_worker import Inbox, Studio, answers, main
 from lora_studio.models import inject
+from lora_studio.models.distilled import Distilled, by_name
 from lora_studio.models.load import load
 from lora_studio.sampling.generate import generate
 from lora_studio.sampling.recipe import read_recipe
@@ -109,6 +110,15 @@ def test_a_prediction_by_hand_draws_another_image(studio, tmp_path, monkeypatch)
         assert drawn(studio, spec, path)[0].kind == "drawn"
         assert studio.base(spec).process.name == ("v" if name == "auto" else name)
     assert np.abs(pixels(paths[0]) - pixels(paths[1])).max() > 8
+
+
+def test_what_is_known_of_the_base_model_is_answered(studio, base, tmp_path, monkeypatch):
+    """The page says nothing of a model that draws with other steps than its fields show."""
+    monkeypatch.setattr(base, "distilled", Distilled(by_name("ink_lightning_2step"), "its name says so"))
+    [answer] = drawn(studio, ImageSpec(prompt="a cat"), tmp_path / "fast.png")
+    assert answer.steps == 2 and answer.base.endswith("It predicts: Velocity (v) (its scheduler's configuration).")
+    (notice,) = answer.notices
+    assert notice.startswith("Images of this distilled model are drawn with 2 steps and guidance 1 instead of 20 steps")
 
 
 def test_new_weights_load_nothing(studio, pair, tmp_path, monkeypatch):

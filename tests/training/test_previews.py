@@ -9,6 +9,7 @@ from PIL import Image
 from lora_studio import files, runs
 from lora_studio.config.settings import Settings
 from lora_studio.events import PreviewReady
+from lora_studio.models.distilled import Distilled, by_name
 from lora_studio.training import base_previews, previews
 from tests.training.test_stepper import prepared
 
@@ -156,6 +157,14 @@ def test_what_decides_the_picture_is_in_its_name(session, plain, monkeypatch):
     assert len(found) == 2 + len(changes) + 5
     session.settings = plain.changed(rank=4, learning_rate=1e-3, preview_every=7, name="other")
     assert base_previews.kept_file(session, 0) == expected
+
+
+def test_a_distilled_model_has_its_own_steps_in_the_name(session, plain, monkeypatch):
+    session.settings = plain.changed(preview_steps=20, guidance=5.0)
+    before = base_previews.kept_file(session, 0)
+    monkeypatch.setattr(session.base, "distilled", Distilled(by_name("ink_turbo"), "its name says so"))
+    assert (session.previews.preview_steps, session.previews.guidance) == (6, 1)
+    assert base_previews.kept_file(session, 0) != before
 
 
 @pytest.mark.parametrize("damage", ["torn", "rotten", "another", "bare", "empty"])

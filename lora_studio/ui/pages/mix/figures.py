@@ -29,10 +29,12 @@ def _figure(title: str, path: str, kind: str = "") -> str:
 
 
 def caption(answer: Answer, scene: Scene) -> str:
-    """Seed, steps and time of an image."""
+    """Seed, steps and time of an image, and what is to be known of the base model."""
     steps = words.counted(answer.steps, "step")
     seconds = [f"{answer.seconds:.1f} s"] if answer.seconds else []
-    return words.facts((f"seed {int(scene.seed or 0)}", steps if answer.last else f"first look, {steps}", *seconds))
+    facts = words.facts((f"seed {int(scene.seed or 0)}", steps if answer.last else f"first look, {steps}", *seconds))
+    about = f'<p class="note">{words.text(answer.base)}</p>' if answer.base else ""
+    return facts + about + "".join(words.notice("warned", notice) for notice in answer.notices)
 
 
 def cost(mix: Mix, blend: Answer | None) -> str:
