@@ -42,7 +42,7 @@ class Training(BaseModel):
     versions: dict[str, str] = {}
     """Versions of the studio, Python and the libraries."""
     parent: str = ""
-    """The run and step that it was branched from; empty if it was not."""
+    """The run and step that it was branched from, or the adapter's file that it started from; empty if neither."""
     steps: int = 0
     """Steps done; a stopped run has done fewer than its settings say."""
     started: float = 0.0
@@ -163,9 +163,9 @@ def compare(recipe: Training, *, base_sha256: str, images: list[str], versions: 
 
 
 def cut_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with ``data`` and ``base`` cut to their last part: a recipe does not reveal the machine's folders."""
+    """Settings with their paths cut to the last part: a recipe does not reveal the machine's folders."""
     cut = json.loads(json.dumps(dict(settings)))
-    for key in ("data", "base"):
+    for key in ("data", "base", "start_from"):
         if isinstance(cut.get(key), str):
             cut[key] = cut[key].replace("\\", "/").rstrip("/").rpartition("/")[2]
     return cut

@@ -41,8 +41,9 @@ class TrainOptions:
         str | None,
         typer.Option(
             "--from",
-            metavar="RUN[@STEP]",
-            help="Start from a saved state of that run, with its settings unless others are given.",
+            metavar="RUN[@STEP] | FILE",
+            help="Start from a saved state of that run, with its settings unless others are given; or from an adapter, "
+            "whoever made it.",
         ),
     ] = None
     gpus: Annotated[int | None, like("gpus", show_default=SPECS["gpus"].default)] = None
@@ -60,7 +61,8 @@ def train(options: TrainOptions) -> None:
     """Train a style on a folder of pictures."""
     if ranks.follows():
         return follow(options.outputs)
-    origin = branching.branch_point(options.origin, options.outputs) if options.origin else None
+    file = options.origin if branching.is_adapter(options.origin or "") else None
+    origin = branching.branch_point(options.origin, options.outputs) if options.origin and not file else None
     under = origin.run.settings() if origin else None
     settings = presets.layered(
         options.preset,
@@ -70,6 +72,7 @@ def train(options: TrainOptions) -> None:
         base=options.base,
         name=options.name,
         gpus=options.gpus,
+        start_from=file,
     )
     if not settings.run.data:
         raise SettingsError(
@@ -117,11 +120,13 @@ def settings_help() -> str:
 
 
 def begin(settings: Settings, outputs: Path, origin: branching.BranchPoint | None = None) -> Run:
-    """Creates a run, or a branch from ``origin``, after checking its pictures. Raises as ``checked`` and
-    ``branching.branch``.
+    """Creates a run, or a branch from ``origin``, after checking its pictures. Raises as ``checked``,
+    ``branching.create`` and ``branching.branch``.
     """
     settings, outputs = checked(settings, outputs), outputs.resolve()
-    return branching.branch(origin.run, origin.step, settings, outputs) if origin else runs.create(settings, outputs)
+    if origin:
+        return branching.branch(origin.run, origin.step, settings, outputs)
+    return branching.create(settings, outputs)
 
 
 def checked(settings: Settings, outputs: Path) -> Settings:

@@ -50,6 +50,12 @@ class RunSettings(SettingsSlice):
         "A word put before every caption that does not have it. In a prompt it later brings up the style.",
         Level.BASIC,
     )
+    start_from: str = setting(
+        "",
+        "Start from adapter",
+        "An adapter to continue from, whoever made it: a .safetensors file, or a folder that peft wrote. If empty, the "
+        "run starts from nothing.",
+    )
     steps: int = setting(
         1000,
         "Steps",

@@ -24,6 +24,7 @@ class Dora(Lora):
     help = "DoRA learns length and direction apart (slower, often closer)"
     low_precision = False
     """Magnitudes are as large as the weights themselves: rounded, they would change the base model."""
+    trains_magnitudes = True
 
     def refusal(self, options: AdapterOptions, quantize: str) -> str:
         if quantize != "int8":
@@ -51,8 +52,12 @@ class Dora(Lora):
         return replace(super().read(layer, subtracted), magnitude=copied(_magnitude(layer.module)).flatten())
 
     def begin(self, layer: Layer, given: Factors) -> None:
-        """As a LoRA, and m = ‖W + ΔW‖, so that the first answer is the given adapter's."""
-        super().begin(layer, given)
+        """As a LoRA, and m = ‖W + ΔW‖, so that the first answer is the given adapter's; a DoRA brings its own m."""
+        super().begin(layer, replace(given, magnitude=None))
+        if given.magnitude is not None:
+            magnitude = _magnitude(layer.module)
+            magnitude.copy_(given.magnitude.reshape(magnitude.shape))
+            return
         weight = layer.weight().float()
         _set_magnitude(layer.module, weight + given.delta().reshape(weight.shape).to(weight.device))
 

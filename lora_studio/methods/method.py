@@ -85,6 +85,8 @@ class Method(ABC):
     """Whether it may compute with copies of its parameters in the base model's smaller format. If not, float32
     parameters compute under autocast.
     """
+    trains_magnitudes: ClassVar[bool] = False
+    """Whether ``begin`` takes a DoRA's magnitudes as they are."""
     own_start: ClassVar[str] = ""
     """Why it cannot begin from another adapter: a sentence for people. Empty if it can."""
 
@@ -130,7 +132,7 @@ class Method(ABC):
         Not called where ``own_start`` says why.
 
         Raises:
-            AdapterError: ``given`` is a DoRA.
+            AdapterError: ``given`` is a DoRA, unless the method ``trains_magnitudes`` and the rank holds all of it.
         """
 
     def plain(self, adapter: Adapter, weights: Weights, options: AdapterOptions) -> Plain:

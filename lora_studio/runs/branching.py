@@ -7,13 +7,15 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from lora_studio import files, runs
+from lora_studio import adapters, files, runs
+from lora_studio.adapters.container import PEFT_MODEL, PICKLES, refuse_pickle_name
 from lora_studio.config.declaration import Group
 from lora_studio.config.presets import save_settings
 from lora_studio.config.settings import Settings, check
 from lora_studio.config.specs import SPECS
 from lora_studio.dataset import folder, manifest
 from lora_studio.errors import DatasetError, RunError, SettingsError
+from lora_studio.families import registry
 from lora_studio.methods.registry import METHODS
 from lora_studio.runs import Run, checkpoints
 
@@ -52,6 +54,49 @@ def branch_point(text: str, outputs: Path) -> BranchPoint:
     return BranchPoint(run, int(newest.name.removeprefix("step-")))
 
 
+def is_adapter(text: str) -> bool:
+    """Whether ``text`` names an adapter to start from, and not a run: a file by its ending, or a folder of peft's."""
+    path = Path(text).expanduser()
+    if path.suffix.lower() in (".safetensors", *PICKLES):
+        return True
+    return (path / PEFT_MODEL).is_file() or any((path / part / PEFT_MODEL).is_file() for part in registry.components())
+
+
+def create(settings: Settings, outputs: Path) -> Run:
+    """A new run. Where its settings name an adapter to start from, it gets a copy of that, and never needs the original
+    again.
+
+    Raises:
+        AdapterError: the adapter is damaged, or of a kind that the studio does not read.
+        SettingsError: the method cannot start from an adapter.
+        MachineError: the disk refuses it; nothing is left behind.
+    """
+    if not settings.run.start_from:
+        return runs.create(settings, outputs)
+    _require_startable(settings)
+    path = Path(settings.run.start_from).expanduser().absolute()
+    refuse_pickle_name(path)
+    adapter = adapters.read(path)
+    run = runs.create(settings.changed(start_from=str(path)), outputs)
+    try:
+        if path.is_dir() or path.name == PEFT_MODEL:  # whose alphas are in another file
+            adapters.write(adapter, run.start_file, "diffusers", raw_dora=True)
+        else:
+            files.make_folder(run.start_file.parent)
+            files.copy(path, run.start_file)
+    except OSError as error:
+        shutil.rmtree(run.folder, ignore_errors=True)
+        raise files.refusal(error, "The new run cannot be created", run.folder) from error
+    return run
+
+
+def _require_startable(settings: Settings) -> None:
+    """Raises SettingsError where the method cannot start from an adapter."""
+    if reason := METHODS[settings.adapter.method].own_start:
+        able = [name for name, method in METHODS.items() if not method.own_start]
+        raise SettingsError(reason, where="method", do=f"Set method to one of: {', '.join(able)}.")
+
+
 def hindrances(before: Settings, after: Settings) -> list[str]:
     """The settings that keep a state saved with ``before`` from being resumed with ``after``. Its adapter can still be
     the start of a new run.
@@ -68,10 +113,17 @@ def branch(parent: Run, step: int, settings: Settings, outputs: Path) -> Run:
 
     Raises:
         RunError: there is no such state.
-        SettingsError: there are no steps left to train, or the method cannot start from an adapter.
+        SettingsError: there are no steps left to train, the method cannot start from an adapter, or another adapter to
+            start from is named.
         MachineError: the disk refuses it; nothing is left behind.
     """
     saved = checkpoints.find(parent, step)
+    if settings.run.start_from not in ("", parent.settings().run.start_from):
+        raise SettingsError(
+            "A branch starts from the saved state of its run, not from another adapter.",
+            where="start_from",
+            do="Leave one of the two out.",
+        )
     goes_on = not hindrances(_settings_of(saved, parent), settings)
     if goes_on and settings.run.steps <= step:
         raise SettingsError(
@@ -79,9 +131,8 @@ def branch(parent: Run, step: int, settings: Settings, outputs: Path) -> Run:
             where="steps",
             do=f"Set steps to more than {step}.",
         )
-    if not goes_on and (reason := METHODS[settings.adapter.method].own_start):
-        able = [name for name, method in METHODS.items() if not method.own_start]
-        raise SettingsError(reason, where="method", do=f"Set method to one of: {', '.join(able)}.")
+    if not goes_on:
+        _require_startable(settings)
     run = runs.create(
         settings.changed(name=settings.run.name if settings.run.name != parent.name else f"{parent.name}-from-{step}"),
         outputs,

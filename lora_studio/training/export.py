@@ -10,7 +10,7 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
-from lora_studio import adapters
+from lora_studio import adapters, files
 from lora_studio.adapters import metadata, recipe
 from lora_studio.errors import AdapterError
 from lora_studio.methods import registry as methods
@@ -79,8 +79,11 @@ def training(session: Session) -> recipe.Training:
 
 
 def _parent(session: Session) -> str:
-    parent = session.run.parent()
-    return f"{parent['run']}, step {parent['step']}" if parent else ""
+    """What the run started from: a state of another run, or an adapter's file with its SHA-256; empty if nothing."""
+    run, given = session.run, session.settings.run.start_from
+    if parent := run.parent():
+        return f"{parent['run']}, step {parent['step']}"
+    return f"{Path(given).name}, sha256 {files.sha256(run.start_file)}" if given and run.start_file.exists() else ""
 
 
 def versions() -> dict[str, str]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
@@ -29,6 +30,9 @@ from lora_studio.training import checkpoint, devices, reading, stepper, threads
 from lora_studio.training.batches import Batches
 from lora_studio.training.distributed import World
 from lora_studio.training.session import Session, TrainingData, prompts
+
+NEGLIGIBLE = 1e-4
+"""A residual below this is rounding."""
 
 
 def prepare(run: Run, settings: Settings, world: World | None = None) -> Generator[Event, None, Session]:
@@ -152,11 +156,11 @@ def assemble(
 
 
 def take_up(session: Session) -> Iterator[Event]:
-    """Resumes from the newest saved state. A new run instead chooses its number of threads, and begins from another
-    run's adapter where it has one.
+    """Resumes from the newest saved state. A new run instead chooses its number of threads, and begins from an adapter
+    where it was given one.
 
     Raises:
-        AdapterError: that adapter is damaged, or belongs to another family of models.
+        AdapterError: that adapter is damaged, belongs to another family of models, or changes other layers.
     """
     newest = checkpoints.latest(session.run)
     if newest is None:
@@ -185,16 +189,27 @@ def _choose_threads(session: Session) -> None:
 
 
 def _begin_from(session: Session) -> Iterator[Event]:
-    """Starts with the adapter of another run, whose state does not fit this run's settings."""
-    given = adapters.read(session.run.start_file)
+    """Starts with an adapter from a file, or with that of another run whose state does not fit this run's settings."""
+    given, rank = adapters.read(session.run.start_file), session.settings.adapter.rank
     with session.stepper.flat.full_precision():
-        taken = warm_start.begin_from(session.base, given)
+        taken = warm_start.begin_from(session.base, given, rank)
     session.average = Average(session.parameters, session.settings.optimizer.ema)
-    if taken < len(given.factors):
+    if taken.left:
+        parts = Counter(path.partition(".")[0] for path in taken.left)
         yield Warned(
-            what=f"This run starts from an adapter of {len(given.factors)} modules, of which it trains only {taken}.",
+            what=f"This run starts from an adapter of {len(given.factors)} modules, of which it trains only "
+            f"{taken.modules}. It leaves out {' and '.join(f'{count} of {part}' for part, count in parts.items())}, "
+            f"such as {taken.left[0]}.",
             where="targets",
-            do="Choose the same layers to start from all of them.",
+            do="To start from all of them, choose the same layers, and train_text for a text encoder's.",
+        )
+    if taken.residual > NEGLIGIBLE:
+        whole = "a DoRA" if given.kind.needs_base else f"of rank {given.rank}"
+        yield Warned(
+            what=f"The adapter that this run starts from is {whole}. Rank {rank} holds {1 - taken.residual**2:.1%} of "
+            f"its change (residual {taken.residual:.2g}).",
+            where="rank",
+            do="Choose a higher rank to start closer to it.",
         )
 
 

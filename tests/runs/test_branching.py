@@ -4,12 +4,14 @@ import json
 import shutil
 
 import pytest
+import torch
 from PIL import Image
 
-from lora_studio import files, runs
+from lora_studio import adapters, files, runs
+from lora_studio.adapters import Adapter, Factors
 from lora_studio.config.settings import Settings
 from lora_studio.dataset import folder, manifest
-from lora_studio.errors import DatasetError, MachineError, RunError, SettingsError
+from lora_studio.errors import DatasetError, MachineError, RunError, SettingsError, StudioError
 from lora_studio.runs import branching, checkpoints
 
 
@@ -149,3 +151,53 @@ def test_an_offer_of_an_earlier_version_does_not_hand_prodigys_rate_to_adamw(tmp
     values = {"data": "x", "name": "ink", "optimizer": "prodigy", "learning_rate": 1.0}
     run = branching.with_changes(runs.create(Settings(**values), tmp_path), {"optimizer": "adamw8bit"})
     assert run.settings().optimizer.learning_rate == 2e-4
+
+
+PATH = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+
+
+def adapter():
+    return Adapter({PATH: Factors(torch.ones(2, 320), torch.ones(320, 2), 3.0)})
+
+
+def test_a_run_keeps_its_own_copy_of_the_adapter_that_it_starts_from(tmp_path):
+    file = adapters.write(adapter(), tmp_path / "ink.safetensors")
+    run = branching.create(Settings(data="x", name="more", start_from=str(file)), tmp_path / "outputs")
+    assert run.start_file.read_bytes() == file.read_bytes()
+    assert run.settings().run.start_from == str(file) and run.parent() == {}
+
+
+def test_a_folder_of_pefts_is_copied_with_its_alpha(tmp_path):
+    folder = adapters.write(adapter(), tmp_path / "ink", "peft")
+    for named in (folder, folder / "adapter_model.safetensors"):
+        run = branching.create(Settings(data="x", name="more", start_from=str(named)), tmp_path / "outputs")
+        assert adapters.read(run.start_file).factors[PATH].alpha == 3.0
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [("ink", False), ("ink@250", False), ("ink.safetensors", True), ("no/such.SAFETENSORS", True), ("ink.pt", True)],
+)
+def test_a_name_with_an_adapters_ending_is_a_file_and_another_a_run(text, is_one):
+    assert branching.is_adapter(text) is is_one
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "said"),
+    [
+        ("missing.safetensors", {}, "cannot be read"),
+        ("ink.pt", {}, "is a pickle"),
+        ("ink.safetensors", {"method": "pissa"}, "PiSSA begins from"),
+    ],
+)
+def test_what_cannot_be_started_from_is_refused_and_leaves_nothing(name, changes, said, tmp_path):
+    adapters.write(adapter(), tmp_path / "ink.safetensors")
+    (tmp_path / "ink.pt").write_bytes(b"x")
+    with pytest.raises(StudioError, match=said):
+        branching.create(Settings(data="x", start_from=str(tmp_path / name), **changes), tmp_path / "outputs")
+    assert runs.existing(tmp_path / "outputs") == []
+
+
+def test_a_branch_does_not_start_from_another_adapter_as_well(parent):
+    with pytest.raises(SettingsError, match="not from another adapter"):
+        branch(parent, start_from="ink.safetensors")

@@ -5,10 +5,11 @@ import os
 import pytest
 import torch
 
-from lora_studio import adapters
-from lora_studio.adapters import recipe
+from lora_studio import adapters, files, models
+from lora_studio.adapters import Adapter, Factors, recipe
 from lora_studio.events import Finished, PreviewReady, Started, StepDone, Validated, Warned
 from lora_studio.jobs import environment
+from lora_studio.models import modules
 from lora_studio.optim import build
 from lora_studio.runs import branching, checkpoints
 from lora_studio.training import checkpoint
@@ -123,6 +124,34 @@ def test_a_branch_under_other_settings_begins_from_the_adapter(new_run, settings
         != of(Validated, before)[0].loss
     )
     assert {one.rank for one in adapters.read(run.adapter_file).factors.values()} == {3}
+
+
+def test_a_run_starts_from_a_file_and_names_it_in_its_recipe(new_run, settings, tmp_path):
+    """Of rank 3 where the run trains rank 2, and with a text encoder's layer that it does not train."""
+    query = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    text = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"
+    base = models.load(settings.run.base)
+    wide = {path: modules.weight_shape(modules.find(base.models, path)) for path in (query, text)}
+    source = torch.Generator().manual_seed(0)
+    factors = {
+        path: Factors(torch.randn(3, into, generator=source), torch.randn(out, 3, generator=source), 3.0)
+        for path, (out, into) in wide.items()
+    }
+    file = adapters.write(Adapter(factors), tmp_path / "ink.safetensors")
+    digest = files.sha256(file)
+    run = branching.create(settings.changed(**QUIET, steps=1, start_from=str(file)), tmp_path / "outputs")
+    file.unlink()
+    seen = collect(run)
+    said = [event.what for event in of(Warned, seen)]
+    S = torch.linalg.svdvals(factors[query].delta())
+    kept = 1 - float(S[2] ** 2 / (S**2).sum())
+    assert any(f"leaves out 1 of text_encoder, such as {text}" in one for one in said)
+    assert any(f"is of rank 3. Rank 2 holds {kept:.1%} of its change" in one for one in said)
+    learned = adapters.read(run.adapter_file)
+    assert recipe.read(learned.metadata).parent == f"ink.safetensors, sha256 {digest}"
+    assert recipe.read(learned.metadata).settings["start_from"] == "ink.safetensors"
+    off = (learned.factors[query].delta() - factors[query].delta()).norm() / factors[query].delta().norm()
+    assert float(off) == pytest.approx((1 - kept) ** 0.5, abs=0.02), "one step moves it little"
 
 
 def test_a_state_tells_what_it_came_from(new_run, settings):

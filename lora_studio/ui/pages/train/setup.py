@@ -246,7 +246,7 @@ class Setup:
 
     def _create(self, settings: Settings, origin: str) -> Run:
         if not origin:
-            return runs.create(settings, self.outputs)
+            return branching.create(settings, self.outputs)
         parent, step = branching.branch_point(origin, self.outputs)
         return branching.branch(parent, step, settings, self.outputs)
 
