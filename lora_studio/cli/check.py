@@ -152,10 +152,11 @@ def _trained_on(recipe: recipes.Training, data: Path) -> list[str]:
     from lora_studio.dataset import folder
     from lora_studio.dataset.batch_sampler import split
 
-    dataset = folder.scan(data.expanduser())
+    keys = ("validation_share", "seed", "nested")
+    share, seed, nested = (recipe.settings.get(key, SPECS[key].default) for key in keys)
+    dataset = folder.scan(data.expanduser(), nested=bool(nested))
     if dataset.blocking:
         raise DatasetError(dataset.blocking[0].what, where=data, do=dataset.blocking[0].do)
-    share, seed = (recipe.settings.get(key, SPECS[key].default) for key in ("validation_share", "seed"))
     train, _ = split(dataset.pictures, share, seed)
     return [dataset.pictures[index].sha256 for index in train]
 

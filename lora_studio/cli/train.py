@@ -141,7 +141,7 @@ def checked(settings: Settings, outputs: Path) -> Settings:
     settings = settings.changed(
         data=str(Path(os.path.expanduser(settings.run.data)).resolve()), base=absolute(settings.run.base)
     )
-    dataset = folder.scan(Path(settings.run.data), runs.cache_folder(outputs))
+    dataset = folder.scan(Path(settings.run.data), runs.cache_folder(outputs), nested=settings.dataset.nested)
     if dataset.blocking:
         first, others = dataset.blocking[0], len(dataset.blocking) - 1
         raise DatasetError(

@@ -80,6 +80,16 @@ class DatasetSettings(SettingsSlice):
 
     group: ClassVar[Group] = Group.DATASET
 
+    nested: bool = setting(
+        False,
+        "Nested folders",
+        "Read the pictures in all folders below, too. Without, only those in folders named like 10_style.",
+    )
+    masks: bool = setting(
+        True,
+        "Masks",
+        "Learn only what is white in a picture's mask, where one is beside it: a-masklabel.png for a.png.",
+    )
     resolution: int = setting(
         0,
         "Resolution",

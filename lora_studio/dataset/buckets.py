@@ -67,6 +67,14 @@ def fit(image: Image.Image, bucket: Bucket, flip: bool = False) -> Image.Image:
     return fitted.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else fitted
 
 
+def fit_mask(mask: Image.Image, bucket: Bucket, size: tuple[int, int], flip: bool = False) -> Image.Image:
+    """``mask`` (L) cropped and mirrored as ``fit`` does it with its picture, at ``size``: each of its pixels is the
+    mean of those that it covers.
+    """
+    fitted = mask.resize(size, Image.Resampling.BOX, box=crop_box(mask.width, mask.height, bucket))
+    return fitted.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else fitted
+
+
 def problems(dataset: Dataset, resolution: int, step: int, max_upscale: float) -> list[Problem]:
     """Warnings about pictures that are too small for the resolution, or so long that much of them is cropped."""
     small: list[str] = []

@@ -1,9 +1,9 @@
 """Latents and text features, encoded once and cached on disk under hashes of their inputs.
 
-An entry is a safetensors file whose name is a hash of everything that went into it: the picture's bytes, bucket and
-mirroring, or the caption; the encoders' fingerprint; the version of this procedure. Its header holds a hash of its
-tensors. So an entry is never stale, and one that is incomplete or damaged is detected and encoded again. Tensors keep
-the encoder's dtype: what training reads from disk is bit for bit what it would have encoded.
+An entry is a safetensors file whose name is a hash of everything that went into it: the bytes of the picture or mask,
+bucket and mirroring, or the caption; the encoders' fingerprint; the version of this procedure. Its header holds a hash
+of its tensors. So an entry is never stale, and one that is incomplete or damaged is detected and encoded again.
+Tensors keep the encoder's dtype: what training reads from disk is bit for bit what it would have encoded.
 
 The cache also holds previews of the base model alone (``training.previews``), which ``prune`` counts too.
 """
@@ -37,7 +37,7 @@ VERSION = 2
 PREVIEWS = "previews"
 """Folder of the previews of base models."""
 
-_KINDS = {"latents": "*.safetensors", "text": "*.safetensors", PREVIEWS: "*.png"}
+_KINDS = {"latents": "*.safetensors", "masks": "*.safetensors", "text": "*.safetensors", PREVIEWS: "*.png"}
 """Folders of entries, and the pattern of their names."""
 _PIXELS_AT_ONCE = 1024**2
 _PICTURES_AT_ONCE = 32
@@ -61,6 +61,10 @@ class Encoder(Protocol):
     @property
     def fingerprint(self) -> str:
         """Equal for two encoders only if they give the same results."""
+
+    @property
+    def scale(self) -> int:
+        """Pixels to a side of each element of the latents."""
 
     @property
     def sequences(self) -> tuple[str, ...]:
@@ -119,6 +123,7 @@ class Cache:
         samples: all pictures, each with its bucket and the variants of its caption.
         prompts: the prompts whose features will be needed (``features``).
         flip: mirrored pictures are needed too.
+        masks: use the pictures' masks.
         limits: how much to keep in memory and on disk.
     """
 
@@ -130,6 +135,7 @@ class Cache:
         *,
         prompts: Sequence[str] = (),
         flip: bool = False,
+        masks: bool = True,
         limits: Limits = Limits(),
     ):
         self.folder, self.encoder, self.samples, self.limits = folder, encoder, samples, limits
@@ -139,6 +145,11 @@ class Cache:
             _View(index, flipped): self._path("latents", sample.picture.sha256, *sample.bucket, flipped)
             for index, sample in enumerate(samples)
             for flipped in (False, True)[: 1 + flip]
+        }
+        self._masks = {
+            view: self._path("masks", mask.sha256, *samples[view.picture].bucket, view.flip)
+            for view in self._latents
+            if masks and (mask := samples[view.picture].picture.mask)
         }
         self._captions = self._entries(["", *(text for sample in samples for text in sample.captions)])
         self._prompts = self._entries(["", *prompts], prompts=True)
@@ -160,9 +171,11 @@ class Cache:
             MachineError: an entry cannot be written.
         """
         yield from self._fill("pictures", {path: view for view, path in self._latents.items()}, self._encoded_pictures)
+        if self._masks:
+            yield from self._fill("masks", {path: view for view, path in self._masks.items()}, self._encoded_masks)
         if texts:
             yield from self._fill("captions", self._texts, self._encoded_texts)
-        prune(self.folder, self.limits.disk, keep={*self._latents.values(), *self._texts})
+        prune(self.folder, self.limits.disk, keep={*self._latents.values(), *self._masks.values(), *self._texts})
 
     def latents(self, draws: Sequence[Draw], generator: torch.Generator | None = None) -> Tensor:
         """x0 = mean + deviation · ε (Kingma & Welling 2014, §2.4) of the draws: (B, 4, H/8, W/8) scaled latents; ε from
@@ -175,6 +188,21 @@ class Cache:
         return mean + deviation * torch.randn(
             mean.shape, generator=generator, device=generator.device, dtype=mean.dtype
         ).to(mean.device)
+
+    def masks(self, draws: Sequence[Draw], like: Tensor) -> Tensor | None:
+        """The masks of the draws, (B, 1, H/8, W/8) float32 from 0 (not learned) to 1; 1 for pictures without one. None
+        if no picture of the dataset has one.
+
+        Args:
+            like: their latents, whose size they have.
+        """
+        if not self._masks:
+            return None
+        found = torch.full((len(draws), 1, *like.shape[2:]), 255, dtype=torch.uint8)
+        for row, draw in enumerate(draws):
+            if path := self._masks.get(_View(draw.picture, draw.flip)):
+                found[row] = self._entry(path)["mask"]
+        return found.float() / 255
 
     def text(self, draws: Sequence[Draw]) -> dict[str, Tensor]:
         """The text features of the draws' captions by name, batch first; a dropped caption is the empty one. Shorter
@@ -326,15 +354,22 @@ class Cache:
         another picture.
         """
         picture, bucket, _ = self.samples[view.picture]
-        data = pictures.contents(picture.path)
-        if hashlib.sha256(data).hexdigest() != picture.sha256:
-            raise DatasetError(
-                "The picture changed after the folder was read.",
-                where=picture.path,
-                do="Start again, and do not change the folder until training has begun.",
-            )
+        data = _unchanged(picture.path, picture.sha256)
         image = buckets.fit(pictures.decode(io.BytesIO(data), picture.path.name), bucket, view.flip)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).float().div_(127.5).sub_(1)
+
+    def _encoded_masks(self, pool: ThreadPoolExecutor, missing: dict[Path, _View]) -> Iterator[Made]:
+        for path, mask in zip(missing, _ahead(pool, self._mask, missing.values()), strict=True):
+            yield {path: {"mask": mask}}
+
+    def _mask(self, view: _View) -> Tensor:
+        """One mask, (1, H/8, W/8) uint8: the means of the pixels behind each element of the latents."""
+        picture, bucket, _ = self.samples[view.picture]
+        assert picture.mask
+        data = _unchanged(picture.mask.path, picture.mask.sha256)
+        image = pictures.decode(io.BytesIO(data), picture.mask.path.name, background=(0, 0, 0)).convert("L")
+        small = Bucket(bucket.width // self.encoder.scale, bucket.height // self.encoder.scale)
+        return torch.from_numpy(np.array(buckets.fit_mask(image, bucket, small, view.flip)))[None]
 
 
 def prune(folder: Path, limit: int, keep: Iterable[Path] = ()) -> int:
@@ -365,6 +400,18 @@ def _lengthened(feature: Tensor, filler: Tensor, rows: int) -> Tensor:
     """``feature`` (N·T, D) with ``filler`` (T, D) behind it, ``rows`` in all; or zeros behind zeros."""
     more = (rows - len(feature)) // len(filler)
     return torch.cat([feature, *[filler if feature.any() else torch.zeros_like(filler)] * more]) if more else feature
+
+
+def _unchanged(path: Path, sha256: str) -> bytes:
+    """The file's bytes. Raises DatasetError where they are not those that were hashed."""
+    data = pictures.contents(path)
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise DatasetError(
+            "The picture changed after the folder was read.",
+            where=path,
+            do="Start again, and do not change the folder until training has begun.",
+        )
+    return data
 
 
 def _own(tensor: Tensor) -> Tensor:

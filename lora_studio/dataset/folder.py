@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
-
-from lora_studio import files
-from lora_studio.dataset import captions, listing, near_duplicates, pictures, sidecars
-from lora_studio.dataset.items import Dataset, Picture
+from lora_studio.dataset import captions, examination, listing, masks, near_duplicates, pictures, sidecars
+from lora_studio.dataset.examination import Progress, Stamp
+from lora_studio.dataset.items import Dataset, Mask, Picture
 from lora_studio.dataset.listing import PictureFolder
 from lora_studio.dataset.pictures import Facts
 from lora_studio.dataset.problems import Problem, grouped
-from lora_studio.errors import DatasetError
 
 _NO_PICTURES = frozenset(
     (*captions.SUFFIXES, ".jsonl", ".json", ".md", ".toml", ".csv", ".html", ".htm", ".npz", ".safetensors", ".zip")
 )
-_REMEMBERED = TypeAdapter(dict[str, tuple[int, int, Facts]])
 
 
-def scan(folder: Path, cache: Path | None = None, progress: Callable[[int, int], None] | None = None) -> Dataset:
-    """Reads every picture and caption of ``folder`` and of the ``N_name`` folders in it (N: repeats, as in kohya's
-    scripts).
+def scan(
+    folder: Path,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+    *,
+    nested: bool = False,
+    by_content: bool = False,
+) -> Dataset:
+    """Reads every picture, mask and caption of ``folder`` and of the ``N_name`` folders in it (N: repeats, as in
+    kohya's scripts).
 
     A picture's caption is the file beside it or what a table says (``sidecars.pair``), else the name of its ``N_name``
     folder. Problems of the folder are not raised: they are in the result.
 
     Args:
-        cache: a folder for the facts of each picture, by path, size and time of change, which make the next scan fast.
-        progress: called with (pictures read, pictures in total).
+        cache: a folder for the facts of each picture, by path and stamp, which make the next scan fast.
+        nested: read all folders below ``folder``, at any depth.
+        by_content: compare the hash of every file with what is remembered of it: no replaced picture is missed.
     """
     if not os.path.isdir(folder):  # also of a name that the system does not take
         return Dataset(
@@ -42,7 +44,8 @@ def scan(folder: Path, cache: Path | None = None, progress: Callable[[int, int],
             [Problem("blocking", "", f"There is no folder {folder}.", "Choose the folder of your pictures.")],
         )
     root = folder.resolve()
-    folders, problems = listing.folders(root)
+    folders, problems = listing.folders(root, nested)
+    stamps = {place.prefix + name: Stamp.of(status) for place in folders for name, status in place.files.items()}
     candidates = {
         place.prefix + name: place.folder / name for place in folders for name in place.files if _may_be_picture(name)
     }
@@ -57,22 +60,26 @@ def scan(folder: Path, cache: Path | None = None, progress: Callable[[int, int],
         )
     if any(problem.severity == "blocking" for problem in problems):
         return Dataset(root, [], problems)
-    facts, bad = _examined(root, folders, candidates, cache, problems, progress)
-    texts, more = sidecars.pair(folders, facts.keys() | bad)
+    facts, bad, more = examination.examine(root, candidates, stamps, cache, by_content, progress)
+    masked, told = masks.pair(facts, stamps, bad)
+    problems += more + told
+    known = {name: fact for name, fact in facts.items() if not masks.label(name)}
+    texts, more = sidecars.pair(folders, known.keys() | {name for name in bad if not masks.label(name)})
     found = [
         Picture(
             place.folder / name,
             texts.get(place.prefix + name) or place.concept,
             place.repeats,
-            known.width,
-            known.height,
-            known.sha256,
+            fact.width,
+            fact.height,
+            fact.sha256,
+            Mask(candidates[mask], facts[mask].sha256) if (mask := masked.get(place.prefix + name)) else None,
         )
         for place in folders
         for name in place.files
-        if (known := facts.get(place.prefix + name))
+        if (fact := known.get(place.prefix + name))
     ]
-    problems += more + _remarks(folders, facts, texts)
+    problems += more + _remarks(folders, known, texts)
     if not found:
         problems.append(
             Problem(
@@ -87,69 +94,7 @@ def scan(folder: Path, cache: Path | None = None, progress: Callable[[int, int],
 
 
 def _may_be_picture(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() not in _NO_PICTURES
-
-
-def _examined(
-    root: Path,
-    folders: Sequence[PictureFolder],
-    candidates: dict[str, Path],
-    cache: Path | None,
-    problems: list[Problem],
-    progress: Callable[[int, int], None] | None,
-) -> tuple[dict[str, Facts], set[str]]:
-    """The facts of all good pictures by name, and the names of the bad ones, which are added to ``problems``."""
-    memory = cache / f"scan-1-{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.json" if cache else None
-    known = _recall(memory)
-    stamps = {
-        place.prefix + name: (status.st_size, status.st_mtime_ns)
-        for place in folders
-        for name, status in place.files.items()
-    }
-    facts = {name: known[name][2] for name in candidates if name in known and known[name][:2] == stamps[name]}
-    unread = [name for name in candidates if name not in facts]
-    bad: set[str] = set()
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for name, outcome in zip(unread, pool.map(_outcome, map(candidates.__getitem__, unread)), strict=True):
-            if isinstance(outcome, Facts):
-                facts[name] = outcome
-            elif not isinstance(outcome, pictures.NotAPicture) or pictures.promises(name):
-                problems.append(Problem("left out", name, outcome.what, outcome.do))
-                bad.add(name)
-            if progress:
-                progress(len(facts) + len(bad), len(candidates))
-    learned = {name: (*stamps[name], facts[name]) for name in candidates if name in facts}
-    if memory and learned != known:
-        _remember(memory, learned, problems)
-    return {name: fact for name, (*_, fact) in learned.items()}, bad
-
-
-def _outcome(path: Path) -> Facts | DatasetError:
-    try:
-        return pictures.examine(path)
-    except DatasetError as error:
-        return error
-
-
-def _recall(memory: Path | None) -> dict[str, tuple[int, int, Facts]]:
-    try:
-        return _REMEMBERED.validate_json(memory.read_bytes()) if memory else {}
-    except (OSError, ValidationError):  # missing or damaged: the pictures are read again
-        return {}
-
-
-def _remember(memory: Path, known: dict[str, tuple[int, int, Facts]], problems: list[Problem]) -> None:
-    try:
-        files.write(memory, _REMEMBERED.dump_json(known))
-    except OSError as error:
-        problems.append(
-            Problem(
-                "warning",
-                "",
-                f"The result of the scan could not be saved in {memory.parent}: {files.reason(error)}.",
-                f"{files.advice(error)} Until then every scan takes as long as the first.",
-            )
-        )
+    return os.path.splitext(name)[1].lower() not in _NO_PICTURES and masks.label(name) != masks.CONDITION
 
 
 def _remarks(folders: Sequence[PictureFolder], facts: dict[str, Facts], texts: dict[str, str]) -> list[Problem]:

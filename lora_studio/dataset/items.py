@@ -9,6 +9,13 @@ from typing import NamedTuple
 from lora_studio.dataset.problems import Problem
 
 
+class Mask(NamedTuple):
+    """A picture's mask, of the same shape: white is learned, black is not. ``sha256`` of the file's bytes."""
+
+    path: Path
+    sha256: str
+
+
 @dataclass(frozen=True)
 class Picture:
     """One picture to train on. ``width`` and ``height`` in pixels, after the EXIF rotation; ``sha256`` of the file's
@@ -22,6 +29,7 @@ class Picture:
     width: int
     height: int
     sha256: str
+    mask: Mask | None = None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""The content of a dataset's folder: files, and kohya's ``N_name`` folders one level down. No file is opened.
+"""The content of a dataset's folder: files, and kohya's ``N_name`` folders one level down, or all folders below. No
+file is opened.
 
 Symbolic links are followed only to files inside the folder. Hidden files are skipped.
 """
@@ -8,16 +9,18 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from lora_studio import files
+from lora_studio.dataset import masks, pictures
 from lora_studio.dataset.problems import Problem, grouped
 
 MAX_PICTURES = 20_000
 MAX_ENTRIES = 5 * MAX_PICTURES
-"""Highest number of entries of one folder: pictures, captions and others."""
+"""Highest number of entries of a dataset: pictures, captions and others."""
 MAX_REPEATS = 1000
 
 _REPEATS = re.compile(r"(\d{1,9})_(.+)", re.DOTALL)
@@ -29,7 +32,9 @@ _SYSTEM = frozenset(("thumbs.db", "desktop.ini", "__macosx"))
 
 @dataclass
 class PictureFolder:
-    """The dataset's folder (``prefix`` ""), or an ``N_name`` folder in it: ``repeats`` is N, ``concept`` is name."""
+    """The dataset's folder (``prefix`` ""), or one below it: ``repeats`` is the N and ``concept`` the name of an
+    ``N_name`` folder.
+    """
 
     folder: Path
     prefix: str = ""
@@ -39,31 +44,27 @@ class PictureFolder:
     """Files by name, sorted."""
 
 
-def folders(root: Path) -> tuple[list[PictureFolder], list[Problem]]:
-    """``root`` (resolved) and its ``N_name`` folders, and what was wrong or skipped."""
-    top, problems = PictureFolder(root), []
-    links: list[str] = []
-    names = _fill(top, root, links, problems)
-    found, unread = [top], []
-    for name in names:
-        match = _REPEATS.fullmatch(name)
-        if not match:
-            unread.append(name)
-            continue
-        place = PictureFolder(root / name, f"{name}/", _repeats(int(match[1]), name, problems), match[2].strip())
-        unread += [f"{name}/{inner}" for inner in _fill(place, root, links, problems)]
-        if place.repeats:
-            found.append(place)
+def folders(root: Path, nested: bool = False) -> tuple[list[PictureFolder], list[Problem]]:
+    """``root`` (resolved) and its ``N_name`` folders, or with ``nested`` all folders below it; and what was wrong or
+    skipped. A folder within an ``N_name`` folder has its repeats and concept.
+    """
+    walk = _Walk(root)
+    found, unread = [PictureFolder(root)], list[str]()
+    for place in found:  # which grows while it is read
+        for name in walk.fill(place):
+            inner = PictureFolder(place.folder / name, f"{place.prefix}{name}/", place.repeats, place.concept)
+            match = _REPEATS.fullmatch(name)
+            if match and (nested or place.folder == root):
+                inner.repeats, inner.concept = _repeats(int(match[1]), name, walk.problems), match[2].strip()
+            elif not nested or name.casefold() in masks.FOLDERS:
+                unread.append(place.prefix + name)
+                continue
+            if inner.repeats:
+                found.append(inner)
+    problems = walk.problems + _unread(root, sorted(unread), nested)
     problems += grouped(
         "warning",
-        unread,
-        "subfolder was not read",
-        "subfolders were not read",
-        "Move their pictures into the folder, choose one of them, or name them like 1_style.",
-    )
-    problems += grouped(
-        "warning",
-        links,
+        walk.links,
         "link was skipped",
         "links were skipped",
         "They lead out of the folder or nowhere. Copy the pictures into the folder.",
@@ -103,64 +104,92 @@ def _repeats(number: int, name: str, problems: list[Problem]) -> int:
     return min(number, MAX_REPEATS)
 
 
-def _fill(place: PictureFolder, root: Path, links: list[str], problems: list[Problem]) -> list[str]:
-    """Fills in the files of ``place``, and returns the names of the folders in it."""
-    folders: list[str] = []
-    unnamed: list[str] = []
-    try:
-        for count, entry in enumerate(_entries(place.folder)):
-            if count >= MAX_ENTRIES:
-                problems.append(
-                    Problem(
-                        "blocking",
-                        place.prefix,
-                        f"The folder contains more than {MAX_ENTRIES:,} files.",
-                        "Choose a folder with only your training pictures.",
-                    )
-                )
-                break
-            if entry.name.startswith(".") or entry.name.casefold() in _SYSTEM:
-                continue
-            if not files.is_text(entry.name):
-                unnamed.append(files.printable(entry.name))
-            elif entry.is_symlink():
-                _follow(entry, place, root, links)
-            elif entry.is_dir(follow_symlinks=False):
-                folders.append(entry.name)
-            elif entry.is_file(follow_symlinks=False):
-                place.files[entry.name] = entry.stat(follow_symlinks=False)
-    except OSError as error:
-        problems.append(
-            Problem(
-                "left out" if place.prefix else "blocking",
-                place.prefix,
-                f"The folder cannot be read: {files.reason(error)}.",
-                "Check that it exists and that you may read it.",
-            )
-        )
-    if unnamed:
-        one = len(unnamed) == 1
-        what = "1 name is not valid Unicode" if one else f"{len(unnamed)} names are not valid Unicode"
-        named = ", ".join(sorted(unnamed)[:_NAMED]) + (" …" if len(unnamed) > _NAMED else "")
-        problems.append(Problem("left out", place.prefix, f"{what}: {named}.", "Rename it." if one else "Rename them."))
-    place.files = dict(sorted(place.files.items()))
-    return sorted(folders)
+def _unread(root: Path, names: Sequence[str], nested: bool) -> list[Problem]:
+    """The warning of folders that were not read, with how many pictures they hold."""
+    counts = {name: _pictures_below(root / name) for name in names}
+    notes = {name: f"{count:,} picture{'s' * (count > 1)}" for name, count in counts.items() if count}
+    do = "Delete them, or choose one of them."
+    if not nested:
+        do = "To read them, switch on nested, or name them like 1_style."
+    if any(os.path.basename(name).casefold() in masks.FOLDERS for name in notes):
+        do += f" Masks are read beside their pictures: a{masks.MASK}.png for a.png."
+    return grouped("warning", names, "subfolder was not read", "subfolders were not read", do, notes)
+
+
+def _pictures_below(folder: Path) -> int:
+    """Files that are pictures by their names, up to ``MAX_PICTURES``."""
+    names = (
+        name
+        for place, inner, found in os.walk(folder)
+        for name in found
+        if not name.startswith(".") and pictures.promises(name)
+    )
+    return sum(1 for _ in islice(names, MAX_PICTURES))
+
+
+def _not_text(place: PictureFolder, names: Sequence[str]) -> Problem:
+    one = len(names) == 1
+    what = "1 name is not valid Unicode" if one else f"{len(names)} names are not valid Unicode"
+    named = ", ".join(sorted(names)[:_NAMED]) + (" …" if len(names) > _NAMED else "")
+    return Problem("left out", place.prefix, f"{what}: {named}.", "Rename it." if one else "Rename them.")
+
+
+class _Walk:
+    """Lists folders of one dataset, and collects the links that were skipped and the problems."""
+
+    def __init__(self, root: Path):
+        self.root, self.left = root, MAX_ENTRIES
+        self.links: list[str] = []
+        self.problems: list[Problem] = []
+
+    def fill(self, place: PictureFolder) -> list[str]:
+        """Fills in the files of ``place``, and returns the names of the folders in it, sorted."""
+        folders, unnamed = list[str](), list[str]()
+        try:
+            for entry in _entries(place.folder):
+                if not self.left:
+                    self._endless(place)
+                    break
+                self.left -= 1
+                if entry.name.startswith(".") or entry.name.casefold() in _SYSTEM:
+                    continue
+                if not files.is_text(entry.name):
+                    unnamed.append(files.printable(entry.name))
+                elif entry.is_symlink():
+                    self._follow(entry, place)
+                elif entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.name)
+                elif entry.is_file(follow_symlinks=False):
+                    place.files[entry.name] = entry.stat(follow_symlinks=False)
+        except OSError as error:
+            what = f"The folder cannot be read: {files.reason(error)}."
+            do = "Check that it exists and that you may read it."
+            self.problems.append(Problem("left out" if place.prefix else "blocking", place.prefix, what, do))
+        if unnamed:
+            self.problems.append(_not_text(place, unnamed))
+        place.files = dict(sorted(place.files.items()))
+        return sorted(folders)
+
+    def _endless(self, place: PictureFolder) -> None:
+        what = f"The folder contains more than {MAX_ENTRIES:,} files."
+        if not any(problem.what == what for problem in self.problems):
+            do = "Choose a folder with only your training pictures."
+            self.problems.append(Problem("blocking", place.prefix, what, do))
+
+    def _follow(self, entry: os.DirEntry[str], place: PictureFolder) -> None:
+        """Adds a link to a file inside the dataset as that file; any other one is skipped."""
+        try:
+            target = Path(entry.path).resolve(strict=True)
+            status = target.stat()
+        except (OSError, RuntimeError):  # a loop, or no such file
+            self.links.append(place.prefix + entry.name)
+            return
+        if target.is_relative_to(self.root) and stat.S_ISREG(status.st_mode):
+            place.files[entry.name] = status
+        else:
+            self.links.append(place.prefix + entry.name)
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
         yield from entries
-
-
-def _follow(entry: os.DirEntry[str], place: PictureFolder, root: Path, links: list[str]) -> None:
-    """Adds a link to a file inside ``root`` as that file; any other one is added to ``links``."""
-    try:
-        target = Path(entry.path).resolve(strict=True)
-        status = target.stat()
-    except (OSError, RuntimeError):  # a loop, or no such file
-        links.append(place.prefix + entry.name)
-        return
-    if target.is_relative_to(root) and stat.S_ISREG(status.st_mode):
-        place.files[entry.name] = status
-    else:
-        links.append(place.prefix + entry.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from lora_studio.dataset.items import Dataset
 
@@ -15,6 +15,8 @@ class ManifestEntry(TypedDict):
     sha256: str
     caption: str
     repeats: int
+    mask: NotRequired[str]
+    """SHA-256 of the picture's mask, if it has one."""
 
 
 Manifest = dict[str, ManifestEntry]
@@ -24,7 +26,9 @@ Manifest = dict[str, ManifestEntry]
 def manifest(dataset: Dataset) -> Manifest:
     """The manifest of ``dataset``."""
     return {
-        dataset.name(picture): ManifestEntry(sha256=picture.sha256, caption=picture.caption, repeats=picture.repeats)
+        dataset.name(picture): _entry(
+            picture.sha256, picture.caption, picture.repeats, picture.mask.sha256 if picture.mask else ""
+        )
         for picture in dataset.pictures
     }
 
@@ -34,13 +38,16 @@ def noted(path: Path) -> Manifest | None:
     try:
         table = json.loads(path.read_text("utf-8"))
         return {
-            name: ManifestEntry(
-                sha256=str(entry["sha256"]), caption=str(entry["caption"]), repeats=int(entry["repeats"])
-            )
+            name: _entry(str(entry["sha256"]), str(entry["caption"]), int(entry["repeats"]), str(entry.get("mask", "")))
             for name, entry in table.items()
         }
     except (OSError, ValueError, AttributeError, LookupError, TypeError, ArithmeticError, RecursionError):
         return None
+
+
+def _entry(sha256: str, caption: str, repeats: int, mask: str) -> ManifestEntry:
+    entry = ManifestEntry(sha256=sha256, caption=caption, repeats=repeats)
+    return ManifestEntry(**entry, mask=mask) if mask else entry
 
 
 def changes(before: Manifest, after: Manifest) -> list[str]:
@@ -55,6 +62,7 @@ def changes(before: Manifest, after: Manifest) -> list[str]:
             old, new = before[name], after[name]
             found += [f"{name} is a different picture."] * (old["sha256"] != new["sha256"])
             found += _caption_change(name, old["caption"], new["caption"])
+            found += [f"{name} has a different mask."] * (old.get("mask", "") != new.get("mask", ""))
             found += [f"{name} repeats {new['repeats']} times per epoch instead of {old['repeats']}."] * (
                 old["repeats"] != new["repeats"]
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,13 +26,18 @@ class Problem:
     files: tuple[str, ...] = ()
 
 
-def grouped(severity: Severity, names: Iterable[str], one: str, many: str, do: str) -> list[Problem]:
+def grouped(
+    severity: Severity, names: Iterable[str], one: str, many: str, do: str, notes: Mapping[str, str] | None = None
+) -> list[Problem]:
     """One problem for all ``names``; none if there is no name.
 
-    ``one`` and ``many`` follow the count: "3 pictures have no caption: a.png, b.png, c.png."
+    ``one`` and ``many`` follow the count: "3 pictures have no caption: a.png, b.png, c.png." ``notes`` on some names
+    follow them in brackets.
     """
-    names = tuple(names)
+    names, notes = tuple(names), notes or {}
     if not names:
         return []
-    shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    shown = ", ".join(f"{name} ({notes[name]})" if name in notes else name for name in names[:_NAMED]) + (
+        f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    )
     return [Problem(severity, names[0], f"{len(names)} {one if len(names) == 1 else many}: {shown}.", do, names)]

@@ -181,7 +181,7 @@ def changes(run: Run) -> list[str]:
         for key, (old, new) in _differences(about.get("settings", {}), settings).items()
     ]
     if "pictures" in about:
-        dataset = folder.scan(Path(settings.run.data), run.cache)
+        dataset = folder.scan(Path(settings.run.data), run.cache, nested=settings.dataset.nested)
         if dataset.blocking:
             raise DatasetError(
                 dataset.blocking[0].what, where=dataset.blocking[0].file or settings.run.data, do=dataset.blocking[0].do

@@ -35,10 +35,13 @@ class Batch(NamedTuple):
     """The chunks that the captions are filled up to where the encoders train: those of the longest one, also of the
     parts that other processes take.
     """
+    mask: Tensor | None = None
+    """(B, 1, H/8, W/8) float32, the weight of each element's loss; None if no picture has a mask."""
 
     def tensors(self) -> dict[str, Tensor]:
         """All of its tensors by name."""
-        return {"x0": self.x0, "noise": self.noise, "timesteps": self.timesteps, "sizes": self.sizes, **self.text}
+        found = {"x0": self.x0, "noise": self.noise, "timesteps": self.timesteps, "sizes": self.sizes, **self.text}
+        return found if self.mask is None else {**found, "mask": self.mask}
 
     def replaced(self, tensors: dict[str, Tensor]) -> Batch:
         """The same batch with other ``tensors``, named as those of ``tensors()``."""
@@ -48,6 +51,7 @@ class Batch(NamedTuple):
             timesteps=tensors["timesteps"],
             sizes=tensors["sizes"],
             text={name: tensors[name] for name in self.text},
+            mask=tensors.get("mask"),
         )
 
     def to(self, device: torch.device) -> Batch:
@@ -112,9 +116,9 @@ class Batches:
         """The texts of all ``draws`` have one length, whichever ``part`` of them is kept."""
         text = {} if self.train_text else {name: whole[part] for name, whole in self.cache.text(draws).items()}
         length = self.cache.length(draws) if self.train_text else 0
-        batch = Batch(
-            x0, noise, timesteps, self.cache.sizes(draws[part]), text, self.cache.captions(draws[part]), length
-        )
+        kept = draws[part]
+        sizes, captions, mask = self.cache.sizes(kept), self.cache.captions(kept), self.cache.masks(kept, x0)
+        batch = Batch(x0, noise, timesteps, sizes, text, captions, length, mask)
         return (
             batch.replaced({name: tensor.pin_memory() for name, tensor in batch.tensors().items()})
             if self.pinned

@@ -58,7 +58,7 @@ def look(run: Run, settings: Settings, world: World) -> Generator[Event, None, D
     Raises:
         DatasetError: the folder cannot be trained on, or differs from the leader's.
     """
-    dataset = folder.scan(Path(settings.run.data), run.cache)
+    dataset = folder.scan(Path(settings.run.data), run.cache, nested=settings.dataset.nested, by_content=True)
     for problem in dataset.blocking:
         raise DatasetError(problem.what, where=problem.file or dataset.folder, do=problem.do)
     yield from _warnings(dataset, dataset.problems + caption_notices.problems(dataset, settings.dataset))
@@ -255,6 +255,7 @@ def _encode(run: Run, settings: Settings, dataset: Dataset, base: models.Base) -
         [Sample(*parts) for parts in zip(dataset.pictures, assigned, variants, strict=True)],
         prompts=[*prompts(settings), settings.previews.negative],
         flip=settings.dataset.flip,
+        masks=settings.dataset.masks,
     )
     last = 0.0
     for stage, done, total in cache.fill(texts=not settings.adapter.train_text):

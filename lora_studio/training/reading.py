@@ -30,6 +30,10 @@ class RunEncoder:
         return self.base.fingerprint
 
     @property
+    def scale(self) -> int:
+        return self.base.scale
+
+    @property
     def sequences(self) -> tuple[str, ...]:
         return self.base.family.sequences
 

@@ -20,6 +20,8 @@ class FakeEncoder:
     asked.
     """
 
+    scale = 8
+
     def __init__(self, fingerprint: str = "one", long: bool = False):
         self.fingerprint, self.images, self.texts, self.long = fingerprint, [], [], long
 
@@ -252,7 +254,7 @@ def test_a_full_disk_is_said(dataset, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(cache.files, "write", full)
-    with pytest.raises(MachineError, match="No space left"):
+    with pytest.raises(MachineError, match="disk is full"):
         filled(dataset, tmp_path / "cache", FakeEncoder())
 
 

@@ -1,5 +1,6 @@
 """Scanning a folder: rows 1 to 22 of the list of faults, each on real files."""
 
+import hashlib
 import json
 import os
 import random
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from lora_studio.dataset import folder, listing
+from lora_studio.dataset.examination import Stamp
 from lora_studio.dataset.folder import scan
 from lora_studio.dataset.items import Dataset
 from lora_studio.dataset.pictures import Facts, open_picture, thumbnail
@@ -243,7 +245,50 @@ def test_odd_repeats_and_other_folders_are_named(tmp_path):
     assert [(dataset.name(p), p.repeats) for p in dataset.pictures] == [("99999_many/0.png", listing.MAX_REPEATS)]
     assert about(dataset, "0 repeats").do == "Rename it to 1_none to use them."
     assert about(dataset, "99,999 repeats").severity == "warning"
-    assert about(dataset, "not read").files == ("3_ok/inner", "deep")
+    unread = about(dataset, "not read")
+    assert unread.files == ("3_ok/inner", "deep") and "nested" in unread.do
+    assert unread.what == "2 subfolders were not read: 3_ok/inner (1 picture), deep (1 picture)."
+
+
+def test_nested_folders_are_read_on_request(tmp_path):
+    """With their captions beside them and in tables, and with the repeats of the nearest ``N_name`` folder."""
+    made.style_folder(tmp_path / "a", 1)
+    for place in ("a/deeper", "3_ink/inner", "b/2_paper", "3_ink/5_pen", "c"):
+        made.style_folder(tmp_path / place, 1, captions=False)
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a/deeper/0.png", "text": "outer"}\n')
+    (tmp_path / "c" / "metadata.jsonl").write_text('{"file_name": "0.png", "text": "inner"}\n')
+    dataset = scan(tmp_path, nested=True)
+    assert {dataset.name(one): (one.repeats, one.caption) for one in dataset.pictures} == {
+        "a/0.png": (1, "thing 0, ink, paper"),
+        "a/deeper/0.png": (1, "outer"),
+        "c/0.png": (1, "inner"),
+        "3_ink/inner/0.png": (3, "ink"),
+        "b/2_paper/0.png": (2, "paper"),
+        "3_ink/5_pen/0.png": (5, "pen"),
+    }
+    assert not any("not read" in problem.what for problem in dataset.problems)
+    assert names(scan(tmp_path)) == [] and "no picture" in scan(tmp_path).blocking[0].what
+
+
+@pytest.mark.fault(83)
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_folder_of_masks_is_never_read_as_pictures(tmp_path, nested):
+    """sd-scripts keeps masks under the pictures' names in a folder of their own."""
+    made.style_folder(tmp_path, 2)
+    made.style_folder(tmp_path / "Masks", 2, captions=False)
+    dataset = scan(tmp_path, nested=nested)
+    assert names(dataset) == ["0.png", "1.png"]
+    assert about(dataset, "not read").what == "1 subfolder was not read: Masks (2 pictures)."
+    assert "a-masklabel.png for a.png" in about(dataset, "not read").do
+
+
+def test_a_walk_through_nested_folders_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(listing, "MAX_ENTRIES", 9)
+    for place in "abcd":
+        made.style_folder(tmp_path / place, 1)
+    assert [problem.what for problem in scan(tmp_path, nested=True).blocking] == [
+        "The folder contains more than 9 files."
+    ]
 
 
 @pytest.mark.fault(16)
@@ -403,6 +448,44 @@ def test_a_second_scan_reads_only_what_changed(tmp_path, monkeypatch):
     second = scan(tmp_path / "style", cache=tmp_path / "cache")
     assert read == ["2.png"] and names(second) == names(first) and second.pictures[:2] == first.pictures[:2]
     assert (second.pictures[2].width, second.pictures[3].caption) == (40, "other words")
+
+
+def replaced(path, how):
+    """Puts another picture of the same size and time of change in the place of ``path``."""
+    before, other = path.stat(), path.with_name("other")
+    made.painted(40, 40, seed=30).save(other, "BMP")
+    if how == "rewritten":
+        path.write_bytes(other.read_bytes())
+        other.unlink()
+    else:
+        os.replace(other, path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+
+
+@pytest.mark.fault(82)
+@pytest.mark.parametrize("how", ["rewritten", "renamed"])
+@pytest.mark.parametrize("stamped", [True, False])
+def test_a_picture_of_the_same_size_and_time_is_noticed(tmp_path, monkeypatch, how, stamped):
+    """By what the system notes itself; where it notes nothing, by content before training."""
+    style, cache = tmp_path / "style", tmp_path / "cache"
+    style.mkdir()
+    made.painted(40, 40, seed=1).save(style / "0.bmp")
+    if not stamped:
+        monkeypatch.setattr(Stamp, "of", classmethod(lambda cls, status: cls(status.st_size, status.st_mtime_ns, 0, 0)))
+    first = scan(style, cache).pictures[0].sha256
+    replaced(style / "0.bmp", how)
+    assert (scan(style, cache).pictures[0].sha256 != first) == stamped
+    now = hashlib.sha256((style / "0.bmp").read_bytes()).hexdigest()
+    assert scan(style, cache, by_content=True).pictures[0].sha256 == now != first
+    assert scan(style, cache).pictures[0].sha256 == now, "what is remembered was corrected"
+
+
+def test_a_scan_by_content_decodes_nothing_that_is_the_same(tmp_path, monkeypatch):
+    made.style_folder(tmp_path / "style", 3)
+    first = scan(tmp_path / "style", tmp_path / "cache")
+    monkeypatch.setattr(folder.pictures, "examine", lambda path: pytest.fail("it was decoded again"))
+    assert scan(tmp_path / "style", tmp_path / "cache", by_content=True) == first
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"[1, 2", b'{"0.png": [1, 2, {"width": "x"}]}'])

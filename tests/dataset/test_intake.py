@@ -68,6 +68,7 @@ def table(name: str, texts: dict[str, str]) -> str:
     return "\n".join(json.dumps({"file_name": f"{stem}.png", "text": text}) for stem, text in texts.items())
 
 
+@pytest.mark.fault(85)
 @pytest.mark.fault(19)
 @pytest.mark.parametrize("kind", ["loose", "zip", "zip of a folder"])
 @pytest.mark.parametrize(
@@ -94,6 +95,7 @@ def test_long_and_odd_names_keep_their_ending_and_their_caption(tmp_path, kind, 
     assert told == wanted
 
 
+@pytest.mark.fault(85)
 def test_folders_of_one_name_keep_their_pictures_and_captions_apart(tmp_path):
     """Numbering file by file, the one caption went to the other folder's picture."""
     source = tmp_path / "source"
@@ -108,6 +110,7 @@ def test_folders_of_one_name_keep_their_pictures_and_captions_apart(tmp_path):
     assert {one.repeats for one in dataset.pictures} == {10}
 
 
+@pytest.mark.fault(85)
 def test_files_of_one_name_from_several_folders_are_paired_in_their_order(tmp_path):
     """A browser sends names without folders."""
     made = [picture(tmp_path / str(number) / "1.png", number) for number in range(3)]
@@ -135,6 +138,7 @@ def test_a_concept_keeps_its_repeats_and_its_words(tmp_path):
     }
 
 
+@pytest.mark.fault(84)
 def test_tables_of_several_folders_become_one(tmp_path):
     source = tmp_path / "source"
     for shade, name in enumerate(("a b.png", "10_ink/c d.png", "deep/e.png", "x/a b.png")):
@@ -190,6 +194,7 @@ def test_a_table_without_end_is_refused(tmp_path, monkeypatch):
         intake.fill(tmp_path / "kept", [tmp_path / "a.png", tmp_path / caption_tables.JSONL])
 
 
+@pytest.mark.fault(84)
 def test_pictures_that_are_not_read_are_named_by_the_scan(tmp_path):
     """A ZIP from a phone silently lost its HEIC pictures."""
     source = tmp_path / "source"

@@ -36,8 +36,9 @@ def tidy(text: str | None) -> str:
     return str(path.resolve()) if text and os.path.exists(path) else text
 
 
-def scan(data: str, outputs: Path) -> Dataset:
-    """The dataset in the folder ``data``. Results are cached, so only changed files are read again.
+def scan(data: str, outputs: Path, nested: bool = False) -> Dataset:
+    """The dataset in the folder ``data``, with all folders below it if ``nested``. Results are cached, so only
+    changed files are read again.
 
     Raises:
         DatasetError: no folder was chosen.
@@ -46,7 +47,7 @@ def scan(data: str, outputs: Path) -> Dataset:
         raise DatasetError(
             "No pictures are chosen.", where="Pictures", do="Choose a sample style, or paste the path of your folder."
         )
-    return folder.scan(Path(data), cache=runs.cache_folder(outputs))
+    return folder.scan(Path(data), cache=runs.cache_folder(outputs), nested=nested)
 
 
 _LARGER = (

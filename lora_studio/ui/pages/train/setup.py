@@ -120,7 +120,7 @@ class Setup:
         """Binds everything but Start, which concerns both halves."""
         fields, data = self.form.components, self.data
         look_options: dict[str, Any] = {
-            "inputs": data,
+            "inputs": [data, self.form.fields["nested"]],
             "outputs": [data, self.report],
             **QUIET,
             "show_progress": "minimal",
@@ -128,7 +128,12 @@ class Setup:
         }
         for path, button in self.sample_buttons.items():
             button.click(lambda path=path: path, None, data, **QUIET).then(self.look, **look_options)
-        gr.on([data.submit, data.blur], self.look, trigger_mode="always_last", **look_options)
+        gr.on(
+            [data.submit, data.blur, self.form.fields["nested"].change],
+            self.look,
+            trigger_mode="always_last",
+            **look_options,
+        )
         self.upload.upload(
             self.take, self.upload, [data, self.notice], show_progress="minimal", api_visibility="private"
         ).then(self.look, **look_options)
@@ -196,17 +201,17 @@ class Setup:
             self.check.stale: self.check.changed(seen, values),
         }
 
-    def look(self, data: str) -> Updates:
+    def look(self, data: str, nested: bool = False) -> Updates:
         """Shows the dataset's pictures, counts and problems, and tidies its path."""
         path = pictures.tidy(data)
         tidied = gr.skip() if path == data else path  # else what the user types meanwhile would be undone
-        return {self.data: tidied, self.report: self._report(path)}
+        return {self.data: tidied, self.report: self._report(path, nested)}
 
-    def _report(self, data: str) -> str:
+    def _report(self, data: str, nested: bool) -> str:
         if not data:
             return _HINT
         try:
-            return pictures.report(pictures.scan(data, self.outputs), self.outputs)
+            return pictures.report(pictures.scan(data, self.outputs, nested), self.outputs)
         except (StudioError, OSError) as error:
             return words.notice("wrong", str(error))
 
@@ -272,7 +277,7 @@ class Setup:
         settings = reading.settings.changed(
             data=pictures.tidy(reading.settings.run.data), base=pictures.tidy(reading.settings.run.base)
         )
-        blocking = pictures.scan(settings.run.data, self.outputs).blocking
+        blocking = pictures.scan(settings.run.data, self.outputs, settings.dataset.nested).blocking
         if blocking:
             raise DatasetError(blocking[0].what, where=blocking[0].file, do=blocking[0].do)
         return settings

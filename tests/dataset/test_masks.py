@@ -1,0 +1,168 @@
+"""Masks beside pictures: never trained on as pictures, and scaled, cropped and mirrored as their pictures are."""
+
+import pytest
+import torch
+from PIL import Image
+
+from lora_studio.dataset import buckets, masks
+from lora_studio.dataset.cache import Cache
+from lora_studio.dataset.folder import scan
+from lora_studio.dataset.items import Bucket, Draw, Sample
+from lora_studio.dataset.manifest import changes, manifest
+from lora_studio.errors import DatasetError
+from tests.dataset import made
+from tests.dataset.test_cache import FakeEncoder, entries
+
+
+def halves(path, width=64, height=64, left=255, right=0, mode="L"):
+    """A mask of two values."""
+    mask = Image.new("L", (width, height), right)
+    mask.paste(left, (0, 0, width // 2, height))
+    mask.convert(mode).save(path)
+    return path
+
+
+@pytest.fixture
+def style(tmp_path):
+    """Two captioned pictures, the first with a mask."""
+    folder = made.style_folder(tmp_path / "style", 2)
+    halves(folder / "0-masklabel.png")
+    return folder
+
+
+def told(dataset):
+    return {problem.what: problem.severity for problem in dataset.problems}
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "stem"),
+    [
+        ("a-masklabel.png", masks.MASK, "a"),
+        ("10_x/a.b-MaskLabel.PNG", masks.MASK, "10_x/a.b"),
+        ("a-masklabel.webp", masks.MASK, "a"),
+        ("a-condlabel.png", masks.CONDITION, "a"),
+        ("a-masklabel.txt", "", "a-masklabel"),
+        ("-masklabel.png", "", "-masklabel"),
+        ("masklabel.png", "", "masklabel"),
+        ("a-masklabel-2.png", "", "a-masklabel-2"),
+    ],
+)
+def test_masks_are_known_by_onetrainers_names(name, label, stem):
+    assert (masks.label(name), masks.stem(name)) == (label, stem)
+
+
+@pytest.mark.fault(83)
+def test_masks_are_no_pictures_and_are_named(style):
+    halves(style / "0-condlabel.png")
+    halves(style / "9-masklabel.png")
+    dataset = scan(style)
+    assert [dataset.name(picture) for picture in dataset.pictures] == ["0.png", "1.png"]
+    assert dataset.pictures[0].mask.path.name == "0-masklabel.png" and dataset.pictures[1].mask is None
+    assert told(dataset) == {
+        "1 picture has a mask: 0.png.": "warning",
+        "1 mask has no picture: 9-masklabel.png.": "left out",
+        "1 conditioning picture is not used: 0-condlabel.png.": "left out",
+    }
+
+
+def test_a_folder_of_masks_alone_holds_no_picture(tmp_path):
+    halves(tmp_path / "0-masklabel.png")
+    assert "no picture" in scan(tmp_path).blocking[0].what
+
+
+@pytest.mark.fault(83)
+def test_a_mask_that_cannot_be_used_is_named(style):
+    halves(style / "0-masklabel.png", 64, 32)
+    (style / "1-masklabel.png").write_bytes(b"words")
+    dataset = scan(style)
+    assert [picture.mask for picture in dataset.pictures] == [None, None]
+    said = " ".join(told(dataset))
+    assert "1 mask has another shape than its picture and is not used: 0-masklabel.png." in said
+    assert "1 picture's mask cannot be read, so all of it is learned: 1.png." in said
+
+
+def test_masks_in_repeat_folders_belong_to_their_pictures(tmp_path):
+    for name in ("3_a", "2_b"):
+        made.style_folder(tmp_path / name, 1)
+    halves(tmp_path / "3_a" / "0-masklabel.png")
+    dataset = scan(tmp_path)
+    assert {dataset.name(one): one.mask is not None for one in dataset.pictures} == {
+        "2_b/0.png": False,
+        "3_a/0.png": True,
+    }
+
+
+def test_another_mask_is_a_change(style):
+    before = manifest(scan(style))
+    assert changes(before, manifest(scan(style))) == []
+    halves(style / "0-masklabel.png", left=128)
+    halves(style / "1-masklabel.png")
+    assert changes(before, manifest(scan(style))) == ["0.png has a different mask.", "1.png has a different mask."]
+
+
+@pytest.mark.parametrize(
+    ("bucket", "flip", "row"),
+    [
+        (Bucket(64, 64), False, [255, 255, 255, 255, 0, 0, 0, 0]),
+        (Bucket(64, 64), True, [0, 0, 0, 0, 255, 255, 255, 255]),
+        # 128 × 64 is cropped to its middle: the seam stays in the middle
+        (Bucket(32, 32), False, [255, 255, 0, 0]),
+    ],
+)
+@pytest.mark.parametrize("size", [(128, 64), (1280, 640)])
+def test_a_mask_is_cropped_as_its_picture(bucket, flip, row, size):
+    """Whatever its own resolution."""
+    mask = Image.new("L", size, 0)
+    mask.paste(255, (0, 0, size[0] // 2, size[1]))
+    fitted = buckets.fit_mask(mask, bucket, (bucket.width // 8, bucket.height // 8), flip)
+    assert [fitted.getpixel((x, 1)) for x in range(fitted.width)] == row
+
+
+def cache_of(style, folder, **options):
+    samples = [Sample(picture, Bucket(64, 64), [picture.caption]) for picture in scan(style).pictures]
+    cache = Cache(folder, FakeEncoder(), samples, flip=True, **options)
+    stages = [stage for stage, done, _ in cache.fill() if not done]
+    return cache, stages
+
+
+@pytest.mark.fault(83)
+@pytest.mark.parametrize("mode", ["L", "RGB", "LA", "1"])
+def test_the_cache_gives_masks_at_the_size_of_the_latents(style, tmp_path, mode):
+    halves(style / "0-masklabel.png", 128, 128, mode=mode)
+    cache, stages = cache_of(style, tmp_path / "cache")
+    draws = [Draw(0), Draw(0, flip=True), Draw(1)]
+    found = cache.masks(draws, cache.latents(draws))
+    assert stages == ["pictures", "masks", "captions"] and found.dtype == torch.float32 and found.shape == (3, 1, 8, 8)
+    assert found[:, 0, 5].tolist() == [[1, 1, 1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 1, 1, 1, 1], [1] * 8]
+
+
+def test_grey_is_a_share_and_what_is_transparent_is_not_learned(style, tmp_path):
+    halves(style / "0-masklabel.png", left=51)
+    clear = Image.new("RGBA", (64, 64), (255, 255, 255, 0))
+    clear.save(style / "1-masklabel.png")
+    cache, _ = cache_of(style, tmp_path / "cache")
+    found = cache.masks([Draw(0), Draw(1)], torch.zeros(2, 4, 8, 8))
+    assert found[0, 0, 0].tolist() == pytest.approx([0.2] * 4 + [0] * 4) and found[1].sum() == 0
+
+
+def test_without_masks_nothing_is_encoded_or_drawn(style, tmp_path):
+    cache, stages = cache_of(style, tmp_path / "cache", masks=False)
+    assert stages == ["pictures", "captions"] and cache.masks([Draw(0)], torch.zeros(1, 4, 8, 8)) is None
+    (style / "0-masklabel.png").unlink()
+    assert cache_of(style, tmp_path / "cache")[0].masks([Draw(0)], torch.zeros(1, 4, 8, 8)) is None
+
+
+def test_a_changed_mask_is_encoded_again_and_its_picture_is_not(style, tmp_path):
+    cache_of(style, tmp_path / "cache")
+    before = len(entries(tmp_path / "cache"))
+    halves(style / "0-masklabel.png", left=102)
+    cache, _ = cache_of(style, tmp_path / "cache")
+    assert cache.encoder.images == [] and len(entries(tmp_path / "cache")) == before + 2
+    assert cache.masks([Draw(0)], torch.zeros(1, 4, 8, 8))[0, 0, 0, 0] == pytest.approx(0.4)
+
+
+def test_a_mask_that_changes_while_the_run_begins_stops_it(style, tmp_path):
+    samples = [Sample(picture, Bucket(64, 64), [""]) for picture in scan(style).pictures]
+    halves(style / "0-masklabel.png", left=102)
+    with pytest.raises(DatasetError, match="changed after the folder was read"):
+        list(Cache(tmp_path / "cache", FakeEncoder(), samples).fill())

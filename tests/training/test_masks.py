@@ -1,0 +1,50 @@
+"""A run learns only what is white in its pictures' masks, in training and validation."""
+
+import pytest
+import torch
+from PIL import Image
+
+from lora_studio.dataset.items import Draw
+from lora_studio.training.loss import losses
+from lora_studio.training.prepare import prepare
+from tests.dataset import made
+
+
+@pytest.fixture
+def masked(settings, tmp_path):
+    """Settings of a run on two pictures, the first with a mask whose left half is white."""
+    folder = made.style_folder(tmp_path / "style", 2)
+    mask = Image.new("L", (64, 64), 0)
+    mask.paste(255, (0, 0, 32, 64))
+    mask.save(folder / "0-masklabel.png")
+    return settings.changed(data=str(folder), validation_share=0.0)
+
+
+def prepared(run):
+    preparing, told = prepare(run, run.settings()), []
+    while True:
+        try:
+            told.append(next(preparing))
+        except StopIteration as stop:
+            return stop.value, told
+
+
+@pytest.mark.fault(83)
+def test_the_loss_of_a_run_counts_what_is_white(new_run, masked):
+    session, told = prepared(new_run(masked))
+    assert any("1 picture has a mask: 0.png." in getattr(event, "what", "") for event in told)
+    draws, timesteps = [Draw(0), Draw(1)], session.base.process.draw(2, torch.Generator().manual_seed(0))
+    batch = session.data.batches.at(draws, timesteps, torch.Generator().manual_seed(0))
+    assert batch.mask[:, 0, 0].tolist() == [[1, 1, 1, 1, 0, 0, 0, 0], [1] * 8]
+    assert session.data.batches.draw(0).mask.shape == (2, 1, 8, 8)
+    with torch.no_grad():
+        found = losses(session.base, batch, batch.text, masked.loss)
+        halves = [batch._replace(mask=mask) for mask in (1 - batch.mask, None)]
+        rest, whole = (losses(session.base, one, batch.text, masked.loss) for one in halves)
+    assert found[0] + rest[0] == pytest.approx(whole[0]) and 0 < found[0] < whole[0]
+    assert found[1] == whole[1] and rest[1] == 0
+
+
+def test_a_run_with_masks_off_learns_whole_pictures(new_run, masked):
+    session, _ = prepared(new_run(masked.changed(masks=False)))
+    assert session.data.batches.draw(0).mask is None
