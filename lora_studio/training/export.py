@@ -15,6 +15,7 @@ from lora_studio.adapters import metadata, recipe
 from lora_studio.errors import AdapterError
 from lora_studio.methods import registry as methods
 from lora_studio.models import inject
+from lora_studio.training import reading
 from lora_studio.training.session import Session
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "peft", "bitsandbytes")
@@ -69,13 +70,23 @@ def training(session: Session) -> recipe.Training:
         base_sha256=session.base_sha256,
         predicts=f"{session.base.process.describe} ({session.base.reason})",
         images=[recipe.ImageRecord(name=picture.path.name, sha256=picture.sha256) for picture in pictures],
-        tags=dict(Counter(tag for picture in pictures for tag in map(str.strip, picture.caption.split(",")) if tag)),
+        tags=_tags(session),
         versions=versions(),
         parent=_parent(session),
         steps=session.step,
         started=session.started,
         seconds=session.seconds,
     )
+
+
+def _tags(session: Session) -> dict[str, int]:
+    """In how many pictures' captions training sees each tag, the trigger word included."""
+    counts: Counter[str] = Counter()
+    for index in session.data.train:
+        texts = dict.fromkeys(session.data.cache.samples[index].captions)
+        seen = [reading.tags_seen(text, session.settings, session.base.tokenizers) for text in texts]
+        counts.update(list(dict.fromkeys(tag for tags in seen for tag in tags)))
+    return dict(counts)
 
 
 def _parent(session: Session) -> str:

@@ -15,7 +15,7 @@ import torch
 from lora_studio import adapters, files, models
 from lora_studio.config.settings import Settings
 from lora_studio.config.slices import DatasetSettings
-from lora_studio.dataset import buckets, caption_notices, caption_variants, folder, manifest
+from lora_studio.dataset import buckets, caption_notices, folder, manifest
 from lora_studio.dataset.batch_sampler import BatchSampler, split
 from lora_studio.dataset.cache import Cache
 from lora_studio.dataset.items import Dataset, Sample
@@ -93,6 +93,7 @@ def load(settings: Settings, machine: devices.Machine, dataset: Dataset) -> Gene
     if base.distilled and (overruled := base.distilled.overruling(settings.previews)):
         yield overruled
     yield from _warnings(dataset, buckets.problems(dataset, *_bucketing(settings.dataset, base)))
+    yield from _warnings(dataset, reading.cut_captions(dataset, settings, base.tokenizers))
     return base
 
 
@@ -247,8 +248,7 @@ def _require_same(dataset: Dataset, world: World) -> None:
 def _encode(run: Run, settings: Settings, dataset: Dataset, base: models.Base) -> Generator[Event, None, Cache]:
     """Fills the cache with every latent and caption that training will need; then the encoders leave the device."""
     assigned = buckets.assign(dataset.pictures, *_bucketing(settings.dataset, base))
-    texts = [picture.caption for picture in dataset.pictures]
-    variants = caption_variants.all_variants(texts, settings.run.trigger, settings.dataset, settings.run.seed)
+    variants = reading.variants(dataset, settings)
     cache = Cache(
         run.cache,
         reading.RunEncoder(base, settings),

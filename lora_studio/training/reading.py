@@ -1,12 +1,22 @@
-"""How a run reads its captions and prompts."""
+"""How a run reads its captions and prompts, and what of its captions it leaves out."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from torch import Tensor
 
 from lora_studio.config.settings import Settings
+from lora_studio.config.specs import SPECS
+from lora_studio.dataset.caption_variants import all_variants
+from lora_studio.dataset.items import Dataset
+from lora_studio.dataset.problems import Problem
 from lora_studio.models import Base
-from lora_studio.models.texts import Reading
+from lora_studio.models.texts import Reading, seen
+from lora_studio.models.tokenizer import Tokenizer
+
+_SHOWN = 160
+"""Characters of the lost words that a warning shows."""
 
 
 def of_captions(settings: Settings) -> Reading:
@@ -17,6 +27,52 @@ def of_captions(settings: Settings) -> Reading:
 def of_prompts(settings: Settings) -> Reading:
     """Whole, with weights where ``prompt_weights`` says so."""
     return Reading(weights=settings.previews.prompt_weights)
+
+
+def variants(dataset: Dataset, settings: Settings) -> list[list[str]]:
+    """The texts that training sees for each picture's caption."""
+    written = [picture.caption for picture in dataset.pictures]
+    return all_variants(written, settings.run.trigger, settings.dataset, settings.run.seed)
+
+
+def cut_captions(dataset: Dataset, settings: Settings, tokenizers: Sequence[Tokenizer]) -> list[Problem]:
+    """Which captions are longer than what is read of them, with the words that an example loses."""
+    limit, lost = of_captions(settings), {}
+    for picture, texts in zip(dataset.pictures, variants(dataset, settings), strict=True):
+        for text in texts:
+            if rest := _unread(text, limit, tokenizers):
+                lost.setdefault(dataset.name(picture), (text, rest))
+    if not lost:
+        return []
+    name, (_, rest) = next(iter(lost.items()))
+    most = min(limit.most_chunks(tokenizer) * tokenizer.room for tokenizer in tokenizers)
+    longest = max(len(tokenizer.spans(text)) for text, _ in lost.values() for tokenizer in tokenizers)
+    count = "1 caption is" if len(lost) == 1 else f"{len(lost)} captions are"
+    shown = rest if len(rest) <= _SHOWN else f"{rest[:_SHOWN]}…"
+    what = f"{count} longer than {most} tokens and read only so far. Lost in {name}: “{shown}”."
+    highest = SPECS["caption_tokens"].high or 0
+    needed = -(-longest // 75) * 75
+    raised = f"Set caption_tokens to {needed}" if needed <= highest else f"Set caption_tokens to at most {highest:g}"
+    return [Problem("warning", name, what, f"{raised}, or write the most important words first.", tuple(lost))]
+
+
+def _unread(text: str, limit: Reading, tokenizers: Sequence[Tokenizer]) -> str:
+    """The words of ``text`` that are not read, or not to their last letter."""
+    end = len(seen(text, limit, tokenizers))
+    if end == len(text):
+        return ""
+    while end and text[end].isalnum() and text[end - 1].isalnum():
+        end -= 1
+    return text[end:].strip(" ,")
+
+
+def tags_seen(text: str, settings: Settings, tokenizers: Sequence[Tokenizer]) -> list[str]:
+    """The comma-separated tags of a caption that are read to their last letter."""
+    read = seen(text, of_captions(settings), tokenizers)
+    tags, rest = [tag.strip() for tag in read.split(",")], text[len(read) :].strip()
+    if rest and not rest.startswith(","):
+        tags.pop()
+    return [tag for tag in tags if tag]
 
 
 class RunEncoder:

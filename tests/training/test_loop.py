@@ -84,6 +84,7 @@ def test_a_run_from_folder_to_adapter(new_run, settings):
     assert any(factors.up.abs().max() > 0 for factors in made.factors.values())
     told = recipe.read(made.metadata)
     assert told.steps == 4 and told.settings["rank"] == 2 and len(told.images) == 5
+    assert told.tags["discstyle"] == told.tags["blue paper"] == 5, "the trigger word is a tag too"
 
 
 @pytest.mark.fault(44)

@@ -4,11 +4,13 @@ lengths.
 
 import pytest
 import torch
+from PIL import Image
 
 from lora_studio import models
 from lora_studio.config.settings import Settings
 from lora_studio.dataset.cache import Cache
-from lora_studio.dataset.items import Bucket, Draw, Sample
+from lora_studio.dataset.folder import scan
+from lora_studio.dataset.items import Bucket, Dataset, Draw, Sample
 from lora_studio.models.texts import Reading
 from lora_studio.training import reading
 from lora_studio.training.batches import Batches
@@ -72,3 +74,46 @@ def test_keys_of_texts_of_one_chunk_are_those_of_earlier_versions(sdxl):
     assert encoder.reading(LONG) == encoder.reading(LONG, prompts=True) == (3,)
     assert reading.RunEncoder(sdxl, Settings(caption_tokens=75)).reading(LONG) == ()
     assert reading.RunEncoder(sdxl, Settings(prompt_weights=False)).reading("a (cat:1.3)", prompts=True) == ()
+
+
+def dataset_of(tmp_path, *captions) -> Dataset:
+    for index, caption in enumerate(captions):
+        Image.new("RGB", (64, 64), (40 * index, 90, 20)).save(tmp_path / f"{index}.png")
+        (tmp_path / f"{index}.txt").write_text(caption)
+    return scan(tmp_path)
+
+
+HORSES = ", ".join(["horse"] * 37)
+"""73 tokens."""
+
+
+def test_what_is_cut_is_counted_and_named_with_the_words_that_are_lost(tmp_path, sdxl):
+    dataset = dataset_of(tmp_path, f"{HORSES}, lighthouse at night", "ink", f"{HORSES}, zyzzyva by day", HORSES)
+    [problem] = reading.cut_captions(dataset, Settings(caption_tokens=75), sdxl.tokenizers)
+    assert problem.what == ("2 captions are longer than 75 tokens and read only so far. Lost in 0.png: “at night”.")
+    assert problem.do == "Set caption_tokens to 150, or write the most important words first."
+    assert problem.severity == "warning" and problem.files == ("0.png", "2.png")
+    assert not reading.cut_captions(dataset, Settings(), sdxl.tokenizers)
+    [problem] = reading.cut_captions(dataset, Settings(caption_tokens=75, trigger="inkstyle"), sdxl.tokenizers)
+    assert problem.files == ("0.png", "2.png", "3.png"), "the trigger word takes tokens too"
+
+
+def test_a_word_that_is_read_in_part_counts_as_lost(tmp_path, sdxl):
+    dataset = dataset_of(tmp_path, f"{HORSES}, zyzzyva")
+    [problem] = reading.cut_captions(dataset, Settings(caption_tokens=75), sdxl.tokenizers)
+    assert problem.what.startswith("1 caption is longer") and "“zyzzyva”" in problem.what
+
+
+@pytest.mark.parametrize(
+    ("text", "tags"),
+    [
+        ("inkstyle", ["inkstyle"]),
+        ("inkstyle, a cat, ink", ["inkstyle", "a cat", "ink"]),
+        (f"{HORSES}, fox, owl", ["horse"] * 37 + ["fox"]),
+        (f"{HORSES}, fox at night", ["horse"] * 37),
+        (f"{HORSES}, zyzzyva", ["horse"] * 37),
+        ("", []),
+    ],
+)
+def test_only_tags_that_are_read_whole_are_seen(sdxl, text, tags):
+    assert reading.tags_seen(text, Settings(caption_tokens=75), sdxl.tokenizers) == tags
