@@ -61,13 +61,12 @@ def _framed(line: str, settings: DatasetSettings) -> str:
 
 
 def _of_line(line: str, trigger: str, settings: DatasetSettings, seed: int, limit: int) -> list[str]:
-    template = Template(line) if settings.wildcards else None
-    count = template.count if template else 1
-    if not settings.shuffle_tags and not settings.tag_dropout and count <= limit:
-        return [_unvaried(text, trigger) for text in (template.every() if template else [line])]
-    if settings.shuffle_tags and not settings.tag_dropout and count == 1:
-        return _orders(_tags(next(template.every()) if template else line, trigger, settings), seed, limit)
-    texts = [template.draw(seed, round_) if template else line for round_ in range(limit)]
+    template = Template(line, settings.wildcards)
+    if not settings.shuffle_tags and not settings.tag_dropout and template.count <= limit:
+        return [_unvaried(text, trigger) for text in template.every()]
+    if settings.shuffle_tags and not settings.tag_dropout and template.count == 1:
+        return _orders(_tags(template.draw(seed, 0), trigger, settings), seed, limit)
+    texts = [template.draw(seed, round_) for round_ in range(limit)]
     found = [_round(text, line, trigger, settings, seed, round_, limit) for round_, text in enumerate(texts)]
     return found if len(set(found)) > 1 else found[:1]
 
@@ -77,9 +76,9 @@ def _unvaried(text: str, trigger: str) -> str:
     if KEEP in text:
         text = ", ".join(part for part in (section.strip(" ,") for section in text.split(KEEP)) if part)
     tags = _split(text)
-    if not trigger or (tags and _names(tags[0], trigger)):
+    if not trigger or _led(tags, trigger):
         return text
-    others = [tag for tag in tags if tag.casefold() != trigger.casefold()]
+    others = _without_tags(tags, _split(trigger))
     if len(others) < len(tags):
         return ", ".join([trigger, *others])
     return text if _names(text, trigger) else f"{trigger}, {text}" if text else trigger
@@ -98,19 +97,20 @@ class _Tags(NamedTuple):
 
 def _tags(text: str, trigger: str, settings: DatasetSettings) -> _Tags:
     """``text`` as tags, with the trigger word's in front."""
-    sections = [_split(section) for section in text.split(KEEP, 2)]
-    sections[2:] = [_split(text.split(KEEP, 2)[2].replace(KEEP, ","))] if len(sections) > 2 else []
+    sections = [_split(section.replace(KEEP, ",")) for section in text.split(KEEP, 2)]
     tags = list(chain.from_iterable(sections))
     front: list[str] = []
-    led = bool(trigger) and bool(tags) and _names(tags[0], trigger)
+    led = bool(trigger) and _led(tags, trigger)
     if trigger and not led:
-        equal = any(tag.casefold() == trigger.casefold() for tag in tags)
-        front = [trigger if equal else next((tag for tag in tags if _names(tag, trigger)), trigger)]
-        sections = [[tag for tag in section if tag.casefold() != front[0].casefold()] for section in sections]
+        bearers = [tag for tag in tags if _names(tag, trigger)] if _names(text, trigger) else []
+        alone = len(_without_tags(bearers, [trigger])) < len(bearers)
+        front = bearers[:1] if bearers and not alone else [trigger]
+        moved = front if bearers and not alone else _split(trigger)
+        sections = [_without_tags(section, moved) for section in sections]
     first, *others = sections
     if others:
         return _Tags(front + first, others[0], list(chain.from_iterable(others[1:])))
-    kept = max(settings.keep_tags, int(led))
+    kept = max(settings.keep_tags, len(_split(trigger)) if led else 0)
     return _Tags(front + first[:kept], first[kept:], [])
 
 
@@ -146,15 +146,31 @@ def _without(share: float, rounds: int, *key: object) -> frozenset[int]:
     """The rounds in which a tag is left out: ``share`` of all, on average over tags. Round 0 comes last, so that the
     caption as written is seen.
     """
-    later = shuffled([str(round_) for round_ in range(1, rounds)], "without", *key)
-    return frozenset(map(int, [*later, "0"][: int(share * rounds + chance("without", *key))]))
+    times = int(share * rounds + chance("without", *key))
+    later = shuffled([str(round_) for round_ in range(1, rounds)], "without", *key) if times else []
+    return frozenset(map(int, [*later, "0"][:times]))
 
 
 def _split(text: str) -> list[str]:
     return [tag for tag in map(str.strip, text.split(",")) if tag]
 
 
+def _without_tags(tags: Sequence[str], others: Sequence[str]) -> list[str]:
+    left_out = {tag.casefold() for tag in others}
+    return [tag for tag in tags if tag.casefold() not in left_out]
+
+
+def _led(tags: Sequence[str], trigger: str) -> bool:
+    """Whether the first of ``tags`` contains the trigger, or the first ones if it has commas itself."""
+    return _names(", ".join(tags[: trigger.count(",") + 1]), trigger)
+
+
 def _names(text: str, trigger: str) -> bool:
     """Whether the trigger's words occur in ``text`` as whole words."""
+    return _pattern(trigger).search(text.casefold()) is not None
+
+
+@lru_cache(maxsize=16)
+def _pattern(trigger: str) -> re.Pattern[str]:
     words = r"\s+".join(map(re.escape, trigger.casefold().split()))
-    return re.search(rf"(?<!\w){words}(?!\w)", text.casefold()) is not None
+    return re.compile(rf"(?<!\w){words}(?!\w)")

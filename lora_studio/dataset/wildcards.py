@@ -19,14 +19,18 @@ _EMPTY_TAGS = re.compile(r"(?: ?,){2,} ?")
 
 
 class Template:
-    """A caption with wildcards: fixed text, and the options of each wildcard, in turn."""
+    """A caption with wildcards: fixed text, and the options of each wildcard, in turn.
 
-    def __init__(self, text: str):
+    Args:
+        wildcards: off reads all braces as text.
+    """
+
+    def __init__(self, text: str, wildcards: bool = True):
         self.text = text
         self._fixed: list[str] = []
         self._options: list[list[str]] = []
         literal, end = "", 0
-        for found in _BRACES.finditer(text):
+        for found in _BRACES.finditer(text) if wildcards else ():
             literal, end = literal + text[end : found.start()], found.end()
             if "|" in (found[1] or ""):
                 self._fixed.append(literal)

@@ -30,6 +30,9 @@ tags = st.lists(st.text("abcdefgh ", min_size=1, max_size=6).map(str.strip).filt
         ("mystyle_2, not-mystyle2", "mystyle", "mystyle, mystyle_2, not-mystyle2"),
         ("a (c++) cat", "c++", "a (c++) cat"),
         ("GROẞ, cat", "groß", "GROẞ, cat"),
+        ("cat, gold", "ink, mystyle", "ink, mystyle, cat, gold"),
+        ("Ink, mystyle, cat", "ink, mystyle", "Ink, mystyle, cat"),
+        ("cat, mystyle, ink", "ink, mystyle", "ink, mystyle, cat"),
         ("A sentence, with a comma.", " mystyle ", "mystyle, A sentence, with a comma."),
     ],
 )
@@ -47,6 +50,8 @@ def test_shuffled_tags_keep_the_first_in_place():
 
 
 def test_the_trigger_stays_first_even_if_no_tag_is_kept():
+    commas = variants("a, u, b, c, t", "t, u", DatasetSettings(shuffle_tags=True, keep_tags=0))
+    assert len(commas) > 1 and all(text.startswith("t, u, ") and text.count("u") == 1 for text in commas)
     for caption in ("a, b, c, d", "t a, b, c, d", "a, t, b, c", "a, b, c t, d"):
         found = variants(caption, "t", DatasetSettings(shuffle_tags=True, keep_tags=0))
         assert len(found) > 1 and all("t" in text.split(", ")[0] and text.count("t") == 1 for text in found)

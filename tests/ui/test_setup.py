@@ -151,6 +151,13 @@ def test_the_report_shows_names_and_captions_as_text(setup, tmp_path):
     )
 
 
+def test_captions_of_several_lines_are_counted(setup, tmp_path):
+    for name, text in (("a", "a boat\na ship"), ("b", "a cat")):
+        Image.new("RGB", (64, 64)).save(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.txt").write_text(text)
+    assert "2 with a caption" in (html := setup.look(str(tmp_path))[setup.report]) and "1 with several lines" in html
+
+
 @pytest.mark.fault(22)
 def test_many_pictures_are_counted_but_not_all_shown(setup, tmp_path):
     """Five thousand pictures make the page crawl."""
