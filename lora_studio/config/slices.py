@@ -421,7 +421,7 @@ class PreviewSettings(SettingsSlice):
     guidance_rescale: float = setting(
         -1.0,
         "Guidance rescale",
-        "Share of a preview whose contrast is taken back to what it would be without guidance (Lin et al. 2024). -1 "
+        "How far a preview's contrast is scaled back to what it would be without guidance (Lin et al. 2024). -1 "
         "chooses: 0.7 for models that predict v with zero terminal SNR, which guidance overexposes, else 0.",
         Level.EXPERT,
         ge=-1,

@@ -63,7 +63,8 @@ def _row(spec: Spec) -> str:
 def _help(spec: Spec) -> str:
     """What a setting does, and what its choices are good for."""
     choices = "; ".join(option.help for option in spec.options if option.help)
-    return f"{spec.help} {choices}." if choices else spec.help
+    text = f"{spec.help} {choices}." if choices else spec.help
+    return text.replace("|", r"\|")  # Markdown would take it for the cell's end, even within backticks
 
 
 def values(spec: Spec) -> str:

@@ -145,6 +145,8 @@ def test_whatever_is_given_comes_out_checked_or_as_one_clear_error(values):
 def test_the_docs_table_is_the_one_that_the_declarations_make():
     assert table.PATH.read_text("utf-8") == table.markdown(), "run: python -m lora_studio.config.table"
     assert re.findall(r"^\| `(\w+)`", table.markdown(), re.MULTILINE) == list(SPECS)
+    rows = [line for line in table.markdown().splitlines() if line.startswith("| `")]
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {6}, "a bar within a cell would end it"
 
 
 def test_the_form_has_a_field_for_every_setting_and_its_defaults_read_back_as_the_defaults():
