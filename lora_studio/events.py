@@ -80,8 +80,13 @@ class BaseLoaded(Event):
     reason: str
 
     @property
+    def finding(self) -> str:
+        """What it predicts, with the reason."""
+        return f"{self.predicts} ({self.reason})" if self.reason else self.predicts
+
+    @property
     def sentence(self) -> str:
-        return f"Base model {self.name}, {self.family}. It predicts: {self.predicts} ({self.reason})."
+        return f"Base model {self.name}, {self.family}. It predicts: {self.finding}."
 
 
 class Started(Event):

@@ -61,7 +61,8 @@ def tell(settings: Settings, outputs: Path, as_json: bool) -> None:
         list(_estimated(told)),
         as_json,
     )
-    measured = _try(settings, outputs, as_json)
+    measured, seen = _try(settings, outputs, as_json)
+    told["predicts"] = seen.base.finding if seen.base else ""
     told["measured"] = (
         None
         if measured is None
@@ -75,8 +76,8 @@ def tell(settings: Settings, outputs: Path, as_json: bool) -> None:
     options.tell(told, list(_verdict(told)), as_json)
 
 
-def _try(settings: Settings, outputs: Path, as_json: bool) -> Any:
-    """Runs the trial and shows its progress."""
+def _try(settings: Settings, outputs: Path, as_json: bool) -> tuple[Any, RunView]:
+    """Runs the trial and shows its progress; returns what was measured, and the view of its events."""
     from lora_studio.training import preflight
 
     trial, seen = preflight.measure(settings, outputs), RunView()
@@ -86,7 +87,7 @@ def _try(settings: Settings, outputs: Path, as_json: bool) -> Any:
             try:
                 event = next(trial)
             except StopIteration as end:
-                return end.value
+                return end.value, seen
             seen.apply(event)
             display.show(event, seen)
             if as_json:

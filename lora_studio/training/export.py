@@ -68,7 +68,7 @@ def training(session: Session) -> recipe.Training:
         settings=recipe.cut_paths(session.settings.flat()),
         base=session.base.name,
         base_sha256=session.base_sha256,
-        predicts=f"{session.base.process.describe} ({session.base.reason})",
+        predicts=session.base.loaded_event.finding,
         images=[recipe.ImageRecord(name=picture.path.name, sha256=picture.sha256) for picture in pictures],
         tags=_tags(session),
         versions=versions(),

@@ -8,6 +8,7 @@ from lora_studio.config import presets
 from lora_studio.events import State
 from lora_studio.jobs import control
 from lora_studio.jobs.control import Request
+from lora_studio.jobs.view import fold
 from lora_studio.runs import checkpoints
 from lora_studio.ui.pages.train import previews, status
 from lora_studio.ui.pages.train.live import RunWatcher, TabState, tick
@@ -32,6 +33,14 @@ def test_an_empty_outputs_folder_says_what_to_do(watcher):
     """A new user sees an empty half page."""
     sent = tick(TabState(), watcher)
     assert sent["blank"]["visible"] and not sent["run_card"]["visible"] and sent["start"]["interactive"]
+
+
+def test_what_the_base_model_predicts_is_shown_with_its_reason(part):
+    played = part("one")
+    played.begins()
+    played.says(e.BaseLoaded(name="ink <b>", family="SDXL", predicts="Velocity (v)", reason="the file's mark v_pred"))
+    shown = status.line(played.run, fold(played.run))
+    assert "ink &lt;b&gt; predicts: Velocity (v) (the file&#x27;s mark v_pred)" in shown
 
 
 def test_a_tick_sends_nothing_twice(watcher, part):

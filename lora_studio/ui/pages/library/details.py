@@ -83,6 +83,7 @@ def _recipe(found: Training | Blend | None) -> str:
         made = [
             ("Trained on", words.counted(len(found.images), "picture") if found.images else ""),
             ("Steps done", f"{found.steps:,}" if found.steps else ""),
+            ("The base model predicts", found.predicts),
         ]
         known = [
             (SPECS[key].label, words.value(value))

@@ -116,6 +116,8 @@ def _facts(run: Run, view: RunView) -> list[str]:
         held_out = view.started.validation_images
         facts.append(words.counted(view.started.images, "picture") + (f" + {held_out} held out" if held_out else ""))
         facts.append(", ".join(filter(None, (view.started.device, view.started.precision, view.started.engine))))
+    if view.base:
+        facts.append(f"{view.base.name} predicts: {view.base.finding}")
     if view.checkpoints and view.state is not State.FINISHED:
         facts.append(f"saved at step {view.checkpoints[-1].step:,}")
     return facts
