@@ -125,7 +125,7 @@ def sampling(
     """
     rescale = base.process.guidance_rescale if guidance_rescale < 0 else guidance_rescale
     sides = _side(base, width, "width"), _side(base, height, "height")
-    return Sampling(_known(base, sampler), steps, guidance, *sides, rescale)
+    return Sampling(known_sampler(base, sampler), steps, guidance, *sides, rescale)
 
 
 def in_batches(base: Base, count: int, how: Sampling, draw: Callable[[slice], Tensor | None]) -> list[Image.Image]:
@@ -224,7 +224,12 @@ def _resting(base: Base) -> Generator[None]:
         base.unet.train(training)
 
 
-def _known(base: Base, sampler: str) -> str:
+def known_sampler(base: Base, sampler: str) -> str:
+    """``sampler``, if it can remove the noise of ``base``.
+
+    Raises:
+        SettingsError: it cannot, or there is none of that name.
+    """
     if sampler in base.process.samplers:
         return sampler
     if sampler in samplers.NAMES:

@@ -26,6 +26,7 @@ from lora_studio.models import gradient_checkpointing, inject, warm_start
 from lora_studio.optim import build
 from lora_studio.optim.ema import Average
 from lora_studio.runs import Run, checkpoints
+from lora_studio.sampling.generate import known_sampler
 from lora_studio.training import checkpoint, devices, reading, stepper, threads
 from lora_studio.training.batches import Batches
 from lora_studio.training.distributed import World
@@ -73,6 +74,7 @@ def load(settings: Settings, machine: devices.Machine, dataset: Dataset) -> Gene
 
     Raises:
         ModelError: the base model is missing or damaged, or there is none of that name.
+        SettingsError: the sampler of the previews cannot remove its noise.
         MachineError: it cannot be quantized on this machine.
     """
     yield Preparing(stage="base model", done=0, total=1)
@@ -88,6 +90,7 @@ def load(settings: Settings, machine: devices.Machine, dataset: Dataset) -> Gene
     )
     base.tiled = settings.machine.tiled_vae
     yield Preparing(stage="base model", done=1, total=1)
+    known_sampler(base, settings.previews.sampler)  # else every preview would fail, and the run train blind
     yield base.loaded_event
     yield from base.notices
     if base.distilled and (overruled := base.distilled.overruling(settings.previews)):

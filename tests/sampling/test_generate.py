@@ -1,5 +1,7 @@
 """The denoising loop, against diffusers' own pipelines."""
 
+import itertools
+
 import diffusers
 import pytest
 import torch
@@ -113,6 +115,21 @@ def test_sdxl_latents_are_those_of_diffusers(tiny_folder):
     for sampler, negative in (("euler", NEGATIVE), ("dpm++", "")):
         expected = _theirs(pipeline, sampler, "epsilon", negative or None, guidance_scale=5.0, width=128, height=64)
         assert torch.allclose(_ours(base, sampler, negative), expected, atol=1e-4), sampler
+
+
+def test_a_rectified_flow_of_sdxl_is_drawn_by_eulers_steps(tiny_folder):
+    """Straight from noise to data: x ← x + (s′ − s) v, where the UNet is given 1000 s."""
+    base = models.load(str(tiny_folder("sdxl")), prediction="flow", flow_shift=2.5)
+    how = sampling(base, "euler", 3, 1.0, 64, 64)
+    text, expected = base.encode_text(PROMPTS[:1]), torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(3))
+    shares = [1, 0.7153035, 0.0062174, 0]  # 2.5 s / (1 + 1.5 s) of s = 1, 0.5012481, 0.0024963, as diffusers spaces it
+    with torch.no_grad():
+        for share, following in itertools.pairwise(shares):
+            given = base.family.conditions(text, base.whole(expected))
+            answer = base.unet(expected, torch.tensor(1000.0 * share), **given).sample
+            expected = expected + (following - share) * answer
+    ours = denoise(base, text, None, SEEDS[:1], how)
+    assert torch.allclose(ours, expected, atol=1e-4)
 
 
 def test_without_guidance(base, pipeline):
