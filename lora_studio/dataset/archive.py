@@ -37,7 +37,9 @@ _DAMAGED = (
 )
 """What zipfile raises for damaged files; most were found by fuzzing."""
 _DISTRUST = "Do not use this file. Pack the pictures yourself."
-_UNSAFE = re.compile(r"[\x00-\x1f\\:]|(^|/)\.\.?(/|$)|^/|//|[. ](/|$)")
+_LEADS_OUT = re.compile(r"(^|/)\.\.(/|$)|^/|^[A-Za-z]:")
+_UNSTORABLE = re.compile(r"[\x00-\x1f:]|(^|/)\.(/|$)|//|[. ](/|$)")
+"""Names that Windows does not take, or takes for another."""
 
 
 def unpack(archive: Path, folder: Path) -> Path:
@@ -84,23 +86,19 @@ def _checked(packed: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:
             where=archive,
             do="Pack fewer files.",
         )
-    if len({entry.filename.casefold() for entry in entries}) < len(entries):
+    if len({_name(entry).casefold() for entry in entries}) < len(entries):
         raise DatasetError(
             "The ZIP contains two files of the same name.",
             where=archive,
             do="Give them different names and pack again.",
         )
     for entry in entries:
-        if _UNSAFE.search(entry.filename.removesuffix("/")) or stat.S_ISLNK(entry.external_attr >> 16):
-            raise DatasetError(
-                f"The ZIP contains {entry.filename!r}, a link or a name that leads out of its folder.",
-                where=archive,
-                do=_DISTRUST,
-            )
+        _require_safe(entry, archive)
     wanted = [
         entry
         for entry in entries
-        if not entry.is_dir() and not any(part.startswith(_HIDDEN) for part in PurePosixPath(entry.filename).parts)
+        if not _name(entry).endswith("/")
+        and not any(part.startswith(_HIDDEN) for part in PurePosixPath(_name(entry)).parts)
     ]
     for entry in wanted:
         if entry.compress_type not in _METHODS:
@@ -115,9 +113,32 @@ def _checked(packed: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:
     return wanted
 
 
+def _name(entry: zipfile.ZipInfo) -> str:
+    """The name of an entry with slashes. The format has nothing else (APPNOTE 6.3.10, §4.4.17.1), but some programs on
+    Windows write backslashes.
+    """
+    return entry.filename.replace("\\", "/")
+
+
+def _require_safe(entry: zipfile.ZipInfo, archive: Path) -> None:
+    name = _name(entry).removesuffix("/")
+    if _LEADS_OUT.search(name) or stat.S_ISLNK(entry.external_attr >> 16):
+        raise DatasetError(
+            f"The ZIP contains {entry.filename!r}, a link or a name that leads out of its folder.",
+            where=archive,
+            do=_DISTRUST,
+        )
+    if _UNSTORABLE.search(name):
+        raise DatasetError(
+            f"The ZIP contains {entry.filename!r}, a name that not every system can store.",
+            where=archive,
+            do="Rename it and pack the pictures again.",
+        )
+
+
 def _extract(packed: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path, most: int, archive: Path) -> int:
     """Writes one file and returns its size. Bytes are counted while unpacking, since a header can be wrong."""
-    target = folder / entry.filename
+    target = folder / _name(entry)
     target.parent.mkdir(parents=True, exist_ok=True)
     size = 0
     with packed.open(entry) as source, open(target, "xb") as file:

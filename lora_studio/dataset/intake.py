@@ -2,7 +2,8 @@
 
 Every file gets a name that every system takes, and what belongs together stays together: a picture and its captions
 share a name before and after, and all tables of captions become one ``metadata.jsonl``, which names the pictures as
-they are called now. kohya's ``N_name`` folders are kept, since they carry the repeats; all other folders are flattened.
+they are called now. kohya's ``N_name`` folders are kept, since they carry the repeats, and folders of masks, whose
+files are called like pictures; all other folders are flattened.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ import re
 import shutil
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from lora_studio import files
-from lora_studio.dataset import archive, caption_tables, captions, listing, pictures
+from lora_studio.dataset import archive, caption_tables, captions, listing, masks, pictures
+from lora_studio.dataset.problems import Problem, grouped
 from lora_studio.errors import DatasetError
 
 TYPES = sorted({*pictures.SUFFIXES, *captions.SUFFIXES, ".jsonl", ".csv", ".zip"})
@@ -48,15 +50,16 @@ def suggest_name(uploaded: Sequence[Path], otherwise: str) -> str:
     return "-".join(common) if any(word.isalpha() for word in common) else otherwise
 
 
-def fill(folder: Path, uploaded: Sequence[Path]) -> None:
-    """Copies the ``uploaded`` files into the empty ``folder`` and unpacks ZIPs into it.
+def fill(folder: Path, uploaded: Sequence[Path]) -> list[Problem]:
+    """Copies the ``uploaded`` files into the empty ``folder``, unpacks ZIPs into it, and returns what was left out.
 
     Raises:
         DatasetError: there is no picture, a ZIP is refused (``archive.unpack``), or a table of captions is too long.
         MachineError: a ZIP cannot be unpacked.
         OSError: a file cannot be read or written.
     """
-    items = [item for item in _items(uploaded, folder / _UNPACKED) if _is_wanted(item.name.name)]
+    found = list(_items(uploaded, folder / _UNPACKED))
+    items = [item for item in found if _is_wanted(item.name.name)]
     if not any(pictures.promises(item.name.name) for item in items):
         kind = "ZIP" if uploaded[0].suffix.lower() == ".zip" else "upload"
         raise DatasetError(
@@ -77,6 +80,17 @@ def fill(folder: Path, uploaded: Sequence[Path]) -> None:
     if tables:
         files.write(folder / caption_tables.JSONL, "\n".join([*_merged(tables, named), ""]))
     shutil.rmtree(folder / _UNPACKED, ignore_errors=True)
+    return _left_out(item.name.name for item in found if item not in named and item not in tables)
+
+
+def _left_out(names: Iterable[str]) -> list[Problem]:
+    return grouped(
+        "left out",
+        [name for name in names if not listing.is_non_caption(name)],
+        "file is neither a picture nor a caption and was not taken",
+        "files are neither pictures nor captions and were not taken",
+        "Unpack ZIPs within the upload first, and export pictures in other formats as PNG.",
+    )
 
 
 def _items(uploaded: Sequence[Path], unpacked: Path) -> Iterator[Item]:
@@ -94,7 +108,7 @@ def _items(uploaded: Sequence[Path], unpacked: Path) -> Iterator[Item]:
 def _is_wanted(name: str) -> bool:
     """Whether a file is a picture or may hold captions, in whatever format: the scan names those that are not read."""
     suffix = os.path.splitext(name)[1].lower()
-    return suffix in TYPES or suffix in captions.UNREAD or pictures.promises(name)
+    return suffix != ".zip" and (suffix in TYPES or suffix in captions.UNREAD or pictures.promises(name))
 
 
 def new_names(names: Sequence[PurePosixPath]) -> list[PurePosixPath]:
@@ -112,7 +126,7 @@ def new_names(names: Sequence[PurePosixPath]) -> list[PurePosixPath]:
         stem, ending = _parted(name, shown)
         group = name.parent, _plain(stem), seen[_plain(str(name))]
         seen[_plain(str(name))] += 1
-        folder = _concept(name.parent)
+        folder = _folder(name.parent)
         if group not in stems:
             stems[group] = _unused(files.safe_name(stem), folder, taken)
         found.append(PurePosixPath(folder, stems[group] + ending))
@@ -126,8 +140,11 @@ def _plain(name: str) -> str:
 
 def _parted(name: PurePosixPath, shown: Collection[tuple[PurePosixPath, str]]) -> tuple[str, str]:
     """The part of a file's name that picture and captions share, and the rest: ``a`` and ``.png.txt`` where a picture
-    ``a.png`` is among those ``shown``.
+    ``a.png`` is among those ``shown``, ``-masklabel.png`` of a mask.
     """
+    if masks.label(name.name):
+        stem = masks.stem(name.name)
+        return stem, name.name.removeprefix(stem)
     stem, suffix = os.path.splitext(name.name)
     if suffix.lower() in captions.SUFFIXES and (name.parent, _plain(stem)) in shown:
         stem, inner = os.path.splitext(stem)
@@ -135,10 +152,12 @@ def _parted(name: PurePosixPath, shown: Collection[tuple[PurePosixPath, str]]) -
     return stem, suffix
 
 
-def _concept(folder: PurePosixPath) -> str:
-    """The innermost ``N_name`` folder of a path, under a safe name; empty if there is none. Its spaces stay: the name
-    is the caption of pictures without one.
+def _folder(folder: PurePosixPath) -> str:
+    """The folder that a path's last one becomes: one for masks, else the innermost ``N_name`` folder under a safe name,
+    else empty. Its spaces stay: the name is the caption of pictures without one.
     """
+    if folder.name.casefold() in masks.FOLDERS:
+        return "masks"
     wanted = next((part for part in reversed(folder.parts) if listing.is_concept(part)), "")
     safe = files.safe_name(wanted, spaces=True) if wanted else ""
     return safe if not wanted or listing.is_concept(safe) else f"{wanted.partition('_')[0]}_style"

@@ -69,17 +69,38 @@ def test_packed_files_and_repeat_folders_keep_their_places(tmp_path):
         "C:\\a.png",
         "\\\\server\\a.png",
         "..\\a.png",
-        "a.png::$DATA",
-        "a\nb.png",
-        "x//a.png",
-        "./a.png",
-        "x./a.png",
         "..",
     ],
 )
 def test_names_that_lead_elsewhere_are_refused(tmp_path, name):
     refused(tmp_path, packed(tmp_path / "a.zip", {"good.png": png(), name: b"x"}), "leads out of its folder")
     assert not (tmp_path / "a.png").exists() and not (tmp_path.parent / "a.png").exists()
+
+
+@pytest.mark.fault(61)
+@pytest.mark.parametrize(
+    "name", ["a.png::$DATA", "12:30.png", "a\nb.png", "x//a.png", "./a.png", "x./a.png", "x /a.png"]
+)
+def test_names_that_not_every_system_stores_are_no_attack(tmp_path, name):
+    """Screenshots of a Mac have times in their names."""
+    with pytest.raises(DatasetError, match="not every system can store") as raised:
+        unpack(packed(tmp_path / "a.zip", {"good.png": png(), name: b"x"}), tmp_path / "style")
+    assert raised.value.do == "Rename it and pack the pictures again." and not (tmp_path / "style").exists()
+
+
+def test_backslashes_of_windows_programs_are_folders(tmp_path):
+    """It was called an attack."""
+    entries = {"style\\": "", "style\\2_ink\\a.png": png(), "style\\2_ink\\a.txt": "ink", "style\\b.png": png(1)}
+    source = packed(tmp_path / "a.zip", entries)
+    dataset = scan(unpack(source, tmp_path / "out"))
+    assert {dataset.name(one): (one.repeats, one.caption) for one in dataset.pictures} == {
+        "2_ink/a.png": (2, "ink"),
+        "b.png": (1, ""),
+    }
+
+
+def test_one_name_in_both_spellings_is_refused(tmp_path):
+    refused(tmp_path, packed(tmp_path / "a.zip", {"x/a.png": png(), "x\\a.png": png(1)}), "two files of the same name")
 
 
 @pytest.mark.fault(17)

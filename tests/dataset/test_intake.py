@@ -246,3 +246,34 @@ def test_new_names_are_safe_and_different_and_keep_what_belongs_together(names):
             for other, two in zip(names, new, strict=True):
                 if old.parent == other.parent and old.stem == other.stem:
                     assert one.with_suffix("") == two.with_suffix("")
+
+
+def test_masks_stay_beside_their_pictures_and_folders_of_masks_apart(tmp_path):
+    """A long name was cut before ``-masklabel``; sd-scripts' folders of masks were mixed among the pictures."""
+    source, long = tmp_path / "source", "a" * 70
+    for number, name in enumerate((f"{long}.png", f"{long}-masklabel.png", "b.png", "Mask/b.png")):
+        picture(source / "My Style" / name, number)
+    dataset = folder.scan(taken(tmp_path, source, "zip"))
+    assert [(dataset.name(one), one.mask is not None) for one in dataset.pictures] == [
+        ("a" * 60 + ".png", True),
+        ("b.png", False),
+    ]
+    assert any("1 subfolder was not read: masks (1 picture)" in problem.what for problem in dataset.problems)
+
+
+@pytest.mark.parametrize("suffix", sorted(pictures.SUFFIXES))
+def test_every_format_is_taken_from_a_zip_as_from_a_folder(tmp_path, suffix):
+    """``.jfif`` vanished. Programs read a picture by its content."""
+    source = tmp_path / "source"
+    picture(source / f"a{suffix}", 1)
+    assert len(folder.scan(taken(tmp_path, source, "zip")).pictures) == 1 and suffix in intake.TYPES
+
+
+def test_what_is_not_taken_is_named(tmp_path):
+    source = tmp_path / "source"
+    picture(source / "a.png", 1)
+    for name in ("b.docx", "inner.zip", "LICENSE.md", "film.mp4"):
+        (source / name).write_bytes(b"x")
+    (tmp_path / "kept").mkdir()
+    (problem,) = intake.fill(tmp_path / "kept", [packed(tmp_path / "a.zip", source)])
+    assert problem.files == ("b.docx", "film.mp4", "inner.zip") and problem.severity == "left out"

@@ -32,7 +32,7 @@ def test_pictures_and_captions_are_kept_in_folders_with_repeats(tmp_path):
         "b.JPG": b"5",
     }
     source = zipped(tmp_path / "My Style.zip", entries)
-    folder = upload.keep([source], tmp_path)
+    folder = upload.keep([source], tmp_path).folder
     assert folder == tmp_path / "pictures" / "My-Style" and names(folder) == ["10_ink/a.png", "10_ink/a.txt", "b.JPG"]
 
 
@@ -40,7 +40,7 @@ def test_pictures_and_captions_are_kept_in_folders_with_repeats(tmp_path):
 def test_loose_files_get_safe_names_and_a_new_folder(tmp_path):
     """A second upload overwrites the first."""
     (tmp_path / "CON.png").write_bytes(b"1")
-    first, second = upload.keep([tmp_path / "CON.png"], tmp_path), upload.keep([tmp_path / "CON.png"], tmp_path)
+    first, second = (upload.keep([tmp_path / "CON.png"], tmp_path).folder for _ in range(2))
     assert first != second and names(first) == names(second) == ["run-CON.png"]
 
 

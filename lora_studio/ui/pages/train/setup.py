@@ -218,10 +218,11 @@ class Setup:
     def take(self, uploaded: list[str]) -> Updates:
         """Keeps uploaded pictures in a folder of their own, and enters that."""
         try:
-            folder = upload.keep([Path(one) for one in uploaded], self.outputs)
+            kept = upload.keep([Path(one) for one in uploaded], self.outputs)
         except StudioError as error:
             return {self.notice: error_notice(error)}
-        return {self.data: str(folder), self.notice: _HIDDEN}
+        told = "".join(words.notice("warned", problem.what, do=problem.do) for problem in kept.left_out)
+        return {self.data: str(kept.folder), self.notice: gr.update(value=told, visible=bool(told))}
 
     def begin(self, *values: Any, origin: str = "") -> Run:
         """Starts a run with the form's settings, or adds it to the queue. ``origin`` is the RUN@STEP that it branches

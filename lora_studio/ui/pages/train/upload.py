@@ -5,16 +5,25 @@ from __future__ import annotations
 import shutil
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from lora_studio import files, runs
 from lora_studio.dataset import intake
+from lora_studio.dataset.problems import Problem
 from lora_studio.errors import DatasetError
 
 MOST_FILES = 5_000
 
 
-def keep(uploaded: list[Path], outputs: Path) -> Path:
-    """Copies ``uploaded`` into a new folder of ``outputs`` and unpacks ZIPs into it; the folder.
+class Kept(NamedTuple):
+    """The new folder, and what of the upload was left out."""
+
+    folder: Path
+    left_out: list[Problem]
+
+
+def keep(uploaded: list[Path], outputs: Path) -> Kept:
+    """Copies ``uploaded`` into a new folder of ``outputs`` and unpacks ZIPs into it.
 
     Raises:
         DatasetError: there are too many files or no picture, or a ZIP is damaged, too large, or leads out of its
@@ -29,11 +38,10 @@ def keep(uploaded: list[Path], outputs: Path) -> Path:
     folder = None
     try:
         folder = runs.new_pictures(intake.suggest_name(uploaded, time.strftime("upload-%Y-%m-%d")), outputs)
-        intake.fill(folder, uploaded)
+        return Kept(folder, intake.fill(folder, uploaded))
     except Exception as error:
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, OSError):
             raise files.refusal(error, "The upload could not be kept", runs.pictures_folder(outputs)) from error
         raise
-    return folder
