@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lora_studio import files
-from lora_studio.adapters import detect, diffusers, foreign, keys, kohya, peft
+from lora_studio.adapters import detect, diffusers, foreign, keys, kohya, overflow, peft
 from lora_studio.adapters import metadata as meta
 from lora_studio.adapters.adapter import Adapter, Factors
 from lora_studio.adapters.tensors import body, head, laid_out, load, require_finite
@@ -28,9 +28,15 @@ def read(path: Path | str) -> Adapter:
     LoHa and LoKr become plain factors of a larger rank, exactly; DoRA keeps its magnitude. Tensors keep their dtype.
 
     Raises:
-        AdapterError: the file is no adapter, damaged, hostile, holds NaN, or holds parts that the studio cannot apply.
+        AdapterError: the file is no adapter, damaged, hostile, holds NaN or overflows, or holds parts that the studio
+            cannot apply.
     """
-    path = Path(path)
+    adapter = _read(Path(path))
+    overflow.require_usable(adapter.factors, path)
+    return adapter
+
+
+def _read(path: Path) -> Adapter:
     if path.is_dir():
         return _read_folder(path)
     config = path.with_name(peft.CONFIG)

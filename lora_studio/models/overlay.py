@@ -48,6 +48,8 @@ class AdapterOverlay:
         dtype: torch.dtype,
     ):
         self.enabled = True
+        self.weights: list[Sequence[float]] = []
+        """Rows of weights, as ``set_weights`` takes them."""
         self.adapters = [adapter for adapter, _ in adapters]
         found = modules.adaptable(models)
         for adapter, _ in adapters:
@@ -87,6 +89,7 @@ class AdapterOverlay:
                     where="weight",
                     do="Give one weight for each adapter.",
                 )
+        self.weights = rows
         table = torch.tensor(rows, dtype=torch.float32)
         for increment in self._increments.values():
             increment.weigh(table)

@@ -21,6 +21,7 @@ from lora_studio.diffusion import samplers
 from lora_studio.errors import MachineError, SettingsError
 from lora_studio.models import Base
 from lora_studio.models.texts import Reading
+from lora_studio.sampling import overflow
 
 PIXELS_AT_ONCE = 2**21
 """A batch holds at most so many: eight images of 512 × 512, two of 1024 × 1024. Halved where memory is short."""
@@ -81,6 +82,7 @@ def generate(
     Raises:
         SettingsError: a size or the sampler is invalid, or a prompt is too long.
         MachineError: not even one image fits into memory.
+        AdapterError, ModelError: a picture overflowed (``overflow``).
     """
     how, reading = sampling(base, sampler, steps, guidance, width, height, guidance_rescale), Reading(prompt_weights)
     encode = encode or (lambda texts, length: base.encode_text(texts, reading, length))
@@ -134,6 +136,7 @@ def in_batches(base: Base, count: int, how: Sampling, draw: Callable[[slice], Te
 
     Raises:
         MachineError: not even one image fits into memory.
+        AdapterError, ModelError: a picture overflowed.
     """
     at_once = max(1, min(IMAGES_AT_ONCE, PIXELS_AT_ONCE // (how.width * how.height), count))
     images: list[Image.Image] = []
@@ -142,7 +145,11 @@ def in_batches(base: Base, count: int, how: Sampling, draw: Callable[[slice], Te
             latents = draw(slice(len(images), min(count, len(images) + at_once)))
             if latents is None:
                 break
-            images += [image for latent in latents for image in to_images(base.decode(latent[None]))]
+            overflow.require_finite(base, latents)
+            for latent in latents:
+                pixels = base.decode(latent[None])
+                overflow.require_finite(base, pixels)
+                images += to_images(pixels)
         except torch.OutOfMemoryError:
             at_once = _halved(at_once, how)
     return images

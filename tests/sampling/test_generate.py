@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from lora_studio import models
+from lora_studio.adapters import Adapter, Factors
 from lora_studio.config.specs import SPECS
 from lora_studio.diffusion.flow import RectifiedFlow
 from lora_studio.diffusion.gaussian import Velocity
 from lora_studio.diffusion.samplers import SAMPLERS
-from lora_studio.errors import MachineError, SettingsError
+from lora_studio.errors import AdapterError, MachineError, ModelError, SettingsError
+from lora_studio.models import inject
 from lora_studio.sampling import generate as generating
 from lora_studio.sampling.generate import Sampling, denoise, generate, rescaled, sampling, to_images
 
@@ -264,3 +266,25 @@ def test_the_unets_mode_is_given_back(base):
 def test_nonsense_is_explained(base, named, message):
     with pytest.raises(SettingsError, match=message):
         generate(base, ["a cat"], [1], **named)
+
+
+@pytest.mark.fault(86)
+@pytest.mark.parametrize("where", ["denoiser", "decoder"])
+def test_a_picture_that_overflowed_is_an_error_and_not_black(base, where, monkeypatch):
+    infinite = torch.full((1, 3, 64, 64), torch.inf)
+    if where == "denoiser":
+        monkeypatch.setattr(models.Base, "predict", lambda self, noisy, *rest: noisy * torch.nan)
+    else:
+        monkeypatch.setattr(models.Base, "decode", lambda self, latents: infinite)
+    with pytest.raises(ModelError, match="holds NaN or infinity after denoising sd1 in float32"):
+        generate(base, ["a cat"], [0], steps=1, width=64, height=64)
+    path = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    width = inject.weight(base, path).shape[0]
+    one = Factors(torch.ones(1, width), torch.ones(width, 1), 1.0)
+    ink = Adapter({path: one}, {"modelspec.title": "Ink"})
+    inject.load_adapters(base, [(ink, 0.7)])
+    try:
+        with pytest.raises(AdapterError, match="in float32 with Ink at 0.7"):
+            generate(base, ["a cat"], [0], steps=1, width=64, height=64)
+    finally:
+        inject.unload_adapters(base)
