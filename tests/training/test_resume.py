@@ -24,6 +24,8 @@ RANDOM = {
     "accumulate": 2,
     "flip": True,
     "shuffle_tags": True,
+    "tag_dropout": 0.3,
+    "caption_prefix": "an {old|new} print,",
     "caption_dropout": 0.5,
     "noise_offset": 0.1,
 }
