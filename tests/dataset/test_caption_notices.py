@@ -14,6 +14,7 @@ def notices(settings: dict, *captions: str) -> list[str]:
     return [problem.what for problem in problems(Dataset(Path("/x"), pictures, []), DatasetSettings(**settings))]
 
 
+@pytest.mark.fault(89)
 @pytest.mark.parametrize(
     ("settings", "captions", "said"),
     [

@@ -85,6 +85,7 @@ def test_of_two_lines_for_one_file_the_first_counts():
     )
 
 
+@pytest.mark.fault(88)
 @pytest.mark.parametrize(
     ("data", "captions", "faults"),
     [
@@ -117,6 +118,7 @@ def test_csv_as_image_folder_and_spreadsheets_write_it(data, captions, faults):
     assert read(CSV, data.encode()) == (captions, faults)
 
 
+@pytest.mark.fault(88)
 @pytest.mark.parametrize(
     ("table", "captions", "faults"),
     [

@@ -122,6 +122,7 @@ def test_a_picture_under_a_name_without_ending_is_found(tmp_path):
     assert captions(scan(tmp_path)) == {"0": "thing 0, ink, paper"}
 
 
+@pytest.mark.fault(87)
 def test_captions_come_from_txt_then_caption_then_json_then_tables(tmp_path):
     for index, name in enumerate("abcdefg"):
         made.painted(seed=index).save(tmp_path / f"{name}.png")
@@ -179,6 +180,7 @@ def test_tables_name_pictures_in_subfolders_without_their_ending_and_by_whole_pa
     ]
 
 
+@pytest.mark.fault(88)
 def test_what_looks_like_captions_and_is_not_read_is_named(tmp_path):
     made.style_folder(tmp_path, 2)
     (tmp_path / "1.txt").unlink()
@@ -194,6 +196,7 @@ def test_what_looks_like_captions_and_is_not_read_is_named(tmp_path):
     assert "metadata.csv" in dataset.problems[1].do
 
 
+@pytest.mark.fault(88)
 def test_a_table_names_its_faulty_lines_and_its_orphans(tmp_path):
     made.style_folder(tmp_path, 1, captions=False)
     lines = (
