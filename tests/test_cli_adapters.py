@@ -585,6 +585,7 @@ def test_a_run_that_can_be_repeated(repeatable, told, said):
     file = make()
     result = told("check", file, "--base", base, "--data", folder)
     assert (result["verdict"], result["differences"], result["unknown"]) == ("same", [], [])
+    assert "not a safetensors file" in result["base_warnings"][0], "that the base model cannot be loaded is said"
     assert "would give the same adapter" in said("check", file, "--base", base, "--data", folder)[-1]
 
 

@@ -36,6 +36,8 @@ class Training(BaseModel):
     base_sha256: str = ""
     predicts: str = ""
     """What the base model predicts, and how that was known; for people."""
+    parts: dict[str, str] = {}
+    """Files that completed the base model or replaced parts of it: name -> SHA-256."""
     images: list[ImageRecord] = []
     tags: dict[str, int] = {}
     """How many pictures have each caption tag."""
@@ -165,7 +167,13 @@ def compare(recipe: Training, *, base_sha256: str, images: list[str], versions: 
 def cut_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with their paths cut to the last part: a recipe does not reveal the machine's folders."""
     cut = json.loads(json.dumps(dict(settings)))
-    for key in ("data", "base", "start_from"):
+    for key in ("data", "base", "start_from", "vae"):
         if isinstance(cut.get(key), str):
-            cut[key] = cut[key].replace("\\", "/").rstrip("/").rpartition("/")[2]
+            cut[key] = _last(cut[key])
+    if isinstance(paths := cut.get("text_encoders"), list):
+        cut["text_encoders"] = [_last(str(path)) for path in paths]
     return cut
+
+
+def _last(path: str) -> str:
+    return path.replace("\\", "/").rstrip("/").rpartition("/")[2]

@@ -19,7 +19,7 @@ from lora_studio.cli import adapters as shared
 from lora_studio.cli import resize
 from lora_studio.cli.options import AsJson, tell
 from lora_studio.config.specs import SPECS
-from lora_studio.errors import DatasetError
+from lora_studio.errors import DatasetError, ModelError
 
 if TYPE_CHECKING:
     from lora_studio.adapters import Adapter
@@ -62,7 +62,7 @@ def check(
 
     adapter = adapters.read(path)
     warnings = list(_warnings(adapter, path))
-    repeat = _repeat(adapter, base, data)
+    repeat, noticed = _repeat(adapter, base, data), _of_base(base)
     result = {
         "file": path,
         "family": adapter.family,
@@ -74,11 +74,13 @@ def check(
         "verdict": repeat.verdict,
         "differences": [one._asdict() for one in repeat.differences],
         "unknown": repeat.unknown,
+        "base_warnings": noticed,
     }
     lines = [
         f"{path.name}: {len(adapter.factors)} modules for {detect.label(adapter.family)}, {adapter.kind.title}, "
         f"rank {adapter.rank}; all values are finite.",
         *(f"Warning: {warning}" for warning in warnings),
+        *(f"Warning: {warning}" for warning in noticed),
         _WORDS[repeat.verdict],
         *(
             f"  {what}: {recorded or 'none'} in the recipe, {found or 'none'} here"
@@ -103,6 +105,18 @@ def _warnings(adapter: Adapter, path: Path) -> Iterator[str]:
         yield "it changes nothing: it was saved before it learned anything."
 
 
+def _of_base(base: str) -> list[str]:
+    """What is noticed of the base model that is named, by its headers; or why it could not be loaded."""
+    if not base:
+        return []
+    from lora_studio.models import inspection
+
+    try:
+        return [notice.what for notice in inspection.notices(base)]
+    except ModelError as error:
+        return [error.what]
+
+
 def _hash(path: Path) -> str:
     """SHA-256 of a file's bytes after its header."""
     from lora_studio import adapters
@@ -123,6 +137,7 @@ def _repeat(adapter: Adapter, base: str, data: Path | None) -> Repeat:
         base_sha256 = sha256_of(shared.base_path(base or recipe.base))
     else:
         unknown.append(f"the base model {recipe.base} (name yours with --base)")
+    unknown += [f"{name}, a file that was given beside the base model" for name in recipe.parts]
     if data:
         images = _trained_on(recipe, data)
     else:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from lora_studio import __version__, files, runs
-from lora_studio.cli.options import AsJson, duration, like, tell
+from lora_studio.cli.options import AsJson, TextEncoders, Vae, duration, like, tell
 from lora_studio.config.settings import Settings
 from lora_studio.config.slices import PreviewSettings
 from lora_studio.config.specs import SPECS
@@ -24,7 +24,6 @@ from lora_studio.sampling.axes import Axis, Grid
 
 if TYPE_CHECKING:
     from lora_studio.models import Base
-
 
 NOISE = ("prediction", "zero_snr", "flow_shift")
 """Settings on the base model's noise."""
@@ -40,6 +39,8 @@ class DrawingOptions:
     """Options of every command that draws images."""
 
     base: Annotated[str, like("base")] = SPECS["base"].default
+    vae: Vae = SPECS["vae"].default
+    text_encoders: TextEncoders = field(default_factory=list)
     negative: Annotated[str, like("negative", "What the images should avoid.")] = SPECS["negative"].default
     prompt_weights: Annotated[bool, like("prompt_weights")] = SPECS["prompt_weights"].default
     seed: Annotated[int, like("preview_seed", "Seed of the images.")] = SPECS["preview_seed"].default
@@ -162,6 +163,8 @@ def load_base(options: DrawingOptions, settings: Settings) -> Base:
         options.base,
         machine.device,
         machine.dtype,
+        vae=options.vae,
+        text_encoders=options.text_encoders,
         **{key: getattr(options, key) for key in NOISE},
     )
     print(base.loaded_event.sentence, *map(_note, base.notices), sep="\n", file=sys.stderr)

@@ -39,7 +39,8 @@ def tell(settings: Settings, outputs: Path, as_json: bool) -> None:
     from lora_studio.training import devices, memory, preflight
 
     machine = devices.choose(settings.machine)
-    base, limit = shapes.read(settings.run.base), preflight.limit(machine.device)
+    base = shapes.read(settings.run.base, settings.run.vae, settings.run.text_encoders)
+    limit = preflight.limit(machine.device)
     estimate = memory.estimate(settings, base, machine.precision, limit) if memory.can_estimate(base) else None
 
     def ways(needed: float) -> list[dict[str, Any]]:

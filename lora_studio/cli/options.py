@@ -70,6 +70,13 @@ def like(key: str, help: str = "", **more: Any) -> Any:
     return typer.Option(help=help or spec.help, **limits | more)
 
 
+Vae = Annotated[str, like("vae", metavar="FILE", show_default="the base model's own")]
+TextEncoders = Annotated[
+    list[str],
+    like("text_encoders", f"{SPECS['text_encoders'].help} May be repeated.", metavar="FILE", show_default="its own"),
+]
+
+
 def absolute(text: str) -> str:
     """A path that exists, made absolute for a worker in another folder; anything else (a hub name) unchanged."""
     path = Path(os.path.expanduser(text))  # unlike Path.expanduser it takes any name after the tilde

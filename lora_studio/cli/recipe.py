@@ -62,6 +62,7 @@ def _training(found: recipes.Training, name: str, settings: dict[str, Any], drop
     notes = [
         f"{len(found.images)} pictures, {found.steps} steps done",
         f"base model: {_line(found.base)} (sha256 {_line(found.base_sha256) or 'unknown'})",
+        *(f"part of it: {_line(name)} (sha256 {_line(sha256)})" for name, sha256 in found.parts.items()),
         "versions: " + ", ".join(f"{_line(library)} {_line(version)}" for library, version in found.versions.items()),
     ]
     notes += [f"unknown to this version, left out: {', '.join(map(_line, dropped))}"] * bool(dropped)

@@ -12,7 +12,7 @@ import typer
 
 from lora_studio import runs
 from lora_studio.cli import watch
-from lora_studio.cli.options import AsJson, Outputs, Queue, absolute, duration, like, of_class, tell
+from lora_studio.cli.options import AsJson, Outputs, Queue, TextEncoders, absolute, duration, like, of_class, tell
 from lora_studio.config import presets
 from lora_studio.config.settings import Settings
 from lora_studio.config.specs import SPECS
@@ -32,6 +32,8 @@ class TrainOptions:
 
     data: Annotated[str | None, like("data")] = None
     base: Annotated[str | None, like("base", show_default=SPECS["base"].default)] = None
+    vae: Annotated[str | None, like("vae", metavar="FILE", show_default="the base model's own")] = None
+    text_encoders: TextEncoders = field(default_factory=list)
     preset: Annotated[str | None, typer.Option(help=f"One of {', '.join(PRESETS)}; or the path of a TOML file.")] = None
     assignments: Annotated[
         list[str], typer.Option("--set", metavar="KEY=VALUE", help="One of the settings below; may be repeated.")
@@ -70,6 +72,8 @@ def train(options: TrainOptions) -> None:
         under,
         data=options.data,
         base=options.base,
+        vae=options.vae,
+        text_encoders=options.text_encoders or None,
         name=options.name,
         gpus=options.gpus,
         start_from=file,
@@ -139,7 +143,10 @@ def checked(settings: Settings, outputs: Path) -> Settings:
     from lora_studio.dataset import folder
 
     settings = settings.changed(
-        data=str(Path(os.path.expanduser(settings.run.data)).resolve()), base=absolute(settings.run.base)
+        data=str(Path(os.path.expanduser(settings.run.data)).resolve()),
+        base=absolute(settings.run.base),
+        vae=absolute(settings.run.vae),
+        text_encoders=[absolute(path) for path in settings.run.text_encoders],
     )
     dataset = folder.scan(Path(settings.run.data), runs.cache_folder(outputs), nested=settings.dataset.nested)
     if dataset.blocking:

@@ -38,6 +38,18 @@ class RunSettings(SettingsSlice):
         "model.",
         Level.JOB,
     )
+    vae: str = setting(
+        "",
+        "VAE",
+        "A .safetensors file with the VAE, for a base model without one or in place of its own.",
+        Level.JOB,
+    )
+    text_encoders: list[str] = setting(
+        list,
+        "Text encoders",
+        "The .safetensors files of the text encoders, for a base model without them or in place of its own.",
+        Level.JOB,
+    )
     name: str = setting(
         "",
         "Name",

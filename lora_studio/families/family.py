@@ -119,8 +119,12 @@ class Family(ABC):
     def owns_folder(self, denoiser: Mapping[str, Any]) -> bool:
         """Whether a denoiser of this configuration is of this family. It must say no to every other family's."""
 
-    def owns_file(self, shapes: Mapping[str, Shape]) -> bool:
-        """Whether a single file with these keys and shapes is of this family; no if its single files cannot be read."""
+    def owns_denoiser(self, shapes: Mapping[str, Shape]) -> bool:
+        """Whether a single file's denoiser is of this family; no if its single files cannot be read.
+
+        Args:
+            shapes: by its keys in the original layout, without a prefix.
+        """
         return False
 
     @cached_property

@@ -177,6 +177,8 @@ def fit_text(config: dict[str, Any], shapes: Mapping[str, Shape]) -> dict[str, A
         "intermediate_size": inner,
         "num_attention_heads": _heads(embedding[1]),
     }
+    if "text_projection.weight" in shapes:
+        return {**fitted, "projection_dim": shapes["text_projection.weight"][0]}
     return {**fitted, "projection_dim": shapes["text_projection"][1]} if "text_projection" in shapes else fitted
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,13 @@ _FOREIGN_CLASSES = {
     "Wan": "Wan",
     "Qwen": "Qwen Image",
 }
-_CHANNELS = {9: "an inpainting model", 8: "an image-editing model", 7: "an upscaler", 5: "a depth model"}
-_CONV_IN = "model.diffusion_model.input_blocks.0.0.weight"
+_CHANNELS = {
+    9: "an inpainting model",
+    8: "an image-editing model (InstructPix2Pix)",
+    7: "an upscaler",
+    5: "a depth model",
+}
+_CONV_IN = "input_blocks.0.0.weight"
 
 
 def named(name: str) -> Family | None:
@@ -120,31 +125,43 @@ def of_folder(index: Mapping[str, Any], denoisers: Mapping[str, Mapping[str, Any
     raise _foreign(kind or "a model of another shape", where)
 
 
-def of_file(shapes: Mapping[str, Shape], where: Path) -> Family:
-    """The family of a single file, from its keys and shapes.
+def of_denoiser(shapes: Mapping[str, Shape], where: Path, beside: Iterable[str] = ()) -> Family:
+    """The family of a denoiser in a single file.
+
+    Args:
+        shapes: by its keys in the original layout, without a prefix.
+        beside: all keys of the file, which may tell what it is otherwise.
 
     Raises:
-        ModelError: it is not a whole model, or no family owns it; the message says what it is if that is known.
+        ModelError: no family owns it; the message says what it is if that is known.
     """
     if title := _CHANNELS.get(shapes[_CONV_IN][1] if len(shapes.get(_CONV_IN, ())) == 4 else 4):
         raise _foreign(title, where)
     for family in FAMILIES:
-        if family.owns_file(shapes):
+        if family.owns_denoiser(shapes):
             return family
-    if any(".lora_" in key or key.startswith("lora_") or ".hada_" in key or ".lokr_" in key for key in shapes):
-        raise ModelError(
+    raise unknown(beside, where, "a UNet of no family that the studio knows")
+
+
+def unknown(keys: Iterable[str], where: Path, holds: str, do: str = "") -> ModelError:
+    """The error for a file without a denoiser of a known family, by what its keys tell.
+
+    Args:
+        holds, do: what it holds, and what to do, if they tell nothing more.
+    """
+    keys = list(keys)
+    if any(".lora_" in key or key.startswith("lora_") or ".hada_" in key or ".lokr_" in key for key in keys):
+        return ModelError(
             f"{where.name} is an adapter (LoRA), not a base model.",
             where=where,
             do="Choose the checkpoint that the adapter was made for, and load the adapter on top of it.",
         )
     for mark, title in _FOREIGN_KEYS.items():
-        if any(mark in key for key in shapes):
-            raise _foreign(title, where)
-    raise ModelError(
-        f"{where.name} holds {_contents(shapes)}.",
-        where=where,
-        do=f"{_takes()} A single file must hold the whole checkpoint.",
-    )
+        if any(mark in key for key in keys):
+            return _foreign(title, where)
+    if any(mark in key for mark in ("emb_params", "string_to_param") for key in keys):
+        holds = "a textual inversion, not a base model"
+    return ModelError(f"{where.name} holds {holds}.", where=where, do=do or _takes())
 
 
 def _takes() -> str:
@@ -154,19 +171,3 @@ def _takes() -> str:
 
 def _foreign(title: str, where: Path) -> ModelError:
     return ModelError(f"{where.name} is {title}, which the studio cannot train.", where=where, do=_takes())
-
-
-def _contents(shapes: Mapping[str, Shape]) -> str:
-    """What a file without a whole model seems to be."""
-    marks = {
-        "down_blocks.0.resnets": "only a UNet or VAE in diffusers' layout; choose the folder above it instead",
-        "decoder.conv_in.weight": "only a VAE",
-        "text_model.encoder.layers": "only a text encoder",
-        "model.diffusion_model.": "only a UNet",
-        "emb_params": "a textual inversion, not a base model",
-        "string_to_param": "a textual inversion, not a base model",
-    }
-    for mark, title in marks.items():
-        if any(mark in key for key in shapes):
-            return title
-    return "no model that the studio knows"

@@ -12,6 +12,9 @@ from lora_studio.families.layout import Shape
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+_FOURTH_LEVEL = "input_blocks.9.0.op.weight"
+"""SDXL's refiner has one, and so has every UNet that is conditioned on CLIP's picture features (unCLIP)."""
+
 
 class StableDiffusionXL(LatentDiffusion):
     name, title, configs = "sdxl", "Stable Diffusion XL", "sdxl"
@@ -43,10 +46,8 @@ class StableDiffusionXL(LatentDiffusion):
     def owns_folder(self, denoiser: Mapping[str, Any]) -> bool:
         return denoiser.get("addition_embed_type") == "text_time" and len(denoiser["block_out_channels"]) == 3
 
-    def owns_file(self, shapes: Mapping[str, Shape]) -> bool:
-        return "model.diffusion_model.label_emb.0.0.weight" in shapes and any(
-            key.startswith(self.prefixes["text_encoder_2"]) for key in shapes
-        )
+    def owns_denoiser(self, shapes: Mapping[str, Shape]) -> bool:
+        return "label_emb.0.0.weight" in shapes and _FOURTH_LEVEL not in shapes
 
     def encode_text(
         self, encoders: Mapping[str, nn.Module], tokens: Sequence[Tensor], captions: Sequence[str]

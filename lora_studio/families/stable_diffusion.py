@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 CONTEXT = 768
 """Width of SD 1.x's text features; a model of its layout with narrower ones is a starter."""
-_PROJ_IN = "model.diffusion_model.input_blocks.1.1.proj_in.weight"
-_KEY = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+_PROJ_IN = "input_blocks.1.1.proj_in.weight"
+_KEY = "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 
 
 class _StableDiffusion(LatentDiffusion):
@@ -36,8 +36,8 @@ class _StableDiffusion(LatentDiffusion):
         levels, context = len(denoiser["block_out_channels"]), denoiser["cross_attention_dim"]
         return levels == 4 and linear == self.linear and self._takes(context)
 
-    def owns_file(self, shapes: Mapping[str, Shape]) -> bool:
-        if _PROJ_IN not in shapes or _KEY not in shapes:
+    def owns_denoiser(self, shapes: Mapping[str, Shape]) -> bool:
+        if _PROJ_IN not in shapes or _KEY not in shapes or "label_emb.0.0.weight" in shapes:
             return False
         return (len(shapes[_PROJ_IN]) == 2) == self.linear and self._takes(shapes[_KEY][1])
 

@@ -23,6 +23,7 @@ from lora_studio.methods.method import Method
 from lora_studio.models import autoencode
 from lora_studio.models.distilled import Distilled
 from lora_studio.models.overlay import AdapterOverlay
+from lora_studio.models.pieces import Given
 from lora_studio.models.texts import LITERAL, ChunkedText, Reading, read
 from lora_studio.models.tokenizer import Tokenizer
 
@@ -57,6 +58,8 @@ class Base:
     """Whether the VAE and the text encoders take turns on ``device`` while one is needed, and rest on the CPU
     otherwise: slower where they alternate.
     """
+    given: Given = Given()
+    """Files that completed it or replaced parts of it."""
     reason: str = ""
     """How it is known what it predicts, and how its noise ends."""
     distilled: Distilled | None = None
@@ -251,6 +254,10 @@ class Base:
     def sha256(self) -> str:
         """As ``sha256_of``."""
         return sha256_of(self.path)
+
+    def given_sha256(self) -> dict[str, str]:
+        """SHA-256 of each file that was given beside it, by the file's name."""
+        return {path.name: files.sha256(path) for path in self.given.files}
 
 
 def sha256_of(path: Path) -> str:

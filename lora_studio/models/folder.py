@@ -9,12 +9,14 @@ import torch
 from torch import nn
 
 from lora_studio.errors import ModelError
+from lora_studio.events import Warned
 from lora_studio.families.family import Family
 from lora_studio.families.layout import Source
 from lora_studio.families.registry import denoiser_folders, of_folder
-from lora_studio.models import distilled, prediction
+from lora_studio.models import distilled, pieces, prediction, single
 from lora_studio.models.base import Base
 from lora_studio.models.parts import AGAIN, build, read_json, title
+from lora_studio.models.pieces import Given, Piece
 from lora_studio.models.prediction import NoiseMarks
 from lora_studio.models.tokenizer import Tokenizer
 from lora_studio.models.weights import Weights, fill
@@ -25,7 +27,7 @@ _OLD_VAE = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_a
 
 
 def read(
-    path: Path, name: str, device: torch.device, dtype: torch.dtype, encoders_on: torch.device
+    path: Path, name: str, device: torch.device, dtype: torch.dtype, encoders_on: torch.device, given: Given = Given()
 ) -> tuple[Base, NoiseMarks]:
     """As ``lora_studio.models.load``, with what the folder says of its noise process, which is yet to be settled.
 
@@ -39,8 +41,11 @@ def read(
     schedule = read_json(path / "scheduler" / "scheduler_config.json")
     marks = prediction.of_folder(family, schedule, path)
     tokenizers = [_tokenizer(path / folder) for folder in family.encoders.values()]
+    more, found = pieces.complete(family, given), []
     denoiser, vae, *encoders = (
-        _part(family, path, part, device if part == family.denoiser else encoders_on, dtype)
+        _given(family, path, part, more[part], encoders_on, dtype)
+        if part in more
+        else _part(family, path, part, device if part == family.denoiser else encoders_on, dtype, found)
         for part in (family.denoiser, "vae", *family.encoders)
     )
     base = Base(
@@ -55,7 +60,9 @@ def read(
         device,
         dtype,
         distilled=distilled.in_folder(name, path),
+        given=given,
     )
+    base.notices += [*found, *pieces.notices(family, more)]
     return base, marks
 
 
@@ -70,11 +77,22 @@ def family_of(path: Path) -> Family:
     return of_folder(index, found, path)
 
 
-def _part(family: Family, path: Path, part: str, device: torch.device, dtype: torch.dtype) -> nn.Module:
+def _part(
+    family: Family, path: Path, part: str, device: torch.device, dtype: torch.dtype, found: list[Warned]
+) -> nn.Module:
+    """The part in its folder; what is noticed about its file is added to ``found``."""
     model = build(family, part, read_json(path / part / "config.json"), path / part)
     with Weights(weight_files(path / part)) as weights:
-        fill(model, weights, _sources(part), torch.float32 if part == "vae" else dtype, device, title(part))
+        fill(model, weights, sources(part), torch.float32 if part == "vae" else dtype, device, title(part))
+    found += pieces.unread(weights)
     return model
+
+
+def _given(family: Family, path: Path, part: str, piece: Piece, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """A part from a file of its own. The scale of the latents is the folder's, with which its denoiser was trained."""
+    own = read_json(path / part / "config.json")
+    kept = {key: own[key] for key in ("scaling_factor", "shift_factor") if key in own}
+    return single.part(family, part, piece, device, dtype, kept)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -108,7 +126,7 @@ def _shards(index: Path) -> list[Path]:
     ]  # beside it, whatever folder they claim
 
 
-def _sources(part: str) -> Callable[[str], list[Source]]:
+def sources(part: str) -> Callable[[str], list[Source]]:
     """A weight's own name and the other names it has had."""
     if part == "vae":
         return _vae_sources

@@ -5,6 +5,7 @@ network.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from lora_studio.models import quantize as quantization
 from lora_studio.models.base import Base
 from lora_studio.models.distilled import Distilled
 from lora_studio.models.fused import triton_support
+from lora_studio.models.pieces import Given
 from lora_studio.models.prediction import NoiseChoice, settle
 from lora_studio.models.weights import read_header
 
@@ -36,6 +38,8 @@ def load(
     in_turn: bool = False,
     zero_snr: str = "auto",
     flow_shift: float = 0.0,
+    vae: str = "",
+    text_encoders: Sequence[str] = (),
 ) -> Base:
     """The base model that ``base`` names, frozen, on ``device``.
 
@@ -48,7 +52,7 @@ def load(
             (``lora_studio.models.quantize``).
         in_turn: leave the VAE and the text encoders on the CPU until they are needed, one after the other
             (``Base.in_turn``).
-        zero_snr, flow_shift: as the settings of these names.
+        zero_snr, flow_shift, vae, text_encoders: as the settings of these names.
 
     Raises:
         ModelError: there is no such model, a part is missing or damaged, or its family is not supported.
@@ -58,6 +62,7 @@ def load(
     choice = NoiseChoice(prediction, zero_snr, flow_shift)
     if prediction != "auto":
         processes.named(prediction)  # before gigabytes are read
+    given = Given.of(vae, text_encoders)
     path, name = locate(base)
     read = single.read if path.is_file() else folder.read
     device = torch.device(device)
@@ -68,6 +73,7 @@ def load(
         device if quantize == "none" else cpu,
         dtype,
         cpu if in_turn or quantize != "none" else device,
+        given,
     )
     loaded.in_turn = in_turn
     fused.enable(loaded.unet)

@@ -1,77 +1,87 @@
-"""A base model from one ``.safetensors`` file in the original trainers' layout, whose configurations ship with the
-studio.
+"""A base model from one ``.safetensors`` file in the original trainers' layout, or from its parts in several, whose
+configurations ship with the studio.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from lora_studio.families.family import Family
-from lora_studio.families.layout import Shape, Source
-from lora_studio.families.registry import of_file
 from lora_studio.models import distilled, prediction
+from lora_studio.models import pieces as assembly
 from lora_studio.models.base import Base
 from lora_studio.models.parts import build, title
+from lora_studio.models.pieces import Given, Piece
 from lora_studio.models.prediction import NoiseMarks
 from lora_studio.models.tokenizer import Tokenizer
-from lora_studio.models.weights import Weights, fill, lacks
+from lora_studio.models.weights import fill
 
 
 def read(
-    path: Path, name: str, device: torch.device, dtype: torch.dtype, encoders_on: torch.device
+    path: Path, name: str, device: torch.device, dtype: torch.dtype, encoders_on: torch.device, given: Given = Given()
 ) -> tuple[Base, NoiseMarks]:
     """As ``lora_studio.models.load``, with what the file says of its noise process, which is yet to be settled.
-
-    Weights averaged over training (``model_ema.…``) are passed over, as every program that draws with such a file does.
 
     Raises:
         ModelError: the file is damaged, no whole model, or of a family that is not supported.
     """
-    with Weights([path]) as weights:
-        family = of_file(weights.shapes, path)
-        marks = prediction.of_file(family, weights)
-        fast = distilled.in_file(name, weights.shapes, weights.metadata)
-        denoiser, vae, *encoders = (
-            _part(family, part, weights, device if part == family.denoiser else encoders_on, dtype)
-            for part in (family.denoiser, "vae", *family.encoders)
-        )
+    pieces = assembly.gather(path, given)
+    family = pieces.family
+    marks = prediction.of_file(family, pieces.main)
+    fast = distilled.in_file(name, pieces.main.shapes, pieces.main.metadata)
+    denoiser, vae, *encoders = (
+        part(family, each, pieces.parts[each], device if each == family.denoiser else encoders_on, dtype)
+        for each in (family.denoiser, "vae", *family.encoders)
+    )
     tokenizers = [Tokenizer.shipped(pad) for pad in family.pads]
-    text_encoders = dict(zip(family.encoders, encoders, strict=True))
     base = Base(
         family,
         name,
         path,
         denoiser,
         vae,
-        text_encoders,
+        dict(zip(family.encoders, encoders, strict=True)),
         tokenizers,
         family.process(marks.schedule),
         device,
         dtype,
         distilled=fast,
+        given=given,
     )
+    base.notices += assembly.notices(family, pieces.parts)
     return base, marks
 
 
-def _part(family: Family, part: str, weights: Weights, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    prefix, shapes = family.prefixes[part], shapes_of(family, part, weights)
-    try:
-        config = family.fit(part, shapes)
-    except (KeyError, IndexError, StopIteration):
-        raise lacks(weights, f"{'some weights of ' if shapes else ''}{title(part)}") from None
+def part(
+    family: Family,
+    name: str,
+    piece: Piece,
+    device: torch.device,
+    dtype: torch.dtype,
+    changes: dict[str, Any] | None = None,
+) -> nn.Module:
+    """The part ``name`` of a model, frozen, on ``device``.
 
-    def sources(name: str) -> list[Source]:
-        return [Source(prefix + one.key, one.change) for one in family.sources(part, name, config, shapes)]
+    Args:
+        changes: what its configuration has that neither the shipped one nor the shapes tell.
 
-    model = build(family, part, config, weights.paths[0])
-    fill(model, weights, sources, torch.float32 if part == "vae" else dtype, device, title(part))
+    Raises:
+        ModelError: weights are missing, of a wrong shape, or not finite in ``dtype``.
+    """
+    config = assembly.config(family, name, piece) | (changes or {})
+    model = build(family, name, config, piece.weights.paths[0])
+    with piece.weights:
+        fill(
+            model,
+            piece.weights,
+            partial(assembly.sources, family, name, config, piece),
+            torch.float32 if name == "vae" else dtype,
+            device,
+            title(name),
+        )
     return model
-
-
-def shapes_of(family: Family, part: str, weights: Weights) -> dict[str, Shape]:
-    """The shapes of the weights of ``part``, by their keys without its prefix."""
-    prefix = family.prefixes[part]
-    return {key.removeprefix(prefix): shape for key, shape in weights.shapes.items() if key.startswith(prefix)}

@@ -19,7 +19,19 @@ from lora_studio.families import registry
 from lora_studio.methods.registry import METHODS
 from lora_studio.runs import Run, checkpoints
 
-_SHAPING = ("base", "method", "rank", "alpha", "rslora", "targets", "optimizer", "lora_plus", "train_text")
+_SHAPING = (
+    "base",
+    "vae",
+    "text_encoders",
+    "method",
+    "rank",
+    "alpha",
+    "rslora",
+    "targets",
+    "optimizer",
+    "lora_plus",
+    "train_text",
+)
 """Settings that a saved state depends on: with others its tensors do not fit, or mean something else."""
 _UNASKED = {"name", "device", "gpus"}
 """Settings that may change when a run is resumed without changing what it learns, besides those for previews and

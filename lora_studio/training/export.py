@@ -69,6 +69,7 @@ def training(session: Session) -> recipe.Training:
         base=session.base.name,
         base_sha256=session.base_sha256,
         predicts=session.base.loaded_event.finding,
+        parts=session.given_sha256,
         images=[recipe.ImageRecord(name=picture.path.name, sha256=picture.sha256) for picture in pictures],
         tags=_tags(session),
         versions=versions(),

@@ -246,7 +246,7 @@ def suggest(settings: Settings, precision: str, limit: float) -> dict[str, Any]:
     that, its steps also below what they took. Empty if none is known.
     """
     try:
-        base = read_shapes(settings.run.base)
+        base = read_shapes(settings.run.base, settings.run.vae, settings.run.text_encoders)
         found = savings(settings, base, precision, 0.9 * limit, 0.9 * estimate(settings, base, precision).step)
     except StudioError:
         return {}

@@ -85,6 +85,8 @@ def load(settings: Settings, machine: devices.Machine, dataset: Dataset) -> Gene
         prediction=settings.loss.prediction,
         zero_snr=settings.loss.zero_snr,
         flow_shift=settings.loss.flow_shift,
+        vae=settings.run.vae,
+        text_encoders=settings.run.text_encoders,
         quantize=settings.machine.quantize,
         in_turn=True,  # all encoders of a large model at once would need more memory than a step
     )

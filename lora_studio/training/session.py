@@ -114,6 +114,11 @@ class Session:
         """Hash of the base model's files: gigabytes are read for it, so it waits for the first export."""
         return self.base.sha256()
 
+    @cached_property
+    def given_sha256(self) -> dict[str, str]:
+        """The same of the files that were given beside it, by name."""
+        return self.base.given_sha256()
+
     def state(self) -> dict[str, Any]:
         """All that changes while training: what a checkpoint must contain."""
         return {

@@ -112,8 +112,8 @@ def test_the_setting_overrides(tiny_file):
 @pytest.mark.parametrize(
     ("drop", "message"),
     [
-        ("first_stage_model.", "does not hold the VAE"),
-        ("cond_stage_model.", "does not hold the text encoder"),
+        ("first_stage_model.", "holds the UNet and the text encoder of .*, but not the VAE"),
+        ("cond_stage_model.", "holds the UNet and the VAE of .*, but not the text encoder"),
         ("first_stage_model.decoder.up.2.", "lacks .* weights of the VAE"),
         ("model.diffusion_model.middle_block", "lacks .* weights of the UNet"),
         ("first_stage_model.encoder.down.1", "does not hold some weights of the VAE"),
@@ -168,6 +168,8 @@ def test_pickles_are_refused_unread(tmp_path):
         ({"model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight": (8, 8)}, "Stable Diffusion 3"),
         ({"double_blocks.0.img_attn.qkv.weight": (8, 8)}, "Flux"),
         ({"model.diffusion_model.input_blocks.0.0.weight": (32, 9, 3, 3)}, "inpainting"),
+        ({"model.diffusion_model.input_blocks.0.0.weight": (32, 8, 3, 3)}, "InstructPix2Pix"),
+        ({"input_blocks.0.0.weight": (32, 5, 3, 3)}, "a depth model"),
         (
             {
                 "model.diffusion_model.input_blocks.0.0.weight": (32, 4, 3, 3),
@@ -175,8 +177,10 @@ def test_pickles_are_refused_unread(tmp_path):
             },
             "refiner",
         ),
-        ({"decoder.conv_in.weight": (8, 4, 3, 3)}, "only a VAE"),
-        ({"down_blocks.0.resnets.0.conv1.weight": (8, 4, 3, 3)}, "only a UNet or VAE"),
+        ({"decoder.mid.block_1.norm1.weight": (8,)}, "only a VAE.*Choose a whole checkpoint or a UNet .* as --vae"),
+        ({"decoder.mid_block.resnets.0.norm1.weight": (8,)}, "only a VAE"),
+        ({"text_model.embeddings.token_embedding.weight": (9, 8)}, "only a text encoder.* as --text-encoders"),
+        ({"model.diffusion_model.out.2.weight": (4, 32, 3, 3)}, "a UNet of no family"),
         ({"something": (1,)}, "no model that the studio knows"),
     ],
 )

@@ -21,6 +21,9 @@ from lora_studio.ui.pages.library import cards
 
 _DIALECTS = {"kohya": "kohya (ComfyUI, Forge, A1111)", "diffusers": "diffusers", "peft": "peft"}
 
+_ELSEWHERE = {"data": "the pictures", "vae": "the VAE", "text_encoders": "the text encoders"}
+"""Settings that are paths, which a recipe has only the last part of."""
+
 
 def html(entry: Entry, outputs: Path) -> str:
     """Picture, name, facts and recipe."""
@@ -129,7 +132,7 @@ def settings(entry: Entry, outputs: Path) -> dict[str, Any]:
     known = {
         key: value
         for key, value in found.settings.items()
-        if key in SPECS and key != "data" and (key != "base" or value == "starter")
+        if key in SPECS and key not in _ELSEWHERE and (key != "base" or value == "starter")
     }
     checked = check(known, where=Path(entry.path).name)
     return {key: checked[key] for key in known}
@@ -140,8 +143,8 @@ def opened(entry: Entry, values: dict[str, Any]) -> str:
     found = recipe_of(entry)
     recorded = found.settings if isinstance(found, Training) else {}
     missing = [
-        f"{what} (“{words.text(recorded[key])}” at the time)"
-        for key, what in (("data", "the pictures"), ("base", "the base model"))
+        f"{what} (“{words.text(words.value(recorded[key]))}” at the time)"
+        for key, what in (*_ELSEWHERE.items(), ("base", "the base model"))
         if key not in values and recorded.get(key)
     ]
     advice = f"It does not say where they are: choose {' and '.join(missing)}." if missing else "Start when you like."

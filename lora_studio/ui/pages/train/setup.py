@@ -109,6 +109,10 @@ class Setup:
                 info="Fills in the settings below.",
                 elem_id="preset",
             )
+        with gr.Accordion("Base model in several files", open=False, elem_classes="fold"):
+            with gr.Column(elem_classes="fields"):
+                self.form.field("vae", placeholder="~/models/vae/sdxl_vae.safetensors")
+                self.form.field("text_encoders", placeholder="one path a line")
         self.blurb = html(_blurb(first, self.damaged))
         with gr.Column(elem_classes="fields"):
             self.form.field("name", info="Of the run and its file. Empty: the folder's name.", placeholder="my-style")
@@ -276,7 +280,10 @@ class Setup:
         if reading.settings is None:
             raise SettingsError(" ".join(reading.wrong.values()), do="Fix that, then try again.")
         settings = reading.settings.changed(
-            data=pictures.tidy(reading.settings.run.data), base=pictures.tidy(reading.settings.run.base)
+            data=pictures.tidy(reading.settings.run.data),
+            base=pictures.tidy(reading.settings.run.base),
+            vae=pictures.tidy(reading.settings.run.vae),
+            text_encoders=[pictures.tidy(path) for path in reading.settings.run.text_encoders],
         )
         blocking = pictures.scan(settings.run.data, self.outputs, settings.dataset.nested).blocking
         if blocking:

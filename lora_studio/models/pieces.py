@@ -1,0 +1,232 @@
+"""The parts of a base model, wherever they lie: all in one checkpoint, or the UNet, the VAE and the text encoders in
+files of their own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lora_studio.errors import ModelError
+from lora_studio.events import Warned
+from lora_studio.families import contents, leftovers, registry
+from lora_studio.families.contents import FilePart
+from lora_studio.families.family import Family
+from lora_studio.families.layout import Source
+from lora_studio.models.parts import title
+from lora_studio.models.weights import Weights, lacks
+
+_GIVE = {"vae": "--vae", "text": "--text-encoders"}
+"""How a part is given on the command line."""
+_KINDS = {"unet": "a UNet", "vae": "a VAE", "text": "a text encoder"}
+
+
+class Given(NamedTuple):
+    """Files that complete a base model, or replace parts of it: the settings ``vae`` and ``text_encoders``."""
+
+    vae: Path | None = None
+    text_encoders: tuple[Path, ...] = ()
+
+    @classmethod
+    def of(cls, vae: str, text_encoders: Sequence[str]) -> Given:
+        """The files of these paths.
+
+        Raises:
+            ModelError: there is no file at one of them.
+        """
+        for where, text in [("vae", vae), *(("text_encoders", each) for each in text_encoders)]:
+            if text and not os.path.isfile(os.path.expanduser(text)):
+                do = "Give the path of a .safetensors file."
+                raise ModelError(f"There is no file at {text}.", where=where, do=do)
+        paths = [Path(os.path.expanduser(each)) for each in (vae, *text_encoders) if each]
+        return cls(paths.pop(0) if vae else None, tuple(paths))
+
+    @property
+    def files(self) -> list[Path]:
+        return [path for path in (self.vae, *self.text_encoders) if path]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a model: the file that holds it, and its keys there."""
+
+    weights: Weights
+    part: FilePart
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """All parts of a model of ``family``, by their folders in diffusers' layout."""
+
+    family: Family
+    main: Weights
+    """The base model's own file."""
+    parts: dict[str, Piece]
+
+    def config(self, part: str) -> dict[str, Any]:
+        """The configuration of ``part``: the shipped one with the widths that its shapes tell.
+
+        Raises:
+            ModelError: the file lacks a weight that tells one.
+        """
+        return config(self.family, part, self.parts[part])
+
+
+def gather(path: Path, given: Given = Given()) -> Pieces:
+    """The parts of the model in the file ``path``, completed and replaced by those that are given.
+
+    Raises:
+        ModelError: a file is damaged, holds something else, or parts are missing.
+    """
+    main = Weights([path])
+    found = contents.parts(main.shapes)
+    unet = next((part for part in found if part.kind == "unet"), None)
+    if unet is None:
+        raise registry.unknown(main.shapes, path, _described(found), _uses(found))
+    family = registry.of_denoiser(unet.shapes, path, main.shapes)
+    own = {family.denoiser: Piece(main, unet), **_own(family, main, found)}
+    more = complete(family, given)
+    for part in own.keys() & more.keys():
+        main.used |= set(own[part].part.keys.values())
+    pieces = own | more
+    missing = [part for part in (family.denoiser, "vae", *family.encoders) if part not in pieces]
+    if missing:
+        raise _incomplete(family, path, list(own), missing)
+    return Pieces(family, main, pieces)
+
+
+def complete(family: Family, given: Given) -> dict[str, Piece]:
+    """The parts for a model of ``family`` in the files that are given.
+
+    Raises:
+        ModelError: a file is damaged, or holds no such part.
+    """
+    pieces: dict[str, Piece] = {}
+    for kind, where, paths in (
+        ("vae", "vae", [given.vae] if given.vae else []),
+        ("text", "text_encoders", given.text_encoders),
+    ):
+        for path in paths:
+            weights = Weights([path])
+            held = contents.parts(weights.shapes)
+            for part in held:
+                if part.kind != kind:  # a whole checkpoint may be given for its VAE
+                    weights.used |= set(part.keys.values())
+            wanted = [part for part in held if part.kind == kind]
+            if not wanted:
+                holds = _described(held)
+                raise ModelError(f"{path.name} holds {holds}.", where=where, do=f"Give a file with {_KINDS[kind]}.")
+            for part in wanted:
+                pieces[_place(family, part, path)] = Piece(weights, part)
+    return pieces
+
+
+def config(family: Family, part: str, piece: Piece) -> dict[str, Any]:
+    """As ``Pieces.config``."""
+    try:
+        return family.fit(part, piece.part.shapes)
+    except (KeyError, IndexError, StopIteration):
+        raise lacks(piece.weights, f"{'some weights of ' if piece.part.shapes else ''}{title(part)}") from None
+
+
+def sources(family: Family, part: str, config: dict[str, Any], piece: Piece, name: str) -> list[Source]:
+    """Where the weight ``name`` of ``part`` can be in its file, the likeliest place first."""
+    places = family.sources(part, name, config, piece.part.shapes)
+    return [Source(piece.part.keys[one.key], one.change) for one in places if one.key in piece.part.keys]
+
+
+def notices(family: Family, pieces: dict[str, Piece]) -> Iterator[Warned]:
+    """What the user should know of tensors that no part was filled from, for each file."""
+    for weights in dict.fromkeys(piece.weights for piece in pieces.values()):
+        names = {key: key for key in weights.shapes}
+        for part, piece in pieces.items():
+            if piece.weights is weights:
+                names |= {theirs: family.prefixes[part] + ours for ours, theirs in piece.part.keys.items()}
+        yield from unread(weights, names)
+
+
+def unread(weights: Weights, names: dict[str, str] | None = None) -> Iterator[Warned]:
+    """A notice of the tensors of ``weights`` that were not used and may matter.
+
+    Args:
+        names: their keys in the original layout, by which they are known to be harmless or not.
+    """
+    names = names or {key: key for key in weights.shapes}
+    if left := leftovers.unread(name for key, name in names.items() if key not in weights.used):
+        more = f" and {len(left) - 3} more" if len(left) > 3 else ""
+        many = f"{len(left)} tensors" if len(left) > 1 else "a tensor"
+        yield Warned(
+            what=f"{weights.paths[0].name} holds {many} that the studio does not use: {', '.join(left[:3])}{more}.",
+            where=str(weights.paths[0]),
+            do="The model may draw otherwise here than in the program that it was made for. If so, choose another copy "
+            "of it.",
+        )
+
+
+def _own(family: Family, main: Weights, found: list[FilePart]) -> dict[str, Piece]:
+    """The VAE and the text encoders of a checkpoint: under their family's prefixes, or else as they were told."""
+    pieces = {part: Piece(main, contents.under("", prefix, main.shapes)) for part, prefix in family.prefixes.items()}
+    pieces = {part: piece for part, piece in pieces.items() if part != family.denoiser and piece.part.keys}
+    for part in found:
+        if part.kind == "vae":
+            pieces["vae"] = Piece(main, part)
+        elif part.kind == "text" and (place := _encoder(family, part)):
+            pieces[place] = Piece(main, part)
+    return pieces
+
+
+def _place(family: Family, part: FilePart, path: Path) -> str:
+    """Which part of a model of ``family`` a given file is.
+
+    Raises:
+        ModelError: it has no such text encoder.
+    """
+    place = "vae" if part.kind == "vae" else _encoder(family, part)
+    if place:
+        return place
+    wanted = " and ".join(str(family.config(each)["num_hidden_layers"]) for each in family.encoders)
+    raise ModelError(
+        f"{path.name} holds a text encoder of {part.layers} layers. {family.title} has {wanted}.",
+        where="text_encoders",
+        do=f"Give the text encoder{'s' * (len(family.encoders) > 1)} of a model of this family.",
+    )
+
+
+def _encoder(family: Family, part: FilePart) -> str:
+    """Which text encoder it is, by its layers: files may have one more than is used. Empty if it is none."""
+    for place in family.encoders:
+        if part.layers - family.config(place)["num_hidden_layers"] in (0, 1):
+            return place
+    return ""
+
+
+def _incomplete(family: Family, path: Path, own: list[str], missing: list[str]) -> ModelError:
+    lacking = " and nothing else" if own == [family.denoiser] else f", but not {_listed(missing)}"
+    options = dict.fromkeys(_GIVE["vae" if part == "vae" else "text"] for part in missing)
+    settings = dict.fromkeys("vae" if part == "vae" else "text_encoders" for part in missing)
+    return ModelError(
+        f"{path.name} holds {_listed(own)} of {family.title}{lacking}.",
+        where="base",
+        do=f"Give the files of {_listed(missing)} as {' and '.join(settings)} ({' and '.join(options)} on the command "
+        "line), or choose a checkpoint that holds the whole model.",
+    )
+
+
+def _listed(parts: Sequence[str]) -> str:
+    *first, last = [title(part) for part in parts]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _described(found: list[FilePart]) -> str:
+    """What a file without a UNet holds."""
+    kinds = list(dict.fromkeys(part.kind for part in found))
+    return f"only {' and '.join(_KINDS[kind] for kind in kinds)}" if kinds else "no model that the studio knows"
+
+
+def _uses(found: list[FilePart]) -> str:
+    """What to do with a file that holds only parts beside the UNet; empty if it holds none."""
+    options = " and ".join(dict.fromkeys(_GIVE[part.kind] for part in found))
+    return options and f"Choose a whole checkpoint or a UNet as base model; this file can be given as {options}."
