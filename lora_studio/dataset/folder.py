@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lora_studio.dataset import captions, examination, listing, masks, near_duplicates, pictures, sidecars
@@ -79,7 +79,7 @@ def scan(
         for name in place.files
         if (fact := known.get(place.prefix + name))
     ]
-    problems += more + _remarks(folders, known, texts)
+    problems += more + _remarks(folders, known, texts) + _archives(stamps)
     if not found:
         problems.append(
             Problem(
@@ -95,6 +95,16 @@ def scan(
 
 def _may_be_picture(name: str) -> bool:
     return os.path.splitext(name)[1].lower() not in _NO_PICTURES and masks.label(name) != masks.CONDITION
+
+
+def _archives(names: Iterable[str]) -> list[Problem]:
+    return grouped(
+        "warning",
+        [name for name in names if name.lower().endswith((".zip", ".7z", ".rar", ".tar", ".gz", ".cbz"))],
+        "archive was not read",
+        "archives were not read",
+        "Unpack it into the folder, or upload a ZIP on the page.",
+    )
 
 
 def _remarks(folders: Sequence[PictureFolder], facts: dict[str, Facts], texts: dict[str, str]) -> list[Problem]:

@@ -231,6 +231,11 @@ def _resting(base: Base) -> Generator[None]:
         base.unet.train(training)
 
 
+def nearest_side(base: Base, pixels: int) -> int:
+    """The side in pixels, nearest to ``pixels``, that ``base`` can draw: a multiple of the VAE's scale."""
+    return max(base.scale, round(pixels / base.scale) * base.scale)
+
+
 def known_sampler(base: Base, sampler: str) -> str:
     """``sampler``, if it can remove the noise of ``base``.
 
@@ -250,9 +255,10 @@ def known_sampler(base: Base, sampler: str) -> str:
 def _side(base: Base, pixels: int, which: str) -> int:
     pixels = pixels or base.resolution
     if pixels <= 0 or pixels % base.scale:
-        nearest = max(base.scale, round(pixels / base.scale) * base.scale)
         raise SettingsError(
-            f"The {which} {pixels} is not a multiple of {base.scale}.", where=which, do=f"Take {nearest}."
+            f"The {which} {pixels} is not a multiple of {base.scale}.",
+            where=which,
+            do=f"Take {nearest_side(base, pixels)}.",
         )
     return pixels
 

@@ -26,7 +26,7 @@ from lora_studio.models import gradient_checkpointing, inject, warm_start
 from lora_studio.optim import build
 from lora_studio.optim.ema import Average
 from lora_studio.runs import Run, checkpoints
-from lora_studio.sampling.generate import known_sampler
+from lora_studio.sampling.generate import known_sampler, nearest_side
 from lora_studio.training import checkpoint, devices, reading, stepper, threads
 from lora_studio.training.batches import Batches
 from lora_studio.training.distributed import World
@@ -98,8 +98,20 @@ def load(settings: Settings, machine: devices.Machine, dataset: Dataset) -> Gene
     if base.distilled and (overruled := base.distilled.overruling(settings.previews)):
         yield overruled
     yield from _warnings(dataset, buckets.problems(dataset, *_bucketing(settings.dataset, base)))
+    yield from rounded(settings.dataset.resolution, base)
     yield from _warnings(dataset, reading.cut_captions(dataset, settings, base.tokenizers))
     return base
+
+
+def rounded(resolution: int, base: models.Base) -> Iterator[Event]:
+    """A warning where previews cannot have the ``resolution`` in pixels that was asked for (0: the base model's)."""
+    side = nearest_side(base, resolution or base.resolution)
+    if resolution and side != resolution:
+        yield Warned(
+            what=f"{resolution} is not a multiple of {base.scale}: previews are drawn at {side} × {side} pixels.",
+            where="resolution",
+            do=f"Set it to {side}, or ignore this: pictures train at the sizes of their buckets.",
+        )
 
 
 def assemble(

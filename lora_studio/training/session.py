@@ -24,6 +24,7 @@ from lora_studio.models import inject
 from lora_studio.optim import build
 from lora_studio.optim.ema import Average
 from lora_studio.runs import Run
+from lora_studio.sampling.generate import nearest_side
 from lora_studio.training import devices, reading
 from lora_studio.training.batches import Batch, Batches
 from lora_studio.training.distributed import World
@@ -93,8 +94,8 @@ class Session:
 
     @property
     def preview_side(self) -> int:
-        """Width and height of a preview in pixels."""
-        return self.settings.dataset.resolution or self.base.resolution
+        """Width and height of a preview in pixels: the resolution, or the nearest that the base model can draw."""
+        return nearest_side(self.base, self.settings.dataset.resolution or self.base.resolution)
 
     def features(self, texts: list[str], length: int) -> dict[str, Tensor]:
         """The text features of previews, of ``length`` chunks. Text encoders that do not train need not come onto the

@@ -109,6 +109,12 @@ def test_files_that_are_no_pictures_and_never_said_so_are_passed_over(tmp_path):
     assert len(scan(tmp_path).pictures) == 2 and scan(tmp_path).problems == []
 
 
+def test_an_archive_among_the_pictures_is_named(tmp_path):
+    made.style_folder(tmp_path, 1)
+    (tmp_path / "more.zip").write_bytes(b"PK")
+    assert about(scan(tmp_path), "archive was not read").files == ("more.zip",)
+
+
 def test_pictures_named_like_papers_are_pictures(tmp_path):
     """A poster called notice.png must not vanish as if it were a licence."""
     made.painted().save(tmp_path / "notice.png")

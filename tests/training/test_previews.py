@@ -10,7 +10,7 @@ from lora_studio import files, runs
 from lora_studio.config.settings import Settings
 from lora_studio.events import PreviewReady
 from lora_studio.models.distilled import Distilled, by_name
-from lora_studio.training import base_previews, previews
+from lora_studio.training import base_previews, prepare, previews
 from tests.training.test_stepper import prepared
 
 
@@ -211,3 +211,18 @@ def test_the_adapters_own_pictures_are_neither_kept_nor_taken_from_there(session
     assert all(
         (session.run.folder / event.path).read_bytes() != picture for event, picture in zip(events, before, strict=True)
     )
+
+
+@pytest.mark.parametrize(("resolution", "side"), [(70, 72), (64, 64), (3, 8)])
+def test_previews_are_drawn_at_the_nearest_size(session, plain, resolution, side):
+    """Every preview failed, and the run trained blind; the warning comes once, before the first step."""
+    session.settings = plain.changed(resolution=resolution)
+    told = list(prepare.rounded(resolution, session.base))
+    assert [event.where for event in told] == ["resolution"] * (side != resolution)
+    assert all(f"{side} × {side}" in event.what for event in told)
+    if resolution > 8:
+        events = list(previews.draw(session))
+        assert [type(event) for event in events] == [PreviewReady] * 2
+        with Image.open(session.run.folder / events[0].path) as image:
+            assert image.size == (side, side)
+    assert session.preview_side == side and list(prepare.rounded(0, session.base)) == []
