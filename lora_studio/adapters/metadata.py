@@ -269,8 +269,11 @@ def _modelspec(recipe: recipes.Training, title: str, prediction: str, resolution
 
 def _reference(recipe: recipes.Training, title: str, prediction: str, zero_snr: bool) -> dict[str, str]:
     """The ``ss_*`` entries that other programs show: alias, tags, dataset, base model, times, main settings."""
-    settings, folder = recipes.cut_paths(recipe.settings), ""
-    folder = str(settings.get("data") or "pictures")
+    settings = recipes.cut_paths(recipe.settings)
+    whole = recipes.FolderRecord(images=len(recipe.images), tags=recipe.tags)
+    folders = recipe.folders or {str(settings.get("data") or "pictures"): whole}
+    dirs = {name: {"n_repeats": one.repeats, "img_count": one.images} for name, one in folders.items()}
+    tags = {name: one.tags for name, one in folders.items() if one.tags}
     shown: dict[str, Any] = {
         "output_name": title,
         "sd_model_name": recipe.base,
@@ -289,8 +292,8 @@ def _reference(recipe: recipes.Training, title: str, prediction: str, zero_snr: 
         "seed": settings.get("seed", ""),
         "v_parameterization": prediction == "v",
         "zero_terminal_snr": zero_snr,
-        "tag_frequency": json.dumps({folder: recipe.tags}, ensure_ascii=False) if recipe.tags else "",
-        "dataset_dirs": json.dumps({folder: {"n_repeats": 1, "img_count": len(recipe.images)}}, ensure_ascii=False),
+        "tag_frequency": json.dumps(tags, ensure_ascii=False) if tags else "",
+        "dataset_dirs": json.dumps(dirs, ensure_ascii=False),
         "studio_version": __version__,
     }
     return {f"ss_{key}": str(value) for key, value in shown.items() if key and value != ""}

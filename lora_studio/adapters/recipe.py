@@ -24,6 +24,16 @@ class ImageRecord(BaseModel):
     sha256: str
 
 
+class FolderRecord(BaseModel):
+    """A folder of the dataset: how often each of its pictures comes up in an epoch, how many there are, and how many of
+    them have each caption tag.
+    """
+
+    repeats: int = 1
+    images: int = 0
+    tags: dict[str, int] = {}
+
+
 class Training(BaseModel):
     """A training run, complete enough to repeat it: the settings include the seeds."""
 
@@ -41,6 +51,8 @@ class Training(BaseModel):
     images: list[ImageRecord] = []
     tags: dict[str, int] = {}
     """How many pictures have each caption tag."""
+    folders: dict[str, FolderRecord] = {}
+    """The same by folder, as named within the dataset; empty in files of earlier versions."""
     versions: dict[str, str] = {}
     """Versions of the studio, Python and the libraries."""
     parent: str = ""

@@ -64,6 +64,7 @@ def header(session: Session) -> dict[str, str]:
 def training(session: Session) -> recipe.Training:
     """How the adapter came to be, as data."""
     pictures = [session.data.dataset.pictures[index] for index in session.data.train]
+    folders = _folders(session)
     return recipe.Training(
         settings=recipe.cut_paths(session.settings.flat()),
         base=session.base.name,
@@ -71,7 +72,8 @@ def training(session: Session) -> recipe.Training:
         predicts=session.base.loaded_event.finding,
         parts=session.given_sha256,
         images=[recipe.ImageRecord(name=picture.path.name, sha256=picture.sha256) for picture in pictures],
-        tags=_tags(session),
+        tags=dict(sum((Counter(one.tags) for one in folders.values()), Counter[str]())),
+        folders=folders,
         versions=versions(),
         parent=_parent(session),
         steps=session.step,
@@ -80,14 +82,21 @@ def training(session: Session) -> recipe.Training:
     )
 
 
-def _tags(session: Session) -> dict[str, int]:
-    """In how many pictures' captions training sees each tag, the trigger word included."""
-    counts: Counter[str] = Counter()
-    for index in session.data.train:
-        texts = dict.fromkeys(session.data.cache.samples[index].captions)
+def _folders(session: Session) -> dict[str, recipe.FolderRecord]:
+    """Every folder that is trained on, by its name in the dataset (the dataset's own for what is in no other), with the
+    tags that training sees, the trigger word included.
+    """
+    data, counts = session.data, dict[str, Counter[str]]()
+    found: dict[str, recipe.FolderRecord] = {}
+    for index in data.train:
+        picture = data.dataset.pictures[index]
+        name = data.dataset.name(picture).rpartition("/")[0] or data.dataset.folder.name or "pictures"
+        texts = dict.fromkeys(data.cache.samples[index].captions)
         seen = [reading.tags_seen(text, session.settings, session.base.tokenizers) for text in texts]
-        counts.update(list(dict.fromkeys(tag for tags in seen for tag in tags)))
-    return dict(counts)
+        counts.setdefault(name, Counter()).update(list(dict.fromkeys(tag for tags in seen for tag in tags)))
+        images = found[name].images + 1 if name in found else 1
+        found[name] = recipe.FolderRecord(repeats=picture.repeats, images=images)
+    return {name: one.model_copy(update={"tags": dict(counts[name])}) for name, one in found.items()}
 
 
 def _parent(session: Session) -> str:

@@ -56,6 +56,26 @@ def test_the_noise_is_written_as_others_read_it(prediction, zero_snr, v, zero):
     assert made["modelspec.prediction_type"] == prediction
 
 
+def test_every_folder_has_an_entry_with_its_repeats_and_tags():
+    """Interfaces show them as trigger words, and multiply the images by the repeats."""
+    folders = {
+        "10_ink": recipe.FolderRecord(repeats=10, images=2, tags={"ink": 2, "cat": 1}),
+        "3_gold": recipe.FolderRecord(repeats=3, images=1, tags={"gold": 1}),
+        "plain": recipe.FolderRecord(repeats=1, images=4),
+    }
+    made = metadata.provenance(
+        TRAINED.model_copy(update={"folders": folders}), title="Ink", prediction="epsilon", resolution=512
+    )
+    assert json.loads(made["ss_dataset_dirs"]) == {
+        "10_ink": {"n_repeats": 10, "img_count": 2},
+        "3_gold": {"n_repeats": 3, "img_count": 1},
+        "plain": {"n_repeats": 1, "img_count": 4},
+    }
+    assert json.loads(made["ss_tag_frequency"]) == {"10_ink": {"ink": 2, "cat": 1}, "3_gold": {"gold": 1}}
+    assert recipe.read(made).folders == folders
+    assert json.loads(told()["ss_dataset_dirs"]) == {"ink": {"n_repeats": 1, "img_count": 2}}, "of an earlier version"
+
+
 @pytest.mark.parametrize(
     ("family", "version", "architecture"),
     [
