@@ -131,6 +131,33 @@ def test_a_file_without_marks_is_asked(family, echo, rest, name, reason, doubts,
     assert base.process.zero_snr == (family == "sdxl" and name == "v")
 
 
+@pytest.mark.parametrize(
+    ("turned", "name", "reason", "doubts"),
+    [
+        (lambda v, noisy, signal, noise: v, "v", "something else (correlation 0.03)", 0),
+        (lambda v, noisy, signal, noise: noise * noisy + signal * v, "epsilon", "that noise (correlation 1.00)", 0),
+        (  # ε − x₀
+            lambda v, noisy, signal, noise: noise * noisy + signal * v - (signal * noisy - noise * v),
+            "epsilon",
+            "that noise (correlation 0.90)",
+            1,
+        ),
+    ],
+)
+def test_a_trained_model_is_told_by_its_answer(turned, name, reason, doubts, monkeypatch):
+    """The starter, which was trained to predict v; and its answers turned into ε and a rectified flow's direction."""
+    base, predict = models.load("starter"), models.Base.predict
+
+    def answer(self, noisy, timesteps, text, sizes=None):
+        alpha_bar = self.process.alpha_bar(timesteps)
+        return turned(predict(self, noisy, timesteps, text), noisy, alpha_bar.sqrt(), (1 - alpha_bar).sqrt())
+
+    monkeypatch.setattr(models.Base, "predict", answer)
+    prediction.settle(base, prediction.NoiseMarks(base.process.schedule), NoiseChoice())
+    assert base.process.name == name and base.reason.endswith(reason)
+    assert ["rectified flow" in notice.do for notice in base.notices] == [True] * doubts
+
+
 @pytest.mark.parametrize(("echo", "name", "side"), [(1.0, "epsilon", 512), (-0.05, "v", 768)])
 def test_sd2_is_asked_what_it_predicts(echo, name, side, tiny_file, monkeypatch):
     """A 512 px model of SD 2 predicts ε, a 768 px one v with its betas as they are."""
