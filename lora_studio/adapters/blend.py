@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from functools import partial
 from typing import NamedTuple
 
-from lora_studio.adapters import blend_methods, combine, detect, keys, resize
+from lora_studio.adapters import blend_methods, combine, detect, keys, metadata, resize
 from lora_studio.adapters import recipe as recipes
 from lora_studio.adapters.adapter import Adapter
 from lora_studio.adapters.combine import Part
@@ -73,11 +73,7 @@ def _is_one_unchanged(recipe: recipes.Blend) -> bool:
 def _texts(recipe: recipes.Blend, adapters: Sequence[Adapter]) -> dict[str, str]:
     """The header of the result: its recipe, the adapters that it was made of, all trigger words."""
     names = [ingredient.name for ingredient in recipe.ingredients]
-    triggers = list(
-        dict.fromkeys(
-            word for adapter in adapters if (word := adapter.metadata.get("modelspec.trigger_phrase", "").strip())
-        )
-    )
+    triggers = dict.fromkeys(word for adapter in adapters if (word := metadata.trigger(adapter.metadata)))
     signed = " ".join(f"{ingredient.weight:+g}·{ingredient.name}" for ingredient in recipe.ingredients)
     texts = {
         "modelspec.title": signed[:120],

@@ -189,8 +189,8 @@ def test_dare_repeats_from_its_recipe(tmp_path):
 
 def test_the_result_tells_its_recipe_and_all_trigger_words():
     ink, wash = (
-        Adapter({Q: factors(name, 8, 8)}, {"modelspec.trigger_phrase": name, "sshs_model_hash": "ab" * 32})
-        for name in ("ink", "wash")
+        Adapter({Q: factors(name, 8, 8)}, {key: name, "sshs_model_hash": "ab" * 32})
+        for name, key in (("ink", "modelspec.trigger_phrase"), ("wash", "ss_trigger_words"))
     )
     made = recipe.blend(
         ingredients=[blend.ingredient("Ink", 0.7, ink), blend.ingredient("Wash", -0.3, wash, {"mid_block": 0.0})]
