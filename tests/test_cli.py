@@ -5,6 +5,7 @@ import importlib.util
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -319,6 +320,33 @@ def test_states_are_listed_and_starred(run, capfd):
     assert [(one["step"], one["starred"]) for one in told(capfd)[0]["checkpoints"]] == [(2, True), (4, False)]
     assert cli.main([*arguments, "--star", "4", "--unstar", "2"]) == 0
     assert [line[0] for line in capfd.readouterr().out.splitlines()] == [" ", "*"]
+
+
+@pytest.mark.fault(90)
+def test_a_damaged_state_is_listed_as_such_and_resumed_past_only_when_that_is_accepted(run, worker, capfd):  # noqa: F811
+    worker(STEPS + FINISH)
+    saved(run, 2, 4)
+    (run.checkpoint(4) / checkpoints.ABOUT).write_text("{}")
+    assert cli.main(["checkpoints", "ink", "--outputs", str(run.folder.parent)]) == 0
+    good, bad = capfd.readouterr().out.splitlines()
+    assert "step       2" in good and "MB" in good
+    assert bad == "  step       4  damaged: about.json is not as it was saved"
+    assert resumed(run) == 2
+    what = told(capfd)[0]["error"]["what"]
+    assert "The saved state of step 4 is damaged" in what and "The run goes back to step 2." in what
+    assert resumed(run, "--accept-changes") == 0
+
+
+@pytest.mark.fault(92)
+def test_a_run_whose_pictures_moved_is_resumed_at_their_new_place(run, worker, capfd, tmp_path):  # noqa: F811
+    worker(STEPS + FINISH)
+    saved(run, 2)
+    shutil.copytree(run.settings().run.data, tmp_path / "moved")
+    presets.save_settings(run.settings().changed(data=str(tmp_path / "gone")), run.settings_file)
+    assert resumed(run) == 2
+    assert "resume ink --data FOLDER" in told(capfd)[0]["error"]["do"]
+    assert resumed(run, "--data", str(tmp_path / "moved")) == 0
+    assert run.settings().run.data == str(tmp_path / "moved")
 
 
 def test_a_run_waits_in_the_queue_and_the_command_returns(run, worker, capfd):  # noqa: F811

@@ -132,7 +132,7 @@ def _repeat(adapter: Adapter, base: str, data: Path | None) -> Repeat:
         return Repeat("blend" if recipe else "none", [], [])
     base_sha256, images, unknown = recipe.base_sha256, [image.sha256 for image in recipe.images], []
     if base or recipe.base == "starter":
-        from lora_studio.models.base import sha256_of
+        from lora_studio.families.weights import sha256_of
 
         base_sha256 = sha256_of(shared.base_path(base or recipe.base))
     else:

@@ -31,11 +31,21 @@ def checkpoints(
     for step in unstar or []:
         states.star(run, step, on=False)
     found = states.listed(run)
-    lines = [_line(saved) for saved in found] or [f"The run {run.name} has no saved states yet."]
+    damaged = {one.folder: one for one in states.damaged(run)}
     told = [
-        {"step": saved.step, "starred": saved.starred, "bytes": saved.size, "at": saved.at, "folder": saved.folder}
+        {
+            "step": saved.step,
+            "starred": saved.starred,
+            "bytes": saved.size,
+            "at": saved.at,
+            "folder": saved.folder,
+            "damage": damaged[saved.folder].why if saved.folder in damaged else "",
+        }
         for saved in found
     ]
+    good = [_line(saved) for saved in found if saved.folder not in damaged]
+    bad = [f"  step {one.step:>7}  damaged: {one.why}" for one in damaged.values()]
+    lines = [*good, *bad] or [f"The run {run.name} has no saved states yet."]
     tell({"run": run.folder, "checkpoints": told}, lines, as_json)
 
 

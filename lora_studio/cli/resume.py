@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from lora_studio import runs
-from lora_studio.cli.options import AsJson, Outputs, Queue, like
+from lora_studio.cli.options import AsJson, Outputs, Queue, absolute, like
 from lora_studio.cli.train import execute, follow
+from lora_studio.config.settings import Settings
 from lora_studio.errors import RunError
 from lora_studio.jobs import ranks, runner, view
 from lora_studio.runs import Run, branching, checkpoints
@@ -30,6 +31,8 @@ def resume(
             help="Resume even if pictures, captions or settings have changed since the state was saved.",
         ),
     ] = False,
+    data: Annotated[str | None, like("data", "The folder of pictures, if it moved.")] = None,
+    base: Annotated[str | None, like("base", "The base model, if it moved.")] = None,
     gpus: Annotated[int | None, like("gpus")] = None,
     queue: Queue = False,
     outputs: Outputs = runs.OUTPUTS,
@@ -39,19 +42,35 @@ def resume(
     if ranks.follows():
         return follow(outputs)
     run = runs.find(name, outputs)
-    changes: dict[str, object] = {} if gpus is None else {"gpus": gpus}
+    changes = _changes(data, base, gpus)
     run.settings().changed(**changes)  # fails before anything is written
     if not runner.alive(run):
         run = _from(run, step) if step is not None else run
         _require_steps_left(run)
+        settings = run.settings().changed(**changes)
+        branching.require_places(run, settings)
         if not accept_changes:
-            _require_unchanged(run)
-        run = branching.with_changes(run, changes)
+            _require_unchanged(run, settings)
+        run = _applied(run, changes)
     elif changes:
-        raise RunError(
-            f"The run {run.name} is running.", where="--gpus", do="Stop it first, then resume it on other GPUs."
-        )
+        where = ", ".join(f"--{name}" for name in changes)
+        do = "Stop it first, then resume it with the new values."
+        raise RunError(f"The run {run.name} is running.", where=where, do=do)
     execute(run, queue, as_json)
+
+
+def _changes(data: str | None, base: str | None, gpus: int | None) -> dict[str, object]:
+    """The options that were given, as settings."""
+    given = {"data": data and absolute(data), "base": base and absolute(base), "gpus": gpus}
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _applied(run: Run, changes: dict[str, object]) -> Run:
+    """The run with its new settings, or the new run that begins from its adapter."""
+    applied = branching.with_changes(run, changes)
+    if applied != run:
+        print(f"The new run {applied.name} begins from the adapter of {run.name}.", file=sys.stderr)
+    return applied
 
 
 def _from(run: Run, step: int) -> Run:
@@ -73,9 +92,9 @@ def _require_steps_left(run: Run) -> None:
         raise RunError(f"The run {run.name} has finished all its steps.", where=run.folder, do=do)
 
 
-def _require_unchanged(run: Run) -> None:
+def _require_unchanged(run: Run, settings: Settings) -> None:
     """Raises RunError if anything has changed since the newest state was saved."""
-    if found := branching.changes(run):
+    if found := branching.changes(run, settings):
         more = f" And {len(found) - _SHOWN} more." if len(found) > _SHOWN else ""
         what = f"Since its newest state was saved, something changed: {' '.join(found[:_SHOWN])}{more}"
         raise RunError(what, where=run.folder, do="Undo the changes, or resume with --accept-changes.")

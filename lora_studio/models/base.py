@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lora_studio import files
 from lora_studio.diffusion.process import Process
 from lora_studio.events import BaseLoaded, Warned
-from lora_studio.families import registry
+from lora_studio.families import weights
 from lora_studio.families.family import Family
 from lora_studio.methods.method import Method
 from lora_studio.models import autoencode
@@ -252,23 +252,12 @@ class Base:
         return hashlib.sha256("\n".join([_settings(self.unet), *described]).encode()).hexdigest()
 
     def sha256(self) -> str:
-        """As ``sha256_of``."""
-        return sha256_of(self.path)
+        """As ``weights.sha256_of``."""
+        return weights.sha256_of(self.path)
 
     def given_sha256(self) -> dict[str, str]:
         """SHA-256 of each file that was given beside it, by the file's name."""
         return {path.name: files.sha256(path) for path in self.given.files}
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a single file, or over the names and sums of a folder's weight files; in hexadecimal."""
-    if path.is_file():
-        return files.sha256(path)
-    parts = dict.fromkeys(part for family in registry.FAMILIES for part in (family.denoiser, "vae", *family.encoders))
-    weights = (file for part in parts for file in sorted((path / part).glob("*.safetensors")))
-    return hashlib.sha256(
-        "".join(f"{file.relative_to(path).as_posix()} {files.sha256(file)}\n" for file in weights).encode()
-    ).hexdigest()
 
 
 def _sha256(tensor: Tensor) -> str:

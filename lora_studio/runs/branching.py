@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import shutil
 from pathlib import Path
 from typing import NamedTuple
 
 from lora_studio import adapters, files, runs
+from lora_studio.adapters import recipe
 from lora_studio.adapters.container import PEFT_MODEL, PICKLES, refuse_pickle_name
 from lora_studio.config.declaration import Group
 from lora_studio.config.presets import save_settings
 from lora_studio.config.settings import Settings, check
 from lora_studio.config.specs import SPECS
 from lora_studio.dataset import folder, manifest
-from lora_studio.errors import DatasetError, RunError, SettingsError
-from lora_studio.families import registry
+from lora_studio.errors import DatasetError, ModelError, RunError, SettingsError, StudioError
+from lora_studio.families import registry, weights
 from lora_studio.methods.registry import METHODS
 from lora_studio.runs import Run, checkpoints
 
@@ -33,9 +36,9 @@ _SHAPING = (
     "train_text",
 )
 """Settings that a saved state depends on: with others its tensors do not fit, or mean something else."""
-_UNASKED = {"name", "device", "gpus"}
+_UNASKED = {"name", "data", "device", "gpus"}
 """Settings that may change when a run is resumed without changing what it learns, besides those for previews and
-saving.
+saving. Of the pictures their content is compared, not their place.
 """
 
 
@@ -136,7 +139,7 @@ def branch(parent: Run, step: int, settings: Settings, outputs: Path) -> Run:
             where="start_from",
             do="Leave one of the two out.",
         )
-    goes_on = not hindrances(_settings_of(saved, parent), settings)
+    goes_on = not _hindrances(saved.folder, settings_of(saved.folder, parent), settings)
     if goes_on and settings.run.steps <= step:
         raise SettingsError(
             f"The saved state is at step {step}, and the run would end at step {settings.run.steps}.",
@@ -169,29 +172,61 @@ def with_changes(run: Run, changes: dict[str, object]) -> Run:
         SettingsError, RunError, MachineError: see ``branch``.
     """
     before, newest = run.settings(), checkpoints.latest(run)
-    after = before.changed(**changes)
-    if newest is not None and hindrances(before, after):
+    after = before.changed(**changes) if changes else before
+    if newest is not None and _hindrances(newest, settings_of(newest, run), after):
         step = int(newest.name.removeprefix("step-"))
         return branch(run, step, after.changed(steps=max(1, before.run.steps - step)), run.folder.parent)
-    save_settings(after, run.settings_file)
+    if after != before:
+        save_settings(after, run.settings_file)
     return run
 
 
-def changes(run: Run) -> list[str]:
-    """What has changed since the newest state was saved, one sentence each: settings that matter, pictures, captions.
-    Empty for a run without a saved state.
+def require_places(run: Run, settings: Settings) -> None:
+    """Raises DatasetError or ModelError where the run's pictures or base model are no longer where they were, with the
+    way to name their new place.
+    """
+    command = f"python3 app.py resume {shlex.quote(run.name)}"
+    if not settings.run.data:
+        what = f"The settings of {run.name} name no folder of pictures."
+        raise DatasetError(what, where=run.settings_file, do=f"Name it: {command} --data FOLDER")
+    if not os.path.isdir(settings.run.data):
+        what = f"The pictures of {run.name} are no longer in {settings.run.data}."
+        raise DatasetError(what, where="data", do=f"If they moved, name the new place: {command} --data FOLDER")
+    if os.path.isabs(settings.run.base) and not os.path.exists(settings.run.base):
+        what = f"The base model of {run.name} is no longer at {settings.run.base}."
+        raise ModelError(what, where="base", do=f"If it moved, name the new place: {command} --base PATH")
+
+
+def changes(run: Run, settings: Settings | None = None) -> list[str]:
+    """What has changed since the newest state was saved, one sentence each: states that are damaged, settings that
+    matter, pictures, captions. A folder or a base model that only moved is no change. Empty for a run without a saved
+    state.
+
+    Args:
+        settings: those that the run is to resume with, where they are not its own.
 
     Raises:
-        DatasetError: the folder can no longer be trained on.
+        DatasetError, ModelError: the pictures can no longer be trained on, or the base model is gone.
         SettingsError: the run's settings are damaged.
     """
+    settings = settings or run.settings()
+    require_places(run, settings)
     newest = checkpoints.latest(run)
-    about = checkpoints.about(newest) if newest else {}
-    settings = run.settings()
-    found = [
-        f"{SPECS[key].label} was {old} and is now {new}."
+    found = damages(run, newest)
+    if newest is None:
+        return found
+    about = checkpoints.about(newest)
+    found += [
+        f"{SPECS[key].label} was {SPECS[key].title(old)} and is now {SPECS[key].title(new)}."
         for key, (old, new) in _differences(about.get("settings", {}), settings).items()
+        if key != "base" or not _same_base(newest, old, new)
     ]
+    if hindering := _hindrances(newest, settings_of(newest, run), settings):
+        labels = " and ".join(SPECS[key].label.lower() for key in hindering)
+        found.append(
+            f"With another {labels} the saved state does not fit: a new run would begin at step 0, from the adapter of "
+            f"step {checkpoints.step_of(newest.name):,}."
+        )
     if "pictures" in about:
         dataset = folder.scan(Path(settings.run.data), run.cache, nested=settings.dataset.nested)
         if dataset.blocking:
@@ -202,6 +237,39 @@ def changes(run: Run) -> list[str]:
     return found
 
 
+def damages(run: Run, newest: Path | None) -> list[str]:
+    """The damaged states above the ``newest`` good one, and from where the run resumes; empty if there are none."""
+    step = (checkpoints.step_of(newest.name) or 0) if newest else None
+    damaged = checkpoints.damaged(run, above=-1 if step is None else step)
+    if not damaged:
+        return []
+    told = [f"The saved state of step {one.step:,} is damaged: {one.why}." for one in damaged]
+    back = "The run begins again at step 0." if step is None else f"The run goes back to step {step:,}."
+    return [*told, back]
+
+
+def _hindrances(saved: Path, before: Settings, after: Settings) -> list[str]:
+    """As ``hindrances``; a base model that only moved is none."""
+    found = hindrances(before, after)
+    if "base" in found and _same_base(saved, before.run.base, after.run.base):
+        found.remove("base")
+    return found
+
+
+def _same_base(saved: Path, before: str, after: str) -> bool:
+    """Whether the base model at ``after`` is the one that the state in ``saved`` was trained on, by the hash in its
+    adapter's recipe.
+    """
+    if before == after:
+        return True
+    try:
+        made = recipe.read(adapters.header(saved / "adapter.safetensors").metadata)
+        known = made.base_sha256 if isinstance(made, recipe.Training) else ""
+        return bool(known) and os.path.exists(after) and known == weights.sha256_of(Path(after))
+    except (OSError, StudioError):
+        return False
+
+
 def _differences(before: dict, now: Settings) -> dict[str, tuple]:
     after = now.flat()
     compared = [
@@ -210,7 +278,7 @@ def _differences(before: dict, now: Settings) -> dict[str, tuple]:
     return {key: (before[key], after[key]) for key in compared if key in before and before[key] != after[key]}
 
 
-def _settings_of(saved: checkpoints.Saved, run: Run) -> Settings:
-    """The settings that the state was saved with."""
-    known = checkpoints.about(saved.folder).get("settings")
+def settings_of(saved: Path, run: Run) -> Settings:
+    """The settings that the state in the folder ``saved`` was saved with."""
+    known = checkpoints.about(saved).get("settings")
     return check({key: value for key, value in known.items() if key in SPECS}) if known else run.settings()

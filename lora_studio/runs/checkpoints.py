@@ -77,16 +77,61 @@ def step_of(name: str) -> int | None:
 
 def complete(folder: Path) -> bool:
     """Whether the folder holds a checkpoint whose files all match its manifest. All of it is read."""
+    return not damage(folder)
+
+
+def damage(folder: Path, quick: bool = False) -> str:
+    """What is wrong with the state in ``folder``, as a clause; empty if nothing is.
+
+    Args:
+        quick: only see whether the files are there, instead of reading all of them.
+    """
     try:
-        hashes = json.loads((folder / MANIFEST).read_text())
-        return bool(hashes) and all(files.sha256(folder / name) == digest for name, digest in hashes.items())
-    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
-        return False
+        hashes = json.loads((folder / MANIFEST).read_text("utf-8"))
+        if not hashes:
+            return f"{MANIFEST} is empty"
+        for name, digest in hashes.items():
+            if (not os.path.getsize(folder / name)) if quick else files.sha256(folder / name) != digest:
+                return f"{name} is not as it was saved"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except OSError as error:
+        return f"{Path(error.filename or folder).name} cannot be read: {files.reason(error)}"
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        return f"{MANIFEST} is not as it was saved"
+    return ""
+
+
+class Damaged(NamedTuple):
+    """A state that cannot be resumed from: its step, its folder, and a clause that says why."""
+
+    step: int
+    folder: Path
+    why: str
+
+
+def damaged(run: Run, quick: bool = False, above: int = -1) -> list[Damaged]:
+    """The damaged states of steps above ``above``, in the order of their steps; those without a manifest too.
+
+    Args:
+        quick: as of ``damage``.
+    """
+    folders = [(step_of(entry.name), Path(entry.path)) for entry in runs.entries(run.checkpoints, [])]
+    found = [
+        Damaged(step, folder, damage(folder, quick)) for step, folder in folders if step is not None and step > above
+    ]
+    return sorted(one for one in found if one.why)
 
 
 def latest(run: Run) -> Path | None:
     """The undamaged checkpoint of the highest step, if there is one."""
     return next((saved.folder for saved in reversed(listed(run)) if complete(saved.folder)), None)
+
+
+def newest_step(run: Run) -> int | None:
+    """The step of ``latest``."""
+    newest = latest(run)
+    return step_of(newest.name) if newest else None
 
 
 def find(run: Run, step: int) -> Saved:
@@ -104,8 +149,9 @@ def find(run: Run, step: int) -> Saved:
             where=run.checkpoints,
             do=f"Its saved states: {known}." if known else "It has no saved states yet.",
         )
-    if not complete(found.folder):
-        raise RunError(f"The saved state of step {step} is damaged.", where=found.folder, do="Choose another one.")
+    if why := damage(found.folder):
+        what = f"The saved state of step {step} is damaged: {why}."
+        raise RunError(what, where=found.folder, do="Choose another one.")
     return found
 
 

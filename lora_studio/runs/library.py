@@ -126,6 +126,9 @@ def _places(outputs: Path, unreadable: list[Unreadable]) -> Iterator[_Place]:
             yield _Place(path, Origin.RUN, run.name)
         for entry in runs.entries(run.checkpoints, unreadable):
             if (step := checkpoints.step_of(entry.name)) is not None:
+                if why := checkpoints.damage(Path(entry.path), quick=True):
+                    what = f"The saved state of step {step:,} of {run.name} is damaged: {why}."
+                    unreadable.append(Unreadable(entry.path, what, "The run resumes from another one."))
                 yield _Place(Path(entry.path, "adapter.safetensors"), Origin.CHECKPOINT, run.name, step)
             elif not entry.name.endswith(files.PARTIAL):
                 what = f"{files.printable(entry.name)} in {run.name} is not named like a saved state."

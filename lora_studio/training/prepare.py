@@ -20,12 +20,12 @@ from lora_studio.dataset.batch_sampler import BatchSampler, split
 from lora_studio.dataset.cache import Cache
 from lora_studio.dataset.items import Dataset, Sample
 from lora_studio.dataset.problems import Problem
-from lora_studio.errors import DatasetError
+from lora_studio.errors import DatasetError, RunError
 from lora_studio.events import Event, Preparing, Warned
 from lora_studio.models import gradient_checkpointing, inject, warm_start
 from lora_studio.optim import build
 from lora_studio.optim.ema import Average
-from lora_studio.runs import Run, checkpoints
+from lora_studio.runs import Run, branching, checkpoints
 from lora_studio.sampling.generate import known_sampler, nearest_side
 from lora_studio.training import checkpoint, devices, reading, stepper, threads
 from lora_studio.training.batches import Batches
@@ -179,13 +179,16 @@ def take_up(session: Session) -> Iterator[Event]:
 
     Raises:
         AdapterError: that adapter is damaged, belongs to another family of models, or changes other layers.
+        RunError: the state does not fit the run's settings.
     """
     newest = checkpoints.latest(session.run)
+    yield from _damages(session.run, newest)
     if newest is None:
         _choose_threads(session)
         if session.run.start_file.exists():
             yield from _begin_from(session)
         return
+    _require_fitting(session, newest)
     state = checkpoint.load(newest, session.machine.device)
     session.restore(state)
     session.saved_step = session.step
@@ -195,6 +198,26 @@ def take_up(session: Session) -> Iterator[Event]:
             "another order: the optimizer starts anew.",
             where=newest.name,
             do="Nothing needs to be done: what was learned is kept, and the run resumes from there.",
+        )
+
+
+def _damages(run: Run, newest: Path | None) -> Iterator[Event]:
+    """Warns of the damaged states that would have been resumed from before ``newest``."""
+    for what in branching.damages(run, newest):
+        yield Warned(what=what, where=str(run.checkpoints), do="Nothing needs to be done; check the disk.")
+
+
+def _require_fitting(session: Session, newest: Path) -> None:
+    """Raises RunError where the run's settings were changed so that the state's tensors do not fit them. Whoever
+    resumes a run through the page or the command line is asked before, and gets a new run.
+    """
+    changed = branching.hindrances(branching.settings_of(newest, session.run), session.settings)
+    if changed := [key for key in changed if key != "base"]:  # it may have moved
+        raise RunError(
+            f"The saved state {newest.name} does not fit the run's settings, which were changed since: "
+            f"{', '.join(changed)}.",
+            where=session.run.settings_file,
+            do=f"Put them back, or begin a new run from it: python3 app.py train --from {session.run.name}",
         )
 
 

@@ -150,6 +150,29 @@ def test_an_outputs_folder_that_cannot_be_read_is_told_on_the_page(outputs, monk
     assert "Interrupted" in tick(tab, watcher)["state"]["value"]
 
 
+@pytest.mark.fault(68)
+@pytest.mark.parametrize("text", ["rank = ", "rank = 'x'", "rnak = 3", "\0"])
+def test_damaged_settings_are_shown_as_what_they_are(outputs, text):
+    """The page said that the run was waiting."""
+    run = runs.create(Settings(data="pictures", name="new"), outputs)
+    run.settings_file.write_text(text)
+    tab = tick(TabState(), RunWatcher(outputs))
+    assert "settings.toml" in tab["state"]["value"] and "notice wrong" in tab["state"]["value"]
+    assert "Waiting" not in tab["state"]["value"].replace("<b>Waiting</b> <span>· it was not started.", "")
+    assert dict(map(reversed, tab["runs"]["choices"]))["new"].endswith("· damaged")
+
+
+@pytest.mark.fault(68)
+def test_a_run_whose_log_is_a_folder_is_not_started(outputs):
+    """The command gave up, and the worker trained on unseen."""
+    run = runs.find("oil", outputs)
+    run.events_file.unlink()
+    run.events_file.mkdir()
+    with pytest.raises(RunError, match=r"events.jsonl is a folder, so it could not report anything") as caught:
+        runner.start(run)
+    assert "Move that folder away" in caught.value.do and not runner.alive(run)
+
+
 SWAPPED = ["ink/settings.toml", "ink/events.jsonl", "ink/worker.json", "ink/ink.safetensors", "ink/manifest.json"]
 
 

@@ -8,11 +8,12 @@ import torch
 from PIL import Image
 
 from lora_studio import adapters, files, runs
-from lora_studio.adapters import Adapter, Factors
+from lora_studio.adapters import Adapter, Factors, recipe
 from lora_studio.config.settings import Settings
 from lora_studio.dataset import folder, manifest
-from lora_studio.errors import DatasetError, MachineError, RunError, SettingsError, StudioError
+from lora_studio.errors import DatasetError, MachineError, ModelError, RunError, SettingsError, StudioError
 from lora_studio.runs import branching, checkpoints
+from tests.adapters.adapter_samples import small
 
 
 @pytest.fixture
@@ -111,7 +112,7 @@ def test_a_state_that_is_not_there_is_refused_with_what_there_is(parent, tmp_pat
         branching.branch_point("ink@300", parent.folder.parent)
     with pytest.raises(RunError, match="no run named 'imk'"):
         branching.branch_point("imk@250", parent.folder.parent)
-    fresh = runs.create(Settings(data="x", name="fresh"), parent.folder.parent)
+    fresh = runs.create(Settings(data=parent.settings().run.data, name="fresh"), parent.folder.parent)
     with pytest.raises(RunError, match="no saved state to branch from"):
         branching.branch_point("fresh", parent.folder.parent)
     assert branching.changes(fresh) == []
@@ -131,7 +132,7 @@ def test_what_changed_since_the_newest_state_is_told(parent):
         "c.png was added.",
     ]
     shutil.rmtree(pictures)
-    with pytest.raises(DatasetError, match="no folder"):
+    with pytest.raises(DatasetError, match="no longer in .*--data FOLDER"):
         branching.changes(parent)
 
 
@@ -201,3 +202,110 @@ def test_what_cannot_be_started_from_is_refused_and_leaves_nothing(name, changes
 def test_a_branch_does_not_start_from_another_adapter_as_well(parent):
     with pytest.raises(SettingsError, match="not from another adapter"):
         branch(parent, start_from="ink.safetensors")
+
+
+DAMAGES = {
+    "a changed file": (lambda folder: (folder / "state.json").write_bytes(b"{]"), "state.json is not as it was saved"),
+    "a missing file": (lambda folder: (folder / "state.json").unlink(), "state.json is missing"),
+    "a cut manifest": (
+        lambda folder: (folder / "manifest.json").write_bytes(b"{"),
+        "manifest.json is not as it was saved",
+    ),
+    "no manifest": (lambda folder: (folder / "manifest.json").unlink(), "manifest.json is missing"),
+    "an empty manifest": (lambda folder: (folder / "manifest.json").write_bytes(b"{}"), "manifest.json is empty"),
+}
+
+
+@pytest.mark.fault(90)
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_damaged_newest_state_is_named_before_the_run_goes_back(parent, how):
+    """It went back to the state before, or to step 0, and nobody heard of it."""
+    damage, why = DAMAGES[how]
+    damage(parent.checkpoint(500))
+    assert branching.changes(parent) == [
+        f"The saved state of step 500 is damaged: {why}.",
+        "The run goes back to step 250.",
+    ]
+    assert checkpoints.damaged(parent) == [(500, parent.checkpoint(500), why)]
+    with pytest.raises(RunError, match="step 500"):
+        checkpoints.find(parent, 500)
+
+
+@pytest.mark.fault(90)
+def test_where_all_states_are_damaged_the_run_does_not_begin_anew_unasked(parent):
+    for step in (250, 500):
+        (parent.checkpoint(step) / "state.json").unlink()
+    assert branching.changes(parent)[1:] == [
+        "The saved state of step 500 is damaged: state.json is missing.",
+        "The run begins again at step 0.",
+    ]
+    assert [one.step for one in checkpoints.damaged(parent, quick=True)] == [250, 500]
+
+
+@pytest.mark.fault(90)
+def test_an_older_damaged_state_keeps_nobody_from_resuming(parent):
+    (parent.checkpoint(250) / "state.json").unlink()
+    assert branching.changes(parent) == []
+
+
+@pytest.mark.fault(91)
+def test_another_rank_in_the_runs_settings_is_named_and_makes_a_new_run(parent):
+    """The worker met tensors of other shapes, and ended with a traceback."""
+    text = parent.settings_file.read_text()
+    parent.settings_file.write_text(text.replace("rank = 16", "rank = 8"))
+    assert branching.changes(parent) == [
+        "Rank was 16 and is now 8.",
+        "With another rank the saved state does not fit: a new run would begin at step 0, from the adapter of step "
+        "500.",
+    ]
+    made = branching.with_changes(parent, {})
+    assert (made.name, made.settings().adapter.rank, made.parent()["goes_on"]) == ("ink-from-500", 8, False)
+
+
+@pytest.mark.fault(91)
+def test_emptied_settings_are_named(parent):
+    """An empty path is the folder that the command was started in."""
+    parent.settings_file.write_text("")
+    with pytest.raises(DatasetError, match="settings of ink name no folder of pictures"):
+        branching.changes(parent)
+
+
+@pytest.mark.fault(92)
+def test_pictures_that_moved_are_the_same_pictures(parent, tmp_path):
+    """A project that was moved to another drive is the project that it was."""
+    old = parent.settings().run.data
+    shutil.move(old, tmp_path / "elsewhere")
+    with pytest.raises(DatasetError, match=f"no longer in {old}.*resume ink --data FOLDER"):
+        branching.changes(parent)
+    moved = parent.settings().changed(data=str(tmp_path / "elsewhere"))
+    assert branching.changes(parent, moved) == []
+    assert branching.with_changes(parent, {"data": str(tmp_path / "elsewhere")}) == parent
+    assert branching.changes(parent) == [] and parent.settings() == moved
+    (tmp_path / "elsewhere" / "a.txt").write_text("another caption")
+    assert branching.changes(parent) == ["a.png has a different caption."]
+
+
+@pytest.mark.fault(92)
+@pytest.mark.parametrize("same", [True, False])
+def test_a_base_model_that_moved_is_known_by_its_content(tmp_path, same):
+    """By its path alone it was another model: the run would have begun anew."""
+    old, new, pictures = tmp_path / "old.safetensors", tmp_path / "new.safetensors", tmp_path / "pictures"
+    old.write_bytes(b"a model")
+    pictures.mkdir()
+    Image.new("RGB", (64, 64), "red").save(pictures / "a.png")
+    run = runs.create(Settings(data=str(pictures), base=str(old), name="ink"), tmp_path / "outputs")
+    told = recipe.dumps(recipe.Training(base=str(old), base_sha256=files.sha256(old), settings={}, images=[], steps=9))
+    adapters.write(small(), run.checkpoint(9) / "adapter.safetensors", metadata={recipe.KEY: told})
+    files.write(run.checkpoint(9) / checkpoints.ABOUT, json.dumps({"settings": run.settings().flat()}))
+    names = ("adapter.safetensors", checkpoints.ABOUT)
+    hashes = {name: files.sha256(run.checkpoint(9) / name) for name in names}
+    files.write(run.checkpoint(9) / checkpoints.MANIFEST, json.dumps(hashes))
+    old.rename(new)
+    if not same:
+        new.write_bytes(b"another model")
+    with pytest.raises(ModelError, match="resume ink --base PATH"):
+        branching.changes(run)
+    found = branching.changes(run, run.settings().changed(base=str(new)))
+    assert found == [] if same else "Base model was" in found[0] and "does not fit" in found[1]
+    made = branching.with_changes(run, {"base": str(new)})
+    assert (made == run) is same and made.settings().run.base == str(new)

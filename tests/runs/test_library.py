@@ -28,6 +28,7 @@ def outputs(tmp_path) -> Path:
     )
     adapters.write(small(), ink.checkpoint(250) / "adapter.safetensors", metadata={"modelspec.title": "Ink on paper"})
     (ink.checkpoint(250) / "state.safetensors").write_bytes(b"not for the catalogue")
+    (ink.checkpoint(250) / "manifest.json").write_text('{"adapter.safetensors": ""}')
     adapters.write(
         small(), runs.library_folder(folder) / "rain.safetensors", "diffusers", metadata={"modelspec.title": "Rain"}
     )

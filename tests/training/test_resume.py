@@ -7,6 +7,7 @@ import torch
 
 from lora_studio import adapters, files, models
 from lora_studio.adapters import Adapter, Factors, recipe
+from lora_studio.errors import RunError
 from lora_studio.events import Finished, PreviewReady, Started, StepDone, Validated, Warned
 from lora_studio.jobs import environment
 from lora_studio.models import modules
@@ -52,6 +53,26 @@ def test_a_run_resumed_twice_ends_where_and_as_it_would_have(new_run, settings):
     assert of(Started, seen)[0].first_step == 2 and [event.step for event in of(StepDone, seen)] == [3, 4]
     assert_same(tensors(whole.adapter_file), tensors(torn.adapter_file))
     assert_same(state_tensors(whole), state_tensors(torn))
+
+
+@pytest.mark.fault(90, 91)
+def test_a_damaged_state_and_one_that_does_not_fit_are_named(new_run, settings):
+    """Whatever was asked before: the log says from where the run resumed, and why not from the newest state."""
+    run = new_run(settings.changed(**QUIET))
+    stopped_after(run, 3)
+    (run.checkpoint(2) / "state.json").unlink()
+    seen = []
+    for event in train(run, run.settings()):
+        seen.append(event)
+        if isinstance(event, Started):
+            break
+    assert of(Started, seen)[0].first_step == 1
+    assert [event.what for event in of(Warned, seen) if "damaged" in event.what or "goes back" in event.what] == [
+        "The saved state of step 2 is damaged: state.json is missing.",
+        "The run goes back to step 1.",
+    ]
+    with pytest.raises(RunError, match="step-1 does not fit the run's settings, which were changed since: rank"):
+        list(train(run, run.settings().changed(rank=3)))
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "prodigy", "schedulefree"])

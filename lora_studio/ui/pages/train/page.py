@@ -197,7 +197,10 @@ def _resume(tab: TabState, run: Run) -> None:
             return
     tab.unconfirmed = ()
     control.withdraw(run, Request.PAUSE)
-    runner.start(run)
+    if not runner.alive(run):
+        run = branching.with_changes(run, {})
+        runner.start(run)
+        tab.show(run.name)
 
 
 def _apply_and_resume(tab: TabState, run: Run) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 
 from lora_studio.config.specs import SPECS
+from lora_studio.errors import SettingsError
 from lora_studio.events import State
-from lora_studio.jobs import control, queue
+from lora_studio.jobs import control, queue, runner
 from lora_studio.jobs.control import Request
 from lora_studio.jobs.view import RunView
 from lora_studio.runs import Run
@@ -48,7 +49,7 @@ def share(view: RunView) -> float:
 def _sentence(run: Run, view: RunView) -> str:
     match view.state:
         case State.QUEUED:
-            return _place(run)
+            return _place(run) if runner.alive(run) else "· it was not started."
         case State.PREPARING:
             stopping = control.asked(run, Request.STOP)
             return "· stops when this is done." if stopping else _preparation(view)
@@ -125,7 +126,7 @@ def _facts(run: Run, view: RunView) -> list[str]:
 
 def _trouble(run: Run, view: RunView) -> str:
     """What ended the run, with its log where the fault is the studio's own, and the warnings."""
-    parts = []
+    parts = _damage(run)
     if view.state is State.FAILED and view.failed:
         parts.append(words.notice("wrong", view.failed.what, view.failed.where, view.failed.do))
         if view.failed.ours:
@@ -139,6 +140,15 @@ def _trouble(run: Run, view: RunView) -> str:
         for warning in list(different.values())[-_SHOWN_WARNINGS:]
     ]
     return "".join(parts)
+
+
+def _damage(run: Run) -> list[str]:
+    """Why the run cannot be started or resumed: its settings are damaged."""
+    try:
+        run.settings()
+    except SettingsError as error:
+        return [words.notice("wrong", error.what, error.where, error.do)]
+    return []
 
 
 def _interruption(view: RunView) -> str:
@@ -204,4 +214,6 @@ def label(run: Run, view: RunView) -> str:
     """The run in the list of runs: its name, when it was created, and its state unless it finished."""
     created = time.strftime("%d %b, %H:%M", time.localtime(run.modified)).lstrip("0")
     state = "" if view.state is State.FINISHED else f" · {words.STATES[view.state].lower()}"
+    if view.state is State.QUEUED and not runner.alive(run):
+        state = " · damaged" if _damage(run) else " · not started"
     return f"{run.name} · {created}{state}"
