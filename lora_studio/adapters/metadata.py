@@ -228,6 +228,7 @@ def provenance(
     prediction: str,
     resolution: int,
     zero_snr: bool = False,
+    clip_skip: int = 0,
     trigger: str = "",
     description: str = "",
     author: str = "",
@@ -238,12 +239,14 @@ def provenance(
     Args:
         prediction: "epsilon", "v" or "flow".
         zero_snr: whether its noise ended without any signal (zero terminal SNR).
+        clip_skip: that its texts were read with; 0 where the family has none.
         resolution: pixels of a side.
         thumbnail: as ``thumbnail`` gives it.
     """
     made = {
         **_modelspec(recipe, title, prediction, resolution),
         **_reference(recipe, title, prediction, zero_snr),
+        "ss_clip_skip": str(clip_skip or None),
         recipes.KEY: recipes.dumps(recipe),
     }
     usage = f"Put {trigger} into the prompt." if trigger else ""
@@ -278,7 +281,6 @@ def _reference(recipe: recipes.Training, title: str, prediction: str, zero_snr: 
         "output_name": title,
         "sd_model_name": recipe.base,
         "new_sd_model_hash": recipe.base_sha256,
-        "clip_skip": "None",
         "training_started_at": recipe.started,
         "training_finished_at": recipe.started + recipe.seconds if recipe.seconds else "",
         "num_train_images": len(recipe.images),

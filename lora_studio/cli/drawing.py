@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, count
 from pathlib import Path
@@ -23,6 +24,7 @@ from lora_studio.events import Warned
 from lora_studio.sampling.axes import Axis, Grid
 
 if TYPE_CHECKING:
+    from lora_studio.adapters import Adapter
     from lora_studio.models import Base
 
 NOISE = ("prediction", "zero_snr", "flow_shift")
@@ -59,6 +61,10 @@ class DrawingOptions:
         str, like("zero_snr", f"Whether its noise ends without any signal: {', '.join(SPECS['zero_snr'].choices)}.")
     ] = SPECS["zero_snr"].default
     flow_shift: Annotated[float, like("flow_shift")] = SPECS["flow_shift"].default
+    clip_skip: Annotated[
+        int,
+        like("clip_skip", "For SD 1.x: 1 or 2. 0 takes what the adapters were trained with, or else the base model."),
+    ] = SPECS["clip_skip"].default
     width: Annotated[int, typer.Option(min=0, max=4096, help="In pixels; 0 uses the base model's own.")] = 0
     height: Annotated[int, typer.Option(min=0, max=4096, help="In pixels; 0 uses the base model's own.")] = 0
     device: Annotated[str, like("device", "Where to draw; auto uses the fastest device.")] = SPECS["device"].default
@@ -153,9 +159,12 @@ def suited(options: Drawn) -> Drawn:
     return replace(options, steps=wanted.preview_steps, guidance=wanted.guidance)
 
 
-def load_base(options: DrawingOptions, settings: Settings) -> Base:
-    """Loads the base model, and says on standard error what it predicts, and what is doubtful about it."""
+def load_base(options: DrawingOptions, settings: Settings, adapters: Sequence[tuple[str, Adapter]] = ()) -> Base:
+    """Loads the base model for the named ``adapters``, and says on standard error what it predicts, and what is
+    doubtful about it.
+    """
     from lora_studio import models
+    from lora_studio.models import clip_skip
     from lora_studio.training import devices
 
     machine = devices.choose(settings.machine)
@@ -165,9 +174,11 @@ def load_base(options: DrawingOptions, settings: Settings) -> Base:
         machine.dtype,
         vae=options.vae,
         text_encoders=options.text_encoders,
+        clip_skip=options.clip_skip,
         **{key: getattr(options, key) for key in NOISE},
     )
-    print(base.loaded_event.sentence, *map(_note, base.notices), sep="\n", file=sys.stderr)
+    notices = base.notices + clip_skip.settle(base, options.clip_skip, adapters)
+    print(base.loaded_event.sentence, *map(_note, notices), sep="\n", file=sys.stderr)
     return base
 
 
@@ -191,7 +202,7 @@ def _sheet(options: SheetOptions, recipe: Grid, settings: Settings, paths: list[
     from lora_studio.sampling.recipe import to_png
 
     adapters = [read(path) for path in paths]
-    base = load_base(options, settings)
+    base = load_base(options, settings, [(path.name, one) for path, one in zip(paths, adapters, strict=True)])
     images = render(
         base,
         adapters,
@@ -203,7 +214,7 @@ def _sheet(options: SheetOptions, recipe: Grid, settings: Settings, paths: list[
         height=options.height,
         prompt_weights=options.prompt_weights,
     )
-    return to_png(recipe.model_copy(update={"base_sha256": base.sha256()}), images)
+    return to_png(recipe.model_copy(update={"base_sha256": base.sha256(), "clip_skip": base.clip_skip}), images)
 
 
 def _sha256(path: Path) -> str:

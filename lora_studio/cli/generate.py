@@ -98,8 +98,10 @@ def _draw(options: GenerateOptions, adapters: list[tuple[Path, float]], settings
     from lora_studio.models import inject
     from lora_studio.sampling.generate import generate as draw
 
-    base = load_base(options, settings)
-    inject.load_adapters(base, [(read(path), weight) for path, weight in adapters])
+    loaded = [(read(path), weight) for path, weight in adapters]
+    named = [(path.name, adapter) for (path, _), (adapter, _) in zip(adapters, loaded, strict=True)]
+    base = load_base(options, settings, named)
+    inject.load_adapters(base, loaded)
     seeds, paths = range(options.seed, options.seed + options.count), []
     for prompt in options.prompts:
         images = draw(

@@ -169,6 +169,14 @@ class DatasetSettings(SettingsSlice):
         ge=75,
         le=1500,
     )
+    clip_skip: int = setting(
+        0,
+        "Clip skip",
+        "For SD 1.x: 1 reads the text encoder after its last layer, 2 before it, as many anime models were trained. 0 "
+        "takes what the base model's file says, else 1.",
+        ge=0,
+        le=2,
+    )
     shuffle_tags: bool = setting(
         False,
         "Shuffle tags",

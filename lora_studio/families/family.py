@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from lora_studio.diffusion.process import Process
 from lora_studio.diffusion.registry import process_of
+from lora_studio.errors import SettingsError
 from lora_studio.families import layout
 from lora_studio.families.layout import Shape, Source
 
@@ -150,14 +151,33 @@ class Family(ABC):
 
     # Text, latents and noise
 
+    clip_skips: ClassVar[tuple[int, ...]] = ()
+    """The values of the setting ``clip_skip`` that mean something: 1 reads the text encoder after its last layer, 2
+    before it. Empty where every model of the family is read at the same layer.
+    """
     sequences: ClassVar[tuple[str, ...]] = ("hidden",)
     """The features with a place for each token, (B, T, D), which those of a longer text's chunks join to (B, N·T, D).
     Of the others a text has those of its first chunk.
     """
 
+    def clip_skip(self, wanted: int, declared: int) -> int:
+        """The clip skip of a model.
+
+        Args:
+            wanted: the setting; 0 leaves it to the model.
+            declared: what its file says; 0 where it says nothing.
+
+        Raises:
+            SettingsError: this family has no such value.
+        """
+        if wanted > 1 and wanted not in self.clip_skips:
+            what = f"{self.title} has no clip skip {wanted}: its text encoders are always read at the same layer."
+            raise SettingsError(what, where="clip_skip", do="Set clip_skip to 0.")
+        return wanted or (declared if declared in self.clip_skips else 1)
+
     @abstractmethod
     def encode_text(
-        self, encoders: Mapping[str, nn.Module], tokens: Sequence[Tensor], captions: Sequence[str]
+        self, encoders: Mapping[str, nn.Module], tokens: Sequence[Tensor], captions: Sequence[str], clip_skip: int
     ) -> dict[str, Tensor]:
         """The features of one chunk of each of ``captions`` by name, batch first, as the denoiser needs them. All of
         them are cached.
@@ -166,6 +186,7 @@ class Family(ABC):
             encoders: by the names of ``self.encoders``.
             tokens: (B, T) int64 for each encoder.
             captions: the whole texts, B of them; what is empty is the empty caption.
+            clip_skip: one of ``clip_skips``, else 1.
         """
 
     def weigh(

@@ -50,7 +50,7 @@ class StableDiffusionXL(LatentDiffusion):
         return "label_emb.0.0.weight" in shapes and _FOURTH_LEVEL not in shapes
 
     def encode_text(
-        self, encoders: Mapping[str, nn.Module], tokens: Sequence[Tensor], captions: Sequence[str]
+        self, encoders: Mapping[str, nn.Module], tokens: Sequence[Tensor], captions: Sequence[str], clip_skip: int
     ) -> dict[str, Tensor]:
         """``hidden`` (B, T, D₁ + D₂): both encoders' states before their last layer; ``pooled`` (B, P): the second
         one's projected summary.

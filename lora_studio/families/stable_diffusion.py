@@ -6,7 +6,7 @@ One text encoder, whose last hidden states after its final norm are all that the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from lora_studio.families import layout
 from lora_studio.families.latent_diffusion import LatentDiffusion
@@ -46,14 +46,20 @@ class _StableDiffusion(LatentDiffusion):
         return True
 
     def encode_text(
-        self, encoders: Mapping[str, nn.Module], tokens: Sequence[Tensor], captions: Sequence[str]
+        self, encoders: Mapping[str, nn.Module], tokens: Sequence[Tensor], captions: Sequence[str], clip_skip: int
     ) -> dict[str, Tensor]:
-        """``hidden`` (B, T, D)."""
-        return {"hidden": encoders["text_encoder"](tokens[0]).last_hidden_state}
+        """``hidden`` (B, T, D). With a clip skip the states after an earlier layer go through the final norm, as
+        NovelAI's models were trained (2022, *NovelAI Improvements on Stable Diffusion*) and A1111 and diffusers draw.
+        """
+        encoder = cast(Any, encoders["text_encoder"])
+        if clip_skip == 1:
+            return {"hidden": encoder(tokens[0]).last_hidden_state}
+        states = encoder(tokens[0], output_hidden_states=True).hidden_states[-clip_skip]
+        return {"hidden": getattr(encoder, "text_model", encoder).final_layer_norm(states)}
 
 
 class StableDiffusion1(_StableDiffusion):
-    name, title, configs, linear = "sd1", "Stable Diffusion 1.5", "sd1", False
+    name, title, configs, linear, clip_skips = "sd1", "Stable Diffusion 1.5", "sd1", False, (1, 2)
     version, architecture, resolution = "sd_v1", "stable-diffusion-v1", 512
     prefixes = {
         "unet": "model.diffusion_model.",

@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -22,6 +22,7 @@ from lora_studio import __version__, files
 from lora_studio.config.settings import Settings
 from lora_studio.config.slices import PreviewSettings
 from lora_studio.errors import AdapterError, StudioError
+from lora_studio.events import Warned
 from lora_studio.jobs import runner
 from lora_studio.jobs.renderer import Answer, Blending, ImageRequest, ImageSpec, Placed
 
@@ -96,7 +97,8 @@ class Studio:
         spec, to = request.spec, Path(request.to)
         if self._base is None or self._base[0] != _wanted(spec):
             yield Answer(id=request.id, kind="loading", last=False)
-        spec, about = _suited(self.base(spec), spec)
+        base = self.base(spec)
+        spec, about = _suited(base, spec, base.notices + self._read_as_trained(base, spec))
         began = time.monotonic()
         if spec.across:
             data = self._sheet(spec, cancelled)
@@ -173,7 +175,9 @@ class Studio:
             return None
         if base.path not in self._sums:
             self._sums[base.path] = base.sha256()
-        return to_png(recipe.model_copy(update={"base_sha256": self._sums[base.path]}), pictures)
+        return to_png(
+            recipe.model_copy(update={"base_sha256": self._sums[base.path], "clip_skip": base.clip_skip}), pictures
+        )
 
     def _load(self, spec: ImageSpec) -> dict[str, Any]:
         """Puts the adapters on the base model; returns what is to be answered about a blend."""
@@ -195,6 +199,12 @@ class Studio:
         elif not spec.blending:
             inject.set_weights(base, [one.weight for one in spec.adapters])
         return self._loaded[1]
+
+    def _read_as_trained(self, base: Base, spec: ImageSpec) -> list[Warned]:
+        """Gives the base model the clip skip of the adapters; returns what is to be said of it."""
+        from lora_studio.models import clip_skip
+
+        return clip_skip.settle(base, 0, [(one.name, self._read(one.path)) for one in spec.adapters])
 
     def _blended(self, spec: ImageSpec, how: Blending) -> tuple[Adapter, dict[str, Any]]:
         from lora_studio.adapters import blend, formats, recipe
@@ -269,11 +279,11 @@ class Studio:
         return self._adapters[key]
 
 
-def _suited(base: Base, spec: ImageSpec) -> tuple[ImageSpec, dict[str, Any]]:
+def _suited(base: Base, spec: ImageSpec, notices: Sequence[Warned]) -> tuple[ImageSpec, dict[str, Any]]:
     """``spec`` with the steps and guidance of a distilled base model where the defaults were left, and what is to be
-    answered about the base model.
+    answered about the base model besides ``notices``.
     """
-    notices = list(base.notices)
+    notices = list(notices)
     if distilled := base.distilled:
         asked = PreviewSettings(preview_steps=spec.steps, guidance=spec.guidance)
         wanted = distilled.suited(asked)

@@ -66,6 +66,10 @@ class Base:
     """What is known of its distillation, if it was distilled to draw in a few steps."""
     notices: list[Warned] = field(default_factory=list)
     """What the user should know about it."""
+    declared_clip_skip: int = 0
+    """The clip skip that its file says; 0 where it says nothing."""
+    clip_skip: int = 1
+    """That its texts are read with (``Family.clip_skip``)."""
     method: Method | None = None
     """Of the adapter under training; see ``inject``."""
     start: AdapterOverlay | None = None
@@ -133,7 +137,9 @@ class Base:
             [torch.tensor([of[number][part] for of in chunks], device=at) for number, at in enumerate(places)]
             for part in (0, 1)
         )
-        found = self.family.encode_text(self.text_encoders, tokens, [text.words for text in read_texts] * length)
+        found = self.family.encode_text(
+            self.text_encoders, tokens, [text.words for text in read_texts] * length, self.clip_skip
+        )
         if any(text.weighted for text in read_texts):
             found = self.family.weigh(self.text_encoders, found, weights)
         return self.family.join(found, length)
@@ -214,10 +220,12 @@ class Base:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the tokenizers, text encoders and VAE, and whether that works in tiles: two models with the same
-        one encode alike, digit for digit.
+        """SHA-256 over the tokenizers, text encoders, clip skip and VAE, and whether that works in tiles: two models
+        with the same one encode alike, digit for digit.
         """
         digest = hashlib.sha256(f"{self.family.name}{' tiled' if self.tiled else ''}".encode())
+        if self.clip_skip != 1:
+            digest.update(f"clip skip {self.clip_skip}".encode())
         for tokenizer in self.tokenizers:
             digest.update(
                 json.dumps([sorted(tokenizer.clip.get_vocab().items()), tokenizer.length, tokenizer.pad]).encode()

@@ -40,6 +40,7 @@ def load(
     flow_shift: float = 0.0,
     vae: str = "",
     text_encoders: Sequence[str] = (),
+    clip_skip: int = 0,
 ) -> Base:
     """The base model that ``base`` names, frozen, on ``device``.
 
@@ -52,11 +53,11 @@ def load(
             (``lora_studio.models.quantize``).
         in_turn: leave the VAE and the text encoders on the CPU until they are needed, one after the other
             (``Base.in_turn``).
-        zero_snr, flow_shift, vae, text_encoders: as the settings of these names.
+        zero_snr, flow_shift, vae, text_encoders, clip_skip: as the settings of these names.
 
     Raises:
         ModelError: there is no such model, a part is missing or damaged, or its family is not supported.
-        SettingsError: the studio cannot train what ``prediction`` names.
+        SettingsError: the studio cannot train what ``prediction`` names, or the family has no such clip skip.
         MachineError: it is to be quantised, and bitsandbytes does not work here.
     """
     choice = NoiseChoice(prediction, zero_snr, flow_shift)
@@ -75,7 +76,7 @@ def load(
         cpu if in_turn or quantize != "none" else device,
         given,
     )
-    loaded.in_turn = in_turn
+    loaded.in_turn, loaded.clip_skip = in_turn, loaded.family.clip_skip(clip_skip, loaded.declared_clip_skip)
     fused.enable(loaded.unet)
     for part in _channels_last(loaded, device):
         cast(Any, part).to(memory_format=torch.channels_last)  # torch declares no form without device or dtype

@@ -165,6 +165,8 @@ class Grid(BaseModel):
     base_sha256: str = ""
     prompt: str = ""
     negative: str = ""
+    clip_skip: int = 0
+    """That its prompts are read with; 0 in those of earlier versions."""
     prompt_weights: bool = False
     """Sheets of earlier versions, which do not say, read prompts as they are written."""
     seed: int = SPECS["preview_seed"].default

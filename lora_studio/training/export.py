@@ -55,6 +55,7 @@ def header(session: Session) -> dict[str, str]:
         title=session.run.name,
         prediction=base.process.name,
         zero_snr=base.process.zero_snr,
+        clip_skip=base.clip_skip if base.family.clip_skips else 0,
         resolution=settings.dataset.resolution or base.resolution,
         trigger=settings.run.trigger,
         thumbnail=_thumbnail(session),

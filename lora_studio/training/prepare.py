@@ -87,6 +87,7 @@ def load(settings: Settings, machine: devices.Machine, dataset: Dataset) -> Gene
         flow_shift=settings.loss.flow_shift,
         vae=settings.run.vae,
         text_encoders=settings.run.text_encoders,
+        clip_skip=settings.dataset.clip_skip,
         quantize=settings.machine.quantize,
         in_turn=True,  # all encoders of a large model at once would need more memory than a step
     )

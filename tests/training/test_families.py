@@ -105,7 +105,7 @@ class TransformerFamily(Family):
             found[f"transformer.blocks.{index}.ff_down"] = (WIDTH, 4 * WIDTH)
         return found
 
-    def encode_text(self, encoders, tokens, captions):
+    def encode_text(self, encoders, tokens, captions, clip_skip):
         return {"hidden": encoders["text_encoder"](tokens[0]).last_hidden_state}
 
     def predict(self, denoiser, noisy, timesteps, text, sizes):
@@ -138,7 +138,7 @@ class TwoLevels(LatentDiffusion):
     def owns_folder(self, denoiser):
         return len(denoiser["block_out_channels"]) == 2
 
-    def encode_text(self, encoders, tokens, captions):
+    def encode_text(self, encoders, tokens, captions, clip_skip):
         hidden = encoders["text_encoder"](tokens[0]).last_hidden_state
         return {"hidden": hidden, "mean": hidden.mean(dim=1, keepdim=True)}
 

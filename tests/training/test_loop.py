@@ -63,7 +63,7 @@ def test_a_run_from_folder_to_adapter(new_run, settings):
     """Every promise of a run: events in order and in their JSON form, previews and bases as files, a kohya file with
     the recipe.
     """
-    run = new_run(settings)
+    run = new_run(settings.changed(clip_skip=2))
     seen = collect(run)
     assert [events.parse(event.line()) for event in seen] == seen
     assert [event.state for event in of(StateChanged, seen)] == [State.PREPARING, State.RUNNING, State.STOPPING]
@@ -80,6 +80,7 @@ def test_a_run_from_folder_to_adapter(new_run, settings):
         len(made.factors) == 128
         and made.metadata["ss_network_dim"] == "2"
         and made.metadata["modelspec.trigger_phrase"] == "discstyle"
+        and made.metadata["ss_clip_skip"] == "2"
     )
     assert any(factors.up.abs().max() > 0 for factors in made.factors.values())
     told = recipe.read(made.metadata)
