@@ -54,6 +54,8 @@ GROUND = ("bootstrap", "errors", "events", "files", "locks")
 """What needs the standard library and pydantic alone."""
 WORKERS = ("jobs.worker", "jobs.rank_worker", "jobs.renderer_worker")
 """Processes of their own, where the work is done."""
+_CACHE = ("dataset.cache", "dataset.entry_files", "dataset.fitted")
+"""What training alone imports of the dataset's room."""
 
 MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 TORCH_FREE = [
@@ -62,7 +64,7 @@ TORCH_FREE = [
         if name.split(".")[0] in ("", *GROUND, "config", "diffusion", "families", "methods", "runs")
     ),
     *(name for name in MODULES if name.startswith("jobs.") and name not in WORKERS),
-    *(name for name in MODULES if name.startswith("dataset.") and name != "dataset.cache"),
+    *(name for name in MODULES if name.startswith("dataset.") and name not in _CACHE),
     "optim.registry", "starter", "cli", "ui.studio",
 ]  # fmt: skip
 """What a surface may import while it starts."""

@@ -5,13 +5,12 @@ bucket and mirroring, or the caption; the encoders' fingerprint; the version of 
 of its tensors. So an entry is never stale, and one that is incomplete or damaged is detected and encoded again.
 Tensors keep the encoder's dtype: what training reads from disk is bit for bit what it would have encoded.
 
-The cache also holds previews of the base model alone (``training.previews``), which ``prune`` counts too.
+The cache also holds previews of the base model alone (``training.previews``), which ``entry_files.prune`` counts too.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 from collections import deque
@@ -21,24 +20,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-import numpy as np
-import psutil
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from lora_studio import files
-from lora_studio.dataset import buckets, pictures
+from lora_studio.dataset import buckets, entry_files, fitted
 from lora_studio.dataset.items import Bucket, Draw, Sample
 from lora_studio.errors import DatasetError, ModelError
 
 VERSION = 2
 """Increased whenever the same picture or caption would be encoded differently."""
-PREVIEWS = "previews"
-"""Folder of the previews of base models."""
-
-_KINDS = {"latents": "*.safetensors", "masks": "*.safetensors", "text": "*.safetensors", PREVIEWS: "*.png"}
-"""Folders of entries, and the pattern of their names."""
 _PIXELS_AT_ONCE = 1024**2
 _PICTURES_AT_ONCE = 32
 _CAPTIONS_AT_ONCE = 32
@@ -175,7 +165,8 @@ class Cache:
             yield from self._fill("masks", {path: view for view, path in self._masks.items()}, self._encoded_masks)
         if texts:
             yield from self._fill("captions", self._texts, self._encoded_texts)
-        prune(self.folder, self.limits.disk, keep={*self._latents.values(), *self._masks.values(), *self._texts})
+        used = {*self._latents.values(), *self._masks.values(), *self._texts}
+        entry_files.prune(self.folder, self.limits.disk, keep=used)
 
     def latents(self, draws: Sequence[Draw], generator: torch.Generator | None = None) -> Tensor:
         """x0 = mean + deviation · ε (Kingma & Welling 2014, §2.4) of the draws: (B, 4, H/8, W/8) scaled latents; ε from
@@ -261,7 +252,7 @@ class Cache:
         return self.folder / kind / f"{key}.safetensors"
 
     def _entry(self, path: Path) -> dict[str, Tensor]:
-        entry = self._held.get(path) or _read(path)
+        entry = self._held.get(path) or entry_files.read(path)
         if entry is None:
             raise DatasetError(
                 "An encoded picture or caption in the cache is missing or damaged.",
@@ -286,7 +277,7 @@ class Cache:
         missing, done = {}, 0
         yield stage, done, len(items)
         with ThreadPoolExecutor(_WORKERS) as pool:
-            for path, entry in zip(items, _ahead(pool, _read, items), strict=True):
+            for path, entry in zip(items, _ahead(pool, entry_files.read, items), strict=True):
                 if entry is None:
                     missing[path] = items[path]
                     continue
@@ -296,7 +287,7 @@ class Cache:
                 done += 1
                 yield stage, done, len(items)
             for made in encoded(pool, missing):
-                list(pool.map(_write, made.keys(), made.values()))
+                list(pool.map(entry_files.write, made.keys(), made.values()))
                 for path, entry in made.items():
                     self._hold(path, entry)
                 done += len(made)
@@ -345,73 +336,26 @@ class Cache:
                 _require_finite(made[path], "text features", text)
             yield made
 
-    def _pixels(self, views: list[_View]) -> Tensor:
-        """(B, 3, H, W) float32 in [-1, 1]: pictures of one bucket."""
-        return torch.stack([self._picture(view) for view in views])
-
-    def _picture(self, view: _View) -> Tensor:
-        """One picture, (3, H, W). The bytes that are decoded are those that were hashed, so that no entry can hold
-        another picture.
-        """
-        picture, bucket, _ = self.samples[view.picture]
-        data = _unchanged(picture.path, picture.sha256)
-        image = buckets.fit(pictures.decode(io.BytesIO(data), picture.path.name), bucket, view.flip)
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1).float().div_(127.5).sub_(1)
-
     def _encoded_masks(self, pool: ThreadPoolExecutor, missing: dict[Path, _View]) -> Iterator[Made]:
-        for path, mask in zip(missing, _ahead(pool, self._mask, missing.values()), strict=True):
+        for path, mask in zip(missing, _ahead(pool, self._weights, missing.values()), strict=True):
             yield {path: {"mask": mask}}
 
-    def _mask(self, view: _View) -> Tensor:
-        """One mask, (1, H/8, W/8) uint8: the means of the pixels behind each element of the latents."""
+    def _pixels(self, views: list[_View]) -> Tensor:
+        """(B, 3, H, W) float32 in [-1, 1]: pictures of one bucket."""
+        chosen = [(self.samples[view.picture], view.flip) for view in views]
+        return torch.stack([fitted.pixels(sample.picture, sample.bucket, flip) for sample, flip in chosen])
+
+    def _weights(self, view: _View) -> Tensor:
+        """(1, H/8, W/8) uint8: a mask."""
         picture, bucket, _ = self.samples[view.picture]
         assert picture.mask
-        data = _unchanged(picture.mask.path, picture.mask.sha256)
-        image = pictures.decode(io.BytesIO(data), picture.mask.path.name, background=(0, 0, 0)).convert("L")
-        small = Bucket(bucket.width // self.encoder.scale, bucket.height // self.encoder.scale)
-        return torch.from_numpy(np.array(buckets.fit_mask(image, bucket, small, view.flip)))[None]
-
-
-def prune(folder: Path, limit: int, keep: Iterable[Path] = ()) -> int:
-    """Deletes the least recently used entries of ``folder`` until ``limit`` bytes are left, except those to ``keep``,
-    and returns the bytes freed.
-
-    Also deletes partial files of killed processes.
-    """
-    keep, entries, freed = set(keep), [], 0
-    for kind, named in _KINDS.items():
-        files.sweep(folder / kind, lives=psutil.pid_exists)
-        for path in (folder / kind).glob(named):
-            with suppress(OSError):  # another process prunes as well
-                status = path.stat()
-                entries.append((status.st_mtime_ns, status.st_size, path))
-    excess = sum(size for _, size, _ in entries) - limit
-    for _, size, path in sorted(entries):
-        if freed >= excess:
-            break
-        if path not in keep:
-            with suppress(OSError):
-                path.unlink()
-                freed += size
-    return freed
+        return fitted.weights(picture.mask, bucket, view.flip, self.encoder.scale)
 
 
 def _lengthened(feature: Tensor, filler: Tensor, rows: int) -> Tensor:
     """``feature`` (N·T, D) with ``filler`` (T, D) behind it, ``rows`` in all; or zeros behind zeros."""
     more = (rows - len(feature)) // len(filler)
     return torch.cat([feature, *[filler if feature.any() else torch.zeros_like(filler)] * more]) if more else feature
-
-
-def _unchanged(path: Path, sha256: str) -> bytes:
-    """The file's bytes. Raises DatasetError where they are not those that were hashed."""
-    data = pictures.contents(path)
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise DatasetError(
-            "The picture changed after the folder was read.",
-            where=path,
-            do="Start again, and do not change the folder until training has begun.",
-        )
-    return data
 
 
 def _own(tensor: Tensor) -> Tensor:
@@ -441,29 +385,3 @@ def _ahead(pool: ThreadPoolExecutor, function: Callable[[Any], Out], arguments: 
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
-
-
-def _digest(entry: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(entry.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def _write(path: Path, entry: dict[str, Tensor]) -> None:
-    try:
-        files.write(path, safetensors.torch.save(entry, {"sha256": _digest(entry)}))
-    except OSError as error:
-        raise files.refusal(error, "The cache cannot be written", path.parent) from None
-
-
-def _read(path: Path) -> dict[str, Tensor] | None:
-    """The entry; None if it is missing or damaged in any way, so that it is encoded again."""
-    try:
-        data = path.read_bytes()
-        entry = safetensors.torch.load(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        return entry if header["__metadata__"]["sha256"] == _digest(entry) else None
-    except Exception:
-        return None

@@ -19,7 +19,7 @@ from PIL.Image import Image
 from PIL.PngImagePlugin import PngInfo
 
 from lora_studio import files
-from lora_studio.dataset.cache import PREVIEWS
+from lora_studio.dataset.entry_files import PREVIEWS
 from lora_studio.training import reading
 from lora_studio.training.session import Session
 
@@ -94,7 +94,7 @@ def _kept(path: Path) -> Image | None:
     except Exception:
         return None
     with suppress(OSError):  # a cache that can only be read is still of use
-        os.utime(path)  # when it was last used, for ``cache.prune``
+        os.utime(path)  # when it was last used, for ``entry_files.prune``
     return image
 
 

@@ -6,8 +6,9 @@ import time
 import pytest
 import torch
 
-from lora_studio.dataset import buckets, cache
-from lora_studio.dataset.cache import Cache, Limits, prune
+from lora_studio.dataset import buckets, cache, entry_files
+from lora_studio.dataset.cache import Cache, Limits
+from lora_studio.dataset.entry_files import prune
 from lora_studio.dataset.folder import scan
 from lora_studio.dataset.items import Bucket, Draw, Sample
 from lora_studio.dataset.pictures import open_picture
@@ -253,7 +254,7 @@ def test_a_full_disk_is_said(dataset, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cache.files, "write", full)
+    monkeypatch.setattr(entry_files.files, "write", full)
     with pytest.raises(MachineError, match="disk is full"):
         filled(dataset, tmp_path / "cache", FakeEncoder())
 
