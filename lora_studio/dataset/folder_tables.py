@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lora_studio.dataset import caption_tables
-from lora_studio.dataset.captions import composed, read_bytes
+from lora_studio.dataset.captions import composed, decode, read_bytes
 from lora_studio.dataset.problems import Problem, grouped
 
 _FAULTS_NAMED = 5
@@ -81,6 +81,9 @@ def _precedence(name: str) -> tuple[int, int, str]:
 def _matched(name: str, data: bytes, pictures: _Pictures, problems: list[Problem]) -> Found:
     base = os.path.basename(name)
     table = caption_tables.read(base, data)
+    if encoding := decode(data)[1]:
+        what = f"The table is not UTF-8 and was read as {encoding}."
+        problems.append(Problem("warning", name, what, "Check the texts, or save it as UTF-8."))
     texts: dict[str, str] = {}
     orphans: list[str] = []
     repeated: list[str] = []

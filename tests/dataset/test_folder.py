@@ -171,6 +171,14 @@ def test_equal_captions_in_two_places_are_no_problem(tmp_path):
     assert captions(scan(tmp_path)) == {"0.png": "thing 0, ink, paper"} and scan(tmp_path).problems == []
 
 
+def test_a_table_in_another_encoding_is_read_and_named(tmp_path):
+    made.style_folder(tmp_path, 1, captions=False)
+    (tmp_path / "metadata.csv").write_bytes("file_name;text\r\n0.png;café\r\n".encode("cp1252"))
+    dataset = scan(tmp_path)
+    assert captions(dataset) == {"0.png": "café"}
+    assert [problem.what for problem in dataset.problems] == ["The table is not UTF-8 and was read as Windows Latin."]
+
+
 def test_tables_name_pictures_in_subfolders_without_their_ending_and_by_whole_paths(tmp_path):
     made.style_folder(tmp_path / "2_a", 3, captions=False)
     (tmp_path / "meta_cap.json").write_text(
