@@ -40,7 +40,10 @@ def to_srgb(image: Image.Image, marks: Marks, background: tuple[int, int, int], 
     colour = _managed(image, profile, notices)
     if not profile and marks.space and not marks.space.is_srgb and image.mode in ("L", "RGB"):
         colour = colours.to_srgb(image, marks.space)
-    return colour if alpha is None else Image.composite(colour, Image.new("RGB", colour.size, background), alpha)
+    if alpha is None or alpha.getextrema()[0] == 255:
+        return colour
+    notices.append("alpha")
+    return Image.composite(colour, Image.new("RGB", colour.size, background), alpha)
 
 
 def _opaque(image: Image.Image, depth: int, notices: list[str]) -> Image.Image | None:

@@ -204,7 +204,7 @@ def test_one_transparent_colour_shows_the_background_at_every_depth(tmp_path, de
     """The first pixel has the transparent colour, the second another."""
     path = raw_png(tmp_path / "a.png", depth, colour_type, rows, key)
     assert np.asarray(open_picture(path, background=(1, 2, 3)))[0].tolist() == [[1, 2, 3], list(second)]
-    assert examine(path).notices == (("key",) if (depth, colour_type) == (16, 2) else ())
+    assert examine(path).notices == (("key", "alpha") if (depth, colour_type) == (16, 2) else ("alpha",))
 
 
 @pytest.mark.fault(75)

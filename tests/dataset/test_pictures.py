@@ -255,6 +255,17 @@ def test_every_kind_of_transparency_shows_the_background(tmp_path, image, option
     assert (pixels(saved(tmp_path / "a.png", image, **options)) == 255).all()
 
 
+@pytest.mark.fault(11)
+@pytest.mark.parametrize(("lowest", "notices"), [(255, ()), (254, ("alpha",))])
+def test_transparency_is_said_where_there_is_any(tmp_path, lowest, notices):
+    """White shows through, and sd-scripts may have taken it for a mask."""
+    alpha = Image.new("L", (16, 16), 255)
+    alpha.putpixel((3, 3), lowest)
+    picture = made.painted(16, 16)
+    picture.putalpha(alpha)
+    assert examine(saved(tmp_path / "a.png", picture)).notices == notices
+
+
 @pytest.mark.fault(12)
 @pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png", "a.tiff", "a.avif"])
 def test_of_an_animation_the_first_frame_is_used_with_a_notice(tmp_path, name):
