@@ -38,8 +38,9 @@ class GaussianDiffusion(Process):
 
     @classmethod
     def owns(cls, schedule: Mapping[str, Any]) -> bool:
-        flow = schedule.get("_class_name", "").startswith("FlowMatch")  # their configurations name no prediction
-        return not flow and schedule.get("prediction_type", "epsilon") == cls.prediction_type
+        # flows' configurations name no prediction, and EDM's noise has no steps
+        other = schedule.get("_class_name", "").startswith(("FlowMatch", "EDM"))
+        return not other and schedule.get("prediction_type", "epsilon") == cls.prediction_type
 
     def alpha_bar(self, timesteps: Tensor) -> Tensor:
         """ᾱ at ``timesteps`` (B,): (B,) float32, there."""

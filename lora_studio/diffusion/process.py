@@ -37,6 +37,8 @@ class Process(ABC):
     """What the model predicts, for people."""
     aliases: ClassVar[tuple[str, ...]] = ()
     """What else schedulers' configurations and files' headers call it."""
+    written: ClassVar[str] = ""
+    """As an adapter's header names what is predicted, where others do not know ``name``."""
     samplers: ClassVar[Mapping[str, str]] = SAMPLERS
     """Of the samplers' names, those that can remove its noise -> diffusers' class."""
 

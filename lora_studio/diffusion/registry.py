@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lora_studio.diffusion.edm import ContinuousVelocity
 from lora_studio.diffusion.flow import RectifiedFlow
 from lora_studio.diffusion.gaussian import Epsilon, Velocity
 from lora_studio.diffusion.process import Process
 from lora_studio.errors import SettingsError
 
-PROCESSES: tuple[type[Process], ...] = (Epsilon, Velocity, RectifiedFlow)
+PROCESSES: tuple[type[Process], ...] = (Epsilon, Velocity, RectifiedFlow, ContinuousVelocity)
 NAMES = tuple(process.name for process in PROCESSES)
 """What the setting ``prediction`` can be, apart from ``auto``."""
 

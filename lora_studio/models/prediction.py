@@ -4,13 +4,17 @@ from its own answer.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import safe_open
 
+from lora_studio.diffusion import edm
 from lora_studio.diffusion import registry as processes
+from lora_studio.diffusion.edm import ContinuousVelocity
 from lora_studio.diffusion.flow import RectifiedFlow
 from lora_studio.diffusion.gaussian import Epsilon, Velocity
 from lora_studio.errors import ModelError
@@ -25,8 +29,9 @@ V_MARK, ZERO_SNR_MARK = "v_pred", "ztsnr"
 """Empty tensors that SDXL's v-predicting descendants carry, the second where their schedule ends in pure noise (Lin et
 al. 2024).
 """
-_EDM_MARKS = {"edm_vpred.sigma_max": "a CosXL model", "edm_mean": "a Playground 2.5 model"}
-"""Tensors of models of the noise process of Karras et al. 2022, and what such a model is."""
+EDM_MARKS = {"sigma_max": "edm_vpred.sigma_max", "sigma_min": "edm_vpred.sigma_min"}
+"""The ends of σ in a scheduler's configuration -> the tensors of one number in which CosXL's descendants carry them."""
+_PLAYGROUND_MARK = "edm_mean"
 ZERO_SNR = "rescale_betas_zero_snr"
 """As a scheduler's configuration names it."""
 _SURE = (0.3, 0.97)
@@ -69,9 +74,11 @@ def of_file(family: Family, weights: Weights) -> NoiseMarks:
     Raises:
         ModelError: the file is of a noise process that the studio does not have.
     """
-    for mark, title in _EDM_MARKS.items():
-        if mark in weights.shapes:
-            raise _edm(title, weights.paths[0])
+    if _PLAYGROUND_MARK in weights.shapes:
+        raise _playground(weights.paths[0])
+    if EDM_MARKS["sigma_max"] in weights.shapes:
+        schedule = _edm_schedule(weights)
+        return NoiseMarks(schedule, False, ContinuousVelocity.name, f"the file's mark {EDM_MARKS['sigma_max']}")
     claims = list(_claims(weights))
     name, source = claims[0] if claims else ("", "")
     zero_snr, zero_snr_source = _zero_snr_of(weights)
@@ -92,9 +99,8 @@ def of_folder(family: Family, schedule: Mapping[str, Any], where: Any) -> NoiseM
         ModelError: it is of a noise process that the studio does not have.
         SettingsError: the studio cannot train what it predicts.
     """
-    if str(schedule.get("_class_name", "")).startswith("EDM"):
-        velocity = schedule.get("prediction_type") == "v_prediction"
-        raise _edm(_EDM_MARKS["edm_vpred.sigma_max" if velocity else "edm_mean"], where)
+    if str(schedule.get("_class_name", "")).startswith("EDM") and not ContinuousVelocity.owns(schedule):
+        raise _playground(where)
     source, ends = "its scheduler's configuration", schedule.get(ZERO_SNR)
     name = family.process(schedule).name
     return NoiseMarks(schedule, True, name, source, None if ends is None else bool(ends), source)
@@ -113,6 +119,8 @@ def settle(base: Base, marks: NoiseMarks, choice: NoiseChoice) -> None:
     name = name if choice.prediction == "auto" else processes.named(name).name
     ends, why = _ends_in_noise(base.family, marks, choice, name)
     schedule = dict(marks.schedule)
+    if ContinuousVelocity.owns(schedule) and name != ContinuousVelocity.name:
+        schedule = base.family.config("scheduler")  # that one has no betas
     if ends != bool(schedule.get(ZERO_SNR)):
         schedule[ZERO_SNR] = ends
     if base.distilled and not marks.configured:
@@ -247,9 +255,28 @@ def _doubts(base: Base, marks: NoiseMarks, choice: NoiseChoice) -> Iterator[Warn
         )
 
 
-def _edm(title: str, where: Any) -> ModelError:
+def _edm_schedule(weights: Weights) -> dict[str, Any]:
+    """The scheduler's configuration that a file of CosXL's kind stands in for."""
+    path, found = weights.paths[0], {}
+    with safe_open(path, framework="pt") as file:
+        for name, mark in EDM_MARKS.items():
+            if weights.shapes.get(mark) in ((), (1,)):
+                found[name] = float(file.get_tensor(mark))
+    made = {"_class_name": edm.CLASS, "prediction_type": "v_prediction", "sigma_data": 1.0, **found}
+    smallest, largest = ContinuousVelocity(made).sigmas
+    if not 0 < smallest < largest < math.inf:
+        raise ModelError(
+            f"{path.name} says that its noise goes from {smallest:g} to {largest:g}, which makes no sense.",
+            where=path,
+            do="Download it again, or choose another base model.",
+        )
+    return made
+
+
+def _playground(where: Any) -> ModelError:
     return ModelError(
-        f"{where.name} is {title}, whose noise process (EDM, Karras et al. 2022) the studio cannot train.",
+        f"{where.name} is Playground 2.5 or a model like it, whose noise process (EDM, Karras et al. 2022) and latents "
+        "the studio cannot train.",
         where=where,
-        do="Choose a model that predicts noise, velocity or a rectified flow, such as the one that it descends from.",
+        do="Choose a model that predicts noise, velocity or a rectified flow.",
     )

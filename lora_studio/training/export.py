@@ -53,7 +53,7 @@ def header(session: Session) -> dict[str, str]:
     return metadata.provenance(
         training(session),
         title=session.run.name,
-        prediction=base.process.name,
+        prediction=base.process.written or base.process.name,
         zero_snr=base.process.zero_snr,
         clip_skip=base.clip_skip if base.family.clip_skips else 0,
         resolution=settings.dataset.resolution or base.resolution,

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from lora_studio.diffusion import registry
+from lora_studio.diffusion.edm import ContinuousVelocity
 from lora_studio.diffusion.flow import RectifiedFlow
 from lora_studio.diffusion.gaussian import Epsilon, Velocity
 from lora_studio.errors import SettingsError
@@ -19,6 +20,10 @@ from lora_studio.errors import SettingsError
         ({"prediction_type": "v_prediction"}, Velocity),
         ({"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}, RectifiedFlow),
         ({"prediction_type": "flow_prediction", "use_flow_sigmas": True}, RectifiedFlow),
+        (
+            {"_class_name": "EDMEulerScheduler", "prediction_type": "v_prediction", "sigma_data": 1.0},
+            ContinuousVelocity,
+        ),
     ],
 )
 def test_the_configuration_tells_the_process(schedule, kind):
@@ -47,6 +52,6 @@ def test_names_need_no_torch():
     code = """
 import sys
 from lora_studio.diffusion import registry, samplers
-assert registry.NAMES == ("epsilon", "v", "flow") and samplers.NAMES and "torch" not in sys.modules
+assert registry.NAMES == ("epsilon", "v", "flow", "edm") and samplers.NAMES and "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,6 +1,6 @@
 """What a base model predicts and how its noise ends, from its marks, from its own answer and from the user's choice."""
 
-import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from lora_studio.families import registry
 from lora_studio.models import prediction, shapes
 from lora_studio.models.prediction import NoiseChoice
 from lora_studio.models.weights import Weights
+from lora_studio.sampling.generate import generate
 from tests.models import tiny
 
 EPSILON, V = {"modelspec.prediction_type": "epsilon"}, {"modelspec.prediction_type": "v"}
@@ -230,33 +231,52 @@ def test_the_configuration_of_an_sdxl_folder(schedule, choice, name, zero_snr, r
     assert base.reason.startswith(reason)
 
 
-@pytest.mark.parametrize(
-    ("marks", "message"),
-    [
-        (("edm_vpred.sigma_max", "edm_vpred.sigma_min"), "is a CosXL model"),
-        (("edm_mean", "edm_std"), "is a Playground 2.5 model"),
-    ],
-)
-def test_edm_models_are_refused_by_name(marks, message, tmp_path):
-    path = tiny.checkpoint(tmp_path / "edm.safetensors", "sdxl", extra={mark: torch.ones(4) for mark in marks})
-    with pytest.raises(ModelError, match=rf"edm\.safetensors {message}.*Karras"):
-        models.load(str(path))
-    with pytest.raises(ModelError, match=message):
+@pytest.fixture(scope="module")
+def cosxl(tmp_path_factory):
+    ends = {"edm_vpred.sigma_max": torch.tensor(100.0), "edm_vpred.sigma_min": torch.tensor(0.01)}
+    return tiny.checkpoint(tmp_path_factory.mktemp("edm") / "cosxl.safetensors", "sdxl", metadata=V, extra=ends)
+
+
+def test_cosxl_is_known_by_its_ends_of_sigma(cosxl):
+    base = models.load(str(cosxl))
+    assert (base.process.name, base.reason) == ("edm", "the file's mark edm_vpred.sigma_max")
+    assert base.process.sigmas == (pytest.approx(0.01), 100) and base.notices == []
+    assert len(generate(base, ["a cat"], [1], steps=2, width=64, height=64)) == 1
+    with pytest.raises(SettingsError, match="another noise process.*'unipc'"):
+        generate(base, ["a cat"], [1], sampler="unipc")
+    epsilon = models.load(str(cosxl), prediction="epsilon").process
+    last = epsilon.alpha_bar(torch.tensor([999])).item()
+    assert epsilon.name == "epsilon" and last == pytest.approx(0.00466, abs=1e-5), "with its family's betas"
+
+
+def test_ends_that_make_no_sense_are_named(tmp_path):
+    ends = {"edm_vpred.sigma_max": torch.tensor(float("nan"))}
+    path = tiny.checkpoint(tmp_path / "odd.safetensors", "sdxl", extra=ends)
+    with pytest.raises(ModelError, match=r"odd\.safetensors .*from 0\.002 to nan"):
         shapes.read(str(path))
+
+
+def test_playground_is_refused_by_name(tmp_path):
+    path = tiny.checkpoint(tmp_path / "pg.safetensors", "sdxl", extra=dict.fromkeys(["edm_mean"], torch.ones(4)))
+    for read in (models.load, shapes.read):
+        with pytest.raises(ModelError, match=r"pg\.safetensors is Playground 2\.5.*Karras"):
+            read(str(path))
 
 
 @pytest.mark.parametrize(
     ("scheduler", "message"),
     [
-        ({"_class_name": "EDMDPMSolverMultistepScheduler", "prediction_type": "epsilon"}, "Playground"),
-        ({"_class_name": "EDMEulerScheduler", "prediction_type": "v_prediction"}, "CosXL"),
+        ({"_class_name": "EDMDPMSolverMultistepScheduler", "prediction_type": "epsilon"}, "Playground 2.5"),
+        ({"_class_name": "EDMEulerScheduler", "prediction_type": "v_prediction", "sigma_data": 1.0}, ""),
     ],
 )
-def test_edm_folders_are_refused_by_name(scheduler, message, tmp_path):
-    path = tiny.folder(tmp_path / "edm", "sd1")
-    (path / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler))
-    with pytest.raises(ModelError, match=message):
-        models.load(str(path))
+def test_edm_folders_are_read_or_refused_by_name(scheduler, message, loaded):
+    family, where = loaded["sdxl"].family, Path("pg")
+    if message:
+        with pytest.raises(ModelError, match=f"pg is {message}"):
+            prediction.of_folder(family, scheduler, where)
+    else:
+        assert prediction.of_folder(family, scheduler, where).prediction == "edm"
 
 
 def test_a_prediction_that_cannot_be_trained_is_refused_before_anything_is_read():
