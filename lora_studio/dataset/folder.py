@@ -38,59 +38,51 @@ def scan(
         by_content: compare the hash of every file with what is remembered of it: no replaced picture is missed.
     """
     if not os.path.isdir(folder):  # also of a name that the system does not take
-        return Dataset(
-            folder,
-            [],
-            [Problem("blocking", "", f"There is no folder {folder}.", "Choose the folder of your pictures.")],
-        )
+        what = f"There is no folder {folder}."
+        return Dataset(folder, [], [Problem("blocking", "", what, "Choose the folder of your pictures.")])
     root = folder.resolve()
     folders, problems = listing.folders(root, nested)
     stamps = {place.prefix + name: Stamp.of(status) for place in folders for name, status in place.files.items()}
     candidates = {
         place.prefix + name: place.folder / name for place in folders for name in place.files if _may_be_picture(name)
     }
-    if len(candidates) > listing.MAX_PICTURES:
-        problems.append(
-            Problem(
-                "blocking",
-                "",
-                f"The folder contains {len(candidates):,} pictures; the limit is {listing.MAX_PICTURES:,}.",
-                "Choose the best of them: a style needs tens of pictures, not thousands.",
-            )
-        )
+    problems += _too_many(candidates)
     if any(problem.severity == "blocking" for problem in problems):
         return Dataset(root, [], problems)
-    facts, bad, more = examination.examine(root, candidates, stamps, cache, by_content, progress)
-    masked, told = masks.pair(facts, stamps, bad)
-    problems += more + told
-    known = {name: fact for name, fact in facts.items() if not masks.label(name)}
-    texts, more = sidecars.pair(folders, known.keys() | {name for name in bad if not masks.label(name)})
+    examined = examination.examine(root, candidates, stamps, cache, by_content, progress)
+    masked, told = masks.pair(examined.facts, stamps, examined.bad)
+    facts = {name: fact for name, fact in examined.facts.items() if not masks.label(name)}
+    texts, more = sidecars.pair(folders, facts.keys() | {name for name in examined.bad if not masks.label(name)})
+    own = {name: Mask(candidates[mask], examined.facts[mask].sha256) for name, mask in masked.items()}
     found = [
         Picture(
             place.folder / name,
-            texts.get(place.prefix + name) or place.concept,
+            texts.get(full) or place.concept,
             place.repeats,
             fact.width,
             fact.height,
             fact.sha256,
-            Mask(candidates[mask], facts[mask].sha256) if (mask := masked.get(place.prefix + name)) else None,
+            own.get(full),
         )
         for place in folders
         for name in place.files
-        if (fact := known.get(place.prefix + name))
+        if (fact := facts.get(full := place.prefix + name))
     ]
-    problems += more + _remarks(folders, known, texts) + _archives(stamps)
+    problems += [*examined.problems, *told, *more, *_remarks(folders, facts, texts), *_archives(stamps)]
     if not found:
-        problems.append(
-            Problem(
-                "blocking",
-                "",
-                "The folder contains no picture that can be trained on.",
-                f"Add pictures in one of these formats: {pictures.READABLE}.",
-            )
-        )
+        do = f"Add pictures in one of these formats: {pictures.READABLE}."
+        problems.append(Problem("blocking", "", "The folder contains no picture that can be trained on.", do))
     gravity = ("blocking", "left out", "warning")
     return Dataset(root, found, sorted(problems, key=lambda problem: gravity.index(problem.severity)))
+
+
+def _too_many(candidates: Iterable[str]) -> list[Problem]:
+    count = sum(not masks.label(name) for name in candidates)
+    if count <= listing.MAX_PICTURES:
+        return []
+    what = f"The folder contains {count:,} pictures; the limit is {listing.MAX_PICTURES:,}."
+    do = "Choose the best of them: a style needs tens of pictures, not thousands."
+    return [Problem("blocking", "", what, do)]
 
 
 def _may_be_picture(name: str) -> bool:

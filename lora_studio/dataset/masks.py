@@ -7,6 +7,7 @@ another kind of model, which this studio does not train.
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Collection, Mapping
 
 from lora_studio.dataset import pictures
@@ -22,9 +23,13 @@ _SHAPE = 0.02
 
 def stem(name: str) -> str:
     """The part of a name that a picture and its mask share."""
-    found, suffix = os.path.splitext(name)
-    marked = label(name)
-    return found[: -len(marked)] if marked else found
+    found = os.path.splitext(name)[0]
+    return found[: len(found) - len(label(name))]
+
+
+def _key(name: str) -> str:
+    """``stem`` with composed accents: file systems differ in that."""
+    return unicodedata.normalize("NFC", stem(name))
 
 
 def label(name: str) -> str:
@@ -45,10 +50,10 @@ def pair(
         names: all files of the dataset.
         bad: names of those that cannot be read.
     """
-    masks = {stem(name): name for name in facts if label(name) == MASK}
-    mine = {name: masks[stem(name)] for name in facts if not label(name) and stem(name) in masks}
+    masks = {_key(name): name for name in facts if label(name) == MASK}
+    mine = {name: masks[_key(name)] for name in facts if not label(name) and _key(name) in masks}
     used = {name: mask for name, mask in mine.items() if _same_shape(facts[name], facts[mask])}
-    owned = {stem(name) for name in (*facts, *bad) if not label(name)}
+    owned = {_key(name) for name in (*facts, *bad) if not label(name)}
     problems = grouped(
         "warning",
         used,
@@ -70,10 +75,10 @@ def pair(
         "masks have no picture",
         f"Name each like its picture with {MASK}, as a{MASK}.png for a.png, or delete it.",
     )
-    unread = {stem(name) for name in bad if label(name) == MASK}
+    unread = {_key(name) for name in bad if label(name) == MASK}
     problems += grouped(
         "warning",
-        [name for name in facts if not label(name) and stem(name) in unread - masks.keys()],
+        [name for name in facts if not label(name) and _key(name) in unread - masks.keys()],
         "picture's mask cannot be read, so all of it is learned",
         "pictures' masks cannot be read, so all of them is learned",
         "Save the masks again as PNG.",

@@ -72,8 +72,8 @@ NOTICES = {
     "alpha": (
         "picture is partly transparent and is laid on white",
         "pictures are partly transparent and are laid on white",
-        "Save them on a background of your choice. To learn only what is opaque, save the transparency as a mask beside "
-        "the picture: a-masklabel.png for a.png.",
+        "Save them on a background of your choice. To learn only what is opaque, save the transparency as a mask, "
+        "a-masklabel.png for a.png.",
     ),
     "key": (
         "picture has 16 bits per channel and a transparent colour, which is compared by its upper 8 bits",

@@ -92,6 +92,13 @@ def test_masks_in_repeat_folders_belong_to_their_pictures(tmp_path):
     }
 
 
+def test_accents_of_a_mask_may_be_spelled_in_two_ways(tmp_path):
+    """macOS decomposes the names of files."""
+    made.painted().save(tmp_path / "café.png")
+    halves(tmp_path / "cafe\u0301-masklabel.png")
+    assert scan(tmp_path).pictures[0].mask is not None
+
+
 def test_another_mask_is_a_change(style):
     before = manifest(scan(style))
     assert changes(before, manifest(scan(style))) == []

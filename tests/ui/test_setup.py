@@ -190,3 +190,15 @@ def test_a_broken_preset_is_told_and_the_others_work(monkeypatch, tmp_path):
         and "Did you mean rank?" in setup.blurb.value
         and setup.form.fields["rank"].value == 4
     )
+
+
+def test_nested_folders_are_looked_into_on_request(setup, folder):
+    above = str(folder.parent)
+    assert "my pictures (4 pictures)" in setup.look(above)[setup.report]
+    assert "4 pictures" in (html := setup.look(above, True)[setup.report]) and "not read" not in html
+
+
+def test_what_an_upload_leaves_out_is_shown(setup, folder):
+    (folder / "film.mp4").write_bytes(b"x")
+    shown = setup.take(sorted(map(str, folder.iterdir())))
+    assert shown[setup.notice]["visible"] and "film.mp4" in shown[setup.notice]["value"]
