@@ -5,6 +5,7 @@ import importlib.util
 import json
 import logging
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -60,7 +61,13 @@ def told(capfd) -> tuple[dict, str]:
     (["train", "--data", ".", "--preset", "style-balance"], "Did you mean style-balanced"),
     (["train", "--data", ".", "--set", "rnak=8"], "Did you mean rank"),
     (["train", "--data", ".", "--set", "rank"], "key=value"),
-    (["train", "--data", ".", "--set", "rank=0"], "rank: "),
+    (["train", "--data", ".", "--set", "rank=0"], "rank must be a whole number from 1 to 1,024; it is 0. "),
+    (["train", "--data", ".", "--set", "rank=x"], "rank must be a whole number from 1 to 1,024; it is 'x'. "),
+    (["train", "--data", ".", "--set", "method=lorra"], "method must be one of: lora, dora, pissa"),
+    (["train", "--data", ".", "--set", "method=lorra"], "it is 'lorra'. Did you mean lora?"),
+    (["train", "--data", ".", "--set", "flip=maybe"], "flip must be on or off; it is 'maybe'. "),
+    (["train", "--data", ".", "--set", "alpha=0"], "alpha must be a number above 0 and at most 4,096; it is 0.0. "),
+    (["train", "--data", ".", "--set", "dropout=1"], "dropout must be a number at least 0 and below 1; it is 1.0. "),
     (["train", "--data", ".", "--gpus", "2"], "batch is 1, which 2 GPUs cannot share evenly"),
     (["resume"], "RUN"),
     (["resume", "none"], "no run named 'none'"),
@@ -173,6 +180,8 @@ log.append(Started(total_steps=3, images=6, device="CPU", precision="fp32", para
 for n in range(1, 4):
     log.append(StepDone(step=n, loss=n / 10, learning_rate=1e-4, images_per_second=2.0, eta=3.0 - n))
 """
+AVERAGE = (0.81 * 0.1 + 0.9 * 0.2 + 0.3) / (0.81 + 0.9 + 1)
+"""Of the losses 0.1, 0.2 and 0.3, as the curve shows it."""
 UNTIL_STOPPED = """
 log.append(StateChanged(state=State.RUNNING))
 while not (Path(sys.argv[1]) / "control" / "stop").exists():
@@ -195,14 +204,28 @@ def test_progress_is_told_in_plain_lines_where_nobody_watches(run, worker, capfd
         "steps": 3,
         "seconds": 0.5,
         "final_loss": 0.25,
+        "average_loss": pytest.approx(AVERAGE),
         "previews": [],
     }
     assert (
         "Training 3 steps on 6 pictures. CPU, fp32" in err
-        and "step 3 of 3, loss 0.2000, 2 pictures/s" in err
+        and f"step 3 of 3, average loss {AVERAGE:.4f}, 2 pictures/s" in err
         and "A picture is small. [a.png]" in err
     )
     assert "\x1b" not in err
+
+
+def test_the_command_that_tries_the_adapter_can_be_pasted(run, worker, capfd):  # noqa: F811
+    """It lacked a prompt, and was refused."""
+    prompt = "inkstyle, a cat's house"
+    worker(STEPS + f"log.append(PreviewReady(step=3, index=0, prompt={prompt!r}, seed=1, path='x.png'))\n" + FINISH)
+    assert cli.main(["resume", "ink", "--outputs", str(run.folder.parent)]) == 0
+    out = capfd.readouterr().out
+    command = shlex.split(out.splitlines()[-1])
+    base = ["--base", run.settings().run.base] if run.settings().run.base != "starter" else []
+    adapter = str(run.folder / "ink.safetensors")
+    assert command == ["python3", "app.py", "generate", "--adapter", adapter, *base, "--prompt", prompt]
+    assert f"average loss {AVERAGE:.4f}." in out
 
 
 def test_a_failed_run_says_why_with_the_field_and_the_fix(run, worker, capfd):  # noqa: F811
@@ -310,6 +333,7 @@ def test_a_branch_takes_its_parents_settings_and_those_given(run, worker, capfd)
     )
     made = runs.find("bold", run.folder.parent)
     assert made.settings() == run.settings().changed(name="bold", learning_rate=0.01) and made.parent()["step"] == 2
+    assert "continues from ink, step 2, with the whole saved state" in capfd.readouterr().err
 
 
 def test_states_are_listed_and_starred(run, capfd):

@@ -502,7 +502,7 @@ def test_a_recipe_of_another_version_leaves_out_what_is_unknown_and_says_so(tmp_
 
 def test_a_recipe_with_a_senseless_value_is_refused(tmp_path, refused):
     file = adapters.write(style("ink"), tmp_path / "ink.safetensors", metadata=trained_header(settings={"rank": -1}))
-    assert "rank: " in refused("recipe", file)
+    assert "rank must be " in refused("recipe", file)
 
 
 def test_the_recipe_of_a_blend_is_the_command_that_repeats_it(ink, gold, tmp_path, told, said, monkeypatch):

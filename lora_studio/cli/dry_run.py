@@ -10,6 +10,7 @@ from typing import Any
 from lora_studio.cli import options
 from lora_studio.cli.watch import Display
 from lora_studio.config.settings import Settings
+from lora_studio.errors import StudioError
 from lora_studio.jobs import environment
 from lora_studio.jobs.view import RunView
 
@@ -63,6 +64,8 @@ def tell(settings: Settings, outputs: Path, as_json: bool) -> None:
         as_json,
     )
     measured, seen = _try(settings, outputs, as_json)
+    warnings = {(one.what, one.where): one for one in seen.warnings}
+    told["warnings"] = [{"what": one.what, "where": one.where, "do": one.do} for one in warnings.values()]
     told["predicts"] = seen.base.finding if seen.base else ""
     told["measured"] = (
         None
@@ -113,6 +116,9 @@ def _verdict(told: dict[str, Any]) -> Iterator[str]:
         yield (
             "It fits." if told["fits"] else "A preview did not fit." if not measured["previews"] else "It does not fit."
         )
+    if told["warnings"]:
+        yield "But note:" if told["fits"] else "Note also:"
+        yield from (f"  {StudioError(**warning)}" for warning in told["warnings"])
     if not told["fits"] and told["estimate"]:
         yield (
             "These settings need less:"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,7 +85,9 @@ def train(options: TrainOptions) -> None:
             where="--data",
             do="Write for example: python3 app.py train --data my-pictures",
         )
-    for note in presets.rate_notes(settings.optimizer, list(options.assignments)):
+    for note in presets.rate_notes(
+        settings.optimizer, list(options.assignments), presets.before(options.preset, under)
+    ):
         print(note, file=sys.stderr)
     if options.dry_run:
         from lora_studio.cli import dry_run
@@ -170,6 +173,7 @@ def result(run: Run, seen: RunView) -> dict[str, Any]:
         "steps": end.steps,
         "seconds": round(end.seconds, 2),
         "final_loss": end.final_loss,
+        "average_loss": seen.average_loss,
         "previews": [str(path) for path in last],
     }
 
@@ -185,8 +189,20 @@ def summary(run: Run, seen: RunView) -> list[str]:
     end = _end(seen)
     how = "Stopped and saved" if end.stopped else "Finished"
     return [
-        f"{how}: {end.steps} steps in {duration(end.seconds)}, loss {end.final_loss:.4f}.",
+        f"{how}: {end.steps} steps in {duration(end.seconds)}, average loss {seen.average_loss:.4f}.",
         f"Adapter:  {run.folder / end.adapter}",
         f"Previews: {run.previews}",
-        "Copy the adapter into ComfyUI's models/loras folder, or try it with: python3 app.py generate",
+        "Copy the adapter into ComfyUI's models/loras folder, or try it with:",
+        f"  {_trial(run, seen)}",
     ]
+
+
+def _trial(run: Run, seen: RunView) -> str:
+    """The command that draws with the adapter what the run's first preview shows."""
+    settings = run.settings().run
+    prompt = next((one.prompt for one in seen.previews), f"{settings.trigger}, a house".strip(" ,"))
+    named = {"--base": settings.base if settings.base != SPECS["base"].default else "", "--vae": settings.vae}
+    options = [word for name, value in named.items() if value for word in (name, value)]
+    options += [word for path in settings.text_encoders for word in ("--text-encoders", path)]
+    adapter = run.folder / _end(seen).adapter
+    return shlex.join(["python3", "app.py", "generate", "--adapter", str(adapter), *options, "--prompt", prompt])

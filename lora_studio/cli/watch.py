@@ -17,10 +17,8 @@ from lora_studio.errors import RunError, StudioError
 from lora_studio.jobs import control, eventlog, queue, runner
 from lora_studio.jobs.control import Request
 from lora_studio.jobs.view import RunView
-from lora_studio.runs import Run
+from lora_studio.runs import Run, branching
 
-SMOOTHED = 20
-"""Steps whose mean loss is shown."""
 EVERY = 10.0
 """Seconds between two plain lines on steps."""
 
@@ -37,6 +35,8 @@ def work(run: Run) -> RunView:
     runner.start(run)
     with Display() as display, _ctrl_c(run, display):
         display.say(f"Run {run.name}, in {run.folder}")
+        if taken := branching.taken_over(run):
+            display.say(taken)
         if waits := place(run):
             display.say(waits)
         for number, event in enumerate(runner.follow(run)):
@@ -160,9 +160,8 @@ class Display:
 
     def _step(self, event: e.StepDone, seen: RunView) -> None:
         total = seen.started.total_steps if seen.started else event.step
-        recent = [step.loss for step in seen.steps[-SMOOTHED:]]
         text = (
-            f"step {event.step} of {total}, loss {sum(recent) / len(recent):.4f}, "
+            f"step {event.step} of {total}, average loss {seen.average_loss:.4f}, "
             f"{event.images_per_second:.3g} pictures/s, {duration(event.eta)} left"
         )
         self.bar.update(self.task, description="training", completed=event.step, total=total, text=text)

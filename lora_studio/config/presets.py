@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -126,9 +127,7 @@ def layered(preset: str | None, assignments: list[str], under: Settings | None =
     Raises:
         SettingsError: a preset, key or value is wrong.
     """
-    merged = under.flat() if under else {}
-    if preset:
-        merged = layer(merged, _fitting(find(preset).settings, merged))
+    merged = before(preset, under)
     assigned = {key: value for key, value in values.items() if value is not None}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
@@ -140,6 +139,12 @@ def layered(preset: str | None, assignments: list[str], under: Settings | None =
     return check(layer(merged, assigned))
 
 
+def before(preset: str | None, under: Settings | None = None) -> dict[str, Any]:
+    """The settings that assignments and options are layered over, unchecked. Raises as ``find``."""
+    merged = under.flat() if under else {}
+    return layer(merged, _fitting(find(preset).settings, merged)) if preset else merged
+
+
 def _fitting(settings: dict[str, Any], under: dict[str, Any]) -> dict[str, Any]:
     """A preset's settings without rates that are not meant for the optimizer of ``under``."""
     default = SPECS["optimizer"].default
@@ -148,9 +153,12 @@ def _fitting(settings: dict[str, Any], under: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in optimizers.RATES}
 
 
-def rate_notes(settings: OptimizerSettings, assignments: list[str]) -> list[str]:
+def rate_notes(
+    settings: OptimizerSettings, assignments: list[str], earlier: Mapping[str, Any] | None = None
+) -> list[str]:
     """What to know of the learning rate before a run begins: which one it is, where ``assignments`` chose an optimizer
-    and no rate; and that it makes no sense for the optimizer, where that is so.
+    and no rate; the LoRA+ factor, where the optimizer changed that of ``earlier`` settings; and that the rate makes no
+    sense for the optimizer, where that is so.
     """
     assigned = {assignment.partition("=")[0].strip() for assignment in assignments}
     spec, rate = optimizers.get(settings.optimizer), settings.learning_rate
@@ -158,6 +166,9 @@ def rate_notes(settings: OptimizerSettings, assignments: list[str]) -> list[str]
     if "optimizer" in assigned and "learning_rate" not in assigned:
         usual = f", the usual one of {spec.title}" if rate == spec.learning_rate else ""
         notes.insert(0, f"The learning rate is {rate:g}{usual}; --set learning_rate=… sets another.")
+    factor = settings.lora_plus if earlier is None else earlier.get("lora_plus", SPECS["lora_plus"].default)
+    if "lora_plus" not in assigned and settings.lora_plus != factor:
+        notes.append(f"LoRA+ is {settings.lora_plus:g} instead of {factor:g}: {spec.title} has one rate for all.")
     return [note for note in notes if note]
 
 

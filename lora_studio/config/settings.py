@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,14 +19,10 @@ from lora_studio.config.slices import (
     RunSettings,
     SavingSettings,
 )
-from lora_studio.config.specs import SPECS, require_known
+from lora_studio.config.specs import SPECS, mistake, require_known
 from lora_studio.errors import SettingsError
 from lora_studio.methods import registry as methods
 from lora_studio.optim import registry as optimizers
-
-_SHORT = reprlib.Repr()
-"""For values in messages: a file of unknown origin may hold one of any size."""
-_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
 
 
 class Settings(BaseModel):
@@ -113,10 +108,9 @@ def check(values: dict[str, Any], where: object = "") -> Settings:
         return Settings(**values)
     except ValidationError as error:
         first = error.errors()[0]
-        key = key_of(first)
-        message = first["msg"].removeprefix("Value error, ")
-        what = f"{key}: {message} (it is {_SHORT.repr(first['input'])})." if key else f"{message}."
-        raise SettingsError(what, where=where or key, do=SPECS[key].help if key in SPECS else "") from None
+        if key := key_of(first):
+            raise mistake(key, first, where) from None
+        raise SettingsError(f"{first['msg'].removeprefix('Value error, ')}.", where=where) from None
 
 
 def layer(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import reprlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -11,6 +13,10 @@ from pydantic.fields import FieldInfo
 from lora_studio.config.declaration import Choice, Group, Level, declaration_of
 from lora_studio.config.slices import FIELDS, SLICE_OF, SLICES
 from lora_studio.errors import SettingsError
+
+_SHORT = reprlib.Repr()
+"""For values in messages: a file of unknown origin may hold one of any size."""
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,36 @@ def did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:
     return f"Did you mean {near[0]}?" if near else f"There are: {', '.join(known)}."
 
 
+def allowed(key: str) -> str:
+    """What the setting ``key`` takes, as the end of a sentence: ``a whole number from 1 to 1,024``."""
+    spec, field = SPECS[key], FIELDS[key]
+    if spec.kind == "choice":
+        return f"one of: {', '.join(map(str, spec.choices))}"
+    if spec.kind in ("integer", "number"):
+        low, high = (f"{bound:,}".removesuffix(".0") for bound in (spec.low or 0, spec.high or 0))
+        open_below, open_above = (_bound(field, name) is not None for name in ("gt", "lt"))
+        span = f"from {low} to {high}"
+        if open_below or open_above:
+            span = f"{'above' if open_below else 'at least'} {low} and {'below' if open_above else 'at most'} {high}"
+        unit = f" {spec.unit}" if spec.unit and spec.unit not in key else ""
+        return f"{'a whole number' if spec.kind == 'integer' else 'a number'} {span}{unit}"
+    return {"switch": "on or off", "text": "text", "lines": "a list of texts"}[spec.kind]
+
+
+def mistake(key: str, error: Mapping[str, Any], where: object = "") -> SettingsError:
+    """The error for a value that the setting ``key`` does not take.
+
+    Args:
+        error: one of pydantic's, of which only what the studio itself says is repeated.
+    """
+    value = error["input"]
+    message = str(error["msg"]).removeprefix("Value error, ")
+    own = error["type"] in ("value_error", "text")
+    what = f"{key}: {message}." if own else f"{key} must be {allowed(key)}; it is {_SHORT.repr(value)}."
+    close = did_you_mean(str(value), [str(one) for one in SPECS[key].choices]) if SPECS[key].choices else ""
+    return SettingsError(what, where=where or key, do=close if close.startswith("Did") else SPECS[key].help)
+
+
 def require_known(keys: Any, where: object = "") -> None:
     """Raises SettingsError for the first of ``keys`` that is no setting."""
     for key in keys:
@@ -115,4 +151,4 @@ def from_text(key: str, text: str) -> Any:
         accepted: Any = cast(Any, Literal)[spec.choices] if spec.choices else FIELDS[key].annotation
         return TypeAdapter(accepted).validate_python(text)
     except ValidationError as error:
-        raise SettingsError(f"{key}: {error.errors()[0]['msg']} (it is {text!r}).", where=key, do=spec.help) from None
+        raise mistake(key, error.errors()[0]) from None

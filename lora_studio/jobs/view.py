@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from lora_studio import events as e
@@ -12,6 +13,24 @@ from lora_studio.runs import Run
 
 MOST_STEPS, RECENT = 6_000, 1_000
 """Steps that a view holds; and how many of them are the latest, without gaps."""
+
+
+SMOOTHING = 0.9
+"""Weight on the past in the loss curve and in the average loss."""
+_AVERAGED = 100
+"""Steps that the average loss is computed from; 0.9¹⁰⁰ of the weight lies on those before."""
+
+
+def smoothed(values: Sequence[float], weight: float) -> list[float]:
+    """Exponential moving average with ``weight`` (0 to 1) on the past, bias-corrected as in Adam (Kingma & Ba 2015,
+    section 3).
+    """
+    average, seen, line = 0.0, 0.0, []
+    for value in values:
+        average = weight * average + (1 - weight) * value
+        seen = weight * seen + (1 - weight)
+        line.append(average / seen)
+    return line
 
 
 @dataclass
@@ -38,6 +57,14 @@ class RunView:
     @property
     def last(self) -> e.StepDone | None:
         return self.steps[-1] if self.steps else None
+
+    @property
+    def average_loss(self) -> float:
+        """Where the loss curve is now: the loss of one step says little, since each draws other pictures and noise."""
+        recent = [one.loss for one in self.steps[-_AVERAGED:]]
+        if recent:
+            return smoothed(recent, SMOOTHING)[-1]
+        return self.finished.final_loss if self.finished else float("nan")
 
     @property
     def validations(self) -> list[e.Measured]:

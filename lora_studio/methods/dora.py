@@ -30,7 +30,7 @@ class Dora(Lora):
         if quantize != "int8":
             return ""
         return (
-            "a DoRA needs the base model's weights at every step, which int8 layers do not give on every device: "
+            "A DoRA needs the base model's weights at every step, which int8 layers do not give on every device: "
             "set quantize to nf4 or none"
         )
 

@@ -91,8 +91,8 @@ class Method(ABC):
     """Why it cannot begin from another adapter: a sentence for people. Empty if it can."""
 
     def refusal(self, options: AdapterOptions, quantize: str) -> str:
-        """Why it cannot train with these settings, and what to set instead: a clause without a full stop. Empty if it
-        can.
+        """Why it cannot train with these settings, and what to set instead: a sentence without its full stop. Empty
+        if it can.
 
         Args:
             quantize: the setting of that name.

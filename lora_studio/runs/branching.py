@@ -164,6 +164,17 @@ def branch(parent: Run, step: int, settings: Settings, outputs: Path) -> Run:
     return run
 
 
+def taken_over(run: Run) -> str:
+    """What a branch takes over from its parent, as a sentence; empty for a run that is none."""
+    parent = run.parent()
+    if not parent:
+        return ""
+    of = f"{parent['run']}, step {parent['step']:,}"
+    if parent["goes_on"]:
+        return f"It continues from {of}, with the whole saved state: adapter, optimizer and step."
+    return f"It starts at step 0 from the adapter of {of}; the optimizer and the learning rate's schedule start anew."
+
+
 def with_changes(run: Run, changes: dict[str, object]) -> Run:
     """The run with ``changes`` to its settings: itself, or, if its newest state does not fit them, a branch for the
     remaining steps.

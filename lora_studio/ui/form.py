@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from lora_studio.config.declaration import Group, Level
 from lora_studio.config.presets import Preset
 from lora_studio.config.settings import Settings, key_of
-from lora_studio.config.specs import SPECS, Spec
+from lora_studio.config.specs import SPECS, Spec, allowed
 from lora_studio.optim import registry as optimizers
 from lora_studio.ui import words
 from lora_studio.ui.outcome import Updates
@@ -64,15 +64,9 @@ def _message(error: Any) -> str:
     name = spec.label if spec.level in (Level.JOB, Level.BASIC) else f"{spec.group.value} › {spec.label}"
     if error["input"] is None:
         return f"{name} is empty."
-    if spec.kind in ("integer", "number"):
-        kind = "a whole number" if spec.kind == "integer" else "a number"
-        return f"{name} must be {kind} {_bounds(spec)}; it is {words.value(error['input'])}."
-    return f"{name}: {error['msg']}."
-
-
-def _bounds(spec: Spec) -> str:
-    low, high = (f"{bound:,}".removesuffix(".0") for bound in (spec.low, spec.high))
-    return f"from {low} to {high}"
+    if error["type"] == "text":
+        return f"{name}: {error['msg']}."
+    return f"{name} must be {allowed(spec.key)}; it is {words.value(error['input'])}."
 
 
 def preset_values(preset: Preset | None) -> dict[str, Any]:

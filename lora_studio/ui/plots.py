@@ -10,24 +10,13 @@ import math
 from collections.abc import Sequence
 
 from lora_studio.events import Measured
+from lora_studio.jobs.view import smoothed
 from lora_studio.ui import words
 
 MOST_POINTS = 800
 """Points drawn per line. Beyond that, only the lowest and the highest of each stretch of steps are drawn."""
 
 Point = tuple[float, float]
-
-
-def smoothed(values: Sequence[float], weight: float) -> list[float]:
-    """Exponential moving average with ``weight`` (0 to 1) on the past, bias-corrected as in Adam (Kingma & Ba 2015,
-    section 3).
-    """
-    average, seen, line = 0.0, 0.0, []
-    for value in values:
-        average = weight * average + (1 - weight) * value
-        seen = weight * seen + (1 - weight)
-        line.append(average / seen)
-    return line
 
 
 def thinned(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:

@@ -81,6 +81,9 @@ def test_the_rate_is_told_where_an_optimizer_is_chosen_alone():
     (warning,) = presets.rate_notes(presets.layered(None, given).optimizer, given)
     assert warning.startswith("Prodigy will learn next to nothing at a learning rate of 0.0001.")
     assert presets.rate_notes(Settings().optimizer, []) == []
+    chosen = presets.layered(None, ["optimizer=prodigy"], Settings(lora_plus=8)).optimizer
+    notes = presets.rate_notes(chosen, ["optimizer=prodigy"], {"lora_plus": 8.0})
+    assert notes[1] == "LoRA+ is 1 instead of 8: Prodigy has one rate for all."
 
 
 @pytest.mark.parametrize(("text", "said"), [

@@ -77,6 +77,7 @@ def test_where_the_state_does_not_fit_the_settings_a_branch_begins_from_the_adap
     """Moments of another optimizer, or of factors with another scale, would push the adapter somewhere at random."""
     run = branch(parent, **changes, steps=100)
     assert run.parent()["goes_on"] is False and checkpoints.listed(run) == []
+    assert branching.taken_over(run).startswith("It starts at step 0 from the adapter of ink, step 250; the optimizer")
     assert run.start_file.read_bytes() == b"adapter 250"
     assert branching.hindrances(parent.settings(), run.settings()) == [next(iter(changes))]
 

@@ -110,6 +110,7 @@ def test_the_command_tells_a_person(settings, tmp_path, capsys, monkeypatch):
     )
     told = command(settings, tmp_path, capsys)
     assert "base model" in told and "Measured: " in told and "It fits." in told
+    assert "But note:" in told.partition("It fits.")[2], "a warning before the verdict is easily overlooked"
     assert environment.CARD.items() <= os.environ.items()
     assert runs.existing(tmp_path) == []
 

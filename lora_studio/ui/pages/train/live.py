@@ -22,7 +22,7 @@ from lora_studio.errors import RunError, StudioError
 from lora_studio.events import State
 from lora_studio.jobs import control, queue, runner
 from lora_studio.jobs.control import Request
-from lora_studio.jobs.view import Follower, RunView
+from lora_studio.jobs.view import SMOOTHING, Follower, RunView
 from lora_studio.runs import Run, Unreadable, checkpoints
 from lora_studio.ui import plots, words
 from lora_studio.ui.pages.train import previews, result, saved, status
@@ -82,7 +82,7 @@ class TabState:
     step: int | None = None
     """The step of the preview shown large; None is the latest."""
     prompt: int = 0
-    smoothing: float = 0.9
+    smoothing: float = SMOOTHING
     unconfirmed: tuple[str, ...] = ()
     """What has changed since the run's newest state. It is shown, and a second press on Resume accepts it."""
     drawn_from: tuple | None = None

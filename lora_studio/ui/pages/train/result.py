@@ -16,8 +16,12 @@ def html(run: Run, view: RunView, outputs: Path) -> str:
     if end is None or file is None:
         return ""
     settings, name = run.settings(), words.text(file.stem)
-    size, steps, loss = words.size(file.stat().st_size), words.counted(end.steps, "step"), words.figure(end.final_loss)
-    facts = words.facts((size, f"rank {settings.adapter.rank}", steps, f"final loss {loss}"))
+    size, steps, loss = (
+        words.size(file.stat().st_size),
+        words.counted(end.steps, "step"),
+        words.figure(view.average_loss),
+    )
+    facts = words.facts((size, f"rank {settings.adapter.rank}", steps, f"average loss {loss}"))
     ways = downloads.link(file, outputs, "Download the adapter") + tabs.link(
         "library", f"{run.name}/{end.adapter}", "Show in the library"
     )
