@@ -106,6 +106,7 @@ def peek(path: Path) -> tuple[dict[str, Any], dict[str, str], int]:
     except OSError as error:
         raise _unreadable(path, error) from None
     except (ValueError, AttributeError, TypeError, KeyError, IndexError):
+        parse(head, size, path)  # which says what is wrong
         raise _damaged(path, "its header is not a table of tensors") from None
     if end != size - 8 - len(head) or not isinstance(metadata, dict):
         raise _damaged(path, "it is shorter or longer than its header says")
@@ -210,6 +211,7 @@ def parse(head: bytes, size: int, path: Path) -> Header:
         raise _damaged(path, "its metadata is not a table of texts")
     if len(table) > MAX_TENSORS:
         raise _too_many(path)
+    _require_text([*table, *metadata, *metadata.values()], path)
     entries = {name: _entry(name, value, path) for name, value in table.items()}
     _check_cover(entries, size - 8 - len(head), path)
     return Header(entries, metadata, 8 + len(head), size)
@@ -229,6 +231,15 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(text: str) -> Any:
     raise ValueError(text)
+
+
+def _require_text(texts: list[str], path: Path) -> None:
+    """Refuses a header with lone surrogates, which JSON's escapes allow and no file or page can hold."""
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        bad = next(text for text in texts if any("\ud800" <= letter <= "\udfff" for letter in text))
+        raise _damaged(path, f"{bad[:100]!r} in its header is not valid Unicode") from None
 
 
 def _too_many(path: Path) -> AdapterError:

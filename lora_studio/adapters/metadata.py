@@ -16,6 +16,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import from_json
+
 from lora_studio import __version__
 from lora_studio.adapters import recipe as recipes
 from lora_studio.errors import AdapterError
@@ -214,10 +216,10 @@ def _of_ai_toolkit(metadata: Mapping[str, str]) -> str:
 
 
 def _json(text: str) -> Any:
-    """The value of a JSON text; None if it is none."""
+    """The value of a JSON text; None if it is none, or holds lone surrogates, which no file or page can hold."""
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return from_json(text)
+    except ValueError:
         return None
 
 

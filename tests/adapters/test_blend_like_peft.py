@@ -107,7 +107,7 @@ def test_the_rules_for_entries_are_the_same_on_the_same_entries(density):
     ("method", "kind", "tolerance"), [("prune", "magnitude_prune_svd", 0.15), ("ties", "ties_svd", 0.5)]
 )
 def test_entries_of_the_shared_basis_are_others_than_those_of_the_weight(pair, method, kind, tolerance):
-    """Stated: how far the two results at rank 6 may be from each other; and from the sum, to a tenth, they are alike."""
+    """Stated: how far the results at rank 6 may be from each other. From the sum both are equally far, to a tenth."""
     ours, theirs = (pair.ours(method, (1, 1), 6, density=0.7), pair.theirs(kind, (1, 1), 6, density=0.7))
     assert off(ours, theirs) < tolerance
     assert off(ours, pair.plain((1, 1))) == pytest.approx(off(theirs, pair.plain((1, 1))), abs=0.1)

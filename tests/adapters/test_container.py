@@ -182,3 +182,27 @@ def test_no_changed_byte_makes_anything_but_an_adapter_error(place, byte, cut, t
             reader(path)
         except AdapterError:
             pass
+
+
+@pytest.mark.fault(76)
+@pytest.mark.parametrize(
+    ("head", "named"),
+    [
+        (b'{"x\\ud800": {"dtype": "U8", "shape": [], "data_offsets": [0, 1]}}', r"x\\ud800"),
+        (b'{"__metadata__": {"ss_x\\udfff": "y"}}', r"ss_x\\udfff"),
+        (b'{"__metadata__": {"modelspec.title": "\\ud83d"}}', r"\\ud83d"),
+        (b'{"__metadata__": {"modelspec.title": "\xed\xa0\x80"}}', r"\\ud800"),
+    ],
+    ids=["name", "key", "text", "raw"],
+)
+def test_lone_surrogates_are_named_by_every_reader(tmp_path, head, named):
+    """JSON's escapes allow them, and neither a file nor a page can hold them."""
+    path = file(tmp_path, head, b"\0" * (b"U8" in head))
+    refused(path, f"'{named}' in its header is not valid Unicode")
+    with pytest.raises(AdapterError, match="not valid Unicode"):
+        summary(path)
+
+
+def test_pairs_of_surrogates_are_letters(tmp_path):
+    path = file(tmp_path, b'{"__metadata__": {"modelspec.title": "\\ud83c\\udfa8"}}')
+    assert header(path).metadata == {"modelspec.title": "🎨"}

@@ -184,6 +184,7 @@ AI_TOOLKIT = '{"name": "ai-toolkit", "version": "0.7.8"}'
         ({"ss_tag_frequency": '{"10_ink": {"ink": 9}, "5_gold": {"gold": 2}}'}, ""),
         ({"ss_tag_frequency": '{"1_ink": {"ink": 1}}'}, ""),
         ({"software": AI_TOOLKIT, "ss_tag_frequency": '{"1_ink": {"ink": 1}}'}, "ink"),
+        ({"software": AI_TOOLKIT, "ss_tag_frequency": r'{"1_\ud800": {"\ud800": 1}}'}, ""),
         ({"software": AI_TOOLKIT, "ss_tag_frequency": '{"1_ink": {"ink": 4, "cat": 9}}'}, ""),
         ({"software": AI_TOOLKIT, "ss_tag_frequency": '{"1_ink": {"ink": 1}, "1_b": {"b": 1}}'}, ""),
         ({"software": "[" * 100_000, "ss_tag_frequency": "[1]"}, ""),
