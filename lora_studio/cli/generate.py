@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -102,6 +102,7 @@ def _draw(options: GenerateOptions, adapters: list[tuple[Path, float]], settings
     named = [(path.name, adapter) for (path, _), (adapter, _) in zip(adapters, loaded, strict=True)]
     base = load_base(options, settings, named)
     inject.load_adapters(base, loaded)
+    options = replace(options, clip_skip=base.clip_skip)
     seeds, paths = range(options.seed, options.seed + options.count), []
     for prompt in options.prompts:
         images = draw(
@@ -130,7 +131,7 @@ def _save(image: Any, options: GenerateOptions, prompt: str, seed: int, adapters
     negative = f"\nNegative prompt: {options.negative}" if options.negative else ""
     how = (
         f"Steps: {options.steps}, Sampler: {options.sampler}, CFG scale: {options.guidance}, Seed: {seed}, "
-        f"Model: {Path(options.base).stem}"
+        f"Model: {Path(options.base).stem}" + (f", Clip skip: {options.clip_skip}" if options.clip_skip > 1 else "")
     )
     note.add_text("parameters", f"{prompt}{loras}{negative}\n{how}")
     image.save(data, "PNG", pnginfo=note)

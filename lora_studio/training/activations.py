@@ -19,7 +19,7 @@ from lora_studio.models.fused import triton_support
 from lora_studio.models.shapes import Shapes, Text
 
 TOKENS = 77
-"""Of a caption."""
+"""Of a caption of one chunk. docs/memory.md says what longer ones add."""
 GPUS = ("auto", "cuda")
 """The setting ``device`` of runs that train on a GPU where there is one."""
 TEXT = -1

@@ -103,9 +103,10 @@ def _recipe(session: Session, prompt: str, seed: int) -> str:
     """The line that image viewers of this field show, in A1111's order."""
     s = session.previews
     negative = f"\nNegative prompt: {s.negative}" if s.negative else ""
+    clip_skip = f"Clip skip: {session.base.clip_skip}, " if session.base.clip_skip > 1 else ""
     return (
         f"{prompt}{negative}\nSteps: {s.preview_steps}, Sampler: {s.sampler}, CFG scale: {s.guidance}, Seed: {seed}, "
-        f"Model: {session.base.name}, LoRA step: {session.step}"
+        f"Model: {session.base.name}, {clip_skip}LoRA step: {session.step}"
     )
 
 
