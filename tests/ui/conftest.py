@@ -35,7 +35,9 @@ def part(tmp_path: Path) -> Iterator[Callable[..., Part]]:
     played = []
 
     def make(name: str, outputs: Path | None = None, **settings: object) -> Part:
-        played.append(Part(runs.create(Settings(name=name, data="somewhere", **settings), outputs or tmp_path)))
+        played.append(
+            Part(runs.create(Settings(**{"name": name, "data": "somewhere", **settings}), outputs or tmp_path))
+        )
         return played[-1]
 
     yield make

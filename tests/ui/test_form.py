@@ -160,6 +160,16 @@ def test_a_rate_that_makes_no_sense_is_warned_of_before_the_start():
     assert "likely to diverge" in summary(read(raw(learning_rate=1.0)), None)
 
 
+def test_a_rate_that_was_typed_comes_back_with_its_optimizer(setup):
+    """A look at Prodigy, and the learning rate of AdamW was the preset's again."""
+    rate, preset = setup.form.fields["learning_rate"], next(iter(setup.presets))
+    typed = setup.keep_rate("learning_rate", {}, "adamw", 7e-4)
+    assert setup.take_rates(preset, "prodigy", typed)[rate] == gr.update(value=1.0)
+    assert setup.take_rates(preset, "adamw8bit", typed)[rate] == gr.update(value=7e-4)
+    assert setup.keep_rate("learning_rate", typed, "adamw", None) == typed
+    assert setup.choose(preset)[setup.typed] == {}, "a preset fills in its own"
+
+
 def test_filling_touches_only_the_given_fields():
     """Choosing a preset empties fields that it says nothing about."""
     with gr.Blocks():

@@ -1,5 +1,7 @@
 """The live half without a browser: what a tick sends, and that it sends nothing twice."""
 
+from pathlib import Path
+
 import gradio as gr
 import pytest
 
@@ -10,7 +12,7 @@ from lora_studio.jobs import control
 from lora_studio.jobs.control import Request
 from lora_studio.jobs.view import fold
 from lora_studio.runs import checkpoints
-from lora_studio.ui.pages.train import previews, status
+from lora_studio.ui.pages.train import page, previews, status
 from lora_studio.ui.pages.train.live import RunWatcher, TabState, tick
 from lora_studio.ui.pages.train.page import EVERY, _apply_and_resume, _resume
 from tests.ui.played import save
@@ -163,9 +165,9 @@ def test_the_setting_that_would_fit_is_one_press_away(watcher, part, started):
 
 
 @pytest.mark.fault(46)
-def test_a_changed_run_resumes_at_the_second_press(watcher, part, started):
+def test_a_changed_run_resumes_at_the_second_press(watcher, part, started, tmp_path):
     """Its settings were edited, or its pictures: the user is told, and asked."""
-    played, tab = part("one"), TabState()
+    played, tab = part("one", data=str(tmp_path)), TabState()
     played.begins()
     save(played.run, 250)
     played.dies()
@@ -340,3 +342,22 @@ def test_every_state_has_a_sentence(watcher, part):
         played.says(e.StateChanged(state=state))
         with watcher.view(played.run) as view:
             assert status.line(played.run, view)
+
+
+def test_that_there_is_no_run_is_not_said_before_anybody_looked():
+    """It stood there for a moment at every reload, also beside a run that trained."""
+    with gr.Blocks():
+        assert not page._place_run()["blank"].visible
+    assert tick(TabState(), RunWatcher(Path("none such")))["blank"] == gr.update(visible=True)
+
+
+@pytest.mark.fault(90)
+def test_damaged_states_are_listed_as_such(part):
+    made = part("ink")
+    made.begins()
+    save(made.run, 5, 9)
+    (made.run.checkpoint(9) / "adapter.safetensors").unlink()
+    states = tick(TabState(), RunWatcher(made.run.folder.parent))["states"]["value"]
+    good, bad = states.split("<li>")[1:]
+    assert "step 5" in good and "Branch from here" in good
+    assert "step 9</b><span>damaged: adapter.safetensors is missing</span>" in bad and "Branch from here" not in bad

@@ -263,8 +263,8 @@ def _result(run: Run, view: RunView, outputs: Path) -> dict[str, dict[str, Any]]
 
 def _saved(run: Run) -> dict[str, dict[str, Any]]:
     try:
-        states = checkpoints.listed(run)
-        shown = saved.html(states) if states else ""
+        states, damaged = checkpoints.listed(run), checkpoints.damaged(run, quick=True)
+        shown = saved.html(states, damaged) if states or damaged else ""
     except RunError as error:
         shown = _notice(error)
     return {"states_card": {"visible": True}, "states": {"value": shown, "visible": True}} if shown else {}

@@ -49,7 +49,7 @@ def build(page: gr.Blocks, outputs: Path, pill: gr.HTML) -> Setup:
 
 def _place_run() -> dict[str, Any]:
     parts: dict[str, Any] = {}
-    with gr.Column(elem_classes="card") as parts["blank"]:
+    with gr.Column(elem_classes="card", visible=False) as parts["blank"]:  # until it is known that there is no run
         html(status.EMPTY)
     with gr.Column(elem_classes="card", visible=False) as parts["run_card"]:
         with gr.Row(elem_classes="headline"):

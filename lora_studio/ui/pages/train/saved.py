@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
-from lora_studio.runs.checkpoints import Saved
+from lora_studio.runs.checkpoints import Damaged, Saved
 from lora_studio.ui import words
 
 _HINT = "Starred states are never deleted. Branching starts a new run from a saved state; this run stays as it is."
 
 
-def html(states: list[Saved]) -> str:
-    """One row per state, newest first."""
-    rows = "".join(_row(one) for one in reversed(states))
+def html(states: list[Saved], damaged: Sequence[Damaged] = ()) -> str:
+    """One row per state, newest first, then those that are damaged."""
+    bad = {one.folder for one in damaged}
+    rows = "".join(_row(one) for one in reversed(states) if one.folder not in bad)
+    rows += "".join(f"<li><b>step {one.step:,}</b><span>damaged: {words.text(one.why)}</span></li>" for one in damaged)
     return f'<ul class="saved">{rows}</ul><p class="hint">{_HINT}</p>'
 
 

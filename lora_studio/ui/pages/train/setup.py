@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from lora_studio.config.settings import Settings
 from lora_studio.dataset import intake
 from lora_studio.errors import DatasetError, SettingsError, StudioError
 from lora_studio.jobs import runner
+from lora_studio.optim import registry as optimizers
 from lora_studio.optim.registry import RATES
 from lora_studio.runs import Run, branching
 from lora_studio.ui import words
@@ -37,6 +39,10 @@ _starting = threading.Lock()
 
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 """How the page's handlers are bound: they run at once, do not cover what they change, and are not part of the API."""
+
+
+TypedRates = dict[str, dict[str, float]]
+"""Rates that were typed, by the optimizers' update rule and the setting: one rule's rates mean nothing to another."""
 
 
 class Setup:
@@ -65,6 +71,7 @@ class Setup:
             self.check.place()
             self.notice = html(visible=False)
             self.origin = gr.State("")
+            self.typed = gr.State({})
             with gr.Row(elem_classes="branch", visible=False) as self.branch:
                 self.branch_from_line = html()
                 self.forget = gr.Button("Start from scratch", size="sm", min_width=120, elem_id="forget-origin")
@@ -141,11 +148,14 @@ class Setup:
         self.upload.upload(
             self.take, self.upload, [data, self.notice], show_progress="minimal", api_visibility="private"
         ).then(self.look, **look_options)
-        choose_options: dict[str, Any] = {"inputs": self.preset, "outputs": [self.blurb, *fields], **QUIET}
+        choose_options: dict[str, Any] = {"inputs": self.preset, "outputs": [self.blurb, self.typed, *fields], **QUIET}
         self.preset.input(self.choose, **choose_options)
         self.reset.click(self.choose, **choose_options)
         optimizer, rate_fields = self.form.fields["optimizer"], [self.form.fields[key] for key in RATES]
-        optimizer.input(self.take_rates, [self.preset, optimizer], rate_fields, **QUIET)
+        optimizer.input(self.take_rates, [self.preset, optimizer, self.typed], rate_fields, **QUIET)
+        for key, field in zip(RATES, rate_fields, strict=True):
+            kept = partial(self.keep_rate, key)
+            field.input(kept, [self.typed, optimizer, field], self.typed, trigger_mode="always_last", **QUIET)
         self.form.explain()
         changes, form = [one.change for one in [self.preset, *fields]], [self.preset, *fields]
         gr.on(
@@ -174,11 +184,19 @@ class Setup:
     def choose(self, name: str | None) -> Updates:
         """Fills in a preset's settings; names, trigger words and prompts stay."""
         preset = self._preset(name)
-        return {self.blurb: _blurb(preset, self.damaged), **self.form.fill(preset_values(preset))}
+        return {self.blurb: _blurb(preset, self.damaged), self.typed: {}, **self.form.fill(preset_values(preset))}
 
-    def take_rates(self, name: str | None, optimizer: str) -> Updates:
-        """Fills in the rates of an optimizer that the user chose: another one's would learn nothing, or diverge."""
-        return self.form.fill(rates(optimizer, self._preset(name)))
+    def take_rates(self, name: str | None, optimizer: str, typed: TypedRates) -> Updates:
+        """Fills in the rates of an optimizer that the user chose, those that were typed for it before: another one's
+        would learn nothing, or diverge.
+        """
+        own = typed.get(optimizers.get(optimizer).update_rule, {})
+        return self.form.fill({**rates(optimizer, self._preset(name)), **own})
+
+    def keep_rate(self, key: str, typed: TypedRates, optimizer: str, value: float | None) -> TypedRates:
+        """Remembers a rate that was typed, for when the user comes back to an optimizer of the same update rule."""
+        rule = optimizers.get(optimizer).update_rule
+        return typed if value is None else {**typed, rule: {**typed.get(rule, {}), key: value}}
 
     def restore(self, draft: Any) -> Updates:
         """Fills in what the browser has stored, after a reload or a restart."""
