@@ -89,6 +89,9 @@ class RandomCache:
     def captions(self, draws) -> list[str]:
         return ["a"] * len(draws)
 
+    def masks(self, draws, like) -> None:
+        return None
+
     def sizes(self, draws) -> Tensor:
         return torch.tensor([[self.side, self.side, 0, 0, self.side, self.side]] * len(draws), dtype=torch.float32)
 
