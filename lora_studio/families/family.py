@@ -237,9 +237,15 @@ class Family(ABC):
         """
         return process_of(schedule, prediction)
 
+    def inpaints(self, denoiser: Mapping[str, Any]) -> bool:
+        """Whether a denoiser of this configuration takes a mask (1 where it paints) and the latents of the masked
+        picture behind the noisy latents.
+        """
+        return False
+
     def latent_channels(self, denoiser: Mapping[str, Any]) -> int:
         """C of the latents, from the denoiser's configuration."""
-        return denoiser["in_channels"]
+        return denoiser["out_channels" if self.inpaints(denoiser) else "in_channels"]
 
     def latent_scale(self, vae: Mapping[str, Any]) -> int:
         """Pixels per latent pixel along one side, from the VAE's configuration."""

@@ -62,6 +62,9 @@ class LatentDiffusion(Family):
             found |= layout.clip_modules(component, self.config(component), projected)
         return found
 
+    def inpaints(self, denoiser: Mapping[str, Any]) -> bool:
+        return denoiser["in_channels"] == 2 * denoiser["out_channels"] + 1
+
     def predict(
         self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, text: Mapping[str, Tensor], sizes: Tensor
     ) -> Tensor:

@@ -35,7 +35,6 @@ _FOREIGN_KEYS = {
 _FOREIGN_CLASSES = {
     "StableDiffusion3": "Stable Diffusion 3",
     "Flux": "Flux",
-    "Inpaint": "an inpainting model",
     "Pix2Pix": "an image-editing model",
     "Upscale": "an upscaler",
     "StableCascade": "Stable Cascade",
@@ -45,7 +44,6 @@ _FOREIGN_CLASSES = {
     "Qwen": "Qwen Image",
 }
 _CHANNELS = {
-    9: "an inpainting model",
     8: "an image-editing model (InstructPix2Pix)",
     7: "an upscaler",
     5: "a depth model",

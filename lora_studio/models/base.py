@@ -76,6 +76,8 @@ class Base:
     """What is subtracted while an adapter trains, if its method wants that; see ``inject``."""
     loaded: AdapterOverlay | None = None
     """Finished adapters on top; see ``inject``."""
+    _masked: dict[torch.Size, Tensor] = field(default_factory=dict, repr=False)
+    """What an inpainting model takes behind noisy latents of a size."""
 
     @property
     def loaded_event(self) -> BaseLoaded:
@@ -157,6 +159,9 @@ class Base:
         already hold.
         """
         self._turn(self.vae)
+        return self._encode(pixels)
+
+    def _encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         mean, deviation = autoencode.encode(self.vae, pixels, self.tiled)
         shift = self.vae.config.shift_factor or 0.0
         return (mean - shift) * self.vae.config.scaling_factor, deviation * self.vae.config.scaling_factor
@@ -186,7 +191,20 @@ class Base:
         """
         text = {name: feature.to(self.device, self.dtype) for name, feature in text.items()}
         sizes = self.whole(noisy) if sizes is None else sizes.to(self.device, torch.float32)
+        noisy = self._all_masked(noisy) if self.family.inpaints(self.unet.config) else noisy
         return self.family.predict(self.unet, noisy.to(self.device, self.dtype), timesteps, text, sizes).float()
+
+    def _all_masked(self, noisy: Tensor) -> Tensor:
+        """(B, 2C + 1, h, w): ``noisy``, a mask of ones, and the latents of the picture that is left, which is grey (0 in
+        [-1, 1]). So inpainting models were trained on a part of their batches, and answer as text-to-image models.
+        """
+        size = noisy.shape[-2:]
+        if size not in self._masked:
+            pixels = torch.zeros(1, 3, *(side * self.scale for side in size))
+            with torch.no_grad():  # where the VAE rests: once for each size, and a step under capture allocates nothing
+                mean, _ = self._encode(pixels)
+            self._masked[size] = torch.cat([torch.ones_like(mean[:, :1]), mean], dim=1)
+        return torch.cat([noisy, self._masked[size].to(noisy).expand(len(noisy), -1, -1, -1)], dim=1)
 
     def whole(self, latents: Tensor) -> Tensor:
         """The (B, 6) sizes of uncropped pictures of exactly the latents' size."""

@@ -17,6 +17,7 @@ from torch import nn
 from lora_studio import starter
 from lora_studio.diffusion import registry as processes
 from lora_studio.errors import ModelError
+from lora_studio.events import Warned
 from lora_studio.models import distilled, folder, fused, single
 from lora_studio.models import quantize as quantization
 from lora_studio.models.base import Base
@@ -82,6 +83,8 @@ def load(
         cast(Any, part).to(memory_format=torch.channels_last)  # torch declares no form without device or dtype
     if quantize != "none":
         quantization.quantize(loaded, quantize, device)
+    if loaded.family.inpaints(loaded.unet.config):
+        loaded.notices.append(_inpaints(loaded.name))
     settle(loaded, marks, choice)
     return loaded
 
@@ -95,6 +98,15 @@ def distillation(base: str) -> Distilled | None:
         return distilled.in_folder(name, path)
     header = read_header(path)
     return distilled.in_file(name, header.shapes, header.metadata)
+
+
+def _inpaints(name: str) -> Warned:
+    return Warned(
+        what=f"{name} is an inpainting model. It trains and draws as the text-to-image model that it also is, with the "
+        "whole picture masked.",
+        where="base",
+        do="Nothing needs to be done: the adapter fits the model without inpainting too.",
+    )
 
 
 def _channels_last(base: Base, device: torch.device) -> list[nn.Module]:

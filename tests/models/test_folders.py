@@ -187,8 +187,8 @@ def test_a_pickle_in_a_folder_is_refused_unread(damaged):
     [
         ({"_class_name": "StableDiffusion3Pipeline"}, None, "Stable Diffusion 3"),
         ({"_class_name": "FluxPipeline"}, None, "Flux"),
-        ({"_class_name": "StableDiffusionInpaintPipeline"}, {}, "inpainting"),
-        ({}, {"in_channels": 9, "block_out_channels": [1] * 4}, "inpainting"),
+        ({"_class_name": "StableDiffusionInstructPix2PixPipeline"}, {}, "image-editing"),
+        ({}, {"in_channels": 8, "block_out_channels": [1] * 4}, "InstructPix2Pix"),
         (
             {"_class_name": "StableDiffusionXLImg2ImgPipeline"},
             {"block_out_channels": [1] * 4, "addition_embed_type": "text_time"},
