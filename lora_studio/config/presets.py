@@ -177,10 +177,14 @@ def save_settings(settings: Settings, path: Path) -> None:
     files.write(path, tomli_w.dumps(settings.flat()))
 
 
+EARLIER = {"caption_tokens": 75, "prompt_weights": False}
+"""What earlier versions did, which did not have these settings: a run of theirs resumes as it began."""
+
+
 def load_settings(path: Path) -> Settings:
-    """The settings that ``save_settings`` wrote.
+    """The settings that ``save_settings`` wrote; what its version did not have yet is as in ``EARLIER``.
 
     Raises:
         SettingsError: the file is damaged, or from a version with other settings.
     """
-    return check(_table(path), where=path)
+    return check(EARLIER | _table(path), where=path)

@@ -31,7 +31,7 @@ VERSION = 2
 """Increased whenever the same picture or caption would be encoded differently."""
 _PIXELS_AT_ONCE = 1024**2
 _PICTURES_AT_ONCE = 32
-_CAPTIONS_AT_ONCE = 32
+_CHUNKS_AT_ONCE = 32
 _WORKERS = min(8, os.cpu_count() or 1)
 
 FILLER = " "
@@ -101,7 +101,7 @@ class _TextEntry(NamedTuple):
     @property
     def length(self) -> int:
         """Its chunks."""
-        return int(self.reading[-1]) if self.reading else 1
+        return _chunks(self.reading)
 
 
 class Cache:
@@ -320,11 +320,13 @@ class Cache:
 
     def _encoded_texts(self, pool: ThreadPoolExecutor, missing: dict[Path, _TextEntry]) -> Iterator[Made]:
         """Batches of texts of one length, so that none is filled up."""
-        alike: dict[tuple, list[tuple[Path, str]]] = {}
+        alike: dict[tuple[bool, tuple], list[tuple[Path, str]]] = {}
         for path, entry in missing.items():
-            alike.setdefault((entry.reading, entry.prompts and bool(entry.reading)), []).append((path, entry.text))
-        for (_, prompts), batch in [
-            (how, batch) for how, texts in alike.items() for batch in _batches(texts, _CAPTIONS_AT_ONCE)
+            alike.setdefault((entry.prompts and bool(entry.reading), entry.reading), []).append((path, entry.text))
+        for prompts, batch in [
+            (prompts, batch)
+            for (prompts, reading), texts in alike.items()
+            for batch in _batches(texts, max(1, _CHUNKS_AT_ONCE // _chunks(reading)))
         ]:
             with torch.no_grad():
                 features = self.encoder.encode_text([text for _, text in batch], prompts)
@@ -350,6 +352,11 @@ class Cache:
         picture, bucket, _ = self.samples[view.picture]
         assert picture.mask
         return fitted.weights(picture.mask, bucket, view.flip, self.encoder.scale)
+
+
+def _chunks(reading: tuple[str | int, ...]) -> int:
+    """The chunks of a text that is read so; see ``Encoder.reading``."""
+    return int(reading[-1]) if reading else 1
 
 
 def _lengthened(feature: Tensor, filler: Tensor, rows: int) -> Tensor:

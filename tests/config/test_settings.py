@@ -106,7 +106,7 @@ def test_bucket_steps_that_the_vae_cannot_take_are_refused():
 def test_settings_files_from_when_checkpointing_was_a_switch_still_load(was, now, tmp_path):
     """A run of an earlier version must open, resume and show."""
     (tmp_path / "settings.toml").write_text(f"rank = 8\ncheckpointing = {str(was).lower()}\n")
-    assert presets.load_settings(tmp_path / "settings.toml") == Settings(rank=8, checkpointing=now)
+    assert presets.load_settings(tmp_path / "settings.toml") == Settings(rank=8, checkpointing=now, **presets.EARLIER)
 
 
 def test_settings_cannot_be_changed_in_place_but_copied_and_checked():
