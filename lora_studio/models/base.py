@@ -76,7 +76,7 @@ class Base:
     """What is subtracted while an adapter trains, if its method wants that; see ``inject``."""
     loaded: AdapterOverlay | None = None
     """Finished adapters on top; see ``inject``."""
-    _masked: dict[torch.Size, Tensor] = field(default_factory=dict, repr=False)
+    _masked: dict[tuple[int, ...], Tensor] = field(default_factory=dict, repr=False)
     """What an inpainting model takes behind noisy latents of a size."""
 
     @property
@@ -195,8 +195,8 @@ class Base:
         return self.family.predict(self.unet, noisy.to(self.device, self.dtype), timesteps, text, sizes).float()
 
     def _all_masked(self, noisy: Tensor) -> Tensor:
-        """(B, 2C + 1, h, w): ``noisy``, a mask of ones, and the latents of the picture that is left, which is grey (0 in
-        [-1, 1]). So inpainting models were trained on a part of their batches, and answer as text-to-image models.
+        """(B, 2C + 1, h, w): ``noisy``, a mask of ones, and the latents of the picture that is left, which is grey: 0
+        in [-1, 1]. So inpainting models were trained on a part of their batches, and answer as text-to-image models.
         """
         size = noisy.shape[-2:]
         if size not in self._masked:
