@@ -87,7 +87,7 @@ def test_nf4_takes_four_bits_and_little_more(tiny_folder):
 @pytest.mark.parametrize(("layout", "family", "kind"), [("tiny_file", "sd2", "nf4"), ("tiny_folder", "sdxl", "int8")])
 def test_every_layout_and_family_is_packed_alike(request, family, layout, kind):
     """One path for folders and single files; the answer stays near the unpacked model's. SD 2's single file is asked
-    what it predicts, before it is packed.
+    what it predicts, once it is packed.
     """
     path = str(request.getfixturevalue(layout)(family))
     plain, packed = models.load(path), models.load(path, quantize=kind)
