@@ -204,8 +204,8 @@ def take_up(session: Session) -> Iterator[Event]:
 
 def _damages(run: Run, newest: Path | None) -> Iterator[Event]:
     """Warns of the damaged states that would have been resumed from before ``newest``."""
-    for what in branching.damages(run, newest):
-        yield Warned(what=what, where=str(run.checkpoints), do="Nothing needs to be done; check the disk.")
+    if found := branching.damages(run, newest):
+        yield Warned(what=" ".join(found), where=str(run.checkpoints), do="Training continues. Check the disk.")
 
 
 def _require_fitting(session: Session, newest: Path) -> None:
