@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from lora_studio.families import registry
 from lora_studio.families.layout import Shape
 
-_ANCHORS = ("down.weight", "lora_A.weight", "lora_A.default.weight", "hada_w1_b", "lokr_w1", "lokr_w1_b")
+_ANCHORS = ("down.weight", "lora_A.weight", "lora_A.default.weight", "hada_w1_b", "lokr_w1", "lokr_w1_b", ".diff")
 """Endings of keys that every adapted module has one of."""
 _ORIGINAL = re.compile(r"\b(?:(?:input|output)_blocks|middle_block)\.")
 
@@ -60,6 +60,8 @@ def weight_shape(module: Mapping[str, Shape]) -> Shape:
             if "mid" in module
             else (module["up"][0], *module["down"][1:])
         )
+    if "diff" in module:
+        return module["diff"]
     if "hada_w1_a" in module and "hada_w1_b" in module:
         tucker = "hada_t1" in module
         return (module["hada_w1_a"][1 if tucker else 0], module["hada_w1_b"][1], *module.get("hada_t1", ())[2:])

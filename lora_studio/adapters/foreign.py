@@ -56,8 +56,8 @@ _METHODS = {
     "ia3_l": "an (IA)³",
     "vera_lambda_b": "a VeRA",
     "vera_lambda_d": "a VeRA",
-    "diff": "an adapter with full differences",
-    "diff_b": "an adapter with changes of biases",
+    "diff": "an adapter with full differences of other layers than linear ones and convolutions",
+    "diff_b": "an adapter with changes of other layers' biases",
     "w_norm": "an adapter with changes of normalisation layers",
     "set_weight": "an adapter with whole weights",
 }
@@ -126,7 +126,7 @@ def refusal(
         return AdapterError(
             f"{path.name} is {title}, which the studio does not read. It would leave out {_count(unknown, shapes)}.",
             where=path,
-            do="Convert it to LoRA where it was made.",
+            do="Convert it to LoRA where it was made, or merge it into its base model there and use that as the base.",
         )
     if len(unknown) == len(shapes):
         return AdapterError(

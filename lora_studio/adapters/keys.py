@@ -27,7 +27,7 @@ _ROLES = {
     "mid": r"lora_mid\.weight",
     "alpha": r"alpha",
     "magnitude": r"lora_magnitude_vector(?:\.default)?(?:\.weight)?",
-    "{}": r"dora_scale|hada_w[12]_[ab]|hada_t[12]|lokr_w[12](?:_[ab])?|lokr_t2",
+    "{}": r"dora_scale|hada_w[12]_[ab]|hada_t[12]|lokr_w[12](?:_[ab])?|lokr_t2|diff(?:_b)?",
 }
 _ROLE = re.compile("^(.+)\\.(?:" + "|".join(f"(?P<r{i}>{pattern})" for i, pattern in enumerate(_ROLES.values())) + ")$")
 _PROCESSOR = re.compile(r"^(.+)\.processor\.(to_[qkv]|to_out)_lora\.(down|up)\.weight$")

@@ -30,7 +30,8 @@ LOCON = Kind("locon", "LoRA with convolutions", frozenset({"mid"}))
 DORA = Kind("dora", "DoRA", frozenset({"magnitude", "dora_scale"}), needs_base=True)
 LOHA = Kind("loha", "LoHa", frozenset({"hada_w1_a"}))
 LOKR = Kind("lokr", "LoKr", frozenset({"lokr_w1", "lokr_w1_a"}))
-KINDS = {kind.name: kind for kind in (DORA, LOHA, LOKR, LOCON, LORA)}
+FULL = Kind("full", "full difference", frozenset({"diff"}))
+KINDS = {kind.name: kind for kind in (DORA, LOHA, LOKR, FULL, LOCON, LORA)}
 """By name, in the order in which ``of`` tries them."""
 
 

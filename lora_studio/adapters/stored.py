@@ -2,7 +2,8 @@
 
 LoHa and LoKr (LyCORIS; Yeh et al. 2024, section 3) are products of low-rank parts, so they are LoRAs of a larger rank:
 a Hadamard product of ranks r₁ and r₂ has rank r₁·r₂ with factors made of the parts' rows and columns multiplied
-pairwise; a Kronecker product's factors are the Kronecker products of the parts' factors.
+pairwise; a Kronecker product's factors are the Kronecker products of the parts' factors. A full difference is its own
+product with the identity.
 """
 
 from __future__ import annotations
@@ -31,8 +32,12 @@ def factors(module: Module, path: str, alpha: float | None = None, kernel: tuple
     Raises:
         AdapterError: a part is missing or the shapes do not fit.
     """
-    make = _lokr if any(role.startswith("lokr") for role in module) else _loha if "hada_w1_a" in module else _lora
+    make = next(
+        (make for mark, make in _MAKERS.items() if any(role.startswith(mark) and role != "diff_b" for role in module)),
+        _lora,
+    )
     try:
+        _require_no_bias(module)
         down, up, rank = make(module)
         down, up = _laid_out(down, up, kernel)
         scale = 1.0 if (given := _alpha(module, alpha)) is None or not rank else given / rank
@@ -97,6 +102,26 @@ def _folded(down: Tensor, up: Tensor, kernel: tuple[int, ...]) -> tuple[Tensor, 
     return down.reshape(down.shape[0], -1, *kernel), up[:, :, None, None]
 
 
+def _require_no_bias(module: Module) -> None:
+    """Refuses a change of the layer's bias (``diff_b``), which factors cannot hold. One of zeros changes nothing."""
+    if "diff_b" in module and module["diff_b"].count_nonzero():
+        raise AdapterError(
+            "This adapter also changes biases (diff_b), which the studio does not apply.",
+            do="Merge it into its base model in ComfyUI, and use that model as the base.",
+        )
+
+
+def _full(module: Module) -> tuple[Tensor, Tensor, int]:
+    """ΔW itself (LyCORIS' "full" and ComfyUI's ``diff``), as a product with the identity: exact, and of full rank."""
+    if more := module.keys() - {"diff", "diff_b", "alpha"}:
+        raise AdapterError(f"It holds a full difference and {sorted(more)[0]} as well.", do="Get the file again.")
+    whole = module["diff"]
+    flat = whole.flatten(1)
+    small = torch.eye(min(flat.shape), dtype=flat.dtype)
+    down, up = (small, flat) if flat.shape[0] >= flat.shape[1] else (flat, small)
+    return *_folded(down, up, tuple(whole.shape[2:])), 0
+
+
 def _loha(module: Module) -> tuple[Tensor, Tensor, int]:
     """ΔW = (w1_a·w1_b) ∘ (w2_a·w2_b); with Tucker cores each side's ``b`` is t·w_b and its ``a`` is transposed."""
     parts = {role: tensor.float() for role, tensor in module.items()}
@@ -139,3 +164,7 @@ def _side(parts: Module, side: str) -> tuple[Tensor, Tensor, int]:
     if flat.shape[0] <= flat.shape[1]:
         return torch.eye(flat.shape[0]), flat, 0
     return flat, torch.eye(flat.shape[1]), 0
+
+
+_MAKERS = {"lokr": _lokr, "hada": _loha, "diff": _full}
+"""How a role begins -> what makes factors of a module that has it."""

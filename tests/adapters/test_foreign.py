@@ -51,8 +51,7 @@ def test_an_adapter_of_another_architecture_is_refused_by_name(stems, texts, tit
         ("oft_blocks", (2, 4, 40, 40), "a BOFT"),
         ("b1.weight", (4, 80), "a GLoRA"),
         ("on_input", (), r"an \(IA\)³"),
-        ("diff", (320, 320), "full differences"),
-        ("diff_b", (320,), "changes of biases"),
+        ("diff_b", (320,), r"also changes biases \(diff_b\)"),
         ("w_norm", (320,), "changes of normalisation layers"),
     ],
 )

@@ -143,10 +143,10 @@ def test_files_that_are_no_adapter_are_refused_with_counts(tmp_path):
     extra = {
         f"{Q}.lora_A.weight": drawn("d", (4, 6)),
         f"{Q}.lora_B.weight": drawn("u", (5, 4)),
-        f"{Q}.diff_b": torch.ones(5),
+        f"{Q}.w_norm": torch.ones(5),
     }
     save_file(extra, tmp_path / "extra.safetensors")
-    with pytest.raises(AdapterError, match="1 of 3 tensors, .*diff_b"):
+    with pytest.raises(AdapterError, match="1 of 3 tensors, .*w_norm"):
         read(tmp_path / "extra.safetensors")
 
 

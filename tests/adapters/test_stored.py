@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lora_studio.adapters import Adapter, blend, keys, read, recipe, stored
+from lora_studio.adapters import Adapter, blend, keys, read, recipe, resize, stored, summary
 from lora_studio.errors import AdapterError
 from tests.adapters.adapter_samples import Q, drawn, factors
 
@@ -179,3 +179,46 @@ def test_a_linear_layers_lora_may_be_stored_as_a_convolutions(tmp_path):
     save_file({f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up, **plain}, tmp_path / "a.safetensors")
     found = read(tmp_path / "a.safetensors").factors[path]
     assert found.shape == (640, 640) and torch.equal(found.down, down[:, :, 0, 0])
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (3, 5), (4, 3, 3, 3), (4, 3, 1, 1)])
+def test_a_full_difference_is_itself(shape, tmp_path):
+    """ComfyUI adds ``diff`` as it is, whatever alpha is beside it."""
+    whole = d("whole", *shape)
+    module = {"diff": whole, "diff_b": torch.zeros(shape[0]), "alpha": torch.tensor(7.0)}
+    found = stored.factors(module, Q)
+    assert torch.equal(found.delta(), whole) and found.shape == shape
+
+
+def test_a_file_of_full_differences_is_read_listed_and_made_small(tmp_path):
+    B, A = d("b", 640, 2), d("a", 2, 640)
+    save_file({f"{STEM}.diff": B @ A}, tmp_path / "full.safetensors")
+    adapter, card = read(tmp_path / "full.safetensors"), summary(tmp_path / "full.safetensors")
+    assert (card.method, card.dialect, card.family, card.rank) == ("full", "kohya", "sd1", 0)
+    assert torch.equal(adapter.factors[Q].delta(), B @ A)
+    small = resize.to_rank(adapter, 2)
+    assert small.residual < 1e-5 and torch.allclose(small.adapter.factors[Q].delta(), B @ A, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        ({"diff": torch.ones(5, 3), "diff_b": torch.ones(5)}, r"also changes biases \(diff_b\)"),
+        (
+            {"down": torch.ones(1, 3), "up": torch.ones(5, 1), "diff_b": torch.ones(5)},
+            r"also changes biases \(diff_b\)",
+        ),
+        ({"diff": torch.ones(5, 3), "up": torch.ones(5, 1)}, "a full difference and up as well"),
+    ],
+)
+def test_what_factors_cannot_hold_is_refused(module, said):
+    with pytest.raises(AdapterError, match=said) as caught:
+        stored.factors(module, Q)
+    assert caught.value.where == Q
+
+
+def test_a_difference_of_a_norm_is_refused_by_its_name(tmp_path):
+    norm = "lora_unet_down_blocks_1_attentions_0_norm.diff"
+    save_file({norm: torch.ones(640), f"{STEM}.diff": torch.ones(640, 640)}, tmp_path / "full.safetensors")
+    with pytest.raises(AdapterError, match="full differences of other layers.*1 of 2 tensors, such as lora_unet"):
+        read(tmp_path / "full.safetensors")
