@@ -177,7 +177,7 @@ def save_settings(settings: Settings, path: Path) -> None:
     files.write(path, tomli_w.dumps(settings.flat()))
 
 
-EARLIER = {"caption_tokens": 75, "prompt_weights": False}
+EARLIER = {"caption_tokens": 75, "prompt_weights": False, "zero_snr": "marked", "guidance_rescale": 0.0}
 """What earlier versions did, which did not have these settings: a run of theirs resumes as it began."""
 
 

@@ -287,13 +287,13 @@ class LossSettings(SettingsSlice):
         Level.EXPERT,
         choices=_predictions,
     )
-    zero_snr: Literal["auto", "on", "off"] = setting(
+    zero_snr: Literal["auto", "marked", "on", "off"] = setting(
         "auto",
         "Zero terminal SNR",
         "Whether the base model's noise ends without any signal (Lin et al. 2024). Auto reads it from its files; where "
-        "they do not say, it is on for SDXL models that predict v.",
+        "they do not say, it is on for SDXL models that predict v. Marked leaves it off there.",
         Level.EXPERT,
-        choices={"auto": "From the model", "on": "On", "off": "Off"},
+        choices={"auto": "From the model", "marked": "Only if its files say so", "on": "On", "off": "Off"},
     )
     flow_shift: float = setting(
         0.0,

@@ -185,13 +185,14 @@ def _ends_in_noise(family: Family, marks: NoiseMarks, choice: NoiseChoice, name:
     """Whether the noise ends without any signal, and why; the reason is empty where nothing has to be said."""
     if name not in (Epsilon.name, Velocity.name):
         return False, ""
-    if choice.zero_snr != "auto":
+    if choice.zero_snr in ("on", "off"):
         return choice.zero_snr == "on", "set by hand"
     if marks.zero_snr is not None:
         doubtful = name == Velocity.name and not marks.configured
         return marks.zero_snr, marks.zero_snr_source if marks.zero_snr or doubtful else ""
     explicit = marks.configured and marks.prediction == name
-    if name == Velocity.name and family.v_ends_in_noise and not explicit:
+    assumed = family.v_ends_in_noise and choice.zero_snr == "auto"
+    if name == Velocity.name and assumed and not explicit:
         return True, f"as nearly all models of {family.title} that predict v"
     return False, ""
 

@@ -98,6 +98,8 @@ def test_velocity_in_sd1_keeps_its_betas_unless_it_says_otherwise(metadata, choi
     [
         ((), {"prediction": "v"}, True),
         ((), {"prediction": "v", "zero_snr": "off"}, False),
+        ((), {"prediction": "v", "zero_snr": "marked"}, False),
+        (("v_pred", "ztsnr"), {"prediction": "v", "zero_snr": "marked"}, True),
         (("v_pred", "ztsnr"), {"prediction": "v"}, True),
         (("v_pred",), {"prediction": "v"}, False),
         ((), {"prediction": "epsilon"}, False),
