@@ -72,7 +72,7 @@ NOTICES = {
     "alpha": (
         "picture is partly transparent and is laid on white",
         "pictures are partly transparent and are laid on white",
-        "Save them on a background of your choice. To learn only what is opaque, save the transparency as a mask, "
+        "Save each on a background of your choice. To learn only what is opaque, save the transparency as a mask, "
         "a-masklabel.png for a.png.",
     ),
     "key": (

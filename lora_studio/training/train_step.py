@@ -9,6 +9,7 @@ import torch
 
 from lora_studio.errors import RunError
 from lora_studio.optim import build
+from lora_studio.optim import registry as optimizers
 from lora_studio.training import seeds
 from lora_studio.training.session import Session
 
@@ -53,9 +54,11 @@ def _require_finite(session: Session, loss: float, norm: float) -> None:
     """In fp16 an infinite gradient only means that the loss was scaled too far: the scaler skips that step."""
     if math.isfinite(loss) and (math.isfinite(norm) or session.stepper.scaler.is_enabled()):
         return
-    lower = session.settings.optimizer.learning_rate * session.rate_factor / 2
+    chosen = session.settings.optimizer
+    usual = optimizers.OPTIMIZERS[chosen.optimizer].learning_rate
+    lower = min(usual, chosen.learning_rate * session.rate_factor / 2)
     raise Diverged(
         f"The {'gradient' if math.isfinite(loss) else 'loss'} of step {session.step + 1} is NaN or infinite.",
         where="learning_rate",
-        do=f"Train with a lower learning rate, for example {lower:.1e}. The saved states are not affected.",
+        do=f"Train with a lower learning rate, for example {lower:.2g}. The saved states are not affected.",
     )
