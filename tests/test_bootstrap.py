@@ -57,7 +57,8 @@ def machine(wheels):
         patch.setenv("PIP_CONFIG_FILE", os.devnull)
         patch.setenv("PIP_NO_INDEX", "1")
         patch.setenv("PIP_FIND_LINKS", str(wheels))
-        patch.setattr(torch_build, "has_nvidia", lambda: False)
+        for has in ("has_nvidia", "has_amd", "has_intel"):
+            patch.setattr(torch_build, has, lambda: False)
         patch.setattr(Environment, "_renew_pip", lambda self: None)
         yield
 
@@ -314,6 +315,39 @@ def test_the_build_follows_the_card_and_its_driver(tmp_path, monkeypatch, says, 
 
 def test_without_a_card_the_pinned_default_is_taken_and_a_users_word_counts_most(monkeypatch):
     assert torch_build.choose() == "default"
+    monkeypatch.setenv("LORA_STUDIO_TORCH", "cpu")
+    assert torch_build.choose() == "cpu"
+
+
+HAS_AMD, HAS_INTEL = torch_build.has_amd, torch_build.has_intel
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Linux's files")
+@pytest.mark.parametrize(("target", "intel", "build"), [
+    (None, {}, "default"),
+    ("110000", {}, "rocm7.2"),  # RX 7900 XTX
+    ("100306", {}, "default"),  # graphics within a Ryzen, which the build has no kernels for
+    (None, {"0000:03:00.0": "0x8086"}, "xpu"),  # an Arc card
+    (None, {"0000:00:02.0": "0x8086"}, "default"),  # graphics within a Core
+    (None, {"0000:03:00.0": "0x10de"}, "default"),  # another maker's
+])  # fmt: skip
+def test_cards_of_amd_and_intel_get_their_builds(target, intel, build, tmp_path, monkeypatch):
+    """As Linux shows them under /sys."""
+    nodes, drm = tmp_path / "nodes", tmp_path / "drm"
+    for number, found in enumerate(["0", target]):  # the first node is the processor
+        if found:
+            (nodes / str(number)).mkdir(parents=True)
+            (nodes / str(number) / "properties").write_text(f"simd_count 64\ngfx_target_version {found}\n")
+    for number, (address, vendor) in enumerate(intel.items()):
+        (tmp_path / address).mkdir()
+        (tmp_path / address / "vendor").write_text(f"{vendor}\n")
+        (drm / f"card{number}").mkdir(parents=True)
+        (drm / f"card{number}" / "device").symlink_to(tmp_path / address)
+    monkeypatch.setattr(torch_build, "_AMD_NODES", nodes)
+    monkeypatch.setattr(torch_build, "_CARDS", drm)
+    monkeypatch.setattr(torch_build, "has_amd", HAS_AMD)
+    monkeypatch.setattr(torch_build, "has_intel", HAS_INTEL)
+    assert torch_build.choose() == build and bool(torch_build.cards()) == (build != "default")
     monkeypatch.setenv("LORA_STUDIO_TORCH", "cpu")
     assert torch_build.choose() == "cpu"
 

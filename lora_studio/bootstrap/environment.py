@@ -48,7 +48,7 @@ class Environment:
             self.python.exists()
             and (stamp.get("machine"), stamp.get("python")) == (_machine(), self._real_python())
             and stamp.get("torch wanted") == torch_build.wanted()
-            and (stamp.get("nvidia", False) or not torch_build.has_nvidia())
+            and all(stamp.get(maker, False) for maker in torch_build.cards())
             and all(stamp.get(file.name) == self._digest(file) for file in files)
             and not _missing(files, self._site_packages())
         )
@@ -123,7 +123,7 @@ class Environment:
             **{
                 "machine": _machine(),
                 "python": self._real_python(),
-                "nvidia": torch_build.has_nvidia(),
+                **dict.fromkeys(torch_build.cards(), True),
                 "torch": build,
                 "torch wanted": torch_build.wanted(),
                 self.requirements.name: self._digest(self.requirements),
@@ -160,7 +160,7 @@ class Environment:
                     raise
             pip.say(
                 "PyTorch's own index does not have it. Installing the package index's build, which supports NVIDIA "
-                "cards on Linux too."
+                "cards on Linux, but not AMD's and Intel's."
             )
         self._install("PyTorch", pin)
         return torch_build.DEFAULT

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lora_studio import __version__, bootstrap, runs, starter
 from lora_studio.bootstrap import environment, torch_build
@@ -90,13 +90,22 @@ def _torch(_: Path) -> Iterator[Finding]:
         )
         return
     yield Finding(
-        "ok", "PyTorch", f"{torch.__version__}" + (f", CUDA {torch.version.cuda}" if torch.version.cuda else "")
+        "ok", "PyTorch", f"{torch.__version__}" + "".join(f", {name} {number}" for name, number in _toolkits(torch))
     )
     for index in range(torch.cuda.device_count()):
         card = torch.cuda.get_device_properties(index)
         yield Finding("ok", "device", f"cuda: {card.name}, {card.total_memory / 2**30:.1f} GB")
     if torch.backends.mps.is_available():
         yield Finding("ok", "device", "mps: Apple GPU, which shares the computer's memory")
+    for index in range(torch.xpu.device_count()):
+        card = torch.xpu.get_device_properties(index)
+        size = f"{card.total_memory / 2**30:.1f} GB"
+        yield Finding("ok", "device", f"xpu: {card.name}, {size}; without fused kernels and graphs. Not tested.")
+    for maker, works in (("amd", torch.cuda.is_available()), ("intel", torch.xpu.is_available())):
+        if maker in torch_build.cards() and not works:
+            build = {"amd": torch_build.ROCM, "intel": torch_build.XPU}[maker]
+            do = f"Set LORA_STUDIO_TORCH={build} and start app.py again. If that is so already, update the driver."
+            yield Finding("warning", {"amd": "AMD", "intel": "Intel"}[maker], "PyTorch does not use the card", do)
     if torch_build.has_nvidia() and not torch.cuda.is_available():
         do = (
             "Update the NVIDIA driver (580 or newer)."
@@ -109,6 +118,12 @@ def _torch(_: Path) -> Iterator[Finding]:
         "device",
         f"cpu: {platform.processor() or platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
     )
+
+
+def _toolkits(torch: Any) -> list[tuple[str, str]]:
+    """What PyTorch was built for, with versions."""
+    found = {"CUDA": torch.version.cuda, "ROCm": torch.version.hip, "XPU": getattr(torch.version, "xpu", None)}
+    return [(name, number) for name, number in found.items() if number]
 
 
 def _bitsandbytes(_: Path) -> Iterator[Finding]:

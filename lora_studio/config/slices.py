@@ -500,11 +500,17 @@ class MachineSettings(SettingsSlice):
 
     group: ClassVar[Group] = Group.MACHINE
 
-    device: Literal["auto", "cpu", "cuda", "mps"] = setting(
+    device: Literal["auto", "cpu", "cuda", "xpu", "mps"] = setting(
         "auto",
         "Device",
         "Where to train; auto uses the fastest device.",
-        choices={"auto": "Fastest available", "cpu": "CPU", "cuda": "NVIDIA or AMD GPU", "mps": "Apple GPU"},
+        choices={
+            "auto": "Fastest available",
+            "cpu": "CPU",
+            "cuda": "NVIDIA or AMD GPU",
+            "xpu": "Intel GPU",
+            "mps": "Apple GPU",
+        },
     )
     gpus: int = setting(
         1,

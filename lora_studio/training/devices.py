@@ -37,12 +37,16 @@ class Machine:
         """For people: the GPU's name, or how many CPU threads."""
         if self.device.type == "cuda":
             return torch.cuda.get_device_name(self.device)
+        if self.device.type == "xpu":
+            return torch.xpu.get_device_name(self.device)
         count = torch.get_num_threads()
         return "Apple GPU" if self.device.type == "mps" else f"CPU, {count} thread{'' if count == 1 else 's'}"
 
     @property
     def memory(self) -> int:
         """Bytes that the device has: a GPU's own, else the computer's."""
+        if self.device.type == "xpu":
+            return torch.xpu.get_device_properties(self.device).total_memory
         return torch.cuda.mem_get_info(self.device)[1] if self.device.type == "cuda" else psutil.virtual_memory().total
 
     def autocast(self) -> contextlib.AbstractContextManager:
@@ -76,6 +80,12 @@ def choose(settings: MachineSettings, place: int | None = None) -> Machine:
             where="device",
             do="Set device to auto or cpu; `python3 app.py doctor` says what is missing.",
         )
+    if kind == "xpu" and not torch.xpu.is_available():
+        raise MachineError(
+            "There is no Intel GPU that PyTorch can use here.",
+            where="device",
+            do="Set device to auto or cpu; `python3 app.py doctor` says what is missing.",
+        )
     if kind == "mps" and not torch.backends.mps.is_available():
         raise MachineError("There is no Apple GPU here.", where="device", do="Set device to auto or cpu.")
     if kind == "cuda" and place is not None:
@@ -105,11 +115,17 @@ def require(gpus: int) -> None:
 def _best_device() -> str:
     if torch.cuda.is_available():
         return "cuda"
+    if torch.xpu.is_available():
+        return "xpu"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def _best_precision(kind: str) -> str:
-    """bf16 from Ampere on; fp16 on Turing, which only emulates bf16; fp32, the safest, on CPUs and Apple GPUs."""
+    """bf16 from Ampere on and on Intel's cards; fp16 on Turing, which only emulates bf16; fp32, the safest, on CPUs and
+    Apple GPUs.
+    """
+    if kind == "xpu":
+        return "bf16"
     if kind != "cuda":
         return "fp32"
     return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16"

@@ -110,6 +110,8 @@ def peak(device: torch.device) -> int:
     """The most bytes that this process has held on ``device`` so far."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
+    if device.type == "xpu":
+        return torch.xpu.max_memory_reserved(device)
     if device.type == "mps":
         return torch.mps.driver_allocated_memory()
     if sys.platform == "win32":
@@ -121,6 +123,8 @@ def peak(device: torch.device) -> int:
 
 def limit(device: torch.device) -> int:
     """Bytes of memory that ``device`` has in all; for a CPU the computer's."""
+    if device.type == "xpu":
+        return torch.xpu.get_device_properties(device).total_memory
     return (
         torch.cuda.get_device_properties(device).total_memory
         if device.type == "cuda"

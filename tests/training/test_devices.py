@@ -6,7 +6,7 @@ import torch
 from lora_studio.config.settings import Settings
 from lora_studio.errors import MachineError
 from lora_studio.optim.registry import OPTIMIZERS, rate_warning, usual_rates
-from lora_studio.training import devices, memory
+from lora_studio.training import devices, memory, stepper
 from tests.benchmarks.memory import shapes as exact
 
 
@@ -78,3 +78,14 @@ def test_the_least_change_that_should_fit_is_estimated_from_the_base_models_shap
         "no single change is enough on a device of 67 MB"
     )
     assert memory.suggest(Settings(base="/no/such/model"), "bf16", 2**40) == {}
+
+
+def test_an_intel_card_is_the_fastest_device_where_there_is_no_cuda_gpu(monkeypatch):
+    """Simulated: none is here to test on."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(MachineError, match="no Intel GPU"):
+        devices.choose(Settings(device="xpu").machine)
+    monkeypatch.setattr(torch.xpu, "is_available", lambda: True)
+    chosen = devices.choose(Settings().machine)
+    assert (chosen.device.type, chosen.precision) == ("xpu", "bf16")
+    assert stepper.obstacle(Settings().adapter, Settings().machine, chosen.device) == "there is no CUDA GPU"
