@@ -16,8 +16,8 @@ ROCM, XPU = "rocm7.2", "xpu"
 """Names in that index with the pinned PyTorch."""
 _AMD_NODES, _CARDS = Path("/sys/class/kfd/kfd/topology/nodes"), Path("/sys/class/drm")
 _AMD_TARGETS = (90008, 90010, 90402, 100300, 110000, 110001, 110002, 120000, 120001)
-"""``gfx_target_version`` of the cards that PyTorch's ROCm builds have kernels for: gfx908, 90a, 942, 1030, 1100 to 1102,
-1200 and 1201. On others, most graphics of processors among them, the first kernel would end the process.
+"""``gfx_target_version`` of the cards that PyTorch's ROCm builds have kernels for: gfx908, 90a, 942, 1030, 1100 to
+1102, 1200 and 1201. On others, most graphics of processors among them, the first kernel would end the process.
 """
 _INTEL, _BUILT_IN = "0x8086", "0000:00:02.0"
 """Intel's vendor number, and the address of the graphics within its processors."""
