@@ -176,6 +176,7 @@ def _labels(frame: _Frame) -> str:
     across = [
         f'<span class="tick across" style="left:{frame.x(step) / 10:g}%">{step:,.0f}</span>'
         for step in ticks(0, frame.last)
+        if step % 1 == 0
     ]
     up = [
         f'<span class="tick up" style="top:{frame.y(value) / 10:g}%">{value:g}</span>'

@@ -32,6 +32,12 @@ def test_a_long_run_stays_small():
     assert len(plots.loss(points, points[::50], 100_000)) < 100_000
 
 
+def test_a_run_of_two_steps_counts_whole_steps():
+    """The axis of a first short try reads 0, 0, 1, 2, 2."""
+    labels = re.findall(r'class="tick across"[^>]*>([^<]*)<', plots.loss([(1, 0.5), (2, 0.4)], [], 2))
+    assert labels == ["0", "1", "2"]
+
+
 def test_the_line_stands_where_the_loss_is():
     """The curve is upside down, or shifted against its labels."""
     html = plots.loss([(0, 1.0), (100, 0.0)], [], 100, smoothing=0)
