@@ -176,6 +176,12 @@ def test_looking_does_not_undo_what_is_typed_meanwhile(setup, folder):
     assert setup.look("")[setup.data] == gr.skip()
 
 
+def test_a_preset_is_explained_right_below_its_choice(setup):
+    """Between the two, the text seems to belong to something else."""
+    blocks = setup.blurb.parent.children
+    assert setup.preset.parent.parent is blocks[blocks.index(setup.blurb) - 1]
+
+
 def test_a_broken_preset_is_told_and_the_others_work(monkeypatch, tmp_path):
     """One bad file in presets/ keeps the studio from opening."""
     from lora_studio.config import presets

@@ -116,11 +116,11 @@ class Setup:
                 info="Fills in the settings below.",
                 elem_id="preset",
             )
+        self.blurb = html(_blurb(first, self.damaged))
         with gr.Accordion("Base model in several files", open=False, elem_classes="fold"):
             with gr.Column(elem_classes="fields"):
                 self.form.field("vae", placeholder="~/models/vae/sdxl_vae.safetensors")
                 self.form.field("text_encoders", placeholder="one path a line")
-        self.blurb = html(_blurb(first, self.damaged))
         with gr.Column(elem_classes="fields"):
             self.form.field("name", info="Of the run and its file. Empty: the folder's name.", placeholder="my-style")
         self.form.place_basic()
