@@ -125,6 +125,11 @@ def test_help_lists_every_command(capfd):
     assert all(f"  {command} " in out for command in ("train", "resume", "generate", "quickstart", "doctor", "test"))
 
 
+def test_an_image_is_named_after_its_whole_prompt():
+    """All before the last slash or escaped bracket is lost, as if it were folders."""
+    assert generate.file_name(r"ink \(style\), black/white", 7) == "ink-style-black-white-7.png"
+
+
 def test_commands_compute_with_patient_threads(monkeypatch, capfd):
     """Beside another busy program, a sheet drawn with threads that spin took three and a half minutes instead of twenty
     seconds.

@@ -122,6 +122,12 @@ def _draw(options: GenerateOptions, adapters: list[tuple[Path, float]], settings
     return paths
 
 
+def file_name(prompt: str, seed: int) -> str:
+    """The name of an image's file. Slashes and escaped brackets of a prompt are no path."""
+    words = files.safe_name(prompt.replace("/", " ").replace("\\", " "))
+    return f"{words[:40]}-{seed}.png"
+
+
 def _save(image: Any, options: GenerateOptions, prompt: str, seed: int, adapters: list[tuple[Path, float]]) -> Path:
     """Writes one image, with its recipe in the header, under a name that is not taken."""
     from PIL.PngImagePlugin import PngInfo
@@ -135,6 +141,6 @@ def _save(image: Any, options: GenerateOptions, prompt: str, seed: int, adapters
     )
     note.add_text("parameters", f"{prompt}{loras}{negative}\n{how}")
     image.save(data, "PNG", pnginfo=note)
-    path = files.free(options.folder.resolve() / f"{files.safe_name(prompt)[:40]}-{seed}.png")
+    path = files.free(options.folder.resolve() / file_name(prompt, seed))
     files.write(path, data.getvalue())
     return path
