@@ -10,13 +10,14 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
 from lora_studio import files
-from lora_studio.dataset import pictures
+from lora_studio.dataset import masks, pictures
 from lora_studio.dataset.pictures import Facts
 from lora_studio.dataset.problems import Problem
 from lora_studio.errors import DatasetError
@@ -68,7 +69,7 @@ def examine(
         cache: the folder of memories.
         by_content: trust a memory only if the file's bytes have its hash.
     """
-    memory = cache / f"scan-2-{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.json" if cache else None
+    memory = cache / f"scan-3-{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.json" if cache else None
     known, bad, problems = _recall(memory), set[str](), list[Problem]()
     facts = {name: known[name][1] for name in paths if name in known and known[name][0] == stamps[name]}
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -92,7 +93,8 @@ def examine(
 
 def _outcome(path: Path) -> Facts | DatasetError:
     try:
-        return pictures.examine(path)
+        facts = pictures.examine(path)
+        return replace(facts, black=masks.black(path)) if masks.label(path.name) == masks.MASK else facts
     except DatasetError as error:
         return error
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lora_studio.dataset import buckets, pictures
+from lora_studio.dataset import buckets, masks, pictures
 from lora_studio.dataset.items import Bucket, Mask, Picture
 from lora_studio.errors import DatasetError
 
@@ -33,7 +33,7 @@ def weights(mask: Mask, bucket: Bucket, flip: bool, scale: int) -> Tensor:
         DatasetError: the file changed since it was scanned.
     """
     data = _unchanged(mask.path, mask.sha256)
-    image = pictures.decode(io.BytesIO(data), mask.path.name, background=(0, 0, 0)).convert("L")
+    image = pictures.decode(io.BytesIO(data), mask.path.name, background=masks.BLACK).convert("L")
     size = bucket.width // scale, bucket.height // scale
     return torch.from_numpy(np.array(buckets.fit_mask(image, bucket, size, flip)))[None]
 

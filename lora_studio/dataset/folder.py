@@ -108,14 +108,14 @@ def _remarks(folders: Sequence[PictureFolder], facts: dict[str, Facts], texts: d
         [name for name in bare if name not in set(named)],
         "picture has no caption",
         "pictures have no caption",
-        "Write a .txt of the same name beside each. Without, the trigger word is their caption.",
+        "Write one into a .txt of the same name beside each. Without, their caption is the trigger word alone.",
     )
     found += grouped(
         "warning",
         named,
         "picture has no caption and uses its folder's name",
         "pictures have no caption and use their folder's name",
-        "Write a .txt of the same name beside each for a better caption.",
+        "Write a better caption into a .txt of the same name beside each.",
     )
     for key, (one, many, do) in pictures.NOTICES.items():
         found += grouped("warning", [name for name, fact in facts.items() if key in fact.notices], one, many, do)

@@ -61,7 +61,7 @@ def folders(root: Path, nested: bool = False) -> tuple[list[PictureFolder], list
                 continue
             if inner.repeats:
                 found.append(inner)
-    problems = walk.problems + _unread(root, sorted(unread), nested)
+    problems = walk.problems + _unread(root, sorted(unread))
     problems += grouped(
         "warning",
         walk.links,
@@ -104,16 +104,16 @@ def _repeats(number: int, name: str, problems: list[Problem]) -> int:
     return min(number, MAX_REPEATS)
 
 
-def _unread(root: Path, names: Sequence[str], nested: bool) -> list[Problem]:
+def _unread(root: Path, names: Sequence[str]) -> list[Problem]:
     """The warning of folders that were not read, with how many pictures they hold."""
     counts = {name: _pictures_below(root / name) for name in names}
     notes = {name: f"{count:,} picture{'s' * (count > 1)}" for name, count in counts.items() if count}
-    do = "Delete them, or choose one of them."
-    if not nested:
-        do = "To read them, switch on nested, or name them like 1_style."
-    if any(os.path.basename(name).casefold() in masks.FOLDERS for name in notes):
-        do += f" Masks are read beside their pictures: a{masks.MASK}.png for a.png."
-    return grouped("warning", names, "subfolder was not read", "subfolders were not read", do, notes)
+    aside = [name for name in names if os.path.basename(name).casefold() in masks.FOLDERS]
+    do = f"Put masks beside their pictures, named like a{masks.MASK}.png for a.png. Rename a folder of pictures."
+    found = grouped("warning", aside, "folder of masks was not read", "folders of masks were not read", do, notes)
+    others = [name for name in names if name not in aside]
+    do = "To read them, switch on nested. Without, only folders directly in this one and named like 1_style are read."
+    return found + grouped("warning", others, "subfolder was not read", "subfolders were not read", do, notes)
 
 
 def _pictures_below(folder: Path) -> int:

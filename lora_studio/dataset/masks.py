@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Collection, Mapping
+from pathlib import Path
 
 from lora_studio.dataset import pictures
 from lora_studio.dataset.pictures import Facts
@@ -17,6 +18,8 @@ from lora_studio.dataset.problems import Problem, grouped
 MASK, CONDITION = "-masklabel", "-condlabel"
 FOLDERS = frozenset(("mask", "masks", "conditioning", "conditions"))
 """Names of folders whose pictures are masks, as sd-scripts' ``conditioning_data_dir``, or inputs of other models."""
+BLACK = (0, 0, 0)
+"""What a mask's transparent pixels are laid on."""
 _SHAPE = 0.02
 """Largest difference between the shapes of a mask and its picture, as a share."""
 
@@ -40,6 +43,15 @@ def label(name: str) -> str:
     return next((one for one in (MASK, CONDITION) if found.endswith(one) and found != one), "")
 
 
+def black(path: Path) -> bool:
+    """Whether nothing of the mask is white or grey; what is transparent counts as black.
+
+    Raises:
+        DatasetError: as ``pictures.open_picture``.
+    """
+    return pictures.open_picture(path, background=BLACK).convert("L").getbbox() is None
+
+
 def pair(
     facts: Mapping[str, Facts], names: Collection[str], bad: Collection[str]
 ) -> tuple[dict[str, str], list[Problem]]:
@@ -60,6 +72,13 @@ def pair(
         "picture has a mask",
         "pictures have masks",
         "What is black in a mask is not learned, unless the setting masks is off.",
+    )
+    problems += grouped(
+        "warning",
+        [mask for mask in used.values() if facts[mask].black],
+        "mask is all black, so nothing of its picture is learned",
+        "masks are all black, so nothing of their pictures is learned",
+        "Paint white what is to be learned, or take the picture and its mask out of the folder.",
     )
     problems += grouped(
         "left out",

@@ -113,7 +113,7 @@ class NotAPicture(DatasetError):
 @dataclass(frozen=True)
 class Facts:
     """The facts of a picture that was read completely: ``width`` and ``height`` in pixels, after the EXIF rotation;
-    ``notices`` are keys of ``NOTICES``.
+    ``notices`` are keys of ``NOTICES``; ``black`` is a mask without a pixel that is learned.
     """
 
     width: int
@@ -121,6 +121,7 @@ class Facts:
     sha256: str
     likeness: str
     notices: tuple[str, ...] = ()
+    black: bool = False
 
 
 def open_picture(path: Path, background: tuple[int, int, int] = _WHITE) -> Image.Image:

@@ -265,6 +265,7 @@ def test_odd_repeats_and_other_folders_are_named(tmp_path):
     unread = about(dataset, "not read")
     assert unread.files == ("3_ok/inner", "deep") and "nested" in unread.do
     assert unread.what == "2 subfolders were not read: 3_ok/inner (1 picture), deep (1 picture)."
+    assert "directly in this one" in unread.do, "a number before inner would not make it read"
 
 
 def test_nested_folders_are_read_on_request(tmp_path):
@@ -295,8 +296,9 @@ def test_a_folder_of_masks_is_never_read_as_pictures(tmp_path, nested):
     made.style_folder(tmp_path / "Masks", 2, captions=False)
     dataset = scan(tmp_path, nested=nested)
     assert names(dataset) == ["0.png", "1.png"]
-    assert about(dataset, "not read").what == "1 subfolder was not read: Masks (2 pictures)."
+    assert about(dataset, "not read").what == "1 folder of masks was not read: Masks (2 pictures)."
     assert "a-masklabel.png for a.png" in about(dataset, "not read").do
+    assert "nested" not in about(dataset, "not read").do, "that would not read it"
 
 
 def test_a_walk_through_nested_folders_ends(tmp_path, monkeypatch):

@@ -259,7 +259,7 @@ def test_masks_stay_beside_their_pictures_and_folders_of_masks_apart(tmp_path):
         ("a" * 60 + ".png", True),
         ("b.png", False),
     ]
-    assert any("1 subfolder was not read: masks (1 picture)" in problem.what for problem in dataset.problems)
+    assert any("1 folder of masks was not read: masks (1 picture)" in problem.what for problem in dataset.problems)
 
 
 @pytest.mark.parametrize("suffix", sorted(pictures.SUFFIXES))

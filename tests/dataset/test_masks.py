@@ -52,6 +52,24 @@ def test_masks_are_known_by_onetrainers_names(name, label, stem):
 
 
 @pytest.mark.fault(83)
+@pytest.mark.parametrize(
+    ("mask", "said"),
+    [
+        (Image.new("L", (64, 64)), True),
+        (Image.new("RGBA", (64, 64), (255, 255, 255, 0)), True),
+        (Image.new("L", (64, 64), 1), False),
+    ],
+    ids=["black", "transparent", "almost black"],
+)
+def test_a_mask_that_hides_all_of_its_picture_is_named(style, tmp_path, mask, said):
+    """A picture of which nothing is learned takes part in training, at a loss of zero."""
+    mask.save(style / "1-masklabel.png")
+    what = "1 mask is all black, so nothing of its picture is learned: 1-masklabel.png."
+    for _ in ("read", "remembered"):
+        assert (told(scan(style, tmp_path / "cache")).get(what) == "warning") is said
+
+
+@pytest.mark.fault(83)
 def test_masks_are_no_pictures_and_are_named(style):
     halves(style / "0-condlabel.png")
     halves(style / "9-masklabel.png")
