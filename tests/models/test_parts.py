@@ -7,9 +7,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lora_studio import models
+from lora_studio.adapters import recipe
+from lora_studio.config.settings import Settings
+from lora_studio.dataset.items import Dataset
 from lora_studio.errors import ModelError
+from lora_studio.events import Warned
 from lora_studio.families import contents, leftovers
 from lora_studio.models import inspection, shapes
+from lora_studio.training import devices, prepare
 from tests.models import tiny
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
@@ -142,6 +147,21 @@ def test_what_is_not_read_is_named_and_counted(tmp_path):
     )
     assert notice.where == str(path) and notice.do
     assert [again.what for again in inspection.notices(str(path))] == [notice.what]
+
+
+def test_a_run_says_what_it_does_not_use_and_takes_its_files(tmp_path, cut):
+    """The events of loading; the recipe has the files' names alone."""
+    tensors = load_file(cut("sd1", UNET)) | {"extra.weight": torch.zeros(1)}
+    save_file(tensors, tmp_path / "unet.safetensors", {"modelspec.prediction_type": "epsilon"})
+    text = str(cut("sd1", CLIP["sd1"]))
+    settings = Settings(base=str(tmp_path / "unet.safetensors"), vae=str(cut("sd1", VAE)), text_encoders=[text])
+    machine = devices.choose(settings.changed(device="cpu").machine)
+    told = list(prepare.load(settings, machine, Dataset(tmp_path, [], [])))
+    assert [event.what for event in told if isinstance(event, Warned)] == [
+        "unet.safetensors holds a tensor that the studio does not use: extra.weight."
+    ]
+    cut_down = recipe.cut_paths(settings.flat())
+    assert (cut_down["vae"], cut_down["text_encoders"]) == ("part.safetensors", ["part.safetensors"])
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
