@@ -3,6 +3,7 @@ and everything works with it: settings, form, memory, training, resuming, readin
 """
 
 import math
+import re
 
 import gradio as gr
 import pytest
@@ -136,7 +137,9 @@ def test_a_resumed_run_is_the_run_that_was_never_stopped_and_its_export_is_prove
     assert_same(tensors(whole.adapter_file), tensors(torn.adapter_file))
     assert_same(state_tensors(whole), state_tensors(torn))
     learned = adapters.read(whole.adapter_file)
-    assert all(factors.delta().any() for factors in learned.factors.values())
+    still = {path for path, factors in learned.factors.items() if not factors.delta().any()}
+    # the middle block sees a single place, over which a softmax is 1 whatever queries and keys are
+    assert still <= {path for path in learned.factors if re.search(r"mid_block.*attn1\.to_[qk]$", path)}
     done = proof.export(learned, tmp_path / "proved.safetensors")
     assert done.proof.passed and done.residual == 0
 
