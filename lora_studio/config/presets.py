@@ -56,7 +56,7 @@ def _table(path: Path) -> dict[str, Any]:
             raise SettingsError(
                 f"{path.name} has a key of more than eight parts, and no setting needs more than two.",
                 where=path,
-                do="Fix that line, or delete the file.",
+                do="Fix that line.",
             )
         return tomllib.loads(text)
     except OSError as error:
@@ -67,7 +67,7 @@ def _table(path: Path) -> dict[str, Any]:
         ) from None
     except (ValueError, RecursionError) as error:  # of numbers too long, and of brackets without end
         raise SettingsError(
-            f"{path.name} is not valid TOML: {error}.", where=path, do="Fix that line, or delete the file."
+            f"{path.name} is not valid TOML: {error}.", where=path, do="Fix that line."
         ) from None
 
 

@@ -193,7 +193,7 @@ def with_changes(run: Run, changes: dict[str, object]) -> Run:
 
 
 def require_places(run: Run, settings: Settings) -> None:
-    """Raises DatasetError or ModelError where the run's pictures or base model are no longer where they were, with the
+    """Raises DatasetError or ModelError where the run's pictures or base model are not where ``settings`` say, with the
     way to name their new place.
     """
     command = f"python3 app.py resume {shlex.quote(run.name)}"
@@ -201,10 +201,10 @@ def require_places(run: Run, settings: Settings) -> None:
         what = f"The settings of {run.name} name no folder of pictures."
         raise DatasetError(what, where=run.settings_file, do=f"Name it: {command} --data FOLDER")
     if not os.path.isdir(settings.run.data):
-        what = f"The pictures of {run.name} are no longer in {settings.run.data}."
+        what = f"There is no folder {settings.run.data}, where the pictures of {run.name} should be."
         raise DatasetError(what, where="data", do=f"If they moved, name the new place: {command} --data FOLDER")
     if os.path.isabs(settings.run.base) and not os.path.exists(settings.run.base):
-        what = f"The base model of {run.name} is no longer at {settings.run.base}."
+        what = f"There is no base model at {settings.run.base}, where that of {run.name} should be."
         raise ModelError(what, where="base", do=f"If it moved, name the new place: {command} --base PATH")
 
 

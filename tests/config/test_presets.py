@@ -122,6 +122,15 @@ def test_a_value_may_hold_an_equals_sign():
     assert presets.layered(None, ["negative=a=b"]).previews.negative == "a=b"
 
 
+@pytest.mark.parametrize("text", ["rank = \n", ".".join("a" * 9) + " = 1\n"])
+def test_nobody_is_advised_to_delete_the_settings_of_a_run(tmp_path, text):
+    """A run without its settings is no run, and its saved states cannot be resumed."""
+    (tmp_path / "settings.toml").write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        presets.load_settings(tmp_path / "settings.toml")
+    assert caught.value.do == "Fix that line."
+
+
 def test_settings_come_back_from_their_file(tmp_path):
     settings = Settings(data="C:\\pictures", preview_prompts=['a "cat"', "größe 猫"], learning_rate=1e-7, flip=True)
     presets.save_settings(settings, tmp_path / "settings.toml")

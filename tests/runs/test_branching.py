@@ -133,7 +133,7 @@ def test_what_changed_since_the_newest_state_is_told(parent):
         "c.png was added.",
     ]
     shutil.rmtree(pictures)
-    with pytest.raises(DatasetError, match="no longer in .*--data FOLDER"):
+    with pytest.raises(DatasetError, match="There is no folder .*--data FOLDER"):
         branching.changes(parent)
 
 
@@ -276,8 +276,10 @@ def test_pictures_that_moved_are_the_same_pictures(parent, tmp_path):
     """A project that was moved to another drive is the project that it was."""
     old = parent.settings().run.data
     shutil.move(old, tmp_path / "elsewhere")
-    with pytest.raises(DatasetError, match=f"no longer in {old}.*resume ink --data FOLDER"):
+    with pytest.raises(DatasetError, match=f"There is no folder {old}, .*resume ink --data FOLDER"):
         branching.changes(parent)
+    with pytest.raises(DatasetError, match="There is no folder mistyped, "):
+        branching.changes(parent, parent.settings().changed(data="mistyped"))
     moved = parent.settings().changed(data=str(tmp_path / "elsewhere"))
     assert branching.changes(parent, moved) == []
     assert branching.with_changes(parent, {"data": str(tmp_path / "elsewhere")}) == parent
