@@ -66,9 +66,7 @@ def _table(path: Path) -> dict[str, Any]:
             do="Check that the file exists and that you have permission to read it.",
         ) from None
     except (ValueError, RecursionError) as error:  # of numbers too long, and of brackets without end
-        raise SettingsError(
-            f"{path.name} is not valid TOML: {error}.", where=path, do="Fix that line."
-        ) from None
+        raise SettingsError(f"{path.name} is not valid TOML: {error}.", where=path, do="Fix that line.") from None
 
 
 def read(path: Path) -> Preset:

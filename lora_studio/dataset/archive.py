@@ -23,6 +23,8 @@ _SMALL = 1024**2
 _CHUNK = 1024**2
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """Others are rare, and LZMA uses as much memory as the file asks for."""
+_ENCRYPTED = 1
+"""A bit of an entry's flags (APPNOTE.TXT, 4.4.4)."""
 _HIDDEN = (".", "__MACOSX")
 _DAMAGED = (
     zipfile.BadZipFile,
@@ -67,8 +69,8 @@ def unpack(archive: Path, folder: Path) -> Path:
     except _DAMAGED as error:
         raise DatasetError(
             f"The ZIP is damaged or of an unsupported kind ({error}).",
-            where=archive,
-            do="Pack it again without a password.",
+            where=archive.name,
+            do="Pack it again.",
         ) from None
     except OSError as error:
         raise files.refusal(error, "The ZIP cannot be unpacked", folder) from None
@@ -83,13 +85,13 @@ def _checked(packed: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:
     if len(entries) > MAX_FILES:
         raise DatasetError(
             f"The ZIP contains {len(entries):,} files; the limit is {MAX_FILES:,}.",
-            where=archive,
+            where=archive.name,
             do="Pack fewer files.",
         )
     if len({_name(entry).casefold() for entry in entries}) < len(entries):
         raise DatasetError(
             "The ZIP contains two files of the same name.",
-            where=archive,
+            where=archive.name,
             do="Give them different names and pack again.",
         )
     for entry in entries:
@@ -100,11 +102,13 @@ def _checked(packed: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:
         if not _name(entry).endswith("/")
         and not any(part.startswith(_HIDDEN) for part in PurePosixPath(_name(entry)).parts)
     ]
+    if any(entry.flag_bits & _ENCRYPTED for entry in wanted):
+        raise DatasetError("The ZIP has a password.", where=archive.name, do="Pack it again without one.")
     for entry in wanted:
         if entry.compress_type not in _METHODS:
             raise DatasetError(
                 f"{entry.filename!r} in the ZIP is compressed with an unsupported method.",
-                where=archive,
+                where=archive.name,
                 do="Pack it with the default method (deflate).",
             )
         _require_modest(entry.file_size, entry, archive)
@@ -125,13 +129,13 @@ def _require_safe(entry: zipfile.ZipInfo, archive: Path) -> None:
     if _LEADS_OUT.search(name) or stat.S_ISLNK(entry.external_attr >> 16):
         raise DatasetError(
             f"The ZIP contains {entry.filename!r}, a link or a name that leads out of its folder.",
-            where=archive,
+            where=archive.name,
             do=_DISTRUST,
         )
     if _UNSTORABLE.search(name):
         raise DatasetError(
             f"The ZIP contains {entry.filename!r}, a name that not every system can store.",
-            where=archive,
+            where=archive.name,
             do="Rename it and pack the pictures again.",
         )
 
@@ -155,14 +159,14 @@ def _require_modest(size: int, entry: zipfile.ZipInfo, archive: Path) -> None:
     if size > _SMALL and size > MAX_RATIO * entry.compress_size:
         raise DatasetError(
             f"{entry.filename!r} in the ZIP would unpack to more than {MAX_RATIO} times its size.",
-            where=archive,
+            where=archive.name,
             do=_DISTRUST,
         )
 
 
 def _too_much(archive: Path) -> DatasetError:
     return DatasetError(
-        f"The ZIP unpacks to more than {MAX_BYTES // 1024**3} GiB.", where=archive, do="Pack fewer pictures."
+        f"The ZIP unpacks to more than {MAX_BYTES // 1024**3} GiB.", where=archive.name, do="Pack fewer pictures."
     )
 
 

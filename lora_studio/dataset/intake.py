@@ -27,6 +27,8 @@ from lora_studio.errors import DatasetError
 TYPES = sorted({*pictures.SUFFIXES, *captions.SUFFIXES, ".jsonl", ".csv", ".zip"})
 """Endings of the files that an upload may hold."""
 _UNPACKED = ".unpacked"
+_SYSTEM = frozenset(("thumbs.db", "desktop.ini"))
+"""Files that Windows puts into folders."""
 
 
 class Item(NamedTuple):
@@ -61,12 +63,11 @@ def fill(folder: Path, uploaded: Sequence[Path]) -> list[Problem]:
     found = list(_items(uploaded, folder / _UNPACKED))
     items = [item for item in found if _is_wanted(item.name.name)]
     if not any(pictures.promises(item.name.name) for item in items):
-        kind = "ZIP" if uploaded[0].suffix.lower() == ".zip" else "upload"
-        raise DatasetError(
-            f"The {kind} holds no pictures.",
-            where=uploaded[0].name,
-            do="Choose PNG, JPEG or WebP files, with captions as .txt.",
-        )
+        kind = "ZIP" if _is_zip(uploaded[0].name) else "upload"
+        do = "Choose PNG, JPEG or WebP files, with captions as .txt."
+        if any(_is_zip(item.name.name) for item in found):
+            do = "It holds ZIPs. Unpack them first."
+        raise DatasetError(f"The {kind} holds no pictures.", where=uploaded[0].name, do=do)
     tables = [item for item in items if item.name.name in caption_tables.TABLES]
     others = [item for item in items if item.name.name not in caption_tables.TABLES]
     named = dict(zip(others, new_names([item.name for item in others]), strict=True))
@@ -84,18 +85,24 @@ def fill(folder: Path, uploaded: Sequence[Path]) -> list[Problem]:
 
 
 def _left_out(names: Iterable[str]) -> list[Problem]:
+    left = [name for name in names if not listing.is_non_caption(name) and name.casefold() not in _SYSTEM]
+    unpack = "Unpack ZIPs within the upload first. " if any(map(_is_zip, left)) else ""
     return grouped(
         "left out",
-        [name for name in names if not listing.is_non_caption(name)],
+        left,
         "file is neither a picture nor a caption and was not taken",
         "files are neither pictures nor captions and were not taken",
-        "Unpack ZIPs within the upload first, and export pictures in other formats as PNG.",
+        f"{unpack}If pictures are among them, export those as PNG.",
     )
+
+
+def _is_zip(name: str) -> bool:
+    return name.lower().endswith(".zip")
 
 
 def _items(uploaded: Sequence[Path], unpacked: Path) -> Iterator[Item]:
     for number, path in enumerate(uploaded):
-        if path.suffix.lower() != ".zip":
+        if not _is_zip(path.name):
             yield Item(path, PurePosixPath(path.name))
             continue
         root = unpacked / str(number)

@@ -278,3 +278,26 @@ def test_what_is_not_taken_is_named(tmp_path):
     (tmp_path / "kept").mkdir()
     (problem,) = intake.fill(tmp_path / "kept", [packed(tmp_path / "a.zip", source)])
     assert problem.files == ("b.docx", "film.mp4", "inner.zip") and problem.severity == "left out"
+
+
+def test_a_zip_in_a_zip_is_named_and_files_of_the_system_are_not(tmp_path):
+    picture(tmp_path / "style" / "a.png", 1)
+    for name in ("Thumbs.db", "desktop.ini", "notes.docx"):
+        (tmp_path / "style" / name).write_bytes(b"x")
+    target = tmp_path / "kept"
+    target.mkdir()
+    (problem,) = intake.fill(target, [packed(tmp_path / "style.zip", tmp_path / "style")])
+    assert problem.what == "1 file is neither a picture nor a caption and was not taken: notes.docx."
+    assert "ZIP" not in problem.do
+    (tmp_path / "outer").mkdir()
+    (tmp_path / "style.zip").rename(tmp_path / "outer" / "style.zip")
+    with pytest.raises(DatasetError, match=r"holds no pictures. .*It holds ZIPs. Unpack them first."):
+        intake.fill(target, [packed(tmp_path / "outer.zip", tmp_path / "outer")])
+
+
+def test_a_refused_zip_is_named_as_its_owner_knows_it(tmp_path):
+    """An upload lies in a folder of the page's own, under a long hash."""
+    (tmp_path / "style.zip").write_bytes(b"PK")
+    with pytest.raises(DatasetError) as raised:
+        intake.fill(tmp_path, [tmp_path / "style.zip"])
+    assert raised.value.where == "style.zip"
