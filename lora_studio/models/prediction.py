@@ -201,21 +201,21 @@ def _asked(base: Base) -> tuple[str, str]:
     like = likeness(base)
     if like != like:  # NaN
         default = processes.process_of(base.family.config("scheduler")).name
-        base.notices.append(_uncertain(default, "answered pure noise with numbers that are not finite"))
+        answer = "answered pure noise with numbers that are not finite"
+        base.notices.append(_uncertain(default, answer, "Its weights may be damaged: choose another copy of it."))
         return default, "as its family; its own answer is not finite"
     name = Epsilon.name if like > 0.5 else Velocity.name
     answer = f"answered pure noise with {'that noise' if like > 0.5 else 'something else'} (correlation {like:.2f})"
     if _SURE[0] < like < _SURE[1]:
-        base.notices.append(_uncertain(name, answer))
+        base.notices.append(_uncertain(name, answer, "A rectified flow answers so too."))
     return name, f"the model {answer}"
 
 
-def _uncertain(name: str, answer: str) -> Warned:
+def _uncertain(name: str, answer: str, why: str) -> Warned:
     return Warned(
         what=f"What the base model predicts is uncertain: it {answer}. It is taken for a model that predicts {name}.",
         where="prediction",
-        do=f"A rectified flow answers so too. If its author says what it predicts, set prediction to one of: "
-        f"{', '.join(processes.NAMES)}.",
+        do=f"{why} If its author says what it predicts, set prediction to one of: {', '.join(processes.NAMES)}.",
     )
 
 

@@ -20,13 +20,13 @@ def require_finite(base: Base, values: Tensor) -> None:
         return
     precision = str(base.dtype).removeprefix("torch.")
     what = f"The picture overflowed: it holds NaN or infinity after denoising {base.name} in {precision}"
+    wider = " or compute in float32 or bfloat16" if base.dtype == torch.float16 else ""
     if named := _adapters(base):
         raise AdapterError(
-            f"{what} with {', '.join(named)}.",
-            where="weight",
-            do="Lower the weights, or compute in float32 or bfloat16.",
+            f"{what} with {', '.join(named)}.", where="weight", do=f"Lower the weights{wider and f',{wider}'}."
         )
-    raise ModelError(f"{what}.", where=base.path, do="Compute in float32 or bfloat16, or choose another base model.")
+    do = f"Choose another copy of the base model{wider and f',{wider}'}."
+    raise ModelError(f"{what}.", where=base.path, do=do)
 
 
 def _trains(base: Base) -> bool:

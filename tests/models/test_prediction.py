@@ -131,6 +131,7 @@ def test_a_file_without_marks_is_asked(family, echo, rest, name, reason, doubts,
     assert base.process.name == name and base.reason.startswith(reason)
     assert len(base.notices) == doubts
     assert all("uncertain" in notice.what and notice.where == "prediction" for notice in base.notices)
+    assert all(("may be damaged" if echo != echo else "rectified flow") in notice.do for notice in base.notices)
     assert base.process.zero_snr == (family == "sdxl" and name == "v")
 
 

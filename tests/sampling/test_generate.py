@@ -15,6 +15,7 @@ from lora_studio.diffusion.samplers import SAMPLERS
 from lora_studio.errors import AdapterError, MachineError, ModelError, SettingsError
 from lora_studio.models import inject
 from lora_studio.sampling import generate as generating
+from lora_studio.sampling import overflow
 from lora_studio.sampling.generate import Sampling, denoise, generate, rescaled, sampling, to_images
 
 PROMPTS, NEGATIVE, SEEDS = ["a cat, flat style", "a dog"], "blurry", [3, 11]
@@ -276,15 +277,21 @@ def test_a_picture_that_overflowed_is_an_error_and_not_black(base, where, monkey
         monkeypatch.setattr(models.Base, "predict", lambda self, noisy, *rest: noisy * torch.nan)
     else:
         monkeypatch.setattr(models.Base, "decode", lambda self, latents: infinite)
-    with pytest.raises(ModelError, match="holds NaN or infinity after denoising sd1 in float32"):
+    with pytest.raises(ModelError, match="holds NaN or infinity after denoising sd1 in float32") as raised:
         generate(base, ["a cat"], [0], steps=1, width=64, height=64)
+    assert raised.value.do == "Choose another copy of the base model."  # nothing is wider than float32
     path = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
     width = inject.weight(base, path).shape[0]
     one = Factors(torch.ones(1, width), torch.ones(width, 1), 1.0)
     ink = Adapter({path: one}, {"modelspec.title": "Ink"})
     inject.load_adapters(base, [(ink, 0.7)])
     try:
-        with pytest.raises(AdapterError, match="in float32 with Ink at 0.7"):
+        with pytest.raises(AdapterError, match="in float32 with Ink at 0.7") as raised:
             generate(base, ["a cat"], [0], steps=1, width=64, height=64)
+        assert raised.value.do == "Lower the weights."
+        monkeypatch.setattr(base, "dtype", torch.float16)
+        with pytest.raises(AdapterError) as raised:
+            overflow.require_finite(base, infinite)
+        assert raised.value.do == "Lower the weights, or compute in float32 or bfloat16."
     finally:
         inject.unload_adapters(base)
