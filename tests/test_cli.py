@@ -75,6 +75,7 @@ def told(capfd) -> tuple[dict, str]:
     (["generate", "--prompt", "x", "--adapter", "none.safetensors:0.5"], "no adapter none.safetensors"),
     (["generate", "--prompt", "x", "--sampler", "eular"], "sampler"),
     (["generate", "--prompt", "x", "--steps", "0"], "steps"),
+    (["generate", "--prompt", "x", "--flow-shift", "-1"], "equal to 0. python3 app.py generate --help"),
     (["--port", "99999"], "port"),
     (["--no-browser", "doctor"], "cannot be combined with a command"),
 ])  # fmt: skip

@@ -121,9 +121,8 @@ def main(arguments: list[str] | None = None) -> int:
         return errors.report(error, as_json)
     except typer.TyperException as error:
         command = next((f" {word}" for word in arguments if word in COMMANDS), "")
-        return errors.report(
-            SettingsError(error.format_message(), do=f"python3 app.py{command} --help lists all options."), as_json
-        )
+        what = f"{error.format_message().rstrip('.')}."  # typer ends some messages with a full stop and others without
+        return errors.report(SettingsError(what, do=f"python3 app.py{command} --help lists all options."), as_json)
     except typer.Abort:
         return 130
     except Exception as error:  # the last place where a fault can still reach the user

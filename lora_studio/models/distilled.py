@@ -79,21 +79,28 @@ class Distilled:
     def overruling(self, settings: PreviewSettings) -> Warned | None:
         """What ``suited`` changes, for people; or that what was set by hand does not suit it."""
         suited = self.suited(settings)
-        own = f"{suited.preview_steps} steps and guidance {suited.guidance:g}"
         if suited != settings:
+            changed = [key for key in ("preview_steps", "guidance") if getattr(suited, key) != getattr(settings, key)]
             return Warned(
-                what=f"Images of this distilled model are drawn with {own} instead of {settings.preview_steps} steps "
-                f"and guidance {settings.guidance:g}.",
-                where="preview_steps, guidance",
-                do="Set other values to choose them yourself.",
+                what=f"Images of this distilled model are drawn with {_drawn(suited, changed)} instead of "
+                f"{_drawn(settings, changed)}.",
+                where=", ".join(changed),
+                do="Set another value to choose it yourself.",
             )
         if settings.preview_steps <= _MOST_STEPS and settings.guidance <= _MOST_GUIDANCE:
             return None
         return Warned(
-            what=f"Images of this distilled model are drawn with {own}, as set.",
+            what=f"Images of this distilled model are drawn with {_drawn(settings)}, as set.",
             where="preview_steps, guidance",
             do=f"{self.kind.steps} steps and guidance {self.kind.guidance:g} suit it better.",
         )
+
+
+def _drawn(settings: PreviewSettings, keys: Collection[str] = ("preview_steps", "guidance")) -> str:
+    """Those of ``keys`` with their values, in words."""
+    steps, guidance = settings.preview_steps, settings.guidance
+    words = {"preview_steps": f"{steps} step{'s' * (steps != 1)}", "guidance": f"guidance {guidance:g}"}
+    return " and ".join(words[key] for key in keys)
 
 
 def in_file(name: str, keys: Collection[str], metadata: Mapping[str, str]) -> Distilled | None:

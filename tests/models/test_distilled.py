@@ -107,10 +107,12 @@ FAST = distilled.Distilled(distilled.by_name("sdxl_lightning_4step"), "its name 
     ("steps", "guidance", "expected", "said"),
     [
         (20, 5.0, (4, 1.0), "are drawn with 4 steps and guidance 1 instead of 20 steps and guidance 5."),
-        (8, 5.0, (8, 1.0), "are drawn with 8 steps and guidance 1 instead of 8 steps and guidance 5."),
+        (8, 5.0, (8, 1.0), "are drawn with guidance 1 instead of guidance 5."),
+        (20, 2.0, (4, 2.0), "are drawn with 4 steps instead of 20 steps."),
         (8, 2.0, (8, 2.0), ""),
         (30, 2.0, (30, 2.0), "are drawn with 30 steps and guidance 2, as set."),
         (6, 4.0, (6, 4.0), "are drawn with 6 steps and guidance 4, as set."),
+        (1, 4.0, (1, 4.0), "are drawn with 1 step and guidance 4, as set."),
     ],
 )
 def test_it_is_drawn_in_few_steps_unless_set_by_hand(steps, guidance, expected, said):
