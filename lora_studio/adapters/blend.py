@@ -15,6 +15,8 @@ from lora_studio.adapters import recipe as recipes
 from lora_studio.adapters.adapter import Adapter
 from lora_studio.adapters.combine import Part
 from lora_studio.errors import AdapterError
+from lora_studio.events import Warned
+from lora_studio.families import registry
 
 
 class Blended(NamedTuple):
@@ -24,6 +26,8 @@ class Blended(NamedTuple):
     residual: float
     """‖ΔW − ΔW_r‖ / ‖ΔW‖ against the untrimmed blend; 0 where nothing was trimmed."""
     residuals: dict[str, float]
+    notices: tuple[Warned, ...] = ()
+    """What the user should know of its header."""
 
 
 def blend(recipe: recipes.Blend, adapters: Sequence[Adapter]) -> Blended:
@@ -41,12 +45,14 @@ def blend(recipe: recipes.Blend, adapters: Sequence[Adapter]) -> Blended:
             f"The recipe has {len(names)} adapters and {len(adapters)} were given.",
             do="Find the missing ones by their names in the recipe.",
         )
-    texts = _texts(recipe, adapters)
+    texts, notices = _texts(recipe, adapters), ()
     if _is_one_unchanged(recipe):
         return Blended(Adapter(adapters[0].factors, {**adapters[0].metadata, **texts}), 0.0, {})
     _require_alike(names, adapters)
     _require_plain(names, adapters)
     _require_blocks(recipe, adapters)
+    skips, notices = _clip_skips(recipe, adapters)
+    texts |= skips
     parts = _parts(recipe, adapters)
     method = blend_methods.named(recipe.method)
     if method.combine:
@@ -56,7 +62,7 @@ def blend(recipe: recipes.Blend, adapters: Sequence[Adapter]) -> Blended:
         factors = {path: combine.weighted_sum(found) for path, found in parts.items()}
     whole = Adapter(factors, texts)
     rank = recipe.rank or (max(adapter.rank for adapter in adapters) if method.trims else 0)
-    return Blended(*resize.to_rank(whole, rank)) if rank else Blended(whole, 0.0, {})
+    return Blended(*(resize.to_rank(whole, rank) if rank else (whole, 0.0, {})), notices)
 
 
 def _is_one_unchanged(recipe: recipes.Blend) -> bool:
@@ -81,6 +87,25 @@ def _texts(recipe: recipes.Blend, adapters: Sequence[Adapter]) -> dict[str, str]
         recipes.KEY: recipes.dumps(recipe),
     }
     return texts | ({"modelspec.trigger_phrase": ", ".join(triggers)} if triggers else {})
+
+
+def _clip_skips(recipe: recipes.Blend, adapters: Sequence[Adapter]) -> tuple[dict[str, str], tuple[Warned, ...]]:
+    """The clip skip for the header of a blend whose adapters all state the same; a notice where some state another."""
+    weighed = zip(recipe.ingredients, adapters, strict=True)
+    stated = [(one.name, metadata.clip_skip(adapter.metadata)) for one, adapter in weighed if one.weight]
+    family, values = registry.named(adapters[0].family), {value for _, value in stated}
+    if not any(values) or not (family and family.clip_skips):
+        return {}, ()
+    if len(values) == 1:
+        return {"ss_clip_skip": str(values.pop())}, ()
+    listed = ", ".join(f"{name} {value or 'none'}" for name, value in stated)
+    return {}, (
+        Warned(
+            what=f"The adapters do not state the same clip skip ({listed}), so the blend states none.",
+            where="ss_clip_skip",
+            do="Set the clip skip by hand where you draw with it.",
+        ),
+    )
 
 
 def ingredient(name: str, weight: float, adapter: Adapter, blocks: dict[str, float] | None = None) -> dict[str, object]:

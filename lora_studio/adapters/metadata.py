@@ -26,6 +26,8 @@ from lora_studio.families import registry
 THUMBNAIL_SIDE = 256
 MAX_THUMBNAIL = 2 * 2**20
 _IMAGES = ("image/jpeg", "image/png", "image/webp")
+_CLIP_SKIP = ("ss_clip_skip", "modelspec.encoder_layer")
+"""sd-scripts writes both, the second into checkpoints too (its ``library/sai_model_spec.py``)."""
 
 
 class Privacy(StrEnum):
@@ -75,6 +77,14 @@ def at(metadata: Mapping[str, str], level: Privacy) -> dict[str, str]:
     """The entries of a header that ``level`` allows."""
     allowed = {Privacy.NONE: _NEEDED, Privacy.MINIMAL: _MINIMAL}.get(level)
     return {key: value for key, value in metadata.items() if allowed is None or key in allowed}
+
+
+def clip_skip(metadata: Mapping[str, str]) -> int:
+    """The clip skip in the header of an adapter or checkpoint: 1 is after the text encoder's last layer, 2 before it; 0
+    where the header states none.
+    """
+    values = [metadata.get(entry, "").strip() for entry in _CLIP_SKIP]
+    return next((int(value) for value in values if value in {str(layer) for layer in range(1, 13)}), 0)
 
 
 def _number(value: float) -> str:

@@ -127,6 +127,7 @@ def _save_and_tell(
         "size": size,
         "residual": blended.residual,
         "residuals": blended.residuals,
+        "notices": [f"{notice.what} {notice.do}" for notice in blended.notices],
         "recipe": recipe.model_dump(),
         "proof": export.proof.data() if export else [],
     }
@@ -184,7 +185,7 @@ def _lines(result: dict[str, Any], blended: Blended) -> list[str]:
     if blended.residual:
         kept = shared.percent(1 - blended.residual**2)
         lines.append(f"Trimming keeps {kept} of the change (residual {blended.residual:.2g}).")
-    return lines
+    return [*lines, *(f"Note: {notice}" for notice in result["notices"])]
 
 
 blend = command()

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from lora_studio.adapters import metadata
 from lora_studio.families.family import Family
-from lora_studio.models import clip_skip, distilled, prediction
+from lora_studio.models import distilled, prediction
 from lora_studio.models import pieces as assembly
 from lora_studio.models.base import Base
 from lora_studio.models.parts import build, title
@@ -52,7 +53,7 @@ def read(
         dtype,
         distilled=fast,
         given=given,
-        declared_clip_skip=clip_skip.declared(pieces.main.metadata),
+        declared_clip_skip=metadata.clip_skip(pieces.main.metadata),
     )
     base.notices += assembly.notices(family, pieces.parts)
     return base, marks

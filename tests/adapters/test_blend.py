@@ -13,6 +13,8 @@ from tests.adapters.adapter_samples import BLOCK, TE, Q, assert_same, drawn, fac
 
 KEY = f"{BLOCK}.attn1.to_k"
 
+SDXL = "text_encoder_2.text_model.encoder.layers.0.self_attn.q_proj"
+
 
 def mixed(adapters, weights, method="exact", blocks=None, **more) -> blend.Blended:
     ingredients = [
@@ -199,6 +201,28 @@ def test_the_result_tells_its_recipe_and_all_trigger_words():
     assert recipe.read(texts) == made and made.ingredients[0].sha256 == "ab" * 32
     assert texts["modelspec.trigger_phrase"] == "ink, wash" and texts["modelspec.merged_from"] == "Ink, Wash"
     assert texts["modelspec.title"] == "+0.7·Ink -0.3·Wash"
+
+
+@pytest.mark.parametrize(
+    ("path", "stated", "weights", "written", "said"),
+    [
+        (Q, ("2", "2"), (0.7, 0.3), "2", ""),
+        (Q, ("1", "1"), (0.7, 0.3), "1", ""),
+        (Q, ("2", "1"), (0.7, 0.0), "2", ""),
+        (Q, ("None", "None"), (0.7, 0.3), None, ""),
+        (Q, ("2", "1"), (0.7, 0.3), None, "(A0 2, A1 1)"),
+        (Q, ("2", "None"), (0.7, 0.3), None, "(A0 2, A1 none)"),
+        (SDXL, ("2", "1"), (0.7, 0.3), None, ""),
+    ],
+)
+def test_a_clip_skip_that_all_adapters_state_is_carried(path, stated, weights, written, said):
+    """A blend of adapters for an anime model is drawn after the text encoder's last layer."""
+    side = 1280 if path == SDXL else 640
+    pair = [Adapter({path: factors(path, side, side)}, {"ss_clip_skip": value}) for value in stated]
+    made = mixed(pair, list(weights))
+    assert made.adapter.metadata.get("ss_clip_skip") == written
+    told = f"The adapters do not state the same clip skip {said}, so the blend states none."
+    assert [notice.what for notice in made.notices] == ([told] if said else [])
 
 
 @pytest.mark.fault(29, 32)

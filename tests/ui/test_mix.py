@@ -245,7 +245,7 @@ def test_a_saved_mix_never_leaves_the_library_nor_overwrites(mix, outputs, monke
 
     def run(command, *arguments):
         asked.append(Path(arguments[-1]))
-        return {"rank": 8, "size": 1000, "residual": 0.0, "proof": []}
+        return {"rank": 8, "size": 1000, "residual": 0.0, "notices": [], "proof": []}
 
     monkeypatch.setattr(saving.command, "run", run)
     html = saving.save(mix, EXACT, name, outputs)
@@ -480,6 +480,7 @@ def test_a_saved_mix_is_offered_at_once(page, mix, outputs, monkeypatch):
             "rank": 8,
             "size": 1000,
             "residual": 0.1,
+            "notices": ["The blend states no clip skip."],
             "proof": [{"target": "comfyui", "passed": True, "matched": 7, "modules": 7, "worst": 0.0, "note": ""}],
         }
 
@@ -487,6 +488,7 @@ def test_a_saved_mix_is_offered_at_once(page, mix, outputs, monkeypatch):
     _, seen = page.keep(values(page, mix, name="my mix"))
     said, choices = seen[page.saved]["value"], seen[page.adding]["choices"]
     assert "my-mix.safetensors" in said and "ComfyUI" in said and "residual 0.1" in said
+    assert "The blend states no clip skip." in said
     assert "library/my-mix.safetensors" in [key for _, key in choices]
 
 

@@ -60,4 +60,5 @@ def save(mix: Mix, chosen: ChosenBlend, name: str, outputs: Path) -> str:
     link = f'<a class="download" href="{address}">Show in the library</a>'
     file = f'<div class="file"><div><h3>{words.text(path.name)}</h3>{facts}</div>{link}</div>'
     done = outcome.done("Saved, and proved: a program that loads it draws this mix.")
-    return f"{done}{file}{outcome.proof(result['proof'])}"
+    notices = "".join(words.notice("warned", notice) for notice in result["notices"])
+    return f"{done}{notices}{file}{outcome.proof(result['proof'])}"
