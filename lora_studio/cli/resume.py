@@ -33,6 +33,11 @@ def resume(
     ] = False,
     data: Annotated[str | None, like("data", "The folder of pictures, if it moved.")] = None,
     base: Annotated[str | None, like("base", "The base model, if it moved.")] = None,
+    vae: Annotated[str | None, like("vae", "Its VAE, if that is a file of its own and moved.", metavar="FILE")] = None,
+    text_encoders: Annotated[
+        list[str] | None,
+        like("text_encoders", "Its text encoders, likewise. May be repeated.", metavar="FILE"),
+    ] = None,
     gpus: Annotated[int | None, like("gpus")] = None,
     queue: Queue = False,
     outputs: Outputs = runs.OUTPUTS,
@@ -42,7 +47,7 @@ def resume(
     if ranks.follows():
         return follow(outputs)
     run = runs.find(name, outputs)
-    changes = _changes(data, base, gpus)
+    changes = _changes(data, base, vae, text_encoders, gpus)
     run.settings().changed(**changes)  # fails before anything is written
     if not runner.alive(run):
         run = _from(run, step) if step is not None else run
@@ -53,16 +58,20 @@ def resume(
             _require_unchanged(run, settings)
         run = _applied(run, changes)
     elif changes:
-        where = ", ".join(f"--{name}" for name in changes)
+        where = ", ".join(f"--{name.replace('_', '-')}" for name in changes)
         do = "Stop it first, then resume it with the new values."
         raise RunError(f"The run {run.name} is running.", where=where, do=do)
     execute(run, queue, as_json)
 
 
-def _changes(data: str | None, base: str | None, gpus: int | None) -> dict[str, object]:
+def _changes(
+    data: str | None, base: str | None, vae: str | None, text_encoders: list[str] | None, gpus: int | None
+) -> dict[str, object]:
     """The options that were given, as settings."""
-    given = {"data": data and absolute(data), "base": base and absolute(base), "gpus": gpus}
-    return {key: value for key, value in given.items() if value is not None}
+    paths = {"data": data, "base": base, "vae": vae}
+    given = {key: absolute(path) for key, path in paths.items() if path is not None}
+    encoders = {"text_encoders": [absolute(path) for path in text_encoders]} if text_encoders else {}
+    return {**given, **encoders, **({} if gpus is None else {"gpus": gpus})}
 
 
 def _applied(run: Run, changes: dict[str, object]) -> Run:

@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 import shutil
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 
 from lora_studio import adapters, files, runs
@@ -36,6 +36,8 @@ _SHAPING = (
     "train_text",
 )
 """Settings that a saved state depends on: with others its tensors do not fit, or mean something else."""
+_MODEL_FILES = ("base", "vae", "text_encoders")
+"""Of those, the settings that are paths. Their content is compared, not their place."""
 _UNASKED = {"name", "data", "device", "gpus"}
 """Settings that may change when a run is resumed without changing what it learns, besides those for previews and
 saving. Of the pictures their content is compared, not their place.
@@ -206,6 +208,16 @@ def require_places(run: Run, settings: Settings) -> None:
     if os.path.isabs(settings.run.base) and not os.path.exists(settings.run.base):
         what = f"There is no base model at {settings.run.base}, where that of {run.name} should be."
         raise ModelError(what, where="base", do=f"If it moved, name the new place: {command} --base PATH")
+    for key, paths in {"vae": [settings.run.vae], "text_encoders": settings.run.text_encoders}.items():
+        for path in paths:
+            if path and not os.path.isfile(path):
+                what = f"There is no file at {path}, where {run.name} has a part of its base model."
+                option = f"--{key.replace('_', '-')} FILE"
+                raise ModelError(
+                    what,
+                    where=key,
+                    do=f"If it moved, name the new place: {' '.join([command, *[option] * len(paths)])}",
+                )
 
 
 def changes(run: Run, settings: Settings | None = None) -> list[str]:
@@ -230,7 +242,7 @@ def changes(run: Run, settings: Settings | None = None) -> list[str]:
     found += [
         f"{SPECS[key].label} was {SPECS[key].title(old)} and is now {SPECS[key].title(new)}."
         for key, (old, new) in _differences(about.get("settings", {}), settings).items()
-        if key != "base" or not _same_base(newest, old, new)
+        if key not in _MODEL_FILES or not _same_files(newest, key, old, new)
     ]
     if hindering := _hindrances(newest, settings_of(newest, run), settings):
         labels = " and ".join(SPECS[key].label.lower() for key in hindering)
@@ -262,21 +274,24 @@ def damages(run: Run, newest: Path | None) -> list[str]:
 def _hindrances(saved: Path, before: Settings, after: Settings) -> list[str]:
     """As ``hindrances``; a base model that only moved is none."""
     found = hindrances(before, after)
-    if "base" in found and _same_base(saved, before.run.base, after.run.base):
-        found.remove("base")
-    return found
+    return [key for key in found if key not in _MODEL_FILES or not _same_files(saved, key, before[key], after[key])]
 
 
-def _same_base(saved: Path, before: str, after: str) -> bool:
-    """Whether the base model at ``after`` is the one that the state in ``saved`` was trained on, by the hash in its
-    adapter's recipe.
+def _same_files(saved: Path, key: str, before: str | list[str], after: str | list[str]) -> bool:
+    """Whether the model files that the setting ``key`` now names are those that the state in ``saved`` was trained on,
+    by the hashes in its adapter's recipe.
     """
     if before == after:
         return True
+    old, new = ([value] if isinstance(value, str) else value for value in (before, after))
     try:
         made = recipe.read(adapters.header(saved / "adapter.safetensors").metadata)
-        known = made.base_sha256 if isinstance(made, recipe.Training) else ""
-        return bool(known) and os.path.exists(after) and known == weights.sha256_of(Path(after))
+        if not isinstance(made, recipe.Training):
+            return False
+        # their names in the recipe, whichever system the paths are of
+        known = [made.base_sha256 if key == "base" else made.parts.get(PureWindowsPath(path).name, "") for path in old]
+        found = [weights.sha256_of(Path(path)) for path in new if os.path.exists(path)]
+        return all(known) and len(found) == len(new) and sorted(known) == sorted(found)
     except (OSError, StudioError):
         return False
 

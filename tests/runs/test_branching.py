@@ -312,3 +312,34 @@ def test_a_base_model_that_moved_is_known_by_its_content(tmp_path, same):
     assert found == [] if same else "Base model was" in found[0] and "does not fit" in found[1]
     made = branching.with_changes(run, {"base": str(new)})
     assert (made == run) is same and made.settings().run.base == str(new)
+
+
+@pytest.mark.fault(92)
+def test_parts_of_a_base_model_that_moved_are_known_by_their_content(tmp_path):
+    pictures, old, new = tmp_path / "pictures", tmp_path / "old", tmp_path / "new"
+    pictures.mkdir()
+    Image.new("RGB", (64, 64), "red").save(pictures / "a.png")
+    old.mkdir()
+    vae, clips = old / "vae.safetensors", [old / "l.safetensors", old / "g.safetensors"]
+    for path in (vae, *clips):
+        path.write_text(path.name)
+    paths = {"vae": str(vae), "text_encoders": [str(clip) for clip in clips]}
+    run = runs.create(Settings(data=str(pictures), name="ink", **paths), tmp_path / "outputs")
+    parts = {path.name: files.sha256(path) for path in (vae, *clips)}
+    told = recipe.dumps(recipe.Training(parts=parts, settings={}, images=[], steps=9))
+    adapters.write(small(), run.checkpoint(9) / "adapter.safetensors", metadata={recipe.KEY: told})
+    files.write(run.checkpoint(9) / checkpoints.ABOUT, json.dumps({"settings": run.settings().flat()}))
+    hashes = {one: files.sha256(run.checkpoint(9) / one) for one in ("adapter.safetensors", checkpoints.ABOUT)}
+    files.write(run.checkpoint(9) / checkpoints.MANIFEST, json.dumps(hashes))
+    old.rename(new)
+    with pytest.raises(ModelError, match="resume ink --vae FILE"):
+        branching.changes(run)
+    moved = {"vae": str(new / vae.name), "text_encoders": [str(new / clip.name) for clip in clips]}
+    with pytest.raises(ModelError, match="resume ink --text-encoders FILE --text-encoders FILE"):
+        branching.changes(run, run.settings().changed(vae=moved["vae"]))
+    assert branching.changes(run, run.settings().changed(**moved)) == []
+    turned = moved | {"text_encoders": moved["text_encoders"][::-1]}
+    assert branching.changes(run, run.settings().changed(**turned)) == []  # each is known by what it holds
+    other = run.settings().changed(**moved | {"vae": moved["text_encoders"][0]})
+    assert "does not fit" in branching.changes(run, other)[1]
+    assert branching.with_changes(run, moved) == run and run.settings().run.vae == moved["vae"]
