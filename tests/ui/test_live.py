@@ -80,11 +80,14 @@ def test_a_run_started_elsewhere_is_shown_and_an_earlier_one_stays_chosen(watche
 
 
 @pytest.mark.fault(38)
-def test_a_killed_worker_is_seen(watcher, part):
-    """The page says "training" for ever."""
+@pytest.mark.parametrize("stopping", [False, True])
+def test_a_killed_worker_is_seen(watcher, part, stopping):
+    """The page says "training" for ever, or waits for a worker that is gone to stop, so that nothing can be resumed."""
     played, tab = part("one"), TabState()
     played.begins()
     played.trains(1, 3)
+    if stopping:
+        control.ask(played.run, Request.STOP)
     tick(tab, watcher)
     played.dies()
     sent = tick(tab, watcher)

@@ -211,7 +211,7 @@ def _controls(tab: TabState, run: Run, view: RunView) -> dict[str, dict[str, Any
         "resume": {
             "visible": bool(resume) if state.ended else state is State.PAUSED,
             "value": resume,
-            "interactive": not stopping,
+            "interactive": state.ended or not stopping,  # a worker that was killed leaves the request behind
             "variant": "secondary" if apply else "primary",
         },
         "apply": {"visible": bool(apply), "value": apply},
