@@ -97,6 +97,19 @@ def contradiction(metadata: Mapping[str, str], family: str) -> str:
     return f"its header says that it was made for {title}, but its shapes are those of {detect.label(family)}."
 
 
+def require_not_apart(made_for: str, family: str, where: Path | str) -> None:
+    """Raises AdapterError where one of the two families took the other's place: an adapter of one would change the
+    other's weights to no purpose, and no shape shows it.
+    """
+    if registry.apart(made_for, family):
+        raise AdapterError(
+            f"The adapter was made for {detect.label(made_for)}; the base model is {detect.label(family)}. Their "
+            "layers have the same shapes, but different weights.",
+            where=where,
+            do=f"Train the style again on {detect.label(family)}, or use the base model that it was made for.",
+        )
+
+
 def method(shapes: Mapping[str, Shape]) -> str:
     """The method of which a key shows that the studio does not read it; empty if none does."""
     for name, shape in shapes.items():
@@ -116,7 +129,7 @@ def refusal(
         unknown: those that belong to no layer of any family, or to no method that the studio reads.
     """
     if title := architecture(unknown, metadata):
-        *first, last = [family.title for family in registry.FAMILIES]
+        *first, last = registry.titles()
         return AdapterError(
             f"{path.name} is an adapter for {title}, which the studio does not use.",
             where=path,

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from lora_studio import files
-from lora_studio.adapters import detect, dora, keys, scales
+from lora_studio.adapters import detect, dora, foreign, keys, scales
 from lora_studio.adapters.adapter import Adapter, Factors
 from lora_studio.adapters.container import PICKLES, Header, read_header
 from lora_studio.adapters.tensors import read_tensor, require_finite, stream
 from lora_studio.errors import AdapterError, MachineError, ModelError
+from lora_studio.families import registry
 
 KEY = "lora_studio.merged"
 """The header's entry that names what was folded in, as JSON [[name, weight], …]."""
@@ -113,6 +114,8 @@ def merge(base: Path | str, out: Path | str, adapters: Sequence[tuple[Adapter, f
     headers = {file: read_header(file) for file, _ in parts}
     for file, header in headers.items():
         scales.require_plain(header, file)
+    for adapter, _ in adapters:
+        foreign.require_not_apart(adapter.family, _family(base), base)
     plans = _plans(parts, headers, adapters)
     _require_room(base, out)
     note = json.dumps([[adapter.metadata.get("modelspec.title", "adapter"), weight] for adapter, weight in adapters])
@@ -156,6 +159,14 @@ def _weight_files(base: Path) -> list[tuple[Path, str]]:
             do="Choose the base model's folder or file.",
         )
     return found
+
+
+def _family(base: Path) -> str:
+    """The family of a folder by its UNet's configuration. Unknown where there is none, as beside a single file."""
+    file = base / "unet" / "config.json"
+    config = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    found = registry.owner({"unet": config}) if config else None
+    return found.name if found else registry.UNKNOWN
 
 
 def _plans(

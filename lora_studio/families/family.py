@@ -86,6 +86,10 @@ class Family(ABC):
     """What that begins with for all models of the family, where it is not ``version``."""
     architecture: ClassVar[str] = ""
     """``modelspec.architecture`` of adapters' headers, without ``/lora``."""
+    successor: ClassVar[str] = ""
+    """The name of the family that took its place. Their models have the same shapes and different weights, so the
+    adapters of one do not fit the models of the other.
+    """
     resolution: ClassVar[int] = 0
     """The side in pixels that its published models were trained at."""
 

@@ -11,13 +11,14 @@ from lora_studio.errors import ModelError
 from lora_studio.families.family import Family
 from lora_studio.families.layout import Shape
 from lora_studio.families.sdxl import StableDiffusionXL
-from lora_studio.families.stable_diffusion import StableDiffusion1, StableDiffusion2, Starter
+from lora_studio.families.stable_diffusion import FirstStarter, StableDiffusion1, StableDiffusion2, Starter
 
 FAMILIES: tuple[Family, ...] = (
     StableDiffusion1(),
     StableDiffusion2(),
     StableDiffusionXL(),
     Starter(),
+    FirstStarter(),
 )
 UNKNOWN = "unknown"
 """The name of what is none of them."""
@@ -62,6 +63,20 @@ def title_of(name: str) -> str:
     return family.title if family else "an unknown model"
 
 
+def titles() -> list[str]:
+    """What people call the families; not those that another one took the place of."""
+    return [family.title for family in FAMILIES if not family.successor]
+
+
+def apart(one: str, other: str) -> bool:
+    """Whether one of the two families took the other's place: the shapes of their layers tell nothing."""
+    return any(
+        family.name == old and family.successor == new
+        for family in FAMILIES
+        for old, new in ((one, other), (other, one))
+    )
+
+
 def denoiser_folders() -> list[str]:
     """The folders that a denoiser can be in, in diffusers' layout."""
     return list(dict.fromkeys(family.denoiser for family in FAMILIES))
@@ -99,6 +114,18 @@ def claimed(version: str, architecture: str) -> str:
     return next((family.name for family in reversed(FAMILIES) if family.claimed_by(version, architecture)), "")
 
 
+def owner(denoisers: Mapping[str, Mapping[str, Any]]) -> Family | None:
+    """The family whose denoiser one of these configurations, by folder, is of; None where it is none's."""
+    return next(
+        (
+            family
+            for family in FAMILIES
+            if family.denoiser in denoisers and family.owns_folder(denoisers[family.denoiser])
+        ),
+        None,
+    )
+
+
 def of_folder(index: Mapping[str, Any], denoisers: Mapping[str, Mapping[str, Any]], where: Path) -> Family:
     """The family of a diffusers folder.
 
@@ -117,9 +144,8 @@ def of_folder(index: Mapping[str, Any], denoisers: Mapping[str, Mapping[str, Any
         raise ModelError(f"{where.name} has no {' or '.join(denoiser_folders())} folder.", where=where, do=_takes())
     if title := _CHANNELS.get(denoisers.get("unet", {}).get("in_channels", 4)):
         raise _foreign(title, where)
-    for family in FAMILIES:
-        if family.denoiser in denoisers and family.owns_folder(denoisers[family.denoiser]):
-            return family
+    if family := owner(denoisers):
+        return family
     raise _foreign(kind or "a model of another shape", where)
 
 
@@ -163,7 +189,7 @@ def unknown(keys: Iterable[str], where: Path, holds: str, do: str = "") -> Model
 
 
 def _takes() -> str:
-    *first, last = [family.title for family in FAMILIES]
+    *first, last = titles()
     return f"The studio trains {', '.join(first)} and {last}."
 
 

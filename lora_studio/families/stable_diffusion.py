@@ -89,14 +89,43 @@ class StableDiffusion2(_StableDiffusion):
         return 64 if prediction == "epsilon" else latent_side
 
 
+_FIRST = {"block_out_channels": [64, 96, 128, 160], "cross_attention_dim": 192, "layers_per_block": 2}
+"""The configuration of the first starter's UNet. It has no ``_name_or_path``, which the present one's has."""
+
+
+def _is_first(denoiser: Mapping[str, Any]) -> bool:
+    return not denoiser.get("_name_or_path") and all(denoiser.get(key) == value for key, value in _FIRST.items())
+
+
 class Starter(StableDiffusion1):
     """Any narrow model of SD 1.x's layout; the built-in one first of all."""
 
     name, title = "starter", "the built-in starter"
-    version, architecture, resolution = "lora_studio_starter", "lora-studio-starter", 128
+    version, architecture, resolution = "lora_studio_starter_2", "lora-studio-starter-2", 128
+
+    def owns_folder(self, denoiser: Mapping[str, Any]) -> bool:
+        return super().owns_folder(denoiser) and not _is_first(denoiser)
 
     def _takes(self, context: int) -> bool:
         return context < CONTEXT
 
     def fits(self, path: str, shape: Shape) -> bool:
         return path in self.modules and layout.narrower(shape, self.modules[path])
+
+
+class FirstStarter(Starter):
+    """The starter before the present one, which has the same UNet with other weights. Its adapters are known by their
+    headers, its folder by a configuration without a name.
+    """
+
+    name, title, successor = "starter1", "the studio's first starter", "starter"
+    version, architecture = "lora_studio_starter", "lora-studio-starter"
+
+    def owns_folder(self, denoiser: Mapping[str, Any]) -> bool:
+        return _is_first(denoiser) and StableDiffusion1.owns_folder(self, denoiser)
+
+    def owns_file(self, shapes: Mapping[str, Shape]) -> bool:
+        return False
+
+    def claimed_by(self, version: str, architecture: str) -> bool:
+        return version == self.version or architecture.removesuffix("/lora") == self.architecture

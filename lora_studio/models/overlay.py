@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lora_studio.adapters import detect
+from lora_studio.adapters import detect, foreign
 from lora_studio.adapters.adapter import Adapter, Factors
 from lora_studio.errors import AdapterError
 from lora_studio.models import modules
@@ -198,9 +198,10 @@ def require_fit(adapter: Adapter, found: Mapping[str, nn.Linear | nn.Conv2d], fa
         if path in found and _squeezed(factors.shape) == _squeezed(modules.weight_shape(found[path]))
     ]
     total = len(adapter.factors)
+    made_for = adapter.family
+    foreign.require_not_apart(made_for, family, adapter.metadata.get("ss_output_name", ""))
     if len(fitting) == total > 0:
         return
-    made_for = adapter.family
     if made_for not in (family, "unknown"):
         what = f"The adapter was made for {detect.label(made_for)}; the base model loaded is {detect.label(family)}"
     else:

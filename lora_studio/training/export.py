@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -36,7 +37,10 @@ def write(session: Session, path: Path) -> float:
     """
     settings = session.settings.adapter
     plain = methods.get(settings.method).plain(session.adapter(), partial(inject.weight, session.base), settings)
-    adapters.write(plain.adapter, path, dialect="kohya", metadata=header(session))
+    # the base model's family decides where the shapes leave it open
+    made_for = {"ss_base_model_version": session.base.family.version}
+    adapter = replace(plain.adapter, metadata={**plain.adapter.metadata, **made_for})
+    adapters.write(adapter, path, dialect="kohya", metadata=header(session))
     again = adapters.read(path)
     if set(again.factors) != set(plain.adapter.factors):
         raise AdapterError(

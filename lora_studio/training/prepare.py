@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from lora_studio import adapters, files, models
+from lora_studio.adapters import detect, foreign
 from lora_studio.config.settings import Settings
 from lora_studio.config.slices import DatasetSettings
 from lora_studio.dataset import buckets, caption_notices, folder, manifest
@@ -210,8 +211,12 @@ def _damages(run: Run, newest: Path | None) -> Iterator[Event]:
 
 def _require_fitting(session: Session, newest: Path) -> None:
     """Raises RunError where the run's settings were changed so that the state's tensors do not fit them. Whoever
-    resumes a run through the page or the command line is asked before, and gets a new run.
+    resumes a run through the page or the command line is asked before, and gets a new run. AdapterError where the
+    state is of a base model that another took the place of.
     """
+    if (adapter := newest / "adapter.safetensors").is_file():
+        made_for = detect.claimed(adapters.header(adapter).metadata)
+        foreign.require_not_apart(made_for, session.base.family.name, newest)
     changed = branching.hindrances(branching.settings_of(newest, session.run), session.settings)
     if changed := [key for key in changed if key != "base"]:  # it may have moved
         raise RunError(

@@ -164,6 +164,18 @@ def test_what_does_not_fit_is_refused_with_counts_before_anything_is_written(tmp
     assert [path.name for path in tmp_path.iterdir()] == ["base"]
 
 
+@pytest.mark.fault(29)
+def test_an_adapter_of_the_first_starter_is_not_merged_into_the_present_one(tmp_path):
+    base = folder(tmp_path)
+    config = {"block_out_channels": [64, 96, 128, 160], "cross_attention_dim": 192, "layers_per_block": 2}
+    old = Adapter(ADAPTER.factors, {"ss_base_model_version": "lora_studio_starter"})
+    (base / "unet" / "config.json").write_text(json.dumps(config | {"_name_or_path": "lora_studio_starter_2"}))
+    with pytest.raises(AdapterError, match="made for the studio's first starter; the base model is the built-in"):
+        finish(merge.merge(base, tmp_path / "out", [(old, 1.0)]))
+    (base / "unet" / "config.json").write_text(json.dumps(config))
+    finish(merge.merge(base, tmp_path / "out", [(old, 1.0)]))
+
+
 def test_a_merge_that_is_given_up_leaves_nothing(tmp_path):
     base = folder(tmp_path)
     started = merge.merge(base, tmp_path / "out", [(ADAPTER, 1.0)])

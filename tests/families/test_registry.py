@@ -1,13 +1,16 @@
 """All that is known of families is known by them; who asks gets the same answers everywhere."""
 
+import json
 import re
 import subprocess
 import sys
 
 import pytest
 
+from lora_studio.adapters import detect
 from lora_studio.config.specs import SPECS
 from lora_studio.families import registry
+from lora_studio.starter import MODEL
 
 FAMILIES = registry.FAMILIES
 PUBLISHED = [family for family in FAMILIES if family.name == family.configs]
@@ -61,6 +64,51 @@ def test_names():
 def test_no_two_families_share_a_name():
     for values in zip(*((family.name, family.title) for family in FAMILIES), strict=True):
         assert len(set(values)) == len(values)
+
+
+FIRST = {"block_out_channels": [64, 96, 128, 160], "cross_attention_dim": 192, "layers_per_block": 2}
+"""The UNet of both built-in starters; the present one's configuration has a name beside it."""
+
+
+@pytest.mark.parametrize(
+    "config, family",
+    [
+        (FIRST, "starter1"),
+        (FIRST | {"_name_or_path": "lora_studio_starter_2"}, "starter"),
+        (FIRST | {"cross_attention_dim": 256}, "starter"),
+        (FIRST | {"cross_attention_dim": 768}, "sd1"),
+    ],
+)
+def test_the_first_starter_is_told_from_the_present_one(config, family):
+    assert registry.owner({"unet": config}).name == family
+
+
+def test_the_built_in_model_is_the_present_starter():
+    config = json.loads((MODEL / "unet" / "config.json").read_text())
+    assert registry.owner({"unet": config}).name == "starter" and registry.title_of("starter") in registry.titles()
+    assert registry.title_of("starter1") not in registry.titles()
+
+
+@pytest.mark.parametrize(
+    "version, architecture, family",
+    [
+        ("lora_studio_starter", "lora-studio-starter/lora", "starter1"),
+        ("", "lora-studio-starter/lora", "starter1"),
+        ("lora_studio_starter_2", "lora-studio-starter-2/lora", "starter"),
+        ("", "lora-studio-starter-2/lora", "starter"),
+    ],
+)
+def test_adapters_of_both_starters_are_told_apart_by_their_headers(version, architecture, family):
+    """Their layers have the same names and shapes."""
+    path = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
+    texts = {"ss_base_model_version": version, "modelspec.architecture": architecture}
+    assert detect.family({path: (160, 192)}, texts) == family and detect.family({path: (160, 192)}) == "starter"
+
+
+def test_only_a_family_and_its_successor_are_apart():
+    names = [family.name for family in FAMILIES]
+    found = {(one, other) for one in names for other in names if registry.apart(one, other)}
+    assert found == {("starter1", "starter"), ("starter", "starter1")}
 
 
 def test_families_need_no_torch():

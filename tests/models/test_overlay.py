@@ -184,6 +184,25 @@ def test_misfits_are_counted_and_named():
         require_fit(Adapter({}), {}, "sd1")
 
 
+@pytest.mark.fault(29)
+def test_an_adapter_of_the_first_starter_is_refused_although_its_shapes_fit():
+    """It would change the present starter's weights to no purpose, and nothing would show why the pictures are odd."""
+    model = linear([[1.0, 0.0], [0.0, 1.0]])
+    factors = {PATH: Factors(torch.zeros(1, 2), torch.zeros(2, 1), 1.0)}
+    old, new = (
+        Adapter(factors, {"ss_base_model_version": version})
+        for version in ("lora_studio_starter", "lora_studio_starter_2")
+    )
+    AdapterOverlay({"unet": model}, [(new, 1.0)], "starter", torch.float32)
+    with pytest.raises(
+        AdapterError, match="made for the studio's first starter; the base model is the built-in"
+    ) as told:
+        AdapterOverlay({"unet": model}, [(old, 1.0)], "starter", torch.float32)
+    assert "Train the style again on the built-in starter" in told.value.do
+    with pytest.raises(AdapterError, match="made for the built-in starter; the base model is the studio's first"):
+        AdapterOverlay({"unet": model}, [(new, 1.0)], "starter1", torch.float32)
+
+
 @pytest.mark.fault(32)
 def test_weights_that_make_no_sense():
     model = linear([[1.0, 0.0], [0.0, 1.0]])

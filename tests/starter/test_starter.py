@@ -87,7 +87,7 @@ def test_the_scheduler_says_what_the_model_predicts(pipe):
 def test_any_text_has_tokens(tokenizer, text):
     """An unknown word falls apart into letters; it is never an error, and every id has its embedding."""
     ids = tokenizer(text, padding="max_length", truncation=True)["input_ids"]
-    assert len(ids) == tokenizer.model_max_length == 32
+    assert len(ids) == tokenizer.model_max_length == 77
     assert ids[0] == tokenizer.bos_token_id and tokenizer.eos_token_id in ids and max(ids) < len(tokenizer)
 
 

@@ -3,9 +3,16 @@
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
+
+from lora_studio import adapters
+from lora_studio.adapters import Adapter
 from lora_studio.adapters.recipe import FolderRecord
+from lora_studio.config.slices import AdapterSettings
 from lora_studio.dataset.items import Dataset, Picture
+from lora_studio.families import registry
 from lora_studio.training import export
+from tests.adapters.adapter_samples import BLOCK, factors
 
 
 def test_folders_are_counted_apart_without_what_is_held_out(monkeypatch):
@@ -25,3 +32,17 @@ def test_folders_are_counted_apart_without_what_is_held_out(monkeypatch):
         "mine": FolderRecord(repeats=1, images=1, tags={"dog": 1}),
         "sub/3_gold": FolderRecord(repeats=3, images=1, tags={"gold": 1}),
     }
+
+
+@pytest.mark.parametrize("family, version", [("starter", "lora_studio_starter_2"), ("starter1", "lora_studio_starter")])
+def test_an_adapter_names_the_family_that_it_was_trained_on(tmp_path, monkeypatch, family, version):
+    """Both starters have the same shapes: an adapter trained on the first one must not claim the other."""
+    monkeypatch.setattr(export, "header", lambda session: {})
+    session = SimpleNamespace(
+        settings=SimpleNamespace(adapter=AdapterSettings()),
+        base=SimpleNamespace(family=registry.named(family)),
+        adapter=lambda: Adapter({f"{BLOCK}.attn1.to_q": factors("q", 64, 64)}),
+    )
+    export.write(session, tmp_path / "ink.safetensors")
+    read = adapters.read(tmp_path / "ink.safetensors")
+    assert (read.family, read.metadata["ss_base_model_version"]) == (family, version)

@@ -1,13 +1,15 @@
 """Going on: again and again, from any state, under other settings, and after anything that may happen in between."""
 
+import json
 import os
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from lora_studio import adapters, files, models
 from lora_studio.adapters import Adapter, Factors, recipe
-from lora_studio.errors import RunError
+from lora_studio.errors import AdapterError, RunError
 from lora_studio.events import Finished, PreviewReady, Started, StepDone, Validated, Warned
 from lora_studio.jobs import environment
 from lora_studio.models import modules
@@ -18,6 +20,7 @@ from lora_studio.training.loop import train
 from lora_studio.training.prepare import prepare
 from tests.training.test_loop import assert_same, collect, of, state_tensors, tensors
 
+_ADAPTER = "adapter.safetensors"
 QUIET = {"preview_every": 0, "validate_every": 0, "checkpoint_every": 1}
 RANDOM = {
     "dropout": 0.3,
@@ -72,6 +75,20 @@ def test_a_damaged_state_and_one_that_does_not_fit_are_named(new_run, settings):
     ]
     with pytest.raises(RunError, match="step-1 does not fit the run's settings, which were changed since: rank"):
         list(train(run, run.settings().changed(rank=3)))
+
+
+@pytest.mark.fault(29)
+def test_a_state_of_the_first_starter_is_not_resumed_on_the_present_one(new_run, settings):
+    run = new_run(settings.changed(**QUIET))
+    stopped_after(run, 2)
+    state = run.checkpoint(1)
+    save_file(load_file(state / _ADAPTER), state / _ADAPTER, {"ss_base_model_version": "lora_studio_starter"})
+    manifest = state / checkpoints.MANIFEST
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {_ADAPTER: files.sha256(state / _ADAPTER)}))
+    with pytest.raises(
+        AdapterError, match="made for the studio's first starter; the base model is the built-in starter"
+    ):
+        list(train(run, run.settings()))
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "prodigy", "schedulefree"])

@@ -36,7 +36,7 @@ def build() -> AutoencoderKL:
 def difference(out: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """How far two batches of pictures are apart, in colours and edges at three scales; a scalar."""
     d = out.float() - x
-    total = 2 * d.square().mean()
+    total = 5 * d.square().mean()
     for _ in range(3):
         total = total + d.abs().mean() + 0.5 * (d.diff(dim=-1).abs().mean() + d.diff(dim=-2).abs().mean())
         d = F.avg_pool2d(d, 2)
@@ -131,6 +131,8 @@ def options() -> argparse.Namespace:
     ask.add_argument("--batch", type=int, default=48, help="pictures per process and step")
     ask.add_argument("--limit", type=int, help="use about this many icons, for a trial")
     ask.add_argument("--lr", type=float, default=1e-3)
+    ask.add_argument("--start", type=Path, help="folder of an autoencoder whose weights to begin with")
+    ask.add_argument("--compile", action="store_true")
     return ask.parse_args()
 
 
@@ -142,16 +144,28 @@ def main() -> None:
     rgba = rgba.to(device)
     icons = rgba[[i for i, e in enumerate(index) if e["split"] == "train"]]
     torch.manual_seed(0)
-    vae = build().to(device)
+    vae = build()
+    if given.start:
+        vae.load_state_dict(AutoencoderKL.from_pretrained(given.start, local_files_only=True).state_dict())
+    vae.to(device)
     flat = FlatModel([vae], device, torch.bfloat16 if device.type == "cuda" else torch.float32, given.lr, average=0.998)
     torch.manual_seed(100 + rank)
     seen = torch.zeros((), device=device)
+    if given.compile:
+        vae.encoder.compile()
+        vae.decoder.compile()
     run = captured(lambda: step(vae, flat, icons, given.batch, seen), device)
     train(run, flat, seen, TimeBudget(given.seconds, device), Log("autoencoder", rank, given.batch * world, device))
     if rank == 0:
         flat.use_average()
+        trained = build().to(device)
+        trained.load_state_dict(vae.state_dict())
         finish(
-            vae, index, rgba, given.out, {"steps": flat.steps, "batch": given.batch * world, "seconds": given.seconds}
+            trained,
+            index,
+            rgba,
+            given.out,
+            {"steps": flat.steps, "batch": given.batch * world, "seconds": given.seconds},
         )
     if world > 1:
         torch.distributed.destroy_process_group()

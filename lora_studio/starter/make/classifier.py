@@ -1,14 +1,16 @@
-"""A small classifier of subject and style. It measures whether generated icons show what their captions name.
+"""A small classifier of subject and style. It measures whether generated pictures show what their captions name.
 
     python -m lora_studio.starter.make.classifier ICONS.zip OUT --seconds 60
 
-It is trained on the same icons as the model. It is not shipped.
+It is trained on the same icons as the model: half of its pictures show one icon on plain paper, half are scenes, in
+which both subjects of a pair are right. It is not shipped.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import random
 from pathlib import Path
 
 import torch
@@ -16,8 +18,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from . import pictures
+from .composed import compose, main_colours
 from .flat import FlatModel, Log, TimeBudget, captured, start, train
 from .names import STYLES
+from .scenes import Scenes
 
 
 def build(subjects: int) -> nn.Sequential:
@@ -68,51 +72,86 @@ def accuracy(net: nn.Module, x: torch.Tensor, truth: torch.Tensor, subjects: int
     }
 
 
-def main() -> None:
-    """Trains for the given time and writes `OUT/classifier.pt`."""
+class Pool:
+    """Scenes painted once: pictures (N, 3, 128, 128) uint8 with the numbers of their subjects (N, 2) and styles (N,);
+    one subject stands twice.
+    """
+
+    def __init__(self, index: list[dict], rgba: torch.Tensor, truth: torch.Tensor, each: int, seed: int):
+        draw = random.Random(seed)
+        rows = [i for i, e in enumerate(index) if e["split"] == "train"]
+        mains, paintable = main_colours(rgba, rgba.device)
+        scenes = Scenes(index, rows, paintable)
+        found = [scenes.draw(i, draw, composed=1.0) for i in rows for _ in range(each)]
+        parts = (compose(rgba, mains, found[at : at + 256], draw) for at in range(0, len(found), 256))
+        self.pictures = torch.cat([((x + 1) * 127.5).round().to(torch.uint8) for x in parts])
+        ends = torch.tensor([(scene.icons[0], scene.icons[-1]) for scene in found], device=rgba.device)
+        self.subjects, self.styles = truth[ends, 0], truth[ends[:, 0], 1]
+
+    def draw(self, b: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(b, 3, 128, 128) in -1..1, (b, 2) subjects, (b,) styles."""
+        at = torch.randint(0, len(self.pictures), (b,), device=self.pictures.device)
+        return self.pictures[at].float() / 127.5 - 1, self.subjects[at], self.styles[at]
+
+
+def single(
+    rgba: torch.Tensor, truth: torch.Tensor, rows: torch.Tensor, papers: torch.Tensor, b: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """As `Pool.draw`, of one icon each, three in ten on a paper of another colour than white."""
+    row = rows[torch.randint(0, len(rows), (b,), device=rgba.device)]
+    paper = torch.randint(0, len(papers), (b,), device=rgba.device) * (torch.rand(b, device=rgba.device) < 0.3)
+    return pictures.placed(rgba[row], papers[paper]), truth[row, :1].expand(-1, 2), truth[row, 1]
+
+
+def wrong(net: nn.Module, x: torch.Tensor, both: torch.Tensor, style: torch.Tensor, subjects: int) -> torch.Tensor:
+    """The loss, a scalar: cross-entropy of the subjects, and half as much of the style."""
+    out = net(x).float()
+    first, second = (F.cross_entropy(out[:, :subjects], both[:, k], label_smoothing=0.1) for k in (0, 1))
+    return (first + second) / 2 + 0.5 * F.cross_entropy(out[:, subjects:], style, label_smoothing=0.1)
+
+
+def options() -> argparse.Namespace:
+    """The parsed command line."""
     ask = argparse.ArgumentParser()
     ask.add_argument("icons", type=Path)
     ask.add_argument("out", type=Path)
-    ask.add_argument("--seconds", type=float, default=28)
-    ask.add_argument("--batch", type=int, default=128, help="pictures per process and step")
+    ask.add_argument("--seconds", type=float, default=60)
+    ask.add_argument("--batch", type=int, default=256, help="pictures per process and step")
+    ask.add_argument("--each", type=int, default=8, help="scenes of each icon")
     ask.add_argument("--limit", type=int, help="use about this many icons, for a trial")
-    given = ask.parse_args()
+    return ask.parse_args()
+
+
+def main() -> None:
+    """Trains for the given time and writes `OUT/classifier.pt`."""
+    given = options()
     rank, world, device = start()
     index, rgba = pictures.load(given.icons, given.limit)
     subjects, truth = labels(index)
     rows = torch.tensor([i for i, e in enumerate(index) if e["split"] == "train"], device=device)
     rgba, truth = rgba.to(device), truth.to(device)
+    pool = Pool(index, rgba, truth, given.each, 2000 + rank)
     torch.manual_seed(0)
     net = build(len(subjects)).to(device)
-    flat = FlatModel(
-        [net], device, torch.bfloat16 if device.type == "cuda" else torch.float32, 1e-3, average=0.995, decay=0.05
-    )
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    flat = FlatModel([net], device, dtype, 1e-3, average=0.995, decay=0.05)
     torch.manual_seed(100 + rank)
-    colours, seen = pictures.COLOURS.to(device), torch.zeros((), device=device)
+    papers, seen = pictures.COLOURS.to(device), torch.zeros((), device=device)
 
     def step() -> None:
-        row = rows[torch.randint(0, len(rows), (given.batch,), device=device)]
-        paper = torch.randint(0, len(colours), (given.batch,), device=device) * (
-            torch.rand(given.batch, device=device) < 0.3
-        )
-        x = pictures.placed(rgba[row], colours[paper])
-        out = net((x + torch.randn_like(x) * 0.05).to(flat.work.dtype)).float()
-        subject = F.cross_entropy(out[:, : len(subjects)], truth[row, 0], label_smoothing=0.1)
-        loss = subject + 0.5 * F.cross_entropy(out[:, len(subjects) :], truth[row, 1], label_smoothing=0.1)
+        halves = pool.draw(given.batch // 2), single(rgba, truth, rows, papers, given.batch // 2)
+        x, both, style = (torch.cat(pair) for pair in zip(*halves, strict=True))
+        loss = wrong(net, (x + torch.randn_like(x) * 0.05).to(dtype), both, style, len(subjects))
         flat.backward(loss)
         seen.copy_(loss.detach())
 
-    train(
-        captured(step, device),
-        flat,
-        seen,
-        TimeBudget(given.seconds, device, hold=0.2),
-        Log("classifier", rank, given.batch * world, device),
-    )
+    clock = TimeBudget(given.seconds, device, hold=0.2)
+    train(captured(step, device), flat, seen, clock, Log("classifier", rank, given.batch * world, device))
     if rank == 0:
         flat.use_average()
         held = [i for i, e in enumerate(index) if e["split"] == "held"]
         print("classifier", accuracy(net.eval(), pictures.plain(rgba[held]), truth[held], len(subjects)), flush=True)
+        given.out.mkdir(parents=True, exist_ok=True)
         torch.save({k: v.half().cpu() for k, v in net.state_dict().items()}, given.out / "classifier.pt")
     if world > 1:
         torch.distributed.destroy_process_group()

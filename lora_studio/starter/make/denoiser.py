@@ -1,7 +1,8 @@
-"""Trains the starter's UNet and text encoder together, from scratch, on the autoencoder's latents.
+"""Trains the starter's UNet and text encoder together, on the autoencoder's latents of composed scenes.
 
-    torchrun --nproc-per-node 4 -m lora_studio.starter.make.denoiser ICONS.zip TOKENIZER OUT --seconds 840
+    torchrun --nproc-per-node 4 -m lora_studio.starter.make.denoiser ICONS.zip WORDS TOKENIZER OUT --seconds 840
 
+From scratch, or with `--start` from the weights of an earlier model, whose text encoder may be shorter and shallower.
 It can be started while the autoencoder trains: it compiles and records its step, then waits for `OUT/vae`.
 v-prediction (Salimans and Ho 2022) on Stable Diffusion's scaled-linear betas, min-SNR weights with
 gamma 5 (Hang et al. 2023), one caption in ten empty.
@@ -23,8 +24,11 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from . import pictures
 from .autoencoder import SCALING
+from .captions import Unknown, describe
+from .composed import compose, main_colours
 from .flat import FlatModel, Log, TimeBudget, captured, start, train
-from .names import BACKGROUNDS, caption, prominence
+from .names import prominence
+from .scenes import IconScene, Scenes
 
 CAPTIONS = 4
 """Captions drawn for each latent."""
@@ -39,14 +43,14 @@ def build_unet() -> UNet2DConditionModel:
 
 
 def build_text(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """A fresh CLIP text encoder of four layers, 2.7 M parameters."""
+    """A fresh CLIP text encoder of five layers, 3.2 M parameters."""
     ids = {
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
     return CLIPTextModel(CLIPTextConfig(
-        vocab_size=len(tokenizer), hidden_size=192, intermediate_size=768, num_hidden_layers=4, num_attention_heads=4,
+        vocab_size=len(tokenizer), hidden_size=192, intermediate_size=768, num_hidden_layers=5, num_attention_heads=4,
         max_position_embeddings=tokenizer.model_max_length, projection_dim=192, hidden_act="quick_gelu", **ids,
     ))  # fmt: skip
 
@@ -58,34 +62,52 @@ def signal() -> torch.Tensor:
 
 
 def encode_texts(tokenizer: CLIPTokenizer, texts: list[str]) -> torch.Tensor:
-    """(N, tokens) int64, padded to the tokenizer's length."""
-    return torch.tensor(tokenizer(texts, padding="max_length", truncation=True)["input_ids"])
+    """(N, tokens) int32, padded to the tokenizer's length."""
+    out = np.full((len(texts), tokenizer.model_max_length), tokenizer.pad_token_id, np.int32)
+    for at in range(0, len(texts), 10_000):
+        for row, ids in zip(out[at:], tokenizer(texts[at : at + 10_000], truncation=True)["input_ids"], strict=False):
+            row[: len(ids)] = ids
+    return torch.from_numpy(out)
 
 
-def plan(index: list[dict], variants: int, seed: int) -> tuple[list[int], list[int], list[str]]:
-    """What one process trains on: per latent its icon and its colour row, and CAPTIONS captions for each latent."""
+def grown(text: CLIPTextModel, folder: Path) -> None:
+    """Takes the weights of a text encoder that may have fewer positions and layers. A new position begins as the last
+    old one; a new layer adds nothing to its input at first.
+    """
+    old, new = CLIPTextModel.from_pretrained(folder, local_files_only=True).state_dict(), text.state_dict()
+    for name, value in new.items():
+        if name not in old:
+            if name.endswith(("out_proj.weight", "out_proj.bias", "fc2.weight", "fc2.bias")):
+                value.zero_()
+        elif "position_embedding.weight" in name and len(value) > len(old[name]):
+            value.copy_(torch.cat([old[name], old[name][-1:].expand(len(value) - len(old[name]), -1)]))
+        else:
+            value.copy_(old[name])
+
+
+def plan(
+    index: list[dict], paintable: set[int], unknown: Unknown, variants: int, seed: int
+) -> tuple[list[IconScene], list[str]]:
+    """What one process trains on: scenes around each icon, and CAPTIONS captions for each scene."""
     draw = random.Random(seed)
-    colours = ["white", *BACKGROUNDS]
-    icons, papers, texts = [], [], []
-    for i, entry in enumerate(index):
-        if entry["split"] != "train":
-            continue
-        for _ in range(round(variants * prominence(entry["subject"]))):
-            paper = draw.randrange(1, len(colours)) if draw.random() < 0.2 else 0
-            icons.append(i)
-            papers.append(paper)
-            texts += [caption(entry["subject"], entry["style"], colours[paper], draw) for _ in range(CAPTIONS)]
-    return icons, papers, texts
+    rows = [i for i, entry in enumerate(index) if entry["split"] == "train"]
+    scenes = Scenes(index, rows, paintable)
+    found, texts = [], []
+    for i in rows:
+        for _ in range(round(variants * prominence(index[i]["subject"]))):
+            found.append(scenes.draw(i, draw))
+            texts += [describe(found[-1], unknown, draw) for _ in range(CAPTIONS)]
+    return found, texts
 
 
 @torch.no_grad()
-def fill(latents: torch.Tensor, vae: AutoencoderKL, rgba: torch.Tensor, icons: list[int], papers: list[int]) -> None:
-    """Writes the scaled latents of moved icons on their paper into `latents` (N, 4, 16, 16), in place."""
-    dev, dtype = rgba.device, next(vae.parameters()).dtype
-    colours = pictures.COLOURS.to(dev)[papers]
-    colours = (colours + (torch.rand_like(colours) - 0.5) * 0.08 * (colours.amin(1, keepdim=True) < 1)).clamp(0, 1)
-    for at in range(0, len(icons), 256):
-        x = pictures.placed(rgba[icons[at : at + 256]], colours[at : at + 256])
+def fill(
+    latents: torch.Tensor, vae: AutoencoderKL, rgba: torch.Tensor, main: torch.Tensor, scenes: list[IconScene]
+) -> None:
+    """Writes the scaled latents of scenes into `latents` (N, 4, 16, 16), in place; main: (icons, 3) main colours."""
+    dtype, draw = next(vae.parameters()).dtype, random.Random(0)
+    for at in range(0, len(scenes), 256):
+        x = compose(rgba, main, scenes[at : at + 256], draw)
         z = vae.encode(x.to(dtype)).latent_dist.sample() * SCALING
         latents[at : at + 256] = z.to(latents.dtype)
 
@@ -107,11 +129,18 @@ def read_parts(out: Path, name: str) -> torch.Tensor:
 class Denoising:
     """Everything that a training step uses, at fixed addresses on the device."""
 
-    def __init__(self, tokenizer: CLIPTokenizer, device: torch.device, lr: float):
+    def __init__(self, tokenizer: CLIPTokenizer, device: torch.device, lr: float, begin: Path | None = None):
+        """`begin`: a diffusers folder whose weights are taken."""
         torch.manual_seed(0)
         self.device, self.tokenizer = device, tokenizer
         self.dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-        self.unet, self.text = build_unet().to(device), build_text(tokenizer).to(device)
+        self.unet, self.text = build_unet(), build_text(tokenizer)
+        if begin:
+            old = UNet2DConditionModel.from_pretrained(begin / "unet", local_files_only=True)
+            self.unet.load_state_dict(old.state_dict())
+            grown(self.text, begin / "text_encoder")
+        self.unet.to(device)
+        self.text.to(device)
         self.flat = FlatModel([self.unet, self.text], device, self.dtype, lr, average=0.9995)
         self.predict: Callable = self.unet
         self.alpha, self.seen = signal().to(device), torch.zeros((), device=device)
@@ -123,7 +152,7 @@ class Denoising:
         self.latents = torch.randn(count, 4, 16, 16, device=self.device, dtype=self.dtype)
 
     def draw(self, b: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Random x0: (b, 4, 16, 16) scaled latents, and a caption's tokens (b, 32) for each, one in ten empty."""
+        """Random x0: (b, 4, 16, 16) scaled latents, and a caption's tokens (b, 77) for each, one in ten empty."""
         row = torch.randint(0, len(self.latents), (b,), device=self.device)
         ids = self.tokens[row, torch.randint(0, CAPTIONS, (b,), device=self.device)]
         return self.latents[row].float(), torch.where(torch.rand(b, 1, device=self.device) < 0.1, self.empty, ids)
@@ -159,14 +188,16 @@ def options() -> argparse.Namespace:
     """The parsed command line."""
     ask = argparse.ArgumentParser()
     ask.add_argument("icons", type=Path)
+    ask.add_argument("words", type=Path, help="a text file with one English word per line")
     ask.add_argument("tokenizer", type=Path)
     ask.add_argument("out", type=Path)
     ask.add_argument("--seconds", type=float, default=720)
     ask.add_argument("--batch", type=int, default=192, help="latents per process and step")
-    ask.add_argument("--variants", type=int, default=16, help="latents of each icon per process")
+    ask.add_argument("--variants", type=int, default=48, help="scenes of each icon per process")
     ask.add_argument("--limit", type=int, help="use about this many icons, for a trial")
     ask.add_argument("--lr", type=float, default=6e-4)
     ask.add_argument("--compile", action="store_true")
+    ask.add_argument("--start", type=Path, help="diffusers folder of a model whose weights to begin with")
     ask.add_argument("--resume", type=Path, help="folder of a checkpoint to resume from")
     return ask.parse_args()
 
@@ -182,16 +213,18 @@ def main() -> None:
     """Prepares, waits for the autoencoder, trains for the given time and writes the checkpoint's parts."""
     given = options()
     rank, world, device = start()
-    work = Denoising(CLIPTokenizer.from_pretrained(given.tokenizer), device, given.lr)
+    work = Denoising(CLIPTokenizer.from_pretrained(given.tokenizer), device, given.lr, given.start)
     torch.manual_seed(100 + rank)
     index, rgba = pictures.load(given.icons, given.limit)
-    icons, papers, captions = plan(index, given.variants, 1000 + rank)
-    work.take(captions, len(icons))
+    mains, paintable = main_colours(rgba, device)
+    unknown = Unknown(given.words, sorted({entry["subject"] for entry in index}))
+    scenes, captions = plan(index, paintable, unknown, given.variants, 1000 + rank)
+    work.take(captions, len(scenes))
     run = work.recorded(given.batch, given.compile)
     if given.resume:
         work.flat.load(*(read_parts(given.resume, name).to(device) for name in ("master", "average")))
     gone = float((given.resume / "progress.txt").read_text()) if given.resume else 0.0
-    fill(work.latents, wait_for_autoencoder(given.out / "vae", device, work.dtype), rgba.to(device), icons, papers)
+    fill(work.latents, wait_for_autoencoder(given.out / "vae", device, work.dtype), rgba.to(device), mains, scenes)
     clock = TimeBudget(given.seconds, device, gone)
     log = Log("denoiser", rank, given.batch * world, device)
     train(run, work.flat, work.seen, clock, log, keep=lambda: write_parts(work.flat, given.out, clock.part))

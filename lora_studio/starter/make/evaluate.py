@@ -3,12 +3,14 @@
     python -m lora_studio.starter.make.evaluate ICONS.zip PARTS STARTER --pairs 96
 
 Held-out pairs (a subject in a style, never trained on together) are generated from their captions and classified, as
-are the real pictures of the same pairs. Writes `figures.json` and `contact_sheet.webp`.
+are the real pictures of the same pairs. Then come the sentences of `forms.py`, and fewer steps. Writes `figures.json`
+and `contact_sheet.webp`, which has one row per form and style.
 """
 
 from __future__ import annotations
 
 import argparse
+import collections
 import json
 import random
 from pathlib import Path
@@ -16,10 +18,11 @@ from pathlib import Path
 import torch
 from diffusers import DPMSolverMultistepScheduler
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
-from PIL import Image
+from PIL import Image, ImageDraw
 
-from . import classifier, pictures
-from .names import COMMON, STYLES
+from . import classifier, forms, pictures
+from .composed import main_colours
+from .names import COMMON
 
 
 def pipeline(model: Path, device: torch.device) -> StableDiffusionPipeline:
@@ -33,19 +36,19 @@ def pipeline(model: Path, device: torch.device) -> StableDiffusionPipeline:
 def generate(
     pipe: StableDiffusionPipeline, prompts: list[str], steps: int = 16, guidance: float = 4.0, seed: int = 0
 ) -> torch.Tensor:
-    """Pictures (N, 3, 128, 128) in -1..1, eight at a time; each has noise of its own, drawn by `seed`."""
+    """Pictures (N, 3, 128, 128) in -1..1; each has noise of its own, drawn by `seed`. Eight at a time on a CPU."""
+    each = 8 if pipe.device.type == "cpu" else 256
     noise = torch.randn(len(prompts), 4, 16, 16, generator=torch.Generator().manual_seed(seed)).to(pipe.device)
     out = []
-    for at in range(0, len(prompts), 8):
+    for at in range(0, len(prompts), each):
         part = pipe(
-            prompts[at : at + 8],
-            latents=noise[at : at + 8],
+            prompts[at : at + each],
+            latents=noise[at : at + each],
             num_inference_steps=steps,
             guidance_scale=guidance,
             output_type="pt",
         )
         out.append(part.images.float().cpu() * 2 - 1)
-        print(f"{at + len(part.images)} of {len(prompts)}", flush=True)
     return torch.cat(out)
 
 
@@ -73,6 +76,10 @@ class Judge:
         """The captions to generate from."""
         return [f"{self.index[i]['subject'].replace('-', ' ')}, {self.index[i]['style']} style" for i in rows]
 
+    def reads(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits (N, subjects) of pictures (N, 3, 128, 128) in -1..1."""
+        return torch.cat([self.net(part)[:, : len(self.subjects)] for part in x.split(256)])
+
     def says(self, x: torch.Tensor, rows: list[int]) -> dict:
         """Accuracy on pictures (N, 3, 128, 128) in -1..1 that should show those rows' subjects and styles."""
         return {
@@ -94,10 +101,30 @@ def accuracies(pipe: StableDiffusionPipeline, judge: Judge, count: int, out: Pat
 
 
 def sheet(pipe: StableDiffusionPipeline) -> Image.Image:
-    """The twelve common subjects in columns; without a style word in the first row, then one row per style."""
-    styles = [None, *STYLES.values()]
-    prompts = [word if style is None else f"{word}, {style} style" for style in styles for word in COMMON]
-    return tiled(generate(pipe, prompts), len(COMMON))
+    """The twelve common subjects in columns, the name of the row at its left; all rows begin with the same noise."""
+    rows = forms.sheet_rows()
+    strips = [tiled(generate(pipe, [ask(k, n) for k, n in enumerate(COMMON)]), len(COMMON)) for ask in rows.values()]
+    left, side = 150, pictures.SIDE
+    page = Image.new("RGB", (left + side * len(COMMON), side * len(rows)), "white")
+    pen = ImageDraw.Draw(page)
+    for k, (name, strip) in enumerate(zip(rows, strips, strict=True)):
+        page.paste(strip, (left, k * side))
+        pen.text((6, k * side + side // 2), name, fill="black", anchor="lm", font_size=13)
+    return page
+
+
+def sentences(pipe: StableDiffusionPipeline, judge: Judge, seeds: int) -> dict:
+    """The figures of every form, and of plain names with fewer steps."""
+    trained = {i: e["subject"] for i, e in enumerate(judge.index) if e["split"] == "train"}
+    _, paintable = main_colours(judge.rgba, judge.rgba.device)
+    counts = collections.Counter(trained.values()), collections.Counter(trained.get(i, "") for i in paintable)
+    those = forms.asked(judge.subjects, *counts)
+    found = forms.measure(lambda p, seed: generate(pipe, p, seed=seed), judge.reads, judge.subjects, those, seeds)
+    few = {}
+    for steps in (6, 8, 12, 16, 24):
+        x = generate(pipe, [a.name for a in those], steps=steps)
+        few[steps] = round(forms.share_right(judge.reads(x), judge.subjects, [a.right for a in those]), 3)
+    return {"forms": found, "subject of plain names by steps": few}
 
 
 def sizes(pipe: StableDiffusionPipeline, model: Path) -> dict:
@@ -116,15 +143,16 @@ def main() -> None:
     ask.add_argument("parts", type=Path)
     ask.add_argument("starter", type=Path)
     ask.add_argument("--pairs", type=int, default=96)
+    ask.add_argument("--seeds", type=int, default=2, help="pictures of each sentence")
     given = ask.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     pipe = pipeline(given.starter / "model", device)
-    sheet(pipe).save(given.starter / "contact_sheet.webp", quality=92, method=6)
+    sheet(pipe).save(given.starter / "contact_sheet.webp", quality=85, method=6)
+    judge = Judge(given.icons, given.parts / "classifier.pt")
     figures = {
         "autoencoder": json.loads((given.parts / "vae.json").read_text()),
-        "accuracy": accuracies(
-            pipe, Judge(given.icons, given.parts / "classifier.pt"), given.pairs, given.parts / "held_out.png"
-        ),
+        "accuracy": accuracies(pipe, judge, given.pairs, given.parts / "held_out.png"),
+        **sentences(pipe, judge, given.seeds),
         **sizes(pipe, given.starter / "model"),
     }
     (given.starter / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")

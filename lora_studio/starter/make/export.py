@@ -16,6 +16,8 @@ import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from transformers import CLIPTokenizer
 
+from lora_studio.families.stable_diffusion import Starter
+
 from .denoiser import build_text, build_unet, read_parts
 from .flat import FlatModel
 
@@ -29,8 +31,10 @@ def export(parts: Path, model: Path) -> None:
     flat = FlatModel([unet, text], torch.device("cpu"), torch.float32, lr=0, average=0)
     flat.load(read_parts(parts, "average"))
     unet.half().save_pretrained(model / "unet")
+    _change(model / "unet" / "config.json", _name_or_path=Starter.version)
     text.half().save_pretrained(model / "text_encoder")
-    _declare_float32(model / "text_encoder" / "config.json")
+    # transformers then loads the weights in float32 by default, as diffusers does
+    _change(model / "text_encoder" / "config.json", dtype="float32", torch_dtype=None)
     shutil.copytree(parts / "vae", model / "vae", dirs_exist_ok=True)
     DDIMScheduler(
         **SCHEDULER,
@@ -51,11 +55,11 @@ def export(parts: Path, model: Path) -> None:
     (model / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
-def _declare_float32(config: Path) -> None:
-    """Makes transformers load the weights in float32 by default, as diffusers does."""
-    values = json.loads(config.read_text())
-    values.pop("torch_dtype", None)
-    config.write_text(json.dumps(values | {"dtype": "float32"}, indent=2, sort_keys=True) + "\n")
+def _change(config: Path, **entries: str | None) -> None:
+    """Sets entries of a model's configuration; None removes one."""
+    values = json.loads(config.read_text()) | entries
+    kept = {key: value for key, value in values.items() if key not in entries or value is not None}
+    config.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":

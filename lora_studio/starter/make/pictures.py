@@ -141,6 +141,20 @@ def _drawn(x: torch.Tensor) -> torch.Tensor:
     return torch.lerp(paper, ink, (edge * 1.6).clamp(0, 1))
 
 
+def _screened(x: torch.Tensor) -> torch.Tensor:
+    """Halftone and hatching: dots or lines of one ink, the thicker the darker (B, 3, H, W) is, on plain paper."""
+    b, dev = len(x), x.device
+    axis = torch.linspace(-1, 1, SIDE, device=dev)
+    turn = torch.rand(b, 1, 1, 1, device=dev) * math.pi
+    u = axis.view(1, 1, 1, -1) * torch.cos(turn) + axis.view(1, 1, -1, 1) * torch.sin(turn)
+    v = axis.view(1, 1, -1, 1) * torch.cos(turn) - axis.view(1, 1, 1, -1) * torch.sin(turn)
+    f = torch.rand(b, 1, 1, 1, device=dev) * 60 + 25
+    dots = torch.lerp(torch.sin(u * f), torch.sin(u * f) * torch.sin(v * f), _choice(b, 0.6, dev))
+    ink, paper = torch.rand(2, b, 3, 1, 1, device=dev)
+    shade = torch.sigmoid((x.mean(1, keepdim=True) * 2.2 - 1.1 - dots) * 6)
+    return torch.lerp(ink, torch.lerp(paper, torch.ones_like(paper), _choice(b, 0.5, dev)), shade)
+
+
 def _coloured(x: torch.Tensor) -> torch.Tensor:
     """Colours shifted: saturation, contrast, brightness, swapped channels, grey and negative, each now and then."""
     b, dev = len(x), x.device
@@ -159,7 +173,8 @@ def varied(rgba: torch.Tensor, b: int) -> torch.Tensor:
     x = grounds(b, dev)
     for chance, smallest, largest, shift in ((0.3, 0.3, 1.5, 1.0), (0.3, 0.25, 0.9, 0.9), (0.93, 0.55, 1.9, 0.25)):
         x = over(_scattered(rgba, b, smallest, largest, shift) * _choice(b, chance, dev), x)
-    x = torch.lerp(x, _drawn(x), _choice(b, 0.1, dev))
+    x = torch.lerp(x, _drawn(x), _choice(b, 0.14, dev))
+    x = torch.lerp(x, _screened(x), _choice(b, 0.08, dev))
     coarse = F.interpolate(F.avg_pool2d(x, 4), SIDE, mode="nearest")
     x = torch.lerp(x, coarse, _choice(b, 0.04, dev))
     return torch.lerp(x, _coloured(x), _choice(b, 0.6, dev)) * 2 - 1

@@ -22,7 +22,7 @@ from .names import BACKGROUNDS, STYLES, caption
 VOCABULARY = 5000
 """Tokens in all, the two special ones included."""
 
-LENGTH = 32
+LENGTH = 77
 """Tokens per caption, start and end included (`model_max_length`)."""
 
 START, END = "<|startoftext|>", "<|endoftext|>"
