@@ -214,7 +214,8 @@ def _sheet(options: SheetOptions, recipe: Grid, settings: Settings, paths: list[
         height=options.height,
         prompt_weights=options.prompt_weights,
     )
-    return to_png(recipe.model_copy(update={"base_sha256": base.sha256(), "clip_skip": base.clip_skip}), images)
+    used = {"base_sha256": base.sha256(), "parts": base.given_sha256(), "clip_skip": base.clip_skip}
+    return to_png(recipe.model_copy(update=used), images)
 
 
 def _sha256(path: Path) -> str:

@@ -86,6 +86,8 @@ def _spec(key: str) -> Spec:
 
 SPECS: dict[str, Spec] = {key: _spec(key) for key in FIELDS}
 """Every setting in the order of its declaration, by key."""
+OF_BASE = ("base", "vae", "text_encoders", "prediction", "zero_snr", "flow_shift", "clip_skip")
+"""The settings that say which base model is loaded and how it is read. Whatever draws needs all of them."""
 
 
 def did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:

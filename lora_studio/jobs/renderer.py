@@ -71,9 +71,12 @@ class ImageSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     base: str = SPECS["base"].default
+    vae: str = SPECS["vae"].default
+    text_encoders: tuple[str, ...] = ()
     prediction: str = SPECS["prediction"].default
     zero_snr: str = SPECS["zero_snr"].default
     flow_shift: float = SPECS["flow_shift"].default
+    clip_skip: int = SPECS["clip_skip"].default
     adapters: tuple[Placed, ...] = ()
     blending: Blending | None = None
     """None adds the adapters, which needs no preparation when a weight changes."""
@@ -92,12 +95,17 @@ class ImageSpec(BaseModel):
     across: Side | None = None
     down: Side | None = None
 
+    @property
+    def files(self) -> list[str]:
+        """The paths of what it is drawn from."""
+        return [self.base, *filter(None, (self.vae, *self.text_encoders)), *(one.path for one in self.adapters)]
+
     def key(self) -> str:
         """The same for specs that give the same image: a hash of the spec and of the versions of its files."""
         told = [
             self.model_dump(exclude={"first"}),
             __version__,
-            [_state(path) for path in (self.base, *(one.path for one in self.adapters))],
+            [_state(path) for path in self.files],
         ]
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
 

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from lora_studio import __version__, files
 from lora_studio.config.settings import Settings
 from lora_studio.config.slices import PreviewSettings
+from lora_studio.config.specs import OF_BASE
 from lora_studio.errors import AdapterError, StudioError
 from lora_studio.events import Warned
 from lora_studio.jobs import runner
@@ -40,7 +41,9 @@ KEPT = 12
 """Adapters in memory."""
 _ONE_FOR_ALL = ("negative", "prompt_weights", "guidance_rescale", "sampler", "width", "height")
 """What a sheet's images have in common."""
-_Wanted = tuple[str, str, str, float]
+_LOADED = tuple(key for key in OF_BASE if key != "clip_skip")
+"""What decides which base model is in memory; another clip skip needs no other one."""
+_Wanted = tuple[Any, ...]
 
 
 class Inbox:
@@ -81,7 +84,7 @@ class Studio:
 
     def __init__(self) -> None:
         self._base: tuple[_Wanted, Base] | None = None
-        self._sums: dict[Path, str] = {}
+        self._sums: dict[_Wanted, dict[str, Any]] = {}
         self._adapters: OrderedDict[tuple, Adapter] = OrderedDict()
         self._loaded: tuple[Any, dict[str, Any]] = None, {}
         """Which adapters are on the model, and what was answered about them; they stay while only weights change."""
@@ -173,11 +176,9 @@ class Studio:
         pictures = render(base, adapters, [cell for row in recipe.cells for cell in row], cancelled=cancelled, **how)
         if not pictures:
             return None
-        if base.path not in self._sums:
-            self._sums[base.path] = base.sha256()
-        return to_png(
-            recipe.model_copy(update={"base_sha256": self._sums[base.path], "clip_skip": base.clip_skip}), pictures
-        )
+        if (wanted := _wanted(spec)) not in self._sums:
+            self._sums[wanted] = {"base_sha256": base.sha256(), "parts": base.given_sha256()}
+        return to_png(recipe.model_copy(update={**self._sums[wanted], "clip_skip": base.clip_skip}), pictures)
 
     def _load(self, spec: ImageSpec) -> dict[str, Any]:
         """Puts the adapters on the base model; returns what is to be answered about a blend."""
@@ -201,10 +202,10 @@ class Studio:
         return self._loaded[1]
 
     def _read_as_trained(self, base: Base, spec: ImageSpec) -> list[Warned]:
-        """Gives the base model the clip skip of the adapters; returns what is to be said of it."""
+        """Gives the base model the clip skip that is wanted, or that of the adapters; returns what is to be said."""
         from lora_studio.models import clip_skip
 
-        return clip_skip.settle(base, 0, [(one.name, self._read(one.path)) for one in spec.adapters])
+        return clip_skip.settle(base, spec.clip_skip, [(one.name, self._read(one.path)) for one in spec.adapters])
 
     def _blended(self, spec: ImageSpec, how: Blending) -> tuple[Adapter, dict[str, Any]]:
         from lora_studio.adapters import blend, formats, recipe
@@ -224,7 +225,9 @@ class Studio:
         }
 
     def base(self, spec: ImageSpec) -> Base:
-        """The base model; it is loaded only where another one was in memory, or one of another noise process."""
+        """The base model; it is loaded only where another one was in memory, or one with other parts or another
+        noise process.
+        """
         wanted = _wanted(spec)
         if self._base is None or self._base[0] != wanted:
             import torch
@@ -234,14 +237,8 @@ class Studio:
 
             self._base, self._loaded = None, (None, {})  # first free the old one: two may not fit
             machine = devices.choose(Settings().machine)
-            loaded = models.load(
-                spec.base,
-                machine.device,
-                machine.dtype,
-                prediction=spec.prediction,
-                zero_snr=spec.zero_snr,
-                flow_shift=spec.flow_shift,
-            )
+            how = {key: getattr(spec, key) for key in _LOADED}
+            loaded = models.load(how.pop("base"), machine.device, machine.dtype, **how)
             if machine.device.type == "cpu":
                 threads.fastest(lambda: _probe(loaded), torch.get_num_threads())
             self._base = wanted, loaded
@@ -296,7 +293,7 @@ def _suited(base: Base, spec: ImageSpec, notices: Sequence[Warned]) -> tuple[Ima
 
 def _wanted(spec: ImageSpec) -> _Wanted:
     """What tells whether the base model in memory is the one of ``spec``."""
-    return spec.base, spec.prediction, spec.zero_snr, spec.flow_shift
+    return tuple(getattr(spec, key) for key in _LOADED)
 
 
 def _state(path: str) -> tuple:

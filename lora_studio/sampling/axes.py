@@ -163,6 +163,8 @@ class Grid(BaseModel):
     adapters: tuple[GridAdapter, ...] = ()
     base: str = ""
     base_sha256: str = ""
+    parts: dict[str, str] = {}
+    """Files that completed the base model or replaced parts of it: name -> SHA-256."""
     prompt: str = ""
     negative: str = ""
     clip_skip: int = 0

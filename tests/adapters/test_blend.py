@@ -12,7 +12,6 @@ from lora_studio.errors import AdapterError, SettingsError
 from tests.adapters.adapter_samples import BLOCK, TE, Q, assert_same, drawn, factors, small
 
 KEY = f"{BLOCK}.attn1.to_k"
-
 SDXL = "text_encoder_2.text_model.encoder.layers.0.self_attn.q_proj"
 
 

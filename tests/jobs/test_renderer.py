@@ -4,13 +4,14 @@ it.
 
 import io
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from lora_studio import adapters, models, runs
+from lora_studio import adapters, files, models, runs
 from lora_studio.config.settings import Settings
 from lora_studio.errors import MachineError, RunError, StudioError
 from lora_studio.jobs import renderer, renderer_worker
@@ -23,6 +24,7 @@ from lora_studio.sampling.generate import generate
 from lora_studio.sampling.recipe import read_recipe
 from lora_studio.training import threads
 from tests.jobs.conftest import wait_until
+from tests.models import tiny
 from tests.ui.played import Part
 from tests.ui.small_adapters import small_adapter
 
@@ -110,6 +112,38 @@ def test_a_prediction_by_hand_draws_another_image(studio, tmp_path, monkeypatch)
         assert drawn(studio, spec, path)[0].kind == "drawn"
         assert studio.base(spec).process.name == ("v" if name == "auto" else name)
     assert np.abs(pixels(paths[0]) - pixels(paths[1])).max() > 8
+
+
+def test_a_base_model_in_several_files_is_loaded_with_all_of_them(studio, tmp_path, monkeypatch):
+    """The page refuses a model that a run was trained on; or the model in memory keeps the VAE of an earlier image."""
+    monkeypatch.setattr(models, "load", load)
+    half, whole, other = (
+        str(tiny.checkpoint(tmp_path / f"{name}.safetensors", "sd1", seed=seed, drop=drop))
+        for name, seed, drop in (("half", 0, "first_stage_model."), ("whole", 0, ""), ("other", 1, ""))
+    )
+    [answer] = drawn(studio, ImageSpec(base=half, **FEW), tmp_path / "a.png")
+    assert answer.kind == "wrong" and answer.what.endswith("but not the VAE.") and "as vae" in answer.do
+    small = {**FEW, "steps": 1, "width": 64, "height": 64}
+    specs = [ImageSpec(base=half, vae=vae, text_encoders=more, **small) for vae, more in ((other, ()), (whole, (other,)))]
+    given = [[str(path) for path in studio.base(spec).given.files] for spec in specs]
+    assert given == [[other], [whole, other]]
+    adapter = adapters.write(small_adapter(studio.base(specs[1]), 0), tmp_path / "a.safetensors")
+    sheet = {"adapters": placed([adapter], 1), "across": Side(adapter=0, weights=(0,))}
+    [answer] = drawn(studio, specs[1].model_copy(update=sheet), tmp_path / "sheet.png")
+    recipe = read_recipe(answer.path)
+    assert recipe.parts == {Path(path).name: files.sha256(Path(path)) for path in (whole, other)}
+    assert recipe.base_sha256 == files.sha256(Path(half))
+
+
+def test_another_clip_skip_draws_another_image_and_loads_nothing(studio, base, tmp_path, monkeypatch):
+    """The setting is ignored; or each change reads gigabytes; or a family without one takes it."""
+    images = [drawn(studio, ImageSpec(clip_skip=skip, **FEW), tmp_path / f"{skip}.png")[0].path for skip in (0, 2)]
+    assert base.clip_skip == 2 and (pixels(images[0]) != pixels(images[1])).any()
+    request = ImageRequest(id=1, lane="a", spec=ImageSpec(clip_skip=1, **FEW), to=str(tmp_path / "a.png"))
+    assert [one.kind for one in answers(studio, request, lambda: False)] == ["drawn"] and base.clip_skip == 1
+    monkeypatch.setattr(type(base.family), "clip_skips", ())
+    [answer] = drawn(studio, ImageSpec(clip_skip=2, **FEW), tmp_path / "b.png")
+    assert answer.kind == "wrong" and "has no clip skip 2" in answer.what
 
 
 def test_what_is_known_of_the_base_model_is_answered(studio, base, tmp_path, monkeypatch):
@@ -327,13 +361,31 @@ def test_what_was_drawn_once_is_there_at_once(parent):
     assert list(parent.draw(order, "a")) == first and first[0].rank == 3 and parent.started == 1
 
 
-def test_another_state_of_a_file_is_another_picture(tmp_path):
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"vae": "v"},
+        {"text_encoders": ("t",)},
+        {"prediction": "v"},
+        {"zero_snr": "on"},
+        {"flow_shift": 3.0},
+        {"clip_skip": 2},
+    ],
+)
+def test_each_setting_of_the_base_model_is_another_picture(change):
+    """The page shows the image of the settings before."""
+    assert ImageSpec(prompt="p", **change).key() != ImageSpec(prompt="p").key()
+
+
+@pytest.mark.parametrize("place", ["vae", "text_encoders", "adapters"])
+def test_another_state_of_a_file_is_another_picture(place, tmp_path):
     """An adapter that was trained further shows its old picture."""
     path = tmp_path / "a.safetensors"
     path.write_bytes(b"1")
-    order = ImageSpec(prompt="p", adapters=(Placed(path=str(path)),))
+    given = {"vae": str(path), "text_encoders": (str(path),), "adapters": (Placed(path=str(path)),)}[place]
+    order = ImageSpec(prompt="p", **{place: given})
     before = order.key()
-    assert before == ImageSpec(prompt="p", adapters=(Placed(path=str(path)),), first=6).key()
+    assert before == ImageSpec(prompt="p", **{place: given}, first=6).key()
     path.write_bytes(b"22")
     assert before != order.key()
 
