@@ -187,6 +187,20 @@ def test_a_changed_run_resumes_at_the_second_press(watcher, part, started, tmp_p
     assert started == ["one"] and not tab.unconfirmed
 
 
+def test_a_press_that_is_refused_says_why(watcher, part, started, tmp_path):
+    """Resume is pressed, and nothing is seen."""
+    played, tab = part("one", data=str(tmp_path / "gone")), TabState()
+    played.begins()
+    save(played.run, 250)
+    played.dies()
+    tab.follow(["one"])
+    shown = page._acting(_resume, watcher, lambda tab: tick(tab, watcher))(tab)["state"]["value"]
+    assert not started and f"There is no folder {tmp_path / 'gone'}" in shown and "resume one --data FOLDER" in shown
+    assert "state" not in tick(tab, watcher), "it stays"
+    played.says(e.Failed(what="Full."))
+    assert "There is no folder" not in tick(tab, watcher)["state"]["value"]
+
+
 def test_saved_states_are_listed_with_their_stars(watcher, part):
     played, tab = part("one"), TabState()
     played.begins()

@@ -85,6 +85,10 @@ class TabState:
     smoothing: float = SMOOTHING
     unconfirmed: tuple[str, ...] = ()
     """What has changed since the run's newest state. It is shown, and a second press on Resume accepts it."""
+    refused: StudioError | None = None
+    """Why the last press on a button of the run failed. It is shown until the next press or another state of the run.
+    """
+    refused_in: State | None = None
     drawn_from: tuple | None = None
     """The fingerprint of what the last tick drew. While it stays the same there is nothing to draw."""
     sent: dict[str, Any] = field(default_factory=dict)
@@ -92,7 +96,7 @@ class TabState:
     def show(self, name: str) -> None:
         """Switches to another run."""
         if name != self.run:
-            self.run, self.step, self.prompt, self.unconfirmed = name, None, 0, ()
+            self.run, self.step, self.prompt, self.unconfirmed, self.refused = name, None, 0, (), None
 
     def follow(self, names: list[str]) -> None:
         """Switches to the newest run if it is new, or if the run that was shown no longer exists. ``names``: newest
@@ -140,7 +144,7 @@ def _fingerprint(tab: TabState, listed: list[Run], active: list[Run]) -> tuple:
     states = tuple(_saved_states(run) for run in listed if run.name == tab.run)
     logs = tuple((run.name, *_stamp(run.events_file)) for run in listed)
     asked = tuple(control.asked(run, request) for run in listed if run.name == tab.run for request in Request)
-    return logs, asked, states, active, tab.run, tab.step, tab.prompt, tab.smoothing, tab.unconfirmed
+    return logs, asked, states, active, tab.run, tab.step, tab.prompt, tab.smoothing, tab.unconfirmed, tab.refused
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -189,11 +193,14 @@ def _empty() -> dict[str, dict[str, Any]]:
 def _full(tab: TabState, run: Run, watcher: RunWatcher) -> dict[str, dict[str, Any]]:
     with watcher.view(run) as view:
         tab.unconfirmed = tab.unconfirmed if view.state.ended else ()
+        if view.state is not tab.refused_in and tab.refused_in is not None:
+            tab.refused = None
+        tab.refused_in = view.state if tab.refused else None
         shown = _empty() | _controls(tab, run, view) | _drawn(tab, run, view, watcher.outputs) | _saved(run)
         shown |= {
             "blank": {"visible": False},
             "run_card": {"visible": True},
-            "state": {"value": status.line(run, view, tab.unconfirmed), "visible": True},
+            "state": {"value": status.line(run, view, tab.unconfirmed, tab.refused), "visible": True},
         }
         return shown | _result(run, view, watcher.outputs)
 

@@ -155,13 +155,14 @@ def _wire_states(
         """Stars a saved state or removes its star, or fills the form to branch from it."""
         run, step = watcher.find(here.run), int(event.step)
         filled: Updates = {}
+        here.refused = here.refused_in = None
         try:
             if run and event.act == "branch":
                 filled = setup.branch_from(run, checkpoints.find(run, step).step)
             elif run:
                 checkpoints.star(run, step, event.act == "star")
         except StudioError as error:
-            gr.Warning(str(error))
+            here.refused = error
         return filled | tick(here)
 
     looked = [setup.data, setup.report]
@@ -175,13 +176,14 @@ def _acting(act: Action, watcher: RunWatcher, tick: Callable[[TabState], Updates
     """A button's handler: applies ``act`` to the run that the tab shows, and shows its error if it fails."""
 
     def handler(here: TabState) -> Updates:
+        here.refused = here.refused_in = None
         if run := watcher.find(here.run):
             try:
                 act(here, run)
             except StudioError as error:
-                gr.Warning(str(error))
+                here.refused = error
             except OSError as error:
-                gr.Warning(str(files.refusal(error, "The request cannot be left for the run", run.folder)))
+                here.refused = files.refusal(error, "The request cannot be left for the run", run.folder)
         return tick(here)
 
     return handler

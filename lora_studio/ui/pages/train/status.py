@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from lora_studio.config.specs import SPECS
-from lora_studio.errors import SettingsError
+from lora_studio.errors import SettingsError, StudioError
 from lora_studio.events import State
 from lora_studio.jobs import control, queue, runner
 from lora_studio.jobs.control import Request
@@ -23,9 +23,9 @@ EMPTY = (
 )
 
 
-def line(run: Run, view: RunView, unconfirmed: tuple[str, ...] = ()) -> str:
+def line(run: Run, view: RunView, unconfirmed: tuple[str, ...] = (), refused: StudioError | None = None) -> str:
     """The state of ``run``: a sentence, a progress bar, figures and messages. ``unconfirmed``: what has changed since
-    it was saved, where the user has to confirm that.
+    it was saved, where the user has to confirm that. ``refused``: why the last press on a button failed.
     """
     done = 100 * share(view)
     bar = (
@@ -35,7 +35,7 @@ def line(run: Run, view: RunView, unconfirmed: tuple[str, ...] = ()) -> str:
     )
     state = f'<span class="dot"></span><b>{words.STATES[view.state]}</b>'
     sentence = f'<p class="sentence">{state} <span>{words.text(_sentence(run, view))}</span></p>'
-    below = f"{words.facts(_facts(run, view))}{_trouble(run, view)}{_question(unconfirmed)}"
+    below = f"{words.facts(_facts(run, view))}{_trouble(run, view)}{_question(unconfirmed)}{_refusal(refused)}"
     return f'<div class="state {view.state}">{sentence}{bar}{below}</div>'
 
 
@@ -166,6 +166,10 @@ def _tail(run: Run) -> str:
         return "\n".join(run.log_file.read_text("utf-8", "replace").splitlines()[-_LOG_LINES:])
     except OSError:
         return "The log cannot be read."
+
+
+def _refusal(refused: StudioError | None) -> str:
+    return words.notice("wrong", refused.what, refused.where, refused.do) if refused else ""
 
 
 def _question(unconfirmed: tuple[str, ...]) -> str:
