@@ -141,7 +141,7 @@ def branch(parent: Run, step: int, settings: Settings, outputs: Path) -> Run:
             where="start_from",
             do="Leave one of the two out.",
         )
-    goes_on = not _hindrances(saved.folder, settings_of(saved.folder, parent), settings)
+    goes_on = not state_hindrances(saved.folder, settings_of(saved.folder, parent), settings)
     if goes_on and settings.run.steps <= step:
         raise SettingsError(
             f"The saved state is at step {step}, and the run would end at step {settings.run.steps}.",
@@ -186,7 +186,7 @@ def with_changes(run: Run, changes: dict[str, object]) -> Run:
     """
     before, newest = run.settings(), checkpoints.latest(run)
     after = before.changed(**changes) if changes else before
-    if newest is not None and _hindrances(newest, settings_of(newest, run), after):
+    if newest is not None and state_hindrances(newest, settings_of(newest, run), after):
         step = int(newest.name.removeprefix("step-"))
         return branch(run, step, after.changed(steps=max(1, before.run.steps - step)), run.folder.parent)
     if after != before:
@@ -244,7 +244,7 @@ def changes(run: Run, settings: Settings | None = None) -> list[str]:
         for key, (old, new) in _differences(about.get("settings", {}), settings).items()
         if key not in _MODEL_FILES or not _same_files(newest, key, old, new)
     ]
-    if hindering := _hindrances(newest, settings_of(newest, run), settings):
+    if hindering := state_hindrances(newest, settings_of(newest, run), settings):
         labels = " and ".join(SPECS[key].label.lower() for key in hindering)
         found.append(
             f"With another {labels} the saved state does not fit: a new run would begin at step 0, from the adapter of "
@@ -271,8 +271,8 @@ def damages(run: Run, newest: Path | None) -> list[str]:
     return [*told, back]
 
 
-def _hindrances(saved: Path, before: Settings, after: Settings) -> list[str]:
-    """As ``hindrances``; a base model that only moved is none."""
+def state_hindrances(saved: Path, before: Settings, after: Settings) -> list[str]:
+    """As ``hindrances``, for the state in the folder ``saved``; model files that only moved are none."""
     found = hindrances(before, after)
     return [key for key in found if key not in _MODEL_FILES or not _same_files(saved, key, before[key], after[key])]
 

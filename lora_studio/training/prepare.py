@@ -14,6 +14,7 @@ import torch
 
 from lora_studio import adapters, files, models
 from lora_studio.adapters import detect, foreign
+from lora_studio.adapters.metadata import clip_skip as declared
 from lora_studio.config.settings import Settings
 from lora_studio.config.slices import DatasetSettings
 from lora_studio.dataset import buckets, caption_notices, folder, manifest
@@ -217,7 +218,7 @@ def _require_fitting(session: Session, newest: Path) -> None:
     if (adapter := newest / "adapter.safetensors").is_file():
         made_for = detect.claimed(adapters.header(adapter).metadata)
         foreign.require_not_apart(made_for, session.base.family.name, newest)
-    changed = branching.hindrances(branching.settings_of(newest, session.run), session.settings)
+    changed = branching.state_hindrances(newest, branching.settings_of(newest, session.run), session.settings)
     if changed := [key for key in changed if key != "base"]:  # it may have moved
         raise RunError(
             f"The saved state {newest.name} does not fit the run's settings, which were changed since: "
@@ -250,6 +251,7 @@ def _begin_from(session: Session) -> Iterator[Event]:
             where="targets",
             do="To start from all of them, choose the same layers, and train_text for a text encoder's.",
         )
+    yield from _clip_skips(session.base, declared(given.metadata))
     if taken.residual > NEGLIGIBLE:
         whole = "a DoRA" if given.kind.needs_base else f"of rank {given.rank}"
         yield Warned(
@@ -257,6 +259,19 @@ def _begin_from(session: Session) -> Iterator[Event]:
             f"its change (residual {taken.residual:.2g}).",
             where="rank",
             do="Choose a higher rank to start closer to it.",
+        )
+
+
+def _clip_skips(base: models.Base, of_start: int) -> Iterator[Event]:
+    """A warning where the adapter that a run starts from was trained with another clip skip; 0 is unknown."""
+    if base.family.clip_skips and of_start not in (0, base.clip_skip):
+        yield Warned(
+            what=f"The adapter that this run starts from was trained with clip skip {of_start}. This run trains with "
+            f"{base.clip_skip}.",
+            where="clip_skip",
+            do=f"Set clip_skip to {of_start} to train it further in the same way."
+            if of_start in base.family.clip_skips
+            else "Nothing needs to be done: the run learns the difference.",
         )
 
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -59,13 +61,16 @@ def test_a_run_resumed_twice_ends_where_and_as_it_would_have(new_run, settings):
 
 
 @pytest.mark.fault(90, 91)
-def test_a_damaged_state_and_one_that_does_not_fit_are_named(new_run, settings):
-    """Whatever was asked before: the log says from where the run resumed, and why not from the newest state."""
-    run = new_run(settings.changed(**QUIET))
+def test_a_damaged_state_and_one_that_does_not_fit_are_named(new_run, settings, tmp_path):
+    """Whatever was asked before: the log says from where the run resumed, and why not from the newest state. A VAE that
+    moved fits.
+    """
+    vae = shutil.copy(Path(settings.run.base) / "vae" / "diffusion_pytorch_model.safetensors", tmp_path)
+    run = new_run(settings.changed(**QUIET, vae=str(vae)))
     stopped_after(run, 3)
     (run.checkpoint(2) / "state.json").unlink()
     seen = []
-    for event in train(run, run.settings()):
+    for event in train(run, run.settings().changed(vae=str(Path(vae).rename(tmp_path / "moved.safetensors")))):
         seen.append(event)
         if isinstance(event, Started):
             break
@@ -74,7 +79,7 @@ def test_a_damaged_state_and_one_that_does_not_fit_are_named(new_run, settings):
         "The saved state of step 2 is damaged: state.json is missing. The run goes back to step 1."
     ]
     with pytest.raises(RunError, match="step-1 does not fit the run's settings, which were changed since: rank"):
-        list(train(run, run.settings().changed(rank=3)))
+        list(train(run, run.settings().changed(rank=3, vae=str(tmp_path / "moved.safetensors"))))
 
 
 @pytest.mark.fault(29)
@@ -176,7 +181,7 @@ def test_a_run_starts_from_a_file_and_names_it_in_its_recipe(new_run, settings, 
         path: Factors(torch.randn(3, into, generator=source), torch.randn(out, 3, generator=source), 3.0)
         for path, (out, into) in wide.items()
     }
-    file = adapters.write(Adapter(factors), tmp_path / "ink.safetensors")
+    file = adapters.write(Adapter(factors), tmp_path / "ink.safetensors", metadata={"ss_clip_skip": "2"})
     digest = files.sha256(file)
     run = branching.create(settings.changed(**QUIET, steps=1, start_from=str(file)), tmp_path / "outputs")
     file.unlink()
@@ -186,6 +191,7 @@ def test_a_run_starts_from_a_file_and_names_it_in_its_recipe(new_run, settings, 
     kept = 1 - float(S[2] ** 2 / (S**2).sum())
     assert any(f"leaves out 1 of text_encoder, such as {text}" in one for one in said)
     assert any(f"is of rank 3. Rank 2 holds {kept:.1%} of its change" in one for one in said)
+    assert any(one.endswith("was trained with clip skip 2. This run trains with 1.") for one in said)
     learned = adapters.read(run.adapter_file)
     assert recipe.read(learned.metadata).parent == f"ink.safetensors, sha256 {digest}"
     assert recipe.read(learned.metadata).settings["start_from"] == "ink.safetensors"
