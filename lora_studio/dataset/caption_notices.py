@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from lora_studio.config.slices import DatasetSettings
 from lora_studio.dataset.caption_variants import KEEP
@@ -19,7 +19,7 @@ def problems(dataset: Dataset, settings: DatasetSettings) -> list[Problem]:
     found = _of_lines(texts) if settings.caption_lines == "variants" else []
     if settings.wildcards:
         found += _of_wildcards(texts)
-    return found + (_of_protected(texts.values(), settings.protected_tags) if settings.tag_dropout else [])
+    return found + (_of_protected(texts.values(), settings) if settings.tag_dropout else [])
 
 
 def _of_lines(texts: dict[str, str]) -> list[Problem]:
@@ -56,16 +56,19 @@ def _of_wildcards(texts: dict[str, str]) -> list[Problem]:
     )
 
 
-def _of_protected(texts: Iterable[str], protected: Sequence[str]) -> list[Problem]:
+def _of_protected(texts: Iterable[str], settings: DatasetSettings) -> list[Problem]:
+    lines = {line for text in texts for line in text.split("\n")}
     tags = {
         tag.strip().casefold()
-        for text in texts
-        for line in text.split("\n")
-        for tag in line.replace(KEEP, ",").split(",")
+        for line in lines
+        for text in Template(
+            f"{settings.caption_prefix} {line} {settings.caption_suffix}", settings.wildcards
+        ).covering()
+        for tag in text.replace(KEEP, ",").split(",")
     }
     return grouped(
         "warning",
-        [tag for tag in protected if tag.strip().casefold() not in tags],
+        [tag for tag in settings.protected_tags if tag.strip().casefold() not in tags],
         "protected tag is in no caption",
         "protected tags are in no caption",
         "Compare how it is written in the captions.",

@@ -55,6 +55,11 @@ class Template:
         """Each of the texts; the first has the first option of every wildcard."""
         return map(self._filled, itertools.product(*self._options))
 
+    def covering(self) -> Iterator[str]:
+        """A few of the texts, in which each option of each wildcard occurs."""
+        most = max(map(len, self._options), default=1)
+        return (self._filled([options[i % len(options)] for options in self._options]) for i in range(most))
+
     def draw(self, seed: int, round_: int) -> str:
         """The text of a round. Over the rounds each option of a wildcard is equally frequent, independent of the
         others.

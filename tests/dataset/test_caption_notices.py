@@ -48,6 +48,11 @@ def notices(settings: dict, *captions: str) -> list[str]:
                 "1 protected tag is in no caption: goold.",
             ],
         ),
+        (
+            {"tag_dropout": 0.1, "protected_tags": ["ink", "pen", "gold", "old"], "caption_prefix": "{old|new}, gold,"},
+            ["{ink|pen|paint}, cat"],
+            ["1 caption has wildcards such as {a|b}, an option of which is drawn each time: 0.png."],
+        ),
         ({"protected_tags": ["goold"]}, ["cat"], []),
     ],
 )
