@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from lora_studio import files
-from lora_studio.adapters import detect, dora, foreign, keys, scales
+from lora_studio.adapters import detect, dora, foreign, keys, overflow, scales
 from lora_studio.adapters.adapter import Adapter, Factors
 from lora_studio.adapters.container import PICKLES, Header, read_header
-from lora_studio.adapters.tensors import read_tensor, require_finite, stream
+from lora_studio.adapters.tensors import read_tensor, stream
 from lora_studio.errors import AdapterError, MachineError, ModelError
 from lora_studio.families import registry
 
@@ -252,9 +252,8 @@ def _added(name: str, tensor: Tensor, shares: list[_Share]) -> Tensor:
         old, new = _part(before, place), _part(after, place)
         change = dora.change(factors, old.reshape(factors.shape))
         new += weight * change.reshape(new.shape)
-    rounded = after.to(tensor.dtype)
-    require_finite(name, rounded, name)
-    return rounded
+    overflow.require_merged(name, after, tensor.dtype)
+    return after.to(tensor.dtype)
 
 
 def _part(tensor: Tensor, place: Place) -> Tensor:

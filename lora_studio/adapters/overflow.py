@@ -32,6 +32,24 @@ def require_usable(factors: Mapping[str, Factors], where: object) -> None:
             raise _refusal(f"the change of {path}{cause} reaches {largest:.3g}", where)
 
 
+def require_merged(name: str, weight: Tensor, dtype: torch.dtype) -> None:
+    """Refuses a base model's ``weight`` into which adapters were folded, where fp16, or the ``dtype`` in which it
+    is saved, cannot hold it.
+
+    Raises:
+        AdapterError: it is too large, or not finite.
+    """
+    limit = min(LARGEST, torch.finfo(dtype).max)
+    if not (largest := _largest(weight)) <= limit:
+        kind = "fp16" if limit == LARGEST else str(dtype).removeprefix("torch.")
+        raise AdapterError(
+            f"The merged model overflows: {name} reaches {largest:.3g}, and {kind} holds at most {limit:,.0f}. Images "
+            "would be black.",
+            where=name,
+            do="Give the adapters lower weights.",
+        )
+
+
 def _refusal(what: str, where: object) -> AdapterError:
     return AdapterError(
         f"The adapter overflows: {what}, and fp16 holds at most {LARGEST:,.0f}. Images would be black.",

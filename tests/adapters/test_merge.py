@@ -164,6 +164,22 @@ def test_what_does_not_fit_is_refused_with_counts_before_anything_is_written(tmp
     assert [path.name for path in tmp_path.iterdir()] == ["base"]
 
 
+@pytest.mark.fault(86)
+@pytest.mark.parametrize(
+    ("dtype", "weight", "limit"),
+    [
+        (torch.float32, 1e30, "fp16 holds at most 65,504"),  # finite here, black pictures in every program
+        (torch.float16, 1e6, "fp16 holds at most 65,504"),
+        (torch.float8_e4m3fn, 1e4, "float8_e4m3fn holds at most 448"),
+    ],
+)
+def test_a_merge_that_overflows_is_refused(dtype, weight, limit, tmp_path):
+    said = rf"The merged model overflows: .*\.weight reaches .*e\+.*, and {limit}"
+    with pytest.raises(AdapterError, match=said) as raised:
+        finish(merge.merge(folder(tmp_path, dtype), tmp_path / "out", [(ADAPTER, weight)]))
+    assert raised.value.do == "Give the adapters lower weights." and not (tmp_path / "out").exists()
+
+
 @pytest.mark.fault(29)
 def test_an_adapter_of_the_first_starter_is_not_merged_into_the_present_one(tmp_path):
     base = folder(tmp_path)
