@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -282,8 +283,15 @@ class Base:
         return weights.sha256_of(self.path)
 
     def given_sha256(self) -> dict[str, str]:
-        """SHA-256 of each file that was given beside it, by the file's name."""
-        return {path.name: files.sha256(path) for path in self.given.files}
+        """SHA-256 of each file that was given beside it, by the file's name; with its folder's, where two files have
+        the same, as those of diffusers' folders do.
+        """
+        given = dict.fromkeys(self.given.files)
+        names = Counter(path.name for path in given)
+        return {
+            path.name if names[path.name] == 1 else f"{path.resolve().parent.name}/{path.name}": files.sha256(path)
+            for path in given
+        }
 
 
 def _sha256(tensor: Tensor) -> str:

@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 import shutil
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import NamedTuple
 
 from lora_studio import adapters, files, runs
@@ -283,15 +283,16 @@ def _same_files(saved: Path, key: str, before: str | list[str], after: str | lis
     """
     if before == after:
         return True
-    old, new = ([value] if isinstance(value, str) else value for value in (before, after))
+    old, new = ([value] * bool(value) if isinstance(value, str) else value for value in (before, after))
     try:
         made = recipe.read(adapters.header(saved / "adapter.safetensors").metadata)
         if not isinstance(made, recipe.Training):
             return False
-        # their names in the recipe, whichever system the paths are of
-        known = [made.base_sha256 if key == "base" else made.parts.get(PureWindowsPath(path).name, "") for path in old]
-        found = [weights.sha256_of(Path(path)) for path in new if os.path.exists(path)]
-        return all(known) and len(found) == len(new) and sorted(known) == sorted(found)
+        known = {made.base_sha256} if key == "base" else set(made.parts.values())
+        # a part's place follows from what it holds, not from its name
+        return len(old) == len(new) and all(
+            os.path.exists(path) and weights.sha256_of(Path(path)) in known for path in new
+        )
     except (OSError, StudioError):
         return False
 

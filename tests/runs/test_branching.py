@@ -340,6 +340,7 @@ def test_parts_of_a_base_model_that_moved_are_known_by_their_content(tmp_path):
     assert branching.changes(run, run.settings().changed(**moved)) == []
     turned = moved | {"text_encoders": moved["text_encoders"][::-1]}
     assert branching.changes(run, run.settings().changed(**turned)) == []  # each is known by what it holds
-    other = run.settings().changed(**moved | {"vae": moved["text_encoders"][0]})
+    (new / "other.safetensors").write_text("another VAE")
+    other = run.settings().changed(**moved | {"vae": str(new / "other.safetensors")})
     assert "does not fit" in branching.changes(run, other)[1]
     assert branching.with_changes(run, moved) == run and run.settings().run.vae == moved["vae"]
