@@ -120,7 +120,10 @@ def complete(family: Family, given: Given) -> dict[str, Piece]:
                 holds = _described(held)
                 raise ModelError(f"{path.name} holds {holds}.", where=where, do=f"Give a file with {_KINDS[kind]}.")
             for part in wanted:
-                pieces[_place(family, part, path)] = Piece(weights, part)
+                place = _place(family, part, path)
+                if place in pieces:
+                    raise _twice(place, pieces[place].weights.paths[0], path)
+                pieces[place] = Piece(weights, part)
     return pieces
 
 
@@ -192,6 +195,12 @@ def _place(family: Family, part: FilePart, path: Path) -> str:
         f"{path.name} holds a text encoder of {part.layers} layers. {family.title} has {wanted}.",
         where="text_encoders",
         do=f"Give the text encoder{'s' * (len(family.encoders) > 1)} of a model of this family.",
+    )
+
+
+def _twice(place: str, first: Path, second: Path) -> ModelError:
+    return ModelError(
+        f"{first.name} and {second.name} both hold {title(place)}.", where="text_encoders", do="Give one of them."
     )
 
 

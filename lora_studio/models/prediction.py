@@ -261,8 +261,9 @@ def _edm_schedule(weights: Weights) -> dict[str, Any]:
     path, found = weights.paths[0], {}
     with safe_open(path, framework="pt") as file:
         for name, mark in EDM_MARKS.items():
-            if weights.shapes.get(mark) in ((), (1,)):
-                found[name] = float(file.get_tensor(mark))
+            if mark in weights.shapes:
+                value = file.get_tensor(mark)
+                found[name] = float(value) if value.numel() == 1 else math.nan
     made = {"_class_name": edm.CLASS, "prediction_type": "v_prediction", "sigma_data": 1.0, **found}
     smallest, largest = ContinuousVelocity(made).sigmas
     if not 0 < smallest < largest < math.inf:

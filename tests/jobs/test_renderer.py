@@ -124,7 +124,9 @@ def test_a_base_model_in_several_files_is_loaded_with_all_of_them(studio, tmp_pa
     [answer] = drawn(studio, ImageSpec(base=half, **FEW), tmp_path / "a.png")
     assert answer.kind == "wrong" and answer.what.endswith("but not the VAE.") and "as vae" in answer.do
     small = {**FEW, "steps": 1, "width": 64, "height": 64}
-    specs = [ImageSpec(base=half, vae=vae, text_encoders=more, **small) for vae, more in ((other, ()), (whole, (other,)))]
+    specs = [
+        ImageSpec(base=half, vae=vae, text_encoders=more, **small) for vae, more in ((other, ()), (whole, (other,)))
+    ]
     given = [[str(path) for path in studio.base(spec).given.files] for spec in specs]
     assert given == [[other], [whole, other]]
     adapter = adapters.write(small_adapter(studio.base(specs[1]), 0), tmp_path / "a.safetensors")

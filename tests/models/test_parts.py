@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lora_studio import models
+from lora_studio import files, models
 from lora_studio.adapters import recipe
 from lora_studio.config.settings import Settings
 from lora_studio.dataset.items import Dataset
@@ -14,6 +14,7 @@ from lora_studio.errors import ModelError
 from lora_studio.events import Warned
 from lora_studio.families import contents, leftovers
 from lora_studio.models import inspection, shapes
+from lora_studio.models.pieces import Given
 from lora_studio.training import devices, prepare
 from tests.models import tiny
 
@@ -76,6 +77,18 @@ def test_sdxl_tells_its_text_encoders_apart_whatever_their_order(cut, renamed, t
     found = shapes.read(unet, vae, [transformers, first])
     assert found.parameters["text_encoder_2"] > found.parameters["text_encoder"]
     assert found.text == shapes.read(unet, vae, [first, second]).text
+    with pytest.raises(ModelError, match="both hold the second text encoder"):
+        shapes.read(unet, vae, [transformers, first, second])
+
+
+def test_given_files_of_the_same_name_are_told_apart(shared, monkeypatch, tmp_path):
+    """So those of diffusers' folders are called."""
+    paths = [tmp_path / part / "model.safetensors" for part in ("text_encoder", "text_encoder_2")]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_text(path.parent.name)
+    monkeypatch.setattr(shared, "given", Given.of("", [str(path) for path in paths]))
+    assert shared.given_sha256() == {f"{path.parent.name}/{path.name}": files.sha256(path) for path in paths}
 
 
 def test_a_given_vae_replaces_the_own_one(tmp_path, cut, tiny_folder, tiny_file):

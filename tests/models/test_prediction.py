@@ -252,8 +252,9 @@ def test_cosxl_is_known_by_its_ends_of_sigma(cosxl):
     assert epsilon.name == "epsilon" and last == pytest.approx(0.00466, abs=1e-5), "with its family's betas"
 
 
-def test_ends_that_make_no_sense_are_named(tmp_path):
-    ends = {"edm_vpred.sigma_max": torch.tensor(float("nan"))}
+@pytest.mark.parametrize("end", [torch.tensor(float("nan")), torch.ones(2)])
+def test_ends_that_make_no_sense_are_named(end, tmp_path):
+    ends = {"edm_vpred.sigma_max": end}
     path = tiny.checkpoint(tmp_path / "odd.safetensors", "sdxl", extra=ends)
     with pytest.raises(ModelError, match=r"odd\.safetensors .*from 0\.002 to nan"):
         shapes.read(str(path))
