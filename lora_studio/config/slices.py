@@ -451,8 +451,8 @@ class PreviewSettings(SettingsSlice):
     prompt_weights: bool = setting(
         True,
         "Weights in prompts",
-        "Reads (word:1.2), [word] and BREAK in prompts as A1111 does. Off reads brackets as they are written. "
-        "Captions are always read so.",
+        "Reads (word:1.2), [word] and BREAK in prompts as A1111 does. Off reads brackets as they are written, "
+        "as those of captions always are.",
     )
 
 
