@@ -78,11 +78,12 @@ def test_a_limit_is_in_whole_chunks_of_the_window():
     assert texts.seen(words, LITERAL, [clip]) == texts.seen(words, Reading(tokens=225), [clip]) == words
 
 
-def test_the_starters_window_has_chunks_of_thirty_tokens():
+def test_the_starters_window_has_chunks_as_large_as_stable_diffusions():
     base = models.load("starter")
-    assert [tokenizer.room for tokenizer in base.tokenizers] == [30]
-    assert base.encode_text(["cat " * 31])["hidden"].shape[1] == 64
-    assert Reading(tokens=225).most_chunks(base.tokenizers[0]) == 8
+    assert [tokenizer.room for tokenizer in base.tokenizers] == [75]
+    assert base.encode_text(["cat " * 75])["hidden"].shape[1] == 77
+    assert base.encode_text(["cat " * 76])["hidden"].shape[1] == 154
+    assert Reading(tokens=225).most_chunks(base.tokenizers[0]) == 3
 
 
 def test_a_prompt_without_weights_is_read_bit_for_bit_as_it_is_written(sd1, sdxl):
