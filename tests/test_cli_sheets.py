@@ -89,6 +89,7 @@ def test_a_strip_and_a_grid(files, tiny_base, capfd):  # noqa: F811
     assert (
         recipe.base == "tiny"
         and len(recipe.base_sha256) == 64
+        and told["recipe"] == recipe.model_dump(mode="json")
         and all(len(one.sha256) == 64 for one in recipe.adapters)
     )
     assert str(files) not in recipe.model_dump_json(), "a shared picture must not tell where her files lie"
@@ -114,7 +115,7 @@ def test_a_distilled_model_is_drawn_in_few_steps(files, tiny_base, capfd):  # no
     assert "Note: The base model seems to be distilled (Turbo: its name says so)." in said
     assert (read_recipe(Path("fast.png")).steps, read_recipe(Path("fast.png")).guidance) == (6, 1)
     assert cli.main(["generate", "--steps", "2", "--folder", "drawn", *size]) == 0
-    assert "with 2 steps and guidance 1 instead of 2 steps and guidance 5" in capfd.readouterr().err
+    assert "are drawn with guidance 1 instead of guidance 5" in capfd.readouterr().err
     (image,) = Path("drawn").glob("*.png")
     assert "Steps: 2, Sampler: dpm++, CFG scale: 1.0" in Image.open(image).text["parameters"]
 

@@ -136,8 +136,9 @@ def draw(options: SheetOptions, name: str, x: Axis, y: Axis | None, adapters: Sh
         )
     settings, options = options.settings(), suited(options)
     path, began = _destination(options.out, name), time.monotonic()
-    recipe = _recipe(options, x, y, adapters)
-    files.write(path, _sheet(options, recipe, settings, [file for file, _ in adapters.placed.values()]))
+    paths = [file for file, _ in adapters.placed.values()]
+    recipe, sheet = _sheet(options, _recipe(options, x, y, adapters), settings, paths)
+    files.write(path, sheet)
     seconds, pictures = round(time.monotonic() - began, 2), sum(len(row) for row in recipe.cells)
     tell(
         {"sheet": path, "pictures": pictures, "seconds": seconds, "recipe": recipe.model_dump(mode="json")},
@@ -196,7 +197,8 @@ def _recipe(options: SheetOptions, x: Axis, y: Axis | None, adapters: SheetAdapt
     return grid(x=x, y=y, adapters=recorded, base=Path(options.base).name, version=__version__, **same)
 
 
-def _sheet(options: SheetOptions, recipe: Grid, settings: Settings, paths: list[Path]) -> bytes:
+def _sheet(options: SheetOptions, recipe: Grid, settings: Settings, paths: list[Path]) -> tuple[Grid, bytes]:
+    """``recipe`` with what is known of the base model once it is loaded; and the sheet, a PNG that holds it."""
     from lora_studio.adapters import read
     from lora_studio.sampling.grid import render
     from lora_studio.sampling.recipe import to_png
@@ -215,7 +217,8 @@ def _sheet(options: SheetOptions, recipe: Grid, settings: Settings, paths: list[
         prompt_weights=options.prompt_weights,
     )
     used = {"base_sha256": base.sha256(), "parts": base.given_sha256(), "clip_skip": base.clip_skip}
-    return to_png(recipe.model_copy(update=used), images)
+    whole = recipe.model_copy(update=used)
+    return whole, to_png(whole, images)
 
 
 def _sha256(path: Path) -> str:
