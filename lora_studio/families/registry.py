@@ -141,7 +141,12 @@ def of_folder(index: Mapping[str, Any], denoisers: Mapping[str, Mapping[str, Any
         if mark in kind:
             raise _foreign(title, where)
     if not denoisers:
-        raise ModelError(f"{where.name} has no {' or '.join(denoiser_folders())} folder.", where=where, do=_takes())
+        wanted = " or ".join(denoiser_folders())
+        raise ModelError(
+            f"{where.name} has no {wanted} folder.",
+            where=where,
+            do=f"Choose the folder that holds {wanted} and model_index.json, or a .safetensors file. {_takes()}",
+        )
     if title := _CHANNELS.get(denoisers.get("unet", {}).get("in_channels", 4)):
         raise _foreign(title, where)
     if family := owner(denoisers):

@@ -192,7 +192,7 @@ def _place(family: Family, part: FilePart, path: Path) -> str:
         return place
     wanted = " and ".join(str(family.config(each)["num_hidden_layers"]) for each in family.encoders)
     raise ModelError(
-        f"{path.name} holds a text encoder of {part.layers} layers. {family.title} has {wanted}.",
+        f"{path.name} holds a text encoder of {part.layers} layers, but {family.title} has {wanted}.",
         where="text_encoders",
         do=f"Give the text encoder{'s' * (len(family.encoders) > 1)} of a model of this family.",
     )

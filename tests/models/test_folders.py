@@ -194,7 +194,7 @@ def test_a_pickle_in_a_folder_is_refused_unread(damaged):
             {"block_out_channels": [1] * 4, "addition_embed_type": "text_time"},
             "XLImg2Img",
         ),
-        ({}, None, "no unet folder"),
+        ({}, None, "no unet folder.*the folder that holds unet and model_index.json"),
     ],
 )
 def test_other_models_are_called_what_they_are(index, unet, message, tmp_path):

@@ -122,7 +122,7 @@ def test_messages_say_what_a_file_holds_and_lacks(prefix, given, message, cut):
         ("nowhere.safetensors", [], "no file at nowhere"),
         (UNET, [], "holds no model that the studio knows|holds only a UNet.* Give a file with a VAE"),
         (VAE, [UNET], "holds only a UNet.* Give a file with a text encoder"),
-        (VAE, ["sdxl"], r"holds a text encoder of 32 layers\. the built-in starter has 12"),
+        (VAE, ["sdxl"], r"holds a text encoder of 32 layers, but the built-in starter has 12"),
     ],
 )
 def test_a_file_that_is_something_else_is_named(vae, text, message, cut, renamed):
