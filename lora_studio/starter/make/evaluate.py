@@ -127,6 +127,17 @@ def sentences(pipe: StableDiffusionPipeline, judge: Judge, seeds: int) -> dict:
     return {"forms": found, "subject of plain names by steps": few}
 
 
+def converged(pipe: StableDiffusionPipeline) -> dict[int, float]:
+    """By number of steps: mean PSNR in dB of pictures to those of sixty steps from the same noise."""
+    prompts = [*forms.FEW] * 8
+    last = generate(pipe, prompts, steps=60)
+    found = {}
+    for steps in (8, 10, 12, 14, 16, 20):
+        off = (generate(pipe, prompts, steps=steps) - last).square().mean((1, 2, 3))
+        found[steps] = round(float((10 * torch.log10(4 / off)).mean()), 2)
+    return found
+
+
 def sizes(pipe: StableDiffusionPipeline, model: Path) -> dict:
     """Parameters of each part, and bytes on disk."""
     parts = {"unet": pipe.unet, "vae": pipe.vae, "text_encoder": pipe.text_encoder}
@@ -153,6 +164,7 @@ def main() -> None:
         "autoencoder": json.loads((given.parts / "vae.json").read_text()),
         "accuracy": accuracies(pipe, judge, given.pairs, given.parts / "held_out.png"),
         **sentences(pipe, judge, given.seeds),
+        "dB from 60 steps, by steps": converged(pipe),
         **sizes(pipe, given.starter / "model"),
     }
     (given.starter / "figures.json").write_text(json.dumps(figures, indent=2) + "\n")

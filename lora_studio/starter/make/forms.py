@@ -63,6 +63,13 @@ PAIRS: dict[str, Form] = {
 FORMS: dict[str, Form] = {"plain": lambda n, w, _: n} | UNKNOWN | ARTICLES | PLACES | COUNTS | PAIRS
 
 
+FEW = (
+    "apple", "a cat", "a small cat on a table", "two cats", "cat and house", "a red car", "ghost, zorp",
+    "a picture of a tree in zorp style",
+)  # fmt: skip
+"""Prompts of several kinds, for comparing numbers of steps."""
+
+
 @dataclass(frozen=True)
 class Asked:
     """One subject of the evaluation: its name, what may be seen in its pictures, the word that its forms add, and
