@@ -10,7 +10,7 @@ import base64
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -85,6 +85,14 @@ def clip_skip(metadata: Mapping[str, str]) -> int:
     """
     values = [metadata.get(entry, "").strip() for entry in _CLIP_SKIP]
     return next((int(value) for value in values if value in {str(layer) for layer in range(1, 13)}), 0)
+
+
+def common_clip_skip(stated: Iterable[int], allowed: Collection[int]) -> int:
+    """The clip skip to draw with several adapters: the one that all agree on that state one, if it is ``allowed``; else
+    0.
+    """
+    values = {value for value in stated if value}
+    return values.pop() if len(values) == 1 and values <= set(allowed) else 0
 
 
 def _number(value: float) -> str:

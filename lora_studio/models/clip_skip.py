@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from lora_studio.adapters.adapter import Adapter
 from lora_studio.adapters.metadata import clip_skip as declared
+from lora_studio.adapters.metadata import common_clip_skip
 from lora_studio.events import Warned
 from lora_studio.models.base import Base
 
@@ -21,8 +22,7 @@ def settle(base: Base, wanted: int, adapters: Sequence[tuple[str, Adapter]]) -> 
         base.clip_skip = base.family.clip_skip(wanted, base.declared_clip_skip)
         return []
     trained = {name: value for name, adapter in adapters if (value := declared(adapter.metadata))}
-    common = next(iter(set(trained.values()))) if len(set(trained.values())) == 1 else 0
-    asked = wanted or (common if common in base.family.clip_skips else 0)
+    asked = wanted or common_clip_skip(trained.values(), base.family.clip_skips)
     base.clip_skip = base.family.clip_skip(asked, base.declared_clip_skip)
     return [
         Warned(

@@ -177,6 +177,24 @@ def test_a_comparison_is_drawn_with_the_same_seeds(outputs, entries, asked):
     )
 
 
+def test_a_comparison_reads_the_base_model_as_the_run_did(outputs, entries, asked, tmp_path):
+    """A run on a base model in several files cannot be compared, or is drawn with another VAE."""
+    base = {"base": "/models/unet.safetensors", "vae": "/v", "text_encoders": ["/a", "/b"], "clip_skip": 2}
+    run = runs.create(Settings(data="x", name="anime", **base), outputs)
+    entry = entries["ink/ink.safetensors"].model_copy(update={"run": run.name})
+
+    def drawn(line):
+        Image.new("RGB", (64, 64)).save(line[-1])
+        return {"sheet": line[-1]}
+
+    asked.answers = {"resize": TOLD, "grid": drawn}
+    for named in (base["base"], "starter"):
+        work.drawn(entry, Cut("rank", 8), named, "a cat", outputs)
+    given, other = (line[line.index("--base") : line.index("-o")] for line in asked[1::2])
+    options = ["--vae", "/v", "--text-encoders", "/a", "--text-encoders", "/b", "--clip-skip", "2"]
+    assert given == ["--base", "/models/unet.safetensors", *options] and other == ["--base", "starter"]
+
+
 @pytest.mark.parametrize(
     ("base", "prompt", "missing"), [("", "a cat", "base model is missing"), ("starter", "", "prompt is missing")]
 )

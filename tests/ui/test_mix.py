@@ -126,7 +126,9 @@ def test_rows_show_names_as_text(mix):
 def test_what_is_drawn_is_the_mix(mix):
     """The preview leaves out a weight, a block or the seed."""
     mix.rows[0].weight, mix.rows[0].factors = -0.5, {"mid_block": 0.0}
-    order = image_specs.mixed(mix, SCENE._replace(seed=7, prompt=" cat ", negative="fog", prediction="v"), None)
+    order = image_specs.mixed(
+        mix, SCENE._replace(seed=7, prompt=" cat ", negative="fog", base_read={"prediction": "v"}), None
+    )
     first, second = order.adapters
     assert (first.path, first.weight, first.blocks) == (
         mix.rows[0].path,
@@ -169,6 +171,63 @@ def test_only_base_models_that_fit_are_offered(outputs):
     assert image_specs.bases(outputs, "sdxl") == [("big.safetensors", "/models/big.safetensors")]
 
 
+RUN = {"base": "/models/unet.safetensors", "vae": "/models/vae.safetensors", "text_encoders": ["/a", "/b"],
+       "prediction": "v", "zero_snr": "off", "flow_shift": 3.0, "clip_skip": 2}  # fmt: skip
+READ = {key: value for key, value in RUN.items() if key != "base"}
+
+
+def trained(outputs, name, adapter, **settings) -> str:
+    """A run with an adapter; the adapter's key."""
+    run = runs.create(Settings(data="x", name=name, **settings), outputs)
+    adapters.write(adapter, run.adapter_file)
+    return cards.key(entry(outputs, name), outputs)
+
+
+def test_the_base_model_is_read_as_in_the_run_that_it_is_taken_from(outputs):
+    """A run's adapter is drawn with another VAE, without its noise, or not at all."""
+    made = Mix()
+    made.add(entry(outputs, "ink"), outputs)
+    key = trained(outputs, "anime", small(), **RUN)
+    assert image_specs.reading(RUN["base"], made, outputs) == {
+        key: value for key, value in READ.items() if key != "clip_skip"
+    }
+    assert image_specs.reading("/models/other.safetensors", made, outputs) == {}
+    made.add(entry(outputs, "anime"), outputs)
+    assert key in [row.key for row in made.rows]
+    trained(outputs, "later", small(), **RUN | {"prediction": "auto", "vae": ""})
+    assert image_specs.reading(RUN["base"], made, outputs) == READ, "its own run comes before the latest one"
+    spec = image_specs.mixed(made, SCENE._replace(base=RUN["base"], base_read=READ), None)
+    assert spec.model_dump(include=set(RUN)) == RUN | {"text_encoders": ("/a", "/b")}
+
+
+@pytest.mark.parametrize(("fields", "said"), [
+    ({"clip_skip": 3}, "Clip skip"), ({"clip_skip": None}, "Clip skip"), ({"flow_shift": -1.0}, "Flow shift"),
+    ({"vae": 5}, "VAE"), ({"text_encoders": {}}, "Text encoders"), ({"prediction": "noise"}, "Prediction"),
+])  # fmt: skip
+def test_a_senseless_setting_of_the_base_model_is_named(fields, said):
+    with pytest.raises(SettingsError, match=said):
+        image_specs.read_from(fields)
+
+
+def test_fields_of_the_base_model_are_read_as_settings(tmp_path):
+    """A pasted path in quotes is not found, or an empty line is a file."""
+    (tmp_path / "v.safetensors").touch()
+    typed = {"vae": f'"{tmp_path}/v.safetensors"', "text_encoders": "a\n\n b ", "clip_skip": 1.0, "zero_snr": "auto"}
+    read = {"vae": str(tmp_path / "v.safetensors"), "text_encoders": ["a", "b"], "clip_skip": 1}
+    assert image_specs.read_from(typed) == image_specs.read_from(read) == read
+
+
+def test_the_image_without_adapters_is_read_as_with_them(outputs):
+    """The two images differ by the clip skip too, which is no doing of the adapter."""
+    headers = {"two": {"ss_clip_skip": "2"}, "none": {}, "one": {"ss_clip_skip": "1"}}
+    made, skips = Mix(), []
+    for name, metadata in headers.items():
+        adapters.write(small(), runs.library_folder(outputs) / f"{name}.safetensors", metadata=metadata)
+        made.add(entry(outputs, name), outputs)
+        skips.append(image_specs.plain(made, SCENE).clip_skip)
+    assert skips == [2, 2, 0] and image_specs.plain(made, SCENE._replace(base_read={"clip_skip": 1})).clip_skip == 1
+
+
 def test_the_sum_needs_no_blending_and_the_rest_is_bounded():
     """Every move of a slider blends anew; or a rank of half a million is asked for."""
     assert image_specs.blending(EXACT) is None and image_specs.blending(ChosenBlend("exact", {"rank": None})) is None
@@ -185,6 +244,13 @@ def test_the_sum_needs_no_blending_and_the_rest_is_bounded():
     ):
         with pytest.raises(SettingsError, match="must be a"):
             image_specs.blending(ChosenBlend(method, wrong))
+
+
+def test_what_is_to_be_known_of_the_base_model_is_said_below_images_and_sheets():
+    """A base model's doubtful noise or unread tensors are said on the command line alone."""
+    answer = Answer(kind="drawn", path="/a.png", base="It predicts: v.", notices=(f"It holds {EVIL}.",))
+    for said in (figures.caption(answer, SCENE), figures.sheet(answer, "strip")):
+        assert "It predicts: v." in said and "It holds &lt;img" in said and 'class="notice warned"' in said
 
 
 def test_what_blending_costs_is_told_in_words(mix):
@@ -434,6 +500,29 @@ def test_a_family_brings_its_base_models(page, outputs):
     page.add(mix, cards.key(entry(outputs, "wide"), outputs), "starter")
     assert page._list(mix, "starter")[page.scene.base] == gr.update(choices=[], value="")
     assert page._list(mix, "/models/mine.safetensors")[page.scene.base]["value"] == "/models/mine.safetensors"
+
+
+def test_the_fields_of_the_base_model_follow_the_run(page, outputs):
+    """The fields tell of another run than the one that is drawn; or what was typed is lost with the next adapter."""
+    fields, mix = page.scene.reading.fields, Mix()
+    key = trained(outputs, "anime", Adapter({SDXL: factors(SDXL, 1280, 1280)}), **RUN)
+    filled = page.add(mix, key, "starter")
+    shown = {name: filled[field]["value"] for name, field in fields.items()}
+    assert filled[page.scene.base]["value"] == RUN["base"] and shown == READ | {"text_encoders": "/a\n/b"}
+    assert fields["vae"] not in page.add(mix, cards.key(entry(outputs, "wide"), outputs), RUN["base"])
+    other = page.follow(mix, "/models/other.safetensors")
+    assert other[fields["prediction"]]["value"] == "auto" and other[fields["vae"]]["value"] == ""
+    assert list(page.follow(mix, "/models/third.safetensors")) == [page.scene.base]
+
+
+@pytest.mark.parametrize("forged", [None, 1, {"vae": []}, {"prediction": "x"}, {"text_encoders": 2}])
+def test_a_reload_keeps_how_the_base_model_is_read(page, mix, forged):
+    typed = dict.fromkeys(page.scene.inputs) | values(page, mix)
+    typed[page.scene.reading.fields["text_encoders"]] = "/a\n/b"
+    draft = next(page.drawing.draw(typed))[page.draft]
+    field = page.scene.reading.fields["text_encoders"]
+    assert page.restore(Mix(), draft, "starter")[field]["value"] == "/a\n/b"
+    assert field not in page.restore(Mix(), draft | {"base_read": forged}, "starter")
 
 
 def test_a_reload_keeps_the_mix(page, mix, outputs):

@@ -12,7 +12,7 @@ from lora_studio.adapters.blend_methods import METHODS, RANK, parameters
 from lora_studio.adapters.kinds import KINDS
 from lora_studio.adapters.recipe import Blend, Training
 from lora_studio.config.settings import check
-from lora_studio.config.specs import SPECS
+from lora_studio.config.specs import OF_BASE, SPECS
 from lora_studio.errors import SettingsError, StudioError
 from lora_studio.runs import Run
 from lora_studio.runs.library import Entry, Origin
@@ -160,11 +160,19 @@ def base_at_hand(entry: Entry, outputs: Path) -> str:
     """
     if entry.family == "starter":
         return "starter"
-    try:
-        base = Run(outputs / entry.run).settings().run.base if entry.run else ""
-    except SettingsError:
-        return ""
+    base = base_of_run(entry.run, outputs).get("base", "")
     return base if base and Path(base).exists() else ""
+
+
+def base_of_run(run: str, outputs: Path) -> dict[str, Any]:
+    """Which base model the run of this name was trained on, and how it was read: the settings ``OF_BASE``; empty if
+    they are unknown.
+    """
+    try:
+        settings = Run(outputs / run).settings().flat() if run else {}
+    except (SettingsError, OSError):
+        return {}  # it only cannot be offered
+    return {key: settings[key] for key in OF_BASE if key in settings}
 
 
 def subject(entry: Entry) -> str:

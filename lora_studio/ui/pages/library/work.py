@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lora_studio import files, runs
+from lora_studio.config.specs import SPECS
 from lora_studio.errors import SettingsError, StudioError
 from lora_studio.jobs import command
 from lora_studio.runs.library import Entry, Origin
 from lora_studio.ui import images, outcome, tabs, words
-from lora_studio.ui.pages.library import cards
+from lora_studio.ui.pages.library import cards, details
 
 _AT_ONCE = 100
 """Files in one call of a command: Windows limits the length of a command line."""
@@ -136,11 +137,23 @@ def drawn(entry: Entry, cut: Cut, base: str, prompt: str, outputs: Path) -> str:
         small = folder / f"{cut.ending}.safetensors"
         command.run("resize", entry.path, *cut.option(), "-o", small)
         axes = ["--x", _axis("adapter", (entry.path, small)), "--y", _axis("seed", _SEEDS)]
-        sheet = command.run(
-            "grid", *axes, "--steps", _STEPS, "--prompt", prompt, "--base", base, "-o", folder / "sheet.png"
-        )["sheet"]
+        asked = ["--steps", _STEPS, "--prompt", prompt, *_base(entry, base, outputs)]
+        sheet = command.run("grid", *axes, *asked, "-o", folder / "sheet.png")["sheet"]
         address = images.address(images.copy(Path(sheet), outputs, images.FULL, images.preview))
     return f'<img class="sheet" src="{words.text(address)}" alt="Drawn before and after shrinking">'
+
+
+def _base(entry: Entry, base: str, outputs: Path) -> list[str]:
+    """The base model as options of a command, read as in the adapter's run if that was trained on it."""
+    known = details.base_of_run(entry.run, outputs)
+    given = {"base": base} | (known if known.get("base") == base else {})
+    return [
+        part
+        for key, value in given.items()
+        for one in (value if isinstance(value, list) else [value])
+        if key == "base" or value != SPECS[key].default
+        for part in (f"--{key.replace('_', '-')}", str(one))
+    ]
 
 
 def _axis(kind: str, values: Sequence[object]) -> str:

@@ -114,7 +114,8 @@ class MixDrawing:
         """What the browser keeps for a reload."""
         scene = self.scene.scene(values)
         rows = values[self.mix].draft()
-        return {"rows": rows, "prompt": scene.prompt, "seed": scene.seed, "base": scene.base}
+        typed = {"prompt": scene.prompt, "seed": scene.seed, "base": scene.base, "base_read": scene.base_read}
+        return {"rows": rows, **typed}
 
     def _failed(self, mix: Mix, error: StudioError) -> Updates:
         """The reason beside the last images; a run that has the machine is waited for."""

@@ -33,8 +33,13 @@ def caption(answer: Answer, scene: Scene) -> str:
     steps = words.counted(answer.steps, "step")
     seconds = [f"{answer.seconds:.1f} s"] if answer.seconds else []
     facts = words.facts((f"seed {int(scene.seed or 0)}", steps if answer.last else f"first look, {steps}", *seconds))
-    about = f'<p class="note">{words.text(answer.base)}</p>' if answer.base else ""
-    return facts + about + "".join(words.notice("warned", notice) for notice in answer.notices)
+    return facts + _about(answer)
+
+
+def _about(answer: Answer) -> str:
+    """What the base model predicts, and what else is to be known of it."""
+    predicts = f'<p class="note">{words.text(answer.base)}</p>' if answer.base else ""
+    return predicts + "".join(words.notice("warned", notice) for notice in answer.notices)
 
 
 def cost(mix: Mix, blend: Answer | None) -> str:
@@ -56,4 +61,4 @@ def sheet(answer: Answer, title: str) -> str:
     facts = words.facts(("its recipe is in its header", f"{answer.seconds:.1f} s")) if answer.seconds else ""
     link = f'<a class="download" download="{name}.png" href="{address}">Download</a>'
     image = f'<a class="sheet" href="{address}" target="_blank" rel="noopener"><img src="{address}" alt="{name}"></a>'
-    return f'<div class="outcome">{image}<div class="file">{facts}{link}</div></div>'
+    return f'<div class="outcome">{image}<div class="file">{facts}{link}</div></div>{_about(answer)}'

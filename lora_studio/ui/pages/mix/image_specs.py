@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lora_studio.adapters import blend_methods, detect
-from lora_studio.config.specs import SPECS
+from pydantic import ValidationError
+
+from lora_studio.adapters import blend_methods, detect, metadata
+from lora_studio.config.settings import Settings, key_of
+from lora_studio.config.specs import OF_BASE, SPECS, allowed
 from lora_studio.errors import ModelError, SettingsError
+from lora_studio.families import registry
 from lora_studio.jobs.renderer import Blending, ImageSpec, Placed, Side
-from lora_studio.runs import Run, library
+from lora_studio.runs import library
 from lora_studio.runs.library import Origin
+from lora_studio.ui import form
+from lora_studio.ui.pages.library import details
 from lora_studio.ui.pages.mix.mixture import HIGH, LOW, Mix, MixRow
 from lora_studio.ui.pages.train.pictures import tidy
 
 FIRST_LOOK = 6
 """Denoising steps of the rough picture that comes first."""
+READING = tuple(key for key in OF_BASE if key != "base")
+"""Settings on how a base model is read."""
+_TYPED = dict.fromkeys(("text", "lines"), str | None)
+"""What fields hold, by the kind of their settings; a draft from the browser may hold anything."""
 _MOST_CELLS = 64
 _MOST_RUNS = 50
 """The latest runs, whose base models are offered."""
@@ -31,8 +41,9 @@ class Scene(NamedTuple):
     seed: float | None
     steps: float | None
     guidance: float | None
-    prediction: str = SPECS["prediction"].default
     prompt_weights: bool = True
+    base_read: Mapping[str, Any] = {}
+    """How the base model is read: the settings ``READING``; the default where one is missing."""
 
 
 class ChosenBlend(NamedTuple):
@@ -79,8 +90,10 @@ def mixed(mix: Mix, scene: Scene, blending: Blending | None) -> ImageSpec:
 
 
 def plain(mix: Mix, scene: Scene) -> ImageSpec:
-    """The same image without adapters. Raises as ``mixed`` does."""
-    return ImageSpec(**_scene(mix, scene))
+    """The same image without adapters, its prompt read as with them. Raises as ``mixed`` does."""
+    spec, family = ImageSpec(**_scene(mix, scene)), registry.named(mix.family)
+    stated = metadata.common_clip_skip((row.clip_skip for row in mix.rows), family.clip_skips if family else ())
+    return spec if spec.clip_skip else spec.model_copy(update={"clip_skip": stated})
 
 
 def sheet(mix: Mix, scene: Scene, keys: Sequence[str | None], spread: Spread) -> ImageSpec:
@@ -123,14 +136,53 @@ def blending(chosen: ChosenBlend) -> Blending | None:
 def bases(outputs: Path, family: str) -> list[tuple[str, str]]:
     """Label and name of the base models that fit adapters of ``family``: the starter, and those of the latest runs."""
     found = {"starter": "Built-in starter"} if family in ("", "starter") else {}
-    trained = [entry for entry in library.entries(outputs) if entry.origin is Origin.RUN and entry.family == family]
-    for entry in trained[:_MOST_RUNS]:
-        try:
-            base = Run(outputs / entry.run).settings().run.base
-        except (SettingsError, OSError):
-            continue  # it only cannot be offered
-        found.setdefault(base, Path(base).name)
+    for run in _runs(outputs, family):
+        if base := details.base_of_run(run, outputs).get("base"):
+            found.setdefault(base, Path(base).name)
     return [(label, base) for base, label in found.items()]
+
+
+def reading(base: str, mix: Mix, outputs: Path) -> dict[str, Any]:
+    """How ``base`` was read by the first run of the mix that was trained on it, else by the latest one: the settings
+    ``READING`` that are not the default. The clip skip is the adapters' own and comes from the mix's runs alone.
+    """
+    own = [row.run for row in mix.rows if row.run]
+    for run in dict.fromkeys((*own, *_runs(outputs, mix.family))):
+        known = details.base_of_run(run, outputs)
+        if known and tidy(known["base"]) == tidy(base):
+            return _changed({key: known[key] for key in READING if run in own or key != "clip_skip"})
+    return {}
+
+
+def read_from(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings ``READING`` in the page's fields that are not the default.
+
+    Raises:
+        SettingsError: one is no such setting, or out of range.
+    """
+    values = {
+        key: form.from_field(SPECS[key], raw) if isinstance(raw, _TYPED.get(SPECS[key].kind, object)) else raw
+        for key, raw in fields.items()
+        if key in READING
+    }
+    try:
+        settings = Settings(**values).flat()
+    except ValidationError as error:
+        key = key_of(error.errors()[0])
+        what = f"{SPECS[key].label} must be {allowed(key)}."
+        raise SettingsError(what, where="Image › More", do="Change it to see the image.") from None
+    paths = {"vae": tidy(settings["vae"]), "text_encoders": [tidy(path) for path in settings["text_encoders"]]}
+    return _changed({key: (settings | paths)[key] for key in READING})
+
+
+def _changed(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value != SPECS[key].default}
+
+
+def _runs(outputs: Path, family: str) -> list[str]:
+    """The latest runs for ``family``."""
+    entries = library.entries(outputs)
+    return [one.run for one in entries if one.origin is Origin.RUN and one.family == family][:_MOST_RUNS]
 
 
 def number(key: str, label: str, value: float | None) -> float | int:
@@ -171,5 +223,5 @@ def _scene(mix: Mix, scene: Scene) -> dict[str, Any]:
         "seed": number("preview_seed", "Seed", scene.seed),
         "steps": number("preview_steps", "Steps", scene.steps),
         "guidance": number("guidance", "Guidance", scene.guidance),
-        "prediction": scene.prediction,
+        **read_from(scene.base_read),
     }

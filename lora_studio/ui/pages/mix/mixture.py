@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lora_studio import adapters
-from lora_studio.adapters import blend_methods, container, detect, keys, recipe
+from lora_studio.adapters import blend_methods, container, detect, keys, metadata, recipe
 from lora_studio.adapters.recipe import Blend, Ingredient
 from lora_studio.errors import AdapterError, StudioError
 from lora_studio.runs import library
@@ -39,6 +39,10 @@ class MixRow:
     trigger: str
     blocks: tuple[str, ...]
     """Those that it changes."""
+    clip_skip: int
+    """That it states; 0 where it states none."""
+    run: str
+    """Name of its run; empty for one from elsewhere."""
     blend: bool
     """Whether it is a blend itself, with a recipe in its header."""
     cover: str
@@ -63,6 +67,8 @@ class Mix:
     """The picture that is shown without them."""
     scene: str = ""
     """Key of the image spec that ``plain`` was drawn from."""
+    base_read: dict[str, Any] = field(default_factory=dict)
+    """How its runs read the base model, as the page's fields were last filled; see ``image_specs.reading``."""
 
     @property
     def family(self) -> str:
@@ -87,7 +93,7 @@ class Mix:
         key = cards.key(entry, outputs)
         if key in (row.key for row in self.rows):
             raise AdapterError(f"{name} is in the mix already.", do="Change its weight instead.")
-        blocks, blend = _inside(entry)
+        inside = _inside(entry)
         self.rows.append(
             MixRow(
                 key=key,
@@ -96,8 +102,10 @@ class Mix:
                 family=entry.family,
                 rank=entry.rank,
                 trigger=entry.trigger,
-                blocks=blocks,
-                blend=blend,
+                blocks=inside.blocks,
+                clip_skip=inside.clip_skip,
+                run=entry.run,
+                blend=inside.blend,
                 cover=cards.picture(entry, outputs),
                 weight=weight,
                 factors=dict(factors or {}),
@@ -161,14 +169,23 @@ def bounded(typed: object, before: float) -> tuple[float, str]:
     return round(weight, 4), ""
 
 
-def _inside(entry: Entry) -> tuple[tuple[str, ...], bool]:
-    """The blocks that an adapter changes, and whether it is a blend; from its header alone."""
+class _Inside(NamedTuple):
+    """As the fields of ``MixRow``."""
+
+    blocks: tuple[str, ...]
+    clip_skip: int
+    blend: bool
+
+
+def _inside(entry: Entry) -> _Inside:
+    """What an adapter's header alone tells of it."""
     try:
         table, texts, _ = container.peek(Path(entry.path))
     except StudioError as error:
         raise AdapterError(f"{cards.title(entry)} can no longer be read.", where=entry.path, do=error.do) from error
     found, _ = keys.collect(table)
-    return tuple(sorted({keys.block_of(path) for path in found}, key=_place)), isinstance(recipe.read(texts), Blend)
+    blocks = tuple(sorted({keys.block_of(path) for path in found}, key=_place))
+    return _Inside(blocks, metadata.clip_skip(texts), isinstance(recipe.read(texts), Blend))
 
 
 def _place(block: str) -> tuple[int, str]:

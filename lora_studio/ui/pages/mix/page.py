@@ -96,8 +96,13 @@ class MixPage:
     @property
     def _listed(self) -> list[Any]:
         """What ``_list`` changes."""
-        rows = [self.mix, self.adding, self.rows, self.message, self.scene.base]
+        rows = [self.mix, self.adding, self.rows, self.message, *self._of_base]
         return [*rows, self.blend_card, self.sheet_card, self.sheet.across, self.sheet.down]
+
+    @property
+    def _of_base(self) -> list[Any]:
+        """What ``follow`` changes."""
+        return [self.scene.base, *self.scene.reading.components]
 
     def wire(self, tab: gr.Tab, page: gr.Blocks) -> None:
         """Binds everything; ``tab`` is the page's own."""
@@ -105,7 +110,8 @@ class MixPage:
         drawn = self._drawn
         tab.select(self.drawing.renderer.warm, None, None, **QUIET)
         tab.select(self.drawing.first, **drawn)
-        for event in (*self.scene.wire(), *self.blend.wire()):
+        followed = self.scene.base.input(self.follow, [self.mix, self.scene.base], self._of_base, **QUIET)
+        for event in (followed.then, *self.scene.wire(), *self.blend.wire()):
             event(self.drawing.draw, **drawn)
         self.drawing.again.tick(self.drawing.retry, **drawn)
         self.sheet.wire()
@@ -144,17 +150,27 @@ class MixPage:
         offered = image_specs.bases(self.outputs, mix.family)
         known = [name for _, name in offered]
         fits = base in known or (base != "starter" and bool(base))
+        chosen = base if fits else next(iter(known), "")
         shown = gr.update(visible=bool(mix.rows))
         return {
             self.mix: mix,
             self.adding: self._choices(),
             self.rows: rows.html(mix),
             self.message: gr.update(value=message, visible=bool(message)),
-            self.scene.base: gr.update(choices=offered, value=base if fits else next(iter(known), "")),
+            **self.follow(mix, chosen),
+            self.scene.base: gr.update(choices=offered, value=chosen),
             self.blend_card: shown,
             self.sheet_card: shown,
             **self.sheet.offer(mix),
         }
+
+    def follow(self, mix: Mix, base: str) -> Updates:
+        """Reads the base model as the run did that it is taken from. What was typed stays until that changes."""
+        read = image_specs.reading(base, mix, self.outputs)
+        if read == mix.base_read:
+            return {self.scene.base: gr.skip()}
+        mix.base_read = read
+        return self.scene.fill(read)
 
     def restore(self, mix: Mix, draft: Any, base: str) -> Updates:
         """What this browser's user had mixed before a reload or a restart, without what has gone meanwhile."""
@@ -167,7 +183,11 @@ class MixPage:
         mix.weigh(kept)
         fields = {"prompt": self.scene.prompt, "seed": self.scene.seed}
         typed = {field: gr.update(value=draft[name]) for name, field in fields.items() if name in draft}
-        return {**typed, **self._list(mix, draft.get("base") or base)}
+        listed = self._list(mix, draft.get("base") or base)
+        with contextlib.suppress(StudioError):
+            read = draft.get("base_read")
+            listed |= self.scene.fill(image_specs.read_from(read)) if isinstance(read, dict) else {}
+        return {**typed, **listed}
 
     def add(self, mix: Mix, key: str | None, base: str) -> Updates:
         """Puts the chosen adapter into the mix."""

@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from lora_studio.config.specs import SPECS
+from lora_studio.ui.form import Form
+from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.mix import image_specs
 from lora_studio.ui.pages.mix.image_specs import Scene
 from lora_studio.ui.pages.train.setup import QUIET
 from lora_studio.ui.theme import html
 
 _PROMPT = "cat"
+_HELP = {
+    "text_encoders": f"{SPECS['text_encoders'].help} One path per line.",
+    "prediction": "What the base model predicts.",
+    "clip_skip": "For SD 1.x: 1 or 2. 0 takes what the adapters were trained with, or else the base model.",
+}
+"""Of settings that mean something else here than in training."""
 
 
 class SceneForm:
     """Prompt, seed, base model, and below a fold the sampler's numbers."""
 
     def __init__(self, outputs: Path):
+        self.reading = Form({})
+        """How the base model is read."""
         html("<h2>Image</h2>")
         self.prompt = gr.Textbox(_PROMPT, label="Prompt", max_lines=3, elem_id="mix-prompt")
         with gr.Row(elem_classes="seeded", equal_height=True):
@@ -50,24 +61,18 @@ class SceneForm:
             self.negative = gr.Textbox(
                 label="Negative prompt", info="What it should avoid.", max_lines=2, elem_id="mix-negative"
             )
-            predicts = SPECS["prediction"]
-            self.prediction = gr.Dropdown(
-                [(option.title, option.name) for option in predicts.options],
-                value=predicts.default,
-                label=predicts.label,
-                info="What the base model predicts.",
-                elem_id="mix-prediction",
-            )
             weights = SPECS["prompt_weights"]
             self.prompt_weights = gr.Checkbox(
                 weights.default, label=weights.label, info=weights.help, elem_id="mix-prompt-weights"
             )
+            for key in image_specs.READING:
+                self.reading.field(key, info=_HELP.get(key, SPECS[key].help), elem_id=f"mix-{key.replace('_', '-')}")
 
     @property
     def inputs(self) -> set[Any]:
         """Every field."""
         numbers = {self.seed, self.steps, self.guidance}
-        return {self.base, self.prompt, self.negative, self.prediction, self.prompt_weights} | numbers
+        return {self.base, self.prompt, self.negative, self.prompt_weights, *self.reading.components} | numbers
 
     def scene(self, values: dict[Any, Any]) -> Scene:
         """What the fields hold."""
@@ -78,17 +83,23 @@ class SceneForm:
             seed=values[self.seed],
             steps=values[self.steps],
             guidance=values[self.guidance],
-            prediction=values[self.prediction],
             prompt_weights=values[self.prompt_weights],
+            base_read={key: values[field] for key, field in self.reading.fields.items()},
         )
 
+    def fill(self, base_read: Mapping[str, Any]) -> Updates:
+        """Shows how a base model is read: the settings that are not the default."""
+        return self.reading.fill({key: base_read.get(key, SPECS[key].default) for key in image_specs.READING})
+
     def wire(self) -> list[Any]:
-        """Lets the button draw a new seed.
+        """Lets the button draw a new seed. The base model's own events are the page's.
 
         Returns:
             the events after which another image is to be drawn.
         """
-        fields = (self.prompt, self.negative, self.seed, self.steps, self.guidance)
+        chosen = [field for field in self.reading.components if isinstance(field, gr.Dropdown)]
+        typed = [field for field in self.reading.components if isinstance(field, gr.Textbox | gr.Number)]
+        fields = (self.prompt, self.negative, self.seed, self.steps, self.guidance, *typed)
         new_seed = self.reseed.click(lambda: random.randrange(2**31), None, self.seed, **QUIET)
-        chosen = (self.base.input, self.prediction.input, self.prompt_weights.input, new_seed.then)
-        return [*(event for field in fields for event in (field.submit, field.blur)), *chosen]
+        events = [event for field in fields for event in (field.submit, field.blur)]
+        return [*events, *(field.input for field in (*chosen, self.prompt_weights)), new_seed.then]
