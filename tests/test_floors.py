@@ -54,7 +54,7 @@ GROUND = ("bootstrap", "errors", "events", "files", "locks")
 """What needs the standard library and pydantic alone."""
 WORKERS = ("jobs.worker", "jobs.rank_worker", "jobs.renderer_worker")
 """Processes of their own, where the work is done."""
-_CACHE = ("dataset.cache", "dataset.entry_files", "dataset.fitted")
+_CACHE = ("dataset.cache", "dataset.encoding", "dataset.entry_files", "dataset.fitted")
 """What training alone imports of the dataset's room."""
 
 MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}

@@ -13,65 +13,29 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from lora_studio.dataset import buckets, entry_files, fitted
-from lora_studio.dataset.items import Bucket, Draw, Sample
-from lora_studio.errors import DatasetError, ModelError
+from lora_studio.dataset import buckets, entry_files
+from lora_studio.dataset.encoding import WORKERS, Encoder, Encoding, Made, TextEntry, View, ahead
+from lora_studio.dataset.items import Draw, Sample
+from lora_studio.errors import DatasetError
 
 VERSION = 2
 """Increased whenever the same picture or caption would be encoded differently."""
-_PIXELS_AT_ONCE = 1024**2
-_PICTURES_AT_ONCE = 32
-_CHUNKS_AT_ONCE = 32
-_WORKERS = min(8, os.cpu_count() or 1)
 
 FILLER = " "
 """A text without words, unlike the empty caption: its features fill up those of short texts."""
 
 Item = TypeVar("Item")
-Out = TypeVar("Out")
-Made = dict[Path, dict[str, Tensor]]
-"""New entries by path."""
 CacheProgress = Iterator[tuple[str, int, int]]
 """(stage, done, total) for every entry or batch."""
-
-
-class Encoder(Protocol):
-    """What the cache needs of a base model."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Equal for two encoders only if they give the same results."""
-
-    @property
-    def scale(self) -> int:
-        """Pixels to a side of each element of the latents."""
-
-    @property
-    def sequences(self) -> tuple[str, ...]:
-        """The text features whose first axis, after the batch, grows with the text."""
-
-    def encode_text(self, texts: list[str], prompts: bool = False) -> Mapping[str, Tensor]:
-        """Features of captions, or of ``prompts``, by name, batch first."""
-
-    def reading(self, text: str, prompts: bool = False) -> tuple[str | int, ...]:
-        """How ``text`` is read, the number of its chunks last; empty for one chunk that is read as it is written. Texts
-        with the same reading have features of the same shape.
-        """
-
-    def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the scaled latents of ``pixels`` (B, 3, H, W) float32 in [-1, 1]; both
-        (B, 4, H/8, W/8).
-        """
 
 
 class Limits(NamedTuple):
@@ -81,27 +45,6 @@ class Limits(NamedTuple):
 
     memory: int = 4 * 1024**3
     disk: int = 20 * 1024**3
-
-
-class _View(NamedTuple):
-    """One picture as it is encoded: its index, and whether it is mirrored."""
-
-    picture: int
-    flip: bool
-
-
-class _TextEntry(NamedTuple):
-    """A text whose features are kept at ``path``, and how it is read."""
-
-    path: Path
-    text: str
-    reading: tuple[str | int, ...]
-    prompts: bool
-
-    @property
-    def length(self) -> int:
-        """Its chunks."""
-        return _chunks(self.reading)
 
 
 class Cache:
@@ -129,10 +72,11 @@ class Cache:
         limits: Limits = Limits(),
     ):
         self.folder, self.encoder, self.samples, self.limits = folder, encoder, samples, limits
+        self._encoding = Encoding(encoder, samples)
         self._held: dict[Path, dict[str, Tensor]] = {}
         self._held_bytes = 0
         self._latents = {
-            _View(index, flipped): self._path("latents", sample.picture.sha256, *sample.bucket, flipped)
+            View(index, flipped): self._path("latents", sample.picture.sha256, *sample.bucket, flipped)
             for index, sample in enumerate(samples)
             for flipped in (False, True)[: 1 + flip]
         }
@@ -144,7 +88,7 @@ class Cache:
         self._captions = self._entries(["", *(text for sample in samples for text in sample.captions)])
         self._prompts = self._entries(["", *prompts], prompts=True)
         self._texts = {entry.path: entry for entry in (*self._prompts.values(), *self._captions.values())}
-        self._filler: _TextEntry | None = None
+        self._filler: TextEntry | None = None
         if len({entry.reading for entry in self._texts.values()}) > 1:
             self._filler = self._entries([FILLER])[FILLER]
             self._texts[self._filler.path] = self._filler
@@ -160,11 +104,11 @@ class Cache:
             ModelError: the encoder gives NaN or infinite values.
             MachineError: an entry cannot be written.
         """
-        yield from self._fill("pictures", {path: view for view, path in self._latents.items()}, self._encoded_pictures)
+        yield from self._fill("pictures", {path: view for view, path in self._latents.items()}, self._encoding.pictures)
         if self._masks:
-            yield from self._fill("masks", {path: view for view, path in self._masks.items()}, self._encoded_masks)
+            yield from self._fill("masks", {path: view for view, path in self._masks.items()}, self._encoding.masks)
         if texts:
-            yield from self._fill("captions", self._texts, self._encoded_texts)
+            yield from self._fill("captions", self._texts, self._encoding.texts)
         used = {*self._latents.values(), *self._masks.values(), *self._texts}
         entry_files.prune(self.folder, self.limits.disk, keep=used)
 
@@ -172,7 +116,7 @@ class Cache:
         """x0 = mean + deviation · ε (Kingma & Welling 2014, §2.4) of the draws: (B, 4, H/8, W/8) scaled latents; ε from
         ``generator``, or 0 without one.
         """
-        entries = [self._entry(self._latents[_View(draw.picture, draw.flip)]) for draw in draws]
+        entries = [self._entry(self._latents[View(draw.picture, draw.flip)]) for draw in draws]
         mean, deviation = (torch.stack([entry[name] for entry in entries]) for name in ("mean", "deviation"))
         if generator is None:
             return mean
@@ -191,7 +135,7 @@ class Cache:
             return None
         found = torch.full((len(draws), 1, *like.shape[2:]), 255, dtype=torch.uint8)
         for row, draw in enumerate(draws):
-            if path := self._masks.get(_View(draw.picture, draw.flip)):
+            if path := self._masks.get(View(draw.picture, draw.flip)):
                 found[row] = self._entry(path)["mask"]
         return found.float() / 255
 
@@ -239,11 +183,11 @@ class Cache:
         scale = bucket.width / (right - left)
         return picture.height, picture.width, round(top * scale), round(left * scale), bucket.height, bucket.width
 
-    def _entries(self, texts: Sequence[str], prompts: bool = False) -> dict[str, _TextEntry]:
+    def _entries(self, texts: Sequence[str], prompts: bool = False) -> dict[str, TextEntry]:
         """Where the features of ``texts`` are kept. Captions and prompts that are read alike share theirs."""
         readings = {text: self.encoder.reading(text, prompts) for text in dict.fromkeys(texts)}
         return {
-            text: _TextEntry(self._path("text", text, *reading), text, reading, prompts)
+            text: TextEntry(self._path("text", text, *reading), text, reading, prompts)
             for text, reading in readings.items()
         }
 
@@ -276,8 +220,8 @@ class Cache:
         """Loads or encodes one kind of entry: ``items`` by path; ``encoded`` encodes those that are missing."""
         missing, done = {}, 0
         yield stage, done, len(items)
-        with ThreadPoolExecutor(_WORKERS) as pool:
-            for path, entry in zip(items, _ahead(pool, entry_files.read, items), strict=True):
+        with ThreadPoolExecutor(WORKERS) as pool:
+            for path, entry in zip(items, ahead(pool, entry_files.read, items), strict=True):
                 if entry is None:
                     missing[path] = items[path]
                     continue
@@ -293,102 +237,8 @@ class Cache:
                 done += len(made)
                 yield stage, done, len(items)
 
-    def _encoded_pictures(self, pool: ThreadPoolExecutor, missing: dict[Path, _View]) -> Iterator[Made]:
-        """Batches of one bucket each, as large as ``_PIXELS_AT_ONCE`` allows, while the next pictures are decoded."""
-        by_bucket: dict[Bucket, list[tuple[Path, _View]]] = {}
-        for path, view in missing.items():
-            by_bucket.setdefault(self.samples[view.picture].bucket, []).append((path, view))
-        batches = [
-            batch
-            for bucket, views in by_bucket.items()
-            for batch in _batches(
-                views, min(_PICTURES_AT_ONCE, max(1, _PIXELS_AT_ONCE // (bucket.width * bucket.height)))
-            )
-        ]
-        for batch, pixels in zip(
-            batches, _ahead(pool, self._pixels, ([view for _, view in batch] for batch in batches)), strict=True
-        ):
-            with torch.no_grad():
-                mean, deviation = self.encoder.encode_images(pixels)
-            made = {
-                path: {"mean": _own(mean[row]), "deviation": _own(deviation[row])}
-                for row, (path, _) in enumerate(batch)
-            }
-            for path, view in batch:
-                _require_finite(made[path], "latents", self.samples[view.picture].picture.path)
-            yield made
-
-    def _encoded_texts(self, pool: ThreadPoolExecutor, missing: dict[Path, _TextEntry]) -> Iterator[Made]:
-        """Batches of texts of one length, so that none is filled up."""
-        alike: dict[tuple[bool, tuple], list[tuple[Path, str]]] = {}
-        for path, entry in missing.items():
-            alike.setdefault((entry.prompts and bool(entry.reading), entry.reading), []).append((path, entry.text))
-        for prompts, batch in [
-            (prompts, batch)
-            for (prompts, reading), texts in alike.items()
-            for batch in _batches(texts, max(1, _CHUNKS_AT_ONCE // _chunks(reading)))
-        ]:
-            with torch.no_grad():
-                features = self.encoder.encode_text([text for _, text in batch], prompts)
-            made = {
-                path: {name: _own(tensor[row]) for name, tensor in features.items()}
-                for row, (path, _) in enumerate(batch)
-            }
-            for path, text in batch:
-                _require_finite(made[path], "text features", text)
-            yield made
-
-    def _encoded_masks(self, pool: ThreadPoolExecutor, missing: dict[Path, _View]) -> Iterator[Made]:
-        for path, mask in zip(missing, _ahead(pool, self._weights, missing.values()), strict=True):
-            yield {path: {"mask": mask}}
-
-    def _pixels(self, views: list[_View]) -> Tensor:
-        """(B, 3, H, W) float32 in [-1, 1]: pictures of one bucket."""
-        chosen = [(self.samples[view.picture], view.flip) for view in views]
-        return torch.stack([fitted.pixels(sample.picture, sample.bucket, flip) for sample, flip in chosen])
-
-    def _weights(self, view: _View) -> Tensor:
-        """(1, H/8, W/8) uint8: a mask."""
-        picture, bucket, _ = self.samples[view.picture]
-        assert picture.mask
-        return fitted.weights(picture.mask, bucket, view.flip, self.encoder.scale)
-
-
-def _chunks(reading: tuple[str | int, ...]) -> int:
-    """The chunks of a text that is read so; see ``Encoder.reading``."""
-    return int(reading[-1]) if reading else 1
-
 
 def _lengthened(feature: Tensor, filler: Tensor, rows: int) -> Tensor:
     """``feature`` (N·T, D) with ``filler`` (T, D) behind it, ``rows`` in all; or zeros behind zeros."""
     more = (rows - len(feature)) // len(filler)
     return torch.cat([feature, *[filler if feature.any() else torch.zeros_like(filler)] * more]) if more else feature
-
-
-def _own(tensor: Tensor) -> Tensor:
-    """A copy on the CPU that shares no memory with its batch."""
-    return tensor.to("cpu", copy=True).contiguous()
-
-
-def _require_finite(entry: dict[str, Tensor], kind: str, where: object) -> None:
-    if not all(tensor.isfinite().all() for tensor in entry.values()):
-        raise ModelError(
-            f"The base model's {kind} are NaN or infinite.",
-            where=where,
-            do="Set precision to fp32: parts of some models overflow in fp16.",
-        )
-
-
-def _batches(items: list[Any], size: int) -> list[list[Any]]:
-    return [items[start : start + size] for start in range(0, len(items), size)]
-
-
-def _ahead(pool: ThreadPoolExecutor, function: Callable[[Any], Out], arguments: Iterable[Any]) -> Iterator[Out]:
-    """``map`` that computes only a few results in advance, so that thousands of pictures do not fill the memory."""
-    waiting: deque[Future[Out]] = deque()
-    for argument in arguments:
-        waiting.append(pool.submit(function, argument))
-        if len(waiting) > _WORKERS:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()

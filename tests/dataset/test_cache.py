@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from lora_studio.dataset import buckets, cache, entry_files
+from lora_studio.dataset import buckets, cache, encoding, entry_files
 from lora_studio.dataset.cache import Cache, Limits
 from lora_studio.dataset.entry_files import prune
 from lora_studio.dataset.folder import scan
@@ -269,7 +269,7 @@ def test_a_fill_that_is_left_in_the_middle_continues_later(dataset, tmp_path):
 
 
 def test_many_pictures_come_in_batches_that_fit(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "_PIXELS_AT_ONCE", 64 * 64 * 3)
+    monkeypatch.setattr(encoding, "_PIXELS_AT_ONCE", 64 * 64 * 3)
     encoder = FakeEncoder()
     filled(scan(made.style_folder(tmp_path / "style", 8)), tmp_path / "cache", encoder)
     assert [shape[0] for shape in encoder.images] == [3, 3, 2]
