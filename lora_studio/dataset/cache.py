@@ -85,6 +85,7 @@ class Cache:
             for view in self._latents
             if masks and (mask := samples[view.picture].picture.mask)
         }
+        self._masked = {view: self._masked_path(view) for view in self._latents if self._masks and encoder.inpaints}
         self._captions = self._entries(["", *(text for sample in samples for text in sample.captions)])
         self._prompts = self._entries(["", *prompts], prompts=True)
         self._texts = {entry.path: entry for entry in (*self._prompts.values(), *self._captions.values())}
@@ -107,9 +108,12 @@ class Cache:
         yield from self._fill("pictures", {path: view for view, path in self._latents.items()}, self._encoding.pictures)
         if self._masks:
             yield from self._fill("masks", {path: view for view, path in self._masks.items()}, self._encoding.masks)
+        if self._masked:
+            views = {path: view for view, path in self._masked.items()}
+            yield from self._fill("masked pictures", views, self._encoding.masked)
         if texts:
             yield from self._fill("captions", self._texts, self._encoding.texts)
-        used = {*self._latents.values(), *self._masks.values(), *self._texts}
+        used = {*self._latents.values(), *self._masks.values(), *self._masked.values(), *self._texts}
         entry_files.prune(self.folder, self.limits.disk, keep=used)
 
     def latents(self, draws: Sequence[Draw], generator: torch.Generator | None = None) -> Tensor:
@@ -138,6 +142,15 @@ class Cache:
             if path := self._masks.get(View(draw.picture, draw.flip)):
                 found[row] = self._entry(path)["mask"]
         return found.float() / 255
+
+    def inpainting(self, draws: Sequence[Draw]) -> Tensor | None:
+        """What a model that inpaints is shown of the draws' pictures, (B, 5, H/8, W/8) float32: as ``encode_masked``
+        gave it; pictures without a mask are masked as a whole. None for other models, and if no picture of the dataset
+        has a mask.
+        """
+        if not self._masked:
+            return None
+        return torch.stack([self._entry(self._masked[View(draw.picture, draw.flip)])["shown"] for draw in draws])
 
     def text(self, draws: Sequence[Draw]) -> dict[str, Tensor]:
         """The text features of the draws' captions by name, batch first; a dropped caption is the empty one. Shorter
@@ -190,6 +203,12 @@ class Cache:
             text: TextEntry(self._path("text", text, *reading), text, reading, prompts)
             for text, reading in readings.items()
         }
+
+    def _masked_path(self, view: View) -> Path:
+        """Pictures without a mask share an entry for each bucket: nothing of them is shown."""
+        picture, bucket, _ = self.samples[view.picture]
+        shown = (picture.sha256, picture.mask.sha256, view.flip) if picture.mask else ()
+        return self._path("masked", *bucket, *shown)
 
     def _path(self, kind: str, *parts: str | int) -> Path:
         key = hashlib.sha256(json.dumps([VERSION, self.encoder.fingerprint, *parts]).encode()).hexdigest()

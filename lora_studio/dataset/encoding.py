@@ -39,6 +39,10 @@ class Encoder(Protocol):
         """Pixels to a side of each element of the latents."""
 
     @property
+    def inpaints(self) -> bool:
+        """Whether it takes ``encode_masked`` beside noisy latents."""
+
+    @property
     def sequences(self) -> tuple[str, ...]:
         """The text features whose first axis, after the batch, grows with the text."""
 
@@ -53,6 +57,11 @@ class Encoder(Protocol):
     def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the scaled latents of ``pixels`` (B, 3, H, W) float32 in [-1, 1]; both
         (B, 4, H/8, W/8).
+        """
+
+    def encode_masked(self, pixels: Tensor, masks: Tensor) -> Tensor:
+        """What a model that inpaints is shown of ``pixels`` (B, 3, H, W) float32 in [-1, 1] behind ``masks``
+        (B, 1, H, W) float32 in [0, 1]: (B, 5, H/8, W/8) float32.
         """
 
 
@@ -89,28 +98,17 @@ class Encoding:
 
     def pictures(self, pool: ThreadPoolExecutor, missing: dict[Path, View]) -> Iterator[Made]:
         """Batches of one bucket each, as large as ``_PIXELS_AT_ONCE`` allows, while the next pictures are decoded."""
-        by_bucket: dict[Bucket, list[tuple[Path, View]]] = {}
-        for path, view in missing.items():
-            by_bucket.setdefault(self.samples[view.picture].bucket, []).append((path, view))
-        batches = [
-            batch
-            for bucket, views in by_bucket.items()
-            for batch in _batches(
-                views, min(_PICTURES_AT_ONCE, max(1, _PIXELS_AT_ONCE // (bucket.width * bucket.height)))
-            )
-        ]
-        for batch, pixels in zip(
-            batches, ahead(pool, self._pixels, ([view for _, view in batch] for batch in batches)), strict=True
-        ):
+        for batch, pixels in self._decoded(pool, missing, self._pixels):
             with torch.no_grad():
                 mean, deviation = self.encoder.encode_images(pixels)
-            made = {
-                path: {"mean": _own(mean[row]), "deviation": _own(deviation[row])}
-                for row, (path, _) in enumerate(batch)
-            }
-            for path, view in batch:
-                _require_finite(made[path], "latents", self.samples[view.picture].picture.path)
-            yield made
+            yield self._latents(batch, {"mean": mean, "deviation": deviation})
+
+    def masked(self, pool: ThreadPoolExecutor, missing: dict[Path, View]) -> Iterator[Made]:
+        """What models that inpaint are shown of pictures; in batches as ``pictures``."""
+        for batch, (pixels, masks) in self._decoded(pool, missing, self._masked_pixels):
+            with torch.no_grad():
+                shown = self.encoder.encode_masked(pixels, masks)
+            yield self._latents(batch, {"shown": shown})
 
     def texts(self, pool: ThreadPoolExecutor, missing: dict[Path, TextEntry]) -> Iterator[Made]:
         """Batches of texts of one length, so that none is filled up."""
@@ -137,10 +135,45 @@ class Encoding:
         for path, mask in zip(missing, ahead(pool, self._weights, missing.values()), strict=True):
             yield {path: {"mask": mask}}
 
+    def _decoded(
+        self, pool: ThreadPoolExecutor, missing: dict[Path, View], decode: Callable[[list[View]], Out]
+    ) -> Iterator[tuple[list[tuple[Path, View]], Out]]:
+        """Batches of one bucket each, with what ``decode`` makes of their views."""
+        by_bucket: dict[Bucket, list[tuple[Path, View]]] = {}
+        for path, view in missing.items():
+            by_bucket.setdefault(self.samples[view.picture].bucket, []).append((path, view))
+        batches = [
+            batch
+            for bucket, views in by_bucket.items()
+            for batch in _batches(
+                views, min(_PICTURES_AT_ONCE, max(1, _PIXELS_AT_ONCE // (bucket.width * bucket.height)))
+            )
+        ]
+        yield from zip(batches, ahead(pool, decode, ([view for _, view in batch] for batch in batches)), strict=True)
+
+    def _latents(self, batch: list[tuple[Path, View]], encoded: dict[str, Tensor]) -> Made:
+        """The entries of a batch, from its tensors by name."""
+        made = {
+            path: {name: _own(tensor[row]) for name, tensor in encoded.items()} for row, (path, _) in enumerate(batch)
+        }
+        for path, view in batch:
+            _require_finite(made[path], "latents", self.samples[view.picture].picture.path)
+        return made
+
     def _pixels(self, views: list[View]) -> Tensor:
         """(B, 3, H, W) float32 in [-1, 1]: pictures of one bucket."""
         chosen = [(self.samples[view.picture], view.flip) for view in views]
         return torch.stack([fitted.pixels(sample.picture, sample.bucket, flip) for sample, flip in chosen])
+
+    def _masked_pixels(self, views: list[View]) -> tuple[Tensor, Tensor]:
+        """``_pixels`` and their masks, (B, 1, H, W) float32 in [0, 1]; 1 for pictures without one."""
+        pixels = self._pixels(views)
+        masks = torch.ones_like(pixels[:, :1])
+        for row, view in enumerate(views):
+            picture, bucket, _ = self.samples[view.picture]
+            if picture.mask:
+                masks[row] = fitted.weights(picture.mask, bucket, view.flip, scale=1) / 255
+        return pixels, masks
 
     def _weights(self, view: View) -> Tensor:
         """(1, H/8, W/8) uint8: a mask."""

@@ -18,7 +18,13 @@ from lora_studio import files
 PREVIEWS = "previews"
 """Folder of the previews of base models."""
 
-_KINDS = {"latents": "*.safetensors", "masks": "*.safetensors", "text": "*.safetensors", PREVIEWS: "*.png"}
+_KINDS = {
+    "latents": "*.safetensors",
+    "masks": "*.safetensors",
+    "masked": "*.safetensors",
+    "text": "*.safetensors",
+    PREVIEWS: "*.png",
+}
 """Folders of entries, and the pattern of their names."""
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lora_studio import files
@@ -96,6 +97,11 @@ class Base:
         return self.family.latent_channels(self.unet.config)
 
     @property
+    def inpaints(self) -> bool:
+        """Whether it takes a mask and a masked picture behind noisy latents."""
+        return self.family.inpaints(self.unet.config)
+
+    @property
     def resolution(self) -> int:
         """The side in pixels that it was trained at."""
         return self.family.latent_side(self.unet.config) * self.scale
@@ -162,6 +168,24 @@ class Base:
         self._turn(self.vae)
         return self._encode(pixels)
 
+    @torch.no_grad()
+    def encode_masked(self, pixels: Tensor, masks: Tensor) -> Tensor:
+        """What an inpainting model is shown of pictures: (B, C + 1, H/8, W/8) float32, the mask (1 where it paints)
+        and the latents' mean of the picture in which that part is grey: 0 in [-1, 1]. As in diffusers'
+        ``StableDiffusionInpaintPipeline.prepare_mask_latents``, which draws latents around that mean.
+
+        Args:
+            pixels: (B, 3, H, W) float32 in [-1, 1].
+            masks: (B, 1, H, W) float32 in [0, 1]; from 0.5 on it paints.
+        """
+        self._turn(self.vae)
+        return self._encode_masked(pixels, masks)
+
+    def _encode_masked(self, pixels: Tensor, masks: Tensor) -> Tensor:
+        painted = masks >= 0.5
+        mean, _ = self._encode(pixels * ~painted)
+        return torch.cat([F.interpolate(painted.to(mean), mean.shape[-2:], mode="nearest"), mean], dim=1)
+
     def _encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         mean, deviation = autoencode.encode(self.vae, pixels, self.tiled)
         shift = self.vae.config.shift_factor or 0.0
@@ -176,7 +200,12 @@ class Base:
         return (pixels / 2 + 0.5).clamp(0, 1)
 
     def predict(
-        self, noisy: Tensor, timesteps: Tensor, text: Mapping[str, Tensor], sizes: Tensor | None = None
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        text: Mapping[str, Tensor],
+        sizes: Tensor | None = None,
+        inpainting: Tensor | None = None,
     ) -> Tensor:
         """What the denoiser predicts, differentiable.
 
@@ -186,26 +215,29 @@ class Base:
             text: as ``encode_text`` gave it; moved and cast as need be.
             sizes: (B, 6) original height and width, top and left of the crop, height and width; None says "whole, and
                 of this size".
+            inpainting: what an inpainting model is shown, as ``encode_masked`` gave it; None masks the whole pictures.
 
         Returns:
             (B, C, h, w) float32: what ``process`` has it predict.
         """
         text = {name: feature.to(self.device, self.dtype) for name, feature in text.items()}
         sizes = self.whole(noisy) if sizes is None else sizes.to(self.device, torch.float32)
-        noisy = self._all_masked(noisy) if self.family.inpaints(self.unet.config) else noisy
-        return self.family.predict(self.unet, noisy.to(self.device, self.dtype), timesteps, text, sizes).float()
+        noisy = noisy.to(self.device, self.dtype)
+        if self.inpaints:
+            shown = self._all_masked(noisy) if inpainting is None else inpainting
+            noisy = torch.cat([noisy, shown.to(noisy)], dim=1)
+        return self.family.predict(self.unet, noisy, timesteps, text, sizes).float()
 
     def _all_masked(self, noisy: Tensor) -> Tensor:
-        """(B, 2C + 1, h, w): ``noisy``, a mask of ones, and the latents of the picture that is left, which is grey: 0
-        in [-1, 1]. So inpainting models were trained on a part of their batches, and answer as text-to-image models.
+        """(B, C + 1, h, w): a mask of ones, and the latents of the picture that is left, which is grey: 0 in [-1, 1].
+        So inpainting models were trained on a part of their batches, and answer as text-to-image models.
         """
         size = noisy.shape[-2:]
         if size not in self._masked:
             pixels = torch.zeros(1, 3, *(side * self.scale for side in size))
-            with torch.no_grad():  # where the VAE rests: once for each size, and a step under capture allocates nothing
-                mean, _ = self._encode(pixels)
-            self._masked[size] = torch.cat([torch.ones_like(mean[:, :1]), mean], dim=1)
-        return torch.cat([noisy, self._masked[size].to(noisy).expand(len(noisy), -1, -1, -1)], dim=1)
+            with torch.no_grad():  # where the VAE rests, once for each size: a step under capture copies nothing here
+                self._masked[size] = self._encode_masked(pixels, torch.ones_like(pixels[:, :1])).to(self.device)
+        return self._masked[size].expand(len(noisy), -1, -1, -1)
 
     def whole(self, latents: Tensor) -> Tensor:
         """The (B, 6) sizes of uncropped pictures of exactly the latents' size."""

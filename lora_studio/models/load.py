@@ -83,7 +83,7 @@ def load(
         cast(Any, part).to(memory_format=torch.channels_last)  # torch declares no form without device or dtype
     if quantize != "none":
         quantization.quantize(loaded, quantize, device)
-    if loaded.family.inpaints(loaded.unet.config):
+    if loaded.inpaints:
         loaded.notices.append(_inpaints(loaded.name))
     settle(loaded, marks, choice)
     return loaded
@@ -102,8 +102,8 @@ def distillation(base: str) -> Distilled | None:
 
 def _inpaints(name: str) -> Warned:
     return Warned(
-        what=f"{name} is an inpainting model. It trains and draws as the text-to-image model that it also is, with the "
-        "whole picture masked.",
+        what=f"{name} is an inpainting model. It draws as the text-to-image model that it also is, with the whole "
+        "picture masked. So it trains on pictures without a mask; in those with one it learns to paint what is white.",
         where="base",
         do="Nothing needs to be done: the adapter fits the model without inpainting too.",
     )

@@ -37,11 +37,14 @@ class Batch(NamedTuple):
     """
     mask: Tensor | None = None
     """(B, 1, H/8, W/8) float32, the weight of each element's loss; None if no picture has a mask."""
+    inpainting: Tensor | None = None
+    """As ``Cache.inpainting``, for ``Base.predict``."""
 
     def tensors(self) -> dict[str, Tensor]:
         """All of its tensors by name."""
         found = {"x0": self.x0, "noise": self.noise, "timesteps": self.timesteps, "sizes": self.sizes, **self.text}
-        return found if self.mask is None else {**found, "mask": self.mask}
+        masks = {"mask": self.mask, "inpainting": self.inpainting}
+        return found | {name: tensor for name, tensor in masks.items() if tensor is not None}
 
     def replaced(self, tensors: dict[str, Tensor]) -> Batch:
         """The same batch with other ``tensors``, named as those of ``tensors()``."""
@@ -52,6 +55,7 @@ class Batch(NamedTuple):
             sizes=tensors["sizes"],
             text={name: tensors[name] for name in self.text},
             mask=tensors.get("mask"),
+            inpainting=tensors.get("inpainting"),
         )
 
     def to(self, device: torch.device) -> Batch:
@@ -118,7 +122,7 @@ class Batches:
         length = self.cache.length(draws) if self.train_text else 0
         kept = draws[part]
         sizes, captions, mask = self.cache.sizes(kept), self.cache.captions(kept), self.cache.masks(kept, x0)
-        batch = Batch(x0, noise, timesteps, sizes, text, captions, length, mask)
+        batch = Batch(x0, noise, timesteps, sizes, text, captions, length, mask, self.cache.inpainting(kept))
         return (
             batch.replaced({name: tensor.pin_memory() for name, tensor in batch.tensors().items()})
             if self.pinned

@@ -24,7 +24,7 @@ def losses(base: Base, batch: Batch, text: dict[str, Tensor], settings: LossSett
     """
     process, timesteps = base.process, batch.timesteps
     noisy = process.add_noise(batch.x0, batch.noise, timesteps)
-    predicted = base.predict(noisy, timesteps, text, batch.sizes).float()
+    predicted = base.predict(noisy, timesteps, text, batch.sizes, batch.inpainting).float()
     target = process.target(batch.x0, batch.noise, timesteps)
     each = _distance(predicted, target, settings)
     if batch.mask is not None:

@@ -90,6 +90,10 @@ class RunEncoder:
         return self.base.scale
 
     @property
+    def inpaints(self) -> bool:
+        return self.base.inpaints
+
+    @property
     def sequences(self) -> tuple[str, ...]:
         return self.base.family.sequences
 
@@ -104,3 +108,6 @@ class RunEncoder:
 
     def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         return self.base.encode_images(pixels)
+
+    def encode_masked(self, pixels: Tensor, masks: Tensor) -> Tensor:
+        return self.base.encode_masked(pixels, masks)

@@ -168,7 +168,7 @@ class Session:
     def probe(self) -> None:
         """The forward pass of the first batch, to be timed: about a third of a step."""
         batch = self.data.batches.draw(0)
-        self.base.predict(batch.x0, batch.timesteps, self.text(batch), batch.sizes)
+        self.base.predict(batch.x0, batch.timesteps, self.text(batch), batch.sizes, batch.inpainting)
 
     @contextlib.contextmanager
     def as_exported(self) -> Generator[None]:

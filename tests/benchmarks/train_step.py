@@ -92,6 +92,9 @@ class RandomCache:
     def masks(self, draws, like) -> None:
         return None
 
+    def inpainting(self, draws) -> None:
+        return None
+
     def sizes(self, draws) -> Tensor:
         return torch.tensor([[self.side, self.side, 0, 0, self.side, self.side]] * len(draws), dtype=torch.float32)
 

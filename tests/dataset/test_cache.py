@@ -21,7 +21,7 @@ class FakeEncoder:
     asked.
     """
 
-    scale = 8
+    scale, inpaints = 8, False
 
     def __init__(self, fingerprint: str = "one", long: bool = False):
         self.fingerprint, self.images, self.texts, self.long = fingerprint, [], [], long

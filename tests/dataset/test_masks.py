@@ -143,9 +143,19 @@ def test_a_mask_is_cropped_as_its_picture(bucket, flip, row, size):
     assert [fitted.getpixel((x, 1)) for x in range(fitted.width)] == row
 
 
-def cache_of(style, folder, **options):
+class Inpainting(FakeEncoder):
+    """A mask is shown as it is, in place of the first of three colours."""
+
+    inpaints = True
+
+    def encode_masked(self, pixels, masks):
+        self.images.append(tuple(pixels.shape))
+        return torch.nn.functional.avg_pool2d(torch.cat([masks, pixels[:, 1:]], dim=1), 8)
+
+
+def cache_of(style, folder, encoder=FakeEncoder, **options):
     samples = [Sample(picture, Bucket(64, 64), [picture.caption]) for picture in scan(style).pictures]
-    cache = Cache(folder, FakeEncoder(), samples, flip=True, **options)
+    cache = Cache(folder, encoder(), samples, flip=True, **options)
     stages = [stage for stage, done, _ in cache.fill() if not done]
     return cache, stages
 
@@ -184,6 +194,33 @@ def test_a_changed_mask_is_encoded_again_and_its_picture_is_not(style, tmp_path)
     cache, _ = cache_of(style, tmp_path / "cache")
     assert cache.encoder.images == [] and len(entries(tmp_path / "cache")) == before + 2
     assert cache.masks([Draw(0)], torch.zeros(1, 4, 8, 8))[0, 0, 0, 0] == pytest.approx(0.4)
+
+
+def test_models_that_inpaint_are_shown_masked_pictures(style, tmp_path):
+    """Mirrored with their pictures; what has no mask is white."""
+    cache, stages = cache_of(style, tmp_path / "cache", Inpainting)
+    draws = [Draw(0), Draw(0, flip=True), Draw(1)]
+    shown, latents = cache.inpainting(draws), cache.latents(draws)
+    assert stages == ["pictures", "masks", "masked pictures", "captions"] and shown.dtype == torch.float32
+    assert shown[:, 0, 5].tolist() == [[1, 1, 1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 1, 1, 1, 1], [1] * 8]
+    assert torch.allclose(shown[:2, 1:], latents[:2, 1:3], atol=1e-6)
+
+
+def test_masked_pictures_are_encoded_once_for_each_picture_and_mask(style, tmp_path):
+    """Pictures without a mask share one for each bucket, which says the same of all."""
+    cache, _ = cache_of(style, tmp_path / "cache", Inpainting)
+    assert cache.encoder.images == [(4, 3, 64, 64), (3, 3, 64, 64)]
+    assert cache_of(style, tmp_path / "cache", Inpainting)[0].encoder.images == []
+    halves(style / "0-masklabel.png", left=204, right=255)
+    again, _ = cache_of(style, tmp_path / "cache", Inpainting)
+    assert again.encoder.images == [(2, 3, 64, 64)]
+    assert again.inpainting([Draw(0)])[0, 0, 0].tolist() == pytest.approx([0.8] * 4 + [1] * 4)
+
+
+@pytest.mark.parametrize(("encoder", "masks"), [(FakeEncoder, True), (Inpainting, False)])
+def test_no_masked_picture_is_encoded_for_other_models_and_without_masks(style, tmp_path, encoder, masks):
+    cache, stages = cache_of(style, tmp_path / "cache", encoder, masks=masks)
+    assert "masked pictures" not in stages and cache.inpainting([Draw(0)]) is None
 
 
 def test_a_mask_that_changes_while_the_run_begins_stops_it(style, tmp_path):

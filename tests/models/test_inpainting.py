@@ -1,8 +1,5 @@
 """Inpainting models as the text-to-image models that they also are, against diffusers' inpainting pipeline."""
 
-import json
-import shutil
-
 import pytest
 import torch
 from diffusers import StableDiffusionInpaintPipeline
@@ -11,57 +8,67 @@ from safetensors.torch import load_file, save_file
 
 from lora_studio import models
 from lora_studio.models import modules, shapes
+from tests.models import tiny
 
 CONV_IN = "model.diffusion_model.input_blocks.0.0.weight"
 
 
-def _wide(weight, extra):
-    """A first convolution for nine channels: the four of ``weight``, and five more."""
-    torch.manual_seed(0)
-    more = torch.randn(weight.shape[0], 5, 3, 3) if extra else torch.zeros(weight.shape[0], 5, 3, 3)
-    return torch.cat([weight, more], dim=1)
-
-
 def _file(path, source, extra=True):
     tensors = load_file(source)
-    save_file(tensors | {CONV_IN: _wide(tensors[CONV_IN], extra)}, path, {"modelspec.prediction_type": "epsilon"})
+    save_file(tensors | {CONV_IN: tiny.wide(tensors[CONV_IN], extra)}, path, {"modelspec.prediction_type": "epsilon"})
     return path
 
 
+@pytest.fixture(scope="module")
+def inpainting(tmp_path_factory, tiny_folder):
+    return models.load(str(tiny.inpainting(tmp_path_factory.mktemp("wide") / "inpaint", tiny_folder("sd1"))))
+
+
 @pytest.fixture
-def inpainting(tmp_path, tiny_folder):
-    folder = shutil.copytree(tiny_folder("sd1"), tmp_path / "inpaint")
-    weights, config = folder / "unet" / "diffusion_pytorch_model.safetensors", folder / "unet" / "config.json"
-    tensors = load_file(weights)
-    save_file(tensors | {"conv_in.weight": _wide(tensors["conv_in.weight"], True)}, weights)
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"in_channels": 9}))
-    index = json.loads((folder / "model_index.json").read_text())
-    (folder / "model_index.json").write_text(json.dumps(index | {"_class_name": "StableDiffusionInpaintPipeline"}))
-    return models.load(str(folder))
+def reference(inpainting, monkeypatch):
+    """diffusers' pipeline, with the mean in place of random latents around it."""
+    monkeypatch.setattr(DiagonalGaussianDistribution, "sample", lambda self, generator=None: self.mode())
+    return StableDiffusionInpaintPipeline(
+        inpainting.vae, None, None, inpainting.unet, None, None, None, requires_safety_checker=False
+    )
 
 
-def _seen(base, noisy):
+def _shown(reference, picture, mask):
+    """What the pipeline shows of ``picture``, (B, 5, h, w)."""
+    mask = reference.mask_processor.preprocess(mask.clone())
+    size = picture.shape[-2:]
+    return torch.cat(
+        reference.prepare_mask_latents(
+            mask, picture * (mask < 0.5), len(picture), *size, torch.float32, torch.device("cpu"), None, False
+        ),
+        dim=1,
+    )
+
+
+def _seen(base, noisy, *more):
     """What the UNet is given."""
     seen = []
     hook = base.unet.conv_in.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    base.predict(noisy, torch.tensor(500), base.encode_text(["a cat"] * len(noisy)))
+    base.predict(noisy, torch.tensor(500), base.encode_text(["a cat"] * len(noisy)), None, *more)
     hook.remove()
     return seen[0]
 
 
-def test_the_unet_sees_what_the_reference_shows_for_a_mask_of_everything(inpainting, monkeypatch):
-    monkeypatch.setattr(DiagonalGaussianDistribution, "sample", lambda self, generator=None: self.mode())
-    reference = StableDiffusionInpaintPipeline(
-        inpainting.vae, None, None, inpainting.unet, None, None, None, requires_safety_checker=False
-    )
-    picture = torch.rand(1, 3, 64, 128) * 2 - 1
-    mask = torch.ones(1, 1, 64, 128)
-    mask, masked = reference.prepare_mask_latents(
-        mask, picture * (mask < 0.5), 2, 64, 128, torch.float32, torch.device("cpu"), None, False
-    )
-    noisy = torch.randn(2, 4, 8, 16)
-    assert torch.allclose(_seen(inpainting, noisy), torch.cat([noisy, mask, masked], dim=1), atol=1e-6)
+def test_the_unet_sees_what_the_reference_shows_for_a_mask_of_everything(inpainting, reference):
+    picture, noisy = torch.rand(2, 3, 64, 128) * 2 - 1, torch.randn(2, 4, 8, 16)
+    expected = torch.cat([noisy, _shown(reference, picture, torch.ones(2, 1, 64, 128))], dim=1)
+    assert torch.allclose(_seen(inpainting, noisy), expected, atol=1e-6)
     assert (_seen(inpainting, noisy)[:, 4] == 1).all()
+
+
+def test_the_unet_sees_what_the_reference_shows_for_a_mask_of_a_part(inpainting, reference):
+    """White, light and dark grey, black; 37 is no seam between latents."""
+    picture, noisy = torch.rand(2, 3, 64, 128) * 2 - 1, torch.randn(2, 4, 8, 16)
+    mask = torch.zeros(2, 1, 64, 128)
+    mask[:, :, :, :37], mask[1, :, :, 37:80], mask[1, :, :, 80:96] = 1, 0.5, 0.49
+    seen = _seen(inpainting, noisy, inpainting.encode_masked(picture, mask))
+    assert torch.allclose(seen, torch.cat([noisy, _shown(reference, picture, mask)], dim=1), atol=1e-6)
+    assert seen[:, 4, 3].tolist() == [[1] * 5 + [0] * 11, [1] * 10 + [0] * 6]
 
 
 def test_it_is_of_the_family_of_the_plain_model(inpainting):

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
@@ -84,6 +84,25 @@ def write(path: Path, family: str, models: dict[str, nn.Module], prediction: str
     )
     (path / "model_index.json").write_text(json.dumps(_index(family, schedule)))
     return path
+
+
+def inpainting(path: Path, plain: Path) -> Path:
+    """Writes the model in the folder ``plain`` to ``path``, with nine channels for a mask and a masked picture."""
+    shutil.copytree(plain, path)
+    weights, config = path / "unet" / "diffusion_pytorch_model.safetensors", path / "unet" / "config.json"
+    tensors = load_file(weights)
+    save_file(tensors | {"conv_in.weight": wide(tensors["conv_in.weight"])}, weights)
+    config.write_text(json.dumps(read_json(config) | {"in_channels": 9}))
+    index = read_json(path / "model_index.json") | {"_class_name": "StableDiffusionInpaintPipeline"}
+    (path / "model_index.json").write_text(json.dumps(index))
+    return path
+
+
+def wide(weight: Tensor, extra: bool = True) -> Tensor:
+    """A first convolution for nine channels: the four of ``weight``, and five more, zeros without ``extra``."""
+    torch.manual_seed(0)
+    more = torch.randn(weight.shape[0], 5, 3, 3) if extra else torch.zeros(weight.shape[0], 5, 3, 3)
+    return torch.cat([weight, more], dim=1)
 
 
 def _index(family: str, schedule: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ X0, NOISE = torch.full((2, 1, 1, 1), 2.0), torch.full((2, 1, 1, 1), 1.0)
 
 def loss_of(process, answer, timesteps=(0, 1), **settings):
     """The losses of a model that predicts ``answer`` whatever it sees."""
-    base = SimpleNamespace(process=process, predict=lambda noisy, timesteps, text, sizes: answer)
+    base = SimpleNamespace(process=process, predict=lambda *given: answer)
     batch = Batch(X0, NOISE, torch.tensor(timesteps), torch.zeros(2, 6), {}, [])
     return losses(base, batch, {}, Settings(**{"min_snr_gamma": 0, **settings}).loss).tolist()
 
@@ -54,15 +54,15 @@ def test_the_model_sees_the_noisy_latents_and_its_timesteps():
     base = SimpleNamespace(process=Epsilon(SCHEDULE), predict=lambda *given: seen.append(given) or torch.zeros_like(X0))
     batch = Batch(X0, NOISE, torch.tensor([0, 1]), torch.zeros(2, 6), {}, [])
     losses(base, batch, {"hidden": X0}, Settings().loss)
-    noisy, timesteps, text, sizes = seen[0]
+    noisy, timesteps, text, sizes, inpainting = seen[0]
     assert noisy.flatten().tolist() == pytest.approx([2 * 0.8**0.5 + 0.2**0.5, 2 * 0.2**0.5 + 0.8**0.5])
-    assert timesteps.tolist() == [0, 1] and text == {"hidden": X0} and sizes is batch.sizes
+    assert timesteps.tolist() == [0, 1] and text == {"hidden": X0} and sizes is batch.sizes and inpainting is None
 
 
 def test_a_mask_weights_each_element_and_the_mean_is_over_all():
     """Errors of 2 everywhere: squared 4, times masks whose means are 0.5 and 0.1."""
     process, answer = Epsilon(SCHEDULE), torch.full((2, 3, 1, 2), 3.0)
-    base = SimpleNamespace(process=process, predict=lambda noisy, timesteps, text, sizes: answer)
+    base = SimpleNamespace(process=process, predict=lambda *given: answer)
     mask = torch.tensor([[1.0, 0.0], [0.2, 0.0]]).view(2, 1, 1, 2)
     batch = Batch(answer - 1, answer - 2, torch.tensor([0, 1]), torch.zeros(2, 6), {}, [], mask=mask)
     plain = Settings(min_snr_gamma=0).loss
@@ -72,8 +72,9 @@ def test_a_mask_weights_each_element_and_the_mean_is_over_all():
 
 def test_a_mask_moves_with_its_batch():
     """As every tensor that a CUDA graph reads."""
-    mask = torch.rand(2, 1, 1, 1)
-    batch = Batch(X0, NOISE, torch.tensor([0, 1]), torch.zeros(2, 6), {"hidden": X0}, [], mask=mask)
+    mask, shown = torch.rand(2, 1, 1, 1), torch.rand(2, 2, 1, 1)
+    batch = Batch(X0, NOISE, torch.tensor([0, 1]), torch.zeros(2, 6), {"hidden": X0}, [], mask=mask, inpainting=shown)
     doubled = batch.replaced({name: tensor * 2 for name, tensor in batch.tensors().items()})
-    assert torch.equal(doubled.mask, mask * 2) and batch._replace(mask=None).to(torch.device("cpu")).mask is None
-    assert "mask" not in batch._replace(mask=None).tensors()
+    assert torch.equal(doubled.mask, mask * 2) and torch.equal(doubled.inpainting, shown * 2)
+    assert batch._replace(mask=None).to(torch.device("cpu")).mask is None
+    assert not {"mask", "inpainting"} & batch._replace(mask=None, inpainting=None).tensors().keys()

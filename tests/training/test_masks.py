@@ -1,5 +1,8 @@
-"""A run learns only what is white in its pictures' masks, in training and validation."""
+"""A run learns only what is white in its pictures' masks, in training and validation. Inpainting models see the
+rest.
+"""
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -8,6 +11,7 @@ from lora_studio.dataset.items import Draw
 from lora_studio.training.loss import losses
 from lora_studio.training.prepare import prepare
 from tests.dataset import made
+from tests.models import tiny
 
 
 @pytest.fixture
@@ -36,7 +40,7 @@ def test_the_loss_of_a_run_counts_what_is_white(new_run, masked):
     draws, timesteps = [Draw(0), Draw(1)], session.base.process.draw(2, torch.Generator().manual_seed(0))
     batch = session.data.batches.at(draws, timesteps, torch.Generator().manual_seed(0))
     assert batch.mask[:, 0, 0].tolist() == [[1, 1, 1, 1, 0, 0, 0, 0], [1] * 8]
-    assert session.data.batches.draw(0).mask.shape == (2, 1, 8, 8)
+    assert session.data.batches.draw(0).mask.shape == (2, 1, 8, 8) and batch.inpainting is None
     with torch.no_grad():
         found = losses(session.base, batch, batch.text, masked.loss)
         halves = [batch._replace(mask=mask) for mask in (1 - batch.mask, None)]
@@ -48,3 +52,25 @@ def test_the_loss_of_a_run_counts_what_is_white(new_run, masked):
 def test_a_run_with_masks_off_learns_whole_pictures(new_run, masked):
     session, _ = prepared(new_run(masked.changed(masks=False)))
     assert session.data.batches.draw(0).mask is None
+
+
+def test_an_inpainting_model_sees_what_is_black(new_run, masked, tiny_base, tmp_path):
+    """Its nine channels: noisy latents, the mask, and the latents of the picture with grey where the mask is white."""
+    wide = tiny.inpainting(tmp_path / "inpainting", tiny_base)
+    session, _ = prepared(new_run(masked.changed(base=str(wide), flip=True)))
+    base, seen = session.base, []
+    draws, timesteps = [Draw(0), Draw(0, flip=True), Draw(1)], torch.tensor([20, 500, 900])
+    batch = session.data.batches.at(draws, timesteps, torch.Generator().manual_seed(0))
+    base.unet.conv_in.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        losses(base, batch, batch.text, masked.loss)
+        picture = torch.from_numpy(np.array(Image.open(tmp_path / "style" / "0.png"))).permute(2, 0, 1) / 127.5 - 1
+        picture[:, :, :32] = 0
+        pixels = torch.stack([picture, picture.flip(-1), torch.zeros_like(picture)])
+        hidden = base.vae.encode(pixels).latent_dist.mode() * base.vae.config.scaling_factor
+    [given] = seen
+    assert given.shape == (3, 9, 8, 8)
+    assert torch.equal(given[:, :4], base.process.add_noise(batch.x0, batch.noise, timesteps))
+    assert given[:, 4, 0].tolist() == [[1, 1, 1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 1, 1, 1, 1], [1] * 8]
+    assert torch.allclose(given[:, 5:], hidden, atol=1e-5) and not torch.allclose(hidden[0], hidden[2], atol=0.01)
+    assert torch.equal(batch.mask, given[:, 4:5])
