@@ -363,6 +363,8 @@ def _device(module: nn.Module) -> torch.device:
 
 
 def _move(module: nn.Module, device: torch.device | str) -> None:
-    """A module under training keeps its place: its parameters lie in the optimizer's buffer."""
-    if not any(parameter.requires_grad for parameter in module.parameters()):
+    """A module with an adapter under training keeps its place: its parameters lie in the optimizer's buffer. They are
+    told by peft's note and not by their gradients, which ``inject.without_adapter`` switches off.
+    """
+    if not hasattr(module, "peft_config"):
         module.to(device)

@@ -145,3 +145,6 @@ def test_an_encoder_under_training_stays_on_the_device_and_the_others_take_turns
     assert base.vae.device.type == "meta" and base.text_encoders["text_encoder"].device.type == "cpu"
     base.encode_text(["a cat"])
     assert base.vae.device.type == "meta"
+    with inject.without_adapter(base):  # as for the base model's previews, in which nothing has gradients
+        base.encoders_to("meta")
+    assert base.text_encoders["text_encoder"].device.type == "cpu"
