@@ -502,6 +502,17 @@ def test_a_family_brings_its_base_models(page, outputs):
     assert page._list(mix, "/models/mine.safetensors")[page.scene.base]["value"] == "/models/mine.safetensors"
 
 
+@pytest.mark.parametrize(("there", "chosen"), [(True, "run"), (False, "starter")])
+def test_the_first_adapter_brings_the_base_model_of_its_run(page, outputs, tmp_path, there, chosen):
+    """An adapter of a run on one's own model is drawn with the starter; or with a model that is gone."""
+    model = tmp_path / "model.safetensors"
+    if there:
+        model.touch()
+    key = trained(outputs, "anime", small(), base=str(model))
+    for added in (page.add(Mix(), key, "starter"), page.act(Mix(), "starter", "", SimpleNamespace(key=key))):
+        assert added[page.scene.base]["value"] == {"run": str(model), "starter": "starter"}[chosen]
+
+
 def test_the_fields_of_the_base_model_follow_the_run(page, outputs):
     """The fields tell of another run than the one that is drawn; or what was typed is lost with the next adapter."""
     fields, mix = page.scene.reading.fields, Mix()
@@ -509,6 +520,7 @@ def test_the_fields_of_the_base_model_follow_the_run(page, outputs):
     filled = page.add(mix, key, "starter")
     shown = {name: filled[field]["value"] for name, field in fields.items()}
     assert filled[page.scene.base]["value"] == RUN["base"] and shown == READ | {"text_encoders": "/a\n/b"}
+    assert page.act(Mix(), "starter", "", SimpleNamespace(key=key))[page.scene.base]["value"] == RUN["base"]
     assert fields["vae"] not in page.add(mix, cards.key(entry(outputs, "wide"), outputs), RUN["base"])
     other = page.follow(mix, "/models/other.safetensors")
     assert other[fields["prediction"]]["value"] == "auto" and other[fields["vae"]]["value"] == ""

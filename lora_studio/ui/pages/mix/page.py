@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from lora_studio.jobs.renderer import Renderer
 from lora_studio.runs import library
 from lora_studio.ui import images, outcome, words
 from lora_studio.ui.outcome import WORK, Updates
-from lora_studio.ui.pages.library import cards
+from lora_studio.ui.pages.library import cards, details
 from lora_studio.ui.pages.mix import blend_form, figures, image_specs, mixture, rows, saving
 from lora_studio.ui.pages.mix.blend_form import BlendForm
 from lora_studio.ui.pages.mix.drawing import MixDrawing
@@ -192,13 +193,18 @@ class MixPage:
     def add(self, mix: Mix, key: str | None, base: str) -> Updates:
         """Puts the chosen adapter into the mix."""
         try:
-            self._add(mix, key or "")
+            base = self._add(mix, key or "", base)
         except StudioError as error:
             return self._list(mix, base, error)
         return self._list(mix, base)
 
-    def _add(self, mix: Mix, key: str) -> None:
-        mix.add(cards.found(key, self.outputs), self.outputs)
+    def _add(self, mix: Mix, key: str, base: str = "") -> str:
+        """Puts an adapter into the mix; gives the base model to draw with: ``base``, or that of the first one's run."""
+        entry = cards.found(key, self.outputs)
+        mix.add(entry, self.outputs)
+        known = details.base_of_run(entry.run, self.outputs).get("base", "") if len(mix.rows) == 1 else ""
+        gone = os.path.isabs(known) and not os.path.exists(known)
+        return base if gone or not known else known
 
     def act(self, mix: Mix, base: str, prompt: str, event: gr.EventData) -> Updates:
         """A button of a row: remove it, take it apart, or put its trigger word into the prompt; or an adapter that the
@@ -216,7 +222,7 @@ class MixPage:
                 case "trigger" if row and row.trigger not in (prompt or ""):
                     changed = {self.scene.prompt: f"{row.trigger}, {prompt}" if prompt else row.trigger}
                 case None if row is None:
-                    self._add(mix, key)
+                    base = self._add(mix, key, base)
         except StudioError as error:
             return self._list(mix, base, error)
         return {**changed, **self._list(mix, base)}
