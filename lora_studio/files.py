@@ -286,6 +286,14 @@ def safe_name(text: str, spaces: bool = False) -> str:
     return f"run-{name}".rstrip("-") if not name or _RESERVED.fullmatch(name) else name
 
 
+def absolute(text: str) -> str:
+    """A path that exists, made absolute for a worker in another folder; anything else (a hub name) unchanged. A link
+    keeps its name, which may tell what a model is: in the hub's cache, the file behind it is named by its hash alone.
+    """
+    path = os.path.expanduser(text)  # unlike Path.expanduser it takes any name after the tilde
+    return os.path.abspath(path) if text and os.path.exists(path) else text
+
+
 def free(path: Path) -> Path:
     """``path``, or ``path`` with a number after its stem if that name is taken."""
     number, found = 1, path

@@ -612,9 +612,11 @@ def test_paths_are_made_absolute_and_hub_names_left(tmp_path, monkeypatch):
     """The worker runs in another folder."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()
-    assert options.absolute("model") == str(tmp_path / "model")
-    assert options.absolute("someone/some-model") == "someone/some-model"
-    assert options.absolute("starter") == "starter" and options.absolute("") == ""
+    assert files.absolute("model") == str(tmp_path / "model")
+    (tmp_path / "ink_lightning.safetensors").symlink_to("model")
+    assert files.absolute("ink_lightning.safetensors") == str(tmp_path / "ink_lightning.safetensors")
+    assert files.absolute("someone/some-model") == "someone/some-model"
+    assert files.absolute("starter") == "starter" and files.absolute("") == ""
 
 
 # Doctor, chromium, test

@@ -7,7 +7,6 @@ import functools
 import inspect
 import json
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast, get_type_hints
@@ -75,12 +74,6 @@ TextEncoders = Annotated[
     list[str],
     like("text_encoders", f"{SPECS['text_encoders'].help} May be repeated.", metavar="FILE", show_default="its own"),
 ]
-
-
-def absolute(text: str) -> str:
-    """A path that exists, made absolute for a worker in another folder; anything else (a hub name) unchanged."""
-    path = Path(os.path.expanduser(text))  # unlike Path.expanduser it takes any name after the tilde
-    return str(path.resolve()) if text and os.path.exists(path) else text
 
 
 def tell(result: dict[str, Any], lines: list[str], as_json: bool) -> None:

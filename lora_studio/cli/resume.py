@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from lora_studio import runs
-from lora_studio.cli.options import AsJson, Outputs, Queue, absolute, like
+from lora_studio import files, runs
+from lora_studio.cli.options import AsJson, Outputs, Queue, like
 from lora_studio.cli.train import execute, follow
 from lora_studio.config.settings import Settings
 from lora_studio.errors import RunError
@@ -69,8 +69,8 @@ def _changes(
 ) -> dict[str, object]:
     """The options that were given, as settings."""
     paths = {"data": data, "base": base, "vae": vae}
-    given = {key: absolute(path) for key, path in paths.items() if path is not None}
-    encoders = {"text_encoders": [absolute(path) for path in text_encoders]} if text_encoders else {}
+    given = {key: files.absolute(path) for key, path in paths.items() if path is not None}
+    encoders = {"text_encoders": [files.absolute(path) for path in text_encoders]} if text_encoders else {}
     return {**given, **encoders, **({} if gpus is None else {"gpus": gpus})}
 
 

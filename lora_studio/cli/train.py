@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-from lora_studio import runs
+from lora_studio import files, runs
 from lora_studio.cli import watch
-from lora_studio.cli.options import AsJson, Outputs, Queue, TextEncoders, absolute, duration, like, of_class, tell
+from lora_studio.cli.options import AsJson, Outputs, Queue, TextEncoders, duration, like, of_class, tell
 from lora_studio.config import presets
 from lora_studio.config.settings import Settings
 from lora_studio.config.specs import SPECS
@@ -147,9 +147,9 @@ def checked(settings: Settings, outputs: Path) -> Settings:
 
     settings = settings.changed(
         data=str(Path(os.path.expanduser(settings.run.data)).resolve()),
-        base=absolute(settings.run.base),
-        vae=absolute(settings.run.vae),
-        text_encoders=[absolute(path) for path in settings.run.text_encoders],
+        base=files.absolute(settings.run.base),
+        vae=files.absolute(settings.run.vae),
+        text_encoders=[files.absolute(path) for path in settings.run.text_encoders],
     )
     dataset = folder.scan(Path(settings.run.data), runs.cache_folder(outputs), nested=settings.dataset.nested)
     if dataset.blocking:

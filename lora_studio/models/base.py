@@ -321,7 +321,7 @@ class Base:
         given = dict.fromkeys(self.given.files)
         names = Counter(path.name for path in given)
         return {
-            path.name if names[path.name] == 1 else f"{path.resolve().parent.name}/{path.name}": files.sha256(path)
+            path.name if names[path.name] == 1 else f"{path.absolute().parent.name}/{path.name}": files.sha256(path)
             for path in given
         }
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from lora_studio import runs, starter
+from lora_studio import files, runs, starter
 from lora_studio.dataset import folder
 from lora_studio.dataset.items import Dataset, Picture
 from lora_studio.dataset.pictures import thumbnail
@@ -31,9 +30,7 @@ def tidy(text: str | None) -> str:
     """A path as it was typed or pasted, without the quotes that some systems copy with it. Absolute if it exists, since
     a worker may run in another folder.
     """
-    text = (text or "").strip().strip("\"'")
-    path = Path(os.path.expanduser(text))  # unlike Path.expanduser it takes any name after the tilde
-    return str(path.resolve()) if text and os.path.exists(path) else text
+    return files.absolute((text or "").strip().strip("\"'"))
 
 
 def scan(data: str, outputs: Path, nested: bool = False) -> Dataset:
