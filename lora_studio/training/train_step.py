@@ -57,6 +57,12 @@ def _require_finite(session: Session, loss: float, norm: float) -> None:
     chosen = session.settings.optimizer
     usual = optimizers.OPTIMIZERS[chosen.optimizer].learning_rate
     lower = min(usual, chosen.learning_rate * session.rate_factor / 2)
+    if not session.step and not math.isfinite(loss):  # no rate has had an effect yet
+        raise Diverged(
+            "The loss is NaN or infinite before anything was learned.",
+            where="base",
+            do="Choose another copy of the base model, or set precision to fp32.",
+        )
     raise Diverged(
         f"The {'gradient' if math.isfinite(loss) else 'loss'} of step {session.step + 1} is NaN or infinite.",
         where="learning_rate",

@@ -309,7 +309,9 @@ def test_no_state_is_saved_while_the_gradient_has_exploded(new_run, settings, mo
 def test_the_rate_that_is_advised_is_lower_than_what_failed(session):
     from lora_studio.training.train_step import _require_finite
 
-    session.rate_factor = 0.125
+    with pytest.raises(Diverged, match="before anything was learned. .*Choose another copy of the base model"):
+        _require_finite(session, math.nan, 1.0)
+    session.rate_factor, session.step = 0.125, 1
     with pytest.raises(Diverged, match="is NaN or infinite") as raised:
         _require_finite(session, math.nan, 1.0)
     advised = float(raised.value.do.partition("for example ")[2].split()[0].rstrip("."))
