@@ -21,9 +21,11 @@ _PROMPT = "cat"
 _HELP = {
     "text_encoders": f"{SPECS['text_encoders'].help} One path per line.",
     "prediction": "What the base model predicts.",
+    "zero_snr": "Whether its noise ends without any signal.",
+    "flow_shift": "For a rectified flow. 0 takes the model's own.",
     "clip_skip": "For SD 1.x: 1 or 2. 0 takes what the adapters were trained with, or else the base model.",
 }
-"""Of settings that mean something else here than in training."""
+"""Of settings that mean something else here than in training, or need fewer words."""
 
 
 class SceneForm:
