@@ -1,4 +1,4 @@
-"""Velocity in continuous time, as CosXL was trained: the noise is told by its deviation σ and not by a step (Karras et
+"""Velocity in continuous time, as CosXL was trained: the noise is given by its deviation σ, not by a step (Karras et
 al. 2022, *Elucidating the Design Space of Diffusion-Based Generative Models*, §5 and table 1, with σ_data = 1).
 
 The denoiser is given x_t = (x₀ + σ ε) / √(1 + σ²) and t = ¼ ln σ, so SNR(t) = 1 / σ² and ᾱ_t = 1 / (1 + σ²). Its answer

@@ -62,7 +62,7 @@ class Distilled:
 
     @property
     def notice(self) -> Warned:
-        """What the user is told when it is loaded."""
+        """What is said when it is loaded."""
         return Warned(
             what=f"The base model seems to be distilled ({self.kind.title}: {self.reason}).",
             where="base",
