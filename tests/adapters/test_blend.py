@@ -254,6 +254,7 @@ def test_an_unmixed_dora_stays_one():
 @pytest.mark.fault(32)
 def test_large_weights_stay_within_half_precision(tmp_path):
     """The scale is shared between both factors: a blend at weight 10 still fits fp16."""
-    adapter = Adapter({Q: Factors(drawn("d", (4, 8)) * 100, drawn("u", (8, 4)) * 100, 4.0)})
-    result = mixed([adapter, adapter], [10.0, 10.0]).adapter
+    up = drawn("u", (8, 4))
+    adapter = Adapter({Q: Factors(drawn("d", (4, 8)) * 1e-3, up * (10_000 / up.abs().max()), 4.0)})
+    result = mixed([adapter, adapter], [10.0, 10.0]).adapter  # the second factor alone would reach 100,000
     assert read(write(result, tmp_path / "a.safetensors", dtype=torch.float16)).rank == 8
