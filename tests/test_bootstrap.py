@@ -419,9 +419,7 @@ def test_app_runs_in_the_environment_with_all_its_arguments(ready):
     (root / "lora_studio" / "cli" / "__init__.py").write_text(
         "import sys\ndef main():\n    print(sys.prefix, *sys.argv[1:], sep='|')\n    return 7\n"
     )
-    (root / "lora_studio" / "bootstrap" / "torch_build.py").write_text(
-        "wanted = lambda: ''\ncards = lambda: []\n"
-    )
+    (root / "lora_studio" / "bootstrap" / "torch_build.py").write_text("wanted = lambda: ''\ncards = lambda: []\n")
     variables = {key: value for key, value in os.environ.items() if key != "LORA_STUDIO_NO_VENV"}
     done = subprocess.run(
         [sys.executable, root / "app.py", "a b", '"c'], cwd=root.parent, capture_output=True, text=True, env=variables

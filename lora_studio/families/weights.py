@@ -1,12 +1,26 @@
-"""A base model's files as one sum, to find the same model again at another place. Imports no torch."""
+"""A base model's files before they are loaded: whether they are there, and one sum to find the same model again at
+another place. Imports no torch.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from lora_studio import files
+from lora_studio.errors import ModelError
 from lora_studio.families import registry
+
+
+def require_given(vae: str, text_encoders: Sequence[str]) -> None:
+    """Raises ModelError where a file that completes a base model, as the settings of these names, is not there."""
+    for where, text in [("vae", vae), *(("text_encoders", each) for each in text_encoders)]:
+        path = os.path.expanduser(text)
+        if text and not os.path.isfile(path):
+            what = f"{text} is a folder, not a file." if os.path.isdir(path) else f"There is no file at {text}."
+            raise ModelError(what, where=where, do="Give the path of a .safetensors file.")
 
 
 def sha256_of(path: Path) -> str:

@@ -16,6 +16,7 @@ from lora_studio.families import contents, leftovers, registry
 from lora_studio.families.contents import FilePart
 from lora_studio.families.family import Family
 from lora_studio.families.layout import Source
+from lora_studio.families.weights import require_given
 from lora_studio.models.parts import title
 from lora_studio.models.weights import Weights, lacks
 
@@ -37,10 +38,7 @@ class Given(NamedTuple):
         Raises:
             ModelError: there is no file at one of them.
         """
-        for where, text in [("vae", vae), *(("text_encoders", each) for each in text_encoders)]:
-            if text and not os.path.isfile(os.path.expanduser(text)):
-                do = "Give the path of a .safetensors file."
-                raise ModelError(f"There is no file at {text}.", where=where, do=do)
+        require_given(vae, text_encoders)
         paths = [Path(os.path.expanduser(each)) for each in (vae, *text_encoders) if each]
         return cls(paths.pop(0) if vae else None, tuple(paths))
 

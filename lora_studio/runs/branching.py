@@ -85,9 +85,11 @@ def create(settings: Settings, outputs: Path) -> Run:
 
     Raises:
         AdapterError: the adapter is damaged, or of a kind that the studio does not read.
+        ModelError: a file that completes the base model is not there.
         SettingsError: the method cannot start from an adapter.
         MachineError: the disk refuses it; nothing is left behind.
     """
+    weights.require_given(settings.run.vae, settings.run.text_encoders)
     if not settings.run.start_from:
         return runs.create(settings, outputs)
     _require_startable(settings)

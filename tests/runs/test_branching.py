@@ -1,4 +1,4 @@
-"""Going on from a saved state: what has changed since, and new runs that begin there."""
+"""Resuming from a saved state: what has changed since, and new runs that begin there."""
 
 import json
 import shutil
@@ -344,3 +344,11 @@ def test_parts_of_a_base_model_that_moved_are_known_by_their_content(tmp_path):
     other = run.settings().changed(**moved | {"vae": str(new / "other.safetensors")})
     assert "does not fit" in branching.changes(run, other)[1]
     assert branching.with_changes(run, moved) == run and run.settings().run.vae == moved["vae"]
+
+
+@pytest.mark.parametrize(("name", "message"), [("gone.safetensors", "There is no file at"), ("", "is a folder")])
+def test_no_run_is_created_whose_base_model_lacks_a_file_that_was_named(tmp_path, name, message):
+    settings = Settings(data=str(tmp_path), vae=str(tmp_path / name))
+    with pytest.raises(ModelError, match=message) as refused:
+        branching.create(settings, tmp_path / "outputs")
+    assert refused.value.where == "vae" and not (tmp_path / "outputs").exists()
