@@ -75,7 +75,7 @@ def test_a_new_method_blends_from_a_recipe_the_command_line_and_the_page(leading
     assert image_specs.blending(chosen).parameters == {"power_of_norm": 0.5, "rounds": 2}
 
     monkeypatch.chdir(tmp_path)
-    row = MixRow("", "", "", "", 4, "", (), False, "")
+    row = MixRow("", "", "", "", 4, "", (), 0, "", False, "")
     mix = Mix([MixRow(**{**vars(row), "path": str(path), "weight": weight}) for path, weight in zip(pair, (1.0, 2.0))])
     monkeypatch.setattr(command_line.shared, "save", lambda adapter, path, number: write(adapter, path) and None)
     run(*saving.arguments(mix, chosen), "-o", "page.safetensors")

@@ -22,9 +22,9 @@ def flowing(tmp_path, settings):
 def test_it_trains_draws_and_says_so_in_the_header(flowing, new_run, monkeypatch):
     asked, predict = [], Base.predict
 
-    def noted(self, noisy, timesteps, text, sizes=None):
+    def noted(self, noisy, timesteps, *others):
         asked.append(timesteps.flatten())
-        return predict(self, noisy, timesteps, text, sizes)
+        return predict(self, noisy, timesteps, *others)
 
     monkeypatch.setattr(Base, "predict", noted)
     run = new_run(flowing)
