@@ -25,7 +25,6 @@ def html(run: Run, view: RunView, outputs: Path) -> str:
     ways = downloads.link(file, outputs, "Download the adapter") + tabs.link(
         "library", f"{run.name}/{end.adapter}", "Show in the library"
     )
-    predicts = f" It predicts: {words.text(view.base.finding)}." if view.base else ""
     trigger = f" Start your prompts with <b>{words.text(settings.run.trigger)}</b>." if settings.run.trigger else ""
     head = f"<div><h3>{words.text(file.name)}</h3>{facts}</div>"
     return (
@@ -35,5 +34,5 @@ def html(run: Run, view: RunView, outputs: Path) -> str:
         "<dt>Forge, A1111</dt><dd>Put it in <code>models/Lora</code> and add "
         f"<code>&lt;lora:{name}:0.8&gt;</code> to the prompt.</dd>"
         f"<dt>Base model</dt><dd>It was trained on <b>{words.text(Path(settings.run.base).name)}</b> and works with "
-        f"models derived from it.{predicts}{trigger}</dd></dl></div>"
+        f"models derived from it.{trigger}</dd></dl></div>"
     )
