@@ -24,6 +24,8 @@ EXPLODED = 100.0
 """A gradient this many times its usual norm has exploded: weights that it moved are likely to diverge soon."""
 _MEMORY = 20
 """Steps that the usual norm is averaged over, about; the first so many are not judged."""
+_HEALTHY = 20
+"""Steps past the one that diverged after which what was saved since counts as sound."""
 
 
 class Recovery:
@@ -34,7 +36,7 @@ class Recovery:
         self.exploded = False
         """Whether the latest gradient had exploded: a state saved now is not one to go back to."""
         self._first = _copied(session)
-        self._failed_step = self._from_step = 0
+        self._failed_step, self._from_step = -math.inf, 0
         """Of the latest rollback: the step that diverged, and the step that it went back to."""
         self._log_norm, self._seen = 0.0, 0
 
@@ -51,8 +53,8 @@ class Recovery:
 
     def roll_back(self, leader: Leader, error: Diverged) -> RolledBack:
         """Restores an earlier state in all processes and lowers the learning rate: the newest saved state, or an older
-        one than last time if the run did not get further since; where there is none, the state that this process began
-        with.
+        one than last time if the run hardly got further since (``_HEALTHY``); where there is none, the state that this
+        process began with.
 
         Raises:
             Diverged: it was tried ``ROLLBACKS`` times.
@@ -61,7 +63,8 @@ class Recovery:
         if session.rollbacks >= ROLLBACKS:
             raise error
         failed, factor, count = session.step + 1, session.rate_factor * SLOWER, session.rollbacks + 1
-        folder = self._earlier(math.inf if failed > self._failed_step else self._from_step)
+        recovered = failed - self._failed_step >= _HEALTHY
+        folder = self._earlier(math.inf if recovered else self._from_step)
         state = checkpoint.load(folder, session.machine.device) if folder else copy.deepcopy(self._first)
         leader.restore(session, state | {"rate_factor": factor, "rollbacks": count})
         session.saved_step = session.step if folder else None

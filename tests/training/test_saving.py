@@ -271,6 +271,20 @@ def test_each_further_try_goes_back_further_and_what_it_overtakes_is_removed(ses
 
 
 @pytest.mark.fault(72)
+def test_states_that_were_saved_just_before_it_diverged_again_are_passed_over(session, plain):
+    session.settings = plain.changed(keep_checkpoints=9)
+    saver, recovery, leader = Saver(session, Requests()), Recovery(session), Leader(World())
+    for session.step in (1, 2):
+        list(saver.save())
+    recovery.roll_back(leader, diverged())
+    assert session.step == 2
+    for session.step in (3, 4):
+        list(saver.save())
+    recovery.roll_back(leader, diverged())
+    assert session.step == 1
+
+
+@pytest.mark.fault(72)
 def test_a_run_that_got_further_goes_back_to_its_newest_state(session, plain):
     session.settings = plain.changed(keep_checkpoints=9)
     saver, recovery, leader = Saver(session, Requests()), Recovery(session), Leader(World())
