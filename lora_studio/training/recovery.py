@@ -14,7 +14,7 @@ from lora_studio.runs import checkpoints
 from lora_studio.training import checkpoint
 from lora_studio.training.leader import Leader
 from lora_studio.training.session import Session
-from lora_studio.training.train_step import Diverged, StepResult
+from lora_studio.training.train_step import Diverged, NothingLearned, StepResult
 
 ROLLBACKS = 3
 """How often a run rolls back before it gives up."""
@@ -57,10 +57,10 @@ class Recovery:
         process began with.
 
         Raises:
-            Diverged: it was tried ``ROLLBACKS`` times.
+            Diverged: it was tried ``ROLLBACKS`` times, or no learning rate would help.
         """
         session = self.session
-        if session.rollbacks >= ROLLBACKS:
+        if session.rollbacks >= ROLLBACKS or isinstance(error, NothingLearned):
             raise error
         failed, factor, count = session.step + 1, session.rate_factor * SLOWER, session.rollbacks + 1
         recovered = failed - self._failed_step >= _HEALTHY

@@ -18,6 +18,10 @@ class Diverged(RunError):
     """Loss or gradient of a step is NaN or infinite; the weights are as before that step."""
 
 
+class NothingLearned(Diverged):
+    """The loss was NaN or infinite before the first update: a lower learning rate gives the same loss."""
+
+
 class StepResult(NamedTuple):
     """Of one optimizer step: mean loss, norm of the gradient before clipping, learning rate."""
 
@@ -58,7 +62,7 @@ def _require_finite(session: Session, loss: float, norm: float) -> None:
     usual = optimizers.OPTIMIZERS[chosen.optimizer].learning_rate
     lower = min(usual, chosen.learning_rate * session.rate_factor / 2)
     if not session.step and not math.isfinite(loss):  # no rate has had an effect yet
-        raise Diverged(
+        raise NothingLearned(
             "The loss is NaN or infinite before anything was learned.",
             where="base",
             do="Choose another copy of the base model, or set precision to fp32.",

@@ -323,8 +323,13 @@ def test_no_state_is_saved_while_the_gradient_has_exploded(new_run, settings, mo
 def test_the_rate_that_is_advised_is_lower_than_what_failed(session):
     from lora_studio.training.train_step import _require_finite
 
-    with pytest.raises(Diverged, match="before anything was learned. .*Choose another copy of the base model"):
+    with pytest.raises(
+        Diverged, match="before anything was learned. .*Choose another copy of the base model"
+    ) as raised:
         _require_finite(session, math.nan, 1.0)
+    with pytest.raises(Diverged, match="before anything"):  # at once: a lower rate does not change the first loss
+        Recovery(session).roll_back(Leader(World()), raised.value)
+    assert session.rollbacks == 0
     session.rate_factor, session.step = 0.125, 1
     with pytest.raises(Diverged, match="is NaN or infinite") as raised:
         _require_finite(session, math.nan, 1.0)
