@@ -20,6 +20,7 @@ from lora_studio.config.slices import (
     SavingSettings,
 )
 from lora_studio.config.specs import SPECS, mistake, require_known
+from lora_studio.diffusion import registry as processes
 from lora_studio.errors import SettingsError
 from lora_studio.methods import registry as methods
 from lora_studio.optim import registry as optimizers
@@ -67,6 +68,8 @@ class Settings(BaseModel):
                 f"batch is {batch}, which {gpus} GPUs cannot share evenly: set batch to a multiple of gpus"
             )
         if refusal := methods.get(self.adapter.method).refusal(self.adapter, self.machine.quantize):
+            raise ValueError(refusal)
+        if refusal := processes.refusal(self.loss.prediction, self.previews.sampler):
             raise ValueError(refusal)
         return self
 

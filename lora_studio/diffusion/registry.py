@@ -37,6 +37,16 @@ def known(name: str) -> bool:
     return any(name in (process.name, *process.aliases) for process in PROCESSES)
 
 
+def refusal(prediction: str, sampler: str) -> str:
+    """Why ``sampler`` cannot draw with a model that predicts ``prediction``, one of ``NAMES``; empty where it can, and
+    for ``auto``.
+    """
+    able = next((process.samplers for process in PROCESSES if process.name == prediction), {sampler: ""})
+    if sampler in able:
+        return ""
+    return f"the sampler {sampler!r} cannot remove the noise of {prediction}: choose one of {', '.join(able)}"
+
+
 def process_of(schedule: Mapping[str, Any], prediction: str = "auto") -> Process:
     """The process of a model with this scheduler configuration.
 

@@ -102,6 +102,18 @@ def test_bucket_steps_that_the_vae_cannot_take_are_refused():
         check({"bucket_step": 60})
 
 
+@pytest.mark.parametrize(
+    ("prediction", "refused", "taken"),
+    [("flow", "euler_a", "ddim, euler, dpm\\+\\+, unipc"), ("edm", "ddim", "euler, dpm\\+\\+")],
+)
+def test_a_sampler_that_cannot_remove_the_noise_set_by_hand_is_refused(prediction, refused, taken):
+    with pytest.raises(
+        SettingsError, match=rf"'{refused}' cannot remove the noise of {prediction}: .*one of {taken}\.$"
+    ):
+        check({"prediction": prediction, "sampler": refused})
+    assert check({"prediction": prediction, "sampler": "euler"}) and check({"prediction": "v", "sampler": refused})
+
+
 @pytest.mark.parametrize(("was", "now"), [(True, "all"), (False, "off")])
 def test_settings_files_from_when_checkpointing_was_a_switch_still_load(was, now, tmp_path):
     """A run of an earlier version must open, resume and show."""

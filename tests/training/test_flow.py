@@ -42,6 +42,7 @@ def test_it_trains_draws_and_says_so_in_the_header(flowing, new_run, monkeypatch
 
 
 def test_a_sampler_that_cannot_draw_it_ends_the_run_before_it_trains(flowing, new_run):
-    run = new_run(flowing.changed(sampler="euler_a"))
+    """Only then is it known, where the noise is not set by hand."""
+    other = flowing.previews.model_copy(update={"sampler": "euler_a"})
     with pytest.raises(SettingsError, match="another noise process.*'euler_a'"):
-        list(train(run, run.settings()))
+        list(train(new_run(flowing), flowing.model_copy(update={"previews": other})))
