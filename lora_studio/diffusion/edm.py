@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 CLASS = "EDMEulerScheduler"
 """diffusers' class in the configuration of such a model."""
+LARGEST = 1e4
+"""The largest σ that a model is believed to have been trained with: that of Stable Video Diffusion is 700."""
 
 
 class ContinuousVelocity(Velocity):

@@ -18,9 +18,12 @@ _HARMLESS = {
     r"(?:global_step|epoch|iteration)s?$": "how far its training was",
 }
 """A pattern for the start of keys in the original layout -> what they are."""
+_BESIDE = {"edm_vpred.sigma_min": "edm_vpred.sigma_max"}
+"""A mark -> the one without which it says nothing."""
 _KNOWN = re.compile("|".join(f"(?:{pattern})" for pattern in _HARMLESS))
 
 
 def unread(keys: Iterable[str]) -> list[str]:
     """Those of ``keys`` that may change what a model draws, sorted."""
-    return sorted(key for key in keys if not _KNOWN.match(key))
+    found = set(keys)
+    return sorted(key for key in found if not _KNOWN.match(key) or _BESIDE.get(key, key) not in found)

@@ -72,7 +72,7 @@ def of_file(family: Family, weights: Weights) -> NoiseMarks:
     """What the header of a single file says: its metadata and its empty tensors.
 
     Raises:
-        ModelError: the file is of a noise process that the studio does not have.
+        ModelError: the file is of a noise process that the studio does not have, or of noise that no model has.
     """
     if _PLAYGROUND_MARK in weights.shapes:
         raise _playground(weights.paths[0])
@@ -96,12 +96,14 @@ def of_folder(family: Family, schedule: Mapping[str, Any], where: Any) -> NoiseM
     """What the configuration of a folder's scheduler says.
 
     Raises:
-        ModelError: it is of a noise process that the studio does not have.
+        ModelError: it is of a noise process that the studio does not have, or of noise that no model has.
         SettingsError: the studio cannot train what it predicts.
     """
     if str(schedule.get("_class_name", "")).startswith("EDM") and not ContinuousVelocity.owns(schedule):
         raise _playground(where)
     source, ends = "its scheduler's configuration", schedule.get(ZERO_SNR)
+    if ContinuousVelocity.owns(schedule):
+        _require_ends(schedule, where, source)
     name = family.process(schedule).name
     return NoiseMarks(schedule, True, name, source, None if ends is None else bool(ends), source)
 
@@ -265,14 +267,20 @@ def _edm_schedule(weights: Weights) -> dict[str, Any]:
                 value = file.get_tensor(mark)
                 found[name] = float(value) if value.numel() == 1 else math.nan
     made = {"_class_name": edm.CLASS, "prediction_type": "v_prediction", "sigma_data": 1.0, **found}
-    smallest, largest = ContinuousVelocity(made).sigmas
-    if not 0 < smallest < largest < math.inf:
+    _require_ends(made, path, " and ".join(EDM_MARKS[name] for name in found))
+    return made
+
+
+def _require_ends(schedule: Mapping[str, Any], where: Any, source: str) -> None:
+    """Raises ModelError where no model was trained between the ends of σ that ``source`` gives."""
+    smallest, largest = ContinuousVelocity(schedule).sigmas
+    if not 0 < smallest < largest <= edm.LARGEST:
         raise ModelError(
-            f"{path.name} says that its noise goes from {smallest:g} to {largest:g}, which makes no sense.",
-            where=path,
+            f"{where.name} says in {source} that its noise goes from {smallest:g} to {largest:g}, "
+            "which makes no sense.",
+            where=where,
             do="Download it again, or choose another base model.",
         )
-    return made
 
 
 def _playground(where: Any) -> ModelError:

@@ -252,12 +252,21 @@ def test_cosxl_is_known_by_its_ends_of_sigma(cosxl):
     assert epsilon.name == "epsilon" and last == pytest.approx(0.00466, abs=1e-5), "with its family's betas"
 
 
-@pytest.mark.parametrize("end", [torch.tensor(float("nan")), torch.ones(2)])
-def test_ends_that_make_no_sense_are_named(end, tmp_path):
-    ends = {"edm_vpred.sigma_max": end}
-    path = tiny.checkpoint(tmp_path / "odd.safetensors", "sdxl", extra=ends)
-    with pytest.raises(ModelError, match=r"odd\.safetensors .*from 0\.002 to nan"):
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [(torch.tensor(float("nan")), "nan"), (torch.ones(2), "nan"), (torch.tensor(1e30), r"1e\+30"), (torch.zeros(1), 0)],
+)
+def test_ends_that_make_no_sense_are_named(end, said, tmp_path):
+    path = tiny.checkpoint(tmp_path / "odd.safetensors", "sdxl", extra={"edm_vpred.sigma_max": end})
+    with pytest.raises(ModelError, match=rf"odd\.safetensors .*in edm_vpred.sigma_max .*from 0\.002 to {said}, "):
         shapes.read(str(path))
+
+
+@pytest.mark.parametrize("ends", [{"sigma_max": 2e4}, {"sigma_min": 0.0}, {"sigma_min": 5.0, "sigma_max": 5.0}])
+def test_ends_of_a_folder_that_make_no_sense_are_named(ends):
+    whole = {"_class_name": "EDMEulerScheduler", "prediction_type": "v_prediction", "sigma_data": 1.0}
+    with pytest.raises(ModelError, match="cosxl says in its scheduler's configuration"):
+        prediction.of_folder(registry.named("sdxl"), whole | ends, Path("cosxl"))
 
 
 def test_playground_is_refused_by_name(tmp_path):
