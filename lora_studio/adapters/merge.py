@@ -23,6 +23,7 @@ from lora_studio.adapters.container import PICKLES, Header, read_header
 from lora_studio.adapters.tensors import read_tensor, stream
 from lora_studio.errors import AdapterError, MachineError, ModelError
 from lora_studio.families import registry
+from lora_studio.families.family import part_title
 
 KEY = "lora_studio.merged"
 """The header's entry that names what was folded in, as JSON [[name, weight], …]."""
@@ -193,13 +194,32 @@ def _plans(
             if not found:
                 missing.append(path)
         if missing:
-            count = len(adapter.factors)
-            raise AdapterError(
-                f"Only {count - len(missing)} of {count} modules have a place in this base model; "
-                f"{missing[0]} has none.",
-                do=f"The adapter was made for {detect.label(adapter.family)}: choose a base model of that kind.",
-            )
+            raise _misfit(missing, adapter, set().union(*(header.entries for header in headers.values())))
     return plans
+
+
+def _misfit(missing: list[str], adapter: Adapter, held: set[str]) -> AdapterError:
+    """Why the modules ``missing`` of ``adapter`` have no place in a base model of the tensors ``held``: it is another
+    model, or a file without some of its parts.
+    """
+    count, made_for = len(adapter.factors), detect.label(adapter.family)
+    known = registry.named(adapter.family)
+    present = {
+        path.partition(".")[0]
+        for path in (known.modules if known else ())
+        if any(place.key in held for place in places(path, adapter.family))
+    }
+    lacking = dict.fromkeys(path.partition(".")[0] for path in missing)
+    if known and not present & set(lacking):
+        parts = " and ".join(map(part_title, lacking))
+        return AdapterError(
+            f"This base model lacks {parts}, which {len(missing)} of the adapter's {count} modules change.",
+            do=f"Choose a file or folder of {made_for} that holds {parts} as well.",
+        )
+    return AdapterError(
+        f"Only {count - len(missing)} of {count} modules have a place in this base model; {missing[0]} has none.",
+        do=f"The adapter was made for {made_for}: choose a base model of that kind.",
+    )
 
 
 def _require_shape(path: str, factors: Factors, shape: tuple[int, ...], place: Place, adapter: Adapter) -> None:

@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 CONFIGS = Path(__file__).parent / "configs"
 """The configurations that single files lack, a folder each."""
 
+_PART_TITLES = {"unet": "the UNet", "vae": "the VAE", "text_encoder_2": "the second text encoder"}
+
+
+def part_title(part: str) -> str:
+    """The name of a part's folder in messages."""
+    return _PART_TITLES.get(part, f"the {part.replace('_', ' ')}")
+
 
 def weighed(hidden: Tensor, weights: Tensor) -> Tensor:
     """Hidden states (B, T, D) times their tokens' ``weights`` (B, T) float32, brought back to the mean that each row

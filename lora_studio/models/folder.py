@@ -10,12 +10,12 @@ from torch import nn
 
 from lora_studio.errors import ModelError
 from lora_studio.events import Warned
-from lora_studio.families.family import Family
+from lora_studio.families.family import Family, part_title
 from lora_studio.families.layout import Source
 from lora_studio.families.registry import denoiser_folders, of_folder
 from lora_studio.models import distilled, pieces, prediction, single
 from lora_studio.models.base import Base
-from lora_studio.models.parts import AGAIN, build, read_json, title
+from lora_studio.models.parts import AGAIN, build, read_json
 from lora_studio.models.pieces import Given, Piece
 from lora_studio.models.prediction import NoiseMarks
 from lora_studio.models.tokenizer import Tokenizer
@@ -83,7 +83,7 @@ def _part(
     """The part in its folder; what is noticed about its file is added to ``found``."""
     model = build(family, part, read_json(path / part / "config.json"), path / part)
     with Weights(weight_files(path / part)) as weights:
-        fill(model, weights, sources(part), torch.float32 if part == "vae" else dtype, device, title(part))
+        fill(model, weights, sources(part), torch.float32 if part == "vae" else dtype, device, part_title(part))
     found += pieces.unread(weights)
     return model
 

@@ -7,9 +7,10 @@ from functools import partial
 from pathlib import Path
 
 from lora_studio.events import Warned
+from lora_studio.families.family import part_title
 from lora_studio.models import folder, pieces
 from lora_studio.models.load import locate
-from lora_studio.models.parts import build, read_json, title
+from lora_studio.models.parts import build, read_json
 from lora_studio.models.weights import Weights, find
 
 
@@ -28,7 +29,7 @@ def _of_file(path: Path) -> Iterator[Warned]:
     for part, piece in found.parts.items():
         config = found.config(part)
         names = build(found.family, part, config, path).state_dict()
-        find(names, partial(pieces.sources, found.family, part, config, piece), piece.weights, title(part))
+        find(names, partial(pieces.sources, found.family, part, config, piece), piece.weights, part_title(part))
     yield from pieces.notices(found.family, found.parts)
 
 
@@ -37,5 +38,5 @@ def _of_folder(path: Path) -> Iterator[Warned]:
     for part in (family.denoiser, "vae", *family.encoders):
         weights = Weights(folder.weight_files(path / part))
         names = build(family, part, read_json(path / part / "config.json"), path / part).state_dict()
-        find(names, folder.sources(part), weights, title(part))
+        find(names, folder.sources(part), weights, part_title(part))
         yield from pieces.unread(weights)

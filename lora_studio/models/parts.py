@@ -12,15 +12,9 @@ from torch import nn
 from transformers.initialization import no_init_weights
 
 from lora_studio.errors import ModelError
-from lora_studio.families.family import Family
+from lora_studio.families.family import Family, part_title
 
-_TITLES = {"unet": "the UNet", "vae": "the VAE", "text_encoder_2": "the second text encoder"}
 AGAIN = "Download it again, or choose another base model."
-
-
-def title(part: str) -> str:
-    """The name of a part's folder in messages."""
-    return _TITLES.get(part, f"the {part.replace('_', ' ')}")
 
 
 def build(family: Family, part: str, config: dict[str, Any], where: Path) -> nn.Module:
@@ -38,7 +32,7 @@ def build(family: Family, part: str, config: dict[str, Any], where: Path) -> nn.
             )
     except Exception as error:  # the libraries raise nearly every kind
         raise ModelError(
-            f"The configuration of {title(part)} cannot be used: {error}.", where=where, do=AGAIN
+            f"The configuration of {part_title(part)} cannot be used: {error}.", where=where, do=AGAIN
         ) from None
 
 

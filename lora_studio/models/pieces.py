@@ -14,10 +14,9 @@ from lora_studio.errors import ModelError
 from lora_studio.events import Warned
 from lora_studio.families import contents, leftovers, registry
 from lora_studio.families.contents import FilePart
-from lora_studio.families.family import Family
+from lora_studio.families.family import Family, part_title
 from lora_studio.families.layout import Source
 from lora_studio.families.weights import require_given
-from lora_studio.models.parts import title
 from lora_studio.models.weights import Weights, lacks
 
 _GIVE = {"vae": "--vae", "text": "--text-encoders"}
@@ -130,7 +129,7 @@ def config(family: Family, part: str, piece: Piece) -> dict[str, Any]:
     try:
         return family.fit(part, piece.part.shapes)
     except (KeyError, IndexError, StopIteration):
-        raise lacks(piece.weights, f"{'some weights of ' if piece.part.shapes else ''}{title(part)}") from None
+        raise lacks(piece.weights, f"{'some weights of ' if piece.part.shapes else ''}{part_title(part)}") from None
 
 
 def sources(family: Family, part: str, config: dict[str, Any], piece: Piece, name: str) -> list[Source]:
@@ -198,7 +197,7 @@ def _place(family: Family, part: FilePart, path: Path) -> str:
 
 def _twice(place: str, first: Path, second: Path) -> ModelError:
     return ModelError(
-        f"{first.name} and {second.name} both hold {title(place)}.", where="text_encoders", do="Give one of them."
+        f"{first.name} and {second.name} both hold {part_title(place)}.", where="text_encoders", do="Give one of them."
     )
 
 
@@ -223,7 +222,7 @@ def _incomplete(family: Family, path: Path, own: list[str], missing: list[str]) 
 
 
 def _listed(parts: Sequence[str]) -> str:
-    *first, last = [title(part) for part in parts]
+    *first, last = [part_title(part) for part in parts]
     return f"{', '.join(first)} and {last}" if first else last
 
 

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from lora_studio.adapters import metadata
-from lora_studio.families.family import Family
+from lora_studio.families.family import Family, part_title
 from lora_studio.models import distilled, prediction
 from lora_studio.models import pieces as assembly
 from lora_studio.models.base import Base
-from lora_studio.models.parts import build, title
+from lora_studio.models.parts import build
 from lora_studio.models.pieces import Given, Piece
 from lora_studio.models.prediction import NoiseMarks
 from lora_studio.models.tokenizer import Tokenizer
@@ -84,6 +84,6 @@ def part(
             partial(assembly.sources, family, name, config, piece),
             torch.float32 if name == "vae" else dtype,
             device,
-            title(name),
+            part_title(name),
         )
     return model

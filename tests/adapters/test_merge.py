@@ -164,6 +164,15 @@ def test_what_does_not_fit_is_refused_with_counts_before_anything_is_written(tmp
     assert [path.name for path in tmp_path.iterdir()] == ["base"]
 
 
+@pytest.mark.parametrize("kept", ["unet", "text_encoder"])
+def test_a_part_that_the_base_model_lacks_is_named(kept, tmp_path):
+    """Such as the text encoder of a checkpoint that holds the UNet alone."""
+    base, lacks = folder(tmp_path), {"unet": "the text encoder, which 1", "text_encoder": "the UNet, which 3"}[kept]
+    file = base / kept / "model.safetensors"
+    with pytest.raises(AdapterError, match=f"This base model lacks {lacks} of the adapter's 4 modules change"):
+        finish(merge.merge(file, tmp_path / "out.safetensors", [(ADAPTER, 1.0)]))
+
+
 @pytest.mark.fault(86)
 @pytest.mark.parametrize(
     ("dtype", "weight", "limit"),
