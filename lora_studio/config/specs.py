@@ -90,12 +90,16 @@ OF_BASE = ("base", "vae", "text_encoders", "prediction", "zero_snr", "flow_shift
 """The settings that say which base model is loaded and how it is read. Whatever draws needs all of them."""
 
 
-def did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:
-    """``"Did you mean rank?"`` for the nearest known word, otherwise a list of all."""
+def did_you_mean(word: str, known: list[str] | tuple[str, ...], listed: int = 0) -> str:
+    """``"Did you mean rank?"`` for the nearest known word, otherwise a list of all, or of the first ``listed``."""
     from difflib import get_close_matches
 
     near = get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"Did you mean {near[0]}?" if near else f"There are: {', '.join(known)}."
+    if near:
+        return f"Did you mean {near[0]}?"
+    if 0 < listed < len(known):
+        return f"There are {len(known)}, among them: {', '.join(known[:listed])}."
+    return f"There are: {', '.join(known)}."
 
 
 def allowed(key: str) -> str:

@@ -338,7 +338,7 @@ def find(name: str, outputs: Path = OUTPUTS) -> Run:
     raise RunError(
         f"There is no run named {name!r}.",
         where=outputs,
-        do=did_you_mean(name, known)
+        do=did_you_mean(name, known, listed=5)
         if known
         else "Train a style first, or name the folder of the runs with --outputs.",
     )

@@ -32,6 +32,16 @@ def test_an_existing_run_is_never_touched(tmp_path):
     assert first.adapter_file.read_text() == "precious"
 
 
+def test_of_many_runs_a_few_are_named(tmp_path):
+    for number in range(7):
+        runs.create(Settings(data="pictures", name=f"style-{number}"), tmp_path)
+    with pytest.raises(RunError) as raised:
+        runs.find("watercolour", tmp_path)
+    assert raised.value.do.startswith("There are 7, among them: style-") and raised.value.do.count("style-") == 5
+    with pytest.raises(RunError, match=r"Did you mean style-3\?"):
+        runs.find("styl-3", tmp_path)
+
+
 def test_a_run_without_a_name_takes_its_folders(tmp_path):
     assert runs.create(Settings(data="/home/ana/Mes dessins"), tmp_path).name == "Mes-dessins"
 
