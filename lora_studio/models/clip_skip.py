@@ -13,7 +13,8 @@ from lora_studio.models.base import Base
 
 def settle(base: Base, wanted: int, adapters: Sequence[tuple[str, Adapter]]) -> list[Warned]:
     """Reads texts as the named ``adapters`` were trained, unless ``wanted``, which is the setting, says otherwise or
-    they disagree. Returns what is to be said of those that were trained otherwise.
+    they disagree. Returns what is to be said of those that were trained otherwise, and of those that say nothing and
+    follow the others.
 
     Raises:
         SettingsError: the base model's family has no such clip skip.
@@ -24,7 +25,7 @@ def settle(base: Base, wanted: int, adapters: Sequence[tuple[str, Adapter]]) -> 
     trained = {name: value for name, adapter in adapters if (value := declared(adapter.metadata))}
     asked = wanted or common_clip_skip(trained.values(), base.family.clip_skips)
     base.clip_skip = base.family.clip_skip(asked, base.declared_clip_skip)
-    return [
+    told = [
         Warned(
             what=f"{name} was trained with clip skip {value}, and is drawn with {base.clip_skip}.",
             where="clip_skip",
@@ -33,3 +34,18 @@ def settle(base: Base, wanted: int, adapters: Sequence[tuple[str, Adapter]]) -> 
         for name, value in trained.items()
         if value != base.clip_skip
     ]
+    alone = base.family.clip_skip(0, base.declared_clip_skip)
+    silent = [name for name, _ in adapters if name not in trained]
+    if not wanted and silent and base.clip_skip != alone:
+        told.append(_following(silent, list(trained), base.clip_skip))
+    return told
+
+
+def _following(silent: Sequence[str], trained: Sequence[str], value: int) -> Warned:
+    states, are = ("state", "are") if len(silent) > 1 else ("states", "is")
+    return Warned(
+        what=f"{', '.join(silent)} {states} no clip skip, and {are} drawn with {value} as {', '.join(trained)} "
+        f"{'were' if len(trained) > 1 else 'was'} trained.",
+        where="clip_skip",
+        do="Set the clip skip by hand if that is wrong.",
+    )

@@ -68,8 +68,11 @@ def test_a_checkpoint_is_read_as_its_header_says(tmp_path):
 def test_texts_are_read_as_the_adapters_were_trained(skipping):
     two, one, none = (Adapter({}, {"ss_clip_skip": value}) for value in ("2", "1", "None"))
     settled = [("two", two), ("none", none)]
-    assert clip_skip.settle(skipping, 0, settled) == [] and skipping.clip_skip == 2
-    assert clip_skip.settle(skipping, 0, [("one", one)]) == [] and skipping.clip_skip == 1
+    assert clip_skip.settle(skipping, 0, settled[:1]) == [] and skipping.clip_skip == 2
+    [said] = clip_skip.settle(skipping, 0, settled)
+    assert said.what == "none states no clip skip, and is drawn with 2 as two was trained." and skipping.clip_skip == 2
+    assert clip_skip.settle(skipping, 2, settled) == [], "it was chosen"
+    assert clip_skip.settle(skipping, 0, [("one", one), ("none", none)]) == [] and skipping.clip_skip == 1
     [said] = clip_skip.settle(skipping, 1, settled)
     assert said.what == "two was trained with clip skip 2, and is drawn with 1."
     assert [said.what[:3] for said in clip_skip.settle(skipping, 0, [("two", two), ("one", one)])] == ["two"]
