@@ -89,6 +89,8 @@ class Adapter:
 
     factors: Mapping[str, Factors]
     metadata: Mapping[str, str] = field(default_factory=dict)
+    file: str = ""
+    """The name of the file or folder that it was read from, for messages; empty where it was made."""
 
     @cached_property
     def family(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +34,7 @@ def read(path: Path | str) -> Adapter:
     """
     adapter = _read(Path(path))
     overflow.require_usable(adapter.factors, path)
-    return adapter
+    return replace(adapter, file=Path(path).name)
 
 
 def _read(path: Path) -> Adapter:

@@ -38,7 +38,7 @@ def _adapters(base: Base) -> list[str]:
     named = ["the adapter under training"] if _trains(base) else []
     if base.loaded is not None and base.loaded.enabled:
         for index, adapter in enumerate(base.loaded.adapters):
-            title = adapter.metadata.get("modelspec.title") or adapter.metadata.get("ss_output_name") or "an adapter"
+            title = adapter.file or adapter.metadata.get("modelspec.title") or "an adapter"
             weights = sorted({row[index] for row in base.loaded.weights})
             named.append(f"{title[:80]} at {' and '.join(f'{weight:g}' for weight in weights)}")
     return named

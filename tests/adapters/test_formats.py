@@ -35,7 +35,7 @@ def test_reading_what_was_written_is_the_identity(dialect, tmp_path):
     adapter = small()
     path = write(adapter, tmp_path / "a.safetensors", dialect)
     assert_same(read(path), adapter)
-    assert read(path).metadata["modelspec.title"] == "Small"
+    assert read(path).metadata["modelspec.title"] == "Small" and read(path).file == path.name
 
 
 stems = [key.partition(".")[0] for family in FAMILIES for key in list(golden(family))[::97]]

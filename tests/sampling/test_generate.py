@@ -1,6 +1,7 @@
 """The denoising loop, against diffusers' own pipelines."""
 
 import itertools
+from dataclasses import replace
 
 import diffusers
 import pytest
@@ -289,6 +290,9 @@ def test_a_picture_that_overflowed_is_an_error_and_not_black(base, where, monkey
         with pytest.raises(AdapterError, match="in float32 with Ink at 0.7") as raised:
             generate(base, ["a cat"], [0], steps=1, width=64, height=64)
         assert raised.value.do == "Lower the weights."
+        base.loaded.adapters = [replace(ink, file="ink-300.safetensors")]
+        with pytest.raises(AdapterError, match="with ink-300.safetensors at 0.7"):
+            overflow.require_finite(base, infinite)
         monkeypatch.setattr(base, "dtype", torch.float16)
         with pytest.raises(AdapterError) as raised:
             overflow.require_finite(base, infinite)
