@@ -250,15 +250,10 @@ def _expression(pattern: str) -> re.Pattern[str] | None:
 def _trainer_name(module: str, family: str) -> str:
     """The name under which ComfyUI, Forge and diffusers' converter look a module up in a kohya file."""
     component, _, rest = module.partition(".")
-    if component.startswith("text_encoder"):
-        number = {"text_encoder": "1", "text_encoder_2": "2"}[component] if family == "sdxl" else ""
-        return f"lora_te{number}_" + re.sub(r"\.", "_", rest)
-    if component != "unet":
-        return f"lora_{component}_" + re.sub(r"\.", "_", rest)
-    parts = rest.split(".")
-    if family == "sdxl":
+    parts, known = rest.split("."), registry.named(family)
+    if known and known.original_keys and component == known.denoiser:
         parts = _sgm_block(parts)
-    return "lora_unet_" + "_".join(parts)
+    return registry.kohya_prefix(component, family) + "_".join(parts)
 
 
 _INSIDE = {

@@ -9,8 +9,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from lora_studio.adapters import Adapter, proof, read, write
+from lora_studio.adapters import Adapter, proof, read, targets, write
 from lora_studio.errors import AdapterError
+from lora_studio.families import registry
+from lora_studio.families.sdxl import StableDiffusionXL
 from tests.adapters.adapter_samples import BLOCK, FAMILIES, TE, Q, drawn, factors, golden, small
 
 
@@ -213,3 +215,13 @@ def test_a_text_encoder_without_out_proj_is_exported_so_that_diffusers_reads_it(
     assert torch.equal(found.pop(f"{rest}.lora_A.weight"), adapter.factors[path].down)
     assert torch.equal(found.pop(f"{rest}.lora_B.weight"), adapter.factors[path].up)
     assert len(found) == 2 and not any(tensor.any() for tensor in found.values())
+
+
+def test_the_names_that_programs_look_up_follow_from_what_a_family_says(monkeypatch):
+    class Other(StableDiffusionXL):
+        name = "other"
+        kohya = {"text_encoder": "lora_tea_"}
+
+    monkeypatch.setattr(registry, "FAMILIES", (*registry.FAMILIES, Other()))
+    names = [targets._trainer_name(path, "other") for path in ("unet.conv_in", "text_encoder.text_model.x")]
+    assert names == ["lora_unet_input_blocks_0_0", "lora_tea_text_model_x"]
