@@ -122,17 +122,19 @@ def test_a_distilled_model_is_drawn_in_few_steps(files, tiny_base, capfd):  # no
 
 def test_the_noise_by_hand_is_drawn_and_noted(files, tiny_base, capfd):  # noqa: F811
     """A folder whose configuration says ε, drawn as velocity that ends in pure noise."""
-    arguments = ["--prompt", "a cat", "--prediction", "v", "--zero-snr", "on"]
+    arguments = ["--prompt", "a cat <lora:ink:1>", "--prediction", "v", "--zero-snr", "on"]
     base = ["--base", str(tiny_base), "--steps", "2", "--width", "64", "--height", "64", "--device", "cpu"]
     grid = ["grid", "--x", "guidance=2,5", "--guidance-rescale", "0", "-o", "v.png"]
     assert cli.main([*grid, *arguments, *base]) == 0
     said = capfd.readouterr().err
     assert "It predicts: Velocity (v), zero terminal SNR (set by hand)." in said
+    assert said.count("In prompts the studio reads <lora:ink:1> as plain words") == 1
     assert "Note: prediction is v by hand, but its scheduler's configuration says epsilon." in said
     recipe = read_recipe(Path("v.png"))
     assert (recipe.prediction, recipe.zero_snr, recipe.guidance_rescale) == ("v", "on", 0)
     assert cli.main(["generate", *arguments, *base, "--folder", "drawn"]) == 0
-    assert "It predicts: Velocity (v), zero terminal SNR" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "It predicts: Velocity (v), zero terminal SNR" in said and "reads <lora:ink:1> as plain words" in said
     assert cli.main(["generate", "--prompt", "a cat", "--prediction", "w", *base]) == 2
     assert "prediction" in capfd.readouterr().err
 

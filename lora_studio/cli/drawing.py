@@ -160,6 +160,14 @@ def suited(options: Drawn) -> Drawn:
     return replace(options, steps=wanted.preview_steps, guidance=wanted.guidance)
 
 
+def note_unknown(prompts: Sequence[str], options: DrawingOptions) -> None:
+    """Says on standard error what the prompts hold that is read as plain words here, unless all is to be."""
+    from lora_studio.models.prompts import unknown
+
+    for notice in unknown([*prompts, options.negative]) if options.prompt_weights else ():
+        print(_note(notice), file=sys.stderr)
+
+
 def load_base(options: DrawingOptions, settings: Settings, adapters: Sequence[tuple[str, Adapter]] = ()) -> Base:
     """Loads the base model for the named ``adapters``, and says on standard error what it predicts, and what is
     doubtful about it.
@@ -203,6 +211,7 @@ def _sheet(options: SheetOptions, recipe: Grid, settings: Settings, paths: list[
     from lora_studio.sampling.grid import render
     from lora_studio.sampling.recipe import to_png
 
+    note_unknown([cell.prompt for row in recipe.cells for cell in row], options)
     adapters = [read(path) for path in paths]
     base = load_base(options, settings, [(path.name, one) for path, one in zip(paths, adapters, strict=True)])
     images = render(

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from lora_studio import files, runs
-from lora_studio.cli.drawing import DrawingOptions, load_base, suited
+from lora_studio.cli.drawing import DrawingOptions, load_base, note_unknown, suited
 from lora_studio.cli.options import duration, like, of_class, tell
 from lora_studio.config.settings import Settings
 from lora_studio.config.specs import SPECS
@@ -98,6 +98,7 @@ def _draw(options: GenerateOptions, adapters: list[tuple[Path, float]], settings
     from lora_studio.models import inject
     from lora_studio.sampling.generate import generate as draw
 
+    note_unknown(options.prompts, options)
     loaded = [(read(path), weight) for path, weight in adapters]
     named = [(path.name, adapter) for (path, _), (adapter, _) in zip(adapters, loaded, strict=True)]
     base = load_base(options, settings, named)

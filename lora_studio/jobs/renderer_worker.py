@@ -101,7 +101,7 @@ class Studio:
         if self._base is None or self._base[0] != _wanted(spec):
             yield Answer(id=request.id, kind="loading", last=False)
         base = self.base(spec)
-        spec, about = _suited(base, spec, base.notices + self._read_as_trained(base, spec))
+        spec, about = _suited(base, spec, base.notices + self._read_as_trained(base, spec) + _plain_words(spec))
         began = time.monotonic()
         if spec.across:
             data = self._sheet(spec, cancelled)
@@ -289,6 +289,13 @@ def _suited(base: Base, spec: ImageSpec, notices: Sequence[Warned]) -> tuple[Ima
             notices.append(notice)
     said = tuple(f"{notice.what} {notice.do}" for notice in notices)
     return spec, {"base": base.loaded_event.sentence, "notices": said}
+
+
+def _plain_words(spec: ImageSpec) -> list[Warned]:
+    """What is to be said of the prompts, unless all of them is to be read as it is written."""
+    from lora_studio.models import prompts
+
+    return prompts.unknown([spec.prompt, spec.negative]) if spec.prompt_weights else []
 
 
 def _wanted(spec: ImageSpec) -> _Wanted:

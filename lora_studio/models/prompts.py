@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
+
+from lora_studio.events import Warned
 
 ROUND, SQUARE = 1.1, 1 / 1.1
 """What a bracket without a number multiplies the weights of its words by."""
@@ -25,6 +27,11 @@ _PIECES = re.compile(
     """,
     re.VERBOSE,
 )
+_ELSEWHERE = {
+    re.compile(r"<(?:lora|lyco|hypernet):[^<>]*>"): "Name adapters with --adapter FILE:WEIGHT, or add them to the mix.",
+    re.compile(r"\bAND\b"): "Join descriptions with a comma instead of AND.",
+}
+"""What A1111 reads as more than words, and the studio does not -> what to do instead."""
 
 
 class Part(NamedTuple):
@@ -82,6 +89,24 @@ weight=1.0, begins=False)]
         for start in starts:
             multiply(start, _OPEN[mark])
     return list(_merged(runs)) or [Part("")]
+
+
+def unknown(prompts: Iterable[str]) -> list[Warned]:
+    """A notice, where there is something to say, of what ``prompts`` hold that A1111 reads as more than words and the
+    studio does not.
+    """
+    found = {
+        match[0]: do for prompt in prompts for pattern, do in _ELSEWHERE.items() for match in pattern.finditer(prompt)
+    }
+    if not found:
+        return []
+    return [
+        Warned(
+            what=f"In prompts the studio reads {', '.join(found)} as plain words, unlike A1111.",
+            where="prompt",
+            do=" ".join(dict.fromkeys(found.values())),
+        )
+    ]
 
 
 def _number(text: str | None) -> float | None:

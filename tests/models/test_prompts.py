@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_studio.models.prompts import Part, parse
+from lora_studio.models.prompts import Part, parse, unknown
 
 
 @pytest.mark.parametrize(
@@ -76,3 +76,17 @@ def test_escaped_text_is_kept(prompt):
     written = "".join(f"\\{letter}" if letter in "()[]\\" else letter for letter in prompt)
     if "BREAK" not in prompt:
         assert parse(written) == [Part(prompt)]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "named", "do"),
+    [
+        (["a <lora:ink:0.8> cat", "<lora:ink:0.8>"], "<lora:ink:0.8>", "--adapter FILE:WEIGHT"),
+        (["a cat AND a dog"], "AND", "a comma instead of AND"),
+        (["<lyco:b:1> AND <hypernet:c:1>"], "<lyco:b:1>, <hypernet:c:1>, AND", "--adapter"),
+    ],
+)
+def test_what_only_a1111_reads_as_more_than_words_is_named_once(prompts, named, do):
+    (notice,) = unknown(prompts)
+    assert notice.what == f"In prompts the studio reads {named} as plain words, unlike A1111." and do in notice.do
+    assert unknown(["a cat and a dog", "SAND", "(a:1.2) < b > BREAK [c]"]) == []
