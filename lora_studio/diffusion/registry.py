@@ -44,7 +44,8 @@ def refusal(prediction: str, sampler: str) -> str:
     able = next((process.samplers for process in PROCESSES if process.name == prediction), {sampler: ""})
     if sampler in able:
         return ""
-    return f"the sampler {sampler!r} cannot remove the noise of {prediction}: choose one of {', '.join(able)}"
+    what = f"sampler is {sampler}, which cannot remove the noise of prediction {prediction}"
+    return f"{what}: set it to one of {', '.join(able)}"
 
 
 def process_of(schedule: Mapping[str, Any], prediction: str = "auto") -> Process:
