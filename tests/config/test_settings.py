@@ -107,7 +107,9 @@ def test_bucket_steps_that_the_vae_cannot_take_are_refused():
     [("flow", "euler_a", "ddim, euler, dpm\\+\\+, unipc"), ("edm", "ddim", "euler, dpm\\+\\+")],
 )
 def test_a_sampler_that_cannot_remove_the_noise_set_by_hand_is_refused(prediction, refused, taken):
-    with pytest.raises(SettingsError, match=rf"sampler is {refused}, .* prediction {prediction}: set it to .* {taken}\.$"):
+    with pytest.raises(
+        SettingsError, match=rf"sampler is {refused}, .* prediction {prediction}: set it to .* {taken}\.$"
+    ):
         check({"prediction": prediction, "sampler": refused})
     assert check({"prediction": prediction, "sampler": "euler"}) and check({"prediction": "v", "sampler": refused})
 
