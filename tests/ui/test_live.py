@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import gradio as gr
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from lora_studio import events as e
 from lora_studio.config import presets
@@ -268,7 +270,7 @@ def test_a_request_shows_before_the_worker_answers_it(watcher, part):
 
 def test_the_adapter_is_offered_under_its_name(watcher, part, tmp_path):
     """The adapter cannot be downloaded, or the whole outputs folder is served for it."""
-    played, tab = part("my style"), TabState()
+    played, tab = part("my style", base="sd15.safetensors"), TabState()
     played.begins()
     played.trains(1, 3)
     played.finishes(3, stopped=True)
@@ -278,6 +280,23 @@ def test_the_adapter_is_offered_under_its_name(watcher, part, tmp_path):
     )
     assert 'href="#library/my-style/my-style.safetensors"' in html
     assert "Stop" not in html
+
+
+@pytest.mark.parametrize(
+    "base, header, said, unsaid",
+    [
+        ("starter", {}, "works only with that", "ComfyUI</dt>"),
+        ("sd15.safetensors", {"ss_clip_skip": "1"}, "ComfyUI</dt>", "clip skip"),
+        ("sd15.safetensors", {"ss_clip_skip": "2"}, "Set clip skip to 2", "works only"),
+    ],
+)
+def test_the_advice_for_other_programs_fits_the_adapter(watcher, part, base, header, said, unsaid):
+    """An adapter of the starter is taken to ComfyUI, where it fails; one with clip skip 2 is drawn with 1."""
+    played, tab = part("one", base=base), TabState()
+    save_file({"lora_unet_mid_block.alpha": np.ones(1, np.float32)}, played.run.adapter_file, header)
+    played.says(e.Finished(adapter=played.run.adapter_file.name, steps=1, seconds=1.0, final_loss=0.1))
+    html = tick(tab, watcher)["result"]["value"]
+    assert said in html and unsaid not in html
 
 
 @pytest.mark.fault(61)
