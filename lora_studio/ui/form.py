@@ -198,7 +198,7 @@ def info(key: str, values: Mapping[str, Any]) -> str:
     more = next((option.help for option in spec.options if option.name == value), "")
     if key in optimizers.RATES and (row := optimizers.OPTIMIZERS.get(optimizer)):
         usual = optimizers.usual_rates(row.name).get(key)
-        more = f"Usual for {row.title}: {usual:g}" if usual else ""
+        more = f"Usual for {row.title}: {words.value(usual)}" if usual else ""
     return f"{spec.help} {more[0].upper()}{more[1:]}." if more else spec.help
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from decimal import Decimal
 from html import escape
 
 from lora_studio import files
@@ -91,6 +92,8 @@ def value(setting: object) -> str:
 
     >>> value(True), value(["a cat", "a dog"]), value(""), value(1000), value(0.0003)
     ('on', 'a cat · a dog', 'none', '1,000', '0.0003')
+    >>> value(5e-05)
+    '0.00005'
     """
     match setting:
         case bool():
@@ -98,7 +101,8 @@ def value(setting: object) -> str:
         case int():
             return f"{setting:,}"
         case float():
-            return f"{setting:g}"
+            short = f"{setting:g}"
+            return f"{Decimal(short):f}" if "e-0" in short else short  # learning rates are read more easily in full
         case list() | tuple():
             return " · ".join(map(str, setting)) or "none"
         case None:

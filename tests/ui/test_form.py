@@ -136,6 +136,7 @@ def test_a_field_says_what_the_chosen_value_is_good_for():
     assert info("optimizer", {"optimizer": "lion"}).endswith("(Chen et al. 2023).")
     assert "Lion follows" in info("optimizer", {"optimizer": "lion"}) and "AdamW is" in info("optimizer", {})
     assert info("learning_rate", {"optimizer": "prodigy"}).endswith("Usual for Prodigy: 1.")
+    assert info("text_learning_rate", {"optimizer": "adamw"}).endswith("Usual for AdamW: 0.00005.")
     assert info("lora_plus", {"optimizer": "adamw"}) == info("lora_plus", {}) == SPECS["lora_plus"].help
     assert info("learning_rate", {"optimizer": "from a later version"}) == SPECS["learning_rate"].help
 
