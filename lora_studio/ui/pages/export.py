@@ -38,13 +38,13 @@ PRIVACY = {
     ),
     "minimal": (
         "What its users need",
-        "Also trigger word, thumbnail, author, date, licence and base model. "
+        "What a program needs, and trigger word, thumbnail, author, date, licence and base model. "
         "No settings, no names of pictures, no captions.",
     ),
     "full": (
         "The whole recipe",
-        "Also all settings and seeds, the pictures' file names and hashes, caption tags and versions: enough to train "
-        "it again. No folders of this machine.",
+        "What its users need, and all settings and seeds, the pictures' file names and hashes, caption tags and "
+        "versions: enough to train it again. No folders of this machine.",
     ),
 }
 """Level -> its name, and what the file then contains."""
@@ -83,7 +83,12 @@ class ExportPage:
         with gr.Column(elem_classes="card"):
             html("<h2>Adapter</h2>")
             self.adapter = gr.Dropdown(
-                [], allow_custom_value=True, show_label=False, container=False, elem_id="export-adapter"
+                [],
+                label="Adapter to export",
+                allow_custom_value=True,
+                show_label=False,
+                container=False,
+                elem_id="export-adapter",
             )  # or an address that names one is refused
             self.facts = html(js_on_load=tabs.TRIGGER_ON_ADDRESS % "export", elem_id="export-facts")
             with gr.Column(visible=False, elem_classes="fields") as self.decomposed:
@@ -126,6 +131,7 @@ class ExportPage:
             self.privacy = gr.Radio(
                 [(label, name) for name, (label, _) in PRIVACY.items()],
                 value="minimal",
+                label="Metadata in the file",
                 show_label=False,
                 container=False,
                 elem_id="privacy",

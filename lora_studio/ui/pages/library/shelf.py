@@ -33,6 +33,7 @@ class Shelf:
             with gr.Row(elem_classes="finder"):
                 self.search = gr.Textbox(
                     placeholder="Search by name, trigger, model, rank16…",
+                    label="Search the adapters",
                     show_label=False,
                     container=False,
                     max_lines=1,

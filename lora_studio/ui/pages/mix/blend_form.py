@@ -21,7 +21,14 @@ class BlendForm:
         offered = _offered()
         first = next(iter(offered.values()))
         choices = [(method.title, key) for key, method in offered.items()]
-        self.method = gr.Radio(choices, value=first.key, show_label=False, container=False, elem_id="mix-method")
+        self.method = gr.Radio(
+            choices,
+            value=first.key,
+            label="How to add them up",
+            show_label=False,
+            container=False,
+            elem_id="mix-method",
+        )
         self.about = html(_about(first))
         with gr.Column(elem_classes="fields"):
             self.parameters = {key: _field(one, _takes(first, key)) for key, one in parameters().items()}

@@ -25,6 +25,7 @@ class SheetForm:
         self.kind = gr.Radio(
             [(label, kind) for kind, label in _KINDS.items()],
             value="strip",
+            label="Kind of sheet",
             show_label=False,
             container=False,
             elem_id="mix-kind",

@@ -24,9 +24,11 @@ from lora_studio.ui.theme import html
 EVERY = 2.0
 """Seconds between two looks at the runs' folders."""
 
-_TO_THE_RUN = (
-    "() => { if (window.innerWidth < 900) document.getElementById('run')?.scrollIntoView({behavior: 'smooth'}) }"
-)
+_TO_THE_RUN = """() => {
+  const run = document.getElementById('run');
+  if (window.innerWidth < 900 || run?.getBoundingClientRect().top < -100) run?.scrollIntoView({behavior: 'smooth'});
+}"""
+"""After a start the run is in view, also where the button was pressed far down in the settings."""
 
 
 def build(page: gr.Blocks, outputs: Path, pill: gr.HTML) -> Setup:
@@ -54,7 +56,13 @@ def _place_run() -> dict[str, Any]:
     with gr.Column(elem_classes="card", visible=False) as parts["run_card"]:
         with gr.Row(elem_classes="headline"):
             parts["runs"] = gr.Dropdown(
-                [], show_label=False, container=False, filterable=False, elem_id="runs", min_width=160
+                [],
+                label="The run shown",
+                show_label=False,
+                container=False,
+                filterable=False,
+                elem_id="runs",
+                min_width=160,
             )
         parts["state"] = html()
         parts |= _place_controls()
