@@ -201,10 +201,11 @@ def pill(run: Run | None, view: RunView | None, waiting: int = 0) -> str:
     """
     if run is None or view is None or view.state.ended:
         return ""
-    state = f"{run.name} · {words.STATES[view.state].lower()} · {100 * share(view):.0f} %" + (
+    state = f" · {words.STATES[view.state].lower()} · {100 * share(view):.0f} %" + (
         f" · {waiting} waiting" if waiting else ""
     )
-    return f'<a class="pill {view.state}" href="#run"><span class="dot"></span>{words.text(state)}</a>'
+    name = f'<span class="name">{words.text(run.name)}</span>'
+    return f'<a class="pill {view.state}" href="#run"><span class="dot"></span>{name}<span>{words.text(state)}</span></a>'
 
 
 def resume_label(view: RunView) -> str:
