@@ -82,7 +82,7 @@ class BaseLoaded(Event):
     @property
     def finding(self) -> str:
         """What it predicts, with the reason."""
-        return f"{self.predicts} ({self.reason})" if self.reason else self.predicts
+        return f"{self.predicts} – {self.reason}" if self.reason else self.predicts
 
     @property
     def sentence(self) -> str:

@@ -127,7 +127,7 @@ def test_the_noise_by_hand_is_drawn_and_noted(files, tiny_base, capfd):  # noqa:
     grid = ["grid", "--x", "guidance=2,5", "--guidance-rescale", "0", "-o", "v.png"]
     assert cli.main([*grid, *arguments, *base]) == 0
     said = capfd.readouterr().err
-    assert "It predicts: Velocity (v), zero terminal SNR (set by hand)." in said
+    assert "It predicts: Velocity (v), zero terminal SNR – set by hand." in said
     assert said.count("In prompts the studio reads <lora:ink:1> as plain words") == 1
     assert "Note: prediction is v by hand, but its scheduler's configuration says epsilon." in said
     recipe = read_recipe(Path("v.png"))

@@ -152,7 +152,7 @@ def test_what_is_known_of_the_base_model_is_answered(studio, base, tmp_path, mon
     """The page says nothing of a model that draws with other steps than its fields show."""
     monkeypatch.setattr(base, "distilled", Distilled(by_name("ink_lightning_2step"), "its name says so"))
     [answer] = drawn(studio, ImageSpec(prompt="a cat AND a dog"), tmp_path / "fast.png")
-    assert answer.steps == 2 and answer.base.endswith("It predicts: Velocity (v) (its scheduler's configuration).")
+    assert answer.steps == 2 and answer.base.endswith("It predicts: Velocity (v) – its scheduler's configuration.")
     plain, notice = answer.notices
     assert plain.startswith("In prompts the studio reads AND as plain words")
     assert notice.startswith("Images of this distilled model are drawn with 2 steps and guidance 1 instead of 20 steps")

@@ -36,7 +36,7 @@ def test_a_run_from_start_to_end():
         e.CheckpointSaved(step=2, path="checkpoints/step-2"),
         e.Warned(what="A picture is small."),
     )
-    assert seen.base.sentence == "Base model ink, SDXL. It predicts: Velocity (v) (the file's mark v_pred)."
+    assert seen.base.sentence == "Base model ink, SDXL. It predicts: Velocity (v) – the file's mark v_pred."
     assert seen.state is State.RUNNING and seen.last.step == 2 and seen.progress == 0.2
     assert (len(seen.validations), len(seen.previews), len(seen.checkpoints), len(seen.warnings)) == (1, 1, 1, 1)
     seen.apply(e.Finished(adapter="ink.safetensors", steps=10, seconds=5.0, final_loss=0.1))

@@ -32,7 +32,7 @@ def test_it_trains_draws_and_says_so_in_the_header(flowing, new_run, monkeypatch
     assert isinstance(seen[-1], Finished) and not [
         one for one in seen if isinstance(one, Warned) and "disc" not in one.where
     ]
-    assert [event.finding for event in seen if isinstance(event, BaseLoaded)] == ["Rectified flow (set by hand)"]
+    assert [event.finding for event in seen if isinstance(event, BaseLoaded)] == ["Rectified flow – set by hand"]
     assert [event.loss > 0 for event in seen if isinstance(event, StepDone)] == [True]
     assert len([event for event in seen if isinstance(event, PreviewReady)]) == 2, "without the adapter and with it"
     when = torch.cat(asked)

@@ -44,7 +44,7 @@ def test_what_the_base_model_predicts_is_shown_with_its_reason(part):
     played.begins()
     played.says(e.BaseLoaded(name="ink <b>", family="SDXL", predicts="Velocity (v)", reason="the file's mark v_pred"))
     shown = status.line(played.run, fold(played.run))
-    assert "ink &lt;b&gt; predicts: Velocity (v) (the file&#x27;s mark v_pred)" in shown
+    assert "ink &lt;b&gt; predicts: Velocity (v) – the file&#x27;s mark v_pred" in shown
 
 
 def test_a_tick_sends_nothing_twice(watcher, part):

@@ -205,7 +205,9 @@ def pill(run: Run | None, view: RunView | None, waiting: int = 0) -> str:
         f" · {waiting} waiting" if waiting else ""
     )
     name = f'<span class="name">{words.text(run.name)}</span>'
-    return f'<a class="pill {view.state}" href="#run"><span class="dot"></span>{name}<span>{words.text(state)}</span></a>'
+    return (
+        f'<a class="pill {view.state}" href="#run"><span class="dot"></span>{name}<span>{words.text(state)}</span></a>'
+    )
 
 
 def resume_label(view: RunView) -> str:
