@@ -132,7 +132,7 @@ def test_the_command_tells_a_program_what_would_fit(settings, tmp_path, capsys, 
         and told["limit"] == 28 * 2**20
         and told["precision"] == "fp32"
         and told["family"] == "starter"
-        and told["predicts"] == "Noise (ε) (its scheduler's configuration)"
+        and told["predicts"] == "Noise (ε) – its scheduler's configuration"
     )
     assert set(told["estimate"]) == {
         "weights",
