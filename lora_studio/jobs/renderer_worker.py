@@ -25,6 +25,7 @@ from lora_studio.config.specs import OF_BASE
 from lora_studio.errors import AdapterError, StudioError
 from lora_studio.events import Warned
 from lora_studio.jobs import runner
+from lora_studio.jobs.inbox import Inbox
 from lora_studio.jobs.renderer import Answer, Blending, ImageRequest, ImageSpec, Placed
 
 if TYPE_CHECKING:
@@ -44,39 +45,6 @@ _ONE_FOR_ALL = ("negative", "prompt_weights", "guidance_rescale", "sampler", "wi
 _LOADED = tuple(key for key in OF_BASE if key != "clip_skip")
 """What decides which base model is in memory; another clip skip needs no other one."""
 _Wanted = tuple[Any, ...]
-
-
-class Inbox:
-    """Requests in the order in which they come, one for each lane: a newer one replaces the lane's."""
-
-    def __init__(self) -> None:
-        self._waiting: OrderedDict[str, ImageRequest] = OrderedDict()
-        self._changed = threading.Condition()
-        self.closed = False
-
-    def put(self, request: ImageRequest) -> ImageRequest | None:
-        """Adds ``request``; returns the one that it replaces."""
-        with self._changed:
-            dropped = self._waiting.pop(request.lane, None)
-            self._waiting[request.lane] = request
-            self._changed.notify()
-            return dropped
-
-    def take(self, patience: float) -> ImageRequest | None:
-        """The next request; None when the inbox is closed or nothing came for ``patience`` seconds."""
-        with self._changed:
-            self._changed.wait_for(lambda: self.closed or self._waiting, patience)
-            return None if self.closed or not self._waiting else self._waiting.popitem(last=False)[1]
-
-    def close(self) -> None:
-        """Ends the work: what is being drawn is dropped, and nothing more is taken."""
-        with self._changed:
-            self.closed = True
-            self._changed.notify()
-
-    def superseded(self, request: ImageRequest) -> bool:
-        """Whether nobody wants the image of ``request`` any longer."""
-        return self.closed or request.lane in self._waiting
 
 
 class Studio:

@@ -15,8 +15,9 @@ from lora_studio import adapters, files, models, runs
 from lora_studio.config.settings import Settings
 from lora_studio.errors import MachineError, RunError, StudioError
 from lora_studio.jobs import renderer, renderer_worker
+from lora_studio.jobs.inbox import Inbox
 from lora_studio.jobs.renderer import Answer, Blending, ImageRequest, ImageSpec, Placed, Renderer, Side
-from lora_studio.jobs.renderer_worker import Inbox, Studio, answers, main
+from lora_studio.jobs.renderer_worker import Studio, answers, main
 from lora_studio.models import inject
 from lora_studio.models.distilled import Distilled, by_name
 from lora_studio.models.load import load
