@@ -15,7 +15,7 @@ PACKAGE = ROOT / "lora_studio"
 FLOORS = (
     ("__init__", "errors", "locks"),
     ("bootstrap", "diffusion", "events", "files"),
-    ("families",),
+    ("families", "texts"),
     ("adapters", "optim"),
     ("methods",),
     ("config",),
@@ -33,7 +33,7 @@ FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 ROOMS = {
     "gradio": ("ui",),
     "diffusers": ("diffusion", "models", "sampling", "starter.make"),
-    "transformers": ("models", "sampling", "starter.make"),
+    "transformers": ("models", "sampling", "starter.make", "texts"),
     "peft": ("methods", "models"),
     "bitsandbytes": ("models", "optim", "cli.doctor"),
     "typer": ("cli",),
@@ -166,3 +166,9 @@ for name in {names!r}:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr.splitlines()[-1]
     assert len(names) > 15
+
+
+def test_tokens_are_counted_without_torch():
+    """The page counts the tokens of captions while a folder is looked at."""
+    code = "import sys, lora_studio.texts.chunks; print('torch' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True) == "False\n"

@@ -162,7 +162,7 @@ def suited(options: Drawn) -> Drawn:
 
 def note_unknown(prompts: Sequence[str], options: DrawingOptions) -> None:
     """Says on standard error what the prompts hold that is read as plain words here, unless all is to be."""
-    from lora_studio.models.prompts import unknown
+    from lora_studio.texts.prompts import unknown
 
     for notice in unknown([*prompts, options.negative]) if options.prompt_weights else ():
         print(_note(notice), file=sys.stderr)

@@ -261,7 +261,7 @@ def _suited(base: Base, spec: ImageSpec, notices: Sequence[Warned]) -> tuple[Ima
 
 def _plain_words(spec: ImageSpec) -> list[Warned]:
     """What is to be said of the prompts, unless all of them is to be read as it is written."""
-    from lora_studio.models import prompts
+    from lora_studio.texts import prompts
 
     return prompts.unknown([spec.prompt, spec.negative]) if spec.prompt_weights else []
 

@@ -26,8 +26,8 @@ from lora_studio.models import autoencode
 from lora_studio.models.distilled import Distilled
 from lora_studio.models.overlay import AdapterOverlay
 from lora_studio.models.pieces import Given
-from lora_studio.models.texts import LITERAL, ChunkedText, Reading, read
-from lora_studio.models.tokenizer import Tokenizer
+from lora_studio.texts.chunks import LITERAL, ChunkedText, Reading, read
+from lora_studio.texts.tokenizer import Tokenizer
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """By their size in bytes."""

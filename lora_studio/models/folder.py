@@ -18,8 +18,8 @@ from lora_studio.models.base import Base
 from lora_studio.models.parts import AGAIN, build, read_json
 from lora_studio.models.pieces import Given, Piece
 from lora_studio.models.prediction import NoiseMarks
-from lora_studio.models.tokenizer import Tokenizer
 from lora_studio.models.weights import Weights, fill
+from lora_studio.texts.tokenizer import Tokenizer
 
 _PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 _OLD_VAE = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}

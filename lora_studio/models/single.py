@@ -19,8 +19,8 @@ from lora_studio.models.base import Base
 from lora_studio.models.parts import build
 from lora_studio.models.pieces import Given, Piece
 from lora_studio.models.prediction import NoiseMarks
-from lora_studio.models.tokenizer import Tokenizer
 from lora_studio.models.weights import fill
+from lora_studio.texts.tokenizer import Tokenizer
 
 
 def read(

@@ -20,8 +20,8 @@ from lora_studio.config.specs import did_you_mean
 from lora_studio.diffusion import samplers
 from lora_studio.errors import MachineError, SettingsError
 from lora_studio.models import Base
-from lora_studio.models.texts import Reading
 from lora_studio.sampling import overflow
+from lora_studio.texts.chunks import Reading
 
 PIXELS_AT_ONCE = 2**21
 """A batch holds at most so many: eight images of 512 × 512, two of 1024 × 1024. Halved where memory is short."""

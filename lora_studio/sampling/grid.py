@@ -11,9 +11,9 @@ from torch import Tensor
 
 from lora_studio.adapters.adapter import Adapter
 from lora_studio.models import Base, inject
-from lora_studio.models.texts import Reading
 from lora_studio.sampling.axes import Cell
 from lora_studio.sampling.generate import OF_THE_PROCESS, Sampling, Text, by_length, denoise, in_batches, sampling
+from lora_studio.texts.chunks import Reading
 
 __all__ = ["Cell", "render"]
 

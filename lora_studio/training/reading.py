@@ -12,8 +12,8 @@ from lora_studio.dataset.caption_variants import all_variants
 from lora_studio.dataset.items import Dataset
 from lora_studio.dataset.problems import Problem
 from lora_studio.models import Base
-from lora_studio.models.texts import Reading, seen
-from lora_studio.models.tokenizer import Tokenizer
+from lora_studio.texts.chunks import Reading, seen
+from lora_studio.texts.tokenizer import Tokenizer
 
 _SHOWN = 160
 """Characters of the lost words that a warning shows."""

@@ -5,10 +5,10 @@ import torch
 
 from lora_studio import models
 from lora_studio.errors import SettingsError
-from lora_studio.models import texts
-from lora_studio.models.prompts import Part
-from lora_studio.models.texts import LITERAL, Reading
-from lora_studio.models.tokenizer import Tokenizer
+from lora_studio.texts import chunks
+from lora_studio.texts.chunks import LITERAL, Reading
+from lora_studio.texts.prompts import Part
+from lora_studio.texts.tokenizer import Tokenizer
 
 WEIGHTS = Reading(weights=True)
 LONG = ", ".join(f"tag number {index}" for index in range(40))
@@ -72,10 +72,10 @@ def test_a_limit_is_in_whole_chunks_of_the_window():
     clip = Tokenizer.shipped()
     assert [Reading(tokens=count).most_chunks(clip) for count in (0, 1, 75, 76, 225)] == [0, 1, 1, 2, 3]
     words = "horse " * 200
-    assert texts.read(words, LITERAL, [clip]).length == 3
-    assert texts.read(words, Reading(tokens=150), [clip]).chunks == [clip.chunks([Part("horse " * 150)])]
-    assert texts.seen(words, Reading(tokens=150), [clip]) == "horse " * 150
-    assert texts.seen(words, LITERAL, [clip]) == texts.seen(words, Reading(tokens=225), [clip]) == words
+    assert chunks.read(words, LITERAL, [clip]).length == 3
+    assert chunks.read(words, Reading(tokens=150), [clip]).chunks == [clip.chunks([Part("horse " * 150)])]
+    assert chunks.seen(words, Reading(tokens=150), [clip]) == "horse " * 150
+    assert chunks.seen(words, LITERAL, [clip]) == chunks.seen(words, Reading(tokens=225), [clip]) == words
 
 
 def test_the_starters_window_has_chunks_as_large_as_stable_diffusions():

@@ -21,8 +21,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from lora_studio.families import ldm_keys
 from lora_studio.families.family import CONFIGS
-from lora_studio.models import tokenizer
 from lora_studio.models.parts import read_json
+from lora_studio.texts import tokenizer
 
 FAMILIES = ("sd1", "sd2", "sdxl")
 """What ``folder`` and ``checkpoint`` build. The studio takes a narrow ``sd1`` for a starter, which is just that."""

@@ -11,7 +11,7 @@ from lora_studio.config.settings import Settings
 from lora_studio.dataset.cache import Cache
 from lora_studio.dataset.folder import scan
 from lora_studio.dataset.items import Bucket, Dataset, Draw, Sample
-from lora_studio.models.texts import Reading
+from lora_studio.texts.chunks import Reading
 from lora_studio.training import reading
 from lora_studio.training.batches import Batches
 from tests.models import tiny

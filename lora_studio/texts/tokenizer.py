@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from transformers import CLIPTokenizer
 
-from lora_studio.models.prompts import Part
+from lora_studio.texts.prompts import Part
 
 SHIPPED = Path(__file__).parent / "tokenizer"
 

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lora_studio.errors import SettingsError
-from lora_studio.models.prompts import Part, parse
-from lora_studio.models.tokenizer import Chunk, Tokenizer
+from lora_studio.texts.prompts import Part, parse
+from lora_studio.texts.tokenizer import Chunk, Tokenizer
 
 MOST_CHUNKS = 40
 """A longer prompt is refused: 3000 of CLIP's tokens are forty times what it was trained on."""

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_studio.models.prompts import Part, parse, unknown
+from lora_studio.texts.prompts import Part, parse, unknown
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 import json
 
-from lora_studio.models.prompts import Part
-from lora_studio.models.tokenizer import SHIPPED, Tokenizer
+from lora_studio.texts.prompts import Part
+from lora_studio.texts.tokenizer import SHIPPED, Tokenizer
 
 ASTRONAUT = [320, 1125, 539, 550, 18376, 6765, 320, 4558, 525, 7496]
 """a photo of an astronaut riding a horse on mars"""
