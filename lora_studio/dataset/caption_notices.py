@@ -15,7 +15,7 @@ def problems(dataset: Dataset, settings: DatasetSettings) -> list[Problem]:
     """Notices of captions that are read line by line, of wildcards and of braces that are none, and of protected tags
     that no caption has.
     """
-    texts = {dataset.name(picture): picture.caption for picture in dataset.pictures}
+    texts = {dataset.name(picture): picture.full_caption for picture in dataset.pictures}
     found = _of_lines(texts) if settings.caption_lines == "variants" else []
     if settings.wildcards:
         found += _of_wildcards(texts)

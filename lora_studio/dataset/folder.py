@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from lora_studio.dataset import captions, examination, listing, masks, near_duplicates, pictures, sidecars
+from lora_studio.dataset import (
+    captions,
+    examination,
+    listing,
+    masks,
+    near_duplicates,
+    pictures,
+    preparation,
+    sidecars,
+)
+from lora_studio.dataset.captions import composed
 from lora_studio.dataset.examination import Progress, Stamp
 from lora_studio.dataset.items import Dataset, Mask, Picture
 from lora_studio.dataset.listing import PictureFolder
 from lora_studio.dataset.pictures import Facts
+from lora_studio.dataset.preparation import MIN_CROP, Preparation
 from lora_studio.dataset.problems import Problem, grouped
 
 _NO_PICTURES = frozenset(
@@ -41,39 +53,118 @@ def scan(
         what = f"There is no folder {folder}."
         return Dataset(folder, [], [Problem("blocking", "", what, "Choose the folder of your pictures.")])
     root = folder.resolve()
-    folders, problems = listing.folders(root, nested)
+    chosen, problems = preparation.read(root)
+    choices = _Choices(root, chosen)
+    folders, more = listing.folders(root, nested, choices.folders)
     stamps = {place.prefix + name: Stamp.of(status) for place in folders for name, status in place.files.items()}
     candidates = {
         place.prefix + name: place.folder / name for place in folders for name in place.files if _may_be_picture(name)
     }
-    problems += _too_many(candidates)
+    problems += more + _too_many(candidates)
     if any(problem.severity == "blocking" for problem in problems):
         return Dataset(root, [], problems)
     examined = examination.examine(root, candidates, stamps, cache, by_content, progress)
-    masked, told = masks.pair(examined.facts, stamps, examined.bad)
+    aside = {name for name in examined.facts if composed(name) in choices.left_out}
+    masked, told = masks.pair(examined.facts, stamps, examined.bad, aside)
     facts = {name: fact for name, fact in examined.facts.items() if not masks.label(name)}
     texts, more = sidecars.pair(folders, facts.keys() | {name for name in examined.bad if not masks.label(name)})
     own = {name: Mask(candidates[mask], examined.facts[mask].sha256) for name, mask in masked.items()}
-    found = [
-        Picture(
-            place.folder / name,
-            texts.get(full) or place.concept,
-            place.repeats,
-            fact.width,
-            fact.height,
-            fact.sha256,
-            own.get(full),
-        )
+    found = {
+        name: choices.applied(name, _picture(place, place.folder / file, facts[name], texts.get(name), own.get(name)))
         for place in folders
-        for name in place.files
-        if (fact := facts.get(full := place.prefix + name))
-    ]
-    problems += [*examined.problems, *told, *more, *_remarks(folders, facts, texts), *_archives(stamps)]
-    if not found:
-        do = f"Add pictures in one of these formats: {pictures.READABLE}."
-        problems.append(Problem("blocking", "", "The folder contains no picture that can be trained on.", do))
+        for file in place.files
+        if (name := place.prefix + file) in facts
+    }
+    trained = {name: picture for name, picture in found.items() if name not in aside}
+    kept = {name: facts[name] for name in trained}
+    problems += [*examined.problems, *told, *more, *_remarks(folders, kept, texts), *_archives(stamps)]
+    problems += choices.problems(stamps, [name for name in found if name in aside])
+    if not trained:
+        problems.append(_nothing(len(found)))
     gravity = ("blocking", "left out", "warning")
-    return Dataset(root, found, sorted(problems, key=lambda problem: gravity.index(problem.severity)))
+    return Dataset(
+        root,
+        list(trained.values()),
+        sorted(problems, key=lambda problem: gravity.index(problem.severity)),
+        [found[name] for name in found if name in aside],
+    )
+
+
+def _picture(place: PictureFolder, path: Path, facts: Facts, text: str | None, mask: Mask | None) -> Picture:
+    """A picture of ``place`` with what its folder gives it."""
+    options = place.options
+    return Picture(
+        path,
+        text or options.caption or place.concept,
+        place.repeats,
+        facts.width,
+        facts.height,
+        facts.sha256,
+        mask,
+        weight=options.weight,
+        timesteps=options.timesteps,
+        regularisation=options.regularisation,
+        prefix=options.prefix,
+    )
+
+
+class _Choices:
+    """What the artist chose, by names with composed accents: file systems differ in that."""
+
+    def __init__(self, root: Path, chosen: Preparation):
+        self._root, self._chosen = root, chosen
+        self._crops = {composed(name): crop for name, crop in chosen.crops.items()}
+        self._too_small: list[str] = []
+        self.left_out = {composed(name) for name in chosen.left_out}
+        self.folders = {composed(name): options for name, options in chosen.folders.items()}
+
+    def applied(self, name: str, picture: Picture) -> Picture:
+        """``picture`` with its crop, unless that is too small."""
+        crop = self._crops.get(composed(name))
+        if crop and not crop.covers(picture.width, picture.height):
+            self._too_small.append(name)
+            return picture
+        return replace(picture, crop=crop) if crop else picture
+
+    def problems(self, names: Iterable[str], aside: Sequence[str]) -> list[Problem]:
+        """What became of the choices. ``names`` are all files of the scan, ``aside`` the pictures left out."""
+        found = grouped(
+            "left out",
+            aside,
+            "picture is left out, as you chose",
+            "pictures are left out, as you chose",
+            "Take it in again on the page, in Pictures, to train on it."
+            if len(aside) == 1
+            else "Take them in again on the page, in Pictures, to train on them.",
+        )
+        found += grouped(
+            "warning",
+            self._too_small,
+            f"crop is smaller than {MIN_CROP} pixels and is not used",
+            f"crops are smaller than {MIN_CROP} pixels and are not used",
+            "Draw it again: the picture was replaced by a smaller one.",
+        )
+        present = {composed(name) for name in names}
+        return found + grouped(
+            "warning",
+            [name for name in self._named() if composed(name) not in present and not os.path.exists(self._root / name)],
+            "picture or folder that you prepared is no longer there",
+            "pictures and folders that you prepared are no longer there",
+            f"Put it back under its name, or delete its entry in {preparation.NAME}.",
+        )
+
+    def _named(self) -> list[str]:
+        chosen = self._chosen
+        return sorted({*chosen.crops, *chosen.left_out, *chosen.folders})
+
+
+def _nothing(left_out: int) -> Problem:
+    """The folder has no picture to train on; ``left_out`` good ones are left out."""
+    if left_out:
+        what = "The only picture is left out." if left_out == 1 else f"All {left_out:,} pictures are left out."
+        return Problem("blocking", "", what, "Take some in again on the page, in Pictures.")
+    do = f"Add pictures in one of these formats: {pictures.READABLE}."
+    return Problem("blocking", "", "The folder contains no picture that can be trained on.", do)
 
 
 def _too_many(candidates: Iterable[str]) -> list[Problem]:
@@ -101,11 +192,12 @@ def _archives(names: Iterable[str]) -> list[Problem]:
 
 def _remarks(folders: Sequence[PictureFolder], facts: dict[str, Facts], texts: dict[str, str]) -> list[Problem]:
     """Warnings about the good pictures: missing captions, notices from reading them, near-duplicates."""
-    bare = [name for name in facts if not texts.get(name)]
-    named = [name for name in bare if any(place.concept and name.startswith(place.prefix) for place in folders)]
+    homes = {place.prefix: place for place in folders}
+    bare = {name: homes[name[: name.rfind("/") + 1]] for name in facts if not texts.get(name)}
+    named = [name for name, place in bare.items() if place.concept and not place.options.caption]
     found = grouped(
         "warning",
-        [name for name in bare if name not in set(named)],
+        [name for name, place in bare.items() if not place.concept and not place.options.caption],
         "picture has no caption",
         "pictures have no caption",
         "Write one into a .txt of the same name beside each. Without, their caption is the trigger word alone.",

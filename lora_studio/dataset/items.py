@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from lora_studio.dataset.preparation import Crop
 from lora_studio.dataset.problems import Problem
 
 
@@ -20,7 +21,16 @@ class Mask(NamedTuple):
 class Picture:
     """One picture to train on. ``width`` and ``height`` in pixels, after the EXIF rotation; ``sha256`` of the file's
     bytes; ``repeats`` is how often it comes up in an epoch. ``caption`` is as written, tidied line by line: what
-    training sees of it is in ``caption_variants``.
+    training sees of it is in ``caption_variants``. What the artist chose about it and its folder is from
+    ``preparation``.
+
+    Attributes:
+        crop: the part to train on; None for all of it.
+        weight: what its loss is multiplied by.
+        timesteps: the noise levels it is trained at, from the first to before the second, of
+            ``preparation.NOISE_LEVELS``; None for all.
+        regularisation: it is a class picture, which does not show the style.
+        prefix: its folder's, in front of every line of its caption.
     """
 
     path: Path
@@ -30,15 +40,29 @@ class Picture:
     height: int
     sha256: str
     mask: Mask | None = None
+    crop: Crop | None = None
+    weight: float = 1.0
+    timesteps: tuple[int, int] | None = None
+    regularisation: bool = False
+    prefix: str = ""
+
+    @property
+    def full_caption(self) -> str:
+        """Its caption with its folder's prefix in front of every line."""
+        lines = ((self.prefix.strip(), line) for line in self.caption.split("\n"))
+        return "\n".join(" ".join(filter(None, parts)) for parts in lines)
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a scan found: the pictures that can be trained on, sorted by name, and all problems, most severe first."""
+    """What a scan found: the pictures to train on, sorted by name, and all problems, most severe first. ``left_out``
+    are pictures as good as those, which the artist left out.
+    """
 
     folder: Path
     pictures: list[Picture]
     problems: list[Problem]
+    left_out: list[Picture] = field(default_factory=list)
 
     @property
     def blocking(self) -> list[Problem]:

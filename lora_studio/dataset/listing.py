@@ -9,19 +9,21 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 
 from lora_studio import files
 from lora_studio.dataset import masks, pictures
+from lora_studio.dataset.captions import composed
+from lora_studio.dataset.preparation import MAX_REPEATS, FolderOptions
 from lora_studio.dataset.problems import Problem, grouped
 
 MAX_PICTURES = 20_000
 MAX_ENTRIES = 5 * MAX_PICTURES
 """Highest number of entries of a dataset: pictures, captions and others."""
-MAX_REPEATS = 1000
 
 _REPEATS = re.compile(r"(\d{1,9})_(.+)", re.DOTALL)
 _NAMED = 3
@@ -33,32 +35,41 @@ _SYSTEM = frozenset(("thumbs.db", "desktop.ini", "__macosx"))
 @dataclass
 class PictureFolder:
     """The dataset's folder (``prefix`` ""), or one below it: ``repeats`` is the N and ``concept`` the name of an
-    ``N_name`` folder.
+    ``N_name`` folder, unless its ``options`` say otherwise.
     """
 
     folder: Path
     prefix: str = ""
     repeats: int = 1
     concept: str = ""
+    options: FolderOptions = FolderOptions()
     files: dict[str, os.stat_result] = field(default_factory=dict)
     """Files by name, sorted."""
 
 
-def folders(root: Path, nested: bool = False) -> tuple[list[PictureFolder], list[Problem]]:
+def folders(
+    root: Path, nested: bool = False, options: Mapping[str, FolderOptions] = MappingProxyType({})
+) -> tuple[list[PictureFolder], list[Problem]]:
     """``root`` (resolved) and its ``N_name`` folders, or with ``nested`` all folders below it; and what was wrong or
-    skipped. A folder within an ``N_name`` folder has its repeats and concept.
+    skipped. A folder has the repeats, concept and options of the one that it is in, unless it is an ``N_name`` folder
+    or has ``options`` of its own, by its name relative to ``root``.
     """
     walk = _Walk(root)
-    found, unread = [PictureFolder(root)], list[str]()
+    own = options.get("", FolderOptions())
+    found, unread = [PictureFolder(root, repeats=own.repeats or 1, options=own)], list[str]()
     for place in found:  # which grows while it is read
         for name in walk.fill(place):
-            inner = PictureFolder(place.folder / name, f"{place.prefix}{name}/", place.repeats, place.concept)
+            inner = replace(place, folder=place.folder / name, prefix=f"{place.prefix}{name}/", files={})
+            own = options.get(composed(inner.prefix[:-1]))
             match = _REPEATS.fullmatch(name)
             if match and (nested or place.folder == root):
-                inner.repeats, inner.concept = _repeats(int(match[1]), name, walk.problems), match[2].strip()
+                inner.options, inner.concept = own or FolderOptions(), match[2].strip()
+                inner.repeats = inner.options.repeats or _repeats(int(match[1]), name, walk.problems)
             elif not nested or name.casefold() in masks.FOLDERS:
                 unread.append(place.prefix + name)
                 continue
+            elif own:
+                inner.options, inner.repeats = own, own.repeats or place.repeats
             if inner.repeats:
                 found.append(inner)
     problems = walk.problems + _unread(root, sorted(unread))

@@ -53,7 +53,7 @@ def black(path: Path) -> bool:
 
 
 def pair(
-    facts: Mapping[str, Facts], names: Collection[str], bad: Collection[str]
+    facts: Mapping[str, Facts], names: Collection[str], bad: Collection[str], aside: Collection[str] = ()
 ) -> tuple[dict[str, str], list[Problem]]:
     """The masks of pictures, both by name, and what was found.
 
@@ -61,21 +61,23 @@ def pair(
         facts: of all pictures and masks that can be read.
         names: all files of the dataset.
         bad: names of those that cannot be read.
+        aside: pictures that are not trained on, whatever their masks are.
     """
     masks = {_key(name): name for name in facts if label(name) == MASK}
     mine = {name: masks[_key(name)] for name in facts if not label(name) and _key(name) in masks}
     used = {name: mask for name, mask in mine.items() if _same_shape(facts[name], facts[mask])}
+    trained = {name: mask for name, mask in used.items() if name not in aside}
     owned = {_key(name) for name in (*facts, *bad) if not label(name)}
     problems = grouped(
         "warning",
-        used,
+        trained,
         "picture has a mask",
         "pictures have masks",
         "What is black in a mask is not learned, unless the setting masks is off.",
     )
     problems += grouped(
         "warning",
-        [mask for mask in used.values() if facts[mask].black],
+        [mask for mask in trained.values() if facts[mask].black],
         "mask is all black, so nothing of its picture is learned",
         "masks are all black, so nothing of their pictures is learned",
         "Paint white what is to be learned, or take the picture and its mask out of the folder.",

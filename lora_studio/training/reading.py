@@ -31,7 +31,7 @@ def of_prompts(settings: Settings) -> Reading:
 
 def variants(dataset: Dataset, settings: Settings) -> list[list[str]]:
     """The texts that training sees for each picture's caption."""
-    written = [picture.caption for picture in dataset.pictures]
+    written = [picture.full_caption for picture in dataset.pictures]
     return all_variants(written, settings.run.trigger, settings.dataset, settings.run.seed)
 
 

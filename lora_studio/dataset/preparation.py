@@ -1,0 +1,202 @@
+"""What an artist chose about a folder of pictures, beside them in ``.lora_studio/preparation.json``: crops, pictures
+left out, and options of folders. The pictures themselves stay as they are.
+
+Names are relative to the dataset's folder, with forward slashes; "" is the dataset's folder itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
+
+from lora_studio import files
+from lora_studio.dataset.problems import Problem
+from lora_studio.errors import DatasetError
+
+FOLDER = ".lora_studio"
+"""What the studio writes beside pictures, apart from captions and masks. No scan reads pictures there."""
+NAME = f"{FOLDER}/preparation.json"
+VERSION = 1
+MIN_CROP = 8
+"""Fewest pixels of a crop's side."""
+MAX_REPEATS = 1000
+MAX_WEIGHT = 100.0
+NOISE_LEVELS = 1000
+"""Steps of the noise process that ``FolderOptions.timesteps`` counts in, whatever the base model."""
+
+
+class Crop(NamedTuple):
+    """The part of a picture to train on, as shares of its width and height after the EXIF rotation:
+    0 ≤ left < right ≤ 1 and 0 ≤ top < bottom ≤ 1.
+    """
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    @property
+    def valid(self) -> bool:
+        """Whether it is a part of a picture at all; false for NaN."""
+        return 0 <= self.left < self.right <= 1 and 0 <= self.top < self.bottom <= 1
+
+    def covers(self, width: int, height: int) -> bool:
+        """Whether it is large enough to train on, of a picture of ``width`` × ``height`` pixels."""
+        return min((self.right - self.left) * width, (self.bottom - self.top) * height) >= MIN_CROP
+
+
+def _ordered(levels: tuple[int, int]) -> tuple[int, int]:
+    if not 0 <= levels[0] < levels[1] <= NOISE_LEVELS:
+        raise ValueError(f"noise levels run from 0 to {NOISE_LEVELS}, the first below the second")
+    return levels
+
+
+def _part(crop: Crop) -> Crop:
+    if not crop.valid:
+        raise ValueError("a crop has 0 ≤ left < right ≤ 1 and 0 ≤ top < bottom ≤ 1")
+    return crop
+
+
+@with_config(ConfigDict(extra="forbid", strict=True))
+@dataclass(frozen=True)
+class FolderOptions:
+    """What holds for the pictures of one folder.
+
+    Attributes:
+        repeats: how often each comes up in an epoch, 1 to ``MAX_REPEATS``; None for what the folder's name says.
+        weight: what its loss is multiplied by, 0 to ``MAX_WEIGHT``.
+        prefix: in front of every line of a caption, with a space between.
+        caption: of pictures without one.
+        timesteps: the noise levels that its pictures are trained at, from the first to before the second, of
+            ``NOISE_LEVELS``; 0 is no noise. None for all.
+        regularisation: its pictures are class pictures: they remind the model of what it knows and do not show the
+            style.
+    """
+
+    repeats: Annotated[int, Field(ge=1, le=MAX_REPEATS)] | None = None
+    weight: Annotated[float, Field(ge=0, le=MAX_WEIGHT, allow_inf_nan=False)] = 1.0
+    prefix: str = ""
+    caption: str = ""
+    timesteps: Annotated[tuple[int, int], AfterValidator(_ordered)] | None = None
+    regularisation: bool = False
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """All choices about one dataset; empty where nothing was chosen."""
+
+    crops: Mapping[str, Crop] = field(default_factory=dict)
+    left_out: frozenset[str] = frozenset()
+    folders: Mapping[str, FolderOptions] = field(default_factory=dict)
+
+
+@with_config(ConfigDict(extra="forbid", strict=True))
+@dataclass(frozen=True)
+class _File:
+    """The file's content. It changes only together with ``VERSION``."""
+
+    version: int
+    crops: dict[str, Annotated[Crop, AfterValidator(_part)]] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+    folders: dict[str, FolderOptions] = field(default_factory=dict)
+
+
+@with_config(ConfigDict(extra="ignore", strict=True))
+@dataclass(frozen=True)
+class _Head:
+    """What a file of every version says."""
+
+    version: Annotated[int, Field(ge=1)]
+
+
+_FILE, _HEAD = TypeAdapter(_File), TypeAdapter(_Head)
+_DEFAULTS = asdict(FolderOptions())
+
+
+def read(folder: Path) -> tuple[Preparation, list[Problem]]:
+    """The choices about the dataset ``folder``. Where their file cannot be read, is damaged or of a later version,
+    nothing counts as chosen, and a problem says so.
+    """
+    try:
+        return _load(folder), []
+    except DatasetError as error:
+        what = f"{error.what} So no crops, pictures left out or folder options are used."
+        return Preparation(), [Problem("warning", NAME, what, error.do)]
+
+
+def write(folder: Path, preparation: Preparation) -> None:
+    """Keeps ``preparation`` for the dataset ``folder``, in place of what was chosen before.
+
+    Raises:
+        DatasetError: a value is out of range, or the present file is damaged or of a later version: it stays.
+        MachineError: the disk refuses.
+    """
+    path = folder / NAME
+    _load(folder)
+    data = json.dumps(_plain(preparation), indent=1, ensure_ascii=False)
+    try:
+        _FILE.validate_json(data)
+    except ValidationError as error:
+        raise DatasetError(
+            f"The choices about the pictures cannot be kept: {_first(error)}.", where=path, do="Correct that value."
+        ) from None
+    try:
+        files.write(path, data + "\n")
+    except OSError as error:
+        raise files.refusal(error, "The choices about the pictures cannot be kept", path) from None
+
+
+def _load(folder: Path) -> Preparation:
+    """Raises DatasetError for a file that is damaged, of a later version, or cannot be read."""
+    path = folder / NAME
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return Preparation()
+    except OSError as error:
+        raise DatasetError(
+            f"{NAME} cannot be read: {files.reason(error)}.", where=path, do="Check that you may read it."
+        ) from None
+    try:
+        version = _HEAD.validate_json(data).version
+        if version > VERSION:
+            raise DatasetError(
+                f"{NAME} was written by a later version of the studio (format {version}; this one reads {VERSION}).",
+                where=path,
+                do="Update the studio, or move the file away to start without its choices.",
+            )
+        found = _FILE.validate_json(data)
+    except ValidationError as error:
+        do = "Put back a copy of it, correct it, or move it away to start without its choices."
+        raise DatasetError(f"{NAME} is damaged: {_first(error)}.", where=path, do=do) from None
+    return Preparation(found.crops, frozenset(found.left_out), found.folders)
+
+
+def _plain(preparation: Preparation) -> dict[str, Any]:
+    """What the file holds, sorted, without options that are as by default."""
+    return {
+        "version": VERSION,
+        "crops": {name: list(crop) for name, crop in sorted(preparation.crops.items())},
+        "left_out": sorted(preparation.left_out),
+        "folders": {
+            name: changed for name, chosen in sorted(preparation.folders.items()) if (changed := _changed(chosen))
+        },
+    }
+
+
+def _changed(chosen: FolderOptions) -> dict[str, Any]:
+    values = {one.name: getattr(chosen, one.name) for one in fields(chosen)}
+    return {name: value for name, value in values.items() if value != _DEFAULTS[name]}
+
+
+def _first(error: ValidationError) -> str:
+    """The first fault: where in the file, and what pydantic says of it."""
+    fault = error.errors(include_url=False)[0]
+    place = " → ".join(map(str, fault["loc"]))
+    said = fault["msg"].removeprefix("Value error, ")
+    return f"{place}: {said[:1].lower()}{said[1:]}" if place else f"{said[:1].lower()}{said[1:]}"
