@@ -95,6 +95,7 @@ def problems(dataset: Dataset, resolution: int, step: int, max_upscale: float) -
             found.append(
                 Problem(
                     "warning",
+                    "cropped",
                     name,
                     f"{size} is far from square: only its middle {seen:.0%} is trained on ({part}).",
                     "Crop it yourself if you want another part.",
@@ -104,6 +105,7 @@ def problems(dataset: Dataset, resolution: int, step: int, max_upscale: float) -
     return (
         grouped(
             "warning",
+            "small",
             small,
             f"picture is too small for {wanted} and is trained on at a smaller size",
             f"pictures are too small for {wanted} and are trained on at a smaller size",

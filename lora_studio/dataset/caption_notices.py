@@ -27,6 +27,7 @@ def _of_lines(texts: dict[str, str]) -> list[Problem]:
     lines = sum(texts[name].count("\n") + 1 for name in names)
     return grouped(
         "warning",
+        "caption lines",
         names,
         f"caption has several lines and is read as {lines} captions, one of which is drawn each time",
         f"captions have several lines and are read as {lines} captions, one of which is drawn each time",
@@ -42,6 +43,7 @@ def _of_wildcards(texts: dict[str, str]) -> list[Problem]:
     }
     found = grouped(
         "warning",
+        "wildcards",
         [name for name, lines in templates.items() if any(line.count > 1 for line in lines)],
         "caption has wildcards such as {a|b}, an option of which is drawn each time",
         "captions have wildcards such as {a|b}, an option of which is drawn each time",
@@ -49,6 +51,7 @@ def _of_wildcards(texts: dict[str, str]) -> list[Problem]:
     )
     return found + grouped(
         "warning",
+        "braces",
         [name for name, lines in templates.items() if any(line.broken for line in lines)],
         "caption has braces that nest or have no partner, which are read as text",
         "captions have braces that nest or have no partner, which are read as text",
@@ -68,6 +71,7 @@ def _of_protected(texts: Iterable[str], settings: DatasetSettings) -> list[Probl
     }
     return grouped(
         "warning",
+        "protected tag",
         [tag for tag in settings.protected_tags if tag.strip().casefold() not in tags],
         "protected tag is in no caption",
         "protected tags are in no caption",

@@ -88,12 +88,24 @@ def read_bytes(path: Path, name: str, limit: int, problems: list[Problem]) -> by
             data = file.read(limit + 1)
     except OSError as error:
         problems.append(
-            Problem("warning", name, f"The file cannot be read: {files.reason(error)}.", "Check that you may read it.")
+            Problem(
+                "warning",
+                "unreadable caption",
+                name,
+                f"The file cannot be read: {files.reason(error)}.",
+                "Check that you may read it.",
+            )
         )
         return None
     if len(data) <= limit:
         return data
     problems.append(
-        Problem("warning", name, f"The file is longer than {limit // 1024} KiB and was not read.", "Shorten it.")
+        Problem(
+            "warning",
+            "unreadable caption",
+            name,
+            f"The file is longer than {limit // 1024} KiB and was not read.",
+            "Shorten it.",
+        )
     )
     return None

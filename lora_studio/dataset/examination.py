@@ -81,7 +81,7 @@ def examine(
             if isinstance(outcome, Facts):
                 facts[name] = outcome
             elif not isinstance(outcome, pictures.NotAPicture) or pictures.promises(name):
-                problems.append(Problem("left out", name, outcome.what, outcome.do))
+                problems.append(Problem("left out", "unreadable", name, outcome.what, outcome.do))
                 bad.add(name)
             if progress:
                 progress(len(facts) + len(bad), len(paths))
@@ -119,6 +119,8 @@ def _remember(memory: Path, known: _Memory) -> list[Problem]:
     except OSError as error:
         what = f"The result of the scan could not be saved in {memory.parent}: {files.reason(error)}."
         return [
-            Problem("warning", "", what, f"{files.advice(error)} Until then every scan takes as long as the first.")
+            Problem(
+                "warning", "scan", "", what, f"{files.advice(error)} Until then every scan takes as long as the first."
+            )
         ]
     return []

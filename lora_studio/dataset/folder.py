@@ -51,7 +51,7 @@ def scan(
     """
     if not os.path.isdir(folder):  # also of a name that the system does not take
         what = f"There is no folder {folder}."
-        return Dataset(folder, [], [Problem("blocking", "", what, "Choose the folder of your pictures.")])
+        return Dataset(folder, [], [Problem("blocking", "no folder", "", what, "Choose the folder of your pictures.")])
     root = folder.resolve()
     chosen, problems = preparation.read(root)
     choices = _Choices(root, chosen)
@@ -130,6 +130,7 @@ class _Choices:
         """What became of the choices. ``names`` are all files of the scan, ``aside`` the pictures left out."""
         found = grouped(
             "left out",
+            "left out",
             aside,
             "picture is left out, as you chose",
             "pictures are left out, as you chose",
@@ -139,6 +140,7 @@ class _Choices:
         )
         found += grouped(
             "warning",
+            "small crop",
             self._too_small,
             f"crop is smaller than {MIN_CROP} pixels and is not used",
             f"crops are smaller than {MIN_CROP} pixels and are not used",
@@ -147,6 +149,7 @@ class _Choices:
         present = {composed(name) for name in names}
         return found + grouped(
             "warning",
+            "missing",
             [name for name in self._named() if composed(name) not in present and not os.path.exists(self._root / name)],
             "picture or folder that you prepared is no longer there",
             "pictures and folders that you prepared are no longer there",
@@ -162,9 +165,9 @@ def _nothing(left_out: int) -> Problem:
     """The folder has no picture to train on; ``left_out`` good ones are left out."""
     if left_out:
         what = "The only picture is left out." if left_out == 1 else f"All {left_out:,} pictures are left out."
-        return Problem("blocking", "", what, "Take some in again on the page, in Pictures.")
+        return Problem("blocking", "all left out", "", what, "Take some in again on the page, in Pictures.")
     do = f"Add pictures in one of these formats: {pictures.READABLE}."
-    return Problem("blocking", "", "The folder contains no picture that can be trained on.", do)
+    return Problem("blocking", "no pictures", "", "The folder contains no picture that can be trained on.", do)
 
 
 def _too_many(candidates: Iterable[str]) -> list[Problem]:
@@ -173,7 +176,7 @@ def _too_many(candidates: Iterable[str]) -> list[Problem]:
         return []
     what = f"The folder contains {count:,} pictures; the limit is {listing.MAX_PICTURES:,}."
     do = "Choose the best of them: a style needs tens of pictures, not thousands."
-    return [Problem("blocking", "", what, do)]
+    return [Problem("blocking", "too many", "", what, do)]
 
 
 def _may_be_picture(name: str) -> bool:
@@ -183,6 +186,7 @@ def _may_be_picture(name: str) -> bool:
 def _archives(names: Iterable[str]) -> list[Problem]:
     return grouped(
         "warning",
+        "archive",
         [name for name in names if name.lower().endswith((".zip", ".7z", ".rar", ".tar", ".gz", ".cbz"))],
         "archive was not read",
         "archives were not read",
@@ -197,6 +201,7 @@ def _remarks(folders: Sequence[PictureFolder], facts: dict[str, Facts], texts: d
     named = [name for name, place in bare.items() if place.concept and not place.options.caption]
     found = grouped(
         "warning",
+        "no caption",
         [name for name, place in bare.items() if not place.concept and not place.options.caption],
         "picture has no caption",
         "pictures have no caption",
@@ -204,13 +209,14 @@ def _remarks(folders: Sequence[PictureFolder], facts: dict[str, Facts], texts: d
     )
     found += grouped(
         "warning",
+        "folder caption",
         named,
         "picture has no caption and uses its folder's name",
         "pictures have no caption and use their folder's name",
         "Write a better caption into a .txt of the same name beside each.",
     )
-    for key, (one, many, do) in pictures.NOTICES.items():
-        found += grouped("warning", [name for name, fact in facts.items() if key in fact.notices], one, many, do)
+    for kind, (one, many, do) in pictures.NOTICES.items():
+        found += grouped("warning", kind, [name for name, fact in facts.items() if kind in fact.notices], one, many, do)
     return found + _alike(facts)
 
 
@@ -226,6 +232,7 @@ def _alike(facts: dict[str, Facts]) -> list[Problem]:
         if len(names) > 1:
             found += grouped(
                 "warning",
+                "identical",
                 names,
                 "",
                 "pictures are identical files",
@@ -235,6 +242,7 @@ def _alike(facts: dict[str, Facts]) -> list[Problem]:
     for group in near_duplicates.groups([facts[name].likeness for name in first]):
         found += grouped(
             "warning",
+            "alike",
             [first[index] for index in group],
             "",
             "pictures look almost the same",

@@ -83,7 +83,7 @@ def _matched(name: str, data: bytes, pictures: _Pictures, problems: list[Problem
     table = caption_tables.read(base, data)
     if encoding := decode(data)[1]:
         what = f"The table is not UTF-8 and was read as {encoding}."
-        problems.append(Problem("warning", name, what, "Check the texts, or save it as UTF-8."))
+        problems.append(Problem("warning", "caption encoding", name, what, "Check the texts, or save it as UTF-8."))
     texts: dict[str, str] = {}
     orphans: list[str] = []
     repeated: list[str] = []
@@ -98,6 +98,7 @@ def _matched(name: str, data: bytes, pictures: _Pictures, problems: list[Problem
     problems += _faults(name, table.faults + [f"it names {picture} again" for picture in repeated])
     problems += grouped(
         "warning",
+        "orphan caption",
         orphans,
         f"caption in {base} is of no picture in the folder",
         f"captions in {base} are of no picture in the folder",
@@ -113,6 +114,7 @@ def _faults(name: str, faults: list[str]) -> list[Problem]:
     return [
         Problem(
             "warning",
+            "table",
             name,
             f"Not all of it is used: {'; '.join(faults[:_FAULTS_NAMED])}{more}.",
             _FORMS.get(os.path.basename(name), _SD_SCRIPTS),

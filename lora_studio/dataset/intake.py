@@ -89,6 +89,7 @@ def _left_out(names: Iterable[str]) -> list[Problem]:
     unpack = "Unpack ZIPs within the upload first. " if any(map(_is_zip, left)) else ""
     return grouped(
         "left out",
+        "not taken",
         left,
         "file is neither a picture nor a caption and was not taken",
         "files are neither pictures nor captions and were not taken",

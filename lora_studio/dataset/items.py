@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lora_studio.dataset.preparation import Crop
-from lora_studio.dataset.problems import Problem
+from lora_studio.dataset.problems import Kind, Problem
 
 
 class Mask(NamedTuple):
@@ -68,6 +68,12 @@ class Dataset:
     def blocking(self) -> list[Problem]:
         """The problems that training cannot start with."""
         return [problem for problem in self.problems if problem.severity == "blocking"]
+
+    def groups(self, kind: Kind) -> list[tuple[str, ...]]:
+        """The names that each problem of ``kind`` concerns: one group for pictures without a caption, and one for every
+        set of pictures that are identical or alike.
+        """
+        return [problem.files or (problem.file,) for problem in self.problems if problem.kind == kind]
 
     def name(self, picture: Picture) -> str:
         """The picture's path relative to the folder, with forward slashes."""

@@ -75,6 +75,7 @@ def folders(
     problems = walk.problems + _unread(root, sorted(unread))
     problems += grouped(
         "warning",
+        "link",
         walk.links,
         "link was skipped",
         "links were skipped",
@@ -98,6 +99,7 @@ def _repeats(number: int, name: str, problems: list[Problem]) -> int:
         problems.append(
             Problem(
                 "warning",
+                "repeats",
                 name,
                 f"The folder's name asks for {number:,} repeats; {MAX_REPEATS:,} are used.",
                 "Rename it with a smaller number.",
@@ -107,6 +109,7 @@ def _repeats(number: int, name: str, problems: list[Problem]) -> int:
         problems.append(
             Problem(
                 "left out",
+                "repeats",
                 name,
                 "The folder's name asks for 0 repeats, so its pictures are not trained on.",
                 f"Rename it to 1{name.lstrip('0')} to use them.",
@@ -121,10 +124,14 @@ def _unread(root: Path, names: Sequence[str]) -> list[Problem]:
     notes = {name: f"{count:,} picture{'s' * (count > 1)}" for name, count in counts.items() if count}
     aside = [name for name in names if os.path.basename(name).casefold() in masks.FOLDERS]
     do = f"Put masks beside their pictures, named like a{masks.MASK}.png for a.png. Rename a folder of pictures."
-    found = grouped("warning", aside, "folder of masks was not read", "folders of masks were not read", do, notes)
+    found = grouped(
+        "warning", "unread folder", aside, "folder of masks was not read", "folders of masks were not read", do, notes
+    )
     others = [name for name in names if name not in aside]
     do = "To read them, switch on nested. Without, only folders directly in this one and named like 1_style are read."
-    return found + grouped("warning", others, "subfolder was not read", "subfolders were not read", do, notes)
+    return found + grouped(
+        "warning", "unread folder", others, "subfolder was not read", "subfolders were not read", do, notes
+    )
 
 
 def _pictures_below(folder: Path) -> int:
@@ -142,7 +149,7 @@ def _not_text(place: PictureFolder, names: Sequence[str]) -> Problem:
     one = len(names) == 1
     what = "1 name is not valid Unicode" if one else f"{len(names)} names are not valid Unicode"
     named = ", ".join(sorted(names)[:_NAMED]) + (" …" if len(names) > _NAMED else "")
-    return Problem("left out", place.prefix, f"{what}: {named}.", "Rename it." if one else "Rename them.")
+    return Problem("left out", "name", place.prefix, f"{what}: {named}.", "Rename it." if one else "Rename them.")
 
 
 class _Walk:
@@ -175,7 +182,9 @@ class _Walk:
         except OSError as error:
             what = f"The folder cannot be read: {files.reason(error)}."
             do = "Check that it exists and that you may read it."
-            self.problems.append(Problem("left out" if place.prefix else "blocking", place.prefix, what, do))
+            self.problems.append(
+                Problem("left out" if place.prefix else "blocking", "unread folder", place.prefix, what, do)
+            )
         if unnamed:
             self.problems.append(_not_text(place, unnamed))
         place.files = dict(sorted(place.files.items()))
@@ -185,7 +194,7 @@ class _Walk:
         what = f"The folder contains more than {MAX_ENTRIES:,} files."
         if not any(problem.what == what for problem in self.problems):
             do = "Choose a folder with only your training pictures."
-            self.problems.append(Problem("blocking", place.prefix, what, do))
+            self.problems.append(Problem("blocking", "too many", place.prefix, what, do))
 
     def _follow(self, entry: os.DirEntry[str], place: PictureFolder) -> None:
         """Adds a link to a file inside the dataset as that file; any other one is skipped."""

@@ -70,6 +70,7 @@ def pair(
     owned = {_key(name) for name in (*facts, *bad) if not label(name)}
     problems = grouped(
         "warning",
+        "mask",
         trained,
         "picture has a mask",
         "pictures have masks",
@@ -77,6 +78,7 @@ def pair(
     )
     problems += grouped(
         "warning",
+        "black mask",
         [mask for mask in trained.values() if facts[mask].black],
         "mask is all black, so nothing of its picture is learned",
         "masks are all black, so nothing of their pictures is learned",
@@ -84,6 +86,7 @@ def pair(
     )
     problems += grouped(
         "left out",
+        "mask shape",
         [mask for name, mask in mine.items() if name not in used],
         "mask has another shape than its picture and is not used",
         "masks have other shapes than their pictures and are not used",
@@ -91,6 +94,7 @@ def pair(
     )
     problems += grouped(
         "left out",
+        "orphan mask",
         [mask for key, mask in masks.items() if key not in owned],
         "mask has no picture",
         "masks have no picture",
@@ -99,6 +103,7 @@ def pair(
     unread = {_key(name) for name in bad if label(name) == MASK}
     problems += grouped(
         "warning",
+        "unreadable mask",
         [name for name in facts if not label(name) and _key(name) in unread - masks.keys()],
         "picture's mask cannot be read, so all of it is learned",
         "pictures' masks cannot be read, so all of them is learned",
@@ -106,6 +111,7 @@ def pair(
     )
     problems += grouped(
         "left out",
+        "conditioning",
         [name for name in names if label(name) == CONDITION],
         "conditioning picture is not used",
         "conditioning pictures are not used",

@@ -21,6 +21,7 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from lora_studio import files
 from lora_studio.dataset import colour_marks, conversion
 from lora_studio.dataset.near_duplicates import likeness
+from lora_studio.dataset.problems import Kind
 from lora_studio.errors import DatasetError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "AVIF", "GIF", "PPM", "QOI")
@@ -48,7 +49,7 @@ _SIGNATURES = {
 }
 """How files of formats begin that often come under another ending, such as a phone's HEIC called .jpg."""
 
-NOTICES = {
+NOTICES: dict[Kind, tuple[str, str, str]] = {
     "frames": (
         "picture has several frames, of which the first is used",
         "pictures have several frames, of which the first is used",

@@ -126,7 +126,7 @@ def read(folder: Path) -> tuple[Preparation, list[Problem]]:
         return _load(folder), []
     except DatasetError as error:
         what = f"{error.what} So no crops, pictures left out or folder options are used."
-        return Preparation(), [Problem("warning", NAME, what, error.do)]
+        return Preparation(), [Problem("warning", "preparation", NAME, what, error.do)]
 
 
 def write(folder: Path, preparation: Preparation) -> None:

@@ -7,6 +7,60 @@ from dataclasses import dataclass
 from typing import Literal
 
 Severity = Literal["blocking", "left out", "warning"]
+Kind = Literal[
+    # of the folder
+    "no folder",
+    "unread folder",
+    "no pictures",
+    "all left out",
+    "too many",
+    "repeats",
+    "link",
+    "name",
+    "archive",
+    "scan",
+    # of what was chosen
+    "preparation",
+    "left out",
+    "small crop",
+    "missing",
+    # of pictures
+    "unreadable",
+    "not taken",
+    "identical",
+    "alike",
+    "cropped",
+    "small",
+    "frames",
+    "exif",
+    "profile",
+    "cmyk",
+    "alpha",
+    "key",
+    # of captions
+    "no caption",
+    "folder caption",
+    "two captions",
+    "orphan caption",
+    "unread captions",
+    "unreadable caption",
+    "caption encoding",
+    "not a caption",
+    "table",
+    "long caption",
+    "caption lines",
+    "wildcards",
+    "braces",
+    "protected tag",
+    # of masks
+    "mask",
+    "black mask",
+    "mask shape",
+    "orphan mask",
+    "unreadable mask",
+    "conditioning",
+]
+"""What a problem is about, the same in every version: docs/datasets.md says what each means."""
 
 _NAMED = 5
 
@@ -16,10 +70,12 @@ class Problem:
     """Something that the user should know before training: what, in which file, and what to do.
 
     "blocking" prevents training, "left out" excludes the file, "warning" excludes nothing. ``file`` is relative to the
-    folder, "" for the folder itself; ``files`` has all names if the problem concerns several.
+    folder, "" for the folder itself; ``files`` has all names if the problem was ``grouped``: those of one group, where
+    it is of pictures that are identical or alike.
     """
 
     severity: Severity
+    kind: Kind
     file: str
     what: str
     do: str
@@ -27,7 +83,13 @@ class Problem:
 
 
 def grouped(
-    severity: Severity, names: Iterable[str], one: str, many: str, do: str, notes: Mapping[str, str] | None = None
+    severity: Severity,
+    kind: Kind,
+    names: Iterable[str],
+    one: str,
+    many: str,
+    do: str,
+    notes: Mapping[str, str] | None = None,
 ) -> list[Problem]:
     """One problem for all ``names``; none if there is no name.
 
@@ -40,4 +102,4 @@ def grouped(
     shown = ", ".join(f"{name} ({notes[name]})" if name in notes else name for name in names[:_NAMED]) + (
         f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     )
-    return [Problem(severity, names[0], f"{len(names)} {one if len(names) == 1 else many}: {shown}.", do, names)]
+    return [Problem(severity, kind, names[0], f"{len(names)} {one if len(names) == 1 else many}: {shown}.", do, names)]

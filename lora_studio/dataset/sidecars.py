@@ -64,6 +64,7 @@ class _Sidecars:
         lost = [name for name in self.orphans if not name.endswith(".json") and not _is_non_caption(name)]
         found = grouped(
             "warning",
+            "orphan caption",
             lost,
             "caption has no picture",
             "captions have no picture",
@@ -78,6 +79,7 @@ class _Sidecars:
                 listed = " and ".join([", ".join(f"a {kind}" for kind in (used, *others[:-1])), f"a {others[-1]}"])
                 found += grouped(
                     "warning",
+                    "two captions",
                     sorted(pictures),
                     f"picture has {listed}, of which the {used} is used",
                     f"pictures have {listed}, of which the {used} is used",
@@ -109,6 +111,7 @@ def _read(names: Sequence[str], paths: Mapping[str, Path]) -> tuple[dict[str, st
     for encoding, files in guessed.items():
         problems += grouped(
             "warning",
+            "caption encoding",
             files,
             f"caption is not UTF-8 and was read as {encoding}",
             f"captions are not UTF-8 and were read as {encoding}",
@@ -117,6 +120,7 @@ def _read(names: Sequence[str], paths: Mapping[str, Path]) -> tuple[dict[str, st
     for reason, files in unknown.items():
         problems += grouped(
             "warning",
+            "not a caption",
             files,
             f"file beside a picture is not read as its caption (it {reason})",
             f"files beside pictures are not read as their captions (each {reason})",
@@ -139,6 +143,7 @@ def _differing(texts: Mapping[str, str], tables: Sequence[folder_tables.Found]) 
     for (used, other), names in differing.items():
         found += grouped(
             "warning",
+            "two captions",
             sorted(names),
             f"picture has different captions in {used} and {other}, of which the former is used",
             f"pictures have different captions in {used} and {other}, of which the former are used",
@@ -159,6 +164,7 @@ def _unread(paths: Collection[str], used: Collection[str]) -> list[Problem]:
     ]
     return grouped(
         "warning",
+        "unread captions",
         sorted(names),
         "file may hold captions and is not read",
         "files may hold captions and are not read",

@@ -53,7 +53,11 @@ def cut_captions(dataset: Dataset, settings: Settings, tokenizers: Sequence[Toke
     highest = SPECS["caption_tokens"].high or 0
     needed = -(-longest // 75) * 75
     raised = f"Set caption_tokens to {needed}" if needed <= highest else f"Set caption_tokens to at most {highest:g}"
-    return [Problem("warning", name, what, f"{raised}, or write the most important words first.", tuple(lost))]
+    return [
+        Problem(
+            "warning", "long caption", name, what, f"{raised}, or write the most important words first.", tuple(lost)
+        )
+    ]
 
 
 def _unread(text: str, limit: Reading, tokenizers: Sequence[Tokenizer]) -> str:
