@@ -22,7 +22,7 @@ FLOORS = (
     ("dataset", "runs"),
     ("models", "starter"),
     ("sampling",),
-    ("evaluation", "training"),
+    ("curation", "evaluation", "training"),
     ("jobs",),
     ("ui",),
     ("__main__", "cli"),
@@ -61,7 +61,7 @@ MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 TORCH_FREE = [
     *(
         name for name in MODULES
-        if name.split(".")[0] in ("", *GROUND, "config", "diffusion", "families", "methods", "runs")
+        if name.split(".")[0] in ("", *GROUND, "config", "curation", "diffusion", "families", "methods", "runs")
     ),
     *(name for name in MODULES if name.startswith("jobs.") and name not in WORKERS),
     *(name for name in MODULES if name.startswith("dataset.") and name not in _CACHE),

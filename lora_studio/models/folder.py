@@ -40,7 +40,6 @@ def read(
             raise ModelError(f"{path.name} lacks its {part} folder.", where=path / part, do=AGAIN)
     schedule = read_json(path / "scheduler" / "scheduler_config.json")
     marks = prediction.of_folder(family, schedule, path)
-    tokenizers = [_tokenizer(path / folder) for folder in family.encoders.values()]
     more, found = pieces.complete(family, given), []
     denoiser, vae, *encoders = (
         _given(family, path, part, more[part], encoders_on, dtype)
@@ -55,7 +54,7 @@ def read(
         denoiser,
         vae,
         dict(zip(family.encoders, encoders, strict=True)),
-        tokenizers,
+        tokenizers(path, family),
         family.process(schedule),
         device,
         dtype,
@@ -145,6 +144,15 @@ def _vae_sources(name: str) -> list[Source]:
     for new, former in _OLD_VAE.items():
         old = old.replace(f"attentions.0.{new}.", f"attentions.0.{former}.")
     return [Source(name), Source(old)]
+
+
+def tokenizers(path: Path, family: Family) -> list[Tokenizer]:
+    """The tokenizers of the text encoders of a ``family`` in the folder ``path``, in the encoders' order.
+
+    Raises:
+        ModelError: one is missing or damaged.
+    """
+    return [_tokenizer(path / folder) for folder in family.encoders.values()]
 
 
 def _tokenizer(folder: Path) -> Tokenizer:

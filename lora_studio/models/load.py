@@ -18,6 +18,7 @@ from lora_studio import starter
 from lora_studio.diffusion import registry as processes
 from lora_studio.errors import ModelError
 from lora_studio.events import Warned
+from lora_studio.families.family import Family
 from lora_studio.models import distilled, folder, fused, single
 from lora_studio.models import quantize as quantization
 from lora_studio.models.base import Base
@@ -26,6 +27,7 @@ from lora_studio.models.fused import triton_support
 from lora_studio.models.pieces import Given
 from lora_studio.models.prediction import NoiseChoice, settle
 from lora_studio.models.weights import read_header
+from lora_studio.texts.tokenizer import Tokenizer
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -98,6 +100,16 @@ def distillation(base: str) -> Distilled | None:
         return distilled.in_folder(name, path)
     header = read_header(path)
     return distilled.in_file(name, header.shapes, header.metadata)
+
+
+def tokenizers(base: str, family: Family) -> list[Tokenizer]:
+    """The tokenizers of the model that ``base`` names, which is of ``family``. A single file holds none: CLIP's own.
+
+    Raises:
+        ModelError: as ``load``.
+    """
+    path, _ = locate(base)
+    return folder.tokenizers(path, family) if path.is_dir() else [Tokenizer.shipped(pad) for pad in family.pads]
 
 
 def _inpaints(name: str) -> Warned:

@@ -59,6 +59,11 @@ class Tokenizer:
         """Where each token of ``text`` begins and ends in it, in characters."""
         return self.clip(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False).offset_mapping
 
+    def counts(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has, without the marks at its ends."""
+        found = self.clip(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)
+        return [len(tokens) for tokens in found.input_ids]
+
     def chunks(self, parts: Sequence[Part]) -> list[Chunk]:
         """The chunks of ``parts``, one at least. Each is filled with as many tokens as it has room for, and the next
         one takes what is left: words may be divided, as sd-scripts divides them.

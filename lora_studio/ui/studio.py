@@ -17,6 +17,7 @@ from lora_studio.ui import images, security, tabs
 from lora_studio.ui.pages.export import ExportPage
 from lora_studio.ui.pages.library.page import LibraryPage
 from lora_studio.ui.pages.mix.page import MixPage
+from lora_studio.ui.pages.pictures.page import PicturesPage
 from lora_studio.ui.pages.train import page as train
 from lora_studio.ui.theme import html, theme
 
@@ -37,6 +38,8 @@ def build(outputs: Path = runs.OUTPUTS) -> gr.Blocks:
             pill = html(elem_id="pill")
         mixed = gr.BrowserState({}, storage_key="lora-studio-mix", secret="lora-studio")
         with tabs.container() as all_tabs:
+            with tabs.tab("Pictures") as pictures_tab:
+                pictures = PicturesPage(outputs)
             with tabs.tab("Train"):
                 setup = train.build(studio, outputs, pill)
             with tabs.tab("Library") as tab:
@@ -45,6 +48,7 @@ def build(outputs: Path = runs.OUTPUTS) -> gr.Blocks:
                 MixPage(outputs, mixed).wire(tab, studio)
             with tabs.tab("Export") as tab:
                 ExportPage(outputs).wire(tab)
+        pictures.wire(pictures_tab, all_tabs, setup)
         tabs.follow_address(studio)
     return studio
 

@@ -1,0 +1,196 @@
+"""What the Pictures room shows of a dataset: a card for each picture, with what training makes of it.
+
+A card is made of its picture alone, so that an edit changes a few cards and no folder is read again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from lora_studio.curation.target import Target
+from lora_studio.dataset import buckets, caption_variants
+from lora_studio.dataset.items import Bucket, Dataset, Picture
+
+CROPPED = 0.02
+"""Share of a picture that may be cut off before it is marked: less is the rounding to a bucket's shape."""
+
+MARKS = {
+    "left out": "Left out",
+    "cropped": "Cropped",
+    "no caption": "No caption",
+    "long caption": "Long captions",
+    "several captions": "Several captions",
+    "small": "Small",
+    "mask": "Masks",
+    "own crop": "Own crops",
+}
+"""Marks of a picture that its card itself has -> the filter's name. ``Dataset.problems`` add theirs by their kinds."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """One picture as it will be trained.
+
+    Attributes:
+        name: relative to the folder, with forward slashes.
+        bucket: the size that it is trained at, in pixels.
+        box: (left, top, right, bottom) of the part that is trained on, in pixels of the upright picture.
+        tokens: of its longest caption as training reads it.
+        marks: keys of ``MARKS``, and kinds of problems.
+    """
+
+    name: str
+    picture: Picture
+    bucket: Bucket
+    box: tuple[float, float, float, float]
+    tokens: int
+    marks: frozenset[str]
+
+    @property
+    def left_out(self) -> bool:
+        """Whether the artist left it out."""
+        return "left out" in self.marks
+
+    @property
+    def seen(self) -> float:
+        """The share of the picture that is trained on."""
+        left, top, right, bottom = self.box
+        return (right - left) * (bottom - top) / (self.picture.width * self.picture.height)
+
+    @property
+    def tags(self) -> list[str]:
+        """The parts of its captions between commas, in lower case."""
+        parts = self.picture.caption.replace("\n", ",").split(",")
+        return [tag for part in parts if (tag := part.strip().casefold())]
+
+
+@dataclass(frozen=True)
+class Query:
+    """Which cards are shown, in which order. Empty fields ask for nothing.
+
+    Attributes:
+        mark: a mark that they have; "trained" for all that are not left out.
+        tag: a tag that they have.
+        words: words of their names or captions, each of which they have.
+        bucket: as ``str(Bucket)``.
+        sort: a key of ``ORDERS``.
+    """
+
+    mark: str = ""
+    tag: str = ""
+    words: str = ""
+    bucket: str = ""
+    sort: str = "name"
+
+
+ORDERS: dict[str, tuple[str, Callable[[Card], tuple]]] = {
+    "name": ("Name", lambda card: (card.name.casefold(),)),
+    "problems": ("Problems first", lambda card: (-len(card.marks), card.name.casefold())),
+    "cut": ("Most cropped first", lambda card: (card.seen, card.name.casefold())),
+    "long": ("Longest caption first", lambda card: (-card.tokens, card.name.casefold())),
+    "short": ("Shortest caption first", lambda card: (card.tokens, card.name.casefold())),
+    "bucket": ("Bucket", lambda card: (*card.bucket, card.name.casefold())),
+    "size": ("Smallest first", lambda card: (card.picture.width * card.picture.height, card.name.casefold())),
+}
+"""Orders of the cards -> title, sort key."""
+
+
+@dataclass
+class Collection:
+    """All cards of a dataset, by name. ``dataset`` is as it was scanned; later edits are in ``cards`` alone."""
+
+    dataset: Dataset
+    target: Target
+    cards: dict[str, Card] = field(default_factory=dict)
+    _scanned: dict[str, set[str]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, dataset: Dataset, target: Target) -> Collection:
+        """The cards of ``dataset`` for training with ``target``."""
+        made = cls(dataset, target)
+        for problem in dataset.problems:
+            for name in problem.files or (problem.file,):
+                made._scanned.setdefault(name, set()).add(getattr(problem, "kind", ""))
+        out = {dataset.name(picture) for picture in getattr(dataset, "left_out", [])}
+        pictures = {
+            dataset.name(picture): picture for picture in (*dataset.pictures, *getattr(dataset, "left_out", []))
+        }
+        made._make(dict(sorted(pictures.items())), out)
+        return made
+
+    def change(self, captions: Mapping[str, str] | None = None, **fields: Mapping[str, object]) -> None:
+        """Makes the cards anew whose pictures changed: ``change({"a.png": "a cat"}, crop={"b.png": None})``. ``fields``
+        are those of ``Picture``, by the pictures' names.
+        """
+        changed: dict[str, Picture] = {}
+        for key, values in {**({"caption": captions} if captions else {}), **fields}.items():
+            for name, value in values.items():
+                if name in self.cards:
+                    changed[name] = replace(changed.get(name, self.cards[name].picture), **{key: value})
+        self._make(changed, {name for name in changed if self.cards[name].left_out})
+
+    def leave_out(self, names: Iterable[str], out: bool = True) -> None:
+        """Marks pictures as left out, or takes them in again."""
+        found = {name: self.cards[name].picture for name in names if name in self.cards}
+        self._make(found, set(found) if out else set())
+
+    def find(self, query: Query) -> list[Card]:
+        """The cards that ``query`` asks for, in its order."""
+        words = query.words.casefold().split()
+        tag = query.tag.casefold()
+        found = [
+            card
+            for card in self.cards.values()
+            if _has(card, query.mark)
+            and (not tag or tag in card.tags)
+            and (not query.bucket or str(card.bucket) == query.bucket)
+            and all(word in card.name.casefold() or word in card.picture.caption.casefold() for word in words)
+        ]
+        return sorted(found, key=ORDERS.get(query.sort, ORDERS["name"])[1])
+
+    def counts(self) -> Counter[str]:
+        """How many cards have each mark."""
+        return Counter(mark for card in self.cards.values() for mark in card.marks)
+
+    @property
+    def captions(self) -> dict[str, str]:
+        """The captions of all pictures that are not left out, by name."""
+        return {name: card.picture.caption for name, card in self.cards.items() if not card.left_out}
+
+    def _make(self, pictures: Mapping[str, Picture], out: set[str]) -> None:
+        assigned = self._buckets(list(pictures.values()))
+        texts = [self._longest(picture) for picture in pictures.values()]
+        tokens = self.target.tokens(texts)
+        for (name, picture), bucket, count in zip(pictures.items(), assigned, tokens, strict=True):
+            box = buckets.crop_box(picture.width, picture.height, bucket)
+            card = Card(name, picture, bucket, box, count, frozenset())
+            self.cards[name] = replace(card, marks=frozenset(self._marks(card, name in out)))
+
+    def _buckets(self, pictures: Sequence[Picture]) -> list[Bucket]:
+        settings = self.target.dataset
+        return buckets.assign(pictures, self.target.resolution, settings.bucket_step, settings.max_upscale)
+
+    def _longest(self, picture: Picture) -> str:
+        """The longest text that training may see of a picture's caption."""
+        texts = caption_variants.variants(picture.caption, self.target.trigger, self.target.dataset, limit=2)
+        return max(texts, key=len)
+
+    def _marks(self, card: Card, out: bool) -> Iterable[str]:
+        picture = card.picture
+        own = {
+            "left out": out,
+            "no caption": not picture.caption,
+            "several captions": "\n" in picture.caption,
+            "long caption": card.tokens > self.target.most_tokens,
+            "cropped": card.seen < 1 - CROPPED,
+            "small": 2 * card.bucket.width * card.bucket.height < self.target.resolution**2,
+            "mask": picture.mask is not None,
+        }
+        yield from (mark for mark, has in own.items() if has)
+        yield from self._scanned.get(card.name, set()) - MARKS.keys() - {""}
+
+
+def _has(card: Card, mark: str) -> bool:
+    return not card.left_out if mark == "trained" else not mark or mark in card.marks

@@ -1,0 +1,1 @@
+"""The Pictures page: what the model will see, and its captions."""
