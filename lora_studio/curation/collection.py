@@ -113,10 +113,8 @@ class Collection:
         for problem in dataset.problems:
             for name in problem.files or (problem.file,):
                 made._scanned.setdefault(name, set()).add(getattr(problem, "kind", ""))
-        out = {dataset.name(picture) for picture in getattr(dataset, "left_out", [])}
-        pictures = {
-            dataset.name(picture): picture for picture in (*dataset.pictures, *getattr(dataset, "left_out", []))
-        }
+        out = {dataset.name(picture) for picture in dataset.left_out}
+        pictures = {dataset.name(picture): picture for picture in (*dataset.pictures, *dataset.left_out)}
         made._make(dict(sorted(pictures.items())), out)
         return made
 
