@@ -100,7 +100,7 @@ class DatasetSettings(SettingsSlice):
     masks: bool = setting(
         True,
         "Masks",
-        "Learn only what is white in a picture's mask, where one is beside it: a-masklabel.png for a.png.",
+        "Learn only what is white in a picture's mask, where it has one: a-masklabel.png or masks/a.png for a.png.",
     )
     resolution: int = setting(
         0,

@@ -69,7 +69,7 @@ def examine(
         cache: the folder of memories.
         by_content: trust a memory only if the file's bytes have its hash.
     """
-    memory = cache / f"scan-3-{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.json" if cache else None
+    memory = cache / f"scan-4-{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.json" if cache else None
     known, bad, problems = _recall(memory), set[str](), list[Problem]()
     facts = {name: known[name][1] for name in paths if name in known and known[name][0] == stamps[name]}
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -77,7 +77,7 @@ def examine(
             same = pool.map(lambda name: _has_content(paths[name], facts[name]), facts)
             facts = {name: fact for (name, fact), equal in zip(facts.items(), same, strict=True) if equal}
         unread = [name for name in paths if name not in facts]
-        for name, outcome in zip(unread, pool.map(_outcome, (paths[name] for name in unread)), strict=True):
+        for name, outcome in zip(unread, pool.map(_outcome, unread, (paths[name] for name in unread)), strict=True):
             if isinstance(outcome, Facts):
                 facts[name] = outcome
             elif not isinstance(outcome, pictures.NotAPicture) or pictures.promises(name):
@@ -91,10 +91,10 @@ def examine(
     return Examined({name: fact for name, (_, fact) in learned.items()}, bad, problems)
 
 
-def _outcome(path: Path) -> Facts | DatasetError:
+def _outcome(name: str, path: Path) -> Facts | DatasetError:
     try:
         facts = pictures.examine(path)
-        return replace(facts, black=masks.black(path)) if masks.label(path.name) == masks.MASK else facts
+        return replace(facts, black=masks.black(path)) if masks.may_be(name) else facts
     except DatasetError as error:
         return error
 

@@ -39,7 +39,7 @@ def scan(
     by_content: bool = False,
 ) -> Dataset:
     """Reads every picture, mask and caption of ``folder`` and of the ``N_name`` folders in it (N: repeats, as in
-    kohya's scripts).
+    kohya's scripts), with the folders of masks there.
 
     A picture's caption is the file beside it or what a table says (``sidecars.pair``), else the name of its ``N_name``
     folder. Problems of the folder are not raised: they are in the result.
@@ -60,14 +60,17 @@ def scan(
     candidates = {
         place.prefix + name: place.folder / name for place in folders for name in place.files if _may_be_picture(name)
     }
-    problems += more + _too_many(candidates)
+    of_pictures = masks.find(candidates)
+    all_masks = {name for several in of_pictures.values() for name in several}
+    problems += more + _too_many(len(candidates) - len(all_masks))
     if any(problem.severity == "blocking" for problem in problems):
         return Dataset(root, [], problems)
     examined = examination.examine(root, candidates, stamps, cache, by_content, progress)
     aside = {name for name in examined.facts if composed(name) in choices.left_out}
-    masked, told = masks.pair(examined.facts, stamps, examined.bad, aside)
-    facts = {name: fact for name, fact in examined.facts.items() if not masks.label(name)}
-    texts, more = sidecars.pair(folders, facts.keys() | {name for name in examined.bad if not masks.label(name)})
+    masked, told = masks.pair(of_pictures, examined.facts, examined.bad, aside)
+    folders = [place for place in folders if not place.masks]
+    facts = {name: fact for name, fact in examined.facts.items() if name not in all_masks}
+    texts, more = sidecars.pair(folders, facts.keys() | (examined.bad - all_masks))
     own = {name: Mask(candidates[mask], examined.facts[mask].sha256) for name, mask in masked.items()}
     found = {
         name: choices.applied(name, _picture(place, place.folder / file, facts[name], texts.get(name), own.get(name)))
@@ -77,7 +80,8 @@ def scan(
     }
     trained = {name: picture for name, picture in found.items() if name not in aside}
     kept = {name: facts[name] for name in trained}
-    problems += [*examined.problems, *told, *more, *_remarks(folders, kept, texts), *_archives(stamps)]
+    problems += [*examined.problems, *told, *masks.conditions(stamps), *more]
+    problems += [*_remarks(folders, kept, texts), *_archives(stamps)]
     problems += choices.problems(stamps, [name for name in found if name in aside])
     if not trained:
         problems.append(_nothing(len(found)))
@@ -170,8 +174,7 @@ def _nothing(left_out: int) -> Problem:
     return Problem("blocking", "no pictures", "", "The folder contains no picture that can be trained on.", do)
 
 
-def _too_many(candidates: Iterable[str]) -> list[Problem]:
-    count = sum(not masks.label(name) for name in candidates)
+def _too_many(count: int) -> list[Problem]:
     if count <= listing.MAX_PICTURES:
         return []
     what = f"The folder contains {count:,} pictures; the limit is {listing.MAX_PICTURES:,}."
@@ -180,7 +183,7 @@ def _too_many(candidates: Iterable[str]) -> list[Problem]:
 
 
 def _may_be_picture(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() not in _NO_PICTURES and masks.label(name) != masks.CONDITION
+    return os.path.splitext(name)[1].lower() not in _NO_PICTURES and not masks.is_condition(name)
 
 
 def _archives(names: Iterable[str]) -> list[Problem]:

@@ -3,7 +3,7 @@
 Every file gets a name that every system takes, and what belongs together stays together: a picture and its captions
 share a name before and after, and all tables of captions become one ``metadata.jsonl``, which names the pictures as
 they are called now. kohya's ``N_name`` folders are kept, since they carry the repeats, and folders of masks, whose
-files are called like pictures; all other folders are flattened.
+files are called like their pictures, before and after; all other folders are flattened.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def fill(folder: Path, uploaded: Sequence[Path]) -> list[Problem]:
     named = dict(zip(others, new_names([item.name for item in others]), strict=True))
     for item, name in named.items():
         target = folder / name
-        target.parent.mkdir(exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         if item.path.is_relative_to(folder):
             os.replace(item.path, target)
         else:
@@ -123,21 +123,27 @@ def new_names(names: Sequence[PurePosixPath]) -> list[PurePosixPath]:
     """The name in the dataset's folder of each file of an upload; no two are the same, in whatever case.
 
     Files of one folder that share a stem (``a.png``, ``a.txt``, ``a.png.txt``) share one afterwards, and no others do.
+    So do the masks of a picture, beside it or in a folder of masks there.
     Where an upload holds several files of one name, the first picture belongs to the first caption, and so on.
     """
     shown = {(name.parent, _plain(name.name)) for name in names if pictures.promises(name.name)}
+    of_pictures = masks.find(str(name) for name in names if pictures.promises(name.name))
+    owners = {mask: picture for picture, several in of_pictures.items() for mask in several}
     stems: dict[tuple[PurePosixPath, str, int], str] = {}
     seen: Counter[str] = Counter()
     taken: set[tuple[str, str]] = set()
     found = []
     for name in names:
-        stem, ending = _parted(name, shown)
-        group = name.parent, _plain(stem), seen[_plain(str(name))]
+        owner, home, inner = owners.get(str(name), ""), name.parent, ""
+        if owner and home.name.casefold() in masks.FOLDERS:
+            home, inner = home.parent, home.name.lower()
+        stem, ending = _parted(name, os.path.basename(owner), shown)
+        group = home, _plain(stem), seen[_plain(str(name))]
         seen[_plain(str(name))] += 1
-        folder = _folder(name.parent)
+        folder = _folder(home)
         if group not in stems:
             stems[group] = _unused(files.safe_name(stem), folder, taken)
-        found.append(PurePosixPath(folder, stems[group] + ending))
+        found.append(PurePosixPath(folder, inner, stems[group] + ending))
     return found
 
 
@@ -146,13 +152,12 @@ def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def _parted(name: PurePosixPath, shown: Collection[tuple[PurePosixPath, str]]) -> tuple[str, str]:
+def _parted(name: PurePosixPath, owner: str, shown: Collection[tuple[PurePosixPath, str]]) -> tuple[str, str]:
     """The part of a file's name that picture and captions share, and the rest: ``a`` and ``.png.txt`` where a picture
-    ``a.png`` is among those ``shown``, ``-masklabel.png`` of a mask.
+    ``a.png`` is among those ``shown``, ``-masklabel.png`` of a mask of ``owner`` ``a``; empty for other files.
     """
-    if masks.label(name.name):
-        stem = masks.stem(name.name)
-        return stem, name.name.removeprefix(stem)
+    if owner:
+        return owner, masks.key(name.name).removeprefix(owner) + os.path.splitext(name.name)[1]
     stem, suffix = os.path.splitext(name.name)
     if suffix.lower() in captions.SUFFIXES and (name.parent, _plain(stem)) in shown:
         stem, inner = os.path.splitext(stem)
@@ -161,11 +166,11 @@ def _parted(name: PurePosixPath, shown: Collection[tuple[PurePosixPath, str]]) -
 
 
 def _folder(folder: PurePosixPath) -> str:
-    """The folder that a path's last one becomes: one for masks, else the innermost ``N_name`` folder under a safe name,
-    else empty. Its spaces stay: the name is the caption of pictures without one.
+    """The folder that a path's last one becomes: one of conditions, else the innermost ``N_name`` folder under a safe
+    name, else empty. Its spaces stay: the name is the caption of pictures without one.
     """
-    if folder.name.casefold() in masks.FOLDERS:
-        return "masks"
+    if folder.name.casefold() in masks.CONDITIONS:
+        return folder.name.lower()
     wanted = next((part for part in reversed(folder.parts) if listing.is_concept(part)), "")
     safe = files.safe_name(wanted, spaces=True) if wanted else ""
     return safe if not wanted or listing.is_concept(safe) else f"{wanted.partition('_')[0]}_style"

@@ -35,7 +35,8 @@ _SYSTEM = frozenset(("thumbs.db", "desktop.ini", "__macosx"))
 @dataclass
 class PictureFolder:
     """The dataset's folder (``prefix`` ""), or one below it: ``repeats`` is the N and ``concept`` the name of an
-    ``N_name`` folder, unless its ``options`` say otherwise.
+    ``N_name`` folder, unless its ``options`` say otherwise. One of ``masks`` holds those of the pictures in the folder
+    around it.
     """
 
     folder: Path
@@ -43,6 +44,7 @@ class PictureFolder:
     repeats: int = 1
     concept: str = ""
     options: FolderOptions = FolderOptions()
+    masks: bool = False
     files: dict[str, os.stat_result] = field(default_factory=dict)
     """Files by name, sorted."""
 
@@ -62,10 +64,14 @@ def folders(
             inner = replace(place, folder=place.folder / name, prefix=f"{place.prefix}{name}/", files={})
             own = options.get(composed(inner.prefix[:-1]))
             match = _REPEATS.fullmatch(name)
+            inner.masks = name.casefold() in masks.FOLDERS
+            if place.masks:
+                unread.append(place.prefix + name)
+                continue
             if match and (nested or place.folder == root):
                 inner.options, inner.concept = own or FolderOptions(), match[2].strip()
                 inner.repeats = inner.options.repeats or _repeats(int(match[1]), name, walk.problems)
-            elif not nested or name.casefold() in masks.FOLDERS:
+            elif not inner.masks and (not nested or name.casefold() in masks.CONDITIONS):
                 unread.append(place.prefix + name)
                 continue
             elif own:
@@ -122,12 +128,20 @@ def _unread(root: Path, names: Sequence[str]) -> list[Problem]:
     """The warning of folders that were not read, with how many pictures they hold."""
     counts = {name: _pictures_below(root / name) for name in names}
     notes = {name: f"{count:,} picture{'s' * (count > 1)}" for name, count in counts.items() if count}
-    aside = [name for name in names if os.path.basename(name).casefold() in masks.FOLDERS]
-    do = f"Put masks beside their pictures, named like a{masks.MASK}.png for a.png. Rename a folder of pictures."
+    inner = [name for name in names if os.path.basename(os.path.dirname(name)).casefold() in masks.FOLDERS]
     found = grouped(
-        "warning", "unread folder", aside, "folder of masks was not read", "folders of masks were not read", do, notes
+        "warning",
+        "unread folder",
+        inner,
+        "folder of masks within another was not read",
+        "folders within one of masks were not read",
+        "Put masks directly into the folder of masks, each under the name of its picture.",
+        notes,
     )
-    others = [name for name in names if name not in aside]
+    aside = [name for name in names if os.path.basename(name).casefold() in masks.CONDITIONS]
+    do = f"By its name it holds inputs of another kind of model. Name a folder of masks {masks.FOLDERS[0]}."
+    found += grouped("warning", "unread folder", aside, "folder was not read", "folders were not read", do, notes)
+    others = [name for name in names if name not in (*inner, *aside)]
     do = "To read them, switch on nested. Without, only folders directly in this one and named like 1_style are read."
     return found + grouped(
         "warning", "unread folder", others, "subfolder was not read", "subfolders were not read", do, notes

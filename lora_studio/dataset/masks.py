@@ -1,14 +1,16 @@
-"""Masks beside pictures, named as OneTrainer names them: ``a-masklabel.png`` for ``a.png``.
+"""Masks of pictures: what is white in one is learned, what is black is not, and grey lies in between.
 
-What is white in a mask is learned, what is black is not, and grey lies in between. ``a-condlabel.png`` is the input of
-another kind of model, which this studio does not train.
+A mask lies beside its picture, as OneTrainer names it (``a-masklabel.png`` for ``a.png``; this studio writes such) or
+as other programs do (``a_mask.png``, ``a-mask.png``), or under its picture's name in a folder ``masks`` or ``mask``
+there, as sd-scripts' ``conditioning_data_dir``. ``a-condlabel.png`` is the input of another kind of model, which this
+studio does not train.
 """
 
 from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from lora_studio.dataset import pictures
@@ -16,31 +18,84 @@ from lora_studio.dataset.pictures import Facts
 from lora_studio.dataset.problems import Problem, grouped
 
 MASK, CONDITION = "-masklabel", "-condlabel"
-FOLDERS = frozenset(("mask", "masks", "conditioning", "conditions"))
-"""Names of folders whose pictures are masks, as sd-scripts' ``conditioning_data_dir``, or inputs of other models."""
+FOLDERS = ("masks", "mask")
+"""Names of folders whose pictures are masks of the pictures beside the folder."""
+CONDITIONS = frozenset(("conditioning", "conditions"))
+"""Names of folders of inputs of other models."""
 BLACK = (0, 0, 0)
 """What a mask's transparent pixels are laid on."""
+_LOOSE = ("_mask", "-mask")
+"""Endings of a mask where its picture lies beside it; elsewhere the file is a picture like others."""
+_ORDER = (MASK, *_LOOSE, *FOLDERS)
+"""Which of several masks of a picture counts: the first."""
 _SHAPE = 0.02
 """Largest difference between the shapes of a mask and its picture, as a share."""
 
 
-def stem(name: str) -> str:
-    """The part of a name that a picture and its mask share."""
-    found = os.path.splitext(name)[0]
-    return found[: len(found) - len(label(name))]
+def find(names: Iterable[str]) -> dict[str, list[str]]:
+    """The masks among ``names``, pictures and masks relative to their dataset's folder, by ``key`` of the pictures that
+    they are of; of several the one that counts comes first.
+    """
+    found: dict[str, list[tuple[int, str]]] = {}
+    shown: set[str] = set()
+    for name in sorted(names, key=lambda name: len(key(name))):  # pictures before what may be their masks
+        kind = _kind(name)
+        picture = _picture(name, kind, shown)
+        if kind and (picture in shown or kind not in _LOOSE):
+            found.setdefault(picture, []).append((_ORDER.index(kind), name))
+        elif pictures.promises(name):
+            shown.add(key(name))
+    return {picture: [name for _, name in sorted(masks)] for picture, masks in found.items()}
 
 
-def _key(name: str) -> str:
-    """``stem`` with composed accents: file systems differ in that."""
-    return unicodedata.normalize("NFC", stem(name))
+def among(names: Iterable[str]) -> set[str]:
+    """The masks among ``names``, pictures and masks relative to their dataset's folder."""
+    return {name for several in find(names).values() for name in several}
 
 
-def label(name: str) -> str:
-    """``MASK`` or ``CONDITION`` if a file is one by its name, else empty."""
-    found, suffix = os.path.splitext(name.lower())
+def key(name: str) -> str:
+    """A picture's name without its ending, its accents composed: file systems differ in that."""
+    return unicodedata.normalize("NFC", os.path.splitext(name)[0])
+
+
+def beside(picture: str) -> str:
+    """The name of the mask that this studio writes for the picture of that name."""
+    return f"{os.path.splitext(picture)[0]}{MASK}.png"
+
+
+def may_be(name: str) -> bool:
+    """Whether the file is a mask by its name alone, or would be with a picture beside it."""
+    return bool(_kind(name))
+
+
+def is_condition(name: str) -> bool:
+    """Whether the file is the input of another kind of model by its name."""
+    return _ending(name, (CONDITION,)) != ""
+
+
+def _kind(name: str) -> str:
+    """Which of ``_ORDER`` makes a mask of the file; empty for none."""
+    folder = os.path.basename(os.path.dirname(name)).casefold()
+    return folder if folder in FOLDERS else _ending(name, (MASK, *_LOOSE))
+
+
+def _ending(name: str, endings: Iterable[str]) -> str:
+    """The one of ``endings`` that the stem of a picture's file has, and not alone."""
+    stem, suffix = os.path.splitext(os.path.basename(name).lower())
     if suffix not in pictures.SUFFIXES:
         return ""
-    return next((one for one in (MASK, CONDITION) if found.endswith(one) and found != one), "")
+    return next((one for one in endings if stem.endswith(one) and stem != one), "")
+
+
+def _picture(name: str, kind: str, shown: Collection[str]) -> str:
+    """``key`` of the picture that a mask of that kind is of; ``shown`` are those of pictures."""
+    own = key(name)
+    if kind not in FOLDERS:
+        return own[: len(own) - len(kind)]
+    folder, stem = os.path.split(own)
+    exact = os.path.join(os.path.dirname(folder), stem)
+    ending = "" if exact in shown else _ending(name, (MASK, *_LOOSE))  # which some programs add there, too
+    return exact[: len(exact) - len(ending)]
 
 
 def black(path: Path) -> bool:
@@ -53,33 +108,26 @@ def black(path: Path) -> bool:
 
 
 def pair(
-    facts: Mapping[str, Facts], names: Collection[str], bad: Collection[str], aside: Collection[str] = ()
+    masks: Mapping[str, list[str]], facts: Mapping[str, Facts], bad: Collection[str], aside: Collection[str] = ()
 ) -> tuple[dict[str, str], list[Problem]]:
-    """The masks of pictures, both by name, and what was found.
+    """The masks of pictures, both by name, and what is wrong with some.
 
     Args:
+        masks: as ``find`` gave them.
         facts: of all pictures and masks that can be read.
-        names: all files of the dataset.
         bad: names of those that cannot be read.
         aside: pictures that are not trained on, whatever their masks are.
     """
-    masks = {_key(name): name for name in facts if label(name) == MASK}
-    mine = {name: masks[_key(name)] for name in facts if not label(name) and _key(name) in masks}
-    used = {name: mask for name, mask in mine.items() if _same_shape(facts[name], facts[mask])}
-    trained = {name: mask for name, mask in used.items() if name not in aside}
-    owned = {_key(name) for name in (*facts, *bad) if not label(name)}
+    all_masks = {name for several in masks.values() for name in several}
+    chosen = {name: masks[key(name)][0] for name in facts if name not in all_masks and key(name) in masks}
+    unread = [name for name, mask in chosen.items() if mask in bad]
+    other = [name for name, mask in chosen.items() if mask in facts and not _same_shape(facts[name], facts[mask])]
+    used = {name: mask for name, mask in chosen.items() if name not in {*unread, *other}}
+    owned = {key(name) for name in (*facts, *bad) if name not in all_masks}
     problems = grouped(
         "warning",
-        "mask",
-        trained,
-        "picture has a mask",
-        "pictures have masks",
-        "What is black in a mask is not learned, unless the setting masks is off.",
-    )
-    problems += grouped(
-        "warning",
         "black mask",
-        [mask for mask in trained.values() if facts[mask].black],
+        dict.fromkeys(mask for name, mask in used.items() if name not in aside and facts[mask].black),
         "mask is all black, so nothing of its picture is learned",
         "masks are all black, so nothing of their pictures is learned",
         "Paint white what is to be learned, or take the picture and its mask out of the folder.",
@@ -87,7 +135,7 @@ def pair(
     problems += grouped(
         "left out",
         "mask shape",
-        [mask for name, mask in mine.items() if name not in used],
+        dict.fromkeys(chosen[name] for name in other),
         "mask has another shape than its picture and is not used",
         "masks have other shapes than their pictures and are not used",
         "Save each mask at the size of its picture.",
@@ -95,29 +143,46 @@ def pair(
     problems += grouped(
         "left out",
         "orphan mask",
-        [mask for key, mask in masks.items() if key not in owned],
+        [mask for picture, several in masks.items() if picture not in owned for mask in several],
         "mask has no picture",
         "masks have no picture",
-        f"Name each like its picture with {MASK}, as a{MASK}.png for a.png, or delete it.",
+        f"Name each like its picture, a{MASK}.png or {FOLDERS[0]}/a.png for a.png, or delete it.",
     )
-    unread = {_key(name) for name in bad if label(name) == MASK}
     problems += grouped(
         "warning",
         "unreadable mask",
-        [name for name in facts if not label(name) and _key(name) in unread - masks.keys()],
+        unread,
         "picture's mask cannot be read, so all of it is learned",
         "pictures' masks cannot be read, so all of them is learned",
         "Save the masks again as PNG.",
     )
-    problems += grouped(
+    return used, problems + _several(masks, chosen)
+
+
+def _several(masks: Mapping[str, list[str]], chosen: Mapping[str, str]) -> list[Problem]:
+    several = {name: mask for name, mask in chosen.items() if len(masks[key(name)]) > 1}
+    return grouped(
+        "warning",
+        "several masks",
+        several,
+        "picture has several masks, of which the one in brackets is used",
+        "pictures have several masks, of which those in brackets are used",
+        f"Delete the outdated ones. A {MASK} counts before a {_LOOSE[0]} or {_LOOSE[1]}, and these before a folder of "
+        "masks.",
+        several,
+    )
+
+
+def conditions(names: Iterable[str]) -> list[Problem]:
+    """What is said of the inputs of other models among ``names``."""
+    return grouped(
         "left out",
         "conditioning",
-        [name for name in names if label(name) == CONDITION],
+        filter(is_condition, names),
         "conditioning picture is not used",
         "conditioning pictures are not used",
         "They belong to models that are controlled by pictures. Delete them, or leave them where they are.",
     )
-    return used, problems
 
 
 def _same_shape(one: Facts, other: Facts) -> bool:

@@ -53,7 +53,7 @@ Kind = Literal[
     "braces",
     "protected tag",
     # of masks
-    "mask",
+    "several masks",
     "black mask",
     "mask shape",
     "orphan mask",

@@ -290,15 +290,18 @@ def test_nested_folders_are_read_on_request(tmp_path):
 
 @pytest.mark.fault(83)
 @pytest.mark.parametrize("nested", [False, True])
-def test_a_folder_of_masks_is_never_read_as_pictures(tmp_path, nested):
-    """sd-scripts keeps masks under the pictures' names in a folder of their own."""
+def test_a_folder_of_conditions_and_one_within_masks_are_never_read_as_pictures(tmp_path, nested):
     made.style_folder(tmp_path, 2)
-    made.style_folder(tmp_path / "Masks", 2, captions=False)
+    made.style_folder(tmp_path / "Conditioning", 2, captions=False)
+    made.style_folder(tmp_path / "masks" / "5_more", 1)
     dataset = scan(tmp_path, nested=nested)
     assert names(dataset) == ["0.png", "1.png"]
-    assert about(dataset, "not read").what == "1 folder of masks was not read: Masks (2 pictures)."
-    assert "a-masklabel.png for a.png" in about(dataset, "not read").do
-    assert "nested" not in about(dataset, "not read").do, "that would not read it"
+    told = {problem.what: problem.do for problem in dataset.problems if "not read" in problem.what}
+    assert list(told) == [
+        "1 folder of masks within another was not read: masks/5_more (1 picture).",
+        "1 folder was not read: Conditioning (2 pictures).",
+    ]
+    assert not any("nested" in do for do in told.values()), "that would not read them"
 
 
 def test_a_walk_through_nested_folders_ends(tmp_path, monkeypatch):

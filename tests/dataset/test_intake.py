@@ -249,17 +249,26 @@ def test_new_names_are_safe_and_different_and_keep_what_belongs_together(names):
                     assert one.with_suffix("") == two.with_suffix("")
 
 
-def test_masks_stay_beside_their_pictures_and_folders_of_masks_apart(tmp_path):
+def test_masks_stay_with_their_pictures(tmp_path):
     """A long name was cut before ``-masklabel``; sd-scripts' folders of masks were mixed among the pictures."""
     source, long = tmp_path / "source", "a" * 70
-    for number, name in enumerate((f"{long}.png", f"{long}-masklabel.png", "b.png", "Mask/b.png")):
+    made = [f"{long}.png", f"{long}-masklabel.png", "b.png", "Mask/b.png", "c.png", "c_mask.png", "d_mask.png"]
+    made += ["10_ink/b.png", "10_ink/masks/b.png", "inner/b.png", "inner/b-mask.png", "inner/masks/b-masklabel.png"]
+    for number, name in enumerate(made):
         picture(source / "My Style" / name, number)
     dataset = folder.scan(taken(tmp_path, source, "zip"))
-    assert [(dataset.name(one), one.mask is not None) for one in dataset.pictures] == [
-        ("a" * 60 + ".png", True),
-        ("b.png", False),
-    ]
-    assert any("1 folder of masks was not read: masks (1 picture)" in problem.what for problem in dataset.problems)
+    root = dataset.folder
+    assert {
+        dataset.name(one): one.mask.path.relative_to(root).as_posix() if one.mask else "" for one in dataset.pictures
+    } == {
+        "10_ink/b.png": "10_ink/masks/b.png",
+        "a" * 60 + ".png": "a" * 60 + "-masklabel.png",
+        "b.png": "mask/b.png",
+        "b-2.png": "b-2-mask.png",
+        "c.png": "c_mask.png",
+        "d_mask.png": "",
+    }
+    assert (root / "masks" / "b-2-masklabel.png").is_file()
 
 
 @pytest.mark.parametrize("suffix", sorted(pictures.SUFFIXES))

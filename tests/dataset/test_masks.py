@@ -35,20 +35,67 @@ def told(dataset):
 
 
 @pytest.mark.parametrize(
-    ("name", "label", "stem"),
+    ("names", "found"),
     [
-        ("a-masklabel.png", masks.MASK, "a"),
-        ("10_x/a.b-MaskLabel.PNG", masks.MASK, "10_x/a.b"),
-        ("a-masklabel.webp", masks.MASK, "a"),
-        ("a-condlabel.png", masks.CONDITION, "a"),
-        ("a-masklabel.txt", "", "a-masklabel"),
-        ("-masklabel.png", "", "-masklabel"),
-        ("masklabel.png", "", "masklabel"),
-        ("a-masklabel-2.png", "", "a-masklabel-2"),
+        ("a-masklabel.png", {"a": ["a-masklabel.png"]}),
+        ("10_x/a.b-MaskLabel.PNG", {"10_x/a.b": ["10_x/a.b-MaskLabel.PNG"]}),
+        ("-masklabel.png masklabel.png a-masklabel-2.png", {}),
+        ("a.jpg a_mask.png", {"a": ["a_mask.png"]}),
+        ("a.psd a-mask.webp", {"a": ["a-mask.webp"]}),
+        ("a_mask.png b/a.png -mask.png", {}),
+        ("a.png a_mask.png a_mask_mask.png", {"a": ["a_mask.png"]}),
+        ("a.png masks/a.webp 3_x/Mask/b.png", {"a": ["masks/a.webp"], "3_x/b": ["3_x/Mask/b.png"]}),
+        ("a.png masks/a_mask.png masks/b-masklabel.png", {"a": ["masks/a_mask.png"], "b": ["masks/b-masklabel.png"]}),
+        ("a_mask.png masks/a_mask.png", {"a_mask": ["masks/a_mask.png"]}),
+        (
+            "a.png mask/a.png masks/a.png a-mask.png a_mask.png a-masklabel.png a-masklabel.webp",
+            {
+                "a": "a-masklabel.png a-masklabel.webp a_mask.png a-mask.png masks/a.png mask/a.png".split(),
+            },
+        ),
     ],
 )
-def test_masks_are_known_by_onetrainers_names(name, label, stem):
-    assert (masks.label(name), masks.stem(name)) == (label, stem)
+def test_masks_are_known_by_the_names_of_three_programs(names, found):
+    """Of several the one that counts comes first."""
+    for order in (1, -1):
+        assert masks.find(names.split()[::order]) == found
+
+
+@pytest.mark.parametrize("picture", ["a.png", "3_x/a.b.jpeg"])
+def test_the_mask_that_the_studio_writes_counts_before_others(picture):
+    beside = masks.beside(picture)
+    stem = picture.rpartition(".")[0]
+    assert masks.find([picture, f"{stem}_mask.png", beside])[stem] == [beside, f"{stem}_mask.png"]
+
+
+def test_masks_of_other_programs_are_used_and_named_where_there_are_several(tmp_path):
+    for place in (tmp_path, tmp_path / "2_ink"):
+        made.style_folder(place, 3)
+        (place / "masks").mkdir()
+        halves(place / "0_mask.png")
+        halves(place / "masks" / "0.png")
+        halves(place / "masks" / "1.jpg", 640, 640)
+        halves(place / "masks" / "8.png")
+    dataset = scan(tmp_path)
+    assert [one.mask.path.relative_to(tmp_path).as_posix() if one.mask else "" for one in dataset.pictures] == [
+        "0_mask.png", "masks/1.jpg", "", "2_ink/0_mask.png", "2_ink/masks/1.jpg", "",
+    ]  # fmt: skip
+    assert {what: severity for what, severity in told(dataset).items() if "mask" in what} == {
+        "2 pictures have several masks, of which those in brackets are used: 0.png (0_mask.png), "
+        "2_ink/0.png (2_ink/0_mask.png).": "warning",
+        "2 masks have no picture: masks/8.png, 2_ink/masks/8.png.": "left out",
+    }
+
+
+def test_a_picture_that_is_called_a_mask_is_one_once_its_picture_lies_beside_it(tmp_path):
+    """What is remembered of it from the first scan is enough for the second."""
+    folder, cache = made.style_folder(tmp_path / "style", 1), tmp_path / "cache"
+    Image.new("L", (64, 64)).save(folder / "venice_mask.png")
+    assert [one.path.name for one in scan(folder, cache).pictures] == ["0.png", "venice_mask.png"]
+    made.painted(seed=3).save(folder / "venice.png")
+    dataset = scan(folder, cache)
+    assert [one.path.name for one in dataset.pictures] == ["0.png", "venice.png"]
+    assert "1 mask is all black, so nothing of its picture is learned: venice_mask.png." in told(dataset)
 
 
 @pytest.mark.fault(83)
@@ -70,14 +117,13 @@ def test_a_mask_that_hides_all_of_its_picture_is_named(style, tmp_path, mask, sa
 
 
 @pytest.mark.fault(83)
-def test_masks_are_no_pictures_and_are_named(style):
+def test_masks_are_no_pictures_and_those_of_none_are_named(style):
     halves(style / "0-condlabel.png")
     halves(style / "9-masklabel.png")
     dataset = scan(style)
     assert [dataset.name(picture) for picture in dataset.pictures] == ["0.png", "1.png"]
     assert dataset.pictures[0].mask.path.name == "0-masklabel.png" and dataset.pictures[1].mask is None
     assert told(dataset) == {
-        "1 picture has a mask: 0.png.": "warning",
         "1 mask has no picture: 9-masklabel.png.": "left out",
         "1 conditioning picture is not used: 0-condlabel.png.": "left out",
     }

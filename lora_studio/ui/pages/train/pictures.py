@@ -79,6 +79,8 @@ def _facts(dataset: Dataset) -> list[str]:
     facts.append(f"{sum(bool(picture.caption) for picture in pictures):,} with a caption")
     if several := sum("\n" in picture.caption for picture in pictures):
         facts.append(f"{several:,} with several lines")
+    if masked := sum(picture.mask is not None for picture in pictures):
+        facts.append(f"{masked:,} with a mask")
     if (repeated := sum(picture.repeats for picture in pictures)) != len(pictures):
         facts.append(f"{repeated:,} including repeats")
     small, large = (choose(pictures, key=lambda picture: picture.width * picture.height) for choose in (min, max))
