@@ -46,6 +46,14 @@ def to_srgb(image: Image.Image, marks: Marks, background: tuple[int, int, int], 
     return Image.composite(colour, Image.new("RGB", colour.size, background), alpha)
 
 
+def opacity(image: Image.Image, depth: int) -> Image.Image | None:
+    """The alpha (L) of a loaded image; None if it is opaque. ``depth`` in bits, of a transparent colour."""
+    alpha = _opaque(image, depth, [])
+    if alpha is None and image.has_transparency_data:
+        alpha = image.convert("RGBA").getchannel("A")
+    return None if alpha is None or alpha.getextrema()[0] == 255 else alpha
+
+
 def _opaque(image: Image.Image, depth: int, notices: list[str]) -> Image.Image | None:
     """The alpha (L) of an image with one transparent colour (a PNG's tRNS, which holds a sample of ``depth`` bits);
     None for others.

@@ -137,6 +137,17 @@ def open_picture(path: Path, background: tuple[int, int, int] = _WHITE) -> Image
         return decode(file, path.name, background)
 
 
+def opacity(path: Path) -> Image.Image | None:
+    """The alpha channel of the upright picture, L; None if it is opaque.
+
+    Raises:
+        DatasetError: as ``open_picture``.
+    """
+    with _file(path) as file, _decoding(path.name), _opened(file, path.name) as image:
+        depth = colour_marks.read(file, image).depth
+        return conversion.opacity(_upright(image, 0, [])[0], depth)
+
+
 def decode(file: BinaryIO, name: str, background: tuple[int, int, int] = _WHITE, at_least: int = 0) -> Image.Image:
     """``open_picture`` from an open file; with ``at_least``, a JPEG may come smaller, its sides still at least that
     long.
