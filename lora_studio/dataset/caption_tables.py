@@ -27,7 +27,10 @@ MAX_JSON_BYTES = 1024 * 1024
 
 NAMES = ("file_name", "filename", "image")
 """The key or column of a picture's name in a ``metadata`` table; the first one found is used."""
-_TEXTS = ("text", "caption", "prompt", "tags")
+TEXTS = ("text", "caption", "prompt", "tags")
+"""The key or column of the caption in a ``metadata`` table; the first one found is used."""
+OBJECT_TEXTS = ("caption", "text", "prompt", "captions")
+"""The key of the caption in a picture's ``.json`` and in sd-scripts' tables; the first one that holds text is used."""
 _DELIMITERS = (",", ";", "\t")
 
 
@@ -45,25 +48,35 @@ def read(name: str, data: bytes) -> Table:
     """The table ``name``, one of ``TABLES``. What is invalid is skipped; of two captions for one file the first
     counts.
     """
+    place = "line"
     if name == JSONL:
-        entries, place, named = _jsonl(data), "line", captions.relative_name
+        entries = _jsonl(data)
     elif name == CSV:
-        entries, place, named = _csv(data), "line", captions.relative_name
+        entries = _csv(data)
     else:
-        entries, place, named = _sd_scripts(data), "entry", _any_name
+        entries, place = _sd_scripts(data), "entry"
     found: dict[str, str] = {}
     faults: list[str] = []
     for number, entry in entries:
         try:
             if isinstance(entry, str):
                 raise ValueError(entry)
-            key = named(entry[0])
+            key = entry_name(name, entry[0])
             if key in found:
                 raise ValueError(f"names {key} again")
             found[key] = _tidied(entry[1])
         except ValueError as error:
             faults.append(f"{place} {number} {error}" if number else f"it {error}")
     return Table(found, faults)
+
+
+def entry_name(table: str, name: str) -> str:
+    """What an entry that the file ``table`` calls ``name`` is called in a ``Table``.
+
+    Raises:
+        ValueError: it names a file outside the folder.
+    """
+    return captions.relative_name(name) if table in (JSONL, CSV) else _any_name(name)
 
 
 _Entry = tuple[str, str] | str
@@ -80,18 +93,17 @@ def _jsonl(data: bytes) -> Iterator[tuple[int, _Entry]]:
     for number, line in enumerate(captions.decode(data)[0].split("\n"), 1):
         if line.strip():
             try:
-                yield number, _row(_json(line))
+                yield number, row_of(_json(line))
             except ValueError as error:
                 yield number, str(error)
 
 
 def _csv(data: bytes) -> Iterator[tuple[int, _Entry]]:
     text = captions.decode(data)[0]
-    first = text.split("\n", 1)[0]
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=max(_DELIMITERS, key=first.count))
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter(text))
     try:
         columns = [column.strip().casefold() for column in next(rows, [])]
-        if not set(columns) & set(NAMES) or not set(columns) & set(_TEXTS):
+        if not set(columns) & set(NAMES) or not set(columns) & set(TEXTS):
             yield 1, "has no columns file_name and text"
             return
         for row in rows:
@@ -99,18 +111,27 @@ def _csv(data: bytes) -> Iterator[tuple[int, _Entry]]:
                 yield rows.line_num, "has more fields than the first line: a text with commas must be in quotes"
             elif any(cell.strip() for cell in row):
                 try:
-                    yield rows.line_num, _row(dict(zip(columns, row, strict=False)))
+                    yield rows.line_num, row_of(dict(zip(columns, row, strict=False)))
                 except ValueError as error:
                     yield rows.line_num, str(error)
     except csv.Error as error:
         yield rows.line_num, f"and all that follow are not CSV ({error})"
 
 
-def _row(entry: Any) -> _Entry:
-    """The entry of a ``metadata`` table. Raises ValueError where it is none."""
+def delimiter(text: str) -> str:
+    """What separates the fields of a CSV, by its first line."""
+    return max(_DELIMITERS, key=text.split("\n", 1)[0].count)
+
+
+def row_of(entry: Any) -> tuple[str, str]:
+    """File name and caption of an entry in a ``metadata`` table.
+
+    Raises:
+        ValueError: it has none.
+    """
     if not isinstance(entry, dict):
         raise ValueError("is not a JSON object")
-    name, text = (next((entry[key] for key in keys if key in entry), None) for keys in (NAMES, _TEXTS))
+    name, text = (next((entry[key] for key in keys if key in entry), None) for keys in (NAMES, TEXTS))
     if not isinstance(name, str) or not name:
         raise ValueError("has no file_name")
     if not isinstance(text, str):
@@ -146,11 +167,10 @@ def of_picture(data: bytes) -> str:
 
 def _of_object(entry: Any) -> str:
     if not isinstance(entry, dict):
-        lines, tags = _strings(entry), []
+        lines, tags = strings(entry), []
     else:
-        keys = ("caption", "text", "prompt", "captions")
-        lines = next((found for key in keys if (found := _strings(entry.get(key)))), [])
-        tags = _strings(entry.get("tags"))
+        lines = next((found for key in OBJECT_TEXTS if (found := strings(entry.get(key)))), [])
+        tags = strings(entry.get("tags"))
     after = captions.tidy(", ".join(tags))
     texts = [line for text in lines for line in captions.tidy_lines(text).split("\n") if line]
     if not texts and not after:
@@ -158,7 +178,7 @@ def _of_object(entry: Any) -> str:
     return "\n".join(f"{text}, {after}" if after else text for text in texts) or after
 
 
-def _strings(value: Any) -> list[str]:
+def strings(value: Any) -> list[str]:
     """The texts in a value: one, a list of them, or an object of them."""
     values = [value] if isinstance(value, str) else list(value.values()) if isinstance(value, Mapping) else value
     if not isinstance(values, list) or not all(isinstance(text, str) for text in values):

@@ -6,6 +6,7 @@ import codecs
 import re
 import unicodedata
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import NamedTuple
 
 from lora_studio import files
 from lora_studio.dataset.problems import Problem
@@ -19,34 +20,68 @@ UNREAD = frozenset(
 MAX_BYTES = 64 * 1024
 """A longer file or text is no caption."""
 
-_MARKS = {
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",  # UTF-16's mark begins UTF-32's
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),  # UTF-16's mark begins UTF-32's
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
 
 
-def decode(data: bytes) -> tuple[str, str]:
-    """The text of ``data``, and the name of its encoding if it was guessed, else "".
-
-    UTF-8, and UTF-16 and UTF-32 with a byte order mark, need no guess.
+class TextEncoding(NamedTuple):
+    """How bytes become text: Python's name of the encoding, the byte order mark, and if it was guessed, its name for
+    people, else "".
     """
-    named = next((encoding for mark, encoding in _MARKS.items() if data.startswith(mark)), "utf-8")
+
+    codec: str
+    mark: bytes = b""
+    guessed: str = ""
+
+    def decode(self, data: bytes) -> str:
+        """The text of ``data``. What is no character in a guessed UTF-16 becomes U+FFFD.
+
+        Raises:
+            UnicodeDecodeError: it is not in this encoding.
+        """
+        return data[len(self.mark) :].decode(self.codec, "replace" if self.guessed == "UTF-16" else "strict")
+
+
+def encoding(data: bytes) -> TextEncoding:
+    """The encoding of ``data``. UTF-8, and UTF-16 and UTF-32 with a byte order mark, need no guess."""
+    mark, codec = next((one for one in _MARKS if data.startswith(one[0])), (b"", "utf-8"))
+    marked = TextEncoding(codec, mark)
     try:
-        text = data.decode(named)
-        if "\0" not in text:
-            return text, ""
+        if "\0" not in marked.decode(data):
+            return marked
     except UnicodeDecodeError:
         pass
     if b"\0" in data:  # Western text in UTF-16 without a mark: every other byte is zero
-        guess = "utf-16-le" if data[1::2].count(0) > data[::2].count(0) else "utf-16-be"
-        return data.decode(guess, "replace"), "UTF-16"
+        little = data[1::2].count(0) > data[::2].count(0)
+        return TextEncoding("utf-16-le" if little else "utf-16-be", guessed="UTF-16")
     try:
-        return data.decode("cp1252"), "Windows Latin"
+        data.decode("cp1252")
+        return TextEncoding("cp1252", guessed="Windows Latin")
     except UnicodeDecodeError:
-        return data.decode("latin-1"), "Latin-1"
+        return TextEncoding("latin-1", guessed="Latin-1")
+
+
+def decode(data: bytes) -> tuple[str, str]:
+    """The text of ``data``, and the name of its encoding if it was guessed, else ""."""
+    found = encoding(data)
+    return found.decode(data), found.guessed
+
+
+def encode(text: str, like: bytes) -> bytes:
+    """``text`` in the encoding of ``like``, with its byte order mark; in UTF-8 if it would not be read again as it is
+    from those bytes.
+    """
+    codec, mark, _ = encoding(like)
+    try:
+        data = mark + text.encode(codec)
+    except UnicodeEncodeError:
+        return text.encode()
+    return data if decode(data)[0] == text else text.encode()
 
 
 def tidy_lines(text: str) -> str:

@@ -20,10 +20,13 @@ _SD_SCRIPTS = 'Write an object with one entry per picture: {"a": {"caption": "a 
 
 
 class Found(NamedTuple):
-    """The captions of one table by picture, relative to the dataset's folder."""
+    """The captions of one table by picture, relative to the dataset's folder. ``entries`` is what the table calls each
+    picture, as in ``caption_tables.Table``; one entry may be of several, ``a`` of ``a.png`` and ``a.jpg``.
+    """
 
     name: str
     captions: dict[str, str]
+    entries: dict[str, str]
 
 
 class _Pictures:
@@ -85,6 +88,7 @@ def _matched(name: str, data: bytes, pictures: _Pictures, problems: list[Problem
         what = f"The table is not UTF-8 and was read as {encoding}."
         problems.append(Problem("warning", "caption encoding", name, what, "Check the texts, or save it as UTF-8."))
     texts: dict[str, str] = {}
+    entries: dict[str, str] = {}
     orphans: list[str] = []
     repeated: list[str] = []
     for entry, text in table.captions.items():
@@ -93,6 +97,7 @@ def _matched(name: str, data: bytes, pictures: _Pictures, problems: list[Problem
             if picture in texts:
                 repeated.append(picture)
             texts.setdefault(picture, text)
+            entries.setdefault(picture, entry)
         if not called:
             orphans.append(entry if entry.startswith("/") else name.removesuffix(base) + entry)
     problems += _faults(name, table.faults + [f"it names {picture} again" for picture in repeated])
@@ -104,7 +109,7 @@ def _matched(name: str, data: bytes, pictures: _Pictures, problems: list[Problem
         f"captions in {base} are of no picture in the folder",
         "Correct the file name there, or delete the entry.",
     )
-    return Found(name, texts)
+    return Found(name, texts, entries)
 
 
 def _faults(name: str, faults: list[str]) -> list[Problem]:

@@ -138,17 +138,28 @@ def write(folder: Path, preparation: Preparation) -> None:
     """
     path = folder / NAME
     _load(folder)
+    try:
+        files.write(path, encode(preparation, folder))
+    except OSError as error:
+        raise files.refusal(error, "The choices about the pictures cannot be kept", path) from None
+
+
+def encode(preparation: Preparation, folder: Path) -> str:
+    """What the file of the dataset ``folder`` holds for ``preparation``.
+
+    Raises:
+        DatasetError: a value is out of range.
+    """
     data = json.dumps(_plain(preparation), indent=1, ensure_ascii=False)
     try:
         _FILE.validate_json(data)
     except ValidationError as error:
         raise DatasetError(
-            f"The choices about the pictures cannot be kept: {_first(error)}.", where=path, do="Correct that value."
+            f"The choices about the pictures cannot be kept: {_first(error)}.",
+            where=folder / NAME,
+            do="Correct that value.",
         ) from None
-    try:
-        files.write(path, data + "\n")
-    except OSError as error:
-        raise files.refusal(error, "The choices about the pictures cannot be kept", path) from None
+    return data + "\n"
 
 
 def _load(folder: Path) -> Preparation:

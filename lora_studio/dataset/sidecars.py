@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from lora_studio.dataset import caption_tables, captions, folder_tables
 from lora_studio.dataset.captions import composed, read_bytes
@@ -27,6 +28,66 @@ def pair(folders: Sequence[PictureFolder], names: Collection[str]) -> tuple[dict
     for table in tables:
         texts = table.captions | texts
     return texts, problems
+
+
+class CaptionSource(NamedTuple):
+    """Where a picture's caption is written: a file, and in a table the entry, as ``caption_tables.Table`` names it.
+
+    Attributes:
+        file: relative to the dataset's folder.
+        entry: "" where the file is not a table.
+        text: the caption as it is read.
+        pictures: all that this is the caption of: ``a.txt`` is beside ``a.png`` and ``a.jpg``.
+    """
+
+    file: str
+    entry: str
+    text: str
+    pictures: tuple[str, ...]
+
+
+def sources(
+    root: Path, paths: Mapping[str, Path], names: Collection[str], wanted: Collection[str]
+) -> dict[str, CaptionSource]:
+    """Where the captions of the pictures ``wanted`` come from. No entry for a picture without one.
+
+    Args:
+        root: the dataset's folder.
+        paths: every file by its name, relative to ``root``.
+        names: of all pictures.
+    """
+    owned = {name: found[0] for name, found in _Sidecars(paths, names).owned.items()}
+    texts, _ = _read(sorted({owned[name] for name in wanted if name in owned}), paths)
+    sharing: dict[str, list[str]] = {}
+    for name, file in owned.items():
+        sharing.setdefault(file, []).append(name)
+    found = {
+        name: CaptionSource(file, "", texts[file], tuple(sharing[file]))
+        for name in wanted
+        if (file := owned.get(name, "")) in texts
+    }
+    left = [name for name in wanted if name not in found]
+    return found | (_in_tables(root, paths, names, left) if left else {})
+
+
+def _in_tables(
+    root: Path, paths: Mapping[str, Path], names: Collection[str], wanted: Collection[str]
+) -> dict[str, CaptionSource]:
+    found: dict[str, CaptionSource] = {}
+    for table in folder_tables.find(root, paths, {composed(name): name for name in names})[0]:
+        called: dict[str, list[str]] = {}
+        for name, entry in table.entries.items():
+            called.setdefault(entry, []).append(name)
+        for name in wanted:
+            if name in table.entries and name not in found:
+                entry = table.entries[name]
+                found[name] = CaptionSource(table.name, entry, table.captions[name], tuple(called[entry]))
+    return found
+
+
+def files_beside(paths: Collection[str], names: Collection[str]) -> dict[str, list[str]]:
+    """The caption files beside each picture that has some, in order of precedence."""
+    return _Sidecars(paths, names).owned
 
 
 class _Sidecars:

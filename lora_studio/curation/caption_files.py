@@ -1,0 +1,226 @@
+"""Writes captions where they came from: the file beside a picture, or its entry in a table, in that file's own
+encoding and form.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lora_studio import files
+from lora_studio.curation.history import Contents
+from lora_studio.curation.table_rows import CaptionTable, object_with_caption
+from lora_studio.dataset import caption_tables, captions, masks, pictures, sidecars
+from lora_studio.dataset.captions import decode, encode
+from lora_studio.dataset.sidecars import CaptionSource
+from lora_studio.errors import DatasetError
+
+
+class CaptionFolder:
+    """The caption files of a dataset, as far as some of its pictures need them.
+
+    Args:
+        root: the dataset's folder.
+        wanted: names of pictures; files in their folders and in those above are listed.
+    """
+
+    def __init__(self, root: Path, wanted: Collection[str]):
+        self.root = root
+        self.paths = _listed(root, wanted)
+        promised = [name for name in self.paths if pictures.promises(name)]
+        self.pictures = {*promised, *wanted} - (masks.among(promised) - set(wanted))
+        self.sources = sidecars.sources(root, self.paths, self.pictures, wanted)
+        self._beside = sidecars.files_beside(self.paths, self.pictures)
+
+    def read(self, file: str) -> bytes | None:
+        """A file's bytes; None if there is none.
+
+        Raises:
+            MachineError: it cannot be read.
+        """
+        try:
+            return (self.root / file).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise files.refusal(error, f"{file} cannot be read", self.root / file) from None
+
+    def beside(self, name: str) -> list[str]:
+        """The caption files beside a picture, in order of precedence."""
+        return self._beside.get(name, [])
+
+    def new_file(self, name: str, plain: bool = False) -> str:
+        """The caption file to make for a picture that has none: a ``.txt``, or what most of its folder's pictures
+        have; ``plain`` for a ``.txt`` in any case.
+
+        Raises:
+            DatasetError: there is one already that is not read as its caption.
+        """
+        inside = os.path.dirname(name)
+        kinds = Counter(
+            os.path.splitext(found[0])[1].lower()
+            for other, found in self._beside.items()
+            if os.path.dirname(other) == inside
+        )
+        usual = kinds.most_common(1)[0][0] if kinds and not plain and not self.beside(name) else ".txt"
+        file = os.path.splitext(name)[0] + usual
+        if (unread := next((one for one in self.beside(name) if one.lower().endswith(".txt")), None)) is not None:
+            raise DatasetError(
+                f"{unread} is not read as a caption, so it is not written either.",
+                where=unread,
+                do=f"Check that it is a text of at most {captions.MAX_BYTES // 1024} KiB and that you may read it.",
+            )
+        return file
+
+
+@dataclass
+class CaptionChanges:
+    """Files to change for new captions.
+
+    Attributes:
+        contents: each file's bytes before (None: there is none) and after.
+        notes: what else she should know, one sentence each.
+        pictures: all whose captions change, also those that share a file with one that was named.
+    """
+
+    contents: dict[str, tuple[bytes | None, bytes | None]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    pictures: list[str] = field(default_factory=list)
+
+
+def planned(place: CaptionFolder, captions_by_name: Mapping[str, str]) -> CaptionChanges:
+    """The files that give pictures other captions. Pictures that have theirs already are passed over.
+
+    Raises:
+        DatasetError: pictures that share one caption file are given different captions, or a caption file is there that
+            cannot be read as one.
+        MachineError: a file cannot be read.
+    """
+    plan = CaptionChanges()
+    owned: dict[str, str] = {}
+    rows: dict[str, dict[str, str]] = {}
+    fresh: dict[str, str] = {}
+    for name, text in captions_by_name.items():
+        source = place.sources.get(name)
+        if text == (source.text if source else ""):
+            continue
+        plan.pictures.append(name)
+        if not source:
+            fresh[name] = text
+        elif not source.entry:
+            _own_file(plan, owned, source, name, text)
+        elif any(captions_by_name.get(other) != text for other in source.pictures):
+            fresh[name] = text  # the entry is of other pictures too, and a .txt counts more than it
+        else:
+            rows.setdefault(source.file, {})[source.entry] = text
+    for table, changes in rows.items():
+        _table(place, plan, fresh, table, changes)
+    for file, text in owned.items():
+        _sidecar(place, plan, fresh, file, text)
+    for name, text in fresh.items():
+        file = place.new_file(name, plain=name in place.sources or not text)
+        plan.contents[file] = (place.read(file), new_content(file, text))
+    plan.notes += _reencoded(plan.contents)
+    return plan
+
+
+def _own_file(plan: CaptionChanges, owned: dict[str, str], source: CaptionSource, name: str, text: str) -> None:
+    if owned.setdefault(source.file, text) != text:
+        raise DatasetError(
+            f"{' and '.join(source.pictures)} share one caption file, and were given different captions.",
+            where=source.file,
+            do="Give them the same caption, or rename one of the pictures.",
+        )
+    others = [other for other in source.pictures if other not in plan.pictures]
+    if others:
+        plan.pictures += others
+        plan.notes.append(f"{', '.join(others)} changed as well: {source.file} is the caption of both.")
+
+
+def _table(
+    place: CaptionFolder, plan: CaptionChanges, fresh: dict[str, str], name: str, changes: Mapping[str, str]
+) -> None:
+    """Plans changes of entries; those that cannot hold their caption get a ``.txt`` beside the picture."""
+    data = place.read(name) or b""
+    table = CaptionTable(name, data)
+    read = caption_tables.read(os.path.basename(name), table.with_captions(changes)).captions
+    kept = {entry: text for entry, text in changes.items() if read.get(entry) == text}
+    for one, source in place.sources.items():
+        if source.file == name and source.entry in changes.keys() - kept.keys():
+            fresh[one] = changes[source.entry]
+    if kept:
+        plan.contents[name] = (data, table.with_captions(kept))
+
+
+def _sidecar(place: CaptionFolder, plan: CaptionChanges, fresh: dict[str, str], file: str, text: str) -> None:
+    data = place.read(file) or b""
+    if not file.lower().endswith(".json"):
+        plan.contents[file] = (data, text_content(data, text))
+        return
+    after = json_content(data, text)
+    if after is None:
+        fresh |= {name: text for name, source in place.sources.items() if source.file == file}
+    else:
+        plan.contents[file] = (data, after)
+
+
+def text_content(before: bytes, text: str) -> bytes:
+    """A ``.txt`` with another caption, in the encoding, with the line ends and with or without the final one of the
+    file as it is; empty for an empty caption.
+    """
+    old = decode(before)[0]
+    end = next((end for end in ("\r\n", "\n", "\r") if end in old), "\n")
+    final = end if old.endswith(("\r", "\n")) else ""
+    return encode(text.replace("\n", end) + final, before) if text else b""
+
+
+def json_content(before: bytes, text: str) -> bytes | None:
+    """The ``.json`` of one picture with another caption; None if it cannot hold it, as an empty one."""
+    old = decode(before)[0]
+    guessed = bool(captions.encoding(before).guessed)
+    after = encode(object_with_caption(old, text, guessed or (old.isascii() and "\\u" in old)), before)
+    try:
+        return after if caption_tables.of_picture(after) == text else None
+    except ValueError:
+        return None
+
+
+def new_content(file: str, text: str) -> bytes:
+    """A new file beside a picture."""
+    if file.endswith(".json"):
+        return f"{json.dumps({'caption': text}, ensure_ascii=False)}\n".encode()
+    return f"{text}\n".encode() if text else b""
+
+
+def _reencoded(contents: Contents) -> list[str]:
+    """What to say of files that are in UTF-8 now, since a new caption did not fit their encoding."""
+    found = []
+    for file, (before, after) in contents.items():
+        old, new = captions.encoding(before or b""), captions.encoding(after or b"")
+        if after and old.codec != new.codec and not (before or b"").isascii() and new.codec == "utf-8":
+            found.append(f"{file} is in UTF-8 now: its new caption does not fit {old.guessed or old.codec.upper()}.")
+    return found
+
+
+def _listed(root: Path, wanted: Collection[str]) -> dict[str, Path]:
+    """The files in the folders of the pictures ``wanted`` and in those above, by name."""
+    inside = {"/".join(name.split("/")[:depth]) for name in wanted for depth in range(name.count("/") + 1)}
+    found: dict[str, Path] = {}
+    for folder in sorted(inside):
+        try:
+            with os.scandir(root / folder) as entries:
+                prefix = f"{folder}/" if folder else ""
+                found |= {prefix + one.name: Path(one.path) for one in entries if _is_listed(one, root)}
+        except OSError as error:
+            raise files.refusal(error, "The folder cannot be read", root / folder) from None
+    return found
+
+
+def _is_listed(entry: os.DirEntry[str], root: Path) -> bool:
+    if entry.name.startswith(".") or not files.is_text(entry.name) or not entry.is_file():
+        return False
+    return not entry.is_symlink() or Path(entry.path).resolve().is_relative_to(root)

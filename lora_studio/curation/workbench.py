@@ -1,0 +1,319 @@
+"""The one writer of a dataset: every change that an artist makes to it goes through here, as a step that can be undone.
+
+Pictures are never changed. Captions are written where they came from, masks beside their pictures, crops, left-out
+pictures and options of folders into ``.lora_studio/``. The first version of each caption file and mask that is changed
+is kept in ``.lora_studio/originals/``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from lora_studio import files, locks
+from lora_studio.curation import caption_files, originals
+from lora_studio.curation.caption_files import CaptionFolder
+from lora_studio.curation.history import Contents, EditStep, History
+from lora_studio.dataset import captions, masks, preparation
+from lora_studio.dataset.preparation import FOLDER, Crop, FolderOptions, Preparation
+from lora_studio.errors import DatasetError
+
+NAMED = 3
+"""Names that a sentence shows; the others are counted."""
+
+
+class Done(NamedTuple):
+    """What a change did.
+
+    Attributes:
+        sentence: what happened, for the artist: ``3 captions changed.``
+        names: the pictures concerned; empty if nothing had to be changed.
+        notes: what else she should know, one sentence each.
+    """
+
+    sentence: str
+    names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Workbench:
+    """Changes the dataset in ``folder``.
+
+    Every method that writes is one step. Names of pictures are relative to the folder, with forward slashes. Two
+    processes or threads that write one folder wait for each other.
+
+    Args:
+        own: the studio made this dataset from uploads, so that it need not ask before it writes there.
+
+    Raises:
+        DatasetError: by every method that writes: she was not asked yet (``allowed``), a name is of no picture, or a
+            file was changed by another program; nothing was changed then.
+        MachineError: by every method: the disk refuses; the files are as they were before.
+    """
+
+    def __init__(self, folder: Path, own: bool = False):
+        self.folder = Path(os.path.realpath(folder))
+        self._own, self._history = own, History(self.folder)
+
+    @property
+    def allowed(self) -> bool:
+        """Whether she agreed that the studio writes beside these pictures."""
+        return self._own or (self.folder / FOLDER).is_dir()
+
+    def allow(self) -> None:
+        """She agreed."""
+        if not self.folder.is_dir():
+            raise DatasetError(f"There is no folder {self.folder}.", do="Choose the folder of your pictures.")
+        with _disk("The folder cannot be written", self.folder):
+            files.make_folder(self.folder / FOLDER)
+
+    @property
+    def undoable(self) -> str:
+        """What ``undo`` would undo, such as ``3 captions changed``; "" if nothing."""
+        return _title(self._history.last())
+
+    @property
+    def redoable(self) -> str:
+        """What ``redo`` would do again; "" if nothing."""
+        return _title(self._history.following())
+
+    def settle(self) -> Done | None:
+        """Puts back what a step had changed when it was interrupted by a crash. Every change does so first; call it
+        before a folder is shown. None if nothing was interrupted.
+        """
+        if not (self.folder / FOLDER).is_dir():
+            return None
+        with self._locked():
+            settled = self._history.settle()
+        if settled is None:
+            return None
+        notes = [f"{_listed(settled.foreign)} changed since and stayed as they are."] if settled.foreign else []
+        sentence = f"A step was interrupted and was put back: {_lowered(settled.step.title)}."
+        return Done(sentence, settled.step.names, tuple(notes))
+
+    def captions(self, names: Collection[str]) -> dict[str, str]:
+        """The captions of pictures as they are in their files now; "" for those without."""
+        for name in names:
+            _inside(self.folder, name)
+        sources = CaptionFolder(self.folder, names).sources
+        return {name: sources[name].text if name in sources else "" for name in names}
+
+    def edit_captions(
+        self, changes: Mapping[str, str], title: str = "", shown: Mapping[str, str] | None = None
+    ) -> Done:
+        """Gives pictures other captions, each where its caption came from; an empty one empties it.
+
+        Args:
+            title: what is done, for undo; else ``3 captions changed``.
+            shown: captions as she saw them. Where one is another by now, nothing is changed and DatasetError names it.
+        """
+        wanted = {name: _tidied(name, text) for name, text in changes.items()}
+        with self._changing(wanted):
+            place = CaptionFolder(self.folder, wanted)
+            _compare(place, shown or {})
+            plan = caption_files.planned(place, wanted)
+            said = title or f"{_count(len(plan.pictures), 'caption')} changed"
+            return self._step(said, plan.pictures, plan.contents, plan.notes)
+
+    def restore_captions(self, names: Collection[str]) -> Done:
+        """Puts back the captions that pictures had before the studio changed them for the first time, byte for byte."""
+        with self._changing(names):
+            plan = originals.restored(CaptionFolder(self.folder, names), names)
+            title = f"{_count(len(plan.pictures), 'original caption')} put back"
+            return self._step(title, plan.pictures, plan.contents, plan.notes)
+
+    def leave_out(self, names: Collection[str]) -> Done:
+        """Leaves pictures out of training; they stay where they are."""
+        with self._changing(names):
+            known = self._prepared()
+            new = [name for name in dict.fromkeys(names) if name not in known.left_out]
+            changed = replace(known, left_out=known.left_out | set(new))
+            return self._prepare(f"{_count(len(new), 'picture')} left out", new, changed)
+
+    def take_in(self, names: Collection[str]) -> Done:
+        """Trains on pictures again that were left out."""
+        with self._changing(names, gone=True):
+            known = self._prepared()
+            back = [name for name in dict.fromkeys(names) if name in known.left_out]
+            changed = replace(known, left_out=known.left_out - set(back))
+            return self._prepare(f"{_count(len(back), 'picture')} taken in again", back, changed)
+
+    def set_crop(self, name: str, crop: Crop | None) -> Done:
+        """Trains on a part of a picture; None for all of it."""
+        return self.set_crops({name: crop})
+
+    def set_crops(self, crops: Mapping[str, Crop | None]) -> Done:
+        """``set_crop`` of several pictures as one step."""
+        with self._changing(crops):
+            known = self._prepared()
+            new = {name: crop for name, crop in crops.items() if known.crops.get(name) != crop}
+            kept = {name: crop for name, crop in {**known.crops, **new}.items() if crop is not None}
+            title = f"Crop of {_listed(new)} {'removed' if None in new.values() else 'set'}"
+            return self._prepare(title, list(new), replace(known, crops=kept))
+
+    def set_folder(self, name: str, options: FolderOptions) -> Done:
+        """Sets what holds for the pictures of a folder, "" for the dataset's own."""
+        with self._changing():
+            _inside(self.folder, name or ".")
+            known = self._prepared()
+            if known.folders.get(name, FolderOptions()) == options:
+                return Done("Nothing to change.")
+            changed = replace(known, folders={**known.folders, name: options})
+            return self._prepare(f"Options of {name or 'the folder'} set", [name], changed)
+
+    def set_mask(self, name: str, image: bytes | None) -> Done:
+        """Sets a picture's mask, a PNG of the picture's shape, white where it is learned; None removes it."""
+        return self.set_masks({name: image})
+
+    def set_masks(self, images: Mapping[str, bytes | None]) -> Done:
+        """``set_mask`` of several pictures as one step."""
+        with self._changing(images):
+            contents: dict[str, tuple[bytes | None, bytes | None]] = {}
+            for name, image in images.items():
+                contents |= self._mask_files(name, image)
+            title = f"Mask of {_listed(images)} {'removed' if None in images.values() else 'set'}"
+            return self._step(title, list(images) if contents else [], contents)
+
+    def undo(self) -> Done:
+        """Undoes the last step, also one of an earlier session."""
+        with self._changing():
+            step = self._history.undo()
+        return Done(f"Undone: {_lowered(step.title)}.", step.names) if step else Done("There is nothing to undo.")
+
+    def redo(self) -> Done:
+        """Does the last step again that was undone."""
+        with self._changing():
+            step = self._history.redo()
+        return Done(f"Done again: {_lowered(step.title)}.", step.names) if step else Done("There is nothing to redo.")
+
+    def _prepared(self) -> Preparation:
+        found, problems = preparation.read(self.folder)
+        if problems:
+            raise DatasetError(problems[0].what, where=problems[0].file, do=problems[0].do)
+        return found
+
+    def _prepare(self, title: str, names: Collection[str], changed: Preparation) -> Done:
+        before = _bytes(self.folder / preparation.NAME)
+        after = preparation.encode(changed, self.folder).encode()
+        return self._step(title, names, {preparation.NAME: (before, after)} if names else {})
+
+    def _mask_files(self, name: str, image: bytes | None) -> dict[str, tuple[bytes | None, bytes | None]]:
+        """The changes that give a picture this mask: the file that the studio writes, and none that counts before it;
+        for no mask, none at all.
+        """
+        own, folder = masks.beside(name), self.folder / PurePosixPath(name).parent
+        places = [folder, *(folder / inner for inner in masks.FOLDERS if (folder / inner).is_dir())]
+        found = {path.relative_to(self.folder).as_posix() for place in places for path in place.iterdir()}
+        present = masks.find(found | {own, name}).get(masks.key(name), [])
+        others = present if image is None else present[: present.index(own)]
+        wanted: dict[str, bytes | None] = {**dict.fromkeys(others), own: image}
+        pairs = {file: (_bytes(self.folder / file), content) for file, content in wanted.items()}
+        return {file: pair for file, pair in pairs.items() if pair[0] != pair[1]}
+
+    def _step(self, title: str, names: Collection[str], contents: Contents, notes: Collection[str] = ()) -> Done:
+        """Changes files as one step, and keeps the originals of those that are hers."""
+        if not contents:
+            return Done("Nothing to change.", (), tuple(notes))
+        originals.keep(self.folder, {file: pair for file, pair in contents.items() if file != preparation.NAME})
+        self._history.do(title, names, contents)
+        return Done(f"{title}.", tuple(names), tuple(notes))
+
+    @contextmanager
+    def _changing(self, names: Collection[str] = (), gone: bool = False) -> Generator[None]:
+        """Holds the folder's lock while it is changed, once it is known that it may be.
+
+        Args:
+            names: pictures that are named.
+            gone: they need not be there.
+        """
+        if not self.allowed:
+            raise DatasetError(
+                "The studio was not allowed yet to write beside these pictures.",
+                where=self.folder,
+                do="Agree on the page, or with --yes in the terminal. Pictures themselves are never changed.",
+            )
+        for name in names:
+            path = _inside(self.folder, name)
+            if not gone and not path.is_file():
+                raise DatasetError(f"There is no picture {name}.", where=self.folder, do="Read the folder again.")
+        with _disk("The folder cannot be written", self.folder):
+            files.make_folder(self.folder / FOLDER)
+        with self._locked(), _disk("The change cannot be written, and nothing was changed", self.folder):
+            self._history.settle()
+            yield
+
+    @contextmanager
+    def _locked(self) -> Generator[None]:
+        with _disk("The folder cannot be written", self.folder), locks.held(self.folder / FOLDER / "lock"):
+            yield
+
+
+@contextmanager
+def _disk(what: str, folder: Path) -> Generator[None]:
+    """Says what the disk refused."""
+    try:
+        yield
+    except OSError as error:
+        raise files.refusal(error, what, folder) from None
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """The path of a name in the dataset.
+
+    Raises:
+        DatasetError: it leads out of the folder.
+    """
+    path = folder / name
+    if PurePosixPath(name).is_absolute() or not Path(os.path.realpath(path)).is_relative_to(folder):
+        raise DatasetError(f"{name} is not in the folder.", where=folder, do="Name a picture of this folder.")
+    return path
+
+
+def _tidied(name: str, text: str) -> str:
+    tidy = captions.tidy_lines(text)
+    if len(tidy.encode()) > captions.MAX_BYTES:
+        raise DatasetError(
+            f"The caption is longer than {captions.MAX_BYTES // 1024} KiB.", where=name, do="Shorten it."
+        )
+    return tidy
+
+
+def _compare(place: CaptionFolder, shown: Mapping[str, str]) -> None:
+    now = {name: source.text for name, source in place.sources.items()}
+    changed = [name for name, text in shown.items() if name in now and now[name] != captions.tidy_lines(text)]
+    if changed:
+        raise DatasetError(
+            f"{_listed(changed)} {'has another caption' if len(changed) == 1 else 'have other captions'} than was "
+            "shown. Nothing was changed.",
+            where=changed[0],
+            do="Look at it again, then repeat the change.",
+            details={"files": changed},
+        )
+
+
+def _bytes(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _title(step: EditStep | None) -> str:
+    return step.title if step else ""
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def _listed(names: Collection[str]) -> str:
+    shown = list(names)[:NAMED]
+    return ", ".join(shown) + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
+
+
+def _lowered(title: str) -> str:
+    return title[:1].lower() + title[1:]
