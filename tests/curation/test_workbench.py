@@ -55,7 +55,11 @@ META = '{\n  "a": {"tags": "ink, cat",  "caption": "a cat"},\n  "b": {"caption":
         ("a.TXT", "a cat\r", "a dog\r"),
         ("a.caption", "a cat\n\n", "a dog\n"),
         ("a.txt", codecs.BOM_UTF8 + b"a cat", codecs.BOM_UTF8 + b"a dog"),
-        ("a.txt", codecs.BOM_UTF16_BE + "a cat\n".encode("utf-16-be"), codecs.BOM_UTF16_BE + "a dog\n".encode("utf-16-be")),
+        (
+            "a.txt",
+            codecs.BOM_UTF16_BE + "a cat\n".encode("utf-16-be"),
+            codecs.BOM_UTF16_BE + "a dog\n".encode("utf-16-be"),
+        ),
         ("a.txt", "a cat".encode("utf-16-le"), "a dog".encode("utf-16-le")),
         ("a.txt", "chat d'été".encode("cp1252"), "a dog"),
         ("a.json", '{"n": 1e2, "caption": "a cat"}', '{"n": 1e2, "caption": "a dog"}'),
@@ -65,12 +69,16 @@ META = '{\n  "a": {"tags": "ink, cat",  "caption": "a cat"},\n  "b": {"caption":
         ("a.json", '{"captions": {"blip": "a cat"}}', '{"captions": {"blip": "a dog"}}'),
         ("a.json", '{ "tags": ["a cat", "ink"] }', '{ "tags": ["a dog"] }'),
         ("metadata.jsonl", JSONL, JSONL.replace("a cat", "a dog")),
-        ("metadata.jsonl", codecs.BOM_UTF8 + JSONL.encode(), codecs.BOM_UTF8 + JSONL.replace("a cat", "a dog").encode()),
+        (
+            "metadata.jsonl",
+            codecs.BOM_UTF8 + JSONL.encode(),
+            codecs.BOM_UTF8 + JSONL.replace("a cat", "a dog").encode(),
+        ),
         ("metadata.csv", 'file_name;text;n\r\nb.png;"x;\r\ny";2\r\na.png;a cat;1\r\n', None),
         ("metadata.csv", '"file_name","text"\n"a.png","a cat"', None),
         ("meta_cap.json", META, META.replace('"a cat"', '"a dog"').replace('"ink, cat"', '""')),
     ],
-)  # fmt: skip
+)
 def test_a_caption_is_written_where_it_came_from(tmp_path, file, before, after):
     bench = made(tmp_path, {file: before, "a.png": "1", "b.png": "2", "c.txt": "c", "c.png": "3"})
     earlier = hashes(tmp_path)
@@ -116,8 +124,16 @@ def test_tags_of_a_json_stay_tags_where_that_can_be_told(tmp_path, caption, tags
 def test_a_new_caption_gets_a_text_file_or_what_most_of_the_folder_has(tmp_path):
     bench = made(
         tmp_path,
-        {"a.png": "1", "sub/b.png": "1", "sub/c.png": "1", "sub/c.caption": "c", "d/e.png": "1", "d/f.png": "1", "d/f.json": '"f"'},
-    )  # fmt: skip
+        {
+            "a.png": "1",
+            "sub/b.png": "1",
+            "sub/c.png": "1",
+            "sub/c.caption": "c",
+            "d/e.png": "1",
+            "d/f.png": "1",
+            "d/f.json": '"f"',
+        },
+    )
     bench.edit_captions({"a.png": "a  cat \n\n", "sub/b.png": "été", "d/e.png": "one\ntwo"})
     assert (tmp_path / "a.txt").read_bytes() == b"a cat\n"
     assert (tmp_path / "sub/b.caption").read_bytes() == "été\n".encode()
@@ -147,8 +163,13 @@ def test_an_emptied_caption_is_empty_and_no_file_is_deleted(tmp_path, file, cont
 def test_the_caption_that_counts_is_written(tmp_path):
     bench = made(
         tmp_path,
-        {"a.png": "1", "a.txt": "counts", "a.json": '"does not"', "metadata.jsonl": '{"file_name": "a.png", "text": "nor"}'},
-    )  # fmt: skip
+        {
+            "a.png": "1",
+            "a.txt": "counts",
+            "a.json": '"does not"',
+            "metadata.jsonl": '{"file_name": "a.png", "text": "nor"}',
+        },
+    )
     earlier = hashes(tmp_path)
     bench.edit_captions({"a.png": "new"})
     assert changed(tmp_path, earlier) == {"a.txt"}
@@ -282,7 +303,11 @@ def test_a_caption_that_is_not_what_was_shown_is_refused(tmp_path):
 
 def test_originals_are_kept_once_and_put_back_byte_for_byte(tmp_path):
     table = '{"file_name": "t.png", "text": "\\u00e9 one",  "n": 1.0}\r\n{"file_name": "u.png", "text": "u"}\r\n'
-    before = {"a.txt": b"\r\n a\xe9 \r\n", "metadata.jsonl": table.encode(), "j.json": b'{"tags": "x, y", "caption":"c"}'}
+    before = {
+        "a.txt": b"\r\n a\xe9 \r\n",
+        "metadata.jsonl": table.encode(),
+        "j.json": b'{"tags": "x, y", "caption":"c"}',
+    }
     bench = made(tmp_path, {**before, **dict.fromkeys(("a.png", "new.png", "t.png", "u.png", "j.png"), "1")})
     earlier = hashes(tmp_path)
     everything = ["a.png", "new.png", "t.png", "u.png", "j.png"]
@@ -348,7 +373,7 @@ class Crash(BaseException):
 @pytest.mark.parametrize("writes", range(12))
 def test_a_crash_at_any_write_leaves_a_step_whole_or_puts_it_back(tmp_path, monkeypatch, writes):
     names = [f"{number}.png" for number in range(3)]
-    bench = made(tmp_path, {name: "1" for name in names} | {f"{number}.txt": f"old {number}" for number in range(3)})
+    bench = made(tmp_path, dict.fromkeys(names, "1") | {f"{number}.txt": f"old {number}" for number in range(3)})
     before = hashes(tmp_path)
     crash_after(monkeypatch, writes)
     try:
@@ -370,7 +395,7 @@ def test_a_crash_at_any_write_leaves_a_step_whole_or_puts_it_back(tmp_path, monk
 @pytest.mark.parametrize("writes", range(5))
 def test_a_crash_while_undoing_puts_the_step_back(tmp_path, monkeypatch, writes):
     names = [f"{number}.png" for number in range(3)]
-    bench = made(tmp_path, {name: "1" for name in names} | {f"{number}.txt": f"old {number}" for number in range(3)})
+    bench = made(tmp_path, dict.fromkeys(names, "1") | {f"{number}.txt": f"old {number}" for number in range(3)})
     before = hashes(tmp_path)
     bench.edit_captions(dict.fromkeys(names, "new"))
     crash_after(monkeypatch, writes)
@@ -400,7 +425,7 @@ def crash_after(monkeypatch, writes: int) -> None:
 
 def test_a_full_disk_in_the_middle_of_a_step_changes_nothing(tmp_path, monkeypatch):
     names = [f"{number}.png" for number in range(20)]
-    bench = made(tmp_path, {name: "1" for name in names} | {f"{number}.txt": "old" for number in range(20)})
+    bench = made(tmp_path, dict.fromkeys(names, "1") | {f"{number}.txt": "old" for number in range(20)})
     before, write = hashes(tmp_path), files.write
 
     def refusing(path, content):
