@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count as numbers
 
 from lora_studio.curation.target import Target
 from lora_studio.dataset import buckets, caption_variants
@@ -96,14 +97,21 @@ ORDERS: dict[str, tuple[str, Callable[[Card], tuple]]] = {
 }
 """Orders of the cards -> title, sort key."""
 
+_VERSIONS = numbers(1)
+
 
 @dataclass
 class Collection:
-    """All cards of a dataset, by name. ``dataset`` is as it was scanned; later edits are in ``cards`` alone."""
+    """All cards of a dataset, by name. ``dataset`` is as it was scanned; later edits are in ``cards`` alone.
+
+    Attributes:
+        version: another after every change, and in every other collection.
+    """
 
     dataset: Dataset
     target: Target
     cards: dict[str, Card] = field(default_factory=dict)
+    version: int = 0
     _scanned: dict[str, set[str]] = field(default_factory=dict)
 
     @classmethod
@@ -158,6 +166,7 @@ class Collection:
         return {name: card.picture.caption for name, card in self.cards.items() if not card.left_out}
 
     def _make(self, pictures: Mapping[str, Picture], out: set[str]) -> None:
+        self.version = next(_VERSIONS)
         assigned = self._buckets(list(pictures.values()))
         texts = [self._longest(picture) for picture in pictures.values()]
         tokens = self.target.tokens(texts)

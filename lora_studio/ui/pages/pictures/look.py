@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from lora_studio import runs
 from lora_studio.config.settings import Settings
 from lora_studio.curation.collection import Card, Collection, Query
 from lora_studio.curation.target import Target
+from lora_studio.errors import DatasetError
 from lora_studio.ui.pages.train import pictures
+
+if TYPE_CHECKING:
+    from lora_studio.curation.workbench import Workbench  # ty: ignore[import-not-found]
 
 PAGE_SIZE = 60
 """Cards on a page of the list."""
@@ -19,18 +26,24 @@ _KEPT = 4
 
 @dataclass
 class PicturesLook:
-    """The folder, the filter, and the picture that is chosen.
+    """The folder, the filter, and the pictures that are chosen.
 
     Attributes:
         settings: what the folder is prepared for: those of the Train page's form.
         page: the page of the list, from 0.
         chosen: the name of the picture in the editor.
+        selected: names of all pictures that are selected, with ``chosen`` among them if it is set.
+        said: HTML of what the last edit did, or why it was refused.
+        pending: the edit that waits for her agreement that the studio writes in the folder.
     """
 
     settings: Settings = field(default_factory=Settings)
     query: Query = Query()
     page: int = 0
     chosen: str = ""
+    selected: set[str] = field(default_factory=set)
+    said: str = ""
+    pending: Callable[[], dict[Any, Any]] | None = None
 
     @property
     def folder(self) -> str:
@@ -68,3 +81,21 @@ class Collections:
     def chosen(self, look: PicturesLook) -> Card | None:
         """The card of the chosen picture; None if there is none."""
         return self.of(look).cards.get(look.chosen) if look.chosen else None
+
+    def selected(self, look: PicturesLook) -> list[Card]:
+        """The cards of all selected pictures, in the list's order."""
+        found = self.of(look).find(look.query)
+        return [card for card in found if card.name in look.selected]
+
+    def workbench(self, look: PicturesLook) -> Workbench:
+        """The writer of the folder that ``look`` shows. To change something, ask ``Room.workbench`` instead.
+
+        Raises:
+            DatasetError: no folder is chosen.
+        """
+        from lora_studio.curation.workbench import Workbench  # ty: ignore[import-not-found]
+
+        if not look.folder:
+            raise DatasetError("No pictures are chosen.", where="Pictures", do="Choose or drop a folder first.")
+        folder = Path(look.folder)
+        return Workbench(folder, own=folder.resolve().is_relative_to(runs.pictures_folder(self.outputs).resolve()))

@@ -10,17 +10,16 @@ import gradio as gr
 
 from lora_studio.config.settings import SLICE_OF
 from lora_studio.curation.collection import MARKS, ORDERS, Collection, Query
-from lora_studio.errors import StudioError
 from lora_studio.ui import words
 from lora_studio.ui.form import read
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.pictures import cards
-from lora_studio.ui.pages.pictures.look import PAGE_SIZE, Collections, PicturesLook
+from lora_studio.ui.pages.pictures.look import PAGE_SIZE, PicturesLook
+from lora_studio.ui.pages.pictures.room import Room
 from lora_studio.ui.pages.train import pictures
 from lora_studio.ui.pages.train.setup import QUIET, Setup
 from lora_studio.ui.theme import html
 
-_HIDDEN, _SHOWN = gr.update(visible=False), gr.update(visible=True)
 _READ = ("base", "vae", "text_encoders", "trigger", *(key for key, part in SLICE_OF.items() if part == "dataset"))
 """The settings of the Train page's form that decide how pictures and captions are read."""
 _CHOOSE_FILTER = """
@@ -36,19 +35,20 @@ class PicturesPage:
 
     def __init__(self, outputs: Path):
         self.outputs = outputs
-        self.collections = Collections(outputs)
-        self.look = gr.State(PicturesLook())
-        with gr.Row(elem_classes="halves", equal_height=False):
+        self.room = Room(outputs)
+        failure = html(visible=False)
+        with gr.Row(elem_classes="halves", equal_height=False) as body:
             with gr.Column(scale=8, min_width=330, elem_classes="half"), gr.Column(elem_classes="card"):
                 self._place_list()
             with gr.Column(scale=4, min_width=330, elem_classes="half", elem_id="chosen"):
-                pass  # the editor and the panels
+                self.panels: list[Any] = []  # each is placed where it is constructed, with self.room
+        self.room.encloses(body, failure)
+        self.room.place()
 
     def _place_list(self) -> None:
         with gr.Row(elem_classes="headline"):
             self.title = html(elem_id="folder-title")
             self.train = gr.Button("Train on these", variant="primary", size="md", min_width=130, elem_id="train-these")
-        self.message = html(visible=False, elem_id="pictures-said")
         self.filters = html(js_on_load=_CHOOSE_FILTER, elem_id="filters")
         with gr.Row(elem_classes="finder"):
             self.search = gr.Textbox(
@@ -69,25 +69,25 @@ class PicturesPage:
             self.back = gr.Button("Previous", size="sm", min_width=90, elem_id="pictures-back")
             self.place = html()
             self.next = gr.Button("Next", size="sm", min_width=90, elem_id="pictures-next")
-
-    @property
-    def drawn(self) -> list[Any]:
-        """What ``draw`` changes."""
-        return [self.look, self.title, self.message, self.filters, self.cards, self.pager, self.place]
+        self.room.shows(self.draw, [self.title, self.filters, self.cards, self.pager, self.place])
 
     def wire(self, tab: gr.Tab, tabs: gr.Tabs, setup: Setup) -> None:
         """Binds everything; ``tab`` is the page's own among ``tabs``. The folder is the one of ``setup``, the Train
         page's form, as are the settings that it is prepared for.
         """
+        look, drawn = self.room.look, self.room.drawn
         read_of = [setup.data, *(setup.form.fields[key] for key in _READ)]
-        tab.select(self.open, [self.look, *read_of], self.drawn, **QUIET)
-        searched: dict[str, Any] = {"inputs": [self.look, self.search, self.sort], "outputs": self.drawn, **QUIET}
+        tab.select(self.open, [look, *read_of], drawn, **QUIET)
+        searched: dict[str, Any] = {"inputs": [look, self.search, self.sort], "outputs": drawn, **QUIET}
         gr.on([self.search.change, self.sort.input], self.find, trigger_mode="always_last", **searched)
-        self.filters.click(self.filter, self.look, self.drawn, **QUIET)
-        self.cards.click(self.choose, self.look, self.drawn, **QUIET)
-        self.back.click(lambda look: self.turn(look, -1), self.look, self.drawn, **QUIET)
-        self.next.click(lambda look: self.turn(look, 1), self.look, self.drawn, **QUIET)
+        self.filters.click(self.filter, look, drawn, **QUIET)
+        self.cards.click(self.choose, look, drawn, **QUIET)
+        self.back.click(lambda look: self.turn(look, -1), look, drawn, **QUIET)
+        self.next.click(lambda look: self.turn(look, 1), look, drawn, **QUIET)
         self.train.click(lambda: gr.update(selected="train"), None, tabs, **QUIET)
+        for panel in self.panels:
+            panel.wire()
+        self.room.wire()
 
     def open(self, look: PicturesLook, data: str, *values: Any) -> Updates:
         """The folder of the Train page, read again where files have changed."""
@@ -95,27 +95,20 @@ class PicturesPage:
         settings = read(raw).settings
         if settings:
             if settings.run.data != look.folder:
-                look.query, look.page, look.chosen = Query(), 0, ""
+                look.query, look.page, look.chosen, look.selected = Query(), 0, "", set()
+                look.said, look.pending = "", None
             look.settings = settings
-        return self.draw(look, fresh=True)
+        return self.room.draw(look, fresh=True)
 
-    def draw(self, look: PicturesLook, fresh: bool = False) -> Updates:
+    def draw(self, look: PicturesLook, collection: Collection) -> Updates:
         """The list as ``look`` asks for it."""
-        try:
-            collection = self.collections.of(look, fresh)
-        except (StudioError, OSError) as error:
-            nothing = dict.fromkeys((self.title, self.filters, self.cards), "")
-            shown = gr.update(value=words.notice("warned", str(error)), visible=True)
-            return {self.look: look, **nothing, self.message: shown, self.pager: _HIDDEN}
         found = collection.find(look.query)
         pages = max(1, -(-len(found) // PAGE_SIZE))
         look.page = min(look.page, pages - 1)
         first = look.page * PAGE_SIZE + 1
         place = f"{first:,} to {min(first + PAGE_SIZE - 1, len(found)):,} of {len(found):,}"
         return {
-            self.look: look,
             self.title: _title(look, collection),
-            self.message: _HIDDEN,
             self.filters: _filters(look, collection),
             self.cards: cards.html(look, found, collection, self.outputs),
             self.pager: gr.update(visible=pages > 1),
@@ -125,22 +118,23 @@ class PicturesPage:
     def find(self, look: PicturesLook, typed: str, sort: str) -> Updates:
         """The pictures that a search asks for."""
         look.query, look.page = replace(look.query, words=(typed or "")[:200], sort=sort or "name"), 0
-        return self.draw(look)
+        return self.room.draw(look)
 
     def filter(self, look: PicturesLook, event: gr.EventData) -> Updates:
         """The pictures with a mark."""
         look.query, look.page = replace(look.query, mark=str(event.mark)), 0
-        return self.draw(look)
+        return self.room.draw(look)
 
     def choose(self, look: PicturesLook, event: gr.EventData) -> Updates:
         """The picture that was clicked."""
         look.chosen = str(event.name)
-        return self.draw(look)
+        look.selected = {look.chosen}
+        return self.room.draw(look)
 
     def turn(self, look: PicturesLook, by: int) -> Updates:
         """The next page of the list, or the one before."""
         look.page = max(0, look.page + by)
-        return self.draw(look)
+        return self.room.draw(look)
 
 
 def _title(look: PicturesLook, collection: Collection) -> str:

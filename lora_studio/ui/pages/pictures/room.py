@@ -1,0 +1,222 @@
+"""What the panels of the Pictures page share: the look of the tab, the collections behind it, and how edits are made.
+
+A panel is a class that takes the ``Room``. It places its components where it is constructed, and binds them in
+``wire``::
+
+    class Words:
+        def __init__(self, room: Room):
+            self.room = room
+            self.list = html(js_on_load=...)
+            self.remove = gr.Button("Remove")
+            room.shows(self.draw, [self.list])
+
+        def wire(self) -> None:
+            self.room.edits(self.remove.click, self.take_away, inputs=[self.tag])
+
+        def draw(self, look: PicturesLook, collection: Collection) -> Updates:
+            return {self.list: ...}
+
+        def take_away(self, look: PicturesLook, tag: str) -> None:
+            changes = ...
+            done = self.room.workbench(look).edit_captions(changes)
+            self.room.changed(look, done, captions=changes)
+
+The first edit of a folder asks whether the studio may write there: ``Room.workbench`` then raises, the page asks, and
+repeats the whole edit once she agreed. So nothing may be changed before ``Room.workbench`` is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from gradio.blocks import Block
+
+from lora_studio.curation.collection import Collection
+from lora_studio.dataset import preparation
+from lora_studio.errors import StudioError
+from lora_studio.ui import words
+from lora_studio.ui.outcome import Updates, wrong
+from lora_studio.ui.pages.pictures.look import Collections, PicturesLook
+from lora_studio.ui.pages.train.setup import QUIET
+from lora_studio.ui.theme import html
+
+if TYPE_CHECKING:
+    from lora_studio.curation.workbench import Done, Workbench  # ty: ignore[import-not-found]
+
+Draw = Callable[[PicturesLook, Collection], Updates]
+Act = Callable[..., Updates | None]
+"""An edit: gets the look and the values of its inputs, and returns what else changes beside what is drawn anew."""
+
+_HIDDEN, _SHOWN = gr.update(visible=False), gr.update(visible=True)
+_QUESTION = (
+    '<div class="notice warned" role="alertdialog" aria-label="Write in this folder?">'
+    "<b>May the studio write in {name}?</b><p>It keeps captions and masks beside your pictures, and crops, what is "
+    "left out and the first version of each caption in a folder called .lora_studio. The pictures themselves are never "
+    "changed. You are asked once for each folder.</p></div>"
+)
+
+
+class _NotAsked(Exception):
+    """She was not asked yet whether the studio may write in this folder."""
+
+
+class Room:
+    """The page's state, and the message at its bottom: what an edit did, with undo and redo, or the question.
+
+    Attributes:
+        look: the state of the tab, a ``PicturesLook``.
+        drawn: the components that an edit may change, ``look`` among them.
+    """
+
+    def __init__(self, outputs: Path):
+        self.outputs = outputs
+        self.collections = Collections(outputs)
+        self.look = gr.State(PicturesLook())
+        self.drawn: list[Block] = [self.look]
+        self._draws: list[Draw] = []
+        self._more: list[Block] = []
+
+    def encloses(self, body: Block, failure: gr.HTML) -> None:
+        """``body`` is shown while the folder can be read, else ``failure`` with the reason."""
+        self.body, self.failure = body, failure
+        self.drawn += [body, failure]
+
+    def place(self) -> None:
+        """Places the message; it stays at the window's bottom."""
+        with gr.Row(elem_classes="said", elem_id="pictures-said"):
+            self.message = html(visible=False, elem_id="pictures-message")
+            self.yes = gr.Button(
+                "Write there", variant="primary", size="md", min_width=110, visible=False, elem_id="yes"
+            )
+            self.no = gr.Button("Not now", size="md", min_width=90, visible=False, elem_id="not-now")
+            self.undo = gr.Button("Undo", size="md", min_width=80, visible=False, elem_id="undo")
+            self.redo = gr.Button("Redo", size="md", min_width=80, visible=False, elem_id="redo")
+        self.shows(self._draw_message, [self.message, self.yes, self.no, self.undo, self.redo])
+
+    def shows(self, draw: Draw, components: Sequence[Block]) -> None:
+        """From now on ``draw`` gives the updates of ``components`` whenever the page is drawn. What it leaves out stays
+        as it is; ``Collection.version`` and the look tell whether anything can have changed.
+        """
+        self._draws.append(draw)
+        self.drawn += components
+
+    def draw(self, look: PicturesLook, fresh: bool = False) -> Updates:
+        """All that the page shows, or why it cannot; ``fresh`` reads the folder again."""
+        updates: Updates = {self.look: look}
+        try:
+            collection = self.collections.of(look, fresh)
+        except (StudioError, OSError) as error:
+            return {**updates, self.body: _HIDDEN, self.failure: gr.update(value=wrong(error), visible=True)}
+        for draw in self._draws:
+            updates |= draw(look, collection)
+        return {**updates, self.body: _SHOWN, self.failure: _HIDDEN}
+
+    def edits(self, event: Any, act: Act, inputs: Sequence[Block] = (), outputs: Sequence[Block] = ()) -> Any:
+        """Binds an edit to an event, such as ``button.click``. ``outputs`` are components that ``act`` changes itself,
+        apart from those that are drawn. A handler with a parameter of type ``gr.EventData`` gets the event too.
+
+        Any StudioError or OSError that ``act`` raises becomes the page's message.
+        """
+        self._more += outputs
+        return event(self._handler(act), [self.look, *inputs], [*self.drawn, *outputs], **QUIET)
+
+    def workbench(self, look: PicturesLook) -> Workbench:
+        """The writer of the folder. Only for handlers that were bound by ``edits``: they are asked and repeated where
+        she did not agree yet.
+        """
+        found = self.collections.workbench(look)
+        if not found.allowed:
+            raise _NotAsked
+        return found
+
+    def changed(
+        self,
+        look: PicturesLook,
+        done: Done,
+        captions: Mapping[str, str] | None = None,
+        left_out: Mapping[str, bool] | None = None,
+        **fields: Mapping[str, object],
+    ) -> None:
+        """Takes what an edit changed into the cards, and its sentence into the page's message. ``fields`` are those of
+        ``Picture`` by the pictures' names, such as ``crop={"a.png": None}``. Without any the folder is read again.
+        """
+        look.said = f'<p class="sentence">{words.text(" ".join((done.sentence, *done.notes)))}</p>'
+        if captions is None and left_out is None and not fields:
+            self.collections.of(look, fresh=True)
+            return
+        collection = self.collections.of(look)
+        collection.change(captions, **fields)
+        for out in (True, False):
+            collection.leave_out([name for name, chosen in (left_out or {}).items() if chosen is out], out)
+
+    def wire(self) -> None:
+        """Binds the message's buttons. Call it last: what was bound by ``edits`` is repeated here."""
+        shown = [*self.drawn, *dict.fromkeys(self._more)]
+        self.yes.click(self._agree, self.look, shown, **QUIET)
+        self.no.click(self._decline, self.look, self.drawn, **QUIET)
+        self.undo.click(self._handler(self._undo), self.look, self.drawn, **QUIET)
+        self.redo.click(self._handler(self._redo), self.look, self.drawn, **QUIET)
+
+    def _handler(self, act: Act) -> Callable[..., Updates]:
+        def handler(look: PicturesLook, *values: Any) -> Updates:
+            return self._do(look, partial(act, look, *values))
+
+        def with_event(look: PicturesLook, event: gr.EventData, *values: Any) -> Updates:
+            return self._do(look, partial(act, look, event, *values))
+
+        wants_event = "EventData" in str(list(act.__annotations__.values()))
+        return with_event if wants_event else handler
+
+    def _do(self, look: PicturesLook, act: Callable[[], Updates | None]) -> Updates:
+        """Does an edit, or asks first and keeps it for then."""
+        look.said, look.pending = "", None
+        updates: Updates = {}
+        try:
+            updates = act() or {}
+        except _NotAsked:
+            look.pending = partial(self._do, look, act)
+        except (StudioError, OSError) as error:
+            look.said = wrong(error)
+        return {**self.draw(look), **updates}
+
+    def _agree(self, look: PicturesLook) -> Updates:
+        waiting, look.pending = look.pending, None
+        try:
+            self.collections.workbench(look).allow()
+        except (StudioError, OSError) as error:
+            look.said = wrong(error)
+            return self.draw(look)
+        return waiting() if waiting else self.draw(look)
+
+    def _decline(self, look: PicturesLook) -> Updates:
+        look.pending, look.said = None, '<p class="sentence">Nothing was written.</p>'
+        return self.draw(look)
+
+    def _undo(self, look: PicturesLook) -> None:
+        self.changed(look, self.workbench(look).undo())
+
+    def _redo(self, look: PicturesLook) -> None:
+        self.changed(look, self.workbench(look).redo())
+
+    def _draw_message(self, look: PicturesLook, collection: Collection) -> Updates:
+        asks = look.pending is not None
+        said = _QUESTION.format(name=words.text(collection.dataset.folder.name)) if asks else look.said
+        undoable, redoable = ("", "") if asks else self._steps(look)
+        return {
+            self.message: gr.update(value=said, visible=bool(said)),
+            self.yes: gr.update(visible=asks),
+            self.no: gr.update(visible=asks),
+            self.undo: gr.update(visible=bool(undoable)),
+            self.redo: gr.update(visible=bool(redoable)),
+        }
+
+    def _steps(self, look: PicturesLook) -> tuple[str, str]:
+        """What can be undone, and done again."""
+        if not (Path(look.folder) / preparation.FOLDER).is_dir():
+            return "", ""
+        bench = self.collections.workbench(look)
+        return bench.undoable, bench.redoable
