@@ -120,7 +120,7 @@ class Collection:
         made = cls(dataset, target)
         for problem in dataset.problems:
             for name in problem.files or (problem.file,):
-                made._scanned.setdefault(name, set()).add(getattr(problem, "kind", ""))
+                made._scanned.setdefault(name, set()).add(problem.kind)
         out = {dataset.name(picture) for picture in dataset.left_out}
         pictures = {dataset.name(picture): picture for picture in (*dataset.pictures, *dataset.left_out)}
         made._make(dict(sorted(pictures.items())), out)
@@ -171,7 +171,7 @@ class Collection:
         texts = [self._longest(picture) for picture in pictures.values()]
         tokens = self.target.tokens(texts)
         for (name, picture), bucket, count in zip(pictures.items(), assigned, tokens, strict=True):
-            box = buckets.crop_box(picture.width, picture.height, bucket)
+            box = buckets.crop_box(picture.width, picture.height, bucket, picture.crop)
             card = Card(name, picture, bucket, box, count, frozenset())
             self.cards[name] = replace(card, marks=frozenset(self._marks(card, name in out)))
 
@@ -181,7 +181,7 @@ class Collection:
 
     def _longest(self, picture: Picture) -> str:
         """The longest text that training may see of a picture's caption."""
-        texts = caption_variants.variants(picture.caption, self.target.trigger, self.target.dataset, limit=2)
+        texts = caption_variants.variants(picture.full_caption, self.target.trigger, self.target.dataset, limit=2)
         return max(texts, key=len)
 
     def _marks(self, card: Card, out: bool) -> Iterable[str]:
@@ -191,12 +191,13 @@ class Collection:
             "no caption": not picture.caption,
             "several captions": "\n" in picture.caption,
             "long caption": card.tokens > self.target.most_tokens,
-            "cropped": card.seen < 1 - CROPPED,
+            "cropped": card.seen < 1 - CROPPED and picture.crop is None,
+            "own crop": picture.crop is not None,
             "small": 2 * card.bucket.width * card.bucket.height < self.target.resolution**2,
             "mask": picture.mask is not None,
         }
         yield from (mark for mark, has in own.items() if has)
-        yield from self._scanned.get(card.name, set()) - MARKS.keys() - {""}
+        yield from self._scanned.get(card.name, set()) - MARKS.keys()
 
 
 def _has(card: Card, mark: str) -> bool:

@@ -1,6 +1,7 @@
 """Aspect-ratio buckets: pictures of a similar shape train together, each cropped a little instead of distorted.
 
-After NovelAI's "aspect ratio bucketing" (2022): sides are multiples of a step, and the area is at most resolution².
+A picture is cropped from its middle, or within the crop that the artist chose. After NovelAI's "aspect ratio bucketing"
+(2022): sides are multiples of a step, and the area is at most resolution².
 """
 
 from __future__ import annotations
@@ -12,27 +13,41 @@ import numpy as np
 from PIL import Image
 
 from lora_studio.dataset.items import Bucket, Dataset, Picture
+from lora_studio.dataset.preparation import Crop
 from lora_studio.dataset.problems import Problem, grouped
 
 MAX_ASPECT = 4.0
 """Highest ratio of a bucket's longer to its shorter side. Longer pictures are cropped to it."""
 _AREA_WEIGHT = 0.5
 """Weight of unused pixels, as a share of resolution², against cropped pixels, as a share of the picture."""
+_ROUNDING = 1 + 1e-9
+"""A crop's sides may be this much longer: what is trimmed to a bucket's shape still fits that bucket."""
 _CROP_WARNED = 0.3
 _SMALL_WARNED = 0.5
 
 
 def assign(pictures: Sequence[Picture], resolution: int, step: int, max_upscale: float) -> list[Bucket]:
-    """Each picture's bucket: close to its shape, and as large as the resolution and ``max_upscale`` allow.
+    """Each picture's bucket: close to its shape, and as large as the resolution and ``max_upscale`` allow; of one with
+    a crop, close to the crop's shape.
 
     Only a picture that is too small for the smallest bucket, one step by one step, is enlarged more; ``problems`` names
     it.
     """
-    return [_bucket(picture.width, picture.height, resolution, step, max_upscale) for picture in pictures]
+    return [
+        _bucket(*_size(picture.width, picture.height, picture.crop), resolution, step, max_upscale)
+        for picture in pictures
+    ]
+
+
+def _size(width: int, height: int, crop: Crop | None) -> tuple[float, float]:
+    """Pixels of what may be trained on."""
+    if crop is None:
+        return width, height
+    return (crop.right - crop.left) * width * _ROUNDING, (crop.bottom - crop.top) * height * _ROUNDING
 
 
 @lru_cache(maxsize=65536)
-def _bucket(width: int, height: int, resolution: int, step: int, max_upscale: float) -> Bucket:
+def _bucket(width: float, height: float, resolution: int, step: int, max_upscale: float) -> Bucket:
     sides, shape, unused = _all(resolution, step)
     cost = np.abs(shape - np.log(width / height)) + _AREA_WEIGHT * unused
     cost[(sides[0] > width * max_upscale) | (sides[1] > height * max_upscale)] = np.inf
@@ -52,8 +67,20 @@ def _all(resolution: int, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return sides, np.log(sides[0] / sides[1]), np.log(resolution**2 / sides.prod(axis=0))
 
 
-def crop_box(width: int, height: int, bucket: Bucket) -> tuple[float, float, float, float]:
-    """(left, top, right, bottom) of the part that is trained on, the middle, in pixels of the upright picture."""
+def snapped(crop: Crop, size: tuple[int, int], resolution: int, step: int, max_upscale: float) -> Crop:
+    """The part that is trained on of a picture of ``size`` pixels with this ``crop``: its middle in the shape of its
+    bucket. What was snapped stays as it is.
+    """
+    return _trimmed(crop, *size, _bucket(*_size(*size, crop), resolution, step, max_upscale))
+
+
+def crop_box(width: int, height: int, bucket: Bucket, crop: Crop | None = None) -> tuple[float, float, float, float]:
+    """(left, top, right, bottom) of the part that is trained on, the middle of the picture or of its ``crop``, in
+    pixels of the upright picture.
+    """
+    if crop:
+        left, top, right, bottom = _trimmed(crop, width, height, bucket)
+        return left * width, top * height, right * width, bottom * height
     if bucket.width * height >= bucket.height * width:
         margin = (height - width * bucket.height / bucket.width) / 2
         return 0.0, margin, float(width), height - margin
@@ -61,55 +88,70 @@ def crop_box(width: int, height: int, bucket: Bucket) -> tuple[float, float, flo
     return margin, 0.0, width - margin, float(height)
 
 
-def fit(image: Image.Image, bucket: Bucket, flip: bool = False) -> Image.Image:
-    """``image`` scaled and cropped to exactly ``bucket``, mirrored left to right if ``flip``."""
-    fitted = image.resize(bucket, Image.Resampling.LANCZOS, box=crop_box(image.width, image.height, bucket))
+def _trimmed(crop: Crop, width: int, height: int, bucket: Bucket) -> Crop:
+    """The middle of ``crop`` in the shape of ``bucket``; ``crop`` itself if it has that shape."""
+    left, top, right, bottom = crop
+    shape = bucket.width * height / (bucket.height * width)  # share of the width for one of the height
+    beside = (right - left - (bottom - top) * shape) / 2
+    above = (bottom - top - (right - left) / shape) / 2
+    if max(beside, above) < _ROUNDING - 1:
+        return crop
+    return (
+        Crop(left + beside, top, right - beside, bottom)
+        if beside > 0
+        else Crop(left, top + above, right, bottom - above)
+    )
+
+
+def fit(image: Image.Image, bucket: Bucket, flip: bool = False, crop: Crop | None = None) -> Image.Image:
+    """``image`` or its ``crop`` scaled and cropped to exactly ``bucket``, mirrored left to right if ``flip``."""
+    fitted = image.resize(bucket, Image.Resampling.LANCZOS, box=crop_box(*image.size, bucket, crop))
     return fitted.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else fitted
 
 
-def fit_mask(mask: Image.Image, bucket: Bucket, size: tuple[int, int], flip: bool = False) -> Image.Image:
+def fit_mask(
+    mask: Image.Image, bucket: Bucket, size: tuple[int, int], flip: bool = False, crop: Crop | None = None
+) -> Image.Image:
     """``mask`` (L) cropped and mirrored as ``fit`` does it with its picture, at ``size``: each of its pixels is the
     mean of those that it covers.
     """
-    fitted = mask.resize(size, Image.Resampling.BOX, box=crop_box(mask.width, mask.height, bucket))
+    fitted = mask.resize(size, Image.Resampling.BOX, box=crop_box(*mask.size, bucket, crop))
     return fitted.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else fitted
 
 
 def problems(dataset: Dataset, resolution: int, step: int, max_upscale: float) -> list[Problem]:
-    """Warnings about pictures that are too small for the resolution, or so long that much of them is cropped."""
+    """Warnings about pictures that are too small for the resolution, or of which much is cropped without a crop of the
+    artist's own.
+    """
     small: list[str] = []
-    found = []
+    cropped: dict[str, str] = {}
     for picture, bucket in zip(dataset.pictures, assign(dataset.pictures, resolution, step, max_upscale), strict=True):
         name = dataset.name(picture)
         if bucket.width * bucket.height < _SMALL_WARNED * resolution**2:
             small.append(name)
-        left, top, right, bottom = crop_box(picture.width, picture.height, bucket)
-        seen = (right - left) * (bottom - top) / (picture.width * picture.height)
-        if seen < 1 - _CROP_WARNED:
-            size = f"{picture.width} × {picture.height}"
-            part = (
-                f"pixels {left:.0f} to {right:.0f} of its width"
-                if left
-                else f"pixels {top:.0f} to {bottom:.0f} of its height"
-            )
-            found.append(
-                Problem(
-                    "warning",
-                    "cropped",
-                    name,
-                    f"{size} is far from square: only its middle {seen:.0%} is trained on ({part}).",
-                    "Crop it yourself if you want another part.",
-                )
-            )
+        seen = _seen(picture, bucket)
+        if seen < 1 - _CROP_WARNED and not picture.crop:
+            cropped[name] = f"{picture.width} × {picture.height}, middle {seen:.0%} used"
     wanted = f"{resolution} × {resolution}"
-    return (
-        grouped(
-            "warning",
-            "small",
-            small,
-            f"picture is too small for {wanted} and is trained on at a smaller size",
-            f"pictures are too small for {wanted} and are trained on at a smaller size",
-            "Use larger originals or a lower resolution.",
-        )
-        + found
+    return grouped(
+        "warning",
+        "small",
+        small,
+        f"picture is too small for {wanted} and is trained on at a smaller size",
+        f"pictures are too small for {wanted} and are trained on at a smaller size",
+        "Use larger originals or a lower resolution.",
+    ) + grouped(
+        "warning",
+        "cropped",
+        cropped,
+        f"picture is cropped by more than {_CROP_WARNED:.0%}",
+        f"pictures are cropped by more than {_CROP_WARNED:.0%}",
+        "Move the crop on the page, in Pictures, to train on another part.",
+        cropped,
     )
+
+
+def _seen(picture: Picture, bucket: Bucket) -> float:
+    """The share of a picture that is trained on."""
+    left, top, right, bottom = crop_box(picture.width, picture.height, bucket, picture.crop)
+    return (right - left) * (bottom - top) / (picture.width * picture.height)

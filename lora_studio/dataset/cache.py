@@ -1,8 +1,8 @@
 """Latents and text features, encoded once and cached on disk under hashes of their inputs.
 
 An entry is a safetensors file whose name is a hash of everything that went into it: the bytes of the picture or mask,
-bucket and mirroring, or the caption; the encoders' fingerprint; the version of this procedure. Its header holds a hash
-of its tensors. So an entry is never stale, and one that is incomplete or damaged is detected and encoded again.
+bucket, crop and mirroring, or the caption; the encoders' fingerprint; the version of this procedure. Its header holds a
+hash of its tensors. So an entry is never stale, and one that is incomplete or damaged is detected and encoded again.
 Tensors keep the encoder's dtype: what training reads from disk is bit for bit what it would have encoded.
 
 The cache also holds previews of the base model alone (``training.previews``), which ``entry_files.prune`` counts too.
@@ -76,12 +76,12 @@ class Cache:
         self._held: dict[Path, dict[str, Tensor]] = {}
         self._held_bytes = 0
         self._latents = {
-            View(index, flipped): self._path("latents", sample.picture.sha256, *sample.bucket, flipped)
+            View(index, flipped): self._path("latents", sample.picture.sha256, *_shape(sample), flipped)
             for index, sample in enumerate(samples)
             for flipped in (False, True)[: 1 + flip]
         }
         self._masks = {
-            view: self._path("masks", mask.sha256, *samples[view.picture].bucket, view.flip)
+            view: self._path("masks", mask.sha256, *_shape(samples[view.picture]), view.flip)
             for view in self._latents
             if masks and (mask := samples[view.picture].picture.mask)
         }
@@ -187,12 +187,14 @@ class Cache:
 
     def sizes(self, draws: Sequence[Draw]) -> Tensor:
         """SDXL's size conditions of the draws (Podell et al. 2023, §2.2): (B, 6) float32, each row original height and
-        width, top and left of the crop in the scaled picture, height and width of the bucket, in pixels."""
+        width, top and left of the crop in the scaled picture, height and width of the bucket, in pixels. A crop of the
+        artist's own counts as any other: what was cut off is part of the original.
+        """
         return torch.tensor([self._sizes(draw.picture) for draw in draws], dtype=torch.float32)
 
     def _sizes(self, index: int) -> tuple[float, ...]:
         picture, bucket, _ = self.samples[index]
-        left, top, right, _ = buckets.crop_box(picture.width, picture.height, bucket)
+        left, top, right, _ = buckets.crop_box(picture.width, picture.height, bucket, picture.crop)
         scale = bucket.width / (right - left)
         return picture.height, picture.width, round(top * scale), round(left * scale), bucket.height, bucket.width
 
@@ -206,11 +208,13 @@ class Cache:
 
     def _masked_path(self, view: View) -> Path:
         """Pictures without a mask share an entry for each bucket: nothing of them is shown."""
-        picture, bucket, _ = self.samples[view.picture]
-        shown = (picture.sha256, picture.mask.sha256, view.flip) if picture.mask else ()
-        return self._path("masked", *bucket, *shown)
+        sample = self.samples[view.picture]
+        picture = sample.picture
+        if picture.mask is None:
+            return self._path("masked", *sample.bucket)
+        return self._path("masked", *_shape(sample), picture.sha256, picture.mask.sha256, view.flip)
 
-    def _path(self, kind: str, *parts: str | int) -> Path:
+    def _path(self, kind: str, *parts: str | float) -> Path:
         key = hashlib.sha256(json.dumps([VERSION, self.encoder.fingerprint, *parts]).encode()).hexdigest()
         return self.folder / kind / f"{key}.safetensors"
 
@@ -255,6 +259,11 @@ class Cache:
                     self._hold(path, entry)
                 done += len(made)
                 yield stage, done, len(items)
+
+
+def _shape(sample: Sample) -> tuple[float, ...]:
+    """What decides, beside the bytes, which pixels are encoded before mirroring."""
+    return *sample.bucket, *(sample.picture.crop or ())
 
 
 def _lengthened(feature: Tensor, filler: Tensor, rows: int) -> Tensor:

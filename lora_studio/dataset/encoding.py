@@ -172,14 +172,14 @@ class Encoding:
         for row, view in enumerate(views):
             picture, bucket, _ = self.samples[view.picture]
             if picture.mask:
-                masks[row] = fitted.weights(picture.mask, bucket, view.flip, scale=1) / 255
+                masks[row] = fitted.weights(picture.mask, bucket, view.flip, scale=1, crop=picture.crop) / 255
         return pixels, masks
 
     def _weights(self, view: View) -> Tensor:
         """(1, H/8, W/8) uint8: a mask."""
         picture, bucket, _ = self.samples[view.picture]
         assert picture.mask
-        return fitted.weights(picture.mask, bucket, view.flip, self.encoder.scale)
+        return fitted.weights(picture.mask, bucket, view.flip, self.encoder.scale, picture.crop)
 
 
 def _chunks(reading: tuple[str | int, ...]) -> int:

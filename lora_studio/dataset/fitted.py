@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lora_studio.dataset import buckets, masks, pictures
 from lora_studio.dataset.items import Bucket, Mask, Picture
+from lora_studio.dataset.preparation import Crop
 from lora_studio.errors import DatasetError
 
 
@@ -22,12 +23,13 @@ def pixels(picture: Picture, bucket: Bucket, flip: bool) -> Tensor:
         DatasetError: the file changed since it was scanned, so that another picture would be kept under its hash.
     """
     data = _unchanged(picture.path, picture.sha256)
-    image = buckets.fit(pictures.decode(io.BytesIO(data), picture.path.name), bucket, flip)
+    image = buckets.fit(pictures.decode(io.BytesIO(data), picture.path.name), bucket, flip, picture.crop)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).float().div_(127.5).sub_(1)
 
 
-def weights(mask: Mask, bucket: Bucket, flip: bool, scale: int) -> Tensor:
-    """A mask as (1, H/scale, W/scale) uint8: the means of the pixels behind each element of the latents.
+def weights(mask: Mask, bucket: Bucket, flip: bool, scale: int, crop: Crop | None = None) -> Tensor:
+    """The mask of a picture with this ``crop`` as (1, H/scale, W/scale) uint8: the means of the pixels behind each
+    element of the latents.
 
     Raises:
         DatasetError: the file changed since it was scanned.
@@ -35,7 +37,7 @@ def weights(mask: Mask, bucket: Bucket, flip: bool, scale: int) -> Tensor:
     data = _unchanged(mask.path, mask.sha256)
     image = pictures.decode(io.BytesIO(data), mask.path.name, background=masks.BLACK).convert("L")
     size = bucket.width // scale, bucket.height // scale
-    return torch.from_numpy(np.array(buckets.fit_mask(image, bucket, size, flip)))[None]
+    return torch.from_numpy(np.array(buckets.fit_mask(image, bucket, size, flip, crop)))[None]
 
 
 def _unchanged(path: Path, sha256: str) -> bytes:

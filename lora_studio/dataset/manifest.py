@@ -3,51 +3,74 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
-from lora_studio.dataset.items import Dataset
+from lora_studio.dataset.items import Dataset, Picture
 
 
 class ManifestEntry(TypedDict):
-    """One picture of a manifest."""
+    """One picture of a manifest; what is as by default is missing."""
 
     sha256: str
     caption: str
+    """With its folder's prefix."""
     repeats: int
     mask: NotRequired[str]
-    """SHA-256 of the picture's mask, if it has one."""
+    """SHA-256 of the picture's mask."""
+    crop: NotRequired[list[float]]
+    """Left, top, right and bottom, as ``preparation.Crop``."""
+    weight: NotRequired[float]
+    timesteps: NotRequired[list[int]]
+    regularisation: NotRequired[bool]
 
 
 Manifest = dict[str, ManifestEntry]
 """Entries by the picture's name relative to the folder; can be written as JSON."""
 
+_OPTIONAL: dict[str, Callable[[Any], Any]] = {
+    "mask": str,
+    "crop": lambda sides: [float(side) for side in sides],
+    "weight": float,
+    "timesteps": lambda levels: [int(level) for level in levels],
+    "regularisation": bool,
+}
+"""How what an entry need not have is read."""
+
 
 def manifest(dataset: Dataset) -> Manifest:
     """The manifest of ``dataset``."""
-    return {
-        dataset.name(picture): _entry(
-            picture.sha256, picture.caption, picture.repeats, picture.mask.sha256 if picture.mask else ""
-        )
-        for picture in dataset.pictures
-    }
+    return {dataset.name(picture): _entry(picture) for picture in dataset.pictures}
 
 
 def noted(path: Path) -> Manifest | None:
     """The manifest that was written to ``path`` as JSON; None if it is missing or damaged."""
     try:
-        table = json.loads(path.read_text("utf-8"))
-        return {
-            name: _entry(str(entry["sha256"]), str(entry["caption"]), int(entry["repeats"]), str(entry.get("mask", "")))
-            for name, entry in table.items()
-        }
+        return {name: _read(entry) for name, entry in json.loads(path.read_text("utf-8")).items()}
     except (OSError, ValueError, AttributeError, LookupError, TypeError, ArithmeticError, RecursionError):
         return None
 
 
-def _entry(sha256: str, caption: str, repeats: int, mask: str) -> ManifestEntry:
-    entry = ManifestEntry(sha256=sha256, caption=caption, repeats=repeats)
-    return ManifestEntry(**entry, mask=mask) if mask else entry
+def _read(entry: dict[str, Any]) -> ManifestEntry:
+    found = ManifestEntry(sha256=str(entry["sha256"]), caption=str(entry["caption"]), repeats=int(entry["repeats"]))
+    more = {name: read(entry[name]) for name, read in _OPTIONAL.items() if name in entry}
+    return {**found, **more}
+
+
+def _entry(picture: Picture) -> ManifestEntry:
+    entry = ManifestEntry(sha256=picture.sha256, caption=picture.full_caption, repeats=picture.repeats)
+    if picture.mask:
+        entry["mask"] = picture.mask.sha256
+    if picture.crop:
+        entry["crop"] = list(picture.crop)
+    if picture.weight != 1:
+        entry["weight"] = picture.weight
+    if picture.timesteps:
+        entry["timesteps"] = list(picture.timesteps)
+    if picture.regularisation:
+        entry["regularisation"] = True
+    return entry
 
 
 def changes(before: Manifest, after: Manifest) -> list[str]:
@@ -59,14 +82,26 @@ def changes(before: Manifest, after: Manifest) -> list[str]:
         elif name not in before:
             found.append(f"{name} was added.")
         else:
-            old, new = before[name], after[name]
-            found += [f"{name} is a different picture."] * (old["sha256"] != new["sha256"])
-            found += _caption_change(name, old["caption"], new["caption"])
-            found += [f"{name} has a different mask."] * (old.get("mask", "") != new.get("mask", ""))
-            found += [f"{name} repeats {new['repeats']} times per epoch instead of {old['repeats']}."] * (
-                old["repeats"] != new["repeats"]
-            )
+            found += _entry_changes(name, before[name], after[name])
     return found
+
+
+def _entry_changes(name: str, old: ManifestEntry, new: ManifestEntry) -> Iterator[str]:
+    if old["sha256"] != new["sha256"]:
+        yield f"{name} is a different picture."
+    yield from _caption_change(name, old["caption"], new["caption"])
+    if old.get("mask") != new.get("mask"):
+        yield f"{name} has a different mask."
+    if old.get("crop") != new.get("crop"):
+        yield f"{name} is cropped differently."
+    if old["repeats"] != new["repeats"]:
+        yield f"{name} repeats {new['repeats']} times per epoch instead of {old['repeats']}."
+    if (was := old.get("weight", 1.0)) != (now := new.get("weight", 1.0)):
+        yield f"{name} has the weight {now:g} instead of {was:g}."
+    if old.get("timesteps") != new.get("timesteps"):
+        yield f"{name} is trained at other noise levels."
+    if old.get("regularisation") != new.get("regularisation"):
+        yield f"{name} is {'now' if new.get('regularisation') else 'no longer'} a class picture."
 
 
 def _caption_change(name: str, old: str, new: str) -> list[str]:

@@ -1,14 +1,17 @@
 """Buckets: sides in steps, areas within the resolution, no enlarging beyond the limit, crops from the middle."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from PIL import Image
 
-from lora_studio.dataset.buckets import MAX_ASPECT, assign, crop_box, fit, problems
+from lora_studio.dataset.buckets import MAX_ASPECT, assign, crop_box, fit, fit_mask, problems, snapped
 from lora_studio.dataset.items import Bucket, Dataset, Picture
+from lora_studio.dataset.preparation import Crop
 from tests.dataset import made
 
 
@@ -115,6 +118,70 @@ def test_fit_crops_scales_and_mirrors():
     assert fit(wide, Bucket(64, 32)).tobytes() == wide.tobytes()
 
 
+def cropped_bucket(width: int, height: int, crop: Crop) -> Bucket:
+    return assign([replace(picture(width, height), crop=crop)], 512, 64, 1.5)[0]
+
+
+@pytest.mark.parametrize(
+    ("size", "crop", "expected"),
+    [
+        ((1000, 1000), Crop(0, 0, 1, 1), (512, 512)),
+        ((1000, 1000), Crop(0, 0.25, 1, 0.75), (640, 320)),
+        ((3000, 1000), Crop(0, 0, 1 / 3, 1), (512, 512)),
+        ((1000, 1000), Crop(0.9, 0.9, 1, 1), (128, 128)),  # its pixels count for how much it is enlarged
+        ((4000, 4000), Crop(0.9, 0.9, 1, 1), (512, 512)),
+    ],
+)
+def test_a_crops_shape_and_pixels_choose_the_bucket(size, crop, expected):
+    assert cropped_bucket(*size, crop) == expected
+
+
+def test_the_part_trained_on_is_the_middle_of_the_crop():
+    assert crop_box(400, 100, Bucket(64, 64), Crop(0, 0, 0.5, 1)) == (50, 0, 150, 100)
+    assert crop_box(400, 100, Bucket(64, 64), Crop(0.75, 0, 1, 1)) == (300, 0, 400, 100)
+    assert crop_box(100, 400, Bucket(64, 64), Crop(0, 0.5, 1, 1)) == (0, 250, 100, 350)
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000), st.sampled_from([Bucket(64, 64), Bucket(512, 128), Bucket(64, 192)]))
+def test_a_crop_of_all_is_trained_on_as_no_crop(width, height, chosen):
+    box = crop_box(width, height, chosen, Crop(0, 0, 1, 1))
+    assert box == pytest.approx(crop_box(width, height, chosen), abs=1e-6 * max(width, height))
+
+
+share = st.floats(0, 1)
+
+
+@given(
+    st.tuples(share, share, share, share),
+    st.tuples(st.integers(8, 6000), st.integers(8, 6000)),
+    st.sampled_from([(512, 64), (1024, 64), (768, 32), (500, 8), (64, 64)]),
+    st.sampled_from([1.0, 1.1, 1.5, 3.0]),
+)
+def test_a_crop_snaps_into_itself_to_its_buckets_shape_and_stays(sides, size, sizes, max_upscale):
+    left, right = sorted(sides[::2])
+    top, bottom = sorted(sides[1::2])
+    crop = Crop(left, top, right, bottom)
+    assume(crop.valid and crop.covers(*size))
+    snap = snapped(crop, size, *sizes, max_upscale)
+    assert left <= snap.left < snap.right <= right and top <= snap.top < snap.bottom <= bottom
+    assert snap.left == left or snap.top == top
+    first, second = assign([replace(picture(*size), crop=one) for one in (crop, snap)], *sizes, max_upscale)
+    assert first == second and snapped(snap, size, *sizes, max_upscale) == snap
+    width, height = (snap.right - snap.left) * size[0], (snap.bottom - snap.top) * size[1]
+    assert width / height == pytest.approx(first.width / first.height, rel=1e-6)
+    assert first == sizes[1:] * 2 or max(first.width / width, first.height / height) <= max_upscale * (1 + 1e-6)
+
+
+def test_fit_and_the_mask_take_the_crop():
+    corners = made.corners(64, 32)  # red, green; blue, white
+    crop = Crop(0.5, 0, 1, 1)
+    fitted = fit(corners, Bucket(16, 16), crop=crop)
+    assert fitted.getpixel((8, 3)) == (0, 255, 0) and fitted.getpixel((8, 12)) == (255, 255, 255)
+    assert np.array_equal(np.asarray(fit(corners, Bucket(16, 16), True, crop)), np.asarray(fitted)[:, ::-1])
+    blue = corners.getchannel("R").resize((128, 64), Image.Resampling.NEAREST)  # of another size: shares hold for both
+    assert np.asarray(fit_mask(blue, Bucket(16, 16), (2, 2), crop=crop)).tolist() == [[0, 0], [255, 255]]
+
+
 @pytest.mark.fault(14)
 def test_tiny_and_very_long_pictures_are_warned_of_with_their_crop():
     pictures = [
@@ -122,15 +189,18 @@ def test_tiny_and_very_long_pictures_are_warned_of_with_their_crop():
         picture(50, 50, "tiny.png"),
         picture(90, 80, "small.png"),
         picture(6000, 600, "long.png"),
+        picture(500, 4000, "tall.png"),
+        replace(picture(6000, 600, "own.png"), crop=Crop(0, 0, 0.1, 1)),
     ]
     found = problems(Dataset(Path("/style"), pictures, []), 512, 64, 1.5)
     assert (
         found[0].what
         == "2 pictures are too small for 512 × 512 and are trained on at a smaller size: tiny.png, small.png."
     )
-    assert found[0].files == ("tiny.png", "small.png") and found[1].file == "long.png"
+    assert found[0].files == ("tiny.png", "small.png") and found[1].files == ("long.png", "tall.png")
+    assert [problem.kind for problem in found] == ["small", "cropped"]
     assert (
-        found[1].what
-        == "6000 × 600 is far from square: only its middle 40% is trained on (pixels 1800 to 4200 of its width)."
+        found[1].what == "2 pictures are cropped by more than 30%: long.png (6000 × 600, middle 40% used), "
+        "tall.png (500 × 4000, middle 50% used)."
     )
     assert {problem.severity for problem in found} == {"warning"} and len(found) == 2

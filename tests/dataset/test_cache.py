@@ -2,9 +2,12 @@
 
 import os
 import time
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lora_studio.dataset import buckets, cache, encoding, entry_files
 from lora_studio.dataset.cache import Cache, Limits
@@ -12,6 +15,7 @@ from lora_studio.dataset.entry_files import prune
 from lora_studio.dataset.folder import scan
 from lora_studio.dataset.items import Bucket, Draw, Sample
 from lora_studio.dataset.pictures import open_picture
+from lora_studio.dataset.preparation import Crop
 from lora_studio.errors import DatasetError, MachineError, ModelError
 from tests.dataset import made
 
@@ -160,6 +164,48 @@ def test_sizes_are_sdxls(dataset, tmp_path):
     again = scan(dataset.folder)
     one = Cache(tmp_path, FakeEncoder(), [Sample(picture, Bucket(128, 64), [""]) for picture in again.pictures])
     assert one.sizes([Draw(2)]).tolist() == [[100, 400, 0, 64, 64, 128]]
+
+
+def with_crop(dataset, crop):
+    """``dataset``, whose wide picture has ``crop``."""
+    *others, wide = dataset.pictures
+    return replace(dataset, pictures=[*others, replace(wide, crop=crop)])
+
+
+def test_a_crop_is_encoded_with_its_mask_and_only_what_it_changes(dataset, tmp_path):
+    mask = Image.new("L", (192, 64))
+    mask.paste(255, (96, 0, 192, 64))
+    mask.save(dataset.folder / "wide-masklabel.png")
+    dataset = scan(dataset.folder)
+    filled(dataset, tmp_path / "cache", FakeEncoder())
+    encoder = FakeEncoder()
+    made_of = filled(with_crop(dataset, Crop(1 / 3, 0, 2 / 3, 1)), tmp_path / "cache", encoder)
+    assert encoder.images == [(1, 3, 64, 64)] and not encoder.texts
+    middle = np.array(open_picture(dataset.pictures[2].path).crop((64, 0, 128, 64)))
+    pixels = torch.from_numpy(middle).permute(2, 0, 1).float() / 127.5 - 1
+    x0 = made_of.latents([Draw(2)])
+    assert torch.allclose(x0[0, :3], torch.nn.functional.avg_pool2d(pixels[None], 8)[0], atol=1e-5)
+    assert made_of.masks([Draw(2)], x0)[0, 0].tolist() == [[0.0] * 4 + [1.0] * 4] * 8
+
+
+def test_crops_of_one_shape_have_entries_of_their_own(dataset, tmp_path):
+    left, right = (
+        filled(with_crop(dataset, crop), tmp_path / "cache", FakeEncoder()).latents([Draw(2)])
+        for crop in (Crop(0, 0, 1 / 3, 1), Crop(2 / 3, 0, 1, 1))
+    )
+    assert left.shape == right.shape and not torch.allclose(left, right, atol=0.05)
+
+
+def test_sizes_count_an_artists_crop_as_any_other(dataset, tmp_path):
+    """The whole picture is the original, so a crop that trains on the same part has the same sizes."""
+
+    def sizes(crop):
+        picture = replace(dataset.pictures[2], crop=crop)
+        return Cache(tmp_path, FakeEncoder(), [Sample(picture, Bucket(128, 128), [""])]).sizes([Draw(0)]).tolist()
+
+    assert sizes(Crop(1 / 3, 0, 2 / 3, 1)) == sizes(Crop(0, 0, 1, 1)) == sizes(None) == [[64, 192, 0, 128, 128, 128]]
+    assert sizes(Crop(2 / 3, 0, 1, 1)) == [[64, 192, 0, 256, 128, 128]]
+    assert sizes(Crop(0.5, 0.5, 2 / 3, 1)) == [[64, 192, 128, 384, 128, 128]]
 
 
 def test_a_second_fill_encodes_nothing_and_another_model_everything(dataset, tmp_path):

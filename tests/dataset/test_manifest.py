@@ -1,11 +1,14 @@
 """Row 21: files that change during a run are told from the manifest."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from lora_studio.dataset import preparation
 from lora_studio.dataset.folder import scan
-from lora_studio.dataset.manifest import changes, manifest
+from lora_studio.dataset.manifest import changes, manifest, noted
+from lora_studio.dataset.preparation import Crop, FolderOptions, Preparation
 from tests.dataset import made
 
 
@@ -50,3 +53,54 @@ def test_lines_that_an_earlier_version_joined_are_told_from_other_words():
     assert changes(old, new) == [
         "a.png has a caption of several lines, which an earlier version joined (caption_lines=joined)."
     ]
+
+
+CROPPED = Preparation(
+    {"0.png": Crop(0, 0, 0.5, 1)},
+    frozenset({"2.png"}),
+    {"": FolderOptions(weight=0.5, timesteps=(0, 500), regularisation=True, prefix="ink,")},
+)
+
+
+def test_what_was_chosen_is_noted_where_it_is_not_as_by_default(style):
+    plain = manifest(scan(style))
+    assert all(entry.keys() == {"sha256", "caption", "repeats"} for entry in plain.values())
+    preparation.write(style, CROPPED)
+    now = manifest(scan(style))
+    assert now["0.png"] == plain["0.png"] | {
+        "caption": "ink, thing 0, ink, paper",
+        "crop": [0, 0, 0.5, 1],
+        "weight": 0.5,
+        "timesteps": [0, 500],
+        "regularisation": True,
+    }
+    assert "crop" not in now["1.png"] and "2.png" not in now
+
+
+def test_what_was_chosen_is_noted_for_good(style, tmp_path):
+    preparation.write(style, CROPPED)
+    now = manifest(scan(style))
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps(now), "utf-8")
+    assert noted(path) == now and changes(noted(path), now) == []
+
+
+@pytest.mark.parametrize("damage", [{"crop": 1}, {"crop": ["x"]}, {"weight": "heavy"}, {"timesteps": [None]}])
+def test_a_damaged_note_counts_as_none(tmp_path, damage):
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps({"a.png": {"sha256": "a", "caption": "b", "repeats": 1, **damage}}), "utf-8")
+    assert noted(path) is None
+
+
+def test_every_choice_that_changed_is_said(style):
+    before = manifest(scan(style))
+    preparation.write(style, replace(CROPPED, folders={"": replace(CROPPED.folders[""], prefix="")}))
+    after = manifest(scan(style))
+    options = ["has the weight 0.5 instead of 1.", "is trained at other noise levels.", "is now a class picture."]
+    assert changes(before, after) == [
+        "0.png is cropped differently.",
+        *(f"0.png {said}" for said in options),
+        *(f"1.png {said}" for said in options),
+        "2.png was removed.",
+    ]
+    assert changes(after, before)[3] == "0.png is no longer a class picture."
