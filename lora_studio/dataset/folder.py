@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from lora_studio.dataset import (
@@ -17,12 +16,11 @@ from lora_studio.dataset import (
     preparation,
     sidecars,
 )
-from lora_studio.dataset.captions import composed
+from lora_studio.dataset.choices import Choices
 from lora_studio.dataset.examination import Progress, Stamp
 from lora_studio.dataset.items import Dataset, Mask, Picture
 from lora_studio.dataset.listing import PictureFolder
 from lora_studio.dataset.pictures import Facts
-from lora_studio.dataset.preparation import MIN_CROP, Preparation
 from lora_studio.dataset.problems import Problem, grouped
 
 _NO_PICTURES = frozenset(
@@ -54,7 +52,7 @@ def scan(
         return Dataset(folder, [], [Problem("blocking", "no folder", "", what, "Choose the folder of your pictures.")])
     root = folder.resolve()
     chosen, problems = preparation.read(root)
-    choices = _Choices(root, chosen)
+    choices = Choices(root, chosen)
     folders, more = listing.folders(root, nested, choices.folders)
     stamps = {place.prefix + name: Stamp.of(status) for place in folders for name, status in place.files.items()}
     candidates = {
@@ -66,7 +64,7 @@ def scan(
     if any(problem.severity == "blocking" for problem in problems):
         return Dataset(root, [], problems)
     examined = examination.examine(root, candidates, stamps, cache, by_content, progress)
-    aside = {name for name in examined.facts if composed(name) in choices.left_out}
+    aside = set(filter(choices.is_left_out, examined.facts))
     masked, told = masks.pair(of_pictures, examined.facts, examined.bad, aside)
     folders = [place for place in folders if not place.masks]
     facts = {name: fact for name, fact in examined.facts.items() if name not in all_masks}
@@ -78,20 +76,15 @@ def scan(
         for file in place.files
         if (name := place.prefix + file) in facts
     }
-    trained = {name: picture for name, picture in found.items() if name not in aside}
-    kept = {name: facts[name] for name in trained}
+    trained = {name: facts[name] for name in found if name not in aside}
+    left_out = {name: picture for name, picture in found.items() if name in aside}
     problems += [*examined.problems, *told, *masks.conditions(stamps), *more]
-    problems += [*_remarks(folders, kept, texts), *_archives(stamps)]
-    problems += choices.problems(stamps, [name for name in found if name in aside])
+    problems += [*_remarks(folders, trained, texts), *_archives(stamps), *choices.problems(stamps, left_out)]
     if not trained:
-        problems.append(_nothing(len(found)))
+        problems.append(_nothing(len(left_out)))
     gravity = ("blocking", "left out", "warning")
-    return Dataset(
-        root,
-        list(trained.values()),
-        sorted(problems, key=lambda problem: gravity.index(problem.severity)),
-        [found[name] for name in found if name in aside],
-    )
+    problems.sort(key=lambda problem: gravity.index(problem.severity))
+    return Dataset(root, [found[name] for name in trained], problems, list(left_out.values()))
 
 
 def _picture(place: PictureFolder, path: Path, facts: Facts, text: str | None, mask: Mask | None) -> Picture:
@@ -110,59 +103,6 @@ def _picture(place: PictureFolder, path: Path, facts: Facts, text: str | None, m
         regularisation=options.regularisation,
         prefix=options.prefix,
     )
-
-
-class _Choices:
-    """What the artist chose, by names with composed accents: file systems differ in that."""
-
-    def __init__(self, root: Path, chosen: Preparation):
-        self._root, self._chosen = root, chosen
-        self._crops = {composed(name): crop for name, crop in chosen.crops.items()}
-        self._too_small: list[str] = []
-        self.left_out = {composed(name) for name in chosen.left_out}
-        self.folders = {composed(name): options for name, options in chosen.folders.items()}
-
-    def applied(self, name: str, picture: Picture) -> Picture:
-        """``picture`` with its crop, unless that is too small."""
-        crop = self._crops.get(composed(name))
-        if crop and not crop.covers(picture.width, picture.height):
-            self._too_small.append(name)
-            return picture
-        return replace(picture, crop=crop) if crop else picture
-
-    def problems(self, names: Iterable[str], aside: Sequence[str]) -> list[Problem]:
-        """What became of the choices. ``names`` are all files of the scan, ``aside`` the pictures left out."""
-        found = grouped(
-            "left out",
-            "left out",
-            aside,
-            "picture is left out, as you chose",
-            "pictures are left out, as you chose",
-            "Take it in again on the page, in Pictures, to train on it."
-            if len(aside) == 1
-            else "Take them in again on the page, in Pictures, to train on them.",
-        )
-        found += grouped(
-            "warning",
-            "small crop",
-            self._too_small,
-            f"crop is smaller than {MIN_CROP} pixels and is not used",
-            f"crops are smaller than {MIN_CROP} pixels and are not used",
-            "Draw it again: the picture was replaced by a smaller one.",
-        )
-        present = {composed(name) for name in names}
-        return found + grouped(
-            "warning",
-            "missing",
-            [name for name in self._named() if composed(name) not in present and not os.path.exists(self._root / name)],
-            "picture or folder that you prepared is no longer there",
-            "pictures and folders that you prepared are no longer there",
-            f"Put it back under its name, or delete its entry in {preparation.NAME}.",
-        )
-
-    def _named(self) -> list[str]:
-        chosen = self._chosen
-        return sorted({*chosen.crops, *chosen.left_out, *chosen.folders})
 
 
 def _nothing(left_out: int) -> Problem:

@@ -194,9 +194,7 @@ def _plain(preparation: Preparation) -> dict[str, Any]:
         "version": VERSION,
         "crops": {name: list(crop) for name, crop in sorted(preparation.crops.items())},
         "left_out": sorted(preparation.left_out),
-        "folders": {
-            name: changed for name, chosen in sorted(preparation.folders.items()) if (changed := _changed(chosen))
-        },
+        "folders": {name: _changed(chosen) for name, chosen in sorted(preparation.folders.items())},
     }
 
 

@@ -48,10 +48,9 @@ def test_choices_are_kept_as_sorted_json_without_what_is_as_by_default(tmp_path)
         "version": 1,
         "crops": {"a/é.png": [0, 0, 0.5, 1], "b.png": [0.25, 0, 0.75, 1]},
         "left_out": ["c.png", "z.png"],
-        "folders": {"10_ink": {"repeats": 3, "weight": 0.5, "timesteps": [0, 500]}},
+        "folders": {"": {}, "10_ink": {"repeats": 3, "weight": 0.5, "timesteps": [0, 500]}},
     }
-    kept = {"10_ink": chosen.folders["10_ink"]}
-    assert read(tmp_path) == (Preparation(chosen.crops, chosen.left_out, kept), [])
+    assert read(tmp_path) == (chosen, [])
 
 
 shares = st.floats(0, 1)
@@ -70,7 +69,7 @@ options = st.builds(
 @given(
     crops=st.dictionaries(st.text(), crops, max_size=4),
     left_out=st.frozensets(st.text(), max_size=4),
-    folders=st.dictionaries(st.text(), options.filter(lambda it: it != FolderOptions()), max_size=3),
+    folders=st.dictionaries(st.text(), options, max_size=3),
 )
 def test_what_is_written_is_read_again(tmp_path_factory, crops, left_out, folders):
     folder = tmp_path_factory.mktemp("style")
@@ -231,9 +230,9 @@ def test_a_folders_options_land_on_its_pictures(tmp_path):
 
 
 def test_a_folder_takes_options_from_the_one_that_it_is_in_unless_it_is_named_or_has_its_own(tmp_path):
-    for place in ("a", "a/b", "a/c", "a/4_d"):
+    for place in ("a", "a/b", "a/c", "a/plain", "a/4_d"):
         made.style_folder(tmp_path / place, 1)
-    folders = {"a": FolderOptions(repeats=5, prefix="x"), "a/c": FolderOptions(weight=2)}
+    folders = {"a": FolderOptions(repeats=5, prefix="x"), "a/c": FolderOptions(weight=2), "a/plain": FolderOptions()}
     write(tmp_path, Preparation(folders=folders))
     dataset = scan(tmp_path, nested=True)
     found = {dataset.name(picture): picture for picture in dataset.pictures}
@@ -241,6 +240,7 @@ def test_a_folder_takes_options_from_the_one_that_it_is_in_unless_it_is_named_or
         "a/0.png": (5, "x", 1.0),
         "a/b/0.png": (5, "x", 1.0),
         "a/c/0.png": (5, "", 2.0),
+        "a/plain/0.png": (5, "", 1.0),
         "a/4_d/0.png": (4, "", 1.0),
     }
 

@@ -1,0 +1,71 @@
+"""What a scan makes of the choices that an artist made (``preparation``)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from lora_studio.dataset.captions import composed
+from lora_studio.dataset.items import Picture
+from lora_studio.dataset.preparation import MIN_CROP, NAME, Preparation
+from lora_studio.dataset.problems import Problem, grouped
+
+
+class Choices:
+    """What the artist chose, by names with composed accents: file systems differ in that."""
+
+    def __init__(self, root: Path, chosen: Preparation):
+        self._root, self._chosen = root, chosen
+        self._crops = {composed(name): crop for name, crop in chosen.crops.items()}
+        self._too_small: list[str] = []
+        self._left_out = {composed(name) for name in chosen.left_out}
+        self.folders = {composed(name): options for name, options in chosen.folders.items()}
+
+    def applied(self, name: str, picture: Picture) -> Picture:
+        """``picture`` with its crop, unless that is too small."""
+        crop = self._crops.get(composed(name))
+        if crop and not crop.covers(picture.width, picture.height):
+            self._too_small.append(name)
+            return picture
+        return replace(picture, crop=crop) if crop else picture
+
+    def problems(self, names: Iterable[str], aside: Iterable[str]) -> list[Problem]:
+        """What became of the choices. ``names`` are all files of the scan, ``aside`` the pictures left out."""
+        aside = list(aside)
+        found = grouped(
+            "left out",
+            "left out",
+            aside,
+            "picture is left out, as you chose",
+            "pictures are left out, as you chose",
+            "Take it in again on the page, in Pictures, to train on it."
+            if len(aside) == 1
+            else "Take them in again on the page, in Pictures, to train on them.",
+        )
+        found += grouped(
+            "warning",
+            "small crop",
+            self._too_small,
+            f"crop is smaller than {MIN_CROP} pixels and is not used",
+            f"crops are smaller than {MIN_CROP} pixels and are not used",
+            "Draw it again: the picture was replaced by a smaller one.",
+        )
+        present = {composed(name) for name in names}
+        return found + grouped(
+            "warning",
+            "missing",
+            [name for name in self._named() if composed(name) not in present and not os.path.exists(self._root / name)],
+            "picture or folder that you prepared is no longer there",
+            "pictures and folders that you prepared are no longer there",
+            f"Put it back under its name, or delete its entry in {NAME}.",
+        )
+
+    def is_left_out(self, name: str) -> bool:
+        """Whether the picture of this name is not to be trained on."""
+        return composed(name) in self._left_out
+
+    def _named(self) -> list[str]:
+        chosen = self._chosen
+        return sorted({*chosen.crops, *chosen.left_out, *chosen.folders})
