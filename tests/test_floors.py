@@ -20,7 +20,7 @@ FLOORS = (
     ("methods",),
     ("config",),
     ("dataset", "runs"),
-    ("models", "starter"),
+    ("models", "starter", "vision"),
     ("sampling",),
     ("curation", "evaluation", "training"),
     ("jobs",),
@@ -33,8 +33,9 @@ FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 ROOMS = {
     "gradio": ("ui",),
     "diffusers": ("diffusion", "models", "sampling", "starter.make"),
-    "transformers": ("models", "sampling", "starter.make", "texts"),
+    "transformers": ("models", "sampling", "starter.make", "texts", "vision"),
     "peft": ("methods", "models"),
+    "onnxruntime": ("vision",),
     "bitsandbytes": ("models", "optim", "cli.doctor"),
     "typer": ("cli",),
     "rich": ("cli",),
@@ -52,7 +53,7 @@ def name_of(path: Path) -> str:
 
 GROUND = ("bootstrap", "errors", "events", "files", "locks")
 """What needs the standard library and pydantic alone."""
-WORKERS = ("jobs.worker", "jobs.rank_worker", "jobs.renderer_worker")
+WORKERS = ("jobs.worker", "jobs.rank_worker", "jobs.renderer_worker", "jobs.captioner")
 """Processes of their own, where the work is done."""
 _CACHE = ("dataset.cache", "dataset.encoding", "dataset.entry_files", "dataset.fitted")
 """What training alone imports of the dataset's room."""
@@ -65,6 +66,7 @@ TORCH_FREE = [
     ),
     *(name for name in MODULES if name.startswith("jobs.") and name not in WORKERS),
     *(name for name in MODULES if name.startswith("dataset.") and name not in _CACHE),
+    *(name for name in MODULES if name.startswith("vision") and name != "vision.captioners"),
     "optim.registry", "starter", "cli", "ui.studio",
 ]  # fmt: skip
 """What a surface may import while it starts."""

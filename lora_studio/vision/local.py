@@ -1,0 +1,125 @@
+"""Finds a model that looks at pictures on this machine: a folder, a file, or the hub's local cache. Never asks the
+network, and opens no weights.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+from lora_studio.errors import ModelError
+from lora_studio.vision import catalog
+from lora_studio.vision.catalog import Task
+
+TAGS_FILE = "selected_tags.csv"
+_CONFIG = "config.json"
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+class FoundModel(NamedTuple):
+    """A model on this machine. ``path`` is the folder of a captioner, and the ``.onnx`` file of the others."""
+
+    path: Path
+    name: str
+    """For people."""
+    task: Task
+
+
+def find(model: str) -> FoundModel:
+    """The model that ``model`` names: a key of the catalog, a folder in the hub's layout, an ``.onnx`` file, or a name
+    on the hub that was downloaded.
+
+    Raises:
+        ModelError: there is none, or it cannot be used. Where a download would help, ``details`` has the name on the
+            hub as ``download``.
+    """
+    offered = catalog.named(model)
+    path = Path(model).expanduser()
+    if offered is None and path.exists():
+        return _at(path, path.resolve().name)
+    name = offered.hub if offered else model
+    if not _HUB_NAME.fullmatch(name):
+        keys = ", ".join(one.key for one in catalog.MODELS)
+        raise ModelError(
+            f"There is no model at {path}.",
+            where=model,
+            do=f"Give a folder, an .onnx file, a name on the hub such as author/model, or one of: {keys}.",
+        )
+    return _at(_cached(name), offered.title if offered else name)
+
+
+def _cached(name: str) -> Path:
+    """Its folder in the hub's local cache."""
+    try:
+        folder = Path(snapshot_download(name, local_files_only=True, allow_patterns=[_CONFIG, "*.onnx", TAGS_FILE]))
+    except (LocalEntryNotFoundError, HfHubHTTPError, ValueError, OSError):
+        raise missing(name) from None
+    return folder
+
+
+def missing(name: str) -> ModelError:
+    """The error for a model of the hub that was not downloaded: what it takes, and how to get it."""
+    offered = catalog.named(name)
+    facts = f"It takes {offered.size / 1e9:.1f} GB. " if offered and offered.size else ""
+    facts += f"Its licence is {offered.licence}. " if offered else ""
+    return ModelError(
+        f"{name} was not downloaded yet.",
+        where=name,
+        do=f"{facts}Download it with: python3 app.py download {name}. With --look, that command only shows its size "
+        "and licence.",
+        details={"download": name},
+    )
+
+
+def _at(path: Path, name: str) -> FoundModel:
+    if path.is_file():
+        if path.suffix.lower() != ".onnx":
+            raise ModelError(f"{path.name} is no .onnx file.", where=path, do="Give an .onnx file or a model's folder.")
+        return FoundModel(path, name, Task.TAGS if (path.parent / TAGS_FILE).is_file() else Task.MASKS)
+    if (path / TAGS_FILE).is_file():
+        return FoundModel(_onnx(path), name, Task.TAGS)
+    if weights(path):
+        return FoundModel(path, name, Task.SENTENCES)
+    if [*path.glob("*.onnx"), *path.glob("onnx/*.onnx")]:
+        return FoundModel(_onnx(path), name, Task.MASKS)
+    raise _unusable(path)
+
+
+def weights(folder: Path) -> Sequence[Path]:
+    """The safetensors files of a captioner in the hub's layout; empty if ``folder`` holds none, or no configuration."""
+    return sorted(folder.glob("*.safetensors")) if (folder / _CONFIG).is_file() else []
+
+
+def _onnx(folder: Path) -> Path:
+    """The model's file: ``model.onnx``, there or in ``onnx/``, or the only one there is."""
+    for usual in (folder / "model.onnx", folder / "onnx" / "model.onnx"):
+        if usual.is_file():
+            return usual
+    found = sorted(folder.glob("*.onnx"))
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise ModelError(f"{folder.name} holds no .onnx file.", where=folder, do="Download the model again.")
+    listed = ", ".join(path.name for path in found)
+    raise ModelError(f"{folder.name} holds several .onnx files: {listed}.", where=folder, do="Name one of them.")
+
+
+def _unusable(folder: Path) -> ModelError:
+    if any(path.suffix.lower() in _PICKLES for path in folder.iterdir()):
+        return ModelError(
+            f"{folder.name} holds pickled weights, which can run code, and no safetensors.",
+            where=folder,
+            do="Choose a model that has safetensors weights.",
+        )
+    return ModelError(
+        f"{folder.name} is no model that looks at pictures.",
+        where=folder,
+        do="A captioner's folder holds config.json and safetensors weights, a tagger's an .onnx file and "
+        f"{TAGS_FILE}, a segmenter's an .onnx file.",
+    )
