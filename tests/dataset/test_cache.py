@@ -172,6 +172,7 @@ def with_crop(dataset, crop):
     return replace(dataset, pictures=[*others, replace(wide, crop=crop)])
 
 
+@pytest.mark.fault(95)
 def test_a_crop_is_encoded_with_its_mask_and_only_what_it_changes(dataset, tmp_path):
     mask = Image.new("L", (192, 64))
     mask.paste(255, (96, 0, 192, 64))

@@ -92,6 +92,7 @@ def test_a_damaged_note_counts_as_none(tmp_path, damage):
     assert noted(path) is None
 
 
+@pytest.mark.fault(95)
 def test_every_choice_that_changed_is_said(style):
     before = manifest(scan(style))
     preparation.write(style, replace(CROPPED, folders={"": replace(CROPPED.folders[""], prefix="")}))

@@ -77,6 +77,7 @@ def test_what_is_written_is_read_again(tmp_path_factory, crops, left_out, folder
     assert read(folder) == (Preparation(crops, left_out, folders), [])
 
 
+@pytest.mark.fault(93)
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -112,6 +113,7 @@ def test_a_damaged_file_is_named_counts_as_empty_and_is_not_written_over(tmp_pat
     assert problem in dataset.problems and len(dataset.pictures) == 4
 
 
+@pytest.mark.fault(93)
 def test_a_file_of_a_later_version_is_named_and_not_written_over(tmp_path):
     path = keep(tmp_path, '{"version": 2, "unknown": []}')
     (problem,) = read(tmp_path)[1]
@@ -121,6 +123,7 @@ def test_a_file_of_a_later_version_is_named_and_not_written_over(tmp_path):
     assert path.read_text("utf-8") == '{"version": 2, "unknown": []}'
 
 
+@pytest.mark.fault(93)
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / NAME).mkdir(parents=True)
     (problem,) = read(tmp_path)[1]
@@ -170,6 +173,7 @@ def test_nothing_is_warned_of_about_pictures_left_out(tmp_path):
     assert about(dataset, "no caption").files == ("0.png",) and len(dataset.problems) == 2
 
 
+@pytest.mark.fault(1)
 def test_a_folder_of_which_all_is_left_out_is_blocked(tmp_path):
     made.style_folder(tmp_path, 3)
     write(tmp_path, Preparation(left_out=frozenset({"0.png", "1.png", "2.png"})))
@@ -179,6 +183,7 @@ def test_a_folder_of_which_all_is_left_out_is_blocked(tmp_path):
     assert problem.what == "All 3 pictures are left out." and "Take some in again" in problem.do
 
 
+@pytest.mark.fault(94)
 def test_crops_come_with_their_pictures_unless_they_are_too_small(tmp_path):
     made.style_folder(tmp_path, 3)
     write(tmp_path, Preparation({"0.png": Crop(0.5, 0, 1, 0.5), "1.png": Crop(0, 0, 0.1, 1)}))
@@ -188,6 +193,7 @@ def test_crops_come_with_their_pictures_unless_they_are_too_small(tmp_path):
     assert problem.what == "1 crop is smaller than 8 pixels and is not used: 1.png."
 
 
+@pytest.mark.fault(94)
 def test_what_is_no_longer_there_is_named_once_and_stays_in_the_file(tmp_path):
     made.style_folder(tmp_path / "sub", 1)
     made.style_folder(tmp_path, 2)

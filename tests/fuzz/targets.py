@@ -26,7 +26,17 @@ from lora_studio.adapters import container, detect, diffusers, listing, metadata
 from lora_studio.config import presets
 from lora_studio.config.settings import Settings
 from lora_studio.config.slices import DatasetSettings
-from lora_studio.dataset import archive, caption_tables, caption_variants, captions, folder, manifest, pictures
+from lora_studio.dataset import (
+    archive,
+    buckets,
+    caption_tables,
+    caption_variants,
+    captions,
+    folder,
+    manifest,
+    pictures,
+    preparation,
+)
 from lora_studio.errors import StudioError
 from lora_studio.jobs import runner, view
 from lora_studio.models import parts
@@ -267,6 +277,13 @@ def _scanned(data: bytes, place: Path) -> object:
     return folder.scan(style, place / "cache").pictures
 
 
+def _prepared(data: bytes, place: Path) -> object:
+    _file(_png(), place / "10_style", "a.png")
+    _file(data, place / preparation.FOLDER, "preparation.json")
+    dataset = folder.scan(place)
+    return dataset.pictures, dataset.left_out, buckets.problems(dataset, 512, 64, 1.5), manifest.manifest(dataset)
+
+
 def _memories() -> list[bytes]:
     facts = {"width": 8, "height": 8, "sha256": "ab" * 32, "likeness": "0" * 38, "notices": ["frames"]}
     return [json.dumps({"a.png": [len(_png()), _TIME, facts]}).encode()]
@@ -383,6 +400,14 @@ TARGETS = {
     "worker": Target(_worker, _workers),
     "index": Target(_index, _indexes),
     "scan-memory": Target(_scanned, _memories),
+    "preparation": Target(
+        _prepared,
+        lambda: [
+            b'{"version": 1, "crops": {"10_style/a.png": [0, 0.5, 1, 1]}, "left_out": ["b.png"], '
+            b'"folders": {"10_style": {"repeats": 3, "weight": 0.5, "prefix": "ink,", "caption": "a", "timesteps": [0, 500], '
+            b'"regularisation": true}}}',
+        ],
+    ),
     "saved": Target(
         _saved,
         lambda: [
@@ -395,6 +420,8 @@ TARGETS = {
         lambda: [
             b'{"run": "ink", "step": 20, "goes_on": true}',
             b'{"a.png": {"sha256": "ab", "caption": "ink", "repeats": 1}}',
+            b'{"a.png": {"sha256": "ab", "caption": "ink", "repeats": 1, "mask": "cd", "crop": [0, 0, 0.5, 1], '
+            b'"weight": 0.5, "timesteps": [0, 500], "regularisation": true}}',
         ],
     ),
     "texts": Target(

@@ -1,14 +1,20 @@
 """What a run looks at before it trains."""
 
 import hashlib
+import json
 import os
+import shutil
 
 import pytest
 from PIL import Image
 
+from lora_studio.dataset import preparation
 from lora_studio.dataset.examination import Stamp
 from lora_studio.dataset.folder import scan
+from lora_studio.dataset.preparation import Crop, Preparation
+from lora_studio.events import StepDone, Warned
 from lora_studio.training.distributed import World
+from lora_studio.training.loop import train
 from lora_studio.training.prepare import look
 
 
@@ -29,3 +35,21 @@ def test_a_run_trains_on_the_pictures_as_they_are_now(new_run, settings, tmp_pat
     (picture,) = end.value.value.pictures
     assert picture.sha256 == hashlib.sha256((style / "a.bmp").read_bytes()).hexdigest()
     assert os.path.getsize(style / "a.bmp") == 64 * 64 * 3 + 54
+
+
+@pytest.mark.fault(95)
+def test_a_resumed_run_says_what_is_cropped_otherwise_and_left_out(new_run, settings, pictures, tmp_path):
+    style = shutil.copytree(pictures, tmp_path / "style")
+    preparation.write(style, Preparation({"disc4.png": Crop(0, 0, 0.5, 1)}))
+    run = new_run(settings.changed(data=str(style), preview_every=0, validate_every=0, checkpoint_every=1))
+    for event in train(run, run.settings()):
+        if isinstance(event, StepDone) and event.step == 2:
+            break
+    assert json.loads(run.manifest_file.read_text())["disc4.png"]["crop"] == [0, 0, 0.5, 1]
+    encoded = len(list(run.cache.glob("latents/*")))
+    preparation.write(style, Preparation({"disc4.png": Crop(0.5, 0, 1, 1)}, frozenset({"disc0.png"})))
+    warned = [event.what for event in train(run, run.settings()) if isinstance(event, Warned)]
+    assert any("1 picture is left out, as you chose: disc0.png." in what for what in warned)
+    (said,) = [what for what in warned if "changed since this run began" in what]
+    assert said.endswith("disc0.png was removed. disc4.png is cropped differently.")
+    assert len(list(run.cache.glob("latents/*"))) == encoded + 1
