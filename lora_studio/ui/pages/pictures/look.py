@@ -17,7 +17,7 @@ from lora_studio.errors import DatasetError
 from lora_studio.ui.pages.train import pictures
 
 if TYPE_CHECKING:
-    from lora_studio.curation.workbench import Workbench  # ty: ignore[import-not-found]
+    from lora_studio.curation.workbench import Workbench
 
 PAGE_SIZE = 60
 """Cards on a page of the list."""
@@ -93,7 +93,7 @@ class Collections:
         Raises:
             DatasetError: no folder is chosen.
         """
-        from lora_studio.curation.workbench import Workbench  # ty: ignore[import-not-found]
+        from lora_studio.curation.workbench import Workbench
 
         if not look.folder:
             raise DatasetError("No pictures are chosen.", where="Pictures", do="Choose or drop a folder first.")

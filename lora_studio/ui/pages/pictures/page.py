@@ -14,6 +14,8 @@ from lora_studio.ui import words
 from lora_studio.ui.form import read
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.pictures import cards
+from lora_studio.ui.pages.pictures.folders import Folders
+from lora_studio.ui.pages.pictures.health import Health
 from lora_studio.ui.pages.pictures.look import PAGE_SIZE, PicturesLook
 from lora_studio.ui.pages.pictures.room import Room
 from lora_studio.ui.pages.train import pictures
@@ -41,7 +43,8 @@ class PicturesPage:
             with gr.Column(scale=8, min_width=330, elem_classes="half"), gr.Column(elem_classes="card"):
                 self._place_list()
             with gr.Column(scale=4, min_width=330, elem_classes="half", elem_id="chosen"):
-                self.panels: list[Any] = []  # each is placed where it is constructed, with self.room
+                # each is placed where it is constructed
+                self.panels: list[Any] = [Health(self.room), Folders(self.room)]
         self.room.encloses(body, failure)
         self.room.place()
 

@@ -45,7 +45,7 @@ from lora_studio.ui.pages.train.setup import QUIET
 from lora_studio.ui.theme import html
 
 if TYPE_CHECKING:
-    from lora_studio.curation.workbench import Done, Workbench  # ty: ignore[import-not-found]
+    from lora_studio.curation.workbench import Done, Workbench
 
 Draw = Callable[[PicturesLook, Collection], Updates]
 Act = Callable[..., Updates | None]

@@ -1,0 +1,71 @@
+"""What an edit of captions would change, as HTML: before and after in one line, with the changed parts marked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from difflib import SequenceMatcher
+from typing import NamedTuple
+
+from lora_studio.ui import words
+
+MOST_SHOWN = 20
+_AROUND = 40
+"""Characters that are shown of unchanged text on either side of a change."""
+_PIECE = re.compile(r"\n|[^\S\n]+|,[^\S\n]*|[^\s,]+[^\S\n]*")
+
+
+class Change(NamedTuple):
+    """The caption of one picture before and after an edit."""
+
+    name: str
+    before: str
+    after: str
+
+
+def changed(captions: Mapping[str, str], after: Mapping[str, str]) -> list[Change]:
+    """The captions that are others in ``after``, in the order of ``captions``."""
+    return [Change(name, text, after[name]) for name, text in captions.items() if after.get(name, text) != text]
+
+
+def listed(changes: Sequence[Change]) -> str:
+    """The first changes, and how many more there are."""
+    rows = "".join(
+        f"<li><code>{words.text(one.name)}</code><p>{marked(one.before, one.after)}</p></li>"
+        for one in changes[:MOST_SHOWN]
+    )
+    more = f'<p class="hint">and {len(changes) - MOST_SHOWN:,} more</p>' if len(changes) > MOST_SHOWN else ""
+    return f'<ul class="caption-changes" tabindex="0">{rows}</ul>{more}'
+
+
+def marked(before: str, after: str) -> str:
+    """One text with what goes in ``<del>`` and what comes in ``<ins>``. Unchanged text far from a change is cut, with
+    a sign.
+
+    >>> marked("drawing, a boat", "a boat, evening")
+    '<del>drawing, </del>a boat<ins>, evening</ins>'
+    >>> marked("", "a boat")
+    '<ins>a boat</ins>'
+    """
+    old, new = _PIECE.findall(before), _PIECE.findall(after)
+    parts = []
+    found = SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
+    for place, (what, start, end, new_start, new_end) in enumerate(found):
+        gone, come = "".join(old[start:end]), "".join(new[new_start:new_end])
+        if what == "equal":
+            parts.append(_shortened(gone, place == 0, place == len(found) - 1))
+        else:
+            parts += [f"<del>{_lines(gone)}</del>"] * bool(gone) + [f"<ins>{_lines(come)}</ins>"] * bool(come)
+    return "".join(parts)
+
+
+def _shortened(text: str, first: bool, last: bool) -> str:
+    """Unchanged text: only what is next to a change, where it is long."""
+    before, after = 0 if first else _AROUND, 0 if last else _AROUND
+    if len(text) <= before + after + 20:
+        return _lines(text)
+    return f"{_lines(text[:before])}<span>…</span>{_lines(text[len(text) - after :])}"
+
+
+def _lines(text: str) -> str:
+    return words.text(text).replace("\n", "<i>⏎</i><br>")

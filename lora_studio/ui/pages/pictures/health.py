@@ -1,0 +1,194 @@
+"""What is wrong with the pictures, each with what one press does about it: duplicates side by side, the others by kind.
+Every press is a step that can be undone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import gradio as gr
+
+from lora_studio.curation.collection import Card, Collection, Query
+from lora_studio.dataset.pictures import thumbnail
+from lora_studio.errors import DatasetError
+from lora_studio.ui import images, words
+from lora_studio.ui.outcome import Updates
+from lora_studio.ui.pages.pictures import findings
+from lora_studio.ui.pages.pictures.findings import HealthFinding, Fix
+from lora_studio.ui.pages.pictures.look import PicturesLook
+from lora_studio.ui.pages.pictures.room import Room
+from lora_studio.ui.theme import html
+
+_MOST_GROUPS, _MOST_THUMBNAILS, _MOST_LINES = 8, 8, 5
+
+_OPEN_AT_MOST = 3
+"""Findings that are shown unfolded; of more, only what prevents training is."""
+
+PRESS = """
+const chosen = new Map();
+element.addEventListener('click', event => {
+  const button = event.target.closest('button[data-act]');
+  if (button) trigger('click', {...button.dataset});
+  const fold = event.target.closest('summary')?.parentElement;
+  if (fold) chosen.set(fold.dataset.kind, !fold.open);
+});
+watch('value', () => requestAnimationFrame(() => {
+  element.querySelectorAll('details[data-kind]').forEach(fold => {
+    if (chosen.has(fold.dataset.kind)) fold.open = chosen.get(fold.dataset.kind);
+  });
+}));
+"""
+"""Reports a pressed button by its data, and keeps as it was what she folded or unfolded; for
+``gr.HTML(js_on_load=...)``.
+"""
+
+
+class Health:
+    """The card with the findings."""
+
+    def __init__(self, room: Room):
+        self.room = room
+        with gr.Column(elem_classes="card", elem_id="health-card"):
+            self.report = html(js_on_load=PRESS, elem_id="health")
+        room.shows(self.draw, [self.report])
+
+    def wire(self) -> None:
+        """Binds the buttons in the findings."""
+        self.room.edits(self.report.click, self.press)
+
+    def draw(self, look: PicturesLook, collection: Collection) -> Updates:
+        """The findings of the folder."""
+        return {self.report: report(collection, findings.find(collection), self.room.outputs)}
+
+    def press(self, look: PicturesLook, event: gr.EventData) -> None:
+        """What one press does."""
+        collection = self.room.collections.of(look)
+        match str(event.act):
+            case "choose":
+                look.chosen, look.selected = str(event.name), {str(event.name)}
+            case "keep":
+                self._leave_out(look, findings.others(findings.find(collection), str(event.name)))
+            case "crops":
+                look.query, look.page = Query(mark="cropped", sort="cut"), 0
+            case act:
+                found = next((one for one in findings.find(collection) if one.key == event.kind), None)
+                if found and act in found.fixes:
+                    self._fix(look, collection, found, Fix(act))
+
+    def _fix(self, look: PicturesLook, collection: Collection, found: HealthFinding, fix: Fix) -> None:
+        match fix:
+            case Fix.LEAVE_OUT:
+                self._leave_out(look, found.names)
+            case Fix.KEEP_LARGEST:
+                self._leave_out(look, findings.beside_largest(found, collection))
+            case Fix.SHOW:
+                look.query, look.page = Query(mark=found.kind), 0
+            case Fix.REMOVE_MASKS:
+                done = self.room.workbench(look).set_masks(dict.fromkeys(found.names))
+                self.room.changed(look, done)
+
+    def _leave_out(self, look: PicturesLook, names: Sequence[str]) -> None:
+        done = self.room.workbench(look).leave_out(names)
+        self.room.changed(look, done, left_out=dict.fromkeys(names, True))
+
+
+def report(collection: Collection, found: Sequence[HealthFinding], outputs: Path) -> str:
+    """All findings as HTML, under what trains."""
+    out = collection.counts()["left out"]
+    problems = sum(one.count for one in found if one.severity != "note")
+    facts = [f"{len(collection.cards) - out:,} train", *[f"{out:,} left out"] * bool(out)]
+    facts.append(words.counted(problems, "problem") if problems else "no problem")
+    wrong = [one for one in found if one.severity != "note"]
+    notes = [one for one in found if one.severity == "note"]
+    parts = [_finding(one, len(wrong) <= _OPEN_AT_MOST, collection, outputs) for one in wrong]
+    parts.append(_crops(findings.cropped(collection)))
+    noted = "".join(_finding(one, True, collection, outputs) for one in notes)
+    parts.append(_folded("notes", "Good to know", noted, False))
+    return f'<div class="health"><h2>Health</h2>{words.facts(facts)}{"".join(parts)}</div>'
+
+
+def _crops(names: Sequence[str]) -> str:
+    """One line that unfolds, on what is cut off."""
+    if not names:
+        return ""
+    title = f"{words.counted(len(names), 'picture is', 'pictures are')} cropped"
+    what = "To fit the shape that it trains at, each loses a part: the frame on its card shows what is kept."
+    show = '<button type="button" class="quiet-button" data-act="crops">Show them</button>'
+    return _folded("cropped", title, f'<p class="hint">{what}</p><div class="fixes">{show}</div>', False)
+
+
+def _finding(found: HealthFinding, unfolded: bool, collection: Collection, outputs: Path) -> str:
+    number = len(found.groups) or len(found.names) or len(found.what)
+    lines = "".join(f"<li>{words.text(line)}</li>" for line in found.what[:_MOST_LINES])
+    if len(found.what) > _MOST_LINES:
+        lines += f"<li>and {len(found.what) - _MOST_LINES:,} more</li>"
+    shown = _groups(found, collection, outputs) if found.groups else _thumbnails(found.names, collection, outputs)
+    inside = f'<ul>{lines}</ul><p class="hint">{words.text(found.do)}</p>{shown}{_fixes(found)}'
+    return _folded(found.key, found.title, inside, unfolded or found.severity == "blocking", number, found.severity)
+
+
+def _folded(key: str, title: str, inside: str, unfolded: bool, number: int = 0, severity: str = "") -> str:
+    if not inside:
+        return ""
+    count = f" <b>{number:,}</b>" if number else ""
+    return (
+        f'<details class="finding {severity.replace(" ", "-")}" data-kind="{words.text(key)}"{" open" * unfolded}>'
+        f"<summary>{words.text(title)}{count}</summary>{inside}</details>"
+    )
+
+
+def _fixes(found: HealthFinding) -> str:
+    if len(found.groups) == 1 or not found.fixes:  # one set's pictures have buttons of their own
+        return ""
+    start = f'<button type="button" class="quiet-button" data-kind="{words.text(found.key)}"'
+    buttons = (f'{start} data-act="{fix}">{findings.LABELS[fix]}</button>' for fix in found.fixes)
+    return f'<div class="fixes">{"".join(buttons)}</div>'
+
+
+def _thumbnails(names: Sequence[str], collection: Collection, outputs: Path) -> str:
+    if not names:
+        return ""
+    shown = "".join(_button(collection.cards[name], outputs) for name in names[:_MOST_THUMBNAILS])
+    more = f"<span>+ {len(names) - _MOST_THUMBNAILS:,}</span>" if len(names) > _MOST_THUMBNAILS else ""
+    return f'<div class="small-pictures">{shown}{more}</div>'
+
+
+def _groups(found: HealthFinding, collection: Collection, outputs: Path) -> str:
+    shown = "".join(
+        _group([collection.cards[name] for name in group], outputs) for group in found.groups[:_MOST_GROUPS]
+    )
+    left = len(found.groups) - _MOST_GROUPS
+    return shown + (f'<p class="hint">and {left:,} more</p>' if left > 0 else "")
+
+
+def _group(cards: Sequence[Card], outputs: Path) -> str:
+    """Pictures side by side, the one that is suggested first."""
+    best = findings.largest(cards)
+    ordered = sorted(cards, key=lambda card: card is not best)
+    return (
+        f'<div class="twins">{"".join(_twin(card, card is best, outputs) for card in ordered[:_MOST_THUMBNAILS])}</div>'
+    )
+
+
+def _twin(card: Card, best: bool, outputs: Path) -> str:
+    name, size = words.text(card.name), f"{card.picture.width} × {card.picture.height}"
+    keep = (
+        f'<button type="button" class="quiet-button" data-act="keep" data-name="{name}" '
+        f'aria-label="Keep {name}, leave the others out">Keep this one</button>'
+    )
+    hint = " · suggested" if best else ""
+    return f"<figure>{_button(card, outputs)}<figcaption>{name}<span>{size}{hint}</span></figcaption>{keep}</figure>"
+
+
+def _button(card: Card, outputs: Path) -> str:
+    """The picture's thumbnail, which opens it when it is pressed."""
+    name = words.text(card.name)
+    try:
+        path = thumbnail(card.picture.path, images.folder(outputs) / "pictures", images.PICTURE)
+    except DatasetError:
+        return f'<span class="gone">{name}</span>'
+    image = f'<img src="{words.text(images.address(path))}" alt="{name}" loading="lazy">'
+    return (
+        f'<button type="button" class="thumbnail" data-act="choose" data-name="{name}" title="{name}">{image}</button>'
+    )

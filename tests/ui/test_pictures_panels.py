@@ -1,0 +1,126 @@
+"""The panels of the Pictures page: what is wrong, words, edits of all captions, folders, automatic captions."""
+
+import shutil
+
+import pytest
+from PIL import Image
+
+from lora_studio.config.settings import Settings
+from lora_studio.curation.collection import Collection
+from lora_studio.curation.target import Target
+from lora_studio.dataset import folder
+from lora_studio.dataset.preparation import FolderOptions
+from lora_studio.errors import SettingsError
+from lora_studio.ui.pages.pictures import changes, findings, folders, health
+
+SHADE = Image.radial_gradient("L")
+HOSTILE = "<img src=x onerror=\"document.title='owned'\">"
+
+
+def paint(path, colour, side=128):
+    Image.composite(Image.new("RGB", (256, 256), colour), Image.new("RGB", (256, 256)), SHADE).resize(
+        (side, side)
+    ).save(path)
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Two copies of one picture, a third that is larger, one without a caption, one that is no picture."""
+    made = tmp_path / "data"
+    made.mkdir()
+    paint(made / "a.png", "red")
+    shutil.copy(made / "a.png", made / "b.png")
+    paint(made / "c.png", "red", side=200)
+    paint(made / "bare.png", "blue")
+    (made / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nrubbish")
+    for name in "abc":
+        (made / f"{name}.txt").write_text(f"drawing, {name}")
+    return made
+
+
+def opened(data) -> Collection:
+    return Collection.of(folder.scan(data), Target.of(Settings()))
+
+
+def found(collection):
+    return {one.kind: one for one in findings.find(collection)}
+
+
+def test_problems_of_one_kind_are_one_finding_and_duplicates_are_sets(data):
+    kinds = found(opened(data))
+    assert list(kinds) == ["unreadable", "identical", "alike", "no caption"]
+    assert kinds["identical"].groups == (("a.png", "b.png"),)
+    assert kinds["alike"].groups == (("a.png", "c.png"),)
+    assert kinds["no caption"].names == ("bare.png",)
+    assert kinds["unreadable"].names == () and kinds["unreadable"].what[0].startswith("broken.png: ")
+
+
+def test_the_largest_is_kept_and_a_set_is_settled_when_one_is_left(data):
+    collection = opened(data)
+    alike = found(collection)["alike"]
+    assert findings.largest([collection.cards[name] for name in alike.names]).name == "c.png"
+    assert findings.beside_largest(alike, collection) == ["a.png"]
+    assert findings.others([alike], "a.png") == ["c.png"]
+    collection.leave_out(["a.png"])
+    assert found(collection).keys() == {"unreadable", "alike", "no caption"}
+    assert found(collection)["alike"].groups == (("b.png", "c.png"),)
+    collection.leave_out(["b.png"])
+    assert found(collection).keys() == {"unreadable", "no caption"}
+
+
+def test_health_counts_what_trains_and_names_hold_no_markup(data, tmp_path):
+    (data / "bare.png").rename(data / "<img src=x>.png")
+    collection = opened(data)
+    collection.leave_out(["b.png"])
+    shown = health.report(collection, findings.find(collection), tmp_path)
+    assert "<span>3 train</span><span>1 left out</span><span>3 problems</span>" in shown
+    assert "&lt;img src=x&gt;.png" in shown and "<img src=x" not in shown
+
+
+def test_folders_are_counted_with_those_that_have_options(data):
+    (data / "10_sea").mkdir()
+    paint(data / "10_sea" / "d.png", "green")
+    counts = folders.counted(opened(data), {"gone": FolderOptions()})
+    assert counts == {"": 4, "10_sea": 1, "gone": 0}
+    shown = folders.table(counts, {"10_sea": FolderOptions(weight=0.5, timesteps=(0, 500))}, opened(data))
+    assert "1 picture · 10 × · weight 0.5 · noise 0 to 500" in shown
+
+
+def test_the_form_of_a_folder_gives_its_options_or_says_which_field_is_wrong():
+    assert folders.read(None, 1.0, "", "", None, None, False) == FolderOptions()
+    assert folders.read(3.0, 0.5, " ink, ", "a dog", 0, 500.0, True) == FolderOptions(
+        3, 0.5, "ink,", "a dog", (0, 500), True
+    )
+    for values, field in (
+        ((0.0, 1.0, "", "", None, None, False), "repeats"),
+        ((2.5, 1.0, "", "", None, None, False), "repeats"),
+        ((None, -1.0, "", "", None, None, False), "weight"),
+        ((None, 1.0, "", "", 500, 100, False), "timesteps"),
+        ((None, 1.0, "", "", 500, None, False), "timesteps"),
+    ):
+        with pytest.raises(SettingsError) as caught:
+            folders.read(*values)
+        assert caught.value.where == field
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "shown"),
+    [
+        ("drawing, a boat", "a boat", "<del>drawing, </del>a boat"),
+        ("a boat", "zorp, a boat", "<ins>zorp, </ins>a boat"),
+        ("a red boat", "a blue boat", "a <del>red </del><ins>blue </ins>boat"),
+        ("", HOSTILE, "<ins>&lt;img src=x onerror=&quot;document.title=&#x27;owned&#x27;&quot;&gt;</ins>"),
+    ],
+)
+def test_changed_parts_of_a_caption_are_marked(before, after, shown):
+    assert changes.marked(before, after) == shown
+
+
+def test_of_long_captions_only_what_is_next_to_a_change_is_shown():
+    shown = changes.marked("x, " + "far away, " * 40 + "end", "far away, " * 40 + "end")
+    assert shown.startswith("<del>x, </del>far away, ") and "…" in shown and len(shown) < 120
+
+
+def test_a_list_of_changes_says_how_many_more_there_are():
+    many = [changes.Change(f"{number}.png", "a", "b") for number in range(25)]
+    assert changes.listed(many).count("<li>") == 20 and "and 5 more" in changes.listed(many)
