@@ -15,7 +15,7 @@ from lora_studio.errors import DatasetError
 from lora_studio.ui import images, words
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.pictures import findings
-from lora_studio.ui.pages.pictures.findings import HealthFinding, Fix
+from lora_studio.ui.pages.pictures.findings import Fix, HealthFinding
 from lora_studio.ui.pages.pictures.look import PicturesLook
 from lora_studio.ui.pages.pictures.room import Room
 from lora_studio.ui.theme import html
