@@ -326,6 +326,19 @@ class LossSettings(SettingsSlice):
         ge=0,
         le=100,
     )
+    mask_outside: float = setting(
+        0.0,
+        "Weight outside masks",
+        "How much of the loss counts where a mask is black: 0 learns nothing there, 1 as much as where it is white.",
+        ge=0,
+        le=1,
+    )
+    normalize_masks: bool = setting(
+        True,
+        "Normalise masks",
+        "Give every picture the same weight, however much of it is masked. Off lets a picture count as much as its "
+        "white area.",
+    )
     noise_offset: float = setting(
         0.0,
         "Noise offset",

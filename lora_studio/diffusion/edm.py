@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lora_studio.diffusion.gaussian import Velocity
+from lora_studio.diffusion.process import unless_whole
 
 if TYPE_CHECKING:
     import torch
@@ -66,6 +67,13 @@ class ContinuousVelocity(Velocity):
         ends = {"sigma_min": smallest, "sigma_max": largest, "sigma_data": 1.0}
         spacing = self.schedule.get("sigma_schedule", "exponential")
         return {**ends, "sigma_schedule": spacing, "prediction_type": self.prediction_type}
+
+    def within(self, timesteps: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        """Parts are measured by u, as ``draw`` spreads it."""
+        first, last = (math.atan(sigma) for sigma in self.sigmas)
+        share = ((4 * timesteps.double()).exp().atan() - first) / (last - first)
+        moved = self._at(low + share * (high - low))
+        return unless_whole(timesteps, moved, low, high)
 
     def _at(self, share: Tensor) -> Tensor:
         """t where ``share`` (B,) in 0 … 1 of the cosine schedule has passed: σ = tan(π u / 2)."""

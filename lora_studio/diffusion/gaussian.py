@@ -63,6 +63,11 @@ class GaussianDiffusion(Process):
 
         return torch.tensor([round((i + 0.5) / count * self.timesteps) for i in range(count)])
 
+    def within(self, timesteps: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        """Each of a part's timesteps is as likely as the others, as far as their number divides T."""
+        first, end = (self.timesteps * low).round().long(), (self.timesteps * high).round().long()
+        return (first + timesteps * (end - first) // self.timesteps).clamp(max=self.timesteps - 1)
+
     def add_noise(self, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         signal, rest = self._scales(timesteps, x0)
         return signal * x0 + rest * noise

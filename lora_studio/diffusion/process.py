@@ -94,6 +94,18 @@ class Process(ABC):
     def evenly(self, count: int) -> Tensor:
         """(count,) fixed timesteps spread over the whole process, on the CPU: the middles of equal parts."""
 
+    def within(self, timesteps: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        """Timesteps of the whole process, moved into parts of it: the order of their noise stays, and so does how they
+        are spread. Those whose part is the whole process stay as they are, to the bit.
+
+        Args:
+            timesteps: (B,) as ``draw`` gives them.
+            low: (B,) float64, where each part begins: 0 is no noise, 1 nothing else.
+            high: (B,) float64, where it ends; above ``low``.
+        """
+        moved = self.timesteps * low + timesteps * (high - low)
+        return unless_whole(timesteps, moved, low, high)
+
     @abstractmethod
     def add_noise(self, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """x_t, of the shape of ``x0``; ``timesteps`` (B,)."""
@@ -137,6 +149,11 @@ class Process(ABC):
     @abstractmethod
     def model_input(self, scheduler: Any, latents: Tensor, timestep: Tensor) -> Tensor:
         """What the denoiser sees of the sampler's ``latents`` (B, C, h, w) at ``timestep`` ()."""
+
+
+def unless_whole(timesteps: Tensor, moved: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """``moved`` in the format of ``timesteps``, which stay where the part is the whole process."""
+    return moved.to(timesteps.dtype).where((low > 0) | (high < 1), timesteps)
 
 
 def per_sample(values: Tensor, like: Tensor) -> Tensor:

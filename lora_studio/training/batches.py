@@ -9,11 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lora_studio.config.slices import LossSettings
+from lora_studio.dataset import preparation
 from lora_studio.dataset.batch_sampler import BatchSampler
 from lora_studio.dataset.cache import Cache
 from lora_studio.dataset.items import Draw
 from lora_studio.diffusion.process import Process
-from lora_studio.training import seeds
+from lora_studio.training import seeds, weights
 
 
 class Batch(NamedTuple):
@@ -35,16 +37,18 @@ class Batch(NamedTuple):
     """The chunks that the captions are filled up to where the encoders train: those of the longest one, also of the
     parts that other processes take.
     """
-    mask: Tensor | None = None
-    """(B, 1, H/8, W/8) float32, the weight of each element's loss; None if no picture has a mask."""
+    weights: Tensor | None = None
+    """(B, 1, H/8, W/8) float32, or (B, 1, 1, 1) where no picture has a mask: what each element's loss is multiplied by.
+    None if all count the same in the whole run.
+    """
     inpainting: Tensor | None = None
     """As ``Cache.inpainting``, for ``Base.predict``."""
 
     def tensors(self) -> dict[str, Tensor]:
         """All of its tensors by name."""
         found = {"x0": self.x0, "noise": self.noise, "timesteps": self.timesteps, "sizes": self.sizes, **self.text}
-        masks = {"mask": self.mask, "inpainting": self.inpainting}
-        return found | {name: tensor for name, tensor in masks.items() if tensor is not None}
+        more = {"weights": self.weights, "inpainting": self.inpainting}
+        return found | {name: tensor for name, tensor in more.items() if tensor is not None}
 
     def replaced(self, tensors: dict[str, Tensor]) -> Batch:
         """The same batch with other ``tensors``, named as those of ``tensors()``."""
@@ -54,7 +58,7 @@ class Batch(NamedTuple):
             timesteps=tensors["timesteps"],
             sizes=tensors["sizes"],
             text={name: tensors[name] for name in self.text},
-            mask=tensors.get("mask"),
+            weights=tensors.get("weights"),
             inpainting=tensors.get("inpainting"),
         )
 
@@ -69,7 +73,7 @@ class Batches:
     Args:
         process: the base model's; it draws noise and timesteps.
         seed: the run's.
-        noise_offset: the setting of that name.
+        settings: how noise is drawn, and how much of the loss counts outside masks.
         train_text: leave the text features out, since the encoders change.
         pinned: ready for a copy to a GPU that runs beside the GPU's other work.
         part: the samples of each batch to keep, where other processes take the rest.
@@ -81,14 +85,17 @@ class Batches:
         sampler: BatchSampler,
         process: Process,
         seed: int,
-        noise_offset: float = 0.0,
+        settings: LossSettings = LossSettings(),
         train_text: bool = False,
         pinned: bool = False,
         part: slice = slice(None),
     ):
         self.cache, self.sampler, self.process, self.seed = cache, sampler, process, seed
-        self.noise_offset, self.train_text, self.pinned, self.part = noise_offset, train_text, pinned, part
+        self.settings, self.train_text, self.pinned, self.part = settings, train_text, pinned, part
         self._ahead: tuple[int, Batch] | None = None
+        pictures = [sample.picture for sample in cache.samples]
+        self._limits = any(picture.timesteps for picture in pictures)
+        self._weighted = any(picture.weight != 1 for picture in pictures)
 
     def take(self, number: int) -> Batch:
         """Batch ``number``, 0 for the first."""
@@ -105,14 +112,17 @@ class Batches:
         draws = self.sampler.draw(number)
         source = seeds.generator(self.seed, seeds.NOISE, number)
         x0 = self.cache.latents(draws, source)  # latents, noise, timesteps: in another order it would be another run
-        noise = self.process.noise(x0.shape, self.noise_offset, source)
-        timesteps = self.process.draw(len(draws), source)
-        return self._finished(x0[self.part], noise[self.part], timesteps[self.part], draws, self.part)
+        noise = self.process.noise(x0.shape, self.settings.noise_offset, source)
+        timesteps = self._limited(self.process.draw(len(draws), source), draws)
+        batch = self._finished(x0[self.part], noise[self.part], timesteps[self.part], draws, self.part)
+        weighted = batch._replace(weights=self._of_folders(batch.weights, draws[self.part]))
+        return self._pinned(weighted) if self.pinned else weighted
 
     def at(self, draws: list[Draw], timesteps: Tensor, source: torch.Generator) -> Batch:
-        """Given draws at given timesteps, for validation."""
+        """Given draws at given timesteps, for validation: there the weights of folders do not count."""
         x0 = self.cache.latents(draws, source)
-        return self._finished(x0, self.process.noise(x0.shape, self.noise_offset, source), timesteps, draws)
+        noise = self.process.noise(x0.shape, self.settings.noise_offset, source)
+        return self._finished(x0, noise, self._limited(timesteps, draws), draws)
 
     def _finished(
         self, x0: Tensor, noise: Tensor, timesteps: Tensor, draws: list[Draw], part: slice = slice(None)
@@ -121,10 +131,34 @@ class Batches:
         text = {} if self.train_text else {name: whole[part] for name, whole in self.cache.text(draws).items()}
         length = self.cache.length(draws) if self.train_text else 0
         kept = draws[part]
-        sizes, captions, mask = self.cache.sizes(kept), self.cache.captions(kept), self.cache.masks(kept, x0)
-        batch = Batch(x0, noise, timesteps, sizes, text, captions, length, mask, self.cache.inpainting(kept))
-        return (
-            batch.replaced({name: tensor.pin_memory() for name, tensor in batch.tensors().items()})
-            if self.pinned
-            else batch
+        masks = self.cache.masks(kept, x0)
+        counts = (
+            None
+            if masks is None
+            else weights.of_masks(masks, self.settings.mask_outside, self.settings.normalize_masks)
         )
+        sizes, captions, shown = self.cache.sizes(kept), self.cache.captions(kept), self.cache.inpainting(kept)
+        return Batch(x0, noise, timesteps, sizes, text, captions, length, counts, shown)
+
+    def _limited(self, timesteps: Tensor, draws: list[Draw]) -> Tensor:
+        """``timesteps`` (B,) moved into the noise levels of the draws' pictures. Those of pictures without limits stay
+        as they are, to the bit.
+        """
+        if not self._limits:
+            return timesteps
+        every = 0, preparation.NOISE_LEVELS
+        levels = [self.cache.samples[draw.picture].picture.timesteps or every for draw in draws]
+        low, high = torch.tensor(levels, dtype=torch.float64).T / preparation.NOISE_LEVELS
+        return self.process.within(timesteps, low, high)
+
+    def _of_folders(self, counts: Tensor | None, draws: list[Draw]) -> Tensor | None:
+        """The elements' weights, multiplied by those of their pictures' folders."""
+        if not self._weighted:
+            return counts
+        factors = torch.tensor([self.cache.samples[draw.picture].picture.weight for draw in draws])
+        return factors.view(-1, 1, 1, 1) * (1 if counts is None else counts)
+
+    @staticmethod
+    def _pinned(batch: Batch) -> Batch:
+        """A copy from which a GPU can copy beside its other work."""
+        return batch.replaced({name: tensor.pin_memory() for name, tensor in batch.tensors().items()})

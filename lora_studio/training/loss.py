@@ -13,9 +13,6 @@ from lora_studio.training.batches import Batch
 def losses(base: Base, batch: Batch, text: dict[str, Tensor], settings: LossSettings) -> Tensor:
     """The weighted loss of each sample of ``batch``.
 
-    Where it has a mask, each element's loss is multiplied by the mask and the mean is over all elements, masked or not,
-    as in sd-scripts (``apply_masked_loss``) and by default in OneTrainer: a picture counts as much as its white area.
-
     Args:
         text: the text encoders' features, batch first: the batch's own, or where the encoders train, of its captions.
 
@@ -27,8 +24,8 @@ def losses(base: Base, batch: Batch, text: dict[str, Tensor], settings: LossSett
     predicted = base.predict(noisy, timesteps, text, batch.sizes, batch.inpainting).float()
     target = process.target(batch.x0, batch.noise, timesteps)
     each = _distance(predicted, target, settings)
-    if batch.mask is not None:
-        each = each * batch.mask
+    if batch.weights is not None:
+        each = each * batch.weights
     per_sample = each.mean(dim=(1, 2, 3))
     if settings.min_snr_gamma:
         per_sample = per_sample * process.weight(timesteps, settings.min_snr_gamma)

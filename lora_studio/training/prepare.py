@@ -153,7 +153,7 @@ def assemble(
         _sampler(settings, cache, train),
         base.process,
         settings.run.seed,
-        settings.loss.noise_offset,
+        settings.loss,
         settings.adapter.train_text,
         pinned=machine.device.type == "cuda",
         part=world.part,

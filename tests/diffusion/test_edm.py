@@ -64,3 +64,15 @@ def test_samplers_arrive_at_the_data(sampler):
 
 def test_what_others_read():
     assert (EDM.name, EDM.written, EDM.zero_snr, EDM.guidance_rescale) == ("edm", "v", False, 0)
+
+
+def test_timesteps_are_moved_into_parts_of_the_process():
+    """The upper half of its cosine schedule begins near σ = 1; half of that at σ = tan 3π/8."""
+    drawn = EDM.draw(1000, torch.Generator().manual_seed(0))
+    low, high = torch.full((1000,), 0.5, dtype=torch.float64), torch.ones(1000, dtype=torch.float64)
+    assert torch.equal(EDM.within(drawn, low - 0.5, high), drawn)
+    moved = EDM.within(drawn, low, high)
+    sigmas = (4 * moved).exp()
+    assert moved.dtype == torch.float32 and sigmas.min() >= 0.993 and sigmas.max() <= 120.1
+    assert sigmas.median().item() == pytest.approx(2.41421, rel=0.1)
+    assert torch.equal(moved.argsort(), drawn.argsort())

@@ -67,3 +67,11 @@ def test_euler_takes_the_steps_of_diffusers():
     theirs = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
     theirs.set_timesteps(5)
     assert torch.equal(FLOW.scheduler("euler", 5, "cpu").sigmas, theirs.sigmas)
+
+
+def test_timesteps_are_moved_into_parts_of_the_process():
+    drawn = FLOW.draw(1000, torch.Generator().manual_seed(0))
+    whole, part = torch.zeros(1000, dtype=torch.float64), torch.full((1000,), 0.75, dtype=torch.float64)
+    assert torch.equal(FLOW.within(drawn, whole, whole + 1), drawn)
+    moved = FLOW.within(drawn, part, whole + 1)
+    assert moved.dtype == torch.float32 and torch.allclose(moved, 750 + drawn / 4)

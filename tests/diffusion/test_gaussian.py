@@ -138,3 +138,18 @@ def test_samplers_begin_in_pure_noise_where_the_schedule_ends_in_it(sampler, sch
     assert (made.timesteps[0].item() == 999) == (
         schedule is ZERO_SNR or sampler in ("dpm++", "euler", "euler_a", "unipc")
     )
+
+
+def parts(*levels):
+    """The beginnings and the ends of parts of a process."""
+    return torch.tensor(levels, dtype=torch.float64).T
+
+
+def test_timesteps_are_moved_into_parts_of_the_process():
+    """Of a part each timestep is as likely as the others; without one nothing changes."""
+    process, every = Epsilon(REAL), torch.arange(1000)
+    low, high = parts(*[(0.9, 1)] * 1000)
+    assert torch.bincount(process.within(every, low, high)).tolist() == [0] * 900 + [10] * 100
+    mixed = process.within(torch.tensor([0, 500, 999, 999]), *parts((0.25, 0.5), (0, 1), (0.25, 0.5), (0.9995, 1)))
+    assert mixed.tolist() == [250, 500, 499, 999] and mixed.dtype == torch.int64
+    assert torch.equal(process.within(every, *parts(*[(0, 1)] * 1000)), every)

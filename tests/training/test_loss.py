@@ -8,6 +8,7 @@ import torch
 from lora_studio.config.settings import Settings
 from lora_studio.diffusion.flow import RectifiedFlow
 from lora_studio.diffusion.gaussian import Epsilon, Velocity
+from lora_studio.training import weights
 from lora_studio.training.batches import Batch
 from lora_studio.training.loss import losses
 
@@ -59,22 +60,61 @@ def test_the_model_sees_the_noisy_latents_and_its_timesteps():
     assert timesteps.tolist() == [0, 1] and text == {"hidden": X0} and sizes is batch.sizes and inpainting is None
 
 
-def test_a_mask_weights_each_element_and_the_mean_is_over_all():
-    """Errors of 2 everywhere: squared 4, times masks whose means are 0.5 and 0.1."""
+def test_each_elements_loss_is_weighted_and_the_mean_is_over_all():
+    """Errors of 2 everywhere: squared 4, times weights whose means are 0.5 and 0.1."""
     process, answer = Epsilon(SCHEDULE), torch.full((2, 3, 1, 2), 3.0)
     base = SimpleNamespace(process=process, predict=lambda *given: answer)
-    mask = torch.tensor([[1.0, 0.0], [0.2, 0.0]]).view(2, 1, 1, 2)
-    batch = Batch(answer - 1, answer - 2, torch.tensor([0, 1]), torch.zeros(2, 6), {}, [], mask=mask)
+    given = torch.tensor([[1.0, 0.0], [0.2, 0.0]]).view(2, 1, 1, 2)
+    batch = Batch(answer - 1, answer - 2, torch.tensor([0, 1]), torch.zeros(2, 6), {}, [], weights=given)
     plain = Settings(min_snr_gamma=0).loss
     assert losses(base, batch, {}, plain).tolist() == pytest.approx([2.0, 0.4])
-    assert losses(base, batch._replace(mask=torch.ones_like(mask)), {}, plain).tolist() == [4.0, 4.0]
+    assert losses(base, batch._replace(weights=torch.ones_like(given)), {}, plain).tolist() == [4.0, 4.0]
+    of_pictures = torch.tensor([0.5, 2.0]).view(2, 1, 1, 1)
+    assert losses(base, batch._replace(weights=of_pictures), {}, plain).tolist() == [2.0, 8.0]
+
+
+def mask_of(*rows: list[float]) -> torch.Tensor:
+    """Masks of one row each: (B, 1, 1, w)."""
+    return torch.tensor(rows)[:, None, None]
+
+
+@pytest.mark.parametrize(
+    ("outside", "normalise", "expected"),
+    [
+        (0.0, False, [[1, 0, 0, 0.5]]),
+        (0.2, False, [[1, 0.2, 0.2, 0.6]]),
+        (1.0, False, [[1, 1, 1, 1]]),
+        (0.0, True, [[1 / 0.375, 0, 0, 0.5 / 0.375]]),
+        (0.2, True, [[2, 0.4, 0.4, 1.2]]),
+        (1.0, True, [[1, 1, 1, 1]]),
+    ],
+)
+def test_what_a_mask_makes_count(outside, normalise, expected):
+    found = weights.of_masks(mask_of([1.0, 0.0, 0.0, 0.5]), outside, normalise)
+    assert found[:, 0, 0].tolist() == [pytest.approx(row) for row in expected]
+
+
+@pytest.mark.parametrize("outside", [0.0, 0.1, 1 / 3])
+@pytest.mark.parametrize("normalise", [False, True])
+def test_masks_of_ones_change_no_bit(outside, normalise):
+    masks = torch.ones(3, 1, 37, 41)
+    assert torch.equal(weights.of_masks(masks, outside, normalise), masks)
+
+
+def test_a_picture_of_which_little_is_learned_counts_less_and_a_black_one_nothing():
+    """32 elements: one of them is half of ``LEAST_AREA``."""
+    little, black = [1.0] + [0.0] * 31, [0.0] * 32
+    found = weights.of_masks(mask_of(little, black), 0.0, True)
+    assert found.mean(dim=(1, 2, 3)).tolist() == [0.5, 0.0] and found.max() == 1 / weights.LEAST_AREA
 
 
 def test_a_mask_moves_with_its_batch():
     """As every tensor that a CUDA graph reads."""
     mask, shown = torch.rand(2, 1, 1, 1), torch.rand(2, 2, 1, 1)
-    batch = Batch(X0, NOISE, torch.tensor([0, 1]), torch.zeros(2, 6), {"hidden": X0}, [], mask=mask, inpainting=shown)
+    batch = Batch(
+        X0, NOISE, torch.tensor([0, 1]), torch.zeros(2, 6), {"hidden": X0}, [], weights=mask, inpainting=shown
+    )
     doubled = batch.replaced({name: tensor * 2 for name, tensor in batch.tensors().items()})
-    assert torch.equal(doubled.mask, mask * 2) and torch.equal(doubled.inpainting, shown * 2)
-    assert batch._replace(mask=None).to(torch.device("cpu")).mask is None
-    assert not {"mask", "inpainting"} & batch._replace(mask=None, inpainting=None).tensors().keys()
+    assert torch.equal(doubled.weights, mask * 2) and torch.equal(doubled.inpainting, shown * 2)
+    assert batch._replace(weights=None).to(torch.device("cpu")).weights is None
+    assert not {"weights", "inpainting"} & batch._replace(weights=None, inpainting=None).tensors().keys()

@@ -35,14 +35,15 @@ def prepared(run):
 
 @pytest.mark.fault(83)
 def test_the_loss_of_a_run_counts_what_is_white(new_run, masked):
+    masked = masked.changed(normalize_masks=False)
     session, _ = prepared(new_run(masked))
     draws, timesteps = [Draw(0), Draw(1)], session.base.process.draw(2, torch.Generator().manual_seed(0))
     batch = session.data.batches.at(draws, timesteps, torch.Generator().manual_seed(0))
-    assert batch.mask[:, 0, 0].tolist() == [[1, 1, 1, 1, 0, 0, 0, 0], [1] * 8]
-    assert session.data.batches.draw(0).mask.shape == (2, 1, 8, 8) and batch.inpainting is None
+    assert batch.weights[:, 0, 0].tolist() == [[1, 1, 1, 1, 0, 0, 0, 0], [1] * 8]
+    assert session.data.batches.draw(0).weights.shape == (2, 1, 8, 8) and batch.inpainting is None
     with torch.no_grad():
         found = losses(session.base, batch, batch.text, masked.loss)
-        halves = [batch._replace(mask=mask) for mask in (1 - batch.mask, None)]
+        halves = [batch._replace(weights=mask) for mask in (1 - batch.weights, None)]
         rest, whole = (losses(session.base, one, batch.text, masked.loss) for one in halves)
     assert found[0] + rest[0] == pytest.approx(whole[0]) and 0 < found[0] < whole[0]
     assert found[1] == whole[1] and rest[1] == 0
@@ -50,13 +51,13 @@ def test_the_loss_of_a_run_counts_what_is_white(new_run, masked):
 
 def test_a_run_with_masks_off_learns_whole_pictures(new_run, masked):
     session, _ = prepared(new_run(masked.changed(masks=False)))
-    assert session.data.batches.draw(0).mask is None
+    assert session.data.batches.draw(0).weights is None
 
 
 def test_an_inpainting_model_sees_what_is_black(new_run, masked, tiny_base, tmp_path):
     """Its nine channels: noisy latents, the mask, and the latents of the picture with grey where the mask is white."""
     wide = tiny.inpainting(tmp_path / "inpainting", tiny_base)
-    session, _ = prepared(new_run(masked.changed(base=str(wide), flip=True)))
+    session, _ = prepared(new_run(masked.changed(base=str(wide), flip=True, normalize_masks=False)))
     base, seen = session.base, []
     draws, timesteps = [Draw(0), Draw(0, flip=True), Draw(1)], torch.tensor([20, 500, 900])
     batch = session.data.batches.at(draws, timesteps, torch.Generator().manual_seed(0))
@@ -72,4 +73,4 @@ def test_an_inpainting_model_sees_what_is_black(new_run, masked, tiny_base, tmp_
     assert torch.equal(given[:, :4], base.process.add_noise(batch.x0, batch.noise, timesteps))
     assert given[:, 4, 0].tolist() == [[1, 1, 1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 1, 1, 1, 1], [1] * 8]
     assert torch.allclose(given[:, 5:], hidden, atol=1e-5) and not torch.allclose(hidden[0], hidden[2], atol=0.01)
-    assert torch.equal(batch.mask, given[:, 4:5])
+    assert torch.equal(batch.weights, given[:, 4:5])
