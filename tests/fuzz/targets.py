@@ -403,8 +403,8 @@ TARGETS = {
     "preparation": Target(
         _prepared,
         lambda: [
-            b'{"version": 1, "crops": {"10_style/a.png": [0, 0.5, 1, 1]}, "left_out": ["b.png"], '
-            b'"folders": {"10_style": {"repeats": 3, "weight": 0.5, "prefix": "ink,", "caption": "a", "timesteps": [0, 500], '
+            b'{"version": 1, "crops": {"10_style/a.png": [0, 0.5, 1, 1]}, "left_out": ["b.png"], "folders": '
+            b'{"10_style": {"repeats": 3, "weight": 0.5, "prefix": "ink,", "caption": "a", "timesteps": [0, 500], '
             b'"regularisation": true}}}',
         ],
     ),
