@@ -91,9 +91,9 @@ def tidy_lines(text: str) -> str:
 
 def tidy(text: str) -> str:
     """``text`` on one line, with single spaces, without control characters and lone surrogates."""
-    shown = "".join(
-        character for character in " ".join(text.split()) if unicodedata.category(character) not in ("Cc", "Cs")
-    )
+    shown = " ".join(text.split())
+    if not shown.isprintable():  # looking at every letter takes long
+        shown = "".join(letter for letter in shown if unicodedata.category(letter) not in ("Cc", "Cs"))
     return shown.strip().removeprefix("\ufeff").strip()
 
 

@@ -1,0 +1,111 @@
+"""The tags of all captions: how frequent they are, and what an artist should know of them.
+
+Tags are what stands between commas. Upper and lower case are one tag, under its most frequent spelling.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from lora_studio.curation import caption_parts, style_words
+from lora_studio.curation.edits import Edit, RemoveStyle, RemoveTags
+
+FEWEST = 3
+"""Captions below which nothing is said of tags that all of them have."""
+_NAMED = 5
+
+
+class TagCount(NamedTuple):
+    """A tag and in how many captions it stands."""
+
+    tag: str
+    count: int
+
+
+class TagRemark(NamedTuple):
+    """Something that an artist should know of her captions.
+
+    Attributes:
+        kind: "in all" or "style".
+        what: what was found.
+        do: what to do about it, and why.
+        tags: the words concerned, the most frequent first.
+        names: the pictures concerned.
+        edit: what the advice would change.
+    """
+
+    kind: str
+    what: str
+    do: str
+    tags: tuple[TagCount, ...]
+    names: tuple[str, ...]
+    edit: Edit
+
+
+def frequencies(captions: Mapping[str, str]) -> list[TagCount]:
+    """The tags of captions by picture, the most frequent first. A caption of several lines counts once for each tag."""
+    counts, spellings = Counter[str](), Counter[str]()
+    keys: dict[str, str] = {}
+    for caption in captions.values():
+        parts = [part for line in caption.split("\n") for part in caption_parts.split(line)]
+        spellings.update(parts)
+        counts.update({keys.get(part) or keys.setdefault(part, caption_parts.key(part)) for part in parts})
+    spelling: dict[str, str] = {}
+    for part, _ in spellings.most_common():
+        spelling.setdefault(keys[part], part)
+    found = [TagCount(spelling[key], count) for key, count in counts.items() if key]
+    return sorted(found, key=lambda one: (-one.count, one.tag.casefold()))
+
+
+def remarks(captions: Mapping[str, str], trigger: str = "") -> list[TagRemark]:
+    """What to know of the captions by picture: tags that stand in all of them, and words about the style. Pictures
+    without a caption do not count, nor does the ``trigger`` word.
+    """
+    written = {name: caption for name, caption in captions.items() if caption}
+    return [*_in_all(written, trigger), *_about_style(written, trigger)]
+
+
+def _in_all(captions: Mapping[str, str], trigger: str) -> list[TagRemark]:
+    own = caption_parts.key(trigger)
+    found = [
+        one
+        for one in frequencies(captions)
+        if one.count == len(captions) >= FEWEST
+        and caption_parts.key(one.tag) != own
+        and not style_words.is_style(one.tag)
+    ]
+    if not found:
+        return []
+    one = len(found) == 1
+    what = f"{_listed(found)} {'stands' if one else 'stand'} in all {len(captions):,} captions."
+    do = (
+        f"The style is tied to {'it' if one else 'them'}: prompts without {'it' if one else 'them'} get less of the "
+        f"style. Keep {'it' if one else 'them'} if every prompt will say so, as with a trigger word. Otherwise remove "
+        f"{'it' if one else 'them'}: then what {'it names' if one else 'they name'} becomes part of the style and is "
+        "drawn unasked."
+    )
+    edit = RemoveTags(tags=tuple(one.tag for one in found))
+    return [TagRemark("in all", what, do, tuple(found), tuple(captions), edit)]
+
+
+def _about_style(captions: Mapping[str, str], trigger: str) -> list[TagRemark]:
+    keep = (trigger,) if trigger else ()
+    pieces = {name: said for name, caption in captions.items() if (said := style_words.found(caption, keep))}
+    if not pieces:
+        return []
+    counts = Counter(piece.casefold() for said in pieces.values() for piece in said)
+    found = tuple(TagCount(piece, count) for piece, count in counts.most_common())
+    one = len(pieces) == 1
+    what = f"{len(pieces):,} {'caption says' if one else 'captions say'} how the picture is made: {_listed(found)}."
+    do = (
+        "Remove that: what captions leave unsaid becomes the style, while what they say is drawn only where the prompt "
+        "says it too."
+    )
+    return [TagRemark("style", what, do, found, tuple(pieces), RemoveStyle(keep=keep))]
+
+
+def _listed(tags: tuple[TagCount, ...] | list[TagCount]) -> str:
+    shown = ", ".join(f"“{one.tag}”" for one in tags[:_NAMED])
+    return shown + (f" and {len(tags) - _NAMED:,} more" if len(tags) > _NAMED else "")
