@@ -20,8 +20,8 @@ from lora_studio.dataset import captions
 from lora_studio.errors import SettingsError
 
 SECONDS = 3.0
-"""How long the patterns of one edit may search in all captions together, in seconds of the processor: ``regex`` measures
-those.
+"""How long the patterns of one edit may search in all captions together, in seconds of the processor: ``regex``
+measures those.
 """
 
 Pattern = Any

@@ -52,8 +52,8 @@ STYLED = [
     "The image is a digital illustration of", "painted in bold strokes",
 ]  # fmt: skip
 PLAIN = [
-    "ink bottle", "sketchbook", "a sketchpad on a table", "a painter", "pencil case", "oil lamp", "photo frame", "marker pen",
-    "a woman in style", "a photograph on the wall", "comic book store", "black and white cat", "inkwell", "grain field",
+    "ink bottle", "sketchbook", "a sketchpad on a table", "a painter", "pencil case", "oil lamp", "photo frame",
+    "marker pen", "a woman in style", "a photograph on the wall", "comic book store", "black and white cat", "inkwell",
 ]  # fmt: skip
 
 
