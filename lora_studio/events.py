@@ -1,4 +1,4 @@
-"""What a run reports: one small record for each occurrence. Training has no other output.
+"""What a run or a captioning job reports: one small record for each occurrence. Training has no other output.
 
 A worker appends each as one line of JSON to ``events.jsonl``; the page and the command line fold that file.
 Every record carries ``kind`` (its tag) and ``at`` (seconds since the epoch).
@@ -184,6 +184,38 @@ class Warned(Event):
     do: str = ""
 
 
+class Captioning(Event):
+    """A captioning job begins to work, or continues: ``done`` of ``total`` pictures have been captioned before."""
+
+    kind: Literal["captioning"] = "captioning"
+    done: int
+    total: int
+    model: str
+    """For people."""
+    device: str
+
+
+class Captioned(Event):
+    """A captioning job looked at the picture ``name``, relative to its dataset, and would write ``text``; it may be
+    empty. ``cut`` marks a caption that ends because it became too long.
+    """
+
+    kind: Literal["captioned"] = "captioned"
+    name: str
+    text: str
+    cut: bool = False
+
+
+class CaptionsWritten(Event):
+    """A captioning job wrote the captions of the pictures ``written`` into the dataset. Those of ``kept`` it left as
+    they were: someone wrote them meanwhile, or they had all that it would add.
+    """
+
+    kind: Literal["captions_written"] = "captions_written"
+    written: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+
+
 class Finished(Event):
     """The run ended with an adapter at ``adapter`` (relative to the run's folder)."""
 
@@ -233,6 +265,9 @@ AnyEvent = Annotated[
         CheckpointSaved,
         RolledBack,
         Warned,
+        Captioning,
+        Captioned,
+        CaptionsWritten,
         Finished,
         Failed,
     ],

@@ -70,7 +70,7 @@ def launch(run: Run, number: int, variables: dict[str, str]) -> None:
         OSError: the run's folder cannot be written, or no process can be started.
     """
     with open(run.log_file, "ab") as log:
-        process = _detached(["lora_studio.jobs.worker", str(run.folder)], log, variables)
+        process = detached(["lora_studio.jobs.worker", str(run.folder)], log, variables)
     register_worker(run, process.pid, number)
 
 
@@ -86,10 +86,11 @@ def keep(outputs: Path) -> None:
         return
     if identity.read(runs.queue_lock(outputs)) is None and any(map(waits, runs.existing(outputs))):
         with open(runs.queue_log(outputs), "ab") as log:
-            _keepers[outputs] = _detached(["lora_studio.jobs.keeper", str(outputs)], log, {})
+            _keepers[outputs] = detached(["lora_studio.jobs.keeper", str(outputs)], log, {})
 
 
-def _detached(module: list[str], log: IO[bytes], variables: dict[str, str]) -> subprocess.Popen:
+def detached(module: list[str], log: IO[bytes], variables: dict[str, str]) -> subprocess.Popen:
+    """Starts ``python -m MODULE …`` so that it outlives this process. Raises OSError where that is refused."""
     how: dict[str, Any] = (
         {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.DETACHED_PROCESS}
         if os.name == "nt"

@@ -2,7 +2,8 @@
 
 outputs/
 ├── .cache/                 latents, text features, previews of base models, thumbnails; may be deleted at any time
-├── .device.lock            held by the worker that trains; others wait
+├── .captioning/            captioning jobs, a folder each (``jobs.captioning``)
+├── .device.lock            held by the worker that trains or captions; others wait
 ├── .queue.lock, .queue.log held by the process that starts the runs that wait; its output
 ├── .studio.json            held by the studio, with its address
 ├── library/                adapters that were imported
@@ -154,6 +155,21 @@ def cache_folder(outputs: Path = OUTPUTS) -> Path:
     return outputs / ".cache"
 
 
+def captioning_folder(outputs: Path = OUTPUTS) -> Path:
+    """Where captioning jobs are kept, a folder each."""
+    return outputs / ".captioning"
+
+
+def new_captioning(name: str, outputs: Path = OUTPUTS) -> Path:
+    """A new folder for a captioning job. An existing one is never touched: the name gets a number.
+
+    Raises:
+        OSError: the folder cannot be made.
+    """
+    files.make_folder(captioning_folder(outputs))
+    return _claim(captioning_folder(outputs), files.safe_name(name))
+
+
 def trials_folder(outputs: Path = OUTPUTS) -> Path:
     """Where trial runs of a few steps are created and deleted."""
     return cache_folder(outputs) / "trials"
@@ -170,7 +186,7 @@ def queue_log(outputs: Path = OUTPUTS) -> Path:
 
 
 def device_lock(outputs: Path = OUTPUTS) -> Path:
-    """The lock that the training worker holds."""
+    """The lock that the worker holds which trains or captions."""
     return outputs / ".device.lock"
 
 

@@ -22,7 +22,7 @@ class Graph:
 
     Attributes:
         shape: of the input; 0 for an axis of any length.
-        provider: what it runs on, in onnxruntime's words.
+        device: what it runs on, for people.
     """
 
     def __init__(self, path: Path):
@@ -43,7 +43,7 @@ class Graph:
             )
         self._input = inputs[0].name
         self.shape = tuple(side if isinstance(side, int) else 0 for side in inputs[0].shape)
-        self.provider = self._session.get_providers()[0]
+        self.device = f"{self._session.get_providers()[0].removesuffix('ExecutionProvider')}, by onnxruntime"
 
     def run(self, pictures: np.ndarray) -> Sequence[np.ndarray]:
         """All outputs for ``pictures``, float32 of the input's shape.

@@ -34,8 +34,6 @@ class SentenceOptions(BaseModel):
     """Candidates that are followed at once; 1 takes the likeliest word each time. More is slower, often better."""
     max_tokens: int = Field(0, ge=0, le=1024)
     """After which a caption is cut; 0 is the model's usual number."""
-    batch: int = Field(4, ge=1, le=64)
-    """Pictures at once."""
 
 
 class TagOptions(BaseModel):

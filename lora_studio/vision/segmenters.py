@@ -19,8 +19,8 @@ _SIDE = 320
 """Pixels, where the model takes any size."""
 
 
-class Segmenter:
-    """A segmenter in memory."""
+class U2Net:
+    """A segmenter in memory: a ``curation.masks.Segmenter``."""
 
     def __init__(self, path: Path):
         """Loads the ``.onnx`` file at ``path``.

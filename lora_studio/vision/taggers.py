@@ -35,7 +35,12 @@ class ScoredTag(NamedTuple):
 
 
 class Tagger:
-    """A tagger in memory."""
+    """A tagger in memory.
+
+    Attributes:
+        known: all its tags.
+        device: what it runs on, for people.
+    """
 
     def __init__(self, path: Path):
         """Loads the ``.onnx`` file at ``path`` and the tags beside it, or in the folder above.
@@ -53,6 +58,7 @@ class Tagger:
                 where=path,
                 do="Choose a tagger of SmilingWolf's.",
             )
+        self.device = self._graph.device
         self._side = height or _SIDE
         self._at_once = self._graph.shape[0]
 

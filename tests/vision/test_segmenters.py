@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from lora_studio.errors import ModelError
-from lora_studio.vision.segmenters import Segmenter, prepare
+from lora_studio.vision.segmenters import U2Net, prepare
 from tests.vision import tiny
 
 
@@ -22,22 +22,22 @@ def test_a_black_picture_is_no_division_by_nothing():
 def test_what_is_found_is_white_in_the_pictures_size(tmp_path):
     picture = Image.new("RGB", (60, 40), "white")
     picture.paste("red", (0, 0, 30, 40))
-    mask = Segmenter(tiny.u2net(tmp_path / "u2net.onnx")).mask(picture)
+    mask = U2Net(tiny.u2net(tmp_path / "u2net.onnx")).mask(picture)
     assert mask.size == picture.size and mask.mode == "L"
     assert mask.getpixel((10, 20)) == 255 and mask.getpixel((50, 20)) == 0
 
 
 def test_a_picture_of_one_colour_has_an_empty_mask(tmp_path):
-    mask = Segmenter(tiny.u2net(tmp_path / "u2net.onnx")).mask(Image.new("RGB", (20, 20), "blue"))
+    mask = U2Net(tiny.u2net(tmp_path / "u2net.onnx")).mask(Image.new("RGB", (20, 20), "blue"))
     assert mask.getextrema() == (0, 0)
 
 
 def test_a_tagger_is_no_segmenter(tmp_path):
     with pytest.raises(ModelError, match="no segmenter of the U²-Net kind"):
-        Segmenter(tiny.wd14(tmp_path / "wd"))
+        U2Net(tiny.wd14(tmp_path / "wd"))
 
 
 def test_a_file_that_is_no_model_is_told(tmp_path):
     (tmp_path / "u2net.onnx").write_bytes(b"")
     with pytest.raises(ModelError, match=r"u2net.onnx cannot be loaded"):
-        Segmenter(tmp_path / "u2net.onnx")
+        U2Net(tmp_path / "u2net.onnx")

@@ -1,0 +1,256 @@
+"""The process that captions: ``python -m lora_studio.jobs.captioner JOB_FOLDER``. It reports only through the job's
+event log; see ``captioning``.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from lora_studio import events as e
+from lora_studio import runs
+from lora_studio.config.settings import Settings
+from lora_studio.dataset import pictures
+from lora_studio.dataset.items import Dataset, Picture
+from lora_studio.errors import DatasetError, MachineError, StudioError
+from lora_studio.events import State, StateChanged
+from lora_studio.jobs import caption_writing, captioning, queue
+from lora_studio.jobs.captioning import CaptioningJob, CaptioningOrder, CaptioningView, Mode
+from lora_studio.jobs.eventlog import EventLog
+from lora_studio.vision.catalog import Task
+from lora_studio.vision.local import FoundModel
+
+_LARGEST = 1536
+"""Pixels of a picture's longer side; the models look at fewer."""
+_NAMED = 3
+"""Names that a sentence shows; the others are counted."""
+
+
+class Description(NamedTuple):
+    """What a model makes of one picture."""
+
+    text: str
+    cut: bool = False
+
+
+class Loaded(NamedTuple):
+    """A model in memory, and on what."""
+
+    describe: Callable[[Sequence[Image.Image]], Sequence[Description]]
+    device: str
+
+
+class Stopping:
+    """Whether the job was asked to stop: by a file, or by the system."""
+
+    def __init__(self, job: CaptioningJob):
+        self._file, self._terminated = job.stop_file, threading.Event()
+        signal.signal(signal.SIGTERM, lambda *_: self._terminated.set())
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def __call__(self) -> bool:
+        return self._terminated.is_set() or os.path.exists(self._file)
+
+
+def main(folder: str) -> int:
+    """Waits for the job's turn and does it; returns the process's exit status, 0 where it ended as it should."""
+    job = CaptioningJob(Path(folder))
+    log, stopping = EventLog(job.events_file), Stopping(job)
+    try:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        if not captioning.claim(job):
+            return 1
+        device = queue.wait_for_captioning(job, stopping)
+        ended = device is not None and _work(job, log, stopping)
+        log.append(StateChanged(state=State.FINISHED if ended else State.INTERRUPTED))
+        return 0
+    except Exception as error:  # the last place where a fault can still reach the user
+        log.append(e.Failed.of(_told(error)))
+        return 1
+
+
+def _told(error: Exception) -> Exception:
+    """The error to tell in place of ``error``; a fault of the studio's goes to the log with its traceback."""
+    from lora_studio.training import devices, exceptions
+
+    if isinstance(error, StudioError):
+        return error
+    no_room = MachineError(
+        "The model does not fit in memory.",
+        do="Caption fewer pictures at once, choose a smaller model, or close other programs that use much memory.",
+    )
+    rules: list[exceptions.Rule] = [(devices.memory_full, lambda _: no_room), (devices.lost, devices.device_lost)]
+    if told := exceptions.translated(error, rules):
+        return told
+    traceback.print_exc()
+    return error
+
+
+def _work(job: CaptioningJob, log: EventLog, stopping: Callable[[], bool]) -> bool:
+    """Captions what is left to caption, then writes the captions, also those of a job that was stopped or that fails.
+    Returns whether nothing is left.
+    """
+    order = job.order()
+    log.append(StateChanged(state=State.PREPARING))
+    dataset = _scanned(order, job.outputs)
+    known = captioning.fold(captioning.read(job)).captions
+    wanted = _wanted(order, dataset, known)
+    todo = [picture for name, picture in wanted.items() if name not in known]
+    try:
+        if todo and not stopping():
+            _caption(job, order, dataset, todo, len(wanted), log, stopping)
+    finally:
+        seen = captioning.fold(captioning.read(job))
+        _tell(seen, log)
+        if order.mode is not Mode.PROPOSE:
+            _write(job, order, seen, log)
+    return all(name in seen.captions for name in wanted)
+
+
+def _scanned(order: CaptioningOrder, outputs: Path) -> Dataset:
+    from lora_studio.dataset import folder
+
+    dataset = folder.scan(Path(order.data), runs.cache_folder(outputs), nested=order.nested)
+    if dataset.blocking:
+        raise DatasetError(
+            dataset.blocking[0].what, where=dataset.blocking[0].file or order.data, do=dataset.blocking[0].do
+        )
+    return dataset
+
+
+def _wanted(order: CaptioningOrder, dataset: Dataset, done: Collection[str] = ()) -> dict[str, Picture]:
+    """The pictures that the order is for, by their names, with those that are ``done``. Those that are left out of
+    training only if they are named.
+    """
+    known = {dataset.name(one): one for one in (*dataset.pictures, *(dataset.left_out if order.names else ()))}
+    if order.names:
+        known = {name: known[name] for name in order.names if name in known}
+    if order.mode is Mode.FILL:
+        written = caption_writing.own_captions(Path(order.data), order.nested)
+        known = {name: picture for name, picture in known.items() if name in done or not written.get(name)}
+    return known
+
+
+def _caption(
+    job: CaptioningJob,
+    order: CaptioningOrder,
+    dataset: Dataset,
+    todo: Sequence[Picture],
+    total: int,
+    log: EventLog,
+    stopping: Callable[[], bool],
+) -> None:
+    found = captioning.model_for(order)
+    model = load(found, order)
+    log.append(e.Captioning(done=total - len(todo), total=total, model=found.name, device=model.device))
+    for start in range(0, len(todo), order.batch):
+        if stopping():
+            return
+        group = todo[start : start + order.batch]
+        for picture, said in _looked_at(model, group, dataset, log):
+            log.append(e.Captioned(name=dataset.name(picture), text=said.text, cut=said.cut))
+
+
+def _looked_at(
+    model: Loaded, group: Sequence[Picture], dataset: Dataset, log: EventLog
+) -> Iterator[tuple[Picture, Description]]:
+    """The pictures of ``group`` with what the model makes of them. One that cannot be read is told, and captioned with
+    nothing.
+    """
+    opened: list[tuple[Picture, Image.Image]] = []
+    for picture in group:
+        try:
+            opened.append((picture, shown(picture)))
+        except DatasetError as error:
+            log.append(e.Warned(what=error.what, where=dataset.name(picture), do=error.do))
+            yield picture, Description("")
+    if opened:
+        looks = model.describe([image for _, image in opened])
+        yield from zip((picture for picture, _ in opened), looks, strict=True)
+
+
+def shown(picture: Picture) -> Image.Image:
+    """What the model looks at: the part of the picture that is trained on.
+
+    Raises:
+        DatasetError: it cannot be read.
+    """
+    image = pictures.open_picture(picture.path)
+    if crop := picture.crop:
+        width, height = image.size
+        left, top, right, bottom = crop
+        box = round(left * width), round(top * height), round(right * width), round(bottom * height)
+        image = image.crop((box[0], box[1], max(box[2], box[0] + 1), max(box[3], box[1] + 1)))
+    image.thumbnail((_LARGEST, _LARGEST), Image.Resampling.LANCZOS)
+    return image
+
+
+def load(found: FoundModel, order: CaptioningOrder) -> Loaded:
+    """The order's model in memory: on the best device there is, in the number format that suits it.
+
+    Raises:
+        ModelError: it is damaged or of an unknown kind.
+        MachineError: a library is missing.
+    """
+    if found.task is Task.TAGS:
+        return _tagger(found, order)
+    from lora_studio.training import devices
+    from lora_studio.vision import captioners
+
+    machine = devices.choose(Settings().machine)
+    captioner = captioners.load(found.path, order.sentences, machine.device, machine.dtype)
+    return Loaded(lambda images: [Description(*one) for one in captioner.caption(images)], machine.name)
+
+
+def _tagger(found: FoundModel, order: CaptioningOrder) -> Loaded:
+    from lora_studio.vision import taggers
+
+    tagger = taggers.Tagger(found.path)
+
+    def describe(images: Sequence[Image.Image]) -> list[Description]:
+        return [Description(", ".join(taggers.chosen(scored, order.tags))) for scored in tagger.score(images)]
+
+    return Loaded(describe, tagger.device)
+
+
+def _tell(seen: CaptioningView, log: EventLog) -> None:
+    """Tells which captions are shorter than they might be."""
+    cut = [name for name, one in seen.captions.items() if one.cut]
+    empty = [name for name, one in seen.captions.items() if not one.text]
+    if cut:
+        what = "1 caption was" if len(cut) == 1 else f"{len(cut)} captions were"
+        log.append(e.Warned(what=f"{what} cut at the limit: {_listed(cut)}", do="Allow longer captions, or mend them."))
+    if empty:
+        what = "1 picture" if len(empty) == 1 else f"{len(empty)} pictures"
+        do = "Lower the thresholds, or write these captions yourself."
+        log.append(e.Warned(what=f"{what} got no caption: {_listed(empty)}", do=do))
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (" …" if len(names) > _NAMED else ".")
+
+
+def _write(job: CaptioningJob, order: CaptioningOrder, seen: CaptioningView, log: EventLog) -> None:
+    """Writes the captions into the dataset, over nothing that was written meanwhile."""
+    data = Path(order.data)
+    there = caption_writing.own_captions(data, order.nested)
+    settled = seen.written | seen.kept
+    captions = {name: one.text for name, one in seen.captions.items() if one.text and name not in settled}
+    changes = captioning.merged(there, captions, order)
+    before = {name: there.get(name, "") for name in changes}
+    count = "1 caption" if len(changes) == 1 else f"{len(changes)} captions"
+    written = caption_writing.write(data, changes, job.outputs, f"{count} by {seen.model}", before)
+    if captions:
+        log.append(e.CaptionsWritten(written=tuple(written), kept=tuple(captions.keys() - set(written))))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,450 @@
+"""Captioning as a job: a model writes captions for a dataset in a process of its own, in turn with the runs. The
+parent's side: imports no torch.
+
+A job is a folder of ``outputs/.captioning``. Its event log is also where captions are kept as they come, so that a job
+whose process was killed continues with the next picture. Nothing is written into the dataset before the job ends.
+
+outputs/.captioning/<job>/
+├── order.json     what was asked for
+├── events.jsonl   what happened, one event a line; the captions are among them
+├── settled.json   of proposals: the pictures that she has decided on
+├── worker.json    process id and start time of its worker, and its place in the queue
+├── worker.log     output of the worker's libraries
+├── start.lock     held while a worker is started
+└── stop           a request to stop, while there is one
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lora_studio import events as e
+from lora_studio import files, locks, runs
+from lora_studio.errors import DatasetError, ModelError, RunError
+from lora_studio.events import State
+from lora_studio.jobs import caption_writing, eventlog, identity, runner
+from lora_studio.vision import local
+from lora_studio.vision.catalog import Task
+from lora_studio.vision.local import FoundModel
+from lora_studio.vision.options import SentenceOptions, TagOptions
+
+LATEST = 5
+"""Captions that a view shows as the latest."""
+_LEAVING = 10.0
+"""Seconds in which a worker that has ended its work leaves."""
+
+
+class Mode(StrEnum):
+    """What becomes of the captions."""
+
+    FILL = "fill"
+    """They are written where there is no caption."""
+    APPEND = "append"
+    """They are added to what is there."""
+    PROPOSE = "propose"
+    """Nothing is written: they wait in the job until she accepts or dismisses them."""
+
+
+class CaptioningOrder(BaseModel):
+    """What a job is asked for. ``data`` is the dataset's folder; ``model`` a key of ``vision.catalog``, a folder, a
+    file or a name on the hub.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: str
+    model: str
+    mode: Mode = Mode.FILL
+    names: tuple[str, ...] = ()
+    """Pictures, relative to the dataset; none means all that ``mode`` is for."""
+    nested: bool = False
+    """Whether all folders below the dataset belong to it, as in training."""
+    batch: int = Field(4, ge=1, le=64)
+    """Pictures that the model looks at together: more are quicker, and take more memory."""
+    sentences: SentenceOptions = SentenceOptions()
+    tags: TagOptions = TagOptions()
+
+
+@dataclass
+class CaptioningView:
+    """All that is known of a job. ``done`` of ``total`` pictures are captioned; ``total`` is 0 until it is known."""
+
+    state: State = State.QUEUED
+    model: str = ""
+    device: str = ""
+    done: int = 0
+    total: int = 0
+    seconds_left: float | None = None
+    waits_for: str = ""
+    """What it waits for, in the middle of a sentence; empty if it does not wait."""
+    captions: dict[str, e.Captioned] = field(default_factory=dict)
+    """By the names of their pictures."""
+    warnings: list[e.Warned] = field(default_factory=list)
+    written: set[str] = field(default_factory=set)
+    """Pictures whose captions it wrote into the dataset."""
+    kept: set[str] = field(default_factory=set)
+    """Pictures that it left as they were: someone wrote their captions meanwhile, or there was nothing to add."""
+    error: e.Failed | None = None
+    """Why it failed, or that its process vanished."""
+
+    @property
+    def latest(self) -> list[e.Captioned]:
+        """The latest captions, the last one first."""
+        return list(self.captions.values())[-LATEST:][::-1]
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether it ended before it had looked at all pictures, or before it wrote what it had."""
+        return self.state in (State.FAILED, State.INTERRUPTED)
+
+
+@dataclass(frozen=True)
+class CaptioningJob:
+    """One job's folder."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def outputs(self) -> Path:
+        return self.folder.parent.parent
+
+    @property
+    def events_file(self) -> Path:
+        return self.folder / "events.jsonl"
+
+    @property
+    def worker_file(self) -> Path:
+        return self.folder / "worker.json"
+
+    @property
+    def log_file(self) -> Path:
+        return self.folder / "worker.log"
+
+    @property
+    def stop_file(self) -> Path:
+        return self.folder / "stop"
+
+    @property
+    def start_lock(self) -> Path:
+        return self.folder / "start.lock"
+
+    @property
+    def order_file(self) -> Path:
+        return self.folder / "order.json"
+
+    @property
+    def settled_file(self) -> Path:
+        return self.folder / "settled.json"
+
+    def order(self) -> CaptioningOrder:
+        """What it was asked for.
+
+        Raises:
+            RunError: the file is missing, damaged or of another version.
+        """
+        try:
+            return CaptioningOrder.model_validate_json(self.order_file.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise RunError(
+                f"The captioning job's {self.order_file.name} cannot be read.",
+                where=self.order_file,
+                do="Start the captioning anew: what the job had written is in the dataset.",
+            ) from error
+
+    def view(self) -> CaptioningView:
+        """What is known of it now."""
+        return _seen(self)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has a process that works or waits."""
+        return place(self) is not None
+
+    def cancel(self) -> None:
+        """Asks it to stop. It ends after the pictures that it is looking at, and writes what it has captioned.
+
+        Raises:
+            MachineError: the disk refuses.
+        """
+        try:
+            files.patiently(self.stop_file.touch)
+        except OSError as error:
+            raise files.refusal(error, "The captioning cannot be stopped", self.folder) from error
+
+    def resume(self) -> None:
+        """Continues it with the pictures that it has not captioned. Does nothing while it is at work.
+
+        Raises:
+            MachineError: its folder cannot be written, or no process can be started.
+        """
+        _launch(self)
+
+    def proposals(self) -> dict[str, str]:
+        """The captions that wait for her decision, by the names of their pictures."""
+        settled = set(self._settled())
+        return {name: one.text for name, one in self.view().captions.items() if one.text and name not in settled}
+
+    def accept(self, names: Collection[str] | None = None) -> list[str]:
+        """Writes the proposals for ``names``, by default all, over the captions that are there, as one step that can be
+        undone. Returns the names of the pictures whose captions changed.
+
+        Raises:
+            DatasetError: she has not allowed the studio to write in the folder.
+            MachineError: the disk refuses.
+        """
+        open_ones = self.proposals()
+        chosen = {name: open_ones[name] for name in (open_ones if names is None else names) if name in open_ones}
+        changed = caption_writing.write(Path(self.order().data), chosen, self.outputs)
+        self._settle(chosen)
+        return changed
+
+    def dismiss(self, names: Collection[str] | None = None) -> None:
+        """Drops the proposals for ``names``, by default all.
+
+        Raises:
+            MachineError: the disk refuses.
+        """
+        self._settle(self.proposals() if names is None else names)
+
+    def _settled(self) -> list[str]:
+        try:
+            return [str(name) for name in json.loads(self.settled_file.read_text("utf-8"))]
+        except (OSError, ValueError, TypeError):
+            return []
+
+    def _settle(self, names: Collection[str]) -> None:
+        try:
+            files.write(self.settled_file, json.dumps(sorted({*self._settled(), *names})))
+        except OSError as error:
+            raise files.refusal(error, "The decision cannot be saved", self.folder) from error
+
+
+def start(order: CaptioningOrder, outputs: Path = runs.OUTPUTS) -> CaptioningJob:
+    """Creates a job and starts it; while runs or other jobs are at work, it waits for its turn.
+
+    Raises:
+        DatasetError: there is no such folder; or captions are to be written into it, and she has not allowed that.
+        ModelError: the model is not here, which ``details`` then has as ``download``, or it writes no captions.
+        MachineError: the outputs folder cannot be written, or no process can be started.
+    """
+    order = checked(order, outputs)
+    runs.require_text(outputs)
+    try:
+        job = CaptioningJob(runs.new_captioning(Path(order.data).name, outputs))
+        files.write(job.order_file, order.model_dump_json())
+    except OSError as error:
+        raise files.refusal(error, "The captioning cannot be started", outputs) from error
+    _launch(job)
+    return job
+
+
+def checked(order: CaptioningOrder, outputs: Path = runs.OUTPUTS) -> CaptioningOrder:
+    """The order with absolute paths. Raises as ``start`` does."""
+    data = Path(os.path.expanduser(order.data)).absolute()
+    if not data.is_dir():
+        raise DatasetError(f"There is no folder {data}.", where=order.data, do="Choose the folder of your pictures.")
+    model_for(order)
+    if order.mode is not Mode.PROPOSE:
+        caption_writing.require_consent(data, outputs)
+    return order.model_copy(update={"data": str(data), "model": files.absolute(order.model)})
+
+
+def model_for(order: CaptioningOrder) -> FoundModel:
+    """The order's model on this machine. Raises ModelError as ``start`` does."""
+    found = local.find(order.model)
+    if found.task is Task.MASKS:
+        raise ModelError(
+            f"{found.name} draws masks and writes no captions.",
+            where=order.model,
+            do="Choose a captioner, such as florence2, or a tagger, such as wd14.",
+        )
+    return found
+
+
+def jobs(outputs: Path = runs.OUTPUTS, data: Path | str | None = None) -> list[CaptioningJob]:
+    """All jobs, or those on the dataset ``data``, the latest first. Folders that cannot be read are passed over."""
+    stamped: list[tuple[int, CaptioningJob]] = []
+    for entry in runs.entries(runs.captioning_folder(outputs), []):
+        job = CaptioningJob(Path(entry.path))
+        try:
+            stamped.append((job.order_file.stat().st_mtime_ns, job))
+        except OSError:
+            continue
+    found = [job for _, job in sorted(stamped, key=lambda one: (-one[0], one[1].name))]
+    return found if data is None else [job for job in found if _is_on(job, Path(data))]
+
+
+def find(name: str, outputs: Path = runs.OUTPUTS) -> CaptioningJob:
+    """The job called ``name``.
+
+    Raises:
+        RunError: there is none.
+    """
+    job = CaptioningJob(runs.captioning_folder(outputs) / name)
+    if not name or Path(name).name != name or not job.order_file.is_file():
+        raise RunError(f"There is no captioning job named {name!r}.", where=outputs, do="Start it anew.")
+    return job
+
+
+def place(job: CaptioningJob) -> int | None:
+    """Its place in the queue, which it shares with the runs; None if it neither works nor waits."""
+    worker = identity.read(job.worker_file)
+    return int(worker.get("queued", 1e9 * worker["started"])) if worker else None
+
+
+def at_work(outputs: Path = runs.OUTPUTS) -> list[CaptioningJob]:
+    """The jobs that work or wait, in the order of their start."""
+    line = [(number, job) for job in jobs(outputs) if (number := place(job)) is not None]
+    return [job for _, job in sorted(line, key=lambda one: (one[0], one[1].name))]
+
+
+def before(outputs: Path, number: int) -> list[CaptioningJob]:
+    """The jobs whose turn comes before ``number`` in the queue."""
+    return [job for job in at_work(outputs) if (place(job) or number) < number]
+
+
+def waits_for(job: CaptioningJob) -> str:
+    """What ``job`` waits for, in the middle of a sentence; empty if it is its turn."""
+    number = place(job)
+    if number is None:
+        return ""
+    names = [f"the run {run.name}" for run in runner.at_work(job.outputs) if (runner.place(run) or number) < number]
+    names += [f"the captioning of {other.name}" for other in before(job.outputs, number)]
+    others = f", and {len(names) - 1} more before it" if len(names) > 1 else ""
+    return f"{names[0]} to end{others}" if names else ""
+
+
+def claim(job: CaptioningJob) -> bool:
+    """Registers this process as the job's worker; False if it has another one that lives."""
+    with locks.held(job.start_lock):
+        worker = identity.read(job.worker_file)
+        if worker is None:
+            _register(job, os.getpid(), time.time_ns())
+        return worker is None or worker["pid"] == os.getpid()
+
+
+def _launch(job: CaptioningJob) -> None:
+    try:
+        with locks.held(job.start_lock):
+            if _at_work(job):
+                return
+            files.unlink(job.stop_file)
+            files.unlink(job.worker_file)
+            eventlog.EventLog(job.events_file).append(e.StateChanged(state=State.QUEUED))
+            with open(job.log_file, "ab") as log:
+                process = runner.detached(["lora_studio.jobs.captioner", str(job.folder)], log, {})
+            _register(job, process.pid, time.time_ns())
+    except OSError as error:
+        raise files.refusal(error, "The captioning cannot be started", job.folder) from error
+
+
+def _at_work(job: CaptioningJob) -> bool:
+    """Whether it has a worker. One that has written its last event needs a moment to end, which is waited for."""
+    patience = time.monotonic() + _LEAVING
+    while job.alive:
+        if not fold(read(job)).state.ended or time.monotonic() > patience:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def _register(job: CaptioningJob, pid: int, number: int) -> None:
+    files.write(job.worker_file, json.dumps({**identity.note(pid), "queued": number}))
+
+
+def _is_on(job: CaptioningJob, data: Path) -> bool:
+    try:
+        return Path(job.order().data) == data.expanduser().absolute()
+    except RunError:
+        return False
+
+
+def _seen(job: CaptioningJob) -> CaptioningView:
+    alive = job.alive  # before the log is read: a worker writes its last event before it ends
+    view = fold(read(job))
+    if not view.state.ended and not alive:
+        view.state, view.seconds_left = State.INTERRUPTED, None
+        view.error = e.Failed(
+            what="The captioning's process ended unexpectedly: it was killed, or the computer lost power or memory.",
+            where=str(job.log_file),
+            do=f"Resume it: {_pictures(view.done)} captioned and will not be done again.",
+        )
+    if view.state is State.QUEUED:
+        view.waits_for = waits_for(job)
+    return view
+
+
+def _pictures(count: int) -> str:
+    return "1 picture is" if count == 1 else f"{count} pictures are"
+
+
+def read(job: CaptioningJob) -> list[e.Event]:
+    """The events of its log; where it cannot be read, the last one says why."""
+    found: list[e.Event] = []
+    offset = -1
+    following = 0
+    while following != offset:
+        offset = following
+        try:
+            more, following = eventlog.read(job.events_file, offset)
+        except RunError as error:
+            return [*found, e.Failed.of(error)]
+        found += more
+    return found
+
+
+def fold(log: list[e.Event]) -> CaptioningView:
+    """The view after the events of a job's log."""
+    view = CaptioningView()
+    began = e.Captioning(done=0, total=0, model="", device="")
+    for event in log:
+        match event:
+            case e.StateChanged():
+                view.state = event.state
+                if event.state is State.QUEUED:
+                    view.error, view.warnings = None, []
+            case e.Captioning():
+                began, view.total, view.model, view.device = event, event.total, event.model, event.device
+                view.state = State.RUNNING
+            case e.Captioned():
+                view.captions[event.name] = event
+                view.seconds_left = _left(began, event, len(view.captions))
+            case e.Warned():
+                view.warnings.append(event)
+            case e.CaptionsWritten():
+                view.written.update(event.written)
+                view.kept.update(event.kept)
+            case e.Failed():
+                view.state, view.error = State.FAILED, event
+    view.done = len(view.captions)
+    if view.state is not State.RUNNING:
+        view.seconds_left = None
+    return view
+
+
+def _left(began: e.Captioning, latest: e.Captioned, done: int) -> float:
+    """Seconds that the rest takes at the pace since the job began or continued."""
+    since = done - began.done
+    return (latest.at - began.at) / since * max(began.total - done, 0) if since > 0 else 0.0
+
+
+def merged(texts: Mapping[str, str], captions: Mapping[str, str], order: CaptioningOrder) -> dict[str, str]:
+    """The captions to write into the dataset: of ``captions``, which the model wrote, with what is there in ``texts``.
+    A picture that needs no change is left out.
+    """
+    if order.mode is Mode.FILL:
+        return {name: text for name, text in captions.items() if text and not texts.get(name)}
+    added = {name: caption_writing.appended(texts.get(name, ""), text) for name, text in captions.items() if text}
+    return {name: text for name, text in added.items() if text != texts.get(name, "")}
