@@ -1,17 +1,26 @@
 """The panels of the Pictures page: what is wrong, words, edits of all captions, folders, automatic captions."""
 
 import shutil
+from types import SimpleNamespace
 
+import gradio as gr
 import pytest
 from PIL import Image
 
 from lora_studio.config.settings import Settings
-from lora_studio.curation.collection import Collection
+from lora_studio.curation import edits
+from lora_studio.curation.collection import Collection, Query
+from lora_studio.curation.edits import CaptionChange
 from lora_studio.curation.target import Target
-from lora_studio.dataset import folder
+from lora_studio.dataset import folder, preparation
 from lora_studio.dataset.preparation import FolderOptions
 from lora_studio.errors import SettingsError
-from lora_studio.ui.pages.pictures import changes, findings, folders, health
+from lora_studio.ui.pages.pictures import changes, findings, folders, health, words_panel
+from lora_studio.ui.pages.pictures.bulk import BulkEdits
+from lora_studio.ui.pages.pictures.health import Health
+from lora_studio.ui.pages.pictures.look import PicturesLook
+from lora_studio.ui.pages.pictures.page import PicturesPage
+from lora_studio.ui.pages.pictures.words_panel import WordsPanel
 
 SHADE = Image.radial_gradient("L")
 HOSTILE = "<img src=x onerror=\"document.title='owned'\">"
@@ -122,5 +131,102 @@ def test_of_long_captions_only_what_is_next_to_a_change_is_shown():
 
 
 def test_a_list_of_changes_says_how_many_more_there_are():
-    many = [changes.Change(f"{number}.png", "a", "b") for number in range(25)]
+    many = [CaptionChange(f"{number}.png", "a", "b") for number in range(25)]
     assert changes.listed(many).count("<li>") == 20 and "and 5 more" in changes.listed(many)
+
+
+@pytest.fixture
+def page(data, tmp_path):
+    """The page without a browser, and the look of a tab that shows ``data``, where the studio may write."""
+    with gr.Blocks():
+        made = PicturesPage(tmp_path / "outputs")
+    (data / ".lora_studio").mkdir()
+    return made, PicturesLook(Settings(data=str(data)))
+
+
+def panel(page, kind):
+    return next(one for one in page.panels if isinstance(one, kind))
+
+
+def test_an_edit_is_shown_as_it_is_typed_and_writes_what_was_shown(page, data):
+    page, look = page
+    bulk = panel(page, BulkEdits)
+    bulk.propose(look, "replace")
+    assert look.draft.changes == []
+    typed = dict.fromkeys(bulk.fields)
+    shown = bulk.type(
+        look, "all", *{**typed, ("replace", "find"): "drawing", ("replace", "replacement"): "sea"}.values()
+    )
+    assert [one.name for one in look.draft.changes] == ["a.png", "b.png", "c.png"]
+    assert shown[bulk.apply]["value"] == "Apply to 3 captions"
+    bulk.write(look)
+    assert (data / "a.txt").read_text() == "sea, a"
+    assert look.draft is None and "replaced" in look.said
+    page.room._undo(look)
+    assert (data / "a.txt").read_text() == "drawing, a"
+
+
+def test_an_edit_changes_the_pictures_that_are_shown_or_selected_if_asked(page):
+    page, look = page
+    bulk = panel(page, BulkEdits)
+    look.query, look.selected = Query(words="bare"), {"c.png"}
+    bulk.propose(look, "prepend")
+    assert look.draft.scope == "found"
+    look.draft.values = {"text": "zorp"}
+    for scope, names in (
+        ("found", ["bare.png"]),
+        ("selected", ["c.png"]),
+        ("all", ["a.png", "b.png", "bare.png", "c.png"]),
+    ):
+        look.draft.scope = scope
+        bulk.draw(look, page.room.collections.of(look))
+        assert [one.name for one in look.draft.changes] == names
+
+
+def test_a_wrong_regular_expression_is_told_and_changes_nothing(page):
+    page, look = page
+    bulk = panel(page, BulkEdits)
+    bulk.propose(look, "replace", {"find": "a(", "regular_expression": True})
+    shown = bulk.draw(look, page.room.collections.of(look))
+    assert "is no regular expression" in shown[bulk.wrong]["value"] and shown[bulk.apply]["interactive"] is False
+
+
+def test_every_edit_has_its_fields_on_the_page(page):
+    page, _ = page
+    assert list(panel(page, BulkEdits).fields) == [
+        (kind, one.name) for kind in edits.EDITS for one in edits.fields(kind)
+    ]
+
+
+def test_words_about_the_style_are_removed_by_a_press_and_apply(page, data):
+    page, look = page
+    panels, collection = panel(page, WordsPanel), page.room.collections.of(look)
+    facts = words_panel.facts_of(collection)
+    assert facts.counts[0] == ("drawing", 3) and facts.most == 225
+    assert "names the style" in words_panel.listed(facts, "", "")
+    assert words_panel.listed(facts, "c", "").count("<li>") == 1
+    panels.follow(look, SimpleNamespace(act="remark", kind="style"))
+    panel(page, BulkEdits).write(look)
+    assert [(data / f"{name}.txt").read_text() for name in "abc"] == ["a", "b", "c"]
+
+
+def test_a_tag_filters_the_cards_and_again_shows_all(page):
+    page, look = page
+    panels, event = panel(page, WordsPanel), SimpleNamespace(tag="a")
+    panels.filter(look, event)
+    assert [card.name for card in page.room.collections.of(look).find(look.query)] == ["a.png"]
+    panels.filter(look, event)
+    assert look.query == Query()
+
+
+def test_captions_that_are_too_long_stand_out():
+    facts = words_panel.CaptionFacts([], [], [3, 10, 300], 225)
+    shown = words_panel.about(facts)
+    assert "3 to 300 tokens, 10 in the middle; the base model reads 225." in shown
+    assert "1 caption is longer" in shown and "class=over" in shown
+
+
+def test_duplicates_are_left_out_by_a_press(page, data):
+    page, look = page
+    panel(page, Health).press(look, SimpleNamespace(act="keep", name="b.png"))
+    assert preparation.read(data)[0].left_out == {"a.png"}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from difflib import SequenceMatcher
-from typing import NamedTuple
 
+from lora_studio.curation.edits import CaptionChange
 from lora_studio.ui import words
 
 MOST_SHOWN = 20
@@ -15,20 +15,7 @@ _AROUND = 40
 _PIECE = re.compile(r"\n|[^\S\n]+|,[^\S\n]*|[^\s,]+[^\S\n]*")
 
 
-class Change(NamedTuple):
-    """The caption of one picture before and after an edit."""
-
-    name: str
-    before: str
-    after: str
-
-
-def changed(captions: Mapping[str, str], after: Mapping[str, str]) -> list[Change]:
-    """The captions that are others in ``after``, in the order of ``captions``."""
-    return [Change(name, text, after[name]) for name, text in captions.items() if after.get(name, text) != text]
-
-
-def listed(changes: Sequence[Change]) -> str:
+def listed(changes: Sequence[CaptionChange]) -> str:
     """The first changes, and how many more there are."""
     rows = "".join(
         f"<li><code>{words.text(one.name)}</code><p>{marked(one.before, one.after)}</p></li>"

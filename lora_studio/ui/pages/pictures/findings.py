@@ -18,6 +18,7 @@ class Fix(StrEnum):
     SHOW = "show"
     LEAVE_OUT = "leave out"
     KEEP_LARGEST = "keep largest"
+    TRIM = "trim"
     REMOVE_MASKS = "remove masks"
 
 
@@ -25,6 +26,7 @@ LABELS = {
     Fix.SHOW: "Show them",
     Fix.LEAVE_OUT: "Leave them out",
     Fix.KEEP_LARGEST: "Keep the largest of each",
+    Fix.TRIM: "Shorten them…",
     Fix.REMOVE_MASKS: "Remove their masks",
 }
 """What their buttons say."""
@@ -77,8 +79,8 @@ _OF_CARDS: dict[Kind, tuple[str, str, str, tuple[Fix, ...]]] = {
     "long caption": (
         "Long captions",
         "The base model reads {most:,} tokens; what comes after them is cut off.",
-        "Trim them, or put what matters first.",
-        (Fix.SHOW,),
+        "Shorten them, or put what matters first.",
+        (Fix.TRIM, Fix.SHOW),
     ),
     "small": (
         "Small pictures",

@@ -15,6 +15,7 @@ from lora_studio.errors import DatasetError
 from lora_studio.ui import images, words
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.pictures import findings
+from lora_studio.ui.pages.pictures.bulk import BulkEdits
 from lora_studio.ui.pages.pictures.findings import Fix, HealthFinding
 from lora_studio.ui.pages.pictures.look import PicturesLook
 from lora_studio.ui.pages.pictures.room import Room
@@ -29,7 +30,7 @@ PRESS = """
 const chosen = new Map();
 element.addEventListener('click', event => {
   const button = event.target.closest('button[data-act]');
-  if (button) trigger('click', {...button.dataset});
+  if (button) trigger(button.dataset.act === 'trim' ? 'edit' : 'click', {...button.dataset});
   const fold = event.target.closest('summary')?.parentElement;
   if (fold) chosen.set(fold.dataset.kind, !fold.open);
 });
@@ -47,8 +48,8 @@ watch('value', () => requestAnimationFrame(() => {
 class Health:
     """The card with the findings."""
 
-    def __init__(self, room: Room):
-        self.room = room
+    def __init__(self, room: Room, bulk: BulkEdits):
+        self.room, self.bulk = room, bulk
         with gr.Column(elem_classes="card", elem_id="health-card"):
             self.report = html(js_on_load=PRESS, elem_id="health")
         room.shows(self.draw, [self.report])
@@ -56,6 +57,7 @@ class Health:
     def wire(self) -> None:
         """Binds the buttons in the findings."""
         self.room.edits(self.report.click, self.press)
+        self.bulk.opens(self.report.edit, self.trim)
 
     def draw(self, look: PicturesLook, collection: Collection) -> Updates:
         """The findings of the folder."""
@@ -75,6 +77,10 @@ class Health:
                 found = next((one for one in findings.find(collection) if one.key == event.kind), None)
                 if found and act in found.fixes:
                     self._fix(look, collection, found, Fix(act))
+
+    def trim(self, look: PicturesLook) -> Updates:
+        """Shows what shortening the captions that are too long would change."""
+        return self.bulk.propose(look, "trim", {"tokens": self.room.collections.of(look).target.most_tokens})
 
     def _fix(self, look: PicturesLook, collection: Collection, found: HealthFinding, fix: Fix) -> None:
         match fix:

@@ -18,6 +18,7 @@ from lora_studio.ui.pages.train import pictures
 
 if TYPE_CHECKING:
     from lora_studio.curation.workbench import Workbench
+    from lora_studio.ui.pages.pictures.bulk import EditDraft
 
 PAGE_SIZE = 60
 """Cards on a page of the list."""
@@ -34,6 +35,8 @@ class PicturesLook:
         chosen: the name of the picture in the editor.
         selected: names of all pictures that are selected, with ``chosen`` among them if it is set.
         said: HTML of what the last edit did, or why it was refused.
+        tag_search: words of the tags that are listed.
+        draft: the edit of many captions that is being typed.
         pending: the edit that waits for her agreement that the studio writes in the folder.
     """
 
@@ -43,6 +46,8 @@ class PicturesLook:
     chosen: str = ""
     selected: set[str] = field(default_factory=set)
     said: str = ""
+    tag_search: str = ""
+    draft: EditDraft | None = None
     pending: Callable[[], dict[Any, Any]] | None = None
 
     @property

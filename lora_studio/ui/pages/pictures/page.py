@@ -14,10 +14,12 @@ from lora_studio.ui import words
 from lora_studio.ui.form import read
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.pictures import cards
+from lora_studio.ui.pages.pictures.bulk import BulkEdits
 from lora_studio.ui.pages.pictures.folders import Folders
 from lora_studio.ui.pages.pictures.health import Health
 from lora_studio.ui.pages.pictures.look import PAGE_SIZE, PicturesLook
 from lora_studio.ui.pages.pictures.room import Room
+from lora_studio.ui.pages.pictures.words_panel import WordsPanel
 from lora_studio.ui.pages.train import pictures
 from lora_studio.ui.pages.train.setup import QUIET, Setup
 from lora_studio.ui.theme import html
@@ -44,7 +46,13 @@ class PicturesPage:
                 self._place_list()
             with gr.Column(scale=4, min_width=330, elem_classes="half", elem_id="chosen"):
                 # each is placed where it is constructed
-                self.panels: list[Any] = [Health(self.room), Folders(self.room)]
+                bulk = BulkEdits(self.room)
+                self.panels: list[Any] = [
+                    bulk,
+                    WordsPanel(self.room, bulk),
+                    Health(self.room, bulk),
+                    Folders(self.room),
+                ]
         self.room.encloses(body, failure)
         self.room.place()
 
@@ -99,7 +107,7 @@ class PicturesPage:
         if settings:
             if settings.run.data != look.folder:
                 look.query, look.page, look.chosen, look.selected = Query(), 0, "", set()
-                look.said, look.pending = "", None
+                look.said, look.pending, look.draft = "", None, None
             look.settings = settings
         return self.room.draw(look, fresh=True)
 
