@@ -11,7 +11,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from lora_studio import files
-from lora_studio.dataset import listing
+from lora_studio.dataset import listing, preparation
 from lora_studio.errors import DatasetError
 
 MAX_FILES = 50_000
@@ -48,7 +48,8 @@ def unpack(archive: Path, folder: Path) -> Path:
     """Unpacks ``archive`` into the new folder ``folder`` and returns the folder that holds its pictures: ``folder``, or
     the only folder in it.
 
-    Hidden files and those that macOS adds are skipped. On any error nothing is left behind.
+    Hidden files, all but ``preparation.NAME``, and those that macOS adds are skipped. On any error nothing is left
+    behind.
 
     Raises:
         DatasetError: it is no ZIP, is damaged or encrypted, contains a link or a name that leads out of the folder, or
@@ -79,6 +80,11 @@ def unpack(archive: Path, folder: Path) -> Path:
     return _inner(folder)
 
 
+def _is_hidden(name: str) -> bool:
+    """Whether a file is of the system or of another program; an artist's choices are not."""
+    return any(part.startswith(_HIDDEN) for part in PurePosixPath(name.removesuffix(preparation.NAME)).parts)
+
+
 def _checked(packed: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:
     """The files to unpack. Every name, even one that is skipped, must be safe on every system."""
     entries = packed.infolist()
@@ -96,12 +102,7 @@ def _checked(packed: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:
         )
     for entry in entries:
         _require_safe(entry, archive)
-    wanted = [
-        entry
-        for entry in entries
-        if not _name(entry).endswith("/")
-        and not any(part.startswith(_HIDDEN) for part in PurePosixPath(_name(entry)).parts)
-    ]
+    wanted = [entry for entry in entries if not _name(entry).endswith("/") and not _is_hidden(_name(entry))]
     if any(entry.flag_bits & _ENCRYPTED for entry in wanted):
         raise DatasetError("The ZIP has a password.", where=archive.name, do="Pack it again without one.")
     for entry in wanted:

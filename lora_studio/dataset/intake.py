@@ -3,7 +3,8 @@
 Every file gets a name that every system takes, and what belongs together stays together: a picture and its captions
 share a name before and after, and all tables of captions become one ``metadata.jsonl``, which names the pictures as
 they are called now. kohya's ``N_name`` folders are kept, since they carry the repeats, and folders of masks, whose
-files are called like their pictures, before and after; all other folders are flattened.
+files are called like their pictures, before and after; all other folders are flattened. Crops, pictures left out and
+options of folders come along (``moved_choices``).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from lora_studio import files
-from lora_studio.dataset import archive, caption_tables, captions, listing, masks, pictures
+from lora_studio.dataset import archive, caption_tables, captions, listing, masks, moved_choices, pictures
 from lora_studio.dataset.problems import Problem, grouped
 from lora_studio.errors import DatasetError
 
@@ -61,7 +62,8 @@ def fill(folder: Path, uploaded: Sequence[Path]) -> list[Problem]:
         OSError: a file cannot be read or written.
     """
     found = list(_items(uploaded, folder / _UNPACKED))
-    items = [item for item in found if _is_wanted(item.name.name)]
+    chosen = [item for item in found if moved_choices.is_choices(item.name)]
+    items = [item for item in found if item not in chosen and _is_wanted(item.name.name)]
     if not any(pictures.promises(item.name.name) for item in items):
         kind = "ZIP" if _is_zip(uploaded[0].name) else "upload"
         do = "Choose PNG, JPEG or WebP files, with captions as .txt."
@@ -80,8 +82,10 @@ def fill(folder: Path, uploaded: Sequence[Path]) -> list[Problem]:
             shutil.copyfile(item.path, target)
     if tables:
         files.write(folder / caption_tables.JSONL, "\n".join([*_merged(tables, named), ""]))
+    problems = moved_choices.take_along(folder, chosen, _Names(named).find, _folder)
     shutil.rmtree(folder / _UNPACKED, ignore_errors=True)
-    return _left_out(item.name.name for item in found if item not in named and item not in tables)
+    used = {*named, *tables, *chosen}
+    return problems + _left_out(item.name.name for item in found if item not in used)
 
 
 def _left_out(names: Iterable[str]) -> list[Problem]:
@@ -239,7 +243,7 @@ def _entry(line: str) -> tuple[str, dict]:
 
 
 class _Names:
-    """Finds the new name of a picture that a table names."""
+    """Finds the new name of a picture that a table or an artist's choice names."""
 
     def __init__(self, named: dict[Item, PurePosixPath]):
         self._exact: dict[str, PurePosixPath] = {}

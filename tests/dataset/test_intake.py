@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from lora_studio.dataset import caption_tables, folder, intake, pictures
+from lora_studio.dataset import caption_tables, folder, intake, pictures, preparation
+from lora_studio.dataset.preparation import Crop, FolderOptions, Preparation
 from lora_studio.errors import DatasetError
 
 MIDJOURNEY = (
@@ -310,3 +311,42 @@ def test_a_refused_zip_is_named_as_its_owner_knows_it(tmp_path):
     with pytest.raises(DatasetError) as raised:
         intake.fill(tmp_path, [tmp_path / "style.zip"])
     assert raised.value.where == "style.zip"
+
+
+def test_choices_in_a_zip_come_along_under_the_new_names(tmp_path):
+    source = tmp_path / "packed" / "My Style"
+    for shade, name in enumerate(("a b?.png", "sub/c.png", "10_ink/d.png", "e.png")):
+        picture(source / name, shade + 1)
+    chosen = Preparation(
+        {"a b?.png": Crop(0, 0, 0.5, 1), "10_ink/d.png": Crop(0, 0.5, 1, 1), "gone.png": Crop(0, 0, 1, 0.5)},
+        frozenset({"sub/c.png"}),
+        {"": FolderOptions(prefix="ink,"), "10_ink": FolderOptions(repeats=2), "sub": FolderOptions(weight=2)},
+    )
+    preparation.write(source, chosen)
+    (source / ".DS_Store").write_bytes(b"x")
+    target = tmp_path / "kept"
+    target.mkdir()
+    (problem,) = intake.fill(target, [packed(tmp_path / "My Style.zip", source.parent)])
+    assert preparation.read(target) == (
+        Preparation(
+            {"a-b.png": Crop(0, 0, 0.5, 1), "10_ink/d.png": Crop(0, 0.5, 1, 1)},
+            frozenset({"c.png"}),
+            {"": FolderOptions(prefix="ink,"), "10_ink": FolderOptions(repeats=2)},
+        ),
+        [],
+    )
+    assert problem.kind == "not taken" and problem.files == ("gone.png", "sub")
+    dataset = folder.scan(target)
+    assert [dataset.name(one) for one in dataset.pictures] == ["a-b.png", "e.png", "10_ink/d.png"]
+
+
+def test_damaged_choices_in_a_zip_are_named_and_the_pictures_are_taken(tmp_path):
+    source = tmp_path / "style"
+    picture(source / "a.png", 1)
+    (source / ".lora_studio").mkdir()
+    (source / preparation.NAME).write_text("{")
+    target = tmp_path / "kept"
+    target.mkdir()
+    (problem,) = intake.fill(target, [packed(tmp_path / "style.zip", source)])
+    assert problem.kind == "preparation" and "damaged" in problem.what
+    assert sorted(path.name for path in target.iterdir()) == ["a.png"]

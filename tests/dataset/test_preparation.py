@@ -83,6 +83,7 @@ def test_what_is_written_is_read_again(tmp_path_factory, crops, left_out, folder
     [
         ("", "invalid JSON"),
         ("{", "invalid JSON"),
+        pytest.param(" " * (preparation.MAX_BYTES + 1), "longer than 32 MB", id="too long"),
         ("[]", "should be an object"),
         ("{}", "version: field required"),
         ("[" * 100_000, "recursion limit"),
