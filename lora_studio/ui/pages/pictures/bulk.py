@@ -5,7 +5,6 @@ would change is shown while it is typed, and nothing is written before Apply.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -19,6 +18,7 @@ from lora_studio.errors import SettingsError
 from lora_studio.ui import words
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.pictures import changes
+from lora_studio.ui.pages.pictures.drafts import ALL, FOUND, SELECTED, EditDraft
 from lora_studio.ui.pages.pictures.look import PicturesLook
 from lora_studio.ui.pages.pictures.room import Room
 from lora_studio.ui.pages.train.setup import QUIET
@@ -26,32 +26,6 @@ from lora_studio.ui.theme import html
 
 _HIDDEN, _SHOWN = gr.update(visible=False), gr.update(visible=True)
 _INTO_VIEW = "() => setTimeout(() => document.getElementById('bulk')?.scrollIntoView({block: 'nearest'}), 50)"
-ALL, FOUND, SELECTED = "all", "found", "selected"
-
-
-@dataclass
-class EditDraft:
-    """An edit that is being typed.
-
-    Attributes:
-        kind: a key of ``EDITS``.
-        values: of its fields, by name; missing ones are as by default.
-        scope: which pictures: ``ALL``, ``FOUND`` by search and filter, or ``SELECTED``.
-        changes: what it would change, as it was shown last.
-        title: what it does, for undo.
-    """
-
-    kind: str
-    values: dict[str, Any] = field(default_factory=dict)
-    scope: str = ALL
-    changes: list[CaptionChange] = field(default_factory=list)
-    title: str = ""
-
-    @property
-    def complete(self) -> bool:
-        """Whether all fields that are needed are filled in."""
-        needed = [one.name for one in edits.fields(self.kind) if one.required]
-        return all(self.values.get(name) not in (None, "", ()) for name in needed)
 
 
 class BulkEdits:
@@ -71,7 +45,7 @@ class BulkEdits:
         )
         self.sentence = html()
         self.forms: dict[str, gr.Column] = {}
-        self.fields: dict[tuple[str, str], Block] = {}
+        self.fields: dict[tuple[str, str], Any] = {}
         for kind in EDITS:
             with gr.Column(visible=False, elem_classes="edit-fields") as self.forms[kind]:
                 for one in edits.fields(kind):

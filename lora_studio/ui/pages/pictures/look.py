@@ -14,11 +14,11 @@ from lora_studio.config.settings import Settings
 from lora_studio.curation.collection import Card, Collection, Query
 from lora_studio.curation.target import Target
 from lora_studio.errors import DatasetError
+from lora_studio.ui.pages.pictures.drafts import EditDraft
 from lora_studio.ui.pages.train import pictures
 
 if TYPE_CHECKING:
     from lora_studio.curation.workbench import Workbench
-    from lora_studio.ui.pages.pictures.bulk import EditDraft
 
 PAGE_SIZE = 60
 """Cards on a page of the list."""

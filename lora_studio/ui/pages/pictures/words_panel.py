@@ -133,7 +133,8 @@ class WordsPanel:
         if event.act == "trim":
             return self.bulk.propose(look, "trim", {"tokens": facts.most})
         edit = next(one.edit for one in facts.remarks if one.kind == event.kind)
-        return self.bulk.propose(look, edit.kind, edit.model_dump(exclude={"kind"}))
+        values = edit.model_dump()
+        return self.bulk.propose(look, values.pop("kind"), values)
 
 
 def facts_of(collection: Collection) -> CaptionFacts:
