@@ -126,6 +126,12 @@ class Workbench:
             title = f"{_count(len(plan.pictures), 'original caption')} put back"
             return self._step(title, plan.pictures, plan.contents, plan.notes)
 
+    def restorable(self, names: Collection[str]) -> list[str]:
+        """Those of the pictures for which ``restore_captions`` would change something."""
+        if not (self.folder / originals.ORIGINALS).is_dir():
+            return []
+        return originals.restored(CaptionFolder(self.folder, names), names).pictures
+
     def leave_out(self, names: Collection[str]) -> Done:
         """Leaves pictures out of training; they stay where they are."""
         with self._changing(names):

@@ -37,6 +37,7 @@ class PicturesLook:
         said: HTML of what the last edit did, or why it was refused.
         tag_search: words of the tags that are listed.
         draft: the edit of many captions that is being typed.
+        tool: what is open in the editor: "crop", "mask", "model", or "" for none.
         pending: the edit that waits for her agreement that the studio writes in the folder.
     """
 
@@ -48,6 +49,7 @@ class PicturesLook:
     said: str = ""
     tag_search: str = ""
     draft: EditDraft | None = None
+    tool: str = ""
     pending: Callable[[], dict[Any, Any]] | None = None
 
     @property

@@ -15,6 +15,7 @@ from lora_studio.ui.form import read
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.pictures import cards
 from lora_studio.ui.pages.pictures.bulk import BulkEdits
+from lora_studio.ui.pages.pictures.editor import PictureEditor
 from lora_studio.ui.pages.pictures.folders import Folders
 from lora_studio.ui.pages.pictures.health import Health
 from lora_studio.ui.pages.pictures.look import PAGE_SIZE, PicturesLook
@@ -46,8 +47,9 @@ class PicturesPage:
                 self._place_list()
             with gr.Column(scale=4, min_width=330, elem_classes="half", elem_id="chosen"):
                 # each is placed where it is constructed
-                bulk = BulkEdits(self.room)
+                editor, bulk = PictureEditor(self.room), BulkEdits(self.room)
                 self.panels: list[Any] = [
+                    editor,
                     bulk,
                     WordsPanel(self.room, bulk),
                     Health(self.room, bulk),

@@ -27,6 +27,7 @@ repeats the whole edit once she agreed. So nothing may be changed before ``Room.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -78,6 +79,7 @@ class Room:
         self.look = gr.State(PicturesLook())
         self.drawn: list[Block] = [self.look]
         self._draws: list[Draw] = []
+        self._drawing = threading.Lock()
         self._more: list[Block] = []
 
     def encloses(self, body: Block, failure: gr.HTML) -> None:
@@ -111,18 +113,24 @@ class Room:
             collection = self.collections.of(look, fresh)
         except (StudioError, OSError) as error:
             return {**updates, self.body: _HIDDEN, self.failure: gr.update(value=wrong(error), visible=True)}
-        for draw in self._draws:
-            updates |= draw(look, collection)
+        with self._drawing:  # of two answers on their way, the later one shows all that was done before
+            for draw in self._draws:
+                updates |= draw(look, collection)
         return {**updates, self.body: _SHOWN, self.failure: _HIDDEN}
 
-    def edits(self, event: Any, act: Act, inputs: Sequence[Block] = (), outputs: Sequence[Block] = ()) -> Any:
+    def edits(
+        self, event: Any, act: Act, inputs: Sequence[Block] = (), outputs: Sequence[Block] = (), each: bool = False
+    ) -> Any:
         """Binds an edit to an event, such as ``button.click``. ``outputs`` are components that ``act`` changes itself,
-        apart from those that are drawn. A handler with a parameter of type ``gr.EventData`` gets the event too.
+        apart from those that are drawn. With ``each``, an event counts that comes while an earlier one is at work;
+        else it is dropped, as of a button that was pressed twice. A handler with a parameter of type ``gr.EventData``
+        gets the event too.
 
         Any StudioError or OSError that ``act`` raises becomes the page's message.
         """
         self._more += outputs
-        return event(self._handler(act), [self.look, *inputs], [*self.drawn, *outputs], **QUIET)
+        mode = "multiple" if each else None
+        return event(self._handler(act), [self.look, *inputs], [*self.drawn, *outputs], trigger_mode=mode, **QUIET)
 
     def workbench(self, look: PicturesLook) -> Workbench:
         """The writer of the folder. Only for handlers that were bound by ``edits``: they are asked and repeated where
