@@ -14,8 +14,10 @@ from pathlib import Path
 from lora_studio import files
 from lora_studio.curation.history import Contents
 from lora_studio.curation.table_rows import CaptionTable, object_with_caption
-from lora_studio.dataset import caption_tables, captions, masks, pictures, sidecars
+from lora_studio.dataset import caption_tables, captions, pictures, sidecars
 from lora_studio.dataset.captions import decode, encode
+from lora_studio.dataset.folder_tables import is_table
+from lora_studio.dataset.listing import is_non_caption
 from lora_studio.dataset.sidecars import CaptionSource
 from lora_studio.errors import DatasetError
 
@@ -29,12 +31,15 @@ class CaptionFolder:
     """
 
     def __init__(self, root: Path, wanted: Collection[str]):
-        self.root = root
-        self.paths = _listed(root, wanted)
-        promised = [name for name in self.paths if pictures.promises(name)]
-        self.pictures = {*promised, *wanted} - (masks.among(promised) - set(wanted))
-        self.sources = sidecars.sources(root, self.paths, self.pictures, wanted)
-        self._beside = sidecars.files_beside(self.paths, self.pictures)
+        self.root, self._names = root, _listed(root, wanted)
+        tables = [name for name in self._names if is_table(name)]
+        stems = {_stem(name) for name in wanted}
+        near = [name for name in self._names if _stem(name) in stems]
+        shown = self._names if tables else near  # tables name pictures by the ends of their paths
+        self.pictures = {name for name in shown if pictures.promises(name)} | set(wanted)
+        paths = {name: root / name for name in {*near, *tables}}
+        self._beside = sidecars.beside(paths, self.pictures)
+        self.sources = sidecars.sources(root, paths, self.pictures, wanted, self._beside)
 
     def read(self, file: str) -> bytes | None:
         """A file's bytes; None if there is none.
@@ -60,13 +65,7 @@ class CaptionFolder:
         Raises:
             DatasetError: there is one already that is not read as its caption.
         """
-        inside = os.path.dirname(name)
-        kinds = Counter(
-            os.path.splitext(found[0])[1].lower()
-            for other, found in self._beside.items()
-            if os.path.dirname(other) == inside
-        )
-        usual = kinds.most_common(1)[0][0] if kinds and not plain and not self.beside(name) else ".txt"
+        usual = ".txt" if plain or self.beside(name) else self._usual(os.path.dirname(name))
         file = os.path.splitext(name)[0] + usual
         if (unread := next((one for one in self.beside(name) if one.lower().endswith(".txt")), None)) is not None:
             raise DatasetError(
@@ -75,6 +74,19 @@ class CaptionFolder:
                 do=f"Check that it is a text of at most {captions.MAX_BYTES // 1024} KiB and that you may read it.",
             )
         return file
+
+    def _usual(self, folder: str) -> str:
+        """The ending that most caption files in a folder have."""
+        kinds = Counter(
+            os.path.splitext(name)[1].lower()
+            for name in self._names
+            if os.path.dirname(name) == folder and not is_table(name) and not is_non_caption(os.path.basename(name))
+        )
+        return max(captions.SUFFIXES, key=lambda suffix: kinds[suffix])
+
+    def folders(self) -> set[str]:
+        """The folders that were listed, "" for the dataset's own."""
+        return {os.path.dirname(name) for name in self._names}
 
 
 @dataclass
@@ -206,15 +218,19 @@ def _reencoded(contents: Contents) -> list[str]:
     return found
 
 
-def _listed(root: Path, wanted: Collection[str]) -> dict[str, Path]:
-    """The files in the folders of the pictures ``wanted`` and in those above, by name."""
+def _stem(name: str) -> str:
+    return captions.composed(os.path.splitext(name)[0])
+
+
+def _listed(root: Path, wanted: Collection[str]) -> list[str]:
+    """The files in the folders of the pictures ``wanted`` and in those above."""
     inside = {"/".join(name.split("/")[:depth]) for name in wanted for depth in range(name.count("/") + 1)}
-    found: dict[str, Path] = {}
+    found: list[str] = []
     for folder in sorted(inside):
+        prefix = f"{folder}/" if folder else ""
         try:
             with os.scandir(root / folder) as entries:
-                prefix = f"{folder}/" if folder else ""
-                found |= {prefix + one.name: Path(one.path) for one in entries if _is_listed(one, root)}
+                found += [prefix + one.name for one in entries if _is_listed(one, root)]
         except OSError as error:
             raise files.refusal(error, "The folder cannot be read", root / folder) from None
     return found

@@ -16,6 +16,7 @@ from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -74,8 +75,8 @@ class FileEdit(_Stored):
         return known[: self.start] + put + known[self.start + len(taken) :]
 
 
-class EditStep(_Stored):
-    """One step.
+class StepHead(_Stored):
+    """What is told of a step.
 
     Attributes:
         title: what was done, a sentence without its full stop.
@@ -86,7 +87,17 @@ class EditStep(_Stored):
     title: str
     names: tuple[str, ...]
     at: float
+
+
+class EditStep(NamedTuple):
+    """One step: a file of its head and its edits, a line each, so that the head can be read alone."""
+
+    head: StepHead
     edits: tuple[FileEdit, ...]
+
+    def lines(self) -> str:
+        """The file's content."""
+        return "".join(f"{one.model_dump_json()}\n" for one in (self.head, *self.edits))
 
 
 class _Position(_Stored):
@@ -119,9 +130,9 @@ class History:
         """
         position = self._position()
         edits = tuple(FileEdit.between(file, *pair) for file, pair in contents.items())
-        step = EditStep(title=title, names=tuple(names), at=time.time(), edits=edits)
+        step = EditStep(StepHead(title=title, names=tuple(names), at=time.time()), edits)
         number = position.done + 1
-        files.write(self._path(number), step.model_dump_json())
+        files.write(self._path(number), step.lines())
         try:
             self._move(step, position, number)
         except (DatasetError, OSError):
@@ -144,13 +155,13 @@ class History:
             self._move(step, position, position.done + 1)
         return step
 
-    def last(self) -> EditStep | None:
+    def last(self) -> StepHead | None:
         """What ``undo`` would undo."""
-        return self._step(self._position().done)
+        return self._head(self._position().done)
 
-    def following(self) -> EditStep | None:
+    def following(self) -> StepHead | None:
         """What ``redo`` would do again."""
-        return self._step(self._position().done + 1)
+        return self._head(self._position().done + 1)
 
     def settle(self) -> Settled | None:
         """Puts an interrupted step's files back as they were, and returns it; None if nothing was interrupted.
@@ -224,16 +235,29 @@ class History:
     def _step(self, number: int) -> EditStep | None:
         path = self._path(number)
         data = _read(path)
+        if data is None:
+            return None
         try:
-            return None if data is None else EditStep.model_validate_json(data)
+            head, *edits = data.splitlines()
+            return EditStep(StepHead.model_validate_json(head), tuple(map(FileEdit.model_validate_json, edits)))
+        except ValueError:
+            raise _damaged(path) from None
+
+    def _head(self, number: int) -> StepHead | None:
+        path = self._path(number)
+        try:
+            with open(path, "rb") as file:
+                return StepHead.model_validate_json(file.readline())
+        except FileNotFoundError:
+            return None
         except ValidationError:
             raise _damaged(path) from None
 
     def _path(self, number: int) -> Path:
-        return self._folder / f"{number:06}.json"
+        return self._folder / f"{number:06}.jsonl"
 
     def _numbers(self) -> list[int]:
-        return [int(path.stem) for path in self._folder.glob("*.json") if path.stem.isdecimal()]
+        return [int(path.stem) for path in self._folder.glob("*.jsonl") if path.stem.isdecimal()]
 
     def _prune(self, last: int) -> None:
         """Deletes what was undone before the step ``last`` was done, and the oldest steps."""

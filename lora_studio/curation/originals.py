@@ -66,8 +66,7 @@ def restored(place: CaptionFolder, names: Collection[str]) -> CaptionChanges:
 
 
 def _kept_tables(place: CaptionFolder) -> list[str]:
-    folders = {file.rpartition("/")[0] for file in place.paths}
-    wanted = [f"{folder}/{name}".lstrip("/") for folder in sorted(folders) for name in caption_tables.TABLES]
+    wanted = [f"{folder}/{name}".lstrip("/") for folder in sorted(place.folders()) for name in caption_tables.TABLES]
     return [name for name in wanted if (place.root / ORIGINALS / name).is_file()]
 
 

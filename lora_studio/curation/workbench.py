@@ -8,7 +8,7 @@ is kept in ``.lora_studio/originals/``.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -17,7 +17,7 @@ from typing import NamedTuple
 from lora_studio import files, locks
 from lora_studio.curation import caption_files, originals
 from lora_studio.curation.caption_files import CaptionFolder
-from lora_studio.curation.history import Contents, EditStep, History
+from lora_studio.curation.history import Contents, EditStep, History, StepHead
 from lora_studio.dataset import captions, masks, preparation
 from lora_studio.dataset.preparation import FOLDER, Crop, FolderOptions, Preparation
 from lora_studio.errors import DatasetError
@@ -74,12 +74,12 @@ class Workbench:
     @property
     def undoable(self) -> str:
         """What ``undo`` would undo, such as ``3 captions changed``; "" if nothing."""
-        return _title(self._history.last())
+        return _title(self._history.last)
 
     @property
     def redoable(self) -> str:
         """What ``redo`` would do again; "" if nothing."""
-        return _title(self._history.following())
+        return _title(self._history.following)
 
     def settle(self) -> Done | None:
         """Puts back what a step had changed when it was interrupted by a crash. Every change does so first; call it
@@ -92,8 +92,8 @@ class Workbench:
         if settled is None:
             return None
         notes = [f"{_listed(settled.foreign)} changed since and stayed as they are."] if settled.foreign else []
-        sentence = f"A step was interrupted and was put back: {_lowered(settled.step.title)}."
-        return Done(sentence, settled.step.names, tuple(notes))
+        sentence = f"A step was interrupted and was put back: {_lowered(settled.step.head.title)}."
+        return Done(sentence, settled.step.head.names, tuple(notes))
 
     def captions(self, names: Collection[str]) -> dict[str, str]:
         """The captions of pictures as they are in their files now; "" for those without."""
@@ -188,13 +188,21 @@ class Workbench:
         """Undoes the last step, also one of an earlier session."""
         with self._changing():
             step = self._history.undo()
-        return Done(f"Undone: {_lowered(step.title)}.", step.names) if step else Done("There is nothing to undo.")
+        return (
+            Done(f"Undone: {_lowered(step.head.title)}.", step.head.names)
+            if step
+            else Done("There is nothing to undo.")
+        )
 
     def redo(self) -> Done:
         """Does the last step again that was undone."""
         with self._changing():
             step = self._history.redo()
-        return Done(f"Done again: {_lowered(step.title)}.", step.names) if step else Done("There is nothing to redo.")
+        return (
+            Done(f"Done again: {_lowered(step.head.title)}.", step.head.names)
+            if step
+            else Done("There is nothing to redo.")
+        )
 
     def _prepared(self) -> Preparation:
         found, problems = preparation.read(self.folder)
@@ -308,8 +316,19 @@ def _bytes(path: Path) -> bytes | None:
         return None
 
 
-def _title(step: EditStep | None) -> str:
+def _title(find: Callable[[], StepHead | None]) -> str:
+    """The title of a step; where the list of steps cannot be read, words, so that undoing it is offered and says why
+    not.
+    """
+    try:
+        step = find()
+    except (DatasetError, OSError):
+        return "the last step"
     return step.title if step else ""
+
+
+def _told(what: str, step: EditStep | None, otherwise: str) -> Done:
+    return Done(f"{what}: {_lowered(step.head.title)}.", step.head.names) if step else Done(otherwise)
 
 
 def _count(number: int, noun: str) -> str:

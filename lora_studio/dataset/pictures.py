@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
 import threading
 import warnings
@@ -39,6 +40,7 @@ FOREIGN = frozenset(
     ).split()
 )
 """Endings of pictures in formats that are not supported."""
+_PROMISING = SUFFIXES | FOREIGN
 _SIGNATURES = {
     "HEIC": re.compile(rb"....ftyp(hei[cmsx]|hev[cmsx]|mif1|msf1)", re.DOTALL),
     "JPEG XL": re.compile(rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n"),
@@ -213,7 +215,7 @@ def contents(path: Path) -> bytes:
 
 def promises(name: str) -> bool:
     """Whether a file has the ending of a picture, in a supported format or another."""
-    return Path(name).suffix.lower() in SUFFIXES | FOREIGN
+    return os.path.splitext(name)[1].lower() in _PROMISING
 
 
 @contextmanager

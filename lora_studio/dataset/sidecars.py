@@ -47,7 +47,11 @@ class CaptionSource(NamedTuple):
 
 
 def sources(
-    root: Path, paths: Mapping[str, Path], names: Collection[str], wanted: Collection[str]
+    root: Path,
+    paths: Mapping[str, Path],
+    names: Collection[str],
+    wanted: Collection[str],
+    files: Mapping[str, Sequence[str]],
 ) -> dict[str, CaptionSource]:
     """Where the captions of the pictures ``wanted`` come from. No entry for a picture without one.
 
@@ -55,8 +59,9 @@ def sources(
         root: the dataset's folder.
         paths: every file by its name, relative to ``root``.
         names: of all pictures.
+        files: those beside pictures, as ``beside`` gives them.
     """
-    owned = {name: found[0] for name, found in _Sidecars(paths, names).owned.items()}
+    owned = {name: found[0] for name, found in files.items()}
     texts, _ = _read(sorted({owned[name] for name in wanted if name in owned}), paths)
     sharing: dict[str, list[str]] = {}
     for name, file in owned.items():
@@ -85,7 +90,7 @@ def _in_tables(
     return found
 
 
-def files_beside(paths: Collection[str], names: Collection[str]) -> dict[str, list[str]]:
+def beside(paths: Collection[str], names: Collection[str]) -> dict[str, list[str]]:
     """The caption files beside each picture that has some, in order of precedence."""
     return _Sidecars(paths, names).owned
 
