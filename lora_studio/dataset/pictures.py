@@ -185,15 +185,17 @@ def examine(path: Path) -> Facts:
     return Facts(width, height, files.sha256(path), looks, tuple(notices))
 
 
-def thumbnail(path: Path, folder: Path, side: int = 256) -> Path:
+def thumbnail(path: Path, folder: Path, side: int = 256, sha256: str = "") -> Path:
     """A small JPEG of the picture, created once and named by the hash of its content. It contains no metadata of the
-    original file.
+    original file. Where ``sha256`` of the content is known, a thumbnail that exists costs nothing.
 
     Raises:
         DatasetError: as ``open_picture``.
     """
+    if sha256 and (known := thumbnail_file(folder, side, sha256)).exists():
+        return known
     data = contents(path)
-    target = folder / f"{hashlib.sha256(data).hexdigest()}-{side}.jpg"
+    target = thumbnail_file(folder, side, hashlib.sha256(data).hexdigest())
     if not target.exists():
         small = decode(io.BytesIO(data), path.name, at_least=2 * side)
         small.thumbnail((side, side), Image.Resampling.LANCZOS)
@@ -201,6 +203,11 @@ def thumbnail(path: Path, folder: Path, side: int = 256) -> Path:
         small.save(out, "JPEG", quality=88)
         files.write(target, out.getvalue())
     return target
+
+
+def thumbnail_file(folder: Path, side: int, sha256: str) -> Path:
+    """Where ``thumbnail`` keeps that of a picture with this hash."""
+    return folder / f"{sha256}-{side}.jpg"
 
 
 def contents(path: Path) -> bytes:

@@ -48,8 +48,9 @@ def build(outputs: Path = runs.OUTPUTS) -> gr.Blocks:
                 MixPage(outputs, mixed).wire(tab, studio)
             with tabs.tab("Export") as tab:
                 ExportPage(outputs).wire(tab)
+        setup.draft.render()
         pictures.wire(pictures_tab, all_tabs, setup)
-        tabs.follow_address(studio)
+        tabs.follow_address(studio, lambda: "train" if runs.existing(outputs) else "pictures")
     return studio
 
 

@@ -6,6 +6,8 @@ A reload opens the same tab, links lead from one tab to another, and the browser
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
 from urllib.parse import quote
 
 import gradio as gr
@@ -13,9 +15,9 @@ import gradio as gr
 from lora_studio.ui import words
 
 _FOLLOW_ADDRESS = """
-() => {
+first => {
   const open = () => {
-    const name = location.hash.slice(1).split('/')[0] || 'train';
+    const name = location.hash.slice(1).split('/')[0] || first;
     const tab = document.getElementById(`tab-${name === 'run' ? 'train' : name}-button`);
     if (tab?.getAttribute('aria-selected') === 'false') tab.click();
     if (name === 'run') document.getElementById('run')?.scrollIntoView();
@@ -25,13 +27,14 @@ _FOLLOW_ADDRESS = """
   open();
 }
 """
-"""Opens the tab that the address names, now and whenever it changes. ``#run`` is the current run, in the first tab."""
+"""Opens the tab that the address names, now and whenever it changes. ``#run`` is the current run, in Train."""
 
 _SET_ADDRESS = """
 () => {
   const shown = document.getElementById('tab-%(tab)s-button')?.getAttribute('aria-selected') === 'true';
   const there = /^#%(tab)s(\\/|$)/.test(location.hash);
-  if (window.tabsFollowAddress && shown && !there) history.pushState(null, '', '#%(tab)s');
+  if (!window.tabsFollowAddress || !shown || there) return;
+  history[location.hash ? 'pushState' : 'replaceState'](null, '', '#%(tab)s');
 }
 """
 """Puts the tab that was opened into the address. Gradio itself opens the first tab before the address is read."""
@@ -50,9 +53,13 @@ def tab(name: str) -> gr.Tab:
     return made
 
 
-def follow_address(page: gr.Blocks) -> None:
-    """Opens the tab that the page's address names, when the page is loaded and whenever the address changes."""
-    page.load(None, js=_FOLLOW_ADDRESS, queue=False, show_progress="hidden", api_visibility="private")
+def follow_address(page: gr.Blocks, first: Callable[[], str]) -> None:
+    """Opens the tab that the page's address names, when the page is loaded and whenever the address changes; without a
+    name the tab that ``first`` names.
+    """
+    told = gr.Textbox(visible=False)
+    how: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    page.load(first, None, told, **how).then(None, told, js=_FOLLOW_ADDRESS, **how)
 
 
 def address(tab: str, item: str) -> str:

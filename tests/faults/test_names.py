@@ -12,7 +12,7 @@ from lora_studio.config.settings import Settings
 from lora_studio.config.specs import from_text
 from lora_studio.errors import RunError, SettingsError
 from lora_studio.runs import branching, checkpoints, library
-from lora_studio.ui import words
+from lora_studio.ui import paths, words
 from lora_studio.ui.pages.train import pictures, setup
 from lora_studio.ui.pages.train.live import RunWatcher, TabState, tick
 from tests.adapters.adapter_samples import small
@@ -100,7 +100,7 @@ def test_an_outputs_folder_of_a_foreign_name_is_refused(tmp_path):
 def test_the_page_takes_any_name(outputs):
     assert words.text(f"<{FOREIGN}>") == f"&lt;{SHOWN}&gt;"
     for typed in (LONG, FOREIGN, "\0", "~nobody/pictures", "~" + LONG):
-        assert pictures.tidy(typed) == typed
+        assert paths.tidy(typed) == typed
         (problem,) = pictures.scan(typed, outputs).problems
         assert problem.severity == "blocking" and "no folder" in problem.what
         assert RunWatcher(outputs).find(typed) is None

@@ -135,7 +135,7 @@ def visit(browser: Browser, studio: Served) -> Iterator[Callable[..., Page]]:
         )
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
-        page.goto(studio.url)
+        page.goto(f"{studio.url}#train")
         page.wait_for_selector("#start")
         return page
 

@@ -233,7 +233,7 @@ def test_dark_and_light_follow_the_system(browser, studio):
     for scheme, dark in (("light", False), ("dark", True)):
         context = browser.new_context(color_scheme=scheme)
         page = context.new_page()
-        page.goto(studio.url)
+        page.goto(f"{studio.url}#train")
         page.wait_for_selector("#start")
         red = int(
             re.findall(r"\d+", page.evaluate("getComputedStyle(document.querySelector('.card')).backgroundColor"))[0]

@@ -19,8 +19,8 @@ from lora_studio.runs.library import Entry
 from lora_studio.ui import downloads, images, tabs, words
 from lora_studio.ui.outcome import PROGRAMS, WORK, Updates, done, proof, told
 from lora_studio.ui.pages.library import cards, details
-from lora_studio.ui.pages.train.pictures import tidy
 from lora_studio.ui.pages.train.setup import QUIET
+from lora_studio.ui.paths import tidy
 from lora_studio.ui.theme import html
 
 FORMATS = {

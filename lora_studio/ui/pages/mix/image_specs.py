@@ -19,7 +19,7 @@ from lora_studio.runs.library import Origin
 from lora_studio.ui import form
 from lora_studio.ui.pages.library import details
 from lora_studio.ui.pages.mix.mixture import HIGH, LOW, Mix, MixRow
-from lora_studio.ui.pages.train.pictures import tidy
+from lora_studio.ui.paths import tidy
 
 FIRST_LOOK = 6
 """Denoising steps of the rough picture that comes first."""

@@ -10,7 +10,7 @@ import gradio as gr
 
 from lora_studio.config.settings import SLICE_OF
 from lora_studio.curation.collection import MARKS, ORDERS, Collection, Query
-from lora_studio.ui import words
+from lora_studio.ui import paths, words
 from lora_studio.ui.form import read
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.pictures import cards
@@ -21,7 +21,6 @@ from lora_studio.ui.pages.pictures.health import Health
 from lora_studio.ui.pages.pictures.look import PAGE_SIZE, PicturesLook
 from lora_studio.ui.pages.pictures.room import Room
 from lora_studio.ui.pages.pictures.words_panel import WordsPanel
-from lora_studio.ui.pages.train import pictures
 from lora_studio.ui.pages.train.setup import QUIET, Setup
 from lora_studio.ui.theme import html
 
@@ -104,7 +103,7 @@ class PicturesPage:
 
     def open(self, look: PicturesLook, data: str, *values: Any) -> Updates:
         """The folder of the Train page, read again where files have changed."""
-        raw = {"data": pictures.tidy(data), **dict(zip(_READ, values, strict=True))}
+        raw = {"data": paths.tidy(data), **dict(zip(_READ, values, strict=True))}
         settings = read(raw).settings
         if settings:
             if settings.run.data != look.folder:

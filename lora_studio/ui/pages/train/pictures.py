@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+from collections import defaultdict
 from pathlib import Path
 
-from lora_studio import files, runs, starter
+from lora_studio import runs, starter
 from lora_studio.dataset import folder
+from lora_studio.dataset.examination import Progress
 from lora_studio.dataset.items import Dataset, Picture
 from lora_studio.dataset.pictures import thumbnail
 from lora_studio.dataset.problems import Problem
@@ -14,6 +17,7 @@ from lora_studio.ui import images, words
 
 MOST_SHOWN = 24
 _MOST_PROBLEMS = 40
+_scanning: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 _HEADINGS = {"blocking": "Fix before training", "left out": "Left out", "warning": "Warnings"}
 
 
@@ -26,16 +30,9 @@ def samples() -> dict[str, str]:
     )
 
 
-def tidy(text: str | None) -> str:
-    """A path as it was typed or pasted, without the quotes that some systems copy with it. Absolute if it exists, since
-    a worker may run in another folder.
-    """
-    return files.absolute((text or "").strip().strip("\"'"))
-
-
-def scan(data: str, outputs: Path, nested: bool = False) -> Dataset:
+def scan(data: str, outputs: Path, nested: bool = False, progress: Progress | None = None) -> Dataset:
     """The dataset in the folder ``data``, with all folders below it if ``nested``. Results are cached, so only
-    changed files are read again.
+    changed files are read again, and by one at a time of those that ask.
 
     Raises:
         DatasetError: no folder was chosen.
@@ -44,7 +41,8 @@ def scan(data: str, outputs: Path, nested: bool = False) -> Dataset:
         raise DatasetError(
             "No pictures are chosen.", where="Pictures", do="Choose a sample style, or paste the path of your folder."
         )
-    return folder.scan(Path(data), cache=runs.cache_folder(outputs), nested=nested)
+    with _scanning[data]:
+        return folder.scan(Path(data), runs.cache_folder(outputs), progress, nested=nested)
 
 
 _LARGER = (

@@ -20,7 +20,7 @@ from lora_studio.jobs import runner
 from lora_studio.optim import registry as optimizers
 from lora_studio.optim.registry import RATES
 from lora_studio.runs import Run, branching
-from lora_studio.ui import words
+from lora_studio.ui import paths, words
 from lora_studio.ui.form import Form, differences, preset_values, rates, read, summary
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.train import pictures, upload
@@ -78,7 +78,8 @@ class Setup:
             with gr.Row(elem_classes="begin"):
                 self.start = gr.Button("Start training", variant="primary", size="lg", min_width=150, elem_id="start")
                 self.check.place_button()
-        self.draft = gr.BrowserState({}, storage_key="lora-studio-draft", secret="lora-studio")
+        self.draft = gr.BrowserState({}, storage_key="lora-studio-draft", secret="lora-studio", render=False)
+        """To be rendered outside of the tabs: in one that is not open it would be read too late."""
 
     def _place_pictures(self) -> None:
         help = "Path of a folder of pictures, with captions next to them if you have any."
@@ -225,7 +226,7 @@ class Setup:
 
     def look(self, data: str, nested: bool = False) -> Updates:
         """Shows the dataset's pictures, counts and problems, and tidies its path."""
-        path = pictures.tidy(data)
+        path = paths.tidy(data)
         tidied = gr.skip() if path == data else path  # else what the user types meanwhile would be undone
         return {self.data: tidied, self.report: self._report(path, nested)}
 
@@ -298,10 +299,10 @@ class Setup:
         if reading.settings is None:
             raise SettingsError(" ".join(reading.wrong.values()), do="Fix that, then try again.")
         settings = reading.settings.changed(
-            data=pictures.tidy(reading.settings.run.data),
-            base=pictures.tidy(reading.settings.run.base),
-            vae=pictures.tidy(reading.settings.run.vae),
-            text_encoders=[pictures.tidy(path) for path in reading.settings.run.text_encoders],
+            data=paths.tidy(reading.settings.run.data),
+            base=paths.tidy(reading.settings.run.base),
+            vae=paths.tidy(reading.settings.run.vae),
+            text_encoders=[paths.tidy(path) for path in reading.settings.run.text_encoders],
         )
         blocking = pictures.scan(settings.run.data, self.outputs, settings.dataset.nested).blocking
         if blocking:
