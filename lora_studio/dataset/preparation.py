@@ -6,11 +6,10 @@ Names are relative to the dataset's folder, with forward slashes; "" is the data
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
@@ -117,7 +116,6 @@ class _Head:
 
 
 _FILE, _HEAD = TypeAdapter(_File), TypeAdapter(_Head)
-_DEFAULTS = asdict(FolderOptions())
 
 
 def read(folder: Path) -> tuple[Preparation, list[Problem]]:
@@ -150,17 +148,21 @@ def encode(preparation: Preparation, folder: Path) -> str:
     """What the file of the dataset ``folder`` holds for ``preparation``.
 
     Raises:
-        DatasetError: a value is out of range.
+        DatasetError: a value is out of range, or a text is not valid Unicode.
     """
-    data = json.dumps(_plain(preparation), indent=1, ensure_ascii=False)
+    chosen = _File(
+        VERSION,
+        dict(sorted(preparation.crops.items())),
+        sorted(preparation.left_out),
+        dict(sorted(preparation.folders.items())),
+    )
     try:
+        data = _FILE.dump_json(chosen, indent=1, exclude_defaults=True).decode()
         _FILE.validate_json(data)
-    except ValidationError as error:
-        raise DatasetError(
-            f"The choices about the pictures cannot be kept: {_first(error)}.",
-            where=folder / NAME,
-            do="Correct that value.",
-        ) from None
+    except ValueError as error:
+        said = _first(error) if isinstance(error, ValidationError) else "a text is not valid Unicode"
+        what = f"The choices about the pictures cannot be kept: {said}."
+        raise DatasetError(what, where=folder / NAME, do="Correct that value.") from None
     return data + "\n"
 
 
@@ -193,21 +195,6 @@ def _load(folder: Path) -> Preparation:
         what = f"{NAME} is damaged: {_first(error)}."
         raise DatasetError(what, where=path, do=f"Put back a copy of it, correct it, or {move}") from None
     return Preparation(found.crops, frozenset(found.left_out), found.folders)
-
-
-def _plain(preparation: Preparation) -> dict[str, Any]:
-    """What the file holds, sorted, without options that are as by default."""
-    return {
-        "version": VERSION,
-        "crops": {name: list(crop) for name, crop in sorted(preparation.crops.items())},
-        "left_out": sorted(preparation.left_out),
-        "folders": {name: _changed(chosen) for name, chosen in sorted(preparation.folders.items())},
-    }
-
-
-def _changed(chosen: FolderOptions) -> dict[str, Any]:
-    values = {one.name: getattr(chosen, one.name) for one in fields(chosen)}
-    return {name: value for name, value in values.items() if value != _DEFAULTS[name]}
 
 
 def _first(error: ValidationError) -> str:

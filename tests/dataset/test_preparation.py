@@ -138,6 +138,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
         Preparation({"a.png": Crop(0, 0, 1, float("nan"))}),
         Preparation(folders={"": FolderOptions(weight=-1)}),
         Preparation(folders={"": FolderOptions(repeats=0)}),
+        Preparation(folders={"": FolderOptions(prefix="\ud800")}),
         Preparation(folders={"": FolderOptions(timesteps=(500, 500))}),
     ],
 )
