@@ -97,6 +97,8 @@ class Started(Event):
     first_step: int = 0
     images: int
     validation_images: int = 0
+    class_images: int = 0
+    """Pictures of regularisation folders, which ``images`` does not count."""
     device: str
     precision: str
     parameters: int

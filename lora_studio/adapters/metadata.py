@@ -295,7 +295,14 @@ def _reference(recipe: recipes.Training, title: str, prediction: str, zero_snr: 
     settings = recipes.cut_paths(recipe.settings)
     whole = recipes.FolderRecord(images=len(recipe.images), tags=recipe.tags)
     folders = recipe.folders or {str(settings.get("data") or "pictures"): whole}
-    dirs = {name: {"n_repeats": one.repeats, "img_count": one.images} for name, one in folders.items()}
+    own, others = (
+        {
+            name: {"n_repeats": one.repeats, "img_count": one.images}
+            for name, one in folders.items()
+            if one.regularisation == of_class
+        }
+        for of_class in (False, True)
+    )
     tags = {name: one.tags for name, one in folders.items() if one.tags}
     shown: dict[str, Any] = {
         "output_name": title,
@@ -303,7 +310,8 @@ def _reference(recipe: recipes.Training, title: str, prediction: str, zero_snr: 
         "new_sd_model_hash": recipe.base_sha256,
         "training_started_at": recipe.started,
         "training_finished_at": recipe.started + recipe.seconds if recipe.seconds else "",
-        "num_train_images": len(recipe.images),
+        "num_train_images": len(recipe.images) - recipe.class_images,
+        "num_reg_images": recipe.class_images or "",
         "steps": recipe.steps,
         "max_train_steps": settings.get("steps", ""),
         "learning_rate": settings.get("learning_rate", ""),
@@ -315,7 +323,8 @@ def _reference(recipe: recipes.Training, title: str, prediction: str, zero_snr: 
         "v_parameterization": prediction == "v",
         "zero_terminal_snr": zero_snr,
         "tag_frequency": json.dumps(tags, ensure_ascii=False) if tags else "",
-        "dataset_dirs": json.dumps(dirs, ensure_ascii=False),
+        "dataset_dirs": json.dumps(own, ensure_ascii=False),
+        "reg_dataset_dirs": json.dumps(others, ensure_ascii=False) if others else "",
         "studio_version": __version__,
     }
     return {f"ss_{key}": str(value) for key, value in shown.items() if key and value != ""}

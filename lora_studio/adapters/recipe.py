@@ -26,12 +26,13 @@ class ImageRecord(BaseModel):
 
 class FolderRecord(BaseModel):
     """A folder of the dataset: how often each of its pictures comes up in an epoch, how many there are, and how many of
-    them have each caption tag.
+    them have each caption tag. One of class pictures is ``regularisation``, and its tags are not counted.
     """
 
     repeats: int = 1
     images: int = 0
     tags: dict[str, int] = {}
+    regularisation: bool = False
 
 
 class Training(BaseModel):
@@ -62,6 +63,11 @@ class Training(BaseModel):
     started: float = 0.0
     """Seconds since the epoch."""
     seconds: float = 0.0
+
+    @property
+    def class_images(self) -> int:
+        """How many of the images are class pictures."""
+        return sum(folder.images for folder in self.folders.values() if folder.regularisation)
 
 
 Weight = Annotated[float, Field(ge=-10, le=10)]

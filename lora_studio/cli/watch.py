@@ -173,6 +173,7 @@ class Display:
 def _beginning(event: e.Started) -> str:
     onwards = f" from step {event.first_step}" if event.first_step else ""
     held = f", {event.validation_images} held out for validation" if event.validation_images else ""
+    held += f", with {event.class_images} class pictures" if event.class_images else ""
     parameters = f"{event.parameters / 1e6:.2g} M parameters"
     how = ", ".join(filter(None, (event.device, event.precision, event.engine, parameters)))
     return f"Training {event.total_steps} steps{onwards} on {event.images} pictures{held}. {how}."

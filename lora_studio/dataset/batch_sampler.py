@@ -11,17 +11,44 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
 from lora_studio.dataset.items import Bucket, Draw, Picture, Sample
 
-_EPOCH, _STEP = 0, 1
+_EPOCH, _STEP, _TURNS = 0, 1, 2
+
+
+class _Row(NamedTuple):
+    """The indices that one bucket draws from in an epoch."""
+
+    own: np.ndarray
+    """Every epoch, each as often as it stands here."""
+    class_pictures: np.ndarray
+    """In the order in which they take turns."""
+    turns: int
+    """How many class pictures come up in an epoch."""
+
+    @property
+    def size(self) -> int:
+        return len(self.own) + self.turns
+
+    def of(self, epoch: int) -> np.ndarray:
+        """(size,) the indices of an epoch, not shuffled yet."""
+        if not self.turns:
+            return self.own
+        turns = np.arange(epoch * self.turns, (epoch + 1) * self.turns) % len(self.class_pictures)
+        return np.concatenate([self.own, self.class_pictures[turns]])
 
 
 class BatchSampler:
     """The batches of a run. In an epoch every sample is drawn once, or as often as its picture repeats. All samples of
     a batch share one bucket; a bucket's last batch is filled with the first samples of its shuffled order.
+
+    Class pictures are drawn as often as all others together, as in sd-scripts, and take turns over the epochs: few of
+    them come up several times in one, of many only some. Each bucket draws as many of its own as it has a share of
+    them.
 
     Args:
         samples: all samples of the dataset.
@@ -47,14 +74,13 @@ class BatchSampler:
     ):
         self.batch, self.seed, self.flip, self.caption_dropout = batch, seed, flip, caption_dropout
         self._variants = [len(sample.captions) for sample in samples]
-        rows: dict[Bucket, list[int]] = {}
-        for index in range(len(samples)) if among is None else among:
-            sample = samples[index]
-            rows.setdefault(sample.bucket, []).extend([index] * sample.picture.repeats)
-        self._rows = [np.array(row) for _, row in sorted(rows.items()) if row]
-        if not self._rows or batch < 1:
+        chosen = range(len(samples)) if among is None else among
+        own = _by_bucket(samples, [index for index in chosen if not samples[index].picture.regularisation])
+        if not own or batch < 1:
             raise ValueError("nothing to draw from")
-        self.steps_per_epoch: int = sum(-(-len(row) // batch) for row in self._rows)
+        others = _by_bucket(samples, [index for index in chosen if samples[index].picture.regularisation])
+        self._rows = _rows(own, others, seed)
+        self.steps_per_epoch: int = sum(-(-row.size // batch) for row in self._rows)
         self._epoch = lru_cache(maxsize=2)(self._shuffled)
 
     def draw(self, step: int) -> list[Draw]:
@@ -74,13 +100,46 @@ class BatchSampler:
 
     def _shuffled(self, epoch: int) -> np.ndarray:
         """One epoch's batches: (steps_per_epoch, batch) picture indices."""
-        words = _words(sum(map(len, self._rows)) + self.steps_per_epoch, self.seed, _EPOCH, epoch)
+        words = _words(sum(row.size for row in self._rows) + self.steps_per_epoch, self.seed, _EPOCH, epoch)
         batches = []
         for row in self._rows:
-            ranks, words = words[: len(row)], words[len(row) :]
-            full = -(-len(row) // self.batch) * self.batch
-            batches.append(np.resize(row[np.argsort(ranks, kind="stable")], full).reshape(-1, self.batch))
+            ranks, words = words[: row.size], words[row.size :]
+            full = -(-row.size // self.batch) * self.batch
+            batches.append(np.resize(row.of(epoch)[np.argsort(ranks, kind="stable")], full).reshape(-1, self.batch))
         return np.concatenate(batches)[np.argsort(words, kind="stable")]
+
+
+def _by_bucket(samples: Sequence[Sample], indices: Sequence[int]) -> dict[Bucket, list[int]]:
+    """``indices`` by their samples' buckets, each as often as its picture repeats."""
+    found: dict[Bucket, list[int]] = {}
+    for index in indices:
+        if repeats := samples[index].picture.repeats:
+            found.setdefault(samples[index].bucket, []).extend([index] * repeats)
+    return found
+
+
+def _rows(own: dict[Bucket, list[int]], others: dict[Bucket, list[int]], seed: int) -> list[_Row]:
+    """A row for each bucket. Those of ``others``, class pictures, are in an order that depends on ``seed``."""
+    found = sorted({*own, *others})
+    turns = _shares(sum(map(len, own.values())), [len(others.get(bucket, [])) for bucket in found])
+    rows = []
+    for place, (bucket, count) in enumerate(zip(found, turns, strict=True)):
+        indices = np.array(others.get(bucket, []), dtype=np.int64)
+        order = np.argsort(_words(len(indices), seed, _TURNS, place), kind="stable") if count else []
+        rows.append(_Row(np.array(own.get(bucket, []), dtype=np.int64), indices[order], count))
+    return [row for row in rows if row.size]
+
+
+def _shares(total: int, counts: Sequence[int]) -> list[int]:
+    """``total`` divided in proportion to ``counts``, the largest remainders rounded up; zeros if they are zeros."""
+    whole = sum(counts)
+    if not whole:
+        return [0] * len(counts)
+    shares = [total * count // whole for count in counts]
+    remainders = sorted(range(len(counts)), key=lambda place: -(total * counts[place] % whole))
+    for place in remainders[: total - sum(shares)]:
+        shares[place] += 1
+    return shares
 
 
 def split(pictures: Sequence[Picture], share: float, seed: int) -> tuple[list[int], list[int]]:
@@ -88,18 +147,20 @@ def split(pictures: Sequence[Picture], share: float, seed: int) -> tuple[list[in
 
     The split depends on content: a picture stays in its part when others are added, removed or renamed, and copies stay
     together. With a share above zero and at least four pictures, at least one is held out; at least one always trains.
+    Class pictures all train, and do not count.
     """
-    wanted = max(round(share * len(pictures)), int(share > 0)) if len(pictures) >= 4 else 0
-    ranks = {picture.sha256: hashlib.sha256(f"{seed} {picture.sha256}".encode()).digest() for picture in pictures}
+    own = [picture for picture in pictures if not picture.regularisation]
+    wanted = max(round(share * len(own)), int(share > 0)) if len(own) >= 4 else 0
+    ranks = {picture.sha256: hashlib.sha256(f"{seed} {picture.sha256}".encode()).digest() for picture in own}
     held_out: set[str] = set()
-    copies, count = Counter(picture.sha256 for picture in pictures), 0
+    copies, count = Counter(picture.sha256 for picture in own), 0
     for content in sorted(ranks, key=ranks.__getitem__):
-        if count < wanted and count + copies[content] < len(pictures):
+        if count < wanted and count + copies[content] < len(own):
             held_out.add(content)
             count += copies[content]
     sides: tuple[list[int], list[int]] = ([], [])
     for index, picture in enumerate(pictures):
-        sides[picture.sha256 in held_out].append(index)
+        sides[not picture.regularisation and picture.sha256 in held_out].append(index)
     return sides
 
 

@@ -45,12 +45,18 @@ def variants(caption: str, trigger: str, settings: DatasetSettings, seed: int = 
     return [text for texts in found for text in islice(cycle(texts), longest)]
 
 
-def all_variants(captions: Sequence[str], trigger: str, settings: DatasetSettings, seed: int = 0) -> list[list[str]]:
+def all_variants(
+    captions: Sequence[str], trigger: str | Sequence[str], settings: DatasetSettings, seed: int = 0
+) -> list[list[str]]:
     """``variants`` of every caption; fewer of each if there are many captions, so that encoding and storing them stays
     fast.
+
+    Args:
+        trigger: the trigger word, or one for each caption.
     """
     limit = max(2, min(VARIANTS, _VARIANTS_IN_ALL // max(1, len(captions))))
-    return [variants(caption, trigger, settings, seed, limit) for caption in captions]
+    triggers = [trigger] * len(captions) if isinstance(trigger, str) else trigger
+    return [variants(text, word, settings, seed, limit) for text, word in zip(captions, triggers, strict=True)]
 
 
 def _framed(line: str, settings: DatasetSettings) -> str:

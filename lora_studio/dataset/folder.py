@@ -76,15 +76,19 @@ def scan(
         for file in place.files
         if (name := place.prefix + file) in facts
     }
-    trained = {name: facts[name] for name in found if name not in aside}
-    left_out = {name: picture for name, picture in found.items() if name in aside}
+    weightless = [name for name, picture in found.items() if not picture.weight and name not in aside]
+    trained = {name: facts[name] for name in found if name not in {*aside, *weightless}}
+    chosen_out = [name for name in found if name in aside]
     problems += [*examined.problems, *told, *masks.conditions(stamps), *more]
-    problems += [*_remarks(folders, trained, texts), *_archives(stamps), *choices.problems(stamps, left_out)]
-    if not trained:
-        problems.append(_nothing(len(left_out)))
+    problems += [*_remarks(folders, trained, texts), *_archives(stamps), *choices.problems(stamps, chosen_out)]
+    problems += _weightless(weightless)
+    if all(found[name].regularisation for name in trained):
+        problems.append(_nothing(len(found) - len(trained), len(trained)))
     gravity = ("blocking", "left out", "warning")
     problems.sort(key=lambda problem: gravity.index(problem.severity))
-    return Dataset(root, [found[name] for name in trained], problems, list(left_out.values()))
+    return Dataset(
+        root, [found[name] for name in trained], problems, [found[name] for name in found if name not in trained]
+    )
 
 
 def _picture(place: PictureFolder, path: Path, facts: Facts, text: str | None, mask: Mask | None) -> Picture:
@@ -105,8 +109,22 @@ def _picture(place: PictureFolder, path: Path, facts: Facts, text: str | None, m
     )
 
 
-def _nothing(left_out: int) -> Problem:
-    """The folder has no picture to train on; ``left_out`` good ones are left out."""
+def _weightless(names: Sequence[str]) -> list[Problem]:
+    return grouped(
+        "left out",
+        "no weight",
+        names,
+        "picture is left out, since the weight of its folder is 0",
+        "pictures are left out, since the weight of their folder is 0",
+        "Give the folder another weight on the page, in Pictures, to train on them.",
+    )
+
+
+def _nothing(left_out: int, class_pictures: int) -> Problem:
+    """The folder has no picture to train on but ``class_pictures``; ``left_out`` good ones are left out."""
+    if class_pictures:
+        what = "All pictures are class pictures, which do not show the style."
+        return Problem("blocking", "class pictures", "", what, "Add pictures of the style in a folder of their own.")
     if left_out:
         what = "The only picture is left out." if left_out == 1 else f"All {left_out:,} pictures are left out."
         return Problem("blocking", "all left out", "", what, "Take some in again on the page, in Pictures.")
@@ -142,10 +160,23 @@ def _remarks(folders: Sequence[PictureFolder], facts: dict[str, Facts], texts: d
     homes = {place.prefix: place for place in folders}
     bare = {name: homes[name[: name.rfind("/") + 1]] for name in facts if not texts.get(name)}
     named = [name for name, place in bare.items() if place.concept and not place.options.caption]
+    silent = {
+        name: place.options.regularisation
+        for name, place in bare.items()
+        if not place.concept and not place.options.caption
+    }
     found = grouped(
         "warning",
         "no caption",
-        [name for name, place in bare.items() if not place.concept and not place.options.caption],
+        [name for name, of_class in silent.items() if of_class],
+        "class picture has no caption",
+        "class pictures have no caption",
+        "Give their folder a caption that says what they show.",
+    )
+    found += grouped(
+        "warning",
+        "no caption",
+        [name for name, of_class in silent.items() if not of_class],
         "picture has no caption",
         "pictures have no caption",
         "Write one into a .txt of the same name beside each. Without, their caption is the trigger word alone.",

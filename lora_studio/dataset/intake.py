@@ -133,22 +133,36 @@ def new_names(names: Sequence[PurePosixPath]) -> list[PurePosixPath]:
     shown = {(name.parent, _plain(name.name)) for name in names if pictures.promises(name.name)}
     of_pictures = masks.find(str(name) for name in names if pictures.promises(name.name))
     owners = {mask: picture for picture, several in of_pictures.items() for mask in several}
-    stems: dict[tuple[PurePosixPath, str, int], str] = {}
+    groups: dict[tuple[PurePosixPath, str, int], _Group] = {}
     seen: Counter[str] = Counter()
-    taken: set[tuple[str, str]] = set()
-    found = []
+    places: list[tuple[_Group, str, str]] = []
     for name in names:
         owner, home, inner = owners.get(str(name), ""), name.parent, ""
         if owner and home.name.casefold() in masks.FOLDERS:
-            home, inner = home.parent, home.name.lower()
+            home, inner = home.parent, f"{home.name.lower()}/"
         stem, ending = _parted(name, os.path.basename(owner), shown)
-        group = home, _plain(stem), seen[_plain(str(name))]
+        number = seen[_plain(str(name))]
         seen[_plain(str(name))] += 1
-        folder = _folder(home)
-        if group not in stems:
-            stems[group] = _unused(files.safe_name(stem), folder, taken)
-        found.append(PurePosixPath(folder, inner, stems[group] + ending))
-    return found
+        group = groups.setdefault((home, _plain(stem), number), _Group(_folder(home), files.safe_name(stem), []))
+        group.endings.append((inner, ending))
+        places.append((group, inner, ending))
+    taken: set[tuple[str, str]] = set()
+    stems = {id(group): _unused(group, taken) for group in groups.values()}
+    return [PurePosixPath(group.folder, inner, stems[id(group)] + ending) for group, inner, ending in places]
+
+
+class _Group(NamedTuple):
+    """Files that share a stem: the folder that they come to, the stem that they would have, and what precedes it (a
+    folder of masks) and follows it in each.
+    """
+
+    folder: str
+    stem: str
+    endings: list[tuple[str, str]]
+
+    def names(self, stem: str) -> list[str]:
+        """The files' names within the folder under another stem."""
+        return [f"{inner}{stem}{ending}" for inner, ending in self.endings]
 
 
 def _plain(name: str) -> str:
@@ -180,14 +194,21 @@ def _folder(folder: PurePosixPath) -> str:
     return safe if not wanted or listing.is_concept(safe) else f"{wanted.partition('_')[0]}_style"
 
 
-def _unused(stem: str, folder: str, taken: set[tuple[str, str]]) -> str:
-    """``stem``, or with a number if it is ``taken`` in ``folder``; it then is."""
-    number, found = 1, stem
-    while (_plain(folder), _plain(found)) in taken:
+def _unused(group: _Group, taken: set[tuple[str, str]]) -> str:
+    """The group's stem, or with a number where it or the name of a file is ``taken`` in its folder, or would make a
+    mask of another's picture or a picture of its mask. They then are taken.
+    """
+    folder, number, found = _plain(group.folder), 1, group.stem
+    while _clashes(folder, found, group, taken):
         number += 1
-        found = f"{stem}-{number}"
-    taken.add((_plain(folder), _plain(found)))
+        found = f"{group.stem}-{number}"
+    taken.update((folder, _plain(name)) for name in (found, *group.names(found)))
     return found
+
+
+def _clashes(folder: str, stem: str, group: _Group, taken: Collection[tuple[str, str]]) -> bool:
+    related = [stem + ending for ending in masks.LOOSE] + [stem.removesuffix(ending) for ending in masks.LOOSE]
+    return any((folder, _plain(name)) in taken for name in (stem, *related, *group.names(stem)))
 
 
 def _merged(tables: Sequence[Item], named: dict[Item, PurePosixPath]) -> Iterator[str]:

@@ -24,9 +24,9 @@ CONDITIONS = frozenset(("conditioning", "conditions"))
 """Names of folders of inputs of other models."""
 BLACK = (0, 0, 0)
 """What a mask's transparent pixels are laid on."""
-_LOOSE = ("_mask", "-mask")
+LOOSE = ("_mask", "-mask")
 """Endings of a mask where its picture lies beside it; elsewhere the file is a picture like others."""
-_ORDER = (MASK, *_LOOSE, *FOLDERS)
+_ORDER = (MASK, *LOOSE, *FOLDERS)
 """Which of several masks of a picture counts: the first."""
 _SHAPE = 0.02
 """Largest difference between the shapes of a mask and its picture, as a share."""
@@ -41,7 +41,7 @@ def find(names: Iterable[str]) -> dict[str, list[str]]:
     for name in sorted(names, key=lambda name: len(key(name))):  # pictures before what may be their masks
         kind = _kind(name)
         picture = _picture(name, kind, shown)
-        if kind and (picture in shown or kind not in _LOOSE):
+        if kind and (picture in shown or kind not in LOOSE):
             found.setdefault(picture, []).append((_ORDER.index(kind), name))
         elif pictures.promises(name):
             shown.add(key(name))
@@ -76,7 +76,7 @@ def is_condition(name: str) -> bool:
 def _kind(name: str) -> str:
     """Which of ``_ORDER`` makes a mask of the file; empty for none."""
     folder = os.path.basename(os.path.dirname(name)).casefold()
-    return folder if folder in FOLDERS else _ending(name, (MASK, *_LOOSE))
+    return folder if folder in FOLDERS else _ending(name, (MASK, *LOOSE))
 
 
 def _ending(name: str, endings: Iterable[str]) -> str:
@@ -94,7 +94,7 @@ def _picture(name: str, kind: str, shown: Collection[str]) -> str:
         return own[: len(own) - len(kind)]
     folder, stem = os.path.split(own)
     exact = os.path.join(os.path.dirname(folder), stem)
-    ending = "" if exact in shown else _ending(name, (MASK, *_LOOSE))  # which some programs add there, too
+    ending = "" if exact in shown else _ending(name, (MASK, *LOOSE))  # which some programs add there, too
     return exact[: len(exact) - len(ending)]
 
 
@@ -167,7 +167,7 @@ def _several(masks: Mapping[str, list[str]], chosen: Mapping[str, str]) -> list[
         several,
         "picture has several masks, of which the one in brackets is used",
         "pictures have several masks, of which those in brackets are used",
-        f"Delete the outdated ones. A {MASK} counts before a {_LOOSE[0]} or {_LOOSE[1]}, and these before a folder of "
+        f"Delete the outdated ones. A {MASK} counts before a {LOOSE[0]} or {LOOSE[1]}, and these before a folder of "
         "masks.",
         several,
     )

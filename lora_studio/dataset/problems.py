@@ -13,6 +13,7 @@ Kind = Literal[
     "unread folder",
     "no pictures",
     "all left out",
+    "class pictures",
     "too many",
     "repeats",
     "link",
@@ -22,6 +23,7 @@ Kind = Literal[
     # of what was chosen
     "preparation",
     "left out",
+    "no weight",
     "small crop",
     "missing",
     # of pictures

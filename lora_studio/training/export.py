@@ -89,18 +89,18 @@ def training(session: Session) -> recipe.Training:
 
 def _folders(session: Session) -> dict[str, recipe.FolderRecord]:
     """Every folder that is trained on, by its name in the dataset (the dataset's own for what is in no other), with the
-    tags that training sees, the trigger word included.
+    tags that training sees, the trigger word included. Those of class pictures say nothing of what was learned.
     """
     data, counts = session.data, dict[str, Counter[str]]()
     found: dict[str, recipe.FolderRecord] = {}
     for index in data.train:
         picture = data.dataset.pictures[index]
         name = data.dataset.name(picture).rpartition("/")[0] or data.dataset.folder.name or "pictures"
-        texts = dict.fromkeys(data.cache.samples[index].captions)
+        texts = dict.fromkeys([] if picture.regularisation else data.cache.samples[index].captions)
         seen = [reading.tags_seen(text, session.settings, session.base.tokenizers) for text in texts]
         counts.setdefault(name, Counter()).update(list(dict.fromkeys(tag for tags in seen for tag in tags)))
         images = found[name].images + 1 if name in found else 1
-        found[name] = recipe.FolderRecord(repeats=picture.repeats, images=images)
+        found[name] = recipe.FolderRecord(repeats=picture.repeats, images=images, regularisation=picture.regularisation)
     return {name: one.model_copy(update={"tags": dict(counts[name])}) for name, one in found.items()}
 
 

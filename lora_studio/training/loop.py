@@ -88,11 +88,13 @@ def _due(at: int, every: int) -> bool:
 
 
 def _started(session: Session) -> Started:
+    class_images = len(session.data.class_pictures)
     return Started(
         total_steps=session.settings.run.steps,
         first_step=session.step,
-        images=len(session.data.train),
+        images=len(session.data.train) - class_images,
         validation_images=len(session.data.validation),
+        class_images=class_images,
         device=session.world.named(session.machine.name),
         precision=session.machine.precision,
         parameters=sum(p.numel() for p in session.parameters.values()),

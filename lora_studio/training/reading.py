@@ -30,9 +30,12 @@ def of_prompts(settings: Settings) -> Reading:
 
 
 def variants(dataset: Dataset, settings: Settings) -> list[list[str]]:
-    """The texts that training sees for each picture's caption."""
+    """The texts that training sees for each picture's caption. Class pictures do not show the style, so the trigger
+    word is not put before theirs.
+    """
     written = [picture.full_caption for picture in dataset.pictures]
-    return all_variants(written, settings.run.trigger, settings.dataset, settings.run.seed)
+    triggers = ["" if picture.regularisation else settings.run.trigger for picture in dataset.pictures]
+    return all_variants(written, triggers, settings.dataset, settings.run.seed)
 
 
 def cut_captions(dataset: Dataset, settings: Settings, tokenizers: Sequence[Tokenizer]) -> list[Problem]:

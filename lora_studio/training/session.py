@@ -41,10 +41,15 @@ class TrainingData:
     dataset: Dataset
     cache: Cache
     train: list[int]
-    """Indices of the pictures that are trained on."""
+    """Indices of the pictures that are trained on, class pictures included."""
     validation: list[int]
     """Indices of those held back."""
     batches: Batches
+
+    @property
+    def class_pictures(self) -> list[int]:
+        """Indices of those trained on that do not show the style."""
+        return [index for index in self.train if self.dataset.pictures[index].regularisation]
 
 
 @dataclass(kw_only=True)

@@ -76,6 +76,21 @@ def test_every_folder_has_an_entry_with_its_repeats_and_tags():
     assert json.loads(told()["ss_dataset_dirs"]) == {"ink": {"n_repeats": 1, "img_count": 2}}, "of an earlier version"
 
 
+def test_class_pictures_are_written_as_sd_scripts_writes_them():
+    own, others = recipe.FolderRecord(images=1), recipe.FolderRecord(images=1, repeats=5, regularisation=True)
+    made = metadata.provenance(
+        TRAINED.model_copy(update={"folders": {"ink": own, "man": others}}),
+        title="Ink",
+        prediction="epsilon",
+        resolution=512,
+    )
+    assert (made["ss_num_train_images"], made["ss_num_reg_images"]) == ("1", "1")
+    assert json.loads(made["ss_dataset_dirs"]) == {"ink": {"n_repeats": 1, "img_count": 1}}
+    assert json.loads(made["ss_reg_dataset_dirs"]) == {"man": {"n_repeats": 5, "img_count": 1}}
+    assert recipe.read(made).class_images == 1
+    assert not {"ss_reg_dataset_dirs", "ss_num_reg_images"} & told().keys()
+
+
 @pytest.mark.parametrize(
     ("family", "version", "architecture"),
     [

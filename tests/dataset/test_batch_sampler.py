@@ -24,6 +24,15 @@ def sampler(buckets, repeats, batch, seed, variants=1, **options) -> BatchSample
     return BatchSampler(samples, batch, seed, **options)
 
 
+def with_class(own: int, others: int, batch: int = 1, bucket=Bucket(64, 64), **options) -> BatchSampler:
+    """Of so many pictures and then so many class pictures, of one bucket."""
+    samples = [
+        Sample(Picture(Path(str(index)), "", 1, *bucket, str(index), regularisation=index >= own), bucket, [""])
+        for index in range(own + others)
+    ]
+    return BatchSampler(samples, batch, 3, **options)
+
+
 def epoch(order: BatchSampler, number: int = 0) -> list[list[Draw]]:
     return [order.draw(number * order.steps_per_epoch + step) for step in range(order.steps_per_epoch)]
 
@@ -155,3 +164,53 @@ def test_a_picture_stays_on_its_side_when_others_come_and_names_change():
         and split([photo(content) for content in contents], 0.1, 4)[1]
         != split([photo(content) for content in contents], 0.1, 3)[1]
     )
+
+
+def counts(order: BatchSampler, number: int = 0) -> Counter:
+    return Counter(draw.picture for draws in epoch(order, number) for draw in draws)
+
+
+@given(st.integers(1, 12), st.integers(1, 40), st.integers(0, 5))
+def test_class_pictures_come_up_as_often_as_all_others_together(own, others, number):
+    seen = counts(with_class(own, others), number)
+    assert [seen[index] for index in range(own)] == [1] * own
+    drawn = [seen[index] for index in range(own, own + others)]
+    assert sum(drawn) == own and max(drawn) - min(drawn) <= 1
+
+
+def test_class_pictures_take_turns_over_the_epochs():
+    """Of ten, three an epoch: after ten epochs each came up three times."""
+    order = with_class(3, 10)
+    seen = sum((counts(order, number) for number in range(10)), Counter())
+    assert [seen[index] for index in range(3, 13)] == [3] * 10
+    assert sum(counts(order, 0)[index] > 0 for index in range(3, 13)) == 3
+
+
+def test_class_pictures_are_drawn_in_proportion_from_their_buckets():
+    wide, high = Bucket(128, 64), Bucket(64, 128)
+    buckets = [wide] * 6 + [wide] + [high] * 2
+    samples = [
+        Sample(Picture(Path(str(index)), "", 1, *bucket, str(index), regularisation=index > 5), bucket, [""])
+        for index, bucket in enumerate(buckets)
+    ]
+    seen = counts(BatchSampler(samples, 2, 0))
+    assert seen == {**dict.fromkeys(range(6), 1), 6: 2, 7: 2, 8: 2}
+
+
+@given(st.integers(1, 6), st.integers(1, 9), st.integers(1, 3), st.lists(st.integers(0, 200), max_size=5))
+def test_with_class_pictures_a_step_draws_the_same_whatever_was_drawn_before(own, others, batch, steps):
+    old = with_class(own, others, batch)
+    drawn = [old.draw(step) for step in steps]
+    assert [with_class(own, others, batch).draw(step) for step in steps] == drawn
+
+
+def test_class_pictures_alone_are_nothing_to_draw_from():
+    with pytest.raises(ValueError, match="nothing to draw from"):
+        with_class(0, 3)
+
+
+def test_class_pictures_are_never_held_out_and_change_nothing_for_others():
+    own = [photo(str(index)) for index in range(10)]
+    others = [Picture(Path("c"), "", 1, 64, 64, content, regularisation=True) for content in ("1", "2", "x")]
+    train, held_out = split(own, 0.3, 5)
+    assert split([*own, *others], 0.3, 5) == ([*train, 10, 11, 12], held_out)

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lora_studio.dataset import folder, listing
+from lora_studio.dataset import folder, listing, preparation
 from lora_studio.dataset.examination import Stamp
 from lora_studio.dataset.folder import scan
 from lora_studio.dataset.items import Dataset
 from lora_studio.dataset.pictures import Facts, open_picture, thumbnail
+from lora_studio.dataset.preparation import FolderOptions, Preparation
 from tests.dataset import made
 
 
@@ -577,3 +578,37 @@ def test_image_opened_by_scan_is_the_picture_on_disk(tmp_path):
     made.corners().save(tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as stored:
         assert open_picture(scan(tmp_path).pictures[0].path).tobytes() == stored.convert("RGB").tobytes()
+
+
+def with_options(folder, **options):
+    preparation.write(folder, Preparation(folders={name: FolderOptions(**one) for name, one in options.items()}))
+
+
+def test_a_folder_without_weight_is_left_out_and_named(tmp_path):
+    made.style_folder(tmp_path, 2)
+    for index in range(2, 5):
+        made.style_folder(tmp_path / "2_ink", 1)
+        made.painted(seed=index).save(tmp_path / "2_ink" / f"{index}.png")
+    (tmp_path / "2_ink" / "0.png").unlink()
+    with_options(tmp_path, **{"2_ink": {"weight": 0.0}})
+    dataset = scan(tmp_path)
+    assert names(dataset) == ["0.png", "1.png"] and len(dataset.left_out) == 3
+    assert about(dataset, "weight").what == (
+        "3 pictures are left out, since the weight of their folder is 0: 2_ink/2.png, 2_ink/3.png, 2_ink/4.png."
+    )
+
+
+def test_class_pictures_alone_cannot_be_trained_on(tmp_path):
+    made.style_folder(tmp_path / "1_man", 2, captions=False)
+    with_options(tmp_path, **{"1_man": {"regularisation": True}})
+    assert [problem.kind for problem in scan(tmp_path).blocking] == ["class pictures"]
+    made.style_folder(tmp_path, 1)
+    assert not scan(tmp_path).blocking
+
+
+def test_class_pictures_without_a_caption_are_not_said_to_have_the_trigger_word(tmp_path):
+    made.style_folder(tmp_path, 1)
+    made.style_folder(tmp_path / "man", 1, captions=False)
+    with_options(tmp_path, man={"regularisation": True})
+    found = about(scan(tmp_path, nested=True), "no caption")
+    assert found.what == "1 class picture has no caption: man/0.png." and "trigger" not in found.do

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from lora_studio.dataset import caption_tables, folder, intake, pictures, preparation
+from lora_studio.dataset import caption_tables, folder, intake, masks, pictures, preparation
 from lora_studio.dataset.preparation import Crop, FolderOptions, Preparation
 from lora_studio.errors import DatasetError
 
@@ -227,9 +227,23 @@ def test_a_dataset_is_called_as_its_pictures_are(uploaded, name):
 
 NAMES = st.builds(
     lambda parts, stem, ending: PurePosixPath(*parts, (stem.replace("/", "-").replace("\0", "") or "x") + ending),
-    st.lists(st.sampled_from(["a", "10_ink", "10_Ink", "2_x y"]), max_size=2),
+    st.lists(st.sampled_from(["a", "10_ink", "10_Ink", "2_x y", "masks", "Mask"]), max_size=2),
     st.one_of(
-        st.sampled_from(["a", "A", "é", unicodedata.normalize("NFD", "é"), "x" * 70, "x" * 71]), st.text(max_size=5)
+        st.sampled_from(
+            [
+                "a",
+                "A",
+                "é",
+                unicodedata.normalize("NFD", "é"),
+                "x" * 70,
+                "x" * 71,
+                "a_mask",
+                "a-Mask",
+                "a-masklabel",
+                "a.png",
+            ]
+        ),
+        st.text(max_size=5),
     ),
     st.sampled_from([".png", ".PNG", ".jpg", ".txt", ".caption", ".png.txt"]),
 )
@@ -241,13 +255,27 @@ def test_new_names_are_safe_and_different_and_keep_what_belongs_together(names):
     new = intake.new_names(names)
     assert len({unicodedata.normalize("NFC", str(one)).casefold() for one in new}) == len(names)
     for old, one in zip(names, new, strict=True):
-        assert one.name.endswith(old.suffix) and len(one.parts) <= 2 and ".." not in one.parts and not one.is_absolute()
+        assert one.name.endswith(old.suffix) and len(one.parts) <= 3 and ".." not in one.parts and not one.is_absolute()
         assert not re.search(r'[<>:"\\|?*\x00-\x1f]', one.name) and len(one.name.encode()) <= 255
     if len(set(map(str.casefold, map(str, names)))) == len(names):
         for old, one in zip(names, new, strict=True):
             for other, two in zip(names, new, strict=True):
                 if old.parent == other.parent and old.stem == other.stem:
                     assert one.with_suffix("") == two.with_suffix("")
+
+
+@given(st.lists(NAMES, max_size=12))
+def test_each_picture_has_the_masks_that_it_had_and_no_others(names):
+    """Of pictures whose names end in _mask some are masks, and some were in another folder."""
+    plain = dict.fromkeys(unicodedata.normalize("NFC", str(name)).casefold() for name in names)
+    shown = [PurePosixPath(name) for name in plain if pictures.promises(name)]
+    new = dict(zip(map(str, shown), map(str, intake.new_names(shown)), strict=True))
+
+    def pairs(all_names):
+        owners = masks.find(all_names)
+        return {(picture, mask) for picture in all_names for mask in owners.get(masks.key(picture), [])}
+
+    assert {(new[picture], new[mask]) for picture, mask in pairs([*new])} == pairs([*new.values()])
 
 
 def test_masks_stay_with_their_pictures(tmp_path):

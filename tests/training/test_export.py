@@ -17,12 +17,21 @@ from tests.adapters.adapter_samples import BLOCK, factors
 
 def test_folders_are_counted_apart_without_what_is_held_out(monkeypatch):
     monkeypatch.setattr(export.reading, "tags_seen", lambda text, settings, tokenizers: text.split(", "))
-    names = {"10_ink/a.png": 10, "10_ink/b.png": 10, "c.png": 1, "10_ink/d.png": 10, "sub/3_gold/e.png": 3}
-    captions = [["ink, cat", "cat, ink"], ["ink"], ["dog"], ["held out"], ["gold"]]
+    names = {
+        "10_ink/a.png": 10,
+        "10_ink/b.png": 10,
+        "c.png": 1,
+        "10_ink/d.png": 10,
+        "sub/3_gold/e.png": 3,
+        "5_man/f": 5,
+    }
+    captions = [["ink, cat", "cat, ink"], ["ink"], ["dog"], ["held out"], ["gold"], ["man"]]
     folder = Path("pictures/mine")
-    pictures = [Picture(folder / name, "", repeats, 64, 64, "") for name, repeats in names.items()]
+    pictures = [
+        Picture(folder / name, "", repeats, 64, 64, "", regularisation="man" in name) for name, repeats in names.items()
+    ]
     data = SimpleNamespace(
-        train=[0, 1, 2, 4],
+        train=[0, 1, 2, 4, 5],
         dataset=Dataset(folder, pictures, []),
         cache=SimpleNamespace(samples=[SimpleNamespace(captions=texts) for texts in captions]),
     )
@@ -31,6 +40,7 @@ def test_folders_are_counted_apart_without_what_is_held_out(monkeypatch):
         "10_ink": FolderRecord(repeats=10, images=2, tags={"ink": 2, "cat": 1}),
         "mine": FolderRecord(repeats=1, images=1, tags={"dog": 1}),
         "sub/3_gold": FolderRecord(repeats=3, images=1, tags={"gold": 1}),
+        "5_man": FolderRecord(repeats=5, images=1, regularisation=True),
     }
 
 

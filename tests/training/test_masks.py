@@ -7,7 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+from lora_studio import adapters
 from lora_studio.dataset.items import Draw
+from lora_studio.training.loop import train
 from lora_studio.training.loss import losses
 from lora_studio.training.prepare import prepare
 from tests.dataset import made
@@ -74,3 +76,42 @@ def test_an_inpainting_model_sees_what_is_black(new_run, masked, tiny_base, tmp_
     assert given[:, 4, 0].tolist() == [[1, 1, 1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 1, 1, 1, 1], [1] * 8]
     assert torch.allclose(given[:, 5:], hidden, atol=1e-5) and not torch.allclose(hidden[0], hidden[2], atol=0.01)
     assert torch.equal(batch.weights, given[:, 4:5])
+
+
+def test_nothing_is_learned_of_what_is_black(new_run, masked):
+    """The target there does not matter: with the model's input held equal, another target under the mask gives the
+    same gradient to the bit, and another one beside it does not.
+    """
+    session, _ = prepared(new_run(masked))
+    flat, batch = session.stepper.flat, session.data.batches.draw(0)
+    flat.values.add_(0.05 * torch.randn(len(flat.values), generator=torch.Generator().manual_seed(1)))
+    flat.sync_copies()
+    process, given = session.base.process, session.base.process.target
+
+    def gradient(changed):
+        """With the target changed where ``changed``, (B, 1, h, w), is 1."""
+        process.target = lambda *parts: given(*parts) + 3 * changed
+        flat.zero_grad()
+        session.stepper.backward(batch)
+        return flat.gradients.clone()
+
+    black = (batch.weights == 0).float()
+    assert 0 < black.mean() < 1
+    before = gradient(torch.zeros_like(black))
+    assert before.any() and torch.equal(gradient(black), before)
+    assert not torch.equal(gradient(1 - black), before)
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+def test_white_masks_change_no_bit_of_a_run(new_run, masked, tmp_path, normalise):
+    for name in ("0", "1"):
+        Image.new("L", (64, 64), 255).save(tmp_path / "style" / f"{name}-masklabel.png")
+    settings = masked.changed(preview_every=0, checkpoint_every=0, normalize_masks=normalise, mask_outside=0.3)
+
+    def learned(settings):
+        run = new_run(settings)
+        list(train(run, run.settings()))
+        return torch.cat([one.up.flatten() for one in adapters.read(run.adapter_file).factors.values()])
+
+    with_masks = learned(settings)
+    assert with_masks.any() and torch.equal(with_masks, learned(settings.changed(masks=False)))

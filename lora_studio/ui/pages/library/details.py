@@ -77,6 +77,11 @@ def recipe_of(entry: Entry) -> Training | Blend | None:
         return None
 
 
+def _pictures(found: Training) -> str:
+    own = words.counted(len(found.images) - found.class_images, "picture")
+    return f"{own}, {words.counted(found.class_images, 'class picture')}" if found.class_images else own
+
+
 def _recipe(found: Training | Blend | None) -> str:
     if isinstance(found, Blend):
         ingredients = [(one.name, f"× {one.weight:g}") for one in found.ingredients]
@@ -84,7 +89,7 @@ def _recipe(found: Training | Blend | None) -> str:
         return _folded(f"Recipe: a blend ({method})", [*ingredients, *_parameters(found)])
     if isinstance(found, Training):
         made = [
-            ("Trained on", words.counted(len(found.images), "picture") if found.images else ""),
+            ("Trained on", _pictures(found) if found.images else ""),
             ("Steps done", f"{found.steps:,}" if found.steps else ""),
             ("The base model predicts", found.predicts),
         ]

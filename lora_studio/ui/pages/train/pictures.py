@@ -70,10 +70,12 @@ def _thumbnail(picture: Picture, name: str, outputs: Path) -> str:
 
 
 def _facts(dataset: Dataset) -> list[str]:
-    pictures = dataset.pictures
+    pictures = [picture for picture in dataset.pictures if not picture.regularisation]
     facts = [words.counted(len(pictures), "picture")]
     if not pictures:
         return facts
+    if others := len(dataset.pictures) - len(pictures):
+        facts.append(words.counted(others, "class picture"))
     facts.append(f"{sum(bool(picture.caption) for picture in pictures):,} with a caption")
     if several := sum("\n" in picture.caption for picture in pictures):
         facts.append(f"{several:,} with several lines")

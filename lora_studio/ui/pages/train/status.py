@@ -116,6 +116,8 @@ def _facts(run: Run, view: RunView) -> list[str]:
     if view.started:
         held_out = view.started.validation_images
         facts.append(words.counted(view.started.images, "picture") + (f" + {held_out} held out" if held_out else ""))
+        if view.started.class_images:
+            facts.append(words.counted(view.started.class_images, "class picture"))
         facts.append(", ".join(filter(None, (view.started.device, view.started.precision, view.started.engine))))
     if view.base:
         facts.append(f"{view.base.name} predicts: {view.base.finding}")
