@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from lora_studio.dataset import preparation
+from lora_studio.dataset import fitted, preparation
 from lora_studio.dataset.folder import scan
-from lora_studio.dataset.items import Dataset
+from lora_studio.dataset.items import Bucket, Dataset
 from lora_studio.dataset.preparation import NAME, Crop, FolderOptions, Preparation, read, write
 from lora_studio.errors import DatasetError, MachineError
 from tests.dataset import made
@@ -258,3 +259,23 @@ def test_a_prefix_comes_before_every_line_of_a_caption(tmp_path):
     (tmp_path / "0.txt").write_text("a boat\na tree")
     write(tmp_path, Preparation(folders={"": FolderOptions(prefix=" ink, ")}))
     assert [picture.full_caption for picture in scan(tmp_path).pictures] == ["ink, a boat\nink, a tree", "ink,"]
+
+
+def test_a_crop_is_of_the_picture_as_it_is_seen_upright(tmp_path):
+    turned = Image.Exif()
+    turned[0x0112] = 6  # lies on its left side: rotated clockwise to be upright
+    made.corners(64, 32).save(tmp_path / "a.png", exif=turned)
+    write(tmp_path, Preparation({"a.png": Crop(0, 0, 1, 0.5)}))
+    (picture,) = scan(tmp_path).pictures
+    assert (picture.width, picture.height) == (32, 64)
+    seen = fitted.pixels(picture, Bucket(64, 64), flip=False)
+    assert seen[:, 32, 8].tolist() == [-1, -1, 1] and seen[:, 32, 56].tolist() == [1, -1, -1]  # blue, then red
+
+
+def test_choices_hold_for_a_scan_that_remembers_and_one_that_compares_content(tmp_path):
+    style = made.style_folder(tmp_path / "style", 3)
+    scan(style, tmp_path / "cache")
+    write(style, Preparation({"0.png": Crop(0, 0, 0.5, 1)}, frozenset({"1.png"})))
+    remembered = scan(style, tmp_path / "cache")
+    assert remembered == scan(style, tmp_path / "cache", by_content=True) == scan(style)
+    assert names(remembered.pictures, remembered) == ["0.png", "2.png"] and remembered.pictures[0].crop
