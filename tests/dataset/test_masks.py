@@ -4,11 +4,12 @@ import pytest
 import torch
 from PIL import Image
 
-from lora_studio.dataset import buckets, masks
+from lora_studio.dataset import buckets, masks, preparation
 from lora_studio.dataset.cache import Cache
 from lora_studio.dataset.folder import scan
 from lora_studio.dataset.items import Bucket, Draw, Sample
 from lora_studio.dataset.manifest import changes, manifest
+from lora_studio.dataset.preparation import Crop, Preparation
 from lora_studio.errors import DatasetError
 from tests.dataset import made
 from tests.dataset.test_cache import FakeEncoder, entries
@@ -261,6 +262,19 @@ def test_masked_pictures_are_encoded_once_for_each_picture_and_mask(style, tmp_p
     again, _ = cache_of(style, tmp_path / "cache", Inpainting)
     assert again.encoder.images == [(2, 3, 64, 64)]
     assert again.inpainting([Draw(0)])[0, 0, 0].tolist() == pytest.approx([0.8] * 4 + [1] * 4)
+
+
+def test_masked_pictures_follow_the_crop(style, tmp_path):
+    """The left half of the mask is white, and of the crop of its middle half too."""
+    before, _ = cache_of(style, tmp_path / "cache", Inpainting)
+    preparation.write(style, Preparation({"0.png": Crop(0.25, 0.25, 0.75, 0.75), "1.png": Crop(0, 0, 0.5, 0.5)}))
+    after, _ = cache_of(style, tmp_path / "cache", Inpainting)
+    assert after.encoder.images == [(4, 3, 64, 64), (2, 3, 64, 64)], "without a mask nothing of a picture is shown"
+    draws = [Draw(0), Draw(0, flip=True)]
+    shown, latents = after.inpainting(draws), after.latents(draws)
+    assert shown[:, 0, 5].tolist() == [[1, 1, 1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 1, 1, 1, 1]]
+    assert torch.allclose(shown[:, 1:], latents[:, 1:3], atol=1e-6)
+    assert not torch.allclose(shown[:, 1:], before.inpainting(draws)[:, 1:], atol=0.05)
 
 
 @pytest.mark.parametrize(("encoder", "masks"), [(FakeEncoder, True), (Inpainting, False)])
