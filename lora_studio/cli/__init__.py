@@ -35,6 +35,7 @@ from lora_studio.cli import (
     resize,
     resume,
     strip,
+    tags,
     test,
     train,
 )
@@ -53,6 +54,7 @@ for command in (
     generate.generate,
     strip.strip,
     grid.grid,
+    tags.tags,
     blend.blend,
     resize.resize,
     analyze.analyze,

@@ -133,7 +133,11 @@ class Replace(Edit):
     find: Annotated[str, Field(title="Find", min_length=1)]
     replacement: Annotated[str, Field(title="Replace with")] = ""
     regular_expression: Annotated[
-        bool, Field(title="Regular expression", description=r"\b is the edge of a word, \1 the first group.")
+        bool,
+        Field(
+            title="Regular expression",
+            description=r"Search for a regular expression: \b is the edge of a word, \1 the first group.",
+        ),
     ] = False
     ignore_case: IgnoreCase = False
 
@@ -202,7 +206,7 @@ class Reorder(Edit):
 
     kind: Literal["reorder"] = "reorder"
     tags: Tags
-    to: Annotated[Literal["front", "end"], Field(title="To")] = "front"
+    to: Annotated[Literal["front", "end"], Field(title="To", description="Where the tags go.")] = "front"
 
     def describe(self) -> str:
         return f"{_quoted(self.tags)} moved to the {self.to}"
