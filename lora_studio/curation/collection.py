@@ -5,6 +5,7 @@ A card is made of its picture alone, so that an edit changes a few cards and no 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -76,6 +77,7 @@ class Query:
         tag: a tag that they have.
         words: words of their names or captions, each of which they have.
         bucket: as ``str(Bucket)``.
+        length: a key of ``LENGTHS``.
         sort: a key of ``ORDERS``.
     """
 
@@ -83,6 +85,7 @@ class Query:
     tag: str = ""
     words: str = ""
     bucket: str = ""
+    length: str = ""
     sort: str = "name"
 
 
@@ -97,7 +100,17 @@ ORDERS: dict[str, tuple[str, Callable[[Card], tuple]]] = {
 }
 """Orders of the cards -> title, sort key."""
 
+LENGTHS: dict[str, tuple[str, int, float]] = {
+    "": ("All captions", 0, math.inf),
+    "short": ("Up to 5 tokens", 0, 5),
+    "medium": ("6 to 20 tokens", 6, 20),
+    "long": ("21 to 75 tokens", 21, 75),
+    "very long": ("Over 75 tokens", 76, math.inf),
+}
+"""Lengths of captions -> title, fewest and most tokens."""
+
 _VERSIONS = numbers(1)
+_NONE: Mapping[str, Card] = {}
 
 
 @dataclass
@@ -115,15 +128,17 @@ class Collection:
     _scanned: dict[str, set[str]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, dataset: Dataset, target: Target) -> Collection:
-        """The cards of ``dataset`` for training with ``target``."""
+    def of(cls, dataset: Dataset, target: Target, before: Collection | None = None) -> Collection:
+        """The cards of ``dataset`` for training with ``target``. Cards of ``before``, made for the same target, are
+        taken over where the picture is the same.
+        """
         made = cls(dataset, target)
         for problem in dataset.problems:
             for name in problem.files or (problem.file,):
                 made._scanned.setdefault(name, set()).add(problem.kind)
         out = {dataset.name(picture) for picture in dataset.left_out}
         pictures = {dataset.name(picture): picture for picture in (*dataset.pictures, *dataset.left_out)}
-        made._make(dict(sorted(pictures.items())), out)
+        made._make(dict(sorted(pictures.items())), out, before.cards if before else {})
         return made
 
     def change(self, captions: Mapping[str, str] | None = None, **fields: Mapping[str, object]) -> None:
@@ -146,12 +161,14 @@ class Collection:
         """The cards that ``query`` asks for, in its order."""
         words = query.words.casefold().split()
         tag = query.tag.casefold()
+        _, least, most = LENGTHS.get(query.length, LENGTHS[""])
         found = [
             card
             for card in self.cards.values()
             if _has(card, query.mark)
             and (not tag or tag in card.tags)
             and (not query.bucket or str(card.bucket) == query.bucket)
+            and least <= card.tokens <= most
             and all(word in card.name.casefold() or word in card.picture.caption.casefold() for word in words)
         ]
         return sorted(found, key=ORDERS.get(query.sort, ORDERS["name"])[1])
@@ -165,15 +182,22 @@ class Collection:
         """The captions of all pictures that are not left out, by name."""
         return {name: card.picture.caption for name, card in self.cards.items() if not card.left_out}
 
-    def _make(self, pictures: Mapping[str, Picture], out: set[str]) -> None:
+    def buckets(self) -> dict[str, int]:
+        """The sizes that pictures are trained at, the most frequent first, and how many are."""
+        found = Counter(card.bucket for card in self.cards.values() if not card.left_out)
+        return {str(bucket): count for bucket, count in sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))}
+
+    def _make(self, pictures: Mapping[str, Picture], out: set[str], before: Mapping[str, Card] = _NONE) -> None:
         self.version = next(_VERSIONS)
-        assigned = self._buckets(list(pictures.values()))
-        texts = [self._longest(picture) for picture in pictures.values()]
-        tokens = self.target.tokens(texts)
-        for (name, picture), bucket, count in zip(pictures.items(), assigned, tokens, strict=True):
+        same = {name: before[name] for name, one in pictures.items() if name in before and before[name].picture == one}
+        new = {name: picture for name, picture in pictures.items() if name not in same}
+        assigned = self._buckets(list(new.values()))
+        tokens = self.target.tokens([self._longest(picture) for picture in new.values()])
+        for (name, picture), bucket, count in zip(new.items(), assigned, tokens, strict=True):
             box = buckets.crop_box(picture.width, picture.height, bucket, picture.crop)
-            card = Card(name, picture, bucket, box, count, frozenset())
-            self.cards[name] = replace(card, marks=frozenset(self._marks(card, name in out)))
+            same[name] = Card(name, picture, bucket, box, count, frozenset())
+        for name in pictures:
+            self.cards[name] = replace(same[name], marks=frozenset(self._marks(same[name], name in out)))
 
     def _buckets(self, pictures: Sequence[Picture]) -> list[Bucket]:
         settings = self.target.dataset

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from lora_studio.curation.collection import Card, Collection
+from lora_studio.curation.collection import MARKS, Card, Collection
 from lora_studio.dataset.problems import Kind, Problem
 
 
@@ -128,6 +128,12 @@ _NOTES = frozenset(("mask", "caption lines", "wildcards", "folder caption"))
 _SKIPPED = frozenset(("cropped", "left out", *_TWINS, *_OF_CARDS))
 """Kinds of a scan that the cards know better."""
 _PICTURES_AS_THEY_ARE = frozenset(("frames", "exif", "profile", "cmyk", "alpha", "key"))
+
+
+def title(kind: str) -> str:
+    """What a mark or a kind of problem is called."""
+    known = {**{key: named[0] for key, named in (*_TWINS.items(), *_OF_CARDS.items())}, **_TITLES}
+    return MARKS.get(kind) or known.get(kind, kind.capitalize())
 
 
 def find(collection: Collection) -> list[HealthFinding]:

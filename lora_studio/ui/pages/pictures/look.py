@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,8 @@ from lora_studio import runs
 from lora_studio.config.settings import Settings
 from lora_studio.curation.collection import Card, Collection, Query
 from lora_studio.curation.target import Target
-from lora_studio.errors import DatasetError
+from lora_studio.dataset.examination import Progress
+from lora_studio.errors import DatasetError, StudioError
 from lora_studio.ui.pages.pictures.drafts import EditDraft
 from lora_studio.ui.pages.train import pictures
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 PAGE_SIZE = 60
 """Cards on a page of the list."""
 _KEPT = 4
+_PATIENCE = 0.5
+"""Seconds until it is said how far reading is, and between two such lines."""
 
 
 @dataclass
@@ -39,6 +43,8 @@ class PicturesLook:
         draft: the edit of many captions that is being typed.
         tool: what is open in the editor: "crop", "mask", "model", or "" for none.
         pending: the edit that waits for her agreement that the studio writes in the folder.
+        drawn: what the list depended on when it was drawn.
+        gone: why no thumbnail can be made of a picture, by its name.
     """
 
     settings: Settings = field(default_factory=Settings)
@@ -51,11 +57,19 @@ class PicturesLook:
     draft: EditDraft | None = None
     tool: str = ""
     pending: Callable[[], dict[Any, Any]] | None = None
+    drawn: tuple | None = None
+    gone: dict[str, str] = field(default_factory=dict)
 
     @property
     def folder(self) -> str:
         """The folder's path; empty while none is chosen."""
         return self.settings.run.data
+
+    def leave(self) -> None:
+        """Nothing of this folder is chosen any more."""
+        self.query, self.page, self.chosen, self.selected = Query(), 0, "", set()
+        self.said, self.tag_search, self.draft, self.tool = "", "", None, ""
+        self.pending, self.drawn, self.gone = None, None, {}
 
 
 class Collections:
@@ -66,8 +80,8 @@ class Collections:
         self._known: OrderedDict[tuple[str, bool, int], tuple[Target, Collection]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def of(self, look: PicturesLook, fresh: bool = False) -> Collection:
-        """The collection that ``look`` shows. ``fresh`` reads the folder again.
+    def of(self, look: PicturesLook, fresh: bool = False, progress: Progress | None = None) -> Collection:
+        """The collection that ``look`` shows. ``fresh`` reads the folder again, which ``progress`` follows.
 
         Raises:
             DatasetError: no folder is chosen.
@@ -77,13 +91,33 @@ class Collections:
         key = look.folder, look.settings.dataset.nested, target.resolution
         with self._lock:
             known = self._known.get(key)
-            if fresh or known is None or known[0] != target:
-                dataset = pictures.scan(look.folder, self.outputs, look.settings.dataset.nested)
-                known = self._known[key] = target, Collection.of(dataset, target)
+        if fresh or known is None or known[0] != target:
+            dataset = pictures.scan(look.folder, self.outputs, look.settings.dataset.nested, progress)
+            before = known[1] if known and known[0] == target else None
+            known = target, Collection.of(dataset, target, before)
+        with self._lock:
+            self._known[key] = known
             self._known.move_to_end(key)
             while len(self._known) > _KEPT:
                 self._known.popitem(last=False)
         return known[1]
+
+    def read(self, look: PicturesLook) -> Iterator[tuple[int, int]]:
+        """Reads the folder again. While that takes long, yields how many pictures of how many were read. What prevents
+        it, ``of`` says when it is asked next.
+        """
+        at = (0, 0)
+
+        def progress(done: int, total: int) -> None:
+            nonlocal at
+            at = done, total
+
+        with ThreadPoolExecutor(1) as pool:
+            work = pool.submit(self.of, look, True, progress)
+            while not wait([work], _PATIENCE).done:
+                yield at
+            if (error := work.exception()) and not isinstance(error, StudioError | OSError):
+                raise error
 
     def chosen(self, look: PicturesLook) -> Card | None:
         """The card of the chosen picture; None if there is none."""

@@ -34,6 +34,8 @@ _HINT = (
 )
 _KEEP_DRAFT = "(preset, ...values) => ({preset, fields: Object.fromEntries(%s.map((key, i) => [key, values[i]]))})"
 """Stores what was typed in the browser; ``restore`` reads it."""
+_RESTORED = "() => { window.formRestored = true; window.dispatchEvent(new Event('form-restored')) }"
+"""Tells other pages that the form holds what was typed last."""
 _HIDDEN = gr.update(visible=False)
 _starting = threading.Lock()
 
@@ -178,9 +180,8 @@ class Setup:
         )
         self.check.wire(self.start, QUIET)
         self.forget.click(lambda: {self.origin: "", self.branch: _HIDDEN}, None, [self.origin, self.branch], **QUIET)
-        page.load(self.restore, [self.draft], [self.preset, self.blurb, *fields], **QUIET).then(
-            self.look, **look_options
-        )
+        restored = page.load(self.restore, [self.draft], [self.preset, self.blurb, *fields], **QUIET)
+        restored.then(None, js=_RESTORED, **QUIET).then(self.look, **look_options)
 
     def choose(self, name: str | None) -> Updates:
         """Fills in a preset's settings; names, trigger words and prompts stay."""

@@ -1,0 +1,99 @@
+"""The list of the Pictures page, without a browser."""
+
+from types import SimpleNamespace
+
+import gradio as gr
+import pytest
+from PIL import Image
+
+from lora_studio.config.settings import Settings
+from lora_studio.ui.pages.pictures import look as looks
+from lora_studio.ui.pages.pictures import picture_list
+from lora_studio.ui.pages.pictures.look import PicturesLook
+from lora_studio.ui.pages.pictures.page import PicturesPage
+
+
+@pytest.fixture
+def page(tmp_path, monkeypatch):
+    """The page with five pictures, two on a page of the list, and the look of a tab that shows them."""
+    for module in (looks, picture_list, picture_list.cards):
+        monkeypatch.setattr(module, "PAGE_SIZE", 2)
+    data = tmp_path / "data"
+    data.mkdir()
+    for number, name in enumerate("abcde"):
+        Image.new("RGB", (128 + 64 * number, 128), (50 * number, 20, 20)).save(data / f"{name}.png")
+        (data / f"{name}.txt").write_text("boat, " * number + f"thing {name}")
+    with gr.Blocks():
+        made = PicturesPage(tmp_path / "outputs")
+    return made, PicturesLook(Settings(data=str(data)))
+
+
+def event(**fields):
+    return SimpleNamespace(**fields)
+
+
+def names(page, look):
+    html = page.room.draw(look).get(page.list.cards)
+    return [part.split('"')[0] for part in html.split('data-name="')[1:]]
+
+
+def test_a_search_and_an_order_give_pages(page):
+    page, look = page
+    assert names(page, look) == ["a.png", "b.png"]
+    page.list.find(look, "BOAT", "", "", "long")
+    look.drawn = None
+    assert names(page, look) == ["e.png", "d.png"]
+    page.list.turn(look, event(by=1))
+    assert (look.page, look.chosen) == (1, "c.png")
+    page.list.turn(look, event(by=1))
+    assert look.page == 1, "there is no third page"
+    page.list.turn(look, event(by=-1))
+    assert (look.page, look.chosen) == (0, "d.png")
+    page.list.find(look, "", "", "short", "name")
+    assert {card.name for card in page.room.collections.of(look).find(look.query)} == {"a.png", "b.png"}
+
+
+def test_a_choice_draws_no_card_again(page):
+    """A click blinks, or scrolls the list away."""
+    page, look = page
+    page.room.draw(look)
+    assert page.list.cards not in page.list.choose(
+        look, event(name="b.png", names=["a.png", "b.png"], page=["a.png", "b.png"], keep=True)
+    )
+    page.list.choose(look, event(name="c.png", names=["c.png"], page=["c.png", "d.png"], keep=True))
+    assert look.selected == {"a.png", "b.png", "c.png"} and look.chosen == "c.png"
+    page.list.choose(look, event(name="d.png", names=["d.png"], page=["c.png", "d.png"], keep=False))
+    assert look.selected == {"d.png"}
+    page.list.select_all(look)
+    assert len(look.selected) == 5
+    page.list.unselect(look)
+    assert (look.selected, look.chosen) == (set(), "")
+
+
+def test_the_selection_is_left_out_once_she_agreed(page):
+    """She is not asked, asked twice, or what she pressed is forgotten."""
+    page, look = page
+    act = page.room._handler(page.list.leave_out)
+    look.selected = {"a.png", "b.png"}
+    assert page.room.yes.visible is False and act(look)[page.room.yes]["visible"]
+    assert not page.room.collections.of(look).counts()["left out"]
+    page.room._agree(look)
+    assert page.room.collections.of(look).counts()["left out"] == 2 and "2 pictures left out" in look.said
+    look.selected = {"a.png", "c.png"}
+    assert not act(look)[page.room.yes]["visible"]
+    look.selected = {"a.png", "b.png", "c.png"}
+    act(look)
+    assert not page.room.collections.of(look).counts()["left out"], "all were left out, so they are taken in"
+    page.room._undo(look)
+    assert page.room.collections.of(look, fresh=True).counts()["left out"] == 3
+
+
+def test_thumbnails_are_made_for_what_is_shown(page):
+    """A folder of thousands is read from end to end before anything appears; a damaged picture is asked for forever."""
+    page, look = page
+    assert page.room.draw(look)[page.list.cards].count("data-wanted") == 2
+    (page.room.collections.of(look).dataset.folder / "b.png").write_bytes(b"no picture")
+    (*_, last) = page.list.make_thumbnails(look)
+    assert last[page.list.cards].count("<img src=") == 1 and "data-wanted" not in last[page.list.cards]
+    assert "not a picture" in last[page.list.cards]
+    assert len(list(page.outputs.rglob("*.jpg"))) == 1
