@@ -18,7 +18,7 @@ from lora_studio import files, locks
 from lora_studio.curation import caption_files, originals
 from lora_studio.curation.caption_files import CaptionFolder
 from lora_studio.curation.history import Contents, EditStep, History, StepHead
-from lora_studio.dataset import captions, masks, preparation
+from lora_studio.dataset import captions, listing, masks, preparation
 from lora_studio.dataset.preparation import FOLDER, Crop, FolderOptions, Preparation
 from lora_studio.errors import DatasetError
 
@@ -96,11 +96,13 @@ class Workbench:
         return Done(sentence, settled.step.head.names, tuple(notes))
 
     def captions(self, names: Collection[str]) -> dict[str, str]:
-        """The captions of pictures as they are in their files now; "" for those without."""
+        """The captions of pictures as a scan reads them now: their folder's for those without, or ""."""
         for name in names:
             _inside(self.folder, name)
         sources = CaptionFolder(self.folder, names).sources
-        return {name: sources[name].text if name in sources else "" for name in names}
+        options = {captions.composed(name): one for name, one in preparation.read(self.folder)[0].folders.items()}
+        texts = {name: source.text for name, source in sources.items()}
+        return {name: texts.get(name) or listing.default_caption(os.path.dirname(name), options) for name in names}
 
     def edit_captions(
         self, changes: Mapping[str, str], title: str = "", shown: Mapping[str, str] | None = None

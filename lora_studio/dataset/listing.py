@@ -95,6 +95,20 @@ def is_non_caption(name: str) -> bool:
     return name.split(".")[0].casefold() in _NON_CAPTIONS or name.lower().endswith(".md")
 
 
+def default_caption(folder: str, options: Mapping[str, FolderOptions]) -> str:
+    """The caption of pictures that have none in ``folder``, by its name relative to the dataset's, "" for that: its
+    options', else its concept, as ``folders`` gives them.
+    """
+    own, concept, parts = options.get("", FolderOptions()), "", folder.split("/") if folder else []
+    for depth, part in enumerate(parts, 1):
+        chosen = options.get(composed("/".join(parts[:depth])))
+        if match := _REPEATS.fullmatch(part):
+            own, concept = chosen or FolderOptions(), match[2].strip()
+        else:
+            own = chosen or own
+    return own.caption or concept
+
+
 def is_concept(folder: str) -> bool:
     """Whether a folder's name is of kohya's form ``N_name``, so that its pictures are read N times an epoch."""
     return _REPEATS.fullmatch(folder) is not None

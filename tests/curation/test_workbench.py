@@ -208,6 +208,20 @@ def test_what_is_written_is_what_a_scan_reads(tmp_path):
     assert {found.name(picture): picture.caption for picture in found.pictures} == wanted
 
 
+def test_captions_are_those_that_a_scan_reads(tmp_path):
+    from tests.dataset.made import painted
+
+    names = ["a.png", "b.png", "3_boat/c.png", "3_boat/d.png", "5_class/e.png", "3_boat/sub/f.png"]
+    bench = made(tmp_path, {"b.txt": "own", "3_boat/d.txt": "", "3_boat/sub/x.txt": "x"})
+    for seed, name in enumerate(names):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        painted(seed=seed).save(tmp_path / name)
+    bench.set_folder("5_class", FolderOptions(caption="a class"))
+    found = folder.scan(tmp_path, nested=True)
+    assert bench.captions(names) == {found.name(picture): picture.caption for picture in found.pictures}
+    assert bench.captions(names)["3_boat/sub/f.png"] == "boat" and bench.captions(names)["5_class/e.png"] == "a class"
+
+
 def test_nothing_is_written_before_she_agreed(tmp_path):
     (tmp_path / "a.png").write_bytes(b"1")
     bench = Workbench(tmp_path)
