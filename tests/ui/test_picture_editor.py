@@ -100,9 +100,44 @@ def test_the_crop_that_was_dragged_is_the_one_that_is_trained(visit, folder):
     until(lambda: crops(folder))
 
 
+def test_the_mask_that_was_painted_lies_beside_the_picture(visit, folder):
+    """What was painted over is learned all the same, or the mask is as coarse as the page."""
+    page = opened(visit(), folder, "boat.png")
+    page.locator("#open-mask").click()
+    canvas = page.locator(".masker canvas")
+    expect(canvas).to_be_visible()
+    page.locator(".brush-size").fill("10")
+    drag(page, canvas, 60, 0)
+    mask = folder / "boat-masklabel.png"
+    until(mask.exists)
+    with Image.open(mask) as image:
+        assert (image.size, image.mode) == ((900, 600), "L")
+        assert [image.getpixel(at) for at in ((450, 300), (470, 300), (450, 10))] == [0, 0, 255]
+    expect(page.locator("#mask-share")).to_contain_text("of the picture is learned")
+
+    page.get_by_text("Mask a corner").click()
+    page.get_by_role("button", name="Bottom right").click()
+    page.get_by_role("button", name="In all 3 pictures").click()
+    until((folder / "quay-masklabel.png").exists)
+    with Image.open(mask) as image:
+        assert [image.getpixel(at) for at in ((450, 300), (890, 590), (450, 10))] == [0, 0, 255]
+    page.locator("#undo").click()
+    expect(page.locator('[data-mark="mask"]')).to_contain_text("1")
+    assert not (folder / "quay-masklabel.png").exists()
+    page.locator('[data-brush="learn"]').click()
+    page.locator(".brush-size").fill("30")
+    canvas.focus()
+    page.keyboard.press("Space")
+    for _ in range(8):
+        page.keyboard.press("ArrowRight")
+    page.keyboard.press("Space")
+    until(lambda: not mask.exists())
+    expect(page.locator("#mask-share")).to_contain_text("all of it is learned")
+
+
 def crops(folder):
     path = folder / ".lora_studio" / "preparation.json"
-    return json.loads(path.read_text())["crops"] if path.exists() else {}
+    return json.loads(path.read_text()).get("crops") if path.exists() else {}
 
 
 def drag(page, locator, x, y):

@@ -14,6 +14,7 @@ from lora_studio.ui.pages.pictures import caption_field, picture_problems, stage
 from lora_studio.ui.pages.pictures.caption_field import SaveOutcome
 from lora_studio.ui.pages.pictures.crop import CropTool
 from lora_studio.ui.pages.pictures.look import PAGE_SIZE, PicturesLook
+from lora_studio.ui.pages.pictures.mask_editor import MaskTool
 from lora_studio.ui.pages.pictures.room import Room
 from lora_studio.ui.theme import html
 
@@ -44,7 +45,7 @@ class PictureEditor:
                     "Restore the first caption", size="sm", min_width=60, visible=False, elem_id="restore-caption"
                 )
             self.problems = html(js_on_load=_ACT, visible=False, elem_id="editor-problems")
-            self.crop = CropTool(room)
+            self.crop, self.mask = CropTool(room), MaskTool(room)
         shown = [self.card, self.head, self.caption, *self.tools.values(), self.out, self.restore, self.problems]
         room.shows(self.draw, shown)
 
@@ -60,6 +61,7 @@ class PictureEditor:
         for key, button in self.tools.items():
             edits(button.click, _opens(key))
         self.crop.wire()
+        self.mask.wire()
 
     def draw(self, look: PicturesLook, collection: Collection) -> Updates:
         """The panel of the chosen picture; nothing if none is chosen."""

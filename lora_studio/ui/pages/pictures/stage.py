@@ -8,6 +8,7 @@ from lora_studio.curation.collection import CROPPED, Card
 from lora_studio.dataset.pictures import thumbnail
 from lora_studio.errors import DatasetError
 from lora_studio.ui import images, words
+from lora_studio.ui.pages.pictures import drawn_masks
 
 SIDE = 1024
 """Longest side of the page's copy, in pixels."""
@@ -22,12 +23,21 @@ def image(card: Card, outputs: Path) -> str:
 
 
 def view(card: Card, outputs: Path) -> str:
-    """The picture with what is not trained on shaded, as HTML."""
+    """The picture with what is cut off and what its mask hides shaded, as HTML."""
     width, height = card.picture.width, card.picture.height
     shape = f"aspect-ratio: {width} / {height}; --shape: {width / height:.4f}"
     alt = words.text(card.picture.caption or card.name)
     found = f'<img src="{words.text(image(card, outputs))}" alt="{alt}">'
-    return f'<div class="stage" style="{shape}">{found}{frame(card)}</div>'
+    return f'<div class="stage" style="{shape}">{found}{hidden(card, outputs)}{frame(card)}</div>'
+
+
+def hidden(card: Card, outputs: Path) -> str:
+    """What the picture's mask hides, shaded; empty if it has none, or if that is gone."""
+    try:
+        mask = drawn_masks.overlay(card.picture, outputs)
+    except DatasetError:
+        return ""
+    return f'<img class="hidden-part" src="{words.text(mask)}" alt="">' if mask else ""
 
 
 def frame(card: Card) -> str:

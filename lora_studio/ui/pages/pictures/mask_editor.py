@@ -1,0 +1,198 @@
+"""The tool that masks what is not learned: by brush, from transparency, in a corner of many pictures, or by a model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from lora_studio.curation import masks
+from lora_studio.curation.collection import Card, Collection
+from lora_studio.curation.masks import CORNERS, WHITE, Extent, Finish, Source
+from lora_studio.dataset import masks as mask_files
+from lora_studio.dataset.items import Dataset, Mask
+from lora_studio.errors import DatasetError
+from lora_studio.ui import words
+from lora_studio.ui.outcome import Updates, busy
+from lora_studio.ui.pages.pictures import drawn_masks, mask_canvas, stage
+from lora_studio.ui.pages.pictures.look import PicturesLook
+from lora_studio.ui.pages.pictures.room import Room
+from lora_studio.ui.pages.train.setup import QUIET
+from lora_studio.ui.paths import tidy
+from lora_studio.ui.theme import html
+
+_SOFT = 0.02
+"""How far edges are softened at a press, as a share of the picture's shorter side."""
+_SAID = (
+    "What is shaded is not learned. The mask is a file beside the picture, and the picture itself stays as it is: "
+    "white is learned, black is not."
+)
+
+
+class MaskTool:
+    """The canvas with the picture's mask, and the other ways to make one."""
+
+    def __init__(self, room: Room):
+        self.room = room
+        with gr.Column(visible=False, elem_classes="tool", elem_id="mask-tool") as self.column:
+            self.canvas = html(js_on_load=mask_canvas.PAINT, elem_id="mask")
+            self.share = html(elem_id="mask-share")
+            with gr.Row(elem_classes="controls"):
+                self.alpha = gr.Button("Hide what is transparent", size="sm", min_width=60, elem_id="mask-alpha")
+                self.invert = gr.Button("Invert", size="sm", min_width=60, elem_id="mask-invert")
+                self.soften = gr.Button("Soften edges", size="sm", min_width=60, elem_id="mask-soften")
+                self.remove = gr.Button("Remove the mask", size="sm", min_width=60, elem_id="mask-remove")
+            with gr.Accordion("Find the subject", open=False, elem_classes="fold", elem_id="mask-subject"):
+                self._place_subject()
+            self.busy = html(elem_id="mask-busy")
+        shown = [
+            self.busy,
+            self.column,
+            self.canvas,
+            self.share,
+            self.alpha,
+            self.invert,
+            self.soften,
+            self.remove,
+            self.all,
+        ]
+        room.shows(self.draw, shown)
+
+    def _place_subject(self) -> None:
+        self.model = gr.Textbox(
+            label="Model",
+            info="Path of a segmentation model of the U²-Net kind, an .onnx file such as u2net.onnx.",
+            max_lines=1,
+            elem_id="mask-model",
+        )
+        self.keep = gr.Radio(
+            [("Learn the subject", "subject"), ("Learn the background", "background")],
+            value="subject",
+            show_label=False,
+            container=False,
+            elem_id="mask-keep",
+        )
+        with gr.Row(elem_classes="controls"):
+            self.here = gr.Button("Find it here", size="sm", min_width=60, elem_id="mask-find")
+            self.all = gr.Button("In all pictures", size="sm", min_width=60, elem_id="mask-find-all")
+
+    def wire(self) -> None:
+        """Binds the canvas and the buttons."""
+        edits = self.room.edits
+        edits(self.canvas.input, self.paint, each=True)
+        edits(self.canvas.submit, self.hide_corner)
+        edits(self.alpha.click, lambda look: self._make(look, [look.chosen], masks.opacity))
+        edits(self.invert.click, self.turn_over)
+        edits(self.soften.click, self.make_soft)
+        edits(self.remove.click, lambda look: self._keep(look, {look.chosen: None}))
+        for button in (self.here, self.all):
+            button.click(lambda: busy("Looking for the subject…"), None, self.busy, **QUIET)
+        edits(self.here.click, self.find_here, inputs=[self.model, self.keep])
+        edits(self.all.click, self.find_everywhere, inputs=[self.model, self.keep])
+
+    def draw(self, look: PicturesLook, collection: Collection) -> Updates:
+        """The tool, if it is open."""
+        card = collection.cards.get(look.chosen)
+        if card is None or look.tool != "mask":
+            return {self.column: gr.update(visible=False)}
+        has = gr.update(interactive=card.picture.mask is not None)
+        image, mask = stage.image(card, self.room.outputs), drawn_masks.overlay(card.picture, self.room.outputs)
+        several = len(look.selected) > 1
+        return {
+            self.column: gr.update(visible=True),
+            self.busy: "",
+            self.canvas: mask_canvas.html(card, image, mask, len(look.selected), len(collection.cards)),
+            self.share: _learned(card),
+            self.alpha: gr.update(visible="alpha" in card.marks),
+            self.invert: has,
+            self.soften: has,
+            self.remove: has,
+            self.all: f"In the {len(look.selected):,} selected" if several else "In all pictures",
+        }
+
+    def paint(self, look: PicturesLook, event: gr.EventData) -> None:
+        """Keeps what was painted, at the picture's size."""
+        card = self.room.collections.of(look).cards.get(str(event.name))
+        if card is None:
+            return
+        size = card.picture.width, card.picture.height
+        drawn = drawn_masks.read(event.mask, drawn_masks.canvas_size(*size))
+        if drawn is None:
+            raise DatasetError("What was painted did not arrive.", where=card.name, do="Paint it again.")
+        made = drawn_masks.merged(drawn, masks.of(card.picture), size)
+        self._keep(look, {card.name: None if made.getextrema()[0] == WHITE else masks.png(made)})
+
+    def hide_corner(self, look: PicturesLook, event: gr.EventData) -> None:
+        """Hides the same corner of one picture, of those that are selected, or of all."""
+        where = next((one for one in CORNERS if one == event.corner), None)
+        width, height = (min(100.0, max(1.0, float(side))) for side in (event.width, event.height))
+        if where:
+            extent = Extent(width / 100, height / 100, shares=True)
+            self._make(look, self._scope(look, str(event.scope)), masks.without_corner(where, extent))
+
+    def _scope(self, look: PicturesLook, scope: str) -> list[str]:
+        names = {"one": {look.chosen}, "selected": look.selected}
+        return [name for name in self.room.collections.of(look).cards if name in names.get(scope, {name})]
+
+    def turn_over(self, look: PicturesLook) -> None:
+        """Learns what was not learned, and the other way round."""
+        self._change(look, masks.inverted)
+
+    def make_soft(self, look: PicturesLook) -> None:
+        """Softens the edges of what is learned."""
+        self._change(look, lambda mask: masks.feathered(mask, _SOFT))
+
+    def _change(self, look: PicturesLook, change: Any) -> None:
+        mask = masks.of(self.room.collections.of(look).cards[look.chosen].picture)
+        if mask is not None:
+            self._keep(look, {look.chosen: masks.png(change(mask))})
+
+    def find_here(self, look: PicturesLook, model: str, keep: str) -> None:
+        """Masks all but what a model finds in the chosen picture."""
+        self._find(look, [look.chosen], model, keep)
+
+    def find_everywhere(self, look: PicturesLook, model: str, keep: str) -> None:
+        """Masks all but what a model finds in the selected pictures, or in all if one is selected."""
+        self._find(look, self._scope(look, "selected" if len(look.selected) > 1 else "all"), model, keep)
+
+    def _find(self, look: PicturesLook, names: list[str], model: str, keep: str) -> None:
+        from lora_studio.vision.segmenters import U2Net
+
+        path = tidy(model)
+        if not path:
+            raise DatasetError("No model is named.", where="Model", do="Enter the path of an .onnx file.")
+        self.room.workbench(look)  # asks before the model is loaded
+        segmenter = U2Net(Path(path))
+        self._make(look, names, masks.segmented(segmenter, "background" if keep == "background" else "subject"))
+
+    def _make(self, look: PicturesLook, names: list[str], source: Source) -> None:
+        """Makes masks of pictures as one step. Where there is one, only what both learn is learned."""
+        self.room.workbench(look)
+        collection = self.room.collections.of(look)
+        chosen = Dataset(collection.dataset.folder, [collection.cards[name].picture for name in names], [])
+        made = dict(masks.make(chosen, source, Finish()))
+        if not made:
+            raise DatasetError("There is nothing to hide.", do="The masks stay as they are.")
+        self._keep(look, made)
+
+    def _keep(self, look: PicturesLook, made: Mapping[str, bytes | None]) -> None:
+        bench = self.room.workbench(look)
+        done = bench.set_masks(made)
+        kept = {
+            name: data and Mask(bench.folder / mask_files.beside(name), hashlib.sha256(data).hexdigest())
+            for name, data in made.items()
+        }
+        self.room.changed(look, done, mask=kept)
+
+
+def _learned(card: Card) -> str:
+    mask = masks.of(card.picture)
+    if mask is None:
+        return f'<p class="hint">No mask: all of it is learned. {_SAID}</p>'
+    share = masks.learned(mask)
+    said = f'<p class="sentence">{share:.0%} of the picture is learned.</p><p class="hint">{_SAID}</p>'
+    empty = words.notice("warned", "Nothing of this picture is learned.", do="Paint with “Learn”, or leave it out.")
+    return said + (empty if share == 0 else "")
