@@ -633,6 +633,24 @@ def test_pictures_kept_out_for_validation_are_no_difference(repeatable, told):
     assert told("check", file, "--base", base, "--data", folder)["verdict"] == "same"
 
 
+def test_a_caption_that_changed_since_is_a_difference(repeatable, told):
+    from lora_studio.dataset import folder as scanning
+    from lora_studio.dataset import manifest
+
+    make, base, folder = repeatable
+    dataset = scanning.scan(folder)
+    shots = [
+        recipe.ImageRecord(name=one.path.name, sha256=one.sha256, prepared=manifest.prepared(one))
+        for one in dataset.pictures
+    ]
+    file = make(images=shots)
+    assert told("check", file, "--base", base, "--data", folder)["verdict"] == "same"
+    first = dataset.pictures[0].path
+    first.with_suffix(".txt").write_text("another caption")
+    (difference,) = told("check", file, "--base", base, "--data", folder)["differences"]
+    assert (difference["what"], difference["recorded"]) == ("captions, masks, crops or weights", first.name)
+
+
 @pytest.mark.parametrize(("more", "what"), [
     ({"base_sha256": "cd" * 32}, "base model"),
     ({"images": []}, "pictures added"),

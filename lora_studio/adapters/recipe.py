@@ -5,7 +5,7 @@ Imports no torch.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, Union
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
@@ -18,10 +18,13 @@ KEY = "lora_studio.recipe"
 
 
 class ImageRecord(BaseModel):
-    """A picture that was trained on: its file name without folders, and the SHA-256 of its bytes."""
+    """A picture that was trained on: its file name without folders, the SHA-256 of its bytes, and a hash of how it was
+    trained on (caption, mask, crop, repeats …; empty in files of earlier versions).
+    """
 
     name: str
     sha256: str
+    prepared: str = ""
 
 
 class FolderRecord(BaseModel):
@@ -160,20 +163,28 @@ class Difference(NamedTuple):
     found: str
 
 
-def compare(recipe: Training, *, base_sha256: str, images: list[str], versions: Mapping[str, str]) -> list[Difference]:
-    """What differs between a recipe and the present base model, pictures (hashes in any order) and versions. Empty
-    means that the same adapter would come out.
+def compare(
+    recipe: Training, *, base_sha256: str, images: Sequence[ImageRecord], versions: Mapping[str, str]
+) -> list[Difference]:
+    """What differs between a recipe and the present base model, pictures (in any order, under any name) and versions.
+    Empty means that the same adapter would come out.
 
     Args:
-        images: SHA-256 of each picture's bytes.
         versions: as in ``Training.versions``; only names that the recipe recorded are compared.
     """
     found = [Difference("base model", recipe.base_sha256, base_sha256)] if recipe.base_sha256 != base_sha256 else []
-    recorded, present = {image.sha256: image.name for image in recipe.images}, set(images)
+    recorded, present = {image.sha256: image.name for image in recipe.images}, {image.sha256 for image in images}
     if missing := [name for digest, name in recorded.items() if digest not in present]:
         found.append(Difference("pictures missing or changed", ", ".join(sorted(missing)), "not among the pictures"))
     if extra := len(present - recorded.keys()):
         found.append(Difference("pictures added", "none of them", f"{extra} more"))
+    now = {(image.sha256, image.prepared) for image in images}
+    if other := [
+        image.name
+        for image in recipe.images
+        if image.prepared and image.sha256 in present and (image.sha256, image.prepared) not in now
+    ]:
+        found.append(Difference("captions, masks, crops or weights", ", ".join(sorted(other)), "changed"))
     found += [
         Difference(name, version, versions.get(name, "none"))
         for name, version in recipe.versions.items()

@@ -130,7 +130,7 @@ def _repeat(adapter: Adapter, base: str, data: Path | None) -> Repeat:
     recipe = recipes.read(adapter.metadata)
     if not isinstance(recipe, recipes.Training):
         return Repeat("blend" if recipe else "none", [], [])
-    base_sha256, images, unknown = recipe.base_sha256, [image.sha256 for image in recipe.images], []
+    base_sha256, images, unknown = recipe.base_sha256, recipe.images, []
     if base or recipe.base == "starter":
         from lora_studio.families.weights import sha256_of
 
@@ -162,9 +162,9 @@ def _own(recipe: recipes.Training, metadata: Mapping[str, str]) -> Iterator[Diff
         yield Difference("settings", ", ".join(foreign)[:100], "")
 
 
-def _trained_on(recipe: recipes.Training, data: Path) -> list[str]:
-    """Hashes of the pictures in ``data`` that a run would train on, without those for validation."""
-    from lora_studio.dataset import folder
+def _trained_on(recipe: recipes.Training, data: Path) -> list[recipes.ImageRecord]:
+    """The pictures in ``data`` that a run would train on, without those for validation."""
+    from lora_studio.dataset import folder, manifest
     from lora_studio.dataset.batch_sampler import split
 
     keys = ("validation_share", "seed", "nested")
@@ -173,7 +173,10 @@ def _trained_on(recipe: recipes.Training, data: Path) -> list[str]:
     if dataset.blocking:
         raise DatasetError(dataset.blocking[0].what, where=data, do=dataset.blocking[0].do)
     train, _ = split(dataset.pictures, share, seed)
-    return [dataset.pictures[index].sha256 for index in train]
+    chosen = [dataset.pictures[index] for index in train]
+    return [
+        recipes.ImageRecord(name=one.path.name, sha256=one.sha256, prepared=manifest.prepared(one)) for one in chosen
+    ]
 
 
 def _versions(names: Iterable[str]) -> dict[str, str]:

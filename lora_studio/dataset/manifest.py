@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,6 +43,12 @@ _OPTIONAL: dict[str, Callable[[Any], Any]] = {
 def manifest(dataset: Dataset) -> Manifest:
     """The manifest of ``dataset``."""
     return {dataset.name(picture): _entry(picture) for picture in dataset.pictures}
+
+
+def prepared(picture: Picture) -> str:
+    """A hash of how a picture is trained on, apart from its bytes: 16 hexadecimal digits."""
+    entry = {name: value for name, value in _entry(picture).items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def noted(path: Path) -> Manifest | None:

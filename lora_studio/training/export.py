@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lora_studio import adapters, files
 from lora_studio.adapters import metadata, recipe
+from lora_studio.dataset import manifest
 from lora_studio.errors import AdapterError
 from lora_studio.methods import registry as methods
 from lora_studio.models import inject
@@ -76,7 +77,10 @@ def training(session: Session) -> recipe.Training:
         base_sha256=session.base_sha256,
         predicts=session.base.loaded_event.finding,
         parts=session.given_sha256,
-        images=[recipe.ImageRecord(name=picture.path.name, sha256=picture.sha256) for picture in pictures],
+        images=[
+            recipe.ImageRecord(name=picture.path.name, sha256=picture.sha256, prepared=manifest.prepared(picture))
+            for picture in pictures
+        ],
         tags=dict(sum((Counter(one.tags) for one in folders.values()), Counter[str]())),
         folders=folders,
         versions=versions(),

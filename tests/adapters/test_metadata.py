@@ -31,7 +31,10 @@ TRAINED = recipe.Training(
     steps=400,
     started=1.75e9,
     seconds=60.0,
-    images=[recipe.ImageRecord(name="one.png", sha256="1" * 64), recipe.ImageRecord(name="two.png", sha256="2" * 64)],
+    images=[
+        recipe.ImageRecord(name="one.png", sha256="1" * 64, prepared="a"),
+        recipe.ImageRecord(name="two.png", sha256="2" * 64),
+    ],
 )
 
 
@@ -218,9 +221,10 @@ def test_a_trigger_word_is_read_and_never_guessed(texts, word):
 def test_recipe_comes_back_and_tells_what_differs():
     back = recipe.read(told())
     assert back == TRAINED
-    same = {"base_sha256": "ab" * 32, "images": ["2" * 64, "1" * 64], "versions": {"torch": "2.13", "python": "3.11"}}
+    one, two, three = (recipe.ImageRecord(name="x.png", sha256=digit * 64, prepared="a") for digit in "123")
+    same = {"base_sha256": "ab" * 32, "images": [two, one], "versions": {"torch": "2.13", "python": "3.11"}}
     assert recipe.compare(back, **same) == []
-    changed = recipe.compare(back, base_sha256="cd" * 32, images=["2" * 64, "3" * 64], versions={"torch": "2.11"})
+    changed = recipe.compare(back, base_sha256="cd" * 32, images=[two, three], versions={"torch": "2.11"})
     assert [difference.what for difference in changed] == [
         "base model",
         "pictures missing or changed",
@@ -228,6 +232,10 @@ def test_recipe_comes_back_and_tells_what_differs():
         "torch",
     ]
     assert changed[1].recorded == "one.png"
+    others = [image.model_copy(update={"prepared": "b"}) for image in (one, two)]
+    assert recipe.compare(back, **same | {"images": others}) == [
+        ("captions, masks, crops or weights", "one.png", "changed")
+    ], "of the second it is not known"
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"kind": "training"}', '{"kind": "magic"}', "\x00"])
