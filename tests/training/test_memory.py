@@ -16,6 +16,8 @@ from lora_studio.models.shapes import Shapes
 from lora_studio.optim import build, registry
 from lora_studio.training import activations, memory, unet_activations
 from lora_studio.training.activations import Activations, Step
+from lora_studio.training.batches import Batch
+from lora_studio.training.loss import losses
 from lora_studio.training.unet_activations import Unet
 from tests.benchmarks.memory import MEASURED
 from tests.benchmarks.memory import shapes as exact
@@ -270,6 +272,20 @@ def test_a_real_step_on_the_cpu_saves_what_is_estimated(off_the_card, tiny_folde
     estimated = walked(settings, shapes.read(folder), 4)
     assert estimated.saved() == pytest.approx(sum(one.nbytes() for one in held), rel=0.1)
     assert estimated.trained == sum(parameter.numel() for parameter in inject.trainable(base).values())
+
+
+def test_masks_take_too_little_to_be_estimated(tiny_folder):
+    """A step keeps them beside the loss: one number of four bytes for each latent pixel of a picture."""
+    base = models.load(str(tiny_folder("sd1")))
+    inject.add_adapter(base, Settings(rank=4, alpha=4).adapter, seed=0)
+    latents, text = torch.randn(2, 4, 32, 32), base.encode_text(["a cat", "a dog"])
+    plain = Batch(latents, latents, torch.tensor([500, 20]), torch.zeros(2, 6), text, [])
+    kept = []
+    for batch in (plain, plain._replace(weights=torch.rand(2, 1, 32, 32))):
+        with kept_by(base) as held:
+            losses(base, batch, text, Settings().loss)
+        kept.append(sum(one.nbytes() for one in held))
+    assert kept[1] - kept[0] == 4 * 2 * 32 * 32 < 0.001 * kept[0]
 
 
 def test_text_encoders_keep_what_is_estimated_in_a_smaller_format_too(tiny_folder):
