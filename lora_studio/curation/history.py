@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import time
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -163,6 +164,13 @@ class History:
         """What ``redo`` would do again."""
         return self._head(self._position().done + 1)
 
+    def interrupted(self) -> bool:
+        """Whether files are being changed right now, or were when a process ended. False where that cannot be read."""
+        try:
+            return self._position().moving is not None
+        except (DatasetError, OSError):
+            return False
+
     def settle(self) -> Settled | None:
         """Puts an interrupted step's files back as they were, and returns it; None if nothing was interrupted.
 
@@ -179,7 +187,7 @@ class History:
         files.sweep(self._root, lives=psutil.pid_exists)
         targets, foreign = dict[str, bytes | None](), list[str]()
         for edit in step.edits:
-            data = _read(self._root / edit.file)
+            data = _read(self._place(edit))
             wanted, left = (edit.before, edit.after) if back else (edit.after, edit.before)
             if (found := _sha256(data)) == left:
                 targets[edit.file] = edit.applied(data, back)
@@ -193,7 +201,7 @@ class History:
         back = to < position.done
         targets, changed = dict[str, bytes | None](), list[str]()
         for edit in step.edits:
-            data = _read(self._root / edit.file)
+            data = _read(self._place(edit))
             if _sha256(data) != (edit.after if back else edit.before):
                 changed.append(edit.file)
             else:
@@ -208,13 +216,27 @@ class History:
             raise
         self._store(_Position(done=to))
 
+    def _place(self, edit: FileEdit) -> Path:
+        """Where an edit's file is. A dataset may come from anyone, and its steps may name anything."""
+        path = Path(os.path.realpath(self._root / edit.file))
+        if not path.is_relative_to(self._root):
+            raise DatasetError(
+                f"A step in the dataset's history changes a file outside of it: {edit.file}.",
+                where=self._folder,
+                do="Delete the folder history there: another program made it.",
+            )
+        return path
+
     def _write(self, targets: Mapping[str, bytes | None]) -> None:
         def write(file: str) -> None:
             path, content = Path(os.path.realpath(self._root / file)), targets[file]
             if content is None:
                 files.unlink(path)
-            else:
-                files.write(path, content)
+                return
+            mode = path.stat().st_mode if path.exists() else None
+            files.write(path, content)
+            if mode is not None and path.stat().st_mode != mode:
+                path.chmod(stat.S_IMODE(mode))
 
         with ThreadPoolExecutor(_WRITERS) as pool:
             failed = [error for done in [pool.submit(write, file) for file in targets] if (error := done.exception())]

@@ -85,13 +85,15 @@ class Workbench:
         """Puts back what a step had changed when it was interrupted by a crash. Every change does so first; call it
         before a folder is shown. None if nothing was interrupted.
         """
-        if not (self.folder / FOLDER).is_dir():
+        if not self._history.interrupted():
             return None
         with self._locked():
             settled = self._history.settle()
         if settled is None:
             return None
-        notes = [f"{_listed(settled.foreign)} changed since and stayed as they are."] if settled.foreign else []
+        notes = [
+            f"{name} was changed by another program since and stayed as it is." for name in settled.foreign[:NAMED]
+        ]
         sentence = f"A step was interrupted and was put back: {_lowered(settled.step.head.title)}."
         return Done(sentence, settled.step.head.names, tuple(notes))
 

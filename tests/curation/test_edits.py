@@ -141,6 +141,7 @@ def test_what_cannot_be_an_edit_is_told(kind, values, says):
         make(kind, **values)
 
 
+@pytest.mark.fault(98)
 def test_a_pattern_that_would_run_for_ever_is_stopped(monkeypatch):
     monkeypatch.setattr(edits, "SECONDS", 0.2)
     edit = make("replace", find=r"(a|a)+$", regular_expression=True)

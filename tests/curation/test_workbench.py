@@ -295,6 +295,7 @@ def test_undo_tells_what_it_undid(tmp_path):
     assert bench.redo().sentence == "Done again: 1 caption changed."
 
 
+@pytest.mark.fault(97)
 def test_undo_refuses_what_someone_else_changed_since_and_undoes_no_part(tmp_path):
     bench = made(tmp_path, {"a.png": "1", "b.png": "2", "a.txt": "a", "b.txt": "b"})
     bench.edit_captions({"a.png": "A", "b.png": "B"})
@@ -307,6 +308,7 @@ def test_undo_refuses_what_someone_else_changed_since_and_undoes_no_part(tmp_pat
     assert bench.undo().names == ("a.png", "b.png")
 
 
+@pytest.mark.fault(97)
 def test_a_caption_that_is_not_what_was_shown_is_refused(tmp_path):
     bench = made(tmp_path, {"a.png": "1", "a.txt": "a"})
     with pytest.raises(DatasetError, match="a.png has another caption than was shown"):
@@ -384,6 +386,7 @@ class Crash(BaseException):
     """The process ends here."""
 
 
+@pytest.mark.fault(96)
 @pytest.mark.parametrize("writes", range(12))
 def test_a_crash_at_any_write_leaves_a_step_whole_or_puts_it_back(tmp_path, monkeypatch, writes):
     names = [f"{number}.png" for number in range(3)]
@@ -406,6 +409,7 @@ def test_a_crash_at_any_write_leaves_a_step_whole_or_puts_it_back(tmp_path, monk
     assert again.captions(names) == dict.fromkeys(names, "later")
 
 
+@pytest.mark.fault(96)
 @pytest.mark.parametrize("writes", range(5))
 def test_a_crash_while_undoing_puts_the_step_back(tmp_path, monkeypatch, writes):
     names = [f"{number}.png" for number in range(3)]
@@ -437,6 +441,7 @@ def crash_after(monkeypatch, writes: int) -> None:
     monkeypatch.setattr(files, "write", counted)
 
 
+@pytest.mark.fault(96)
 def test_a_full_disk_in_the_middle_of_a_step_changes_nothing(tmp_path, monkeypatch):
     names = [f"{number}.png" for number in range(20)]
     bench = made(tmp_path, dict.fromkeys(names, "1") | {f"{number}.txt": "old" for number in range(20)})
@@ -460,6 +465,76 @@ def test_a_read_only_folder_is_named(tmp_path):
     with pytest.raises(MachineError, match="Permission denied"):
         bench.edit_captions({"a.png": "x"})
     (tmp_path / ".lora_studio").chmod(0o700)
+
+
+@pytest.mark.fault(96)
+def test_what_was_interrupted_is_told_and_what_someone_else_changed_stays(tmp_path, monkeypatch):
+    names = ["a.png", "b.png"]
+    bench = made(tmp_path, {**dict.fromkeys(names, "1"), "a.txt": "a", "b.txt": "b"})
+    with monkeypatch.context() as patch:
+        crash_after(patch, 5)  # two originals, the step, its beginning, one caption
+        with pytest.raises(Crash):
+            bench.edit_captions({"a.png": "A", "b.png": "B"})
+    (changed_one,) = (name for name in ("a.txt", "b.txt") if (tmp_path / name).read_text() in "AB")
+    (tmp_path / changed_one).write_text("mine")
+    done = Workbench(tmp_path).settle()
+    assert done and done.sentence == "A step was interrupted and was put back: 2 captions changed."
+    assert done.notes == (f"{changed_one} was changed by another program since and stayed as it is.",)
+    assert (tmp_path / changed_one).read_text() == "mine"
+    assert Workbench(tmp_path).settle() is None
+
+
+@pytest.mark.fault(99)
+@pytest.mark.parametrize("moving", [None, 1])
+def test_a_history_that_leads_out_of_the_folder_is_refused(tmp_path, moving):
+    inside = tmp_path / "in"
+    bench = made(inside, {"a.png": "1"})
+    bench.edit_captions({"a.png": "x"})
+    history = inside / ".lora_studio/history"
+    for path in history.glob("0*.jsonl"):
+        path.write_text(path.read_text().replace('"a.txt"', '"../a.txt"'))
+    (history / "position.json").write_text(json.dumps({"done": 0 if moving else 1, "moving": moving}))
+    (tmp_path / "a.txt").write_text("x\n")
+    with pytest.raises(DatasetError, match="changes a file outside of it"):
+        bench.undo()
+    assert (tmp_path / "a.txt").read_text() == "x\n"
+
+
+@pytest.mark.parametrize("file", ["position.json", "000001.jsonl"])
+def test_a_damaged_history_is_told(tmp_path, file):
+    bench = made(tmp_path, {"a.png": "1"})
+    bench.edit_captions({"a.png": "x"})
+    (tmp_path / ".lora_studio/history" / file).write_text("{")
+    assert bench.undoable == "the last step"
+    with pytest.raises(DatasetError, match="list of steps that can be undone is damaged"):
+        bench.undo()
+    assert bench.captions(["a.png"]) == {"a.png": "x"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_a_file_keeps_who_may_read_it(tmp_path):
+    bench = made(tmp_path, {"a.png": "1", "a.txt": "a"})
+    (tmp_path / "a.txt").chmod(0o600)
+    bench.edit_captions({"a.png": "x"})
+    assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_linked_caption_is_changed_where_it_is(tmp_path):
+    bench = made(tmp_path, {"a.png": "1", "texts/a": "a"})
+    os.symlink("texts/a", tmp_path / "a.txt")
+    bench.edit_captions({"a.png": "x"})
+    assert (tmp_path / "a.txt").is_symlink() and (tmp_path / "texts/a").read_text() == "x"
+
+
+def test_what_cannot_be_a_caption_is_not_written_over(tmp_path):
+    bench = made(tmp_path, {"a.png": "1", "a.txt": "x" * 70_000, "b.png": "2", "b.json": '{"score": 1}'})
+    earlier = hashes(tmp_path)
+    with pytest.raises(DatasetError, match="a.txt is not read as a caption"):
+        bench.edit_captions({"a.png": "new"})
+    with pytest.raises(DatasetError, match="longer than 64 KiB"):
+        bench.edit_captions({"a.png": "é" * 40_000})
+    bench.edit_captions({"b.png": "new"})
+    assert changed(tmp_path, earlier) == {"b.txt"}
 
 
 def test_two_tabs_lose_no_step(tmp_path):

@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from lora_studio.curation.collection import Card, Collection, Query
 from lora_studio.curation.target import Target
 from lora_studio.dataset.examination import Progress
 from lora_studio.errors import DatasetError, StudioError
+from lora_studio.ui import words
 from lora_studio.ui.pages.pictures.drafts import EditDraft
 from lora_studio.ui.pages.train import pictures
 
@@ -92,6 +94,7 @@ class Collections:
         with self._lock:
             known = self._known.get(key)
         if fresh or known is None or known[0] != target:
+            self._settle(look)
             dataset = pictures.scan(look.folder, self.outputs, look.settings.dataset.nested, progress)
             before = known[1] if known and known[0] == target else None
             known = target, Collection.of(dataset, target, before)
@@ -101,6 +104,13 @@ class Collections:
             while len(self._known) > _KEPT:
                 self._known.popitem(last=False)
         return known[1]
+
+    def _settle(self, look: PicturesLook) -> None:
+        """Puts back what an interrupted step had changed, and says so."""
+        if look.folder:
+            with suppress(StudioError):  # every edit tries again, and says why it cannot
+                if done := self.workbench(look).settle():
+                    look.said = f'<p class="sentence">{words.text(" ".join((done.sentence, *done.notes)))}</p>'
 
     def read(self, look: PicturesLook) -> Iterator[tuple[int, int]]:
         """Reads the folder again. While that takes long, yields how many pictures of how many were read. What prevents
