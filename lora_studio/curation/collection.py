@@ -205,7 +205,8 @@ class Collection:
 
     def _longest(self, picture: Picture) -> str:
         """The longest text that training may see of a picture's caption."""
-        texts = caption_variants.variants(picture.full_caption, self.target.trigger, self.target.dataset, limit=2)
+        trigger = "" if picture.regularisation else self.target.trigger
+        texts = caption_variants.variants(picture.full_caption, trigger, self.target.dataset, limit=2)
         return max(texts, key=len)
 
     def _marks(self, card: Card, out: bool) -> Iterable[str]:

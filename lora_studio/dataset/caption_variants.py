@@ -114,9 +114,12 @@ def _tags(text: str, trigger: str, settings: DatasetSettings) -> _Tags:
         moved = front if bearers and not alone else _split(trigger)
         sections = [_without_tags(section, moved) for section in sections]
     first, *others = sections
+    own = len(_split(trigger)) if led else 0
     if others:
-        return _Tags(front + first, others[0], list(chain.from_iterable(others[1:])))
-    kept = max(settings.keep_tags, len(_split(trigger)) if led else 0)
+        behind = max(0, own - len(first))  # of the trigger's tags, those that are written after the first separator
+        free, *tail = others
+        return _Tags(front + first + free[:behind], free[behind:], list(chain.from_iterable(tail)))
+    kept = max(settings.keep_tags, own)
     return _Tags(front + first[:kept], first[kept:], [])
 
 

@@ -157,6 +157,14 @@ def test_prefix_and_suffix_stand_between_trigger_and_end(caption, expected):
     assert variants(caption, "t", settings)[0] == expected
 
 
+@pytest.mark.parametrize("caption", ["||| t, a, b", "|||t", "t, x ||| a", "t ||| x, a", "|||t, x|||a"])
+@pytest.mark.parametrize("trigger", ["t", "t, x"])
+def test_a_trigger_word_behind_the_separator_is_never_left_out(caption, trigger):
+    settings = DatasetSettings(shuffle_tags=True, tag_dropout=0.9)
+    for text in variants(caption, trigger, settings):
+        assert text.split(", ")[: trigger.count(",") + 1] == trigger.split(", ")
+
+
 def test_prefix_and_suffix_may_hold_separators_and_wildcards():
     settings = DatasetSettings(
         shuffle_tags=True, caption_prefix="1girl, miku |||", caption_suffix="||| {masterpiece|best}"
