@@ -25,6 +25,7 @@ from torch import Tensor
 from lora_studio.dataset import buckets, entry_files
 from lora_studio.dataset.encoding import WORKERS, Encoder, Encoding, Made, TextEntry, View, ahead
 from lora_studio.dataset.items import Draw, Sample
+from lora_studio.dataset.preparation import Crop
 from lora_studio.errors import DatasetError
 
 VERSION = 2
@@ -188,7 +189,7 @@ class Cache:
     def sizes(self, draws: Sequence[Draw]) -> Tensor:
         """SDXL's size conditions of the draws (Podell et al. 2023, §2.2): (B, 6) float32, each row original height and
         width, top and left of the crop in the scaled picture, height and width of the bucket, in pixels. A crop of the
-        artist's own counts as any other: what was cut off is part of the original.
+        artist's own is a picture of its own: what she cut off was never there.
         """
         return torch.tensor([self._sizes(draw.picture) for draw in draws], dtype=torch.float32)
 
@@ -196,7 +197,10 @@ class Cache:
         picture, bucket, _ = self.samples[index]
         left, top, right, _ = buckets.crop_box(picture.width, picture.height, bucket, picture.crop)
         scale = bucket.width / (right - left)
-        return picture.height, picture.width, round(top * scale), round(left * scale), bucket.height, bucket.width
+        own = picture.crop or Crop(0, 0, 1, 1)
+        height, width = picture.height * (own.bottom - own.top), picture.width * (own.right - own.left)
+        left, top = left - own.left * picture.width, top - own.top * picture.height
+        return round(height), round(width), round(top * scale), round(left * scale), bucket.height, bucket.width
 
     def _entries(self, texts: Sequence[str], prompts: bool = False) -> dict[str, TextEntry]:
         """Where the features of ``texts`` are kept. Captions and prompts that are read alike share theirs."""
