@@ -7,6 +7,7 @@ import pytest
 
 from lora_studio import cli
 from lora_studio.curation.edits import EDITS, fields
+from lora_studio.curation.workbench import Workbench
 from tests.dataset.made import painted
 
 CAPTIONS = {"a": "a cat, ink, paper", "b": "a dog, Ink, paper", "c": "a drawing of a house, paper"}
@@ -41,7 +42,7 @@ def test_tags_are_listed_with_remarks(folder, run):
     assert (status, out.splitlines()) == (
         0,
         [
-            "5 tags in 3 captions of 3 pictures.",
+            "5 tags in 3 captions of 3 pictures to train on.",
             "3  paper",
             "2  ink",
             "1  a cat",
@@ -55,6 +56,13 @@ def test_tags_are_listed_with_remarks(folder, run):
     result = json.loads(run(folder, "--json")[1])
     assert result["tags"][0] == {"tag": "paper", "count": 3} and result["remarks"][1]["tags"] == ["ink", "a drawing of"]
     assert not (folder / ".lora_studio").exists()
+
+
+def test_pictures_left_out_are_edited_and_not_counted(folder, run):
+    Workbench(folder, own=True).leave_out(["c.png"])
+    assert "4 tags in 2 captions of 2 pictures to train on." in run(folder)[1]
+    run(folder, "--append", "x", "--yes")
+    assert captions(folder)["c"].endswith(", x")
 
 
 def test_a_dry_run_shows_each_change_and_writes_nothing(folder, run):

@@ -58,25 +58,26 @@ def tags(
         _agree(bench, yes)
         _tell_done(bench.undo() if undo else bench.redo(), as_json)
         return
-    captions = _captions(root, outputs, nested)
+    captions, left_out = _captions(root, outputs, nested)
     if restore:
         _agree(bench, yes)
         _tell_done(bench.restore_captions(captions), as_json)
     elif chosen:
         _edit(bench, captions, chosen, dry_run, yes, as_json)
     else:
-        _list(captions, trigger, everything, as_json)
+        trained = {name: text for name, text in captions.items() if name not in left_out}
+        _list(trained, trigger, everything, as_json)
 
 
-def _captions(root: Path, outputs: Path, nested: bool) -> dict[str, str]:
-    """The captions of all pictures, left out or not."""
+def _captions(root: Path, outputs: Path, nested: bool) -> tuple[dict[str, str], set[str]]:
+    """The captions of all pictures, and which of those are left out of training."""
     from lora_studio.dataset import folder
 
     dataset = folder.scan(root, runs.cache_folder(outputs), nested=nested)
     if dataset.blocking and not dataset.left_out:
         raise DatasetError(dataset.blocking[0].what, where=root, do=dataset.blocking[0].do)
     found = {dataset.name(picture): picture.caption for picture in (*dataset.pictures, *dataset.left_out)}
-    return dict(sorted(found.items()))
+    return dict(sorted(found.items())), set(map(dataset.name, dataset.left_out))
 
 
 def _list(captions: Mapping[str, str], trigger: str, everything: bool, as_json: bool) -> None:
@@ -93,7 +94,7 @@ def _list(captions: Mapping[str, str], trigger: str, everything: bool, as_json: 
     shown = found if everything else found[:_SHOWN]
     width = len(f"{found[0].count:,}") if found else 0
     lines = [
-        f"{len(found):,} tags in {written:,} captions of {len(captions):,} pictures.",
+        f"{len(found):,} tags in {written:,} captions of {len(captions):,} pictures to train on.",
         *(f"{one.count:>{width},}  {one.tag}" for one in shown),
         *([f"{len(found) - len(shown):,} more: --all lists them."] if len(shown) < len(found) else []),
         *(f"{one.what} {one.do}" for one in remarks),

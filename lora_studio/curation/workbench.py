@@ -8,7 +8,7 @@ is kept in ``.lora_studio/originals/``.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -19,6 +19,7 @@ from lora_studio.curation import caption_files, originals
 from lora_studio.curation.caption_files import CaptionFolder
 from lora_studio.curation.history import Contents, EditStep, History, StepHead
 from lora_studio.dataset import captions, listing, masks, preparation
+from lora_studio.dataset.folder_tables import is_table
 from lora_studio.dataset.preparation import FOLDER, Crop, FolderOptions, Preparation
 from lora_studio.errors import DatasetError
 
@@ -33,11 +34,13 @@ class Done(NamedTuple):
         sentence: what happened, for the artist: ``3 captions changed.``
         names: the pictures concerned; empty if nothing had to be changed.
         notes: what else she should know, one sentence each.
+        kinds: what was changed: "captions", "masks", "preparation" (crops, pictures left out, options of folders).
     """
 
     sentence: str
     names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    kinds: frozenset[str] = frozenset()
 
 
 class Workbench:
@@ -95,7 +98,7 @@ class Workbench:
             f"{name} was changed by another program since and stayed as it is." for name in settled.foreign[:NAMED]
         ]
         sentence = f"A step was interrupted and was put back: {_lowered(settled.step.head.title)}."
-        return Done(sentence, settled.step.head.names, tuple(notes))
+        return Done(sentence, settled.step.head.names, tuple(notes), _kinds(edit.file for edit in settled.step.edits))
 
     def captions(self, names: Collection[str]) -> dict[str, str]:
         """The captions of pictures as a scan reads them now: their folder's for those without, or ""."""
@@ -192,21 +195,13 @@ class Workbench:
         """Undoes the last step, also one of an earlier session."""
         with self._changing():
             step = self._history.undo()
-        return (
-            Done(f"Undone: {_lowered(step.head.title)}.", step.head.names)
-            if step
-            else Done("There is nothing to undo.")
-        )
+        return _told("Undone", step, "There is nothing to undo.")
 
     def redo(self) -> Done:
         """Does the last step again that was undone."""
         with self._changing():
             step = self._history.redo()
-        return (
-            Done(f"Done again: {_lowered(step.head.title)}.", step.head.names)
-            if step
-            else Done("There is nothing to redo.")
-        )
+        return _told("Done again", step, "There is nothing to redo.")
 
     def _prepared(self) -> Preparation:
         found, problems = preparation.read(self.folder)
@@ -238,7 +233,7 @@ class Workbench:
             return Done("Nothing to change.", (), tuple(notes))
         originals.keep(self.folder, {file: pair for file, pair in contents.items() if file != preparation.NAME})
         self._history.do(title, names, contents)
-        return Done(f"{title}.", tuple(names), tuple(notes))
+        return Done(f"{title}.", tuple(names), tuple(notes), _kinds(contents))
 
     @contextmanager
     def _changing(self, names: Collection[str] = (), gone: bool = False) -> Generator[None]:
@@ -332,7 +327,21 @@ def _title(find: Callable[[], StepHead | None]) -> str:
 
 
 def _told(what: str, step: EditStep | None, otherwise: str) -> Done:
-    return Done(f"{what}: {_lowered(step.head.title)}.", step.head.names) if step else Done(otherwise)
+    if step is None:
+        return Done(otherwise)
+    kinds = _kinds(edit.file for edit in step.edits)
+    return Done(f"{what}: {_lowered(step.head.title)}.", step.head.names, (), kinds)
+
+
+def _kinds(names: Iterable[str]) -> frozenset[str]:
+    """What files are, by their names."""
+    return frozenset(map(_kind, names))
+
+
+def _kind(name: str) -> str:
+    if name == preparation.NAME:
+        return "preparation"
+    return "captions" if name.lower().endswith(captions.SUFFIXES) or is_table(name) else "masks"
 
 
 def _count(number: int, noun: str) -> str:

@@ -1,5 +1,8 @@
 """Tags: how frequent they are, those in all captions, and words about the style."""
 
+import tomllib
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -82,3 +85,11 @@ def test_nothing_is_left_after_removal_and_plain_tags_stay(caption):
     assert style_words.found(after) == []
     left = {one.tag for one in tags.frequencies({"1": after})}
     assert {part for part in caption.split(", ") if part in PLAIN} <= left
+
+
+def test_the_list_of_style_words_is_in_order():
+    table = tomllib.loads(Path(style_words.__file__).with_suffix(".toml").read_text("utf-8"))
+    assert table["tags"] == sorted(set(table["tags"])) and table["media"] == sorted(set(table["media"]))
+    for words in table.values():
+        assert all(word == word.strip().lower() and "_" not in word for word in words)
+    assert not [tag for tag in table["tags"] if tag.endswith(tuple(table["endings"]))]

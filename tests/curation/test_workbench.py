@@ -273,6 +273,7 @@ def test_steps_are_undone_and_done_again_after_a_restart(tmp_path):
         step()
         states.append(hashes(tmp_path))
         prepared.append(preparation.read(tmp_path)[0])
+    assert bench().undo().kinds == {"preparation"} and bench().redo().kinds == {"preparation"}
     assert prepared[-1].folders[""].repeats == 3 and prepared[-1].crops["a.png"] == Crop(0, 0, 0.5, 1)
     for place in reversed(range(len(steps))):
         bench().undo()
@@ -291,7 +292,7 @@ def test_undo_tells_what_it_undid(tmp_path):
     bench = made(tmp_path, {"a.png": "1", "a.txt": "a cat"})
     bench.edit_captions({"a.png": "a dog"})
     assert bench.undoable == "1 caption changed"
-    assert bench.undo() == ("Undone: 1 caption changed.", ("a.png",), ())
+    assert bench.undo() == ("Undone: 1 caption changed.", ("a.png",), (), frozenset({"captions"}))
     assert bench.redo().sentence == "Done again: 1 caption changed."
 
 
@@ -371,7 +372,7 @@ def test_what_is_the_same_already_is_no_step(tmp_path):
         bench.set_folder("", FolderOptions()),
         bench.restore_captions(["a.png"]),
     ):
-        assert done == ("Nothing to change.", (), ())
+        assert done == ("Nothing to change.", (), (), frozenset())
     assert hashes(tmp_path) == earlier and bench.undoable == ""
 
 

@@ -205,10 +205,28 @@ class Room:
         return self.draw(look)
 
     def _undo(self, look: PicturesLook) -> None:
-        self.changed(look, self.workbench(look).undo())
+        bench = self.workbench(look)
+        self._moved(look, bench, bench.undo())
 
     def _redo(self, look: PicturesLook) -> None:
-        self.changed(look, self.workbench(look).redo())
+        bench = self.workbench(look)
+        self._moved(look, bench, bench.redo())
+
+    def _moved(self, look: PicturesLook, bench: Workbench, done: Done) -> None:
+        """Takes a step that was undone, or done again, into the cards; where it changed more than captions, crops and
+        what is left out, the folder is read again.
+        """
+        cards = self.collections.of(look).cards
+        if any(name not in cards for name in done.names):
+            self.changed(look, done)
+        elif done.kinds <= {"captions"}:
+            self.changed(look, done, captions=bench.captions(done.names))
+        elif done.kinds == {"preparation"}:
+            chosen = preparation.read(bench.folder)[0]
+            out = {name: name in chosen.left_out for name in done.names}
+            self.changed(look, done, left_out=out, crop={name: chosen.crops.get(name) for name in done.names})
+        else:
+            self.changed(look, done)
 
     def _draw_message(self, look: PicturesLook, collection: Collection) -> Updates:
         asks = look.pending is not None
