@@ -17,7 +17,7 @@ Every setting of a training run. The page shows them under the same headings. On
 run's `settings.toml` they go by their key: `python3 app.py train --set key=value`, where a list takes `|` between its
 items.
 
-This file is made from the declarations in `lora_studio/config/slices.py`: `python -m lora_studio.config.table`.
+This file is made from the declarations in `lora_studio/config/slices/`: `python -m lora_studio.config.table`.
 """
 
 

@@ -1,0 +1,69 @@
+"""What a run is about: pictures, base model, name, steps, seed."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from lora_studio.config.declaration import Group, Level, SettingsSlice, setting
+
+
+class RunSettings(SettingsSlice):
+    """What a run is about."""
+
+    group: ClassVar[Group] = Group.RUN
+
+    data: str = setting("", "Pictures", "Folder of pictures, with captions beside them if there are any.", Level.JOB)
+    base: str = setting(
+        "starter",
+        "Base model",
+        "The built-in starter model, a diffusers folder, a .safetensors checkpoint, or the hub name of a downloaded "
+        "model.",
+        Level.JOB,
+    )
+    vae: str = setting(
+        "",
+        "VAE",
+        "A .safetensors file with the VAE, for a base model without one or in place of its own.",
+        Level.JOB,
+    )
+    text_encoders: list[str] = setting(
+        list,
+        "Text encoders",
+        "The .safetensors files of the text encoders, for a base model without them or in place of its own.",
+        Level.JOB,
+    )
+    name: str = setting(
+        "",
+        "Name",
+        "Name of the run and of the adapter's file. If empty, the name of the folder of pictures.",
+        Level.JOB,
+    )
+    trigger: str = setting(
+        "",
+        "Trigger word",
+        "A word put before every caption that does not have it. In a prompt it later brings up the style.",
+        Level.BASIC,
+    )
+    start_from: str = setting(
+        "",
+        "Start from adapter",
+        "An adapter to continue from, whoever made it: a .safetensors file, or a folder that peft wrote. If empty, the "
+        "run starts from nothing.",
+    )
+    steps: int = setting(
+        1000,
+        "Steps",
+        "Optimizer steps to train. More steps bring the style closer to your pictures; too many can copy them.",
+        Level.BASIC,
+        "steps",
+        ge=1,
+        le=1_000_000,
+    )
+    seed: int = setting(
+        0,
+        "Seed",
+        "With the same seed, settings and pictures, a run draws the same noise in the same order. With "
+        '"Deterministic" it also gives the same adapter.',
+        ge=0,
+        le=2**31 - 1,
+    )
