@@ -26,6 +26,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lora_studio import __version__, files, runs
 from lora_studio.config.specs import SPECS
+from lora_studio.dataset.items import Picture
+from lora_studio.dataset.preparation import Crop
 from lora_studio.errors import MachineError, RunError, StudioError
 from lora_studio.jobs import environment, runner
 
@@ -102,12 +104,37 @@ class ImageSpec(BaseModel):
 
     def key(self) -> str:
         """The same for specs that give the same image: a hash of the spec and of the versions of its files."""
-        told = [
-            self.model_dump(exclude={"first"}),
-            __version__,
-            [_state(path) for path in self.files],
-        ]
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
+        return _key(self.model_dump(exclude={"first"}), self.files)
+
+
+class RoundTrip(BaseModel):
+    """A picture of a dataset as training sees it: cropped and scaled to its bucket, through the VAE and back.
+
+    Attributes:
+        picture: its path. ``sha256`` of the file's bytes.
+        bucket: width and height in pixels.
+        crop: see ``dataset.preparation.Crop``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    base: str = SPECS["base"].default
+    vae: str = SPECS["vae"].default
+    text_encoders: tuple[str, ...] = ()
+    picture: str
+    sha256: str
+    bucket: tuple[int, int]
+    crop: tuple[float, float, float, float] | None = None
+
+    @property
+    def as_picture(self) -> Picture:
+        """The picture, with its crop."""
+        crop = Crop(*self.crop) if self.crop else None
+        return Picture(Path(self.picture), "", 1, *self.bucket, self.sha256, crop=crop)
+
+    def key(self) -> str:
+        """The same for specs that give the same image."""
+        return _key(self.model_dump(), [self.base, *filter(None, (self.vae, *self.text_encoders)), self.picture])
 
 
 class Answer(BaseModel):
@@ -143,7 +170,7 @@ class ImageRequest(BaseModel):
 
     id: int
     lane: str
-    spec: ImageSpec
+    spec: ImageSpec | RoundTrip
     to: str
 
 
@@ -159,7 +186,7 @@ class Renderer:
         self._starting = threading.Lock()
         self._child: _Child | None = None
 
-    def draw(self, spec: ImageSpec, lane: str) -> Iterator[Answer]:
+    def draw(self, spec: ImageSpec | RoundTrip, lane: str) -> Iterator[Answer]:
         """Answers as they come; where the lane gets a newer request, the last one is "dropped".
 
         Raises:
@@ -179,6 +206,11 @@ class Renderer:
                     files.write(_note(target), answer.model_dump_json())
             yield answer
 
+    def known(self, spec: ImageSpec | RoundTrip) -> Path | None:
+        """The image of ``spec``, if it was drawn before."""
+        target = self.folder / f"{spec.key()}.png"
+        return target if _known(target) else None
+
     def warm(self) -> None:
         """Starts the process, which then loads its libraries, so that the first image comes sooner. If it cannot be
         started, ``draw`` says why.
@@ -193,7 +225,7 @@ class Renderer:
                 self._child.close()
             self._child = None
 
-    def _asked(self, spec: ImageSpec, lane: str, target: Path) -> Iterator[Answer]:
+    def _asked(self, spec: ImageSpec | RoundTrip, lane: str, target: Path) -> Iterator[Answer]:
         """The process's answers. If it just ended on its own it is started again, once."""
         for _ in range(2):
             drawer = self._started()
@@ -244,7 +276,7 @@ class _Child:
         self._input, self._output = self.process.stdin, self.process.stdout
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def ask(self, lane: str, spec: ImageSpec, target: Path) -> Iterator[Answer]:
+    def ask(self, lane: str, spec: ImageSpec | RoundTrip, target: Path) -> Iterator[Answer]:
         """Answers until the last one, or until the process has ended: then ``alive`` is False."""
         answers: queue.SimpleQueue[Answer | None] = queue.SimpleQueue()
         with self._lock:
@@ -288,6 +320,11 @@ class _Child:
         except (OSError, subprocess.TimeoutExpired):
             self.process.kill()
             self.process.wait()
+
+
+def _key(told: dict[str, object], paths: list[str]) -> str:
+    whole = [told, __version__, [_state(path) for path in paths]]
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _state(path: str) -> list[int]:

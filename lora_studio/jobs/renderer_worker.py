@@ -22,17 +22,19 @@ from lora_studio import __version__, files
 from lora_studio.config.settings import Settings
 from lora_studio.config.slices import PreviewSettings
 from lora_studio.config.specs import OF_BASE
+from lora_studio.dataset.items import Bucket
 from lora_studio.errors import AdapterError, StudioError
 from lora_studio.events import Warned
 from lora_studio.jobs import runner
 from lora_studio.jobs.inbox import Inbox
-from lora_studio.jobs.renderer import Answer, Blending, ImageRequest, ImageSpec, Placed
+from lora_studio.jobs.renderer import Answer, Blending, ImageRequest, ImageSpec, Placed, RoundTrip
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from lora_studio.adapters import Adapter
     from lora_studio.models import Base
+    from lora_studio.sampling.round_trip import VaeRoundTrip
 
 IDLE = 300.0
 """Seconds without a request after which it ends and frees the memory."""
@@ -52,6 +54,7 @@ class Studio:
 
     def __init__(self) -> None:
         self._base: tuple[_Wanted, Base] | None = None
+        self._vae: tuple[tuple[Any, ...], VaeRoundTrip] | None = None
         self._sums: dict[_Wanted, dict[str, Any]] = {}
         self._adapters: OrderedDict[tuple, Adapter] = OrderedDict()
         self._loaded: tuple[Any, dict[str, Any]] = None, {}
@@ -66,6 +69,9 @@ class Studio:
                 of its bounds.
         """
         spec, to = request.spec, Path(request.to)
+        if isinstance(spec, RoundTrip):
+            yield from self._round_trip(request, spec)
+            return
         if self._base is None or self._base[0] != _wanted(spec):
             yield Answer(id=request.id, kind="loading", last=False)
         base = self.base(spec)
@@ -83,6 +89,20 @@ class Studio:
             if data is None:
                 return
         yield self._answer(request, to, self._picture(spec, spec.steps, cancelled), spec.steps, began, **told)
+
+    def _round_trip(self, request: ImageRequest, spec: RoundTrip) -> Iterator[Answer]:
+        from lora_studio.sampling.round_trip import VaeRoundTrip
+        from lora_studio.training import devices
+
+        wanted = spec.base, spec.vae, spec.text_encoders
+        if self._vae is None or self._vae[0] != wanted:
+            yield Answer(id=request.id, kind="loading", last=False)
+            self._vae = None
+            device = devices.choose(Settings().machine).device
+            self._vae = wanted, VaeRoundTrip(spec.base, device, spec.vae, spec.text_encoders)
+        began = time.monotonic()
+        seen = self._vae[1].seen(spec.as_picture, Bucket(*spec.bucket))
+        yield self._answer(request, Path(request.to), _png(seen), 0, began)
 
     @staticmethod
     def _answer(

@@ -65,6 +65,18 @@ def read(
     return base, marks
 
 
+def autoencoder(path: Path, device: torch.device, given: Given) -> nn.Module:
+    """The VAE of the model in the folder ``path`` alone, frozen.
+
+    Raises:
+        ModelError: it is missing or damaged, or the model's family is not supported.
+    """
+    family = family_of(path)
+    if "vae" in (more := pieces.complete(family, given)):
+        return _given(family, path, "vae", more["vae"], device, torch.float32)
+    return _part(family, path, "vae", device, torch.float32, [])
+
+
 def family_of(path: Path) -> Family:
     """The family of the model in the folder ``path``.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from diffusers.models import AutoencoderKL
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from torch import nn
@@ -89,6 +90,20 @@ def load(
         loaded.notices.append(_inpaints(loaded.name))
     settle(loaded, marks, choice)
     return loaded
+
+
+def autoencoder(
+    base: str, device: torch.device | str = "cpu", vae: str = "", text_encoders: Sequence[str] = ()
+) -> AutoencoderKL:
+    """The VAE of the base model that ``base`` names, in float32, without its other parts; the arguments as for
+    ``load``.
+
+    Raises:
+        ModelError: there is no such model, its VAE is missing or damaged, or its family is not supported.
+    """
+    path, _ = locate(base)
+    read = single.autoencoder if path.is_file() else folder.autoencoder
+    return cast(AutoencoderKL, read(path, torch.device(device), Given.of(vae, text_encoders)))
 
 
 def distillation(base: str) -> Distilled | None:

@@ -59,6 +59,16 @@ def read(
     return base, marks
 
 
+def autoencoder(path: Path, device: torch.device, given: Given) -> nn.Module:
+    """The VAE of the model in the file ``path`` alone, frozen.
+
+    Raises:
+        ModelError: the file is damaged, no whole model, or of a family that is not supported.
+    """
+    pieces = assembly.gather(path, given)
+    return part(pieces.family, "vae", pieces.parts["vae"], device, torch.float32)
+
+
 def part(
     family: Family,
     name: str,

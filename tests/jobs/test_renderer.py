@@ -16,7 +16,7 @@ from lora_studio.config.settings import Settings
 from lora_studio.errors import MachineError, RunError, StudioError
 from lora_studio.jobs import renderer, renderer_worker
 from lora_studio.jobs.inbox import Inbox
-from lora_studio.jobs.renderer import Answer, Blending, ImageRequest, ImageSpec, Placed, Renderer, Side
+from lora_studio.jobs.renderer import Answer, Blending, ImageRequest, ImageSpec, Placed, Renderer, RoundTrip, Side
 from lora_studio.jobs.renderer_worker import Studio, answers, main
 from lora_studio.models import inject
 from lora_studio.models.distilled import Distilled, by_name
@@ -232,6 +232,19 @@ def test_a_sheet_carries_its_recipe(studio, pair, tmp_path):
 
 
 @pytest.mark.fault(73)
+def test_a_picture_of_a_dataset_comes_back_through_the_vae(studio, tmp_path, monkeypatch):
+    """It needs the whole base model, or another crop counts as the same image."""
+    monkeypatch.setattr(models, "load", None)
+    path = tmp_path / "a.png"
+    Image.new("RGB", (200, 100), "teal").save(path)
+    asked = RoundTrip(picture=str(path), sha256=files.sha256(path), bucket=(128, 64))
+    (answer,) = drawn(studio, asked, tmp_path / "seen.png")
+    assert answer.kind == "drawn" and pixels(answer.path).shape == (64, 128, 3)
+    assert asked.key() != asked.model_copy(update={"crop": (0.0, 0.0, 0.5, 1.0)}).key()
+    (answer,) = drawn(studio, asked.model_copy(update={"sha256": "0"}), tmp_path / "other.png")
+    assert answer.kind == "wrong" and "changed" in answer.what
+
+
 def test_what_is_wrong_is_answered_and_the_next_order_is_drawn(studio, pair, tmp_path, monkeypatch, capfd):
     """A missing file, a full GPU or a fault of the studio's ends the process."""
     [gone] = drawn(

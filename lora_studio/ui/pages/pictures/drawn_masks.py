@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -46,10 +47,14 @@ def overlay(picture: Picture, outputs: Path) -> str:
     if picture.mask is None:
         return ""
     size = canvas_size(picture.width, picture.height)
-    key = hashlib.sha256(f"{picture.mask.sha256} {size}".encode()).hexdigest()[:32]
-    target = images.folder(outputs) / "masks" / f"{key}.png"
+    return shown(lambda: _small(masks.of(picture), size), f"{picture.mask.sha256} {size}", outputs)
+
+
+def shown(made: Callable[[], Image.Image], key: str, outputs: Path) -> str:
+    """The address of a mask as colour where it is not learned. It is ``made`` once; ``key`` tells it from others."""
+    target = images.folder(outputs) / "masks" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.png"
     if not target.exists():
-        files.write(target, _coloured(_small(masks.of(picture), size)))
+        files.write(target, _coloured(made()))
     return images.address(target)
 
 

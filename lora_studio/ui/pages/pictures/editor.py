@@ -15,6 +15,7 @@ from lora_studio.ui.pages.pictures.caption_field import SaveOutcome
 from lora_studio.ui.pages.pictures.crop import CropTool
 from lora_studio.ui.pages.pictures.look import PAGE_SIZE, PicturesLook
 from lora_studio.ui.pages.pictures.mask_editor import MaskTool
+from lora_studio.ui.pages.pictures.model_view import ModelView
 from lora_studio.ui.pages.pictures.room import Room
 from lora_studio.ui.theme import html
 
@@ -45,7 +46,7 @@ class PictureEditor:
                     "Restore the first caption", size="sm", min_width=60, visible=False, elem_id="restore-caption"
                 )
             self.problems = html(js_on_load=_ACT, visible=False, elem_id="editor-problems")
-            self.crop, self.mask = CropTool(room), MaskTool(room)
+            self.crop, self.mask, self.model = CropTool(room), MaskTool(room), ModelView(room)
         shown = [self.card, self.head, self.caption, *self.tools.values(), self.out, self.restore, self.problems]
         room.shows(self.draw, shown)
 
@@ -62,6 +63,7 @@ class PictureEditor:
             edits(button.click, _opens(key))
         self.crop.wire()
         self.mask.wire()
+        self.model.wire()
 
     def draw(self, look: PicturesLook, collection: Collection) -> Updates:
         """The panel of the chosen picture; nothing if none is chosen."""
