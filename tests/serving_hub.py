@@ -19,10 +19,13 @@ class Hub(ThreadingHTTPServer):
     def __init__(self, folder: Path, name: str, licence: str = "openrail"):
         super().__init__(("127.0.0.1", 0), _Answer)
         self.folder, self.name, self.licence = folder, name, licence
+        self.closing = threading.Event()
         self.asked: list[tuple[str, str, str]] = []
         """Method, path and Range."""
         self.broken: dict[str, list[int]] = {}
         """Path of a file -> after how many bytes the connection ends, one for each time that it is asked for."""
+        self.slow: dict[str, int] = {}
+        """Path of a file -> after how many bytes nothing more comes for a minute."""
         self.status = 200
 
     @property
@@ -45,6 +48,7 @@ def serving(folder: Path, name: str = "someone/tiny"):
     try:
         yield hub
     finally:
+        hub.closing.set()
         hub.shutdown()
         hub.server_close()
         thread.join()
@@ -108,14 +112,19 @@ class _Answer(BaseHTTPRequestHandler):
         more = {"ETag": f'"{_oid(data)}"', "X-Repo-Commit": SHA, "Accept-Ranges": "bytes"}
         if start:
             more["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        self._say(data[start:], more, 206 if start else 200, self._cut(name))
+        self._say(data[start:], more, 206 if start else 200, self._cut(name), self.server.slow.get(name))
 
     def _cut(self, name: str) -> int | None:
         cuts = self.server.broken.get(name)
         return cuts.pop(0) if cuts and self.command == "GET" else None
 
     def _say(
-        self, body: bytes, headers: dict[str, str] | None = None, status: int = 200, cut: int | None = None
+        self,
+        body: bytes,
+        headers: dict[str, str] | None = None,
+        status: int = 200,
+        cut: int | None = None,
+        slow: int | None = None,
     ) -> None:
         self.send_response(status)
         for key, value in {
@@ -125,7 +134,10 @@ class _Answer(BaseHTTPRequestHandler):
         }.items():
             self.send_header(key, value)
         self.end_headers()
-        if self.command == "GET":
+        if self.command == "GET" and slow is not None:
+            self.wfile.write(body[:slow])
+            self.close_connection = not self.server.closing.wait(60)
+        elif self.command == "GET":
             self.wfile.write(body if cut is None else body[:cut])
         if cut is not None:
             self.close_connection = True

@@ -57,6 +57,8 @@ WORKERS = ("jobs.worker", "jobs.rank_worker", "jobs.renderer_worker", "jobs.capt
 """Processes of their own, where the work is done."""
 _CACHE = ("dataset.cache", "dataset.encoding", "dataset.entry_files", "dataset.fitted")
 """What training alone imports of the dataset's room."""
+_LOOKING = ("vision.captioners", "vision.offers")
+"""What the captioning process and the command that downloads import of the room of models that look at pictures."""
 
 MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 TORCH_FREE = [
@@ -66,7 +68,7 @@ TORCH_FREE = [
     ),
     *(name for name in MODULES if name.startswith("jobs.") and name not in WORKERS),
     *(name for name in MODULES if name.startswith("dataset.") and name not in _CACHE),
-    *(name for name in MODULES if name.startswith("vision") and name != "vision.captioners"),
+    *(name for name in MODULES if name.startswith("vision") and name not in _LOOKING),
     "optim.registry", "starter", "cli", "ui.studio",
 ]  # fmt: skip
 """What a surface may import while it starts."""

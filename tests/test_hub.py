@@ -202,7 +202,7 @@ INDEX = {"model_index.json": 1}
 ])  # fmt: skip
 def test_what_cannot_be_used_is_not_fetched(sizes, said):
     with pytest.raises(ModelError, match=said):
-        hubs._wanted("a/b", sizes)
+        hubs.base_model("a/b", sizes)
 
 
 def test_sharded_weights_come_with_their_index():
@@ -218,4 +218,4 @@ def test_sharded_weights_come_with_their_index():
         "vae/diffusion_pytorch_model.fp16.safetensors": 3,
         "vae/diffusion_pytorch_model.safetensors": 6,
     }
-    assert sum(hubs._wanted("a/b", sizes).values()) == 1 + 1 + 2 + 5 + 6 + 1 + 3
+    assert sum(hubs.base_model("a/b", sizes).values()) == 1 + 1 + 2 + 5 + 6 + 1 + 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -17,19 +18,22 @@ LONGEST = 900.0
 """Seconds after which a command is ended."""
 
 
-def run(command: str, *arguments: object, timeout: float = LONGEST) -> dict[str, Any]:
+def run(command: str, *arguments: object, timeout: float = LONGEST, online: bool = False) -> dict[str, Any]:
     """Runs ``python -m lora_studio COMMAND … --json``, without a shell, and returns the object on its last line.
 
     Args:
         arguments: each becomes one argument of the process. A name that begins with a dash would be read as an option:
             give whole paths.
+        online: it may use the network.
 
     Raises:
         StudioError: the command's own error, with its ``details``.
         MachineError: it took longer than ``timeout`` seconds and was ended, or it ended without a result.
     """
     try:
-        done = subprocess.run(_line(command, arguments), timeout=timeout, capture_output=True, check=False, **_how())
+        done = subprocess.run(
+            _line(command, arguments), timeout=timeout, capture_output=True, check=False, **_how(online)
+        )
     except subprocess.TimeoutExpired as error:
         what = f"The command took longer than {timeout:g} seconds and was ended."
         raise MachineError(
@@ -62,8 +66,8 @@ def result(command: str, out: str, err: str = "") -> dict[str, Any]:
 class CommandProcess:
     """A running command: gives the objects that it prints as they come, and can be ended early."""
 
-    def __init__(self, command: str, *arguments: object):
-        """Starts it. ``arguments`` as in ``run``.
+    def __init__(self, command: str, *arguments: object, online: bool = False):
+        """Starts it. ``arguments`` and ``online`` as in ``run``.
 
         Raises:
             MachineError: no process can be started.
@@ -72,7 +76,7 @@ class CommandProcess:
         self._errors = tempfile.TemporaryFile()
         try:
             self._process = subprocess.Popen(
-                _line(command, arguments), stdout=subprocess.PIPE, stderr=self._errors, **_how()
+                _line(command, arguments), stdout=subprocess.PIPE, stderr=self._errors, **_how(online)
             )
         except OSError as error:
             raise _refused(command, error) from error
@@ -113,8 +117,11 @@ def _line(command: str, arguments: tuple[object, ...]) -> list[str]:
     return [sys.executable, "-m", "lora_studio", command, *map(str, arguments), "--json"]
 
 
-def _how() -> dict[str, Any]:
-    return {"stdin": subprocess.DEVNULL, "encoding": "utf-8", "errors": "replace", "env": environment.environment()}
+def _how(online: bool) -> dict[str, Any]:
+    variables = environment.environment()
+    if online:  # unless she forbade that herself
+        variables["HF_HUB_OFFLINE"] = os.environ.get("HF_HUB_OFFLINE", "0")
+    return {"stdin": subprocess.DEVNULL, "encoding": "utf-8", "errors": "replace", "env": variables}
 
 
 def _object(line: str) -> dict[str, Any] | None:

@@ -1,17 +1,19 @@
-"""Fetching a base model from the Hugging Face hub: only when asked to. Everything else in the studio looks into the
-hub's local cache alone.
+"""Fetching a model from the Hugging Face hub: only when asked to. Everything else in the studio looks into the hub's
+local cache alone.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx2
-from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub import HfApi, constants, file_download, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -20,11 +22,15 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
+from huggingface_hub.utils import build_hf_headers
 
+from lora_studio import files, locks
 from lora_studio.errors import MachineError, ModelError
 
 _FOLDERS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
 _INDEX = "model_index.json"
+LARGE = 8 * 2**20
+"""Bytes from which on a file that was fetched in part is kept, also when the process ends."""
 
 
 @dataclass(frozen=True)
@@ -45,24 +51,12 @@ class Offer:
         return sum(self.files.values())
 
 
-def look(name: str) -> Offer:
-    """What the hub says of the model ``name``.
+def base_model(name: str, sizes: dict[str, int]) -> dict[str, int]:
+    """The files that the studio reads of a base model: of each part the half precision weights where there are any,
+    since that is half as much to fetch.
 
     Raises:
-        ModelError: the hub has no such model, wants a login for it, or it is not in diffusers' layout with safetensors
-        weights.
-        MachineError: the hub cannot be reached.
-    """
-    with _explained(name):
-        info = HfApi().model_info(name, files_metadata=True)
-    sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
-    licence = next((tag.removeprefix("license:") for tag in info.tags or [] if tag.startswith("license:")), "")
-    return Offer(name, info.sha or "", licence, _wanted(name, sizes))
-
-
-def _wanted(name: str, sizes: dict[str, int]) -> dict[str, int]:
-    """The files that the studio reads: of each part the half precision weights where there are any, since that is half
-    as much to fetch.
+        ModelError: it is not in diffusers' layout with safetensors weights.
     """
     if _INDEX not in sizes:
         raise ModelError(
@@ -77,19 +71,37 @@ def _wanted(name: str, sizes: dict[str, int]) -> dict[str, int]:
             path: size for path, size in inside.items() if path.endswith((".json", ".txt")) and "index" not in path
         }
         stem = f"{folder}/{'diffusion_pytorch_model' if folder in ('unet', 'vae') else 'model'}"
-        weights = next((found for variant in (".fp16", "") if (found := _weights(inside, stem, variant))), {})
-        if not weights and f"{folder}/config.json" in inside:
+        found = next((found for variant in (".fp16", "") if (found := weights(inside, stem, variant))), {})
+        if not found and f"{folder}/config.json" in inside:
             raise ModelError(
                 f"{name} has no safetensors weights for its {folder}.",
                 where=name,
                 do="Choose a model that has them: pickled weights can run code.",
             )
-        wanted |= weights
+        wanted |= found
     return wanted
 
 
-def _weights(inside: dict[str, int], stem: str, variant: str) -> dict[str, int]:
-    """A part's whole file, or its shards with their index."""
+Choose = Callable[[str, dict[str, int]], dict[str, int]]
+"""Of a model's name and all its files, the files to fetch."""
+
+
+def look(name: str, choose: Choose = base_model) -> Offer:
+    """What the hub says of the model ``name``, and what of it would be fetched.
+
+    Raises:
+        ModelError: the hub has no such model or wants a login for it; or what ``choose`` raises.
+        MachineError: the hub cannot be reached.
+    """
+    with _explained(name):
+        info = HfApi().model_info(name, files_metadata=True)
+    sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+    licence = next((tag.removeprefix("license:") for tag in info.tags or [] if tag.startswith("license:")), "")
+    return Offer(name, info.sha or "", licence, choose(name, sizes))
+
+
+def weights(inside: dict[str, int], stem: str, variant: str = "") -> dict[str, int]:
+    """A part's whole file, or its shards with their index; empty if there are no safetensors."""
     whole, index = f"{stem}{variant}.safetensors", f"{stem}.safetensors.index{variant}.json"
     if whole in inside:
         return {whole: inside[whole]}
@@ -107,8 +119,8 @@ def fetch(offer: Offer) -> Path:
     """Fetches what is not here yet into the hub's local cache, showing progress on standard error. Returns the model's
     folder.
 
-    A connection that breaks is taken up where it was, a few times; after that, or after Ctrl-C, the next call keeps
-    every file that was fetched whole.
+    A connection that breaks is taken up where it was, a few times; after that, or when the process ends, the next call
+    goes on from there.
 
     Raises:
         ModelError: the hub refuses it.
@@ -124,7 +136,56 @@ def fetch(offer: Offer) -> Path:
             do="Free some space, or set HF_HOME to a folder on a larger disk.",
         )
     with _explained(offer.name):
+        for path, size in offer.files.items():
+            if size >= LARGE:
+                _fetch_large(offer.name, path)
         return Path(snapshot_download(offer.name, revision="main", allow_patterns=list(offer.files), max_workers=2))
+
+
+def _fetch_large(name: str, path: str) -> None:
+    """Puts a file's content where the hub's cache keeps it, from what an earlier call has left of it on: the library
+    itself begins a file anew in each process.
+
+    Raises:
+        MachineError: what came is not what the hub names.
+    """
+    url = file_download.hf_hub_url(name, path)
+    told = file_download.get_hf_file_metadata(url)
+    if not told.etag:
+        return  # the library fetches it
+    blob = _blobs(name) / told.etag
+    files.make_folder(blob.parent)
+    partial = blob.with_name(f"{blob.name}.kept")
+    with locks.held(blob.with_name(f"{blob.name}.lock")):
+        if blob.exists():
+            return
+        headers = build_hf_headers()
+        if urlsplit(told.location).netloc != urlsplit(url).netloc:  # a token is for the hub alone
+            headers.pop("authorization", None)
+        with open(partial, "ab") as file:
+            kept = file.tell()
+            file_download.http_get(
+                told.location, file, resume_size=kept, headers=headers, expected_size=told.size, displayed_filename=path
+            )
+        if kept and len(told.etag) == 64 and files.sha256(partial) != told.etag:
+            files.unlink(partial)
+            raise MachineError(
+                f"{path} came damaged.", where=name, do="Start the download again: that file is fetched anew."
+            )
+        os.replace(partial, blob)
+
+
+def _blobs(name: str) -> Path:
+    """Where the hub's cache keeps a model's files, each named by the hash of its content."""
+    return Path(constants.HF_HUB_CACHE) / file_download.repo_folder_name(repo_id=name, repo_type="model") / "blobs"
+
+
+def fetched(name: str) -> int:
+    """Bytes of the model ``name`` that are here, also of files that are being fetched."""
+    try:
+        return sum(entry.stat().st_size for entry in _blobs(name).iterdir())
+    except OSError:  # nothing yet, or a file was just renamed
+        return 0
 
 
 @contextmanager

@@ -9,15 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub import constants, file_download
 
 from lora_studio.errors import ModelError
 from lora_studio.vision import catalog
 from lora_studio.vision.catalog import Task
 
 TAGS_FILE = "selected_tags.csv"
-_CONFIG = "config.json"
+CONFIG = "config.json"
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
@@ -55,11 +54,17 @@ def find(model: str) -> FoundModel:
 
 
 def _cached(name: str) -> Path:
-    """Its folder in the hub's local cache."""
+    """Its folder in the hub's local cache
+    (https://huggingface.co/docs/huggingface_hub/guides/manage-cache#understand-caching). That it was fetched whole is
+    not asked: of many repositories a model needs only some files.
+    """
+    cached = Path(constants.HF_HUB_CACHE) / file_download.repo_folder_name(repo_id=name, repo_type="model")
     try:
-        folder = Path(snapshot_download(name, local_files_only=True, allow_patterns=[_CONFIG, "*.onnx", TAGS_FILE]))
-    except (LocalEntryNotFoundError, HfHubHTTPError, ValueError, OSError):
+        folder = cached / "snapshots" / (cached / "refs" / "main").read_text().strip()
+    except OSError:
         raise missing(name) from None
+    if not folder.is_dir():
+        raise missing(name)
     return folder
 
 
@@ -93,7 +98,7 @@ def _at(path: Path, name: str) -> FoundModel:
 
 def weights(folder: Path) -> Sequence[Path]:
     """The safetensors files of a captioner in the hub's layout; empty if ``folder`` holds none, or no configuration."""
-    return sorted(folder.glob("*.safetensors")) if (folder / _CONFIG).is_file() else []
+    return sorted(folder.glob("*.safetensors")) if (folder / CONFIG).is_file() else []
 
 
 def _onnx(folder: Path) -> Path:
