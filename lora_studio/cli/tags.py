@@ -5,7 +5,6 @@ made from ``curation.edits``.
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Mapping, Sequence
 from operator import getitem
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from lora_studio import runs
+from lora_studio.cli.consent import Allowed, agree
 from lora_studio.cli.options import AsJson, Outputs, tell
 from lora_studio.curation import edits
 from lora_studio.curation import tags as counted
@@ -39,9 +39,7 @@ def tags(
     trigger: Annotated[str, typer.Option(help="The trigger word: it may stand in all captions.")] = "",
     nested: Annotated[bool, typer.Option("--nested", help="Read all folders below the folder.")] = False,
     everything: Annotated[bool, typer.Option("--all", help=f"List all tags, not the first {_SHOWN} alone.")] = False,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Allow the studio to write captions here, without being asked.")
-    ] = False,
+    yes: Allowed = False,
     outputs: Outputs = OUTPUTS,
     as_json: AsJson = False,
     **values: Any,
@@ -55,12 +53,12 @@ def tags(
         raise DatasetError(f"There is no folder {folder}.", do="Name the folder of your pictures.")
     bench = Workbench(root, own=root.resolve().is_relative_to(runs.pictures_folder(outputs).resolve()))
     if undo or redo:
-        _agree(bench, yes)
+        agree(bench, yes)
         _tell_done(bench.undo() if undo else bench.redo(), as_json)
         return
     captions, left_out = _captions(root, outputs, nested)
     if restore:
-        _agree(bench, yes)
+        agree(bench, yes)
         _tell_done(bench.restore_captions(captions), as_json)
     elif chosen:
         _edit(bench, captions, chosen, dry_run, yes, as_json)
@@ -112,7 +110,7 @@ def _edit(
         lines.append(f"{_count(len(changes))} would change." if dry_run else "No caption has to be changed.")
         tell(result, lines, as_json)
         return
-    _agree(bench, yes)
+    agree(bench, yes)
     before = {name: before for name, before, _ in changes}
     done = bench.edit_captions({name: after for name, _, after in changes}, edits.describe(chosen), before)
     told = [f"{_count(len(done.names))} changed: {done.sentence} --undo takes it back."]
@@ -131,24 +129,6 @@ def _count(number: int) -> str:
 def _tell_done(done: Done, as_json: bool) -> None:
     result = {"done": done.sentence, "pictures": list(done.names), "notes": list(done.notes)}
     tell(result, [done.sentence, *done.notes], as_json)
-
-
-def _agree(bench: Workbench, yes: bool) -> None:
-    """Asks once whether the studio may write in a folder of hers."""
-    if bench.allowed:
-        return
-    told = (
-        f"The studio writes into {bench.folder}: captions where they are now, and a folder .lora_studio for undo and "
-        "the originals. Pictures are never changed."
-    )
-    if not yes and not sys.stdin.isatty():
-        raise DatasetError(
-            "The studio was not allowed yet to write in this folder.", where=bench.folder, do="Add --yes."
-        )
-    if not yes:
-        print(told, file=sys.stderr)
-        typer.confirm("Allow it?", abort=True, err=True)
-    bench.allow()
 
 
 def _tokens(text: str) -> int:

@@ -18,6 +18,7 @@ from PIL import Image
 from lora_studio import events as e
 from lora_studio import runs
 from lora_studio.config.settings import Settings
+from lora_studio.curation import style_words
 from lora_studio.dataset import pictures
 from lora_studio.dataset.items import Dataset, Picture
 from lora_studio.errors import DatasetError, MachineError, StudioError
@@ -100,22 +101,23 @@ def _work(job: CaptioningJob, log: EventLog, stopping: Callable[[], bool]) -> bo
     """
     order = job.order()
     log.append(StateChanged(state=State.PREPARING))
-    dataset = _scanned(order, job.outputs)
+    dataset = scanned(order, job.outputs)
     known = captioning.fold(captioning.read(job)).captions
-    wanted = _wanted(order, dataset, known)
-    todo = [picture for name, picture in wanted.items() if name not in known]
+    all_of_it = wanted(order, dataset, known)
+    todo = [picture for name, picture in all_of_it.items() if name not in known]
     try:
         if todo and not stopping():
-            _caption(job, order, dataset, todo, len(wanted), log, stopping)
+            _caption(job, order, dataset, todo, len(all_of_it), log, stopping)
     finally:
         seen = captioning.fold(captioning.read(job))
         _tell(seen, log)
         if order.mode is not Mode.PROPOSE:
             _write(job, order, seen, log)
-    return all(name in seen.captions for name in wanted)
+    return all(name in seen.captions for name in all_of_it)
 
 
-def _scanned(order: CaptioningOrder, outputs: Path) -> Dataset:
+def scanned(order: CaptioningOrder, outputs: Path) -> Dataset:
+    """The order's dataset. Raises DatasetError where there is none to caption."""
     from lora_studio.dataset import folder
 
     dataset = folder.scan(Path(order.data), runs.cache_folder(outputs), nested=order.nested)
@@ -126,7 +128,7 @@ def _scanned(order: CaptioningOrder, outputs: Path) -> Dataset:
     return dataset
 
 
-def _wanted(order: CaptioningOrder, dataset: Dataset, done: Collection[str] = ()) -> dict[str, Picture]:
+def wanted(order: CaptioningOrder, dataset: Dataset, done: Collection[str] = ()) -> dict[str, Picture]:
     """The pictures that the order is for, by their names, with those that are ``done``. Those that are left out of
     training only if they are named.
     """
@@ -156,7 +158,8 @@ def _caption(
             return
         group = todo[start : start + order.batch]
         for picture, said in _looked_at(model, group, dataset, log):
-            log.append(e.Captioned(name=dataset.name(picture), text=said.text, cut=said.cut))
+            text = said.text if order.style else style_words.without(said.text)
+            log.append(e.Captioned(name=dataset.name(picture), text=text, cut=said.cut))
 
 
 def _looked_at(

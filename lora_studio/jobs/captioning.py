@@ -71,6 +71,8 @@ class CaptioningOrder(BaseModel):
     """Pictures that the model looks at together: more are quicker, and take more memory."""
     sentences: SentenceOptions = SentenceOptions()
     tags: TagOptions = TagOptions()
+    style: bool = False
+    """Whether what the model says about the style or medium is kept; see ``curation.style_words``."""
 
 
 @dataclass
@@ -248,6 +250,16 @@ def start(order: CaptioningOrder, outputs: Path = runs.OUTPUTS) -> CaptioningJob
         raise files.refusal(error, "The captioning cannot be started", outputs) from error
     _launch(job)
     return job
+
+
+def start_or_resume(order: CaptioningOrder, outputs: Path = runs.OUTPUTS) -> CaptioningJob:
+    """``start``; or resumes the dataset's latest job if it was asked for the same and did not come to its end."""
+    order = checked(order, outputs)
+    last = next(iter(jobs(outputs, order.data)), None)
+    if last is None or not last.view().can_resume or last.order() != order:
+        return start(order, outputs)
+    last.resume()
+    return last
 
 
 def checked(order: CaptioningOrder, outputs: Path = runs.OUTPUTS) -> CaptioningOrder:
