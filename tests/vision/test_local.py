@@ -1,5 +1,7 @@
 """What a model is by what its folder holds, and what is said where it cannot be used."""
 
+from pathlib import Path
+
 import pytest
 
 from lora_studio.errors import ModelError
@@ -92,3 +94,11 @@ def test_each_key_and_each_hub_name_is_one_model():
 
 def test_the_tiny_models_are_found_as_what_they_are(tmp_path):
     assert local.find(str(tiny.wd14(tmp_path / "wd").parent)).task is Task.TAGS
+
+
+def test_the_table_of_the_documentation_is_the_catalog():
+    text = (Path(__file__).resolve().parents[2] / "docs" / "captions.md").read_text("utf-8")
+    for model in catalog.MODELS:
+        size = f"{model.size / 1e9:.1f} GB" if model.size else "see `--look`"
+        row = f"| `{model.key}` | `{model.hub}` | {model.task} | {model.licence} | {size} |"
+        assert (row in text) is (model.task is not Task.MASKS)
