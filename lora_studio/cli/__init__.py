@@ -36,6 +36,7 @@ from lora_studio.cli import (
     recipe,
     resize,
     resume,
+    stop,
     strip,
     tags,
     test,
@@ -52,6 +53,7 @@ app = typer.Typer(
 app.command(epilog=train.settings_help())(train.train)
 for command in (
     resume.resume,
+    stop.stop,
     checkpoints.checkpoints,
     generate.generate,
     strip.strip,
