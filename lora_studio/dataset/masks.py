@@ -9,6 +9,7 @@ studio does not train.
 from __future__ import annotations
 
 import os
+import posixpath
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -38,13 +39,14 @@ def find(names: Iterable[str]) -> dict[str, list[str]]:
     """
     found: dict[str, list[tuple[int, str]]] = {}
     shown: set[str] = set()
-    for name in sorted(names, key=lambda name: len(key(name))):  # pictures before what may be their masks
+    keyed = ((key(name), name) for name in names)
+    for own, name in sorted(keyed, key=lambda pair: len(pair[0])):  # pictures before what may be their masks
         kind = _kind(name)
-        picture = _picture(name, kind, shown)
+        picture = _picture(own, name, kind, shown) if kind else ""
         if kind and (picture in shown or kind not in LOOSE):
             found.setdefault(picture, []).append((_ORDER.index(kind), name))
         elif pictures.promises(name):
-            shown.add(key(name))
+            shown.add(own)
     return {picture: [name for _, name in sorted(masks)] for picture, masks in found.items()}
 
 
@@ -75,7 +77,7 @@ def is_condition(name: str) -> bool:
 
 def _kind(name: str) -> str:
     """Which of ``_ORDER`` makes a mask of the file; empty for none."""
-    folder = os.path.basename(os.path.dirname(name)).casefold()
+    folder = posixpath.basename(posixpath.dirname(name)).casefold()
     return folder if folder in FOLDERS else _ending(name, (MASK, *LOOSE))
 
 
@@ -87,13 +89,14 @@ def _ending(name: str, endings: Iterable[str]) -> str:
     return next((one for one in endings if stem.endswith(one) and stem != one), "")
 
 
-def _picture(name: str, kind: str, shown: Collection[str]) -> str:
-    """``key`` of the picture that a mask of that kind is of; ``shown`` are those of pictures."""
-    own = key(name)
+def _picture(own: str, name: str, kind: str, shown: Collection[str]) -> str:
+    """``key`` of the picture that a mask of that kind is of: ``own`` is that of the mask itself, ``shown`` are those of
+    pictures.
+    """
     if kind not in FOLDERS:
         return own[: len(own) - len(kind)]
-    folder, stem = os.path.split(own)
-    exact = os.path.join(os.path.dirname(folder), stem)
+    folder, stem = posixpath.split(own)
+    exact = posixpath.join(posixpath.dirname(folder), stem)
     ending = "" if exact in shown else _ending(name, (MASK, *LOOSE))  # which some programs add there, too
     return exact[: len(exact) - len(ending)]
 
