@@ -605,6 +605,25 @@ def test_a_base_model_in_a_folder_is_told_by_its_weights(repeatable, tmp_path, t
     assert told("check", file, "--base", model, "--data", folder)["verdict"] == "different"
 
 
+def test_files_beside_the_base_model_are_compared_whatever_their_names(repeatable, tmp_path, told, refused):
+    make, base, folder = repeatable
+    for name in ("vae", "clip", "other"):
+        files.write(tmp_path / f"{name}.safetensors", name)
+    vae, clip, other = (tmp_path / f"{name}.safetensors" for name in ("vae", "clip", "other"))
+    file = make(parts={"sdxl.vae.safetensors": files.sha256(vae), "clip_l.safetensors": files.sha256(clip)})
+    compare = ("check", file, "--base", base, "--data", folder)
+    result = told(*compare, "--vae", vae, "--text-encoders", clip)
+    assert (result["verdict"], result["differences"], result["unknown"]) == ("same", [], [])
+    result = told(*compare, "--vae", vae)
+    assert result["verdict"] == "unknown" and [one.split(",")[0] for one in result["unknown"]] == ["clip_l.safetensors"]
+    result = told(*compare, "--vae", vae, "--text-encoders", other)
+    assert (result["verdict"], result["differences"]) == (
+        "different",
+        [{"what": "files beside the base model", "recorded": "clip_l.safetensors", "found": "other.safetensors"}],
+    )
+    assert "There is no file at none.safetensors" in refused(*compare, "--vae", "none.safetensors")
+
+
 def test_what_is_not_at_hand_is_named(repeatable, told):
     make, _, _ = repeatable
     result = told("check", make())

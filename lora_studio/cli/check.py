@@ -17,7 +17,7 @@ from lora_studio.adapters import recipe as recipes
 from lora_studio.adapters.recipe import Difference
 from lora_studio.cli import adapters as shared
 from lora_studio.cli import resize
-from lora_studio.cli.options import AsJson, tell
+from lora_studio.cli.options import AsJson, TextEncoders, Vae, tell
 from lora_studio.config.specs import SPECS
 from lora_studio.errors import DatasetError, ModelError
 
@@ -52,6 +52,8 @@ def check(
             help="The base model, to compare with the recipe's.", show_default="the starter, if the recipe names it"
         ),
     ] = "",
+    vae: Vae = "",
+    text_encoders: TextEncoders = [],  # noqa: B006 - typer copies it
     data: Annotated[Path | None, typer.Option(help="The folder of pictures, to compare with the recipe's.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -62,7 +64,8 @@ def check(
 
     adapter = adapters.read(path)
     warnings = list(_warnings(adapter, path))
-    repeat, noticed = _repeat(adapter, base, data), _of_base(base)
+    noticed = _of_base(base, vae, text_encoders)
+    repeat = _repeat(adapter, base, [vae] * bool(vae) + text_encoders, data)
     result = {
         "file": path,
         "family": adapter.family,
@@ -105,14 +108,21 @@ def _warnings(adapter: Adapter, path: Path) -> Iterator[str]:
         yield "it changes nothing: it was saved before it learned anything."
 
 
-def _of_base(base: str) -> list[str]:
-    """What is noticed of the base model that is named, by its headers; or why it could not be loaded."""
+def _of_base(base: str, vae: str, text_encoders: list[str]) -> list[str]:
+    """What is noticed of the base model that is named, by its headers; or why it could not be loaded.
+
+    Raises:
+        ModelError: one of the files beside it does not exist.
+    """
+    from lora_studio.families.weights import require_given
+
+    require_given(vae, text_encoders)
     if not base:
         return []
     from lora_studio.models import inspection
 
     try:
-        return [notice.what for notice in inspection.notices(base)]
+        return [notice.what for notice in inspection.notices(base, vae, text_encoders)]
     except ModelError as error:
         return [error.what]
 
@@ -126,7 +136,7 @@ def _hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _repeat(adapter: Adapter, base: str, data: Path | None) -> Repeat:
+def _repeat(adapter: Adapter, base: str, parts: list[str], data: Path | None) -> Repeat:
     recipe = recipes.read(adapter.metadata)
     if not isinstance(recipe, recipes.Training):
         return Repeat("blend" if recipe else "none", [], [])
@@ -137,16 +147,32 @@ def _repeat(adapter: Adapter, base: str, data: Path | None) -> Repeat:
         base_sha256 = sha256_of(shared.base_path(base or recipe.base))
     else:
         unknown.append(f"the base model {recipe.base} (name yours with --base)")
-    unknown += [f"{name}, a file that was given beside the base model" for name in recipe.parts]
+    others, missing = _parts(recipe, parts)
+    unknown += missing
     if data:
         images = _trained_on(recipe, data)
     else:
         unknown.append(f"the {len(recipe.images)} pictures (name their folder with --data)")
     differences = [
         *recipes.compare(recipe, base_sha256=base_sha256, images=images, versions=_versions(recipe.versions)),
+        *others,
         *_own(recipe, adapter.metadata),
     ]
     return Repeat("different" if differences else "unknown" if unknown else "same", differences, unknown)
+
+
+def _parts(recipe: recipes.Training, given: list[str]) -> tuple[list[Difference], list[str]]:
+    """The recipe's files beside the base model, compared with those that are ``given``, under any name: the
+    differences, and what could not be compared.
+    """
+    from lora_studio.families.weights import sha256_of
+
+    present = {sha256_of(Path(path).expanduser()): Path(path).name for path in given}
+    missing = [name for name, sha256 in recipe.parts.items() if sha256 not in present]
+    others = [name for sha256, name in present.items() if sha256 not in recipe.parts.values()]
+    if others:
+        return [Difference("files beside the base model", ", ".join(missing), ", ".join(others))], []
+    return [], [f"{name}, a file beside the base model (name yours with --vae or --text-encoders)" for name in missing]
 
 
 def _own(recipe: recipes.Training, metadata: Mapping[str, str]) -> Iterator[Difference]:

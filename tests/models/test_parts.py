@@ -182,6 +182,19 @@ def test_usual_checkpoints_and_folders_get_no_notice(family, tiny_file, tiny_fol
     assert inspection.notices(str(tiny_file(family))) == inspection.notices(str(tiny_folder(family))) == []
 
 
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_files_that_complete_a_model_are_looked_at_too(family, cut, tiny_file, tiny_folder, tmp_path):
+    """In a checkpoint without a VAE, and in place of a folder's own."""
+    save_file(load_file(cut(family, VAE)) | {"extra.weight": torch.zeros(1)}, tmp_path / "vae.safetensors")
+    without = {key: one for key, one in load_file(tiny_file(family)).items() if not key.startswith(VAE)}
+    save_file(without, tmp_path / "model.safetensors", {"modelspec.prediction_type": "epsilon"})
+    with pytest.raises(ModelError, match="not the VAE"):
+        inspection.notices(str(tmp_path / "model.safetensors"))
+    for base in (tmp_path / "model.safetensors", tiny_folder(family)):
+        (notice,) = inspection.notices(str(base), str(tmp_path / "vae.safetensors"))
+        assert notice.what == "vae.safetensors holds a tensor that the studio does not use: extra.weight."
+
+
 HARMLESS = [
     "model_ema.diffusion_modelinput_blocks00weight", "model_ema.num_updates", "alphas_cumprod", "sqrt_recip_alphas",
     "first_stage_model.loss.discriminator.main.0.weight", "betas", "log_one_minus_alphas_cumprod", "denoiser.sigmas",
