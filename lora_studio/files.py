@@ -9,7 +9,8 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,6 +33,8 @@ while another program, such as a virus scanner, has the file open.
 """
 _PAUSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 """Seconds to wait between the attempts; 0.9 s in all."""
+_WRITERS = 8
+"""Threads of ``write_all``."""
 
 
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
@@ -241,13 +244,43 @@ def write(path: Path, content: bytes | str) -> None:
     make_folder(path.parent)
     unfinished = partial(path)
     try:
-        with open(unfinished, "xb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
+        _fill(unfinished, content)
         replace(unfinished, path)
     finally:
         unlink(unfinished)
+
+
+def write_all(contents: Mapping[Path, bytes]) -> None:
+    """``write`` of many files in a fraction of the time: several threads wait for the disk, and each folder is synced
+    once. All are written under other names before the first is replaced.
+
+    Raises:
+        OSError: the disk refuses. While files are written, none is replaced then; of a refused rename, those before it.
+    """
+    folders = {path.parent for path in contents}
+    for folder in folders:
+        make_folder(folder)
+    unfinished = {path: partial(path) for path in contents}
+    try:
+        with ThreadPoolExecutor(_WRITERS) as pool:
+            for _ in pool.map(lambda path: _fill(unfinished[path], contents[path]), contents):
+                pass
+        for path in contents:
+            patiently(lambda path=path: os.replace(unfinished[path], path))
+            del unfinished[path]
+    finally:
+        for left in unfinished.values():
+            unlink(left)
+    for folder in folders:
+        sync_folder(folder)
+
+
+def _fill(path: Path, content: bytes | str) -> None:
+    """Makes a new file and brings its content onto the disk."""
+    with open(path, "xb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def copy(source: Path, path: Path) -> None:

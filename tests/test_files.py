@@ -294,3 +294,21 @@ def test_no_other_room_advises_to_free_space_whatever_the_cause():
         path.relative_to(rooms).as_posix() for path in rooms.rglob("*.py") if "Free some space" in path.read_text()
     }
     assert asked == {"files.py", "bootstrap/environment.py", "bootstrap/pip.py", "cli/doctor.py", "models/hub.py"}
+
+
+def test_many_files_are_written_or_none_is_replaced(tmp_path, monkeypatch):
+    contents = {tmp_path / folder / f"{number}.txt": b"new" for folder in ("", "in") for number in range(20)}
+    (tmp_path / "3.txt").write_bytes(b"old")
+    fill = files._fill
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "_fill", lambda path, content: refuse() if path.name[0] == "7" else fill(path, content))
+        with pytest.raises(OSError, match="No space"):
+            files.write_all(contents)
+    assert [path.name for path in tmp_path.rglob("*.*")] == ["3.txt"] and (tmp_path / "3.txt").read_bytes() == b"old"
+    files.write_all(contents)
+    found = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    assert found == contents
+
+
+def refuse():
+    raise OSError(28, "No space left on device")

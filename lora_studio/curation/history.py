@@ -14,7 +14,6 @@ import os
 import stat
 import time
 from collections.abc import Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -29,9 +28,6 @@ from lora_studio.errors import DatasetError
 MAX_STEPS = 500
 MAX_BYTES = 256 * 1024**2
 """Steps on the disk, in number and size; older ones are deleted. The newest is always kept."""
-_WRITERS = 8
-"""Threads that write files: most of the time goes by waiting for the disk."""
-
 Contents = Mapping[str, tuple[bytes | None, bytes | None]]
 """Files by name relative to the dataset's folder: their bytes before and after, None where there is no file."""
 
@@ -228,20 +224,14 @@ class History:
         return path
 
     def _write(self, targets: Mapping[str, bytes | None]) -> None:
-        def write(file: str) -> None:
-            path, content = Path(os.path.realpath(self._root / file)), targets[file]
+        places = {Path(os.path.realpath(self._root / file)): content for file, content in targets.items()}
+        modes = {path: path.stat().st_mode for path in places if path.exists()}
+        files.write_all({path: content for path, content in places.items() if content is not None})
+        for path, content in places.items():
             if content is None:
                 files.unlink(path)
-                return
-            mode = path.stat().st_mode if path.exists() else None
-            files.write(path, content)
-            if mode is not None and path.stat().st_mode != mode:
-                path.chmod(stat.S_IMODE(mode))
-
-        with ThreadPoolExecutor(_WRITERS) as pool:
-            failed = [error for done in [pool.submit(write, file) for file in targets] if (error := done.exception())]
-        if failed:
-            raise failed[0]
+            elif path in modes and path.stat().st_mode != modes[path]:
+                path.chmod(stat.S_IMODE(modes[path]))
 
     def _position(self) -> _Position:
         path = self._folder / "position.json"

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from lora_studio import files
@@ -18,7 +17,6 @@ from lora_studio.dataset.preparation import FOLDER
 
 ORIGINALS = f"{FOLDER}/originals"
 _ABSENT = ".absent"
-_WRITERS = 8
 
 
 def keep(root: Path, contents: Contents) -> None:
@@ -27,16 +25,12 @@ def keep(root: Path, contents: Contents) -> None:
     Raises:
         OSError: the disk refuses.
     """
-
-    def write(file: str) -> None:
+    new: dict[Path, bytes] = {}
+    for file, (before, _) in contents.items():
         path = root / ORIGINALS / file
-        data = contents[file][0]
         if not path.exists() and not _absent(path).exists():
-            files.write(_absent(path) if data is None else path, data or b"")
-
-    with ThreadPoolExecutor(_WRITERS) as pool:
-        for done in [pool.submit(write, file) for file in contents]:
-            done.result()
+            new[_absent(path) if before is None else path] = before or b""
+    files.write_all(new)
 
 
 def restored(place: CaptionFolder, names: Collection[str]) -> CaptionChanges:

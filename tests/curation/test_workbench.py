@@ -429,31 +429,37 @@ def test_a_crash_while_undoing_puts_the_step_back(tmp_path, monkeypatch, writes)
 
 
 def crash_after(monkeypatch, writes: int) -> None:
-    """Ends the process, as it were, at the write after that many: none that follows is done either."""
-    count, write, lock = [0], files.write, threading.Lock()
+    """Ends the process, as it were, when the file after that many gets its name: none that follows gets it either."""
+    count, rename = [0], os.replace
 
-    def counted(path, content):
-        with lock:
-            count[0] += 1
-            if count[0] > writes:
-                raise Crash
-        write(path, content)
+    def counted(source, target):
+        count[0] += 1
+        if count[0] > writes:
+            raise Crash
+        rename(source, target)
 
-    monkeypatch.setattr(files, "write", counted)
+    monkeypatch.setattr(os, "replace", counted)
 
 
 @pytest.mark.fault(96)
-def test_a_full_disk_in_the_middle_of_a_step_changes_nothing(tmp_path, monkeypatch):
+@pytest.mark.parametrize("when", ["written", "renamed"])
+def test_a_full_disk_in_the_middle_of_a_step_changes_nothing(tmp_path, monkeypatch, when):
     names = [f"{number}.png" for number in range(20)]
     bench = made(tmp_path, dict.fromkeys(names, "1") | {f"{number}.txt": "old" for number in range(20)})
-    before, write = hashes(tmp_path), files.write
+    before, fill, rename = hashes(tmp_path), files._fill, os.replace
+    full = OSError(28, "No space left on device", str(tmp_path))
 
-    def refusing(path, content):
-        if path.name == "13.txt" and b"new" in content:
-            raise OSError(28, "No space left on device", str(path))
-        write(path, content)
+    def refused(path, content):
+        if path.name.startswith("13.txt") and path.parent == tmp_path:
+            raise full
+        fill(path, content)
 
-    monkeypatch.setattr(files, "write", refusing)
+    def not_renamed(source, target):
+        if target == tmp_path / "13.txt":
+            raise full
+        rename(source, target)
+
+    monkeypatch.setattr(*((files, "_fill", refused) if when == "written" else (os, "replace", not_renamed)))
     with pytest.raises(MachineError, match="nothing was changed: the disk is full"):
         bench.edit_captions(dict.fromkeys(names, "new"))
     assert hashes(tmp_path) == before and bench.undoable == ""
