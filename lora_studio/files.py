@@ -251,8 +251,8 @@ def write(path: Path, content: bytes | str) -> None:
 
 
 def write_all(contents: Mapping[Path, bytes]) -> None:
-    """``write`` of many files in a fraction of the time: several threads wait for the disk, and each folder is synced
-    once. All are written under other names before the first is replaced.
+    """``write`` of many files. Several threads wait for the disk at once, and all are written under other names before
+    the first is replaced.
 
     Raises:
         OSError: the disk refuses. While files are written, none is replaced then; of a refused rename, those before it.
