@@ -72,7 +72,7 @@ def _captions(root: Path, outputs: Path, nested: bool) -> tuple[dict[str, str], 
     from lora_studio.dataset import folder
 
     dataset = folder.scan(root, runs.cache_folder(outputs), nested=nested)
-    if dataset.blocking and not dataset.left_out:
+    if dataset.blocking and not dataset.pictures and not dataset.left_out:
         raise DatasetError(dataset.blocking[0].what, where=root, do=dataset.blocking[0].do)
     found = {dataset.name(picture): picture.caption for picture in (*dataset.pictures, *dataset.left_out)}
     return dict(sorted(found.items())), set(map(dataset.name, dataset.left_out))

@@ -60,8 +60,9 @@ def scan(
     }
     of_pictures = masks.find(candidates)
     all_masks = {name for several in of_pictures.values() for name in several}
-    problems += more + _too_many(len(candidates) - len(all_masks))
-    if any(problem.severity == "blocking" for problem in problems):
+    more += _too_many(len(candidates) - len(all_masks))
+    problems += more
+    if any(problem.severity == "blocking" for problem in more):
         return Dataset(root, [], problems)
     examined = examination.examine(root, candidates, stamps, cache, by_content, progress)
     aside = set(filter(choices.is_left_out, examined.facts))

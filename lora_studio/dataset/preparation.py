@@ -120,13 +120,14 @@ _FILE, _HEAD = TypeAdapter(_File), TypeAdapter(_Head)
 
 def read(folder: Path) -> tuple[Preparation, list[Problem]]:
     """The choices about the dataset ``folder``. Where their file cannot be read, is damaged or of a later version,
-    nothing counts as chosen, and a problem says so.
+    nothing counts as chosen, and a problem says so. It prevents training, which would take up the pictures that were
+    left out, and whole ones for their crops.
     """
     try:
         return _load(folder), []
     except DatasetError as error:
-        what = f"{error.what} So no crops, pictures left out or folder options are used."
-        return Preparation(), [Problem("warning", "preparation", NAME, what, error.do)]
+        what = f"{error.what} So your crops, pictures left out and folder options are not known."
+        return Preparation(), [Problem("blocking", "preparation", NAME, what, error.do)]
 
 
 def write(folder: Path, preparation: Preparation) -> None:

@@ -105,14 +105,14 @@ def test_what_is_written_is_read_again(tmp_path_factory, crops, left_out, folder
 def test_a_damaged_file_is_named_counts_as_empty_and_is_not_written_over(tmp_path, text, said):
     path = keep(made.style_folder(tmp_path), text)
     chosen, (problem,) = read(tmp_path)
-    assert chosen == Preparation() and (problem.severity, problem.file) == ("warning", NAME)
-    assert said in problem.what and "no crops, pictures left out or folder options are used" in problem.what
+    assert chosen == Preparation() and (problem.severity, problem.file) == ("blocking", NAME)
+    assert said in problem.what and "your crops, pictures left out and folder options are not known" in problem.what
     assert "move it away" in problem.do
     with pytest.raises(DatasetError, match="is damaged") as error:
         write(tmp_path, Preparation())
     assert "move it away" in error.value.do and path.read_text("utf-8") == text
     dataset = scan(tmp_path)
-    assert problem in dataset.problems and len(dataset.pictures) == 4
+    assert dataset.blocking == [problem] and len(dataset.pictures) == 4, "the pictures are still shown"
 
 
 @pytest.mark.fault(93)
