@@ -93,6 +93,15 @@ def test_captions_are_cut_to_tokens_as_clip_counts_them(folder, run):
     assert captions(folder) == {"a": "a cat, ink", "b": "a dog, Ink", "c": "a drawing of a"}
 
 
+def test_a_step_that_was_interrupted_is_put_back_and_told(folder, run):
+    run(folder, "--append", "x", "--yes")
+    position = folder / ".lora_studio/history/position.json"
+    position.write_text(json.dumps({"done": 0, "moving": 1}))
+    status, out, err = run(folder)
+    assert status == 0 and "A step was interrupted and was put back: “x” put after." in err
+    assert captions(folder) == CAPTIONS and "“paper” stands in all 3" in out
+
+
 def test_a_folder_of_hers_is_not_written_unasked(folder, run):
     status, _, err = run(folder, "--append", "x")
     assert status == 2 and "was not allowed yet" in err and "--yes" in err
