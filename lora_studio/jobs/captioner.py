@@ -50,7 +50,7 @@ class Loaded(NamedTuple):
 
 
 class Stopping:
-    """Whether the job was asked to stop: by a file, or by the system."""
+    """Whether the job was asked to stop: by a file, or by the system. Ctrl+C is for the command that follows the job."""
 
     def __init__(self, job: CaptioningJob):
         self._file, self._terminated = job.stop_file, threading.Event()
@@ -65,12 +65,20 @@ def main(folder: str) -> int:
     """Waits for the job's turn and does it; returns the process's exit status, 0 where it ended as it should."""
     job = CaptioningJob(Path(folder))
     log, stopping = EventLog(job.events_file), Stopping(job)
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    if not captioning.claim(job):
+        return 1
+    device = queue.wait_for_captioning(job, stopping)
+    if device is None:
+        log.append(StateChanged(state=State.INTERRUPTED))
+        return 0
+    return work(job, log, stopping)
+
+
+def work(job: CaptioningJob, log: EventLog, stopping: Callable[[], bool]) -> int:
+    """Does the job, now; returns the process's exit status. Whatever happens is in the log."""
     try:
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
-        if not captioning.claim(job):
-            return 1
-        device = queue.wait_for_captioning(job, stopping)
-        ended = device is not None and _work(job, log, stopping)
+        ended = _work(job, log, stopping)
         log.append(StateChanged(state=State.FINISHED if ended else State.INTERRUPTED))
         return 0
     except Exception as error:  # the last place where a fault can still reach the user

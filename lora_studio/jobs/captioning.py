@@ -220,6 +220,18 @@ class CaptioningJob:
         """
         self._settle(self.proposals() if names is None else names)
 
+    def remove(self) -> None:
+        """Forgets the job, with the proposals that are in it. Does nothing while it is at work.
+
+        Raises:
+            MachineError: the disk refuses.
+        """
+        try:
+            if not self.alive:
+                files.remove(self.folder)
+        except OSError as error:
+            raise files.refusal(error, "The captioning job cannot be removed", self.folder) from error
+
     def _settled(self) -> list[str]:
         try:
             return [str(name) for name in json.loads(self.settled_file.read_text("utf-8"))]

@@ -4,7 +4,7 @@ torch.
 An ``ImageRequest`` goes out as one line of JSON on the process's standard input, its ``Answer``s come back as lines on
 its standard output. The newest request of a lane wins: what waits for that lane is dropped, and what is being drawn for
 it is stopped between two steps. The process ends when its input closes, when it had nothing to do for minutes, and when
-a run starts, which needs the device.
+a run or a captioning job starts, which needs the device.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from lora_studio.config.specs import SPECS
 from lora_studio.dataset.items import Picture
 from lora_studio.dataset.preparation import Crop
 from lora_studio.errors import MachineError, RunError, StudioError
-from lora_studio.jobs import environment, runner
+from lora_studio.jobs import captioning, environment, runner
 
 
 class Placed(BaseModel):
@@ -190,7 +190,7 @@ class Renderer:
         """Answers as they come; where the lane gets a newer request, the last one is "dropped".
 
         Raises:
-            RunError: a run is at work, which has the device to itself.
+            RunError: a run or a captioning job is at work, which has the device to itself.
             MachineError: the process cannot be started, or ended unexpectedly.
             StudioError: what the process says is wrong with the request.
         """
@@ -245,6 +245,11 @@ class Renderer:
                 raise RunError(
                     f"No images are drawn while the run {run.name} trains.",
                     do="It needs the whole machine: wait for its end. Images drawn before can still be seen.",
+                )
+            if captioning.at_work(self.outputs):
+                raise RunError(
+                    "No images are drawn while pictures are captioned.",
+                    do="The model needs the whole machine: wait for its end, or cancel it on the Pictures page.",
                 )
             if self._child is None or not self._child.alive:
                 self._child = _Child(self.outputs)

@@ -25,7 +25,7 @@ from lora_studio.config.specs import OF_BASE
 from lora_studio.dataset.items import Bucket
 from lora_studio.errors import AdapterError, StudioError
 from lora_studio.events import Warned
-from lora_studio.jobs import runner
+from lora_studio.jobs import captioning, runner
 from lora_studio.jobs.inbox import Inbox
 from lora_studio.jobs.renderer import Answer, Blending, ImageRequest, ImageSpec, Placed, RoundTrip
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 IDLE = 300.0
 """Seconds without a request after which it ends and frees the memory."""
 LOOK = 1.0
-"""Seconds between two looks for a run at work."""
+"""Seconds between two looks for a run or a captioning job at work."""
 KEPT = 12
 """Adapters in memory."""
 _ONE_FOR_ALL = ("negative", "prompt_weights", "guidance_rescale", "sampler", "width", "height")
@@ -368,7 +368,7 @@ def main(outputs: str, source: BinaryIO, voice: BinaryIO) -> int:
 
     def watch() -> None:
         while not inbox.closed:
-            if runner.active(Path(outputs)):
+            if runner.active(Path(outputs)) or captioning.at_work(Path(outputs)):
                 inbox.close()
             time.sleep(LOOK)
 

@@ -51,11 +51,11 @@ MODELS = (
     ),
     VisionModel(
         "qwen",
-        "Qwen2-VL",
-        "Qwen/Qwen2-VL-2B-Instruct",
+        "Qwen3-VL",
+        "Qwen/Qwen3-VL-2B-Instruct",
         Task.SENTENCES,
         "Apache-2.0",
-        4_420_000_000,
+        0,
         "Follows an instruction of your own; wants a graphics card with 8 GB.",
     ),
     VisionModel(

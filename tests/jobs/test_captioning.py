@@ -1,6 +1,5 @@
 """Captioning jobs with a real process and a tiny tagger: what is written where, what is kept, whose turn it is."""
 
-import json
 import os
 import signal
 
@@ -9,13 +8,14 @@ from PIL import Image
 
 from lora_studio import runs
 from lora_studio.curation.workbench import Workbench
-from lora_studio.errors import DatasetError, ModelError
+from lora_studio.errors import DatasetError, ModelError, RunError
 from lora_studio.events import Captioned, Captioning, Failed, State, StateChanged
-from lora_studio.jobs import caption_writing, captioning, identity, runner
+from lora_studio.jobs import caption_writing, captioner, captioning, identity, runner
 from lora_studio.jobs.captioning import CaptioningJob, CaptioningOrder, Mode, fold, merged
 from lora_studio.jobs.eventlog import EventLog
+from lora_studio.jobs.renderer import Renderer
 from lora_studio.locks import Lock
-from lora_studio.vision.options import TagOptions
+from lora_studio.vision.options import SentenceOptions, TagOptions
 from tests.jobs.conftest import wait_until
 from tests.vision import tiny
 
@@ -48,7 +48,8 @@ def data(tmp_path):
 @pytest.fixture
 def order(data, model):
     def make(mode=Mode.FILL, **more):
-        return CaptioningOrder(data=str(data), model=model, mode=mode, tags=TagOptions(general=0.5), **more)
+        tags = TagOptions(general=0.5)
+        return CaptioningOrder(data=str(data), model=model, mode=mode, tags=tags, **{"style": True, **more})
 
     return make
 
@@ -59,6 +60,23 @@ def no_worker_outlives_its_test(outputs):
     for job in captioning.jobs(outputs):
         if (worker := identity.read(job.worker_file)) and worker["pid"] != os.getpid():
             os.kill(worker["pid"], signal.SIGKILL if os.name != "nt" else signal.SIGTERM)
+
+
+def worked(order, outputs):
+    """The job after its worker's part, here in this process."""
+    job = CaptioningJob(runs.new_captioning("ink", outputs))
+    job.order_file.write_text(captioning.checked(order, outputs).model_dump_json())
+    captioner.work(job, EventLog(job.events_file), job.stop_file.exists)
+    return job
+
+
+def continued(job):
+    """The same after a worker that resumes it."""
+    job.stop_file.unlink(missing_ok=True)
+    log = EventLog(job.events_file)
+    log.append(StateChanged(state=State.QUEUED))
+    captioner.work(job, log, job.stop_file.exists)
+    return job.view()
 
 
 def ended(job):
@@ -85,8 +103,8 @@ def test_empty_captions_are_filled_and_hand_written_ones_stay(order, data, outpu
 
 def test_tags_are_appended_behind_what_is_there(order, data, outputs):
     (data / "b.txt").write_text("a boat\nHatsune Miku, a ship\n")
-    job = captioning.start(order(Mode.APPEND, names=("b.png",)), outputs)
-    assert ended(job).written == {"b.png"}
+    job = worked(order(Mode.APPEND, names=("b.png",)), outputs)
+    assert job.view().written == {"b.png"}
     assert texts(data)["b.txt"].splitlines() == [
         f"a boat, {WHITE}",
         "Hatsune Miku, a ship, rose (flower), watercolor (medium), >_<",
@@ -94,8 +112,8 @@ def test_tags_are_appended_behind_what_is_there(order, data, outputs):
 
 
 def test_proposals_write_nothing_until_they_are_accepted(order, data, outputs):
-    job = captioning.start(order(Mode.PROPOSE), outputs)
-    assert not ended(job).written and texts(data) == {"b.txt": "a boat by hand"}
+    job = worked(order(Mode.PROPOSE), outputs)
+    assert not job.view().written and texts(data) == {"b.txt": "a boat by hand"}
     assert job.proposals() == dict.fromkeys(["a.png", "b.png", "c.png", "3_boat/d.png"], WHITE)
     job.dismiss(["a.png"])
     assert job.accept(["b.png", "gone.png"]) == ["b.png"]
@@ -103,10 +121,16 @@ def test_proposals_write_nothing_until_they_are_accepted(order, data, outputs):
     assert sorted(job.accept()) == ["3_boat/d.png", "c.png"] and job.proposals() == {}
 
 
+def test_a_job_that_has_ended_is_removed_with_its_proposals(order, outputs):
+    job = worked(order(Mode.PROPOSE), outputs)
+    job.remove()
+    assert captioning.jobs(outputs) == [] and not job.folder.exists()
+
+
 def test_proposals_need_no_consent_but_writing_them_does(order, data, outputs):
     (data / ".lora_studio").rmdir()
-    job = captioning.start(order(Mode.PROPOSE), outputs)
-    assert ended(job).state is State.FINISHED and not (data / ".lora_studio").exists()
+    job = worked(order(Mode.PROPOSE), outputs)
+    assert job.view().state is State.FINISHED and not (data / ".lora_studio").exists()
     with pytest.raises(DatasetError, match="not been allowed to write"):
         job.accept()
     assert len(job.proposals()) == 4
@@ -117,28 +141,112 @@ def test_proposals_need_no_consent_but_writing_them_does(order, data, outputs):
 def test_a_dataset_that_the_studio_made_needs_none(order, outputs, model):
     made = runs.new_pictures("ink", outputs)
     Image.new("RGB", (80, 80), "white").save(made / "a.png")
-    job = captioning.start(CaptioningOrder(data=str(made), model=model), outputs)
-    assert ended(job).written == {"a.png"}
+    job = worked(CaptioningOrder(data=str(made), model=model), outputs)
+    assert job.view().written == {"a.png"}
 
 
-def test_a_killed_job_resumes_without_looking_twice(order, data, outputs):
-    """What it had captioned before is in its log; the rest is captioned, and all of it is written."""
-    job = CaptioningJob(runs.new_captioning("ink", outputs))
-    job.order_file.write_text(order().model_dump_json())
-    log = EventLog(job.events_file)
-    log.append(StateChanged(state=State.QUEUED))
-    log.append(Captioning(done=0, total=3, model="wd", device="CPU"))
-    log.append(Captioned(name="a.png", text="what the model said before"))
-    job.worker_file.write_text(json.dumps({"pid": 2**22 + 1, "started": 1.0}))
+WORKER = """
+import os, sys
+from lora_studio.jobs import captioner
+load, calls = captioner.load, []
+def counted(found, order):
+    model = load(found, order)
+    def describe(images):
+        calls.append(1)
+        if len(calls) == 2:
+            {then}
+        return model.describe(images)
+    return model._replace(describe=describe)
+captioner.load = counted
+sys.exit(captioner.main(sys.argv[1]))
+"""
+
+
+@pytest.fixture
+def second_batch(monkeypatch):
+    """Makes workers do something else when they come to their second batch."""
+    popen = runner.subprocess.Popen
+
+    def become(then):
+        code = WORKER.format(then=then)
+
+        def begin(command, **how):
+            return popen([command[0], "-c", code, command[3]], **how)
+
+        monkeypatch.setattr(runner.subprocess, "Popen", begin)
+
+    return become
+
+
+def looked_at(job):
+    return [event.name for event in captioning.read(job) if isinstance(event, Captioned)]
+
+
+def test_a_killed_job_keeps_what_it_had_and_looks_at_nothing_twice(order, data, outputs, second_batch, monkeypatch):
+    """kill -9: nothing can be written any more, so the dataset is as it was until the job is resumed."""
+    second_batch("os.kill(os.getpid(), 9)")
+    job = captioning.start(order(batch=1), outputs)
+    wait_until(lambda: not job.alive)
     seen = job.view()
-    assert seen.state is State.INTERRUPTED and seen.can_resume and "1 picture is captioned" in seen.error.do
+    assert seen.state is State.INTERRUPTED and seen.can_resume and (seen.done, seen.total) == (1, 3)
+    assert "was killed" in seen.error.what and "1 picture is captioned" in seen.error.do
+    assert texts(data) == {"b.txt": "a boat by hand"}
+    monkeypatch.undo()
     job.resume()
     seen = ended(job)
     assert (seen.state, seen.error, seen.done, seen.total) == (State.FINISHED, None, 3, 3)
-    assert texts(data) == {
-        "3_boat/d.txt": WHITE, "a.txt": "what the model said before", "b.txt": "a boat by hand", "c.txt": WHITE,
-    }  # fmt: skip
-    assert sum(isinstance(event, Captioned) and event.name == "a.png" for event in captioning.read(job)) == 1
+    assert sorted(looked_at(job)) == ["3_boat/d.png", "a.png", "c.png"]
+    assert texts(data) == {"3_boat/d.txt": WHITE, "a.txt": WHITE, "b.txt": "a boat by hand", "c.txt": WHITE}
+
+
+def no_memory():
+    raise RuntimeError("DefaultCPUAllocator: not enough memory")
+
+
+def divides():
+    raise ZeroDivisionError("x")
+
+
+@pytest.mark.parametrize("then, state, said", [
+    (None, State.INTERRUPTED, ""),
+    (no_memory, State.FAILED, "does not fit in memory"),
+    (divides, State.FAILED, "Internal error: ZeroDivisionError"),
+])  # fmt: skip
+def test_a_job_that_stops_or_fails_writes_what_it_had(order, data, outputs, monkeypatch, then, state, said):
+    """At its second picture it is stopped, or something happens."""
+    load, calls = captioner.load, []
+
+    def loaded(found, order):
+        model = load(found, order)
+
+        def describe(images):
+            calls.append(1)
+            if len(calls) == 2:
+                then() if then else captioning.jobs(outputs)[0].cancel()
+            return model.describe(images)
+
+        return model._replace(describe=describe)
+
+    monkeypatch.setattr(captioner, "load", loaded)
+    job = worked(order(batch=1), outputs)
+    seen = job.view()
+    assert seen.state is state and seen.can_resume and len(seen.written) == seen.done == (1 if then else 2)
+    assert said in seen.error.what and seen.error.do if said else seen.error is None
+    seen = continued(job)
+    assert (seen.state, seen.error, seen.done, seen.total) == (State.FINISHED, None, 3, 3)
+    assert sorted(seen.written) == sorted(looked_at(job)) == ["3_boat/d.png", "a.png", "c.png"]
+
+
+def test_a_captioner_writes_sentences(data, outputs, tmp_path):
+    """BLIP's architecture, in a process of its own."""
+    order = CaptioningOrder(
+        data=str(data), model=str(tiny.blip(tmp_path / "blip")), sentences=SentenceOptions(max_tokens=9)
+    )
+    seen = ended(captioning.start(order, outputs))
+    assert (seen.state, seen.error, seen.done) == (State.FINISHED, None, 3) and seen.device
+    assert {name: one.text for name, one in seen.captions.items() if one.text} == {
+        f"{name.removesuffix('.txt')}.png": text for name, text in texts(data).items() if name != "b.txt"
+    }
 
 
 def test_a_caption_that_was_written_meanwhile_stays(order, data, outputs):
@@ -174,8 +282,8 @@ def test_a_job_waits_for_the_device_and_leaves_when_it_is_cancelled(order, data,
 def test_a_fault_of_the_model_is_told_in_words(data, outputs, tmp_path):
     wrong = tiny.wd14(tmp_path / "wd").parent
     (wrong / "selected_tags.csv").write_text("tag_id,name,category,count\n1,ink,0,2\n")
-    job = captioning.start(CaptioningOrder(data=str(data), model=str(wrong)), outputs)
-    seen = ended(job)
+    job = worked(CaptioningOrder(data=str(data), model=str(wrong)), outputs)
+    seen = job.view()
     assert seen.state is State.FAILED and seen.can_resume
     assert "scores 8 tags and selected_tags.csv lists 1" in seen.error.what and seen.error.do
 
@@ -222,6 +330,12 @@ def test_what_is_appended_comes_behind_each_line_and_only_once(caption, text, jo
 
 def test_fill_changes_nothing_that_is_there(order):
     assert merged({"a": "by hand"}, {"a": "x", "b": "y", "c": ""}, order()) == {"b": "y"}
+
+
+def test_no_images_are_drawn_meanwhile(outputs, monkeypatch):
+    monkeypatch.setattr(captioning, "at_work", lambda _: [CaptioningJob(outputs / ".captioning" / "ink")])
+    with pytest.raises(RunError, match="while pictures are captioned"):
+        Renderer(outputs, outputs)._started()
 
 
 def test_the_queue_of_runs_and_jobs_is_one(order, outputs, run, monkeypatch):

@@ -4,6 +4,7 @@ import json
 import pickle
 
 import pytest
+import torch
 from PIL import Image
 
 from lora_studio.errors import ModelError
@@ -15,7 +16,7 @@ from tests.vision import tiny
 PICTURES = [
     Image.new("RGB", size, colour) for size, colour in (((50, 40), "red"), ((40, 90), "blue"), ((8, 8), "white"))
 ]
-KINDS = {"blip": tiny.blip, "florence2": tiny.florence2, "qwen": tiny.qwen}
+KINDS = {"blip": tiny.blip, "florence2": tiny.florence2, "qwen2": tiny.qwen2, "qwen3": tiny.qwen3}
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,13 @@ def test_the_prompt_is_not_repeated(folders, kind):
     writer = captioners.load(folders[kind], SentenceOptions(max_tokens=6, instruction="a boat in the harbour"))
     for text, _ in writer.caption(PICTURES):
         assert "boat in the harbour" not in text and "assistant" not in text and "<" not in text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_half_precision_takes_the_pictures_along(folders, kind):
+    """As on a graphics card: pictures in another format than the weights would be refused."""
+    writer = captioners.load(folders[kind], SentenceOptions(max_tokens=4), dtype=torch.bfloat16)
+    assert len(writer.caption(PICTURES)) == 3
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -45,7 +45,7 @@ def known(tmp_path, monkeypatch):
 
 
 def captioner(folder):
-    made = tiny.qwen(folder)
+    made = tiny.qwen3(folder)
     (made / "pytorch_model.bin").write_bytes(b"pickle")
     (made / "README.md").write_text("tiny")
     return made

@@ -82,8 +82,28 @@ def florence2(folder: Path) -> Path:
     return _saved(folder, transformers.Florence2ForConditionalGeneration(config), processor)
 
 
-def qwen(folder: Path) -> Path:
+def qwen2(folder: Path) -> Path:
     """The layout of Qwen2-VL's: a chat template in a file of its own, and no saved processor."""
+    vision = {
+        "depth": 1, "embed_dim": 16, "hidden_size": 16, "num_heads": 2, "mlp_ratio": 1, "patch_size": 14,
+        "spatial_merge_size": 2, "temporal_patch_size": 2,
+    }  # fmt: skip
+    return _qwen(folder, transformers.Qwen2VLForConditionalGeneration, transformers.Qwen2VLConfig, vision)
+
+
+def qwen3(folder: Path) -> Path:
+    """The layout of Qwen3-VL's, with the configuration of its part for videos."""
+    vision = {
+        "depth": 2, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "patch_size": 14,
+        "spatial_merge_size": 2, "temporal_patch_size": 2, "out_hidden_size": 16, "num_position_embeddings": 16,
+        "deepstack_visual_indexes": [0],
+    }  # fmt: skip
+    _qwen(folder, transformers.Qwen3VLForConditionalGeneration, transformers.Qwen3VLConfig, vision)
+    (folder / "video_preprocessor_config.json").write_text('{"video_processor_type": "Qwen3VLVideoProcessor"}')
+    return folder
+
+
+def _qwen(folder: Path, kind: type, config: type, vision: dict[str, object]) -> Path:
     tokenizer = _tokenizer(
         "<|endoftext|> <|im_start|> <|im_end|> <|vision_start|> <|vision_end|> <|image_pad|> <|video_pad|>".split(),
         eos_token="<|im_end|>",
@@ -92,23 +112,13 @@ def qwen(folder: Path) -> Path:
     pictures = transformers.Qwen2VLImageProcessor(size={"shortest_edge": 28 * 28, "longest_edge": 56 * 56})
     text = {
         "vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
-        "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 256, "bos_token_id": 0,
-        "eos_token_id": 2, "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4},
+        "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8, "max_position_embeddings": 256,
+        "bos_token_id": 0, "eos_token_id": 2,
+        "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4},
     }  # fmt: skip
-    vision = {
-        "depth": 1, "embed_dim": 16, "hidden_size": 16, "num_heads": 2, "mlp_ratio": 1, "patch_size": 14,
-        "spatial_merge_size": 2, "temporal_patch_size": 2,
-    }  # fmt: skip
-    torch.manual_seed(3)
-    config = transformers.Qwen2VLConfig(
-        text_config=text,
-        vision_config=vision,
-        image_token_id=5,
-        video_token_id=6,
-        vision_start_token_id=3,
-        vision_end_token_id=4,
-    )
-    _large(transformers.Qwen2VLForConditionalGeneration(config)).save_pretrained(folder)
+    torch.manual_seed(4)
+    places = {"image_token_id": 5, "video_token_id": 6, "vision_start_token_id": 3, "vision_end_token_id": 4}
+    _large(kind(config(text_config=text, vision_config=vision, **places))).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     pictures.save_pretrained(folder)
     template = (
