@@ -50,7 +50,7 @@ class Loaded(NamedTuple):
 
 
 class Stopping:
-    """Whether the job was asked to stop: by a file, or by the system. Ctrl+C is for the command that follows the job."""
+    """Whether the job was asked to stop: by a file, or by the system. Ctrl+C is for the command."""
 
     def __init__(self, job: CaptioningJob):
         self._file, self._terminated = job.stop_file, threading.Event()
