@@ -80,6 +80,8 @@ class BatchSampler:
             raise ValueError("nothing to draw from")
         others = _by_bucket(samples, [index for index in chosen if samples[index].picture.regularisation])
         self._rows = _rows(own, others, seed)
+        self.own: list[int] = [index for indices in own.values() for index in indices]
+        """What an epoch draws besides class pictures, each as often as it repeats."""
         self.steps_per_epoch: int = sum(-(-row.size // batch) for row in self._rows)
         self._epoch = lru_cache(maxsize=2)(self._shuffled)
 

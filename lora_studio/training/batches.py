@@ -77,6 +77,7 @@ class Batches:
         train_text: leave the text features out, since the encoders change.
         pinned: ready for a copy to a GPU that runs beside the GPU's other work.
         part: the samples of each batch to keep, where other processes take the rest.
+        area: the share of a picture that is learned, on average (``weights.average_area``).
     """
 
     def __init__(
@@ -89,9 +90,11 @@ class Batches:
         train_text: bool = False,
         pinned: bool = False,
         part: slice = slice(None),
+        area: float = 1.0,
     ):
         self.cache, self.sampler, self.process, self.seed = cache, sampler, process, seed
         self.settings, self.train_text, self.pinned, self.part = settings, train_text, pinned, part
+        self.area = area
         self._ahead: tuple[int, Batch] | None = None
         pictures = [sample.picture for sample in cache.samples]
         self._limits = any(picture.timesteps for picture in pictures)
@@ -132,11 +135,7 @@ class Batches:
         length = self.cache.length(draws) if self.train_text else 0
         kept = draws[part]
         masks = self.cache.masks(kept, x0)
-        counts = (
-            None
-            if masks is None
-            else weights.of_masks(masks, self.settings.mask_outside, self.settings.normalize_masks)
-        )
+        counts = None if masks is None else weights.of_masks(masks, self.settings, self.area)
         sizes, captions, shown = self.cache.sizes(kept), self.cache.captions(kept), self.cache.inpainting(kept)
         return Batch(x0, noise, timesteps, sizes, text, captions, length, counts, shown)
 

@@ -29,7 +29,7 @@ from lora_studio.optim import build
 from lora_studio.optim.ema import Average
 from lora_studio.runs import Run, branching, checkpoints
 from lora_studio.sampling.generate import known_sampler, nearest_side
-from lora_studio.training import checkpoint, devices, reading, stepper, threads
+from lora_studio.training import checkpoint, devices, reading, stepper, threads, weights
 from lora_studio.training.batches import Batches
 from lora_studio.training.distributed import World
 from lora_studio.training.session import Session, TrainingData, prompts
@@ -148,15 +148,17 @@ def assemble(
     built = build.flat_optimizer(
         inject.trainable(base).items(), settings.optimizer, settings.run.steps, machine.copies(settings.adapter)
     )
+    sampler = _sampler(settings, cache, train)
     batches = Batches(
         cache,
-        _sampler(settings, cache, train),
+        sampler,
         base.process,
         settings.run.seed,
         settings.loss,
         settings.adapter.train_text,
         pinned=machine.device.type == "cuda",
         part=world.part,
+        area=weights.average_area(cache, sampler.own, settings.loss),
     )
     session = Session(
         run=run,

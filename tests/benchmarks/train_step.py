@@ -77,7 +77,7 @@ class RandomCache:
         self.features = {"hidden": torch.randn(77, base.unet.config.cross_attention_dim, generator=source)}
         if base.family.name == "sdxl":
             self.features["pooled"] = torch.randn(1280, generator=source)
-        self.side = side
+        self.side, self.samples = side, []
 
     def latents(self, draws, generator) -> Tensor:
         rows = [draw.picture for draw in draws]

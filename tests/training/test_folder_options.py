@@ -91,9 +91,7 @@ def test_a_folders_weight_multiplies_the_loss_of_its_pictures_but_not_in_validat
 
 def test_a_folders_weight_multiplies_its_masks_too(new_run, optioned, style):
     made.painted(seed=9, mode="L").point(lambda level: 255 * (level > 128)).save(style / "1_more" / "2-masklabel.png")
-    options = {"normalize_masks": False}
-    plain = prepared(new_run(optioned().changed(**options)))
-    weighted = prepared(new_run(optioned(weight=3.0).changed(**options)))
+    plain, weighted = prepared(new_run(optioned())), prepared(new_run(optioned(weight=3.0)))
     for number in range(4):
         factors = [3.0 if is_more else 1.0 for is_more in more(weighted, weighted.data.batches.sampler.draw(number))]
         expected = plain.data.batches.draw(number).weights * torch.tensor(factors).view(-1, 1, 1, 1)

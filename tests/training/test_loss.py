@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lora_studio.config.settings import Settings
+from lora_studio.config.slices import LossSettings
 from lora_studio.diffusion.flow import RectifiedFlow
 from lora_studio.diffusion.gaussian import Epsilon, Velocity
 from lora_studio.training import weights
@@ -79,33 +80,36 @@ def mask_of(*rows: list[float]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("outside", "normalise", "expected"),
+    ("outside", "balance", "average", "expected"),
     [
-        (0.0, False, [[1, 0, 0, 0.5]]),
-        (0.2, False, [[1, 0.2, 0.2, 0.6]]),
-        (1.0, False, [[1, 1, 1, 1]]),
-        (0.0, True, [[1 / 0.375, 0, 0, 0.5 / 0.375]]),
-        (0.2, True, [[2, 0.4, 0.4, 1.2]]),
-        (1.0, True, [[1, 1, 1, 1]]),
+        (0.0, "area", 1.0, [[1, 0, 0, 0.5]]),
+        (0.2, "area", 1.0, [[1, 0.2, 0.2, 0.6]]),
+        (0.0, "area", 0.5, [[2, 0, 0, 1]]),
+        (1.0, "area", 1.0, [[1, 1, 1, 1]]),
+        (0.0, "picture", 0.5, [[1 / 0.375, 0, 0, 0.5 / 0.375]]),
+        (0.2, "picture", 0.5, [[2, 0.4, 0.4, 1.2]]),
     ],
 )
-def test_what_a_mask_makes_count(outside, normalise, expected):
-    found = weights.of_masks(mask_of([1.0, 0.0, 0.0, 0.5]), outside, normalise)
+def test_what_a_mask_makes_count(outside, balance, average, expected):
+    """By area on average over all pictures, or each picture alone."""
+    settings = LossSettings(mask_outside=outside, mask_balance=balance)
+    found = weights.of_masks(mask_of([1.0, 0.0, 0.0, 0.5]), settings, average)
     assert found[:, 0, 0].tolist() == [pytest.approx(row) for row in expected]
 
 
 @pytest.mark.parametrize("outside", [0.0, 0.1, 1 / 3])
-@pytest.mark.parametrize("normalise", [False, True])
-def test_masks_of_ones_change_no_bit(outside, normalise):
+@pytest.mark.parametrize("balance", ["area", "picture"])
+def test_masks_of_ones_change_no_bit(outside, balance):
     masks = torch.ones(3, 1, 37, 41)
-    assert torch.equal(weights.of_masks(masks, outside, normalise), masks)
+    assert torch.equal(weights.of_masks(masks, LossSettings(mask_outside=outside, mask_balance=balance), 1.0), masks)
 
 
 def test_a_picture_of_which_little_is_learned_counts_less_and_a_black_one_nothing():
     """32 elements: one of them is half of ``LEAST_AREA``."""
     little, black = [1.0] + [0.0] * 31, [0.0] * 32
-    found = weights.of_masks(mask_of(little, black), 0.0, True)
+    found = weights.of_masks(mask_of(little, black), LossSettings(mask_balance="picture"), 1.0)
     assert found.mean(dim=(1, 2, 3)).tolist() == [0.5, 0.0] and found.max() == 1 / weights.LEAST_AREA
+    assert weights.of_masks(mask_of(black), LossSettings(), 0.0).sum() == 0
 
 
 def test_a_mask_moves_with_its_batch():

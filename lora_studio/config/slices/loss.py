@@ -71,11 +71,12 @@ class LossSettings(SettingsSlice):
         ge=0,
         le=1,
     )
-    normalize_masks: bool = setting(
-        True,
-        "Normalise masks",
-        "Give every picture the same weight, however much of it is masked. Off lets a picture count as much as its "
-        "white area.",
+    mask_balance: Literal["area", "picture"] = setting(
+        "area",
+        "Balance of masks",
+        "Whether all that is learned of the pictures counts the same, so that a masked picture counts by its white "
+        "area, or all pictures do, however small that area is. On average a picture has the weight of a whole one.",
+        choices={"area": "By white area", "picture": "All pictures the same"},
     )
     noise_offset: float = setting(
         0.0,
