@@ -31,9 +31,7 @@ def found(caption: str, keep: Iterable[str] = ()) -> list[str]:
     What is in ``keep`` does not count.
     """
     known = _keys(keep)
-    return list(
-        dict.fromkeys(piece for line in caption.split("\n") for piece in _pieces(line) if _key(piece) not in known)
-    )
+    return list(dict.fromkeys(piece for piece in _pieces(caption) if _key(piece) not in known))
 
 
 def without(line: str, keep: Iterable[str] = ()) -> str:
@@ -49,8 +47,10 @@ def is_style(tag: str) -> bool:
     return key in words.tags or key.endswith(words.endings)
 
 
-def _pieces(line: str) -> Sequence[str]:
-    return [piece for part in caption_parts.split(line) for piece in _of_part(part)]
+@lru_cache(maxsize=16384)
+def _pieces(caption: str) -> Sequence[str]:
+    lines = caption.split("\n")
+    return tuple(piece for line in lines for part in caption_parts.split(line) for piece in _of_part(part))
 
 
 @lru_cache(maxsize=65536)

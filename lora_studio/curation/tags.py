@@ -6,7 +6,8 @@ Tags are what stands between commas. Upper and lower case are one tag, under its
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from lora_studio.curation import caption_parts, style_words
@@ -47,31 +48,43 @@ class TagRemark(NamedTuple):
 def frequencies(captions: Mapping[str, str]) -> list[TagCount]:
     """The tags of captions by picture, the most frequent first. A caption of several lines counts once for each tag."""
     counts, spellings = Counter[str](), Counter[str]()
-    keys: dict[str, str] = {}
     for caption in captions.values():
-        parts = [part for line in caption.split("\n") for part in caption_parts.split(line)]
+        parts, keys = _read(caption)
         spellings.update(parts)
-        counts.update({keys.get(part) or keys.setdefault(part, caption_parts.key(part)) for part in parts})
+        counts.update(keys)
     spelling: dict[str, str] = {}
     for part, _ in spellings.most_common():
-        spelling.setdefault(keys[part], part)
+        spelling.setdefault(caption_parts.key(part), part)
     found = [TagCount(spelling[key], count) for key, count in counts.items() if key]
     return sorted(found, key=lambda one: (-one.count, one.tag.casefold()))
 
 
-def remarks(captions: Mapping[str, str], trigger: str = "") -> list[TagRemark]:
+@lru_cache(maxsize=16384)
+def _read(caption: str) -> tuple[tuple[str, ...], frozenset[str]]:
+    """The tags of a caption as written, and their keys. After an edit most captions are as before."""
+    parts = tuple(part for line in caption.split("\n") for part in caption_parts.split(line))
+    return parts, frozenset(map(caption_parts.key, parts))
+
+
+def remarks(
+    captions: Mapping[str, str], trigger: str = "", counts: Sequence[TagCount] | None = None
+) -> list[TagRemark]:
     """What to know of the captions by picture: tags that stand in all of them, and words about the style. Pictures
     without a caption do not count, nor does the ``trigger`` word.
+
+    Args:
+        counts: the captions' ``frequencies``, where they are known.
     """
     written = {name: caption for name, caption in captions.items() if caption}
-    return [*_in_all(written, trigger), *_about_style(written, trigger)]
+    counted = frequencies(written) if counts is None else counts
+    return [*_in_all(written, trigger, counted), *_about_style(written, trigger)]
 
 
-def _in_all(captions: Mapping[str, str], trigger: str) -> list[TagRemark]:
+def _in_all(captions: Mapping[str, str], trigger: str, counts: Sequence[TagCount]) -> list[TagRemark]:
     own = caption_parts.key(trigger)
     found = [
         one
-        for one in frequencies(captions)
+        for one in counts
         if one.count == len(captions) >= FEWEST
         and caption_parts.key(one.tag) != own
         and not style_words.is_style(one.tag)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -192,6 +193,19 @@ class CaptioningJob:
             MachineError: its folder cannot be written, or no process can be started.
         """
         _launch(self)
+
+    def forget(self) -> None:
+        """Deletes its folder, once it has ended: what it wrote is in the dataset. What it proposes is dropped.
+
+        Raises:
+            MachineError: the disk refuses.
+        """
+        if self.alive:
+            return
+        try:
+            shutil.rmtree(self.folder)
+        except OSError as error:
+            raise files.refusal(error, "The captioning cannot be forgotten", self.folder) from error
 
     def proposals(self) -> dict[str, str]:
         """The captions that wait for her decision, by the names of their pictures."""

@@ -6,7 +6,10 @@ from types import SimpleNamespace
 import gradio as gr
 import pytest
 from PIL import Image
+from playwright.sync_api import expect
 
+from lora_studio import events as e
+from lora_studio import runs
 from lora_studio.config.settings import Settings
 from lora_studio.curation import edits
 from lora_studio.curation.collection import Collection, Query
@@ -15,12 +18,18 @@ from lora_studio.curation.target import Target
 from lora_studio.dataset import folder, preparation
 from lora_studio.dataset.preparation import FolderOptions
 from lora_studio.errors import SettingsError
-from lora_studio.ui.pages.pictures import changes, findings, folders, health, words_panel
+from lora_studio.jobs.captioning import CaptioningJob, CaptioningOrder, Mode
+from lora_studio.jobs.eventlog import EventLog
+from lora_studio.jobs.model_downloads import HubOffer
+from lora_studio.ui.pages.pictures import captioning_form, changes, findings, folders, health, words_panel
 from lora_studio.ui.pages.pictures.bulk import BulkEdits
+from lora_studio.ui.pages.pictures.captioning import Captioning
 from lora_studio.ui.pages.pictures.health import Health
 from lora_studio.ui.pages.pictures.look import PicturesLook
 from lora_studio.ui.pages.pictures.page import PicturesPage
 from lora_studio.ui.pages.pictures.words_panel import WordsPanel
+from tests.ui.played import until
+from tests.vision import tiny
 
 SHADE = Image.radial_gradient("L")
 HOSTILE = "<img src=x onerror=\"document.title='owned'\">"
@@ -230,3 +239,175 @@ def test_duplicates_are_left_out_by_a_press(page, data):
     page, look = page
     panel(page, Health).press(look, SimpleNamespace(act="keep", name="b.png"))
     assert preparation.read(data)[0].left_out == {"a.png"}
+
+
+@pytest.fixture
+def job(page, data):
+    """Makes a captioning job as its process leaves it: ``job(Mode.PROPOSE, {"a.png": "a boat"})``."""
+    made, _ = page
+
+    def make(mode, texts, *more):
+        folder = runs.new_captioning("data", made.room.outputs)
+        found = CaptioningJob(folder)
+        order = CaptioningOrder(data=str(data), model="blip", mode=mode)
+        found.order_file.write_text(order.model_dump_json())
+        log = EventLog(found.events_file)
+        log.append(e.Captioning(done=0, total=4, model="BLIP", device="CPU"))
+        for name, text in texts.items():
+            log.append(e.Captioned(name=name, text=text))
+        for event in more:
+            log.append(event)
+        return found
+
+    return make
+
+
+def shown(page, look):
+    panels = panel(page, Captioning)
+    return panels, panels.draw(look, page.room.collections.of(look))
+
+
+def test_proposals_stand_beside_the_captions_and_are_written_one_by_one_or_all(page, data, job):
+    job(Mode.PROPOSE, {"a.png": "a boat", "bare.png": HOSTILE}, e.StateChanged(state=e.State.FINISHED))
+    page, look = page
+    panels, updates = shown(page, look)
+    assert "2 captions are proposed" in updates[panels.status]["value"] and updates[panels.accept]["visible"]
+    assert "<ins>a boat</ins>" in updates[panels.proposals]["value"]
+    assert "&lt;img" in updates[panels.proposals]["value"] and "<img src=x" not in updates[panels.proposals]["value"]
+    panels.press(look, SimpleNamespace(act="accept", name="a.png"))
+    assert (data / "a.txt").read_text().strip() == "a boat" and not (data / "bare.txt").exists()
+    assert page.room.collections.of(look).cards["a.png"].picture.caption == "a boat"
+    panels.press(look, SimpleNamespace(act="dismiss", name="bare.png"))
+    _, updates = shown(page, look)
+    assert updates[panels.card]["visible"] is False
+
+
+def test_a_job_that_failed_says_why_until_it_is_closed(page, job):
+    one = job(Mode.FILL, {"a.png": "a boat"}, e.Failed(what="No room.", where="GPU", do="Close other programs."))
+    page, look = page
+    panels, updates = shown(page, look)
+    for part in ("No room.", "GPU", "Close other programs."):
+        assert part in updates[panels.status]["value"]
+    assert updates[panels.resume]["visible"] and updates[panels.forget]["visible"]
+    panels.drop(look)
+    assert not one.folder.exists()
+    assert shown(page, look)[1][panels.card]["visible"] is False
+
+
+def test_style_words_of_new_captions_are_offered_for_removal(page, job):
+    written = e.CaptionsWritten(written=("a.png",))
+    one = job(Mode.FILL, {"a.png": "drawing, a"}, written, e.StateChanged(state=e.State.FINISHED))
+    page, look = page
+    panels, updates = shown(page, look)
+    assert updates[panels.card]["visible"] is False  # it ended well, and this tab did not wait for it
+    look.captioning.watched = one.name
+    _, updates = shown(page, look)
+    assert "BLIP wrote 1 caption." in updates[panels.status]["value"]
+    assert "“drawing”" in updates[panels.status]["value"] and updates[panels.style]["visible"]
+
+
+def test_a_model_that_is_not_here_is_offered_for_download_and_cannot_start(page):
+    page, look = page
+    panels = panel(page, Captioning)
+    panels.open(look)
+    updates = panels.choose(look, '"nobody/knows-it"')
+    form = panels.form
+    assert look.captioning.model == "nobody/knows-it"
+    assert "is not on this machine" in updates[form.offer]["value"] and updates[form.look_up]["visible"]
+    assert updates[form.start]["interactive"] is False and not updates[form.download]["visible"]
+    look.captioning.offer = HubOffer("nobody/knows-it", 1_500_000_000, 3, "MIT")
+    updates = panels.choose(look, "nobody/knows-it") | panels._form(look)
+    assert updates[form.download]["visible"] is False  # another choice asks again
+    look.captioning.offer = HubOffer("nobody/knows-it", 1_500_000_000, 3, "MIT")
+    updates = panels._form(look)
+    assert "1.5 GB in 3 files. Licence: MIT." in updates[form.offer]["value"] and updates[form.download]["visible"]
+
+
+def test_the_form_says_which_field_is_wrong():
+    values = (Mode.FILL, "", "<CAPTION>", 1.5, 0.85, "", 4, 0)
+    with pytest.raises(SettingsError, match="Threshold of tags"):
+        captioning_form.order("wd14", values, data="somewhere")
+    good = captioning_form.order("wd14", (*values[:3], 0.3, 0.8, "ink, long hair", 4, 0), data="somewhere")
+    assert good.tags.never == ("ink", "long hair") and good.mode is Mode.FILL
+
+
+def test_fields_follow_the_model():
+    assert [captioning_form.options_of(model) for model in ("blip", "florence2", "qwen", "wd14", "a/b")] == [
+        "blip", "florence2", "instructed", "tags", ""
+    ]  # fmt: skip
+
+
+def pictures_of(page, data):
+    """The Pictures page of the folder ``data``, in the browser."""
+    field = page.locator("#set-data").locator("input, textarea")
+    expect(page.locator(".dataset")).to_be_visible()  # what the browser kept is in the form
+    field.fill(str(data))
+    field.press("Enter")
+    expect(page.locator(".dataset")).to_contain_text("4 pictures")
+    page.get_by_role("tab", name="Pictures").click()
+    expect(page.locator('.picture[data-name="bare.png"]')).to_be_visible()
+    return page
+
+
+def test_captions_are_changed_together_after_a_look_and_changed_back(visit, data):
+    """An edit changes something else than it showed, is lost when the page asks first, or cannot be undone."""
+    page = pictures_of(visit(), data)
+    page.locator("#words-about button").first.click()
+    expect(page.locator("#edit-preview")).to_contain_text("3 captions change")
+    expect(page.locator("#edit-preview del").first).to_have_text("drawing, ")
+    page.locator("#edit-apply").click()
+    page.locator("#yes").click()
+    expect(page.locator("#pictures-message")).to_contain_text("Words about the style removed")
+    assert (data / "a.txt").read_text() == "a"
+    expect(page.locator("#words")).not_to_contain_text("drawing")
+    page.locator("#undo").click()
+    expect(page.locator("#words")).to_contain_text("drawing")
+    assert (data / "a.txt").read_text() == "drawing, a"
+
+    page.locator("#words-replace").click()
+    page.locator("#replace-find").locator("input, textarea").fill("dr(aw")
+    page.locator("#replace-regular-expression input").check()
+    expect(page.locator("#edit-wrong")).to_contain_text("is no regular expression")
+    expect(page.locator("#edit-apply")).to_be_disabled()
+    page.locator("#replace-find").locator("input, textarea").fill("dr(aw)ing")
+    expect(page.locator("#edit-preview")).to_contain_text("3 captions change")
+    page.locator("#words button", has_text="drawing").click()
+    expect(page.locator(".picture")).to_have_count(3)
+
+
+def test_duplicates_are_settled_and_a_folder_gets_options(visit, data):
+    """A press leaves the wrong picture out, or the form of a folder loses what was typed."""
+    (data / ".lora_studio").mkdir()
+    page = pictures_of(visit(width=390, height=844), data)
+    page.locator("#health summary", has_text="Nearly alike").click()
+    page.get_by_role("button", name="Keep c.png, leave the others out").click()
+    expect(page.locator("#health .facts")).to_contain_text("3 train")
+    assert preparation.read(data)[0].left_out == {"a.png"}
+    page.get_by_role("button", name="Options of this folder").click()
+    page.locator("[data-folder]").click()
+    page.locator("#folder-weight input").fill("-1")
+    page.locator("#folder-save").click()
+    expect(page.locator(".notice.wrong")).to_contain_text("The weight must be a number from 0 to 100.")
+    page.locator("#folder-weight input").fill("0.5")
+    page.locator("#folder-save").click()
+    expect(page.locator("#folders")).to_contain_text("weight 0.5")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_model_captions_as_a_job_that_outlives_its_tab(visit, data, tmp_path):
+    """Captions are lost with the tab, or overwrite what was written by hand."""
+    (data / ".lora_studio").mkdir()
+    tagger = tiny.wd14(tmp_path / "wd").parent
+    page = pictures_of(visit(), data)
+    page.locator("#write-captions").click()
+    expect(page.locator("#captioner-offer")).to_contain_text("BLIP is not on this machine.")
+    page.locator("#captioner input").fill(str(tagger))
+    page.locator("#captioner input").press("Enter")
+    page.locator("#general input").fill("0.1")
+    page.locator("#caption").click()
+    expect(page.locator("#captioning-stop")).to_be_visible()
+    page.close()
+    until((data / "bare.txt").exists)
+    page = pictures_of(visit(), data)
+    expect(page.locator('.picture[data-name="bare.png"] b')).to_have_text("rose (flower)")
+    assert (data / "a.txt").read_text() == "drawing, a"

@@ -5,8 +5,8 @@ would change is shown while it is typed, and nothing is written before Apply.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from gradio.blocks import Block
@@ -17,12 +17,15 @@ from lora_studio.curation.edits import EDITS, CaptionChange, EditField
 from lora_studio.errors import SettingsError
 from lora_studio.ui import words
 from lora_studio.ui.outcome import Updates
-from lora_studio.ui.pages.pictures import changes
-from lora_studio.ui.pages.pictures.drafts import ALL, FOUND, SELECTED, EditDraft
+from lora_studio.ui.pages.pictures import changes, scopes
+from lora_studio.ui.pages.pictures.drafts import ALL, FOUND, EditDraft
 from lora_studio.ui.pages.pictures.look import PicturesLook
 from lora_studio.ui.pages.pictures.room import Room
 from lora_studio.ui.pages.train.setup import QUIET
 from lora_studio.ui.theme import html
+
+if TYPE_CHECKING:
+    from lora_studio.texts.tokenizer import Tokenizer  # transformers, which takes most of a second to import
 
 _HIDDEN, _SHOWN = gr.update(visible=False), gr.update(visible=True)
 _INTO_VIEW = "() => setTimeout(() => document.getElementById('bulk')?.scrollIntoView({block: 'nearest'}), 50)"
@@ -135,10 +138,10 @@ class BulkEdits:
         draft = look.draft
         if draft is None:
             return {self.card: _HIDDEN}
-        scopes = _scopes(look, collection)
-        draft.scope = draft.scope if draft.scope in scopes else ALL
-        wrong = _compute(draft, _captions(scopes[draft.scope]), collection)
-        titles = [(_title(scope, cards, collection), scope) for scope, cards in scopes.items()]
+        known = scopes.cards(look, collection)
+        draft.scope = draft.scope if draft.scope in known else ALL
+        wrong = _compute(draft, _captions(known[draft.scope]), collection)
+        titles = scopes.titles(known)
         count = len(draft.changes)
         return {
             self.card: _SHOWN,
@@ -176,21 +179,10 @@ def _shown(one: EditField, value: Any) -> Any:
     return value if value is not None else "" if one.type == "text" else None
 
 
-def _scopes(look: PicturesLook, collection: Collection) -> dict[str, list[Card]]:
-    """Scope -> its pictures; a scope that is the same as all is left out."""
-    found, everything = collection.find(look.query), list(collection.cards.values())
-    chosen = [card for card in everything if card.name in look.selected]
-    scopes = {ALL: everything, FOUND: found, SELECTED: chosen}
-    return {name: cards for name, cards in scopes.items() if name == ALL or 0 < len(cards) < len(everything)}
-
-
-def _title(scope: str, cards: Sequence[Card], collection: Collection) -> str:
-    match scope:
-        case "found":
-            return f"{len(cards):,} shown"
-        case "selected":
-            return f"{len(cards):,} selected"
-    return f"All {len(cards):,}"
+@lru_cache(maxsize=65536)
+def _count(tokenizers: tuple[Tokenizer, ...], text: str) -> int:
+    """How many tokens a text has, by the tokenizer that makes most of it."""
+    return max(one.counts([text])[0] for one in tokenizers)
 
 
 def _captions(cards: Sequence[Card]) -> dict[str, str]:
@@ -202,10 +194,9 @@ def _compute(draft: EditDraft, captions: Mapping[str, str], collection: Collecti
     draft.changes, draft.title = [], ""
     if not draft.complete:
         return ""
-    count = lru_cache(maxsize=None)(lambda text: collection.target.tokens([text])[0])
     try:
         edit = edits.make(draft.kind, **draft.values)
-        draft.changes = edits.preview(captions, edit, count)
+        draft.changes = edits.preview(captions, edit, partial(_count, collection.target.tokenizers))
     except SettingsError as error:
         return words.notice("wrong", error.what, error.where, error.do)
     draft.title = edits.describe([edit])

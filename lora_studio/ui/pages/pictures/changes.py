@@ -31,19 +31,34 @@ def marked(before: str, after: str) -> str:
 
     >>> marked("drawing, a boat", "a boat, evening")
     '<del>drawing, </del>a boat<ins>, evening</ins>'
-    >>> marked("", "a boat")
-    '<ins>a boat</ins>'
     """
-    old, new = _PIECE.findall(before), _PIECE.findall(after)
-    parts = []
-    found = SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
-    for place, (what, start, end, new_start, new_end) in enumerate(found):
-        gone, come = "".join(old[start:end]), "".join(new[new_start:new_end])
-        if what == "equal":
+    parts, found = [], _compared(before, after)
+    for place, (gone, come, same) in enumerate(found):
+        if same:
             parts.append(_shortened(gone, place == 0, place == len(found) - 1))
-        else:
-            parts += [f"<del>{_lines(gone)}</del>"] * bool(gone) + [f"<ins>{_lines(come)}</ins>"] * bool(come)
+            continue
+        parts += [f"<del>{_lines(gone)}</del>"] * bool(gone)
+        parts += [f"<ins>{_lines(come)}</ins>"] * bool(come)
     return "".join(parts)
+
+
+def new(before: str, after: str) -> str:
+    """All of the new text, with what is not in the old one in ``<ins>``.
+
+    >>> new("drawing, a boat", "a boat, evening")
+    'a boat<ins>, evening</ins>'
+    """
+    parts = (
+        _lines(come) if same else f"<ins>{_lines(come)}</ins>" for _, come, same in _compared(before, after) if come
+    )
+    return "".join(parts)
+
+
+def _compared(before: str, after: str) -> list[tuple[str, str, bool]]:
+    """The texts in parts: (of the old one, of the new one, whether they are the same)."""
+    old, come = _PIECE.findall(before), _PIECE.findall(after)
+    codes = SequenceMatcher(None, old, come, autojunk=False).get_opcodes()
+    return [("".join(old[a:b]), "".join(come[c:d]), what == "equal") for what, a, b, c, d in codes]
 
 
 def _shortened(text: str, first: bool, last: bool) -> str:

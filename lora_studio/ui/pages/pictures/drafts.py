@@ -1,4 +1,4 @@
-"""An edit of many captions while it is typed."""
+"""What is typed and not written yet: an edit of many captions, an order for automatic ones."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from lora_studio.curation import edits
 from lora_studio.curation.edits import CaptionChange
+from lora_studio.jobs.model_downloads import HubOffer
 
 ALL, FOUND, SELECTED = "all", "found", "selected"
 
@@ -34,3 +35,24 @@ class EditDraft:
         """Whether all fields that are needed are filled in."""
         needed = [one.name for one in edits.fields(self.kind) if one.required]
         return all(self.values.get(name) not in (None, "", ()) for name in needed)
+
+
+@dataclass
+class CaptioningDraft:
+    """What a tab sees of automatic captions.
+
+    Attributes:
+        opened: whether the form is shown.
+        model: a key of ``vision.catalog``, a path, or a name on the hub.
+        scope: which pictures, as in ``EditDraft``.
+        offer: what the hub says of the model, once she asked.
+        watched: the job whose result is shown when it has ended.
+        at_work: whether a job was at work when the page was drawn last.
+    """
+
+    opened: bool = False
+    model: str = "blip"
+    scope: str = ALL
+    offer: HubOffer | None = None
+    watched: str = ""
+    at_work: bool = False

@@ -19,6 +19,7 @@ class Fix(StrEnum):
     LEAVE_OUT = "leave out"
     KEEP_LARGEST = "keep largest"
     TRIM = "trim"
+    DESCRIBE = "describe"
     REMOVE_MASKS = "remove masks"
 
 
@@ -27,6 +28,7 @@ LABELS = {
     Fix.LEAVE_OUT: "Leave them out",
     Fix.KEEP_LARGEST: "Keep the largest of each",
     Fix.TRIM: "Shorten them…",
+    Fix.DESCRIBE: "Write captions…",
     Fix.REMOVE_MASKS: "Remove their masks",
 }
 """What their buttons say."""
@@ -74,7 +76,7 @@ _OF_CARDS: dict[Kind, tuple[str, str, str, tuple[Fix, ...]]] = {
         "No caption",
         "Nothing says what they show, so all of it becomes part of the style.",
         "Write captions, or let a model write a first version.",
-        (Fix.SHOW, Fix.LEAVE_OUT),
+        (Fix.DESCRIBE, Fix.SHOW, Fix.LEAVE_OUT),
     ),
     "long caption": (
         "Long captions",

@@ -10,12 +10,11 @@ from pathlib import Path
 import gradio as gr
 
 from lora_studio.curation.collection import Card, Collection, Query
-from lora_studio.dataset.pictures import thumbnail
-from lora_studio.errors import DatasetError
-from lora_studio.ui import images, words
-from lora_studio.ui.outcome import Updates
-from lora_studio.ui.pages.pictures import findings
+from lora_studio.ui import words
+from lora_studio.ui.outcome import WORK, Updates
+from lora_studio.ui.pages.pictures import findings, thumbnails
 from lora_studio.ui.pages.pictures.bulk import BulkEdits
+from lora_studio.ui.pages.pictures.captioning import Captioning
 from lora_studio.ui.pages.pictures.findings import Fix, HealthFinding
 from lora_studio.ui.pages.pictures.look import PicturesLook
 from lora_studio.ui.pages.pictures.room import Room
@@ -28,28 +27,36 @@ _OPEN_AT_MOST = 3
 
 PRESS = """
 const chosen = new Map();
+let asked = '';
 element.addEventListener('click', event => {
   const button = event.target.closest('button[data-act]');
-  if (button) trigger(button.dataset.act === 'trim' ? 'edit' : 'click', {...button.dataset});
+  if (button) trigger({trim: 'edit', describe: 'submit'}[button.dataset.act] ?? 'click', {...button.dataset});
   const fold = event.target.closest('summary')?.parentElement;
   if (fold) chosen.set(fold.dataset.kind, !fold.open);
 });
+const wanted = () => {
+  const images = [...element.querySelectorAll('img[data-wanted]')].filter(image => image.checkVisibility());
+  const names = images.map(image => image.parentElement.dataset.name);
+  if (names.length && asked !== (asked = names.join('/'))) trigger('play', {names});
+};
+element.addEventListener('toggle', wanted, true);
 watch('value', () => requestAnimationFrame(() => {
   element.querySelectorAll('details[data-kind]').forEach(fold => {
     if (chosen.has(fold.dataset.kind)) fold.open = chosen.get(fold.dataset.kind);
   });
+  wanted();
 }));
 """
-"""Reports a pressed button by its data, and keeps as it was what she folded or unfolded; for
-``gr.HTML(js_on_load=...)``.
+"""Reports a pressed button by its data, asks for thumbnails that are missing, and keeps as it was what she folded or
+unfolded; for ``gr.HTML(js_on_load=...)``.
 """
 
 
 class Health:
     """The card with the findings."""
 
-    def __init__(self, room: Room, bulk: BulkEdits):
-        self.room, self.bulk = room, bulk
+    def __init__(self, room: Room, bulk: BulkEdits, captioning: Captioning):
+        self.room, self.bulk, self.captioning = room, bulk, captioning
         with gr.Column(elem_classes="card", elem_id="health-card"):
             self.report = html(js_on_load=PRESS, elem_id="health")
         room.shows(self.draw, [self.report])
@@ -58,10 +65,18 @@ class Health:
         """Binds the buttons in the findings."""
         self.room.edits(self.report.click, self.press)
         self.bulk.opens(self.report.edit, self.trim)
+        self.captioning.opens(self.report.submit)
+        self.report.play(self.make_thumbnails, self.room.look, self.report, **WORK)
 
     def draw(self, look: PicturesLook, collection: Collection) -> Updates:
         """The findings of the folder."""
         return {self.report: report(collection, findings.find(collection), self.room.outputs)}
+
+    def make_thumbnails(self, look: PicturesLook, event: gr.EventData) -> str:
+        """The findings with the thumbnails that were missing."""
+        collection = self.room.collections.of(look)
+        thumbnails.make([collection.cards[name] for name in event.names if name in collection.cards], self.room.outputs)
+        return report(collection, findings.find(collection), self.room.outputs)
 
     def press(self, look: PicturesLook, event: gr.EventData) -> None:
         """What one press does."""
@@ -129,7 +144,8 @@ def _finding(found: HealthFinding, unfolded: bool, collection: Collection, outpu
     lines = "".join(f"<li>{words.text(line)}</li>" for line in found.what[:_MOST_LINES])
     if len(found.what) > _MOST_LINES:
         lines += f"<li>and {len(found.what) - _MOST_LINES:,} more</li>"
-    shown = _groups(found, collection, outputs) if found.groups else _thumbnails(found.names, collection, outputs)
+    cards = [collection.cards[name] for name in found.names]
+    shown = _groups(found, collection, outputs) if found.groups else thumbnails.row(cards, _MOST_THUMBNAILS, outputs)
     inside = f'<ul>{lines}</ul><p class="hint">{words.text(found.do)}</p>{shown}{_fixes(found)}'
     return _folded(found.key, found.title, inside, unfolded or found.severity == "blocking", number, found.severity)
 
@@ -150,14 +166,6 @@ def _fixes(found: HealthFinding) -> str:
     start = f'<button type="button" class="quiet-button" data-kind="{words.text(found.key)}"'
     buttons = (f'{start} data-act="{fix}">{findings.LABELS[fix]}</button>' for fix in found.fixes)
     return f'<div class="fixes">{"".join(buttons)}</div>'
-
-
-def _thumbnails(names: Sequence[str], collection: Collection, outputs: Path) -> str:
-    if not names:
-        return ""
-    shown = "".join(_button(collection.cards[name], outputs) for name in names[:_MOST_THUMBNAILS])
-    more = f"<span>+ {len(names) - _MOST_THUMBNAILS:,}</span>" if len(names) > _MOST_THUMBNAILS else ""
-    return f'<div class="small-pictures">{shown}{more}</div>'
 
 
 def _groups(found: HealthFinding, collection: Collection, outputs: Path) -> str:
@@ -183,18 +191,5 @@ def _twin(card: Card, best: bool, outputs: Path) -> str:
         f'<button type="button" class="quiet-button" data-act="keep" data-name="{name}" '
         f'aria-label="Keep {name}, leave the others out">Keep this one</button>'
     )
-    hint = " · suggested" if best else ""
-    return f"<figure>{_button(card, outputs)}<figcaption>{name}<span>{size}{hint}</span></figcaption>{keep}</figure>"
-
-
-def _button(card: Card, outputs: Path) -> str:
-    """The picture's thumbnail, which opens it when it is pressed."""
-    name = words.text(card.name)
-    try:
-        path = thumbnail(card.picture.path, images.folder(outputs) / "pictures", images.PICTURE)
-    except DatasetError:
-        return f'<span class="gone">{name}</span>'
-    image = f'<img src="{words.text(images.address(path))}" alt="{name}" loading="lazy">'
-    return (
-        f'<button type="button" class="thumbnail" data-act="choose" data-name="{name}" title="{name}">{image}</button>'
-    )
+    about = f"<figcaption>{name}<span>{size}{' · suggested' if best else ''}</span></figcaption>"
+    return f"<figure>{thumbnails.button(card, outputs)}{about}{keep}</figure>"

@@ -18,7 +18,7 @@ from lora_studio.curation.target import Target
 from lora_studio.dataset.examination import Progress
 from lora_studio.errors import DatasetError, StudioError
 from lora_studio.ui import words
-from lora_studio.ui.pages.pictures.drafts import EditDraft
+from lora_studio.ui.pages.pictures.drafts import CaptioningDraft, EditDraft
 from lora_studio.ui.pages.train import pictures
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class PicturesLook:
         tag_search: words of the tags that are listed.
         draft: the edit of many captions that is being typed.
         tool: what is open in the editor: "crop", "mask", "model", or "" for none.
+        captioning: the order for automatic captions, and the job that is watched.
         pending: the edit that waits for her agreement that the studio writes in the folder.
         drawn: what the list depended on when it was drawn.
         gone: why no thumbnail can be made of a picture, by its name.
@@ -57,6 +58,7 @@ class PicturesLook:
     said: str = ""
     tag_search: str = ""
     draft: EditDraft | None = None
+    captioning: CaptioningDraft = field(default_factory=CaptioningDraft)
     tool: str = ""
     pending: Callable[[], dict[Any, Any]] | None = None
     drawn: tuple | None = None
@@ -71,7 +73,7 @@ class PicturesLook:
         """Nothing of this folder is chosen any more."""
         self.query, self.page, self.chosen, self.selected = Query(), 0, "", set()
         self.said, self.tag_search, self.draft, self.tool = "", "", None, ""
-        self.pending, self.drawn, self.gone = None, None, {}
+        self.pending, self.drawn, self.gone, self.captioning = None, None, {}, CaptioningDraft()
 
 
 class Collections:

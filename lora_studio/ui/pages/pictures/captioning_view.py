@@ -1,0 +1,145 @@
+"""Automatic captions as HTML: a job while it works and when it has ended, what it proposes, and a model's download."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lora_studio.curation.collection import Card, Collection
+from lora_studio.events import State
+from lora_studio.jobs.captioning import CaptioningView, Mode
+from lora_studio.jobs.model_downloads import HubOffer, ModelDownload
+from lora_studio.ui import outcome, words
+from lora_studio.ui.pages.pictures import changes, thumbnails
+from lora_studio.vision import catalog
+
+MOST_SHOWN = 20
+_LATEST = 3
+
+PRESS = """
+element.addEventListener('click', event => {
+  const button = event.target.closest('button[data-act]');
+  if (button) trigger('click', {...button.dataset});
+});
+"""
+"""Reports a pressed button by its data; for ``gr.HTML(js_on_load=...)``."""
+
+
+def at_work(view: CaptioningView, stopping: bool, collection: Collection, outputs: Path) -> str:
+    """A job that works or waits."""
+    if stopping:
+        said = "Stopping: what it has captioned is kept."
+    elif view.state is State.QUEUED:
+        said = f"Waiting for {view.waits_for}." if view.waits_for else "Starting."
+    elif not view.total:
+        said = "Loading the model."
+    else:
+        said = f"{view.model} looks at your pictures: {view.done:,} of {view.total:,}"
+    kind = "queued" if view.state is State.QUEUED else "running"
+    parts = [f'<p class="sentence"><span class="dot"></span>{words.text(said)}</p>']
+    if view.total:
+        left = [f"about {words.duration(view.seconds_left)} left"] if view.seconds_left is not None else []
+        parts += [_bar(view.done, view.total), words.facts([*left, view.device])]
+    latest = [one for one in view.latest[:_LATEST] if one.name in collection.cards]
+    thumbnails.make([collection.cards[one.name] for one in latest], outputs)
+    rows = "".join(_caption(collection.cards[one.name], one.text, outputs) for one in latest)
+    return f'<div class="state {kind}" role="status">{"".join(parts)}<ul class="described">{rows}</ul></div>'
+
+
+def _bar(done: int, total: int) -> str:
+    return f'<div class="bar"><i style="width: {done / max(total, 1):.1%}"></i></div>'
+
+
+def _caption(card: Card, text: str, outputs: Path) -> str:
+    return f"<li>{thumbnails.button(card, outputs)}<p>{words.text(text or 'nothing')}</p></li>"
+
+
+def ended(view: CaptioningView, mode: Mode, proposals: int, style: Sequence[str] = ()) -> str:
+    """What a job that has ended did, what was wrong, and what its captions say about the ``style``."""
+    parts = [words.notice("wrong", view.error.what, view.error.where, view.error.do)] if view.error else []
+    stopped = view.state is State.INTERRUPTED and not view.error
+    if stopped:
+        parts.append(words.notice("warned", f"Stopped after {view.done:,} of {words.counted(view.total, 'picture')}."))
+    if mode is Mode.PROPOSE:
+        waiting = f"{words.counted(proposals, 'caption is', 'captions are')} proposed."
+        parts += [outcome.done(waiting, "Nothing is written before you accept it.")] if proposals else []
+    elif view.written or view.state is State.FINISHED:
+        parts.append(outcome.done(_written(view), _kept(view)))
+    parts += [words.notice("warned", one.what, one.where, one.do) for one in view.warnings]
+    parts += [_styled(style)] if style else []
+    return f'<div class="outcome">{"".join(parts)}</div>'
+
+
+def _written(view: CaptioningView) -> str:
+    model = view.model or "The model"
+    return (
+        f"{model} wrote {words.counted(len(view.written), 'caption')}."
+        if view.written
+        else "Nothing had to be written."
+    )
+
+
+def _kept(view: CaptioningView) -> str:
+    if not view.kept:
+        return ""
+    stay = words.counted(len(view.kept), "caption stays as it was", "captions stay as they were")
+    return f"{stay}: it was written meanwhile, or there was nothing to add."
+
+
+def proposed(found: Mapping[str, str], collection: Collection, outputs: Path) -> str:
+    """Proposals beside the captions that are there, with what would change marked."""
+    rows = [(collection.cards[name], text) for name, text in found.items() if name in collection.cards]
+    thumbnails.make([card for card, _ in rows[:MOST_SHOWN]], outputs)
+    shown = "".join(_proposal(card, text, outputs) for card, text in rows[:MOST_SHOWN])
+    more = f'<p class="hint">and {len(rows) - MOST_SHOWN:,} more</p>' if len(rows) > MOST_SHOWN else ""
+    return f'<ul class="proposals">{shown}</ul>{more}' if rows else ""
+
+
+def _proposal(card: Card, text: str, outputs: Path) -> str:
+    name = words.text(card.name)
+    now = words.text(card.picture.caption) or '<span class="hint">no caption</span>'
+    buttons = "".join(
+        f'<button type="button" class="quiet-button" data-act="{act}" data-name="{name}" '
+        f'aria-label="{label} the caption of {name}">{label}</button>'
+        for act, label in (("accept", "Accept"), ("dismiss", "Dismiss"))
+    )
+    return (
+        f"<li>{thumbnails.button(card, outputs)}<dl><dt>Now</dt><dd>{now}</dd><dt>Proposed</dt>"
+        f'<dd class="caption-change">{changes.new(card.picture.caption, text)}</dd></dl>'
+        f'<div class="fixes">{buttons}</div></li>'
+    )
+
+
+def offered(model: str, offer: HubOffer | None) -> str:
+    """That a model is not on this machine, and what downloading it takes as far as it is known."""
+    known = catalog.named(model)
+    name = known.title if known else model
+    if offer:
+        licence = offer.licence or "not named"
+        facts = f"{words.size(offer.size)} in {words.counted(offer.files, 'file')}. Licence: {licence}."
+        return words.notice("warned", f"{offer.name} can be downloaded.", do=facts)
+    size = f"About {words.size(known.size)}. " if known and known.size else ""
+    licence = f"Licence: {known.licence}. " if known else ""
+    return words.notice(
+        "warned",
+        f"{name} is not on this machine.",
+        do=f"{size}{licence}The hub is asked only when you press Look it up.",
+    )
+
+
+def downloading(download: ModelDownload) -> str:
+    """A download that is under way."""
+    total = f" of {words.size(download.total)}" if download.total else ""
+    said = f"Downloading {download.name}: {words.size(download.done)}{total}"
+    bar = _bar(download.done, download.total) if download.total else ""
+    return (
+        f'<div class="state running" role="status"><p class="sentence"><span class="dot"></span>{words.text(said)}</p>'
+        f'{bar}<p class="hint">It goes on where it was if it is stopped.</p></div>'
+    )
+
+
+def _styled(found: Sequence[str]) -> str:
+    """That captions name the style."""
+    named = ", ".join(f"“{one}”" for one in found[:5]) + (f" and {len(found) - 5:,} more" if len(found) > 5 else "")
+    do = "What captions leave unsaid becomes the style: remove these words."
+    return words.notice("warned", f"The new captions say how the pictures are made: {named}.", do=do)
