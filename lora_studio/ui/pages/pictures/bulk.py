@@ -70,7 +70,10 @@ class BulkEdits:
         """Binds the form."""
         typed = [self.room.look, self.scope, *self.fields.values()]
         shown = [self.room.look, self.card, self.scope, self.wrong, self.preview, self.apply]
-        inputs = [self.scope.input, *(one.input for one in self.fields.values())]
+        # a text that was pasted by mouse is no input to gradio
+        written = [one for one in self.fields.values() if isinstance(one, gr.Textbox | gr.Number)]
+        chosen = [self.scope, *(one for one in self.fields.values() if one not in written)]
+        inputs = [one.change for one in written] + [one.input for one in chosen]
         gr.on(inputs, self.type, typed, shown, trigger_mode="always_last", **QUIET)
         self.kind.input(self.choose, [self.room.look, self.kind], self.opened, **QUIET)
         self.close.click(self.cancel, self.room.look, shown, **QUIET)

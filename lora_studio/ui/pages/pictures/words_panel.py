@@ -86,7 +86,7 @@ class WordsPanel:
     def wire(self) -> None:
         """Binds the rows and the buttons."""
         look = self.room.look
-        self.search.input(self.find, [look, self.search], [look, self.list], trigger_mode="always_last", **QUIET)
+        self.search.change(self.find, [look, self.search], [look, self.list], trigger_mode="always_last", **QUIET)
         self.list.select(self.filter, look, self.room.drawn, **QUIET)
         self.bulk.opens(self.list.edit, self.remove)
         self.bulk.opens(self.about.edit, self.follow)
