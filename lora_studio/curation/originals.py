@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from lora_studio import files
 from lora_studio.curation.caption_files import CaptionChanges, CaptionFolder
@@ -31,6 +31,14 @@ def keep(root: Path, contents: Contents) -> None:
         if not path.exists() and not _absent(path).exists():
             new[_absent(path) if before is None else path] = before or b""
     files.write_all(new)
+
+
+def changed(root: Path, name: str) -> bool:
+    """Whether a first version is kept of what may hold the picture's caption; if not, nothing can be restored."""
+    beside = [os.path.splitext(name)[0] + suffix for suffix in captions.SUFFIXES]
+    tables = [str(folder / table) for folder in PurePosixPath(name).parents for table in caption_tables.TABLES]
+    paths = [root / ORIGINALS / file for file in (*beside, *tables)]
+    return any(path.exists() or _absent(path).exists() for path in paths)
 
 
 def restored(place: CaptionFolder, names: Collection[str]) -> CaptionChanges:

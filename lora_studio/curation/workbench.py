@@ -135,9 +135,8 @@ class Workbench:
 
     def restorable(self, names: Collection[str]) -> list[str]:
         """Those of the pictures for which ``restore_captions`` would change something."""
-        if not (self.folder / originals.ORIGINALS).is_dir():
-            return []
-        return originals.restored(CaptionFolder(self.folder, names), names).pictures
+        kept = [name for name in names if originals.changed(self.folder, name)]
+        return originals.restored(CaptionFolder(self.folder, kept), kept).pictures if kept else []
 
     def leave_out(self, names: Collection[str]) -> Done:
         """Leaves pictures out of training; they stay where they are."""

@@ -328,11 +328,13 @@ def test_originals_are_kept_once_and_put_back_byte_for_byte(tmp_path):
     bench = made(tmp_path, {**before, **dict.fromkeys(("a.png", "new.png", "t.png", "u.png", "j.png"), "1")})
     earlier = hashes(tmp_path)
     everything = ["a.png", "new.png", "t.png", "u.png", "j.png"]
+    assert bench.restorable(everything) == []
     for text in ("first, y", "second"):
         bench.edit_captions(dict.fromkeys(everything, text))
+    assert set(bench.restorable(everything)) == set(everything)
     assert {name: (tmp_path / ".lora_studio/originals" / name).read_bytes() for name in before} == before
     done = bench.restore_captions(everything)
-    assert (hashes(tmp_path), set(done.names)) == (earlier, set(everything))
+    assert (hashes(tmp_path), set(done.names), bench.restorable(everything)) == (earlier, set(everything), [])
     bench.undo()
     assert bench.captions(everything) == dict.fromkeys(everything, "second")
     bench.restore_captions(["t.png"])

@@ -41,8 +41,8 @@ def html(card: Card, image: str) -> str:
         f'<img src="{words.text(image)}" alt="" draggable="false">'
         f'<div class="frame-shade"><div class="crop-frame" tabindex="0" role="group" aria-label="Crop. {_KEYS}">'
         f"{handles}</div></div></div>"
-        f'<label class="check"><input type="checkbox" class="keep"><span>Keep the shape {shape(card)}</span></label>'
-        "</div>"
+        '<label class="keep-shape"><input type="checkbox" class="keep">'
+        f"<span>Keep the shape {shape(card)}</span></label></div>"
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from lora_studio.curation.collection import Card, Collection
+from lora_studio.dataset import captions
 from lora_studio.errors import StudioError
 from lora_studio.ui import words
 from lora_studio.ui.outcome import Updates
@@ -25,6 +26,25 @@ element.addEventListener('click', event => {
   if (button) trigger('click', {act: button.dataset.act});
 });
 """
+_FOLLOW = (
+    _ACT
+    + """
+let shown = '';
+const card = () => document.getElementById('editor');
+element.addEventListener('click', event => {
+  if (event.target.closest('.up')) document.querySelector('.picture[aria-current="true"]')?.scrollIntoView();
+});
+const follow = () => {
+  const name = element.querySelector('h2')?.title, before = shown;
+  shown = name;
+  if (!name || name === before || !matchMedia('(max-width: 760px)').matches) return;
+  setTimeout(() => { if (Math.abs(card().getBoundingClientRect().top) > 400) card().scrollIntoView(); }, 50);
+};
+watch('value', follow);
+follow();
+"""
+)
+"""On a phone, where the panel is below the list, it comes into view when a picture is chosen."""
 _TOOLS = {"crop": "Move the crop", "mask": "Mask", "model": "What the model sees"}
 
 
@@ -34,7 +54,7 @@ class PictureEditor:
     def __init__(self, room: Room):
         self.room = room
         with gr.Column(visible=False, elem_classes="card", elem_id="editor") as self.card:
-            self.head = html(js_on_load=_ACT, elem_id="editor-head")
+            self.head = html(js_on_load=_FOLLOW, elem_id="editor-head")
             self.caption = html(js_on_load=caption_field.EDIT, elem_id="editor-caption")
             with gr.Row(elem_classes="controls"):
                 self.tools = {
@@ -92,6 +112,7 @@ class PictureEditor:
         name = words.text(card.name)
         return (
             f'<div class="editor-head"><h2 title="{name}">{name}</h2><span class="hint">{place}</span>'
+            '<button type="button" class="turn up" aria-label="Back to the list">↑</button>'
             '<button type="button" class="turn" data-act="back" aria-label="Previous picture">‹</button>'
             f'<button type="button" class="turn" data-act="next" aria-label="Next picture">›</button></div>{view}'
         )
@@ -142,9 +163,9 @@ class PictureEditor:
         bench = self.room.workbench(look)
         try:
             done = bench.edit_captions({name: text}, title=f"Caption of {name} changed", shown={name: before})
-            now = bench.captions([name])[name]
         except (StudioError, OSError) as error:
             return self._refused(look, name, turn, error)
+        now = captions.tidy_lines(text)
         self.room.changed(look, done, captions={name: now})
         look.said = ""
         return SaveOutcome(turn, saved=now)

@@ -23,6 +23,8 @@ from lora_studio.ui.pages.pictures.room import Room
 from lora_studio.ui.pages.train.setup import QUIET
 from lora_studio.ui.paths import tidy
 from lora_studio.ui.theme import html
+from lora_studio.vision import catalog, local
+from lora_studio.vision.catalog import Task
 
 _SOFT = 0.02
 """How far edges are softened at a press, as a share of the picture's shorter side."""
@@ -62,10 +64,13 @@ class MaskTool:
         room.shows(self.draw, shown)
 
     def _place_subject(self) -> None:
-        self.model = gr.Textbox(
+        offered = [(one.title, one.key) for one in catalog.MODELS if one.task is Task.MASKS]
+        self.model = gr.Dropdown(
+            offered,
+            value=offered[0][1],
             label="Model",
-            info="Path of a segmentation model of the U²-Net kind, an .onnx file such as u2net.onnx.",
-            max_lines=1,
+            info="One that was downloaded, or the path of an .onnx file of the U²-Net kind.",
+            allow_custom_value=True,
             elem_id="mask-model",
         )
         self.keep = gr.Radio(
@@ -159,13 +164,13 @@ class MaskTool:
         self._find(look, self._scope(look, "selected" if len(look.selected) > 1 else "all"), model, keep)
 
     def _find(self, look: PicturesLook, names: list[str], model: str, keep: str) -> None:
-        from lora_studio.vision.segmenters import U2Net
+        from lora_studio.vision.segmenters import U2Net  # onnxruntime, which is needed here alone
 
-        path = tidy(model)
-        if not path:
-            raise DatasetError("No model is named.", where="Model", do="Enter the path of an .onnx file.")
         self.room.workbench(look)  # asks before the model is loaded
-        segmenter = U2Net(Path(path))
+        found = local.find(tidy(model) if Path(tidy(model)).exists() else model or "")
+        if found.task is not Task.MASKS:
+            raise DatasetError(f"{found.name} makes no masks.", where="Model", do="Choose a segmentation model.")
+        segmenter = U2Net(found.path)
         self._make(look, names, masks.segmented(segmenter, "background" if keep == "background" else "subject"))
 
     def _make(self, look: PicturesLook, names: list[str], source: Source) -> None:
