@@ -23,7 +23,7 @@ from lora_studio.jobs.eventlog import EventLog
 from lora_studio.jobs.model_downloads import HubOffer
 from lora_studio.ui.pages.pictures import captioning_form, changes, findings, folders, health, words_panel
 from lora_studio.ui.pages.pictures.bulk import BulkEdits
-from lora_studio.ui.pages.pictures.captioning import Captioning
+from lora_studio.ui.pages.pictures.captioning import CaptioningPanel
 from lora_studio.ui.pages.pictures.health import Health
 from lora_studio.ui.pages.pictures.look import PicturesLook
 from lora_studio.ui.pages.pictures.page import PicturesPage
@@ -263,7 +263,7 @@ def job(page, data):
 
 
 def shown(page, look):
-    panels = panel(page, Captioning)
+    panels = panel(page, CaptioningPanel)
     return panels, panels.draw(look, page.room.collections.of(look))
 
 
@@ -308,7 +308,7 @@ def test_style_words_of_new_captions_are_offered_for_removal(page, job):
 
 def test_a_model_that_is_not_here_is_offered_for_download_and_cannot_start(page):
     page, look = page
-    panels = panel(page, Captioning)
+    panels = panel(page, CaptioningPanel)
     panels.open(look)
     updates = panels.choose(look, '"nobody/knows-it"')
     form = panels.form

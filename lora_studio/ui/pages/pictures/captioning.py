@@ -44,7 +44,7 @@ class ShownJob(NamedTuple):
     proposals: dict[str, str]
 
 
-class Captioning:
+class CaptioningPanel:
     """The card with the form and the job."""
 
     def __init__(self, room: Room, bulk: BulkEdits):

@@ -14,7 +14,7 @@ from lora_studio.ui import words
 from lora_studio.ui.outcome import WORK, Updates
 from lora_studio.ui.pages.pictures import findings, thumbnails
 from lora_studio.ui.pages.pictures.bulk import BulkEdits
-from lora_studio.ui.pages.pictures.captioning import Captioning
+from lora_studio.ui.pages.pictures.captioning import CaptioningPanel
 from lora_studio.ui.pages.pictures.findings import Fix, HealthFinding
 from lora_studio.ui.pages.pictures.look import PicturesLook
 from lora_studio.ui.pages.pictures.room import Room
@@ -55,7 +55,7 @@ unfolded; for ``gr.HTML(js_on_load=...)``.
 class Health:
     """The card with the findings."""
 
-    def __init__(self, room: Room, bulk: BulkEdits, captioning: Captioning):
+    def __init__(self, room: Room, bulk: BulkEdits, captioning: CaptioningPanel):
         self.room, self.bulk, self.captioning = room, bulk, captioning
         with gr.Column(elem_classes="card", elem_id="health-card"):
             self.report = html(js_on_load=PRESS, elem_id="health")

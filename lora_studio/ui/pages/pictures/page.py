@@ -13,7 +13,7 @@ from lora_studio.ui import paths, words
 from lora_studio.ui.form import read
 from lora_studio.ui.outcome import WORK, Updates
 from lora_studio.ui.pages.pictures.bulk import BulkEdits
-from lora_studio.ui.pages.pictures.captioning import Captioning
+from lora_studio.ui.pages.pictures.captioning import CaptioningPanel
 from lora_studio.ui.pages.pictures.editor import PictureEditor
 from lora_studio.ui.pages.pictures.folders import Folders
 from lora_studio.ui.pages.pictures.health import Health
@@ -42,7 +42,7 @@ class PicturesPage:
             with gr.Column(scale=4, min_width=330, elem_classes="half", elem_id="chosen"):
                 # each is placed where it is constructed
                 editor, bulk = PictureEditor(self.room), BulkEdits(self.room)
-                captioning = Captioning(self.room, bulk)
+                captioning = CaptioningPanel(self.room, bulk)
                 self.panels: list[Any] = [
                     editor,
                     captioning,

@@ -18,7 +18,7 @@ from lora_studio.curation.tags import TagCount, TagRemark
 from lora_studio.ui import words
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.pictures.bulk import BulkEdits
-from lora_studio.ui.pages.pictures.captioning import Captioning
+from lora_studio.ui.pages.pictures.captioning import CaptioningPanel
 from lora_studio.ui.pages.pictures.look import PicturesLook
 from lora_studio.ui.pages.pictures.room import Room
 from lora_studio.ui.pages.train.setup import QUIET
@@ -60,7 +60,7 @@ class CaptionFacts(NamedTuple):
 class WordsPanel:
     """The card with the words."""
 
-    def __init__(self, room: Room, bulk: BulkEdits, captioning: Captioning):
+    def __init__(self, room: Room, bulk: BulkEdits, captioning: CaptioningPanel):
         self.room, self.bulk, self.captioning = room, bulk, captioning
         self._known: OrderedDict[int, CaptionFacts] = OrderedDict()
         self._lock = threading.Lock()
