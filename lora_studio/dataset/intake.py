@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from lora_studio import files
-from lora_studio.dataset import archive, caption_tables, captions, listing, masks, moved_choices, pictures
+from lora_studio.dataset import archive, caption_tables, captions, listing, masks, moved_choices, pictures, preparation
 from lora_studio.dataset.problems import Problem, grouped
 from lora_studio.errors import DatasetError
 
@@ -53,8 +53,9 @@ def suggest_name(uploaded: Sequence[Path], otherwise: str) -> str:
     return "-".join(common) if any(word.isalpha() for word in common) else otherwise
 
 
-def fill(folder: Path, uploaded: Sequence[Path]) -> list[Problem]:
-    """Copies the ``uploaded`` files into the empty ``folder``, unpacks ZIPs into it, and returns what was left out.
+def fill(folder: Path, uploaded: Sequence[Path | Item]) -> list[Problem]:
+    """Copies the ``uploaded`` files into the empty ``folder``, unpacks ZIPs into it, and returns what was left out. A
+    path's file is loose; an ``Item`` has its own name within the upload.
 
     Raises:
         DatasetError: there is no picture, a ZIP is refused (``archive.unpack``), or a table of captions is too long.
@@ -65,11 +66,12 @@ def fill(folder: Path, uploaded: Sequence[Path]) -> list[Problem]:
     chosen = [item for item in found if moved_choices.is_choices(item.name)]
     items = [item for item in found if item not in chosen and _is_wanted(item.name.name)]
     if not any(pictures.promises(item.name.name) for item in items):
-        kind = "ZIP" if _is_zip(uploaded[0].name) else "upload"
+        first = _item(uploaded[0]).name.name if uploaded else "upload"
+        kind = "ZIP" if _is_zip(first) else "upload"
         do = "Choose PNG, JPEG or WebP files, with captions as .txt."
         if any(_is_zip(item.name.name) for item in found):
             do = "It holds ZIPs. Unpack them first."
-        raise DatasetError(f"The {kind} holds no pictures.", where=uploaded[0].name, do=do)
+        raise DatasetError(f"The {kind} holds no pictures.", where=first, do=do)
     tables = [item for item in items if item.name.name in caption_tables.TABLES]
     others = [item for item in items if item.name.name not in caption_tables.TABLES]
     named = dict(zip(others, new_names([item.name for item in others]), strict=True))
@@ -105,16 +107,25 @@ def _is_zip(name: str) -> bool:
     return name.lower().endswith(".zip")
 
 
-def _items(uploaded: Sequence[Path], unpacked: Path) -> Iterator[Item]:
-    for number, path in enumerate(uploaded):
-        if not _is_zip(path.name):
-            yield Item(path, PurePosixPath(path.name))
-            continue
+def _item(one: Path | Item) -> Item:
+    return one if isinstance(one, Item) else Item(one, PurePosixPath(one.name))
+
+
+def _items(uploaded: Sequence[Path | Item], unpacked: Path) -> Iterator[Item]:
+    for number, (path, name) in enumerate(map(_item, uploaded)):
         root = unpacked / str(number)
-        archive.unpack(path, root)
-        for found in sorted(root.rglob("*")):
-            if found.is_file():
-                yield Item(found, PurePosixPath(str(number), *found.relative_to(root).parts))
+        if moved_choices.is_choices(name):  # which are read within a folder of their name
+            copied = root / preparation.NAME
+            copied.parent.mkdir(parents=True)
+            shutil.copyfile(path, copied)
+            yield Item(copied, name)
+        elif not _is_zip(name.name):
+            yield Item(path, name)
+        else:
+            archive.unpack(path, root)
+            for found in sorted(root.rglob("*")):
+                if found.is_file():
+                    yield Item(found, PurePosixPath(str(number), *found.relative_to(root).parts))
 
 
 def _is_wanted(name: str) -> bool:

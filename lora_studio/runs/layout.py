@@ -4,6 +4,7 @@ outputs/
 ├── .cache/                 latents, text features, previews of base models, thumbnails; may be deleted at any time
 ├── .captioning/            captioning jobs, a folder each (``jobs.captioning``)
 ├── .device.lock            held by the worker that trains or captions; others wait
+├── .recent.json            folders of pictures that were opened last
 ├── .queue.lock, .queue.log held by the process that starts the runs that wait; its output
 ├── .studio.json            held by the studio, with its address
 ├── library/                adapters that were imported
@@ -188,6 +189,11 @@ def queue_log(outputs: Path = OUTPUTS) -> Path:
 def device_lock(outputs: Path = OUTPUTS) -> Path:
     """The lock that the worker holds which trains or captions."""
     return outputs / ".device.lock"
+
+
+def recent_file(outputs: Path = OUTPUTS) -> Path:
+    """The folders of pictures that were opened last."""
+    return outputs / ".recent.json"
 
 
 def studio_file(outputs: Path = OUTPUTS) -> Path:

@@ -187,13 +187,13 @@ def test_a_chosen_optimizer_brings_its_rates(visit):
 def test_a_caption_is_never_markup(visit, pictures):
     """A caption from the net runs as a script when its picture is opened."""
     page = visit()
-    page.locator("#set-data").locator("input, textarea").fill(str(pictures))
-    page.locator("#set-data").locator("input, textarea").press("Enter")
-    expect(page.locator(".dataset")).to_contain_text(
-        "10 pictures"
-    )  # until then the pictures are those of the folder before
-    page.locator(".thumbnail").first.click()
-    expect(page.locator(".larger-picture")).to_contain_text("drawing 0.png<img src=x onerror=")
+    page.locator("#tab-pictures-button").click()
+    page.locator("#pictures-path").locator("input, textarea").fill(f"'{pictures.as_uri()}'")
+    page.locator("#open-folder").click()
+    expect(page.locator("#folder-title")).to_contain_text("10 pictures")
+    page.locator(".picture").first.click()
+    expect(page.locator(".picture").first).to_contain_text("<img src=x onerror=")
+    expect(page.locator("#caption-text")).to_have_value(re.compile("<img src=x onerror="))
     assert page.title() == "LoRA Studio"
 
 
@@ -203,7 +203,7 @@ def test_what_is_wrong_with_a_folder_is_said_with_its_file(visit, tmp_path, pict
     page = visit()
     page.locator("#set-data").locator("input, textarea").fill(str(tmp_path))
     page.locator("#set-data").locator("input, textarea").press("Enter")
-    expect(page.locator(".problems.left-out")).to_contain_text("broken.png")
+    expect(page.locator(".dataset")).to_contain_text("1 unread file")
     page.locator("#start").click()
     expect(page.locator(".go .notice")).to_contain_text("contains no picture that can be trained on")
 

@@ -298,14 +298,15 @@ def test_programs_see_and_reach_only_what_is_named(ask):
 
 @pytest.mark.fault(61)
 def test_a_handler_takes_no_file_that_was_not_uploaded(ask, hidden):
-    """The upload button is sent the path of any file of this machine instead of an upload's."""
+    """An upload field is sent the path of any file of this machine instead of an upload's."""
     config = json.loads(ask("GET", "/config")[2])
-    button = next(one["id"] for one in config["components"] if one["type"] == "uploadbutton")
-    handler = next(one["id"] for one in config["dependencies"] if [button, "upload"] in one["targets"])
+    field = next(one["id"] for one in config["components"] if one["type"] == "file")
+    handler = next(one for one in config["dependencies"] if [field, "upload"] in one["targets"])
+    sent = [{"path": str(hidden), "meta": {"_type": "gradio.FileData"}}]
     body = json.dumps(
         {
-            "data": [[{"path": str(hidden), "meta": {"_type": "gradio.FileData"}}]],
-            "fn_index": handler,
+            "data": [sent if part == field else None for part in handler["inputs"]],
+            "fn_index": handler["id"],
             "session_hash": "a",
         }
     ).encode()

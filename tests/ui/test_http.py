@@ -118,7 +118,8 @@ def test_an_address_in_place_of_an_upload_is_not_fetched(client, address):
     config = client.get("config").json()
     kinds = {component["id"]: component["type"] for component in config["components"]}
     takers = [one for one in config["dependencies"] if any(target[1] == "upload" for target in one["targets"])]
-    assert len(takers) >= 2
+    takers = [one for one in takers if {kinds[part] for part in one["inputs"]} & {"uploadbutton", "file"}]
+    assert takers
     for taker in takers:
         file = {"path": address, "url": address, "meta": {"_type": "gradio.FileData"}}
         data = [[file] if kinds[part] in ("uploadbutton", "file") else None for part in taker["inputs"]]

@@ -17,7 +17,10 @@ from tests.ui.played import until
 def test_check_train_close_the_tab_come_back_stop_and_download(visit, studio):
     """What a first user does ends anywhere else than with a good file."""
     page = visit()
+    page.locator("#tab-pictures-button").click()
     page.get_by_role("button", name="Ink icons").click()
+    expect(page.locator("#folder-title")).to_contain_text("ink-icons")
+    page.locator("#train-these").click()
     expect(page.locator("#set-data").locator("input, textarea")).to_have_value(re.compile("ink-icons$"))
     page.locator("#set-name").locator("input, textarea").fill("whole way")
     page.locator("#set-steps input").fill("5000")

@@ -16,6 +16,7 @@ from lora_studio.config.settings import Settings
 from lora_studio.curation.collection import Card, Collection, Query
 from lora_studio.curation.target import Target
 from lora_studio.dataset.examination import Progress
+from lora_studio.dataset.intake import Item
 from lora_studio.errors import DatasetError, StudioError
 from lora_studio.ui import words
 from lora_studio.ui.pages.pictures.drafts import CaptioningDraft, EditDraft
@@ -48,6 +49,13 @@ class PicturesLook:
         pending: the edit that waits for her agreement that the studio writes in the folder.
         drawn: what the list depended on when it was drawn.
         gone: why no thumbnail can be made of a picture, by its name.
+        intake: whether the card that opens folders is shown; None for whenever it is needed.
+        listed: whether that card lists the folders as they are now.
+        uploaded: files that wait for the name of their dataset.
+        typed: whether those are not uploaded, but a path that was typed.
+        others: names of files that were dropped too, but cannot be of use.
+        arrived: what to say once the dataset is open.
+        failed: whether the folder could not be read.
     """
 
     settings: Settings = field(default_factory=Settings)
@@ -63,6 +71,13 @@ class PicturesLook:
     pending: Callable[[], dict[Any, Any]] | None = None
     drawn: tuple | None = None
     gone: dict[str, str] = field(default_factory=dict)
+    intake: bool | None = None
+    listed: bool = False
+    uploaded: list[Item] = field(default_factory=list)
+    typed: bool = False
+    others: list[str] = field(default_factory=list)
+    arrived: str = ""
+    failed: bool = False
 
     @property
     def folder(self) -> str:
@@ -73,7 +88,8 @@ class PicturesLook:
         """Nothing of this folder is chosen any more."""
         self.query, self.page, self.chosen, self.selected = Query(), 0, "", set()
         self.said, self.tag_search, self.draft, self.tool = "", "", None, ""
-        self.pending, self.drawn, self.gone, self.captioning = None, None, {}, CaptioningDraft()
+        self.pending, self.drawn, self.gone, self.listed = None, None, {}, False
+        self.captioning = CaptioningDraft()
 
 
 class Collections:

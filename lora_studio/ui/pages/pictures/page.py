@@ -12,11 +12,13 @@ from lora_studio.config.settings import SLICE_OF
 from lora_studio.ui import paths, words
 from lora_studio.ui.form import read
 from lora_studio.ui.outcome import WORK, Updates
+from lora_studio.ui.pages.pictures import recent
 from lora_studio.ui.pages.pictures.bulk import BulkEdits
 from lora_studio.ui.pages.pictures.captioning import CaptioningPanel
 from lora_studio.ui.pages.pictures.editor import PictureEditor
 from lora_studio.ui.pages.pictures.folders import Folders
 from lora_studio.ui.pages.pictures.health import Health
+from lora_studio.ui.pages.pictures.intake import Intake
 from lora_studio.ui.pages.pictures.look import PicturesLook
 from lora_studio.ui.pages.pictures.picture_list import PictureList
 from lora_studio.ui.pages.pictures.room import Room
@@ -35,6 +37,7 @@ class PicturesPage:
     def __init__(self, outputs: Path):
         self.outputs = outputs
         self.room = Room(outputs)
+        self.intake = Intake(self.room)
         failure = html(visible=False, elem_id="pictures-failure")
         with gr.Row(elem_classes="halves", equal_height=False) as body:
             with gr.Column(scale=8, min_width=330, elem_classes="half"), gr.Column(elem_classes="card"):
@@ -61,7 +64,14 @@ class PicturesPage:
         look, drawn = self.room.look, self.room.drawn
         read_of = [setup.data, *(setup.form.fields[key] for key in _READ)]
         tab.select(None, js=_SHOWN, **QUIET)
-        self.list.cards.load(self.open, [look, *read_of], [*drawn, self.list.search], **WORK)
+        filled: dict[str, Any] = {"inputs": [look, *read_of], "outputs": [*drawn, self.list.search, self.intake.path]}
+        self.list.cards.load(self.open, **filled, **WORK)
+
+        def opened(event: Any) -> None:
+            kept = setup.keeps(event.then(self.open, **filled, **WORK))
+            kept.then(setup.look, setup.looked, [setup.data, setup.report], **QUIET)
+
+        self.intake.wire(setup, opened, self.list.add)
         self.list.train.click(lambda: gr.update(selected="train"), None, tabs, **QUIET)
         self.list.wire()
         for panel in self.panels:
@@ -71,14 +81,22 @@ class PicturesPage:
     def open(self, look: PicturesLook, data: str, *values: Any) -> Iterator[Updates]:
         """The folder of the Train page, read again where files have changed; says how far it is while that takes."""
         settings = read({"data": paths.tidy(data), **dict(zip(_READ, values, strict=True))}).settings
-        searched: Updates = {}
+        fields: Updates = {}
         if settings:
             if settings.run.data != look.folder:
                 look.leave()
-                searched = {self.list.search: ""}
+                fields = {self.list.search: "", self.intake.path: settings.run.data}
             look.settings = settings
         for done, total in self.room.collections.read(look):
             told = f"Reading the pictures: {done:,} of {total:,}" if total else "Reading the pictures…"
             line = f'<p class="sentence running" role="status"><span class="dot"></span>{words.text(told)}</p>'
             yield {self.room.failure: gr.update(value=line, visible=True)}
-        yield {**self.room.draw(look), **searched}
+        look.said, look.arrived = _said(look.arrived) or look.said, ""
+        shown = self.room.draw(look)
+        if not look.failed:
+            recent.remember(look.folder, self.outputs)
+        yield {**shown, **fields}
+
+
+def _said(sentence: str) -> str:
+    return f'<p class="sentence">{words.text(sentence)}</p>' if sentence else ""

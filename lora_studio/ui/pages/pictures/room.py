@@ -71,6 +71,7 @@ class Room:
     Attributes:
         look: the state of the tab, a ``PicturesLook``.
         drawn: the components that an edit may change, ``look`` among them.
+        framed: those of them that are shown also where the folder cannot be read.
     """
 
     def __init__(self, outputs: Path):
@@ -78,7 +79,9 @@ class Room:
         self.collections = Collections(outputs)
         self.look = gr.State(PicturesLook())
         self.drawn: list[Block] = [self.look]
+        self.framed: list[Block] = []
         self._draws: list[Draw] = []
+        self._frames: list[Callable[[PicturesLook], Updates]] = []
         self._drawing = threading.Lock()
         self._more: list[Block] = []
 
@@ -106,17 +109,29 @@ class Room:
         self._draws.append(draw)
         self.drawn += components
 
+    def frames(self, draw: Callable[[PicturesLook], Updates], components: Sequence[Block]) -> None:
+        """``shows`` for what is there whether the folder can be read or not."""
+        self._frames.append(draw)
+        self.framed += components
+        self.drawn += components
+
     def draw(self, look: PicturesLook, fresh: bool = False) -> Updates:
         """All that the page shows, or why it cannot; ``fresh`` reads the folder again."""
         updates: Updates = {self.look: look}
         try:
             collection = self.collections.of(look, fresh)
         except (StudioError, OSError) as error:
-            return {**updates, self.body: _HIDDEN, self.failure: gr.update(value=wrong(error), visible=True)}
+            look.failed = True
+            shown = {self.body: _HIDDEN, self.failure: gr.update(value=wrong(error), visible=True)}
+            return {**updates, **shown, **self._framed(look)}
+        look.failed = False
         with self._drawing:  # of two answers on their way, the later one shows all that was done before
             for draw in self._draws:
                 updates |= draw(look, collection)
-        return {**updates, self.body: _SHOWN, self.failure: _HIDDEN}
+        return {**updates, self.body: _SHOWN, self.failure: _HIDDEN, **self._framed(look)}
+
+    def _framed(self, look: PicturesLook) -> Updates:
+        return {component: update for draw in self._frames for component, update in draw(look).items()}
 
     def edits(
         self, event: Any, act: Act, inputs: Sequence[Block] = (), outputs: Sequence[Block] = (), each: bool = False

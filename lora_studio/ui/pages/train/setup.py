@@ -14,7 +14,6 @@ from lora_studio import runs
 from lora_studio.config import presets
 from lora_studio.config.presets import Preset
 from lora_studio.config.settings import Settings
-from lora_studio.dataset import intake
 from lora_studio.errors import DatasetError, SettingsError, StudioError
 from lora_studio.jobs import runner
 from lora_studio.optim import registry as optimizers
@@ -23,14 +22,14 @@ from lora_studio.runs import Run, branching
 from lora_studio.ui import paths, words
 from lora_studio.ui.form import Form, differences, preset_values, rates, read, summary
 from lora_studio.ui.outcome import Updates
-from lora_studio.ui.pages.train import pictures, upload
+from lora_studio.ui.pages.train import pictures
 from lora_studio.ui.pages.train.check import Check, CheckState
 from lora_studio.ui.theme import html
 
 _FIRST_PRESET = "quick-look"
 _HINT = (
-    '<p class="hint">Twenty to forty pictures in one style are enough: PNG, JPEG, WebP and others. Put captions into '
-    ".txt files of the same names.</p>"
+    '<p class="hint">Twenty to forty pictures in one style are enough: PNG, JPEG, WebP and others. '
+    '<a href="#pictures">Open or drop them in Pictures</a>.</p>'
 )
 _KEEP_DRAFT = "(preset, ...values) => ({preset, fields: Object.fromEntries(%s.map((key, i) => [key, values[i]]))})"
 """Stores what was typed in the browser; ``restore`` reads it."""
@@ -84,19 +83,11 @@ class Setup:
         """To be rendered outside of the tabs: in one that is not open it would be read too late."""
 
     def _place_pictures(self) -> None:
-        help = "Path of a folder of pictures, with captions next to them if you have any."
+        help = "Path of a folder of pictures."
         data = self.form.field("data", label="Folder", info=help, placeholder="~/Pictures/my-style")
         assert isinstance(data, gr.Textbox)
         self.data = data
-        with gr.Row(elem_classes="samples"):
-            html('<span class="or">or try</span>', min_width=0)
-            self.sample_buttons = {
-                path: gr.Button(name, size="sm", min_width=80) for path, name in self.samples.items()
-            }
-            self.upload = gr.UploadButton(
-                "Upload…", size="sm", min_width=80, file_count="multiple", file_types=intake.TYPES
-            )
-        self.report = html(js_on_load=pictures.ENLARGE, elem_id="pictures")
+        self.report = html(elem_id="pictures")
 
     def _place_recipe(self, first: Preset | None) -> None:
         with gr.Column(elem_classes="fields"):
@@ -133,24 +124,20 @@ class Setup:
     def wire(self, page: gr.Blocks) -> None:
         """Binds everything but Start, which concerns both halves."""
         fields, data = self.form.components, self.data
+        self.looked = [data, self.form.fields["nested"]]
         look_options: dict[str, Any] = {
-            "inputs": [data, self.form.fields["nested"]],
+            "inputs": self.looked,
             "outputs": [data, self.report],
             **QUIET,
             "show_progress": "minimal",
             "show_progress_on": self.report,
         }
-        for path, button in self.sample_buttons.items():
-            button.click(lambda path=path: path, None, data, **QUIET).then(self.look, **look_options)
         gr.on(
             [data.submit, data.blur, self.form.fields["nested"].change],
             self.look,
             trigger_mode="always_last",
             **look_options,
         )
-        self.upload.upload(
-            self.take, self.upload, [data, self.notice], show_progress="minimal", api_visibility="private"
-        ).then(self.look, **look_options)
         choose_options: dict[str, Any] = {"inputs": self.preset, "outputs": [self.blurb, self.typed, *fields], **QUIET}
         self.preset.input(self.choose, **choose_options)
         self.reset.click(self.choose, **choose_options)
@@ -169,19 +156,17 @@ class Setup:
             trigger_mode="always_last",
             **QUIET,
         )
-        gr.on(
-            changes,
-            None,
-            form,
-            self.draft,
-            js=_KEEP_DRAFT % json.dumps(list(self.form.fields)),
-            trigger_mode="always_last",
-            **QUIET,
-        )
+        js = _KEEP_DRAFT % json.dumps(list(self.form.fields))
+        gr.on(changes, None, form, self.draft, js=js, trigger_mode="always_last", **QUIET)
         self.check.wire(self.start, QUIET)
         self.forget.click(lambda: {self.origin: "", self.branch: _HIDDEN}, None, [self.origin, self.branch], **QUIET)
         restored = page.load(self.restore, [self.draft], [self.preset, self.blurb, *fields], **QUIET)
         restored.then(None, js=_RESTORED, **QUIET).then(self.look, **look_options)
+
+    def keeps(self, event: Any) -> Any:
+        """Stores the form once ``event`` is done: fields of a tab that is not open tell of no change."""
+        form = [self.preset, *self.form.components]
+        return event.then(None, form, self.draft, js=_KEEP_DRAFT % json.dumps(list(self.form.fields)), **QUIET)
 
     def choose(self, name: str | None) -> Updates:
         """Fills in a preset's settings; names, trigger words and prompts stay."""
@@ -226,7 +211,7 @@ class Setup:
         }
 
     def look(self, data: str, nested: bool = False) -> Updates:
-        """Shows the dataset's pictures, counts and problems, and tidies its path."""
+        """Shows the dataset's counts and what prevents training, and tidies its path."""
         path = paths.tidy(data)
         tidied = gr.skip() if path == data else path  # else what the user types meanwhile would be undone
         return {self.data: tidied, self.report: self._report(path, nested)}
@@ -235,18 +220,9 @@ class Setup:
         if not data:
             return _HINT
         try:
-            return pictures.report(pictures.scan(data, self.outputs, nested), self.outputs)
+            return pictures.report(pictures.scan(data, self.outputs, nested))
         except (StudioError, OSError) as error:
             return words.notice("wrong", str(error))
-
-    def take(self, uploaded: list[str]) -> Updates:
-        """Keeps uploaded pictures in a folder of their own, and enters that."""
-        try:
-            kept = upload.keep([Path(one) for one in uploaded], self.outputs)
-        except StudioError as error:
-            return {self.notice: error_notice(error)}
-        told = "".join(words.notice("warned", problem.what, do=problem.do) for problem in kept.left_out)
-        return {self.data: str(kept.folder), self.notice: gr.update(value=told, visible=bool(told))}
 
     def begin(self, *values: Any, origin: str = "") -> Run:
         """Starts a run with the form's settings, or adds it to the queue. ``origin`` is the RUN@STEP that it branches

@@ -1,0 +1,244 @@
+"""Getting pictures in: by a path, from the folders that were opened last, or by dropping, pasting, choosing files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import gradio as gr
+
+from lora_studio import files
+from lora_studio.dataset import pictures
+from lora_studio.dataset.intake import Item
+from lora_studio.errors import DatasetError, StudioError
+from lora_studio.ui import paths, words
+from lora_studio.ui.outcome import WORK, Updates, busy, wrong
+from lora_studio.ui.pages.pictures import drop, recent, uploads
+from lora_studio.ui.pages.pictures.look import PicturesLook
+from lora_studio.ui.pages.pictures.room import Room
+from lora_studio.ui.pages.train.pictures import samples
+from lora_studio.ui.pages.train.setup import QUIET, Setup
+from lora_studio.ui.theme import html
+
+_HELP = (
+    '<p class="hint">Or drop pictures, a folder or a ZIP anywhere on this page, paste a picture, or choose '
+    '<button type="button" class="quiet-button" data-pick="files">Pictures…</button> '
+    '<button type="button" class="quiet-button" data-pick="folder">A folder…</button> '
+    "Those are copied; a folder whose path you give stays where it is.</p>"
+)
+
+
+class Intake:
+    """The card with the folder's path, and the one that asks for the name of what was uploaded."""
+
+    def __init__(self, room: Room):
+        self.room = room
+        with gr.Column(elem_classes="card intake", visible=False) as self.card:
+            self._place_path()
+        with gr.Column(elem_classes="card intake", visible=False, elem_id="naming") as self.naming:
+            self._place_naming()
+        self.drop = html(drop.HTML, js_on_load=drop.TAKE, elem_id="drop-pictures")
+        room.frames(self.draw, [self.card, self.places, self.naming, self.question, self.add, self.beside])
+
+    def _place_path(self) -> None:
+        with gr.Row(elem_classes="finder path"):
+            self.path = gr.Textbox(
+                placeholder="Path of a folder of pictures, such as ~/Pictures/my-style",
+                label="Folder of pictures",
+                show_label=False,
+                container=False,
+                max_lines=1,
+                scale=3,
+                elem_id="pictures-path",
+            )
+            self.go = gr.Button("Open", size="md", min_width=80, scale=0, elem_id="open-folder")
+        self.wrong = html(visible=False, elem_id="path-wrong")
+        self.places = html(js_on_load=drop.CHOOSE, elem_id="places")
+
+    def _place_naming(self) -> None:
+        self.question = html()
+        with gr.Row(elem_classes="finder path"):
+            self.name = gr.Textbox(
+                label="Name of the dataset", container=False, show_label=False, max_lines=1, elem_id="dataset-name"
+            )
+            self.make = gr.Button("Make a dataset", variant="primary", size="md", min_width=130, elem_id="make-dataset")
+            self.add = gr.Button("Add", size="md", min_width=90, visible=False, elem_id="add-to-dataset")
+            self.beside = gr.Button("Open its folder", size="md", min_width=120, visible=False, elem_id="open-beside")
+            self.cancel = gr.Button("Cancel", size="md", min_width=80, elem_id="forget-upload")
+        self.refused = html(visible=False, elem_id="upload-refused")
+
+    def wire(self, setup: Setup, opened: Any, add: gr.Button) -> None:
+        """Binds everything. ``opened`` chains the opening of the folder to an event, ``add`` is the button that shows
+        the card.
+        """
+        look, shown = self.room.look, [self.room.look, *self.room.framed, self.name]
+        going = [setup.data, self.wrong, *shown]
+
+        def press(look: PicturesLook, event: gr.EventData) -> Updates:
+            return self.open(look, str(event.path), setup)
+
+        for event in (self.path.submit, self.go.click):
+            opened(event(lambda look, typed: self.open(look, typed, setup), [look, self.path], going, **QUIET))
+        opened(self.places.click(press, look, going, **QUIET))
+        add.click(self.toggle, look, shown, **QUIET)
+        self.drop.upload(self.received, look, [*shown, self.refused], **QUIET)
+        self.cancel.click(self.forget, look, shown, **QUIET)
+        kept = [setup.data, self.refused, *shown]
+        make, more = partial(self.keep, setup), partial(self.keep, setup, add=True)
+        opened(gr.on([self.make.click, self.name.submit], make, [look, self.name], kept, **WORK))
+        opened(self.add.click(more, [look, self.name], kept, **WORK))
+        opened(self.beside.click(lambda look: self.open_beside(look, setup), look, kept, **QUIET))
+
+    def draw(self, look: PicturesLook) -> Updates:
+        """The two cards."""
+        at_first = not look.folder or look.folder in samples() or look.failed
+        shown = look.intake if look.intake is not None else at_first
+        naming = bool(look.uploaded)
+        goal = Path(look.folder) if look.folder and uploads.own(look.folder, self.room.outputs) else None
+        single = len(look.uploaded) == 1 and look.typed
+        zipped = single and look.uploaded[0].name.suffix.lower() == ".zip"
+        return {
+            self.card: gr.update(visible=shown and not naming),
+            self.places: self._places(look) if shown and not naming and not look.listed else gr.skip(),
+            self.naming: gr.update(visible=naming),
+            self.question: _question(look) if naming else "",
+            self.add: gr.update(visible=naming and goal is not None, value=f"Add to {goal.name}" if goal else "Add"),
+            self.beside: gr.update(visible=bool(single and not zipped)),
+        }
+
+    def _places(self, look: PicturesLook) -> str:
+        """The folders that can be opened at once, and how files get here. Listed anew when another is opened."""
+        look.listed = True
+        places = [
+            _chip(path, Path(path).name, words.counted(count, "picture"), look)
+            for path, count in recent.recent(self.room.outputs)
+        ]
+        places += [_chip(path, name, "sample", look) for path, name in samples().items()]
+        return f'<div class="chips">{"".join(places)}</div>{_HELP}'
+
+    def toggle(self, look: PicturesLook) -> Updates:
+        """Shows the card with the path, or hides it."""
+        shown = look.intake if look.intake is not None else look.folder in samples()
+        look.intake, look.listed = not shown, False
+        return {self.room.look: look, **self.draw(look)}
+
+    def open(self, look: PicturesLook, typed: str, setup: Setup) -> Updates:
+        """The folder at a path that was typed; a ZIP or a picture asks what to do with it."""
+        path = paths.tidy(typed)
+        look.uploaded, look.others, look.typed = [], [], False
+        if os.path.isdir(path):
+            look.intake = None
+            return {setup.data: path, self.wrong: gr.update(visible=False), **self._drawn(look)}
+        try:
+            look.uploaded, look.typed = [_single(path)], True
+        except DatasetError as error:
+            return {self.wrong: gr.update(value=wrong(error), visible=True), **self._drawn(look)}
+        named = {self.name: uploads.suggested(look.uploaded)}
+        return {self.wrong: gr.update(visible=False), **named, **self._drawn(look)}
+
+    def open_beside(self, look: PicturesLook, setup: Setup) -> Updates:
+        """The folder of the picture whose path was given."""
+        folder = str(look.uploaded[0].path.parent) if look.uploaded else look.folder
+        look.uploaded, look.intake = [], None
+        return {setup.data: folder, **self._drawn(look)}
+
+    def received(self, look: PicturesLook, event: gr.EventData) -> Updates:
+        """What the browser uploaded."""
+        hidden = gr.update(visible=False)
+        try:
+            look.uploaded, look.typed = uploads.received(event.files, self.room.outputs), False
+        except (StudioError, OSError) as error:
+            return {**self._drawn(look), self.naming: gr.update(visible=True), self.refused: _shown(wrong(error))}
+        look.others = [str(name) for name in event.others][: uploads.MOST_FILES]
+        if not look.uploaded:
+            told = DatasetError(
+                "There is no picture among these files.", do="Choose PNG, JPEG or WebP files, or a ZIP."
+            )
+            return {**self._drawn(look), self.naming: gr.update(visible=True), self.refused: _shown(wrong(told))}
+        return {**self._drawn(look), self.name: uploads.suggested(look.uploaded), self.refused: hidden}
+
+    def forget(self, look: PicturesLook) -> Updates:
+        """Throws an upload away."""
+        uploads.forget(look.uploaded, self.room.outputs)
+        look.uploaded, look.others = [], []
+        return self._drawn(look)
+
+    def keep(self, setup: Setup, look: PicturesLook, name: str, add: bool = False) -> Iterator[Updates]:
+        """Makes a dataset of what was uploaded, or adds it to the one that is shown, and opens that."""
+        outputs, uploaded = self.room.outputs, look.uploaded
+        if not uploaded:
+            return
+        yield {self.refused: _shown(busy("Copying…"))}
+        try:
+            goal = Path(look.folder) if add else uploads.dataset(name, outputs)
+            if not add and goal.exists():
+                raise DatasetError(f"There is a dataset called {goal.name} already.", do=_taken(look, goal, outputs))
+            kept = uploads.add(uploaded, goal) if add else uploads.keep(uploaded, outputs, name)
+        except (StudioError, OSError) as error:
+            yield {self.refused: _shown(wrong(error))}
+            return
+        uploads.forget(uploaded, outputs)
+        told = [problem.what for problem in kept.left_out] + _others(look.others)
+        look.uploaded, look.others, look.intake = [], [], None
+        look.arrived = " ".join([f"{words.counted(len(uploaded), 'file')} copied to {kept.folder.name}.", *told])
+        yield {setup.data: str(kept.folder), self.refused: gr.update(visible=False), **self._drawn(look)}
+
+    def _drawn(self, look: PicturesLook) -> Updates:
+        return {self.room.look: look, **self.draw(look)}
+
+
+def _shown(value: str) -> Any:
+    return gr.update(value=value, visible=True)
+
+
+def _chip(path: str, name: str, about: str, look: PicturesLook) -> str:
+    pressed = str(path == look.folder).lower()
+    return (
+        f'<button type="button" class="filter" data-path="{words.text(path)}" title="{words.text(path)}" '
+        f'aria-pressed="{pressed}">{words.text(name)} <span>{words.text(about)}</span></button>'
+    )
+
+
+def _single(path: str) -> Item:
+    """The ZIP or picture at ``path``.
+
+    Raises:
+        DatasetError: there is nothing, or something else.
+    """
+    if not path:
+        raise DatasetError("No folder is named.", do="Paste the path of a folder of pictures.")
+    if not os.path.exists(path):
+        raise DatasetError(
+            f"There is no folder {files.printable(path)}.", do="Check the path, or drop the folder here."
+        )
+    name = PurePosixPath(Path(path).name)
+    if name.suffix.lower() != ".zip" and not pictures.promises(name.name):
+        do = "Give the path of a folder of pictures, of a picture, or of a ZIP."
+        raise DatasetError(f"{name} is neither a folder nor a picture.", where=path, do=do)
+    return Item(Path(path), name)
+
+
+def _question(look: PicturesLook) -> str:
+    if not look.typed:
+        count = words.counted(len(look.uploaded), "file")
+        what, do = f"{count} uploaded.", "They become a dataset of the studio's own. What is it called?"
+    elif look.uploaded[0].name.suffix.lower() == ".zip":
+        what, do = f"{look.uploaded[0].name} is a ZIP.", "It can be unpacked into a dataset of the studio's own."
+    else:
+        what, do = f"{look.uploaded[0].name} is one picture.", "Open its folder, or copy it into a dataset."
+    return f'<p class="sentence"><b>{words.text(what)}</b> {words.text(do)}</p>'
+
+
+def _taken(look: PicturesLook, goal: Path, outputs: Path) -> str:
+    if look.folder and uploads.own(look.folder, outputs) and Path(look.folder).name == goal.name:
+        return f"Choose another name, or press “Add to {goal.name}”."
+    return "Choose another name. To add to it, open it first."
+
+
+def _others(names: list[str]) -> list[str]:
+    """What was not uploaded at all."""
+    found = [name for name in names if name.rpartition("/")[2].casefold() not in ("thumbs.db", "desktop.ini")]
+    return [f"{words.counted(len(found), 'other file')} not taken."] if found else []
