@@ -10,7 +10,7 @@ from lora_studio.ui.pages.pictures import uploads
 
 HTML = (
     '<div class="drop-here" hidden><p>Drop pictures, a folder or a ZIP</p></div>'
-    '<div class="uploading" role="status" hidden><p class="sentence"></p><div class="bar"><i></i></div>'
+    '<div class="uploading" role="status" hidden><p class="told"></p><div class="bar"><i></i></div>'
     '<button type="button" class="quiet-button">Cancel</button></div>'
 )
 """The sign over the page while something is dragged over it, and the progress of an upload."""
@@ -142,7 +142,7 @@ page. Triggers ``upload`` with the uploaded files; for ``gr.HTML(js_on_load=...)
 CHOOSE = """
 element.addEventListener('click', event => {
   const place = event.target.closest('[data-path]'), pick = event.target.closest('[data-pick]');
-  if (place) trigger('click', {path: place.dataset.path});
+  if (place) trigger('click', {folder: place.dataset.path});
   if (!pick) return;
   const input = Object.assign(document.createElement('input'), {type: 'file', multiple: true});
   if (pick.dataset.pick === 'folder') input.webkitdirectory = true;

@@ -78,7 +78,7 @@ class Intake:
         going = [setup.data, self.wrong, *shown]
 
         def press(look: PicturesLook, event: gr.EventData) -> Updates:
-            return self.open(look, str(event.path), setup)
+            return self.open(look, str(event.folder), setup)
 
         for event in (self.path.submit, self.go.click):
             opened(event(lambda look, typed: self.open(look, typed, setup), [look, self.path], going, **QUIET))
@@ -229,7 +229,7 @@ def _question(look: PicturesLook) -> str:
         what, do = f"{look.uploaded[0].name} is a ZIP.", "It can be unpacked into a dataset of the studio's own."
     else:
         what, do = f"{look.uploaded[0].name} is one picture.", "Open its folder, or copy it into a dataset."
-    return f'<p class="sentence"><b>{words.text(what)}</b> {words.text(do)}</p>'
+    return f'<p class="told"><b>{words.text(what)}</b> {words.text(do)}</p>'
 
 
 def _taken(look: PicturesLook, goal: Path, outputs: Path) -> str:

@@ -128,7 +128,7 @@ class Collections:
         if look.folder:
             with suppress(StudioError):  # every edit tries again, and says why it cannot
                 if done := self.workbench(look).settle():
-                    look.said = f'<p class="sentence">{words.text(" ".join((done.sentence, *done.notes)))}</p>'
+                    look.said = f'<p class="told">{words.text(" ".join((done.sentence, *done.notes)))}</p>'
 
     def read(self, look: PicturesLook) -> Iterator[tuple[int, int]]:
         """Reads the folder again. While that takes long, yields how many pictures of how many were read. What prevents

@@ -89,7 +89,7 @@ class PicturesPage:
             look.settings = settings
         for done, total in self.room.collections.read(look):
             told = f"Reading the pictures: {done:,} of {total:,}" if total else "Reading the pictures…"
-            line = f'<p class="sentence running" role="status"><span class="dot"></span>{words.text(told)}</p>'
+            line = f'<p class="told running" role="status"><span class="dot"></span>{words.text(told)}</p>'
             yield {self.room.failure: gr.update(value=line, visible=True)}
         look.said, look.arrived = _said(look.arrived) or look.said, ""
         shown = self.room.draw(look)
@@ -99,4 +99,4 @@ class PicturesPage:
 
 
 def _said(sentence: str) -> str:
-    return f'<p class="sentence">{words.text(sentence)}</p>' if sentence else ""
+    return f'<p class="told">{words.text(sentence)}</p>' if sentence else ""

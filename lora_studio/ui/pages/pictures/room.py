@@ -167,7 +167,7 @@ class Room:
         """Takes what an edit changed into the cards, and its sentence into the page's message. ``fields`` are those of
         ``Picture`` by the pictures' names, such as ``crop={"a.png": None}``. Without any the folder is read again.
         """
-        look.said = f'<p class="sentence">{words.text(" ".join((done.sentence, *done.notes)))}</p>'
+        look.said = f'<p class="told">{words.text(" ".join((done.sentence, *done.notes)))}</p>'
         if captions is None and left_out is None and not fields:
             self.collections.of(look, fresh=True)
             return
@@ -216,7 +216,7 @@ class Room:
         return waiting() if waiting else self.draw(look)
 
     def _decline(self, look: PicturesLook) -> Updates:
-        look.pending, look.said = None, '<p class="sentence">Nothing was written.</p>'
+        look.pending, look.said = None, '<p class="told">Nothing was written.</p>'
         return self.draw(look)
 
     def _undo(self, look: PicturesLook) -> None:

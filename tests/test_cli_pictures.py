@@ -1,0 +1,52 @@
+"""The command ``pictures``."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from lora_studio import cli
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name, size, caption in (("a", (256, 256), "boat, evening"), ("b", (300, 100), "boat"), ("c", (64, 64), "")):
+        Image.effect_noise(size, 80).convert("RGB").save(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.txt").write_text(caption)
+    (tmp_path / ".lora_studio").mkdir()
+    (tmp_path / ".lora_studio" / "preparation.json").write_text(
+        '{"version": 1, "left_out": ["c.png"], "crops": {"a.png": [0, 0, 0.5, 1]}}'
+    )
+    return tmp_path
+
+
+def test_a_folder_is_told_as_it_will_be_trained(folder, capfd, tmp_path):
+    """The terminal says something else than the page and the training do."""
+    before = sorted(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    arguments = ["pictures", str(folder), "--outputs", str(tmp_path / "outputs")]
+    assert cli.main([*arguments, "--json", "--trigger", "zorp"]) == 0
+    told = json.loads(capfd.readouterr().out)
+    assert (told["pictures"], told["trained"], told["left_out"]) == (3, 2, ["c.png"])
+    assert told["resolution"] == 128 and told["buckets"] == {"64 × 128": 1, "192 × 64": 1}
+    assert told["tags"] == {"boat": 2, "evening": 1}
+    first, second, _ = told["cards"]
+    assert (first["bucket"], first["box"], first["marks"]) == ([64, 128], [0, 0, 128, 256], ["own crop"])
+    assert second["seen"] == 1 and second["tokens"] > 1
+    assert {one["kind"] for one in told["problems"]} == {"left out"}
+    assert cli.main(arguments) == 0
+    lines = capfd.readouterr().out
+    assert "3 pictures: 2 train, 1 left out. Prepared for 128 × 128." in lines and "boat     2" in lines
+    now = sorted(path.read_bytes() for path in folder.rglob("*") if path.is_file() and "outputs" not in path.parts)
+    assert now == before
+
+
+def test_sizes_follow_the_resolution(folder, capfd, tmp_path):
+    assert cli.main(["pictures", str(folder), "--resolution", "64", "--json", "--outputs", str(tmp_path / "o")]) == 0
+    assert json.loads(capfd.readouterr().out)["resolution"] == 64
+
+
+@pytest.mark.parametrize(("name", "said"), [("none", "There is no folder"), ("empty", "no picture")])
+def test_a_folder_without_pictures_is_a_mistake(tmp_path, capfd, name, said):
+    (tmp_path / "empty").mkdir()
+    assert cli.main(["pictures", str(tmp_path / name), "--outputs", str(tmp_path / "outputs")]) == 2
+    assert said in capfd.readouterr().err
