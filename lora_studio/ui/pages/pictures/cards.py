@@ -106,13 +106,13 @@ const settle = () => {
 };
 new MutationObserver(settle).observe(element, {childList: true, subtree: true});
 
-const open = () => { if (window.formRestored && element.isConnected && shown()) trigger('load'); };
+const open = () => { if (window.formRestored && element.isConnected && shown()) trigger('expand'); };
 for (const name of ['form-restored', 'pictures-shown']) window.addEventListener(name, open);
 open();
 """
 """Chooses and selects cards, by mouse and keyboard; for ``gr.HTML(js_on_load=...)``. Triggers ``click`` for a choice,
 ``select`` for another page, ``delete``, ``clear`` and ``apply`` for the selection, ``play`` where thumbnails are
-missing, and ``load`` when the page is to be filled.
+missing, and ``expand`` when the page is to be filled.
 """
 
 

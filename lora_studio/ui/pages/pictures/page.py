@@ -65,7 +65,7 @@ class PicturesPage:
         read_of = [setup.data, *(setup.form.fields[key] for key in _READ)]
         tab.select(None, js=_SHOWN, **QUIET)
         filled: dict[str, Any] = {"inputs": [look, *read_of], "outputs": [*drawn, self.list.search, self.intake.path]}
-        self.list.cards.load(self.open, **filled, **WORK)
+        self.list.cards.expand(self.open, **filled, **WORK)
 
         def opened(event: Any) -> None:
             kept = setup.keeps(event.then(self.open, **filled, **WORK))
