@@ -137,20 +137,24 @@ def test_five_thousand_pictures_are_shown_in_a_moment(tmp_path):
         (tmp_path / "style" / f"{index}.png").write_bytes(b"x")
     imports = """
 import random
+from lora_studio.config.settings import Settings
 from lora_studio.dataset import folder as datasets
 from lora_studio.dataset.pictures import Facts
+from lora_studio.ui.pages.pictures import cards
+from lora_studio.ui.pages.pictures.look import Collections, PicturesLook
 from lora_studio.ui.pages.train import pictures
 pick = random.Random(0).getrandbits
 def facts(path):
     return Facts(512, 512, f"{pick(256):064x}", f"{pick(152):038x}")
 datasets.pictures.examine = facts
 datasets.scan(Path(sys.argv[1]) / "style", Path(sys.argv[1]) / ".cache")
-pictures.thumbnail = lambda path, *_: path
+look = PicturesLook(Settings(data=str(Path(sys.argv[1]) / "style")))
 def shown(place):
-    return pictures.report(pictures.scan(str(place / "style"), place), place)
+    found = Collections(place).of(look)
+    return pictures.report(found.dataset) + cards.html(look, found.find(look.query), found, place)
 """
     said, size, seconds = cost(
-        tmp_path, imports, "(len(page := shown(folder)), page.count('class=\"thumbnail\"'), '5,000 pictures' in page)"
+        tmp_path, imports, "(len(page := shown(folder)), page.count('data-name='), '5,000 pictures' in page)"
     )
-    length, thumbnails, counted = json.loads(said.replace("(", "[").replace(")", "]").replace("True", "true"))
-    assert length < 100_000 and thumbnails == 24 and counted and size < 64 * MB and seconds < 3
+    length, shown, counted = json.loads(said.replace("(", "[").replace(")", "]").replace("True", "true"))
+    assert length < 100_000 and shown == 60 and counted and size < 64 * MB and seconds < 3
