@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from lora_studio.curation.collection import Card, Collection
+from lora_studio.curation.edits import Trim, preview
 from lora_studio.dataset import captions
 from lora_studio.errors import StudioError
 from lora_studio.ui import words
@@ -198,8 +199,24 @@ class PictureEditor:
         """The remedy beside a problem."""
         if event.act == "out":
             self._leave_out(look, True)
+        elif event.act == "shorten":
+            self._shorten(look)
         elif event.act in _TOOLS:
             look.tool = str(event.act)
+
+    def _shorten(self, look: PicturesLook) -> None:
+        """Cuts the chosen picture's caption to what is read, with room for the trigger word and its like."""
+        collection = self.room.collections.of(look)
+        card, target = collection.cards[look.chosen], collection.target
+
+        def count(text: str) -> int:
+            return target.tokens([text])[0]
+
+        added = card.tokens - max(map(count, card.picture.caption.split("\n")))
+        trim = Trim(tokens=max(1, target.most_tokens - max(0, added)))
+        changes = {one.name: one.after for one in preview({card.name: card.picture.caption}, trim, count)}
+        done = self.room.workbench(look).edit_captions(changes, shown={card.name: card.picture.caption})
+        self.room.changed(look, done, captions=changes)
 
 
 def _opens(key: str) -> Any:

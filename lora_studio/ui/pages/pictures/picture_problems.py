@@ -37,7 +37,8 @@ def _own(card: Card, collection: Collection) -> Iterator[Remark]:
     if "no caption" in card.marks:
         yield Remark("It has no caption.")
     if "long caption" in card.marks:
-        yield Remark(f"Only the first {target.most_tokens} tokens of its caption are read.")
+        what = f"Only the first {target.most_tokens} of the {card.tokens} tokens of its caption are read."
+        yield Remark(what, "shorten", "Shorten it")
     if "cropped" in card.marks:
         yield Remark(f"{1 - card.seen:.0%} of it is cut off.", "crop", "Move the crop")
     if "small" in card.marks and card.picture.crop is None:

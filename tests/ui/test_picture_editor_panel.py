@@ -1,0 +1,106 @@
+"""The panel of the chosen picture, without a browser."""
+
+from types import SimpleNamespace
+
+import gradio as gr
+import pytest
+from PIL import Image
+
+from lora_studio.config.settings import Settings
+from lora_studio.dataset.preparation import Crop
+from lora_studio.ui.pages.pictures import crop, picture_problems
+from lora_studio.ui.pages.pictures.editor import PictureEditor
+from lora_studio.ui.pages.pictures.look import PicturesLook
+from lora_studio.ui.pages.pictures.room import Room
+
+
+@pytest.fixture
+def editor(tmp_path):
+    """The panel, and the look of a tab that shows four pictures and may write in their folder."""
+    data = tmp_path / "data"
+    (data / ".lora_studio").mkdir(parents=True)
+    for name, size in (("a", (512, 256)), ("b", (512, 256)), ("long", (256, 128)), ("tiny", (70, 70))):
+        Image.effect_noise(size, 80).convert("RGB").save(data / f"{name}.png")
+        (data / f"{name}.txt").write_text(f"thing {name}")
+    (data / "b.png").write_bytes((data / "a.png").read_bytes())
+    (data / "long.txt").write_text("a boat at the quay, " * 80)
+    with gr.Blocks():
+        made = PictureEditor(Room(tmp_path / "outputs"))
+    return made, PicturesLook(Settings(data=str(data), trigger="zorp"))
+
+
+def cards(editor):
+    page, look = editor
+    return page.room.collections.of(look)
+
+
+def said(editor, name):
+    collection = cards(editor)
+    return [(one.what, one.act) for one in picture_problems.of(collection.cards[name], collection)]
+
+
+def event(**fields):
+    return SimpleNamespace(**fields)
+
+
+def test_what_is_wrong_is_said_of_the_picture_with_its_remedy(editor):
+    assert said(editor, "a.png") == [("It is the same picture as b.png.", "out")]
+    assert said(editor, "tiny.png") == [("It is small for 128 × 128 and trains at 64 × 64.", "out")]
+    ((what, act),) = said(editor, "long.png")
+    assert what.startswith("Only the first 225 of the ") and act == "shorten"
+
+
+def test_a_long_caption_is_shortened_to_what_is_read(editor):
+    page, look = editor
+    look.chosen = "long.png"
+    page.fix(look, event(act="shorten"))
+    card = cards(editor).cards["long.png"]
+    assert 200 < card.tokens <= 225 and card.picture.caption.endswith("a boat at the quay")
+    assert (card.picture.path.parent / "long.txt").read_text().strip() == card.picture.caption
+
+
+def test_a_refused_caption_says_why_and_what_is_in_the_file(editor):
+    """A text is taken for saved that is not, or what another program wrote is gone."""
+    page, look = editor
+    look.chosen = "a.png"
+    long = event(name="a.png", text="x" * 70_000, before="thing a", turn="1")
+    answer = page._save(look, long)
+    assert (answer.turn, answer.saved, answer.other) == ("1", None, None) and "longer than 64 KiB" in answer.why
+    file = cards(editor).cards["a.png"].picture.path.with_suffix(".txt")
+    file.write_text("by another program")
+    answer = page._save(look, event(name="a.png", text="mine", before="thing a", turn="2"))
+    assert (answer.saved, answer.other, file.read_text()) == (None, "by another program", "by another program")
+    assert cards(editor).cards["a.png"].picture.caption == "by another program"
+
+
+def test_a_crop_of_several_takes_each_picture_s_own_shape(editor):
+    page, look = editor
+    collection = cards(editor)
+    page.crop._keep(look, {"a.png": crop.snapped(collection.cards["a.png"], Crop(0, 0, 0.5, 1), collection)})
+    look.chosen, look.selected = "a.png", {"a.png", "b.png", "tiny.png"}
+    page.crop.apply_to_selected(look)
+    kept = {name: card.picture.crop for name, card in collection.cards.items() if card.picture.crop}
+    assert kept.keys() == look.selected and kept["a.png"] == kept["b.png"] == Crop(0, 0, 0.5, 1)
+    for name in kept:
+        left, top, right, bottom = collection.cards[name].box
+        bucket = collection.cards[name].bucket
+        assert (right - left) / (bottom - top) == pytest.approx(bucket.width / bucket.height)
+
+
+def test_a_crop_with_few_pixels_is_told(editor):
+    page, look = editor
+    look.chosen, look.tool = "tiny.png", "crop"
+    page.crop._keep(look, {"tiny.png": Crop(0.25, 0.25, 0.75, 0.75)})
+    shown = page.crop.draw(look, cards(editor))[page.crop.size]
+    assert "Trains at <b>64 × 64</b>, from 35 × 35 pixels." in shown and "is enlarged" in shown
+
+
+def test_pictures_are_gone_through_in_the_order_of_the_list(editor):
+    page, look = editor
+    look.chosen = "b.png"
+    page.step(look, event(act="next"))
+    assert (look.chosen, look.selected) == ("long.png", {"long.png"})
+    page.step(look, event(act="back"))
+    page.step(look, event(act="back"))
+    page.step(look, event(act="back"))
+    assert look.chosen == "a.png"
