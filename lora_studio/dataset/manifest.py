@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -80,12 +80,19 @@ def _entry(picture: Picture) -> ManifestEntry:
     return entry
 
 
-def changes(before: Manifest, after: Manifest) -> list[str]:
-    """One sentence for every difference, sorted by name."""
+def changes_since(before: Manifest, dataset: Dataset) -> list[str]:
+    """As ``changes``, to ``dataset`` as it is now: a picture that was left out is still there."""
+    return changes(before, manifest(dataset), set(map(dataset.name, dataset.left_out)))
+
+
+def changes(before: Manifest, after: Manifest, left_out: Collection[str] = ()) -> list[str]:
+    """One sentence for every difference, sorted by name. ``left_out`` are pictures that are not in ``after`` since the
+    artist left them out.
+    """
     found = []
     for name in sorted(before.keys() | after.keys()):
         if name not in after:
-            found.append(f"{name} was removed.")
+            found.append(f"{name} was {'left out' if name in left_out else 'removed'}.")
         elif name not in before:
             found.append(f"{name} was added.")
         else:

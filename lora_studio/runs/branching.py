@@ -258,7 +258,7 @@ def changes(run: Run, settings: Settings | None = None) -> list[str]:
             raise DatasetError(
                 dataset.blocking[0].what, where=dataset.blocking[0].file or settings.run.data, do=dataset.blocking[0].do
             )
-        found += manifest.changes(about["pictures"], manifest.manifest(dataset))
+        found += manifest.changes_since(about["pictures"], dataset)
     return found
 
 

@@ -284,11 +284,11 @@ def _warnings(dataset: Dataset, problems: Sequence[Problem]) -> Iterator[Event]:
 
 def _compare(run: Run, dataset: Dataset) -> Iterator[Event]:
     """Notes what the run trains on; where that was noted before, says what has changed since."""
-    now, before = manifest.manifest(dataset), manifest.noted(run.manifest_file)
+    before = manifest.noted(run.manifest_file)
     if before is None:
-        files.write(run.manifest_file, json.dumps(now, indent=1))
+        files.write(run.manifest_file, json.dumps(manifest.manifest(dataset), indent=1))
         return
-    if changes := manifest.changes(before, now):
+    if changes := manifest.changes_since(before, dataset):
         more = f" And {len(changes) - 3} more changes." if len(changes) > 3 else ""
         yield Warned(
             what=f"The pictures changed since this run began: {' '.join(changes[:3])}{more}",

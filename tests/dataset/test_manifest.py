@@ -7,7 +7,7 @@ import pytest
 
 from lora_studio.dataset import preparation
 from lora_studio.dataset.folder import scan
-from lora_studio.dataset.manifest import changes, manifest, noted
+from lora_studio.dataset.manifest import changes, changes_since, manifest, noted
 from lora_studio.dataset.preparation import Crop, FolderOptions, Preparation
 from tests.dataset import made
 
@@ -96,12 +96,12 @@ def test_a_damaged_note_counts_as_none(tmp_path, damage):
 def test_every_choice_that_changed_is_said(style):
     before = manifest(scan(style))
     preparation.write(style, replace(CROPPED, folders={"": replace(CROPPED.folders[""], prefix="")}))
-    after = manifest(scan(style))
+    now = scan(style)
     options = ["has the weight 0.5 instead of 1.", "is trained at other noise levels.", "is now a class picture."]
-    assert changes(before, after) == [
+    assert changes_since(before, now) == [
         "0.png is cropped differently.",
         *(f"0.png {said}" for said in options),
         *(f"1.png {said}" for said in options),
-        "2.png was removed.",
+        "2.png was left out.",
     ]
-    assert changes(after, before)[3] == "0.png is no longer a class picture."
+    assert changes(manifest(now), before)[3] == "0.png is no longer a class picture."

@@ -51,5 +51,5 @@ def test_a_resumed_run_says_what_is_cropped_otherwise_and_left_out(new_run, sett
     warned = [event.what for event in train(run, run.settings()) if isinstance(event, Warned)]
     assert any("1 picture is left out, as you chose: disc0.png." in what for what in warned)
     (said,) = [what for what in warned if "changed since this run began" in what]
-    assert said.endswith("disc0.png was removed. disc4.png is cropped differently.")
+    assert said.endswith("disc0.png was left out. disc4.png is cropped differently.")
     assert len(list(run.cache.glob("latents/*"))) == encoded + 1
