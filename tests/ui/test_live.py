@@ -282,18 +282,26 @@ def test_the_adapter_is_offered_under_its_name(watcher, part, tmp_path):
     assert "Stop" not in html
 
 
+STARTER, SD15 = 384, 1280
+"""Widths of the layer in the middle."""
+
+
 @pytest.mark.parametrize(
-    "base, header, said, unsaid",
+    "base, width, header, said, unsaid",
     [
-        ("starter", {}, "works only with that", "ComfyUI</dt>"),
-        ("sd15.safetensors", {"ss_clip_skip": "1"}, "ComfyUI</dt>", "clip skip"),
-        ("sd15.safetensors", {"ss_clip_skip": "2"}, "Set clip skip to 2", "works only"),
+        ("starter", STARTER, {}, "works only with that", "ComfyUI</dt>"),
+        ("/copies/starter", STARTER, {}, "works only with that", "ComfyUI</dt>"),
+        ("sd15.safetensors", SD15, {"ss_clip_skip": "1"}, "ComfyUI</dt>", "clip skip"),
+        ("sd15.safetensors", SD15, {"ss_clip_skip": "2"}, "Set clip skip to 2", "works only"),
     ],
 )
-def test_the_advice_for_other_programs_fits_the_adapter(watcher, part, base, header, said, unsaid):
+def test_the_advice_for_other_programs_fits_the_adapter(watcher, part, base, width, header, said, unsaid):
     """An adapter of the starter is taken to ComfyUI, where it fails; one with clip skip 2 is drawn with 1."""
     played, tab = part("one", base=base), TabState()
-    save_file({"lora_unet_mid_block.alpha": np.ones(1, np.float32)}, played.run.adapter_file, header)
+    layer = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"
+    ones = {"lora_up": (width, 1), "lora_down": (1, width)}
+    tensors = {f"{layer}.{half}.weight": np.ones(shape, np.float32) for half, shape in ones.items()}
+    save_file(tensors, played.run.adapter_file, header)
     played.says(e.Finished(adapter=played.run.adapter_file.name, steps=1, seconds=1.0, final_loss=0.1))
     html = tick(tab, watcher)["result"]["value"]
     assert said in html and unsaid not in html

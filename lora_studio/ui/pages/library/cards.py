@@ -198,4 +198,4 @@ def unreadable(files: list[Unreadable]) -> str:
     )
     more = f"<li>and {len(files) - _MOST_NAMED:,} more</li>" if len(files) > _MOST_NAMED else ""
     summary = f"<summary>{words.counted(len(files), 'file')} left out</summary>"
-    return f'<details class="problems left-out">{summary}<ul>{rows}{more}</ul></details>'
+    return f'<details class="problems">{summary}<ul>{rows}{more}</ul></details>'

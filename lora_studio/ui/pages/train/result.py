@@ -19,7 +19,7 @@ def html(run: Run, view: RunView, outputs: Path) -> str:
     file = images.inside(run.folder, end.adapter) if end else None
     if end is None or file is None:
         return ""
-    settings, name = run.settings(), words.text(file.stem)
+    settings, name, own = run.settings(), words.text(file.stem), _for_the_starter(file)
     size, steps, loss = (
         words.size(file.stat().st_size),
         words.counted(end.steps, "step"),
@@ -30,16 +30,23 @@ def html(run: Run, view: RunView, outputs: Path) -> str:
         "library", f"{run.name}/{end.adapter}", "Show in the library"
     )
     head = f"<div><h3>{words.text(file.name)}</h3>{facts}</div>"
+    programs, base = "" if own else _programs(name), _base(settings, file, own)
     return (
         f'<div class="result"><div class="file">{head}<div class="ways">{ways}</div></div>'
-        f"<dl>{_programs(settings, name)}<dt>Base model</dt><dd>{_base(settings, file)}</dd></dl></div>"
+        f"<dl>{programs}<dt>Base model</dt><dd>{base}</dd></dl></div>"
     )
 
 
-def _programs(settings: Settings, name: str) -> str:
+def _for_the_starter(file: Path) -> bool:
+    """Whether the adapter fits the starter alone, by its shapes: the base model may have been given as a path."""
+    try:
+        return adapters.summary(file).family == "starter"
+    except StudioError:
+        return False
+
+
+def _programs(name: str) -> str:
     """How to use the adapter called ``name``, as HTML, in the programs that load its base model."""
-    if settings.run.base == "starter":
-        return ""
     return (
         "<dt>ComfyUI</dt><dd>Put it in <code>models/loras</code>, add a <i>Load LoRA</i> node between the "
         "checkpoint and the prompts, and start with a strength of 0.8.</dd>"
@@ -48,12 +55,12 @@ def _programs(settings: Settings, name: str) -> str:
     )
 
 
-def _base(settings: Settings, file: Path) -> str:
+def _base(settings: Settings, file: Path, starter: bool) -> str:
     """Which base model the adapter works with, and how prompts are written and read there."""
     base = (
         "It was trained on the <b>built-in starter</b> and works only with that: draw with it on the Mix page. For "
         "ComfyUI, Forge or A1111, train on the Stable Diffusion model that you use there."
-        if settings.run.base == "starter"
+        if starter
         else f"It was trained on <b>{words.text(Path(settings.run.base).name)}</b> and works with models derived "
         "from it."
     )
