@@ -1,6 +1,6 @@
 """DoRA: the change depends on the weight it is applied to (Liu et al. 2024, section 4.1).
 
-W' = m · (W + ΔV) / ‖W + ΔV‖, the norm taken over each output's inputs, as peft and LyCORIS do. Other readers normalise
+W' = m · (W + ΔV) / ‖W + ΔV‖, the norm taken over each output's inputs, as peft and LyCORIS do. Other readers normalize
 otherwise, so a DoRA is exported as a plain LoRA: the best approximation of W' − W at a chosen rank.
 """
 

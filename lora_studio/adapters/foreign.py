@@ -58,7 +58,7 @@ _METHODS = {
     "vera_lambda_d": "a VeRA",
     "diff": "an adapter with full differences of other layers than linear ones and convolutions",
     "diff_b": "an adapter with changes of other layers' biases",
-    "w_norm": "an adapter with changes of normalisation layers",
+    "w_norm": "an adapter with changes of normalization layers",
     "set_weight": "an adapter with whole weights",
 }
 """How a key ends -> what the file is."""

@@ -162,7 +162,7 @@ def write(
     if dialect == "peft":
         return _write_folder(adapter, path, texts)
     tensors, more = diffusers.encode(adapter) if dialect == "diffusers" else (kohya.encode(adapter), {})
-    files.write(path, serialised(tensors, texts | more, path))
+    files.write(path, serialized(tensors, texts | more, path))
     return path
 
 
@@ -175,7 +175,7 @@ def _texts(adapter: Adapter, metadata: Mapping[str, str], title: str, privacy: m
     return meta.at(texts | meta.technical(adapter.family, ranks, alphas, texts, title), privacy)
 
 
-def serialised(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], where: Path) -> bytes:
+def serialized(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], where: Path) -> bytes:
     """A whole safetensors file, hashes added to its header; the same input always gives the same bytes.
 
     Raises:
@@ -214,7 +214,7 @@ def _write_folder(adapter: Adapter, folder: Path, texts: Mapping[str, str]) -> P
             place = partial / component if len(parts) > 1 or component != "unet" else partial
             tensors, config = peft.encode(component, part)
             files.write(place / peft.CONFIG, json.dumps(config, indent=2))
-            files.write(place / peft.MODEL, serialised(tensors, texts, folder))
+            files.write(place / peft.MODEL, serialized(tensors, texts, folder))
         if folder.exists():
             folder.rmdir()
         files.replace(partial, folder)

@@ -68,7 +68,7 @@ def _magnitude(module: Module) -> Tensor | None:
     scale = module["dora_scale"]
     if scale.dim() > 1 and scale.shape[0] == 1 < scale.numel():
         raise AdapterError(
-            "This DoRA normalises by inputs instead of outputs, which the studio does not apply.",
+            "This DoRA normalizes by inputs instead of outputs, which the studio does not apply.",
             do="Convert it to LoRA where it was made.",
         )
     return scale.reshape(-1)

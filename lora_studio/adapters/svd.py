@@ -135,7 +135,7 @@ def leading(matrix: Tensor, rank: int, rounds: int = 8) -> tuple[Tensor, Tensor,
     return U[:, :rank], S[:rank], Wt[:rank] @ Q.mT
 
 
-def randomised(matrix: Tensor, rank: int, source: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+def randomized(matrix: Tensor, rank: int, source: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """As ``leading``, from a random start and in a third of its products (Halko et al. 2011, algorithms 4.4 and 5.1):
     near enough to begin a training from.
 

@@ -250,7 +250,7 @@ def _machine() -> str:
 
 
 def _dists(site_packages: Path) -> Iterator[tuple[str, str]]:
-    """The normalised name and the version of every installed package."""
+    """The normalized name and the version of every installed package."""
     names = os.listdir(site_packages) if site_packages.is_dir() else []
     for name in names:
         if name.endswith(".dist-info"):

@@ -31,7 +31,7 @@ def part_title(part: str) -> str:
 
 def weighed(hidden: Tensor, weights: Tensor) -> Tensor:
     """Hidden states (B, T, D) times their tokens' ``weights`` (B, T) float32, brought back to the mean that each row
-    had: A1111's normalisation (``modules/sd_emphasis.py``, "Original"), row by row, so that no text depends on others.
+    had: A1111's normalization (``modules/sd_emphasis.py``, "Original"), row by row, so that no text depends on others.
     Rows without weights stay as they are, bit for bit.
     """
     states = hidden.float()
@@ -142,7 +142,7 @@ class Family(ABC):
     @cached_property
     def modules(self) -> dict[str, Shape]:
         """Every linear layer and convolution that an adapter for a published model can change, by canonical path, with
-        the shape of its weight. Empty where that is not known: its adapters are not recognised.
+        the shape of its weight. Empty where that is not known: its adapters are not recognized.
         """
         return {}
 

@@ -45,7 +45,7 @@ class Layer(NamedTuple):
     module: Any
     """peft's layer (a ``BaseTunerLayer``) around the base model's."""
     weight: Callable[[], torch.Tensor]
-    """W, unpacked where it is quantised: (out, in) or (out, in, kh, kw), in its own format on its own device."""
+    """W, unpacked where it is quantized: (out, in) or (out, in, kh, kw), in its own format on its own device."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Method(ABC):
     def start(
         self, layers: Mapping[str, Layer], options: AdapterOptions, source: torch.Generator
     ) -> Mapping[str, Factors] | None:
-        """Initialises the layers' parameters, which are float32, in place.
+        """Initializes the layers' parameters, which are float32, in place.
 
         Args:
             layers: by canonical path.

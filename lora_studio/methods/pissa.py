@@ -38,7 +38,7 @@ class Pissa(Lora):
         super().start(layers, options, source)
         for layer in layers.values():
             (down, up), scale = factors_of(layer.module), layer.module.scaling[NAME]
-            left, strength, right = svd.randomised(layer.weight().float().flatten(1), options.rank, source)
+            left, strength, right = svd.randomized(layer.weight().float().flatten(1), options.rank, source)
             count, root = len(strength), (strength / scale).sqrt()
             down[:count] = (root[:, None] * right).reshape(count, *down.shape[1:])
             up[:, :count] = (left * root).reshape(-1, count, *up.shape[2:])

@@ -1,4 +1,4 @@
-"""Base models that were distilled to draw in a few steps, recognised by their names and by what their files say. No
+"""Base models that were distilled to draw in a few steps, recognized by their names and by what their files say. No
 torch.
 
 An adapter is better trained on the model that one was distilled from, and then used on the fast one: plain training

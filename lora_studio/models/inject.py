@@ -87,7 +87,7 @@ def read_adapter(base: Base) -> Adapter:
 
 def weight(base: Base, path: str) -> Tensor:
     """The base model's own weight at a canonical path: float32 on the CPU, (out, in) or (out, in, kh, kw); of a
-    quantised model, unpacked.
+    quantized model, unpacked.
 
     Raises:
         KeyError: there is no such module.

@@ -62,7 +62,7 @@ def load(
     Raises:
         ModelError: there is no such model, a part is missing or damaged, or its family is not supported.
         SettingsError: the studio cannot train what ``prediction`` names, or the family has no such clip skip.
-        MachineError: it is to be quantised, and bitsandbytes does not work here.
+        MachineError: it is to be quantized, and bitsandbytes does not work here.
     """
     choice = NoiseChoice(prediction, zero_snr, flow_shift)
     if prediction != "auto":

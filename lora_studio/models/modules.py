@@ -58,7 +58,7 @@ def path_of(component: str, name: str) -> str:
 
 
 def weight_shape(module: nn.Linear | nn.Conv2d) -> tuple[int, ...]:
-    """(out, in) or (out, in, kh, kw), also where a quantised weight is stored in another shape."""
+    """(out, in) or (out, in, kh, kw), also where a quantized weight is stored in another shape."""
     if isinstance(module, nn.Linear):
         return module.out_features, module.in_features
     return module.out_channels, module.in_channels // module.groups, *module.kernel_size

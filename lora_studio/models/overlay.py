@@ -1,7 +1,7 @@
 """Frozen adapters on top of a model, blended exactly, with weights that can be changed at any time.
 
 Every module that they change adds Σ wᵢ ΔWᵢ x to its output through a forward hook; its own weights stay as they are,
-also if they are quantised or in a short number format. The factors of all adapters of a module are concatenated, so
+also if they are quantized or in a short number format. The factors of all adapters of a module are concatenated, so
 that any number of adapters costs two thin products: ΔW = up · diag(w) · down. As w is between the two, it may differ
 from sample to sample of a batch.
 """

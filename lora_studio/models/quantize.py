@@ -1,7 +1,7 @@
 """The base model's large weights in four or eight bits, so that it fits a small card; what is trained keeps its
 precision.
 
-Dettmers et al. 2023, *QLoRA: Efficient Finetuning of Quantized LLMs*, §3: weights in NF4 with their scales quantised
+Dettmers et al. 2023, *QLoRA: Efficient Finetuning of Quantized LLMs*, §3: weights in NF4 with their scales quantized
 once more, products in the base model's format. Dettmers et al. 2022, *LLM.int8()*, §3. The arithmetic is bitsandbytes'.
 
 Only the transformers' linear layers are packed: they are most of a UNet, and packing the rest (convolutions, time

@@ -1,6 +1,6 @@
 """How prompts are written: brackets that weigh words, and ``BREAK``. The rules are those of A1111's web UI
 (https://github.com/AUTOMATIC1111/stable-diffusion-webui/wiki/Features, "Attention/emphasis"), which ComfyUI and Forge
-read alike up to ``BREAK``, square brackets and normalisation; see docs/prompts.md.
+read alike up to ``BREAK``, square brackets and normalization; see docs/prompts.md.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ class Activations:
     frozen: int = 0
     """Float32 numbers that the method holds besides."""
     packable: int = 0
-    """Parameters in the layers that quantisation packs."""
+    """Parameters in the layers that quantization packs."""
 
     # What a walk records
 

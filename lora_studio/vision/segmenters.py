@@ -63,7 +63,7 @@ class U2Net:
 
 def prepare(picture: Image.Image, size: tuple[int, int]) -> np.ndarray:
     """The picture as the models were trained on it: stretched to ``size`` (width, height), divided by its brightest
-    value, then normalised; float32 of shape (3, height, width).
+    value, then normalized; float32 of shape (3, height, width).
     """
     pixels = np.asarray(picture.convert("RGB").resize(size, Image.Resampling.LANCZOS), np.float32)
     return ((pixels / max(float(pixels.max()), 1.0) - _MEAN) / _DEVIATION).transpose(2, 0, 1)

@@ -52,7 +52,7 @@ def test_an_adapter_of_another_architecture_is_refused_by_name(stems, texts, tit
         ("b1.weight", (4, 80), "a GLoRA"),
         ("on_input", (), r"an \(IA\)³"),
         ("diff_b", (320,), r"also changes biases \(diff_b\)"),
-        ("w_norm", (320,), "changes of normalisation layers"),
+        ("w_norm", (320,), "changes of normalization layers"),
     ],
 )
 def test_another_method_is_refused_by_name(end, shape, name, tmp_path):

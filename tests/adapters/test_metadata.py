@@ -124,7 +124,7 @@ def test_mixed_ranks_are_dynamic(tmp_path):
 
 
 def test_hashes_as_the_reference_trainer_computes_them(tmp_path):
-    """Its way, step by step: serialise with the ss_ texts alone; hash what follows the header; hash 64 KiB at 1 MiB."""
+    """Its way, step by step: serialize with the ss_ texts alone; hash what follows the header; hash 64 KiB at 1 MiB."""
     path = write(
         Adapter({Q: factors(Q, 1300, 1300, rank=256)}), tmp_path / "a.safetensors", metadata={"ss_output_name": "x"}
     )

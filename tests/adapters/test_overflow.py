@@ -14,7 +14,7 @@ ONES = {"lora_down.weight": torch.ones(2, 640), "lora_up.weight": torch.ones(640
 def file(tmp_path, **changed):
     path = tmp_path / "ink.safetensors"
     tensors = {f"{STEM}.{role}": tensor for role, tensor in (ONES | changed).items()}
-    path.write_bytes(formats.serialised(tensors, {}, path))
+    path.write_bytes(formats.serialized(tensors, {}, path))
     return path
 
 

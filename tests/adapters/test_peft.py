@@ -46,7 +46,7 @@ def wrapped(**config):
     ],
 )
 def test_a_folder_that_peft_saved(config, tmp_path):
-    """Patterns and rank-stabilised scale stand in its config alone."""
+    """Patterns and rank-stabilized scale stand in its config alone."""
     model = wrapped(**config)
     model.save_pretrained(tmp_path)
     found = read(tmp_path).factors

@@ -115,7 +115,7 @@ def test_lycoris_files_are_read_under_their_own_names(tmp_path):
 
 
 def test_dora_by_inputs_is_refused():
-    """LyCORIS can normalise by inputs; applying it by outputs would be another picture."""
+    """LyCORIS can normalize by inputs; applying it by outputs would be another picture."""
     module = {"down": d("d", 2, 6), "up": d("u", 6, 2), "dora_scale": torch.ones(1, 6)}
     with pytest.raises(AdapterError, match="by inputs"):
         stored.factors(module, Q)

@@ -55,7 +55,7 @@ CLASSES = {
     "norms, GEGLU, sums": (
         "_moments",
         "_statistics",
-        "_normalise",
+        "_normalize",
         "_gradient",
         "_means",
         "_layer_norm",

@@ -62,7 +62,7 @@ def marks(tests: Path = TESTS) -> dict[int, list[Shown]]:
 
 
 def _marked(tree: ast.Module, file: str) -> Iterator[tuple[int, str]]:
-    """(row, test) of every mark: a decorator's own, or one of a parametrised case within a decorator."""
+    """(row, test) of every mark: a decorator's own, or one of a parametrized case within a decorator."""
     placed: set[ast.AST] = set()
     for test in tree.body:
         if isinstance(test, ast.FunctionDef) and test.name.startswith("test_"):

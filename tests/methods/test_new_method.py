@@ -37,7 +37,7 @@ class LoKr(Method):
     def refusal(self, options, quantize):
         if quantize != "none":
             return "a LoKr does not train on a packed base model: set quantize to none"
-        return "a LoKr has no dropout and no rank-stabilised scale" if options.dropout or options.rslora else ""
+        return "a LoKr has no dropout and no rank-stabilized scale" if options.dropout or options.rslora else ""
 
     def config(self, options, modules):
         from peft import LoKrConfig

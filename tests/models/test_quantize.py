@@ -75,7 +75,7 @@ def test_a_packed_model_has_a_checksum_of_its_own_that_stays(base, whole, ask):
 
 
 def test_nf4_takes_four_bits_and_little_more(tiny_folder):
-    """Without the second quantisation it would be 4.5 bits a weight; here the small layers' own tables weigh more than
+    """Without the second quantization it would be 4.5 bits a weight; here the small layers' own tables weigh more than
     real ones' do.
     """
     base = models.load(str(tiny_folder("sd1")), quantize="nf4")

@@ -87,7 +87,7 @@ def drawn(*shape, seed=0):
 
 def file(tmp_path, tensors, name="foreign", metadata=None):
     path = tmp_path / f"{name}.safetensors"
-    path.write_bytes(formats.serialised(tensors, metadata or {}, path))
+    path.write_bytes(formats.serialized(tensors, metadata or {}, path))
     return path
 
 

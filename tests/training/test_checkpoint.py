@@ -155,7 +155,7 @@ def _child_dies(act, run, after):
 
 
 def test_shared_tensors_are_saved(run):
-    """8-bit optimizers share their quantisation map between parameters, which safetensors refuses to store as it is."""
+    """8-bit optimizers share their quantization map between parameters, which safetensors refuses to store as it is."""
     shared = torch.arange(3.0)
     loaded = checkpoint.load(checkpoint.save(run, 1, {"a": shared, "b": shared}, write_adapter))
     assert torch.equal(loaded["a"], loaded["b"])

@@ -258,7 +258,7 @@ def kept_by(base):
     ids=str,
 )
 def test_a_real_step_on_the_cpu_saves_what_is_estimated(off_the_card, tiny_folder, changes):
-    """Nothing imitated: the loop's own prediction in float32. A quantised layer keeps no more than a plain one."""
+    """Nothing imitated: the loop's own prediction in float32. A quantized layer keeps no more than a plain one."""
     folder = str(tiny_folder("sd1"))
     settings = Settings(rank=4, alpha=4, resolution=256, **changes)
     base = models.load(folder, quantize=settings.machine.quantize)

@@ -9,7 +9,7 @@ from lora_studio.vision.segmenters import U2Net, prepare
 from tests.vision import tiny
 
 
-def test_the_picture_is_normalised_as_in_training():
+def test_the_picture_is_normalized_as_in_training():
     shown = prepare(Image.new("RGB", (7, 3), (200, 100, 0)), (4, 2))
     assert shown.shape == (3, 2, 4) and shown.dtype == np.float32
     assert shown[:, 0, 0] == pytest.approx([(1 - 0.485) / 0.229, (0.5 - 0.456) / 0.224, (0 - 0.406) / 0.225], abs=1e-4)

@@ -25,7 +25,7 @@ class AdapterSettings(SettingsSlice):
     alpha: float = setting(16.0, "Alpha", "Scales the adapter by alpha ÷ rank.", gt=0, le=4096)
     rslora: bool = setting(
         False,
-        "Rank-stabilised scale",
+        "Rank-stabilized scale",
         "Scale by alpha ÷ √rank instead, so that high ranks learn as fast as low ones (rsLoRA, Kalajdzievski 2023).",
     )
     dropout: float = setting(
@@ -49,7 +49,7 @@ class AdapterSettings(SettingsSlice):
     )
     init: Literal["gaussian", "kaiming"] = setting(
         "gaussian",
-        "Initialisation",
+        "Initialization",
         "Distribution of the first factor's initial values. The second starts at zero, so that step 0 is the base "
         "model itself.",
         Level.EXPERT,

@@ -1,4 +1,4 @@
-"""What a step minimises: the prediction, its loss and weights."""
+"""What a step minimizes: the prediction, its loss and weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def _predictions() -> list[Choice]:
 
 
 class LossSettings(SettingsSlice):
-    """What a step minimises."""
+    """What a step minimizes."""
 
     group: ClassVar[Group] = Group.LOSS
 

@@ -48,7 +48,7 @@ class MachineSettings(SettingsSlice):
     )
     quantize: Literal["none", "nf4", "int8"] = setting(
         "none",
-        "Quantise",
+        "Quantize",
         "Stores the base model's large layers in 4 bits (nf4) or 8 (int8): less memory, somewhat slower, hardly any "
         "loss of quality. The adapter keeps its precision.",
         choices={"none": "Off", "nf4": "4-bit (nf4)", "int8": "8-bit (int8)"},

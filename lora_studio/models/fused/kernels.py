@@ -17,7 +17,7 @@ _ROWS, _COLUMNS = 64, 64
 """A tile of an image: pixels and channels. The widths of all supported models are multiples of 64."""
 _STRIDE = 1024
 """Partial sums that one program takes at a time."""
-# Sizes that say nothing about alignment are not specialised on: each kernel is compiled once and not for every size
+# Sizes that say nothing about alignment are not specialized on: each kernel is compiled once and not for every size
 # that is divisible by 16, or 1.
 
 
@@ -44,7 +44,7 @@ def _shifted(x, shift, bias, channels, offsets, inside, C):
 
 
 @triton.jit
-def _normalised(value, gamma, beta, means, rstds, channels, C, D):
+def _normalized(value, gamma, beta, means, rstds, channels, C, D):
     """x̂ and γ x̂ + β; also γ and 1/σ of the channels."""
     groups = tl.program_id(2) * (C // D) + channels // D
     known = channels < C
@@ -91,12 +91,12 @@ def _statistics(means, squares, mean, rstd, HW, C, D, chunks, eps, ROWS: tl.cons
 
 
 @triton.jit(do_not_specialize=["HW", "D"])
-def _normalise(
+def _normalize(
     x, shift, bias, gamma, beta, mean, rstd, y, HW, C, D, SILU: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 ):
     channels, offsets, inside = _tile(HW, C, ROWS, COLUMNS)
     value = _shifted(x, shift, bias, channels, offsets, inside, C)
-    _, z, _, _ = _normalised(value, gamma, beta, mean, rstd, channels, C, D)
+    _, z, _, _ = _normalized(value, gamma, beta, mean, rstd, channels, C, D)
     if SILU:
         z = z * tl.sigmoid(z)
     tl.store(y + offsets, z.to(y.dtype.element_ty), mask=inside)
@@ -106,7 +106,7 @@ def _normalise(
 def _towards_normal(dy, x, shift, bias, gamma, beta, mean, rstd, channels, offsets, inside, C, D, SILU: tl.constexpr):
     """x̂, its gradient, and 1/σ."""
     value = _shifted(x, shift, bias, channels, offsets, inside, C)
-    normal, z, scale, deviation = _normalised(value, gamma, beta, mean, rstd, channels, C, D)
+    normal, z, scale, deviation = _normalized(value, gamma, beta, mean, rstd, channels, C, D)
     slope = tl.load(dy + offsets, mask=inside, other=0.0).to(tl.float32)
     if SILU:
         gate = tl.sigmoid(z)
@@ -306,7 +306,7 @@ def group_norm(
         _statistics[(groups, n)](
             means, squares, mean, rstd, hw, c, c // groups, grid[1], eps, ROWS=_ROWS, STRIDE=_STRIDE
         )
-        _normalise[grid](
+        _normalize[grid](
             x, shift, bias, gamma, beta, mean, rstd, y, hw, c, c // groups, SILU=silu, ROWS=_ROWS, COLUMNS=_COLUMNS
         )
     return y, mean, rstd

@@ -1,6 +1,6 @@
 """Icons as tensors, and the training pictures made of them, on the icons' device.
 
-Nothing here synchronises with the device, so all of it can be part of a CUDA graph.
+Nothing here synchronizes with the device, so all of it can be part of a CUDA graph.
 """
 
 from __future__ import annotations
