@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from lora_studio import runs
-from lora_studio.cli.consent import Allowed, agree
+from lora_studio.cli.datasets import Allowed, agree
 from lora_studio.cli.options import AsJson, Outputs, duration, of_class, tell
 from lora_studio.curation.workbench import Workbench
 from lora_studio.errors import RunError, SettingsError, StudioError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,9 +16,11 @@ from lora_studio.errors import DatasetError
 if TYPE_CHECKING:
     from lora_studio.dataset.items import Dataset
 
+Allowed = Annotated[bool, typer.Option("--yes", help="Allow the studio to write in the folder, without being asked.")]
+
 
 def workbench(folder: Path, outputs: Path) -> Workbench:
-    """What changes ``folder``.
+    """What changes ``folder``. What an interrupted step had changed there is put back and told.
 
     Raises:
         DatasetError: there is no such folder.
@@ -26,7 +28,10 @@ def workbench(folder: Path, outputs: Path) -> Workbench:
     root = folder.expanduser()
     if not root.is_dir():
         raise DatasetError(f"There is no folder {folder}.", do="Name the folder of your pictures.")
-    return Workbench(root, own=root.resolve().is_relative_to(runs.pictures_folder(outputs).resolve()))
+    bench = Workbench(root, own=root.resolve().is_relative_to(runs.pictures_folder(outputs).resolve()))
+    if settled := bench.settle():
+        print(" ".join((settled.sentence, *settled.notes)), file=sys.stderr)
+    return bench
 
 
 def scan(root: Path, outputs: Path, nested: bool) -> Dataset:

@@ -12,14 +12,14 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from lora_studio import runs
-from lora_studio.cli.consent import Allowed, agree
+from lora_studio.cli import datasets
+from lora_studio.cli.datasets import Allowed
 from lora_studio.cli.options import AsJson, Outputs, tell
 from lora_studio.curation import edits
 from lora_studio.curation import tags as counted
 from lora_studio.curation.edits import EDITS, CaptionChange, Edit, EditField
-from lora_studio.curation.workbench import Done, Workbench
-from lora_studio.errors import DatasetError, SettingsError
+from lora_studio.curation.workbench import Workbench
+from lora_studio.errors import SettingsError
 from lora_studio.runs import OUTPUTS
 
 _SHOWN = 40
@@ -48,18 +48,15 @@ def tags(
     chosen = _edits(values)
     if sum((undo, redo, restore, bool(chosen))) > 1:
         raise SettingsError("--undo, --redo, --restore and edits are separate steps.", do="Give one of them at a time.")
-    root = folder.expanduser()
-    if not root.is_dir():
-        raise DatasetError(f"There is no folder {folder}.", do="Name the folder of your pictures.")
-    bench = Workbench(root, own=root.resolve().is_relative_to(runs.pictures_folder(outputs).resolve()))
+    bench = datasets.workbench(folder, outputs)
     if undo or redo:
-        agree(bench, yes)
-        _tell_done(bench.undo() if undo else bench.redo(), as_json)
+        datasets.agree(bench, yes)
+        datasets.tell_done(bench.undo() if undo else bench.redo(), as_json)
         return
-    captions, left_out = _captions(root, outputs, nested)
+    captions, left_out = _captions(bench.folder, outputs, nested)
     if restore:
-        agree(bench, yes)
-        _tell_done(bench.restore_captions(captions), as_json)
+        datasets.agree(bench, yes)
+        datasets.tell_done(bench.restore_captions(captions), as_json)
     elif chosen:
         _edit(bench, captions, chosen, dry_run, yes, as_json)
     else:
@@ -69,11 +66,7 @@ def tags(
 
 def _captions(root: Path, outputs: Path, nested: bool) -> tuple[dict[str, str], set[str]]:
     """The captions of all pictures, and which of those are left out of training."""
-    from lora_studio.dataset import folder
-
-    dataset = folder.scan(root, runs.cache_folder(outputs), nested=nested)
-    if dataset.blocking and not dataset.pictures and not dataset.left_out:
-        raise DatasetError(dataset.blocking[0].what, where=root, do=dataset.blocking[0].do)
+    dataset = datasets.scan(root, outputs, nested)
     found = {dataset.name(picture): picture.caption for picture in (*dataset.pictures, *dataset.left_out)}
     return dict(sorted(found.items())), set(map(dataset.name, dataset.left_out))
 
@@ -110,7 +103,7 @@ def _edit(
         lines.append(f"{_count(len(changes))} would change." if dry_run else "No caption has to be changed.")
         tell(result, lines, as_json)
         return
-    agree(bench, yes)
+    datasets.agree(bench, yes)
     before = {name: before for name, before, _ in changes}
     done = bench.edit_captions({name: after for name, _, after in changes}, edits.describe(chosen), before)
     told = [f"{_count(len(done.names))} changed: {done.sentence} --undo takes it back."]
@@ -124,11 +117,6 @@ def _shown(change: CaptionChange) -> list[str]:
 
 def _count(number: int) -> str:
     return f"{number:,} caption{'s' * (number != 1)}"
-
-
-def _tell_done(done: Done, as_json: bool) -> None:
-    result = {"done": done.sentence, "pictures": list(done.names), "notes": list(done.notes)}
-    tell(result, [done.sentence, *done.notes], as_json)
 
 
 def _tokens(text: str) -> int:
