@@ -6,6 +6,15 @@ import pytest
 from PIL import Image
 
 from lora_studio import cli
+from lora_studio.config.settings import Settings
+from lora_studio.curation.collection import Collection
+from lora_studio.curation.target import Target
+from lora_studio.dataset import preparation
+from lora_studio.dataset.folder import scan
+from lora_studio.dataset.preparation import FolderOptions, Preparation
+from lora_studio.ui.pages.pictures import picture_list
+from lora_studio.ui.pages.pictures.look import PicturesLook
+from lora_studio.ui.pages.train import pictures as train_page
 
 
 @pytest.fixture
@@ -50,3 +59,20 @@ def test_a_folder_without_pictures_is_a_mistake(tmp_path, capfd, name, said):
     (tmp_path / "empty").mkdir()
     assert cli.main(["pictures", str(tmp_path / name), "--outputs", str(tmp_path / "outputs")]) == 2
     assert said in capfd.readouterr().err
+
+
+def test_class_pictures_are_counted_apart_wherever_a_folder_is_told(folder, capfd, tmp_path):
+    """In the terminal and on both pages."""
+    (folder / "1_man").mkdir()
+    for index in range(2):
+        Image.effect_noise((64, 64), 50 + index).convert("RGB").save(folder / "1_man" / f"{index}.png")
+    preparation.write(folder, Preparation(folders={"1_man": FolderOptions(regularisation=True)}))
+    assert cli.main(["pictures", str(folder), "--outputs", str(tmp_path / "outputs")]) == 0
+    assert "5 pictures: 5 train (2 class pictures), 0 left out." in capfd.readouterr().out
+    dataset = scan(folder)
+    assert train_page._facts(dataset)[:2] == ["3 pictures", "2 class pictures"]
+    settings = Settings(data=str(folder), trigger="zorp")
+    collection = Collection.of(dataset, Target.of(settings))
+    assert "2 class pictures" in picture_list._title(PicturesLook(settings), collection)
+    tokens = {name: card.tokens for name, card in collection.cards.items()}
+    assert tokens["c.png"] > tokens["1_man/0.png"], "the trigger word, which class pictures have not"

@@ -60,6 +60,7 @@ def _result(collection: Collection, trigger: str) -> dict[str, Any]:
         "folder": collection.dataset.folder,
         "pictures": len(cards),
         "trained": sum(not card.left_out for card in cards),
+        "class_pictures": sum(card.picture.regularisation and not card.left_out for card in cards),
         "left_out": [card.name for card in cards if card.left_out],
         "resolution": collection.target.resolution,
         "buckets": collection.buckets(),
@@ -98,7 +99,9 @@ def _lines(collection: Collection, trigger: str) -> Iterator[str]:
 
     cards = [card for card in collection.cards.values() if not card.left_out]
     out, side = len(collection.cards) - len(cards), collection.target.resolution
-    yield f"{len(collection.cards):,} pictures: {len(cards):,} train, {out:,} left out. Prepared for {side} × {side}."
+    of_class = sum(card.picture.regularisation for card in cards)
+    train = f"{len(cards):,} train" + (f" ({of_class:,} class pictures)" if of_class else "")
+    yield f"{len(collection.cards):,} pictures: {train}, {out:,} left out. Prepared for {side} × {side}."
     for one in collection.dataset.problems:
         where = f"{one.file}: " if one.file and one.file not in one.what else ""
         yield f"{'Error' if one.severity == 'blocking' else 'Warning'}: {where}{one.what} {one.do}"

@@ -55,8 +55,10 @@ def report(dataset: Dataset) -> str:
 
 
 def _facts(dataset: Dataset) -> list[str]:
-    pictures = dataset.pictures
+    pictures = [picture for picture in dataset.pictures if not picture.regularisation]
     facts = [words.counted(len(pictures), "picture")]
+    if others := len(dataset.pictures) - len(pictures):
+        facts.append(words.counted(others, "class picture"))
     if bare := sum(not picture.caption for picture in pictures):
         facts.append(f"{bare:,} without a caption")
     if (repeated := sum(picture.repeats for picture in pictures)) != len(pictures):
