@@ -122,6 +122,7 @@ def test_looking_fetches_nothing(folder, here, capsys):
         )
 
 
+@pytest.mark.fault(103)
 def test_a_download_that_broke_off_resumes_where_it_was(tmp_path, here):
     """Gigabytes over a bad line: a call takes a broken connection up where it was, and the next call fetches no whole
     file twice.

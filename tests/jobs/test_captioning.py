@@ -182,6 +182,7 @@ def looked_at(job):
     return [event.name for event in captioning.read(job) if isinstance(event, Captioned)]
 
 
+@pytest.mark.fault(100)
 def test_a_killed_job_keeps_what_it_had_and_looks_at_nothing_twice(order, data, outputs, second_batch, monkeypatch):
     """kill -9: nothing can be written any more, so the dataset is as it was until the job is resumed."""
     second_batch("os.kill(os.getpid(), 9)")
@@ -212,6 +213,7 @@ def divides():
     (no_memory, State.FAILED, "does not fit in memory"),
     (divides, State.FAILED, "Internal error: ZeroDivisionError"),
 ])  # fmt: skip
+@pytest.mark.fault(100)
 def test_a_job_that_stops_or_fails_writes_what_it_had(order, data, outputs, monkeypatch, then, state, said):
     """At its second picture it is stopped, or something happens."""
     load, calls = captioner.load, []
@@ -249,6 +251,7 @@ def test_a_captioner_writes_sentences(data, outputs, tmp_path):
     }
 
 
+@pytest.mark.fault(101)
 def test_a_caption_that_was_written_meanwhile_stays(order, data, outputs):
     device = Lock(runs.device_lock(outputs))
     outputs.mkdir()

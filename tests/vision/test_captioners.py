@@ -93,6 +93,7 @@ def test_a_caption_is_tidied(said, shown):
     assert tidy(said) == shown
 
 
+@pytest.mark.fault(102)
 def test_pickled_weights_are_refused_and_not_opened(folders, tmp_path):
     folder = tmp_path / "pickled"
     folder.mkdir()
@@ -107,6 +108,7 @@ class Bomb:
         return pytest.fail, ("a pickle was opened",)
 
 
+@pytest.mark.fault(102)
 def test_a_model_that_needs_code_of_its_own_is_refused(folders, tmp_path):
     folder = tmp_path / "own"
     folder.mkdir()
@@ -118,6 +120,7 @@ def test_a_model_that_needs_code_of_its_own_is_refused(folders, tmp_path):
         captioners.load(folder)
 
 
+@pytest.mark.fault(102)
 def test_a_known_kind_never_runs_the_code_beside_it(folders, tmp_path):
     """As microsoft's Florence-2 has it."""
     folder = tmp_path / "both"
@@ -139,6 +142,7 @@ def test_a_known_kind_never_runs_the_code_beside_it(folders, tmp_path):
     (lambda folder: (folder / "tokenizer.json").unlink(), "cannot be loaded"),
     (lambda folder: (folder / "config.json").unlink(), "is no model"),
 ])  # fmt: skip
+@pytest.mark.fault(102)
 def test_a_damaged_model_is_told(folders, tmp_path, harm, said):
     folder = tmp_path / "harmed"
     folder.mkdir()
@@ -149,6 +153,7 @@ def test_a_damaged_model_is_told(folders, tmp_path, harm, said):
         captioners.load(folder)
 
 
+@pytest.mark.fault(102)
 def test_missing_weights_are_not_left_random(folders, tmp_path):
     """transformers fills them at random and only prints a note."""
     from safetensors.torch import load_file, save_file

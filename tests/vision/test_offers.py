@@ -114,6 +114,7 @@ def test_one_set_of_weights_is_enough(sizes, files):
     assert set(offers._either("a/b", sizes)) == files
 
 
+@pytest.mark.fault(103)
 def test_the_page_downloads_in_a_process_that_can_be_ended_and_goes_on(tmp_path, known):
     """What comes stops coming, and she cancels; the next download asks for the rest alone."""
     folder, large = tagger(tmp_path / "model"), "model.onnx_data"
