@@ -161,11 +161,19 @@ def _caption(
     found = captioning.model_for(order)
     model = load(found, order)
     log.append(e.Captioning(done=total - len(todo), total=total, model=found.name, device=model.device))
-    for start in range(0, len(todo), order.batch):
-        if stopping():
-            return
-        group = todo[start : start + order.batch]
-        for picture, said in _looked_at(model, group, dataset, log):
+    left, batch = list(todo), order.batch
+    while left and not stopping():
+        group = left[:batch]
+        try:
+            looked_at = list(_looked_at(model, group, dataset, log))
+        except Exception as error:
+            if len(group) == 1 or not _memory_full(error):
+                raise
+            batch = len(group) // 2
+            log.append(e.Warned(what=f"Memory ran out: from now on {batch} at once.", do="Nothing needs to be done."))
+            continue
+        del left[:batch]
+        for picture, said in looked_at:
             text = said.text if order.style else style_words.without(said.text)
             log.append(e.Captioned(name=dataset.name(picture), text=text, cut=said.cut))
 
@@ -186,6 +194,18 @@ def _looked_at(
     if opened:
         looks = model.describe([image for _, image in opened])
         yield from zip((picture for picture, _ in opened), looks, strict=True)
+
+
+def _memory_full(error: Exception) -> bool:
+    """Whether the device's memory ran out; what the attempt took is free again then."""
+    import torch
+
+    from lora_studio.training import devices
+
+    full = devices.memory_full(error)
+    if full and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return full
 
 
 def shown(picture: Picture) -> Image.Image:

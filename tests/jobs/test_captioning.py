@@ -239,6 +239,24 @@ def test_a_job_that_stops_or_fails_writes_what_it_had(order, data, outputs, monk
     assert sorted(seen.written) == sorted(looked_at(job)) == ["3_boat/d.png", "a.png", "c.png"]
 
 
+def test_fewer_pictures_are_looked_at_together_where_memory_runs_out(order, data, outputs, monkeypatch):
+    load, sizes = captioner.load, []
+
+    def loaded(found, order):
+        model = load(found, order)
+
+        def describe(images):
+            sizes.append(len(images))
+            return no_memory() if len(images) > 1 else model.describe(images)
+
+        return model._replace(describe=describe)
+
+    monkeypatch.setattr(captioner, "load", loaded)
+    seen = worked(order(batch=3), outputs).view()
+    assert (seen.state, seen.done, sizes) == (State.FINISHED, 3, [3, 1, 1, 1])
+    assert [one.what for one in seen.warnings] == ["Memory ran out: from now on 1 at once."]
+
+
 def test_a_captioner_writes_sentences(data, outputs, tmp_path):
     """BLIP's architecture, in a process of its own."""
     order = CaptioningOrder(
