@@ -186,7 +186,7 @@ class Warned(Event):
     do: str = ""
 
 
-class Captioning(Event):
+class CaptioningStarted(Event):
     """A captioning job begins to work, or continues: ``done`` of ``total`` pictures have been captioned before."""
 
     kind: Literal["captioning"] = "captioning"
@@ -267,7 +267,7 @@ AnyEvent = Annotated[
         CheckpointSaved,
         RolledBack,
         Warned,
-        Captioning,
+        CaptioningStarted,
         Captioned,
         CaptionsWritten,
         Finished,

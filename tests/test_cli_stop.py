@@ -7,7 +7,7 @@ import pytest
 
 from lora_studio import cli, runs
 from lora_studio.config.settings import Settings
-from lora_studio.events import Captioning, State, StateChanged
+from lora_studio.events import CaptioningStarted, State, StateChanged
 from lora_studio.jobs import captioning, control, identity, runner, view
 from lora_studio.jobs.captioning import CaptioningJob, CaptioningOrder
 from lora_studio.jobs.control import Request
@@ -59,7 +59,7 @@ def test_a_run_leaves_the_queue_and_the_one_at_work_is_asked_to_stop(run, output
 @pytest.mark.parametrize("works", [False, True])
 def test_a_captioning_job_is_asked_to_stop(works, captions, outputs, capfd):
     if works:
-        EventLog(captions.events_file).append(Captioning(done=0, total=9, model="wd14", device="CPU"))
+        EventLog(captions.events_file).append(CaptioningStarted(done=0, total=9, model="wd14", device="CPU"))
     assert stopped("ink", outputs, capfd) == {"folder": str(captions.folder), "left_queue": not works}
     assert captions.stop_file.exists()
 

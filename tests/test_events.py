@@ -23,7 +23,7 @@ SAMPLES = [
     e.CheckpointSaved(step=100, path="checkpoints/step-100"),
     e.RolledBack(step=100, failed_step=120, factor=0.5, what="Step 120 gave no number."),
     e.Warned(what="A picture is small.", where="a.png", do="Use a larger one."),
-    e.Captioning(done=3, total=24, model="BLIP", device="CPU, 2 threads"),
+    e.CaptioningStarted(done=3, total=24, model="BLIP", device="CPU, 2 threads"),
     e.Captioned(name="10_ink/a.png", text="a boat, naïve 猫", cut=True),
     e.CaptionsWritten(written=("10_ink/a.png", "b.png"), kept=("c.png",)),
     e.Finished(adapter="ink.safetensors", steps=300, seconds=58.5, final_loss=0.1),

@@ -160,7 +160,7 @@ def _caption(
 ) -> None:
     found = captioning.model_for(order)
     model = load(found, order)
-    log.append(e.Captioning(done=total - len(todo), total=total, model=found.name, device=model.device))
+    log.append(e.CaptioningStarted(done=total - len(todo), total=total, model=found.name, device=model.device))
     left, batch = list(todo), order.batch
     while left and not stopping():
         group = left[:batch]

@@ -446,14 +446,14 @@ def read(job: CaptioningJob) -> list[e.Event]:
 def fold(log: list[e.Event]) -> CaptioningView:
     """The view after the events of a job's log."""
     view = CaptioningView()
-    began = e.Captioning(done=0, total=0, model="", device="")
+    began = e.CaptioningStarted(done=0, total=0, model="", device="")
     for event in log:
         match event:
             case e.StateChanged():
                 view.state = event.state
                 if event.state is State.QUEUED:
                     view.error, view.warnings = None, []
-            case e.Captioning():
+            case e.CaptioningStarted():
                 began, view.total, view.model, view.device = event, event.total, event.model, event.device
                 view.state = State.RUNNING
             case e.Captioned():
@@ -472,7 +472,7 @@ def fold(log: list[e.Event]) -> CaptioningView:
     return view
 
 
-def _left(began: e.Captioning, latest: e.Captioned, done: int) -> float:
+def _left(began: e.CaptioningStarted, latest: e.Captioned, done: int) -> float:
     """Seconds that the rest takes at the pace since the job began or continued."""
     since = done - began.done
     return (latest.at - began.at) / since * max(began.total - done, 0) if since > 0 else 0.0

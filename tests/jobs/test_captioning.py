@@ -9,7 +9,7 @@ from PIL import Image
 from lora_studio import runs
 from lora_studio.curation.workbench import Workbench
 from lora_studio.errors import DatasetError, ModelError, RunError
-from lora_studio.events import Captioned, Captioning, Failed, State, StateChanged
+from lora_studio.events import Captioned, CaptioningStarted, Failed, State, StateChanged
 from lora_studio.jobs import caption_writing, captioner, captioning, identity, runner
 from lora_studio.jobs.captioning import CaptioningJob, CaptioningOrder, Mode, fold, merged
 from lora_studio.jobs.eventlog import EventLog
@@ -322,10 +322,10 @@ def test_what_cannot_be_started_is_told_before(order, data, outputs, tmp_path, m
 def test_the_time_that_is_left_is_that_of_this_session():
     """A job that continues after a night must not count the night."""
     log = [
-        Captioning(at=0, done=0, total=10, model="x", device="CPU"),
+        CaptioningStarted(at=0, done=0, total=10, model="x", device="CPU"),
         Captioned(at=2, name="a", text="x"),
         StateChanged(state=State.INTERRUPTED),
-        Captioning(at=50_000, done=1, total=10, model="x", device="CPU"),
+        CaptioningStarted(at=50_000, done=1, total=10, model="x", device="CPU"),
     ]
     assert fold(log[:2]).seconds_left == 18
     assert fold(log[:3]).seconds_left is None

@@ -252,7 +252,7 @@ def job(page, data):
         order = CaptioningOrder(data=str(data), model="blip", mode=mode)
         found.order_file.write_text(order.model_dump_json())
         log = EventLog(found.events_file)
-        log.append(e.Captioning(done=0, total=4, model="BLIP", device="CPU"))
+        log.append(e.CaptioningStarted(done=0, total=4, model="BLIP", device="CPU"))
         for name, text in texts.items():
             log.append(e.Captioned(name=name, text=text))
         for event in more:
