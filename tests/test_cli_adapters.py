@@ -543,7 +543,7 @@ def test_a_sound_file_without_a_recipe(ink, told, said):
 
 
 @pytest.mark.fault(33)
-def test_a_header_that_lies_and_tensors_that_changed_are_told(ink, tmp_path, told):
+def test_a_header_that_lies_and_tensors_that_changed_are_reported(ink, tmp_path, told):
     """The shapes count."""
     tensors = load_file(ink)
     with safe_open(ink, "pt") as file:

@@ -52,7 +52,7 @@ weights = st.floats(-10, 10, width=32)
         max_size=4,
     )
 )
-def test_exact_for_any_ranks_alphas_signs_and_missing_modules(parts):
+def test_a_blend_is_exact_for_any_ranks_alphas_signs_and_missing_modules(parts):
     """Mixed ranks and alphas, modules that only some have."""
     adapters = []
     for index, (rank, _, alpha, left_out) in enumerate(parts):

@@ -137,7 +137,7 @@ def test_lying_tables_are_refused(tmp_path, table, data, reason):
         {"4": 6},
     ],
 )
-def test_a_card_of_any_shapes_is_a_card_or_an_adapter_error(tmp_path, name, shape):
+def test_a_header_of_any_shapes_gives_a_card_or_an_adapter_error(tmp_path, name, shape):
     """One odd file in the library must not take the whole page down."""
     path = file(tmp_path, {name: entry(shape, 0, 8), f"{Q}.lora_B.weight": entry([1], 8, 12)}, bytes(12))
     try:
@@ -161,7 +161,7 @@ def test_cut_and_empty_files_are_named_as_incomplete(tmp_path):
 @pytest.mark.fault(28)
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_nan_and_infinity_are_refused_with_the_tensors_name(tmp_path, value, dtype):
+def test_nan_and_infinity_are_refused_with_the_name_of_the_tensor(tmp_path, value, dtype):
     """diffusers loads them silently and draws black squares."""
     bad = {name: tensor.to(dtype) for name, tensor in GOOD.items()}
     bad[f"{Q}.lora_B.weight"][2, 1] = value

@@ -31,7 +31,7 @@ PARTS = {
 @pytest.mark.fault(33)
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_family_from_shapes_against_lying_metadata(family, part):
+def test_the_family_follows_from_shapes_where_metadata_lies(family, part):
     lie = {"ss_base_model_version": "sdxl_base_v1-0" if family != "sdxl" else "sd_v1"}
     assert detect.family(shapes(family, PARTS[part]), lie) == family
 

@@ -477,7 +477,7 @@ def test_a_read_only_folder_is_named(tmp_path):
 
 
 @pytest.mark.fault(96)
-def test_what_was_interrupted_is_told_and_what_someone_else_changed_stays(tmp_path, monkeypatch):
+def test_what_was_interrupted_is_reported_and_what_someone_else_changed_stays(tmp_path, monkeypatch):
     names = ["a.png", "b.png"]
     bench = made(tmp_path, {**dict.fromkeys(names, "1"), "a.txt": "a", "b.txt": "b"})
     with monkeypatch.context() as patch:

@@ -297,7 +297,7 @@ def test_features_that_are_not_numbers_are_refused_and_not_kept(dataset, tmp_pat
     assert raised.value.where.endswith(".png") and entries(tmp_path / "cache") == []
 
 
-def test_a_full_disk_is_said(dataset, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported(dataset, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 

@@ -56,5 +56,5 @@ def notices(settings: dict, *captions: str) -> list[str]:
         ({"protected_tags": ["goold"]}, ["cat"], []),
     ],
 )
-def test_what_is_said_of_captions(settings, captions, said):
+def test_what_is_wrong_with_captions_is_named(settings, captions, said):
     assert notices(settings, *captions) == said

@@ -114,7 +114,7 @@ def test_of_two_lines_for_one_file_the_first_counts():
         ),
     ],
 )
-def test_csv_as_image_folder_and_spreadsheets_write_it(data, captions, faults):
+def test_csv_is_read_as_image_folder_and_spreadsheets_write_it(data, captions, faults):
     assert read(CSV, data.encode()) == (captions, faults)
 
 
@@ -151,7 +151,7 @@ def test_csv_as_image_folder_and_spreadsheets_write_it(data, captions, faults):
         ([1], {}, ["it is not a JSON object"]),
     ],
 )
-def test_the_tables_of_sd_scripts(table, captions, faults):
+def test_the_tables_of_other_trainers_are_read(table, captions, faults):
     assert read("meta_cap.json", json.dumps(table).encode()) == (captions, faults)
 
 

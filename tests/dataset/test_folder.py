@@ -69,7 +69,7 @@ def test_missing_captions_are_listed_once_and_a_trigger_word_is_offered(tmp_path
 
 
 @pytest.mark.fault(3)
-def test_orphan_captions_are_named_but_not_papers(tmp_path):
+def test_orphan_captions_are_named_but_licences_and_readmes_are_not(tmp_path):
     made.style_folder(tmp_path, 2)
     for name in ("lost.txt", "also.caption", "LICENSE.txt", "readme.txt", "README.md", ".hidden.txt"):
         (tmp_path / name).write_text("words")

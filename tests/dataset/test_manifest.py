@@ -24,7 +24,7 @@ def test_an_untouched_folder_has_no_changes_even_by_way_of_a_file(style):
 
 
 @pytest.mark.fault(21)
-def test_every_change_is_said_in_the_order_of_names(style):
+def test_every_change_is_listed_in_the_order_of_names(style):
     before = manifest(scan(style))
     (style / "0.png").unlink()
     made.painted(seed=50).save(style / "1.png")
@@ -93,7 +93,7 @@ def test_a_damaged_note_counts_as_none(tmp_path, damage):
 
 
 @pytest.mark.fault(95)
-def test_every_choice_that_changed_is_said(style):
+def test_every_choice_that_changed_is_listed(style):
     before = manifest(scan(style))
     preparation.write(style, replace(CROPPED, folders={"": replace(CROPPED.folders[""], prefix="")}))
     now = scan(style)

@@ -257,7 +257,7 @@ def test_every_kind_of_transparency_shows_the_background(tmp_path, image, option
 
 @pytest.mark.fault(11)
 @pytest.mark.parametrize(("lowest", "notices"), [(255, ()), (254, ("alpha",))])
-def test_transparency_is_said_where_there_is_any(tmp_path, lowest, notices):
+def test_transparency_is_noticed_where_there_is_any(tmp_path, lowest, notices):
     """White shows through, and sd-scripts may have taken it for a mask."""
     alpha = Image.new("L", (16, 16), 255)
     alpha.putpixel((3, 3), lowest)

@@ -14,6 +14,22 @@ from typing import NamedTuple
 TESTS = Path(__file__).resolve().parents[1]
 DOCUMENT = TESTS.parent / "docs" / "reliability.md"
 _MARKER = "pytest.mark.fault"
+_NAMES = (
+    "Adobe RGB",
+    "AVIF",
+    "CMYK",
+    "CSV",
+    "Display P3",
+    "EXIF",
+    "HDR",
+    "JPEG",
+    "NaN",
+    "PNG",
+    "sRGB",
+    "VAE",
+    "ZIP",
+)
+"""Names that a sentence does not write in small letters."""
 _HEAD = """\
 # What may go wrong
 
@@ -102,4 +118,14 @@ def document() -> str:
 
 
 def _links(tests: list[Shown]) -> str:
-    return "<br>".join(f"[{one.test.removeprefix('test_').replace('_', ' ')}](../tests/{one.file})" for one in tests)
+    return "<br>".join(f"[{sentence(one.test)}](../tests/{one.file})" for one in tests)
+
+
+def sentence(test: str) -> str:
+    """A test's name as a sentence: ``test_an_avif_of_display_p3_is_converted`` -> ``An AVIF of Display P3 is
+    converted``.
+    """
+    words = f" {test.removeprefix('test_').replace('_', ' ')} "
+    for name in _NAMES:
+        words = words.replace(f" {name.lower()} ", f" {name} ")
+    return words.strip()[:1].upper() + words.strip()[1:]

@@ -55,3 +55,15 @@ def test_a_mark_that_pytest_or_the_table_would_miss_is_said(tmp_path, text):
     (tmp_path / "test_a.py").write_text(text)
     with pytest.raises(ValueError, match="test_a.py"):
         table.marks(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "test, said",
+    [
+        ("test_an_avif_of_display_p3_is_converted", "An AVIF of Display P3 is converted"),
+        ("test_nan_is_refused", "NaN is refused"),
+        ("test_a_link_in_a_zip", "A link in a ZIP"),
+    ],
+)
+def test_a_name_reads_as_a_sentence(test, said):
+    assert table.sentence(test) == said

@@ -113,7 +113,7 @@ def test_a_log_that_cannot_be_read_fails_the_view_until_it_can(outputs, monkeypa
 
 @pytest.mark.fault(68)
 @pytest.mark.parametrize("number", NUMBERS)
-def test_the_run_itself_is_told(outputs, monkeypatch, number):
+def test_the_run_itself_says_so(outputs, monkeypatch, number):
     with monkeypatch.context() as patch:
         make_unreadable(patch, outputs / "ink", number)
         with pytest.raises(RunError, match=f"ink cannot be read: {os.strerror(number)}"):
@@ -138,7 +138,7 @@ def test_states_that_cannot_be_listed_are_never_taken_for_none(outputs, monkeypa
 
 @pytest.mark.fault(56, 68)
 @pytest.mark.parametrize("number", NUMBERS)
-def test_an_outputs_folder_that_cannot_be_read_is_told_on_the_page(outputs, monkeypatch, number):
+def test_an_outputs_folder_that_cannot_be_read_is_named_on_the_page(outputs, monkeypatch, number):
     """The drive is gone, and the page shows for ever what it showed last."""
     tab, watcher = TabState(), RunWatcher(outputs)
     tick(tab, watcher)

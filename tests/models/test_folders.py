@@ -212,7 +212,7 @@ def test_real_configurations_are_told_apart(name, tmp_path):
 
 
 @pytest.mark.fault(34)
-def test_names_that_are_nowhere(tmp_path, monkeypatch, no_network):
+def test_names_of_no_model_are_refused(tmp_path, monkeypatch, no_network):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     for name in ("someone/some-model", str(tmp_path / "nothing.safetensors"), "sdxl"):
         with pytest.raises(ModelError, match="base"):

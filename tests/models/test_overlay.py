@@ -204,7 +204,7 @@ def test_an_adapter_of_the_first_starter_is_refused_although_its_shapes_fit():
 
 
 @pytest.mark.fault(32)
-def test_weights_that_make_no_sense():
+def test_weights_that_make_no_sense_are_refused():
     model = linear([[1.0, 0.0], [0.0, 1.0]])
     stack = AdapterOverlay({"unet": model}, [(one([[0.0, 1.0]], [[1.0], [0.0]], 1.0), 1.0)], "sd1", torch.float32)
     for weights, message in (

@@ -120,7 +120,7 @@ def test_a_state_that_is_not_there_is_refused_with_what_there_is(parent, tmp_pat
 
 
 @pytest.mark.fault(46)
-def test_what_changed_since_the_newest_state_is_told(parent):
+def test_what_changed_since_the_newest_state_is_named(parent):
     """A run that resumes with other pictures or another rate is another run: nobody should find that out afterwards."""
     assert branching.changes(parent) == []
     branching.with_changes(parent, {"learning_rate": 1e-5, "preview_every": 7, "keep_checkpoints": 9})
@@ -250,7 +250,7 @@ def test_an_older_damaged_state_keeps_nobody_from_resuming(parent):
 
 
 @pytest.mark.fault(91)
-def test_another_rank_in_the_runs_settings_is_named_and_makes_a_new_run(parent):
+def test_another_rank_in_the_settings_of_a_run_is_named_and_makes_a_new_run(parent):
     """The worker met tensors of other shapes, and ended with a traceback."""
     text = parent.settings_file.read_text()
     parent.settings_file.write_text(text.replace("rank = 16", "rank = 8"))

@@ -87,7 +87,7 @@ def test_a_damaged_file_makes_the_older_checkpoint_the_latest(run, name):
 
 
 @pytest.mark.fault(41)
-def test_a_full_disk_leaves_what_was_there_and_tells_the_room(run, monkeypatch):
+def test_a_full_disk_leaves_what_was_there_and_the_room_is_named(run, monkeypatch):
     checkpoint.save(run, 1, STATE, write_adapter)
 
     def full(*_):

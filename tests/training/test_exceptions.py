@@ -41,7 +41,7 @@ def rules(new_run, settings):
 
 @pytest.mark.fault(73)
 @pytest.mark.parametrize("error", NO_MEMORY, ids=ids)
-def test_too_little_memory_is_told_with_what_would_fit(rules, error):
+def test_too_little_memory_is_reported_with_what_would_fit(rules, error):
     """On a CPU it was told as a bug in the studio, with a traceback; on an Apple GPU too."""
     assert devices.memory_full(error) and not devices.lost(error)
     with pytest.raises(MachineError, match="memory of this computer is full") as raised, exceptions.translating(rules):

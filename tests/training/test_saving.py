@@ -110,7 +110,7 @@ ALLOCATOR = (
         ("complete", None, "does not read back"),
     ],
 )
-def test_a_save_that_fails_is_told_once_and_tried_again_at_the_next_interval(
+def test_a_save_that_fails_is_reported_once_and_tried_again_at_the_next_interval(
     session, clock, monkeypatch, place, error, words
 ):
     """It was tried at every step, with a warning each: 55 in 60 steps."""
@@ -217,7 +217,7 @@ def test_where_the_disk_is_full_to_the_end_one_more_stop_gives_up_state_and_adap
 
 
 @pytest.mark.fault(41)
-def test_a_full_quota_is_tried_again_by_the_minute_and_told_once(session, clock, monkeypatch):
+def test_a_full_quota_is_tried_again_every_minute_and_reported_once(session, clock, monkeypatch):
     """The disk says that it has room: that was taken for the end of the wait, five times a second."""
     fill, tries = checkpoint._fill, []
 

@@ -148,7 +148,7 @@ def once(path: str) -> str:
     ids=["plain", "escaped", "twice", "three times"],
 )
 @pytest.mark.parametrize("door", ["/gradio_api/file=", "/gradio_api/file/", "/file=", "/file/"])
-def test_no_address_leads_out_of_the_pages_own_pictures(ask, studio, hidden, door, escaped):
+def test_no_address_leads_out_of_the_pictures_of_the_page(ask, studio, hidden, door, escaped):
     page = images.folder(studio.outputs)
     targets = [
         str(hidden), "/etc/passwd", "//etc/passwd", "///etc/passwd", f"{page}/../../secret.txt",
@@ -181,7 +181,7 @@ def test_no_address_leads_out_of_the_pages_own_pictures(ask, studio, hidden, doo
         "....//....//routes.py",
     ],
 )
-def test_the_frameworks_own_folders_lead_nowhere(ask, path, climb):
+def test_the_folders_of_the_framework_lead_nowhere(ask, path, climb):
     status, _, body = ask("GET", path.format(climb))
     assert status in (400, 403, 404) and b"import" not in body and b"root:" not in body
 

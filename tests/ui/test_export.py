@@ -145,7 +145,7 @@ def test_a_failed_proof_offers_no_file(page, monkeypatch):
 
 
 @pytest.mark.fault(41)
-def test_a_full_disk_is_said(page, monkeypatch):
+def test_a_full_disk_is_reported(page, monkeypatch):
     def refuse(*_, **__):
         raise OSError(28, "No space left on device", "/x")
 

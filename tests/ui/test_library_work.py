@@ -70,7 +70,7 @@ def test_a_measure_is_handed_on_in_the_commands_unit(cut, option, ending):
         Cut("size", float("inf")),
     ],
 )
-def test_a_measure_out_of_bounds_is_told_with_its_bounds(cut):
+def test_a_measure_out_of_bounds_is_refused_with_its_bounds(cut):
     with pytest.raises(SettingsError, match="must be from"):
         cut.option()
 

@@ -61,7 +61,7 @@ def mix(outputs) -> Mix:
     (None, 0.7, "not a number"), ([1], 0.7, "not a number"),
 ])  # fmt: skip
 @pytest.mark.fault(32)
-def test_a_weight_is_bounded_and_it_is_said(typed, kept, why):
+def test_a_weight_out_of_bounds_is_corrected_with_the_reason(typed, kept, why):
     """A weight of NaN or 1,000 gives grey pictures without a reason."""
     weight, said = bounded(typed, 0.7)
     assert weight == kept and (why in said if why else not said)

@@ -60,7 +60,7 @@ def test_the_pages_own_requests_pass(client):
 
 
 @pytest.mark.fault(60)
-def test_pictures_are_not_shown_in_another_sites_page(client):
+def test_pictures_are_not_shown_in_the_page_of_another_site(client):
     """Another site shows or measures the user's pictures."""
     assert (
         client.get(

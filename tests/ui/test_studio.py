@@ -56,7 +56,7 @@ def test_an_address_for_others_without_a_login_is_refused(tmp_path):
 
 
 @pytest.mark.fault(53)
-def test_a_second_studio_on_one_folder_is_refused_with_the_first_ones_address(request, tmp_path):
+def test_a_second_studio_on_one_folder_is_refused_with_the_address_of_the_first(request, tmp_path):
     """The user types into one and wonders why the other does not know of it."""
     served = request.getfixturevalue("studio")
     with pytest.raises(MachineError, match="Another studio uses this folder, at ") as caught:
