@@ -129,8 +129,11 @@ def offered(model: str, offer: HubOffer | None) -> str:
 
 def downloading(download: ModelDownload) -> str:
     """A download that is under way."""
-    total = f" of {words.size(download.total)}" if download.total else ""
-    said = f"Downloading {download.name}: {words.size(download.done)}{total}"
+    known = catalog.named(download.name)
+    name = known.title if known else download.name
+    said = f"Downloading {name}"
+    if download.total:
+        said += f": {words.size(download.done)} of {words.size(download.total)}"
     bar = _bar(download.done, download.total) if download.total else ""
     return (
         f'<div class="state running" role="status"><p class="sentence"><span class="dot"></span>{words.text(said)}</p>'

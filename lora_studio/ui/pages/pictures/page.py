@@ -45,13 +45,13 @@ class PicturesPage:
             with gr.Column(scale=4, min_width=330, elem_classes="half", elem_id="chosen"):
                 # each is placed where it is constructed
                 editor, bulk = PictureEditor(self.room), BulkEdits(self.room)
-                captioning = CaptioningPanel(self.room, bulk)
+                self.captioning = CaptioningPanel(self.room, bulk)
                 self.panels: list[Any] = [
                     editor,
-                    captioning,
+                    self.captioning,
                     bulk,
-                    WordsPanel(self.room, bulk, captioning),
-                    Health(self.room, bulk, captioning),
+                    WordsPanel(self.room, bulk),
+                    Health(self.room, bulk, self.captioning),
                     Folders(self.room),
                 ]
         self.room.encloses(body, failure)
@@ -73,6 +73,7 @@ class PicturesPage:
 
         self.intake.wire(setup, opened, self.list.add)
         self.list.train.click(lambda: gr.update(selected="train"), None, tabs, **QUIET)
+        self.captioning.opens(self.list.describe.click)
         self.list.wire()
         for panel in self.panels:
             panel.wire()

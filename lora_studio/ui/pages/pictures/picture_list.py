@@ -44,6 +44,7 @@ class PictureList:
             self.title = html(js_on_load=_TO_THE_BASE, elem_id="folder-title")
             with gr.Row(elem_classes="controls ways"):
                 self.add = gr.Button("Add pictures", size="md", min_width=110, elem_id="add-pictures")
+                self.describe = gr.Button("Write captions…", size="md", min_width=120, elem_id="write-captions")
                 self.train = gr.Button(
                     "Train on these", variant="primary", size="md", min_width=130, elem_id="train-these"
                 )

@@ -18,7 +18,6 @@ from lora_studio.curation.tags import TagCount, TagRemark
 from lora_studio.ui import words
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.pictures.bulk import BulkEdits
-from lora_studio.ui.pages.pictures.captioning import CaptioningPanel
 from lora_studio.ui.pages.pictures.look import PicturesLook
 from lora_studio.ui.pages.pictures.room import Room
 from lora_studio.ui.pages.train.setup import QUIET
@@ -60,8 +59,8 @@ class CaptionFacts(NamedTuple):
 class WordsPanel:
     """The card with the words."""
 
-    def __init__(self, room: Room, bulk: BulkEdits, captioning: CaptioningPanel):
-        self.room, self.bulk, self.captioning = room, bulk, captioning
+    def __init__(self, room: Room, bulk: BulkEdits):
+        self.room, self.bulk = room, bulk
         self._known: OrderedDict[int, CaptionFacts] = OrderedDict()
         self._lock = threading.Lock()
         with gr.Column(elem_classes="card", elem_id="words-card"):
@@ -77,7 +76,6 @@ class WordsPanel:
             )
             self.list = html(js_on_load=PRESS, elem_id="words")
             with gr.Row(elem_classes="controls"):
-                self.describe = gr.Button("Write captions…", size="md", min_width=110, elem_id="write-captions")
                 self.replace = gr.Button("Replace…", size="md", min_width=80, elem_id="words-replace")
                 self.add = gr.Button("Add to all…", size="md", min_width=90, elem_id="words-add")
                 self.more = gr.Button("More…", size="md", min_width=70, elem_id="words-more")
@@ -90,7 +88,6 @@ class WordsPanel:
         self.list.select(self.filter, look, self.room.drawn, **QUIET)
         self.bulk.opens(self.list.edit, self.remove)
         self.bulk.opens(self.about.edit, self.follow)
-        self.captioning.opens(self.describe.click)
         self.bulk.opens(self.replace.click, lambda look: self.bulk.propose(look, "replace"))
         self.bulk.opens(self.add.click, lambda look: self.bulk.propose(look, "prepend"))
         self.bulk.opens(self.more.click, lambda look: self.bulk.propose(look, "rename"))
