@@ -17,6 +17,7 @@ from lora_studio.runs import checkpoints
 from lora_studio.ui.pages.train import page, previews, status
 from lora_studio.ui.pages.train.live import RunWatcher, TabState, tick
 from lora_studio.ui.pages.train.page import EVERY, _apply_and_resume, _resume
+from tests.dataset.made import style_folder
 from tests.ui.played import save
 
 
@@ -201,6 +202,27 @@ def test_a_press_that_is_refused_says_why(watcher, part, started, tmp_path):
     assert "state" not in tick(tab, watcher), "it stays"
     played.says(e.Failed(what="Full."))
     assert "There is no folder" not in tick(tab, watcher)["state"]["value"]
+
+
+@pytest.mark.fault(92)
+def test_a_run_whose_pictures_moved_is_resumed_from_the_page(watcher, part, started, tmp_path):
+    """A wrong place is refused as the old one was. Another run asks for no place."""
+    played, tab = part("one", data=str(tmp_path / "gone")), TabState()
+    played.begins()
+    save(played.run, 250)
+    played.dies()
+    tab.follow(["one"])
+    resume = page._acting(_resume, watcher, lambda tab: tick(tab, watcher))
+    place = resume(tab)["place"]
+    assert place["visible"] and place["label"] == "Where the pictures are now"
+    page._note_place(tab, str(tmp_path / "nowhere"))
+    assert f"There is no folder {tmp_path / 'nowhere'}" in resume(tab)["state"]["value"] and not started
+    page._note_place(tab, " ")
+    moved = style_folder(tmp_path / "moved")
+    page._note_place(tab, f" {moved} ")
+    shown = resume(tab)
+    assert started == ["one"] and played.run.settings().run.data == str(moved)
+    assert not shown["place"]["visible"] and tab.moved == {} and tab.lost == ""
 
 
 def test_saved_states_are_listed_with_their_stars(watcher, part):

@@ -89,6 +89,8 @@ class TabState:
     """Why the last press on a button of the run failed. It is shown until the next press or another state of the run.
     """
     refused_in: State | None = None
+    moved: dict[str, object] = field(default_factory=dict)
+    """Where the run's pictures or model files are now, by setting, until it resumes with them there."""
     drawn_from: tuple | None = None
     """The fingerprint of what the last tick drew. While it stays the same there is nothing to draw."""
     sent: dict[str, Any] = field(default_factory=dict)
@@ -97,6 +99,13 @@ class TabState:
         """Switches to another run."""
         if name != self.run:
             self.run, self.step, self.prompt, self.unconfirmed, self.refused = name, None, 0, (), None
+            self.moved = {}
+
+    @property
+    def lost(self) -> str:
+        """The setting whose folder or file was not found by the last press; empty if none."""
+        where = self.refused.where if self.refused else ""
+        return where if where in PLACES else ""
 
     def follow(self, names: list[str]) -> None:
         """Switches to the newest run if it is new, or if the run that was shown no longer exists. ``names``: newest
@@ -114,9 +123,15 @@ class TabState:
         return {name: gr.update(**update) for name, update in new.items()}
 
 
+PLACES = {
+    "data": "Where the pictures are now",
+    "base": "Where the base model is now",
+    "vae": "Where the VAE is now",
+}
+"""What may have moved since a run began -> what its field is called."""
 PARTS = (
-    "pill", "start", "runs", "blank", "run_card", "state", "pause", "resume", "apply", "stop", "preview", "states_card",
-    "states", "result_card", "result", "film_card", "film", "pair", "loss_card", "loss",
+    "pill", "start", "runs", "blank", "run_card", "state", "place", "pause", "resume", "apply", "stop", "preview",
+    "states_card", "states", "result_card", "result", "film_card", "film", "pair", "loss_card", "loss",
 )  # fmt: skip
 """The parts of the page that a tick may change."""
 
@@ -201,6 +216,7 @@ def _full(tab: TabState, run: Run, watcher: RunWatcher) -> dict[str, dict[str, A
             "blank": {"visible": False},
             "run_card": {"visible": True},
             "state": {"value": status.line(run, view, tab.unconfirmed, tab.refused), "visible": True},
+            "place": {"visible": bool(tab.lost), "label": PLACES.get(tab.lost, "")},
         }
         return shown | _result(run, view, watcher.outputs)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,13 @@ def _place_run() -> dict[str, Any]:
                 min_width=160,
             )
         parts["state"] = html()
+        parts["place"] = gr.Textbox(
+            visible=False,
+            max_lines=1,
+            placeholder="The path of the folder or file",
+            submit_btn="Resume",
+            elem_id="place",
+        )
         parts |= _place_controls()
     with gr.Column(elem_classes="card made", visible=False) as parts["result_card"]:
         parts["result"] = html()
@@ -124,11 +132,16 @@ def _wire_run(page: gr.Blocks, watcher: RunWatcher, tab: gr.State, parts: dict[s
         here.prompt, here.step = int(event.prompt), int(step) if str(step).isdecimal() else here.step
         return tick(here)
 
+    def find(here: TabState, place: str) -> Updates:
+        _note_place(here, place)
+        return _acting(_resume, watcher, tick)(here)
+
     gr.Timer(EVERY).tick(tick, tab, shown, **QUIET)
     page.load(tick, tab, shown, **QUIET)
     parts["runs"].input(show, [tab, parts["runs"]], shown, **QUIET)
     parts["smoothing"].change(smooth, [tab, parts["smoothing"]], shown, trigger_mode="always_last", **QUIET)
     parts["film"].click(choose, tab, shown, **QUIET)
+    parts["place"].submit(find, [tab, parts["place"]], shown, **QUIET)
     for name, act in _ACTIONS.items():
         parts[name].click(_acting(act, watcher, tick), tab, shown, **QUIET)
     _wire_start(setup, tab, shown, tick)
@@ -197,19 +210,26 @@ def _acting(act: Action, watcher: RunWatcher, tick: Callable[[TabState], Updates
     return handler
 
 
+def _note_place(tab: TabState, place: str) -> None:
+    """Notes that what the last press did not find is now at ``place``."""
+    if tab.lost and place.strip():
+        tab.moved[tab.lost] = os.path.abspath(os.path.expanduser(place.strip()))
+
+
 def _resume(tab: TabState, run: Run) -> None:
     """Resumes a paused run, or starts the worker of an ended one again. Where something has changed since its newest
-    state was saved, the first press shows that and the second one resumes.
+    state was saved, the first press shows that and the second one resumes. What moved is looked for at its new place.
     """
     if not runner.alive(run) and not tab.unconfirmed:
-        tab.unconfirmed = tuple(branching.changes(run))
+        tab.unconfirmed = tuple(branching.changes(run, run.settings().changed(**tab.moved)))
         if tab.unconfirmed:
             return
     tab.unconfirmed = ()
     control.withdraw(run, Request.PAUSE)
     if not runner.alive(run):
-        run = branching.with_changes(run, {})
+        run = branching.with_changes(run, tab.moved)
         runner.start(run)
+        tab.moved = {}
         tab.show(run.name)
 
 
