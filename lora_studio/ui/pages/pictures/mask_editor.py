@@ -14,9 +14,9 @@ from lora_studio.curation.collection import Card, Collection
 from lora_studio.curation.masks import CORNERS, WHITE, Extent, Finish, Source
 from lora_studio.dataset import masks as mask_files
 from lora_studio.dataset.items import Dataset, Mask
-from lora_studio.errors import DatasetError
+from lora_studio.errors import DatasetError, StudioError
 from lora_studio.ui import words
-from lora_studio.ui.outcome import Updates, busy
+from lora_studio.ui.outcome import Updates, busy, wrong
 from lora_studio.ui.pages.pictures import drawn_masks, mask_canvas, stage
 from lora_studio.ui.pages.pictures.look import PicturesLook
 from lora_studio.ui.pages.pictures.room import Room
@@ -89,7 +89,7 @@ class MaskTool:
         edits = self.room.edits
         edits(self.canvas.input, self.paint, each=True)
         edits(self.canvas.submit, self.hide_corner)
-        edits(self.alpha.click, lambda look: self._make(look, [look.chosen], masks.opacity))
+        edits(self.alpha.click, lambda look: self._make(look, self._scope(look, "selected"), masks.opacity))
         edits(self.invert.click, self.turn_over)
         edits(self.soften.click, self.make_soft)
         edits(self.remove.click, lambda look: self._keep(look, {look.chosen: None}))
@@ -103,19 +103,23 @@ class MaskTool:
         card = collection.cards.get(look.chosen)
         if card is None or look.tool != "mask":
             return {self.column: gr.update(visible=False)}
-        has = gr.update(interactive=card.picture.mask is not None)
-        image, mask = stage.image(card, self.room.outputs), drawn_masks.overlay(card.picture, self.room.outputs)
-        several = len(look.selected) > 1
+        has, several = gr.update(interactive=card.picture.mask is not None), len(look.selected)
+        try:
+            mask, share = drawn_masks.overlay(card.picture, self.room.outputs), _learned(card)
+        except (StudioError, OSError) as error:
+            mask, share = "", wrong(error)
+        scope = f"in the {several:,} selected" if several > 1 else ""
+        image = stage.image(card, self.room.outputs)
         return {
             self.column: gr.update(visible=True),
             self.busy: "",
-            self.canvas: mask_canvas.html(card, image, mask, len(look.selected), len(collection.cards)),
-            self.share: _learned(card),
-            self.alpha: gr.update(visible="alpha" in card.marks),
+            self.canvas: mask_canvas.html(card, image, mask, several, len(collection.cards)),
+            self.share: share,
+            self.alpha: gr.update(value=f"Hide what is transparent {scope}".strip(), visible="alpha" in card.marks),
             self.invert: has,
             self.soften: has,
             self.remove: has,
-            self.all: f"In the {len(look.selected):,} selected" if several else "In all pictures",
+            self.all: scope.capitalize() or "In all pictures",
         }
 
     def paint(self, look: PicturesLook, event: gr.EventData) -> None:

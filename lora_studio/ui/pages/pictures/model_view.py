@@ -85,11 +85,10 @@ class ModelView:
             for answer in self.renderer.draw(spec(look, card), f"seen {id(look)}"):
                 if answer.kind == "loading":
                     yield {self.note: busy("Loading the VAE…")}
-        except RunError as error:
-            yield {self.note: words.notice("warned", error.what, error.where, error.do)}
-            return
         except StudioError as error:
-            yield {self.note: wrong(error)}
+            waits = isinstance(error, RunError)
+            notice = words.notice("warned", error.what, error.where, error.do) if waits else wrong(error)
+            yield {self.pair: "", self.note: notice}
             return
         now = self.room.collections.chosen(look)
         yield self._shown(look, now) if now else {self.note: gr.skip()}

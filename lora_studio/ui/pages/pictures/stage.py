@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lora_studio.curation.collection import CROPPED, Card
 from lora_studio.dataset.pictures import thumbnail
-from lora_studio.errors import DatasetError
+from lora_studio.errors import StudioError
 from lora_studio.ui import images, words
 from lora_studio.ui.pages.pictures import drawn_masks
 
@@ -18,7 +18,7 @@ def image(card: Card, outputs: Path) -> str:
     """The address of a copy of the card's picture; empty if the file is gone."""
     try:
         return images.address(thumbnail(card.picture.path, images.folder(outputs) / "pictures", SIDE))
-    except DatasetError:
+    except (StudioError, OSError):
         return ""
 
 
@@ -35,7 +35,7 @@ def hidden(card: Card, outputs: Path) -> str:
     """What the picture's mask hides, shaded; empty if it has none, or if that is gone."""
     try:
         mask = drawn_masks.overlay(card.picture, outputs)
-    except DatasetError:
+    except (StudioError, OSError):
         return ""
     return f'<img class="hidden-part" src="{words.text(mask)}" alt="">' if mask else ""
 
