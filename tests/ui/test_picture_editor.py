@@ -78,7 +78,7 @@ def test_the_crop_that_was_dragged_is_the_one_that_is_trained(visit, folder):
     page = opened(visit(), folder, "boat.png")
     page.locator("#open-crop").click()
     frame = page.locator(".crop-frame")
-    expect(frame).to_be_visible()
+    frame.scroll_into_view_if_needed()
     stage = page.locator(".cropper .stage").bounding_box()
     drag(page, frame.locator('[data-side="e"]'), -stage["width"] / 3, 0)
     until(lambda: crops(folder))
@@ -142,6 +142,7 @@ def crops(folder):
 
 def drag(page, locator, x, y):
     """Drags the middle of an element by pixels."""
+    locator.scroll_into_view_if_needed()
     box = locator.bounding_box()
     at = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(*at)

@@ -38,14 +38,16 @@ element.addEventListener('click', event => {
 const follow = () => {
   const name = element.querySelector('h2')?.title, before = shown;
   shown = name;
-  if (!name || name === before || !matchMedia('(max-width: 760px)').matches) return;
-  setTimeout(() => { if (Math.abs(card().getBoundingClientRect().top) > 400) card().scrollIntoView(); }, 50);
+  if (!name || name === before) return;
+  const phone = matchMedia('(max-width: 760px)').matches, column = document.getElementById('chosen');
+  if (!phone) column.scrollTop = 0;
+  else setTimeout(() => { if (Math.abs(card().getBoundingClientRect().top) > 400) card().scrollIntoView(); }, 50);
 };
 watch('value', follow);
 follow();
 """
 )
-"""On a phone, where the panel is below the list, it comes into view when a picture is chosen."""
+"""Brings the panel into view when a picture is chosen; on a phone it is below the list."""
 _TOOLS = {"crop": "Move the crop", "mask": "Mask", "model": "What the model sees"}
 
 

@@ -20,14 +20,15 @@ class Remark(NamedTuple):
 
 _OUT = "out", "Leave out"
 _CARD_KINDS = frozenset(("no caption", "long caption", "cropped", "small", "left out", "mask"))
-"""Kinds of problems that a card knows itself, after every edit."""
+"""Kinds of problems that a card itself knows of, after every edit."""
 
 
 def of(card: Card, collection: Collection) -> list[Remark]:
     """What is wrong with the picture of ``card``."""
     found = [*_own(card, collection)]
     for problem in collection.dataset.problems:
-        if problem.kind not in _CARD_KINDS and card.name in (problem.files or (problem.file,)):
+        settled = problem.kind in _CARD_KINDS or (problem.kind == "alpha" and card.picture.mask)
+        if not settled and card.name in (problem.files or (problem.file,)):
             found.append(_scanned(problem, card))
     return found
 
