@@ -10,18 +10,19 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
 
 from lora_studio import events as e
-from lora_studio import runs
+from lora_studio import files, runs
 from lora_studio.config.settings import Settings
 from lora_studio.curation import style_words
 from lora_studio.dataset import pictures
 from lora_studio.dataset.items import Dataset, Picture
-from lora_studio.errors import DatasetError, MachineError, StudioError
+from lora_studio.errors import DatasetError, MachineError
 from lora_studio.events import State, StateChanged
 from lora_studio.jobs import caption_writing, captioning, queue
 from lora_studio.jobs.captioning import CaptioningJob, CaptioningOrder, CaptioningView, Mode
@@ -66,9 +67,13 @@ def main(folder: str) -> int:
     job = CaptioningJob(Path(folder))
     log, stopping = EventLog(job.events_file), Stopping(job)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    if not captioning.claim(job):
+    try:
+        if not captioning.claim(job):
+            return 1
+        device = queue.wait_for_captioning(job, stopping)  # held until this process ends
+    except OSError as error:
+        log.append(e.Failed.of(files.refusal(error, "The captioning cannot begin", job.folder)))
         return 1
-    device = queue.wait_for_captioning(job, stopping)
     if device is None:
         log.append(StateChanged(state=State.INTERRUPTED))
         return 0
@@ -78,50 +83,128 @@ def main(folder: str) -> int:
 def work(job: CaptioningJob, log: EventLog, stopping: Callable[[], bool]) -> int:
     """Does the job, now; returns the process's exit status. Whatever happens is in the log."""
     try:
-        ended = _work(job, log, stopping)
+        log.append(StateChanged(state=State.PREPARING))
+        order = job.order()
+        ended = _Work(job, order, scanned(order, job.outputs), log, stopping).do()
         log.append(StateChanged(state=State.FINISHED if ended else State.INTERRUPTED))
         return 0
     except Exception as error:  # the last place where a fault can still reach the user
-        log.append(e.Failed.of(_told(error)))
+        log.append(_failed(error, job))
         return 1
 
 
-def _told(error: Exception) -> Exception:
-    """The error to tell in place of ``error``; a fault of the studio's goes to the log with its traceback."""
+def _failed(error: Exception, job: CaptioningJob) -> e.Failed:
+    """The event that tells of ``error``; a fault of the studio's goes to the job's log with its traceback."""
     from lora_studio.training import devices, exceptions
 
-    if isinstance(error, StudioError):
-        return error
     no_room = MachineError(
         "The model does not fit in memory.",
-        do="Caption fewer pictures at once, choose a smaller model, or close other programs that use much memory.",
+        do="Choose a smaller model, or close other programs that use much memory.",
     )
-    rules: list[exceptions.Rule] = [(devices.memory_full, lambda _: no_room), (devices.lost, devices.device_lost)]
+    rules: list[exceptions.Rule] = [
+        (devices.memory_full, lambda _: no_room),
+        (devices.lost, devices.device_lost),
+        (lambda one: isinstance(one, OSError), lambda one: files.refusal(one, "The captioning stopped", job.folder)),
+    ]
     if told := exceptions.translated(error, rules):
-        return told
+        return e.Failed.of(told)
     traceback.print_exc()
-    return error
+    do = "This is a bug in the studio. The job's worker.log has the details; what was captioned is kept."
+    return e.Failed.of(error).model_copy(update={"where": str(job.log_file), "do": do})
 
 
-def _work(job: CaptioningJob, log: EventLog, stopping: Callable[[], bool]) -> bool:
-    """Captions what is left to caption, then writes the captions, also those of a job that was stopped or that fails.
-    Returns whether nothing is left.
-    """
-    order = job.order()
-    log.append(StateChanged(state=State.PREPARING))
-    dataset = scanned(order, job.outputs)
-    known = captioning.fold(captioning.read(job)).captions
-    all_of_it = wanted(order, dataset, known)
-    todo = [picture for name, picture in all_of_it.items() if name not in known]
-    try:
-        if todo and not stopping():
-            _caption(job, order, dataset, todo, len(all_of_it), log, stopping)
-    finally:
-        seen = captioning.fold(captioning.read(job))
-        _tell(seen, log)
-        if order.mode is not Mode.PROPOSE:
-            _write(job, order, seen, log)
-    return all(name in seen.captions for name in all_of_it)
+@dataclass
+class _Work:
+    """One worker's part of a job."""
+
+    job: CaptioningJob
+    order: CaptioningOrder
+    dataset: Dataset
+    log: EventLog
+    stopping: Callable[[], bool]
+
+    def do(self) -> bool:
+        """Captions what is left to caption, then writes the captions, also those of a job that was stopped or that
+        fails. Returns whether nothing is left.
+        """
+        known = self._seen().captions
+        pictures = wanted(self.order, self.dataset, known)
+        todo = [picture for name, picture in pictures.items() if name not in known]
+        try:
+            if todo and not self.stopping():
+                self._caption(todo, len(pictures))
+        finally:
+            self._tell()
+            if self.order.mode is not Mode.PROPOSE:
+                self._write()
+        return pictures.keys() <= self._seen().captions.keys()
+
+    def _seen(self) -> CaptioningView:
+        return captioning.fold(captioning.read(self.job))
+
+    def _caption(self, left: list[Picture], total: int) -> None:
+        """Captions the pictures that are ``left`` of ``total``, with fewer at once where memory runs out."""
+        found = captioning.model_for(self.order)
+        model, batch = load(found, self.order), self.order.batch
+        self.log.append(e.CaptioningStarted(done=total - len(left), total=total, model=found.name, device=model.device))
+        while left and not self.stopping():
+            group = left[:batch]
+            try:
+                looked_at = list(self._looked_at(model, group))
+            except Exception as error:
+                if len(group) == 1 or not _memory_full(error):
+                    raise
+                batch = len(group) // 2
+                what = f"Memory ran out: from now on {batch} at once."
+                self.log.append(e.Warned(what=what, do="Nothing needs to be done."))
+                continue
+            del left[:batch]
+            for picture, said in looked_at:
+                text = said.text if self.order.style else style_words.without(said.text)
+                self.log.append(e.Captioned(name=self.dataset.name(picture), text=text, cut=said.cut))
+
+    def _looked_at(self, model: Loaded, group: Sequence[Picture]) -> Iterator[tuple[Picture, Description]]:
+        """The pictures of ``group`` with what the model makes of them. One that cannot be read is told, and captioned
+        with nothing.
+        """
+        opened: list[tuple[Picture, Image.Image]] = []
+        for picture in group:
+            try:
+                opened.append((picture, shown(picture)))
+            except DatasetError as error:
+                self.log.append(e.Warned(what=error.what, where=self.dataset.name(picture), do=error.do))
+                yield picture, Description("")
+        if opened:
+            said = model.describe([image for _, image in opened])
+            yield from zip((picture for picture, _ in opened), said, strict=True)
+
+    def _tell(self) -> None:
+        """Tells which captions are shorter than they might be."""
+        captions = self._seen().captions
+        cut = [name for name, one in captions.items() if one.cut]
+        empty = [name for name, one in captions.items() if not one.text]
+        if cut:
+            what = "1 caption was" if len(cut) == 1 else f"{len(cut)} captions were"
+            do = "Allow longer captions, or mend them."
+            self.log.append(e.Warned(what=f"{what} cut at the limit: {_listed(cut)}", do=do))
+        if empty:
+            what = "1 picture" if len(empty) == 1 else f"{len(empty)} pictures"
+            do = "Lower the thresholds, or write these captions yourself."
+            self.log.append(e.Warned(what=f"{what} got no caption: {_listed(empty)}", do=do))
+
+    def _write(self) -> None:
+        """Writes the captions into the dataset, over nothing that was written meanwhile."""
+        data, seen = Path(self.order.data), self._seen()
+        there = caption_writing.own_captions(data, self.order.nested)
+        settled = seen.written | seen.kept
+        captions = {name: one.text for name, one in seen.captions.items() if one.text and name not in settled}
+        changes = captioning.merged(there, captions, self.order)
+        before = {name: there.get(name, "") for name in changes}
+        title = f"{'1 caption' if len(changes) == 1 else f'{len(changes)} captions'} by {seen.model}"
+        written = caption_writing.write(data, changes, self.job.outputs, title, before)
+        if captions:
+            kept = tuple(name for name in captions if name not in written)
+            self.log.append(e.CaptionsWritten(written=tuple(written), kept=kept))
 
 
 def scanned(order: CaptioningOrder, outputs: Path) -> Dataset:
@@ -147,53 +230,6 @@ def wanted(order: CaptioningOrder, dataset: Dataset, done: Collection[str] = ())
         written = caption_writing.own_captions(Path(order.data), order.nested)
         known = {name: picture for name, picture in known.items() if name in done or not written.get(name)}
     return known
-
-
-def _caption(
-    job: CaptioningJob,
-    order: CaptioningOrder,
-    dataset: Dataset,
-    todo: Sequence[Picture],
-    total: int,
-    log: EventLog,
-    stopping: Callable[[], bool],
-) -> None:
-    found = captioning.model_for(order)
-    model = load(found, order)
-    log.append(e.CaptioningStarted(done=total - len(todo), total=total, model=found.name, device=model.device))
-    left, batch = list(todo), order.batch
-    while left and not stopping():
-        group = left[:batch]
-        try:
-            looked_at = list(_looked_at(model, group, dataset, log))
-        except Exception as error:
-            if len(group) == 1 or not _memory_full(error):
-                raise
-            batch = len(group) // 2
-            log.append(e.Warned(what=f"Memory ran out: from now on {batch} at once.", do="Nothing needs to be done."))
-            continue
-        del left[:batch]
-        for picture, said in looked_at:
-            text = said.text if order.style else style_words.without(said.text)
-            log.append(e.Captioned(name=dataset.name(picture), text=text, cut=said.cut))
-
-
-def _looked_at(
-    model: Loaded, group: Sequence[Picture], dataset: Dataset, log: EventLog
-) -> Iterator[tuple[Picture, Description]]:
-    """The pictures of ``group`` with what the model makes of them. One that cannot be read is told, and captioned with
-    nothing.
-    """
-    opened: list[tuple[Picture, Image.Image]] = []
-    for picture in group:
-        try:
-            opened.append((picture, shown(picture)))
-        except DatasetError as error:
-            log.append(e.Warned(what=error.what, where=dataset.name(picture), do=error.do))
-            yield picture, Description("")
-    if opened:
-        looks = model.describe([image for _, image in opened])
-        yield from zip((picture for picture, _ in opened), looks, strict=True)
 
 
 def _memory_full(error: Exception) -> bool:
@@ -252,35 +288,8 @@ def _tagger(found: FoundModel, order: CaptioningOrder) -> Loaded:
     return Loaded(describe, tagger.device)
 
 
-def _tell(seen: CaptioningView, log: EventLog) -> None:
-    """Tells which captions are shorter than they might be."""
-    cut = [name for name, one in seen.captions.items() if one.cut]
-    empty = [name for name, one in seen.captions.items() if not one.text]
-    if cut:
-        what = "1 caption was" if len(cut) == 1 else f"{len(cut)} captions were"
-        log.append(e.Warned(what=f"{what} cut at the limit: {_listed(cut)}", do="Allow longer captions, or mend them."))
-    if empty:
-        what = "1 picture" if len(empty) == 1 else f"{len(empty)} pictures"
-        do = "Lower the thresholds, or write these captions yourself."
-        log.append(e.Warned(what=f"{what} got no caption: {_listed(empty)}", do=do))
-
-
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + (" …" if len(names) > _NAMED else ".")
-
-
-def _write(job: CaptioningJob, order: CaptioningOrder, seen: CaptioningView, log: EventLog) -> None:
-    """Writes the captions into the dataset, over nothing that was written meanwhile."""
-    data = Path(order.data)
-    there = caption_writing.own_captions(data, order.nested)
-    settled = seen.written | seen.kept
-    captions = {name: one.text for name, one in seen.captions.items() if one.text and name not in settled}
-    changes = captioning.merged(there, captions, order)
-    before = {name: there.get(name, "") for name in changes}
-    count = "1 caption" if len(changes) == 1 else f"{len(changes)} captions"
-    written = caption_writing.write(data, changes, job.outputs, f"{count} by {seen.model}", before)
-    if captions:
-        log.append(e.CaptionsWritten(written=tuple(written), kept=tuple(captions.keys() - set(written))))
 
 
 if __name__ == "__main__":

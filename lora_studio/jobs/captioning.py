@@ -32,7 +32,7 @@ from lora_studio import files, locks, runs
 from lora_studio.errors import DatasetError, ModelError, RunError
 from lora_studio.events import State
 from lora_studio.jobs import caption_writing, eventlog, identity, runner
-from lora_studio.vision import local
+from lora_studio.vision import catalog, local
 from lora_studio.vision.catalog import Task
 from lora_studio.vision.local import FoundModel
 from lora_studio.vision.options import SentenceOptions, TagOptions
@@ -296,7 +296,8 @@ def checked(order: CaptioningOrder, outputs: Path = runs.OUTPUTS) -> CaptioningO
     model_for(order)
     if order.mode is not Mode.PROPOSE:
         caption_writing.require_consent(data, outputs)
-    return order.model_copy(update={"data": str(data), "model": files.absolute(order.model)})
+    model = order.model if catalog.named(order.model) else files.absolute(order.model)
+    return order.model_copy(update={"data": str(data), "model": model})
 
 
 def model_for(order: CaptioningOrder) -> FoundModel:

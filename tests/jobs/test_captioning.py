@@ -1,5 +1,6 @@
 """Captioning jobs with a real process and a tiny tagger: what is written where, what is kept, whose turn it is."""
 
+import json
 import os
 import signal
 
@@ -109,6 +110,26 @@ def test_tags_are_appended_behind_what_is_there(order, data, outputs):
         f"a boat, {WHITE}",
         "Hatsune Miku, a ship, rose (flower), watercolor (medium), >_<",
     ]
+
+
+def test_a_caption_goes_back_where_it_came_from(order, data, outputs):
+    """Rows of a table and objects beside pictures are captions too: they are not empty, and appended to in place."""
+    (data / "metadata.jsonl").write_text('{"file_name": "a.png", "text": "a house", "seed": 7}\n')
+    (data / "c.json").write_text('{"caption": "a tree"}')
+    assert worked(order(), outputs).view().written == {"3_boat/d.png"}
+    assert worked(order(Mode.APPEND, names=("a.png", "c.png")), outputs).view().written == {"a.png", "c.png"}
+    row = json.loads((data / "metadata.jsonl").read_text())
+    assert row == {"file_name": "a.png", "text": f"a house, {WHITE}", "seed": 7}
+    assert json.loads((data / "c.json").read_text()) == {"caption": f"a tree, {WHITE}"}
+    assert not (data / "a.txt").exists() and not (data / "c.txt").exists()
+
+
+def test_a_folder_that_is_called_like_a_model_does_not_take_its_place(order, outputs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(captioning, "model_for", lambda _: None)
+    (tmp_path / "wd14").mkdir()
+    for model, meant in (("wd14", "wd14"), ("./wd14", str(tmp_path / "wd14"))):
+        assert captioning.checked(order().model_copy(update={"model": model}), outputs).model == meant
 
 
 def test_proposals_write_nothing_until_they_are_accepted(order, data, outputs):
