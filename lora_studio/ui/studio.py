@@ -40,7 +40,7 @@ def build(outputs: Path = runs.OUTPUTS) -> gr.Blocks:
         with tabs.container() as all_tabs:
             with tabs.tab("Pictures") as pictures_tab:
                 pictures = PicturesPage(outputs)
-            with tabs.tab("Train"):
+            with tabs.tab("Train") as train_tab:
                 setup = train.build(studio, outputs, pill)
             with tabs.tab("Library") as tab:
                 LibraryPage(outputs).wire(tab, all_tabs, setup)
@@ -49,6 +49,7 @@ def build(outputs: Path = runs.OUTPUTS) -> gr.Blocks:
             with tabs.tab("Export") as tab:
                 ExportPage(outputs).wire(tab)
         setup.draft.render()
+        setup.looks_again(train_tab)
         pictures.wire(pictures_tab, all_tabs, setup)
         tabs.follow_address(studio, lambda: "train" if runs.existing(outputs) else "pictures")
     return studio

@@ -28,8 +28,8 @@ def page(tmp_path, monkeypatch):
     return made, PicturesLook(Settings(data=str(data)))
 
 
-def event(**fields):
-    return SimpleNamespace(**fields)
+def event(at=0, **fields):
+    return SimpleNamespace(at=at, **fields)
 
 
 def names(page, look):

@@ -24,7 +24,15 @@ const named = name => all().find(card => card.dataset.name === name);
 const current = () => element.querySelector('.picture[aria-current="true"]');
 const shown = () => element.checkVisibility();
 const typing = target => target.closest?.('input, textarea, select, [contenteditable="true"]');
-let anchor = '', asked = '';
+let anchor = '', asked = '', last = {at: 0};
+
+const mark = () => {
+  for (const one of all()) {
+    const current = String(one.dataset.name === last.chosen);
+    one.classList.toggle('selected', last.names.has(one.dataset.name));
+    if (one.getAttribute('aria-current') !== current) one.setAttribute('aria-current', current);
+  }
+};
 
 const choose = (card, how = 'one') => {
   const cards = all(), name = card.dataset.name;
@@ -38,13 +46,11 @@ const choose = (card, how = 'one') => {
     if (!names.delete(name)) names.add(name);
     else chosen = [...names].pop() || '';
   }
-  for (const one of cards) {
-    one.classList.toggle('selected', names.has(one.dataset.name));
-    one.setAttribute('aria-current', one.dataset.name === chosen);
-  }
+  last = {names, chosen, at: performance.now()};
+  mark();
   card.focus();
   const page = cards.map(one => one.dataset.name);
-  trigger('click', {name: chosen, names: [...names], page, keep: how !== 'one'});
+  trigger('click', {name: chosen, names: [...names], page, keep: how !== 'one', at: last.at});
 };
 element.addEventListener('click', event => {
   const card = event.target.closest('.picture');
@@ -100,11 +106,13 @@ const key = event => {
 window.addEventListener('keydown', key);
 
 const settle = () => {
+  if (Number(element.querySelector('.pictures')?.dataset.at) < last.at) mark();  // drawn before it heard of the choice
   const wanted = [...element.querySelectorAll('img[data-wanted]')].map(one => one.closest('.picture').dataset.name);
   const list = JSON.stringify(wanted);
   if (wanted.length && list !== asked && shown()) { asked = list; trigger('play'); }
 };
-new MutationObserver(settle).observe(element, {childList: true, subtree: true});
+const watched = ['aria-current', 'data-at', 'data-wanted'];
+new MutationObserver(settle).observe(element, {childList: true, subtree: true, attributeFilter: watched});
 
 const open = () => { if (window.formRestored && element.isConnected && shown()) trigger('expand'); };
 for (const name of ['form-restored', 'pictures-shown']) window.addEventListener(name, open);
@@ -122,7 +130,8 @@ def html(look: PicturesLook, found: Sequence[Card], collection: Collection, outp
         return '<p class="hint" role="status">This folder has no picture yet.</p>'
     if not found:
         return '<p class="hint" role="status">No picture has all that. Clear the search or choose another filter.</p>'
-    return f'<div class="pictures">{"".join(_card(card, look, outputs) for card in page(look, found))}</div>'
+    made = "".join(_card(card, look, outputs) for card in page(look, found))
+    return f'<div class="pictures" data-at="{look.chosen_at}">{made}</div>'
 
 
 def page(look: PicturesLook, found: Sequence[Card]) -> Sequence[Card]:

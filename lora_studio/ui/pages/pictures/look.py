@@ -46,6 +46,7 @@ class PicturesLook:
         draft: the edit of many captions that is being typed.
         tool: what is open in the editor: "crop", "mask", "model", or "" for none.
         captioning: the order for automatic captions, and the job that is watched.
+        chosen_at: when that was chosen, in milliseconds of the browser's clock.
         pending: the edit that waits for her agreement that the studio writes in the folder.
         drawn: what the list depended on when it was drawn.
         gone: why no thumbnail can be made of a picture, by its name.
@@ -63,6 +64,7 @@ class PicturesLook:
     page: int = 0
     chosen: str = ""
     selected: set[str] = field(default_factory=set)
+    chosen_at: float = 0.0
     said: str = ""
     tag_search: str = ""
     draft: EditDraft | None = None

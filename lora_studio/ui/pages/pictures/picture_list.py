@@ -83,10 +83,11 @@ class PictureList:
     def wire(self) -> None:
         """Binds the filters, the cards and the keys."""
         look, drawn, fields = self.room.look, self.room.drawn, [self.search, self.bucket, self.length, self.sort]
-        gr.on([one.input for one in fields], self.find, [look, *fields], drawn, trigger_mode="always_last", **QUIET)
+        asked = [self.search.change, *(one.input for one in fields[1:])]
+        gr.on(asked, self.find, [look, *fields], drawn, trigger_mode="always_last", **QUIET)
         self.filters.click(self.filter, look, [*drawn, self.search], **QUIET)
-        self.cards.click(self.choose, look, drawn, **QUIET)
-        self.cards.select(self.turn, look, drawn, **QUIET)
+        self.cards.click(self.choose, look, drawn, trigger_mode="multiple", **QUIET)
+        self.cards.select(self.turn, look, drawn, trigger_mode="multiple", **QUIET)
         self.cards.clear(self.unselect, look, drawn, **QUIET)
         self.cards.apply(self.select_all, look, drawn, **QUIET)
         self.cards.play(self.make_thumbnails, look, self.cards, **WORK)
@@ -144,6 +145,9 @@ class PictureList:
 
     def choose(self, look: PicturesLook, event: gr.EventData) -> Updates:
         """The pictures that the browser has selected. It shows that itself, so the cards need not be drawn again."""
+        if float(event.at) < look.chosen_at:
+            return {}  # it was overtaken by a later one
+        look.chosen_at = float(event.at)
         kept = look.selected - set(event.page) if event.keep else set()
         look.selected, look.chosen = kept | set(map(str, event.names)), str(event.name)
         look.drawn = _drawn(look, self.room.collections.of(look)) if look.drawn else None

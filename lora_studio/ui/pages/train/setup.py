@@ -163,6 +163,10 @@ class Setup:
         restored = page.load(self.restore, [self.draft], [self.preset, self.blurb, *fields], **QUIET)
         restored.then(None, js=_RESTORED, **QUIET).then(self.look, **look_options)
 
+    def looks_again(self, tab: gr.Tab) -> None:
+        """Looks at the dataset whenever ``tab`` is opened: it may have been edited on another page."""
+        tab.select(self.look, self.looked, [self.data, self.report], **QUIET)
+
     def keeps(self, event: Any) -> Any:
         """Stores the form once ``event`` is done: fields of a tab that is not open tell of no change."""
         form = [self.preset, *self.form.components]
