@@ -18,6 +18,7 @@ from lora_studio.curation.target import Target
 from lora_studio.dataset import folder, preparation
 from lora_studio.dataset.preparation import FolderOptions
 from lora_studio.errors import SettingsError
+from lora_studio.jobs import model_downloads
 from lora_studio.jobs.captioning import CaptioningJob, CaptioningOrder, Mode
 from lora_studio.jobs.eventlog import EventLog
 from lora_studio.jobs.model_downloads import HubOffer
@@ -411,3 +412,26 @@ def test_a_model_captions_as_a_job_that_outlives_its_tab(visit, data, tmp_path):
     page = pictures_of(visit(), data)
     expect(page.locator('.picture[data-name="bare.png"] b')).to_have_text("rose (flower)")
     assert (data / "a.txt").read_text() == "drawing, a"
+
+
+def test_a_model_that_was_chosen_meanwhile_gets_no_offer_of_another(page, monkeypatch):
+    page, look = page
+    panels = panel(page, CaptioningPanel)
+    panels.choose(look, "a/first")
+    asking = panels.look_up(look)
+    assert "Asking the hub" in next(asking)[panels.form.offer]["value"]
+
+    def answers(name):
+        panels.choose(look, "a/second")
+        return HubOffer(name, 1, 1, "MIT")
+
+    monkeypatch.setattr(model_downloads, "look", answers)
+    assert list(asking) == [] and look.captioning.offer is None
+
+
+def test_a_job_is_no_longer_watched_where_the_folder_cannot_be_shown(page, data):
+    page, look = page
+    look.settings = Settings(data=str(data), base="gone.safetensors")
+    panels = panel(page, CaptioningPanel)
+    updates = panels.tick(look)
+    assert updates[page.room.failure]["visible"] and not updates[panels.timer].active

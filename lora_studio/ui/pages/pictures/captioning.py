@@ -122,14 +122,16 @@ class CaptioningPanel:
 
     def look_up(self, look: PicturesLook) -> Iterator[Updates]:
         """Asks the hub what a download takes."""
-        draft = look.captioning
+        draft, model = look.captioning, look.captioning.model
         yield {self.form.offer: gr.update(value=outcome.busy("Asking the hub."), visible=True)}
         try:
-            draft.offer = model_downloads.look(draft.model)
+            offer = model_downloads.look(model)
         except StudioError as error:
             yield {self.form.offer: gr.update(value=outcome.wrong(error), visible=True)}
             return
-        yield self._form(look)
+        if draft.model == model:  # else another one was chosen while it was asked
+            draft.offer = offer
+            yield self._form(look)
 
     def download(self, look: PicturesLook) -> Updates:
         """Starts the download that was offered."""
@@ -183,7 +185,10 @@ class CaptioningPanel:
     def tick(self, look: PicturesLook) -> Updates:
         """The job as it is now; when it has ended, the cards with what it wrote."""
         was = look.captioning.at_work
-        updates = self.draw(look, self.room.collections.of(look))
+        try:
+            updates = self.draw(look, self.room.collections.of(look))
+        except (StudioError, OSError):  # which the page says
+            return {**self.room.draw(look), self.timer: gr.Timer(active=False)}
         if was and not look.captioning.at_work:
             return self.room.draw(look, fresh=True)
         return {self.room.look: look, **updates}
