@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from lora_studio.config.settings import Settings
+from lora_studio.curation import masks
 from lora_studio.dataset.preparation import Crop
 from lora_studio.ui.pages.pictures import crop, picture_problems
 from lora_studio.ui.pages.pictures.editor import PictureEditor
@@ -104,3 +105,41 @@ def test_pictures_are_gone_through_in_the_order_of_the_list(editor):
     page.step(look, event(act="back"))
     page.step(look, event(act="back"))
     assert look.chosen == "a.png"
+
+
+def test_what_is_left_out_is_taken_in_by_the_same_button(editor):
+    page, look = editor
+    look.chosen = "a.png"
+    for out, label in ((True, "Take in"), (False, "Leave out")):
+        page.leave_out(look)
+        assert cards(editor).cards["a.png"].left_out == out
+        assert page.draw(look, cards(editor))[page.out] == label
+
+
+def test_a_corner_is_hidden_where_it_is_asked_for_and_turned_over(editor):
+    """The mask of one picture is written for all, or what is learned is hidden."""
+    page, look = editor
+    look.chosen, look.selected = "a.png", {"a.png", "tiny.png"}
+    corner = {"name": "a.png", "corner": "top-left", "width": 50, "height": 50}
+    page.mask.hide_corner(look, event(**corner, scope="selected"))
+    masked = {name for name, card in cards(editor).cards.items() if card.picture.mask}
+    assert masked == look.selected
+
+    def levels():
+        mask = masks.of(cards(editor).cards["a.png"].picture)
+        return [mask.getpixel(at) for at in ((10, 10), (250, 120), (262, 120), (500, 250))]
+
+    assert levels() == [0, 0, 255, 255]
+    page.mask.turn_over(look)
+    assert levels() == [255, 255, 0, 0]
+    page.mask.make_soft(look)
+    assert levels()[0] == 255 and levels()[1] < 255 and levels()[2:] == [0, 0]
+
+
+def test_a_mask_that_is_gone_is_named(editor):
+    """The page cannot be drawn any more once another program deletes a mask."""
+    page, look = editor
+    look.chosen, look.tool = "a.png", "mask"
+    page.mask.hide_corner(look, event(name="a.png", corner="top-left", width=20, height=20, scope="one"))
+    cards(editor).cards["a.png"].picture.mask.path.unlink()
+    assert "cannot be read" in page.mask.draw(look, cards(editor))[page.mask.share]
