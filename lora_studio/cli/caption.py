@@ -23,7 +23,8 @@ from lora_studio.curation.workbench import Workbench
 from lora_studio.errors import RunError, SettingsError, StudioError
 from lora_studio.events import State
 from lora_studio.jobs import captioning
-from lora_studio.jobs.captioning import CaptioningJob, CaptioningOrder, CaptioningView, Mode
+from lora_studio.jobs.captioning import CaptioningJob, CaptioningOrder, Mode
+from lora_studio.jobs.captioning_view import CaptioningView
 from lora_studio.runs import OUTPUTS
 from lora_studio.vision import catalog
 from lora_studio.vision.catalog import Task

@@ -24,8 +24,9 @@ from lora_studio.dataset import pictures
 from lora_studio.dataset.items import Dataset, Picture
 from lora_studio.errors import DatasetError, MachineError
 from lora_studio.events import State, StateChanged
-from lora_studio.jobs import caption_writing, captioning, queue
-from lora_studio.jobs.captioning import CaptioningJob, CaptioningOrder, CaptioningView, Mode
+from lora_studio.jobs import caption_writing, captioning, captioning_view, queue
+from lora_studio.jobs.captioning import CaptioningJob, CaptioningOrder, Mode
+from lora_studio.jobs.captioning_view import CaptioningView
 from lora_studio.jobs.eventlog import EventLog
 from lora_studio.vision.catalog import Task
 from lora_studio.vision.local import FoundModel
@@ -140,7 +141,7 @@ class _Work:
         return pictures.keys() <= self._seen().captions.keys()
 
     def _seen(self) -> CaptioningView:
-        return captioning.fold(captioning.read(self.job))
+        return captioning_view.fold(captioning.read(self.job))
 
     def _caption(self, left: list[Picture], total: int) -> None:
         """Captions the pictures that are ``left`` of ``total``, with fewer at once where memory runs out."""

@@ -21,7 +21,7 @@ import os
 import shutil
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
@@ -32,13 +32,12 @@ from lora_studio import files, locks, runs
 from lora_studio.errors import DatasetError, ModelError, RunError
 from lora_studio.events import State
 from lora_studio.jobs import caption_writing, eventlog, identity, runner
+from lora_studio.jobs.captioning_view import CaptioningView, fold
 from lora_studio.vision import catalog, local
 from lora_studio.vision.catalog import Task
 from lora_studio.vision.local import FoundModel
 from lora_studio.vision.options import SentenceOptions, TagOptions
 
-LATEST = 5
-"""Captions that a view shows as the latest."""
 _LEAVING = 10.0
 """Seconds in which a worker that has ended its work leaves."""
 
@@ -74,39 +73,6 @@ class CaptioningOrder(BaseModel):
     tags: TagOptions = TagOptions()
     style: bool = False
     """Whether what the model says about the style or medium is kept; see ``curation.style_words``."""
-
-
-@dataclass
-class CaptioningView:
-    """All that is known of a job. ``done`` of ``total`` pictures are captioned; ``total`` is 0 until it is known."""
-
-    state: State = State.QUEUED
-    model: str = ""
-    device: str = ""
-    done: int = 0
-    total: int = 0
-    seconds_left: float | None = None
-    waits_for: str = ""
-    """What it waits for, in the middle of a sentence; empty if it does not wait."""
-    captions: dict[str, e.Captioned] = field(default_factory=dict)
-    """By the names of their pictures."""
-    warnings: list[e.Warned] = field(default_factory=list)
-    written: set[str] = field(default_factory=set)
-    """Pictures whose captions it wrote into the dataset."""
-    kept: set[str] = field(default_factory=set)
-    """Pictures that it left as they were: someone wrote their captions meanwhile, or there was nothing to add."""
-    error: e.Failed | None = None
-    """Why it failed, or that its process vanished."""
-
-    @property
-    def latest(self) -> list[e.Captioned]:
-        """The latest captions, the last one first."""
-        return list(self.captions.values())[-LATEST:][::-1]
-
-    @property
-    def can_resume(self) -> bool:
-        """Whether it ended before it had looked at all pictures, or before it wrote what it had."""
-        return self.state in (State.FAILED, State.INTERRUPTED)
 
 
 @dataclass(frozen=True)
@@ -442,41 +408,6 @@ def read(job: CaptioningJob) -> list[e.Event]:
             return [*found, e.Failed.of(error)]
         found += more
     return found
-
-
-def fold(log: list[e.Event]) -> CaptioningView:
-    """The view after the events of a job's log."""
-    view = CaptioningView()
-    began = e.CaptioningStarted(done=0, total=0, model="", device="")
-    for event in log:
-        match event:
-            case e.StateChanged():
-                view.state = event.state
-                if event.state is State.QUEUED:
-                    view.error, view.warnings = None, []
-            case e.CaptioningStarted():
-                began, view.total, view.model, view.device = event, event.total, event.model, event.device
-                view.state = State.RUNNING
-            case e.Captioned():
-                view.captions[event.name] = event
-                view.seconds_left = _left(began, event, len(view.captions))
-            case e.Warned():
-                view.warnings.append(event)
-            case e.CaptionsWritten():
-                view.written.update(event.written)
-                view.kept.update(event.kept)
-            case e.Failed():
-                view.state, view.error = State.FAILED, event
-    view.done = len(view.captions)
-    if view.state is not State.RUNNING:
-        view.seconds_left = None
-    return view
-
-
-def _left(began: e.CaptioningStarted, latest: e.Captioned, done: int) -> float:
-    """Seconds that the rest takes at the pace since the job began or continued."""
-    since = done - began.done
-    return (latest.at - began.at) / since * max(began.total - done, 0) if since > 0 else 0.0
 
 
 def merged(texts: Mapping[str, str], captions: Mapping[str, str], order: CaptioningOrder) -> dict[str, str]:

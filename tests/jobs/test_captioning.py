@@ -12,7 +12,8 @@ from lora_studio.curation.workbench import Workbench
 from lora_studio.errors import DatasetError, ModelError, RunError
 from lora_studio.events import Captioned, CaptioningStarted, Failed, State, StateChanged
 from lora_studio.jobs import caption_writing, captioner, captioning, identity, runner
-from lora_studio.jobs.captioning import CaptioningJob, CaptioningOrder, Mode, fold, merged
+from lora_studio.jobs.captioning import CaptioningJob, CaptioningOrder, Mode, merged
+from lora_studio.jobs.captioning_view import fold
 from lora_studio.jobs.eventlog import EventLog
 from lora_studio.jobs.renderer import Renderer
 from lora_studio.locks import Lock
