@@ -79,6 +79,12 @@ class Family(ABC):
     """style, content and layout -> the canonical paths of the blocks that mostly carry it. Empty where nothing has been
     published.
     """
+    style_blocks: ClassVar[tuple[str, ...]] = ()
+    """The denoiser's modules whose channels tell the style of a picture, by name; empty where none have been chosen.
+    ``evaluation.perception`` reads them.
+    """
+    subject_block: ClassVar[str] = ""
+    """The denoiser's module whose output tells the subject of a picture."""
     roots: ClassVar[tuple[str, ...]] = ()
     """The denoiser's outermost modules: what a key without a component may begin with."""
     words: ClassVar[str] = ""

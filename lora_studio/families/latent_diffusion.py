@@ -45,6 +45,7 @@ class LatentDiffusion(Family):
         "attention+ff": _TEXT_ALL,
         "attention+ff+conv": _TEXT_ALL,  # a text encoder has no convolutions
     }
+    style_blocks, subject_block = ("down_blocks.0", "down_blocks.1", "mid_block"), "up_blocks.1"
     roots = ("down_blocks", "up_blocks", "mid_block", "conv_in", "conv_out", "time_embedding", "add_embedding")
     words = (
         r"(?:down|up|transformer|input|output)_blocks|(?:mid|middle)_block|(?:time|add|class|token|position)_embedding"

@@ -71,6 +71,19 @@ def look(run: Run, settings: Settings, world: World) -> Generator[Event, None, D
     return dataset
 
 
+def pictures_of(run: Run, settings: Settings) -> Generator[Event, None, Dataset]:
+    """The pictures of a run as they are now, for other work than training.
+
+    Raises:
+        DatasetError: the folder cannot be trained on.
+    """
+    yield Preparing(stage="pictures", done=0, total=1)
+    found = folder.scan(Path(settings.run.data), run.cache, nested=settings.dataset.nested)
+    for problem in found.blocking:
+        raise DatasetError(problem.what, where=problem.file or found.folder, do=problem.do)
+    return found
+
+
 def load(settings: Settings, machine: devices.Machine, dataset: Dataset) -> Generator[Event, None, models.Base]:
     """Loads the base model, and warns of pictures that do not suit its resolution.
 
@@ -135,7 +148,7 @@ def assemble(
     """
     train, validation = split(dataset.pictures, settings.dataset.validation_share, settings.run.seed)
     with world.leader_first():
-        cache = yield from _encode(run, settings, dataset, base)
+        cache = yield from encode(run, settings, dataset, base)
     inject.add_adapter(base, settings.adapter, settings.run.seed)
     gradient_checkpointing.enable(
         base.unet,
@@ -308,7 +321,7 @@ def _require_same(dataset: Dataset, world: World) -> None:
         )
 
 
-def _encode(run: Run, settings: Settings, dataset: Dataset, base: models.Base) -> Generator[Event, None, Cache]:
+def encode(run: Run, settings: Settings, dataset: Dataset, base: models.Base) -> Generator[Event, None, Cache]:
     """Fills the cache with every latent and caption that training will need; then the encoders leave the device."""
     assigned = buckets.assign(dataset.pictures, *_bucketing(settings.dataset, base))
     variants = reading.variants(dataset, settings)
