@@ -26,14 +26,14 @@ from lora_studio.jobs import captioning
 from lora_studio.jobs.captioning import CaptioningJob, CaptioningOrder, Mode
 from lora_studio.jobs.captioning_view import CaptioningView
 from lora_studio.runs import OUTPUTS
-from lora_studio.vision import catalog
-from lora_studio.vision.catalog import Task
+from lora_studio.vision import catalogue
+from lora_studio.vision.catalogue import Task
 from lora_studio.vision.options import Detail, SentenceOptions, TagOptions
 
 _POLL, _EVERY = 0.2, 10.0
 """Seconds between two looks at the job, and between two lines where the output is no terminal."""
 _DETAILS = {"short": Detail.SHORT, "detailed": Detail.DETAILED, "long": Detail.LONG}
-_KEYS = ", ".join(one.key for one in catalog.MODELS if one.task is not Task.MASKS)
+_KEYS = ", ".join(one.key for one in catalogue.MODELS if one.task is not Task.MASKS)
 _SENTENCES, _TAGS = SentenceOptions(), TagOptions()
 
 

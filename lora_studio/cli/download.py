@@ -83,7 +83,7 @@ def _progress(offer: Offer) -> Generator[None]:
 def _next(offer: Offer, folder: Path) -> str:
     """What can be done with the model, as a sentence."""
     from lora_studio.vision import local
-    from lora_studio.vision.catalog import Task
+    from lora_studio.vision.catalogue import Task
 
     if "model_index.json" in offer.files:
         return f"Train on it with: python3 app.py train --data my-pictures --base {offer.name}"

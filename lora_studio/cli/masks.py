@@ -134,7 +134,7 @@ def _box(text: str) -> Any:
 
 def _segmenter(model: str) -> Any:
     from lora_studio.vision import local
-    from lora_studio.vision.catalog import Task
+    from lora_studio.vision.catalogue import Task
     from lora_studio.vision.segmenters import U2Net
 
     found = local.find(model)

@@ -28,7 +28,7 @@ from lora_studio.jobs import caption_writing, captioning, captioning_view, queue
 from lora_studio.jobs.captioning import CaptioningJob, CaptioningOrder, Mode
 from lora_studio.jobs.captioning_view import CaptioningView
 from lora_studio.jobs.eventlog import EventLog
-from lora_studio.vision.catalog import Task
+from lora_studio.vision.catalogue import Task
 from lora_studio.vision.local import FoundModel
 
 _LARGEST = 1536

@@ -33,8 +33,8 @@ from lora_studio.errors import DatasetError, ModelError, RunError
 from lora_studio.events import State
 from lora_studio.jobs import caption_writing, eventlog, identity, runner
 from lora_studio.jobs.captioning_view import CaptioningView, fold
-from lora_studio.vision import catalog, local
-from lora_studio.vision.catalog import Task
+from lora_studio.vision import catalogue, local
+from lora_studio.vision.catalogue import Task
 from lora_studio.vision.local import FoundModel
 from lora_studio.vision.options import SentenceOptions, TagOptions
 
@@ -54,7 +54,7 @@ class Mode(StrEnum):
 
 
 class CaptioningOrder(BaseModel):
-    """What a job is asked for. ``data`` is the dataset's folder; ``model`` a key of ``vision.catalog``, a folder, a
+    """What a job is asked for. ``data`` is the dataset's folder; ``model`` a key of ``vision.catalogue``, a folder, a
     file or a name on the hub.
     """
 
@@ -262,7 +262,7 @@ def checked(order: CaptioningOrder, outputs: Path = runs.OUTPUTS) -> CaptioningO
     model_for(order)
     if order.mode is not Mode.PROPOSE:
         caption_writing.require_consent(data, outputs)
-    model = order.model if catalog.named(order.model) else files.absolute(order.model)
+    model = order.model if catalogue.named(order.model) else files.absolute(order.model)
     return order.model_copy(update={"data": str(data), "model": model})
 
 

@@ -23,7 +23,7 @@ class HubOffer:
 
 
 def look(name: str) -> HubOffer:
-    """Asks the hub for the size and licence of a model, by its name there or its key in ``vision.catalog``. Takes
+    """Asks the hub for the size and licence of a model, by its name there or its key in ``vision.catalogue``. Takes
     seconds.
 
     Raises:

@@ -2,6 +2,6 @@
 masks. None of them is needed for training; each is loaded from a folder or from the hub's local cache when it is asked
 for.
 
-``catalog`` lists the ones that the studio offers by name, ``local`` finds them on this machine, ``offers`` says what of
-a model on the hub would be downloaded.
+``catalogue`` lists the ones that the studio offers by name, ``local`` finds them on this machine, ``offers`` says what
+of a model on the hub would be downloaded.
 """

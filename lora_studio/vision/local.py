@@ -12,8 +12,8 @@ from typing import NamedTuple
 from huggingface_hub import constants, file_download
 
 from lora_studio.errors import ModelError
-from lora_studio.vision import catalog
-from lora_studio.vision.catalog import Task
+from lora_studio.vision import catalogue
+from lora_studio.vision.catalogue import Task
 
 TAGS_FILE = "selected_tags.csv"
 CONFIG = "config.json"
@@ -31,20 +31,20 @@ class FoundModel(NamedTuple):
 
 
 def find(model: str) -> FoundModel:
-    """The model that ``model`` names: a key of the catalog, a folder in the hub's layout, an ``.onnx`` file, or a name
-    on the hub that was downloaded.
+    """The model that ``model`` names: a key of the catalogue, a folder in the hub's layout, an ``.onnx`` file, or a
+    name on the hub that was downloaded.
 
     Raises:
         ModelError: there is none, or it cannot be used. Where a download would help, ``details`` has the name on the
             hub as ``download``.
     """
-    offered = catalog.named(model)
+    offered = catalogue.named(model)
     path = Path(model).expanduser()
     if offered is None and path.exists():
         return _at(path, path.resolve().name)
     name = offered.hub if offered else model
     if not _HUB_NAME.fullmatch(name):
-        keys = ", ".join(one.key for one in catalog.MODELS)
+        keys = ", ".join(one.key for one in catalogue.MODELS)
         raise ModelError(
             f"There is no model at {path}.",
             where=model,
@@ -70,7 +70,7 @@ def _cached(name: str) -> Path:
 
 def missing(name: str) -> ModelError:
     """The error for a model of the hub that was not downloaded: what it takes, and how to get it."""
-    offered = catalog.named(name)
+    offered = catalogue.named(name)
     facts = f"It takes {offered.size / 1e9:.1f} GB. " if offered and offered.size else ""
     facts += f"Its licence is {offered.licence}. " if offered else ""
     return ModelError(

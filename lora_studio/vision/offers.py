@@ -7,7 +7,7 @@ from __future__ import annotations
 from lora_studio.errors import ModelError
 from lora_studio.models import hub
 from lora_studio.models.hub import Offer
-from lora_studio.vision import catalog
+from lora_studio.vision import catalogue
 from lora_studio.vision.local import CONFIG, TAGS_FILE
 
 _BESIDE = (".json", ".txt", ".jinja", ".model")
@@ -17,13 +17,13 @@ _DATA = ("_data", ".data")
 
 
 def look(name: str) -> Offer:
-    """What the hub says of a model, by its name there or by its key in the catalog.
+    """What the hub says of a model, by its name there or by its key in the catalogue.
 
     Raises:
         ModelError: the hub has no such model, wants a login for it, or it cannot be used here.
         MachineError: the hub cannot be reached.
     """
-    offered = catalog.named(name)
+    offered = catalogue.named(name)
     return hub.look(offered.hub if offered else name, _either)
 
 

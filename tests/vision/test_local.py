@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from lora_studio.errors import ModelError
-from lora_studio.vision import catalog, local
-from lora_studio.vision.catalog import Task
+from lora_studio.vision import catalogue, local
+from lora_studio.vision.catalogue import Task
 from tests.vision import tiny
 
 
@@ -60,9 +60,9 @@ def empty_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
 
 
-@pytest.mark.parametrize("key", [model.key for model in catalog.MODELS])
+@pytest.mark.parametrize("key", [model.key for model in catalogue.MODELS])
 def test_a_model_that_is_not_here_names_what_it_takes_and_the_command(empty_cache, key):
-    offered = catalog.named(key)
+    offered = catalogue.named(key)
     with pytest.raises(ModelError, match=f"app.py download {offered.hub}") as caught:
         local.find(key)
     assert offered.licence in caught.value.do and caught.value.details == {"download": offered.hub}
@@ -78,7 +78,7 @@ def test_what_is_neither_is_told():
         local.find("nothing-here")
 
 
-def test_a_folder_of_the_same_name_does_not_hide_a_model_of_the_catalog(tmp_path, monkeypatch, empty_cache):
+def test_a_folder_of_the_same_name_does_not_hide_a_model_of_the_catalogue(tmp_path, monkeypatch, empty_cache):
     touched(tmp_path / "blip", "config.json", "model.safetensors")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelError, match="Salesforce/blip"):
@@ -87,18 +87,18 @@ def test_a_folder_of_the_same_name_does_not_hide_a_model_of_the_catalog(tmp_path
 
 
 def test_each_key_and_each_hub_name_is_one_model():
-    names = [one for model in catalog.MODELS for one in (model.key, model.hub)]
+    names = [one for model in catalogue.MODELS for one in (model.key, model.hub)]
     assert len(set(names)) == len(names)
-    assert [catalog.named(model.hub) for model in catalog.MODELS] == list(catalog.MODELS)
+    assert [catalogue.named(model.hub) for model in catalogue.MODELS] == list(catalogue.MODELS)
 
 
 def test_the_tiny_models_are_found_as_what_they_are(tmp_path):
     assert local.find(str(tiny.wd14(tmp_path / "wd").parent)).task is Task.TAGS
 
 
-def test_the_table_of_the_documentation_is_the_catalog():
+def test_the_table_of_the_documentation_is_the_catalogue():
     text = (Path(__file__).resolve().parents[2] / "docs" / "captions.md").read_text("utf-8")
-    for model in catalog.MODELS:
+    for model in catalogue.MODELS:
         size = f"{model.size / 1e9:.1f} GB" if model.size else "see `--look`"
         row = f"| `{model.key}` | `{model.hub}` | {model.task} | {model.licence} | {size} |"
         assert (row in text) is (model.task is not Task.MASKS)

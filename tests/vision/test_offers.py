@@ -11,7 +11,7 @@ from lora_studio.errors import ModelError, StudioError
 from lora_studio.jobs import model_downloads
 from lora_studio.models import hub
 from lora_studio.vision import captioners, local, offers
-from lora_studio.vision.catalog import Task
+from lora_studio.vision.catalogue import Task
 from lora_studio.vision.options import SentenceOptions
 from lora_studio.vision.segmenters import U2Net
 from lora_studio.vision.taggers import Tagger

@@ -16,8 +16,8 @@ from lora_studio.ui import outcome, words
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.pictures import captioning_view
 from lora_studio.ui.theme import html
-from lora_studio.vision import catalog, local
-from lora_studio.vision.catalog import Task
+from lora_studio.vision import catalogue, local
+from lora_studio.vision.catalogue import Task
 from lora_studio.vision.options import Detail, SentenceOptions, TagOptions
 
 _MODES = [
@@ -55,7 +55,7 @@ class CaptioningForm:
                 self.close = gr.Button("Cancel", size="md", min_width=80, elem_id="captioning-close")
 
     def _place_model(self) -> None:
-        offered = [*catalog.offered(Task.SENTENCES), *catalog.offered(Task.TAGS)]
+        offered = [*catalogue.offered(Task.SENTENCES), *catalogue.offered(Task.TAGS)]
         self.model = gr.Dropdown(
             [(model.title, model.key) for model in offered],
             value=offered[0].key,
@@ -120,7 +120,7 @@ class CaptioningForm:
         sort, wrong = options_of(model), trouble(model)
         fetching = download is not None and not download.ended
         missing = bool(wrong and wrong.details.get("download"))
-        known = catalog.named(model)
+        known = catalogue.named(model)
         return {
             self.about: f'<p class="hint">{words.text(known.about)}</p>' if known else "",
             self.offer: gr.update(value=_told(model, wrong, offer, download), visible=wrong is not None),
@@ -171,7 +171,7 @@ def order(model: str, values: tuple[Any, ...], **more: Any) -> CaptioningOrder:
 
 def options_of(model: str) -> str:
     """Which options a model has: "blip", "florence2", "instructed" or "tags"; "" while it is not known."""
-    known = catalog.named(model)
+    known = catalogue.named(model)
     if known:
         return (
             "tags" if known.task is Task.TAGS else "instructed" if known.key not in ("blip", "florence2") else known.key

@@ -11,7 +11,7 @@ from lora_studio.jobs.captioning import CaptioningView, Mode
 from lora_studio.jobs.model_downloads import HubOffer, ModelDownload
 from lora_studio.ui import outcome, words
 from lora_studio.ui.pages.pictures import changes, thumbnails
-from lora_studio.vision import catalog
+from lora_studio.vision import catalogue
 
 MOST_SHOWN = 20
 _LATEST = 3
@@ -112,7 +112,7 @@ def _proposal(card: Card, text: str, outputs: Path) -> str:
 
 def offered(model: str, offer: HubOffer | None) -> str:
     """That a model is not on this machine, and what downloading it takes as far as it is known."""
-    known = catalog.named(model)
+    known = catalogue.named(model)
     name = known.title if known else model
     if offer:
         licence = offer.licence or "not named"
@@ -129,7 +129,7 @@ def offered(model: str, offer: HubOffer | None) -> str:
 
 def downloading(download: ModelDownload) -> str:
     """A download that is under way."""
-    known = catalog.named(download.name)
+    known = catalogue.named(download.name)
     name = known.title if known else download.name
     said = f"Downloading {name}"
     if download.total:

@@ -43,7 +43,7 @@ class CaptioningDraft:
 
     Attributes:
         opened: whether the form is shown.
-        model: a key of ``vision.catalog``, a path, or a name on the hub.
+        model: a key of ``vision.catalogue``, a path, or a name on the hub.
         scope: which pictures, as in ``EditDraft``.
         offer: what the hub says of the model, once she asked.
         watched: the job whose result is shown when it has ended.

@@ -23,8 +23,8 @@ from lora_studio.ui.pages.pictures.room import Room
 from lora_studio.ui.pages.train.setup import QUIET
 from lora_studio.ui.paths import tidy
 from lora_studio.ui.theme import html
-from lora_studio.vision import catalog, local
-from lora_studio.vision.catalog import Task
+from lora_studio.vision import catalogue, local
+from lora_studio.vision.catalogue import Task
 
 _SOFT = 0.02
 """How far edges are softened at a press, as a share of the picture's shorter side."""
@@ -64,7 +64,7 @@ class MaskTool:
         room.shows(self.draw, shown)
 
     def _place_subject(self) -> None:
-        offered = [(one.title, one.key) for one in catalog.MODELS if one.task is Task.MASKS]
+        offered = [(one.title, one.key) for one in catalogue.MODELS if one.task is Task.MASKS]
         self.model = gr.Dropdown(
             offered,
             value=offered[0][1],

@@ -38,7 +38,7 @@ MODELS = (
         Task.SENTENCES,
         "BSD-3-Clause",
         1_880_000_000,
-        "One short sentence for each picture; quick, also without a graphics card.",
+        "One short sentence for each picture.",
     ),
     VisionModel(
         "florence2",
@@ -47,7 +47,7 @@ MODELS = (
         Task.SENTENCES,
         "MIT",
         0,
-        "A sentence or a paragraph, as detailed as you choose; quick, also without a graphics card.",
+        "A sentence or a paragraph, as detailed as you choose.",
     ),
     VisionModel(
         "qwen",
@@ -56,7 +56,7 @@ MODELS = (
         Task.SENTENCES,
         "Apache-2.0",
         0,
-        "Follows an instruction of your own; wants a graphics card with 8 GB.",
+        "Follows an instruction of your own. With two billion weights it is the largest of these.",
     ),
     VisionModel(
         "wd14",
