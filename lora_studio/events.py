@@ -195,6 +195,8 @@ class CaptioningStarted(Event):
     model: str
     """For people."""
     device: str
+    tags: bool = False
+    """Whether it writes tags with commas between them, and no sentences."""
 
 
 class Captioned(Event):

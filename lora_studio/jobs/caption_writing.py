@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lora_studio import runs
+from lora_studio.curation.edits import Append, EditTools
 from lora_studio.curation.workbench import Workbench
 from lora_studio.dataset import listing, masks, pictures, sidecars
 from lora_studio.errors import DatasetError
@@ -23,13 +24,22 @@ def own_captions(data: Path, nested: bool = False) -> dict[str, str]:
     return {name: text for name, text in sidecars.pair(folders, shown)[0].items() if text}
 
 
-def appended(caption: str, text: str) -> str:
-    """``caption`` with the comma-separated parts of ``text`` behind each of its lines, without those that the line has.
+def with_sentence(caption: str, sentence: str) -> str:
+    """``caption`` with ``sentence`` as a whole behind each of its lines that does not end with it.
 
-    >>> appended("ink, boat", "boat, sea"), appended("", "boat, sea")
+    >>> with_sentence("ink, boat", "A boat, at sea."), with_sentence("A boat.", "It is red.")
+    ('ink, boat, A boat, at sea.', 'A boat. It is red.')
+    """
+    return Append(text=sentence).caption(caption, EditTools())
+
+
+def with_tags(caption: str, tags: str) -> str:
+    """``caption`` with the ``tags`` behind each of its lines, without those that the line has.
+
+    >>> with_tags("ink, boat", "boat, sea"), with_tags("", "boat, sea")
     ('ink, boat, sea', 'boat, sea')
     """
-    parts = [part.strip() for part in text.split(",")]
+    parts = [part.strip() for part in tags.split(",")]
     lines = caption.splitlines() or [""]
     return "\n".join(_extended(line, parts) for line in lines)
 

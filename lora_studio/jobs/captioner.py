@@ -147,7 +147,14 @@ class _Work:
         """Captions the pictures that are ``left`` of ``total``, with fewer at once where memory runs out."""
         found = captioning.model_for(self.order)
         model, batch = load(found, self.order), self.order.batch
-        self.log.append(e.CaptioningStarted(done=total - len(left), total=total, model=found.name, device=model.device))
+        began = e.CaptioningStarted(
+            done=total - len(left),
+            total=total,
+            model=found.name,
+            device=model.device,
+            tags=found.task is Task.TAGS,
+        )
+        self.log.append(began)
         while left and not self.stopping():
             group = left[:batch]
             try:
@@ -199,7 +206,7 @@ class _Work:
         there = caption_writing.own_captions(data, self.order.nested)
         settled = seen.written | seen.kept
         captions = {name: one.text for name, one in seen.captions.items() if one.text and name not in settled}
-        changes = captioning.merged(there, captions, self.order)
+        changes = captioning.merged(there, captions, self.order.mode, seen.tags)
         before = {name: there.get(name, "") for name in changes}
         title = f"{'1 caption' if len(changes) == 1 else f'{len(changes)} captions'} by {seen.model}"
         written = caption_writing.write(data, changes, self.job.outputs, title, before)

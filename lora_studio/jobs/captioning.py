@@ -410,11 +410,12 @@ def read(job: CaptioningJob) -> list[e.Event]:
     return found
 
 
-def merged(texts: Mapping[str, str], captions: Mapping[str, str], order: CaptioningOrder) -> dict[str, str]:
+def merged(texts: Mapping[str, str], captions: Mapping[str, str], mode: Mode, tags: bool) -> dict[str, str]:
     """The captions to write into the dataset: of ``captions``, which the model wrote, with what is there in ``texts``.
-    A picture that needs no change is left out.
+    A picture that needs no change is left out. ``tags`` says whether the model wrote tags.
     """
-    if order.mode is Mode.FILL:
+    if mode is Mode.FILL:
         return {name: text for name, text in captions.items() if text and not texts.get(name)}
-    added = {name: caption_writing.appended(texts.get(name, ""), text) for name, text in captions.items() if text}
+    append = caption_writing.with_tags if tags else caption_writing.with_sentence
+    added = {name: append(texts.get(name, ""), text) for name, text in captions.items() if text}
     return {name: text for name, text in added.items() if text != texts.get(name, "")}

@@ -18,6 +18,8 @@ class CaptioningView:
     state: State = State.QUEUED
     model: str = ""
     device: str = ""
+    tags: bool = False
+    """Whether it writes tags and no sentences."""
     done: int = 0
     total: int = 0
     seconds_left: float | None = None
@@ -56,6 +58,7 @@ def fold(log: list[e.Event]) -> CaptioningView:
                     view.error, view.warnings = None, []
             case e.CaptioningStarted():
                 began, view.total, view.model, view.device = event, event.total, event.model, event.device
+                view.tags = event.tags
                 view.state = State.RUNNING
             case e.Captioned():
                 view.captions[event.name] = event

@@ -367,12 +367,23 @@ def test_an_error_is_forgotten_when_the_job_is_resumed():
     ("ink,", "boat", "ink, boat"),
     ("one\ntwo", "boat", "one, boat\ntwo, boat"),
 ])  # fmt: skip
-def test_what_is_appended_comes_behind_each_line_and_only_once(caption, text, joined):
-    assert caption_writing.appended(caption, text) == joined
+def test_tags_come_behind_each_line_and_only_once(caption, text, joined):
+    assert caption_writing.with_tags(caption, text) == joined
 
 
-def test_fill_changes_nothing_that_is_there(order):
-    assert merged({"a": "by hand"}, {"a": "x", "b": "y", "c": ""}, order()) == {"b": "y"}
+@pytest.mark.parametrize("caption, joined", [
+    ("", "A red, small boat."),
+    ("ink", "ink, A red, small boat."),
+    ("small boat., ink", "small boat., ink, A red, small boat."),
+    ("A sea.\nink, A red, small boat.", "A sea. A red, small boat.\nink, A red, small boat."),
+])  # fmt: skip
+def test_sentences_come_as_a_whole_behind_each_line_and_only_once(caption, joined):
+    assert merged({"a": caption}, {"a": "A red, small boat."}, Mode.APPEND, tags=False) == {"a": joined}
+    assert merged({"a": joined}, {"a": "A red, small boat."}, Mode.APPEND, tags=False) == {}
+
+
+def test_fill_changes_nothing_that_is_there():
+    assert merged({"a": "by hand"}, {"a": "x", "b": "y", "c": ""}, Mode.FILL, tags=True) == {"b": "y"}
 
 
 def test_no_images_are_drawn_meanwhile(outputs, monkeypatch):
