@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from lora_studio.curation.collection import CROPPED, Card, Collection
+from lora_studio.curation.collection import CROPPED, MARKS, Card, Collection
 from lora_studio.dataset import pictures
 from lora_studio.errors import DatasetError
 from lora_studio.ui import images, words
@@ -15,8 +15,10 @@ from lora_studio.ui.pages.pictures.look import PAGE_SIZE, PicturesLook
 
 _LABELS = 3
 """Marks that a card names; the others are counted."""
+_GOOD = frozenset(("mask", "own crop"))
+"""Marks that are no problem."""
 _TOLD = frozenset(("left out", "no caption", "several captions"))
-"""Marks that the card shows in another way, or that are no problem."""
+"""Marks that the card shows in another way."""
 
 CHOOSE = """
 const all = () => [...element.querySelectorAll('.picture')];
@@ -176,13 +178,18 @@ def _labels(card: Card) -> str:
     if card.left_out:
         return '<span class="marks">left out</span>'
     marks = [_label(mark, card) for mark in sorted(card.marks - _TOLD)]
-    more = [f"+ {len(marks) - _LABELS}"] if len(marks) > _LABELS else []
-    labels = "".join(f"<i>{words.text(one)}</i>" for one in marks[:_LABELS] + more)
+    more = [f"<i>+ {len(marks) - _LABELS}</i>"] if len(marks) > _LABELS else []
+    labels = "".join(marks[:_LABELS] + more)
     return f'<span class="marks">{words.counted(card.tokens, "token")}{labels}</span>'
 
 
 def _label(mark: str, card: Card) -> str:
-    return f"{1 - card.seen:.0%} cut off" if mark == "cropped" else findings.title(mark).lower()
+    if mark == "cropped":
+        named = f"{1 - card.seen:.0%} cut off"
+    else:  # the marks of a card are named for one picture, kinds of problems for several
+        named = mark if mark in MARKS else findings.title(mark).lower()
+    plain = ' class="plain"' * (mark in _GOOD)
+    return f"<i{plain}>{words.text(named)}</i>"
 
 
 def _picture(card: Card, look: PicturesLook, outputs: Path) -> str:

@@ -38,7 +38,7 @@ class PicturesPage:
         self.outputs = outputs
         self.room = Room(outputs)
         self.intake = Intake(self.room)
-        failure = html(visible=False, elem_id="pictures-failure")
+        failure = html(_reading("Reading the pictures…"), elem_id="pictures-failure")
         with gr.Row(elem_classes="halves", equal_height=False) as body:
             with gr.Column(scale=8, min_width=330, elem_classes="half"), gr.Column(elem_classes="card"):
                 self.list = PictureList(self.room)
@@ -90,13 +90,16 @@ class PicturesPage:
             look.settings = settings
         for done, total in self.room.collections.read(look):
             told = f"Reading the pictures: {done:,} of {total:,}" if total else "Reading the pictures…"
-            line = f'<p class="told running" role="status"><span class="dot"></span>{words.text(told)}</p>'
-            yield {self.room.failure: gr.update(value=line, visible=True)}
+            yield {self.room.failure: gr.update(value=_reading(told), visible=True)}
         look.said, look.arrived = _said(look.arrived) or look.said, ""
         shown = self.room.draw(look)
         if not look.failed:
             recent.remember(look.folder, self.outputs)
         yield {**shown, **fields}
+
+
+def _reading(told: str) -> str:
+    return f'<p class="told running" role="status"><span class="dot"></span>{words.text(told)}</p>'
 
 
 def _said(sentence: str) -> str:

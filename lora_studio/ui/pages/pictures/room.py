@@ -92,7 +92,7 @@ class Room:
 
     def place(self) -> None:
         """Places the message; it stays at the window's bottom."""
-        with gr.Row(elem_classes="said", elem_id="pictures-said"):
+        with gr.Row(elem_id="pictures-said"):
             self.message = html(visible=False, elem_id="pictures-message")
             self.yes = gr.Button(
                 "Write there", variant="primary", size="md", min_width=110, visible=False, elem_id="yes"
