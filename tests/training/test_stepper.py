@@ -4,6 +4,7 @@ rounding.
 
 import pytest
 import torch
+from PIL import Image
 
 from lora_studio import adapters
 from lora_studio.config.settings import Settings
@@ -12,6 +13,8 @@ from lora_studio.models import fused
 from lora_studio.training import devices, stepper
 from lora_studio.training.loop import train
 from lora_studio.training.prepare import prepare
+from tests.dataset import made
+from tests.models import tiny
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
@@ -165,6 +168,18 @@ def test_each_length_of_text_is_captured_for_itself(new_run, settings, monkeypat
     assert captured == [(2, 77, 32), (2, 154, 32)]
 
 
+def captured_like_single(new_run, settings: Settings) -> None:
+    """Compares twelve captured steps with twelve single ones, and these with themselves."""
+    recorded, events = trained(new_run, settings)
+    single, again = (trained(new_run, settings.changed(cuda_graph=False))[0] for _ in range(2))
+    assert next(event for event in events if isinstance(event, Started)).engine == "CUDA graph"
+    assert (
+        not [event.what for event in events if isinstance(event, Warned) and "captured" in event.what]
+        and sum(isinstance(event, StepDone) for event in events) == 12
+    )
+    assert apart(single, recorded) < max(0.01, 2 * apart(single, again))
+
+
 @GPU
 @pytest.mark.parametrize(
     "more",
@@ -187,15 +202,7 @@ def test_captured_steps_give_the_weights_of_single_ones(new_run, settings, more)
     """Twelve steps over pictures of two shapes: within 1 % of the change, or no further than two runs of single steps
     are from each other.
     """
-    settings = quiet(settings, device="cuda", precision="bf16", steps=12).changed(**more)
-    recorded, events = trained(new_run, settings)
-    single, again = (trained(new_run, settings.changed(cuda_graph=False))[0] for _ in range(2))
-    assert next(event for event in events if isinstance(event, Started)).engine == "CUDA graph"
-    assert (
-        not [event.what for event in events if isinstance(event, Warned) and "captured" in event.what]
-        and sum(isinstance(event, StepDone) for event in events) == 12
-    )
-    assert apart(single, recorded) < max(0.01, 2 * apart(single, again))
+    captured_like_single(new_run, quiet(settings, device="cuda", precision="bf16", steps=12).changed(**more))
 
 
 @GPU
@@ -250,3 +257,17 @@ def test_a_captured_step_that_is_not_finite_changes_nothing(new_run, settings):
         and session.stepper.next_started
         and not torch.equal(flat.values, before)
     )
+
+
+@GPU
+@pytest.mark.parametrize("masks", [True, False])
+def test_captured_steps_of_an_inpainting_model_give_the_weights_of_single_ones(
+    new_run, settings, tiny_base, tmp_path, masks
+):
+    """Pictures of one shape, half of them with a mask."""
+    folder = made.style_folder(tmp_path / "style", 6)
+    for name in "024":
+        Image.linear_gradient("L").resize((64, 64)).save(folder / f"{name}-masklabel.png")
+    wide = tiny.inpainting(tmp_path / "inpainting", tiny_base)
+    settings = quiet(settings, device="cuda", precision="bf16", steps=12, data=str(folder), base=str(wide))
+    captured_like_single(new_run, settings.changed(masks=masks))
