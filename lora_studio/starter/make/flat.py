@@ -100,11 +100,15 @@ class FlatModel:
             dist.all_reduce(self.grad)
             self.grad.div_(dist.get_world_size())
         self.grad.mul_((1 / (self.grad.norm() + 1e-6)).clamp(max=1))
-        self.optimizer.param_groups[0]["lr"] = self.peak * factor
-        self.optimizer.step()
+        self.move(self.peak * factor)
         self.steps += 1
         self.average.lerp_(self.master.data, 1 - min(self.rate, self.steps / (self.steps + 9)))
         self.work.copy_(self.master.data)
+
+    def move(self, rate: float) -> None:
+        """Moves the master copy by the optimizer's update."""
+        self.optimizer.param_groups[0]["lr"] = rate
+        self.optimizer.step()
 
 
 class TimeBudget:

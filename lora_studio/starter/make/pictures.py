@@ -46,8 +46,10 @@ def load(icons: Path, limit: int | None = None) -> tuple[list[dict], torch.Tenso
     return index, torch.from_numpy(rgba)
 
 
-def layer(rgba: torch.Tensor, scale: torch.Tensor, angle: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-    """Icons moved: (B, 4, 160, 160) uint8 -> (B, 4, 128, 128) in 0..1, colour premultiplied by alpha.
+def layer(
+    rgba: torch.Tensor, scale: torch.Tensor, angle: torch.Tensor, shift: torch.Tensor, side: int = SIDE
+) -> torch.Tensor:
+    """Icons moved: (B, 4, 160, 160) uint8 -> (B, 4, side, side) in 0..1, colour premultiplied by alpha.
 
     scale: (B,) 1 fills the picture; angle: (B,) radians; shift: (B, 2) in half pictures, right and down.
     """
@@ -56,7 +58,7 @@ def layer(rgba: torch.Tensor, scale: torch.Tensor, angle: torch.Tensor, shift: t
     c, s = torch.cos(angle) / scale, torch.sin(angle) / scale
     dx, dy = shift[:, 0], shift[:, 1]
     theta = torch.stack([torch.stack([c, s, -c * dx - s * dy], 1), torch.stack([-s, c, s * dx - c * dy], 1)], 1)
-    grid = F.affine_grid(theta, [len(x), 4, SIDE, SIDE], align_corners=False)
+    grid = F.affine_grid(theta, [len(x), 4, side, side], align_corners=False)
     return F.grid_sample(x, grid, padding_mode="zeros", align_corners=False)
 
 
@@ -87,7 +89,7 @@ def plain(rgba: torch.Tensor, colour: tuple[float, float, float] = (1, 1, 1)) ->
     return over(layer(rgba, still + 0.95, still, torch.zeros(b, 2, device=dev)), paper) * 2 - 1
 
 
-def _choice(b: int, p: float, dev: torch.device) -> torch.Tensor:
+def choice(b: int, p: float, dev: torch.device) -> torch.Tensor:
     """(B, 1, 1, 1) of 1 with probability p, else 0."""
     return (torch.rand(b, 1, 1, 1, device=dev) < p).float()
 
@@ -111,24 +113,24 @@ def grounds(b: int, dev: torch.device) -> torch.Tensor:
     kinds = torch.stack([u * 0.35 + 0.5, stripes, checks, lines.expand(b, 1, SIDE, SIDE), clouds], 0)
     which = torch.randint(0, len(kinds), (b,), device=dev)
     mix = kinds.gather(0, which.view(1, b, 1, 1, 1).expand(1, b, 1, SIDE, SIDE))[0]
-    mix = mix * (1 - _choice(b, 0.3, dev))
+    mix = mix * (1 - choice(b, 0.3, dev))
     one, two = torch.rand(2, b, 3, 1, 1, device=dev)
     two = torch.lerp(one, two, torch.rand(b, 1, 1, 1, device=dev) ** 0.7)
     paper = torch.lerp(one, two, mix.clamp(0, 1))
-    grain = (
-        torch.randn(b, 3, SIDE, SIDE, device=dev) * 0.06 * torch.rand(b, 1, 1, 1, device=dev) * _choice(b, 0.15, dev)
-    )
-    return torch.lerp(paper + grain, torch.ones_like(paper), _choice(b, 0.4, dev))
+    grain = torch.randn(b, 3, SIDE, SIDE, device=dev) * 0.06 * torch.rand(b, 1, 1, 1, device=dev) * choice(b, 0.15, dev)
+    return torch.lerp(paper + grain, torch.ones_like(paper), choice(b, 0.4, dev))
 
 
-def _scattered(rgba: torch.Tensor, b: int, smallest: float, largest: float, shift: float) -> torch.Tensor:
+def scattered(
+    rgba: torch.Tensor, b: int, smallest: float, largest: float, shift: float, side: int = SIDE
+) -> torch.Tensor:
     """B random icons at random sizes, places and turns, as premultiplied layers."""
     dev = rgba.device
     pick = torch.randint(0, len(rgba), (b,), device=dev)
     scale = torch.exp(math.log(smallest) + torch.rand(b, device=dev) * math.log(largest / smallest))
     angle = (torch.rand(b, device=dev) * 2 - 1) * 0.5 * (torch.rand(b, device=dev) < 0.4)
     where = (torch.rand(b, 2, device=dev) * 2 - 1) * torch.maximum(shift * torch.ones_like(scale), scale - 1)[:, None]
-    return layer(rgba[pick], scale, angle, where)
+    return layer(rgba[pick], scale, angle, where, side)
 
 
 def _drawn(x: torch.Tensor) -> torch.Tensor:
@@ -149,22 +151,22 @@ def _screened(x: torch.Tensor) -> torch.Tensor:
     u = axis.view(1, 1, 1, -1) * torch.cos(turn) + axis.view(1, 1, -1, 1) * torch.sin(turn)
     v = axis.view(1, 1, -1, 1) * torch.cos(turn) - axis.view(1, 1, 1, -1) * torch.sin(turn)
     f = torch.rand(b, 1, 1, 1, device=dev) * 60 + 25
-    dots = torch.lerp(torch.sin(u * f), torch.sin(u * f) * torch.sin(v * f), _choice(b, 0.6, dev))
+    dots = torch.lerp(torch.sin(u * f), torch.sin(u * f) * torch.sin(v * f), choice(b, 0.6, dev))
     ink, paper = torch.rand(2, b, 3, 1, 1, device=dev)
     shade = torch.sigmoid((x.mean(1, keepdim=True) * 2.2 - 1.1 - dots) * 6)
-    return torch.lerp(ink, torch.lerp(paper, torch.ones_like(paper), _choice(b, 0.5, dev)), shade)
+    return torch.lerp(ink, torch.lerp(paper, torch.ones_like(paper), choice(b, 0.5, dev)), shade)
 
 
 def _coloured(x: torch.Tensor) -> torch.Tensor:
     """Colours shifted: saturation, contrast, brightness, swapped channels, grey and negative, each now and then."""
     b, dev = len(x), x.device
     grey = x.mean(1, keepdim=True)
-    x = torch.lerp(grey, x, 1 + (torch.rand(b, 1, 1, 1, device=dev) - 0.6) * _choice(b, 0.5, dev))
-    x = torch.lerp(x, x.roll(1, 1), _choice(b, 0.12, dev))
-    x = torch.lerp(x, grey.expand_as(x), _choice(b, 0.1, dev))
-    x = (x - 0.5) * (1 + (torch.rand(b, 1, 1, 1, device=dev) - 0.6) * _choice(b, 0.4, dev)) + 0.5
-    x = x + (torch.rand(b, 3, 1, 1, device=dev) - 0.5) * 0.35 * _choice(b, 0.3, dev)
-    return torch.lerp(x, 1 - x, _choice(b, 0.12, dev)).clamp(0, 1)
+    x = torch.lerp(grey, x, 1 + (torch.rand(b, 1, 1, 1, device=dev) - 0.6) * choice(b, 0.5, dev))
+    x = torch.lerp(x, x.roll(1, 1), choice(b, 0.12, dev))
+    x = torch.lerp(x, grey.expand_as(x), choice(b, 0.1, dev))
+    x = (x - 0.5) * (1 + (torch.rand(b, 1, 1, 1, device=dev) - 0.6) * choice(b, 0.4, dev)) + 0.5
+    x = x + (torch.rand(b, 3, 1, 1, device=dev) - 0.5) * 0.35 * choice(b, 0.3, dev)
+    return torch.lerp(x, 1 - x, choice(b, 0.12, dev)).clamp(0, 1)
 
 
 def varied(rgba: torch.Tensor, b: int) -> torch.Tensor:
@@ -172,9 +174,9 @@ def varied(rgba: torch.Tensor, b: int) -> torch.Tensor:
     dev = rgba.device
     x = grounds(b, dev)
     for chance, smallest, largest, shift in ((0.3, 0.3, 1.5, 1.0), (0.3, 0.25, 0.9, 0.9), (0.93, 0.55, 1.9, 0.25)):
-        x = over(_scattered(rgba, b, smallest, largest, shift) * _choice(b, chance, dev), x)
-    x = torch.lerp(x, _drawn(x), _choice(b, 0.14, dev))
-    x = torch.lerp(x, _screened(x), _choice(b, 0.08, dev))
+        x = over(scattered(rgba, b, smallest, largest, shift) * choice(b, chance, dev), x)
+    x = torch.lerp(x, _drawn(x), choice(b, 0.14, dev))
+    x = torch.lerp(x, _screened(x), choice(b, 0.08, dev))
     coarse = F.interpolate(F.avg_pool2d(x, 4), SIDE, mode="nearest")
-    x = torch.lerp(x, coarse, _choice(b, 0.04, dev))
-    return torch.lerp(x, _coloured(x), _choice(b, 0.6, dev)) * 2 - 1
+    x = torch.lerp(x, coarse, choice(b, 0.04, dev))
+    return torch.lerp(x, _coloured(x), choice(b, 0.6, dev)) * 2 - 1
