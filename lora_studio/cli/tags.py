@@ -53,22 +53,23 @@ def tags(
         datasets.agree(bench, yes)
         datasets.tell_done(bench.undo() if undo else bench.redo(), as_json)
         return
-    captions, left_out = _captions(bench.folder, outputs, nested)
+    captions, aside = _captions(bench.folder, outputs, nested)
     if restore:
         datasets.agree(bench, yes)
         datasets.tell_done(bench.restore_captions(captions), as_json)
     elif chosen:
         _edit(bench, captions, chosen, dry_run, yes, as_json)
     else:
-        trained = {name: text for name, text in captions.items() if name not in left_out}
+        trained = {name: text for name, text in captions.items() if name not in aside}
         _list(trained, trigger, everything, as_json)
 
 
 def _captions(root: Path, outputs: Path, nested: bool) -> tuple[dict[str, str], set[str]]:
-    """The captions of all pictures, and which of those are left out of training."""
+    """The captions of all pictures, and which of those do not show the style: pictures left out, and class pictures."""
     dataset = datasets.scan(root, outputs, nested)
     found = {dataset.name(picture): picture.caption for picture in (*dataset.pictures, *dataset.left_out)}
-    return dict(sorted(found.items())), set(map(dataset.name, dataset.left_out))
+    class_pictures = [picture for picture in dataset.pictures if picture.regularisation]
+    return dict(sorted(found.items())), {dataset.name(picture) for picture in (*dataset.left_out, *class_pictures)}
 
 
 def _list(captions: Mapping[str, str], trigger: str, everything: bool, as_json: bool) -> None:

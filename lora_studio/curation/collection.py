@@ -52,8 +52,13 @@ class Card:
 
     @property
     def left_out(self) -> bool:
-        """Whether the artist left it out."""
+        """Whether it is not trained on: the artist left it out, or gave its folder the weight 0."""
         return "left out" in self.marks
+
+    @property
+    def shows_style(self) -> bool:
+        """Whether it is trained on and is no class picture."""
+        return not self.left_out and not self.picture.regularisation
 
     @property
     def seen(self) -> float:
@@ -179,8 +184,8 @@ class Collection:
 
     @property
     def captions(self) -> dict[str, str]:
-        """The captions of all pictures that are not left out, by name."""
-        return {name: card.picture.caption for name, card in self.cards.items() if not card.left_out}
+        """The captions of the pictures that show the style, by name: not of those left out, nor of class pictures."""
+        return {name: card.picture.caption for name, card in self.cards.items() if card.shows_style}
 
     def buckets(self) -> dict[str, int]:
         """The sizes that pictures are trained at, the most frequent first, and how many are."""
@@ -212,7 +217,7 @@ class Collection:
     def _marks(self, card: Card, out: bool) -> Iterable[str]:
         picture = card.picture
         own = {
-            "left out": out,
+            "left out": out or not picture.weight,
             "no caption": not picture.caption,
             "several captions": "\n" in picture.caption,
             "long caption": card.tokens > self.target.most_tokens,

@@ -18,7 +18,7 @@ from lora_studio import files, locks
 from lora_studio.curation import caption_files, originals
 from lora_studio.curation.caption_files import CaptionFolder
 from lora_studio.curation.history import Contents, EditStep, History, StepHead
-from lora_studio.dataset import captions, listing, masks, preparation
+from lora_studio.dataset import captions, listing, masks, pictures, preparation
 from lora_studio.dataset.folder_tables import is_table
 from lora_studio.dataset.preparation import FOLDER, Crop, FolderOptions, Preparation
 from lora_studio.errors import DatasetError
@@ -155,12 +155,15 @@ class Workbench:
             return self._prepare(f"{_count(len(back), 'picture')} taken in again", back, changed)
 
     def set_crop(self, name: str, crop: Crop | None) -> Done:
-        """Trains on a part of a picture; None for all of it."""
+        """Trains on a part of a picture; None for all of it. Raises DatasetError also for a part that is too small."""
         return self.set_crops({name: crop})
 
     def set_crops(self, crops: Mapping[str, Crop | None]) -> Done:
         """``set_crop`` of several pictures as one step."""
         with self._changing(crops):
+            for name, crop in crops.items():
+                if crop is not None:
+                    preparation.check_crop(name, crop, *pictures.size(self.folder / name))
             known = self._prepared()
             new = {name: crop for name, crop in crops.items() if known.crops.get(name) != crop}
             kept = {name: crop for name, crop in {**known.crops, **new}.items() if crop is not None}

@@ -150,6 +150,17 @@ def opacity(path: Path) -> Image.Image | None:
         return conversion.opacity(_upright(image, 0, [])[0], depth)
 
 
+def size(path: Path) -> tuple[int, int]:
+    """Width and height of the upright picture, from its header.
+
+    Raises:
+        DatasetError: as ``open_picture``, as far as the header tells.
+    """
+    with _file(path) as file, _decoding(path.name), _opened(file, path.name) as image:
+        width, height = image.size
+        return (height, width) if _orientation(image, []) >= 5 else (width, height)
+
+
 def decode(file: BinaryIO, name: str, background: tuple[int, int, int] = _WHITE, at_least: int = 0) -> Image.Image:
     """``open_picture`` from an open file; with ``at_least``, a JPEG may come smaller, its sides still at least that
     long.
@@ -319,10 +330,16 @@ def _upright(image: Image.Image, at_least: int, notices: list[str]) -> tuple[Ima
     if at_least:
         image.draft(None, (at_least, at_least))  # only JPEG supports it; the whole stream is still read
     image.load()
-    try:
-        orientation = image.getexif().get(0x0112, 0)
-    except Exception:
-        notices.append("exif")
-        return image, False
+    orientation = _orientation(image, notices)
     turn = _TURNS.get(orientation)
     return (image, False) if turn is None else (image.transpose(turn), orientation >= 5)
+
+
+def _orientation(image: Image.Image, notices: list[str]) -> int:
+    """How it is to be turned, a key of ``_TURNS`` or 0; damaged EXIF data are added to ``notices``."""
+    try:
+        found = image.getexif().get(0x0112, 0)
+    except Exception:
+        notices.append("exif")
+        return 0
+    return found if found in _TURNS else 0

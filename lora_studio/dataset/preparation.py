@@ -51,6 +51,16 @@ class Crop(NamedTuple):
         return min((self.right - self.left) * width, (self.bottom - self.top) * height) >= MIN_CROP
 
 
+def check_crop(name: str, crop: Crop, width: int, height: int) -> None:
+    """Raises DatasetError for a crop that cannot be trained on, of the picture ``name`` of these pixels."""
+    if not crop.valid or not crop.covers(width, height):
+        raise DatasetError(
+            f"The crop is smaller than {MIN_CROP} × {MIN_CROP} pixels, or no part of the picture.",
+            where=name,
+            do="Choose a larger part.",
+        )
+
+
 def _ordered(levels: tuple[int, int]) -> tuple[int, int]:
     if not 0 <= levels[0] < levels[1] <= NOISE_LEVELS:
         raise ValueError(f"noise levels run from 0 to {NOISE_LEVELS}, the first below the second")

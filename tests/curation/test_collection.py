@@ -6,7 +6,8 @@ from PIL import Image
 from lora_studio.config.settings import Settings
 from lora_studio.curation.collection import Collection, Query
 from lora_studio.curation.target import Target
-from lora_studio.dataset import folder
+from lora_studio.dataset import folder, preparation
+from lora_studio.dataset.preparation import FolderOptions, Preparation
 
 
 @pytest.fixture
@@ -68,6 +69,22 @@ def test_an_edit_makes_its_cards_anew(collection):
     collection.leave_out(["tiny.png"], out=False)
     assert names(collection, mark="left out") == []
     assert collection.cards["wide.png"] is before["wide.png"]
+
+
+def test_class_pictures_and_folders_without_weight_do_not_say_what_the_style_is(tmp_path):
+    """Tags of class pictures count as the style's, or a picture of the weight 0 is taken in by a word."""
+    for place, caption in (("a", "ink"), ("1_man/b", "man"), ("1_old/c", "old")):
+        path = tmp_path / f"{place}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.effect_noise((128, 128), 80).convert("RGB").save(path)
+        path.with_suffix(".txt").write_text(caption)
+    options = {"1_man": FolderOptions(regularisation=True), "1_old": FolderOptions(weight=0.0)}
+    preparation.write(tmp_path, Preparation(folders=options))
+    made = Collection.of(folder.scan(tmp_path), Target.of(Settings()))
+    made.leave_out(["1_man/b.png", "1_old/c.png"], out=False)
+    assert made.captions == {"a.png": "ink"}
+    assert names(made, mark="left out") == ["1_old/c.png"]
+    assert names(made, mark="trained") == ["1_man/b.png", "a.png"]
 
 
 def test_another_base_model_trains_at_another_size(collection):

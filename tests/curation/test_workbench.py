@@ -2,12 +2,14 @@
 
 import codecs
 import hashlib
+import io
 import json
 import os
 import threading
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from lora_studio import files
 from lora_studio.curation.workbench import Workbench
@@ -35,6 +37,14 @@ def made(root: Path, contents: dict[str, bytes | str]) -> Workbench:
     bench = Workbench(root)
     bench.allow()
     return bench
+
+
+def picture(*size: int, orientation: int = 1) -> bytes:
+    """A JPEG of these pixels, to be turned as its EXIF data say."""
+    out, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", size).save(out, "JPEG", exif=exif)
+    return out.getvalue()
 
 
 def changed(root: Path, before: dict[str, str]) -> set[str]:
@@ -254,7 +264,7 @@ def test_names_outside_the_folder_are_refused(tmp_path, name):
 
 
 def test_steps_are_undone_and_done_again_after_a_restart(tmp_path):
-    made(tmp_path, {"a.png": "1", "b.png": "2", "a.txt": "a cat"})
+    made(tmp_path, {"a.png": picture(16, 16), "b.png": "2", "a.txt": "a cat"})
     states = [hashes(tmp_path)]
 
     def bench() -> Workbench:
@@ -361,6 +371,19 @@ def test_a_mask_takes_the_place_of_one_in_another_format(tmp_path):
     bench.undo()
     bench.undo()
     assert hashes(tmp_path) == earlier
+
+
+@pytest.mark.parametrize("orientation, small, large", [
+    (1, Crop(0, 0, 0.1, 1), Crop(0, 0, 1, 0.1)),
+    (6, Crop(0, 0, 1, 0.1), Crop(0, 0, 0.1, 1)),
+    (1, Crop(0.5, 0, 0.4, 1), Crop(0.4, 0, 0.6, 1)),
+])  # fmt: skip
+def test_a_crop_that_is_too_small_is_refused_at_once(tmp_path, orientation, small, large):
+    bench = made(tmp_path, {"a.jpg": picture(70, 160, orientation=orientation), "b.jpg": picture(160, 160)})
+    with pytest.raises(DatasetError, match="The crop is smaller than 8 × 8 pixels"):
+        bench.set_crops({"b.jpg": Crop(0, 0, 0.5, 0.5), "a.jpg": small})
+    assert bench.undoable == "" and not preparation.read(tmp_path)[0].crops
+    assert bench.set_crop("a.jpg", large).names == ("a.jpg",)
 
 
 def test_what_is_the_same_already_is_no_step(tmp_path):

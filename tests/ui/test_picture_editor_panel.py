@@ -8,9 +8,11 @@ from PIL import Image
 
 from lora_studio.config.settings import Settings
 from lora_studio.curation import masks
-from lora_studio.dataset.preparation import Crop
+from lora_studio.dataset.preparation import Crop, FolderOptions
+from lora_studio.errors import DatasetError
 from lora_studio.ui.pages.pictures import crop, picture_problems
 from lora_studio.ui.pages.pictures.editor import PictureEditor
+from lora_studio.ui.pages.pictures.folders import Folders
 from lora_studio.ui.pages.pictures.look import PicturesLook
 from lora_studio.ui.pages.pictures.room import Room
 
@@ -114,6 +116,42 @@ def test_what_is_left_out_is_taken_in_by_the_same_button(editor):
         page.leave_out(look)
         assert cards(editor).cards["a.png"].left_out == out
         assert page.draw(look, cards(editor))[page.out] == label
+
+
+def test_a_picture_of_a_folder_without_weight_says_why_it_is_left_out(editor):
+    """The button does nothing, and nobody knows why."""
+    page, look = editor
+    page.room.workbench(look).set_folder("", FolderOptions(weight=0.0))
+    page.room.collections.of(look, fresh=True)
+    look.chosen, look.selected = "tiny.png", {"tiny.png"}
+    assert said(editor, "tiny.png")[0] == ("It is left out, since the weight of its folder is 0.", "folder")
+    with pytest.raises(DatasetError, match="since the weight of the folder is 0"):
+        page.leave_out(look)
+    with gr.Blocks():
+        folders = Folders(page.room)
+    page.fix(look, event(act="folder"))
+    shown = folders.draw(look, cards(editor))
+    assert shown[folders.folder] == "" and shown[folders.fold]["open"] and shown[folders.weight]["value"] == 0.0
+    assert folders.form not in folders.draw(look, cards(editor))
+
+
+def test_what_was_not_written_is_not_shown(editor):
+    """The frame or the strokes stay as if they had been saved."""
+    page, look = editor
+    with gr.Blocks():
+        page.room.encloses(gr.Column(), gr.HTML())
+    look.chosen, look.tool = "a.png", "crop"
+    shown = page.crop.draw(look, cards(editor))[page.crop.frame]
+    page.room._handler(page.crop.move)(look, SimpleNamespace(name="a.png", crop=[0, 0, 0.01, 1]))
+    assert "smaller than 8 × 8" in look.said and not cards(editor).cards["a.png"].picture.crop
+    refused = page.crop.draw(look, cards(editor))[page.crop.frame]
+    page.room._decline(look)
+    declined = page.crop.draw(look, cards(editor))[page.crop.frame]
+    assert len({shown, refused, declined}) == 3
+    look.tool = "mask"
+    canvas = page.mask.draw(look, cards(editor))[page.mask.canvas]
+    page.room._decline(look)
+    assert page.mask.draw(look, cards(editor))[page.mask.canvas] != canvas
 
 
 def test_a_corner_is_hidden_where_it_is_asked_for_and_turned_over(editor):

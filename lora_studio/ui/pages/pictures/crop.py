@@ -6,7 +6,7 @@ import gradio as gr
 
 from lora_studio.curation.collection import Card, Collection
 from lora_studio.dataset import buckets
-from lora_studio.dataset.preparation import Crop
+from lora_studio.dataset.preparation import Crop, check_crop
 from lora_studio.ui import words
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.pictures import crop_frame, stage
@@ -45,7 +45,7 @@ class CropTool:
         label = f"Use it for {words.counted(others, 'other selected picture')}"
         return {
             self.column: gr.update(visible=True),
-            self.frame: crop_frame.html(card, stage.image(card, self.room.outputs)),
+            self.frame: crop_frame.html(card, stage.image(card, self.room.outputs), look.resets),
             self.size: _size(card, collection.target.resolution),
             self.reset: gr.update(interactive=card.picture.crop is not None),
             self.spread: gr.update(value=label, visible=others > 0),
@@ -55,8 +55,9 @@ class CropTool:
         """Keeps the crop that was released, in the shape of the size that it is trained at."""
         collection = self.room.collections.of(look)
         card = collection.cards.get(str(event.name))
-        crop = crop_frame.reported(event.crop, (card.picture.width, card.picture.height)) if card else None
+        crop = crop_frame.reported(event.crop)
         if card and crop:
+            check_crop(card.name, crop, card.picture.width, card.picture.height)
             self._keep(look, {card.name: snapped(card, crop, collection)})
 
     def remove(self, look: PicturesLook) -> None:

@@ -22,13 +22,16 @@ _HANDLES = {
 _KEYS = "Arrow keys move it, with Shift by a pixel; + and − scale it."
 
 
-def html(card: Card, image: str) -> str:
-    """The picture at the address ``image`` with the frame around the part that is trained on."""
+def html(card: Card, image: str, resets: int = 0) -> str:
+    """The picture at the address ``image`` with the frame around the part that is trained on. With another number of
+    ``resets`` the browser puts the frame back there.
+    """
     width, height = card.picture.width, card.picture.height
     left, top, right, bottom = card.box
     shares = " ".join(f"{share:.6f}" for share in (left / width, top / height, right / width, bottom / height))
     data = {
         "name": card.name,
+        "resets": resets,
         "size": f"{width} {height}",
         "crop": shares,
         "shape": f"{card.bucket.width / card.bucket.height:.6f}",
@@ -57,20 +60,19 @@ def shape(card: Card) -> str:
     return f"{card.bucket.width // divisor}:{card.bucket.height // divisor}"
 
 
-def reported(value: Any, size: tuple[int, int]) -> Crop | None:
-    """The crop that the browser reports for a picture of ``size`` pixels; None if that is no part of it.
+def reported(value: Any) -> Crop | None:
+    """The crop that the browser reports; None if that is none.
 
-    >>> reported([0.1, -0.2, 0.9, 1.5], (100, 100))
+    >>> reported([0.1, -0.2, 0.9, 1.5])
     Crop(left=0.1, top=0.0, right=0.9, bottom=1.0)
-    >>> reported([0.5, 0, 0.51, 1], (100, 100)), reported(["x"], (100, 100)), reported(None, (9, 9))
-    (None, None, None)
+    >>> reported(["x"]), reported(None)
+    (None, None)
     """
     try:
         left, top, right, bottom = (min(1.0, max(0.0, float(share))) for share in value)
     except (TypeError, ValueError):
         return None
-    crop = Crop(left, top, right, bottom)
-    return crop if crop.valid and crop.covers(*size) else None
+    return Crop(left, top, right, bottom)
 
 
 DRAG = (

@@ -12,7 +12,7 @@ from lora_studio.dataset import captions
 from lora_studio.errors import StudioError
 from lora_studio.ui import words
 from lora_studio.ui.outcome import Updates
-from lora_studio.ui.pages.pictures import caption_field, picture_problems, stage
+from lora_studio.ui.pages.pictures import caption_field, folders, picture_problems, stage
 from lora_studio.ui.pages.pictures.caption_field import SaveOutcome
 from lora_studio.ui.pages.pictures.crop import CropTool
 from lora_studio.ui.pages.pictures.look import PAGE_SIZE, PicturesLook
@@ -32,11 +32,16 @@ _FOLLOW = (
     + """
 let shown = '';
 const card = () => document.getElementById('editor');
+const press = () => document.querySelectorAll('[id^="open-"]').forEach(button => {
+  const open = button.id === 'open-' + element.querySelector('[data-tool]')?.dataset.tool;
+  button.setAttribute('aria-pressed', String(open));
+});
 element.addEventListener('click', event => {
   if (event.target.closest('.up')) document.querySelector('.picture[aria-current="true"]')?.scrollIntoView();
 });
 const follow = () => {
   const name = element.querySelector('h2')?.title, before = shown;
+  setTimeout(press);
   shown = name;
   if (!name || name === before) return;
   const phone = matchMedia('(max-width: 760px)').matches, column = document.getElementById('chosen');
@@ -47,7 +52,7 @@ watch('value', follow);
 follow();
 """
 )
-"""Brings the panel into view when a picture is chosen; on a phone it is below the list."""
+"""Brings the panel into view when a picture is chosen; on a phone it is below the list. Says which tool is open."""
 _TOOLS = {"crop": "Move the crop", "mask": "Mask", "model": "What the model sees"}
 
 
@@ -114,7 +119,8 @@ class PictureEditor:
         view = "" if look.tool else stage.view(card, self.room.outputs)
         name = words.text(card.name)
         return (
-            f'<div class="editor-head"><h2 title="{name}">{name}</h2><span class="hint">{place}</span>'
+            f'<div class="editor-head" data-tool="{look.tool}"><h2 title="{name}">{name}</h2>'
+            f'<span class="hint">{place}</span>'
             '<button type="button" class="turn up" aria-label="Back to the list">↑</button>'
             '<button type="button" class="turn" data-act="back" aria-label="Previous picture">‹</button>'
             f'<button type="button" class="turn" data-act="next" aria-label="Next picture">›</button></div>{view}'
@@ -184,12 +190,7 @@ class PictureEditor:
 
     def leave_out(self, look: PicturesLook) -> None:
         """Leaves the chosen picture out of training, or takes it in again."""
-        self._leave_out(look, not self.room.collections.of(look).cards[look.chosen].left_out)
-
-    def _leave_out(self, look: PicturesLook, out: bool) -> None:
-        bench = self.room.workbench(look)
-        done = bench.leave_out([look.chosen]) if out else bench.take_in([look.chosen])
-        self.room.changed(look, done, left_out={look.chosen: out})
+        self.room.leave_out(look, [look.chosen], not self.room.collections.of(look).cards[look.chosen].left_out)
 
     def restore_caption(self, look: PicturesLook) -> None:
         """Puts back the caption that the picture had before the studio changed it first."""
@@ -200,7 +201,9 @@ class PictureEditor:
     def fix(self, look: PicturesLook, event: gr.EventData) -> None:
         """The remedy beside a problem."""
         if event.act == "out":
-            self._leave_out(look, True)
+            self.room.leave_out(look, [look.chosen], True)
+        elif event.act == "folder":
+            look.folder_form = folders.parent(look.chosen)
         elif event.act == "shorten":
             self._shorten(look)
         elif event.act in _TOOLS:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -30,6 +31,11 @@ element.addEventListener('click', event => {
   if (button) trigger('click', {folder: button.dataset.folder});
 });
 """
+_INTO_VIEW = """
+const show = () => setTimeout(() => { if (element.checkVisibility()) element.scrollIntoView({block: 'nearest'}); }, 50);
+watch('value', show);
+show();
+"""
 _ABOUT = (
     '<p class="hint">A folder such as <code>10_harbour</code> has its own options here. Its name says how often its '
     "pictures come up in an epoch.</p>"
@@ -53,11 +59,11 @@ class Folders:
             self.table = html(js_on_load=_EDIT, elem_id="folders")
             with gr.Column(visible=False, elem_id="folder-form") as self.form:
                 self._place_form()
-        room.shows(self.draw, [self.fold, self.table])
+        room.shows(self.draw, [self.fold, self.table, *self._opened])
 
     def _place_form(self) -> None:
         self.folder = gr.State("")
-        self.heading = html()
+        self.heading = html(js_on_load=_INTO_VIEW)
         with gr.Column(elem_classes="fields tight"):
             self.repeats = gr.Number(
                 None, label="Repeats", info="Times in an epoch; empty for what its name says.", elem_id="folder-repeats"
@@ -99,25 +105,34 @@ class Folders:
             self.regularisation,
         ]
 
+    @property
+    def _opened(self) -> list[Any]:
+        return [self.form, self.folder, self.heading, self.wrong, *self._fields]
+
     def wire(self) -> None:
         """Binds the table and the form."""
-        opened = [self.form, self.folder, self.heading, self.wrong, *self._fields]
-        self.table.click(self.open, self.room.look, opened, **QUIET)
+        self.table.click(self.open, self.room.look, self._opened, **QUIET)
         self.cancel.click(lambda: _HIDDEN, None, self.form, **QUIET)
         self.room.edits(
             self.save.click, self.keep, inputs=[self.folder, *self._fields], outputs=[self.form, self.wrong]
         )
 
     def draw(self, look: PicturesLook, collection: Collection) -> Updates:
-        """The table; the fold is there where a folder can differ from others."""
+        """The table, and the form of the folder that another panel asks for."""
         chosen, _ = preparation.read(collection.dataset.folder)
         counts = counted(collection, chosen.folders)
         named = f"Folders · {len(counts):,}" if len(counts) > 1 else "Options of this folder"
-        return {self.fold: gr.update(label=named), self.table: table(counts, chosen.folders, collection)}
+        drawn = {self.fold: gr.update(label=named), self.table: table(counts, chosen.folders, collection)}
+        asked, look.folder_form = look.folder_form, None
+        if asked is None:
+            return drawn
+        return {**drawn, **self._form_of(look, asked), self.fold: gr.update(label=named, open=True)}
 
     def open(self, look: PicturesLook, event: gr.EventData) -> Updates:
         """The form with the options of the folder whose button was pressed."""
-        name = str(event.folder)
+        return self._form_of(look, str(event.folder))
+
+    def _form_of(self, look: PicturesLook, name: str) -> Updates:
         chosen, _ = preparation.read(Path(look.folder))
         own = chosen.folders.get(name, FolderOptions())
         lowest, highest = own.timesteps or (None, None)
@@ -177,18 +192,18 @@ def _whole(number: float | None) -> float | None:
 
 def counted(collection: Collection, chosen: Mapping[str, FolderOptions]) -> dict[str, int]:
     """Folder -> pictures directly in it, of the folders that have some or have options; sorted, the dataset's first."""
-    own = Counter(_parent(name) for name in collection.cards)
+    own = Counter(parent(name) for name in collection.cards)
     return {name: own[name] for name in sorted({"", *own, *chosen}) if own[name] or name in chosen or len(own) < 2}
 
 
-def _parent(name: str) -> str:
-    parent = str(PurePosixPath(name).parent)
-    return "" if parent == "." else parent
+def parent(name: str) -> str:
+    """The folder of a picture, as options name it: "" for the dataset's own."""
+    return os.path.dirname(name)
 
 
 def table(counts: Mapping[str, int], chosen: Mapping[str, FolderOptions], collection: Collection) -> str:
     """The folders with what is set for each."""
-    repeats = {_parent(name): card.picture.repeats for name, card in collection.cards.items()}
+    repeats = {parent(name): card.picture.repeats for name, card in collection.cards.items()}
     rows = "".join(
         _row(name, count, chosen.get(name, FolderOptions()), repeats.get(name, 1)) for name, count in counts.items()
     )

@@ -47,6 +47,8 @@ class PicturesLook:
         tool: what is open in the editor: "crop", "mask", "model", or "" for none.
         captioning: the order for automatic captions, and the job that is watched.
         chosen_at: when that was chosen, in milliseconds of the browser's clock.
+        resets: how often what the browser shows of a crop or a mask was put back to what is saved.
+        folder_form: the folder whose options are to be opened; None for none.
         pending: the edit that waits for her agreement that the studio writes in the folder.
         drawn: what the list depended on when it was drawn.
         gone: why no thumbnail can be made of a picture, by its name.
@@ -70,6 +72,8 @@ class PicturesLook:
     draft: EditDraft | None = None
     captioning: CaptioningDraft = field(default_factory=CaptioningDraft)
     tool: str = ""
+    resets: int = 0
+    folder_form: str | None = None
     pending: Callable[[], dict[Any, Any]] | None = None
     drawn: tuple | None = None
     gone: dict[str, str] = field(default_factory=dict)
@@ -89,7 +93,7 @@ class PicturesLook:
     def leave(self) -> None:
         """Nothing of this folder is chosen any more."""
         self.query, self.page, self.chosen, self.selected = Query(), 0, "", set()
-        self.said, self.tag_search, self.draft, self.tool = "", "", None, ""
+        self.said, self.tag_search, self.draft, self.tool, self.folder_form = "", "", None, "", None
         self.pending, self.drawn, self.gone, self.listed = None, None, {}, False
         self.captioning = CaptioningDraft()
 

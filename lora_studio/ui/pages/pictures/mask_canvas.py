@@ -11,16 +11,17 @@ _KEYS = "Arrow keys move the brush, the space bar puts it down and lifts it, squ
 _BRUSHES = {"hide": "Do not learn", "learn": "Learn"}
 
 
-def html(card: Card, image: str, mask: str, selected: int, total: int) -> str:
+def html(card: Card, image: str, mask: str, selected: int, total: int, resets: int = 0) -> str:
     """The picture at the address ``image`` under its ``mask``, the brushes, and the box for a corner.
 
     Args:
         selected: how many pictures are selected.
         total: how many there are.
+        resets: with another number, the browser shows the saved mask again.
     """
     width, height = card.picture.width, card.picture.height
     across, down = canvas_size(width, height)
-    data = f'data-name="{words.text(card.name)}" data-mask="{words.text(mask)}"'
+    data = f'data-name="{words.text(card.name)}" data-mask="{words.text(mask)}" data-resets="{resets}"'
     brushes = "".join(
         f'<button type="button" class="filter" data-brush="{key}" aria-pressed="{str(key == "hide").lower()}">'
         f"{title}</button>"

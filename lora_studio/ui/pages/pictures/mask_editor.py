@@ -113,7 +113,7 @@ class MaskTool:
         return {
             self.column: gr.update(visible=True),
             self.busy: "",
-            self.canvas: mask_canvas.html(card, image, mask, several, len(collection.cards)),
+            self.canvas: mask_canvas.html(card, image, mask, several, len(collection.cards), look.resets),
             self.share: share,
             self.alpha: gr.update(value=f"Hide what is transparent {scope}".strip(), visible="alpha" in card.marks),
             self.invert: has,

@@ -204,10 +204,8 @@ class PictureList:
         chosen = [one for name in sorted(look.selected) if (one := self.room.collections.of(look).cards.get(name))]
         if not chosen:
             return
-        out, bench = not all(card.left_out for card in chosen), self.room.workbench(look)
-        names = [card.name for card in chosen if card.left_out != out]
-        done = bench.leave_out(names) if out else bench.take_in(names)
-        self.room.changed(look, done, left_out=dict.fromkeys(names, out))
+        out = not all(card.left_out for card in chosen)
+        self.room.leave_out(look, [card.name for card in chosen if card.left_out != out], out)
 
 
 _TO_THE_TOP = "() => document.getElementById('filters')?.scrollIntoView({behavior: 'smooth'})"

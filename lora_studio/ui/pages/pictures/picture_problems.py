@@ -19,7 +19,7 @@ class Remark(NamedTuple):
 
 
 _OUT = "out", "Leave out"
-_CARD_KINDS = frozenset(("no caption", "long caption", "cropped", "small", "left out", "mask"))
+_CARD_KINDS = frozenset(("no caption", "long caption", "cropped", "small", "left out", "no weight", "mask"))
 """Kinds of problems that a card itself knows of, after every edit."""
 
 
@@ -35,6 +35,8 @@ def of(card: Card, collection: Collection) -> list[Remark]:
 
 def _own(card: Card, collection: Collection) -> Iterator[Remark]:
     target = collection.target
+    if not card.picture.weight:
+        yield Remark("It is left out, since the weight of its folder is 0.", "folder", "Options of its folder")
     if "no caption" in card.marks:
         yield Remark("It has no caption.")
     if "long caption" in card.marks:

@@ -38,7 +38,7 @@ from gradio.blocks import Block
 
 from lora_studio.curation.collection import Collection
 from lora_studio.dataset import preparation
-from lora_studio.errors import StudioError
+from lora_studio.errors import DatasetError, StudioError
 from lora_studio.ui import words
 from lora_studio.ui.outcome import Updates, wrong
 from lora_studio.ui.pages.pictures.look import Collections, PicturesLook
@@ -176,6 +176,24 @@ class Room:
         for out in (True, False):
             collection.leave_out([name for name, chosen in (left_out or {}).items() if chosen is out], out)
 
+    def leave_out(self, look: PicturesLook, names: Sequence[str], out: bool) -> None:
+        """Leaves pictures out of training, or takes them in again.
+
+        Raises:
+            DatasetError: they are to be taken in, and their folder's weight of 0 alone leaves them out.
+        """
+        bench, cards = self.workbench(look), self.collections.of(look).cards
+        done = bench.leave_out(names) if out else bench.take_in(names)
+        weightless = [name for name in names if not cards[name].picture.weight]
+        if weightless and not out and not done.names:
+            what = "It is" if len(names) == 1 else f"{len(weightless):,} of them are"
+            raise DatasetError(
+                f"{what} left out since the weight of the folder is 0.",
+                where=weightless[0],
+                do="Give the folder another weight, in Folders at the end of the page.",
+            )
+        self.changed(look, done, left_out=dict.fromkeys(names, out))
+
     def wire(self) -> None:
         """Binds the message's buttons. Call it last: what was bound by ``edits`` is repeated here."""
         shown = [*self.drawn, *dict.fromkeys(self._more)]
@@ -204,6 +222,7 @@ class Room:
             look.pending = partial(self._do, look, act)
         except (StudioError, OSError) as error:
             look.said = wrong(error)
+            look.resets += 1
         return {**self.draw(look), **updates}
 
     def _agree(self, look: PicturesLook) -> Updates:
@@ -212,11 +231,13 @@ class Room:
             self.collections.workbench(look).allow()
         except (StudioError, OSError) as error:
             look.said = wrong(error)
+            look.resets += 1
             return self.draw(look)
         return waiting() if waiting else self.draw(look)
 
     def _decline(self, look: PicturesLook) -> Updates:
         look.pending, look.said = None, '<p class="told">Nothing was written.</p>'
+        look.resets += 1
         return self.draw(look)
 
     def _undo(self, look: PicturesLook) -> None:

@@ -138,9 +138,9 @@ class WordsPanel:
 
 
 def facts_of(collection: Collection) -> CaptionFacts:
-    """What there is to know of the captions that train."""
+    """What there is to know of the captions that train, class pictures aside."""
     captions, target = collection.captions, collection.target
-    tokens = sorted(card.tokens for card in collection.cards.values() if not card.left_out and card.picture.caption)
+    tokens = sorted(card.tokens for card in collection.cards.values() if card.shows_style and card.picture.caption)
     counts = tags.frequencies(captions)
     return CaptionFacts(counts, tags.remarks(captions, target.trigger, counts), tokens, target.most_tokens)
 
