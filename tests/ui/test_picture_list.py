@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from lora_studio.config.settings import Settings
+from lora_studio.dataset.preparation import Crop
 from lora_studio.ui.pages.pictures import look as looks
 from lora_studio.ui.pages.pictures import picture_list
 from lora_studio.ui.pages.pictures.look import PicturesLook
@@ -97,3 +98,22 @@ def test_thumbnails_are_made_for_what_is_shown(page):
     assert last[page.list.cards].count("<img src=") == 1 and "data-wanted" not in last[page.list.cards]
     assert "not a picture" in last[page.list.cards]
     assert len(list(page.outputs.rglob("*.jpg"))) == 1
+
+
+def test_a_card_names_its_marks_for_one_picture(page):
+    """It says "masks" of a single mask, or warns of what she drew herself."""
+    page, look = page
+    folder = page.room.collections.of(look).dataset.folder
+    Image.new("L", (128, 128), 0).save(folder / "a-masklabel.png")
+    collection = page.room.collections.of(look, fresh=True)
+    collection.change(crop={"b.png": Crop(0, 0, 0.5, 1)})
+    html = page.room.draw(look)[page.list.cards]
+    assert '<i class="plain">mask</i>' in html and '<i class="plain">own crop</i>' in html
+
+
+def test_files_without_a_picture_are_refused_and_nothing_is_asked(page):
+    """She is asked to name a dataset of nothing."""
+    page, look = page
+    updates = page.intake.received(look, event(files=[], others=["letter.docx"]))
+    assert "no picture among these files" in updates[page.intake.wrong]["value"]
+    assert updates[page.intake.card]["visible"] and not updates[page.intake.naming]["visible"]

@@ -83,8 +83,8 @@ class Intake:
         for event in (self.path.submit, self.go.click):
             opened(event(lambda look, typed: self.open(look, typed, setup), [look, self.path], going, **QUIET))
         opened(self.places.click(press, look, going, **QUIET))
-        add.click(self.toggle, look, shown, **QUIET)
-        self.drop.upload(self.received, look, [*shown, self.refused], **QUIET)
+        add.click(self.toggle, look, [*shown, self.wrong], **QUIET)
+        self.drop.upload(self.received, look, [*shown, self.refused, self.wrong], **QUIET)
         self.cancel.click(self.forget, look, shown, **QUIET)
         kept = [setup.data, self.refused, *shown]
         make, more = partial(self.keep, setup), partial(self.keep, setup, add=True)
@@ -99,7 +99,7 @@ class Intake:
         naming = bool(look.uploaded)
         goal = Path(look.folder) if look.folder and uploads.own(look.folder, self.room.outputs) else None
         single = len(look.uploaded) == 1 and look.typed
-        zipped = single and look.uploaded[0].name.suffix.lower() == ".zip"
+        zipped = single and _is_zip(look.uploaded[0])
         return {
             self.card: gr.update(visible=shown and not naming),
             self.places: self._places(look) if shown and not naming and not look.listed else gr.skip(),
@@ -123,7 +123,7 @@ class Intake:
         """Shows the card with the path, or hides it."""
         shown = look.intake if look.intake is not None else look.folder in samples()
         look.intake, look.listed = not shown, False
-        return {self.room.look: look, **self.draw(look)}
+        return {**self._drawn(look), self.wrong: gr.update(visible=False)}
 
     def open(self, look: PicturesLook, typed: str, setup: Setup) -> Updates:
         """The folder at a path that was typed; a ZIP or a picture asks what to do with it."""
@@ -147,18 +147,21 @@ class Intake:
 
     def received(self, look: PicturesLook, event: gr.EventData) -> Updates:
         """What the browser uploaded."""
-        hidden = gr.update(visible=False)
         try:
             look.uploaded, look.typed = uploads.received(event.files, self.room.outputs), False
         except (StudioError, OSError) as error:
-            return {**self._drawn(look), self.naming: gr.update(visible=True), self.refused: _shown(wrong(error))}
+            return self._refuse(look, error)
         look.others = [str(name) for name in event.others][: uploads.MOST_FILES]
         if not look.uploaded:
-            told = DatasetError(
-                "There is no picture among these files.", do="Choose PNG, JPEG or WebP files, or a ZIP."
-            )
-            return {**self._drawn(look), self.naming: gr.update(visible=True), self.refused: _shown(wrong(told))}
-        return {**self._drawn(look), self.name: uploads.suggested(look.uploaded), self.refused: hidden}
+            do = "Choose PNG, JPEG or WebP files, or a ZIP."
+            return self._refuse(look, DatasetError("There is no picture among these files.", do=do))
+        hidden = dict.fromkeys([self.wrong, self.refused], gr.update(visible=False))
+        return {**self._drawn(look), self.name: uploads.suggested(look.uploaded), **hidden}
+
+    def _refuse(self, look: PicturesLook, error: StudioError | OSError) -> Updates:
+        """Says in the card with the path why nothing came of an upload."""
+        look.uploaded, look.intake, look.listed = [], True, False
+        return {**self._drawn(look), self.wrong: _shown(wrong(error))}
 
     def forget(self, look: PicturesLook) -> Updates:
         """Throws an upload away."""
@@ -183,7 +186,8 @@ class Intake:
         uploads.forget(uploaded, outputs)
         told = [problem.what for problem in kept.left_out] + _others(look.others)
         look.uploaded, look.others, look.intake = [], [], None
-        look.arrived = " ".join([f"{words.counted(len(uploaded), 'file')} copied to {kept.folder.name}.", *told])
+        done = "unpacked into" if all(map(_is_zip, uploaded)) else "copied to"
+        look.arrived = " ".join([f"{_named(uploaded)} {done} {kept.folder.name}.", *told])
         yield {setup.data: str(kept.folder), self.refused: gr.update(visible=False), **self._drawn(look)}
 
     def _drawn(self, look: PicturesLook) -> Updates:
@@ -221,11 +225,20 @@ def _single(path: str) -> Item:
     return Item(Path(path), name)
 
 
+def _is_zip(item: Item) -> bool:
+    return item.name.suffix.lower() == ".zip"
+
+
+def _named(items: list[Item]) -> str:
+    """The only file by its name, several by their number."""
+    return items[0].name.name if len(items) == 1 else words.counted(len(items), "file")
+
+
 def _question(look: PicturesLook) -> str:
     if not look.typed:
-        count = words.counted(len(look.uploaded), "file")
-        what, do = f"{count} uploaded.", "They become a dataset of the studio's own. What is it called?"
-    elif look.uploaded[0].name.suffix.lower() == ".zip":
+        they = "It becomes" if len(look.uploaded) == 1 else "They become"
+        what, do = f"{_named(look.uploaded)} uploaded.", f"{they} a dataset of the studio's own. What is it called?"
+    elif _is_zip(look.uploaded[0]):
         what, do = f"{look.uploaded[0].name} is a ZIP.", "It can be unpacked into a dataset of the studio's own."
     else:
         what, do = f"{look.uploaded[0].name} is one picture.", "Open its folder, or copy it into a dataset."
@@ -241,4 +254,6 @@ def _taken(look: PicturesLook, goal: Path, outputs: Path) -> str:
 def _others(names: list[str]) -> list[str]:
     """What was not uploaded at all."""
     found = [name for name in names if name.rpartition("/")[2].casefold() not in ("thumbs.db", "desktop.ini")]
-    return [f"{words.counted(len(found), 'other file')} not taken."] if found else []
+    if len(found) == 1:
+        return [f"{found[0]} was not taken: it is neither a picture nor a caption."]
+    return [f"{len(found):,} files that are neither pictures nor captions were not taken."] if found else []
