@@ -29,13 +29,15 @@ GREY = gr.themes.Color(
     c200="#e6e6e4",
     c300="#d2d2cf",
     c400="#a2a29e",
-    c500="#72726e",
+    c500="#6c6c68",
     c600="#545451",
     c700="#3a3a38",
     c800="#262625",
     c900="#1b1b1a",
     c950="#131312",
 )
+TEXT = gr.themes.Size(name="text", xxs="13px", xs="13px", sm="13px", md="15px", lg="15px", xl="17px", xxl="22px")
+"""The sizes of text, as in ``studio.css``."""
 SANS = ("-apple-system", "BlinkMacSystemFont", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "Liberation Mono", "monospace")
 
@@ -47,7 +49,7 @@ def theme() -> gr.themes.Base:
         secondary_hue=GREY,
         neutral_hue=GREY,
         radius_size="md",
-        text_size="md",
+        text_size=TEXT,
         font=SANS,
         font_mono=MONO,
     ).set(
@@ -85,9 +87,11 @@ def theme() -> gr.themes.Base:
         layout_gap="14px",
         input_background_fill="white",
         input_background_fill_dark="*neutral_950",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_400",
         input_border_width="1px",
-        input_border_color="*neutral_300",
-        input_border_color_dark="*neutral_700",
+        input_border_color="#8d8d89",
+        input_border_color_dark="*neutral_500",
         input_border_color_focus="*primary_500",
         input_border_color_focus_dark="*primary_400",
         input_shadow_focus="0 0 0 3px *primary_100",
@@ -95,7 +99,7 @@ def theme() -> gr.themes.Base:
         button_primary_background_fill="*primary_600",
         button_primary_background_fill_dark="*primary_600",
         button_primary_background_fill_hover="*primary_700",
-        button_primary_background_fill_hover_dark="*primary_500",
+        button_primary_background_fill_hover_dark="*primary_700",
         button_primary_text_color="white",
         button_primary_text_color_dark="white",
         button_secondary_background_fill="white",

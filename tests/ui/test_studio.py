@@ -1,6 +1,8 @@
 """Opening the studio: at which port, and what keeps it from opening."""
 
+import re
 import socket
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -75,3 +77,10 @@ def test_outputs_that_cannot_be_written_are_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(MachineError, match="cannot be written"):
         studio.launch(outputs=tmp_path / "file", browser=False)
+
+
+def test_text_has_four_sizes():
+    """Every part of the page picks a size of its own; signs of one letter, with a line of their height, may."""
+    rules = (Path(studio.__file__).with_name("studio.css")).read_text().splitlines()
+    odd = [rule for rule in rules if re.search(r"font-size: [\d.]+r", rule) and "line-height: 1;" not in rule]
+    assert odd == []

@@ -187,7 +187,7 @@ class Intake:
         told = [problem.what for problem in kept.left_out] + _others(look.others)
         look.uploaded, look.others, look.intake = [], [], None
         done = "unpacked into" if all(map(_is_zip, uploaded)) else "copied to"
-        look.arrived = " ".join([f"{_named(uploaded)} {done} {kept.folder.name}.", *told])
+        look.arrived[kept.folder] = " ".join([f"{_named(uploaded)} {done} {kept.folder.name}.", *told])
         yield {setup.data: str(kept.folder), self.refused: gr.update(visible=False), **self._drawn(look)}
 
     def _drawn(self, look: PicturesLook) -> Updates:

@@ -57,7 +57,7 @@ class PicturesLook:
         uploaded: files that wait for the name of their dataset.
         typed: whether those are not uploaded, but a path that was typed.
         others: names of files that were dropped too, but cannot be of use.
-        arrived: what to say once the dataset is open.
+        arrived: what to say once a dataset is open, by its folder.
         failed: whether the folder could not be read.
     """
 
@@ -82,7 +82,7 @@ class PicturesLook:
     uploaded: list[Item] = field(default_factory=list)
     typed: bool = False
     others: list[str] = field(default_factory=list)
-    arrived: str = ""
+    arrived: dict[Path, str] = field(default_factory=dict)
     failed: bool = False
 
     @property

@@ -38,7 +38,7 @@ class PicturesPage:
         self.outputs = outputs
         self.room = Room(outputs)
         self.intake = Intake(self.room)
-        failure = html(_reading("Reading the pictures…"), elem_id="pictures-failure")
+        failure = html(_reading(), elem_id="pictures-failure")
         with gr.Row(elem_classes="halves", equal_height=False) as body:
             with gr.Column(scale=8, min_width=330, elem_classes="half"), gr.Column(elem_classes="card"):
                 self.list = PictureList(self.room)
@@ -89,17 +89,19 @@ class PicturesPage:
                 fields = {self.list.search: "", self.intake.path: settings.run.data}
             look.settings = settings
         for done, total in self.room.collections.read(look):
-            told = f"Reading the pictures: {done:,} of {total:,}" if total else "Reading the pictures…"
-            yield {self.room.failure: gr.update(value=_reading(told), visible=True)}
-        look.said, look.arrived = _said(look.arrived) or look.said, ""
+            yield {self.room.failure: gr.update(value=_reading(done, total, alone=look.drawn is None), visible=True)}
+        look.said = _said(look.arrived.pop(Path(look.folder), "")) or look.said
         shown = self.room.draw(look)
         if not look.failed:
             recent.remember(look.folder, self.outputs)
         yield {**shown, **fields}
 
 
-def _reading(told: str) -> str:
-    return f'<p class="told running" role="status"><span class="dot"></span>{words.text(told)}</p>'
+def _reading(done: int = 0, total: int = 0, alone: bool = True) -> str:
+    """How far reading is. ``alone`` hides what is below it: the page without pictures."""
+    told = f"Reading the pictures: {done:,} of {total:,}" if total else "Reading the pictures…"
+    classes = "told running alone" if alone else "told running"
+    return f'<p class="{classes}" role="status"><span class="dot"></span>{words.text(told)}</p>'
 
 
 def _said(sentence: str) -> str:

@@ -53,6 +53,7 @@ Act = Callable[..., Updates | None]
 """An edit: gets the look and the values of its inputs, and returns what else changes beside what is drawn anew."""
 
 _HIDDEN, _SHOWN = gr.update(visible=False), gr.update(visible=True)
+_EMPTY = gr.update(value="", visible=False)
 _QUESTION = (
     '<div class="notice warned" role="alertdialog" aria-label="Write in this folder?">'
     "<b>May the studio write in {name}?</b><p>It keeps captions and masks beside your pictures, and crops, what is "
@@ -128,7 +129,7 @@ class Room:
         with self._drawing:  # of two answers on their way, the later one shows all that was done before
             for draw in self._draws:
                 updates |= draw(look, collection)
-        return {**updates, self.body: _SHOWN, self.failure: _HIDDEN, **self._framed(look)}
+        return {**updates, self.body: _SHOWN, self.failure: _EMPTY, **self._framed(look)}
 
     def _framed(self, look: PicturesLook) -> Updates:
         return {component: update for draw in self._frames for component, update in draw(look).items()}
