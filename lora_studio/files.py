@@ -9,6 +9,7 @@ import re
 import secrets
 import shutil
 import time
+import unicodedata
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -305,7 +306,7 @@ def sha256(path: Path) -> str:
 
 def safe_name(text: str, spaces: bool = False) -> str:
     """``text`` as a file name without an ending that every system takes: no path, no reserved word, at most 60
-    characters.
+    characters. Accents are composed: macOS takes them apart in names.
 
     Args:
         spaces: keep single spaces; otherwise they become hyphens as other signs do.
@@ -313,7 +314,7 @@ def safe_name(text: str, spaces: bool = False) -> str:
     >>> safe_name("../../Ma Tante: été")
     'Ma-Tante-été'
     """
-    last = " ".join(text.replace("\\", "/").rsplit("/", 1)[-1].split())
+    last = " ".join(unicodedata.normalize("NFC", text).replace("\\", "/").rsplit("/", 1)[-1].split())
     name = re.sub(r"[^\w. -]+" if spaces else r"[^\w.-]+", "-", last).strip("-. ")[:_MOST_CHARACTERS]
     name = name.encode("utf-8", "ignore")[:_MOST_BYTES].decode("utf-8", "ignore").rstrip("-. ")
     return f"run-{name}".rstrip("-") if not name or _RESERVED.fullmatch(name) else name

@@ -105,6 +105,7 @@ def test_a_free_name_passes_over_what_is_there(tmp_path):
 @pytest.mark.parametrize(("text", "name"), [
     ("ink", "ink"),
     ("Ma Tante: été", "Ma-Tante-été"),
+    ("e\u0301te\u0301", "été"),
     ("../../etc/passwd", "passwd"),
     ("C:\\styles\\ink", "ink"),
     ("CON", "run-CON"),

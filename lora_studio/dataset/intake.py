@@ -139,22 +139,29 @@ def new_names(names: Sequence[PurePosixPath]) -> list[PurePosixPath]:
 
     Files of one folder that share a stem (``a.png``, ``a.txt``, ``a.png.txt``) share one afterwards, and no others do.
     So do the masks of a picture, beside it or in a folder of masks there.
-    Where an upload holds several files of one name, the first picture belongs to the first caption, and so on.
+    Where an upload holds several files of one name, the first picture belongs to the first caption, and so on. Names
+    that differ in case or in how accents are composed are one name, unless each has a picture.
     """
     shown = {(name.parent, _plain(name.name)) for name in names if pictures.promises(name.name)}
     of_pictures = masks.find(str(name) for name in names if pictures.promises(name.name))
     owners = {mask: picture for picture, several in of_pictures.items() for mask in several}
+    spelled: dict[tuple[PurePosixPath, str], list[str]] = {}
+    for name in names:
+        if pictures.promises(name.name) and str(name) not in owners:
+            spelled.setdefault((name.parent, _plain(name.stem)), []).append(name.stem)
     groups: dict[tuple[PurePosixPath, str, int], _Group] = {}
-    seen: Counter[str] = Counter()
+    seen: Counter[tuple[PurePosixPath, str, str]] = Counter()
     places: list[tuple[_Group, str, str]] = []
     for name in names:
         owner, home, inner = owners.get(str(name), ""), name.parent, ""
         if owner and home.name.casefold() in masks.FOLDERS:
             home, inner = home.parent, f"{home.name.lower()}/"
         stem, ending = _parted(name, os.path.basename(owner), shown)
-        number = seen[_plain(str(name))]
-        seen[_plain(str(name))] += 1
-        group = groups.setdefault((home, _plain(stem), number), _Group(_folder(home), files.safe_name(stem), []))
+        known = spelled.get((home, _plain(stem)), [_plain(stem)])
+        shared = stem if stem in known else known[0]
+        number = seen[home, shared, _plain(inner + ending)]
+        seen[home, shared, _plain(inner + ending)] += 1
+        group = groups.setdefault((home, shared, number), _Group(_folder(home), files.safe_name(stem), []))
         group.endings.append((inner, ending))
         places.append((group, inner, ending))
     taken: set[tuple[str, str]] = set()

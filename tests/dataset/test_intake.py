@@ -251,6 +251,17 @@ NAMES = st.builds(
 )
 
 
+@pytest.mark.parametrize("names, new", [
+    (["\u00e9.png", "e\u0301.png", "e\u0301.txt"], ["\u00e9.png", "\u00e9-2.png", "\u00e9-2.txt"]),
+    (["\u00e9.png", "e\u0301.txt"], ["\u00e9.png", "\u00e9.txt"]),
+    (["a.png", "A.txt", "A.jpg", "a.txt"], ["a.png", "A-2.txt", "A-2.jpg", "a.txt"]),
+    (["a.png", "A.txt"], ["a.png", "a.txt"]),
+])  # fmt: skip
+def test_names_that_differ_in_case_or_accents_are_one_unless_each_has_a_picture(names, new):
+    """One picture's caption goes to the other."""
+    assert list(map(str, intake.new_names([PurePosixPath(name) for name in names]))) == new
+
+
 @pytest.mark.fault(19, 61)
 @given(st.lists(NAMES, max_size=12))
 def test_new_names_are_safe_and_different_and_keep_what_belongs_together(names):

@@ -32,7 +32,7 @@ element.addEventListener('click', event => {
 });
 """
 _INTO_VIEW = """
-const show = () => setTimeout(() => { if (element.checkVisibility()) element.scrollIntoView({block: 'nearest'}); }, 50);
+const show = () => setTimeout(() => { if (element.checkVisibility()) element.scrollIntoView({block: 'center'}); }, 50);
 watch('value', show);
 show();
 """
