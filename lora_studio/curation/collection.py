@@ -14,6 +14,7 @@ from itertools import count as numbers
 from lora_studio.curation.target import Target
 from lora_studio.dataset import buckets, caption_variants
 from lora_studio.dataset.items import Bucket, Dataset, Picture
+from lora_studio.errors import DatasetError
 
 CROPPED = 0.02
 """Share of a picture that may be cut off before it is marked: less is the rounding to a bucket's shape."""
@@ -158,9 +159,19 @@ class Collection:
         self._make(changed, {name for name in changed if self.cards[name].left_out})
 
     def leave_out(self, names: Iterable[str], out: bool = True) -> None:
-        """Marks pictures as left out, or takes them in again."""
+        """Marks pictures as left out, or takes them in again; those of weight 0 train in no case."""
         found = {name: self.cards[name].picture for name in names if name in self.cards}
-        self._make(found, set(found) if out else set())
+        self._make(found, {name for name, picture in found.items() if out or not picture.weight})
+
+    def card(self, name: str) -> Card:
+        """The card of a picture.
+
+        Raises:
+            DatasetError: there is none any more.
+        """
+        if name not in self.cards:
+            raise DatasetError(f"There is no picture {name} any more.", where=self.dataset.folder, do="Choose another.")
+        return self.cards[name]
 
     def find(self, query: Query) -> list[Card]:
         """The cards that ``query`` asks for, in its order."""

@@ -69,7 +69,7 @@ def examine(
         cache: the folder of memories.
         by_content: trust a memory only if the file's bytes have its hash.
     """
-    memory = cache / f"scan-4-{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.json" if cache else None
+    memory = cache / f"scan-5-{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.json" if cache else None
     known, bad, problems = _recall(memory), set[str](), list[Problem]()
     facts = {name: known[name][1] for name in paths if name in known and known[name][0] == stamps[name]}
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:

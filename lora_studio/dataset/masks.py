@@ -27,6 +27,8 @@ BLACK = (0, 0, 0)
 """What a mask's transparent pixels are laid on."""
 LOOSE = ("_mask", "-mask")
 """Endings of a mask where its picture lies beside it; elsewhere the file is a picture like others."""
+_DARK = 8
+"""Grey levels below it look black, as those of a mask of 0 and 1 that was meant to be of 0 and 255."""
 _ORDER = (MASK, *LOOSE, *FOLDERS)
 """Which of several masks of a picture counts: the first."""
 _SHAPE = 0.02
@@ -102,12 +104,14 @@ def _picture(own: str, name: str, kind: str, shown: Collection[str]) -> str:
 
 
 def black(path: Path) -> bool:
-    """Whether nothing of the mask is white or grey; what is transparent counts as black.
+    """Whether nothing of the mask is white or a grey that can be seen; what is transparent counts as black.
 
     Raises:
         DatasetError: as ``pictures.open_picture``.
     """
-    return pictures.open_picture(path, background=BLACK).convert("L").getbbox() is None
+    return (
+        pictures.open_picture(path, background=BLACK).convert("L").point(lambda level: level >= _DARK).getbbox() is None
+    )
 
 
 def pair(

@@ -105,9 +105,10 @@ def test_a_picture_that_is_called_a_mask_is_one_once_its_picture_lies_beside_it(
     [
         (Image.new("L", (64, 64)), True),
         (Image.new("RGBA", (64, 64), (255, 255, 255, 0)), True),
-        (Image.new("L", (64, 64), 1), False),
+        (Image.new("L", (64, 64), 1), True),
+        (Image.new("L", (64, 64), 16), False),
     ],
-    ids=["black", "transparent", "almost black"],
+    ids=["black", "transparent", "1 for white", "dark"],
 )
 def test_a_mask_that_hides_all_of_its_picture_is_named(style, tmp_path, mask, said):
     """A picture of which nothing is learned takes part in training, at a loss of zero."""

@@ -90,6 +90,16 @@ def test_a_crop_of_several_takes_each_picture_s_own_shape(editor):
         assert (right - left) / (bottom - top) == pytest.approx(bucket.width / bucket.height)
 
 
+def test_a_crop_that_training_does_not_use_is_not_shown(editor):
+    """The page shows the crop of another picture, which is too few pixels of this one."""
+    page, look = editor
+    look.chosen, look.selected = "a.png", {"a.png", "tiny.png"}
+    page.crop._keep(look, {"a.png": Crop(0, 0, 0.05, 0.1)})
+    page.crop.apply_to_selected(look)
+    assert cards(editor).cards["a.png"].picture.crop and cards(editor).cards["tiny.png"].picture.crop is None
+    assert "1 picture is too small for it." in look.said
+
+
 def test_a_crop_with_few_pixels_is_told(editor):
     page, look = editor
     look.chosen, look.tool = "tiny.png", "crop"
@@ -152,6 +162,29 @@ def test_what_was_not_written_is_not_shown(editor):
     canvas = page.mask.draw(look, cards(editor))[page.mask.canvas]
     page.room._decline(look)
     assert page.mask.draw(look, cards(editor))[page.mask.canvas] != canvas
+
+
+def test_the_card_shows_the_caption_that_training_reads(editor):
+    """Two pictures share a caption file, or an emptied caption is the folder's now; the page shows another one."""
+    page, look = editor
+    path = cards(editor).cards["a.png"].picture.path
+    Image.open(path).save(path.with_suffix(".webp"))
+    page.room.changed(look, page.room.workbench(look).set_folder("", FolderOptions(caption="a folder")))
+    page._save(look, event(name="a.png", text="both", before="thing a", turn="1"))
+    assert cards(editor).cards["a.webp"].picture.caption == "both"
+    page._save(look, event(name="a.png", text="", before="both", turn="2"))
+    assert {cards(editor).cards[name].picture.caption for name in ("a.png", "a.webp")} == {"a folder"}
+
+
+def test_an_edit_of_a_picture_that_is_gone_is_refused(editor):
+    """Another tab has read the folder again, and a button here answers with a traceback."""
+    page, look = editor
+    look.chosen, look.selected = "a.png", {"a.png"}
+    cards(editor).cards["a.png"].picture.path.unlink()
+    page.room.collections.of(look, fresh=True)
+    for act in (page.leave_out, page.crop.apply_to_selected, page.mask.turn_over):
+        with pytest.raises(DatasetError, match="There is no picture a.png any more"):
+            act(look)
 
 
 def test_a_corner_is_hidden_where_it_is_asked_for_and_turned_over(editor):

@@ -29,6 +29,15 @@ def test_folders_come_back_with_their_counts(tmp_path):
     assert [one.path for one in recent.recent(outputs)] == [ink, trained]
 
 
+def test_folders_that_link_to_each_other_are_counted_once(tmp_path):
+    """The page hangs on two links to the folder itself, each of which holds both."""
+    ink = folder(tmp_path / "ink", "a.png", "2_more/b.png", "2_more/3_less/c.png")
+    for name in ("1_a", "1_b"):
+        (tmp_path / "ink" / name).symlink_to(tmp_path / "ink")
+    recent.remember(ink, tmp_path)
+    assert recent.recent(tmp_path) == [RecentFolder(ink, 2)]
+
+
 def test_a_damaged_list_is_no_list(tmp_path):
     """One bad byte keeps the page from opening."""
     for content in (b"\xff", b"{}", b"[1, null]", b"[" * 100_000):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import gradio as gr
 
 from lora_studio.curation.collection import Card, Collection
@@ -67,13 +69,17 @@ class CropTool:
     def apply_to_selected(self, look: PicturesLook) -> None:
         """Gives the chosen picture's crop to all selected ones, each in the shape of its own training size."""
         collection = self.room.collections.of(look)
-        crop = part(collection.cards[look.chosen])
+        crop = part(collection.card(look.chosen))
         selected = [collection.cards[name] for name in look.selected if name in collection.cards]
-        self._keep(look, {card.name: snapped(card, crop, collection) for card in selected})
+        crops = {card.name: snapped(card, crop, collection) for card in selected}
+        used = {card.name for card in selected if crops[card.name].covers(card.picture.width, card.picture.height)}
+        small = words.counted(len(crops) - len(used), "picture is", "pictures are")
+        notes = [f"{small} too small for it."] if len(used) < len(crops) else []
+        self._keep(look, {name: crop for name, crop in crops.items() if name in used}, notes)
 
-    def _keep(self, look: PicturesLook, crops: dict[str, Crop | None]) -> None:
+    def _keep(self, look: PicturesLook, crops: dict[str, Crop | None], notes: Sequence[str] = ()) -> None:
         done = self.room.workbench(look).set_crops(crops)
-        self.room.changed(look, done, crop=crops)
+        self.room.changed(look, done._replace(notes=(*done.notes, *notes)), crop=crops)
 
 
 def part(card: Card) -> Crop:

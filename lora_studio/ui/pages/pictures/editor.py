@@ -190,7 +190,7 @@ class PictureEditor:
 
     def leave_out(self, look: PicturesLook) -> None:
         """Leaves the chosen picture out of training, or takes it in again."""
-        self.room.leave_out(look, [look.chosen], not self.room.collections.of(look).cards[look.chosen].left_out)
+        self.room.leave_out(look, [look.chosen], not self.room.collections.of(look).card(look.chosen).left_out)
 
     def restore_caption(self, look: PicturesLook) -> None:
         """Puts back the caption that the picture had before the studio changed it first."""
@@ -212,7 +212,7 @@ class PictureEditor:
     def _shorten(self, look: PicturesLook) -> None:
         """Cuts the chosen picture's caption to what is read, with room for the trigger word and its like."""
         collection = self.room.collections.of(look)
-        card, target = collection.cards[look.chosen], collection.target
+        card, target = collection.card(look.chosen), collection.target
 
         def count(text: str) -> int:
             return target.tokens([text])[0]

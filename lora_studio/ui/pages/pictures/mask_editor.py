@@ -155,7 +155,7 @@ class MaskTool:
         self._change(look, lambda mask: masks.feathered(mask, _SOFT))
 
     def _change(self, look: PicturesLook, change: Any) -> None:
-        mask = masks.of(self.room.collections.of(look).cards[look.chosen].picture)
+        mask = masks.of(self.room.collections.of(look).card(look.chosen).picture)
         if mask is not None:
             self._keep(look, {look.chosen: masks.png(change(mask))})
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lora_studio import files, runs, starter
-from lora_studio.dataset import masks, pictures
+from lora_studio.dataset import listing, masks, pictures
 from lora_studio.errors import SettingsError
 
 MOST = 8
@@ -60,8 +60,10 @@ def _trained(outputs: Path) -> Iterator[str]:
             continue  # the library names it
 
 
-def _count(path: str) -> int | None:
-    """The pictures of a folder and of the ``N_name`` folders in it, by their names; None if it is gone."""
+def _count(path: str, within: bool = False) -> int | None:
+    """The pictures of a folder and of the ``N_name`` folders in it, by their names; ``within`` is one of
+    those, whose own folders do not count. None if it is gone.
+    """
     try:
         with os.scandir(path) as entries:
             listed = list(entries)
@@ -69,5 +71,5 @@ def _count(path: str) -> int | None:
         return None
     shown = [one.name for one in listed if pictures.promises(one.name)]
     count = len(shown) - len(masks.among(shown))
-    inner = [one.path for one in listed if one.name.partition("_")[0].isdecimal() and one.is_dir()]
-    return count + sum(_count(one) or 0 for one in inner)
+    inner = [one.path for one in listed if listing.is_concept(one.name) and one.is_dir(follow_symlinks=False)]
+    return count + sum(_count(one, within=True) or 0 for one in inner if not within)

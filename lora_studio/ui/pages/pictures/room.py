@@ -173,7 +173,7 @@ class Room:
             self.collections.of(look, fresh=True)
             return
         collection = self.collections.of(look)
-        collection.change(captions, **fields)
+        collection.change(captions and self._read_again(look, done, captions), **fields)
         for out in (True, False):
             collection.leave_out([name for name, chosen in (left_out or {}).items() if chosen is out], out)
 
@@ -194,6 +194,13 @@ class Room:
                 do="Give the folder another weight, in Folders at the end of the page.",
             )
         self.changed(look, done, left_out=dict.fromkeys(names, out))
+
+    def _read_again(self, look: PicturesLook, done: Done, captions: Mapping[str, str]) -> Mapping[str, str]:
+        """``captions`` as training reads them: one that is empty now may be its folder's, and what shares a caption
+        file changed as well.
+        """
+        unsure = {name for name in (*captions, *done.names) if not captions.get(name)}
+        return {**captions, **self.collections.workbench(look).captions(unsure)} if unsure else captions
 
     def wire(self) -> None:
         """Binds the message's buttons. Call it last: what was bound by ``edits`` is repeated here."""
