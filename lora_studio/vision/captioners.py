@@ -8,6 +8,8 @@ along is never run.
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -246,9 +248,24 @@ def _quietly(folder: Path, load: Callable[[], Any]) -> Any:
 
 
 def _refused(folder: Path, error: Exception) -> ModelError:
+    if isinstance(error, ImportError) and (package := _package(error)):
+        return ModelError(
+            f"{folder.name} needs the package {package}, which is not installed.",
+            where=folder,
+            do=f"Install it in the studio's environment, then start the studio again: {sys.executable} -m pip install "
+            f"{package}. Or choose another model.",
+        )
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return ModelError(
         f"{folder.name} cannot be loaded as a captioner: {reason}",
         where=folder,
         do="Download the model again, or choose another one.",
     )
+
+
+def _package(error: ImportError) -> str:
+    """The package that is missing, as ``pip`` calls it; "" if the error does not tell, or if the studio never uses it."""
+    found = re.search(r"pip install ([\w.-]*\w)|requires the ([\w.-]+) library", str(error))
+    named = next(filter(None, found.groups())).lower() if found else ""
+    package = (error.name or named).partition(".")[0]
+    return "" if package == "kernels" else package  # it fetches code: see lora_studio/__init__.py
