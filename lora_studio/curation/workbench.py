@@ -180,6 +180,18 @@ class Workbench:
             changed = replace(known, folders={**known.folders, name: options})
             return self._prepare(f"Options of {name or 'the folder'} set", [name], changed)
 
+    def add_choices(self, chosen: Preparation) -> Done:
+        """Takes over crops, pictures left out and options of folders that came with pictures which were added. What is
+        set here for a folder stays.
+        """
+        pictures = sorted(chosen.crops.keys() | chosen.left_out)
+        with self._changing(pictures):
+            known = self._prepared()
+            folders = {**chosen.folders, **known.folders}
+            changed = Preparation({**known.crops, **chosen.crops}, known.left_out | chosen.left_out, folders)
+            names = [*pictures, *sorted(folders.keys() - known.folders.keys())]
+            return self._prepare("Crops and choices of added pictures taken over", names, changed)
+
     def set_mask(self, name: str, image: bytes | None) -> Done:
         """Sets a picture's mask, a PNG of the picture's shape, white where it is learned; None removes it."""
         return self.set_masks({name: image})

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from lora_studio import files
 from lora_studio.dataset import caption_tables, captions, intake, preparation
@@ -20,9 +21,21 @@ _ADDED = PurePosixPath("added")
 """A folder in front of new names, so that none of them goes with a file that is there."""
 
 
-def add(folder: Path, uploaded: Sequence[Path | Item]) -> list[Problem]:
-    """Copies the ``uploaded`` files into the dataset ``folder``, as ``intake.fill`` does into an empty one, and returns
-    what was left out.
+class Addition(NamedTuple):
+    """What came with files that were added.
+
+    Attributes:
+        left_out: what was not taken.
+        choices: crops, pictures left out and options of folders that an archive held, by the names that its pictures
+            have now. They are still to be made: ``curation.workbench`` does, so that they can be undone.
+    """
+
+    left_out: list[Problem]
+    choices: Preparation
+
+
+def add(folder: Path, uploaded: Sequence[Path | Item]) -> Addition:
+    """Copies the ``uploaded`` files into the dataset ``folder``, as ``intake.fill`` does into an empty one.
 
     Raises:
         DatasetError, MachineError: as ``intake.fill``; nothing was added then.
@@ -44,7 +57,8 @@ def add(folder: Path, uploaded: Sequence[Path | Item]) -> list[Problem]:
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(stage / old, target)
         _add_table(folder, stage, renamed)
-        return problems + _add_choices(folder, stage, renamed)
+        choices, faults = _choices(stage, renamed)
+        return Addition(problems + faults, choices)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
 
@@ -75,13 +89,8 @@ def _renamed(line: str, renamed: Mapping[str, str]) -> str:
         return line  # it names no picture that was added: the scan reports it
 
 
-def _add_choices(folder: Path, stage: Path, renamed: Mapping[str, str]) -> list[Problem]:
-    """Takes crops and what is left out along. Options of folders that the dataset has itself stay."""
-    new, faults = preparation.read(stage)
-    now, damaged = preparation.read(folder)
-    if new == Preparation() or damaged:
-        return [*faults, *damaged]
-    crops = {renamed[name]: crop for name, crop in new.crops.items() if name in renamed}
-    out = {renamed[name] for name in new.left_out if name in renamed}
-    preparation.write(folder, Preparation({**now.crops, **crops}, now.left_out | out, {**new.folders, **now.folders}))
-    return faults
+def _choices(stage: Path, renamed: Mapping[str, str]) -> tuple[Preparation, list[Problem]]:
+    found, faults = preparation.read(stage)
+    crops = {renamed[name]: crop for name, crop in found.crops.items() if name in renamed}
+    out = frozenset(renamed[name] for name in found.left_out if name in renamed)
+    return Preparation(crops, out, found.folders), faults

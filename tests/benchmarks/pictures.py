@@ -13,7 +13,6 @@ from pathlib import Path
 
 from PIL import Image
 
-sys.path.pop(0)  # this folder has a module called queue, as Python has
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from lora_studio.config.settings import Settings

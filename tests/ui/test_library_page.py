@@ -17,12 +17,18 @@ WORKING = {"timeout": 120_000}
 
 
 @pytest.fixture
-def shelf(studio) -> Path:
-    """The library's folder, empty again after each test."""
+def shelf(studio, tmp_path) -> Path:
+    """The library's folder, empty again after each test. Runs of other tests are no part of the library meanwhile."""
+    aside = {run.folder: tmp_path / "aside" / run.folder.name for run in runs.existing(studio.outputs)}
+    (tmp_path / "aside").mkdir()
+    for here, there in aside.items():
+        here.rename(there)
     folder = runs.library_folder(studio.outputs)
     yield folder
     for path in folder.glob("*.safetensors"):
         path.unlink()
+    for here, there in aside.items():
+        there.rename(here)
 
 
 def opened(visit, address: str = "library", **size):

@@ -9,8 +9,10 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from lora_studio import files
+from lora_studio.curation.workbench import Workbench
 from lora_studio.dataset import intake, preparation
 from lora_studio.dataset.intake import Item
+from lora_studio.dataset.preparation import Preparation
 from lora_studio.errors import DatasetError, MachineError
 from lora_studio.ui import images
 from lora_studio.ui.pages.pictures import uploads
@@ -194,3 +196,32 @@ def made(tmp_path, name, text):
     path.parent.mkdir(exist_ok=True)
     path.write_text(text)
     return path
+
+
+def test_choices_that_come_with_a_zip_are_a_step_of_their_own(tmp_path):
+    """Adding a ZIP that was prepared makes it impossible to undo what was done before."""
+    folder = uploads.keep([made(tmp_path, "a.png", "1"), made(tmp_path, "b.png", "2")], tmp_path, "own").folder
+    bench = Workbench(folder, own=True)
+    bench.leave_out(["b.png"])
+    choices = json.dumps({"version": 1, "crops": {"a.png": [0, 0, 0.5, 1]}, "left_out": ["a.png"]})
+    prepared = zipped(tmp_path / "z.zip", {"a.png": b"3", ".lora_studio/preparation.json": choices})
+    assert not uploads.add([prepared], folder).left_out
+    together = preparation.read(folder)[0]
+    assert together.left_out == {"a-2.png", "b.png"} and together.crops == {"a-2.png": (0, 0, 0.5, 1)}
+    assert bench.undo().names == ("a-2.png",) and preparation.read(folder)[0].left_out == {"b.png"}
+    assert bench.undo().names == ("b.png",) and preparation.read(folder)[0] == Preparation()
+    bench.redo()
+    bench.redo()
+    assert preparation.read(folder)[0] == together
+
+
+def test_added_pictures_are_kept_where_their_choices_cannot_be_taken_over(tmp_path):
+    folder = uploads.keep([made(tmp_path, "a.png", "1")], tmp_path, "own").folder
+    (folder / ".lora_studio").mkdir(exist_ok=True)
+    (folder / preparation.NAME).write_text("damaged")
+    choices = '{"version": 1, "left_out": ["b.png"]}'
+    (told,) = uploads.add(
+        [zipped(tmp_path / "z.zip", {"b.png": b"2", ".lora_studio/preparation.json": choices})], folder
+    ).left_out
+    assert "were not taken over" in told.what and (folder / "b.png").exists()
+    assert (folder / preparation.NAME).read_text() == "damaged"

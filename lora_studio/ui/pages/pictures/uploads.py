@@ -11,10 +11,11 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from lora_studio import files, runs
-from lora_studio.dataset import addition, intake
+from lora_studio.dataset import addition, intake, preparation
 from lora_studio.dataset.intake import Item
+from lora_studio.dataset.preparation import Preparation
 from lora_studio.dataset.problems import Problem
-from lora_studio.errors import DatasetError
+from lora_studio.errors import DatasetError, StudioError
 from lora_studio.ui import images
 
 MOST_FILES = 5_000
@@ -99,9 +100,24 @@ def add(uploaded: Sequence[Path | Item], folder: Path) -> Kept:
     """
     _bounded(uploaded)
     try:
-        return Kept(folder, addition.add(folder, uploaded))
+        added = addition.add(folder, uploaded)
     except OSError as error:
         raise files.refusal(error, "The upload could not be kept", folder) from error
+    return Kept(folder, added.left_out + _take_over(added.choices, folder))
+
+
+def _take_over(choices: Preparation, folder: Path) -> list[Problem]:
+    """What of the choices could not be taken over."""
+    from lora_studio.curation.workbench import Workbench
+
+    if choices == Preparation():
+        return []
+    try:
+        Workbench(folder, own=True).add_choices(choices)
+    except StudioError as error:  # the pictures are there by now
+        what = f"Crops and choices of the added pictures were not taken over: {error.what}"
+        return [Problem("warning", "preparation", preparation.NAME, what, error.do)]
+    return []
 
 
 def forget(items: Iterable[Item], outputs: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a long queue costs: ``python -m tests.benchmarks.queue``. The processes that wait, their processor time and
+"""What a long queue costs: ``python -m tests.benchmarks.long_queue``. The processes that wait, their processor time and
 memory, while fifty runs stand behind one that trains.
 """
 
