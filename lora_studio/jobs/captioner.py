@@ -188,7 +188,8 @@ class _Work:
 
     def _tell(self) -> None:
         """Tells which captions are shorter than they might be."""
-        captions = self._seen().captions
+        seen = self._seen()
+        captions = seen.captions
         cut = [name for name, one in captions.items() if one.cut]
         empty = [name for name, one in captions.items() if not one.text]
         if cut:
@@ -197,7 +198,7 @@ class _Work:
             self.log.append(e.Warned(what=f"{what} cut at the limit: {_listed(cut)}", do=do))
         if empty:
             what = "1 picture" if len(empty) == 1 else f"{len(empty)} pictures"
-            do = "Lower the thresholds, or write these captions yourself."
+            do = f"{'Lower the thresholds' if seen.tags else 'Try another model'}, or write what is missing yourself."
             self.log.append(e.Warned(what=f"{what} got no caption: {_listed(empty)}", do=do))
 
     def _write(self) -> None:

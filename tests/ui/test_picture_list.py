@@ -71,6 +71,15 @@ def test_a_choice_draws_no_card_again(page):
     assert (look.selected, look.chosen) == (set(), "")
 
 
+def test_a_choice_shows_what_another_tab_changed(page):
+    """Two tabs: the cards of the first keep captions that the second has changed."""
+    page, look = page
+    page.room.draw(look)
+    page.room.collections.of(look).change({"a.png": "written elsewhere"})
+    drawn = page.list.choose(look, event(name="b.png", names=["b.png"], page=["a.png", "b.png"], keep=False))
+    assert "written elsewhere" in drawn[page.list.cards]
+
+
 def test_the_selection_is_left_out_once_she_agreed(page):
     """She is not asked, asked twice, or what she pressed is forgotten."""
     page, look = page

@@ -40,6 +40,8 @@ const choose = (card, how = 'one') => {
   const cards = all(), name = card.dataset.name;
   let names = new Set([name]), chosen = name;
   if (how === 'range') {
+    const now = current()?.dataset.name;
+    if (now && now !== last.chosen) anchor = now;  // the editor went on to another picture
     const ends = [cards.indexOf(named(anchor) || current() || card), cards.indexOf(card)].sort((a, b) => a - b);
     names = new Set(cards.slice(ends[0], ends[1] + 1).map(one => one.dataset.name));
   } else anchor = name;

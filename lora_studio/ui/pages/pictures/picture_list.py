@@ -144,13 +144,17 @@ class PictureList:
         return self.room.draw(look)
 
     def choose(self, look: PicturesLook, event: gr.EventData) -> Updates:
-        """The pictures that the browser has selected. It shows that itself, so the cards need not be drawn again."""
+        """The pictures that the browser has selected. It shows that itself, so the cards need not be drawn again, unless
+        another tab has changed something.
+        """
         if float(event.at) < look.chosen_at:
             return {}  # it was overtaken by a later one
+        collection = self.room.collections.of(look)
+        shown = look.drawn == _drawn(look, collection)
         look.chosen_at = float(event.at)
         kept = look.selected - set(event.page) if event.keep else set()
         look.selected, look.chosen = kept | set(map(str, event.names)), str(event.name)
-        look.drawn = _drawn(look, self.room.collections.of(look)) if look.drawn else None
+        look.drawn = _drawn(look, collection) if shown else None
         return self.room.draw(look)
 
     def select_all(self, look: PicturesLook) -> Updates:
