@@ -73,6 +73,12 @@ class CaptionFolder:
                 where=unread,
                 do=f"Check that it is a text of at most {captions.MAX_BYTES // 1024} KiB and that you may read it.",
             )
+        if os.path.lexists(self.root / file) and file not in self._names:
+            raise DatasetError(
+                f"What is called {file} is not read as a caption, so it is not written either.",
+                where=file,
+                do="It is a folder, or a link that leads out of the pictures' folder. Put a file in its place.",
+            )
         return file
 
     def _usual(self, folder: str) -> str:

@@ -22,6 +22,7 @@ import psutil
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lora_studio import files
+from lora_studio.dataset import captions, folder_tables, masks, pictures, preparation
 from lora_studio.dataset.preparation import FOLDER
 from lora_studio.errors import DatasetError
 
@@ -213,13 +214,18 @@ class History:
         self._store(_Position(done=to))
 
     def _place(self, edit: FileEdit) -> Path:
-        """Where an edit's file is. A dataset may come from anyone, and its steps may name anything."""
-        path = Path(os.path.realpath(self._root / edit.file))
+        """Where an edit's file is. A dataset may come from anyone, and its steps may name anything, also pictures."""
+        path, what = Path(os.path.realpath(self._root / edit.file)), ""
         if not path.is_relative_to(self._root):
+            what = "a file outside of it"
+        elif not _is_written(edit.file) or (pictures.promises(path.name) and not masks.may_be(str(path))):
+            what = "what is no caption, mask or choice"
+        if what:
             raise DatasetError(
-                f"A step in the dataset's history changes a file outside of it: {edit.file}.",
+                f"A step in the dataset's history changes {what}: {edit.file}.",
                 where=self._folder,
-                do="Delete the folder history there: another program made it.",
+                do="If it is a link, put the file in its place. Else delete the folder history: another program made "
+                "it.",
             )
         return path
 
@@ -278,6 +284,15 @@ class History:
             size += self._path(number).stat().st_size
             if number > last or (number < last and (number <= last - MAX_STEPS or size > MAX_BYTES)):
                 files.unlink(self._path(number))
+
+
+def _is_written(name: str) -> bool:
+    """Whether the studio writes files of this name, relative to the dataset."""
+    if name == preparation.NAME:
+        return True
+    if any(part.startswith(".") for part in name.split("/")):
+        return False
+    return name.lower().endswith(captions.SUFFIXES) or folder_tables.is_table(name) or masks.may_be(name)
 
 
 def _changed_since(names: list[str], what: str) -> DatasetError:

@@ -263,6 +263,8 @@ class Workbench:
                 where=self.folder,
                 do="Agree on the page, or with --yes in the terminal. Pictures themselves are never changed.",
             )
+        if not self.folder.is_dir():
+            raise DatasetError(f"There is no folder {self.folder} any more.", do="Choose the folder of your pictures.")
         for name in names:
             path = _inside(self.folder, name)
             if not gone and not path.is_file():

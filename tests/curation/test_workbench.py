@@ -532,6 +532,50 @@ def test_a_history_that_leads_out_of_the_folder_is_refused(tmp_path, moving):
     assert (tmp_path / "a.txt").read_text() == "x\n"
 
 
+@pytest.mark.fault(99)
+@pytest.mark.parametrize("moving", [None, 1])
+@pytest.mark.parametrize(
+    "file", ["b.png", "sub/b.png", "link.txt", ".git/config", ".lora_studio/lock", "run.safetensors"]
+)
+def test_a_history_that_changes_a_picture_is_refused(tmp_path, file, moving):
+    """A dataset of someone else's deletes pictures as soon as it is opened."""
+    bench = made(tmp_path, {"a.png": "1", "b.png": "x", "sub/b.png": "x", ".git/config": "x", "run.safetensors": "x"})
+    os.symlink("b.png", tmp_path / "link.txt")
+    bench.edit_captions({"a.png": "x"})
+    history, before = tmp_path / ".lora_studio/history", hashes(tmp_path)
+    for path in history.glob("0*.jsonl"):
+        text = path.read_text().replace('"a.txt"', json.dumps(file))
+        path.write_text(text.replace(hashlib.sha256(b"x\n").hexdigest(), hashlib.sha256(b"x").hexdigest()))
+    (history / "position.json").write_text(json.dumps({"done": 0 if moving else 1, "moving": moving}))
+    for act in (bench.settle, bench.undo) if moving else (bench.undo,):
+        with pytest.raises(DatasetError, match="changes what is no caption, mask or choice"):
+            act()
+    assert hashes(tmp_path) == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
+def test_what_is_no_file_is_not_written_as_a_caption(tmp_path):
+    """Reading a pipe waits for ever, with the folder's lock held."""
+    bench = made(tmp_path / "in", {"a.png": "1", "b.png": "2", "c.png": "3", "c.txt/d": "x"})
+    os.mkfifo(tmp_path / "in/a.txt")
+    (tmp_path / "b.txt").write_text("elsewhere")
+    os.symlink("../b.txt", tmp_path / "in/b.txt")
+    for name in "abc":
+        with pytest.raises(DatasetError, match=f"{name}.txt is not read as a caption"):
+            bench.edit_captions({f"{name}.png": "new"})
+    assert (tmp_path / "b.txt").read_text() == "elsewhere"
+
+
+def test_a_folder_that_is_gone_is_not_made_again(tmp_path):
+    (tmp_path / "in").mkdir()
+    bench = Workbench(tmp_path / "in", own=True)
+    (tmp_path / "in").rmdir()
+    for act in (bench.undo, bench.redo, lambda: bench.take_in(["a.png"])):
+        with pytest.raises(DatasetError, match="There is no folder"):
+            act()
+    assert not (tmp_path / "in").exists()
+
+
 @pytest.mark.parametrize("file", ["position.json", "000001.jsonl"])
 def test_a_damaged_history_is_told(tmp_path, file):
     bench = made(tmp_path, {"a.png": "1"})
