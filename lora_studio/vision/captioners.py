@@ -264,7 +264,7 @@ def _refused(folder: Path, error: Exception) -> ModelError:
 
 
 def _package(error: ImportError) -> str:
-    """The package that is missing, as ``pip`` calls it; "" if the error does not tell, or if the studio never uses it."""
+    """The package that is missing, as ``pip`` calls it; "" if that is not told, or if the studio never uses it."""
     found = re.search(r"pip install ([\w.-]*\w)|requires the ([\w.-]+) library", str(error))
     named = next(filter(None, found.groups())).lower() if found else ""
     package = (error.name or named).partition(".")[0]

@@ -15,6 +15,7 @@ from lora_studio.ui.pages.pictures.editor import PictureEditor
 from lora_studio.ui.pages.pictures.folders import Folders
 from lora_studio.ui.pages.pictures.look import PicturesLook
 from lora_studio.ui.pages.pictures.room import Room
+from tests.vision import tiny
 
 
 @pytest.fixture
@@ -205,6 +206,57 @@ def test_a_corner_is_hidden_where_it_is_asked_for_and_turned_over(editor):
     assert levels() == [255, 255, 0, 0]
     page.mask.make_soft(look)
     assert levels()[0] == 255 and levels()[1] < 255 and levels()[2:] == [0, 0]
+
+
+@pytest.fixture
+def subjects(editor, tmp_path):
+    """The search for subjects, with a model that finds what is red, in four pictures of which the left half is."""
+    page, look = editor
+    for card in cards(editor).cards.values():
+        picture = Image.new("RGB", (card.picture.width, card.picture.height), "blue")
+        picture.paste("red", (0, 0, picture.width // 2, picture.height))
+        picture.save(card.picture.path)
+    page.room.collections.of(look, fresh=True)
+    with gr.Blocks():
+        page.room.encloses(gr.Column(), gr.HTML())
+    look.chosen, look.selected, look.tool = "a.png", {"a.png"}, "mask"
+    page.mask.subject.ask_everywhere(look, str(tiny.u2net(tmp_path / "model.onnx")), "subject")
+    return page.mask.subject
+
+
+def masked(editor):
+    page, look = editor
+    return {name for name, card in page.room.collections.of(look, fresh=True).cards.items() if card.picture.mask}
+
+
+def test_a_search_for_subjects_says_how_far_it_is_and_is_one_step(editor, subjects):
+    page, look = editor
+    told = list(subjects.search(look))
+    assert [f"{done} of 4" in step[subjects.progress] for done, step in enumerate(told[:-1], 1)] == [True] * 4
+    assert "Mask of a.png, b.png, long.png and 1 more set." in look.said and look.search is None
+    assert masked(editor) == {"a.png", "b.png", "long.png", "tiny.png"}
+    page.room.workbench(look).undo()
+    assert masked(editor) == set()
+
+
+def test_a_search_that_is_stopped_keeps_what_it_found_and_what_was_drawn_meanwhile(editor, subjects):
+    page, look = editor
+    steps = subjects.search(look)
+    next(steps)
+    page.mask._keep(look, {"a.png": masks.png(Image.new("L", (512, 256), 7))})
+    next(steps)
+    assert "Stopping…" in subjects.stop_search(look)[subjects.progress]
+    list(steps)
+    assert "Stopped after 2 pictures. 1 mask that you changed meanwhile stayed." in look.said
+    assert masked(editor) == {"a.png", "b.png"}
+    assert masks.of(cards(editor).cards["a.png"].picture).getpixel((5, 5)) == 7
+
+
+def test_a_search_that_fails_keeps_what_it_found_and_says_why(editor, subjects):
+    page, look = editor
+    cards(editor).cards["long.png"].picture.path.write_bytes(b"no picture")
+    list(subjects.search(look))
+    assert "Mask of a.png, b.png set." in look.said and "not a picture" in look.said and look.search is None
 
 
 def test_a_mask_that_is_gone_is_named(editor):

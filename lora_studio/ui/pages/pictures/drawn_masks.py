@@ -6,7 +6,7 @@ import base64
 import binascii
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,8 @@ from PIL import Image, ImageChops, ImageFilter
 
 from lora_studio import files
 from lora_studio.curation import masks
-from lora_studio.dataset.items import Picture
+from lora_studio.dataset import masks as mask_files
+from lora_studio.dataset.items import Mask, Picture
 from lora_studio.ui import images
 
 SIDE = 1024
@@ -80,6 +81,14 @@ def merged(drawn: Image.Image, before: Image.Image | None, size: tuple[int, int]
     changed = ImageChops.difference(drawn, shown).point(lambda level: 255 * (level > _SAME))
     changed = changed.filter(ImageFilter.MaxFilter(3)).resize(size, Image.Resampling.NEAREST)
     return Image.composite(large, before, changed)
+
+
+def written(folder: Path, made: Mapping[str, bytes | None]) -> dict[str, Mask | None]:
+    """The masks of pictures in ``folder`` once those that were ``made`` are in their files; None for none."""
+    return {
+        name: None if data is None else Mask(folder / mask_files.beside(name), hashlib.sha256(data).hexdigest())
+        for name, data in made.items()
+    }
 
 
 def _small(mask: Image.Image | None, size: tuple[int, int]) -> Image.Image:

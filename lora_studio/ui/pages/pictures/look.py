@@ -24,6 +24,7 @@ from lora_studio.ui.pages.train import pictures
 
 if TYPE_CHECKING:
     from lora_studio.curation.workbench import Workbench
+    from lora_studio.ui.pages.pictures.subject_search import SubjectSearch
 
 PAGE_SIZE = 60
 """Cards on a page of the list."""
@@ -49,6 +50,7 @@ class PicturesLook:
         chosen_at: when that was chosen, in milliseconds of the browser's clock.
         resets: how often what the browser shows of a crop or a mask was put back to what is saved.
         folder_form: the folder whose options are to be opened; None for none.
+        search: the search for subjects that is at work; None if none is.
         pending: the edit that waits for her agreement that the studio writes in the folder.
         drawn: what the list depended on when it was drawn.
         gone: why no thumbnail can be made of a picture, by its name.
@@ -74,6 +76,7 @@ class PicturesLook:
     tool: str = ""
     resets: int = 0
     folder_form: str | None = None
+    search: SubjectSearch | None = None
     pending: Callable[[], dict[Any, Any]] | None = None
     drawn: tuple | None = None
     gone: dict[str, str] = field(default_factory=dict)
@@ -94,6 +97,9 @@ class PicturesLook:
         """Nothing of this folder is chosen any more."""
         self.query, self.page, self.chosen, self.selected = Query(), 0, "", set()
         self.said, self.tag_search, self.draft, self.tool, self.folder_form = "", "", None, "", None
+        if self.search:
+            self.search.stopped = True
+        self.search = None
         self.pending, self.drawn, self.gone, self.listed = None, None, {}, False
         self.captioning = CaptioningDraft()
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -12,19 +10,15 @@ import gradio as gr
 from lora_studio.curation import masks
 from lora_studio.curation.collection import Card, Collection
 from lora_studio.curation.masks import CORNERS, WHITE, Extent, Finish, Source
-from lora_studio.dataset import masks as mask_files
-from lora_studio.dataset.items import Dataset, Mask
+from lora_studio.dataset.items import Dataset
 from lora_studio.errors import DatasetError, StudioError
 from lora_studio.ui import words
-from lora_studio.ui.outcome import Updates, busy, wrong
+from lora_studio.ui.outcome import Updates, wrong
 from lora_studio.ui.pages.pictures import drawn_masks, mask_canvas, stage
 from lora_studio.ui.pages.pictures.look import PicturesLook
 from lora_studio.ui.pages.pictures.room import Room
-from lora_studio.ui.pages.train.setup import QUIET
-from lora_studio.ui.paths import tidy
+from lora_studio.ui.pages.pictures.subject import SubjectTool
 from lora_studio.ui.theme import html
-from lora_studio.vision import catalogue, local
-from lora_studio.vision.catalogue import Task
 
 _SOFT = 0.02
 """How far edges are softened at a press, as a share of the picture's shorter side."""
@@ -47,11 +41,8 @@ class MaskTool:
                 self.invert = gr.Button("Invert", size="sm", min_width=60, elem_id="mask-invert")
                 self.soften = gr.Button("Soften edges", size="sm", min_width=60, elem_id="mask-soften")
                 self.remove = gr.Button("Remove the mask", size="sm", min_width=60, elem_id="mask-remove")
-            with gr.Accordion("Find the subject", open=False, elem_classes="fold", elem_id="mask-subject"):
-                self._place_subject()
-            self.busy = html(elem_id="mask-busy")
+            self.subject = SubjectTool(room)
         shown = [
-            self.busy,
             self.column,
             self.canvas,
             self.share,
@@ -59,30 +50,8 @@ class MaskTool:
             self.invert,
             self.soften,
             self.remove,
-            self.all,
         ]
         room.shows(self.draw, shown)
-
-    def _place_subject(self) -> None:
-        offered = [(one.title, one.key) for one in catalogue.MODELS if one.task is Task.MASKS]
-        self.model = gr.Dropdown(
-            offered,
-            value=offered[0][1],
-            label="Model",
-            info="One that was downloaded, or the path of an .onnx file of the U²-Net kind.",
-            allow_custom_value=True,
-            elem_id="mask-model",
-        )
-        self.keep = gr.Radio(
-            [("Learn the subject", "subject"), ("Learn the background", "background")],
-            value="subject",
-            show_label=False,
-            container=False,
-            elem_id="mask-keep",
-        )
-        with gr.Row(elem_classes="controls"):
-            self.here = gr.Button("Find it here", size="sm", min_width=60, elem_id="mask-find")
-            self.all = gr.Button("In all pictures", size="sm", min_width=60, elem_id="mask-find-all")
 
     def wire(self) -> None:
         """Binds the canvas and the buttons."""
@@ -93,10 +62,7 @@ class MaskTool:
         edits(self.invert.click, self.turn_over)
         edits(self.soften.click, self.make_soft)
         edits(self.remove.click, lambda look: self._keep(look, {look.chosen: None}))
-        for button in (self.here, self.all):
-            button.click(lambda: busy("Looking for the subject…"), None, self.busy, **QUIET)
-        edits(self.here.click, self.find_here, inputs=[self.model, self.keep])
-        edits(self.all.click, self.find_everywhere, inputs=[self.model, self.keep])
+        self.subject.wire()
 
     def draw(self, look: PicturesLook, collection: Collection) -> Updates:
         """The tool, if it is open."""
@@ -112,14 +78,12 @@ class MaskTool:
         image = stage.image(card, self.room.outputs)
         return {
             self.column: gr.update(visible=True),
-            self.busy: "",
             self.canvas: mask_canvas.html(card, image, mask, several, len(collection.cards), look.resets),
             self.share: share,
             self.alpha: gr.update(value=f"Hide what is transparent {scope}".strip(), visible="alpha" in card.marks),
             self.invert: has,
             self.soften: has,
             self.remove: has,
-            self.all: scope.capitalize() or "In all pictures",
         }
 
     def paint(self, look: PicturesLook, event: gr.EventData) -> None:
@@ -159,24 +123,6 @@ class MaskTool:
         if mask is not None:
             self._keep(look, {look.chosen: masks.png(change(mask))})
 
-    def find_here(self, look: PicturesLook, model: str, keep: str) -> None:
-        """Masks all but what a model finds in the chosen picture."""
-        self._find(look, [look.chosen], model, keep)
-
-    def find_everywhere(self, look: PicturesLook, model: str, keep: str) -> None:
-        """Masks all but what a model finds in the selected pictures, or in all if one is selected."""
-        self._find(look, self._scope(look, "selected" if len(look.selected) > 1 else "all"), model, keep)
-
-    def _find(self, look: PicturesLook, names: list[str], model: str, keep: str) -> None:
-        from lora_studio.vision.segmenters import U2Net  # onnxruntime, which is needed here alone
-
-        self.room.workbench(look)  # asks before the model is loaded
-        found = local.find(tidy(model) if Path(tidy(model)).exists() else model or "")
-        if found.task is not Task.MASKS:
-            raise DatasetError(f"{found.name} makes no masks.", where="Model", do="Choose a segmentation model.")
-        segmenter = U2Net(found.path)
-        self._make(look, names, masks.segmented(segmenter, "background" if keep == "background" else "subject"))
-
     def _make(self, look: PicturesLook, names: list[str], source: Source) -> None:
         """Makes masks of pictures as one step. Where there is one, only what both learn is learned."""
         self.room.workbench(look)
@@ -190,11 +136,7 @@ class MaskTool:
     def _keep(self, look: PicturesLook, made: Mapping[str, bytes | None]) -> None:
         bench = self.room.workbench(look)
         done = bench.set_masks(made)
-        kept = {
-            name: data and Mask(bench.folder / mask_files.beside(name), hashlib.sha256(data).hexdigest())
-            for name, data in made.items()
-        }
-        self.room.changed(look, done, mask=kept)
+        self.room.changed(look, done, mask=drawn_masks.written(bench.folder, made))
 
 
 def _learned(card: Card) -> str:
