@@ -294,7 +294,7 @@ def test_no_other_room_advises_to_free_space_whatever_the_cause():
     asked = {
         path.relative_to(rooms).as_posix() for path in rooms.rglob("*.py") if "Free some space" in path.read_text()
     }
-    assert asked == {"files.py", "bootstrap/environment.py", "bootstrap/pip.py", "cli/doctor.py", "models/hub.py"}
+    assert asked == {"files.py", "bootstrap/environment.py", "bootstrap/pip.py", "cli/doctor.py", "hub.py"}
 
 
 def test_many_files_are_written_or_none_is_replaced(tmp_path, monkeypatch):

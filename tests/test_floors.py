@@ -15,7 +15,7 @@ PACKAGE = ROOT / "lora_studio"
 FLOORS = (
     ("__init__", "errors", "locks"),
     ("bootstrap", "diffusion", "events", "files"),
-    ("families", "texts"),
+    ("families", "hub", "texts"),
     ("adapters", "optim"),
     ("methods",),
     ("config",),
@@ -57,7 +57,7 @@ WORKERS = ("jobs.worker", "jobs.rank_worker", "jobs.renderer_worker", "jobs.capt
 """Processes of their own, where the work is done."""
 _CACHE = ("dataset.cache", "dataset.encoding", "dataset.entry_files", "dataset.fitted")
 """What training alone imports of the dataset's room."""
-_LOOKING = ("vision.captioners", "vision.offers")
+_LOOKING = ("vision.captioners",)
 """What the captioning process and the command that downloads import of the room of models that look at pictures."""
 
 MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}

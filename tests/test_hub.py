@@ -11,9 +11,9 @@ import pytest
 from huggingface_hub import constants
 
 from lora_studio import cli
+from lora_studio import hub as hubs
 from lora_studio.errors import MachineError, ModelError
-from lora_studio.models import hub as hubs
-from lora_studio.models.hub import Offer, fetch, look
+from lora_studio.hub import Offer, fetch, look
 from lora_studio.models.load import locate
 from tests.models import tiny
 from tests.serving_hub import serving

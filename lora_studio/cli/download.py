@@ -15,7 +15,7 @@ import typer
 from lora_studio.cli.options import AsJson, tell
 
 if TYPE_CHECKING:
-    from lora_studio.models.hub import Offer
+    from lora_studio.hub import Offer
 
 EVERY = 0.5
 """Seconds between two reports of how much is here."""
@@ -36,7 +36,7 @@ def download(
     """Download a base model, or a model that captions or masks pictures, from the Hugging Face hub. Files that were
     downloaded before are kept.
     """
-    from lora_studio.models import hub
+    from lora_studio import hub
     from lora_studio.vision import offers
 
     offer = offers.look(name)
@@ -63,7 +63,7 @@ def download(
 @contextmanager
 def _progress(offer: Offer) -> Generator[None]:
     """Prints the bytes that are here, as objects on lines of their own, for a program that waits for the result."""
-    from lora_studio.models import hub
+    from lora_studio import hub
 
     done = threading.Event()
 

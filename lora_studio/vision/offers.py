@@ -4,9 +4,9 @@ reads, of anything else what a base model needs.
 
 from __future__ import annotations
 
+from lora_studio import hub
 from lora_studio.errors import ModelError
-from lora_studio.models import hub
-from lora_studio.models.hub import Offer
+from lora_studio.hub import Offer
 from lora_studio.vision import catalogue
 from lora_studio.vision.local import CONFIG, TAGS_FILE
 

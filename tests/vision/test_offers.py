@@ -7,9 +7,9 @@ import pytest
 from huggingface_hub import constants
 from PIL import Image
 
+from lora_studio import hub
 from lora_studio.errors import ModelError, StudioError
 from lora_studio.jobs import model_downloads
-from lora_studio.models import hub
 from lora_studio.vision import captioners, local, offers
 from lora_studio.vision.catalogue import Task
 from lora_studio.vision.options import SentenceOptions
