@@ -84,3 +84,11 @@ def test_text_has_four_sizes():
     rules = (Path(studio.__file__).with_name("studio.css")).read_text().splitlines()
     odd = [rule for rule in rules if re.search(r"font-size: [\d.]+r", rule) and "line-height: 1;" not in rule]
     assert odd == []
+
+
+def test_no_selector_is_changed_by_what_the_framework_puts_into_it():
+    """It puts its own ancestors after each comma, and nothing within an element has those: the rule then says the
+    opposite, and messages without a button are never shown.
+    """
+    css = Path(studio.__file__).with_name("studio.css").read_text()
+    assert not re.findall(r":has\([^(){}]*,[^{}]*\{", css)

@@ -94,6 +94,8 @@ _OF_CARDS: dict[Kind, tuple[str, str, str, tuple[Fix, ...]]] = {
 """Kinds that a card has as a mark: title, what it means, what to do, what a press does."""
 
 _TITLES: dict[str, str] = {
+    "no pictures": "No picture",
+    "all left out": "Nothing left to train on",
     "unreadable": "Cannot be read",
     "unread folder": "Folders that were not read",
     "small crop": "Crops that are too small",

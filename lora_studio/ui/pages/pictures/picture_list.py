@@ -144,7 +144,7 @@ class PictureList:
         return self.room.draw(look)
 
     def choose(self, look: PicturesLook, event: gr.EventData) -> Updates:
-        """The pictures that the browser has selected. It shows that itself, so the cards need not be drawn again, unless
+        """The pictures that the browser has selected. It shows that itself, so the cards need not be drawn again unless
         another tab has changed something.
         """
         if float(event.at) < look.chosen_at:
