@@ -131,8 +131,9 @@ missing, and ``expand`` when the page is to be filled.
 def html(look: PicturesLook, found: Sequence[Card], collection: Collection, outputs: Path) -> str:
     """The page of ``found`` that ``look`` shows."""
     if not collection.cards:
-        return '<p class="hint" role="status">This folder has no picture yet. Press <b>Add pictures</b> to open '
-            'another folder, or drop some here.</p>'
+        return (
+            '<p class="hint" role="status">This folder has no picture yet. Drop some here, or open another folder.</p>'
+        )
     if not found:
         return '<p class="hint" role="status">No picture has all that. Clear the search or choose another filter.</p>'
     made = "".join(_card(card, look, outputs) for card in page(look, found))
