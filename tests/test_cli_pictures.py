@@ -76,3 +76,15 @@ def test_class_pictures_are_counted_apart_wherever_a_folder_is_told(folder, capf
     assert "2 class pictures" in picture_list._title(PicturesLook(settings), collection)
     tokens = {name: card.tokens for name, card in collection.cards.items()}
     assert tokens["c.png"] > tokens["1_man/0.png"], "the trigger word, which class pictures have not"
+
+
+def test_choices_about_what_is_gone_are_removed_on_request(folder, capfd, tmp_path):
+    (folder / "a.png").unlink()
+    arguments = ["pictures", str(folder), "--outputs", str(tmp_path / "outputs")]
+    assert cli.main(arguments) == 0
+    assert "or with python3 app.py pictures DIR --tidy" in capfd.readouterr().out
+    assert cli.main([*arguments, "--tidy"]) == 0
+    assert capfd.readouterr().out.startswith("Choices about a.png removed.")
+    assert cli.main(arguments) == 0
+    assert "--tidy" not in capfd.readouterr().out
+    assert preparation.read(folder)[0] == Preparation(left_out=frozenset({"c.png"}))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lora_studio import runs
+from lora_studio.cli import datasets
 from lora_studio.cli.options import AsJson, Outputs, like, tell
 from lora_studio.errors import DatasetError
 from lora_studio.runs import OUTPUTS
@@ -29,10 +30,21 @@ def pictures(
     resolution: Annotated[int, like("resolution", show_default="the base model's")] = 0,
     trigger: Annotated[str, like("trigger")] = "",
     nested: Annotated[bool, typer.Option("--nested", help="Read all folders below the folder.")] = False,
+    tidy: Annotated[
+        bool, typer.Option("--tidy", help="Remove what was chosen for pictures and folders that are gone.")
+    ] = False,
+    yes: datasets.Allowed = False,
     outputs: Outputs = OUTPUTS,
     as_json: AsJson = False,
 ) -> None:
-    """Show what training makes of a folder: problems, sizes, what is cut off, tags and tokens. Nothing is written."""
+    """Show what training makes of a folder: problems, sizes, what is cut off, tags and tokens. Nothing is written
+    but by --tidy.
+    """
+    if tidy:
+        bench = datasets.workbench(folder, outputs)
+        datasets.agree(bench, yes)
+        datasets.tell_done(bench.forget_gone(), as_json)
+        return
     from lora_studio.config.settings import Settings
     from lora_studio.curation.collection import Collection
     from lora_studio.curation.target import Target

@@ -18,7 +18,7 @@ from lora_studio import files, locks
 from lora_studio.curation import caption_files, originals
 from lora_studio.curation.caption_files import CaptionFolder
 from lora_studio.curation.history import Contents, EditStep, History, StepHead
-from lora_studio.dataset import captions, listing, masks, pictures, preparation
+from lora_studio.dataset import captions, choices, listing, masks, pictures, preparation
 from lora_studio.dataset.folder_tables import is_table
 from lora_studio.dataset.preparation import FOLDER, Crop, FolderOptions, Preparation
 from lora_studio.errors import DatasetError
@@ -191,6 +191,19 @@ class Workbench:
             changed = Preparation({**known.crops, **chosen.crops}, known.left_out | chosen.left_out, folders)
             names = [*pictures, *sorted(folders.keys() - known.folders.keys())]
             return self._prepare("Crops and choices of added pictures taken over", names, changed)
+
+    def forget_gone(self) -> Done:
+        """Removes crops, leaving out and options that were chosen for pictures and folders that are gone."""
+        with self._changing():
+            known = self._prepared()
+            gone = choices.gone(self.folder, known)
+            changed = replace(
+                known,
+                crops={name: crop for name, crop in known.crops.items() if name not in gone},
+                left_out=known.left_out - set(gone),
+                folders={name: options for name, options in known.folders.items() if name not in gone},
+            )
+            return self._prepare(f"Choices about {_listed(gone)} removed", gone, changed)
 
     def set_mask(self, name: str, image: bytes | None) -> Done:
         """Sets a picture's mask, a PNG of the picture's shape, white where it is learned; None removes it."""

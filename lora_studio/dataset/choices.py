@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lora_studio.dataset.captions import composed
 from lora_studio.dataset.items import Picture
-from lora_studio.dataset.preparation import MIN_CROP, NAME, Preparation
+from lora_studio.dataset.preparation import MIN_CROP, Preparation
 from lora_studio.dataset.problems import Problem, grouped
 
 
@@ -56,16 +56,27 @@ class Choices:
         return found + grouped(
             "warning",
             "missing",
-            [name for name in self._named() if composed(name) not in present and not os.path.exists(self._root / name)],
+            [name for name in gone(self._root, self._chosen) if composed(name) not in present],
             "picture or folder that you prepared is no longer there",
             "pictures and folders that you prepared are no longer there",
-            f"Put it back under its name, or delete its entry in {NAME}.",
+            "Put it back under its name, or forget what was chosen: on the page, in Pictures, or with "
+            "python3 app.py pictures DIR --tidy.",
         )
 
     def is_left_out(self, name: str) -> bool:
         """Whether the picture of this name is not to be trained on."""
         return composed(name) in self._left_out
 
-    def _named(self) -> list[str]:
-        chosen = self._chosen
-        return sorted({*chosen.crops, *chosen.left_out, *chosen.folders})
+
+def gone(root: Path, chosen: Preparation) -> list[str]:
+    """The pictures and folders of choices that are not in ``root``, sorted."""
+    named = sorted({*chosen.crops, *chosen.left_out, *chosen.folders})
+    return [name for name in named if not os.path.exists(root / name) and not _spelled_otherwise(root / name)]
+
+
+def _spelled_otherwise(path: Path) -> bool:
+    """Whether a file is there whose name has its accents composed in another way."""
+    try:
+        return any(composed(name) == composed(path.name) for name in os.listdir(path.parent))
+    except OSError:
+        return False

@@ -386,6 +386,26 @@ def test_a_crop_that_is_too_small_is_refused_at_once(tmp_path, orientation, smal
     assert bench.set_crop("a.jpg", large).names == ("a.jpg",)
 
 
+def test_choices_about_what_is_gone_are_removed_as_one_step(tmp_path):
+    """They stay for ever, or go with those of a picture whose accents another system composed."""
+    bench = made(tmp_path, {"a.png": picture(16, 16), "sub/e\u0301.png": "1", "b.png": picture(16, 16), "c.png": "2"})
+    bench.set_crops(dict.fromkeys(("a.png", "b.png"), Crop(0, 0, 1, 0.5)))
+    bench.leave_out(["sub/e\u0301.png", "c.png"])
+    bench.set_folder("sub", FolderOptions(repeats=2))
+    bench.set_folder("", FolderOptions(weight=2.0))
+    before = preparation.read(tmp_path)[0]
+    respelled = preparation.encode(before, tmp_path).replace("e\u0301", "\u00e9")
+    (tmp_path / preparation.NAME).write_text(respelled)
+    assert bench.forget_gone().sentence == "Nothing to change."
+    (tmp_path / "b.png").unlink()
+    (tmp_path / "c.png").unlink()
+    assert bench.forget_gone().names == ("b.png", "c.png")
+    after = preparation.read(tmp_path)[0]
+    assert (after.crops.keys(), after.left_out) == ({"a.png"}, {"sub/\u00e9.png"}) and after.folders == before.folders
+    bench.undo()
+    assert preparation.read(tmp_path)[0].crops == before.crops
+
+
 def test_what_is_the_same_already_is_no_step(tmp_path):
     bench = made(tmp_path, {"a.png": "1", "a.txt": " a \n"})
     earlier = hashes(tmp_path)

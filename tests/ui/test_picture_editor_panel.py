@@ -9,8 +9,8 @@ from PIL import Image
 from lora_studio.config.settings import Settings
 from lora_studio.curation import masks
 from lora_studio.dataset.preparation import Crop, FolderOptions
-from lora_studio.errors import DatasetError
-from lora_studio.ui.pages.pictures import crop, picture_problems
+from lora_studio.errors import DatasetError, RunError
+from lora_studio.ui.pages.pictures import crop, model_view, picture_problems
 from lora_studio.ui.pages.pictures.editor import PictureEditor
 from lora_studio.ui.pages.pictures.folders import Folders
 from lora_studio.ui.pages.pictures.look import PicturesLook
@@ -206,6 +206,27 @@ def test_a_corner_is_hidden_where_it_is_asked_for_and_turned_over(editor):
     assert levels() == [255, 255, 0, 0]
     page.mask.make_soft(look)
     assert levels()[0] == 255 and levels()[1] < 255 and levels()[2:] == [0, 0]
+
+
+def test_what_the_model_sees_is_asked_for_again(editor, monkeypatch):
+    """The image that could not be made while a run trained never comes."""
+    page, look = editor
+    look.chosen, look.tool = "a.png", "model"
+    view = page.model
+
+    def refuse(*_):
+        raise RunError("No images are drawn while the run ink trains.", do="Wait for its end.")
+
+    monkeypatch.setattr(view.renderer, "draw", refuse)
+    told = list(view.render(look))[-1]
+    assert "while the run ink trains" in told[view.note] and told[view.again]["visible"]
+    monkeypatch.setattr(view.renderer, "draw", lambda *_: [SimpleNamespace(kind="loading")])
+    monkeypatch.setattr(
+        view.renderer, "known", lambda _: model_view.read(cards(editor).cards["a.png"], view.room.outputs)
+    )
+    first, loading, last = view.render(look)
+    assert not first[view.again]["visible"] and "Loading the VAE" in loading[view.note]
+    assert "Compare with the picture" in last[view.pair]
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from lora_studio.curation.collection import Collection, Query
 from lora_studio.curation.edits import CaptionChange
 from lora_studio.curation.target import Target
 from lora_studio.dataset import folder, preparation
-from lora_studio.dataset.preparation import FolderOptions
+from lora_studio.dataset.preparation import FolderOptions, Preparation
 from lora_studio.errors import SettingsError
 from lora_studio.jobs import model_downloads
 from lora_studio.jobs.captioning import CaptioningJob, CaptioningOrder, Mode
@@ -240,6 +240,16 @@ def test_duplicates_are_left_out_by_a_press(page, data):
     page, look = page
     panel(page, Health).press(look, SimpleNamespace(act="keep", name="b.png"))
     assert preparation.read(data)[0].left_out == {"a.png"}
+
+
+def test_choices_about_what_is_gone_are_forgotten_by_a_press(page, data):
+    page, look = page
+    preparation.write(data, Preparation(left_out=frozenset({"gone.png"})))
+    health = panel(page, Health)
+    shown = health.draw(look, page.room.collections.of(look, fresh=True))[health.report]
+    assert 'data-act="forget">Forget them</button>' in shown
+    health.press(look, SimpleNamespace(act="forget", kind="warning, missing"))
+    assert preparation.read(data)[0] == Preparation() and "Choices about gone.png removed." in look.said
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ class Fix(StrEnum):
     TRIM = "trim"
     DESCRIBE = "describe"
     REMOVE_MASKS = "remove masks"
+    FORGET = "forget"
 
 
 LABELS = {
@@ -30,6 +31,7 @@ LABELS = {
     Fix.TRIM: "Shorten them…",
     Fix.DESCRIBE: "Write captions…",
     Fix.REMOVE_MASKS: "Remove their masks",
+    Fix.FORGET: "Forget them",
 }
 """What their buttons say."""
 
@@ -225,6 +227,8 @@ def _placed(problem: Problem) -> str:
 
 
 def _fixes(kind: Kind, names: tuple[str, ...]) -> tuple[Fix, ...]:
+    if kind == "missing":
+        return (Fix.FORGET,)
     if not names:
         return ()
     if kind == "black mask":

@@ -108,6 +108,8 @@ class Health:
             case Fix.REMOVE_MASKS:
                 done = self.room.workbench(look).set_masks(dict.fromkeys(found.names))
                 self.room.changed(look, done)
+            case Fix.FORGET:
+                self.room.changed(look, self.room.workbench(look).forget_gone())
 
     def _leave_out(self, look: PicturesLook, names: Sequence[str]) -> None:
         done = self.room.workbench(look).leave_out(names)

@@ -41,6 +41,9 @@ ask();
 """Compares the two images, and asks for one that is not there yet."""
 
 
+_HIDDEN = gr.update(visible=False)
+
+
 class ModelView:
     """The picture as it is beside what the model sees of it."""
 
@@ -50,19 +53,22 @@ class ModelView:
         with gr.Column(visible=False, elem_classes="tool", elem_id="model-tool") as self.column:
             self.pair = html(js_on_load=_ASK, elem_id="model-pair")
             self.note = html(elem_id="model-note")
-        room.shows(self.draw, [self.column, self.pair, self.note])
+            with gr.Row(elem_classes="controls"):
+                self.again = gr.Button("Try again", size="sm", min_width=60, visible=False, elem_id="model-again")
+        room.shows(self.draw, [self.column, self.pair, self.note, self.again])
 
     def wire(self) -> None:
-        """Binds the request for an image."""
-        shown = [self.pair, self.note]
+        """Binds the requests for an image: the browser's, and the one after a failure."""
+        shown = [self.pair, self.note, self.again]
         self.pair.input(self.render, self.room.look, shown, trigger_mode="multiple", concurrency_limit=None, **WORK)
+        self.again.click(self.render, self.room.look, shown, concurrency_limit=None, **WORK)
 
     def draw(self, look: PicturesLook, collection: Collection) -> Updates:
         """The tool, if it is open. An image that was not made yet is asked for by the browser."""
         card = collection.cards.get(look.chosen)
         if card is None or look.tool != "model":
             return {self.column: gr.update(visible=False)}
-        return {self.column: gr.update(visible=True), **self._shown(look, card)}
+        return {self.column: gr.update(visible=True), **self._shown(look, card), self.again: _HIDDEN}
 
     def _shown(self, look: PicturesLook, card: Card) -> Updates:
         try:
@@ -81,6 +87,7 @@ class ModelView:
         if card is None:
             yield {self.note: gr.skip()}
             return
+        yield {self.again: _HIDDEN}
         try:
             for answer in self.renderer.draw(spec(look, card), f"seen {id(look)}"):
                 if answer.kind == "loading":
@@ -88,7 +95,7 @@ class ModelView:
         except StudioError as error:
             waits = isinstance(error, RunError)
             notice = words.notice("warned", error.what, error.where, error.do) if waits else wrong(error)
-            yield {self.pair: "", self.note: notice}
+            yield {self.pair: "", self.note: notice, self.again: gr.update(visible=True)}
             return
         now = self.room.collections.chosen(look)
         yield self._shown(look, now) if now else {self.note: gr.skip()}
