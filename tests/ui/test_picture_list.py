@@ -80,6 +80,19 @@ def test_a_choice_shows_what_another_tab_changed(page):
     assert "written elsewhere" in drawn[page.list.cards]
 
 
+def test_a_folder_that_is_gone_is_no_empty_one(page):
+    """It is shown with no picture or with cards of pictures that are gone, and nothing says why."""
+    page, look = page
+    page.room.draw(look)
+    folder = page.room.collections.of(look).dataset.folder
+    folder.rename(folder.with_name("moved"))
+    for _ in page.room.collections.read(look):
+        pass
+    drawn = page.room.draw(look)
+    assert look.failed and "There is no folder" in drawn[page.room.failure]["value"]
+    assert drawn[page.intake.card]["visible"]
+
+
 def test_the_selection_is_left_out_once_she_agreed(page):
     """She is not asked, asked twice, or what she pressed is forgotten."""
     page, look = page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -116,7 +117,7 @@ class Collections:
         """The collection that ``look`` shows. ``fresh`` reads the folder again, which ``progress`` follows.
 
         Raises:
-            DatasetError: no folder is chosen.
+            DatasetError: no folder is chosen, or it is gone.
             ModelError: the base model cannot be read.
         """
         target = Target.of(look.settings)
@@ -124,6 +125,7 @@ class Collections:
         with self._lock:
             known = self._known.get(key)
         if fresh or known is None or known[0] != target:
+            self._still_there(look, key)
             self._settle(look)
             dataset = pictures.scan(look.folder, self.outputs, look.settings.dataset.nested, progress)
             before = known[1] if known and known[0] == target else None
@@ -134,6 +136,13 @@ class Collections:
             while len(self._known) > _KEPT:
                 self._known.popitem(last=False)
         return known[1]
+
+    def _still_there(self, look: PicturesLook, key: tuple[str, bool, int]) -> None:
+        if not look.folder or os.path.isdir(look.folder):
+            return
+        with self._lock:
+            self._known.pop(key, None)
+        raise DatasetError(f"There is no folder {look.folder}.", do="Open the folder of your pictures where it is now.")
 
     def _settle(self, look: PicturesLook) -> None:
         """Puts back what an interrupted step had changed, and says so."""
