@@ -273,6 +273,16 @@ def test_a_search_that_is_stopped_keeps_what_it_found_and_what_was_drawn_meanwhi
     assert masks.of(cards(editor).cards["a.png"].picture).getpixel((5, 5)) == 7
 
 
+def test_a_search_ends_where_another_folder_is_opened_and_says_what_it_wrote(editor, subjects):
+    page, look = editor
+    steps = subjects.search(look)
+    next(steps)
+    look.leave()
+    list(steps)
+    assert "In data:" in look.said and "Mask of a.png set. Stopped after 1 picture." in look.said
+    assert masked(editor) == {"a.png"}
+
+
 def test_a_search_that_fails_keeps_what_it_found_and_says_why(editor, subjects):
     page, look = editor
     cards(editor).cards["long.png"].picture.path.write_bytes(b"no picture")

@@ -126,11 +126,11 @@ class SubjectTool:
         finally:  # also where the tab is closed: what was found is not lost
             nothing = "Nothing was written." if now.stopped else "There is nothing to hide."
             said = self._keep(look, now) + said or f'<p class="told">{nothing}</p>'
-            here = look.search is now
-            if here:
+            if look.search is now:
                 look.search, look.said = None, said
-        if here:
-            yield self.room.draw(look)
+            elif now.made:  # another folder was opened meanwhile
+                look.said = f'<p class="told">In {words.text(now.bench.folder.name)}:</p>{said}'
+        yield self.room.draw(look)
 
     def _keep(self, look: PicturesLook, search: SubjectSearch) -> str:
         """Writes the masks that were made, and returns what to say of it, as HTML."""
