@@ -37,7 +37,12 @@ class CaptionFolder:
         near = [name for name in self._names if _stem(name) in stems]
         shown = self._names if tables else near  # tables name pictures by the ends of their paths
         self.pictures = {name for name in shown if pictures.promises(name)} | set(wanted)
-        paths = {name: root / name for name in {*near, *tables}}
+        paths = {
+            name: root / name for name in sorted({*near, *tables})
+        }  # of a.TXT and a.txt the last counts, as in a scan
+        self._alike: dict[str, list[str]] = {}
+        for name in sorted(self.pictures):
+            self._alike.setdefault(_stem(name), []).append(name)
         self._beside = sidecars.beside(paths, self.pictures)
         self.sources = sidecars.sources(root, paths, self.pictures, wanted, self._beside)
 
@@ -57,6 +62,10 @@ class CaptionFolder:
     def beside(self, name: str) -> list[str]:
         """The caption files beside a picture, in order of precedence."""
         return self._beside.get(name, [])
+
+    def alike(self, name: str) -> list[str]:
+        """The pictures that a caption file beside a picture is of: all that are called so but for their ending."""
+        return self._alike[_stem(name)]
 
     def new_file(self, name: str, plain: bool = False) -> str:
         """The caption file to make for a picture that has none: a ``.txt``, or what most of its folder's pictures
@@ -130,7 +139,8 @@ def planned(place: CaptionFolder, captions_by_name: Mapping[str, str]) -> Captio
         if not source:
             fresh[name] = text
         elif not source.entry:
-            _own_file(plan, owned, source, name, text)
+            _share(plan, source.file, source.pictures, text, captions_by_name)
+            owned[source.file] = text
         elif any(captions_by_name.get(other) != text for other in source.pictures):
             fresh[name] = text  # the entry is of other pictures too, and a .txt counts more than it
         else:
@@ -141,22 +151,30 @@ def planned(place: CaptionFolder, captions_by_name: Mapping[str, str]) -> Captio
         _sidecar(place, plan, fresh, file, text)
     for name, text in fresh.items():
         file = place.new_file(name, plain=name in place.sources or not text)
+        _share(plan, file, place.alike(name), text, captions_by_name)
         plan.contents[file] = (place.read(file), new_content(file, text))
     plan.notes += _reencoded(plan.contents)
     return plan
 
 
-def _own_file(plan: CaptionChanges, owned: dict[str, str], source: CaptionSource, name: str, text: str) -> None:
-    if owned.setdefault(source.file, text) != text:
+def _share(
+    plan: CaptionChanges, file: str, pictures: Collection[str], text: str, captions_by_name: Mapping[str, str]
+) -> None:
+    """Adds the pictures that were not named to those that change with a caption file of several.
+
+    Raises:
+        DatasetError: they were given different captions.
+    """
+    if any(captions_by_name.get(name, text) != text for name in pictures):
         raise DatasetError(
-            f"{' and '.join(source.pictures)} share one caption file, and were given different captions.",
-            where=source.file,
+            f"{' and '.join(pictures)} share one caption file, and were given different captions.",
+            where=file,
             do="Give them the same caption, or rename one of the pictures.",
         )
-    others = [other for other in source.pictures if other not in plan.pictures]
+    others = [name for name in pictures if name not in captions_by_name and name not in plan.pictures]
     if others:
         plan.pictures += others
-        plan.notes.append(f"{', '.join(others)} changed as well: {source.file} is the caption of both.")
+        plan.notes.append(f"{', '.join(others)} changed as well: {file} is the caption of both.")
 
 
 def _table(

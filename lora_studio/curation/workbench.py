@@ -316,7 +316,7 @@ def _inside(folder: Path, name: str) -> Path:
 
 
 def _tidied(name: str, text: str) -> str:
-    tidy = captions.tidy_lines(text)
+    tidy = _tidy(text)
     if len(tidy.encode()) > captions.MAX_BYTES:
         raise DatasetError(
             f"The caption is longer than {captions.MAX_BYTES // 1024} KiB.", where=name, do="Shorten it."
@@ -324,9 +324,14 @@ def _tidied(name: str, text: str) -> str:
     return tidy
 
 
+def _tidy(text: str) -> str:
+    """A caption as it is written: at its beginning a mark of byte order would be read as one."""
+    return captions.tidy_lines(text.replace("\ufeff", ""))
+
+
 def _compare(place: CaptionFolder, shown: Mapping[str, str]) -> None:
     now = {name: source.text for name, source in place.sources.items()}
-    changed = [name for name, text in shown.items() if name in now and now[name] != captions.tidy_lines(text)]
+    changed = [name for name, text in shown.items() if name in now and now[name] not in (text, _tidy(text))]
     if changed:
         raise DatasetError(
             f"{_listed(changed)} {'has another caption' if len(changed) == 1 else 'have other captions'} than was "

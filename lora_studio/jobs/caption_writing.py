@@ -65,13 +65,15 @@ def write(
     data: Path, captions: Mapping[str, str], outputs: Path, title: str = "", shown: Mapping[str, str] | None = None
 ) -> list[str]:
     """Writes captions as one step that can be undone, and returns the names of the pictures. Those that are gone are
-    passed over. ``title`` and ``shown`` as in ``Workbench.edit_captions``.
+    passed over, and of pictures that share a caption file, as ``a.png`` and ``a.jpg``, all but the first. ``title`` and
+    ``shown`` as in ``Workbench.edit_captions``.
 
     Raises:
         DatasetError: she has not allowed the studio to write in the folder, or a caption cannot be written.
         MachineError: the disk refuses.
     """
-    there = {name: text for name, text in captions.items() if (data / name).is_file()}
+    first = {masks.key(name): name for name in reversed(captions) if (data / name).is_file()}
+    there = {name: text for name, text in captions.items() if name in first.values()}
     if there:
         require_consent(data, outputs)
         _workbench(data, outputs).edit_captions(there, title, shown)

@@ -185,6 +185,27 @@ def test_the_caption_that_counts_is_written(tmp_path):
     assert changed(tmp_path, earlier) == {"a.txt"}
 
 
+def test_a_new_caption_file_is_of_all_pictures_that_are_called_so(tmp_path):
+    """Of two captions one is lost, or a picture gets another's without a word."""
+    bench = made(tmp_path, {"a.png": "1", "a.jpg": "2", "b.png": "3"})
+    for other in ("another", ""):
+        with pytest.raises(DatasetError, match="a.jpg and a.png share one caption file"):
+            bench.edit_captions({"a.png": "new", "a.jpg": other, "b.png": "b"})
+    assert not [*tmp_path.glob("*.txt")]
+    done = bench.edit_captions({"a.png": "new"})
+    assert (done.names, done.notes) == (("a.png", "a.jpg"), ("a.jpg changed as well: a.txt is the caption of both.",))
+    with pytest.raises(DatasetError, match="share one caption file"):
+        bench.edit_captions({"a.png": "newer", "a.jpg": "new"})
+
+
+def test_the_same_caption_file_counts_as_in_a_scan(tmp_path):
+    """Of a.txt and a.TXT the page writes the one that training does not read."""
+    names = [f"{number}.jpg" for number in range(8)]
+    texts = {f"{number}.{ending}": ending for number in range(8) for ending in ("TXT", "txt")}
+    bench = made(tmp_path, dict.fromkeys(names, picture(16, 16)) | texts)
+    assert bench.captions(names) == {one.path.name: one.caption for one in folder.scan(tmp_path).pictures}
+
+
 def test_pictures_that_share_a_caption_file_change_together(tmp_path):
     bench = made(tmp_path, {"a.png": "1", "a.jpg": "2", "a.txt": "both"})
     with pytest.raises(DatasetError, match="share one caption file"):

@@ -402,3 +402,13 @@ def test_the_queue_of_runs_and_jobs_is_one(order, outputs, run, monkeypatch):
         monkeypatch.setattr(runner, "place", lambda _, place=place: place)
         monkeypatch.setattr(runner, "at_work", lambda _: [run])
         assert queue.waits_for(run) == told
+
+
+def test_pictures_that_share_a_caption_file_get_the_first_one_s_caption(tmp_path):
+    """All captions of a job are lost for two that cannot both be written, or the last one counts."""
+    (tmp_path / ".lora_studio").mkdir()
+    for name in ("a.jpg", "a.png", "b.png"):
+        (tmp_path / name).touch()
+    captions = {"gone.png": "0", "a.jpg": "1", "a.png": "2", "b.png": "3"}
+    assert caption_writing.write(tmp_path, captions, tmp_path / "outputs") == ["a.jpg", "b.png"]
+    assert (tmp_path / "a.txt").read_text() == "1\n"
