@@ -156,8 +156,17 @@ def cropped(collection: Collection) -> list[str]:
 
 
 def largest(cards: Iterable[Card]) -> Card:
-    """The one to keep of pictures that are alike: the one with most pixels, then with the longest caption."""
-    return max(cards, key=lambda card: (card.picture.width * card.picture.height, len(card.picture.caption)))
+    """The one to keep of pictures that are alike: the one with most pixels, then with the longest caption, then with
+    the shortest name, since that of a copy is longer.
+
+    >>> from types import SimpleNamespace as S
+    >>> picture = S(width=512, height=512, caption="a boat")
+    >>> largest([S(name="boat copy.png", picture=picture), S(name="boat.png", picture=picture)]).name
+    'boat.png'
+    """
+    return max(
+        cards, key=lambda card: (card.picture.width * card.picture.height, len(card.picture.caption), -len(card.name))
+    )
 
 
 def others(found: Iterable[HealthFinding], keep: str) -> list[str]:
