@@ -27,6 +27,7 @@ from lora_studio.ui.pages.pictures.bulk import BulkEdits
 from lora_studio.ui.pages.pictures.captioning import CaptioningPanel
 from lora_studio.ui.pages.pictures.health import Health
 from lora_studio.ui.pages.pictures.look import PicturesLook
+from lora_studio.ui.pages.pictures.page import _READ as READ
 from lora_studio.ui.pages.pictures.page import PicturesPage
 from lora_studio.ui.pages.pictures.words_panel import WordsPanel
 from tests.ui.played import until
@@ -445,3 +446,19 @@ def test_a_job_is_no_longer_watched_where_the_folder_cannot_be_shown(page, data)
     panels = panel(page, CaptioningPanel)
     updates = panels.tick(look)
     assert updates[page.room.failure]["visible"] and not updates[panels.timer].active
+
+
+def test_while_a_folder_is_read_for_the_first_time_nothing_else_is_shown(page, data, monkeypatch):
+    """Empty cards look as if there were no pictures; or cards vanish whenever the page is opened again."""
+    page, look = page
+    values = [look.settings.flat().get(key) for key in READ]
+    monkeypatch.setattr(page.room.collections, "read", lambda look: iter([(3, 9)]))
+    other = data.parent / "other"
+    look.arrived[other] = "2 files copied to other."
+    look.drawn = None
+    first, *_ = page.open(look, str(data), *values)
+    assert "3 of 9" in first[page.room.failure]["value"] and "alone" in first[page.room.failure]["value"]
+    assert look.arrived == {other: "2 files copied to other."}, "another folder's message is lost"
+    look.drawn = ("something",)
+    again, *_ = page.open(look, str(data), *values)
+    assert "3 of 9" in again[page.room.failure]["value"] and "alone" not in again[page.room.failure]["value"]
