@@ -18,7 +18,6 @@ from lora_studio.dataset import caption_tables, captions, pictures, sidecars
 from lora_studio.dataset.captions import decode, encode
 from lora_studio.dataset.folder_tables import is_table
 from lora_studio.dataset.listing import is_non_caption
-from lora_studio.dataset.sidecars import CaptionSource
 from lora_studio.errors import DatasetError
 
 
