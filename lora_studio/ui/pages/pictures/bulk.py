@@ -28,7 +28,15 @@ if TYPE_CHECKING:
     from lora_studio.texts.tokenizer import Tokenizer  # transformers, which takes most of a second to import
 
 _HIDDEN, _SHOWN = gr.update(visible=False), gr.update(visible=True)
-_INTO_VIEW = "() => setTimeout(() => document.getElementById('bulk')?.scrollIntoView({block: 'nearest'}), 50)"
+_INTO_VIEW = """
+() => setTimeout(() => {
+  const card = document.getElementById('bulk');
+  const fields = card?.querySelectorAll('.edit-fields textarea, .edit-fields input[type="text"]') ?? [];
+  card?.scrollIntoView({block: 'nearest'});
+  [...fields].find(one => one.checkVisibility() && !one.value)?.focus({preventScroll: true});
+}, 50)
+"""
+"""Shows the form, and lets her type what is missing in it."""
 
 
 class BulkEdits:
