@@ -72,7 +72,7 @@ def write(
         DatasetError: she has not allowed the studio to write in the folder, or a caption cannot be written.
         MachineError: the disk refuses.
     """
-    first = {masks.key(name): name for name in reversed(captions) if (data / name).is_file()}
+    first = {masks.key(name): name for name in reversed(list(captions)) if (data / name).is_file()}
     there = {name: text for name, text in captions.items() if name in first.values()}
     if there:
         require_consent(data, outputs)
