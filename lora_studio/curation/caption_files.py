@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from lora_studio import files
@@ -31,6 +32,7 @@ class CaptionFolder:
 
     def __init__(self, root: Path, wanted: Collection[str]):
         self.root, self._names = root, _listed(root, wanted)
+        self._known = frozenset(self._names)
         tables = [name for name in self._names if is_table(name)]
         stems = {_stem(name) for name in wanted}
         near = [name for name in self._names if _stem(name) in stems]
@@ -81,7 +83,7 @@ class CaptionFolder:
                 where=unread,
                 do=f"Check that it is a text of at most {captions.MAX_BYTES // 1024} KiB and that you may read it.",
             )
-        if os.path.lexists(self.root / file) and file not in self._names:
+        if os.path.lexists(self.root / file) and file not in self._known:
             raise DatasetError(
                 f"What is called {file} is not read as a caption, so it is not written either.",
                 where=file,
@@ -91,12 +93,17 @@ class CaptionFolder:
 
     def _usual(self, folder: str) -> str:
         """The ending that most caption files in a folder have."""
-        kinds = Counter(
-            os.path.splitext(name)[1].lower()
-            for name in self._names
-            if os.path.dirname(name) == folder and not is_table(name) and not is_non_caption(os.path.basename(name))
-        )
+        kinds = self._kinds.get(folder, Counter[str]())
         return max(captions.SUFFIXES, key=lambda suffix: kinds[suffix])
+
+    @cached_property
+    def _kinds(self) -> dict[str, Counter[str]]:
+        """How many files with each ending a folder has that may be captions."""
+        found: dict[str, Counter[str]] = {}
+        for name in self._names:
+            if not is_table(name) and not is_non_caption(os.path.basename(name)):
+                found.setdefault(os.path.dirname(name), Counter())[os.path.splitext(name)[1].lower()] += 1
+        return found
 
     def folders(self) -> set[str]:
         """The folders that were listed, "" for the dataset's own."""
