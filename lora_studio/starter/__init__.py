@@ -15,3 +15,8 @@ SAMPLES = Path(__file__).parent / "samples"
 def sample_styles() -> list[Path]:
     """The folders of the sample styles, by name."""
     return sorted(folder for folder in SAMPLES.iterdir() if folder.is_dir())
+
+
+def is_sample(folder: Path | str) -> bool:
+    """Whether ``folder`` is one of the sample styles."""
+    return Path(folder).resolve().parent == SAMPLES.resolve()

@@ -138,12 +138,12 @@ def test_a_file_without_marks_is_asked(family, echo, rest, name, reason, doubts,
 @pytest.mark.parametrize(
     ("turned", "name", "reason", "doubts"),
     [
-        (lambda v, noisy, signal, noise: v, "v", "something else (correlation 0.04)", 0),
+        (lambda v, noisy, signal, noise: v, "v", "something else (correlation 0.05)", 0),
         (lambda v, noisy, signal, noise: noise * noisy + signal * v, "epsilon", "that noise (correlation 1.00)", 0),
         (  # ε − x₀
             lambda v, noisy, signal, noise: noise * noisy + signal * v - (signal * noisy - noise * v),
             "epsilon",
-            "that noise (correlation 0.93)",
+            "that noise (correlation 0.92)",
             1,
         ),
     ],

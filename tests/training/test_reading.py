@@ -2,6 +2,8 @@
 lengths.
 """
 
+from pathlib import Path
+
 import pytest
 import torch
 from PIL import Image
@@ -10,7 +12,7 @@ from lora_studio import models
 from lora_studio.config.settings import Settings
 from lora_studio.dataset.cache import Cache
 from lora_studio.dataset.folder import scan
-from lora_studio.dataset.items import Bucket, Dataset, Draw, Sample
+from lora_studio.dataset.items import Bucket, Dataset, Draw, Picture, Sample
 from lora_studio.texts.chunks import Reading
 from lora_studio.training import reading
 from lora_studio.training.batches import Batches
@@ -28,7 +30,13 @@ def sdxl(tmp_path_factory):
 def texts_only(folder, base, settings, *captions) -> Cache:
     """A cache of texts without pictures."""
     made = Cache(folder, reading.RunEncoder(base, settings), [], prompts=["a (cat:1.3)", LONG])
-    made._latents, made.samples = {}, [Sample(None, Bucket(64, 64), [caption]) for caption in captions]
+    made._latents, made.samples = (
+        {},
+        [
+            Sample(Picture(Path(f"{caption[:9]}.png"), caption, 1, 64, 64, ""), Bucket(64, 64), [caption])
+            for caption in captions
+        ],
+    )
     made._captions |= made._entries(captions)
     made._texts |= {entry.path: entry for entry in made._captions.values()}
     list(made.fill())

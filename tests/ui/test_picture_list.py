@@ -1,12 +1,15 @@
 """The list of the Pictures page, without a browser."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import gradio as gr
 import pytest
 from PIL import Image
 
+from lora_studio import runs, starter
 from lora_studio.config.settings import Settings
+from lora_studio.curation.collection import Query
 from lora_studio.dataset.preparation import Crop
 from lora_studio.ui.pages.pictures import look as looks
 from lora_studio.ui.pages.pictures import picture_list
@@ -91,6 +94,22 @@ def test_a_folder_that_is_gone_is_no_empty_one(page):
     drawn = page.room.draw(look)
     assert look.failed and "There is no folder" in drawn[page.room.failure]["value"]
     assert drawn[page.intake.card]["visible"]
+
+
+def test_a_sample_stays_as_it_is_and_its_copy_is_edited(page):
+    """The program's own files change."""
+    page, look = page
+    sample = starter.sample_styles()[0]
+    before = sorted(path.name for path in sample.iterdir())
+    look.settings = Settings(data=str(sample))
+    look.selected = {page.room.collections.of(look).find(Query())[0].name}
+    asked = page.room._handler(page.list.leave_out)(look)
+    assert asked[page.room.yes]["value"] == "Make a copy" and "Work on a copy?" in asked[page.room.message]["value"]
+    page.room._agree(look)
+    copy = Path(look.folder)
+    assert copy.parent == runs.pictures_folder(page.outputs) and copy.name == sample.name
+    assert page.room.collections.of(look).counts()["left out"] == 1 and "1 picture left out" in look.said
+    assert sorted(path.name for path in sample.iterdir()) == before
 
 
 def test_the_selection_is_left_out_once_she_agreed(page):

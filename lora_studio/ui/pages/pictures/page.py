@@ -77,7 +77,7 @@ class PicturesPage:
         self.list.wire()
         for panel in self.panels:
             panel.wire()
-        self.room.wire()
+        self.room.wire(followers=[setup.data, self.intake.path])
 
     def open(self, look: PicturesLook, data: str, *values: Any) -> Iterator[Updates]:
         """The folder of the Train page, read again where files have changed; says how far it is while that takes."""

@@ -21,8 +21,9 @@ A panel is a class that takes the ``Room``. It places its components where it is
             done = self.room.workbench(look).edit_captions(changes)
             self.room.changed(look, done, captions=changes)
 
-The first edit of a folder asks whether the studio may write there: ``Room.workbench`` then raises, the page asks, and
-repeats the whole edit once she agreed. So nothing may be changed before ``Room.workbench`` is called.
+The first edit of a folder asks whether the studio may write there, and that of a sample whether to work on a copy:
+``Room.workbench`` then raises, the page asks, and repeats the whole edit once she agreed. So nothing may be changed
+before ``Room.workbench`` is called.
 """
 
 from __future__ import annotations
@@ -36,11 +37,13 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.blocks import Block
 
+from lora_studio import starter
 from lora_studio.curation.collection import Collection
 from lora_studio.dataset import preparation
 from lora_studio.errors import DatasetError, StudioError
 from lora_studio.ui import words
 from lora_studio.ui.outcome import Updates, wrong
+from lora_studio.ui.pages.pictures import uploads
 from lora_studio.ui.pages.pictures.look import Collections, PicturesLook
 from lora_studio.ui.pages.train.setup import QUIET
 from lora_studio.ui.theme import html
@@ -59,6 +62,13 @@ _QUESTION = (
     "<b>May the studio write in {name}?</b><p>It keeps captions and masks beside your pictures, and crops, what is "
     "left out and the first version of each caption in a folder called .lora_studio. The pictures themselves are never "
     "changed. You are asked once for each folder.</p></div>"
+)
+
+
+_COPY = (
+    '<div class="notice warned" role="alertdialog" aria-label="Work on a copy?">'
+    "<b>{name} is a sample, which stays as it is. Work on a copy?</b><p>It goes to the studio's own pictures, where "
+    "you can change captions, crops and masks as you like.</p></div>"
 )
 
 
@@ -85,6 +95,7 @@ class Room:
         self._frames: list[Callable[[PicturesLook], Updates]] = []
         self._drawing = threading.Lock()
         self._more: list[Block] = []
+        self._followers: Sequence[gr.Textbox] = ()
 
     def encloses(self, body: Block, failure: gr.HTML) -> None:
         """``body`` is shown while the folder can be read, else ``failure`` with the reason."""
@@ -153,7 +164,7 @@ class Room:
         she did not agree yet.
         """
         found = self.collections.workbench(look)
-        if not found.allowed:
+        if not found.allowed or starter.is_sample(look.folder):
             raise _NotAsked
         return found
 
@@ -202,9 +213,12 @@ class Room:
         unsure = {name for name in (*captions, *done.names) if not captions.get(name)}
         return {**captions, **self.collections.workbench(look).captions(unsure)} if unsure else captions
 
-    def wire(self) -> None:
-        """Binds the message's buttons. Call it last: what was bound by ``edits`` is repeated here."""
-        shown = [*self.drawn, *dict.fromkeys(self._more)]
+    def wire(self, followers: Sequence[gr.Textbox] = ()) -> None:
+        """Binds the message's buttons. Call it last: what was bound by ``edits`` is repeated here. ``followers`` show
+        the folder's path.
+        """
+        self._followers = followers
+        shown = [*self.drawn, *dict.fromkeys(self._more), *followers]
         self.yes.click(self._agree, self.look, shown, **QUIET)
         self.no.click(self._decline, self.look, self.drawn, **QUIET)
         self.undo.click(self._handler(self._undo), self.look, self.drawn, **QUIET)
@@ -235,13 +249,19 @@ class Room:
 
     def _agree(self, look: PicturesLook) -> Updates:
         waiting, look.pending = look.pending, None
+        moved: Updates = {}
         try:
-            self.collections.workbench(look).allow()
+            if starter.is_sample(look.folder):
+                copy = uploads.copied(look.folder, self.outputs)
+                look.settings = look.settings.changed(data=str(copy))
+                moved = dict.fromkeys(self._followers, str(copy))
+            else:
+                self.collections.workbench(look).allow()
         except (StudioError, OSError) as error:
             look.said = wrong(error)
             look.resets += 1
             return self.draw(look)
-        return waiting() if waiting else self.draw(look)
+        return {**(waiting() if waiting else self.draw(look)), **moved}
 
     def _decline(self, look: PicturesLook) -> Updates:
         look.pending, look.said = None, '<p class="told">Nothing was written.</p>'
@@ -274,11 +294,12 @@ class Room:
 
     def _draw_message(self, look: PicturesLook, collection: Collection) -> Updates:
         asks = look.pending is not None
-        said = _QUESTION.format(name=words.text(collection.dataset.folder.name)) if asks else look.said
+        question = _COPY if starter.is_sample(look.folder) else _QUESTION
+        said = question.format(name=words.text(collection.dataset.folder.name)) if asks else look.said
         undoable, redoable = ("", "") if asks else self._steps(look)
         return {
             self.message: gr.update(value=said, visible=bool(said)),
-            self.yes: gr.update(visible=asks),
+            self.yes: gr.update(value="Make a copy" if question is _COPY else "Write there", visible=asks),
             self.no: gr.update(visible=asks),
             self.undo: gr.update(visible=bool(undoable)),
             self.redo: gr.update(visible=bool(redoable)),

@@ -68,6 +68,23 @@ def dataset(name: str, outputs: Path) -> Path:
     return runs.pictures_folder(outputs) / files.safe_name(name)
 
 
+def copied(folder: str | Path, outputs: Path) -> Path:
+    """A copy of a dataset among the studio's own, without what was changed in it.
+
+    Raises:
+        MachineError: the disk refuses it; nothing is left behind.
+    """
+    made = None
+    try:
+        made = runs.new_pictures(Path(folder).name, outputs)
+        shutil.copytree(folder, made, dirs_exist_ok=True, ignore=shutil.ignore_patterns(preparation.FOLDER))
+    except OSError as error:
+        if made:
+            shutil.rmtree(made, ignore_errors=True)
+        raise files.refusal(error, "The copy could not be made", runs.pictures_folder(outputs)) from error
+    return made
+
+
 def keep(uploaded: Sequence[Path | Item], outputs: Path, name: str = "") -> Kept:
     """Copies ``uploaded`` into a new folder of ``outputs`` and unpacks ZIPs into it.
 
