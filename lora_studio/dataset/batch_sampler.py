@@ -48,7 +48,7 @@ class BatchSampler:
 
     Class pictures are drawn as often as all others together, as in sd-scripts, and take turns over the epochs: few of
     them come up several times in one, of many only some. Each bucket draws as many of its own as it has a share of
-    them.
+    them, one at least.
 
     Args:
         samples: all samples of the dataset.
@@ -123,7 +123,9 @@ def _by_bucket(samples: Sequence[Sample], indices: Sequence[int]) -> dict[Bucket
 def _rows(own: dict[Bucket, list[int]], others: dict[Bucket, list[int]], seed: int) -> list[_Row]:
     """A row for each bucket. Those of ``others``, class pictures, are in an order that depends on ``seed``."""
     found = sorted({*own, *others})
-    turns = _shares(sum(map(len, own.values())), [len(others.get(bucket, [])) for bucket in found])
+    counts = [len(others.get(bucket, [])) for bucket in found]
+    shares = _shares(sum(map(len, own.values())), counts)
+    turns = [max(share, min(count, 1)) for share, count in zip(shares, counts, strict=True)]
     rows = []
     for place, (bucket, count) in enumerate(zip(found, turns, strict=True)):
         indices = np.array(others.get(bucket, []), dtype=np.int64)

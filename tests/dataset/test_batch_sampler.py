@@ -197,6 +197,16 @@ def test_class_pictures_are_drawn_in_proportion_from_their_buckets():
     assert seen == {**dict.fromkeys(range(6), 1), 6: 2, 7: 2, 8: 2}
 
 
+def test_a_class_picture_alone_in_its_bucket_comes_up_too():
+    """Its share of the draws rounds to none."""
+    alone = Bucket(128, 64)
+    samples = [
+        Sample(Picture(Path(str(index)), "", 1, *bucket, str(index), regularisation=index > 2), bucket, [""])
+        for index, bucket in enumerate([Bucket(64, 64)] * 103 + [alone])
+    ]
+    assert counts(BatchSampler(samples, 1, 0))[103] == 1
+
+
 @given(st.integers(1, 6), st.integers(1, 9), st.integers(1, 3), st.lists(st.integers(0, 200), max_size=5))
 def test_with_class_pictures_a_step_draws_the_same_whatever_was_drawn_before(own, others, batch, steps):
     old = with_class(own, others, batch)
