@@ -166,14 +166,14 @@ def _card(card: Card, look: PicturesLook, outputs: Path) -> str:
     """One card; its frame shows the part that is trained on."""
     name, selected = words.text(card.name), " selected" * (card.name in look.selected)
     size = f"{card.picture.width} × {card.picture.height}"
-    line = f"{size} → {card.bucket}"
+    sizes = f"<i>{words.text(size)}</i> <i>→ {words.text(card.bucket)}</i>"
     first, *others = (card.picture.caption or "no caption").split("\n")
     caption = words.text(first) + (f" <i>+ {len(others)}</i>" if others else "")
     classes = f"picture{selected}{' out' * card.left_out}{' bare' * (not card.picture.caption)}"
     current = str(card.name == look.chosen).lower()
     return (
         f'<button type="button" class="{classes}" data-name="{name}" aria-current="{current}" title="{name}">'
-        f'{_picture(card, look, outputs)}<b>{caption}</b><span class="size">{words.text(line)}</span>'
+        f'{_picture(card, look, outputs)}<b>{caption}</b><span class="size">{sizes}</span>'
         f"{_labels(card)}</button>"
     )
 
