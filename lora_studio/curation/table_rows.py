@@ -95,7 +95,7 @@ class CaptionTable:
             try:
                 yield caption_tables.row_of(json.loads(line))[0], Span(start, start + len(line))
             except (ValueError, RecursionError):
-                pass
+                pass  # no row of a picture: it stays as it is, and the scan names it
             start += len(line) + 1
 
     def _members(self) -> Iterator[tuple[str, Span]]:
@@ -118,7 +118,7 @@ class CaptionTable:
                 try:
                     yield caption_tables.row_of(dict(zip(columns, row, strict=False)))[0], Span(start, end)
                 except ValueError:
-                    pass
+                    pass  # as above
             start = end
 
     def _with_caption(self, raw: str, caption: str) -> str:

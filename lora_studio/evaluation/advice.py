@@ -51,7 +51,7 @@ def advise(judged: Sequence[Judgement]) -> Advice | None:
     return Advice(
         best.step,
         alike,
-        tuple(_reasons(best, ordered, sound)),
+        tuple(_reasons(best, ordered)),
         steps[place - 1] if place else None,
         steps[place + 1] if place + 1 < len(steps) else None,
     )
@@ -63,11 +63,12 @@ def _same(one: Judgement, other: Judgement) -> bool:
     return bool(low <= 0 <= high)
 
 
-def _reasons(best: Judgement, ordered: Sequence[Judgement], sound: Sequence[Judgement]) -> list[str]:
+def _reasons(best: Judgement, ordered: Sequence[Judgement]) -> list[str]:
     value, low, high = best.style
     margin = f" (between {low:.0f} and {high:.0f})" if low is not None and high is not None else ""
     later = [one for one in ordered if one.step > best.step]
-    found = [f"style {value:.0f} %{margin}" + (", no better later" if later and later[0] in sound else "")]
+    better = [one for one in later if one.style.value > value]
+    found = [f"style {value:.0f} %{margin}" + (", no better later" if later and not better else "")]
     found.append("subjects fade in every state" if best.fades else "subjects hold")
     if faded := [one.step for one in later if one.fades]:
         found[-1] += f" and fade from step {faded[0]:,} on"
