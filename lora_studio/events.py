@@ -1,4 +1,4 @@
-"""What a run or a captioning job reports: one small record for each occurrence. Training has no other output.
+"""What a run or a job reports: one small record for each occurrence. Training has no other output.
 
 A worker appends each as one line of JSON to ``events.jsonl``; the page and the command line fold that file.
 Every record carries ``kind`` (its tag) and ``at`` (seconds since the epoch).
@@ -109,6 +109,29 @@ class Started(Event):
     """How a GPU takes the steps, for people."""
 
 
+class RateFound(Event):
+    """Before the first step, learning rates from ``low`` to ``high`` were tried. The run trains with ``rate``: the one
+    that was ``found``, or that of its settings where none lowered the loss.
+    """
+
+    kind: Literal["rate_found"] = "rate_found"
+    rate: float
+    found: bool = True
+    low: float
+    high: float
+    rates: tuple[float, ...] = ()
+    """Those that were tried until the loss grew too high, smoothed."""
+    losses: tuple[float, ...] = ()
+    """The mean loss around each of ``rates``."""
+
+    @property
+    def sentence(self) -> str:
+        rate, low, high = (f"{one:.2g}".replace("e-0", "e-") for one in (self.rate, self.low, self.high))
+        if self.found:
+            return f"Found the learning rate {rate} between {low} and {high}."
+        return f"No learning rate between {low} and {high} lowered the loss clearly: it stays {rate}."
+
+
 class StepDone(Event):
     """One optimizer step; ``loss`` is the mean over its batch, ``eta`` and ``seconds`` in seconds."""
 
@@ -142,6 +165,51 @@ class Measured(Event):
     value: float
     low: float | None = None
     high: float | None = None
+
+
+class JudgingStarted(Event):
+    """A judging job begins to work, or continues, on ``total`` states. Then it measures strengths, which is as much
+    work as ``strengths`` states; 0 if it does not.
+    """
+
+    kind: Literal["judging"] = "judging"
+    total: int
+    strengths: float = 0.0
+
+
+class Judged(Event):
+    """The state of ``step`` was judged by what it draws: a summary of ``evaluation.judgements.Judgement``. The file
+    beside its pictures has all of it.
+    """
+
+    kind: Literal["judged"] = "judged"
+    step: int
+    style: float
+    """In per cent."""
+    low: float
+    high: float
+    """Ends of the interval of ``style``."""
+    subject: float
+    level: float
+    """The training pictures' own ``subject``."""
+    fades: bool
+    """Whether subjects have faded, beyond doubt."""
+    drift: float
+    copies: int
+    """Pictures of new prompts that may be copies of training pictures."""
+    memorized: int = 0
+    """Training pictures that came back when they were asked for by their captions, of ``asked``."""
+    asked: int = 0
+    seconds: float = 0.0
+    """What it took; 0 where it had been judged before."""
+
+
+class StateKept(Event):
+    """The run's adapter is that of ``step``, and not of the last one; ``what`` says why, for people."""
+
+    kind: Literal["kept"] = "kept"
+    step: int
+    what: str
 
 
 class PreviewReady(Event):
@@ -262,9 +330,13 @@ AnyEvent = Annotated[
         Preparing,
         BaseLoaded,
         Started,
+        RateFound,
         StepDone,
         Validated,
         Measured,
+        JudgingStarted,
+        Judged,
+        StateKept,
         PreviewReady,
         CheckpointSaved,
         RolledBack,

@@ -54,6 +54,20 @@ class Lock:
         os.write(self._handle, text.encode())
 
 
+def taken(path: Path) -> bool:
+    """Whether somebody holds the lock on ``path``, in this process or another one. Takes it for a moment to find out; a
+    file that is not there is not created.
+    """
+    try:
+        handle = os.open(path, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        return not _locked(handle)
+    finally:
+        os.close(handle)
+
+
 def _locked(handle: int) -> bool:
     try:
         if os.name == "nt":

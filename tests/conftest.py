@@ -2,6 +2,7 @@
 
 import os
 import socket
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -13,11 +14,28 @@ settings.load_profile("patient")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("LORA_STUDIO_NO_VENV", "1")
+os.environ.setdefault("LORA_STUDIO_WARM", "0")
+
+
+LONG = (
+    *("training/test_loop", "ui/test_browser", "test_cli", "training/test_resume", "jobs/test_sweeping"),
+    *("test_cli_compare", "training/test_distributed", "training/test_text", "models/test_quantize"),
+    *(
+        "ui/test_pictures_panels",
+        "evaluation/test_judging",
+        "test_bootstrap",
+        "ui/test_mix_page",
+        "ui/test_library_page",
+    ),
+)
+"""The files of tests that take longest, which begin first, so that in the end no core waits for another."""
 
 
 def pytest_collection_modifyitems(items):
-    """The folders with the longest files come first, so that in the end no core waits for another."""
-    items.sort(key=lambda item: item.path.parent.name not in ("ui", "faults"))
+    """A file of tests runs in one process, and the files are given out in this order (``--no-loadscope-reorder``)."""
+    tests = Path(__file__).parent
+    place = {tests / f"{name}.py": number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path, len(LONG)))
 
 
 @pytest.fixture(autouse=True)

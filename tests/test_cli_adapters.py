@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from lora_studio import adapters, cli, files
 from lora_studio.adapters import Adapter, metadata, proof, recipe
-from lora_studio.cli import blend as blend_command
+from lora_studio.adapters.provenance import Provenance
 from lora_studio.cli import check as check_command
+from lora_studio.cli import ingredients
 from lora_studio.cli import inspect as inspect_command
 from lora_studio.config import presets
 from lora_studio.errors import SettingsError
@@ -89,16 +90,17 @@ def close(one: Adapter, path: str, expected: torch.Tensor, tolerance: float = 1e
 @pytest.mark.parametrize(("arguments", "message"), [
     (["blend"], "No adapter is named"),
     (["blend", "none.safetensors:0.5"], "There is no adapter none.safetensors"),
-    (["blend", "INK:11"], "Weights go from -10 to 10"),
-    (["blend", "INK:nan"], "weight of ink.safetensors is nan"),
+    (["blend", "INK", "--block", "1:mid_block=11"], "Weights go from -10 to 10"),
+    (["blend", "INK:nan"], "weight of ink.safetensors is nan"), (["merge", "starter", "INK:-11", "-o", "A"], "is -11"),
+    (["generate", "--prompt", "cat", "--adapter", "INK:11"], "The weight of ink.safetensors is 11"),
     (["blend", "INK:0"], "nothing would be left"),
     (["blend", "INK", "--method", "mix"], "There is no blend method 'mix'"),
     (["blend", "INK", "--density", "0", "--method", "ties"], "density"),
     (["blend", "INK", "--block", "2:mid_block=0.5"], "a number from 1 to 1"),
     (["blend", "INK", "--block", "mid_block=0.5"], "not the weight of a block"),
     (["blend", "INK", "--block", "1:up_block.1=0.5"], "has no block named up_block.1. Did you mean up_blocks.1, "),
-    (["blend", "INK", "--block", "1:zzz=0.5"], "such as up_blocks.1"),
-    (["convert", "INK", "--to", "peft", "--keep-dora", "-o", "x"], "Only a kohya file can keep a DoRA"),
+    (["blend", "INK", "--block", "1:zzz=0.5"], "and finer ones such as down_blocks.0"),
+    (["convert", "INK", "--to", "peft", "--keep-dora", "-o", "x"], "A file for peft holds a plain LoRA"),
     (["blend", "INK", "GOLD", "-o", "GOLD"], "exists already"),
     (["resize", "INK"], "One of --rank, --energy and --size"),
     (["resize", "INK", "--rank", "2", "--size", "1"], "exclude each other"),
@@ -181,6 +183,20 @@ def test_a_blend_can_have_a_picture(ink, gold, tmp_path, told, capfd):
     assert "not an image" in capfd.readouterr().err and not (tmp_path / "none.safetensors").exists()
 
 
+def test_a_list_of_block_weights_goes_with_its_file(ink, gold, tmp_path, told, capfd):
+    """By number, name or path; the recipe has the blocks by their names, and repeats them."""
+    listed = "MINE:1,0.5,1,0.25,1,1,1,1,1,1,1,1,1,1,1,1,1"
+    result = told("blend", ink, f"{gold}:0.5", "--blocks", f"gold={listed}", "--blocks", "1=IND", "-o", tmp_path / "a")
+    first, second = (one["blocks"] for one in result["recipe"]["ingredients"])
+    assert first == {"IN01": 0.0, "IN04": 0.0} and second == {"IN01": 0.5, "IN04": 0.25}
+    made, parts = adapters.read(tmp_path / "a.safetensors"), (style("ink"), style("gold", 8))
+    for path, weights in zip(PATHS, ((0, 0.25), (0, 0.25), (0, 0.125)), strict=True):
+        true = sum(weight * one.factors[path].delta() for one, weight in zip(parts, weights, strict=True))
+        assert close(made, path, true)
+    for wrong, said in (("wash=ALL", "names none of the adapters"), ("ink=1,2", "cannot have 2 numbers")):
+        assert cli.main(["blend", ink, gold, "--blocks", wrong]) == 2 and said in capfd.readouterr().err
+
+
 def test_trimming_tells_what_it_loses_and_saves_only_with_a_name(ink, gold, tmp_path, told, said):
     result = told("blend", ink, gold, "--method", "svd", "--rank", "2")
     assert (
@@ -222,13 +238,13 @@ def test_families_do_not_mix(ink, tmp_path, refused):
 
 
 def test_blocks_are_parsed():
-    assert blend_command.parse_blocks(["2:mid_block=0.5", "2:up_blocks.1=-1"], 2) == [
+    assert ingredients.parse_blocks(["2:mid_block=0.5", "2:up_blocks.1=-1"], 2) == [
         {},
         {"mid_block": 0.5, "up_blocks.1": -1.0},
     ]
     for text in ("0:mid_block=1", "3:mid_block=1", "1:=1", "1:mid_block", "x:mid_block=1"):
         with pytest.raises(SettingsError, match="not the weight of a block"):
-            blend_command.parse_blocks([text], 2)
+            ingredients.parse_blocks([text], 2)
 
 
 # resize
@@ -312,7 +328,8 @@ def test_the_plots_are_pictures_beside_each_other(ink, tmp_path, told):
 
 
 @pytest.mark.parametrize(
-    ("to", "targets"), [("kohya", ["comfyui", "forge", "diffusers"]), ("diffusers", ["diffusers"]), ("peft", ["peft"])]
+    ("to", "targets"),
+    [("kohya", ["comfyui", "forge", "a1111", "diffusers"]), ("diffusers", ["diffusers"]), ("peft", ["peft"])],
 )
 def test_an_export_is_proved_for_those_who_read_it(gold, tmp_path, told, said, to, targets):
     out = tmp_path / "out" / ("folder" if to == "peft" else "file.safetensors")
@@ -347,8 +364,8 @@ def test_what_does_not_pass_is_not_saved_and_the_table_says_why(ink, tmp_path, c
     )
     out, err = capfd.readouterr()
     assert (
-        "diffusers      pass" in err
-        and "ComfyUI        FAIL  It finds 0 of 3 modules." in err
+        "diffusers  pass" in err
+        and "ComfyUI    FAIL  It finds 0 of 3 modules." in err
         and "ComfyUI would not read the export" in err
         and not out
     )
@@ -472,7 +489,7 @@ def training(**more) -> recipe.Training:
 
 
 def trained_header(**more) -> dict[str, str]:
-    return metadata.provenance(training(**more), title="ink", prediction="v", resolution=128, trigger="inkstyle")
+    return Provenance(training(**more), title="ink", prediction="v", resolution=128, trigger="inkstyle").texts
 
 
 def test_a_recipe_is_a_preset_that_train_takes(tmp_path, said, told):

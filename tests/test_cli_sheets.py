@@ -1,5 +1,6 @@
 """``strip`` and ``grid``: for real on a tiny model, and every mistake in one message."""
 
+import io
 import json
 from pathlib import Path
 
@@ -12,7 +13,11 @@ from lora_studio.adapters import Adapter, Factors
 from lora_studio.cli import drawing
 from lora_studio.cli import grid as grids
 from lora_studio.errors import RunError
+from lora_studio.files import sha256
+from lora_studio.sampling import picture_file
 from lora_studio.sampling.axes import Axis
+from lora_studio.sampling.image_settings import Hires
+from lora_studio.sampling.picture_recipe import StartedFrom
 from lora_studio.sampling.recipe import read_recipe
 from tests.training.conftest import tiny_base  # noqa: F401
 
@@ -117,7 +122,33 @@ def test_a_distilled_model_is_drawn_in_few_steps(files, tiny_base, capfd):  # no
     assert cli.main(["generate", "--steps", "2", "--folder", "drawn", *size]) == 0
     assert "are drawn with guidance 1 instead of guidance 5" in capfd.readouterr().err
     (image,) = Path("drawn").glob("*.png")
-    assert "Steps: 2, Sampler: dpm++, CFG scale: 1.0" in Image.open(image).text["parameters"]
+    assert "Steps: 2, Sampler: DPM++ 2M, CFG scale: 1," in Image.open(image).text["parameters"]
+
+
+def test_a_picture_is_drawn_over_and_enlarged_and_says_so(files, tiny_base, capfd):  # noqa: F811
+    Image.new("RGB", (64, 64), "teal").save("start.png")
+    size = ["--base", str(tiny_base), "--steps", "2", "--width", "64", "--height", "64", "--device", "cpu"]
+    more = ["--start", "start.png", "--strength", "0.5", "--hires", "1.5", "--hires-strength", "0.75"]
+    assert cli.main(["generate", "--prompt", "a cat", "--folder", "drawn", *size, *more]) == 0
+    (path,) = Path("drawn").glob("*.png")
+    told = picture_file.read(path).values
+    assert Image.open(path).size == (96, 96) and (told["width"], told["height"]) == (64, 64)
+    assert Hires.model_validate(told["hires"]) == Hires(scale=1.5, strength=0.75)
+    assert StartedFrom.model_validate(told["start"]) == StartedFrom(
+        name="start.png", sha256=sha256(Path("start.png")), strength=0.5
+    )
+    assert cli.main(["grid", "--x", "seed=1", "--prompt", "a cat", "-o", "large.webp", *size, *more[4:]]) == 0
+    assert read_recipe(Path("large.webp")).hires == Hires(scale=1.5, strength=0.75)
+    assert cli.main(["generate", "--prompt", "a cat", "--start", "none.png", *size]) == 2
+    assert "There is no picture" in capfd.readouterr().err
+
+
+def test_a_sheet_that_no_webp_can_hold_is_kept_as_a_png(tmp_path, capfd):
+    data = io.BytesIO()
+    Image.new("L", (16384, 1)).save(data, "PNG")
+    assert drawing._saved(tmp_path / "wide.webp", data.getvalue()) == tmp_path / "wide.png"
+    assert (tmp_path / "wide.png").read_bytes() == data.getvalue()
+    assert "at most 16383 on a side. It is saved as wide.png." in capfd.readouterr().err
 
 
 def test_the_noise_by_hand_is_drawn_and_noted(files, tiny_base, capfd):  # noqa: F811

@@ -10,6 +10,7 @@ import pytest
 from lora_studio import events, runs
 from lora_studio.bootstrap import environment
 from lora_studio.config.settings import Settings
+from tests.benchmarks import methods
 
 ROOT = Path(__file__).resolve().parent.parent
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text("utf-8")
@@ -39,6 +40,11 @@ def test_every_file_of_a_run_is_shown(tmp_path):
         run.checkpoints,
     ):
         assert path.name in shown, path.name
+
+
+def test_the_table_of_methods_is_the_one_that_the_code_makes():
+    """With readers proved anew."""
+    assert methods.PATH.read_text("utf-8") == methods.markdown(), "run: python -m tests.benchmarks.methods"
 
 
 @pytest.mark.parametrize("name", ["requirements.txt", "requirements-test.txt"])

@@ -16,6 +16,7 @@ SAMPLES = [
     e.Preparing(stage="latents", done=3, total=24),
     e.BaseLoaded(name="ink", family="Stable Diffusion XL", predicts="Velocity (v)", reason="the file's mark v_pred"),
     e.Started(total_steps=300, images=20, device="CPU", precision="fp32", parameters=1000, modules=64),
+    e.RateFound(rate=3e-4, low=1e-5, high=0.1, rates=(1e-4, 1e-3), losses=(0.5, 0.25)),
     e.StepDone(step=7, loss=0.125, learning_rate=1e-4),
     e.Validated(step=50, loss=0.25),
     e.Measured(step=50, name="norm", title="Length of B", value=0.5, low=0.25, high=0.75),
@@ -26,6 +27,9 @@ SAMPLES = [
     e.CaptioningStarted(done=3, total=24, model="BLIP", device="CPU, 2 threads"),
     e.Captioned(name="10_ink/a.png", text="a boat, naïve 猫", cut=True),
     e.CaptionsWritten(written=("10_ink/a.png", "b.png"), kept=("c.png",)),
+    e.JudgingStarted(total=3, strengths=1.5),
+    e.Judged(step=100, style=71.5, low=60.0, high=80.0, subject=0.5, level=0.45, fades=False, drift=1.0, copies=1),
+    e.StateKept(step=100, what="style 71 %; subjects hold; no copies"),
     e.Finished(adapter="ink.safetensors", steps=300, seconds=58.5, final_loss=0.1),
     e.Failed(what="It broke."),
 ]

@@ -23,6 +23,7 @@ FLOORS = (
     ("models", "starter", "vision"),
     ("sampling",),
     ("curation", "evaluation", "training"),
+    ("sweeps",),
     ("jobs",),
     ("ui",),
     ("__main__", "cli"),
@@ -36,6 +37,7 @@ ROOMS = {
     "transformers": ("models", "sampling", "starter.make", "texts", "vision"),
     "peft": ("methods", "models"),
     "onnxruntime": ("vision",),
+    "optuna": ("sweeps.storage", "sweeps.store"),
     "bitsandbytes": ("models", "optim", "cli.doctor"),
     "typer": ("cli",),
     "rich": ("cli",),
@@ -53,23 +55,28 @@ def name_of(path: Path) -> str:
 
 GROUND = ("bootstrap", "errors", "events", "files", "locks")
 """What needs the standard library and pydantic alone."""
-WORKERS = ("jobs.worker", "jobs.rank_worker", "jobs.renderer_worker", "jobs.captioner")
+WORKERS = (
+    "jobs.worker", "jobs.rank_worker", "jobs.renderer_worker", "jobs.captioner", "jobs.trial_worker",
+    "jobs.judging_worker", "jobs.warm_worker",
+)  # fmt: skip
 """Processes of their own, where the work is done."""
 _CACHE = ("dataset.cache", "dataset.encoding", "dataset.entry_files", "dataset.fitted")
 """What training alone imports of the dataset's room."""
-_LOOKING = ("vision.captioners",)
-"""What the captioning process and the command that downloads import of the room of models that look at pictures."""
+_LOOKING = ("vision.captioners", "vision.loading", "vision.scorers")
+"""What processes that look at pictures, and the command that downloads, import of the room of models that do."""
+
+_LAYERS = "_layer"
+"""How modules of methods that hold layers of their own end: methods import them where they need them."""
 
 MODULES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 TORCH_FREE = [
-    *(
-        name for name in MODULES
-        if name.split(".")[0] in ("", *GROUND, "config", "curation", "diffusion", "families", "methods", "runs")
-    ),
+    *(name for name in MODULES if name.split(".")[0] in ("", *GROUND, "config", "curation", "diffusion", "families")),
+    *(name for name in MODULES if name.split(".")[0] in ("runs", "sweeps")),
+    *(name for name in MODULES if name.startswith("methods") and not name.endswith(_LAYERS)),
     *(name for name in MODULES if name.startswith("jobs.") and name not in WORKERS),
     *(name for name in MODULES if name.startswith("dataset.") and name not in _CACHE),
     *(name for name in MODULES if name.startswith("vision") and name not in _LOOKING),
-    "optim.registry", "starter", "cli", "ui.studio",
+    "evaluation.judgements", "evaluation.advice", "optim.registry", "starter", "cli", "ui.studio",
 ]  # fmt: skip
 """What a surface may import while it starts."""
 

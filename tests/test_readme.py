@@ -1,5 +1,6 @@
 """The README cannot rot: its commands parse, and every preset, setting, file and link that it names is there."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -18,8 +19,15 @@ DOCUMENTS = [ROOT / name for name in ("README.md", "THIRD_PARTY.md", "CHANGELOG.
 )
 TEXT = "\n".join(document.read_text("utf-8") for document in DOCUMENTS)
 IN_LINES = [line.partition("#")[0].strip() for line in re.findall(r"^(python3 app\.py.*)$", TEXT, re.MULTILINE)]
+IN_CELLS = [
+    line.strip()
+    for cell in json.loads((ROOT / "docs" / "rented-gpu.ipynb").read_text("utf-8"))["cells"]
+    if cell["cell_type"] == "code"
+    for line in "".join(cell["source"]).replace("!python3", "python3").splitlines()
+    if line.startswith("python3 app.py")
+]
 IN_SENTENCES = [command for command in re.findall(r"`(python3 app\.py[^`]*)`", TEXT) if "key=value" not in command]
-COMMANDS = sorted({*IN_LINES, *IN_SENTENCES})
+COMMANDS = sorted({*IN_LINES, *IN_SENTENCES, *IN_CELLS})
 
 
 def parsed(words: list[str]) -> dict:

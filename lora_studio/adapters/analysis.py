@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor
 
-from lora_studio.adapters import detect, dora, formats, keys, resize, svd
+from lora_studio.adapters import block_names, detect, dora, formats, resize, svd
 from lora_studio.adapters.adapter import Adapter, Factors
 from lora_studio.errors import AdapterError
 
@@ -72,6 +72,8 @@ class Analysis(BaseModel):
     """The smallest rank for all modules together that keeps 99 % of ‖ΔW‖²."""
     spectrum: list[float]
     """Share of ‖ΔW‖² that each rank adds, summed over the modules; it adds up to 1."""
+    blocks: dict[str, float]
+    """Share of ‖ΔW‖² in each block, in the order of the forward pass."""
     heatmap: Heatmap
     histogram: Histogram
     words: list[str]
@@ -80,18 +82,22 @@ class Analysis(BaseModel):
 def analyze(adapter: Adapter, weights: dora.Weights | None = None) -> Analysis:
     """The analysis of one adapter; with the base model's ``weights`` also relative to them.
 
-    Of a DoRA it describes the change of direction only.
+    Of a DoRA it describes the change of direction only. An OFT and an (IA)³ have a change by those weights alone.
 
     Raises:
-        AdapterError: the adapter is empty, or the base lacks a weight.
+        AdapterError: the adapter is empty, the base lacks a weight, or it is needed and not given.
     """
+    held = adapter
+    if adapter.outputs and weights is not None:
+        adapter = dora.as_full(adapter, weights)
+    adapter.require_factors("analysed without its base model")
     if not adapter.factors:
         raise AdapterError("The adapter is empty.", do="Choose one with at least one module.")
     modules = sorted(_modules(adapter.factors, weights), key=lambda module: _order(module.block, module.path))
     total = sum(module.norm**2 for module in modules)
     shares = _shares(modules, total)
     rank_99 = next((index + 1 for index, kept in enumerate(_running(shares)) if kept >= 0.99), adapter.rank)
-    heat = heatmap(modules)
+    heat, blocks = heatmap(modules), _by_block(modules, total)
     return Analysis(
         family=adapter.family,
         modules=modules,
@@ -99,9 +105,10 @@ def analyze(adapter: Adapter, weights: dora.Weights | None = None) -> Analysis:
         rank=adapter.rank,
         rank_99=rank_99,
         spectrum=shares,
+        blocks=blocks,
         heatmap=heat,
         histogram=histogram(adapter.factors),
-        words=_words(adapter, modules, total, rank_99),
+        words=_words(held, modules, blocks, rank_99),
     )
 
 
@@ -114,8 +121,8 @@ def _modules(factors: Mapping[str, Factors], weights: dora.Weights | None) -> li
             modules.append(
                 Module(
                     path=path,
-                    block=keys.block_of(path),
-                    kind=keys.kind_of(path),
+                    block=block_names.block_of(path),
+                    kind=block_names.kind_of(path),
                     rank=factors[path].rank,
                     norm=norm,
                     weight_norm=size,
@@ -143,6 +150,13 @@ def _shares(modules: Sequence[Module], total: float) -> list[float]:
         for index, value in enumerate(module.spectrum):
             shares[index] += value * value
     return [share / total if total else 0.0 for share in shares]
+
+
+def _by_block(modules: Sequence[Module], total: float) -> dict[str, float]:
+    shares: dict[str, float] = defaultdict(float)
+    for module in modules:
+        shares[module.block] += module.norm**2 / total if total else 0.0
+    return dict(shares)
 
 
 def _running(shares: Sequence[float]) -> list[float]:
@@ -194,16 +208,14 @@ def histogram(factors: Mapping[str, Factors]) -> Histogram:
     return Histogram(edges=torch.linspace(low, high, number + 1).tolist(), counts=counts.tolist())
 
 
-def _words(adapter: Adapter, modules: Sequence[Module], total: float, rank_99: int) -> list[str]:
+def _words(adapter: Adapter, modules: Sequence[Module], blocks: Mapping[str, float], rank_99: int) -> list[str]:
     """What follows from the numbers, for someone who does not want to read them."""
+    total = sum(module.norm**2 for module in modules)
     if not total:
         return ["This adapter changes nothing: it was saved before it had learned anything."]
     words = [_size_words(adapter, rank_99)]
-    energy: dict[str, float] = defaultdict(float)
-    for module in modules:
-        energy[module.block] += module.norm**2 / total
-    block, share = max(energy.items(), key=lambda item: item[1])
-    if len(energy) > 1:
+    block, share = max(blocks.items(), key=lambda item: item[1])
+    if len(blocks) > 1:
         words.append(f"{share:.0%} of the change is in {block}.")
     if idle := sum(module.norm < 1e-4 * math.sqrt(total / len(modules)) for module in modules):
         words.append(f"{idle} of {len(modules)} modules change next to nothing.")
@@ -219,9 +231,15 @@ def _words(adapter: Adapter, modules: Sequence[Module], total: float, rank_99: i
 
 
 def _size_words(adapter: Adapter, rank_99: int) -> str:
-    size = formats.size(adapter) / resize.MB
-    if adapter.kind.needs_base:
-        return f"It takes {size:.1f} MB; a DoRA can be made smaller only after it was exported as a plain LoRA."
+    size, kind = formats.size(adapter) / resize.MB, adapter.kind
+    if kind.needs_base:
+        return f"It takes {size:.1f} MB; {kind.a_title} can be made smaller only after it was exported as a plain LoRA."
+    if kind.readers:
+        numbers = sum(
+            (one.shape[0] + math.prod(one.shape[1:])) * min(rank_99, one.rank) for one in adapter.factors.values()
+        )
+        small = 4 * numbers / resize.MB
+        return f"It takes {size:.1f} MB; a plain LoRA of rank {rank_99} with 99 % of its change takes {small:.1f} MB."
     if rank_99 >= adapter.rank:
         return f"All of its rank {adapter.rank} is used; a larger rank might hold more of the style."
     spared = sum(

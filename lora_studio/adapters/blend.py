@@ -1,19 +1,23 @@
 """Blending adapters into one, as a recipe says: ΔW = Σ wᵢ ΔWᵢ and its relatives.
 
-``blend_methods`` declares the methods, ``combine`` does their arithmetic.
+``blend_methods`` declares the methods, ``combine``, ``combine_sums`` and ``combine_cores`` do their arithmetic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from difflib import get_close_matches
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-from lora_studio.adapters import blend_methods, combine, detect, keys, metadata, resize
+import torch
+
+from lora_studio.adapters import blend_methods, block_names, combine, detect, metadata, resize
 from lora_studio.adapters import recipe as recipes
-from lora_studio.adapters.adapter import Adapter
+from lora_studio.adapters.adapter import Adapter, Factors
+from lora_studio.adapters.blend_methods import BlendMethod
 from lora_studio.adapters.combine import Part
+from lora_studio.adapters.resize import Resized
 from lora_studio.errors import AdapterError
 from lora_studio.events import Warned
 from lora_studio.families import registry
@@ -24,7 +28,8 @@ class Blended(NamedTuple):
 
     adapter: Adapter
     residual: float
-    """‖ΔW − ΔW_r‖ / ‖ΔW‖ against the untrimmed blend; 0 where nothing was trimmed."""
+    """‖ΔW − ΔW_r‖ / ‖ΔW‖ against the untrimmed blend, or against the sum where a method compresses before it adds; 0
+    where nothing was trimmed."""
     residuals: dict[str, float]
     notices: tuple[Warned, ...] = ()
     """What the user should know of its header."""
@@ -47,22 +52,49 @@ def blend(recipe: recipes.Blend, adapters: Sequence[Adapter]) -> Blended:
         )
     texts, notices = _texts(recipe, adapters), ()
     if _is_one_unchanged(recipe):
-        return Blended(Adapter(adapters[0].factors, {**adapters[0].metadata, **texts}), 0.0, {})
+        return Blended(replace(adapters[0], metadata={**adapters[0].metadata, **texts}, file=""), 0.0, {})
     _require_alike(names, adapters)
     _require_plain(names, adapters)
     _require_blocks(recipe, adapters)
+    _require_count(recipe)
     skips, notices = _clip_skips(recipe, adapters)
     texts |= skips
     parts = _parts(recipe, adapters)
     method = blend_methods.named(recipe.method)
-    if method.combine:
-        combined = partial(method.combine, **recipe.parameters)
-        factors = {path: combined(found, path) for path, found in parts.items()}
-    else:
-        factors = {path: combine.weighted_sum(found) for path, found in parts.items()}
-    whole = Adapter(factors, texts)
     rank = recipe.rank or (max(adapter.rank for adapter in adapters) if method.trims else 0)
-    return Blended(*(resize.to_rank(whole, rank) if rank else (whole, 0.0, {})), notices)
+    return Blended(*_combined(method, parts, recipe.parameters, rank, texts), notices)
+
+
+def _combined(
+    method: BlendMethod,
+    parts: Mapping[str, list[Part]],
+    parameters: Mapping[str, int | float],
+    rank: int,
+    texts: Mapping[str, str],
+) -> Resized:
+    """Every module combined as the method says, one after the other, and cut to ``rank`` (0: not at all).
+
+    Raises:
+        AdapterError: no module is left with a change.
+    """
+    if method.compresses:
+        parameters = {**parameters, "rank": rank}
+    combined = partial(method.combine or _sum, **parameters)
+    made = ((path, factors) for path, found in parts.items() if (factors := combined(found, path)))
+    if method.compresses:
+        result = resize.against(made, lambda path: combine.weighted_sum(parts[path]), texts)
+    else:
+        result = resize.streamed(made, rank, texts)
+    if not result.adapter.factors:
+        raise AdapterError(
+            f"{method.title} leaves nothing of these adapters: their changes have no direction in common.",
+            do="Choose another method, such as the exact sum.",
+        )
+    return result
+
+
+def _sum(parts: Sequence[Part], path: str) -> Factors:
+    return combine.weighted_sum(parts)
 
 
 def _is_one_unchanged(recipe: recipes.Blend) -> bool:
@@ -80,7 +112,8 @@ def _texts(recipe: recipes.Blend, adapters: Sequence[Adapter]) -> dict[str, str]
     """The header of the result: its recipe, the adapters that it was made of, all trigger words."""
     names = [ingredient.name for ingredient in recipe.ingredients]
     triggers = dict.fromkeys(word for adapter in adapters if (word := metadata.trigger(adapter.metadata)))
-    signed = " ".join(f"{ingredient.weight:+g}·{ingredient.name}" for ingredient in recipe.ingredients)
+    sign = blend_methods.named(recipe.method).sign
+    signed = " ".join(f"{sign(index) * one.weight:+g}·{one.name}" for index, one in enumerate(recipe.ingredients))
     texts = {
         "modelspec.title": signed[:120],
         "modelspec.merged_from": ", ".join(names),
@@ -130,6 +163,8 @@ def _require_alike(names: Sequence[str], adapters: Sequence[Adapter]) -> None:
 
 def _require_plain(names: Sequence[str], adapters: Sequence[Adapter]) -> None:
     for name, adapter in zip(names, adapters, strict=True):
+        adapter.require_factors("blended")
+        adapter.require_no_words("blended")
         if adapter.kind.needs_base:
             raise AdapterError(
                 f"{name} is a DoRA, whose change depends on the base model and is no sum.",
@@ -142,18 +177,10 @@ def _require_blocks(recipe: recipes.Blend, adapters: Sequence[Adapter]) -> None:
     for one, adapter in zip(recipe.ingredients, adapters, strict=True):
         paths = [*detect.kernels(adapter.family), *adapter.factors]
         for block in one.blocks:
-            if any(keys.contains(block, path) for path in paths):
+            if any(block_names.contains(block, path) for path in paths):
                 continue
-            names = {keys.block_of(path) for path in paths}
-            for path in paths:
-                words = path.removeprefix("unet.").split(".")
-                names.update(".".join(words[:count]) for count in range(2, len(words) + 1))
-            near = get_close_matches(block, sorted(names), n=3, cutoff=0.4)
-            raise AdapterError(
-                f"{one.name} has no block named {block}.",
-                where=block,
-                do=f"Did you mean {', '.join(near)}?" if near else "Name one such as up_blocks.1 or mid_block.",
-            )
+            do = block_names.suggestion(block, paths)
+            raise AdapterError(f"{one.name} has no block named {block}.", where=block, do=do)
 
 
 def _parts(recipe: recipes.Blend, adapters: Sequence[Adapter]) -> dict[str, list[Part]]:
@@ -163,20 +190,45 @@ def _parts(recipe: recipes.Blend, adapters: Sequence[Adapter]) -> dict[str, list
         AdapterError: every weight is 0, or the shapes at a module differ.
     """
     method = blend_methods.named(recipe.method)
+    numbered = enumerate(zip(recipe.ingredients, adapters, strict=True))
+    used = [(one, adapter, method.sign(index)) for index, (one, adapter) in numbered if one.weight]
     parts: dict[str, list[Part]] = {}
-    for index, (one, adapter) in enumerate(zip(recipe.ingredients, adapters, strict=True)):
-        for path, factors in adapter.factors.items():
-            if weight := method.sign(index) * one.weight * keys.block_factor(one.blocks, path):
-                parts.setdefault(path, []).append((factors, weight))
+    for path in dict.fromkeys(path for _, adapter, _ in used for path in adapter.factors):
+        found = [_part(path, *each) for each in used]
+        if present := [part for part in found if part]:
+            _require_one_shape(path, present)
+            parts[path] = [part or _nothing_like(present[0]) for part in found] if method.fills else present
     if not parts:
         raise AdapterError(
             "Every weight of the blend is 0: nothing would be left.", do="Give at least one adapter a weight."
         )
-    for path, found in parts.items():
-        if len(shapes := {factors.shape for factors, _ in found}) > 1:
-            raise AdapterError(
-                f"The adapters have different shapes at {path}: {' and '.join(map(str, sorted(shapes)))}.",
-                where=path,
-                do="They were made for different base models.",
-            )
     return parts
+
+
+def _part(path: str, one: recipes.Ingredient, adapter: Adapter, sign: int) -> Part | None:
+    weight = sign * one.weight * block_names.block_factor(one.blocks, path)
+    return (adapter.factors[path], weight) if weight and path in adapter.factors else None
+
+
+def _nothing_like(part: Part) -> Part:
+    """A change of zero in the shape of ``part``'s."""
+    out, into, *kernel = part[0].shape
+    return Factors(torch.zeros(1, into, *kernel), torch.zeros(out, 1, *(1 for _ in kernel)), 1.0), 1.0
+
+
+def _require_one_shape(path: str, found: Sequence[Part]) -> None:
+    if len(shapes := {factors.shape for factors, _ in found}) > 1:
+        raise AdapterError(
+            f"The adapters have different shapes at {path}: {' and '.join(map(str, sorted(shapes)))}.",
+            where=path,
+            do="They were made for different base models.",
+        )
+
+
+def _require_count(recipe: recipes.Blend) -> None:
+    method, used = blend_methods.named(recipe.method), sum(1 for one in recipe.ingredients if one.weight)
+    if method.takes and used != method.takes:
+        raise AdapterError(
+            f"{method.title} takes {method.takes} adapters; {used} of this blend have a weight other than 0.",
+            do=f"Leave {method.takes} of them with a weight, or choose another method.",
+        )

@@ -1,64 +1,22 @@
 """Every way to blend adapters, declared once: its name and help, its parameters with their ranges, what it computes.
 
 Recipes, the Mix page, the command line and the table in ``docs/adapters.md`` are made from these declarations. A new
-method is one ``register`` call. This module imports no torch: the arithmetic in ``combine`` loads when a blend is made.
+method is one ``register`` call. This module imports no torch: the arithmetic in ``combine``, ``combine_sums`` and
+``combine_cores`` loads when a blend is made.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lora_studio.adapters.blend_parameter import BlendParameter
 from lora_studio.errors import SettingsError
 
 if TYPE_CHECKING:
     from lora_studio.adapters.adapter import Factors
     from lora_studio.adapters.combine import Part
-
-
-@dataclass(frozen=True)
-class BlendParameter:
-    """A number that a blend is made with. One key means the same in every method that takes it."""
-
-    key: str
-    """Its name in a recipe and, with dashes, on the command line."""
-    label: str
-    help: str
-    default: int | float
-    """An int makes it a whole number."""
-    low: int | float
-    high: int | float
-    above_low: bool = False
-    """Whether ``low`` itself is out of range."""
-    step: float = 1
-    """How far the arrows of its field on the page go."""
-
-    @property
-    def whole(self) -> bool:
-        """Whether only whole numbers are in range."""
-        return isinstance(self.default, int)
-
-    @property
-    def range(self) -> str:
-        """The numbers that it takes, in words."""
-        lower = f"above {self.low:,} and at most" if self.above_low else f"from {self.low:,} to"
-        return f"{'a whole number' if self.whole else 'a number'} {lower} {self.high:,}"
-
-    def check(self, value: object) -> int | float:
-        """``value`` as an int or a float.
-
-        Raises:
-            SettingsError: it is not a number, or out of range.
-        """
-        number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
-        inside = number <= self.high and (number > self.low if self.above_low else number >= self.low)
-        if not inside or (self.whole and number != int(number)):
-            raise SettingsError(
-                f"{self.label} must be {self.range}; it is {value!r}.", where=self.key, do="Change the number."
-            )
-        return int(number) if self.whole else float(number)
 
 
 @dataclass(frozen=True)
@@ -72,9 +30,15 @@ class BlendMethod:
     help: str
     parameters: tuple[BlendParameter, ...] = ()
     """What it takes besides ``RANK``, to which every result can be trimmed."""
-    combine: Callable[..., Factors] | None = None
-    """``combine(parts, path, **parameters)`` gives one module's factors. Without it the method is the weighted sum,
-    and a single adapter at weight 1 stays as it is."""
+    combine: Callable[..., Factors | None] | None = None
+    """``combine(parts, path, **parameters)`` gives one module's factors, or None where it leaves no change. Without it
+    the method is the weighted sum, and a single adapter at weight 1 stays as it is."""
+    compresses: bool = False
+    """Whether ``combine`` takes the ``rank`` too and keeps to it by itself. The loss is then told against the sum."""
+    fills: bool = False
+    """Whether an adapter that leaves a module as it is counts there as a change of zero, instead of being left out."""
+    takes: int = 0
+    """How many adapters it takes; 0 for any number."""
     trims: bool = False
     """Whether rank 0 means the largest rank of the adapters. Other methods keep the whole result at rank 0."""
     subtracts: bool = False
@@ -93,7 +57,8 @@ class BlendMethod:
 RANK = BlendParameter(
     "rank",
     "Rank",
-    "Trims the result to this rank. 0 keeps it whole; Trimmed (svd) then takes the adapters' largest rank.",
+    "Trims the result to this rank. 0 keeps it whole; Trimmed (svd) and Compressed first (ctm) then take the adapters' "
+    "largest rank.",
     default=0,
     low=0,
     high=4096,
@@ -109,6 +74,24 @@ DENSITY = BlendParameter(
     step=0.05,
 )
 SEED = BlendParameter("seed", "Random seed", "Decides which entries are dropped.", default=0, low=0, high=2**31 - 1)
+SHARE = BlendParameter(
+    "share",
+    "Way",
+    "How far it goes from the first adapter, 0, to the second, 1.",
+    default=0.5,
+    low=0,
+    high=1,
+    step=0.05,
+)
+BALANCE = BlendParameter(
+    "balance",
+    "Balance",
+    "1 gives an adapter with a small change as much of the rank as one with a large change, 0 gives it less.",
+    default=0.75,
+    low=0,
+    high=1,
+    step=0.05,
+)
 
 METHODS: dict[str, BlendMethod] = {}
 """Every method by its key, in the order in which surfaces list them."""
@@ -195,6 +178,36 @@ def _prune(parts: Sequence[Part], path: str, *, density: float) -> Factors:
     return combine.entrywise(parts, lambda changes: combine.prune(changes, density))
 
 
+def _svc(parts: Sequence[Part], path: str) -> Factors:
+    from lora_studio.adapters import combine_cores
+
+    return combine_cores.calibrated(parts)
+
+
+def _ctm(parts: Sequence[Part], path: str, *, balance: float, rank: int) -> Factors:
+    from lora_studio.adapters import combine_cores
+
+    return combine_cores.compressed(parts, rank, balance)
+
+
+def _stock(parts: Sequence[Part], path: str) -> Factors | None:
+    from lora_studio.adapters import combine_sums
+
+    return combine_sums.reweighed(parts, combine_sums.model_stock)
+
+
+def _median(parts: Sequence[Part], path: str) -> Factors | None:
+    from lora_studio.adapters import combine_sums
+
+    return combine_sums.reweighed(parts, combine_sums.geometric_median)
+
+
+def _slerp(parts: Sequence[Part], path: str, *, share: float) -> Factors | None:
+    from lora_studio.adapters import combine_sums
+
+    return combine_sums.reweighed(parts, lambda gram: combine_sums.slerp(gram, share))
+
+
 _register_all(
     (
         BlendMethod(
@@ -225,6 +238,50 @@ _register_all(
             _dare,
         ),
         BlendMethod("prune", "Pruned", "Keeps each adapter's strongest entries and adds them up.", (DENSITY,), _prune),
+        BlendMethod(
+            "svc",
+            "Calibrated sum (SVC)",
+            "Adds the adapters up, then weakens the directions that several of them count in common (singular value "
+            "calibration, Li et al. 2026). Two copies of an adapter give it once instead of at twice its strength.",
+            combine=_svc,
+        ),
+        BlendMethod(
+            "stock",
+            "Model Stock",
+            "The average, drawn towards the base model where the adapters disagree (Jang et al. 2024). For several "
+            "trainings of one style: of different styles it leaves little.",
+            combine=_stock,
+            fills=True,
+        ),
+        BlendMethod(
+            "median",
+            "Geometric median",
+            "The change with the least sum of distances to all adapters, found by Weiszfeld's algorithm. One bad "
+            "adapter among three or more hardly moves it; of two it is the average.",
+            combine=_median,
+            fills=True,
+        ),
+        BlendMethod(
+            "slerp",
+            "Slerp",
+            "Turns from one adapter to another on an arc, which keeps the strength that an average of different "
+            "adapters loses (Shoemake 1985). Takes two adapters.",
+            (SHARE,),
+            _slerp,
+            fills=True,
+            takes=2,
+        ),
+        BlendMethod(
+            "ctm",
+            "Compressed first",
+            "Compresses all adapters to directions that they share, as many as the rank, and adds them up there "
+            "(Compress then Merge, He et al. 2026). Loses more of the sum than Trimmed, and less of the adapter with "
+            "the smaller change.",
+            (BALANCE,),
+            _ctm,
+            trims=True,
+            compresses=True,
+        ),
         BlendMethod(
             "subtract",
             "Subtraction",

@@ -10,10 +10,14 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 
+from lora_studio.adapters.kinds import KINDS
 from lora_studio.families import registry
 from lora_studio.families.layout import Shape
 
-_ANCHORS = ("down.weight", "lora_A.weight", "lora_A.default.weight", "hada_w1_b", "lokr_w1", "lokr_w1_b", ".diff")
+_ANCHORS = (
+    *("down.weight", "lora_A.weight", "lora_A.default.weight", "hada_w1_b", "lokr_w1", "lokr_w1_b", ".diff"),
+    *(f".{role}" for kind in KINDS.values() if kind.on_outputs for role in kind.roles if role != "weight"),
+)
 """Endings of keys that every adapted module has one of."""
 _ORIGINAL = re.compile(r"\b(?:(?:input|output)_blocks|middle_block)\.")
 
@@ -35,7 +39,7 @@ def dialect(names: Mapping[str, object] | list[str]) -> str:
 
 
 def _dialect(key: str) -> str:
-    if key.startswith(("lora_", "lycoris_")):
+    if key.startswith(("lora_", "lycoris_", "oft_")):
         return "kohya"
     if key.startswith(("diffusion_model.", "model.diffusion_model.", "text_encoders.")) or _ORIGINAL.search(key):
         return "original"
@@ -62,6 +66,12 @@ def weight_shape(module: Mapping[str, Shape]) -> Shape:
         )
     if "diff" in module:
         return module["diff"]
+    if len(rows := module.get("prefix_keys", module.get("prefix_values", ()))) == 2:
+        return (rows[1], 0)
+    if len(blocks := module.get("oft_blocks", ())) == 3:
+        return (blocks[0] * blocks[1], 0)
+    if up := module.get("bottleneck_up"):
+        return (up[0], 0)
     if "hada_w1_a" in module and "hada_w1_b" in module:
         tucker = "hada_t1" in module
         return (module["hada_w1_a"][1 if tucker else 0], module["hada_w1_b"][1], *module.get("hada_t1", ())[2:])
@@ -97,12 +107,28 @@ def family(shapes: Mapping[str, Shape], metadata: Mapping[str, str] | None = Non
     return hinted if hinted in candidates else candidates[0]
 
 
+def family_of_words(shapes: Mapping[str, Shape], metadata: Mapping[str, str]) -> str:
+    """``family`` of a file of learned words, by ``embedding.shapes``; of narrow models the header's own claim."""
+    found = family(shapes, metadata)
+    return found if found != registry.UNKNOWN else claimed(metadata) or found
+
+
 def family_of(modules: Mapping[str, Mapping[str, Shape]], metadata: Mapping[str, str]) -> str:
     """``family`` of a file, by the shapes of its tensors by path and role. LoHa and LoKr store a convolution's change
     as a linear layer's.
     """
-    shapes = {path: weight_shape(module) for path, module in modules.items()}
+    shapes = {path: weight_shape(module) or _scaled(path, module) for path, module in modules.items()}
     return family(shapes, metadata, [path for path, module in modules.items() if "down" not in module])
+
+
+def _scaled(path: str, module: Mapping[str, Shape]) -> Shape:
+    """The shape of the weight at ``path`` of which the vector of an (IA)³ multiplies the outputs, else the inputs: that
+    stands in the file's numbers. () of any other module.
+    """
+    if "on_input" not in module or "weight" not in module:
+        return ()
+    length = max(module["weight"], default=0)
+    return (length, 0) if registry.families_with(path, (length, 0)) else (0, length)
 
 
 def kernels(family: str) -> dict[str, Shape]:

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from lora_studio import files
-from lora_studio.adapters import detect, diffusers, foreign, keys, kohya, overflow, peft
+from lora_studio.adapters import detect, diffusers, embedding, foreign, keys, kohya, output_kinds, overflow, peft
 from lora_studio.adapters import metadata as meta
 from lora_studio.adapters.adapter import Adapter, Factors
-from lora_studio.adapters.tensors import body, head, laid_out, load, require_finite
+from lora_studio.adapters.head import head, with_hashes
+from lora_studio.adapters.tensors import body, laid_out, load, require_finite
 from lora_studio.errors import AdapterError
 from lora_studio.families import registry
 
@@ -43,13 +44,31 @@ def _read(path: Path) -> Adapter:
     config = path.with_name(peft.CONFIG)
     if path.name == peft.MODEL and config.is_file():
         return _read_folder(path.parent)
-    tensors, header = load(path)
+    held, header = load(path)
+    words, tensors = embedding.collect(held, header.metadata, path)
+    embeddings = embedding.decode(words, header.metadata)
+    if embeddings and not tensors:
+        return _of_words(Adapter({}, header.metadata, embeddings=embeddings), path)
     modules = _modules(tensors, header.metadata, path)
     texts = detect.told(header.metadata, tensors)
     kernels = _kernels(modules, texts)
+    plain, outputs = output_kinds.parted(modules)
     if detect.dialect(tensors) == "kohya":
-        return Adapter(kohya.decode(modules, kernels), texts)
-    return Adapter(diffusers.decode(modules, texts, kernels), texts)
+        return Adapter(kohya.decode(plain, kernels), texts, outputs=outputs, embeddings=embeddings)
+    return Adapter(diffusers.decode(plain, texts, kernels), texts, outputs=outputs, embeddings=embeddings)
+
+
+def _of_words(adapter: Adapter, path: Path) -> Adapter:
+    """``adapter``, which holds words alone, unless no family's text encoders read them."""
+    if adapter.family == registry.UNKNOWN:
+        widths = sorted({width for one in adapter.embeddings.values() for width in one.widths.values()})
+        raise AdapterError(
+            f"{path.name} holds vectors of {' and '.join(map(str, widths))} numbers, which no text encoder of the "
+            "studio's base models reads.",
+            where=path,
+            do="Choose an embedding for Stable Diffusion 1.5, 2 or XL.",
+        )
+    return adapter
 
 
 def _modules(
@@ -149,30 +168,48 @@ def write(
         AdapterError: there is nothing in it, it is a DoRA and not asked for raw, or a value does not fit ``dtype``.
     """
     path = Path(path)
-    if not adapter.factors:
+    if not adapter.changes and not adapter.embeddings:
         raise AdapterError("The adapter is empty.", where=path, do="Train or choose one with at least one module.")
-    if adapter.kind.needs_base and not raw_dora:
+    if any(one.magnitude is not None for one in adapter.factors.values()) and not raw_dora:
         raise AdapterError(
             "This is a DoRA, which other programs read wrongly.",
             where=path,
             do="Export it as plain LoRA, or ask for the raw DoRA.",
         )
+    if dialect != "kohya":
+        adapter.require_factors(f"written for {dialect}")
+        adapter.require_no_words(f"written for {dialect}")
     adapter = adapter if dtype is None else adapter.to(dtype)
     texts = _texts(adapter, metadata or {}, path.stem, privacy)
     if dialect == "peft":
         return _write_folder(adapter, path, texts)
-    tensors, more = diffusers.encode(adapter) if dialect == "diffusers" else (kohya.encode(adapter), {})
+    tensors, more = diffusers.encode(adapter) if dialect == "diffusers" else _kohya(adapter)
     files.write(path, serialized(tensors, texts | more, path))
     return path
 
 
+def _kohya(adapter: Adapter) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """kohya's tensors, with the words that it has learned, and what the header says of those."""
+    words, texts = embedding.encode(adapter.embeddings, bundled=bool(adapter.changes))
+    return kohya.encode(adapter) | words, texts
+
+
 def _texts(adapter: Adapter, metadata: Mapping[str, str], title: str, privacy: meta.Privacy) -> dict[str, str]:
     texts = {key: value for key, value in {**adapter.metadata, **metadata}.items() if key not in meta.STALE}
-    ranks, alphas = (
-        [factors.rank for factors in adapter.factors.values()],
-        [factors.alpha for factors in adapter.factors.values()],
-    )
-    return meta.at(texts | meta.technical(adapter.family, ranks, alphas, texts, title), privacy)
+    stated = [_rank_and_alpha(factors) for factors in adapter.factors.values()]
+    ranks, alphas = [rank for rank, _ in stated], [alpha for _, alpha in stated]
+    texts |= meta.technical(adapter.family, ranks, alphas, texts, title)
+    if algorithm := adapter.kind.algorithm:
+        texts |= {"ss_network_module": "lycoris.kohya", "ss_network_args": json.dumps({"algo": algorithm})}
+    return meta.at(texts, privacy)
+
+
+def _rank_and_alpha(factors: Factors) -> tuple[int, float]:
+    """As the file has them: of factors with parts, the parts'."""
+    if not factors.parts:
+        return factors.rank, factors.alpha
+    rank = detect.rank(_shapes(factors.parts.tensors))
+    return rank, float(factors.parts.tensors.get("alpha", torch.tensor(rank)))
 
 
 def serialized(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], where: Path) -> bytes:
@@ -184,20 +221,19 @@ def serialized(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], where
     for name, tensor in tensors.items():
         require_finite(name, tensor, where)
     entries, data = body(tensors)
-    own = head(entries, {key: value for key, value in metadata.items() if key.startswith("ss_")})
-    return head(entries, {**metadata, **meta.hashes(own, data)}) + data
+    return with_hashes(entries, metadata, data) + data
 
 
 def size(adapter: Adapter, dtype: torch.dtype | None = None) -> int:
     """Bytes of the kohya file that ``write`` would make, without making it."""
-    tensors = kohya.encode(adapter)
+    tensors, more = _kohya(adapter)
     entries = laid_out(
         {
-            name: (tensor.dtype if dtype is None or name.endswith(".alpha") else dtype, tuple(tensor.shape))
+            name: (tensor.dtype if dtype is None or not tensor.dim() else dtype, tuple(tensor.shape))
             for name, tensor in tensors.items()
         }
     )
-    texts = _texts(adapter, {}, "", meta.Privacy.FULL) | meta.hashes(b"", b"")
+    texts = _texts(adapter, {}, "", meta.Privacy.FULL) | more | meta.hashes(b"", b"")
     return len(head(entries, texts)) + max(entry.end for entry in entries.values())
 
 

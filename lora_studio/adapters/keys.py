@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import TypeVar
 
+from lora_studio.adapters.kinds import KINDS
 from lora_studio.families import registry
 from lora_studio.families.family import Family
 
@@ -30,6 +31,9 @@ _ROLES = {
     "{}": r"dora_scale|hada_w[12]_[ab]|hada_t[12]|lokr_w[12](?:_[ab])?|lokr_t2|diff(?:_b)?",
 }
 _ROLE = re.compile("^(.+)\\.(?:" + "|".join(f"(?P<r{i}>{pattern})" for i, pattern in enumerate(_ROLES.values())) + ")$")
+_OUTPUT_ROLES = "|".join(re.escape(role) for kind in KINDS.values() if kind.on_outputs for role in sorted(kind.roles))
+_ON_OUTPUT = re.compile(rf"^((?:lora|lycoris|oft)_[^.]+)\.({_OUTPUT_ROLES})$")
+"""Of output changes, whose roles can be as plain as ``weight``: only after kohya's stems."""
 _PROCESSOR = re.compile(r"^(.+)\.processor\.(to_[qkv]|to_out)_lora\.(down|up)\.weight$")
 _PEFT = "base_model.model."
 _DENOISERS = ("diffusion_model.", "model.diffusion_model.")
@@ -41,6 +45,8 @@ _ENCODERS = {
 """How ComfyUI begins the text encoders' keys."""
 _LYCORIS = "lycoris_"
 """How LyCORIS begins kohya's names where it is used alone; it wraps the denoiser then."""
+_OFT = "oft_unet_"
+"""How kohya begins an OFT's names of the denoiser's layers."""
 _LONGEST = 300
 """Characters of a key; the longest real one has 110."""
 _remembered = lru_cache(maxsize=2**15)
@@ -55,7 +61,7 @@ class _Names:
         denoisers = list(dict.fromkeys(family.denoiser for family in families))
         self.kohya = [
             *dict.fromkeys((family.kohya_prefix(component), component) for family, component in parts),
-            *((_LYCORIS, denoiser) for denoiser in denoisers),
+            *((prefix, denoiser) for prefix in (_LYCORIS, _OFT) for denoiser in denoisers),
         ]
         """How kohya's keys begin -> component."""
         self.dotted = [
@@ -88,6 +94,8 @@ def split(key: str) -> tuple[str, str] | None:
     if old := _PROCESSOR.match(key):
         stem, target, role = old.groups()
         return f"{stem}.{target}" + (".0" if target == "to_out" else ""), role
+    if on_output := _ON_OUTPUT.match(key):
+        return on_output[1], on_output[2]
     if not (match := _ROLE.match(key)):
         return None
     role = list(_ROLES)[next(i for i in range(len(_ROLES)) if match[f"r{i}"])]
@@ -139,37 +147,6 @@ def _placed(component: str, rest: str) -> str:
 def _from_kohya(component: str, name: str, word: re.Pattern[str]) -> str | None:
     path = ".".join(word.findall(name))
     return _placed(component, path) if path.replace(".", "_") == name else None
-
-
-def block_of(path: str) -> str:
-    """The block of a path: ``down_blocks.1``, ``mid_block``, ``up_blocks.0``, ``ends`` (first and last
-    layers), or a text encoder.
-    """
-    component, _, rest = path.partition(".")
-    if component != "unet":
-        return component
-    match = re.match(r"(?:down|up)_blocks\.\d+|mid_block", rest)
-    return match[0] if match else "ends"
-
-
-def kind_of(path: str) -> str:
-    """A layer's kind, in any block: ``attn1.to_q``, ``ff.net.2``, ``proj_in``, ``conv1``, ``self_attn.q_proj``."""
-    return re.sub(r"^.*(?:transformer_blocks|attentions|resnets|layers)\.\d+\.", "", path.partition(".")[2])
-
-
-def block_factor(blocks: Mapping[str, float], path: str) -> float:
-    """The factor of the most specific entry of ``blocks`` that contains ``path``; 1 if none does.
-
-    An entry is a block of ``block_of`` or the beginning of a path, with or without ``unet.``.
-    """
-    held = [block for block in blocks if contains(block, path)]
-    return blocks[max(held, key=len)] if held else 1.0
-
-
-def contains(block: str, path: str) -> bool:
-    """Whether ``path`` is in ``block``, as ``block_factor`` names it."""
-    names = (path, path.removeprefix("unet."))
-    return block == block_of(path) or any(name == block or name.startswith(f"{block}.") for name in names)
 
 
 def collect(tensors: Mapping[str, T], component: str = "") -> tuple[dict[str, dict[str, T]], list[str]]:

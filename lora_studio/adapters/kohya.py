@@ -1,4 +1,6 @@
-"""kohya's dialect, for ComfyUI, A1111 and Forge: ``<stem>.lora_down.weight``, ``.lora_up.weight``, ``.alpha``."""
+"""kohya's dialect, for ComfyUI, A1111 and Forge: ``<stem>.lora_down.weight``, ``.lora_up.weight``, ``.alpha``; of an
+output change, and of factors that have parts, ``<stem>.<role>``, as LyCORIS writes them.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,11 @@ def decode(modules: Modules, kernels: Kernels) -> dict[str, Factors]:
 
 
 def for_every_reader(adapter: Adapter) -> Adapter:
-    """The same change in the form that all readers of a kohya file understand: one alpha (see ``with_one_alpha``), and
-    in each text encoder an ``out_proj``, by which diffusers' converter recognizes it. Where none is trained, one of
-    zeros is added.
+    """The same change in the form that all readers of a kohya file understand: two factors, one alpha (see
+    ``with_one_alpha``), and in each text encoder an ``out_proj``, by which diffusers' converter recognizes it. Where
+    none is trained, one of zeros is added.
     """
-    adapter = adapter.with_one_alpha()
+    adapter = adapter.in_factors().with_one_alpha()
     factors = dict(adapter.factors)
     for path, one in adapter.factors.items():
         component, _, rest = path.partition(".")
@@ -44,15 +46,21 @@ def _recognized(component: str, paths: Collection[str]) -> bool:
 
 
 def encode(adapter: Adapter) -> dict[str, Tensor]:
-    """The file's tensors. ``alpha`` is a float32 scalar whatever the weights are, so that rsLoRA's alpha·√r stays
-    exact.
+    """The file's tensors; of factors with parts, those. ``alpha`` is a float32 scalar whatever the weights are, so that
+    rsLoRA's alpha·√r stays exact.
     """
     tensors: dict[str, Tensor] = {}
     for path, factors in adapter.factors.items():
         stem = keys.to_kohya(path, adapter.family)
+        if factors.parts:
+            tensors.update({f"{stem}.{role}": tensor for role, tensor in factors.parts.tensors.items()})
+            continue
         tensors[f"{stem}.lora_down.weight"] = factors.down
         tensors[f"{stem}.lora_up.weight"] = factors.up
         tensors[f"{stem}.alpha"] = torch.tensor(factors.alpha, dtype=torch.float32)
         if factors.magnitude is not None:
             tensors[f"{stem}.dora_scale"] = factors.magnitude.reshape(-1, *(1,) * (factors.down.dim() - 1))
+    for path, change in adapter.outputs.items():
+        stem = keys.to_kohya(path, adapter.family)
+        tensors.update({f"{stem}.{role}": tensor for role, tensor in change.tensors().items()})
     return tensors

@@ -16,8 +16,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from lora_studio.adapters import container, detect, foreign, keys, kinds, metadata
+from lora_studio.adapters import container, detect, embedding, foreign, keys, kinds, metadata
 from lora_studio.errors import AdapterError
+from lora_studio.families import registry
+from lora_studio.families.layout import Shape
 
 
 class Summary(BaseModel):
@@ -35,9 +37,11 @@ class Summary(BaseModel):
     """The most frequent one; 0 if no module is factored."""
     mixed_ranks: bool
     alpha: float | None
-    """The first module's; None if the file has none, which means scale 1."""
+    """The first module's; None if the file has none, which means scale 1, or where it is no scale."""
     modules: int
     trigger: str
+    words: tuple[str, ...] = ()
+    """Those that it has learned vectors for."""
     size: int
     """Bytes."""
     modified: float
@@ -45,6 +49,8 @@ class Summary(BaseModel):
     date: str
     """As the file claims, ISO 8601; may be empty."""
     has_thumbnail: bool
+    tensors_sha256: str
+    """As the file claims; may be empty."""
 
 
 def summary(path: Path | str) -> Summary:
@@ -66,9 +72,12 @@ def summary(path: Path | str) -> Summary:
 def _summary(path: Path, file: Path, modified: int, size: int) -> Summary:
     table, texts, size = container.peek(file)
     shapes = {name: tuple(entry["shape"]) for name, entry in table.items()}
-    modules, unknown = keys.collect(shapes)
+    words, others = embedding.collect(shapes, texts, path)
+    modules, unknown = keys.collect(others)
+    if words and not others:
+        return _of_words(path, words, texts, size, modified)
     if not modules or (unknown and foreign.architecture(unknown, texts)) or foreign.text_alone(modules, texts):
-        raise foreign.refusal(shapes, unknown, texts, path)
+        raise foreign.refusal(others, unknown, texts, path)
     try:
         ranks = Counter(detect.rank(module) for module in modules.values())
         family = detect.family_of(modules, detect.told(texts, shapes))
@@ -77,20 +86,52 @@ def _summary(path: Path, file: Path, modified: int, size: int) -> Summary:
             f"{path.name} is damaged: its tensors have too few dimensions.", where=path, do="Download or copy it again."
         ) from None
     return Summary(
-        path=str(path),
-        title=_title(texts) or path.stem,
         family=family,
         dialect=detect.dialect(table),
         method=kinds.of(modules).name,
         rank=ranks.most_common(1)[0][0],
         mixed_ranks=len(ranks) > 1,
-        alpha=_alpha(file, table, texts),
+        alpha=None if kinds.of(modules).on_outputs else _alpha(file, table, texts),
         modules=len(modules),
+        words=tuple(words),
         trigger=metadata.trigger(texts),
-        size=size,
-        modified=modified / 1e9,
-        date=texts.get("modelspec.date", "")[:30],
-        has_thumbnail=texts.get("modelspec.thumbnail", "").startswith("data:image/"),
+        **_of_header(path, texts, size, modified),
+    )
+
+
+def _of_header(path: Path, texts: Mapping[str, str], size: int, modified: int) -> dict[str, Any]:
+    """What every summary has of the file and its header."""
+    return {
+        "path": str(path),
+        "title": _title(texts) or path.stem,
+        "size": size,
+        "modified": modified / 1e9,
+        "date": texts.get("modelspec.date", "")[:30],
+        "has_thumbnail": texts.get("modelspec.thumbnail", "").startswith("data:image/"),
+        "tensors_sha256": texts.get("sshs_model_hash", "")[:64],
+    }
+
+
+def _of_words(
+    path: Path, words: Mapping[str, Mapping[str, Shape]], texts: Mapping[str, str], size: int, modified: int
+) -> Summary:
+    """A file that holds learned words alone."""
+    widths = {word: {part: shape[-1] for part, shape in parts.items() if shape} for word, parts in words.items()}
+    family = detect.family_of_words(embedding.shapes(widths), texts)
+    if family == registry.UNKNOWN:
+        what = f"The vectors in {path.name} fit no text encoder of the studio's base models."
+        raise AdapterError(what, where=path, do="Choose an embedding for Stable Diffusion 1.5, 2 or XL.")
+    return Summary(
+        family=family,
+        dialect="kohya",
+        method=kinds.EMBEDDING.name,
+        rank=0,
+        mixed_ranks=False,
+        alpha=None,
+        modules=0,
+        words=tuple(words),
+        trigger=metadata.trigger(texts) or ", ".join(words),
+        **_of_header(path, texts, size, modified),
     )
 
 

@@ -20,9 +20,10 @@ from lora_studio import files
 from lora_studio.adapters import detect, dora, foreign, keys, overflow, scales
 from lora_studio.adapters.adapter import Adapter, Factors
 from lora_studio.adapters.container import PICKLES, Header, read_header
+from lora_studio.adapters.output_change import OutputChange
 from lora_studio.adapters.tensors import read_tensor, stream
 from lora_studio.errors import AdapterError, MachineError, ModelError
-from lora_studio.families import registry
+from lora_studio.families import layout, registry
 from lora_studio.families.family import part_title
 
 KEY = "lora_studio.merged"
@@ -39,6 +40,9 @@ class Place(NamedTuple):
     transposed: bool = False
 
 
+Change = Factors | OutputChange
+
+
 class Progress(NamedTuple):
     """``done`` of ``total`` tensors are written, ``name`` last."""
 
@@ -49,7 +53,7 @@ class Progress(NamedTuple):
 
 class _Share(NamedTuple):
     place: Place
-    factors: Factors
+    change: Change
     weight: float
 
 
@@ -111,11 +115,13 @@ def merge(base: Path | str, out: Path | str, adapters: Sequence[tuple[Adapter, f
     base, out = Path(base), Path(out)
     if out.exists() and (out.is_dir() or out.samefile(base)):
         raise ModelError(f"{out.name} exists already.", where=out, do="Choose another name.")
-    parts = _weight_files(base)
+    parts = weight_files(base)
     headers = {file: read_header(file) for file, _ in parts}
     for file, header in headers.items():
         scales.require_plain(header, file)
     for adapter, _ in adapters:
+        adapter.require_weight_changes("merged into a base model")
+        adapter.require_no_words("merged into a base model")
         foreign.require_not_apart(adapter.family, _family(base), base)
     plans = _plans(parts, headers, adapters)
     _require_room(base, out)
@@ -138,13 +144,14 @@ def unmerge(merged: Path | str, out: Path | str, adapters: Sequence[tuple[Adapte
     for adapter, _ in adapters:
         if adapter.kind.needs_base:
             raise AdapterError(
-                "A DoRA cannot be taken out again: its change depended on the weights before it.",
+                f"{adapter.kind.a_title[0].upper()}{adapter.kind.a_title[1:]} cannot be taken out again: its change "
+                "depended on the weights before it.",
                 do="Keep the unmerged base model.",
             )
     return merge(merged, out, [(adapter, -weight) for adapter, weight in adapters])
 
 
-def _weight_files(base: Path) -> list[tuple[Path, str]]:
+def weight_files(base: Path) -> list[tuple[Path, str]]:
     """The files that hold weights an adapter may change, with their component ("" for all in one)."""
     if base.is_file() and base.suffix == ".safetensors":
         return [(base, "")]
@@ -177,7 +184,7 @@ def _plans(
     plans: dict[Path, _Plan] = {}
     for adapter, weight in adapters:
         missing = []
-        for path, factors in adapter.factors.items():
+        for path, change in adapter.changes.items():
             found = [
                 (file, place)
                 for file, component in parts
@@ -189,8 +196,8 @@ def _plans(
                 )
             ]
             for file, place in found:
-                _require_shape(path, factors, headers[file].entries[place.key].shape, place, adapter)
-                plans.setdefault(file, defaultdict(list))[place.key].append(_Share(place, factors, weight))
+                _require_shape(path, change, headers[file].entries[place.key].shape, place, adapter)
+                plans.setdefault(file, defaultdict(list))[place.key].append(_Share(place, change, weight))
             if not found:
                 missing.append(path)
         if missing:
@@ -202,7 +209,7 @@ def _misfit(missing: list[str], adapter: Adapter, held: set[str]) -> AdapterErro
     """Why the modules ``missing`` of ``adapter`` have no place in a base model of the tensors ``held``: it is another
     model, or a file without some of its parts.
     """
-    count, made_for = len(adapter.factors), detect.label(adapter.family)
+    count, made_for = len(adapter.changes), detect.label(adapter.family)
     known = registry.named(adapter.family)
     present = {
         path.partition(".")[0]
@@ -222,13 +229,15 @@ def _misfit(missing: list[str], adapter: Adapter, held: set[str]) -> AdapterErro
     )
 
 
-def _require_shape(path: str, factors: Factors, shape: tuple[int, ...], place: Place, adapter: Adapter) -> None:
+def _require_shape(path: str, change: Change, shape: tuple[int, ...], place: Place, adapter: Adapter) -> None:
     """1×1 convolutions and linear layers are the same change; any other difference is another model."""
     if place.third is not None:
         shape = (shape[0] // 3, *shape[1:])
-    flat = factors.shape[:2] if factors.shape[2:] in ((), (1, 1)) else factors.shape
     held = shape[:2] if shape[2:] in ((), (1, 1)) else shape
-    if (flat[::-1] if place.transposed else flat) != held:
+    held = held[::-1] if place.transposed else held
+    own = layout.completed(change.shape, held)
+    flat = own[:2] if own[2:] in ((), (1, 1)) else own
+    if flat != held:
         raise AdapterError(
             f"The adapter was made for {detect.label(adapter.family)} and does not fit this base model: "
             f"{path} is {held} there, not {flat}.",
@@ -268,12 +277,16 @@ def _added(name: str, tensor: Tensor, shares: list[_Share]) -> Tensor:
     """W + Σ wᵢ ΔWᵢ in float32, rounded to the tensor's dtype once."""
     before = tensor.float()
     after = before.clone()
-    for place, factors, weight in shares:
+    for place, one, weight in shares:
         old, new = _part(before, place), _part(after, place)
-        change = dora.change(factors, old.reshape(factors.shape))
-        new += weight * change.reshape(new.shape)
+        change = dora.change(one, old if 0 in one.shape else old.reshape(one.shape))
+        new += _strength(one, weight) * change.reshape(new.shape)
     overflow.require_merged(name, after, tensor.dtype)
     return after.to(tensor.dtype)
+
+
+def _strength(one: Change, weight: float) -> float:
+    return weight if isinstance(one, Factors) else float(one.strength(torch.tensor(weight)))
 
 
 def _part(tensor: Tensor, place: Place) -> Tensor:
@@ -321,7 +334,7 @@ def weight_reader(base: Path | str, family: str):
     Raises:
         ModelError: ``base`` is no model; the function raises KeyError where it has no weight at a path.
     """
-    parts = _weight_files(Path(base))
+    parts = weight_files(Path(base))
     headers = {file: read_header(file) for file, _ in parts}
     factors = {file: scales.scales_of(header, file) for file, header in headers.items()}
 

@@ -1,7 +1,7 @@
-"""The header's metadata: what ComfyUI, A1111 and Forge show, ModelSpec, hashes, origin and privacy. Imports no torch.
+"""The header's metadata: what ComfyUI, A1111 and Forge show, ModelSpec, hashes and privacy. Imports no torch.
 
 Every value is a string. ``ss_*`` are the reference trainer's, ``modelspec.*`` the ModelSpec standard's (1.0.1),
-``sshs_*`` its hashes over the tensors, ``lora_studio.recipe`` ours (see ``recipe``).
+``sshs_*`` its hashes over the tensors, ``lora_studio.*`` ours (see ``recipe`` and ``usage``).
 """
 
 from __future__ import annotations
@@ -9,17 +9,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import json
 from collections.abc import Collection, Iterable, Mapping
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from pydantic_core import from_json
 
-from lora_studio import __version__
-from lora_studio.adapters import recipe as recipes
 from lora_studio.errors import AdapterError
 from lora_studio.families import registry
 
@@ -36,7 +32,7 @@ class Privacy(StrEnum):
     NONE = "none"
     """Only what a program needs to load it, and its title."""
     MINIMAL = "minimal"
-    """Also what its users need: trigger word, thumbnail, author, base model."""
+    """Also what its users need: trigger word, strength, thumbnail, author, base model."""
     FULL = "full"
     """Also the recipe: settings, seeds, hashes of the pictures, tags, versions."""
 
@@ -55,7 +51,7 @@ _NEEDED = {
 }
 _MINIMAL = (
     _NEEDED
-    | {"ss_output_name", "ss_sd_model_name", "ss_new_sd_model_hash", "ss_clip_skip"}
+    | {"ss_output_name", "ss_sd_model_name", "ss_new_sd_model_hash", "ss_clip_skip", "lora_studio.strength"}
     | {
         f"modelspec.{name}"
         for name in (
@@ -64,6 +60,7 @@ _MINIMAL = (
             "date",
             "trigger_phrase",
             "usage_hint",
+            "lora_default_weight",
             "thumbnail",
             "tags",
             "license",
@@ -106,7 +103,8 @@ def technical(
 
     Args:
         family: as ``detect.family`` found it. Of an unknown one the header's own claim is kept.
-        ranks: the modules' ranks; if they differ, ``ss_network_dim`` is "Dynamic", as in the reference resize script.
+        ranks: the modules' ranks; none of learned words alone. If they differ, ``ss_network_dim`` is "Dynamic", as in
+            the reference resize script.
         alphas: likewise.
         current: the header so far; its title, resolution and kind of SD 2 are kept.
         title: for a header without one.
@@ -116,20 +114,28 @@ def technical(
         version, architecture = known.marks(_predicts_noise(current))
     else:
         version = current.get("ss_base_model_version", "")
-        architecture = current.get("modelspec.architecture", registry.UNKNOWN).removesuffix("/lora")
+        architecture = current.get("modelspec.architecture", registry.UNKNOWN).partition("/")[0]
     side = known.resolution if known else 0
-    return {
+    kind, network = "textual-inversion", {}
+    if ranks:
+        kind, network = "lora", _network(ranks, alphas, current)
+    return network | {
         "ss_v2": str(version.startswith("sd_v2")),
         "ss_base_model_version": version,
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": f"{architecture}/{kind}",
+        "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
+        "modelspec.title": current.get("modelspec.title") or title,
+        "modelspec.resolution": current.get("modelspec.resolution") or f"{side}x{side}",
+    }
+
+
+def _network(ranks: list[int], alphas: list[float], current: Mapping[str, str]) -> dict[str, str]:
+    return {
         "ss_network_module": "networks.lora",
         "ss_network_dim": _one([str(rank) for rank in ranks]),
         "ss_network_alpha": _one([_number(alpha) for alpha in alphas]),
         "ss_network_args": current.get("ss_network_args", "{}"),
-        "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": f"{architecture}/lora",
-        "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
-        "modelspec.title": current.get("modelspec.title") or title,
-        "modelspec.resolution": current.get("modelspec.resolution") or f"{side}x{side}",
     }
 
 
@@ -141,7 +147,11 @@ def _one(values: list[str]) -> str:
     return values[0] if len(set(values)) == 1 else "Dynamic"
 
 
-STALE = ("sshs_model_hash", "sshs_legacy_hash", "modelspec.hash_sha256", "lora_adapter_metadata")
+WORD = "lora_studio.word"
+"""Names the learned word of a file that holds one alone, whatever the file is called."""
+IN_FRONT = "lora_studio.in_front"
+"""Lists, as JSON, the learned words that go before every prompt."""
+STALE = ("sshs_model_hash", "sshs_legacy_hash", "modelspec.hash_sha256", "lora_adapter_metadata", WORD, IN_FRONT)
 """Entries that are valid for one file's bytes only, and never copied to another file."""
 
 
@@ -239,92 +249,3 @@ def _json(text: str) -> Any:
         return from_json(text)
     except ValueError:
         return None
-
-
-def provenance(
-    recipe: recipes.Training,
-    *,
-    title: str,
-    prediction: str,
-    resolution: int,
-    zero_snr: bool = False,
-    clip_skip: int = 0,
-    trigger: str = "",
-    description: str = "",
-    author: str = "",
-    thumbnail: str = "",
-) -> dict[str, str]:
-    """The whole header of a trained adapter; ``at`` reduces it to a level of privacy.
-
-    Args:
-        prediction: "epsilon", "v" or "flow".
-        zero_snr: whether its noise ended without any signal (zero terminal SNR).
-        clip_skip: that its texts were read with; 0 where the family has none.
-        resolution: pixels of a side.
-        thumbnail: as ``thumbnail`` gives it.
-    """
-    made = {
-        **_modelspec(recipe, title, prediction, resolution),
-        **_reference(recipe, title, prediction, zero_snr),
-        "ss_clip_skip": str(clip_skip or None),
-        recipes.KEY: recipes.dumps(recipe),
-    }
-    usage = f"Put {trigger} into the prompt." if trigger else ""
-    told = {
-        "trigger_phrase": trigger,
-        "usage_hint": usage,
-        "description": description,
-        "author": author,
-        "thumbnail": thumbnail,
-    }
-    return made | {f"modelspec.{key}": value for key, value in told.items() if value}
-
-
-def _modelspec(recipe: recipes.Training, title: str, prediction: str, resolution: int) -> dict[str, str]:
-    when = datetime.fromtimestamp(recipe.started, UTC) if recipe.started else datetime.now(UTC)
-    return {
-        "modelspec.title": title,
-        "modelspec.resolution": f"{resolution}x{resolution}",
-        "modelspec.date": when.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "modelspec.prediction_type": prediction,
-    }
-
-
-def _reference(recipe: recipes.Training, title: str, prediction: str, zero_snr: bool) -> dict[str, str]:
-    """The ``ss_*`` entries that other programs show: alias, tags, dataset, base model, times, main settings."""
-    settings = recipes.cut_paths(recipe.settings)
-    whole = recipes.FolderRecord(images=len(recipe.images), tags=recipe.tags)
-    folders = recipe.folders or {str(settings.get("data") or "pictures"): whole}
-    own, others = (
-        {
-            name: {"n_repeats": one.repeats, "img_count": one.images}
-            for name, one in folders.items()
-            if one.regularisation == of_class
-        }
-        for of_class in (False, True)
-    )
-    tags = {name: one.tags for name, one in folders.items() if one.tags}
-    shown: dict[str, Any] = {
-        "output_name": title,
-        "sd_model_name": recipe.base,
-        "new_sd_model_hash": recipe.base_sha256,
-        "training_started_at": recipe.started,
-        "training_finished_at": recipe.started + recipe.seconds if recipe.seconds else "",
-        "num_train_images": len(recipe.images) - recipe.class_images,
-        "num_reg_images": recipe.class_images or "",
-        "steps": recipe.steps,
-        "max_train_steps": settings.get("steps", ""),
-        "learning_rate": settings.get("learning_rate", ""),
-        "optimizer": settings.get("optimizer", ""),
-        "lr_scheduler": settings.get("schedule", ""),
-        "min_snr_gamma": settings.get("min_snr_gamma", ""),
-        "noise_offset": settings.get("noise_offset", ""),
-        "seed": settings.get("seed", ""),
-        "v_parameterization": prediction == "v",
-        "zero_terminal_snr": zero_snr,
-        "tag_frequency": json.dumps(tags, ensure_ascii=False) if tags else "",
-        "dataset_dirs": json.dumps(own, ensure_ascii=False),
-        "reg_dataset_dirs": json.dumps(others, ensure_ascii=False) if others else "",
-        "studio_version": __version__,
-    }
-    return {f"ss_{key}": str(value) for key, value in shown.items() if key and value != ""}

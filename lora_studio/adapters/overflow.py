@@ -23,9 +23,9 @@ def require_usable(factors: Mapping[str, Factors], where: object) -> None:
         AdapterError: there is one; the message has the module, what of it is too large, and its value.
     """
     for path, one in factors.items():
-        parts = {"up": one.up, "down": one.down, "magnitude": one.magnitude}
-        for name, tensor in parts.items():
-            if tensor is not None and not (largest := _largest(tensor)) <= LARGEST:
+        parts = one.parts.tensors if one.parts else {"up": one.up, "down": one.down}
+        for name, tensor in {**parts, "magnitude": one.magnitude}.items():
+            if tensor is not None and name != "alpha" and not (largest := _largest(tensor)) <= LARGEST:
                 raise _refusal(f"the {name} factor of {path} holds {largest:.3g}", where)
         if not _bound(one) <= LARGEST and not (largest := _largest(one.delta(torch.float64))) <= LARGEST:
             cause = f" with its alpha of {one.alpha:.3g}" if abs(one.scale) > LARGEST else ""
@@ -65,7 +65,9 @@ def _largest(tensor: Tensor) -> float:
 
 
 def _bound(one: Factors) -> float:
-    """No entry of ΔW is larger: |scale| · max ‖row of B‖ · max ‖column of A‖ (Cauchy and Schwarz)."""
+    """No entry of ΔW is larger: |scale| · max ‖row of B‖ · max ‖column of A‖ (Cauchy and Schwarz), or the largest."""
+    if one.parts:
+        return _largest(one.delta())
     rows = one.up.flatten(1).float().norm(dim=1).max()
     columns = one.down.flatten(1).float().norm(dim=0).max()
     return abs(one.scale) * float(rows) * float(columns)

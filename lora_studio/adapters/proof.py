@@ -15,14 +15,15 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from lora_studio import files
-from lora_studio.adapters import dora, formats, kohya
+from lora_studio.adapters import dora, formats, kinds, kohya, resize, word_targets
 from lora_studio.adapters import metadata as meta
 from lora_studio.adapters.adapter import Adapter
+from lora_studio.adapters.kinds import Form, Kind
 from lora_studio.adapters.targets import READERS
 from lora_studio.errors import AdapterError
 
 TARGETS = tuple(READERS)
-LABELS = {"comfyui": "ComfyUI", "forge": "Forge / A1111", "diffusers": "diffusers", "peft": "peft"}
+LABELS = {"comfyui": "ComfyUI", "forge": "Forge", "a1111": "A1111", "diffusers": "diffusers", "peft": "peft"}
 
 
 class Row(NamedTuple):
@@ -101,28 +102,40 @@ def prove(
         )
     if adapter.kind.needs_base and weights is None:
         raise AdapterError(
-            "A DoRA's change depends on the base model, which is not given.",
+            f"The change of {adapter.kind.a_title} depends on the base model, which is not given.",
             do="Load the base model, or export it as plain LoRA.",
         )
     return Proof([_row(target, Path(path), adapter, weights) for target in targets])
 
 
 def _row(target: str, path: Path, adapter: Adapter, weights: dora.Weights | None) -> Row:
-    count = len(adapter.factors)
+    count = len(adapter.changes)
     try:
         read = READERS[target](path, adapter.family)
     except (OSError, SafetensorError, ValueError, KeyError) as error:
         return Row(target, count, 0, 0, math.inf, "", 0.0, False, f"It cannot open the file: {error}")
     matched, worst, where = 0, 0.0, ""
-    for module, factors in adapter.factors.items():
-        W = None if weights is None else dora.weight_of(weights, module)
-        true = factors.delta() if factors.magnitude is None or W is None else dora.change(factors, W)
+    for module, change in adapter.changes.items():
+        W = dora.weight_of(weights, module) if weights is not None and dora.depends(change) else None
+        true = dora.change(change, W)
         theirs = read.change(module, W)
         matched += theirs is not None
         difference = _relative(theirs, true)
         if difference > worst or not where:
             worst, where = difference, module
-    return _judged(Row(target, count, matched, len(read.unread), worst, where, read.tolerance, False, ""))
+    ignored = len(read.unread) - (word_targets.bundled(path) if adapter.embeddings else 0)
+    row = Row(target, count, matched, ignored, worst, where, read.tolerance, False, "")
+    return _with_words(_judged(row, adapter.kind), path, adapter)
+
+
+def _with_words(row: Row, path: Path, adapter: Adapter) -> Row:
+    """``row`` with what becomes of the adapter's learned words."""
+    if not adapter.embeddings or not row.passed:
+        return row
+    lost, told = word_targets.heard(path, row.target, adapter.embeddings)
+    if lost:
+        return row._replace(passed=False, note=lost, where=next(iter(adapter.embeddings)))
+    return row._replace(note=f"{row.note} {told}" if row.modules else told)
 
 
 def _relative(theirs: Tensor | None, true: Tensor) -> float:
@@ -134,7 +147,9 @@ def _relative(theirs: Tensor | None, true: Tensor) -> float:
     return off / size if size else (0.0 if off == 0 else math.inf)
 
 
-def _judged(row: Row) -> Row:
+def _judged(row: Row, kind: Kind) -> Row:
+    if not row.matched and kind.readers and row.target not in kind.readers:
+        return row._replace(note=f"It does not read {kind.a_title}.")
     if row.matched < row.modules:
         return row._replace(note=f"It finds {row.matched} of {row.modules} modules.")
     if row.ignored:
@@ -150,15 +165,17 @@ class Export(NamedTuple):
     path: Path
     proof: Proof
     residual: float
-    """‖ΔW − ΔW_r‖ / ‖ΔW‖ where a DoRA was made a plain LoRA, else 0."""
+    """‖ΔW − ΔW_r‖ / ‖ΔW‖ where another kind was made a plain LoRA, else 0."""
 
 
-DEFAULT_TARGETS: dict[str, tuple[str, ...]] = {
-    "kohya": ("comfyui", "forge", "diffusers"),
-    "diffusers": ("diffusers",),
-    "peft": ("peft",),
-}
-"""Who is meant to read each dialect."""
+_RANK = 64
+"""Of the plain LoRA that is made of a change without a rank."""
+
+
+def _readers(adapter: Adapter, dialect: str, form: Form) -> tuple[str, ...]:
+    """Who is meant to read it: diffusers refuses a LoRA's file with bundled words."""
+    bundled = adapter.embeddings and adapter.changes
+    return tuple(one for one in kinds.readers_of(adapter.kind, dialect, form) if not (bundled and one == "diffusers"))
 
 
 def export(
@@ -171,47 +188,70 @@ def export(
     privacy: meta.Privacy = meta.Privacy.FULL,
     weights: dora.Weights | None = None,
     rank: int = 0,
-    keep_dora: bool = False,
+    form: Form | None = None,
 ) -> Export:
     """Writes the adapter beside ``path``, proves it, and only then gives it its name.
 
     Args:
         dialect, dtype, privacy: as for ``formats.write``.
-        targets: programs to prove it for; empty takes those that are meant to read the dialect.
-        weights: the base model's, with which a DoRA becomes a plain LoRA of ``rank`` (0: its own).
-        keep_dora: a DoRA stays one, written for ComfyUI and Forge, which then compute its exact change.
+        targets: programs to prove it for; empty takes those that are meant to read the dialect and the form.
+        weights: the base model's, which some kinds' changes depend on.
+        rank: of the plain LoRA that another kind becomes; 0 takes twice a DoRA's, all that is in a LoHa or LoKr, and 64
+            otherwise.
+        form: None takes ``kinds.usual_form``. Only a kohya file holds others than "lora".
 
     Raises:
-        AdapterError: a target would not get it unchanged (nothing is left at ``path``), or a DoRA has no weights to go
-        by.
+        AdapterError: a target would not get it unchanged (nothing is left at ``path``), it is no change of weights, or
+            it depends on weights that are not given.
     """
-    path = Path(path)
-    plain, residual, keep_dora = adapter, 0.0, keep_dora and adapter.kind.needs_base
-    if adapter.kind.needs_base:
-        if weights is None:
-            raise AdapterError(
-                "A DoRA's change depends on the base model, which is not given.",
-                where=path,
-                do="Choose the base model it was trained on.",
-            )
-        if keep_dora:
-            plain, dialect, targets = dora.for_web_uis(adapter, weights), "kohya", targets or ("comfyui", "forge")
-        else:
-            plain, _, residual = dora.as_lora(adapter, weights, rank or adapter.rank)
-    if dialect == "kohya" and not keep_dora:
-        plain = kohya.for_every_reader(plain)
+    path, form = Path(path), form or kinds.usual_form(adapter.kind, dialect)
+    _require_exportable(adapter, path, weights)
+    written = _in_form(adapter, dialect, form, weights, rank)
     partial = files.partial(path)
     title = {"modelspec.title": adapter.metadata.get("modelspec.title") or path.stem}
     try:
-        formats.write(plain, partial, dialect, dtype, title, privacy, raw_dora=keep_dora)
-        proof = prove(
-            partial,
-            adapter if keep_dora else plain,
-            targets or DEFAULT_TARGETS[dialect],
-            weights if keep_dora else None,
-        )
+        formats.write(written.adapter, partial, dialect, dtype, title, privacy, raw_dora=form == "own")
+        proof = prove(partial, written.true, targets or _readers(adapter, dialect, form), weights)
         proof.require()
         files.replace(partial, path)
     finally:
         shutil.rmtree(partial, ignore_errors=True) if partial.is_dir() else partial.unlink(missing_ok=True)
-    return Export(path, proof, residual)
+    return Export(path, proof, written.residual)
+
+
+def _require_exportable(adapter: Adapter, path: Path, weights: dora.Weights | None) -> None:
+    adapter.require_weight_changes("exported for other programs")
+    if adapter.kind.needs_base and weights is None:
+        raise AdapterError(
+            f"The change of {adapter.kind.a_title} depends on the base model, which is not given.",
+            where=path,
+            do="Choose the base model it was trained on.",
+        )
+
+
+class _Written(NamedTuple):
+    adapter: Adapter
+    true: Adapter
+    """What its readers must compute."""
+    residual: float = 0.0
+
+
+def _in_form(adapter: Adapter, dialect: str, form: Form, weights: dora.Weights | None, rank: int) -> _Written:
+    """The adapter as it is written in that form."""
+    if dialect != "kohya" and form != "lora":
+        raise AdapterError(f"A file for {dialect} holds a plain LoRA.", do="Choose kohya, or the form lora.")
+    if form == "full":
+        full = dora.as_full(adapter, weights or {})
+        return _Written(full, full)
+    if form == "own" and adapter.kind.readers:
+        return _Written(dora.for_web_uis(adapter, weights or {}), adapter)
+    if adapter.kind.needs_base:
+        usual = _RANK if adapter.outputs else 2 * adapter.rank
+        made, _, residual = dora.as_lora(adapter, weights or {}, rank or usual)
+    else:
+        made, residual = adapter, 0.0
+        if rank and adapter.kind.readers:
+            made, residual, _ = resize.to_rank(adapter, rank)
+    if dialect == "kohya":
+        made = kohya.for_every_reader(made)
+    return _Written(made, made, residual)

@@ -73,13 +73,14 @@ class Training(BaseModel):
         return sum(folder.images for folder in self.folders.values() if folder.regularisation)
 
 
-Weight = Annotated[float, Field(ge=-10, le=10)]
-"""Beyond ten times an adapter's own strength an image is only noise."""
+MOST_WEIGHT = 10.0
+"""Beyond ten times an adapter's own strength a picture is only noise."""
+Weight = Annotated[float, Field(ge=-MOST_WEIGHT, le=MOST_WEIGHT)]
 
 
 class Ingredient(BaseModel):
     """One adapter of a blend. ``blocks`` multiplies the weight below a block, as {"up_blocks.1": 0.5} (see
-    ``keys.block_factor``).
+    ``block_names.block_factor``).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -7,9 +7,10 @@ the singular values that were left out.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -20,6 +21,8 @@ from lora_studio.adapters.adapter import Adapter, Factors
 from lora_studio.errors import AdapterError
 
 MB = 1_000_000
+_AT_ONCE = 64
+"""Modules of a stream that are cut together: enough for all threads, and few against a model's hundreds."""
 _ROUNDING = 16
 """Bytes by which a header may grow: differing ranks are written as a word, and it is padded to 8 bytes."""
 
@@ -39,15 +42,55 @@ class Resized(NamedTuple):
         return 1 - self.residual**2
 
 
-def to_rank(adapter: Adapter, rank: int) -> Resized:
-    """The nearest adapter of at most ``rank`` everywhere; modules that have no more stay as they are, to the bit.
+def to_rank(adapter: Adapter, rank: int | Mapping[str, int]) -> Resized:
+    """The nearest adapter of at most ``rank``, the same everywhere or each path's own; modules that have no more stay
+    as they are, to the bit.
 
     Raises:
         AdapterError: the rank is below 1, or the adapter is a DoRA.
     """
-    _require(rank >= 1, f"Rank {rank} leaves nothing.", "Choose a rank of 1 or more.")
-    larger = {path: one for path, one in adapter.factors.items() if one.rank > rank}
-    return _reduced(adapter, larger, lambda path, S: rank, keep=rank)
+    ranks = dict.fromkeys(adapter.factors, rank) if isinstance(rank, int) else rank
+    smallest = min(ranks.values(), default=1)
+    _require(smallest >= 1, f"Rank {smallest} leaves nothing.", "Choose a rank of 1 or more.")
+    adapter = adapter.in_factors()
+    larger = {path: one for path, one in adapter.factors.items() if one.rank > ranks[path]}
+    return _reduced(adapter, larger, lambda path, S: ranks[path], keep=max(ranks.values(), default=1))
+
+
+def streamed(modules: Iterable[tuple[str, Factors]], rank: int, metadata: Mapping[str, str]) -> Resized:
+    """``to_rank`` of modules that are made one after the other, so that all of them are never in memory uncut.
+
+    Args:
+        rank: 0 cuts nothing.
+    """
+    if not rank:
+        return Resized(Adapter(dict(modules), metadata), 0.0, {})
+    factors: dict[str, Factors] = {}
+    residuals: dict[str, float] = {}
+    lost = whole = 0.0
+    rest = iter(modules)
+    while some := dict(islice(rest, _AT_ONCE)):
+        cut, energy = to_rank(Adapter(some), rank), _energy(some)
+        factors.update(cut.adapter.factors)
+        residuals.update(cut.residuals)
+        whole, lost = whole + energy, lost + energy * cut.residual**2
+    return Resized(Adapter(factors, metadata), math.sqrt(lost / whole) if whole else 0.0, residuals)
+
+
+def against(
+    modules: Iterable[tuple[str, Factors]], exact: Callable[[str], Factors], metadata: Mapping[str, str]
+) -> Resized:
+    """An adapter of ``modules``, with its distance from the factors that ``exact`` gives for each path."""
+    factors: dict[str, Factors] = {}
+    residuals: dict[str, float] = {}
+    lost = whole = 0.0
+    for path, made in modules:
+        true, near = exact(path).matrices(), made.matrices()
+        size, product = float(svd.inner(*true, *true)), float(svd.inner(*true, *near))
+        missing = max(0.0, size - 2 * product + float(svd.inner(*near, *near)))
+        factors[path], residuals[path] = made, math.sqrt(missing / size) if size else 0.0
+        whole, lost = whole + size, lost + missing
+    return Resized(Adapter(factors, metadata), math.sqrt(lost / whole) if whole else 0.0, residuals)
 
 
 def balanced(adapter: Adapter) -> Adapter:
@@ -75,7 +118,7 @@ def to_energy(adapter: Adapter, energy: float) -> Resized:
     _require(
         0 < energy <= 1, f"A share of {energy} cannot be kept.", "Choose a share above 0 and up to 1, such as 0.99."
     )
-    return _reduced(adapter, adapter.factors, lambda path, S: rank_for(S, energy))
+    return _reduced(adapter.in_factors(), adapter.factors, lambda path, S: rank_for(S, energy))
 
 
 def to_size(adapter: Adapter, megabytes: float, dtype: torch.dtype | None = None) -> Resized:
@@ -87,6 +130,7 @@ def to_size(adapter: Adapter, megabytes: float, dtype: torch.dtype | None = None
         AdapterError: not even rank 1 everywhere fits (the smallest size is named), or the adapter is a DoRA.
     """
     _require_plain(adapter)
+    adapter = adapter.in_factors()
     unit = {
         path: (one.up.shape[0] + one.down[0].numel()) * (one.down.dtype if dtype is None else dtype).itemsize
         for path, one in adapter.factors.items()
@@ -116,6 +160,7 @@ def _require(condition: bool, what: str, do: str) -> None:
 
 
 def _require_plain(adapter: Adapter) -> None:
+    adapter.require_factors("resized")
     if adapter.kind.needs_base:
         raise AdapterError(
             "A DoRA's factors cannot be resized alone, since its change also depends on the base model.",
@@ -164,9 +209,13 @@ def _reduced(
                 residuals[path] = math.sqrt(missing / all_of_it) if all_of_it else 0.0
                 lost += missing
             whole += all_of_it
-    rest = {path: one for path, one in adapter.factors.items() if path not in chosen}
-    whole += sum(float(svd.inner(B, A, B, A).sum()) for _, B, A in svd.like_shaped(rest))
+    whole += _energy({path: one for path, one in adapter.factors.items() if path not in chosen})
     return Resized(replace(adapter, factors=factors), math.sqrt(lost / whole) if whole else 0.0, residuals)
+
+
+def _energy(factors: Mapping[str, Factors]) -> float:
+    """Σ‖ΔW‖² of the modules."""
+    return sum(float(svd.inner(B, A, B, A).sum()) for _, B, A in svd.like_shaped(factors))
 
 
 def _cut(old: Factors, U: Tensor, S: Tensor, Vt: Tensor) -> Factors:

@@ -1,4 +1,4 @@
-"""How each program reads an adapter file: its names, its formula for scale and alpha, its DoRA.
+"""How each program reads an adapter file: its names, its formula for scale and alpha, its DoRA, LoHa, LoKr, OFT, (IA)³.
 
 This is for the proof of exports. It follows the behaviour of those programs and shares no code with the writers:
 another library opens the file, and the names are built independently, of the layers that the family's models have.
@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import safe_open
@@ -42,7 +42,7 @@ class Reader:
         self.layers = _layers(family)
         self.stems = {module: stem(module) for module in self.layers}
         self.parts, self.magnitude = parts, magnitude
-        kinds = {tensor.dtype for key, tensor in self.tensors.items() if key.endswith(parts)}
+        kinds = {tensor.dtype for tensor in self.tensors.values() if tensor.dim() and tensor.is_floating_point()}
         self.tolerance = max((2 * torch.finfo(kind).eps for kind in kinds), default=0.0) + 1e-5
 
     def take(self, key: str) -> Tensor | None:
@@ -62,21 +62,20 @@ class Reader:
         Args:
             W: the module's weight in the base model, which a DoRA needs.
         """
-        if (stem := self.stems.get(module)) is None:
+        if (stem := self.stems.get(module)) is None or (product := self.product(module, stem)) is None:
             return None
+        magnitude = self.take(f"{stem}.{self.magnitude}") if self.magnitude else None
+        return product if magnitude is None else self.decomposed(product, magnitude, _needed(W, module))
+
+    def product(self, module: str, stem: str) -> Tensor | None:
+        """ΔW as the program multiplies the module's parts; None if it finds none that it knows."""
         down, up = (self.take(f"{stem}.{part}") for part in self.parts)
         if down is None or up is None or not self.loads(module, down):
             return None
         product = torch.mm(up.reshape(up.shape[0], -1), down.reshape(down.shape[0], -1)).reshape(
             up.shape[0], *down.shape[1:]
         )
-        product *= self.scale(module, down.shape[0])
-        magnitude = self.take(f"{stem}.{self.magnitude}") if self.magnitude else None
-        if magnitude is None:
-            return product
-        if W is None:
-            raise ValueError(f"the DoRA of {module} depends on the base model's weight")
-        return self.decomposed(product, magnitude, W.float())
+        return product * self.scale(module, down.shape[0])
 
     def loads(self, module: str, down: Tensor) -> bool:
         """Whether the program accepts the factor's dimensions: peft and what builds on it makes a layer of them."""
@@ -93,8 +92,14 @@ class Reader:
         return (W + delta) * (magnitude.reshape(-1) / sums.norm(dim=1)).reshape(-1, *[1] * (W.dim() - 1)) - W
 
 
+class _Side(NamedTuple):
+    product: Tensor
+    rank: int
+    """0 of a whole one."""
+
+
 class _WebUi(Reader):
-    """ComfyUI and Forge, which divide a DoRA's m by the norm of W alone."""
+    """ComfyUI, Forge and A1111: they read kohya's and LyCORIS' layouts; a DoRA's m is divided by the norm of W."""
 
     def __init__(self, path: Path, family: str):
         super().__init__(
@@ -108,13 +113,94 @@ class _WebUi(Reader):
     def loads(self, module: str, down: Tensor) -> bool:
         return True  # the product is reshaped to the layer's weight
 
+    def product(self, module: str, stem: str) -> Tensor | None:
+        for found in (super().product, self._hadamard, self._kronecker):
+            if (product := found(module, stem)) is not None:
+                return product
+        return self.take(f"{stem}.diff")
+
+    def shaped(self, module: str, product: Tensor) -> Tensor:
+        """(out, in·kh·kw) in the shape of the layer's weight."""
+        return product.reshape(len(product), -1, *self.layers[module][2:]) if product.dim() == 2 else product
+
+    def _hadamard(self, module: str, stem: str) -> Tensor | None:
+        """(w1_a w1_b) ∘ (w2_a w2_b), with alpha / r; with Tucker cores t, each side is Σ t[i, j] w_a[i] w_b[j]."""
+        first, second = (self.side(f"{stem}.hada_w{side}", f"{stem}.hada_t{side}") for side in "12")
+        if first is None or second is None:
+            return None
+        return self.shaped(module, first.product * second.product) * self.scale(module, first.rank)
+
+    def _kronecker(self, module: str, stem: str) -> Tensor | None:
+        """w1 ⊗ w2, either whole or a product. alpha counts where one is a product, divided by the rank of the last."""
+        first, second = self.side(f"{stem}.lokr_w1"), self.side(f"{stem}.lokr_w2", f"{stem}.lokr_t2")
+        if first is None or second is None:
+            return None
+        w1, rank = first.product, second.rank or first.rank
+        product = torch.kron(w1[:, :, None, None] if second.product.dim() == 4 else w1, second.product)
+        scale = self.scale(module, rank or 1)
+        return self.shaped(module, product) * (scale if rank else 1.0)
+
+    def side(self, key: str, core: str = "") -> _Side | None:
+        """One side of a LoHa or LoKr: whole, or ``<key>_a`` times ``<key>_b``; with a Tucker core (i, j, kh, kw) of
+        transposed a (i, out) and b (j, in).
+        """
+        whole, a, b, tucker = (self.take(name) for name in (key, f"{key}_a", f"{key}_b", core))
+        if whole is not None:
+            return _Side(whole, 0)
+        if a is None or b is None:
+            return None
+        product = torch.mm(a, b) if tucker is None else torch.einsum("ijkl,jr,ip->prkl", tucker, b, a)
+        return _Side(product, b.shape[0])
+
+    def rotated(self, stem: str, W: Tensor, bound: float) -> Tensor | None:
+        """ΔW of an OFT: each block of outputs multiplied by its Cayley transform, ‖Q‖ being at most ``bound``."""
+        if (blocks := self.take(f"{stem}.oft_blocks")) is None or blocks.dim() != 3:
+            return None
+        skew, eye = blocks - blocks.transpose(1, 2), torch.eye(blocks.shape[1])
+        if (size := float(skew.norm())) > bound:
+            skew *= bound / size
+        turn = torch.matmul(eye + skew, torch.inverse(eye - skew)) - eye
+        return torch.matmul(turn.transpose(1, 2), W.reshape(*blocks.shape[:2], -1)).reshape(W.shape)
+
     def decomposed(self, delta: Tensor, magnitude: Tensor, W: Tensor) -> Tensor:
         norm = W.reshape(W.shape[0], -1).norm(dim=1)
         return (W + delta) * (magnitude.reshape(-1) / norm).reshape(-1, *[1] * (W.dim() - 1)) - W
 
 
+class _ComfyUi(_WebUi):
+    """ComfyUI, which also reads an OFT, with alpha itself as its bound; 0 is none (``comfy/weight_adapter/oft.py``)."""
+
+    def change(self, module: str, W: Tensor | None) -> Tensor | None:
+        if f"{(stem := self.stems.get(module))}.oft_blocks" not in self.tensors:
+            return super().change(module, W)
+        alpha = self.take(f"{stem}.alpha")
+        return self.rotated(f"{stem}", _needed(W, module), float(alpha) if alpha else math.inf)
+
+
+class _A1111(_WebUi):
+    """A1111, which also reads an OFT, with alpha · outputs as its bound even where that is 0 (``network_oft.py``), and
+    an (IA)³ of linear layers (``network_ia3.py``).
+    """
+
+    def change(self, module: str, W: Tensor | None) -> Tensor | None:
+        stem = self.stems.get(module)
+        if f"{stem}.oft_blocks" in self.tensors:
+            alpha = self.take(f"{stem}.alpha")
+            return None if alpha is None else self.rotated(f"{stem}", W := _needed(W, module), float(alpha) * len(W))
+        if f"{stem}.on_input" not in self.tensors or (vector := self.take(f"{stem}.weight")) is None:
+            return super().change(module, W)
+        on_input = bool(self.take(f"{stem}.on_input"))
+        return _needed(W, module) * (vector if on_input else vector.reshape(-1, 1))
+
+    def decomposed(self, delta: Tensor, magnitude: Tensor, W: Tensor) -> Tensor:
+        """Its DoRA divides by the norm over each input's weights."""
+        ones = [1] * (W.dim() - 2)
+        norm = (W + delta).transpose(0, 1).reshape(W.shape[1], -1).norm(dim=1)
+        return (W + delta) * (magnitude.reshape(-1, 1, *ones) / norm.reshape(1, -1, *ones)) - W
+
+
 class _ForgeUi(_WebUi):
-    """Forge and A1111, which also sort files by their header and do not offer one of unknown architecture."""
+    """Forge, which also sorts files by their header and does not offer one of unknown architecture."""
 
     def __init__(self, path: Path, family: str):
         super().__init__(path, family)
@@ -207,6 +293,12 @@ class _Peft(Reader):
         return None if reader is None else reader.change(module, W)
 
 
+def _needed(W: Tensor | None, module: str) -> Tensor:
+    if W is None:
+        raise ValueError(f"the change of {module} depends on the base model's weight")
+    return W.float()
+
+
 def _layers(family: str) -> Mapping[str, tuple[int, ...]]:
     """The layers of the family's models with their weights' shapes; of all families' where it is unknown."""
     if known := registry.named(family):
@@ -215,8 +307,9 @@ def _layers(family: str) -> Mapping[str, tuple[int, ...]]:
 
 
 READERS: dict[str, Callable[[Path, str], Any]] = {
-    "comfyui": _WebUi,
+    "comfyui": _ComfyUi,
     "forge": _ForgeUi,
+    "a1111": _A1111,
     "diffusers": _Diffusers,
     "peft": _Peft,
 }

@@ -6,7 +6,6 @@ This does not use the library because a merge streams tensor by tensor, the same
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from io import BufferedReader
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 
 from lora_studio import files
 from lora_studio.adapters.container import Header, TensorEntry, read_header
+from lora_studio.adapters.head import head
 from lora_studio.errors import AdapterError
 
 DTYPES = {
@@ -84,20 +84,6 @@ def laid_out(parts: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]) -> dict[s
         start, end = end, end + dtype.itemsize * torch.Size(shape).numel()
         entries[name] = TensorEntry(NAMES[dtype], tuple(shape), start, end)
     return entries
-
-
-def head(entries: Mapping[str, TensorEntry], metadata: Mapping[str, str]) -> bytes:
-    """Length and JSON of the header, padded with spaces to a multiple of 8 bytes."""
-    table: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
-    table.update(
-        {
-            name: {"dtype": entry.dtype, "shape": entry.shape, "data_offsets": (entry.start, entry.end)}
-            for name, entry in entries.items()
-        }
-    )
-    text = json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
 
 
 def data(tensor: torch.Tensor) -> bytes:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from lora_studio.bootstrap import pip, torch_build
+from lora_studio.bootstrap import pip, torch_build, triton
 from lora_studio.errors import MachineError
 
 SPACE = 3 * 2**30
@@ -119,6 +119,8 @@ class Environment:
         build = self._install_torch(build)
         self._install("libraries", "-r", str(self.requirements))
         self._require_torch_starts()
+        if torch_build.has_nvidia():
+            self._bring_triton()
         self._note(
             **{
                 "machine": _machine(),
@@ -164,6 +166,16 @@ class Environment:
             )
         self._install("PyTorch", pin)
         return torch_build.DEFAULT
+
+    def _bring_triton(self) -> None:
+        """What the fused kernels need and this machine lacks. Without it all works, more slowly."""
+        try:
+            if packages := triton.packages():
+                self._install("what compiles the fused kernels", *packages)
+        except MachineError as error:
+            pip.say(f"The fused kernels cannot be compiled, so that training is slower: {error.what}")
+        if sys.platform == "linux" and not (triton.headers(self.folder) or triton.fetch_headers(self.folder)):
+            pip.say(f"Training would be faster with Python's headers. {triton.lacking(self.folder)}")
 
     def _require_space(self, build: str) -> None:
         need, free = SPACE if build in (torch_build.DEFAULT, "cpu") else SPACE_CUDA, shutil.disk_usage(self.folder).free

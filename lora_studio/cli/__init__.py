@@ -24,9 +24,11 @@ from lora_studio.cli import (
     caption,
     check,
     checkpoints,
+    compare,
     convert,
     doctor,
     download,
+    extract,
     generate,
     grid,
     inspect,
@@ -38,8 +40,10 @@ from lora_studio.cli import (
     recipe,
     resize,
     resume,
+    shortcut,
     stop,
     strip,
+    sweep,
     tags,
     test,
     train,
@@ -48,6 +52,9 @@ from lora_studio.cli.options import Outputs
 from lora_studio.errors import SettingsError, StudioError
 from lora_studio.jobs import environment
 from lora_studio.runs import OUTPUTS
+
+LOOPBACK = "127.0.0.1"
+"""The address that only this machine can connect to."""
 
 app = typer.Typer(
     name="app.py", no_args_is_help=False, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
@@ -64,11 +71,14 @@ for command in (
     tags.tags,
     caption.caption,
     judge.judge,
+    compare.compare,
+    sweep.sweep,
     blend.blend,
     resize.resize,
     analyze.analyze,
     convert.convert,
     merge.merge,
+    extract.extract,
     add.add,
     check.check,
     inspect.inspect,
@@ -77,6 +87,7 @@ for command in (
     quickstart.quickstart,
     download.download,
     doctor.doctor,
+    shortcut.shortcut,
 ):
     app.command()(command)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(test.test)
@@ -91,11 +102,18 @@ def studio(
         int | None, typer.Option(min=1, max=65535, help="Port of the page.", show_default="7860, or the next free one")
     ] = None,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open the browser.")] = False,
+    address: Annotated[
+        str,
+        typer.Option(
+            help="Network address to listen on. Any other than this machine's own needs "
+            "LORA_STUDIO_LOGIN=NAME:PASSWORD in the environment.",
+        ),
+    ] = LOOPBACK,
     version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
 ) -> None:
     """Train, mix and export style LoRAs for Stable Diffusion. Without a command: open the studio in the browser."""
     if context.invoked_subcommand:
-        if outputs != OUTPUTS or port or no_browser:
+        if outputs != OUTPUTS or port or no_browser or address != LOOPBACK:
             raise SettingsError(
                 "Options of the studio cannot be combined with a command.",
                 do=f"Write the options of {context.invoked_subcommand} after its name.",
@@ -105,7 +123,25 @@ def studio(
     else:
         from lora_studio.ui.studio import launch
 
-        launch(port, not no_browser, outputs)
+        launch(port, not no_browser, outputs, address, _login())
+
+
+def _login() -> tuple[str, str] | None:
+    """The name and the password that the page asks for; None if it asks for none.
+
+    Raises:
+        SettingsError: ``LORA_STUDIO_LOGIN`` has another form.
+    """
+    if not (text := os.environ.get("LORA_STUDIO_LOGIN", "")):
+        return None
+    name, _, password = text.partition(":")
+    if not (name and password):
+        raise SettingsError(
+            "The login must be a name and a password with a colon between them.",
+            where="LORA_STUDIO_LOGIN",
+            do="Set it to NAME:PASSWORD, or unset it.",
+        )
+    return name, password
 
 
 def _is_refusal(error: Exception) -> TypeGuard[OSError]:

@@ -9,16 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from lora_studio import runs
 from lora_studio.adapters import blend_methods
 from lora_studio.adapters import recipe as recipes
+from lora_studio.adapters.averaging import WIDTH
 from lora_studio.adapters.blend_methods import METHODS, BlendParameter
 from lora_studio.cli import adapters as shared
-from lora_studio.cli.generate import parse_adapter
-from lora_studio.cli.options import AsJson, of_class, tell
+from lora_studio.cli import ingredients
+from lora_studio.cli.ingredients import Chosen
+from lora_studio.cli.options import AsJson, Outputs, of_class, tell
 from lora_studio.errors import SettingsError
+from lora_studio.runs import OUTPUTS
 
 if TYPE_CHECKING:
     from lora_studio.adapters.blend import Blended
+
+_SUMS = ("svd", "exact", "ctm")
+"""Methods that give the weighted sum, as an average of states is one."""
 
 
 @dataclass
@@ -28,10 +35,22 @@ class BlendOptions:
     adapters: Annotated[
         list[str],
         typer.Argument(
-            metavar="FILE[:WEIGHT]...", help="Adapters, each with its weight if it is not 1.", show_default=False
+            metavar="[FILE[:WEIGHT]]...", help="Adapters, each with its weight if it is not 1.", show_default=False
         ),
     ] = field(default_factory=list)
-    method: str = "exact"
+    states: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN", help="Average the saved states of this run, trimmed to its rank, in place of adapters."
+        ),
+    ] = None
+    width: Annotated[float, typer.Option(help=f"For --states: {WIDTH.help}", min=WIDTH.low, max=WIDTH.high)] = float(
+        WIDTH.default
+    )
+    until: Annotated[int | None, typer.Option(metavar="STEP", help="For --states: the last state of the average.")] = (
+        None
+    )
+    method: str | None = None
     blocks: Annotated[
         list[str],
         typer.Option(
@@ -40,12 +59,22 @@ class BlendOptions:
             help="Multiply the N-th adapter's weight in a block, for example 1:up_blocks.1=0.5; may be repeated.",
         ),
     ] = field(default_factory=list)
+    lists: Annotated[
+        list[str],
+        typer.Option(
+            "--blocks",
+            metavar="FILE=LIST",
+            help="Multiply an adapter's weight by a list of block weights as A1111's extension has them, or by one of "
+            "its presets, for example ink=OUTALL; may be repeated.",
+        ),
+    ] = field(default_factory=list)
     thumbnail: Annotated[
         Path | None, typer.Option(metavar="PICTURE", help="A picture for the result's header, which libraries show.")
     ] = None
     dtype: Annotated[
         shared.Number | None, typer.Option(help="Number format of the weights.", show_default="the first adapter's")
     ] = None
+    outputs: Outputs = OUTPUTS
     out: shared.Saved = None
     as_json: AsJson = False
 
@@ -59,9 +88,10 @@ class BlendOptions:
 def command() -> Callable[..., None]:
     """The command, with the blend methods that are registered by now and an option for each of their parameters."""
     summary = "How the adapters are combined. " + " ".join(f"{one.key}: {one.help}" for one in METHODS.values())
-    method = Annotated[str, typer.Option(metavar=f"[{'|'.join(METHODS)}]", help=summary)]
+    shown = "exact; svd for --states"
+    method = Annotated[str | None, typer.Option(metavar=f"[{'|'.join(METHODS)}]", help=summary, show_default=shown)]
     declared = [(key, _option(one), field(default=None)) for key, one in blend_methods.parameters().items()]
-    fields = [("method", method, field(default="exact")), *declared]
+    fields = [("method", method, field(default=None)), *declared]
     options = make_dataclass("_Options", fields, bases=(BlendOptions,))
 
     @of_class(cast("type[BlendOptions]", options))
@@ -90,28 +120,42 @@ def blend_files(options: BlendOptions) -> None:
     Raises:
         StudioError: an option makes no sense, or the adapters cannot be blended so.
     """
-    if not options.adapters:
-        raise SettingsError(
-            "No adapter is named.",
-            where="FILE",
-            do="Write for example: python3 app.py blend a.safetensors:0.7 b.safetensors:0.3 -o ab.safetensors",
-        )
-    blend_methods.checked(options.method, options.parameters)
-    named = [parse_adapter(text, "FILE") for text in options.adapters]
-    blocks = parse_blocks(options.blocks, len(named))
+    method = options.method or ("svd" if options.states else "exact")
+    blend_methods.checked(method, options.parameters)
+    chosen = _chosen(options)
     path = shared.destination(options.out) if options.out else None
 
     from lora_studio import adapters
     from lora_studio.adapters import blend as blending
 
-    read = [adapters.read(file) for file, _ in named]
-    ingredients = [
-        blending.ingredient(file.stem, weight, adapter, factors)
-        for (file, weight), adapter, factors in zip(named, read, blocks, strict=True)
+    read = [adapters.read(one.file) for one in chosen]
+    parts = [
+        blending.ingredient(one.name, one.weight, adapter, one.blocks)
+        for one, adapter in zip(chosen, read, strict=True)
     ]
-    recipe = recipes.blend(method=options.method, ingredients=ingredients, **options.parameters)
-    blended = _with_picture(blending.blend(recipe, read), options.thumbnail)
+    recipe = recipes.blend(method=method, ingredients=parts, **options.parameters)
+    title = {"modelspec.title": f"Average of {options.states}, width {options.width:g}"} if options.states else {}
+    blended = _with_texts(blending.blend(recipe, read), title | _picture(options.thumbnail))
     _save_and_tell(recipe, blended, path, options.dtype or _number(read[0]), options.as_json)
+
+
+def _chosen(options: BlendOptions) -> list[Chosen]:
+    """What is blended: files or states."""
+    if options.states is None:
+        return ingredients.of_files(options.adapters, options.blocks, options.lists)
+    if options.method not in (None, *_SUMS):
+        raise SettingsError(
+            f"{METHODS[options.method].title} makes no average of states.",
+            where="--method",
+            do=f"Choose {', '.join(_SUMS)}.",
+        )
+    if options.adapters or options.blocks or options.lists:
+        raise SettingsError(
+            "--states takes the place of adapters and of weights by block.",
+            where="--states",
+            do="Save the average with -o, then blend that file with others.",
+        )
+    return ingredients.of_states(runs.find(options.states, options.outputs), options.width, options.until)
 
 
 def _save_and_tell(
@@ -135,42 +179,22 @@ def _save_and_tell(
     tell(result, [*_lines(result, blended), *(export.proof.lines() if export else []), saved], as_json)
 
 
-def _with_picture(blended: Blended, picture: Path | None) -> Blended:
-    """``blended`` with ``picture`` as its thumbnail.
+def _with_texts(blended: Blended, texts: dict[str, str]) -> Blended:
+    """``blended`` with ``texts`` laid over its header."""
+    return blended._replace(adapter=replace(blended.adapter, metadata={**blended.adapter.metadata, **texts}))
+
+
+def _picture(picture: Path | None) -> dict[str, str]:
+    """The header's entry for ``picture`` as thumbnail.
 
     Raises:
         AdapterError: it is not a picture.
     """
     if picture is None:
-        return blended
+        return {}
     from lora_studio.adapters import metadata
 
-    texts = {**blended.adapter.metadata, "modelspec.thumbnail": metadata.thumbnail(picture.expanduser())}
-    return blended._replace(adapter=replace(blended.adapter, metadata=texts))
-
-
-def parse_blocks(texts: list[str], count: int) -> list[dict[str, float]]:
-    """Each adapter's factors by block, from texts ``N:BLOCK=FACTOR`` where N counts from 1.
-
-    Raises:
-        SettingsError: a text has another form, or there is no N-th adapter.
-    """
-    blocks: list[dict[str, float]] = [{} for _ in range(count)]
-    for text in texts:
-        number, _, rest = text.partition(":")
-        block, _, factor = rest.partition("=")
-        try:
-            index, value = int(number), float(factor)
-        except ValueError:
-            index, value = 0, 0.0
-        if not (1 <= index <= count and block):
-            raise SettingsError(
-                f"{text!r} is not the weight of a block.",
-                where="--block",
-                do=f"Write for example 1:up_blocks.1=0.5, with a number from 1 to {count}.",
-            )
-        blocks[index - 1][block] = value
-    return blocks
+    return {"modelspec.thumbnail": metadata.thumbnail(picture.expanduser())}
 
 
 def _number(adapter: Any) -> shared.Number | None:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 
 from lora_studio import runs
+from lora_studio.cli import following
 from lora_studio.cli.datasets import Allowed, agree
 from lora_studio.cli.options import AsJson, Outputs, duration, of_class, tell
 from lora_studio.curation.workbench import Workbench
@@ -30,8 +25,6 @@ from lora_studio.vision import catalogue
 from lora_studio.vision.catalogue import Task
 from lora_studio.vision.options import Detail, SentenceOptions, TagOptions
 
-_POLL, _EVERY = 0.2, 10.0
-"""Seconds between two looks at the job, and between two lines where the output is no terminal."""
 _DETAILS = {"short": Detail.SHORT, "detailed": Detail.DETAILED, "long": Detail.LONG}
 _KEYS = ", ".join(one.key for one in catalogue.MODELS if one.task is not Task.MASKS)
 _SENTENCES, _TAGS = SentenceOptions(), TagOptions()
@@ -164,28 +157,13 @@ def _dry_run(order: CaptioningOrder, outputs: Path, as_json: bool) -> None:
 
 
 def _follow(job: CaptioningJob) -> CaptioningView:
-    """Shows the job's progress until it has ended.
-
-    Raises:
-        RunError: it failed, or its process ended unexpectedly.
-    """
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    columns = [TextColumn("{task.description}", markup=False), BarColumn(bar_width=30)]
-    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-    task, said, line = bar.add_task("starting", total=None), 0.0, ""
-    with _ctrl_c(job), bar:
-        while not (seen := job.view()).state.ended:
-            if (now := _progress(seen)) != line and (console.is_terminal or time.monotonic() - said > _EVERY):
-                bar.update(task, description=now, completed=seen.done, total=seen.total or None)
-                if not console.is_terminal:
-                    print(now, file=sys.stderr, flush=True)
-                said, line = time.monotonic(), now
-            time.sleep(_POLL)
-    for warning in seen.warnings:
-        print(f"Note: {StudioError(warning.what, where=warning.where, do=warning.do)}", file=sys.stderr, flush=True)
-    if seen.error:
-        raise RunError(seen.error.what, where=seen.error.where, do=seen.error.do)
-    return seen
+    """Shows the job's progress until it has ended, and its warnings. Raises as ``following.follow``."""
+    try:
+        return following.follow(job, job.view, _progress, "what is captioned is kept")
+    finally:
+        for warning in job.view().warnings:
+            note = StudioError(warning.what, where=warning.where, do=warning.do)
+            print(f"Note: {note}", file=sys.stderr, flush=True)
 
 
 def _progress(seen: CaptioningView) -> str:
@@ -195,23 +173,6 @@ def _progress(seen: CaptioningView) -> str:
         return "starting" if seen.state is State.QUEUED else "loading the model"
     left = "" if seen.seconds_left is None else f", {duration(seen.seconds_left)} left"
     return f"{seen.done} of {seen.total} captioned on {seen.device}{left}"
-
-
-@contextmanager
-def _ctrl_c(job: CaptioningJob) -> Generator[None]:
-    """Handles Ctrl+C: the first stops the job, which keeps what it has; the second leaves."""
-
-    def answer(*_: object) -> None:
-        if job.stop_file.exists():
-            raise KeyboardInterrupt
-        job.cancel()
-        print("Stopping; what is captioned is kept. Press Ctrl+C again to leave without waiting.", file=sys.stderr)
-
-    before = signal.signal(signal.SIGINT, answer)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 _UNDO = "python3 app.py tags DIR --undo takes it back."

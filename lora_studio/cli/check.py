@@ -71,7 +71,7 @@ def check(
         "family": adapter.family,
         "method": adapter.kind.name,
         "rank": adapter.rank,
-        "modules": len(adapter.factors),
+        "modules": len(adapter.changes),
         "sound": not warnings,
         "warnings": warnings,
         "verdict": repeat.verdict,
@@ -80,8 +80,7 @@ def check(
         "base_warnings": noticed,
     }
     lines = [
-        f"{path.name}: {len(adapter.factors)} modules for {detect.label(adapter.family)}, {adapter.kind.title}, "
-        f"rank {adapter.rank}; all values are finite.",
+        f"{path.name}: {_held(adapter)}; all values are finite.",
         *(f"Warning: {warning}" for warning in warnings),
         *(f"Warning: {warning}" for warning in noticed),
         _WORDS[repeat.verdict],
@@ -94,6 +93,14 @@ def check(
     tell(result, lines, as_json)
 
 
+def _held(adapter: Adapter) -> str:
+    words = f", with the learned word {' and '.join(adapter.embeddings)}" if adapter.embeddings else ""
+    if not adapter.changes:
+        return f"{adapter.kind.title} for {detect.label(adapter.family)}{words}"
+    count = len(adapter.changes)
+    return f"{count} modules for {detect.label(adapter.family)}, {adapter.kind.title}, rank {adapter.rank}{words}"
+
+
 def _warnings(adapter: Adapter, path: Path) -> Iterator[str]:
     """What is wrong with a file that can be read."""
     if sentence := foreign.contradiction(adapter.metadata, adapter.family):
@@ -102,9 +109,7 @@ def _warnings(adapter: Adapter, path: Path) -> Iterator[str]:
         yield "its shapes fit no base model that the studio knows."
     if path.is_file() and (told := adapter.metadata.get("sshs_model_hash")) and told != _hash(path):
         yield "its tensors do not match the hash in its header: it was changed or damaged after it was saved."
-    if not any(
-        bool(factors.up.any()) and bool(factors.down.any()) and factors.alpha for factors in adapter.factors.values()
-    ):
+    if not any(change.acts for change in adapter.changes.values()) and not adapter.embeddings:
         yield "it changes nothing: it was saved before it learned anything."
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -42,26 +42,38 @@ class ConvertOptions:
         list[str],
         typer.Option(
             "--target",
-            help="Programs to prove it for: comfyui, forge, diffusers, peft; may be repeated.",
+            help="Programs to prove it for: comfyui, forge, a1111, diffusers, peft; may be repeated.",
             show_default="those that read the format",
         ),
     ] = field(default_factory=list)
     base: Annotated[
-        str, typer.Option(help="The base model. Only a DoRA needs it, which is converted to a plain LoRA.")
+        str, typer.Option(help="The base model, on which the change of a DoRA, an OFT and an (IA)³ depends.")
     ] = ""
     rank: Annotated[
         int,
         typer.Option(
-            min=0, max=4096, help="Rank of the plain LoRA that a DoRA is converted to; 0 uses twice the DoRA's."
+            min=0,
+            max=4096,
+            help="Rank of the plain LoRA that another kind is converted to; 0 uses twice a DoRA's, 64 for an OFT or "
+            "(IA)³, and all of a LoHa or LoKr.",
         ),
     ] = 0
-    keep_dora: Annotated[
-        bool,
+    form: Annotated[
+        Literal["own", "lora", "full"] | None,
         typer.Option(
-            "--keep-dora",
-            help="Keep a DoRA, in a file from which ComfyUI and Forge compute its exact change; needs --base.",
+            help="own: keep its kind. lora: a plain LoRA, which every program reads. full: the whole difference from "
+            "the base model, exact and large. Only a kohya file can be other than lora.",
+            show_default="own for a LoHa, a LoKr and a full difference",
         ),
-    ] = False
+    ] = None
+    keep_dora: Annotated[bool, typer.Option("--keep-dora", help="The same as --form own.", hidden=True)] = False
+    words: Annotated[
+        Literal["bundled", "none", "only"],
+        typer.Option(
+            help="Words that the adapter has learned: in the file beside its layers, left out, or alone, as an "
+            "embedding for A1111 and ComfyUI, which call it by the file's name."
+        ),
+    ] = "bundled"
     as_json: AsJson = False
 
 
@@ -74,12 +86,13 @@ def convert(options: ConvertOptions) -> None:
     from lora_studio.adapters import foreign
 
     try:
-        adapter = adapters.read(source)
+        adapter = _chosen(adapters.read(source), options.words)
         export = _export(options, adapter, path)
     except AdapterError as error:
         for line in getattr(error, "__notes__", ()):
             print(line, file=sys.stderr)
         raise
+    title = adapter.kind.title
     result = {
         "file": path,
         "format": options.to,
@@ -92,7 +105,7 @@ def convert(options: ConvertOptions) -> None:
         *export.proof.lines(),
         *([f"Warning: {result['warning']}"] if result["warning"] else []),
         *(
-            [f"The plain LoRA differs from the DoRA by {export.residual:.2g} of the DoRA's change."]
+            [f"The plain LoRA differs from the {title} by {export.residual:.2g} of the {title}'s change."]
             if export.residual
             else []
         ),
@@ -101,18 +114,33 @@ def convert(options: ConvertOptions) -> None:
     tell(result, lines, options.as_json)
 
 
+def _chosen(adapter: Adapter, words: str) -> Adapter:
+    """The adapter with what is wanted of it."""
+    if words == "only" and not adapter.embeddings:
+        raise AdapterError("The adapter has learned no words.", where="--words", do="Leave --words out.")
+    if words == "none":
+        if not adapter.changes:
+            do = "Leave --words out."
+            raise AdapterError("The file holds a learned word and nothing else.", where="--words", do=do)
+        return replace(adapter, embeddings={})
+    return replace(adapter, factors={}, outputs={}) if words == "only" else adapter
+
+
 def _export(options: ConvertOptions, adapter: Adapter, path: Path) -> Export:
     from lora_studio.adapters import merge, proof
 
     weights = None
-    if options.keep_dora and options.to != "kohya":
+    form = "own" if options.keep_dora else options.form
+    if form not in (None, "lora") and options.to != "kohya":
         raise SettingsError(
-            "Only a kohya file can keep a DoRA.", where="--keep-dora", do="Leave it out, or convert to kohya."
+            f"A file for {options.to} holds a plain LoRA.",
+            where="--keep-dora" if options.keep_dora else "--form",
+            do="Leave it out, or convert to kohya.",
         )
     if adapter.kind.needs_base:
         if not options.base:
             raise SettingsError(
-                "This is a DoRA. Converting it to a plain LoRA needs its base model.",
+                f"This is {adapter.kind.a_title}. Converting it needs its base model.",
                 where="--base",
                 do="Name the base model that it was trained on.",
             )
@@ -125,6 +153,6 @@ def _export(options: ConvertOptions, adapter: Adapter, path: Path) -> Export:
         targets=tuple(options.targets),
         privacy=options.privacy,
         weights=weights,
-        rank=options.rank or 2 * adapter.rank,
-        keep_dora=options.keep_dora,
+        rank=options.rank,
+        form=form,
     )

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from lora_studio import __version__, bootstrap, runs, starter
 from lora_studio.bootstrap import environment, torch_build
 from lora_studio.cli.options import AsJson, Outputs, tell
+from lora_studio.optim import registry as optimizers
 
 
 class Finding(NamedTuple):
@@ -138,11 +139,12 @@ def _bitsandbytes(_: Path) -> Iterator[Finding]:
             raise RuntimeError("its step changed nothing")
         yield Finding("ok", "bitsandbytes", "8-bit AdamW works")
     except Exception as error:  # a native library: whatever it raises, training works without it
+        needing = ", ".join(row.name for row in optimizers.OPTIMIZERS.values() if row.package == "bitsandbytes")
         yield Finding(
             "warning",
             "bitsandbytes",
             f"does not work: {error}",
-            "Training works without it; do not choose the optimizers adamw8bit and lion, nor quantize.",
+            f"Training works without it; do not choose the optimizers {needing}, nor quantize.",
         )
 
 
@@ -155,13 +157,8 @@ def _kernels(_: Path) -> Iterator[Finding]:
         return
     from lora_studio.models.fused import triton_support
 
-    if reason := triton_support.reason():
-        yield Finding(
-            "warning",
-            "kernels",
-            f"the fused kernels do not work: {reason}",
-            "Training works without them, but more slowly. They need the triton package and a C compiler such as gcc.",
-        )
+    if fallback := triton_support.fallback():
+        yield Finding("warning", "kernels", fallback.what, fallback.do)
     else:
         yield Finding("ok", "kernels", "the fused kernels work")
 

@@ -22,18 +22,15 @@ from lora_studio.config.specs import SPECS
 from lora_studio.errors import SettingsError, StudioError
 from lora_studio.events import Warned
 from lora_studio.sampling.axes import Axis, Grid
+from lora_studio.sampling.image_settings import Hires, ImageSettings
 
 if TYPE_CHECKING:
     from lora_studio.adapters import Adapter
     from lora_studio.models import Base
 
+_WEBP = ".webp"
 NOISE = ("prediction", "zero_snr", "flow_shift")
 """Settings on the base model's noise."""
-_RECORDED = (
-    *("prompt", "negative", "prompt_weights", "seed", "guidance", "guidance_rescale", "steps", "sampler"),
-    *("width", "height"),
-)
-"""What a sheet's recipe says of its images, besides."""
 
 
 @dataclass
@@ -67,8 +64,22 @@ class DrawingOptions:
     ] = SPECS["clip_skip"].default
     width: Annotated[int, typer.Option(min=0, max=4096, help="In pixels; 0 uses the base model's own.")] = 0
     height: Annotated[int, typer.Option(min=0, max=4096, help="In pixels; 0 uses the base model's own.")] = 0
+    enlarge: Annotated[
+        float,
+        typer.Option(
+            "--hires", metavar="SCALE", min=1, max=4, help="Enlarge the drawn image, and refine it; 1 does not."
+        ),
+    ] = 1.0
+    redrawn: Annotated[
+        float, typer.Option("--hires-strength", min=0, max=1, help="The share of the noise that refining begins with.")
+    ] = 0.5
     device: Annotated[str, like("device", "Where to draw; auto uses the fastest device.")] = SPECS["device"].default
     as_json: AsJson = False
+
+    @property
+    def hires(self) -> Hires | None:
+        """The second pass, if one is asked for."""
+        return Hires(scale=self.enlarge, strength=self.redrawn) if self.enlarge > 1 else None
 
     def settings(self) -> Settings:
         """The settings of the same names, checked.
@@ -91,7 +102,11 @@ class SheetOptions(DrawingOptions):
     out: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--out", metavar="FILE", help="The sheet, a PNG.", show_default="a new one in outputs/pictures"
+            "-o",
+            "--out",
+            metavar="FILE",
+            help="The sheet, a PNG or a WebP.",
+            show_default="a new one in outputs/pictures",
         ),
     ] = None
 
@@ -138,7 +153,7 @@ def draw(options: SheetOptions, name: str, x: Axis, y: Axis | None, adapters: Sh
     path, began = _destination(options.out, name), time.monotonic()
     paths = [file for file, _ in adapters.placed.values()]
     recipe, sheet = _sheet(options, _recipe(options, x, y, adapters), settings, paths)
-    files.write(path, sheet)
+    path = _saved(path, sheet)
     seconds, pictures = round(time.monotonic() - began, 2), sum(len(row) for row in recipe.cells)
     tell(
         {"sheet": path, "pictures": pictures, "seconds": seconds, "recipe": recipe.model_dump(mode="json")},
@@ -201,7 +216,7 @@ def _recipe(options: SheetOptions, x: Axis, y: Axis | None, adapters: SheetAdapt
     recorded = [
         {"name": name, "weight": weight, "sha256": _sha256(path)} for name, (path, weight) in adapters.placed.items()
     ]
-    same = {key: getattr(options, key) for key in (*_RECORDED, *NOISE)}
+    same = {key: getattr(options, key) for key in ("prompt", "seed", *NOISE)} | ImageSettings.of(options).model_dump()
     return grid(x=x, y=y, adapters=recorded, base=Path(options.base).name, version=__version__, **same)
 
 
@@ -214,17 +229,8 @@ def _sheet(options: SheetOptions, recipe: Grid, settings: Settings, paths: list[
     note_unknown([cell.prompt for row in recipe.cells for cell in row], options)
     adapters = [read(path) for path in paths]
     base = load_base(options, settings, [(path.name, one) for path, one in zip(paths, adapters, strict=True)])
-    images = render(
-        base,
-        adapters,
-        [cell for row in recipe.cells for cell in row],
-        negative=options.negative,
-        guidance_rescale=options.guidance_rescale,
-        sampler=options.sampler,
-        width=options.width,
-        height=options.height,
-        prompt_weights=options.prompt_weights,
-    )
+    cells = [cell for row in recipe.cells for cell in row]
+    images = render(base, adapters, cells, ImageSettings.of(options))
     used = {"base_sha256": base.sha256(), "parts": base.given_sha256(), "clip_skip": base.clip_skip}
     whole = recipe.model_copy(update=used)
     return whole, to_png(whole, images)
@@ -235,11 +241,25 @@ def _sha256(path: Path) -> str:
     return files.sha256(path / "adapter_model.safetensors" if path.is_dir() else path)
 
 
+def _saved(path: Path, sheet: bytes) -> Path:
+    """Writes the sheet, as a WebP where ``path`` says so. One that is too large for that is kept as a PNG."""
+    from lora_studio.sampling.picture_file import to_webp
+
+    if path.suffix.lower() == _WEBP:
+        try:
+            sheet = to_webp(sheet)
+        except SettingsError as error:
+            path = files.free(path.with_suffix(".png"))
+            print(f"Note: {error.what} It is saved as {path.name}.", file=sys.stderr)
+    files.write(path, sheet)
+    return path
+
+
 def _destination(out: Path | None, name: str) -> Path:
     if out is None:
         return files.free(runs.pictures_folder(runs.OUTPUTS.resolve()) / f"{name}.png")
     path = out.expanduser()
-    path = path if path.suffix.lower() == ".png" else path.with_name(f"{path.name}.png")
+    path = path if path.suffix.lower() in (".png", _WEBP) else path.with_name(f"{path.name}.png")
     if path.exists():
         raise SettingsError(
             f"{path} exists already.", where="-o", do="Choose another name: no command overwrites a file."

@@ -70,7 +70,14 @@ def tell(settings: Settings, outputs: Path, as_json: bool) -> None:
     told["measured"] = (
         None
         if measured is None
-        else {"peak": measured.peak, "step_seconds": measured.step_seconds, "previews": measured.previews}
+        else {
+            "peak": measured.peak,
+            "step_seconds": measured.step_seconds,
+            "previews": measured.previews,
+            "copies": measured.copies,
+            "encoding_seconds": measured.encoding_seconds,
+            "cached": measured.copies * memory.cached(settings, base),
+        }
     )
     told["fits"] = measured is not None and measured.previews and measured.peak <= limit
     told["would_fit"] = []
@@ -113,6 +120,10 @@ def _verdict(told: dict[str, Any]) -> Iterator[str]:
         yield f"It does not fit into the {limit} of {told['device']}."
     else:
         yield f"Measured: {_size(measured['peak'])} of {limit}; a step takes {measured['step_seconds']:.2f} s."
+        yield (
+            f"Encoded: {measured['copies']:,} pictures, mirrored and altered copies counted, in "
+            f"{measured['encoding_seconds']:.0f} s; about {_size(measured['cached'])} in the cache."
+        )
         yield (
             "It fits." if told["fits"] else "A preview did not fit." if not measured["previews"] else "It does not fit."
         )

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Any
 
 from lora_studio import adapters
-from lora_studio.adapters import detect, foreign, keys
+from lora_studio.adapters import block_names, detect, embedding, foreign, keys
 from lora_studio.adapters import recipe as recipes
 from lora_studio.cli import adapters as shared
 from lora_studio.cli.options import AsJson, tell
@@ -19,8 +19,9 @@ def inspect(file: shared.Source, as_json: AsJson = False) -> None:
     """Show an adapter's family, format, rank, layers, and the texts of its header."""
     path = shared.existing(file)
     header, card = adapters.header(path), adapters.summary(path)
-    modules, unknown = keys.collect(header.shapes)
-    blocks, recipe = Counter(map(keys.block_of, modules)), recipes.read(header.metadata)
+    _, tensors = embedding.collect(header.shapes, header.metadata, path)
+    modules, unknown = keys.collect(tensors)
+    blocks, recipe = Counter(map(block_names.block_of, modules)), recipes.read(header.metadata)
     result = {
         **card.model_dump(),
         "tensors": len(header.entries),
@@ -45,9 +46,10 @@ def _lines(result: dict[str, Any]) -> list[str]:
         "Rank": ranks,
         "Alpha": alpha,
         "Trigger": result["trigger"] or "not given",
+        **({"Words": ", ".join(result["words"])} if result["words"] else {}),
         "Size": f"{shared.megabytes(result['size'])}, {', '.join(result['dtypes'])}",
         "Date": result["date"] or "not given",
-        "Modules": ", ".join(f"{block} {count}" for block, count in result["blocks"].items()),
+        "Modules": ", ".join(f"{block} {count}" for block, count in result["blocks"].items()) or "none",
         "Recipe": result["recipe"] or "none",
     }
     if result["unknown"]:

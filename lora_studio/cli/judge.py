@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from lora_studio import runs
-from lora_studio.cli.options import AsJson, Outputs, tell
-from lora_studio.events import Preparing
-
-if TYPE_CHECKING:
-    from lora_studio.evaluation.judging import Judgement
-    from lora_studio.evaluation.measure import Value
+from lora_studio.cli import following
+from lora_studio.cli.options import AsJson, Further, Outputs, duration, judging_prompts, tell
+from lora_studio.cli.watch import judged_line
+from lora_studio.evaluation import judgements, strength
+from lora_studio.evaluation.advice import advise
+from lora_studio.evaluation.judgements import Judgement
+from lora_studio.jobs import judging
+from lora_studio.jobs.judging import JudgingJob, JudgingView
+from lora_studio.runs import Run
 
 
 def judge(
@@ -25,37 +30,88 @@ def judge(
         list[str] | None,
         typer.Option(metavar="TEXT", help="What to draw, without the trigger word; may be repeated."),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=2, max=16, help="Pictures of each prompt.")] = 2,
+    seeds: Annotated[
+        int | None,
+        typer.Option(min=2, max=16, help="Pictures of each prompt.", show_default="as the run's settings say"),
+    ] = None,
+    further: Further = None,
     outputs: Outputs = runs.OUTPUTS,
     as_json: AsJson = False,
 ) -> None:
-    """Measure what each saved state of a run learned: style, subjects, copies, drift."""
+    """Measure what each saved state of a run learned: style, subjects, copies, drift. Waits for its turn."""
     run = runs.find(name, outputs)
-
-    from lora_studio.evaluation import judging
-    from lora_studio.evaluation.advice import advise
-
-    found: list[Judgement] = []
-    for event in judging.judge(run, prompt or (), seeds, step or ()):
-        if isinstance(event, judging.Judgement):
-            found.append(event)
-            if not as_json:
-                print(_line(event), flush=True)
-        elif isinstance(event, Preparing) and not as_json and not event.done:
-            print(f"{event.stage[:1].upper()}{event.stage[1:]}…", flush=True)
-    advice = advise(found)
-    assert advice  # a run without saved states is refused before
-    rows = [{name: value for name, value in asdict(one).items() if name != "samples"} for one in found]
-    result = {"run": run.folder, "judged": rows, "advice": asdict(advice), "pictures": judging.folder(run)}
-    tell(result, ["", advice.sentence, f"Pictures: {judging.folder(run)}"], as_json)
+    _require_scorers(further or ())
+    job = judging.start(run, judging_prompts(prompt), seeds or 0, step or ())
+    shown = _Shown(job, quiet=as_json)
+    following.follow(job, shown.look, _progress, "the states that were judged are kept")
+    shown.look()
+    _report(run, _scored(run, shown.found, further or (), as_json), as_json)
 
 
-def _line(one: Judgement) -> str:
-    subjects = f"{one.subject.value:.2f} (training pictures {one.level.value:.2f}){', fading' if one.fades else ''}"
-    copies = f", {len(one.copies)} may be copies, such as of {one.copies[0].training}" if one.copies else ""
-    return f"step {one.step:>6}  style {_percent(one.style)}  subjects {subjects}  drift {one.drift.value:.2f}{copies}"
+def _require_scorers(folders: Sequence[Path]) -> None:
+    """Raises ModelError before anything is drawn, if a folder holds no scorer."""
+    if folders:
+        from lora_studio.vision import scorers
+
+        for folder in folders:
+            scorers.kind_of(folder)
 
 
-def _percent(value: Value) -> str:
-    assert value.low is not None and value.high is not None
-    return f"{value.value:3.0f} % [{value.low:.0f}, {value.high:.0f}]"
+def _scored(run: Run, found: list[Judgement], folders: Sequence[Path], quiet: bool) -> list[Judgement]:
+    """``found`` with what the scorers in ``folders`` say of the pictures, which is kept too."""
+    if not folders:
+        return found
+    from lora_studio.evaluation import columns
+
+    found, training = columns.add_to_judged(run, found, folders)
+    for one in () if quiet else found:
+        for name, (value, low, high) in one.extra.items():
+            own = training.get(name)
+            told = "" if own is None else f" (training pictures {own:.3g})"
+            print(f"step {one.step:>6}  {name} {value:.3g} [{low:.3g}, {high:.3g}]{told}", flush=True)
+    return found
+
+
+class _Shown:
+    """Prints every state's line once it is judged."""
+
+    def __init__(self, job: JudgingJob, quiet: bool):
+        self.job, self.quiet = job, quiet
+        self.found: list[Judgement] = []
+        self._looked_at = 0
+
+    def look(self) -> JudgingView:
+        seen = self.job.view()
+        new, self._looked_at = seen.judged[self._looked_at :], len(seen.judged)
+        for event in new:
+            under = judgements.conditions(self.job.run, event.step)
+            found = judgements.read(judgements.folder(self.job.run), event.step, under.key) if under else None
+            if found is None:  # it was judged otherwise meanwhile, or its file was damaged
+                continue
+            self.found.append(found)
+            if not self.quiet:
+                like = [*found.copies, *found.memorized.pictures]
+                copied = f", such as of {like[0].training}" if like else ""
+                print(f"{judged_line(event)}{copied}", flush=True)
+        return seen
+
+
+def _progress(seen: JudgingView) -> str:
+    if seen.waits_for:
+        return f"waits for {seen.waits_for}"
+    left = "" if seen.seconds_left is None else f", {duration(seen.seconds_left)} left"
+    return f"{seen.done} of {seen.total} judged, {seen.stage}{left}" if seen.stage else "starting"
+
+
+def _report(run: Run, found: list[Judgement], as_json: bool) -> None:
+    advice, place = advise(found), judgements.folder(run)
+    at = strength.known(run, advice.step) if advice else None
+    result = {
+        "run": run.folder,
+        "judged": [{name: value for name, value in asdict(one).items() if name != "samples"} for one in found],
+        "advice": advice and asdict(advice),
+        "strength": at and asdict(at),
+        "pictures": place,
+    }
+    said = [advice.sentence if advice else "Stopped before a state was judged.", *([at.sentence] if at else [])]
+    tell(result, ["", *said, f"Pictures: {place}"], as_json)

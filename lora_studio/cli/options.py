@@ -7,13 +7,15 @@ import functools
 import inspect
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast, get_type_hints
 
 import typer
 
+from lora_studio import files
 from lora_studio.config.specs import SPECS
+from lora_studio.errors import SettingsError
 
 T = TypeVar("T")
 
@@ -22,6 +24,14 @@ Queue = Annotated[
     bool,
     typer.Option(
         "--queue", help="Put the run into the queue and return. It starts when the runs before it have ended."
+    ),
+]
+Further = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--with",
+        metavar="FOLDER",
+        help="A CLIP, a DINO or an aesthetic predictor in a local folder, as a further measure; may be repeated.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
@@ -74,6 +84,23 @@ TextEncoders = Annotated[
     list[str],
     like("text_encoders", f"{SPECS['text_encoders'].help} May be repeated.", metavar="FILE", show_default="its own"),
 ]
+
+
+def judging_prompts(given: Sequence[str] | None) -> tuple[str, ...]:
+    """What ``--prompt`` named, before anything is drawn.
+
+    Raises:
+        SettingsError: it is one prompt alone, or one is no text.
+    """
+    prompts = tuple(given or ())
+    if len(set(map(str.strip, prompts))) == 1:
+        what = "Subjects cannot be measured with one prompt: what each shows is seen against the others."
+        raise SettingsError(what, where="--prompt", do="Name two different ones or more, or none.")
+    for prompt in prompts:
+        if not files.is_text(prompt):
+            what = f"{files.printable(prompt)} is not valid Unicode."
+            raise SettingsError(what, where="--prompt", do="Write it in UTF-8.")
+    return prompts
 
 
 def tell(result: dict[str, Any], lines: list[str], as_json: bool) -> None:

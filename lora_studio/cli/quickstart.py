@@ -52,6 +52,7 @@ def _draw_sheet(run: Run, subjects: list[str], path: Path) -> None:
     from lora_studio.dataset import caption_variants
     from lora_studio.models import inject
     from lora_studio.sampling.generate import generate
+    from lora_studio.sampling.image_settings import ImageSettings
     from lora_studio.sampling.sheet import before_after
     from lora_studio.training import devices
 
@@ -61,8 +62,8 @@ def _draw_sheet(run: Run, subjects: list[str], path: Path) -> None:
     inject.load_adapters(base, [(read(run.adapter_file), 1.0)])
     prompts = [caption_variants.with_trigger(subject, settings.run.trigger) for subject in subjects]
     seeds = list(range(settings.previews.preview_seed, settings.previews.preview_seed + len(prompts)))
-    how = settings.previews
-    draw = partial(generate, base, steps=how.preview_steps, guidance=how.guidance, sampler=how.sampler)
+    how = ImageSettings.of_previews(settings.previews, base.resolution)
+    draw = partial(generate, base, settings=how)
     with inject.without_adapter(base):
         before = draw(subjects, seeds)
     after = draw(prompts, seeds)

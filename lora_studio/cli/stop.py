@@ -1,4 +1,4 @@
-"""``stop``: ends a run or a captioning job from another terminal, or takes it out of the queue before its turn."""
+"""``stop``: ends a run or a job from another terminal, or takes it out of the queue before its turn."""
 
 from __future__ import annotations
 
@@ -10,34 +10,31 @@ import typer
 from lora_studio import files, runs
 from lora_studio.cli.options import AsJson, Outputs, tell
 from lora_studio.errors import RunError
-from lora_studio.events import State
-from lora_studio.jobs import captioning, control, keeper, runner
-from lora_studio.jobs.captioning import CaptioningJob
+from lora_studio.jobs import control, job, keeper, runner
 from lora_studio.jobs.control import Request
+from lora_studio.jobs.job import AtWork
 from lora_studio.runs import Run
 
 
 def stop(
-    name: Annotated[
-        str, typer.Argument(metavar="RUN", help="The name of a run or a captioning job, or the path of its folder.")
-    ],
+    name: Annotated[str, typer.Argument(metavar="RUN", help="The name of a run or a job, or the path of its folder.")],
     outputs: Outputs = runs.OUTPUTS,
     as_json: AsJson = False,
 ) -> None:
-    """Stop a run or a captioning job and keep what it has done, or take it out of the queue."""
+    """Stop a run or a job and keep what it has done, or take it out of the queue."""
     found = _at_work(name, outputs)
-    left, said = _stop_run(found) if isinstance(found, Run) else _stop_captioning(found)
+    left, said = _stop_run(found) if isinstance(found, Run) else _stop_job(found)
     tell({"folder": found.folder, "left_queue": left}, [said], as_json)
 
 
-def _at_work(name: str, outputs: Path) -> Run | CaptioningJob:
+def _at_work(name: str, outputs: Path) -> Run | AtWork:
     """What is called ``name`` and is at work or waits.
 
     Raises:
-        RunError: nothing is, or a run and a captioning job are.
+        RunError: nothing is, or both a run and a job are.
     """
     path = Path(name).absolute()
-    jobs = [job for job in captioning.at_work(outputs) if name == job.name or path == job.folder.absolute()]
+    jobs = [one for one in job.at_work(outputs) if name == one.name or path == one.folder.absolute()]
     if not jobs:
         run = runs.find(name, outputs)
         if not runner.alive(run):
@@ -47,7 +44,7 @@ def _at_work(name: str, outputs: Path) -> Run | CaptioningJob:
     both = [run.folder for run in runner.at_work(outputs) if run.name == name]
     if both:
         do = f"Name the folder of the one to stop: {both[0]} or {jobs[0].folder}"
-        raise RunError(f"A run and a captioning job are called {name}.", where="RUN", do=do)
+        raise RunError(f"A run and a {jobs[0].noun} job are called {name}.", where="RUN", do=do)
     return jobs[0]
 
 
@@ -64,9 +61,7 @@ def _stop_run(run: Run) -> tuple[bool, str]:
     return False, f"{run.name} stops after this step, and saves its adapter."
 
 
-def _stop_captioning(job: CaptioningJob) -> tuple[bool, str]:
-    waited = job.view().state is State.QUEUED
-    job.cancel()
-    if waited:
-        return True, f"The captioning of {job.name} leaves the queue."
-    return False, f"The captioning of {job.name} stops after the pictures at hand, and keeps what it has written."
+def _stop_job(found: AtWork) -> tuple[bool, str]:
+    waited, title = found.waits, f"{found.title[0].upper()}{found.title[1:]}"
+    found.cancel()
+    return (True, f"{title} leaves the queue.") if waited else (False, f"{title} stops, and keeps what it has done.")

@@ -48,4 +48,4 @@ def _workers(arguments: list[str]) -> list[str]:
     """One test process per core, unless the caller chooses a number or names single tests."""
     if any(argument.startswith("-n") or not argument.startswith("-") for argument in arguments):
         return []
-    return ["-n", str(os.cpu_count() or 1), "--dist", "loadfile"]
+    return ["-n", str(os.cpu_count() or 1), "--dist", "loadfile", "--no-loadscope-reorder"]

@@ -137,13 +137,13 @@ def begin(settings: Settings, outputs: Path, origin: branching.BranchPoint | Non
 
 
 def checked(settings: Settings, outputs: Path) -> Settings:
-    """The settings with absolute paths, after checking their pictures. The worker reports what does not prevent
-    training.
+    """The settings with absolute paths and the steps that their epochs are, after checking their pictures. The worker
+    reports what does not prevent training.
 
     Raises:
         DatasetError: the folder cannot be trained on.
     """
-    from lora_studio.dataset import folder
+    from lora_studio.dataset import epochs, folder
 
     settings = settings.changed(
         data=str(Path(os.path.expanduser(settings.run.data)).resolve()),
@@ -159,6 +159,9 @@ def checked(settings: Settings, outputs: Path) -> Settings:
             where=first.file or settings.run.data,
             do=first.do,
         )
+    settings = epochs.settled(settings, dataset.pictures)
+    if told := epochs.told(settings):
+        print(told, file=sys.stderr)
     return settings
 
 
@@ -192,9 +195,17 @@ def summary(run: Run, seen: RunView) -> list[str]:
         f"{how}: {end.steps} steps in {duration(end.seconds)}, average loss {seen.average_loss:.4f}.",
         f"Adapter:  {run.folder / end.adapter}",
         f"Previews: {run.previews}",
-        "Copy the adapter into ComfyUI's models/loras folder, or try it with:",
-        f"  {_trial(run, seen)}",
+        *_next(run, seen),
     ]
+
+
+def _next(run: Run, seen: RunView) -> list[str]:
+    """What can be done with the adapter, as lines."""
+    use = "Copy the adapter into ComfyUI's models/loras folder, or try it with:"
+    if run.settings().run.base == SPECS["base"].default:
+        use = "It works with the built-in starter alone. Try it with:"
+    judge = shlex.join(["python3", "app.py", "judge", str(run.folder)])
+    return [use, f"  {_trial(run, seen)}", "Find the saved state to keep with:", f"  {judge}"]
 
 
 def _trial(run: Run, seen: RunView) -> str:

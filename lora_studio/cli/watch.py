@@ -14,6 +14,7 @@ from rich.text import Text
 from lora_studio import events as e
 from lora_studio.cli.options import duration
 from lora_studio.errors import RunError, StudioError
+from lora_studio.evaluation.value import STYLE_SCALE, Value, number
 from lora_studio.jobs import control, eventlog, queue, runner
 from lora_studio.jobs.control import Request
 from lora_studio.jobs.view import RunView
@@ -129,12 +130,18 @@ class Display:
                 self.say(event.sentence)
             case e.Started():
                 self.say(_beginning(event))
+            case e.RateFound():
+                self.say(event.sentence)
             case e.StepDone():
                 self._step(event, seen)
             case e.Validated():
                 self.say(f"step {event.step}: validation loss {event.loss:.4f}")
             case e.Measured():
                 self.say(f"step {event.step}: {event.title} {event.value:.4g}{_interval(event)}")
+            case e.Judged():
+                self.say(judged_line(event))
+            case e.StateKept():
+                self.say(event.what)
             case e.PreviewReady(index=0, base=False):
                 self.say(f"step {event.step}: previews drawn")
             case e.CheckpointSaved():
@@ -168,6 +175,16 @@ class Display:
         if self.bar.disable and (time.monotonic() - self._said > EVERY or event.step == total):
             self.say(text)
             self._said = time.monotonic()
+
+
+def judged_line(event: e.Judged) -> str:
+    """One state's measures, as ``judge`` prints them too."""
+    margin = Value(event.style, event.low, event.high).margin(STYLE_SCALE, "[{}, {}]")
+    style = f"{number(event.style, '3.0f')} % {margin}"
+    subjects = f"{event.subject:.2f} (training pictures {event.level:.2f}){', fading' if event.fades else ''}"
+    copies = f", {event.copies} may be copies" if event.copies else ""
+    copies += f", {event.memorized} of {event.asked} asked by their captions come back" if event.memorized else ""
+    return f"step {event.step:>6}  style {style}  subjects {subjects}  drift {event.drift:.2f}{copies}"
 
 
 def _beginning(event: e.Started) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, Protocol, cast
@@ -33,10 +33,13 @@ class Group(StrEnum):
 
     RUN = "Run"
     DATASET = "Dataset"
+    AUGMENTATION = "Augmentation"
     ADAPTER = "Adapter"
+    NOISE = "Noise"
     LOSS = "Loss"
     OPTIMIZER = "Optimizer"
     PREVIEWS = "Previews"
+    EVALUATION = "Judging"
     SAVING = "Saving"
     MACHINE = "Machine"
 
@@ -72,6 +75,8 @@ class Declaration:
     level: Level
     unit: str
     choices: Callable[[], Iterable[Choice]]
+    only: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """Other settings, and the values of them with which this one counts at all."""
 
 
 def setting(
@@ -81,6 +86,7 @@ def setting(
     level: Level = Level.ADVANCED,
     unit: str = "",
     choices: Mapping[str, str] | Callable[[], Iterable[Choice]] | None = None,
+    only: Mapping[str, Sequence[Any]] | None = None,
     **bounds: Any,
 ) -> Any:
     """One setting, as the form, the command line and the docs show it.
@@ -88,12 +94,14 @@ def setting(
     Args:
         choices: the title of each value, for a setting that takes a few; or a function that lists the choices, where
             they belong to another room. It is called whenever they are needed, so that another choice may be added.
+        only: other settings of which some values alone give this one an effect, with those values. With others a run
+            says that it is ignored.
         bounds: ``ge``, ``le``, ``gt``, ``lt``.
     """
     default = {"default_factory": default} if default is list else {"default": default}
     if isinstance(choices, Mapping):
         choices = partial(map, NamedChoice, choices.keys(), choices.values())
-    extra: Any = {"setting": Declaration(level, unit, choices or tuple)}
+    extra: Any = {"setting": Declaration(level, unit, choices or tuple, only or {})}
     return Field(title=label, description=help, json_schema_extra=extra, **default, **bounds)
 
 

@@ -49,7 +49,12 @@ _DEEP = re.compile(r"(?<![\w-])(?:[\w-]++\s*\.\s*){8}")
 """A dotted key of nine parts or more. Settings need two; tomllib takes most of a minute for 50,000."""
 
 
-def _table(path: Path) -> dict[str, Any]:
+def table(path: Path) -> dict[str, Any]:
+    """What a TOML file holds, which may be of any origin.
+
+    Raises:
+        SettingsError: it cannot be read, or is not valid TOML.
+    """
     try:
         text = path.read_text("utf-8-sig")
         if _DEEP.search(_STRINGS.sub("s", text)):
@@ -75,21 +80,21 @@ def read(path: Path) -> Preset:
     Raises:
         SettingsError: the file is not valid TOML, or has an entry, key or value that is unknown.
     """
-    table = _table(path)
-    if unknown := set(table) - {"title", "blurb", "settings"}:
+    entries = table(path)
+    if unknown := set(entries) - {"title", "blurb", "settings"}:
         word = sorted(unknown)[0]
         raise SettingsError(
             f"{path.name} has the unknown entry {word!r}.",
             where=path,
             do="Settings belong under [settings]; outside it only title and blurb are allowed.",
         )
-    settings = table.get("settings", {})
+    settings = entries.get("settings", {})
     if not isinstance(settings, dict):
         raise SettingsError(
             f"{path.name}: settings must be a table.", where=path, do="Write [settings] on a line of its own."
         )
     check(settings, where=path.name)
-    title, blurb = str(table.get("title", path.stem)), str(table.get("blurb", ""))
+    title, blurb = str(entries.get("title", path.stem)), str(entries.get("blurb", ""))
     return Preset(name=path.stem, title=title, blurb=blurb, settings=layer({}, settings))
 
 
@@ -185,4 +190,4 @@ def load_settings(path: Path) -> Settings:
     Raises:
         SettingsError: the file is damaged, or from a version with other settings.
     """
-    return check(EARLIER | _table(path), where=path)
+    return check(EARLIER | table(path), where=path)

@@ -3,27 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from lora_studio.adapters import embedding
 from lora_studio.config.slices import (
     SLICE_OF,
     SLICES,
     AdapterSettings,
+    AugmentationSettings,
     DatasetSettings,
+    EvaluationSettings,
     LossSettings,
     MachineSettings,
+    NoiseSettings,
     OptimizerSettings,
     PreviewSettings,
     RunSettings,
     SavingSettings,
 )
-from lora_studio.config.specs import SPECS, mistake, require_known
+from lora_studio.config.specs import SPECS, mistake, plain, require_known
 from lora_studio.diffusion import registry as processes
-from lora_studio.errors import SettingsError
+from lora_studio.errors import AdapterError, SettingsError
 from lora_studio.methods import registry as methods
 from lora_studio.optim import registry as optimizers
+
+
+class Ignored(NamedTuple):
+    """A setting without effect."""
+
+    key: str
+    other: str
+    """The setting that takes its effect away."""
+    value: Any
+    """That setting's value."""
+
+    @property
+    def what(self) -> str:
+        other = SPECS[self.other]
+        return f"{SPECS[self.key].label} has no effect where {other.label} is {other.title(self.value)}."
+
+    @property
+    def do(self) -> str:
+        default = plain(SPECS[self.key].default)
+        allowed = " or ".join(map(plain, SPECS[self.key].only.get(self.other, ())))
+        return f"Set {self.key} to {default}{f', or {self.other} to {allowed}' if allowed else ''}."
 
 
 class Settings(BaseModel):
@@ -37,10 +62,13 @@ class Settings(BaseModel):
 
     run: RunSettings
     dataset: DatasetSettings
+    augmentation: AugmentationSettings
     adapter: AdapterSettings
+    noise: NoiseSettings
     loss: LossSettings
     optimizer: OptimizerSettings
     previews: PreviewSettings
+    evaluation: EvaluationSettings
     saving: SavingSettings
     machine: MachineSettings
 
@@ -69,9 +97,47 @@ class Settings(BaseModel):
             )
         if refusal := methods.get(self.adapter.method).refusal(self.adapter, self.machine.quantize):
             raise ValueError(refusal)
+        if refusal := self._cap_refusal():
+            raise ValueError(refusal)
+        if self.noise.timestep_from >= self.noise.timestep_to:
+            raise ValueError("timestep_from must be below timestep_to")
+        if self.loss.preserve_weight and not self.run.trigger.strip():
+            raise ValueError("preserve_weight needs a trigger word, without which captions are preserved: set trigger")
         if refusal := processes.refusal(self.loss.prediction, self.previews.sampler):
             raise ValueError(refusal)
         return self
+
+    def require_named(self) -> None:
+        """Raises SettingsError where no base model is named, or tokens are to be learned and there is no trigger word
+        to stand for them.
+        """
+        if not self.run.base.strip():
+            do = "Set base to starter, or to a model of yours."
+            raise SettingsError("No base model is named.", where="base", do=do)
+        if not self.adapter.tokens:
+            return
+        word = self.run.trigger.strip()
+        if not word:
+            what = "Tokens are to be learned, and there is no trigger word to stand for them."
+            raise SettingsError(what, where="trigger", do="Enter a word that means nothing else, such as anastyle.")
+        try:
+            embedding.require_usable(word)
+        except AdapterError as error:
+            raise SettingsError(error.what, where="trigger", do=error.do) from None
+
+    def _cap_refusal(self) -> str:
+        """Why ``max_norm`` cannot hold, and what to set instead: a sentence without its full stop; empty if it can."""
+        method, optimizer = methods.get(self.adapter.method), optimizers.get(self.optimizer.optimizer)
+        if not self.optimizer.max_norm:
+            return ""
+        if not method.cappable:
+            return f"max_norm cannot scale what {method.title} learns: set max_norm to 0, or method to lora"
+        if optimizer.own_weights:
+            return (
+                f"max_norm does not reach the weights that {optimizer.title} keeps for itself: set max_norm to 0, or "
+                "choose another optimizer"
+            )
+        return ""
 
     @property
     def share(self) -> int:
@@ -81,6 +147,20 @@ class Settings(BaseModel):
     def flat(self) -> dict[str, Any]:
         """Every setting by its key, as plain data, in the order of their declaration."""
         return {key: value for part in self.model_dump().values() for key, value in part.items()}
+
+    def ignored(self) -> list[Ignored]:
+        """The settings that were changed from their defaults and have no effect beside the others. One that is switched
+        off by its lowest value, 0, is as wanted.
+        """
+        found = []
+        for key, spec in SPECS.items():
+            off = spec.low == 0 == self[key]
+            for other, values in spec.only.items():
+                if self[key] != spec.default and not off and self[other] not in values:
+                    found.append(Ignored(key, other, self[other]))
+        method = self.adapter.method
+        without = [key for key in methods.get(method).ignores if self[key] != SPECS[key].default]
+        return [*found, *(Ignored(key, "method", method) for key in without)]
 
     def __getitem__(self, key: str) -> Any:
         """The value of the setting ``key``."""
@@ -118,8 +198,30 @@ def check(values: dict[str, Any], where: object = "") -> Settings:
 
 def layer(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """``values`` with ``changes`` on top. One optimizer's learning rate is never carried over to another: an optimizer
-    whose rates mean something else brings its usual ones, where ``changes`` give none.
+    whose rates mean something else brings its usual ones, where ``changes`` give none; so does a method, see
+    ``_of_method``. A number of steps takes the place of a number of epochs.
     """
     before, after = (each.get("optimizer", SPECS["optimizer"].default) for each in (values, {**values, **changes}))
     known = before in SPECS["optimizer"].choices and after in SPECS["optimizer"].choices
-    return {**values, **(optimizers.rates_after(before, after) if known else {}), **changes}
+    merged = {**values, **(optimizers.rates_after(before, after) if known else {})}
+    by_steps = {"epochs": 0} if "steps" in changes and values.get("epochs") else {}
+    return {**merged, **_of_method(merged, changes), **by_steps, **changes}
+
+
+def _of_method(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """What a change of method brings with it: its usual settings in place of the other method's, and learning rates
+    that are to those of ``values`` as its usual ones are to the other's. None of an optimizer that finds its rate by
+    itself.
+    """
+    default = SPECS["method"].default
+    before, after = (methods.METHODS.get(each.get("method", default)) for each in (values, {**values, **changes}))
+    if before is None or after is None or before is after:
+        return {}
+    left = {key: SPECS[key].default for key, value in before.usual.items() if values.get(key) == value}
+    usual = {**left, **after.usual}
+    optimizer = {**values, **changes}.get("optimizer", SPECS["optimizer"].default)
+    ratio = after.relative_rate / before.relative_rate
+    if ratio == 1 or optimizer not in SPECS["optimizer"].choices or optimizers.get(optimizer).learning_rate == 1:
+        return usual
+    rates = {key: values.get(key, SPECS[key].default) for key in ("learning_rate", "text_learning_rate")}
+    return {**usual, **{key: float(f"{rate * ratio:.6g}") for key, rate in rates.items()}}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -33,6 +33,8 @@ class Spec:
     kind: Literal["text", "integer", "number", "switch", "choice", "lines"]
     low: float | None
     high: float | None
+    only: Mapping[str, Sequence[Any]]
+    """Other settings, and the values of them with which this one counts at all."""
 
     @property
     def options(self) -> tuple[Choice, ...]:
@@ -46,7 +48,12 @@ class Spec:
 
     def title(self, value: Any) -> str:
         """A choice's name for people; any other value as text."""
-        return next((option.title for option in self.options if option.name == value), str(value))
+        return next((option.title for option in self.options if option.name == value), plain(value))
+
+
+def plain(value: Any) -> str:
+    """A value as ``--set`` takes it: a switch is on or off."""
+    return ("off", "on")[value] if isinstance(value, bool) else str(value)
 
 
 def _kind(field: FieldInfo) -> Literal["text", "integer", "number", "switch", "choice", "lines"]:
@@ -67,13 +74,22 @@ def _bound(field: FieldInfo, *names: str) -> float | None:
     return next((bound for bound in found if bound is not None), None)
 
 
+def _conditions(only: Mapping[str, Sequence[Any]]) -> list[str]:
+    """With which other settings a setting counts, a sentence each."""
+    found = []
+    for key, values in only.items():
+        titles = {option.name: option.title for option in declaration_of(FIELDS[key]).choices()}
+        found.append(f"Only where {FIELDS[key].title} is {' or '.join(titles.get(one, plain(one)) for one in values)}.")
+    return found
+
+
 def _spec(key: str) -> Spec:
     field = FIELDS[key]
     declared = declaration_of(field)
     return Spec(
         key,
         field.title or "",
-        field.description or "",
+        " ".join([field.description or "", *_conditions(declared.only)]),
         SLICES[SLICE_OF[key]].group,
         declared.level,
         declared.unit,
@@ -81,6 +97,7 @@ def _spec(key: str) -> Spec:
         _kind(field),
         _bound(field, "ge", "gt"),
         _bound(field, "le", "lt"),
+        declared.only,
     )
 
 

@@ -48,7 +48,7 @@ def _usual_rates() -> list[str]:
         rows.append(f"| {spec.title} | `{spec.learning_rate:g}` | {text} |")
     return [
         "Choosing another optimizer, on the page or with `--set`, also sets its usual rates, unless others are given",
-        "or both optimizers have the same update rule:\n",
+        "or both optimizers have the same update rule. [optimizers.md](optimizers.md) says how to choose one.\n",
         "| Optimizer | Learning rate | Text encoder rate |",
         "| --- | --- | --- |",
         *rows,

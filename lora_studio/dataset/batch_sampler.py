@@ -48,14 +48,13 @@ class BatchSampler:
 
     Class pictures are drawn as often as all others together, as in sd-scripts, and take turns over the epochs: few of
     them come up several times in one, of many only some. Each bucket draws as many of its own as it has a share of
-    them, one at least.
+    them, one at least. Copies of a picture are drawn equally often.
 
     Args:
         samples: all samples of the dataset.
         batch: samples per batch.
         seed: 0 or greater.
         among: indices of the samples to draw from, the training part of a split; None for all.
-        flip: mirror half of the draws, at random.
         caption_dropout: share of the draws without caption.
 
     Raises:
@@ -69,11 +68,10 @@ class BatchSampler:
         seed: int,
         *,
         among: Sequence[int] | None = None,
-        flip: bool = False,
         caption_dropout: float = 0.0,
     ):
-        self.batch, self.seed, self.flip, self.caption_dropout = batch, seed, flip, caption_dropout
-        self._variants = [len(sample.captions) for sample in samples]
+        self.batch, self.seed, self.caption_dropout = batch, seed, caption_dropout
+        self._samples = samples
         chosen = range(len(samples)) if among is None else among
         own = _by_bucket(samples, [index for index in chosen if not samples[index].picture.regularisation])
         if not own or batch < 1:
@@ -89,16 +87,19 @@ class BatchSampler:
         """The batch of ``step`` (0 for the first; with accumulation, count batches instead of optimizer steps)."""
         epoch, place = divmod(step, self.steps_per_epoch)
         pictures = self._epoch(epoch)[place].tolist()
-        chances = _chances(3 * self.batch, self.seed, _STEP, step).reshape(3, -1).tolist()
-        return [
-            Draw(
-                picture,
-                self.flip and mirror < 0.5,
-                int(which * self._variants[picture]),
-                drop < self.caption_dropout,
-            )
-            for picture, mirror, which, drop in zip(pictures, *chances, strict=True)
-        ]
+        chances = _chances(4 * self.batch, self.seed, _STEP, step).reshape(4, -1).tolist()
+        return [self._draw(picture, *given) for picture, *given in zip(pictures, *chances, strict=True)]
+
+    def _draw(self, picture: int, mirror: float, which: float, drop: float, copy: float) -> Draw:
+        """One sample, by chances in [0, 1): half of the draws of a picture that may be mirrored are."""
+        sample = self._samples[picture]
+        return Draw(
+            picture,
+            bool(sample.mirrored) and mirror < 0.5,
+            int(which * len(sample.captions)),
+            drop < self.caption_dropout,
+            int(copy * len(sample.copies)),
+        )
 
     def _shuffled(self, epoch: int) -> np.ndarray:
         """One epoch's batches: (steps_per_epoch, batch) picture indices."""

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-from PIL import Image
 
 from lora_studio.dataset.items import Bucket, Dataset, Picture
 from lora_studio.dataset.preparation import Crop
@@ -101,22 +100,6 @@ def _trimmed(crop: Crop, width: int, height: int, bucket: Bucket) -> Crop:
         if beside > 0
         else Crop(left, top + above, right, bottom - above)
     )
-
-
-def fit(image: Image.Image, bucket: Bucket, flip: bool = False, crop: Crop | None = None) -> Image.Image:
-    """``image`` or its ``crop`` scaled and cropped to exactly ``bucket``, mirrored left to right if ``flip``."""
-    fitted = image.resize(bucket, Image.Resampling.LANCZOS, box=crop_box(*image.size, bucket, crop))
-    return fitted.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else fitted
-
-
-def fit_mask(
-    mask: Image.Image, bucket: Bucket, size: tuple[int, int], flip: bool = False, crop: Crop | None = None
-) -> Image.Image:
-    """``mask`` (L) cropped and mirrored as ``fit`` does it with its picture, at ``size``: each of its pixels is the
-    mean of those that it covers.
-    """
-    fitted = mask.resize(size, Image.Resampling.BOX, box=crop_box(*mask.size, bucket, crop))
-    return fitted.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else fitted
 
 
 def problems(dataset: Dataset, resolution: int, step: int, max_upscale: float) -> list[Problem]:

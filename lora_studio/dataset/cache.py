@@ -22,7 +22,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from lora_studio.dataset import buckets, entry_files
+from lora_studio.dataset import entry_files, framing
 from lora_studio.dataset.encoding import WORKERS, Encoder, Encoding, Made, TextEntry, View, ahead
 from lora_studio.dataset.items import Draw, Sample
 from lora_studio.dataset.preparation import Crop
@@ -54,9 +54,9 @@ class Cache:
     Args:
         folder: where entries are stored; may be shared by all runs.
         encoder: encodes what is missing.
-        samples: all pictures, each with its bucket and the variants of its caption.
+        samples: all pictures, each with its bucket, the variants of its caption, and its copies.
         prompts: the prompts whose features will be needed (``features``).
-        flip: mirrored pictures are needed too.
+        captions: further texts whose features will be needed as captions' (``of_captions``).
         masks: use the pictures' masks.
         limits: how much to keep in memory and on disk.
     """
@@ -68,7 +68,7 @@ class Cache:
         samples: Sequence[Sample],
         *,
         prompts: Sequence[str] = (),
-        flip: bool = False,
+        captions: Sequence[str] = (),
         masks: bool = True,
         limits: Limits = Limits(),
     ):
@@ -77,17 +77,18 @@ class Cache:
         self._held: dict[Path, dict[str, Tensor]] = {}
         self._held_bytes = 0
         self._latents = {
-            View(index, flipped): self._path("latents", sample.picture.sha256, *_shape(sample), flipped)
+            view: self._path("latents", sample.picture.sha256, *self._framing(view), *self._colours(view))
             for index, sample in enumerate(samples)
-            for flipped in (False, True)[: 1 + flip]
+            for view in _views(index, sample)
         }
         self._masks = {
-            view: self._path("masks", mask.sha256, *_shape(samples[view.picture]), view.flip)
+            view: self._path("masks", mask.sha256, *self._framing(view))
             for view in self._latents
             if masks and (mask := samples[view.picture].picture.mask)
         }
         self._masked = {view: self._masked_path(view) for view in self._latents if self._masks and encoder.inpaints}
-        self._captions = self._entries(["", *(text for sample in samples for text in sample.captions)])
+        written = (text for sample in samples for text in (*sample.captions, *sample.mirrored))
+        self._captions = self._entries(["", *written, *captions])
         self._prompts = self._entries(["", *prompts], prompts=True)
         self._texts = {entry.path: entry for entry in (*self._prompts.values(), *self._captions.values())}
         self._filler: TextEntry | None = None
@@ -121,7 +122,7 @@ class Cache:
         """x0 = mean + deviation · ε (Kingma & Welling 2014, §2.4) of the draws: (B, 4, H/8, W/8) scaled latents; ε from
         ``generator``, or 0 without one.
         """
-        entries = [self._entry(self._latents[View(draw.picture, draw.flip)]) for draw in draws]
+        entries = [self._entry(self._latents[_view(draw)]) for draw in draws]
         mean, deviation = (torch.stack([entry[name] for entry in entries]) for name in ("mean", "deviation"))
         if generator is None:
             return mean
@@ -140,7 +141,7 @@ class Cache:
             return None
         found = torch.full((len(draws), 1, *like.shape[2:]), 255, dtype=torch.uint8)
         for row, draw in enumerate(draws):
-            if path := self._masks.get(View(draw.picture, draw.flip)):
+            if path := self._masks.get(_view(draw)):
                 found[row] = self._entry(path)["mask"]
         return found.float() / 255
 
@@ -151,21 +152,30 @@ class Cache:
         """
         if not self._masked:
             return None
-        return torch.stack([self._entry(self._masked[View(draw.picture, draw.flip)])["shown"] for draw in draws])
+        return torch.stack([self._entry(self._masked[_view(draw)])["shown"] for draw in draws])
 
     def text(self, draws: Sequence[Draw]) -> dict[str, Tensor]:
         """The text features of the draws' captions by name, batch first; a dropped caption is the empty one. Shorter
         texts are filled up to the longest one.
         """
-        return self._filled([self._entry(self._captions[text].path) for text in self.captions(draws)])
+        return self.of_captions(self.captions(draws))
+
+    def of_captions(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """The same of ``texts``, captions of pictures or further ones."""
+        return self._filled([self._entry(self._captions[text].path) for text in texts])
 
     def captions(self, draws: Sequence[Draw]) -> list[str]:
         """The caption of each draw; a dropped one is empty."""
-        return ["" if draw.drop_caption else self.samples[draw.picture].captions[draw.variant] for draw in draws]
+        return ["" if draw.drop_caption else self.caption(draw) for draw in draws]
 
-    def length(self, draws: Sequence[Draw]) -> int:
-        """The chunks of the draws' longest caption."""
-        return max(self._captions[text].length for text in self.captions(draws))
+    def caption(self, draw: Draw) -> str:
+        """The caption of a draw, also if it is dropped."""
+        sample = self.samples[draw.picture]
+        return (sample.mirrored if draw.flip else sample.captions)[draw.variant]
+
+    def length(self, texts: Sequence[str]) -> int:
+        """The chunks of the longest of ``texts``, as ``of_captions`` takes them."""
+        return max(self._captions[text].length for text in texts)
 
     def features(self, prompts: Sequence[str], length: int = 0) -> dict[str, Tensor]:
         """The text features of prompts by name, batch first, filled up to the longest one and to ``length`` chunks."""
@@ -191,11 +201,12 @@ class Cache:
         width, top and left of the crop in the scaled picture, height and width of the bucket, in pixels. A crop of the
         artist's own is a picture of its own: what she cut off was never there.
         """
-        return torch.tensor([self._sizes(draw.picture) for draw in draws], dtype=torch.float32)
+        return torch.tensor([self._sizes(draw) for draw in draws], dtype=torch.float32)
 
-    def _sizes(self, index: int) -> tuple[float, ...]:
-        picture, bucket, _ = self.samples[index]
-        left, top, right, _ = buckets.crop_box(picture.width, picture.height, bucket, picture.crop)
+    def _sizes(self, draw: Draw) -> tuple[float, ...]:
+        picture, bucket = self.samples[draw.picture][:2]
+        altered = _view(draw).alteration(self.samples)
+        left, top, right, _ = framing.region((picture.width, picture.height), bucket, altered, picture.crop)
         scale = bucket.width / (right - left)
         own = picture.crop or Crop(0, 0, 1, 1)
         height, width = picture.height * (own.bottom - own.top), picture.width * (own.right - own.left)
@@ -216,7 +227,16 @@ class Cache:
         picture = sample.picture
         if picture.mask is None:
             return self._path("masked", *sample.bucket)
-        return self._path("masked", *_shape(sample), picture.sha256, picture.mask.sha256, view.flip)
+        parts = picture.mask.sha256, *self._framing(view)[len(_shape(sample)) :], *self._colours(view)
+        return self._path("masked", *_shape(sample), picture.sha256, *parts)
+
+    def _framing(self, view: View) -> tuple[float, ...]:
+        """What decides, beside the bytes, which pixels are encoded."""
+        return *_shape(self.samples[view.picture]), view.flip, *view.alteration(self.samples).framing
+
+    def _colours(self, view: View) -> tuple[float, ...]:
+        altered = view.alteration(self.samples)
+        return (altered.hue, altered.saturation, altered.brightness) if altered.recolours else ()
 
     def _path(self, kind: str, *parts: str | float) -> Path:
         key = hashlib.sha256(json.dumps([VERSION, self.encoder.fingerprint, *parts]).encode()).hexdigest()
@@ -263,6 +283,16 @@ class Cache:
                     self._hold(path, entry)
                 done += len(made)
                 yield stage, done, len(items)
+
+
+def _views(index: int, sample: Sample) -> list[View]:
+    """All that may be drawn of a picture."""
+    flips = (False, True)[: 1 + bool(sample.mirrored)]
+    return [View(index, flip, copy) for copy in range(len(sample.copies)) for flip in flips]
+
+
+def _view(draw: Draw) -> View:
+    return View(draw.picture, draw.flip, draw.copy)
 
 
 def _shape(sample: Sample) -> tuple[float, ...]:

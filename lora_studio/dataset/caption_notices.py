@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lora_studio.config.slices import DatasetSettings
+from lora_studio.config.slices import AugmentationSettings, DatasetSettings
 from lora_studio.dataset.caption_variants import KEEP
 from lora_studio.dataset.items import Dataset
+from lora_studio.dataset.phrases import names
 from lora_studio.dataset.problems import Problem, grouped
+from lora_studio.dataset.sides import speaks_of_sides
 from lora_studio.dataset.wildcards import Template
 
 
@@ -19,7 +21,8 @@ def problems(dataset: Dataset, settings: DatasetSettings) -> list[Problem]:
     found = _of_lines(texts) if settings.caption_lines == "variants" else []
     if settings.wildcards:
         found += _of_wildcards(texts)
-    return found + (_of_protected(texts.values(), settings) if settings.tag_dropout else [])
+    drops = settings.tag_dropout or settings.word_dropout
+    return found + (_of_protected(texts.values(), settings) if drops else [])
 
 
 def _of_lines(texts: dict[str, str]) -> list[Problem]:
@@ -59,20 +62,38 @@ def _of_wildcards(texts: dict[str, str]) -> list[Problem]:
     )
 
 
+def of_sides(dataset: Dataset, settings: AugmentationSettings) -> list[Problem]:
+    """A notice of captions that speak of sides, where mirrored pictures come with them."""
+    if not settings.flip or settings.mirror_captions != "same":
+        return []
+    return grouped(
+        "warning",
+        "sides",
+        [dataset.name(picture) for picture in dataset.pictures if speaks_of_sides(picture.full_caption)],
+        "caption speaks of left or right, and its picture is mirrored too",
+        "captions speak of left or right, and their pictures are mirrored too",
+        "Set mirror_captions to exchanged or unmirrored.",
+    )
+
+
 def _of_protected(texts: Iterable[str], settings: DatasetSettings) -> list[Problem]:
     lines = {line for text in texts for line in text.split("\n")}
-    tags = {
-        tag.strip().casefold()
+    seen = [
+        text
         for line in lines
         for text in Template(
             f"{settings.caption_prefix} {line} {settings.caption_suffix}", settings.wildcards
         ).covering()
-        for tag in text.replace(KEEP, ",").split(",")
-    }
+    ]
+    tags = {tag.strip().casefold() for text in seen for tag in text.replace(KEEP, ",").split(",")}
+
+    def known(tag: str) -> bool:
+        return tag.strip().casefold() in tags or bool(settings.word_dropout) and any(names(text, tag) for text in seen)
+
     return grouped(
         "warning",
         "protected tag",
-        [tag for tag in settings.protected_tags if tag.strip().casefold() not in tags],
+        [tag for tag in settings.protected_tags if not known(tag)],
         "protected tag is in no caption",
         "protected tags are in no caption",
         "Compare how it is written in the captions.",

@@ -2,18 +2,18 @@
 
 A caption may have several lines, wildcards (``wildcards``), and tags that are shuffled or left out. As in sd-scripts
 (``keep_tokens_separator``), tags before ``|||`` stay in place, and so do those after a second one. In order: prefix and
-suffix, wildcards, trigger word, dropped tags, shuffled tags.
+suffix, wildcards, dropped words, trigger word, dropped tags, shuffled tags.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import chain, cycle, islice
 from typing import NamedTuple
 
 from lora_studio.config.slices import DatasetSettings
+from lora_studio.dataset.phrases import names, without_words
 from lora_studio.dataset.wildcards import Template, chance, shuffled
 
 KEEP = "|||"
@@ -33,7 +33,7 @@ def variants(caption: str, trigger: str, settings: DatasetSettings, seed: int = 
     first line with its tags as written.
 
     Every line of a caption counts the same, and has at most ``limit`` variants between them, but at least 2 each where
-    something varies. Tags are shuffled, left out and chosen by ``seed``.
+    something varies. Tags are shuffled, left out and chosen by ``seed``, and so are words left out.
 
     The trigger word comes first. A tag that equals it is moved there; where other words of the caption contain it, it
     stays where it is, unless tags are shuffled: then its tag is moved. Upper and lower case do not matter.
@@ -68,9 +68,10 @@ def _framed(line: str, settings: DatasetSettings) -> str:
 
 def _of_line(line: str, trigger: str, settings: DatasetSettings, seed: int, limit: int) -> list[str]:
     template = Template(line, settings.wildcards)
-    if not settings.shuffle_tags and not settings.tag_dropout and template.count <= limit:
+    drops = settings.tag_dropout or settings.word_dropout
+    if not settings.shuffle_tags and not drops and template.count <= limit:
         return [_unvaried(text, trigger) for text in template.every()]
-    if settings.shuffle_tags and not settings.tag_dropout and template.count == 1:
+    if settings.shuffle_tags and not drops and template.count == 1:
         return _orders(_tags(template.draw(seed, 0), trigger, settings), seed, limit)
     texts = [template.draw(seed, round_) for round_ in range(limit)]
     found = [_round(text, line, trigger, settings, seed, round_, limit) for round_, text in enumerate(texts)]
@@ -87,7 +88,7 @@ def _unvaried(text: str, trigger: str) -> str:
     others = _without_tags(tags, _split(trigger))
     if len(others) < len(tags):
         return ", ".join([trigger, *others])
-    return text if _names(text, trigger) else f"{trigger}, {text}" if text else trigger
+    return text if names(text, trigger) else f"{trigger}, {text}" if text else trigger
 
 
 class _Tags(NamedTuple):
@@ -108,7 +109,7 @@ def _tags(text: str, trigger: str, settings: DatasetSettings) -> _Tags:
     front: list[str] = []
     led = bool(trigger) and _led(tags, trigger)
     if trigger and not led:
-        bearers = [tag for tag in tags if _names(tag, trigger)] if _names(text, trigger) else []
+        bearers = [tag for tag in tags if names(tag, trigger)] if names(text, trigger) else []
         alone = len(_without_tags(bearers, [trigger])) < len(bearers)
         front = bearers[:1] if bearers and not alone else [trigger]
         moved = front if bearers and not alone else _split(trigger)
@@ -136,6 +137,8 @@ def _orders(tags: _Tags, seed: int, limit: int) -> list[str]:
 
 def _round(text: str, line: str, trigger: str, settings: DatasetSettings, seed: int, round_: int, rounds: int) -> str:
     """The variant of one round, of ``text``, which is ``line`` with its wildcards chosen."""
+    if settings.word_dropout:
+        text = _thinned(text, line, trigger, settings, seed, round_, rounds)
     if not settings.shuffle_tags and not settings.tag_dropout:
         return _unvaried(text, trigger)
     head, free, tail = _tags(text, trigger, settings)
@@ -150,9 +153,21 @@ def _round(text: str, line: str, trigger: str, settings: DatasetSettings, seed: 
     return ", ".join(head + free + tail)
 
 
+def _thinned(text: str, line: str, trigger: str, settings: DatasetSettings, seed: int, round_: int, rounds: int) -> str:
+    """``text`` without the words that are left out in one round; what ``KEEP`` keeps in place stays."""
+    sections = text.split(KEEP, 2)
+    place = min(1, len(sections) - 1)
+    sections[place] = without_words(
+        sections[place],
+        [trigger, *_split(trigger), *settings.protected_tags],
+        lambda word: round_ in _without(settings.word_dropout, rounds, seed, line, f"word {word}"),
+    )
+    return KEEP.join(sections)
+
+
 @lru_cache(maxsize=4096)
 def _without(share: float, rounds: int, *key: object) -> frozenset[int]:
-    """The rounds in which a tag is left out: ``share`` of all, on average over tags. Round 0 comes last, so that the
+    """The rounds in which a tag or word is left out: ``share`` of all, on average. Round 0 comes last, so that the
     caption as written is seen.
     """
     times = int(share * rounds + chance("without", *key))
@@ -171,15 +186,4 @@ def _without_tags(tags: Sequence[str], others: Sequence[str]) -> list[str]:
 
 def _led(tags: Sequence[str], trigger: str) -> bool:
     """Whether the first of ``tags`` contains the trigger, or the first ones if it has commas itself."""
-    return _names(", ".join(tags[: trigger.count(",") + 1]), trigger)
-
-
-def _names(text: str, trigger: str) -> bool:
-    """Whether the trigger's words occur in ``text`` as whole words."""
-    return _pattern(trigger).search(text.casefold()) is not None
-
-
-@lru_cache(maxsize=16)
-def _pattern(trigger: str) -> re.Pattern[str]:
-    words = r"\s+".join(map(re.escape, trigger.casefold().split()))
-    return re.compile(rf"(?<!\w){words}(?!\w)")
+    return names(", ".join(tags[: trigger.count(",") + 1]), trigger)

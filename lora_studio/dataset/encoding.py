@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lora_studio.dataset import fitted
-from lora_studio.dataset.items import Bucket, Sample
+from lora_studio.dataset.items import Alteration, Bucket, Sample
 from lora_studio.errors import ModelError
 
 WORKERS = min(8, os.cpu_count() or 1)
@@ -66,10 +66,15 @@ class Encoder(Protocol):
 
 
 class View(NamedTuple):
-    """One picture as it is encoded: its index, and whether it is mirrored."""
+    """One picture as it is encoded: its index, whether it is mirrored, and which of its copies it is."""
 
     picture: int
-    flip: bool
+    flip: bool = False
+    copy: int = 0
+
+    def alteration(self, samples: Sequence[Sample]) -> Alteration:
+        """How it differs from the picture."""
+        return samples[self.picture].copies[self.copy]._replace(flip=self.flip)
 
 
 class TextEntry(NamedTuple):
@@ -162,24 +167,27 @@ class Encoding:
 
     def _pixels(self, views: list[View]) -> Tensor:
         """(B, 3, H, W) float32 in [-1, 1]: pictures of one bucket."""
-        chosen = [(self.samples[view.picture], view.flip) for view in views]
-        return torch.stack([fitted.pixels(sample.picture, sample.bucket, flip) for sample, flip in chosen])
+        chosen = [(self.samples[view.picture], view.alteration(self.samples)) for view in views]
+        return torch.stack([fitted.pixels(sample.picture, sample.bucket, altered) for sample, altered in chosen])
 
     def _masked_pixels(self, views: list[View]) -> tuple[Tensor, Tensor]:
         """``_pixels`` and their masks, (B, 1, H, W) float32 in [0, 1]; 1 for pictures without one."""
         pixels = self._pixels(views)
         masks = torch.ones_like(pixels[:, :1])
         for row, view in enumerate(views):
-            picture, bucket, _ = self.samples[view.picture]
-            if picture.mask:
-                masks[row] = fitted.weights(picture.mask, bucket, view.flip, scale=1, crop=picture.crop) / 255
+            if self.samples[view.picture].picture.mask:
+                masks[row] = self._mask(view, scale=1) / 255
         return pixels, masks
 
     def _weights(self, view: View) -> Tensor:
         """(1, H/8, W/8) uint8: a mask."""
-        picture, bucket, _ = self.samples[view.picture]
+        return self._mask(view, self.encoder.scale)
+
+    def _mask(self, view: View, scale: int) -> Tensor:
+        """(1, H/scale, W/scale) uint8."""
+        picture, bucket = self.samples[view.picture][:2]
         assert picture.mask
-        return fitted.weights(picture.mask, bucket, view.flip, self.encoder.scale, picture.crop)
+        return fitted.weights(picture.mask, bucket, scale, view.alteration(self.samples), picture.crop)
 
 
 def _chunks(reading: tuple[str | int, ...]) -> int:

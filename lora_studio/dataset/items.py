@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -90,6 +91,44 @@ class Bucket(NamedTuple):
         return f"{self.width} × {self.height}"
 
 
+class Alteration(NamedTuple):
+    """How a copy of a picture that training sees differs from it."""
+
+    flip: bool = False
+    """Mirrored left to right, after all else."""
+    rotation: float = 0.0
+    """Degrees counter-clockwise."""
+    cut: float = 0.0
+    """The share of width and height that is not seen."""
+    across: float = 0.0
+    """Where what is seen then lies: -1 at the left, 1 at the right."""
+    down: float = 0.0
+    """-1 at the top, 1 at the bottom."""
+    hue: float = 0.0
+    """Degrees that colours are turned by."""
+    saturation: float = 1.0
+    brightness: float = 1.0
+
+    @property
+    def reframes(self) -> bool:
+        """Whether another part of the picture is seen, or turned."""
+        return bool(self.rotation or self.cut)
+
+    @property
+    def framing(self) -> tuple[float, ...]:
+        """What decides which pixels are seen where, of mirrored ones apart; empty where it is as in the picture."""
+        return self[1:5] if self.reframes else ()
+
+    @property
+    def recolours(self) -> bool:
+        """Whether colours differ."""
+        return (self.hue, self.saturation, self.brightness) != (0, 1, 1)
+
+
+PLAIN = Alteration()
+"""The picture as it is."""
+
+
 class Sample(NamedTuple):
     """A picture as training sees it: at the size of its bucket, with one of the variants of its caption."""
 
@@ -97,15 +136,22 @@ class Sample(NamedTuple):
     bucket: Bucket
     captions: list[str]
     """At least one; one that should be drawn more often than others occurs more often."""
+    mirrored: Sequence[str] = ()
+    """The captions that the mirrored picture comes with, one for each of ``captions``; empty where it is never
+    mirrored.
+    """
+    copies: Sequence[Alteration] = (PLAIN,)
+    """The copies that are drawn, of both the picture and the mirrored one."""
 
 
 @dataclass(frozen=True)
 class Draw:
-    """One sample of a batch: the picture's index, whether it is mirrored, and which variant of its caption it comes
-    with, or that it comes without.
+    """One sample of a batch: the picture's index, whether it is mirrored, which variant of its caption it comes with,
+    or that it comes without, and which of the copies it is.
     """
 
     picture: int
     flip: bool = False
     variant: int = 0
     drop_caption: bool = False
+    copy: int = 0

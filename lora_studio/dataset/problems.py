@@ -54,6 +54,7 @@ Kind = Literal[
     "wildcards",
     "braces",
     "protected tag",
+    "sides",
     # of masks
     "several masks",
     "black mask",

@@ -62,6 +62,21 @@ class ContinuousVelocity(Velocity):
 
         return self._at((torch.arange(count) + 0.5) / count)
 
+    def ends(self) -> tuple[Tensor, Tensor]:
+        import torch
+
+        first, last = self._at(torch.tensor([0.0, 1.0]))
+        return first, last
+
+    def log_snr(self, timesteps: Tensor) -> Tensor:
+        """−2 ln σ."""
+        return -8 * timesteps
+
+    def at_log_snr(self, log_snr: Tensor) -> Tensor:
+        """Between the ends of σ."""
+        first, last = self.ends()
+        return (-log_snr / 8).float().clamp(first, last)
+
     def configuration(self, scheduler: str) -> dict[str, Any]:
         smallest, largest = self.sigmas
         ends = {"sigma_min": smallest, "sigma_max": largest, "sigma_data": 1.0}
@@ -70,10 +85,16 @@ class ContinuousVelocity(Velocity):
 
     def within(self, timesteps: Tensor, low: Tensor, high: Tensor) -> Tensor:
         """Parts are measured by u, as ``draw`` spreads it."""
-        first, last = (math.atan(sigma) for sigma in self.sigmas)
-        share = ((4 * timesteps.double()).exp().atan() - first) / (last - first)
-        moved = self._at(low + share * (high - low))
+        moved = self._at(low + self.share(timesteps.double()) * (high - low))
         return unless_whole(timesteps, moved, low, high)
+
+    def share(self, timesteps: Tensor) -> Tensor:
+        """u."""
+        first, last = (math.atan(sigma) for sigma in self.sigmas)
+        return ((4 * timesteps).exp().atan() - first) / (last - first)
+
+    def _nearest(self, timestep: Tensor) -> Tensor:
+        return timestep  # every number is one
 
     def _at(self, share: Tensor) -> Tensor:
         """t where ``share`` (B,) in 0 … 1 of the cosine schedule has passed: σ = tan(π u / 2)."""

@@ -62,6 +62,18 @@ class RectifiedFlow(Process):
 
         return self._shifted((torch.arange(count) + 0.5) / count)
 
+    def ends(self) -> tuple[Tensor, Tensor]:
+        import torch
+
+        return torch.tensor(0.0), torch.tensor(float(self.timesteps))
+
+    def log_snr(self, timesteps: Tensor) -> Tensor:
+        return -2 * (timesteps / self.timesteps).logit()
+
+    def at_log_snr(self, log_snr: Tensor) -> Tensor:
+        """s = 1 / (1 + √SNR), whatever the shift."""
+        return (self.timesteps * (-log_snr / 2).sigmoid()).float()
+
     def add_noise(self, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         s = self._share(timesteps, x0)
         return (1 - s) * x0 + s * noise
@@ -76,6 +88,13 @@ class RectifiedFlow(Process):
         """1 whatever ``gamma`` is: how often a timestep is drawn is its weight here (Esser et al. 2024, §3.1)."""
         return timesteps.new_ones(timesteps.shape)
 
+    def x0_ratio(self, snr: Tensor) -> Tensor:
+        """s², with s = 1 / (1 + √SNR): an error in v is an error in x₀ times 1 / s."""
+        return (1 + snr.sqrt()) ** -2
+
+    def share(self, timesteps: Tensor) -> Tensor:
+        return timesteps / self.timesteps
+
     def configuration(self, scheduler: str) -> dict[str, Any]:
         """A shift that depends on the picture's size (Flux) is left out."""
         if scheduler.startswith("FlowMatch"):
@@ -85,6 +104,11 @@ class RectifiedFlow(Process):
 
     def first(self, scheduler: Any, noise: Tensor) -> Tensor:
         return noise
+
+    def noised(self, scheduler: Any, x0: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
+        if hasattr(scheduler, "scale_noise"):  # as diffusers' schedulers for flows alone call it
+            return scheduler.scale_noise(x0, timestep, noise)
+        return scheduler.add_noise(x0, noise, timestep)
 
     def model_input(self, scheduler: Any, latents: Tensor, timestep: Tensor) -> Tensor:
         return latents

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lora_studio.diffusion.process import Process, per_sample
+from lora_studio.diffusion.samplers import DECLARED
+from lora_studio.errors import SettingsError
 
 if TYPE_CHECKING:
     import torch
@@ -68,6 +70,21 @@ class GaussianDiffusion(Process):
         first, end = (self.timesteps * low).round().long(), (self.timesteps * high).round().long()
         return (first + timesteps * (end - first) // self.timesteps).clamp(max=self.timesteps - 1)
 
+    def ends(self) -> tuple[Tensor, Tensor]:
+        import torch
+
+        return torch.tensor(0), torch.tensor(self.timesteps - 1)
+
+    def log_snr(self, timesteps: Tensor) -> Tensor:
+        return self.alpha_bar(timesteps).logit()
+
+    def at_log_snr(self, log_snr: Tensor) -> Tensor:
+        import torch
+
+        falling = self.log_snr(torch.arange(self.timesteps)).double()
+        between = -(falling[1:] + falling[:-1]) / 2  # where the next timestep becomes the nearer one
+        return torch.searchsorted(between, -log_snr.double())
+
     def add_noise(self, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         signal, rest = self._scales(timesteps, x0)
         return signal * x0 + rest * noise
@@ -76,6 +93,9 @@ class GaussianDiffusion(Process):
         alpha_bar = self.alpha_bar(timesteps)
         snr = alpha_bar / (1 - alpha_bar)
         return self.min_snr(snr, gamma) if gamma else snr.new_ones(snr.shape)
+
+    def share(self, timesteps: Tensor) -> Tensor:
+        return timesteps / self.timesteps
 
     @abstractmethod
     def min_snr(self, snr: Tensor, gamma: float) -> Tensor:
@@ -86,11 +106,21 @@ class GaussianDiffusion(Process):
         spacing = {"timestep_spacing": self.zero_snr_spacing} if self.zero_snr else {}
         return {**self.schedule, **spacing, "prediction_type": self.prediction_type, "clip_sample": False}
 
+    def options(self, sampler: str) -> Mapping[str, Any]:
+        return DECLARED[sampler].options
+
     def first(self, scheduler: Any, noise: Tensor) -> Tensor:
         return noise * scheduler.init_noise_sigma
 
     def model_input(self, scheduler: Any, latents: Tensor, timestep: Tensor) -> Tensor:
         return scheduler.scale_model_input(latents, timestep)
+
+    def estimate(self, predicted: Tensor, noisy: Tensor, timestep: Tensor) -> Tensor:
+        """At the nearest of the T timesteps, since some samplers take steps between them."""
+        return super().estimate(predicted, noisy, self._nearest(timestep))
+
+    def _nearest(self, timestep: Tensor) -> Tensor:
+        return timestep.round().long().clamp(0, self.timesteps - 1)
 
     def _scales(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """√ᾱ_t and √(1−ᾱ_t), shaped to broadcast over ``like``."""
@@ -105,6 +135,12 @@ class Epsilon(GaussianDiffusion):
     zero_snr_spacing = "leading"
     """Before the end: in pure noise, its noise tells nothing about the signal, and a sampler would divide by 0."""
 
+    def scheduler(self, sampler: str, steps: int, device: torch.device | str) -> Any:
+        if self.zero_snr and DECLARED[sampler].from_the_end:
+            what = f"{DECLARED[sampler].title} begins in pure noise, where a model that predicts noise tells nothing."
+            raise SettingsError(what, where="sampler", do="Choose another sampler, or set zero_snr to off.")
+        return super().scheduler(sampler, steps, device)
+
     def target(self, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         return noise
 
@@ -112,6 +148,9 @@ class Epsilon(GaussianDiffusion):
         """Infinite where ᾱ is 0: from pure noise alone, its noise tells nothing about the signal."""
         signal, rest = self._scales(timesteps, noisy)
         return (noisy - rest * predicted) / signal
+
+    def x0_ratio(self, snr: Tensor) -> Tensor:
+        return 1 / snr
 
     def min_snr(self, snr: Tensor, gamma: float) -> Tensor:
         """min(SNR, γ) / SNR, and 1 where SNR is 0: an error in ε is an error in x₀ times √SNR."""
@@ -138,6 +177,9 @@ class Velocity(GaussianDiffusion):
     def x0(self, predicted: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
         signal, rest = self._scales(timesteps, noisy)
         return signal * noisy - rest * predicted
+
+    def x0_ratio(self, snr: Tensor) -> Tensor:
+        return 1 / (snr + 1)
 
     def min_snr(self, snr: Tensor, gamma: float) -> Tensor:
         """min(SNR, γ) / (SNR + 1): an error in v is an error in x₀ times √(SNR + 1)."""

@@ -17,7 +17,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lora_studio.diffusion.samplers import SAMPLERS
+from lora_studio.diffusion.samplers import DECLARED, SAMPLERS
+from lora_studio.errors import SettingsError
 
 if TYPE_CHECKING:
     import torch
@@ -74,18 +75,6 @@ class Process(ABC):
 
     # Training
 
-    def noise(self, shape: torch.Size, offset: float, source: torch.Generator) -> Tensor:
-        """ε of ``shape`` (B, C, h, w), float32 on the CPU.
-
-        Args:
-            offset: how much of one further normal draw for each channel is added (noise offset, Guttenberg 2023,
-                *Diffusion with Offset Noise*).
-        """
-        import torch  # surfaces read the names of this room, and start before torch is loaded
-
-        noise = torch.randn(shape, generator=source)
-        return noise + offset * torch.randn((*shape[:2], 1, 1), generator=source) if offset else noise
-
     @abstractmethod
     def draw(self, count: int, source: torch.Generator) -> Tensor:
         """(count,) random timesteps to train at, on the CPU."""
@@ -107,6 +96,18 @@ class Process(ABC):
         return unless_whole(timesteps, moved, low, high)
 
     @abstractmethod
+    def ends(self) -> tuple[Tensor, Tensor]:
+        """The timesteps () of the least and of the most noise, on the CPU."""
+
+    @abstractmethod
+    def log_snr(self, timesteps: Tensor) -> Tensor:
+        """ln SNR(t) (B,) at ``timesteps`` (B,); infinite where there is no noise or no signal."""
+
+    @abstractmethod
+    def at_log_snr(self, log_snr: Tensor) -> Tensor:
+        """The timesteps (B,) at which ln SNR(t) is nearest to ``log_snr`` (B,), as ``draw`` gives them; on the CPU."""
+
+    @abstractmethod
     def add_noise(self, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """x_t, of the shape of ``x0``; ``timesteps`` (B,)."""
 
@@ -117,6 +118,16 @@ class Process(ABC):
     @abstractmethod
     def weight(self, timesteps: Tensor, gamma: float) -> Tensor:
         """(B,) finite weights of the squared errors at ``timesteps``; ``gamma`` 0 weights all of them by 1."""
+
+    @abstractmethod
+    def x0_ratio(self, snr: Tensor) -> Tensor:
+        """(B,) by what a squared error of the prediction is multiplied to be one of x₀, where the ratio of signal to
+        noise is ``snr`` (B,), positive and finite.
+        """
+
+    @abstractmethod
+    def share(self, timesteps: Tensor) -> Tensor:
+        """How far ``timesteps`` (B,) are into the process, as ``within`` measures it: 0 is no noise, 1 nothing else."""
 
     @abstractmethod
     def x0(self, predicted: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
@@ -130,11 +141,17 @@ class Process(ABC):
         Args:
             sampler: a key of ``samplers``.
             steps: denoising steps; its ``timesteps`` are on ``device``.
+
+        Raises:
+            SettingsError: ``sampler`` cannot take so many steps, or not of this process.
         """
         import diffusers
 
+        if steps > (most := DECLARED[sampler].most_steps):
+            what = f"{DECLARED[sampler].title} takes at most {most} steps."
+            raise SettingsError(what, where="steps", do=f"{DECLARED[sampler].steps} are usual.")
         name = self.samplers[sampler]
-        made = getattr(diffusers, name).from_config(self.configuration(name))
+        made = getattr(diffusers, name).from_config(self.configuration(name), **self.options(sampler))
         made.set_timesteps(steps, device=device)
         return made
 
@@ -142,13 +159,33 @@ class Process(ABC):
     def configuration(self, scheduler: str) -> dict[str, Any]:
         """The options of diffusers' class ``scheduler``."""
 
+    def options(self, sampler: str) -> Mapping[str, Any]:
+        """Those of its options that ``sampler`` has otherwise."""
+        return {}
+
     @abstractmethod
     def first(self, scheduler: Any, noise: Tensor) -> Tensor:
         """Where sampling starts: ``noise`` (B, C, h, w) as ``scheduler`` scales it."""
 
+    def begin(self, scheduler: Any, skipped: int) -> Tensor:
+        """Has ``scheduler`` begin behind its first ``skipped`` steps; the timesteps that are left."""
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(skipped * scheduler.order)
+        return scheduler.timesteps[skipped * scheduler.order :]
+
+    def noised(self, scheduler: Any, x0: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
+        """``x0`` (B, C, h, w) with as much of ``noise`` as ``scheduler`` expects at its ``timestep`` (1,)."""
+        return scheduler.add_noise(x0, noise, timestep)
+
     @abstractmethod
     def model_input(self, scheduler: Any, latents: Tensor, timestep: Tensor) -> Tensor:
         """What the denoiser sees of the sampler's ``latents`` (B, C, h, w) at ``timestep`` ()."""
+
+    def estimate(self, predicted: Tensor, noisy: Tensor, timestep: Tensor) -> Tensor:
+        """The clean latents that the prediction for a ``model_input`` (B, C, h, w) at a sampler's ``timestep`` ()
+        implies.
+        """
+        return self.x0(predicted, noisy, timestep.expand(len(noisy)))
 
 
 def unless_whole(timesteps: Tensor, moved: Tensor, low: Tensor, high: Tensor) -> Tensor:

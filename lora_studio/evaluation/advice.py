@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lora_studio.evaluation.judging import Judgement
+from lora_studio.evaluation.judgements import Judgement
+from lora_studio.evaluation.value import STYLE_SCALE, number
+
+UNSOUND = "In no state do subjects hold without copies: look at its pictures."
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,7 @@ class Advice:
         alike: steps whose style cannot be told from its own, itself included: the interval of the difference holds 0.
         reasons: what speaks for it, in half sentences.
         freer: the state before it, which follows prompts more freely, if there is one; ``tighter`` the one after it.
+        sound: whether its subjects hold and it copied nothing; False where that is so in no state.
     """
 
     step: int
@@ -25,6 +29,7 @@ class Advice:
     reasons: tuple[str, ...]
     freer: int | None
     tighter: int | None
+    sound: bool = True
 
     @property
     def sentence(self) -> str:
@@ -33,7 +38,8 @@ class Advice:
         unsure = (
             f" Its style cannot be told from that of step{'s' * (len(others) > 1)} {_listed(others)}." if others else ""
         )
-        return f"Keep step {self.step:,}: {'; '.join(self.reasons)}.{unsure}"
+        keep = f"Keep step {self.step:,}" if self.sound else f"{UNSOUND} Step {self.step:,} has most of the style"
+        return f"{keep}: {'; '.join(self.reasons)}.{unsure}"
 
 
 def advise(judged: Sequence[Judgement]) -> Advice | None:
@@ -43,8 +49,8 @@ def advise(judged: Sequence[Judgement]) -> Advice | None:
     if not judged:
         return None
     ordered = sorted(judged, key=lambda one: one.step)
-    sound = [one for one in ordered if not one.fades and not one.copies] or ordered
-    best = max(sound, key=lambda one: one.style.value)
+    sound = [one for one in ordered if not one.fades and not one.copied]
+    best = max(sound or ordered, key=lambda one: one.style.value)
     steps = [one.step for one in ordered]
     place = steps.index(best.step)
     alike = tuple(one.step for one in ordered if _same(one, best))
@@ -54,25 +60,32 @@ def advise(judged: Sequence[Judgement]) -> Advice | None:
         tuple(_reasons(best, ordered)),
         steps[place - 1] if place else None,
         steps[place + 1] if place + 1 < len(steps) else None,
+        bool(sound),
     )
 
 
 def _same(one: Judgement, other: Judgement) -> bool:
     """Whether two states' styles cannot be told apart, by a paired bootstrap."""
-    low, high = np.quantile(np.subtract(one.samples, other.samples), [0.025, 0.975])
+    first, second = one.samples["style"], other.samples["style"]
+    if len(first) != len(second):
+        return True
+    low, high = np.quantile(np.subtract(first, second), [0.025, 0.975])
     return bool(low <= 0 <= high)
 
 
 def _reasons(best: Judgement, ordered: Sequence[Judgement]) -> list[str]:
-    value, low, high = best.style
-    margin = f" (between {low:.0f} and {high:.0f})" if low is not None and high is not None else ""
+    value, margin = best.style.value, best.style.margin(STYLE_SCALE)
     later = [one for one in ordered if one.step > best.step]
     better = [one for one in later if one.style.value > value]
-    found = [f"style {value:.0f} %{margin}" + (", no better later" if later and not better else "")]
-    found.append("subjects fade in every state" if best.fades else "subjects hold")
-    if faded := [one.step for one in later if one.fades]:
-        found[-1] += f" and fade from step {faded[0]:,} on"
-    found.append(f"{len(best.copies)} pictures may be copies" if best.copies else "no copies")
+    found = [
+        f"style {number(value)} %{f' ({margin})' * bool(margin)}"
+        + (", no better later" if later and not better else "")
+    ]
+    everywhere = " in every state" if all(one.fades for one in ordered) and len(ordered) > 1 else ""
+    found.append(best.told_subjects + everywhere)
+    if not best.fades and (faded := [one.step for one in later if one.fades]):
+        found[-1] += f", but fade from step {faded[0]:,} on"
+    found.append(best.told_copies)
     return found
 
 

@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
+from lora_studio.evaluation.value import Value
 from lora_studio.events import Event, Measured
 from lora_studio.training.session import Session
-
-
-class Value(NamedTuple):
-    """A measured value, and the ends of its interval where it has one."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
 
 
 class Measure(ABC):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from lora_studio.dataset.items import Draw
-from lora_studio.evaluation.measure import Measure, Value
+from lora_studio.evaluation.measure import Measure
+from lora_studio.evaluation.value import Value
 from lora_studio.events import Event, Validated
 from lora_studio.training import seeds
 from lora_studio.training.loss import losses

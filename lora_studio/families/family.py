@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 CONFIGS = Path(__file__).parent / "configs"
 """The configurations that single files lack, a folder each."""
 
+_CARRIERS = ("style", "content", "layout")
+"""What the blocks of a family may mostly carry."""
 _PART_TITLES = {"unet": "the UNet", "vae": "the VAE", "text_encoder_2": "the second text encoder"}
 
 
@@ -130,6 +132,24 @@ class Family(ABC):
     def kohya_prefix(self, component: str) -> str:
         """How kohya's keys of ``component`` begin."""
         return self.kohya.get(component, f"lora_{component}_")
+
+    def named_blocks(self, lines: Sequence[str]) -> list[str]:
+        """``lines``, with the blocks that ``style``, ``content`` or ``layout`` stands for where one begins with that.
+
+        Raises:
+            SettingsError: none have been published for this family.
+        """
+        found = []
+        for line in lines:
+            word, space, rest = line.partition(" ")
+            if word in _CARRIERS and word not in self.blocks:
+                raise SettingsError(
+                    f"Which blocks carry the {word} in {self.title} has not been published.",
+                    where="blocks",
+                    do="Name blocks yourself, such as up_blocks.1. What an adapter changes in the Library shows some.",
+                )
+            found += [f"{block}{space}{rest}" for block in self.blocks.get(word, (word,))]
+        return found
 
     # Which models are its own
 

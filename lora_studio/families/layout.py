@@ -28,6 +28,7 @@ class Source:
 
 def same(shape: Shape, own: Shape) -> bool:
     """Whether a weight of ``shape`` can be one of ``own``. Files may flatten the kernel of a wide convolution."""
+    shape = completed(shape, own)
     if len(shape) == len(own):
         return shape == own
     return prod(own[2:]) > 1 and _flat(shape) == _flat(own)
@@ -35,8 +36,13 @@ def same(shape: Shape, own: Shape) -> bool:
 
 def narrower(shape: Shape, own: Shape) -> bool:
     """Whether a weight of ``shape`` is ``own`` with fewer channels."""
-    pairs = list(zip(_flat(shape), _flat(own), strict=True))
+    pairs = list(zip(_flat(completed(shape, own)), _flat(own), strict=True))
     return all(one <= other for one, other in pairs) and any(one < other for one, other in pairs)
+
+
+def completed(shape: Shape, own: Shape) -> Shape:
+    """``shape``, of which 0 stands for outputs or inputs that are not known, with those of ``own``, and its kernel."""
+    return (shape[0] or own[0], shape[1] or own[1], *own[2:]) if 0 in shape[:2] else shape
 
 
 def _flat(shape: Shape) -> Shape:

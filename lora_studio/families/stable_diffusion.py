@@ -6,6 +6,7 @@ One text encoder, whose last hidden states after its final norm are all that the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from lora_studio.families import layout
@@ -108,6 +109,12 @@ class Starter(StableDiffusion1):
 
     def _takes(self, context: int) -> bool:
         return context < CONTEXT
+
+    @cached_property
+    def modules(self) -> dict[str, Shape]:
+        """SD 1.x's, and the shortcut of a level whose width grows where SD 1.x's stays the same."""
+        width = self.config("unet")["block_out_channels"][-1]
+        return super().modules | {"unet.down_blocks.3.resnets.0.conv_shortcut": (width, width, 1, 1)}
 
     def fits(self, path: str, shape: Shape) -> bool:
         return path in self.modules and layout.narrower(shape, self.modules[path])

@@ -4,11 +4,7 @@ event log; see ``captioning``.
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-import threading
-import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +13,13 @@ from typing import NamedTuple
 from PIL import Image
 
 from lora_studio import events as e
-from lora_studio import files, runs
+from lora_studio import runs
 from lora_studio.config.settings import Settings
 from lora_studio.curation import style_words
 from lora_studio.dataset import pictures
 from lora_studio.dataset.items import Dataset, Picture
 from lora_studio.errors import DatasetError, MachineError
-from lora_studio.events import State, StateChanged
-from lora_studio.jobs import caption_writing, captioning, captioning_view, queue
+from lora_studio.jobs import caption_writing, captioning, captioning_view, job_worker
 from lora_studio.jobs.captioning import CaptioningJob, CaptioningOrder, Mode
 from lora_studio.jobs.captioning_view import CaptioningView
 from lora_studio.jobs.eventlog import EventLog
@@ -51,67 +46,24 @@ class Loaded(NamedTuple):
     device: str
 
 
-class Stopping:
-    """Whether the job was asked to stop: by a file, or by the system. Ctrl+C is for the command."""
-
-    def __init__(self, job: CaptioningJob):
-        self._file, self._terminated = job.stop_file, threading.Event()
-        signal.signal(signal.SIGTERM, lambda *_: self._terminated.set())
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def __call__(self) -> bool:
-        return self._terminated.is_set() or os.path.exists(self._file)
-
-
 def main(folder: str) -> int:
-    """Waits for the job's turn and does it; returns the process's exit status, 0 where it ended as it should."""
+    """Waits for the job's turn and does it; returns the process's exit status."""
     job = CaptioningJob(Path(folder))
-    log, stopping = EventLog(job.events_file), Stopping(job)
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    try:
-        if not captioning.claim(job):
-            return 1
-        device = queue.wait_for_captioning(job, stopping)  # held until this process ends
-    except OSError as error:
-        log.append(e.Failed.of(files.refusal(error, "The captioning cannot begin", job.folder)))
-        return 1
-    if device is None:
-        log.append(StateChanged(state=State.INTERRUPTED))
-        return 0
-    return work(job, log, stopping)
+    return job_worker.in_turn(job, lambda log, stopping: work(job, log, stopping))
 
 
 def work(job: CaptioningJob, log: EventLog, stopping: Callable[[], bool]) -> int:
-    """Does the job, now; returns the process's exit status. Whatever happens is in the log."""
-    try:
-        log.append(StateChanged(state=State.PREPARING))
-        order = job.order()
-        ended = _Work(job, order, scanned(order, job.outputs), log, stopping).do()
-        log.append(StateChanged(state=State.FINISHED if ended else State.INTERRUPTED))
-        return 0
-    except Exception as error:  # the last place where a fault can still reach the user
-        log.append(_failed(error, job))
-        return 1
-
-
-def _failed(error: Exception, job: CaptioningJob) -> e.Failed:
-    """The event that tells of ``error``; a fault of the studio's goes to the job's log with its traceback."""
-    from lora_studio.training import devices, exceptions
-
+    """Does the job, now; returns the process's exit status."""
     no_room = MachineError(
         "The model does not fit in memory.",
         do="Choose a smaller model, or close other programs that use much memory.",
     )
-    rules: list[exceptions.Rule] = [
-        (devices.memory_full, lambda _: no_room),
-        (devices.lost, devices.device_lost),
-        (lambda one: isinstance(one, OSError), lambda one: files.refusal(one, "The captioning stopped", job.folder)),
-    ]
-    if told := exceptions.translated(error, rules):
-        return e.Failed.of(told)
-    traceback.print_exc()
-    do = "This is a bug in the studio. The job's worker.log has the details; what was captioned is kept."
-    return e.Failed.of(error).model_copy(update={"where": str(job.log_file), "do": do})
+
+    def caption() -> bool:
+        order = job.order()
+        return _Work(job, order, scanned(order, job.outputs), log, stopping).do()
+
+    return job_worker.reported(job, log, caption, no_room, "what was captioned")
 
 
 @dataclass

@@ -1,25 +1,14 @@
-"""Captioning as a job: a model writes captions for a dataset in a process of its own, in turn with the runs. The
-parent's side: imports no torch.
+"""Captioning as a job: a model writes captions for a dataset. The parent's side: imports no torch.
 
-A job is a folder of ``outputs/.captioning``. Its event log is also where captions are kept as they come, so that a job
-whose process was killed continues with the next picture. Nothing is written into the dataset before the job ends.
-
-outputs/.captioning/<job>/
-├── order.json     what was asked for
-├── events.jsonl   what happened, one event a line; the captions are among them
-├── settled.json   of proposals: the pictures that she has decided on
-├── worker.json    process id and start time of its worker, and its place in the queue
-├── worker.log     output of the worker's libraries
-├── start.lock     held while a worker is started
-└── stop           a request to stop, while there is one
+A job is a folder of ``outputs/.captioning`` (``job`` has its files). Its event log is also where captions are kept as
+they come, so that a job whose process was killed continues with the next picture. Nothing is written into the dataset
+before the job ends. Of proposals, ``settled.json`` has the pictures that she has decided on.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -27,19 +16,15 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lora_studio import events as e
-from lora_studio import files, locks, runs
+from lora_studio import files, runs
 from lora_studio.errors import DatasetError, ModelError, RunError
-from lora_studio.events import State
-from lora_studio.jobs import caption_writing, eventlog, identity, runner
+from lora_studio.jobs import caption_writing
 from lora_studio.jobs.captioning_view import CaptioningView, fold
+from lora_studio.jobs.job import Job, place, read
 from lora_studio.vision import catalogue, local
 from lora_studio.vision.catalogue import Task
 from lora_studio.vision.local import FoundModel
 from lora_studio.vision.options import SentenceOptions, TagOptions
-
-_LEAVING = 10.0
-"""Seconds in which a worker that has ended its work leaves."""
 
 
 class Mode(StrEnum):
@@ -76,42 +61,22 @@ class CaptioningOrder(BaseModel):
 
 
 @dataclass(frozen=True)
-class CaptioningJob:
-    """One job's folder."""
+class CaptioningJob(Job):
+    """One captioning job. It stops after the pictures that it is looking at, and writes what it has captioned."""
 
-    folder: Path
-
-    @property
-    def name(self) -> str:
-        return self.folder.name
+    worker, noun = "lora_studio.jobs.captioner", "captioning"
 
     @property
     def outputs(self) -> Path:
         return self.folder.parent.parent
 
     @property
-    def events_file(self) -> Path:
-        return self.folder / "events.jsonl"
+    def title(self) -> str:
+        return f"the captioning of {self.name}"
 
     @property
-    def worker_file(self) -> Path:
-        return self.folder / "worker.json"
-
-    @property
-    def log_file(self) -> Path:
-        return self.folder / "worker.log"
-
-    @property
-    def stop_file(self) -> Path:
-        return self.folder / "stop"
-
-    @property
-    def start_lock(self) -> Path:
-        return self.folder / "start.lock"
-
-    @property
-    def order_file(self) -> Path:
-        return self.folder / "order.json"
+    def activity(self) -> str:
+        return "pictures are captioned"
 
     @property
     def settled_file(self) -> Path:
@@ -133,45 +98,10 @@ class CaptioningJob:
             ) from error
 
     def view(self) -> CaptioningView:
-        """What is known of it now."""
-        return _seen(self)
-
-    @property
-    def alive(self) -> bool:
-        """Whether it has a process that works or waits."""
-        return place(self) is not None
-
-    def cancel(self) -> None:
-        """Asks it to stop. It ends after the pictures that it is looking at, and writes what it has captioned.
-
-        Raises:
-            MachineError: the disk refuses.
-        """
-        try:
-            files.patiently(self.stop_file.touch)
-        except OSError as error:
-            raise files.refusal(error, "The captioning cannot be stopped", self.folder) from error
-
-    def resume(self) -> None:
-        """Continues it with the pictures that it has not captioned. Does nothing while it is at work.
-
-        Raises:
-            MachineError: its folder cannot be written, or no process can be started.
-        """
-        _launch(self)
-
-    def forget(self) -> None:
-        """Deletes its folder, once it has ended: what it wrote is in the dataset. What it proposes is dropped.
-
-        Raises:
-            MachineError: the disk refuses.
-        """
-        if self.alive:
-            return
-        try:
-            shutil.rmtree(self.folder)
-        except OSError as error:
-            raise files.refusal(error, "The captioning cannot be forgotten", self.folder) from error
+        alive = self.alive
+        view = fold(read(self))
+        self.settle(view, alive, f"{_pictures(view.done)} captioned and will not be done again.")
+        return view
 
     def proposals(self) -> dict[str, str]:
         """The captions that wait for her decision, by the names of their pictures."""
@@ -199,18 +129,6 @@ class CaptioningJob:
             MachineError: the disk refuses.
         """
         self._settle(self.proposals() if names is None else names)
-
-    def remove(self) -> None:
-        """Forgets the job, with the proposals that are in it. Does nothing while it is at work.
-
-        Raises:
-            MachineError: the disk refuses.
-        """
-        try:
-            if not self.alive:
-                files.remove(self.folder)
-        except OSError as error:
-            raise files.refusal(error, "The captioning job cannot be removed", self.folder) from error
 
     def _settled(self) -> list[str]:
         try:
@@ -240,7 +158,7 @@ def start(order: CaptioningOrder, outputs: Path = runs.OUTPUTS) -> CaptioningJob
         files.write(job.order_file, order.model_dump_json())
     except OSError as error:
         raise files.refusal(error, "The captioning cannot be started", outputs) from error
-    _launch(job)
+    job.resume()
     return job
 
 
@@ -303,70 +221,10 @@ def find(name: str, outputs: Path = runs.OUTPUTS) -> CaptioningJob:
     return job
 
 
-def place(job: CaptioningJob) -> int | None:
-    """Its place in the queue, which it shares with the runs; None if it neither works nor waits."""
-    worker = identity.read(job.worker_file)
-    return int(worker.get("queued", 1e9 * worker["started"])) if worker else None
-
-
 def at_work(outputs: Path = runs.OUTPUTS) -> list[CaptioningJob]:
-    """The jobs that work or wait, in the order of their start."""
+    """The captioning jobs that work or wait, in the order of their start."""
     line = [(number, job) for job in jobs(outputs) if (number := place(job)) is not None]
     return [job for _, job in sorted(line, key=lambda one: (one[0], one[1].name))]
-
-
-def before(outputs: Path, number: int) -> list[CaptioningJob]:
-    """The jobs whose turn comes before ``number`` in the queue."""
-    return [job for job in at_work(outputs) if (place(job) or number) < number]
-
-
-def waits_for(job: CaptioningJob) -> str:
-    """What ``job`` waits for, in the middle of a sentence; empty if it is its turn."""
-    number = place(job)
-    if number is None:
-        return ""
-    names = [f"the run {run.name}" for run in runner.at_work(job.outputs) if (runner.place(run) or number) < number]
-    names += [f"the captioning of {other.name}" for other in before(job.outputs, number)]
-    others = f", and {len(names) - 1} more before it" if len(names) > 1 else ""
-    return f"{names[0]} to end{others}" if names else ""
-
-
-def claim(job: CaptioningJob) -> bool:
-    """Registers this process as the job's worker; False if it has another one that lives."""
-    with locks.held(job.start_lock):
-        worker = identity.read(job.worker_file)
-        if worker is None:
-            _register(job, os.getpid(), time.time_ns())
-        return worker is None or worker["pid"] == os.getpid()
-
-
-def _launch(job: CaptioningJob) -> None:
-    try:
-        with locks.held(job.start_lock):
-            if _at_work(job):
-                return
-            files.unlink(job.stop_file)
-            files.unlink(job.worker_file)
-            eventlog.EventLog(job.events_file).append(e.StateChanged(state=State.QUEUED))
-            with open(job.log_file, "ab") as log:
-                process = runner.detached(["lora_studio.jobs.captioner", str(job.folder)], log, {})
-            _register(job, process.pid, time.time_ns())
-    except OSError as error:
-        raise files.refusal(error, "The captioning cannot be started", job.folder) from error
-
-
-def _at_work(job: CaptioningJob) -> bool:
-    """Whether it has a worker. One that has written its last event needs a moment to end, which is waited for."""
-    patience = time.monotonic() + _LEAVING
-    while job.alive:
-        if not fold(read(job)).state.ended or time.monotonic() > patience:
-            return True
-        time.sleep(0.05)
-    return False
-
-
-def _register(job: CaptioningJob, pid: int, number: int) -> None:
-    files.write(job.worker_file, json.dumps({**identity.note(pid), "queued": number}))
 
 
 def _is_on(job: CaptioningJob, data: Path) -> bool:
@@ -376,38 +234,8 @@ def _is_on(job: CaptioningJob, data: Path) -> bool:
         return False
 
 
-def _seen(job: CaptioningJob) -> CaptioningView:
-    alive = job.alive  # before the log is read: a worker writes its last event before it ends
-    view = fold(read(job))
-    if not view.state.ended and not alive:
-        view.state, view.seconds_left = State.INTERRUPTED, None
-        view.error = e.Failed(
-            what="The captioning's process ended unexpectedly: it was killed, or the computer lost power or memory.",
-            where=str(job.log_file),
-            do=f"Resume it: {_pictures(view.done)} captioned and will not be done again.",
-        )
-    if view.state is State.QUEUED:
-        view.waits_for = waits_for(job)
-    return view
-
-
 def _pictures(count: int) -> str:
     return "1 picture is" if count == 1 else f"{count} pictures are"
-
-
-def read(job: CaptioningJob) -> list[e.Event]:
-    """The events of its log; where it cannot be read, the last one says why."""
-    found: list[e.Event] = []
-    offset = -1
-    following = 0
-    while following != offset:
-        offset = following
-        try:
-            more, following = eventlog.read(job.events_file, offset)
-        except RunError as error:
-            return [*found, e.Failed.of(error)]
-        found += more
-    return found
 
 
 def merged(texts: Mapping[str, str], captions: Mapping[str, str], mode: Mode, tags: bool) -> dict[str, str]:

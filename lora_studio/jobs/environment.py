@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 CARD = {"CUBLAS_WORKSPACE_CONFIG": ":4096:2:16:8"} | (
     {"PYTORCH_ALLOC_CONF": "expandable_segments:True"} if sys.platform == "linux" else {}
@@ -22,6 +26,12 @@ _CHOSEN = re.compile(
     r"|HF_HOME|HF_HUB_CACHE|HF_XET_CACHE|XDG_CACHE_HOME|TMPDIR|PYTHONPATH"
 )
 """Variables that choose devices, threads and folders. Others, such as tokens, are never written into a file."""
+DETACHED: dict[str, Any] = (
+    {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.DETACHED_PROCESS}
+    if sys.platform == "win32"
+    else {"start_new_session": True}
+)
+"""How a process is started that outlives this one."""
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -30,11 +40,15 @@ def own() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if _CHOSEN.fullmatch(name)}
 
 
-def environment() -> dict[str, str]:
+def environment(variables: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
     """The variables of such a process: it finds this package, downloads nothing, writes UTF-8 without a buffer, and its
     idle threads sleep.
+
+    Args:
+        variables: take the place of those of this process.
     """
-    path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
+    given = {**os.environ, **variables}
+    path = os.pathsep.join(dict.fromkeys(filter(None, [str(_ROOT), *given.get("PYTHONPATH", "").split(os.pathsep)])))
     ours = {
         "PYTHONPATH": path,
         "PYTHONUTF8": "1",
@@ -42,4 +56,4 @@ def environment() -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
-    return {**PATIENT, **CARD, **os.environ, **ours}
+    return {**PATIENT, **CARD, **given, **ours}

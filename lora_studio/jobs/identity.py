@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,8 @@ import psutil
 
 from lora_studio import files
 
+POLL = 1.0
+"""Seconds between two looks whether a parent lives."""
 _TOLERANCE = 1.0
 """Seconds by which the start of one process may seem to differ between two looks."""
 _MALFORMED = (OSError, ValueError, KeyError, TypeError, ArithmeticError, AttributeError, RecursionError)
@@ -53,6 +58,17 @@ def lives(noted: dict[str, Any]) -> bool:
         return same and process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
+
+
+def end_with(parent: int, status: int) -> None:
+    """From now on this process ends as soon as its ``parent`` has, with the exit ``status``."""
+    threading.Thread(target=_end_with, args=[parent, status], daemon=True).start()
+
+
+def _end_with(parent: int, status: int) -> None:
+    while os.getppid() == parent and psutil.pid_exists(parent):
+        time.sleep(POLL)
+    os._exit(status)
 
 
 def _since_boot(pid: int) -> dict[str, Any]:

@@ -14,6 +14,8 @@ class Inbox:
     def __init__(self) -> None:
         self._waiting: OrderedDict[str, ImageRequest] = OrderedDict()
         self._changed = threading.Condition()
+        self._taken: ImageRequest | None = None
+        self._cancelled: ImageRequest | None = None
         self.closed = False
 
     def put(self, request: ImageRequest) -> ImageRequest | None:
@@ -28,7 +30,15 @@ class Inbox:
         """The next request; None when the inbox is closed or nothing came for ``patience`` seconds."""
         with self._changed:
             self._changed.wait_for(lambda: self.closed or self._waiting, patience)
-            return None if self.closed or not self._waiting else self._waiting.popitem(last=False)[1]
+            self._taken = None if self.closed or not self._waiting else self._waiting.popitem(last=False)[1]
+            return self._taken
+
+    def cancel(self, lane: str) -> ImageRequest | None:
+        """Ends the work for ``lane``; returns the request that waited for it."""
+        with self._changed:
+            if self._taken and self._taken.lane == lane:
+                self._cancelled = self._taken
+            return self._waiting.pop(lane, None)
 
     def close(self) -> None:
         """Ends the work: what is being drawn is dropped, and nothing more is taken."""
@@ -38,4 +48,4 @@ class Inbox:
 
     def superseded(self, request: ImageRequest) -> bool:
         """Whether nobody wants the image of ``request`` any longer."""
-        return self.closed or request.lane in self._waiting
+        return self.closed or request.lane in self._waiting or request is self._cancelled

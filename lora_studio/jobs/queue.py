@@ -1,25 +1,45 @@
-"""One run trains at a time: the others wait in the order in which they were started. Captioning jobs wait among them.
+"""One run trains at a time: the others wait in the order in which they were started. Jobs of all kinds wait among them.
 
 A run that waits is a file, its ticket. One process for all of them, ``keeper``, starts the first when nothing is at
 work any more. A worker, the studio and every command that looks at the queue start the keeper if it is gone, so the
-queue survives each of them, and includes runs that were started in a terminal. A captioning job waits in its own
-process. The lock on the device decides; the system releases it when its holder dies.
+queue survives each of them, and includes runs that were started in a terminal. A job waits in its own process. The lock
+on the device decides; the system releases it when its holder dies.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
 
 from lora_studio import runs
-from lora_studio.jobs import captioning, control, runner
-from lora_studio.jobs.captioning import CaptioningJob
+from lora_studio.jobs import control, job, runner
 from lora_studio.jobs.control import Request
+from lora_studio.jobs.job import AtWork, Job
 from lora_studio.locks import Lock
 from lora_studio.runs import Run
 
 POLL = 0.3
 """Seconds between two looks whether it is the run's turn."""
+
+
+class QueueEntry(NamedTuple):
+    """What is at work or waits: a run, or a job of another kind. ``title`` is what it is called in the middle of a
+    sentence.
+    """
+
+    place: int
+    title: str
+    run: Run | None = None
+    job: AtWork | None = None
+
+
+def line(outputs: Path) -> list[QueueEntry]:
+    """Runs and jobs in the order of the queue, the one at work first."""
+    found = [QueueEntry(runner.place(run) or 0, run.name, run=run) for run in runner.at_work(outputs)]
+    found += [QueueEntry(one.place, one.title, job=one) for one in job.at_work(outputs)]
+    return sorted(found, key=lambda entry: entry.place)
 
 
 def ahead(run: Run) -> list[Run]:
@@ -33,13 +53,13 @@ def waits_for(run: Run) -> str:
     """What ``run`` waits for, in the middle of a sentence: ``ink to end, and 2 more runs before it``; empty if it is
     its turn.
     """
-    waiting = ahead(run)
-    if not waiting:
-        return next((f"the captioning of {job.name} to end" for job in _jobs_before(run)), "")
-    others = len(waiting) - 1
-    return f"{waiting[0].name} to end" + (
-        f", and {others} more {'run' if others == 1 else 'runs'} before it" if others else ""
-    )
+    waiting, others = ahead(run), _jobs_before(run)
+    first = others[0] if others and not (waiting and (runner.place(waiting[0]) or 0) < others[0].place) else None
+    if not waiting and not first:
+        return ""
+    left = len(waiting) + len(others) - 1
+    more = "more" if others else "more run" if left == 1 else "more runs"
+    return f"{first.title if first else waiting[0].name} to end" + (f", and {left} {more} before it" if left else "")
 
 
 def wait(run: Run) -> Lock | None:
@@ -55,18 +75,16 @@ def wait(run: Run) -> Lock | None:
     return None
 
 
-def wait_for_captioning(job: CaptioningJob, stopping: Callable[[], bool]) -> Lock | None:
-    """Waits for a captioning job's turn: the lock on the device, to be held to the end, or None if ``stopping`` said so
-    before.
-    """
-    lock = Lock(runs.device_lock(job.outputs))
+def wait_for_job(waiting: Job, stopping: Callable[[], bool]) -> Lock | None:
+    """Waits for a job's turn: the lock on the device, to be held to the end, or None if ``stopping`` said so before."""
+    lock = Lock(runs.device_lock(waiting.outputs))
     while not stopping():
-        if not captioning.waits_for(job) and lock.acquire():
+        if not job.waits_for(waiting) and lock.acquire():
             return lock
         time.sleep(POLL)
     return None
 
 
-def _jobs_before(run: Run) -> list[CaptioningJob]:
+def _jobs_before(run: Run) -> list[AtWork]:
     number = runner.place(run)
-    return [] if number is None else captioning.before(run.folder.parent, number)
+    return [] if number is None else [one for one in job.at_work(run.folder.parent) if one.place < number]

@@ -7,18 +7,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
-import time
 import traceback
 from pathlib import Path
 
-import psutil
-
 from lora_studio.errors import StudioError
 from lora_studio.events import Failed
+from lora_studio.jobs import identity
 from lora_studio.jobs.ranks import PEER_ENDED
-
-POLL = 1.0
 
 
 def main(outputs: str, parent: int) -> int:
@@ -44,19 +39,12 @@ def follow(outputs: Path, parent: int) -> None:
     """
     for one in (signal.SIGTERM, signal.SIGINT):
         signal.signal(one, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=[parent], daemon=True).start()
+    identity.end_with(parent, PEER_ENDED)  # a GPU would wait forever for a leader that was killed
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from lora_studio.training import distributed, follower
 
     with distributed.joined() as world:
         follower.follow(world, outputs)
-
-
-def _end_with(parent: int) -> None:
-    """A GPU would wait forever for a leader that was killed."""
-    while os.getppid() == parent and psutil.pid_exists(parent):
-        time.sleep(POLL)
-    os._exit(PEER_ENDED)
 
 
 if __name__ == "__main__":

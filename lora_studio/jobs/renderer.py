@@ -4,15 +4,12 @@ torch.
 An ``ImageRequest`` goes out as one line of JSON on the process's standard input, its ``Answer``s come back as lines on
 its standard output. The newest request of a lane wins: what waits for that lane is dropped, and what is being drawn for
 it is stopped between two steps. The process ends when its input closes, when it had nothing to do for minutes, and when
-a run or a captioning job starts, which needs the device.
+a run or a job starts, which needs the device. It can be started anew while a run trains, and takes turns with that.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
-import os
 import queue
 import subprocess
 import sys
@@ -24,117 +21,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from lora_studio import __version__, files, runs
-from lora_studio.config.specs import SPECS
-from lora_studio.dataset.items import Picture
-from lora_studio.dataset.preparation import Crop
+from lora_studio import files, runs
 from lora_studio.errors import MachineError, RunError, StudioError
-from lora_studio.jobs import captioning, environment, runner
-
-
-class Placed(BaseModel):
-    """An adapter file with its weight, under a name for labels and messages. ``blocks`` are factors of the weight, by
-    block.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    path: str
-    weight: float = 1.0
-    name: str = ""
-    blocks: dict[str, float] = {}
-
-
-class Side(BaseModel):
-    """One side of a sheet: the weights of adapter number ``adapter``, counted from 0."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    adapter: int
-    weights: tuple[float, ...]
-
-
-class Blending(BaseModel):
-    """How the adapters become one before they are drawn; see ``adapters.recipe.Blend``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    method: str
-    rank: int = 0
-    parameters: dict[str, int | float] = {}
-    """Those of the method; see ``adapters.blend_methods``."""
-
-
-class ImageSpec(BaseModel):
-    """An image to draw, or with ``across`` a labelled sheet. ``width`` and ``height`` are in pixels; 0 is the base
-    model's own size.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    base: str = SPECS["base"].default
-    vae: str = SPECS["vae"].default
-    text_encoders: tuple[str, ...] = ()
-    prediction: str = SPECS["prediction"].default
-    zero_snr: str = SPECS["zero_snr"].default
-    flow_shift: float = SPECS["flow_shift"].default
-    clip_skip: int = SPECS["clip_skip"].default
-    adapters: tuple[Placed, ...] = ()
-    blending: Blending | None = None
-    """None adds the adapters, which needs no preparation when a weight changes."""
-    prompt: str
-    negative: str = SPECS["negative"].default
-    prompt_weights: bool = SPECS["prompt_weights"].default
-    seed: int = SPECS["preview_seed"].default
-    steps: int = SPECS["preview_steps"].default
-    guidance: float = SPECS["guidance"].default
-    guidance_rescale: float = SPECS["guidance_rescale"].default
-    sampler: str = SPECS["sampler"].default
-    width: int = 0
-    height: int = 0
-    first: int = 0
-    """Steps of a rough image that comes before the good one; 0 leaves it out."""
-    across: Side | None = None
-    down: Side | None = None
-
-    @property
-    def files(self) -> list[str]:
-        """The paths of what it is drawn from."""
-        return [self.base, *filter(None, (self.vae, *self.text_encoders)), *(one.path for one in self.adapters)]
-
-    def key(self) -> str:
-        """The same for specs that give the same image: a hash of the spec and of the versions of its files."""
-        return _key(self.model_dump(exclude={"first"}), self.files)
-
-
-class RoundTrip(BaseModel):
-    """A picture of a dataset as training sees it: cropped and scaled to its bucket, through the VAE and back.
-
-    Attributes:
-        picture: its path. ``sha256`` of the file's bytes.
-        bucket: width and height in pixels.
-        crop: see ``dataset.preparation.Crop``.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    base: str = SPECS["base"].default
-    vae: str = SPECS["vae"].default
-    text_encoders: tuple[str, ...] = ()
-    picture: str
-    sha256: str
-    bucket: tuple[int, int]
-    crop: tuple[float, float, float, float] | None = None
-
-    @property
-    def as_picture(self) -> Picture:
-        """The picture, with its crop."""
-        crop = Crop(*self.crop) if self.crop else None
-        return Picture(Path(self.picture), "", 1, *self.bucket, self.sha256, crop=crop)
-
-    def key(self) -> str:
-        """The same for specs that give the same image."""
-        return _key(self.model_dump(), [self.base, *filter(None, (self.vae, *self.text_encoders)), self.picture])
+from lora_studio.jobs import environment, runner, turns
+from lora_studio.jobs.image_spec import ImageSpec, RoundTrip
 
 
 class Answer(BaseModel):
@@ -143,9 +33,14 @@ class Answer(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     id: int = 0
-    kind: Literal["loading", "drawn", "dropped", "wrong"]
+    kind: Literal["waiting", "loading", "forming", "drawn", "dropped", "wrong"]
+    """"waiting": a run trains, and it is not yet the drawing's turn."""
     path: str = ""
-    """Of the image, a PNG."""
+    """Of the first image, a PNG; of one that forms, a small and rough one that is removed some time later."""
+    paths: tuple[str, ...] = ()
+    """Of all images."""
+    step: int = 0
+    """Of an image that forms: how many of ``steps`` were taken."""
     steps: int = 0
     seconds: float = 0.0
     last: bool = True
@@ -161,10 +56,15 @@ class Answer(BaseModel):
     what: str = ""
     where: str = ""
     do: str = ""
+    run: str = ""
+    """The run beside which it does not fit."""
 
 
 class ImageRequest(BaseModel):
-    """A line on the process's standard input: what to draw, for which lane, and to which file."""
+    """A line on the process's standard input: what to draw, for which lane, and to which file.
+
+    Further images of the spec are beside the first one, as ``targets`` names them.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -172,6 +72,19 @@ class ImageRequest(BaseModel):
     lane: str
     spec: ImageSpec | RoundTrip
     to: str
+
+
+class Cancellation(BaseModel):
+    """A line on the process's standard input: nobody waits any longer for what was asked for this lane."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cancel: str
+
+
+def targets(first: Path, count: int) -> list[Path]:
+    """The files of ``count`` images of one spec: ``KEY.png``, ``KEY-2.png``, …"""
+    return [first, *(first.with_stem(f"{first.stem}-{number}") for number in range(2, count + 1))]
 
 
 class Renderer:
@@ -185,38 +98,55 @@ class Renderer:
         self.outputs, self.folder = outputs, folder
         self._starting = threading.Lock()
         self._child: _Child | None = None
+        self._no_room_beside = ""
 
     def draw(self, spec: ImageSpec | RoundTrip, lane: str) -> Iterator[Answer]:
         """Answers as they come; where the lane gets a newer request, the last one is "dropped".
 
         Raises:
-            RunError: a run or a captioning job is at work, which has the device to itself.
+            RunError: what is at work needs the device for itself, or has no room beside it.
             MachineError: the process cannot be started, or ended unexpectedly.
             StudioError: what the process says is wrong with the request.
         """
         target = self.folder / f"{spec.key()}.png"
-        if known := _known(target):
+        if known := _known(target, spec.images):
             yield known
             return
         for answer in self._asked(spec, lane, target):
             if answer.kind == "wrong":
-                raise StudioError(answer.what, where=answer.where, do=answer.do)
+                self._no_room_beside = answer.run
+                raise (RunError if answer.run else StudioError)(answer.what, where=answer.where, do=answer.do)
             if answer.kind == "drawn" and answer.last:
                 with contextlib.suppress(OSError):  # it is drawn again then
                     files.write(_note(target), answer.model_dump_json())
             yield answer
 
     def known(self, spec: ImageSpec | RoundTrip) -> Path | None:
-        """The image of ``spec``, if it was drawn before."""
+        """The first image of ``spec``, if it was drawn before."""
         target = self.folder / f"{spec.key()}.png"
-        return target if _known(target) else None
+        return target if _known(target, spec.images) else None
+
+    def cancel(self, lane: str) -> None:
+        """Ends what is drawn or waits for ``lane``, between two steps: its answer is "dropped"."""
+        with self._starting:
+            if self._child and self._child.alive:
+                self._child.cancel(lane)
+
+    def waits(self) -> bool:
+        """Whether what was refused because of a run or a job would be refused again now."""
+        try:
+            run = turns.require(self.outputs)
+        except RunError:
+            return True
+        return run is not None and run.name == self._no_room_beside
 
     def warm(self) -> None:
-        """Starts the process, which then loads its libraries, so that the first image comes sooner. If it cannot be
-        started, ``draw`` says why.
+        """Starts the process, which then loads its libraries, so that the first image comes sooner; not beside a run.
+        If it cannot be started, ``draw`` says why.
         """
         with contextlib.suppress(StudioError):
-            self._started()
+            if not runner.active(self.outputs):
+                self._started()
 
     def close(self) -> None:
         """Ends the process, if there is one."""
@@ -241,16 +171,7 @@ class Renderer:
 
     def _started(self) -> _Child:
         with self._starting:
-            if run := runner.active(self.outputs):
-                raise RunError(
-                    f"No images are drawn while the run {run.name} trains.",
-                    do="It needs the whole machine: wait for its end. Images drawn before can still be seen.",
-                )
-            if captioning.at_work(self.outputs):
-                raise RunError(
-                    "No images are drawn while pictures are captioned.",
-                    do="The model needs the whole machine: wait for its end, or cancel it on the Pictures page.",
-                )
+            turns.require(self.outputs)
             if self._child is None or not self._child.alive:
                 self._child = _Child(self.outputs)
             return self._child
@@ -289,13 +210,7 @@ class _Child:
                 return
             number = next(self._numbers)
             self._waiting[number] = answers
-            try:
-                self._input.write(
-                    ImageRequest(id=number, lane=lane, spec=spec, to=str(target)).model_dump_json().encode() + b"\n"
-                )
-                self._input.flush()
-            except OSError:
-                pass  # it has just ended, as the listener will notice
+            self._send(ImageRequest(id=number, lane=lane, spec=spec, to=str(target)))
         try:
             while (answer := answers.get()) is not None:
                 yield answer
@@ -303,6 +218,16 @@ class _Child:
                     return
         finally:
             self._waiting.pop(number, None)
+
+    def cancel(self, lane: str) -> None:
+        """Tells the process that nobody waits for ``lane`` any longer."""
+        with self._lock:
+            self._send(Cancellation(cancel=lane))
+
+    def _send(self, line: BaseModel) -> None:
+        with contextlib.suppress(OSError, ValueError):  # it has just ended, as the listener will notice
+            self._input.write(line.model_dump_json().encode() + b"\n")
+            self._input.flush()
 
     def _listen(self) -> None:
         for line in self._output:
@@ -327,26 +252,11 @@ class _Child:
             self.process.wait()
 
 
-def _key(told: dict[str, object], paths: list[str]) -> str:
-    whole = [told, __version__, [_state(path) for path in paths]]
-    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _state(path: str) -> list[int]:
-    """Size and time of change of a file, or of each file in a model's folder; empty for the starter or a hub name,
-    which do not change.
-    """
+def _known(target: Path, count: int) -> Answer | None:
+    """The answer for ``count`` images, ``target`` the first, if they were drawn before and are still there."""
     try:
-        parts = [Path(path), *sorted(Path(path).iterdir())] if Path(path).is_dir() else [Path(path)]
-        return [number for stat in map(os.stat, parts) for number in (stat.st_size, stat.st_mtime_ns)]
-    except OSError:
-        return []
-
-
-def _known(target: Path) -> Answer | None:
-    """The answer for ``target``, if it was drawn before and is still there."""
-    try:
-        return Answer.model_validate_json(_note(target).read_bytes()) if target.is_file() else None
+        there = all(path.is_file() for path in targets(target, count))
+        return Answer.model_validate_json(_note(target).read_bytes()) if there else None
     except (OSError, ValidationError):
         return None
 

@@ -9,12 +9,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from lora_studio import files, locks, runs
 from lora_studio.errors import RunError
 from lora_studio.events import Event, State, StateChanged
-from lora_studio.jobs import control, environment, eventlog, identity, ranks, view
+from lora_studio.jobs import control, environment, eventlog, identity, ranks, view, warm
 from lora_studio.runs import Run
 
 _children: dict[int, subprocess.Popen] = {}
@@ -60,7 +60,8 @@ def _require_log(run: Run) -> None:
 
 
 def launch(run: Run, number: int, variables: dict[str, str]) -> None:
-    """Starts the run's worker now; the caller holds the run's ``start_lock``.
+    """Starts the run's worker now, in the process that is warm for it if there is one; the caller holds the run's
+    ``start_lock``.
 
     Args:
         number: its place in the queue.
@@ -69,8 +70,12 @@ def launch(run: Run, number: int, variables: dict[str, str]) -> None:
     Raises:
         OSError: the run's folder cannot be written, or no process can be started.
     """
-    with open(run.log_file, "ab") as log:
-        process = detached(["lora_studio.jobs.worker", str(run.folder)], log, variables)
+    process = None if variables else warm.hand_over(run)
+    if process:
+        _children[process.pid] = process
+    else:
+        with open(run.log_file, "ab") as log:
+            process = detached(["lora_studio.jobs.worker", str(run.folder)], log, variables)
     register_worker(run, process.pid, number)
 
 
@@ -91,18 +96,13 @@ def keep(outputs: Path) -> None:
 
 def detached(module: list[str], log: IO[bytes], variables: dict[str, str]) -> subprocess.Popen:
     """Starts ``python -m MODULE …`` so that it outlives this process. Raises OSError where that is refused."""
-    how: dict[str, Any] = (
-        {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.DETACHED_PROCESS}
-        if os.name == "nt"
-        else {"start_new_session": True}
-    )
     process = subprocess.Popen(
         [sys.executable, "-m", *module],
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
-        env=environment.environment() | variables,
-        **how,
+        env=environment.environment(variables),
+        **environment.DETACHED,
     )
     _children[process.pid] = process
     return process

@@ -41,11 +41,17 @@ class RunView:
     left_queue: bool = False
     """It ended while it waited, usually since it was taken out of the queue."""
     preparing: e.Preparing | None = None
+    """What was prepared last: before the first step, or for judging since then."""
     base: e.BaseLoaded | None = None
     started: e.Started | None = None
+    rate: e.RateFound | None = None
+    """Where it looked for its learning rate, what it found."""
     steps: list[e.StepDone] = field(default_factory=list)
     measures: dict[str, list[e.Measured]] = field(default_factory=dict)
     """Each measure's values by its name, in the order of the steps; ``validation`` is one of them."""
+    judged: list[e.Judged] = field(default_factory=list)
+    """What was judged while it trained, in the order of the steps."""
+    kept: e.StateKept | None = None
     previews: list[e.PreviewReady] = field(default_factory=list)
     checkpoints: list[e.CheckpointSaved] = field(default_factory=list)
     warnings: list[e.Warned] = field(default_factory=list)
@@ -89,6 +95,8 @@ class RunView:
                 self.base = event
             case e.Started():
                 self._begin(event)
+            case e.RateFound():
+                self.rate = event
             case e.StepDone():
                 self.steps.append(event)
                 if len(self.steps) > MOST_STEPS:
@@ -99,6 +107,10 @@ class RunView:
                 )
             case e.Measured():
                 self._measured(event)
+            case e.Judged():
+                self.judged = [one for one in self.judged if one.step != event.step] + [event]
+            case e.StateKept():
+                self.kept = event
             case e.PreviewReady():
                 self.previews.append(event)
             case e.CheckpointSaved():
@@ -119,7 +131,7 @@ class RunView:
 
     def _begin(self, started: e.Started) -> None:
         """A resumed run starts from a saved state: what came after that is dropped."""
-        self.started, self.failed, self.finished = started, None, None
+        self.started, self.preparing, self.failed, self.finished, self.kept = started, None, None, None, None
         self._forget_after(started.first_step)
 
     def _thin(self) -> None:
@@ -134,6 +146,7 @@ class RunView:
     def _forget_after(self, step: int) -> None:
         self.steps = [one for one in self.steps if one.step <= step]
         self.measures = {name: [one for one in values if one.step <= step] for name, values in self.measures.items()}
+        self.judged = [one for one in self.judged if one.step <= step]
         self.previews = [one for one in self.previews if one.step <= step]
 
 

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,34 +23,51 @@ from lora_studio.errors import StudioError
 from lora_studio.events import Event, Failed, State, StateChanged
 from lora_studio.jobs import control, queue, ranks, runner
 from lora_studio.jobs.control import Request
+from lora_studio.jobs.control_files import ControlFiles
 from lora_studio.jobs.eventlog import EventLog
 from lora_studio.runs import Run
 
 if TYPE_CHECKING:
     from lora_studio.training.distributed import World
-    from lora_studio.training.requests import Requests
 
 
 def main(folder: str) -> int:
     """Waits for the run's turn and trains it; returns the process's exit status, 0 where it ended with an adapter."""
     run = Run(Path(folder))
-    log = EventLog(run.events_file)
-    terminated = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: _terminate(run, terminated))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    terminated = listen(lambda: control.ask(run, Request.STOP))
     try:
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
-        if not runner.claim(run):
-            return 1
+        return report(run, lambda log: _train_in_turn(run, log, terminated))
+    finally:
         _keep_queue(run)
-        device = queue.wait(run)
-        if device is None:
-            log.append(StateChanged(state=State.INTERRUPTED))
-            return 1
-        files.sweep(run.folder, lives=lambda process: process != os.getpid() and psutil.pid_exists(process))
-        for event in _events(run, terminated):
-            log.append(event)
-        return 0
+
+
+def listen(stop: Callable[[], None] = lambda: None) -> threading.Event:
+    """From now on the system's request to end sets the event that is returned, and ends nothing else. Ctrl+C is for
+    the command.
+
+    Args:
+        stop: done at that request as well; the disk may refuse it.
+    """
+    terminated = threading.Event()
+
+    def terminate(*_: object) -> None:
+        terminated.set()
+        with suppress(OSError):
+            stop()
+
+    signal.signal(signal.SIGTERM, terminate)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return terminated
+
+
+def report(run: Run, work: Callable[[EventLog], bool]) -> int:
+    """Does ``work`` as the run's worker; returns the process's exit status, 0 where it returned True. An error is the
+    last event of the log. If the run has another worker that lives, nothing is done.
+    """
+    log = EventLog(run.events_file)
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    try:
+        return 0 if runner.claim(run) and work(log) else 1
     except Exception as error:  # the last place where a fault can still reach the user
         if not isinstance(error, StudioError):
             traceback.print_exc()
@@ -59,7 +76,24 @@ def main(folder: str) -> int:
     finally:
         with suppress(OSError):  # the next worker clears them too
             control.clear(run)
-        _keep_queue(run)
+
+
+def record(run: Run, log: EventLog, happening: Iterator[Event]) -> None:
+    """Writes what happens to the log, once what killed workers left half written is cleared away."""
+    files.sweep(run.folder, lives=lambda process: process != os.getpid() and psutil.pid_exists(process))
+    for event in happening:
+        log.append(event)
+
+
+def _train_in_turn(run: Run, log: EventLog, terminated: threading.Event) -> bool:
+    """Returns False where the run was stopped before its turn."""
+    _keep_queue(run)
+    device = queue.wait(run)  # held until this process ends
+    if device is None:
+        log.append(StateChanged(state=State.INTERRUPTED))
+        return False
+    record(run, log, events(run, terminated))
+    return True
 
 
 def _keep_queue(run: Run) -> None:
@@ -67,56 +101,13 @@ def _keep_queue(run: Run) -> None:
         runner.keep(run.folder.parent)
 
 
-def _terminate(run: Run, terminated: threading.Event) -> None:
-    """Stops the run as its user would, also where the disk does not take the request."""
-    terminated.set()
-    with suppress(OSError):
-        control.ask(run, Request.STOP)
-
-
-def _events(run: Run, terminated: threading.Event | None = None) -> Iterator[Event]:
+def events(run: Run, terminated: threading.Event | None = None) -> Iterator[Event]:
+    """Trains the run in this process, and yields what happens. Raises as ``training.loop.train``."""
     settings = run.settings().changed(gpus=ranks.launched()) if ranks.launched() else run.settings()
     with _world(run, settings.machine) as world:
         from lora_studio.training.loop import train
 
-        yield from train(run, settings, _requests(run, terminated or threading.Event()), world)
-
-
-def _requests(run: Run, terminated: threading.Event) -> Requests:
-    from lora_studio.training.requests import Requests
-
-    class ControlFiles(Requests):
-        """The requests in the run's ``control/`` folder."""
-
-        def stop(self) -> bool:
-            return terminated.is_set() or control.asked(run, Request.STOP)
-
-        def paused(self) -> bool:
-            return control.asked(run, Request.PAUSE)
-
-        def take_preview(self) -> bool:
-            return control.take(run, Request.PREVIEW)
-
-        def take_save(self) -> bool:
-            return control.take(run, Request.SAVE)
-
-        def pause(self) -> bool:
-            try:
-                control.ask(run, Request.PAUSE)
-                return True
-            except OSError:  # the disk may be too full for even that
-                return False
-
-        def end_pause(self) -> None:
-            with suppress(OSError):  # the user ends it then
-                control.withdraw(run, Request.PAUSE)
-
-        def take_stop(self) -> bool:
-            asked = terminated.is_set()
-            terminated.clear()
-            return control.take(run, Request.STOP) or asked
-
-    return ControlFiles()
+        yield from train(run, settings, ControlFiles(run, terminated or threading.Event()), world)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ class Dora(Lora):
 
     name, title = "dora", "DoRA"
     help = "DoRA learns length and direction apart (slower, often closer)"
+    cappable = False
     low_precision = False
     """Magnitudes are as large as the weights themselves: rounded, they would change the base model."""
     trains_magnitudes = True
@@ -65,7 +66,7 @@ class Dora(Lora):
         """The nearest LoRA of twice the rank: programs disagree on what a magnitude means."""
         from lora_studio.adapters import dora
 
-        return dora.as_lora(adapter, weights, 2 * options.rank)
+        return dora.as_lora(adapter, weights, {path: 2 * one.rank for path, one in adapter.factors.items()})
 
     def parameters(self, options: AdapterOptions, shape: LayerShape) -> int:
         return super().parameters(options, shape) + shape.outputs

@@ -20,6 +20,7 @@ class Lora(Method):
 
     name, title, help = "lora", "LoRA", "LoRA is small, fast, and what every program reads"
     low_precision = True
+    cappable = True
 
     def config(self, options: AdapterOptions, modules: Sequence[str]) -> LoraConfig:
         from peft import LoraConfig
@@ -36,7 +37,7 @@ class Lora(Method):
         self, layers: Mapping[str, Layer], options: AdapterOptions, source: torch.Generator
     ) -> Mapping[str, Factors] | None:
         """A from ``source`` and B zero, as in peft (gaussian: standard deviation 1 / r; kaiming: uniform), but drawn on
-        the CPU for every device.
+        the CPU for every device; orthogonal: orthonormal rows, so that no two directions of A overlap.
         """
         import torch
         from torch import nn
@@ -45,7 +46,9 @@ class Lora(Method):
             down, up = factors_of(layer.module)
             fresh = torch.empty(down.shape)
             if options.init == "gaussian":
-                fresh.normal_(std=1 / options.rank, generator=source)
+                fresh.normal_(std=1 / len(fresh), generator=source)
+            elif options.init == "orthogonal":
+                nn.init.orthogonal_(fresh, generator=source)
             else:
                 nn.init.kaiming_uniform_(fresh, a=math.sqrt(5), generator=source)
             down.copy_(fresh)

@@ -1,7 +1,8 @@
 """What a training method must say of itself. Everything else in the studio asks it and compares no names.
 
-A method decides how a layer is changed while it trains. What it has learned leaves the room as ``Factors``, whose
-change of the weight is ``adapters.dora.change``; how files store an adapter is not a method's business.
+A method decides how a layer is changed while it trains. What it has learned leaves the room as ``Factors``, or as an
+``OutputChange`` where factors cannot hold it; ``adapters.dora.change`` is its change of the weight. How files store an
+adapter is not a method's business.
 
 Symbols: r rank, W the base model's weight, A and B the factors of ΔW = (alpha / r) B A (Hu et al. 2021, section 4.1).
 """
@@ -16,9 +17,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 if TYPE_CHECKING:
     import torch
     from peft import PeftConfig
+    from torch import nn
 
     from lora_studio.adapters.adapter import Adapter, Factors
     from lora_studio.adapters.dora import Plain, Weights
+    from lora_studio.adapters.output_change import OutputChange
 
 NAME = "style"
 """peft's name for the adapter under training."""
@@ -37,13 +40,19 @@ class AdapterOptions(Protocol):
     def dropout(self) -> float: ...
     @property
     def init(self) -> str: ...
+    @property
+    def learned_tokens(self) -> int: ...
+    @property
+    def lokr_factor(self) -> int: ...
+    @property
+    def oft_block_size(self) -> int: ...
 
 
 class Layer(NamedTuple):
     """One layer under training."""
 
     module: Any
-    """peft's layer (a ``BaseTunerLayer``) around the base model's."""
+    """The method's layer (peft's ``BaseTunerLayer``) around the base model's."""
     weight: Callable[[], torch.Tensor]
     """W, unpacked where it is quantized: (out, in) or (out, in, kh, kw), in its own format on its own device."""
 
@@ -56,6 +65,8 @@ class LayerShape:
     outputs: int
     kernel: int = 1
     """Side of the kernel."""
+    path: str = ""
+    """The layer's canonical path, for methods that change layers in different ways."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +98,26 @@ class Method(ABC):
     """
     trains_magnitudes: ClassVar[bool] = False
     """Whether ``begin`` takes a DoRA's magnitudes as they are."""
+    changes_layers: ClassVar[bool] = True
+    """Whether it changes layers at all. If not, all that is learned is the trigger word."""
+    default_tokens: ClassVar[int] = 0
+    """How many vectors the trigger word learns where the setting ``learned_tokens`` is 0."""
+    in_front: ClassVar[bool] = False
+    """Whether the learned word goes before every prompt, without being written."""
+    relative_rate: ClassVar[float] = 1.0
+    """Its usual learning rate as a multiple of a LoRA's under the same settings otherwise."""
+    usual: ClassVar[Mapping[str, Any]] = {}
+    """Other settings that it is usually trained with, where they differ from a LoRA's."""
+    ignores: ClassVar[tuple[str, ...]] = ()
+    """Settings that have no effect on it."""
+    cappable: ClassVar[bool] = False
+    """Whether its change of a layer is (alpha / r) B A and nothing else, so that ``max_norm`` can scale it."""
     own_start: ClassVar[str] = ""
-    """Why it cannot begin from another adapter: a sentence for people. Empty if it can."""
+    """Why it cannot begin from any adapter, but at most from those that it can ``take``: a sentence for people. Empty
+    if it can.
+    """
+    own_kind: ClassVar[str] = ""
+    """The kind of adapters (``adapters.kinds``) of which it can ``take`` some; empty if of none."""
 
     def refusal(self, options: AdapterOptions, quantize: str) -> str:
         """Why it cannot train with these settings, and what to set instead: a sentence without its full stop. Empty
@@ -99,9 +128,26 @@ class Method(ABC):
         """
         return ""
 
-    @abstractmethod
+    def takes(self, path: str) -> bool:
+        """Whether it changes the layer at a canonical path, if the settings choose that layer."""
+        return True
+
+    def tokens(self, options: AdapterOptions) -> int:
+        """How many vectors the trigger word learns in each text encoder; 0 where it stays plain text."""
+        return options.learned_tokens or self.default_tokens
+
+    def inject(self, model: nn.Module, names: Sequence[str], options: AdapterOptions) -> None:
+        """Puts the method's layers around the modules ``names`` of ``model``: peft's, as ``config`` says. A method with
+        layers of its own overrides this (``own_layer.wrap``) and has no ``config``. What is learned is set by
+        ``start``.
+        """
+        from peft import inject_adapter_in_model
+
+        inject_adapter_in_model(self.config(options, names), model, NAME)
+
     def config(self, options: AdapterOptions, modules: Sequence[str]) -> PeftConfig:
         """What peft injects into ``modules``, names within the model."""
+        raise NotImplementedError(f"{self.title} must have either a config or an inject of its own.")
 
     @abstractmethod
     def start(
@@ -119,7 +165,7 @@ class Method(ABC):
         """
 
     @abstractmethod
-    def read(self, layer: Layer, subtracted: Factors | None) -> Factors:
+    def read(self, layer: Layer, subtracted: Factors | None) -> Factors | OutputChange:
         """The layer's change relative to W: float32 copies on the CPU.
 
         Args:
@@ -134,6 +180,16 @@ class Method(ABC):
         Raises:
             AdapterError: ``given`` is a DoRA, unless the method ``trains_magnitudes`` and the rank holds all of it.
         """
+
+    def take(self, layer: Layer, given: Factors | OutputChange) -> bool:
+        """Gives a layer fresh from ``start`` the change of ``given`` exactly, where that is of the method's own kind
+        and of the layer's size. Otherwise the layer stays as it is, and the answer is False.
+        """
+        return False
+
+    def holds(self, options: AdapterOptions) -> int:
+        """The highest rank of which ``begin`` takes a change exactly."""
+        return options.rank
 
     def plain(self, adapter: Adapter, weights: Weights, options: AdapterOptions) -> Plain:
         """The adapter, as ``read`` gives it, as a LoRA that every program reads.

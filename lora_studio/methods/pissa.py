@@ -23,6 +23,7 @@ class Pissa(Lora):
 
     name, title = "pissa", "PiSSA"
     help = "PiSSA starts from the weights' main directions"
+    cappable = False
     low_precision = False
     """Its start is as large as the weights themselves: rounded, it would change the base model."""
     own_start = "PiSSA begins from the base model's own main directions, not from an adapter."
@@ -38,7 +39,7 @@ class Pissa(Lora):
         super().start(layers, options, source)
         for layer in layers.values():
             (down, up), scale = factors_of(layer.module), layer.module.scaling[NAME]
-            left, strength, right = svd.randomized(layer.weight().float().flatten(1), options.rank, source)
+            left, strength, right = svd.randomized(layer.weight().float().flatten(1), len(down), source)
             count, root = len(strength), (strength / scale).sqrt()
             down[:count] = (root[:, None] * right).reshape(count, *down.shape[1:])
             up[:, :count] = (left * root).reshape(-1, count, *up.shape[2:])

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from lora_studio import files
@@ -24,6 +25,7 @@ from lora_studio.families.family import Family
 from lora_studio.methods.method import Method
 from lora_studio.models import autoencode
 from lora_studio.models.distilled import Distilled
+from lora_studio.models.learned_words import TRAINED, LearnedWords
 from lora_studio.models.overlay import AdapterOverlay
 from lora_studio.models.pieces import Given
 from lora_studio.texts.chunks import LITERAL, ChunkedText, Reading, read
@@ -111,6 +113,11 @@ class Base:
         """What an adapter can change: the denoiser and the text encoders, by the first word of a canonical path."""
         return {self.family.denoiser: self.unet, **self.text_encoders}
 
+    @cached_property
+    def words(self) -> LearnedWords:
+        """The words that its text encoders have learned, under training or of the adapters on top; see ``inject``."""
+        return LearnedWords(self.text_encoders, self.tokenizers)
+
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str], reading: Reading = LITERAL, length: int = 0) -> dict[str, Tensor]:
         """The text encoders' features: ``hidden`` (B, N·T, D) of N chunks of T tokens, and for SDXL ``pooled`` (B, P),
@@ -136,7 +143,7 @@ class Base:
 
     def features(self, texts: Sequence[str], reading: Reading = LITERAL, length: int = 0) -> dict[str, Tensor]:
         """As ``encode_text``, but differentiable, and as text encoders under training have it."""
-        read_texts = [self.read(text, reading) for text in texts]
+        read_texts = [self.read(text, reading, row) for row, text in enumerate(texts)]
         length = max(length, *(text.length for text in read_texts))
         # chunk by chunk, since overlays repeat their weights for the samples once for every chunk
         rows = list(zip(*(text.rows(self.tokenizers, length) for text in read_texts), strict=True))
@@ -153,9 +160,20 @@ class Base:
             found = self.family.weigh(self.text_encoders, found, weights)
         return self.family.join(found, length)
 
-    def read(self, text: str, reading: Reading = LITERAL) -> ChunkedText:
-        """As ``texts.read``, for its own text encoders."""
-        return read(text, reading, self.tokenizers)
+    def read(self, text: str, reading: Reading = LITERAL, row: int = 0) -> ChunkedText:
+        """As ``texts.read``, for its own text encoders and the words that they have learned.
+
+        Args:
+            row: the text's place in its batch, where the samples have weights of their own for the adapters on top:
+                with a weight of 0 an adapter's words are plain text.
+        """
+        return read(text, reading, self.tokenizers, self.words.vocabulary(self.weights_of(row)))
+
+    def weights_of(self, row: int) -> Sequence[float]:
+        """The weights of the adapters on top for sample ``row`` of a batch."""
+        if self.loaded is None:
+            return ()
+        return self.loaded.weights[row % len(self.loaded.weights)]
 
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -363,8 +381,9 @@ def _device(module: nn.Module) -> torch.device:
 
 
 def _move(module: nn.Module, device: torch.device | str) -> None:
-    """A module with an adapter under training keeps its place: its parameters lie in the optimizer's buffer. They are
-    told by peft's note and not by their gradients, which ``inject.without_adapter`` switches off.
+    """A module with an adapter under training keeps its place: its parameters lie in the optimizer's buffer. It is
+    told by its modules and not by its gradients, which ``inject.without_adapter`` switches off.
     """
-    if not hasattr(module, "peft_config"):
+    trains = hasattr(module, TRAINED) or any(isinstance(layer, BaseTunerLayer) for layer in module.modules())
+    if not trains:
         module.to(device)

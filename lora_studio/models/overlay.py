@@ -3,26 +3,34 @@
 Every module that they change adds Σ wᵢ ΔWᵢ x to its output through a forward hook; its own weights stay as they are,
 also if they are quantized or in a short number format. The factors of all adapters of a module are concatenated, so
 that any number of adapters costs two thin products: ΔW = up · diag(w) · down. As w is between the two, it may differ
-from sample to sample of a batch.
+from sample to sample of a batch. Output changes follow one after the other, each at its weight.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from lora_studio.adapters import detect, foreign
 from lora_studio.adapters.adapter import Adapter, Factors
+from lora_studio.adapters.output_change import OutputChange, Pass
 from lora_studio.errors import AdapterError
+from lora_studio.families import layout
 from lora_studio.models import modules
 from lora_studio.models.unpacked import weight_of
 
+MOST_FOLDED = 2**29
+"""Bytes of weights that are kept twice while adapters are folded into them; in larger models the thin products are a
+small part of the work.
+"""
 Weights = Sequence[float] | Sequence[Sequence[float]]
 """One for each adapter, for all samples; or a row of them for each sample."""
 
@@ -54,15 +62,17 @@ class AdapterOverlay:
         found = modules.adaptable(models)
         for adapter, _ in adapters:
             require_fit(adapter, found, family)
-        paths = sorted({path for adapter, _ in adapters for path in adapter.factors})
-        self._increments = {
-            path: _Increment(found[path], [adapter.factors.get(path) for adapter, _ in adapters], dtype)
+        paths = sorted({path for adapter in self.adapters for path in adapter.changes})
+        self._changed = [
+            _Changed(
+                found[path],
+                [adapter.factors.get(path) for adapter in self.adapters],
+                [adapter.outputs.get(path) for adapter in self.adapters],
+                dtype,
+            )
             for path in paths
-        }
-        self._hooks = [
-            found[path].register_forward_hook(partial(self._add, increment))
-            for path, increment in self._increments.items()
         ]
+        self._hook(self._changed)
         self.set_weights([weight for _, weight in adapters])
 
     def set_weights(self, weights: Weights) -> None:
@@ -89,18 +99,145 @@ class AdapterOverlay:
                     where="weight",
                     do="Give one weight for each adapter.",
                 )
+        for index, adapter in enumerate(self.adapters):
+            if not adapter.shares_batch and len({bool(row[index]) for row in rows}) > 1:
+                what = f"{adapter.file or 'An adapter'} is {adapter.kind.a_title}, which a whole batch has or has not."
+                raise AdapterError(what, where="weight", do="Draw samples with it and without it one after the other.")
         self.weights = rows
         table = torch.tensor(rows, dtype=torch.float32)
-        for increment in self._increments.values():
-            increment.weigh(table)
+        for changed in self._changed:
+            changed.weigh(table)
+
+    @property
+    def form(self) -> tuple[bool | int, ...]:
+        """What decides which operations a forward pass consists of, besides the adapters."""
+        alone = [index for index, adapter in enumerate(self.adapters) if not adapter.shares_batch]
+        return self.enabled, len(self.weights), *(any(row[index] for row in self.weights) for index in alone)
 
     def remove(self) -> None:
         """Removes the adapters."""
-        for hook in self._hooks:
-            hook.remove()
+        for changed in self._changed:
+            changed.unhook()
 
-    def _add(self, increment: _Increment, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-        return output + increment(inputs[0], output).to(output.dtype) if self.enabled else output
+    @contextmanager
+    def folded(self, model: nn.Module) -> Generator[None]:
+        """Within it the modules of ``model`` hold the sum of their own weights and the adapters', as they are weighted
+        now: the same answers up to rounding, without the thin products. Afterwards they hold their own, to the bit.
+
+        Does nothing where that would not be the same or too large: weights of which samples have their own, in a
+        short number format or packed, or of more than ``MOST_FOLDED`` bytes.
+        """
+        own = set(model.modules())
+        folded = [one for one in self._changed if one.module in own and one.foldable]
+        weights = [one.module.weight for one in folded]
+        wide = all(weight.dtype in (torch.float32, torch.float64) for weight in weights)
+        if (
+            not self.enabled
+            or len(self.weights) > 1
+            or not wide
+            or sum(weight.nbytes for weight in weights) > MOST_FOLDED
+        ):
+            yield
+            return
+        kept = [weight.detach().clone() for weight in weights]
+        try:
+            for one in folded:
+                one.unhook()
+                one.module.weight.data += one.delta()
+            yield
+        finally:
+            for weight, original in zip(weights, kept, strict=True):
+                weight.data.copy_(original)
+            self._hook(folded)
+
+    def _hook(self, modules: Iterable[_Changed]) -> None:
+        for changed in modules:
+            changed.hook = changed.module.register_forward_hook(partial(self._change, changed))
+
+    def _change(self, changed: _Changed, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        return changed(inputs[0], output) if self.enabled else output
+
+
+class _Changed:
+    """One module with all that the adapters do to it; of each adapter its factors and its output change, or None."""
+
+    def __init__(
+        self,
+        module: nn.Linear | nn.Conv2d,
+        factors: Sequence[Factors | None],
+        outputs: Sequence[OutputChange | None],
+        dtype: torch.dtype,
+    ):
+        self.module = module
+        self.increment = _Increment(module, factors, dtype) if any(one is not None for one in factors) else None
+        self.outputs = [_Output(index, one, module, dtype) for index, one in enumerate(outputs) if one is not None]
+        self.foldable = all(one.change.changes_weight for one in self.outputs)
+        self.hook: RemovableHandle | None = None
+        """On the module, while this changes its output."""
+
+    def weigh(self, weights: Tensor) -> None:
+        """Takes over ``weights`` (N, adapters) float32."""
+        if self.increment:
+            self.increment.weigh(weights)
+        for one in self.outputs:
+            one.weigh(weights)
+
+    def __call__(self, x: Tensor, output: Tensor) -> Tensor:
+        """``x``: the module's input; ``output``: its own output, bias included."""
+        total = output if self.increment is None else output + self.increment(x, output).to(output.dtype)
+        for one in self.outputs:
+            total = one(x, output, total)
+        return total
+
+    def delta(self) -> Tensor:
+        """Σ wᵢ ΔWᵢ of the shape of the module's weight, for weights that all samples share."""
+        weight = self.module.weight
+        delta = torch.zeros_like(weight) if self.increment is None else self.increment.delta()
+        for one in self.outputs:
+            delta = delta + one.weights[0].to(weight.device) * one.change.change(weight.detach()).to(weight.dtype)
+        return delta
+
+    def unhook(self) -> None:
+        """Takes this off the module."""
+        if self.hook:
+            self.hook.remove()
+        self.hook = None
+
+
+class _Output:
+    """The output change of the adapter number ``index`` at one module."""
+
+    def __init__(self, index: int, change: OutputChange, module: nn.Linear | nn.Conv2d, dtype: torch.dtype):
+        self.index, self.module, self.dtype = index, module, dtype
+        self.change = change.placed(module.weight.device, dtype)
+        self.weights = torch.empty(0, device=module.weight.device)
+        self.left_out = False
+
+    def weigh(self, weights: Tensor) -> None:
+        """As of an increment: for as many samples as before in the same memory."""
+        self.left_out = not self.change.shares_batch and not weights[:, self.index].any()
+        self.weights = _placed(self.change.strength(weights[:, self.index]), self.weights, self.weights)
+
+    def __call__(self, x: Tensor, output: Tensor, total: Tensor) -> Tensor:
+        if self.left_out:
+            return total
+        if self.weights.device != x.device:  # the model has been moved
+            self.weights = self.weights.to(x.device)
+            self.change = self.change.placed(x.device, self.dtype)
+        rows = _repeated(self.weights[:, None], len(x))[:, 0]
+        x, output, total = (self._last(one) for one in (x, output, total))
+        return self._first(self.change.apply(Pass(x, output, self.module.bias, total, rows, self._again)))
+
+    def _again(self, x: Tensor) -> Tensor:
+        """The module's own output for ``x``, without hooks; both with their channels last."""
+        return self._last(self.module.forward(self._first(x)))
+
+    def _last(self, x: Tensor) -> Tensor:
+        """A convolution's channels to the last axis."""
+        return x if isinstance(self.module, nn.Linear) else x.movedim(1, -1)
+
+    def _first(self, x: Tensor) -> Tensor:
+        return x if isinstance(self.module, nn.Linear) else x.movedim(-1, 1)
 
 
 class _Increment:
@@ -129,14 +266,18 @@ class _Increment:
             if one is not None and (g := next(given)) is not None
         }
         """A DoRA also scales W itself: which adapter, and g − 1 (out,)."""
-        self.scale: Tensor
+        self.scale: Tensor = self.down.new_empty(0)
         self.gain: Tensor | None = None
 
     def weigh(self, weights: Tensor) -> None:
-        """``weights`` (N, adapters) float32 -> ``scale`` (N, R), and with a DoRA ``gain`` (N, out)."""
-        self.scale = weights.repeat_interleave(torch.tensor(self.ranks), dim=1).to(self.down)
+        """``weights`` (N, adapters) float32 -> ``scale`` (N, R), and with a DoRA ``gain`` (N, out). For as many samples
+        as before in the same memory, where a recorded forward pass reads them.
+        """
+        scale = weights.repeat_interleave(torch.tensor(self.ranks), dim=1)
+        self.scale = _placed(scale, self.scale, self.down)
         if self.gains:
-            self.gain = (weights[:, list(self.gains)] @ torch.stack(list(self.gains.values()))).to(self.down)
+            gain = weights[:, list(self.gains)] @ torch.stack(list(self.gains.values()))
+            self.gain = _placed(gain, self.gain, self.down)
 
     def __call__(self, x: Tensor, output: Tensor) -> Tensor:
         """``x``: the module's input; ``output``: its own output, bias included."""
@@ -154,6 +295,13 @@ class _Increment:
         bare = output if self.module.bias is None else output - _broadcast(self.module.bias[None], x, channels)
         return change + _broadcast(self.gain, x, channels) * bare
 
+    def delta(self) -> Tensor:
+        """Σ wᵢ ΔWᵢ of the shape of the module's weight, for weights that all samples share."""
+        weight = self.module.weight
+        self._follow(weight.device)
+        delta = ((self.up.flatten(1) * self.scale[0]) @ self.down.flatten(1)).reshape(weight.shape)
+        return delta if self.gain is None else delta + self.gain[0].reshape(-1, *[1] * (weight.ndim - 1)) * weight
+
     def _follow(self, device: torch.device) -> None:
         """Moves with a model that has been moved."""
         if self.down.device != device:
@@ -161,18 +309,31 @@ class _Increment:
             self.gain = None if self.gain is None else self.gain.to(device)
 
 
+def _placed(values: Tensor, before: Tensor | None, like: Tensor) -> Tensor:
+    """``values`` in the format and on the device of ``like``: in the memory of ``before``, if that has their shape."""
+    if before is None or before.shape != values.shape or before.device != like.device:
+        return values.to(like)
+    return before.copy_(values)
+
+
 def _broadcast(rows: Tensor, x: Tensor, channels: int) -> Tensor:
     """``rows`` (N, C) so that they multiply a batch of the shape of ``x`` (B, …): N repeated up to B, unless it is 1,
     and C at the axis ``channels``.
     """
-    if len(rows) > 1:
-        times, rest = divmod(len(x), len(rows))
-        if rest or not times:
-            raise ValueError(f"A batch of {len(x)} cannot be divided among {len(rows)} rows of weights.")
-        rows = rows.repeat(times, 1)
+    rows = _repeated(rows, len(x))
     shape = [len(rows), *(1 for _ in x.shape[1:])]
     shape[channels] = rows.shape[1]
     return rows.reshape(shape)
+
+
+def _repeated(rows: Tensor, count: int) -> Tensor:
+    """``rows`` (N, C), N repeated up to ``count``, unless it is 1."""
+    if len(rows) == 1:
+        return rows
+    times, rest = divmod(count, len(rows))
+    if rest or not times:
+        raise ValueError(f"A batch of {count} cannot be divided among {len(rows)} rows of weights.")
+    return rows.repeat(times, 1)
 
 
 def gain(weight: Tensor, factors: Factors) -> Tensor | None:
@@ -194,13 +355,13 @@ def require_fit(adapter: Adapter, found: Mapping[str, nn.Linear | nn.Conv2d], fa
     """
     fitting = [
         path
-        for path, factors in adapter.factors.items()
-        if path in found and _squeezed(factors.shape) == _squeezed(modules.weight_shape(found[path]))
+        for path, change in adapter.changes.items()
+        if path in found and _fits(change.shape, modules.weight_shape(found[path]))
     ]
-    total = len(adapter.factors)
+    total = len(adapter.changes)
     made_for = adapter.family
     foreign.require_not_apart(made_for, family, adapter.metadata.get("ss_output_name", ""))
-    if len(fitting) == total > 0:
+    if len(fitting) == total and (total or adapter.embeddings):
         return
     if made_for not in (family, "unknown"):
         what = f"The adapter was made for {detect.label(made_for)}; the base model loaded is {detect.label(family)}"
@@ -211,6 +372,10 @@ def require_fit(adapter: Adapter, found: Mapping[str, nn.Linear | nn.Conv2d], fa
         where=adapter.metadata.get("ss_output_name", ""),
         do="Choose an adapter that was made for this base model, or the base model that it was made for.",
     )
+
+
+def _fits(shape: Sequence[int], own: Sequence[int]) -> bool:
+    return _squeezed(layout.completed(tuple(shape), tuple(own))) == _squeezed(own)
 
 
 def _squeezed(shape: Sequence[int]) -> tuple[int, ...]:

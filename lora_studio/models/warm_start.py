@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from lora_studio.adapters import Adapter, Factors, dora, resize, svd
+from lora_studio.adapters.kinds import EMBEDDING
+from lora_studio.adapters.output_change import OutputChange
 from lora_studio.errors import AdapterError
 from lora_studio.models import inject, modules
 from lora_studio.models.base import Base
@@ -25,13 +27,18 @@ class Taken(NamedTuple):
     """Canonical paths of the modules that change something and are not trained."""
     residual: float
     """‖ΔW − ΔW taken‖ / ‖ΔW‖ over the modules that are trained; 0 where the rank holds all of it."""
+    unheard: tuple[str, ...] = ()
+    """The words that the adapter has learned, where none is trained."""
+    cut: int = 0
+    """How many vectors of its word are left out, since fewer are trained."""
 
 
 @torch.no_grad()
-def begin_from(base: Base, adapter: Adapter, rank: int) -> Taken:
-    """Gives the fresh adapter under training the change of ``adapter``: exactly if ``rank``, which it trains at, allows
-    it, else the nearest. A DoRA stays one where the method trains magnitudes and the rank is as high; otherwise the
-    nearest LoRA to its change of this base model is taken.
+def begin_from(base: Base, adapter: Adapter, rank: int | Mapping[str, int]) -> Taken:
+    """Gives the fresh adapter under training the change of ``adapter``: exactly if ``rank``, which it trains at (the
+    same everywhere, or each path's own), allows it, else the nearest. A DoRA stays one where the method trains
+    magnitudes and the rank is as high; otherwise the nearest LoRA to its change of this base model is taken. The word
+    under training starts with that of ``adapter``.
 
     Raises:
         AdapterError: it was made for another base model, or changes none of the layers that are trained.
@@ -40,41 +47,80 @@ def begin_from(base: Base, adapter: Adapter, rank: int) -> Taken:
         return Taken(0, [], 0.0)
     require_fit(adapter, modules.adaptable(base.models), base.family.name)
     layers = inject.layers(base)
-    held = {path: one for path, one in adapter.factors.items() if path in layers}
-    left = [path for path, one in adapter.factors.items() if path not in layers and one.up.count_nonzero()]
+    held = {path: one for path, one in adapter.changes.items() if path in layers}
+    left = [path for path, one in adapter.changes.items() if path not in layers and one.acts]
+    heard = base.words.begin(adapter.embeddings)
+    if not held and not heard:
+        raise _nothing_taken(adapter, trained=bool(layers))
+    cut = max(0, heard.tokens - base.words.trained) if heard else 0
     if not held:
+        return Taken(0, left, 0.0, cut=cut)
+    others = {path: one for path, one in held.items() if not base.method.take(layers[path], one)}
+    if others and base.method.own_start:
         raise AdapterError(
-            f"None of the adapter's {len(adapter.factors)} modules is among the layers that this run trains.",
-            where="targets",
-            do="Choose its layers, or set train_text if it is one of the text encoders.",
+            f"{base.method.own_start} Of the adapter's {len(held)} modules {len(others)} are of another kind or size.",
+            where="method",
+            do="Choose the settings that it was trained with, or method=lora.",
         )
-    nearest, residual = _nearest(base, held, rank)
+    nearest, residual = _nearest(base, others, rank) if others else ({}, 0.0)
     for path, one in nearest.items():
         base.method.begin(layers[path], one)
-    return Taken(len(held), left, residual)
+    return Taken(len(held), left, residual, () if heard else tuple(adapter.embeddings), cut)
 
 
-def _nearest(base: Base, held: Mapping[str, Factors], rank: int) -> tuple[dict[str, Factors], float]:
+def _nothing_taken(adapter: Adapter, trained: bool) -> AdapterError:
+    """Why a run can begin with nothing of ``adapter``.
+
+    Args:
+        trained: whether the run trains layers at all.
+    """
+    if adapter.kind is EMBEDDING:
+        return AdapterError(
+            f"The adapter holds the learned word {' and '.join(adapter.embeddings)} alone, and this run learns none.",
+            where="learned_tokens",
+            do="Set learned_tokens and trigger, or method to textual-inversion.",
+        )
+    if not trained:
+        return AdapterError(
+            "The adapter has learned no word, and this run trains nothing else.",
+            where="method",
+            do="Choose a method that trains layers, such as lora.",
+        )
+    return AdapterError(
+        f"None of the adapter's {len(adapter.changes)} modules is among the layers that this run trains.",
+        where="targets",
+        do="Choose its layers, or set train_text if it is one of the text encoders.",
+    )
+
+
+def _nearest(
+    base: Base, held: Mapping[str, Factors | OutputChange], rank: int | Mapping[str, int]
+) -> tuple[dict[str, Factors], float]:
     """Factors of at most ``rank``, with a magnitude only where the method trains one; and the residual over all."""
     assert base.method is not None
     weight = partial(inject.weight, base)
-    magnitudes = {path for path, one in held.items() if one.magnitude is not None}
-    kept = {path for path in magnitudes if base.method.trains_magnitudes and held[path].rank <= rank}
-    plain = dora.as_lora(Adapter({path: held[path] for path in held if path in magnitudes - kept}), weight, rank)
-    small = resize.to_rank(Adapter({path: held[path] for path in held if path not in magnitudes}), rank)
+    ranks = dict.fromkeys(held, rank) if isinstance(rank, int) else rank
+    factors = {path: one for path, one in held.items() if isinstance(one, Factors)}
+    outputs = {path: one for path, one in held.items() if not isinstance(one, Factors)}
+    magnitudes = {path for path, one in factors.items() if one.magnitude is not None}
+    kept = {path for path in magnitudes if base.method.trains_magnitudes and factors[path].rank <= ranks[path]}
+    scaled = {path: factors[path] for path in factors if path in magnitudes - kept}
+    plain = dora.as_lora(Adapter(scaled, outputs=outputs), weight, ranks)
+    small = resize.to_rank(Adapter({path: factors[path] for path in factors if path not in magnitudes}), ranks)
     residuals = plain.residuals | small.residuals
     if not any(residuals.values()):
         residual = 0.0
     else:
-        sizes = {path: _size(one, weight(path) if path in magnitudes else None) for path, one in held.items()}
+        sizes = {path: _size(one, weight(path) if dora.depends(one) else None) for path, one in held.items()}
         lost = math.hypot(*(residuals.get(path, 0.0) * size for path, size in sizes.items()))
         residual = lost / math.hypot(*sizes.values())
-    return {**plain.adapter.factors, **small.adapter.factors, **{path: held[path] for path in kept}}, residual
+    return {**plain.adapter.factors, **small.adapter.factors, **{path: factors[path] for path in kept}}, residual
 
 
-def _size(factors: Factors, weight: Tensor | None) -> float:
-    """‖ΔW‖ (Frobenius), with the base model's ``weight`` for a DoRA."""
+def _size(one: Factors | OutputChange, weight: Tensor | None) -> float:
+    """‖ΔW‖ (Frobenius), with the base model's ``weight`` where it depends on that."""
     if weight is not None:
-        return float(dora.change(factors, weight.reshape(factors.shape)).norm())
-    B, A = factors.matrices()
+        return float(dora.change(one, weight if 0 in one.shape else weight.reshape(one.shape)).norm())
+    assert isinstance(one, Factors), "what is no pair of factors depends on the weight"
+    B, A = one.matrices()
     return math.sqrt(max(0.0, float(svd.inner(B, A, B, A))))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stdout
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -30,7 +31,11 @@ class FlatOptimizer(NamedTuple):
 
 
 def flat_optimizer(
-    named: Named, values: Hyperparameters, steps: int, copy_dtype: torch.dtype | None = None
+    named: Named,
+    values: Hyperparameters,
+    steps: int,
+    copy_dtype: torch.dtype | None = None,
+    factors: Mapping[str, float] = MappingProxyType({}),
 ) -> FlatOptimizer:
     """The optimizer that the settings name, over the named parameters, which are moved into one buffer.
 
@@ -38,16 +43,17 @@ def flat_optimizer(
         steps: optimizer steps of the whole run.
         copy_dtype: a smaller format for the model to compute in (``FlatParameters``); the optimizer always works in
             float32.
+        factors: what the rate of some parameters is multiplied by, by name.
 
     Raises:
-        SettingsError: LoRA+ together with an optimizer that has one rate for all parameters.
+        SettingsError: LoRA+ or such factors together with an optimizer that has one rate for all parameters.
         MachineError: the optimizer's library does not work here.
     """
     spec = registry.get(values.optimizer)
     # the A's of one input end to end: models.fused takes them as one matrix, and their gradients
     named = sorted(named, key=lambda item: ".lora_A." not in item[0])
     names = {id(parameter): name for name, parameter in named}
-    made = groups(named, values)
+    made = groups(named, values, factors)
     flat = FlatParameters([group["params"] for group in made], copy_dtype)
     parameters = {
         names[id(own)]: precise
@@ -59,17 +65,42 @@ def flat_optimizer(
     return FlatOptimizer(optimizer(made, values, steps), flat, {name: parameters[name] for name, _ in named})
 
 
-def groups(named: Named, values: Hyperparameters) -> list[dict]:
+def groups(named: Named, values: Hyperparameters, factors: Mapping[str, float] = MappingProxyType({})) -> list[dict]:
     """Parameter groups: B's learn ``lora_plus`` times faster than the rest (LoRA+, Hayou et al. 2024, §4), text
-    encoders at a rate of their own where the optimizer knows more than one. Empty ones are left out.
+    encoders and learned tokens at rates of their own where the optimizer knows more than one, and the parameters in
+    ``factors`` at that multiple of theirs, after the others. Empty ones are left out.
+
+    Raises:
+        SettingsError: the optimizer has one rate for all, and ``factors`` are given.
     """
-    one_rate = registry.get(values.optimizer).one_rate
-    gathered: dict[float, list[nn.Parameter]] = {}
-    for name, parameter in named:
-        text = name.startswith("text_encoder") and not one_rate
-        rate = values.text_learning_rate if text else values.learning_rate
-        gathered.setdefault(rate * (values.lora_plus if ".lora_B." in name else 1), []).append(parameter)
-    return [{"params": parameters, "lr": rate, "base_lr": rate} for rate, parameters in gathered.items()]
+    spec = registry.get(values.optimizer)
+    if spec.one_rate and factors:
+        raise SettingsError(
+            f"{spec.title} has one learning rate for all parameters, so blocks cannot have others.",
+            where="by_block",
+            do="Remove the rates by block, or choose another optimizer.",
+        )
+    gathered: dict[float, dict[str, Any]] = {}
+    for name, parameter in sorted(named, key=lambda item: item[0] in factors):
+        key = _rate_key(name, spec)
+        times = factors.get(name, 1) * (values.lora_plus if ".lora_B." in name else 1)
+        rate = getattr(values, key) * times
+        group = {"params": [], "lr": rate, "base_lr": rate, "rate_key": key, "times": times}
+        gathered.setdefault(rate, group)["params"].append(parameter)
+    return list(gathered.values())
+
+
+def _rate_key(name: str, spec: OptimizerSpec) -> str:
+    """The setting that has the learning rate of the parameter ``name``."""
+    if spec.one_rate or not name.startswith("text_encoder"):
+        return "learning_rate"
+    return "token_learning_rate" if ".learned_words." in name else "text_learning_rate"
+
+
+def change_rates(optimizer: torch.optim.Optimizer, values: Hyperparameters) -> None:
+    """Gives the groups the rates that they would have had with the learning rates of ``values``, to the bit."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] = getattr(values, group["rate_key"]) * group["times"]
 
 
 def optimizer(groups: list[dict], values: Hyperparameters, steps: int) -> torch.optim.Optimizer:
@@ -109,13 +140,19 @@ def set_rate(
     with a schedule of its own keeps its full rate.
     """
     own_schedule = registry.get(values.optimizer).own_schedule
-    scheduled = 1.0 if own_schedule else schedules.factor(step, steps, values.schedule, values.warmup)
+    scheduled = 1.0 if own_schedule else schedules.factor(step, steps, values)
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * scheduled * factor
     return optimizer.param_groups[0]["lr"]
 
 
-SET_BY_SETTINGS = ("base_lr", "weight_decay")
+def scale_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Sets every group's rate to ``factor`` times its full one, whatever the schedule says."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
+
+
+SET_BY_SETTINGS = ("base_lr", "rate_key", "times", "weight_decay")
 """What a parameter group has from the settings, which a resumed run or a branch may change."""
 
 
@@ -127,6 +164,17 @@ def load_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     optimizer.load_state_dict(state)
     for group, values in zip(optimizer.param_groups, present, strict=True):
         group.update(values)
+    _keep_formats(optimizer, state)
+
+
+def _keep_formats(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """torch gives loaded moments the format of their parameters: puts those that were saved in a smaller one back."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, saved in state["state"].items():
+        own = optimizer.state[parameters[index]]
+        for name, value in saved.items():
+            if isinstance(value, torch.Tensor) and value.dtype != own[name].dtype:
+                own[name] = value.to(own[name].device, copy=True)
 
 
 def mode(optimizer: torch.optim.Optimizer, training: bool) -> None:

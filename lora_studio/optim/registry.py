@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from lora_studio.errors import SettingsError
+from lora_studio.optim.schedules import ScheduleSettings
 
 
-class Hyperparameters(Protocol):
+class Hyperparameters(ScheduleSettings, Protocol):
     """The settings that optimizers are built from; ``OptimizerSettings`` is one."""
 
     @property
@@ -22,17 +23,29 @@ class Hyperparameters(Protocol):
     @property
     def text_learning_rate(self) -> float: ...
     @property
+    def token_learning_rate(self) -> float: ...
+    @property
     def lora_plus(self) -> float: ...
     @property
     def weight_decay(self) -> float: ...
-    @property
-    def schedule(self) -> str: ...
-    @property
-    def warmup(self) -> float: ...
 
 
 def _weight_decay(values: Hyperparameters, steps: int) -> dict[str, Any]:
     return {"weight_decay": values.weight_decay}
+
+
+def _came(values: Hyperparameters, steps: int) -> dict[str, Any]:
+    """Its averages begin at zero and are not corrected: with the decays of its long runs, an adapter would take steps
+    many times the rate. These are its authors' for a β₂ of 0.95.
+    """
+    return {"weight_decay": values.weight_decay, "betas": (0.9, 0.95, 0.99)}
+
+
+def _ademamix(values: Hyperparameters, steps: int) -> dict[str, Any]:
+    """Weight and length of the slow average rise over the whole run (Pagliardini et al. 2024, §3.1). Its decay is the
+    paper's smaller one: 0.9999 looks back further than an adapter trains.
+    """
+    return {"weight_decay": values.weight_decay, "betas": (0.9, 0.999, 0.999), "t_alpha": steps, "t_beta3": steps}
 
 
 @dataclass(frozen=True)
@@ -65,6 +78,8 @@ class OptimizerSpec:
     """Whether it may see a group's parameters as one long vector; False where it depends on their shapes."""
     recordable: bool = False
     """Whether its step can be captured in a CUDA graph: all of its state is on the GPU, and it is ``capturable``."""
+    own_weights: bool = False
+    """Whether it keeps weights of its own, beside those that are trained, which ``max_norm`` would not reach."""
     smaller: str = ""
     """The optimizer to suggest in its place where memory is short; empty where none is much smaller."""
 
@@ -72,6 +87,11 @@ class OptimizerSpec:
     def one_rate(self) -> bool:
         """Whether one learning rate holds for all parameters."""
         return self.text_learning_rate is None
+
+    @property
+    def rate_can_be_found(self) -> bool:
+        """Whether a short test tells its rate: it neither finds its step by itself nor lowers it by itself."""
+        return not (self.one_rate or self.own_schedule)
 
     @property
     def package(self) -> str:
@@ -106,6 +126,44 @@ _ROWS = (
         state_bytes=2 + 8 / 256,  # two moments of a byte, and a float32 scale for each for every 256 parameters
     ),
     OptimizerSpec(
+        name="stableadamw",
+        title="StableAdamW",
+        help="StableAdamW takes shorter steps where a gradient is suddenly large (Wortsman et al. 2023)",
+        path="pytorch_optimizer.StableAdamW",
+        update_rule="AdamW",
+        learning_rate=2e-4,
+        text_learning_rate=5e-5,
+        sensible_rates=(1e-6, 2e-2),
+        state_bytes=8,
+        flat=False,  # each parameter's step is held back by the mean over its own elements
+        smaller="adamw8bit",
+    ),
+    OptimizerSpec(
+        name="ademamix",
+        title="AdEMAMix",
+        help="AdEMAMix also follows an average of old gradients, for long runs (Pagliardini et al. 2024)",
+        path="bitsandbytes.optim.AdEMAMix",
+        update_rule="AdEMAMix",
+        learning_rate=2e-4,  # Pagliardini et al. 2024, §4: AdamW's
+        text_learning_rate=5e-5,
+        sensible_rates=(1e-6, 1e-2),
+        state_bytes=12,
+        options=_ademamix,
+        smaller="ademamix8bit",
+    ),
+    OptimizerSpec(
+        name="ademamix8bit",
+        title="8-bit AdEMAMix",
+        help="8-bit AdEMAMix keeps its moments in a quarter of the memory",
+        path="bitsandbytes.optim.AdEMAMix8bit",
+        update_rule="AdEMAMix",
+        learning_rate=2e-4,
+        text_learning_rate=5e-5,
+        sensible_rates=(1e-6, 1e-2),
+        state_bytes=3 + 12 / 256,
+        options=_ademamix,
+    ),
+    OptimizerSpec(
         name="prodigy",
         title="Prodigy",
         help="Prodigy finds its own step size, which the learning rate scales (Mishchenko & Defazio 2024)",
@@ -137,6 +195,28 @@ _ROWS = (
             "warmup_steps": round(steps * values.warmup),
         },
         own_schedule=True,
+        own_weights=True,
+        smaller="adamw8bit",
+    ),
+    OptimizerSpec(
+        name="prodigy-schedulefree",
+        title="Schedule-free Prodigy",
+        help="schedule-free Prodigy finds its own step size, and averages its steps instead of lowering the rate",
+        path="prodigyplus.ProdigyPlusScheduleFree",
+        update_rule="Schedule-free Prodigy",
+        learning_rate=1.0,  # its author's: "Leave lr set to 1 unless you encounter instability."
+        text_learning_rate=None,
+        sensible_rates=(0.1, 10.0),
+        state_bytes=8 + 4 / 11,  # two numbers, and two of two bytes for every eleventh parameter
+        # Its own clipping must be off where gradients are clipped already, as its author says.
+        options=lambda values, steps: {
+            "weight_decay": values.weight_decay,
+            "factored": False,
+            "use_stableadamw": False,
+            "split_groups": False,
+        },
+        own_schedule=True,
+        own_weights=True,
         smaller="adamw8bit",
     ),
     OptimizerSpec(
@@ -151,6 +231,32 @@ _ROWS = (
         state_bytes=4,
     ),
     OptimizerSpec(
+        name="muon",
+        title="Muon",
+        help="Muon moves a factor in all its directions alike, with half of AdamW's memory (Jordan et al. 2024)",
+        path="lora_studio.optim.muon.Muon",
+        update_rule="Muon",
+        # AdamW's by Liu et al. 2025, §2.2, as its steps are scaled; on the starter three times that learned as much
+        learning_rate=5e-4,
+        text_learning_rate=1e-4,
+        sensible_rates=(1e-6, 2e-2),
+        state_bytes=4,
+        flat=False,
+    ),
+    OptimizerSpec(
+        name="came",
+        title="CAME",
+        help="CAME adds a moment to Adafactor's sums, and takes short steps where updates disagree (Luo et al. 2023)",
+        path="pytorch_optimizer.CAME",
+        update_rule="CAME",
+        learning_rate=1e-4,  # its authors': 0.5 to 0.9 times AdamW's
+        text_learning_rate=2.5e-5,
+        sensible_rates=(5e-7, 1e-2),
+        state_bytes=5,
+        options=_came,
+        flat=False,
+    ),
+    OptimizerSpec(
         name="adafactor",
         title="Adafactor",
         help="Adafactor keeps sums of rows and columns instead of moments, hardly any memory (Shazeer & Stern 2018)",
@@ -163,6 +269,22 @@ _ROWS = (
         # Steps are scaled by max(ε₂, RMS of the weight): with the usual ε₂ of 1e-3 a B that starts at zero would
         # hardly move.
         options=lambda values, steps: {"weight_decay": values.weight_decay, "eps": (None, 1.0)},
+        flat=False,
+    ),
+    OptimizerSpec(
+        name="adafactor-relative",
+        title="Adafactor with relative steps",
+        help="Adafactor with relative steps makes each step a share of the weights, and lowers that share by itself",
+        path="torch.optim.Adafactor",
+        update_rule="Adafactor with relative steps",
+        # Shazeer & Stern 2018, §8, take min(0.01, 1/√t) of a weight's RMS in step t. A B begins at zero: on the
+        # starter, which learns at ten times the usual rates, 0.01 hardly moved it, 0.1 to 0.5 taught it as AdamW does.
+        learning_rate=3e-2,
+        text_learning_rate=None,
+        sensible_rates=(1e-4, 1.0),
+        state_bytes=0.5,
+        options=lambda values, steps: {"weight_decay": values.weight_decay, "eps": (None, 1e-3)},
+        own_schedule=True,
         flat=False,
     ),
 )

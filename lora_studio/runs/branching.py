@@ -12,11 +12,12 @@ from typing import NamedTuple
 from lora_studio import adapters, files, runs
 from lora_studio.adapters import recipe
 from lora_studio.adapters.container import PEFT_MODEL, PICKLES, refuse_pickle_name
+from lora_studio.adapters.kinds import KINDS
 from lora_studio.config.declaration import Group
 from lora_studio.config.presets import save_settings
 from lora_studio.config.settings import Settings, check
 from lora_studio.config.specs import SPECS
-from lora_studio.dataset import folder, manifest
+from lora_studio.dataset import epochs, folder, manifest
 from lora_studio.errors import DatasetError, ModelError, RunError, SettingsError, StudioError
 from lora_studio.families import registry, weights
 from lora_studio.methods.registry import METHODS
@@ -30,10 +31,17 @@ _SHAPING = (
     "rank",
     "alpha",
     "rslora",
+    "lokr_factor",
+    "oft_block_size",
     "targets",
+    "blocks",
+    "by_block",
     "optimizer",
     "lora_plus",
     "train_text",
+    "learned_tokens",
+    "init_word",
+    "keep_norm",
 )
 """Settings that a saved state depends on: with others its tensors do not fit, or mean something else."""
 _MODEL_FILES = ("base", "vae", "text_encoders")
@@ -86,15 +94,17 @@ def create(settings: Settings, outputs: Path) -> Run:
     Raises:
         AdapterError: the adapter is damaged, or of a kind that the studio does not read.
         ModelError: a file that completes the base model is not there.
-        SettingsError: the method cannot start from an adapter.
+        SettingsError: the method cannot start from an adapter, or what a run needs is not named.
         MachineError: the disk refuses it; nothing is left behind.
     """
+    settings.require_named()
     weights.require_given(settings.run.vae, settings.run.text_encoders)
+    settings = _with_steps(settings, outputs)
     if not settings.run.start_from:
         return runs.create(settings, outputs)
-    _require_startable(settings)
     path = Path(settings.run.start_from).expanduser().absolute()
     refuse_pickle_name(path)
+    _require_startable(settings, path)
     adapter = adapters.read(path)
     run = runs.create(settings.changed(start_from=str(path)), outputs)
     try:
@@ -109,11 +119,27 @@ def create(settings: Settings, outputs: Path) -> Run:
     return run
 
 
-def _require_startable(settings: Settings) -> None:
-    """Raises SettingsError where the method cannot start from an adapter."""
-    if reason := METHODS[settings.adapter.method].own_start:
-        able = [name for name, method in METHODS.items() if not method.own_start]
-        raise SettingsError(reason, where="method", do=f"Set method to one of: {', '.join(able)}.")
+def _with_steps(settings: Settings, outputs: Path) -> Settings:
+    """The settings with the steps that their epochs come to. Pictures that cannot be trained on are left to the run."""
+    if not settings.run.epochs:
+        return settings
+    found = folder.scan(Path(settings.run.data), runs.cache_folder(outputs), nested=settings.dataset.nested)
+    return settings if found.blocking else epochs.settled(settings, found.pictures)
+
+
+def _require_startable(settings: Settings, file: Path) -> None:
+    """Raises SettingsError where the method cannot start from an adapter of the kind that is in ``file``."""
+    chosen = METHODS[settings.adapter.method]
+    if not chosen.own_start:
+        return
+    able = [name for name, method in METHODS.items() if not method.own_start]
+    if chosen.own_kind:
+        kind = KINDS[adapters.summary(file).method]
+        if kind.name == chosen.own_kind:
+            return
+        if not kind.changes_weights:
+            able = [name for name, method in METHODS.items() if method.own_kind == kind.name]
+    raise SettingsError(chosen.own_start, where="method", do=f"Set method to one of: {', '.join(able)}.")
 
 
 def hindrances(before: Settings, after: Settings) -> list[str]:
@@ -121,6 +147,7 @@ def hindrances(before: Settings, after: Settings) -> list[str]:
     the start of a new run.
     """
     found = [key for key in _SHAPING if before[key] != after[key]]
+    found += ["trigger"] * (before.adapter.tokens > 0 and before.run.trigger != after.run.trigger)
     return found + ["ema"] * (bool(before.optimizer.ema) != bool(after.optimizer.ema))
 
 
@@ -136,7 +163,8 @@ def branch(parent: Run, step: int, settings: Settings, outputs: Path) -> Run:
             start from is named.
         MachineError: the disk refuses it; nothing is left behind.
     """
-    saved = checkpoints.find(parent, step)
+    settings.require_named()
+    saved, settings = checkpoints.find(parent, step), _with_steps(settings, outputs)
     if settings.run.start_from not in ("", parent.settings().run.start_from):
         raise SettingsError(
             "A branch starts from the saved state of its run, not from another adapter.",
@@ -151,7 +179,7 @@ def branch(parent: Run, step: int, settings: Settings, outputs: Path) -> Run:
             do=f"Set steps to more than {step}.",
         )
     if not goes_on:
-        _require_startable(settings)
+        _require_startable(settings, saved.folder / "adapter.safetensors")
     run = runs.create(
         settings.changed(name=settings.run.name if settings.run.name != parent.name else f"{parent.name}-from-{step}"),
         outputs,
@@ -302,7 +330,9 @@ def _same_files(saved: Path, key: str, before: str | list[str], after: str | lis
 def _differences(before: dict, now: Settings) -> dict[str, tuple]:
     after = now.flat()
     compared = [
-        key for key, spec in SPECS.items() if spec.group not in (Group.PREVIEWS, Group.SAVING) and key not in _UNASKED
+        key
+        for key, spec in SPECS.items()
+        if spec.group not in (Group.PREVIEWS, Group.EVALUATION, Group.SAVING) and key not in _UNASKED
     ]
     return {key: (before[key], after[key]) for key in compared if key in before and before[key] != after[key]}
 

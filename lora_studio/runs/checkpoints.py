@@ -1,6 +1,7 @@
 """The saved states of a run: found, checked, starred, pruned. ``training.checkpoint`` knows what is in them.
 
-A star is an empty file ``star`` in the checkpoint's folder, so it is deleted with it.
+A star is an empty file ``star`` in the checkpoint's folder, so it is deleted with it. So is the mark of a state that a
+rollback left behind.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from lora_studio.runs import Run, Unreadable
 MANIFEST = "manifest.json"
 ABOUT = "about.json"
 STAR = "star"
+_ABANDONED = "abandoned"
 _NAME = re.compile(r"step-(0|[1-9][0-9]{0,8})")
 
 
@@ -191,6 +193,28 @@ def star(run: Run, step: int, on: bool = True) -> None:
         mark.touch()
     else:
         files.unlink(mark)
+
+
+def abandon(run: Run, after: int) -> list[Path]:
+    """Marks the saved states of steps above ``after``, which a rollback has left behind: the run learns these steps
+    anew. Where the disk takes no mark, there is none.
+
+    Returns:
+        Their folders.
+
+    Raises:
+        RunError: the run's folder of saved states cannot be read.
+    """
+    left = [saved.folder for saved in listed(run) if saved.step > after]
+    for folder in left:
+        with suppress(OSError):
+            (folder / _ABANDONED).touch()
+    return left
+
+
+def abandoned(folder: Path) -> bool:
+    """Whether a rollback has left the state in ``folder`` behind, so that it is to be removed."""
+    return (folder / _ABANDONED).exists()
 
 
 def prune(run: Run, last: int, every: int) -> list[int]:

@@ -3,10 +3,12 @@
 outputs/
 ├── .cache/                 latents, text features, previews of base models, thumbnails; may be deleted at any time
 ├── .captioning/            captioning jobs, a folder each (``jobs.captioning``)
-├── .device.lock            held by the worker that trains or captions; others wait
+├── .device.lock            held by the worker of a run or a job; others wait
+├── .drawing.lock           held by whoever draws, or wants to, while a run trains
 ├── .recent.json            folders of pictures that were opened last
 ├── .queue.lock, .queue.log held by the process that starts the runs that wait; its output
 ├── .studio.json            held by the studio, with its address
+├── .sweeps/                studies, a folder each with the runs of their trials (``sweeps.study``)
 ├── library/                adapters that were imported
 ├── pictures/               uploaded datasets, a folder each, and images that commands drew
 └── <run>/
@@ -18,10 +20,14 @@ outputs/
     ├── ticket.json         its place in the queue, while it waits
     ├── worker.json         process id and start time of its worker
     ├── start.lock          held while a worker is started
+    ├── turns.lock          held while it trains, in turns with whoever draws
     ├── worker.log          output of the worker's libraries
     ├── control/            requests to the worker, one file each
     ├── previews/           step-N-i.png and base-i.png
     ├── checkpoints/step-N/ saved states that the run can resume from
+    ├── evaluation/step-N/  judged states: what was measured, pictures, the adapter
+    ├── evaluation/job/     the job that judges them (``jobs.judging``)
+    ├── <name>-step-N.safetensors  a state that was kept
     └── <name>.safetensors  the adapter
 """
 
@@ -46,6 +52,7 @@ OUTPUTS = Path(os.environ.get("LORA_STUDIO_OUTPUTS") or Path(__file__).resolve()
 
 _OWN_FOLDERS = {"library", "pictures"}
 """Folders of ``outputs`` that are no runs."""
+_SWEEPS = ".sweeps"
 
 
 @dataclass(frozen=True)
@@ -79,8 +86,17 @@ class Run:
         return self.folder / "start.lock"
 
     @property
+    def turns_lock(self) -> Path:
+        return self.folder / "turns.lock"
+
+    @property
     def parent_file(self) -> Path:
         return self.folder / "parent.json"
+
+    @property
+    def rate_file(self) -> Path:
+        """What was found where the run looked for its learning rate."""
+        return self.folder / "rate.json"
 
     @property
     def start_file(self) -> Path:
@@ -107,18 +123,34 @@ class Run:
         return self.folder / "checkpoints"
 
     @property
+    def judging(self) -> Path:
+        return self.evaluation / "job"
+
+    @property
     def adapter_file(self) -> Path:
         return self.folder / f"{self.name}.safetensors"
 
     @property
+    def evaluation(self) -> Path:
+        return self.folder / "evaluation"
+
+    @property
     def cache(self) -> Path:
-        return cache_folder(self.folder.parent)
+        """That of the outputs, also for the run of a trial, which lies deeper."""
+        parent = self.folder.parent
+        return cache_folder(parent.parent.parent if parent.parent.name == _SWEEPS else parent)
 
     def preview_file(self, step: int, index: int, base: bool = False) -> Path:
         return self.previews / (f"base-{index}.png" if base else f"step-{step}-{index}.png")
 
     def checkpoint(self, step: int) -> Path:
         return self.checkpoints / f"step-{step}"
+
+    def judged_adapter(self, step: int) -> Path:
+        return self.evaluation / f"step-{step}" / "adapter.safetensors"
+
+    def kept_file(self, step: int) -> Path:
+        return self.folder / f"{self.name}-step-{step}.safetensors"
 
     def relative(self, path: Path) -> str:
         """``path`` as events name it: relative to the run's folder, with forward slashes."""
@@ -161,6 +193,13 @@ def captioning_folder(outputs: Path = OUTPUTS) -> Path:
     return outputs / ".captioning"
 
 
+def job_folders(outputs: Path = OUTPUTS) -> list[Path]:
+    """Where the jobs of all kinds may be: captioning jobs, studies, comparisons, and the judging of each run."""
+    places = (captioning_folder(outputs), sweeps_folder(outputs), comparing_folder(outputs))
+    own = [Path(entry.path) for place in places for entry in entries(place, [])]
+    return own + [run.judging for run in existing(outputs)]
+
+
 def new_captioning(name: str, outputs: Path = OUTPUTS) -> Path:
     """A new folder for a captioning job. An existing one is never touched: the name gets a number.
 
@@ -169,6 +208,16 @@ def new_captioning(name: str, outputs: Path = OUTPUTS) -> Path:
     """
     files.make_folder(captioning_folder(outputs))
     return _claim(captioning_folder(outputs), files.safe_name(name))
+
+
+def comparing_folder(outputs: Path = OUTPUTS) -> Path:
+    """Where comparisons that are at work or wait are noted, a folder each."""
+    return cache_folder(outputs) / "comparing"
+
+
+def sweeps_folder(outputs: Path = OUTPUTS) -> Path:
+    """Where studies are kept, a folder each with the runs of its trials."""
+    return outputs / _SWEEPS
 
 
 def trials_folder(outputs: Path = OUTPUTS) -> Path:
@@ -187,8 +236,13 @@ def queue_log(outputs: Path = OUTPUTS) -> Path:
 
 
 def device_lock(outputs: Path = OUTPUTS) -> Path:
-    """The lock that the worker holds which trains or captions."""
+    """The lock that the worker of a run or a job holds."""
     return outputs / ".device.lock"
+
+
+def drawing_lock(outputs: Path = OUTPUTS) -> Path:
+    """The lock that whoever draws while a run trains holds."""
+    return outputs / ".drawing.lock"
 
 
 def recent_file(outputs: Path = OUTPUTS) -> Path:

@@ -2,6 +2,7 @@
 
     outputs/<run>/*.safetensors                             what a run trained, and what was made of it
     outputs/<run>/checkpoints/step-N/adapter.safetensors    the run at an earlier step
+    outputs/<run>/evaluation/step-N/adapter.safetensors     the same, if it was judged and its checkpoint was deleted
     outputs/library/                                        what was imported
 
 An index caches what each header says, by path, size and time of change. It may be lost or damaged at any time, and is
@@ -24,8 +25,9 @@ from lora_studio import adapters, files, runs
 from lora_studio.adapters.container import refuse_pickle_name
 from lora_studio.adapters.detect import label
 from lora_studio.adapters.listing import Summary
-from lora_studio.errors import AdapterError, MachineError
-from lora_studio.runs import Unreadable, checkpoints
+from lora_studio.errors import AdapterError
+from lora_studio.runs import Run, Unreadable, checkpoints
+from lora_studio.runs import trash as trash_can
 
 _SUFFIX = ".safetensors"
 _MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
@@ -38,6 +40,7 @@ class Origin(StrEnum):
 
     RUN = "run"
     CHECKPOINT = "checkpoint"
+    """A saved or judged state of a run."""
     IMPORTED = "imported"
 
 
@@ -48,7 +51,9 @@ class Entry(Summary):
     run: str = ""
     """Name of its run."""
     step: int | None = None
-    """Of a checkpoint."""
+    """Of a saved or judged state."""
+    state: int | None = None
+    """The step of the saved or judged state of its run that has the same tensors."""
 
 
 class Catalogue(NamedTuple):
@@ -85,7 +90,7 @@ def entries(outputs: Path = runs.OUTPUTS) -> list[Entry]:
 
 def catalogue(outputs: Path = runs.OUTPUTS) -> Catalogue:
     """Every adapter of ``outputs`` and every file that should be one. Only the headers of changed files are read."""
-    memory = runs.cache_folder(outputs) / "library-1.json"
+    memory = runs.cache_folder(outputs) / "library-3.json"
     before, now = _recall(memory), {}
     found: list[Entry] = []
     bad: list[Unreadable] = []
@@ -114,7 +119,16 @@ def catalogue(outputs: Path = runs.OUTPUTS) -> Catalogue:
             )
     if now != before:
         _remember(memory, now)
-    return Catalogue(sorted(found, key=lambda entry: entry.modified, reverse=True), bad)
+    return Catalogue(sorted(_with_states(found), key=lambda entry: entry.modified, reverse=True), bad)
+
+
+def _with_states(entries: list[Entry]) -> Iterator[Entry]:
+    """The entries, each with the state of its run that it is."""
+    steps = {(one.run, one.tensors_sha256): one.step for one in entries if one.step is not None}
+    for entry in entries:
+        state = steps.get((entry.run, entry.tensors_sha256)) if entry.tensors_sha256 else None
+        state = state if entry.step is None else entry.step
+        yield entry if state is None else entry.model_copy(update={"state": state})
 
 
 def _places(outputs: Path, unreadable: list[Unreadable]) -> Iterator[_Place]:
@@ -124,17 +138,27 @@ def _places(outputs: Path, unreadable: list[Unreadable]) -> Iterator[_Place]:
     for run in listing.runs:
         for path in _adapters_in(run.folder, unreadable):
             yield _Place(path, Origin.RUN, run.name)
-        for entry in runs.entries(run.checkpoints, unreadable):
-            if (step := checkpoints.step_of(entry.name)) is not None:
-                if why := checkpoints.damage(Path(entry.path), quick=True):
-                    what = f"The saved state of step {step:,} of {run.name} is damaged: {why}."
-                    unreadable.append(Unreadable(entry.path, what, "The run resumes from another one."))
-                yield _Place(Path(entry.path, "adapter.safetensors"), Origin.CHECKPOINT, run.name, step)
-            elif not entry.name.endswith(files.PARTIAL):
-                what = f"{files.printable(entry.name)} in {run.name} is not named like a saved state."
-                unreadable.append(Unreadable(files.printable(entry.path), what, "Rename it to step- and its step."))
+        yield from _states_of(run, unreadable)
     for path in _adapters_in(runs.library_folder(outputs), unreadable):
         yield _Place(path, Origin.IMPORTED)
+
+
+def _states_of(run: Run, unreadable: list[Unreadable]) -> Iterator[_Place]:
+    """The saved states of a run, and those that were judged and are no longer saved."""
+    saved = set()
+    for entry in runs.entries(run.checkpoints, unreadable):
+        if (step := checkpoints.step_of(entry.name)) is not None:
+            if why := checkpoints.damage(Path(entry.path), quick=True):
+                what = f"The saved state of step {step:,} of {run.name} is damaged: {why}."
+                unreadable.append(Unreadable(entry.path, what, "The run resumes from another one."))
+            saved.add(step)
+            yield _Place(Path(entry.path, "adapter.safetensors"), Origin.CHECKPOINT, run.name, step)
+        elif not entry.name.endswith(files.PARTIAL):
+            what = f"{files.printable(entry.name)} in {run.name} is not named like a saved state."
+            unreadable.append(Unreadable(files.printable(entry.path), what, "Rename it to step- and its step."))
+    for entry in runs.entries(run.evaluation, unreadable):
+        if (step := checkpoints.step_of(entry.name)) is not None and step not in saved:
+            yield _Place(run.judged_adapter(step), Origin.CHECKPOINT, run.name, step)
 
 
 def _adapters_in(folder: Path, unreadable: list[Unreadable]) -> list[Path]:
@@ -206,6 +230,7 @@ def _text(entry: Entry) -> str:
         entry.run,
         step,
         entry.trigger,
+        *entry.words,
         entry.family,
         label(entry.family),
         entry.method,
@@ -264,8 +289,6 @@ def trash(path: Path) -> None:
         AdapterError: there is no such adapter, or a run needs it to resume.
         MachineError: the system has no trash for this disk; the file is still there.
     """
-    from send2trash import send2trash
-
     path = path.absolute()
     if path.suffix.lower() != _SUFFIX or not path.is_file():
         raise AdapterError(
@@ -280,11 +303,4 @@ def trash(path: Path) -> None:
             where=path,
             do="Delete the folder of the whole run if you no longer need it.",
         )
-    try:
-        send2trash(path)
-    except OSError as error:
-        raise MachineError(
-            f"{path.name} cannot be moved to the trash: {error.strerror or error}.",
-            where=path,
-            do="Delete it in your file manager.",
-        ) from error
+    trash_can.put(path)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple, cast, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from lora_studio.adapters.recipe import Weight
 from lora_studio.config.specs import SPECS, did_you_mean
 from lora_studio.errors import SettingsError
+from lora_studio.sampling.image_settings import ImageSettings
 
 Kind = Literal["prompt", "seed", "adapter", "weight", "checkpoint", "guidance", "steps"]
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -146,7 +147,7 @@ class GridAdapter(BaseModel):
     sha256: str = ""
 
 
-class Grid(BaseModel):
+class Grid(ImageSettings):
     """All that makes a grid: the recipe in its image's header. What no axis varies is the same in every cell.
 
     An adapter that an axis names is off in every other column or row of it.
@@ -154,8 +155,6 @@ class Grid(BaseModel):
     Raises:
         ValueError: pydantic's; an axis varies what the other one does, or an adapter that is not there.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Literal["grid"] = "grid"
     x: Axis
@@ -166,21 +165,14 @@ class Grid(BaseModel):
     parts: dict[str, str] = {}
     """Files that completed the base model or replaced parts of it: name -> SHA-256."""
     prompt: str = ""
-    negative: str = ""
     clip_skip: int = 0
     """That its prompts are read with; 0 in those of earlier versions."""
     prompt_weights: bool = False
     """Sheets of earlier versions, which do not say, read prompts as they are written."""
     seed: int = SPECS["preview_seed"].default
-    guidance: float = SPECS["guidance"].default
-    steps: Annotated[int, Field(ge=1)] = SPECS["preview_steps"].default
-    guidance_rescale: float = SPECS["guidance_rescale"].default
-    sampler: str = SPECS["sampler"].default
     prediction: str = SPECS["prediction"].default
     zero_snr: str = SPECS["zero_snr"].default
     flow_shift: float = SPECS["flow_shift"].default
-    width: int = 0
-    height: int = 0
     version: str = ""
     """The studio's."""
 

@@ -1,15 +1,9 @@
-"""Images from prompts: the denoising loop.
-
-Every image has a seed of its own, whose noise is drawn on the CPU: it is the same in any batch and on any device, up
-to the rounding of the arithmetic.
-"""
+"""Pictures from prompts: batches that fit into memory, their passes, and the pixels of their latents."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,60 +15,37 @@ from lora_studio.diffusion import samplers
 from lora_studio.errors import MachineError, SettingsError
 from lora_studio.models import Base
 from lora_studio.sampling import overflow
+from lora_studio.sampling.denoise import UNSEEN, Refinement, Sampling, Start, StepTaken, Watch
+from lora_studio.sampling.guided import PromptFeatures, Text
+from lora_studio.sampling.image_settings import ImageSettings
+from lora_studio.sampling.passes import latents_of
 from lora_studio.texts.chunks import Reading
 
 PIXELS_AT_ONCE = 2**21
 """A batch holds at most so many: eight images of 512 × 512, two of 1024 × 1024. Halved where memory is short."""
 IMAGES_AT_ONCE = 16
 
-OF_THE_PROCESS = -1.0
-"""``guidance_rescale`` as the base model's noise process has it."""
-
-Text = Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How images are denoised. ``width`` and ``height`` are in pixels."""
-
-    sampler: str
-    steps: int
-    guidance: float | tuple[float, ...]
-    """One for all, or one for each image."""
-    width: int
-    height: int
-    rescale: float = 0.0
-    """φ of ``rescaled``."""
+DEFAULT = ImageSettings()
 
 
 def generate(
     base: Base,
     prompts: Sequence[str],
     seeds: Sequence[int],
+    settings: ImageSettings = DEFAULT,
     *,
-    negative: str = "",
-    steps: int = 20,
-    guidance: float = 5.0,
-    guidance_rescale: float = OF_THE_PROCESS,
-    sampler: str = "dpm++",
-    width: int = 0,
-    height: int = 0,
-    cancelled: Callable[[], bool] = lambda: False,
+    start: Start | None = None,
+    cancelled: Callable[[], bool] = UNSEEN.cancelled,
     encode: Callable[[list[str], int], Text] | None = None,
-    prompt_weights: bool = True,
+    seen: Callable[[StepTaken], None] = UNSEEN.seen,
 ) -> list[Image.Image]:
     """One image for each prompt and its seed.
 
     Args:
-        negative: what all images should avoid.
-        guidance: how strictly they follow the prompt; up to 1 the negative prompt has no effect, and it takes half the
-            time.
-        guidance_rescale: φ of ``rescaled``; below 0 that of the base model's noise process.
-        width, height: in pixels, multiples of the VAE's scale; 0 takes the base model's own resolution.
+        start: what all of them start from in place of noise; see ``start.from_image``.
         cancelled: asked before every denoising step; True ends the work.
         encode: what gives the features of texts, filled up to a number of chunks, if not the text encoders.
-        prompt_weights: read weights and ``BREAK`` in the prompts (``models.prompts``), or every character as it is
-            written.
+        seen: told after every denoising step of a batch.
 
     Returns:
         RGB images in the prompts' order; if it was cancelled, those of the finished batches.
@@ -84,19 +55,28 @@ def generate(
         MachineError: not even one image fits into memory.
         AdapterError, ModelError: a picture overflowed (``overflow``).
     """
-    how, reading = sampling(base, sampler, steps, guidance, width, height, guidance_rescale), Reading(prompt_weights)
+    how, reading = sampling(base, settings), Reading(settings.prompt_weights)
+    prompts = fronted(base, prompts)
     encode = encode or (lambda texts, length: base.encode_text(texts, reading, length))
+    negative = settings.negative if settings.guidance > 1 else None
     drawn: dict[int, Image.Image] = {}
-    for length, members in by_length(base, prompts, negative if guidance > 1 else None, reading).items():
-        avoid = encode([negative], length) if guidance > 1 else None
+    for length, members in by_length(base, prompts, negative, reading).items():
+        avoid = None if negative is None else encode([negative], length)
 
         def draw(rows: slice, length: int = length, members: list[int] = members, avoid: Text | None = avoid) -> Any:
             batch = members[rows]
-            text = encode([prompts[index] for index in batch], length)
-            return denoise(base, text, avoid, [seeds[index] for index in batch], how, cancelled)
+            shown = PromptFeatures(encode([prompts[index] for index in batch], length), avoid)
+            return latents_of(base, shown, [seeds[index] for index in batch], how, start, Watch(cancelled, seen))
 
-        drawn |= zip(members, in_batches(base, len(members), how, draw), strict=False)
+        drawn |= zip(members, in_batches(base, len(members), how.last, draw), strict=False)
     return [drawn[index] for index in sorted(drawn)]
+
+
+def fronted(base: Base, prompts: Sequence[str]) -> list[str]:
+    """``prompts`` with the learned words before them that go before every prompt, as training put them there; negative
+    prompts have none.
+    """
+    return [base.words.fronted(prompt, base.weights_of(row)) for row, prompt in enumerate(prompts)]
 
 
 def by_length(base: Base, prompts: Sequence[str], negative: str | None, reading: Reading) -> dict[int, list[int]]:
@@ -106,28 +86,25 @@ def by_length(base: Base, prompts: Sequence[str], negative: str | None, reading:
     Args:
         negative: None is without guidance.
     """
-    least = 0 if negative is None else base.read(negative, reading).length
     found: dict[int, list[int]] = {}
     for index, prompt in enumerate(prompts):
-        found.setdefault(max(least, base.read(prompt, reading).length), []).append(index)
+        texts = [prompt] if negative is None else [prompt, negative]
+        found.setdefault(max(base.read(text, reading, index).length for text in texts), []).append(index)
     return found
 
 
-def sampling(
-    base: Base,
-    sampler: str,
-    steps: int,
-    guidance: float,
-    width: int,
-    height: int,
-    guidance_rescale: float = OF_THE_PROCESS,
-) -> Sampling:
-    """A checked ``Sampling`` for ``base``; a side of 0 becomes its own resolution. Raises SettingsError as ``generate``
-    does.
+def sampling(base: Base, settings: ImageSettings) -> Sampling:
+    """``settings`` checked for ``base``, with its own resolution and guidance rescale where they leave that open.
+    Raises SettingsError as ``generate`` does.
     """
-    rescale = base.process.guidance_rescale if guidance_rescale < 0 else guidance_rescale
-    sides = _side(base, width, "width"), _side(base, height, "height")
-    return Sampling(known_sampler(base, sampler), steps, guidance, *sides, rescale)
+    rescale = base.process.guidance_rescale if settings.guidance_rescale < 0 else settings.guidance_rescale
+    width, height = _side(base, settings.width, "width"), _side(base, settings.height, "height")
+    sampler = known_sampler(base, settings.sampler)
+    first = Sampling(sampler, settings.steps, settings.guidance, width, height, rescale)
+    if (hires := settings.hires) is None:
+        return first
+    sides = {name: nearest_side(base, getattr(first, name) * hires.scale) for name in ("width", "height")}
+    return replace(first, then=Refinement(replace(first, steps=hires.steps or first.steps, **sides), hires.strength))
 
 
 def in_batches(base: Base, count: int, how: Sampling, draw: Callable[[slice], Tensor | None]) -> list[Image.Image]:
@@ -145,71 +122,25 @@ def in_batches(base: Base, count: int, how: Sampling, draw: Callable[[slice], Te
             latents = draw(slice(len(images), min(count, len(images) + at_once)))
             if latents is None:
                 break
-            overflow.require_finite(base, latents)
-            for latent in latents:
-                pixels = base.decode(latent[None])
-                overflow.require_finite(base, pixels)
-                images += to_images(pixels)
+            images += decoded(base, latents)
         except torch.OutOfMemoryError:
             at_once = _halved(at_once, how)
     return images
 
 
-@torch.no_grad()
-def denoise(
-    base: Base,
-    text: Text,
-    avoid: Text | None,
-    seeds: Sequence[int],
-    how: Sampling,
-    cancelled: Callable[[], bool] = lambda: False,
-) -> Tensor | None:
-    """Scaled latents (B, C, h, w) float32 on the base model's device, or None where it was cancelled.
+def decoded(base: Base, latents: Tensor) -> list[Image.Image]:
+    """RGB images of scaled latents (B, C, h, w). One after another: the VAE needs the most memory of all.
 
-    Classifier-free guidance (Ho & Salimans 2022, eq. 6, with w + 1 = ``how.guidance``): both answers come from one
-    batch of 2B.
-
-    Args:
-        text: features of B prompts, as ``Base.encode_text`` gives them.
-        avoid: features of one negative prompt for all, or of B; None leaves guidance out.
-        seeds: B of them.
+    Raises:
+        AdapterError, ModelError: a picture overflowed.
     """
-    process = base.process
-    scheduler = process.scheduler(how.sampler, how.steps, base.device)
-    sources = [torch.Generator().manual_seed(seed) for seed in seeds]
-    shape = (base.channels, how.height // base.scale, how.width // base.scale)
-    noise = torch.stack([torch.randn(shape, generator=source) for source in sources]).to(base.device)
-    latents = process.first(scheduler, noise)
-    both = (
-        text
-        if avoid is None
-        else {name: torch.cat([avoid[name].expand_as(feature), feature]) for name, feature in text.items()}
-    )
-    strength = torch.tensor(how.guidance, device=base.device).reshape(-1, 1, 1, 1)
-    noisy = {"generator": sources} if "generator" in inspect.signature(scheduler.step).parameters else {}
-    with _resting(base):
-        for t in scheduler.timesteps:
-            if cancelled():
-                return None
-            scaled = process.model_input(scheduler, latents, t)
-            answer = base.predict(scaled if avoid is None else torch.cat([scaled, scaled]), t, both)
-            if avoid is not None:
-                away, towards = answer.chunk(2)
-                answer = away + strength * (towards - away)
-                if how.rescale:
-                    answer = rescaled(answer, towards, how.rescale)
-            latents = scheduler.step(answer, t, latents, **noisy, return_dict=False)[0]
-    return latents
-
-
-def rescaled(guided: Tensor, conditional: Tensor, share: float) -> Tensor:
-    """``guided`` (B, C, h, w), for the share φ with the standard deviation of ``conditional``, image by image: strong
-    guidance raises it, which overexposes images where the noise ends without any signal (Lin et al. 2024, *Common
-    Diffusion Noise Schedules and Sample Steps are Flawed*, §3.4, eqs. 14–16).
-    """
-    dims = tuple(range(1, guided.ndim))
-    scale = conditional.std(dim=dims, keepdim=True) / guided.std(dim=dims, keepdim=True)
-    return share * (guided * scale) + (1 - share) * guided
+    overflow.require_finite(base, latents)
+    images: list[Image.Image] = []
+    for latent in latents:
+        pixels = base.decode(latent[None])
+        overflow.require_finite(base, pixels)
+        images += to_images(pixels)
+    return images
 
 
 def to_images(pixels: Tensor) -> list[Image.Image]:
@@ -220,18 +151,7 @@ def to_images(pixels: Tensor) -> list[Image.Image]:
     ]
 
 
-@contextmanager
-def _resting(base: Base) -> Generator[None]:
-    """The denoiser without dropout."""
-    training = base.unet.training
-    base.unet.eval()
-    try:
-        yield
-    finally:
-        base.unet.train(training)
-
-
-def nearest_side(base: Base, pixels: int) -> int:
+def nearest_side(base: Base, pixels: float) -> int:
     """The side in pixels, nearest to ``pixels``, that ``base`` can draw: a multiple of the VAE's scale."""
     return max(base.scale, round(pixels / base.scale) * base.scale)
 

@@ -1,4 +1,4 @@
-"""Grids as files: a PNG whose header holds the recipe. Pillow only."""
+"""Grids as files: pictures whose header holds the recipe. Pillow only."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from pydantic import ValidationError
 
 from lora_studio.adapters.recipe import KEY
 from lora_studio.errors import SettingsError
+from lora_studio.sampling import picture_file
 from lora_studio.sampling.axes import Grid
 from lora_studio.sampling.sheet import sheet
 
@@ -55,22 +56,17 @@ def to_png(recipe: Grid, images: Sequence[Image.Image]) -> bytes:
     return data.getvalue()
 
 
-def read_recipe(png: Path) -> Grid:
-    """The recipe in a sheet's header.
+def read_recipe(path: Path) -> Grid:
+    """The recipe in a sheet's header, a PNG or a WebP.
 
     Raises:
-        SettingsError: the file is no PNG, or holds no recipe.
+        SettingsError: the file is no picture, or holds no recipe.
     """
     do = "Choose a sheet that the studio drew; images that were cut or converted have lost theirs."
-    try:
-        with Image.open(png, formats=["PNG"]) as image:
-            text = image.info.get(KEY)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        what = "is no PNG" if isinstance(error, UnidentifiedImageError) else "cannot be read"
-        raise SettingsError(f"{Path(png).name} {what}.", where=png, do=do) from None
+    text = picture_file.texts(Path(path)).get(KEY)
     if not text:
-        raise SettingsError(f"{Path(png).name} holds no recipe.", where=png, do=do)
+        raise SettingsError(f"{Path(path).name} holds no recipe.", where=path, do=do)
     try:
         return Grid.model_validate_json(text)
     except ValidationError:
-        raise SettingsError(f"The recipe in {Path(png).name} is damaged.", where=png, do=do) from None
+        raise SettingsError(f"The recipe in {Path(path).name} is damaged.", where=path, do=do) from None

@@ -33,7 +33,7 @@ class VaeRoundTrip:
         Raises:
             DatasetError: the picture cannot be read, or changed after the folder was read.
         """
-        pixels = fitted.pixels(picture, bucket, flip=False)[None]
+        pixels = fitted.pixels(picture, bucket)[None]
         mean, _ = autoencode.encode(self._vae, pixels)
         back = autoencode.decode(self._vae, mean)[0].clamp(-1, 1)
         return Image.fromarray(back.add(1).mul(127.5).round().byte().permute(1, 2, 0).cpu().numpy())

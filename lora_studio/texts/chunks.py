@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lora_studio.errors import SettingsError
+from lora_studio.texts.learned_words import LearnedWord, without_prefix
 from lora_studio.texts.prompts import Part, parse
 from lora_studio.texts.tokenizer import Chunk, Tokenizer
 
@@ -72,29 +73,38 @@ class ChunkedText:
         return list(zip(*filled, strict=True))
 
 
-def read(text: str, reading: Reading, tokenizers: Sequence[Tokenizer]) -> ChunkedText:
+Vocabulary = Sequence[Sequence[LearnedWord]]
+"""The learned words of each text encoder; empty where there are none."""
+
+
+def read(text: str, reading: Reading, tokenizers: Sequence[Tokenizer], learned: Vocabulary = ()) -> ChunkedText:
     """``text`` for every one of ``tokenizers``.
 
     Raises:
         SettingsError: it is too long for any use, or a weight is too large.
     """
-    parts = reading.parts(text)
+    learned = learned or [()] * len(tokenizers)
+    written = without_prefix(text, [one.word for one in learned[0]])
+    parts = reading.parts(written)
     if any(abs(part.weight) > MOST_WEIGHT for part in parts):
         what = f"A word of the prompt {_beginning(text)} weighs more than {MOST_WEIGHT:g}."
         raise SettingsError(what, where="prompt", do="Weights from 0.5 to 1.5 make sense; 1 is as written.")
-    chunks = [tokenizer.chunks(parts)[: reading.most_chunks(tokenizer) or None] for tokenizer in tokenizers]
+    chunks = [
+        tokenizer.chunks(parts, words)[: reading.most_chunks(tokenizer) or None]
+        for tokenizer, words in zip(tokenizers, learned, strict=True)
+    ]
     if max(map(len, chunks)) > MOST_CHUNKS:
         what = f"The prompt {_beginning(text)} is longer than {MOST_CHUNKS * tokenizers[0].room} tokens."
         raise SettingsError(what, where="prompt", do="Shorten it: in so long a text a single word hardly counts.")
     return ChunkedText("".join(part.text for part in parts), chunks, parts == [Part(text)])
 
 
-def seen(text: str, reading: Reading, tokenizers: Sequence[Tokenizer]) -> str:
+def seen(text: str, reading: Reading, tokenizers: Sequence[Tokenizer], learned: Vocabulary = ()) -> str:
     """How much of the beginning of a caption the text encoders read within the limit of ``reading``."""
     ends = [len(text)]
-    for tokenizer in tokenizers:
+    for tokenizer, words in zip(tokenizers, learned or [()] * len(tokenizers), strict=True):
         most = reading.most_chunks(tokenizer) * tokenizer.room
-        if most and len(spans := tokenizer.spans(text)) > most:
+        if most and len(spans := tokenizer.spans(text, words)) > most:
             ends.append(spans[most][0])
     return text[: min(ends)]
 

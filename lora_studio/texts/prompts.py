@@ -17,11 +17,11 @@ ROUND, SQUARE = 1.1, 1 / 1.1
 """What a bracket without a number multiplies the weights of its words by."""
 _OPEN = {"(": ROUND, "[": SQUARE}
 _CLOSE = {")": "(", "]": "["}
-_BREAK = re.compile(r"\s*\bBREAK\b\s*")
+_BREAK = re.compile(r"\bBREAK\b")
 _PIECES = re.compile(
     r"""
     \\(?P<escaped>[()\[\]\\]?)                      # \( is a bracket to read, \\ a backslash, a lone \ nothing
-    | :\s*(?P<number>[+-]?[.\d]+)\s*(?P<end>\))     # the end of (word:1.2)
+    | :\s*+(?P<number>[+-]?[.\d]++)\s*+(?P<end>\))     # the end of (word:1.2)
     | (?P<mark>[()\[\]])
     | (?P<words>[^\\()\[\]:]+|:)
     """,
@@ -32,6 +32,10 @@ _ELSEWHERE = {
     re.compile(r"\bAND\b"): "Join descriptions with a comma instead of AND.",
 }
 """What A1111 reads as more than words, and the studio does not -> what to do instead."""
+
+
+_ADAPTER = re.compile(r"<(?:lora|lyco):\s*+([^\s:<>][^:<>]*+)(?::\s*+([+-]?(?:\d++\.?\d*+|\.\d++))\s*+)?>")
+"""Nothing in it is tried twice, so that any text is read in time that grows with its length alone."""
 
 
 class Part(NamedTuple):
@@ -86,9 +90,29 @@ weight=1.0, begins=False)]
         else:
             runs += _broken(piece[0])
     for mark, starts in opened.items():
-        for start in starts:
-            multiply(start, _OPEN[mark])
+        _reach_to_the_end(runs, starts, _OPEN[mark])
     return list(_merged(runs)) or [Part("")]
+
+
+def _reach_to_the_end(runs: list[_Run], starts: list[int], factor: float) -> None:
+    """Multiplies what follows each of ``starts``, in one pass however many there are."""
+    product, waiting = 1.0, sorted(starts, reverse=True)
+    for place, run in enumerate(runs):
+        while waiting and waiting[-1] <= place:
+            product *= factor
+            waiting.pop()
+        run.weight *= product
+
+
+def taken(prompt: str) -> tuple[str, list[tuple[str, float]]]:
+    """``prompt`` without what names adapters in it, ``<lora:name:0.8>`` as A1111 writes it, and those names with their
+    weights, in their order. Without a number the weight is 1. A tag of another form stays: see ``unknown``.
+
+    >>> taken("a cat <lora:ink:0.8>, asleep")
+    ('a cat , asleep', [('ink', 0.8)])
+    """
+    found = [(match[1].rstrip(), float(match[2] or 1)) for match in _ADAPTER.finditer(prompt)]
+    return (_ADAPTER.sub("", prompt).strip() if found else prompt), found
 
 
 def unknown(prompts: Iterable[str]) -> list[Warned]:
@@ -119,8 +143,10 @@ def _number(text: str | None) -> float | None:
 
 
 def _broken(text: str) -> Iterator[_Run]:
-    for place, words in enumerate(_BREAK.split(text)):
-        yield _Run(words, begins=place > 0)
+    first, *others = _BREAK.split(text)
+    yield _Run(first.rstrip() if others else first)
+    for number, words in enumerate(others, 1):
+        yield _Run(words.strip() if number < len(others) else words.lstrip(), begins=True)
 
 
 def _merged(runs: list[_Run]) -> Iterator[Part]:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from transformers import CLIPTokenizer
 
+from lora_studio.texts.learned_words import LearnedWord, grouped
 from lora_studio.texts.prompts import Part
 
 SHIPPED = Path(__file__).parent / "tokenizer"
@@ -55,28 +56,38 @@ class Tokenizer:
         """Tokens of a text in one chunk: ``length`` without the marks at its ends."""
         return self.length - 2
 
-    def spans(self, text: str) -> list[tuple[int, int]]:
-        """Where each token of ``text`` begins and ends in it, in characters."""
-        return self.clip(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False).offset_mapping
+    def spans(self, text: str, words: Sequence[LearnedWord] = ()) -> list[tuple[int, int]]:
+        """Where each token of ``text`` begins and ends in it, in characters; a learned word's all where it is."""
+        read = self.clip(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        places = read.offset_mapping
+        return [
+            (places[group.first][0], places[group.last][1])
+            for group in grouped(read.input_ids, words)
+            for _ in group.ids
+        ]
+
+    def tokens(self, text: str) -> list[int]:
+        """What the vocabulary makes of ``text``, without the marks at its ends."""
+        return self.clip(text, add_special_tokens=False, verbose=False).input_ids
 
     def counts(self, texts: Sequence[str]) -> list[int]:
         """How many tokens each text has, without the marks at its ends."""
         found = self.clip(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)
         return [len(tokens) for tokens in found.input_ids]
 
-    def chunks(self, parts: Sequence[Part]) -> list[Chunk]:
+    def chunks(self, parts: Sequence[Part], words: Sequence[LearnedWord] = ()) -> list[Chunk]:
         """The chunks of ``parts``, one at least. Each is filled with as many tokens as it has room for, and the next
-        one takes what is left: words may be divided, as sd-scripts divides them.
+        one takes what is left: words may be divided, as sd-scripts divides them. A learned word never is.
         """
         rows: list[tuple[list[int], list[float]]] = [([], [])]
         for part in parts:
             if part.begins:
                 rows.append(([], []))
-            for token in self.clip(part.text, add_special_tokens=False, verbose=False).input_ids:
-                if len(rows[-1][0]) == self.room:
+            for group in grouped(self.tokens(part.text), words):
+                if len(rows[-1][0]) + len(group.ids) > self.room:
                     rows.append(([], []))
-                rows[-1][0].append(token)
-                rows[-1][1].append(part.weight)
+                rows[-1][0].extend(group.ids)
+                rows[-1][1].extend([part.weight] * len(group.ids))
         return [self._marked(*row) for row in rows]
 
     @property

@@ -8,11 +8,14 @@ as ``unet_activations`` does; what an adapter keeps of a layer its method says. 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
+from lora_studio.adapters import block_names
 from lora_studio.config.settings import Settings
 from lora_studio.config.slices import AdapterSettings, MachineSettings
+from lora_studio.families.family import Family
 from lora_studio.methods import registry
 from lora_studio.methods.method import LayerInput, LayerShape, Method
 from lora_studio.models.fused import triton_support
@@ -24,20 +27,15 @@ GPUS = ("auto", "cuda")
 """The setting ``device`` of runs that train on a GPU where there is one."""
 TEXT = -1
 """The level of the text encoders' layers, which are in no level of the denoiser."""
-_CHANGED = {
-    "qv": {"qv"},
-    "attention": {"qv", "attention"},
-    "attention+ff": {"qv", "attention", "ff"},
-    "attention+ff+conv": {"qv", "attention", "ff", "conv"},
-}
-"""The setting ``targets`` -> kinds of layers."""
 
 
 @dataclass(frozen=True)
 class Step:
     """What decides how much a forward pass keeps, besides the model's shapes."""
 
+    family: Family
     adapter: AdapterSettings
+    """With the family's own blocks (``AdapterSettings.of_family``)."""
     machine: MachineSettings
     batch: int
     """Pictures that one device takes."""
@@ -52,7 +50,8 @@ class Step:
     def of(cls, settings: Settings, shapes: Shapes, element: int) -> Step:
         """The step of a run on this machine."""
         return cls(
-            settings.adapter,
+            shapes.known,
+            settings.adapter.of_family(shapes.known),
             settings.machine,
             settings.share,
             settings.dataset.resolution or shapes.resolution,
@@ -103,44 +102,46 @@ class Activations:
     """Parameters under training."""
     frozen: int = 0
     """Float32 numbers that the method holds besides."""
+    reached: bool = False
+    """Whether a gradient goes to what comes next: something before it is trained."""
     packable: int = 0
     """Parameters in the layers that quantization packs."""
 
     # What a walk records
 
-    def changes(self, kind: str) -> bool:
-        """Whether layers of that kind (of ``targets``: qv, attention, ff or conv) have an adapter."""
-        return kind in _CHANGED[self.step.adapter.targets]
+    def changes(self, path: str) -> bool:
+        """Whether the layer at the canonical ``path`` has an adapter."""
+        family, adapter = self.step.family, self.step.adapter
+        denoiser = path.startswith(f"{family.denoiser}.")
+        if not denoiser and not adapter.train_text:
+            return False
+        if not self.step.method.changes_layers:
+            return False
+        pattern = (family.targets if denoiser else family.text_targets)[adapter.targets]
+        chosen = bool(re.search(pattern, path)) and block_names.within(adapter.blocks, path)
+        return chosen and self.step.method.takes(path)
 
-    def changed(
-        self,
-        inputs: int,
-        outputs: int,
-        tokens: float,
-        kind: str,
-        kernel: int = 1,
-        bare: bool = False,
-        saved: bool = False,
-    ) -> float:
+    def changed(self, path: str, shape: LayerShape, tokens: float, bare: bool = False, saved: bool = False) -> float:
         """Bytes that the adapter of one layer keeps, 0 where it has none; counts its parameters.
 
         Args:
+            path: its canonical path.
             tokens: that pass through it, of the whole batch.
-            kind: as in ``changes``.
-            kernel: side of a convolution's kernel.
             bare: its input comes in the base model's format also without kernels of ours: under autocast float32
                 adapters take a copy of it and cast that back.
             saved: its input is kept by a neighbour anyway.
         """
-        if not self.changes(kind):
+        if not self.changes(path):
             return 0.0
-        step, shape = self.step, LayerShape(inputs, outputs, kernel)
-        packed = step.machine.quantize != "none" and kernel == 1
+        shape = replace(shape, path=path)
+        step, own = self.step, self.step.adapter.at(path)
+        packed = step.machine.quantize != "none" and shape.kernel == 1
         reads_a_copy = step.autocast and not ((bare or step.fused) and packed)
-        self.trained += step.method.parameters(step.adapter, shape)
-        self.frozen += step.method.frozen(step.adapter, shape)
+        self.reached = True
+        self.trained += step.method.parameters(own, shape)
+        self.frozen += step.method.frozen(own, shape)
         given = LayerInput(tokens, step.element, step.autocast, shared=saved and not reads_a_copy)
-        return step.method.kept(step.adapter, shape, given)
+        return step.method.kept(own, shape, given)
 
     def add(self, level: int, kept: float, entrance: float | None = None, working: float = 0.0) -> None:
         """Adds the next block, as in ``Block``. Before the first trained layer nothing is kept, since no gradient goes
@@ -149,22 +150,28 @@ class Activations:
         Args:
             entrance: None for what is never computed again.
         """
-        kept = kept if self.trained else 0.0
+        kept = kept if self.reached else 0.0
         self.blocks.append(Block(level, kept, kept if entrance is None else entrance, working))
 
-    def text_encoders(self, encoders: Iterable[Text]) -> None:
-        """Adds text encoders under training, about: two norms, attention, and a feed-forward with its GELU, the quick
-        one in two pieces.
+    def text_encoders(self, encoders: Mapping[str, Text]) -> None:
+        """Adds text encoders under training by component, about: two norms, attention, and a feed-forward with its
+        GELU, the quick one in two pieces.
         """
         element, norm = self.step.element, 4 if self.step.autocast else self.step.element
         tokens = self.step.batch * TOKENS
-        for layers, width, inner in encoders:
-            for _ in range(layers):
+        for component, (layers, width, inner) in encoders.items():
+            learned = self.step.adapter.tokens
+            self.reached = learned > 0
+            self.trained += learned * width
+            square, wide, back = LayerShape(width, width), LayerShape(width, inner), LayerShape(inner, width)
+            for index in range(layers):
+                path = f"{component}.text_model.encoder.layers.{index}"
                 kept = tokens * (width * (2 * norm + 4 * element) + 2 * inner * element)
-                kept += self.changed(width, width, tokens, "qv")
-                for kind in ("attention", "qv", "attention"):
-                    kept += self.changed(width, width, tokens, kind, saved=True)
-                kept += self.changed(width, inner, tokens, "ff") + self.changed(inner, width, tokens, "ff", bare=True)
+                kept += self.changed(f"{path}.self_attn.q_proj", square, tokens)
+                for name in ("k_proj", "v_proj", "out_proj"):
+                    kept += self.changed(f"{path}.self_attn.{name}", square, tokens, saved=True)
+                kept += self.changed(f"{path}.mlp.fc1", wide, tokens)
+                kept += self.changed(f"{path}.mlp.fc2", back, tokens, bare=True)
                 self.add(TEXT, kept, tokens * width * element)
 
     # The sums

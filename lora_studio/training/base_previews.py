@@ -13,13 +13,17 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import PIL.Image
+import torch
 from PIL.Image import Image
 from PIL.PngImagePlugin import PngInfo
 
 from lora_studio import files
 from lora_studio.dataset.entry_files import PREVIEWS
+from lora_studio.models import Base
+from lora_studio.sampling.image_settings import ImageSettings
 from lora_studio.training import reading
 from lora_studio.training.session import Session
 
@@ -33,7 +37,11 @@ def images(session: Session, draw: Callable[[Sequence[int]], list[Image]]) -> li
     """One image for each prompt: those in the cache, and for the others what ``draw`` gives for their numbers, which
     is kept.
     """
-    paths = [kept_file(session, index) for index in range(len(session.prompts))]
+    return kept_or_drawn([kept_file(session, index) for index in range(len(session.prompts))], draw)
+
+
+def kept_or_drawn(paths: Sequence[Path], draw: Callable[[Sequence[int]], list[Image]]) -> list[Image]:
+    """The images in these files of the cache; what ``draw`` gives for the numbers of those that are missing is kept."""
     found = {path: image for path in paths if (image := _kept(path)) is not None}
     missing = [index for index, path in enumerate(paths) if path not in found]
     began = time.monotonic()
@@ -46,6 +54,23 @@ def images(session: Session, draw: Callable[[Sequence[int]], list[Image]]) -> li
     return [found[path] for path in paths]
 
 
+def shared_file(cache: Path, conditions: Sequence[Any]) -> Path:
+    """Where an image of a base model is kept that was drawn under these ``conditions``, for all runs."""
+    key = json.dumps([VERSION, *conditions], sort_keys=True, default=str)
+    return cache / PREVIEWS / f"{hashlib.sha256(key.encode()).hexdigest()}.png"
+
+
+def model_of(base: Base, quantize: str) -> list[Any]:
+    """What decides how a base model draws, among the conditions of ``shared_file``."""
+    return [base.checksum, base.fingerprint, base.process.name, base.process.schedule, quantize]
+
+
+def place_of(device: torch.device) -> list[str]:
+    """Where it is drawn, and by which libraries, among the conditions of ``shared_file``."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return [name, *map(version, ("torch", "diffusers", "transformers"))]
+
+
 def seconds_saved(image: Image) -> float:
     """How long a kept image took to draw; 0 for one that was drawn just now."""
     return float(getattr(image, "text", {}).get(SECONDS, 0))
@@ -56,25 +81,15 @@ def kept_file(session: Session, index: int) -> Path:
     the last digits of its rounding.
     """
     s, base, machine = session.settings, session.base, session.machine
-    model = [base.checksum, base.fingerprint, base.process.name, base.process.schedule, s.machine.quantize]
     image = [
         session.prompts[index],
-        session.previews.negative,
         session.previews.preview_seed + index,
-        session.previews.preview_steps,
-        session.previews.guidance,
-        session.previews.guidance_rescale,
-        session.previews.sampler,
-        session.preview_side,
+        ImageSettings.of_previews(session.previews, session.preview_side).model_dump(exclude={"prompt_weights"}),
         *_particular(session, session.prompts[index], s.previews.negative),
     ]
-    place = [
-        machine.name if machine.device.type == "cuda" else machine.device.type,
-        *map(version, ("torch", "diffusers", "transformers")),
-    ]
-    arithmetic = [machine.precision, str(machine.copies(s.adapter)), s.adapter.train_text, s.machine.deterministic]
-    key = json.dumps([VERSION, model, image, place, arithmetic], sort_keys=True, default=str)
-    return session.run.cache / PREVIEWS / f"{hashlib.sha256(key.encode()).hexdigest()}.png"
+    arithmetic = [machine.precision, str(machine.copies(s.adapter)), s.adapter.reads_text, s.machine.deterministic]
+    conditions = [model_of(base, s.machine.quantize), image, place_of(machine.device), arithmetic]
+    return shared_file(session.run.cache, conditions)
 
 
 def _particular(session: Session, *prompts: str) -> list[list[str | int]]:

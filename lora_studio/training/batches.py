@@ -4,18 +4,30 @@ number).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lora_studio.config.slices import LossSettings
-from lora_studio.dataset import preparation
+from lora_studio.config.slices import LossSettings, NoiseSettings
 from lora_studio.dataset.batch_sampler import BatchSampler
 from lora_studio.dataset.cache import Cache
 from lora_studio.dataset.items import Draw
+from lora_studio.diffusion import noise as noises
+from lora_studio.diffusion import timesteps as chosen
 from lora_studio.diffusion.process import Process
-from lora_studio.training import seeds, weights
+from lora_studio.training import noise_levels, seeds, weights
+
+
+class Texts(NamedTuple):
+    """B captions as a model reads them."""
+
+    features: dict[str, Tensor]
+    """Of the text encoders, batch first; empty where they train."""
+    captions: list[str]
+    length: int
+    """As ``Batch.length``."""
 
 
 class Batch(NamedTuple):
@@ -43,12 +55,17 @@ class Batch(NamedTuple):
     """
     inpainting: Tensor | None = None
     """As ``Cache.inpainting``, for ``Base.predict``."""
+    plain: Texts | None = None
+    """The captions that are preserved, where the batch preserves any (``preservation``)."""
+    perturbation: Tensor | None = None
+    """As ``diffusion.noise.perturbation``; None where the denoiser is shown the noise that it has to predict."""
 
     def tensors(self) -> dict[str, Tensor]:
         """All of its tensors by name."""
         found = {"x0": self.x0, "noise": self.noise, "timesteps": self.timesteps, "sizes": self.sizes, **self.text}
-        more = {"weights": self.weights, "inpainting": self.inpainting}
-        return found | {name: tensor for name, tensor in more.items() if tensor is not None}
+        more = {"weights": self.weights, "inpainting": self.inpainting, "perturbation": self.perturbation}
+        plain = {f"plain {name}": tensor for name, tensor in self.plain.features.items()} if self.plain else {}
+        return found | {name: tensor for name, tensor in more.items() if tensor is not None} | plain
 
     def replaced(self, tensors: dict[str, Tensor]) -> Batch:
         """The same batch with other ``tensors``, named as those of ``tensors()``."""
@@ -60,6 +77,9 @@ class Batch(NamedTuple):
             text={name: tensors[name] for name in self.text},
             weights=tensors.get("weights"),
             inpainting=tensors.get("inpainting"),
+            plain=self.plain
+            and self.plain._replace(features={name: tensors[f"plain {name}"] for name in self.plain.features}),
+            perturbation=tensors.get("perturbation"),
         )
 
     def to(self, device: torch.device) -> Batch:
@@ -73,11 +93,13 @@ class Batches:
     Args:
         process: the base model's; it draws noise and timesteps.
         seed: the run's.
-        settings: how noise is drawn, and how much of the loss counts outside masks.
-        train_text: leave the text features out, since the encoders change.
+        settings: how much of the loss counts outside masks.
+        noise: how noise and timesteps are drawn.
+        live_text: leave the text features out, since they change while it trains.
         pinned: ready for a copy to a GPU that runs beside the GPU's other work.
         part: the samples of each batch to keep, where other processes take the rest.
         area: the share of a picture that is learned, on average (``weights.average_area``).
+        plain: makes of a caption the one that is preserved, in every ``preserve_every``th batch; None preserves none.
     """
 
     def __init__(
@@ -87,17 +109,20 @@ class Batches:
         process: Process,
         seed: int,
         settings: LossSettings = LossSettings(),
-        train_text: bool = False,
+        noise: NoiseSettings = NoiseSettings(),
+        live_text: bool = False,
         pinned: bool = False,
         part: slice = slice(None),
         area: float = 1.0,
+        plain: Callable[[str], str] | None = None,
     ):
         self.cache, self.sampler, self.process, self.seed = cache, sampler, process, seed
-        self.settings, self.train_text, self.pinned, self.part = settings, train_text, pinned, part
-        self.area = area
+        self.settings, self.live_text, self.pinned, self.part = settings, live_text, pinned, part
+        self.noise, self.area, self.plain = noise, area, plain
         self._ahead: tuple[int, Batch] | None = None
         pictures = [sample.picture for sample in cache.samples]
-        self._limits = any(picture.timesteps for picture in pictures)
+        self._folder_levels = [noise_levels.of_folder(picture) for picture in pictures]
+        self._levels = [one & noise_levels.of_run(noise) for one in self._folder_levels]
         self._weighted = any(picture.weight != 1 for picture in pictures)
 
     def take(self, number: int) -> Batch:
@@ -114,41 +139,48 @@ class Batches:
         """Batch ``number`` on the CPU."""
         draws = self.sampler.draw(number)
         source = seeds.generator(self.seed, seeds.NOISE, number)
-        x0 = self.cache.latents(draws, source)  # latents, noise, timesteps: in another order it would be another run
-        noise = self.process.noise(x0.shape, self.settings.noise_offset, source)
-        timesteps = self._limited(self.process.draw(len(draws), source), draws)
+        # latents, noise, timesteps, perturbation: in another order it would be another run
+        x0 = self.cache.latents(draws, source)
+        noise = noises.draw(x0.shape, self.noise, source)
+        levels = noise_levels.ranges([self._levels[draw.picture] for draw in draws])
+        timesteps = chosen.draw(self.process, self.noise, len(draws), source, levels)
         batch = self._finished(x0[self.part], noise[self.part], timesteps[self.part], draws, self.part)
-        weighted = batch._replace(weights=self._of_folders(batch.weights, draws[self.part]))
-        return self._pinned(weighted) if self.pinned else weighted
+        more = noises.perturbation(x0.shape, self.noise, source)
+        drawn = batch._replace(
+            weights=self._of_folders(batch.weights, draws[self.part]),
+            perturbation=None if more is None else more[self.part],
+        )
+        if self.plain and number % self.settings.preserve_every == 0:
+            plain = [self.plain(self.cache.caption(draw)) for draw in draws]
+            drawn = drawn._replace(plain=self._texts(plain, self.part))
+        return self._pinned(drawn) if self.pinned else drawn
 
     def at(self, draws: list[Draw], timesteps: Tensor, source: torch.Generator) -> Batch:
-        """Given draws at given timesteps, for validation: there the weights of folders do not count."""
+        """Given draws at given timesteps, for validation: there neither the weights of folders count nor input
+        perturbation nor the run's own choice of timesteps, so that runs which differ in that can be compared.
+        """
         x0 = self.cache.latents(draws, source)
-        noise = self.process.noise(x0.shape, self.settings.noise_offset, source)
-        return self._finished(x0, noise, self._limited(timesteps, draws), draws)
+        noise = noises.draw(x0.shape, self.noise, source)
+        if levels := noise_levels.ranges([self._folder_levels[draw.picture] for draw in draws]):
+            timesteps = self.process.within(timesteps, levels.low, levels.high)
+        return self._finished(x0, noise, timesteps, draws)
 
     def _finished(
         self, x0: Tensor, noise: Tensor, timesteps: Tensor, draws: list[Draw], part: slice = slice(None)
     ) -> Batch:
         """The texts of all ``draws`` have one length, whichever ``part`` of them is kept."""
-        text = {} if self.train_text else {name: whole[part] for name, whole in self.cache.text(draws).items()}
-        length = self.cache.length(draws) if self.train_text else 0
-        kept = draws[part]
+        text, kept = self._texts(self.cache.captions(draws), part), draws[part]
         masks = self.cache.masks(kept, x0)
         counts = None if masks is None else weights.of_masks(masks, self.settings, self.area)
-        sizes, captions, shown = self.cache.sizes(kept), self.cache.captions(kept), self.cache.inpainting(kept)
-        return Batch(x0, noise, timesteps, sizes, text, captions, length, counts, shown)
+        sizes, shown = self.cache.sizes(kept), self.cache.inpainting(kept)
+        return Batch(x0, noise, timesteps, sizes, *text, counts, shown)
 
-    def _limited(self, timesteps: Tensor, draws: list[Draw]) -> Tensor:
-        """``timesteps`` (B,) moved into the noise levels of the draws' pictures. Those of pictures without limits stay
-        as they are, to the bit.
-        """
-        if not self._limits:
-            return timesteps
-        every = 0, preparation.NOISE_LEVELS
-        levels = [self.cache.samples[draw.picture].picture.timesteps or every for draw in draws]
-        low, high = torch.tensor(levels, dtype=torch.float64).T / preparation.NOISE_LEVELS
-        return self.process.within(timesteps, low, high)
+    def _texts(self, captions: list[str], part: slice) -> Texts:
+        """Those of ``captions`` that are kept, at the length of the longest of all."""
+        if self.live_text:
+            return Texts({}, captions[part], self.cache.length(captions))
+        features = {name: whole[part] for name, whole in self.cache.of_captions(captions).items()}
+        return Texts(features, captions[part], 0)
 
     def _of_folders(self, counts: Tensor | None, draws: list[Draw]) -> Tensor | None:
         """The elements' weights, multiplied by those of their pictures' folders."""

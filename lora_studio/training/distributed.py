@@ -46,6 +46,8 @@ class Command(IntEnum):
     """Take over the state that follows."""
     END = 2
     """End: the run is over."""
+    FIND_RATE = 3
+    """Find the learning rate."""
 
 
 class World:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from lora_studio import files
 from lora_studio.config.settings import Settings
 from lora_studio.errors import MachineError, StudioError
+from lora_studio.events import Warned
 from lora_studio.runs import Run
 from lora_studio.training import devices, memory
 
@@ -43,6 +45,28 @@ def translated(error: BaseException, rules: Sequence[Rule]) -> StudioError | Non
     if isinstance(error, StudioError):
         return error
     return next((translate(error) for applies, translate in rules if applies(error)), None)
+
+
+def skipped(error: Exception, what: str, where: str, folder: Path) -> Warned:
+    """The warning that ``what`` could not be done, and that the run continues without it. The traceback of an error
+    that nobody expected goes to standard error, which is the worker's log.
+
+    Args:
+        what: a sentence without its end.
+        where: what it is part of.
+        folder: where it is kept.
+    """
+    if devices.memory_full(error):
+        do = f"The run continues. Fewer or smaller {where} need less memory."
+        return Warned(what=f"{what}: there is not enough memory.", where=where, do=do)
+    if isinstance(error, OSError):
+        refused = files.refusal(error, what, folder)
+        return Warned(what=refused.what, where=refused.where, do=f"The run continues. {refused.do}")
+    if isinstance(error, StudioError):
+        return Warned(what=f"{what}: {error.what}", where=error.where, do=f"The run continues. {error.do}".strip())
+    traceback.print_exception(error)
+    do = "The run continues. This may be a bug in the studio: the run's worker.log has the details."
+    return Warned(what=f"{what}: {type(error).__name__}: {error}", where=where, do=do)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lora_studio import adapters, files
 from lora_studio.adapters import metadata, recipe
+from lora_studio.adapters.provenance import Provenance
 from lora_studio.dataset import manifest
 from lora_studio.errors import AdapterError
 from lora_studio.methods import registry as methods
@@ -43,9 +44,13 @@ def write(session: Session, path: Path) -> float:
     adapter = replace(plain.adapter, metadata={**plain.adapter.metadata, **made_for})
     adapters.write(adapter, path, dialect="kohya", metadata=header(session))
     again = adapters.read(path)
-    if set(again.factors) != set(plain.adapter.factors):
+    if set(again.embeddings) != set(plain.adapter.embeddings):
         raise AdapterError(
-            f"The file holds {len(again.factors)} of {len(plain.adapter.factors)} modules after writing.",
+            "The file does not hold the learned word after writing.", where=path, do="Check the disk and export again."
+        )
+    if set(again.changes) != set(plain.adapter.changes):
+        raise AdapterError(
+            f"The file holds {len(again.changes)} of {len(plain.adapter.changes)} modules after writing.",
             where=path,
             do="Check the disk and export again.",
         )
@@ -55,7 +60,7 @@ def write(session: Session, path: Path) -> float:
 def header(session: Session) -> dict[str, str]:
     """The file's texts: what other programs show, and the recipe that the run can be repeated from."""
     settings, base = session.settings, session.base
-    return metadata.provenance(
+    return Provenance(
         training(session),
         title=session.run.name,
         prediction=base.process.written or base.process.name,
@@ -64,7 +69,7 @@ def header(session: Session) -> dict[str, str]:
         resolution=settings.dataset.resolution or base.resolution,
         trigger=settings.run.trigger,
         thumbnail=_thumbnail(session),
-    )
+    ).texts
 
 
 def training(session: Session) -> recipe.Training:

@@ -7,14 +7,17 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from lora_studio.events import Event
 from lora_studio.runs import Run
-from lora_studio.training import devices, exceptions
+from lora_studio.training import devices, exceptions, rate_search
 from lora_studio.training.distributed import Command, JoinedWorld
 from lora_studio.training.prepare import prepare
 from lora_studio.training.session import Session
 from lora_studio.training.train_step import Diverged, train_step
+
+T = TypeVar("T")
 
 
 def follow(world: JoinedWorld, outputs: Path) -> None:
@@ -37,6 +40,8 @@ def follow(world: JoinedWorld, outputs: Path) -> None:
         while (command := world.next_command()) is not Command.END:
             if command is Command.STATE:
                 session.restore(world.receive_state(session.machine.device))
+            elif command is Command.FIND_RATE:
+                _result(rate_search.find(session))
             else:
                 _step(session)
 
@@ -48,7 +53,7 @@ def _step(session: Session) -> None:
         session.step += 1
 
 
-def _result(work: Generator[Event, None, Session]) -> Session:
+def _result(work: Generator[Event, None, T]) -> T:
     """What ``work`` returns. Its events are dropped: the leader reports the same ones."""
     while True:
         try:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from lora_studio.config.settings import Settings
+from lora_studio.events import Event
 from lora_studio.runs import Run
-from lora_studio.training import devices
+from lora_studio.training import devices, rate_search
 from lora_studio.training.distributed import Command, World
 from lora_studio.training.session import Session
 from lora_studio.training.train_step import StepResult, train_step
@@ -26,6 +28,21 @@ class Leader:
     def start(self, session: Session) -> None:
         """All processes begin with this one's state."""
         self.world.send_state(session.state())
+
+    def find_rate(self, session: Session, stopping: Callable[[], bool]) -> Iterator[Event]:
+        """All find the learning rate, where that is needed. It can be stopped where there is no other process.
+
+        Raises:
+            NothingLearned: the very first loss is NaN or infinite.
+        """
+        if not rate_search.needed(session):
+            return
+        self.world.command(Command.FIND_RATE)
+        alone = self.world.size == 1
+        found = yield from rate_search.find(session, stopping if alone else lambda: False)
+        if found:
+            rate_search.keep(session, found)
+            yield found
 
     def step(self, session: Session) -> StepResult:
         """All take one optimizer step; it is counted.

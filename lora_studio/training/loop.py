@@ -7,11 +7,13 @@ from collections.abc import Iterator
 
 from lora_studio.config.settings import Settings
 from lora_studio.evaluation import registry as measures
-from lora_studio.events import Event, Finished, Started, State, StateChanged, StepDone, Warned
+from lora_studio.events import Event, Finished, Preparing, Started, State, StateChanged, StepDone, Warned
 from lora_studio.models import inject
+from lora_studio.models.fused import triton_support
 from lora_studio.runs import Run
 from lora_studio.training import devices, exceptions, previews, stepper
 from lora_studio.training.distributed import World
+from lora_studio.training.evaluations import Evaluations
 from lora_studio.training.leader import Leader
 from lora_studio.training.prepare import prepare
 from lora_studio.training.previews import PreviewTimer
@@ -46,33 +48,46 @@ def _train(run: Run, settings: Settings, requests: Requests, leader: Leader) -> 
     leader.announce(run, settings)
     session = yield from prepare(run, settings, leader.world)
     leader.start(session)
+    yield from leader.find_rate(session, requests.stop)
     yield _started(session)
-    timer, recovery = PreviewTimer(), Recovery(session)
+    timer, recovery, evaluations = PreviewTimer(), Recovery(session), Evaluations(session, requests)
     yield from _before_the_first_step(session, timer)
+    yield from evaluations.begin()
     saver = Saver(session, requests)
     yield StateChanged(state=State.RUNNING)
+    yield from _kernels(session)
 
-    while not session.finished and not requests.stop():
-        yield from _wait_while_paused(requests)
-        if requests.stop():
-            break
-        try:
-            result = _timed_step(session, leader)
-        except Diverged as error:
-            yield recovery.roll_back(leader, error)
-            continue
-        recovery.watch(result)
-        yield from _capture_warning(session)
-        yield _step_done(session, result, timer)
-        if session.finished or _due(session.step, settings.dataset.validate_every):
-            yield from _measure(session)
-        if requests.take_preview() or (not session.finished and _due(session.step, settings.previews.preview_every)):
-            yield from timer.timed(previews.draw(session))
-        if requests.take_save() or (not session.finished and saver.due() and not recovery.exploded):
-            yield from saver.save()
+    with requests.taking_turns():
+        while not session.finished and not requests.stop():
+            yield from _wait_while_paused(requests)
+            if requests.stop():
+                break
+            try:
+                result = _timed_step(session, leader)
+            except Diverged as error:
+                yield recovery.roll_back(leader, error)
+                continue
+            recovery.watch(result)
+            yield from _capture_warning(session)
+            yield _step_done(session, result, timer, evaluations)
+            if session.finished or _due(session.step, settings.dataset.validate_every):
+                yield from _measure(session)
+            drawing = requests.take_preview() or (
+                not session.finished and _due(session.step, settings.previews.preview_every)
+            )
+            if drawing:
+                yield from timer.timed(previews.draw(session))
+            if requests.take_save() or (not session.finished and saver.due() and not recovery.exploded):
+                yield from saver.save()
+            if drawing and not session.finished:
+                yield from saver.keep_look()
+            if evaluations.due() and not session.finished:
+                yield from evaluations.judge()
+            if not session.finished:
+                requests.let_draw()
 
     leader.end()
-    yield from _finish(session, saver)
+    yield from _finish(session, saver, evaluations)
 
 
 def _timed_step(session: Session, leader: Leader) -> StepResult:
@@ -109,7 +124,17 @@ def _how(session: Session) -> str:
         return ""
     settings = session.settings
     why = stepper.obstacle(settings.adapter, settings.machine, session.machine.device)
-    return session.stepper.how + (f", since {why}" if why else "")
+    return f"{session.stepper.how}{f', since {why}' if why else ''}, {triton_support.path()}"
+
+
+def _kernels(session: Session) -> Iterator[Event]:
+    """What a GPU computes with, where that takes long: the first time on a machine, or without the fused kernels."""
+    if session.machine.device.type != "cuda":
+        return
+    if fallback := triton_support.fallback():
+        yield Warned(what=fallback.what, where="device", do=fallback.do)
+    elif triton_support.compiles():
+        yield Preparing(stage="compiling the fused kernels, once for this machine", done=0, total=1)
 
 
 def _before_the_first_step(session: Session, timer: PreviewTimer) -> Iterator[Event]:
@@ -130,7 +155,7 @@ def _capture_warning(session: Session) -> Iterator[Event]:
         )
 
 
-def _step_done(session: Session, result: StepResult, timer: PreviewTimer) -> StepDone:
+def _step_done(session: Session, result: StepResult, timer: PreviewTimer, evaluations: Evaluations) -> StepDone:
     settings = session.settings
     pace = session.seconds / session.step
     left = settings.run.steps - session.step
@@ -142,7 +167,7 @@ def _step_done(session: Session, result: StepResult, timer: PreviewTimer) -> Ste
         gradient_norm=result.gradient_norm,
         seconds=session.seconds,
         images_per_second=settings.optimizer.batch * settings.optimizer.accumulate / pace,
-        eta=left * pace + rounds * timer.seconds,
+        eta=left * pace + rounds * timer.seconds + evaluations.seconds_left(),
     )
 
 
@@ -156,16 +181,18 @@ def _wait_while_paused(requests: Requests) -> Iterator[Event]:
         return
     yield StateChanged(state=State.PAUSED)
     while requests.paused() and not requests.stop():
+        requests.let_draw()
         time.sleep(POLL)
     yield StateChanged(state=State.RUNNING)
 
 
-def _finish(session: Session, saver: Saver) -> Iterator[Event]:
-    """The state first, from which everything else can be made; then the adapter and the last previews."""
+def _finish(session: Session, saver: Saver, evaluations: Evaluations) -> Iterator[Event]:
+    """The state first, from which everything else can be made; then the adapter, the last previews and judgement."""
     yield StateChanged(state=State.STOPPING)
     yield from saver.save(State.STOPPING)
     yield from saver.export()
     yield from previews.draw(session)
+    yield from evaluations.last()
     yield Finished(
         adapter=session.run.relative(session.run.adapter_file),
         steps=session.step,

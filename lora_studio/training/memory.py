@@ -110,6 +110,14 @@ def estimate(settings: Settings, shapes: Shapes, precision: str, limit: float = 
     return Estimate(**{name: round(size) for name, size in parts.items()})
 
 
+def cached(settings: Settings, shapes: Shapes) -> int:
+    """Bytes of the cache, on disk and where they fit in the computer's memory, for each picture or copy: mean and
+    deviation of its latents, float32.
+    """
+    side = (settings.dataset.resolution or shapes.resolution) // 8
+    return 2 * 4 * shapes.vae["latent_channels"] * side**2
+
+
 def can_estimate(shapes: Shapes) -> bool:
     """Whether the base model's family says what a step keeps."""
     return bool(shapes.known.memory)
@@ -127,7 +135,7 @@ def _weights(shapes: Shapes, step: Step, kept: Activations) -> float:
     """Bytes of all that stays as it is, for the whole run."""
     bits = {"none": 8 * step.element, "nf4": NF4_BITS, "int8": 8}[step.machine.quantize]
     unet = (shapes.denoiser_parameters - kept.packable) * step.element + kept.packable * bits / 8
-    return unet + sum(_encoders(shapes, step)) * step.adapter.train_text + 4 * kept.frozen
+    return unet + sum(_encoders(shapes, step)) * step.adapter.reads_text + 4 * kept.frozen
 
 
 def _trained(settings: OptimizerSettings, step: Step, kept: Activations) -> dict[str, float]:
@@ -145,7 +153,7 @@ def _encoding(shapes: Shapes, step: Step, beside: float) -> list[float]:
     """
     together = max(1, _TOGETHER // step.side**2) * step.side**2
     sizes = ([] if step.machine.tiled_vae else [together]) + _sizes(step)
-    text = 0 if step.adapter.train_text else max(_encoders(shapes, step), default=0)
+    text = 0 if step.adapter.reads_text else max(_encoders(shapes, step), default=0)
     vae = 4 * shapes.parameters["vae"]
     return [RESERVED * (beside + max(vae + pixels * _encoded(shapes), text)) for pixels in sizes]
 

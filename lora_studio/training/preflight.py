@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools
 import shutil
 import sys
+import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 from lora_studio import files, runs
 from lora_studio.config.settings import Settings
 from lora_studio.errors import MachineError
-from lora_studio.events import Event, PreviewReady, StepDone
+from lora_studio.events import Event, Preparing, PreviewReady, StepDone
 from lora_studio.runs import Run
 from lora_studio.training import devices, stepper
 from lora_studio.training.loop import train
@@ -39,6 +40,10 @@ class TrialResult:
     """Of the fastest step."""
     previews: bool
     """Whether a preview could be drawn."""
+    copies: int
+    """Pictures, mirrored ones and altered copies that the run encodes or has in the cache."""
+    encoding_seconds: float
+    """What encoding took for those that the cache did not have."""
 
 
 def measure(settings: Settings, outputs: Path) -> Generator[Event, None, TrialResult | None]:
@@ -52,6 +57,7 @@ def measure(settings: Settings, outputs: Path) -> Generator[Event, None, TrialRe
     if machine.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(machine.device)
     steps: list[StepDone] = []
+    encoded: list[tuple[float, int]] = []
     previews = False
     trials = runs.trials_folder(outputs)
     files.sweep(trials, lives=psutil.pid_exists)
@@ -66,6 +72,8 @@ def measure(settings: Settings, outputs: Path) -> Generator[Event, None, TrialRe
         for event in train(run, run.settings()):
             if isinstance(event, StepDone):
                 steps.append(event)
+            if isinstance(event, Preparing) and event.stage == "pictures":
+                encoded.append((time.monotonic(), event.total))
             previews |= isinstance(event, PreviewReady) and not event.base
             yield event
     except MachineError as error:
@@ -75,7 +83,8 @@ def measure(settings: Settings, outputs: Path) -> Generator[Event, None, TrialRe
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     fastest = min(later.seconds - earlier.seconds for earlier, later in itertools.pairwise(steps))
-    return TrialResult(peak(machine.device), fastest, previews)
+    (began, _), (ended, copies) = (encoded[0], encoded[-1]) if encoded else ((0.0, 0), (0.0, 0))
+    return TrialResult(peak(machine.device), fastest, previews, copies, ended - began)
 
 
 def _trial(settings: Settings, steps: int, folder: Path, outputs: Path) -> Run:
@@ -85,7 +94,11 @@ def _trial(settings: Settings, steps: int, folder: Path, outputs: Path) -> Run:
         gpus=1,
         batch=settings.share,
         steps=steps,
+        find_rate=False,
+        preserve_every=1,  # else the fastest step would be one without preservation
         preview_every=0,
+        evaluate_every=0,
+        keep="last",
         preview_prompts=prompts,
         preview_steps=2,
         validate_every=0,

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -16,26 +16,30 @@ from lora_studio import adapters, files, models
 from lora_studio.adapters import detect, foreign
 from lora_studio.adapters.metadata import clip_skip as declared
 from lora_studio.config.settings import Settings
-from lora_studio.config.slices import DatasetSettings
-from lora_studio.dataset import buckets, caption_notices, folder, manifest
+from lora_studio.config.slices import DatasetSettings, OptimizerSettings
+from lora_studio.dataset import augmentation, buckets, caption_notices, folder, manifest, sides
 from lora_studio.dataset.batch_sampler import BatchSampler, split
 from lora_studio.dataset.cache import Cache
 from lora_studio.dataset.items import Dataset, Sample
 from lora_studio.dataset.problems import Problem
 from lora_studio.errors import DatasetError, RunError
 from lora_studio.events import Event, Preparing, Warned
+from lora_studio.methods import registry as methods
 from lora_studio.models import gradient_checkpointing, inject, warm_start
 from lora_studio.optim import build
+from lora_studio.optim import registry as optimizers
 from lora_studio.optim.ema import Average
 from lora_studio.runs import Run, branching, checkpoints
 from lora_studio.sampling.generate import known_sampler, nearest_side
-from lora_studio.training import checkpoint, devices, reading, stepper, threads, weights
+from lora_studio.training import checkpoint, devices, noise_levels, preservation, reading, stepper, threads, weights
 from lora_studio.training.batches import Batches
 from lora_studio.training.distributed import World
 from lora_studio.training.session import Session, TrainingData, prompts
 
 NEGLIGIBLE = 1e-4
 """A residual below this is rounding."""
+LARGE = 10**9
+"""Bytes of an adapter's file that are said before a run begins."""
 
 
 def prepare(run: Run, settings: Settings, world: World | None = None) -> Generator[Event, None, Session]:
@@ -59,12 +63,18 @@ def look(run: Run, settings: Settings, world: World) -> Generator[Event, None, D
     """Scans the folder of pictures, warns of problems, and notes the pictures or says which have changed.
 
     Raises:
-        DatasetError: the folder cannot be trained on, or differs from the leader's.
+        DatasetError: the folder cannot be trained on, differs from the leader's, or a part of it has no noise level in
+            common with the run.
     """
+    settings.require_named()
     dataset = folder.scan(Path(settings.run.data), run.cache, nested=settings.dataset.nested, by_content=True)
     for problem in dataset.blocking:
         raise DatasetError(problem.what, where=problem.file or dataset.folder, do=problem.do)
-    yield from _warnings(dataset, dataset.problems + caption_notices.problems(dataset, settings.dataset))
+    noise_levels.require(dataset, settings.noise)
+    yield from (Warned(what=one.what, where=one.key, do=one.do) for one in settings.ignored())
+    noticed = caption_notices.problems(dataset, settings.dataset)
+    yield from _warnings(dataset, dataset.problems + noticed)
+    yield from _warnings(dataset, caption_notices.of_sides(dataset, settings.augmentation))
     if world.leads:
         yield from _compare(run, dataset)
     _require_same(dataset, world)
@@ -148,19 +158,24 @@ def assemble(
     """
     train, validation = split(dataset.pictures, settings.dataset.validation_share, settings.run.seed)
     with world.leader_first():
-        cache = yield from encode(run, settings, dataset, base)
-    inject.add_adapter(base, settings.adapter, settings.run.seed)
+        cache = yield from encode(run, settings, dataset, base, train)
+    inject.add_adapter(base, settings.adapter, settings.run.seed, settings.run.trigger.strip())
     gradient_checkpointing.enable(
         base.unet,
         settings.machine.checkpointing,
-        base.text_encoders.values() if settings.adapter.train_text else (),
+        base.text_encoders.values() if settings.adapter.reads_text else (),
         random=settings.adapter.dropout > 0,
     )
     for model in base.models.values():
         model.train()  # for the adapter's dropout; the base model itself has none
     built = build.flat_optimizer(
-        inject.trainable(base).items(), settings.optimizer, settings.run.steps, machine.copies(settings.adapter)
+        inject.trainable(base).items(),
+        settings.optimizer,
+        settings.run.steps,
+        machine.copies(settings.adapter),
+        inject.rates(base, settings.adapter),
     )
+    yield from _large_files(sum(parameter.numel() for parameter in built.parameters.values()), settings.optimizer)
     sampler = _sampler(settings, cache, train)
     batches = Batches(
         cache,
@@ -168,10 +183,12 @@ def assemble(
         base.process,
         settings.run.seed,
         settings.loss,
-        settings.adapter.train_text,
+        settings.noise,
+        settings.adapter.reads_text,
         pinned=machine.device.type == "cuda",
         part=world.part,
         area=weights.average_area(cache, sampler.own, settings.loss),
+        plain=preservation.plain_caption(settings),
     )
     session = Session(
         run=run,
@@ -189,6 +206,19 @@ def assemble(
         world.connect(machine.device)
         session.stepper.average_over_processes = world.average
     return session
+
+
+def _large_files(trained: int, settings: OptimizerSettings) -> Iterator[Event]:
+    """Says how large the files become where so many parameters are ``trained`` that disks may not have the room."""
+    adapter = 4 * trained
+    if adapter >= LARGE:
+        state = 2 * adapter + (optimizers.get(settings.optimizer).state_bytes + (4 if settings.ema else 0)) * trained
+        sizes = f"{adapter / 1e9:.1f} GB, and each saved state {state / 1e9:.1f} GB"
+        yield Warned(
+            what=f"The adapter's file will take about {sizes}.",
+            where="targets",
+            do="Make sure that the disk has room for that, or train fewer layers.",
+        )
 
 
 def take_up(session: Session) -> Iterator[Event]:
@@ -253,22 +283,39 @@ def _choose_threads(session: Session) -> None:
 
 def _begin_from(session: Session) -> Iterator[Event]:
     """Starts with an adapter from a file, or with that of another run whose state does not fit this run's settings."""
-    given, rank = adapters.read(session.run.start_file), session.settings.adapter.rank
+    given, own = adapters.read(session.run.start_file), session.settings.adapter.of_family(session.base.family)
+    method = methods.get(own.method)
+    ranks = {path: method.holds(own.at(path)) for path in inject.layers(session.base)}
     with session.stepper.flat.full_precision():
-        taken = warm_start.begin_from(session.base, given, rank)
+        taken = warm_start.begin_from(session.base, given, ranks)
     session.average = Average(session.parameters, session.settings.optimizer.ema)
     if taken.left:
         parts = Counter(path.partition(".")[0] for path in taken.left)
         yield Warned(
-            what=f"This run starts from an adapter of {len(given.factors)} modules, of which it trains only "
+            what=f"This run starts from an adapter of {len(given.changes)} modules, of which it trains only "
             f"{taken.modules}. It leaves out {' and '.join(f'{count} of {part}' for part, count in parts.items())}, "
             f"such as {taken.left[0]}.",
             where="targets",
-            do="To start from all of them, choose the same layers, and train_text for a text encoder's.",
+            do="To start from all of them, choose the same layers and blocks, and train_text for a text encoder's.",
+        )
+    if taken.unheard:
+        yield Warned(
+            what=f"The adapter that this run starts from has learned {' and '.join(map(repr, taken.unheard))}, "
+            "which this run leaves out, since it learns no word.",
+            where="learned_tokens",
+            do="To go on with it, set learned_tokens, and trigger to the word.",
+        )
+    if taken.cut:
+        count = own.tokens + taken.cut
+        yield Warned(
+            what=f"The word that this run starts from has {count} vectors, of which it takes the first {own.tokens}.",
+            where="learned_tokens",
+            do=f"Set learned_tokens to {count} to go on with all of them.",
         )
     yield from _clip_skips(session.base, declared(given.metadata))
     if taken.residual > NEGLIGIBLE:
-        whole = "a DoRA" if given.kind.needs_base else f"of rank {given.rank}"
+        whole = given.kind.a_title if given.kind.needs_base else f"of rank {given.rank}"
+        rank = " to ".join(map(str, sorted({min(ranks.values()), max(ranks.values())})))
         yield Warned(
             what=f"The adapter that this run starts from is {whole}. Rank {rank} holds {1 - taken.residual**2:.1%} of "
             f"its change (residual {taken.residual:.2g}).",
@@ -321,25 +368,43 @@ def _require_same(dataset: Dataset, world: World) -> None:
         )
 
 
-def encode(run: Run, settings: Settings, dataset: Dataset, base: models.Base) -> Generator[Event, None, Cache]:
-    """Fills the cache with every latent and caption that training will need; then the encoders leave the device."""
-    assigned = buckets.assign(dataset.pictures, *_bucketing(settings.dataset, base))
-    variants = reading.variants(dataset, settings)
+def encode(
+    run: Run, settings: Settings, dataset: Dataset, base: models.Base, train: Collection[int] = ()
+) -> Generator[Event, None, Cache]:
+    """Fills the cache with every latent and caption that will be needed; then the encoders leave the device.
+
+    Args:
+        train: indices of the pictures that are trained on, which are mirrored and altered as the settings say.
+    """
+    samples, plain = _samples(settings, dataset, base, train), preservation.plain_caption(settings)
+    trained = [samples[index] for index in train] if plain else []
     cache = Cache(
         run.cache,
         reading.RunEncoder(base, settings),
-        [Sample(*parts) for parts in zip(dataset.pictures, assigned, variants, strict=True)],
+        samples,
+        captions=[plain(text) for one in trained for text in (*one.captions, *one.mirrored)] if plain else [],
         prompts=[*prompts(settings), settings.previews.negative],
-        flip=settings.dataset.flip,
         masks=settings.dataset.masks,
     )
     last = 0.0
-    for stage, done, total in cache.fill(texts=not settings.adapter.train_text):
+    for stage, done, total in cache.fill(texts=not settings.adapter.reads_text):
         if done == total or time.monotonic() - last > 0.5:
             last = time.monotonic()
             yield Preparing(stage=stage, done=done, total=total)
     base.encoders_to(torch.device("cpu"))
     return cache
+
+
+def _samples(settings: Settings, dataset: Dataset, base: models.Base, train: Collection[int]) -> list[Sample]:
+    assigned = buckets.assign(dataset.pictures, *_bucketing(settings.dataset, base))
+    samples = []
+    for picture, bucket, texts in zip(dataset.pictures, assigned, reading.variants(dataset, settings), strict=True):
+        sample = Sample(picture, bucket, texts)
+        if len(samples) in train:
+            copies = augmentation.copies(picture, settings.augmentation, settings.run.seed)
+            sample = sample._replace(mirrored=sides.mirrored(texts, settings.augmentation), copies=copies)
+        samples.append(sample)
+    return samples
 
 
 def _bucketing(settings: DatasetSettings, base: models.Base) -> tuple[int, int, float]:
@@ -353,6 +418,5 @@ def _sampler(settings: Settings, cache: Cache, train: list[int]) -> BatchSampler
         batch=settings.optimizer.batch,
         seed=settings.run.seed,
         among=train,
-        flip=settings.dataset.flip,
         caption_dropout=settings.dataset.caption_dropout,
     )

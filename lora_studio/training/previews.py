@@ -10,10 +10,11 @@ from PIL.Image import Image
 
 from lora_studio import files
 from lora_studio.errors import StudioError
-from lora_studio.events import Event, PreviewReady, Warned
+from lora_studio.events import Event, PreviewReady
 from lora_studio.models import Base, inject
 from lora_studio.sampling.generate import generate
-from lora_studio.training import base_previews, devices, memory
+from lora_studio.sampling.image_settings import ImageSettings
+from lora_studio.training import base_previews, devices, exceptions, memory
 from lora_studio.training.session import Session
 
 
@@ -37,21 +38,9 @@ def draw(session: Session, base: bool = False) -> Generator[Event, None, float]:
     except (StudioError, RuntimeError, OSError, MemoryError) as error:
         if devices.lost(error):
             raise
-        yield _warning(session, error)
+        what = f"The previews of step {session.step} could not be drawn"
+        yield exceptions.skipped(error, what, "previews", session.run.previews)
     return saved
-
-
-def _warning(session: Session, error: Exception) -> Warned:
-    what = f"The previews of step {session.step} could not be drawn"
-    if devices.memory_full(error):
-        do = "Training continues. Fewer or smaller previews need less memory."
-        return Warned(what=f"{what}: there is not enough memory.", where="previews", do=do)
-    if isinstance(error, OSError):
-        refused = files.refusal(error, what, session.run.previews)
-        return Warned(what=refused.what, where=refused.where, do=f"Training continues. {refused.do}")
-    if isinstance(error, StudioError):
-        return Warned(what=f"{what}: {error.what}", where=error.where, do=f"Training continues. {error.do}".strip())
-    return Warned(what=f"{what}: {error}", where="previews", do="Training continues.")
 
 
 def _save(session: Session, index: int, prompt: str, image: Image, base: bool) -> PreviewReady:
@@ -72,28 +61,21 @@ def _images(session: Session, base: bool) -> list[Image]:
 def _drawn(session: Session, which: Sequence[int], within: AbstractContextManager) -> list[Image]:
     """Images of the prompts with these numbers. Each has a seed of its own, so it does not depend on the others."""
     settings, side = session.previews, session.preview_side
-    session.stepper.make_room(_decoding(session.base, side))
+    session.stepper.make_room(decoding(session.base, side))
     try:
         with session.as_exported(), within:
             return generate(
                 session.base,
                 [session.prompts[index] for index in which],
                 [settings.preview_seed + index for index in which],
+                ImageSettings.of_previews(settings, side),
                 encode=session.features,
-                prompt_weights=settings.prompt_weights,
-                negative=settings.negative,
-                steps=settings.preview_steps,
-                guidance=settings.guidance,
-                guidance_rescale=settings.guidance_rescale,
-                sampler=settings.sampler,
-                width=side,
-                height=side,
             )
     finally:
         session.base.encoders_to("cpu")
 
 
-def _decoding(base: Base, side: int) -> int:
+def decoding(base: Base, side: int) -> int:
     """Bytes that the VAE needs on the device to decode one whole image of ``side`` pixels."""
     weights = sum(parameter.nbytes for parameter in base.vae.parameters())
     return round(memory.RESERVED * (weights + side * side * memory.decoded(base.vae.config)))

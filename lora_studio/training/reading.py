@@ -12,7 +12,8 @@ from lora_studio.dataset.caption_variants import all_variants
 from lora_studio.dataset.items import Dataset
 from lora_studio.dataset.problems import Problem
 from lora_studio.models import Base
-from lora_studio.texts.chunks import Reading, seen
+from lora_studio.texts.chunks import Reading, Vocabulary, read, seen
+from lora_studio.texts.learned_words import LearnedWord
 from lora_studio.texts.tokenizer import Tokenizer
 
 _SHOWN = 160
@@ -40,16 +41,20 @@ def variants(dataset: Dataset, settings: Settings) -> list[list[str]]:
 
 def cut_captions(dataset: Dataset, settings: Settings, tokenizers: Sequence[Tokenizer]) -> list[Problem]:
     """Which captions are longer than what is read of them, with the words that an example loses."""
-    limit, lost = of_captions(settings), {}
+    limit, lost, learned = of_captions(settings), {}, _vocabulary(settings, tokenizers)
     for picture, texts in zip(dataset.pictures, variants(dataset, settings), strict=True):
         for text in texts:
-            if rest := _unread(text, limit, tokenizers):
+            if rest := _unread(text, limit, tokenizers, learned):
                 lost.setdefault(dataset.name(picture), (text, rest))
     if not lost:
         return []
     name, (_, rest) = next(iter(lost.items()))
     most = min(limit.most_chunks(tokenizer) * tokenizer.room for tokenizer in tokenizers)
-    longest = max(len(tokenizer.spans(text)) for text, _ in lost.values() for tokenizer in tokenizers)
+    longest = max(
+        len(tokenizer.spans(text, words))
+        for text, _ in lost.values()
+        for tokenizer, words in zip(tokenizers, learned, strict=True)
+    )
     count = "1 caption is" if len(lost) == 1 else f"{len(lost)} captions are"
     shown = rest if len(rest) <= _SHOWN else f"{rest[:_SHOWN]}…"
     what = f"{count} longer than {most} tokens and read only so far. Lost in {name}: “{shown}”."
@@ -63,9 +68,17 @@ def cut_captions(dataset: Dataset, settings: Settings, tokenizers: Sequence[Toke
     ]
 
 
-def _unread(text: str, limit: Reading, tokenizers: Sequence[Tokenizer]) -> str:
+def _vocabulary(settings: Settings, tokenizers: Sequence[Tokenizer]) -> list[list[LearnedWord]]:
+    """The word that is learned, as far as counting goes: its tokens get their numbers with the base model."""
+    word, count = settings.run.trigger.strip(), settings.adapter.tokens
+    if not count:
+        return [[] for _ in tokenizers]
+    return [[LearnedWord(word, tuple(one.tokens(word)), (-1,) * count)] for one in tokenizers]
+
+
+def _unread(text: str, limit: Reading, tokenizers: Sequence[Tokenizer], learned: Vocabulary) -> str:
     """The words of ``text`` that are not read, or not to their last letter."""
-    end = len(seen(text, limit, tokenizers))
+    end = len(seen(text, limit, tokenizers, learned))
     if end == len(text):
         return ""
     while end and text[end].isalnum() and text[end - 1].isalnum():
@@ -75,8 +88,8 @@ def _unread(text: str, limit: Reading, tokenizers: Sequence[Tokenizer]) -> str:
 
 def tags_seen(text: str, settings: Settings, tokenizers: Sequence[Tokenizer]) -> list[str]:
     """The comma-separated tags of a caption that are read to their last letter."""
-    read = seen(text, of_captions(settings), tokenizers)
-    tags, rest = [tag.strip() for tag in read.split(",")], text[len(read) :].strip()
+    heard = seen(text, of_captions(settings), tokenizers, _vocabulary(settings, tokenizers))
+    tags, rest = [tag.strip() for tag in heard.split(",")], text[len(heard) :].strip()
     if rest and not rest.startswith(","):
         tags.pop()
     return [tag for tag in tags if tag]
@@ -87,6 +100,7 @@ class RunEncoder:
 
     def __init__(self, base: Base, settings: Settings):
         self.base, self.captions, self.prompts = base, of_captions(settings), of_prompts(settings)
+        self.learned = _vocabulary(settings, base.tokenizers)
 
     @property
     def fingerprint(self) -> str:
@@ -108,10 +122,10 @@ class RunEncoder:
         return self.base.encode_text(texts, self.prompts if prompts else self.captions)
 
     def reading(self, text: str, prompts: bool = False) -> tuple[str | int, ...]:
-        read = self.base.read(text, self.prompts if prompts else self.captions)
-        if read.plain:
-            return (read.length,) if read.length > 1 else ()
-        return ("weights", read.length)
+        found = read(text, self.prompts if prompts else self.captions, self.base.tokenizers, self.learned)
+        if found.plain:
+            return (found.length,) if found.length > 1 else ()
+        return ("weights", found.length)
 
     def encode_images(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         return self.base.encode_images(pixels)

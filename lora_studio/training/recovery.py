@@ -5,9 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
 
 from lora_studio.events import RolledBack
 from lora_studio.runs import checkpoints
@@ -35,7 +32,7 @@ class Recovery:
         self.session = session
         self.exploded = False
         """Whether the latest gradient had exploded: a state saved now is not one to go back to."""
-        self._first = _copied(session)
+        self._first = session.copied_state()
         self._failed_step, self._from_step = -math.inf, 0
         """Of the latest rollback: the step that diverged, and the step that it went back to."""
         self._log_norm, self._seen = 0.0, 0
@@ -68,7 +65,7 @@ class Recovery:
         state = checkpoint.load(folder, session.machine.device) if folder else copy.deepcopy(self._first)
         leader.restore(session, state | {"rate_factor": factor, "rollbacks": count})
         session.saved_step = session.step if folder else None
-        session.abandoned = [one.folder for one in checkpoints.listed(session.run) if one.step > session.step]
+        session.abandoned = checkpoints.abandon(session.run, session.step)
         self._failed_step, self._from_step, self.exploded = failed, session.step, False
         what = (
             f"{error.what} Training went back to step {session.step} and continues at {factor:g} × the learning rate "
@@ -80,9 +77,3 @@ class Recovery:
         """The newest undamaged saved state of a step below ``before``."""
         saved = [one.folder for one in checkpoints.listed(self.session.run) if one.step < before]
         return next(filter(checkpoints.complete, reversed(saved)), None)
-
-
-def _copied(session: Session) -> dict[str, Any]:
-    """The state as it is now, in the computer's memory: a GPU may be full."""
-    tensors: dict[str, Tensor] = {}
-    return checkpoint.unflatten(checkpoint.flatten(session.state(), tensors), tensors)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
+
 
 class Requests:
     """Nobody asks for anything: the loop runs to its last step. A worker's subclass reads the run's folder."""
@@ -32,3 +35,11 @@ class Requests:
     def take_stop(self) -> bool:
         """Whether it was asked to stop; asking takes the request."""
         return False
+
+    @contextmanager
+    def taking_turns(self) -> Generator[None]:
+        """Within it the loop calls ``let_draw`` between two steps, and in a pause."""
+        yield
+
+    def let_draw(self) -> None:
+        """Waits while a picture is drawn by another process."""

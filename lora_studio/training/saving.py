@@ -9,11 +9,13 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from lora_studio import files
 from lora_studio.errors import MachineError, StudioError
+from lora_studio.evaluation import judgements
 from lora_studio.events import CheckpointSaved, Event, State, StateChanged, Warned
 from lora_studio.files import DiskFull
 from lora_studio.methods import registry as methods
@@ -75,6 +77,26 @@ class Saver:
         else:
             self._told.pop("adapter", None)
         yield from self._prune()
+
+    def keep_look(self) -> Iterator[Event]:
+        """Keeps the adapter with which the present previews were drawn, and deletes the oldest of those that are more
+        than ``keep_previewed``. Whatever fails is a warning.
+        """
+        session, most = self.session, self.session.settings.saving.keep_previewed
+        place = judgements.folder(session.run)
+        saved = session.run.checkpoint(session.step) / judgements.ADAPTER
+        copies = session.saved_step == session.step and saved.is_file()
+        write = partial(files.copy, saved) if copies else partial(export.write, session)
+        try:
+            if most:
+                judgements.keep_unjudged(place, session.step, write)
+            judgements.prune_unjudged(place, session.step, most)
+        except (StudioError, OSError, RuntimeError, MemoryError) as error:
+            if devices.lost(error):
+                raise
+            yield from self._warn("look", self._without_look(error), cause=error)
+        else:
+            self._told.pop("look", None)
 
     def export(self) -> Iterator[Event]:
         """Writes the adapter that the run was for. While the disk is full it waits.
@@ -206,6 +228,12 @@ class Saver:
         )
         told.__cause__ = error
         return told
+
+    def _without_look(self, error: Exception) -> StudioError:
+        what = f"The adapter of step {self.session.step} could not be kept with its previews"
+        if isinstance(error, OSError):
+            return files.refusal(error, what, self.session.run.folder)
+        return StudioError(f"{what}: {getattr(error, 'what', error)}", where="keep_previewed", do="Training continues.")
 
     def _with_what_is_saved(self, error: StudioError) -> StudioError:
         session = self.session

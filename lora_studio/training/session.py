@@ -25,7 +25,7 @@ from lora_studio.optim import build
 from lora_studio.optim.ema import Average
 from lora_studio.runs import Run
 from lora_studio.sampling.generate import nearest_side
-from lora_studio.training import devices, reading
+from lora_studio.training import checkpoint, devices, reading
 from lora_studio.training.batches import Batch, Batches
 from lora_studio.training.distributed import World
 from lora_studio.training.stepper import Stepper
@@ -106,7 +106,7 @@ class Session:
         """The text features of previews, of ``length`` chunks. Text encoders that do not train need not come onto the
         device for them.
         """
-        if self.settings.adapter.train_text:
+        if self.settings.adapter.reads_text:
             return self.base.encode_text(texts, reading.of_prompts(self.settings), length)
         found = self.data.cache.features(texts, length)
         return {name: feature.to(self.machine.device) for name, feature in found.items()}
@@ -140,6 +140,11 @@ class Session:
             "average": self.average.state_dict(),
             "scaler": self.stepper.scaler.state_dict(),
         }
+
+    def copied_state(self) -> dict[str, Any]:
+        """The state as it is now, in the computer's memory: a GPU may be full."""
+        tensors: dict[str, Tensor] = {}
+        return checkpoint.unflatten(checkpoint.flatten(self.state(), tensors), tensors)
 
     def about(self) -> dict[str, Any]:
         """Which settings and pictures the state comes from, as plain data."""

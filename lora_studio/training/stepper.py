@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -19,11 +19,12 @@ from torch import Tensor
 
 from lora_studio.config.settings import Settings
 from lora_studio.config.slices import AdapterSettings, MachineSettings
-from lora_studio.models import Base
+from lora_studio.models import Base, inject
 from lora_studio.optim import flat, registry
 from lora_studio.optim.build import FlatOptimizer
-from lora_studio.training import devices, reading
-from lora_studio.training.batches import Batch
+from lora_studio.optim.norm_cap import NormCap
+from lora_studio.training import devices, preservation, reading
+from lora_studio.training.batches import Batch, Texts
 from lora_studio.training.devices import Machine
 from lora_studio.training.loss import losses
 
@@ -51,6 +52,8 @@ def obstacle(adapter: AdapterSettings, machine: MachineSettings, device: torch.d
         return "it is switched off"
     if adapter.train_text:
         return "text encoders train"
+    if adapter.tokens:
+        return "captions with learned tokens are encoded in every step"
     if machine.quantize == "int8":
         return "int8 layers search their inputs for outliers"
     if machine.checkpointing != "off" and adapter.dropout:
@@ -77,6 +80,8 @@ class Stepper:
         self.optimizer, self.flat, self.scaler = built.optimizer, built.flat, machine.scaler()
         self.loss = built.flat.loss
         """Mean loss of the batches since the last update."""
+        most = settings.optimizer.max_norm
+        self.cap = NormCap(inject.factor_pairs(base, built.parameters), most) if most else None
         self._failure_taken = False
 
     def autocast(self) -> contextlib.AbstractContextManager:
@@ -124,11 +129,24 @@ class Stepper:
 
     def _backward(self, batch: Batch) -> None:
         with self.autocast():
-            text = batch.text or self.base.features(batch.captions, reading.of_captions(self.settings), batch.length)
+            text = self._read(Texts(batch.text, batch.captions, batch.length))
             loss = losses(self.base, batch, text, self.settings.loss).mean() / self.settings.optimizer.accumulate
         self.scaler.scale(loss).backward()
         self.flat.accumulate_gradients()
         self.loss += loss.detach()
+        if batch.plain:
+            self._preserve(batch, batch.plain)
+
+    def _preserve(self, batch: Batch, plain: Texts) -> None:
+        """Adds the gradient of what is preserved: after that of the pictures, so that it takes no more memory."""
+        share = self.settings.loss.preserve_weight / self.settings.optimizer.accumulate
+        with self.autocast():
+            loss = preservation.losses(self.base, batch, plain, self._read).mean() * share
+        self.scaler.scale(loss).backward()
+        self.flat.accumulate_gradients()
+
+    def _read(self, texts: Texts) -> Mapping[str, Tensor]:
+        return texts.features or self.base.features(texts.captions, reading.of_captions(self.settings), texts.length)
 
     def _norm_of_gradient(self) -> Tensor:
         """() float32: norm of the step's gradient over all batches and processes."""
@@ -141,6 +159,8 @@ class Stepper:
         flat.clip(self.flat.gradients, norm, self.settings.optimizer.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if self.cap:
+            self.cap.apply()
         self.flat.zero_grad()
         self.flat.sync_copies()
 

@@ -31,8 +31,15 @@ class StepResult(NamedTuple):
 
 
 def train_step(session: Session) -> StepResult:
-    """One optimizer step over ``accumulate`` batches. Everything random in it is a function of (seed, step). Counting
-    the step is left to the caller.
+    """One optimizer step over ``accumulate`` batches, at the scheduled learning rate. Raises as ``step_at_rates``."""
+    values, steps = session.settings.optimizer, session.settings.run.steps
+    build.set_rate(session.stepper.optimizer, values, session.step, steps, session.rate_factor)
+    return step_at_rates(session)
+
+
+def step_at_rates(session: Session) -> StepResult:
+    """One optimizer step over ``accumulate`` batches, at the optimizer's present rates. Everything random in it is a
+    function of (seed, step). Counting the step is left to the caller.
 
     Raises:
         Diverged: loss or gradient is NaN or infinite; the weights are as before the step.
@@ -40,7 +47,6 @@ def train_step(session: Session) -> StepResult:
     settings, stepper = session.settings, session.stepper
     # adapter dropout is all that draws from the global generator
     torch.manual_seed(seeds.seed_of(settings.run.seed, seeds.DROPOUT, session.step, *session.world.stream))
-    rate = build.set_rate(stepper.optimizer, settings.optimizer, session.step, settings.run.steps, session.rate_factor)
     first = session.step * settings.optimizer.accumulate
     following = first + settings.optimizer.accumulate
     for number in range(first, following):
@@ -51,7 +57,7 @@ def train_step(session: Session) -> StepResult:
     loss, norm = stepper.update(session.data.batches.take(following) if continues else None)
     _require_finite(session, loss, norm)
     session.average.update()
-    return StepResult(loss, norm, rate)
+    return StepResult(loss, norm, stepper.optimizer.param_groups[0]["lr"])
 
 
 def _require_finite(session: Session, loss: float, norm: float) -> None:

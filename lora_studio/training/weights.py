@@ -41,7 +41,8 @@ def average_area(cache: Cache, indices: Sequence[int], settings: LossSettings) -
 
 def _area(cache: Cache, index: int, settings: LossSettings) -> float:
     width, height = (side // cache.encoder.scale for side in cache.samples[index].bucket)
-    masks = cache.masks([Draw(index)], torch.empty(1, 1, height, width))
+    draws = [Draw(index, copy=copy) for copy in range(len(cache.samples[index].copies))]
+    masks = cache.masks(draws, torch.empty(1, 1, height, width))
     return 1.0 if masks is None else _counting(masks, settings.mask_outside).mean().item()
 
 

@@ -6,7 +6,7 @@ Fields keep their content whatever happens. An invalid field is named, with what
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from lora_studio.config.declaration import Group, Level
 from lora_studio.config.presets import Preset
-from lora_studio.config.settings import Settings, key_of
+from lora_studio.config.settings import Settings, key_of, layer
 from lora_studio.config.specs import SPECS, Spec, allowed
 from lora_studio.optim import registry as optimizers
 from lora_studio.ui import words
@@ -108,6 +108,10 @@ class Form:
         """The fields' values, by key."""
         return dict(zip(self.fields, values, strict=True))
 
+    def kept(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
+        """What handlers would get of the fields, in their order, from what the browser tells of them, by key."""
+        return tuple(field.preprocess(values[key]) for key, field in self.fields.items())
+
     def field(self, key: str, **how: Any) -> Field:
         """Places the field of one setting. ``how`` are arguments of its component."""
         spec = SPECS[key]
@@ -166,8 +170,12 @@ class Form:
                 if spec.level is Level.BASIC:
                     self.field(key)
 
-    def place_advanced(self) -> None:
-        """Places all other fields, folded by group, with those for experts last."""
+    def place_advanced(self, below: Mapping[str, Callable[[], None]] | None = None) -> None:
+        """Places all other fields, folded by group, with those for experts last.
+
+        Args:
+            below: what else to place below the fields of some settings.
+        """
         for group in Group:
             keys = [
                 key
@@ -179,6 +187,8 @@ class Form:
                 with gr.Accordion(group.value, open=False, elem_classes="fold"), gr.Column(elem_classes="fields"):
                     for key in keys:
                         self.field(key)
+                        if below and key in below:
+                            below[key]()
 
     def fill(self, values: Mapping[str, Any]) -> Updates:
         """Updates that put ``values`` into their fields; the other fields keep their content."""
@@ -202,10 +212,13 @@ def info(key: str, values: Mapping[str, Any]) -> str:
     return f"{spec.help} {more[0].upper()}{more[1:]}." if more else spec.help
 
 
-def rates(optimizer: str, preset: Preset | None) -> dict[str, float]:
-    """The learning rates for a chosen ``optimizer``: the preset's if they are meant for it, else its usual ones."""
+def rates(optimizer: str, preset: Preset | None, method: str = "") -> dict[str, float]:
+    """The learning rates for a chosen ``optimizer``: the preset's if they are meant for it, else its usual ones; for a
+    chosen ``method``, as they are to its own.
+    """
     own = preset_values(preset)
-    return {key: own[key] for key in optimizers.RATES} | optimizers.rates_after(own["optimizer"], optimizer)
+    chosen = layer(own, {"optimizer": optimizer, "method": method or own["method"]})
+    return {key: chosen[key] for key in optimizers.RATES}
 
 
 def _step(spec: Spec) -> float:
@@ -214,13 +227,17 @@ def _step(spec: Spec) -> float:
 
 
 def summary(reading: FormReading, preset: Preset | None) -> str:
-    """What is wrong in the form, or how it differs from the preset, with a warning of a useless learning rate. HTML."""
+    """What is wrong in the form, or how it differs from the preset, with warnings of a useless learning rate and of
+    settings without effect. HTML.
+    """
     if reading.wrong:
         lines = "".join(f"<li>{words.text(what)}</li>" for what in reading.wrong.values())
         return f'<div class="notice wrong" role="alert"><b>Fix before training</b><ul>{lines}</ul></div>'
     changed = differences(reading.values, preset)
-    warning = optimizers.rate_warning(reading.settings.optimizer) if reading.settings else ""
-    return _changes(changed, preset) + (words.notice("warned", warning) if warning else "")
+    if reading.settings is None:
+        return _changes(changed, preset)
+    told = [optimizers.rate_warning(reading.settings.optimizer), *(one.what for one in reading.settings.ignored())]
+    return _changes(changed, preset) + "".join(words.notice("warned", what) for what in told if what)
 
 
 def _changes(changed: dict[str, tuple[Any, Any]], preset: Preset | None) -> str:

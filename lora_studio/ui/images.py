@@ -35,6 +35,17 @@ def uploads(outputs: Path) -> Path:
     return runs.cache_folder(outputs) / "gradio"
 
 
+def place(source: Path, outputs: Path, side: int) -> Path:
+    """Where ``copy`` has, or will have, its copy.
+
+    Raises:
+        OSError: the image is gone.
+    """
+    stat = source.stat()
+    key = hashlib.sha256(f"{source.resolve()}|{stat.st_mtime_ns}|{stat.st_size}|{side}".encode()).hexdigest()[:32]
+    return folder(outputs) / key[:2] / f"{key}.webp"
+
+
 def copy(source: Path, outputs: Path, side: int, opened: Callable[[Path], Image.Image]) -> Path:
     """The WebP copy of the image ``source`` with a longer side of at most ``side`` pixels, created if necessary.
 
@@ -44,9 +55,7 @@ def copy(source: Path, outputs: Path, side: int, opened: Callable[[Path], Image.
     Raises:
         OSError: the image cannot be read.
     """
-    stat = source.stat()
-    key = hashlib.sha256(f"{source.resolve()}|{stat.st_mtime_ns}|{stat.st_size}|{side}".encode()).hexdigest()[:32]
-    target = folder(outputs) / key[:2] / f"{key}.webp"
+    target = place(source, outputs, side)
     if not target.exists():
         image = opened(source)
         image.thumbnail((side, side))

@@ -20,7 +20,7 @@ are.
 WORK: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 """How handlers are bound that take long and show their own progress."""
 
-PROGRAMS = {"comfyui": "ComfyUI", "forge": "Forge, A1111", "diffusers": "diffusers", "peft": "peft"}
+PROGRAMS = {"comfyui": "ComfyUI", "forge": "Forge", "a1111": "A1111", "diffusers": "diffusers", "peft": "peft"}
 """Programs that a file is proved for, by the proof's own names."""
 
 

@@ -1,6 +1,7 @@
-"""The loss chart: each step faintly, the smoothed line, and validation. It is SVG, so it is sharp, small and themed.
+"""Charts over the steps of a run: the loss, and what was measured of saved states. They are SVG, so they are sharp,
+small and themed.
 
-The drawing stretches to the width of the page, while its lines and labels keep their size.
+A drawing stretches to the width of the page, while its lines and labels keep their size.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import json
 import math
 from collections.abc import Sequence
 
+from lora_studio.evaluation.value import number
 from lora_studio.events import Measured
 from lora_studio.jobs.view import smoothed
 from lora_studio.ui import words
@@ -61,8 +63,8 @@ def _inner(line: list[Point]) -> list[float]:
     return losses[edge : len(losses) - edge]
 
 
-class _Frame:
-    """Maps steps and losses to the coordinates of the drawing, 0 to 1000."""
+class Frame:
+    """Maps steps, from 0 to ``last``, and values, from ``low`` to ``high``, to the coordinates of a drawing."""
 
     def __init__(self, last: float, low: float, high: float):
         self.last, self.low, self.high = max(last, 1.0), low, high
@@ -80,14 +82,29 @@ class _Frame:
         """Strokes of length zero: round caps make them dots, which stay round when the drawing is stretched."""
         return "".join(f"M{self.x(step):g} {self.y(loss):g}h0" for step, loss in points)
 
+    def left(self, step: float) -> str:
+        """Where an element over the drawing stands, as CSS."""
+        return f"left:{self.x(step) / 10:g}%"
+
+    def at(self, step: float, value: float) -> str:
+        """Where an element over the drawing stands, as CSS."""
+        return f"{self.left(step)};top:{self.y(value) / 10:g}%"
+
 
 _VALIDATION = (
-    '<p class="hint">Validation is the loss on held-out pictures. If it rises while the loss falls, the adapter fits '
-    "the training pictures better than others. That alone is no sign of copying: judge by the previews.</p>"
+    '<p class="hint">Validation is the loss on held-out pictures. It falls while the adapter learns what your pictures '
+    "have in common. Its lowest point need not be the best state, and a rise alone is no sign of copying: judge by the "
+    "pictures.</p>"
 )
 
 
-def loss(steps: Sequence[Point], validations: Sequence[Point], total: int, smoothing: float = 0.9) -> str:
+def loss(
+    steps: Sequence[Point],
+    validations: Sequence[Point],
+    total: int,
+    smoothing: float = 0.9,
+    proposed: int | None = None,
+) -> str:
     """The chart as HTML.
 
     Args:
@@ -95,13 +112,14 @@ def loss(steps: Sequence[Point], validations: Sequence[Point], total: int, smoot
         validations: (step, loss) of every validation.
         total: last step of the run, the right edge.
         smoothing: weight on the past; 0 shows the steps themselves, near 1 only the trend.
+        proposed: the step that is proposed to be kept.
     """
     raw = [(step, value) for step, value in steps if math.isfinite(value)]
     validation = [(step, value) for step, value in validations if math.isfinite(value)]
     if not raw:
         return '<div class="chart empty"><p>The loss appears here after the first step.</p></div>'
     trend = list(zip((step for step, _ in raw), smoothed([value for _, value in raw], smoothing), strict=True))
-    frame = _Frame(max(total, raw[-1][0]), *_span(raw, trend, validation))
+    frame = Frame(max(total, raw[-1][0]), *_span(raw, trend, validation))
     svg = "".join(
         (
             *(f'<path class="grid" d="M0 {frame.y(y):g}H1000"/>' for y in ticks(frame.low, frame.high)),
@@ -111,7 +129,7 @@ def loss(steps: Sequence[Point], validations: Sequence[Point], total: int, smoot
             f'<path class="validation dots" d="{frame.dots(thinned(validation, 120))}"/>',
         )
     )
-    drawing = f'<svg viewBox="0 0 1000 1000" preserveAspectRatio="none">{svg}</svg>{_labels(frame)}'
+    drawing = f"{in_svg(svg)}{labels(frame)}{flag(frame, proposed)}{_lowest(frame, validation)}"
     data = (
         f'data-frame="{frame.last:g} {frame.low:g} {frame.high:g}" '
         f'data-trend="{_readable(trend)}" data-validation="{_readable(validation)}"'
@@ -138,7 +156,7 @@ def measure(values: Sequence[Measured], total: int) -> str:
     line: list[Point] = [(one.step, one.value) for one in finite]
     low = [(one.step, one.value if one.low is None else one.low) for one in finite]
     high = [(one.step, one.value if one.high is None else one.high) for one in finite]
-    frame = _Frame(max(total, line[-1][0]), *_span([], [], [*line, *low, *high]))
+    frame = Frame(max(total, line[-1][0]), *_span([], [], [*line, *low, *high]))
     svg = "".join(
         (
             *(f'<path class="grid" d="M0 {frame.y(y):g}H1000"/>' for y in ticks(frame.low, frame.high)),
@@ -152,8 +170,29 @@ def measure(values: Sequence[Measured], total: int) -> str:
     return (
         f'<figure class="chart"><figcaption>{legend}</figcaption>'
         f'<div class="plot still" role="img" aria-label="{title} over the steps">'
-        f'<svg viewBox="0 0 1000 1000" preserveAspectRatio="none">{svg}</svg>{_labels(frame)}</div></figure>'
+        f"{in_svg(svg)}{labels(frame)}</div></figure>"
     )
+
+
+def in_svg(svg: str) -> str:
+    """The drawing of these paths."""
+    return f'<svg viewBox="0 0 1000 1000" preserveAspectRatio="none" aria-hidden="true">{svg}</svg>'
+
+
+def flag(frame: Frame, proposed: int | None) -> str:
+    """The step that is proposed to be kept, as a dashed line; nothing outside of the chart."""
+    if proposed is None or proposed > frame.last:
+        return ""
+    name = f'<span class="flag" style="--at:{frame.x(proposed) / 10:g}%">★ {proposed:,}</span>'
+    return f'<i class="proposed" style="{frame.left(proposed)}"></i>{name}'
+
+
+def _lowest(frame: Frame, validation: Sequence[Point]) -> str:
+    """A ring around the lowest validation."""
+    if not validation:
+        return ""
+    step, value = min(validation, key=lambda point: point[1])
+    return f'<i class="lowest" style="{frame.at(step, value)}"></i>'
 
 
 def _readable(points: list[Point]) -> str:
@@ -168,19 +207,24 @@ def _legend(trend: list[Point], validation: list[Point]) -> str:
         f'<span class="key trend">smoothed <b>{words.figure(trend[-1][1])}</b></span>',
     ]
     if validation:
-        entries.append(f'<span class="key validation">validation <b>{words.figure(validation[-1][1])}</b></span>')
+        lowest = min(validation, key=lambda point: point[1])[0]
+        entries.append(
+            f'<span class="key validation">validation <b>{words.figure(validation[-1][1])}</b>, '
+            f"lowest at step {lowest:,.0f}</span>"
+        )
     return f"<figcaption>{''.join(entries)}</figcaption>"
 
 
-def _labels(frame: _Frame) -> str:
+def labels(frame: Frame, unit: str = "", about: int = 5) -> str:
+    """The values beside the drawing, about ``about`` of them, with their ``unit``, and the steps below it, as HTML."""
     across = [
-        f'<span class="tick across" style="left:{frame.x(step) / 10:g}%">{step:,.0f}</span>'
+        f'<span class="tick across" style="{frame.left(step)}">{step:,.0f}</span>'
         for step in ticks(0, frame.last)
         if step % 1 == 0
     ]
     up = [
-        f'<span class="tick up" style="top:{frame.y(value) / 10:g}%">{value:g}</span>'
-        for value in ticks(frame.low, frame.high)
+        f'<span class="tick up" style="top:{frame.y(value) / 10:g}%">{number(value, "g")}{unit}</span>'
+        for value in ticks(frame.low, frame.high, about)
     ]
     return "".join(across + up)
 

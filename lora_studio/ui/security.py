@@ -188,7 +188,7 @@ def require_login(address: str, login: tuple[str, str] | None) -> None:
         SettingsError: there is no name or no password.
     """
     if not is_loopback(address) and not (login and all(login)):
-        advice = "Set a name and a password, or use the address 127.0.0.1."
+        advice = "Set a name and a password (LORA_STUDIO_LOGIN=NAME:PASSWORD), or use the address 127.0.0.1."
         raise SettingsError(f"Other machines could use the studio at {address}.", where="address", do=advice)
 
 

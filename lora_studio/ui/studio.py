@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -11,18 +12,24 @@ from pathlib import Path
 import gradio as gr
 
 from lora_studio import __version__, files, runs
-from lora_studio.errors import MachineError
+from lora_studio.errors import MachineError, SettingsError
+from lora_studio.jobs import warm
+from lora_studio.jobs.renderer import Renderer
 from lora_studio.locks import Lock
-from lora_studio.ui import images, security, tabs
+from lora_studio.ui import endpoints, images, security, tabs
+from lora_studio.ui.pages.draw.easel import Easel
+from lora_studio.ui.pages.draw.page import DrawPage
 from lora_studio.ui.pages.export import ExportPage
 from lora_studio.ui.pages.library.page import LibraryPage
 from lora_studio.ui.pages.mix.page import MixPage
 from lora_studio.ui.pages.pictures.page import PicturesPage
+from lora_studio.ui.pages.sweeps.page import SweepsPage
 from lora_studio.ui.pages.train import page as train
 from lora_studio.ui.theme import html, theme
 
 _HERE = Path(__file__).parent
 _FIRST_PORT, _PORTS = 7860, 100
+_PORT_REFUSED = (errno.EADDRINUSE, errno.EACCES)
 _DAY = 86_400
 
 
@@ -37,17 +44,27 @@ def build(outputs: Path = runs.OUTPUTS) -> gr.Blocks:
             html(f'<h1>LoRA Studio</h1><span class="version">{__version__}</span>', elem_classes="brand")
             pill = html(elem_id="pill")
         mixed = gr.BrowserState({}, storage_key="lora-studio-mix", secret="lora-studio")
+        drawn = gr.BrowserState({}, storage_key="lora-studio-draw", secret="lora-studio")
+        renderer = Renderer(outputs, images.folder(outputs) / "drawn")
+        easel = Easel(outputs, renderer)
+        endpoints.expose(outputs, easel)  # before any handler takes the names
         with tabs.container() as all_tabs:
             with tabs.tab("Pictures") as pictures_tab:
                 pictures = PicturesPage(outputs)
             with tabs.tab("Train") as train_tab:
                 setup = train.build(studio, outputs, pill)
+            with tabs.tab("Sweeps") as tab:
+                SweepsPage(outputs, setup).wire(tab, all_tabs)
             with tabs.tab("Library") as tab:
                 LibraryPage(outputs).wire(tab, all_tabs, setup)
+            with tabs.tab("Draw") as draw_tab:
+                draw = DrawPage(outputs, easel, drawn)
             with tabs.tab("Mix") as tab:
-                MixPage(outputs, mixed).wire(tab, studio)
+                mix = MixPage(outputs, renderer, mixed)
+                mix.wire(tab, studio)
             with tabs.tab("Export") as tab:
                 ExportPage(outputs).wire(tab)
+        draw.wire(draw_tab, studio, all_tabs, mix)
         setup.draft.render()
         setup.looks_again(train_tab)
         pictures.wire(pictures_tab, all_tabs, setup)
@@ -77,6 +94,7 @@ def launch(
     security.require_login(address, login)
     _prepare(outputs)
     lock = claim(outputs)
+    warm.enable(outputs.resolve())
     studio = build(outputs)
     port = free_port(address, port or _FIRST_PORT)
     try:
@@ -162,6 +180,7 @@ def free_port(address: str, first: int) -> int:
 
     Raises:
         MachineError: a hundred ports in a row are in use.
+        SettingsError: the address is none of this machine's.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     for port in range(first, min(first + _PORTS, 65536)):
@@ -171,8 +190,14 @@ def free_port(address: str, first: int) -> int:
             try:
                 probe.bind((address.strip("[]"), port))
                 return port
-            except OSError:
-                continue
+            except (OSError, UnicodeError) as error:  # of names as well as of ports
+                if getattr(error, "errno", None) in _PORT_REFUSED:
+                    continue
+                raise SettingsError(
+                    f"The studio cannot listen on {address}, which is no address of this machine.",
+                    where="--address",
+                    do="Use 127.0.0.1 for this machine alone, or 0.0.0.0 for its network.",
+                ) from error
     raise MachineError(
         f"The ports from {first} to {first + _PORTS - 1} are all in use.", where="--port", do="Choose another one."
     )

@@ -31,6 +31,12 @@ def facts(entries: Iterable[str]) -> str:
     return f'<p class="facts">{"".join(f"<span>{text(entry)}</span>" for entry in entries)}</p>'
 
 
+def table(entries: Iterable[tuple[str, str]]) -> str:
+    """Names and values below each other, as HTML; those without a value are left out."""
+    rows = (f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in entries if value)
+    return f"<dl>{''.join(rows)}</dl>"
+
+
 def notice(kind: str, what: str, where: str = "", do: str = "") -> str:
     """A message as HTML: what happened, where, what to do. ``kind`` is "wrong" or "warned"."""
     place = f" <code>{text(where)}</code>" if where and where not in what else ""

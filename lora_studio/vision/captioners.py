@@ -7,31 +7,22 @@ along is never run.
 
 from __future__ import annotations
 
-import json
-import re
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
 import transformers
 from PIL import Image
-from safetensors import SafetensorError
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
-from lora_studio.errors import ModelError
-from lora_studio.vision import local
+from lora_studio.vision import loading
 from lora_studio.vision.options import SentenceOptions
 
 _BLIP_TOKENS, _CHAT_TOKENS = 50, 160
 _FLORENCE_TOKENS = {"<CAPTION>": 60, "<DETAILED_CAPTION>": 160, "<MORE_DETAILED_CAPTION>": 320}
 """After which a caption is cut: more than these models usually write."""
-_REFUSED = (
-    OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, RuntimeError, AssertionError,
-    SafetensorError,
-)  # fmt: skip
-"""What transformers raises for a model that is damaged or of an unknown kind."""
+_ROLE = "captioner"
 
 
 class Sentence(NamedTuple):
@@ -61,7 +52,7 @@ def load(
         ModelError: it is damaged, of an unknown kind, needs code of its own, or has only pickled weights.
     """
     options = options or SentenceOptions()
-    kind = _kind(folder)
+    kind = loading.kind(folder, _ROLE)
     model, processor = _model(folder, device, dtype), _processor(folder)
     if kind == "blip":
         return Blip(model, processor, options)
@@ -166,46 +157,8 @@ def tidy(text: str, prompt: str = "") -> str:
     return line[len(asked) :].strip() if asked and line.startswith(asked) else line
 
 
-def _kind(folder: Path) -> str:
-    """The model's type as its configuration names it. Raises ModelError where it cannot be used."""
-    if not local.weights(folder):
-        local.find(str(folder))  # says what is wrong with it
-        raise ModelError(f"{folder.name} is no captioner.", where=folder, do="Choose a folder with config.json.")
-    try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-        kind = str(config.get("model_type", ""))
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise _refused(folder, error) from error
-    known = kind in transformers.models.auto.configuration_auto.CONFIG_MAPPING_NAMES
-    if not known:
-        own = " and needs code of its own, which the studio never runs" if "auto_map" in config else ""
-        raise ModelError(
-            f"{folder.name} is of the kind {kind or 'unknown'}, which transformers does not know{own}.",
-            where=folder,
-            do="Choose another model, or the same one converted for transformers.",
-        )
-    return kind
-
-
 def _model(folder: Path, device: torch.device | str, dtype: torch.dtype) -> Any:
-    def loaded() -> Any:
-        return transformers.AutoModelForImageTextToText.from_pretrained(
-            folder,
-            dtype=dtype,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-
-    model, told = _quietly(folder, loaded)
-    if told["missing_keys"]:
-        named = ", ".join(sorted(told["missing_keys"])[:3])
-        raise ModelError(
-            f"{folder.name} lacks {len(told['missing_keys'])} weights: {named} ….",
-            where=folder,
-            do="Download the model again.",
-        )
+    model = loading.model(transformers.AutoModelForImageTextToText, folder, _ROLE, dtype=dtype)
     return model.to(device).eval()
 
 
@@ -218,7 +171,7 @@ def _processor(folder: Path) -> Any:
             folder, local_files_only=True, trust_remote_code=False
         )
 
-    return _quietly(folder, loaded)
+    return loading.quietly(folder, _ROLE, loaded)
 
 
 def _for_pictures(kind: Any) -> Any:
@@ -232,40 +185,3 @@ def _for_pictures(kind: Any) -> Any:
 
     PictureProcessor.__name__ = kind.__name__
     return PictureProcessor
-
-
-def _quietly(folder: Path, load: Callable[[], Any]) -> Any:
-    """What ``load`` returns; its errors are ModelErrors, and what transformers has to say stays unsaid."""
-    told = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    try:
-        return load()
-    except _REFUSED as error:
-        raise _refused(folder, error) from error
-    finally:
-        transformers.logging.set_verbosity(told)
-
-
-def _refused(folder: Path, error: Exception) -> ModelError:
-    if isinstance(error, ImportError) and (package := _package(error)):
-        return ModelError(
-            f"{folder.name} needs the package {package}, which is not installed.",
-            where=folder,
-            do=f"Install it in the studio's environment, then start the studio again: {sys.executable} -m pip install "
-            f"{package}. Or choose another model.",
-        )
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return ModelError(
-        f"{folder.name} cannot be loaded as a captioner: {reason}",
-        where=folder,
-        do="Download the model again, or choose another one.",
-    )
-
-
-def _package(error: ImportError) -> str:
-    """The package that is missing, as ``pip`` calls it; "" if that is not told, or if the studio never uses it."""
-    found = re.search(r"pip install ([\w.-]*\w)|requires the ([\w.-]+) library", str(error))
-    named = next(filter(None, found.groups())).lower() if found else ""
-    package = (error.name or named).partition(".")[0]
-    return "" if package == "kernels" else package  # it fetches code: see lora_studio/__init__.py

@@ -36,6 +36,13 @@ def test_effective_rank(values, rank):
     assert analysis.effective_rank(torch.tensor(values, dtype=torch.float64)) == pytest.approx(rank)
 
 
+def test_literal_shares_of_blocks_in_the_order_of_the_forward_pass():
+    adapter = Adapter({Q: diagonal(0.0, 6.0), TE: diagonal(8.0, 0.0)})
+    shares = analysis.analyze(adapter).blocks
+    assert list(shares) == ["text_encoder", "down_blocks.1"] and list(shares.values()) == pytest.approx([0.64, 0.36])
+    assert analysis.analyze(Adapter({Q: diagonal(0.0, 0.0)})).blocks == {"down_blocks.1": 0}
+
+
 def test_heatmap_and_histogram():
     adapter = Adapter({Q: diagonal(3.0, 4.0), KEY: diagonal(1.0, 0.0), TE: diagonal(0.01, 0.01)})
     result = analysis.analyze(adapter)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_studio.adapters import Adapter, Factors, blend, combine, keys, read, recipe, write
+from lora_studio.adapters import Adapter, Factors, blend, block_names, combine, read, recipe, write
 from lora_studio.errors import AdapterError, SettingsError
 from tests.adapters.adapter_samples import BLOCK, TE, Q, assert_same, drawn, factors, small
 
@@ -37,6 +37,7 @@ def test_literal_sum():
 def test_literal_subtraction():
     result = mixed([one([[1, 2], [3, 4]]), one([[1, 2], [0, 0]])], [1.0, 0.5], "subtract")
     assert torch.allclose(result.adapter.factors[Q].delta(), torch.tensor([[0.5, 1.0], [3.0, 4.0]]), atol=1e-6)
+    assert result.adapter.metadata["modelspec.title"].split(" ")[1].startswith("-0.5·"), "as it counts"
 
 
 ranks = st.integers(1, 6)
@@ -127,7 +128,7 @@ def test_block_weights():
     ],
 )
 def test_blocks_and_kinds(path, block, kind):
-    assert keys.block_of(path) == block and keys.kind_of(path) == kind
+    assert block_names.block_of(path) == block and block_names.kind_of(path) == kind
 
 
 def test_literal_trim():

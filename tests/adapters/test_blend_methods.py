@@ -17,7 +17,7 @@ from lora_studio.cli import recipe as recipe_command
 from lora_studio.errors import SettingsError
 from lora_studio.ui.pages.mix import image_specs, saving
 from lora_studio.ui.pages.mix.blend_form import BlendForm
-from lora_studio.ui.pages.mix.mixture import Mix, MixRow
+from lora_studio.ui.scene.mixture import Mix, MixRow
 from tests.adapters.adapter_samples import Q, factors
 
 POWER = BlendParameter("power_of_norm", "Power", "How much the longer one leads.", default=1.0, low=0, high=4, step=0.5)
@@ -99,7 +99,7 @@ def test_the_docs_have_the_tables_that_the_declarations_make():
 def test_what_computes_a_method_takes_what_it_declares(key):
     """A declared parameter changes nothing, or the blend ends in a TypeError."""
     method = METHODS[key]
-    declared = {one.key for one in method.parameters}
+    declared = {one.key for one in (*method.parameters, *([RANK] if method.compresses else []))}
     named = inspect.signature(method.combine).parameters.values() if method.combine else ()
     assert {one.name for one in named if one.kind is one.KEYWORD_ONLY} == declared
 

@@ -89,7 +89,7 @@ def test_a_dora_can_be_kept_for_comfyui_and_forge(dtype, tmp_path):
     conv = "unet.down_blocks.0.resnets.0.conv1"
     adapter = Adapter({Q: factors(Q, 24, 20, dora=True), conv: factors(conv, 16, 4, kernel=3, dora=True)})
     weights = {path: drawn(path + "w", one.shape) for path, one in adapter.factors.items()}
-    made = proof.export(adapter, tmp_path / "a.safetensors", dtype=dtype, weights=weights, keep_dora=True)
+    made = proof.export(adapter, tmp_path / "a.safetensors", dtype=dtype, weights=weights, form="own")
     assert [row.target for row in made.proof.rows] == ["comfyui", "forge"] and made.proof.passed
     tensors = load_file(made.path)
     for path, one in adapter.factors.items():

@@ -47,10 +47,8 @@ def test_an_adapter_of_another_architecture_is_refused_by_name(stems, texts, tit
 @pytest.mark.parametrize(
     ("end", "shape", "name"),
     [
-        ("oft_blocks", (4, 80, 80), "an OFT"),
-        ("oft_blocks", (2, 4, 40, 40), "a BOFT"),
+        ("oft_diag", (4, 80, 80), "an OFT"),
         ("b1.weight", (4, 80), "a GLoRA"),
-        ("on_input", (), r"an \(IA\)³"),
         ("diff_b", (320,), r"also changes biases \(diff_b\)"),
         ("w_norm", (320,), "changes of normalization layers"),
     ],

@@ -13,6 +13,7 @@ from PIL import Image
 
 from lora_studio.adapters import Adapter, header, metadata, read, recipe, summary, write
 from lora_studio.adapters.metadata import Privacy
+from lora_studio.adapters.provenance import Provenance
 from lora_studio.errors import AdapterError
 from tests.adapters.adapter_samples import Q, factors, golden, small
 
@@ -39,7 +40,7 @@ TRAINED = recipe.Training(
 
 
 def told(**more) -> dict[str, str]:
-    return metadata.provenance(TRAINED, title="Ink", prediction="epsilon", resolution=512, **more)
+    return Provenance(TRAINED, title="Ink", prediction="epsilon", resolution=512, **more).texts
 
 
 def picture(size=(900, 600)) -> bytes:
@@ -54,7 +55,7 @@ def picture(size=(900, 600)) -> bytes:
 )
 def test_the_noise_is_written_as_others_read_it(prediction, zero_snr, v, zero):
     """sd-scripts and the interfaces that show its headers know these two entries."""
-    made = metadata.provenance(TRAINED, title="Ink", prediction=prediction, zero_snr=zero_snr, resolution=512)
+    made = Provenance(TRAINED, title="Ink", prediction=prediction, zero_snr=zero_snr, resolution=512).texts
     assert (made["ss_v_parameterization"], made["ss_zero_terminal_snr"]) == (v, zero)
     assert made["modelspec.prediction_type"] == prediction
 
@@ -66,9 +67,9 @@ def test_every_folder_has_an_entry_with_its_repeats_and_tags():
         "3_gold": recipe.FolderRecord(repeats=3, images=1, tags={"gold": 1}),
         "plain": recipe.FolderRecord(repeats=1, images=4),
     }
-    made = metadata.provenance(
+    made = Provenance(
         TRAINED.model_copy(update={"folders": folders}), title="Ink", prediction="epsilon", resolution=512
-    )
+    ).texts
     assert json.loads(made["ss_dataset_dirs"]) == {
         "10_ink": {"n_repeats": 10, "img_count": 2},
         "3_gold": {"n_repeats": 3, "img_count": 1},
@@ -81,12 +82,12 @@ def test_every_folder_has_an_entry_with_its_repeats_and_tags():
 
 def test_class_pictures_are_written_as_sd_scripts_writes_them():
     own, others = recipe.FolderRecord(images=1), recipe.FolderRecord(images=1, repeats=5, regularisation=True)
-    made = metadata.provenance(
+    made = Provenance(
         TRAINED.model_copy(update={"folders": {"ink": own, "man": others}}),
         title="Ink",
         prediction="epsilon",
         resolution=512,
-    )
+    ).texts
     assert (made["ss_num_train_images"], made["ss_num_reg_images"]) == ("1", "1")
     assert json.loads(made["ss_dataset_dirs"]) == {"ink": {"n_repeats": 1, "img_count": 1}}
     assert json.loads(made["ss_reg_dataset_dirs"]) == {"man": {"n_repeats": 5, "img_count": 1}}

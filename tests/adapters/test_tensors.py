@@ -6,7 +6,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from lora_studio.adapters.tensors import DTYPES, body, head, laid_out, load, stream
+from lora_studio.adapters.head import head
+from lora_studio.adapters.tensors import DTYPES, body, laid_out, load, stream
 from tests.adapters.adapter_samples import drawn
 
 TENSORS = {

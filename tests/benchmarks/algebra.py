@@ -106,12 +106,16 @@ def main() -> None:
             "two of rank 32 blended, to rank 16": lambda one=one, other=other: both(one, other, "svd", 16),
             "two blended exactly": lambda one=one, other=other: both(one, other, "exact", 0),
             "two by TIES, to rank 16": lambda one=one, other=other: both(one, other, "ties", 16),
+            "two by SVC, to rank 16": lambda one=one, other=other: both(one, other, "svc", 16),
+            "two by median, to rank 16": lambda one=one, other=other: both(one, other, "median", 16),
+            "two compressed to rank 16": lambda one=one, other=other: both(one, other, "ctm", 16),
             "analysis": lambda one=one: analysis.analyze(one),
             "comparison": lambda one=one, other=other: analysis.compare(one, other),
         }
         for name, call in rows.items():
             wall, cpu = timed(call)
-            ratio = f"{slow:>9.0f}~{slow / cpu:>15.0f}" if "rank" in name and "TIES" not in name else ""
+            usual = "rank" in name and " by " not in name and "compressed" not in name
+            ratio = f"{slow:>9.0f}~{slow / cpu:>15.0f}" if usual else ""
             print(f"{label + ': ' + name:<56}{wall:>8.3f}{cpu:>11.3f}{ratio}", flush=True)
     cold, warm = catalogue()
     print(f"\n1,000 adapters listed by their headers: {cold:.2f} s; again: {warm:.3f} s")

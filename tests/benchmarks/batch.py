@@ -29,6 +29,7 @@ from lora_studio.models import Base, inject, modules
 from lora_studio.sampling.axes import Cell, spread
 from lora_studio.sampling.generate import generate
 from lora_studio.sampling.grid import render
+from lora_studio.sampling.image_settings import ImageSettings
 from lora_studio.training import devices
 
 CELLS, STEPS, RANK, REPEATS, PROMPT = 8, 20, 16, 2, "a cat"
@@ -54,7 +55,7 @@ def separately(base: Base, adapters: list[Adapter], cells: list[Cell]) -> list[I
     pictures = []
     for cell in cells:
         inject.set_weights(base, cell.weights)
-        pictures += generate(base, [cell.prompt], [cell.seed], steps=cell.steps, guidance=cell.guidance)
+        pictures += generate(base, [cell.prompt], [cell.seed], ImageSettings.of(cell))
     inject.unload_adapters(base)
     return pictures
 

@@ -114,6 +114,17 @@ def test_a_sampler_that_cannot_remove_the_noise_set_by_hand_is_refused(predictio
     assert check({"prediction": prediction, "sampler": "euler"}) and check({"prediction": "v", "sampler": refused})
 
 
+@pytest.mark.parametrize("prompts", [["a cat"], ["a cat", " a cat "]])
+def test_one_prompt_to_judge_by_is_refused(prompts):
+    """It was warned of once the run had begun, and nothing was judged."""
+    with pytest.raises(SettingsError) as error:
+        check({"evaluation_prompts": prompts})
+    assert error.value.what == (
+        "evaluation_prompts: what one prompt shows is seen against others, so name two different ones or more, or none."
+    )
+    assert check({"evaluation_prompts": ["a cat", "a dog"]}).evaluation.evaluation_prompts == ["a cat", "a dog"]
+
+
 @pytest.mark.parametrize(("was", "now"), [(True, "all"), (False, "off")])
 def test_settings_files_from_when_checkpointing_was_a_switch_still_load(was, now, tmp_path):
     """A run of an earlier version must open, resume and show."""
@@ -154,6 +165,18 @@ def test_whatever_is_given_comes_out_checked_or_as_one_clear_error(values):
         assert error.what and "Traceback" not in error.what
 
 
+def test_a_setting_without_effect_is_named_unless_it_is_as_by_default():
+    assert Settings().ignored() == []
+    huber = Settings(huber_delta=0.5, loss="huber", timestep_mean=-6)
+    assert huber.ignored() == []
+    [found] = huber.changed(loss="mse").ignored()
+    assert (found.key, found.what) == ("huber_delta", "Huber delta has no effect where Loss is Mean squared error.")
+    assert found.do.startswith("Set huber_delta to 0.1, or loss to huber or logcosh.")
+    assert Settings(weighting="x0", min_snr_gamma=0).ignored() == [], "presets switch it off"
+    assert [one.key for one in Settings(weighting="x0", min_snr_gamma=3).ignored()] == ["min_snr_gamma"]
+    assert SPECS["huber_delta"].help.endswith("Only where Loss is Huber or Log-cosh.")
+
+
 def test_the_docs_table_is_the_one_that_the_declarations_make():
     assert table.PATH.read_text("utf-8") == table.markdown(), "run: python -m lora_studio.config.table"
     assert re.findall(r"^\| `(\w+)`", table.markdown(), re.MULTILINE) == list(SPECS)
@@ -182,3 +205,20 @@ def test_the_command_lines_help_lists_every_setting():
     from lora_studio.cli.train import settings_help
 
     assert re.findall(r"^(\w+)  ", settings_help(), re.MULTILINE) == list(SPECS)
+
+
+def test_a_method_brings_its_usual_learning_rate_unless_one_is_given():
+    """A twentieth of a LoRA's for full fine-tuning, and back again; an optimizer that finds its rate keeps it."""
+    assert Settings(learning_rate=2e-3).changed(method="full").optimizer.learning_rate == 1e-4
+    assert Settings(learning_rate=2e-3).changed(method="full").changed(method="lora").optimizer.learning_rate == 2e-3
+    assert Settings(learning_rate=2e-3).changed(method="full", learning_rate=5e-5).optimizer.learning_rate == 5e-5
+    assert Settings(learning_rate=2e-3, method="full").optimizer.learning_rate == 2e-3
+    assert Settings().changed(optimizer="prodigy", method="full").optimizer.learning_rate == 1
+    assert Settings().changed(method="lokr").adapter.rank == 1024
+    assert Settings().changed(method="lokr").changed(method="lora").adapter.rank == 16
+    assert Settings(rank=4).changed(method="lokr", rank=8).changed(method="lora").adapter.rank == 8
+
+
+def test_settings_that_a_method_ignores_are_named():
+    [found] = Settings(method="full", alpha=8).ignored()
+    assert found.what == "Alpha has no effect where Method is Full fine-tuning." and found.do == "Set alpha to 16.0."

@@ -1,6 +1,7 @@
 """The order of training: pure in (seed, step), every picture once per epoch, one bucket per batch."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,17 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lora_studio.dataset.batch_sampler import BatchSampler, split
-from lora_studio.dataset.items import Bucket, Draw, Picture, Sample
+from lora_studio.dataset.items import PLAIN, Bucket, Draw, Picture, Sample
 
 sizes = st.lists(
     st.tuples(st.integers(1, 3).map(lambda n: Bucket(64 * n, 64)), st.integers(1, 3)), min_size=1, max_size=20
 )
 
 
-def sampler(buckets, repeats, batch, seed, variants=1, **options) -> BatchSampler:
-    """Of pictures with these buckets and repeats, each with so many variants of its caption."""
+def sampler(buckets, repeats, batch, seed, variants=1, flip=False, copies=1, **options) -> BatchSampler:
+    """Of pictures with these buckets and repeats, each with so many variants of its caption, and so many copies."""
+    texts = [""] * variants
     samples = [
-        Sample(Picture(Path(str(index)), "", count, *bucket, str(index)), bucket, [""] * variants)
+        Sample(Picture(Path(str(index)), "", count, *bucket, str(index)), bucket, texts, texts * flip, [PLAIN] * copies)
         for index, (bucket, count) in enumerate(zip(buckets, repeats, strict=True))
     ]
     return BatchSampler(samples, batch, seed, **options)
@@ -66,7 +68,7 @@ def test_an_epoch_of_one_bucket_and_single_batches_is_a_permutation(count, seed,
 def test_a_step_draws_the_same_whatever_was_drawn_before(pictures, batch, seed, steps):
     """A resumed run must see what the uninterrupted one would have."""
     buckets, repeats = zip(*pictures, strict=True)
-    options = {"flip": True, "caption_dropout": 0.3, "variants": 3}
+    options = {"flip": True, "caption_dropout": 0.3, "variants": 3, "copies": 5}
     old = sampler(buckets, repeats, batch, seed, **options)
     drawn = [old.draw(step) for step in steps]
     assert [sampler(buckets, repeats, batch, seed, **options).draw(step) for step in steps] == drawn
@@ -82,6 +84,15 @@ def test_draws_are_the_same_on_every_machine_and_version():
         [(0, False, 1, False), (2, False, 2, True)],
         [(3, False, 0, False), (4, True, 1, False)],
     ]
+
+
+def test_copies_are_drawn_equally_often_and_change_nothing_else():
+    options = {"flip": True, "caption_dropout": 0.25, "variants": 4}
+    plain, copied = (sampler([Bucket(64, 64)] * 5, [1] * 5, 4, 7, copies=n, **options) for n in (1, 3))
+    draws = [draw for step in range(300) for draw in copied.draw(step)]
+    assert [replace(draw, copy=0) for draw in draws] == [draw for step in range(300) for draw in plain.draw(step)]
+    assert [draw.copy for draw in copied.draw(0)] == [2, 2, 2, 1]
+    assert all(abs(count / 1200 - 1 / 3) < 0.05 for count in Counter(draw.copy for draw in draws).values())
 
 
 def test_epochs_and_seeds_differ():

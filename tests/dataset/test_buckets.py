@@ -3,16 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from PIL import Image
 
-from lora_studio.dataset.buckets import MAX_ASPECT, assign, crop_box, fit, fit_mask, problems, snapped
+from lora_studio.dataset.buckets import MAX_ASPECT, assign, crop_box, problems, snapped
 from lora_studio.dataset.items import Bucket, Dataset, Picture
 from lora_studio.dataset.preparation import Crop
-from tests.dataset import made
 
 
 def picture(width: int, height: int, name: str = "a.png") -> Picture:
@@ -108,16 +105,6 @@ def test_the_crop_is_the_middle():
     assert crop_box(100, 300, Bucket(64, 64)) == (0.0, 100.0, 100.0, 200.0)
 
 
-def test_fit_crops_scales_and_mirrors():
-    wide = made.corners(64, 32)
-    fitted = fit(wide, Bucket(16, 16))
-    assert (
-        fitted.size == (16, 16) and fitted.getpixel((2, 2)) == (255, 0, 0) and fitted.getpixel((13, 2)) == (0, 255, 0)
-    )
-    assert np.array_equal(np.asarray(fit(wide, Bucket(16, 16), flip=True)), np.asarray(fitted)[:, ::-1])
-    assert fit(wide, Bucket(64, 32)).tobytes() == wide.tobytes()
-
-
 def cropped_bucket(width: int, height: int, crop: Crop) -> Bucket:
     return assign([replace(picture(width, height), crop=crop)], 512, 64, 1.5)[0]
 
@@ -170,16 +157,6 @@ def test_a_crop_snaps_into_itself_to_its_buckets_shape_and_stays(sides, size, si
     width, height = (snap.right - snap.left) * size[0], (snap.bottom - snap.top) * size[1]
     assert width / height == pytest.approx(first.width / first.height, rel=1e-6)
     assert first == sizes[1:] * 2 or max(first.width / width, first.height / height) <= max_upscale * (1 + 1e-6)
-
-
-def test_fit_and_the_mask_take_the_crop():
-    corners = made.corners(64, 32)  # red, green; blue, white
-    crop = Crop(0.5, 0, 1, 1)
-    fitted = fit(corners, Bucket(16, 16), crop=crop)
-    assert fitted.getpixel((8, 3)) == (0, 255, 0) and fitted.getpixel((8, 12)) == (255, 255, 255)
-    assert np.array_equal(np.asarray(fit(corners, Bucket(16, 16), True, crop)), np.asarray(fitted)[:, ::-1])
-    blue = corners.getchannel("R").resize((128, 64), Image.Resampling.NEAREST)  # of another size: shares hold for both
-    assert np.asarray(fit_mask(blue, Bucket(16, 16), (2, 2), crop=crop)).tolist() == [[0, 0], [255, 255]]
 
 
 @pytest.mark.fault(14)

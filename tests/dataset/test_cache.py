@@ -13,7 +13,7 @@ from lora_studio.dataset import buckets, cache, encoding, entry_files
 from lora_studio.dataset.cache import Cache, Limits
 from lora_studio.dataset.entry_files import prune
 from lora_studio.dataset.folder import scan
-from lora_studio.dataset.items import Bucket, Draw, Sample
+from lora_studio.dataset.items import PLAIN, Alteration, Bucket, Draw, Sample
 from lora_studio.dataset.pictures import open_picture
 from lora_studio.dataset.preparation import Crop
 from lora_studio.errors import DatasetError, MachineError, ModelError
@@ -62,9 +62,9 @@ def dataset(tmp_path):
     return scan(folder)
 
 
-def cached(dataset, folder, encoder, **options) -> Cache:
+def cached(dataset, folder, encoder, flip=False, copies=(PLAIN,), **options) -> Cache:
     samples = [
-        Sample(picture, bucket, [picture.caption, picture.caption[::-1]])
+        Sample(picture, bucket, texts := [picture.caption, picture.caption[::-1]], texts * flip, copies)
         for picture, bucket in zip(dataset.pictures, buckets.assign(dataset.pictures, 128, 64, 1.5), strict=True)
     ]
     return Cache(folder, encoder, samples, **options)
@@ -118,8 +118,8 @@ def test_a_short_text_is_filled_up_beside_a_long_one_and_the_zero_one_with_zeros
     encoder = FakeEncoder(long=True)
     made = filled(dataset, tmp_path / "cache", encoder, prompts=["ink", "a prompt of thirty-two letters.."])
     words = dataset.pictures[0].caption
-    assert len(words) > 16 and made.length([Draw(0), Draw(1, drop_caption=True)]) == 2
-    assert made.length([Draw(0, drop_caption=True)]) == 1
+    assert len(words) > 16 and made.length(made.captions([Draw(0), Draw(1, drop_caption=True)])) == 2
+    assert made.length([""]) == 1
     text = made.text([Draw(0), Draw(1, drop_caption=True)])
     assert text["hidden"].shape == (2, 16, 2) and text["pooled"].shape == (2, 1)
     assert "".join(map(chr, text["hidden"][0, :, 0].int())) == words[:16], "cut at the limit of captions"
@@ -152,6 +152,43 @@ def test_mirrored_pictures_are_encoded_mirrored_and_only_if_asked(dataset, tmp_p
     assert len(entries(tmp_path / "cache" / "latents")) == 6
     with pytest.raises(KeyError):
         filled(dataset, tmp_path / "other", FakeEncoder()).latents([Draw(0, flip=True)])
+
+
+CUT = Alteration(cut=0.5, across=-1, down=-1)
+
+
+def test_copies_are_encoded_as_altered_and_once(dataset, tmp_path):
+    """The unaltered one has the entry that it has without copies."""
+    before = set(entries(tmp_path / "cache")) | set(entries(filled(dataset, tmp_path / "cache", FakeEncoder()).folder))
+    copies = [PLAIN, CUT, Alteration(brightness=0.5)]
+    made, encoder = filled(dataset, tmp_path / "cache", FakeEncoder(), flip=True, copies=copies), FakeEncoder()
+    assert before < set(entries(tmp_path / "cache")) and len(made.encoder.images) == 2
+    assert len(entries(tmp_path / "cache" / "latents")) == 3 * 3 * 2 and len(made.encoder.texts) == 0
+    filled(dataset, tmp_path / "cache", encoder, flip=True, copies=copies)
+    assert encoder.images == []
+    plain, cut, dark, turned = made.latents([Draw(0), Draw(0, copy=1), Draw(0, copy=2), Draw(0, True, copy=1)])
+    assert torch.allclose(dark, (plain + 1) / 2 - 1, atol=1e-6)
+    assert torch.allclose(turned, cut.flip(-1), atol=1e-6)
+    corner = open_picture(dataset.pictures[0].path).crop((0, 0, 32, 32)).resize((64, 64), Image.Resampling.LANCZOS)
+    pixels = torch.from_numpy(np.array(corner)).permute(2, 0, 1).float() / 127.5 - 1
+    assert torch.allclose(cut[:3], torch.nn.functional.avg_pool2d(pixels, 8), atol=0.02)
+    assert made.sizes([Draw(0, copy=1)]).tolist() == [[64, 64, 0, 0, 64, 64]]
+    right = filled(dataset, tmp_path / "cache", FakeEncoder(), copies=[PLAIN, CUT._replace(across=1)])
+    assert right.sizes([Draw(0, copy=1)]).tolist() == [[64, 64, 0, 64, 64, 64]]
+
+
+def test_a_mirrored_picture_comes_with_its_own_captions(dataset, tmp_path):
+    samples = [
+        Sample(picture, Bucket(64, 64), ["left", "a"], ["right", "a"] if index else [])
+        for index, picture in enumerate(dataset.pictures)
+    ]
+    made = Cache(tmp_path / "cache", FakeEncoder(), samples)
+    list(made.fill())
+    draws = [Draw(1), Draw(1, flip=True), Draw(1, flip=True, variant=1), Draw(1, flip=True, drop_caption=True)]
+    assert made.captions(draws) == ["left", "right", "a", ""]
+    assert chr(int(made.text(draws)["hidden"][1, 0, 0])) == "r"
+    with pytest.raises(KeyError):
+        made.latents([Draw(0, flip=True)])
 
 
 def test_sizes_are_sdxls(dataset, tmp_path):

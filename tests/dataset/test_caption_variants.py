@@ -143,6 +143,39 @@ def test_tag_dropout_leaves_out_its_share_but_nothing_that_is_kept():
     assert all(texts[0] == f"t, {caption}" for texts, caption in zip(all_variants(captions, "t", settings), captions))
 
 
+def test_word_dropout_leaves_out_its_share_of_sentences_but_nothing_that_is_kept():
+    """Over 60 captions: each of the 12 free words is missing in a quarter of the variants."""
+    sentence = " ".join(f"word{place}" for place in range(12))
+    captions = [f"{sentence}, an Old t house, {index}" for index in range(60)]
+    settings = DatasetSettings(word_dropout=0.25, protected_tags=["an old", "house", *map(str, range(60))])
+    made = all_variants(captions, "t", settings)
+    found = [text for texts in made for text in texts]
+    assert len(found) == 60 * VARIANTS and [texts[0] for texts in made] == captions
+    for place in range(12):
+        share = sum(f"word{place}" not in text.replace(",", "").split() for text in found) / len(found)
+        assert share == pytest.approx(0.25, abs=0.04)
+    assert all(texts[1].endswith(f", an Old t house, {index}") for index, texts in enumerate(made))
+
+
+def test_words_left_out_are_the_same_on_every_machine():
+    settings = DatasetSettings(word_dropout=0.5, protected_tags=["fast asleep"])
+    assert variants("a small cat, fast asleep on paper", "ink", settings, seed=1, limit=4) == [
+        "ink, a small cat, fast asleep on paper",
+        "ink, small, fast asleep",
+        "ink, fast asleep",
+        "ink, a cat, fast asleep on paper",
+    ]
+
+
+def test_words_before_and_after_the_separators_are_never_left_out():
+    settings = DatasetSettings(word_dropout=0.6)
+    found = variants("a cat ||| b c d ||| on paper", "t", settings)
+    assert len(set(found)) > 2
+    assert all(text.startswith("t, a cat") and text.endswith("on paper") for text in found)
+    tags = variants("x a cat, ink ||| b c", "a, t", DatasetSettings(word_dropout=0.9, tag_dropout=0.5))
+    assert all(text.startswith("a, t, x a cat, ink") for text in tags)
+
+
 @pytest.mark.parametrize(
     ("caption", "expected"),
     [
@@ -174,7 +207,8 @@ def test_prefix_and_suffix_may_hold_separators_and_wildcards():
 
 
 @pytest.mark.parametrize("settings", [
-    {}, {"shuffle_tags": True}, {"tag_dropout": 0.5}, {"caption_lines": "joined", "wildcards": False},
+    {}, {"shuffle_tags": True}, {"tag_dropout": 0.5}, {"word_dropout": 0.5},
+    {"caption_lines": "joined", "wildcards": False},
 ])  # fmt: skip
 @given(caption=st.text("ab{}|,\n t", max_size=60), limit=st.integers(1, VARIANTS))
 def test_any_caption_has_variants_without_separators_and_the_same_every_time(settings, caption, limit):

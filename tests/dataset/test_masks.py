@@ -4,10 +4,10 @@ import pytest
 import torch
 from PIL import Image
 
-from lora_studio.dataset import buckets, masks, preparation
+from lora_studio.dataset import framing, masks, preparation
 from lora_studio.dataset.cache import Cache
 from lora_studio.dataset.folder import scan
-from lora_studio.dataset.items import Bucket, Draw, Sample
+from lora_studio.dataset.items import PLAIN, Alteration, Bucket, Draw, Sample
 from lora_studio.dataset.manifest import changes, manifest
 from lora_studio.dataset.preparation import Crop, Preparation
 from lora_studio.errors import DatasetError
@@ -187,7 +187,7 @@ def test_a_mask_is_cropped_as_its_picture(bucket, flip, row, size):
     """Whatever its own resolution."""
     mask = Image.new("L", size, 0)
     mask.paste(255, (0, 0, size[0] // 2, size[1]))
-    fitted = buckets.fit_mask(mask, bucket, (bucket.width // 8, bucket.height // 8), flip)
+    fitted = framing.fit_mask(mask, bucket, (bucket.width // 8, bucket.height // 8), Alteration(flip))
     assert [fitted.getpixel((x, 1)) for x in range(fitted.width)] == row
 
 
@@ -201,9 +201,12 @@ class Inpainting(FakeEncoder):
         return torch.nn.functional.avg_pool2d(torch.cat([masks, pixels[:, 1:]], dim=1), 8)
 
 
-def cache_of(style, folder, encoder=FakeEncoder, **options):
-    samples = [Sample(picture, Bucket(64, 64), [picture.caption]) for picture in scan(style).pictures]
-    cache = Cache(folder, encoder(), samples, flip=True, **options)
+def cache_of(style, folder, encoder=FakeEncoder, copies=(PLAIN,), **options):
+    samples = [
+        Sample(picture, Bucket(64, 64), [picture.caption], [picture.caption], copies)
+        for picture in scan(style).pictures
+    ]
+    cache = Cache(folder, encoder(), samples, **options)
     stages = [stage for stage, done, _ in cache.fill() if not done]
     return cache, stages
 
@@ -217,6 +220,20 @@ def test_the_cache_gives_masks_at_the_size_of_the_latents(style, tmp_path, mode)
     found = cache.masks(draws, cache.latents(draws))
     assert stages == ["pictures", "masks", "captions"] and found.dtype == torch.float32 and found.shape == (3, 1, 8, 8)
     assert found[:, 0, 5].tolist() == [[1, 1, 1, 1, 0, 0, 0, 0], [0, 0, 0, 0, 1, 1, 1, 1], [1] * 8]
+
+
+def test_masks_follow_their_copies_and_colours_need_no_masks_of_their_own(style, tmp_path):
+    """Its left half is white; of its middle half, moved to the left, three quarters."""
+    halves(style / "0-masklabel.png", 128, 128)
+    copies = [PLAIN, Alteration(cut=0.5, across=-0.5), Alteration(hue=90), Alteration(rotation=45)]
+    cache, _ = cache_of(style, tmp_path / "cache", copies=copies)
+    draws = [Draw(0, copy=copy) for copy in range(4)]
+    found = cache.masks([*draws, Draw(0, flip=True, copy=1)], cache.latents([*draws, draws[0]]))[:, 0]
+    assert found[1, 5].tolist() == [1, 1, 1, 1, 1, 1, 0, 0] and torch.equal(found[2], found[0])
+    assert found[4, 5].tolist() == [0, 0, 1, 1, 1, 1, 1, 1]
+    assert (found[3, 0, 0], found[3, 7, 7]) == (pytest.approx(0.5, abs=0.2),) * 2
+    assert (found[3, 7, 0], found[3, 0, 7]) == (1, 0)
+    assert len(entries(tmp_path / "cache" / "masks")) == 3 * 2
 
 
 def test_grey_is_a_share_and_what_is_transparent_is_not_learned(style, tmp_path):

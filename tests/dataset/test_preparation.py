@@ -268,7 +268,7 @@ def test_a_crop_is_of_the_picture_as_it_is_seen_upright(tmp_path):
     write(tmp_path, Preparation({"a.png": Crop(0, 0, 1, 0.5)}))
     (picture,) = scan(tmp_path).pictures
     assert (picture.width, picture.height) == (32, 64)
-    seen = fitted.pixels(picture, Bucket(64, 64), flip=False)
+    seen = fitted.pixels(picture, Bucket(64, 64))
     assert seen[:, 32, 8].tolist() == [-1, -1, 1] and seen[:, 32, 56].tolist() == [1, -1, -1]  # blue, then red
 
 

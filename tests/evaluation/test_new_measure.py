@@ -5,7 +5,8 @@ import pytest
 from lora_studio import events
 from lora_studio.cli.watch import _interval
 from lora_studio.evaluation import registry
-from lora_studio.evaluation.measure import Measure, Value
+from lora_studio.evaluation.measure import Measure
+from lora_studio.evaluation.value import Value
 from lora_studio.events import Finished, Measured, RolledBack, Started, Validated
 from lora_studio.jobs import view
 from lora_studio.training.loop import train

@@ -1,10 +1,13 @@
 """The modules that are worked out from configurations are those of the real models."""
 
+import json
+
 import pytest
 from accelerate import init_empty_weights
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from lora_studio import starter
 from lora_studio.families import layout, registry
 from lora_studio.models import modules, parts
 from tests.models import tiny
@@ -55,3 +58,12 @@ def test_same_shapes():
 def test_narrower_shapes():
     assert layout.narrower((4, 160, 3, 3), (4, 320, 3, 3)) and layout.narrower((64, 64), (320, 320, 1, 1))
     assert not layout.narrower((320, 320), (320, 320)) and not layout.narrower((64, 640), (320, 320))
+
+
+def test_the_starters_file_knows_all_of_its_own_unet():
+    """Or a run that trains its convolutions ends without an adapter: the file has a layer that no family has."""
+    family = registry.named("starter")
+    config = json.loads((starter.MODEL / "unet" / "config.json").read_text("utf-8"))
+    shapes = layout.unet_modules(config)
+    assert "unet.down_blocks.3.resnets.0.conv_shortcut" in shapes
+    assert [path for path, shape in shapes.items() if not family.fits(path, shape)] == []

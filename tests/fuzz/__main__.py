@@ -26,6 +26,8 @@ PARSERS = [
     "lora_studio.runs.checkpoints",
     "lora_studio.sampling.recipe",
     "lora_studio.sampling.axes",
+    "lora_studio.sampling.infotext",
+    "lora_studio.sampling.picture_file",
     "tomllib",
     "zipfile",
     "json",
@@ -55,6 +57,8 @@ TARGETS = (
     "texts",
     "model",
     "sheet",
+    "infotext",
+    "drawn",
     "picture",
 )
 

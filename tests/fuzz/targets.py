@@ -41,7 +41,9 @@ from lora_studio.errors import StudioError
 from lora_studio.jobs import runner, view
 from lora_studio.models import parts
 from lora_studio.runs import Run, checkpoints, library
+from lora_studio.sampling import infotext, picture_file
 from lora_studio.sampling.axes import Axis
+from lora_studio.sampling.picture_recipe import PictureRecipe
 from lora_studio.sampling.recipe import grid, read_recipe, to_png
 
 
@@ -238,7 +240,7 @@ def _workers() -> list[bytes]:
 
 def _index(data: bytes, place: Path) -> object:
     _file(_adapters()[0], runs.library_folder(place), "ink.safetensors")
-    _file(data, runs.cache_folder(place), "library-1.json")
+    _file(data, runs.cache_folder(place), "library-3.json")
     found = library.catalogue(place)
     assert len(found.entries) + len(found.unreadable) == 1
     return list(library.search(found.entries, "ink"))
@@ -434,6 +436,17 @@ TARGETS = {
     ),
     "model": Target(_model, lambda: [b'{"in_channels": 4, "block_out_channels": [32, 64], "act_fn": "silu"}']),
     "sheet": Target(_sheet, _sheets),
+    "infotext": Target(
+        lambda data, place: infotext.read(data.decode("utf-8", "replace")),
+        lambda: [
+            b"a cat <lora:ink:0.8>\nNegative prompt: text\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1",
+            b'a\nSize: 5x7, Model: "a, b", Denoising strength: 0.5, Hires upscale: 2, Lora hashes: "ink: 01"',
+        ],
+    ),
+    "drawn": Target(
+        lambda data, place: picture_file.read(_file(data, place, "a.png")),
+        lambda: [picture_file.to_png(Image.new("RGB", (4, 4)), PictureRecipe(prompt="a cat"))],
+    ),
     "picture": Target(_picture, _pictures),
 }
 

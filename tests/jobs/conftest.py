@@ -76,3 +76,12 @@ def wait_until(true, seconds: float = 60.0) -> None:
     while not true():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.02)
+
+
+@pytest.fixture
+def signals_as_they_were():
+    """What a worker does with signals ends with the test."""
+    kept = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for one, handler in kept.items():
+        signal.signal(one, handler)

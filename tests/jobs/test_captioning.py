@@ -386,19 +386,25 @@ def test_fill_changes_nothing_that_is_there():
     assert merged({"a": "by hand"}, {"a": "x", "b": "y", "c": ""}, Mode.FILL, tags=True) == {"b": "y"}
 
 
-def test_no_images_are_drawn_meanwhile(outputs, monkeypatch):
-    monkeypatch.setattr(captioning, "at_work", lambda _: [CaptioningJob(outputs / ".captioning" / "ink")])
+@pytest.fixture
+def at_work(outputs):
+    """A captioning job whose worker is this process."""
+    job = CaptioningJob(runs.new_captioning("ink-pictures", outputs))
+    job.register(os.getpid())
+    return job
+
+
+def test_no_images_are_drawn_meanwhile(outputs, at_work):
     with pytest.raises(RunError, match="while pictures are captioned"):
         Renderer(outputs, outputs)._started()
 
 
-def test_the_queue_of_runs_and_jobs_is_one(order, outputs, run, monkeypatch):
+def test_the_queue_of_runs_and_jobs_is_one(outputs, run, at_work, monkeypatch):
     """A run that was started after a job waits for it, and says so."""
-    from lora_studio.jobs import queue
+    from lora_studio.jobs import job, queue
 
-    monkeypatch.setattr(captioning, "at_work", lambda _: [CaptioningJob(outputs / ".captioning" / "ink-pictures")])
-    monkeypatch.setattr(captioning, "place", lambda _: 5)
-    for place, told in ((4, ""), (6, "the captioning of ink-pictures to end")):
+    number = job.place(at_work)
+    for place, told in ((number - 1, ""), (number + 1, "the captioning of ink-pictures to end")):
         monkeypatch.setattr(runner, "place", lambda _, place=place: place)
         monkeypatch.setattr(runner, "at_work", lambda _: [run])
         assert queue.waits_for(run) == told

@@ -1,7 +1,7 @@
 """Requests are files: any process may ask, twice if it likes."""
 
 import os
-import threading
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +9,7 @@ import pytest
 from lora_studio import files
 from lora_studio.jobs import control, runner, worker
 from lora_studio.jobs.control import Request
+from lora_studio.jobs.control_files import ControlFiles
 
 
 @pytest.mark.parametrize("request_", list(Request))
@@ -105,14 +106,14 @@ def test_what_another_program_holds_for_a_moment_is_tried_again(run, held):
 
 
 @pytest.mark.fault(67)
-def test_a_worker_outlives_requests_that_it_cannot_touch(run, held):
+def test_a_worker_outlives_requests_that_it_cannot_touch(run, held, signals_as_they_were):
     """Its own pause on a full disk, and a signal to stop, which is not lost."""
-    terminated = threading.Event()
-    requests = worker._requests(run, terminated)
+    terminated = worker.listen(lambda: control.ask(run, Request.STOP))
+    requests = ControlFiles(run, terminated)
     held.left = 1000
     assert requests.pause() is False
     requests.end_pause()
-    worker._terminate(run, terminated)
+    signal.raise_signal(signal.SIGTERM)
     assert requests.stop() and requests.take_stop() and not requests.stop()
 
 

@@ -3,6 +3,8 @@ it.
 """
 
 import io
+import os
+import sys
 import threading
 from pathlib import Path
 
@@ -14,16 +16,22 @@ from PIL import Image
 from lora_studio import adapters, files, models, runs
 from lora_studio.config.settings import Settings
 from lora_studio.errors import MachineError, RunError, StudioError
-from lora_studio.jobs import renderer, renderer_worker
+from lora_studio.jobs import forming, renderer, renderer_worker, runner
+from lora_studio.jobs.answering import Drawer, answer
+from lora_studio.jobs.image_spec import Blending, ImageSpec, Placed, RoundTrip
 from lora_studio.jobs.inbox import Inbox
-from lora_studio.jobs.renderer import Answer, Blending, ImageRequest, ImageSpec, Placed, Renderer, RoundTrip, Side
-from lora_studio.jobs.renderer_worker import Studio, answers, main
+from lora_studio.jobs.renderer import Answer, ImageRequest, Renderer
+from lora_studio.jobs.renderer_worker import Studio, main
+from lora_studio.jobs.turns import RunTurns
 from lora_studio.models import inject
 from lora_studio.models.distilled import Distilled, by_name
 from lora_studio.models.load import load
+from lora_studio.sampling.axes import Axis
 from lora_studio.sampling.generate import generate
+from lora_studio.sampling.image_settings import FromImage, Hires, ImageSettings
 from lora_studio.sampling.recipe import read_recipe
-from lora_studio.training import threads
+from lora_studio.training import beside, threads
+from lora_studio.training.beside import Drawing
 from tests.jobs.conftest import wait_until
 from tests.models import tiny
 from tests.ui.played import Part
@@ -52,7 +60,7 @@ def studio(base, monkeypatch):
     """A studio that finds its base model in memory."""
     monkeypatch.setattr(models, "load", lambda *_, **__: base)
     monkeypatch.setattr(threads, "fastest", lambda *_: 1)  # it sets the number for the tests that follow as well
-    yield Studio()
+    yield Studio(lambda answer: None)
     inject.unload_adapters(base)
 
 
@@ -63,12 +71,15 @@ def placed(pair, *weights, **more):
     )
 
 
+def said(studio, order, to, cancelled=lambda: False) -> list[Answer]:
+    answers = []
+    studio.say = answers.append
+    answer(studio, ImageRequest(id=1, lane="a", spec=order, to=str(to)), cancelled)
+    return answers
+
+
 def drawn(studio, order, to, cancelled=lambda: False) -> list[Answer]:
-    return [
-        one
-        for one in answers(studio, ImageRequest(id=1, lane="a", spec=order, to=str(to)), cancelled)
-        if one.kind != "loading"
-    ]
+    return [one for one in said(studio, order, to, cancelled) if one.kind != "loading"]
 
 
 def pixels(path) -> np.ndarray:
@@ -79,7 +90,7 @@ def pixels(path) -> np.ndarray:
 def expected(base, pair, *weights, steps=2) -> np.ndarray:
     """What ``generate`` draws by itself."""
     inject.load_adapters(base, [(adapters.read(path), weight) for path, weight in zip(pair, weights, strict=False)])
-    picture = generate(base, ["a cat"], [1], steps=steps, guidance=1.0)[0]
+    picture = generate(base, ["a cat"], [1], ImageSettings(steps=steps, guidance=1.0))[0]
     inject.unload_adapters(base)
     return np.asarray(picture, int)
 
@@ -96,12 +107,9 @@ def test_a_picture_is_the_one_that_generate_draws(studio, base, pair, tmp_path):
 
 def test_it_says_when_it_loads_a_base_model(studio, tmp_path):
     """The page seems to hang while gigabytes are read."""
-    request = ImageRequest(id=1, lane="a", spec=ImageSpec(**FEW), to=str(tmp_path / "a.png"))
-    assert [(one.kind, one.last) for one in answers(studio, request, lambda: False)] == [
-        ("loading", False),
-        ("drawn", True),
-    ]
-    assert [one.kind for one in answers(studio, request, lambda: False)] == ["drawn"]
+    first, second = (said(studio, ImageSpec(**FEW), tmp_path / "a.png") for _ in range(2))
+    assert [(one.kind, one.last) for one in first] == [("loading", False), ("drawn", True)]
+    assert [one.kind for one in second] == ["drawn"]
 
 
 def test_a_prediction_by_hand_draws_another_image(studio, tmp_path, monkeypatch):
@@ -111,7 +119,7 @@ def test_a_prediction_by_hand_draws_another_image(studio, tmp_path, monkeypatch)
     for path, name in zip(paths, ("auto", "epsilon"), strict=True):
         spec = ImageSpec(prediction=name, **FEW)
         assert drawn(studio, spec, path)[0].kind == "drawn"
-        assert studio.base(spec).process.name == ("v" if name == "auto" else name)
+        assert studio.models.base(spec).process.name == ("v" if name == "auto" else name)
     assert np.abs(pixels(paths[0]) - pixels(paths[1])).max() > 8
 
 
@@ -128,10 +136,10 @@ def test_a_base_model_in_several_files_is_loaded_with_all_of_them(studio, tmp_pa
     specs = [
         ImageSpec(base=half, vae=vae, text_encoders=more, **small) for vae, more in ((other, ()), (whole, (other,)))
     ]
-    given = [[str(path) for path in studio.base(spec).given.files] for spec in specs]
+    given = [[str(path) for path in studio.models.base(spec).given.files] for spec in specs]
     assert given == [[other], [whole, other]]
-    adapter = adapters.write(small_adapter(studio.base(specs[1]), 0), tmp_path / "a.safetensors")
-    sheet = {"adapters": placed([adapter], 1), "across": Side(adapter=0, weights=(0,))}
+    adapter = adapters.write(small_adapter(studio.models.base(specs[1]), 0), tmp_path / "a.safetensors")
+    sheet = {"adapters": placed([adapter], 1), "across": Axis("weight", (0,), "a")}
     [answer] = drawn(studio, specs[1].model_copy(update=sheet), tmp_path / "sheet.png")
     recipe = read_recipe(answer.path)
     assert recipe.parts == {Path(path).name: files.sha256(Path(path)) for path in (whole, other)}
@@ -142,8 +150,8 @@ def test_another_clip_skip_draws_another_image_and_loads_nothing(studio, base, t
     """The setting is ignored; or each change reads gigabytes; or a family without one takes it."""
     images = [drawn(studio, ImageSpec(clip_skip=skip, **FEW), tmp_path / f"{skip}.png")[0].path for skip in (0, 2)]
     assert base.clip_skip == 2 and (pixels(images[0]) != pixels(images[1])).any()
-    request = ImageRequest(id=1, lane="a", spec=ImageSpec(clip_skip=1, **FEW), to=str(tmp_path / "a.png"))
-    assert [one.kind for one in answers(studio, request, lambda: False)] == ["drawn"] and base.clip_skip == 1
+    answers = said(studio, ImageSpec(clip_skip=1, **FEW), tmp_path / "a.png")
+    assert [one.kind for one in answers] == ["drawn"] and base.clip_skip == 1
     monkeypatch.setattr(type(base.family), "clip_skips", ())
     [answer] = drawn(studio, ImageSpec(clip_skip=2, **FEW), tmp_path / "b.png")
     assert answer.kind == "wrong" and "has no clip skip 2" in answer.what
@@ -163,22 +171,72 @@ def test_new_weights_load_nothing(studio, pair, tmp_path, monkeypatch):
     """Every move of a slider reads the files again; or a file that was written anew is not."""
     drawn(studio, ImageSpec(adapters=placed(pair, 1, 1), **FEW), tmp_path / "a.png")
     monkeypatch.setattr(adapters, "read", lambda path: pytest.fail(f"{path} was read again"))
-    loaded = studio.base(ImageSpec(**FEW)).loaded
+    loaded = studio.models.base(ImageSpec(**FEW)).loaded
     assert drawn(studio, ImageSpec(adapters=placed(pair, 0.3, 1), **FEW), tmp_path / "b.png")[0].kind == "drawn"
-    assert studio.base(ImageSpec(**FEW)).loaded is loaded
+    assert studio.models.base(ImageSpec(**FEW)).loaded is loaded
     assert (
         drawn(studio, ImageSpec(**FEW), tmp_path / "c.png")[0].kind == "drawn"
-        and studio.base(ImageSpec(**FEW)).loaded is None
+        and studio.models.base(ImageSpec(**FEW)).loaded is None
     )
 
 
-def test_a_rough_picture_comes_first(studio, pair, tmp_path):
-    """On a slow machine nothing moves for seconds after a change."""
-    rough, good = drawn(
-        studio, ImageSpec(adapters=placed(pair, 1), **{**FEW, "steps": 4}, first=2), tmp_path / "mix.png"
-    )
-    assert (rough.steps, rough.last, good.steps, good.last) == (2, False, 4, True)
+def test_a_rough_picture_comes_first_and_costs_no_steps(studio, base, pair, tmp_path, monkeypatch):
+    """On a slow machine nothing moves for seconds after a change; or a picture of few steps shows something else."""
+    steps, predict = [], type(base).predict
+    monkeypatch.setattr(type(base), "predict", lambda *given: steps.append(1) or predict(*given))
+    order = ImageSpec(adapters=placed(pair, 1), **{**FEW, "steps": 8}, first=6)
+    rough, good = drawn(studio, order, tmp_path / "mix.png")
+    assert (rough.steps, rough.last, good.steps, good.last) == (6, False, 8, True) and len(steps) == 8
     assert rough.path != good.path and pixels(rough.path).shape == pixels(good.path).shape == (128, 128, 3)
+    assert np.abs(pixels(rough.path) - pixels(good.path)).mean() < 24
+
+
+def test_several_pictures_of_one_spec_are_those_of_their_seeds(studio, base, tmp_path):
+    """All of them are the first one's seed, or one overwrites the other."""
+    [answer] = drawn(studio, ImageSpec(count=3, seed=1, **FEW), tmp_path / "a.png")
+    assert [Path(path).name for path in answer.paths] == ["a.png", "a-2.png", "a-3.png"] and answer.path.endswith(
+        "a.png"
+    )
+    alone = generate(base, ["a cat"], [3], ImageSettings(steps=2, guidance=1.0))[0]
+    assert np.abs(pixels(answer.paths[2]) - np.asarray(alone, int)).max() <= 1
+    rough, good = drawn(studio, ImageSpec(count=2, first=1, seed=5, **FEW), tmp_path / "b.png")
+    assert [Path(path).name for path in rough.paths] == ["b-first.png", "b-first-2.png"] and len(good.paths) == 2
+
+
+def test_a_second_pass_makes_it_larger_and_the_rough_picture_goes_without(studio, tmp_path):
+    order = ImageSpec(hires=Hires(scale=1.5), first=1, **FEW)
+    rough, good = drawn(studio, order, tmp_path / "a.png")
+    assert pixels(rough.path).shape == (128, 128, 3) and pixels(good.path).shape == (192, 192, 3)
+
+
+def test_a_picture_is_drawn_over(studio, tmp_path):
+    path = tmp_path / "start.png"
+    Image.new("RGB", (128, 128), "teal").save(path)
+    start = FromImage(path=str(path), sha256=files.sha256(path), strength=0.0)
+    order = ImageSpec(start=start, **FEW)
+    [kept] = drawn(studio, order, tmp_path / "a.png")
+    assert np.abs(pixels(kept.path) - (0, 128, 128)).mean() < 8
+    changed = order.model_copy(update={"start": start.model_copy(update={"sha256": "0"})})
+    [refused] = drawn(studio, changed, tmp_path / "b.png")
+    assert refused.kind == "wrong" and "has changed" in refused.what and changed.key() != order.key()
+
+
+def test_a_picture_is_seen_while_it_forms(studio, tmp_path, monkeypatch):
+    """Nothing moves for the minutes that a large picture takes; or rough files stay for ever."""
+    monkeypatch.setattr(forming, "EVERY", 0.0)
+    shapes = []
+    order = ImageSpec(forming=True, **{**FEW, "steps": 4})
+    seen = []
+    studio.say = lambda answer: (seen.append(answer), answer.path and shapes.append(pixels(answer.path).shape))
+    answer(studio, ImageRequest(id=1, lane="a", spec=order, to=str(tmp_path / "a.png")), lambda: False)
+    assert [(one.kind, one.step, one.steps, one.last) for one in seen if one.kind != "loading"] == [
+        *(("forming", step, 4, False) for step in (1, 2, 3)),
+        ("drawn", 0, 4, True),
+    ]
+    assert shapes == [(16, 16, 3)] * 3 + [(128, 128, 3)]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"] and order.key() == ImageSpec(
+        **{**FEW, "steps": 4}
+    ).key()
 
 
 def test_blocks_are_weighted_apart(studio, base, pair, tmp_path):
@@ -196,9 +254,9 @@ def test_blocks_are_weighted_apart(studio, base, pair, tmp_path):
 
 
 def keys_of(path) -> list[str]:
-    from lora_studio.adapters import keys
+    from lora_studio.adapters import block_names
 
-    return sorted({keys.block_of(one) for one in adapters.read(path).factors})
+    return sorted({block_names.block_of(one) for one in adapters.read(path).factors})
 
 
 def test_a_blend_is_drawn_as_it_would_be_saved_and_tells_what_it_costs(studio, base, pair, tmp_path):
@@ -221,8 +279,8 @@ def test_a_sheet_carries_its_recipe(studio, pair, tmp_path):
     """The sheet has no labels, or cannot be drawn again."""
     order = ImageSpec(
         adapters=placed(pair, 1, 1),
-        across=Side(adapter=0, weights=(0, 1)),
-        down=Side(adapter=1, weights=(0, 0.5)),
+        across=Axis("weight", (0, 1), "one"),
+        down=Axis("weight", (0, 0.5), "two"),
         **FEW,
     )
     [answer] = drawn(studio, order, tmp_path / "sheet.png")
@@ -257,15 +315,15 @@ def test_what_is_wrong_is_answered_and_the_next_order_is_drawn(studio, pair, tmp
             MemoryError(),
             RuntimeError("DefaultCPUAllocator: can't allocate memory"),
         ):
-            patch.setattr(studio, "_picture", raising(error))
+            patch.setattr(studio, "_pictures", raising(error))
             [full] = drawn(studio, ImageSpec(**FEW), tmp_path / "b.png")
             assert full.kind == "wrong" and "does not fit in memory" in full.what and full.do
         assert "Traceback" not in capfd.readouterr().err
-        patch.setattr(studio, "_picture", lambda *_: b"a picture")
+        patch.setattr(studio, "_pictures", lambda *_: [b"a picture"])
         (tmp_path / "file").touch()
         [refused] = drawn(studio, ImageSpec(**FEW), tmp_path / "file" / "b.png")
         assert refused.kind == "wrong" and "cannot be saved" in refused.what and refused.do
-        patch.setattr(studio, "_picture", raising(ZeroDivisionError("one by none")))
+        patch.setattr(studio, "_pictures", raising(ZeroDivisionError("one by none")))
         [fault] = drawn(studio, ImageSpec(**FEW), tmp_path / "c.png")
         assert fault.kind == "wrong" and "one by none" in fault.what and "ZeroDivisionError" in capfd.readouterr().err
     assert drawn(studio, ImageSpec(**FEW), tmp_path / "d.png")[0].kind == "drawn"
@@ -301,6 +359,20 @@ def test_the_newest_order_of_a_lane_wins():
     assert inbox.take(0) is None and inbox.superseded(other)
 
 
+def test_a_cancelled_lane_alone_is_left():
+    """The next request of the lane is dropped as well; or that of another tab."""
+    inbox, spec = Inbox(), ImageSpec(prompt="p")
+    first, second, other = (ImageRequest(id=i, lane=lane, spec=spec, to="x") for i, lane in enumerate("aab"))
+    inbox.put(first)
+    assert inbox.cancel("a") is first and inbox.take(0) is None
+    inbox.put(first)
+    assert inbox.take(0) is first and inbox.cancel("b") is None and not inbox.superseded(first)
+    assert inbox.cancel("a") is None and inbox.superseded(first)
+    inbox.put(second)
+    inbox.put(other)
+    assert inbox.take(0) is second and not inbox.superseded(second) and inbox.take(0) is other
+
+
 def test_a_closed_input_or_a_quiet_time_ends_the_process(tmp_path, monkeypatch):
     """A process stays in memory after the page has gone."""
     voice = io.BytesIO()
@@ -315,8 +387,71 @@ def test_a_run_at_work_ends_the_process(tmp_path, monkeypatch):
     """Training and previews share a GPU that has room for one."""
     monkeypatch.setattr(renderer_worker, "LOOK", 0.02)
     played = Part(runs.create(Settings(name="ink", data="somewhere"), tmp_path))
-    played.lives()
+    threading.Timer(0.1, played.lives).start()
     assert main(str(tmp_path), (line for line in iter(threading.Event().wait, None)), io.BytesIO()) == 0
+
+
+class Sketcher:
+    """Draws nothing, and says so."""
+
+    def __init__(self):
+        self.said: list[Answer] = []
+        self.say = self.said.append
+
+    def draw(self, request, cancelled):
+        self.say(Answer(id=request.id, kind="drawn", path=request.to))
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A run that this process is the worker of, between its steps."""
+    run = runs.create(Settings(name="ink", data="somewhere"), tmp_path)
+    runner.register_worker(run, os.getpid())
+    its = RunTurns(run)
+    with its.offered():
+        yield run, lambda: its.wait(lambda: False)
+
+
+def test_an_image_is_drawn_when_the_run_waits(trained, monkeypatch):
+    """It is drawn beside a step; or the page is not told that it waits; or the run waits after the image is there."""
+    run, between_steps = trained
+    monkeypatch.setattr(beside, "require", lambda beside_it, drawing, held, ours: fits.append((beside_it, drawing)))
+    fits, sketcher = [], Sketcher()
+    drawer = Drawer(run.folder.parent, sketcher)
+    request = ImageRequest(id=7, lane="a", spec=ImageSpec(width=64, height=32, **FEW), to="a.png")
+    thread = threading.Thread(target=drawer.answer, args=[request, lambda: False])
+    thread.start()
+    wait_until(lambda: sketcher.said)
+    assert [(one.id, one.kind, one.last) for one in sketcher.said] == [(7, "waiting", False)]
+    between_steps()
+    thread.join(20)
+    assert [one.kind for one in sketcher.said] == ["waiting", "drawn"] and fits == [
+        (run, Drawing("starter", "", (), 64 * 32))
+    ]
+    between_steps()
+
+
+def test_an_image_without_room_beside_the_run_waits_for_its_end(trained, parent, monkeypatch):
+    """The run is killed for want of memory; or the page asks again and again."""
+    run, between_steps = trained
+    monkeypatch.setattr(beside, "require", raising(MachineError("No room.", where="device", do="Wait.")))
+    sketcher = Sketcher()
+    drawer = Drawer(run.folder.parent, sketcher)
+    request = ImageRequest(id=7, lane="a", spec=ImageSpec(**FEW), to="a.png")
+    thread = threading.Thread(target=drawer.answer, args=[request, lambda: False])
+    thread.start()
+    wait_until(lambda: between_steps() or sketcher.said[1:])
+    thread.join(20)
+    _, refused = sketcher.said
+    assert (refused.kind, refused.what, refused.run) == ("wrong", "No room.", "ink")
+    parent.outputs = run.folder.parent
+    assert not parent.waits()
+    parent.become(f"print({refused.model_copy(update={'id': 1}).model_dump_json()!r}, flush=True); continue")
+    with pytest.raises(RunError, match=r"No room. \[device\] Wait."):
+        list(parent.draw(ImageSpec(prompt="p"), "a"))
+    assert parent.waits()
+    run.worker_file.unlink()
+    assert not parent.waits()
 
 
 # The parent's side, with a process that is a few lines long.
@@ -376,6 +511,11 @@ def test_what_was_drawn_once_is_there_at_once(parent):
     parent.become("raise SystemExit(1)")
     parent.close()
     assert list(parent.draw(order, "a")) == first and first[0].rank == 3 and parent.started == 1
+    assert parent.known(order) == parent.folder / f"{order.key()}.png"
+    more = order.model_copy(update={"count": 2})
+    (parent.folder / f"{more.key()}.json").write_text(first[0].model_dump_json())
+    (parent.folder / f"{more.key()}.png").touch()
+    assert parent.known(more) is None, "its second file is not there"
 
 
 @pytest.mark.parametrize(
@@ -431,7 +571,7 @@ def test_no_picture_is_drawn_beside_a_run(parent):
     """Previews take the memory that training needs."""
     played = Part(runs.create(Settings(name="ink", data="somewhere"), parent.outputs))
     played.lives()
-    with pytest.raises(RunError, match="while the run ink trains") as told:
+    with pytest.raises(RunError, match="while the run ink begins or ends") as told:
         list(parent.draw(ImageSpec(prompt="p"), "a"))
     assert told.value.do and parent.started == 0
 
@@ -457,10 +597,21 @@ def test_the_real_process_draws_drops_and_ends_with_its_input(base, pair, tmp_pa
         waiting.start()
         wait_until(lambda: real._child and real._child._waiting)
         *_, answer = real.draw(short, "a")
+        if sys.platform == "linux":
+            assert Path(f"/proc/{real._child.process.pid}/oom_score_adj").read_text() == "1000\n", "before a run"
         waiting.join(20)
         assert [one.kind for one in seen] in (["dropped"], ["loading", "dropped"])
         assert np.abs(pixels(answer.path) - expected(base, pair, 1)).max() <= 2
+        cancelled = real.draw(long, "a")
+        asked = threading.Thread(target=lambda: seen.extend(cancelled))
+        asked.start()
+        wait_until(lambda: real._child._waiting)
+        real.cancel("b")
+        real.cancel("a")
+        asked.join(20)
+        assert [one.kind for one in seen][-1:] == ["dropped"] and not asked.is_alive() and real.known(long) is None
     finally:
         child = real._child
         real.close()
     assert child.process.returncode == 0
+    real.cancel("a")

@@ -1,7 +1,6 @@
 """The worker itself, its training played: what it leaves in the log, and what it clears away before it begins."""
 
 import os
-import signal
 
 import pytest
 
@@ -13,21 +12,14 @@ from lora_studio.jobs.control import Request
 from lora_studio.locks import Lock
 
 DONE = Finished(adapter="ink.safetensors", steps=1, seconds=0.1, final_loss=0.5)
-
-
-@pytest.fixture(autouse=True)
-def signals_as_they_were():
-    kept = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for one, handler in kept.items():
-        signal.signal(one, handler)
+pytestmark = pytest.mark.usefixtures("signals_as_they_were")
 
 
 @pytest.fixture
 def trains(monkeypatch):
     """Sets what the training does in place of the real one."""
     monkeypatch.setattr(queue, "POLL", 0.01)
-    return lambda events: monkeypatch.setattr(worker, "_events", lambda run, *_: events())
+    return lambda events: monkeypatch.setattr(worker, "events", lambda run, *_: events())
 
 
 def test_a_worker_enrols_itself_holds_the_device_and_tells_its_end(run, trains):

@@ -4,24 +4,25 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from peft import inject_adapter_in_model
 from torch import nn
 
 from lora_studio.adapters import Adapter, Factors, dora
 from lora_studio.errors import SettingsError
-from lora_studio.methods import registry
+from lora_studio.methods import own_layer, registry
 from lora_studio.methods.method import NAME, Layer, LayerInput, LayerShape
+from lora_studio.methods.own_layer import OwnLayer
 
 
 def options(**changes):
     """The settings that methods go by."""
-    return SimpleNamespace(**({"rank": 1, "alpha": 1.0, "rslora": False, "dropout": 0.0, "init": "gaussian"} | changes))
+    usual = {"rank": 1, "alpha": 1.0, "rslora": False, "dropout": 0.0, "init": "gaussian"}
+    return SimpleNamespace(**(usual | {"lokr_factor": 8, "oft_block_size": 32} | changes))
 
 
 def wrapped(method: str, module: nn.Linear | nn.Conv2d, **changes) -> Layer:
     """The module with a fresh adapter."""
     model = nn.Sequential(module.requires_grad_(False))
-    inject_adapter_in_model(registry.get(method).config(options(**changes), ["0"]), model, NAME)
+    registry.get(method).inject(model, ["0"], options(**changes))
     return Layer(model[0], lambda: module.weight)
 
 
@@ -110,7 +111,44 @@ def test_a_pissa_of_a_higher_rank_than_the_weight_starts_the_rest_as_a_lora():
     assert not layer.module.lora_B[NAME].weight[:, 2].any() and layer.module.lora_A[NAME].weight[2].any()
 
 
-@pytest.mark.parametrize("method", ["lora", "dora"])
+def test_full_fine_tuning_starts_at_the_weight_and_is_read_as_the_whole_difference():
+    """W' = [[1, 2], [3, 4]] of W = [[1, 0], [0, 1]]: ΔW = [[0, 2], [3, 3]]."""
+    layer, subtracted = started("full", [[1.0, 0.0], [0.0, 1.0]])
+    assert subtracted is None and not registry.get("full").read(layer, None).delta().any()
+    with torch.no_grad():
+        layer.module.own_weight.copy_(torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    found = registry.get("full").read(layer, None)
+    assert found.delta().tolist() == [[0, 2], [3, 3]]
+    assert layer.module(torch.eye(2)).T.tolist() == [[1, 2], [3, 4]]
+    layer.module.enable_adapters(False)
+    assert layer.module(torch.eye(2)).tolist() == [[1, 0], [0, 1]]
+
+
+def test_adapter_layers_start_at_nothing_and_bend_the_output():
+    """y = x, then y + [0, 2 GELU(y₁) + 1]; GELU(1) = 0.8413 and GELU(−1) = −0.1587."""
+    layer, subtracted = started("adapter-layers", [[1.0, 0.0], [0.0, 1.0]])
+    assert subtracted is None and torch.equal(layer.module(torch.eye(2)), torch.eye(2)) and layer.module.down.any()
+    with torch.no_grad():
+        values = {"down": [[1.0, 0.0]], "down_bias": [0.0], "up": [[0.0], [2.0]], "up_bias": [0.0, 1.0]}
+        for name, value in values.items():
+            getattr(layer.module, name).copy_(torch.tensor(value))
+    found = layer.module(torch.tensor([[1.0, 5.0], [-1.0, 5.0]]))
+    assert torch.allclose(found, torch.tensor([[1.0, 7.6827], [-1.0, 5.6827]]), atol=1e-4)
+    read = registry.get("adapter-layers").read(layer, None)
+    counted = registry.get("adapter-layers").parameters(options(), LayerShape(2, 2))
+    assert read.up.tolist() == [[0], [2]] and read.up_bias.tolist() == [0, 1] and read.parameters == counted == 7
+
+
+def test_adapter_layers_are_where_attention_and_feed_forward_end():
+    taken = [
+        name
+        for name in ("attn1.to_q", "attn2.to_out.0", "ff.net.0.proj", "ff.net.2", "proj_out")
+        if registry.get("adapter-layers").takes(f"unet.mid_block.attentions.0.transformer_blocks.0.{name}")
+    ]
+    assert taken == ["attn2.to_out.0", "ff.net.2"]
+
+
+@pytest.mark.parametrize("method", ["lora", "dora", "full"])
 def test_a_layer_begins_with_a_given_change(method):
     """ΔW = [[0, 0], [12, 24]] over W = [[3, 0], [0, 2]]; a negative scale too."""
     for sign in (1.0, -1.0):
@@ -122,7 +160,9 @@ def test_a_layer_begins_with_a_given_change(method):
         assert torch.allclose(found, given.delta(), atol=1e-5)
 
 
-@pytest.mark.parametrize("method", registry.METHODS)
+@pytest.mark.parametrize(
+    "method", [name for name, method in registry.METHODS.items() if method.takes("0") and method.changes_layers]
+)
 @pytest.mark.parametrize("kernel", [0, 1, 3])
 def test_parameters_are_counted_as_they_are(method, kernel):
     module = nn.Conv2d(6, 4, kernel) if kernel else nn.Linear(6, 4)
@@ -136,7 +176,7 @@ def test_only_a_pissa_holds_more_than_it_trains():
     shape, frozen = LayerShape(6, 4), {}
     for name, method in registry.METHODS.items():
         frozen[name] = method.frozen(options(rank=2), shape)
-    assert frozen == {"lora": 0, "dora": 0, "pissa": 2 * (6 + 4)}
+    assert {name: held for name, held in frozen.items() if held} == {"pissa": 2 * (6 + 4)}
 
 
 @pytest.mark.parametrize(
@@ -146,6 +186,12 @@ def test_only_a_pissa_holds_more_than_it_trains():
         ("lora", {"shared": True}, 2),
         ("dora", {}, 6 + 2 + 2 * 4),
         ("pissa", {}, 6 + 2),
+        ("full", {}, 6),
+        ("full", {"shared": True}, 0),
+        ("lokr", {}, 6 + 2 * 2),
+        ("lokr", {"shared": True}, 2 * 2),
+        ("ia3", {}, 4),
+        ("adapter-layers", {}, 4 + 2 * 2),
     ],
     ids=str,
 )
@@ -153,6 +199,33 @@ def test_each_method_keeps_its_input_its_thin_product_and_what_it_does_besides(m
     """Ten tokens in two bytes, in = 6, out = 4, r = 2; a DoRA keeps both of its outputs."""
     given = LayerInput(**({"tokens": 10, "element": 2, "autocast": False, "shared": False} | more))
     assert registry.get(method).kept(options(rank=2), LayerShape(6, 4), given) == 10 * 2 * elements
+
+
+def test_a_layer_of_its_own_is_around_the_base_models_and_answers_as_that_while_disabled():
+    """x + 1 instead of 2 x."""
+
+    class PlusOne(OwnLayer):
+        def changed(self, x):
+            return x + 1
+
+    model = nn.Sequential(nn.Linear(1, 1, bias=False))
+    nn.init.constant_(model[0].weight, 2.0)
+    own_layer.wrap(model, ["0"], PlusOne)
+    assert model(torch.tensor([3.0])).tolist() == [4] and model[0].get_base_layer().weight.tolist() == [[2]]
+    model[0].enable_adapters(False)
+    assert model(torch.tensor([3.0])).tolist() == [6] and model[0].disable_adapters
+
+
+def test_a_loha_keeps_its_factors_of_rank_r_squared_or_the_whole_product():
+    """r² (in + out + tokens) and r out besides the input; at rank 8 three matrices of in · out."""
+    given = LayerInput(tokens=10, element=2, autocast=False, shared=True)
+    assert registry.get("loha").kept(options(rank=1), LayerShape(6, 4), given) == 2 * (6 + 4 + 10 + 4)
+    assert registry.get("loha").kept(options(rank=8), LayerShape(6, 4), given) == 2 * 3 * 6 * 4
+
+
+def test_an_oft_keeps_its_answer_and_what_made_its_blocks():
+    given = LayerInput(tokens=10, element=2, autocast=False, shared=True)
+    assert registry.get("oft").kept(options(oft_block_size=2), LayerShape(6, 4), given) == 10 * 4 * 2 + 4 * 2 * (12 + 2)
 
 
 def test_dropout_keeps_its_input_and_a_mask():
@@ -169,12 +242,16 @@ def test_what_a_pissa_subtracts_is_cast_under_autocast_and_a_convolution_keeps_i
 
 def test_refusals_and_what_may_round():
     assert "set quantize to nf4 or none" in registry.get("dora").refusal(options(), "int8")
-    assert {name for name, method in registry.METHODS.items() if method.refusal(options(), "int8")} == {"dora"}
-    assert {name for name, method in registry.METHODS.items() if method.own_start} == {"pissa"}
-    assert {name for name, method in registry.METHODS.items() if method.low_precision} == {"lora"}
+    assert "must not be packed: set quantize to none" in registry.get("full").refusal(options(), "nf4")
+    assert "no dropout" in registry.get("full").refusal(options(dropout=0.1), "none")
+    refused = {name for name, method in registry.METHODS.items() if method.refusal(options(), "int8")}
+    assert refused == {"dora", "full"}
+    alone = {name for name, method in registry.METHODS.items() if method.own_start and not method.own_kind}
+    assert alone == {"pissa"}
+    assert {name for name, method in registry.METHODS.items() if not method.low_precision} == {"dora", "pissa"}
 
 
 def test_a_name_that_is_none_lists_those_that_are():
     with pytest.raises(SettingsError, match="no training method named 'loka'") as caught:
         registry.get("loka")
-    assert caught.value.do == "Choose one of: lora, dora, pissa."
+    assert caught.value.do == f"Choose one of: {', '.join(registry.METHODS)}."

@@ -28,16 +28,20 @@ from lora_studio.ui.form import Form, read
 from tests.training.test_loop import assert_same, collect, of, state_tensors, tensors
 
 
-class LoKr(Method):
+class Kronecker(Method):
     """ΔW = (alpha / r) w₁ ⊗ (a b), w₁ whole (Yeh et al. 2024, section 3)."""
 
-    name, title, help = "lokr", "LoKr", "LoKr is a Kronecker product, which makes small files"
-    own_start = "A LoKr begins from nothing, since few adapters are Kronecker products."
+    name, title, help = "kronecker", "Kronecker", "Kronecker products make small files"
+    own_start = "It begins from nothing, since few adapters are Kronecker products."
 
     def refusal(self, options, quantize):
         if quantize != "none":
-            return "a LoKr does not train on a packed base model: set quantize to none"
-        return "a LoKr has no dropout and no rank-stabilized scale" if options.dropout or options.rslora else ""
+            return "a Kronecker product does not train on a packed base model: set quantize to none"
+        return (
+            "a Kronecker product has no dropout and no rank-stabilized scale"
+            if options.dropout or options.rslora
+            else ""
+        )
 
     def config(self, options, modules):
         from peft import LoKrConfig
@@ -102,27 +106,27 @@ class FrozenA(Lora):
 @pytest.fixture(autouse=True)
 def added(monkeypatch):
     """Both are methods like any other within a test."""
-    for method in (LoKr(), FrozenA()):
+    for method in (Kronecker(), FrozenA()):
         monkeypatch.setitem(METHODS, method.name, method)
 
 
 @pytest.fixture
 def lokr(settings) -> Settings:
-    return settings.changed(method="lokr", preview_every=0, validate_every=0)
+    return settings.changed(method="kronecker", preview_every=0, validate_every=0)
 
 
 def test_settings_and_form_offer_it():
-    assert check({"method": from_text("method", "lokr")}).adapter.method == "lokr"
-    assert "LoKr is a Kronecker product" in next(one.help for one in SPECS["method"].options if one.name == "lokr")
+    assert check({"method": from_text("method", "kronecker")}).adapter.method == "kronecker"
+    assert "Kronecker products" in next(one.help for one in SPECS["method"].options if one.name == "kronecker")
     with gr.Blocks():
         form = Form({})
         form.field("method")
-    assert ("LoKr", "lokr") in form.fields["method"].choices
+    assert ("Kronecker", "kronecker") in form.fields["method"].choices
     raw = {key: spec.default for key, spec in SPECS.items() if spec.kind != "lines"}
-    assert read({**raw, "method": "lokr"}).settings.adapter.method == "lokr"
-    assert "set quantize to none" in read({**raw, "method": "lokr", "quantize": "nf4"}).wrong[""]
+    assert read({**raw, "method": "kronecker"}).settings.adapter.method == "kronecker"
+    assert "set quantize to none" in read({**raw, "method": "kronecker", "quantize": "nf4"}).wrong[""]
     with pytest.raises(SettingsError, match="no dropout"):
-        Settings().changed(method="lokr", dropout=0.1)
+        Settings().changed(method="kronecker", dropout=0.1)
 
 
 def test_a_resumed_run_is_the_run_that_was_never_stopped_and_its_export_is_proved(new_run, lokr, tmp_path):
@@ -149,7 +153,8 @@ def test_it_does_not_begin_from_another_adapter(new_run, lokr, tmp_path):
     collect(parent)
     with pytest.raises(SettingsError, match="few adapters are Kronecker products") as caught:
         branching.branch(parent, 2, lokr, tmp_path / "outputs")
-    assert caught.value.do == "Set method to one of: lora, dora."
+    able = [name for name, method in METHODS.items() if not method.own_start]
+    assert caught.value.do == f"Set method to one of: {', '.join(able)}." and {"lora", "dora"} <= set(able)
 
 
 def test_memory_is_estimated_from_what_it_says(lokr, monkeypatch):
@@ -182,7 +187,7 @@ def test_the_model_answers_with_it_and_without_it(settings):
     base = models.load(settings.run.base)
     noisy, when, text = torch.randn(1, 4, 8, 8), torch.tensor([500]), base.encode_text(["a cat"])
     before = base.predict(noisy, when, text)
-    for method in ("lokr", "lora-fa"):
+    for method in ("kronecker", "lora-fa"):
         inject.add_adapter(base, settings.changed(method=method, targets="attention+ff+conv").adapter, seed=0)
         names = set(inject.trainable(base))
         assert torch.allclose(base.predict(noisy, when, text), before, atol=1e-6)

@@ -1,12 +1,14 @@
 """The adapter under training: where it sits, how it starts, what it is read as."""
 
+from collections import Counter
+
 import pytest
 import torch
 
 from lora_studio import models
-from lora_studio.adapters import Adapter, dora
+from lora_studio.adapters import Adapter, block_names, dora
 from lora_studio.config.settings import Settings
-from lora_studio.errors import AdapterError
+from lora_studio.errors import AdapterError, SettingsError
 from lora_studio.models import inject, modules
 
 METHODS = [
@@ -15,6 +17,8 @@ METHODS = [
     {"dropout": 0.5, "targets": "attention+ff+conv"},
     {"method": "dora", "targets": "attention+ff+conv"},
     {"method": "pissa", "targets": "attention+ff+conv", "rank": 40},
+    {"method": "full", "targets": "attention+ff+conv"},
+    {"method": "adapter-layers", "targets": "attention+ff"},
 ]
 COUNTS = {"qv": 64, "attention": 128, "attention+ff": 128 + 2 * 16 + 2 * 16, "attention+ff+conv": 192 + 44 + 13 + 3 + 3}
 """Modules of the tiny UNet: 16 transformers; 22 resnets, 13 of them with a shortcut; three ways down and up."""
@@ -45,6 +49,77 @@ def test_targets(base, targets):
     inject.add_adapter(base, settings(targets=targets).adapter, seed=0)
     assert len(inject.trainable(base)) == 2 * COUNTS[targets]
     assert len(inject.read_adapter(base).factors) == COUNTS[targets]
+
+
+@pytest.mark.parametrize(
+    ("blocks", "counted"),
+    [
+        ([], {"down_blocks.0": 16, "mid_block": 8, "up_blocks.3": 24, "text_encoder": 48}),
+        (["mid_block", "up_blocks.3.attentions.0"], {"mid_block": 8, "up_blocks.3": 8, "text_encoder": 48}),
+        (["OUT09", "up_blocks.3.attentions.0", "BASE"], {"up_blocks.3": 8, "text_encoder": 48}),
+        (["*.attn2", "text_encoder.layers.10-11"], {"down_blocks.0": 8, "mid_block": 4, "text_encoder": 8}),
+    ],
+    ids=str,
+)
+def test_only_the_chosen_blocks_are_changed(base, blocks, counted):
+    """Four layers each in an attention and a text encoder's layer; what names no block of a part leaves it whole."""
+    inject.add_adapter(base, settings(blocks=blocks, train_text=True).adapter, seed=0)
+    found = Counter(map(block_names.block_of, inject.read_adapter(base).factors))
+    assert {block: found[block] for block in counted} == counted
+    assert blocks == [] or "*" in blocks[0] or found.keys() == counted.keys()
+
+
+BY_BLOCK = ["up_blocks.1 rank=6 alpha=9", "up_blocks.1.attentions.0 rank=2", "mid_block alpha=1 rate=0.5"]
+
+
+@pytest.mark.parametrize("method", [{}, {"rslora": True}, {"method": "dora"}, {"method": "pissa"}], ids=str)
+def test_blocks_have_ranks_and_alphas_of_their_own(base, ask, method):
+    """Of two lines that hold a layer the smaller block's counts, value by value. What is read is what was trained."""
+    before = ask()
+    inject.add_adapter(base, settings(by_block=BY_BLOCK, **method).adapter, seed=0)
+    assert torch.allclose(ask(), before, atol=1e-5)
+    places = {
+        "unet.down_blocks.0.attentions.0": (4, 3),
+        "unet.up_blocks.1.attentions.0": (2, 9),
+        "unet.up_blocks.1.attentions.1": (6, 9),
+        "unet.mid_block.attentions.0": (4, 1),
+    }
+    layers = inject.layers(base)
+    for place, (rank, alpha) in places.items():
+        module = layers[f"{place}.transformer_blocks.0.attn1.to_q"].module
+        assert (module.r["style"], module.lora_alpha["style"]) == (rank, alpha)
+        assert module.scaling["style"] == pytest.approx(alpha / (rank**0.5 if method.get("rslora") else rank))
+    learn(base)
+    trained, adapter = ask(), inject.read_adapter(base)
+    weights = {path: inject.weight(base, path) for path in adapter.factors}
+    inject.remove(base)
+    plain = dora.as_lora(adapter, weights, 64).adapter
+    inject.load_adapters(base, [(plain, 1.0)])
+    assert (trained - before).abs().max() > 1e-3 and torch.allclose(ask(), trained, atol=1e-3)
+
+
+def test_blocks_have_rates_of_their_own(base):
+    inject.add_adapter(base, settings(by_block=BY_BLOCK).adapter, seed=0)
+    rates = inject.rates(base, settings(by_block=BY_BLOCK).adapter)
+    assert set(rates.values()) == {0.5} and len(rates) == 2 * 8
+    assert all(name.startswith("unet.mid_block.") and name in inject.trainable(base) for name in rates)
+
+
+@pytest.mark.parametrize(
+    ("change", "said", "do"),
+    [
+        ({"blocks": ["up_block.1"]}, "no block named up_block.1", "Did you mean up_blocks.1, up_blocks.3, up_blocks.2"),
+        ({"blocks": ["sky"]}, "no block named sky", "There are down_blocks.0, down_blocks.1, "),
+        ({"blocks": ["up_blocks.0"]}, "include none in up_blocks.0", "Choose more layers"),
+        ({"blocks": ["text_encoder.layers.3"]}, "in a text encoder, and none is trained", "Set train_text to on"),
+        ({"blocks": ["mid_block"], "by_block": ["up_blocks.1 rank=8"]}, "include none in up_blocks.1", "Choose more"),
+        ({"blocks": ["style"]}, "Which blocks carry the style in", "Name blocks yourself"),
+    ],
+)
+def test_a_block_that_cannot_be_changed_is_refused(base, change, said, do):
+    with pytest.raises(SettingsError, match=said) as caught:
+        inject.add_adapter(base, settings(**change).adapter, seed=0)
+    assert caught.value.where == list(change)[-1] and caught.value.do.startswith(do)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=str)
@@ -184,3 +259,13 @@ def test_an_adapter_for_another_model_is_refused_whole(base, tiny_folder):
     with pytest.raises(AdapterError, match="30 of its 560 modules match"):
         inject.load_adapters(base, [(inject.read_adapter(other), 1.0)])
     assert base.loaded is None
+
+
+def test_an_orthogonal_start_has_rows_that_share_no_direction(base, ask):
+    """A Aᵀ = 1, of convolutions too, and B = 0: the model answers as before, to the bit."""
+    before = ask()
+    inject.add_adapter(base, settings(init="orthogonal", targets="attention+ff+conv").adapter, seed=0)
+    assert torch.equal(ask(), before)
+    for one in inject.read_adapter(base).factors.values():
+        rows = one.down.flatten(1)
+        assert torch.allclose(rows @ rows.T, torch.eye(4), atol=1e-5) and not one.up.any()

@@ -5,7 +5,10 @@ import torch
 from torch import nn
 
 from lora_studio.adapters import Adapter, Factors
+from lora_studio.adapters.ia3 import Ia3Change
+from lora_studio.adapters.oft import OftChange
 from lora_studio.errors import AdapterError
+from lora_studio.models import overlay
 from lora_studio.models.overlay import AdapterOverlay, require_fit
 
 PATH = "unet.mid_block.attentions.0.proj_in"
@@ -216,3 +219,97 @@ def test_weights_that_make_no_sense_are_refused():
         with pytest.raises(AdapterError, match=message):
             stack.set_weights(weights)
     assert model(torch.eye(2)).T.tolist() == [[1, 1], [0, 1]], "a refused weight changes nothing"
+
+
+@pytest.mark.parametrize("magnitude", [None, [10.0]])
+def test_folded_adapters_answer_alike_and_leave_the_weights_to_the_bit(magnitude):
+    """Weights that were added and subtracted again drift with every picture."""
+    model = linear([[3.1, 0.7]], bias=[7.0])
+    layer = model.mid_block.attentions[0].proj_in
+    before, x = layer.weight.clone(), torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
+    stack = AdapterOverlay({"unet": model}, [(one([[0.3, 1.0]], [[4.0]], 1.0, magnitude), 0.6)], "sd1", torch.float32)
+    expected = model(x)
+    with stack.folded(model):
+        assert not layer._forward_hooks and not torch.equal(layer.weight, before)
+        assert torch.allclose(model(x), expected, atol=1e-5)
+    assert torch.equal(layer.weight, before) and torch.equal(model(x), expected)
+    with pytest.raises(ZeroDivisionError), stack.folded(model):
+        raise ZeroDivisionError
+    assert torch.equal(layer.weight, before) and torch.equal(model(x), expected)
+    stack.remove()
+    assert not layer._forward_hooks
+
+
+def test_nothing_is_folded_that_would_not_be_the_same(monkeypatch):
+    """Samples with weights of their own get one sample's; or a bf16 weight swallows a small change."""
+
+    def hooked(rows, dtype=torch.float32, enabled=True, other=False):
+        model = linear([[1.0, 0.0]]).to(dtype)
+        stack = AdapterOverlay({"unet": model}, [(one([[0.0, 1.0]], [[1.0]], 1.0), 1.0)], "sd1", dtype)
+        stack.set_weights(rows)
+        stack.enabled = enabled
+        with stack.folded(linear([[1.0, 0.0]]) if other else model):
+            return bool(model.mid_block.attentions[0].proj_in._forward_hooks)
+
+    assert not hooked([0.5])
+    assert hooked([[0.5], [1.0]]) and hooked([0.5], torch.bfloat16) and hooked([0.5], enabled=False)
+    assert hooked([0.5], other=True), "a text encoder's layer is not the denoiser's"
+    monkeypatch.setattr(overlay, "MOST_FOLDED", 4)
+    assert hooked([0.5])
+
+
+def only(change) -> Adapter:
+    return Adapter({}, outputs={PATH: change})
+
+
+def test_an_output_change_follows_factors_at_its_own_weight():
+    """W = diag(2, 3), b = [1, 1]; l = [.5, −1] scales W x, not b; ΔW = [[0, 0], [1, 0]] is not scaled."""
+    model = linear([[2.0, 0.0], [0.0, 3.0]], [1.0, 1.0])
+    scale, other = only(Ia3Change(torch.tensor([0.5, -1.0]), False)), one([[1.0, 0.0]], [[0.0], [1.0]], 1.0)
+    stack = AdapterOverlay({"unet": model}, [(scale, 1.0), (other, 1.0)], "sd1", torch.float32)
+    assert model(torch.eye(2)).T.tolist() == [[4, 1], [2, 1]]
+    stack.set_weights([[2.0, 0.0], [0.0, 1.0]])
+    assert model(torch.ones(2, 2)).tolist() == [[5, -2], [3, 5]]
+    stack.remove()
+    assert model(torch.eye(2)).T.tolist() == [[3, 1], [1, 4]]
+
+
+def test_a_change_on_inputs_asks_the_module_again():
+    model = linear([[2.0, 1.0], [0.0, 3.0]], [1.0, 1.0])
+    AdapterOverlay({"unet": model}, [(only(Ia3Change(torch.tensor([0.5, -1.0]), True)), 2.0)], "sd1", torch.float32)
+    assert model(torch.eye(2)).T.tolist() == [[5, 0], [1, -2]]
+
+
+@pytest.mark.parametrize(
+    "change", [OftChange(torch.randn(2, 3, 3)), Ia3Change(torch.randn(6), False), Ia3Change(torch.randn(4), True)]
+)
+@pytest.mark.parametrize(
+    "make", [lambda: nn.Linear(4, 6), lambda: nn.Conv2d(4, 6, 3, 2, 1), lambda: nn.Conv2d(4, 6, 1)]
+)
+def test_hooks_and_folding_compute_w_plus_its_change(change, make):
+    """At .5 an OFT is a quarter as strong: ComfyUI multiplies by the strength twice."""
+    model = Model(make()).requires_grad_(False)
+    layer, x = (
+        model.mid_block.attentions[0].proj_in,
+        torch.randn(2, *((4,) if isinstance(make(), nn.Linear) else (4, 5, 5))),
+    )
+    weight, bare = layer.weight.clone(), model(x)
+    stack = AdapterOverlay({"unet": model}, [(only(change), 1.0)], "sd1", torch.float32)
+    whole = model(x) - bare
+    stack.set_weights([0.5])
+    assert torch.allclose(model(x) - bare, whole * (0.25 if isinstance(change, OftChange) else 0.5), atol=1e-5)
+    stack.set_weights([1.0])
+    with stack.folded(model):
+        assert torch.allclose(layer.weight, weight + change.change(weight), atol=1e-6)
+        assert torch.allclose(model(x), bare + whole, atol=1e-5)
+    assert torch.equal(layer.weight, weight)
+
+
+def test_an_output_change_of_another_size_does_not_fit():
+    with pytest.raises(AdapterError, match="0 of its 1 modules match"):
+        AdapterOverlay(
+            {"unet": linear([[1.0, 0.0], [0.0, 1.0]])},
+            [(only(Ia3Change(torch.ones(3), False)), 1.0)],
+            "sd1",
+            torch.float32,
+        )

@@ -12,6 +12,7 @@ from lora_studio.models import prediction, shapes
 from lora_studio.models.prediction import NoiseChoice
 from lora_studio.models.weights import Weights
 from lora_studio.sampling.generate import generate
+from lora_studio.sampling.image_settings import ImageSettings
 from tests.models import tiny
 
 EPSILON, V = {"modelspec.prediction_type": "epsilon"}, {"modelspec.prediction_type": "v"}
@@ -244,9 +245,9 @@ def test_cosxl_is_known_by_its_ends_of_sigma(cosxl):
     base = models.load(str(cosxl))
     assert (base.process.name, base.reason) == ("edm", "the file's mark edm_vpred.sigma_max")
     assert base.process.sigmas == (pytest.approx(0.01), 100) and base.notices == []
-    assert len(generate(base, ["a cat"], [1], steps=2, width=64, height=64)) == 1
+    assert len(generate(base, ["a cat"], [1], ImageSettings(steps=2, width=64, height=64))) == 1
     with pytest.raises(SettingsError, match="another noise process.*'unipc'"):
-        generate(base, ["a cat"], [1], sampler="unipc")
+        generate(base, ["a cat"], [1], ImageSettings(sampler="unipc"))
     epsilon = models.load(str(cosxl), prediction="epsilon").process
     last = epsilon.alpha_bar(torch.tensor([999])).item()
     assert epsilon.name == "epsilon" and last == pytest.approx(0.00466, abs=1e-5), "with its family's betas"

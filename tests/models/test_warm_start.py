@@ -5,6 +5,7 @@ import torch
 
 from lora_studio import adapters
 from lora_studio.adapters import Adapter, Factors, dora, formats, keys
+from lora_studio.adapters.embedding import Embedding
 from lora_studio.config.settings import Settings
 from lora_studio.errors import AdapterError
 from lora_studio.models import inject, warm_start
@@ -179,3 +180,73 @@ def test_an_adapter_for_other_layers_or_another_model_is_refused(base):
     sdxl = {xl: Factors(torch.ones(1, 1280), torch.ones(1280, 1), 1.0)}
     with pytest.raises(AdapterError, match=r"made for Stable Diffusion XL.*loaded is the built-in starter"):
         warm_start.begin_from(base, Adapter(sdxl), 2)
+
+
+@pytest.mark.parametrize("method", ["prefix-tuning", "adapter-layers"])
+def test_prefixes_and_adapter_layers_go_on_from_their_own_of_the_same_rank(base, method, tmp_path):
+    inject.add_adapter(base, Settings(method=method, rank=2).adapter, seed=5)
+    with torch.no_grad():
+        for number, parameter in enumerate(inject.trainable(base).values()):
+            parameter.fill_(0.1 + number)
+    trained = adapters.read(adapters.write(inject.read_adapter(base), tmp_path / "a.safetensors"))
+    inject.remove(base)
+    inject.add_adapter(base, Settings(method=method, rank=2).adapter, seed=1)
+    assert warm_start.begin_from(base, trained, 2).modules == len(trained.outputs)
+    found = inject.read_adapter(base).outputs
+    assert found.keys() == trained.outputs.keys()
+    for path, one in trained.outputs.items():
+        assert all(torch.equal(tensor, found[path].tensors()[role]) for role, tensor in one.tensors().items())
+    inject.remove(base)
+    inject.add_adapter(base, Settings(method=method, rank=3).adapter, seed=1)
+    with pytest.raises(AdapterError, match="are of another kind or size"):
+        warm_start.begin_from(base, trained, 3)
+
+
+def test_words_that_a_run_cannot_begin_with_are_told(base):
+    """Or an adapter's word is dropped without a sound."""
+    width = base.text_encoders["text_encoder"].get_input_embeddings().embedding_dim
+    words = {"ink": Embedding("ink", {"text_encoder": torch.ones(1, width)})}
+    adapter = given(base)
+    inject.add_adapter(base, Settings(rank=2).adapter, seed=1)
+    assert warm_start.begin_from(base, Adapter(adapter.factors, embeddings=words), 2).unheard == ("ink",)
+    with pytest.raises(AdapterError, match="holds the learned word ink alone") as caught:
+        warm_start.begin_from(base, Adapter({}, embeddings=words), 2)
+    assert "learned_tokens" in caught.value.do
+
+
+@pytest.mark.parametrize("method", ["loha", "lokr", "oft", "ia3"])
+def test_products_and_rotations_go_on_from_their_own_kind_and_from_no_other(base, method, tmp_path):
+    """Through a file, at another alpha."""
+    chosen = Settings(method=method, rank=2, alpha=2, lokr_factor=4, oft_block_size=8, targets="attention+ff")
+    inject.add_adapter(base, chosen.adapter, seed=5)
+    with torch.no_grad():
+        for parameter in inject.trainable(base).values():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3))
+    trained = adapters.read(adapters.write(inject.read_adapter(base), tmp_path / "a.safetensors"))
+    inject.remove(base)
+    plain = given(base, targets="attention+ff")
+    inject.add_adapter(base, chosen.adapter.model_copy(update={"alpha": 1.0}), seed=1)
+    taken = warm_start.begin_from(base, trained, 2)
+    found = inject.read_adapter(base)
+    assert (taken.modules, taken.left, taken.residual) == (len(trained.changes), [], 0)
+    for path, one in trained.changes.items():
+        weight = inject.weight(base, path)
+        assert torch.allclose(dora.change(found.changes[path], weight), dora.change(one, weight), atol=1e-5)
+    with pytest.raises(AdapterError, match="are of another kind or size"):
+        warm_start.begin_from(base, plain, 2)
+
+
+def test_a_lora_begins_from_the_nearest_to_an_oft(base):
+    inject.add_adapter(base, Settings(method="oft", oft_block_size=2).adapter, seed=5)
+    with torch.no_grad():
+        for parameter in inject.trainable(base).values():
+            parameter.fill_(0.2)
+    rotation = inject.read_adapter(base)
+    inject.remove(base)
+    inject.add_adapter(base, Settings(rank=64, alpha=64).adapter, seed=1)
+    taken = warm_start.begin_from(base, rotation, 64)
+    assert taken.residual < 1e-3
+    found = change(base, inject.read_adapter(base))
+    path = next(iter(found))
+    wanted = dora.change(rotation.outputs[path], inject.weight(base, path))
+    assert torch.allclose(found[path].reshape(wanted.shape), wanted, atol=1e-3)

@@ -78,8 +78,8 @@ def test_clip_is_torchs():
 @pytest.mark.parametrize("name", registry.OPTIMIZERS)
 @pytest.mark.parametrize("lora_plus", [1, 4])
 def test_ten_steps_are_those_of_parameters_one_by_one(name, lora_plus):
-    """Adafactor goes by shapes and 8-bit AdamW rounds by blocks of neighbours: the first must be the same, the second
-    near.
+    """Those that go by shapes must be the same. Those of 8 bits, which round by blocks of neighbours, and schedule-free
+    Prodigy, which looks at every eleventh number, must be near.
     """
     one_rate = registry.get(name).one_rate
     if one_rate and lora_plus != 1:
@@ -97,7 +97,7 @@ def test_ten_steps_are_those_of_parameters_one_by_one(name, lora_plus):
             optimizer.step()
         built.flat.zero_grad()
         plain.zero_grad()
-    near = 2e-3 if name == "adamw8bit" else 1e-5
+    near = 2e-3 if name.endswith("8bit") or name == "prodigy-schedulefree" else 1e-5
     assert all(torch.allclose(ours[key], theirs[key], rtol=near, atol=near) for key in SHAPES)
 
 

@@ -87,7 +87,7 @@ def test_an_optimizer_of_one_row_trains_and_resumes_to_the_bit(momentum, new_run
 def test_an_optimizer_of_one_row_is_offered_checked_and_estimated(momentum):
     assert "momentum" in SPECS["optimizer"].choices and from_text("optimizer", "momentum") == "momentum"
     assert SPECS["optimizer"].title("momentum") == "SGD with momentum"
-    with pytest.raises(SettingsError, match="adafactor, momentum; it is 'momentun'. Did you mean momentum"):
+    with pytest.raises(SettingsError, match="adafactor-relative, momentum; it is 'momentun'. Did you mean momentum"):
         check({"optimizer": "momentun"})
     shape = exact("sd1")
     one, two = (memory.estimate(Settings(optimizer=name), shape, "bf16").optimizer for name in ("momentum", "adamw"))

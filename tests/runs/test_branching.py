@@ -65,6 +65,8 @@ def test_a_branch_has_the_state_and_leaves_the_parent_alone(parent):
         {"alpha": 8},
         {"method": "dora"},
         {"targets": "qv"},
+        {"blocks": ["mid_block"]},
+        {"by_block": ["mid_block rate=2"]},
         {"optimizer": "lion"},
         {"lora_plus": 4},
         {"ema": 0.9},
@@ -352,3 +354,19 @@ def test_no_run_is_created_whose_base_model_lacks_a_file_that_was_named(tmp_path
     with pytest.raises(ModelError, match=message) as refused:
         branching.create(settings, tmp_path / "outputs")
     assert refused.value.where == "vae" and not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"base": " "}, "No base model is named"),
+        ({"learned_tokens": 2}, "there is no trigger word"),
+        ({"method": "prompt-tuning", "trigger": "two words"}, "cannot be a learned word"),
+    ],
+)
+def test_what_a_run_needs_is_asked_for_before_it_has_a_folder(parent, tmp_path, changes, what):
+    with pytest.raises(SettingsError, match=what):
+        branching.create(Settings(**{"data": str(tmp_path), "name": "new", **changes}), tmp_path / "outputs")
+    with pytest.raises(SettingsError, match=what):
+        branch(parent, **changes)
+    assert [one.name for one in runs.existing(tmp_path / "outputs")] == ["ink"]

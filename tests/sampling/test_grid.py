@@ -13,13 +13,14 @@ from lora_studio.errors import AdapterError, SettingsError
 from lora_studio.models import inject
 from lora_studio.models import modules as layers
 from lora_studio.sampling import generate as generating
-from lora_studio.sampling import grid as drawing
+from lora_studio.sampling import passes, picture_file
 from lora_studio.sampling.axes import KINDS, Axis, Cell, parse, spread
 from lora_studio.sampling.generate import generate, to_images
 from lora_studio.sampling.grid import render
+from lora_studio.sampling.image_settings import ImageSettings
 from lora_studio.sampling.recipe import grid, read_recipe, to_png
 
-SIZE = {"width": 64, "height": 64}
+SIZE = ImageSettings(width=64, height=64)
 ATTENTION = [
     "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k",
     "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q",
@@ -69,14 +70,13 @@ def adapter(base, places, seed, dora=False, rank=2) -> Adapter:
 def latents(monkeypatch):
     """The latents of every batch, instead of their pictures: 8 bits would hide a difference."""
     kept = []
-    whole = generating.denoise
+    whole = passes.denoise
 
     def denoise(*arguments):
         kept.append(whole(*arguments))
         return kept[-1]
 
-    monkeypatch.setattr(generating, "denoise", denoise)
-    monkeypatch.setattr(drawing, "denoise", denoise)
+    monkeypatch.setattr(passes, "denoise", denoise)
     return kept
 
 
@@ -99,20 +99,12 @@ def test_cells_in_one_batch_are_the_pictures_drawn_alone(base, dora, latents):
     features of the negative prompt differ too.
     """
     adapters = [adapter(base, EVERYWHERE, 1, dora), adapter(base, EVERYWHERE[1:], 2)]
-    assert len(render(base, adapters, CELLS, negative="blurry", sampler="euler_a", **SIZE)) == len(CELLS)
+    settings = SIZE.changed(negative="blurry", sampler="euler_a", steps=2)
+    assert len(render(base, adapters, CELLS, settings)) == len(CELLS)
     (together,) = latents
     for index, cell in enumerate(CELLS):
         inject.load_adapters(base, list(zip(adapters, cell.weights, strict=True)))
-        generate(
-            base,
-            [cell.prompt],
-            [cell.seed],
-            negative="blurry",
-            steps=2,
-            guidance=cell.guidance,
-            sampler="euler_a",
-            **SIZE,
-        )
+        generate(base, [cell.prompt], [cell.seed], settings.changed(guidance=cell.guidance))
         assert apart(together[index], latents[-1][0]) < 1e-5, index
     inject.unload_adapters(base)
     assert apart(together[0], together[3]) > 1e-3, "same prompt and seed, so the adapter must be seen"
@@ -126,14 +118,14 @@ def test_cells_of_other_steps_or_without_guidance_have_batches_of_their_own_and_
         Cell("a", 3, (0.5,), 1.0, 2),
         Cell("a", 4, (0.0,), 3.0, 2),
     ]
-    pictures = render(base, [one], cells, **SIZE)
+    pictures = render(base, [one], cells, SIZE)
     assert [len(batch) for batch in latents] == [2, 1, 1]
     expected = [latents[0][0], latents[1][0], latents[2][0], latents[0][1]]
     assert [picture.tobytes() for picture in pictures] == [
         to_images(base.decode(latent[None]))[0].tobytes() for latent in expected
     ]
     inject.load_adapters(base, [(one, 0.5)])
-    generate(base, ["a"], [3], steps=2, guidance=1.0, **SIZE)
+    generate(base, ["a"], [3], SIZE.changed(steps=2, guidance=1.0))
     inject.unload_adapters(base)
     assert apart(latents[2], latents[-1]) < 1e-5, "without guidance no negative prompt is asked"
 
@@ -145,12 +137,12 @@ def test_prompts_of_any_length_are_drawn_as_alone_with_the_cells_own_text_encode
         Cell(prompt, 1, (weight,), 5.0, 1)
         for prompt, weight in [(f"{long} cat", 1.0), (f"{long} (dog:1.4)", 1.0), ("a", 1.0), (f"{long} cat", 0.2)]
     ]
-    render(base, [one], cells, negative="blurry", **SIZE)
+    render(base, [one], cells, SIZE.changed(negative="blurry"))
     assert [len(batch) for batch in latents] == [3, 1]
     together = [latents[0][0], latents[0][1], latents[1][0], latents[0][2]]
     for cell, drawn in zip(cells, together, strict=True):
         inject.load_adapters(base, [(one, *cell.weights)])
-        generate(base, [cell.prompt], [1], negative="blurry", steps=1, **SIZE)
+        generate(base, [cell.prompt], [1], SIZE.changed(negative="blurry", steps=1))
         assert apart(drawn, latents[-1][0]) < 1e-5
     inject.unload_adapters(base)
     assert apart(together[0], together[1]) > 1e-3 and apart(together[0], together[3]) > 1e-3
@@ -160,9 +152,9 @@ def test_a_large_order_is_split_with_the_right_weights(base, latents, monkeypatc
     """A second batch must not be drawn with the first one's weights."""
     one = adapter(base, ATTENTION, 1)
     cells = [Cell("a", 1, (weight,), 5.0, 1) for weight in (0.0, 0.5, 1.0)]
-    render(base, [one], cells, **SIZE)
+    render(base, [one], cells, SIZE)
     monkeypatch.setattr(generating, "IMAGES_AT_ONCE", 2)
-    render(base, [one], cells, **SIZE)
+    render(base, [one], cells, SIZE)
     assert [len(batch) for batch in latents] == [3, 2, 1]
     assert apart(latents[0], torch.cat(latents[1:])) < 1e-5
 
@@ -171,12 +163,12 @@ def test_nothing_stays_on_the_model(base):
     """Rows of weights of one grid must not meet the next batch, also after a mistake or an early end."""
     one = adapter(base, ATTENTION, 1)
     with pytest.raises(AdapterError, match="1 adapters and 2 weights"):
-        render(base, [one], [Cell("a", 1, (1.0, 1.0), 5.0, 1)], **SIZE)
+        render(base, [one], [Cell("a", 1, (1.0, 1.0), 5.0, 1)], SIZE)
     assert base.loaded is None
     with pytest.raises(SettingsError, match="sampler"):
-        render(base, [one], [Cell("a", 1, (1.0,), 5.0, 1)], sampler="eular", **SIZE)
-    assert render(base, [one], [Cell("a", 1, (1.0,), 5.0, 1)], cancelled=lambda: True, **SIZE) == []
-    assert base.loaded is None and render(base, [], [Cell("a", 1, (), 5.0, 1)], **SIZE)
+        render(base, [one], [Cell("a", 1, (1.0,), 5.0, 1)], SIZE.changed(sampler="eular"))
+    assert render(base, [one], [Cell("a", 1, (1.0,), 5.0, 1)], SIZE, cancelled=lambda: True) == []
+    assert base.loaded is None and render(base, [], [Cell("a", 1, (), 5.0, 1)], SIZE)
 
 
 # Axes
@@ -304,6 +296,9 @@ def test_a_sheet_carries_its_recipe(tmp_path):
     )
     assert read_recipe(path) == recipe
     assert read_recipe(path).cells == recipe.cells
+    smaller = path.with_suffix(".webp")
+    smaller.write_bytes(picture_file.to_webp(path.read_bytes()))
+    assert read_recipe(smaller) == recipe
     with Image.open(path) as image:
         assert image.width > 2 * 64 and image.height > 2 * 128
         colours = [colour for _, colour in sorted(image.convert("RGB").getcolors(1 << 20), reverse=True)]
@@ -311,7 +306,7 @@ def test_a_sheet_carries_its_recipe(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n", b"no picture"])
-def test_what_is_no_png_is_refused(tmp_path, content):
+def test_what_is_no_picture_is_refused(tmp_path, content):
     path = tmp_path / "sheet.png"
     path.write_bytes(content)
     with pytest.raises(SettingsError, match="sheet.png"):

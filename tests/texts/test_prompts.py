@@ -1,10 +1,12 @@
 """Weights and BREAK in prompts: the cases that A1111's own documentation and tests of its parser give, and any text."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_studio.texts.prompts import Part, parse, unknown
+from lora_studio.texts.prompts import Part, parse, taken, unknown
 
 
 @pytest.mark.parametrize(
@@ -51,6 +53,34 @@ def test_break_begins_a_chunk():
     assert parse("BREAKFAST, break") == [Part("BREAKFAST, break")]
 
 
+def test_white_space_around_break_goes_and_no_other():
+    assert parse(" a\n BREAK \t BREAK  b  ") == [Part(" a"), Part("", begins=True), Part("b  ", begins=True)]
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        *("a" + " " * 100_000 + "b", "<lora:a:" + "1" * 100_000, "<lora:a" + " " * 100_000 + "b"),
+        *("(a:" + "1" * 100_000, "(a:" * 30_000),
+    ],
+    ids=["spaces", "weight", "name", "number", "brackets"],
+)
+def test_the_time_that_a_text_takes_grows_with_its_length_alone(hostile):
+    """A picture from elsewhere holds such a prompt: it took minutes, in which the whole studio stood still."""
+    began = time.process_time()
+    assert parse(hostile) and taken(hostile) == (hostile, [])
+    assert time.process_time() - began < 5
+
+
+def test_brackets_that_are_never_closed_reach_to_the_end():
+    assert [(part.text, part.weight) for part in parse("a (b [c (d")] == [
+        ("a ", 1.0),
+        ("b ", pytest.approx(1.1)),
+        ("c ", pytest.approx(1.0)),
+        ("d", pytest.approx(1.1)),
+    ]
+
+
 def test_the_example_of_the_reference():
     """A nested prompt whose weights A1111's parser states in its own words."""
     found = parse("a (((house:1.3)) [on] a (hill:0.5), sun, (((sky))).")
@@ -90,3 +120,17 @@ def test_what_only_a1111_reads_as_more_than_words_is_named_once(prompts, named, 
     (notice,) = unknown(prompts)
     assert notice.what == f"In prompts the studio reads {named} as plain words, unlike A1111." and do in notice.do
     assert unknown(["a cat and a dog", "SAND", "(a:1.2) < b > BREAK [c]"]) == []
+
+
+@pytest.mark.parametrize(("prompt", "rest", "named"), [
+    ("a cat", "a cat", []),
+    (" a cat ", " a cat ", []),
+    ("<lora:ink:0.8>a cat", "a cat", [("ink", 0.8)]),
+    ("a cat <lora:ink> <lyco:gold leaf:-.5>", "a cat", [("ink", 1.0), ("gold leaf", -0.5)]),
+    ("a <lora:ink:1>cat<lora:ink:0.2>", "a cat", [("ink", 1.0), ("ink", 0.2)]),
+    ("(a cat <lora:v1.5 (final): 1. >:1.2)", "(a cat :1.2)", [("v1.5 (final)", 1.0)]),
+    ("<lora:ink:0.8:0.5> <lora:ink:high> <lora::1> <hypernet:ink:1> <lora:ink",) * 2 + ([],),
+])  # fmt: skip
+def test_adapters_are_taken_out_of_a_prompt(prompt, rest, named):
+    """A weight for the text encoder alone counts for all; or a tag vanishes that was not understood."""
+    assert taken(prompt) == (rest, named)

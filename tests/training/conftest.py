@@ -33,6 +33,11 @@ def pictures(tmp_path_factory) -> Path:
 @pytest.fixture
 def settings(tiny_base, pictures) -> Settings:
     """Four steps of the whole machinery."""
+    return tiny_settings(tiny_base, pictures)
+
+
+def tiny_settings(tiny_base: Path, pictures: Path) -> Settings:
+    """The same, for runs that several tests share."""
     return Settings(
         data=str(pictures),
         base=str(tiny_base),
@@ -45,7 +50,7 @@ def settings(tiny_base, pictures) -> Settings:
         batch=2,
         device="cpu",
         preview_prompts=["a disc"],
-        preview_steps=2,
+        preview_steps=1,
         preview_every=2,
         validate_every=2,
         checkpoint_every=2,

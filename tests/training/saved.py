@@ -21,12 +21,13 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from lora_studio.adapters import block_names
 from lora_studio.adapters.adapter import Adapter, Factors
 from lora_studio.config.settings import Settings
 from lora_studio.families import registry as families
 from lora_studio.methods import registry
 from lora_studio.methods.pissa import Pissa
-from lora_studio.models import fused, gradient_checkpointing, modules
+from lora_studio.models import fused, gradient_checkpointing, inject, modules
 from lora_studio.models.fused import ops, triton_support
 from lora_studio.models.overlay import AdapterOverlay
 from lora_studio.models.parts import build
@@ -167,7 +168,6 @@ def unet(settings: Settings, shapes: Shapes, precision: str) -> nn.Module:
     """The exact UNet with its adapter under training, on the meta device; a LoRA's factors in the base model's format,
     with gradients that are there from the start.
     """
-    from peft import inject_adapter_in_model
     from peft.tuners.lora import LoraLayer
 
     made = build(families.named(shapes.family), "unet", shapes.unet, "tests").requires_grad_(False)
@@ -176,10 +176,13 @@ def unet(settings: Settings, shapes: Shapes, precision: str) -> nn.Module:
     made.to(memory_format=torch.channels_last)
     fused.enable(made)
     method = registry.get(settings.adapter.method)
-    targets = families.named(shapes.family).targets[settings.adapter.targets]
-    config = method.config(settings.adapter, modules.targets(made, targets))
+    family = families.named(shapes.family)
+    adapter = settings.adapter.of_family(family)
+    found = modules.targets(made, family.targets[adapter.targets])
+    paths = {name: modules.path_of("unet", name) for name in found}
+    held = [name for name, path in paths.items() if block_names.within(adapter.blocks, path) and method.takes(path)]
     with torch.device("meta"):
-        inject_adapter_in_model(config, made, "style")
+        inject.put_layers(made, "unet", held, adapter)
     for parameter in made.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(DTYPES[precision] if method.low_precision else torch.float32)
@@ -205,7 +208,7 @@ def measure(settings: Settings, shapes: Shapes, precision: str, triton: bool = T
     """
     made, dtype = unet(settings, shapes, precision), DTYPES[precision]
     side, batch = (settings.dataset.resolution or shapes.resolution) // shapes.scale, settings.optimizer.batch
-    subtracted = made.start._increments.values() if hasattr(made, "start") else ()
+    subtracted = [one.increment for one in made.start._changed] if hasattr(made, "start") else ()
     frozen = [tensor for one in subtracted for tensor in (one.down, one.up, one.scale)]
     own, held = {tensor.untyped_storage()._cdata for tensor in (*made.parameters(), *frozen)}, {}
 

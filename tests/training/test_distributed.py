@@ -24,11 +24,12 @@ from lora_studio.config.settings import Settings
 from lora_studio.config.specs import SPECS
 from lora_studio.errors import MachineError, SettingsError, StudioError
 from lora_studio.events import CheckpointSaved, Failed, Started, StepDone
-from lora_studio.jobs import control, eventlog, rank_worker, ranks, view, worker
+from lora_studio.jobs import control, eventlog, identity, ranks, runner, view, worker
 from lora_studio.jobs.control import Request
 from lora_studio.runs import Run, branching, checkpoints
 from lora_studio.training import checkpoint, devices, distributed, follower, memory, seeds
 from lora_studio.training.distributed import Command
+from tests.training.test_turns import drawing
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 4
@@ -75,7 +76,7 @@ def wanted(tmp_path_factory) -> Settings:
 def alone(wanted, tmp_path_factory) -> Alone:
     """What one process gives."""
     run = runs.create(wanted, tmp_path_factory.mktemp("alone"))
-    steps = [event for event in worker._events(run) if isinstance(event, StepDone)]
+    steps = [event for event in worker.events(run) if isinstance(event, StepDone)]
     return Alone(run, steps, adapters.read(run.adapter_file))
 
 
@@ -113,8 +114,9 @@ def test_a_killed_process_ends_the_run_plainly_and_one_process_resumes_it(alone,
     averaged.
     """
     run, seen = runs.create(wanted.changed(gpus=2), outputs), []
-    with pytest.raises(MachineError) as raised:
-        for event in worker._events(run):
+    runner.register_worker(run, os.getpid())
+    with pytest.raises(MachineError) as raised, drawing(run, seen) as turned:
+        for event in worker.events(run):
             seen.append(event)
             if isinstance(event, CheckpointSaved):
                 followers()[0].kill()
@@ -123,11 +125,13 @@ def test_a_killed_process_ends_the_run_plainly_and_one_process_resumes_it(alone,
         and "Resume the run" in raised.value.do
     )
     assert not followers() and not torch.distributed.is_initialized()
+    assert turned and all(before == after for before, after in turned), "all wait while somebody draws"
+    run.worker_file.unlink()
     assert next(event for event in seen if isinstance(event, Started)).device.startswith("2 × CPU")
     assert checkpoints.latest(run) == run.checkpoint(2) and "Traceback" not in run.log_file.read_text()
     presets.save_settings(run.settings().changed(gpus=1), run.settings_file)
     assert branching.changes(run) == [], "the number of GPUs changes nothing that it learns"
-    seen += worker._events(run)
+    seen += worker.events(run)
     assert_same(alone, [event for event in seen if isinstance(event, StepDone)], adapters.read(run.adapter_file))
 
 
@@ -267,9 +271,9 @@ def test_a_process_whose_leader_died_ends(monkeypatch):
     def end(status: int) -> None:
         raise Ended
 
-    monkeypatch.setattr(rank_worker.os, "_exit", end)
+    monkeypatch.setattr(identity.os, "_exit", end)
     with pytest.raises(Ended):
-        rank_worker._end_with(parent=os.getpid())
+        identity._end_with(os.getpid(), ranks.PEER_ENDED)
 
 
 def test_a_follower_rolls_back_with_the_leader_after_a_step_that_diverged(alone, wanted, outputs, monkeypatch):

@@ -28,6 +28,7 @@ from lora_studio.families import registry
 from lora_studio.families.family import Family
 from lora_studio.families.latent_diffusion import LatentDiffusion
 from lora_studio.families.shapes import Shapes
+from lora_studio.methods.method import LayerShape
 from lora_studio.models import gradient_checkpointing, inject, shapes
 from lora_studio.training import memory
 from lora_studio.training.activations import Activations, Step
@@ -116,9 +117,11 @@ def walk(found_shapes: Shapes, step: Step) -> Activations:
     """What a step keeps of the transformer, roughly: enough to see that a family's own estimate is asked."""
     found = Activations(step)
     tokens = step.batch * (step.side // found_shapes.scale // 2) ** 2
-    for _ in range(DEPTH):
-        kept = sum(found.changed(WIDTH, WIDTH, tokens, kind) for kind in ("qv", "attention", "qv", "attention"))
-        kept += found.changed(WIDTH, 4 * WIDTH, tokens, "ff") + found.changed(4 * WIDTH, WIDTH, tokens, "ff")
+    square, up, down = LayerShape(WIDTH, WIDTH), LayerShape(WIDTH, 4 * WIDTH), LayerShape(4 * WIDTH, WIDTH)
+    for index in range(DEPTH):
+        path = f"transformer.blocks.{index}"
+        kept = sum(found.changed(f"{path}.to_{name}", square, tokens) for name in ("q", "k", "v", "out"))
+        kept += found.changed(f"{path}.ff_up", up, tokens) + found.changed(f"{path}.ff_down", down, tokens)
         found.add(0, kept + 12 * tokens * WIDTH * step.element)
     return found
 

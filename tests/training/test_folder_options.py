@@ -9,6 +9,7 @@ from lora_studio import adapters
 from lora_studio.dataset import preparation
 from lora_studio.dataset.items import Draw
 from lora_studio.dataset.preparation import FolderOptions, Preparation
+from lora_studio.errors import DatasetError
 from lora_studio.events import Started
 from lora_studio.training import reading
 from lora_studio.training.loop import train
@@ -76,6 +77,26 @@ def test_noise_levels_are_those_of_the_folder_and_nothing_else_changes(new_run, 
     assert len(seen) > 10 and 900 <= min(seen) and max(seen) <= 999 and len(set(seen)) > 5
     at = limited.data.batches.at([Draw(0), Draw(3)], torch.tensor([500, 500]), torch.Generator().manual_seed(0))
     assert at.timesteps.tolist() in ([500, 950], [950, 500])
+
+
+def test_a_folder_is_trained_at_its_noise_levels_within_those_of_the_run(new_run, optioned):
+    """Validation keeps to the folder's alone."""
+    settings = optioned(timesteps=(0, 500)).changed(timestep_from=0.4, timestep_to=0.9, timestep_bias="noise")
+    session = prepared(new_run(settings))
+    batches, seen = session.data.batches, {True: set(), False: set()}
+    for number in range(20):
+        of_more = more(session, batches.sampler.draw(number))
+        for is_more, timestep in zip(of_more, batches.draw(number).timesteps.tolist(), strict=True):
+            seen[is_more].add(timestep)
+    assert 400 <= min(seen[True]) and max(seen[True]) < 500 and 400 <= min(seen[False]) and 600 < max(seen[False]) < 900
+    at = batches.at([Draw(0), Draw(3)], torch.tensor([990, 990]), torch.Generator().manual_seed(0))
+    assert sorted(at.timesteps.tolist()) == [495, 990]
+
+
+def test_a_folder_without_a_noise_level_in_common_with_the_run_is_named(new_run, optioned):
+    settings = optioned(timesteps=(0, 500)).changed(timestep_from=0.5)
+    with pytest.raises(DatasetError, match=r"noise levels, 0 to 0.5 .* outside .* 0.5 to 1. \[.*1_more\]"):
+        prepared(new_run(settings))
 
 
 def test_a_folders_weight_multiplies_the_loss_of_its_pictures_but_not_in_validation(new_run, optioned):

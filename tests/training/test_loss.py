@@ -1,5 +1,6 @@
 """The loss of one batch as numbers."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -7,11 +8,14 @@ import torch
 
 from lora_studio.config.settings import Settings
 from lora_studio.config.slices import LossSettings
+from lora_studio.diffusion.edm import ContinuousVelocity
 from lora_studio.diffusion.flow import RectifiedFlow
 from lora_studio.diffusion.gaussian import Epsilon, Velocity
+from lora_studio.diffusion.weighting import weight as weigh
 from lora_studio.training import weights
 from lora_studio.training.batches import Batch
 from lora_studio.training.loss import losses
+from tests.diffusion.test_gaussian import ZERO_SNR
 
 SCHEDULE = {"num_train_timesteps": 2, "trained_betas": [0.2, 0.75]}
 """Two timesteps, ᾱ = 0.8 and 0.2."""
@@ -51,6 +55,93 @@ def test_huber_is_mse_near_zero_and_linear_far_out():
     assert found == pytest.approx([0.01, 1.75], abs=1e-6)
 
 
+def errors(*of: float) -> torch.Tensor:
+    """The answer of a model that predicts ε = 1 with these errors."""
+    return torch.tensor([1 + error for error in of]).view(2, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"loss": "l1"}, [0.5, 2.0]),
+        ({"loss": "mixed"}, [0.375, 3.0]),
+        ({"loss": "mixed", "absolute_share": 0.25}, [0.75 * 0.25 + 0.25 * 0.5, 3.5]),
+        ({"loss": "mixed", "absolute_share": 0}, [0.25, 4.0]),
+        ({"loss": "logcosh", "huber_delta": 1}, [2 * math.log(math.cosh(0.5)), 2 * math.log(math.cosh(2))]),
+        ({"loss": "logcosh", "huber_delta": 0.5}, [0.5 * math.log(math.cosh(1)), 0.5 * math.log(math.cosh(4))]),
+        ({"loss": "huber", "huber_delta": 0.1, "huber_schedule": "snr"}, [0.25, 0.76]),
+        ({"loss": "huber", "huber_delta": 0.25, "huber_schedule": "exponential"}, [0.25, 1.75]),
+    ],
+)
+def test_losses_by_hand(settings, expected):
+    """Errors of −0.5 and 2 at SNR 4 and ¼. δ of 0.1 by SNR is 0.9 / 1.5² + 0.1 = 0.5 and 0.9 / 3² + 0.1 = 0.2; δ of ¼
+    falls exponentially to 1 and √¼ at the first and the second of two timesteps.
+    """
+    assert loss_of(Epsilon(SCHEDULE), errors(-0.5, 2.0), **settings) == pytest.approx(expected, abs=1e-6)
+
+
+def test_small_errors_count_as_squared_ones_and_large_ones_are_finite():
+    for loss in ("huber", "logcosh"):
+        for schedule in ("constant", "snr", "exponential"):
+            settings = {"loss": loss, "huber_schedule": schedule}
+            near = loss_of(Epsilon(SCHEDULE), errors(5e-3, -1e-2), **settings)
+            assert near == pytest.approx([2.5e-5, 1e-4], rel=1e-2), settings
+            assert all(map(math.isfinite, loss_of(Epsilon(SCHEDULE), errors(1e4, -1e4), **settings)))
+
+
+def test_a_constant_schedule_is_hubers_loss_to_the_bit():
+    answer = torch.randn(2, 1, 1, 1, generator=torch.Generator().manual_seed(0))
+    expected = 2 * torch.nn.functional.huber_loss(answer, NOISE, reduction="none", delta=0.3).flatten()
+    assert loss_of(Epsilon(SCHEDULE), answer, loss="huber", huber_delta=0.3) == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    ("weighting", "of_epsilon", "of_v", "of_flow"),
+    [
+        ({"weighting": "min-snr", "min_snr_gamma": 1}, [1 / 4, 1], [1 / 5, 0.25 / 1.25], [1, 1]),
+        ({"weighting": "min-snr", "min_snr_gamma": 0}, [1, 1], [1, 1], [1, 1]),
+        ({"weighting": "debiased"}, [1 / 2, 2], [2 / 5, 0.5 / 1.25], [2 / 9, 0.5 * 4 / 9]),
+        ({"weighting": "p2"}, [1 / 5, 1 / 1.25], [4 / 25, 0.25 / 1.25**2], [4 / 5 / 9, 0.2 * 4 / 9]),
+        ({"weighting": "p2", "p2_k": 5, "p2_gamma": 0.5}, [1 / 3, 5.25**-0.5], [4 / 15, 0.2 / 5.25**0.5], None),
+        ({"weighting": "p2", "p2_gamma": 0}, [1, 1], [4 / 5, 0.2], [4 / 9, 1 / 9]),
+        ({"weighting": "x0"}, [1 / 4, 4], [1 / 5, 1 / 1.25], [1 / 9, 4 / 9]),
+    ],
+)
+def test_weights_by_hand(weighting, of_epsilon, of_v, of_flow):
+    """SNR 4 and ¼, for flows at s = ⅓ and ⅔. An error in x₀ is one in ε times √SNR, in v times √(SNR + 1), in a flow's
+    direction by 1 / s.
+    """
+    settings = Settings(**weighting).loss
+    for process, expected in ((Epsilon(SCHEDULE), of_epsilon), (Velocity(SCHEDULE), of_v)):
+        found = weigh(process, torch.tensor([0, 1]), settings)
+        assert ([1, 1] if found is None else found.tolist()) == pytest.approx(expected, rel=1e-5)
+    if of_flow:
+        found = weigh(RectifiedFlow({}), torch.tensor([1000 / 3, 2000 / 3]), settings)
+        assert ([1, 1] if found is None else found.tolist()) == pytest.approx(of_flow, rel=1e-5)
+
+
+@pytest.mark.parametrize("process", [Epsilon(ZERO_SNR), Velocity(ZERO_SNR), RectifiedFlow({}), ContinuousVelocity({})])
+@pytest.mark.parametrize("weighting", ["debiased", "p2", "x0"])
+def test_weights_are_finite_at_both_ends(process, weighting):
+    """Debiased ones stop growing at SNR 1,000, as sd-scripts limits them."""
+    found = weigh(process, torch.stack(process.ends()), Settings(weighting=weighting).loss)
+    assert found.isfinite().all() and (found >= 0).all() and found.dtype == torch.float32
+    if weighting == "debiased" and process.name == "epsilon":
+        assert found.tolist() == pytest.approx([1000**-0.5, 1000**0.5])
+
+
+def test_x0_weights_make_the_loss_that_of_the_clean_picture():
+    process, t = Epsilon(SCHEDULE), torch.tensor([0, 1])
+    noisy, answer = process.add_noise(X0, NOISE, t), errors(0.3, -0.7)
+    expected = ((process.x0(answer, noisy, t) - X0) ** 2).flatten().tolist()
+    assert loss_of(process, answer, weighting="x0") == pytest.approx(expected, rel=1e-4)
+
+
+def test_settings_from_before_there_were_other_weights_mean_what_they_meant():
+    assert Settings(min_snr_gamma=3).loss.weighting == "min-snr"
+    assert loss_of(Epsilon(SCHEDULE), torch.full_like(X0, 3.0), min_snr_gamma=3) == pytest.approx([3.0, 4.0])
+
+
 def test_the_model_sees_the_noisy_latents_and_its_timesteps():
     seen = []
     base = SimpleNamespace(process=Epsilon(SCHEDULE), predict=lambda *given: seen.append(given) or torch.zeros_like(X0))
@@ -59,6 +150,18 @@ def test_the_model_sees_the_noisy_latents_and_its_timesteps():
     noisy, timesteps, text, sizes, inpainting = seen[0]
     assert noisy.flatten().tolist() == pytest.approx([2 * 0.8**0.5 + 0.2**0.5, 2 * 0.2**0.5 + 0.8**0.5])
     assert timesteps.tolist() == [0, 1] and text == {"hidden": X0} and sizes is batch.sizes and inpainting is None
+
+
+@pytest.mark.parametrize("kind", [Epsilon, Velocity])
+def test_the_input_alone_is_perturbed(kind):
+    """It has ε + γ ξ, here 1 + 0.5, while the target keeps ε = 1 (Ning et al. 2023, algorithm 1)."""
+    seen = []
+    process, t = kind(SCHEDULE), torch.tensor([0, 1])
+    target = process.target(X0, NOISE, t)
+    base = SimpleNamespace(process=process, predict=lambda *given: seen.append(given[0]) or target)
+    batch = Batch(X0, NOISE, t, torch.zeros(2, 6), {}, [], perturbation=torch.full_like(NOISE, 0.5))
+    assert losses(base, batch, {}, Settings().loss).tolist() == [0, 0]
+    assert seen[0].flatten().tolist() == pytest.approx([2 * 0.8**0.5 + 1.5 * 0.2**0.5, 2 * 0.2**0.5 + 1.5 * 0.8**0.5])
 
 
 def test_each_elements_loss_is_weighted_and_the_mean_is_over_all():
@@ -117,8 +220,20 @@ def test_a_mask_moves_with_its_batch():
     mask, shown = torch.rand(2, 1, 1, 1), torch.rand(2, 2, 1, 1)
     batch = Batch(
         X0, NOISE, torch.tensor([0, 1]), torch.zeros(2, 6), {"hidden": X0}, [], weights=mask, inpainting=shown
-    )
+    )._replace(perturbation=shown)
     doubled = batch.replaced({name: tensor * 2 for name, tensor in batch.tensors().items()})
     assert torch.equal(doubled.weights, mask * 2) and torch.equal(doubled.inpainting, shown * 2)
+    assert torch.equal(doubled.perturbation, shown * 2)
     assert batch._replace(weights=None).to(torch.device("cpu")).weights is None
     assert not {"weights", "inpainting"} & batch._replace(weights=None, inpainting=None).tensors().keys()
+
+
+@pytest.mark.parametrize("process", [Epsilon(ZERO_SNR), RectifiedFlow({}), ContinuousVelocity({})])
+def test_delta_falls_from_one_to_its_value_in_every_process(process):
+    """At the ends an error of 10 counts 2 δ · 10 − δ²."""
+    ends = torch.stack(process.ends())
+    target = process.target(X0, NOISE, ends)
+    for schedule in ("snr", "exponential"):
+        settings = {"loss": "huber", "huber_delta": 0.25, "huber_schedule": schedule}
+        found = loss_of(process, target + 10, timesteps=ends.tolist(), **settings)
+        assert found == pytest.approx([19.0, 4.9375], rel=0.06), schedule

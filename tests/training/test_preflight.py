@@ -30,6 +30,7 @@ def test_two_steps_and_a_preview_are_measured_and_no_run_is_left(settings, tmp_p
     assert [event.step for event in seen if isinstance(event, StepDone)] == [1, 2] and isinstance(seen[-1], Finished)
     assert sum(isinstance(event, PreviewReady) and not event.base for event in seen) == 1
     assert found.previews and found.step_seconds > 0 and found.peak > 50 * 2**20
+    assert found.copies == 6 and 0 < found.encoding_seconds < 60
     assert (
         runs.existing(outputs) == []
         and [path.name for path in outputs.iterdir()] == [".cache"]

@@ -8,11 +8,13 @@ import shutil
 import pytest
 from PIL import Image
 
+from lora_studio.config.slices import OptimizerSettings
 from lora_studio.dataset import preparation
 from lora_studio.dataset.examination import Stamp
 from lora_studio.dataset.folder import scan
 from lora_studio.dataset.preparation import Crop, Preparation
 from lora_studio.events import StepDone, Warned
+from lora_studio.training import prepare
 from lora_studio.training.distributed import World
 from lora_studio.training.loop import train
 from lora_studio.training.prepare import look
@@ -53,3 +55,10 @@ def test_a_resumed_run_says_what_is_cropped_otherwise_and_left_out(new_run, sett
     (said,) = [what for what in warned if "changed since this run began" in what]
     assert said.endswith("disc0.png was left out. disc4.png is cropped differently.")
     assert len(list(run.cache.glob("latents/*"))) == encoded + 1
+
+
+def test_large_files_are_said_before_the_run():
+    """A billion parameters in float32, and AdamW's two moments in 8 bits; a LoRA's few are not worth a word."""
+    [told] = prepare._large_files(10**9, OptimizerSettings(optimizer="adamw8bit"))
+    assert told.what == "The adapter's file will take about 4.0 GB, and each saved state 10.0 GB."
+    assert list(prepare._large_files(10**7, OptimizerSettings())) == []

@@ -51,9 +51,9 @@ def asked(monkeypatch) -> list:
     """(prompt, seed) of every picture that is drawn."""
     drawn, real = [], previews.generate
 
-    def generate(base, prompts, seeds, **named):
+    def generate(base, prompts, seeds, settings, **named):
         drawn.extend(zip(prompts, seeds, strict=True))
-        return real(base, prompts, seeds, **named)
+        return real(base, prompts, seeds, settings, **named)
 
     monkeypatch.setattr(previews, "generate", generate)
     return drawn

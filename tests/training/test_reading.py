@@ -50,7 +50,7 @@ def test_cached_features_are_the_encoders_own(tmp_path, sdxl, limit):
     draws = [Draw(0), Draw(1), Draw(0, drop_caption=True)]
     expected = sdxl.encode_text(["a (cat:1.3)", LONG, ""], Reading(tokens=limit))
     found = made.text(draws)
-    assert found["hidden"].shape == (3, 77 * limit // 75, 96) and made.length(draws) == limit // 75
+    assert found["hidden"].shape == (3, 77 * limit // 75, 96) and made.length(made.captions(draws)) == limit // 75
     assert all(torch.allclose(found[name], expected[name], atol=1e-5) for name in expected)
     prompts, expected = made.features(["a (cat:1.3)"], 3), sdxl.encode_text(["a (cat:1.3)"], Reading(True), 3)
     assert all(torch.allclose(prompts[name], expected[name], atol=1e-5) for name in expected)
@@ -67,11 +67,11 @@ def test_every_part_of_a_batch_has_the_length_of_the_whole(tmp_path, sdxl, monke
         def draw(self, number):
             return [Draw(0), Draw(1)]
 
-    for train_text in (False, True):
-        whole = Batches(made, Both(), sdxl.process, 0, train_text=train_text).draw(0)
-        part = Batches(made, Both(), sdxl.process, 0, train_text=train_text, part=slice(0, 1)).draw(0)
+    for live_text in (False, True):
+        whole = Batches(made, Both(), sdxl.process, 0, live_text=live_text).draw(0)
+        part = Batches(made, Both(), sdxl.process, 0, live_text=live_text, part=slice(0, 1)).draw(0)
         assert part.captions == ["ink"] and whole.captions == ["ink", LONG]
-        assert whole.length == part.length == (3 if train_text else 0)
+        assert whole.length == part.length == (3 if live_text else 0)
         assert all(torch.equal(part.text[name], whole.text[name][:1]) for name in whole.text)
 
 

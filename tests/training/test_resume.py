@@ -29,11 +29,18 @@ RANDOM = {
     "ema": 0.9,
     "accumulate": 2,
     "flip": True,
+    "augment_copies": 2,
+    "augment_rotation": 5,
+    "augment_hue": 20,
     "shuffle_tags": True,
     "tag_dropout": 0.3,
+    "word_dropout": 0.2,
     "caption_prefix": "an {old|new} print,",
     "caption_dropout": 0.5,
     "noise_offset": 0.1,
+    "preserve_weight": 0.5,
+    "preserve_every": 3,
+    "preserve_class": "thing",
 }
 
 
@@ -58,6 +65,30 @@ def test_a_run_resumed_twice_ends_where_and_as_it_would_have(new_run, settings):
     assert of(Started, seen)[0].first_step == 2 and [event.step for event in of(StepDone, seen)] == [3, 4]
     assert_same(tensors(whole.adapter_file), tensors(torn.adapter_file))
     assert_same(state_tensors(whole), state_tensors(torn))
+
+
+def test_a_run_told_what_to_learn_from_at_every_control_resumes_bit_for_bit(new_run, settings):
+    """And each layer keeps to the cap."""
+    told = {
+        "timestep_from": 0.2,
+        "timestep_bias": "lognormal",
+        "multires_discount": 0.4,
+        "input_perturbation": 0.1,
+        "loss": "logcosh",
+        "huber_schedule": "snr",
+        "weighting": "debiased",
+        "max_norm": 0.01,
+    }
+    settings = settings.changed(**QUIET, **told)
+    whole, torn = new_run(settings), new_run(settings)
+    seen = collect(whole)
+    assert all("has no effect" not in event.what for event in of(Warned, seen))
+    stopped_after(torn, 2)
+    collect(torn)
+    assert_same(tensors(whole.adapter_file), tensors(torn.adapter_file))
+    assert_same(state_tensors(whole), state_tensors(torn))
+    norms = [one.delta().norm().item() for one in adapters.read(whole.adapter_file).factors.values()]
+    assert max(norms) == pytest.approx(0.01, rel=2e-3)
 
 
 @pytest.mark.fault(90, 91)

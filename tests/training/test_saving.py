@@ -263,6 +263,8 @@ def test_each_further_try_goes_back_further_and_what_it_overtakes_is_removed(ses
         return session.step, session.rate_factor
 
     assert [back(), back(), back()] == [(30, 0.5), (20, 0.25), (10, 0.125)]
+    left = {one.step: checkpoints.abandoned(one.folder) for one in checkpoints.listed(session.run)}
+    assert left == {10: False, 20: True, 30: True}
     with pytest.raises(Diverged):
         back()
     session.step = 15
@@ -384,3 +386,56 @@ def test_a_request_to_save_is_answered_while_other_saves_fail(session, clock, mo
     assert not saver.due()
     with pytest.raises(RunError):
         checkpoints.find(session.run, 1)
+
+
+# Looks
+
+
+def looks(run) -> dict[int, bytes]:
+    return {int(path.parent.name[5:]): path.read_bytes() for path in run.evaluation.glob("step-*/adapter.safetensors")}
+
+
+def kept_at(session, saver, *steps):
+    for session.step in steps:
+        assert list(saver.keep_look()) == []
+
+
+def test_the_latest_looks_are_kept(session, plain):
+    session.settings = plain.changed(keep_previewed=2)
+    kept_at(session, Saver(session, Requests()), 10, 20, 30)
+    assert looks(session.run) == {20: b"adapter", 30: b"adapter"}
+
+
+def test_a_look_that_was_judged_stays(session, plain):
+    session.settings = plain.changed(keep_previewed=1)
+    saver = Saver(session, Requests())
+    kept_at(session, saver, 10)
+    (session.run.judged_adapter(10).with_name("judged.json")).write_text("{}")
+    kept_at(session, saver, 20, 30)
+    assert sorted(looks(session.run)) == [10, 30]
+
+
+def test_looks_of_steps_that_are_taken_back_go(session, monkeypatch):
+    saver = Saver(session, Requests())
+    kept_at(session, saver, 10, 20, 30)
+    (session.run.judged_adapter(10).with_name("judged.json")).write_text("{}")
+    monkeypatch.setattr(export, "write", lambda session, path: files.write(path, b"12345678another") or 0.0)
+    kept_at(session, saver, 10)  # after a rollback to a step before
+    assert looks(session.run) == {10: b"12345678another"}
+    assert not session.run.judged_adapter(10).with_name("judged.json").exists(), "it was of the other adapter"
+
+
+def test_without_looks_nothing_is_kept(session, plain):
+    session.settings = plain.changed(keep_previewed=0)
+    kept_at(session, Saver(session, Requests()), 10)
+    assert looks(session.run) == {}
+
+
+def test_a_look_that_cannot_be_kept_is_told_once(session, monkeypatch):
+    monkeypatch.setattr(export, "write", failing(OSError(errno.EACCES, "Permission denied")))
+    saver, told = Saver(session, Requests()), []
+    for session.step in (10, 20):
+        told += saver.keep_look()
+    assert [type(event) for event in told] == [Warned]
+    assert told[0].what.startswith("The adapter of step 10 could not be kept with its previews")
+    assert looks(session.run) == {} and not list(session.run.evaluation.rglob("*.partial"))

@@ -172,7 +172,7 @@ def captured_like_single(new_run, settings: Settings) -> None:
     """Compares twelve captured steps with twelve single ones, and these with themselves."""
     recorded, events = trained(new_run, settings)
     single, again = (trained(new_run, settings.changed(cuda_graph=False))[0] for _ in range(2))
-    assert next(event for event in events if isinstance(event, Started)).engine == "CUDA graph"
+    assert next(event for event in events if isinstance(event, Started)).engine == "CUDA graph, fused kernels"
     assert (
         not [event.what for event in events if isinstance(event, Warned) and "captured" in event.what]
         and sum(isinstance(event, StepDone) for event in events) == 12

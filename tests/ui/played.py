@@ -6,17 +6,24 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 from PIL import Image
 
 from lora_studio import events as e
 from lora_studio import files
+from lora_studio.evaluation import judgements
+from lora_studio.evaluation.judgements import Conditions, Copy, Judgement, JudgingPlan
+from lora_studio.evaluation.value import Value
 from lora_studio.events import Event, State
 from lora_studio.jobs.eventlog import EventLog
 from lora_studio.runs import Run, checkpoints
 
 PROMPTS = ("a cat", "<b>a house</b>")
+
+PATIENCE = 300_000
+"""Milliseconds for what a process does that loads torch and a model first, on a slow and busy machine."""
 
 
 @dataclass
@@ -98,7 +105,44 @@ def save(run: Run, *steps: int) -> None:
         )
 
 
-def until(check: Callable[[], object], seconds: float = 30.0) -> object:
+def judged(
+    run: Run,
+    step: int,
+    style: tuple[float, float, float],
+    subject: tuple[float, float, float] = (0.6, 0.55, 0.65),
+    copies: tuple[Copy, ...] = (),
+) -> None:
+    """A state that was judged against training pictures at 0.4: its measures, pictures and adapter. The styles of two
+    states can be told apart if they differ by more than a few per cent.
+    """
+    place = judgements.state_folder(judgements.folder(run), step)
+    for folder in (place, place.with_name("base")):
+        folder.mkdir(parents=True, exist_ok=True)
+        for prompt in range(len(PROMPTS)):
+            Image.new("RGB", (32, 32), (step % 256, 80 * prompt, 90)).save(folder / f"{prompt}-0.png")
+    write_adapter(place / judgements.ADAPTER)
+    turned = step // 50 % 3
+    samples = tuple(style[0] + shift for shift in ((-2.0, 0.0, 2.0) * 2)[turned : turned + 3])
+    found = Judgement(
+        step=step,
+        style=Value(*style),
+        subject=Value(*subject),
+        level=Value(0.4, 0.35, 0.45),
+        drift=Value(0.9, 0.8, 1.0),
+        copies=copies,
+        drawn=2 * len(PROMPTS),
+        samples={"style": samples, "subject": samples, "drift": samples},
+    )
+    judgements.write(found, Conditions("the same", JudgingPlan(PROMPTS)), judgements.folder(run))
+
+
+def write_adapter(path: Path) -> None:
+    """A file that holds no tensor."""
+    header = json.dumps({"__metadata__": {"ss_v2": "False"}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+
+
+def until(check: Callable[[], object], seconds: float = 60.0) -> object:
     """Waits for ``check`` to give something true, and returns that."""
     end = time.monotonic() + seconds
     while not (result := check()):

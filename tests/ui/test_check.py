@@ -7,12 +7,14 @@ import pytest
 
 from lora_studio import runs
 from lora_studio.config import presets
+from lora_studio.config.settings import Settings
 from lora_studio.config.specs import SPECS
 from lora_studio.errors import MachineError
 from lora_studio.events import Preparing, Started, State, StateChanged, StepDone
 from lora_studio.jobs import command
 from lora_studio.ui.form import to_field
 from lora_studio.ui.pages.train import check as page
+from lora_studio.ui.pages.train import memory_report
 from lora_studio.ui.pages.train.check import CheckState
 from lora_studio.ui.pages.train.setup import Setup
 
@@ -23,7 +25,14 @@ WAYS = [
 ]
 ESTIMATED = {"device": "<b>Card</b>", "limit": 8 * GB, "estimate": {"peak": 3 * GB}, "fits": True, "would_fit": []}
 TIGHT = ESTIMATED | {"estimate": {"peak": 12 * GB}, "fits": False, "would_fit": WAYS}
-MEASURED = {"peak": 4 * GB, "step_seconds": 0.5, "previews": True}
+MEASURED = {
+    "peak": 4 * GB,
+    "step_seconds": 0.5,
+    "previews": True,
+    "copies": 240,
+    "encoding_seconds": 75.0,
+    "cached": GB,
+}
 STARTED = Started(total_steps=2, images=9, device="Card", precision="bf16", parameters=1, modules=1)
 
 
@@ -114,6 +123,7 @@ def test_it_is_told_as_it_is_found(check, values, process):
     (shown,) = texts(check, [last])
     assert "It fits." in shown and "used 4.0 GB of the 8.0 GB" in shown
     assert "about 0.50 s, so 240 steps take about 2 minutes" in shown
+    assert "in the cache" not in shown, "there are no copies"
     assert last[check.outcome] == end[check.outcome]
     (made,) = process.made
     assert (
@@ -125,6 +135,30 @@ def test_it_is_told_as_it_is_found(check, values, process):
     assert not check.changed(seen, tuple(values))["visible"]
     changed = check.changed(seen, (*values[:-1], "another"))
     assert changed["visible"] and "changed since" in changed["value"]
+
+
+def test_what_copies_take_is_told():
+    settings = Settings(augment_rotation=5)
+    shown = memory_report.result(ESTIMATED | {"measured": MEASURED, "fits": True}, settings)
+    assert "Its 240 pictures and copies take 1.0 GB in the cache" in shown and "encoded in 75 seconds" in shown
+
+
+def test_what_the_page_failed_to_apply_comes_again(check, values, process):
+    """A check that ended long ago stands at "drawing a preview"."""
+    process.says = [{"estimated": ESTIMATED}, ESTIMATED | {"measured": MEASURED}]
+    seen = CheckState()
+    answers = check.run(seen, *values)
+    next(answers)
+    now = check.now(seen)
+    assert "reading the base model" in now[check.outcome]["value"] and now[check.again]["active"]
+    list(answers)  # none of them arrives
+    now = check.now(seen)
+    assert "It fits." in now[check.outcome]["value"] and not now[check.again]["active"]
+    assert now[check.button] == gr.update(value="Check memory", interactive=True)
+    next(cut := check.run(seen, *values))
+    cut.close()
+    now = check.now(seen)
+    assert not now[check.outcome]["visible"] and now[check.button]["interactive"] and not now[check.again]["active"]
 
 
 @pytest.mark.fault(36)

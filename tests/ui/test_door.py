@@ -291,9 +291,14 @@ def test_programs_see_and_reach_only_what_is_named(ask):
     for path in ("/config", "/gradio_api/info"):
         assert ask("GET", path)[0] == 200
     named = json.loads(ask("GET", "/gradio_api/info")[2])
-    assert set(named["named_endpoints"]) == {"/runs"} and not named["unnamed_endpoints"]
+    assert set(named["named_endpoints"]) == {"/runs", "/draw", "/mix", "/sheet"} and not named["unnamed_endpoints"]
     config = json.loads(ask("GET", "/config")[2])
-    assert {one["api_name"] for one in config["dependencies"] if one["api_visibility"] != "private"} == {"runs"}
+    assert {one["api_name"] for one in config["dependencies"] if one["api_visibility"] != "private"} == {
+        "runs",
+        "draw",
+        "mix",
+        "sheet",
+    }
 
 
 @pytest.mark.fault(61)

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from lora_studio import adapters, runs
-from lora_studio.adapters import Adapter
+from lora_studio.adapters import Adapter, stored
 from lora_studio.errors import AdapterError
 from lora_studio.ui.pages import export
 from lora_studio.ui.pages.export import FORMATS, NUMBERS, PRIVACY, ExportPage
@@ -64,6 +65,7 @@ def exported(page, key="library/rain.safetensors", targets=("comfyui",), **more)
         "privacy": "minimal",
         "name": "",
         "base": "",
+        "form": "lora",
         "rank": 0,
         **more,
     }
@@ -99,12 +101,13 @@ def test_the_form_reaches_the_command(page, outputs, asked):
 
 def test_choices_are_those_of_the_command():
     """A level or a program that the command does not know is offered."""
+    from lora_studio.adapters.kinds import PLAIN_READERS
     from lora_studio.adapters.metadata import Privacy
-    from lora_studio.adapters.proof import DEFAULT_TARGETS, TARGETS
+    from lora_studio.adapters.proof import TARGETS
     from lora_studio.cli.adapters import Number
 
     assert set(PRIVACY) == set(Privacy) and set(NUMBERS) == {"", *Number}
-    assert {kind: targets for kind, (_, targets) in FORMATS.items()} == DEFAULT_TARGETS
+    assert set(FORMATS) == set(PLAIN_READERS)
     assert set(export.PROGRAMS) == set(TARGETS)
 
 
@@ -113,10 +116,11 @@ def test_a_dora_asks_for_its_base_and_says_what_the_plain_lora_lacks(outputs, pa
     dora = Adapter({Q: factors(Q, 64, 64, dora=True)})
     adapters.write(dora, runs.library_folder(outputs) / "dora.safetensors", raw_dora=True)
     offered = page.offer("library/dora.safetensors")
-    assert offered[page.decomposed]["visible"] and offered[page.base] == "starter"
+    assert offered[page.converted]["visible"] and offered[page.base]["value"] == "starter"
+    assert offered[page.form]["value"] == "lora" and offered[page.base]["visible"] and offered[page.rank]["visible"]
     asked.residual = 0.0312
     shown = exported(page, "library/dora.safetensors", base="starter", rank=12.0)
-    assert asked[0][-6:-2] == ["--base", "starter", "--rank", "12"]
+    assert asked[0][-8:-2] == ["--form", "lora", "--base", "starter", "--rank", "12"]
     assert "reads this plain LoRA as it was written" in shown and "s by 3.1 %." in shown
     assert "reads the adapter as it is here" not in shown and "warned" not in shown
     asked.residual = 0.45
@@ -124,7 +128,28 @@ def test_a_dora_asks_for_its_base_and_says_what_the_plain_lora_lacks(outputs, pa
     assert "The rank must be from 0 to 4,096; it is -3." in exported(
         page, "library/dora.safetensors", base="starter", rank=-3
     )
-    assert page.offer("library/rain.safetensors")[page.decomposed]["visible"] is False
+    assert page.offer("library/rain.safetensors")[page.converted]["visible"] is False
+
+
+def test_a_loha_is_kept_unless_another_form_is_chosen(outputs, page, asked):
+    """Its file would be larger for nothing, or be proved for a program that does not read it."""
+    parts = {
+        f"hada_w{side}_{end}": torch.ones(*shape) for side in "12" for end, shape in (("a", (64, 2)), ("b", (2, 64)))
+    }
+    adapters.write(Adapter({Q: stored.factors(parts, Q)}), runs.library_folder(outputs) / "ha.safetensors")
+    key = "library/ha.safetensors"
+    offered = page.offer(key)
+    assert offered[page.form]["value"] == "own" and ("Keep the LoHa", "own") in offered[page.form]["choices"]
+    assert not offered[page.base]["visible"] and not offered[page.rank]["visible"]
+    chosen = page.choose({page.adapter: key, page.format: "kohya", page.form: "own"})
+    assert chosen[page.targets] == ["comfyui", "forge", "a1111"]
+    chosen = page.choose({page.adapter: key, page.format: "kohya", page.form: "lora"})
+    assert "diffusers" in chosen[page.targets] and chosen[page.rank]["visible"]
+    chosen = page.choose({page.adapter: key, page.format: "peft", page.form: "own"})
+    assert chosen[page.targets] == ["peft"] and chosen[page.form]["value"] == "lora"
+    exported(page, key, form="own", rank=5)
+    exported(page, key, form="lora", rank=5)
+    assert asked[0][-4:-2] == ["--form", "own"] and asked[1][-6:-2] == ["--form", "lora", "--rank", "5"]
 
 
 def test_a_failed_proof_offers_no_file(page, monkeypatch):

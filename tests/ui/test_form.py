@@ -164,10 +164,12 @@ def test_a_rate_that_makes_no_sense_is_warned_of_before_the_start():
 def test_a_rate_that_was_typed_comes_back_with_its_optimizer(setup):
     """A look at Prodigy, and the learning rate of AdamW was the preset's again."""
     rate, preset = setup.form.fields["learning_rate"], next(iter(setup.presets))
-    typed = setup.keep_rate("learning_rate", {}, "adamw", 7e-4)
-    assert setup.take_rates(preset, "prodigy", typed)[rate] == gr.update(value=1.0)
-    assert setup.take_rates(preset, "adamw8bit", typed)[rate] == gr.update(value=7e-4)
-    assert setup.keep_rate("learning_rate", typed, "adamw", None) == typed
+    typed = setup.keep_rate("learning_rate", {}, 7e-4, "adamw", "lora")
+    assert setup.take_rates(preset, typed, "prodigy", "lora")[rate] == gr.update(value=1.0)
+    assert setup.take_rates(preset, typed, "adamw8bit", "dora")[rate] == gr.update(value=7e-4)
+    usual = preset_values(setup.presets[preset])["learning_rate"] / 20
+    assert setup.take_rates(preset, typed, "adamw", "full")[rate] == gr.update(value=pytest.approx(usual))
+    assert setup.keep_rate("learning_rate", typed, None, "adamw", "lora") == typed
     assert setup.choose(preset)[setup.typed] == {}, "a preset fills in its own"
 
 

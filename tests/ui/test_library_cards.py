@@ -9,9 +9,13 @@ from lora_studio import adapters, runs
 from lora_studio.adapters import metadata, recipe
 from lora_studio.config.settings import Settings
 from lora_studio.errors import SettingsError
-from lora_studio.runs import Unreadable, library
+from lora_studio.evaluation import judgements, strength
+from lora_studio.evaluation.judgements import Conditions, Copy, Judgement, JudgingPlan
+from lora_studio.evaluation.strength import StrengthRange, StrengthRow
+from lora_studio.evaluation.value import Value
+from lora_studio.runs import Run, Unreadable, library
 from lora_studio.runs.library import Entry, Origin
-from lora_studio.ui.pages.library import cards, details, page
+from lora_studio.ui.pages.library import cards, details, measures, page
 from lora_studio.ui.pages.library.look import MOST_SHOWN, Look
 from lora_studio.ui.pages.library.page import LibraryPage
 from tests.adapters.adapter_samples import small
@@ -128,12 +132,103 @@ def test_without_a_thumbnail_the_runs_last_preview_stands_in_up_to_the_adapters_
     assert '<img class="cover"' in cards.picture(found[50], outputs)
 
 
+def test_a_blend_has_the_name_that_its_artist_gave(outputs):
+    """Its card shows the formula in the header, and the name is in small print alone."""
+    assert cards.title(put(outputs, "soft", modelspec__title="+0.5·ink -1e-05·wash")) == "soft"
+    assert cards.title(put(outputs, "other", modelspec__title="+ink")) == "+ink"
+
+
 def test_states_of_runs_stay_out_until_they_are_asked_for(outputs):
     run = runs.create(Settings(data="x", name="ink"), outputs)
     adapters.write(small(), run.checkpoint(50) / "adapter.safetensors")
     entries = library.entries(outputs)
     assert cards.matching(Look(), entries) == [] and "Only saved states" in cards.html(Look(), [], 1, outputs)
     assert [cards.title(entry) for entry in cards.matching(Look(states=True), entries)] == ["ink, step 50"]
+
+
+def state(run, step: int, style: float, subject: float, copies: tuple[Copy, ...] = ()) -> None:
+    """A judged state of ``run`` with a picture."""
+    adapters.write(small().map(lambda tensor: tensor * step), run.judged_adapter(step))
+    values = Value(style, style - 10, style + 9), Value(subject, subject - 0.1, subject + 0.1), Value(0.45, 0.4, 0.5)
+    samples = {"style": (style,), "subject": (subject,), "drift": (1.02,)}
+    found = Judgement(step, *values, Value(1.02, 0.9, 1.1), copies, samples, drawn=24)
+    judgements.write(found, Conditions("key", JudgingPlan(("a cat", HOSTILE))), run.evaluation)
+    Image.new("RGB", (32, 32), "red").save(run.evaluation / f"step-{step}" / "0-0.png")
+
+
+@pytest.fixture
+def measured(outputs):
+    """A run whose adapter is its third of three judged states, and an adapter from elsewhere."""
+    run = runs.create(Settings(data="x", name="ink"), outputs)
+    state(run, 40, style=50, subject=0.5)
+    state(run, 80, style=71, subject=0.5)
+    state(run, 120, style=90, subject=0.2, copies=(Copy(0, 0, HOSTILE, 0.97),))
+    adapters.write(small().map(lambda tensor: tensor * 120), run.adapter_file, metadata={"modelspec.title": "ink"})
+    put(outputs, "rain", modelspec__title="Rain")
+    rows = [StrengthRow(at, Value(style, style - 10, style + 10), Value(0.5, 0.4, 0.6)) for at, style in LINE]
+    strength.write(run, StrengthRange(80, tuple(rows), Value(0.45, 0.4, 0.5), 0.6, 1.0, 0.8), "key")
+    return outputs
+
+
+LINE = ((0.4, 30), (0.6, 60), (0.8, 70), (1.0, 71))
+
+
+def test_cards_tell_what_was_measured_of_the_state_that_an_adapter_is(measured):
+    entries = {cards.key(entry, measured): entry for entry in library.entries(measured)}
+    lines = {key: found.line if (found := measures.of(entry, measured)) else "" for key, entry in entries.items()}
+    assert lines == {
+        "ink/ink.safetensors": "style 90 % · subjects fade · copies",
+        "ink/evaluation/step-40/adapter.safetensors": "style 50 % · subjects hold",
+        "ink/evaluation/step-80/adapter.safetensors": "style 71 % · subjects hold",
+        "ink/evaluation/step-120/adapter.safetensors": "style 90 % · subjects fade · copies",
+        "library/rain.safetensors": "",
+    }
+    assert "style 71 % · subjects hold" in cards.html(Look(states=True), list(entries.values()), 5, measured)
+
+
+def test_details_show_intervals_the_level_the_strength_and_the_pictures(measured):
+    entries = {entry.step: entry for entry in library.entries(measured)}
+    shown = details.html(entries[80], measured)
+    for part in (
+        "71 %, between 61 and 80",
+        "Hold: 0.50 (training pictures 0.45)",
+        "<dd>No copies</dd>",
+        "1.02",
+        "Start at 0.8; style and subjects hold from 0.6 to 1, the strongest that was tried.",
+        "Pictures that were judged",
+        'alt="a cat"',
+    ):
+        assert part in shown
+    assert "Pictures by strength" not in shown and "<dt>Strength" not in details.html(entries[40], measured)
+    drawn = strength.picture(Run(measured / "ink"), 80, 0, 0, 0.6)
+    drawn.parent.mkdir()
+    Image.new("RGB", (32, 32)).save(drawn)
+    assert 'alt="a cat, strength 0.6"' in details.html(entries[80], measured)
+    faded = details.html(entries[120], measured)
+    assert "Fade: 0.20" in faded and "1 of 24 pictures of new prompts may be copies" in faded
+    assert "<img src=x" not in faded
+
+
+def test_what_is_measured_anew_is_shown(measured):
+    entries = {entry.step: entry for entry in library.entries(measured)}
+    assert measures.of(entries[40], measured).style.value == 50
+    state(Run(measured / "ink"), 40, style=55, subject=0.5)
+    assert measures.of(entries[40], measured).style.value == 55
+
+
+def test_cards_are_sorted_by_style_name_and_size(measured):
+    entries = library.entries(measured)
+
+    def order(by: str) -> list[str]:
+        return [cards.title(one) for one in cards.ordered(Look(order=by), entries, measured)]
+
+    assert order("newest") == [cards.title(one) for one in entries]
+    assert order("name") == ["ink", "ink, step 40", "ink, step 80", "ink, step 120", "Rain"]
+    assert set(order("style")[:2]) == {"ink", "ink, step 120"}
+    assert order("style")[2:] == ["ink, step 80", "ink, step 40", "Rain"]
+    assert [one.size for one in cards.ordered(Look(order="size"), entries, measured)] == sorted(
+        (one.size for one in entries), reverse=True
+    )
 
 
 def test_adapters_of_one_name_are_told_apart_where_one_is_chosen(outputs):
@@ -176,9 +271,9 @@ def test_five_hundred_files_cost_their_headers_once_and_a_page_of_cards(outputs,
     assert seen[shelf.more]["visible"]
     assert not opened, "without thumbnails no header is needed to draw"
     read.clear()
-    seen = shelf.find(Look(), "ink499", False)
+    seen = shelf.find(Look(), "ink499", False, "newest")
     assert seen[shelf.cards].count('class="adapter"') == 0 and not seen[shelf.more]["visible"]
-    seen = shelf.find(Look(), "ink12", False)
+    seen = shelf.find(Look(), "ink12", False, "newest")
     assert seen[shelf.cards].count('class="adapter"') == 11 and "11 adapters" in seen[shelf.cards]
     assert not seen[shelf.more]["visible"]
     assert shelf.show_more(Look())[shelf.cards].count('class="adapter"') == 2 * MOST_SHOWN

@@ -129,6 +129,14 @@ def test_what_it_changes_is_told_and_drawn(visit, shelf):
     assert (
         page.locator("#found .diagram").first.evaluate("image => image.decode().then(() => image.naturalWidth)") > 100
     )
+    chosen = page.locator("#blocks label:has(input:checked)").all_inner_texts()
+    page.locator("#train-blocks").press("Enter")
+    expect(page.get_by_role("status").filter(has_text="The form now trains these blocks only")).to_be_visible(**WORKING)
+    page.get_by_role("button", name=re.compile("^Adapter")).click()
+    names = [text.partition(" · ")[0].strip() for text in chosen]
+    expect(page.locator("#set-blocks textarea")).to_have_value("\n".join(names))
+    text = page.locator("#set-train_text input")
+    expect(text).to_be_checked() if "text_encoder" in names else expect(text).not_to_be_checked()
 
 
 def test_a_recipe_fills_the_form_and_says_what_it_cannot(visit, shelf):

@@ -209,10 +209,11 @@ def test_the_analysis_is_words_and_three_plots_and_markup_only_of_ours(outputs, 
         paths = [str(Path(line[line.index("--plots") + 1], f"{name}.png")) for name in "abc"]
         for path in paths:
             Image.new("RGB", (64, 64)).save(path)
-        return {"words": [HOSTILE], "plots": paths}
+        return {"words": [HOSTILE], "plots": paths, "blocks": {"mid_block": 1.0}}
 
     asked.answers["analyze"] = analysed
-    shown = work.analyzed(entries["ink/ink.safetensors"], "starter", outputs)
+    shown, blocks = work.analyzed(entries["ink/ink.safetensors"], "starter", outputs)
+    assert blocks == {"mid_block": 1.0}
     assert (
         shown.count('class="diagram"') == 3
         and "&lt;b&gt;" in shown

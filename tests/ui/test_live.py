@@ -1,5 +1,6 @@
 """The live half without a browser: what a tick sends, and that it sends nothing twice."""
 
+import os
 from pathlib import Path
 
 import gradio as gr
@@ -7,16 +8,23 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from lora_studio import adapters
 from lora_studio import events as e
+from lora_studio.adapters import Adapter, usage
+from lora_studio.adapters.usage import Strength
 from lora_studio.config import presets
 from lora_studio.events import State
-from lora_studio.jobs import control
+from lora_studio.jobs import control, runner
+from lora_studio.jobs.captioning import CaptioningJob
 from lora_studio.jobs.control import Request
+from lora_studio.jobs.judging import JudgingJob
+from lora_studio.jobs.sweeping import SweepingJob
 from lora_studio.jobs.view import fold
 from lora_studio.runs import checkpoints
 from lora_studio.ui.pages.train import page, previews, status
 from lora_studio.ui.pages.train.live import RunWatcher, TabState, tick
 from lora_studio.ui.pages.train.page import EVERY, _apply_and_resume, _resume
+from tests.adapters.adapter_samples import factors
 from tests.dataset.made import style_folder
 from tests.ui.played import save
 
@@ -46,6 +54,8 @@ def test_what_the_base_model_predicts_is_shown_with_its_reason(part):
     played.says(e.BaseLoaded(name="ink <b>", family="SDXL", predicts="Velocity (v)", reason="the file's mark v_pred"))
     shown = status.line(played.run, fold(played.run))
     assert "ink &lt;b&gt; predicts: Velocity (v) – the file&#x27;s mark v_pred" in shown
+    played.says(e.BaseLoaded(name="starter", family="the built-in starter", predicts="Velocity (v)", reason="its own"))
+    assert "predicts" not in status.line(played.run, fold(played.run))
 
 
 def test_a_tick_sends_nothing_twice(watcher, part):
@@ -57,6 +67,21 @@ def test_a_tick_sends_nothing_twice(watcher, part):
     assert tick(tab, watcher) == {}
     played.trains(6, 6)
     assert set(tick(tab, watcher)) == {"pill", "state", "loss"}
+
+
+def test_judging_while_training_is_said(part):
+    """It draws pictures for minutes, and the page says that previews are drawn, or shows the same step."""
+    played = part("one")
+    played.begins()
+    base = e.Preparing(stage="drawing the base model's pictures for judging", done=1, total=3)
+    played.says(e.StateChanged(state=State.PREPARING), base)
+    assert "drawing the base model&#x27;s pictures for judging, 1 of 3" in status.line(played.run, fold(played.run))
+    played.says(e.StateChanged(state=State.RUNNING))
+    played.trains(1, 40)
+    played.says(e.Preparing(stage="judging this state", done=0, total=1))
+    assert "step 40 of 100 · judging this state." in status.line(played.run, fold(played.run))
+    played.trains(41, 41)
+    assert "judging" not in status.line(played.run, fold(played.run))
 
 
 @pytest.mark.fault(52)
@@ -131,13 +156,37 @@ def test_waiting_runs_are_seen_with_their_place_and_can_leave(watcher, part):
     )
     assert sent["stop"] == gr.update(visible=True, interactive=True, value="Leave the queue")
     assert (
-        sent["start"] == gr.update(value="Add to the queue", interactive=True, visible=True)
+        sent["start"] == gr.update(value="Queue after a-first and 1 more", interactive=True, visible=True)
         and "1 waiting" in sent["pill"]["value"]
     )
     second.says(e.StateChanged(state=State.INTERRUPTED))
     sent = tick(tab, watcher)
     assert "it left the queue before its turn" in sent["state"]["value"] and "lost power" not in sent["state"]["value"]
     assert sent["resume"]["value"] == "Start again"
+
+
+@pytest.mark.parametrize(("kind", "folder", "told"), [
+    (JudgingJob, "one/evaluation/job", ("#run/one", "one", "judging", "the judging of one")),
+    (CaptioningJob, ".captioning/ink", ("#pictures", "ink", "captioning", "the captioning of ink")),
+    (SweepingJob, ".sweeps/two", ("#sweeps", "two", "sweep", "the sweep two")),
+])  # fmt: skip
+def test_a_job_at_work_is_named_in_the_header_and_on_the_button(watcher, part, tmp_path, kind, folder, told):
+    """ "Start training" is pressed, and the run waits; nobody knows for what, or where that can be seen."""
+    address, name, noun, title = told
+    part("one").says(e.StateChanged(state=State.INTERRUPTED))
+    job, tab = kind(tmp_path / folder), TabState()
+    job.folder.mkdir(parents=True)
+    assert tick(tab, watcher)["start"]["value"] == "Start training"
+    job.register(os.getpid())
+    later = part("later")
+    runner.register_worker(later.run, os.getpid())
+    later.says(e.StateChanged(state=State.QUEUED))
+    sent = tick(tab, watcher)
+    shown = sent["pill"]["value"]
+    assert f'href="{address}"' in shown and f">{name}<" in shown and f" · {noun}<" in shown and " · 1 waiting" in shown
+    assert sent["start"]["value"] == f"Queue after {title} and 1 more"
+    job.worker_file.unlink()
+    assert 'href="#run/later"' in tick(tab, watcher)["pill"]["value"]
 
 
 @pytest.mark.fault(36, 37)
@@ -304,6 +353,19 @@ def test_the_adapter_is_offered_under_its_name(watcher, part, tmp_path):
     assert "Stop" not in html
 
 
+def test_a_measured_strength_takes_the_place_of_the_usual_one(watcher, part):
+    played, tab = part("my style", base="sd15.safetensors"), TabState()
+    played.begins()
+    played.trains(1, 3)
+    played.finishes(3, stopped=True)
+    path = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
+    made = Adapter({path: factors(path, SD15, SD15)})
+    adapters.write(made, played.run.adapter_file, metadata=usage.texts(Strength(0.6, 0.4, 1.0), {}))
+    html = tick(tab, watcher)["result"]["value"]
+    assert "Start at a strength of 0.6; style and subjects hold from 0.4 to 1." in html
+    assert "a strength of 0.6.</dd>" in html and "&lt;lora:my-style:0.6&gt;" in html and "0.8" not in html
+
+
 STARTER, SD15 = 384, 1280
 """Widths of the layer in the middle."""
 
@@ -390,7 +452,7 @@ def test_a_film_of_many_steps_stays_bounded(part, tmp_path):
     played.says(*steps)
     with view.view(played.run) as folded:
         html = previews.html(played.run, previews.filmstrip(folded), None, 0, tmp_path)
-    assert html.count("<span>") == previews.MOST_STEPS + 1 and "<span>500</span>" in html
+    assert html.count("<span>") == previews.MOST_STEPS and '<span class="chosen">500</span>' in html
 
 
 def test_summary_for_programs(watcher, part):
@@ -424,6 +486,8 @@ def test_damaged_states_are_listed_as_such(part):
     save(made.run, 5, 9)
     (made.run.checkpoint(9) / "adapter.safetensors").unlink()
     states = tick(TabState(), RunWatcher(made.run.folder.parent))["states"]["value"]
-    good, bad = states.split("<li>")[1:]
+    good, bad = states.split("<tr>")[1:]
     assert "step 5" in good and "Branch from here" in good
-    assert "step 9</b><span>damaged: adapter.safetensors is missing</span>" in bad and "Branch from here" not in bad
+    assert (
+        "step 9</th>" in bad and "damaged: adapter.safetensors is missing</td>" in bad and "Branch from here" not in bad
+    )

@@ -7,17 +7,23 @@ import gradio as gr
 import pytest
 
 from lora_studio import adapters, runs
-from lora_studio.adapters import Adapter, recipe
-from lora_studio.cli import blend as command_line
+from lora_studio.adapters import Adapter, blend, recipe
+from lora_studio.adapters.blend_methods import METHODS
+from lora_studio.cli import ingredients
+from lora_studio.cli.generate import parse_adapter
 from lora_studio.config.settings import Settings
 from lora_studio.errors import AdapterError, ModelError, RunError, SettingsError
-from lora_studio.jobs.renderer import Answer, Blending
+from lora_studio.jobs import runner
+from lora_studio.jobs.image_spec import Blending
+from lora_studio.jobs.renderer import Answer, Renderer
 from lora_studio.runs import library
+from lora_studio.sampling.axes import Axis
 from lora_studio.ui.pages.library import cards
-from lora_studio.ui.pages.mix import blend_form, figures, image_specs, mixture, rows, saving
+from lora_studio.ui.pages.mix import figures, image_specs, saving
 from lora_studio.ui.pages.mix.image_specs import ChosenBlend, Scene, Spread
-from lora_studio.ui.pages.mix.mixture import Mix, bounded
 from lora_studio.ui.pages.mix.page import MixPage
+from lora_studio.ui.scene import base_reading, mixture, rows
+from lora_studio.ui.scene.mixture import Mix, bounded
 from tests.adapters.adapter_samples import factors, small
 
 SCENE = Scene("starter", "cat", "", 1, 20, 5.0)
@@ -52,6 +58,15 @@ def mix(outputs) -> Mix:
     for name in ("ink", "wash"):
         made.add(entry(outputs, name), outputs)
     return made
+
+
+@pytest.mark.parametrize(("told", "start"), [("0.7", 0.7), ("9", 2.0), ("", 1.0), ("much", 1.0)])
+def test_a_row_starts_at_the_strength_that_the_header_recommends(outputs, told, start):
+    path = runs.library_folder(outputs) / "measured.safetensors"
+    adapters.write(small(), path, metadata={"modelspec.lora_default_weight": told})
+    mix = Mix()
+    mix.add(entry(outputs, "measured"), outputs)
+    assert mix.rows[0].weight == start
 
 
 @pytest.mark.parametrize(("typed", "kept", "why"), [
@@ -117,10 +132,10 @@ def test_what_the_browser_tells_is_taken_over_by_key(mix):
 @pytest.mark.fault(20, 33)
 def test_rows_show_names_as_text(mix):
     """An adapter from the net runs as a script when it is added."""
-    html = rows.html(mix)
+    html = rows.html(mix, "")
     assert EVIL not in html and "&lt;img" in html and 'data-act="trigger"' in html
     assert html.count('class="ingredient"') == 2 and html.count('data-block="down_blocks.0"') == 2
-    assert "No adapter yet" in rows.html(Mix())
+    assert "Nothing &lt;yet&gt;" in rows.html(Mix(), "Nothing <yet>")
 
 
 def test_what_is_drawn_is_the_mix(mix):
@@ -164,11 +179,13 @@ def test_no_base_model_says_which_kind_is_needed(mix):
 
 def test_only_base_models_that_fit_are_offered(outputs):
     """The starter is offered for an SDXL adapter."""
-    assert image_specs.bases(outputs, "starter") == image_specs.bases(outputs, "") == [("Built-in starter", "starter")]
-    assert image_specs.bases(outputs, "sdxl") == []
+    assert (
+        base_reading.bases(outputs, "starter") == base_reading.bases(outputs, "") == [("Built-in starter", "starter")]
+    )
+    assert base_reading.bases(outputs, "sdxl") == []
     run = runs.create(Settings(data="x", name="wide", base="/models/big.safetensors"), outputs)
     adapters.write(adapters.read(entry(outputs, "wide").path), run.adapter_file)
-    assert image_specs.bases(outputs, "sdxl") == [("big.safetensors", "/models/big.safetensors")]
+    assert base_reading.bases(outputs, "sdxl") == [("big.safetensors", "/models/big.safetensors")]
 
 
 RUN = {"base": "/models/unet.safetensors", "vae": "/models/vae.safetensors", "text_encoders": ["/a", "/b"],
@@ -188,14 +205,14 @@ def test_the_base_model_is_read_as_in_the_run_that_it_is_taken_from(outputs):
     made = Mix()
     made.add(entry(outputs, "ink"), outputs)
     key = trained(outputs, "anime", small(), **RUN)
-    assert image_specs.reading(RUN["base"], made, outputs) == {
+    assert base_reading.reading(RUN["base"], made, outputs) == {
         key: value for key, value in READ.items() if key != "clip_skip"
     }
-    assert image_specs.reading("/models/other.safetensors", made, outputs) == {}
+    assert base_reading.reading("/models/other.safetensors", made, outputs) == {}
     made.add(entry(outputs, "anime"), outputs)
     assert key in [row.key for row in made.rows]
     trained(outputs, "later", small(), **RUN | {"prediction": "auto", "vae": ""})
-    assert image_specs.reading(RUN["base"], made, outputs) == READ, "its own run comes before the latest one"
+    assert base_reading.reading(RUN["base"], made, outputs) == READ, "its own run comes before the latest one"
     spec = image_specs.mixed(made, SCENE._replace(base=RUN["base"], base_read=READ), None)
     assert spec.model_dump(include=set(RUN)) == RUN | {"text_encoders": ("/a", "/b")}
 
@@ -206,7 +223,7 @@ def test_the_base_model_is_read_as_in_the_run_that_it_is_taken_from(outputs):
 ])  # fmt: skip
 def test_a_senseless_setting_of_the_base_model_is_named(fields, said):
     with pytest.raises(SettingsError, match=said):
-        image_specs.read_from(fields)
+        base_reading.read_from(fields)
 
 
 def test_fields_of_the_base_model_are_read_as_settings(tmp_path):
@@ -214,7 +231,7 @@ def test_fields_of_the_base_model_are_read_as_settings(tmp_path):
     (tmp_path / "v.safetensors").touch()
     typed = {"vae": f'"{tmp_path}/v.safetensors"', "text_encoders": "a\n\n b ", "clip_skip": 1.0, "zero_snr": "auto"}
     read = {"vae": str(tmp_path / "v.safetensors"), "text_encoders": ["a", "b"], "clip_skip": 1}
-    assert image_specs.read_from(typed) == image_specs.read_from(read) == read
+    assert base_reading.read_from(typed) == base_reading.read_from(read) == read
 
 
 def test_the_image_without_adapters_is_read_as_with_them(outputs):
@@ -267,10 +284,10 @@ def test_sheets_cross_the_mix(mix):
     ink, wash = mix.rows
     wash.factors = {"mid_block": 0.5}
     strip = image_specs.sheet(mix, SCENE, [wash.key], Spread(-1.0, 1.0, 5))
-    assert strip.across.adapter == 1 and strip.across.weights == (-1.0, -0.5, 0.0, 0.5, 1.0) and strip.down is None
+    assert strip.across == Axis("weight", (-1.0, -0.5, 0.0, 0.5, 1.0), "Wash, own blocks") and strip.down is None
     assert strip.adapters[1].name == "Wash, own blocks", "the recipe of a sheet tells no blocks"
     grid = image_specs.sheet(mix, SCENE, [ink.key, wash.key], Spread(0.0, 1.0, 3))
-    assert (grid.across.adapter, grid.down.adapter) == (0, 1)
+    assert [axis.subject for axis in (grid.across, grid.down)] == [one.name for one in grid.adapters]
     bad_names = [[None], [ink.key, ink.key], ["gone"]]
     bad_weights = [(0, 3, 3), (1, 1, 3), (None, 1, 3), (0, 1, 1), (0, 1, None)]
     senseless = [(names, (0, 1, 3)) for names in bad_names] + [([ink.key], weights) for weights in bad_weights]
@@ -283,10 +300,7 @@ def test_what_is_saved_is_what_is_seen(mix):
     """The command blends with other weights, blocks or another rank than the preview."""
     mix.rows[0].weight, mix.rows[1].factors = -0.25, {"down_blocks.0": 0.5}
     ink, wash, *options = saving.arguments(mix, ChosenBlend("ties", {"rank": 8, "density": 0.3}))
-    assert (
-        command_line.parse_adapter(ink) == (Path(mix.rows[0].path), -0.25)
-        and command_line.parse_adapter(wash)[1] == 1.0
-    )
+    assert parse_adapter(ink) == (Path(mix.rows[0].path), -0.25) and parse_adapter(wash)[1] == 1.0
     assert options == [
         "--method",
         "ties",
@@ -297,7 +311,7 @@ def test_what_is_saved_is_what_is_seen(mix):
         "--block",
         "2:down_blocks.0=0.5",
     ]
-    assert command_line.parse_blocks(options[-1:], 2) == [{}, {"down_blocks.0": 0.5}]
+    assert ingredients.parse_blocks(options[-1:], 2) == [{}, {"down_blocks.0": 0.5}]
     assert saving.arguments(mix, EXACT)[2:4] == ["--method", "exact"]
     with pytest.raises(AdapterError, match="nothing to save"):
         saving.arguments(Mix(), EXACT)
@@ -318,6 +332,8 @@ def test_a_saved_mix_never_leaves_the_library_nor_overwrites(mix, outputs, monke
     assert asked[0].parent == runs.library_folder(outputs) and not asked[0].exists()
     assert f"#library/library/{asked[0].name}" in html or "%" in html
     assert EVIL not in html
+    if name == 'a/b:"c"':
+        assert asked[0].name == "a-b-c.safetensors"
 
 
 def test_a_blend_is_taken_apart(mix, outputs):
@@ -338,7 +354,7 @@ def test_a_blend_is_taken_apart(mix, outputs):
     )
     one = Mix()
     one.add(entry(outputs, "both"), outputs, weight=-1.0)
-    assert 'data-act="apart"' in rows.html(one)
+    assert 'data-act="apart"' in rows.html(one, "")
     assert mixture.apart(one, one.rows[0].key, outputs) == made
     assert (
         [(Path(row.path).stem, row.weight) for row in one.rows][1] == ("ink", 1.0)
@@ -347,6 +363,31 @@ def test_a_blend_is_taken_apart(mix, outputs):
     )
     with pytest.raises(AdapterError, match="not a blend"):
         mixture.apart(one, one.rows[0].key, outputs)
+
+
+@pytest.mark.parametrize("method", [method for method in METHODS.values() if not method.subtracts])
+def test_a_saved_blend_opens_again_as_it_was_made(page, mix, outputs, method):
+    """It is blended anew with the defaults, or without its weights by block."""
+    parameters = {one.key: int(one.high) if one.whole else one.high / 4 for one in method.parameters}
+    blocks = [{"mid_block": 0.25}, {}]
+    named = zip(mix.rows, (0.5, 0.75), blocks, strict=True)
+    ingredients = [{"name": Path(row.path).stem, "weight": weight, "blocks": own} for row, weight, own in named]
+    made = recipe.blend(method=method.key, ingredients=ingredients, rank=3, **parameters)
+    blended = blend.blend(made, [adapters.read(row.path) for row in mix.rows])
+    adapters.write(blended.adapter, runs.library_folder(outputs) / "both.safetensors")
+    one = Mix()
+    one.add(entry(outputs, "both"), outputs)
+    changed = acted(page, one, act="apart", key=one.rows[0].key)
+    assert [(row.weight, row.factors) for row in one.rows] == [(0.5, blocks[0]), (0.75, {})]
+    form = page.blend
+    assert changed[form.method] == method.key
+    assert {key: changed[form.parameters[key]] for key in ("rank", *parameters)} == {"rank": 3, **parameters}
+    typed = {field: field.value for field in form.inputs} | {field: changed.get(field) for field in form.inputs}
+    assert saving.arguments(one, form.chosen(typed))[2:] == [
+        *("--method", method.key, "--rank", "3"),
+        *(word for key, value in parameters.items() for word in (f"--{key}", str(value))),
+        *("--block", "1:mid_block=0.25"),
+    ]
 
 
 def test_a_blend_whose_parts_are_gone_says_which(outputs):
@@ -372,6 +413,7 @@ class Played:
     def __init__(self, folder):
         self.folder, self.asked, self.wrong = folder, [], None
         self.meanwhile = lambda: None
+        self.waits = lambda: False
 
     def draw(self, order, lane):
         self.asked.append((order, lane))
@@ -394,7 +436,7 @@ class Played:
 @pytest.fixture
 def page(outputs):
     with gr.Blocks():
-        made = MixPage(outputs, gr.BrowserState({}))
+        made = MixPage(outputs, Renderer(outputs, outputs / "drawn"), gr.BrowserState({}))
     made.drawing.renderer = Played(outputs)
     return made
 
@@ -452,15 +494,20 @@ def test_what_is_wrong_is_shown_beside_the_last_pictures(page, mix, outputs):
     assert "Seed must be" in list(page.drawing.draw(values(page, mix, seed=None)))[-1][page.note]
 
 
-def test_a_page_waits_for_the_run_and_then_draws(page, mix, monkeypatch):
+def test_a_page_waits_for_the_run_and_then_draws(page, mix):
     """Previews do not come back after training."""
-    from lora_studio.ui.pages.mix import drawing as module
-
-    monkeypatch.setattr(module.runner, "active", lambda outputs: runs.Run(outputs / "ink"))
+    page.drawing.renderer.waits = lambda: True
     assert [unchanged(seen) for seen in page.drawing.retry(values(page, mix))] == [True]
     assert not page.drawing.renderer.asked
-    monkeypatch.setattr(module.runner, "active", lambda outputs: None)
+    page.drawing.renderer.waits = lambda: False
     assert len(list(page.drawing.retry(values(page, mix)))) > 1 and page.drawing.renderer.asked
+
+
+def test_the_page_says_with_which_run_it_takes_turns(page, mix, outputs, monkeypatch):
+    """Drawing is slow while a run trains, and the page does not say why."""
+    monkeypatch.setattr(runner, "active", lambda _: runs.Run(outputs / "ink"))
+    notes = [seen[page.note] for seen in page.drawing.draw(values(page, mix)) if isinstance(seen[page.note], str)]
+    assert "Drawing… It takes turns with the run ink." in notes[0] and "turns" not in notes[-1]
 
 
 def test_other_weights_do_not_draw_the_sliders_anew(page, mix):
@@ -470,10 +517,42 @@ def test_other_weights_do_not_draw_the_sliders_anew(page, mix):
         return SimpleNamespace(rows=[{"key": mix.rows[0].key, "weight": weight}])
 
     first = next(page.weigh(values(page, mix), told("0.3")))
-    assert page.rows not in first and not first[page.message]["visible"] and mix.rows[0].weight == 0.3
+    assert page.adapters.rows not in first and not first[page.adapters.message]["visible"] and mix.rows[0].weight == 0.3
     first = next(page.weigh(values(page, mix), told("11")))
-    message = first[page.message]["value"]
-    assert 'value="2"' in first[page.rows] and "11 is out of range" in message and EVIL not in message
+    message = first[page.adapters.message]["value"]
+    assert 'value="2"' in first[page.adapters.rows] and "11 is out of range" in message and EVIL not in message
+
+
+def listed(page, mix, what, text=""):
+    """A press on a button of a list; what the browser reports first is as it is."""
+    event = SimpleNamespace(rows=mix.draft(), list=what, key=mix.rows[0].key, text=text)
+    return next(page.weigh(values(page, mix), event))
+
+
+def test_lists_of_block_weights_are_pasted_and_copied(page, mix):
+    """A1111's lists have to be typed slider by slider; or one that is pasted is lost at the next move of a slider."""
+    ink, _ = mix.rows
+    shown = listed(page, mix, "use", "STYLE:1,0.5,1,1,1,1,1,0,1,1,1,1,1,1,1,1,5")
+    assert ink.factors == {"IN01": 0.5, "M00": 0.0}
+    assert 'data-block="IN01"' in shown[page.adapters.rows] and not shown[page.adapters.message]["visible"]
+    mix.weigh([{"key": ink.key, "weight": 1, "blocks": {"IN01": "0.75", "IN02": "0", "M00": "1", "BASE": "1"}}])
+    assert ink.factors == {"IN01": 0.75, "IN02": 0.0}
+    copied = listed(page, mix, "copy")[page.adapters.rows]
+    assert 'value="1,0.75,0,1,1,1,1,1,1,1,1,1,1,1,1,1,1" data-copied' in copied and not ink.listed
+    assert saving.arguments(mix, EXACT)[-4:] == [
+        *("--block", "1:IN01=0.75", "--block", "1:IN02=0"),
+    ]
+    shown = listed(page, mix, "use", "ALL")
+    assert not ink.factors and 'data-block="down_blocks.0"' in shown[page.adapters.rows]
+
+
+def test_a_list_that_is_none_is_named_and_one_out_of_bounds_is_corrected(page, mix):
+    said = listed(page, mix, "use", EVIL)[page.adapters.message]
+    assert said["visible"] and "wrong" in said["value"] and EVIL not in said["value"] and not mix.rows[0].factors
+    said = listed(page, mix, "use", ",".join(["9"] * 17))[page.adapters.message]["value"]
+    assert "9 is out of range" in said and mix.rows[0].factors["IN01"] == 2.0
+    mix.rows[0].factors = {"down_blocks.0.attentions.0.transformer_blocks.0.attn1": 0.5}
+    assert "A list has one weight for IN01" in listed(page, mix, "copy")[page.adapters.message]["value"]
 
 
 def acted(page, mix, prompt="cat", **told):
@@ -490,8 +569,8 @@ def test_the_buttons_of_a_row(page, mix, outputs):
     acted(page, mix, key=ink.key)
     acted(page, mix, key=ink.key)
     assert [row.key for row in mix.rows] == [wash.key, ink.key], "an address adds its adapter once"
-    assert "This adapter is gone" in acted(page, mix, key="../../etc/passwd")[page.message]["value"]
-    assert "not a blend" in acted(page, mix, act="apart", key=ink.key)[page.message]["value"]
+    assert "This adapter is gone" in acted(page, mix, key="../../etc/passwd")[page.adapters.message]["value"]
+    assert "not a blend" in acted(page, mix, act="apart", key=ink.key)[page.adapters.message]["value"]
 
 
 def test_a_family_brings_its_base_models(page, outputs):
@@ -522,9 +601,9 @@ def test_the_fields_of_the_base_model_follow_the_run(page, outputs):
     assert filled[page.scene.base]["value"] == RUN["base"] and shown == READ | {"text_encoders": "/a\n/b"}
     assert page.act(Mix(), "starter", "", SimpleNamespace(key=key))[page.scene.base]["value"] == RUN["base"]
     assert fields["vae"] not in page.add(mix, cards.key(entry(outputs, "wide"), outputs), RUN["base"])
-    other = page.follow(mix, "/models/other.safetensors")
+    other = page.base_form.follow(mix, "/models/other.safetensors")
     assert other[fields["prediction"]]["value"] == "auto" and other[fields["vae"]]["value"] == ""
-    assert list(page.follow(mix, "/models/third.safetensors")) == [page.scene.base]
+    assert list(page.base_form.follow(mix, "/models/third.safetensors")) == [page.scene.base]
 
 
 @pytest.mark.parametrize("forged", [None, 1, {"vae": []}, {"prediction": "x"}, {"text_encoders": 2}])
@@ -587,7 +666,7 @@ def test_a_saved_mix_is_offered_at_once(page, mix, outputs, monkeypatch):
 
     monkeypatch.setattr(saving.command, "run", run)
     _, seen = page.keep(values(page, mix, name="my mix"))
-    said, choices = seen[page.saved]["value"], seen[page.adding]["choices"]
+    said, choices = seen[page.saved]["value"], seen[page.adapters.adding]["choices"]
     assert "my-mix.safetensors" in said and "ComfyUI" in said and "residual 0.1" in said
     assert "The blend states no clip skip." in said
     assert "library/my-mix.safetensors" in [key for _, key in choices]
@@ -596,9 +675,11 @@ def test_a_saved_mix_is_offered_at_once(page, mix, outputs, monkeypatch):
 def test_the_fields_of_a_blend_follow_its_method(page):
     """A share is asked for that the method does not have, or a hidden field reaches the blend."""
     blend = page.blend
-    visible = {field.elem_id: update["visible"] for field, update in blend.show("dare").items() if field != blend.about}
-    assert visible == {"blend-rank": True, "blend-density": True, "blend-seed": True}
+    updates = blend.show("dare").items()
+    visible = {field.elem_id for field, update in updates if field != blend.about and update["visible"]}
+    assert visible == {"blend-rank", "blend-density", "blend-seed"}
     assert blend.show("svd")[blend.parameters["density"]] == gr.update(visible=False)
     filled = {blend.method: "ties", **dict.fromkeys(blend.parameters.values(), 0.25)}
     assert blend.chosen(filled) == ChosenBlend("ties", {"rank": 0.25, "density": 0.25})
-    assert blend_form.offers("svd") and not blend_form.offers("subtract"), "here a negative weight subtracts"
+    offered = [key for _, key in blend.method.choices]
+    assert "svd" in offered and "subtract" not in offered, "here a negative weight subtracts"

@@ -7,10 +7,8 @@ from playwright.sync_api import expect
 
 from lora_studio import adapters, files, models, runs
 from lora_studio.adapters import recipe
+from tests.ui.played import PATIENCE
 from tests.ui.small_adapters import small_adapter
-
-PATIENCE = 90_000
-"""Milliseconds for what the drawing process does: at first it loads torch and the starter."""
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +55,18 @@ def test_two_adapters_become_one_file(visit, studio, pair):
     expect(page.locator("#mix-note .facts")).to_contain_text("2 steps", timeout=PATIENCE)
     expect(page.locator(".previews img")).to_have_count(2)
 
+    first = page.locator(".ingredient").first
+    first.locator("summary").click()
+    listed = first.get_by_label("List of the block weights of soft")
+    listed.fill("INALL")
+    listed.press("Enter")
+    expect(first.locator('.factor[data-block="OUT03"]')).to_have_value("0")
+    first.get_by_role("button", name="Copy list").click()
+    expect(listed).to_have_value("1,1,1,1,1,1,1,0,0,0,0,0,0,0,0,0,0")
+    listed.fill("ALL")
+    first.get_by_role("button", name="Use list").click()
+    expect(first.locator('.factor[data-block="up_blocks.1"]')).to_have_value("1")
+
     before = picture.get_attribute("src")
     page.get_by_label("Weight of loud", exact=True).fill("-0.5")
     expect(picture).not_to_have_attribute("src", before, timeout=PATIENCE)
@@ -95,10 +105,10 @@ def test_pictures_wait_for_a_run(visit, studio, pair, part):
     played.lives()
     page = room(visit())
     add(page, "soft", 1)
-    expect(page.locator("#mix-note")).to_contain_text("No images are drawn while the run busy trains")
+    expect(page.locator("#mix-note")).to_contain_text("No images are drawn while the run busy begins or ends")
     page.reload()
     expect(page.locator(".ingredient")).to_have_count(1)
-    expect(page.locator("#mix-note")).to_contain_text("No images are drawn while the run busy trains")
+    expect(page.locator("#mix-note")).to_contain_text("No images are drawn while the run busy begins or ends")
     played.finishes(1)
     expect(page.locator("#mix-note")).to_contain_text(re.compile("Drawing|Loading|20 steps"))
     page.get_by_label("Remove soft").click()

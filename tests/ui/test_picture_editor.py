@@ -123,7 +123,7 @@ def test_the_mask_that_was_painted_lies_beside_the_picture(visit, folder):
         assert [image.getpixel(at) for at in ((450, 300), (890, 590), (450, 10))] == [0, 0, 255]
     page.locator("#undo").click()
     expect(page.locator('[data-mark="mask"]')).to_contain_text("1")
-    assert not (folder / "quay-masklabel.png").exists()
+    until(lambda: not (folder / "quay-masklabel.png").exists())
     page.locator('[data-brush="learn"]').click()
     page.locator(".brush-size").fill("30")
     canvas.focus()

@@ -419,7 +419,7 @@ def test_a_model_captions_as_a_job_that_outlives_its_tab(visit, data, tmp_path):
     page.locator("#caption").click()
     expect(page.locator("#captioning-stop")).to_be_visible()
     page.close()
-    until((data / "bare.txt").exists, 90)
+    until((data / "bare.txt").exists, 240)
     page = pictures_of(visit(), data)
     expect(page.locator('.picture[data-name="bare.png"] b')).to_have_text("rose (flower)")
     assert (data / "a.txt").read_text() == "drawing, a"

@@ -59,6 +59,17 @@ def test_odd_losses_are_drawn_or_left_out(losses):
     assert "nan" not in html.lower() and "inf" not in html.lower()
 
 
+def test_the_lowest_validation_and_the_proposed_step_stand_where_they_are():
+    """The reader takes the lowest validation for the best state, or the line stands at another step."""
+    html = plots.loss([(0, 1.0), (200, 0.0)], [(50, 0.8), (100, 0.4), (200, 0.6)], 200, proposed=150)
+    low, high = (float(part) for part in re.search(r'data-frame="\S+ (\S+) (\S+)"', html).groups())
+    (left, top) = re.search(r'class="lowest" style="left:([\d.]+)%;top:([\d.]+)%"', html).groups()
+    assert float(left) == 50 and float(top) == pytest.approx(100 * (high - 0.4) / (high - low), abs=0.1)
+    assert "lowest at step 100" in html and 'class="proposed" style="left:75%"' in html and "★ 150" in html
+    assert "need not be the best state" in html and "no sign of copying" in html
+    assert "proposed" not in plots.loss([(0, 1.0), (200, 0.0)], [], 200)
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.5, 0.99])
 def test_one_spike_does_not_flatten_the_rest(smoothing):
     """After one huge loss the curve is a line on the floor."""

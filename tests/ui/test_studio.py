@@ -51,6 +51,12 @@ def test_no_free_port_is_said(monkeypatch):
             studio.free_port("127.0.0.1", taken.getsockname()[1])
 
 
+@pytest.mark.parametrize("address", ["192.0.2.1", "no.such.name.invalid", "a..b"])
+def test_an_address_of_another_machine_is_no_lack_of_ports(address):
+    with pytest.raises(SettingsError, match=f"cannot listen on {address}"):
+        studio.free_port(address, 7860)
+
+
 def test_an_address_for_others_without_a_login_is_refused(tmp_path):
     """The studio stands open in the network, or starts before it says so."""
     with pytest.raises(SettingsError, match="password"):
@@ -77,6 +83,12 @@ def test_outputs_that_cannot_be_written_are_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(MachineError, match="cannot be written"):
         studio.launch(outputs=tmp_path / "file", browser=False)
+
+
+def test_an_event_makes_the_page_look_up_few_components(tmp_path):
+    """Gradio looks each one up among all, twice at each event that follows: the page takes seconds to load."""
+    handlers = [one for one in studio.build(tmp_path).get_config_file()["dependencies"] if one["backend_fn"]]
+    assert max(len(one["inputs"]) for one in handlers) < 40
 
 
 def test_text_has_four_sizes():

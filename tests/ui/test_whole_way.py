@@ -10,7 +10,7 @@ from safetensors import safe_open
 from lora_studio.events import State
 from lora_studio.jobs import view
 from lora_studio.runs import Run
-from tests.ui.played import until
+from tests.ui.played import PATIENCE, until
 
 
 @pytest.mark.fault(51)
@@ -25,16 +25,18 @@ def test_check_train_close_the_tab_come_back_stop_and_download(visit, studio):
     page.locator("#set-name").locator("input, textarea").fill("whole way")
     page.locator("#set-steps input").fill("5000")
     page.locator("#set-preview_prompts textarea").fill("apple")
+    page.get_by_role("button", name="Previews").click()
+    page.locator("#set-preview_steps input").fill("2")
     page.locator("#check-memory").click()
-    expect(page.locator("#check")).to_contain_text("It should fit", timeout=120_000)
-    expect(page.locator("#check")).to_contain_text("It fits.", timeout=120_000)
+    expect(page.locator("#check")).to_contain_text("It should fit", timeout=PATIENCE)
+    expect(page.locator("#check")).to_contain_text("It fits.", timeout=PATIENCE)
     expect(page.locator("#check-memory")).to_be_enabled()
     assert not (studio.outputs / "whole-way").exists()
     page.locator("#start").click()
     expect(page.locator("#check")).to_be_hidden()
     run = Run(studio.outputs / "whole-way")
-    expect(page.locator(".sentence")).to_contain_text("Training step", timeout=120_000)
-    expect(page.locator("#start")).to_have_text("Add to the queue")
+    expect(page.locator(".sentence")).to_contain_text("Training step", timeout=PATIENCE)
+    expect(page.locator("#start")).to_have_text("Queue after whole-way")
     page.close()
 
     done = len(view.fold(run).steps)
@@ -42,7 +44,7 @@ def test_check_train_close_the_tab_come_back_stop_and_download(visit, studio):
     page = visit()
     expect(page.locator(".sentence")).to_contain_text("Training step")
     page.locator("#stop").click()
-    expect(page.locator(".sentence")).to_contain_text("stopped by you", timeout=120_000)
+    expect(page.locator(".sentence")).to_contain_text("stopped by you", timeout=PATIENCE)
     expect(page.locator(".film .frame img")).to_have_count(2)
     with page.expect_download() as download:
         page.locator(".download").click()

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from lora_studio.config.declaration import SettingsSlice
 from lora_studio.config.slices.adapter import AdapterSettings
+from lora_studio.config.slices.augmentation import AugmentationSettings
 from lora_studio.config.slices.dataset import DatasetSettings
+from lora_studio.config.slices.evaluation import EvaluationSettings
 from lora_studio.config.slices.loss import LossSettings
 from lora_studio.config.slices.machine import MachineSettings
+from lora_studio.config.slices.noise import NoiseSettings
 from lora_studio.config.slices.optimizer import OptimizerSettings
 from lora_studio.config.slices.previews import PreviewSettings
 from lora_studio.config.slices.run import RunSettings
@@ -21,9 +24,12 @@ __all__ = [
     "SLICES",
     "SLICE_OF",
     "AdapterSettings",
+    "AugmentationSettings",
     "DatasetSettings",
+    "EvaluationSettings",
     "LossSettings",
     "MachineSettings",
+    "NoiseSettings",
     "OptimizerSettings",
     "PreviewSettings",
     "RunSettings",
@@ -33,10 +39,13 @@ __all__ = [
 SLICES: dict[str, type[SettingsSlice]] = {
     "run": RunSettings,
     "dataset": DatasetSettings,
+    "augmentation": AugmentationSettings,
     "adapter": AdapterSettings,
+    "noise": NoiseSettings,
     "loss": LossSettings,
     "optimizer": OptimizerSettings,
     "previews": PreviewSettings,
+    "evaluation": EvaluationSettings,
     "saving": SavingSettings,
     "machine": MachineSettings,
 }

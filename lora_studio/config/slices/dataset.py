@@ -119,25 +119,32 @@ class DatasetSettings(SettingsSlice):
         ge=0,
         le=0.9,
     )
-    protected_tags: list[str] = setting(
-        list, "Protected tags", "Tags that tag dropout never leaves out, one a line. Only with tag dropout."
+    word_dropout: float = setting(
+        0.0,
+        "Word dropout",
+        "Share of a caption's words that are left out each time it is used: as tag dropout, for captions that are "
+        "sentences. Protected tags, what ||| keeps in place and the trigger word never are.",
+        ge=0,
+        le=0.9,
     )
-    flip: bool = setting(
-        False,
-        "Mirror pictures",
-        "Also train on mirrored pictures. Not for styles with writing, or where left and right differ.",
+    protected_tags: list[str] = setting(
+        list,
+        "Protected tags",
+        "Tags that tag dropout never leaves out, and words or phrases that word dropout never does, one a line. Only "
+        "with tag or word dropout.",
     )
     validation_share: float = setting(
         0.1,
         "Validation share",
-        "Share of the pictures held out of training, to compare their loss with that of the training pictures.",
+        "Share of the pictures held out of training. Their loss falls while the adapter learns what all of them have "
+        "in common. It does not tell which state is best, and a rise alone is no sign of copying.",
         ge=0,
         le=0.5,
     )
     validate_every: int = setting(
         50,
         "Validate every",
-        "Steps between validations; 0 switches them off.",
+        "Steps between measurements of the loss on held-out pictures; 0 switches them off.",
         Level.EXPERT,
         ge=0,
         le=1_000_000,

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from lora_studio.config.declaration import Choice, Group, Level, NamedChoice, SettingsSlice, setting
 from lora_studio.diffusion import registry as processes
+from lora_studio.diffusion import weighting
 
 
 def _predictions() -> list[Choice]:
@@ -42,27 +43,77 @@ class LossSettings(SettingsSlice):
         ge=0,
         le=20,
     )
-    loss: Literal["mse", "huber"] = setting(
+    loss: Literal["mse", "huber", "logcosh", "l1", "mixed"] = setting(
         "mse",
         "Loss",
-        "Squared error, or the Huber loss, which gives outliers less weight.",
-        choices={"mse": "Mean squared error", "huber": "Huber"},
+        "How errors count. Squared ones count most where they are large; the others give outliers less weight.",
+        choices={
+            "mse": "Mean squared error",
+            "huber": "Huber",
+            "logcosh": "Log-cosh",
+            "l1": "Mean absolute error",
+            "mixed": "Squared and absolute",
+        },
     )
     huber_delta: float = setting(
         0.1,
         "Huber delta",
-        "The Huber loss is quadratic up to this error and linear above it.",
+        "The loss is quadratic up to about this error and linear above it.",
         Level.EXPERT,
+        only={"loss": ["huber", "logcosh"]},
         gt=0,
         le=10,
+    )
+    huber_schedule: Literal["constant", "snr", "exponential"] = setting(
+        "constant",
+        "Schedule of delta",
+        "Whether delta is the same at all timesteps, or rises from its value at pure noise to 1 where there is no "
+        "noise: with the signal-to-noise ratio or exponentially, as in sd-scripts.",
+        Level.EXPERT,
+        choices={"constant": "Constant", "snr": "By SNR", "exponential": "Exponential"},
+        only={"loss": ["huber", "logcosh"]},
+    )
+    absolute_share: float = setting(
+        0.5,
+        "Share of absolute errors",
+        "How much of the loss is the absolute error; the rest is the squared one.",
+        Level.EXPERT,
+        only={"loss": ["mixed"]},
+        ge=0,
+        le=1,
+    )
+    weighting: str = setting(
+        "min-snr",
+        "Weights of timesteps",
+        "How much the errors at each noise level count.",
+        choices=weighting.WEIGHTINGS.values,
     )
     min_snr_gamma: float = setting(
         5.0,
         "Min-SNR γ",
         "Limits the weight of timesteps with little noise, so that they do not outweigh the others (Hang et al. "
         "2023); 0 switches it off.",
+        only={"weighting": ["min-snr"]},
         ge=0,
         le=100,
+    )
+    p2_k: float = setting(
+        1.0,
+        "P2 k",
+        "Timesteps whose signal-to-noise ratio is above this count less.",
+        Level.EXPERT,
+        only={"weighting": ["p2"]},
+        gt=0,
+        le=100,
+    )
+    p2_gamma: float = setting(
+        1.0,
+        "P2 γ",
+        "How much less they count: 0 not at all.",
+        Level.EXPERT,
+        only={"weighting": ["p2"]},
+        ge=0,
+        le=4,
     )
     mask_outside: float = setting(
         0.0,
@@ -78,10 +129,28 @@ class LossSettings(SettingsSlice):
         "area, or all pictures do, however small that area is. On average a picture has the weight of a whole one.",
         choices={"area": "By white area", "picture": "All pictures the same"},
     )
-    noise_offset: float = setting(
+    preserve_weight: float = setting(
         0.0,
-        "Noise offset",
-        "Helps with styles much darker or brighter than the base model's own images. 0.05 is a mild value.",
+        "Preservation",
+        "How much it counts that captions without the trigger word are answered as by the base model, so that what is "
+        "learned stays out of other prompts. 1 counts as much as the pictures, 0 is off. A step then takes more than "
+        "twice as long, and no more memory.",
         ge=0,
-        le=1,
+        le=100,
+    )
+    preserve_every: int = setting(
+        1,
+        "Preserve every",
+        "Batches from one with preservation to the next: with 4, a quarter of the time and of the effect. Only with "
+        "preservation.",
+        Level.EXPERT,
+        unit="batches",
+        ge=1,
+        le=1000,
+    )
+    preserve_class: str = setting(
+        "",
+        "Word for the trigger",
+        "What stands in place of the trigger word in the captions that are preserved: for a subject what it is, such "
+        "as dog. Empty leaves the trigger word out, which suits styles. Only with preservation.",
     )

@@ -9,7 +9,7 @@ from lora_studio.diffusion import samplers
 
 
 def _samplers() -> list[Choice]:
-    return [NamedChoice(name, samplers.TITLES[name]) for name in samplers.SAMPLERS]
+    return [NamedChoice(name, sampler.title, sampler.help) for name, sampler in samplers.DECLARED.items()]
 
 
 class PreviewSettings(SettingsSlice):

@@ -53,11 +53,19 @@ class RunSettings(SettingsSlice):
     steps: int = setting(
         1000,
         "Steps",
-        "Optimizer steps to train. More steps bring the style closer to your pictures; too many can copy them.",
+        "Optimizer steps to train. More steps bring the style closer to your pictures; with too many, subjects fade.",
         Level.BASIC,
         "steps",
         ge=1,
         le=1_000_000,
+    )
+    epochs: int = setting(
+        0,
+        "Epochs",
+        "How often to see each picture, times its repeats, in place of the number of steps; 0 goes by steps.",
+        unit="epochs",
+        ge=0,
+        le=100_000,
     )
     seed: int = setting(
         0,

@@ -44,3 +44,10 @@ class SavingSettings(SettingsSlice):
         ge=0,
         le=1_000_000,
     )
+    keep_previewed: int = setting(
+        10,
+        "States kept with previews",
+        "The adapter is kept with each preview, so that every look can be had: this many of the latest. 0 keeps none.",
+        ge=0,
+        le=1000,
+    )

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.layer import Linear as LoraLinear
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -54,8 +55,10 @@ def _layer(module: nn.Module, x: Tensor) -> _Layer | None:
     """What ``linears`` needs of ``module``; None if it is of another kind, or hooked."""
     if hooked(module) or torch.is_autocast_enabled(x.device.type):
         return None
-    if not isinstance(module, LoraLayer):
+    if not isinstance(module, BaseTunerLayer):
         return _Layer(module) if _frozen(module, x) else None
+    if not isinstance(module, LoraLayer):
+        return None
     base, name = module.get_base_layer(), module.active_adapters[0] if len(module.active_adapters) == 1 else None
     if not _frozen(base, x) or module.merged:
         return None

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from PIL import Image
 from torch import nn
@@ -36,24 +38,52 @@ def picture(file: Path) -> torch.Tensor:
     return torch.from_numpy(np.array(image)).float().permute(2, 0, 1) / 127.5 - 1
 
 
+Levels = Callable[[torch.Tensor], list[torch.Tensor]]
+"""Feature maps of pictures (N, 3, 128, 128) in -1..1, from fine to coarse."""
+
+
+def of_classifier(net: nn.Sequential) -> Levels:
+    """The first three levels of the classifier."""
+
+    def levels(x: torch.Tensor) -> list[torch.Tensor]:
+        found = []
+        for layer in list(net)[:18]:
+            x = layer(x)
+            if isinstance(layer, nn.GELU):
+                found.append(x)
+        return found
+
+    return levels
+
+
+def of_encoder(vae: AutoencoderKL) -> Levels:
+    """The first four levels of an autoencoder's encoder: no other model is needed."""
+
+    def levels(x: torch.Tensor) -> list[torch.Tensor]:
+        found = [vae.encoder.conv_in(x)]
+        for block in list(vae.encoder.down_blocks)[:3]:
+            found.append(block(found[-1]))
+        return found
+
+    return levels
+
+
 class Distances:
     """The three distances of pictures (N, 3, 128, 128) in -1..1 to others, one by one: (3, N)."""
 
-    def __init__(self, net: nn.Sequential):
-        self.net = net
+    def __init__(self, levels: Levels):
+        self.levels = levels
         rays = torch.randn(32, 3 * 49, generator=torch.Generator().manual_seed(0))
         self.rays = rays / rays.norm(dim=1, keepdim=True)
 
     def features(self, x: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor], torch.Tensor]:
         """Channel statistics and Gram matrices of the first levels, and sorted projections of patches."""
-        statistics, grams, h = [], [], x
-        for layer in list(self.net)[:18]:
-            h = layer(h)
-            if isinstance(layer, nn.GELU):
-                flat = h.flatten(2)
-                statistics.append(torch.cat([flat.mean(2), flat.std(2)], 1))
-                grams.append((flat @ flat.transpose(1, 2) / flat.shape[2]).flatten(1))
-        patches = F.unfold(x, 7, stride=2).transpose(1, 2) @ self.rays.T
+        statistics, grams = [], []
+        for level in self.levels(x):
+            flat = level.flatten(2)
+            statistics.append(torch.cat([flat.mean(2), flat.std(2)], 1))
+            grams.append((flat @ flat.transpose(1, 2) / flat.shape[2]).flatten(1))
+        patches = F.unfold(x, 7, stride=2).transpose(1, 2) @ self.rays.T.to(x.device)
         return statistics, grams, patches.sort(1).values.flatten(1)
 
     def __call__(self, x: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
@@ -116,7 +146,7 @@ def main() -> None:
     judge = Judge(given.icons, given.parts / "classifier.pt")
     figures = {}
     for folder in sorted(path for path in given.styles.iterdir() if path.is_dir()):
-        truth = Truth(folder, scale, Distances(judge.net))
+        truth = Truth(folder, scale, Distances(of_classifier(judge.net)))
         for adapter in sorted(given.adapters.glob(f"{folder.name}-*.safetensors")):
             figures[adapter.stem] = measure(pipe, judge, truth, adapter)
     print(json.dumps(figures, indent=2))

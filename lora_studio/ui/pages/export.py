@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from lora_studio import files
-from lora_studio.adapters.kinds import KINDS
+from lora_studio.adapters.kinds import EMBEDDING, KINDS, LORA, PLAIN_READERS, Form, Kind, readers_of, usual_form
 from lora_studio.errors import AdapterError, SettingsError
 from lora_studio.jobs import command
 from lora_studio.runs import library
@@ -24,11 +24,11 @@ from lora_studio.ui.paths import tidy
 from lora_studio.ui.theme import html
 
 FORMATS = {
-    "kohya": ("kohya: for ComfyUI, Forge, A1111 and diffusers", ("comfyui", "forge", "diffusers")),
-    "diffusers": ("diffusers: in its own names", ("diffusers",)),
-    "peft": ("peft: a zipped folder", ("peft",)),
+    "kohya": "kohya: for ComfyUI, Forge, A1111 and diffusers",
+    "diffusers": "diffusers: in its own names",
+    "peft": "peft: a zipped folder",
 }
-"""Format -> what it is for, and the programs that it is proved for unless others are chosen."""
+"""Format -> what it is for."""
 NUMBERS = {"": "As it is", "fp16": "16 bit (fp16)", "bf16": "16 bit (bf16)", "fp32": "32 bit"}
 PRIVACY = {
     "none": (
@@ -48,6 +48,12 @@ PRIVACY = {
     ),
 }
 """Level -> its name, and what the file then contains."""
+_READ_BY = {
+    "dora": "ComfyUI and Forge read a DoRA that is written for them; other programs read it in ways of their own.",
+    "oft": "ComfyUI and A1111 read an OFT; Forge and diffusers do not.",
+    "ia3": "A1111 alone reads an (IA)³.",
+}
+"""Kind -> who reads it as it is, where that is not every program that reads kohya's format."""
 _HIGHEST_RANK = 4096
 _MUCH = 0.05
 """From this residual on, a user should compare images before using the file."""
@@ -91,23 +97,25 @@ class ExportPage:
                 elem_id="export-adapter",
             )  # or an address that names one is refused
             self.facts = html(js_on_load=tabs.TRIGGER_ON_ADDRESS % "export", elem_id="export-facts")
-            with gr.Column(visible=False, elem_classes="fields") as self.decomposed:
-                help = "A DoRA becomes a plain LoRA, for which the model that it was trained on is needed."
-                self.base = gr.Textbox(
-                    label="Base model",
-                    info=help,
-                    placeholder="starter, or the path of a model",
-                    max_lines=1,
-                    elem_id="export-base",
-                )
-                help = "Rank of the plain LoRA: a higher one is more exact. 0 takes twice the DoRA's own."
-                self.rank = gr.Number(0, label="Rank", info=help, precision=0, elem_id="export-rank")
+            with gr.Column(visible=False) as self.converted:
+                self.form = gr.Radio([], label="Form", elem_id="export-form", elem_classes="stacked")
+                with gr.Column(elem_classes="fields"):
+                    self.base = gr.Textbox(
+                        label="Base model",
+                        info="The model that it was trained on, on which its change depends.",
+                        placeholder="starter, or the path of a model",
+                        max_lines=1,
+                        elem_id="export-base",
+                    )
+                    help = "Of the plain LoRA: a higher one is more exact. 0 takes twice a DoRA's, 64 for an OFT or "
+                    help += "(IA)³, and all of a LoHa or LoKr."
+                    self.rank = gr.Number(0, label="Rank", info=help, precision=0, elem_id="export-rank")
 
     def _place_file(self) -> None:
         with gr.Column(elem_classes="card"):
             html("<h2>File</h2>")
             self.format = gr.Radio(
-                [(label, name) for name, (label, _) in FORMATS.items()],
+                [(label, name) for name, label in FORMATS.items()],
                 value="kohya",
                 label="Format",
                 elem_id="format",
@@ -115,7 +123,7 @@ class ExportPage:
             )
             programs = [(label, name) for name, label in PROGRAMS.items()]
             self.targets = gr.CheckboxGroup(
-                programs, value=list(FORMATS["kohya"][1]), label="Prove it for", elem_id="targets"
+                programs, value=list(PLAIN_READERS["kohya"]), label="Prove it for", elem_id="targets"
             )
             with gr.Column(elem_classes="fields"):
                 self.number = gr.Dropdown(
@@ -141,14 +149,20 @@ class ExportPage:
     @property
     def _choice(self) -> list[Any]:
         """What ``offer`` changes."""
-        return [self.adapter, self.facts, self.decomposed, self.base, self.name]
+        return [self.adapter, self.facts, self.name, self.format, *self._form]
+
+    @property
+    def _form(self) -> list[Any]:
+        """What ``choose`` changes."""
+        return [self.converted, self.form, self.base, self.rank, self.targets]
 
     def wire(self, tab: gr.Tab) -> None:
         """Binds everything; ``tab`` is the page's own."""
         tab.select(self.offer, self.adapter, self._choice, js=tabs.ITEM_OR_VALUE % {"tab": "export"}, **QUIET)
         self.adapter.input(self.offer, self.adapter, self._choice, **QUIET)
         self.facts.click(self.asked, None, self._choice, **QUIET)
-        self.format.input(lambda name: list(FORMATS[name][1]), self.format, self.targets, **QUIET)
+        for field in (self.format, self.form):
+            field.input(self.choose, {self.adapter, self.format, self.form}, self._form, **QUIET)
         self.privacy.change(_tells, self.privacy, self.tells, **QUIET)
         form: set[Any] = {
             self.adapter,
@@ -158,6 +172,7 @@ class ExportPage:
             self.privacy,
             self.name,
             self.base,
+            self.form,
             self.rank,
         }
         self.go.click(self.export, form, self.outcome, **WORK)
@@ -179,18 +194,39 @@ class ExportPage:
             return {
                 self.adapter: gr.update(choices=[], value=None),
                 self.facts: _NONE,
-                self.decomposed: gr.update(visible=False),
-                self.base: "",
+                self.converted: gr.update(visible=False),
                 self.name: "",
             }
         entry = by_key[chosen]
-        needs_base = KINDS[entry.method].needs_base
+        kind = KINDS[entry.method]
+        base = details.base_at_hand(entry, self.outputs) if kind.needs_base else ""
+        own = {**self._fields(kind, "kohya", None), self.format: "kohya"}
         return {
+            **(own if kind.readers else {self.converted: gr.update(visible=False)}),
             self.adapter: gr.update(choices=choices, value=chosen),
             self.facts: cards.facts(entry),
-            self.decomposed: gr.update(visible=needs_base),
-            self.base: details.base_at_hand(entry, self.outputs) if needs_base else "",
-            self.name: cards.stem(entry),
+            self.base: gr.update(value=base, visible=kind.needs_base),
+            self.name: _name(entry),
+        }
+
+    def choose(self, form: dict[Any, Any]) -> Updates:
+        """What a chosen format or form brings: the programs that read it, and the fields that it needs."""
+        entry = cards.find(form[self.adapter] or "", self.outputs)
+        return self._fields(KINDS[entry.method] if entry else LORA, form[self.format], form[self.form])
+
+    def _fields(self, kind: Kind, format: str, form: Form | None) -> Updates:
+        """The fields for an adapter of that kind; without a ``form`` for its usual one."""
+        able: list[Form] = ["own", "lora", "full"] if format == "kohya" and kind.readers else ["lora"]
+        form = form if form in able else usual_form(kind, format)
+        titles = {"own": f"Keep the {kind.title}", "lora": "Plain LoRA", "full": "Full difference: exact, and large"}
+        return {
+            self.converted: gr.update(visible=bool(kind.readers)),
+            self.form: gr.update(
+                choices=[(titles[one], one) for one in able], value=form, info=_READ_BY.get(kind.name)
+            ),
+            self.base: gr.update(visible=kind.needs_base),
+            self.rank: gr.update(visible=form == "lora"),
+            self.targets: list(readers_of(kind, format, form)),
         }
 
     def export(self, form: dict[Any, Any]) -> Iterator[Any]:
@@ -200,13 +236,13 @@ class ExportPage:
             entry = cards.find(form[self.adapter] or "", self.outputs)
             if entry is None:
                 raise AdapterError("No adapter is chosen.", do="Choose one at the top.")
-            options = self._options(form, KINDS[entry.method].needs_base)
-            name = files.safe_name(form[self.name].strip() or cards.stem(entry))
+            options = self._options(form, KINDS[entry.method])
+            name = files.safe_name(form[self.name].strip() or _name(entry))
             return self._made(entry, options, form[self.format], name)
 
         yield from told("Writing the file and reading it back the way each program does…", act)
 
-    def _options(self, form: dict[Any, Any], needs_base: bool) -> list[str]:
+    def _options(self, form: dict[Any, Any], kind: Kind) -> list[str]:
         """The form as options of ``convert``.
 
         Raises:
@@ -219,17 +255,20 @@ class ExportPage:
         options = ["--to", form[self.format], "--privacy", form[self.privacy]]
         options += [part for target in form[self.targets] for part in ("--target", target)]
         options += ["--dtype", form[self.number]] if form[self.number] else []
-        return options + (self._options_of_a_dora(form) if needs_base else [])
+        return options + (self._options_of_a_form(form, kind) if kind.readers else [])
 
-    def _options_of_a_dora(self, form: dict[Any, Any]) -> list[str]:
-        base, rank = form[self.base], form[self.rank] or 0
+    def _options_of_a_form(self, form: dict[Any, Any], kind: Kind) -> list[str]:
+        chosen: Form = form[self.form] or usual_form(kind, form[self.format])
+        base = form[self.base] if kind.needs_base else ""
+        rank = (form[self.rank] or 0) if chosen == "lora" else 0
         if not 0 <= rank <= _HIGHEST_RANK:
             raise SettingsError(
                 f"The rank must be from 0 to {_HIGHEST_RANK:,}; it is {words.value(rank)}.",
                 where="Rank",
                 do="Change the number, then try again.",
             )
-        return [*(["--base", tidy(base)] if base else []), *(["--rank", str(int(rank))] if rank else [])]
+        more = [*(["--base", tidy(base)] if base else []), *(["--rank", str(int(rank))] if rank else [])]
+        return ["--form", chosen, *more]
 
     def _made(self, entry: Entry, options: list[str], kind: str, name: str) -> str:
         """The exported file as HTML: its proof and the link to it."""
@@ -247,16 +286,23 @@ class ExportPage:
         return file + _proved(result["residual"]) + proof(result["proof"])
 
 
+def _name(entry: Entry) -> str:
+    """The file's name; an embedding's is its word, by which programs call it."""
+    return entry.words[0] if entry.method == EMBEDDING.name and entry.words else cards.stem(entry)
+
+
 def _proved(residual: float) -> str:
-    """What the passed proof means. ``residual`` is the part of a DoRA's change that the plain LoRA made of it lacks."""
+    """What the passed proof means. ``residual`` is the part of the change that a plain LoRA made of it lacks."""
     if not residual:
         return done("Proved: every program that you chose reads the adapter as it is here.")
     proved = "Proved: every program that you chose reads this plain LoRA as it was written."
     share = f"{100 * residual:.2g} %" if residual >= 1e-4 else f"{residual:.1e}"
-    difference = f"The plain LoRA's change differs from the DoRA's by {share}."
+    difference = f"The plain LoRA's change differs from the adapter's by {share}."
     if residual < _MUCH:
         return done(proved, difference)
-    return done(proved) + words.notice("warned", difference, do="A higher rank makes it more exact.")
+    return done(proved) + words.notice(
+        "warned", difference, do="A higher rank makes it more exact, the full difference exact."
+    )
 
 
 def _tells(level: str) -> str:

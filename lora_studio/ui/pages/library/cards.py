@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+import re
 from collections import Counter
 from datetime import datetime
 from pathlib import Path
@@ -11,11 +13,17 @@ from PIL import Image
 
 from lora_studio import adapters
 from lora_studio.adapters import detect, metadata
+from lora_studio.adapters.kinds import EMBEDDING
 from lora_studio.errors import AdapterError, StudioError
 from lora_studio.runs import Run, Unreadable, library
 from lora_studio.runs.library import Entry, Origin
 from lora_studio.ui import images, tabs, words
+from lora_studio.ui.pages.library import measures
 from lora_studio.ui.pages.library.look import Look
+from lora_studio.ui.pages.library.measures import Measures
+
+_FORMULA = re.compile(r"[+-][\d.e+-]+·")
+"""How the title of a blend begins: a weight and the adapter's name, ``+0.5·ink``."""
 
 _MOST_NAMED = 40
 _MOST_PIXELS = 2**24
@@ -74,11 +82,29 @@ def matching(look: Look, entries: list[Entry]) -> list[Entry]:
     )
 
 
+def ordered(look: Look, entries: list[Entry], outputs: Path) -> list[Entry]:
+    """``entries``, the latest first, in the order that is asked for; those that were not judged have no style."""
+    if look.order == "style":
+        found = measures.of_all(entries, outputs)
+        styles = {path: one.style.value for path, one in found.items()}
+        return sorted(entries, key=lambda entry: styles.get(entry.path, -math.inf), reverse=True)
+    if look.order == "name":
+        return sorted(entries, key=_name)
+    return sorted(entries, key=lambda entry: entry.size, reverse=True) if look.order == "size" else entries
+
+
+def _name(entry: Entry) -> tuple[str, int]:
+    """Sorts by name, the states of a run after its adapter and by step."""
+    return (title(entry).casefold(), -1) if entry.step is None else (entry.run.casefold(), entry.step)
+
+
 def html(look: Look, found: list[Entry], total: int, outputs: Path) -> str:
     """The first ``look.most`` of ``found`` as cards."""
     if not found:
         return f'<p class="hint" role="status">{_nothing(look, total)}</p>'
-    cards = "".join(_card(entry, outputs) for entry in found[: look.most])
+    shown = found[: look.most]
+    measured = measures.of_all(shown, outputs)
+    cards = "".join(_card(entry, measured.get(entry.path), outputs) for entry in shown)
     return (
         f'<p class="hint" role="status">{words.counted(len(found), "adapter")}</p><div class="adapters">{cards}</div>'
     )
@@ -94,25 +120,27 @@ def _nothing(look: Look, total: int) -> str:
     )
 
 
-def _card(entry: Entry, outputs: Path) -> str:
-    figures = " · ".join([*([f"rank {entry.rank}"] if entry.rank else []), words.size(entry.size)])
+def _card(entry: Entry, measured: Measures | None, outputs: Path) -> str:
+    figures = " · ".join([*_rank(entry), words.size(entry.size)])
     trigger = f'<span class="trigger">{words.text(entry.trigger)}</span>' if entry.trigger else ""
+    measure = f'<span class="measured">{words.text(measured.line)}</span>' if measured else ""
     link, name = words.text(tabs.address("library", key(entry, outputs))), words.text(title(entry))
     return (
         f'<a class="adapter" href="{link}" title="{name}">{picture(entry, outputs)}<b>{name}</b>'
         f"<span>{words.text(family(entry))}</span>"
-        f"<span>{figures}</span>{trigger}<time>{day(entry)}</time></a>"
+        f"<span>{figures}</span>{measure}{trigger}<time>{day(entry)}</time></a>"
     )
 
 
 def title(entry: Entry) -> str:
     """The adapter's name. A saved state has its step with it; an adapter made from a run's has its file's name, since
-    both have the same title.
+    both have the same title, and so has a blend, whose title is a formula.
     """
     if entry.step is not None:
         return f"{entry.run}, step {entry.step:,}"
     stem = Path(entry.path).stem
-    return stem if entry.origin is Origin.RUN and stem != entry.run else entry.title
+    made = entry.origin is Origin.RUN and stem != entry.run
+    return stem if made or _FORMULA.match(entry.title) else entry.title
 
 
 def stem(entry: Entry) -> str:
@@ -128,9 +156,14 @@ def family(entry: Entry) -> str:
 
 def facts(entry: Entry) -> str:
     """Family, rank, size and date side by side, as HTML."""
-    return words.facts(
-        (family(entry), *([f"rank {entry.rank}"] if entry.rank else []), words.size(entry.size), day(entry))
-    )
+    return words.facts((family(entry), *_rank(entry), words.size(entry.size), day(entry)))
+
+
+def _rank(entry: Entry) -> list[str]:
+    """Its rank, if it has one; an embedding is called what it is."""
+    if entry.method == EMBEDDING.name:
+        return [EMBEDDING.title.lower()]
+    return [f"rank {entry.rank}"] if entry.rank else []
 
 
 def day(entry: Entry) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from lora_studio.errors import SettingsError, StudioError
 from lora_studio.runs import Run
 from lora_studio.runs.library import Entry, Origin
 from lora_studio.ui import downloads, tabs, words
-from lora_studio.ui.pages.library import cards
+from lora_studio.ui.pages.library import cards, measured, measures
 
 _DIALECTS = {"kohya": "kohya (ComfyUI, Forge, A1111)", "diffusers": "diffusers", "peft": "peft"}
 
@@ -29,11 +28,14 @@ def html(entry: Entry, outputs: Path) -> str:
     """Picture, name, facts and recipe."""
     title = f"<h3>{words.text(cards.title(entry))}</h3>"
     head = f'<div class="head">{cards.picture(entry, outputs)}<div>{title}{cards.facts(entry)}</div></div>'
-    return f'<div class="details">{head}{_list(_facts(entry))}{_recipe(recipe_of(entry))}</div>'
+    found = measures.of(entry, outputs)
+    facts = words.table([*(found.facts if found else []), *_facts(entry)])
+    pictures = measured.html(entry, found, outputs) if found else ""
+    return f'<div class="details">{head}{facts}{pictures}{_recipe(recipe_of(entry))}</div>'
 
 
 def links(entry: Entry, outputs: Path) -> str:
-    """Links to the file, and to the tabs where it is mixed and exported."""
+    """Links to the file, and to the tabs where it is drawn with, mixed and exported."""
     try:
         download = downloads.link(Path(entry.path), outputs, "Download")
     except OSError as error:
@@ -43,27 +45,22 @@ def links(entry: Entry, outputs: Path) -> str:
             do=files.advice(error),
         )
     name = cards.key(entry, outputs)
-    return f'<div class="ways">{download}{tabs.link("mix", name, "Mix…")}{tabs.link("export", name, "Export…")}</div>'
-
-
-def _list(facts: Iterable[tuple[str, str]]) -> str:
-    return (
-        "<dl>"
-        + "".join(f"<dt>{words.text(name)}</dt><dd>{words.text(value)}</dd>" for name, value in facts if value)
-        + "</dl>"
-    )
+    ways = "".join(tabs.link(tab, name, f"{tab.capitalize()}…") for tab in ("draw", "mix", "export"))
+    return f'<div class="ways">{download}{ways}</div>'
 
 
 def _facts(entry: Entry) -> list[tuple[str, str]]:
     alpha = "none, so its scale is 1" if entry.alpha is None else f"{entry.alpha:g}"
+    alpha = alpha if entry.modules else ""
     rank = f"{entry.rank}{', mixed' if entry.mixed_ranks else ''}" if entry.rank else ""
     return [
         ("Trigger word", entry.trigger),
+        ("Learned words", ", ".join(entry.words)),
         ("Kind", KINDS[entry.method].title),
         ("Format", _DIALECTS.get(entry.dialect, entry.dialect)),
         ("Rank", rank),
         ("Alpha", alpha),
-        ("Layers", f"{entry.modules:,}"),
+        ("Layers", f"{entry.modules:,}" if entry.modules else ""),
         ("Run", entry.run),
         ("File", Path(entry.path).name),
     ]
@@ -110,7 +107,7 @@ def _parameters(found: Blend) -> list[tuple[str, str]]:
 
 
 def _folded(summary: str, rows: list[tuple[str, str]]) -> str:
-    return f'<details class="recipe"><summary>{words.text(summary)}</summary>{_list(rows)}</details>'
+    return f'<details class="recipe"><summary>{words.text(summary)}</summary>{words.table(rows)}</details>'
 
 
 def can_open(entry: Entry) -> bool:

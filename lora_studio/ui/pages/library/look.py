@@ -10,15 +10,19 @@ import gradio as gr
 
 MOST_SHOWN = 48
 """Cards that are drawn at first, and with each press of "Show more"."""
+ORDERS = {"newest": "Newest first", "style": "Most style first", "name": "By name", "size": "Largest first"}
+"""How the cards can be sorted, with labels."""
 
 
 @dataclass
 class Look:
-    """The search, and the adapter that is chosen."""
+    """The search, the order, and the adapter that is chosen."""
 
     words: str = ""
     states: bool = False
     """Whether the saved states of runs are among the cards."""
+    order: str = "newest"
+    """Of ``ORDERS``."""
     most: int = MOST_SHOWN
     chosen: str = ""
     """Key of the adapter whose details are shown."""

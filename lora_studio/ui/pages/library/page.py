@@ -14,6 +14,7 @@ from lora_studio.runs.library import Origin
 from lora_studio.ui import downloads, words
 from lora_studio.ui.outcome import WORK, Updates, told, wrong
 from lora_studio.ui.pages.library import cards, details, work
+from lora_studio.ui.pages.library.block_choice import BlockChoice
 from lora_studio.ui.pages.library.look import Look, while_chosen
 from lora_studio.ui.pages.library.shelf import Shelf
 from lora_studio.ui.pages.library.shrink_form import ShrinkForm
@@ -68,6 +69,7 @@ class LibraryPage:
             with gr.Row(elem_classes="controls"):
                 self.analyze = gr.Button("Analyze it", size="md", min_width=110, elem_id="analyse")
             self.analysis = html(visible=False, elem_id="found")
+            self.blocks = BlockChoice()
         with gr.Accordion("Shrink", open=False, elem_classes="fold"):
             self.shrink = ShrinkForm(self.outputs, self.look)
 
@@ -75,7 +77,7 @@ class LibraryPage:
     def _shown(self) -> list[Any]:
         """What ``show`` changes."""
         card = [self.facts, self.links, self.again, self.delete, self.sure, self.message, self.analysis]
-        return [self.blank, self.card, self.tools, *card, *self.shrink.filled]
+        return [self.blank, self.card, self.tools, *card, *self.blocks.filled, *self.shrink.filled]
 
     def wire(self, tab: gr.Tab, tabs: gr.Tabs, setup: Setup) -> None:
         """Binds everything; ``tab`` is the page's own among ``tabs``, ``setup`` the form that opens recipes."""
@@ -83,7 +85,8 @@ class LibraryPage:
         self.shrink.wire()
         chosen = self.shelf.cards.click(self.choose, self.look, [self.look, *self._shown], **QUIET)
         chosen.then(None, js=_TO_THE_DETAILS, **QUIET)
-        self.analyze.click(self.analyzed, self.look, self.analysis, **WORK)
+        self.analyze.click(self.analyzed, self.look, [self.analysis, *self.blocks.filled], **WORK)
+        self.blocks.wire(tabs, setup)
         self.shrink.save.click(self.save_smaller, self.shrink.asked, [self.shrink.result, *self.shelf.drawn], **WORK)
         self.delete.click(self.ask, self.look, [self.sure, self.question], **QUIET)
         self.no.click(lambda: _HIDDEN, None, self.sure, **QUIET)
@@ -100,7 +103,7 @@ class LibraryPage:
 
     def show(self, look: Look) -> Updates:
         """The right half, for the chosen adapter or for none."""
-        cleared = dict.fromkeys((self.sure, self.message, self.analysis), _HIDDEN)
+        cleared = dict.fromkeys((self.sure, self.message, self.analysis), _HIDDEN) | self.blocks.hide()
         entry = cards.find(look.chosen, self.outputs)
         if entry is None:
             blank = {self.blank: _SHOWN, self.card: _HIDDEN, self.tools: _HIDDEN}
@@ -126,14 +129,19 @@ class LibraryPage:
         for update in while_chosen(look, told("Saving and proving…", act)):
             yield {self.shrink.result: update, **self.shelf.draw(look)}
 
-    def analyzed(self, look: Look) -> Iterator[Any]:
-        """Where the adapter changes the model."""
+    def analyzed(self, look: Look) -> Iterator[Updates]:
+        """Where the adapter changes the model, and its blocks to choose from."""
+        shares: dict[str, float] = {}
 
         def act() -> str:
             entry = cards.found(look.chosen, self.outputs)
-            return work.analyzed(entry, details.base_at_hand(entry, self.outputs), self.outputs)
+            found = work.analyzed(entry, details.base_at_hand(entry, self.outputs), self.outputs)
+            shares.update(found.blocks)
+            return found.html
 
-        yield from while_chosen(look, told("Analyzing every layer…", act))
+        for update in while_chosen(look, told("Analyzing every layer…", act)):
+            more = {} if "value" not in update else self.blocks.fill(shares) if shares else self.blocks.hide()
+            yield {self.analysis: update, **more}
 
     def ask(self, look: Look) -> Updates:
         """Asks before anything is deleted."""

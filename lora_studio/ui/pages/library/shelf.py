@@ -11,7 +11,7 @@ import gradio as gr
 from lora_studio.runs import library
 from lora_studio.ui.outcome import WORK, Updates, told
 from lora_studio.ui.pages.library import cards, work
-from lora_studio.ui.pages.library.look import MOST_SHOWN, Look
+from lora_studio.ui.pages.library.look import MOST_SHOWN, ORDERS, Look
 from lora_studio.ui.pages.train.setup import QUIET
 from lora_studio.ui.theme import html
 
@@ -44,6 +44,16 @@ class Shelf:
                 self.states = gr.Checkbox(
                     label="Saved states too", container=False, elem_id="states", min_width=150, scale=1
                 )
+                self.order = gr.Dropdown(
+                    [(label, order) for order, label in ORDERS.items()],
+                    label="Order of the adapters",
+                    show_label=False,
+                    container=False,
+                    filterable=False,
+                    min_width=150,
+                    scale=1,
+                    elem_id="order",
+                )
             self.cards = html(js_on_load=cards.CHOOSE, elem_id="adapters")
             self.more = gr.Button("Show more", size="sm", visible=False, elem_id="more")
         with gr.Column(elem_classes="card"):
@@ -67,21 +77,26 @@ class Shelf:
         """Binds the handlers; ``tab`` is the page's own."""
         tab.select(self.draw, self.look, self.drawn, **QUIET)
         searched = [self.look, *self.drawn]
-        typed: dict[str, Any] = {"inputs": [self.look, self.search, self.states], "outputs": searched, **QUIET}
-        gr.on([self.search.change, self.states.input], self.find, trigger_mode="always_last", **typed)
+        typed: dict[str, Any] = {
+            "inputs": [self.look, self.search, self.states, self.order],
+            "outputs": searched,
+            **QUIET,
+        }
+        gr.on([self.search.change, self.states.input, self.order.input], self.find, trigger_mode="always_last", **typed)
         self.more.click(self.show_more, self.look, searched, **QUIET)
         self.drop.upload(self.take, [self.look, self.drop], [self.drop, self.taken, *self.drawn], **WORK)
 
     def draw(self, look: Look) -> Updates:
         """The cards, and whether there are more of them."""
         found = library.catalogue(self.outputs)
-        shown = cards.matching(look, found.entries)
+        shown = cards.ordered(look, cards.matching(look, found.entries), self.outputs)
         drawn = cards.html(look, shown, len(found.entries), self.outputs) + cards.unreadable(found.unreadable)
         return {self.cards: drawn, self.more: gr.update(visible=len(shown) > look.most)}
 
-    def find(self, look: Look, typed: str, states: bool) -> Updates:
-        """The cards that a search asks for."""
+    def find(self, look: Look, typed: str, states: bool, order: str) -> Updates:
+        """The cards that a search asks for, in an order of ``ORDERS``."""
         look.words, look.states, look.most = (typed or "").strip()[:200], bool(states), MOST_SHOWN
+        look.order = order
         return {self.look: look, **self.draw(look)}
 
     def show_more(self, look: Look) -> Updates:

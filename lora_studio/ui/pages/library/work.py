@@ -161,8 +161,17 @@ def _axis(kind: str, values: Sequence[object]) -> str:
     return f"{kind}=" + ",".join('"{}"'.format(str(value).replace('"', '""')) for value in values)
 
 
-def analyzed(entry: Entry, base: str, outputs: Path) -> str:
-    """Where the adapter changes the model, in words and as plots; relative to the base model's weights if it is known.
+class Analyzed(NamedTuple):
+    """Where an adapter changes the model."""
+
+    html: str
+    """In words and as plots."""
+    blocks: dict[str, float]
+    """Each block's share of the change."""
+
+
+def analyzed(entry: Entry, base: str, outputs: Path) -> Analyzed:
+    """Where the adapter changes the model; relative to the base model's weights if it is known.
 
     Raises:
         StudioError: it cannot be read.
@@ -172,7 +181,7 @@ def analyzed(entry: Entry, base: str, outputs: Path) -> str:
         plots = [images.copy(Path(path), outputs, images.FULL, images.preview) for path in result["plots"]]
     lines = "".join(f"<li>{words.text(line)}</li>" for line in result["words"])
     figures = "".join(_figure(images.address(plot), name) for plot, name in zip(plots, _PLOTS, strict=True))
-    return f'<ul class="said">{lines}</ul>{figures}'
+    return Analyzed(f'<ul class="said">{lines}</ul>{figures}', result["blocks"])
 
 
 def _figure(address: str, name: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from lora_studio.adapters.blend_methods import METHODS, RANK, BlendMethod, BlendParameter, parameters
+from lora_studio.adapters.recipe import Blend
 from lora_studio.ui import words
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.mix.image_specs import ChosenBlend
@@ -45,25 +46,30 @@ class BlendForm:
         taken = {key: values[field] for key, field in self.parameters.items() if _takes(method, key)}
         return ChosenBlend(method.key, taken)
 
-    def wire(self) -> list[Any]:
+    def fill(self, blend: Blend | None) -> Updates:
+        """The method and its parameters as ``blend`` was made; the exact sum for None, and where the page has another
+        name for its method.
+        """
+        known = blend if blend and blend.method in _offered() else None
+        if not known:
+            return {self.method: "exact"}
+        held = {RANK.key: known.rank, **known.parameters}
+        return {self.method: known.method, **{self.parameters[key]: value for key, value in held.items()}}
+
+    def wire(self) -> tuple[list[Any], Any]:
         """Shows the fields of the chosen method.
 
         Returns:
-            the events after which another image is to be drawn.
+            the events, and the handler, after which another image is to be drawn.
         """
         shown = self.method.change(self.show, self.method, [self.about, *self.parameters.values()], **QUIET)
-        return [shown.then, *(event for field in self.parameters.values() for event in (field.submit, field.blur))]
+        return [event for field in self.parameters.values() for event in (field.submit, field.blur)], shown
 
     def show(self, key: str) -> Updates:
         """The help of the method ``key``, and the fields that it takes."""
         method = METHODS[key]
         visible = {field: gr.update(visible=_takes(method, name)) for name, field in self.parameters.items()}
         return {self.about: _about(method), **visible}
-
-
-def offers(key: str) -> bool:
-    """Whether the page has the method ``key``."""
-    return key in _offered()
 
 
 def _offered() -> dict[str, BlendMethod]:

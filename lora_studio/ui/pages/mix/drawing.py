@@ -11,16 +11,16 @@ from uuid import uuid4
 import gradio as gr
 
 from lora_studio.errors import RunError, StudioError
-from lora_studio.jobs import runner
+from lora_studio.jobs import turns
 from lora_studio.jobs.renderer import Answer, Renderer
 from lora_studio.ui import outcome, words
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.mix import figures, image_specs
 from lora_studio.ui.pages.mix.blend_form import BlendForm
 from lora_studio.ui.pages.mix.image_specs import ChosenBlend, Scene
-from lora_studio.ui.pages.mix.mixture import Mix
 from lora_studio.ui.pages.mix.scene_form import SceneForm
 from lora_studio.ui.pages.mix.sheet_form import SheetForm
+from lora_studio.ui.scene.mixture import Mix
 
 
 @dataclass
@@ -36,7 +36,7 @@ class MixDrawing:
     figures: gr.HTML
     note: gr.HTML
     again: gr.Timer
-    """Ticks while images wait for a run to end."""
+    """Ticks while images wait for what is at work."""
     draft: gr.BrowserState
     """Where the browser keeps the mix."""
 
@@ -66,7 +66,7 @@ class MixDrawing:
             return
         yield {
             self.figures: gr.skip() if mix.mixed else figures.html(mix),
-            self.note: outcome.busy("Drawing…"),
+            self.note: self._busy(),
             self.draft: self._draft(values),
         }
         try:
@@ -89,8 +89,8 @@ class MixDrawing:
             yield self._unchanged
 
     def retry(self, values: dict[Any, Any]) -> Iterator[Updates]:
-        """Draws once the run that the images wait for has ended."""
-        if runner.active(self.outputs):
+        """Draws once that is possible again."""
+        if self.renderer.waits():
             yield self._unchanged
         else:
             yield from self.draw(values)
@@ -108,7 +108,10 @@ class MixDrawing:
                 raise RunError("Another sheet was asked for before this one was drawn.", do="Draw it again.")
             return figures.sheet(drawn, values[self.sheet.kind])
 
-        yield from outcome.told("Drawing the sheet…", act)
+        yield from outcome.told(turns.told(self.outputs, "Drawing the sheet"), act)
+
+    def _busy(self, doing: str = "Drawing") -> str:
+        return outcome.busy(turns.told(self.outputs, doing))
 
     def _draft(self, values: dict[Any, Any]) -> dict[str, Any]:
         """What the browser keeps for a reload."""
@@ -130,8 +133,10 @@ class MixDrawing:
             mix.scene, mix.plain = plain.key(), ""  # it had another prompt or seed
         note = ""
         for answer in self.renderer.draw(image_specs.mixed(mix, scene, blending), f"{mix.lane} mix"):
-            if answer.kind == "loading":
-                yield {self.note: outcome.busy("Loading the base model…")}
+            if answer.kind == "waiting":
+                yield {self.note: self._busy("Waiting for a turn")}
+            elif answer.kind == "loading":
+                yield {self.note: self._busy("Loading the base model")}
             elif answer.kind == "drawn":
                 mix.mixed, note = answer.path, figures.caption(answer, scene)
                 yield self._mixed(mix, answer, note, is_blend=blending is not None)
@@ -143,5 +148,5 @@ class MixDrawing:
     def _mixed(self, mix: Mix, answer: Answer, note: str, is_blend: bool) -> Updates:
         shown: Updates = {self.figures: figures.html(mix), self.again: gr.update(active=False)}
         if not answer.last:
-            return {**shown, self.note: outcome.busy("Drawing…")}
+            return {**shown, self.note: self._busy()}
         return {**shown, self.note: note, self.blend.cost: figures.cost(mix, answer if is_blend else None)}

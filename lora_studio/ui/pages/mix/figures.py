@@ -7,7 +7,7 @@ from pathlib import Path
 from lora_studio.jobs.renderer import Answer
 from lora_studio.ui import images, words
 from lora_studio.ui.pages.mix.image_specs import Scene
-from lora_studio.ui.pages.mix.mixture import Mix
+from lora_studio.ui.scene.mixture import Mix
 
 EMPTY = (
     '<div class="blank"><div class="sketch" aria-hidden="true"><i></i><i></i><i></i></div><h2>Nothing to see yet</h2>'

@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
-
 from lora_studio.adapters import blend_methods, detect, metadata
-from lora_studio.config.settings import Settings, key_of
-from lora_studio.config.specs import OF_BASE, SPECS, allowed
 from lora_studio.errors import ModelError, SettingsError
 from lora_studio.families import registry
-from lora_studio.jobs.renderer import Blending, ImageSpec, Placed, Side
-from lora_studio.runs import library
-from lora_studio.runs.library import Origin
-from lora_studio.ui import form
-from lora_studio.ui.pages.library import details
-from lora_studio.ui.pages.mix.mixture import HIGH, LOW, Mix, MixRow
+from lora_studio.jobs.image_spec import Blending, ImageSpec, Placed
+from lora_studio.sampling.axes import Axis
 from lora_studio.ui.paths import tidy
+from lora_studio.ui.scene.base_reading import number, read_from
+from lora_studio.ui.scene.mixture import HIGH, LOW, Mix, MixRow
 
-FIRST_LOOK = 6
-"""Denoising steps of the rough picture that comes first."""
-READING = tuple(key for key in OF_BASE if key != "base")
-"""Settings on how a base model is read."""
-_TYPED = dict.fromkeys(("text", "lines"), str | None)
-"""What fields hold, by the kind of their settings; a draft from the browser may hold anything."""
+FIRST_LOOK = 5
+"""The denoising step after which a rough picture is shown."""
 _MOST_CELLS = 64
-_MOST_RUNS = 50
-"""The latest runs, whose base models are offered."""
 
 
 class Scene(NamedTuple):
@@ -109,14 +96,15 @@ def sheet(mix: Mix, scene: Scene, keys: Sequence[str | None], spread: Spread) ->
         raise SettingsError(
             "A sheet needs an adapter, and a grid needs two different ones.", do="Choose them from the mix."
         )
-    sides = [Side(adapter=index, weights=spread.weights()) for index in indices]
-    if len(sides[0].weights) ** len(sides) > _MOST_CELLS:
+    weights = spread.weights()
+    if len(weights) ** len(indices) > _MOST_CELLS:
         raise SettingsError(f"That would be more than {_MOST_CELLS} images.", do="Use fewer weights.")
     shown = tuple(
         one.model_copy(update={"name": f"{one.name}, own blocks"}) if one.blocks else one
         for one in map(_placed, mix.rows)
     )
-    return ImageSpec(adapters=shown, across=sides[0], down=sides[1] if len(sides) > 1 else None, **_scene(mix, scene))
+    across, *down = [Axis("weight", weights, shown[index].name) for index in indices]
+    return ImageSpec(adapters=shown, across=across, down=down[0] if down else None, **_scene(mix, scene))
 
 
 def blending(chosen: ChosenBlend) -> Blending | None:
@@ -131,75 +119,6 @@ def blending(chosen: ChosenBlend) -> Blending | None:
     if blend_methods.named(chosen.method).is_plain_sum and not rank:
         return None
     return Blending(method=chosen.method, rank=rank, parameters=checked)
-
-
-def bases(outputs: Path, family: str) -> list[tuple[str, str]]:
-    """Label and name of the base models that fit adapters of ``family``: the starter, and those of the latest runs."""
-    found = {"starter": "Built-in starter"} if family in ("", "starter") else {}
-    for run in _runs(outputs, family):
-        if base := details.base_of_run(run, outputs).get("base"):
-            found.setdefault(base, Path(base).name)
-    return [(label, base) for base, label in found.items()]
-
-
-def reading(base: str, mix: Mix, outputs: Path) -> dict[str, Any]:
-    """How ``base`` was read by the first run of the mix that was trained on it, else by the latest one: the settings
-    ``READING`` that are not the default. The clip skip is the adapters' own and comes from the mix's runs alone.
-    """
-    own = [row.run for row in mix.rows if row.run]
-    for run in dict.fromkeys((*own, *_runs(outputs, mix.family))):
-        known = details.base_of_run(run, outputs)
-        if known and tidy(known["base"]) == tidy(base):
-            return _changed({key: known[key] for key in READING if run in own or key != "clip_skip"})
-    return {}
-
-
-def read_from(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings ``READING`` in the page's fields that are not the default.
-
-    Raises:
-        SettingsError: one is no such setting, or out of range.
-    """
-    values = {
-        key: form.from_field(SPECS[key], raw) if isinstance(raw, _TYPED.get(SPECS[key].kind, object)) else raw
-        for key, raw in fields.items()
-        if key in READING
-    }
-    try:
-        settings = Settings(**values).flat()
-    except ValidationError as error:
-        key = key_of(error.errors()[0])
-        what = f"{SPECS[key].label} must be {allowed(key)}."
-        raise SettingsError(what, where="Image › More", do="Change it to see the image.") from None
-    paths = {"vae": tidy(settings["vae"]), "text_encoders": [tidy(path) for path in settings["text_encoders"]]}
-    return _changed({key: (settings | paths)[key] for key in READING})
-
-
-def _changed(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value != SPECS[key].default}
-
-
-def _runs(outputs: Path, family: str) -> list[str]:
-    """The latest runs for ``family``."""
-    entries = library.entries(outputs)
-    return [one.run for one in entries if one.origin is Origin.RUN and one.family == family][:_MOST_RUNS]
-
-
-def number(key: str, label: str, value: float | None) -> float | int:
-    """The number of the field ``label``, checked as the setting ``key``.
-
-    Raises:
-        SettingsError: it is missing or out of range.
-    """
-    spec = SPECS[key]
-    low, high = spec.low or 0.0, spec.high or 0.0
-    whole = spec.kind == "integer"
-    if value is None or not low <= value <= high or (whole and value != int(value)):
-        raise SettingsError(
-            f"{label} must be a {'whole ' if whole else ''}number from {low:g} to {high:,.0f}.",
-            do="Change the number to see the image.",
-        )
-    return int(value) if whole else float(value)
 
 
 def _placed(row: MixRow) -> Placed:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lora_studio import files, runs
 from lora_studio.adapters import blend_methods
@@ -12,7 +14,7 @@ from lora_studio.jobs import command
 from lora_studio.ui import outcome, tabs, words
 from lora_studio.ui.pages.mix import image_specs
 from lora_studio.ui.pages.mix.image_specs import ChosenBlend
-from lora_studio.ui.pages.mix.mixture import Mix
+from lora_studio.ui.scene.mixture import Mix
 
 
 def arguments(mix: Mix, chosen: ChosenBlend) -> list[str]:
@@ -49,16 +51,36 @@ def save(mix: Mix, chosen: ChosenBlend, name: str, outputs: Path) -> str:
     Raises:
         StudioError: the adapters cannot be blended so, or the proof did not pass; nothing is saved then.
     """
-    options = arguments(mix, chosen)
-    folder = runs.library_folder(outputs)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = files.free(folder / f"{files.safe_name(name.strip() or default_name(mix))}.safetensors")
-    result = command.run("blend", *options, "-o", path)
-    lost = f"residual {words.figure(result['residual'])}" if result["residual"] else "nothing is trimmed away"
-    facts = words.facts((f"rank {result['rank']}", words.size(result["size"]), lost, "its recipe is in its header"))
+    return written(arguments(mix, chosen), name.strip() or default_name(mix), outputs)
+
+
+def written(options: Sequence[str], name: str, outputs: Path) -> str:
+    """Saves what ``blend`` makes of ``options`` as ``name`` in the library; gives the file, its figures and the proof
+    as HTML. Raises as ``save`` does.
+    """
+    result = blended(options, name, outputs)
+    path = Path(result["file"])
+    facts = words.facts((*cost(result), "its recipe is in its header"))
     address = words.text(tabs.address("library", f"library/{path.name}"))
     link = f'<a class="download" href="{address}">Show in the library</a>'
     file = f'<div class="file"><div><h3>{words.text(path.name)}</h3>{facts}</div>{link}</div>'
     done = outcome.done("Saved, and proved: a program that loads it draws this mix.")
     notices = "".join(words.notice("warned", notice) for notice in result["notices"])
     return f"{done}{notices}{file}{outcome.proof(result['proof'])}"
+
+
+def blended(options: Sequence[str], name: str, outputs: Path) -> dict[str, Any]:
+    """Saves what ``blend`` makes of ``options`` as ``name`` in the library; gives what the command tells, with the
+    file's path as ``file``. Raises as ``save`` does.
+    """
+    folder = runs.library_folder(outputs)
+    folder.mkdir(parents=True, exist_ok=True)
+    plain = name.replace("/", "-").replace("\\", "-")  # a name such as "ink/wash" is no path
+    path = files.free(folder / f"{files.safe_name(plain)}.safetensors")
+    return {**command.run("blend", *options, "-o", path), "file": str(path)}
+
+
+def cost(result: Mapping[str, Any]) -> tuple[str, str, str]:
+    """The rank, size and loss of a result of ``blend``."""
+    lost = f"residual {words.figure(result['residual'])}" if result["residual"] else "nothing is trimmed away"
+    return f"rank {result['rank']}", words.size(result["size"]), lost

@@ -8,8 +8,8 @@ import gradio as gr
 
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.mix.image_specs import Spread
-from lora_studio.ui.pages.mix.mixture import Mix
 from lora_studio.ui.pages.train.setup import QUIET
+from lora_studio.ui.scene.mixture import Mix
 from lora_studio.ui.theme import html
 
 _KINDS = {"strip": "Strip: one adapter, rising weight", "grid": "Grid: two adapters crossed"}

@@ -160,7 +160,7 @@ class CaptioningPanel:
 
     def drop(self, look: PicturesLook) -> None:
         """Shows an ended job no longer."""
-        self._job(look).job.forget()
+        self._job(look).job.remove()
         look.captioning.watched = ""
 
     def press(self, look: PicturesLook, event: gr.EventData) -> None:

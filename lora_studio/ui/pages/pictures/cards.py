@@ -118,9 +118,19 @@ const settle = () => {
 const watched = ['aria-current', 'data-at', 'data-wanted'];
 new MutationObserver(settle).observe(element, {childList: true, subtree: true, attributeFilter: watched});
 
-const open = () => { if (window.formRestored && element.isConnected && shown()) trigger('expand'); };
+let opened = false;
+const open = () => {
+  if (!window.formRestored || !element.isConnected || !shown()) return;
+  opened = true;
+  trigger('expand');
+};
 for (const name of ['form-restored', 'pictures-shown']) window.addEventListener(name, open);
 open();
+// a page that is first built as it is shown may have missed that event, and not yet be seen here
+new IntersectionObserver((seen, observer) => {
+  if (!opened) open();
+  if (opened) observer.disconnect();
+}).observe(element);
 """
 """Chooses and selects cards, by mouse and keyboard; for ``gr.HTML(js_on_load=...)``. Triggers ``click`` for a choice,
 ``select`` for another page, ``delete``, ``clear`` and ``apply`` for the selection, ``play`` where thumbnails are

@@ -116,6 +116,7 @@ _TITLES: dict[str, str] = {
     "not a caption": "Not a caption",
     "table": "Tables of captions",
     "protected tag": "Protected tags",
+    "sides": "Left and right",
     "black mask": "Black masks",
     "mask shape": "Masks of another shape",
     "orphan mask": "Masks without a picture",

@@ -14,9 +14,11 @@ from PIL import Image
 from lora_studio import files
 from lora_studio.curation import masks
 from lora_studio.curation.collection import Card, Collection
-from lora_studio.dataset import buckets, pictures
+from lora_studio.dataset import framing, pictures
 from lora_studio.errors import RunError, StudioError
-from lora_studio.jobs.renderer import Renderer, RoundTrip
+from lora_studio.jobs import turns
+from lora_studio.jobs.image_spec import RoundTrip
+from lora_studio.jobs.renderer import Renderer
 from lora_studio.ui import images, words
 from lora_studio.ui.outcome import WORK, Updates, busy, wrong
 from lora_studio.ui.pages.pictures import drawn_masks
@@ -42,6 +44,8 @@ ask();
 
 
 _HIDDEN = gr.update(visible=False)
+_DOING = {"waiting": "Waiting for a turn", "loading": "Loading the VAE"}
+"""Kinds of answers -> what is being done."""
 
 
 class ModelView:
@@ -90,8 +94,8 @@ class ModelView:
         yield {self.again: _HIDDEN}
         try:
             for answer in self.renderer.draw(spec(look, card), f"seen {id(look)}"):
-                if answer.kind == "loading":
-                    yield {self.note: busy("Loading the VAE…")}
+                if doing := _DOING.get(answer.kind):
+                    yield {self.note: busy(turns.told(self.room.outputs, doing))}
         except StudioError as error:
             waits = isinstance(error, RunError)
             notice = words.notice("warned", error.what, error.where, error.do) if waits else wrong(error)
@@ -125,7 +129,7 @@ def read(card: Card, outputs: Path) -> Path:
     key = hashlib.sha256(f"{picture.sha256} {card.bucket} {picture.crop}".encode()).hexdigest()[:32]
     target = images.folder(outputs) / "seen" / f"{key}-read.png"
     if not target.exists():
-        fitted = buckets.fit(pictures.open_picture(picture.path), card.bucket, crop=picture.crop)
+        fitted = framing.fit(pictures.open_picture(picture.path), card.bucket, crop=picture.crop)
         out = io.BytesIO()
         fitted.save(out, "PNG")
         files.write(target, out.getvalue())
@@ -140,7 +144,7 @@ def hidden(card: Card, outputs: Path) -> str:
 
     def fitted() -> Image.Image:
         mask = masks.of(picture) or Image.new("L", card.bucket, masks.WHITE)
-        return buckets.fit_mask(mask, card.bucket, card.bucket, crop=picture.crop)
+        return framing.fit_mask(mask, card.bucket, card.bucket, crop=picture.crop)
 
     address = drawn_masks.shown(fitted, f"{picture.mask.sha256} {card.bucket} {picture.crop}", outputs)
     return f'<img class="hidden-part" src="{words.text(address)}" alt="">'

@@ -29,6 +29,8 @@ from lora_studio.ui.pages.train import memory_report
 from lora_studio.ui.theme import html
 
 _HIDDEN = gr.update(value="", visible=False)
+_AGAIN = 2.0
+"""Seconds between two looks at a check that is at work."""
 _STALE = '<p class="hint">The settings have changed since this check.</p>'
 _BUSY_DEVICE = (
     "A check now would measure both, slow the run down, and could make it run out of memory. "
@@ -43,9 +45,13 @@ class CheckState:
     values: tuple[Any, ...] | None = None
     """The form's values that were checked; None while no result is shown."""
     shown: Any = None
-    """The update that shows the result. Every answer repeats it: of two answers that arrive together the page applies
-    only the later one.
+    """The update that shows the result. Every answer repeats it, and so does a timer while the check is at work: of
+    answers that arrive together the page applies only the last, and none once it fails to apply one.
     """
+    button: Any = None
+    """The update of the button, which is repeated likewise."""
+    working: bool = False
+    """Whether the check is at work."""
     options: list[dict[str, Any]] = field(default_factory=list)
     """The changes of settings that are offered, in the order of their buttons."""
     stale: bool = False
@@ -70,21 +76,23 @@ class Check:
         self.seen = gr.State(CheckState())
         self.outcome = html(visible=False, js_on_load=memory_report.PRESS, elem_id="check")
         self.stale = html(visible=False)
+        self.again = gr.Timer(_AGAIN, active=False)
 
     def place_button(self) -> None:
         """Places the button."""
         self.button = gr.Button("Check memory", size="lg", min_width=130, elem_id="check-memory")
 
-    def wire(self, start: gr.Button, quiet: dict[str, Any]) -> None:
-        """Binds the handlers. ``start`` cancels a check: both would compete for the device."""
-        fields = self.form.components
-        self.button.click(
-            self.run,
-            [self.seen, *fields],
-            [self.seen, self.outcome, self.stale, self.button],
-            concurrency_limit=None,
-            **outcome.WORK,
-        )
+    def wire(self, pressed: Any, draft: gr.BrowserState, start: gr.Button, quiet: dict[str, Any]) -> None:
+        """Binds the handlers. After ``pressed``, the press on the button, ``draft`` holds the form. ``start`` cancels a
+        check: both would compete for the device.
+        """
+        fields, shown = self.form.components, [self.seen, self.outcome, self.stale, self.button, self.again]
+
+        def run(seen: CheckState, kept: dict[str, Any]) -> Iterator[Updates]:
+            yield from self.run(seen, *self.form.kept(kept["fields"]))
+
+        pressed.then(run, [self.seen, draft], shown, concurrency_limit=None, **outcome.WORK)
+        self.again.tick(self.now, self.seen, shown[1:], **quiet)
         self.outcome.click(self.pressed, self.seen, [self.seen, self.outcome, self.stale, *fields], **quiet)
         start.click(self.close, self.seen, [self.seen, self.outcome, self.stale], **quiet)
 
@@ -101,14 +109,23 @@ class Check:
             seen.warned, seen.values, seen.options, seen.stale = False, values, [], False
             for shown in self._checked(seen, settings):
                 seen.shown = gr.update(value=shown, visible=True)
-                yield self._answer(seen, "Checking…", interactive=False)
+                yield self._answer(seen, "Checking…", working=True)
         except (StudioError, OSError) as error:
             seen.values, seen.shown = None, gr.update(value=outcome.wrong(error), visible=True)
+        except GeneratorExit:  # the browser has left, or lost its connection: then the timer tells it
+            self.close(seen)
+            self._answer(seen, "Check memory")
+            raise
         yield self._answer(seen, "Check memory")
 
-    def _answer(self, seen: CheckState, label: str, interactive: bool = True) -> Updates:
-        button = gr.update(value=label, interactive=interactive)
-        return {self.seen: seen, self.outcome: seen.shown, self.stale: self._stale(seen), self.button: button}
+    def _answer(self, seen: CheckState, label: str, working: bool = False) -> Updates:
+        seen.button, seen.working = gr.update(value=label, interactive=not working), working
+        return {self.seen: seen, **self.now(seen)}
+
+    def now(self, seen: CheckState) -> Updates:
+        """What the page shows of the check now."""
+        about = {self.outcome: seen.shown, self.stale: self._stale(seen), self.button: seen.button}
+        return {**about, self.again: gr.update(active=seen.working)}
 
     def _checked(self, seen: CheckState, settings: Settings) -> Iterator[str]:
         """What the page shows of the check, as it proceeds."""

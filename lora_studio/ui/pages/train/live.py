@@ -10,7 +10,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,12 @@ from lora_studio.errors import RunError, StudioError
 from lora_studio.events import State
 from lora_studio.jobs import control, queue, runner
 from lora_studio.jobs.control import Request
+from lora_studio.jobs.queue import QueueEntry
 from lora_studio.jobs.view import SMOOTHING, Follower, RunView
 from lora_studio.runs import Run, Unreadable, checkpoints
-from lora_studio.ui import plots, words
-from lora_studio.ui.pages.train import previews, result, saved, status
+from lora_studio.ui import plots, rate_plot, words
+from lora_studio.ui.pages.train import judged_parts, previews, result, status
+from lora_studio.ui.pages.train.judged import Evaluation, EvaluationCache, fingerprint
 
 _FOLLOWED, _LISTED = 40, 30
 """Runs whose views are kept in memory, and runs that the page lists."""
@@ -36,6 +38,7 @@ class RunWatcher:
 
     def __init__(self, outputs: Path):
         self.outputs = outputs
+        self.evaluations = EvaluationCache()
         self._followers: OrderedDict[tuple[Path, float], Follower] = OrderedDict()
         self._lock = threading.RLock()
 
@@ -80,7 +83,7 @@ class TabState:
     newest: str = ""
     """The newest run at the last tick. A newer one is shown at once, wherever it was started."""
     step: int | None = None
-    """The step of the preview shown large; None is the latest."""
+    """The step that the user chose; None is the latest preview, or the state that is proposed once a run has ended."""
     prompt: int = 0
     smoothing: float = SMOOTHING
     unconfirmed: tuple[str, ...] = ()
@@ -91,6 +94,8 @@ class TabState:
     refused_in: State | None = None
     moved: dict[str, object] = field(default_factory=dict)
     """Where the run's pictures or model files are now, by setting, until it resumes with them there."""
+    judged: frozenset[int] | None = None
+    """The run's judged states at the last tick; None before the first one."""
     drawn_from: tuple | None = None
     """The fingerprint of what the last tick drew. While it stays the same there is nothing to draw."""
     sent: dict[str, Any] = field(default_factory=dict)
@@ -99,7 +104,7 @@ class TabState:
         """Switches to another run."""
         if name != self.run:
             self.run, self.step, self.prompt, self.unconfirmed, self.refused = name, None, 0, (), None
-            self.moved = {}
+            self.moved, self.judged = {}, None
 
     @property
     def lost(self) -> str:
@@ -131,7 +136,8 @@ PLACES = {
 """What may have moved since a run began -> what its field is called."""
 PARTS = (
     "pill", "start", "runs", "blank", "run_card", "state", "place", "pause", "resume", "apply", "stop", "preview",
-    "states_card", "states", "result_card", "result", "film_card", "film", "pair", "loss_card", "loss",
+    "result_card", "result", "film_card", "film", "pair", "loss_card", "loss", "said",
+    *judged_parts.PARTS,
 )  # fmt: skip
 """The parts of the page that a tick may change."""
 
@@ -139,27 +145,27 @@ PARTS = (
 def tick(tab: TabState, watcher: RunWatcher) -> dict[str, Any]:
     """Updates of the ``PARTS`` that have changed for one tab, by name."""
     listing = runs.listing(watcher.outputs)
-    listed, active = listing.runs[:_LISTED], runner.at_work(watcher.outputs)
-    if any(map(runner.waits, active)):
+    listed, line = listing.runs[:_LISTED], queue.line(watcher.outputs)
+    if any(entry.run and runner.waits(entry.run) for entry in line):
         with suppress(OSError):  # the next tick tries it again
             runner.keep(watcher.outputs)
     tab.follow([run.name for run in listed])
     gone = next((one for one in listing.unreadable if Path(one.path) == watcher.outputs), None)
-    if (_fingerprint(tab, listed, active), gone) == tab.drawn_from:
+    if (_fingerprint(tab, listed, line), gone) == tab.drawn_from:
         return {}
     run = watcher.find(tab.run)
     updates = _unreadable(gone) if gone else _full(tab, run, watcher) if run else _empty()
-    updates |= _active_run(active, watcher) | {"runs": _listing(tab, listed, watcher)}
-    tab.drawn_from = _fingerprint(tab, listed, active), gone
+    updates |= _at_work(line, watcher) | {"runs": _listing(tab, listed, watcher)}
+    tab.drawn_from = _fingerprint(tab, listed, line), gone
     return tab.unsent(updates)
 
 
-def _fingerprint(tab: TabState, listed: list[Run], active: list[Run]) -> tuple:
+def _fingerprint(tab: TabState, listed: list[Run], line: list[QueueEntry]) -> tuple:
     """Everything that the page is drawn from, in short."""
-    states = tuple(_saved_states(run) for run in listed if run.name == tab.run)
+    states = tuple((_saved_states(run), fingerprint(run)) for run in listed if run.name == tab.run)
     logs = tuple((run.name, *_stamp(run.events_file)) for run in listed)
     asked = tuple(control.asked(run, request) for run in listed if run.name == tab.run for request in Request)
-    return logs, asked, states, active, tab.run, tab.step, tab.prompt, tab.smoothing, tab.unconfirmed, tab.refused
+    return logs, asked, states, line, tab.run, tab.step, tab.prompt, tab.smoothing, tab.unconfirmed, tab.refused
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -201,7 +207,7 @@ def _empty() -> dict[str, dict[str, Any]]:
     return hidden | {
         "pill": {"value": ""},
         "blank": {"visible": True},
-        "start": {"value": "Start training", "interactive": True, "visible": True},
+        "start": {"value": status.start_label(()), "interactive": True, "visible": True},
     }
 
 
@@ -211,7 +217,10 @@ def _full(tab: TabState, run: Run, watcher: RunWatcher) -> dict[str, dict[str, A
         if view.state is not tab.refused_in and tab.refused_in is not None:
             tab.refused = None
         tab.refused_in = view.state if tab.refused else None
-        shown = _empty() | _controls(tab, run, view) | _drawn(tab, run, view, watcher.outputs) | _saved(run)
+        found = watcher.evaluations.of(run)
+        step = tab.step if tab.step is not None else found.proposed if view.state.ended else None
+        shown = _empty() | _controls(tab, run, view) | _drawn(tab, run, view, found, step, watcher.outputs)
+        shown |= judged_parts.updates(run, view, found, step, watcher.outputs) | _said(tab, found)
         shown |= {
             "blank": {"visible": False},
             "run_card": {"visible": True},
@@ -251,7 +260,9 @@ def _controls(tab: TabState, run: Run, view: RunView) -> dict[str, dict[str, Any
     }
 
 
-def _drawn(tab: TabState, run: Run, view: RunView, outputs: Path) -> dict[str, dict[str, Any]]:
+def _drawn(
+    tab: TabState, run: Run, view: RunView, found: Evaluation, step: int | None, outputs: Path
+) -> dict[str, dict[str, Any]]:
     film = previews.filmstrip(view)
     if tab.prompt not in film.prompts:
         tab.prompt = min(film.prompts, default=0)
@@ -261,16 +272,19 @@ def _drawn(tab: TabState, run: Run, view: RunView, outputs: Path) -> dict[str, d
         [(one.step, one.value) for one in view.validations],
         total,
         tab.smoothing,
+        found.proposed,
     )
     for name, values in view.measures.items():
         if name != "validation":
             chart += plots.measure(values, total)
+    if view.rate:
+        chart += rate_plot.chart(view.rate)
     return {
-        "loss_card": {"visible": bool(view.steps)},
+        "loss_card": {"visible": bool(view.steps or view.rate)},
         "loss": {"value": chart, "visible": True},
         "film_card": {"visible": bool(film.prompts)},
-        "film": {"value": previews.html(run, film, tab.step, tab.prompt, outputs), "visible": True},
-        "pair": {"value": previews.pair(run, film, tab.step, tab.prompt, outputs), "visible": True},
+        "film": {"value": previews.html(run, film, step, tab.prompt, outputs, found), "visible": True},
+        "pair": {"value": previews.pair(run, film, step, tab.prompt, outputs, found), "visible": True},
     }
 
 
@@ -284,27 +298,22 @@ def _result(run: Run, view: RunView, outputs: Path) -> dict[str, dict[str, Any]]
     return {"result_card": {"visible": True}, "result": {"value": shown, "visible": True}} if shown else {}
 
 
-def _saved(run: Run) -> dict[str, dict[str, Any]]:
-    try:
-        states, damaged = checkpoints.listed(run), checkpoints.damaged(run, quick=True)
-        shown = saved.html(states, damaged) if states or damaged else ""
-    except RunError as error:
-        shown = _notice(error)
-    return {"states_card": {"visible": True}, "states": {"value": shown, "visible": True}} if shown else {}
+def _said(tab: TabState, found: Evaluation) -> dict[str, dict[str, Any]]:
+    """What has been judged since the last tick, for screen readers."""
+    text, tab.judged = judged_parts.announcement(found, tab.judged), frozenset(one.step for one in found.states)
+    return {"said": {"value": f'<p role="status">{words.text(text)}</p>', "visible": True}}
 
 
 def _notice(error: StudioError) -> str:
     return words.notice("wrong", error.what, error.where, error.do)
 
 
-def _active_run(active: list[Run], watcher: RunWatcher) -> dict[str, dict[str, Any]]:
-    """The run that trains now, whichever the tab shows: it stands in the page's header, and another one has to wait
-    for it.
-    """
-    if not active:
+def _at_work(line: list[QueueEntry], watcher: RunWatcher) -> dict[str, dict[str, Any]]:
+    """What is at work now, whatever the tab shows: it stands in the page's header, and a run has to wait for it."""
+    if not line:
         return {}
-    with watcher.view(active[0]) as view:
+    with watcher.view(line[0].run) if line[0].run else nullcontext() as view:
         return {
-            "pill": {"value": status.pill(active[0], view, len(active) - 1)},
-            "start": {"value": "Add to the queue", "interactive": True, "visible": True},
+            "pill": {"value": status.pill(line[0], view, len(line) - 1)},
+            "start": {"value": status.start_label(line), "interactive": True, "visible": True},
         }

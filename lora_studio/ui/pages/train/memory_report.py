@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from lora_studio.config.settings import Settings
+from lora_studio.config.slices import AugmentationSettings
 from lora_studio.config.specs import SPECS
+from lora_studio.dataset import augmentation
 from lora_studio.jobs.view import RunView
 from lora_studio.ui import form, words
 
@@ -40,7 +42,13 @@ def result(report: dict[str, Any], settings: Settings) -> str:
     used = f"<p>The trial used {_size(measured['peak'])} of {memory}{libraries}."
     if report["fits"]:
         return _panel(
-            "finished", "<b>It fits.</b>", _CLOSE, used + _time(measured["step_seconds"], settings.run.steps) + "</p>"
+            "finished",
+            "<b>It fits.</b>",
+            _CLOSE,
+            used
+            + _time(measured["step_seconds"], settings.run.steps)
+            + _copies(measured, settings.augmentation)
+            + "</p>",
         )
     what = "It does not fit." if measured["previews"] else "Training fits, but a preview does not."
     return _panel("failed", f"<b>{what}</b>", _CLOSE, used + "</p>" + _options(report))
@@ -63,6 +71,16 @@ def _time(step: float, steps: int) -> str:
     shown = f"{step:.2f} s" if step < 10 else words.duration(step)
     return (
         f" A step takes about {shown}, so {steps:,} steps take about {words.duration(steps * step)}, without previews."
+    )
+
+
+def _copies(measured: dict[str, Any], settings: AugmentationSettings) -> str:
+    """What mirrored pictures and altered copies took to encode; empty where there are none."""
+    if not settings.flip and not augmentation.alters(settings):
+        return ""
+    return (
+        f" Its {measured['copies']:,} pictures and copies take {_size(measured['cached'])} in the cache. Those that it "
+        f"lacked were encoded in {words.duration(measured['encoding_seconds'])}."
     )
 
 

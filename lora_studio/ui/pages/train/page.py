@@ -12,9 +12,9 @@ from gradio.blocks import Block
 
 from lora_studio import files
 from lora_studio.errors import StudioError
-from lora_studio.jobs import control, runner, view
+from lora_studio.jobs import control, judging, runner, view
 from lora_studio.jobs.control import Request
-from lora_studio.runs import Run, branching, checkpoints
+from lora_studio.runs import Run, branching, checkpoints, keeping
 from lora_studio.ui import plots
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.train import live, previews, saved, status
@@ -30,6 +30,21 @@ _TO_THE_RUN = """() => {
   if (window.innerWidth < 900 || run?.getBoundingClientRect().top < -100) run?.scrollIntoView({behavior: 'smooth'});
 }"""
 """After a start the run is in view, also where the button was pressed far down in the settings."""
+
+
+_SHOW_ADDRESSED = """
+{
+  const open = () => {
+    const [tab, ...name] = location.hash.slice(1).split('/');
+    if (!element.isConnected || tab !== 'run' || !name.length) return;
+    history.replaceState(null, '', '#run');
+    trigger('input', {run: decodeURIComponent(name.join('/'))});
+  };
+  window.addEventListener('hashchange', open);
+  open();
+}
+"""
+"""Asks to show the run that the address names, such as ``#run/ink``."""
 
 
 def build(page: gr.Blocks, outputs: Path, pill: gr.HTML) -> Setup:
@@ -65,7 +80,7 @@ def _place_run() -> dict[str, Any]:
                 elem_id="runs",
                 min_width=160,
             )
-        parts["state"] = html()
+        parts["state"] = html(js_on_load=_SHOW_ADDRESSED)
         parts["place"] = gr.Textbox(
             visible=False,
             max_lines=1,
@@ -74,18 +89,23 @@ def _place_run() -> dict[str, Any]:
             elem_id="place",
         )
         parts |= _place_controls()
+    parts["said"] = html(visible=False, elem_classes="unseen", elem_id="said")
+    with gr.Column(elem_classes="card advised", visible=False) as parts["advice_card"]:
+        parts["advice"] = html(js_on_load=saved.CHOOSE, elem_id="advice")
     with gr.Column(elem_classes="card made", visible=False) as parts["result_card"]:
         parts["result"] = html()
     with gr.Column(elem_classes="card", visible=False) as parts["film_card"]:
         html("<h2>Previews</h2>")
         with gr.Row(elem_classes="screen", equal_height=False):
             with gr.Column(scale=2, min_width=260):
-                parts["pair"] = html(js_on_load=previews.SLIDE, elem_id="pair")
+                parts["pair"] = html(js_on_load=previews.SLIDE + saved.CHOOSE, elem_id="pair")
             with gr.Column(scale=3, min_width=260):
                 parts["film"] = html(js_on_load=previews.CHOOSE, elem_id="film")
     with gr.Column(elem_classes="card", visible=False) as parts["states_card"]:
         html("<h2>Saved states</h2>")
-        parts["states"] = html(js_on_load=saved.CHOOSE, elem_id="states")
+        parts["learned"] = html(visible=False, js_on_load=saved.CHOOSE, elem_id="learned")
+        parts["states"] = html(js_on_load=saved.CHOOSE, elem_id="saved-states")
+        parts["drawn"] = html(visible=False, js_on_load=saved.CHOOSE, elem_id="drawn")
     with gr.Column(elem_classes="card", visible=False) as parts["loss_card"]:
         parts |= _place_loss()
     return parts
@@ -136,58 +156,93 @@ def _wire_run(page: gr.Blocks, watcher: RunWatcher, tab: gr.State, parts: dict[s
         _note_place(here, place)
         return _acting(_resume, watcher, tick)(here)
 
+    def show_addressed(here: TabState, event: gr.EventData) -> Updates:
+        return show(here, event.run) if watcher.find(event.run) else tick(here)
+
     gr.Timer(EVERY).tick(tick, tab, shown, **QUIET)
     page.load(tick, tab, shown, **QUIET)
     parts["runs"].input(show, [tab, parts["runs"]], shown, **QUIET)
+    parts["state"].input(show_addressed, tab, shown, **QUIET)
     parts["smoothing"].change(smooth, [tab, parts["smoothing"]], shown, trigger_mode="always_last", **QUIET)
     parts["film"].click(choose, tab, shown, **QUIET)
     parts["place"].submit(find, [tab, parts["place"]], shown, **QUIET)
     for name, act in _ACTIONS.items():
         parts[name].click(_acting(act, watcher, tick), tab, shown, **QUIET)
     _wire_start(setup, tab, shown, tick)
-    _wire_states(setup, watcher, tab, parts["states"], shown, tick)
+    _wire_states(setup, watcher, tab, parts, shown, tick)
 
 
 def _wire_start(setup: Setup, tab: gr.State, shown: list[Block], tick: Callable[[TabState], Updates]) -> None:
-    def start(here: TabState, origin: str, *values: Any) -> Updates:
+    def start(here: TabState, origin: str, kept: dict[str, Any]) -> Updates:
         try:
-            run = setup.begin(*values, origin=origin)
+            run = setup.begin(*setup.form.kept(kept["fields"]), origin=origin)
         except StudioError as error:
             return {setup.notice: error_notice(error), **tick(here)}
         here.show(run.name)
         hidden = gr.update(visible=False)
         return {setup.notice: hidden, setup.origin: "", setup.branch: hidden, **tick(here)}
 
-    fields, outputs = setup.form.components, [setup.notice, setup.origin, setup.branch, *shown]
-    setup.start.click(start, [tab, setup.origin, *fields], outputs, **QUIET).then(None, js=_TO_THE_RUN, **QUIET)
+    outputs, pressed = [setup.notice, setup.origin, setup.branch, *shown], setup.gathers(setup.start.click)
+    pressed.then(start, [tab, setup.origin, setup.draft], outputs, **QUIET).then(None, js=_TO_THE_RUN, **QUIET)
 
 
 def _wire_states(
     setup: Setup,
     watcher: RunWatcher,
     tab: gr.State,
-    states: gr.HTML,
+    parts: dict[str, Any],
     shown: list[Block],
     tick: Callable[[TabState], Updates],
 ) -> None:
     branch = [setup.origin, setup.branch, setup.branch_from_line, *setup.form.components]
 
     def pressed(here: TabState, event: gr.EventData) -> Updates:
-        """Stars a saved state or removes its star, or fills the form to branch from it."""
+        """Does with a state what was pressed, or fills the form to branch from it."""
         run, step = watcher.find(here.run), int(event.step)
         filled: Updates = {}
         here.refused = here.refused_in = None
         try:
             if run and event.act == "branch":
                 filled = setup.branch_from(run, checkpoints.find(run, step).step)
-            elif run:
-                checkpoints.star(run, step, event.act == "star")
+            elif run and event.act in _WITH_STATE:
+                _WITH_STATE[event.act](here, run, step)
         except StudioError as error:
             here.refused = error
+        except OSError as error:
+            here.refused = files.refusal(error, "That cannot be done", run.folder if run else watcher.outputs)
         return filled | tick(here)
 
+    def show(here: TabState, event: gr.EventData) -> Updates:
+        here.step = int(event.step)
+        return tick(here)
+
     looked = [setup.data, setup.report]
-    states.click(pressed, tab, [*branch, *shown], **QUIET).then(setup.look, setup.data, looked, **QUIET)
+    for part in ("states", "learned", "drawn", "advice", "pair"):
+        pressing = parts[part].click(pressed, tab, [*branch, *shown], **QUIET)
+        pressing.then(setup.look, setup.data, looked, **QUIET)
+        parts[part].input(show, tab, shown, **QUIET)
+
+
+def _judge(tab: TabState, run: Run, step: int) -> None:
+    """Judges the states that were not judged. What was pressed twice, or in two tabs, is started once."""
+    job = judging.of(run)
+    if job is None or not job.alive:
+        judging.start(run)
+
+
+def _stop_judging(tab: TabState, run: Run, step: int) -> None:
+    if job := judging.of(run):
+        job.cancel()
+
+
+_WITH_STATE: dict[str, Callable[[TabState, Run, int], object]] = {
+    "keep": lambda tab, run, step: keeping.keep(run, step),
+    "star": lambda tab, run, step: checkpoints.star(run, step),
+    "unstar": lambda tab, run, step: checkpoints.star(run, step, on=False),
+    "judge": _judge,
+    "stop-judging": _stop_judging,
+}
+"""What the buttons of states do."""
 
 
 Action = Callable[[TabState, Run], None]

@@ -5,13 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from lora_studio.errors import RunError
+from lora_studio.evaluation.value import number
 from lora_studio.events import PreviewReady
 from lora_studio.jobs.view import RunView
-from lora_studio.runs import Run
-from lora_studio.ui import images, words
+from lora_studio.runs import Run, keeping
+from lora_studio.ui import downloads, images, tabs, words
+from lora_studio.ui.pages.train import saved
+from lora_studio.ui.pages.train.judged import Evaluation
 
 MOST_STEPS = 40
 """Columns of the filmstrip. A run with more steps shows an even selection, with the first and the last."""
+
+
+_CHOSEN = ' class="chosen"'
 
 
 class Filmstrip(NamedTuple):
@@ -50,16 +57,40 @@ def spread(steps: list[int], most: int = MOST_STEPS) -> list[int]:
     return steps if len(steps) <= most else [steps[i * (len(steps) - 1) // (most - 1)] for i in range(most)]
 
 
-def html(run: Run, film: Filmstrip, step: int | None, prompt: int, outputs: Path) -> str:
-    """The filmstrip as HTML. ``step`` and ``prompt`` name the frame that is shown large; step None is the latest."""
+def html(
+    run: Run, film: Filmstrip, step: int | None, prompt: int, outputs: Path, found: Evaluation | None = None
+) -> str:
+    """The filmstrip as HTML. ``step`` and ``prompt`` name the frame that is shown large; step None is the latest.
+
+    Of the states that were judged (``found``), the proposed one is marked, and the style learned stands below.
+    """
     if not film.prompts:
         return '<div class="film empty"><p>Previews appear here as they are drawn.</p></div>'
     steps = spread(film.steps)
     chosen = step if step is not None else (steps[-1] if steps else None)
     rows = "".join(_row(run, film, index, steps, chosen, prompt, outputs) for index in film.prompts)
-    head = "".join(f"<span>{name}</span>" for name in ("base", *(f"{one:,}" for one in steps)))
-    head = f'<div class="steps" aria-hidden="true">{head}</div>'
-    return f'<div class="film" style="--frames:{len(steps) + 1}">{head}{rows}</div>'
+    head = "".join(_step(one, chosen, found.proposed if found else None) for one in steps)
+    head = f'<div class="steps" aria-hidden="true"><span>base</span>{head}</div>'
+    foot = _styles(steps, chosen, found) if found else ""
+    return f'<div class="film" style="--frames:{len(steps) + 1}">{head}{rows}{foot}</div>'
+
+
+def _step(step: int, chosen: int | None, proposed: int | None) -> str:
+    """The name of a column."""
+    mark = " ★" if step == proposed else ""
+    return f"<span{_CHOSEN * (step == chosen)}>{step:,}{mark}</span>"
+
+
+def _styles(steps: list[int], chosen: int | None, found: Evaluation) -> str:
+    """The style that each step has learned, where it was judged; nothing where none was."""
+    judged = [found.at(step) for step in steps]
+    if not any(judged):
+        return ""
+    cells = "".join(
+        f"<span{_CHOSEN * (step == chosen)}>{f'{number(one.style.value)} %' if one else ''}</span>"
+        for step, one in zip(steps, judged, strict=True)
+    )
+    return f'<p class="prompt">Style learned</p><div class="steps"><span>0 %</span>{cells}</div>'
 
 
 def _row(
@@ -95,9 +126,11 @@ def copy(run: Run, one: PreviewReady | None, outputs: Path, side: int) -> Path |
         return None
 
 
-def pair(run: Run, film: Filmstrip, step: int | None, prompt: int, outputs: Path) -> str:
-    """The chosen frame, large, with a slider to compare it with the base model's preview of the same prompt and seed;
-    empty before the first preview.
+def pair(
+    run: Run, film: Filmstrip, step: int | None, prompt: int, outputs: Path, found: Evaluation = Evaluation()
+) -> str:
+    """The chosen frame, large, with a slider to compare it with the base model's preview of the same prompt and seed,
+    and what can be done with its state (``found``); empty before the first preview.
     """
     drawn = [one for one in film.steps if prompt in film.frames[one]]
     if not drawn:
@@ -120,7 +153,24 @@ def pair(run: Run, film: Filmstrip, step: int | None, prompt: int, outputs: Path
     return (
         f'<div class="pair">{below}{above}{labels}{larger}</div>'
         f'<p class="caption"><b>{title}</b><span>step {now.step:,}{latest} · seed {now.seed}</span></p>'
+        f"{_acts(run, now.step, outputs, found)}"
     )
+
+
+def _acts(run: Run, step: int, outputs: Path, found: Evaluation) -> str:
+    """What can be done with the state that a frame shows; nothing once its adapter is no longer there."""
+    if step not in found.steps:
+        return ""
+    try:
+        kept = found.kept.get(step)
+        parts = [downloads.link(kept, outputs, "Download") if kept else saved.keep(step, "Keep this one", "way")]
+        adapter = kept or keeping.state_file(run, step)
+        parts.append(tabs.link("draw", adapter.relative_to(outputs).as_posix(), "Draw with it"))
+    except (RunError, OSError):  # it was deleted since; the next tick shows that
+        return ""
+    if step in found.saved:
+        parts.append(saved.button("branch", step, "Branch", "way", f' aria-label="Branch from step {step:,}"'))
+    return f'<div class="ways">{"".join(parts)}</div>'
 
 
 SLIDE = """
@@ -139,10 +189,18 @@ show();
 """Moves the edge between the two previews, and shows them in full screen; for ``gr.HTML(js_on_load=...)``."""
 
 CHOOSE = """
-let atEnd = true;
+let atEnd = true, shown;
 const follow = () => requestAnimationFrame(() => {
-  const film = element.querySelector('.film');
-  if (film && atEnd) film.scrollLeft = film.scrollWidth;
+  const film = element.querySelector('.film'), chosen = element.querySelector('.steps .chosen');
+  if (!film) return;
+  const last = !chosen?.nextElementSibling;
+  if (last && atEnd) film.scrollLeft = film.scrollWidth;
+  else if (chosen && chosen.textContent !== shown) {
+    const [frame, all] = [chosen.getBoundingClientRect(), film.getBoundingClientRect()];
+    if (frame.left < all.left + frame.width || frame.right > all.right)
+      film.scrollLeft += frame.left - all.left - (all.width - frame.width) / 2;
+  }
+  shown = chosen?.textContent;
 });
 element.addEventListener('click', event => {
   const frame = event.target.closest('button[data-step]');
@@ -155,6 +213,7 @@ element.addEventListener('scroll', event => {
 watch('value', follow);
 follow();
 """
-"""Reports which frame was clicked, and keeps the newest frame visible unless the user has scrolled away; for
+"""Reports which frame was clicked. Keeps the newest frame visible unless the user has scrolled away, and shows a step
+that is chosen elsewhere; for
 ``gr.HTML(js_on_load=...)``.
 """

@@ -5,12 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 
 from lora_studio import adapters
-from lora_studio.adapters import metadata
+from lora_studio.adapters import metadata, usage
+from lora_studio.adapters.kinds import KINDS, LORA, WEB_UIS, Kind
+from lora_studio.adapters.usage import Strength
 from lora_studio.config.settings import Settings
 from lora_studio.errors import StudioError
 from lora_studio.jobs.view import RunView
+from lora_studio.methods import registry as methods
 from lora_studio.runs import Run
 from lora_studio.ui import downloads, images, tabs, words
+from lora_studio.ui.outcome import PROGRAMS
+
+_USUAL = 0.8
+"""The strength to start with where none was measured."""
+_EMBEDDING = (
+    "<dt>ComfyUI</dt><dd>Name the file like the trigger word, put it in <code>models/embeddings</code>, and write "
+    "<code>embedding:</code> before the word in the prompt.</dd>"
+    "<dt>Forge, A1111</dt><dd>Name the file like the trigger word, put it in <code>embeddings</code>, and write the "
+    "word into the prompt.</dd>"
+)
+"""How to use an embedding in the programs that load its base model, as HTML."""
 
 
 def html(run: Run, view: RunView, outputs: Path) -> str:
@@ -22,18 +36,26 @@ def html(run: Run, view: RunView, outputs: Path) -> str:
     settings, name, own = run.settings(), words.text(file.stem), _for_the_starter(file)
     size, steps, loss = (
         words.size(file.stat().st_size),
-        words.counted(end.steps, "step"),
+        f"step {view.kept.step:,} of {end.steps:,}" if view.kept else words.counted(end.steps, "step"),
         words.figure(view.average_loss),
     )
-    facts = words.facts((size, f"rank {settings.adapter.rank}", steps, f"average loss {loss}"))
-    ways = downloads.link(file, outputs, "Download the adapter") + tabs.link(
-        "library", f"{run.name}/{end.adapter}", "Show in the library"
-    )
+    method, tokens = methods.get(settings.adapter.method), settings.adapter.tokens
+    layers, ranked = method.changes_layers, "rank" not in method.ignores
+    learned = [f"rank {settings.adapter.rank}"] * ranked + [words.counted(tokens, "learned token")] * bool(tokens)
+    facts = words.facts((size, *learned, steps, f"average loss {loss}"))
+    key = f"{run.name}/{end.adapter}"
+    ways = downloads.link(file, outputs, "Download the adapter") + tabs.link("draw", key, "Draw with it")
+    ways += tabs.link("library", key, "Show in the library")
     head = f"<div><h3>{words.text(file.name)}</h3>{facts}</div>"
-    programs, base = "" if own else _programs(name), _base(settings, file, own)
+    texts = _texts(file)
+    strength = usage.strength(texts)
+    kind, export = _kind(file), tabs.link("export", key, "Export it")
+    programs = "" if own else _programs(name, strength or Strength(_USUAL), kind, export) if layers else _EMBEDDING
+    measured = f"<dt>Strength</dt><dd>{words.text(strength.sentence)}</dd>" if strength else ""
+    base = _base(settings, metadata.clip_skip(texts), own)
     return (
         f'<div class="result"><div class="file">{head}<div class="ways">{ways}</div></div>'
-        f"<dl>{programs}<dt>Base model</dt><dd>{base}</dd></dl></div>"
+        f"<dl>{measured}{programs}<dt>Base model</dt><dd>{base}</dd></dl></div>"
     )
 
 
@@ -45,33 +67,50 @@ def _for_the_starter(file: Path) -> bool:
         return False
 
 
-def _programs(name: str) -> str:
-    """How to use the adapter called ``name``, as HTML, in the programs that load its base model."""
-    return (
-        "<dt>ComfyUI</dt><dd>Put it in <code>models/loras</code>, add a <i>Load LoRA</i> node between the "
-        "checkpoint and the prompts, and start with a strength of 0.8.</dd>"
-        "<dt>Forge, A1111</dt><dd>Put it in <code>models/Lora</code> and add "
-        f"<code>&lt;lora:{name}:0.8&gt;</code> to the prompt.</dd>"
-    )
+def _kind(file: Path) -> Kind:
+    try:
+        return KINDS[adapters.summary(file).method]
+    except StudioError:
+        return LORA
 
 
-def _base(settings: Settings, file: Path, starter: bool) -> str:
+def _programs(name: str, strength: Strength, kind: Kind, export: str) -> str:
+    """How to use the adapter called ``name``, as HTML, in the programs that load its base model.
+
+    Args:
+        export: a link to the page that makes what other programs read of it.
+    """
+    start = f"{strength.recommended:g}"
+    ways = {
+        "ComfyUI": "Put it in <code>models/loras</code>, add a <i>Load LoRA</i> node between the "
+        f"checkpoint and the prompts, and start with a strength of {start}.",
+        "Forge": f"Put it in <code>models/Lora</code> and add <code>&lt;lora:{name}:{start}&gt;</code> to the prompt.",
+    }
+    able = [program for program in WEB_UIS if not kind.readers or program in kind.readers]
+    named = {PROGRAMS[program]: ways["ComfyUI" if program == "comfyui" else "Forge"] for program in able}
+    told = {text: ", ".join(one for one in named if named[one] == text) for text in named.values()}
+    others = ", ".join(PROGRAMS[program] for program in WEB_UIS if program not in able)
+    why = f"<dt>{others}</dt><dd>Does not read {words.text(kind.a_title)}. {export} in another form.</dd>"
+    return "".join(f"<dt>{who}</dt><dd>{text}</dd>" for text, who in told.items()) + (why if others else "")
+
+
+def _base(settings: Settings, clip_skip: int, starter: bool) -> str:
     """Which base model the adapter works with, and how prompts are written and read there."""
     base = (
-        "It was trained on the <b>built-in starter</b> and works only with that: draw with it on the Mix page. For "
+        "It was trained on the <b>built-in starter</b> and works only with that: draw with it on the Draw page. For "
         "ComfyUI, Forge or A1111, train on the Stable Diffusion model that you use there."
         if starter
         else f"It was trained on <b>{words.text(Path(settings.run.base).name)}</b> and works with models derived "
         "from it."
     )
     trigger = f" Start your prompts with <b>{words.text(settings.run.trigger)}</b>." if settings.run.trigger else ""
-    skip = _clip_skip(file)
-    return base + trigger + (f" Set clip skip to {skip}, as it was trained." if skip > 1 else "")
+    skip = f" Set clip skip to {clip_skip}, as it was trained." if clip_skip > 1 else ""
+    return base + trigger + skip
 
 
-def _clip_skip(file: Path) -> int:
-    """The clip skip that the adapter's header states; 0 if it states none or cannot be read."""
+def _texts(file: Path) -> dict[str, str]:
+    """What the adapter's header says; nothing if it cannot be read."""
     try:
-        return metadata.clip_skip(adapters.header(file).metadata)
+        return adapters.header(file).metadata
     except StudioError:
-        return 0
+        return {}

@@ -1,37 +1,161 @@
-"""A run's saved states. A star protects one from deletion, and a new run can branch from any of them."""
+"""A run's states: those that it could resume from, and those that were judged. A star protects a saved state from
+deletion, and a new run can branch from any of them.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 
+from lora_studio.evaluation.judgements import Judgement
+from lora_studio.evaluation.value import number
 from lora_studio.runs.checkpoints import Damaged, Saved
 from lora_studio.ui import words
+from lora_studio.ui.pages.train import judged_curves
+from lora_studio.ui.pages.train.judged import Evaluation
 
 _HINT = "Starred states are never deleted. Branching starts a new run from a saved state; this run stays as it is."
+_MEASURES = ("Style", "Subjects", "Copies", "Drift")
 
 
-def html(states: list[Saved], damaged: Sequence[Damaged] = ()) -> str:
-    """One row per state, newest first, then those that are damaged."""
+def html(
+    states: Sequence[Saved],
+    damaged: Sequence[Damaged] = (),
+    found: Evaluation | None = None,
+    shown: int | None = None,
+) -> str:
+    """One row per state, newest first, then those that are damaged.
+
+    Args:
+        found: what is known of judged states, which have their measures in the rows.
+        shown: the step of the state whose pictures are shown.
+    """
+    found = found or Evaluation()
     bad = {one.folder for one in damaged}
-    rows = "".join(_row(one) for one in reversed(states) if one.folder not in bad)
-    rows += "".join(f"<li><b>step {one.step:,}</b><span>damaged: {words.text(one.why)}</span></li>" for one in damaged)
-    return f'<ul class="saved">{rows}</ul><p class="hint">{_HINT}</p>'
+    there = {one.step: one for one in states if one.folder not in bad}
+    steps = sorted({*there, *found.unjudged, *(one.step for one in found.states)}, reverse=True)
+    rows = "".join(_row(step, there.get(step), found, shown) for step in steps)
+    columns = _columns(found)
+    rows += "".join(
+        f'<tr><td></td><th scope="row">step {one.step:,}</th>'
+        f'<td colspan="{columns}">damaged: {words.text(one.why)}</td></tr>'
+        for one in damaged
+    )
+    return f'<div class="saved"><table>{_head(found)}<tbody>{rows}</tbody></table></div><p class="hint">{_HINT}</p>'
 
 
-def _row(one: Saved) -> str:
-    when = time.strftime("%d %b, %H:%M", time.localtime(one.at)).lstrip("0")
+def _columns(found: Evaluation) -> int:
+    return 2 + len(_names(found))
+
+
+def _names(found: Evaluation) -> list[str]:
+    """The columns of the measures; none where nothing was judged."""
+    return [*_MEASURES, *_extra(found)] if found.states else []
+
+
+def _extra(found: Evaluation) -> list[str]:
+    """Further measures that some of the states have."""
+    return list({name: None for one in found.states for name in one.extra})
+
+
+def _head(found: Evaluation) -> str:
+    if not found.states:
+        return ""
+    names = "".join(f'<th scope="col" class="{_kind(name)}">{words.text(name)}</th>' for name in _names(found))
+    return f'<thead><tr><td></td><th scope="col">State</th>{names}<th scope="col">Saved</th><td></td></tr></thead>'
+
+
+def _row(step: int, saved: Saved | None, found: Evaluation, shown: int | None) -> str:
+    one = found.at(step)
+    measures = "".join(
+        f'<td class="{_kind(name)}" data-name="{words.text(name)}">{text}</td>' for name, text in _measured(one, found)
+    )
+    kind = ' class="shown"' if one and step == shown else ""
+    star, name = _star(saved) if saved else "", _name(step, one, found, shown)
+    return (
+        f'<tr{kind}><td class="mark">{star}</td><th scope="row">{name}</th>{measures}'
+        f'<td class="what">{_about(saved)}</td><td class="acts">{_acts(step, saved, found)}</td></tr>'
+    )
+
+
+def _name(step: int, one: Judgement | None, found: Evaluation, shown: int | None) -> str:
+    if one is None:
+        return f"step {step:,}"
+    proposed = ' <span class="chip">recommended</span>' if step == found.proposed else ""
+    about = f' title="Show its pictures" aria-pressed="{str(step == shown).lower()}"'
+    return button("show", step, f"step {step:,}", "quiet-link", about) + proposed
+
+
+def _kind(name: str) -> str:
+    return name.lower() if name in _MEASURES else "extra"
+
+
+def _measured(one: Judgement | None, found: Evaluation) -> list[tuple[str, str]]:
+    """Each measure of a state and its value as HTML."""
+    if one is None:
+        return [(name, "–") for name in _names(found)]
+    subjects = f"{number(one.subject.value, '.2f')} {'<b>fade</b>' if one.fades else 'hold'}"
+    copies = f"<b>▲ {len(one.copies)}</b>" if one.copies else "none"
+    if one.memorized.pictures:
+        copies += f", {len(one.memorized.pictures)} of {one.memorized.asked} by caption"
+    value, *between = judged_curves.percent(one.style).partition(" (")
+    style = f"{value}<span>{''.join(between)}</span>"
+    extra = [words.figure(one.extra[name].value) if name in one.extra else "–" for name in _extra(found)]
+    return list(zip(_names(found), (style, subjects, copies, f"{one.drift.value:.2f}", *extra), strict=True))
+
+
+def _star(one: Saved) -> str:
     act, title = ("unstar", "Remove the star") if one.starred else ("star", "Never delete this state")
-    about = f'title="{title}" aria-label="{title}" aria-pressed="{str(one.starred).lower()}"'
-    star = f'<button type="button" class="star" data-act="{act}" data-step="{one.step}" {about}>★</button>'
-    branch = f'<button type="button" class="quiet" data-act="branch" data-step="{one.step}">Branch from here</button>'
-    return f"<li>{star}<b>step {one.step:,}</b><span>{when} · {words.size(one.size)}</span>{branch}</li>"
+    about = f' title="{title}" aria-label="{title}" aria-pressed="{str(one.starred).lower()}"'
+    return button(act, one.step, "★", "star", about)
+
+
+def _about(one: Saved | None) -> str:
+    if one is None:
+        return "adapter only"
+    when = time.strftime("%d %b, %H:%M", time.localtime(one.at)).lstrip("0")
+    return f"{when} · {words.size(one.size)}"
+
+
+def _acts(step: int, saved: Saved | None, found: Evaluation) -> str:
+    buttons = []
+    if step in found.kept:
+        buttons.append('<span class="is-kept">kept</span>')
+    elif step in found.steps:
+        buttons.append(keep(step, "Keep"))
+    if saved:
+        name = "Branch" if found.states else "Branch from here"
+        buttons.append(button("branch", step, name, "quiet", f' aria-label="Branch from step {step:,}"'))
+    return "".join(buttons)
+
+
+def keep(step: int, label: str, kind: str = "quiet") -> str:
+    """The button that keeps a state; ``kind`` as of ``button``."""
+    about = f' title="Keep step {step:,} as an adapter of its own" aria-label="{label}: step {step:,}"'
+    return button("keep", step, label, kind, about)
+
+
+def button(act: str, step: int, label: str, kind: str, more: str = "") -> str:
+    """A button that asks for something to be done with a state, as HTML. ``more`` are further attributes."""
+    return f'<button type="button" class="{kind}" data-act="{act}" data-step="{step}"{more}>{label}</button>'
 
 
 CHOOSE = """
+const all = () => [...element.querySelectorAll('a, button')];
+let pressed = null;
 element.addEventListener('click', event => {
   const button = event.target.closest('button[data-act]');
-  if (button) trigger('click', {act: button.dataset.act, step: button.dataset.step});
+  const name = button?.dataset.act === 'show' ? 'input' : 'click';
+  if (!button) return;
+  pressed = {button, place: all().indexOf(button)};
+  trigger(name, {act: button.dataset.act, step: button.dataset.step});
 });
+new MutationObserver(() => {
+  if (!pressed || pressed.button.isConnected) return;
+  if (document.activeElement === document.body) all()[pressed.place]?.focus({preventScroll: true});
+  pressed = null;
+}).observe(element, {childList: true, subtree: true});
 """
-"""Reports which button was pressed; for ``gr.HTML(js_on_load=...)``."""
+"""Reports which button was pressed: as an input where it only shows another state; for ``gr.HTML(js_on_load=...)``. If
+the button goes away by that, what stands in its place gets the focus, so that the keyboard need not start anew.
+"""

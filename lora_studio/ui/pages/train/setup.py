@@ -14,15 +14,18 @@ from lora_studio import runs
 from lora_studio.config import presets
 from lora_studio.config.presets import Preset
 from lora_studio.config.settings import Settings
+from lora_studio.config.specs import SPECS
+from lora_studio.dataset import epochs
 from lora_studio.errors import DatasetError, SettingsError, StudioError
-from lora_studio.jobs import runner
+from lora_studio.jobs import job, runner, warm
+from lora_studio.methods import registry as methods
 from lora_studio.optim import registry as optimizers
 from lora_studio.optim.registry import RATES
 from lora_studio.runs import Run, branching
 from lora_studio.ui import paths, words
 from lora_studio.ui.form import Form, differences, preset_values, rates, read, summary
 from lora_studio.ui.outcome import Updates
-from lora_studio.ui.pages.train import pictures
+from lora_studio.ui.pages.train import pictures, timestep_plot
 from lora_studio.ui.pages.train.check import Check, CheckState
 from lora_studio.ui.theme import html
 
@@ -43,7 +46,14 @@ QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibil
 
 
 TypedRates = dict[str, dict[str, float]]
-"""Rates that were typed, by the optimizers' update rule and the setting: one rule's rates mean nothing to another."""
+"""Rates that were typed, by their rule and the setting: one rule's rates mean nothing to another."""
+_RULING = ("optimizer", "method")
+"""The settings that decide what a rate means."""
+
+
+def _rule(optimizer: str, method: str) -> str:
+    """The same for those to which rates mean the same."""
+    return f"{optimizers.get(optimizer).update_rule} {methods.get(method).relative_rate:g}"
 
 
 class Setup:
@@ -66,7 +76,7 @@ class Setup:
             self._place_recipe(first)
         with gr.Column(elem_classes="card"):
             html("<h2>More settings</h2>")
-            self.form.place_advanced()
+            self.form.place_advanced({timestep_plot.KEYS[-1]: self._place_timesteps})
         with gr.Column(elem_classes="go"):
             self.check = Check(self.outputs, self.form, self._settings)
             self.check.place()
@@ -81,6 +91,10 @@ class Setup:
                 self.check.place_button()
         self.draft = gr.BrowserState({}, storage_key="lora-studio-draft", secret="lora-studio", render=False)
         """To be rendered outside of the tabs: in one that is not open it would be read too late."""
+
+    def _place_timesteps(self) -> None:
+        started = (self.form.start.get(key, SPECS[key].default) for key in timestep_plot.KEYS)
+        self.timesteps = html(timestep_plot.chart(*started), elem_id="timesteps")
 
     def _place_pictures(self) -> None:
         help = "Path of a folder of pictures."
@@ -141,24 +155,21 @@ class Setup:
         choose_options: dict[str, Any] = {"inputs": self.preset, "outputs": [self.blurb, self.typed, *fields], **QUIET}
         self.preset.input(self.choose, **choose_options)
         self.reset.click(self.choose, **choose_options)
-        optimizer, rate_fields = self.form.fields["optimizer"], [self.form.fields[key] for key in RATES]
-        optimizer.input(self.take_rates, [self.preset, optimizer, self.typed], rate_fields, **QUIET)
+        rate_fields, ruling = [self.form.fields[key] for key in RATES], [self.form.fields[key] for key in _RULING]
+        for field in ruling:
+            field.input(self.take_rates, [self.preset, self.typed, *ruling], rate_fields, **QUIET)
         for key, field in zip(RATES, rate_fields, strict=True):
             kept = partial(self.keep_rate, key)
-            field.input(kept, [self.typed, optimizer, field], self.typed, trigger_mode="always_last", **QUIET)
+            field.input(kept, [self.typed, field, *ruling], self.typed, trigger_mode="always_last", **QUIET)
         self.form.explain()
-        changes, form = [one.change for one in [self.preset, *fields]], [self.preset, *fields]
-        gr.on(
-            changes,
-            self.changed,
-            [self.check.seen, *form],
-            [self.summary, self.reset, self.check.stale],
-            trigger_mode="always_last",
-            **QUIET,
-        )
-        js = _KEEP_DRAFT % json.dumps(list(self.form.fields))
-        gr.on(changes, None, form, self.draft, js=js, trigger_mode="always_last", **QUIET)
-        self.check.wire(self.start, QUIET)
+        changes = [one.change for one in [self.preset, *fields]]
+        told = self.gathers(partial(gr.on, changes), trigger_mode="always_last")
+        about = [self.summary, self.reset, self.check.stale]
+        told.then(self._changed, [self.check.seen, self.draft], about, trigger_mode="always_last", **QUIET)
+        shown = [self.form.fields[key] for key in timestep_plot.KEYS]
+        plot_options: dict[str, Any] = {"outputs": self.timesteps, "trigger_mode": "always_last", **QUIET}
+        gr.on([field.change for field in shown], timestep_plot.chart, shown, **plot_options)
+        self.check.wire(self.gathers(self.check.button.click), self.draft, self.start, QUIET)
         self.forget.click(lambda: {self.origin: "", self.branch: _HIDDEN}, None, [self.origin, self.branch], **QUIET)
         restored = page.load(self.restore, [self.draft], [self.preset, self.blurb, *fields], **QUIET)
         restored.then(None, js=_RESTORED, **QUIET).then(self.look, **look_options)
@@ -167,26 +178,33 @@ class Setup:
         """Looks at the dataset whenever ``tab`` is opened: it may have been edited on another page."""
         tab.select(self.look, self.looked, [self.data, self.report], **QUIET)
 
+    def gathers(self, event: Any, **how: Any) -> Any:
+        """Puts the whole form into ``draft`` at ``event``, such as ``button.click``; handlers of the form follow it and
+        take ``draft``. One with a hundred fields as inputs would slow down all later events: gradio looks up each
+        input of whatever has run.
+        """
+        form = [self.preset, *self.form.components]
+        return event(None, form, self.draft, js=_KEEP_DRAFT % json.dumps(list(self.form.fields)), **QUIET, **how)
+
     def keeps(self, event: Any) -> Any:
         """Stores the form once ``event`` is done: fields of a tab that is not open tell of no change."""
-        form = [self.preset, *self.form.components]
-        return event.then(None, form, self.draft, js=_KEEP_DRAFT % json.dumps(list(self.form.fields)), **QUIET)
+        return self.gathers(event.then)
 
     def choose(self, name: str | None) -> Updates:
         """Fills in a preset's settings; names, trigger words and prompts stay."""
         preset = self._preset(name)
         return {self.blurb: _blurb(preset, self.damaged), self.typed: {}, **self.form.fill(preset_values(preset))}
 
-    def take_rates(self, name: str | None, optimizer: str, typed: TypedRates) -> Updates:
-        """Fills in the rates of an optimizer that the user chose, those that were typed for it before: another one's
-        would learn nothing, or diverge.
+    def take_rates(self, name: str | None, typed: TypedRates, optimizer: str, method: str) -> Updates:
+        """Fills in the rates of an optimizer or a method that the user chose, those that were typed for it before:
+        another one's would learn nothing, or diverge.
         """
-        own = typed.get(optimizers.get(optimizer).update_rule, {})
-        return self.form.fill({**rates(optimizer, self._preset(name)), **own})
+        own = typed.get(_rule(optimizer, method), {})
+        return self.form.fill({**rates(optimizer, self._preset(name), method), **own})
 
-    def keep_rate(self, key: str, typed: TypedRates, optimizer: str, value: float | None) -> TypedRates:
-        """Remembers a rate that was typed, for when the user comes back to an optimizer of the same update rule."""
-        rule = optimizers.get(optimizer).update_rule
+    def keep_rate(self, key: str, typed: TypedRates, value: float | None, optimizer: str, method: str) -> TypedRates:
+        """Remembers a rate that was typed, for when the user comes back to an optimizer and a method of that rule."""
+        rule = _rule(optimizer, method)
         return typed if value is None else {**typed, rule: {**typed.get(rule, {}), key: value}}
 
     def restore(self, draft: Any) -> Updates:
@@ -201,12 +219,15 @@ class Setup:
     def _preset(self, name: object) -> Preset | None:
         return self.presets.get(name) if isinstance(name, str) else None
 
+    def _changed(self, seen: CheckState, kept: dict[str, Any]) -> Updates:
+        return self.changed(seen, kept["preset"], *self.form.kept(kept["fields"]))
+
     def changed(self, seen: CheckState, name: str | None, *values: Any) -> Updates:
         """Shows what is wrong or differs from the preset, the button that resets it, and whether the memory check is
         out of date.
         """
         reading, preset = read(self.form.raw(values)), self._preset(name)
-        shown = summary(reading, preset)
+        shown = summary(reading, preset) + self._length(reading.settings)
         resettable = reading.settings is not None and bool(differences(reading.values, preset))
         return {
             self.summary: gr.update(value=shown, visible=bool(shown)),
@@ -214,9 +235,20 @@ class Setup:
             self.check.stale: self.check.changed(seen, values),
         }
 
+    def _length(self, settings: Settings | None) -> str:
+        """How many steps the epochs are, as HTML; empty where the length is given in steps or cannot be told yet."""
+        if settings is None or not settings.run.epochs:
+            return ""
+        try:
+            told = epochs.told(self.checked(settings))
+        except (StudioError, OSError):  # which the pictures' report tells
+            return ""
+        return f'<p class="hint">{words.text(told)}</p>'
+
     def look(self, data: str, nested: bool = False) -> Updates:
         """Shows the dataset's counts and what prevents training, and tidies its path."""
         path = paths.tidy(data)
+        warm.want(busy=bool(runner.active(self.outputs) or job.at_work(self.outputs)))
         tidied = gr.skip() if path == data else path  # else what the user types meanwhile would be undone
         return {self.data: tidied, self.report: self._report(path, nested)}
 
@@ -279,16 +311,22 @@ class Setup:
         reading = read(self.form.raw(values))
         if reading.settings is None:
             raise SettingsError(" ".join(reading.wrong.values()), do="Fix that, then try again.")
-        settings = reading.settings.changed(
-            data=paths.tidy(reading.settings.run.data),
-            base=paths.tidy(reading.settings.run.base),
-            vae=paths.tidy(reading.settings.run.vae),
-            text_encoders=[paths.tidy(path) for path in reading.settings.run.text_encoders],
+        return self.checked(reading.settings)
+
+    def checked(self, settings: Settings) -> Settings:
+        """The settings with tidy paths, a dataset that can be trained on, and the steps that their epochs are. Raises
+        DatasetError if it cannot.
+        """
+        settings = settings.changed(
+            data=paths.tidy(settings.run.data),
+            base=paths.tidy(settings.run.base),
+            vae=paths.tidy(settings.run.vae),
+            text_encoders=[paths.tidy(path) for path in settings.run.text_encoders],
         )
-        blocking = pictures.scan(settings.run.data, self.outputs, settings.dataset.nested).blocking
-        if blocking:
+        dataset = pictures.scan(settings.run.data, self.outputs, settings.dataset.nested)
+        if blocking := dataset.blocking:
             raise DatasetError(blocking[0].what, where=blocking[0].file, do=blocking[0].do)
-        return settings
+        return epochs.settled(settings, dataset.pictures)
 
 
 def error_notice(error: StudioError) -> Any:

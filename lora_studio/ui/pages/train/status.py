@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from lora_studio.config.specs import SPECS
 from lora_studio.errors import SettingsError, StudioError
-from lora_studio.events import State
-from lora_studio.jobs import control, queue, runner
+from lora_studio.events import Preparing, State
+from lora_studio.jobs import control, queue, runner, turns
 from lora_studio.jobs.control import Request
+from lora_studio.jobs.queue import QueueEntry
 from lora_studio.jobs.view import RunView
 from lora_studio.runs import Run
-from lora_studio.ui import words
+from lora_studio.ui import tabs, words
 
 _SHOWN_WARNINGS = 12
 _LOG_LINES = 40
@@ -41,7 +43,7 @@ def line(run: Run, view: RunView, unconfirmed: tuple[str, ...] = (), refused: St
 
 def share(view: RunView) -> float:
     """The progress, 0 to 1: of the stage while preparing, then of the steps."""
-    if view.state is State.PREPARING and view.preparing and view.preparing.total and not view.started:
+    if view.state is State.PREPARING and view.preparing and view.preparing.total:
         return view.preparing.done / view.preparing.total
     return min(view.progress, 1.0)
 
@@ -57,6 +59,8 @@ def _sentence(run: Run, view: RunView) -> str:
             return _running(run, view)
         case State.PAUSED:
             return f"at {_steps(view)}, until you resume it."
+        case State.STOPPING if isinstance(view.latest, Preparing):  # after the steps judging alone says so
+            return f"· {view.latest.stage}."
         case State.STOPPING:
             return "· saving the adapter and drawing the last previews."
         case State.FINISHED:
@@ -78,7 +82,9 @@ def _running(run: Run, view: RunView) -> str:
         return f"{_steps(view)} · stopping after this step."
     if control.asked(run, Request.PAUSE):
         return f"{_steps(view)} · pausing after this step."
-    return _steps(view)
+    if turns.waiting(run):
+        return f"{_steps(view)} · waits while a picture is drawn."
+    return _steps(view) + (f" · {view.latest.stage}." if isinstance(view.latest, Preparing) else "")
 
 
 def _steps(view: RunView) -> str:
@@ -87,10 +93,10 @@ def _steps(view: RunView) -> str:
 
 
 def _preparation(view: RunView) -> str:
-    if view.started:
-        return "· drawing the base model's previews."
     if not view.preparing:
-        return "· reading the pictures and loading the base model."
+        return (
+            "· drawing the base model's previews." if view.started else "· reading pictures and loading the base model."
+        )
     done, total = view.preparing.done, view.preparing.total
     return f"· {view.preparing.stage}" + (f", {done:,} of {total:,}" if total > 1 else "")
 
@@ -119,7 +125,7 @@ def _facts(run: Run, view: RunView) -> list[str]:
         if view.started.class_images:
             facts.append(words.counted(view.started.class_images, "class picture"))
         facts.append(", ".join(filter(None, (view.started.device, view.started.precision, view.started.engine))))
-    if view.base:
+    if view.base and view.base.name != "starter":  # which is always read right
         facts.append(f"{view.base.name} predicts: {view.base.finding}")
     if view.checkpoints and view.state is not State.FINISHED:
         facts.append(f"saved at step {view.checkpoints[-1].step:,}")
@@ -197,19 +203,36 @@ def apply_label(view: RunView) -> str:
     return f"Resume with {' and '.join(changes)}"
 
 
-def pill(run: Run | None, view: RunView | None, waiting: int = 0) -> str:
-    """The active run and how many wait, for the page's header. It links to the run, which narrow screens show further
-    down.
+_SEEN = {"captioning": "pictures", "sweep": "sweeps", "comparison": "train"}
+"""The tabs where jobs are seen, by what they do; the judging of a run is seen with the run."""
+
+
+def pill(first: QueueEntry, view: RunView | None, waiting: int = 0) -> str:
+    """The run or job at work and how many others wait, for the page's header. It links to where that is seen; narrow
+    screens show a run further down.
+
+    Args:
+        first: the first of the queue.
+        view: of the run, if it is one.
     """
-    if run is None or view is None or view.state.ended:
+    if view and view.state.ended:
         return ""
-    state = f" · {words.STATES[view.state].lower()} · {100 * share(view):.0f} %" + (
-        f" · {waiting} waiting" if waiting else ""
-    )
-    name = f'<span class="name">{words.text(run.name)}</span>'
+    name, kind = (first.job.name, first.job.noun) if first.job else (first.title, "")
+    does = f"{words.STATES[view.state].lower()} · {100 * share(view):.0f} %" if view else kind
+    others = f'<span class="waiting"> · {waiting} waiting</span>' if waiting else ""
+    where = f"#{tab}" if (tab := _SEEN.get(kind)) else tabs.address("run", name)
     return (
-        f'<a class="pill {view.state}" href="#run"><span class="dot"></span>{name}<span>{words.text(state)}</span></a>'
+        f'<a class="pill {view.state if view else State.RUNNING}" href="{words.text(where)}"><span class="dot"></span>'
+        f'<span class="name">{words.text(name)}</span><span> · {words.text(does)}</span>{others}</a>'
     )
+
+
+def start_label(line: Sequence[QueueEntry]) -> str:
+    """The label of the button that starts a run, with what the run would wait for."""
+    if not line:
+        return "Start training"
+    more = f" and {len(line) - 1} more" if len(line) > 1 else ""
+    return f"Queue after {line[0].title}{more}"
 
 
 def resume_label(view: RunView) -> str:

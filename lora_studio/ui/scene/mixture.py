@@ -9,8 +9,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lora_studio import adapters
-from lora_studio.adapters import blend_methods, container, detect, keys, metadata, recipe
+from lora_studio.adapters import (
+    blend_methods,
+    block_lists,
+    block_names,
+    container,
+    detect,
+    keys,
+    metadata,
+    recipe,
+    usage,
+)
 from lora_studio.adapters.recipe import Blend, Ingredient
+from lora_studio.adapters.usage import Strength
 from lora_studio.errors import AdapterError, StudioError
 from lora_studio.runs import library
 from lora_studio.runs.library import Entry
@@ -37,8 +48,8 @@ class MixRow:
     family: str
     rank: int
     trigger: str
-    blocks: tuple[str, ...]
-    """Those that it changes."""
+    paths: tuple[str, ...]
+    """The layers that it changes."""
     clip_skip: int
     """That it states; 0 where it states none."""
     run: str
@@ -50,6 +61,39 @@ class MixRow:
     weight: float = 1.0
     factors: dict[str, float] = field(default_factory=dict)
     """By block, where it is not 1."""
+    listed: str = ""
+    """The list of its block weights, if it was asked for."""
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """The blocks that have a slider: the model's, those of lists if a list was pasted, and others with a weight."""
+        own = tuple(sorted({block_names.block_of(path) for path in self.paths}, key=_place))
+        others = [block for block in self.factors if block not in own]
+        if others and all(block in block_lists.IDS[26] for block in self.factors):
+            return block_lists.present(self.paths)
+        return (*own, *others)
+
+    def has(self, block: object) -> bool:
+        """Whether it changes a layer in ``block``."""
+        return isinstance(block, str) and any(block_names.contains(block, path) for path in self.paths)
+
+    def use_list(self, text: str) -> list[str]:
+        """Takes the weights of a list over; gives a sentence for each that was changed to fit.
+
+        Raises:
+            SettingsError: it is no list.
+        """
+        found = {block: bounded(factor, 1.0) for block, factor in block_lists.factors(text, self.paths).items()}
+        self.factors = {block: factor for block, (factor, _) in found.items() if factor != 1}
+        return [f"{self.name}, {block}: {why}" for block, (_, why) in found.items() if why]
+
+    def write_list(self) -> None:
+        """Puts the list of its block weights into ``listed``.
+
+        Raises:
+            SettingsError: a list cannot say them.
+        """
+        self.listed = block_lists.written(self.paths, lambda path: block_names.block_factor(self.factors, path))
 
 
 @dataclass
@@ -68,15 +112,22 @@ class Mix:
     scene: str = ""
     """Key of the image spec that ``plain`` was drawn from."""
     base_read: dict[str, Any] = field(default_factory=dict)
-    """How its runs read the base model, as the page's fields were last filled; see ``image_specs.reading``."""
+    """How its runs read the base model, as the page's fields were last filled; see ``base_reading.reading``."""
 
     @property
     def family(self) -> str:
         """The kind of base model that its adapters were made for; empty without adapters."""
         return self.rows[0].family if self.rows else ""
 
-    def add(self, entry: Entry, outputs: Path, weight: float = 1.0, factors: Mapping[str, float] | None = None) -> None:
-        """Puts an adapter below the others.
+    def add(
+        self,
+        entry: Entry,
+        outputs: Path,
+        weight: float | None = None,
+        factors: Mapping[str, float] | None = None,
+    ) -> None:
+        """Puts an adapter below the others. Without ``weight`` it starts at the strength that its header recommends,
+        else at 1.
 
         Raises:
             AdapterError: it was made for another kind of base model, is in the mix already, or the mix is full.
@@ -102,12 +153,12 @@ class Mix:
                 family=entry.family,
                 rank=entry.rank,
                 trigger=entry.trigger,
-                blocks=inside.blocks,
+                paths=inside.paths,
                 clip_skip=inside.clip_skip,
                 run=entry.run,
                 blend=inside.blend,
                 cover=cards.picture(entry, outputs),
-                weight=weight,
+                weight=inside.strength if weight is None else weight,
                 factors=dict(factors or {}),
             )
         )
@@ -146,7 +197,7 @@ class Mix:
             row.weight, why = bounded(one.get("weight"), row.weight)
             changes += [f"{row.name}: {why}"] if why else []
             blocks = one.get("blocks") if isinstance(one.get("blocks"), dict) else {}
-            factors = {block: bounded(blocks[block], 1.0)[0] for block in row.blocks if block in blocks}
+            factors = {block: bounded(factor, 1.0)[0] for block, factor in blocks.items() if row.has(block)}
             row.factors = {block: factor for block, factor in factors.items() if factor != 1}
         return changes
 
@@ -172,9 +223,11 @@ def bounded(typed: object, before: float) -> tuple[float, str]:
 class _Inside(NamedTuple):
     """As the fields of ``MixRow``."""
 
-    blocks: tuple[str, ...]
+    paths: tuple[str, ...]
     clip_skip: int
     blend: bool
+    strength: float
+    """That it recommends, within what the page takes; 1 if it recommends none."""
 
 
 def _inside(entry: Entry) -> _Inside:
@@ -184,8 +237,9 @@ def _inside(entry: Entry) -> _Inside:
     except StudioError as error:
         raise AdapterError(f"{cards.title(entry)} can no longer be read.", where=entry.path, do=error.do) from error
     found, _ = keys.collect(table)
-    blocks = tuple(sorted({keys.block_of(path) for path in found}, key=_place))
-    return _Inside(blocks, metadata.clip_skip(texts), isinstance(recipe.read(texts), Blend))
+    strength = usage.strength(texts) or Strength(1.0)
+    weight = min(max(strength.recommended, LOW), HIGH)
+    return _Inside(tuple(found), metadata.clip_skip(texts), isinstance(recipe.read(texts), Blend), weight)
 
 
 def _place(block: str) -> tuple[int, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lora_studio.ui import tabs, words
-from lora_studio.ui.pages.mix.mixture import HIGH, LOW, Mix, MixRow
+from lora_studio.ui.scene.mixture import HIGH, LOW, Mix, MixRow
 
 _SIDES = {
     "mid_block": "Middle",
@@ -26,10 +26,10 @@ def block_label(block: str) -> str:
     return f"{side.capitalize()} {int(number) + 1}" if number.isdigit() else _SIDES.get(block, block)
 
 
-def html(mix: Mix) -> str:
-    """The rows, or what to do if there are none."""
+def html(mix: Mix, empty: str) -> str:
+    """The rows, or what to do if there are none: the sentence ``empty``."""
     if not mix.rows:
-        return '<p class="hint">No adapter yet. Choose the first one above; a second one makes it a mix.</p>'
+        return f'<p class="hint">{words.text(empty)}</p>'
     return f'<div class="ingredients">{"".join(map(_row, mix.rows))}</div>'
 
 
@@ -59,7 +59,19 @@ def _blocks(row: MixRow) -> str:
     sliders = "".join(_block(row, block) for block in row.blocks)
     return (
         f'<details class="blocks"><summary>Blocks<i>{changed}</i></summary><p class="hint">{_ABOUT_BLOCKS}</p>'
-        f"<div>{sliders}</div></details>"
+        f"<div>{sliders}</div>{_list(row)}</details>"
+    )
+
+
+def _list(row: MixRow) -> str:
+    """A field for a list of block weights, as A1111 has them."""
+    label = words.text(f"List of the block weights of {row.name}")
+    copied = f' value="{words.text(row.listed)}" data-copied' if row.listed else ""
+    return (
+        f'<div class="listed"><input type="text" class="list" aria-label="{label}" autocomplete="off"'
+        f' spellcheck="false" placeholder="A1111\'s list or its name: OUTALL"{copied}>'
+        '<button type="button" class="quiet" data-list="use">Use list</button>'
+        '<button type="button" class="quiet" data-list="copy">Copy list</button></div>'
     )
 
 
@@ -79,9 +91,7 @@ def _slide(kind: str, title: str, value: float, block: str = "") -> str:
     )
 
 
-CHANGE = (
-    tabs.TRIGGER_ON_ADDRESS % "mix"
-    + """
+_CHANGE = """
 let timer;
 const open = new Set();
 const rows = () => [...element.querySelectorAll('.ingredient')].map(row => ({
@@ -100,6 +110,10 @@ const ready = () => {
   element.querySelectorAll('.ingredient').forEach(row => {
     row.querySelector('details').open = open.has(row.dataset.key);
   });
+  element.querySelectorAll('.list[data-copied]').forEach(field => {
+    field.select();
+    navigator.clipboard?.writeText(field.value).catch(() => {});
+  });
 };
 element.addEventListener('input', event => {
   if (event.target.type !== 'range') return;
@@ -109,7 +123,7 @@ element.addEventListener('input', event => {
   timer = setTimeout(() => tell('input'), 150);
 });
 element.addEventListener('change', event => {
-  if (event.target.type !== 'text') return;
+  if (!event.target.matches('.weight, .factor')) return;
   const range = event.target.previousElementSibling, typed = Number(event.target.value.replace(',', '.'));
   if (!isNaN(typed)) range.value = typed;
   paint(range);
@@ -117,11 +131,17 @@ element.addEventListener('change', event => {
   if (!(typed >= range.min && typed <= range.max)) event.target.value = String(Number(range.value));
 });
 element.addEventListener('keydown', event => {
-  if (event.key === 'Enter' && event.target.type === 'text') event.target.blur();
+  if (event.key !== 'Enter' || event.target.type !== 'text') return;
+  if (event.target.matches('.list')) event.target.nextElementSibling.click();
+  else event.target.blur();
 });
 element.addEventListener('click', event => {
   const button = event.target.closest('button[data-act]');
   if (button) tell('click', {act: button.dataset.act, key: button.closest('.ingredient').dataset.key});
+  const list = event.target.closest('button[data-list]');
+  if (!list) return;
+  const row = list.closest('.ingredient');
+  tell('input', {list: list.dataset.list, key: row.dataset.key, text: row.querySelector('.list').value});
 });
 element.addEventListener('toggle', event => {
   const key = event.target.closest('.ingredient')?.dataset.key;
@@ -130,7 +150,10 @@ element.addEventListener('toggle', event => {
 watch('value', () => requestAnimationFrame(ready));
 ready();
 """
-)
-"""Script of the rows, for ``gr.HTML(js_on_load=...)``. It reports sliders shortly after their last move, typed numbers,
-pressed buttons, and an adapter that the address names.
-"""
+
+
+def change(tab: str) -> str:
+    """Script of the rows, for ``gr.HTML(js_on_load=...)``. It reports sliders shortly after their last move, typed
+    numbers, pressed buttons, lists to use or to copy, and an adapter that the address names in ``tab``.
+    """
+    return tabs.TRIGGER_ON_ADDRESS % tab + _CHANGE

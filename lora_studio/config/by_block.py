@@ -1,0 +1,64 @@
+"""Rank, alpha and learning rate of single blocks: lines such as ``up_blocks.1 rank=32 rate=0.5``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from lora_studio.adapters import block_names
+
+
+class BlockLine(NamedTuple):
+    """One line; None is what it leaves out."""
+
+    block: str
+    rank: int | None = None
+    alpha: float | None = None
+    rate: float | None = None
+    """What the learning rate is multiplied by."""
+
+
+_HIGHEST = {"rank": 1024, "alpha": 4096, "rate": 100}
+
+
+@lru_cache(maxsize=256)
+def read(line: str) -> BlockLine:
+    """The line as data.
+
+    Raises:
+        ValueError: it is none; the message says why.
+    """
+    block, *options = line.split()
+    given = dict(option.partition("=")[::2] for option in options)
+    if "=" in block or not given:
+        raise ValueError(f"{line!r} must be a block and its values, such as up_blocks.1 rank=32")
+    if unknown := given.keys() - _HIGHEST.keys():
+        raise ValueError(f"{min(unknown)!r} in {line!r} is none of rank, alpha and rate")
+    if len(given) < len(options):
+        raise ValueError(f"{line!r} gives one value twice")
+    numbers = {name: _number(name, text, line) for name, text in given.items()}
+    rank = numbers.pop("rank", None)
+    return BlockLine(block, None if rank is None else int(rank), **numbers)
+
+
+def _number(name: str, text: str, line: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= _HIGHEST[name] or name == "rank" and value % 1:
+        kind = "a whole number" if name == "rank" else "a number"
+        raise ValueError(f"{name} in {line!r} must be {kind} above 0 and at most {_HIGHEST[name]:,}")
+    return value
+
+
+def at(lines: Sequence[str], path: str) -> BlockLine:
+    """What ``lines`` say of the layer at the canonical ``path``: for each value the smallest block's that has one."""
+    found = [line for line in map(read, lines) if block_names.contains(line.block, path)]
+    found.sort(key=lambda line: block_names.detail(line.block), reverse=True)
+    rank = next((line.rank for line in found if line.rank is not None), None)
+    alpha = next((line.alpha for line in found if line.alpha is not None), None)
+    rate = next((line.rate for line in found if line.rate is not None), None)
+    return BlockLine("", rank, alpha, rate)

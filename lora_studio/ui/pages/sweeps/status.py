@@ -1,0 +1,110 @@
+"""What a sweep would do, and how a study stands. HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lora_studio.errors import StudioError
+from lora_studio.events import State
+from lora_studio.jobs.sweeping import SweepingJob, SweepingView
+from lora_studio.sweeps import study
+from lora_studio.sweeps.outcome import TrialState
+from lora_studio.sweeps.space import Sweep
+from lora_studio.sweeps.study import Study
+from lora_studio.ui import words
+from lora_studio.ui.outcome import wrong
+from lora_studio.ui.pages.sweeps import table
+
+_STATES = {**words.STATES, State.RUNNING: "At work"}
+_SAMPLERS = {
+    "grid": "every combination",
+    "random": "drawn at random",
+    "tpe": "drawn where earlier ones were good",
+}
+
+
+def source(values: Mapping[str, Any]) -> str:
+    """Which pictures and base model are taken from the Train page."""
+    data = Path(str(values["data"])).name or "none yet"
+    told = f"Pictures <b>{words.text(data)}</b>, base model <b>{words.text(Path(str(values['base'])).name)}</b>"
+    return f'<p class="hint">{told}, as on the <a href="#train">Train</a> page.</p>'
+
+
+def about(sweep: Sweep | None, pace: float | None) -> str:
+    """What a sweep varies, how many trials it has, and how long they take at ``pace``, seconds for each step."""
+    if sweep is None:
+        return ""
+    trials = words.counted(sweep.total, "trial")
+    seeds = f", {sweep.seeds} training seeds each" if sweep.seeds > 1 else ""
+    long = f" About {words.duration(pace * _steps(sweep))} on this machine." if pace else _UNKNOWN
+    told = f"{trials}{seeds}: {_SAMPLERS[sweep.sampler]}.{long}"
+    return f'<p class="blurb">{words.text(sweep.blurb)}</p>{table.axes(sweep)}<p class="hint">{words.text(told)}</p>'
+
+
+_UNKNOWN = " How long that takes is known after the first trial."
+_ALIKE = 3
+"""By how much the steps of two runs may differ for one to tell how long the other takes."""
+
+
+def _steps(sweep: Sweep) -> float:
+    """Steps of all its runs."""
+    return sweep.total * sweep.seeds * _steps_of_a_run(sweep)
+
+
+def _steps_of_a_run(sweep: Sweep) -> float:
+    steps = sweep.values("steps") if "steps" in sweep.axes else [sweep.base().run.steps]
+    return sum(steps) / len(steps)
+
+
+def pace(outputs: Path, base: str, sweep: Sweep | None) -> float | None:
+    """Seconds for each step, judging included, of earlier trials on the base model. Trials that are much shorter or
+    longer than those of ``sweep`` do not count: judging costs as much however few the steps are.
+    """
+    if sweep is None:
+        return None
+    wanted = _steps_of_a_run(sweep)
+    for one in study.listed(outputs)[:20]:
+        try:
+            own = one.settings()
+        except StudioError:
+            continue
+        alike = wanted / _ALIKE <= own.run.steps <= wanted * _ALIKE
+        if Path(own.run.base).name != Path(base).name or "steps" in one.sweep.axes or not alike:
+            continue
+        seconds = [trial.seconds for trial in one.noted() if trial.state is TrialState.FINISHED and trial.seconds]
+        if seconds:
+            return sum(seconds) / len(seconds) / one.sweep.seeds / own.run.steps
+    return None
+
+
+def html(job: SweepingJob, seen: SweepingView) -> str:
+    """How far the study is, and what it waits for or why it ended."""
+    share = 100 * seen.done / seen.total if seen.total else 0
+    kind = "stopping" if seen.stopping else str(seen.state)
+    left = f", about {words.duration(seen.seconds_left)} left" if seen.seconds_left else ""
+    stage = f" Now {job.stage()}." if seen.state is State.RUNNING and job.stage() else ""
+    title = "Stopping" if seen.stopping else _STATES[seen.state]
+    waits = f" It waits for {seen.waits_for}." if seen.waits_for else ""
+    told = f"{title}: {seen.done} of {words.counted(seen.total, 'trial')}{left}.{stage}{waits}"
+    bar = f'<div class="bar"><i style="width:{share:.3g}%"></i></div>'
+    error = wrong(StudioError(seen.error.what, where=seen.error.where, do=seen.error.do)) if seen.error else ""
+    return f'<div class="{kind}"><p class="sentence"><span class="dot"></span>{words.text(told)}</p>{bar}</div>{error}'
+
+
+def signature(found: Study) -> object:
+    """Changes whenever the study has something new to show."""
+    job = SweepingJob(found.folder)
+    alive = job.alive
+    return found.name, alive, job.stop_file.exists(), job.stage() if alive else "", *map(_stamp, (
+        found.trials_file, job.events_file, found.folder.parent,
+    ))  # fmt: skip
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+        return status.st_mtime_ns, status.st_size
+    except OSError:
+        return 0, 0

@@ -1,0 +1,188 @@
+"""Which state to keep and why, what to do with it, and the button that judges states, as HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lora_studio.config.settings import Settings
+from lora_studio.evaluation import cost
+from lora_studio.evaluation.advice import UNSOUND, Advice
+from lora_studio.evaluation.strength import StrengthRange
+from lora_studio.events import State
+from lora_studio.jobs.judging import JudgingView
+from lora_studio.jobs.view import RunView
+from lora_studio.runs import Run
+from lora_studio.ui import downloads, tabs, words
+from lora_studio.ui.pages.train.judged import Evaluation
+from lora_studio.ui.pages.train.saved import button
+
+_MEASURES = "Judging draws the same prompts with each state, and measures style, subjects and copies."
+_NOTHING_TO_CHOOSE = (
+    "Only {kept} was kept, so there is little to choose from. To compare more states next time, set <b>Preview "
+    "every</b>, <b>Save every</b> or <b>Judge every</b>, under More settings."
+)
+_FEW = 2
+
+
+def html(run: Run, view: RunView, found: Evaluation, settings: Settings | None, outputs: Path) -> str:
+    """The card; empty while there is nothing to say. ``settings`` are the run's, if they can be read."""
+    work = _work(view, found, settings)
+    if found.advice:
+        return f'<div class="advice">{_advice(run, view, found, found.advice, outputs)}</div>{work}'
+    if hint := _unknown(view, found, settings):
+        return f'<div class="advice"><div><h2>Which state to keep?</h2><p class="hint">{hint}</p></div></div>{work}'
+    return ""
+
+
+def _unknown(view: RunView, found: Evaluation, settings: Settings | None) -> str:
+    """What is said where no state was judged; empty where nothing is to be said yet."""
+    if not view.state.ended and not found.works:
+        every = settings.evaluation.evaluate_every if settings and view.started else 0
+        return f"States are judged while training, the first one at step {every:,}." if every else ""
+    if not found.works and not found.saved and not view.finished:
+        return ""
+    if len(found.saved) >= _FEW or found.works:
+        return _MEASURES
+    return _NOTHING_TO_CHOOSE.format(kept="the last state" if found.saved else "the adapter")
+
+
+def _advice(run: Run, view: RunView, found: Evaluation, advice: Advice, outputs: Path) -> str:
+    ended = view.state.ended
+    eyebrow = "Judged while it trains" if not ended else "Recommended so far" if found.unjudged else "Recommended"
+    strength = f", at <span>strength {_range(found.strength)}</span>" if found.strength else ""
+    start = f" Start at {found.strength.recommended:g}." if found.strength else ""
+    reasons = "; ".join(advice.reasons)
+    warning = "" if advice.sound else f"<b>{UNSOUND}</b> "
+    return (
+        f'<div><p class="eyebrow">{eyebrow}</p>'
+        f"<h2>{_heading(advice, ended)} step {advice.step:,}{strength}</h2>"
+        f"<p>{warning}{words.text(reasons[:1].upper() + reasons[1:])}.{start}</p>{_neighbours(found, advice)}</div>"
+        f'<div class="ways">{_ways(run, found, advice.step, outputs)}</div>'
+    )
+
+
+def _heading(advice: Advice, ended: bool) -> str:
+    if not advice.sound:
+        return "Most style:"
+    return "Keep" if ended else "Best so far:"
+
+
+def _range(strength: StrengthRange) -> str:
+    """The strengths at which style and subjects hold."""
+    low, high = f"{strength.low:g}", f"{strength.high:g}"
+    return low if low == high else f"{low}–{high}"
+
+
+def _neighbours(found: Evaluation, advice: Advice) -> str:
+    parts = [
+        f"{name}: {button('show', step, f'step {step:,}', 'quiet-link')}"
+        for name, step in (("freer", advice.freer), ("tighter", advice.tighter))
+        if step is not None
+    ]
+    if len(advice.alike) > 1:
+        parts.append(f"{alike(advice.alike, [one.step for one in found.states])} cannot be told apart in style")
+    line = " · ".join(parts) or "no other state was judged"  # the line stays, so that nothing jumps once one is
+    return f'<p class="hint">{line[:1].upper()}{line[1:]}</p>'
+
+
+def alike(steps: Sequence[int], judged: Sequence[int]) -> str:
+    """Some of the ``judged`` steps in words: as a range where they follow one another.
+
+    >>> alike([320, 400, 480], [160, 320, 400, 480]), alike([40, 240], [40, 160, 240])
+    ('steps 320 to 480', 'steps 40 and 240')
+    """
+    first = list(judged).index(steps[0])
+    if len(steps) > 2 and list(steps) == list(judged[first : first + len(steps)]):
+        return f"steps {steps[0]:,} to {steps[-1]:,}"
+    return "steps " + ", ".join(f"{step:,}" for step in steps[:-1]) + f" and {steps[-1]:,}"
+
+
+def _ways(run: Run, found: Evaluation, step: int, outputs: Path) -> str:
+    """What can be done with the state of ``step``."""
+    kept = found.kept.get(step)
+    if kept:
+        key = kept.relative_to(outputs).as_posix()
+        ways = [
+            downloads.link(kept, outputs, f"Download step {step:,}"),
+            tabs.link("library", key, "Show in the library"),
+        ]
+    else:
+        ways = [button("keep", step, f"Keep step {step:,}", "way primary")]
+        key = f"{run.name}/checkpoints/step-{step}/adapter.safetensors" if step in found.saved else ""
+    if key:
+        ways.append(tabs.link("draw", key, "Draw with it"))
+    if step in found.saved:
+        ways.append(button("branch", step, "Branch from it", "way"))
+    return "".join(ways)
+
+
+def _work(view: RunView, found: Evaluation, settings: Settings | None) -> str:
+    """The judging that is at work, or the button that starts it."""
+    if found.works and found.job:
+        return _progress(found.job)
+    failed = found.job.error if found.job else None
+    wrong = words.notice("wrong", failed.what, failed.where, failed.do) if failed else ""
+    if not view.state.ended or not (found.unjudged or found.advice and not found.strength):
+        return f'<div class="judging">{wrong}</div>' if wrong else ""
+    what, work, press = _offer(found)
+    seconds = estimate(view, found, settings)
+    about = f" {work} takes about {words.duration(seconds)}." if seconds else ""
+    return (
+        f'<div class="judging">{wrong}<p class="line"><span>{what}{about}</span>'
+        f"{button('judge', 0, press, 'way')}</p></div>"
+    )
+
+
+def _offer(found: Evaluation) -> tuple[str, str, str]:
+    """What is not known yet, what a job would do about it, and the label of the button that starts it."""
+    if found.unjudged:
+        count = len(found.unjudged)
+        are = "is" if count == 1 else "are"
+        others = "other " if found.states else ""
+        return f"{words.counted(count, f'{others}saved state')} {are} not judged.", "Judging", "Judge"
+    step = found.proposed or 0
+    return f"At which strengths step {step:,} holds is not known.", "Measuring", "Measure strengths"
+
+
+def _progress(job: JudgingView) -> str:
+    if job.state is State.QUEUED:
+        what = f"<b>Waiting</b> for {words.text(job.waits_for)}." if job.waits_for else "<b>Judging</b> · starting."
+    else:
+        facts = [words.text(job.stage)] * bool(job.stage)
+        facts += [f"{job.done:,} of {words.counted(job.total, 'state')} judged"] * bool(job.total)
+        facts += [f"about {words.duration(job.seconds_left)} left"] if job.seconds_left else []
+        what = " · ".join([f"<b>{'Stopping' if job.stopping else 'Judging'}</b>", *facts])
+    share = 100 * job.progress
+    return (
+        f'<div class="judging running"><p class="line"><span class="sentence"><span class="dot"></span>{what}</span>'
+        f"{_stop(job)}</p>"
+        f'<div class="bar" role="progressbar" aria-label="Judging" aria-valuenow="{share:.0f}">'
+        f'<i style="width:{share:.1f}%"></i></div></div>'
+    )
+
+
+def _stop(job: JudgingView) -> str:
+    return "" if job.stopping else button("stop-judging", 0, "Stop", "way")
+
+
+def estimate(view: RunView, found: Evaluation, settings: Settings | None) -> float | None:
+    """Seconds that it takes to judge the states that were not judged and to measure strengths, by what other states
+    took, else by the run's own speed; None where neither is known.
+
+    Training passes a picture through the model forwards and backwards, which costs about three forward passes; drawing
+    one costs a pass for each of its steps, two with guidance.
+    """
+    if settings is None:
+        return None
+    captions = view.started.images if view.started else cost.CAPTIONS
+    of_a_state = cost.of_a_state(settings, captions)
+    pictures = len(found.unjudged) * of_a_state + cost.of_strengths(settings)
+    judged = [*view.judged, *(found.job.judged if found.job else [])]
+    if paces := [one.seconds for one in judged if one.seconds]:
+        return pictures * sum(paces) / len(paces) / of_a_state
+    if not view.last or not view.last.images_per_second:
+        return None
+    pictures += 0 if found.states else cost.of_the_base(settings, captions)
+    passes = settings.previews.preview_steps * (2 if settings.previews.guidance > 1 else 1)
+    return pictures * passes / 3 / view.last.images_per_second

@@ -1,0 +1,117 @@
+"""Recorded answers, with a recorder that plays a CUDA graph: it reads and writes the same memory at every replay."""
+
+import pytest
+import torch
+
+from lora_studio import models
+from lora_studio.models import inject
+from lora_studio.sampling import replay
+from lora_studio.sampling.denoise import Sampling, denoise
+from lora_studio.sampling.guided import PromptFeatures
+from lora_studio.sampling.replay import Recording
+from tests.ui.small_adapters import small_adapter
+
+SMALL = Sampling("dpm++", 5, 5.0, 64, 64)
+
+
+class Played:
+    """Counts recordings and replays. ``work`` is done anew, and its result put where the first one was."""
+
+    def __init__(self):
+        self.recorded = self.replayed = 0
+        self.error: RuntimeError | None = None
+
+    def __call__(self, work):
+        if self.error:
+            raise self.error
+        self.recorded += 1
+        output = torch.zeros_like(work())
+
+        def again():
+            self.replayed += 1
+            output.copy_(work())
+
+        return Recording(again, output)
+
+
+@pytest.fixture(scope="module")
+def base(tiny_folder):
+    return models.load(str(tiny_folder("sd1")))
+
+
+@pytest.fixture
+def played(base):
+    recorder = Played()
+    recorder.replays = replay.enable(base, recorder)
+    yield recorder
+    replay.disable(base)
+    inject.unload_adapters(base)
+
+
+def drawn(base, seeds=(1, 2), guided=True, **how):
+    avoid = base.encode_text(["blurry"]) if guided else None
+    shown = PromptFeatures(base.encode_text(["a cat", "a dog"][: len(seeds)]), avoid)
+    return denoise(base, shown, seeds, Sampling(**{**vars(SMALL), **how}))
+
+
+def plain(base, *given, **how):
+    """As without any recording."""
+    kept = replay._OF.pop(base)
+    try:
+        return drawn(base, *given, **how)
+    finally:
+        replay._OF[base] = kept
+
+
+@pytest.mark.parametrize("sampler", ["dpm++", "unipc", "euler_a", "lcm"])
+def test_replayed_steps_draw_the_same(base, played, sampler):
+    """Samplers that remember answers find them overwritten; or a step reads the first one's timestep."""
+    assert torch.equal(drawn(base, sampler=sampler), plain(base, sampler=sampler))
+    assert (played.recorded, played.replayed) == (1, 4), "the first step is not recorded"
+    assert torch.equal(
+        drawn(base, (5, 6), sampler=sampler, guidance=2.0), plain(base, (5, 6), sampler=sampler, guidance=2.0)
+    )
+    assert (played.recorded, played.replayed) == (1, 9)
+
+
+def test_each_shape_has_a_recording_and_the_oldest_are_forgotten(base, played, monkeypatch):
+    monkeypatch.setattr(replay, "MOST", 2)
+    for how in ({}, {"seeds": (1,)}, {"guided": False, "guidance": 1.0}, {"width": 128}):
+        assert torch.equal(drawn(base, **how), plain(base, **how))
+    assert played.recorded == 4 and len(played.replays._kept) == 2
+    drawn(base)
+    assert played.recorded == 5, "that of the first shape was forgotten"
+
+
+def test_other_weights_are_read_and_other_adapters_recorded_anew(base, played, monkeypatch):
+    """A slider moves and the picture stays; or the adapter before is drawn."""
+    monkeypatch.setattr(inject, "folded", lambda base: inject.nullcontext())  # as on a GPU
+    inject.load_adapters(base, [(small_adapter(base, 1), 1.0)])
+    first = drawn(base)
+    inject.set_weights(base, [3.0])
+    second = drawn(base)
+    assert played.recorded == 1 and torch.equal(second, plain(base)) and not torch.allclose(first, second, atol=1e-3)
+    inject.set_weights(base, [[1.0], [3.0]])
+    assert torch.equal(drawn(base), plain(base)) and played.recorded == 2
+    inject.load_adapters(base, [(small_adapter(base, 2), 1.0)])
+    assert torch.equal(drawn(base), plain(base)) and played.recorded == 3
+    inject.unload_adapters(base)
+    assert torch.equal(drawn(base), plain(base)) and played.recorded == 4
+
+
+def test_what_cannot_be_recorded_is_computed(base, played):
+    played.error = RuntimeError("operation not permitted when stream is capturing\nmore")
+    assert torch.equal(drawn(base), plain(base))
+    assert played.replays.failed == "operation not permitted when stream is capturing" and played.recorded == 0
+
+
+def test_memory_that_is_too_short_is_told_and_freed(base, played):
+    drawn(base)
+    played.error = torch.OutOfMemoryError("no memory")
+    with pytest.raises(torch.OutOfMemoryError):
+        drawn(base, (1,))
+    assert not played.replays._kept and not played.replays.failed
+
+
+def test_without_a_gpu_nothing_is_recorded(base):
+    assert replay.enable(base) is None and base not in replay._OF
