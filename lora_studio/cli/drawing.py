@@ -184,11 +184,12 @@ def note_unknown(prompts: Sequence[str], options: DrawingOptions) -> None:
 
 
 def load_base(options: DrawingOptions, settings: Settings, adapters: Sequence[tuple[str, Adapter]] = ()) -> Base:
-    """Loads the base model for the named ``adapters``, and says on standard error what it predicts, and what is
-    doubtful about it.
+    """Loads the base model for the named ``adapters``, to draw with it, and says on standard error what it predicts,
+    and what is doubtful about it.
     """
     from lora_studio import models
     from lora_studio.models import clip_skip
+    from lora_studio.sampling import shortcuts
     from lora_studio.training import devices
 
     machine = devices.choose(settings.machine)
@@ -203,7 +204,16 @@ def load_base(options: DrawingOptions, settings: Settings, adapters: Sequence[tu
     )
     notices = base.notices + clip_skip.settle(base, options.clip_skip, adapters)
     print(base.loaded_event.sentence, *map(_note, notices), sep="\n", file=sys.stderr)
+    shortcuts.take(base)
     return base
+
+
+def note_failure(base: Base) -> None:
+    """Says on standard error what drawing could not do as fast as it might."""
+    from lora_studio.sampling import shortcuts
+
+    if (warned := shortcuts.warning(base)) is not None:
+        print(_note(warned), file=sys.stderr)
 
 
 def _note(notice: Warned) -> str:
@@ -231,6 +241,7 @@ def _sheet(options: SheetOptions, recipe: Grid, settings: Settings, paths: list[
     base = load_base(options, settings, [(path.name, one) for path, one in zip(paths, adapters, strict=True)])
     cells = [cell for row in recipe.cells for cell in row]
     images = render(base, adapters, cells, ImageSettings.of(options))
+    note_failure(base)
     used = {"base_sha256": base.sha256(), "parts": base.given_sha256(), "clip_skip": base.clip_skip}
     whole = recipe.model_copy(update=used)
     return whole, to_png(whole, images)

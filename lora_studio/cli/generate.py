@@ -11,7 +11,7 @@ import typer
 
 from lora_studio import __version__, files, runs
 from lora_studio.adapters.recipe import MOST_WEIGHT
-from lora_studio.cli.drawing import NOISE, DrawingOptions, load_base, note_unknown, suited
+from lora_studio.cli.drawing import NOISE, DrawingOptions, load_base, note_failure, note_unknown, suited
 from lora_studio.cli.options import duration, like, of_class, tell
 from lora_studio.config.settings import Settings
 from lora_studio.config.specs import SPECS
@@ -137,6 +137,7 @@ def _draw(
     for prompt in options.prompts:
         images = draw(base, [prompt] * options.count, seeds, how, start=begin)
         paths += [_save(image, recipe, prompt, seed, options.folder) for image, seed in zip(images, seeds, strict=True)]
+    note_failure(base)
     return paths
 
 

@@ -34,6 +34,7 @@ from lora_studio.evaluation.judgements import ADAPTER, Conditions, Copy, Judgeme
 from lora_studio.evaluation.style import StyleScale
 from lora_studio.events import Event, Preparing
 from lora_studio.models import Base, inject
+from lora_studio.sampling import replay
 from lora_studio.sampling.generate import generate, nearest_side
 from lora_studio.sampling.image_settings import ImageSettings
 from lora_studio.training import base_previews
@@ -259,6 +260,7 @@ class Bench:
                 )
             finally:
                 inject.unload_adapters(self.base)
+                replay.release(self.base)  # they read these adapters, and measuring needs the memory
         if len(images) < len(wanted):
             raise Cancelled
         return images

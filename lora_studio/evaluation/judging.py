@@ -17,6 +17,7 @@ from lora_studio.evaluation.judgements import Judgement, JudgingPlan, folder, ju
 from lora_studio.events import Event, Preparing
 from lora_studio.models import Base
 from lora_studio.runs import Run
+from lora_studio.sampling import replay, shortcuts
 from lora_studio.training import devices, prepare
 
 __all__ = ["Bench", "Cancelled", "bench_of", "folder", "judge", "judged", "of_a_state"]
@@ -57,6 +58,8 @@ def judge(
             found = bench.judge(step, path)
         known.append(found)
         yield found
+        if (warned := shortcuts.warning(bench.base)) is not None:
+            yield warned
     if strengths and (advice := advise(known)):
         yield from strength_sweep.measure(bench, run, advice.step)
 
@@ -77,6 +80,7 @@ def bench_of(
     dataset = yield from progress(prepare.pictures_of(run, settings), cancelled)
     base: Base = yield from progress(prepare.load(settings, devices.choose(settings.machine), dataset), cancelled)
     cache = yield from progress(prepare.encode(run, settings, dataset, base), cancelled)
+    replay.enable(base)
     own = settings.evaluation
     plan = JudgingPlan.of(dataset, prompts or own.evaluation_prompts, seeds or own.evaluation_seeds)
     return Bench(settings, base, cache, dataset, plan, folder(run), cancelled)

@@ -27,6 +27,7 @@ from lora_studio.evaluation.strength import Resampled, StrengthRange, StrengthRo
 from lora_studio.events import Event, Preparing
 from lora_studio.models import inject
 from lora_studio.runs import Run, keeping
+from lora_studio.sampling import replay
 from lora_studio.sampling.axes import Cell
 from lora_studio.sampling.generate import IMAGES_AT_ONCE
 from lora_studio.sampling.grid import render
@@ -99,6 +100,7 @@ def _draw(bench: Bench, adapter: adapters.Adapter, wanted: list[_Which]) -> list
     with inject.without_adapter(bench.base):
         settings = ImageSettings.of_previews(how, bench.side)
         images = render(bench.base, [adapter], cells, settings, cancelled=bench.cancelled)
+        replay.release(bench.base)
     if len(images) < len(cells):
         raise Cancelled
     return images

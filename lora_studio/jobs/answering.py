@@ -30,6 +30,11 @@ class Draws(Protocol):
     def draw(self, request: ImageRequest, cancelled: Callable[[], bool]) -> None:
         """Says the answers to ``request``; the last is "dropped" where it was cancelled. Raises StudioError."""
 
+    def share(self, alone: bool) -> None:
+        """Told before it draws whether it has the device ``alone``: beside a run it keeps no memory that it can do
+        without.
+        """
+
 
 class Drawer:
     """Answers requests of the pages of ``outputs``: whenever nothing is at work, or the run that trains waits."""
@@ -49,6 +54,7 @@ class Drawer:
         run = None
         try:
             with turns.taken(self.outputs, cancelled, waits) as run:
+                self.studio.share(alone=run is None)
                 if run is None:
                     beside.alone()
                 elif not cancelled():

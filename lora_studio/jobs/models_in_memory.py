@@ -25,9 +25,15 @@ _LOADED = tuple(key for key in OF_BASE if key != "clip_skip")
 
 
 class ModelsInMemory:
-    """The base model and the adapters in memory, and which adapters are on the model."""
+    """The base model and the adapters in memory, and which adapters are on the model.
+
+    Attributes:
+        alone: whether nothing else needs the device. Otherwise the base model keeps nothing that costs memory and can
+            be done without (``sampling.shortcuts``).
+    """
 
     def __init__(self) -> None:
+        self.alone = True
         self._base: tuple[tuple[Any, ...], Base] | None = None
         self._adapters: OrderedDict[tuple, Adapter] = OrderedDict()
         self._loaded: tuple[Any, dict[str, Any]] = None, {}
@@ -88,14 +94,32 @@ class ModelsInMemory:
             from lora_studio import models
             from lora_studio.training import devices, threads
 
-            self._base, self._loaded = None, (None, {})  # first free the old one: two may not fit
+            self._drop()  # first free the old one: two may not fit
             machine = devices.choose(Settings().machine)
             how = {key: getattr(spec, key) for key in _LOADED}
             loaded = models.load(how.pop("base"), machine.device, machine.dtype, **how)
             if machine.device.type == "cpu":
                 threads.fastest(lambda: _probe(loaded), torch.get_num_threads())
             self._base = wanted, loaded
+            self.share(self.alone)
         return self._base[1]
+
+    def share(self, alone: bool) -> None:
+        """Takes or gives up what costs memory: ``alone`` says whether nothing else needs the device."""
+        from lora_studio.sampling import shortcuts
+
+        self.alone = alone
+        if self._base is not None:
+            (shortcuts.take if alone else shortcuts.save_memory)(self._base[1])
+
+    def _drop(self) -> None:
+        if self._base is not None:
+            from lora_studio.models import inject
+            from lora_studio.sampling import shortcuts
+
+            shortcuts.save_memory(self._base[1])
+            inject.unload_adapters(self._base[1])  # their hooks would keep it
+        self._base, self._loaded = None, (None, {})
 
     def holds(self, spec: ImageSpec) -> bool:
         """Whether the base model of ``spec`` is in memory."""

@@ -73,13 +73,18 @@ class Studio:
         spec, about = _suited(base, spec, base.notices + self.models.read_as_trained(base, spec) + _plain_words(spec))
         began = time.monotonic()
         if spec.across:
-            self._save(request, self._sheet(spec, cancelled), began, steps=spec.steps, **about)
+            sheet = self._sheet(spec, cancelled)
+            self._save(request, sheet, began, steps=spec.steps, **_with_failure(base, about))
             return
         about |= self.models.load(spec)
         show = partial(self._save, request, began=began, suffix="-first", last=False, steps=spec.first)
         with Forming(request, spec, base, show, self.say) as forming:
             images = self._pictures(spec, cancelled, forming.seen)
-            self._save(request, images, began, steps=spec.steps, **about)
+            self._save(request, images, began, steps=spec.steps, **_with_failure(base, about))
+
+    def share(self, alone: bool) -> None:
+        """As ``ModelsInMemory.share``."""
+        self.models.share(alone)
 
     def _round_trip(self, request: ImageRequest, spec: RoundTrip) -> None:
         from lora_studio.sampling.round_trip import VaeRoundTrip
@@ -176,6 +181,14 @@ def _suited(base: Base, spec: ImageSpec, notices: Sequence[Warned]) -> tuple[Ima
             notices.append(notice)
     said = tuple(f"{notice.what} {notice.do}" for notice in notices)
     return spec, {"base": base.loaded_event.sentence, "notices": said}
+
+
+def _with_failure(base: Base, about: dict[str, Any]) -> dict[str, Any]:
+    """``about``, with what drawing could not do as fast as it might."""
+    from lora_studio.sampling import shortcuts
+
+    warned = shortcuts.warning(base)
+    return about if warned is None else {**about, "notices": (*about["notices"], f"{warned.what} {warned.do}")}
 
 
 def _plain_words(spec: ImageSpec) -> list[Warned]:

@@ -41,6 +41,7 @@ class Base:
 
     ``device`` and ``dtype`` are the denoiser's; the encoders may be elsewhere (``encoders_to``). The VAE computes in
     float32 whatever ``dtype`` is: SDXL's overflows in fp16, and latents that are cached once deserve all their digits.
+    Its decoder alone may be narrower, where nothing but pictures comes of it (``sampling.shortcuts``).
     """
 
     family: Family
@@ -80,6 +81,10 @@ class Base:
     """What is subtracted while an adapter trains, if its method wants that; see ``inject``."""
     loaded: AdapterOverlay | None = None
     """Finished adapters on top; see ``inject``."""
+    make_room: autoencode.MakeRoom = autoencode.nothing_to_free
+    """Frees what was kept to draw sooner; see ``sampling.replay``."""
+    decode_at_once: int = 0
+    """Pixels of the pictures that are decoded together; one picture always is."""
     _masked: dict[tuple[int, ...], Tensor] = field(default_factory=dict, repr=False)
     """What an inpainting model takes behind noisy latents of a size."""
 
@@ -205,7 +210,7 @@ class Base:
         return torch.cat([F.interpolate(painted.to(mean), mean.shape[-2:], mode="nearest"), mean], dim=1)
 
     def _encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        mean, deviation = autoencode.encode(self.vae, pixels, self.tiled)
+        mean, deviation = autoencode.encode(self.vae, pixels, self.tiled, self.make_room)
         shift = self.vae.config.shift_factor or 0.0
         return (mean - shift) * self.vae.config.scaling_factor, deviation * self.vae.config.scaling_factor
 
@@ -214,7 +219,8 @@ class Base:
         """Pixels (B, 3, H, W) float32 in [0, 1] of scaled latents (B, 4, h, w)."""
         self._turn(self.vae)
         shift = self.vae.config.shift_factor or 0.0
-        pixels = autoencode.decode(self.vae, latents / self.vae.config.scaling_factor + shift, self.tiled)
+        unscaled = latents / self.vae.config.scaling_factor + shift
+        pixels = autoencode.decode(self.vae, unscaled, self.tiled, self.make_room)
         return (pixels / 2 + 0.5).clamp(0, 1)
 
     def predict(

@@ -114,6 +114,11 @@ class AdapterOverlay:
         alone = [index for index, adapter in enumerate(self.adapters) if not adapter.shares_batch]
         return self.enabled, len(self.weights), *(any(row[index] for row in self.weights) for index in alone)
 
+    @property
+    def reads_texts(self) -> bool:
+        """Whether the adapters change what the text encoders answer."""
+        return any(one.embeddings or any(map(_of_text, one.changes)) for one in self.adapters)
+
     def remove(self) -> None:
         """Removes the adapters."""
         for changed in self._changed:
@@ -210,13 +215,13 @@ class _Output:
     def __init__(self, index: int, change: OutputChange, module: nn.Linear | nn.Conv2d, dtype: torch.dtype):
         self.index, self.module, self.dtype = index, module, dtype
         self.change = change.placed(module.weight.device, dtype)
-        self.weights = torch.empty(0, device=module.weight.device)
+        self.weights, self._rows = torch.empty(0, device=module.weight.device), _Rows()
         self.left_out = False
 
     def weigh(self, weights: Tensor) -> None:
-        """As of an increment: for as many samples as before in the same memory."""
+        """As of an increment."""
         self.left_out = not self.change.shares_batch and not weights[:, self.index].any()
-        self.weights = _placed(self.change.strength(weights[:, self.index]), self.weights, self.weights)
+        self.weights = self._rows.placed(self.change.strength(weights[:, self.index]), self.weights)
 
     def __call__(self, x: Tensor, output: Tensor, total: Tensor) -> Tensor:
         if self.left_out:
@@ -268,16 +273,15 @@ class _Increment:
         """A DoRA also scales W itself: which adapter, and g − 1 (out,)."""
         self.scale: Tensor = self.down.new_empty(0)
         self.gain: Tensor | None = None
+        self._scales, self._gains = _Rows(), _Rows()
 
     def weigh(self, weights: Tensor) -> None:
-        """``weights`` (N, adapters) float32 -> ``scale`` (N, R), and with a DoRA ``gain`` (N, out). For as many samples
-        as before in the same memory, where a recorded forward pass reads them.
-        """
+        """``weights`` (N, adapters) float32 -> ``scale`` (N, R), and with a DoRA ``gain`` (N, out)."""
         scale = weights.repeat_interleave(torch.tensor(self.ranks), dim=1)
-        self.scale = _placed(scale, self.scale, self.down)
+        self.scale = self._scales.placed(scale, self.down)
         if self.gains:
             gain = weights[:, list(self.gains)] @ torch.stack(list(self.gains.values()))
-            self.gain = _placed(gain, self.gain, self.down)
+            self.gain = self._gains.placed(gain, self.down)
 
     def __call__(self, x: Tensor, output: Tensor) -> Tensor:
         """``x``: the module's input; ``output``: its own output, bias included."""
@@ -309,11 +313,22 @@ class _Increment:
             self.gain = None if self.gain is None else self.gain.to(device)
 
 
-def _placed(values: Tensor, before: Tensor | None, like: Tensor) -> Tensor:
-    """``values`` in the format and on the device of ``like``: in the memory of ``before``, if that has their shape."""
-    if before is None or before.shape != values.shape or before.device != like.device:
-        return values.to(like)
-    return before.copy_(values)
+class _Rows:
+    """Where what differs from sample to sample lies, a tensor (N, …) for each N that there was: a recorded forward pass
+    for N samples reads it there again, also after other numbers of samples were drawn.
+    """
+
+    def __init__(self) -> None:
+        self._of: dict[int, Tensor] = {}
+
+    def placed(self, values: Tensor, like: Tensor) -> Tensor:
+        """``values`` (N, …) in the format and on the device of ``like``."""
+        before = self._of.get(len(values))
+        if before is None or before.device != like.device:
+            self._of[len(values)] = values.to(like, copy=True)
+        else:
+            before.copy_(values)
+        return self._of[len(values)]
 
 
 def _broadcast(rows: Tensor, x: Tensor, channels: int) -> Tensor:
@@ -372,6 +387,10 @@ def require_fit(adapter: Adapter, found: Mapping[str, nn.Linear | nn.Conv2d], fa
         where=adapter.metadata.get("ss_output_name", ""),
         do="Choose an adapter that was made for this base model, or the base model that it was made for.",
     )
+
+
+def _of_text(path: str) -> bool:
+    return path.startswith("text_encoder")
 
 
 def _fits(shape: Sequence[int], own: Sequence[int]) -> bool:

@@ -14,7 +14,7 @@ from lora_studio.config.specs import did_you_mean
 from lora_studio.diffusion import samplers
 from lora_studio.errors import MachineError, SettingsError
 from lora_studio.models import Base
-from lora_studio.sampling import overflow
+from lora_studio.sampling import kept_texts, overflow
 from lora_studio.sampling.denoise import UNSEEN, Refinement, Sampling, Start, StepTaken, Watch
 from lora_studio.sampling.guided import PromptFeatures, Text
 from lora_studio.sampling.image_settings import ImageSettings
@@ -57,7 +57,7 @@ def generate(
     """
     how, reading = sampling(base, settings), Reading(settings.prompt_weights)
     prompts = fronted(base, prompts)
-    encode = encode or (lambda texts, length: base.encode_text(texts, reading, length))
+    encode = encode or (lambda texts, length: kept_texts.encode(base, texts, reading, length))
     negative = settings.negative if settings.guidance > 1 else None
     drawn: dict[int, Image.Image] = {}
     for length, members in by_length(base, prompts, negative, reading).items():
@@ -124,20 +124,23 @@ def in_batches(base: Base, count: int, how: Sampling, draw: Callable[[slice], Te
                 break
             images += decoded(base, latents)
         except torch.OutOfMemoryError:
-            at_once = _halved(at_once, how)
+            if not base.make_room():
+                at_once = _halved(at_once, how)
     return images
 
 
 def decoded(base: Base, latents: Tensor) -> list[Image.Image]:
-    """RGB images of scaled latents (B, C, h, w). One after another: the VAE needs the most memory of all.
+    """RGB images of scaled latents (B, C, h, w). One after another, unless the base model says otherwise: the VAE needs
+    the most memory of all.
 
     Raises:
         AdapterError, ModelError: a picture overflowed.
     """
     overflow.require_finite(base, latents)
     images: list[Image.Image] = []
-    for latent in latents:
-        pixels = base.decode(latent[None])
+    height, width = (side * base.scale for side in latents.shape[-2:])
+    for some in latents.split(max(1, base.decode_at_once // (height * width))):
+        pixels = base.decode(some)
         overflow.require_finite(base, pixels)
         images += to_images(pixels)
     return images

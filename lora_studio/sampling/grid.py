@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lora_studio.adapters.adapter import Adapter
 from lora_studio.models import Base, inject
+from lora_studio.sampling import kept_texts
 from lora_studio.sampling.axes import Cell
 from lora_studio.sampling.denoise import UNSEEN, Sampling, StepTaken, Watch
 from lora_studio.sampling.generate import DEFAULT, by_length, fronted, in_batches, sampling
@@ -64,7 +65,7 @@ def render(
             lengths = by_length(base, prompts, avoid, reading)
             for length, places in lengths.items():
                 own = [members[place] for place in places]
-                encode = partial(base.encode_text, reading=reading, length=length)
+                encode = partial(kept_texts.encode, base, reading=reading, length=length)
                 alike = [cells[members[place]]._replace(prompt=prompts[place]) for place in places]
                 batch = _Alike(alike, how, avoid, encode)
                 drawn |= zip(own, batch.drawn(base, Watch(cancelled, seen)), strict=False)

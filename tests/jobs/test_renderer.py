@@ -26,6 +26,7 @@ from lora_studio.jobs.turns import RunTurns
 from lora_studio.models import inject
 from lora_studio.models.distilled import Distilled, by_name
 from lora_studio.models.load import load
+from lora_studio.sampling import replay, shortcuts
 from lora_studio.sampling.axes import Axis
 from lora_studio.sampling.generate import generate
 from lora_studio.sampling.image_settings import FromImage, Hires, ImageSettings
@@ -178,6 +179,31 @@ def test_new_weights_load_nothing(studio, pair, tmp_path, monkeypatch):
         drawn(studio, ImageSpec(**FEW), tmp_path / "c.png")[0].kind == "drawn"
         and studio.models.base(ImageSpec(**FEW)).loaded is None
     )
+
+
+def test_what_costs_memory_is_kept_while_it_is_alone_and_dropped_with_the_model(studio, base, tmp_path, monkeypatch):
+    """A run is short of memory for recordings that can be made again; or two base models' are kept."""
+    told = []
+    monkeypatch.setattr(shortcuts, "take", lambda base: told.append("take"))
+    monkeypatch.setattr(shortcuts, "save_memory", lambda base: told.append("save"))
+    studio.share(alone=False)
+    drawn(studio, ImageSpec(**FEW), tmp_path / "a.png")
+    studio.share(alone=True)
+    assert told == ["save", "take"]
+    drawn(studio, ImageSpec(prediction="epsilon", **FEW), tmp_path / "b.png")
+    assert told == ["save", "take", "save", "take"]
+
+
+def test_steps_that_cannot_be_recorded_are_told_once(studio, base, tmp_path, monkeypatch):
+    class Failing:
+        def __call__(self, work):
+            raise RuntimeError("operation not permitted")
+
+    monkeypatch.setattr(shortcuts, "take", lambda base: replay.enable(base, Failing))
+    first, second = (drawn(studio, ImageSpec(**FEW), tmp_path / f"{name}.png")[-1] for name in "ab")
+    replay.disable(base)
+    assert any("could not be recorded as a CUDA graph: operation not permitted." in one for one in first.notices)
+    assert not any("recorded" in one for one in second.notices)
 
 
 def test_a_rough_picture_comes_first_and_costs_no_steps(studio, base, pair, tmp_path, monkeypatch):
@@ -397,6 +423,10 @@ class Sketcher:
     def __init__(self):
         self.said: list[Answer] = []
         self.say = self.said.append
+        self.alone: list[bool] = []
+
+    def share(self, alone):
+        self.alone.append(alone)
 
     def draw(self, request, cancelled):
         self.say(Answer(id=request.id, kind="drawn", path=request.to))
@@ -428,6 +458,7 @@ def test_an_image_is_drawn_when_the_run_waits(trained, monkeypatch):
     assert [one.kind for one in sketcher.said] == ["waiting", "drawn"] and fits == [
         (run, Drawing("starter", "", (), 64 * 32))
     ]
+    assert sketcher.alone == [False]
     between_steps()
 
 

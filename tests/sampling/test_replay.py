@@ -5,8 +5,9 @@ import torch
 
 from lora_studio import models
 from lora_studio.models import inject
-from lora_studio.sampling import replay
+from lora_studio.sampling import replay, shortcuts
 from lora_studio.sampling.denoise import Sampling, denoise
+from lora_studio.sampling.generate import in_batches
 from lora_studio.sampling.guided import PromptFeatures
 from lora_studio.sampling.replay import Recording
 from tests.ui.small_adapters import small_adapter
@@ -42,7 +43,7 @@ def base(tiny_folder):
 @pytest.fixture
 def played(base):
     recorder = Played()
-    recorder.replays = replay.enable(base, recorder)
+    recorder.replays = replay.enable(base, lambda: recorder)
     yield recorder
     replay.disable(base)
     inject.unload_adapters(base)
@@ -91,8 +92,13 @@ def test_other_weights_are_read_and_other_adapters_recorded_anew(base, played, m
     inject.set_weights(base, [3.0])
     second = drawn(base)
     assert played.recorded == 1 and torch.equal(second, plain(base)) and not torch.allclose(first, second, atol=1e-3)
+    places = [changed.increment.scale for changed in base.loaded._changed]
     inject.set_weights(base, [[1.0], [3.0]])
     assert torch.equal(drawn(base), plain(base)) and played.recorded == 2
+    inject.set_weights(base, [2.0])
+    assert torch.equal(drawn(base), plain(base)) and played.recorded == 2
+    found = [changed.increment.scale for changed in base.loaded._changed]
+    assert all(a is b and bool((a == 2).all()) for a, b in zip(found, places, strict=True)), "the first recording's"
     inject.load_adapters(base, [(small_adapter(base, 2), 1.0)])
     assert torch.equal(drawn(base), plain(base)) and played.recorded == 3
     inject.unload_adapters(base)
@@ -105,12 +111,58 @@ def test_what_cannot_be_recorded_is_computed(base, played):
     assert played.replays.failed == "operation not permitted when stream is capturing" and played.recorded == 0
 
 
-def test_memory_that_is_too_short_is_told_and_freed(base, played):
+def test_memory_that_is_too_short_to_record_is_told_once_and_freed(base, played):
     drawn(base)
     played.error = torch.OutOfMemoryError("no memory")
-    with pytest.raises(torch.OutOfMemoryError):
-        drawn(base, (1,))
-    assert not played.replays._kept and not played.replays.failed
+    assert torch.equal(drawn(base, (1,)), plain(base, (1,))), "it is drawn without"
+    assert not played.replays._kept and not base.make_room()
+    said = shortcuts.warning(base)
+    assert said and said.what == (
+        "Denoising steps could not be recorded as a CUDA graph: there was not enough memory for it."
+    )
+    assert shortcuts.warning(base) is None
+    played.error = None
+    drawn(base)
+    assert played.recorded == 1, "nothing is recorded any more"
+
+
+def test_recordings_give_way_where_memory_is_short_elsewhere(base, played, monkeypatch):
+    """The batch is halved, or a picture is decoded in tiles, though the memory of recordings could be had."""
+    drawn(base)
+    refused, asked = [torch.OutOfMemoryError("no memory")], []
+
+    def draw(rows):
+        asked.append(rows)
+        if refused:
+            raise refused.pop()
+        return torch.zeros(2, 4, 8, 8)
+
+    assert len(in_batches(base, 2, SMALL, draw)) == 2
+    assert asked == [slice(0, 2)] * 2 and played.replays.failed == replay.NO_MEMORY
+    assert not played.replays._kept
+
+
+def test_a_picture_is_decoded_whole_once_recordings_gave_way(base, played, monkeypatch):
+    drawn(base)
+    decoder, tried = base.vae.decoder, []
+
+    def forward(x, *rest, real=decoder.forward):
+        tried.append(tuple(x.shape))
+        if played.replays._kept:
+            raise torch.OutOfMemoryError("no memory")
+        return real(x, *rest)
+
+    monkeypatch.setattr(decoder, "forward", forward)
+    base.decode(torch.zeros(2, 4, 8, 8))
+    assert [shape[0] for shape in tried] == [2, 1, 1, 1] and tried[-1][2:] == (8, 8)
+
+
+def test_a_base_model_given_up_keeps_nothing(base, played):
+    drawn(base)
+    shortcuts.save_memory(base)
+    assert not played.replays._kept and not base.make_room()
+    drawn(base)
+    assert played.recorded == 1
 
 
 def test_without_a_gpu_nothing_is_recorded(base):
