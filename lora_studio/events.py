@@ -132,6 +132,29 @@ class RateFound(Event):
         return f"No learning rate between {low} and {high} lowered the loss clearly: it stays {rate}."
 
 
+class LayersSeen(Event):
+    """Before the first step, ``pictures`` passed through the model, and the adapter starts along ``what`` its layers
+    saw of them. ``layers`` of ``of`` saw anything; the others start as at random.
+    """
+
+    kind: Literal["layers_seen"] = "layers_seen"
+    what: Literal["inputs", "gradients"]
+    layers: int
+    of: int
+    pictures: int
+    seconds: float
+    memory: int
+    """Bytes that were held for it, beside the model."""
+
+    @property
+    def sentence(self) -> str:
+        some = f"{self.layers:,} of " if self.layers < self.of else ""
+        return (
+            f"Looked at the {self.what} of {some}{self.of:,} layers over {self.pictures} pictures, in "
+            f"{self.seconds:.0f} s with {self.memory / 2**20:,.0f} MB: the adapter starts along them."
+        )
+
+
 class StepDone(Event):
     """One optimizer step; ``loss`` is the mean over its batch, ``eta`` and ``seconds`` in seconds."""
 
@@ -330,6 +353,7 @@ AnyEvent = Annotated[
         Preparing,
         BaseLoaded,
         Started,
+        LayersSeen,
         RateFound,
         StepDone,
         Validated,

@@ -130,7 +130,7 @@ class Display:
                 self.say(event.sentence)
             case e.Started():
                 self.say(_beginning(event))
-            case e.RateFound():
+            case e.RateFound() | e.LayersSeen():
                 self.say(event.sentence)
             case e.StepDone():
                 self._step(event, seen)

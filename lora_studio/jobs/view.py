@@ -44,6 +44,8 @@ class RunView:
     """What was prepared last: before the first step, or for judging since then."""
     base: e.BaseLoaded | None = None
     started: e.Started | None = None
+    start: e.LayersSeen | None = None
+    """What its layers saw before the first step, where its start goes by that."""
     rate: e.RateFound | None = None
     """Where it looked for its learning rate, what it found."""
     steps: list[e.StepDone] = field(default_factory=list)
@@ -95,6 +97,8 @@ class RunView:
                 self.base = event
             case e.Started():
                 self._begin(event)
+            case e.LayersSeen():
+                self.start = event
             case e.RateFound():
                 self.rate = event
             case e.StepDone():

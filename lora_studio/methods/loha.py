@@ -32,6 +32,11 @@ class Loha(Method):
     own_start = "A LoHa begins from nothing or from a LoHa of its rank, since other changes are no such products."
     own_kind = "loha"
 
+    def refusal(self, options: AdapterOptions, quantize: str) -> str:
+        if options.init in ("gaussian", "kaiming"):
+            return ""
+        return "A LoHa starts from gaussian or kaiming: set init to one of them"
+
     def inject(self, model: nn.Module, names: Sequence[str], options: AdapterOptions) -> None:
         from lora_studio.methods.loha_layer import LohaLayer
         from lora_studio.methods.own_layer import wrap

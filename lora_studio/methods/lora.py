@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from lora_studio.methods.method import NAME, AdapterOptions, Layer, LayerInput, LayerShape, Method
+from lora_studio.methods.method import NAME, AdapterOptions, Directions, Layer, LayerInput, LayerShape, Method
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +37,8 @@ class Lora(Method):
         self, layers: Mapping[str, Layer], options: AdapterOptions, source: torch.Generator
     ) -> Mapping[str, Factors] | None:
         """A from ``source`` and B zero, as in peft (gaussian: standard deviation 1 / r; kaiming: uniform), but drawn on
-        the CPU for every device; orthogonal: orthonormal rows, so that no two directions of A overlap.
+        the CPU for every device; orthogonal: orthonormal rows, so that no two directions of A overlap. So are, at
+        first, those of EVA: what its inputs do not fill stays as long as what they do.
         """
         import torch
         from torch import nn
@@ -47,12 +48,28 @@ class Lora(Method):
             fresh = torch.empty(down.shape)
             if options.init == "gaussian":
                 fresh.normal_(std=1 / len(fresh), generator=source)
-            elif options.init == "orthogonal":
+            elif options.init in ("orthogonal", "eva"):
                 nn.init.orthogonal_(fresh, generator=source)
             else:
                 nn.init.kaiming_uniform_(fresh, a=math.sqrt(5), generator=source)
             down.copy_(fresh)
             up.zero_()
+        return None
+
+    def looks_at(self, options: AdapterOptions) -> Literal["", "inputs", "gradients"]:
+        return "inputs" if options.init == "eva" else ""
+
+    def start_along(
+        self, layers: Mapping[str, Layer], options: AdapterOptions, seen: Mapping[str, Directions]
+    ) -> Mapping[str, Factors] | None:
+        """EVA (Paischer et al. 2024, *One Initialization to Rule them All: Fine-tuning via Explained Variance
+        Adaptation*, section 3): A's rows are the main directions of the layer's inputs, B stays zero. Every layer keeps
+        its rank, which the paper also shifts between layers.
+        """
+        for path, layer in layers.items():
+            down, _ = factors_of(layer.module)
+            rows = seen[path].right[: len(down)]
+            down[: len(rows)] = rows.reshape(len(rows), *down.shape[1:])
         return None
 
     def read(self, layer: Layer, subtracted: Factors | None) -> Factors:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -81,6 +81,19 @@ class LayerInput:
     """Whether float32 parameters meet a base model in a smaller format."""
     shared: bool
     """Whether the layer's input is kept for the backward pass anyway, in the form in which an adapter reads it."""
+
+
+class Directions(NamedTuple):
+    """The main directions of what was seen of a layer in a few batches, those of rounding left out: singular triples of
+    its inputs' second moments, or of the loss's gradient by its weight.
+    """
+
+    left: torch.Tensor
+    """(out, k) float32, orthonormal columns; of inputs (in·kh·kw, k), the same as ``right``."""
+    strengths: torch.Tensor
+    """(k,) singular values, falling."""
+    right: torch.Tensor
+    """(k, in·kh·kw) float32, orthonormal rows."""
 
 
 class Method(ABC):
@@ -163,6 +176,21 @@ class Method(ABC):
             What to subtract from the base model as long as the adapter trains, so that step 0 is the base model
             itself; None where nothing is.
         """
+
+    def looks_at(self, options: AdapterOptions) -> Literal["", "inputs", "gradients"]:
+        """What of its layers a new run looks at in a few batches before its first step, for ``start_along``."""
+        return ""
+
+    def start_along(
+        self, layers: Mapping[str, Layer], options: AdapterOptions, seen: Mapping[str, Directions]
+    ) -> Mapping[str, Factors] | None:
+        """Puts the layers, fresh from ``start``, along what was ``seen`` of them, by canonical path. Not called where
+        it ``looks_at`` nothing.
+
+        Returns:
+            As ``start``.
+        """
+        raise NotImplementedError(f"{self.title} looks at nothing.")
 
     @abstractmethod
     def read(self, layer: Layer, subtracted: Factors | None) -> Factors | OutputChange:

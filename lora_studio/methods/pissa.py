@@ -28,6 +28,11 @@ class Pissa(Lora):
     """Its start is as large as the weights themselves: rounded, it would change the base model."""
     own_start = "PiSSA begins from the base model's own main directions, not from an adapter."
 
+    def refusal(self, options: AdapterOptions, quantize: str) -> str:
+        if options.init != "eva":
+            return ""
+        return f"{self.title} has a start of its own, and no room for EVA's: set init to gaussian, or method to lora"
+
     def start(
         self, layers: Mapping[str, Layer], options: AdapterOptions, source: torch.Generator
     ) -> Mapping[str, Factors] | None:
@@ -46,13 +51,14 @@ class Pissa(Lora):
         return {path: super(Pissa, self).read(layer, None) for path, layer in layers.items()}
 
     def read(self, layer: Layer, subtracted: Factors | None) -> Factors:
-        """An ordinary LoRA of twice the rank: ΔW = (alpha / r) (B A − B₀ A₀)."""
+        """An ordinary LoRA of twice the rank: ΔW = (alpha / r) (B A − B₀ A₀); where nothing is subtracted, a LoRA."""
         import torch
 
         from lora_studio.adapters.adapter import Factors
 
         now = super().read(layer, None)
-        assert subtracted is not None, "start gave one for every layer"
+        if subtracted is None:
+            return now
         down, up = torch.cat([now.down, subtracted.down]), torch.cat([now.up, -subtracted.up], dim=1)
         return Factors(down, up, 2 * now.alpha)
 

@@ -10,6 +10,7 @@ from lora_studio.methods.ia3 import Ia3
 from lora_studio.methods.loha import Loha
 from lora_studio.methods.lokr import Lokr
 from lora_studio.methods.lora import Lora
+from lora_studio.methods.lora_ga import LoraGa
 from lora_studio.methods.method import Method
 from lora_studio.methods.oft import Oft
 from lora_studio.methods.pissa import Pissa
@@ -19,7 +20,7 @@ from lora_studio.methods.textual_inversion import PromptTuning, TextualInversion
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        *(Lora(), Dora(), Pissa(), Loha(), Lokr(), Oft(), Ia3()),
+        *(Lora(), Dora(), Pissa(), LoraGa(), Loha(), Lokr(), Oft(), Ia3()),
         *(TextualInversion(), PromptTuning(), PrefixTuning(), Full(), AdapterLayers()),
     )
 }

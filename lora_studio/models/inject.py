@@ -21,7 +21,7 @@ from lora_studio.config import by_block
 from lora_studio.config.slices import AdapterSettings
 from lora_studio.errors import AdapterError, SettingsError
 from lora_studio.methods import registry
-from lora_studio.methods.method import NAME, Layer
+from lora_studio.methods.method import NAME, Directions, Layer
 from lora_studio.models import modules
 from lora_studio.models.base import Base
 from lora_studio.models.learned_words import start_from
@@ -54,7 +54,21 @@ def add_adapter(base: Base, settings: AdapterSettings, seed: int, word: str = ""
             parameter.data = parameter.data.float()
         subtracted = method.start(layers(base), settings, torch.Generator().manual_seed(seed))
         if subtracted is not None:
-            base.start = AdapterOverlay(base.models, [(Adapter(subtracted), -1.0)], base.family.name, torch.float32)
+            subtract(base, subtracted)
+
+
+def subtract(base: Base, factors: Mapping[str, Factors]) -> None:
+    """Subtracts ``factors``, by canonical path, from the base model as long as the adapter trains."""
+    base.start = AdapterOverlay(base.models, [(Adapter(dict(factors)), -1.0)], base.family.name, torch.float32)
+
+
+@torch.no_grad()
+def start_along(base: Base, settings: AdapterSettings, seen: Mapping[str, Directions]) -> None:
+    """Has a fresh adapter start along what was ``seen`` of its layers; see ``Method.start_along``."""
+    assert base.method is not None
+    subtracted = base.method.start_along(layers(base), settings, seen)
+    if subtracted is not None:
+        subtract(base, subtracted)
 
 
 def _add_word(base: Base, settings: AdapterSettings, word: str) -> None:

@@ -7,7 +7,7 @@ import struct
 
 import torch
 
-NOISE, DROPOUT, VALIDATION = range(3)
+NOISE, DROPOUT, VALIDATION, START = range(4)
 """What a generator is for: keeps the streams of one step apart."""
 
 

@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from lora_studio import models
-from lora_studio.adapters import Adapter
+from lora_studio.adapters import Adapter, Factors
 from lora_studio.config.settings import Settings
 from lora_studio.config.slices import PreviewSettings
 from lora_studio.dataset import caption_variants, manifest
 from lora_studio.dataset.cache import Cache
 from lora_studio.dataset.items import Dataset
+from lora_studio.methods import registry as methods
 from lora_studio.models import inject
 from lora_studio.optim import build
 from lora_studio.optim.ema import Average
@@ -139,7 +140,18 @@ class Session:
             "optimizer": self.stepper.optimizer.state_dict(),
             "average": self.average.state_dict(),
             "scaler": self.stepper.scaler.state_dict(),
+            "start": self._measured_start(),
         }
+
+    def _measured_start(self) -> dict[str, dict[str, Any]]:
+        """The factors that are subtracted while it trains, by canonical path, where they come from batches that were
+        looked at: the seed alone would not give them again.
+        """
+        adapter, method = self.settings.adapter, methods.get(self.settings.adapter.method)
+        if self.base.start is None or not method.looks_at(adapter):
+            return {}
+        factors = self.base.start.adapters[0].factors
+        return {path: {"down": one.down, "up": one.up, "alpha": one.alpha} for path, one in factors.items()}
 
     def copied_state(self) -> dict[str, Any]:
         """The state as it is now, in the computer's memory: a GPU may be full."""
@@ -167,6 +179,8 @@ class Session:
             build.load_state(self.stepper.optimizer, state["optimizer"])
         self.average.load_state_dict(state["average"])
         self.stepper.scaler.load_state_dict(state["scaler"])
+        if (start := state.get("start")) and self.base.start is None:  # older states have none; it never changes
+            inject.subtract(self.base, {path: Factors(**one) for path, one in start.items()})
         self.stepper.flat.sync_copies()
         self.stepper.forget()
         for name in ("step", "started", "seconds", "final_loss", "rate_factor", "rollbacks"):

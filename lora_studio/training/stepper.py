@@ -127,10 +127,22 @@ class Stepper:
         self._failure_taken = True
         return self.failed
 
-    def _backward(self, batch: Batch) -> None:
+    def show(self, batch: Batch) -> None:
+        """A pass of one batch for those who watch the model's layers: one kernel at a time, forward and, unless
+        gradients are switched off, backward. ``forget`` drops the gradients that it leaves.
+        """
+        loss = self._loss(batch.to(self.machine.device))
+        if loss.requires_grad:
+            self.scaler.scale(loss).backward()
+
+    def _loss(self, batch: Batch) -> Tensor:
+        """() The share of ``batch`` in the step's mean loss."""
         with self.autocast():
             text = self._read(Texts(batch.text, batch.captions, batch.length))
-            loss = losses(self.base, batch, text, self.settings.loss).mean() / self.settings.optimizer.accumulate
+            return losses(self.base, batch, text, self.settings.loss).mean() / self.settings.optimizer.accumulate
+
+    def _backward(self, batch: Batch) -> None:
+        loss = self._loss(batch)
         self.scaler.scale(loss).backward()
         self.flat.accumulate_gradients()
         self.loss += loss.detach()

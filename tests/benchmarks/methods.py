@@ -64,6 +64,13 @@ _NOTES = """
   biases. `python3 app.py merge BASE RUN.safetensors -o MODEL` makes a checkpoint of it, and
   `python3 app.py resize RUN.safetensors --rank 32 -o LORA.safetensors` the nearest LoRA, with the share of the change
   that it keeps. `rank`, `alpha` and LoRA+ have no effect on it.
+- **Starts**: `lora` and `dora` start their first factor at random, or with `init=eva` along the main directions of
+  what their layers take in (Paischer et al. 2024). All layers keep their rank, which EVA's authors also shift between
+  layers.
+  `pissa` and `lora-ga` start with both factors, along the weights (Meng et al. 2024) or the loss's gradients (Wang et
+  al. 2024); their product is subtracted while they train, so that step 0 is the base model itself, and the file is a
+  LoRA of twice the rank. For EVA and LoRA-GA a new run passes at least 16 of its pictures through the model, twice,
+  before its first step: forward for EVA, forward and backward for LoRA-GA, whose start is part of every saved state.
 - **Adapter layers** are behind the last projection of each attention and, with `targets=attention+ff`, of each
   feed-forward; `rank` is their width. They are no change of weights, so they are drawn with in the studio alone.
 """

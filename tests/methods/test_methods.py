@@ -9,7 +9,7 @@ from torch import nn
 from lora_studio.adapters import Adapter, Factors, dora
 from lora_studio.errors import SettingsError
 from lora_studio.methods import own_layer, registry
-from lora_studio.methods.method import NAME, Layer, LayerInput, LayerShape
+from lora_studio.methods.method import NAME, Directions, Layer, LayerInput, LayerShape
 from lora_studio.methods.own_layer import OwnLayer
 
 
@@ -171,12 +171,44 @@ def test_parameters_are_counted_as_they_are(method, kernel):
     assert counted == sum(one.numel() for one in layer.module.parameters() if one.requires_grad)
 
 
-def test_only_a_pissa_holds_more_than_it_trains():
+def seen(left, strengths, right):
+    return Directions(*(torch.tensor(one) for one in (left, strengths, right)))
+
+
+def test_eva_takes_the_inputs_directions_and_keeps_what_they_do_not_fill():
+    """Inputs along (0, 1): the first row of A; the second stays as drawn, of the same length. B is zero."""
+    layer, _ = started("lora", [[1.0, 0.0], [0.0, 1.0]], rank=2, init="eva")
+    method, drawn = registry.get("lora"), layer.module.lora_A[NAME].weight.clone()
+    assert method.looks_at(options(init="eva")) == "inputs" and not method.looks_at(options())
+    with torch.no_grad():
+        directions = seen([[0.0], [1.0]], [4.0], [[0.0, 1.0]])
+        assert method.start_along({"layer": layer}, options(init="eva"), {"layer": directions}) is None
+    down = layer.module.lora_A[NAME].weight
+    assert down[0].tolist() == [0, 1] and torch.equal(down[1], drawn[1]) and drawn[1].norm().item() == pytest.approx(1)
+    assert not layer.module.lora_B[NAME].weight.any()
+
+
+def test_lora_ga_takes_the_first_directions_in_and_the_second_out():
+    """G = diag(5, 2, 0…) of 16 outputs: A₀ = [½, 0], B₀ = [0, ½, …]ᵀ, since 16^¼ / √16 = ½. Of rank 2 B has none."""
+    weight = [[0.0, 0.0]] * 16
+    directions = seen(torch.eye(16)[:, :2].tolist(), [5.0, 2.0], [[1.0, 0.0], [0.0, 1.0]])
+    method = registry.get("lora-ga")
+    for rank in (1, 2):
+        layer, subtracted = started("lora-ga", weight, rank=rank, alpha=float(rank))
+        assert subtracted is None and not method.read(layer, None).delta().any(), "as a LoRA until it has looked"
+        with torch.no_grad():
+            subtracted = method.start_along({"layer": layer}, options(rank=rank), {"layer": directions})["layer"]
+        assert layer.module.lora_A[NAME].weight.tolist() == [[0.5, 0.0], [0.0, 0.5]][:rank]
+        assert layer.module.lora_B[NAME].weight[1].tolist() == [0.5 * (rank == 1), 0.0][:rank]
+        assert not method.read(layer, subtracted).delta().any() and method.read(layer, subtracted).rank == 2 * rank
+
+
+def test_only_a_pissa_and_lora_ga_hold_more_than_they_train():
     """Its first factors, to subtract them."""
     shape, frozen = LayerShape(6, 4), {}
     for name, method in registry.METHODS.items():
         frozen[name] = method.frozen(options(rank=2), shape)
-    assert {name: held for name, held in frozen.items() if held} == {"pissa": 2 * (6 + 4)}
+    assert {name: held for name, held in frozen.items() if held} == {"pissa": 2 * (6 + 4), "lora-ga": 2 * (6 + 4)}
 
 
 @pytest.mark.parametrize(
@@ -247,8 +279,9 @@ def test_refusals_and_what_may_round():
     refused = {name for name, method in registry.METHODS.items() if method.refusal(options(), "int8")}
     assert refused == {"dora", "full"}
     alone = {name for name, method in registry.METHODS.items() if method.own_start and not method.own_kind}
-    assert alone == {"pissa"}
-    assert {name for name, method in registry.METHODS.items() if not method.low_precision} == {"dora", "pissa"}
+    assert alone == {"pissa", "lora-ga"}
+    rounded = {name for name, method in registry.METHODS.items() if method.low_precision}
+    assert registry.METHODS.keys() - rounded == {"dora", "pissa", "lora-ga"}
 
 
 def test_a_name_that_is_none_lists_those_that_are():

@@ -104,13 +104,20 @@ class AdapterSettings(SettingsSlice):
         "Learn only their directions, so that they stay as strong as words of the language.",
         Level.EXPERT,
     )
-    init: Literal["gaussian", "kaiming", "orthogonal"] = setting(
+    init: Literal["gaussian", "kaiming", "orthogonal", "eva"] = setting(
         "gaussian",
         "Initialization",
-        "Distribution of the first factor's initial values: random, or orthonormal rows that share no direction. The "
-        "second starts at zero, so that step 0 is the base model itself.",
+        "The first factor's initial values: random; orthonormal rows that share no direction; or EVA, the main "
+        "directions of what the layers take in, which a new run looks at in a few batches (LoRA and DoRA). The second "
+        "starts at zero, so that step 0 is the base model itself. Starts along the weights or the gradients are the "
+        "methods PiSSA and LoRA-GA.",
         Level.EXPERT,
-        choices={"gaussian": "Gaussian", "kaiming": "Kaiming", "orthogonal": "Orthogonal"},
+        choices={
+            "gaussian": "Gaussian",
+            "kaiming": "Kaiming",
+            "orthogonal": "Orthogonal",
+            "eva": "EVA (the layers' inputs)",
+        },
     )
 
     @property

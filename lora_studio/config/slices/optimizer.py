@@ -57,7 +57,7 @@ class OptimizerSettings(SettingsSlice):
         ge=1,
         le=256,
         unit="×",
-        only={"method": ["lora", "dora", "pissa"]},
+        only={"method": ["lora", "dora", "pissa", "lora-ga"]},
     )
     weight_decay: float = setting(
         0.01, "Weight decay", "Pulls the adapter's weights towards zero.", Level.EXPERT, ge=0, le=1

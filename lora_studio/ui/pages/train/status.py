@@ -125,6 +125,8 @@ def _facts(run: Run, view: RunView) -> list[str]:
         if view.started.class_images:
             facts.append(words.counted(view.started.class_images, "class picture"))
         facts.append(", ".join(filter(None, (view.started.device, view.started.precision, view.started.engine))))
+    if view.start:
+        facts.append(f"started along its layers' {view.start.what}")
     if view.base and view.base.name != "starter":  # which is always read right
         facts.append(f"{view.base.name} predicts: {view.base.finding}")
     if view.checkpoints and view.state is not State.FINISHED:
