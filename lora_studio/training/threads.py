@@ -20,8 +20,12 @@ WORTH = 0.9
 def fastest(work: Callable[[], object], most: int) -> int:
     """Sets and returns the number of threads, of 1, 2, 4 … up to ``most``, with which ``work`` is fastest.
 
-    Results may differ in the last bits between numbers of threads, so a run keeps the one that it started with.
+    Results may differ in the last bits between numbers of threads, so a run keeps the one that it started with. Where
+    only one is possible, ``work`` is not done.
     """
+    if most == 1:
+        torch.set_num_threads(1)
+        return 1
     best, shortest = 1, _seconds(work, 1)
     for count in _doubled(most):
         seconds = _seconds(work, count)
