@@ -75,6 +75,11 @@ def enable(base: Base) -> None:
     _OF.setdefault(base, KeptTexts())
 
 
+def disable(base: Base) -> None:
+    """Ends what ``enable`` began."""
+    _OF.pop(base, None)
+
+
 def encode(base: Base, texts: Sequence[str], reading: Reading, length: int) -> dict[str, Tensor]:
     """As ``Base.encode_text``, or what was kept of it."""
     found = _OF.get(base)

@@ -29,7 +29,7 @@ def encoded(base, monkeypatch):
     monkeypatch.setattr(base, "encode_text", lambda texts, *rest: calls.append(list(texts)) or real(texts, *rest))
     kept_texts.enable(base)
     yield calls
-    kept_texts._OF.pop(base, None)
+    kept_texts.disable(base)
     inject.unload_adapters(base)
 
 
@@ -106,5 +106,5 @@ def test_pictures_of_kept_texts_are_the_same(base, encoded):
     again = generate(base, prompts[::-1], seeds[::-1], SMALL), render(base, [style], cells[::-1], SMALL)
     assert encoded == [["blurry"], prompts]
     assert all(here == there[::-1] for here, there in zip(first, again, strict=True))
-    kept_texts._OF.pop(base)
+    kept_texts.disable(base)
     assert generate(base, prompts, seeds, SMALL) == first[0]

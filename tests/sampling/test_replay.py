@@ -167,3 +167,28 @@ def test_a_base_model_given_up_keeps_nothing(base, played):
 
 def test_without_a_gpu_nothing_is_recorded(base):
     assert replay.enable(base) is None and base not in replay._OF
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_cuda_graphs_that_share_memory_draw_as_single_operations(base, tiny_folder, dtype):
+    """Recordings overwrite each other's results; or read weights where others lie by now."""
+    on_card = models.load(str(tiny_folder("sd1")), "cuda", dtype)
+    inject.load_adapters(on_card, [(small_adapter(base, 1), 1.0)])
+    one, two = (1,), (1, 2)
+    wanted = [(one, [1.0]), (two, [[0.5], [2.0]]), (one, [3.0]), (two, [[1.0], [0.0]]), (two, [1.0]), (one, [-1.0])]
+
+    def all_of_them():
+        for seeds, weights in wanted:
+            inject.set_weights(on_card, weights)
+            yield drawn(on_card, seeds)
+
+    expected = list(all_of_them())
+    replays = replay.enable(on_card)
+    try:
+        list(all_of_them())
+        for one, other in zip(all_of_them(), expected, strict=True):
+            assert (one - other).norm() < 1e-2 * other.norm()
+        assert not replays.failed and len(replays._kept) == 3
+    finally:
+        replay.disable(on_card)
