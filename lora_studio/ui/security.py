@@ -23,6 +23,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lora_studio.errors import SettingsError
+from lora_studio.ui.ordering import InOrder
 
 LOOPBACK = ["127.0.0.1", "localhost", "::1", "[::1]"]
 MAX_UPLOAD = 1024**3
@@ -201,4 +202,5 @@ def middleware(address: str) -> list[Middleware]:
         Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
         Middleware(OwnPagesOnly),
         Middleware(Bounded),
+        Middleware(InOrder),
     ]

@@ -69,7 +69,17 @@ def build(outputs: Path = runs.OUTPUTS) -> gr.Blocks:
         setup.looks_again(train_tab)
         pictures.wire(pictures_tab, all_tabs, setup)
         tabs.follow_address(studio, lambda: "train" if runs.existing(outputs) else "pictures")
+    _mark_nothing(studio)
     return studio
+
+
+def _mark_nothing(studio: gr.Blocks) -> None:
+    """Handlers without a sign of progress mark nothing as busy. Gradio would tell each of their outputs twice, hundreds
+    of them while the page loads.
+    """
+    for handler in studio.fns.values():
+        if handler.show_progress == "hidden":
+            handler.show_progress_on = []
 
 
 def launch(

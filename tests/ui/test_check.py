@@ -2,6 +2,8 @@
 fit can be applied.
 """
 
+import threading
+
 import gradio as gr
 import pytest
 
@@ -17,6 +19,7 @@ from lora_studio.ui.pages.train import check as page
 from lora_studio.ui.pages.train import memory_report
 from lora_studio.ui.pages.train.check import CheckState
 from lora_studio.ui.pages.train.setup import Setup
+from tests.ui.played import until
 
 GB = 2**30
 WAYS = [
@@ -72,7 +75,10 @@ class Played(command.CommandProcess):
                 return
             if isinstance(one, Exception):
                 raise one
-            yield one
+            if isinstance(one, threading.Event):
+                one.wait(60)
+            else:
+                yield one
 
     def end(self):
         self.ended = True
@@ -143,22 +149,20 @@ def test_what_copies_take_is_told():
     assert "Its 240 pictures and copies take 1.0 GB in the cache" in shown and "encoded in 75 seconds" in shown
 
 
-def test_what_the_page_failed_to_apply_comes_again(check, values, process):
+def test_a_press_returns_at_once_and_the_timer_shows_the_rest(check, values, process):
     """A check that ended long ago stands at "drawing a preview"."""
-    process.says = [{"estimated": ESTIMATED}, ESTIMATED | {"measured": MEASURED}]
+    go_on = threading.Event()
+    process.says = [{"estimated": ESTIMATED}, go_on, ESTIMATED | {"measured": MEASURED}]
     seen = CheckState()
-    answers = check.run(seen, *values)
-    next(answers)
+    first = check.begin(seen, *values)
+    assert "reading the base model" in first[check.outcome]["value"] and first[check.again]["active"]
+    until(lambda: "It should fit" in check.now(seen)[check.outcome]["value"])
     now = check.now(seen)
-    assert "reading the base model" in now[check.outcome]["value"] and now[check.again]["active"]
-    list(answers)  # none of them arrives
-    now = check.now(seen)
-    assert "It fits." in now[check.outcome]["value"] and not now[check.again]["active"]
-    assert now[check.button] == gr.update(value="Check memory", interactive=True)
-    next(cut := check.run(seen, *values))
-    cut.close()
-    now = check.now(seen)
-    assert not now[check.outcome]["visible"] and now[check.button]["interactive"] and not now[check.again]["active"]
+    assert now[check.again]["active"] and not now[check.button]["interactive"]
+    go_on.set()
+    until(lambda: "It fits." in check.now(seen)[check.outcome]["value"])
+    until(lambda: not check.now(seen)[check.again]["active"])
+    assert check.now(seen)[check.button] == gr.update(value="Check memory", interactive=True)
 
 
 @pytest.mark.fault(36)
@@ -208,7 +212,7 @@ def test_it_says_when_no_setting_would_fit(check, values, process):
     assert "Use a smaller base model" in texts(check, check.run(CheckState(), *values))[-1]
 
 
-@pytest.mark.parametrize("ends", ["cancel", "start", "apply", "tab", "another"])
+@pytest.mark.parametrize("ends", ["cancel", "start", "apply", "again", "another"])
 def test_it_is_ended_before_its_time(check, values, process, ends):
     """It keeps the device busy though nobody waits for it, or its last answer covers what came after."""
     process.says = [{"estimated": TIGHT}, {"estimated": TIGHT}, TIGHT | {"measured": None}]
@@ -222,21 +226,20 @@ def test_it_is_ended_before_its_time(check, values, process, ends):
             clicked(check, seen, {"act": "apply" if ends == "apply" else "close", "option": "0"})
         case "start":
             check.close(seen)
-        case "tab":
-            answers.close()
+        case "again":
+            next(new := check.run(seen, *values))
         case "another":
             next(other := check.run(CheckState(), *values))
             next(other)
     rest = list(answers)
-    assert (
-        process.made[0].ended
-        and not left.exists()
-        and not any("It does not fit" in text for text in texts(check, rest))
-    )
-    if ends != "tab":
-        assert rest[-1][check.button] == gr.update(value="Check memory", interactive=True)
-        shown = rest[-1][check.outcome]
-        assert shown["visible"] == (ends == "apply") and ("Applied" in shown["value"]) == (ends == "apply")
+    assert process.made[0].ended and not rest and not left.exists()
+    if ends == "again":
+        assert "It does not fit" in texts(check, new)[-1]
+        return
+    now = check.now(seen)
+    assert now[check.button] == gr.update(value="Check memory", interactive=True) and not now[check.again]["active"]
+    shown = now[check.outcome]
+    assert shown["visible"] == (ends == "apply") and ("Applied" in shown["value"]) == (ends == "apply")
 
 
 def test_a_mistake_is_told_and_the_button_comes_back(check, values, process):

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +30,7 @@ from lora_studio.ui.pages.train import memory_report
 from lora_studio.ui.theme import html
 
 _HIDDEN = gr.update(value="", visible=False)
-_AGAIN = 2.0
+_AGAIN = 1.0
 """Seconds between two looks at a check that is at work."""
 _STALE = '<p class="hint">The settings have changed since this check.</p>'
 _BUSY_DEVICE = (
@@ -45,11 +46,9 @@ class CheckState:
     values: tuple[Any, ...] | None = None
     """The form's values that were checked; None while no result is shown."""
     shown: Any = None
-    """The update that shows the result. Every answer repeats it, and so does a timer while the check is at work: of
-    answers that arrive together the page applies only the last, and none once it fails to apply one.
-    """
+    """The update that shows the result."""
     button: Any = None
-    """The update of the button, which is repeated likewise."""
+    """The update of the button."""
     working: bool = False
     """Whether the check is at work."""
     options: list[dict[str, Any]] = field(default_factory=list)
@@ -88,16 +87,26 @@ class Check:
         """
         fields, shown = self.form.components, [self.seen, self.outcome, self.stale, self.button, self.again]
 
-        def run(seen: CheckState, kept: dict[str, Any]) -> Iterator[Updates]:
-            yield from self.run(seen, *self.form.kept(kept["fields"]))
+        def begin(seen: CheckState, kept: dict[str, Any]) -> Updates:
+            return self.begin(seen, *self.form.kept(kept["fields"]))
 
-        pressed.then(run, [self.seen, draft], shown, concurrency_limit=None, **outcome.WORK)
+        pressed.then(begin, [self.seen, draft], shown, **quiet)
         self.again.tick(self.now, self.seen, shown[1:], **quiet)
         self.outcome.click(self.pressed, self.seen, [self.seen, self.outcome, self.stale, *fields], **quiet)
         start.click(self.close, self.seen, [self.seen, self.outcome, self.stale], **quiet)
 
+    def begin(self, seen: CheckState, *values: Any) -> Updates:
+        """Starts to check the memory for the form's ``values``, and shows that. The timer shows the rest: an answer
+        that reports at length would compete with the timer's.
+        """
+        answers = self.run(seen, *values)
+        first = next(answers)
+        threading.Thread(target=deque(maxlen=0).extend, args=[answers], daemon=True).start()
+        return first
+
     def run(self, seen: CheckState, *values: Any) -> Iterator[Updates]:
-        """Checks the memory for the form's ``values``, and yields the page's updates as results arrive."""
+        """Checks the memory for the form's ``values``; what the page shows as results arrive."""
+        seen.values = values
         try:
             settings = self.settings(values)
             if not seen.warned and (name := self._run_on_device(settings.machine.device)):
@@ -106,17 +115,19 @@ class Check:
                 seen.shown = gr.update(value=notice, visible=True)
                 yield self._answer(seen, "Check anyway")
                 return
-            seen.warned, seen.values, seen.options, seen.stale = False, values, [], False
+            seen.warned, seen.options, seen.stale = False, [], False
             for shown in self._checked(seen, settings):
+                if seen.values is not values:  # it was cancelled, or another was begun
+                    break
                 seen.shown = gr.update(value=shown, visible=True)
                 yield self._answer(seen, "Checking…", working=True)
         except (StudioError, OSError) as error:
-            seen.values, seen.shown = None, gr.update(value=outcome.wrong(error), visible=True)
-        except GeneratorExit:  # the browser has left, or lost its connection: then the timer tells it
-            self.close(seen)
-            self._answer(seen, "Check memory")
-            raise
-        yield self._answer(seen, "Check memory")
+            if seen.values is values:
+                seen.values, seen.shown = None, gr.update(value=outcome.wrong(error), visible=True)
+                yield self._answer(seen, "Check memory")
+            return
+        if seen.values is values:
+            yield self._answer(seen, "Check memory")
 
     def _answer(self, seen: CheckState, label: str, working: bool = False) -> Updates:
         seen.button, seen.working = gr.update(value=label, interactive=not working), working
@@ -185,6 +196,7 @@ class Check:
     def close(self, seen: CheckState) -> Updates:
         """Cancels the tab's check and hides its result."""
         seen.values, seen.shown = None, _HIDDEN
+        self._answer(seen, "Check memory")
         if seen.work:
             seen.work.end()
         return {self.seen: seen, self.outcome: seen.shown, self.stale: _HIDDEN}
