@@ -16,7 +16,7 @@ from lora_studio.errors import MachineError, SettingsError
 from lora_studio.jobs import warm
 from lora_studio.jobs.renderer import Renderer
 from lora_studio.locks import Lock
-from lora_studio.ui import endpoints, images, security, tabs
+from lora_studio.ui import endpoints, handlers, images, security, tabs
 from lora_studio.ui.pages.draw.easel import Easel
 from lora_studio.ui.pages.draw.page import DrawPage
 from lora_studio.ui.pages.export import ExportPage
@@ -69,17 +69,8 @@ def build(outputs: Path = runs.OUTPUTS) -> gr.Blocks:
         setup.looks_again(train_tab)
         pictures.wire(pictures_tab, all_tabs, setup)
         tabs.follow_address(studio, lambda: "train" if runs.existing(outputs) else "pictures")
-    _mark_nothing(studio)
+    handlers.prepare(studio)
     return studio
-
-
-def _mark_nothing(studio: gr.Blocks) -> None:
-    """Handlers without a sign of progress mark nothing as busy. Gradio would tell each of their outputs twice, hundreds
-    of them while the page loads.
-    """
-    for handler in studio.fns.values():
-        if handler.show_progress == "hidden":
-            handler.show_progress_on = []
 
 
 def launch(

@@ -1,0 +1,68 @@
+"""What holds for every handler of the page."""
+
+import inspect
+
+import gradio as gr
+import httpx
+import pytest
+
+from lora_studio.ui import handlers, studio
+from lora_studio.ui.studio import free_port
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    return studio.build(tmp_path_factory.mktemp("outputs"))
+
+
+def test_those_without_a_sign_of_progress_mark_nothing(page):
+    """Each handler tells all its outputs twice that it works: hundreds of updates while the page loads."""
+    quiet = [one for one in page.get_config_file()["dependencies"] if one["show_progress"] == "hidden"]
+    assert len(quiet) > 100 and all(one["show_progress_on"] == [] for one in quiet)
+
+
+def test_all_that_report_in_steps_end_with_nothing(page):
+    steps = [one.fn for one in page.fns.values() if one.fn and inspect.isgeneratorfunction(one.fn)]
+    assert len(steps) > 15 and all("_ending_with_nothing" in one.__code__.co_qualname for one in steps)
+
+
+def answers(step_by_step, count):
+    """What the page gets of a handler with ``count`` outputs: its last answer before it ends, and the one at its end."""
+    with gr.Blocks() as blocks:
+        shown = [gr.Textbox() for _ in range(count)]
+        gr.Button().click(step_by_step, None, shown, api_name="do")
+    handlers.prepare(blocks)
+    blocks.launch(
+        server_name="127.0.0.1", server_port=free_port("127.0.0.1", 8900), prevent_thread_lock=True, quiet=True
+    )
+    try:
+        address = f"{blocks.local_url}gradio_api/call/do"
+        asked = httpx.post(address, json={"data": []}).json()["event_id"]
+        lines = httpx.get(f"{address}/{asked}", timeout=60).text.splitlines()
+    finally:
+        blocks.close()
+    return [line for line in lines if line.startswith("data: ")]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_a_handler_that_ends_changes_nothing_any_more(steps, count):
+    """Thumbnails that were made for another page of pictures empty the list."""
+
+    def step_by_step():
+        for step in range(steps):
+            yield f"step {step}" if count == 1 else [f"step {step}"] * count
+
+    *_, end = answers(step_by_step, count)
+    assert "update" in end and "null" not in end and "step" not in end
+
+
+def test_a_handler_keeps_its_event():
+    class Page:
+        def steps(self, text: str, event: gr.EventData):
+            yield f"{text} {event.target}"
+
+    ending = handlers._ending_with_nothing(Page().steps, 1)
+    assert list(inspect.signature(ending).parameters) == ["text", "event"]
+    assert ending.__annotations__["event"] is gr.EventData
+    assert list(ending("a", gr.EventData(7, {}))) == ["a 7", gr.skip()]
