@@ -20,8 +20,8 @@ def prepare(studio: gr.Blocks) -> None:
 
 
 def _ending_with_nothing(steps: Callable[..., Iterator[Any]], outputs: int) -> Callable[..., Iterator[Any]]:
-    """``steps`` with a last step that changes none of its ``outputs``. When a generator ends, gradio sends its last step
-    again, which by then may undo what other handlers have shown; and clears all outputs if there was none.
+    """``steps`` with a last step that changes none of its ``outputs``. When a generator ends, gradio sends its last
+    step again, which by then may undo what other handlers have shown; and clears all outputs if there was none.
     """
     nothing = gr.skip() if outputs == 1 else (gr.skip(),) * outputs
 

@@ -27,7 +27,7 @@ def test_all_that_report_in_steps_end_with_nothing(page):
 
 
 def answers(step_by_step, count):
-    """What the page gets of a handler with ``count`` outputs: its last answer before it ends, and the one at its end."""
+    """What the page gets of a handler with ``count`` outputs, the answer at its end last."""
     with gr.Blocks() as blocks:
         shown = [gr.Textbox() for _ in range(count)]
         gr.Button().click(step_by_step, None, shown, api_name="do")
