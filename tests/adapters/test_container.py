@@ -74,9 +74,9 @@ def test_many_empty_tensors_are_refused_in_a_moment(tmp_path):
         b"{" + b",".join(b'"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}' % i for i in range(200_000)) + b"}"
     )
     path = file(tmp_path, table)
-    begin = time.perf_counter()
+    begin = time.process_time()
     refused(path, "50,000 tensors")
-    assert time.perf_counter() - begin < 2
+    assert time.process_time() - begin < 2
 
 
 @pytest.mark.fault(26)

@@ -50,6 +50,6 @@ def test_groups_hold_every_member_once_in_order():
 
 def test_thousands_of_equal_looks_take_no_longer():
     """Frames of a film all look alike: the work must not grow with the number of pairs that match."""
-    began = time.perf_counter()
+    began = time.process_time()
     assert groups(["00" * 19] * 5000) == [list(range(5000))]
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5

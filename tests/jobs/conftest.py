@@ -70,7 +70,7 @@ def no_worker_outlives_its_test(tmp_path):
             os.kill(worker["pid"], signal.SIGKILL if os.name != "nt" else signal.SIGTERM)
 
 
-def wait_until(true, seconds: float = 60.0) -> None:
+def wait_until(true, seconds: float = 300.0) -> None:
     """Waits for ``true()``; fails if it does not come."""
     end = time.monotonic() + seconds
     while not true():

@@ -454,7 +454,7 @@ def test_an_image_is_drawn_when_the_run_waits(trained, monkeypatch):
     wait_until(lambda: sketcher.said)
     assert [(one.id, one.kind, one.last) for one in sketcher.said] == [(7, "waiting", False)]
     between_steps()
-    thread.join(20)
+    thread.join(120)
     assert [one.kind for one in sketcher.said] == ["waiting", "drawn"] and fits == [
         (run, Drawing("starter", "", (), 64 * 32))
     ]
@@ -472,7 +472,7 @@ def test_an_image_without_room_beside_the_run_waits_for_its_end(trained, parent,
     thread = threading.Thread(target=drawer.answer, args=[request, lambda: False])
     thread.start()
     wait_until(lambda: between_steps() or sketcher.said[1:])
-    thread.join(20)
+    thread.join(120)
     _, refused = sketcher.said
     assert (refused.kind, refused.what, refused.run) == ("wrong", "No room.", "ink")
     parent.outputs = run.folder.parent
@@ -630,7 +630,7 @@ def test_the_real_process_draws_drops_and_ends_with_its_input(base, pair, tmp_pa
         *_, answer = real.draw(short, "a")
         if sys.platform == "linux":
             assert Path(f"/proc/{real._child.process.pid}/oom_score_adj").read_text() == "1000\n", "before a run"
-        waiting.join(20)
+        waiting.join(120)
         assert [one.kind for one in seen] in (["dropped"], ["loading", "dropped"])
         assert np.abs(pixels(answer.path) - expected(base, pair, 1)).max() <= 2
         cancelled = real.draw(long, "a")
@@ -639,7 +639,7 @@ def test_the_real_process_draws_drops_and_ends_with_its_input(base, pair, tmp_pa
         wait_until(lambda: real._child._waiting)
         real.cancel("b")
         real.cancel("a")
-        asked.join(20)
+        asked.join(120)
         assert [one.kind for one in seen][-1:] == ["dropped"] and not asked.is_alive() and real.known(long) is None
     finally:
         child = real._child

@@ -67,6 +67,7 @@ def ready(outputs, tmp_path, monkeypatch):
     monkeypatch.setattr(warm, "_outputs", None)
     monkeypatch.setattr(warm.subprocess, "Popen", popen)
     monkeypatch.setattr(warm, "LEAST", 2**20)
+    monkeypatch.setattr(warm, "PATIENCE", 120.0)  # a busy machine may be slow to answer
     monkeypatch.delenv(warm.SWITCH, raising=False)
     outputs.mkdir()
     warm.enable(outputs)

@@ -346,9 +346,9 @@ def test_shapes_are_the_models_own_in_either_layout(tiny_folder, tmp_path, famil
 def test_the_estimate_of_a_large_model_takes_no_time_and_adds_up():
     """Under a second is asked; it takes milliseconds, since nothing is built."""
     shape = exact("sdxl")
-    began = time.perf_counter()
+    began = time.process_time()
     found = memory.estimate(Settings(), shape, "bf16")
-    assert time.perf_counter() - began < 0.2
+    assert time.process_time() - began < 1
     assert found.weights == 2 * 2_567_463_684 and (found.adapter, found.gradients) == (6 * 23_224_320, 6 * 23_224_320)
     assert (
         found.step

@@ -122,7 +122,7 @@ def test_a_killed_drawer_holds_up_nobody(run):
         wait_until(lambda: turns.waiting(run))
         process.kill()
         process.wait()
-        thread.join(20)
+        thread.join(120)
         assert waited.is_set() and not turns.waiting(run)
 
 

@@ -142,7 +142,7 @@ def write_adapter(path: Path) -> None:
     path.write_bytes(len(header).to_bytes(8, "little") + header)
 
 
-def until(check: Callable[[], object], seconds: float = 60.0) -> object:
+def until(check: Callable[[], object], seconds: float = 300.0) -> object:
     """Waits for ``check`` to give something true, and returns that."""
     end = time.monotonic() + seconds
     while not (result := check()):

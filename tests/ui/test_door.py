@@ -34,7 +34,7 @@ def ask(port) -> Ask:
             | (headers or {})
         )
         lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        with socket.create_connection(("127.0.0.1", port), timeout=120) as connection:
             connection.sendall("\r\n".join(lines).encode() + body)
             return _answer(connection)
 
@@ -96,7 +96,7 @@ def test_a_foreign_host_gets_400_before_anything_else(ask, host):
 def test_two_hosts_or_none_get_400(port):
     """Whoever reads the first one and whoever reads the last one would disagree."""
     for hosts in ("", f"Host: 127.0.0.1:{port}\r\nHost: evil.example\r\n"):
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        with socket.create_connection(("127.0.0.1", port), timeout=120) as connection:
             connection.sendall(f"GET / HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n".encode())
             assert _answer(connection)[0] == 400
 
@@ -258,7 +258,7 @@ def test_a_body_of_untold_size_is_cut_off(port):
         "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
     )
     piece, sent = b"100000\r\n" + b" " * 2**20 + b"\r\n", 0
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=120) as connection:
         connection.sendall(head.encode())
         try:
             for _ in range(200):
@@ -329,7 +329,7 @@ def test_garbage_does_not_end_the_studio(port, ask):
         b"A" * 100_000 + b"\r\n\r\n",
         b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 50_000 + b"\r\n",
     ):
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        with socket.create_connection(("127.0.0.1", port), timeout=120) as connection:
             try:
                 connection.sendall(data)
                 connection.shutdown(socket.SHUT_WR)

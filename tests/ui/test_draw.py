@@ -55,7 +55,7 @@ class PlayedRenderer:
         rough = self.folder / "rough.png"
         Image.new("RGB", (4, 4)).save(rough)
         yield Answer(kind="forming", path=str(rough), step=1, steps=2, last=False)
-        assert self.gate.wait(10)
+        assert self.gate.wait(60)
         if lane in self.cancelled:
             yield Answer(kind="dropped")
             return

@@ -72,8 +72,12 @@ def test_an_adapter_is_chosen_exported_proved_and_downloaded(visit, rain, tmp_pa
 
 
 def test_a_proof_that_fails_is_shown_and_leaves_no_file(visit, rain, studio):
-    """An export is called done though a program will not read it."""
+    """An export is called done though a program will not read it, or though none was asked."""
     page = opened(visit)
+    for program in ("ComfyUI", "Forge", "A1111", "diffusers"):
+        page.locator("#targets").get_by_label(program).click()
+    page.locator("#export-now").click()
+    expect(page.locator("#outcome .wrong")).to_contain_text("No program is chosen to prove it for.")
     page.get_by_label("diffusers: in its own names").click()
     expect(page.locator("#targets").get_by_label("ComfyUI")).not_to_be_checked()
     page.locator("#targets").get_by_label("ComfyUI").click()
@@ -86,8 +90,14 @@ def test_a_proof_that_fails_is_shown_and_leaves_no_file(visit, rain, studio):
     assert not [path for path in (studio.outputs / ".cache" / "page").iterdir() if path.name.startswith(".export-")]
 
 
-def test_a_peft_folder_comes_as_a_zip(visit, rain, tmp_path):
+def test_what_a_file_tells_is_told_and_a_peft_folder_comes_as_a_zip(visit, rain, tmp_path):
+    """The user gives away the names of private pictures unawares."""
     page = opened(visit)
+    expect(page.locator("#tells")).to_contain_text("No settings, no names of pictures")
+    page.get_by_label("The whole recipe").click()
+    expect(page.locator("#tells")).to_contain_text("the pictures' file names")
+    page.get_by_label("Nothing").click()
+    expect(page.locator("#tells")).to_contain_text("No trigger word, no thumbnail")
     page.get_by_label("peft: a zipped folder").click()
     expect(page.locator("#targets").get_by_label("peft")).to_be_checked()
     page.locator("#export-now").click()
@@ -99,21 +109,3 @@ def test_a_peft_folder_comes_as_a_zip(visit, rain, tmp_path):
     read = adapters.read(tmp_path / "rain")
     for path, factors in plain().factors.items():
         assert float((read.factors[path].delta() - factors.delta()).norm()) <= 1e-5 * float(factors.delta().norm())
-
-
-def test_an_order_that_lacks_something_says_what(visit, rain):
-    page = opened(visit)
-    for program in ("ComfyUI", "Forge", "A1111", "diffusers"):
-        page.locator("#targets").get_by_label(program).click()
-    page.locator("#export-now").click()
-    expect(page.locator("#outcome .wrong")).to_contain_text("No program is chosen to prove it for.")
-
-
-def test_what_a_file_tells_is_told(visit, rain):
-    """The user gives away the names of private pictures unawares."""
-    page = opened(visit)
-    expect(page.locator("#tells")).to_contain_text("No settings, no names of pictures")
-    page.get_by_label("The whole recipe").click()
-    expect(page.locator("#tells")).to_contain_text("the pictures' file names")
-    page.get_by_label("Nothing").click()
-    expect(page.locator("#tells")).to_contain_text("No trigger word, no thumbnail")
