@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any
 
+from lora_studio.config.slices import MachineSettings
 from lora_studio.evaluation import judgements, strength_sweep
 from lora_studio.evaluation.advice import advise
 from lora_studio.evaluation.bench import Bench, Cancelled
@@ -80,10 +81,18 @@ def bench_of(
     dataset = yield from progress(prepare.pictures_of(run, settings), cancelled)
     base: Base = yield from progress(prepare.load(settings, devices.choose(settings.machine), dataset), cancelled)
     cache = yield from progress(prepare.encode(run, settings, dataset, base), cancelled)
-    replay.enable(base)
+    record(base, settings.machine)
     own = settings.evaluation
     plan = JudgingPlan.of(dataset, prompts or own.evaluation_prompts, seeds or own.evaluation_seeds)
     return Bench(settings, base, cache, dataset, plan, folder(run), cancelled)
+
+
+def record(base: Base, machine: MachineSettings) -> None:
+    """Has the denoising steps of judging recorded, where a run's own steps may be: not if that is switched off, nor
+    with int8 layers, which search their inputs for outliers.
+    """
+    if machine.cuda_graph and machine.quantize != "int8":
+        replay.enable(base)
 
 
 def progress(

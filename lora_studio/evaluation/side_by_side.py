@@ -25,7 +25,6 @@ from lora_studio.evaluation.value import Value
 from lora_studio.events import Event, Preparing, Warned
 from lora_studio.models import Base
 from lora_studio.runs import Run
-from lora_studio.sampling import replay
 from lora_studio.training import devices, prepare
 
 _OF_BASE = ("prediction", "zero_snr", "flow_shift", "vae", "text_encoders", "clip_skip")
@@ -190,7 +189,7 @@ class Yardsticks:
             datasets[run] = yield from judging.progress(prepare.pictures_of(run, run.settings()))
         machine = devices.choose(settings.machine)
         base = yield from judging.progress(prepare.load(settings, machine, datasets[first.run]))
-        replay.enable(base)
+        judging.record(base, settings.machine)
         made = cls(settings, base, datasets, folders)
         made.plan = _plan(first, datasets, made.shared, prompts, seeds)
         yield from made._changes()

@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -25,7 +24,7 @@ from lora_studio.adapters.output_change import OutputChange, Pass
 from lora_studio.errors import AdapterError
 from lora_studio.families import layout
 from lora_studio.models import modules
-from lora_studio.models.unpacked import weight_of
+from lora_studio.models.increment import Increment, IncrementScales, Rows, repeated
 
 MOST_FOLDED = 2**29
 """Bytes of weights that are kept twice while adapters are folded into them; in larger models the thin products are a
@@ -72,6 +71,11 @@ class AdapterOverlay:
             )
             for path in paths
         ]
+        by_model: dict[str, list[Increment]] = {}
+        for path, changed in zip(paths, self._changed, strict=True):
+            if changed.increment:
+                by_model.setdefault(path.partition(".")[0], []).append(changed.increment)
+        self._scales = [IncrementScales(some) for some in by_model.values()]
         self._hook(self._changed)
         self.set_weights([weight for _, weight in adapters])
 
@@ -105,6 +109,8 @@ class AdapterOverlay:
                 raise AdapterError(what, where="weight", do="Draw samples with it and without it one after the other.")
         self.weights = rows
         table = torch.tensor(rows, dtype=torch.float32)
+        for scales in self._scales:
+            scales.weigh(table)
         for changed in self._changed:
             changed.weigh(table)
 
@@ -174,14 +180,14 @@ class _Changed:
         dtype: torch.dtype,
     ):
         self.module = module
-        self.increment = _Increment(module, factors, dtype) if any(one is not None for one in factors) else None
+        self.increment = Increment(module, factors, dtype) if any(one is not None for one in factors) else None
         self.outputs = [_Output(index, one, module, dtype) for index, one in enumerate(outputs) if one is not None]
         self.foldable = all(one.change.changes_weight for one in self.outputs)
         self.hook: RemovableHandle | None = None
         """On the module, while this changes its output."""
 
     def weigh(self, weights: Tensor) -> None:
-        """Takes over ``weights`` (N, adapters) float32."""
+        """Takes over ``weights`` (N, adapters) float32, but for the increment's scale."""
         if self.increment:
             self.increment.weigh(weights)
         for one in self.outputs:
@@ -215,7 +221,7 @@ class _Output:
     def __init__(self, index: int, change: OutputChange, module: nn.Linear | nn.Conv2d, dtype: torch.dtype):
         self.index, self.module, self.dtype = index, module, dtype
         self.change = change.placed(module.weight.device, dtype)
-        self.weights, self._rows = torch.empty(0, device=module.weight.device), _Rows()
+        self.weights, self._rows = torch.empty(0, device=module.weight.device), Rows()
         self.left_out = False
 
     def weigh(self, weights: Tensor) -> None:
@@ -229,7 +235,7 @@ class _Output:
         if self.weights.device != x.device:  # the model has been moved
             self.weights = self.weights.to(x.device)
             self.change = self.change.placed(x.device, self.dtype)
-        rows = _repeated(self.weights[:, None], len(x))[:, 0]
+        rows = repeated(self.weights[:, None], len(x))[:, 0]
         x, output, total = (self._last(one) for one in (x, output, total))
         return self._first(self.change.apply(Pass(x, output, self.module.bias, total, rows, self._again)))
 
@@ -243,125 +249,6 @@ class _Output:
 
     def _first(self, x: Tensor) -> Tensor:
         return x if isinstance(self.module, nn.Linear) else x.movedim(-1, 1)
-
-
-class _Increment:
-    """Σ wᵢ ΔWᵢ x of one module."""
-
-    def __init__(self, module: nn.Linear | nn.Conv2d, factors: Sequence[Factors | None], dtype: torch.dtype):
-        self.module = module
-        self.ranks = [0 if one is None else one.rank for one in factors]
-        present = [
-            one.map(partial(torch.Tensor.to, device=module.weight.device, dtype=torch.float32))
-            for one in factors
-            if one is not None
-        ]
-        gains = [None if one.magnitude is None else gain(weight_of(module).float(), one) for one in present]
-        kernel = modules.weight_shape(module)[2:]
-        self.down = torch.cat([one.down.reshape(one.rank, -1, *kernel) for one in present]).to(dtype)
-        ups = [
-            one.scale * (one.up.flatten(1) if g is None else g[:, None] * one.up.flatten(1))
-            for one, g in zip(present, gains, strict=True)
-        ]
-        self.up = torch.cat(ups, dim=1).reshape(-1, sum(self.ranks), *(1 for _ in kernel)).to(dtype)
-        given = iter(gains)
-        self.gains = {
-            index: g.cpu() - 1
-            for index, one in enumerate(factors)
-            if one is not None and (g := next(given)) is not None
-        }
-        """A DoRA also scales W itself: which adapter, and g − 1 (out,)."""
-        self.scale: Tensor = self.down.new_empty(0)
-        self.gain: Tensor | None = None
-        self._scales, self._gains = _Rows(), _Rows()
-
-    def weigh(self, weights: Tensor) -> None:
-        """``weights`` (N, adapters) float32 -> ``scale`` (N, R), and with a DoRA ``gain`` (N, out)."""
-        scale = weights.repeat_interleave(torch.tensor(self.ranks), dim=1)
-        self.scale = self._scales.placed(scale, self.down)
-        if self.gains:
-            gain = weights[:, list(self.gains)] @ torch.stack(list(self.gains.values()))
-            self.gain = self._gains.placed(gain, self.down)
-
-    def __call__(self, x: Tensor, output: Tensor) -> Tensor:
-        """``x``: the module's input; ``output``: its own output, bias included."""
-        self._follow(x.device)
-        x = x.to(self.down.dtype)
-        linear = isinstance(self.module, nn.Linear)
-        channels = -1 if linear else 1
-        if linear:
-            change = F.linear(F.linear(x, self.down) * _broadcast(self.scale, x, channels), self.up)
-        else:
-            middle = F.conv2d(x, self.down, None, self.module.stride, self.module.padding, self.module.dilation)
-            change = F.conv2d(middle * _broadcast(self.scale, x, channels), self.up)
-        if self.gain is None:
-            return change
-        bare = output if self.module.bias is None else output - _broadcast(self.module.bias[None], x, channels)
-        return change + _broadcast(self.gain, x, channels) * bare
-
-    def delta(self) -> Tensor:
-        """Σ wᵢ ΔWᵢ of the shape of the module's weight, for weights that all samples share."""
-        weight = self.module.weight
-        self._follow(weight.device)
-        delta = ((self.up.flatten(1) * self.scale[0]) @ self.down.flatten(1)).reshape(weight.shape)
-        return delta if self.gain is None else delta + self.gain[0].reshape(-1, *[1] * (weight.ndim - 1)) * weight
-
-    def _follow(self, device: torch.device) -> None:
-        """Moves with a model that has been moved."""
-        if self.down.device != device:
-            self.down, self.up, self.scale = (tensor.to(device) for tensor in (self.down, self.up, self.scale))
-            self.gain = None if self.gain is None else self.gain.to(device)
-
-
-class _Rows:
-    """Where what differs from sample to sample lies, a tensor (N, …) for each N that there was: a recorded forward pass
-    for N samples reads it there again, also after other numbers of samples were drawn.
-    """
-
-    def __init__(self) -> None:
-        self._of: dict[int, Tensor] = {}
-
-    def placed(self, values: Tensor, like: Tensor) -> Tensor:
-        """``values`` (N, …) in the format and on the device of ``like``."""
-        before = self._of.get(len(values))
-        if before is None or before.device != like.device:
-            self._of[len(values)] = values.to(like, copy=True)
-        else:
-            before.copy_(values)
-        return self._of[len(values)]
-
-
-def _broadcast(rows: Tensor, x: Tensor, channels: int) -> Tensor:
-    """``rows`` (N, C) so that they multiply a batch of the shape of ``x`` (B, …): N repeated up to B, unless it is 1,
-    and C at the axis ``channels``.
-    """
-    rows = _repeated(rows, len(x))
-    shape = [len(rows), *(1 for _ in x.shape[1:])]
-    shape[channels] = rows.shape[1]
-    return rows.reshape(shape)
-
-
-def _repeated(rows: Tensor, count: int) -> Tensor:
-    """``rows`` (N, C), N repeated up to ``count``, unless it is 1."""
-    if len(rows) == 1:
-        return rows
-    times, rest = divmod(count, len(rows))
-    if rest or not times:
-        raise ValueError(f"A batch of {count} cannot be divided among {len(rows)} rows of weights.")
-    return rows.repeat(times, 1)
-
-
-def gain(weight: Tensor, factors: Factors) -> Tensor | None:
-    """g = m / ‖W + V‖ for each output (out,), with V the factors' product, so that a DoRA's weight is g ⊙ (W + V);
-    None for a plain LoRA.
-
-    Liu et al. 2024, *DoRA: Weight-Decomposed Low-Rank Adaptation*, eq. 5, with the norm over each output as peft has
-    it.
-    """
-    if factors.magnitude is None:
-        return None
-    norm = (weight + factors.delta().reshape(weight.shape)).flatten(1).norm(dim=1)
-    return factors.magnitude / norm.clamp_min(torch.finfo(torch.float32).tiny)
 
 
 def require_fit(adapter: Adapter, found: Mapping[str, nn.Linear | nn.Conv2d], family: str) -> None:

@@ -7,10 +7,13 @@ import pytest
 from PIL import Image
 
 from lora_studio import adapters
+from lora_studio.config.settings import Settings
 from lora_studio.evaluation import judging
 from lora_studio.evaluation.judgements import Judgement
+from lora_studio.sampling import replay
 from lora_studio.training.loop import train
 from tests.models import tiny
+from tests.sampling.test_replay import Played
 
 # its folder's conftest makes runs on a tiny model
 from tests.training.conftest import new_run, pictures, settings, tiny_base  # noqa: F401
@@ -103,3 +106,24 @@ def test_sdxl_is_judged_by_the_same_blocks(made, tmp_path, pictures):  # noqa: F
     (found,) = [one for one in judging.judge(run, PROMPTS) if isinstance(one, Judgement)]
     require_sound(found)
     assert found.drawn == 4 and (judging.folder(run) / "step-2" / "1-1.png").is_file()
+
+
+def test_recorded_steps_judge_the_same_and_leave_no_memory_taken(made, monkeypatch):
+    """The second state is drawn by the recordings of the first one's adapter; or they stay while pictures are looked
+    at.
+    """
+    run = made(preview_steps=3)
+    plain = [one for one in judging.judge(run, PROMPTS) if isinstance(one, Judgement)]
+    shutil.rmtree(judging.folder(run))
+    played, made_of = Played(), []
+    enable = replay.enable
+    monkeypatch.setattr(replay, "enable", lambda base: made_of.append(enable(base, lambda: played)))
+    recorded = [one for one in judging.judge(run, PROMPTS) if isinstance(one, Judgement)]
+    assert played.replayed > played.recorded > 0 and not made_of[0]._kept
+    assert recorded == plain
+
+
+@pytest.mark.parametrize("switched", [{"cuda_graph": False}, {"quantize": "int8"}])
+def test_steps_are_not_recorded_where_a_run_may_not(monkeypatch, switched):
+    monkeypatch.setattr(replay, "enable", lambda base: pytest.fail("they are recorded"))
+    judging.record(None, Settings().machine.model_copy(update=switched))
