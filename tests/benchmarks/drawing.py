@@ -16,6 +16,7 @@ picture after another of an adapter whose weight moves: rough is the time to the
 to the last one, both as files.
 
 Pictures are compared in decibels (PSNR over all pixels): on a CPU with diffusers', on a GPU recorded ones with ours.
+Beside that stands the most memory that was held beyond the weights.
 """
 
 from __future__ import annotations
@@ -213,17 +214,33 @@ def on_a_card(
         ways["cudnn"] = replay.enable, sdpa_kernel(CUDNN, set_priority=True)
     ways["studio"] = shortcuts.take, nullcontext()
     for how, (begin, within) in ways.items():
+        before = emptied(base)
         begin(base)
         with within:
             [taken], [found] = timed(lambda: ours(base, case, styled))
-        failed = shortcuts.warning(base)
-        _tell(name, how, taken, other, failed.what if failed else decibels(found, drawn))
+        failed, most = shortcuts.warning(base), (reserved(base) - before) / 2**30
+        note = failed.what if failed else decibels(found, drawn)
+        _tell(name, how, taken, other, f"{note}, {most:.1f} GiB")
         if how == "studio" and not case.strip:
             parts(name, case, base)
         replay.disable(base)
     kept_texts.disable(base)
     base.decode_at_once = 0
     base.vae.to(torch.float32)
+
+
+def emptied(base: Base) -> int:
+    """The bytes that a card holds after what can be freed was freed; what it holds at most is counted anew."""
+    if base.device.type != "cuda":
+        return 0
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    return torch.cuda.memory_reserved()
+
+
+def reserved(base: Base) -> int:
+    """The most bytes that a card held since ``emptied``."""
+    return torch.cuda.max_memory_reserved() if base.device.type == "cuda" else 0
 
 
 def parts(name: str, case: Case, base: Base) -> None:
@@ -239,8 +256,8 @@ def parts(name: str, case: Case, base: Base) -> None:
         lambda: features(lambda texts: kept_texts.encode(base, texts, LITERAL, 1)),
     )
     [denoising], [latents] = timed(lambda: denoise(base, shown, seeds, how))
-    given = guided.fixed(base, shown, how.guidance, latents)
-    given |= {"noisy": latents, "timestep": base.process.scheduler(how.sampler, STEPS, base.device).timesteps[0]}
+    first = {"noisy": latents, "timestep": base.process.scheduler(how.sampler, STEPS, base.device).timesteps[0]}
+    given = first | guided.fixed(base, shown, how.guidance, latents)
     answers = replay.answers(base)
 
     @torch.no_grad()
