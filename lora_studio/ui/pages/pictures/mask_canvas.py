@@ -67,30 +67,43 @@ PAINT = (
     f"const COLOUR = 'rgb({', '.join(map(str, COLOUR))})';"
     + """
 const find = which => element.querySelector(which), box = () => find('.masker'), canvas = () => find('canvas');
-let brush = 'hide', corner = '', open = false, loaded = null, unsent = null, timer, down = false;
+let brush = 'hide', corner = '', open = false, unsent = null, timer, down = false;
 let last = null, at = null;  // where the brush was in this stroke, and where it is
+let awaited = null, strokes = [], finished = false;  // the mask that loads, what is painted meanwhile, and if it ended
 const pen = () => canvas().getContext('2d', {willReadFrequently: true});
 const thick = () => Number(find('.brush-size').value) / 100 * Math.max(canvas().width, canvas().height);
 const load = () => {
   const address = box().dataset.mask, into = canvas();
-  loaded = address;
+  awaited = null;
+  strokes = [];
+  finished = false;
   if (!address) { pen().clearRect(0, 0, into.width, into.height); return; }
-  const image = new Image();
-  image.onload = () => {
-    if (loaded !== address || unsent || last) return;
-    pen().clearRect(0, 0, into.width, into.height);
-    pen().drawImage(image, 0, 0, into.width, into.height);
+  const image = awaited = new Image();
+  const painted = () => {
+    if (awaited !== image) return;
+    awaited = null;
+    for (const one of strokes) stroke(...one);
+    if (finished) keep();
   };
+  image.onload = () => {
+    if (awaited !== image) return;
+    pen().clearRect(0, 0, into.width, into.height);
+    pen().globalCompositeOperation = 'source-over';
+    pen().drawImage(image, 0, 0, into.width, into.height);
+    painted();
+  };
+  image.onerror = painted;
   image.src = address;
 };
 const place = event => {
   const edge = canvas().getBoundingClientRect();
   return [(event.clientX - edge.left) / edge.width, (event.clientY - edge.top) / edge.height];
 };
-const stroke = (from, to) => {
+const stroke = (from, to, how = brush, lineWidth = thick()) => {
   const context = pen(), {width, height} = canvas();
-  context.globalCompositeOperation = brush === 'hide' ? 'source-over' : 'destination-out';
-  Object.assign(context, {strokeStyle: COLOUR, lineWidth: thick(), lineCap: 'round', lineJoin: 'round'});
+  if (awaited) strokes.push([from, to, how, lineWidth]);
+  context.globalCompositeOperation = how === 'hide' ? 'source-over' : 'destination-out';
+  Object.assign(context, {strokeStyle: COLOUR, lineWidth, lineCap: 'round', lineJoin: 'round'});
   context.beginPath();
   context.moveTo(from[0] * width, from[1] * height);
   context.lineTo(to[0] * width + 0.01, to[1] * height);
@@ -111,12 +124,16 @@ const tell = () => {
   if (unsent) trigger('input', unsent);
   unsent = null;
 };
-const lifted = () => {
-  if (!last) return;
-  last = null;
+const keep = () => {
   unsent = {name: box().dataset.name, mask: drawn()};
   clearTimeout(timer);
   timer = setTimeout(tell, 800);
+};
+const lifted = () => {
+  if (!last) return;
+  last = null;
+  if (awaited) finished = true;  // the mask that it lies on is still on its way
+  else keep();
 };
 const point = () => {
   const dot = find('.brush-point'), edge = canvas().getBoundingClientRect();
