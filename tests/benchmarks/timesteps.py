@@ -5,7 +5,8 @@ artist's own pictures of other subjects, as ``style_learning`` judges.
 
 STYLES holds a folder for each style, as ``lora_studio.starter.make.unseen`` writes them. The table gives style errors
 with 95 % paired intervals over subjects, the difference to the preset as it is, and how far subjects are from their
-level. Figures are added to ``--out`` as they come; a run that was interrupted goes on there.
+level. Figures are added to ``--out`` as they come; a run that was interrupted goes on there. ``--also`` compares other
+settings, without those here unless ``--only`` names some.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ def main() -> None:
     ask.add_argument("styles", type=Path)
     ask.add_argument("--style", action="append", help="only this one; can be given more than once")
     ask.add_argument("--only", action="append", choices=CHOICES, help=f"these contenders, besides {PLAIN!r}")
+    ask.add_argument("--also", action="append", default=[], metavar="NAME:KEY=VALUE,…", help="one contender more")
     ask.add_argument("--preset", default="quick-look")
     ask.add_argument("--seeds", type=int, default=2)
     ask.add_argument("--seen", type=int, default=640, help="pictures that each may see, repeats included")
@@ -60,13 +62,15 @@ def main() -> None:
     ask.add_argument("--out", type=Path, help="file for the figures, a JSON object a line")
     given = ask.parse_args()
     device = devices.choose(presets.layered(None, [f"device={given.device}"]).machine).device
-    names = [PLAIN, *(name for name in given.only or CHOICES if name != PLAIN)]
+    also = {name: changes.split(",") for name, changes in (one.split(":", 1) for one in given.also)}
+    choices, chosen = CHOICES | also, given.only or ([] if also else CHOICES)
+    names = [PLAIN, *(name for name in [*chosen, *also] if name != PLAIN)]
     base, rows = models.load("starter", device), earlier(given.out)
     folders = sorted(given.styles / name for name in given.style) if given.style else sorted(given.styles.iterdir())
     for folder in folders:
         done = {(row["contender"], row["seed"]) for row in rows if row["style"] == folder.name}
         left = {
-            name: preset(given.preset, CHOICES[name], given.seen, device.type)
+            name: preset(given.preset, choices[name], given.seen, device.type)
             for name in names
             if any((name, seed) not in done for seed in range(given.seeds))
         }

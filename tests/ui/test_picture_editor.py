@@ -119,6 +119,7 @@ def test_the_mask_that_was_painted_lies_beside_the_picture(visit, folder):
     page.get_by_role("button", name="Bottom right").click()
     page.get_by_role("button", name="In all 3 pictures").click()
     until((folder / "quay-masklabel.png").exists)
+    expect(page.locator('[data-mark="mask"]')).to_contain_text("3")
     with Image.open(mask) as image:
         assert [image.getpixel(at) for at in ((450, 300), (890, 590), (450, 10))] == [0, 0, 255]
     page.locator("#undo").click()
