@@ -99,6 +99,8 @@ class Started(Event):
     validation_images: int = 0
     class_images: int = 0
     """Pictures of regularisation folders, which ``images`` does not count."""
+    pairs: int = 0
+    """Of prompts, for a run without pictures."""
     device: str
     precision: str
     parameters: int

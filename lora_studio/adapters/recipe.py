@@ -38,6 +38,16 @@ class FolderRecord(BaseModel):
     regularisation: bool = False
 
 
+class PairRecord(BaseModel):
+    """A pair of prompts that was trained on, as ``dataset.items.PromptPair``."""
+
+    trained: str
+    neutral: str
+    towards: str
+    away: str
+    weight: float = 1.0
+
+
 class Training(BaseModel):
     """A training run, complete enough to repeat it: the settings include the seeds."""
 
@@ -57,6 +67,8 @@ class Training(BaseModel):
     """How many pictures have each caption tag."""
     folders: dict[str, FolderRecord] = {}
     """The same by folder, as named within the dataset; empty in files of earlier versions."""
+    pairs: list[PairRecord] = []
+    """Of a run without pictures."""
     versions: dict[str, str] = {}
     """Versions of the studio, Python and the libraries."""
     parent: str = ""

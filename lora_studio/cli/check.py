@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import platform
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -154,12 +155,18 @@ def _repeat(adapter: Adapter, base: str, parts: list[str], data: Path | None) ->
         unknown.append(f"the base model {recipe.base} (name yours with --base)")
     others, missing = _parts(recipe, parts)
     unknown += missing
-    if data:
+    pairs: list[Difference] = []
+    if data and recipe.pairs:
+        pairs = _of_pairs(recipe, data)
+    elif data:
         images = _trained_on(recipe, data)
+    elif recipe.pairs:
+        unknown.append(f"the {len(recipe.pairs)} pairs of prompts (name their file with --data)")
     else:
         unknown.append(f"the {len(recipe.images)} pictures (name their folder with --data)")
     differences = [
         *recipes.compare(recipe, base_sha256=base_sha256, images=images, versions=_versions(recipe.versions)),
+        *pairs,
         *others,
         *_own(recipe, adapter.metadata),
     ]
@@ -191,6 +198,16 @@ def _own(recipe: recipes.Training, metadata: Mapping[str, str]) -> Iterator[Diff
         yield Difference("resized after training", resized[:100], "not resized")
     if foreign := sorted(recipe.settings.keys() - SPECS.keys()):
         yield Difference("settings", ", ".join(foreign)[:100], "")
+
+
+def _of_pairs(recipe: recipes.Training, data: Path) -> list[Difference]:
+    """Whether the file ``data`` holds the pairs of prompts that the recipe records."""
+    from lora_studio.dataset import slider_pairs
+
+    present = [recipes.PairRecord(**asdict(pair)) for pair in slider_pairs.read(data.expanduser())]
+    if present == recipe.pairs:
+        return []
+    return [Difference("pairs of prompts", f"{len(recipe.pairs)} pairs", f"others in {data.name}")]
 
 
 def _trained_on(recipe: recipes.Training, data: Path) -> list[recipes.ImageRecord]:

@@ -59,8 +59,9 @@ def open_recipe(found: recipes.Training, path: Path) -> tuple[dict[str, Any], li
 def _training(found: recipes.Training, name: str, settings: dict[str, Any], dropped: list[str]) -> list[str]:
     import tomli_w
 
+    of = f"{len(found.pairs)} pairs of prompts" if found.pairs else f"{len(found.images)} pictures"
     notes = [
-        f"{len(found.images)} pictures, {found.steps} steps done",
+        f"{of}, {found.steps} steps done",
         f"base model: {_line(found.base)} (sha256 {_line(found.base_sha256) or 'unknown'})",
         *(f"part of it: {_line(name)} (sha256 {_line(sha256)})" for name, sha256 in found.parts.items()),
         "versions: " + ", ".join(f"{_line(library)} {_line(version)}" for library, version in found.versions.items()),

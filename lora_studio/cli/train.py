@@ -141,9 +141,9 @@ def checked(settings: Settings, outputs: Path) -> Settings:
     reports what does not prevent training.
 
     Raises:
-        DatasetError: the folder cannot be trained on.
+        SettingsError, DatasetError: the folder, or the file of prompt pairs, cannot be trained on.
     """
-    from lora_studio.dataset import epochs, folder
+    from lora_studio.dataset import epochs, sources
 
     settings = settings.changed(
         data=str(Path(os.path.expanduser(settings.run.data)).resolve()),
@@ -151,7 +151,7 @@ def checked(settings: Settings, outputs: Path) -> Settings:
         vae=files.absolute(settings.run.vae),
         text_encoders=[files.absolute(path) for path in settings.run.text_encoders],
     )
-    dataset = folder.scan(Path(settings.run.data), runs.cache_folder(outputs), nested=settings.dataset.nested)
+    dataset = sources.scan(settings, runs.cache_folder(outputs))
     if dataset.blocking:
         first, others = dataset.blocking[0], len(dataset.blocking) - 1
         raise DatasetError(
@@ -204,8 +204,11 @@ def _next(run: Run, seen: RunView) -> list[str]:
     use = "Copy the adapter into ComfyUI's models/loras folder, or try it with:"
     if run.settings().run.base == SPECS["base"].default:
         use = "It works with the built-in starter alone. Try it with:"
+    try_it = [use, f"  {_trial(run, seen)}"]
+    if run.settings().run.has_pairs:
+        return [*try_it, "Its weight moves the concept; a slider's also the other way: --adapter FILE:-1"]
     judge = shlex.join(["python3", "app.py", "judge", str(run.folder)])
-    return [use, f"  {_trial(run, seen)}", "Find the saved state to keep with:", f"  {judge}"]
+    return [*try_it, "Find the saved state to keep with:", f"  {judge}"]
 
 
 def _trial(run: Run, seen: RunView) -> str:

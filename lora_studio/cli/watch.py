@@ -193,7 +193,10 @@ def _beginning(event: e.Started) -> str:
     held += f", with {event.class_images} class pictures" if event.class_images else ""
     parameters = f"{event.parameters / 1e6:.2g} M parameters"
     how = ", ".join(filter(None, (event.device, event.precision, event.engine, parameters)))
-    return f"Training {event.total_steps} steps{onwards} on {event.images} pictures{held}. {how}."
+    of = f"{event.images} pictures{held}"
+    if event.pairs:
+        of = f"{event.pairs} pairs of prompts, without pictures and so without validation"
+    return f"Training {event.total_steps} steps{onwards} on {of}. {how}."
 
 
 def _interval(event: e.Measured) -> str:

@@ -37,6 +37,7 @@ class Group(StrEnum):
     ADAPTER = "Adapter"
     NOISE = "Noise"
     LOSS = "Loss"
+    SLIDER = "Slider"
     OPTIMIZER = "Optimizer"
     PREVIEWS = "Previews"
     EVALUATION = "Judging"

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from lora_studio.adapters import embedding
+from lora_studio.config import prompt_pairs
 from lora_studio.config.slices import (
     SLICE_OF,
     SLICES,
@@ -22,6 +23,7 @@ from lora_studio.config.slices import (
     PreviewSettings,
     RunSettings,
     SavingSettings,
+    SliderSettings,
 )
 from lora_studio.config.specs import SPECS, mistake, plain, require_known
 from lora_studio.diffusion import registry as processes
@@ -66,6 +68,7 @@ class Settings(BaseModel):
     adapter: AdapterSettings
     noise: NoiseSettings
     loss: LossSettings
+    slider: SliderSettings
     optimizer: OptimizerSettings
     previews: PreviewSettings
     evaluation: EvaluationSettings
@@ -98,6 +101,8 @@ class Settings(BaseModel):
         if refusal := methods.get(self.adapter.method).refusal(self.adapter, self.machine.quantize):
             raise ValueError(refusal)
         if refusal := self._cap_refusal():
+            raise ValueError(refusal)
+        if refusal := prompt_pairs.refusal(self.run, self.adapter, self.loss, self.evaluation):
             raise ValueError(refusal)
         if self.noise.timestep_from >= self.noise.timestep_to:
             raise ValueError("timestep_from must be below timestep_to")
@@ -160,7 +165,8 @@ class Settings(BaseModel):
                     found.append(Ignored(key, other, self[other]))
         method = self.adapter.method
         without = [key for key in methods.get(method).ignores if self[key] != SPECS[key].default]
-        return [*found, *(Ignored(key, "method", method) for key in without)]
+        found += [Ignored(key, "method", method) for key in without]
+        return found + [Ignored(key, "data", self.run.data) for key in prompt_pairs.ignored(self.run, self.flat())]
 
     def __getitem__(self, key: str) -> Any:
         """The value of the setting ``key``."""

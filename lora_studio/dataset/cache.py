@@ -107,7 +107,9 @@ class Cache:
             ModelError: the encoder gives NaN or infinite values.
             MachineError: an entry cannot be written.
         """
-        yield from self._fill("pictures", {path: view for view, path in self._latents.items()}, self._encoding.pictures)
+        if self._latents:
+            views = {path: view for view, path in self._latents.items()}
+            yield from self._fill("pictures", views, self._encoding.pictures)
         if self._masks:
             yield from self._fill("masks", {path: view for view, path in self._masks.items()}, self._encoding.masks)
         if self._masked:

@@ -55,15 +55,45 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class PromptPair:
+    """What a run without pictures learns from: in which direction a concept lies, and at which prompt it is moved.
+
+    Attributes:
+        trained: the prompt whose answer is trained.
+        neutral: the prompt whose answer is moved to be what is learned; another one only where the concept is erased.
+        towards, away: the prompts whose answers differ by the direction.
+        weight: what its loss is multiplied by.
+    """
+
+    trained: str
+    neutral: str
+    towards: str
+    away: str
+    weight: float = 1.0
+
+    @property
+    def erases(self) -> bool:
+        """Whether it erases a concept. Otherwise it moves one, either way."""
+        return self.trained != self.neutral
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """Its prompts, in the order of the attributes."""
+        return (self.trained, self.neutral, self.towards, self.away)
+
+
+@dataclass(frozen=True)
 class Dataset:
     """What a scan found: the pictures to train on, sorted by name, and all problems, most severe first. ``left_out``
-    are pictures as good as those, which the artist left out.
+    are pictures as good as those, which the artist left out. A run without pictures has ``pairs`` of prompts; its
+    ``folder`` is their file.
     """
 
     folder: Path
     pictures: list[Picture]
     problems: list[Problem]
     left_out: list[Picture] = field(default_factory=list)
+    pairs: list[PromptPair] = field(default_factory=list)
 
     @property
     def blocking(self) -> list[Problem]:

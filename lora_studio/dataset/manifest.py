@@ -8,11 +8,11 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-from lora_studio.dataset.items import Dataset, Picture
+from lora_studio.dataset.items import Dataset, Picture, PromptPair
 
 
 class ManifestEntry(TypedDict):
-    """One picture of a manifest; what is as by default is missing."""
+    """One picture of a manifest, or one pair of prompts, which has no bytes; what is as by default is missing."""
 
     sha256: str
     caption: str
@@ -25,6 +25,8 @@ class ManifestEntry(TypedDict):
     weight: NotRequired[float]
     timesteps: NotRequired[list[int]]
     regularisation: NotRequired[bool]
+    prompts: NotRequired[list[str]]
+    """Of a pair, as ``PromptPair.prompts``."""
 
 
 Manifest = dict[str, ManifestEntry]
@@ -36,13 +38,15 @@ _OPTIONAL: dict[str, Callable[[Any], Any]] = {
     "weight": float,
     "timesteps": lambda levels: [int(level) for level in levels],
     "regularisation": bool,
+    "prompts": lambda prompts: [str(prompt) for prompt in prompts],
 }
 """How what an entry need not have is read."""
 
 
 def manifest(dataset: Dataset) -> Manifest:
     """The manifest of ``dataset``."""
-    return {dataset.name(picture): _entry(picture) for picture in dataset.pictures}
+    pairs = {f"pair {number}": _pair(pair) for number, pair in enumerate(dataset.pairs, 1)}
+    return {dataset.name(picture): _entry(picture) for picture in dataset.pictures} | pairs
 
 
 def prepared(picture: Picture) -> str:
@@ -80,6 +84,13 @@ def _entry(picture: Picture) -> ManifestEntry:
     return entry
 
 
+def _pair(pair: PromptPair) -> ManifestEntry:
+    entry = ManifestEntry(sha256="", caption="", repeats=1, prompts=[*pair.prompts])
+    if pair.weight != 1:
+        entry["weight"] = pair.weight
+    return entry
+
+
 def changes_since(before: Manifest, dataset: Dataset) -> list[str]:
     """As ``changes``, to ``dataset`` as it is now: a picture that was left out is still there."""
     return changes(before, manifest(dataset), set(map(dataset.name, dataset.left_out)))
@@ -103,6 +114,8 @@ def changes(before: Manifest, after: Manifest, left_out: Collection[str] = ()) -
 def _entry_changes(name: str, old: ManifestEntry, new: ManifestEntry) -> Iterator[str]:
     if old["sha256"] != new["sha256"]:
         yield f"{name} is a different picture."
+    if old.get("prompts") != new.get("prompts"):
+        yield f"{name} has other prompts."
     yield from _caption_change(name, old["caption"], new["caption"])
     if old.get("mask") != new.get("mask"):
         yield f"{name} has a different mask."

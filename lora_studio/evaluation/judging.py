@@ -19,7 +19,7 @@ from lora_studio.events import Event, Preparing
 from lora_studio.models import Base
 from lora_studio.runs import Run
 from lora_studio.sampling import replay, shortcuts
-from lora_studio.training import devices, prepare
+from lora_studio.training import devices, encoding, prepare
 
 __all__ = ["Bench", "Cancelled", "bench_of", "folder", "judge", "judged", "of_a_state"]
 
@@ -80,7 +80,7 @@ def bench_of(
     settings = devices.settled(run.settings())
     dataset = yield from progress(prepare.pictures_of(run, settings), cancelled)
     base: Base = yield from progress(prepare.load(settings, devices.choose(settings.machine), dataset), cancelled)
-    cache = yield from progress(prepare.encode(run, settings, dataset, base), cancelled)
+    cache = yield from progress(encoding.encode(run, settings, dataset, base), cancelled)
     record(base, settings.machine)
     own = settings.evaluation
     plan = JudgingPlan.of(dataset, prompts or own.evaluation_prompts, seeds or own.evaluation_seeds)

@@ -25,7 +25,7 @@ from lora_studio.evaluation.value import Value
 from lora_studio.events import Event, Preparing, Warned
 from lora_studio.models import Base
 from lora_studio.runs import Run
-from lora_studio.training import devices, prepare
+from lora_studio.training import devices, encoding, prepare
 
 _OF_BASE = ("prediction", "zero_snr", "flow_shift", "vae", "text_encoders", "clip_skip")
 """Settings that make another model of the same file."""
@@ -211,7 +211,7 @@ class Yardsticks:
         dataset, first = self.datasets[run], self.settings
         alike = {**first.previews.model_dump(), "resolution": first.dataset.resolution}
         settings = first if run == self.first else run.settings().changed(**alike)
-        cache = yield from judging.progress(prepare.encode(run, settings, dataset, self.base))
+        cache = yield from judging.progress(encoding.encode(run, settings, dataset, self.base))
         bench = Bench(settings, self.base, cache, dataset, self.plan, Path(), self.cancelled)
         bench.place = self._place(run, bench)
         yield from bench.prepare()

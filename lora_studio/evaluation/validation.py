@@ -9,6 +9,7 @@ from lora_studio.evaluation.measure import Measure
 from lora_studio.evaluation.value import Value
 from lora_studio.events import Event, Validated
 from lora_studio.training import seeds
+from lora_studio.training.batches import Batches
 from lora_studio.training.loss import losses
 from lora_studio.training.session import Session
 
@@ -45,5 +46,7 @@ def _picture(session: Session, index: int) -> float:
     base, settings = session.base, session.settings
     source = seeds.generator(settings.run.seed, seeds.VALIDATION, index)
     draws = [Draw(picture=index, flip=False, variant=0, drop_caption=False)] * TIMESTEPS
-    batch = session.data.batches.at(draws, base.process.evenly(TIMESTEPS), source).to(session.machine.device)
+    batches = session.data.batches
+    assert isinstance(batches, Batches), "only pictures are held out"
+    batch = batches.at(draws, base.process.evenly(TIMESTEPS), source).to(session.machine.device)
     return losses(base, batch, session.text(batch), settings.loss).mean().item()

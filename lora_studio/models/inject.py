@@ -285,6 +285,22 @@ def without_adapter(base: Base) -> Generator[None]:
             parameter.requires_grad = False  # peft has every parameter of its layers train again
 
 
+@contextmanager
+def scaled(base: Base, factor: float) -> Generator[None]:
+    """Within it the adapter under training changes layers ``factor`` times as much; with −1 the other way. For methods
+    that are ``cappable``, whose change that scales.
+    """
+    modules = [layer.module for layer in layers(base).values()] if factor != 1 else []
+    scales = [module.scaling[NAME] for module in modules]
+    for module, scale in zip(modules, scales, strict=True):
+        module.scaling[NAME] = factor * scale
+    try:
+        yield
+    finally:
+        for module, scale in zip(modules, scales, strict=True):
+            module.scaling[NAME] = scale
+
+
 def remove(base: Base) -> None:
     """Takes every adapter out, trained and loaded: the base model is as it was loaded."""
     unload_adapters(base)

@@ -17,7 +17,7 @@ from lora_studio.config.declaration import Group
 from lora_studio.config.presets import save_settings
 from lora_studio.config.settings import Settings, check
 from lora_studio.config.specs import SPECS
-from lora_studio.dataset import epochs, folder, manifest
+from lora_studio.dataset import epochs, manifest, sources
 from lora_studio.errors import DatasetError, ModelError, RunError, SettingsError, StudioError
 from lora_studio.families import registry, weights
 from lora_studio.methods.registry import METHODS
@@ -123,7 +123,7 @@ def _with_steps(settings: Settings, outputs: Path) -> Settings:
     """The settings with the steps that their epochs come to. Pictures that cannot be trained on are left to the run."""
     if not settings.run.epochs:
         return settings
-    found = folder.scan(Path(settings.run.data), runs.cache_folder(outputs), nested=settings.dataset.nested)
+    found = sources.scan(settings, runs.cache_folder(outputs))
     return settings if found.blocking else epochs.settled(settings, found.pictures)
 
 
@@ -232,7 +232,10 @@ def require_places(run: Run, settings: Settings) -> None:
     if not settings.run.data:
         what = f"The settings of {run.name} name no folder of pictures."
         raise DatasetError(what, where=run.settings_file, do=f"Name it: {command} --data FOLDER")
-    if not os.path.isdir(settings.run.data):
+    if settings.run.has_pairs and not os.path.isfile(settings.run.data):
+        what = f"There is no file {settings.run.data}, where the pairs of prompts of {run.name} should be."
+        raise DatasetError(what, where="data", do=f"If it moved, name the new place: {command} --data FILE")
+    if not settings.run.has_pairs and not os.path.isdir(settings.run.data):
         what = f"There is no folder {settings.run.data}, where the pictures of {run.name} should be."
         raise DatasetError(what, where="data", do=f"If they moved, name the new place: {command} --data FOLDER")
     if os.path.isabs(settings.run.base) and not os.path.exists(settings.run.base):
@@ -281,7 +284,7 @@ def changes(run: Run, settings: Settings | None = None) -> list[str]:
             f"step {checkpoints.step_of(newest.name):,}."
         )
     if "pictures" in about:
-        dataset = folder.scan(Path(settings.run.data), run.cache, nested=settings.dataset.nested)
+        dataset = sources.scan(settings, run.cache)
         if dataset.blocking:
             raise DatasetError(
                 dataset.blocking[0].what, where=dataset.blocking[0].file or settings.run.data, do=dataset.blocking[0].do

@@ -277,7 +277,8 @@ def new_pictures(name: str, outputs: Path = OUTPUTS) -> Path:
 
 def wanted_name(settings: RunSettings) -> str:
     """The name of a run with these settings, before it gets a number if the name is taken."""
-    name = files.safe_name(settings.name or Path(settings.data).name or "style")
+    data = Path(settings.data)
+    name = files.safe_name(settings.name or (data.stem if settings.has_pairs else data.name) or "style")
     return f"run-{name}" if name.casefold() in _OWN_FOLDERS else name
 
 

@@ -108,7 +108,7 @@ def denoise(
     latents, timesteps = _begin(base, scheduler, how, sources, start)
     given, answers = guided.fixed(base, shown, how.guidance, latents), replay.answers(base)
     noisy = {"generator": sources} if "generator" in inspect.signature(scheduler.step).parameters else {}
-    with _resting(base), inject.folded(base):
+    with resting(base), inject.folded(base):
         for number, t in enumerate(timesteps, 1):
             if watch.cancelled():
                 return None
@@ -138,8 +138,8 @@ def _noise(shape: Sequence[int], sources: Sequence[torch.Generator], base: Base)
 
 
 @contextmanager
-def _resting(base: Base) -> Generator[None]:
-    """The denoiser without dropout."""
+def resting(base: Base) -> Generator[None]:
+    """Within it the denoiser has no dropout."""
     training = base.unet.training
     base.unet.eval()
     try:

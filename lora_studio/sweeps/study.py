@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from lora_studio import files, runs
 from lora_studio.config.settings import Settings, check
 from lora_studio.config.specs import SPECS, did_you_mean
-from lora_studio.errors import RunError, StudioError
+from lora_studio.errors import RunError, SettingsError, StudioError
 from lora_studio.runs import Run
 from lora_studio.sweeps.outcome import Trial
 from lora_studio.sweeps.space import Sweep
@@ -125,7 +125,13 @@ def begin(sweep: Sweep, settings: Settings, outputs: Path, name: str = "", stora
 
     Args:
         storage: as of ``StudyPlan``.
+
+    Raises:
+        SettingsError: the trials would train on prompt pairs, and could not be judged.
     """
+    if settings.run.has_pairs:
+        what = "The trials of a sweep are judged by the pictures that they train on, and prompt pairs have none."
+        raise SettingsError(what, where="data", do="Choose a folder of pictures.")
     plan = StudyPlan(sweep=sweep, settings=settings.flat(), storage=storage)
     return create(plan, name or f"{sweep.name}-{Path(settings.run.data).name}", outputs)
 

@@ -4,6 +4,7 @@ number).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -28,6 +29,17 @@ class Texts(NamedTuple):
     captions: list[str]
     length: int
     """As ``Batch.length``."""
+
+
+class Contrast(NamedTuple):
+    """Where a batch of prompt pairs is drawn from, and what its targets are made of; see ``sliders``."""
+
+    texts: dict[str, Texts]
+    """``empty``, the empty prompt beside the batch's own; ``neutral``, ``towards`` and ``away``."""
+    weight: float
+    """Of the adapter that it is drawn with: 1 or −1."""
+    steps: int
+    """Denoising steps that are taken from its noise."""
 
 
 class Batch(NamedTuple):
@@ -59,16 +71,29 @@ class Batch(NamedTuple):
     """The captions that are preserved, where the batch preserves any (``preservation``)."""
     perturbation: Tensor | None = None
     """As ``diffusion.noise.perturbation``; None where the denoiser is shown the noise that it has to predict."""
+    contrast: Contrast | None = None
+    """Of a batch of prompt pairs: ``x0`` is then zero, and ``noise`` what drawing begins with."""
+    targets: Tensor | None = None
+    """(D, B, C, H/8, W/8) float32: what is to be predicted of ``noise``, which was drawn from ``contrast``, with the
+    adapter at weight 1 and, where D is 2, at −1.
+    """
 
     def tensors(self) -> dict[str, Tensor]:
         """All of its tensors by name."""
         found = {"x0": self.x0, "noise": self.noise, "timesteps": self.timesteps, "sizes": self.sizes, **self.text}
-        more = {"weights": self.weights, "inpainting": self.inpainting, "perturbation": self.perturbation}
-        plain = {f"plain {name}": tensor for name, tensor in self.plain.features.items()} if self.plain else {}
-        return found | {name: tensor for name, tensor in more.items() if tensor is not None} | plain
+        more = {name: getattr(self, name) for name in ("weights", "inpainting", "perturbation", "targets")}
+        other = {
+            f"{of} {name}": tensor for of, texts in self._others().items() for name, tensor in texts.features.items()
+        }
+        return found | {name: tensor for name, tensor in more.items() if tensor is not None} | other
 
     def replaced(self, tensors: dict[str, Tensor]) -> Batch:
         """The same batch with other ``tensors``, named as those of ``tensors()``."""
+        others = {
+            of: texts._replace(features={name: tensors[f"{of} {name}"] for name in texts.features})
+            for of, texts in self._others().items()
+        }
+        plain = others.pop("plain", None)
         return self._replace(
             x0=tensors["x0"],
             noise=tensors["noise"],
@@ -77,18 +102,56 @@ class Batch(NamedTuple):
             text={name: tensors[name] for name in self.text},
             weights=tensors.get("weights"),
             inpainting=tensors.get("inpainting"),
-            plain=self.plain
-            and self.plain._replace(features={name: tensors[f"plain {name}"] for name in self.plain.features}),
+            plain=plain,
             perturbation=tensors.get("perturbation"),
+            contrast=self.contrast and self.contrast._replace(texts=others),
+            targets=tensors.get("targets"),
         )
+
+    def _others(self) -> dict[str, Texts]:
+        """Texts beside its own."""
+        return ({"plain": self.plain} if self.plain else {}) | (self.contrast.texts if self.contrast else {})
 
     def to(self, device: torch.device) -> Batch:
         """A copy on ``device``."""
         return self.replaced({name: tensor.to(device, non_blocking=True) for name, tensor in self.tensors().items()})
 
 
-class Batches:
+class BatchSource(ABC):
     """Draws a run's batches on the CPU, so that every device sees the same.
+
+    Args:
+        pinned: ready for a copy to a GPU that runs beside the GPU's other work.
+    """
+
+    def __init__(self, pinned: bool = False):
+        self.pinned = pinned
+        self._ahead: tuple[int, Batch] | None = None
+
+    def take(self, number: int) -> Batch:
+        """Batch ``number``, 0 for the first."""
+        ahead, self._ahead = self._ahead, None
+        return ahead[1] if ahead and ahead[0] == number else self.draw(number)
+
+    def prepare(self, number: int) -> None:
+        """Draws batch ``number`` in advance, while a GPU is at work."""
+        if self.pinned:
+            self._ahead = number, self.draw(number)
+
+    def draw(self, number: int) -> Batch:
+        """Batch ``number`` on the CPU."""
+        drawn = self.drawn(number)
+        if not self.pinned:
+            return drawn
+        return drawn.replaced({name: tensor.pin_memory() for name, tensor in drawn.tensors().items()})
+
+    @abstractmethod
+    def drawn(self, number: int) -> Batch:
+        """The same, not yet pinned: a function of the run's seed and ``number`` alone."""
+
+
+class Batches(BatchSource):
+    """The batches of a run of pictures.
 
     Args:
         process: the base model's; it draws noise and timesteps.
@@ -96,7 +159,7 @@ class Batches:
         settings: how much of the loss counts outside masks.
         noise: how noise and timesteps are drawn.
         live_text: leave the text features out, since they change while it trains.
-        pinned: ready for a copy to a GPU that runs beside the GPU's other work.
+        pinned: as of ``BatchSource``.
         part: the samples of each batch to keep, where other processes take the rest.
         area: the share of a picture that is learned, on average (``weights.average_area``).
         plain: makes of a caption the one that is preserved, in every ``preserve_every``th batch; None preserves none.
@@ -116,27 +179,16 @@ class Batches:
         area: float = 1.0,
         plain: Callable[[str], str] | None = None,
     ):
+        super().__init__(pinned)
         self.cache, self.sampler, self.process, self.seed = cache, sampler, process, seed
-        self.settings, self.live_text, self.pinned, self.part = settings, live_text, pinned, part
+        self.settings, self.live_text, self.part = settings, live_text, part
         self.noise, self.area, self.plain = noise, area, plain
-        self._ahead: tuple[int, Batch] | None = None
         pictures = [sample.picture for sample in cache.samples]
         self._folder_levels = [noise_levels.of_folder(picture) for picture in pictures]
         self._levels = [one & noise_levels.of_run(noise) for one in self._folder_levels]
         self._weighted = any(picture.weight != 1 for picture in pictures)
 
-    def take(self, number: int) -> Batch:
-        """Batch ``number``, 0 for the first."""
-        ahead, self._ahead = self._ahead, None
-        return ahead[1] if ahead and ahead[0] == number else self.draw(number)
-
-    def prepare(self, number: int) -> None:
-        """Draws batch ``number`` in advance, while a GPU is at work."""
-        if self.pinned:
-            self._ahead = number, self.draw(number)
-
-    def draw(self, number: int) -> Batch:
-        """Batch ``number`` on the CPU."""
+    def drawn(self, number: int) -> Batch:
         draws = self.sampler.draw(number)
         source = seeds.generator(self.seed, seeds.NOISE, number)
         # latents, noise, timesteps, perturbation: in another order it would be another run
@@ -153,7 +205,7 @@ class Batches:
         if self.plain and number % self.settings.preserve_every == 0:
             plain = [self.plain(self.cache.caption(draw)) for draw in draws]
             drawn = drawn._replace(plain=self._texts(plain, self.part))
-        return self._pinned(drawn) if self.pinned else drawn
+        return drawn
 
     def at(self, draws: list[Draw], timesteps: Tensor, source: torch.Generator) -> Batch:
         """Given draws at given timesteps, for validation: there neither the weights of folders count nor input
@@ -188,8 +240,3 @@ class Batches:
             return counts
         factors = torch.tensor([self.cache.samples[draw.picture].picture.weight for draw in draws])
         return factors.view(-1, 1, 1, 1) * (1 if counts is None else counts)
-
-    @staticmethod
-    def _pinned(batch: Batch) -> Batch:
-        """A copy from which a GPU can copy beside its other work."""
-        return batch.replaced({name: tensor.pin_memory() for name, tensor in batch.tensors().items()})

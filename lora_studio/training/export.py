@@ -7,7 +7,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -88,6 +88,7 @@ def training(session: Session) -> recipe.Training:
         ],
         tags=dict(sum((Counter(one.tags) for one in folders.values()), Counter[str]())),
         folders=folders,
+        pairs=[recipe.PairRecord(**asdict(pair)) for pair in session.data.dataset.pairs],
         versions=versions(),
         parent=_parent(session),
         steps=session.step,

@@ -110,6 +110,7 @@ def _started(session: Session) -> Started:
         images=len(session.data.train) - class_images,
         validation_images=len(session.data.validation),
         class_images=class_images,
+        pairs=len(session.data.dataset.pairs),
         device=session.world.named(session.machine.name),
         precision=session.machine.precision,
         parameters=sum(p.numel() for p in session.parameters.values()),

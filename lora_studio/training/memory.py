@@ -97,12 +97,16 @@ def estimate(settings: Settings, shapes: Shapes, precision: str, limit: float = 
     kept, spare = _activations(shapes, step), _libraries(settings.machine)
     held = {"weights": _weights(shapes, step, kept)} | _trained(settings.optimizer, step, kept)
     total = sum(held.values())
-    working = RESERVED * (total + kept.highest() + spare) - total - kept.saved()
+    highest = kept.highest()
+    if pairs := settings.run.has_pairs:  # guidance draws each sample twice at once, and keeps nothing of it
+        recorded = _recorded(settings.adapter, settings.machine)
+        highest = max(highest, highest * recorded + 2 * (highest - kept.saved()))
+    working = RESERVED * (total + highest + spare) - total - kept.saved()
     parts = {
         **held,
         "activations": kept.saved(),
         "working": working,
-        "encoding": _fitting(_encoding(shapes, step, held["weights"] + spare), limit),
+        "encoding": _fitting(_encoding(shapes, step, held["weights"] + spare, not pairs), limit),
         "preview": _fitting(
             _preview(shapes, step, total + spare, _recorded(settings.adapter, settings.machine) * kept.highest()), limit
         ),
@@ -145,17 +149,18 @@ def _trained(settings: OptimizerSettings, step: Step, kept: Activations) -> dict
     return {"adapter": each * kept.trained, "gradients": each * kept.trained, "optimizer": state * kept.trained}
 
 
-def _encoding(shapes: Shapes, step: Step, beside: float) -> list[float]:
+def _encoding(shapes: Shapes, step: Step, beside: float, pictures: bool) -> list[float]:
     """Bytes while pictures and captions are encoded: several pictures at once, one, a tile.
 
     Args:
         beside: bytes of what else is in memory.
+        pictures: whether the run has any; prompts alone need no VAE.
     """
     together = max(1, _TOGETHER // step.side**2) * step.side**2
     sizes = ([] if step.machine.tiled_vae else [together]) + _sizes(step)
     text = 0 if step.adapter.reads_text else max(_encoders(shapes, step), default=0)
     vae = 4 * shapes.parameters["vae"]
-    return [RESERVED * (beside + max(vae + pixels * _encoded(shapes), text)) for pixels in sizes]
+    return [RESERVED * (beside + max(pictures * (vae + pixels * _encoded(shapes)), text)) for pixels in sizes]
 
 
 def _preview(shapes: Shapes, step: Step, beside: float, recorded: float) -> list[float]:

@@ -5,8 +5,7 @@ what was saved.
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -14,11 +13,10 @@ import torch
 from lora_studio import adapters, files, models
 from lora_studio.adapters import detect, foreign
 from lora_studio.config.settings import Settings
-from lora_studio.config.slices import DatasetSettings, OptimizerSettings
-from lora_studio.dataset import augmentation, buckets, caption_notices, folder, manifest, sides
-from lora_studio.dataset.batch_sampler import BatchSampler, split
-from lora_studio.dataset.cache import Cache
-from lora_studio.dataset.items import Dataset, Sample
+from lora_studio.config.slices import OptimizerSettings
+from lora_studio.dataset import buckets, caption_notices, folder, manifest, sources
+from lora_studio.dataset.batch_sampler import split
+from lora_studio.dataset.items import Dataset
 from lora_studio.dataset.problems import Problem
 from lora_studio.errors import DatasetError, RunError
 from lora_studio.events import Event, Preparing, Warned
@@ -32,17 +30,15 @@ from lora_studio.training import (
     beginning,
     checkpoint,
     devices,
+    encoding,
     measured_start,
     noise_levels,
-    preservation,
     reading,
     stepper,
     threads,
-    weights,
 )
-from lora_studio.training.batches import Batches
 from lora_studio.training.distributed import World
-from lora_studio.training.session import Session, TrainingData, prompts
+from lora_studio.training.session import Session, TrainingData
 
 LARGE = 10**9
 """Bytes of an adapter's file that are said before a run begins."""
@@ -66,14 +62,15 @@ def prepare(run: Run, settings: Settings, world: World | None = None) -> Generat
 
 
 def look(run: Run, settings: Settings, world: World) -> Generator[Event, None, Dataset]:
-    """Scans the folder of pictures, warns of problems, and notes the pictures or says which have changed.
+    """Scans the folder of pictures, or reads the pairs of prompts, warns of problems, and notes the pictures or says
+    which have changed.
 
     Raises:
-        DatasetError: the folder cannot be trained on, differs from the leader's, or a part of it has no noise level in
-            common with the run.
+        SettingsError, DatasetError: the folder or the file cannot be trained on, differs from the leader's, or a part
+            of the folder has no noise level in common with the run.
     """
     settings.require_named()
-    dataset = folder.scan(Path(settings.run.data), run.cache, nested=settings.dataset.nested, by_content=True)
+    dataset = sources.scan(settings, run.cache, by_content=True)
     for problem in dataset.blocking:
         raise DatasetError(problem.what, where=problem.file or dataset.folder, do=problem.do)
     noise_levels.require(dataset, settings.noise)
@@ -91,8 +88,12 @@ def pictures_of(run: Run, settings: Settings) -> Generator[Event, None, Dataset]
     """The pictures of a run as they are now, for other work than training.
 
     Raises:
-        DatasetError: the folder cannot be trained on.
+        DatasetError: the folder cannot be trained on, or the run has none.
     """
+    if settings.run.has_pairs:
+        what = f"{run.name} was trained on pairs of prompts, and there are no pictures to judge it by."
+        do = "Draw with it at several weights, and look: python3 app.py grid --help"
+        raise DatasetError(what, where=settings.run.data, do=do)
     yield Preparing(stage="pictures", done=0, total=1)
     found = folder.scan(Path(settings.run.data), run.cache, nested=settings.dataset.nested)
     for problem in found.blocking:
@@ -129,7 +130,7 @@ def load(settings: Settings, machine: devices.Machine, dataset: Dataset) -> Gene
     yield from base.notices
     if base.distilled and (overruled := base.distilled.overruling(settings.previews)):
         yield overruled
-    yield from _warnings(dataset, buckets.problems(dataset, *_bucketing(settings.dataset, base)))
+    yield from _warnings(dataset, buckets.problems(dataset, *encoding.bucketing(settings.dataset, base)))
     yield from rounded(settings.dataset.resolution, base)
     yield from _warnings(dataset, reading.cut_captions(dataset, settings, base.tokenizers))
     return base
@@ -164,7 +165,7 @@ def assemble(
     """
     train, validation = split(dataset.pictures, settings.dataset.validation_share, settings.run.seed)
     with world.leader_first():
-        cache = yield from encode(run, settings, dataset, base, train)
+        cache = yield from encoding.encode(run, settings, dataset, base, train)
     inject.add_adapter(base, settings.adapter, settings.run.seed, settings.run.trigger.strip())
     gradient_checkpointing.enable(
         base.unet,
@@ -182,20 +183,8 @@ def assemble(
         inject.rates(base, settings.adapter),
     )
     yield from _large_files(sum(parameter.numel() for parameter in built.parameters.values()), settings.optimizer)
-    sampler = _sampler(settings, cache, train)
-    batches = Batches(
-        cache,
-        sampler,
-        base.process,
-        settings.run.seed,
-        settings.loss,
-        settings.noise,
-        settings.adapter.reads_text,
-        pinned=machine.device.type == "cuda",
-        part=world.part,
-        area=weights.average_area(cache, sampler.own, settings.loss),
-        plain=preservation.plain_caption(settings),
-    )
+    pinned = machine.device.type == "cuda"
+    batches = encoding.batches(settings, dataset, cache, base, train, world.part, pinned)
     session = Session(
         run=run,
         settings=settings,
@@ -300,9 +289,10 @@ def _compare(run: Run, dataset: Dataset) -> Iterator[Event]:
         files.write(run.manifest_file, json.dumps(manifest.manifest(dataset), indent=1))
         return
     if changes := manifest.changes_since(before, dataset):
+        what = "pairs of prompts" if dataset.pairs else "pictures"
         more = f" And {len(changes) - 3} more changes." if len(changes) > 3 else ""
         yield Warned(
-            what=f"The pictures changed since this run began: {' '.join(changes[:3])}{more}",
+            what=f"The {what} changed since this run began: {' '.join(changes[:3])}{more}",
             where=str(dataset.folder),
             do="Training continues with them as they are now, so the result will differ from that of an uninterrupted "
             "run. To avoid that, put them back and resume from an earlier state.",
@@ -317,57 +307,3 @@ def _require_same(dataset: Dataset, world: World) -> None:
         raise DatasetError(
             "The pictures or captions differ from those on the machine that leads the run.", where=dataset.folder, do=do
         )
-
-
-def encode(
-    run: Run, settings: Settings, dataset: Dataset, base: models.Base, train: Collection[int] = ()
-) -> Generator[Event, None, Cache]:
-    """Fills the cache with every latent and caption that will be needed; then the encoders leave the device.
-
-    Args:
-        train: indices of the pictures that are trained on, which are mirrored and altered as the settings say.
-    """
-    samples, plain = _samples(settings, dataset, base, train), preservation.plain_caption(settings)
-    trained = [samples[index] for index in train] if plain else []
-    cache = Cache(
-        run.cache,
-        reading.RunEncoder(base, settings),
-        samples,
-        captions=[plain(text) for one in trained for text in (*one.captions, *one.mirrored)] if plain else [],
-        prompts=[*prompts(settings), settings.previews.negative],
-        masks=settings.dataset.masks,
-    )
-    last = 0.0
-    for stage, done, total in cache.fill(texts=not settings.adapter.reads_text):
-        if done == total or time.monotonic() - last > 0.5:
-            last = time.monotonic()
-            yield Preparing(stage=stage, done=done, total=total)
-    base.encoders_to(torch.device("cpu"))
-    return cache
-
-
-def _samples(settings: Settings, dataset: Dataset, base: models.Base, train: Collection[int]) -> list[Sample]:
-    assigned = buckets.assign(dataset.pictures, *_bucketing(settings.dataset, base))
-    samples = []
-    for picture, bucket, texts in zip(dataset.pictures, assigned, reading.variants(dataset, settings), strict=True):
-        sample = Sample(picture, bucket, texts)
-        if len(samples) in train:
-            copies = augmentation.copies(picture, settings.augmentation, settings.run.seed)
-            sample = sample._replace(mirrored=sides.mirrored(texts, settings.augmentation), copies=copies)
-        samples.append(sample)
-    return samples
-
-
-def _bucketing(settings: DatasetSettings, base: models.Base) -> tuple[int, int, float]:
-    """Resolution and step in pixels, and the largest scale, as ``buckets`` takes them."""
-    return settings.resolution or base.resolution, settings.bucket_step, settings.max_upscale
-
-
-def _sampler(settings: Settings, cache: Cache, train: list[int]) -> BatchSampler:
-    return BatchSampler(
-        cache.samples,
-        batch=settings.optimizer.batch,
-        seed=settings.run.seed,
-        among=train,
-        caption_dropout=settings.dataset.caption_dropout,
-    )

@@ -40,12 +40,14 @@ def variants(dataset: Dataset, settings: Settings) -> list[list[str]]:
 
 
 def cut_captions(dataset: Dataset, settings: Settings, tokenizers: Sequence[Tokenizer]) -> list[Problem]:
-    """Which captions are longer than what is read of them, with the words that an example loses."""
+    """Which captions or prompts of pairs are longer than what is read of them, with the words that an example loses."""
     limit, lost, learned = of_captions(settings), {}, _vocabulary(settings, tokenizers)
-    for picture, texts in zip(dataset.pictures, variants(dataset, settings), strict=True):
+    read_texts = dict(zip(map(dataset.name, dataset.pictures), variants(dataset, settings), strict=True))
+    pairs = {f"pair {number}": [*pair.prompts] for number, pair in enumerate(dataset.pairs, 1)}
+    for name, texts in (read_texts | pairs).items():
         for text in texts:
             if rest := _unread(text, limit, tokenizers, learned):
-                lost.setdefault(dataset.name(picture), (text, rest))
+                lost.setdefault(name, (text, rest))
     if not lost:
         return []
     name, (_, rest) = next(iter(lost.items()))

@@ -7,7 +7,7 @@ import struct
 
 import torch
 
-NOISE, DROPOUT, VALIDATION, START = range(4)
+NOISE, DROPOUT, VALIDATION, START, PAIRS = range(5)
 """What a generator is for: keeps the streams of one step apart."""
 
 

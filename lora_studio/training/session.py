@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from lora_studio.config.settings import Settings
 from lora_studio.config.slices import PreviewSettings
 from lora_studio.dataset import caption_variants, manifest
 from lora_studio.dataset.cache import Cache
-from lora_studio.dataset.items import Dataset
+from lora_studio.dataset.items import Dataset, PromptPair
 from lora_studio.methods import registry as methods
 from lora_studio.models import inject
 from lora_studio.optim import build
@@ -27,7 +27,7 @@ from lora_studio.optim.ema import Average
 from lora_studio.runs import Run
 from lora_studio.sampling.generate import nearest_side
 from lora_studio.training import checkpoint, devices, reading
-from lora_studio.training.batches import Batch, Batches
+from lora_studio.training.batches import Batch, BatchSource
 from lora_studio.training.distributed import World
 from lora_studio.training.stepper import Stepper
 
@@ -37,7 +37,7 @@ SUBJECTS = ("cat", "house", "rocket", "flower")
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The pictures of a run and what is made of them."""
+    """The pictures of a run, or its pairs of prompts, and what is made of them."""
 
     dataset: Dataset
     cache: Cache
@@ -45,7 +45,7 @@ class TrainingData:
     """Indices of the pictures that are trained on, class pictures included."""
     validation: list[int]
     """Indices of those held back."""
-    batches: Batches
+    batches: BatchSource
 
     @property
     def class_pictures(self) -> list[int]:
@@ -90,7 +90,7 @@ class Session:
     @property
     def prompts(self) -> list[str]:
         """What previews draw."""
-        return prompts(self.settings)
+        return prompts(self.settings, self.data.dataset.pairs)
 
     @property
     def previews(self) -> PreviewSettings:
@@ -219,9 +219,14 @@ class Session:
             return inject.read_adapter(self.base)
 
 
-def prompts(settings: Settings) -> list[str]:
-    """The prompts of previews, with the trigger word where captions have it."""
-    wanted = settings.previews.preview_prompts or [
-        caption_variants.with_trigger(subject, settings.run.trigger) for subject in SUBJECTS
-    ]
+def prompts(settings: Settings, pairs: Sequence[PromptPair] = ()) -> list[str]:
+    """The prompts of previews, with the trigger word where captions have it; if none is given, of ``pairs`` the first
+    few that are trained.
+    """
+    own = [prompt for prompt in dict.fromkeys(pair.trained for pair in pairs) if prompt][: len(SUBJECTS)]
+    wanted = (
+        settings.previews.preview_prompts
+        or own
+        or [caption_variants.with_trigger(subject, settings.run.trigger) for subject in SUBJECTS]
+    )
     return [prompt.replace("{trigger}", settings.run.trigger).strip(" ,") for prompt in wanted]

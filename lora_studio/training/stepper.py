@@ -23,7 +23,7 @@ from lora_studio.models import Base, inject
 from lora_studio.optim import flat, registry
 from lora_studio.optim.build import FlatOptimizer
 from lora_studio.optim.norm_cap import NormCap
-from lora_studio.training import devices, preservation, reading
+from lora_studio.training import devices, preservation, reading, sliders
 from lora_studio.training.batches import Batch, Texts
 from lora_studio.training.devices import Machine
 from lora_studio.training.loss import losses
@@ -90,7 +90,7 @@ class Stepper:
 
     def backward(self, batch: Batch) -> None:
         """Forward and backward pass of one batch: adds the gradient of its share in the step's mean loss."""
-        self._backward(batch.to(self.machine.device))
+        self._backward(self._ready(batch.to(self.machine.device)))
 
     def update(self, following: Batch | None = None) -> Outcome:
         """The optimizer's step with the gradients since the last one. In fp16 an infinite gradient only means that the
@@ -131,21 +131,41 @@ class Stepper:
         """A pass of one batch for those who watch the model's layers: one kernel at a time, forward and, unless
         gradients are switched off, backward. ``forget`` drops the gradients that it leaves.
         """
-        loss = self._loss(batch.to(self.machine.device))
+        loss = self._loss(self._ready(batch.to(self.machine.device)))
         if loss.requires_grad:
             self.scaler.scale(loss).backward()
 
-    def _loss(self, batch: Batch) -> Tensor:
-        """() The share of ``batch`` in the step's mean loss."""
+    def _ready(self, batch: Batch) -> Batch:
+        """The batch as a step takes it: one of prompt pairs with what the model itself draws."""
+        if batch.contrast is None:
+            return batch
+        with self.autocast():
+            return sliders.drawn(self.base, batch, self.settings, self._read)
+
+    def _loss(self, batch: Batch, which: int = 0) -> Tensor:
+        """() The share of ``batch`` in the step's mean loss.
+
+        Args:
+            which: of the targets of prompt pairs.
+        """
+        batches = self.settings.optimizer.accumulate
         with self.autocast():
             text = self._read(Texts(batch.text, batch.captions, batch.length))
-            return losses(self.base, batch, text, self.settings.loss).mean() / self.settings.optimizer.accumulate
+            if batch.targets is None:
+                return losses(self.base, batch, text, self.settings.loss).mean() / batches
+            return sliders.losses(self.base, batch, text, which).mean() / (batches * len(batch.targets))
 
     def _backward(self, batch: Batch) -> None:
-        loss = self._loss(batch)
-        self.scaler.scale(loss).backward()
-        self.flat.accumulate_gradients()
-        self.loss += loss.detach()
+        """Adds the gradient of a batch; of prompt pairs at each of the adapter's weights in turn, which so share their
+        memory.
+        """
+        weights = sliders.WEIGHTS[: 1 if batch.targets is None else len(batch.targets)]
+        for which, weight in enumerate(weights):
+            with inject.scaled(self.base, weight):  # also in the backward pass, for what it computes again
+                loss = self._loss(batch, which)
+                self.scaler.scale(loss).backward()
+            self.flat.accumulate_gradients()
+            self.loss += loss.detach()
         if batch.plain:
             self._preserve(batch, batch.plain)
 
@@ -203,6 +223,8 @@ class CudaGraphStepper(Stepper):
         self._rates = [torch.zeros((), device=machine.device) for _ in self.optimizer.param_groups]
 
     def backward(self, batch: Batch) -> None:
+        if batch.contrast:  # drawing takes another number of kernels each time
+            batch = self._ready(batch.to(self.machine.device))
         tensors = batch.tensors()
         shape = tuple((name, tuple(tensor.shape)) for name, tensor in tensors.items())
         if shape not in self._captured and shape in self._seen_shapes and not self.failed:

@@ -96,6 +96,13 @@ def test_a_folder_that_is_gone_is_no_empty_one(page):
     assert drawn[page.intake.card]["visible"]
 
 
+def test_a_file_of_prompt_pairs_is_said_to_have_no_pictures(page, tmp_path):
+    page, look = page
+    look.settings = look.settings.changed(data=str(tmp_path / "size.toml"))
+    drawn = page.room.draw(look)
+    assert look.failed and "size.toml holds pairs of prompts and no pictures." in drawn[page.room.failure]["value"]
+
+
 def test_a_sample_stays_as_it_is_and_its_copy_is_edited(page):
     """The program's own files change."""
     page, look = page

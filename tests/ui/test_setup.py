@@ -152,6 +152,21 @@ def test_the_dataset_is_told_in_one_line(setup, tmp_path):
     assert "<img" not in html and "d.png" not in html
 
 
+def test_pairs_of_prompts_are_told_in_place_of_pictures_and_train(setup, tmp_path, workers):
+    path = tmp_path / "size.toml"
+    path.write_text('[[pair]]\nprompt = "a cat"\ntowards = "a large cat"\naway = "a small cat"\n' * 2, "utf-8")
+    html = setup.look(str(path))[setup.report]
+    for part in ("2 pairs of prompts", "negative weights", "no pictures, so nothing is validated or judged"):
+        assert part in html
+    assert "#pictures" not in html
+    run = setup.begin(*values(setup, data=str(path)))
+    assert workers == ["size"] and run.settings().run.has_pairs
+    path.write_text("[[pair]]", "utf-8")
+    assert "prompt is missing." in setup.look(str(path))[setup.report]
+    with pytest.raises(StudioError, match="prompt is missing"):
+        setup.begin(*values(setup, data=str(path)))
+
+
 def test_looking_does_not_undo_what_is_typed_meanwhile(setup, folder):
     """The answer to an earlier look overwrites the path that the user is typing."""
     assert setup.look(str(folder))[setup.data] == gr.skip()

@@ -18,6 +18,7 @@ from lora_studio.config.slices.optimizer import OptimizerSettings
 from lora_studio.config.slices.previews import PreviewSettings
 from lora_studio.config.slices.run import RunSettings
 from lora_studio.config.slices.saving import SavingSettings
+from lora_studio.config.slices.slider import SliderSettings
 
 __all__ = [
     "FIELDS",
@@ -34,6 +35,7 @@ __all__ = [
     "PreviewSettings",
     "RunSettings",
     "SavingSettings",
+    "SliderSettings",
 ]
 
 SLICES: dict[str, type[SettingsSlice]] = {
@@ -43,6 +45,7 @@ SLICES: dict[str, type[SettingsSlice]] = {
     "adapter": AdapterSettings,
     "noise": NoiseSettings,
     "loss": LossSettings,
+    "slider": SliderSettings,
     "optimizer": OptimizerSettings,
     "previews": PreviewSettings,
     "evaluation": EvaluationSettings,

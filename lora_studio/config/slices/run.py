@@ -12,7 +12,13 @@ class RunSettings(SettingsSlice):
 
     group: ClassVar[Group] = Group.RUN
 
-    data: str = setting("", "Pictures", "Folder of pictures, with captions beside them if there are any.", Level.JOB)
+    data: str = setting(
+        "",
+        "Pictures",
+        "Folder of pictures, with captions beside them if there are any. A .toml file of prompt pairs trains a slider "
+        "instead, without pictures.",
+        Level.JOB,
+    )
     base: str = setting(
         "starter",
         "Base model",
@@ -75,3 +81,8 @@ class RunSettings(SettingsSlice):
         ge=0,
         le=2**31 - 1,
     )
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether ``data`` names a file of prompt pairs in place of a folder of pictures."""
+        return self.data.strip().lower().endswith(".toml")

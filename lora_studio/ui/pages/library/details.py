@@ -74,7 +74,12 @@ def recipe_of(entry: Entry) -> Training | Blend | None:
         return None
 
 
-def _pictures(found: Training) -> str:
+def _trained_on(found: Training) -> str:
+    """Pictures or pairs of prompts; empty where the recipe names none."""
+    if found.pairs:
+        return f"{words.counted(len(found.pairs), 'pair')} of prompts"
+    if not found.images:
+        return ""
     own = words.counted(len(found.images) - found.class_images, "picture")
     return f"{own}, {words.counted(found.class_images, 'class picture')}" if found.class_images else own
 
@@ -86,7 +91,7 @@ def _recipe(found: Training | Blend | None) -> str:
         return _folded(f"Recipe: a blend ({method})", [*ingredients, *_parameters(found)])
     if isinstance(found, Training):
         made = [
-            ("Trained on", _pictures(found) if found.images else ""),
+            ("Trained on", _trained_on(found)),
             ("Steps done", f"{found.steps:,}" if found.steps else ""),
             ("The base model predicts", found.predicts),
         ]

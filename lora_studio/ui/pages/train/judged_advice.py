@@ -123,6 +123,8 @@ def _work(view: RunView, found: Evaluation, settings: Settings | None) -> str:
         return _progress(found.job)
     failed = found.job.error if found.job else None
     wrong = words.notice("wrong", failed.what, failed.where, failed.do) if failed else ""
+    if settings and settings.run.has_pairs:  # it has no pictures to be judged by
+        return f'<div class="judging">{wrong}</div>' if wrong else ""
     if not view.state.ended or not (found.unjudged or found.advice and not found.strength):
         return f'<div class="judging">{wrong}</div>' if wrong else ""
     what, work, press = _offer(found)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from lora_studio import runs, starter
-from lora_studio.dataset import folder
+from lora_studio.config.slices import RunSettings
+from lora_studio.dataset import folder, slider_pairs
 from lora_studio.dataset.examination import Progress
-from lora_studio.dataset.items import Dataset
+from lora_studio.dataset.items import Dataset, PromptPair
 from lora_studio.errors import DatasetError
 from lora_studio.ui import words
 
@@ -30,28 +32,40 @@ def samples() -> dict[str, str]:
 
 
 def scan(data: str, outputs: Path, nested: bool = False, progress: Progress | None = None) -> Dataset:
-    """The dataset in the folder ``data``, with all folders below it if ``nested``. Results are cached, so only
-    changed files are read again, and by one at a time of those that ask.
+    """The dataset in the folder ``data``, with all folders below it if ``nested``; or the prompt pairs of the file
+    ``data``. Results are cached, so only changed files are read again, and by one at a time of those that ask.
 
     Raises:
         DatasetError: no folder was chosen.
+        SettingsError, DatasetError: of a file, as ``slider_pairs.read``.
     """
     if not data:
         raise DatasetError(
             "No pictures are chosen.", where="Pictures", do="Choose a sample style, or paste the path of your folder."
         )
+    if RunSettings(data=data).has_pairs:
+        return slider_pairs.scan(Path(data))
     with _scanning[data]:
         return folder.scan(Path(data), runs.cache_folder(outputs), progress, nested=nested)
 
 
 def report(dataset: Dataset) -> str:
     """The dataset in one line, and what prevents training, as HTML. The Pictures page shows the rest."""
+    if dataset.pairs:
+        return f'<div class="dataset">{words.facts(_pairs(dataset.pairs))}</div>'
     told = [one for one in dataset.problems if one.severity == "blocking" or one.kind == "unread folder"]
     notices = "".join(
         words.notice("wrong" if one.severity == "blocking" else "warned", one.what, one.file, one.do)
         for one in told[:_MOST_PROBLEMS]
     )
     return f'<div class="dataset">{words.facts(_facts(dataset))}{notices}{_LINK}</div>'
+
+
+def _pairs(pairs: Sequence[PromptPair]) -> list[str]:
+    """How many pairs of prompts, what for, and what a run without pictures does without."""
+    counted = words.counted(len(pairs), "pair") + " of prompts"
+    what = "for a concept to be erased" if pairs[0].erases else "for a slider, which also works at negative weights"
+    return [counted, what, "no pictures, so nothing is validated or judged"]
 
 
 def _facts(dataset: Dataset) -> list[str]:

@@ -97,7 +97,7 @@ class Setup:
         self.timesteps = html(timestep_plot.chart(*started), elem_id="timesteps")
 
     def _place_pictures(self) -> None:
-        help = "Path of a folder of pictures."
+        help = "Path of a folder of pictures, or of a .toml file of prompt pairs."
         data = self.form.field("data", label="Folder", info=help, placeholder="~/Pictures/my-style")
         assert isinstance(data, gr.Textbox)
         self.data = data

@@ -121,7 +121,11 @@ def _facts(run: Run, view: RunView) -> list[str]:
         facts.append(f"about {words.duration(view.last.eta)} left")
     if view.started:
         held_out = view.started.validation_images
-        facts.append(words.counted(view.started.images, "picture") + (f" + {held_out} held out" if held_out else ""))
+        if view.started.pairs:
+            facts.append(f"{words.counted(view.started.pairs, 'pair')} of prompts")
+        else:
+            pictures = words.counted(view.started.images, "picture")
+            facts.append(pictures + (f" + {held_out} held out" if held_out else ""))
         if view.started.class_images:
             facts.append(words.counted(view.started.class_images, "class picture"))
         facts.append(", ".join(filter(None, (view.started.device, view.started.precision, view.started.engine))))

@@ -1,0 +1,71 @@
+"""Which settings mean nothing to a run of prompt pairs, or to one of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from lora_studio.config.slices import (
+    AdapterSettings,
+    AugmentationSettings,
+    DatasetSettings,
+    EvaluationSettings,
+    LossSettings,
+    NoiseSettings,
+    RunSettings,
+    SliderSettings,
+)
+from lora_studio.config.specs import SPECS
+from lora_studio.methods import registry as methods
+
+_OF_PAIRS = tuple(SliderSettings.model_fields)
+_OF_BOTH = ("resolution", "caption_tokens", "clip_skip", "prediction", "zero_snr", "flow_shift")
+_OF_PICTURES = tuple(
+    key
+    for part in (DatasetSettings, AugmentationSettings, NoiseSettings, LossSettings)
+    for key in part.model_fields
+    if key not in _OF_BOTH
+)
+
+
+def refusal(run: RunSettings, adapter: AdapterSettings, loss: LossSettings, evaluation: EvaluationSettings) -> str:
+    """Why a run cannot train on prompt pairs with these settings, and what to set instead: a sentence without its full
+    stop. Empty if it can, and for a run of pictures.
+    """
+    return next(_refusals(run, adapter, loss, evaluation), "") if run.has_pairs else ""
+
+
+def _refusals(
+    run: RunSettings, adapter: AdapterSettings, loss: LossSettings, evaluation: EvaluationSettings
+) -> Iterator[str]:
+    method = methods.get(adapter.method)
+    if not method.cappable:
+        yield f"a slider also trains at weight −1, which {method.title} has no opposite for: set method to lora"
+    if adapter.train_text:
+        yield "prompt pairs are read by the base model's own text encoders: set train_text to off"
+    if adapter.tokens:
+        yield "a run of prompt pairs has no captions to learn a word from: set learned_tokens to 0"
+    if loss.preserve_weight:
+        yield "preserve_weight holds the captions of pictures, and prompt pairs have none: set it to 0"
+    if run.trigger.strip():
+        yield "prompt pairs are read as they are written, without a trigger word: leave trigger empty"
+    if run.epochs:
+        yield "epochs count pictures, and prompt pairs have none: set epochs to 0, and steps to the length of the run"
+    if evaluation.evaluate_every or evaluation.keep == "best":
+        yield (
+            "states are judged by the pictures that they were trained on, and prompt pairs have none: set "
+            "evaluate_every to 0 and keep to last"
+        )
+
+
+def ignored(run: RunSettings, values: Mapping[str, Any]) -> list[str]:
+    """The settings that were changed from their defaults and mean nothing to what the run trains on. One that is
+    switched off by its lowest value, 0, is as wanted.
+
+    Args:
+        values: every setting by its key.
+    """
+    if not run.data.strip():
+        return []
+    keys = _OF_PICTURES if run.has_pairs else _OF_PAIRS
+    return [key for key in keys if values[key] != SPECS[key].default and not SPECS[key].low == 0 == values[key]]

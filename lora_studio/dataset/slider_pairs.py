@@ -1,0 +1,115 @@
+"""Prompt pairs: what a run without pictures is trained on, a file that says in which direction a concept lies.
+
+A concept is either moved, for a slider (Gandikota et al. 2023, *Concept Sliders*), or erased (Gandikota et al. 2023,
+*Erasing Concepts from Diffusion Models*):
+
+    [[pair]]
+    prompt = "a house"
+    towards = "a large house"
+    away = "a small house"
+
+    [[pair]]
+    erase = "snow"
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from lora_studio.config import presets
+from lora_studio.config.specs import did_you_mean
+from lora_studio.dataset.items import Dataset, PromptPair
+from lora_studio.errors import DatasetError
+
+FIELDS = ("prompt", "towards", "away", "erase", "weight")
+"""What a pair may say."""
+MOST, MOST_WEIGHT = 1000, 100.0
+_SHOWN = 60
+"""Characters of a wrong value that an error repeats."""
+
+
+def scan(path: Path) -> Dataset:
+    """The pairs of a file as what is trained on: a dataset without pictures. Raises as ``read``."""
+    return Dataset(path.absolute(), [], [], pairs=read(path))
+
+
+def read(path: Path) -> list[PromptPair]:
+    """The pairs in a TOML file, in its order.
+
+    Raises:
+        SettingsError: it cannot be read, or is not valid TOML.
+        DatasetError: a pair says too little, too much, or something else than it may; names file, pair and field.
+    """
+    table, name = presets.table(path), path.name
+    for key in table:
+        if key != "pair":
+            raise DatasetError(f"There is no table named {key!r}.", where=name, do="Write [[pair]] before each pair.")
+    entries = table.get("pair", [])
+    if not isinstance(entries, list) or not all(isinstance(one, dict) for one in entries):
+        do = "Write [[pair]] before each pair, in two brackets on either side."
+        raise DatasetError("pair is not a list of tables.", where=f"{name}: pair", do=do)
+    if not entries:
+        do = "Write [[pair]], and below it prompt, towards and away; or erase alone."
+        raise DatasetError("The file has no pair.", where=name, do=do)
+    if len(entries) > MOST:
+        do = "Keep the best of them: a slider needs a few."
+        raise DatasetError(f"The file has {len(entries):,} pairs; the limit is {MOST:,}.", where=name, do=do)
+    pairs = [_pair(entry, f"{name}: pair {number}") for number, entry in enumerate(entries, 1)]
+    if len({pair.erases for pair in pairs}) > 1:
+        do = "Put them into two files, and train two adapters."
+        raise DatasetError("Some pairs move a concept and others erase one.", where=name, do=do)
+    return pairs
+
+
+def _pair(entry: dict[str, Any], where: str) -> PromptPair:
+    for key in entry:
+        if key not in FIELDS:
+            raise DatasetError(f"A pair has no {key!r}.", where=where, do=did_you_mean(key, FIELDS))
+    texts = {key: _text(entry, key, where) for key in FIELDS[:-1] if key in entry}
+    weight, plain = _weight(entry.get("weight", 1.0), where), texts.get("prompt", "")
+    if "erase" in texts:
+        return PromptPair(_erased(texts, plain, where), plain, plain, texts["erase"], weight)
+    for key in ("prompt", "towards", "away"):
+        if key not in texts:
+            do = "A pair needs prompt, towards and away; or erase alone."
+            raise DatasetError(f"{key} is missing.", where=where, do=do)
+    if texts["towards"] == texts["away"]:
+        do = "Write in which way they differ: that is what the slider moves."
+        raise DatasetError("towards and away are the same prompt.", where=where, do=do)
+    return PromptPair(plain, plain, texts["towards"], texts["away"], weight)
+
+
+def _erased(texts: dict[str, str], plain: str, where: str) -> str:
+    """The prompt of the concept that a pair erases."""
+    for key in ("towards", "away"):
+        if key in texts:
+            do = "Leave one of the two out: a pair either moves a concept or erases one."
+            raise DatasetError(f"erase stands beside {key}.", where=f"{where}, {key}", do=do)
+    if texts["erase"] == plain:
+        what = "erase is empty." if not plain else "erase and prompt are the same."
+        do = "Write in erase what is to be erased, and in prompt what is drawn in its place."
+        raise DatasetError(what, where=f"{where}, erase", do=do)
+    return texts["erase"]
+
+
+def _text(entry: dict[str, Any], key: str, where: str) -> str:
+    value = entry[key]
+    if isinstance(value, str):
+        return value.strip()
+    do = f'Write it in quotes: {key} = "a house"'
+    raise DatasetError(f"{key} must be text; it is {_shown(value)}.", where=f"{where}, {key}", do=do)
+
+
+def _weight(value: Any, where: str) -> float:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and math.isfinite(value) and 0 < value <= MOST_WEIGHT:
+        return float(value)
+    what = f"weight must be a number above 0 and at most {MOST_WEIGHT:g}; it is {_shown(value)}."
+    raise DatasetError(what, where=f"{where}, weight", do="1 is usual; 2 counts twice as much.")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
