@@ -169,7 +169,7 @@ class Display:
         total = seen.started.total_steps if seen.started else event.step
         text = (
             f"step {event.step} of {total}, average loss {seen.average_loss:.4f}, "
-            f"{event.images_per_second:.3g} pictures/s, {duration(event.eta)} left"
+            f"{event.images_per_second:.3g} {seen.unit}s/s, {duration(event.eta)} left"
         )
         self.bar.update(self.task, description="training", completed=event.step, total=total, text=text)
         if self.bar.disable and (time.monotonic() - self._said > EVERY or event.step == total):

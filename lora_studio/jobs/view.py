@@ -75,6 +75,11 @@ class RunView:
         return self.finished.final_loss if self.finished else float("nan")
 
     @property
+    def unit(self) -> str:
+        """What a batch is made of, for people: a picture, or a pair of prompts."""
+        return "pair" if self.started and self.started.pairs else "picture"
+
+    @property
     def validations(self) -> list[e.Measured]:
         """The validation losses."""
         return self.measures.get("validation", [])

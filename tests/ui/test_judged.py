@@ -19,7 +19,7 @@ from lora_studio.evaluation.value import Value
 from lora_studio.events import State
 from lora_studio.jobs.eventlog import EventLog
 from lora_studio.jobs.judging import JudgingJob
-from lora_studio.ui.pages.train import judged_curves, page
+from lora_studio.ui.pages.train import judged_advice, judged_curves, page
 from lora_studio.ui.pages.train.judged import EvaluationCache
 from lora_studio.ui.pages.train.judged_curves import Highlight
 from lora_studio.ui.pages.train.live import RunWatcher, TabState, tick
@@ -49,6 +49,16 @@ def judge_all(run, **last):
     judged(run, 50, (40, 30, 50))
     judged(run, 100, (80, 70, 90))
     judged(run, 200, (81, 71, 91), **last)
+
+
+def test_a_run_without_pictures_is_not_offered_to_be_judged(ended, watcher):
+    """The button's job can only fail."""
+    settings, found = ended.run.settings().changed(data="size.toml", trigger=""), EvaluationCache().of(ended.run)
+    with watcher.view(ended.run) as view:
+        offered = judged_advice.html(ended.run, view, found, ended.run.settings(), watcher.outputs)
+        shown = judged_advice.html(ended.run, view, found, settings, watcher.outputs)
+    assert "3 saved states are not judged." in offered
+    assert "How strong is it?" in shown and "not judged" not in shown
 
 
 def test_a_point_stands_where_its_state_was_measured(ended):

@@ -27,12 +27,22 @@ _FEW = 2
 
 def html(run: Run, view: RunView, found: Evaluation, settings: Settings | None, outputs: Path) -> str:
     """The card; empty while there is nothing to say. ``settings`` are the run's, if they can be read."""
+    if settings and settings.run.has_pairs:
+        return _of_pairs(view)
     work = _work(view, found, settings)
     if found.advice:
         return f'<div class="advice">{_advice(run, view, found, found.advice, outputs)}</div>{work}'
     if hint := _unknown(view, found, settings):
         return f'<div class="advice"><div><h2>Which state to keep?</h2><p class="hint">{hint}</p></div></div>{work}'
     return ""
+
+
+def _of_pairs(view: RunView) -> str:
+    """What is said of a run without pictures, which cannot be judged, once it has an adapter."""
+    if not view.finished:
+        return ""
+    hint = "There are no pictures to judge it by. In Draw, try one prompt with it at several weights, such as −1, 0, 1."
+    return f'<div class="advice"><div><h2>How strong is it?</h2><p class="hint">{hint}</p></div></div>'
 
 
 def _unknown(view: RunView, found: Evaluation, settings: Settings | None) -> str:
@@ -123,8 +133,6 @@ def _work(view: RunView, found: Evaluation, settings: Settings | None) -> str:
         return _progress(found.job)
     failed = found.job.error if found.job else None
     wrong = words.notice("wrong", failed.what, failed.where, failed.do) if failed else ""
-    if settings and settings.run.has_pairs:  # it has no pictures to be judged by
-        return f'<div class="judging">{wrong}</div>' if wrong else ""
     if not view.state.ended or not (found.unjudged or found.advice and not found.strength):
         return f'<div class="judging">{wrong}</div>' if wrong else ""
     what, work, press = _offer(found)

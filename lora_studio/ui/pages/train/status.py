@@ -117,7 +117,7 @@ def _facts(run: Run, view: RunView) -> list[str]:
     if view.last and view.state is State.RUNNING:
         pace = view.last.images_per_second
         slow = 0 < pace < 0.95
-        facts.append(f"{1 / pace:.1f} seconds a picture" if slow else f"{pace:.1f} pictures a second")
+        facts.append(f"{1 / pace:.1f} seconds a {view.unit}" if slow else f"{pace:.1f} {view.unit}s a second")
         facts.append(f"about {words.duration(view.last.eta)} left")
     if view.started:
         held_out = view.started.validation_images
