@@ -155,8 +155,8 @@ def test_a_run_without_pictures_from_file_to_adapter(new_run, sliding):
 
 
 def test_a_resumed_slider_is_the_one_that_was_never_stopped(new_run, sliding):
-    """Bit for bit on the CPU, with dropout, which is off while x_t is drawn."""
-    settings = quiet(sliding(dropout=0.3, ema=0.9, accumulate=2)).changed(checkpoint_every=1)
+    """Bit for bit on the CPU, with dropout, which is off while x_t is drawn, and a start that looks at batches."""
+    settings = quiet(sliding(dropout=0.3, ema=0.9, accumulate=2, init="eva")).changed(checkpoint_every=1)
     whole, torn = new_run(settings), new_run(settings)
     collect(whole)
     stopped_after(torn, 2)
