@@ -3,13 +3,13 @@ tests/benchmarks/drawing.py [CASE …] [--threads N] [--models FOLDER]``.
 
 Both have the same weights, number format, sampler (DPM++ 2M, 20 steps, guidance 5), prompts and seeds, and take turns;
 the best of ``REPEATS`` runs after the first one counts, so the ratio holds on any machine. The first one is shown
-beside it: it is what a user waits for after the model is loaded. ``starter`` draws on the CPU; shown are wall time, and
-the time of the process on all cores, which other load changes less. The others need a CUDA GPU and have random weights
-of the exact shapes in bf16, which are written once and kept.
+beside it: of ``ours`` it is what a user waits for after the model is loaded, of the rows below it what recording adds.
+``starter`` draws on the CPU; shown are wall time, and the time of the process on all cores, which other load changes
+less. The others need a CUDA GPU and have random weights of the exact shapes in bf16, which are written once and kept.
 
 ``recorded`` is ours with CUDA graphs alone (``sampling.replay``), ``studio`` with all that pages and commands draw with
 (``sampling.shortcuts``). ``strip`` draws one adapter at eight weights: ours in one batch, diffusers' one after another
-with ``set_adapters``. Of a case without an adapter the parts are shown as well, as the studio does them: texts that are
+with ``set_adapters``, once. Of a case without an adapter the parts are shown as well, as the studio does them: texts that are
 new, texts that are known, denoising, its recorded steps alone, decoding. The row ``cudnn`` is a trial: recorded steps
 with cuDNN's attention where it can, in place of PyTorch's first choice. ``mix`` asks the process that draws for one
 picture after another of an adapter whose weight moves: rough is the time to the picture after step ``ROUGH``, full that
@@ -98,8 +98,8 @@ class Time(NamedTuple):
 
     @classmethod
     def of(cls, taken: Sequence[tuple[float, float]]) -> Time:
-        """From wall and process time of each run."""
-        return cls(taken[0][0], *(min(one) for one in zip(*taken[1:], strict=True)))
+        """From wall and process time of each run; a single one is its own best."""
+        return cls(taken[0][0], *(min(one) for one in zip(*(taken[1:] or taken), strict=True)))
 
 
 def timed(*calls: Callable[[], Any], repeats: int = REPEATS) -> tuple[list[Time], list[Any]]:
@@ -192,9 +192,9 @@ def measure(name: str, case: Case, folder: Path) -> None:
         styled, path = style(case.family, folder)
         pipeline.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name="style")
     both = [lambda: ours(base, case, styled), lambda: theirs(pipeline, case)]
-    if case.strip:  # eight renders take long enough for one repeat to tell
+    if case.strip:  # diffusers' eight renders take long enough for one run to tell
         [own], [drawn] = timed(both[0])
-        [other], [expected] = timed(both[1], repeats=1)
+        [other], [expected] = timed(both[1], repeats=0)
     else:
         (own, other), (drawn, expected) = timed(*both)
     if styled:
