@@ -7,13 +7,13 @@ beside it: of ``ours`` it is what a user waits for after the model is loaded, of
 ``starter`` draws on the CPU; shown are wall time, and the time of the process on all cores, which other load changes
 less. The others need a CUDA GPU and have random weights of the exact shapes in bf16, which are written once and kept.
 
-``recorded`` is ours with CUDA graphs alone (``sampling.replay``), ``studio`` with all that pages and commands draw with
-(``sampling.shortcuts``). ``strip`` draws one adapter at eight weights: ours in one batch, diffusers' one after another
-with ``set_adapters``, once. Of a case without an adapter the parts are shown as well, as the studio does them: texts that are
-new, texts that are known, denoising, its recorded steps alone, decoding. The row ``cudnn`` is a trial: recorded steps
-with cuDNN's attention where it can, in place of PyTorch's first choice. ``mix`` asks the process that draws for one
-picture after another of an adapter whose weight moves: rough is the time to the picture after step ``ROUGH``, full that
-to the last one, both as files.
+``recorded`` is ours with CUDA graphs alone (``sampling.replay``), ``studio`` with all that pages and commands draw
+with (``sampling.shortcuts``). ``strip`` draws one adapter at eight weights: ours in one batch, diffusers' one after
+another with ``set_adapters``, once. Of a case without an adapter the parts are shown as well, as the studio does
+them: texts that are new, texts that are known, denoising, its recorded steps alone, decoding. The row ``cudnn`` is a
+trial: recorded steps with cuDNN's attention where it can, in place of PyTorch's first choice. ``mix`` asks the
+process that draws for one picture after another of an adapter whose weight moves: rough is the time to the picture
+after step ``ROUGH``, full that to the last one, both as files.
 
 Pictures are compared in decibels (PSNR over all pixels): on a CPU with diffusers', on a GPU recorded ones with ours.
 Beside that stands the most memory that was held beyond the weights.
