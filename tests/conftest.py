@@ -29,17 +29,16 @@ os.fsync = _not_awaited
 
 
 LONG = (
-    *("training/test_loop", "ui/test_browser", "test_cli", "training/test_resume", "jobs/test_sweeping"),
-    *("test_cli_compare", "training/test_distributed", "training/test_text", "models/test_quantize"),
-    *(
-        "ui/test_pictures_panels",
-        "evaluation/test_judging",
-        "test_bootstrap",
-        "ui/test_mix_page",
-        "ui/test_library_page",
-    ),
+    *("ui/test_browser", "training/test_loop", "ui/test_picture_editor", "test_cli"),
+    *("ui/test_library_page", "training/test_resume", "ui/test_export_page", "training/test_distributed"),
+    *("ui/test_draw_page", "test_bootstrap", "ui/test_pictures_page", "training/test_text"),
+    *("ui/test_whole_way", "evaluation/test_judging", "ui/test_mix_page", "test_cli_compare"),
+    *("ui/test_pictures_panels", "jobs/test_renderer", "ui/test_judged", "models/test_quantize"),
+    *("jobs/test_judging", "jobs/test_sweeping"),
 )
-"""The files of tests that take longest, which begin first, so that in the end no core waits for another."""
+"""The files of tests that take longest, which begin first, so that in the end no core waits for another. Those with a
+browser take turns with those without: two browsers at once on two cores make each other wait.
+"""
 
 
 def pytest_collection_modifyitems(items):

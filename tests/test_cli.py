@@ -553,7 +553,8 @@ def test_pictures_are_drawn_with_an_adapter_and_carry_their_recipe(trained, tiny
 def test_quickstart_goes_the_whole_way_on_the_starter(tmp_path, monkeypatch, capfd):
     """A quick look at the quick look: two steps instead of its hundreds."""
     quick = tmp_path / "quick.toml"
-    settings = presets.find(quickstart.PRESET).settings | {"steps": 2, "batch": 2, "preview_steps": 2}
+    few = {"steps": 2, "batch": 2, "preview_steps": 2, "preview_prompts": ["a cat"], "validate_every": 0}
+    settings = presets.find(quickstart.PRESET).settings | few
     quick.write_text(tomli_w.dumps({"title": "Quick", "settings": settings}))
     monkeypatch.setattr(quickstart, "PRESET", str(quick))
     assert cli.main(["quickstart", "--outputs", str(tmp_path / "outputs"), "--json"]) == 0

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
+from lora_studio import files, runs
 from lora_studio.cli import main
 from lora_studio.errors import DatasetError, ModelError, RunError, SettingsError
 from lora_studio.evaluation import bench, features, judgements, judging, perception, subjects
@@ -15,20 +16,32 @@ from lora_studio.evaluation.advice import advise
 from lora_studio.evaluation.judgements import Conditions, Copy, Judgement, JudgingPlan, Memorized
 from lora_studio.evaluation.perception import Seen
 from lora_studio.evaluation.value import Value
+from lora_studio.jobs import judging_worker
+from lora_studio.jobs.eventlog import EventLog
+from lora_studio.jobs.judging import JudgingJob
+from lora_studio.runs import Run
 from lora_studio.training.loop import train
 
 # its folder's conftest makes runs on a tiny model
-from tests.training.conftest import new_run, pictures, settings, tiny_base  # noqa: F401
+from tests.training.conftest import new_run, pictures, tiny_base, tiny_settings  # noqa: F401
 
 PROMPTS = ("a cat", "a house")
 
 
-@pytest.fixture
-def run(new_run, settings):  # noqa: F811
-    made = new_run(settings.changed(keep_checkpoints=9))
-    for _ in train(made, made.settings()):
-        pass
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, tiny_base, pictures):  # noqa: F811
+    """A run with saved states of steps 2 and 4, not to be changed."""
+    how = tiny_settings(tiny_base, pictures).changed(keep_checkpoints=9)
+    made = runs.create(how, tmp_path_factory.mktemp("made") / "outputs")
+    assert list(train(made, made.settings()))
     return made
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of it."""
+    shutil.copytree(trained.folder.parent, tmp_path / "outputs")
+    return Run(tmp_path / "outputs" / trained.name)
 
 
 def judged(run, **how):
@@ -51,7 +64,14 @@ def test_every_state_is_judged_once_and_again_where_the_result_is_damaged(run, m
     monkeypatch.setattr(judging.Bench, "_draw", lambda *_: pytest.fail("the base model drew again"))
     assert judged(run) == first == judging.judged(run)
 
-    assert main(["judge", str(run.folder), *(f"--prompt={one}" for one in PROMPTS), "--json"]) == 0
+    def begin(job, order):
+        """In this process, in which nothing may be judged again."""
+        files.write(job.order_file, order.model_dump_json())
+        assert judging_worker.work(job, EventLog(job.events_file), lambda: False) == 0
+
+    monkeypatch.setattr(JudgingJob, "begin", begin)
+    steps = ("--step=2", "--step=4")  # by name, so that no strengths are drawn
+    assert main(["judge", str(run.folder), *steps, *(f"--prompt={one}" for one in PROMPTS), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert [row["step"] for row in told["judged"]] == [2, 4] and told["advice"]["step"] in (2, 4)
 
