@@ -120,10 +120,11 @@ def _verdict(told: dict[str, Any]) -> Iterator[str]:
         yield f"It does not fit into the {limit} of {told['device']}."
     else:
         yield f"Measured: {_size(measured['peak'])} of {limit}; a step takes {measured['step_seconds']:.2f} s."
-        yield (
-            f"Encoded: {measured['copies']:,} pictures, mirrored and altered copies counted, in "
-            f"{measured['encoding_seconds']:.0f} s; about {_size(measured['cached'])} in the cache."
-        )
+        if measured["copies"]:
+            yield (
+                f"Encoded: {measured['copies']:,} pictures, mirrored and altered copies counted, in "
+                f"{measured['encoding_seconds']:.0f} s; about {_size(measured['cached'])} in the cache."
+            )
         yield (
             "It fits." if told["fits"] else "A preview did not fit." if not measured["previews"] else "It does not fit."
         )

@@ -68,7 +68,18 @@ def _training(found: recipes.Training, name: str, settings: dict[str, Any], drop
     ]
     notes += [f"unknown to this version, left out: {', '.join(map(_line, dropped))}"] * bool(dropped)
     preset = tomli_w.dumps({"title": f"Recipe of {name}", "blurb": "From the adapter's header.", "settings": settings})
-    return [*(f"# {note}" for note in notes), preset.rstrip()]
+    return [*(f"# {note}" for note in notes), preset.rstrip(), *_pairs(found)]
+
+
+def _pairs(found: recipes.Training) -> list[str]:
+    """The pairs of prompts that were trained on, as comments; none for a run of pictures."""
+    from lora_studio.dataset import slider_pairs
+    from lora_studio.dataset.items import PromptPair
+
+    if not found.pairs:
+        return []
+    text = slider_pairs.written([PromptPair(**pair.model_dump()) for pair in found.pairs])
+    return ["", "# The pairs of prompts, for the file that data names:", *(f"# {line}" for line in text.splitlines())]
 
 
 def _blend(found: recipes.Blend) -> list[str]:

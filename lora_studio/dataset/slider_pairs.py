@@ -15,8 +15,11 @@ A concept is either moved, for a slider (Gandikota et al. 2023, *Concept Sliders
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import tomli_w
 
 from lora_studio.config import presets
 from lora_studio.config.specs import did_you_mean
@@ -61,6 +64,17 @@ def read(path: Path) -> list[PromptPair]:
         do = "Put them into two files, and train two adapters."
         raise DatasetError("Some pairs move a concept and others erase one.", where=name, do=do)
     return pairs
+
+
+def written(pairs: Sequence[PromptPair]) -> str:
+    """The TOML of a file that ``read`` reads as ``pairs``."""
+    return tomli_w.dumps({"pair": [_entry(pair) for pair in pairs]})
+
+
+def _entry(pair: PromptPair) -> dict[str, Any]:
+    of = {"prompt": pair.neutral}
+    of |= {"erase": pair.away} if pair.erases else {"towards": pair.towards, "away": pair.away}
+    return of | ({} if pair.weight == 1 else {"weight": pair.weight})
 
 
 def _pair(entry: dict[str, Any], where: str) -> PromptPair:

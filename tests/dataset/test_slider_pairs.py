@@ -38,6 +38,7 @@ def test_a_concept_is_erased_into_the_empty_prompt_or_another(tmp_path):
     found = read(tmp_path, f'{SNOW}{SNOW}prompt = " rain "')
     assert found == [PromptPair("snow", "", "", "snow"), PromptPair("snow", "rain", "rain", "snow")]
     assert all(pair.erases for pair in found)
+    assert read(tmp_path, slider_pairs.written(found)) == found
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,9 @@ def test_what_is_written_is_read(tmp_path, pairs):
         assert "towards and away are the same prompt." in refused(tmp_path, text)
         return
     own = ((one["prompt"].strip(), one["towards"].strip(), one["away"].strip(), one.get("weight", 1)) for one in pairs)
-    assert read(tmp_path, text) == [PromptPair(plain, plain, *others) for plain, *others in own]
+    found = read(tmp_path, text)
+    assert found == [PromptPair(plain, plain, *others) for plain, *others in own]
+    assert read(tmp_path, slider_pairs.written(found)) == found
 
 
 @hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,7 @@ from lora_studio import adapters, cli
 from lora_studio.adapters import recipe
 from lora_studio.config.settings import Settings
 from lora_studio.config.specs import SPECS
+from lora_studio.dataset import slider_pairs
 from lora_studio.errors import DatasetError, SettingsError
 from lora_studio.events import PreviewReady, Started, StepDone, Validated, Warned
 from lora_studio.models import inject
@@ -22,6 +24,7 @@ from lora_studio.training.loop import train
 from tests.benchmarks.memory import shapes
 from tests.training.saved import card
 from tests.training.test_loop import assert_same, collect, of, state_tensors, tensors
+from tests.training.test_preflight import measured
 from tests.training.test_preservation import linear
 from tests.training.test_resume import stopped_after
 from tests.training.test_stepper import prepared, quiet
@@ -219,13 +222,26 @@ def test_an_adapters_recipe_names_its_pairs_and_is_compared_with_a_file(new_run,
     own, other = run.settings(), run.folder / "other.toml"
     other.write_text(SIZE.replace("huge", "fat"), "utf-8")
     assert cli.main(["recipe", str(run.adapter_file)]) == 0
-    assert "# 3 pairs of prompts, 1 steps done" in capfd.readouterr().out
+    shown = capfd.readouterr().out
+    assert "# 3 pairs of prompts, 1 steps done" in shown
+    lines = shown.partition("# The pairs of prompts, for the file that data names:\n")[2].splitlines()
+    copy = run.folder / "copy.toml"
+    copy.write_text("\n".join(line.removeprefix("# ") for line in lines), "utf-8")
+    assert slider_pairs.read(copy) == slider_pairs.read(Path(run.settings().run.data))
     for data, told in ((own.run.data, []), (other, ["pairs of prompts"])):
         assert cli.main(["check", str(run.adapter_file), "--base", own.run.base, "--data", str(data), "--json"]) == 0
         found = json.loads(capfd.readouterr().out)
         assert [one["what"] for one in found["differences"]] == told and found["unknown"] == []
     assert cli.main(["check", str(run.adapter_file), "--base", own.run.base]) == 0
     assert "the 3 pairs of prompts (name their file with --data)" in capfd.readouterr().out
+
+
+def test_a_trial_takes_enough_steps_to_know_the_middle_one(sliding, tmp_path):
+    """One may draw nothing, and the next for long."""
+    seen, found = measured(sliding(), tmp_path / "outputs")
+    times = [event.seconds for event in of(StepDone, seen)]
+    assert len(times) == 8 and found.copies == 0 and found.previews
+    assert found.step_seconds == sorted(later - earlier for earlier, later in zip(times, times[1:], strict=False))[3]
 
 
 def test_a_file_that_moved_is_asked_for(new_run, sliding):
