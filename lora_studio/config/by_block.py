@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -62,3 +63,21 @@ def at(lines: Sequence[str], path: str) -> BlockLine:
     alpha = next((line.alpha for line in found if line.alpha is not None), None)
     rate = next((line.rate for line in found if line.rate is not None), None)
     return BlockLine("", rank, alpha, rate)
+
+
+def given(lines: Sequence[str]) -> set[str]:
+    """Which of rank, alpha and rate any line gives."""
+    return {name for line in map(read, lines) for name in _HIGHEST if getattr(line, name) is not None}
+
+
+def repeated(lines: Sequence[str]) -> list[tuple[str, str]]:
+    """(block, what) that more than one line gives, in the order of the lines."""
+    counted = Counter(
+        (line.block, name) for line in map(read, lines) for name in _HIGHEST if getattr(line, name) is not None
+    )
+    return [one for one, times in counted.items() if times > 1]
+
+
+def ranks(lines: Sequence[str]) -> list[int]:
+    """The ranks that lines give, rising."""
+    return sorted({line.rank for line in map(read, lines) if line.rank is not None})

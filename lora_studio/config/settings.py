@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from lora_studio.adapters import embedding
-from lora_studio.config import prompt_pairs
+from lora_studio.config import by_block, prompt_pairs
 from lora_studio.config.slices import (
     SLICE_OF,
     SLICES,
@@ -40,17 +41,33 @@ class Ignored(NamedTuple):
     """The setting that takes its effect away."""
     value: Any
     """That setting's value."""
+    part: str = ""
+    """What of the setting has none, where that is not all of it."""
 
     @property
     def what(self) -> str:
-        other = SPECS[self.other]
-        return f"{SPECS[self.key].label} has no effect where {other.label} is {other.title(self.value)}."
+        label, other = SPECS[self.key].label, SPECS[self.other]
+        subject = f"{self.part} in {label}" if self.part else label
+        return f"{subject} has no effect where {other.label} is {other.title(self.value)}."
 
     @property
     def do(self) -> str:
+        if self.part:
+            return f"Remove {self.part} from the lines of {self.key}."
         default = plain(SPECS[self.key].default)
         allowed = " or ".join(map(plain, SPECS[self.key].only.get(self.other, ())))
         return f"Set {self.key} to {default}{f', or {self.other} to {allowed}' if allowed else ''}."
+
+
+class Repeated(NamedTuple):
+    """A line of a setting that says again what another one says."""
+
+    key: str
+    what: str
+
+    @property
+    def do(self) -> str:
+        return f"Remove one of the lines from {self.key}."
 
 
 class Settings(BaseModel):
@@ -164,9 +181,20 @@ class Settings(BaseModel):
                 if self[key] != spec.default and not off and self[other] not in values:
                     found.append(Ignored(key, other, self[other]))
         method = self.adapter.method
-        without = [key for key in methods.get(method).ignores if self[key] != SPECS[key].default]
-        found += [Ignored(key, "method", method) for key in without]
+        ignores = methods.get(method).ignores
+        without = [Ignored(key, "method", method) for key in ignores if self[key] != SPECS[key].default]
+        parts = sorted(by_block.given(self.adapter.by_block) & set(ignores)) if "by_block" not in ignores else []
+        found += [*without, *(Ignored("by_block", "method", method, part) for part in parts)]
         return found + [Ignored(key, "data", self.run.data) for key in prompt_pairs.ignored(self.run, self.flat())]
+
+    def repeated(self) -> list[Repeated]:
+        """The lines of ``blocks`` and ``by_block`` that say again what an earlier one says."""
+        counted = Counter(self.adapter.blocks)
+        twice = [Repeated("blocks", f"Blocks names {block} more than once.") for block in counted if counted[block] > 1]
+        again = by_block.repeated(self.adapter.by_block)
+        return twice + [
+            Repeated("by_block", f"Two lines give {block} {name}. The first counts.") for block, name in again
+        ]
 
     def __getitem__(self, key: str) -> Any:
         """The value of the setting ``key``."""

@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from lora_studio import files
 from lora_studio.errors import ModelError
 from lora_studio.families import registry
+
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def require_given(vae: str, text_encoders: Sequence[str]) -> None:
@@ -21,6 +24,42 @@ def require_given(vae: str, text_encoders: Sequence[str]) -> None:
         if text and not os.path.isfile(path):
             what = f"{text} is a folder, not a file." if os.path.isdir(path) else f"There is no file at {text}."
             raise ModelError(what, where=where, do="Give the path of a .safetensors file.")
+
+
+def located(base: str) -> Path:
+    """The folder or file that ``base`` names, which is not the starter.
+
+    Raises:
+        ModelError: it is none, and no model of that name is in the hub's local cache.
+    """
+    path = Path(base).expanduser()
+    if path.is_file() or path.is_dir():
+        return path
+    if _HUB_NAME.fullmatch(base):
+        return _cached(base)
+    raise ModelError(
+        f"There is no base model at {path}.",
+        where="base",
+        do="Give the path of a diffusers folder or of a .safetensors file, or take the starter.",
+    )
+
+
+def _cached(name: str) -> Path:
+    """Its folder in the hub's local cache. That it was fetched whole is not asked: of many repositories a model needs
+    only some files.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, local_files_only=True, allow_patterns=["model_index.json"]))
+    except (LocalEntryNotFoundError, HfHubHTTPError, ValueError, OSError):
+        raise ModelError(
+            f"{name} is neither a file or folder here nor a model that was downloaded.",
+            where="base",
+            do=f"Fetch it with: python3 app.py download {name}. Or give the path of a diffusers folder or of a "
+            ".safetensors file.",
+        ) from None
 
 
 def sha256_of(path: Path) -> str:

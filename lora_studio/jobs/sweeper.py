@@ -120,10 +120,13 @@ class _Lane:
         """Trains and judges the runs of a trial. Raises as ``TrialStore.run_next`` takes it."""
         found: list[TrialOutcome] = []
         for seed in range(self.study.sweep.seeds):
-            settings = self.study.sweep.run_settings(self._settings(), attempt.params, seed)
+            settings = self.study.sweep.run_settings(self._settings(), attempt.params, seed, self._settled)
             run = _prepared(self.study, self.study.run(attempt.number, seed), settings)
             found.append(self._outcome(run, None if seed else attempt))
         return TrialOutcome.mean(found)
+
+    def _settled(self, settings: Settings) -> Settings:
+        return branching.with_steps(settings, self.study.folder)
 
     def _settings(self) -> Settings:
         settings = self.study.settings()

@@ -33,6 +33,7 @@ class AdapterLayers(Method):
     ignores = ("alpha", "rslora", "init", "lora_plus")
     own_start = "Adapter layers begin from nothing or from adapter layers of their rank, since others change weights."
     own_kind = "adapter-layers"
+    keeps_rank = True
 
     def refusal(self, options: AdapterOptions, quantize: str) -> str:
         return "adapter layers have no dropout: set dropout to 0" if options.dropout else ""

@@ -31,6 +31,7 @@ class Loha(Method):
     """Of a LoRA of rank 16; LyCORIS' ``Algo-List.md``: alpha from 1 to half the rank, rank at most 32."""
     own_start = "A LoHa begins from nothing or from a LoHa of its rank, since other changes are no such products."
     own_kind = "loha"
+    keeps_rank = True
 
     def refusal(self, options: AdapterOptions, quantize: str) -> str:
         if options.init in ("gaussian", "kaiming"):

@@ -132,6 +132,9 @@ class Method(ABC):
     own_kind: ClassVar[str] = ""
     """The kind of adapters (``adapters.kinds``) of which it can ``take`` some; empty if of none."""
 
+    keeps_rank: ClassVar[bool] = False
+    """Whether those that it can ``take`` must have its rank."""
+
     def refusal(self, options: AdapterOptions, quantize: str) -> str:
         """Why it cannot train with these settings, and what to set instead: a sentence without its full stop. Empty
         if it can.

@@ -36,6 +36,7 @@ class PrefixTuning(Method):
     low_precision = True
     own_start = "Prefix tuning begins from values of zero or from a prefix of its rank, not from a change of weights."
     own_kind = "prefix"
+    keeps_rank = True
     usual = {"rank": 4}
     ignores = ("alpha", "rslora", "dropout", "init", "train_text")
 

@@ -22,7 +22,7 @@ class TextualInversion(Method):
     name, title = "textual-inversion", "Textual inversion"
     help = "Textual inversion learns the trigger word alone: a file of kilobytes, and a looser hold on the style"
     low_precision = True
-    ignores = ("rank", "alpha", "rslora", "dropout", "targets", "blocks", "train_text", "init")
+    ignores = ("rank", "alpha", "rslora", "dropout", "targets", "blocks", "by_block", "train_text", "init")
     changes_layers = False
     default_tokens = 4
 

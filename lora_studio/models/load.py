@@ -4,21 +4,18 @@ network.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from diffusers.models import AutoencoderKL
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from torch import nn
 
 from lora_studio import starter
 from lora_studio.diffusion import registry as processes
-from lora_studio.errors import ModelError
 from lora_studio.events import Warned
+from lora_studio.families import weights
 from lora_studio.families.family import Family
 from lora_studio.models import distilled, folder, fused, single
 from lora_studio.models import quantize as quantization
@@ -29,8 +26,6 @@ from lora_studio.models.pieces import Given
 from lora_studio.models.prediction import NoiseChoice, settle
 from lora_studio.models.weights import read_header
 from lora_studio.texts.tokenizer import Tokenizer
-
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def load(
@@ -153,30 +148,7 @@ def locate(base: str) -> tuple[Path, str]:
     """
     if base == "starter":
         return starter.MODEL, "starter"
-    path = Path(base).expanduser()
+    path = weights.located(base)
     if path.is_file():
         return path, path.stem
-    if path.is_dir():
-        return path, path.resolve().name
-    if _HUB_NAME.fullmatch(base):
-        return _cached(base), base.rsplit("/", 1)[-1]
-    raise ModelError(
-        f"There is no base model at {path}.",
-        where="base",
-        do="Give the path of a diffusers folder or of a .safetensors file, or take the starter.",
-    )
-
-
-def _cached(name: str) -> Path:
-    """Its folder in the hub's local cache. That it was fetched whole is not asked: of many repositories a model needs
-    only some files.
-    """
-    try:
-        return Path(snapshot_download(name, local_files_only=True, allow_patterns=["model_index.json"]))
-    except (LocalEntryNotFoundError, HfHubHTTPError, ValueError, OSError):
-        raise ModelError(
-            f"{name} is neither a file or folder here nor a model that was downloaded.",
-            where="base",
-            do=f"Fetch it with: python3 app.py download {name}. Or give the path of a diffusers folder or of a "
-            ".safetensors file.",
-        ) from None
+    return path, path.resolve().name if path == Path(base).expanduser() else base.rsplit("/", 1)[-1]

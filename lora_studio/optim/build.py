@@ -80,13 +80,14 @@ def groups(named: Named, values: Hyperparameters, factors: Mapping[str, float] =
             where="by_block",
             do="Remove the rates by block, or choose another optimizer.",
         )
-    gathered: dict[float, dict[str, Any]] = {}
+    gathered: dict[tuple[str, float], dict[str, Any]] = {}
+    # by where a rate comes from: two that happen to be equal must not share a moment, or a state would fit no other
     for name, parameter in sorted(named, key=lambda item: item[0] in factors):
         key = _rate_key(name, spec)
         times = factors.get(name, 1) * (values.lora_plus if ".lora_B." in name else 1)
         rate = getattr(values, key) * times
         group = {"params": [], "lr": rate, "base_lr": rate, "rate_key": key, "times": times}
-        gathered.setdefault(rate, group)["params"].append(parameter)
+        gathered.setdefault((key, times), group)["params"].append(parameter)
     return list(gathered.values())
 
 

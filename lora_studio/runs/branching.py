@@ -12,7 +12,9 @@ from typing import NamedTuple
 from lora_studio import adapters, files, runs
 from lora_studio.adapters import recipe
 from lora_studio.adapters.container import PEFT_MODEL, PICKLES, refuse_pickle_name
-from lora_studio.adapters.kinds import KINDS
+from lora_studio.adapters.kinds import EMBEDDING, KINDS
+from lora_studio.adapters.listing import Summary
+from lora_studio.config import by_block
 from lora_studio.config.declaration import Group
 from lora_studio.config.presets import save_settings
 from lora_studio.config.settings import Settings, check
@@ -93,19 +95,25 @@ def create(settings: Settings, outputs: Path) -> Run:
 
     Raises:
         AdapterError: the adapter is damaged, or of a kind that the studio does not read.
-        ModelError: a file that completes the base model is not there.
+        ModelError: the base model, or a file that completes it, is not there.
         SettingsError: the method cannot start from an adapter, or what a run needs is not named.
         MachineError: the disk refuses it; nothing is left behind.
     """
     settings.require_named()
+    if settings.run.base != "starter":
+        weights.located(settings.run.base)
     weights.require_given(settings.run.vae, settings.run.text_encoders)
-    settings = _with_steps(settings, outputs)
+    settings = with_steps(settings, outputs)
     if not settings.run.start_from:
         return runs.create(settings, outputs)
     path = Path(settings.run.start_from).expanduser().absolute()
     refuse_pickle_name(path)
     _require_startable(settings, path)
     adapter = adapters.read(path)
+    if adapter.kind is EMBEDDING and not settings.adapter.tokens:
+        word = " and ".join(adapter.embeddings)
+        what = f"{path.name} holds the learned word {word} alone, and this run learns none."
+        raise SettingsError(what, where="learned_tokens", do="Set learned_tokens, or method to textual-inversion.")
     run = runs.create(settings.changed(start_from=str(path)), outputs)
     try:
         if path.is_dir() or path.name == PEFT_MODEL:  # whose alphas are in another file
@@ -119,7 +127,7 @@ def create(settings: Settings, outputs: Path) -> Run:
     return run
 
 
-def _with_steps(settings: Settings, outputs: Path) -> Settings:
+def with_steps(settings: Settings, outputs: Path) -> Settings:
     """The settings with the steps that their epochs come to. Pictures that cannot be trained on are left to the run."""
     if not settings.run.epochs:
         return settings
@@ -134,12 +142,22 @@ def _require_startable(settings: Settings, file: Path) -> None:
         return
     able = [name for name, method in METHODS.items() if not method.own_start]
     if chosen.own_kind:
-        kind = KINDS[adapters.summary(file).method]
+        found = adapters.summary(file)
+        kind = KINDS[found.method]
         if kind.name == chosen.own_kind:
-            return
+            return _require_rank(settings, found)
         if not kind.changes_weights:
             able = [name for name, method in METHODS.items() if method.own_kind == kind.name]
     raise SettingsError(chosen.own_start, where="method", do=f"Set method to one of: {', '.join(able)}.")
+
+
+def _require_rank(settings: Settings, given: Summary) -> None:
+    """Raises SettingsError where the method takes an adapter of its kind at that one's rank alone, which is not had."""
+    chosen, own = METHODS[settings.adapter.method], settings.adapter
+    if not chosen.keeps_rank or given.mixed_ranks or given.rank in (own.rank, *by_block.ranks(own.by_block)):
+        return
+    what = f"{chosen.own_start} The adapter is of rank {given.rank}, and this run's rank is {own.rank}."
+    raise SettingsError(what, where="rank", do=f"Set rank to {given.rank}.")
 
 
 def hindrances(before: Settings, after: Settings) -> list[str]:
@@ -159,12 +177,12 @@ def branch(parent: Run, step: int, settings: Settings, outputs: Path) -> Run:
 
     Raises:
         RunError: there is no such state.
-        SettingsError: there are no steps left to train, the method cannot start from an adapter, or another adapter to
-            start from is named.
+        SettingsError: there are no steps left to train, the method cannot start from such an adapter, or another
+            adapter to start from is named.
         MachineError: the disk refuses it; nothing is left behind.
     """
     settings.require_named()
-    saved, settings = checkpoints.find(parent, step), _with_steps(settings, outputs)
+    saved, settings = checkpoints.find(parent, step), with_steps(settings, outputs)
     if settings.run.start_from not in ("", parent.settings().run.start_from):
         raise SettingsError(
             "A branch starts from the saved state of its run, not from another adapter.",

@@ -18,7 +18,7 @@ import functools
 import itertools
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
@@ -159,16 +159,23 @@ class Sweep(BaseModel):
         layers = [presets.before(self.preset or None), _BARE, self.settings, overrides]
         return check(functools.reduce(layer, layers, {}), where=f"{self.name}.toml, settings" if self.name else "")
 
-    def run_settings(self, base: Settings, params: Mapping[str, Any], seed: int = 0) -> Settings:
+    def run_settings(
+        self,
+        base: Settings,
+        params: Mapping[str, Any],
+        seed: int = 0,
+        settled: Callable[[Settings], Settings] = lambda settings: settings,
+    ) -> Settings:
         """The settings of one of a trial's runs. It is judged at its end, and four times where trials are pruned.
 
         Args:
             seed: which of its training seeds, counted from 0.
+            settled: gives settings whose length is in epochs the steps that those are.
 
         Raises:
             SettingsError: these values do not go together.
         """
-        changed = base.changed(**params)
+        changed = settled(base.changed(**params))
         steps = changed.run.steps
         judged = (
             {}

@@ -74,7 +74,7 @@ def look(run: Run, settings: Settings, world: World) -> Generator[Event, None, D
     for problem in dataset.blocking:
         raise DatasetError(problem.what, where=problem.file or dataset.folder, do=problem.do)
     noise_levels.require(dataset, settings.noise)
-    yield from (Warned(what=one.what, where=one.key, do=one.do) for one in settings.ignored())
+    yield from (Warned(what=one.what, where=one.key, do=one.do) for one in (*settings.ignored(), *settings.repeated()))
     noticed = caption_notices.problems(dataset, settings.dataset)
     yield from _warnings(dataset, dataset.problems + noticed)
     yield from _warnings(dataset, caption_notices.of_sides(dataset, settings.augmentation))

@@ -163,10 +163,14 @@ class Session:
         return {"settings": self.settings.flat(), "pictures": manifest.manifest(self.data.dataset)}
 
     def same_layout(self, state: dict[str, Any]) -> bool:
-        """Whether the optimizer's buffer had the parameters in the present order when ``state`` was saved. Earlier
-        versions used another order, and moments are not stored by name.
+        """Whether the optimizer had the parameters in the present order and groups when ``state`` was saved. Earlier
+        versions used others, and moments are not stored by name.
         """
-        return list(state["parameters"]) == list(self.parameters)
+        before, now = (
+            [len(group["params"]) for group in optimizer["param_groups"]]
+            for optimizer in (state["optimizer"], self.stepper.optimizer.state_dict())
+        )
+        return list(state["parameters"]) == list(self.parameters) and before == now
 
     @torch.no_grad()
     def restore(self, state: dict[str, Any]) -> None:

@@ -236,7 +236,8 @@ def summary(reading: FormReading, preset: Preset | None) -> str:
     changed = differences(reading.values, preset)
     if reading.settings is None:
         return _changes(changed, preset)
-    told = [optimizers.rate_warning(reading.settings.optimizer), *(one.what for one in reading.settings.ignored())]
+    odd = (*reading.settings.ignored(), *reading.settings.repeated())
+    told = [optimizers.rate_warning(reading.settings.optimizer), *(one.what for one in odd)]
     return _changes(changed, preset) + "".join(words.notice("warned", what) for what in told if what)
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_studio.config import presets, table
+from lora_studio.config import by_block, presets, table
 from lora_studio.config.declaration import Group, Level
 from lora_studio.config.settings import Settings, check
 from lora_studio.config.slices import FIELDS
@@ -175,6 +175,28 @@ def test_a_setting_without_effect_is_named_unless_it_is_as_by_default():
     assert Settings(weighting="x0", min_snr_gamma=0).ignored() == [], "presets switch it off"
     assert [one.key for one in Settings(weighting="x0", min_snr_gamma=3).ignored()] == ["min_snr_gamma"]
     assert SPECS["huber_delta"].help.endswith("Only where Loss is Huber or Log-cosh.")
+
+
+def test_a_blocks_rank_is_named_where_the_method_has_none():
+    lines = ["mid_block rank=8 rate=0.5", "up_blocks.1 alpha=2"]
+    rank, alpha = sorted((one.part, one.what, one.do) for one in Settings(method="full", by_block=lines).ignored())[
+        ::-1
+    ]
+    said = "rank in Rank and rate by block has no effect where Method is Full fine-tuning."
+    assert rank == ("rank", said, "Remove rank from the lines of by_block.") and alpha[0] == "alpha"
+    assert Settings(method="lora", by_block=lines).ignored() == []
+    assert Settings(method="full", by_block=["mid_block rate=0.5"]).ignored() == []
+    [whole] = [one for one in Settings(method="textual-inversion", by_block=lines).ignored() if one.key == "by_block"]
+    assert whole.what.startswith("Rank and rate by block has no effect")
+
+
+def test_lines_that_say_the_same_twice_are_named():
+    lines = ["mid_block rank=8", "mid_block rank=4 rate=2", "up_blocks.1 rank=4"]
+    found = Settings(blocks=["mid_block", "up_blocks.1", "mid_block"], by_block=lines).repeated()
+    said = ["Blocks names mid_block more than once.", "Two lines give mid_block rank. The first counts."]
+    assert [one.what for one in found] == said and found[0].do == "Remove one of the lines from blocks."
+    assert by_block.at(lines, "unet.mid_block.resnets.0.conv1").rank == 8
+    assert Settings(blocks=["mid_block"], by_block=["mid_block rank=8", "mid_block rate=2"]).repeated() == []
 
 
 def test_the_docs_table_is_the_one_that_the_declarations_make():

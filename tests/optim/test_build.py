@@ -52,6 +52,16 @@ def test_plain_lora_has_one_group():
     assert len(build.groups(named(), Settings().optimizer)) == 1
 
 
+def test_equal_rates_of_two_settings_stay_apart():
+    """Else another text encoders' rate would group the moments otherwise, and no saved state would fit it."""
+    parameters = {
+        f"{place}.lora_A.style.weight": nn.Parameter(torch.zeros(1)) for place in ("unet.q", "text_encoder.q")
+    }
+    for text in (1e-3, 5e-4):
+        groups = build.groups(parameters.items(), Settings(learning_rate=1e-3, text_learning_rate=text).optimizer)
+        assert [(group["lr"], len(group["params"])) for group in groups] == [(1e-3, 1), (text, 1)]
+
+
 def test_the_schedule_scales_every_group_and_keeps_their_ratio():
     values = Settings(learning_rate=1e-3, lora_plus=4, schedule="linear", warmup=0).optimizer
     optimizer = build.flat_optimizer(named(), values, 4).optimizer

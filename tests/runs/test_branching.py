@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from lora_studio import adapters, files, runs
-from lora_studio.adapters import Adapter, Factors, recipe
+from lora_studio.adapters import Adapter, Factors, recipe, stored
+from lora_studio.adapters.embedding import Embedding
 from lora_studio.config.settings import Settings
 from lora_studio.dataset import folder, manifest
 from lora_studio.errors import DatasetError, MachineError, ModelError, RunError, SettingsError, StudioError
@@ -164,6 +165,26 @@ def adapter():
     return Adapter({PATH: Factors(torch.ones(2, 320), torch.ones(320, 2), 3.0)})
 
 
+def loha():
+    sides = {"hada_w1_a": (320, 2), "hada_w1_b": (2, 320), "hada_w2_a": (320, 2), "hada_w2_b": (2, 320)}
+    parts = {role: torch.ones(shape) for role, shape in sides.items()}
+    return Adapter({PATH: stored.factors({**parts, "alpha": torch.tensor(2.0)}, "")})
+
+
+def test_an_adapter_of_the_methods_kind_and_rank_begins_a_run(tmp_path):
+    """Also where only some blocks have its rank."""
+    file = adapters.write(loha(), tmp_path / "loha.safetensors")
+    for ranks in ({"rank": 2}, {"rank": 3, "by_block": ["down_blocks.0 rank=2"]}):
+        settings = Settings(data="x", start_from=str(file), method="loha", **ranks)
+        assert branching.create(settings, tmp_path / "outputs").start_file.is_file()
+
+
+def test_a_base_model_that_is_not_there_leaves_no_run(tmp_path):
+    with pytest.raises(ModelError, match="There is no base model at gone") as caught:
+        branching.create(Settings(data="x", base="gone"), tmp_path)
+    assert caught.value.where == "base" and runs.existing(tmp_path) == []
+
+
 def test_a_run_keeps_its_own_copy_of_the_adapter_that_it_starts_from(tmp_path):
     file = adapters.write(adapter(), tmp_path / "ink.safetensors")
     run = branching.create(Settings(data="x", name="more", start_from=str(file)), tmp_path / "outputs")
@@ -192,10 +213,18 @@ def test_a_name_with_an_adapters_ending_is_a_file_and_another_a_run(text, is_one
         ("missing.safetensors", {}, "cannot be read"),
         ("ink.pt", {}, "is a pickle"),
         ("ink.safetensors", {"method": "pissa"}, "PiSSA begins from"),
+        ("ink.safetensors", {"method": "loha"}, "A LoHa begins from"),
+        ("loha.safetensors", {"method": "loha", "rank": 3}, "The adapter is of rank 2, and this run's rank is 3"),
+        ("word.safetensors", {}, "holds the learned word ink alone"),
+        ("ink.safetensors", {"base": "no/such/model.safetensors"}, "no base model at no/such/model.safetensors"),
+        ("ink.safetensors", {"base": "nobody/model"}, "nobody/model is neither a file or folder"),
     ],
 )
 def test_what_cannot_be_started_from_is_refused_and_leaves_nothing(name, changes, said, tmp_path):
     adapters.write(adapter(), tmp_path / "ink.safetensors")
+    adapters.write(loha(), tmp_path / "loha.safetensors")
+    word = Embedding("ink", {"text_encoder": torch.ones(2, 768)})
+    adapters.write(Adapter({}, embeddings={"ink": word}), tmp_path / "word.safetensors")
     (tmp_path / "ink.pt").write_bytes(b"x")
     with pytest.raises(StudioError, match=said):
         branching.create(Settings(data="x", start_from=str(tmp_path / name), **changes), tmp_path / "outputs")

@@ -57,6 +57,17 @@ def test_trials_are_settings_over_the_preset_that_draw_no_more_than_they_must():
     assert chosen["preview_every"] == 80, "a run of one's own draws previews"
 
 
+def test_a_trial_in_epochs_is_judged_at_the_steps_that_those_are():
+    """Two epochs of 30 steps each; pruned, four times."""
+    for prune, every in ((False, 60), (True, 15)):
+        table = {"preset": "quick-look", "settings": {"epochs": 2}, "axes": {"rank": [4]}, "prune": prune}
+        sweep = space.checked(table, "my.toml")
+        made = sweep.run_settings(
+            sweep.base(data="x"), {"rank": 4}, settled=lambda one: one.changed(epochs=2, steps=30 * one.run.epochs)
+        )
+        assert (made.run.epochs, made.run.steps, made.evaluation.evaluate_every) == (2, 60, every)
+
+
 @pytest.mark.parametrize("sweep", space.available(), ids=lambda sweep: sweep.name)
 def test_the_sweeps_that_come_with_the_studio(sweep):
     assert sweep.title and sweep.blurb.endswith(".") and sweep.preset and 2 <= sweep.total <= 40

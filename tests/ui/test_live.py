@@ -353,6 +353,24 @@ def test_the_adapter_is_offered_under_its_name(watcher, part, tmp_path):
     assert "Stop" not in html
 
 
+def test_the_ranks_of_blocks_are_told_beside_the_runs_own(watcher, part):
+    played, tab = (
+        part("ink", by_block=["mid_block rank=32", "up_blocks.1 rank=8", "up_blocks.2 rank=16 rate=2"]),
+        TabState(),
+    )
+    played.begins()
+    played.trains(1, 3)
+    played.finishes(3)
+    assert "rank 16 (in blocks 8 and 32)" in tick(tab, watcher)["result"]["value"]
+
+
+def test_a_start_along_the_layers_inputs_is_told(part):
+    played = part("one")
+    played.begins()
+    played.says(e.LayersSeen(what="inputs", layers=64, of=64, pictures=16, seconds=4.5, memory=2**20))
+    assert "started along its layers&#x27; inputs" in status.line(played.run, fold(played.run))
+
+
 def test_a_measured_strength_takes_the_place_of_the_usual_one(watcher, part):
     played, tab = part("my style", base="sd15.safetensors"), TabState()
     played.begins()

@@ -8,6 +8,7 @@ from lora_studio import adapters
 from lora_studio.adapters import metadata, usage
 from lora_studio.adapters.kinds import KINDS, LORA, WEB_UIS, Kind
 from lora_studio.adapters.usage import Strength
+from lora_studio.config import by_block
 from lora_studio.config.settings import Settings
 from lora_studio.errors import StudioError
 from lora_studio.jobs.view import RunView
@@ -41,7 +42,7 @@ def html(run: Run, view: RunView, outputs: Path) -> str:
     )
     method, tokens = methods.get(settings.adapter.method), settings.adapter.tokens
     layers, ranked = method.changes_layers, "rank" not in method.ignores
-    learned = [f"rank {settings.adapter.rank}"] * ranked + [words.counted(tokens, "learned token")] * bool(tokens)
+    learned = [_ranks(settings)] * ranked + [words.counted(tokens, "learned token")] * bool(tokens)
     facts = words.facts((size, *learned, steps, f"average loss {loss}"))
     key = f"{run.name}/{end.adapter}"
     ways = downloads.link(file, outputs, "Download the adapter") + tabs.link("draw", key, "Draw with it")
@@ -57,6 +58,13 @@ def html(run: Run, view: RunView, outputs: Path) -> str:
         f'<div class="result"><div class="file">{head}<div class="ways">{ways}</div></div>'
         f"<dl>{measured}{programs}<dt>Base model</dt><dd>{base}</dd></dl></div>"
     )
+
+
+def _ranks(settings: Settings) -> str:
+    """The rank, and those that some blocks have in its place."""
+    others = [rank for rank in by_block.ranks(settings.adapter.by_block) if rank != settings.adapter.rank]
+    some = f" (in blocks {' and '.join(map(str, others))})" if others else ""
+    return f"rank {settings.adapter.rank}{some}"
 
 
 def _for_the_starter(file: Path) -> bool:
