@@ -135,7 +135,7 @@ class RateFound(Event):
 
 
 class LayersSeen(Event):
-    """Before the first step, ``pictures`` passed through the model, and the adapter starts along ``what`` its layers
+    """Before the first step, ``samples`` passed through the model, and the adapter starts along ``what`` its layers
     saw of them. ``layers`` of ``of`` saw anything; the others start as at random.
     """
 
@@ -143,7 +143,8 @@ class LayersSeen(Event):
     what: Literal["inputs", "gradients"]
     layers: int
     of: int
-    pictures: int
+    samples: int
+    """Pictures, or prompts of pairs, at a noise level each."""
     seconds: float
     memory: int
     """Bytes that were held for it, beside the model."""
@@ -152,7 +153,7 @@ class LayersSeen(Event):
     def sentence(self) -> str:
         some = f"{self.layers:,} of " if self.layers < self.of else ""
         return (
-            f"Looked at the {self.what} of {some}{self.of:,} layers over {self.pictures} pictures, in "
+            f"Looked at the {self.what} of {some}{self.of:,} layers over {self.samples} samples, in "
             f"{self.seconds:.0f} s with {self.memory / 2**20:,.0f} MB: the adapter starts along them."
         )
 

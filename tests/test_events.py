@@ -16,7 +16,7 @@ SAMPLES = [
     e.Preparing(stage="latents", done=3, total=24),
     e.BaseLoaded(name="ink", family="Stable Diffusion XL", predicts="Velocity (v)", reason="the file's mark v_pred"),
     e.Started(total_steps=300, images=20, device="CPU", precision="fp32", parameters=1000, modules=64),
-    e.LayersSeen(what="inputs", layers=63, of=64, pictures=16, seconds=4.5, memory=2**20),
+    e.LayersSeen(what="inputs", layers=63, of=64, samples=16, seconds=4.5, memory=2**20),
     e.RateFound(rate=3e-4, low=1e-5, high=0.1, rates=(1e-4, 1e-3), losses=(0.5, 0.25)),
     e.StepDone(step=7, loss=0.125, learning_rate=1e-4),
     e.Validated(step=50, loss=0.25),

@@ -18,7 +18,7 @@ from lora_studio.optim.ema import Average
 from lora_studio.training import seeds
 from lora_studio.training.session import Session
 
-PICTURES = 16
+SAMPLES = 16
 """At least so many, each at its own noise level, in the run's first batches."""
 _LOWER = 16.0
 """What fp16's loss scale is divided by, where a gradient does not fit it."""
@@ -49,14 +49,14 @@ def take(session: Session) -> Iterator[Event]:
         what=what,
         layers=sum(len(one.strengths) > 0 for one in seen.values()),
         of=len(seen),
-        pictures=_batches(session) * session.settings.optimizer.batch,
+        samples=_batches(session) * session.settings.optimizer.batch,
         seconds=time.monotonic() - began,
         memory=sum(sketch.size for sketch in sketches.values()),
     )
 
 
 def _batches(session: Session) -> int:
-    return -(-PICTURES // session.settings.optimizer.batch)
+    return -(-SAMPLES // session.settings.optimizer.batch)
 
 
 def _sketches(session: Session, gradients: bool) -> Generator[Event, None, dict[str, Sketch]]:

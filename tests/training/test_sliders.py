@@ -14,7 +14,7 @@ from lora_studio.config.settings import Settings
 from lora_studio.config.specs import SPECS
 from lora_studio.dataset import slider_pairs
 from lora_studio.errors import DatasetError, SettingsError
-from lora_studio.events import PreviewReady, Started, StepDone, Validated, Warned
+from lora_studio.events import LayersSeen, PreviewReady, Started, StepDone, Validated, Warned
 from lora_studio.models import inject
 from lora_studio.runs import branching
 from lora_studio.sweeps import space, study
@@ -269,3 +269,9 @@ def test_the_estimate_leaves_out_the_vaes_encoder_and_counts_guidance():
             assert of_pairs.encoding < of_pictures.encoding
             assert (of_pairs.weights, of_pairs.activations) == (of_pictures.weights, of_pictures.activations)
             assert (of_pairs.working > of_pictures.working) == recorded
+
+
+def test_a_slider_starts_along_its_layers_inputs(new_run, sliding):
+    """Those of all passes that draw for it."""
+    seen = collect(new_run(sliding(init="eva", steps=1, preview_every=0)))
+    assert [(one.what, one.layers) for one in of(LayersSeen, seen)] == [("inputs", 128)]

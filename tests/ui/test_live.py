@@ -367,7 +367,7 @@ def test_the_ranks_of_blocks_are_told_beside_the_runs_own(watcher, part):
 def test_a_start_along_the_layers_inputs_is_told(part):
     played = part("one")
     played.begins()
-    played.says(e.LayersSeen(what="inputs", layers=64, of=64, pictures=16, seconds=4.5, memory=2**20))
+    played.says(e.LayersSeen(what="inputs", layers=64, of=64, samples=16, seconds=4.5, memory=2**20))
     assert "started along its layers&#x27; inputs" in status.line(played.run, fold(played.run))
 
 
