@@ -37,7 +37,7 @@ def test_a_run_is_watched_from_start_to_adapter(visit, studio, part):
     played.draws(40)
     expect(page.locator(".sentence")).to_contain_text("step 40")
     expect(page.locator(".pair + .caption")).to_contain_text("step 20 ")
-    assert page.locator("path.trend").get_attribute("d") != before
+    expect(page.locator("path.trend")).not_to_have_attribute("d", before)
     assert (
         page.evaluate("document.querySelector('path.trend').mark + document.querySelector('.frame img').mark")
         == "samesame"
@@ -148,7 +148,7 @@ def test_the_form_keeps_what_was_typed(visit, pictures):
     page.reload()
     page.wait_for_selector("#start")
     expect(page.locator("#set-rank input")).to_have_value("12")
-    assert page.locator("#set-trigger").locator("input, textarea").input_value() == "inkstyle"
+    expect(page.locator("#set-trigger").locator("input, textarea")).to_have_value("inkstyle")
     page.locator("#reset").click()
     expect(page.locator("#summary")).to_be_hidden()
 
@@ -185,8 +185,10 @@ def test_a_chosen_optimizer_brings_its_rates(visit):
 
 
 @pytest.mark.fault(20)
-def test_a_caption_is_never_markup(visit, pictures):
-    """A caption from the net runs as a script when its picture is opened."""
+def test_a_caption_is_never_markup_and_what_is_wrong_with_a_folder_is_said(visit, tmp_path, pictures):
+    """A caption from the net runs as a script when its picture is opened; or training starts on a folder that has
+    nothing to learn from.
+    """
     page = visit()
     page.locator("#tab-pictures-button").click()
     page.locator("#pictures-path").locator("input, textarea").fill(f"'{pictures.as_uri()}'")
@@ -197,11 +199,8 @@ def test_a_caption_is_never_markup(visit, pictures):
     expect(page.locator("#caption-text")).to_have_value(re.compile("<img src=x onerror="))
     assert page.title() == "LoRA Studio"
 
-
-def test_what_is_wrong_with_a_folder_is_said_with_its_file(visit, tmp_path, pictures):
-    """Training starts on a folder that has nothing to learn from."""
     (tmp_path / "broken.png").write_bytes((pictures / "drawing 3.png").read_bytes()[:200])
-    page = visit()
+    page.get_by_role("tab", name="Train").click()
     page.locator("#set-data").locator("input, textarea").fill(str(tmp_path))
     page.locator("#set-data").locator("input, textarea").press("Enter")
     expect(page.locator(".dataset")).to_contain_text("1 unread file")
