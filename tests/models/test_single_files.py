@@ -2,6 +2,8 @@
 known sizes.
 """
 
+from functools import cache
+
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
@@ -25,7 +27,9 @@ CLASSES = {"sd1": StableDiffusionPipeline, "sd2": StableDiffusionPipeline, "sdxl
 GOLDEN = {"sd1": "kohya-keys-sd15.tsv", "sd2": "kohya-keys-sd2.tsv", "sdxl": "kohya-keys-sdxl.tsv"}
 
 
+@cache
 def _empty(family: str, part: str):
+    """A part without weights, not to be changed."""
     return parts.build(registry.named(family), part, parts.read_json(CONFIGS / family / f"{part}.json"), CONFIGS)
 
 

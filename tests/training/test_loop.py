@@ -30,6 +30,8 @@ from lora_studio.training.batches import Batches
 from lora_studio.training.loop import train
 from lora_studio.training.requests import Requests
 
+QUIET = {"preview_every": 0, "validate_every": 0}
+
 
 def collect(run, requests=None):
     return list(train(run, run.settings(), requests))
@@ -115,7 +117,7 @@ def test_a_resumed_run_is_the_run_that_was_never_stopped(new_run, settings, opti
 
 
 def test_the_same_seed_gives_the_same_adapter_and_another_seed_another(new_run, settings):
-    settings = settings.changed(preview_every=0, validate_every=0)
+    settings = settings.changed(**QUIET)
     first, again, other = new_run(settings), new_run(settings), new_run(settings.changed(seed=1))
     for run in (first, again, other):
         collect(run)
@@ -169,6 +171,7 @@ class Asking(Requests):
 
 
 def test_stop_keeps_what_was_learned(new_run, settings):
+    settings = settings.changed(**QUIET)
     run, asking, seen = new_run(settings), Asking(), []
     for event in train(run, settings, asking):
         seen.append(event)
@@ -204,7 +207,7 @@ def test_a_stop_in_the_middle_of_a_save_lets_it_end(new_run, settings, monkeypat
 
 
 def test_pause_waits_until_it_is_taken_back(new_run, settings):
-    asking, seen = Asking(), []
+    asking, seen, settings = Asking(), [], settings.changed(**QUIET)
     for event in train(new_run(settings), settings, asking):
         seen.append(event)
         if isinstance(event, StepDone) and event.step == 1:
@@ -226,9 +229,6 @@ def test_preview_now_and_save_now(new_run, settings):
     assert [event.step for event in of(CheckpointSaved, seen)] == [1, 4]
     kept, saved = run.judged_adapter(1), run.checkpoint(1) / "adapter.safetensors"
     assert kept.read_bytes() == saved.read_bytes(), "a preview keeps the adapter that it was drawn with"
-
-
-QUIET = {"preview_every": 0, "validate_every": 0}
 
 
 def test_states_are_saved_by_the_clock_and_pruned_by_the_rule(new_run, settings, monkeypatch):
@@ -427,7 +427,7 @@ def test_a_loss_that_is_nan_rolls_back_and_continues_slower(new_run, settings, m
         )
 
     monkeypatch.setattr(Batches, "draw", draw)
-    seen = collect(new_run(settings.changed(preview_every=0, validate_every=0, schedule="constant", warmup=0)))
+    seen = collect(new_run(settings.changed(**QUIET, schedule="constant", warmup=0)))
     (back,) = of(RolledBack, seen)
     assert (back.failed_step, back.step, back.factor) == (4, 2, 0.5)
     assert [event.step for event in of(StepDone, seen)] == [1, 2, 3, 3, 4]
@@ -438,6 +438,7 @@ def test_a_loss_that_is_nan_rolls_back_and_continues_slower(new_run, settings, m
 @pytest.mark.fault(35)
 def test_a_run_that_keeps_diverging_gives_up_and_keeps_its_checkpoint(new_run, settings, monkeypatch):
     """Fault 35: the file of the last good step is whole and finite."""
+    settings = settings.changed(**QUIET)
     run, real = new_run(settings), Batches.draw
 
     def draw(batches, number):
