@@ -20,7 +20,7 @@ class PrefixLayer(OwnLayer):
     def __init__(self, base_layer: nn.Linear, count: int, role: str):
         super().__init__(base_layer)
         self.role = role
-        self.rows = nn.Parameter(torch.zeros(count, base_layer.out_features))
+        self.rows = nn.Parameter(torch.zeros(count, base_layer.out_features, device=base_layer.weight.device))
 
     def changed(self, x: Tensor) -> Tensor:
         output = self.base_layer(x)
