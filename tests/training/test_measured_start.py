@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lora_studio import adapters
-from lora_studio.errors import SettingsError
+from lora_studio.errors import RunError, SettingsError
 from lora_studio.events import Finished, LayersSeen, Started, StepDone, Warned
 from lora_studio.methods.lora import factors_of
 from lora_studio.models import inject
@@ -130,6 +130,30 @@ def test_a_start_changes_nothing_but_the_first_factors(session):
     for name, parameter in along.parameters.items():
         assert torch.equal(parameter, plain.parameters[name]) == ("lora_B" in name), name
     assert along.step == 0 and not along.stepper.optimizer.state and not along.stepper.flat.gradients.any()
+
+
+def test_copies_in_the_base_models_format_follow_the_start(session):
+    """In bf16 the model computes with rounded copies; the float32 factors are what was found."""
+    made = session(**EVA, precision="bf16")
+    list(measured_start.take(made))
+    copied = first_layer(made)[0]
+    with made.stepper.flat.full_precision():
+        own = first_layer(made)[0].detach().clone()
+    assert copied.dtype == torch.bfloat16 and torch.equal(copied, own.bfloat16())
+    assert torch.allclose(own @ own.T, torch.eye(2), atol=1e-5)
+
+
+def test_what_is_not_finite_is_an_error_before_the_first_step(session, monkeypatch):
+    """In fp16 at lower scales of the loss first: 2¹⁴, 2¹⁰, 2⁶, 4, 1."""
+    made, scales = session(**LORA_GA), []
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**14)
+    made.stepper.scaler = scaler
+    monkeypatch.setattr(made.stepper, "show", lambda batch: None)
+    monkeypatch.setattr(measured_start.Sketch, "finite", lambda sketch: scales.append(scaler.get_scale()))
+    scaler.scale(torch.zeros(()))  # it makes its scale when it is first needed
+    with pytest.raises(RunError, match="NaN or infinite before anything was learned"):
+        list(measured_start.take(made))
+    assert scales == [2.0**14, 2.0**10, 2.0**6, 4.0, 1.0]
 
 
 @pytest.mark.parametrize(
