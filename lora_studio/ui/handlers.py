@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import gradio as gr
 
+_SIGN = 15.0
+"""Seconds between two signs that a page is still connected."""
+
 
 def prepare(studio: gr.Blocks) -> None:
-    """Makes the handlers of ``studio`` change what they mean to change and nothing else."""
+    """Makes the handlers of ``studio`` change what they mean to change and nothing else, and all answers arrive."""
+    with studio:
+        studio.load(_stay, None, None, concurrency_limit=None, show_progress="hidden", api_visibility="private")
     for handler in studio.fns.values():
         if handler.show_progress == "hidden":  # else gradio tells each output twice, hundreds while the page loads
             handler.show_progress_on = []
         if handler.fn and inspect.isgeneratorfunction(handler.fn):
             handler.fn = _ending_with_nothing(handler.fn, len(handler.outputs))
+
+
+async def _stay() -> AsyncIterator[list[Any]]:
+    """A handler that is never done, so that the stream in which queued handlers answer stays open. Gradio closes it
+    whenever none is at work; the answer of one that begins at that moment would wait for the next one to open it. It
+    ends when the page has gone. A page whose studio was started anew notices, and loads again.
+    """
+    while True:
+        await asyncio.sleep(_SIGN)
+        yield []
 
 
 def _ending_with_nothing(steps: Callable[..., Iterator[Any]], outputs: int) -> Callable[..., Iterator[Any]]:

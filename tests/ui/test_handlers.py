@@ -1,6 +1,7 @@
 """What holds for every handler of the page."""
 
 import inspect
+import json
 
 import gradio as gr
 import httpx
@@ -8,6 +9,7 @@ import pytest
 
 from lora_studio.ui import handlers, studio
 from lora_studio.ui.studio import free_port
+from tests.ui.played import until
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +68,27 @@ def test_a_handler_keeps_its_event():
     assert list(inspect.signature(ending).parameters) == ["text", "event"]
     assert ending.__annotations__["event"] is gr.EventData
     assert list(ending("a", gr.EventData(7, {}))) == ["a 7", gr.skip()]
+
+
+def test_the_stream_of_answers_stays_open(monkeypatch):
+    """A press at the moment at which the stream closes is answered with the next press, if there is one."""
+    monkeypatch.setattr(handlers, "_SIGN", 0.2)
+    with gr.Blocks() as blocks:
+        gr.Button()
+    handlers.prepare(blocks)
+    (stay,) = blocks.get_config_file()["dependencies"]
+    port = free_port("127.0.0.1", 8900)
+    blocks.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True)
+    try:
+        address, body = f"{blocks.local_url}gradio_api/queue", {"data": [], "fn_index": stay["id"], "session_hash": "a"}
+        assert httpx.post(f"{address}/join", json=body).status_code == 200
+        told = []
+        with httpx.stream("GET", f"{address}/data", params={"session_hash": "a"}, timeout=60) as stream:
+            for line in stream.iter_lines():
+                told += [json.loads(line.removeprefix("data: "))["msg"]] if line.startswith("data: ") else []
+                if told.count("process_generating") == 3:
+                    break
+        assert "process_completed" not in told and "close_stream" not in told
+        until(lambda: not any(blocks._queue.active_jobs))
+    finally:
+        blocks.close()
