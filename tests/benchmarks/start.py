@@ -66,9 +66,15 @@ def warm_up(outputs: Path) -> None:
     while (now := sum(process.cpu_times()[:2])) > spent + 0.05:
         spent = now
         time.sleep(3)
-    print(f"warm: {process.memory_info().rss / 2**30:.2f} GB, {spent:.1f} s of a core until then")
-    time.sleep(30)
-    print(f"then {sum(process.cpu_times()[:2]) - spent:.2f} s of a core in 30 s")
+    print(f"warm: {process.memory_info().rss / 2**30:.2f} GB, {spent:.1f} s of a core until then", flush=True)
+    time.sleep(10)
+    print(f"then {sum(process.cpu_times()[:2]) - spent:.2f} s of a core in 10 s", flush=True)
+
+
+def told(which: str, ends: dict[str, float]) -> dict[str, float]:
+    """``ends``, after the time to the first step was printed: the next run may take minutes."""
+    print(f"{which}: {ends['step 1']:.2f} s to the first step", flush=True)
+    return ends
 
 
 def main() -> None:
@@ -90,9 +96,10 @@ def main() -> None:
             validate_every=0,
             checkpoint_every=0,
         )
-        first, second = timeline(settings, Path(scratch)), timeline(settings, Path(scratch))
+        first = told("first run", timeline(settings, Path(scratch)))
+        second = told("second", timeline(settings, Path(scratch)))
         warm_up(Path(scratch))
-        third = timeline(settings, Path(scratch))
+        third = told("warm", timeline(settings, Path(scratch)))
     print(f"{'':24}{'first run':>12}{'second':>10}{'warm':>10}")
     for name, when in second.items():
         print(f"{name:24}{first[name]:10.2f} s{when:8.2f} s{third[name]:8.2f} s")
