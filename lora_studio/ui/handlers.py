@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import gradio as gr
+import gradio.utils
 
 _SIGN = 15.0
 """Seconds between two signs that a page is still connected."""
@@ -16,6 +17,7 @@ _SIGN = 15.0
 
 def prepare(studio: gr.Blocks) -> None:
     """Makes the handlers of ``studio`` change what they mean to change and nothing else, and all answers arrive."""
+    gradio.utils.diff = _replacement
     with studio:
         studio.load(_stay, None, None, concurrency_limit=None, show_progress="hidden", api_visibility="private")
     for handler in studio.fns.values():
@@ -23,6 +25,13 @@ def prepare(studio: gr.Blocks) -> None:
             handler.show_progress_on = []
         if handler.fn and inspect.isgeneratorfunction(handler.fn):
             handler.fn = _ending_with_nothing(handler.fn, len(handler.outputs))
+
+
+def _replacement(old: Any, new: Any) -> list[Any]:
+    """Of a step of a handler what differs from the one before, for the browser: all of it. Gradio's own differences
+    are applied to the earlier step's objects, also where the page has not shown that step yet, so that it never does.
+    """
+    return [] if old == new else [("replace", [], new)]
 
 
 async def _stay() -> AsyncIterator[list[Any]]:

@@ -88,9 +88,3 @@ TRIGGER_ON_ADDRESS = """
 }
 """
 """Triggers a click with the ``key`` of the item that the address names in a tab; for ``gr.HTML(js_on_load=...)``."""
-
-ITEM_OR_VALUE = (
-    "value => location.hash.startsWith('#%(tab)s/')"
-    " ? decodeURIComponent(location.hash.slice('#%(tab)s/'.length)) : value"
-)
-"""The item that the address names in a tab, else the component's value; for the ``js`` of a handler with one input."""

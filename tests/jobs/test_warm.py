@@ -105,7 +105,7 @@ def test_the_process_is_the_runs_worker_once_it_is_handed_over(run, ready, monke
     process, others = ready(), own_worker(monkeypatch)
     runner.start(run)
     assert identity.read(run.worker_file)["pid"] == process.pid and others == []
-    wait_until(lambda: "a library said this" in run.log_file.read_text())
+    wait_until(lambda: run.log_file.exists() and "a library said this" in run.log_file.read_text())
     assert runner.active(run.folder.parent) == run and process.poll() is None
     enough(run)
     assert isinstance(list(runner.follow(run, poll=0.02))[-1], Finished)
@@ -118,7 +118,7 @@ def test_a_run_outlives_the_studio_that_handed_it_over(run, ready):
     process = ready()
     runner.start(run)
     assert process.stdin.closed and process.stdout.closed
-    wait_until(lambda: "a library said this" in run.log_file.read_text())
+    wait_until(lambda: run.log_file.exists() and "a library said this" in run.log_file.read_text())
     control.ask(run, Request.STOP)
     os.kill(process.pid, signal.SIGTERM)  # as any worker it ends its run then
     assert isinstance(list(runner.follow(run, poll=0.02))[-1], Finished)

@@ -4,6 +4,7 @@ import inspect
 import json
 
 import gradio as gr
+import gradio.utils
 import httpx
 import pytest
 
@@ -92,3 +93,10 @@ def test_the_stream_of_answers_stays_open(monkeypatch):
         until(lambda: not any(blocks._queue.active_jobs))
     finally:
         blocks.close()
+
+
+def test_a_step_replaces_what_it_changes(page):
+    """A step that comes before the page has shown the last one takes back what that one sets: a timer stays off."""
+    before = {"__type__": "update", "active": True}
+    assert gradio.utils.diff(before, {"__type__": "update"}) == [("replace", [], {"__type__": "update"})]
+    assert gradio.utils.diff(before, dict(before)) == [] and gradio.utils.diff("a", "b") == [("replace", [], "b")]

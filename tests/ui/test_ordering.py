@@ -2,11 +2,18 @@
 
 import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from lora_studio.ui.ordering import InOrder
 from lora_studio.ui.security import Bounded
+
+
+def run(coroutine):
+    """Its result. In a thread of its own, since the browser's tests have an event loop in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
 
 
 class Handlers:
@@ -60,13 +67,13 @@ async def played(asked, *go_on):
 def test_the_later_event_answers_later(later_first):
     """A picture is chosen while the caption of the one before is being saved, and is no longer shown as chosen."""
     order = ["choose", "save"] if later_first else ["save", "choose"]
-    done = asyncio.run(played([("save", "a"), ("choose", "a")], *order))
+    done = run(played([("save", "a"), ("choose", "a")], *order))
     assert done == ["save begins", "save has answered", "choose begins", "choose has answered"]
 
 
 @pytest.mark.parametrize("tabs", [("a", "b"), ("", ""), (None, None)])
 def test_tabs_and_scripts_do_not_wait_for_each_other(tabs):
-    done = asyncio.run(played(list(zip(("slow", "quick"), tabs, strict=True)), "quick", "slow"))
+    done = run(played(list(zip(("slow", "quick"), tabs, strict=True)), "quick", "slow"))
     assert done == ["slow begins", "quick begins", "quick has answered", "slow has answered"]
 
 
@@ -83,7 +90,7 @@ def test_other_addresses_do_not_wait():
         await slow
         return handlers.done
 
-    assert asyncio.run(both()) == ["slow begins", "file begins", "file has answered", "slow has answered"]
+    assert run(both()) == ["slow begins", "file begins", "file has answered", "slow has answered"]
 
 
 def test_one_that_fails_does_not_stop_the_next():
@@ -101,7 +108,7 @@ def test_one_that_fails_does_not_stop_the_next():
         await ask(app, "good", "a")
         return handlers.done
 
-    assert asyncio.run(both()) == ["good begins", "good has answered"]
+    assert run(both()) == ["good begins", "good has answered"]
 
 
 def receive_nothing_named(tab):
@@ -115,5 +122,5 @@ def test_a_body_that_is_too_large_is_refused(monkeypatch):
     """Its size was not declared: the limit is found while it is read, outside of what turns errors into answers."""
     monkeypatch.setattr("lora_studio.ui.security.MAX_BODY", 10)
     sent, handlers = [], Handlers()
-    asyncio.run(ask(Bounded(InOrder(handlers)), "long", "a", sent=sent))
+    run(ask(Bounded(InOrder(handlers)), "long", "a", sent=sent))
     assert sent[0]["status"] == 413 and not handlers.done

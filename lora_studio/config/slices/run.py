@@ -85,4 +85,13 @@ class RunSettings(SettingsSlice):
     @property
     def has_pairs(self) -> bool:
         """Whether ``data`` names a file of prompt pairs in place of a folder of pictures."""
-        return self.data.strip().lower().endswith(".toml")
+        return names_pairs(self.data)
+
+
+def names_pairs(data: str) -> bool:
+    """Whether ``data`` names a file of prompt pairs.
+
+    >>> [names_pairs(data) for data in ("pairs.toml", " Pairs.TOML ", "pictures", "toml")]
+    [True, True, False, False]
+    """
+    return data.strip().lower().endswith(".toml")

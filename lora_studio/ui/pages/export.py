@@ -63,6 +63,13 @@ _EMPTY = (
     "compared with the adapter layer by layer. It appears here once the proof passes.</p></div>"
 )
 _NONE = '<p class="hint">There is no adapter yet. Train one, or add one to the library.</p>'
+_ADDRESSED = """
+(value, offered) => {
+  const [tab, ...item] = location.hash.slice(1).split('/');
+  return [tab === 'export' && item.length ? decodeURIComponent(item.join('/')) : value, offered];
+}
+"""
+"""The adapter that the page's address names, else the one that is chosen."""
 _TO_THE_PROOF = (
     "() => { if (window.innerWidth < 900) document.getElementById('exported')?.scrollIntoView({behavior: 'smooth'}) }"
 )
@@ -88,6 +95,7 @@ class ExportPage:
     def _place_adapter(self) -> None:
         with gr.Column(elem_classes="card"):
             html("<h2>Adapter</h2>")
+            self.offered = gr.State(None)
             self.adapter = gr.Dropdown(
                 [],
                 label="Adapter to export",
@@ -149,7 +157,7 @@ class ExportPage:
     @property
     def _choice(self) -> list[Any]:
         """What ``offer`` changes."""
-        return [self.adapter, self.facts, self.name, self.format, *self._form]
+        return [self.offered, self.adapter, self.facts, self.name, self.format, *self._form]
 
     @property
     def _form(self) -> list[Any]:
@@ -158,9 +166,10 @@ class ExportPage:
 
     def wire(self, tab: gr.Tab) -> None:
         """Binds everything; ``tab`` is the page's own."""
-        tab.select(self.offer, self.adapter, self._choice, js=tabs.ITEM_OR_VALUE % {"tab": "export"}, **QUIET)
-        self.adapter.input(self.offer, self.adapter, self._choice, **QUIET)
-        self.facts.click(self.asked, None, self._choice, **QUIET)
+        chosen = [self.adapter, self.offered]
+        tab.select(self.offer, chosen, self._choice, js=_ADDRESSED, **QUIET)
+        self.adapter.input(self.offer, chosen, self._choice, **QUIET)
+        self.facts.click(self.asked, self.offered, self._choice, **QUIET)
         for field in (self.format, self.form):
             field.input(self.choose, {self.adapter, self.format, self.form}, self._form, **QUIET)
         self.privacy.change(_tells, self.privacy, self.tells, **QUIET)
@@ -178,13 +187,14 @@ class ExportPage:
         self.go.click(self.export, form, self.outcome, **WORK)
         self.go.click(None, js=_TO_THE_PROOF, **QUIET)
 
-    def asked(self, event: gr.EventData) -> Updates:
+    def asked(self, offered: str | None, event: gr.EventData) -> Updates:
         """Offers the adapter that the page's address names."""
-        return self.offer(str(event.key))
+        return self.offer(str(event.key), offered)
 
-    def offer(self, key: str | None) -> Updates:
+    def offer(self, key: str | None, offered: str | None = None) -> Updates:
         """The adapters to choose from, with ``key`` chosen, or the latest if there is no such one; saved states of runs
-        come last.
+        come last. What was typed for the one that is ``offered`` already stays: opening the page by an adapter's
+        address offers it twice.
         """
         entries = library.entries(self.outputs)
         by_key = {cards.key(entry, self.outputs): entry for entry in entries}
@@ -192,17 +202,21 @@ class ExportPage:
         chosen = key if key in by_key else next((known for _, known in choices), None)
         if chosen is None:
             return {
+                self.offered: None,
                 self.adapter: gr.update(choices=[], value=None),
                 self.facts: _NONE,
                 self.converted: gr.update(visible=False),
                 self.name: "",
             }
         entry = by_key[chosen]
+        if chosen == offered:
+            return {self.adapter: gr.update(choices=choices, value=chosen), self.facts: cards.facts(entry)}
         kind = KINDS[entry.method]
         base = details.base_at_hand(entry, self.outputs) if kind.needs_base else ""
         own = {**self._fields(kind, "kohya", None), self.format: "kohya"}
         return {
             **(own if kind.readers else {self.converted: gr.update(visible=False)}),
+            self.offered: chosen,
             self.adapter: gr.update(choices=choices, value=chosen),
             self.facts: cards.facts(entry),
             self.base: gr.update(value=base, visible=kind.needs_base),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lora_studio import runs, starter
-from lora_studio.config.slices import RunSettings
+from lora_studio.config.slices.run import names_pairs
 from lora_studio.dataset import folder, slider_pairs
 from lora_studio.dataset.examination import Progress
 from lora_studio.dataset.items import Dataset, PromptPair
@@ -43,7 +43,7 @@ def scan(data: str, outputs: Path, nested: bool = False, progress: Progress | No
         raise DatasetError(
             "No pictures are chosen.", where="Pictures", do="Choose a sample style, or paste the path of your folder."
         )
-    if RunSettings(data=data).has_pairs:
+    if names_pairs(data):
         return slider_pairs.scan(Path(data))
     with _scanning[data]:
         return folder.scan(Path(data), runs.cache_folder(outputs), progress, nested=nested)
