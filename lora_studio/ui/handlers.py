@@ -17,7 +17,7 @@ _SIGN = 15.0
 
 def prepare(studio: gr.Blocks) -> None:
     """Makes the handlers of ``studio`` change what they mean to change and nothing else, and all answers arrive."""
-    gradio.utils.diff = _replacement
+    vars(gradio.utils)["diff"] = _replacement
     with studio:
         studio.load(_stay, None, None, concurrency_limit=None, show_progress="hidden", api_visibility="private")
     for handler in studio.fns.values():
