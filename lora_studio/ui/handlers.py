@@ -11,6 +11,8 @@ from typing import Any
 import gradio as gr
 import gradio.utils
 
+from lora_studio.ui.outcome import WORK
+
 _SIGN = 15.0
 """Seconds between two signs that a page is still connected."""
 
@@ -19,7 +21,7 @@ def prepare(studio: gr.Blocks) -> None:
     """Makes the handlers of ``studio`` change what they mean to change and nothing else, and all answers arrive."""
     vars(gradio.utils)["diff"] = _replacement
     with studio:
-        studio.load(_stay, None, None, concurrency_limit=None, show_progress="hidden", api_visibility="private")
+        studio.load(_stay, None, None, concurrency_limit=None, **WORK)
     for handler in studio.fns.values():
         if handler.show_progress == "hidden":  # else gradio tells each output twice, hundreds while the page loads
             handler.show_progress_on = []

@@ -50,11 +50,6 @@ class MixDrawing:
         """What ``draw``, ``first`` and ``retry`` change."""
         return [self.figures, self.note, self.blend.cost, self.again, self.draft]
 
-    @property
-    def _unchanged(self) -> Updates:
-        """No change. When a handler ends, Gradio sends its last updates once more, which must not undo newer ones."""
-        return {self.note: gr.skip()}
-
     def draw(self, values: dict[Any, Any]) -> Iterator[Updates]:
         """Draws the mix and the base model's own image, unless a newer request comes meanwhile."""
         mix = values[self.mix]
@@ -77,22 +72,16 @@ class MixDrawing:
         except StudioError as error:
             if mix.turn == turn:
                 yield self._failed(mix, error)
-        if mix.turn != turn:
-            yield self._unchanged
 
     def first(self, values: dict[Any, Any]) -> Iterator[Updates]:
         """Draws a mix that was restored, when its room is entered."""
         mix = values[self.mix]
         if mix.rows and not mix.turn:
             yield from self.draw(values)
-        else:
-            yield self._unchanged
 
     def retry(self, values: dict[Any, Any]) -> Iterator[Updates]:
         """Draws once that is possible again."""
-        if self.renderer.waits():
-            yield self._unchanged
-        else:
+        if not self.renderer.waits():
             yield from self.draw(values)
 
     def draw_sheet(self, values: dict[Any, Any]) -> Iterator[Any]:
