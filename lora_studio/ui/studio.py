@@ -28,6 +28,11 @@ from lora_studio.ui.pages.train import page as train
 from lora_studio.ui.theme import html, theme
 
 _HERE = Path(__file__).parent
+STYLES = [
+    _HERE / "styles" / f"{part}.css"
+    for part in ("base", "form", "run", "library", "export", "mix", "draw", "pictures", "sweeps")
+]
+"""The rules of the page, in the order in which they apply."""
 _FIRST_PORT, _PORTS = 7860, 100
 _PORT_REFUSED = (errno.EADDRINUSE, errno.EACCES)
 _DAY = 86_400
@@ -141,7 +146,7 @@ def serve(studio: gr.Blocks, outputs: Path, address: str, port: int, login: tupl
         max_file_size=security.MAX_UPLOAD,
         app_kwargs={"middleware": security.middleware(address)},
         theme=theme(),
-        css_paths=_HERE / "studio.css",
+        css_paths=STYLES,
         favicon_path=_HERE / "favicon.svg",
     )
     return studio

@@ -37,13 +37,13 @@ GREY = gr.themes.Color(
     c950="#131312",
 )
 TEXT = gr.themes.Size(name="text", xxs="13px", xs="13px", sm="13px", md="15px", lg="15px", xl="17px", xxl="22px")
-"""The sizes of text, as in ``studio.css``."""
+"""The sizes of text, as in ``styles/base.css``."""
 SANS = ("-apple-system", "BlinkMacSystemFont", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "Liberation Mono", "monospace")
 
 
 def theme() -> gr.themes.Base:
-    """The theme. Cards and their content are styled by ``studio.css``."""
+    """The theme. Cards and their content are styled by ``styles``."""
     return gr.themes.Base(
         primary_hue=VIRIDIAN,
         secondary_hue=GREY,
@@ -129,5 +129,5 @@ def theme() -> gr.themes.Base:
 
 
 def html(value: str = "", **how: Any) -> gr.HTML:
-    """HTML styled by ``studio.css`` alone, without gradio's rules for running text."""
+    """HTML styled by ``styles`` alone, without gradio's rules for running text."""
     return gr.HTML(value, apply_default_css=False, **how)

@@ -2,7 +2,6 @@
 
 import re
 import socket
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -93,7 +92,7 @@ def test_an_event_makes_the_page_look_up_few_components(tmp_path):
 
 def test_text_has_four_sizes():
     """Every part of the page picks a size of its own; signs of one letter, with a line of their height, may."""
-    rules = (Path(studio.__file__).with_name("studio.css")).read_text().splitlines()
+    rules = [rule for part in studio.STYLES for rule in part.read_text().splitlines()]
     odd = [rule for rule in rules if re.search(r"font-size: [\d.]+r", rule) and "line-height: 1;" not in rule]
     assert odd == []
 
@@ -102,5 +101,6 @@ def test_no_selector_is_changed_by_what_the_framework_puts_into_it():
     """It puts its own ancestors after each comma, and nothing within an element has those: the rule then says the
     opposite, and messages without a button are never shown.
     """
-    css = Path(studio.__file__).with_name("studio.css").read_text()
+    css = "".join(part.read_text() for part in studio.STYLES)
     assert not re.findall(r":has\([^(){}]*,[^{}]*\{", css)
+    assert sorted(studio.STYLES) == sorted(studio.STYLES[0].parent.glob("*.css"))
