@@ -5,6 +5,7 @@ outputs/
 ├── .captioning/            captioning jobs, a folder each (``jobs.captioning``)
 ├── .device.lock            held by the worker of a run or a job; others wait
 ├── .drawing.lock           held by whoever draws, or wants to, while a run trains
+├── .programs.json          folders of other programs that adapters are sent to
 ├── .recent.json            folders of pictures that were opened last
 ├── .queue.lock, .queue.log held by the process that starts the runs that wait; its output
 ├── .studio.json            held by the studio, with its address
@@ -248,6 +249,11 @@ def drawing_lock(outputs: Path = OUTPUTS) -> Path:
 def recent_file(outputs: Path = OUTPUTS) -> Path:
     """The folders of pictures that were opened last."""
     return outputs / ".recent.json"
+
+
+def programs_file(outputs: Path = OUTPUTS) -> Path:
+    """The folders of other programs that adapters are sent to."""
+    return outputs / ".programs.json"
 
 
 def studio_file(outputs: Path = OUTPUTS) -> Path:

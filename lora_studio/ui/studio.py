@@ -25,6 +25,7 @@ from lora_studio.ui.pages.mix.page import MixPage
 from lora_studio.ui.pages.pictures.page import PicturesPage
 from lora_studio.ui.pages.sweeps.page import SweepsPage
 from lora_studio.ui.pages.train import page as train
+from lora_studio.ui.sending import SendPanel
 from lora_studio.ui.theme import html, theme
 
 _HERE = Path(__file__).parent
@@ -69,6 +70,7 @@ def build(outputs: Path = runs.OUTPUTS) -> gr.Blocks:
                 mix.wire(tab, studio)
             with tabs.tab("Export") as tab:
                 ExportPage(outputs).wire(tab)
+        SendPanel(outputs)
         draw.wire(draw_tab, studio, all_tabs, mix)
         setup.draft.render()
         setup.looks_again(train_tab)

@@ -70,6 +70,23 @@ def test_an_adapter_is_chosen_exported_proved_and_downloaded(visit, rain, tmp_pa
         header["modelspec.trigger_phrase"] == "rainstyle" and recipe.KEY not in header and "secret" not in str(header)
     )
 
+    comfy = tmp_path / "ComfyUI"
+    loras = comfy / "models" / "loras"
+    loras.mkdir(parents=True)
+    (loras / "my-rain.safetensors").write_bytes(b"another artist's")
+    page.locator("#outcome [data-send]").click()
+    expect(page.locator("#send")).to_contain_text("Send my-rain to another program")
+    page.locator("#send-folder").locator("input, textarea").fill(f"{comfy}")
+    page.locator("#send-now").click()
+    expect(page.locator("#send .wrong")).to_contain_text("is there already, and is a different file", **WORKING)
+    page.locator("#send-other").click()
+    expect(page.locator("#send .right")).to_contain_text("In ComfyUI press R", **WORKING)
+    assert (loras / "my-rain-2.safetensors").read_bytes() == file.read_bytes()
+    assert (loras / "my-rain.safetensors").read_bytes() == b"another artist's"
+    page.keyboard.press("Escape")
+    expect(page.locator("#send")).to_be_hidden()
+    expect(page.locator("#outcome [data-send]")).to_be_focused()
+
 
 def test_a_proof_that_fails_is_shown_and_leaves_no_file(visit, rain, studio):
     """An export is called done though a program will not read it, or though none was asked."""

@@ -16,7 +16,7 @@ from lora_studio.errors import AdapterError, SettingsError
 from lora_studio.jobs import command
 from lora_studio.runs import library
 from lora_studio.runs.library import Entry
-from lora_studio.ui import downloads, images, tabs, words
+from lora_studio.ui import downloads, images, sending, tabs, words
 from lora_studio.ui.outcome import PROGRAMS, WORK, Updates, done, proof, told
 from lora_studio.ui.pages.library import cards, details
 from lora_studio.ui.pages.train.setup import QUIET
@@ -294,9 +294,14 @@ class ExportPage:
             if kind == "peft":
                 path = Path(shutil.make_archive(str(path), "zip", folder, name))
             link, size = downloads.link(path, self.outputs, "Download"), path.stat().st_size
+            if kind == "kohya":
+                offered = downloads.offered(path, self.outputs)
+                link += sending.buttons(cards.key(entry, self.outputs), self.outputs, offered)
         privacy = PRIVACY[result["privacy"]][0].lower()
         facts = words.facts((cards.family(entry), words.size(size), f"metadata: {privacy}"))
-        file = f'<div class="file"><div><h3>{words.text(path.name)}</h3>{facts}</div>{link}</div>'
+        file = (
+            f'<div class="file"><div><h3>{words.text(path.name)}</h3>{facts}</div><div class="ways">{link}</div></div>'
+        )
         return file + _proved(result["residual"]) + proof(result["proof"])
 
 

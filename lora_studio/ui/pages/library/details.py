@@ -15,7 +15,7 @@ from lora_studio.config.specs import OF_BASE, SPECS
 from lora_studio.errors import SettingsError, StudioError
 from lora_studio.runs import Run
 from lora_studio.runs.library import Entry, Origin
-from lora_studio.ui import downloads, tabs, words
+from lora_studio.ui import downloads, sending, tabs, words
 from lora_studio.ui.pages.library import cards, measured, measures
 
 _DIALECTS = {"kohya": "kohya (ComfyUI, Forge, A1111)", "diffusers": "diffusers", "peft": "peft"}
@@ -46,7 +46,7 @@ def links(entry: Entry, outputs: Path) -> str:
         )
     name = cards.key(entry, outputs)
     ways = "".join(tabs.link(tab, name, f"{tab.capitalize()}…") for tab in ("draw", "mix", "export"))
-    return f'<div class="ways">{download}{ways}</div>'
+    return f'<div class="ways">{download}{ways}{sending.buttons(name, outputs)}</div>'
 
 
 def _facts(entry: Entry) -> list[tuple[str, str]]:

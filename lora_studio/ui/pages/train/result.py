@@ -14,7 +14,7 @@ from lora_studio.errors import StudioError
 from lora_studio.jobs.view import RunView
 from lora_studio.methods import registry as methods
 from lora_studio.runs import Run
-from lora_studio.ui import downloads, images, tabs, words
+from lora_studio.ui import downloads, images, sending, tabs, words
 from lora_studio.ui.outcome import PROGRAMS
 
 _USUAL = 0.8
@@ -46,7 +46,7 @@ def html(run: Run, view: RunView, outputs: Path) -> str:
     facts = words.facts((size, *learned, steps, f"average loss {loss}"))
     key = f"{run.name}/{end.adapter}"
     ways = downloads.link(file, outputs, "Download the adapter") + tabs.link("draw", key, "Draw with it")
-    ways += tabs.link("library", key, "Show in the library")
+    ways += sending.buttons(key, outputs) + tabs.link("library", key, "Show in the library")
     head = f"<div><h3>{words.text(file.name)}</h3>{facts}</div>"
     texts = _texts(file)
     strength = usage.strength(texts)

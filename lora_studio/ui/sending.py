@@ -1,0 +1,197 @@
+"""Sends an adapter to another program: buttons for any room, and the one panel that they open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from lora_studio import files
+from lora_studio.errors import AdapterError, StudioError
+from lora_studio.jobs import command
+from lora_studio.runs import programs
+from lora_studio.ui import images, words
+from lora_studio.ui.outcome import WORK, Updates, busy, done, wrong
+from lora_studio.ui.pages.library import cards
+from lora_studio.ui.paths import tidy
+from lora_studio.ui.theme import html
+
+QUIET: dict[str, Any] = {"queue": False, **WORK}
+_LISTEN = """
+document.addEventListener('click', event => {
+  const button = event.target.closest?.('[data-send]');
+  if (!button) return;
+  window.sendOpener = button;
+  window.sendNow = Boolean(button.dataset.to);
+  const {send, to, file} = button.dataset;
+  trigger('click', {key: send, to: to || '', file: file || ''});
+});
+document.addEventListener('keydown', event => {
+  if (event.key === 'Escape') document.querySelector('#send-close')?.click();
+});
+"""
+"""Reports a press of one of the ``buttons``, wherever it is on the page; Escape closes the panel."""
+_OPENED = """
+() => {
+  for (const part of document.querySelectorAll('#tabs, .masthead')) part.inert = true;
+  const panel = document.getElementById('send');
+  panel?.setAttribute('role', 'dialog');
+  panel?.setAttribute('aria-modal', 'true');
+  panel?.setAttribute('aria-labelledby', 'send-title');
+  const now = document.getElementById('send-now');
+  if (window.sendNow) now?.click();
+  (window.sendNow ? document.getElementById('send-close') : panel?.querySelector('input:checked'))?.focus();
+}
+"""
+_CLOSED = """
+() => {
+  for (const part of document.querySelectorAll('#tabs, .masthead')) part.inert = false;
+  if (window.sendOpener?.isConnected) window.sendOpener.focus();
+}
+"""
+_TELLS = (
+    "It is written for that program and read back as it reads it before it is copied. It tells what its users need: "
+    "trigger word, picture, author, licence. For more or less, use Export."
+)
+_HIDDEN = gr.update(visible=False)
+
+
+def buttons(key: str, outputs: Path, exported: Path | None = None) -> str:
+    """A button for each program whose folder is known, and one for any other, as HTML.
+
+    Args:
+        key: names the adapter as ``cards.key`` does.
+        exported: a file that was made of it and is offered as a download; it is sent as it is.
+    """
+    known = [programs.PROGRAMS[name] for name in programs.remembered(outputs) if name != "other"]
+    names = [(f"Send to {one.title}", one.name) for one in known] + [("Send elsewhere…" if known else "Send to…", "")]
+    file = exported.relative_to(images.folder(outputs)).as_posix() if exported else ""
+    more = f' data-send="{words.text(key)}"' + f' data-file="{words.text(file)}"' * bool(file)
+    return "".join(
+        f'<button type="button" class="way"{more} data-to="{to}">{words.text(label)}</button>' for label, to in names
+    )
+
+
+class SendPanel:
+    """The panel: which program, its folder, the name there; and what came of it."""
+
+    def __init__(self, outputs: Path):
+        self.outputs = outputs
+        self.pressed = html(js_on_load=_LISTEN, elem_id="send-pressed")
+        self.key, self.file, self.free = gr.State(""), gr.State(""), gr.State("")
+        with gr.Column(visible=False, elem_id="send", elem_classes="card") as self.panel:
+            self.title = html()
+            self.program = gr.Radio(
+                [(one.title, one.name) for one in programs.PROGRAMS.values()], label="Program", elem_id="send-to"
+            )
+            self.folder = gr.Textbox(
+                label="Its folder",
+                info="The program's own folder, or its folder of LoRAs. It is remembered.",
+                max_lines=1,
+                elem_id="send-folder",
+            )
+            self.name = gr.Textbox(label="Name of the file there", max_lines=1, elem_id="send-name")
+            html(f'<p class="hint">{_TELLS}</p>')
+            self.outcome = html(visible=False, elem_id="send-outcome")
+            with gr.Row(visible=False, elem_classes="controls") as self.question:
+                self.other = gr.Button("Send under another name", size="md", elem_id="send-other")
+                self.over = gr.Button("Replace it", size="md", elem_id="send-over")
+            with gr.Row(elem_classes="controls"):
+                self.go = gr.Button("Send", variant="primary", size="md", elem_id="send-now")
+                self.close = gr.Button("Close", size="md", elem_id="send-close")
+        self._wire()
+
+    def _wire(self) -> None:
+        asked: list[Any] = [self.key, self.file, self.program, self.folder, self.name]
+        opened: list[Any] = [self.panel, self.title, *asked, self.outcome, self.question]
+        self.pressed.click(self.open, None, opened, **QUIET).then(None, js=_OPENED, **QUIET)
+        self.close.click(lambda: _HIDDEN, None, self.panel, **QUIET).then(None, js=_CLOSED, **QUIET)
+        self.program.input(self.choose, self.program, [self.folder, self.outcome, self.question], **QUIET)
+        shown: list[Any] = [self.outcome, self.question, self.other, self.free, self.folder]
+        self.go.click(self.send, asked, shown, **WORK)
+        self.name.submit(self.send, asked, shown, **WORK)
+        self.folder.submit(self.send, asked, shown, **WORK)
+        self.other.click(self.send, [self.key, self.file, self.program, self.folder, self.free], shown, **WORK)
+        self.over.click(lambda *asked: (yield from self.send(*asked, replace=True)), asked, shown, **WORK)
+
+    def open(self, event: gr.EventData) -> Updates:
+        """Shows the panel for the adapter of the button that was pressed."""
+        known = programs.remembered(self.outputs)
+        entry = cards.find(str(event.key), self.outputs)
+        to = event.to if event.to in programs.PROGRAMS else next(iter(known), "comfyui")
+        name = Path(event.file).stem if event.file else cards.stem(entry) if entry else str(event.key)
+        return {
+            self.panel: gr.update(visible=True),
+            self.title: f'<h2 id="send-title">Send {words.text(name)} to another program</h2>',
+            self.key: str(event.key),
+            self.file: str(event.file),
+            self.program: to,
+            self.name: name,
+            **self.choose(to),
+        }
+
+    def choose(self, name: str) -> Updates:
+        """The folder of the chosen program, if it is known."""
+        program = programs.PROGRAMS[name]
+        folder = programs.remembered(self.outputs).get(name, "")
+        example = f"For example …/{program.title}/{program.loras}" if program.loras else "Any folder"
+        update = gr.update(value=str(folder), placeholder=example)
+        return {self.folder: update, self.outcome: _HIDDEN, self.question: _HIDDEN}
+
+    def send(
+        self, key: str, file: str, name: str, folder: str, called: str, replace: bool = False
+    ) -> Iterator[Updates]:
+        """Sends the adapter; a different file of its name there is asked about first."""
+        program = programs.PROGRAMS[name]
+        meanwhile = busy(f"Writing it for {program.title}, reading it back, and copying it…")
+        yield {self.outcome: gr.update(value=meanwhile, visible=True), self.question: _HIDDEN}
+        try:
+            result = command.run("send", *self._source(key, file), *self._target(name, folder, called, replace))
+        except StudioError as error:
+            free = error.details.get("free")
+            asked = gr.update(visible=bool(free))
+            yield {
+                self.outcome: gr.update(value=wrong(error), visible=True),
+                self.question: asked,
+                self.other: f"Send as {free}",
+                self.free: free or "",
+            }
+            return
+        known = programs.remembered(self.outputs).get(name, folder)
+        shown = gr.update(value=told(result, program.title), visible=True)
+        yield {self.outcome: shown, self.question: _HIDDEN, self.folder: str(known)}
+
+    def _source(self, key: str, file: str) -> list[object]:
+        """The adapter, or the ``file`` that was exported of it, as arguments of ``send``.
+
+        Raises:
+            AdapterError: it is gone.
+        """
+        if file and (exported := images.inside(images.folder(self.outputs), file)):
+            return [exported, "--as-it-is"]
+        entry = cards.find(key, self.outputs)
+        if file or entry is None:
+            raise AdapterError("This file is gone.", where=file or key, do="Close this, and choose or export it again.")
+        return [entry.path]
+
+    def _target(self, name: str, folder: str, called: str, replace: bool) -> list[object]:
+        """Where to, as arguments of ``send``."""
+        typed, known = tidy(folder), programs.remembered(self.outputs).get(name)
+        given = ["--folder", typed] if typed and typed != str(known or "") else []
+        name_there = ["--as", files.safe_name(called)] if called.strip() else []
+        return ["--to", name, *given, *name_there, *["--replace"] * replace, "--outputs", self.outputs]
+
+
+def told(result: dict[str, Any], title: str) -> str:
+    """What came of it, as HTML."""
+    file = Path(result["file"])
+    if result["already"]:
+        shown = done(f"{file.name} is there already, the same file.", str(file.parent))
+    else:
+        shown = done(f"Sent to {file.parent}.", result["refresh"])
+    if result["starter"]:
+        do = f"To use a style in {title}, train it on the model that you use there."
+        shown += words.notice("warned", f"It fits the built-in starter alone, which {title} does not have.", do=do)
+    return shown + (words.notice("warned", result["note"]) if result["note"] else "")
