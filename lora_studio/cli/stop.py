@@ -7,11 +7,10 @@ from typing import Annotated
 
 import typer
 
-from lora_studio import files, runs
+from lora_studio import runs
 from lora_studio.cli.options import AsJson, Outputs, tell
 from lora_studio.errors import RunError
-from lora_studio.jobs import control, job, keeper, runner
-from lora_studio.jobs.control import Request
+from lora_studio.jobs import job, runner, stopping
 from lora_studio.jobs.job import AtWork
 from lora_studio.runs import Run
 
@@ -50,13 +49,7 @@ def _at_work(name: str, outputs: Path) -> Run | AtWork:
 
 def _stop_run(run: Run) -> tuple[bool, str]:
     """Asks the run to stop; returns whether it left the queue by that, and what to tell."""
-    try:
-        control.ask(run, Request.STOP)
-        if waited := runner.waits(run):
-            keeper.leave(run)
-    except OSError as error:
-        raise files.refusal(error, "The request cannot be left for the run", run.folder) from error
-    if waited and not runner.alive(run):
+    if stopping.stop_run(run):
         return True, f"{run.name} left the queue. Put it back with python3 app.py resume {run.name}"
     return False, f"{run.name} stops after this step, and saves its adapter."
 

@@ -34,6 +34,17 @@ class QueueEntry(NamedTuple):
     run: Run | None = None
     job: AtWork | None = None
 
+    @property
+    def folder(self) -> Path:
+        one = self.run or self.job
+        assert one
+        return one.folder
+
+    @property
+    def key(self) -> str:
+        """What tells it from all others: its folder."""
+        return self.folder.as_posix()
+
 
 def line(outputs: Path) -> list[QueueEntry]:
     """Runs and jobs in the order of the queue, the one at work first."""

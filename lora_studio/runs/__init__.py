@@ -5,6 +5,7 @@ The layout's names are exported here too, since all rooms above use them: ``runs
 
 from lora_studio.runs.layout import (
     OUTPUTS,
+    OWN_FOLDERS,
     Listing,
     Run,
     Unreadable,
@@ -36,6 +37,7 @@ from lora_studio.runs.layout import (
 
 __all__ = [
     "OUTPUTS",
+    "OWN_FOLDERS",
     "Listing",
     "Run",
     "Unreadable",

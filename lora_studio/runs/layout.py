@@ -16,6 +16,7 @@ outputs/
     ├── settings.toml       all settings
     ├── events.jsonl        what happened, one event a line
     ├── manifest.json       its pictures and captions
+    ├── former.json         its earlier names, if it was renamed (``runs.renaming``)
     ├── parent.json         the run and step that it branched from, if it did
     ├── parent/             the adapter that it started from, if it did
     ├── ticket.json         its place in the queue, while it waits
@@ -51,7 +52,7 @@ from lora_studio.errors import RunError
 OUTPUTS = Path(os.environ.get("LORA_STUDIO_OUTPUTS") or Path(__file__).resolve().parents[2] / "outputs")
 """The default folder of runs."""
 
-_OWN_FOLDERS = {"library", "pictures"}
+OWN_FOLDERS = {"library", "pictures"}
 """Folders of ``outputs`` that are no runs."""
 _SWEEPS = ".sweeps"
 
@@ -93,6 +94,10 @@ class Run:
     @property
     def parent_file(self) -> Path:
         return self.folder / "parent.json"
+
+    @property
+    def former_file(self) -> Path:
+        return self.folder / "former.json"
 
     @property
     def rate_file(self) -> Path:
@@ -166,6 +171,14 @@ class Run:
             return {"run": str(found["run"]), "step": int(found["step"]), "goes_on": bool(found["goes_on"])}
         except (OSError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError):
             return {}
+
+    def former(self) -> list[str]:
+        """Its earlier names, the latest first (``renaming``)."""
+        try:
+            found = json.loads(self.former_file.read_text("utf-8"))
+            return [str(one) for one in found] if isinstance(found, list) else []
+        except (OSError, ValueError, RecursionError):
+            return []
 
     @property
     def modified(self) -> float:
@@ -285,7 +298,7 @@ def wanted_name(settings: RunSettings) -> str:
     """The name of a run with these settings, before it gets a number if the name is taken."""
     data = Path(settings.data)
     name = files.safe_name(settings.name or (data.stem if settings.has_pairs else data.name) or "style")
-    return f"run-{name}" if name.casefold() in _OWN_FOLDERS else name
+    return f"run-{name}" if name.casefold() in OWN_FOLDERS else name
 
 
 def create(settings: Settings, outputs: Path = OUTPUTS) -> Run:
@@ -400,7 +413,7 @@ def existing(outputs: Path = OUTPUTS) -> list[Run]:
 
 
 def find(name: str, outputs: Path = OUTPUTS) -> Run:
-    """The run called ``name``, or at the path ``name``.
+    """The run called ``name``, or at the path ``name``; else the one that was called so before it was renamed.
 
     Raises:
         RunError: there is none (the most similar name is suggested), or its folder cannot be read.
@@ -417,6 +430,9 @@ def find(name: str, outputs: Path = OUTPUTS) -> Run:
         except OSError as error:
             problem = Unreadable.of(folder, error)
             raise RunError(problem.what, where=folder, do=problem.do) from error
+    for run in existing(outputs):
+        if name in run.former():
+            return run
     known = [run.name for run in existing(outputs)]
     raise RunError(
         f"There is no run named {name!r}.",

@@ -31,7 +31,7 @@ from lora_studio.ui.theme import html, theme
 _HERE = Path(__file__).parent
 STYLES = [
     _HERE / "styles" / f"{part}.css"
-    for part in ("base", "form", "run", "library", "export", "mix", "draw", "pictures", "sweeps")
+    for part in ("base", "form", "run", "runs", "library", "export", "mix", "draw", "pictures", "sweeps")
 ]
 """The rules of the page, in the order in which they apply."""
 _FIRST_PORT, _PORTS = 7860, 100

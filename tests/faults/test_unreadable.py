@@ -12,6 +12,9 @@ from lora_studio.events import State, StateChanged
 from lora_studio.jobs import queue, runner, view
 from lora_studio.jobs.eventlog import EventLog
 from lora_studio.runs import checkpoints, library
+from lora_studio.ui.pages.runs import panel_view
+from lora_studio.ui.pages.runs.panel_view import PanelState
+from lora_studio.ui.pages.runs.rows import RowCache
 from lora_studio.ui.pages.train import setup
 from lora_studio.ui.pages.train.live import RunWatcher, TabState, tick
 from tests.adapters.adapter_samples import small
@@ -53,8 +56,9 @@ def outputs(tmp_path):
 
 
 def shown(outputs):
-    """What the page shows a new tab: all parts as one text."""
-    return str(tick(TabState(), RunWatcher(outputs)))
+    """What the page shows a new tab, with the panel of all runs: all parts as one text."""
+    listed = panel_view.shown(PanelState(open=True), "", outputs, RowCache(outputs))
+    return str(tick(TabState(), RunWatcher(outputs))) + str(listed)
 
 
 @pytest.mark.fault(68)
@@ -158,8 +162,9 @@ def test_damaged_settings_are_shown_as_what_they_are(outputs, text):
     run.settings_file.write_text(text)
     tab = tick(TabState(), RunWatcher(outputs))
     assert "settings.toml" in tab["state"]["value"] and "notice wrong" in tab["state"]["value"]
-    assert "Waiting" not in tab["state"]["value"].replace("<b>Waiting</b> <span>· it was not started.", "")
-    assert dict(map(reversed, tab["runs"]["choices"]))["new"].endswith("· damaged")
+    assert "Waiting" not in tab["state"]["value"] and "<b>Damaged</b>" in tab["state"]["value"]
+    assert not tab["resume"]["visible"], "it cannot be started"
+    assert RowCache(outputs).row(run).state == "Damaged"
 
 
 @pytest.mark.fault(68)

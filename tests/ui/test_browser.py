@@ -107,8 +107,9 @@ def test_states_are_starred_and_branched_from_and_a_waiting_run_leaves(visit, st
 
 def choose(page, name):
     """Turns to a run of that name in the list of runs."""
-    page.locator("#runs input").click()
-    page.get_by_role("option", name=name).click()
+    if not page.locator("#runs").is_visible():
+        page.locator("#open-runs").click()
+    page.locator(f'#runs [data-run="{name}"] .show').click()
 
 
 DRAFT = "localStorage.getItem('lora-studio-draft')"

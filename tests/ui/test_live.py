@@ -99,11 +99,11 @@ def test_a_run_started_elsewhere_is_shown_and_an_earlier_one_stays_chosen(watche
     """The second tab stays with the old run; or an earlier run cannot be looked at while another trains."""
     part("one").begins()
     tab = TabState()
-    assert tick(tab, watcher)["runs"]["value"] == "one"
+    assert tick(tab, watcher)["runs"]["value"] == "<h2>one</h2>"
     part("two").begins()
-    assert tick(tab, watcher)["runs"]["value"] == "two"
+    assert tick(tab, watcher)["runs"]["value"] == "<h2>two</h2>"
     tab.show("one")
-    assert tick(tab, watcher)["runs"]["value"] == "one"
+    assert tick(tab, watcher)["runs"]["value"] == "<h2>one</h2>"
     assert tick(tab, watcher) == {} and tab.run == "one"
 
 
@@ -161,8 +161,9 @@ def test_waiting_runs_are_seen_with_their_place_and_can_leave(watcher, part):
     )
     second.says(e.StateChanged(state=State.INTERRUPTED))
     sent = tick(tab, watcher)
-    assert "it left the queue before its turn" in sent["state"]["value"] and "lost power" not in sent["state"]["value"]
-    assert sent["resume"]["value"] == "Start again"
+    assert "<b>Taken out of the queue</b> <span>before its turn." in sent["state"]["value"]
+    assert "lost power" not in sent["state"]["value"] and "nterrupted" not in sent["state"]["value"]
+    assert sent["resume"]["value"] == "Start"
 
 
 @pytest.mark.parametrize(("kind", "folder", "told"), [
@@ -320,11 +321,11 @@ def test_a_drive_that_goes_away_and_comes_back_does_not_stop_the_page(watcher, p
     played, tab = part("one", tmp_path / "drive"), TabState()
     away = RunWatcher(tmp_path / "drive")
     played.begins()
-    assert tick(tab, away)["runs"]["value"] == "one"
+    assert tick(tab, away)["runs"]["value"] == "<h2>one</h2>"
     (tmp_path / "drive").rename(tmp_path / "elsewhere")
     assert tick(tab, away)["blank"]["visible"]
     (tmp_path / "elsewhere").rename(tmp_path / "drive")
-    assert tick(tab, away)["runs"]["value"] == "one"
+    assert tick(tab, away)["runs"]["value"] == "<h2>one</h2>"
 
 
 @pytest.mark.fault(47)

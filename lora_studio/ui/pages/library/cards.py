@@ -15,7 +15,7 @@ from lora_studio import adapters
 from lora_studio.adapters import detect, metadata
 from lora_studio.adapters.kinds import EMBEDDING
 from lora_studio.errors import AdapterError, StudioError
-from lora_studio.runs import Run, Unreadable, library
+from lora_studio.runs import Run, Unreadable, library, renaming
 from lora_studio.runs.library import Entry, Origin
 from lora_studio.ui import images, tabs, words
 from lora_studio.ui.pages.library import measures
@@ -50,8 +50,14 @@ def key(entry: Entry, outputs: Path) -> str:
 
 
 def find(wanted: str, outputs: Path) -> Entry | None:
-    """The adapter with that key. Only what the catalogue lists can be found, so that a made-up path finds nothing."""
-    return next((entry for entry in library.entries(outputs) if key(entry, outputs) == wanted), None)
+    """The adapter with that key, also if its run was renamed since. Only what the catalogue lists can be found, so that
+    a made-up path finds nothing.
+    """
+    known = {key(entry, outputs): entry for entry in library.entries(outputs)}
+    if wanted in known or not wanted:
+        return known.get(wanted)
+    now = str(renaming.follow_path(outputs / wanted, outputs))
+    return next((entry for entry in known.values() if entry.path == now), None)
 
 
 def found(wanted: str, outputs: Path) -> Entry:

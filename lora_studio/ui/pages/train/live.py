@@ -24,13 +24,14 @@ from lora_studio.jobs import control, queue, runner
 from lora_studio.jobs.control import Request
 from lora_studio.jobs.queue import QueueEntry
 from lora_studio.jobs.view import SMOOTHING, Follower, RunView
-from lora_studio.runs import Run, Unreadable, checkpoints
+from lora_studio.runs import Run, Unreadable, checkpoints, renaming
 from lora_studio.ui import plots, rate_plot, words
+from lora_studio.ui.pages.runs import headline, state_words
 from lora_studio.ui.pages.train import judged_parts, previews, result, status
 from lora_studio.ui.pages.train.judged import Evaluation, EvaluationCache, fingerprint
 
-_FOLLOWED, _LISTED = 40, 30
-"""Runs whose views are kept in memory, and runs that the page lists."""
+_FOLLOWED = 40
+"""Runs whose views are kept in memory."""
 
 
 class RunWatcher:
@@ -70,9 +71,11 @@ class RunWatcher:
         return found
 
     def find(self, name: str) -> Run | None:
-        """The run of that name; None if it does not exist."""
-        run = Run(self.outputs / name)
-        return run if name and files.is_text(name) and os.path.isfile(run.settings_file) else None
+        """The run of that name, or that had it before it was renamed; None if it does not exist."""
+        if not name or not files.is_text(name):
+            return None
+        run = Run(self.outputs / renaming.follow(name, self.outputs))
+        return run if os.path.isfile(run.settings_file) else None
 
 
 @dataclass
@@ -135,8 +138,8 @@ PLACES = {
 }
 """What may have moved since a run began -> what its field is called."""
 PARTS = (
-    "pill", "start", "runs", "blank", "run_card", "state", "place", "pause", "resume", "apply", "stop", "preview",
-    "result_card", "result", "film_card", "film", "pair", "loss_card", "loss", "said",
+    "pill", "start", "runs", "all_runs", "blank", "run_card", "state", "place", "pause", "resume", "apply", "stop",
+    "preview", "result_card", "result", "film_card", "film", "pair", "loss_card", "loss", "said",
     *judged_parts.PARTS,
 )  # fmt: skip
 """The parts of the page that a tick may change."""
@@ -145,17 +148,18 @@ PARTS = (
 def tick(tab: TabState, watcher: RunWatcher) -> dict[str, Any]:
     """Updates of the ``PARTS`` that have changed for one tab, by name."""
     listing = runs.listing(watcher.outputs)
-    listed, line = listing.runs[:_LISTED], queue.line(watcher.outputs)
+    listed, line = listing.runs, queue.line(watcher.outputs)
     if any(entry.run and runner.waits(entry.run) for entry in line):
         with suppress(OSError):  # the next tick tries it again
             runner.keep(watcher.outputs)
+    tab.run = renaming.follow(tab.run, watcher.outputs)
     tab.follow([run.name for run in listed])
     gone = next((one for one in listing.unreadable if Path(one.path) == watcher.outputs), None)
     if (_fingerprint(tab, listed, line), gone) == tab.drawn_from:
         return {}
     run = watcher.find(tab.run)
     updates = _unreadable(gone) if gone else _full(tab, run, watcher) if run else _empty()
-    updates |= _at_work(line, watcher) | {"runs": _listing(tab, listed, watcher)}
+    updates |= _at_work(line, watcher) | headline.parts(tab.run, len(listed))
     tab.drawn_from = _fingerprint(tab, listed, line), gone
     return tab.unsent(updates)
 
@@ -163,7 +167,8 @@ def tick(tab: TabState, watcher: RunWatcher) -> dict[str, Any]:
 def _fingerprint(tab: TabState, listed: list[Run], line: list[QueueEntry]) -> tuple:
     """Everything that the page is drawn from, in short."""
     states = tuple((_saved_states(run), fingerprint(run)) for run in listed if run.name == tab.run)
-    logs = tuple((run.name, *_stamp(run.events_file)) for run in listed)
+    shown = [run for run in listed if run.name == tab.run] + [one.run for one in line[:1] if one.run]
+    logs = len(listed), *((run.name, *_stamp(run.events_file)) for run in shown)
     asked = tuple(control.asked(run, request) for run in listed if run.name == tab.run for request in Request)
     return logs, asked, states, line, tab.run, tab.step, tab.prompt, tab.smoothing, tab.unconfirmed, tab.refused
 
@@ -192,14 +197,6 @@ def _unreadable(gone: Unreadable) -> dict[str, dict[str, Any]]:
         "run_card": {"visible": True},
         "state": {"value": words.notice("wrong", gone.what, gone.path, gone.do), "visible": True},
     }
-
-
-def _listing(tab: TabState, listed: list[Run], watcher: RunWatcher) -> dict[str, Any]:
-    choices = []
-    for run in listed:
-        with watcher.view(run) as view:
-            choices.append((status.label(run, view), run.name))
-    return {"choices": choices, "value": tab.run or None, "visible": bool(listed)}
 
 
 def _empty() -> dict[str, dict[str, Any]]:
@@ -233,7 +230,8 @@ def _full(tab: TabState, run: Run, watcher: RunWatcher) -> dict[str, dict[str, A
 def _controls(tab: TabState, run: Run, view: RunView) -> dict[str, dict[str, Any]]:
     stopping, state = control.asked(run, Request.STOP), view.state
     pausing, drawing = control.asked(run, Request.PAUSE), control.asked(run, Request.PREVIEW)
-    resume = status.resume_label(view) if state.ended else "Resume"
+    idle = state is State.QUEUED and not runner.alive(run) and not state_words.damaged(run)
+    resume = status.resume_label(view) if state.ended or idle else "Resume"
     resume = "Resume anyway" if tab.unconfirmed else resume
     waiting = state is State.QUEUED and bool(queue.ahead(run))
     stop = "Leave the queue" if waiting else "Stop" if state is State.PREPARING else "Stop and keep"
@@ -241,9 +239,9 @@ def _controls(tab: TabState, run: Run, view: RunView) -> dict[str, dict[str, Any
     return {
         "pause": {"visible": state is State.RUNNING, "interactive": not pausing and not stopping},
         "resume": {
-            "visible": bool(resume) if state.ended else state is State.PAUSED,
+            "visible": bool(resume) if state.ended or idle else state is State.PAUSED,
             "value": resume,
-            "interactive": state.ended or not stopping,  # a worker that was killed leaves the request behind
+            "interactive": state.ended or idle or not stopping,  # a worker that was killed leaves the request behind
             "variant": "secondary" if apply else "primary",
         },
         "apply": {"visible": bool(apply), "value": apply},

@@ -17,6 +17,8 @@ from lora_studio.jobs.control import Request
 from lora_studio.runs import Run, branching, checkpoints, keeping
 from lora_studio.ui import plots
 from lora_studio.ui.outcome import Updates
+from lora_studio.ui.pages.runs import headline
+from lora_studio.ui.pages.runs.panel import RunsPanel
 from lora_studio.ui.pages.train import live, previews, saved, status
 from lora_studio.ui.pages.train.live import PARTS, RunWatcher, TabState
 from lora_studio.ui.pages.train.setup import QUIET, Setup, error_notice
@@ -57,10 +59,11 @@ def build(page: gr.Blocks, outputs: Path, pill: gr.HTML) -> Setup:
         with gr.Column(scale=5, min_width=330, elem_classes="half"):
             setup = Setup(outputs)
         with gr.Column(scale=8, min_width=330, elem_classes="half", elem_id="run"):
+            panel = RunsPanel(outputs)
             parts = _place_run()
     parts |= {"pill": pill, "start": setup.start}
     setup.wire(page)
-    _wire_run(page, watcher, tab, parts, setup)
+    _wire_run(page, watcher, tab, parts, setup, panel)
     gr.api(watcher.summary, api_name="runs", queue=False)
     return setup
 
@@ -70,16 +73,7 @@ def _place_run() -> dict[str, Any]:
     with gr.Column(elem_classes="card", visible=False) as parts["blank"]:  # until it is known that there is no run
         html(status.EMPTY)
     with gr.Column(elem_classes="card", visible=False) as parts["run_card"]:
-        with gr.Row(elem_classes="headline"):
-            parts["runs"] = gr.Dropdown(
-                [],
-                label="The run shown",
-                show_label=False,
-                container=False,
-                filterable=False,
-                elem_id="runs",
-                min_width=160,
-            )
+        parts |= headline.place()
         parts["state"] = html(js_on_load=_SHOW_ADDRESSED)
         parts["place"] = gr.Textbox(
             visible=False,
@@ -132,16 +126,19 @@ def _place_loss() -> dict[str, Any]:
     return {"smoothing": smoothing, "loss": html(js_on_load=plots.POINTER, elem_id="loss")}
 
 
-def _wire_run(page: gr.Blocks, watcher: RunWatcher, tab: gr.State, parts: dict[str, Any], setup: Setup) -> None:
+def _wire_run(
+    page: gr.Blocks,
+    watcher: RunWatcher,
+    tab: gr.State,
+    parts: dict[str, Any],
+    setup: Setup,
+    panel: RunsPanel,
+) -> None:
     shown: list[Block] = [tab, *(parts[name] for name in PARTS)]
 
     def tick(here: TabState) -> Updates:
         changed = live.tick(here, watcher)
         return {tab: here, **{parts[name]: update for name, update in changed.items()}}
-
-    def show(here: TabState, name: str) -> Updates:
-        here.show(name)
-        return tick(here)
 
     def smooth(here: TabState, weight: float) -> Updates:
         here.smoothing = weight
@@ -157,12 +154,14 @@ def _wire_run(page: gr.Blocks, watcher: RunWatcher, tab: gr.State, parts: dict[s
         return _acting(_resume, watcher, tick)(here)
 
     def show_addressed(here: TabState, event: gr.EventData) -> Updates:
-        return show(here, event.run) if watcher.find(event.run) else tick(here)
+        if run := watcher.find(event.run):
+            here.show(run.name)
+        return tick(here)
 
     gr.Timer(EVERY).tick(tick, tab, shown, **QUIET)
     page.load(tick, tab, shown, **QUIET)
-    parts["runs"].input(show, [tab, parts["runs"]], shown, **QUIET)
     parts["state"].input(show_addressed, tab, shown, **QUIET)
+    panel.wire(parts["all_runs"], tab, shown, show_addressed)
     parts["smoothing"].change(smooth, [tab, parts["smoothing"]], shown, trigger_mode="always_last", **QUIET)
     parts["film"].click(choose, tab, shown, **QUIET)
     parts["place"].submit(find, [tab, parts["place"]], shown, **QUIET)

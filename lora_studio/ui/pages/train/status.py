@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 from lora_studio.config.specs import SPECS
-from lora_studio.errors import SettingsError, StudioError
+from lora_studio.errors import StudioError
 from lora_studio.events import Preparing, State
 from lora_studio.jobs import control, queue, runner, turns
 from lora_studio.jobs.control import Request
@@ -14,6 +13,7 @@ from lora_studio.jobs.queue import QueueEntry
 from lora_studio.jobs.view import RunView
 from lora_studio.runs import Run
 from lora_studio.ui import tabs, words
+from lora_studio.ui.pages.runs import state_words
 
 _SHOWN_WARNINGS = 12
 _LOG_LINES = 40
@@ -35,10 +35,10 @@ def line(run: Run, view: RunView, unconfirmed: tuple[str, ...] = (), refused: St
         if view.state.ended
         else f'<div class="bar" role="progressbar" aria-valuenow="{done:.0f}"><i style="width:{done:.1f}%"></i></div>'
     )
-    state = f'<span class="dot"></span><b>{words.STATES[view.state]}</b>'
+    state = f'<span class="dot"></span><b>{state_words.named(run, view)}</b>'
     sentence = f'<p class="sentence">{state} <span>{words.text(_sentence(run, view))}</span></p>'
     below = f"{words.facts(_facts(run, view))}{_trouble(run, view)}{_question(unconfirmed)}{_refusal(refused)}"
-    return f'<div class="state {view.state}">{sentence}{bar}{below}</div>'
+    return f'<div class="state {state_words.kind(run, view)}">{sentence}{bar}{below}</div>'
 
 
 def share(view: RunView) -> float:
@@ -51,7 +51,7 @@ def share(view: RunView) -> float:
 def _sentence(run: Run, view: RunView) -> str:
     match view.state:
         case State.QUEUED:
-            return _place(run) if runner.alive(run) else "· it was not started."
+            return _place(run) if runner.alive(run) else "" if state_words.damaged(run) else "· press Start."
         case State.PREPARING:
             stopping = control.asked(run, Request.STOP)
             return "· stops when this is done." if stopping else _preparation(view)
@@ -68,7 +68,7 @@ def _sentence(run: Run, view: RunView) -> str:
         case State.FAILED:
             return f"at {_steps(view)}." if view.last else "before the first step."
         case State.INTERRUPTED if view.left_queue:
-            return "· it left the queue before its turn."
+            return f"at {_steps(view)}." if view.last else "before its turn."
     return f"at {_steps(view)}: its process died." if view.last else "before the first step: its process died."
 
 
@@ -158,11 +158,8 @@ def _trouble(run: Run, view: RunView) -> str:
 
 def _damage(run: Run) -> list[str]:
     """Why the run cannot be started or resumed: its settings are damaged."""
-    try:
-        run.settings()
-    except SettingsError as error:
-        return [words.notice("wrong", error.what, error.where, error.do)]
-    return []
+    error = state_words.damaged(run)
+    return [words.notice("wrong", error.what, error.where, error.do)] if error else []
 
 
 def _interruption(view: RunView) -> str:
@@ -245,13 +242,6 @@ def resume_label(view: RunView) -> str:
     """The label of the button that resumes an ended run; empty if there is nothing to resume."""
     if view.state is State.FINISHED and not (view.finished and view.finished.stopped and view.checkpoints):
         return ""
-    return f"Resume from step {view.checkpoints[-1].step:,}" if view.checkpoints else "Start again"
-
-
-def label(run: Run, view: RunView) -> str:
-    """The run in the list of runs: its name, when it was created, and its state unless it finished."""
-    created = time.strftime("%d %b, %H:%M", time.localtime(run.modified)).lstrip("0")
-    state = "" if view.state is State.FINISHED else f" · {words.STATES[view.state].lower()}"
-    if view.state is State.QUEUED and not runner.alive(run):
-        state = " · damaged" if _damage(run) else " · not started"
-    return f"{run.name} · {created}{state}"
+    if view.checkpoints:
+        return f"Resume from step {view.checkpoints[-1].step:,}"
+    return "Start again" if view.state.ended and not view.left_queue else "Start"

@@ -1,0 +1,193 @@
+"""The panel with all runs and the queue, above the card of the run that is shown. It is drawn while it is open, and a
+tab is sent only what has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import gradio as gr
+from gradio.blocks import Block
+
+from lora_studio import runs
+from lora_studio.errors import RunError, StudioError
+from lora_studio.jobs import housekeeping, queue, reordering, stopping
+from lora_studio.runs import Run, trash
+from lora_studio.ui import downloads
+from lora_studio.ui.outcome import Updates, done, wrong
+from lora_studio.ui.pages.runs import panel_view, queue_list, rows
+from lora_studio.ui.pages.runs.panel_view import PanelState
+from lora_studio.ui.pages.runs.rows import PAGE, RowCache
+from lora_studio.ui.pages.train.live import TabState
+from lora_studio.ui.pages.train.setup import QUIET
+from lora_studio.ui.theme import html
+
+EVERY = 2.0
+"""Seconds between two looks at the runs while the panel is open."""
+
+_FOCUS = """() => setTimeout(() => {
+  const panel = document.getElementById('all-runs');
+  if (!panel) return document.getElementById('open-runs')?.focus();
+  panel.querySelector('input, textarea')?.focus({preventScroll: true});
+  if (panel.getBoundingClientRect().top < 0 || innerWidth < 900) panel.scrollIntoView({behavior: 'smooth'});
+}, 100)"""
+"""The panel that was opened is in view and has the focus; once it is closed, the button that opens it."""
+
+_TO_THE_NAME = """() => setTimeout(() => {
+  const name = document.querySelector('#rename-run input, #rename-run textarea');
+  if (!name) return;
+  name.focus();
+  name.select();
+}, 100)"""
+"""A run's name can be typed at once where it is to be renamed."""
+
+
+class RunsPanel:
+    """The panel's components and handlers."""
+
+    def __init__(self, outputs: Path):
+        self.outputs, self.rows = outputs, RowCache(outputs)
+        self.state = gr.State(PanelState())
+        self.timer = gr.Timer(EVERY, active=False)
+        with gr.Column(elem_classes="card", elem_id="all-runs", visible=False) as self.card:
+            with gr.Row(elem_classes="headline"):
+                html("<h2>All runs</h2>")
+                self.filter = gr.Textbox(
+                    label="Filter runs by name",
+                    show_label=False,
+                    container=False,
+                    placeholder="Filter by name",
+                    max_lines=1,
+                    min_width=120,
+                    elem_id="filter-runs",
+                )
+                self.close = gr.Button("Close", size="md", min_width=80, elem_id="close-runs")
+            self.said = html(visible=False, js_on_load=rows.LIST, elem_id="runs-said")
+            with gr.Row(elem_classes="rename", equal_height=False, visible=False) as self.renaming:
+                self.name = gr.Textbox(label="New name", max_lines=1, min_width=160, elem_id="rename-run")
+                self.save = gr.Button("Rename", size="md", variant="primary", min_width=100, elem_id="save-name")
+                self.cancel = gr.Button("Cancel", size="md", min_width=80, elem_id="keep-name")
+            self.queue = html(visible=False, js_on_load=queue_list.PRESS, elem_id="queue")
+            self.list = html(js_on_load=rows.LIST, elem_id="runs")
+
+    @property
+    def _parts(self) -> dict[str, Block]:
+        return {
+            "card": self.card,
+            "timer": self.timer,
+            "said": self.said,
+            "renaming": self.renaming,
+            "queue": self.queue,
+            "list": self.list,
+        }
+
+    @property
+    def drawn(self) -> list[Block]:
+        """What its handlers change."""
+        return [self.state, *self._parts.values()]
+
+    def wire(
+        self,
+        opener: gr.Button,
+        tab: gr.State,
+        shown: list[Block],
+        show: Callable[..., Updates],
+    ) -> None:
+        """Binds everything.
+
+        Args:
+            opener: the button that opens and closes the panel.
+            tab: what the tab shows of a run.
+            shown: the page's parts, which ``show`` changes.
+            show: turns to the run of an event.
+        """
+        ours = [self.state, tab]
+        for button in (opener, self.close):
+            button.click(self.toggle, ours, self.drawn, **QUIET).then(None, js=_FOCUS, **QUIET)
+        self.timer.tick(self.draw, ours, self.drawn, **QUIET)
+        self.filter.change(self.search, [*ours, self.filter], self.drawn, trigger_mode="always_last", **QUIET)
+        self.list.input(show, tab, shown, **QUIET).then(self.draw, ours, self.drawn, **QUIET)
+        for part in (self.list, self.said):
+            pressed = part.click(self.press, ours, [*self.drawn, self.name], **QUIET)
+            pressed.then(None, js=_TO_THE_NAME, **QUIET)
+        gr.on([self.save.click, self.name.submit], self.rename, [*ours, self.name], self.drawn, **QUIET)
+        self.cancel.click(self.keep_name, ours, self.drawn, **QUIET)
+        self.queue.click(self.press_queue, ours, self.drawn, **QUIET)
+
+    def toggle(self, here: PanelState, tab: TabState) -> Updates:
+        """Opens the panel, or closes it."""
+        here.settle()
+        here.open, here.first, here.most = not here.open, "", PAGE
+        return self.draw(here, tab)
+
+    def search(self, here: PanelState, tab: TabState, text: str) -> Updates:
+        """Shows the runs that contain all words of ``text``."""
+        here.words, here.most = text, PAGE
+        return self.draw(here, tab)
+
+    def press(self, here: PanelState, tab: TabState, event: gr.EventData) -> Updates:
+        """Does with a run what was pressed."""
+        here.settle()
+        try:
+            if event.act == "more":
+                here.most += PAGE
+            elif event.act == "rename":
+                here.renaming = runs.find(event.run, self.outputs).name
+            elif event.act == "delete":
+                here.said = panel_view.deleted(self._delete(event.run))
+            elif event.act == "restore":
+                trash.restore(self.outputs / event.run)
+        except StudioError as error:
+            here.said = wrong(error)
+        named = {self.name: gr.update(value=here.renaming, label=f"New name of {here.renaming}")}
+        return {**self.draw(here, tab), **(named if here.renaming else {})}
+
+    def _delete(self, name: str) -> Run:
+        run = runs.find(name, self.outputs)
+        housekeeping.require_rest(run, "deleted")
+        for path in run.folder.glob("*.safetensors"):
+            downloads.withdraw(path, self.outputs)
+        housekeeping.delete(run)
+        return run
+
+    def rename(self, here: PanelState, tab: TabState, name: str) -> Updates:
+        """Gives the run the name that was typed."""
+        run = runs.find(here.renaming, self.outputs)
+        try:
+            new = housekeeping.rename(run, name)
+            here.said, here.renaming = done(f"{run.name} is called {new.name} now."), ""
+            here.first = new.name if here.first == run.name else here.first
+        except StudioError as error:
+            here.said = wrong(error)
+        return self.draw(here, tab)
+
+    def keep_name(self, here: PanelState, tab: TabState) -> Updates:
+        """Leaves the run its name."""
+        here.settle()
+        return self.draw(here, tab)
+
+    def press_queue(self, here: PanelState, tab: TabState, event: gr.EventData) -> Updates:
+        """Moves what waits in the queue, takes it out, or stops what is at work."""
+        here.settle()
+        try:
+            if event.act in ("up", "down"):
+                reordering.move(self.outputs, event.key, up=event.act == "up")
+            else:
+                stopping.stop(self._entry(event.key))
+        except StudioError as error:
+            here.said = wrong(error)
+        return self.draw(here, tab)
+
+    def _entry(self, key: str) -> queue.QueueEntry:
+        """Raises RunError where it has ended."""
+        for entry in queue.line(self.outputs):
+            if entry.key == key:
+                return entry
+        raise RunError("That is no longer at work.", where=Path(key).name, do="There is nothing to stop.")
+
+    def draw(self, here: PanelState, tab: TabState) -> Updates:
+        """What has changed in the panel since the tab was sent it."""
+        base = {"card": {"visible": here.open}, "timer": {"active": here.open}}
+        parts = base | (panel_view.shown(here, tab.run, self.outputs, self.rows) if here.open else {})
+        return {self.state: here, **{self._parts[name]: one for name, one in here.unsent(parts).items()}}

@@ -1,0 +1,33 @@
+"""The state of a run in words, the same wherever it is shown."""
+
+from __future__ import annotations
+
+from lora_studio.errors import SettingsError
+from lora_studio.events import State
+from lora_studio.jobs import runner
+from lora_studio.jobs.view import RunView
+from lora_studio.runs import Run
+from lora_studio.ui import words
+
+
+def named(run: Run, view: RunView) -> str:
+    """The run's state: "Training". One that left the queue before its turn is not interrupted: nobody disturbed it."""
+    if view.left_queue:
+        return "Taken out of the queue"
+    if view.state is State.QUEUED and not runner.alive(run):
+        return "Damaged" if damaged(run) else "Not started"
+    return words.STATES[view.state]
+
+
+def kind(run: Run, view: RunView) -> str:
+    """The state as a class of the page's rules."""
+    return "idle" if view.left_queue or (view.state is State.QUEUED and not runner.alive(run)) else view.state.value
+
+
+def damaged(run: Run) -> SettingsError | None:
+    """Why the run can be neither started nor resumed; None if it can."""
+    try:
+        run.settings()
+    except SettingsError as error:
+        return error
+    return None
