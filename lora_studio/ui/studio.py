@@ -47,7 +47,7 @@ def build(outputs: Path = runs.OUTPUTS) -> gr.Blocks:
         title="LoRA Studio", analytics_enabled=False, fill_width=True, delete_cache=(_DAY, 7 * _DAY)
     ) as studio:
         with gr.Row(elem_classes="masthead"):
-            html(f'<h1>LoRA Studio</h1><span class="version">{__version__}</span>', elem_classes="brand")
+            html(f'<h1 title="Version {__version__}">LoRA Studio</h1>', elem_classes="brand")
             pill = html(elem_id="pill")
         mixed = gr.BrowserState({}, storage_key="lora-studio-mix", secret="lora-studio")
         drawn = gr.BrowserState({}, storage_key="lora-studio-draw", secret="lora-studio")
@@ -59,17 +59,17 @@ def build(outputs: Path = runs.OUTPUTS) -> gr.Blocks:
                 pictures = PicturesPage(outputs)
             with tabs.tab("Train") as train_tab:
                 setup = train.build(studio, outputs, pill)
-            with tabs.tab("Sweeps") as tab:
-                SweepsPage(outputs, setup).wire(tab, all_tabs)
-            with tabs.tab("Library") as tab:
-                LibraryPage(outputs).wire(tab, all_tabs, setup)
             with tabs.tab("Draw") as draw_tab:
                 draw = DrawPage(outputs, easel, drawn)
             with tabs.tab("Mix") as tab:
                 mix = MixPage(outputs, renderer, mixed)
                 mix.wire(tab, studio)
+            with tabs.tab("Library") as tab:
+                LibraryPage(outputs).wire(tab, all_tabs, setup)
             with tabs.tab("Export") as tab:
                 ExportPage(outputs).wire(tab)
+            with tabs.tab("Sweeps") as tab:
+                SweepsPage(outputs, setup).wire(tab, all_tabs)
         SendPanel(outputs)
         draw.wire(draw_tab, studio, all_tabs, mix)
         setup.draft.render()
