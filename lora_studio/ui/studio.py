@@ -16,7 +16,7 @@ from lora_studio.errors import MachineError, SettingsError
 from lora_studio.jobs import warm
 from lora_studio.jobs.renderer import Renderer
 from lora_studio.locks import Lock
-from lora_studio.ui import endpoints, handlers, images, security, tabs
+from lora_studio.ui import endpoints, handlers, icons, images, security, tabs
 from lora_studio.ui.pages.draw.easel import Easel
 from lora_studio.ui.pages.draw.page import DrawPage
 from lora_studio.ui.pages.export import ExportPage
@@ -148,6 +148,7 @@ def serve(studio: gr.Blocks, outputs: Path, address: str, port: int, login: tupl
         max_file_size=security.MAX_UPLOAD,
         app_kwargs={"middleware": security.middleware(address)},
         theme=theme(),
+        css=icons.css(),
         css_paths=STYLES,
         favicon_path=_HERE / "favicon.svg",
     )

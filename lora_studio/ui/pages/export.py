@@ -17,6 +17,7 @@ from lora_studio.jobs import command
 from lora_studio.runs import library
 from lora_studio.runs.library import Entry
 from lora_studio.ui import downloads, images, sending, tabs, words
+from lora_studio.ui.blank import blank
 from lora_studio.ui.outcome import PROGRAMS, WORK, Updates, done, proof, told
 from lora_studio.ui.pages.library import cards, details
 from lora_studio.ui.pages.train.setup import QUIET
@@ -58,11 +59,16 @@ _HIGHEST_RANK = 4096
 _MUCH = 0.05
 """From this residual on, a user should compare images before using the file."""
 
-_EMPTY = (
-    '<div class="blank"><h2>Nothing exported yet</h2><p>The file is read back the way each program reads it, and '
-    "compared with the adapter layer by layer. It appears here once the proof passes.</p></div>"
+_EMPTY = blank(
+    "export",
+    "Nothing exported yet",
+    "Choose an adapter and press <b>Export and prove</b>. The file is read back the way each program reads it, and "
+    "compared with the adapter layer by layer. It appears here once the proof passes.",
 )
-_NONE = '<p class="hint">There is no adapter yet. Train one, or add one to the library.</p>'
+_NONE = (
+    '<p class="hint">There is no adapter yet. <a href="#train">Train one</a>, or <a href="#library">add one to the '
+    "library</a>.</p>"
+)
 _ADDRESSED = """
 (value, offered) => {
   const [tab, ...item] = location.hash.slice(1).split('/');

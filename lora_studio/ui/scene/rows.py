@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lora_studio.ui import tabs, words
+from lora_studio.ui.icons import icon
 from lora_studio.ui.scene.mixture import HIGH, LOW, Mix, MixRow
 
 _SIDES = {
@@ -38,7 +39,8 @@ def _row(row: MixRow) -> str:
     return (
         f'<div class="ingredient" data-key="{words.text(row.key)}">{row.cover}'
         f'<div class="named"><b title="{name}">{name}</b><p class="facts">{_facts(row)}</p></div>'
-        f'<button type="button" class="out" data-act="remove" aria-label="Remove {name}" title="Remove">×</button>'
+        f'<button type="button" class="out" data-act="remove" aria-label="Remove {name}"'
+        f' title="Remove">{icon("close")}</button>'
         f"{_slide('weight', f'Weight of {row.name}', row.weight)}{_blocks(row)}</div>"
     )
 

@@ -16,14 +16,17 @@ from lora_studio.errors import StudioError
 from lora_studio.runs import gallery
 from lora_studio.sampling import picture_file
 from lora_studio.ui import downloads, images, outcome, words
+from lora_studio.ui.blank import blank
+from lora_studio.ui.icons import icon
 from lora_studio.ui.pages.draw.easel import DrawingProgress
 from lora_studio.ui.pages.draw.sitting import Sitting
 from lora_studio.ui.pages.train import previews
 
-EMPTY = (
-    '<div class="blank"><div class="sketch" aria-hidden="true"><i></i><i></i><i></i></div><h2>Draw something</h2>'
-    "<p>Write what the picture shows, add an adapter if you like, and press Draw. Every picture is kept below, with "
-    "all that it was drawn from.</p></div>"
+EMPTY = blank(
+    "draw",
+    "Draw something",
+    "Write what the picture shows, add an adapter if you like, and press <b>Draw</b>. Every picture is kept below, "
+    "with all that it was drawn from.",
 )
 _ACTS = {
     "use": ("Use these settings", "Fills the fields with what it was drawn from"),
@@ -131,7 +134,7 @@ def _acts(one: SeenPicture, outputs: Path) -> str:
     about = "Take the star away" if starred else "Give it a star"
     star = (
         f'<button type="button" class="way star" data-act="star" data-name="{words.text(one.path.name)}"'
-        f' aria-pressed="{str(starred).lower()}" aria-label="{about}" title="{about}">★</button>'
+        f' aria-pressed="{str(starred).lower()}" aria-label="{about}" title="{about}">{icon("star")}</button>'
     )
     kept = ("compare", "delete") if one.is_sheet else ("compare", "start", "delete")
     wanted = [key for key in _ACTS if key in kept or (one.told and key != "start")]

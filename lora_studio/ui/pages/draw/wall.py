@@ -11,6 +11,7 @@ from PIL import Image
 
 from lora_studio.runs.gallery import Drawn
 from lora_studio.ui import images, words
+from lora_studio.ui.icons import icon
 from lora_studio.ui.pages.draw.sitting import Sitting
 
 PAGE_SIZE = 48
@@ -70,7 +71,7 @@ def opened(path: Path) -> Image.Image:
 def _card(sitting: Sitting, one: Drawn, outputs: Path) -> str:
     name = words.text(one.name)
     chosen = ' aria-current="true"' if one.name in (sitting.chosen, sitting.other) else ""
-    star = '<i class="starred" aria-hidden="true">★</i>' if one.starred else ""
+    star = f'<i class="starred">{icon("star")}</i>' if one.starred else ""
     label = f"{name}, with a star" if one.starred else name
     return (
         f'<button type="button" data-act="choose" data-name="{name}" title="{name}" aria-label="{label}"{chosen}>'

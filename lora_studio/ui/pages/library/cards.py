@@ -18,6 +18,7 @@ from lora_studio.errors import AdapterError, StudioError
 from lora_studio.runs import Run, Unreadable, library, renaming
 from lora_studio.runs.library import Entry, Origin
 from lora_studio.ui import images, tabs, words
+from lora_studio.ui.blank import blank, way
 from lora_studio.ui.pages.library import measures
 from lora_studio.ui.pages.library.look import Look
 from lora_studio.ui.pages.library.measures import Measures
@@ -28,6 +29,12 @@ _FORMULA = re.compile(r"[+-][\d.e+-]+·")
 _MOST_NAMED = 40
 _MOST_PIXELS = 2**24
 
+_NONE_YET = blank(
+    "library",
+    "No adapter yet",
+    "What you train appears here, with its picture, facts and recipe. Adapters from elsewhere go into the field below.",
+    way("train", "Train a style", primary=True),
+)
 CHOOSE = (
     tabs.TRIGGER_ON_ADDRESS % "library"
     + """
@@ -106,6 +113,8 @@ def _name(entry: Entry) -> tuple[str, int]:
 
 def html(look: Look, found: list[Entry], total: int, outputs: Path) -> str:
     """The first ``look.most`` of ``found`` as cards."""
+    if not found and not total and not look.words:
+        return f'<div class="none-yet" role="status">{_NONE_YET}</div>'
     if not found:
         return f'<p class="hint" role="status">{_nothing(look, total)}</p>'
     shown = found[: look.most]
@@ -119,11 +128,7 @@ def html(look: Look, found: list[Entry], total: int, outputs: Path) -> str:
 def _nothing(look: Look, total: int) -> str:
     if look.words:
         return f"No adapter has all of “{words.text(look.words)}” in its name, trigger word, model or run."
-    return (
-        "Only saved states of runs so far."
-        if total
-        else "What you train appears here. Drop adapters from elsewhere below."
-    )
+    return "Only saved states of runs so far. Saved states too shows them."
 
 
 def _card(entry: Entry, measured: Measures | None, outputs: Path) -> str:

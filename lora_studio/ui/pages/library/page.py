@@ -12,6 +12,7 @@ from lora_studio.errors import StudioError
 from lora_studio.runs import library
 from lora_studio.runs.library import Origin
 from lora_studio.ui import downloads, words
+from lora_studio.ui.blank import blank
 from lora_studio.ui.outcome import WORK, Updates, told, wrong
 from lora_studio.ui.pages.library import cards, details, work
 from lora_studio.ui.pages.library.block_choice import BlockChoice
@@ -22,10 +23,7 @@ from lora_studio.ui.pages.library.work import Cut
 from lora_studio.ui.pages.train.setup import QUIET, Setup
 from lora_studio.ui.theme import html
 
-_EMPTY = (
-    '<div class="blank"><h2>Choose an adapter</h2>'
-    "<p>Its image, facts and recipe appear here, with what you can do with it.</p></div>"
-)
+_EMPTY = blank("library", "Choose an adapter", "Its image, facts and recipe appear here, with what you can do with it.")
 _TO_THE_DETAILS = (
     "() => { if (window.innerWidth < 900) document.getElementById('details')?.scrollIntoView({behavior: 'smooth'}) }"
 )

@@ -6,13 +6,15 @@ from pathlib import Path
 
 from lora_studio.jobs.renderer import Answer
 from lora_studio.ui import images, words
+from lora_studio.ui.blank import blank
 from lora_studio.ui.pages.mix.image_specs import Scene
 from lora_studio.ui.scene.mixture import Mix
 
-EMPTY = (
-    '<div class="blank"><div class="sketch" aria-hidden="true"><i></i><i></i><i></i></div><h2>Nothing to see yet</h2>'
-    "<p>Choose an adapter from your library. What it draws appears here beside the base model's own image, and follows "
-    "each weight that you change.</p></div>"
+EMPTY = blank(
+    "mix",
+    "Nothing to see yet",
+    "Choose an adapter from your library. What it draws appears here beside the base model's own image, and follows "
+    'each weight that you change. No adapter yet? <a href="#train">Train one</a>.',
 )
 
 

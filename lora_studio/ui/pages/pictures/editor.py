@@ -11,6 +11,7 @@ from lora_studio.curation.edits import Trim, preview
 from lora_studio.dataset import captions
 from lora_studio.errors import StudioError
 from lora_studio.ui import words
+from lora_studio.ui.icons import icon
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.pictures import caption_field, folders, picture_problems, stage
 from lora_studio.ui.pages.pictures.caption_field import SaveOutcome
@@ -121,9 +122,10 @@ class PictureEditor:
         return (
             f'<div class="editor-head" data-tool="{look.tool}"><h2 title="{name}">{name}</h2>'
             f'<span class="hint">{place}</span>'
-            '<button type="button" class="turn up" aria-label="Back to the list">↑</button>'
-            '<button type="button" class="turn" data-act="back" aria-label="Previous picture">‹</button>'
-            f'<button type="button" class="turn" data-act="next" aria-label="Next picture">›</button></div>{view}'
+            f'<button type="button" class="turn up" aria-label="Back to the list">{icon("up")}</button>'
+            f'<button type="button" class="turn" data-act="back" aria-label="Previous picture">{icon("left")}</button>'
+            f'<button type="button" class="turn" data-act="next" aria-label="Next picture">{icon("right")}</button>'
+            f"</div>{view}"
         )
 
     def _caption(

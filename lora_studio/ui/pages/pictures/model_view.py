@@ -20,6 +20,7 @@ from lora_studio.jobs import turns
 from lora_studio.jobs.image_spec import RoundTrip
 from lora_studio.jobs.renderer import Renderer
 from lora_studio.ui import images, words
+from lora_studio.ui.icons import icon
 from lora_studio.ui.outcome import WORK, Updates, busy, wrong
 from lora_studio.ui.pages.pictures import drawn_masks
 from lora_studio.ui.pages.pictures.look import PicturesLook
@@ -160,7 +161,8 @@ def pair(card: Card, seen: Path, read: Path, outputs: Path) -> str:
         f'<img class="base" src="{words.text(images.address(read))}" alt="{name}">{hidden(card, outputs)}'
         '<input type="range" min="0" max="100" value="50" aria-label="Compare with the picture">'
         '<i class="edge"></i><span class="left">the picture</span><span class="right">what the model sees</span>'
-        '<button type="button" class="larger" title="Full screen" aria-label="Full screen">⤢</button></div>'
+        f'<button type="button" class="larger" title="Full screen" aria-label="Full screen">{icon("expand")}</button>'
+        "</div>"
     )
 
 

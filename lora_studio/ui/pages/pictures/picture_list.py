@@ -12,6 +12,7 @@ import gradio as gr
 
 from lora_studio.curation.collection import LENGTHS, MARKS, ORDERS, Collection, Query
 from lora_studio.ui import words
+from lora_studio.ui.icons import icon
 from lora_studio.ui.outcome import WORK, Updates
 from lora_studio.ui.pages.pictures import cards, findings
 from lora_studio.ui.pages.pictures.look import PAGE_SIZE, PicturesLook
@@ -242,7 +243,8 @@ def _filters(look: PicturesLook, collection: Collection) -> str:
     tag = ""
     if look.query.tag:
         shown = words.text(look.query.tag)
-        tag = f'<button type="button" class="filter" data-act="tag" aria-pressed="true">“{shown}” ×</button>'
+        inside = f"“{shown}” {icon('close')}"
+        tag = f'<button type="button" class="filter" data-act="tag" aria-pressed="true">{inside}</button>'
     return f'<div class="chips">{"".join(_chip(mark, title, look) for mark, title in marks)}{tag}</div>'
 
 

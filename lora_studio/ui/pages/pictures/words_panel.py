@@ -16,6 +16,7 @@ from lora_studio.curation import style_words, tags
 from lora_studio.curation.collection import Collection
 from lora_studio.curation.tags import TagCount, TagRemark
 from lora_studio.ui import words
+from lora_studio.ui.icons import icon
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.pictures.bulk import BulkEdits
 from lora_studio.ui.pages.pictures.look import PicturesLook
@@ -208,5 +209,5 @@ def _row(one: TagCount, chosen: bool) -> str:
         f'<li><button type="button" class="word" data-act="filter" data-tag="{tag}" aria-pressed="{pressed}"'
         f' title="Show the pictures with it">{tag}{note}</button><span>{one.count:,}</span>'
         f'<button type="button" class="out" data-act="remove" data-tag="{tag}" aria-label="Remove {tag}…"'
-        ' title="Remove…">×</button></li>'
+        f' title="Remove…">{icon("close")}</button></li>'
     )

@@ -17,6 +17,7 @@ from lora_studio.sweeps.outcome import Trial
 from lora_studio.sweeps.space import Sweep
 from lora_studio.sweeps.study import Study
 from lora_studio.ui import words
+from lora_studio.ui.blank import blank
 from lora_studio.ui.form import from_field
 from lora_studio.ui.outcome import Updates, done, wrong
 from lora_studio.ui.pages.sweeps import charts, status, table
@@ -28,10 +29,11 @@ EVERY = 2.0
 _FROM_THE_FORM = ("data", "base", "vae", "text_encoders", "trigger", "nested", "device")
 """What a study takes over from the form of the Train page; the rest is the sweep's."""
 _HIDDEN = gr.update(visible=False)
-_EMPTY = (
-    '<div class="blank"><h2>No study yet</h2><p>A sweep makes a short training run for each combination of some '
-    "settings and judges what it draws. The table of all trials, and which of them cannot be told apart, appears "
-    "here.</p></div>"
+_EMPTY = blank(
+    "sweeps",
+    "No study yet",
+    "Choose what to vary and press <b>Start the sweep</b>. It makes a short training run for each combination and "
+    "judges what it draws. The table of all trials, and which of them cannot be told apart, appears here.",
 )
 
 

@@ -10,6 +10,7 @@ from lora_studio.config.specs import SPECS
 from lora_studio.dataset import augmentation
 from lora_studio.jobs.view import RunView
 from lora_studio.ui import form, words
+from lora_studio.ui.icons import icon
 
 PRESS = """
 element.addEventListener('click', event => {
@@ -19,7 +20,9 @@ element.addEventListener('click', event => {
 """
 """Reports which button was pressed; for ``gr.HTML(js_on_load=...)``."""
 _CANCEL = '<button type="button" class="way" data-act="close">Cancel</button>'
-_CLOSE = '<button type="button" class="out" data-act="close" title="Dismiss" aria-label="Dismiss">×</button>'
+_CLOSE = (
+    f'<button type="button" class="out" data-act="close" title="Dismiss" aria-label="Dismiss">{icon("close")}</button>'
+)
 
 
 def running(view: RunView, estimated: dict[str, Any] | None = None) -> str:

@@ -11,6 +11,7 @@ from lora_studio.events import PreviewReady
 from lora_studio.jobs.view import RunView
 from lora_studio.runs import Run, keeping
 from lora_studio.ui import downloads, images, tabs, words
+from lora_studio.ui.icons import icon
 from lora_studio.ui.pages.train import saved
 from lora_studio.ui.pages.train.judged import Evaluation
 
@@ -149,7 +150,9 @@ def pair(
             '<input type="range" min="0" max="100" value="50" aria-label="Compare with the base model">'
         )
         labels = f'<i class="edge"></i><span class="left">base</span><span class="right">step {now.step:,}</span>'
-    larger = '<button type="button" class="larger" title="Full screen" aria-label="Full screen">⤢</button>'
+    larger = (
+        f'<button type="button" class="larger" title="Full screen" aria-label="Full screen">{icon("expand")}</button>'
+    )
     return (
         f'<div class="pair">{below}{above}{labels}{larger}</div>'
         f'<p class="caption"><b>{title}</b><span>step {now.step:,}{latest} · seed {now.seed}</span></p>'

@@ -11,6 +11,7 @@ from lora_studio.evaluation.judgements import Judgement
 from lora_studio.evaluation.value import number
 from lora_studio.runs.checkpoints import Damaged, Saved
 from lora_studio.ui import words
+from lora_studio.ui.icons import icon
 from lora_studio.ui.pages.train import judged_curves
 from lora_studio.ui.pages.train.judged import Evaluation
 
@@ -107,7 +108,7 @@ def _measured(one: Judgement | None, found: Evaluation) -> list[tuple[str, str]]
 def _star(one: Saved) -> str:
     act, title = ("unstar", "Remove the star") if one.starred else ("star", "Never delete this state")
     about = f' title="{title}" aria-label="{title}" aria-pressed="{str(one.starred).lower()}"'
-    return button(act, one.step, "★", "star", about)
+    return button(act, one.step, icon("star"), "star", about)
 
 
 def _about(one: Saved | None) -> str:

@@ -13,15 +13,17 @@ from lora_studio.jobs.queue import QueueEntry
 from lora_studio.jobs.view import RunView
 from lora_studio.runs import Run
 from lora_studio.ui import tabs, words
+from lora_studio.ui.blank import blank
 from lora_studio.ui.pages.runs import state_words
 
 _SHOWN_WARNINGS = 12
 _LOG_LINES = 40
 
-EMPTY = (
-    '<div class="blank"><div class="sketch" aria-hidden="true"><i></i><i></i><i></i></div><h2>No run yet</h2>'
-    "<p>Choose pictures and press <b>Start training</b>. Previews and loss appear here while it trains. "
-    "Closing this tab does not stop a run.</p></div>"
+EMPTY = blank(
+    "train",
+    "No run yet",
+    "Choose pictures and press <b>Start training</b>. Previews and loss appear here while it trains. "
+    "Closing this tab does not stop a run.",
 )
 
 
