@@ -150,7 +150,7 @@ def interval(values: np.ndarray, draws: int = 10_000) -> str:
 
 
 def measured(
-    contenders: dict[str, Contender], styles: list[Path], seeds: int, base: Base, sheets: Path | None
+    contenders: dict[str, Contender], styles: list[Path], seeds: range, base: Base, sheets: Path | None
 ) -> Iterator[tuple[str, str, int, Figures, float]]:
     """(contender, style, seed, its figures, the style's level of subjects). A style's sheet shows the truth, what the
     starter draws, and each contender's first seed, a row each.
@@ -159,10 +159,10 @@ def measured(
         truth = Truth(style, base)
         rows = [truth.pictures, truth.drawn(1)]
         for name, learn in contenders.items():
-            for seed in range(seeds):
+            for seed in seeds:
                 with tempfile.TemporaryDirectory(prefix="lora-studio-") as out:
                     found = truth.figures(learn(style / "train", seed, Path(out)))
-                rows += [found.drawn] * (seed == 0)
+                rows += [found.drawn] * (seed == seeds[0])
                 yield name, style.name, seed, found, truth.level
         if sheets:
             sheet(rows, sheets / f"{style.name}.webp")
@@ -205,7 +205,7 @@ def main() -> None:
     base = models.load("starter", machine.device)
     folders = sorted(given.styles / name for name in given.style) if given.style else sorted(given.styles.iterdir())
     rows = []
-    for name, style, seed, found, level in measured(contenders, folders, given.seeds, base, given.sheets):
+    for name, style, seed, found, level in measured(contenders, folders, range(given.seeds), base, given.sheets):
         above = (found.own - level).round(4).tolist()
         rows.append({"contender": name, "style": style, "seed": seed, "error": found.error.tolist(), "above": above})
         print(f"{style} {name} {seed}: style error {found.error.mean():.3f}, subject {np.mean(above):+.3f}", flush=True)

@@ -57,6 +57,7 @@ def main() -> None:
     ask.add_argument("--also", action="append", default=[], metavar="NAME:KEY=VALUE,…", help="one contender more")
     ask.add_argument("--preset", default="quick-look")
     ask.add_argument("--seeds", type=int, default=2)
+    ask.add_argument("--first-seed", type=int, default=0, help="to try on others what an earlier comparison found")
     ask.add_argument("--seen", type=int, default=640, help="pictures that each may see, repeats included")
     ask.add_argument("--device", default="auto", help="auto, cuda or cpu")
     ask.add_argument("--out", type=Path, help="file for the figures, a JSON object a line")
@@ -65,6 +66,7 @@ def main() -> None:
     also = {name: changes.split(",") for name, changes in (one.split(":", 1) for one in given.also)}
     choices, chosen = CHOICES | also, given.only or ([] if also else CHOICES)
     names = [PLAIN, *(name for name in [*chosen, *also] if name != PLAIN)]
+    seeds = range(given.first_seed, given.first_seed + given.seeds)
     base, rows = models.load("starter", device), earlier(given.out)
     folders = sorted(given.styles / name for name in given.style) if given.style else sorted(given.styles.iterdir())
     for folder in folders:
@@ -72,9 +74,9 @@ def main() -> None:
         left = {
             name: preset(given.preset, choices[name], given.seen, device.type)
             for name in names
-            if any((name, seed) not in done for seed in range(given.seeds))
+            if any((name, seed) not in done for seed in seeds)
         }
-        for name, style, seed, found, level in measured(left, [folder], given.seeds, base, None):
+        for name, style, seed, found, level in measured(left, [folder], seeds, base, None):
             above = (found.own - level).round(4).tolist()
             row = {"contender": name, "style": style, "seed": seed, "error": found.error.tolist(), "above": above}
             rows = [one for one in rows if (one["contender"], one["style"], one["seed"]) != (name, style, seed)] + [row]

@@ -33,6 +33,10 @@ def test_quick_look_is_quick():
     assert settings.run.steps * settings.optimizer.batch * settings.optimizer.accumulate <= 640
 
 
+def test_quick_look_has_the_noise_that_was_better_in_seven_of_nine_styles():
+    assert presets.layered("quick-look", []).noise.multires_discount == 0.3
+
+
 def test_layers_lie_over_each_other_in_order(tmp_path):
     preset(tmp_path, 'title = "Mine"\n[settings]\nrank = 8\nsteps = 50\nbatch = 2\n')
     settings = presets.layered(str(tmp_path / "mine.toml"), ["batch = 4"], steps=60, base=None)
