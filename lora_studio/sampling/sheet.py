@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Sequence
-from functools import cache
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from lora_studio.sampling import fonts
 
 INK, FAINT, PAPER = "#1d2024", "#6b7280", "#f6f5f2"
 GAP = 12
@@ -32,14 +32,28 @@ def sheet(
     page = Image.new("RGB", (left + GAP + wide * (cell[0] + GAP), head + top + GAP + tall * (cell[1] + GAP)), PAPER)
     pen = ImageDraw.Draw(page)
     if title:
-        pen.text((GAP, GAP), _cut(title, round(1.4 * size), page.width - 2 * GAP), INK, _font(round(1.4 * size)))
+        pen.text(
+            (GAP, GAP),
+            fonts.cut(title, round(1.4 * size), page.width - 2 * GAP),
+            INK,
+            fonts.font(round(1.4 * size), title),
+        )
     for index, label in enumerate(columns):
-        pen.text((left + GAP + index * (cell[0] + GAP), head + GAP), _cut(label, size, cell[0]), FAINT, _font(size))
+        pen.text(
+            (left + GAP + index * (cell[0] + GAP), head + GAP),
+            fonts.cut(label, size, cell[0]),
+            FAINT,
+            fonts.font(size, label),
+        )
     for line, row in enumerate(rows):
         y = head + top + GAP + line * (cell[1] + GAP)
         if names:
             pen.multiline_text(
-                (GAP, y), _broken(names[line], size, left - GAP, cell[1]), INK, _font(size), spacing=size // 4
+                (GAP, y),
+                _broken(names[line], size, left - GAP, cell[1]),
+                INK,
+                fonts.font(size, names[line]),
+                spacing=size // 4,
             )
         for index, image in enumerate(row):
             page.paste(image.convert("RGB"), (left + GAP + index * (cell[0] + GAP), y))
@@ -66,27 +80,9 @@ def before_after(
     return whole
 
 
-@cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
-
-
-def _width(text: str, size: int) -> float:
-    return _font(size).getlength(text)
-
-
 def _widest(names: Sequence[str], size: int, limit: int) -> int:
     """Pixels that the longest word or name needs, at most ``limit``."""
-    return min(limit, max(round(_width(name, size)) for name in names) + GAP)
-
-
-def _cut(text: str, size: int, room: int) -> str:
-    """``text`` in one line of ``room`` pixels, with an ellipsis where it is longer."""
-    text = " ".join(text.split())
-    if _width(text, size) <= room:
-        return text
-    fitting = bisect_right(range(len(text)), room, key=lambda count: _width(text[:count] + "…", size)) - 1
-    return text[: max(0, fitting)].rstrip() + "…"
+    return min(limit, max(round(fonts.width(name, size)) for name in names) + GAP)
 
 
 def _broken(text: str, size: int, room: int, height: int) -> str:
@@ -94,11 +90,11 @@ def _broken(text: str, size: int, room: int, height: int) -> str:
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
-        if _width(longer, size) <= room or not lines[-1]:
+        if fonts.width(longer, size) <= room or not lines[-1]:
             lines[-1] = longer
         else:
             lines.append(word)
     fitting = max(1, int(height // (1.4 * size)))
     if len(lines) > fitting:
         lines = [*lines[: fitting - 1], " ".join(lines[fitting - 1 :])]
-    return "\n".join(_cut(line, size, room) for line in lines)
+    return "\n".join(fonts.cut(line, size, room) for line in lines)

@@ -3,6 +3,7 @@
 import numpy as np
 from PIL import Image
 
+from lora_studio.sampling import fonts
 from lora_studio.sampling import sheet as sheets
 
 RED, GREEN, BLUE = (200, 0, 0), (0, 200, 0), (0, 0, 200)
@@ -43,7 +44,7 @@ def test_long_labels_stay_beside_their_picture():
     right, top = places(page, GREEN)[0], places(page, RED)[1]
     line = page.crop((right, top - 20, page.width, top))
     assert len(line.getcolors()) == 1, "above the second picture, whose label is empty, nothing is written"
-    assert sheets._cut("a b c", 20, 1) == "…"
+    assert fonts.cut("a b c", 20, 1) == "…"
 
 
 def test_before_and_after_stand_above_each_other_and_wrap():

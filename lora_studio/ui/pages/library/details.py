@@ -15,7 +15,7 @@ from lora_studio.config.specs import OF_BASE, SPECS
 from lora_studio.errors import SettingsError, StudioError
 from lora_studio.runs import Run
 from lora_studio.runs.library import Entry, Origin
-from lora_studio.ui import downloads, sending, tabs, words
+from lora_studio.ui import downloads, sending, sharing, tabs, words
 from lora_studio.ui.pages.library import cards, measured, measures
 
 _DIALECTS = {"kohya": "kohya (ComfyUI, Forge, A1111)", "diffusers": "diffusers", "peft": "peft"}
@@ -45,8 +45,9 @@ def links(entry: Entry, outputs: Path) -> str:
             do=files.advice(error),
         )
     name = cards.key(entry, outputs)
+    sheet = sharing.link(Path(entry.path), sharing.shown_by(entry, outputs), outputs, cards.stem(entry))
     ways = "".join(tabs.link(tab, name, f"{tab.capitalize()}…") for tab in ("draw", "mix", "export"))
-    return f'<div class="ways">{download}{ways}{sending.buttons(name, outputs)}</div>'
+    return f'<div class="ways">{download}{ways}{sending.buttons(name, outputs)}{sheet}</div>'
 
 
 def _facts(entry: Entry) -> list[tuple[str, str]]:

@@ -16,6 +16,7 @@ from lora_studio.ui.blank import blank
 from lora_studio.ui.outcome import WORK, Updates, told, wrong
 from lora_studio.ui.pages.library import cards, details, work
 from lora_studio.ui.pages.library.block_choice import BlockChoice
+from lora_studio.ui.pages.library.card_form import CardForm
 from lora_studio.ui.pages.library.look import Look, while_chosen
 from lora_studio.ui.pages.library.shelf import Shelf
 from lora_studio.ui.pages.library.shrink_form import ShrinkForm
@@ -62,7 +63,9 @@ class LibraryPage:
         self.message = html(visible=False, elem_id="details-said")
 
     def _place_tools(self) -> None:
-        with gr.Accordion("What it changes", open=False, elem_classes="fold first"):
+        with gr.Accordion("Model card", open=False, elem_classes="fold first") as self.card_fold:
+            self.model_card = CardForm(self.outputs)
+        with gr.Accordion("What it changes", open=False, elem_classes="fold"):
             html('<p class="hint">How strongly it acts on each part of the model, and how small it could be.</p>')
             with gr.Row(elem_classes="controls"):
                 self.analyze = gr.Button("Analyze it", size="md", min_width=110, elem_id="analyse")
@@ -75,7 +78,16 @@ class LibraryPage:
     def _shown(self) -> list[Any]:
         """What ``show`` changes."""
         card = [self.facts, self.links, self.again, self.delete, self.sure, self.message, self.analysis]
-        return [self.blank, self.card, self.tools, *card, *self.blocks.filled, *self.shrink.filled]
+        return [
+            self.blank,
+            self.card,
+            self.tools,
+            *card,
+            *self.blocks.filled,
+            *self.shrink.filled,
+            self.card_fold,
+            *self.model_card.filled,
+        ]
 
     def wire(self, tab: gr.Tab, tabs: gr.Tabs, setup: Setup) -> None:
         """Binds everything; ``tab`` is the page's own among ``tabs``, ``setup`` the form that opens recipes."""
@@ -86,6 +98,9 @@ class LibraryPage:
         self.analyze.click(self.analyzed, self.look, [self.analysis, *self.blocks.filled], **WORK)
         self.blocks.wire(tabs, setup)
         self.shrink.save.click(self.save_smaller, self.shrink.asked, [self.shrink.result, *self.shelf.drawn], **WORK)
+        form = self.model_card
+        kept = [form.saved, self.facts, self.links, *self.shelf.drawn]
+        form.save.click(self.save_card, [self.look, *form.fields], kept, **WORK)
         self.delete.click(self.ask, self.look, [self.sure, self.question], **QUIET)
         self.no.click(lambda: _HIDDEN, None, self.sure, **QUIET)
         self.yes.click(self.remove, self.look, [self.look, *self.shelf.drawn, *self._shown], **QUIET)
@@ -116,6 +131,8 @@ class LibraryPage:
             self.delete: gr.update(visible=entry.origin is not Origin.CHECKPOINT),
             **cleared,
             **self.shrink.fill(entry),
+            self.card_fold: gr.update(visible=entry.origin is not Origin.CHECKPOINT),
+            **self.model_card.fill(entry),
         }
 
     def save_smaller(self, look: Look, measure: str, value: float | None) -> Iterator[Updates]:
@@ -126,6 +143,21 @@ class LibraryPage:
 
         for update in while_chosen(look, told("Saving and proving…", act)):
             yield {self.shrink.result: update, **self.shelf.draw(look)}
+
+    def save_card(self, look: Look, *texts: str | None) -> Iterator[Updates]:
+        """Saves the model card of the chosen adapter."""
+
+        def act() -> str:
+            return self.model_card.keep(cards.found(look.chosen, self.outputs), *texts)
+
+        for update in while_chosen(look, told("Saving…", act)):
+            entry = cards.find(look.chosen, self.outputs)
+            about = (
+                {self.facts: details.html(entry, self.outputs), self.links: details.links(entry, self.outputs)}
+                if entry
+                else {}
+            )
+            yield {self.model_card.saved: update, **self.shelf.draw(look), **about}
 
     def analyzed(self, look: Look) -> Iterator[Updates]:
         """Where the adapter changes the model, and its blocks to choose from."""

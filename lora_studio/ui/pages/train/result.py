@@ -13,8 +13,8 @@ from lora_studio.config.settings import Settings
 from lora_studio.errors import StudioError
 from lora_studio.jobs.view import RunView
 from lora_studio.methods import registry as methods
-from lora_studio.runs import Run
-from lora_studio.ui import downloads, images, sending, tabs, words
+from lora_studio.runs import Run, shown
+from lora_studio.ui import downloads, images, sending, sharing, tabs, words
 from lora_studio.ui.outcome import PROGRAMS
 
 _USUAL = 0.8
@@ -46,6 +46,7 @@ def html(run: Run, view: RunView, outputs: Path) -> str:
     facts = words.facts((size, *learned, steps, f"average loss {loss}"))
     key = f"{run.name}/{end.adapter}"
     ways = downloads.link(file, outputs, "Download the adapter") + tabs.link("draw", key, "Draw with it")
+    ways += sharing.link(file, shown.of(run, view.kept.step if view.kept else end.steps), outputs)
     ways += sending.buttons(key, outputs) + tabs.link("library", key, "Show in the library")
     head = f"<div><h3>{words.text(file.name)}</h3>{facts}</div>"
     texts = _texts(file)
