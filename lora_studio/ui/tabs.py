@@ -18,7 +18,7 @@ _FOLLOW_ADDRESS = """
 first => {
   const open = () => {
     const name = location.hash.slice(1).split('/')[0] || first;
-    const tab = document.getElementById(`tab-${name === 'run' ? 'train' : name}-button`);
+    const tab = document.getElementById(`tab-${{run: 'train', compare: 'train'}[name] || name}-button`);
     if (tab?.getAttribute('aria-selected') === 'false') tab.click();
     if (name === 'run') document.getElementById('run')?.scrollIntoView();
   };
@@ -27,12 +27,14 @@ first => {
   open();
 }
 """
-"""Opens the tab that the address names, now and whenever it changes. ``#run`` is the current run, in Train."""
+"""Opens the tab that the address names, now and whenever it changes. In Train ``#run`` is the current run, and
+``#compare/ink/wash`` compares two.
+"""
 
 _SET_ADDRESS = """
 () => {
   const shown = document.getElementById('tab-%(tab)s-button')?.getAttribute('aria-selected') === 'true';
-  const there = /^#%(tab)s(\\/|$)/.test(location.hash);
+  const there = /^#(%(addresses)s)(\\/|$)/.test(location.hash);
   if (!window.tabsFollowAddress || !shown || there) return;
   history[location.hash ? 'pushState' : 'replaceState'](null, '', '#%(tab)s');
 }
@@ -49,7 +51,8 @@ def tab(name: str) -> gr.Tab:
     """The tab of one page. Its address is ``name`` in lower case."""
     address = name.lower()
     made = gr.Tab(name, id=address, elem_id=f"tab-{address}")
-    made.select(None, js=_SET_ADDRESS % {"tab": address}, queue=False, show_progress="hidden", api_visibility="private")
+    there = {"tab": address, "addresses": "train|compare" if address == "train" else address}
+    made.select(None, js=_SET_ADDRESS % there, queue=False, show_progress="hidden", api_visibility="private")
     return made
 
 

@@ -57,7 +57,7 @@ def outputs(tmp_path):
 
 def shown(outputs):
     """What the page shows a new tab, with the panel of all runs: all parts as one text."""
-    listed = panel_view.shown(PanelState(open=True), "", outputs, RowCache(outputs))
+    listed = panel_view.shown(PanelState(open=True), "", RunWatcher(outputs), RowCache(outputs))
     return str(tick(TabState(), RunWatcher(outputs))) + str(listed)
 
 

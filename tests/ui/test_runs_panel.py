@@ -16,6 +16,7 @@ from lora_studio.jobs.view import fold
 from lora_studio.ui.pages.runs import panel_view, rows
 from lora_studio.ui.pages.runs.panel_view import PanelState
 from lora_studio.ui.pages.runs.rows import RowCache
+from lora_studio.ui.pages.train.live import RunWatcher
 from tests.ui.played import until
 
 FAILED = e.Failed(what="The card's memory is full.", where="", do="")
@@ -126,7 +127,7 @@ def test_the_list_is_filtered_and_newest_first(part, tmp_path, typed, names):
     """A run is listed where its name has none of the words, or names can contain markup."""
     for age, name in enumerate(("b-ink", "a-ink", "a-wash")):
         os.utime(part(name).run.settings_file, (10_000 - age,) * 2)
-    shown = panel_view.shown(PanelState(open=True, words=typed), "a-ink", tmp_path, RowCache(tmp_path))
+    shown = panel_view.shown(PanelState(open=True, words=typed), "a-ink", RunWatcher(tmp_path), RowCache(tmp_path))
     html = shown["list"]["value"]
     assert [one.split('"')[0] for one in html.split('<li data-run="')[1:]] == names
     assert html.count("aria-current") == 1

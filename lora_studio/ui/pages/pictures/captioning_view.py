@@ -59,7 +59,8 @@ def ended(view: CaptioningView, mode: Mode, proposals: int, style: Sequence[str]
     parts = [words.notice("wrong", view.error.what, view.error.where, view.error.do)] if view.error else []
     stopped = view.state is State.INTERRUPTED and not view.error
     if stopped:
-        parts.append(words.notice("warned", f"Stopped after {view.done:,} of {words.counted(view.total, 'picture')}."))
+        done = f"Stopped after {view.done:,} of {words.counted(view.total, 'picture')}."
+        parts.append(words.notice("warned", done if view.total else "Taken out of the queue before its turn."))
     if mode is Mode.PROPOSE:
         waiting = f"{words.counted(proposals, 'caption is', 'captions are')} proposed."
         parts += [outcome.done(waiting, "Nothing is written before you accept it.")] if proposals else []

@@ -16,10 +16,10 @@ from lora_studio.jobs import housekeeping, queue, reordering, stopping
 from lora_studio.runs import Run, trash
 from lora_studio.ui import downloads
 from lora_studio.ui.outcome import Updates, done, wrong
-from lora_studio.ui.pages.runs import panel_view, queue_list, rows
+from lora_studio.ui.pages.runs import address, comparison, panel_view, queue_list, rows
 from lora_studio.ui.pages.runs.panel_view import PanelState
 from lora_studio.ui.pages.runs.rows import PAGE, RowCache
-from lora_studio.ui.pages.train.live import TabState
+from lora_studio.ui.pages.train.live import RunWatcher, TabState
 from lora_studio.ui.pages.train.setup import QUIET
 from lora_studio.ui.theme import html
 
@@ -46,13 +46,14 @@ _TO_THE_NAME = """() => setTimeout(() => {
 class RunsPanel:
     """The panel's components and handlers."""
 
-    def __init__(self, outputs: Path):
-        self.outputs, self.rows = outputs, RowCache(outputs)
+    def __init__(self, watcher: RunWatcher):
+        self.watcher, self.outputs, self.rows = watcher, watcher.outputs, RowCache(watcher.outputs)
         self.state = gr.State(PanelState())
         self.timer = gr.Timer(EVERY, active=False)
+        self.address = html(js_on_load=address.FOLLOW, elem_classes="unseen")
         with gr.Column(elem_classes="card", elem_id="all-runs", visible=False) as self.card:
             with gr.Row(elem_classes="headline"):
-                html("<h2>All runs</h2>")
+                self.title = html("<h2>All runs</h2>")
                 self.filter = gr.Textbox(
                     label="Filter runs by name",
                     show_label=False,
@@ -62,6 +63,7 @@ class RunsPanel:
                     min_width=120,
                     elem_id="filter-runs",
                 )
+                self.back = gr.Button("All runs", size="md", min_width=90, visible=False, elem_id="back-to-runs")
                 self.close = gr.Button("Close", size="md", min_width=80, elem_id="close-runs")
             self.said = html(visible=False, js_on_load=rows.LIST, elem_id="runs-said")
             with gr.Row(elem_classes="rename", equal_height=False, visible=False) as self.renaming:
@@ -70,17 +72,24 @@ class RunsPanel:
                 self.cancel = gr.Button("Cancel", size="md", min_width=80, elem_id="keep-name")
             self.queue = html(visible=False, js_on_load=queue_list.PRESS, elem_id="queue")
             self.list = html(js_on_load=rows.LIST, elem_id="runs")
+            self.comparison = html(visible=False, js_on_load=comparison.PRESS, elem_id="compared")
 
     @property
     def _parts(self) -> dict[str, Block]:
-        return {
-            "card": self.card,
-            "timer": self.timer,
-            "said": self.said,
-            "renaming": self.renaming,
-            "queue": self.queue,
-            "list": self.list,
-        }
+        names = (
+            "card",
+            "timer",
+            "title",
+            "back",
+            "filter",
+            "said",
+            "renaming",
+            "queue",
+            "list",
+            "comparison",
+            "address",
+        )
+        return {name: getattr(self, name) for name in names}
 
     @property
     def drawn(self) -> list[Block]:
@@ -108,6 +117,9 @@ class RunsPanel:
         self.timer.tick(self.draw, ours, self.drawn, **QUIET)
         self.filter.change(self.search, [*ours, self.filter], self.drawn, trigger_mode="always_last", **QUIET)
         self.list.input(show, tab, shown, **QUIET).then(self.draw, ours, self.drawn, **QUIET)
+        self.back.click(self.leave, ours, self.drawn, **QUIET)
+        self.comparison.click(self.choose_step, ours, self.drawn, **QUIET)
+        self.address.input(self.follow, ours, self.drawn, **QUIET)
         for part in (self.list, self.said):
             pressed = part.click(self.press, ours, [*self.drawn, self.name], **QUIET)
             pressed.then(None, js=_TO_THE_NAME, **QUIET)
@@ -118,7 +130,8 @@ class RunsPanel:
     def toggle(self, here: PanelState, tab: TabState) -> Updates:
         """Opens the panel, or closes it."""
         here.settle()
-        here.open, here.first, here.most = not here.open, "", PAGE
+        here.open, here.most = not here.open, PAGE
+        here.compare()
         return self.draw(here, tab)
 
     def search(self, here: PanelState, tab: TabState, text: str) -> Updates:
@@ -132,6 +145,8 @@ class RunsPanel:
         try:
             if event.act == "more":
                 here.most += PAGE
+            elif event.act == "compare":
+                self._compare(here, event.run)
             elif event.act == "rename":
                 here.renaming = runs.find(event.run, self.outputs).name
             elif event.act == "delete":
@@ -142,6 +157,33 @@ class RunsPanel:
             here.said = wrong(error)
         named = {self.name: gr.update(value=here.renaming, label=f"New name of {here.renaming}")}
         return {**self.draw(here, tab), **(named if here.renaming else {})}
+
+    def _compare(self, here: PanelState, name: str) -> None:
+        """The first press chooses a run, one on another run compares them; a second one on the first leaves it."""
+        if here.first and here.first != name:
+            here.compare(here.first, name)
+        else:
+            here.first = "" if here.first else name
+
+    def leave(self, here: PanelState, tab: TabState) -> Updates:
+        """Goes back from the comparison to the list."""
+        here.compare()
+        return self.draw(here, tab)
+
+    def choose_step(self, here: PanelState, tab: TabState, event: gr.EventData) -> Updates:
+        """Shows the previews of another step of one of the two runs."""
+        here.steps = {**here.steps, int(event.side): int(event.step)}
+        return self.draw(here, tab)
+
+    def follow(self, here: PanelState, tab: TabState, event: gr.EventData) -> Updates:
+        """Compares the two runs that the page's address names; without any it goes back to the list."""
+        here.compare(*map(str, event.names))
+        here.settle()
+        gone = [name for name in here.compared if self.watcher.find(name) is None]
+        if gone:
+            here.said = wrong(RunError(f"There is no run named {gone[0]!r}.", do="It may have been deleted."))
+        here.open = here.open or bool(here.compared)
+        return self.draw(here, tab)
 
     def _delete(self, name: str) -> Run:
         run = runs.find(name, self.outputs)
@@ -188,6 +230,6 @@ class RunsPanel:
 
     def draw(self, here: PanelState, tab: TabState) -> Updates:
         """What has changed in the panel since the tab was sent it."""
-        base = {"card": {"visible": here.open}, "timer": {"active": here.open}}
-        parts = base | (panel_view.shown(here, tab.run, self.outputs, self.rows) if here.open else {})
+        base = {"card": {"visible": here.open}, "timer": {"active": here.open}, "address": {"value": address.html(())}}
+        parts = base | (panel_view.shown(here, tab.run, self.watcher, self.rows) if here.open else {})
         return {self.state: here, **{self._parts[name]: one for name, one in here.unsent(parts).items()}}

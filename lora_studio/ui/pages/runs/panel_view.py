@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from lora_studio import files, runs
 from lora_studio.jobs import queue
 from lora_studio.runs import Run, trash
 from lora_studio.ui import words
-from lora_studio.ui.pages.runs import queue_list, rows
+from lora_studio.ui.pages.runs import address, comparison, queue_list, rows
 from lora_studio.ui.pages.runs.rows import PAGE, RowCache
+from lora_studio.ui.pages.train.live import RunWatcher
 
 _UNREADABLE = 5
 """Folders that cannot be read and are named one by one."""
@@ -30,6 +32,10 @@ class PanelState:
     """Runs that are shown at once."""
     first: str = ""
     """The run that is to be compared with another one."""
+    compared: tuple[str, ...] = ()
+    """The two runs that are compared, in place of the list; empty where none are."""
+    steps: dict[int, int] = field(default_factory=dict)
+    """The steps whose previews are compared, by 0 and 1; the last where none was chosen."""
     renaming: str = ""
     """The run that gets another name."""
     said: str = ""
@@ -40,6 +46,10 @@ class PanelState:
         """Forgets what the last press began."""
         self.said = self.renaming = ""
 
+    def compare(self, *names: str) -> None:
+        """Shows the comparison of these two runs, or the list."""
+        self.compared, self.first, self.steps = names, "", {}
+
     def unsent(self, updates: dict[str, dict[str, Any]]) -> dict[str, Any]:
         """Those of ``updates`` that the tab has not been sent, by part."""
         new = {name: update for name, update in updates.items() if self.sent.get(name) != update}
@@ -47,8 +57,39 @@ class PanelState:
         return {name: gr.update(**update) for name, update in new.items()}
 
 
-def shown(here: PanelState, chosen: str, outputs: Path, known: RowCache) -> dict[str, dict[str, Any]]:
+def shown(here: PanelState, chosen: str, watcher: RunWatcher, known: RowCache) -> dict[str, dict[str, Any]]:
     """The panel's parts while it is open. ``chosen`` is the run that the page shows."""
+    pair = [run for name in here.compared if (run := watcher.find(name))]
+    here.compared = tuple(run.name for run in pair) if len(pair) == len(here.compared) else ()
+    here.first = here.first if watcher.find(here.first) else ""
+    told = here.said or (_choose(here.first) if here.first else "")
+    parts: dict[str, dict[str, Any]] = {
+        "title": {"value": _title(here.compared)},
+        "back": {"visible": bool(here.compared)},
+        "filter": {"visible": not here.compared},
+        "said": {"value": told, "visible": bool(told)},
+        "renaming": {"visible": bool(here.renaming)},
+        "comparison": {"visible": bool(here.compared)},
+        "address": {"value": address.html(here.compared)},
+    }
+    if here.compared:
+        parts["comparison"]["value"] = comparison.html(pair, here.steps, watcher)
+        return parts | {name: {"visible": False} for name in ("queue", "list")}
+    return parts | _listed(here, chosen, watcher.outputs, known)
+
+
+def _title(compared: Sequence[str]) -> str:
+    return f"<h2>{' and '.join(map(words.text, compared)) or 'All runs'}</h2>"
+
+
+def _choose(first: str) -> str:
+    what = f'Choose the run to compare <b>{words.text(first)}</b> with: press "With this".'
+    stop = f'<button class="quiet-link" data-act="compare" data-run="{words.text(first)}">Do not compare</button>'
+    return f'<p class="hint" role="status">{what} {stop}</p>'
+
+
+def _listed(here: PanelState, chosen: str, outputs: Path, known: RowCache) -> dict[str, dict[str, Any]]:
+    """The queue and the list of runs."""
     listing = runs.listing(outputs)
     wanted = here.words.casefold().split()
     found = [run for run in listing.runs if all(word in run.name.casefold() for word in wanted)]
@@ -56,10 +97,8 @@ def shown(here: PanelState, chosen: str, outputs: Path, known: RowCache) -> dict
     line = queue_list.html(queue.line(outputs), known)
     body = rows.html(listed, chosen, here.first, max(0, len(found) - here.most)) if listed else _nothing(here.words)
     return {
-        "said": {"value": here.said, "visible": bool(here.said)},
         "queue": {"value": line, "visible": bool(line)},
-        "list": {"value": body + _unreadable(listing.unreadable)},
-        "renaming": {"visible": bool(here.renaming)},
+        "list": {"value": body + _unreadable(listing.unreadable), "visible": True},
     }
 
 

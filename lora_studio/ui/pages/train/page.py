@@ -59,7 +59,7 @@ def build(page: gr.Blocks, outputs: Path, pill: gr.HTML) -> Setup:
         with gr.Column(scale=5, min_width=330, elem_classes="half"):
             setup = Setup(outputs)
         with gr.Column(scale=8, min_width=330, elem_classes="half", elem_id="run"):
-            panel = RunsPanel(outputs)
+            panel = RunsPanel(watcher)
             parts = _place_run()
     parts |= {"pill": pill, "start": setup.start}
     setup.wire(page)
