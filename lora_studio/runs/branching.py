@@ -23,7 +23,7 @@ from lora_studio.dataset import epochs, manifest, sources
 from lora_studio.errors import DatasetError, ModelError, RunError, SettingsError, StudioError
 from lora_studio.families import registry, weights
 from lora_studio.methods.registry import METHODS
-from lora_studio.runs import Run, checkpoints
+from lora_studio.runs import Run, checkpoints, keeping
 
 _SHAPING = (
     "base",
@@ -70,7 +70,7 @@ def branch_point(text: str, outputs: Path) -> BranchPoint:
     name, _, step = text.rpartition("@") if text.rpartition("@")[2].isdecimal() else (text, "", "")
     run = runs.find(name, outputs)
     if step:
-        return BranchPoint(run, checkpoints.find(run, int(step)).step)
+        return BranchPoint(run, require_state(run, int(step)))
     newest = checkpoints.latest(run)
     if newest is None:
         raise RunError(
@@ -79,6 +79,23 @@ def branch_point(text: str, outputs: Path) -> BranchPoint:
             do="Let it train longer, or save a state from the page.",
         )
     return BranchPoint(run, int(newest.name.removeprefix("step-")))
+
+
+def require_state(run: Run, step: int) -> int:
+    """``step``, if a run can branch from it: all of its state was saved, or its adapter was kept with a preview or a
+    judgement.
+
+    Raises:
+        RunError: there is no such state, or it is damaged or cannot be read.
+    """
+    if is_whole(run, step) or step not in keeping.states(run):
+        checkpoints.find(run, step)
+    return step
+
+
+def is_whole(run: Run, step: int) -> bool:
+    """Whether there is more of the state of ``step`` than its adapter, damaged or not."""
+    return run.checkpoint(step).is_dir()
 
 
 def is_adapter(text: str) -> bool:
@@ -172,8 +189,8 @@ def hindrances(before: Settings, after: Settings) -> list[str]:
 def branch(parent: Run, step: int, settings: Settings, outputs: Path) -> Run:
     """A new run that starts at a saved state of ``parent``, which does not change.
 
-    If the settings allow it, the run continues at ``step`` with the whole state. Otherwise it starts at step 0 with the
-    state's adapter.
+    If the settings allow it, and all of the state was saved, the run continues at ``step``. Otherwise it starts at step
+    0 with the state's adapter.
 
     Raises:
         RunError: there is no such state.
@@ -182,14 +199,17 @@ def branch(parent: Run, step: int, settings: Settings, outputs: Path) -> Run:
         MachineError: the disk refuses it; nothing is left behind.
     """
     settings.require_named()
-    saved, settings = checkpoints.find(parent, step), with_steps(settings, outputs)
+    require_state(parent, step)
+    saved = checkpoints.find(parent, step) if is_whole(parent, step) else None
+    adapter = saved.folder / "adapter.safetensors" if saved else keeping.state_file(parent, step)
+    settings = with_steps(settings, outputs)
     if settings.run.start_from not in ("", parent.settings().run.start_from):
         raise SettingsError(
             "A branch starts from the saved state of its run, not from another adapter.",
             where="start_from",
             do="Leave one of the two out.",
         )
-    goes_on = not state_hindrances(saved.folder, settings_of(saved.folder, parent), settings)
+    goes_on = saved is not None and not state_hindrances(saved.folder, settings_of(saved.folder, parent), settings)
     if goes_on and settings.run.steps <= step:
         raise SettingsError(
             f"The saved state is at step {step}, and the run would end at step {settings.run.steps}.",
@@ -197,16 +217,16 @@ def branch(parent: Run, step: int, settings: Settings, outputs: Path) -> Run:
             do=f"Set steps to more than {step}.",
         )
     if not goes_on:
-        _require_startable(settings, saved.folder / "adapter.safetensors")
+        _require_startable(settings, adapter)
     run = runs.create(
         settings.changed(name=settings.run.name if settings.run.name != parent.name else f"{parent.name}-from-{step}"),
         outputs,
     )
     try:
-        if goes_on:
+        if saved and goes_on:
             checkpoints.copy(saved, run)
         else:
-            files.write(run.start_file, (saved.folder / "adapter.safetensors").read_bytes())
+            files.write(run.start_file, adapter.read_bytes())
         files.write(run.parent_file, json.dumps({"run": parent.name, "step": step, "goes_on": goes_on}))
     except OSError as error:
         shutil.rmtree(run.folder, ignore_errors=True)

@@ -35,7 +35,7 @@ def withdraw(file: Path, outputs: Path) -> None:
     files.unlink(_place(file, outputs))
 
 
-def link(file: Path, outputs: Path, label: str) -> str:
-    """A link that downloads ``file``, as HTML."""
+def link(file: Path, outputs: Path, label: str, name: str = "") -> str:
+    """A link that downloads ``file``, as HTML; under another ``name``, if one is given."""
     address = words.text(images.address(offered(file, outputs)))
-    return f'<a class="download" download="{words.text(file.name)}" href="{address}">{words.text(label)}</a>'
+    return f'<a class="download" download="{words.text(name or file.name)}" href="{address}">{words.text(label)}</a>'

@@ -94,7 +94,8 @@ def test_an_interval_wider_than_the_scale_is_no_band_but_words(watcher, ended):
     )
     assert "Step 50: too few prompts to tell whether subjects hold, 0.30 to 0.40" in learned
     style = learned[: learned.index("<h3>Subjects</h3>")]
-    assert "<span>−80 %</span>" in sent["film"]["value"]
+    learned_by = {column[0]: column[2:] for column in sent["film"]["value"]["columns"]}
+    assert learned_by == {100: ["−80 %", "± 10", "hold"], 200: ["60 %", "± 10", "hold"]}
     assert "no band: too few prompts to tell" in style and "95 % interval" in style and "−50 %</span>" in style
     bands = re.findall(r'class="band" d="M([^"]*)Z"', style)
     assert [len(band.split("L")) for band in bands] == [2, 4], "from the base model on, and of steps 100 and 200"
@@ -112,9 +113,10 @@ def test_one_sentence_says_which_state_to_keep_and_why(watcher, ended):
     )
     assert 'data-act="keep" data-step="100"' in advice and 'data-act="branch" data-step="100"' in advice
     assert "#draw/one/checkpoints/step-100/adapter.safetensors" in advice
-    assert "★ 100" in shown["loss"]["value"] and '<span class="chosen">100 ★</span>' in shown["film"]["value"]
-    assert '<span class="chosen">80 %</span>' in shown["film"]["value"]
-    assert "step 100" in shown["pair"]["value"] and "<h3>Step 100</h3>" in shown["drawn"]["value"]
+    film = shown["film"]["value"]
+    assert "★ 100" in shown["loss"]["value"] and film["proposed"] == film["step"] == 100
+    assert [column[2:] for column in film["columns"]] == [["80 %", "± 10", "hold"], ["81 %", "± 10", "fade from here"]]
+    assert "step 100 · a cat" in shown["chosen"]["value"] and "<h3>Step 100</h3>" in shown["drawn"]["value"]
     assert shown["drawn"]["value"].count("base model") == 1 + 2 * 2, "the hint, and each prompt's alt and title"
 
 
@@ -191,7 +193,7 @@ def test_a_state_that_was_judged_is_sent_and_said_once(watcher, ended, monkeypat
     judged(ended.run, 100, (80, 70, 90))
     changed = tick(one, watcher)
     assert changed["said"]["value"] == '<p role="status">Step 100 judged: style 80 % (70 to 90).</p>'
-    assert set(changed) == {"said", "advice", "learned", "states", "drawn", "film", "pair", "loss"}
+    assert set(changed) == {"said", "advice", "learned", "states", "drawn", "film", "chosen", "loss"}
     assert tick(other, watcher) == changed and len(reads) == 2
     one.step = 50
     changed = tick(one, watcher)
@@ -315,13 +317,29 @@ def test_a_preview_is_a_state_to_keep_download_draw_with_and_branch_from(watcher
 
     def acts(step: int) -> list[str]:
         tab.step = step
-        below = tick(tab, watcher)["pair"]["value"].partition('class="caption"')[2]
-        return re.findall(r'data-act="(\w+)"|class="(\w+)" (?:download|href)', below)
+        return re.findall(r"<(?:a|button) [^>]*>([^<]*)<", tick(tab, watcher)["chosen"]["value"])
 
     tick(tab, watcher)
-    assert acts(10) == [("keep", ""), ("", "way")]
-    assert acts(20) == [("keep", ""), ("", "way"), ("branch", "")]
-    assert acts(30) == []
+    assert acts(10) == acts(20) == ["Keep this one", "Download", "Branch", "Draw with it", "Compare"]
+    assert acts(30) == ["Compare"] and "not kept" in tick(TabState(), watcher)["chosen"]["value"]
     page._WITH_STATE["keep"](tab, played.run, 10)
-    assert acts(10) == [("", "download"), ("", "way")]
+    assert acts(10) == ["Download", "Branch", "Draw with it", "Compare"]
     assert played.run.kept_file(10).is_file()
+
+
+def test_a_frame_is_compared_with_the_base_model_or_another_step(watcher, part):
+    """The pair shows something else than it says."""
+    played, tab = part("looks"), TabState()
+    played.begins()
+    for step in (10, 20):
+        played.draws(step)
+    assert not tick(tab, watcher)["pair"]["visible"]
+    page._WITH_STATE["compare"](tab, played.run, 20)
+    pair = tick(tab, watcher)["pair"]["value"]
+    assert re.findall(r'alt="([^"]*)"', pair) == ["a cat, step 20", "a cat, base model"]
+    tab.against = 10
+    pair = tick(tab, watcher)["pair"]["value"]
+    assert re.findall(r'alt="([^"]*)"', pair) == ["a cat, step 20", "a cat, step 10"]
+    assert '<option value="10" selected>' in pair and 'aria-label="Compare with step 10"' in pair
+    page._WITH_STATE["close"](tab, played.run, 20)
+    assert not tick(tab, watcher)["pair"]["visible"] and tab.against is None

@@ -20,7 +20,7 @@ from lora_studio.ui.blank import blank
 from lora_studio.ui.icons import icon
 from lora_studio.ui.pages.draw.easel import DrawingProgress
 from lora_studio.ui.pages.draw.sitting import Sitting
-from lora_studio.ui.pages.train import previews
+from lora_studio.ui.pages.train import chosen
 
 EMPTY = blank(
     "draw",
@@ -228,4 +228,4 @@ def _short(one: SeenPicture, other: SeenPicture) -> str:
     return " · ".join(filter(None, differing))[:90] or one.path.name
 
 
-SLIDE = previews.SLIDE
+SLIDE = chosen.SLIDE

@@ -25,11 +25,11 @@ from lora_studio.ui.outcome import WORK, Updates, busy, wrong
 from lora_studio.ui.pages.pictures import drawn_masks
 from lora_studio.ui.pages.pictures.look import PicturesLook
 from lora_studio.ui.pages.pictures.room import Room
-from lora_studio.ui.pages.train import previews
+from lora_studio.ui.pages.train import chosen
 from lora_studio.ui.theme import html
 
 _ASK = (
-    previews.SLIDE
+    chosen.SLIDE
     + """
 let asked = '';
 const ask = () => {

@@ -52,7 +52,7 @@ def _unknown(view: RunView, found: Evaluation, settings: Settings | None) -> str
         return f"States are judged while training, the first one at step {every:,}." if every else ""
     if not found.works and not found.saved and not view.finished:
         return ""
-    if len(found.saved) >= _FEW or found.works:
+    if len(found.steps) >= _FEW or found.works:
         return _MEASURES
     return _NOTHING_TO_CHOOSE.format(kept="the last state" if found.saved else "the adapter")
 

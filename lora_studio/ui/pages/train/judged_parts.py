@@ -14,7 +14,7 @@ from lora_studio.ui.pages.train import judged_advice, judged_curves, judged_pict
 from lora_studio.ui.pages.train.judged import Evaluation
 from lora_studio.ui.pages.train.judged_curves import Highlight
 
-PARTS = ("advice_card", "advice", "states_card", "learned", "states", "drawn")
+PARTS = ("advice_card", "advice", "states_card", "learned_card", "learned", "states", "drawn")
 
 _HINT = (
     "Style: how far pictures moved from the base model's towards yours, which are 100 %. Subjects: how well they show "
@@ -25,11 +25,12 @@ _HINT = (
 
 def updates(run: Run, view: RunView, found: Evaluation, step: int | None, outputs: Path) -> dict[str, dict[str, Any]]:
     """What ``PARTS`` show of ``run``; nothing for those that stay hidden. ``step`` is the state that the user chose."""
-    settings = _settings(run)
-    shown = _saved(run, found, step) | _advice(run, view, found, settings, outputs)
+    read = settings(run)
+    shown = _saved(run, found, step) | _advice(run, view, found, read, outputs)
     if one := found.at(found.shown(step)):
-        data = Path(settings.run.data) if settings else None
+        data = Path(read.run.data) if read else None
         pictures = judged_pictures.html(run, one, found, data, outputs)
+        shown["learned_card"] = {"visible": True}
         shown["learned"] = {"value": curves(view, found, one.step), "visible": True}
         shown["drawn"] = {"value": pictures, "visible": True}
     return shown
@@ -63,7 +64,7 @@ def curves(view: RunView, found: Evaluation, shown: int) -> str:
     total = view.started.total_steps if view.started and not view.state.ended else 0
     highlight = Highlight(found.proposed, shown)
     style, subjects = (chart(found.states, total, highlight) for chart in (judged_curves.style, judged_curves.subjects))
-    return f'<div class="curves">{style}{subjects}</div><p class="hint">{_HINT}</p>'
+    return f'<h2>What it learned</h2><div class="curves">{style}{subjects}</div><p class="hint">{_HINT}</p>'
 
 
 def announcement(found: Evaluation, before: frozenset[int] | None) -> str:
@@ -73,7 +74,8 @@ def announcement(found: Evaluation, before: frozenset[int] | None) -> str:
     return f"Step {one.step:,} judged: style {judged_curves.percent(one.style)}." if one else ""
 
 
-def _settings(run: Run) -> Settings | None:
+def settings(run: Run) -> Settings | None:
+    """The run's settings; None where they cannot be read."""
     try:
         return run.settings()
     except SettingsError:  # the state says so

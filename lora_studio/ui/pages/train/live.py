@@ -27,7 +27,7 @@ from lora_studio.jobs.view import SMOOTHING, Follower, RunView
 from lora_studio.runs import Run, Unreadable, checkpoints, renaming
 from lora_studio.ui import plots, rate_plot, words
 from lora_studio.ui.pages.runs import headline, state_words
-from lora_studio.ui.pages.train import judged_parts, previews, result, status
+from lora_studio.ui.pages.train import chosen, judged_parts, previews, result, status
 from lora_studio.ui.pages.train.judged import Evaluation, EvaluationCache, fingerprint
 
 _FOLLOWED = 40
@@ -88,6 +88,9 @@ class TabState:
     step: int | None = None
     """The step that the user chose; None is the latest preview, or the state that is proposed once a run has ended."""
     prompt: int = 0
+    comparing: bool = False
+    """Whether the chosen frame is shown large, beside the base model's or that of the step ``against``."""
+    against: int | None = None
     smoothing: float = SMOOTHING
     unconfirmed: tuple[str, ...] = ()
     """What has changed since the run's newest state. It is shown, and a second press on Resume accepts it."""
@@ -107,7 +110,13 @@ class TabState:
         """Switches to another run."""
         if name != self.run:
             self.run, self.step, self.prompt, self.unconfirmed, self.refused = name, None, 0, (), None
-            self.moved, self.judged = {}, None
+            self.moved, self.judged, self.comparing, self.against = {}, None, False, None
+
+    @property
+    def looks_at(self) -> tuple:
+        """What the user chose to see, and what was answered to the last press."""
+        chosen = self.run, self.step, self.prompt, self.comparing, self.against, self.smoothing
+        return *chosen, self.unconfirmed, self.refused
 
     @property
     def lost(self) -> str:
@@ -139,7 +148,7 @@ PLACES = {
 """What may have moved since a run began -> what its field is called."""
 PARTS = (
     "pill", "start", "runs", "all_runs", "blank", "run_card", "state", "place", "pause", "resume", "apply", "stop",
-    "preview", "result_card", "result", "film_card", "film", "pair", "loss_card", "loss", "said",
+    "preview", "result", "film_card", "chosen", "pair", "film", "loss_card", "loss", "said",
     *judged_parts.PARTS,
 )  # fmt: skip
 """The parts of the page that a tick may change."""
@@ -170,7 +179,7 @@ def _fingerprint(tab: TabState, listed: list[Run], line: list[QueueEntry]) -> tu
     shown = [run for run in listed if run.name == tab.run] + [one.run for one in line[:1] if one.run]
     logs = len(listed), *((run.name, *_stamp(run.events_file)) for run in shown)
     asked = tuple(control.asked(run, request) for run in listed if run.name == tab.run for request in Request)
-    return logs, asked, states, line, tab.run, tab.step, tab.prompt, tab.smoothing, tab.unconfirmed, tab.refused
+    return logs, asked, states, line, *tab.looks_at
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -261,9 +270,10 @@ def _controls(tab: TabState, run: Run, view: RunView) -> dict[str, dict[str, Any
 def _drawn(
     tab: TabState, run: Run, view: RunView, found: Evaluation, step: int | None, outputs: Path
 ) -> dict[str, dict[str, Any]]:
-    film = previews.filmstrip(view)
-    if tab.prompt not in film.prompts:
-        tab.prompt = min(film.prompts, default=0)
+    return _charts(tab, view, found) | _film(tab, run, view, found, step, outputs)
+
+
+def _charts(tab: TabState, view: RunView, found: Evaluation) -> dict[str, dict[str, Any]]:
     total = 0 if view.state.ended or not view.started else view.started.total_steps
     chart = plots.loss(
         [(one.step, one.loss) for one in view.steps],
@@ -277,12 +287,28 @@ def _drawn(
             chart += plots.measure(values, total)
     if view.rate:
         chart += rate_plot.chart(view.rate)
+    return {"loss_card": {"visible": bool(view.steps or view.rate)}, "loss": {"value": chart, "visible": True}}
+
+
+def _film(
+    tab: TabState, run: Run, view: RunView, found: Evaluation, step: int | None, outputs: Path
+) -> dict[str, dict[str, Any]]:
+    film = previews.filmstrip(view)
+    if not film.prompts:
+        return {}
+    if tab.prompt not in film.prompts:
+        tab.prompt = min(film.prompts)
+    to_come = [] if view.state.ended else previews.planned(judged_parts.settings(run), view)
+    lowest = min(view.validations, key=lambda one: one.value).step if view.validations else None
+    frames = previews.data(run, film, step, tab.prompt, outputs, found, lowest, to_come)
+    moving = tab.step is None and not view.state.ended
+    head = chosen.head(run, film, step, tab.prompt, outputs, found, tab.comparing, moving)
+    pair = chosen.pair(run, film, step, tab.prompt, outputs, tab.against) if tab.comparing else ""
     return {
-        "loss_card": {"visible": bool(view.steps or view.rate)},
-        "loss": {"value": chart, "visible": True},
-        "film_card": {"visible": bool(film.prompts)},
-        "film": {"value": previews.html(run, film, step, tab.prompt, outputs, found), "visible": True},
-        "pair": {"value": previews.pair(run, film, step, tab.prompt, outputs, found), "visible": True},
+        "film_card": {"visible": True},
+        "chosen": {"value": head, "visible": True},
+        "pair": {"value": pair, "visible": bool(pair)},
+        "film": {"value": frames, "visible": True},
     }
 
 
@@ -293,7 +319,7 @@ def _result(run: Run, view: RunView, outputs: Path) -> dict[str, dict[str, Any]]
         shown = _notice(files.refusal(error, "The adapter cannot be shown", run.folder))
     except StudioError as error:
         shown = _notice(error)
-    return {"result_card": {"visible": True}, "result": {"value": shown, "visible": True}} if shown else {}
+    return {"result": {"value": shown, "visible": True}} if shown else {}
 
 
 def _said(tab: TabState, found: Evaluation) -> dict[str, dict[str, Any]]:

@@ -19,7 +19,7 @@ from lora_studio.ui import plots
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.runs import headline
 from lora_studio.ui.pages.runs.panel import RunsPanel
-from lora_studio.ui.pages.train import live, previews, saved, status
+from lora_studio.ui.pages.train import chosen, film_view, live, saved, status
 from lora_studio.ui.pages.train.live import PARTS, RunWatcher, TabState
 from lora_studio.ui.pages.train.setup import QUIET, Setup, error_notice
 from lora_studio.ui.theme import html
@@ -83,25 +83,25 @@ def _place_run() -> dict[str, Any]:
             elem_id="place",
         )
         parts |= _place_controls()
+        parts["result"] = html(visible=False)
     parts["said"] = html(visible=False, elem_classes="unseen", elem_id="said")
     with gr.Column(elem_classes="card advised", visible=False) as parts["advice_card"]:
         parts["advice"] = html(js_on_load=saved.CHOOSE, elem_id="advice")
-    with gr.Column(elem_classes="card made", visible=False) as parts["result_card"]:
-        parts["result"] = html()
     with gr.Column(elem_classes="card", visible=False) as parts["film_card"]:
-        html("<h2>Previews</h2>")
-        with gr.Row(elem_classes="screen", equal_height=False):
-            with gr.Column(scale=2, min_width=260):
-                parts["pair"] = html(js_on_load=previews.SLIDE + saved.CHOOSE, elem_id="pair")
-            with gr.Column(scale=3, min_width=260):
-                parts["film"] = html(js_on_load=previews.CHOOSE, elem_id="film")
+        parts["chosen"] = html(js_on_load=saved.CHOOSE, elem_id="chosen")
+        parts["pair"] = html(
+            visible=False, js_on_load=chosen.SLIDE + chosen.CHOOSE_OTHER + saved.CHOOSE, elem_id="pair"
+        )
+        parts["film"] = html(html_template=film_view.TEMPLATE, js_on_load=film_view.DRAW, elem_id="film")
+    with gr.Row(elem_classes="charts", equal_height=False):
+        with gr.Column(elem_classes="card", visible=False, min_width=320) as parts["learned_card"]:
+            parts["learned"] = html(js_on_load=saved.CHOOSE, elem_id="learned")
+        with gr.Column(elem_classes="card", visible=False, min_width=320) as parts["loss_card"]:
+            parts |= _place_loss()
     with gr.Column(elem_classes="card", visible=False) as parts["states_card"]:
         html("<h2>Saved states</h2>")
-        parts["learned"] = html(visible=False, js_on_load=saved.CHOOSE, elem_id="learned")
         parts["states"] = html(js_on_load=saved.CHOOSE, elem_id="saved-states")
         parts["drawn"] = html(visible=False, js_on_load=saved.CHOOSE, elem_id="drawn")
-    with gr.Column(elem_classes="card", visible=False) as parts["loss_card"]:
-        parts |= _place_loss()
     return parts
 
 
@@ -149,6 +149,14 @@ def _wire_run(
         here.prompt, here.step = int(event.prompt), int(step) if str(step).isdecimal() else here.step
         return tick(here)
 
+    def compare(here: TabState, event: gr.EventData) -> Updates:
+        here.comparing = True
+        return choose(here, event)
+
+    def against(here: TabState, event: gr.EventData) -> Updates:
+        here.against = int(event.step) if str(event.step).isdecimal() else None
+        return tick(here)
+
     def find(here: TabState, place: str) -> Updates:
         _note_place(here, place)
         return _acting(_resume, watcher, tick)(here)
@@ -164,6 +172,8 @@ def _wire_run(
     panel.wire(parts["all_runs"], tab, shown, show_addressed)
     parts["smoothing"].change(smooth, [tab, parts["smoothing"]], shown, trigger_mode="always_last", **QUIET)
     parts["film"].click(choose, tab, shown, **QUIET)
+    parts["film"].select(compare, tab, shown, **QUIET)
+    parts["pair"].select(against, tab, shown, **QUIET)
     parts["place"].submit(find, [tab, parts["place"]], shown, **QUIET)
     for name, act in _ACTIONS.items():
         parts[name].click(_acting(act, watcher, tick), tab, shown, **QUIET)
@@ -202,7 +212,7 @@ def _wire_states(
         here.refused = here.refused_in = None
         try:
             if run and event.act == "branch":
-                filled = setup.branch_from(run, checkpoints.find(run, step).step)
+                filled = setup.branch_from(run, branching.require_state(run, step))
             elif run and event.act in _WITH_STATE:
                 _WITH_STATE[event.act](here, run, step)
         except StudioError as error:
@@ -216,7 +226,7 @@ def _wire_states(
         return tick(here)
 
     looked = [setup.data, setup.report]
-    for part in ("states", "learned", "drawn", "advice", "pair"):
+    for part in ("states", "learned", "drawn", "advice", "chosen", "pair"):
         pressing = parts[part].click(pressed, tab, [*branch, *shown], **QUIET)
         pressing.then(setup.look, setup.data, looked, **QUIET)
         parts[part].input(show, tab, shown, **QUIET)
@@ -227,6 +237,14 @@ def _judge(tab: TabState, run: Run, step: int) -> None:
     job = judging.of(run)
     if job is None or not job.alive:
         judging.start(run)
+
+
+def _compare(tab: TabState, run: Run, step: int) -> None:
+    tab.comparing = True
+
+
+def _close(tab: TabState, run: Run, step: int) -> None:
+    tab.comparing, tab.against = False, None
 
 
 def _stop_judging(tab: TabState, run: Run, step: int) -> None:
@@ -240,6 +258,8 @@ _WITH_STATE: dict[str, Callable[[TabState, Run, int], object]] = {
     "unstar": lambda tab, run, step: checkpoints.star(run, step, on=False),
     "judge": _judge,
     "stop-judging": _stop_judging,
+    chosen.COMPARE: _compare,
+    chosen.CLOSE: _close,
 }
 """What the buttons of states do."""
 

@@ -57,7 +57,8 @@ def html(run: Run, view: RunView, outputs: Path) -> str:
     base = _base(settings, metadata.clip_skip(texts), own)
     return (
         f'<div class="result"><div class="file">{head}<div class="ways">{ways}</div></div>'
-        f"<dl>{measured}{programs}<dt>Base model</dt><dd>{base}</dd></dl></div>"
+        "<details><summary>How to use it</summary>"
+        f"<dl>{measured}{programs}<dt>Base model</dt><dd>{base}</dd></dl></details></div>"
     )
 
 

@@ -124,7 +124,7 @@ def _acts(step: int, saved: Saved | None, found: Evaluation) -> str:
         buttons.append('<span class="is-kept">kept</span>')
     elif step in found.steps:
         buttons.append(keep(step, "Keep"))
-    if saved:
+    if saved or step in found.steps:
         name = "Branch" if found.states else "Branch from here"
         buttons.append(button("branch", step, name, "quiet", f' aria-label="Branch from step {step:,}"'))
     return "".join(buttons)

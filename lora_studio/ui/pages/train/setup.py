@@ -294,7 +294,9 @@ class Setup:
 
     def branch_from(self, run: Run, step: int) -> Updates:
         """Fills in the run's own settings, to be changed and started from its state of ``step``."""
-        line = f"Starts from <b>{words.text(run.name)}</b>, step {step:,}. Change what you like, then start."
+        whole = branching.is_whole(run, step)
+        how = "" if whole else " Its adapter alone was kept, so the branch begins at step 0 with a new optimizer."
+        line = f"Starts from <b>{words.text(run.name)}</b>, step {step:,}.{how} Change what you like, then start."
         return {
             self.origin: f"{run.name}@{step}",
             self.branch: gr.update(visible=True),

@@ -1,0 +1,140 @@
+"""The frame of the film that is chosen: what can be done with its state, and the frame itself, large, beside what the
+base model or another step drew of the same prompt with the same seed. As HTML.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lora_studio.errors import RunError
+from lora_studio.runs import Run, keeping
+from lora_studio.ui import downloads, images, tabs, words
+from lora_studio.ui.icons import icon
+from lora_studio.ui.pages.train import saved
+from lora_studio.ui.pages.train.judged import Evaluation
+from lora_studio.ui.pages.train.previews import Filmstrip, copy
+
+COMPARE, CLOSE = "compare", "close"
+"""What the head and the pair ask for, beside what the buttons of states do."""
+
+
+def shown(film: Filmstrip, step: int | None, prompt: int) -> int | None:
+    """The step whose frame is chosen: ``step``, or the latest that drew ``prompt``; None before the first."""
+    drawn = [one for one in film.steps if prompt in film.frames[one]]
+    return step if step in drawn else drawn[-1] if drawn else None
+
+
+def head(
+    run: Run,
+    film: Filmstrip,
+    step: int | None,
+    prompt: int,
+    outputs: Path,
+    found: Evaluation,
+    comparing: bool = False,
+    moving: bool = False,
+) -> str:
+    """The heading of the film with the frame that is chosen and what can be done with its state (``found``).
+
+    Args:
+        comparing: the frame is shown large.
+        moving: it is the latest of a run at work, and the next one will take its place.
+    """
+    now = shown(film, step, prompt)
+    if now is None:
+        told = "The first frames are drawn without the adapter. Later ones show what it has learned."
+        return f'<div class="film-head"><h2>Previews</h2><p class="hint">{told}</p></div>'
+    name = words.text(film.prompts[prompt])
+    chip = f'<span class="chip" title="{name}">step {now:,} · {name}</span>'
+    compare = (
+        f'<button type="button" class="way" data-act="{CLOSE if comparing else COMPARE}" data-step="{now}" '
+        f'aria-expanded="{str(comparing).lower()}">Compare</button>'
+    )
+    ways = f'<div class="ways">{chip}{_acts(run, now, outputs, found, moving)}{compare}</div>'
+    return f'<div class="film-head"><h2>Previews</h2>{ways}</div>'
+
+
+def _acts(run: Run, step: int, outputs: Path, found: Evaluation, moving: bool) -> str:
+    """What can be done with the state that a frame shows; where its adapter is not there, that alone is said. A frame
+    that is ``moving`` offers no download: the page's copy of each would stay on the disk.
+    """
+    if step not in found.steps:
+        return '<span class="hint" title="The adapter is kept with the latest previews">not kept</span>'
+    try:
+        kept, adapter = found.kept.get(step), found.kept.get(step) or keeping.state_file(run, step)
+        keep = '<span class="is-kept">kept</span>' if kept else saved.keep(step, "Keep this one", "way")
+        download = "" if moving else downloads.link(adapter, outputs, "Download", run.kept_file(step).name)
+        draw = tabs.link("draw", adapter.relative_to(outputs).as_posix(), "Draw with it")
+    except (RunError, OSError):  # it was deleted since; the next tick shows that
+        return ""
+    branch = saved.button("branch", step, "Branch", "way", f' aria-label="Branch from step {step:,}"')
+    return keep + download + branch + draw
+
+
+def pair(run: Run, film: Filmstrip, step: int | None, prompt: int, outputs: Path, against: int | None = None) -> str:
+    """The chosen frame, large, with a slider over it that uncovers the base model's frame, or that of the step
+    ``against``; empty before the first preview.
+    """
+    now = shown(film, step, prompt)
+    if now is None:
+        return ""
+    other = None if against == now else film.frames.get(against, {}).get(prompt) if against is not None else None
+    base, name = other or film.base.get(prompt), f"step {against:,}" if other else "base model"
+    frame = film.frames[now][prompt]
+    trained, beside = (copy(run, one, outputs, images.FULL) for one in (frame, base))
+    if trained is None:
+        return ""
+    title = words.text(frame.prompt)
+    latest = ", the latest" if now == film.steps[-1] else ""
+    below = f'<img src="{words.text(images.address(trained))}" alt="{title}, step {now:,}">'
+    above = labels = ""
+    if beside:
+        above = (
+            f'<img class="base" src="{words.text(images.address(beside))}" alt="{title}, {name}">'
+            f'<input type="range" min="0" max="100" value="50" aria-label="Compare with {"the " * (not other)}{name}">'
+        )
+        labels = f'<i class="edge"></i><span class="left">{name}</span><span class="right">step {now:,}</span>'
+    larger = (
+        f'<button type="button" class="larger" title="Full screen" aria-label="Full screen">{icon("expand")}</button>'
+    )
+    return (
+        f'<div class="compared"><div class="pair">{below}{above}{labels}{larger}</div>'
+        f'<div class="beside"><p class="caption"><b>{title}</b>'
+        f"<span>step {now:,}{latest} · seed {frame.seed}</span></p>"
+        f"{_choice(film, now, prompt, against if other else None)}"
+        f'<button type="button" class="way" data-act="{CLOSE}" data-step="{now}">Close</button></div></div>'
+    )
+
+
+def _choice(film: Filmstrip, now: int, prompt: int, against: int | None) -> str:
+    """What the frame is compared with."""
+    steps = [one for one in film.steps if one != now and prompt in film.frames[one]]
+    choices = "".join(
+        f'<option value="{one}"{" selected" * (one == against)}>Step {one:,}</option>' for one in reversed(steps)
+    )
+    base = '<option value="">Base model</option>'
+    return f'<label class="against">Compare with <select>{base}{choices}</select></label>'
+
+
+SLIDE = """
+const show = () => {
+  const pair = element.querySelector('.pair'), slider = pair?.querySelector('input');
+  if (slider) pair.style.setProperty('--at', slider.value + '%');
+};
+element.addEventListener('input', show);
+element.addEventListener('click', event => {
+  if (!event.target.closest('.larger')) return;
+  if (document.fullscreenElement) document.exitFullscreen(); else element.querySelector('.pair').requestFullscreen();
+});
+watch('value', () => requestAnimationFrame(show));
+show();
+"""
+"""Moves the edge between the two pictures, and shows them in full screen; for ``gr.HTML(js_on_load=...)``."""
+
+CHOOSE_OTHER = """
+element.addEventListener('change', event => {
+  const choice = event.target.closest('select');
+  if (choice) trigger('select', {step: choice.value});
+});
+"""
+"""Reports with what the frame is to be compared; for ``gr.HTML(js_on_load=...)``."""

@@ -1,0 +1,155 @@
+"""How the browser draws the film from ``previews.data``: it changes only what differs, so that frames keep their
+pictures, the focus and the place to which the film was scrolled, and a tick sends names of pictures alone.
+"""
+
+TEMPLATE = '<div class="film" role="group" aria-label="Previews. The arrow keys move between them."></div>'
+"""For ``gr.HTML(html_template=...)``."""
+
+DRAW = """
+const film = element.querySelector('.film');
+let atEnd = true, shown;
+
+const put = (parent, tag, key, at, kind = '') => {
+  let one = [...parent.children].find(child => child.dataset.key === key);
+  if (one?.localName !== tag) { one?.remove(); one = document.createElement(tag); one.dataset.key = key; }
+  if (parent.children[at] !== one) parent.insertBefore(one, parent.children[at] || null);
+  if (one.className !== kind) one.className = kind;
+  return one;
+};
+const keep = (parent, keys) => {
+  for (const child of [...parent.children]) if (!keys.includes(child.dataset.key)) child.remove();
+};
+const set = (one, name, value) => {
+  if (value === null) one.removeAttribute(name);
+  else if (one.getAttribute(name) !== String(value)) one.setAttribute(name, value);
+};
+const say = (one, text, title = text) => {
+  if (one.textContent !== text) one.textContent = text;
+  set(one, 'title', title || null);
+};
+const number = step => step.toLocaleString('en');
+
+const frame = (row, at, key, kind, name, step, prompt, data) => {
+  const tag = name ? 'button' : 'span', chosen = step === data.step && prompt === data.prompt;
+  const one = put(row, tag, key, at, `frame${kind}${name ? '' : ' missing'}${chosen ? ' chosen' : ''}`);
+  if (!name) return;
+  const [, text] = data.prompts.find(([index]) => index === prompt);
+  const title = `${text}, ${step === null ? 'base model' : 'step ' + number(step)}`;
+  one.type = 'button';
+  for (const [name, value] of Object.entries({'data-step': step ?? 'base', 'data-prompt': prompt, title}))
+    set(one, name, value);
+  set(one, 'aria-label', title);
+  set(one, 'aria-pressed', chosen);
+  const image = put(one, 'img', 'img', 0);
+  set(image, 'src', `${data.root}${name.slice(0, 2)}/${name}.webp`);
+  image.loading = 'lazy';
+  image.alt = '';
+};
+const line = (key, at, kind, name, columns, cell) => {
+  const row = put(film, 'div', key, at, kind);
+  keep(row, ['name', 'base', ...columns.map(([step]) => String(step))]);
+  say(put(row, 'span', 'name', 0, 'name'), name);
+  cell(row, 1, 'base', null);
+  columns.forEach((column, i) => cell(row, i + 2, String(column[0]), column, i));
+  return row;
+};
+const marks = (step, data) =>
+  (step === data.proposed ? ' proposed' : '') + (step === data.lowest ? ' lowest-one' : '')
+    + (step === data.step ? ' of-chosen' : '');
+const heading = (step, data) => [
+  number(step) + (step === data.proposed ? ' ★' : '') + (step === data.lowest ? ' ○' : ''),
+  [`step ${number(step)}`, step === data.proposed && 'recommended', step === data.lowest && 'lowest validation']
+    .filter(Boolean).join(', '),
+];
+
+const draw = data => {
+  if (!data?.prompts) return;
+  const columns = [...data.columns, ...data.coming.map(step => [step, null])];
+  const judged = data.columns.some(column => column.length > 2);
+  const keys = ['head', ...data.prompts.map(([index]) => `row ${index}`), ...(judged ? ['style', 'subjects'] : [])];
+  film.style.setProperty('--frames', data.frames);
+  keep(film, keys);
+  line('head', 0, 'row steps', '', columns, (row, at, key, column) => {
+    const come = column && !column[1];
+    const one = put(row, 'span', key, at, column ? `step${marks(column[0], data)}${come ? ' coming' : ''}` : 'base');
+    say(one, ...(column ? heading(column[0], data) : ['Base model']));
+  });
+  data.prompts.forEach(([index, text], i) => {
+    line(`row ${index}`, i + 1, 'row', text, columns, (row, at, key, column) => {
+      if (column && !column[1]) put(row, 'span', key, at, 'frame coming');
+      else frame(row, at, key, column ? marks(column[0], data) : ' base', (column ? column[1] : data.base)[i],
+        column ? column[0] : null, index, data);
+    });
+  });
+  if (judged) {
+    const told = (row, at, key, column, texts) => {
+      const one = put(row, 'span', key, at, column ? `told${marks(column[0], data)}` : 'base');
+      say(put(one, 'b', 'b', 0), texts[0] || '');
+      say(put(one, 'small', 'small', 1), texts[1] || '');
+    };
+    line('style', keys.length - 2, 'row learned', 'Style', columns, (row, at, key, column) =>
+      told(row, at, key, column, column ? column.slice(2, 4) : ['0 %']));
+    line('subjects', keys.length - 1, 'row learned', 'Subjects', columns, (row, at, key, column) => {
+      told(row, at, key, column, column ? [column[4]] : ['hold']);
+      if (column) row.children[at].classList.toggle('fading', (column[4] || '').startsWith('fade'));
+    });
+  }
+  stop();
+};
+
+// One stop of the Tab key: the frame that has the focus, or the chosen one.
+const frames = () => [...film.querySelectorAll('button.frame')];
+const stop = () => {
+  const all = frames();
+  const one = all.find(frame => frame === document.activeElement)
+    || all.find(frame => frame.classList.contains('chosen')) || all[0];
+  for (const frame of all) frame.tabIndex = frame === one ? 0 : -1;
+};
+const near = (one, across, down) => {
+  const rows = [...film.querySelectorAll('.row')].map(row => [...row.querySelectorAll('button.frame')])
+    .filter(row => row.length);
+  const y = rows.findIndex(row => row.includes(one)), x = rows[y].indexOf(one);
+  const row = rows[Math.min(rows.length - 1, Math.max(0, y + down))];
+  if (!down) return row[Math.min(row.length - 1, Math.max(0, x + across))];
+  return row.find(frame => frame.dataset.step === one.dataset.step) || row[Math.min(x, row.length - 1)];
+};
+const WAYS = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1],
+  Home: [-1e9, 0], End: [1e9, 0]};
+element.addEventListener('keydown', event => {
+  const one = event.target.closest('button.frame');
+  if (!one || !WAYS[event.key] || event.ctrlKey || event.metaKey || event.altKey) return;
+  event.preventDefault();
+  near(one, ...WAYS[event.key]).focus();
+});
+element.addEventListener('focusin', stop);
+
+// The newest frame stays in view unless the film was scrolled away from it; one chosen elsewhere comes into view.
+const right = one => one.getBoundingClientRect().right;
+const newest = () => [...film.querySelectorAll('.steps .step:not(.coming)')].pop();
+const hidden = () => newest() ? right(newest()) - right(film) : 0;
+const follow = () => {
+  const chosen = film.querySelector('.steps .of-chosen');
+  if (atEnd && hidden() > 0) film.scrollLeft += hidden() + 1;
+  if (chosen && chosen !== newest() && chosen.dataset.key !== shown) {
+    const box = chosen.getBoundingClientRect(), edge = right(film.querySelector('.steps .base'));
+    const middle = (edge + right(film)) / 2;
+    if (box.left < edge || box.right > right(film) + 1) film.scrollLeft += (box.left + box.right) / 2 - middle;
+  }
+  shown = chosen?.dataset.key;
+};
+film.addEventListener('scroll', () => { atEnd = hidden() < 40; });
+
+element.addEventListener('click', event => {
+  const one = event.target.closest('button.frame');
+  if (!one) return;
+  const again = one.classList.contains('chosen');
+  trigger(again ? 'select' : 'click', {step: one.dataset.step, prompt: Number(one.dataset.prompt)});
+});
+const update = () => { draw(props.value); requestAnimationFrame(follow); };
+watch('value', update);
+new ResizeObserver(() => follow()).observe(film);
+update();
+"""
+"""Draws the film and reports which frame was pressed: as a ``select`` where it was the chosen one already. For
+``gr.HTML(js_on_load=...)``.
+"""
