@@ -33,6 +33,10 @@ _TO_THE_RUN = """() => {
 }"""
 """After a start the run is in view, also where the button was pressed far down in the settings."""
 
+_FORM_SCROLLS = """
+document.querySelector('.half:has(+ #run)')?.addEventListener('scroll', () => window.dispatchEvent(new Event('scroll')));
+"""
+"""Lists that are open follow their fields when the form scrolls by itself: gradio looks at the window alone."""
 
 _SHOW_ADDRESSED = """
 {
@@ -74,7 +78,7 @@ def _place_run() -> dict[str, Any]:
         html(status.EMPTY)
     with gr.Column(elem_classes="card", visible=False) as parts["run_card"]:
         parts |= headline.place()
-        parts["state"] = html(js_on_load=_SHOW_ADDRESSED)
+        parts["state"] = html(js_on_load=_SHOW_ADDRESSED + _FORM_SCROLLS)
         parts["place"] = gr.Textbox(
             visible=False,
             max_lines=1,
