@@ -16,7 +16,7 @@ from lora_studio.errors import MachineError, SettingsError
 from lora_studio.jobs import warm
 from lora_studio.jobs.renderer import Renderer
 from lora_studio.locks import Lock
-from lora_studio.ui import endpoints, handlers, icons, images, security, tabs
+from lora_studio.ui import endpoints, folds, handlers, icons, images, keys, security, tabs
 from lora_studio.ui.pages.draw.easel import Easel
 from lora_studio.ui.pages.draw.page import DrawPage
 from lora_studio.ui.pages.export import ExportPage
@@ -47,8 +47,9 @@ def build(outputs: Path = runs.OUTPUTS) -> gr.Blocks:
         title="LoRA Studio", analytics_enabled=False, fill_width=True, delete_cache=(_DAY, 7 * _DAY)
     ) as studio:
         with gr.Row(elem_classes="masthead"):
-            html(f'<h1 title="Version {__version__}">LoRA Studio</h1>', elem_classes="brand")
+            html(f'{keys.skip_link()}<h1 title="Version {__version__}">LoRA Studio</h1>', elem_classes="brand")
             pill = html(elem_id="pill")
+            html(keys.dialog(__version__), js_on_load=keys.SCRIPT + folds.SCRIPT, elem_classes="helping")
         mixed = gr.BrowserState({}, storage_key="lora-studio-mix", secret="lora-studio")
         drawn = gr.BrowserState({}, storage_key="lora-studio-draw", secret="lora-studio")
         renderer = Renderer(outputs, images.folder(outputs) / "drawn")

@@ -1,0 +1,130 @@
+"""The keyboard: a link that skips the bar, arrows within lists, single keys for a run, and a dialog that names them.
+
+A list that is one stop of the Tab key says so: ``<div data-roving>`` holds buttons or links, between which the arrows,
+Home and End move. ``data-roving=".card"`` names what counts as an item. Everything is bound to the document, so that
+it holds for whatever is drawn later.
+"""
+
+from __future__ import annotations
+
+from lora_studio.ui.icons import icon
+
+_KEYS = (
+    ("Everywhere", (("?", "Show this list"), ("Tab", "To the next control"), ("Esc", "Close what is open"))),
+    (
+        "In pictures, cards and previews",
+        (("← ↑ → ↓", "To the neighbour"), ("Home, End", "To the first, to the last"), ("Enter", "Choose it")),
+    ),
+    ("Train", (("Space", "Pause the run, or resume it"), ("P", "Draw a preview now"))),
+)
+
+
+def skip_link() -> str:
+    """Leads past the bar to the room that is shown; seen while it has the focus."""
+    return '<button type="button" class="skip" data-skip>Skip to the page</button>'
+
+
+def dialog(version: str) -> str:
+    """Names all keys, and switches those off that a slip or a voice program could press.
+
+    Args:
+        version: the studio's.
+    """
+    lists = "".join(f"<h3>{title}</h3><dl>{''.join(map(_entry, keys))}</dl>" for title, keys in _KEYS)
+    return (
+        '<button type="button" class="help" data-keys title="Keys" aria-label="Keys" aria-haspopup="dialog">'
+        f'{icon("help")}</button><dialog id="keys" aria-labelledby="keys-title">'
+        '<div class="head"><h2 id="keys-title">Keys</h2>'
+        f'<button type="button" class="out" data-close aria-label="Close">{icon("close")}</button></div>{lists}'
+        '<label><input type="checkbox" id="single-keys" checked> Keys without Ctrl act on the page: ?, Space, P</label>'
+        f'<p class="hint">LoRA Studio {version}</p></dialog>'
+    )
+
+
+def _entry(entry: tuple[str, str]) -> str:
+    key, does = entry
+    return f"<dt><kbd>{key}</kbd></dt><dd>{does}</dd>"
+
+
+SCRIPT = """
+if (!window.studioKeys) {
+  window.studioKeys = true;
+  const ITEMS = 'button:not(:disabled), a[href]', STORED = 'lora-studio-single-keys';
+  const items = list => [...list.querySelectorAll(list.dataset.roving || ITEMS)].filter(one => one.checkVisibility());
+  const stop = (list, at) => {
+    const all = items(list);
+    const now = at || all.find(one => list.roved && one.getAttribute('tabindex') === '0')
+      || all.find(one => one.matches('[aria-current="true"], [aria-pressed="true"]')) || all[0];
+    if (at) list.roved = true;
+    for (const one of all) {
+      const wanted = one === now ? 0 : -1;
+      if (one.getAttribute('tabindex') !== `${wanted}`) one.tabIndex = wanted;
+    }
+  };
+  let due = false;
+  const stops = () => { due = false; document.querySelectorAll('[data-roving]').forEach(list => stop(list)); };
+  new MutationObserver(() => { if (!due) { due = true; requestAnimationFrame(stops); } })
+    .observe(document.body, {childList: true, subtree: true});
+  stops();
+  const list = event => event.target.closest?.('[data-roving]');
+  document.addEventListener('focusin', event => {
+    const within = list(event);
+    if (within && items(within).includes(event.target)) stop(within, event.target);
+  });
+  const middle = one => {
+    const box = one.getBoundingClientRect();
+    return [(box.left + box.right) / 2, (box.top + box.bottom) / 2];
+  };
+  const beside = (all, one, way) => {  // the nearest in the row above or below
+    const [x, y] = middle(one);
+    const far = other => { const [left, top] = middle(other); return Math.abs(top - y) * 4 + Math.abs(left - x); };
+    const there = all.filter(other => way * (middle(other)[1] - y) > one.offsetHeight / 2);
+    return there.sort((a, b) => far(a) - far(b))[0];
+  };
+  const moved = (within, key, one) => {
+    const all = items(within), at = all.indexOf(one);
+    if (at < 0) return null;
+    return {
+      ArrowLeft: () => all[at - 1], ArrowRight: () => all[at + 1], Home: () => all[0], End: () => all.at(-1),
+      ArrowUp: () => beside(all, one, -1), ArrowDown: () => beside(all, one, 1),
+    }[key]?.();
+  };
+  const singles = () => localStorage.getItem(STORED) !== 'off';
+  const opened = () => {
+    const dialog = document.getElementById('keys');
+    document.getElementById('single-keys').checked = singles();
+    if (!dialog.open) dialog.showModal();
+  };
+  const pressed = id => {
+    const button = document.getElementById(id);
+    if (!button?.checkVisibility() || button.disabled) return false;
+    button.click();
+    return true;
+  };
+  const typing = target => target.closest?.('input, textarea, select, [contenteditable="true"]');
+  document.addEventListener('keydown', event => {
+    if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
+    const within = list(event), to = within && !typing(event.target) && moved(within, event.key, event.target);
+    if (to) { event.preventDefault(); to.focus(); return; }
+    if (!singles() || typing(event.target) || document.querySelector('dialog[open]')) return;
+    if (event.key === '?') { event.preventDefault(); opened(); return; }
+    if (event.repeat || event.target.closest?.('button, a, summary, [role]:not([role="tabpanel"])')) return;
+    if (!document.getElementById('tab-train')?.checkVisibility()) return;
+    if (event.key === ' ' && (pressed('pause') || pressed('resume'))) event.preventDefault();
+    if (event.key.toLowerCase() === 'p') pressed('preview-now');
+  });
+  document.addEventListener('click', event => {
+    if (event.target.closest?.('[data-keys]')) opened();
+    const dialog = document.getElementById('keys');
+    if (event.target === dialog || event.target.closest?.('#keys [data-close]')) dialog.close();
+    if (!event.target.closest?.('[data-skip]')) return;
+    const room = [...document.querySelectorAll('#tabs > [role="tabpanel"]')].find(one => one.checkVisibility());
+    room.tabIndex = -1;
+    room.focus();
+  });
+  document.addEventListener('change', event => {
+    if (event.target.id === 'single-keys') localStorage.setItem(STORED, event.target.checked ? 'on' : 'off');
+  });
+}
+"""
+"""Binds the keys to the document; for ``gr.HTML(js_on_load=...)``."""

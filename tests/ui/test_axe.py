@@ -1,0 +1,105 @@
+"""Every room by the rules of axe-core (WCAG 2.2 AA and good practice), empty and with content, light and dark."""
+
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from lora_studio import adapters, runs
+from lora_studio.ui import studio as address
+from tests.adapters.adapter_samples import small
+from tests.ui.played import judged, save
+
+ROOMS = ("pictures", "train", "draw", "mix", "library", "export", "sweeps")
+AXE = (files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
+_COLOURS = ["color-contrast", "link-in-text-block"]
+"""The rules that the theme decides; the others hold in both or in neither."""
+_CHECK = """
+async rules => {
+  const ends = one => one.effect.getComputedTiming().endTime < Infinity;
+  await Promise.allSettled(document.getAnimations().filter(ends).map(one => one.finished));  // colours fade
+  const how = {resultTypes: ['violations'], ...(rules ? {runOnly: rules} : {})};
+  const {violations} = await axe.run(document, how);
+  const told = (rule, node) => `${rule}: ${node.html.slice(0, 200)} ${node.failureSummary}`;
+  return violations.flatMap(one => one.nodes.map(node => told(one.id, node)));
+}
+"""
+
+
+def faults(page: Page) -> list[str]:
+    """What axe finds in what is shown, in both themes."""
+    found = page.evaluate(_CHECK, None)
+    for dark in (True, False):
+        page.evaluate("dark => document.body.classList.toggle('dark', dark)", dark)
+        if dark:
+            found += page.evaluate(_CHECK, _COLOURS)
+    return found
+
+
+def enter(page: Page, room: str) -> None:
+    page.evaluate("room => { location.hash = room }", room)
+    expect(page.locator(f"#tab-{room}-button")).to_have_attribute("aria-selected", "true")
+
+
+@pytest.fixture
+def empty(browser: Browser, tmp_path: Path):
+    """The page of a studio in which nothing was done yet."""
+    page = browser.new_page()
+    page.set_default_timeout(90_000)
+    outputs = tmp_path / "outputs"
+    outputs.mkdir()
+    port = address.free_port("127.0.0.1", 8900)
+    built = address.serve(address.build(outputs), outputs, "127.0.0.1", port)
+    page.goto(f"http://127.0.0.1:{port}/#train")
+    page.wait_for_selector("#start")
+    yield page
+    page.close()
+    built.close()
+
+
+def test_empty_rooms_say_what_to_do_and_axe_finds_nothing(empty):
+    """A room without content leaves her alone, or some cannot use it."""
+    empty.evaluate(AXE)
+    said = {
+        "train": "press Start training",
+        "draw": "press Draw",
+        "mix": "No adapter yet? Train one",
+        "library": "What you train appears here",
+        "export": "press Export and prove",
+        "sweeps": "press Start the sweep",
+    }
+    found = {}
+    for room, words in said.items():
+        enter(empty, room)
+        expect(empty.locator(f"#tab-{room} .blank:visible")).to_contain_text(words)
+        found[room] = faults(empty)
+    assert found == dict.fromkeys(said, [])
+    enter(empty, "library")
+    empty.get_by_role("link", name="Train a style").click()
+    expect(empty.locator("#tab-train-button")).to_have_attribute("aria-selected", "true")
+
+
+def test_axe_finds_nothing_in_rooms_with_content(visit, studio, part):
+    played = part("seen-by-all", studio.outputs, trigger="inkstyle")
+    played.begins(total=40)
+    played.trains(1, 40)
+    for step in (20, 40):
+        played.draws(step)
+        judged(played.run, step, (70.0 + step / 4, 68.0, 84.0))
+    save(played.run, 20, 40)
+    adapters.write(small(), runs.library_folder(studio.outputs) / "seen-by-all.safetensors")
+    played.finishes(40)
+    page = visit(width=1280, height=900)
+    page.evaluate(AXE)
+    expect(page.locator(".sentence")).to_contain_text("Finished")
+    found = {}
+    for room in ROOMS:
+        enter(page, room)
+        if room in ("pictures", "library"):
+            page.locator({"pictures": ".picture", "library": ".adapter"}[room]).first.click()
+            expect(page.locator({"pictures": "#caption-text", "library": "#facts"}[room])).to_be_visible()
+        found[room] = faults(page)
+    page.get_by_role("button", name="Keys").click()
+    found["keys"] = faults(page)
+    assert found == dict.fromkeys(found, [])

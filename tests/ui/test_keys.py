@@ -1,0 +1,68 @@
+"""The page without a mouse."""
+
+from playwright.sync_api import expect
+
+from lora_studio.jobs import control
+from lora_studio.jobs.control import Request
+from tests.ui.played import until
+
+ROVING = """
+<div data-roving style="position:fixed;inset:100px auto auto 100px;width:230px;z-index:999;background:white">
+<button style="width:100px">a</button><button style="width:100px" aria-pressed="true">b</button>
+<button style="width:100px">c</button><button style="width:100px">d</button></div>
+"""
+FOCUSED = "document.activeElement.textContent.trim()"
+
+
+def test_the_page_is_worked_by_keys(visit, studio, part):
+    """Without a mouse each card of a list is a stop on the way, or a run cannot be paused."""
+    played = part("by-keys", studio.outputs)
+    played.begins()
+    played.trains(1, 5)
+    page = visit()
+    expect(page.locator("#pause")).to_be_visible()
+
+    page.keyboard.press("Tab")
+    expect(page.locator(":focus")).to_have_text("Skip to the page")
+    page.keyboard.press("Enter")
+    expect(page.locator("#tab-train")).to_be_focused()
+    page.keyboard.press("p")
+    until(lambda: control.asked(played.run, Request.PREVIEW))
+    page.keyboard.press("Space")
+    until(lambda: control.asked(played.run, Request.PAUSE))
+
+    page.keyboard.press("?")
+    expect(page.locator("#keys")).to_be_visible()
+    page.get_by_label("Keys without Ctrl").uncheck()
+    page.keyboard.press("Escape")
+    expect(page.locator("#keys")).to_be_hidden()
+    page.keyboard.press("?")
+    expect(page.locator("#keys")).to_be_hidden()
+
+    page.evaluate("html => document.querySelector('#tab-train').insertAdjacentHTML('afterbegin', html)", ROVING)
+    expect(page.locator("[data-roving] [tabindex='0']")).to_have_text("b")
+    page.locator("[data-roving] button").nth(1).focus()
+    for key, name in (("ArrowRight", "c"), ("ArrowUp", "a"), ("ArrowDown", "c"), ("End", "d"), ("Home", "a")):
+        page.keyboard.press(key)
+        assert page.evaluate(FOCUSED) == name
+    expect(page.locator("[data-roving] [tabindex='0']")).to_have_text("a")
+    page.keyboard.press("Tab")
+    assert page.evaluate("!document.activeElement.closest('[data-roving]')")
+
+
+def test_the_focus_is_never_under_a_bar_and_targets_are_large_enough(visit):
+    """What has the focus cannot be seen, or a finger meets its neighbour."""
+    page = visit(width=390, height=844)
+    page.locator("#set-rank input").focus()
+    page.evaluate("scrollTo({top: 9999, behavior: 'instant'})")
+    page.keyboard.press("Shift+Tab")
+    bar, under = page.locator("#tabs > .tab-wrapper").bounding_box(), page.locator(":focus").bounding_box()
+    go = page.locator(".go:visible").bounding_box()
+    assert bar["y"] + bar["height"] <= under["y"] and under["y"] + under["height"] <= go["y"] + 20
+    for main in ("#start", "#check-memory", "#tab-train-button", "#tab-sweeps-button"):
+        box = page.locator(main).bounding_box()
+        assert box["height"] >= 44 and box["x"] + box["width"] <= 390, main
+    small = page.evaluate("""[...document.querySelectorAll('#tab-train :is(button, summary)')]
+        .filter(one => one.checkVisibility()).map(one => [one.textContent, one.getBoundingClientRect()])
+        .filter(([, box]) => Math.min(box.width, box.height) < 24).map(([text]) => text)""")
+    assert small == []
