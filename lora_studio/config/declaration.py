@@ -69,6 +69,17 @@ class NamedChoice(NamedTuple):
     help: str = ""
 
 
+class _MoreThanZero(tuple[str, ...]):
+    """Of a setting's values all that are more than 0; shown as its one item."""
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, int | float) and value > 0
+
+
+MORE_THAN_ZERO = _MoreThanZero(("more than 0",))
+"""For ``only``."""
+
+
 @dataclass(frozen=True)
 class Declaration:
     """What a setting's declaration says besides pydantic's own fields."""

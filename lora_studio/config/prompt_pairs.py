@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from lora_studio.config.slices import (
     AdapterSettings,
@@ -15,7 +14,6 @@ from lora_studio.config.slices import (
     RunSettings,
     SliderSettings,
 )
-from lora_studio.config.specs import SPECS
 from lora_studio.methods import registry as methods
 
 _OF_PAIRS = tuple(SliderSettings.model_fields)
@@ -58,14 +56,8 @@ def _refusals(
         )
 
 
-def ignored(run: RunSettings, values: Mapping[str, Any]) -> list[str]:
-    """The settings that were changed from their defaults and mean nothing to what the run trains on. One that is
-    switched off by its lowest value, 0, is as wanted.
-
-    Args:
-        values: every setting by its key.
-    """
+def idle(run: RunSettings) -> tuple[str, ...]:
+    """The settings that mean nothing to what ``run`` trains on; none where that is not named yet."""
     if not run.data.strip():
-        return []
-    keys = _OF_PICTURES if run.has_pairs else _OF_PAIRS
-    return [key for key in keys if values[key] != SPECS[key].default and not SPECS[key].low == 0 == values[key]]
+        return ()
+    return _OF_PICTURES if run.has_pairs else _OF_PAIRS

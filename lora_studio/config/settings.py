@@ -26,6 +26,7 @@ from lora_studio.config.slices import (
     SavingSettings,
     SliderSettings,
 )
+from lora_studio.config.slices.run import names_pairs
 from lora_studio.config.specs import SPECS, mistake, plain, require_known
 from lora_studio.diffusion import registry as processes
 from lora_studio.errors import AdapterError, SettingsError
@@ -49,6 +50,17 @@ class Ignored(NamedTuple):
         label, other = SPECS[self.key].label, SPECS[self.other]
         subject = f"{self.part} in {label}" if self.part else label
         return f"{subject} has no effect where {other.label} is {other.title(self.value)}."
+
+    @property
+    def only(self) -> str:
+        """With what it has one, or with what not."""
+        if self.other == "data":
+            return "Only for pictures." if names_pairs(self.value) else "Only for prompt pairs."
+        other = SPECS[self.other]
+        values = SPECS[self.key].only.get(self.other)
+        if not values:
+            return f"No effect where {other.label} is {other.title(self.value)}."
+        return f"Only where {other.label} is {' or '.join(map(other.title, values))}."
 
     @property
     def do(self) -> str:
@@ -170,22 +182,46 @@ class Settings(BaseModel):
         """Every setting by its key, as plain data, in the order of their declaration."""
         return {key: value for part in self.model_dump().values() for key, value in part.items()}
 
-    def ignored(self) -> list[Ignored]:
-        """The settings that were changed from their defaults and have no effect beside the others. One that is switched
-        off by its lowest value, 0, is as wanted.
+    def idle(self) -> dict[str, Ignored]:
+        """The settings that have no effect under the others, whatever their own value, by their keys. The form hides
+        them.
         """
-        found = []
+        found: dict[str, Ignored] = {}
         for key, spec in SPECS.items():
-            off = spec.low == 0 == self[key]
             for other, values in spec.only.items():
-                if self[key] != spec.default and not off and self[other] not in values:
-                    found.append(Ignored(key, other, self[other]))
+                if self._counting(other) not in values:
+                    found.setdefault(key, Ignored(key, other, self[other]))
         method = self.adapter.method
-        ignores = methods.get(method).ignores
-        without = [Ignored(key, "method", method) for key in ignores if self[key] != SPECS[key].default]
-        parts = sorted(by_block.given(self.adapter.by_block) & set(ignores)) if "by_block" not in ignores else []
-        found += [*without, *(Ignored("by_block", "method", method, part) for part in parts)]
-        return found + [Ignored(key, "data", self.run.data) for key in prompt_pairs.ignored(self.run, self.flat())]
+        for key in methods.get(method).ignores:
+            found.setdefault(key, Ignored(key, "method", method))
+        for key in prompt_pairs.idle(self.run):
+            found.setdefault(key, Ignored(key, "data", self.run.data))
+        return found
+
+    def ignored(self) -> list[Ignored]:
+        """The settings that were changed from their defaults and are ``idle``, and the lines of ``by_block`` that are.
+        One that is switched off by its lowest value, 0, is as wanted, and so are the rates that an optimizer or a
+        method brings.
+        """
+        idle = self.idle()
+        ignores = set(methods.get(self.adapter.method).ignores)
+        parts = sorted(by_block.given(self.adapter.by_block) & ignores) if "by_block" not in ignores else []
+        return [
+            *(one for one in idle.values() if not self._as_wanted(one)),
+            *(Ignored("by_block", "method", self.adapter.method, part) for part in parts),
+        ]
+
+    def _counting(self, key: str) -> Any:
+        """The value of the setting ``key`` that others depend on: of learned tokens, how many there will be."""
+        return self.adapter.tokens if key == "learned_tokens" else self[key]
+
+    def _as_wanted(self, one: Ignored) -> bool:
+        value, spec = self[one.key], SPECS[one.key]
+        off = spec.low == 0 == value and one.key not in methods.get(self.adapter.method).ignores
+        if value == spec.default or off:
+            return True
+        brought = layer({}, {"optimizer": self.optimizer.optimizer, "method": self.adapter.method})
+        return one.key in optimizers.RATES and value == brought.get(one.key)
 
     def repeated(self) -> list[Repeated]:
         """The lines of ``blocks`` and ``by_block`` that say again what an earlier one says."""

@@ -25,7 +25,10 @@ class Spec:
 
     key: str
     label: str
+    about: str
+    """What it does."""
     help: str
+    """The same, and where it has an effect."""
     group: Group
     level: Level
     unit: str
@@ -89,6 +92,7 @@ def _spec(key: str) -> Spec:
     return Spec(
         key,
         field.title or "",
+        field.description or "",
         " ".join([field.description or "", *_conditions(declared.only)]),
         SLICES[SLICE_OF[key]].group,
         declared.level,

@@ -1,5 +1,4 @@
-"""The settings as a form: every field is made from its declaration in ``lora_studio.config.slices``, and reading the
-form gives Settings.
+"""The settings as a form: every field is made from its declaration in ``lora_studio.config.slices``.
 
 Fields keep their content whatever happens. An invalid field is named, with what is wrong.
 """
@@ -7,66 +6,23 @@ Fields keep their content whatever happens. An invalid field is named, with what
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import gradio as gr
-from pydantic import ValidationError
 
 from lora_studio.config.declaration import Group, Level
 from lora_studio.config.presets import Preset
-from lora_studio.config.settings import Settings, key_of, layer
-from lora_studio.config.specs import SPECS, Spec, allowed
+from lora_studio.config.settings import layer
+from lora_studio.config.specs import SPECS
 from lora_studio.optim import registry as optimizers
-from lora_studio.ui import words
+from lora_studio.ui import field_notes, words
+from lora_studio.ui.fields import FormReading, to_field
 from lora_studio.ui.outcome import Updates
+from lora_studio.ui.theme import html
 
-Field = gr.Checkbox | gr.Dropdown | gr.Number | gr.Textbox
+_TYPED_NUMBER = gr.InputHTMLAttributes(autocomplete="off", spellcheck=False, autocorrect="off")
 
-
-def to_field(spec: Spec, value: Any) -> Any:
-    """A setting's value in the form that its field holds."""
-    return "\n".join(value) if spec.kind == "lines" else value
-
-
-def from_field(spec: Spec, raw: Any) -> Any:
-    """The setting's value of a field's content. Invalid content is returned as it is, for validation to reject."""
-    if spec.kind == "lines":
-        return [line.strip() for line in (raw or "").splitlines() if line.strip()]
-    if spec.kind == "integer" and isinstance(raw, float) and raw.is_integer():
-        return int(raw)
-    if spec.kind == "text":
-        return (raw or "").strip()
-    return raw
-
-
-class FormReading(NamedTuple):
-    """The content of a form."""
-
-    values: dict[str, Any]
-    settings: Settings | None
-    wrong: dict[str, str]
-    """One sentence per invalid setting; under "" what is wrong between settings."""
-
-
-def read(raw: dict[str, Any]) -> FormReading:
-    """The settings of the fields' values, or everything that is wrong with them."""
-    values = {key: from_field(SPECS[key], value) for key, value in raw.items()}
-    try:
-        return FormReading(values, Settings(**values), {})
-    except ValidationError as error:
-        return FormReading(values, None, {key_of(one): _message(one) for one in error.errors()})
-
-
-def _message(error: Any) -> str:
-    spec = SPECS.get(key_of(error))
-    if spec is None:
-        return error["msg"].removeprefix("Value error, ") + "."
-    name = spec.label if spec.level in (Level.JOB, Level.BASIC) else f"{spec.group.value} › {spec.label}"
-    if error["input"] is None:
-        return f"{name} is empty."
-    if error["type"] == "text":
-        return f"{name}: {error['msg']}."
-    return f"{name} must be {allowed(spec.key)}; it is {words.value(error['input'])}."
+Field = gr.Checkbox | gr.Dropdown | gr.Textbox
 
 
 def preset_values(preset: Preset | None) -> dict[str, Any]:
@@ -108,6 +64,11 @@ class Form:
         """The fields' values, by key."""
         return dict(zip(self.fields, values, strict=True))
 
+    @property
+    def initial(self) -> dict[str, Any]:
+        """What the fields hold at first, by key."""
+        return {key: field.value for key, field in self.fields.items()}
+
     def kept(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
         """What handlers would get of the fields, in their order, from what the browser tells of them, by key."""
         return tuple(field.preprocess(values[key]) for key, field in self.fields.items())
@@ -129,10 +90,8 @@ class Form:
                     filterable=False,
                     **common,
                 )
-            case "integer":
-                made = gr.Number(precision=0, **common)
-            case "number":
-                made = gr.Number(step=_step(spec), **common)
+            case "integer" | "number":
+                made = gr.Textbox(max_lines=1, html_attributes=_TYPED_NUMBER, elem_classes="number", **common)
             case "lines":
                 made = gr.Textbox(lines=3, max_lines=8, **common)
             case _:
@@ -163,32 +122,29 @@ class Form:
         """Adds a field that a page has made itself."""
         self.fields[key] = component
 
-    def place_basic(self) -> None:
-        """Places the basic fields, which matter for every style."""
-        with gr.Column(elem_classes="fields"):
-            for key, spec in SPECS.items():
-                if spec.level is Level.BASIC:
-                    self.field(key)
-
-    def place_advanced(self, below: Mapping[str, Callable[[], None]] | None = None) -> None:
-        """Places all other fields, folded by group, with those for experts last.
+    def place_all(self, below: Mapping[str, Callable[[], None]] | None = None) -> None:
+        """Places the fields of all settings that have none yet, folded by group, with those for experts last, and a
+        search above them.
 
         Args:
             below: what else to place below the fields of some settings.
         """
+        html(field_notes.search(), js_on_load=field_notes.SEARCH, elem_id="find-setting")
         for group in Group:
             keys = [
                 key
-                for level in (Level.ADVANCED, Level.EXPERT)
+                for level in Level
                 for key, spec in SPECS.items()
-                if spec.group is group and spec.level is level
+                if spec.group is group and spec.level is level and key not in self.fields
             ]
             if keys:
-                with gr.Accordion(group.value, open=False, elem_classes="fold"), gr.Column(elem_classes="fields"):
-                    for key in keys:
-                        self.field(key)
-                        if below and key in below:
-                            below[key]()
+                with gr.Column(elem_classes="group", elem_id=f"group-{group.name.lower()}"):
+                    html(field_notes.group_head(group.value), js_on_load=field_notes.FOLD)
+                    with gr.Column(elem_classes="fields"):
+                        for key in keys:
+                            self.field(key)
+                            if below and key in below:
+                                below[key]()
 
     def fill(self, values: Mapping[str, Any]) -> Updates:
         """Updates that put ``values`` into their fields; the other fields keep their content."""
@@ -209,7 +165,7 @@ def info(key: str, values: Mapping[str, Any]) -> str:
     if key in optimizers.RATES and (row := optimizers.OPTIMIZERS.get(optimizer)):
         usual = optimizers.usual_rates(row.name).get(key)
         more = f"Usual for {row.title}: {words.value(usual)}" if usual else ""
-    return f"{spec.help} {more[0].upper()}{more[1:]}." if more else spec.help
+    return f"{spec.about} {more[0].upper()}{more[1:]}." if more else spec.about
 
 
 def rates(optimizer: str, preset: Preset | None, method: str = "") -> dict[str, float]:
@@ -221,27 +177,26 @@ def rates(optimizer: str, preset: Preset | None, method: str = "") -> dict[str, 
     return {key: chosen[key] for key in optimizers.RATES}
 
 
-def _step(spec: Spec) -> float:
-    """The step of a field's arrows: a tenth of its default, or of 1."""
-    return abs(spec.default) / 10 or 0.01
+def warnings(reading: FormReading) -> list[str]:
+    """What to know of settings that can be trained with: those without effect, and lines that are repeated."""
+    if reading.settings is None:
+        return []
+    return [one.what for one in (*reading.settings.ignored(), *reading.settings.repeated())]
 
 
-def summary(reading: FormReading, preset: Preset | None) -> str:
-    """What is wrong in the form, or how it differs from the preset, with warnings of a useless learning rate and of
-    settings without effect. HTML.
-    """
+def summary(reading: FormReading) -> str:
+    """What is wrong in the form, or what to know of it, as HTML; empty if there is nothing."""
     if reading.wrong:
         lines = "".join(f"<li>{words.text(what)}</li>" for what in reading.wrong.values())
         return f'<div class="notice wrong" role="alert"><b>Fix before training</b><ul>{lines}</ul></div>'
-    changed = differences(reading.values, preset)
     if reading.settings is None:
-        return _changes(changed, preset)
-    odd = (*reading.settings.ignored(), *reading.settings.repeated())
-    told = [optimizers.rate_warning(reading.settings.optimizer), *(one.what for one in odd)]
-    return _changes(changed, preset) + "".join(words.notice("warned", what) for what in told if what)
+        return ""
+    told = [optimizers.rate_warning(reading.settings.optimizer), *warnings(reading)]
+    return "".join(words.notice("warned", what) for what in told if what)
 
 
-def _changes(changed: dict[str, tuple[Any, Any]], preset: Preset | None) -> str:
+def changes(changed: Mapping[str, tuple[Any, Any]], preset: Preset | None) -> str:
+    """How the form differs from ``preset``, as HTML; empty if it does not."""
     if not changed:
         return ""
     chips = "".join(_chip(key, old, new) for key, (old, new) in changed.items())

@@ -212,11 +212,11 @@ def test_the_form_has_a_field_for_every_setting_and_its_defaults_read_back_as_th
 import gradio
 from lora_studio.config.specs import SPECS
 from lora_studio.config.settings import Settings
-from lora_studio.ui import form
+from lora_studio.ui import fields as typed, form
 with gradio.Blocks():
     made = form.Form({})
     fields = [made.field(key) for key in SPECS]
-reading = form.read(made.raw([field.value for field in fields]))
+reading = typed.read(made.raw([field.value for field in fields]))
 assert reading.settings == Settings(), reading
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -24,7 +24,8 @@ from lora_studio.runs import branching
 from lora_studio.training import memory, unet_activations
 from lora_studio.training.activations import Step
 from lora_studio.training.loop import train
-from lora_studio.ui.form import Form, read
+from lora_studio.ui.fields import read
+from lora_studio.ui.form import Form
 from tests.training.test_loop import assert_same, collect, of, state_tensors, tensors
 
 

@@ -137,28 +137,31 @@ def test_the_form_keeps_what_was_typed(visit, pictures):
     page.locator("#set-trigger").locator("input, textarea").fill("inkstyle")
     page.locator("#set-data").locator("input, textarea").fill(f'"{pictures}"')
     page.locator("#set-data").locator("input, textarea").press("Enter")
-    expect(page.locator(".dataset")).to_contain_text("10 pictures")
+    expect(page.locator(".dataset")).to_contain_text("9 pictures train, 1 checks.")
     page.locator("#start").click()
     expect(page.locator(".go .notice")).to_contain_text("Rank must be a whole number from 1 to 1,024; it is 0.")
     assert page.locator("#set-trigger").locator("input, textarea").input_value() == "inkstyle"
     settled(page, DRAFT)
     kept = page.evaluate(DRAFT)
     page.locator("#set-rank input").fill("12")
-    expect(page.locator("#summary .chip").first).to_contain_text("12")
+    expect(page.locator("#all-settings > button")).to_contain_text("All settings · 1 changed")
     page.wait_for_function(f"kept => {DRAFT} !== kept", arg=kept)
     settled(page, DRAFT)
     page.reload()
     page.wait_for_selector("#start")
     expect(page.locator("#set-rank input")).to_have_value("12")
     expect(page.locator("#set-trigger").locator("input, textarea")).to_have_value("inkstyle")
+    page.get_by_role("button", name="All settings").click()
+    expect(page.locator("#changes .chip").first).to_contain_text("12")
     page.locator("#reset").click()
-    expect(page.locator("#summary")).to_be_hidden()
+    expect(page.locator("#changes")).to_be_hidden()
 
 
 def test_a_chosen_optimizer_brings_its_rates(visit):
     """One optimizer's rate destroys the picture under another, or learns nothing."""
     page = visit()
     rate, ratio = page.locator("#set-learning_rate"), page.locator("#set-lora_plus input")
+    page.get_by_role("button", name="All settings").click()
     page.get_by_role("button", name="Optimizer").click()
 
     def choose_optimizer(title):
@@ -176,14 +179,37 @@ def test_a_chosen_optimizer_brings_its_rates(visit):
     expect(page.locator("#summary .warned")).to_contain_text("Prodigy will learn next to nothing")
     rate.locator("input").fill("0.5")
     expect(page.locator("#summary .warned")).to_have_count(0)
-    expect(page.locator("#summary .chip").filter(has_text="Learning rate")).to_contain_text("0.5")
+    expect(page.locator("#changes .chip").filter(has_text="Learning rate")).to_contain_text("0.5")
     assert rate.locator("input").input_value() == "0.5", "what was typed for the optimizer stays"
     choose_optimizer("Lion")
     expect(rate.locator("input")).to_have_value("0.00005")
     expect(page.locator("#set-text_learning_rate input")).to_have_value("0.00001")
+    expect(page.locator("#set-text_learning_rate")).to_be_hidden()
     choose_optimizer("AdamW")
     expect(rate.locator("input")).to_have_value(rate_of_preset)
-    expect(page.locator("#summary")).to_be_hidden()
+    expect(page.locator("#changes")).to_be_hidden()
+    rate.locator("input").fill("1,000")
+    expect(rate.locator("input")).to_have_attribute("aria-invalid", "true")
+    expect(rate).to_contain_text("“1,000” can mean 1000 or 1: write which.")
+    rate.locator("input").fill("0,0001")
+    expect(page.locator("#changes .chip").filter(has_text="Learning rate")).to_contain_text("0.0001")
+    assert rate.locator("input").input_value() == "0,0001" and rate.locator("[aria-invalid]").count() == 0
+
+    search = page.get_by_role("searchbox", name="Search all settings")
+    search.fill("lokr fact")
+    expect(page.locator("#find-setting .found")).to_have_text("LoKr factor: Only where Method is LoKr.")
+    search.fill("prodigy")  # a choice of the optimizer
+    expect(page.locator("#set-optimizer")).to_be_visible()
+    assert page.locator("[id^='set-'][data-found]").evaluate_all("all => all.map(one => one.id)") == ["set-optimizer"]
+    search.fill("no such thing")
+    expect(page.locator("#find-setting .found")).to_have_text("No setting has “no such thing”.")
+    search.press("Escape")
+    expect(rate).to_be_visible()
+    page.locator("#group-adapter .group-head").click()
+    page.locator("#set-method input").click()
+    page.get_by_role("option", name="LoKr", exact=True).click()
+    expect(page.locator("#set-lokr_factor")).to_be_visible()
+    expect(ratio).to_be_hidden()
 
 
 @pytest.mark.fault(20)
@@ -205,7 +231,7 @@ def test_a_caption_is_never_markup_and_what_is_wrong_with_a_folder_is_said(visit
     page.get_by_role("tab", name="Train").click()
     page.locator("#set-data").locator("input, textarea").fill(str(tmp_path))
     page.locator("#set-data").locator("input, textarea").press("Enter")
-    expect(page.locator(".dataset")).to_contain_text("1 unread file")
+    expect(page.locator(".dataset")).to_contain_text("Cannot be read: 1")
     page.locator("#start").click()
     expect(page.locator(".go .notice")).to_contain_text("contains no picture that can be trained on")
 

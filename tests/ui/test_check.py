@@ -14,7 +14,7 @@ from lora_studio.config.specs import SPECS
 from lora_studio.errors import MachineError
 from lora_studio.events import Preparing, Started, State, StateChanged, StepDone
 from lora_studio.jobs import command
-from lora_studio.ui.form import to_field
+from lora_studio.ui.fields import to_field
 from lora_studio.ui.pages.train import check as page
 from lora_studio.ui.pages.train import memory_report
 from lora_studio.ui.pages.train.check import CheckState
@@ -183,7 +183,7 @@ def test_what_would_fit_is_one_press_away(check, values, process, measured, said
         for one in ("Gradient checkpointing: All blocks <span>about 5.0 GB", "Batch size: 1 · Gradient accumulation: 4")
     )
     outcome, stale, fields = clicked(check, seen, {"act": "apply", "option": "1"})
-    assert fields == {"batch": 1, "accumulate": 4}
+    assert fields == {"batch": "1", "accumulate": "4"}
     assert "Applied: Batch size: 1 · Gradient accumulation: 4." in outcome["value"] and not stale
     assert not check.changed(seen, ())["visible"], "nothing of the check is shown any more"
 

@@ -1,5 +1,9 @@
 """The form is made from the settings' declaration, and gives the settings back."""
 
+import json
+import re
+from html import unescape
+
 import gradio as gr
 import pytest
 from hypothesis import given
@@ -11,8 +15,15 @@ from lora_studio.config.presets import Preset
 from lora_studio.config.settings import Settings
 from lora_studio.config.specs import SPECS
 from lora_studio.optim.registry import OPTIMIZERS
-from lora_studio.ui.form import Form, differences, info, preset_values, rates, read, summary, to_field
+from lora_studio.ui.field_notes import notes
+from lora_studio.ui.fields import in_full, number, read, to_field
+from lora_studio.ui.form import Form, changes, differences, info, preset_values, rates, summary
 from lora_studio.ui.pages.train.setup import Setup
+
+
+def told(reading):
+    """What the page's script places at the fields."""
+    return json.loads(unescape(re.search('data-told="(.*?)"', notes(reading, ()))[1]))
 
 
 def raw(**changes):
@@ -36,20 +47,15 @@ def test_labels_help_and_choices_come_from_the_declaration(setup):
     own = {"data", "base", "name"}
     for key, field in setup.form.fields.items():
         if key not in own:
-            assert field.label.startswith(SPECS[key].label) and field.info.startswith(SPECS[key].help)
+            assert field.label.startswith(SPECS[key].label) and field.info.startswith(SPECS[key].about)
         if SPECS[key].choices:
             assert tuple(choice for _, choice in field.choices) == SPECS[key].choices
 
 
-def test_five_settings_are_visible():
+def test_four_settings_are_visible():
     """The first row of the form grows until nobody reads it."""
-    assert [key for key, spec in SPECS.items() if spec.level is Level.BASIC] == [
-        "trigger",
-        "steps",
-        "rank",
-        "learning_rate",
-        "preview_prompts",
-    ]
+    basic = [key for key, spec in SPECS.items() if spec.level is Level.BASIC]
+    assert basic == ["trigger", "steps", "rank", "preview_prompts"]
 
 
 def test_every_choice_has_a_human_name():
@@ -82,13 +88,67 @@ def test_lines_lose_their_empty_ones():
 
 def test_everything_wrong_is_said_at_once_by_its_label():
     """The user fixes one field, only to hear of the next, in the program's words."""
-    wrong = read(raw() | {"rank": 0, "batch": None, "steps": 1.5, "guidance": 99}).wrong
-    assert wrong == {
+    reading = read(raw() | {"rank": "0", "batch": "", "steps": "1,5", "guidance": "99"})
+    assert reading.wrong == {
         "rank": "Rank must be a whole number from 1 to 1,024; it is 0.",
         "batch": "Optimizer › Batch size is empty.",
         "steps": "Steps must be a whole number from 1 to 1,000,000; it is 1.5.",
         "guidance": "Previews › Guidance must be a number from 1 to 30; it is 99.",
     }
+    assert told(reading)["wrong"] == {
+        "rank": "Must be a whole number from 1 to 1,024; it is 0.",
+        "batch": "Is empty.",
+        "steps": "Must be a whole number from 1 to 1,000,000; it is 1.5.",
+        "guidance": "Must be a number from 1 to 30; it is 99.",
+    }
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("0,0001", 0.0001),
+        ("0.0001", 0.0001),
+        ("1e-4", 1e-4),
+        (" 5E-5 ", 5e-5),
+        (",5", 0.5),
+        ("−1", -1),
+        ("10 000", 10000),
+    ],
+)
+def test_a_number_is_read_as_it_is_meant(typed, meant):
+    """A German keyboard's 0,0001 trains at a rate of 1."""
+    assert number(typed) == meant
+
+
+@pytest.mark.parametrize(
+    ("key", "typed", "said"),
+    [
+        ("learning_rate", "1,000", "Must be a number above 0 and at most 10. “1,000” can mean 1000 or 1: write which."),
+        ("steps", "2.000", "Must be a whole number from 1 to 1,000,000. “2.000” can mean 2000 or 2: write which."),
+        ("steps", "2.5", "Must be a whole number from 1 to 1,000,000; it is 2.5."),
+        ("rank", "1_6", "Must be a whole number from 1 to 1,024. “1_6” is not a number."),
+        ("rank", "-4", "Must be a whole number from 1 to 1,024; it is -4."),
+        ("guidance", "nan", "Must be a number from 1 to 30. “nan” is not a number."),
+        ("by_block", "mid_block rank", None),
+    ],
+)
+def test_what_cannot_be_meant_is_said_at_its_field(key, typed, said):
+    """It is read as another number, without a word."""
+    found = told(read(raw() | {key: typed}))["wrong"]
+    assert list(found) == [key] and (said is None or found[key] == said)
+
+
+def test_settings_without_effect_are_hidden_and_the_reason_is_known():
+    """A hundred fields, of which twenty do nothing; and a search for one of those that finds nothing."""
+    idle = told(read(raw(data="pictures")))["idle"]
+    assert idle["lokr_factor"] == "Only where Method is LoKr." and idle["slider_strength"] == "Only for prompt pairs."
+    assert idle["text_learning_rate"] == "Only where Train text encoders is on."
+    assert {"rank", "lora_plus", "min_snr_gamma"}.isdisjoint(idle)
+    lokr = told(read(raw(method="lokr", rank="0")))["idle"]
+    assert "lokr_factor" not in lokr and "lora_plus" in lokr, "also while another setting is invalid"
+    assert told(read(raw(method="full")))["idle"]["alpha"] == "No effect where Method is Full fine-tuning."
+    assert told(read(raw(bucket_step="20")))["idle"] is None, "left as they are"
+    assert "LoRA+ ratio has no effect where Method is LoKr." in summary(read(raw(method="lokr", lora_plus="2")))
 
 
 def test_settings_that_do_not_fit_together_are_said():
@@ -111,7 +171,8 @@ def test_no_input_breaks_the_form(values):
     }
     reading = read(raw() | typed)
     assert (reading.settings is None) == bool(reading.wrong)
-    summary(reading, None)
+    summary(reading)
+    notes(reading, ())
 
 
 def test_a_preset_leaves_the_users_words():
@@ -125,10 +186,10 @@ def test_a_preset_leaves_the_users_words():
 def test_what_differs_from_the_preset_is_shown():
     """A changed setting in a fold is forgotten there."""
     preset = Preset(name="p", title="<P>", blurb="", settings={"rank": 4})
-    html = summary(read(raw(rank=8, optimizer="lion")), preset)
+    html = changes(differences(read(raw(rank=8, optimizer="lion")).values, preset), preset)
     assert "Changed from &lt;P&gt;" in html
     assert "Rank <s>4</s> 8" in html and "Optimizer <s>AdamW</s> Lion" in html and html.count("chip") == 2
-    assert summary(read(raw(rank=4)), preset) == ""
+    assert changes(differences(read(raw(rank=4)).values, preset), preset) == ""
 
 
 def test_a_field_says_what_the_chosen_value_is_good_for():
@@ -137,8 +198,8 @@ def test_a_field_says_what_the_chosen_value_is_good_for():
     assert "Lion follows" in info("optimizer", {"optimizer": "lion"}) and "AdamW is" in info("optimizer", {})
     assert info("learning_rate", {"optimizer": "prodigy"}).endswith("Usual for Prodigy: 1.")
     assert info("text_learning_rate", {"optimizer": "adamw"}).endswith("Usual for AdamW: 0.00005.")
-    assert info("lora_plus", {"optimizer": "adamw"}) == info("lora_plus", {}) == SPECS["lora_plus"].help
-    assert info("learning_rate", {"optimizer": "from a later version"}) == SPECS["learning_rate"].help
+    assert info("lora_plus", {"optimizer": "adamw"}) == info("lora_plus", {}) == SPECS["lora_plus"].about
+    assert info("learning_rate", {"optimizer": "from a later version"}) == SPECS["learning_rate"].about
 
 
 @pytest.mark.parametrize("preset", presets.available(), ids=lambda preset: preset.name)
@@ -150,26 +211,30 @@ def test_a_chosen_optimizer_brings_its_rates(preset, name):
     assert taken["learning_rate"] == (own["learning_rate"] if meant else OPTIMIZERS[name].learning_rate)
     reading = read(raw(**own | {"optimizer": name} | taken))
     assert reading.settings.optimizer.learning_rate == taken["learning_rate"]
-    assert "learning rate of" not in summary(reading, preset)
+    assert "learning rate of" not in summary(reading)
     assert name != "prodigy" or taken == {"learning_rate": 1.0, "text_learning_rate": 5e-5, "lora_plus": 1.0}
 
 
 def test_a_rate_that_makes_no_sense_is_warned_of_before_the_start():
     """It shows after an hour of training otherwise."""
-    html = summary(read(raw(optimizer="prodigy", learning_rate=2e-4)), None)
+    html = summary(read(raw(optimizer="prodigy", learning_rate=2e-4)))
     assert 'class="notice warned"' in html and "Prodigy will learn next to nothing" in html
-    assert "likely to diverge" in summary(read(raw(learning_rate=1.0)), None)
+    assert "likely to diverge" in summary(read(raw(learning_rate=1.0)))
+    assert told(read(raw(learning_rate=1.0)))["warned"] == {
+        "learning_rate": "AdamW is likely to diverge at a learning rate of 1. Its usual learning rate is 0.0002."
+    }
 
 
 def test_a_rate_that_was_typed_comes_back_with_its_optimizer(setup):
     """A look at Prodigy, and the learning rate of AdamW was the preset's again."""
     rate, preset = setup.form.fields["learning_rate"], next(iter(setup.presets))
-    typed = setup.keep_rate("learning_rate", {}, 7e-4, "adamw", "lora")
-    assert setup.take_rates(preset, typed, "prodigy", "lora")[rate] == gr.update(value=1.0)
-    assert setup.take_rates(preset, typed, "adamw8bit", "dora")[rate] == gr.update(value=7e-4)
+    typed = setup.keep_rate("learning_rate", {}, "0,0007", "adamw", "lora")
+    assert setup.take_rates(preset, typed, "prodigy", "lora")[rate] == gr.update(value="1")
+    assert setup.take_rates(preset, typed, "adamw8bit", "dora")[rate] == gr.update(value="0.0007")
     usual = preset_values(setup.presets[preset])["learning_rate"] / 20
-    assert setup.take_rates(preset, typed, "adamw", "full")[rate] == gr.update(value=pytest.approx(usual))
-    assert setup.keep_rate("learning_rate", typed, None, "adamw", "lora") == typed
+    assert setup.take_rates(preset, typed, "adamw", "full")[rate] == gr.update(value=in_full(usual))
+    assert setup.keep_rate("learning_rate", typed, "", "adamw", "lora") == typed
+    assert setup.keep_rate("learning_rate", typed, "much", "adamw", "lora") == typed
     assert setup.choose(preset)[setup.typed] == {}, "a preset fills in its own"
 
 
@@ -179,8 +244,8 @@ def test_filling_touches_only_the_given_fields():
         form = Form({"rank": 3})
         field = form.field("rank")
         form.field("trigger")
-    assert field.value == 3
-    assert form.fill({"rank": 5}) == {field: gr.update(value=5)}
+    assert field.value == "3"
+    assert form.fill({"rank": 5}) == {field: gr.update(value="5")}
 
 
 @pytest.mark.fault(58)
@@ -188,6 +253,9 @@ def test_a_draft_comes_back(setup):
     """Reloading the page loses what was typed; a draft of an older version breaks it."""
     name = next(iter(setup.presets))
     restored = setup.restore({"preset": name, "fields": {"rank": 3, "no such setting": 1}})
-    assert restored[setup.preset] == name and restored[setup.form.fields["rank"]] == gr.update(value=3)
+    assert restored[setup.preset] == name and restored[setup.form.fields["rank"]] == gr.update(value="3")
+    assert setup.restore({"fields": {"rank": "0,5", "steps": None}})[setup.form.fields["rank"]] == gr.update(
+        value="0,5"
+    )
     for damaged in (None, [], {"fields": 3, "preset": "gone"}, {"preset": None}, {"preset": []}):
         assert setup.restore(damaged) == {setup.preset: gr.skip()}

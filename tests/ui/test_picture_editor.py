@@ -32,7 +32,7 @@ def opened(page, folder, name):
     expect(page.locator(".dataset")).to_be_visible()  # what the browser kept is in the form
     data.fill(str(folder))
     data.press("Enter")
-    expect(page.locator(".dataset")).to_contain_text("3 pictures")
+    expect(page.locator(".dataset")).to_contain_text("3 pictures train")
     page.get_by_role("tab", name="Pictures").click()
     choose(page, name)
     return page

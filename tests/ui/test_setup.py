@@ -1,5 +1,6 @@
 """Starting a run from the form: once, and with everything that is wrong said beforehand."""
 
+import re
 import threading
 
 import gradio as gr
@@ -7,11 +8,12 @@ import pytest
 from PIL import Image
 
 from lora_studio import runs
+from lora_studio.config.settings import Settings
 from lora_studio.config.specs import SPECS
 from lora_studio.errors import StudioError
 from lora_studio.jobs import runner
 from lora_studio.runs import checkpoints
-from lora_studio.ui.form import to_field
+from lora_studio.ui.fields import to_field
 from lora_studio.ui.pages.train.setup import Setup
 from tests.ui.played import Part, save
 
@@ -75,7 +77,7 @@ def test_a_branch_begins_with_its_parents_settings_at_its_state(setup, folder, w
     typed = {key: updates[field]["value"] for key, field in setup.form.fields.items()}
     assert updates[setup.origin] == "my-pictures@250" and updates[setup.branch]["visible"]
     assert "step 250" in updates[setup.branch_from_line]
-    assert (typed["rank"], typed["trigger"]) == (8, "inkstyle")
+    assert (typed["rank"], typed["trigger"]) == ("8", "inkstyle")
     made = [setup.begin(*(typed | {"learning_rate": 1e-5}).values(), origin="my-pictures@250") for _ in range(2)]
     assert made[0] == made[1] and made[0].name == "my-pictures-from-250"
     assert (
@@ -140,16 +142,27 @@ def test_the_report_shows_names_as_text(setup, tmp_path):
 
 
 @pytest.mark.fault(22)
-def test_the_dataset_is_told_in_one_line(setup, tmp_path):
-    """Five thousand pictures make the page crawl."""
-    for name, text in (("a", "a boat\na ship"), ("b", "a cat"), ("c", "")):
-        Image.effect_noise((64, 64), 80).save(tmp_path / f"{name}.png")
+def test_the_pictures_are_told_shortly_and_what_is_wrong_is_folded_by_kind(setup, tmp_path):
+    """Five thousand pictures make the page crawl, or a warning for each of them pushes the form away."""
+    noise = Image.effect_noise((64, 64), 80)
+    for name, text in (("a", "a boat\na ship"), ("b", "a cat"), ("c", ""), ("e", ""), ("f", "a dog")):
+        noise.rotate(17 * ord(name)).save(tmp_path / f"{name}.png")
         (tmp_path / f"{name}.txt").write_text(text)
-    (tmp_path / "d.png").write_bytes(b"no picture")
+    for name in ("g", "h"):
+        (tmp_path / f"{name}.png").write_bytes(b"no picture")
     html = setup.look(str(tmp_path))[setup.report]
-    for part in ("3 pictures", "1 without a caption", "1 unread file", 'href="#pictures"'):
-        assert part in html
-    assert "<img" not in html and "d.png" not in html
+    assert "4 pictures train, 1 checks." in html and "Nothing to fix" not in html
+    assert re.findall("<summary>(.*?)</summary>", html) == ["Cannot be read: 2", "2 pictures have no caption"]
+    assert html.count("<img") == 5 and "g.png" in html.partition("<details")[2]
+
+
+def test_nothing_to_fix_is_said_and_what_is_cropped_depends_on_the_resolution(setup, tmp_path):
+    for i in range(4):
+        Image.effect_noise((64, 256 if i else 64), 80 + i).save(tmp_path / f"{i}.png")
+        (tmp_path / f"{i}.txt").write_text("a boat")
+    assert "3 pictures train, 1 checks. Nothing to fix." in setup.look(str(tmp_path))[setup.report]
+    html = setup.look(str(tmp_path), Settings(resolution=64))[setup.report]
+    assert re.findall("<summary>(.*?)</summary>", html) == ["3 pictures are cropped by more than 30%"]
 
 
 def test_pairs_of_prompts_are_told_in_place_of_pictures_and_train(setup, tmp_path, workers):
@@ -192,11 +205,14 @@ def test_a_broken_preset_is_told_and_the_others_work(monkeypatch, tmp_path):
     assert (
         list(setup.presets) == ["good"]
         and "Did you mean rank?" in setup.blurb.value
-        and setup.form.fields["rank"].value == 4
+        and setup.form.fields["rank"].value == "4"
     )
 
 
 def test_nested_folders_are_looked_into_on_request(setup, folder):
     above = str(folder.parent)
     assert "my pictures (4 pictures)" in setup.look(above)[setup.report]
-    assert "4 pictures" in (html := setup.look(above, True)[setup.report]) and "not read" not in html
+    assert (
+        "3 pictures train, 1 checks" in (html := setup.look(above, Settings(nested=True))[setup.report])
+        and "not read" not in html
+    )

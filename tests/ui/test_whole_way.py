@@ -25,6 +25,7 @@ def test_check_train_close_the_tab_come_back_stop_and_download(visit, studio):
     page.locator("#set-name").locator("input, textarea").fill("whole way")
     page.locator("#set-steps input").fill("5000")
     page.locator("#set-preview_prompts textarea").fill("apple")
+    page.get_by_role("button", name="All settings").click()
     page.get_by_role("button", name="Previews").click()
     page.locator("#set-preview_steps input").fill("2")
     page.locator("#check-memory").click()

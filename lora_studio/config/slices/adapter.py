@@ -8,7 +8,7 @@ from pydantic import field_validator
 from pydantic_core import PydanticCustomError
 
 from lora_studio.config import by_block
-from lora_studio.config.declaration import Group, Level, SettingsSlice, setting
+from lora_studio.config.declaration import MORE_THAN_ZERO, Group, Level, SettingsSlice, setting
 from lora_studio.methods import registry as methods
 
 if TYPE_CHECKING:
@@ -97,12 +97,14 @@ class AdapterSettings(SettingsSlice):
         "",
         "Learned tokens start from",
         "Words whose meaning the learned tokens start with, such as ink drawing. Empty: the letters of the trigger.",
+        only={"learned_tokens": MORE_THAN_ZERO},
     )
     keep_norm: bool = setting(
         False,
         "Keep the length of learned tokens",
         "Learn only their directions, so that they stay as strong as words of the language.",
         Level.EXPERT,
+        only={"learned_tokens": MORE_THAN_ZERO},
     )
     init: Literal["gaussian", "kaiming", "orthogonal", "eva"] = setting(
         "gaussian",

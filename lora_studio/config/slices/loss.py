@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from lora_studio.config.declaration import Choice, Group, Level, NamedChoice, SettingsSlice, setting
+from lora_studio.config.declaration import MORE_THAN_ZERO, Choice, Group, Level, NamedChoice, SettingsSlice, setting
 from lora_studio.diffusion import registry as processes
 from lora_studio.diffusion import weighting
 
@@ -141,10 +141,10 @@ class LossSettings(SettingsSlice):
     preserve_every: int = setting(
         1,
         "Preserve every",
-        "Batches from one with preservation to the next: with 4, a quarter of the time and of the effect. Only with "
-        "preservation.",
+        "Batches from one with preservation to the next: with 4, a quarter of the time and of the effect.",
         Level.EXPERT,
         unit="batches",
+        only={"preserve_weight": MORE_THAN_ZERO},
         ge=1,
         le=1000,
     )
@@ -152,5 +152,6 @@ class LossSettings(SettingsSlice):
         "",
         "Word for the trigger",
         "What stands in place of the trigger word in the captions that are preserved: for a subject what it is, such "
-        "as dog. Empty leaves the trigger word out, which suits styles. Only with preservation.",
+        "as dog. Empty leaves the trigger word out, which suits styles.",
+        only={"preserve_weight": MORE_THAN_ZERO},
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from lora_studio.config.declaration import Group, Level, SettingsSlice, setting
+from lora_studio.config.declaration import MORE_THAN_ZERO, Group, Level, SettingsSlice, setting
 from lora_studio.optim import registry as optimizers
 from lora_studio.optim import schedules
 
@@ -24,22 +24,22 @@ class OptimizerSettings(SettingsSlice):
         3e-4,
         "Learning rate",
         "Size of each step. Too high a rate destroys the image, too low a rate learns nothing.",
-        Level.BASIC,
         gt=0,
         le=10,
     )
     text_learning_rate: float = setting(
         5e-5,
         "Text encoder rate",
-        "Learning rate of the text encoders, if they are trained. Optimizers with a single rate ignore it.",
+        "Learning rate of the text encoders. Optimizers with a single rate ignore it.",
+        only={"train_text": [True]},
         gt=0,
         le=10,
     )
     token_learning_rate: float = setting(
         1e-3,
         "Learned tokens' rate",
-        "Learning rate of the learned tokens, if there are any; 0.0005 to 0.005 is usual. Optimizers with a single "
-        "rate ignore it.",
+        "Learning rate of the learned tokens; 0.0005 to 0.005 is usual. Optimizers with a single rate ignore it.",
+        only={"learned_tokens": MORE_THAN_ZERO},
         gt=0,
         le=10,
     )

@@ -20,8 +20,7 @@ class PreviewSettings(SettingsSlice):
     preview_prompts: list[str] = setting(
         list,
         "Preview prompts",
-        "One image is drawn for each prompt; if empty, for four plain subjects. {trigger} is replaced by the trigger "
-        "word.",
+        "One a line, drawn while it trains; if empty, four plain subjects. {trigger} stands for the trigger word.",
         Level.BASIC,
     )
     preview_every: int = setting(

@@ -47,7 +47,7 @@ class RunSettings(SettingsSlice):
     trigger: str = setting(
         "",
         "Trigger word",
-        "A word put before every caption that does not have it. In a prompt it later brings up the style.",
+        "Goes before every caption that lacks it. In a prompt it brings up the style.",
         Level.BASIC,
     )
     start_from: str = setting(
@@ -59,7 +59,7 @@ class RunSettings(SettingsSlice):
     steps: int = setting(
         1000,
         "Steps",
-        "Optimizer steps to train. More steps bring the style closer to your pictures; with too many, subjects fade.",
+        "More steps bring the style closer; with too many, subjects fade.",
         Level.BASIC,
         "steps",
         ge=1,

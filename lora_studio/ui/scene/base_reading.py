@@ -13,7 +13,7 @@ from lora_studio.config.specs import OF_BASE, SPECS, allowed
 from lora_studio.errors import SettingsError
 from lora_studio.runs import library
 from lora_studio.runs.library import Origin
-from lora_studio.ui import form
+from lora_studio.ui.fields import from_field
 from lora_studio.ui.pages.library import details
 from lora_studio.ui.paths import tidy
 from lora_studio.ui.scene.mixture import Mix
@@ -54,7 +54,7 @@ def read_from(fields: Mapping[str, Any]) -> dict[str, Any]:
         SettingsError: one is no such setting, or out of range.
     """
     values = {
-        key: form.from_field(SPECS[key], raw) if isinstance(raw, _TYPED.get(SPECS[key].kind, object)) else raw
+        key: from_field(SPECS[key], raw) if isinstance(raw, _TYPED.get(SPECS[key].kind, object)) else raw
         for key, raw in fields.items()
         if key in READING
     }

@@ -98,7 +98,7 @@ class BlockChoice:
                     value=words.notice("wrong", "No block of the UNet is chosen.", do=advice), visible=True
                 )
             }
-        told = done("The form now trains these blocks only.", f"{', '.join(chosen)}. See More settings, Adapter.")
+        told = done("The form now trains these blocks only.", f"{', '.join(chosen)}. See All settings, Adapter.")
         return {
             tabs: gr.update(selected="train"),
             setup.notice: gr.update(value=told, visible=True),

@@ -105,9 +105,9 @@ class LibraryPage:
         self.no.click(lambda: _HIDDEN, None, self.sure, **QUIET)
         self.yes.click(self.remove, self.look, [self.look, *self.shelf.drawn, *self._shown], **QUIET)
         opened = [tabs, self.message, setup.notice, *setup.form.components]
-        data = setup.data
         opening = self.again.click(lambda look: self.open_recipe(look, tabs, setup), self.look, opened, **QUIET)
-        opening.then(setup.look, data, [data, setup.report], **QUIET).then(None, js=_TO_THE_TOP, **QUIET)
+        setup.looks(setup.keeps(opening).then)
+        opening.then(None, js=_TO_THE_TOP, **QUIET)
 
     def choose(self, look: Look, event: gr.EventData) -> Updates:
         """The adapter that was clicked, or that the page's address names, in full."""

@@ -10,7 +10,7 @@ import gradio as gr
 
 from lora_studio.config.settings import SLICE_OF
 from lora_studio.ui import paths, words
-from lora_studio.ui.form import read
+from lora_studio.ui.fields import read
 from lora_studio.ui.outcome import WORK, Updates
 from lora_studio.ui.pages.pictures import recent
 from lora_studio.ui.pages.pictures.bulk import BulkEdits
@@ -69,7 +69,7 @@ class PicturesPage:
 
         def opened(event: Any) -> None:
             kept = setup.keeps(event.then(self.open, **filled, **WORK))
-            kept.then(setup.look, setup.looked, [setup.data, setup.report], **QUIET)
+            setup.looks(kept.then)
 
         self.intake.wire(setup, opened, self.list.add)
         self.list.train.click(lambda: gr.update(selected="train"), None, tabs, **QUIET)

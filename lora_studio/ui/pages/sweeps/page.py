@@ -18,7 +18,7 @@ from lora_studio.sweeps.space import Sweep
 from lora_studio.sweeps.study import Study
 from lora_studio.ui import words
 from lora_studio.ui.blank import blank
-from lora_studio.ui.form import from_field
+from lora_studio.ui.fields import from_field
 from lora_studio.ui.outcome import Updates, done, wrong
 from lora_studio.ui.pages.sweeps import charts, status, table
 from lora_studio.ui.pages.train.setup import QUIET, Setup

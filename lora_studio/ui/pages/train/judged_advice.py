@@ -20,7 +20,7 @@ from lora_studio.ui.pages.train.saved import button
 _MEASURES = "Judging draws the same prompts with each state, and measures style, subjects and copies."
 _NOTHING_TO_CHOOSE = (
     "Only {kept} was kept, so there is little to choose from. To compare more states next time, set <b>Preview "
-    "every</b>, <b>Save every</b> or <b>Judge every</b>, under More settings."
+    "every</b>, <b>Save every</b> or <b>Judge every</b>, under All settings."
 )
 _FEW = 2
 

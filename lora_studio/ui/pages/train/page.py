@@ -229,10 +229,9 @@ def _wire_states(
         here.step = int(event.step)
         return tick(here)
 
-    looked = [setup.data, setup.report]
     for part in ("states", "learned", "drawn", "advice", "chosen", "pair"):
         pressing = parts[part].click(pressed, tab, [*branch, *shown], **QUIET)
-        pressing.then(setup.look, setup.data, looked, **QUIET)
+        setup.looks(setup.keeps(pressing).then)
         parts[part].input(show, tab, shown, **QUIET)
 
 

@@ -8,18 +8,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lora_studio import runs, starter
+from lora_studio.config.settings import Settings
 from lora_studio.config.slices.run import names_pairs
-from lora_studio.dataset import folder, slider_pairs
+from lora_studio.dataset import buckets, caption_notices, folder, slider_pairs
+from lora_studio.dataset import pictures as readers
+from lora_studio.dataset.batch_sampler import split
 from lora_studio.dataset.examination import Progress
-from lora_studio.dataset.items import Dataset, PromptPair
+from lora_studio.dataset.items import Dataset, Picture, PromptPair
+from lora_studio.dataset.problems import Problem
 from lora_studio.errors import DatasetError
-from lora_studio.ui import words
+from lora_studio.ui import images, words
+from lora_studio.ui.pages.pictures import findings
 
-_MOST_PROBLEMS = 3
+_MOST_PROBLEMS, _MOST_LINES = 3, 5
+_SHOWN = 5
+"""Pictures that are shown."""
+_AS_IT_SHOULD = frozenset(("mask", "caption lines", "wildcards", "folder caption", "left out"))
+"""Kinds of what a scan tells that are no problem."""
 _scanning: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
-_COUNTED = {"left out": "unread file", "warning": "warning"}
-"""Severities of problems that are told by their number."""
-_LINK = '<a class="quiet-link" href="#pictures">Look at the pictures</a>'
 
 
 def samples() -> dict[str, str]:
@@ -49,16 +55,69 @@ def scan(data: str, outputs: Path, nested: bool = False, progress: Progress | No
         return folder.scan(Path(data), runs.cache_folder(outputs), progress, nested=nested)
 
 
-def report(dataset: Dataset) -> str:
-    """The dataset in one line, and what prevents training, as HTML. The Pictures page shows the rest."""
+def report(dataset: Dataset, settings: Settings, outputs: Path, resolution: int = 0) -> str:
+    """The dataset as it will be trained with ``settings``, as HTML: how many pictures train, a few of them, and what is
+    wrong with them, folded by kind. What prevents training stands open.
+
+    Args:
+        resolution: that they train at, in pixels; 0 where it is not known.
+    """
     if dataset.pairs:
         return f'<div class="dataset">{words.facts(_pairs(dataset.pairs))}</div>'
-    told = [one for one in dataset.problems if one.severity == "blocking" or one.kind == "unread folder"]
+    found = [*dataset.problems, *_of_settings(dataset, settings, resolution)]
+    blocking = [one for one in found if one.severity == "blocking" or one.kind == "unread folder"]
     notices = "".join(
         words.notice("wrong" if one.severity == "blocking" else "warned", one.what, one.file, one.do)
-        for one in told[:_MOST_PROBLEMS]
+        for one in blocking[:_MOST_PROBLEMS]
     )
-    return f'<div class="dataset">{words.facts(_facts(dataset))}{notices}{_LINK}</div>'
+    kinds: dict[str, list[Problem]] = {}
+    for one in found:
+        if one not in blocking and one.kind not in _AS_IT_SHOULD:
+            kinds.setdefault(one.kind, []).append(one)
+    folds = "".join(_fold(kind, problems) for kind, problems in kinds.items())
+    said = _sentence(dataset, settings) if dataset.pictures else ""
+    said += "" if kinds or blocking or not dataset.pictures else " Nothing to fix."
+    sentence = f'<p class="hint">{words.text(said)}</p>' if said else ""
+    return f'<div class="dataset">{sentence}{_row(dataset, outputs)}{notices}{folds}</div>'
+
+
+def _of_settings(dataset: Dataset, settings: Settings, resolution: int) -> list[Problem]:
+    """What is wrong with the pictures and captions under these settings."""
+    of = settings.dataset
+    size = of.resolution or resolution
+    cropped = buckets.problems(dataset, size, of.bucket_step, of.max_upscale) if size and dataset.pictures else []
+    return [*cropped, *caption_notices.problems(dataset, of)]
+
+
+def _fold(kind: str, problems: Sequence[Problem]) -> str:
+    """All problems of a kind in one line, which unfolds."""
+    first = problems[0]
+    counted = len(problems) == 1 and first.files  # which says how many there are
+    title = first.what.partition(":")[0].rstrip(".") if counted else f"{findings.title(kind)}: {len(problems)}"
+    told = (one.what if one.files or not one.file else f"{one.file}: {one.what}" for one in problems[:_MOST_LINES])
+    lines = "".join(f"<li>{words.text(line)}</li>" for line in told)
+    if (more := len(problems) - _MOST_LINES) > 0:
+        lines += f"<li>and {more:,} more</li>"
+    return (
+        f'<details class="problem"><summary>{words.text(title)}</summary>'
+        f"<ul>{lines}</ul><p>{words.text(first.do)}</p></details>"
+    )
+
+
+def _row(dataset: Dataset, outputs: Path) -> str:
+    """The first pictures, small; a link to all of them."""
+    shown = [_image(picture, outputs) for picture in _own(dataset)[:_SHOWN]]
+    if not any(shown):
+        return ""
+    return f'<a class="row-of-pictures" href="#pictures" aria-label="Look at the pictures">{"".join(shown)}</a>'
+
+
+def _image(picture: Picture, outputs: Path) -> str:
+    try:
+        made = readers.thumbnail(picture.path, images.folder(outputs) / "pictures", images.PICTURE, picture.sha256)
+    except (DatasetError, OSError):  # which the scan has told
+        return ""
+    return f'<img src="{words.text(images.address(made))}" alt="" loading="lazy">'
 
 
 def _pairs(pairs: Sequence[PromptPair]) -> list[str]:
@@ -68,20 +127,21 @@ def _pairs(pairs: Sequence[PromptPair]) -> list[str]:
     return [counted, what, "no pictures, so nothing is validated or judged"]
 
 
-def _facts(dataset: Dataset) -> list[str]:
-    pictures = [picture for picture in dataset.pictures if not picture.regularisation]
-    facts = [words.counted(len(pictures), "picture")]
-    if others := len(dataset.pictures) - len(pictures):
-        facts.append(words.counted(others, "class picture"))
-    if bare := sum(not picture.caption for picture in pictures):
-        facts.append(f"{bare:,} without a caption")
-    if (repeated := sum(picture.repeats for picture in pictures)) != len(pictures):
-        facts.append(f"{repeated:,} including repeats")
+def _own(dataset: Dataset) -> list[Picture]:
+    return [picture for picture in dataset.pictures if not picture.regularisation]
+
+
+def _sentence(dataset: Dataset, settings: Settings) -> str:
+    """How many pictures train and how many are held out, and what else there is."""
+    train, checked = split(dataset.pictures, settings.dataset.validation_share, settings.run.seed)
+    own = _own(dataset)
+    count = len(own) - len(checked)
+    parts = [f"{words.counted(count, 'picture')} {'trains' if count == 1 else 'train'}"]
+    parts += [f"{len(checked):,} {'checks' if len(checked) == 1 else 'check'}"] if checked else []
+    if others := len(dataset.pictures) - len(own):
+        parts.append(words.counted(others, "class picture"))
+    if (repeated := sum(picture.repeats for picture in own)) != len(own):
+        parts.append(f"{repeated:,} with repeats")
     if dataset.left_out:
-        facts.append(f"{len(dataset.left_out):,} left out")
-    for severity, name in _COUNTED.items():
-        kinds = ("left out", "no caption")  # which are counted already
-        found = [one for one in dataset.problems if one.severity == severity and one.kind not in kinds]
-        if found:
-            facts.append(words.counted(len(found), name))
-    return facts
+        parts.append(f"{len(dataset.left_out):,} left out")
+    return ", ".join(parts) + "."

@@ -22,8 +22,9 @@ from lora_studio.methods import registry as methods
 from lora_studio.optim import registry as optimizers
 from lora_studio.optim.registry import RATES
 from lora_studio.runs import Run, branching
-from lora_studio.ui import paths, words
-from lora_studio.ui.form import Form, differences, preset_values, rates, read, summary
+from lora_studio.ui import field_notes, paths, words
+from lora_studio.ui.fields import from_field, read
+from lora_studio.ui.form import Form, changes, differences, preset_values, rates, summary
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.train import pictures, timestep_plot
 from lora_studio.ui.pages.train.check import Check, CheckState
@@ -38,6 +39,10 @@ _KEEP_DRAFT = "(preset, ...values) => ({preset, fields: Object.fromEntries(%s.ma
 """Stores what was typed in the browser; ``restore`` reads it."""
 _RESTORED = "() => { window.formRestored = true; window.dispatchEvent(new Event('form-restored')) }"
 """Tells other pages that the form holds what was typed last."""
+_SHORT = ("trigger", "steps", "rank", "preview_prompts")
+"""The settings above the fold, after the base model, the preset and the name."""
+_LOOKED = ("nested", "base", "validation_share", "seed", "resolution", "max_upscale")
+"""The settings that what is said of the pictures depends on most."""
 _HIDDEN = gr.update(visible=False)
 _starting = threading.Lock()
 
@@ -68,15 +73,17 @@ class Setup:
         self._place(first)
 
     def _place(self, first: Preset | None) -> None:
-        with gr.Column(elem_classes="card"):
-            html("<h2>Pictures</h2>")
+        with gr.Column(elem_classes="card", elem_id="train-pictures"):
             self._place_pictures()
-        with gr.Column(elem_classes="card"):
+        with gr.Column(elem_classes="card", elem_id="train-form"):
             html("<h2>Training</h2>")
             self._place_recipe(first)
-        with gr.Column(elem_classes="card"):
-            html("<h2>More settings</h2>")
-            self.form.place_advanced({timestep_plot.KEYS[-1]: self._place_timesteps})
+            with gr.Accordion("All settings", open=False, elem_classes="fold", elem_id="all-settings") as self.all:
+                self.changes = html(visible=False, elem_id="changes")
+                self.reset = gr.Button("Reset to the preset", size="sm", visible=False, elem_id="reset")
+                self.form.place_all({timestep_plot.KEYS[-1]: self._place_timesteps})
+            self.summary = html(visible=False, elem_id="summary")
+            self.notes = html(field_notes.notes(read(self.form.initial), ()), js_on_load=field_notes.PLACE)
         with gr.Column(elem_classes="go"):
             self.check = Check(self.outputs, self.form, self._settings)
             self.check.place()
@@ -97,11 +104,13 @@ class Setup:
         self.timesteps = html(timestep_plot.chart(*started), elem_id="timesteps")
 
     def _place_pictures(self) -> None:
-        help = "Path of a folder of pictures, or of a .toml file of prompt pairs."
-        data = self.form.field("data", label="Folder", info=help, placeholder="~/Pictures/my-style")
+        html('<h2>Pictures</h2><a class="way" href="#pictures">Open in Pictures</a>', elem_classes="small-headline")
+        self.report = html(elem_id="pictures")
+        with gr.Column(elem_classes="fields"):
+            help = "Path of a folder of pictures, or of a .toml file of prompt pairs."
+            data = self.form.field("data", label="Folder", info=help, placeholder="~/Pictures/my-style")
         assert isinstance(data, gr.Textbox)
         self.data = data
-        self.report = html(elem_id="pictures")
 
     def _place_recipe(self, first: Preset | None) -> None:
         with gr.Column(elem_classes="fields"):
@@ -125,33 +134,16 @@ class Setup:
                 elem_id="preset",
             )
         self.blurb = html(_blurb(first, self.damaged))
-        with gr.Accordion("Base model in several files", open=False, elem_classes="fold"):
-            with gr.Column(elem_classes="fields"):
-                self.form.field("vae", placeholder="~/models/vae/sdxl_vae.safetensors")
-                self.form.field("text_encoders", placeholder="one path a line")
         with gr.Column(elem_classes="fields"):
-            self.form.field("name", info="Of the run and its file. Empty: the folder's name.", placeholder="my-style")
-        self.form.place_basic()
-        self.summary = html(visible=False, elem_id="summary")
-        self.reset = gr.Button("Reset to the preset", size="sm", visible=False, elem_id="reset")
+            self.form.field("name", info="Of the run and its file. Empty: the folder's.", placeholder="my-style")
+            for key in _SHORT:
+                self.form.field(key)
 
     def wire(self, page: gr.Blocks) -> None:
         """Binds everything but Start, which concerns both halves."""
         fields, data = self.form.components, self.data
-        self.looked = [data, self.form.fields["nested"]]
-        look_options: dict[str, Any] = {
-            "inputs": self.looked,
-            "outputs": [data, self.report],
-            **QUIET,
-            "show_progress": "minimal",
-            "show_progress_on": self.report,
-        }
-        gr.on(
-            [data.submit, data.blur, self.form.fields["nested"].change],
-            self.look,
-            trigger_mode="always_last",
-            **look_options,
-        )
+        looking = [data.submit, data.blur, *(self.form.fields[key].change for key in _LOOKED)]
+        self.looks(self.gathers(partial(gr.on, looking), trigger_mode="always_last").then)
         choose_options: dict[str, Any] = {"inputs": self.preset, "outputs": [self.blurb, self.typed, *fields], **QUIET}
         self.preset.input(self.choose, **choose_options)
         self.reset.click(self.choose, **choose_options)
@@ -164,7 +156,7 @@ class Setup:
         self.form.explain()
         changes = [one.change for one in [self.preset, *fields]]
         told = self.gathers(partial(gr.on, changes), trigger_mode="always_last")
-        about = [self.summary, self.reset, self.check.stale]
+        about = [self.summary, self.changes, self.reset, self.all, self.notes, self.check.stale]
         told.then(self._changed, [self.check.seen, self.draft], about, trigger_mode="always_last", **QUIET)
         shown = [self.form.fields[key] for key in timestep_plot.KEYS]
         plot_options: dict[str, Any] = {"outputs": self.timesteps, "trigger_mode": "always_last", **QUIET}
@@ -172,11 +164,21 @@ class Setup:
         self.check.wire(self.gathers(self.check.button.click), self.draft, self.start, QUIET)
         self.forget.click(lambda: {self.origin: "", self.branch: _HIDDEN}, None, [self.origin, self.branch], **QUIET)
         restored = page.load(self.restore, [self.draft], [self.preset, self.blurb, *fields], **QUIET)
-        restored.then(None, js=_RESTORED, **QUIET).then(self.look, **look_options)
+        self.looks(self.keeps(restored.then(None, js=_RESTORED, **QUIET)).then)
 
     def looks_again(self, tab: gr.Tab) -> None:
         """Looks at the dataset whenever ``tab`` is opened: it may have been edited on another page."""
-        tab.select(self.look, self.looked, [self.data, self.report], **QUIET)
+        self.looks(tab.select)
+
+    def looks(self, event: Any) -> None:
+        """Looks at the dataset that ``draft`` names, at ``event``, such as ``button.click``."""
+        event(self._look, self.draft, [self.data, self.report], **QUIET)
+
+    def _look(self, kept: dict[str, Any]) -> Updates:
+        if not set(self.form.fields) <= set(kept.get("fields", ())):  # the form is still to be restored
+            return {self.data: gr.skip()}
+        reading = read(self.form.raw(self.form.kept(kept["fields"])))
+        return self.look(reading.values["data"], reading.usable)
 
     def gathers(self, event: Any, **how: Any) -> Any:
         """Puts the whole form into ``draft`` at ``event``, such as ``button.click``; handlers of the form follow it and
@@ -202,10 +204,10 @@ class Setup:
         own = typed.get(_rule(optimizer, method), {})
         return self.form.fill({**rates(optimizer, self._preset(name), method), **own})
 
-    def keep_rate(self, key: str, typed: TypedRates, value: float | None, optimizer: str, method: str) -> TypedRates:
+    def keep_rate(self, key: str, typed: TypedRates, value: str, optimizer: str, method: str) -> TypedRates:
         """Remembers a rate that was typed, for when the user comes back to an optimizer and a method of that rule."""
-        rule = _rule(optimizer, method)
-        return typed if value is None else {**typed, rule: {**typed.get(rule, {}), key: value}}
+        rule, rate = _rule(optimizer, method), from_field(SPECS[key], value)
+        return {**typed, rule: {**typed.get(rule, {}), key: rate}} if isinstance(rate, int | float) else typed
 
     def restore(self, draft: Any) -> Updates:
         """Fills in what the browser has stored, after a reload or a restart."""
@@ -213,7 +215,7 @@ class Setup:
         preset, fields = self._preset(draft.get("preset")), draft.get("fields")
         typed = fields if isinstance(fields, dict) else {}
         chosen = {self.preset: preset.name, self.blurb: _blurb(preset, self.damaged)} if preset else {}
-        known = {field: gr.update(value=typed[key]) for key, field in self.form.fields.items() if key in typed}
+        known = self.form.fill({key: value for key, value in typed.items() if key in SPECS})
         return {self.preset: gr.skip(), **chosen, **known}
 
     def _preset(self, name: object) -> Preset | None:
@@ -227,11 +229,15 @@ class Setup:
         out of date.
         """
         reading, preset = read(self.form.raw(values)), self._preset(name)
-        shown = summary(reading, preset) + self._length(reading.settings)
-        resettable = reading.settings is not None and bool(differences(reading.values, preset))
+        changed = differences(reading.values, preset)
+        shown = summary(reading) + self._length(reading.settings)
+        chips = changes(changed, preset)
         return {
             self.summary: gr.update(value=shown, visible=bool(shown)),
-            self.reset: gr.update(visible=resettable),
+            self.changes: gr.update(value=chips, visible=bool(chips)),
+            self.reset: gr.update(visible=bool(changed)),
+            self.all: gr.update(label=_all(len(changed))),
+            self.notes: field_notes.notes(reading, changed),
             self.check.stale: self.check.changed(seen, values),
         }
 
@@ -245,18 +251,19 @@ class Setup:
             return ""
         return f'<p class="hint">{words.text(told)}</p>'
 
-    def look(self, data: str, nested: bool = False) -> Updates:
-        """Shows the dataset's counts and what prevents training, and tidies its path."""
+    def look(self, data: str, settings: Settings | None = None) -> Updates:
+        """Shows the pictures and what is wrong with them under ``settings``, and tidies their path."""
         path = paths.tidy(data)
         warm.want(busy=bool(runner.active(self.outputs) or job.at_work(self.outputs)))
         tidied = gr.skip() if path == data else path  # else what the user types meanwhile would be undone
-        return {self.data: tidied, self.report: self._report(path, nested)}
+        return {self.data: tidied, self.report: self._report(path, settings or Settings())}
 
-    def _report(self, data: str, nested: bool) -> str:
+    def _report(self, data: str, settings: Settings) -> str:
         if not data:
             return _HINT
         try:
-            return pictures.report(pictures.scan(data, self.outputs, nested))
+            found = pictures.scan(data, self.outputs, settings.dataset.nested)
+            return pictures.report(found, settings, self.outputs)
         except (StudioError, OSError) as error:
             return words.notice("wrong", str(error))
 
@@ -346,6 +353,11 @@ def _presets() -> tuple[dict[str, Preset], list[str]]:
         except SettingsError as error:
             damaged.append(str(error))
     return found, damaged
+
+
+def _all(changed: int) -> str:
+    """The label of the fold with all settings."""
+    return f"All settings · {changed} changed" if changed else "All settings"
 
 
 def _blurb(preset: Preset | None, damaged: list[str]) -> str:

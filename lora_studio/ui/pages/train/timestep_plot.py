@@ -7,8 +7,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from lora_studio.config.slices import NoiseSettings
+from lora_studio.config.specs import SPECS
 from lora_studio.diffusion import timesteps
 from lora_studio.ui import words
+from lora_studio.ui.fields import from_field
 from lora_studio.ui.plots import Frame, in_svg
 
 KEYS = ("timestep_from", "timestep_to", "timestep_bias", "timestep_mean", "timestep_width")
@@ -22,7 +24,8 @@ def chart(*values: Any) -> str:
     It is that of Stable Diffusion's own noise: which model will be trained is not known before it is read.
     """
     try:
-        chosen = NoiseSettings(**dict(zip(KEYS, values, strict=True)))
+        typed = zip(KEYS, values, strict=True)
+        chosen = NoiseSettings(**{key: from_field(SPECS[key], value) for key, value in typed})
     except ValidationError:
         return ""
     low, high = chosen.timestep_from, chosen.timestep_to
