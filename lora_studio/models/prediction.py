@@ -20,18 +20,12 @@ from lora_studio.diffusion.gaussian import Epsilon, Velocity
 from lora_studio.errors import ModelError
 from lora_studio.events import Warned
 from lora_studio.families.family import Family
+from lora_studio.families.marks import EDM_MARKS, PLAYGROUND_MARK, V_MARK, ZERO_SNR_MARK, claims
 
 if TYPE_CHECKING:
     from lora_studio.models.base import Base
     from lora_studio.models.weights import Weights
 
-V_MARK, ZERO_SNR_MARK = "v_pred", "ztsnr"
-"""Empty tensors that SDXL's v-predicting descendants carry, the second where their schedule ends in pure noise (Lin et
-al. 2024).
-"""
-EDM_MARKS = {"sigma_max": "edm_vpred.sigma_max", "sigma_min": "edm_vpred.sigma_min"}
-"""The ends of σ in a scheduler's configuration -> the tensors of one number in which CosXL's descendants carry them."""
-_PLAYGROUND_MARK = "edm_mean"
 ZERO_SNR = "rescale_betas_zero_snr"
 """As a scheduler's configuration names it."""
 _SURE = (0.3, 0.97)
@@ -74,13 +68,13 @@ def of_file(family: Family, weights: Weights) -> NoiseMarks:
     Raises:
         ModelError: the file is of a noise process that the studio does not have, or of noise that no model has.
     """
-    if _PLAYGROUND_MARK in weights.shapes:
+    if PLAYGROUND_MARK in weights.shapes:
         raise _playground(weights.paths[0])
     if EDM_MARKS["sigma_max"] in weights.shapes:
         schedule = _edm_schedule(weights)
         return NoiseMarks(schedule, False, ContinuousVelocity.name, f"the file's mark {EDM_MARKS['sigma_max']}")
-    claims = list(_claims(weights))
-    name, source = claims[0] if claims else ("", "")
+    said = list(claims(weights.shapes, weights.metadata))
+    name, source = said[0] if said else ("", "")
     zero_snr, zero_snr_source = _zero_snr_of(weights)
     return NoiseMarks(
         family.config("scheduler"),
@@ -88,7 +82,7 @@ def of_file(family: Family, weights: Weights) -> NoiseMarks:
         source=source,
         zero_snr=zero_snr,
         zero_snr_source=zero_snr_source,
-        others=tuple(f"{where} says {other}" for other, where in claims if other != name),
+        others=tuple(f"{where} says {other}" for other, where in said if other != name),
     )
 
 
@@ -153,25 +147,6 @@ def likeness(base: Base) -> float:
     last = torch.tensor([base.process.timesteps - 1], device=base.device)
     answer = base.predict(noise, last, base.encode_text([""])).cpu()
     return torch.corrcoef(torch.stack([answer.flatten(), noise.flatten()]))[0, 1].item()
-
-
-def _claims(weights: Weights) -> Iterator[tuple[str, str]]:
-    """The name of a prediction, and the mark in the file that says so; the most explicit mark first."""
-    told = weights.metadata
-    if told.get("modelspec.noise_process", "").lower() == RectifiedFlow.name:
-        yield RectifiedFlow.name, "the file's modelspec.noise_process"
-    name = told.get("modelspec.prediction_type", "").lower()
-    if processes.known(name):
-        yield processes.named(name).name, "the file's modelspec.prediction_type"
-    if V_MARK in weights.shapes:
-        yield Velocity.name, f"the file's mark {V_MARK}"
-    # ComfyUI writes "epsilon" into every model that it took for one, so only v is worth something
-    if told.get("modelspec.predict_key", "").lower() == Velocity.name:
-        yield Velocity.name, "the file's modelspec.predict_key"
-    if told.get("ss_v_parameterization", "").lower() == "true":
-        yield Velocity.name, "the file's ss_v_parameterization"
-    if told.get("modelspec.architecture", "").endswith("-v"):
-        yield Velocity.name, "the file's modelspec.architecture"
 
 
 def _zero_snr_of(weights: Weights) -> tuple[bool | None, str]:

@@ -8,11 +8,9 @@ as ``unet_activations`` does; what an adapter keeps of a layer its method says. 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from lora_studio.adapters import block_names
 from lora_studio.config.settings import Settings
 from lora_studio.config.slices import AdapterSettings, MachineSettings
 from lora_studio.families.family import Family
@@ -111,15 +109,7 @@ class Activations:
 
     def changes(self, path: str) -> bool:
         """Whether the layer at the canonical ``path`` has an adapter."""
-        family, adapter = self.step.family, self.step.adapter
-        denoiser = path.startswith(f"{family.denoiser}.")
-        if not denoiser and not adapter.train_text:
-            return False
-        if not self.step.method.changes_layers:
-            return False
-        pattern = (family.targets if denoiser else family.text_targets)[adapter.targets]
-        chosen = bool(re.search(pattern, path)) and block_names.within(adapter.blocks, path)
-        return chosen and self.step.method.takes(path)
+        return self.step.adapter.changes(path, self.step.family)
 
     def changed(self, path: str, shape: LayerShape, tokens: float, bare: bool = False, saved: bool = False) -> float:
         """Bytes that the adapter of one layer keeps, 0 where it has none; counts its parameters.

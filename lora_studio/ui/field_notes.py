@@ -14,13 +14,15 @@ from lora_studio.config.specs import SPECS
 from lora_studio.optim import registry as optimizers
 from lora_studio.ui import words
 from lora_studio.ui.fields import FormReading
+from lora_studio.ui.scene.base_look import BaseLook
 
 PLACE = """
 const form = document.getElementById('train-form');
 const field = key => document.getElementById(`set-${key}`);
-let told = {wrong: {}, warned: {}, idle: {}, changed: []};
+let told = {wrong: {}, warned: {}, told: {}, idle: {}, changed: []};
 const say = (block, key) => {
-  const what = told.wrong[key] ?? told.warned[key] ?? '', old = block.querySelector(':scope > .beside');
+  const what = told.wrong[key] ?? told.warned[key] ?? told.told[key] ?? '';
+  const old = block.querySelector(':scope > .beside');
   const typed = block.querySelector('input, textarea');
   if (typed && block.classList.contains('number')) typed.inputMode = 'decimal';
   if (typed) key in told.wrong ? typed.setAttribute('aria-invalid', 'true') : typed.removeAttribute('aria-invalid');
@@ -28,7 +30,7 @@ const say = (block, key) => {
   if (!what) { old?.remove(); typed?.removeAttribute('aria-describedby'); return; }
   const note = old ?? document.createElement('p');
   if (note.textContent !== what) note.textContent = what;
-  note.className = key in told.wrong ? 'beside' : 'beside warned';
+  note.className = key in told.wrong ? 'beside' : key in told.warned ? 'beside warned' : 'beside told';
   note.id = `beside-${key}`;
   note.setAttribute('role', 'status');
   if (!old) block.append(note);
@@ -115,13 +117,14 @@ window.addEventListener('fields-noted', () => { if (element.isConnected && typed
 """
 
 
-def notes(reading: FormReading, changed: Iterable[str]) -> str:
-    """What ``PLACE`` places, as HTML: of what was read, and of the settings that were ``changed``."""
+def notes(reading: FormReading, changed: Iterable[str], base: BaseLook | None = None) -> str:
+    """What ``PLACE`` places, as HTML: of what was read, the settings that were ``changed``, and the base model."""
     usable = reading.usable
     rate = optimizers.rate_warning(usable.optimizer) if usable and "learning_rate" not in reading.wrong else ""
     told = {
         "wrong": {key: what[0].upper() + what[1:] for key, what in reading.beside.items() if key},
-        "warned": {"learning_rate": rate} if rate else {},
+        "warned": ({"learning_rate": rate} if rate else {}) | ({"base": base.line} if base and base.odd else {}),
+        "told": {"base": base.line} if base else {},
         "idle": None if usable is None else {key: one.only for key, one in usable.idle().items()},
         "changed": sorted(changed),
     }

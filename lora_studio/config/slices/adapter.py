@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import field_validator
 from pydantic_core import PydanticCustomError
 
+from lora_studio.adapters import block_names
 from lora_studio.config import by_block
 from lora_studio.config.declaration import MORE_THAN_ZERO, Group, Level, SettingsSlice, setting
 from lora_studio.methods import registry as methods
@@ -141,6 +143,17 @@ class AdapterSettings(SettingsSlice):
         """
         named = {key: family.named_blocks(getattr(self, key)) for key in ("blocks", "by_block")}
         return self.model_copy(update=named)
+
+    def changes(self, path: str, family: Family) -> bool:
+        """Whether the adapter changes the layer at the canonical ``path`` of a model of ``family``. The settings must
+        be those of ``of_family``.
+        """
+        denoiser = path.startswith(f"{family.denoiser}.")
+        method = methods.get(self.method)
+        if not method.changes_layers or not (denoiser or self.train_text):
+            return False
+        pattern = (family.targets if denoiser else family.text_targets)[self.targets]
+        return bool(re.search(pattern, path)) and block_names.within(self.blocks, path) and method.takes(path)
 
     def at(self, path: str) -> AdapterSettings:
         """The settings of the layer at the canonical ``path``, with the rank and alpha that ``by_block`` gives it."""

@@ -26,7 +26,8 @@ from lora_studio.jobs.view import RunView
 from lora_studio.ui import outcome, words
 from lora_studio.ui.form import Form
 from lora_studio.ui.outcome import Updates
-from lora_studio.ui.pages.train import memory_report
+from lora_studio.ui.pages.train import cost, memory_report
+from lora_studio.ui.pages.train.cost import MeasuredPace
 from lora_studio.ui.theme import html
 
 _HIDDEN = gr.update(value="", visible=False)
@@ -64,9 +65,22 @@ class CheckState:
 class Check:
     """The button and its result. The studio runs one check at a time: a new one cancels the one before."""
 
-    def __init__(self, outputs: Path, form: Form, settings: Callable[[tuple[Any, ...]], Settings]):
-        """``settings`` makes Settings of the form's values, and raises StudioError where they are invalid."""
+    def __init__(
+        self,
+        outputs: Path,
+        form: Form,
+        settings: Callable[[tuple[Any, ...]], Settings],
+        measured: dict[tuple[object, ...], MeasuredPace] | None = None,
+    ):
+        """``settings`` makes Settings of the form's values, and raises StudioError where they are invalid. What is
+        measured is noted in ``measured``, by the ``cost.pace`` of the settings.
+        """
         self.outputs, self.form, self.settings = outputs, form, settings
+        self.measured = {} if measured is None else measured
+        self.tells: Callable[[tuple[Any, ...]], Updates] = lambda values: {}
+        """What else the page shows of the form's values once they were checked."""
+        self.told: list[Any] = []
+        """The components that it changes."""
         self._newest: CommandProcess | None = None
         self._lock = threading.Lock()
 
@@ -85,7 +99,8 @@ class Check:
         """Binds the handlers. After ``pressed``, the press on the button, ``draft`` holds the form. ``start`` cancels a
         check: both would compete for the device.
         """
-        fields, shown = self.form.components, [self.seen, self.outcome, self.stale, self.button, self.again]
+        fields = self.form.components
+        shown = [self.seen, self.outcome, self.stale, self.button, self.again, *self.told]
 
         def begin(seen: CheckState, kept: dict[str, Any]) -> Updates:
             return self.begin(seen, *self.form.kept(kept["fields"]))
@@ -136,7 +151,8 @@ class Check:
     def now(self, seen: CheckState) -> Updates:
         """What the page shows of the check now."""
         about = {self.outcome: seen.shown, self.stale: self._stale(seen), self.button: seen.button}
-        return {**about, self.again: gr.update(active=seen.working)}
+        told = self.tells(seen.values) if seen.values is not None and not seen.working else {}
+        return {**about, self.again: gr.update(active=seen.working), **told}
 
     def _checked(self, seen: CheckState, settings: Settings) -> Iterator[str]:
         """What the page shows of the check, as it proceeds."""
@@ -157,6 +173,7 @@ class Check:
                         seen.options = [option["changes"] for option in estimated["would_fit"]]
                     else:
                         seen.options = [option["changes"] for option in report["would_fit"]]
+                        self._note(report, settings)
                         yield memory_report.result(report, settings)
                         return
                     yield memory_report.running(view, estimated)
@@ -165,6 +182,11 @@ class Check:
                 files.sweep(runs.trials_folder(self.outputs), lives=psutil.pid_exists)
         if seen.values is not None:  # another tab's check has replaced this one
             self.close(seen)
+
+    def _note(self, report: dict[str, Any], settings: Settings) -> None:
+        if found := report["measured"]:
+            measured = MeasuredPace(found["step_seconds"], found["peak"], report["limit"], report["fits"])
+            self.measured[cost.pace(settings)] = measured
 
     def _begin(self, preset: Path) -> CommandProcess:
         with self._lock:

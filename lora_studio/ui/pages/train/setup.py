@@ -28,6 +28,8 @@ from lora_studio.ui.form import Form, changes, differences, preset_values, rates
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.train import pictures, timestep_plot
 from lora_studio.ui.pages.train.check import Check, CheckState
+from lora_studio.ui.pages.train.outlook import Outlook
+from lora_studio.ui.scene import base_look
 from lora_studio.ui.theme import html
 
 _FIRST_PRESET = "quick-look"
@@ -69,6 +71,7 @@ class Setup:
         self.presets, self.damaged = _presets()
         first = self.presets.get(_FIRST_PRESET) or next(iter(self.presets.values()), None)
         self.samples = pictures.samples()
+        self.outlook = Outlook(outputs)
         self.form = Form({**preset_values(first), "data": next(iter(self.samples), "")})
         self._place(first)
 
@@ -83,10 +86,13 @@ class Setup:
                 self.reset = gr.Button("Reset to the preset", size="sm", visible=False, elem_id="reset")
                 self.form.place_all({timestep_plot.KEYS[-1]: self._place_timesteps})
             self.summary = html(visible=False, elem_id="summary")
-            self.notes = html(field_notes.notes(read(self.form.initial), ()), js_on_load=field_notes.PLACE)
+            looked, reading = self.outlook.base_of(read(self.form.initial))
+            self.notes = html(field_notes.notes(reading, (), looked), js_on_load=field_notes.PLACE)
         with gr.Column(elem_classes="go"):
-            self.check = Check(self.outputs, self.form, self._settings)
+            self.check = Check(self.outputs, self.form, self._settings, self.outlook.measured)
             self.check.place()
+            self.cost = html(self.outlook.cost(reading, looked), elem_id="cost")
+            self.check.tells, self.check.told = self._cost_of, [self.cost]
             self.notice = html(visible=False)
             self.origin = gr.State("")
             self.typed = gr.State({})
@@ -119,7 +125,7 @@ class Setup:
                 value="starter",
                 allow_custom_value=True,
                 label="Base model",
-                info="The built-in starter, or the path of your own model.",
+                info="The starter, or the path of your own.",
                 elem_id="set-base",
             )
             self.form.adopt("base", base)
@@ -156,7 +162,7 @@ class Setup:
         self.form.explain()
         changes = [one.change for one in [self.preset, *fields]]
         told = self.gathers(partial(gr.on, changes), trigger_mode="always_last")
-        about = [self.summary, self.changes, self.reset, self.all, self.notes, self.check.stale]
+        about = [self.summary, self.changes, self.reset, self.all, self.notes, self.cost, self.check.stale]
         told.then(self._changed, [self.check.seen, self.draft], about, trigger_mode="always_last", **QUIET)
         shown = [self.form.fields[key] for key in timestep_plot.KEYS]
         plot_options: dict[str, Any] = {"outputs": self.timesteps, "trigger_mode": "always_last", **QUIET}
@@ -228,7 +234,8 @@ class Setup:
         """Shows what is wrong or differs from the preset, the button that resets it, and whether the memory check is
         out of date.
         """
-        reading, preset = read(self.form.raw(values)), self._preset(name)
+        looked, reading = self.outlook.base_of(read(self.form.raw(values)))
+        preset = self._preset(name)
         changed = differences(reading.values, preset)
         shown = summary(reading) + self._length(reading.settings)
         chips = changes(changed, preset)
@@ -237,9 +244,14 @@ class Setup:
             self.changes: gr.update(value=chips, visible=bool(chips)),
             self.reset: gr.update(visible=bool(changed)),
             self.all: gr.update(label=_all(len(changed))),
-            self.notes: field_notes.notes(reading, changed),
+            self.notes: field_notes.notes(reading, changed, looked),
+            self.cost: self.outlook.cost(reading, looked),
             self.check.stale: self.check.changed(seen, values),
         }
+
+    def _cost_of(self, values: tuple[Any, ...]) -> Updates:
+        looked, reading = self.outlook.base_of(read(self.form.raw(values)))
+        return {self.cost: self.outlook.cost(reading, looked)}
 
     def _length(self, settings: Settings | None) -> str:
         """How many steps the epochs are, as HTML; empty where the length is given in steps or cannot be told yet."""
@@ -256,16 +268,7 @@ class Setup:
         path = paths.tidy(data)
         warm.want(busy=bool(runner.active(self.outputs) or job.at_work(self.outputs)))
         tidied = gr.skip() if path == data else path  # else what the user types meanwhile would be undone
-        return {self.data: tidied, self.report: self._report(path, settings or Settings())}
-
-    def _report(self, data: str, settings: Settings) -> str:
-        if not data:
-            return _HINT
-        try:
-            found = pictures.scan(data, self.outputs, settings.dataset.nested)
-            return pictures.report(found, settings, self.outputs)
-        except (StudioError, OSError) as error:
-            return words.notice("wrong", str(error))
+        return {self.data: tidied, self.report: self.outlook.report(path, settings or Settings()) if path else _HINT}
 
     def begin(self, *values: Any, origin: str = "") -> Run:
         """Starts a run with the form's settings, or adds it to the queue. ``origin`` is the RUN@STEP that it branches
@@ -323,8 +326,11 @@ class Setup:
         return self.checked(reading.settings)
 
     def checked(self, settings: Settings) -> Settings:
-        """The settings with tidy paths, a dataset that can be trained on, and the steps that their epochs are. Raises
-        DatasetError if it cannot.
+        """The settings with tidy paths, a base model and a dataset that can be trained on, and the steps that their
+        epochs are.
+
+        Raises:
+            ModelError, DatasetError: it cannot.
         """
         settings = settings.changed(
             data=paths.tidy(settings.run.data),
@@ -332,6 +338,7 @@ class Setup:
             vae=paths.tidy(settings.run.vae),
             text_encoders=[paths.tidy(path) for path in settings.run.text_encoders],
         )
+        base_look.look(settings.run.base, settings.run.vae, settings.run.text_encoders)
         dataset = pictures.scan(settings.run.data, self.outputs, settings.dataset.nested)
         if blocking := dataset.blocking:
             raise DatasetError(blocking[0].what, where=blocking[0].file, do=blocking[0].do)
@@ -375,4 +382,5 @@ def _bases(outputs: Path) -> list[tuple[str, str]]:
             continue
         used[base] = Path(base).name
     used.pop("starter", None)
-    return [("Built-in starter", "starter"), *((name, base) for base, name in used.items())]
+    models = ((name, base) for base, name in used.items() if not base_look.refusal(base))
+    return [("Built-in starter", "starter"), *models]

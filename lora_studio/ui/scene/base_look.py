@@ -1,0 +1,216 @@
+"""What a base model is, told as soon as it is chosen: from its configurations and the headers of its files. No weight
+is read, and torch is not imported.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from lora_studio import starter
+from lora_studio.adapters import container
+from lora_studio.diffusion import registry as processes
+from lora_studio.diffusion.edm import ContinuousVelocity
+from lora_studio.errors import AdapterError, ModelError, SettingsError
+from lora_studio.families import contents, layout, marks, registry, weights
+from lora_studio.families.family import Family, part_title
+from lora_studio.families.layout import Shape
+from lora_studio.ui import words
+
+_AGAIN = "Download it again, or choose another base model."
+
+
+@dataclass(frozen=True)
+class BaseLook:
+    """What is known of a base model.
+
+    Attributes:
+        predicts: what it predicts, for people; empty where its files do not say.
+        resolution: the side in pixels that it was trained at.
+        size: bytes of its files.
+        denoiser: how many weights its denoiser has.
+        modules: the layers that an adapter can change, by canonical path, with the shapes of their weights.
+        text_widths: of each text encoder's states.
+        odd: what to know of it before a run, a sentence each.
+    """
+
+    family: Family
+    predicts: str
+    resolution: int
+    size: int
+    denoiser: int
+    modules: Mapping[str, Shape]
+    text_widths: tuple[int, ...]
+    odd: tuple[str, ...]
+
+    @property
+    def line(self) -> str:
+        """All of it in a line."""
+        predicts = (
+            f"predicts {self.predicts[0].lower()}{self.predicts[1:]}"
+            if self.predicts
+            else "what it predicts is found out at the start"
+        )
+        title = self.family.title
+        facts = [f"{title[0].upper()}{title[1:]}", predicts, f"{self.resolution} px", words.size(self.size)]
+        return " · ".join(facts) + ("." if self.odd else "") + "".join(f" {one}" for one in self.odd)
+
+
+def look(base: str, vae: str = "", text_encoders: Sequence[str] = ()) -> BaseLook:
+    """What the model that ``base`` names is, completed by the files that are given, as the settings of these names.
+
+    Raises:
+        ModelError: there is no such model, or the studio cannot train it.
+        SettingsError: the studio cannot train what it predicts.
+    """
+    path = starter.MODEL if base == "starter" else weights.located(base)
+    if path.is_file():
+        stat = path.stat()
+        return _of_file(path, (stat.st_mtime_ns, stat.st_size), bool(vae), len(text_encoders))
+    index = path / "model_index.json"
+    changed = index.stat().st_mtime_ns if index.is_file() else 0
+    return _of_folder(path, (changed, path.stat().st_mtime_ns), bool(vae), len(text_encoders))
+
+
+@lru_cache(maxsize=64)
+def _of_file(path: Path, version: tuple[int, ...], vae: bool, texts: int) -> BaseLook:
+    """``version`` tells a file from the one that it replaced."""
+    try:
+        header = container.read_header(path)
+    except AdapterError as error:
+        raise ModelError(error.what, where=error.where, do=error.do) from None
+    shapes = header.shapes
+    parts = contents.parts(shapes)
+    unet = next((part for part in parts if part.kind == "unet"), None)
+    if unet is None:
+        raise registry.unknown(shapes, path, "no base model")
+    family = registry.of_denoiser(unet.shapes, path, shapes)
+    config = _fitted(family, unet.shapes)
+    said = list(marks.claims(shapes, header.metadata))
+    edm = marks.EDM_MARKS["sigma_max"] in shapes
+    name = ContinuousVelocity.name if edm else said[0][0] if said else ""
+    side = family.native_size(name, family.latent_side(config))
+    odd = [*_lacking(family, parts, vae, texts), *_doubts(said), *_inpaints(family, config)]
+    encoders = {component: family.config(component) for component in family.encoders}
+    return BaseLook(
+        family,
+        _title(name),
+        side * family.latent_scale(family.config("vae")),
+        path.stat().st_size,
+        sum(map(math.prod, unet.shapes.values())),
+        _modules(family, config, encoders),
+        _widths(encoders),
+        tuple(odd),
+    )
+
+
+@lru_cache(maxsize=64)
+def _of_folder(path: Path, version: tuple[int, ...], vae: bool, texts: int) -> BaseLook:
+    denoisers = {
+        part: _json(path / part / "config.json")
+        for part in registry.denoiser_folders()
+        if (path / part / "config.json").is_file()
+    }
+    index = path / "model_index.json"
+    family = registry.of_folder(_json(index) if index.is_file() else {}, denoisers, path)
+    config = denoisers[family.denoiser]
+    odd = [
+        f"Its {part_title(part).removeprefix('the ')} is missing."
+        for part in family.parts
+        if not (path / part).is_dir() and not (part == "vae" and vae) and not (part in family.encoders and texts)
+    ]
+    schedule = path / "scheduler" / "scheduler_config.json"
+    predicts = family.process(_json(schedule)).title if schedule.is_file() else ""
+    files = {part: path / part / "config.json" for part in family.encoders}
+    encoders = {part: _json(file) for part, file in files.items() if file.is_file()}
+    autoencoder = path / "vae" / "config.json"
+    return BaseLook(
+        family,
+        predicts,
+        family.latent_side(config) * family.latent_scale(_json(autoencoder)) if autoencoder.is_file() else 0,
+        sum(file.stat().st_size for file in path.glob("*/*.safetensors")),
+        _counted(path / family.denoiser),
+        _modules(family, config, encoders),
+        _widths(encoders),
+        (*odd, *_inpaints(family, config)),
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        raise ModelError(f"{path.name} cannot be read as JSON.", where=path, do=_AGAIN)
+    return found
+
+
+def _counted(folder: Path) -> int:
+    """The weights in a folder's files; of several copies in other formats, those of the first."""
+    files = sorted(folder.glob("*.safetensors"), key=lambda file: ("." in file.stem, file.name))
+    shards = [file for file in files if "-of-" in file.name] or files[:1]
+    try:
+        return sum(math.prod(shape) for file in shards for shape in container.read_header(file).shapes.values())
+    except AdapterError as error:
+        raise ModelError(error.what, where=error.where, do=error.do) from None
+
+
+def _fitted(family: Family, shapes: Mapping[str, Shape]) -> dict[str, Any]:
+    try:
+        return family.fit(family.denoiser, shapes)
+    except (KeyError, IndexError, StopIteration):
+        return family.config(family.denoiser)
+
+
+def _modules(family: Family, unet: Mapping[str, Any], encoders: Mapping[str, Mapping[str, Any]]) -> dict[str, Shape]:
+    try:
+        found = dict(layout.unet_modules(unet))
+        for component, config in encoders.items():
+            found |= layout.clip_modules(component, config)
+        return found
+    except (KeyError, TypeError, IndexError):
+        return dict(family.modules)
+
+
+def _widths(encoders: Mapping[str, Mapping[str, Any]]) -> tuple[int, ...]:
+    return tuple(config.get("hidden_size", 0) for config in encoders.values())
+
+
+def _title(name: str) -> str:
+    return processes.named(name).title if name and processes.known(name) else ""
+
+
+def _lacking(family: Family, parts: Sequence[contents.FilePart], vae: bool, texts: int) -> list[str]:
+    """Parts that neither the file has nor other files give."""
+    held = [part.kind for part in parts]
+    lacks = [] if vae or "vae" in held else ["no VAE"]
+    if held.count("text") + texts < len(family.encoders):
+        lacks.append("not all of its text encoders" if held.count("text") + texts else "no text encoder")
+    return [f"The file has {' and '.join(lacks)}: name their files in All settings, under Run."] if lacks else []
+
+
+def _doubts(said: Sequence[tuple[str, str]]) -> list[str]:
+    others = [where for name, where in said if name != said[0][0]]
+    return [f"Its marks disagree on what it predicts: {said[0][1]}, and {others[0]}."] if others else []
+
+
+def _inpaints(family: Family, config: Mapping[str, Any]) -> list[str]:
+    return ["It paints into masks; what is trained also fits the model without."] if family.inpaints(config) else []
+
+
+def refusal(base: str) -> str:
+    """Why ``base`` is no model that can be trained, as a sentence; empty if it is one."""
+    try:
+        look(base)
+    except (ModelError, SettingsError) as error:
+        return str(error)
+    except OSError as error:
+        return f"{os.path.basename(base)} cannot be read: {error.strerror or error}."
+    return ""
