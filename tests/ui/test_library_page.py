@@ -132,6 +132,7 @@ def test_what_it_changes_is_told_and_drawn(visit, shelf):
     chosen = page.locator("#blocks label:has(input:checked)").all_inner_texts()
     page.locator("#train-blocks").press("Enter")
     expect(page.get_by_role("status").filter(has_text="The form now trains these blocks only")).to_be_visible(**WORKING)
+    page.get_by_role("button", name="All settings").click()
     page.get_by_role("button", name=re.compile("^Adapter")).click()
     names = [text.partition(" · ")[0].strip() for text in chosen]
     expect(page.locator("#set-blocks textarea")).to_have_value("\n".join(names))

@@ -144,7 +144,7 @@ def test_the_report_shows_names_as_text(setup, tmp_path):
 @pytest.mark.fault(22)
 def test_the_pictures_are_told_shortly_and_what_is_wrong_is_folded_by_kind(setup, tmp_path):
     """Five thousand pictures make the page crawl, or a warning for each of them pushes the form away."""
-    noise = Image.effect_noise((64, 64), 80)
+    noise = Image.effect_noise((160, 160), 80)
     for name, text in (("a", "a boat\na ship"), ("b", "a cat"), ("c", ""), ("e", ""), ("f", "a dog")):
         noise.rotate(17 * ord(name)).save(tmp_path / f"{name}.png")
         (tmp_path / f"{name}.txt").write_text(text)
@@ -158,10 +158,15 @@ def test_the_pictures_are_told_shortly_and_what_is_wrong_is_folded_by_kind(setup
 
 def test_nothing_to_fix_is_said_and_what_is_cropped_depends_on_the_resolution(setup, tmp_path):
     for i in range(4):
-        Image.effect_noise((64, 256 if i else 64), 80 + i).save(tmp_path / f"{i}.png")
+        Image.effect_noise((160, 160), 80 + i).save(tmp_path / f"{i}.png")
         (tmp_path / f"{i}.txt").write_text("a boat")
     assert "3 pictures train, 1 checks. Nothing to fix." in setup.look(str(tmp_path))[setup.report]
-    html = setup.look(str(tmp_path), Settings(resolution=64))[setup.report]
+    html = setup.look(str(tmp_path), Settings(resolution=512))[setup.report]
+    small = "4 pictures are too small for 512 × 512 and are trained on at a smaller size"
+    assert re.findall("<summary>(.*?)</summary>", html) == [small]
+    for i in range(3):
+        Image.effect_noise((160, 1200), 80 + i).save(tmp_path / f"{i}.png")
+    html = setup.look(str(tmp_path))[setup.report]
     assert re.findall("<summary>(.*?)</summary>", html) == ["3 pictures are cropped by more than 30%"]
 
 
