@@ -34,7 +34,8 @@ _TO_THE_RUN = """() => {
 """After a start the run is in view, also where the button was pressed far down in the settings."""
 
 _FORM_SCROLLS = """
-document.querySelector('.half:has(+ #run)')?.addEventListener('scroll', () => window.dispatchEvent(new Event('scroll')));
+const half = document.querySelector('.half:has(+ #run)');
+half?.addEventListener('scroll', () => window.dispatchEvent(new Event('scroll')));
 """
 """Lists that are open follow their fields when the form scrolls by itself: gradio looks at the window alone."""
 
