@@ -35,10 +35,15 @@ class QueueEntry(NamedTuple):
     job: AtWork | None = None
 
     @property
+    def one(self) -> Run | AtWork:
+        """The run or the job."""
+        found = self.run or self.job
+        assert found
+        return found
+
+    @property
     def folder(self) -> Path:
-        one = self.run or self.job
-        assert one
-        return one.folder
+        return self.one.folder
 
     @property
     def key(self) -> str:

@@ -2,33 +2,52 @@
 
 from __future__ import annotations
 
-from lora_studio import files
-from lora_studio.jobs import control, keeper, runner
+from pathlib import Path
+
+from lora_studio import files, runs
+from lora_studio.errors import RunError
+from lora_studio.jobs import control, job, keeper, runner
 from lora_studio.jobs.control import Request
-from lora_studio.jobs.queue import QueueEntry
+from lora_studio.jobs.job import AtWork
 from lora_studio.runs import Run
 
 
-def stop_run(run: Run) -> bool:
-    """Asks the run to stop; returns whether it left the queue by that, before its turn.
+def at_work(name: str, outputs: Path) -> Run | AtWork:
+    """What is called ``name``, or lies in that folder, and is at work or waits.
+
+    Raises:
+        RunError: nothing is, or both a run and a job are.
+    """
+    path = Path(name).absolute()
+    jobs = [one for one in job.at_work(outputs) if name == one.name or path == one.folder.absolute()]
+    if not jobs:
+        run = runs.find(name, outputs)
+        if not runner.alive(run):
+            what = f"{run.name} is neither at work nor waiting in the queue."
+            raise RunError(what, where=run.folder, do="There is nothing to stop.")
+        return run
+    both = [run.folder for run in runner.at_work(outputs) if run.name == name]
+    if both:
+        do = f"Name the folder of the one to stop: {both[0]} or {jobs[0].folder}"
+        raise RunError(f"A run and a {jobs[0].noun} job are called {name}.", where=name, do=do)
+    return jobs[0]
+
+
+def stop(found: Run | AtWork) -> bool:
+    """Asks a run or a job to stop; returns whether it leaves the queue by that, before its turn. A request that came
+    before changes nothing.
 
     Raises:
         MachineError: the disk refuses.
     """
+    if isinstance(found, AtWork):
+        waited = found.waits
+        found.cancel()
+        return waited
     try:
-        control.ask(run, Request.STOP)
-        if waited := runner.waits(run):
-            keeper.leave(run)
+        control.ask(found, Request.STOP)
+        if waited := runner.waits(found):
+            keeper.leave(found)
     except OSError as error:
-        raise files.refusal(error, "The request cannot be left for the run", run.folder) from error
-    return waited and not runner.alive(run)
-
-
-def stop(entry: QueueEntry) -> bool:
-    """Asks what stands in the queue to stop; returns whether it leaves the queue by that. Raises as ``stop_run``."""
-    if entry.run:
-        return stop_run(entry.run)
-    assert entry.job
-    waited = entry.job.waits
-    entry.job.cancel()
-    return waited
+        raise files.refusal(error, "The request cannot be left for the run", found.folder) from error
+    return waited and not runner.alive(found)

@@ -1,4 +1,4 @@
-"""What scripts can call by name while the studio runs, with ``gradio_client``; see docs/draw.md."""
+"""What scripts can call by name while the studio runs, with ``gradio_client``; see docs/scripting.md."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from lora_studio.config.specs import did_you_mean
 from lora_studio.errors import RunError, SettingsError, StudioError
 from lora_studio.runs import gallery, library
 from lora_studio.runs.library import Entry
+from lora_studio.ui import run_endpoints
 from lora_studio.ui.pages.draw import named, order, sheets, sizes
 from lora_studio.ui.pages.draw.easel import Easel
 from lora_studio.ui.pages.draw.named import NamedAdapter
@@ -24,6 +25,7 @@ from lora_studio.ui.pages.draw.sheets import AxisFields
 from lora_studio.ui.pages.library import cards
 from lora_studio.ui.pages.mix import saving
 from lora_studio.ui.pages.mix.image_specs import ChosenBlend
+from lora_studio.ui.pages.train.live import RunWatcher
 from lora_studio.ui.scene.base_reading import READING
 from lora_studio.ui.scene.mixture import Mix
 
@@ -78,9 +80,44 @@ def expose(outputs: Path, easel: Easel) -> None:
         asked = fields({"prompt": prompt, "seed": seed, "base": base}, settings)
         return drawn(easel, crossed(asked, [columns, rows], adapters, outputs))[0]
 
+    def export(
+        adapter: str,
+        format: str = "kohya",
+        name: str = "",
+        settings: dict[str, Any] = {},  # noqa: B006
+    ) -> dict[str, Any]:
+        """Writes an adapter of the library for other programs, proves that they read it, and returns the path of the
+        ``file`` with the ``proof``. ``settings`` are privacy, programs, dtype, form, base and rank.
+        """
+        return run_endpoints.export(adapter, format, name, settings, outputs)
+
     gr.api(_told(draw), api_name="draw", concurrency_limit=None)
     gr.api(_told(mix), api_name="mix", concurrency_limit=1)
     gr.api(_told(sheet), api_name="sheet", concurrency_limit=None)
+    gr.api(_told(export), api_name="export", concurrency_limit=1)
+    _expose_runs(outputs)
+
+
+def _expose_runs(outputs: Path) -> None:
+    watcher = RunWatcher(outputs)
+
+    def train(settings: dict[str, Any], preset: str = "", start_from: str = "") -> dict[str, Any]:
+        """Starts a run, or puts it into the queue; returns its name. ``settings`` are those of docs/settings.md by
+        their keys; ``start_from`` is a state to branch from, such as "ink@500".
+        """
+        return run_endpoints.train(settings, preset, start_from, outputs)
+
+    def status(run: str = "") -> dict[str, Any]:
+        """What is known of a run; without a name of the one at work, else of the newest."""
+        return run_endpoints.status(run, watcher)
+
+    def stop(run: str) -> dict[str, Any]:
+        """Stops a run or a job, which keeps what it has done, or takes it out of the queue."""
+        return run_endpoints.stop(run, outputs)
+
+    gr.api(_told(train), api_name="train", concurrency_limit=1)
+    gr.api(_told(status), api_name="status", concurrency_limit=None)
+    gr.api(_told(stop), api_name="stop", concurrency_limit=None)
 
 
 def _told(function: Callable[P, R]) -> Callable[P, R]:

@@ -59,6 +59,6 @@ def test_one_that_is_taken_out_is_gone(line, tmp_path, monkeypatch):
     """It trains although it was taken out, or counts as interrupted."""
     monkeypatch.setattr(keeper, "_start", lambda run: pytest.fail("it was started"))
     b = next(entry for entry in queue.line(tmp_path) if entry.title == "b")
-    assert stopping.stop(b) is True and order(tmp_path) == ["works", "a", "c"]
+    assert stopping.stop(b.run) is True and order(tmp_path) == ["works", "a", "c"]
     assert fold(line["b"].run).left_queue
-    assert stopping.stop(queue.line(tmp_path)[0]) is False
+    assert stopping.stop(queue.line(tmp_path)[0].one) is False

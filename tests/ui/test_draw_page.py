@@ -1,20 +1,15 @@
 """The Draw page in a real browser, with the real process that draws: the starter on the CPU, two steps a picture."""
 
 import re
-from pathlib import Path
 
 import pytest
-from gradio_client.exceptions import AppError
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from playwright.sync_api import expect
 
-from lora_studio import adapters, models, runs
+from lora_studio import runs
 from lora_studio.runs import gallery
 from lora_studio.sampling import picture_file
-from lora_studio.sampling.recipe import read_recipe
-from tests.ui.conftest import ROOT
-from tests.ui.small_adapters import small_adapter
 
 PATIENCE = 90_000
 """Milliseconds for what the drawing process does: at first it loads torch and the starter."""
@@ -101,39 +96,6 @@ def test_a_dropped_picture_fills_the_form(visit, outputs, tmp_path):
     expect(page.locator("#draw-negative").locator("input, textarea")).to_have_value("text")
     expect(page.locator("#draw-seed input")).to_have_value("77")
     expect(page.locator("#draw-width input")).to_have_value("96")
-
-
-def test_the_documents_script_draws_and_blends(studio, outputs, tmp_path):
-    """What the documents promise to scripts works as it stands there, and an error says what to do."""
-    library = runs.library_folder(studio.outputs)
-    base = models.load("starter")
-    for seed, name in enumerate(("ana", "wash")):
-        adapters.write(small_adapter(base, seed), library / f"{name}.safetensors")
-    text = (ROOT / "docs" / "draw.md").read_text("utf-8")
-    script = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
-    here = {"http://127.0.0.1:7860": studio.url, '"steps": 20': '"steps": 2', "Client(": "Client(verbose=False, src="}
-    for old, new in here.items():
-        assert old in script
-        script = script.replace(old, new)
-    names = {}
-    exec(script, names)
-    told = [picture_file.read(Path(path)).values for path in names["pictures"]]
-    assert [(one["seed"], one["prompt"], one["width"]) for one in told] == [(7, "anastyle, a lighthouse", 160)] + [
-        (8, "anastyle, a lighthouse", 160)
-    ]
-    assert told[0]["adapters"][0]["name"] == "ana" and Path(names["softer"]) == library / "softer.safetensors"
-    grid = read_recipe(Path(names["sheet"]))
-    assert grid.x.labels == ["ana 0", "ana 0.5", "ana 1"] and grid.y.labels == ["seed 1", "seed 2"]
-    for wrong, said in (
-        ({"adapters": [["anna", 1]]}, "Did you mean ana"),
-        ({"settings": {"stepz": 2}}, "Did you mean steps"),
-        ({"settings": {"steps": "many"}}, "steps cannot be 'many'"),
-        ({"settings": {"shape": "5:1"}}, "There is no shape '5:1'"),
-    ):
-        with pytest.raises(AppError, match=said):
-            names["studio"].predict(prompt="a cat", api_name="/draw", **wrong)
-    for path in library.glob("*.safetensors"):
-        path.unlink()
 
 
 def test_a_run_in_the_way_is_told_and_what_to_do(visit, studio, outputs, part):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,13 +9,13 @@ from typing import Any
 import gradio as gr
 
 from lora_studio import files
-from lora_studio.adapters.kinds import EMBEDDING, KINDS, LORA, PLAIN_READERS, Form, Kind, readers_of, usual_form
+from lora_studio.adapters.kinds import KINDS, LORA, PLAIN_READERS, Form, Kind, readers_of, usual_form
 from lora_studio.errors import AdapterError, SettingsError
-from lora_studio.jobs import command
 from lora_studio.runs import library
 from lora_studio.runs.library import Entry
-from lora_studio.ui import downloads, images, sending, tabs, words
+from lora_studio.ui import downloads, sending, tabs, words
 from lora_studio.ui.blank import blank
+from lora_studio.ui.exporting import exported, usual_name
 from lora_studio.ui.outcome import PROGRAMS, WORK, Updates, done, proof, told
 from lora_studio.ui.pages.library import cards, details
 from lora_studio.ui.pages.train.setup import QUIET
@@ -226,7 +224,7 @@ class ExportPage:
             self.adapter: gr.update(choices=choices, value=chosen),
             self.facts: cards.facts(entry),
             self.base: gr.update(value=base, visible=kind.needs_base),
-            self.name: _name(entry),
+            self.name: usual_name(entry),
         }
 
     def choose(self, form: dict[Any, Any]) -> Updates:
@@ -257,7 +255,7 @@ class ExportPage:
             if entry is None:
                 raise AdapterError("No adapter is chosen.", do="Choose one at the top.")
             options = self._options(form, KINDS[entry.method])
-            name = files.safe_name(form[self.name].strip() or _name(entry))
+            name = files.safe_name(form[self.name].strip() or usual_name(entry))
             return self._made(entry, options, form[self.format], name)
 
         yield from told("Writing the file and reading it back the way each program does…", act)
@@ -292,13 +290,7 @@ class ExportPage:
 
     def _made(self, entry: Entry, options: list[str], kind: str, name: str) -> str:
         """The exported file as HTML: its proof and the link to it."""
-        parent = images.folder(self.outputs)
-        parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=parent, ignore_cleanup_errors=True) as folder:
-            path = Path(folder, name if kind == "peft" else f"{name}.safetensors")
-            result = command.run("convert", entry.path, *options, "-o", path)
-            if kind == "peft":
-                path = Path(shutil.make_archive(str(path), "zip", folder, name))
+        with exported(entry, options, kind, name, self.outputs) as (path, result):
             link, size = downloads.link(path, self.outputs, "Download"), path.stat().st_size
             if kind == "kohya":
                 offered = downloads.offered(path, self.outputs)
@@ -309,11 +301,6 @@ class ExportPage:
             f'<div class="file"><div><h3>{words.text(path.name)}</h3>{facts}</div><div class="ways">{link}</div></div>'
         )
         return file + _proved(result["residual"]) + proof(result["proof"])
-
-
-def _name(entry: Entry) -> str:
-    """The file's name; an embedding's is its word, by which programs call it."""
-    return entry.words[0] if entry.method == EMBEDDING.name and entry.words else cards.stem(entry)
 
 
 def _proved(residual: float) -> str:

@@ -216,7 +216,7 @@ class RunsPanel:
             if event.act in ("up", "down"):
                 reordering.move(self.outputs, event.key, up=event.act == "up")
             else:
-                stopping.stop(self._entry(event.key))
+                stopping.stop(self._entry(event.key).one)
         except StudioError as error:
             here.said = wrong(error)
         return self.draw(here, tab)

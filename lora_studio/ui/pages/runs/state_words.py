@@ -31,3 +31,10 @@ def damaged(run: Run) -> SettingsError | None:
     except SettingsError as error:
         return error
     return None
+
+
+def plain(run: Run, view: RunView) -> str:
+    """The state for scripts: that of the log, but ``not started`` for a run that has left the queue or never was in
+    it.
+    """
+    return "not started" if kind(run, view) == "idle" else view.state.value

@@ -67,7 +67,8 @@ class RunWatcher:
         found = []
         for run in runs.existing(self.outputs):
             with self.view(run) as view:
-                found.append({"name": run.name, "state": view.state.value, "progress": view.progress})
+                state = state_words.plain(run, view)
+                found.append({"name": run.name, "state": state, "progress": view.progress})
         return found
 
     def find(self, name: str) -> Run | None:

@@ -16,7 +16,7 @@ from lora_studio.config.presets import Preset
 from lora_studio.config.settings import Settings
 from lora_studio.config.specs import SPECS
 from lora_studio.dataset import epochs
-from lora_studio.errors import DatasetError, SettingsError, StudioError
+from lora_studio.errors import SettingsError, StudioError
 from lora_studio.jobs import job, runner, warm
 from lora_studio.methods import registry as methods
 from lora_studio.optim import registry as optimizers
@@ -26,7 +26,7 @@ from lora_studio.ui import field_notes, paths, words
 from lora_studio.ui.fields import from_field, read
 from lora_studio.ui.form import Form, changes, differences, preset_values, rates, summary
 from lora_studio.ui.outcome import Updates
-from lora_studio.ui.pages.train import pictures, timestep_plot
+from lora_studio.ui.pages.train import beginning, pictures, timestep_plot
 from lora_studio.ui.pages.train.check import Check, CheckState
 from lora_studio.ui.pages.train.outlook import Outlook
 from lora_studio.ui.scene import base_look
@@ -326,23 +326,8 @@ class Setup:
         return self.checked(reading.settings)
 
     def checked(self, settings: Settings) -> Settings:
-        """The settings with tidy paths, a base model and a dataset that can be trained on, and the steps that their
-        epochs are.
-
-        Raises:
-            ModelError, DatasetError: it cannot.
-        """
-        settings = settings.changed(
-            data=paths.tidy(settings.run.data),
-            base=paths.tidy(settings.run.base),
-            vae=paths.tidy(settings.run.vae),
-            text_encoders=[paths.tidy(path) for path in settings.run.text_encoders],
-        )
-        base_look.look(settings.run.base, settings.run.vae, settings.run.text_encoders)
-        dataset = pictures.scan(settings.run.data, self.outputs, settings.dataset.nested)
-        if blocking := dataset.blocking:
-            raise DatasetError(blocking[0].what, where=blocking[0].file, do=blocking[0].do)
-        return epochs.settled(settings, dataset.pictures)
+        """As ``beginning.checked``."""
+        return beginning.checked(settings, self.outputs)
 
 
 def error_notice(error: StudioError) -> Any:
