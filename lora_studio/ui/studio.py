@@ -76,7 +76,7 @@ def build(outputs: Path = runs.OUTPUTS) -> gr.Blocks:
         setup.draft.render()
         setup.looks_again(train_tab)
         pictures.wire(pictures_tab, all_tabs, setup)
-        tabs.follow_address(studio, lambda: "train" if runs.existing(outputs) else "pictures")
+        tabs.follow_address(studio, lambda: "train")
     handlers.prepare(studio)
     return studio
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from lora_studio.ui import plots
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.runs import headline
 from lora_studio.ui.pages.runs.panel import RunsPanel
-from lora_studio.ui.pages.train import chosen, film_view, live, saved, status
+from lora_studio.ui.pages.train import chosen, film_view, guide, live, saved
 from lora_studio.ui.pages.train.live import PARTS, RunWatcher, TabState
 from lora_studio.ui.pages.train.setup import QUIET, Setup, error_notice
 from lora_studio.ui.theme import html
@@ -65,7 +65,7 @@ def build(page: gr.Blocks, outputs: Path, pill: gr.HTML) -> Setup:
             setup = Setup(outputs)
         with gr.Column(scale=8, min_width=330, elem_classes="half", elem_id="run"):
             panel = RunsPanel(watcher)
-            parts = _place_run()
+            parts = _place_run(setup)
     parts |= {"pill": pill, "start": setup.start}
     setup.wire(page)
     _wire_run(page, watcher, tab, parts, setup, panel)
@@ -73,10 +73,10 @@ def build(page: gr.Blocks, outputs: Path, pill: gr.HTML) -> Setup:
     return setup
 
 
-def _place_run() -> dict[str, Any]:
+def _place_run(setup: Setup) -> dict[str, Any]:
     parts: dict[str, Any] = {}
     with gr.Column(elem_classes="card", visible=False) as parts["blank"]:  # until it is known that there is no run
-        html(status.EMPTY)
+        parts["guide"] = html(guide.html(setup.sample), js_on_load=guide.PRESS, elem_id="guide")
     with gr.Column(elem_classes="card", visible=False) as parts["run_card"]:
         parts |= headline.place()
         parts["state"] = html(js_on_load=_SHOW_ADDRESSED + _FORM_SCROLLS)
@@ -182,14 +182,22 @@ def _wire_run(
     parts["place"].submit(find, [tab, parts["place"]], shown, **QUIET)
     for name, act in _ACTIONS.items():
         parts[name].click(_acting(act, watcher, tick), tab, shown, **QUIET)
-    _wire_start(setup, tab, shown, tick)
+    _wire_start(setup, tab, shown, tick, parts["guide"])
     _wire_states(setup, watcher, tab, parts, shown, tick)
 
 
-def _wire_start(setup: Setup, tab: gr.State, shown: list[Block], tick: Callable[[TabState], Updates]) -> None:
+def _wire_start(
+    setup: Setup, tab: gr.State, shown: list[Block], tick: Callable[[TabState], Updates], guided: gr.HTML
+) -> None:
     def start(here: TabState, origin: str, kept: dict[str, Any]) -> Updates:
+        return begin(here, setup.form.kept(kept["fields"]), origin)
+
+    def sample(here: TabState) -> Updates:
+        return begin(here, setup.form.initial.values())
+
+    def begin(here: TabState, values: Iterable[Any], origin: str = "") -> Updates:
         try:
-            run = setup.begin(*setup.form.kept(kept["fields"]), origin=origin)
+            run = setup.begin(*values, origin=origin)
         except StudioError as error:
             return {setup.notice: error_notice(error), **tick(here)}
         here.show(run.name)
@@ -198,6 +206,7 @@ def _wire_start(setup: Setup, tab: gr.State, shown: list[Block], tick: Callable[
 
     outputs, pressed = [setup.notice, setup.origin, setup.branch, *shown], setup.gathers(setup.start.click)
     pressed.then(start, [tab, setup.origin, setup.draft], outputs, **QUIET).then(None, js=_TO_THE_RUN, **QUIET)
+    guided.click(sample, tab, outputs, **QUIET)
 
 
 def _wire_states(

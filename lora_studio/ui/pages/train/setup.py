@@ -71,6 +71,8 @@ class Setup:
         self.presets, self.damaged = _presets()
         first = self.presets.get(_FIRST_PRESET) or next(iter(self.presets.values()), None)
         self.samples = pictures.samples()
+        self.sample = next(iter(self.samples.values()), "")
+        """The name of the sample style that the form names at first; empty where there is none."""
         self.outlook = Outlook(outputs)
         self.form = Form({**preset_values(first), "data": next(iter(self.samples), "")})
         self._place(first)
@@ -178,13 +180,15 @@ class Setup:
 
     def looks(self, event: Any) -> None:
         """Looks at the dataset that ``draft`` names, at ``event``, such as ``button.click``."""
-        event(self._look, self.draft, [self.data, self.report], **QUIET)
+        event(self._look, self.draft, [self.data, self.report, self.cost], **QUIET)
 
     def _look(self, kept: dict[str, Any]) -> Updates:
         if not set(self.form.fields) <= set(kept.get("fields", ())):  # the form is still to be restored
             return {self.data: gr.skip()}
         reading = read(self.form.raw(self.form.kept(kept["fields"])))
-        return self.look(reading.values["data"], reading.usable)
+        looked, reading = self.outlook.base_of(reading)
+        seen = self.look(reading.values["data"], reading.usable)
+        return {**seen, self.cost: self.outlook.cost(reading, looked)}
 
     def gathers(self, event: Any, **how: Any) -> Any:
         """Puts the whole form into ``draft`` at ``event``, such as ``button.click``; handlers of the form follow it and
