@@ -1,8 +1,8 @@
 """The keyboard: a link that skips the bar, arrows within lists, single keys for a run, and a dialog that names them.
 
 A list that is one stop of the Tab key says so: ``<div data-roving>`` holds buttons or links, between which the arrows,
-Home and End move. ``data-roving=".card"`` names what counts as an item. Everything is bound to the document, so that
-it holds for whatever is drawn later.
+Home and End move. ``data-roving=".card"`` names what counts as an item. A list that moves by a script of its own says
+``data-one-stop``. Everything is bound to the document, so that it holds for whatever is drawn later.
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ _KEYS = (
 )
 
 
-def skip_link() -> str:
-    """Leads past the bar to the room that is shown; seen while it has the focus."""
-    return '<button type="button" class="skip" data-skip>Skip to the page</button>'
+def skip_links() -> str:
+    """Lead past the bar to the room that is shown, and past its form to what starts the work; seen with the focus."""
+    return (
+        '<button type="button" class="skip" data-skip="room">Skip to the page</button>'
+        '<button type="button" class="skip" data-skip="action">Skip to the main button</button>'
+    )
 
 
 def dialog(version: str) -> str:
@@ -49,12 +52,15 @@ def _entry(entry: tuple[str, str]) -> str:
 SCRIPT = """
 if (!window.studioKeys) {
   window.studioKeys = true;
-  const ITEMS = 'button:not(:disabled), a[href]', STORED = 'lora-studio-single-keys';
+  const ITEMS = 'button:not(:disabled), a[href]', LISTS = '[data-roving], [data-one-stop]';
+  const CHOSEN = '[aria-current="true"], [aria-pressed="true"], [aria-selected="true"]';
+  const STORED = 'lora-studio-single-keys';
   const items = list => [...list.querySelectorAll(list.dataset.roving || ITEMS)].filter(one => one.checkVisibility());
   const stop = (list, at) => {
     const all = items(list);
-    const now = at || all.find(one => list.roved && one.getAttribute('tabindex') === '0')
-      || all.find(one => one.matches('[aria-current="true"], [aria-pressed="true"]')) || all[0];
+    const last = all.find(one => list.roved && one.getAttribute('tabindex') === '0');
+    const chosen = all.find(one => one.matches(CHOSEN));
+    const now = at || (list.contains(document.activeElement) && last) || chosen || last || all[0];
     if (at) list.roved = true;
     for (const one of all) {
       const wanted = one === now ? 0 : -1;
@@ -62,11 +68,12 @@ if (!window.studioKeys) {
     }
   };
   let due = false;
-  const stops = () => { due = false; document.querySelectorAll('[data-roving]').forEach(list => stop(list)); };
+  const stops = () => { due = false; document.querySelectorAll(LISTS).forEach(list => stop(list)); };
+  document.querySelector('#tabs [role="tablist"]').dataset.roving = '[role="tab"]';
   new MutationObserver(() => { if (!due) { due = true; requestAnimationFrame(stops); } })
     .observe(document.body, {childList: true, subtree: true});
   stops();
-  const list = event => event.target.closest?.('[data-roving]');
+  const list = event => event.target.closest?.(LISTS);
   document.addEventListener('focusin', event => {
     const within = list(event);
     if (within && items(within).includes(event.target)) stop(within, event.target);
@@ -104,7 +111,8 @@ if (!window.studioKeys) {
   const typing = target => target.closest?.('input, textarea, select, [contenteditable="true"]');
   document.addEventListener('keydown', event => {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
-    const within = list(event), to = within && !typing(event.target) && moved(within, event.key, event.target);
+    const within = list(event), free = within?.matches('[data-roving]') && !typing(event.target);
+    const to = free && moved(within, event.key, event.target);
     if (to) { event.preventDefault(); to.focus(); return; }
     if (!singles() || typing(event.target) || document.querySelector('dialog[open]')) return;
     if (event.key === '?') { event.preventDefault(); opened(); return; }
@@ -117,10 +125,12 @@ if (!window.studioKeys) {
     if (event.target.closest?.('[data-keys]')) opened();
     const dialog = document.getElementById('keys');
     if (event.target === dialog || event.target.closest?.('#keys [data-close]')) dialog.close();
-    if (!event.target.closest?.('[data-skip]')) return;
+    const skip = event.target.closest?.('[data-skip]')?.dataset.skip;
+    if (!skip) return;
     const room = [...document.querySelectorAll('#tabs > [role="tabpanel"]')].find(one => one.checkVisibility());
+    const action = [...room.querySelectorAll('.go button.primary')].find(one => one.checkVisibility());
     room.tabIndex = -1;
-    room.focus();
+    (skip === 'action' && action || room).focus();
   });
   document.addEventListener('change', event => {
     if (event.target.id === 'single-keys') localStorage.setItem(STORED, event.target.checked ? 'on' : 'off');

@@ -47,7 +47,7 @@ def build(outputs: Path = runs.OUTPUTS) -> gr.Blocks:
         title="LoRA Studio", analytics_enabled=False, fill_width=True, delete_cache=(_DAY, 7 * _DAY)
     ) as studio:
         with gr.Row(elem_classes="masthead"):
-            html(f'{keys.skip_link()}<h1 title="Version {__version__}">LoRA Studio</h1>', elem_classes="brand")
+            html(f'{keys.skip_links()}<h1 title="Version {__version__}">LoRA Studio</h1>', elem_classes="brand")
             pill = html(elem_id="pill")
             html(keys.dialog(__version__), js_on_load=keys.SCRIPT + folds.SCRIPT, elem_classes="helping")
         mixed = gr.BrowserState({}, storage_key="lora-studio-mix", secret="lora-studio")

@@ -7,7 +7,7 @@ from lora_studio.jobs.control import Request
 from tests.ui.played import until
 
 ROVING = """
-<div data-roving style="position:fixed;inset:100px auto auto 100px;width:230px;z-index:999;background:white">
+<div id="made" data-roving style="position:fixed;inset:100px auto auto 100px;width:230px;z-index:999;background:white">
 <button style="width:100px">a</button><button style="width:100px" aria-pressed="true">b</button>
 <button style="width:100px">c</button><button style="width:100px">d</button></div>
 """
@@ -26,6 +26,15 @@ def test_the_page_is_worked_by_keys(visit, studio, part):
     expect(page.locator(":focus")).to_have_text("Skip to the page")
     page.keyboard.press("Enter")
     expect(page.locator("#tab-train")).to_be_focused()
+    page.keyboard.press("Shift+Tab")
+    expect(page.locator("#tab-train-button")).to_be_focused()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#tab-draw-button")).to_be_focused()
+    page.get_by_text("Skip to the main button").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#start")).to_be_focused()
+    page.get_by_text("Skip to the page").focus()
+    page.keyboard.press("Enter")
     page.keyboard.press("p")
     until(lambda: control.asked(played.run, Request.PREVIEW))
     page.keyboard.press("Space")
@@ -40,14 +49,14 @@ def test_the_page_is_worked_by_keys(visit, studio, part):
     expect(page.locator("#keys")).to_be_hidden()
 
     page.evaluate("html => document.querySelector('#tab-train').insertAdjacentHTML('afterbegin', html)", ROVING)
-    expect(page.locator("[data-roving] [tabindex='0']")).to_have_text("b")
-    page.locator("[data-roving] button").nth(1).focus()
+    expect(page.locator("#made [tabindex='0']")).to_have_text("b")
+    page.locator("#made button").nth(1).focus()
     for key, name in (("ArrowRight", "c"), ("ArrowUp", "a"), ("ArrowDown", "c"), ("End", "d"), ("Home", "a")):
         page.keyboard.press(key)
         assert page.evaluate(FOCUSED) == name
-    expect(page.locator("[data-roving] [tabindex='0']")).to_have_text("a")
+    expect(page.locator("#made [tabindex='0']")).to_have_text("a")
     page.keyboard.press("Tab")
-    assert page.evaluate("!document.activeElement.closest('[data-roving]')")
+    assert page.evaluate("!document.activeElement.closest('#made')")
 
 
 def test_the_focus_is_never_under_a_bar_and_targets_are_large_enough(visit):

@@ -27,7 +27,8 @@ def html(sitting: Sitting, found: Sequence[Drawn], outputs: Path) -> str:
     """The page of ``found`` that ``sitting`` is at."""
     if not found:
         return _NO_STAR if sitting.starred else EMPTY
-    return f'<div class="wall">{"".join(_card(sitting, one, outputs) for one in shown(sitting, found))}</div>'
+    drawn = "".join(_card(sitting, one, outputs) for one in shown(sitting, found))
+    return f'<div class="wall" data-one-stop>{drawn}</div>'
 
 
 def shown(sitting: Sitting, found: Sequence[Drawn]) -> Sequence[Drawn]:

@@ -120,9 +120,8 @@ def html(look: Look, found: list[Entry], total: int, outputs: Path) -> str:
     shown = found[: look.most]
     measured = measures.of_all(shown, outputs)
     cards = "".join(_card(entry, measured.get(entry.path), outputs) for entry in shown)
-    return (
-        f'<p class="hint" role="status">{words.counted(len(found), "adapter")}</p><div class="adapters">{cards}</div>'
-    )
+    count = f'<p class="hint" role="status">{words.counted(len(found), "adapter")}</p>'
+    return f'{count}<div class="adapters" data-roving>{cards}</div>'
 
 
 def _nothing(look: Look, total: int) -> str:

@@ -147,7 +147,7 @@ def html(look: PicturesLook, found: Sequence[Card], collection: Collection, outp
     if not found:
         return '<p class="hint" role="status">No picture has all that. Clear the search or choose another filter.</p>'
     made = "".join(_card(card, look, outputs) for card in page(look, found))
-    return f'<div class="pictures" data-at="{look.chosen_at}">{made}</div>'
+    return f'<div class="pictures" data-one-stop data-at="{look.chosen_at}">{made}</div>'
 
 
 def page(look: PicturesLook, found: Sequence[Card]) -> Sequence[Card]:
