@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -15,6 +16,10 @@ from lora_studio.ui.outcome import WORK
 
 _SIGN = 15.0
 """Seconds between two signs that a page is still connected."""
+_LOOK = 0.1
+"""Seconds between two looks whether the studio is to end."""
+_ending = threading.Event()
+"""Set when the studio is to end."""
 
 
 def prepare(studio: gr.Blocks) -> None:
@@ -42,8 +47,19 @@ async def _stay() -> AsyncIterator[list[Any]]:
     ends when the page has gone. A page whose studio was started anew notices, and loads again.
     """
     while True:
-        await asyncio.sleep(_SIGN)
+        for _ in range(round(_SIGN / _LOOK)):
+            await asyncio.sleep(_LOOK)
+            if _ending.is_set():
+                return
         yield []
+
+
+def end(studio: gr.Blocks) -> None:
+    """Stops serving ``studio``: first lets the pages' streams go, for which the server would wait in vain."""
+    _ending.set()
+    studio.app.stop_event.set()
+    if studio.server:
+        studio.server.close()
 
 
 def _ending_with_nothing(steps: Callable[..., Iterator[Any]], outputs: int) -> Callable[..., Iterator[Any]]:

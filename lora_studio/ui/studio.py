@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import socket
+import time
 import webbrowser
 from pathlib import Path
 
@@ -119,7 +120,11 @@ def launch(
     )
     if browser:
         webbrowser.open(url)
-    studio.block_thread()
+    try:
+        while studio.is_running:
+            time.sleep(0.1)
+    except KeyboardInterrupt:
+        handlers.end(studio)
 
 
 def serve(studio: gr.Blocks, outputs: Path, address: str, port: int, login: tuple[str, str] | None = None) -> gr.Blocks:

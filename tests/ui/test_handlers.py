@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import threading
 
 import gradio as gr
 import gradio.utils
@@ -74,17 +75,10 @@ def test_a_handler_keeps_its_event():
 def test_the_stream_of_answers_stays_open(monkeypatch):
     """A press at the moment at which the stream closes is answered with the next press, if there is one."""
     monkeypatch.setattr(handlers, "_SIGN", 0.2)
-    with gr.Blocks() as blocks:
-        gr.Button()
-    handlers.prepare(blocks)
-    (stay,) = blocks.get_config_file()["dependencies"]
-    port = free_port("127.0.0.1", 8900)
-    blocks.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True)
+    blocks = served()
     try:
-        address, body = f"{blocks.local_url}gradio_api/queue", {"data": [], "fn_index": stay["id"], "session_hash": "a"}
-        assert httpx.post(f"{address}/join", json=body).status_code == 200
         told = []
-        with httpx.stream("GET", f"{address}/data", params={"session_hash": "a"}, timeout=60) as stream:
+        with stream_of(blocks) as stream:
             for line in stream.iter_lines():
                 told += [json.loads(line.removeprefix("data: "))["msg"]] if line.startswith("data: ") else []
                 if told.count("process_generating") == 3:
@@ -93,6 +87,34 @@ def test_the_stream_of_answers_stays_open(monkeypatch):
         until(lambda: not any(blocks._queue.active_jobs))
     finally:
         blocks.close()
+
+
+def served():
+    """A page that does nothing but stay."""
+    with gr.Blocks() as blocks:
+        gr.Button()
+    handlers.prepare(blocks)
+    port = free_port("127.0.0.1", 8900)
+    blocks.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True)
+    return blocks
+
+
+def stream_of(blocks):
+    """The stream in which such a page gets its answers."""
+    (stay,) = blocks.get_config_file()["dependencies"]
+    address, body = f"{blocks.local_url}gradio_api/queue", {"data": [], "fn_index": stay["id"], "session_hash": "a"}
+    assert httpx.post(f"{address}/join", json=body).status_code == 200
+    return httpx.stream("GET", f"{address}/data", params={"session_hash": "a"}, timeout=60)
+
+
+def test_an_open_page_does_not_keep_the_studio_from_ending(monkeypatch):
+    """Ctrl+C seems to do nothing: the server waits five seconds for a stream that never ends, and gives up."""
+    monkeypatch.setattr(handlers, "_ending", threading.Event())
+    blocks = served()
+    with stream_of(blocks) as stream:
+        assert "process_starts" in next(line for line in stream.iter_lines() if "process_starts" in line)
+        handlers.end(blocks)
+        assert not blocks.server.thread.is_alive()
 
 
 def test_a_step_replaces_what_it_changes(page):

@@ -23,7 +23,7 @@ def test_a_busy_port_gives_the_next_one():
 @pytest.mark.fault(54)
 def test_the_port_that_was_taken_instead_is_printed(tmp_path, monkeypatch, capsys):
     """The user is sent to whatever else listens at the usual port."""
-    page = SimpleNamespace(block_thread=lambda: None)
+    page = SimpleNamespace(is_running=False)
     monkeypatch.setattr(studio, "build", lambda outputs: page)
     monkeypatch.setattr(
         studio,
