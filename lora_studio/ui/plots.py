@@ -9,16 +9,45 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from itertools import groupby
+from typing import NamedTuple
 
 from lora_studio.evaluation.value import number
 from lora_studio.events import Measured
 from lora_studio.jobs.view import smoothed
 from lora_studio.ui import words
 
-MOST_POINTS = 800
+MOST_POINTS = 400
 """Points drawn per line. Beyond that, only the lowest and the highest of each stretch of steps are drawn."""
+STRETCHES = 150
+"""Stretches in which the steps of a longer run are drawn together: a line through all of them would be a block."""
 
 Point = tuple[float, float]
+
+
+class Stretch(NamedTuple):
+    """Some steps that follow one another: the last one, and of their losses the lowest, the limits within which eight
+    of ten lie, the mean, and the highest.
+    """
+
+    step: float
+    lowest: float
+    low: float
+    mean: float
+    high: float
+    highest: float
+
+
+def stretches(points: Sequence[Point], count: int = STRETCHES) -> list[Stretch]:
+    """The points in at most ``count`` stretches of equally many steps; the latest steps may be known more densely."""
+    first, width = points[0][0], (points[-1][0] - points[0][0]) / count or 1.0
+    found = []
+    for _, group in groupby(points, key=lambda point: min(count - 1, int((point[0] - first) / width))):
+        part = list(group)
+        values = sorted(value for _, value in part)
+        edge, mean = len(values) // 10, sum(values) / len(values)
+        found.append(Stretch(part[-1][0], values[0], values[edge], mean, values[-1 - edge], values[-1]))
+    return found
 
 
 def thinned(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
@@ -27,9 +56,9 @@ def thinned(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
     """
     if len(points) <= most:
         return list(points)
-    stretches, kept = most // 2, []
-    for i in range(stretches):
-        part = points[len(points) * i // stretches : len(points) * (i + 1) // stretches]
+    parts, kept = most // 2, []
+    for i in range(parts):
+        part = points[len(points) * i // parts : len(points) * (i + 1) // parts]
         kept += sorted({min(part, key=lambda p: p[1]), max(part, key=lambda p: p[1])})
     return kept
 
@@ -111,22 +140,26 @@ def loss(
         steps: (step, loss) of every step so far.
         validations: (step, loss) of every validation.
         total: last step of the run, the right edge.
-        smoothing: weight on the past; 0 shows the steps themselves, near 1 only the trend.
+        smoothing: weight on the past; 0 shows the steps themselves, near 1 only the trend. Of a long run it weighs
+            stretches of steps, so that its curve is as smooth as a short one's.
         proposed: the step that is proposed to be kept.
     """
     raw = [(step, value) for step, value in steps if math.isfinite(value)]
     validation = [(step, value) for step, value in validations if math.isfinite(value)]
     if not raw:
         return '<div class="chart empty"><p>The loss appears here after the first step.</p></div>'
-    trend = list(zip((step for step, _ in raw), smoothed([value for _, value in raw], smoothing), strict=True))
-    frame = Frame(max(total, raw[-1][0]), *_span(raw, trend, validation))
+    long = stretches(raw) if len(raw) > MOST_POINTS else []
+    seen = [(one.step, one.mean) for one in long] or raw
+    trend = list(zip((step for step, _ in seen), smoothed([value for _, value in seen], smoothing), strict=True))
+    middle = [(one.step, value) for one in long for value in (one.low, one.high)]
+    frame = Frame(max(total, raw[-1][0]), *_span(middle or raw, trend if not long else [], validation))
     svg = "".join(
         (
             *(f'<path class="grid" d="M0 {frame.y(y):g}H1000"/>' for y in ticks(frame.low, frame.high)),
-            f'<path class="raw" d="{frame.line(thinned(raw))}"/>',
-            f'<path class="trend" d="{frame.line(thinned(trend))}"/>',
-            f'<path class="validation" d="{frame.line(thinned(validation))}"/>',
-            f'<path class="validation dots" d="{frame.dots(thinned(validation, 120))}"/>',
+            _bands(frame, long) or f'<path class="raw" d="{frame.line(raw)}"/>',
+            f'<path class="trend" d="{frame.line(trend)}"/>',
+            f'<path class="validation" d="{frame.line(thinned(validation, 200))}"/>',
+            f'<path class="validation dots" d="{frame.dots(thinned(validation, 60))}"/>',
         )
     )
     drawing = f"{in_svg(svg)}{labels(frame)}{flag(frame, proposed)}{_lowest(frame, validation)}"
@@ -136,7 +169,7 @@ def loss(
     )
     note = _VALIDATION if validation else ""
     return (
-        f'<figure class="chart">{_legend(trend, validation)}'
+        f'<figure class="chart">{_legend(trend, validation, bool(long))}'
         f'<div class="plot" role="img" aria-label="Loss over the steps" {data}>'
         f'{drawing}<i class="cursor"></i><output class="tip"></output></div></figure>{note}'
     )
@@ -196,14 +229,27 @@ def _lowest(frame: Frame, validation: Sequence[Point]) -> str:
 
 
 def _readable(points: list[Point]) -> str:
-    """The points whose values the pointer shows, a few hundred at most, as JSON."""
-    stride = math.ceil(len(points) / 300) or 1
+    """The points whose values the pointer shows, 200 at most, as JSON."""
+    stride = math.ceil(len(points) / 199) or 1
     return json.dumps([(step, float(f"{value:.5g}")) for step, value in [*points[::stride], *points[-1:]]])
 
 
-def _legend(trend: list[Point], validation: list[Point]) -> str:
+def _bands(frame: Frame, long: Sequence[Stretch]) -> str:
+    """Where the steps of a long run lie: all of them, and eight of ten."""
+    if not long:
+        return ""
+    ends = [
+        ([(one.step, one.highest) for one in long], [(one.step, one.lowest) for one in reversed(long)]),
+        ([(one.step, one.high) for one in long], [(one.step, one.low) for one in reversed(long)]),
+    ]
+    return "".join(f'<path class="spread" d="{frame.line([*above, *below])}Z"/>' for above, below in ends)
+
+
+def _legend(trend: list[Point], validation: list[Point], long: bool) -> str:
     entries = [
-        '<span class="key raw">each step</span>',
+        '<span class="key spread">8 of 10 steps; paler, all</span>'
+        if long
+        else '<span class="key raw">each step</span>',
         f'<span class="key trend">smoothed <b>{words.figure(trend[-1][1])}</b></span>',
     ]
     if validation:

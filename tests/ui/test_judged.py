@@ -187,17 +187,17 @@ def test_a_state_that_was_judged_is_sent_and_said_once(watcher, ended, monkeypat
     monkeypatch.setattr(judgements, "judged", lambda run: reads.append(run) or read(run))
     judged(ended.run, 50, (40, 30, 50))
     one, other = TabState(), TabState()
-    assert tick(one, watcher)["said"]["value"] == '<p role="status"></p>'
+    assert tick(one, watcher)["said"]["value"].endswith("></p>")
     assert tick(one, watcher) == tick(one, watcher) == {} and len(reads) == 1
     tick(other, watcher)
     judged(ended.run, 100, (80, 70, 90))
     changed = tick(one, watcher)
-    assert changed["said"]["value"] == '<p role="status">Step 100 judged: style 80 % (70 to 90).</p>'
+    assert changed["said"]["value"].endswith(">Step 100 judged: style 80 % (70 to 90).</p>")
     assert set(changed) == {"said", "advice", "learned", "states", "drawn", "film", "chosen", "loss"}
     assert tick(other, watcher) == changed and len(reads) == 2
     one.step = 50
     changed = tick(one, watcher)
-    assert changed["said"]["value"] == '<p role="status"></p>' and "<h3>Step 50</h3>" in changed["drawn"]["value"]
+    assert changed["said"]["value"].endswith("></p>") and "<h3>Step 50</h3>" in changed["drawn"]["value"]
     assert tick(other, watcher) == {}, "which state another tab shows is its own"
 
 

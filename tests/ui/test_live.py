@@ -21,7 +21,7 @@ from lora_studio.jobs.judging import JudgingJob
 from lora_studio.jobs.sweeping import SweepingJob
 from lora_studio.jobs.view import fold
 from lora_studio.runs import checkpoints
-from lora_studio.ui.pages.train import page, previews, status
+from lora_studio.ui.pages.train import page, previews, status, warned
 from lora_studio.ui.pages.train.live import RunWatcher, TabState, tick
 from lora_studio.ui.pages.train.page import EVERY, _apply_and_resume, _resume
 from tests.adapters.adapter_samples import factors
@@ -66,7 +66,7 @@ def test_a_tick_sends_nothing_twice(watcher, part):
     assert {"state", "loss", "film", "runs"} <= set(tick(tab, watcher))
     assert tick(tab, watcher) == {}
     played.trains(6, 6)
-    assert set(tick(tab, watcher)) == {"pill", "state", "loss"}
+    assert set(tick(tab, watcher)) == {"pill", "said", "state", "loss"}
 
 
 def test_judging_while_training_is_said(part):
@@ -307,12 +307,45 @@ def test_rollbacks_and_warnings_are_shown(watcher, part):
             what="The previews at step 3 could not be drawn: no memory.", where="previews", do="Training continues."
         )
     )
-    state = tick(tab, watcher)["state"]["value"]
-    assert (
-        "step 3 of 100" in state
-        and "continues at half the learning rate" in state
-        and "could not be drawn: no memory" in state
+    sent = tick(tab, watcher)
+    warnings = sent["warnings"]["value"]
+    assert "step 3 of 100" in sent["state"]["value"]
+    assert "continues at half the learning rate" in warnings and "could not be drawn: no memory" in warnings
+
+
+def test_warnings_of_one_kind_are_one_line():
+    """Forty cropped pictures push the result off the page; or one of them is not told."""
+    cropped = [e.Warned(what=f"{i} % of {i}.png are cropped.", where=f"a/{i}.png", do="Crop it.") for i in range(1, 41)]
+    others = [e.Warned(what=what) for what in ("No memory.", "Disk slow.", "A rate of 0.5 is high.")]
+    html = warned.html([*cropped, *cropped[:3], *others])
+    assert html.count("<summary>") == 4 + 1 and "40 of this kind" in html and "1 more kind of warnings" in html
+    assert html.count("<li>") == 43 and "<code>a/7.png</code> Crop it." in html
+    assert html.index("A rate of 0.5") < html.index("No memory") < html.index("cropped")
+    assert warned.html([]) == "" and "And 150 earlier ones" in warned.html(
+        [e.Warned(what=f"{i} is odd.") for i in range(250)]
     )
+
+
+def test_the_title_tells_what_is_at_work_and_how_it_ended(watcher, part):
+    """She looks into ten tabs to see how far it is; or the end is told again at each tick."""
+    played, tab = part("ink"), TabState()
+    played.begins(total=50)
+    played.trains(1, 21)
+    assert 'data-title="42 % · ink" data-end=""></p>' in tick(tab, watcher)["said"]["value"]
+    played.draws(21)
+    assert ">Previews of step 21.</p>" in tick(tab, watcher)["said"]["value"]
+    tab.prompt = 1
+    assert tick(tab, watcher)["said"]["value"].endswith("></p>"), "once"
+    played.finishes(50)
+    told = tick(tab, watcher)["said"]["value"]
+    assert 'data-title="Finished · ink" data-end="Finished · ink">ink: finished.</p>' in told
+    later = part("later")
+    later.begins(total=10)
+    later.trains(1, 1)
+    assert 'data-title="10 % · later" data-end="Finished · ink"' in tick(tab, watcher)["said"]["value"]
+    later.finishes(10)
+    assert 'data-title="Finished · later" data-end="Finished · later"' in tick(tab, watcher)["said"]["value"]
+    assert 'data-title="" data-end=""></p>' in tick(TabState(), watcher)["said"]["value"], "nothing ended in this tab"
 
 
 @pytest.mark.fault(56)
@@ -433,8 +466,10 @@ def test_texts_of_a_run_are_shown_as_text(watcher, part):
     )
     played.run.log_file.write_text(evil)
     sent = tick(tab, watcher)
-    assert evil not in repr(sent) and "&lt;img" in sent["state"]["value"]
-    assert sent["film"]["value"]["prompts"][1] == [1, "<b>a house</b>"], "data, which the page sets as text"
+    assert evil not in repr(sent) and "&lt;img" in sent["state"]["value"] and "&lt;img" in sent["warnings"]["value"]
+    assert sent["film"]["value"]["prompts"][1] == [1, "<b>a house</b>", "<b>a house</b>"], (
+        "data, which the page sets as text"
+    )
 
 
 def test_the_chosen_frame_stays_while_new_ones_come(watcher, part):

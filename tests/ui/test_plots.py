@@ -29,7 +29,24 @@ def test_thinning_keeps_a_single_spike():
 def test_a_long_run_stays_small():
     """Each update of a long run sends megabytes to the browser."""
     points = [(float(i), 0.1 + 0.01 * math.sin(i)) for i in range(100_000)]
-    assert len(plots.loss(points, points[::50], 100_000)) < 100_000
+    assert len(plots.loss(points, points[::500], 100_000)) < 20_000
+
+
+def test_a_long_run_is_drawn_in_stretches():
+    """A line through fifty thousand noisy steps is a black block, and so is a trend that follows each of them; or one
+    step that jumped is not seen.
+    """
+    noise = [(float(step), 0.1 + 0.1 * (step % 10)) for step in range(1, 50_001)]
+    noise[31_233] = (31_234.0, 9.0)
+    found = plots.stretches(noise)
+    assert len(found) == plots.STRETCHES == 150 and found[-1].step == 50_000
+    assert found[0][1:] == pytest.approx((0.1, 0.2, 0.55, 0.9, 1.0), abs=0.01)
+    assert max(one.highest for one in found) == 9.0
+    html = plots.loss(noise, [], 50_000)
+    assert html.count('class="spread"') == 2 and 'class="raw"' not in html and "8 of 10 steps" in html
+    (trend,) = re.findall(r'class="trend" d="M([^"]*)"', html)
+    assert trend.count("L") == 149
+    assert 'class="raw"' in plots.loss(noise[:400], [], 400)
 
 
 def test_a_run_of_two_steps_counts_whole_steps():

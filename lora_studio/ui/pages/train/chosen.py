@@ -12,7 +12,7 @@ from lora_studio.ui import downloads, images, tabs, words
 from lora_studio.ui.icons import icon
 from lora_studio.ui.pages.train import saved
 from lora_studio.ui.pages.train.judged import Evaluation
-from lora_studio.ui.pages.train.previews import Filmstrip, copy
+from lora_studio.ui.pages.train.previews import Filmstrip, copy, short
 
 COMPARE, CLOSE = "compare", "close"
 """What the head and the pair ask for, beside what the buttons of states do."""
@@ -33,6 +33,7 @@ def head(
     found: Evaluation,
     comparing: bool = False,
     moving: bool = False,
+    trigger: str = "",
 ) -> str:
     """The heading of the film with the frame that is chosen and what can be done with its state (``found``).
 
@@ -44,8 +45,8 @@ def head(
     if now is None:
         told = "The first frames are drawn without the adapter. Later ones show what it has learned."
         return f'<div class="film-head"><h2>Previews</h2><p class="hint">{told}</p></div>'
-    name = words.text(film.prompts[prompt])
-    chip = f'<span class="chip" title="{name}">step {now:,} · {name}</span>'
+    name, full = words.text(short(film.prompts[prompt], trigger)), words.text(film.prompts[prompt])
+    chip = f'<span class="chip" title="{full}">step {now:,} · {name}</span>'
     compare = (
         f'<button type="button" class="way" data-act="{CLOSE if comparing else COMPARE}" data-step="{now}" '
         f'aria-expanded="{str(comparing).lower()}">Compare</button>'

@@ -33,7 +33,7 @@ const frame = (row, at, key, kind, name, step, prompt, data) => {
   const tag = name ? 'button' : 'span', chosen = step === data.step && prompt === data.prompt;
   const one = put(row, tag, key, at, `frame${kind}${name ? '' : ' missing'}${chosen ? ' chosen' : ''}`);
   if (!name) return;
-  const [, text] = data.prompts.find(([index]) => index === prompt);
+  const [, , text] = data.prompts.find(([index]) => index === prompt);
   const title = `${text}, ${step === null ? 'base model' : 'step ' + number(step)}`;
   one.type = 'button';
   for (const [name, value] of Object.entries({'data-step': step ?? 'base', 'data-prompt': prompt, title}))
@@ -45,10 +45,10 @@ const frame = (row, at, key, kind, name, step, prompt, data) => {
   image.loading = 'lazy';
   image.alt = '';
 };
-const line = (key, at, kind, name, columns, cell) => {
+const line = (key, at, kind, name, columns, cell, full = name) => {
   const row = put(film, 'div', key, at, kind);
   keep(row, ['name', 'base', ...columns.map(([step]) => String(step))]);
-  say(put(row, 'span', 'name', 0, 'name'), name);
+  say(put(row, 'span', 'name', 0, 'name'), name, full);
   cell(row, 1, 'base', null);
   columns.forEach((column, i) => cell(row, i + 2, String(column[0]), column, i));
   return row;
@@ -74,12 +74,12 @@ const draw = data => {
     const one = put(row, 'span', key, at, column ? `step${marks(column[0], data)}${come ? ' coming' : ''}` : 'base');
     say(one, ...(column ? heading(column[0], data) : ['Base model']));
   });
-  data.prompts.forEach(([index, text], i) => {
-    line(`row ${index}`, i + 1, 'row', text, columns, (row, at, key, column) => {
+  data.prompts.forEach(([index, name, text], i) => {
+    line(`row ${index}`, i + 1, 'row', name, columns, (row, at, key, column) => {
       if (column && !column[1]) put(row, 'span', key, at, 'frame coming');
       else frame(row, at, key, column ? marks(column[0], data) : ' base', (column ? column[1] : data.base)[i],
         column ? column[0] : null, index, data);
-    });
+    }, text);
   });
   if (judged) {
     const told = (row, at, key, column, texts) => {
@@ -129,7 +129,7 @@ const newest = () => [...film.querySelectorAll('.steps .step:not(.coming)')].pop
 const hidden = () => newest() ? right(newest()) - right(film) : 0;
 const follow = () => {
   const chosen = film.querySelector('.steps .of-chosen');
-  if (atEnd && hidden() > 0) film.scrollLeft += hidden() + 1;
+  if (atEnd && hidden() > 0) film.scrollLeft += Math.ceil(hidden()) + 2;
   if (chosen && chosen !== newest() && chosen.dataset.key !== shown) {
     const box = chosen.getBoundingClientRect(), edge = right(film.querySelector('.steps .base'));
     const middle = (edge + right(film)) / 2;

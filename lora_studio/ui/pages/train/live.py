@@ -25,10 +25,10 @@ from lora_studio.jobs.control import Request
 from lora_studio.jobs.queue import QueueEntry
 from lora_studio.jobs.view import SMOOTHING, Follower, RunView
 from lora_studio.runs import Run, Unreadable, checkpoints, renaming
-from lora_studio.ui import plots, rate_plot, words
+from lora_studio.ui import words
 from lora_studio.ui.pages.runs import headline, state_words
-from lora_studio.ui.pages.train import chosen, judged_parts, previews, result, status
-from lora_studio.ui.pages.train.judged import Evaluation, EvaluationCache, fingerprint
+from lora_studio.ui.pages.train import drawn, judged_parts, result, said, status, warned
+from lora_studio.ui.pages.train.judged import EvaluationCache, fingerprint
 
 _FOLLOWED = 40
 """Runs whose views are kept in memory."""
@@ -101,8 +101,10 @@ class TabState:
     refused_in: State | None = None
     moved: dict[str, object] = field(default_factory=dict)
     """Where the run's pictures or model files are now, by setting, until it resumes with them there."""
-    judged: frozenset[int] | None = None
-    """The run's judged states at the last tick; None before the first one."""
+    heard: said.RunNews = field(default_factory=said.RunNews)
+    news: str = ""
+    """What a screen reader is to say with the next tick."""
+    work: said.WatchedWork = field(default_factory=said.WatchedWork)
     drawn_from: tuple | None = None
     """The fingerprint of what the last tick drew. While it stays the same there is nothing to draw."""
     sent: dict[str, Any] = field(default_factory=dict)
@@ -111,7 +113,7 @@ class TabState:
         """Switches to another run."""
         if name != self.run:
             self.run, self.step, self.prompt, self.unconfirmed, self.refused = name, None, 0, (), None
-            self.moved, self.judged, self.comparing, self.against = {}, None, False, None
+            self.moved, self.heard, self.comparing, self.against = {}, said.RunNews(), False, None
 
     @property
     def looks_at(self) -> tuple:
@@ -149,7 +151,7 @@ PLACES = {
 """What may have moved since a run began -> what its field is called."""
 PARTS = (
     "pill", "start", "runs", "all_runs", "blank", "run_card", "state", "place", "pause", "resume", "apply", "stop",
-    "preview", "result", "film_card", "chosen", "pair", "film", "loss_card", "loss", "said",
+    "preview", "tell", "result", "warnings", "film_card", "chosen", "pair", "film", "loss_card", "loss", "said",
     *judged_parts.PARTS,
 )  # fmt: skip
 """The parts of the page that a tick may change."""
@@ -169,7 +171,7 @@ def tick(tab: TabState, watcher: RunWatcher) -> dict[str, Any]:
         return {}
     run = watcher.find(tab.run)
     updates = _unreadable(gone) if gone else _full(tab, run, watcher) if run else _empty()
-    updates |= _at_work(line, watcher) | headline.parts(tab.run, len(listed))
+    updates |= _at_work(line, watcher) | headline.parts(tab.run, len(listed)) | _said(tab, line, watcher)
     tab.drawn_from = _fingerprint(tab, listed, line), gone
     return tab.unsent(updates)
 
@@ -226,12 +228,16 @@ def _full(tab: TabState, run: Run, watcher: RunWatcher) -> dict[str, dict[str, A
         tab.refused_in = view.state if tab.refused else None
         found = watcher.evaluations.of(run)
         step = tab.step if tab.step is not None else found.proposed if view.state.ended else None
-        shown = _empty() | _controls(tab, run, view) | _drawn(tab, run, view, found, step, watcher.outputs)
-        shown |= judged_parts.updates(run, view, found, step, watcher.outputs) | _said(tab, found)
+        shown = _empty() | _controls(tab, run, view) | drawn.charts(tab.smoothing, view, found)
+        shown |= drawn.film(tab, run, view, found, step, watcher.outputs)
+        shown |= judged_parts.updates(run, view, found, step, watcher.outputs)
+        tab.news = tab.heard.news(run, view, found)
         shown |= {
             "blank": {"visible": False},
             "run_card": {"visible": True},
             "state": {"value": status.line(run, view, tab.unconfirmed, tab.refused), "visible": True},
+            "tell": {"visible": not view.state.ended},
+            "warnings": {"value": warned.html(view.warnings), "visible": bool(view.warnings)},
             "place": {"visible": bool(tab.lost), "label": PLACES.get(tab.lost, "")},
         }
         return shown | _result(run, view, watcher.outputs)
@@ -268,51 +274,6 @@ def _controls(tab: TabState, run: Run, view: RunView) -> dict[str, dict[str, Any
     }
 
 
-def _drawn(
-    tab: TabState, run: Run, view: RunView, found: Evaluation, step: int | None, outputs: Path
-) -> dict[str, dict[str, Any]]:
-    return _charts(tab, view, found) | _film(tab, run, view, found, step, outputs)
-
-
-def _charts(tab: TabState, view: RunView, found: Evaluation) -> dict[str, dict[str, Any]]:
-    total = 0 if view.state.ended or not view.started else view.started.total_steps
-    chart = plots.loss(
-        [(one.step, one.loss) for one in view.steps],
-        [(one.step, one.value) for one in view.validations],
-        total,
-        tab.smoothing,
-        found.proposed,
-    )
-    for name, values in view.measures.items():
-        if name != "validation":
-            chart += plots.measure(values, total)
-    if view.rate:
-        chart += rate_plot.chart(view.rate)
-    return {"loss_card": {"visible": bool(view.steps or view.rate)}, "loss": {"value": chart, "visible": True}}
-
-
-def _film(
-    tab: TabState, run: Run, view: RunView, found: Evaluation, step: int | None, outputs: Path
-) -> dict[str, dict[str, Any]]:
-    film = previews.filmstrip(view)
-    if not film.prompts:
-        return {}
-    if tab.prompt not in film.prompts:
-        tab.prompt = min(film.prompts)
-    to_come = [] if view.state.ended else previews.planned(judged_parts.settings(run), view)
-    lowest = min(view.validations, key=lambda one: one.value).step if view.validations else None
-    frames = previews.data(run, film, step, tab.prompt, outputs, found, lowest, to_come)
-    moving = tab.step is None and not view.state.ended
-    head = chosen.head(run, film, step, tab.prompt, outputs, found, tab.comparing, moving)
-    pair = chosen.pair(run, film, step, tab.prompt, outputs, tab.against) if tab.comparing else ""
-    return {
-        "film_card": {"visible": True},
-        "chosen": {"value": head, "visible": True},
-        "pair": {"value": pair, "visible": bool(pair)},
-        "film": {"value": frames, "visible": True},
-    }
-
-
 def _result(run: Run, view: RunView, outputs: Path) -> dict[str, dict[str, Any]]:
     try:
         shown = result.html(run, view, outputs)
@@ -323,10 +284,16 @@ def _result(run: Run, view: RunView, outputs: Path) -> dict[str, dict[str, Any]]
     return {"result": {"value": shown, "visible": True}} if shown else {}
 
 
-def _said(tab: TabState, found: Evaluation) -> dict[str, dict[str, Any]]:
-    """What has been judged since the last tick, for screen readers."""
-    text, tab.judged = judged_parts.announcement(found, tab.judged), frozenset(one.step for one in found.states)
-    return {"said": {"value": f'<p role="status">{words.text(text)}</p>', "visible": True}}
+def _said(tab: TabState, line: list[QueueEntry], watcher: RunWatcher) -> dict[str, dict[str, Any]]:
+    """What is said beside what is shown, and in the browser's title."""
+    if seen := watcher.find(tab.work.run):
+        with watcher.view(seen) as view:
+            tab.work.note_end(view)
+    first = line[0].run if line else None
+    with watcher.view(first) if first else nullcontext() as view:
+        title = tab.work.title(line, view)
+    told, tab.news = said.html(tab.news, title, tab.work.ended), ""
+    return {"said": {"value": told, "visible": True}}
 
 
 def _notice(error: StudioError) -> str:

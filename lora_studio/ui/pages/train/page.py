@@ -19,7 +19,7 @@ from lora_studio.ui import plots
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.runs import headline
 from lora_studio.ui.pages.runs.panel import RunsPanel
-from lora_studio.ui.pages.train import chosen, film_view, guide, live, saved
+from lora_studio.ui.pages.train import chosen, film_view, guide, live, said, saved, warned
 from lora_studio.ui.pages.train.live import PARTS, RunWatcher, TabState
 from lora_studio.ui.pages.train.setup import QUIET, Setup, error_notice
 from lora_studio.ui.theme import html
@@ -89,7 +89,8 @@ def _place_run(setup: Setup) -> dict[str, Any]:
         )
         parts |= _place_controls()
         parts["result"] = html(visible=False)
-    parts["said"] = html(visible=False, elem_classes="unseen", elem_id="said")
+        parts["warnings"] = html(visible=False, js_on_load=warned.STAY_OPEN, elem_id="warnings")
+    parts["said"] = html(said.html("", "", ""), js_on_load=said.TELL, elem_classes="unseen", elem_id="said")
     with gr.Column(elem_classes="card advised", visible=False) as parts["advice_card"]:
         parts["advice"] = html(js_on_load=saved.CHOOSE, elem_id="advice")
     with gr.Column(elem_classes="card", visible=False) as parts["film_card"]:
@@ -118,6 +119,7 @@ def _place_controls() -> dict[str, Any]:
             "apply": gr.Button("Apply and resume", size="md", min_width=120, variant="primary", elem_id="apply"),
             "stop": gr.Button("Stop and keep", size="md", min_width=120, elem_id="stop"),
             "preview": gr.Button("Preview now", size="md", min_width=110, elem_id="preview-now"),
+            "tell": html(said.SWITCH, visible=False, js_on_load=said.REMEMBER, elem_id="tell"),
         }
 
 

@@ -81,6 +81,7 @@ def data(
     found: Evaluation | None = None,
     lowest: int | None = None,
     to_come: Sequence[int] = (),
+    trigger: str = "",
 ) -> dict[str, Any]:
     """What ``film_view`` draws. ``step`` and ``prompt`` name the frame that is chosen; step None is the latest.
 
@@ -88,6 +89,7 @@ def data(
         found: of judged states, what each has learned; the proposed one is marked.
         lowest: the step of lowest validation, which is marked, too.
         to_come: all steps at which the run means to draw.
+        trigger: the run's trigger word, with which prompts begin.
     """
     found = found or Evaluation()
     steps = spread(film.steps, [one for one in (step, found.proposed, lowest) if one is not None])
@@ -95,7 +97,7 @@ def data(
     judged = {one.step: one for one in found.states}
     return {
         "root": images.address(images.folder(outputs)) + "/",
-        "prompts": [[index, text] for index, text in film.prompts.items()],
+        "prompts": [[index, short(text, trigger), text] for index, text in film.prompts.items()],
         "base": _keys(run, film, film.base, outputs),
         "columns": [
             [one, _keys(run, film, film.frames[one], outputs), *_learned(judged.get(one), judged)] for one in steps
@@ -107,6 +109,16 @@ def data(
         "proposed": found.proposed,
         "lowest": lowest,
     }
+
+
+def short(prompt: str, trigger: str) -> str:
+    """The prompt without the trigger word at its beginning, which all of a run's prompts share.
+
+    >>> short("anastyle, a cat", "anastyle"), short("a cat, anastyle", "anastyle"), short("anastyle", "anastyle")
+    ('a cat', 'a cat, anastyle', 'anastyle')
+    """
+    rest = prompt.removeprefix(trigger).lstrip(" ,")
+    return rest if trigger and rest else prompt
 
 
 def _keys(run: Run, film: Filmstrip, drawn: Mapping[int, PreviewReady], outputs: Path) -> list[str]:

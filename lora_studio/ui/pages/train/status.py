@@ -16,7 +16,7 @@ from lora_studio.ui import tabs, words
 from lora_studio.ui.blank import blank
 from lora_studio.ui.pages.runs import state_words
 
-_SHOWN_WARNINGS = 12
+_SHOWN_CHANGES = 12
 _LOG_LINES = 40
 
 EMPTY = blank(
@@ -141,7 +141,7 @@ def _facts(run: Run, view: RunView) -> list[str]:
 
 
 def _trouble(run: Run, view: RunView) -> str:
-    """What ended the run, with its log where the fault is the studio's own, and the warnings."""
+    """What ended the run, with its log where the fault is the studio's own."""
     parts = _damage(run)
     if view.state is State.FAILED and view.failed:
         parts.append(words.notice("wrong", view.failed.what, view.failed.where, view.failed.do))
@@ -150,11 +150,6 @@ def _trouble(run: Run, view: RunView) -> str:
             parts.append(f'<details class="log">{log}</details>')
     if view.state is State.INTERRUPTED and not view.left_queue:
         parts.append(_interruption(view))
-    different = {(warning.what, warning.where): warning for warning in view.warnings}
-    parts += [
-        words.notice("warned", warning.what, warning.where, warning.do)
-        for warning in list(different.values())[-_SHOWN_WARNINGS:]
-    ]
     return "".join(parts)
 
 
@@ -188,8 +183,8 @@ def _refusal(refused: StudioError | None) -> str:
 def _question(unconfirmed: tuple[str, ...]) -> str:
     if not unconfirmed:
         return ""
-    changes = "".join(f"<li>{words.text(one)}</li>" for one in unconfirmed[:_SHOWN_WARNINGS])
-    hidden = len(unconfirmed) - _SHOWN_WARNINGS
+    changes = "".join(f"<li>{words.text(one)}</li>" for one in unconfirmed[:_SHOWN_CHANGES])
+    hidden = len(unconfirmed) - _SHOWN_CHANGES
     more = f"<li>And {hidden} more.</li>" if hidden > 0 else ""
     return (
         '<div class="notice warned" role="alert"><b>Something has changed since the newest state was saved</b>'

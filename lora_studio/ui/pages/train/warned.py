@@ -1,0 +1,69 @@
+"""The warnings of a run, folded by their kind: one line each, and what they say in full when it is opened."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from lora_studio.events import Warned
+from lora_studio.ui import words
+
+_AT_ONCE, _LISTED = 3, 100
+"""Kinds that are seen before the rest is opened, and warnings of one kind that are listed."""
+_VARYING = re.compile(r"\"[^\"]*\"|'[^']*'|\S+\.\w{2,12}\b|\d[\d.,]*")
+"""What differs between warnings of one kind: names and numbers."""
+
+
+def by_kind(warnings: Sequence[Warned]) -> list[list[Warned]]:
+    """The warnings, each once, those of one kind together, in the order in which the kinds came."""
+    kinds: dict[str, dict[tuple[str, str], Warned]] = {}
+    for one in warnings:
+        kinds.setdefault(_VARYING.sub("#", one.what), {})[one.what, one.where] = one
+    return [list(found.values()) for found in kinds.values()]
+
+
+def html(warnings: Sequence[Warned]) -> str:
+    """One line for each kind, the latest first; empty without warnings."""
+    kinds = by_kind(warnings)[::-1]
+    if not kinds:
+        return ""
+    lines = [_line(one) for one in kinds]
+    rest = lines[_AT_ONCE:]
+    more = (
+        f'<details data-kind="more"><summary>{words.counted(len(rest), "more kind")} of warnings</summary>'
+        f"{''.join(rest)}</details>"
+        if rest
+        else ""
+    )
+    return f'<div class="warnings">{"".join(lines[:_AT_ONCE])}{more}</div>'
+
+
+def _line(found: Sequence[Warned]) -> str:
+    latest = found[-1]
+    count = f'<span class="count">{len(found):,} of this kind</span>' if len(found) > 1 else ""
+    listed = "".join(f"<li>{_full(one)}</li>" for one in found[-_LISTED:])
+    left = len(found) - _LISTED
+    more = f"<li>And {left:,} earlier ones, which the run's log has.</li>" if left > 0 else ""
+    kind = words.text(_VARYING.sub("#", latest.what))
+    return (
+        f'<details data-kind="{kind}"><summary><b>{words.text(latest.what)}</b>{count}</summary>'
+        f"<ul>{listed}{more}</ul></details>"
+    )
+
+
+def _full(one: Warned) -> str:
+    place = f" <code>{words.text(one.where)}</code>" if one.where and one.where not in one.what else ""
+    return f"{words.text(one.what)}{place} {words.text(one.do)}"
+
+
+STAY_OPEN = """
+const open = new Set();
+element.addEventListener('toggle', event => {
+  const {kind} = event.target.dataset;
+  if (event.target.open) open.add(kind); else if (event.target.isConnected) open.delete(kind);
+}, true);
+watch('value', () => {
+  for (const one of element.querySelectorAll('details')) one.open = open.has(one.dataset.kind);
+});
+"""
+"""Keeps open what was opened when a warning is added; for ``gr.HTML(js_on_load=...)``."""
