@@ -96,6 +96,20 @@ def test_a_branch_that_cannot_train_is_refused_and_leaves_nothing(parent, change
 
 
 @pytest.mark.fault(41)
+def test_a_state_whose_adapter_alone_was_kept_is_the_start_of_a_branch(parent):
+    """She sees the look that she wants in a preview, and cannot go on from it."""
+    alone = parent.judged_adapter(300)
+    files.write(alone, b"adapter of a preview")
+    assert branching.branch_point("ink@300", parent.folder.parent).step == 300
+    run = branch(parent, 300, steps=100)
+    assert run.start_file.read_bytes() == b"adapter of a preview"
+    assert run.parent() == {"run": "ink", "step": 300, "goes_on": False} and checkpoints.listed(run) == []
+    (parent.checkpoint(250) / "adapter.safetensors").write_bytes(b"damaged")
+    files.write(parent.judged_adapter(250), b"adapter of a preview")
+    with pytest.raises(RunError, match="state of step 250 is damaged"):
+        branch(parent, 250)
+
+
 def test_a_full_disk_leaves_no_half_of_a_branch(parent, monkeypatch):
     def full(saved, run):
         raise OSError(28, "No space left on device")

@@ -322,6 +322,9 @@ def test_a_preview_is_a_state_to_keep_download_draw_with_and_branch_from(watcher
     tick(tab, watcher)
     assert acts(10) == acts(20) == ["Keep this one", "Download", "Branch", "Draw with it", "Compare"]
     assert acts(30) == ["Compare"] and "not kept" in tick(TabState(), watcher)["chosen"]["value"]
+    states = tick(TabState(), watcher)["states"]["value"]
+    assert "adapter only · 1 KB" in states and "1 adapter kept with previews or judgements: 1 KB." in states
+    assert "neither kept nor judged, the latest 10 stay" in states
     page._WITH_STATE["keep"](tab, played.run, 10)
     assert acts(10) == ["Download", "Branch", "Draw with it", "Compare"]
     assert played.run.kept_file(10).is_file()

@@ -127,7 +127,7 @@ def test_a_killed_worker_is_seen(watcher, part, stopping):
 
 
 @pytest.mark.parametrize(("state", "buttons"), [
-    (State.QUEUED, set()),
+    (State.QUEUED, {"stop"}),
     (State.PREPARING, {"stop"}),
     (State.RUNNING, {"pause", "stop", "preview"}),
     (State.PAUSED, {"resume", "stop"}),

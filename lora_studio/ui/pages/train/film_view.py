@@ -30,7 +30,7 @@ const say = (one, text, title = text) => {
 const number = step => step.toLocaleString('en');
 
 const frame = (row, at, key, kind, name, step, prompt, data) => {
-  const tag = name ? 'button' : 'span', chosen = step === data.step && prompt === data.prompt;
+  const tag = name ? 'button' : 'span', chosen = step !== null && step === data.step && prompt === data.prompt;
   const one = put(row, tag, key, at, `frame${kind}${name ? '' : ' missing'}${chosen ? ' chosen' : ''}`);
   if (!name) return;
   const [, , text] = data.prompts.find(([index]) => index === prompt);

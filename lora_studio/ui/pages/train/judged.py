@@ -35,6 +35,7 @@ class Evaluation:
         strength: of the adapter that ``advice`` proposes.
         saved: steps of the states that the run could resume from.
         unjudged: steps of the states that can be judged and were not.
+        sizes: bytes of the adapters of all states, by their steps.
         kept: adapters that were kept, by their steps.
         job: the judging that was started last, if there was one.
     """
@@ -45,6 +46,7 @@ class Evaluation:
     strength: StrengthRange | None = None
     saved: tuple[int, ...] = ()
     unjudged: tuple[int, ...] = ()
+    sizes: Mapping[int, int] = field(default_factory=dict)
     kept: Mapping[int, Path] = field(default_factory=dict)
     job: JudgingView | None = None
 
@@ -128,12 +130,12 @@ def _saved(run: Run) -> tuple[int, ...]:
         return ()
 
 
-def _drawable(run: Run) -> set[int]:
-    """Steps of the states that can be judged."""
+def _drawable(run: Run) -> dict[int, int]:
+    """Steps of the states that can be judged, with the sizes of their adapters in bytes."""
     try:
-        return set(judgements.states(run))
+        return {step: _stamp(path)[0] for step, path in judgements.states(run).items()}
     except RunError:  # there is none
-        return set()
+        return {}
 
 
 def _read(run: Run) -> Evaluation:
@@ -148,7 +150,8 @@ def _read(run: Run) -> Evaluation:
         plan=known.plan if known else None,
         strength=strength.known(run, advice.step) if advice else None,
         saved=saved,
-        unjudged=tuple(sorted(drawable - {one.step for one in states})),
+        unjudged=tuple(sorted(drawable.keys() - {one.step for one in states})),
+        sizes=drawable,
         kept={step: path for step in sorted(steps) if (path := keeping.kept(run, step))},
         job=job.view() if job else None,
     )

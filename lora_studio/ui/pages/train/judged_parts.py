@@ -26,7 +26,7 @@ _HINT = (
 def updates(run: Run, view: RunView, found: Evaluation, step: int | None, outputs: Path) -> dict[str, dict[str, Any]]:
     """What ``PARTS`` show of ``run``; nothing for those that stay hidden. ``step`` is the state that the user chose."""
     read = settings(run)
-    shown = _saved(run, found, step) | _advice(run, view, found, read, outputs)
+    shown = _saved(run, read, found, step) | _advice(run, view, found, read, outputs)
     if one := found.at(found.shown(step)):
         data = Path(read.run.data) if read else None
         pictures = judged_pictures.html(run, one, found, data, outputs)
@@ -46,11 +46,11 @@ def _advice(
     return {"advice_card": {"visible": True}, "advice": {"value": advice, "visible": True}} if advice else {}
 
 
-def _saved(run: Run, found: Evaluation, step: int | None) -> dict[str, dict[str, Any]]:
+def _saved(run: Run, settings: Settings | None, found: Evaluation, step: int | None) -> dict[str, dict[str, Any]]:
     try:
         states, damaged = checkpoints.listed(run), checkpoints.damaged(run, quick=True)
-        rows = states or damaged or found.steps
-        shown = saved.html(states, damaged, found, found.shown(step)) if rows else ""
+        rows, most = states or damaged or found.steps, settings.saving.keep_previewed if settings else 0
+        shown = saved.html(states, damaged, found, found.shown(step), most) if rows else ""
         if len({*found.saved, *found.steps}) > 1:
             sheet = tabs.link("draw", f"sheet:{run.name}", "Sheet of its states")
             shown += f'<div class="ways">{sheet}</div>'

@@ -143,6 +143,7 @@ class TabState:
         return {name: gr.update(**update) for name, update in new.items()}
 
 
+_CAN_STOP = (State.PREPARING, State.RUNNING, State.PAUSED)
 PLACES = {
     "data": "Where the pictures are now",
     "base": "Where the base model is now",
@@ -250,7 +251,7 @@ def _controls(tab: TabState, run: Run, view: RunView) -> dict[str, dict[str, Any
     resume = status.resume_label(view) if state.ended or idle else "Resume"
     resume = "Resume anyway" if tab.unconfirmed else resume
     waiting = state is State.QUEUED and bool(queue.ahead(run))
-    stop = "Leave the queue" if waiting else "Stop" if state is State.PREPARING else "Stop and keep"
+    stop = "Leave the queue" if waiting else "Stop and keep" if view.steps else "Stop"
     apply = status.apply_label(view)
     return {
         "pause": {"visible": state is State.RUNNING, "interactive": not pausing and not stopping},
@@ -262,7 +263,7 @@ def _controls(tab: TabState, run: Run, view: RunView) -> dict[str, dict[str, Any
         },
         "apply": {"visible": bool(apply), "value": apply},
         "stop": {
-            "visible": waiting or state in (State.PREPARING, State.RUNNING, State.PAUSED),
+            "visible": waiting or status.starting(run, view) or state in _CAN_STOP,
             "interactive": not stopping,
             "value": stop,
         },

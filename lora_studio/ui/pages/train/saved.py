@@ -5,7 +5,7 @@ deletion, and a new run can branch from any of them.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lora_studio.evaluation.judgements import Judgement
 from lora_studio.evaluation.value import number
@@ -24,12 +24,14 @@ def html(
     damaged: Sequence[Damaged] = (),
     found: Evaluation | None = None,
     shown: int | None = None,
+    most: int = 0,
 ) -> str:
     """One row per state, newest first, then those that are damaged.
 
     Args:
         found: what is known of judged states, which have their measures in the rows.
         shown: the step of the state whose pictures are shown.
+        most: how many adapters the run keeps with its previews.
     """
     found = found or Evaluation()
     bad = {one.folder for one in damaged}
@@ -42,7 +44,19 @@ def html(
         f'<td colspan="{columns}">damaged: {words.text(one.why)}</td></tr>'
         for one in damaged
     )
-    return f'<div class="saved"><table>{_head(found)}<tbody>{rows}</tbody></table></div><p class="hint">{_HINT}</p>'
+    return f'<div class="saved"><table>{_head(found)}<tbody>{rows}</tbody></table></div><p class="hint">{_HINT}{_alone(there, found, most)}</p>'
+
+
+def _alone(there: Mapping[int, Saved], found: Evaluation, most: int) -> str:
+    """What the adapters that are kept alone take, and which of them stay."""
+    alone = [step for step in found.sizes if step not in there]
+    if not alone or not most:
+        return ""
+    size = words.size(sum(found.sizes[step] for step in alone))
+    return (
+        f" {words.counted(len(alone), 'adapter')} kept with previews or judgements: {size}. Of those that are neither "
+        f"kept nor judged, the latest {most} stay."
+    )
 
 
 def _columns(found: Evaluation) -> int:
@@ -75,7 +89,8 @@ def _row(step: int, saved: Saved | None, found: Evaluation, shown: int | None) -
     star, name = _star(saved) if saved else "", _name(step, one, found, shown)
     return (
         f'<tr{kind}><td class="mark">{star}</td><th scope="row">{name}</th>{measures}'
-        f'<td class="what">{_about(saved)}</td><td class="acts">{_acts(step, saved, found)}</td></tr>'
+        f'<td class="what">{_about(saved, found.sizes.get(step, 0))}</td>'
+        f'<td class="acts">{_acts(step, saved, found)}</td></tr>'
     )
 
 
@@ -111,9 +126,9 @@ def _star(one: Saved) -> str:
     return button(act, one.step, icon("star"), "star", about)
 
 
-def _about(one: Saved | None) -> str:
+def _about(one: Saved | None, size: int) -> str:
     if one is None:
-        return "adapter only"
+        return f"adapter only · {words.size(size)}"
     when = time.strftime("%d %b, %H:%M", time.localtime(one.at)).lstrip("0")
     return f"{when} · {words.size(one.size)}"
 

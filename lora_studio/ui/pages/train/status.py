@@ -37,10 +37,16 @@ def line(run: Run, view: RunView, unconfirmed: tuple[str, ...] = (), refused: St
         if view.state.ended
         else f'<div class="bar" role="progressbar" aria-valuenow="{done:.0f}"><i style="width:{done:.1f}%"></i></div>'
     )
-    state = f'<span class="dot"></span><b>{state_words.named(run, view)}</b>'
+    named = "Starting" if starting(run, view) else state_words.named(run, view)
+    state = f'<span class="dot"></span><b>{named}</b>'
     sentence = f'<p class="sentence">{state} <span>{words.text(_sentence(run, view))}</span></p>'
     below = f"{words.facts(_facts(run, view))}{_trouble(run, view)}{_question(unconfirmed)}{_refusal(refused)}"
     return f'<div class="state {state_words.kind(run, view)}">{sentence}{bar}{below}</div>'
+
+
+def starting(run: Run, view: RunView) -> bool:
+    """Whether the run has its turn, and its process is on the way."""
+    return view.state is State.QUEUED and runner.alive(run) and not queue.waits_for(run)
 
 
 def share(view: RunView) -> float:
@@ -76,7 +82,9 @@ def _sentence(run: Run, view: RunView) -> str:
 
 def _place(run: Run) -> str:
     waits = queue.waits_for(run)
-    return f"for {waits}. It starts automatically." if waits else "for its process to start."
+    if waits:
+        return f"for {waits}. It starts automatically."
+    return "· stops before it begins." if control.asked(run, Request.STOP) else "· loading what training needs."
 
 
 def _running(run: Run, view: RunView) -> str:
