@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import gradio as gr
 import numpy as np
@@ -548,7 +549,7 @@ def test_every_state_has_a_sentence(watcher, part):
 def test_that_there_is_no_run_is_not_said_before_anybody_looked():
     """It stood there for a moment at every reload, also beside a run that trained."""
     with gr.Blocks():
-        assert not page._place_run()["blank"].visible
+        assert not page._place_run(SimpleNamespace(sample=None))["blank"].visible
     assert tick(TabState(), RunWatcher(Path("none such")))["blank"] == gr.update(visible=True)
 
 

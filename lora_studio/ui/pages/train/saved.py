@@ -44,7 +44,8 @@ def html(
         f'<td colspan="{columns}">damaged: {words.text(one.why)}</td></tr>'
         for one in damaged
     )
-    return f'<div class="saved"><table>{_head(found)}<tbody>{rows}</tbody></table></div><p class="hint">{_HINT}{_alone(there, found, most)}</p>'
+    hint = f'<p class="hint">{_HINT}{_alone(there, found, most)}</p>'
+    return f'<div class="saved"><table>{_head(found)}<tbody>{rows}</tbody></table></div>{hint}'
 
 
 def _alone(there: Mapping[int, Saved], found: Evaluation, most: int) -> str:
