@@ -22,7 +22,7 @@ from lora_studio.events import Finished
 from lora_studio.jobs import ranks, runner
 from lora_studio.jobs.queue import ahead
 from lora_studio.jobs.view import RunView
-from lora_studio.runs import Run, branching
+from lora_studio.runs import Run, branching, own_presets
 
 PRESETS = sorted(path.stem for path in presets.FOLDER.glob("*.toml"))
 
@@ -35,7 +35,9 @@ class TrainOptions:
     base: Annotated[str | None, like("base", show_default=SPECS["base"].default)] = None
     vae: Annotated[str | None, like("vae", metavar="FILE", show_default="the base model's own")] = None
     text_encoders: TextEncoders = field(default_factory=list)
-    preset: Annotated[str | None, typer.Option(help=f"One of {', '.join(PRESETS)}; or the path of a TOML file.")] = None
+    preset: Annotated[
+        str | None, typer.Option(help=f"One of {', '.join(PRESETS)}; one of your own; or the path of a TOML file.")
+    ] = None
     assignments: Annotated[
         list[str], typer.Option("--set", metavar="KEY=VALUE", help="One of the settings below; may be repeated.")
     ] = field(default_factory=list)
@@ -71,6 +73,7 @@ def train(options: TrainOptions) -> None:
         options.preset,
         list(options.assignments),
         under,
+        own_presets.folder(options.outputs),
         data=options.data,
         base=options.base,
         vae=options.vae,
@@ -86,7 +89,9 @@ def train(options: TrainOptions) -> None:
             do="Write for example: python3 app.py train --data my-pictures",
         )
     for note in presets.rate_notes(
-        settings.optimizer, list(options.assignments), presets.before(options.preset, under)
+        settings.optimizer,
+        list(options.assignments),
+        presets.before(options.preset, under, own_presets.folder(options.outputs)),
     ):
         print(note, file=sys.stderr)
     if options.dry_run:

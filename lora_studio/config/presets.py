@@ -103,23 +103,33 @@ def available(folder: Path = FOLDER) -> list[Preset]:
     return [read(path) for path in sorted(folder.glob("*.toml"))]
 
 
-def find(name: str, folder: Path = FOLDER) -> Preset:
+def find(name: str, folder: Path = FOLDER, own: Path | None = None) -> Preset:
     """The preset called ``name``, or the one in a TOML file at the path ``name``.
+
+    Args:
+        own: the folder of the user's own presets.
 
     Raises:
         SettingsError: there is none; suggests the nearest name.
     """
-    for path in (folder / f"{name}.toml", Path(name)):
+    folders = [folder, *([own] if own else [])]
+    for path in (*(place / f"{name}.toml" for place in folders), Path(name)):
         if path.suffix == ".toml" and os.path.isfile(path):
             return read(path)
     raise SettingsError(
         f"There is no preset named {name!r}.",
         where="--preset",
-        do=did_you_mean(name, [path.stem for path in sorted(folder.glob("*.toml"))]),
+        do=did_you_mean(name, [path.stem for place in folders for path in sorted(place.glob("*.toml"))]),
     )
 
 
-def layered(preset: str | None, assignments: list[str], under: Settings | None = None, **values: Any) -> Settings:
+def layered(
+    preset: str | None,
+    assignments: list[str],
+    under: Settings | None = None,
+    own: Path | None = None,
+    **values: Any,
+) -> Settings:
     """Settings in layers, each over the one before: the defaults (or ``under``), the preset, ``values`` that are not
     None, and assignments of the form ``key=value``.
 
@@ -127,10 +137,13 @@ def layered(preset: str | None, assignments: list[str], under: Settings | None =
     brings the usual one (``layer``). The rates of a preset that names no optimizer are meant for the default one, and
     are left out where ``under`` has another.
 
+    Args:
+        own: as for ``find``.
+
     Raises:
         SettingsError: a preset, key or value is wrong.
     """
-    merged = before(preset, under)
+    merged = before(preset, under, own)
     assigned = {key: value for key, value in values.items() if value is not None}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
@@ -142,10 +155,10 @@ def layered(preset: str | None, assignments: list[str], under: Settings | None =
     return check(layer(merged, assigned))
 
 
-def before(preset: str | None, under: Settings | None = None) -> dict[str, Any]:
+def before(preset: str | None, under: Settings | None = None, own: Path | None = None) -> dict[str, Any]:
     """The settings that assignments and options are layered over, unchecked. Raises as ``find``."""
     merged = under.flat() if under else {}
-    return layer(merged, _fitting(find(preset).settings, merged)) if preset else merged
+    return layer(merged, _fitting(find(preset, own=own).settings, merged)) if preset else merged
 
 
 def _fitting(settings: dict[str, Any], under: dict[str, Any]) -> dict[str, Any]:

@@ -194,8 +194,9 @@ def test_looking_does_not_undo_what_is_typed_meanwhile(setup, folder):
 
 def test_a_preset_is_explained_right_below_its_choice(setup):
     """Between the two, the text seems to belong to something else."""
-    blocks = setup.blurb.parent.children
-    assert setup.preset.parent.parent is blocks[blocks.index(setup.blurb) - 1]
+    blurb = setup.preset_form.blurb
+    blocks = blurb.parent.children
+    assert setup.preset.parent.parent is blocks[blocks.index(blurb) - 1]
 
 
 def test_a_broken_preset_is_told_and_the_others_work(monkeypatch, tmp_path):
@@ -208,8 +209,8 @@ def test_a_broken_preset_is_told_and_the_others_work(monkeypatch, tmp_path):
     with gr.Blocks():
         setup = Setup(tmp_path / "outputs")
     assert (
-        list(setup.presets) == ["good"]
-        and "Did you mean rank?" in setup.blurb.value
+        list(setup.preset_form.found) == ["good"]
+        and "Did you mean rank?" in setup.preset_form.blurb.value
         and setup.form.fields["rank"].value == "4"
     )
 

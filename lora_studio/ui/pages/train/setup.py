@@ -11,7 +11,6 @@ from typing import Any
 import gradio as gr
 
 from lora_studio import runs
-from lora_studio.config import presets
 from lora_studio.config.presets import Preset
 from lora_studio.config.settings import Settings
 from lora_studio.config.specs import SPECS
@@ -23,16 +22,16 @@ from lora_studio.optim import registry as optimizers
 from lora_studio.optim.registry import RATES
 from lora_studio.runs import Run, branching
 from lora_studio.ui import field_notes, paths, words
-from lora_studio.ui.fields import from_field, read
+from lora_studio.ui.fields import FormReading, from_field, read
 from lora_studio.ui.form import Form, changes, differences, preset_values, rates, summary
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.train import beginning, pictures, timestep_plot
 from lora_studio.ui.pages.train.check import Check, CheckState
 from lora_studio.ui.pages.train.outlook import Outlook
+from lora_studio.ui.pages.train.preset_form import PresetForm
 from lora_studio.ui.scene import base_look
 from lora_studio.ui.theme import html
 
-_FIRST_PRESET = "quick-look"
 _HINT = (
     '<p class="hint">Twenty to forty pictures in one style are enough: PNG, JPEG, WebP and others. '
     '<a href="#pictures">Open or drop them in Pictures</a>.</p>'
@@ -68,21 +67,21 @@ class Setup:
 
     def __init__(self, outputs: Path):
         self.outputs = outputs
-        self.presets, self.damaged = _presets()
-        first = self.presets.get(_FIRST_PRESET) or next(iter(self.presets.values()), None)
+        self.preset_form = PresetForm(outputs)
+        first = self.preset_form.first
         self.samples = pictures.samples()
         self.sample = next(iter(self.samples.values()), "")
         """The name of the sample style that the form names at first; empty where there is none."""
         self.outlook = Outlook(outputs)
         self.form = Form({**preset_values(first), "data": next(iter(self.samples), "")})
-        self._place(first)
+        self._place()
 
-    def _place(self, first: Preset | None) -> None:
+    def _place(self) -> None:
         with gr.Column(elem_classes="card", elem_id="train-pictures"):
             self._place_pictures()
         with gr.Column(elem_classes="card", elem_id="train-form"):
             html("<h2>Training</h2>")
-            self._place_recipe(first)
+            self._place_recipe()
             with gr.Accordion("All settings", open=False, elem_classes="fold", elem_id="all-settings") as self.all:
                 self.changes = html(visible=False, elem_id="changes")
                 self.reset = gr.Button("Reset to the preset", size="sm", visible=False, elem_id="reset")
@@ -120,7 +119,7 @@ class Setup:
         assert isinstance(data, gr.Textbox)
         self.data = data
 
-    def _place_recipe(self, first: Preset | None) -> None:
+    def _place_recipe(self) -> None:
         with gr.Column(elem_classes="fields"):
             base = gr.Dropdown(
                 _bases(self.outputs),
@@ -131,17 +130,8 @@ class Setup:
                 elem_id="set-base",
             )
             self.form.adopt("base", base)
-            titles = [(preset.title, name) for name, preset in self.presets.items()]
-            chosen = first.name if first else None
-            self.preset = gr.Dropdown(
-                titles,
-                value=chosen,
-                filterable=False,
-                label="Preset",
-                info="Fills in the settings below.",
-                elem_id="preset",
-            )
-        self.blurb = html(_blurb(first, self.damaged))
+            self.preset_form.place_field()
+        self.preset_form.place_tools()
         with gr.Column(elem_classes="fields"):
             self.form.field("name", info="Of the run and its file. Empty: the folder's.", placeholder="my-style")
             for key in _SHORT:
@@ -152,7 +142,8 @@ class Setup:
         fields, data = self.form.components, self.data
         looking = [data.submit, data.blur, *(self.form.fields[key].change for key in _LOOKED)]
         self.looks(self.gathers(partial(gr.on, looking), trigger_mode="always_last").then)
-        choose_options: dict[str, Any] = {"inputs": self.preset, "outputs": [self.blurb, self.typed, *fields], **QUIET}
+        filled = [*self.preset_form.chosen, self.typed, *fields]
+        choose_options: dict[str, Any] = {"inputs": self.preset, "outputs": filled, **QUIET}
         self.preset.input(self.choose, **choose_options)
         self.reset.click(self.choose, **choose_options)
         rate_fields, ruling = [self.form.fields[key] for key in RATES], [self.form.fields[key] for key in _RULING]
@@ -171,7 +162,8 @@ class Setup:
         gr.on([field.change for field in shown], timestep_plot.chart, shown, **plot_options)
         self.check.wire(self.gathers(self.check.button.click), self.draft, self.start, QUIET)
         self.forget.click(lambda: {self.origin: "", self.branch: _HIDDEN}, None, [self.origin, self.branch], **QUIET)
-        restored = page.load(self.restore, [self.draft], [self.preset, self.blurb, *fields], **QUIET)
+        restored = page.load(self.restore, [self.draft], [*self.preset_form.chosen, *fields], **QUIET)
+        self.preset_form.wire(self.gathers, self.draft, self._kept_settings, **QUIET)
         self.looks(self.keeps(restored.then(None, js=_RESTORED, **QUIET)).then)
 
     def looks_again(self, tab: gr.Tab) -> None:
@@ -205,7 +197,7 @@ class Setup:
     def choose(self, name: str | None) -> Updates:
         """Fills in a preset's settings; names, trigger words and prompts stay."""
         preset = self._preset(name)
-        return {self.blurb: _blurb(preset, self.damaged), self.typed: {}, **self.form.fill(preset_values(preset))}
+        return {**self.preset_form.show(preset), self.typed: {}, **self.form.fill(preset_values(preset))}
 
     def take_rates(self, name: str | None, typed: TypedRates, optimizer: str, method: str) -> Updates:
         """Fills in the rates of an optimizer or a method that the user chose, those that were typed for it before:
@@ -222,14 +214,23 @@ class Setup:
     def restore(self, draft: Any) -> Updates:
         """Fills in what the browser has stored, after a reload or a restart."""
         draft = draft if isinstance(draft, dict) else {}
+        self.preset_form.look()
         preset, fields = self._preset(draft.get("preset")), draft.get("fields")
         typed = fields if isinstance(fields, dict) else {}
-        chosen = {self.preset: preset.name, self.blurb: _blurb(preset, self.damaged)} if preset else {}
         known = self.form.fill({key: value for key, value in typed.items() if key in SPECS})
-        return {self.preset: gr.skip(), **chosen, **known}
+        return {**self.preset_form.show(preset or self.preset_form.first), **known}
 
     def _preset(self, name: object) -> Preset | None:
-        return self.presets.get(name) if isinstance(name, str) else None
+        return self.preset_form.get(name)
+
+    @property
+    def preset(self) -> gr.Dropdown:
+        """The preset's field."""
+        return self.preset_form.field
+
+    def _kept_settings(self, fields: dict[str, Any]) -> Settings:
+        """The settings of what the browser kept of the fields. Raises SettingsError where they are invalid."""
+        return _valid(read(self.form.raw(self.form.kept(fields))))
 
     def _changed(self, seen: CheckState, kept: dict[str, Any]) -> Updates:
         return self.changed(seen, kept["preset"], *self.form.kept(kept["fields"]))
@@ -324,10 +325,7 @@ class Setup:
         Raises:
             SettingsError, DatasetError: what has to be fixed first.
         """
-        reading = read(self.form.raw(values))
-        if reading.settings is None:
-            raise SettingsError(" ".join(reading.wrong.values()), do="Fix that, then try again.")
-        return self.checked(reading.settings)
+        return self.checked(_valid(read(self.form.raw(values))))
 
     def checked(self, settings: Settings) -> Settings:
         """As ``beginning.checked``."""
@@ -339,26 +337,15 @@ def error_notice(error: StudioError) -> Any:
     return gr.update(value=words.notice("wrong", error.what, error.where, error.do), visible=True)
 
 
-def _presets() -> tuple[dict[str, Preset], list[str]]:
-    """The presets by name, and the errors of those that cannot be read."""
-    found: dict[str, Preset] = {}
-    damaged: list[str] = []
-    for path in sorted(presets.FOLDER.glob("*.toml")):
-        try:
-            found[path.stem] = presets.read(path)
-        except SettingsError as error:
-            damaged.append(str(error))
-    return found, damaged
+def _valid(reading: FormReading) -> Settings:
+    if reading.settings is None:
+        raise SettingsError(" ".join(reading.wrong.values()), do="Fix that, then try again.")
+    return reading.settings
 
 
 def _all(changed: int) -> str:
     """The label of the fold with all settings."""
     return f"All settings · {changed} changed" if changed else "All settings"
-
-
-def _blurb(preset: Preset | None, damaged: list[str]) -> str:
-    lines = [preset.blurb] if preset else []
-    return "".join(f'<p class="blurb">{words.text(line)}</p>' for line in lines + damaged)
 
 
 def _bases(outputs: Path) -> list[tuple[str, str]]:

@@ -1,0 +1,111 @@
+"""The user's own presets: TOML files as those that come with the studio, in a folder beside the runs, so that an update
+leaves them alone. ``--preset`` knows them by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from lora_studio import files
+from lora_studio.config import presets
+from lora_studio.config.declaration import Level
+from lora_studio.config.presets import Preset
+from lora_studio.config.settings import Settings, layer
+from lora_studio.config.specs import SPECS
+from lora_studio.errors import SettingsError
+from lora_studio.runs import trash
+from lora_studio.runs.layout import OUTPUTS
+
+LEFT_OUT = frozenset(
+    [key for key, spec in SPECS.items() if spec.level is Level.JOB]
+    + ["trigger", "preview_prompts", "evaluation_prompts", "start_from", "init_word", "preserve_class"]
+)
+"""What a run is about, which no preset holds."""
+
+
+def folder(outputs: Path = OUTPUTS) -> Path:
+    """Where they are kept."""
+    return outputs / ".presets"
+
+
+def save(title: str, settings: Settings, outputs: Path = OUTPUTS) -> Preset:
+    """Keeps ``settings``, without what a run is about, under ``title``. An own preset of that name goes to the trash.
+
+    Raises:
+        SettingsError: there is no title, or a preset that comes with the studio has it.
+        MachineError: the system has no trash for this disk.
+        OSError: the disk refuses.
+    """
+    path = _free(title, outputs)
+    if path.exists():
+        trash.put(path)
+    _write(path, title.strip(), "", held(settings))
+    return presets.read(path)
+
+
+def rename(name: str, title: str, outputs: Path = OUTPUTS) -> Preset:
+    """Gives the own preset ``name`` another title, and its file another name.
+
+    Raises:
+        SettingsError: there is no such preset, no title, or another preset has it.
+        OSError: the disk refuses.
+    """
+    old, path = _own(name, outputs), _free(title, outputs)
+    found = presets.read(old)
+    if path.exists() and not path.samefile(old):
+        raise SettingsError(
+            f"Another preset is called {title.strip()}.", where="the preset's name", do="Choose another name."
+        )
+    _write(path, title.strip(), found.blurb, presets.table(old).get("settings", {}))
+    if path.name != old.name:
+        files.unlink(old)
+    return presets.read(path)
+
+
+def delete(name: str, outputs: Path = OUTPUTS) -> None:
+    """Moves the own preset ``name`` to the trash.
+
+    Raises:
+        SettingsError: there is none.
+        MachineError: the system has no trash for this disk.
+    """
+    trash.put(_own(name, outputs))
+
+
+def held(settings: Settings) -> dict[str, Any]:
+    """What a preset of ``settings`` must name: what differs from the defaults, and what other choices in it would
+    otherwise bring, such as an optimizer its usual rates.
+    """
+    values = {key: value for key, value in settings.flat().items() if key not in LEFT_OUT}
+    named = {key: value for key, value in values.items() if value != SPECS[key].default}
+    brought: Mapping[str, Any] = layer({}, named)
+    return named | {key: values[key] for key, value in brought.items() if key in values and values[key] != value}
+
+
+def _write(path: Path, title: str, blurb: str, settings: Mapping[str, Any]) -> None:
+    files.write(path, tomli_w.dumps({"title": title, "blurb": blurb, "settings": dict(settings)}))
+
+
+def _own(name: str, outputs: Path) -> Path:
+    path = folder(outputs) / f"{name}.toml"
+    if path.parent != folder(outputs) or not path.is_file():
+        raise SettingsError(
+            f"There is no preset of yours named {name!r}.", where=folder(outputs), do="Reload the page."
+        )
+    return path
+
+
+def _free(title: str, outputs: Path) -> Path:
+    """Where a preset of this title is kept."""
+    if not title.strip():
+        raise SettingsError("The preset has no name.", where="the preset's name", do="Enter one.")
+    name = files.safe_name(title)
+    if (presets.FOLDER / f"{name}.toml").exists():
+        raise SettingsError(
+            f"A preset that comes with the studio is called {name}.", where="the preset's name", do="Choose another."
+        )
+    return folder(outputs) / f"{name}.toml"
