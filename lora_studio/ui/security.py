@@ -23,6 +23,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lora_studio.errors import SettingsError
+from lora_studio.ui.compression import Packed
 from lora_studio.ui.ordering import InOrder
 
 LOOPBACK = ["127.0.0.1", "localhost", "::1", "[::1]"]
@@ -200,6 +201,7 @@ def middleware(address: str) -> list[Middleware]:
     hosts = LOOPBACK if is_loopback(address) else ["*"]
     return [
         Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
+        Middleware(Packed),
         Middleware(OwnPagesOnly),
         Middleware(Bounded),
         Middleware(InOrder),

@@ -26,6 +26,15 @@ def test_the_page_is_up_quickly(studio, client):
     assert studio.seconds < 8
 
 
+def test_the_page_is_packed_on_its_way(client):
+    """It weighs a megabyte: over a slow line, to another machine, she waits for it."""
+    with client.stream("GET", "", headers={"accept-encoding": "gzip"}) as answer:
+        page = answer.read()
+        assert len(page) > 500_000 and answer.num_bytes_downloaded < 200_000
+    with client.stream("GET", "", headers={"accept-encoding": "identity"}) as answer:
+        assert len(answer.read()) == answer.num_bytes_downloaded
+
+
 @pytest.mark.fault(59)
 @pytest.mark.parametrize("path", ["", "config", "gradio_api/info", "theme.css"])
 def test_a_foreign_host_is_refused_everywhere(client, path):
