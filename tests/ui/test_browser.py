@@ -281,3 +281,42 @@ def test_dark_and_light_follow_the_system(browser, studio):
     page.emulate_media(color_scheme="light")
     page.wait_for_function(f"{red} >= 80")
     context.close()
+
+
+_SHIFTS = """
+window.shifted = 0;
+window.moved = [];
+new PerformanceObserver(list => {
+  for (const one of list.getEntries()) {
+    window.shifted += one.value;
+    const told = one.sources.map(({node, previousRect, currentRect}) =>
+      `${node?.id || node?.className || node?.nodeName} ${previousRect.y} to ${currentRect.y}`);
+    window.moved.push(`${one.value}: ${told.join(', ')}`);
+  }
+}).observe({type: 'layout-shift', buffered: true});
+"""
+
+
+def test_the_page_is_light_and_does_not_jump(browser, studio, part):
+    """What she is about to press moves away while the page loads, or at each step of a run."""
+    played = part("steady", studio.outputs, steps=100, preview_every=10)
+    played.begins(total=100)
+    played.trains(1, 10)
+    played.draws(10)
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.add_init_script(_SHIFTS)
+    network, loaded = page.context.new_cdp_session(page), []
+    network.send("Network.enable")
+    network.on("Network.loadingFinished", lambda one: loaded.append(one["encodedDataLength"]))
+    page.goto(f"{studio.url}#train")
+    expect(page.locator(".sentence")).to_contain_text("step 10", timeout=90_000)
+    expect(page.locator(".film")).to_be_visible()
+    page.wait_for_timeout(1500)
+    while_loading = page.evaluate("shifted")
+    played.trains(11, 20)
+    played.draws(20)
+    expect(page.locator(".sentence")).to_contain_text("step 20")
+    page.wait_for_timeout(1500)
+    assert while_loading < 0.02 and page.evaluate("shifted") - while_loading < 0.02, page.evaluate("moved")
+    assert sum(loaded) < 1_000_000
+    page.close()
