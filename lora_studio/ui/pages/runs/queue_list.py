@@ -9,6 +9,7 @@ from lora_studio.jobs import control, reordering
 from lora_studio.jobs.control import Request
 from lora_studio.jobs.queue import QueueEntry
 from lora_studio.ui import words
+from lora_studio.ui.icons import icon
 from lora_studio.ui.pages.runs.rows import RowCache
 
 
@@ -33,8 +34,8 @@ def _working(entry: QueueEntry, rows: RowCache) -> str:
 def _waiting(entry: QueueEntry, place: int, count: int) -> str:
     moves = ""
     if count > 1:
-        moves = _button("up", entry, "↑", "Earlier", disabled=place == 0)
-        moves += _button("down", entry, "↓", "Later", disabled=place == count - 1)
+        moves = _button("up", entry, icon("up"), "Earlier", disabled=place == 0)
+        moves += _button("down", entry, icon("later"), "Later", disabled=place == count - 1)
     left = _stops(entry) if entry.job else bool(entry.run) and control.asked(entry.run, Request.STOP)
     leave = _button("cancel", entry, "Leaving…" if left else "Take out", disabled=left)
     return _entry(entry, "queued", f"Waiting, number {place + 1}", moves + leave)

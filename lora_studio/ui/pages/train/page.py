@@ -17,7 +17,7 @@ from lora_studio.jobs.control import Request
 from lora_studio.runs import Run, branching, checkpoints, keeping
 from lora_studio.ui import plots
 from lora_studio.ui.outcome import Updates
-from lora_studio.ui.pages.runs import headline
+from lora_studio.ui.pages.runs import headline, health_line
 from lora_studio.ui.pages.runs.panel import RunsPanel
 from lora_studio.ui.pages.train import chosen, film_view, guide, live, said, saved, warned
 from lora_studio.ui.pages.train.live import PARTS, RunWatcher, TabState
@@ -88,6 +88,7 @@ def _place_run(setup: Setup) -> dict[str, Any]:
             elem_id="place",
         )
         parts |= _place_controls()
+        parts["health"] = html(elem_id="run-health")
         parts["result"] = html(visible=False)
         parts["warnings"] = html(visible=False, js_on_load=warned.STAY_OPEN, elem_id="warnings")
     parts["said"] = html(said.html("", "", ""), js_on_load=said.TELL, elem_classes="unseen", elem_id="said")
@@ -177,6 +178,7 @@ def _wire_run(
     page.load(tick, tab, shown, **QUIET)
     parts["state"].input(show_addressed, tab, shown, **QUIET)
     panel.wire(parts["all_runs"], tab, shown, show_addressed)
+    health_line.wire(parts["health"], tab, watcher)
     parts["smoothing"].change(smooth, [tab, parts["smoothing"]], shown, trigger_mode="always_last", **QUIET)
     parts["film"].click(choose, tab, shown, **QUIET)
     parts["film"].select(compare, tab, shown, **QUIET)
