@@ -12,6 +12,12 @@ from lora_studio.jobs.control import Request
 from lora_studio.runs import checkpoints
 from tests.ui.played import PROMPTS, save, until
 
+_COUNT_SOUNDS = """() => {
+  const Own = AudioContext;
+  window.sounds = 0;
+  window.AudioContext = class extends Own { constructor() { super(); window.sounds++; } };
+}"""
+
 
 def test_a_run_is_watched_from_start_to_adapter(visit, studio, part):
     """The live view stands still, flickers, or loses the frame that the user looks at."""
@@ -27,7 +33,23 @@ def test_a_run_is_watched_from_start_to_adapter(visit, studio, part):
     expect(page.locator(".film .frame img")).to_have_count(2 * len(PROMPTS))
     expect(page.locator(".film")).to_contain_text("<b>a house</b>")
 
-    page.locator("#chosen").get_by_role("button", name="Compare").click()
+    expect(page).to_have_title("20 % · watched – LoRA Studio")
+    page.evaluate(_COUNT_SOUNDS)
+    page.locator("#tell input").check()
+
+    frame = '[data-prompt="{}"][data-step="{}"]'.format
+    page.locator(frame(0, 20)).focus()
+    for key, prompt, step in (
+        ("ArrowDown", 1, "20"),
+        ("ArrowLeft", 1, "base"),
+        ("ArrowUp", 0, "base"),
+        ("End", 0, "20"),
+    ):
+        page.keyboard.press(key)
+        expect(page.locator(frame(prompt, step))).to_be_focused()
+    expect(page.locator('.film [tabindex="0"]')).to_have_count(1)
+    page.keyboard.press("Enter")  # once more on the chosen frame: large
+    expect(page.locator(".pair")).to_be_visible()
     slider = page.locator(".pair input")
     slider.fill("80")
     page.locator('[data-prompt="1"][data-step="20"]').click()
@@ -50,6 +72,8 @@ def test_a_run_is_watched_from_start_to_adapter(visit, studio, part):
 
     played.finishes(40, stopped=True)
     expect(page.locator(".sentence")).to_contain_text("Finished · stopped by you after 40 steps")
+    expect(page).to_have_title("Finished · watched – LoRA Studio")
+    assert page.evaluate("window.sounds") == 1 and page.evaluate("localStorage['lora-studio-tell']") == "on"
     with page.expect_download() as download:
         page.locator(".download").click()
     assert download.value.suggested_filename == "watched.safetensors"

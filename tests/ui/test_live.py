@@ -1,5 +1,6 @@
 """The live half without a browser: what a tick sends, and that it sends nothing twice."""
 
+import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -511,6 +512,29 @@ def test_a_film_of_many_steps_stays_bounded(part, tmp_path):
         film = previews.data(played.run, previews.filmstrip(folded), 123, 0, tmp_path)
     columns = [column[0] for column in film["columns"]]
     assert len(columns) <= previews.MOST_STEPS + 1 and {1, 123, 500} <= set(columns)
+
+
+def test_a_tick_of_a_long_run_stays_small(part, watcher, monkeypatch):
+    """Every two seconds a run of 50,000 steps and 500 previews sends as much as the page itself."""
+    monkeypatch.setattr(previews, "copy", lambda *_: Path("0123456789abcdef" * 2 + ".webp"))
+    played, tab = part("long", preview_every=100), TabState()
+    played.begins(60_000)
+
+    def step(at: int) -> e.StepDone:
+        seen = {"learning_rate": 1e-4, "images_per_second": 4.0, "seconds": 1.0, "eta": 75.0}
+        return e.StepDone(step=at, loss=0.1 + 0.01 * (at % 7), **seen)
+
+    def drawn(at: int) -> list[e.PreviewReady]:
+        return [e.PreviewReady(step=at, index=i, prompt=f"a cat, {i}", seed=i, path="a.png") for i in range(4)]
+
+    log = [step(at) for at in range(10, 50_000, 10)] + [one for at in range(100, 50_000, 100) for one in drawn(at)]
+    log += [e.Measured(step=at, name="validation", title="Validation", value=0.1) for at in range(500, 50_000, 500)]
+    with open(played.run.events_file, "a") as file:
+        file.writelines(one.line() + "\n" for one in log)
+    first = len(json.dumps(tick(tab, watcher)))
+    played.says(step(50_000), *drawn(50_000))
+    sent = tick(tab, watcher)
+    assert {"film", "loss", "state"} <= set(sent) and len(json.dumps(sent)) < 30_000 and first < 40_000
 
 
 def test_the_film_leaves_room_for_what_is_to_come(watcher, part):

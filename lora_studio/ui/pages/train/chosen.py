@@ -100,7 +100,7 @@ def pair(run: Run, film: Filmstrip, step: int | None, prompt: int, outputs: Path
     )
     return (
         f'<div class="compared"><div class="pair">{below}{above}{labels}{larger}</div>'
-        f'<div class="beside"><p class="caption"><b>{title}</b>'
+        f'<div class="about"><p class="caption"><b>{title}</b>'
         f"<span>step {now:,}{latest} · seed {frame.seed}</span></p>"
         f"{_choice(film, now, prompt, against if other else None)}"
         f'<button type="button" class="way" data-act="{CLOSE}" data-step="{now}">Close</button></div></div>'

@@ -83,7 +83,7 @@ const draw = data => {
   });
   if (judged) {
     const told = (row, at, key, column, texts) => {
-      const one = put(row, 'span', key, at, column ? `told${marks(column[0], data)}` : 'base');
+      const one = put(row, 'span', key, at, column ? `by-step${marks(column[0], data)}` : 'base');
       say(put(one, 'b', 'b', 0), texts[0] || '');
       say(put(one, 'small', 'small', 1), texts[1] || '');
     };
