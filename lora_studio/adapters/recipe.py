@@ -39,13 +39,19 @@ class FolderRecord(BaseModel):
 
 
 class PairRecord(BaseModel):
-    """A pair of prompts that was trained on, as ``dataset.items.PromptPair``."""
+    """A pair that was trained on, as ``dataset.items.PromptPair``."""
 
     trained: str
     neutral: str
     towards: str
     away: str
     weight: float = 1.0
+    pictures: tuple[str, str] | None = None
+
+    @property
+    def kind(self) -> str:
+        """What it pairs, for people."""
+        return "pictures" if self.pictures else "prompts"
 
 
 class Training(BaseModel):

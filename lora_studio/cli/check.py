@@ -161,7 +161,7 @@ def _repeat(adapter: Adapter, base: str, parts: list[str], data: Path | None) ->
     elif data:
         images = _trained_on(recipe, data)
     elif recipe.pairs:
-        unknown.append(f"the {len(recipe.pairs)} pairs of prompts (name their file with --data)")
+        unknown.append(f"the {len(recipe.pairs)} pairs of {recipe.pairs[0].kind} (name their file with --data)")
     else:
         unknown.append(f"the {len(recipe.images)} pictures (name their folder with --data)")
     differences = [
@@ -201,13 +201,13 @@ def _own(recipe: recipes.Training, metadata: Mapping[str, str]) -> Iterator[Diff
 
 
 def _of_pairs(recipe: recipes.Training, data: Path) -> list[Difference]:
-    """Whether the file ``data`` holds the pairs of prompts that the recipe records."""
+    """Whether the file ``data`` holds the pairs that the recipe records."""
     from lora_studio.dataset import slider_pairs
 
     present = [recipes.PairRecord(**asdict(pair)) for pair in slider_pairs.read(data.expanduser())]
     if present == recipe.pairs:
         return []
-    return [Difference("pairs of prompts", f"{len(recipe.pairs)} pairs", f"others in {data.name}")]
+    return [Difference(f"pairs of {recipe.pairs[0].kind}", f"{len(recipe.pairs)} pairs", f"others in {data.name}")]
 
 
 def _trained_on(recipe: recipes.Training, data: Path) -> list[recipes.ImageRecord]:

@@ -59,7 +59,7 @@ def open_recipe(found: recipes.Training, path: Path) -> tuple[dict[str, Any], li
 def _training(found: recipes.Training, name: str, settings: dict[str, Any], dropped: list[str]) -> list[str]:
     import tomli_w
 
-    of = f"{len(found.pairs)} pairs of prompts" if found.pairs else f"{len(found.images)} pictures"
+    of = f"{len(found.pairs)} pairs of {found.pairs[0].kind}" if found.pairs else f"{len(found.images)} pictures"
     notes = [
         f"{of}, {found.steps} steps done",
         f"base model: {_line(found.base)} (sha256 {_line(found.base_sha256) or 'unknown'})",
@@ -72,14 +72,18 @@ def _training(found: recipes.Training, name: str, settings: dict[str, Any], drop
 
 
 def _pairs(found: recipes.Training) -> list[str]:
-    """The pairs of prompts that were trained on, as comments; none for a run of pictures."""
+    """The pairs that were trained on, as comments; none for a run of pictures."""
     from lora_studio.dataset import slider_pairs
     from lora_studio.dataset.items import PromptPair
 
     if not found.pairs:
         return []
     text = slider_pairs.written([PromptPair(**pair.model_dump()) for pair in found.pairs])
-    return ["", "# The pairs of prompts, for the file that data names:", *(f"# {line}" for line in text.splitlines())]
+    return [
+        "",
+        f"# The pairs of {found.pairs[0].kind}, for the file that data names:",
+        *(f"# {line}" for line in text.splitlines()),
+    ]
 
 
 def _blend(found: recipes.Blend) -> list[str]:

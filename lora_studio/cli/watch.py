@@ -195,7 +195,7 @@ def _beginning(event: e.Started) -> str:
     how = ", ".join(filter(None, (event.device, event.precision, event.engine, parameters)))
     of = f"{event.images} pictures{held}"
     if event.pairs:
-        of = f"{event.pairs} pairs of prompts, without pictures and so without validation"
+        of = f"{event.pairs} pairs of {'pictures' if event.images else 'prompts'}, so without validation"
     return f"Training {event.total_steps} steps{onwards} on {of}. {how}."
 
 

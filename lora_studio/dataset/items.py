@@ -56,13 +56,16 @@ class Picture:
 
 @dataclass(frozen=True)
 class PromptPair:
-    """What a run without pictures learns from: in which direction a concept lies, and at which prompt it is moved.
+    """What a slider or an erased concept is learned from: in which direction a concept lies, and at which prompt it is
+    moved.
 
     Attributes:
         trained: the prompt whose answer is trained.
         neutral: the prompt whose answer is moved to be what is learned; another one only where the concept is erased.
         towards, away: the prompts whose answers differ by the direction.
         weight: what its loss is multiplied by.
+        pictures: the names of two pictures that differ by the direction, in place of prompts: where weight 1 leads, and
+            where −1 leads. All prompts are then the same.
     """
 
     trained: str
@@ -70,6 +73,7 @@ class PromptPair:
     towards: str
     away: str
     weight: float = 1.0
+    pictures: tuple[str, str] | None = None
 
     @property
     def erases(self) -> bool:
@@ -85,8 +89,8 @@ class PromptPair:
 @dataclass(frozen=True)
 class Dataset:
     """What a scan found: the pictures to train on, sorted by name, and all problems, most severe first. ``left_out``
-    are pictures as good as those, which the artist left out. A run without pictures has ``pairs`` of prompts; its
-    ``folder`` is their file.
+    are pictures as good as those, which the artist left out. A run of ``pairs`` has no pictures, and their file as its
+    ``folder``; or two pictures of each pair, in the pairs' order, below the file's folder.
     """
 
     folder: Path

@@ -12,7 +12,7 @@ from lora_studio.dataset.items import Dataset, Picture, PromptPair
 
 
 class ManifestEntry(TypedDict):
-    """One picture of a manifest, or one pair of prompts, which has no bytes; what is as by default is missing."""
+    """One picture of a manifest, or one pair, which has no bytes of its own; what is as by default is missing."""
 
     sha256: str
     caption: str
@@ -27,6 +27,8 @@ class ManifestEntry(TypedDict):
     regularisation: NotRequired[bool]
     prompts: NotRequired[list[str]]
     """Of a pair, as ``PromptPair.prompts``."""
+    pictures: NotRequired[list[str]]
+    """Of a pair of pictures, as ``PromptPair.pictures``."""
 
 
 Manifest = dict[str, ManifestEntry]
@@ -39,6 +41,7 @@ _OPTIONAL: dict[str, Callable[[Any], Any]] = {
     "timesteps": lambda levels: [int(level) for level in levels],
     "regularisation": bool,
     "prompts": lambda prompts: [str(prompt) for prompt in prompts],
+    "pictures": lambda names: [str(name) for name in names],
 }
 """How what an entry need not have is read."""
 
@@ -86,6 +89,8 @@ def _entry(picture: Picture) -> ManifestEntry:
 
 def _pair(pair: PromptPair) -> ManifestEntry:
     entry = ManifestEntry(sha256="", caption="", repeats=1, prompts=[*pair.prompts])
+    if pair.pictures:
+        entry["pictures"] = [*pair.pictures]
     if pair.weight != 1:
         entry["weight"] = pair.weight
     return entry
@@ -116,6 +121,8 @@ def _entry_changes(name: str, old: ManifestEntry, new: ManifestEntry) -> Iterato
         yield f"{name} is a different picture."
     if old.get("prompts") != new.get("prompts"):
         yield f"{name} has other prompts."
+    if old.get("pictures") != new.get("pictures"):
+        yield f"{name} has other pictures."
     yield from _caption_change(name, old["caption"], new["caption"])
     if old.get("mask") != new.get("mask"):
         yield f"{name} has a different mask."

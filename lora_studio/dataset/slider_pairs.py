@@ -1,12 +1,17 @@
-"""Prompt pairs: what a run without pictures is trained on, a file that says in which direction a concept lies.
+"""Pairs of prompts or pictures: what a slider is trained on, a file that says in which direction a concept lies.
 
-A concept is either moved, for a slider (Gandikota et al. 2023, *Concept Sliders*), or erased (Gandikota et al. 2023,
-*Erasing Concepts from Diffusion Models*):
+A concept is either moved, for a slider (Gandikota et al. 2023, *Concept Sliders*), by what two prompts or two pictures
+differ in, or erased (Gandikota et al. 2023, *Erasing Concepts from Diffusion Models*):
 
     [[pair]]
     prompt = "a house"
     towards = "a large house"
     away = "a small house"
+
+    [[pair]]
+    prompt = "a house"
+    towards_picture = "day.png"
+    away_picture = "night.png"
 
     [[pair]]
     erase = "snow"
@@ -23,19 +28,31 @@ import tomli_w
 
 from lora_studio.config import presets
 from lora_studio.config.specs import did_you_mean
+from lora_studio.dataset import picture_pairs
 from lora_studio.dataset.items import Dataset, PromptPair
 from lora_studio.errors import DatasetError
 
-FIELDS = ("prompt", "towards", "away", "erase", "weight")
+PICTURES = ("towards_picture", "away_picture")
+FIELDS = ("prompt", "towards", "away", *PICTURES, "erase", "weight")
 """What a pair may say."""
 MOST, MOST_WEIGHT = 1000, 100.0
 _SHOWN = 60
 """Characters of a wrong value that an error repeats."""
 
 
-def scan(path: Path) -> Dataset:
-    """The pairs of a file as what is trained on: a dataset without pictures. Raises as ``read``."""
-    return Dataset(path.absolute(), [], [], pairs=read(path))
+def scan(path: Path, cache: Path | None = None, *, by_content: bool = False) -> Dataset:
+    """The pairs of a file as what is trained on: a dataset without pictures, or with two of each pair.
+
+    Args:
+        cache, by_content: as of ``folder.scan``, for pictures.
+
+    Raises:
+        SettingsError, DatasetError: as ``read``; or a picture is missing or damaged, or two of a pair have other sizes.
+    """
+    pairs = read(path)
+    if not pairs[0].pictures:
+        return Dataset(path.absolute(), [], [], pairs=pairs)
+    return picture_pairs.scan(path, pairs, cache, by_content=by_content)
 
 
 def read(path: Path) -> list[PromptPair]:
@@ -54,7 +71,7 @@ def read(path: Path) -> list[PromptPair]:
         do = "Write [[pair]] before each pair, in two brackets on either side."
         raise DatasetError("pair is not a list of tables.", where=f"{name}: pair", do=do)
     if not entries:
-        do = "Write [[pair]], and below it prompt, towards and away; or erase alone."
+        do = "Write [[pair]], and below it prompt, towards and away; or two pictures; or erase alone."
         raise DatasetError("The file has no pair.", where=name, do=do)
     if len(entries) > MOST:
         do = "Keep the best of them: a slider needs a few."
@@ -63,6 +80,9 @@ def read(path: Path) -> list[PromptPair]:
     if len({pair.erases for pair in pairs}) > 1:
         do = "Put them into two files, and train two adapters."
         raise DatasetError("Some pairs move a concept and others erase one.", where=name, do=do)
+    if len({pair.pictures is None for pair in pairs}) > 1:
+        do = "Put them into two files, and train two adapters."
+        raise DatasetError("Some pairs are of prompts and others of pictures.", where=name, do=do)
     return pairs
 
 
@@ -73,7 +93,10 @@ def written(pairs: Sequence[PromptPair]) -> str:
 
 def _entry(pair: PromptPair) -> dict[str, Any]:
     of = {"prompt": pair.neutral}
-    of |= {"erase": pair.away} if pair.erases else {"towards": pair.towards, "away": pair.away}
+    if pair.pictures:
+        of |= dict(zip(PICTURES, pair.pictures, strict=True))
+    else:
+        of |= {"erase": pair.away} if pair.erases else {"towards": pair.towards, "away": pair.away}
     return of | ({} if pair.weight == 1 else {"weight": pair.weight})
 
 
@@ -85,9 +108,11 @@ def _pair(entry: dict[str, Any], where: str) -> PromptPair:
     weight, plain = _weight(entry.get("weight", 1.0), where), texts.get("prompt", "")
     if "erase" in texts:
         return PromptPair(_erased(texts, plain, where), plain, plain, texts["erase"], weight)
+    if any(key in texts for key in PICTURES):
+        return PromptPair(*[plain] * 4, weight, _pictures(texts, where))
     for key in ("prompt", "towards", "away"):
         if key not in texts:
-            do = "A pair needs prompt, towards and away; or erase alone."
+            do = "A pair needs prompt, towards and away; or towards_picture and away_picture; or erase alone."
             raise DatasetError(f"{key} is missing.", where=where, do=do)
     if texts["towards"] == texts["away"]:
         do = "Write in which way they differ: that is what the slider moves."
@@ -95,9 +120,26 @@ def _pair(entry: dict[str, Any], where: str) -> PromptPair:
     return PromptPair(plain, plain, texts["towards"], texts["away"], weight)
 
 
+def _pictures(texts: dict[str, str], where: str) -> tuple[str, str]:
+    """The names of the two pictures of a pair."""
+    for key in PICTURES:
+        if not texts.get(key):
+            do = f'Write beside the other one: {key} = "night.png"'
+            raise DatasetError(f"{key} is missing.", where=where, do=do)
+    for key in ("towards", "away"):
+        if key in texts:
+            do = "Leave one of the two out: a pair differs in its prompts or in its pictures."
+            raise DatasetError(f"{key} stands beside pictures.", where=f"{where}, {key}", do=do)
+    found = texts[PICTURES[0]], texts[PICTURES[1]]
+    if found[0] == found[1]:
+        do = "Name the picture that shows the opposite: what they differ in is what the slider moves."
+        raise DatasetError("Both pictures are the same file.", where=where, do=do)
+    return found
+
+
 def _erased(texts: dict[str, str], plain: str, where: str) -> str:
     """The prompt of the concept that a pair erases."""
-    for key in ("towards", "away"):
+    for key in ("towards", "away", *PICTURES):
         if key in texts:
             do = "Leave one of the two out: a pair either moves a concept or erases one."
             raise DatasetError(f"erase stands beside {key}.", where=f"{where}, {key}", do=do)

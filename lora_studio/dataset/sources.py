@@ -1,4 +1,4 @@
-"""What a run's setting ``data`` names: a folder of pictures, or a file of prompt pairs."""
+"""What a run's setting ``data`` names: a folder of pictures, or a file of pairs."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def scan(
     """What a run with ``settings`` trains on. Problems of a folder are in the result, see ``folder.scan``.
 
     Raises:
-        SettingsError, DatasetError: of a file of prompt pairs, as ``slider_pairs.read``.
+        SettingsError, DatasetError: of a file of pairs, as ``slider_pairs.scan``.
     """
     data = Path(settings.run.data)
     if settings.run.has_pairs:
-        return slider_pairs.scan(data)
+        return slider_pairs.scan(data, cache, by_content=by_content)
     return folder.scan(data, cache, progress, nested=settings.dataset.nested, by_content=by_content)

@@ -271,7 +271,7 @@ def require_places(run: Run, settings: Settings) -> None:
         what = f"The settings of {run.name} name no folder of pictures."
         raise DatasetError(what, where=run.settings_file, do=f"Name it: {command} --data FOLDER")
     if settings.run.has_pairs and not os.path.isfile(settings.run.data):
-        what = f"There is no file {settings.run.data}, where the pairs of prompts of {run.name} should be."
+        what = f"There is no file {settings.run.data}, where the pairs of {run.name} should be."
         raise DatasetError(what, where="data", do=f"If it moved, name the new place: {command} --data FILE")
     if not settings.run.has_pairs and not os.path.isdir(settings.run.data):
         what = f"There is no folder {settings.run.data}, where the pictures of {run.name} should be."

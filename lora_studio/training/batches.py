@@ -77,11 +77,15 @@ class Batch(NamedTuple):
     """(D, B, C, H/8, W/8) float32: what is to be predicted of ``noise``, which was drawn from ``contrast``, with the
     adapter at weight 1 and, where D is 2, at −1.
     """
+    shown: Tensor | None = None
+    """(D, B, C, H/8, W/8) float32: what the denoiser is shown at each of those weights, of pairs of pictures; None
+    where it is ``noise`` at both.
+    """
 
     def tensors(self) -> dict[str, Tensor]:
         """All of its tensors by name."""
         found = {"x0": self.x0, "noise": self.noise, "timesteps": self.timesteps, "sizes": self.sizes, **self.text}
-        more = {name: getattr(self, name) for name in ("weights", "inpainting", "perturbation", "targets")}
+        more = {name: getattr(self, name) for name in ("weights", "inpainting", "perturbation", "targets", "shown")}
         other = {
             f"{of} {name}": tensor for of, texts in self._others().items() for name, tensor in texts.features.items()
         }
@@ -106,6 +110,7 @@ class Batch(NamedTuple):
             perturbation=tensors.get("perturbation"),
             contrast=self.contrast and self.contrast._replace(texts=others),
             targets=tensors.get("targets"),
+            shown=tensors.get("shown"),
         )
 
     def _others(self) -> dict[str, Texts]:

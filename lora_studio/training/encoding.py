@@ -16,7 +16,7 @@ from lora_studio.dataset.cache import Cache
 from lora_studio.dataset.items import Dataset, Sample
 from lora_studio.events import Event, Preparing
 from lora_studio.runs import Run
-from lora_studio.training import preservation, reading, sliders, weights
+from lora_studio.training import preservation, reading, sliders, visual_sliders, weights
 from lora_studio.training.batches import Batches, BatchSource
 from lora_studio.training.session import prompts
 
@@ -54,7 +54,7 @@ def _samples(settings: Settings, dataset: Dataset, base: models.Base, train: Col
     samples = []
     for picture, bucket, texts in zip(dataset.pictures, assigned, reading.variants(dataset, settings), strict=True):
         sample = Sample(picture, bucket, texts)
-        if len(samples) in train:
+        if len(samples) in train and not dataset.pairs:
             copies = augmentation.copies(picture, settings.augmentation, settings.run.seed)
             sample = sample._replace(mirrored=sides.mirrored(texts, settings.augmentation), copies=copies)
         samples.append(sample)
@@ -81,6 +81,8 @@ def batches(
         train: indices of the pictures that are trained on.
         part, pinned: as of ``Batches``.
     """
+    if dataset.pictures and dataset.pairs:
+        return visual_sliders.PicturePairBatches(dataset.pairs, cache, base.process, settings, part, pinned)
     if dataset.pairs:
         return sliders.batches(dataset.pairs, cache, base, settings, part, pinned)
     sampler = BatchSampler(

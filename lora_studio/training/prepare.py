@@ -62,7 +62,7 @@ def prepare(run: Run, settings: Settings, world: World | None = None) -> Generat
 
 
 def look(run: Run, settings: Settings, world: World) -> Generator[Event, None, Dataset]:
-    """Scans the folder of pictures, or reads the pairs of prompts, warns of problems, and notes the pictures or says
+    """Scans the folder of pictures, or reads the pairs, warns of problems, and notes the pictures or says
     which have changed.
 
     Raises:
@@ -75,7 +75,7 @@ def look(run: Run, settings: Settings, world: World) -> Generator[Event, None, D
         raise DatasetError(problem.what, where=problem.file or dataset.folder, do=problem.do)
     noise_levels.require(dataset, settings.noise)
     yield from (Warned(what=one.what, where=one.key, do=one.do) for one in (*settings.ignored(), *settings.repeated()))
-    noticed = caption_notices.problems(dataset, settings.dataset)
+    noticed = [] if dataset.pairs else caption_notices.problems(dataset, settings.dataset)
     yield from _warnings(dataset, dataset.problems + noticed)
     yield from _warnings(dataset, caption_notices.of_sides(dataset, settings.augmentation))
     if world.leads:
@@ -91,7 +91,7 @@ def pictures_of(run: Run, settings: Settings) -> Generator[Event, None, Dataset]
         DatasetError: the folder cannot be trained on, or the run has none.
     """
     if settings.run.has_pairs:
-        what = f"{run.name} was trained on pairs of prompts, and there are no pictures to judge it by."
+        what = f"{run.name} was trained on pairs, and there are no pictures of a style to judge it by."
         do = "Draw with it at several weights, and look: python3 app.py grid --help"
         raise DatasetError(what, where=settings.run.data, do=do)
     yield Preparing(stage="pictures", done=0, total=1)
@@ -163,7 +163,8 @@ def assemble(
         SettingsError: settings that exclude each other, as the optimizer says.
         MachineError: the optimizer does not work on this machine.
     """
-    train, validation = split(dataset.pictures, settings.dataset.validation_share, settings.run.seed)
+    share = 0 if dataset.pairs else settings.dataset.validation_share
+    train, validation = split(dataset.pictures, share, settings.run.seed)
     with world.leader_first():
         cache = yield from encoding.encode(run, settings, dataset, base, train)
     inject.add_adapter(base, settings.adapter, settings.run.seed, settings.run.trigger.strip())
@@ -289,7 +290,7 @@ def _compare(run: Run, dataset: Dataset) -> Iterator[Event]:
         files.write(run.manifest_file, json.dumps(manifest.manifest(dataset), indent=1))
         return
     if changes := manifest.changes_since(before, dataset):
-        what = "pairs of prompts" if dataset.pairs else "pictures"
+        what = "pairs" if dataset.pairs else "pictures"
         more = f" And {len(changes) - 3} more changes." if len(changes) > 3 else ""
         yield Warned(
             what=f"The {what} changed since this run began: {' '.join(changes[:3])}{more}",

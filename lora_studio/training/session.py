@@ -37,7 +37,7 @@ SUBJECTS = ("cat", "house", "rocket", "flower")
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The pictures of a run, or its pairs of prompts, and what is made of them."""
+    """The pictures of a run, or its pairs, and what is made of them."""
 
     dataset: Dataset
     cache: Cache

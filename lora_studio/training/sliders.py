@@ -141,14 +141,15 @@ def losses(base: Base, batch: Batch, text: Mapping[str, Tensor], which: int) -> 
     """The weighted squared error of each sample, with the adapter at weight ``WEIGHTS[which]``.
 
     Args:
-        batch: as ``drawn`` gave it.
+        batch: as ``drawn`` gave it, or of ``visual_sliders``.
         text: the features of its prompts.
 
     Returns:
         (B,) float32, differentiable.
     """
     assert batch.targets is not None and batch.weights is not None, "drawn has not been called"
-    predicted = base.predict(batch.noise, batch.timesteps, text, batch.sizes).float()
+    shown = batch.noise if batch.shown is None else batch.shown[which]
+    predicted = base.predict(shown, batch.timesteps, text, batch.sizes).float()
     return ((predicted - batch.targets[which]).square() * batch.weights).mean(dim=(1, 2, 3))
 
 

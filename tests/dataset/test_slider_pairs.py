@@ -5,6 +5,7 @@ import tomli_w
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from lora_studio.config.settings import Settings
 from lora_studio.dataset import manifest, slider_pairs, sources
@@ -44,7 +45,7 @@ def test_a_concept_is_erased_into_the_empty_prompt_or_another(tmp_path):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", "The file has no pair. [size.toml] Write [[pair]], and below it prompt, towards and away; or erase"),
+        ("", "The file has no pair. [size.toml] Write [[pair]], and below it prompt, towards and away; or two"),
         ("[pairs]", "There is no table named 'pairs'. [size.toml] Write [[pair]] before each pair."),
         ("[pair]", "pair is not a list of tables. [size.toml: pair] Write [[pair]] before each pair, in two brackets"),
         (f"{SIZE}[[pair]]\n", "prompt is missing. [size.toml: pair 2] A pair needs prompt, towards and away;"),
@@ -122,3 +123,47 @@ def test_a_run_reads_them_where_data_names_a_toml_file_and_notes_what_changed(tm
     with pytest.raises(DatasetError, match="no pair"):
         path.write_text("", "utf-8")
         sources.scan(Settings(data=str(path)))
+
+
+PICTURES = '[[pair]]\nprompt = "anna"\ntowards_picture = "a.png"\naway_picture = "sub/b.png"\n'
+
+
+def painted(folder, **sizes):
+    for name, size in sizes.items():
+        path = folder / (f"sub/{name}.png" if name == "b" else f"{name}.png")
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", size, f"#{'0a'[name == 'b']}08040").save(path)
+
+
+def test_a_pair_of_pictures_is_found_beside_its_file_with_the_prompt_as_caption(tmp_path):
+    painted(tmp_path, a=(64, 48), b=(64, 48), c=(9, 9))
+    (tmp_path / "a.txt").write_text("another caption")
+    found = sources.scan(Settings(data=str(tmp_path / "size.toml"))) if read(tmp_path, PICTURES) else None
+    assert found.pairs == [PromptPair("anna", "anna", "anna", "anna", 1.0, ("a.png", "sub/b.png"))]
+    assert [found.name(one) for one in found.pictures] == ["a.png", "sub/b.png"]
+    assert {one.full_caption for one in found.pictures} == {"anna"} and not found.pairs[0].erases
+    assert read(tmp_path, slider_pairs.written(found.pairs)) == found.pairs
+    assert manifest.manifest(found)["pair 1"]["pictures"] == ["a.png", "sub/b.png"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (PICTURES.replace("away_picture", "# "), "away_picture is missing. [size.toml: pair 1] Write beside the other"),
+        (f'{PICTURES}away = "x"', "away stands beside pictures. [size.toml: pair 1, away] Leave one of the two out:"),
+        (f'{PICTURES}erase = "x"', "erase stands beside towards_picture. [size.toml: pair 1, towards_picture] Leave"),
+        (PICTURES.replace("sub/b", "a"), "Both pictures are the same file. [size.toml: pair 1] Name the picture"),
+        (PICTURES + SIZE, "Some pairs are of prompts and others of pictures. [size.toml] Put them into two files,"),
+        (PICTURES.replace("a.png", "../a.png"), "There is no picture ../a.png beside the file. [size.toml: pair 1]"),
+        (PICTURES.replace("a.png", "d.png"), "There is no picture d.png beside the file. [size.toml: pair 1] Put it"),
+        (PICTURES.replace("a.png", "c.png"), "The two pictures do not show the same part: 9 × 9 and 64 × 48 pixels."),
+        (PICTURES.replace("a.png", "bad.png"), "[size.toml: pair 1, bad.png]"),
+    ],
+)
+def test_what_is_wrong_with_a_pair_of_pictures_is_said(tmp_path, text, told):
+    painted(tmp_path, a=(64, 48), b=(64, 48), c=(9, 9))
+    (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    (tmp_path / "size.toml").write_text(text, "utf-8")
+    with pytest.raises(StudioError) as error:
+        slider_pairs.scan(tmp_path / "size.toml")
+    assert told in str(error.value)

@@ -153,7 +153,7 @@ def test_a_run_without_pictures_from_file_to_adapter(new_run, sliding):
         ("cat", "a huge cat", "a tiny cat", 2),
         ("tree", "a huge tree", "a tiny tree", 1),
     ]
-    with pytest.raises(DatasetError, match="size was trained on pairs of prompts, and there are no pictures"):
+    with pytest.raises(DatasetError, match="size was trained on pairs, and there are no pictures"):
         list(prepare.pictures_of(run, run.settings()))
 
 
@@ -175,7 +175,7 @@ def test_pairs_that_changed_since_are_told(new_run, sliding):
     stopped_after(run, 2)
     sliding(SIZE.replace("huge cat", "fat cat"))
     told = [event.what for event in of(Warned, collect(run))]
-    assert told == ["The pairs of prompts changed since this run began: pair 2 has other prompts."]
+    assert told == ["The pairs changed since this run began: pair 2 has other prompts."]
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def test_a_file_of_prompt_pairs_is_said_to_have_no_pictures(page, tmp_path):
     page, look = page
     look.settings = look.settings.changed(data=str(tmp_path / "size.toml"))
     drawn = page.room.draw(look)
-    assert look.failed and "size.toml holds pairs of prompts and no pictures." in drawn[page.room.failure]["value"]
+    assert look.failed and "size.toml holds pairs, and is no folder of pictures." in drawn[page.room.failure]["value"]
 
 
 def test_a_sample_stays_as_it_is_and_its_copy_is_edited(page):

@@ -15,8 +15,8 @@ class RunSettings(SettingsSlice):
     data: str = setting(
         "",
         "Pictures",
-        "Folder of pictures, with captions beside them if there are any. A .toml file of prompt pairs trains a slider "
-        "instead, without pictures.",
+        "Folder of pictures, with captions beside them if there are any. A .toml file of pairs, of prompts or of "
+        "pictures, trains a slider instead.",
         Level.JOB,
     )
     base: str = setting(

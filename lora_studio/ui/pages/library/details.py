@@ -76,9 +76,9 @@ def recipe_of(entry: Entry) -> Training | Blend | None:
 
 
 def _trained_on(found: Training) -> str:
-    """Pictures or pairs of prompts; empty where the recipe names none."""
+    """Pictures or pairs; empty where the recipe names none."""
     if found.pairs:
-        return f"{words.counted(len(found.pairs), 'pair')} of prompts"
+        return f"{words.counted(len(found.pairs), 'pair')} of {found.pairs[0].kind}"
     if not found.images:
         return ""
     own = words.counted(len(found.images) - found.class_images, "picture")

@@ -142,7 +142,7 @@ class Collections:
             return
         if look.settings.run.has_pairs:
             do = "Edit it as a text, or open a folder of pictures."
-            raise DatasetError(f"{Path(look.folder).name} holds pairs of prompts and no pictures.", do=do)
+            raise DatasetError(f"{Path(look.folder).name} holds pairs, and is no folder of pictures.", do=do)
         with self._lock:
             self._known.pop(key, None)
         raise DatasetError(f"There is no folder {look.folder}.", do="Open the folder of your pictures where it is now.")

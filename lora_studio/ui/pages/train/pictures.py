@@ -122,6 +122,9 @@ def _image(picture: Picture, outputs: Path) -> str:
 
 def _pairs(pairs: Sequence[PromptPair]) -> list[str]:
     """How many pairs of prompts, what for, and what a run without pictures does without."""
+    if pairs[0].pictures:
+        counted = words.counted(len(pairs), "pair") + " of pictures"
+        return [counted, "for a slider, which also works at negative weights", "nothing is validated or judged"]
     counted = words.counted(len(pairs), "pair") + " of prompts"
     what = "for a concept to be erased" if pairs[0].erases else "for a slider, which also works at negative weights"
     return [counted, what, "no pictures, so nothing is validated or judged"]

@@ -132,7 +132,8 @@ def _facts(run: Run, view: RunView) -> list[str]:
     if view.started:
         held_out = view.started.validation_images
         if view.started.pairs:
-            facts.append(f"{words.counted(view.started.pairs, 'pair')} of prompts")
+            of = "pictures" if view.started.images else "prompts"
+            facts.append(f"{words.counted(view.started.pairs, 'pair')} of {of}")
         else:
             pictures = words.counted(view.started.images, "picture")
             facts.append(pictures + (f" + {held_out} held out" if held_out else ""))

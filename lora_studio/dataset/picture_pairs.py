@@ -1,0 +1,68 @@
+"""The pictures of pairs that a file of ``slider_pairs`` names: the same subject at both ends of a slider."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from lora_studio.dataset import folder
+from lora_studio.dataset.items import Dataset, Picture, PromptPair
+from lora_studio.errors import DatasetError
+
+
+def scan(file: Path, pairs: Sequence[PromptPair], cache: Path | None = None, *, by_content: bool = False) -> Dataset:
+    """Both pictures of each of ``pairs``, with its prompt as their caption. Crops of the Pictures page count; captions,
+    masks and weights there do not.
+
+    Args:
+        file: names the pictures relative to its folder, in which they are.
+        cache, by_content: as of ``folder.scan``.
+
+    Raises:
+        DatasetError: a picture is missing or damaged, or the two of a pair do not have one size; names file and pair.
+    """
+    found = folder.scan(file.absolute().parent, cache, nested=True, by_content=by_content)
+    known = {found.name(picture): picture for picture in (*found.pictures, *found.left_out)}
+    pictures: list[Picture] = []
+    for number, pair in enumerate(pairs, 1):
+        where = f"{file.name}: pair {number}"
+        two = [_named(name, known, found, where) for name in pair.pictures or ()]
+        _require_alike(*two, where)
+        pictures += [_of_pair(picture, pair) for picture in two]
+    return Dataset(found.folder, pictures, [], pairs=list(pairs))
+
+
+def _named(name: str, known: dict[str, Picture], found: Dataset, where: str) -> Picture:
+    own = Path(name).as_posix()
+    if own in known:
+        return known[own]
+    told = next((one for one in found.problems if own in (one.file, *one.files)), None)
+    if told:
+        raise DatasetError(told.what, where=f"{where}, {name}", do=told.do)
+    do = f"Put it into {found.folder} or a folder below it, and name it from there: night/anna.png"
+    raise DatasetError(f"There is no picture {name} beside the file.", where=where, do=do)
+
+
+def _require_alike(one: Picture, other: Picture, where: str) -> None:
+    if (one.width, one.height, one.crop) == (other.width, other.height, other.crop):
+        return
+    sizes = f"{one.width} × {one.height} and {other.width} × {other.height} pixels"
+    what = f"The two pictures do not show the same part: {sizes}."
+    if (one.width, one.height) == (other.width, other.height):
+        what = "The two pictures are cropped differently."
+    do = "Give both one size and one crop, so that they differ in what the slider moves and in nothing else."
+    raise DatasetError(what, where=where, do=do)
+
+
+def _of_pair(picture: Picture, pair: PromptPair) -> Picture:
+    return replace(
+        picture,
+        caption=pair.trained,
+        prefix="",
+        repeats=1,
+        mask=None,
+        weight=1.0,
+        timesteps=None,
+        regularisation=False,
+    )
