@@ -75,7 +75,7 @@ def test_a_run_is_watched_from_start_to_adapter(visit, studio, part):
     expect(page).to_have_title("Finished · watched – LoRA Studio")
     assert page.evaluate("window.sounds") == 1 and page.evaluate("localStorage['lora-studio-tell']") == "on"
     with page.expect_download() as download:
-        page.locator(".download").click()
+        page.locator(".result .download").click()
     assert download.value.suggested_filename == "watched.safetensors"
     assert download.value.path().read_bytes() == played.run.adapter_file.read_bytes()
 

@@ -48,7 +48,7 @@ def test_check_train_close_the_tab_come_back_stop_and_download(visit, studio):
     expect(page.locator(".sentence")).to_contain_text("stopped by you", timeout=PATIENCE)
     expect(page.locator(".film .frame img")).to_have_count(2)
     with page.expect_download() as download:
-        page.locator(".download").click()
+        page.locator(".result .download").click()
 
     seen = view.fold(run)
     assert seen.state is State.FINISHED and seen.finished.stopped and 0 < seen.finished.steps < 5000
