@@ -16,7 +16,6 @@ A kind of job is a subclass of ``Job`` with an order and a view, a worker's modu
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from abc import ABC, abstractmethod
@@ -30,6 +29,8 @@ from lora_studio import files, locks, runs
 from lora_studio.errors import RunError
 from lora_studio.events import State
 from lora_studio.jobs import eventlog, identity, runner
+from lora_studio.runs import notes
+from lora_studio.runs.work_folder import WorkFolder
 
 _LEAVING = 10.0
 """Seconds in which a worker that has ended its work leaves."""
@@ -47,10 +48,8 @@ class JobView(Protocol):
 
 
 @dataclass(frozen=True)
-class Job(ABC):
+class Job(WorkFolder, ABC):
     """One job's folder."""
-
-    folder: Path
 
     worker: ClassVar[str]
     """The module of its process, which gets the folder."""
@@ -77,28 +76,8 @@ class Job(ABC):
         """What is known of it now."""
 
     @property
-    def name(self) -> str:
-        return self.folder.name
-
-    @property
-    def events_file(self) -> Path:
-        return self.folder / "events.jsonl"
-
-    @property
-    def worker_file(self) -> Path:
-        return self.folder / "worker.json"
-
-    @property
-    def log_file(self) -> Path:
-        return self.folder / "worker.log"
-
-    @property
     def stop_file(self) -> Path:
         return self.folder / "stop"
-
-    @property
-    def start_lock(self) -> Path:
-        return self.folder / "start.lock"
 
     @property
     def order_file(self) -> Path:
@@ -141,7 +120,7 @@ class Job(ABC):
         """Notes process ``pid`` as its worker, at the end of the queue. Raises OSError where the disk refuses."""
         known = {"queued": time.time_ns(), "name": self.name, "noun": self.noun, "title": self.title}
         known |= {"activity": self.activity}
-        files.write(self.worker_file, json.dumps({**identity.note(pid), **known}))
+        notes.write(self.worker_file, {**identity.note(pid), **known})
 
     def claim(self) -> bool:
         """Registers this process as the job's worker; False if it has another one that lives."""

@@ -18,7 +18,7 @@ from lora_studio.jobs import control, identity, runner
 from lora_studio.jobs.control import Request
 from lora_studio.jobs.eventlog import EventLog
 from lora_studio.locks import Lock
-from lora_studio.runs import Run
+from lora_studio.runs import Run, notes
 
 POLL = 1.0
 """Seconds between two looks at the queue."""
@@ -77,11 +77,11 @@ def _ticket(run: Run) -> tuple[int, dict[str, str]]:
     """The run's place in the queue, and the environment variables that it was started with. Of a damaged ticket as far
     as it can be read.
     """
+    ticket = notes.read(run.ticket_file)
     try:
-        ticket = json.loads(run.ticket_file.read_text())
         variables = {str(name): str(value) for name, value in ticket["variables"].items()}
         return int(ticket["queued"]), variables
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return time.time_ns(), {}
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from lora_studio import events as e
 from lora_studio import files, locks
@@ -13,6 +11,7 @@ from lora_studio.events import State
 from lora_studio.jobs import identity, queue, runner
 from lora_studio.jobs.glance import glance
 from lora_studio.jobs.queue import QueueEntry
+from lora_studio.runs import notes
 
 
 def waits(entry: QueueEntry) -> bool:
@@ -56,18 +55,11 @@ def _give(entry: QueueEntry, place: int) -> None:
         if not waits(entry):
             return
         if entry.run and runner.waits(entry.run):
-            noted, found = entry.run.ticket_file, _read(entry.run.ticket_file)
+            noted = entry.run.ticket_file
+            found = notes.read(noted)
+            found = found if isinstance(found, dict) else {"variables": {}}  # a damaged one still has its place
         else:
             noted = entry.folder / "worker.json"
-            found = identity.read(noted) or {}
+            found = identity.read(noted)
         if found:
-            files.write(noted, json.dumps({**found, "queued": place}))
-
-
-def _read(ticket: Path) -> dict[str, Any]:
-    """A damaged ticket becomes one that holds the place alone."""
-    try:
-        found = json.loads(ticket.read_text())
-        return found if isinstance(found, dict) else {"variables": {}}
-    except (ValueError, RecursionError):
-        return {"variables": {}}
+            notes.write(noted, {**found, "queued": place})

@@ -15,7 +15,7 @@ from lora_studio import files, locks, runs
 from lora_studio.errors import RunError
 from lora_studio.events import Event, State, StateChanged
 from lora_studio.jobs import control, environment, eventlog, identity, ranks, view, warm
-from lora_studio.runs import Run
+from lora_studio.runs import Run, notes
 
 _children: dict[int, subprocess.Popen] = {}
 _keepers: dict[Path, subprocess.Popen] = {}
@@ -42,7 +42,7 @@ def start(run: Run) -> None:
             eventlog.EventLog(run.events_file).append(StateChanged(state=State.QUEUED))
             number = max([time.time_ns(), *(1 + ticket for ticket, _ in line)])  # the clock may have been set back
             if line and not ranks.launched():
-                files.write(run.ticket_file, json.dumps({"queued": number, "variables": environment.own()}))
+                notes.write(run.ticket_file, {"queued": number, "variables": environment.own()})
             else:
                 launch(run, number, {})
         keep(outputs)
@@ -113,7 +113,7 @@ def register_worker(run: Run, pid: int, number: int | None = None) -> None:
     parent died before it did so registers itself.
     """
     queued = time.time_ns() if number is None else number
-    files.write(run.worker_file, json.dumps({**identity.note(pid), "queued": queued}))
+    notes.write(run.worker_file, {**identity.note(pid), "queued": queued})
     files.unlink(run.ticket_file)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
@@ -23,7 +22,7 @@ from lora_studio.dataset import epochs, manifest, sources
 from lora_studio.errors import DatasetError, ModelError, RunError, SettingsError, StudioError
 from lora_studio.families import registry, weights
 from lora_studio.methods.registry import METHODS
-from lora_studio.runs import Run, checkpoints, keeping
+from lora_studio.runs import Run, checkpoints, keeping, notes
 
 _SHAPING = (
     "base",
@@ -227,7 +226,7 @@ def branch(parent: Run, step: int, settings: Settings, outputs: Path) -> Run:
             checkpoints.copy(saved, run)
         else:
             files.write(run.start_file, adapter.read_bytes())
-        files.write(run.parent_file, json.dumps({"run": parent.name, "step": step, "goes_on": goes_on}))
+        notes.write(run.parent_file, {"run": parent.name, "step": step, "goes_on": goes_on})
     except OSError as error:
         shutil.rmtree(run.folder, ignore_errors=True)
         raise files.refusal(error, "The new run cannot be created", run.folder) from error

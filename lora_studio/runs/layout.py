@@ -35,19 +35,15 @@ outputs/
 
 from __future__ import annotations
 
-import json
 import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from lora_studio import files
 from lora_studio.config import presets
 from lora_studio.config.settings import Settings
-from lora_studio.config.slices import RunSettings
-from lora_studio.config.specs import did_you_mean
-from lora_studio.errors import RunError
+from lora_studio.runs import notes
+from lora_studio.runs.work_folder import WorkFolder
 
 OUTPUTS = Path(os.environ.get("LORA_STUDIO_OUTPUTS") or Path(__file__).resolve().parents[2] / "outputs")
 """The default folder of runs."""
@@ -58,34 +54,16 @@ _SWEEPS = ".sweeps"
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(WorkFolder):
     """One run's folder."""
-
-    folder: Path
-
-    @property
-    def name(self) -> str:
-        return self.folder.name
 
     @property
     def settings_file(self) -> Path:
         return self.folder / "settings.toml"
 
     @property
-    def events_file(self) -> Path:
-        return self.folder / "events.jsonl"
-
-    @property
-    def worker_file(self) -> Path:
-        return self.folder / "worker.json"
-
-    @property
     def ticket_file(self) -> Path:
         return self.folder / "ticket.json"
-
-    @property
-    def start_lock(self) -> Path:
-        return self.folder / "start.lock"
 
     @property
     def turns_lock(self) -> Path:
@@ -111,10 +89,6 @@ class Run:
     @property
     def manifest_file(self) -> Path:
         return self.folder / "manifest.json"
-
-    @property
-    def log_file(self) -> Path:
-        return self.folder / "worker.log"
 
     @property
     def control(self) -> Path:
@@ -166,19 +140,16 @@ class Run:
         """The ``run`` and ``step`` that it branched from, and whether it ``goes_on`` with that state or started from
         its adapter; empty if it is no branch.
         """
+        found = notes.read(self.parent_file)
         try:
-            found = json.loads(self.parent_file.read_text("utf-8"))
             return {"run": str(found["run"]), "step": int(found["step"]), "goes_on": bool(found["goes_on"])}
-        except (OSError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError):
+        except (ValueError, KeyError, TypeError, ArithmeticError):
             return {}
 
     def former(self) -> list[str]:
         """Its earlier names, the latest first (``renaming``)."""
-        try:
-            found = json.loads(self.former_file.read_text("utf-8"))
-            return [str(one) for one in found] if isinstance(found, list) else []
-        except (OSError, ValueError, RecursionError):
-            return []
+        found = notes.read(self.former_file)
+        return [str(one) for one in found] if isinstance(found, list) else []
 
     @property
     def modified(self) -> float:
@@ -205,23 +176,6 @@ def cache_folder(outputs: Path = OUTPUTS) -> Path:
 def captioning_folder(outputs: Path = OUTPUTS) -> Path:
     """Where captioning jobs are kept, a folder each."""
     return outputs / ".captioning"
-
-
-def job_folders(outputs: Path = OUTPUTS) -> list[Path]:
-    """Where the jobs of all kinds may be: captioning jobs, studies, comparisons, and the judging of each run."""
-    places = (captioning_folder(outputs), sweeps_folder(outputs), comparing_folder(outputs))
-    own = [Path(entry.path) for place in places for entry in entries(place, [])]
-    return own + [run.judging for run in existing(outputs)]
-
-
-def new_captioning(name: str, outputs: Path = OUTPUTS) -> Path:
-    """A new folder for a captioning job. An existing one is never touched: the name gets a number.
-
-    Raises:
-        OSError: the folder cannot be made.
-    """
-    files.make_folder(captioning_folder(outputs))
-    return _claim(captioning_folder(outputs), files.safe_name(name))
 
 
 def comparing_folder(outputs: Path = OUTPUTS) -> Path:
@@ -282,162 +236,3 @@ def library_folder(outputs: Path = OUTPUTS) -> Path:
 def pictures_folder(outputs: Path = OUTPUTS) -> Path:
     """Where uploaded datasets are kept, a folder each, and images that commands draw."""
     return outputs / "pictures"
-
-
-def new_pictures(name: str, outputs: Path = OUTPUTS) -> Path:
-    """A new folder for an uploaded dataset. An existing one is never touched: the name gets a number.
-
-    Raises:
-        OSError: the folder cannot be made.
-    """
-    files.make_folder(pictures_folder(outputs))
-    return _claim(pictures_folder(outputs), files.safe_name(name))
-
-
-def wanted_name(settings: RunSettings) -> str:
-    """The name of a run with these settings, before it gets a number if the name is taken."""
-    data = Path(settings.data)
-    name = files.safe_name(settings.name or (data.stem if settings.has_pairs else data.name) or "style")
-    return f"run-{name}" if name.casefold() in OWN_FOLDERS else name
-
-
-def create(settings: Settings, outputs: Path = OUTPUTS) -> Run:
-    """Creates a run's folder with its settings. An existing run is never touched: the name gets a number.
-
-    Raises:
-        RunError: the name of the outputs folder is not valid Unicode.
-        MachineError: the outputs folder cannot be written.
-    """
-    require_text(outputs)
-    wanted = wanted_name(settings.run)
-    try:
-        files.make_folder(outputs)
-        folder = _claim(outputs, wanted)
-        run = Run(folder)
-        for sub in (run.control, run.previews, run.checkpoints):
-            sub.mkdir()
-        presets.save_settings(settings.changed(name=run.name), run.settings_file)
-        files.sync_folder(outputs)
-    except OSError as error:
-        raise files.refusal(error, "The run's folder cannot be created", outputs) from error
-    return run
-
-
-def require_text(outputs: Path) -> None:
-    """Raises RunError where the name of the outputs folder is not valid Unicode: settings and logs name files in it."""
-    if not files.is_text(outputs.absolute()):
-        raise RunError(
-            "The path of the outputs folder is not valid Unicode.",
-            where=files.printable(outputs.absolute()),
-            do="Rename that folder, or choose another one with --outputs.",
-        )
-
-
-def _claim(parent: Path, wanted: str) -> Path:
-    """Makes a new folder in ``parent``: ``wanted``, or with a number if there is one."""
-    number = 1
-    while True:
-        folder = parent / (wanted if number == 1 else f"{wanted}-{number}")
-        try:
-            folder.mkdir()
-            return folder
-        except FileExistsError:
-            number += 1
-
-
-class Unreadable(NamedTuple):
-    """A file or folder of ``outputs`` that cannot be read, why, and what to do."""
-
-    path: str
-    what: str
-    do: str
-
-    @classmethod
-    def of(cls, path: Path | str, error: OSError) -> Unreadable:
-        what = f"{files.printable(Path(path).name)} cannot be read: {files.reason(error)}."
-        return cls(files.printable(path), what, "Check that the disk is connected and that you may read it.")
-
-    @classmethod
-    def misnamed(cls, path: Path) -> Unreadable:
-        """Of a name that is not valid Unicode."""
-        name = files.printable(path.name)
-        return cls(files.printable(path), f"{name} is not a valid Unicode name.", "Rename it.")
-
-
-class Listing(NamedTuple):
-    """All runs, the latest first, and what cannot be read: folders that may be runs, or ``outputs`` itself."""
-
-    runs: list[Run]
-    unreadable: list[Unreadable]
-
-
-def listing(outputs: Path = OUTPUTS) -> Listing:
-    """Every run of ``outputs``. What cannot be read, such as a disk's ``lost+found``, takes nothing else along."""
-    stamped: list[tuple[int, Run]] = []
-    unreadable: list[Unreadable] = []
-    for entry in entries(outputs, unreadable):
-        if entry.name.startswith("."):
-            continue
-        run = Run(Path(entry.path))
-        if not files.is_text(entry.name):
-            unreadable.append(Unreadable.misnamed(run.folder))
-            continue
-        try:
-            status = os.stat(run.settings_file)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError as error:
-            unreadable.append(Unreadable.of(run.folder, error))
-            continue
-        if stat.S_ISREG(status.st_mode):
-            stamped.append((status.st_mtime_ns, run))
-    stamped.sort(key=lambda one: one[0], reverse=True)
-    return Listing([run for _, run in stamped], unreadable)
-
-
-def entries(folder: Path, unreadable: list[Unreadable]) -> list[os.DirEntry[str]]:
-    """What is in ``folder``; nothing if there is no such folder. That it cannot be read is added to ``unreadable``."""
-    try:
-        with os.scandir(folder) as found:
-            return list(found)
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        unreadable.append(Unreadable.of(folder, error))
-        return []
-
-
-def existing(outputs: Path = OUTPUTS) -> list[Run]:
-    """Every run that can be read, the latest first."""
-    return listing(outputs).runs
-
-
-def find(name: str, outputs: Path = OUTPUTS) -> Run:
-    """The run called ``name``, or at the path ``name``; else the one that was called so before it was renamed.
-
-    Raises:
-        RunError: there is none (the most similar name is suggested), or its folder cannot be read.
-    """
-    for folder in (outputs / name, Path(name)):
-        try:
-            if stat.S_ISREG(os.stat(folder / "settings.toml").st_mode):
-                if not files.is_text(folder):
-                    what, do = Unreadable.misnamed(folder)[1:]
-                    raise RunError(what, where=files.printable(folder), do=do)
-                return Run(folder.resolve())
-        except (FileNotFoundError, NotADirectoryError, ValueError):
-            continue
-        except OSError as error:
-            problem = Unreadable.of(folder, error)
-            raise RunError(problem.what, where=folder, do=problem.do) from error
-    for run in existing(outputs):
-        if name in run.former():
-            return run
-    known = [run.name for run in existing(outputs)]
-    raise RunError(
-        f"There is no run named {name!r}.",
-        where=outputs,
-        do=did_you_mean(name, known, listed=5)
-        if known
-        else "Train a style first, or name the folder of the runs with --outputs.",
-    )

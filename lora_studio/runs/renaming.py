@@ -4,14 +4,13 @@ that links, recipes and other runs that still say them find it.
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 from lora_studio import files, runs
 from lora_studio.config import presets
 from lora_studio.errors import RunError, SettingsError
-from lora_studio.runs import Run
+from lora_studio.runs import Run, notes
 
 _SUFFIX = ".safetensors"
 
@@ -48,7 +47,7 @@ def rename(run: Run, name: str) -> Run:
     saved, children = run.settings_file.stat(), _children(run)
     try:
         names = [run.name, *(one for one in run.former() if one not in (run.name, wanted))]
-        files.write(run.former_file, json.dumps(names))
+        notes.write(run.former_file, names)
         files.patiently(lambda: os.rename(run.folder, new.folder))
     except OSError as error:
         raise files.refusal(error, f"{run.name} cannot be renamed", run.folder) from error
@@ -58,7 +57,7 @@ def rename(run: Run, name: str) -> Run:
         presets.save_settings(changed, new.settings_file)
         os.utime(new.settings_file, ns=(saved.st_atime_ns, saved.st_mtime_ns))  # it tells the age of the run
         for child in children:
-            files.write(child.parent_file, json.dumps({**child.parent(), "run": wanted}))
+            notes.write(child.parent_file, {**child.parent(), "run": wanted})
         files.sync_folder(new.folder.parent)
     except OSError as error:
         raise files.refusal(error, f"{run.name} is {wanted} now, but not all of its files are", new.folder) from error
