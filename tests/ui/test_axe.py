@@ -62,7 +62,7 @@ def test_empty_rooms_say_what_to_do_and_axe_finds_nothing(empty):
     """A room without content leaves her alone, or some cannot use it."""
     empty.evaluate(AXE)
     said = {
-        "train": "press Start training",
+        "train": "Press Start training",
         "draw": "press Draw",
         "mix": "No adapter yet? Train one",
         "library": "What you train appears here",
@@ -72,7 +72,7 @@ def test_empty_rooms_say_what_to_do_and_axe_finds_nothing(empty):
     found = {}
     for room, words in said.items():
         enter(empty, room)
-        expect(empty.locator(f"#tab-{room} .blank:visible")).to_contain_text(words)
+        expect(empty.locator(f"#tab-{room} :is(.blank, .guide):visible")).to_contain_text(words)
         found[room] = faults(empty)
     assert found == dict.fromkeys(said, [])
     enter(empty, "library")
@@ -100,6 +100,12 @@ def test_axe_finds_nothing_in_rooms_with_content(visit, studio, part):
             page.locator({"pictures": ".picture", "library": ".adapter"}[room]).first.click()
             expect(page.locator({"pictures": "#caption-text", "library": "#facts"}[room])).to_be_visible()
         found[room] = faults(page)
+    enter(page, "train")
+    page.locator("#set-steps input").fill("2,5")
+    page.get_by_role("button", name="All settings").click()
+    page.locator("#group-optimizer .group-head").click()
+    expect(page.locator("#set-steps")).to_contain_text("Must be a whole number")
+    found["form"] = faults(page)
     page.get_by_role("button", name="Keys").click()
     found["keys"] = faults(page)
     assert found == dict.fromkeys(found, [])

@@ -120,7 +120,7 @@ def test_from_a_zip_to_a_style_that_is_trained_on_what_was_seen(visit, studio, t
     }
 
     page.locator("#train-these").click()
-    expect(page.locator(".dataset")).to_contain_text("6 pictures")
+    expect(page.locator(".dataset")).to_contain_text("5 pictures train, 1 checks")
     for key, value in (("name", "seen"), ("steps", "4"), ("preview_prompts", "apple")):
         page.locator(f"#set-{key}").locator("input, textarea").first.fill(value)
     page.locator("#start").click()
