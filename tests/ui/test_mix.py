@@ -594,7 +594,8 @@ def test_the_fields_of_the_base_model_follow_the_run(page, outputs):
     key = trained(outputs, "anime", Adapter({SDXL: factors(SDXL, 1280, 1280)}), **RUN)
     filled = page.add(mix, key, "starter")
     shown = {name: filled[field]["value"] for name, field in fields.items()}
-    assert filled[page.scene.base]["value"] == RUN["base"] and shown == READ | {"text_encoders": "/a\n/b"}
+    as_typed = {"text_encoders": "/a\n/b", "flow_shift": "3", "clip_skip": "2"}
+    assert filled[page.scene.base]["value"] == RUN["base"] and shown == READ | as_typed
     assert page.act(Mix(), "starter", "", SimpleNamespace(key=key))[page.scene.base]["value"] == RUN["base"]
     assert fields["vae"] not in page.add(mix, cards.key(entry(outputs, "wide"), outputs), RUN["base"])
     other = page.base_form.follow(mix, "/models/other.safetensors")

@@ -154,8 +154,8 @@ def test_the_settings_of_a_trial_fill_the_form(opened):
     opened.page.look(here)
     filled = opened.page.used(here, opened.tabs)
     fields = opened.setup.form.fields
-    assert filled[fields["rank"]]["value"] == 4 and filled[fields["targets"]]["value"] == "attention+ff"
-    assert filled[fields["preview_every"]]["value"] == 80 and fields["data"] not in filled
+    assert filled[fields["rank"]]["value"] == "4" and filled[fields["targets"]]["value"] == "attention+ff"
+    assert filled[fields["preview_every"]]["value"] == "80" and fields["data"] not in filled
     assert filled[opened.tabs]["selected"] == "train"
 
 
