@@ -128,6 +128,7 @@ def test_while_the_run_trains_the_best_state_is_the_best_so_far(watcher, part):
     judged(played.run, 50, (40, 30, 50))
     advice = tick(TabState(), watcher)["advice"]["value"]
     assert "<h2>Best so far: step 50</h2>" in advice and ">Judged while it trains<" in advice
+    assert "#draw/one/evaluation/step-50/adapter.safetensors" in advice and 'data-act="branch"' in advice
     played.finishes(200)
     assert "<h2>Keep step 50</h2>" in tick(TabState(), watcher)["advice"]["value"]
 

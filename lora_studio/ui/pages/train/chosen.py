@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lora_studio.errors import RunError
-from lora_studio.runs import Run, keeping
+from lora_studio.runs import Run
 from lora_studio.ui import downloads, images, tabs, words
 from lora_studio.ui.icons import icon
 from lora_studio.ui.pages.train import saved
@@ -62,8 +62,8 @@ def _acts(run: Run, step: int, outputs: Path, found: Evaluation, moving: bool) -
     if step not in found.steps:
         return '<span class="hint" title="The adapter is kept with the latest previews">not kept</span>'
     try:
-        kept, adapter = found.kept.get(step), found.kept.get(step) or keeping.state_file(run, step)
-        keep = '<span class="is-kept">kept</span>' if kept else saved.keep(step, "Keep this one", "way")
+        adapter = found.adapter(run, step)
+        keep = '<span class="is-kept">kept</span>' if step in found.kept else saved.keep(step, "Keep this one", "way")
         download = "" if moving else downloads.link(adapter, outputs, "Download", run.kept_file(step).name)
         draw = tabs.link("draw", adapter.relative_to(outputs).as_posix(), "Draw with it")
     except (RunError, OSError):  # it was deleted since; the next tick shows that

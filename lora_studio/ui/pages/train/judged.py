@@ -69,6 +69,18 @@ class Evaluation:
         """The judged state of a step."""
         return next((one for one in self.states if one.step == step), None)
 
+    def adapter(self, run: Run, step: int) -> Path:
+        """The adapter of the state of ``step``, as other rooms list it: the kept one, else the saved one, else the
+        one that was kept with its previews.
+
+        Raises:
+            RunError: there is none.
+        """
+        saved = run.checkpoint(step) / judgements.ADAPTER
+        return self.kept.get(step) or (
+            saved if step in self.saved and saved.is_file() else keeping.state_file(run, step)
+        )
+
     def shown(self, step: int | None) -> int | None:
         """The judged state to show if the user chose ``step``: that, or else the one that is proposed."""
         return step if self.at(step) else self.proposed

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lora_studio.config.settings import Settings
+from lora_studio.errors import RunError
 from lora_studio.evaluation import cost
 from lora_studio.evaluation.advice import UNSOUND, Advice
 from lora_studio.evaluation.strength import StrengthRange
@@ -110,20 +111,19 @@ def alike(steps: Sequence[int], judged: Sequence[int]) -> str:
 
 def _ways(run: Run, found: Evaluation, step: int, outputs: Path) -> str:
     """What can be done with the state of ``step``."""
-    kept = found.kept.get(step)
-    if kept:
-        key = kept.relative_to(outputs).as_posix()
+    try:
+        adapter = found.adapter(run, step)
+    except RunError:  # it was deleted, and its measures are still there
+        return ""
+    key = adapter.relative_to(outputs).as_posix()
+    if step in found.kept:
         ways = [
-            downloads.link(kept, outputs, f"Download step {step:,}"),
+            downloads.link(adapter, outputs, f"Download step {step:,}"),
             tabs.link("library", key, "Show in the library"),
         ]
     else:
         ways = [button("keep", step, f"Keep step {step:,}", "way primary")]
-        key = f"{run.name}/checkpoints/step-{step}/adapter.safetensors" if step in found.saved else ""
-    if key:
-        ways.append(tabs.link("draw", key, "Draw with it"))
-    if step in found.saved:
-        ways.append(button("branch", step, "Branch from it", "way"))
+    ways += [tabs.link("draw", key, "Draw with it"), button("branch", step, "Branch from it", "way")]
     return "".join(ways)
 
 
