@@ -88,6 +88,7 @@ const title = block => block.querySelector('[data-testid="block-info"], .label-t
 const find = () => {
   const wanted = typed.value.toLowerCase().split(/\\s+/).filter(Boolean), hidden = [];
   let count = 0;
+  if (wanted.length && !all.hasAttribute('data-searching')) element.scrollIntoView({block: 'start'});
   all.toggleAttribute('data-searching', wanted.length > 0);
   for (const group of all.querySelectorAll('.group')) {
     const name = group.querySelector('.group-head')?.textContent ?? '';
