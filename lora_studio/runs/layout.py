@@ -3,6 +3,7 @@
 outputs/
 ├── .cache/                 latents, text features, previews of base models, thumbnails; may be deleted at any time
 ├── .captioning/            captioning jobs, a folder each (``jobs.captioning``)
+├── .deleted/               the adapter that was moved to the trash last, for undo
 ├── .device.lock            held by the worker of a run or a job; others wait
 ├── .drawing.lock           held by whoever draws, or wants to, while a run trains
 ├── .programs.json          folders of other programs that adapters are sent to
@@ -216,6 +217,11 @@ def drawing_lock(outputs: Path = OUTPUTS) -> Path:
 def recent_file(outputs: Path = OUTPUTS) -> Path:
     """The folders of pictures that were opened last."""
     return outputs / ".recent.json"
+
+
+def deleted_folder(outputs: Path = OUTPUTS) -> Path:
+    """Where what was moved to the trash last is kept for undo."""
+    return outputs / ".deleted"
 
 
 def programs_file(outputs: Path = OUTPUTS) -> Path:

@@ -26,8 +26,9 @@ from lora_studio.adapters.container import refuse_pickle_name
 from lora_studio.adapters.detect import label
 from lora_studio.adapters.listing import Summary
 from lora_studio.errors import AdapterError
-from lora_studio.runs import Run, Unreadable, checkpoints
+from lora_studio.runs import Run, Unreadable, checkpoints, undo
 from lora_studio.runs import trash as trash_can
+from lora_studio.runs.model_card import card_file, pictures_folder
 
 _SUFFIX = ".safetensors"
 _MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
@@ -282,8 +283,11 @@ def _copied(file: Path, path: Path) -> Path:
     return path
 
 
-def trash(path: Path) -> None:
-    """Moves an adapter's file to the system's trash, from which it can be restored.
+def trash(path: Path, outputs: Path | None = None) -> None:
+    """Moves an adapter's file and its model card to the system's trash, from which they can be restored.
+
+    Args:
+        outputs: the folder that it is in, whose ``undo.restore`` then brings it back; None leaves that to the system.
 
     Raises:
         AdapterError: there is no such adapter, or a run needs it to resume.
@@ -303,4 +307,9 @@ def trash(path: Path) -> None:
             where=path,
             do="Delete the folder of the whole run if you no longer need it.",
         )
-    trash_can.put(path)
+    belonging = [one for one in (path, card_file(path), pictures_folder(path)) if one.exists()]
+    if outputs is not None:
+        undo.delete(belonging, outputs.absolute())
+        return
+    for one in belonging:
+        trash_can.put(one)

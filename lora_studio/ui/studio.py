@@ -17,6 +17,7 @@ from lora_studio.errors import MachineError, SettingsError
 from lora_studio.jobs import warm
 from lora_studio.jobs.renderer import Renderer
 from lora_studio.locks import Lock
+from lora_studio.runs import undo
 from lora_studio.ui import endpoints, folds, handlers, icons, images, keys, security, tabs
 from lora_studio.ui.pages.draw.easel import Easel
 from lora_studio.ui.pages.draw.page import DrawPage
@@ -166,6 +167,7 @@ def _prepare(outputs: Path) -> None:
     try:
         images.folder(outputs).mkdir(parents=True, exist_ok=True)
         images.sweep(outputs)
+        undo.forget(outputs)
     except OSError as error:
         raise files.refusal(error, "The outputs folder cannot be written", outputs) from error
 

@@ -95,7 +95,7 @@ def test_adapters_of_different_models_are_refused_with_names(mix, outputs):
 
 def test_an_adapter_is_in_a_mix_once_and_their_number_is_bounded(mix, outputs):
     """The same adapter counts twice unseen, or a hundred rows fill the memory."""
-    with pytest.raises(AdapterError, match="Wash is in the mix already"):
+    with pytest.raises(AdapterError, match="wash is in the mix already"):
         mix.add(entry(outputs, "wash"), outputs)
     for number in range(mixture.MOST):
         adapters.write(
@@ -122,7 +122,7 @@ def test_what_the_browser_tells_is_taken_over_by_key(mix):
         wash.weight == 2.0
         and wash.factors == {"down_blocks.0": 0.5}
         and len(said) == 1
-        and "Wash: 9 is out of range" in said[0]
+        and "wash: 9 is out of range" in said[0]
     )
     for forged in (None, "x", [None, 1, {}], [{"key": wash.key, "weight": {}, "blocks": []}]):
         mix.weigh(forged)
@@ -284,8 +284,8 @@ def test_sheets_cross_the_mix(mix):
     ink, wash = mix.rows
     wash.factors = {"mid_block": 0.5}
     strip = image_specs.sheet(mix, SCENE, [wash.key], Spread(-1.0, 1.0, 5))
-    assert strip.across == Axis("weight", (-1.0, -0.5, 0.0, 0.5, 1.0), "Wash, own blocks") and strip.down is None
-    assert strip.adapters[1].name == "Wash, own blocks", "the recipe of a sheet tells no blocks"
+    assert strip.across == Axis("weight", (-1.0, -0.5, 0.0, 0.5, 1.0), "wash, own blocks") and strip.down is None
+    assert strip.adapters[1].name == "wash, own blocks", "the recipe of a sheet tells no blocks"
     grid = image_specs.sheet(mix, SCENE, [ink.key, wash.key], Spread(0.0, 1.0, 3))
     assert [axis.subject for axis in (grid.across, grid.down)] == [one.name for one in grid.adapters]
     bad_names = [[None], [ink.key, ink.key], ["gone"]]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import re
 from collections import Counter
 from datetime import datetime
 from pathlib import Path
@@ -22,9 +21,6 @@ from lora_studio.ui.blank import blank, way
 from lora_studio.ui.pages.library import measures
 from lora_studio.ui.pages.library.look import Look
 from lora_studio.ui.pages.library.measures import Measures
-
-_FORMULA = re.compile(r"[+-][\d.e+-]+·")
-"""How the title of a blend begins: a weight and the adapter's name, ``+0.5·ink``."""
 
 _MOST_NAMED = 40
 _MOST_PIXELS = 2**24
@@ -80,11 +76,13 @@ def found(wanted: str, outputs: Path) -> Entry:
 
 def choices(entries: list[Entry], outputs: Path) -> list[tuple[str, str]]:
     """Name and key of each adapter, to choose from; saved states of runs come last. Where several have the same name,
-    their files' names are added.
+    their folders' names are added.
     """
     ordered = sorted(entries, key=lambda entry: entry.origin is Origin.CHECKPOINT)
     titles = Counter(map(title, ordered))
-    names = [title(entry) + (f" ({Path(entry.path).name})" if titles[title(entry)] > 1 else "") for entry in ordered]
+    names = [
+        title(entry) + (f" ({Path(entry.path).parent.name})" if titles[title(entry)] > 1 else "") for entry in ordered
+    ]
     return [(name, key(entry, outputs)) for name, entry in zip(names, ordered, strict=True)]
 
 
@@ -116,7 +114,7 @@ def html(look: Look, found: list[Entry], total: int, outputs: Path) -> str:
     if not found and not total and not look.words:
         return f'<div class="none-yet" role="status">{_NONE_YET}</div>'
     if not found:
-        return f'<p class="hint" role="status">{_nothing(look, total)}</p>'
+        return f'<p class="hint" role="status">{_nothing(look)}</p>'
     shown = found[: look.most]
     measured = measures.of_all(shown, outputs)
     cards = "".join(_card(entry, measured.get(entry.path), outputs) for entry in shown)
@@ -124,10 +122,10 @@ def html(look: Look, found: list[Entry], total: int, outputs: Path) -> str:
     return f'{count}<div class="adapters" data-roving>{cards}</div>'
 
 
-def _nothing(look: Look, total: int) -> str:
+def _nothing(look: Look) -> str:
     if look.words:
         return f"No adapter has all of “{words.text(look.words)}” in its name, trigger word, model or run."
-    return "Only saved states of runs so far. Saved states too shows them."
+    return "Only saved states of runs so far. Mark “Saved states too” to see them."
 
 
 def _card(entry: Entry, measured: Measures | None, outputs: Path) -> str:
@@ -143,14 +141,10 @@ def _card(entry: Entry, measured: Measures | None, outputs: Path) -> str:
 
 
 def title(entry: Entry) -> str:
-    """The adapter's name. A saved state has its step with it; an adapter made from a run's has its file's name, since
-    both have the same title, and so has a blend, whose title is a formula.
+    """The adapter's name: its file's, which other programs show as well; a saved state's run and step. The title in the
+    header may be that of what it was made from.
     """
-    if entry.step is not None:
-        return f"{entry.run}, step {entry.step:,}"
-    stem = Path(entry.path).stem
-    made = entry.origin is Origin.RUN and stem != entry.run
-    return stem if made or _FORMULA.match(entry.title) else entry.title
+    return Path(entry.path).stem if entry.step is None else f"{entry.run}, step {entry.step:,}"
 
 
 def stem(entry: Entry) -> str:

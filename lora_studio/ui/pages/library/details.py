@@ -54,7 +54,9 @@ def _facts(entry: Entry) -> list[tuple[str, str]]:
     alpha = "none, so its scale is 1" if entry.alpha is None else f"{entry.alpha:g}"
     alpha = alpha if entry.modules else ""
     rank = f"{entry.rank}{', mixed' if entry.mixed_ranks else ''}" if entry.rank else ""
+    title = entry.title if entry.title not in (Path(entry.path).stem, entry.run) else ""
     return [
+        ("Title", title),
         ("Trigger word", entry.trigger),
         ("Learned words", ", ".join(entry.words)),
         ("Kind", KINDS[entry.method].title),

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from lora_studio.errors import StudioError
-from lora_studio.runs import library
+from lora_studio.runs import library, undo
 from lora_studio.runs.library import Origin
 from lora_studio.ui import downloads, words
 from lora_studio.ui.blank import blank
@@ -103,7 +103,9 @@ class LibraryPage:
         form.save.click(self.save_card, [self.look, *form.fields], kept, **WORK)
         self.delete.click(self.ask, self.look, [self.sure, self.question], **QUIET)
         self.no.click(lambda: _HIDDEN, None, self.sure, **QUIET)
-        self.yes.click(self.remove, self.look, [self.look, *self.shelf.drawn, *self._shown], **QUIET)
+        removed = [self.look, *self.shelf.drawn, *self.shelf.told, *self._shown]
+        self.yes.click(self.remove, self.look, removed, **QUIET)
+        self.shelf.back.click(self.bring_back, self.look, [*self.shelf.drawn, *self.shelf.told], **QUIET)
         opened = [tabs, self.message, setup.notice, *setup.form.components]
         opening = self.again.click(lambda look: self.open_recipe(look, tabs, setup), self.look, opened, **QUIET)
         setup.looks(setup.keeps(opening).then)
@@ -179,20 +181,29 @@ class LibraryPage:
             name = Path(cards.found(look.chosen, self.outputs).path).name
         except StudioError as error:
             return {self.sure: _SHOWN, self.question: wrong(error)}
-        restore = "You can restore it from your system's trash."
+        restore = "Undo brings it back, and so does your system's trash later."
         return {self.sure: _SHOWN, self.question: words.notice("warned", f"Move {name} to the trash?", do=restore)}
 
     def remove(self, look: Look) -> Updates:
-        """Moves the chosen adapter to the trash."""
-        problem: Updates = {}
+        """Moves the chosen adapter to the trash, and offers to undo that."""
+        said: Updates = {}
         try:
             path = Path(cards.found(look.chosen, self.outputs).path)
             downloads.withdraw(path, self.outputs)
-            library.trash(path)
+            library.trash(path, self.outputs)
             look.chosen = ""
+            said = self.shelf.deleted(path.name)
         except (StudioError, OSError) as error:
-            problem = {self.message: gr.update(value=wrong(error), visible=True)}
-        return {self.look: look, **self.shelf.draw(look), **self.show(look), **problem}
+            said = {self.message: gr.update(value=wrong(error), visible=True)}
+        return {self.look: look, **self.shelf.draw(look), **self.show(look), **said}
+
+    def bring_back(self, look: Look) -> Updates:
+        """Takes back what was moved to the trash last."""
+        try:
+            told = self.shelf.restored(undo.restore(self.outputs))
+        except StudioError as error:
+            told = self.shelf.refused(error)
+        return {**told, **self.shelf.draw(look)}
 
     def open_recipe(self, look: Look, tabs: gr.Tabs, setup: Setup) -> Updates:
         """Puts the settings of the chosen adapter into the form of the Train page."""

@@ -8,8 +8,10 @@ from typing import Any
 
 import gradio as gr
 
+from lora_studio.errors import StudioError
 from lora_studio.runs import library
-from lora_studio.ui.outcome import WORK, Updates, told
+from lora_studio.ui import tabs, words
+from lora_studio.ui.outcome import WORK, Updates, told, wrong
 from lora_studio.ui.pages.library import cards, work
 from lora_studio.ui.pages.library.look import MOST_SHOWN, ORDERS, Look
 from lora_studio.ui.pages.train.setup import QUIET
@@ -54,6 +56,9 @@ class Shelf:
                     scale=1,
                     elem_id="order",
                 )
+            with gr.Row(visible=False, elem_classes="undo", elem_id="library-undo") as self.deletion:
+                self.said = html()
+                self.back = gr.Button("Undo", size="md", min_width=80, elem_id="undo-delete")
             self.cards = html(js_on_load=cards.CHOOSE, elem_id="adapters")
             self.more = gr.Button("Show more", size="sm", visible=False, elem_id="more")
         with gr.Column(elem_classes="card"):
@@ -72,6 +77,34 @@ class Shelf:
     def drawn(self) -> list[Any]:
         """What ``draw`` changes."""
         return [self.cards, self.more]
+
+    @property
+    def told(self) -> list[Any]:
+        """What ``deleted`` and ``restored`` change."""
+        return [self.deletion, self.said, self.back, self.taken]
+
+    def deleted(self, name: str) -> Updates:
+        """That an adapter was moved to the trash, with a button that takes it back."""
+        said = f'<p role="status"><b>{words.text(name)}</b> is in the trash.</p>'
+        return {**self._say(said), self.back: gr.update(visible=True)}
+
+    def restored(self, back: list[Path]) -> Updates:
+        """That it is here again."""
+        adapter = next((path for path in back if path.suffix == ".safetensors"), None)
+        if adapter is None:
+            told = '<p role="status">It is not kept for undo any more: your system\'s trash still has it.</p>'
+        else:
+            address = words.text(tabs.address("library", adapter.relative_to(self.outputs).as_posix()))
+            told = f'<p role="status"><a href="{address}"><b>{words.text(adapter.stem)}</b></a> is here again.</p>'
+        return {**self._say(told), self.back: gr.update(visible=False)}
+
+    def refused(self, error: StudioError) -> Updates:
+        """Why it could not be taken back."""
+        return {**self._say(wrong(error)), self.back: gr.update(visible=True)}
+
+    def _say(self, shown: str) -> Updates:
+        """What an upload told before does not hold any more."""
+        return {self.deletion: gr.update(visible=True), self.said: shown, self.taken: gr.update(visible=False)}
 
     def wire(self, tab: gr.Tab) -> None:
         """Binds the handlers; ``tab`` is the page's own."""
