@@ -76,7 +76,8 @@ class Trained:
     def pictures(self, key: str, value: float) -> list[Image.Image]:
         """What the run with that value of the setting draws at its end."""
         usual = presets.layered("quick-look", []).flat()
-        run = self.run(*([] if usual.get(key) == value else [f"{key}={value:g}"]))
+        with_it = [f"alpha={value:g}"] if key == "rank" else []  # else its scale, alpha / rank, would change too
+        run = self.run(*([] if usual.get(key) == value else [f"{key}={value:g}", *with_it]))
         return _shown(run, run.settings().run.steps)
 
     def at_steps(self, key: str, value: float) -> list[Image.Image]:

@@ -7,6 +7,7 @@ import torch
 
 from lora_studio import adapters, runs
 from lora_studio.adapters import Adapter, stored
+from lora_studio.adapters.embedding import Embedding
 from lora_studio.errors import AdapterError
 from lora_studio.ui.pages import export
 from lora_studio.ui.pages.export import FORMATS, NUMBERS, PRIVACY, ExportPage
@@ -97,6 +98,24 @@ def test_the_form_reaches_the_command(page, outputs, asked):
         "fp16",
     ]
     assert Path(line[-1]).name == "my-file.safetensors" and not Path(line[-1]).exists(), "only what is offered stays"
+
+
+def test_learned_words_can_be_left_out_or_exported_alone(outputs, page, asked):
+    """Words that were learned beside layers can be had on the command line alone."""
+    path = runs.library_folder(outputs) / "pivotal.safetensors"
+    word = Adapter(
+        small().factors, embeddings={"rainstyle": Embedding("rainstyle", {"text_encoder": torch.ones(2, 48)})}
+    )
+    adapters.write(word, path)
+    offered = page.offer("library/pivotal.safetensors")
+    assert offered[page.words] == export.gr.update(visible=True, value="bundled")
+    assert offered[page.targets] == ["comfyui", "forge", "a1111"], "diffusers reads no file with words in it"
+    assert page.offer("library/rain.safetensors")[page.words]["visible"] is False
+    names = {page.adapter: "library/pivotal.safetensors", page.words: "only", page.name: "pivotal"}
+    assert page.name_of(names) == "rainstyle" and page.name_of({**names, page.name: "mine"}) == "mine"
+    for kept in ("bundled", "none", "only"):
+        exported(page, "library/pivotal.safetensors", words=kept)
+    assert [line[8:-2] for line in asked] == [[], ["--words", "none"], ["--words", "only"]]
 
 
 def test_choices_are_those_of_the_command():

@@ -91,6 +91,7 @@ def test_an_adapter_is_chosen_exported_proved_and_downloaded(visit, rain, tmp_pa
 def test_a_proof_that_fails_is_shown_and_leaves_no_file(visit, rain, studio):
     """An export is called done though a program will not read it, or though none was asked."""
     page = opened(visit)
+    page.get_by_role("button", name="Programs and number format").click()
     for program in ("ComfyUI", "Forge", "A1111", "diffusers"):
         page.locator("#targets").get_by_label(program).click()
     page.locator("#export-now").click()
@@ -113,6 +114,7 @@ def test_what_a_file_tells_is_told_and_a_peft_folder_comes_as_a_zip(visit, rain,
     expect(page.locator("#tells")).to_contain_text("No settings, no names of pictures")
     page.get_by_label("The whole recipe").click()
     expect(page.locator("#tells")).to_contain_text("the pictures' file names")
+    page.get_by_role("button", name="Programs and number format").click()
     page.get_by_label("Nothing").click()
     expect(page.locator("#tells")).to_contain_text("No trigger word, no thumbnail")
     page.get_by_label("peft: a zipped folder").click()

@@ -47,6 +47,12 @@ PRIVACY = {
     ),
 }
 """Level -> its name, and what the file then contains."""
+WORDS = {
+    "bundled": "In the same file, beside the layers",
+    "none": "Left out: the layers alone",
+    "only": "Alone, as an embedding",
+}
+"""What becomes of the words that an adapter has learned beside its layers -> for people."""
 _READ_BY = {
     "dora": "ComfyUI and Forge read a DoRA that is written for them; other programs read it in ways of their own.",
     "oft": "ComfyUI and A1111 read an OFT; Forge and diffusers do not.",
@@ -98,7 +104,7 @@ class ExportPage:
 
     def _place_adapter(self) -> None:
         with gr.Column(elem_classes="card"):
-            html("<h2>Adapter</h2>")
+            html("<h2>1. The adapter</h2>")
             self.offered = gr.State(None)
             self.adapter = gr.Dropdown(
                 [],
@@ -122,10 +128,20 @@ class ExportPage:
                     help = "Of the plain LoRA: a higher one is more exact. 0 takes twice a DoRA's, 64 for an OFT or "
                     help += "(IA)³, and all of a LoHa or LoKr."
                     self.rank = gr.Number(0, label="Rank", info=help, precision=0, elem_id="export-rank")
+            self.words = gr.Radio(
+                [(label, name) for name, label in WORDS.items()],
+                value="bundled",
+                label="Learned words",
+                info="A1111 and ComfyUI read a learned word from a file of its own, called as the word is.",
+                visible=False,
+                elem_id="export-words",
+                elem_classes="stacked",
+            )
 
     def _place_file(self) -> None:
         with gr.Column(elem_classes="card"):
-            html("<h2>File</h2>")
+            html("<h2>2. The file</h2>")
+            self.name = gr.Textbox(label="File name", max_lines=1, elem_id="export-name")
             self.format = gr.Radio(
                 [(label, name) for name, label in FORMATS.items()],
                 value="kohya",
@@ -133,11 +149,18 @@ class ExportPage:
                 elem_id="format",
                 elem_classes="stacked",
             )
-            programs = [(label, name) for name, label in PROGRAMS.items()]
-            self.targets = gr.CheckboxGroup(
-                programs, value=list(PLAIN_READERS["kohya"]), label="Prove it for", elem_id="targets"
+            self.privacy = gr.Radio(
+                [(label, name) for name, (label, _) in PRIVACY.items()],
+                value="minimal",
+                label="What the file tells",
+                elem_id="privacy",
             )
-            with gr.Column(elem_classes="fields"):
+            self.tells = html(_tells("minimal"))
+            with gr.Accordion("Programs and number format", open=False, elem_classes="fold"):
+                programs = [(label, name) for name, label in PROGRAMS.items()]
+                self.targets = gr.CheckboxGroup(
+                    programs, value=list(PLAIN_READERS["kohya"]), label="Prove it for", elem_id="targets"
+                )
                 self.number = gr.Dropdown(
                     [(label, name) for name, label in NUMBERS.items()],
                     value="",
@@ -145,23 +168,11 @@ class ExportPage:
                     filterable=False,
                     elem_id="number",
                 )
-                self.name = gr.Textbox(label="File name", max_lines=1, elem_id="export-name")
-        with gr.Column(elem_classes="card"):
-            html("<h2>Metadata in the file</h2>")
-            self.privacy = gr.Radio(
-                [(label, name) for name, (label, _) in PRIVACY.items()],
-                value="minimal",
-                label="Metadata in the file",
-                show_label=False,
-                container=False,
-                elem_id="privacy",
-            )
-            self.tells = html(_tells("minimal"))
 
     @property
     def _choice(self) -> list[Any]:
         """What ``offer`` changes."""
-        return [self.offered, self.adapter, self.facts, self.name, self.format, *self._form]
+        return [self.offered, self.adapter, self.facts, self.name, self.format, self.words, *self._form]
 
     @property
     def _form(self) -> list[Any]:
@@ -174,8 +185,10 @@ class ExportPage:
         tab.select(self.offer, chosen, self._choice, js=_ADDRESSED, **QUIET)
         self.adapter.input(self.offer, chosen, self._choice, **QUIET)
         self.facts.click(self.asked, self.offered, self._choice, **QUIET)
-        for field in (self.format, self.form):
-            field.input(self.choose, {self.adapter, self.format, self.form}, self._form, **QUIET)
+        asked = {self.adapter, self.format, self.form, self.words}
+        for field in (self.format, self.form, self.words):
+            field.input(self.choose, asked, self._form, **QUIET)
+        self.words.input(self.name_of, {self.adapter, self.words, self.name}, self.name, **QUIET)
         self.privacy.change(_tells, self.privacy, self.tells, **QUIET)
         form: set[Any] = {
             self.adapter,
@@ -187,6 +200,7 @@ class ExportPage:
             self.base,
             self.form,
             self.rank,
+            self.words,
         }
         self.go.click(self.export, form, self.outcome, **WORK)
         self.go.click(None, js=_TO_THE_PROOF, **QUIET)
@@ -210,6 +224,7 @@ class ExportPage:
                 self.adapter: gr.update(choices=[], value=None),
                 self.facts: _NONE,
                 self.converted: gr.update(visible=False),
+                self.words: gr.update(visible=False),
                 self.name: "",
             }
         entry = by_key[chosen]
@@ -217,9 +232,10 @@ class ExportPage:
             return {self.adapter: gr.update(choices=choices, value=chosen), self.facts: cards.facts(entry)}
         kind = KINDS[entry.method]
         base = details.base_at_hand(entry, self.outputs) if kind.needs_base else ""
-        own = {**self._fields(kind, "kohya", None), self.format: "kohya"}
+        own = {**self._fields(kind, "kohya", None, _has_both(entry)), self.format: "kohya"}
         return {
-            **(own if kind.readers else {self.converted: gr.update(visible=False)}),
+            **(own if kind.readers or entry.words else {self.converted: gr.update(visible=False)}),
+            self.words: gr.update(visible=_has_both(entry), value="bundled"),
             self.offered: chosen,
             self.adapter: gr.update(choices=choices, value=chosen),
             self.facts: cards.facts(entry),
@@ -230,10 +246,21 @@ class ExportPage:
     def choose(self, form: dict[Any, Any]) -> Updates:
         """What a chosen format or form brings: the programs that read it, and the fields that it needs."""
         entry = cards.find(form[self.adapter] or "", self.outputs)
-        return self._fields(KINDS[entry.method] if entry else LORA, form[self.format], form[self.form])
+        kind = KINDS[entry.method] if entry else LORA
+        bundled = bool(entry and _has_both(entry) and form.get(self.words) == "bundled")
+        return self._fields(kind, form[self.format], form[self.form], bundled)
 
-    def _fields(self, kind: Kind, format: str, form: Form | None) -> Updates:
-        """The fields for an adapter of that kind; without a ``form`` for its usual one."""
+    def name_of(self, form: dict[Any, Any]) -> str:
+        """The file's name for what is chosen of the learned words, unless another one was typed."""
+        entry = cards.find(form[self.adapter] or "", self.outputs)
+        if entry is None or form[self.name] not in (usual_name(entry), *entry.words):
+            return form[self.name]
+        return entry.words[0] if form[self.words] == "only" and entry.words else usual_name(entry)
+
+    def _fields(self, kind: Kind, format: str, form: Form | None, bundled: bool = False) -> Updates:
+        """The fields for an adapter of that kind; without a ``form`` for its usual one. diffusers reads no file with
+        ``bundled`` words.
+        """
         able: list[Form] = ["own", "lora", "full"] if format == "kohya" and kind.readers else ["lora"]
         form = form if form in able else usual_form(kind, format)
         titles = {"own": f"Keep the {kind.title}", "lora": "Plain LoRA", "full": "Full difference: exact, and large"}
@@ -244,7 +271,7 @@ class ExportPage:
             ),
             self.base: gr.update(visible=kind.needs_base),
             self.rank: gr.update(visible=form == "lora"),
-            self.targets: list(readers_of(kind, format, form)),
+            self.targets: [one for one in readers_of(kind, format, form) if not (bundled and one == "diffusers")],
         }
 
     def export(self, form: dict[Any, Any]) -> Iterator[Any]:
@@ -273,6 +300,8 @@ class ExportPage:
         options = ["--to", form[self.format], "--privacy", form[self.privacy]]
         options += [part for target in form[self.targets] for part in ("--target", target)]
         options += ["--dtype", form[self.number]] if form[self.number] else []
+        words_kept = form.get(self.words) or "bundled"
+        options += ["--words", words_kept] if words_kept != "bundled" else []
         return options + (self._options_of_a_form(form, kind) if kind.readers else [])
 
     def _options_of_a_form(self, form: dict[Any, Any], kind: Kind) -> list[str]:
@@ -301,6 +330,11 @@ class ExportPage:
             f'<div class="file"><div><h3>{words.text(path.name)}</h3>{facts}</div><div class="ways">{link}</div></div>'
         )
         return file + _proved(result["residual"]) + proof(result["proof"])
+
+
+def _has_both(entry: Entry) -> bool:
+    """Whether it has learned words and layers, so that the two can be told apart."""
+    return bool(entry.words and entry.modules)
 
 
 def _proved(residual: float) -> str:
