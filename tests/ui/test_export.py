@@ -9,6 +9,7 @@ from lora_studio import adapters, runs
 from lora_studio.adapters import Adapter, stored
 from lora_studio.adapters.embedding import Embedding
 from lora_studio.errors import AdapterError
+from lora_studio.ui import exporting
 from lora_studio.ui.pages import export
 from lora_studio.ui.pages.export import FORMATS, NUMBERS, PRIVACY, ExportPage
 from tests.adapters.adapter_samples import Q, factors, small
@@ -52,7 +53,7 @@ def asked(monkeypatch):
             return {"residual": self.residual, "privacy": "minimal", "proof": [ROW]}
 
     noted = Asked()
-    monkeypatch.setattr(export.command, "run", noted.run)
+    monkeypatch.setattr(exporting.command, "run", noted.run)
     return noted
 
 
@@ -178,7 +179,7 @@ def test_a_failed_proof_offers_no_file(page, monkeypatch):
             details={"proof": [{**ROW, "passed": False, "worst": None, "note": "It finds 0 of 7 modules."}]},
         )
 
-    monkeypatch.setattr(export.command, "run", refuse)
+    monkeypatch.setattr(exporting.command, "run", refuse)
     shown = exported(page)
     assert (
         "It finds 0 of 7 modules." in shown
@@ -193,7 +194,7 @@ def test_a_full_disk_is_reported(page, monkeypatch):
     def refuse(*_, **__):
         raise OSError(28, "No space left on device", "/x")
 
-    monkeypatch.setattr(export.tempfile, "TemporaryDirectory", refuse)
+    monkeypatch.setattr(exporting.tempfile, "TemporaryDirectory", refuse)
     assert "No space left on device" in exported(page)
 
 
