@@ -18,7 +18,7 @@ from lora_studio.jobs import warm
 from lora_studio.jobs.renderer import Renderer
 from lora_studio.locks import Lock
 from lora_studio.runs import undo
-from lora_studio.ui import endpoints, folds, handlers, icons, images, keys, security, tabs
+from lora_studio.ui import endpoints, folds, handlers, help, icons, images, keys, security, tabs
 from lora_studio.ui.pages.draw.easel import Easel
 from lora_studio.ui.pages.draw.page import DrawPage
 from lora_studio.ui.pages.export import ExportPage
@@ -52,6 +52,7 @@ def build(outputs: Path = runs.OUTPUTS) -> gr.Blocks:
             html(f'{keys.skip_links()}<h1 title="Version {__version__}">LoRA Studio</h1>', elem_classes="brand")
             pill = html(elem_id="pill")
             html(keys.dialog(__version__), js_on_load=keys.SCRIPT + folds.SCRIPT, elem_classes="helping")
+        html(help.dialog(outputs), js_on_load=help.script(), elem_id="helps")
         mixed = gr.BrowserState({}, storage_key="lora-studio-mix", secret="lora-studio")
         drawn = gr.BrowserState({}, storage_key="lora-studio-draw", secret="lora-studio")
         renderer = Renderer(outputs, images.folder(outputs) / "drawn")
