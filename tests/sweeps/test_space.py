@@ -54,7 +54,7 @@ def test_trials_are_settings_over_the_preset_that_draw_no_more_than_they_must():
     assert (made.previews.preview_every, made.dataset.validate_every, made.saving.checkpoint_every) == (0, 0, 0)
     chosen = sweep.chosen({"rank": 4, "optimizer": "prodigy"})
     assert (chosen["steps"], chosen["rank"], chosen["targets"]) == (50, 4, "attention+ff")
-    assert chosen["preview_every"] == 80, "a run of one's own draws previews"
+    assert chosen["preview_every"] == 40, "a run of one's own draws previews"
 
 
 def test_a_trial_in_epochs_is_judged_at_the_steps_that_those_are():

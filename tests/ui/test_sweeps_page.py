@@ -155,7 +155,7 @@ def test_the_settings_of_a_trial_fill_the_form(opened):
     filled = opened.page.used(here, opened.tabs)
     fields = opened.setup.form.fields
     assert filled[fields["rank"]]["value"] == "4" and filled[fields["targets"]]["value"] == "attention+ff"
-    assert filled[fields["preview_every"]]["value"] == "80" and fields["data"] not in filled
+    assert filled[fields["preview_every"]]["value"] == "40" and fields["data"] not in filled
     assert filled[opened.tabs]["selected"] == "train"
 
 
