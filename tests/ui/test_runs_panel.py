@@ -13,7 +13,7 @@ from lora_studio.jobs import control, runner
 from lora_studio.jobs.control import Request
 from lora_studio.jobs.glance import glance
 from lora_studio.jobs.view import fold
-from lora_studio.ui.pages.runs import panel_view, rows
+from lora_studio.ui.pages.runs import panel_view, rows, state_words
 from lora_studio.ui.pages.runs.panel_view import PanelState
 from lora_studio.ui.pages.runs.rows import RowCache
 from lora_studio.ui.pages.train.live import RunWatcher
@@ -104,6 +104,18 @@ def test_every_state_is_said_in_words(part, tmp_path):
     played.dies()
     assert known.row(played.run).state == "Interrupted", "and the log says so"
     assert fold(played.run).state is State.INTERRUPTED
+
+
+def test_scripts_are_told_what_is_at_work(part):
+    """A script tries to stop what has no process, or a run that was taken out counts as interrupted."""
+    played = part("one")
+    assert state_words.plain(played.run, fold(played.run)) == "not started"
+    played.begins()
+    assert state_words.plain(played.run, fold(played.run)) == "running"
+    played.run.worker_file.unlink()
+    assert state_words.plain(played.run, fold(played.run)) == "interrupted"
+    played.says(e.StateChanged(state=State.QUEUED), e.StateChanged(state=State.INTERRUPTED))
+    assert state_words.plain(played.run, fold(played.run)) == "not started"
 
 
 def test_a_glance_sees_what_a_look_sees(part):

@@ -34,7 +34,9 @@ def damaged(run: Run) -> SettingsError | None:
 
 
 def plain(run: Run, view: RunView) -> str:
-    """The state for scripts: that of the log, but ``not started`` for a run that has left the queue or never was in
-    it.
+    """The state for scripts: that of the log, but ``not started`` for a run that has left the queue or never was in it,
+    and ``interrupted`` for one that has lost its worker without a word.
     """
-    return "not started" if kind(run, view) == "idle" else view.state.value
+    if kind(run, view) == "idle":
+        return "not started"
+    return view.state.value if view.state.ended or runner.alive(run) else State.INTERRUPTED.value
