@@ -10,6 +10,7 @@ import pytest
 from lora_studio import events, runs
 from lora_studio.bootstrap import environment
 from lora_studio.config.settings import Settings
+from tests import screenshots
 from tests.benchmarks import methods
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,6 +41,14 @@ def test_every_file_of_a_run_is_shown(tmp_path):
         run.checkpoints,
     ):
         assert path.name in shown, path.name
+
+
+def test_every_picture_can_be_made_again():
+    """A screenshot shows a page that is no more, and nobody knows how it was taken."""
+    pictures = {path.name for ending in ("png", "webp") for path in (ROOT / "docs").glob(f"*.{ending}")}
+    assert pictures == {*screenshots.SHOTS, *screenshots.DRAWN}
+    for name, document in screenshots.DRAWN.items():
+        assert name in (ROOT / document).read_text("utf-8")
 
 
 def test_the_table_of_methods_is_the_one_that_the_code_makes():
