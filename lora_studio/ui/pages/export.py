@@ -185,7 +185,7 @@ class ExportPage:
         tab.select(self.offer, chosen, self._choice, js=_ADDRESSED, **QUIET)
         self.adapter.input(self.offer, chosen, self._choice, **QUIET)
         self.facts.click(self.asked, self.offered, self._choice, **QUIET)
-        asked = {self.adapter, self.format, self.form, self.words}
+        asked: set[Any] = {self.adapter, self.format, self.form, self.words}
         for field in (self.format, self.form, self.words):
             field.input(self.choose, asked, self._form, **QUIET)
         self.words.input(self.name_of, {self.adapter, self.words, self.name}, self.name, **QUIET)
