@@ -151,10 +151,10 @@ datasets.scan(Path(sys.argv[1]) / "style", Path(sys.argv[1]) / ".cache")
 look = PicturesLook(Settings(data=str(Path(sys.argv[1]) / "style")))
 def shown(place):
     found = Collections(place).of(look)
-    return pictures.report(found.dataset) + cards.html(look, found.find(look.query), found, place)
+    return pictures.report(found.dataset, look.settings, place) + cards.html(look, found.find(look.query), found, place)
 """
     said, size, seconds = cost(
-        tmp_path, imports, "(len(page := shown(folder)), page.count('data-name='), '5,000 pictures' in page)"
+        tmp_path, imports, "(len(page := shown(folder)), page.count('data-name='), '4,500 pictures train, 500 check' in page)"
     )
     length, shown, counted = json.loads(said.replace("(", "[").replace(")", "]").replace("True", "true"))
     assert length < 100_000 and shown == 60 and counted and size < 64 * MB and seconds < 3

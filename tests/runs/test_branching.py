@@ -95,7 +95,6 @@ def test_a_branch_that_cannot_train_is_refused_and_leaves_nothing(parent, change
     assert [run.name for run in runs.existing(parent.folder.parent)] == ["ink"]
 
 
-@pytest.mark.fault(41)
 def test_a_state_whose_adapter_alone_was_kept_is_the_start_of_a_branch(parent):
     """She sees the look that she wants in a preview, and cannot go on from it."""
     alone = parent.judged_adapter(300)
@@ -110,6 +109,7 @@ def test_a_state_whose_adapter_alone_was_kept_is_the_start_of_a_branch(parent):
         branch(parent, 250)
 
 
+@pytest.mark.fault(41)
 def test_a_full_disk_leaves_no_half_of_a_branch(parent, monkeypatch):
     def full(saved, run):
         raise OSError(28, "No space left on device")

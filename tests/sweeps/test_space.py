@@ -90,7 +90,7 @@ def test_the_sweeps_that_come_with_the_studio(sweep):
         ),
         (
             {**GRID, "name": "my", "settings": {"steps": 0}},
-            "steps must be a whole number from 1 to 1,000,000; it is 0. [my.toml, settings] Optimizer",
+            "steps must be a whole number from 1 to 1,000,000; it is 0. [my.toml, settings] More steps",
         ),
         ({"axes": {"rank": [4, 0]}}, "rank must be a whole number from 1 to 1,024; it is 0. [my.toml, axes.rank] "),
         ({"axes": {"rank": [4, "x"]}}, "rank must be a whole number from 1 to 1,024; it is 'x'. [my.toml, axes.rank] "),
