@@ -154,7 +154,9 @@ def shown(place):
     return pictures.report(found.dataset, look.settings, place) + cards.html(look, found.find(look.query), found, place)
 """
     said, size, seconds = cost(
-        tmp_path, imports, "(len(page := shown(folder)), page.count('data-name='), '4,500 pictures train, 500 check' in page)"
+        tmp_path,
+        imports,
+        "(len(page := shown(folder)), page.count('data-name='), '4,500 pictures train, 500 check' in page)",
     )
     length, shown, counted = json.loads(said.replace("(", "[").replace(")", "]").replace("True", "true"))
     assert length < 100_000 and shown == 60 and counted and size < 64 * MB and seconds < 3

@@ -109,7 +109,10 @@ def test_a_link_out_of_the_cache_is_not_followed(client, studio, tmp_path):
 def test_programs_find_only_the_named_handlers(client):
     """Every button of the page is an interface for programs."""
     named = client.get("gradio_api/info").json()
-    assert set(named["named_endpoints"]) == {"/runs", "/train", "/status", "/stop", "/draw", "/mix", "/sheet", "/export"} and not named["unnamed_endpoints"]
+    assert (
+        set(named["named_endpoints"]) == {"/runs", "/train", "/status", "/stop", "/draw", "/mix", "/sheet", "/export"}
+        and not named["unnamed_endpoints"]
+    )
 
 
 @pytest.mark.fault(64)
