@@ -4,6 +4,7 @@ leaves them alone. ``--preset`` knows them by name.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,14 +37,14 @@ def save(title: str, settings: Settings, outputs: Path = OUTPUTS) -> Preset:
     """Keeps ``settings``, without what a run is about, under ``title``. An own preset of that name goes to the trash.
 
     Raises:
-        SettingsError: there is no title, or a preset that comes with the studio has it.
+        SettingsError: there is no title, it cannot be a name, or a preset that comes with the studio has it.
         MachineError: the system has no trash for this disk.
         OSError: the disk refuses.
     """
-    path = _free(title, outputs)
+    title, path = _free(title, outputs)
     if path.exists():
         trash.put(path)
-    _write(path, title.strip(), "", held(settings))
+    _write(path, title, "", held(settings))
     return presets.read(path)
 
 
@@ -51,16 +52,14 @@ def rename(name: str, title: str, outputs: Path = OUTPUTS) -> Preset:
     """Gives the own preset ``name`` another title, and its file another name.
 
     Raises:
-        SettingsError: there is no such preset, no title, or another preset has it.
+        SettingsError: there is no such preset, no title, it cannot be a name, or another preset has it.
         OSError: the disk refuses.
     """
-    old, path = _own(name, outputs), _free(title, outputs)
+    old, (title, path) = _own(name, outputs), _free(title, outputs)
     found = presets.read(old)
     if path.exists() and not path.samefile(old):
-        raise SettingsError(
-            f"Another preset is called {title.strip()}.", where="the preset's name", do="Choose another name."
-        )
-    _write(path, title.strip(), found.blurb, presets.table(old).get("settings", {}))
+        raise SettingsError(f"Another preset is called {title}.", where="the preset's name", do="Choose another name.")
+    _write(path, title, found.blurb, presets.table(old).get("settings", {}))
     if path.name != old.name:
         files.unlink(old)
     return presets.read(path)
@@ -99,13 +98,20 @@ def _own(name: str, outputs: Path) -> Path:
     return path
 
 
-def _free(title: str, outputs: Path) -> Path:
-    """Where a preset of this title is kept."""
-    if not title.strip():
+def _free(title: str, outputs: Path) -> tuple[str, Path]:
+    """The title with single spaces, and where a preset of it is kept: spaces are hyphens in its file's name."""
+    typed = " ".join(unicodedata.normalize("NFC", title).split())
+    if not typed:
         raise SettingsError("The preset has no name.", where="the preset's name", do="Enter one.")
-    name = files.safe_name(title)
+    possible, name = files.safe_name(typed, spaces=True), files.safe_name(typed)
+    if typed != possible:
+        raise SettingsError(
+            f"A preset cannot be called “{typed}”.",
+            where="the preset's name",
+            do=f"Use letters, digits, spaces, hyphens, underscores and points, 60 at most: “{possible}” would do.",
+        )
     if (presets.FOLDER / f"{name}.toml").exists():
         raise SettingsError(
             f"A preset that comes with the studio is called {name}.", where="the preset's name", do="Choose another."
         )
-    return folder(outputs) / f"{name}.toml"
+    return typed, folder(outputs) / f"{name}.toml"

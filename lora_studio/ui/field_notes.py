@@ -39,7 +39,7 @@ const say = (block, key) => {
 const place = () => {
   for (const block of form.querySelectorAll('[id^="set-"]')) {
     const key = block.id.slice(4);
-    if (told.idle?.[key]) block.setAttribute('data-idle', told.idle[key]);
+    if (told.idle?.[key] && !(key in told.wrong)) block.setAttribute('data-idle', told.idle[key]);
     else block.removeAttribute('data-idle');
     say(block, key);
   }
@@ -72,6 +72,21 @@ watch('value', () => requestAnimationFrame(read));
 read();
 """
 """Places ``told`` at the fields, also at those that the page makes later; for ``gr.HTML(js_on_load=...)``."""
+
+FOCUS = """
+const focusSetting = async key => {
+  const field = () => document.getElementById(`set-${key}`), fold = document.querySelector('#all-settings > button');
+  const search = document.querySelector('#find-setting input');
+  if (search?.value) { search.value = ''; search.dispatchEvent(new Event('input')); }
+  if (!field()?.checkVisibility() && !fold.classList.contains('open')) fold.click();
+  for (let wait = 0; wait < 40 && !field()?.checkVisibility(); wait += 1) {
+    field()?.closest('.group:not([data-open])')?.querySelector('.group-head').click();
+    await new Promise(done => setTimeout(done, 50));
+  }
+  field()?.querySelector('input, textarea')?.focus();
+};
+"""
+"""A function that puts the focus on the field of a setting, and opens the folds that it is in."""
 
 FOLD = """
 const head = element.querySelector('button'), group = element.closest('.group');

@@ -151,9 +151,17 @@ def _fault(error: Any) -> str:
     return f"must be {allowed(spec.key)}; it is {words.value(value)}."
 
 
+def name_of(key: str) -> str:
+    """What a setting is called, with its group where it stands in one.
+
+    >>> name_of("steps"), name_of("batch")
+    ('Steps', 'Optimizer › Batch size')
+    """
+    spec = SPECS[key]
+    return spec.label if spec.level in (Level.JOB, Level.BASIC) else f"{spec.group.value} › {spec.label}"
+
+
 def _named(key: str, what: str) -> str:
-    spec = SPECS.get(key)
-    if spec is None:
+    if key not in SPECS:
         return what
-    name = spec.label if spec.level in (Level.JOB, Level.BASIC) else f"{spec.group.value} › {spec.label}"
-    return f"{name} {what}" if what.startswith(("is ", "must ")) else f"{name}: {what}"
+    return f"{name_of(key)} {what}" if what.startswith(("is ", "must ")) else f"{name_of(key)}: {what}"

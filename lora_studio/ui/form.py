@@ -16,7 +16,7 @@ from lora_studio.config.settings import layer
 from lora_studio.config.specs import SPECS
 from lora_studio.optim import registry as optimizers
 from lora_studio.ui import field_notes, words
-from lora_studio.ui.fields import FormReading, to_field
+from lora_studio.ui.fields import FormReading, name_of, to_field
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.theme import html
 
@@ -185,14 +185,27 @@ def warnings(reading: FormReading) -> list[str]:
 
 
 def summary(reading: FormReading) -> str:
-    """What is wrong in the form, or what to know of it, as HTML; empty if there is nothing."""
-    if reading.wrong:
-        lines = "".join(f"<li>{words.text(what)}</li>" for what in reading.wrong.values())
-        return f'<div class="notice wrong" role="alert"><b>Fix before training</b><ul>{lines}</ul></div>'
+    """What is wrong between settings, or what to know of them, as HTML; empty if there is nothing. What is wrong with
+    one setting stands at its field.
+    """
+    if between := reading.wrong.get(""):
+        return words.notice("wrong", between)
     if reading.settings is None:
         return ""
     told = [optimizers.rate_warning(reading.settings.optimizer), *warnings(reading)]
     return "".join(words.notice("warned", what) for what in told if what)
+
+
+def to_fix(reading: FormReading) -> str:
+    """How many settings are to be fixed before training, and their names, as HTML; empty if none is. ``data-first``
+    is the uppermost one's key.
+    """
+    keys = [key for key in reading.wrong if key]
+    if not keys:
+        return ""
+    named = words.text(", ".join(map(name_of, keys)))
+    counted = words.counted(len(keys), "setting")
+    return f'<div class="notice wrong" role="alert" data-first="{keys[0]}"><b>{counted} to fix</b><p>{named}</p></div>'
 
 
 def changes(changed: Mapping[str, tuple[Any, Any]], preset: Preset | None) -> str:

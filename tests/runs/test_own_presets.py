@@ -51,6 +51,8 @@ def test_it_is_renamed_replaced_and_deleted_and_nothing_is_lost(tmp_path, trashe
     (lambda to: own_presets.save(" ", Settings(), to), "has no name"),
     (lambda to: own_presets.save("Quick look", Settings(), to), None),
     (lambda to: own_presets.save("quick-look", Settings(), to), "comes with the studio"),
+    (lambda to: own_presets.save("../x y", Settings(), to), "Use letters, .*: “x y” would do"),
+    (lambda to: own_presets.rename("Two", "a: b", to), "cannot be called “a: b”"),
     (lambda to: own_presets.rename("Two", "One", to), "Another preset is called One"),
     (lambda to: own_presets.delete("quick-look", to), "no preset of yours"),
     (lambda to: own_presets.delete("../secret", to), "no preset of yours"),

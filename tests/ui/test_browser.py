@@ -163,11 +163,17 @@ def test_the_form_keeps_what_was_typed(visit, pictures):
     page.locator("#set-data").locator("input, textarea").press("Enter")
     expect(page.locator(".dataset")).to_contain_text("9 pictures train, 1 checks.")
     page.locator("#start").click()
-    expect(page.locator(".go .notice")).to_contain_text("Rank must be a whole number from 1 to 1,024; it is 0.")
+    expect(page.locator(".go .notice")).to_contain_text("1 setting to fix")
+    expect(page.locator("#set-rank")).to_contain_text("Must be a whole number from 1 to 1,024; it is 0.")
+    expect(page.locator("#set-rank input")).to_be_focused()
     assert page.locator("#set-trigger").locator("input, textarea").input_value() == "inkstyle"
     settled(page, DRAFT)
     kept = page.evaluate(DRAFT)
     page.locator("#set-rank input").fill("12")
+    expect(page.locator(".go .notice")).to_have_count(0)
+    page.locator("#set-rank > .about").click()
+    expect(page.get_by_role("heading", name="Rank:")).to_be_visible()
+    page.keyboard.press("Escape")
     expect(page.locator("#all-settings > button")).to_contain_text("All settings · 1 changed")
     page.wait_for_function(f"kept => {DRAFT} !== kept", arg=kept)
     settled(page, DRAFT)
@@ -178,6 +184,7 @@ def test_the_form_keeps_what_was_typed(visit, pictures):
     page.get_by_role("button", name="All settings").click()
     expect(page.locator("#changes .chip").first).to_contain_text("12")
     page.locator("#save-preset").click()
+    expect(page.locator("#preset-name").locator("input, textarea")).to_be_focused()
     page.locator("#preset-name").locator("input, textarea").fill("Soft ink")
     page.locator("#store-preset").click()
     expect(page.locator("#preset input")).to_have_value("Yours: Soft ink")
@@ -240,6 +247,8 @@ def test_a_chosen_optimizer_brings_its_rates(visit):
     search.fill("prodigy")  # a choice of the optimizer
     expect(page.locator("#set-optimizer")).to_be_visible()
     assert page.locator("[id^='set-'][data-found]").evaluate_all("all => all.map(one => one.id)") == ["set-optimizer"]
+    others = page.locator("#set-batch").or_(page.locator("#group-adapter"))
+    assert others.evaluate_all("all => all.map(one => one.offsetHeight)") == [0, 0]
     search.fill("no such thing")
     expect(page.locator("#find-setting .found")).to_have_text("No setting has “no such thing”.")
     search.press("Escape")

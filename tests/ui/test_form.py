@@ -17,7 +17,7 @@ from lora_studio.config.specs import SPECS
 from lora_studio.optim.registry import OPTIMIZERS
 from lora_studio.ui.field_notes import notes
 from lora_studio.ui.fields import in_full, number, read, to_field
-from lora_studio.ui.form import Form, changes, differences, info, preset_values, rates, summary
+from lora_studio.ui.form import Form, changes, differences, info, preset_values, rates, summary, to_fix
 from lora_studio.ui.pages.train.setup import Setup
 
 
@@ -95,6 +95,7 @@ def test_everything_wrong_is_said_at_once_by_its_label():
         "steps": "Steps must be a whole number from 1 to 1,000,000; it is 1.5.",
         "guidance": "Previews › Guidance must be a number from 1 to 30; it is 99.",
     }
+    assert "<b>4 settings to fix</b><p>Steps, Rank, " in to_fix(reading) and summary(reading) == ""
     assert told(reading)["wrong"] == {
         "rank": "Must be a whole number from 1 to 1,024; it is 0.",
         "batch": "Is empty.",
@@ -153,7 +154,8 @@ def test_settings_without_effect_are_hidden_and_the_reason_is_known():
 
 def test_settings_that_do_not_fit_together_are_said():
     """A rule between settings has no field, and its message is lost."""
-    assert "bucket_step" in read(raw() | {"bucket_step": 20}).wrong[""]
+    reading = read(raw() | {"bucket_step": 20})
+    assert "bucket_step" in reading.wrong[""] and "bucket_step" in summary(reading) and to_fix(reading) == ""
 
 
 @given(

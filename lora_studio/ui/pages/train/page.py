@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +15,29 @@ from lora_studio.errors import StudioError
 from lora_studio.jobs import control, judging, runner, view
 from lora_studio.jobs.control import Request
 from lora_studio.runs import Run, branching, checkpoints, keeping
-from lora_studio.ui import plots
+from lora_studio.ui import field_notes, plots
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.runs import headline, health_line
 from lora_studio.ui.pages.runs.panel import RunsPanel
 from lora_studio.ui.pages.train import chosen, film_view, guide, live, said, saved, warned
 from lora_studio.ui.pages.train.live import PARTS, RunWatcher, TabState
-from lora_studio.ui.pages.train.setup import QUIET, Setup, error_notice
+from lora_studio.ui.pages.train.setup import QUIET, Setup
 from lora_studio.ui.theme import html
 
 EVERY = 2.0
 """Seconds between two looks at the runs' folders."""
 
-_TO_THE_RUN = """() => {
+_AFTER_START = f"""notice => {{
+  {field_notes.FOCUS}
+  const wrong = /data-first="(\\w+)"/.exec(notice)?.[1];
+  if (wrong) focusSetting(wrong);
+  if (notice) return;
   const run = document.getElementById('run');
-  if (window.innerWidth < 900 || run?.getBoundingClientRect().top < -100) run?.scrollIntoView({behavior: 'smooth'});
-}"""
-"""After a start the run is in view, also where the button was pressed far down in the settings."""
+  if (window.innerWidth < 900 || run?.getBoundingClientRect().top < -100) run?.scrollIntoView({{behavior: 'smooth'}});
+}}"""
+"""After a start the run is in view, also where the button was pressed far down in the settings. After a refused one the
+first setting to fix has the focus.
+"""
 
 _FORM_SCROLLS = """
 const half = document.querySelector('.half:has(+ #run)');
@@ -197,19 +203,21 @@ def _wire_start(
         return begin(here, setup.form.kept(kept["fields"]), origin)
 
     def sample(here: TabState) -> Updates:
-        return begin(here, setup.form.initial.values())
+        return begin(here, tuple(setup.form.initial.values()))
 
-    def begin(here: TabState, values: Iterable[Any], origin: str = "") -> Updates:
+    def begin(here: TabState, values: tuple[Any, ...], origin: str = "") -> Updates:
         try:
             run = setup.begin(*values, origin=origin)
         except StudioError as error:
-            return {setup.notice: error_notice(error), **tick(here)}
+            return {**setup.refused(error, values), **tick(here)}
         here.show(run.name)
         hidden = gr.update(visible=False)
-        return {setup.notice: hidden, setup.origin: "", setup.branch: hidden, **tick(here)}
+        return {setup.notice: gr.update(value="", visible=False), setup.origin: "", setup.branch: hidden, **tick(here)}
 
     outputs, pressed = [setup.notice, setup.origin, setup.branch, *shown], setup.gathers(setup.start.click)
-    pressed.then(start, [tab, setup.origin, setup.draft], outputs, **QUIET).then(None, js=_TO_THE_RUN, **QUIET)
+    pressed.then(start, [tab, setup.origin, setup.draft], outputs, **QUIET).then(
+        None, setup.notice, js=_AFTER_START, **QUIET
+    )
     guided.click(sample, tab, outputs, **QUIET)
 
 

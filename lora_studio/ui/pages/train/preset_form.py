@@ -20,6 +20,12 @@ from lora_studio.ui.theme import html
 _HIDDEN, _SHOWN = gr.update(visible=False), gr.update(visible=True)
 _SAVE, _RENAME = "save", "rename"
 FIRST = "quick-look"
+_TO_THE_NAME = """async () => {
+  const field = () => document.querySelector('#preset-name :is(input, textarea)');
+  for (let wait = 0; wait < 40 && !field()?.checkVisibility(); wait += 1) await new Promise(requestAnimationFrame);
+  field()?.select();
+}"""
+"""The name is typed at once."""
 
 
 class PresetForm:
@@ -99,8 +105,10 @@ class PresetForm:
             settings: makes the settings of what the form holds, by key. Raises StudioError where they are invalid.
         """
         asked = [self.mode, self.asking, self.name, self.store, self.said]
-        self.saving.click(lambda: self.ask(_SAVE), None, asked, **quiet)
-        self.renaming.click(lambda name: self.ask(_RENAME, name), self.field, asked, **quiet)
+        saving = self.saving.click(lambda: self.ask(_SAVE), None, asked, **quiet)
+        renaming = self.renaming.click(lambda name: self.ask(_RENAME, name), self.field, asked, **quiet)
+        for pressed in (saving, renaming):
+            pressed.then(None, js=_TO_THE_NAME, **quiet)
         self.cancel.click(lambda: {self.asking: _HIDDEN, self.said: _HIDDEN}, None, [self.asking, self.said], **quiet)
         shown = [*self.chosen, self.asking, self.said]
         self.deleting.click(self.delete, self.field, shown, **quiet)

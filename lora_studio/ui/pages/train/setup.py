@@ -23,7 +23,7 @@ from lora_studio.optim.registry import RATES
 from lora_studio.runs import Run, branching
 from lora_studio.ui import field_notes, paths, words
 from lora_studio.ui.fields import FormReading, from_field, read
-from lora_studio.ui.form import Form, changes, differences, preset_values, rates, summary
+from lora_studio.ui.form import Form, changes, differences, preset_values, rates, summary, to_fix
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.train import beginning, pictures, timestep_plot
 from lora_studio.ui.pages.train.check import Check, CheckState
@@ -45,6 +45,7 @@ _SHORT = ("trigger", "steps", "rank", "preview_prompts")
 _LOOKED = ("nested", "base", "validation_share", "seed", "resolution", "max_upscale")
 """The settings that what is said of the pictures depends on most."""
 _HIDDEN = gr.update(visible=False)
+_GONE = gr.update(value="", visible=False)
 _starting = threading.Lock()
 
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
@@ -155,7 +156,7 @@ class Setup:
         self.form.explain()
         changes = [one.change for one in [self.preset, *fields]]
         told = self.gathers(partial(gr.on, changes), trigger_mode="always_last")
-        about = [self.summary, self.changes, self.reset, self.all, self.notes, self.cost, self.check.stale]
+        about = [self.summary, self.changes, self.reset, self.all, self.notes, self.cost, self.check.stale, self.notice]
         told.then(self._changed, [self.check.seen, self.draft], about, trigger_mode="always_last", **QUIET)
         shown = [self.form.fields[key] for key in timestep_plot.KEYS]
         plot_options: dict[str, Any] = {"outputs": self.timesteps, "trigger_mode": "always_last", **QUIET}
@@ -237,7 +238,7 @@ class Setup:
 
     def changed(self, seen: CheckState, name: str | None, *values: Any) -> Updates:
         """Shows what is wrong or differs from the preset, the button that resets it, and whether the memory check is
-        out of date.
+        out of date. Why no run began is told no more once nothing is wrong.
         """
         looked, reading = self.outlook.base_of(read(self.form.raw(values)))
         preset = self._preset(name)
@@ -252,6 +253,7 @@ class Setup:
             self.notes: field_notes.notes(reading, changed, looked),
             self.cost: self.outlook.cost(reading, looked),
             self.check.stale: self.check.changed(seen, values),
+            self.notice: _GONE if reading.settings else gr.skip(),
         }
 
     def _cost_of(self, values: tuple[Any, ...]) -> Updates:
@@ -319,6 +321,11 @@ class Setup:
             **self.form.fill(run.settings().flat()),
         }
 
+    def refused(self, error: StudioError, values: tuple[Any, ...]) -> Updates:
+        """Shows above the start button why no run began: which settings to fix, or else ``error``."""
+        shown = to_fix(read(self.form.raw(values))) or words.notice("wrong", error.what, error.where, error.do)
+        return {self.notice: gr.update(value=shown, visible=True)}
+
     def _settings(self, values: tuple[Any, ...]) -> Settings:
         """The form's settings, with a dataset that can be trained on.
 
@@ -330,11 +337,6 @@ class Setup:
     def checked(self, settings: Settings) -> Settings:
         """As ``beginning.checked``."""
         return beginning.checked(settings, self.outputs)
-
-
-def error_notice(error: StudioError) -> Any:
-    """An update that shows ``error`` above the start button."""
-    return gr.update(value=words.notice("wrong", error.what, error.where, error.do), visible=True)
 
 
 def _valid(reading: FormReading) -> Settings:
