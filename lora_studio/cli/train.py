@@ -22,7 +22,7 @@ from lora_studio.events import Finished
 from lora_studio.jobs import ranks, runner
 from lora_studio.jobs.queue import ahead
 from lora_studio.jobs.view import RunView
-from lora_studio.runs import Run, branching, own_presets
+from lora_studio.runs import Run, branching, own_presets, renaming
 
 PRESETS = sorted(path.stem for path in presets.FOLDER.glob("*.toml"))
 
@@ -176,7 +176,7 @@ def result(run: Run, seen: RunView) -> dict[str, Any]:
     previews = [preview for preview in seen.previews if not preview.base]
     last = [run.folder / preview.path for preview in previews if preview.step == previews[-1].step]
     return {
-        "adapter": run.folder / end.adapter,
+        "adapter": renaming.recorded(run, end.adapter),
         "run": run.folder,
         "steps": end.steps,
         "seconds": round(end.seconds, 2),
@@ -198,7 +198,7 @@ def summary(run: Run, seen: RunView) -> list[str]:
     how = "Stopped and saved" if end.stopped else "Finished"
     return [
         f"{how}: {end.steps} steps in {duration(end.seconds)}, average loss {seen.average_loss:.4f}.",
-        f"Adapter:  {run.folder / end.adapter}",
+        f"Adapter:  {renaming.recorded(run, end.adapter)}",
         f"Previews: {run.previews}",
         *_next(run, seen),
     ]

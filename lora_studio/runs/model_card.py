@@ -53,6 +53,12 @@ def pictures(adapter: Path, shown: Sequence[Shown]) -> list[card.CardPicture]:
     return [card.CardPicture(f"{folder}/{place}.webp", one.prompt) for place, one in enumerate(shown, 1)]
 
 
+def called(text: str, adapter: Path, other: Path) -> str:
+    """The ``text`` of a card whose adapter was renamed to ``other``: it names the file and the folder of pictures."""
+    folder, there = (f"({quote(pictures_folder(one).name)}/" for one in (adapter, other))
+    return text.replace(folder, there).replace(f"`{adapter.name}`", f"`{other.name}`")
+
+
 def save(adapter: Path, text: CardText, shown: Sequence[Shown]) -> Path:
     """Writes what the artist says into the header and beside the adapter.
 

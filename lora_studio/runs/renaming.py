@@ -11,6 +11,7 @@ from lora_studio import files, runs
 from lora_studio.config import presets
 from lora_studio.errors import RunError, SettingsError
 from lora_studio.runs import Run, notes
+from lora_studio.runs.model_card import called, card_file, pictures_folder
 
 _SUFFIX = ".safetensors"
 
@@ -19,11 +20,13 @@ def require_free(run: Run, name: str) -> str:
     """The name that ``run`` gets where ``name`` was typed: it is made a folder's name, as a new run's is.
 
     Raises:
-        SettingsError: nothing was typed.
+        SettingsError: nothing was typed, or a path.
         RunError: another run, or something else, has the name.
     """
     if not name.strip():
         raise SettingsError("The new name is empty.", where=run.name, do="Type a name.")
+    if "/" in name or "\\" in name:
+        raise SettingsError("A name cannot contain / or \\.", where=run.name, do="Type one without it.")
     wanted = files.safe_name(name)
     folder = run.folder.with_name(wanted)
     taken = os.path.lexists(folder) and not folder.samefile(run.folder)  # where case is ignored, it is the same
@@ -36,7 +39,7 @@ def rename(run: Run, name: str) -> Run:
     """The run under its new ``name``. Nothing may be at work in it.
 
     Raises:
-        SettingsError: no name was typed, or the run's settings are damaged.
+        SettingsError: no name was typed, or a path, or the run's settings are damaged.
         RunError: the name is taken.
         MachineError: the disk refuses; the run keeps its name.
     """
@@ -54,6 +57,7 @@ def rename(run: Run, name: str) -> Run:
     try:
         for path, other in _own_files(new.folder, run.name, wanted):
             _move(path, other)
+            _move_card(path, other)
         presets.save_settings(changed, new.settings_file)
         os.utime(new.settings_file, ns=(saved.st_atime_ns, saved.st_mtime_ns))  # it tells the age of the run
         for child in children:
@@ -79,11 +83,31 @@ def _move(path: Path, other: Path) -> None:
     files.patiently(lambda: os.rename(path, other))
 
 
+def _move_card(path: Path, other: Path) -> None:
+    """The model card of an adapter goes with it, with what the card says of the file's name."""
+    for part in (card_file, pictures_folder):
+        if part(path).exists() and not part(other).exists():
+            _move(part(path), part(other))
+            if part is card_file:
+                files.write(part(other), called(part(other).read_text("utf-8"), path, other))
+
+
 def _renamed(path: Path, old: str, new: str) -> Path | None:
     """The path of an adapter whose name begins with the run's own; None for another."""
     rest = path.name.removeprefix(old)
     own = path.name.startswith(old) and rest.startswith((_SUFFIX, "-"))
     return path.with_name(f"{new}{rest}") if own else None
+
+
+def recorded(run: Run, name: str) -> Path:
+    """Where a file of ``run`` is that an event names ``name``. Events stay as they were written; a file that was named
+    after the run has its present name, also after several renames.
+    """
+    path = run.folder / name
+    if os.path.lexists(path):
+        return path
+    now = (_renamed(path, old, run.name) for old in run.former())
+    return next((one for one in now if one), path)
 
 
 def follow(name: str, outputs: Path) -> str:

@@ -124,7 +124,8 @@ class SendPanel:
         name = Path(event.file).stem if event.file else cards.stem(entry) if entry else str(event.key)
         return {
             self.panel: gr.update(visible=True),
-            self.title: f'<h2 id="send-title">Send {words.text(name)} to another program</h2>',
+            self.title: f'<h2 id="send-title">Send {words.text(name)} to another program</h2>'
+            + (cards.made_for(entry) if entry else ""),
             self.key: str(event.key),
             self.file: str(event.file),
             self.program: to,
@@ -145,10 +146,15 @@ class SendPanel:
     ) -> Iterator[Updates]:
         """Sends the adapter; a different file of its name there is asked about first."""
         program = programs.PROGRAMS[name]
+        try:
+            target = self._target(program, folder, called, replace)
+        except StudioError as error:
+            yield {self.outcome: gr.update(value=wrong(error), visible=True), self.question: _HIDDEN}
+            return
         meanwhile = busy(f"Writing it for {program.title}, reading it back, and copying it…")
         yield {self.outcome: gr.update(value=meanwhile, visible=True), self.question: _HIDDEN}
         try:
-            result = command.run("send", *self._source(key, file), *self._target(name, folder, called, replace))
+            result = command.run("send", *self._source(key, file), *target)
         except StudioError as error:
             free = error.details.get("free")
             asked = gr.update(visible=bool(free))
@@ -160,7 +166,7 @@ class SendPanel:
             }
             return
         known = programs.remembered(self.outputs).get(name, folder)
-        shown = gr.update(value=told(result, program.title), visible=True)
+        shown = gr.update(value=told(result), visible=True)
         yield {self.outcome: shown, self.question: _HIDDEN, self.folder: str(known)}
 
     def _source(self, key: str, file: str) -> list[object]:
@@ -176,22 +182,27 @@ class SendPanel:
             raise AdapterError("This file is gone.", where=file or key, do="Close this, and choose or export it again.")
         return [entry.path]
 
-    def _target(self, name: str, folder: str, called: str, replace: bool) -> list[object]:
-        """Where to, as arguments of ``send``."""
-        typed, known = tidy(folder), programs.remembered(self.outputs).get(name)
+    def _target(self, program: programs.Program, folder: str, called: str, replace: bool) -> list[object]:
+        """Where to, as arguments of ``send``.
+
+        Raises:
+            SettingsError: the folder cannot be used: told before anything is written for it.
+        """
+        typed, known = tidy(folder), programs.remembered(self.outputs).get(program.name)
         given = ["--folder", typed] if typed and typed != str(known or "") else []
+        if given:
+            programs.recognized(program, typed)
+        else:
+            programs.folder_of(program, self.outputs)
         name_there = ["--as", files.safe_name(called)] if called.strip() else []
-        return ["--to", name, *given, *name_there, *["--replace"] * replace, "--outputs", self.outputs]
+        return ["--to", program.name, *given, *name_there, *["--replace"] * replace, "--outputs", self.outputs]
 
 
-def told(result: dict[str, Any], title: str) -> str:
+def told(result: dict[str, Any]) -> str:
     """What came of it, as HTML."""
     file = Path(result["file"])
     if result["already"]:
         shown = done(f"{file.name} is there already, the same file.", str(file.parent))
     else:
         shown = done(f"Sent to {file.parent}.", result["refresh"])
-    if result["starter"]:
-        do = f"To use a style in {title}, train it on the model that you use there."
-        shown += words.notice("warned", f"It fits the built-in starter alone, which {title} does not have.", do=do)
     return shown + (words.notice("warned", result["note"]) if result["note"] else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from decimal import Decimal
 from html import escape
@@ -19,6 +20,9 @@ STATES = {
     State.FAILED: "Failed",
     State.INTERRUPTED: "Interrupted",
 }
+
+_FILE = re.compile(r"[/\\]|\.[A-Za-z]\w{1,11}$")
+"""What a path or the name of a file has, and a field's name has not."""
 
 
 def text(value: object) -> str:
@@ -39,10 +43,18 @@ def table(entries: Iterable[tuple[str, str]]) -> str:
 
 def notice(kind: str, what: str, where: str = "", do: str = "") -> str:
     """A message as HTML: what happened, where, what to do. ``kind`` is "wrong" or "warned"."""
-    place = f" <code>{text(where)}</code>" if where and where not in what else ""
+    told = f"<b>{text(what)}</b>"
+    if where and where not in what:
+        place = str(where)
+        told = f"{told} <code>{text(place)}</code>" if _FILE.search(place) else f"{text(_begun(place))}: {told}"
     advice = f"<p>{text(do)}</p>" if do else ""
     role = "alert" if kind == "wrong" else "note"
-    return f'<div class="notice {kind}" role="{role}"><b>{text(what)}</b>{place}{advice}</div>'
+    return f'<div class="notice {kind}" role="{role}">{told}{advice}</div>'
+
+
+def _begun(place: str) -> str:
+    """A place as a message begins with it. A single word may be a name, and stays as it is."""
+    return place[:1].upper() + place[1:] if " " in place else place
 
 
 def counted(number: int, one: str, many: str = "") -> str:

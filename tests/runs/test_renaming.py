@@ -34,6 +34,28 @@ def test_folder_settings_and_adapters_take_the_name(tmp_path):
     assert new.kept_file(20).read_text() == "ink-step-20.safetensors"
 
 
+def test_model_cards_go_with_their_adapters(tmp_path):
+    """The card of a renamed adapter is lost to it, or shows no pictures."""
+    run = made(tmp_path, "ink pot", "ink-pot.safetensors", "ink-pot.md", "ink-pot-2.safetensors", "notes.md")
+    card, pictures = run.folder / "ink-pot.md", run.folder / "ink-pot.pictures"
+    card.write_text("# Ink\n\n![a](ink-pot.pictures/1.webp)\n- File: `ink-pot.safetensors`\nink-pot is mine")
+    pictures.mkdir()
+    (pictures / "1.webp").write_text("drawn")
+    new = renaming.rename(run, "wash").folder
+    told = "# Ink\n\n![a](wash.pictures/1.webp)\n- File: `wash.safetensors`\nink-pot is mine"
+    assert (new / "wash.md").read_text() == told and (new / "wash.pictures" / "1.webp").read_text() == "drawn"
+    assert sorted(one.name for one in new.glob("*.md")) == ["notes.md", "wash.md"]
+
+
+def test_an_event_finds_a_file_by_its_former_name(tmp_path):
+    """What an event names is lost with the run's name; or another file is taken for it."""
+    run = made(tmp_path, "ink", "ink.safetensors", "other.safetensors")
+    new = renaming.rename(renaming.rename(run, "wash"), "oil")
+    assert renaming.recorded(new, "ink.safetensors") == renaming.recorded(new, "oil.safetensors") == new.adapter_file
+    assert renaming.recorded(new, "other.safetensors") == new.folder / "other.safetensors"
+    assert renaming.recorded(new, "inkwell.safetensors") == new.folder / "inkwell.safetensors"
+
+
 def test_earlier_names_lead_to_it(tmp_path):
     """A link, a recipe in the browser or a command that says the earlier name finds nothing."""
     run = made(tmp_path, "ink", "ink.safetensors")
@@ -60,6 +82,8 @@ def test_branches_say_the_new_name(tmp_path):
 
 @pytest.mark.parametrize(("name", "error", "what"), [
     ("  ", SettingsError, "The new name is empty."),
+    ("a/b:c", SettingsError, "A name cannot contain / or \\."),
+    ("a\\b", SettingsError, "A name cannot contain / or \\."),
     ("oil", RunError, "The name oil is taken."),
     ("library", RunError, "The name library is taken."),
 ])  # fmt: skip

@@ -22,7 +22,7 @@ from lora_studio.jobs.control import Request
 from lora_studio.jobs.judging import JudgingJob
 from lora_studio.jobs.sweeping import SweepingJob
 from lora_studio.jobs.view import fold
-from lora_studio.runs import checkpoints
+from lora_studio.runs import checkpoints, renaming
 from lora_studio.ui.pages.train import page, previews, status, warned
 from lora_studio.ui.pages.train.live import RunWatcher, TabState, tick
 from lora_studio.ui.pages.train.page import EVERY, _apply_and_resume, _resume
@@ -446,13 +446,25 @@ def test_the_advice_for_other_programs_fits_the_adapter(watcher, part, base, wid
 
 
 @pytest.mark.fault(61)
-@pytest.mark.parametrize("adapter", ["../settings.toml", "/etc/passwd", "../../x", "gone.safetensors"])
+@pytest.mark.parametrize("adapter", ["../settings.toml", "/etc/passwd", "../../x"])
 @pytest.mark.fault(61)
 def test_an_event_cannot_offer_another_file(watcher, part, adapter):
     """A run folder from elsewhere makes the studio hand out the user's files."""
     played, tab = part("one"), TabState()
     played.says(e.Finished(adapter=adapter, steps=1, seconds=1.0, final_loss=0.1))
     assert not tick(tab, watcher)["result"]["visible"]
+
+
+def test_a_renamed_run_offers_its_adapter_and_says_when_that_is_gone(watcher, part, tmp_path):
+    """The card of a renamed run has no file and no buttons; or an adapter that was deleted is gone without a word."""
+    played = part("blueprint")
+    played.finishes(5)
+    run = renaming.rename(renaming.rename(played.run, "wash"), "b-c")
+    shown = tick(TabState(run="b-c"), watcher)["result"]["value"]
+    assert "<h3>b-c.safetensors</h3>" in shown and 'href="#draw/b-c/b-c.safetensors"' in shown
+    run.adapter_file.unlink()
+    gone = tick(TabState(run="b-c"), watcher)["result"]["value"]
+    assert "The adapter b-c.safetensors is not in the run&#x27;s folder any more." in gone
 
 
 @pytest.mark.fault(20)

@@ -229,7 +229,10 @@ class ExportPage:
             }
         entry = by_key[chosen]
         if chosen == offered:
-            return {self.adapter: gr.update(choices=choices, value=chosen), self.facts: cards.facts(entry)}
+            return {
+                self.adapter: gr.update(choices=choices, value=chosen),
+                self.facts: cards.facts(entry) + cards.made_for(entry),
+            }
         kind = KINDS[entry.method]
         base = details.base_at_hand(entry, self.outputs) if kind.needs_base else ""
         own = {**self._fields(kind, "kohya", None, _has_both(entry)), self.format: "kohya"}
@@ -238,7 +241,7 @@ class ExportPage:
             self.words: gr.update(visible=_has_both(entry), value="bundled"),
             self.offered: chosen,
             self.adapter: gr.update(choices=choices, value=chosen),
-            self.facts: cards.facts(entry),
+            self.facts: cards.facts(entry) + cards.made_for(entry),
             self.base: gr.update(value=base, visible=kind.needs_base),
             self.name: usual_name(entry),
         }

@@ -163,6 +163,13 @@ def facts(entry: Entry) -> str:
     return words.facts((family(entry), *_rank(entry), words.size(entry.size), day(entry)))
 
 
+def made_for(entry: Entry) -> str:
+    """What an artist must know before other programs get an adapter of the starter, as HTML; empty for another."""
+    what = "Made for the built-in starter: no other program can draw with it."
+    do = "For another program, train the style on the model that you use there."
+    return words.notice("warned", what, do=do) if entry.family == "starter" else ""
+
+
 def _rank(entry: Entry) -> list[str]:
     """Its rank, if it has one; an embedding is called what it is."""
     if entry.method == EMBEDDING.name:

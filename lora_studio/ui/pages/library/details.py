@@ -31,7 +31,7 @@ def html(entry: Entry, outputs: Path) -> str:
     found = measures.of(entry, outputs)
     facts = words.table([*(found.facts if found else []), *_facts(entry)])
     pictures = measured.html(entry, found, outputs) if found else ""
-    return f'<div class="details">{head}{facts}{pictures}{_recipe(recipe_of(entry))}</div>'
+    return f'<div class="details">{head}{cards.made_for(entry)}{facts}{pictures}{_recipe(recipe_of(entry))}</div>'
 
 
 def links(entry: Entry, outputs: Path) -> str:

@@ -15,7 +15,7 @@ from lora_studio.errors import RunError, StudioError
 from lora_studio.jobs import housekeeping, queue, reordering, stopping
 from lora_studio.runs import Run, trash
 from lora_studio.ui import downloads
-from lora_studio.ui.outcome import Updates, done, wrong
+from lora_studio.ui.outcome import Updates, wrong
 from lora_studio.ui.pages.runs import address, comparison, panel_view, queue_list, rows
 from lora_studio.ui.pages.runs.panel_view import PanelState
 from lora_studio.ui.pages.runs.rows import PAGE, RowCache
@@ -34,13 +34,25 @@ _FOCUS = """() => setTimeout(() => {
 }, 100)"""
 """The panel that was opened is in view and has the focus; once it is closed, the button that opens it."""
 
-_TO_THE_NAME = """() => setTimeout(() => {
-  const name = document.querySelector('#rename-run input, #rename-run textarea');
-  if (!name) return;
-  name.focus();
-  name.select();
-}, 100)"""
-"""A run's name can be typed at once where it is to be renamed."""
+_TO_WHAT_IS_NEXT = """() => {
+  const look = left => setTimeout(() => {
+    const name = document.querySelector('#rename-run input, #rename-run textarea');
+    if (name) {
+      name.focus();
+      return name.select();
+    }
+    const told = document.querySelector('#runs-said [data-run]');
+    const row = [...document.querySelectorAll('#runs li')].find(one => one.dataset.run === told?.dataset.run);
+    const here = document.activeElement, lost = !here || here === document.body;
+    if (lost || (told?.matches('div') && row?.contains(here)))  // or it would be at the button that deletes it again
+      (row?.querySelector('.show') || told)?.focus({preventScroll: true});
+    if (left) look(left - 1);
+  }, 100);
+  look(10);
+}"""
+"""A run's name can be typed at once where it is to be renamed. What was pressed may be gone: then the row of the run
+that was renamed or brought back has the focus, or the button that undoes.
+"""
 
 
 class RunsPanel:
@@ -122,9 +134,11 @@ class RunsPanel:
         self.address.input(self.follow, ours, self.drawn, **QUIET)
         for part in (self.list, self.said):
             pressed = part.click(self.press, ours, [*self.drawn, self.name], **QUIET)
-            pressed.then(None, js=_TO_THE_NAME, **QUIET)
-        gr.on([self.save.click, self.name.submit], self.rename, [*ours, self.name], self.drawn, **QUIET)
-        self.cancel.click(self.keep_name, ours, self.drawn, **QUIET)
+            pressed.then(None, js=_TO_WHAT_IS_NEXT, **QUIET)
+        saved = gr.on([self.save.click, self.name.submit], self.rename, [*ours, self.name], self.drawn, **QUIET)
+        left = self.cancel.click(self.keep_name, ours, self.drawn, **QUIET)
+        for event in (saved, left):
+            event.then(None, js=_TO_WHAT_IS_NEXT, **QUIET)
         self.queue.click(self.press_queue, ours, self.drawn, **QUIET)
 
     def toggle(self, here: PanelState, tab: TabState) -> Updates:
@@ -153,6 +167,7 @@ class RunsPanel:
                 here.said = panel_view.deleted(self._delete(event.run))
             elif event.act == "restore":
                 trash.restore(self.outputs / event.run)
+                here.said = panel_view.said(event.run, f"{event.run} is back.")
         except StudioError as error:
             here.said = wrong(error)
         named = {self.name: gr.update(value=here.renaming, label=f"New name of {here.renaming}")}
@@ -198,7 +213,7 @@ class RunsPanel:
         run = runs.find(here.renaming, self.outputs)
         try:
             new = housekeeping.rename(run, name)
-            here.said, here.renaming = done(f"{run.name} is called {new.name} now."), ""
+            here.said, here.renaming = panel_view.renamed(run.name, name, new.name), ""
             here.first = new.name if here.first == run.name else here.first
         except StudioError as error:
             here.said = wrong(error)

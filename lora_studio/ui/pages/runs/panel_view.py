@@ -13,6 +13,7 @@ from lora_studio import files, runs
 from lora_studio.jobs import queue
 from lora_studio.runs import Run, trash
 from lora_studio.ui import words
+from lora_studio.ui.outcome import done
 from lora_studio.ui.pages.runs import address, comparison, queue_list, rows
 from lora_studio.ui.pages.runs.rows import PAGE, RowCache
 from lora_studio.ui.pages.train.live import RunWatcher
@@ -109,6 +110,18 @@ def deleted(run: Run) -> str:
     undo = f'<button type="button" class="way" data-act="restore" data-run="{words.text(run.name)}">Undo</button>'
     what = f"<b>{words.text(run.name)} is in the trash, with its adapters and states.</b>"
     return f'<div class="notice right" role="status">{what}<p>{words.text(where)}</p>{undo * bool(place)}</div>'
+
+
+def said(name: str, what: str, more: str = "") -> str:
+    """What was done with the run of that name."""
+    return f'<div data-run="{words.text(name)}" tabindex="-1">{done(what, more)}</div>'
+
+
+def renamed(old: str, typed: str, new: str) -> str:
+    """That a run has another name, and why it isn't the one that was ``typed``."""
+    if " ".join(typed.split()) == new:
+        return said(new, f"{old} is called {new} now.")
+    return said(new, f"{old} is called {new} now.", f"Saved as {new}: it is the name of a folder and of files.")
 
 
 def _nothing(text: str) -> str:

@@ -13,7 +13,7 @@ from lora_studio.config.settings import Settings
 from lora_studio.errors import StudioError
 from lora_studio.jobs.view import RunView
 from lora_studio.methods import registry as methods
-from lora_studio.runs import Run, shown
+from lora_studio.runs import Run, renaming, shown
 from lora_studio.ui import downloads, images, sending, sharing, tabs, words
 from lora_studio.ui.outcome import PROGRAMS
 
@@ -31,9 +31,12 @@ _EMBEDDING = (
 def html(run: Run, view: RunView, outputs: Path) -> str:
     """The finished adapter as HTML; empty while the run has none."""
     end = view.finished
-    file = images.inside(run.folder, end.adapter) if end else None
-    if end is None or file is None:
+    if end is None:
         return ""
+    place = renaming.recorded(run, end.adapter)
+    file = images.inside(run.folder, str(place.absolute()))
+    if file is None:
+        return _gone(place.name) if place.parent == run.folder else ""
     settings, name, own = run.settings(), words.text(file.stem), _for_the_starter(file)
     size, steps, loss = (
         words.size(file.stat().st_size),
@@ -44,7 +47,7 @@ def html(run: Run, view: RunView, outputs: Path) -> str:
     layers, ranked = method.changes_layers, "rank" not in method.ignores
     learned = [_ranks(settings)] * ranked + [words.counted(tokens, "learned token")] * bool(tokens)
     facts = words.facts((size, *learned, steps, f"average loss {loss}"))
-    key = f"{run.name}/{end.adapter}"
+    key = f"{run.name}/{file.name}"
     ways = downloads.link(file, outputs, "Download the adapter") + tabs.link("draw", key, "Draw with it")
     ways += sharing.link(file, shown.of(run, view.kept.step if view.kept else end.steps), outputs)
     ways += sending.buttons(key, outputs) + tabs.link("library", key, "Show in the library")
@@ -60,6 +63,12 @@ def html(run: Run, view: RunView, outputs: Path) -> str:
         "<details><summary>How to use it</summary>"
         f"<dl>{measured}{programs}<dt>Base model</dt><dd>{base}</dd></dl></details></div>"
     )
+
+
+def _gone(name: str) -> str:
+    """That the adapter was deleted or moved."""
+    do = "If it was deleted in the Library, undo brings it back, or your system's trash. A saved state can be kept too."
+    return words.notice("warned", f"The adapter {name} is not in the run's folder any more.", do=do)
 
 
 def _ranks(settings: Settings) -> str:
