@@ -79,7 +79,7 @@ def build(outputs: Path = runs.OUTPUTS) -> gr.Blocks:
         setup.draft.render()
         setup.looks_again(train_tab)
         pictures.wire(pictures_tab, all_tabs, setup)
-        tabs.follow_address(studio, lambda: "train")
+        tabs.follow_address(studio, "train")
     handlers.prepare(studio)
     return studio
 
@@ -158,6 +158,7 @@ def serve(studio: gr.Blocks, outputs: Path, address: str, port: int, login: tupl
         theme=theme(),
         css=icons.css(),
         css_paths=STYLES,
+        head=tabs.HEAD,
         favicon_path=_HERE / "favicon.svg",
     )
     return studio

@@ -6,29 +6,38 @@ A reload opens the same tab, links lead from one tab to another, and the browser
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
 from urllib.parse import quote
 
 import gradio as gr
 
 from lora_studio.ui import words
 
+HEAD = """<script>
+document.documentElement.classList.add('opening');
+window.addEventListener('load', () => setTimeout(() => document.documentElement.classList.remove('opening'), 3000));
+</script>"""
+"""Hides the tabs until the one that the address names is open, for the head of the page. Gradio opens the first tab
+before it lets the address be read. Whatever happens then, they are shown in the end.
+"""
+
 _FOLLOW_ADDRESS = """
-first => {
+() => {
+  const shown = () => document.querySelector('#tabs [role="tab"][aria-selected="true"]')?.id.split('-')[1];
   const open = () => {
-    const name = location.hash.slice(1).split('/')[0] || first;
+    const name = location.hash.slice(1).split('/')[0] || '%(first)s';
     const tab = document.getElementById(`tab-${{run: 'train', compare: 'train'}[name] || name}-button`);
     if (tab?.getAttribute('aria-selected') === 'false') tab.click();
+    if (!tab && !document.getElementById(name)) history.replaceState(null, '', `#${shown()}`);
     if (name === 'run') document.getElementById('run')?.scrollIntoView();
   };
   window.tabsFollowAddress = true;
   window.addEventListener('hashchange', open);
   open();
+  requestAnimationFrame(() => document.documentElement.classList.remove('opening'));
 }
 """
 """Opens the tab that the address names, now and whenever it changes. In Train ``#run`` is the current run, and
-``#compare/ink/wash`` compares two.
+``#compare/ink/wash`` compares two. An address that names nothing on the page is replaced by that of the tab shown.
 """
 
 _SET_ADDRESS = """
@@ -56,13 +65,12 @@ def tab(name: str) -> gr.Tab:
     return made
 
 
-def follow_address(page: gr.Blocks, first: Callable[[], str]) -> None:
+def follow_address(page: gr.Blocks, first: str) -> None:
     """Opens the tab that the page's address names, when the page is loaded and whenever the address changes; without a
-    name the tab that ``first`` names.
+    name the tab ``first``.
     """
-    told = gr.Textbox(visible=False)
-    how: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    page.load(first, None, told, **how).then(None, told, js=_FOLLOW_ADDRESS, **how)
+    follow = _FOLLOW_ADDRESS % {"first": first}
+    page.load(None, js=follow, queue=False, show_progress="hidden", api_visibility="private")
 
 
 def address(tab: str, item: str) -> str:

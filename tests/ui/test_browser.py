@@ -161,7 +161,7 @@ def test_the_form_keeps_what_was_typed(visit, pictures):
     page.locator("#set-trigger").locator("input, textarea").fill("inkstyle")
     page.locator("#set-data").locator("input, textarea").fill(f'"{pictures}"')
     page.locator("#set-data").locator("input, textarea").press("Enter")
-    expect(page.locator(".dataset")).to_contain_text("9 pictures train, 1 checks.")
+    expect(page.locator(".dataset")).to_contain_text("9 pictures train, 1 held out for validation.")
     page.locator("#start").click()
     expect(page.locator(".go .notice")).to_contain_text("1 setting to fix")
     expect(page.locator("#set-rank")).to_contain_text("Must be a whole number from 1 to 1,024; it is 0.")
@@ -319,6 +319,11 @@ def test_dark_and_light_follow_the_system(browser, studio):
 _SHIFTS = """
 window.shifted = 0;
 window.moved = [];
+window.rooms = new Set();
+setInterval(() => {
+  const room = document.querySelector('#tabs [role="tab"][aria-selected="true"]');
+  if (room?.checkVisibility({visibilityProperty: true})) window.rooms.add(room.textContent.trim());
+}, 10);
 new PerformanceObserver(list => {
   for (const one of list.getEntries()) {
     window.shifted += one.value;
@@ -351,5 +356,6 @@ def test_the_page_is_light_and_does_not_jump(browser, studio, part):
     expect(page.locator(".sentence")).to_contain_text("step 20")
     page.wait_for_timeout(1500)
     assert while_loading < 0.02 and page.evaluate("shifted") - while_loading < 0.02, page.evaluate("moved")
+    assert page.evaluate("[...rooms]") == ["Train"], "another room was shown first"
     assert sum(loaded) < 1_000_000
     page.close()
