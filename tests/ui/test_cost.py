@@ -43,8 +43,9 @@ def test_an_earlier_run_tells_the_time(tmp_path, part):
     played = part("earlier", tmp_path, steps=100)
     played.begins(total=100)
     played.trains(1, 100)
+    assert "time not measured yet" in line(tmp_path, steps=1000), "it is at work"
     played.finishes(100)
-    seconds = cost._pace_of(played.run, 0.0)
+    seconds = cost._pace_of(played.run, 0)
     assert seconds > 0
     assert "as an earlier run took" in line(tmp_path, steps=1000)
     assert "time not measured yet" in line(tmp_path, steps=1000, batch=2)

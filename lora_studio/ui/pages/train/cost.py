@@ -4,6 +4,7 @@ was not measured is left out, or said to be so.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -88,7 +89,7 @@ def _seconds_a_step(settings: Settings, outputs: Path) -> float:
     wanted = pace(settings)
     for run in runs.existing(outputs)[:_MOST_RUNS]:
         try:
-            if pace(run.settings()) == wanted and (seconds := _pace_of(run, run.modified)):
+            if pace(run.settings()) == wanted and (seconds := _pace_of(run, os.stat(run.events_file).st_mtime_ns)):
                 return seconds
         except (StudioError, OSError):
             continue
@@ -96,7 +97,8 @@ def _seconds_a_step(settings: Settings, outputs: Path) -> float:
 
 
 @lru_cache(maxsize=64)
-def _pace_of(run: Run, modified: float) -> float:
+def _pace_of(run: Run, modified: int) -> float:
+    """Seconds of a step of a finished run, else 0. ``modified`` is of its log: a run that is at work will end."""
     seen = view.fold(run)
     end = seen.finished
     return end.seconds / end.steps if seen.state is State.FINISHED and end and end.steps else 0.0
