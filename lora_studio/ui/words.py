@@ -66,6 +66,16 @@ def counted(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
+def divided(train: int, held_out: int) -> str:
+    """How pictures are divided between training and validation.
+
+    >>> divided(34, 4), divided(1, 0)
+    ('34 pictures train, 4 held out for validation', '1 picture trains')
+    """
+    shown = f"{counted(train, 'picture')} {'trains' if train == 1 else 'train'}"
+    return shown + (f", {held_out:,} held out for validation" if held_out else "")
+
+
 def duration(seconds: float) -> str:
     """A time in words, at least one second.
 

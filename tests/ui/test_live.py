@@ -109,6 +109,29 @@ def test_a_run_started_elsewhere_is_shown_and_an_earlier_one_stays_chosen(watche
     assert tick(tab, watcher) == {} and tab.run == "one"
 
 
+def test_a_run_that_ends_by_itself_finishes_and_one_that_is_stopped_stops(watcher, part):
+    """She reads that it stops, and asks herself who stopped it."""
+    played = part("one")
+    played.begins(total=4)
+    played.trains(1, 3)
+    played.says(e.StateChanged(state=State.STOPPING))
+    sent = tick(tab := TabState(), watcher)
+    assert "<b>Stopping</b>" in sent["state"]["value"] and "· stopping</span>" in sent["pill"]["value"]
+    played.says(e.StateChanged(state=State.RUNNING))
+    played.trains(4, 4)
+    played.says(e.StateChanged(state=State.STOPPING))
+    sent = tick(tab, watcher)
+    assert "<b>Finishing</b>" in sent["state"]["value"] and "· finishing</span>" in sent["pill"]["value"]
+
+
+def test_the_bar_says_that_a_run_starts_as_its_card_does(watcher, part):
+    """The bar says that it waits, and nothing is before it."""
+    played = part("one")
+    played.lives()
+    sent = tick(TabState(), watcher)
+    assert "<b>Starting</b>" in sent["state"]["value"] and "· starting</span>" in sent["pill"]["value"]
+
+
 @pytest.mark.fault(38)
 @pytest.mark.parametrize("stopping", [False, True])
 def test_a_killed_worker_is_seen(watcher, part, stopping):
@@ -597,7 +620,5 @@ def test_damaged_states_are_listed_as_such(part):
     (made.run.checkpoint(9) / "adapter.safetensors").unlink()
     states = tick(TabState(), RunWatcher(made.run.folder.parent))["states"]["value"]
     good, bad = states.split("<tr>")[1:]
-    assert "step 5" in good and "Branch from here" in good
-    assert (
-        "step 9</th>" in bad and "damaged: adapter.safetensors is missing</td>" in bad and "Branch from here" not in bad
-    )
+    assert "step 5" in good and ">Branch<" in good
+    assert "step 9</th>" in bad and "damaged: adapter.safetensors is missing</td>" in bad and ">Branch<" not in bad

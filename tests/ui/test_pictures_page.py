@@ -113,14 +113,14 @@ def test_from_a_zip_to_a_style_that_is_trained_on_what_was_seen(visit, studio, t
     page.locator('.picture[data-name="anchor-copy-2.png"]').click(modifiers=["Control"])
     expect(page.locator("#selection")).to_contain_text("2 selected")
     page.keyboard.press("Delete")
-    expect(page.locator("#folder-title")).to_contain_text("6 train")
+    expect(page.locator("#folder-title")).to_contain_text("2 left out")
     shown = {
         card.get_attribute("data-name"): card.locator("b").inner_text()
         for card in page.locator(".picture:not(.out)").all()
     }
 
     page.locator("#train-these").click()
-    expect(page.locator(".dataset")).to_contain_text("5 pictures train, 1 checks")
+    expect(page.locator(".dataset")).to_contain_text("5 pictures train, 1 held out for validation")
     for key, value in (("name", "seen"), ("steps", "4"), ("preview_prompts", "apple")):
         page.locator(f"#set-{key}").locator("input, textarea").first.fill(value)
     page.locator("#start").click()

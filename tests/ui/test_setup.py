@@ -151,7 +151,7 @@ def test_the_pictures_are_told_shortly_and_what_is_wrong_is_folded_by_kind(setup
     for name in ("g", "h"):
         (tmp_path / f"{name}.png").write_bytes(b"no picture")
     html = setup.look(str(tmp_path))[setup.report]
-    assert "4 pictures train, 1 checks." in html and "Nothing to fix" not in html
+    assert "4 pictures train, 1 held out for validation." in html and "Nothing to fix" not in html
     assert re.findall("<summary>(.*?)</summary>", html) == ["Cannot be read: 2", "2 pictures have no caption"]
     assert html.count("<img") == 5 and "g.png" in html.partition("<details")[2]
 
@@ -160,7 +160,7 @@ def test_nothing_to_fix_is_said_and_what_is_cropped_depends_on_the_resolution(se
     for i in range(4):
         Image.effect_noise((160, 160), 80 + i).save(tmp_path / f"{i}.png")
         (tmp_path / f"{i}.txt").write_text("a boat")
-    assert "3 pictures train, 1 checks. Nothing to fix." in setup.look(str(tmp_path))[setup.report]
+    assert "3 pictures train, 1 held out for validation. Nothing to fix." in setup.look(str(tmp_path))[setup.report]
     html = setup.look(str(tmp_path), Settings(resolution=512))[setup.report]
     small = "4 pictures are too small for 512 × 512 and are trained on at a smaller size"
     assert re.findall("<summary>(.*?)</summary>", html) == [small]
@@ -219,6 +219,7 @@ def test_nested_folders_are_looked_into_on_request(setup, folder):
     above = str(folder.parent)
     assert "my pictures (4 pictures)" in setup.look(above)[setup.report]
     assert (
-        "3 pictures train, 1 checks" in (html := setup.look(above, Settings(nested=True))[setup.report])
+        "3 pictures train, 1 held out for validation"
+        in (html := setup.look(above, Settings(nested=True))[setup.report])
         and "not read" not in html
     )

@@ -63,7 +63,7 @@ def read_from(fields: Mapping[str, Any]) -> dict[str, Any]:
     except ValidationError as error:
         key = key_of(error.errors()[0])
         what = f"{SPECS[key].label} must be {allowed(key)}."
-        raise SettingsError(what, where="Image › More", do="Change it to see the image.") from None
+        raise SettingsError(what, where="Picture › More", do="Change it to see the picture.") from None
     paths = {"vae": tidy(settings["vae"]), "text_encoders": [tidy(path) for path in settings["text_encoders"]]}
     return _changed({key: (settings | paths)[key] for key in READING})
 
@@ -90,6 +90,6 @@ def number(key: str, label: str, value: float | None) -> float | int:
     if value is None or not low <= value <= high or (whole and value != int(value)):
         raise SettingsError(
             f"{label} must be a {'whole ' if whole else ''}number from {low:g} to {high:,.0f}.",
-            do="Change the number to see the image.",
+            do="Change the number to see the picture.",
         )
     return int(value) if whole else float(value)

@@ -13,7 +13,7 @@ from lora_studio.ui.scene.mixture import Mix
 EMPTY = blank(
     "mix",
     "Nothing to see yet",
-    "Choose an adapter from your library. What it draws appears here beside the base model's own image, and follows "
+    "Choose an adapter from your library. What it draws appears here beside the base model's own picture, and follows "
     'each weight that you change. No adapter yet? <a href="#train">Train one</a>.',
 )
 
@@ -39,8 +39,9 @@ def caption(answer: Answer, scene: Scene) -> str:
 
 
 def _about(answer: Answer) -> str:
-    """What the base model predicts, and what else is to be known of it."""
-    predicts = f'<p class="note">{words.text(answer.base)}</p>' if answer.base else ""
+    """What the base model predicts, folded, and what else is to be known of it."""
+    told = f'<summary>Base model</summary><p class="hint">{words.text(answer.base)}</p>'
+    predicts = f'<details class="note">{told}</details>' if answer.base else ""
     return predicts + "".join(words.notice("warned", notice) for notice in answer.notices)
 
 

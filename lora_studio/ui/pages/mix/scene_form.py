@@ -21,7 +21,7 @@ class SceneForm:
     """Prompt, seed, base model, and below a fold the sampler's numbers."""
 
     def __init__(self, outputs: Path):
-        html("<h2>Image</h2>")
+        html("<h2>Picture</h2>")
         self.prompt = gr.Textbox(_PROMPT, label="Prompt", max_lines=3, elem_id="mix-prompt")
         with gr.Row(elem_classes="seeded", equal_height=True):
             seed = SPECS["preview_seed"].default

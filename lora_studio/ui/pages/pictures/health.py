@@ -117,10 +117,10 @@ class Health:
 
 
 def report(collection: Collection, found: Sequence[HealthFinding], outputs: Path) -> str:
-    """All findings as HTML, under what trains."""
+    """All findings as HTML, under how many pictures there are."""
     out = collection.counts()["left out"]
     problems = sum(one.count for one in found if one.severity != "note")
-    facts = [f"{len(collection.cards) - out:,} train", *[f"{out:,} left out"] * bool(out)]
+    facts = [words.counted(len(collection.cards), "picture"), *[f"{out:,} left out"] * bool(out)]
     facts.append(words.counted(problems, "problem") if problems else "no problem")
     wrong = [one for one in found if one.severity != "note"]
     notes = [one for one in found if one.severity == "note"]

@@ -224,7 +224,7 @@ def _drawn(look: PicturesLook, collection: Collection) -> tuple:
 def _title(look: PicturesLook, collection: Collection) -> str:
     total, out = len(collection.cards), collection.counts()["left out"]
     of_class = sum(card.picture.regularisation for card in collection.cards.values() if not card.left_out)
-    facts = [words.counted(total, "picture"), f"{total - out:,} train", *([f"{out:,} left out"] if out else [])]
+    facts = [words.counted(total, "picture"), *([f"{out:,} left out"] if out else [])]
     facts += [words.counted(of_class, "class picture")] if of_class else []
     base = look.settings.run.base
     name = "the built-in starter" if base == "starter" else Path(base).name

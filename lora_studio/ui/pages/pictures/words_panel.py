@@ -7,7 +7,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import replace
-from statistics import median
+from statistics import median_low
 from typing import NamedTuple
 
 import gradio as gr
@@ -164,8 +164,9 @@ def _lengths(facts: CaptionFacts) -> str:
     if not facts.tokens:
         return ""
     shortest, longest = facts.tokens[0], facts.tokens[-1]
-    spread = f"{shortest:,} to {longest:,} tokens" if shortest != longest else words.counted(longest, "token")
-    said = f"{spread}, {median(facts.tokens):.0f} in the middle; the base model reads {facts.most:,}."
+    half = f", half have {median_low(facts.tokens):,} or fewer" if shortest != longest else ""
+    spread = f"{shortest:,} to {longest:,} tokens" if half else words.counted(longest, "token")
+    said = f"{spread} each{half}; the base model reads {facts.most:,}."
     over = sum(tokens > facts.most for tokens in facts.tokens)
     trim = (
         f"<p><b>{words.counted(over, 'caption is', 'captions are')} longer.</b> "

@@ -67,10 +67,10 @@ class RunsPanel:
             with gr.Row(elem_classes="headline"):
                 self.title = html("<h2>All runs</h2>")
                 self.filter = gr.Textbox(
-                    label="Filter runs by name",
+                    label="Search the runs",
                     show_label=False,
                     container=False,
-                    placeholder="Filter by name",
+                    placeholder="Search names…",
                     max_lines=1,
                     min_width=120,
                     elem_id="filter-runs",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lora_studio.errors import SettingsError
 from lora_studio.events import State
-from lora_studio.jobs import runner
+from lora_studio.jobs import queue, runner
 from lora_studio.jobs.view import RunView
 from lora_studio.runs import Run
 from lora_studio.ui import words
@@ -16,7 +16,19 @@ def named(run: Run, view: RunView) -> str:
         return "Taken out of the queue"
     if view.state is State.QUEUED and not runner.alive(run):
         return "Damaged" if damaged(run) else "Not started"
-    return words.STATES[view.state]
+    if starting(run, view):
+        return "Starting"
+    return at_work(view)
+
+
+def starting(run: Run, view: RunView) -> bool:
+    """Whether the run has its turn, and its process is on the way."""
+    return view.state is State.QUEUED and runner.alive(run) and not queue.waits_for(run)
+
+
+def at_work(view: RunView) -> str:
+    """The state, which is "Stopping" only where a run ends before its last step."""
+    return "Finishing" if view.state is State.STOPPING and view.progress >= 1 else words.STATES[view.state]
 
 
 def kind(run: Run, view: RunView) -> str:

@@ -31,7 +31,7 @@ _FROM_THE_FORM = ("data", "base", "vae", "text_encoders", "trigger", "nested", "
 _HIDDEN = gr.update(visible=False)
 _EMPTY = blank(
     "sweeps",
-    "No study yet",
+    "No sweep yet",
     "Choose what to vary and press <b>Start the sweep</b>. It makes a short training run for each combination and "
     "judges what it draws. The table of all trials, and which of them cannot be told apart, appears here.",
 )
@@ -80,7 +80,7 @@ class SweepsPage:
 
     def _place_study(self) -> None:
         with gr.Column(elem_classes="card", visible=False) as self.study_card:
-            self.studies = gr.Dropdown([], label="Study", filterable=False, elem_id="studies")
+            self.studies = gr.Dropdown([], label="Sweep", filterable=False, elem_id="studies")
             self.state = html(elem_id="sweep-state")
             with gr.Row(elem_classes="controls"):
                 self.stop = gr.Button("Stop", size="md", min_width=90, elem_id="stop-sweep")

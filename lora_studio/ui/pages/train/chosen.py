@@ -127,10 +127,18 @@ element.addEventListener('click', event => {
   if (!event.target.closest('.larger')) return;
   if (document.fullscreenElement) document.exitFullscreen(); else element.querySelector('.pair').requestFullscreen();
 });
+document.addEventListener('keydown', event => {
+  if (event.key !== 'Escape' || event.defaultPrevented || document.querySelector('dialog[open]')) return;
+  if (document.fullscreenElement || !element.isConnected || !element.checkVisibility()) return;
+  const typed = event.target.closest?.('input:not([type="range"]), textarea, [role="listbox"]');
+  if (!typed) document.querySelector('#chosen [data-act="close"]')?.click();
+});
 watch('value', () => requestAnimationFrame(show));
 show();
 """
-"""Moves the edge between the two pictures, and shows them in full screen; for ``gr.HTML(js_on_load=...)``."""
+"""Moves the edge between the two pictures, shows them in full screen, and lets Escape close them; for
+``gr.HTML(js_on_load=...)``.
+"""
 
 CHOOSE_OTHER = """
 element.addEventListener('change', event => {

@@ -2,7 +2,10 @@
 pictures, the focus and the place to which the film was scrolled, and a tick sends names of pictures alone.
 """
 
-TEMPLATE = '<div class="film" role="group" aria-label="Previews. The arrow keys move between them."></div>'
+TEMPLATE = (
+    '<div class="film" role="group" aria-label="Previews. The arrow keys move between them."></div>'
+    '<p class="hint signs"></p>'
+)
 """For ``gr.HTML(html_template=...)``."""
 
 DRAW = """
@@ -94,6 +97,9 @@ const draw = data => {
       if (column) row.children[at].classList.toggle('fading', (column[4] || '').startsWith('fade'));
     });
   }
+  const signs = element.querySelector('.signs'), drawn = step => data.columns.some(column => column[0] === step);
+  say(signs, [drawn(data.proposed) && '★ recommended', drawn(data.lowest) && '○ lowest validation']
+    .filter(Boolean).join(' · '), '');
   stop();
 };
 

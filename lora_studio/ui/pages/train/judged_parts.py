@@ -52,7 +52,7 @@ def _saved(run: Run, settings: Settings | None, found: Evaluation, step: int | N
         rows, most = states or damaged or found.steps, settings.saving.keep_previewed if settings else 0
         shown = saved.html(states, damaged, found, found.shown(step), most) if rows else ""
         if len({*found.saved, *found.steps}) > 1:
-            sheet = tabs.link("draw", f"sheet:{run.name}", "Sheet of its states")
+            sheet = tabs.link("draw", f"sheet:{run.name}", "Contact sheet")
             shown += f'<div class="ways">{sheet}</div>'
     except RunError as error:
         shown = outcome.wrong(error)

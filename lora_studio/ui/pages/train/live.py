@@ -263,7 +263,7 @@ def _controls(tab: TabState, run: Run, view: RunView) -> dict[str, dict[str, Any
         },
         "apply": {"visible": bool(apply), "value": apply},
         "stop": {
-            "visible": waiting or status.starting(run, view) or state in _CAN_STOP,
+            "visible": waiting or state_words.starting(run, view) or state in _CAN_STOP,
             "interactive": not stopping,
             "value": stop,
         },

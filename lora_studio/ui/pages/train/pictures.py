@@ -138,9 +138,7 @@ def _sentence(dataset: Dataset, settings: Settings) -> str:
     """How many pictures train and how many are held out, and what else there is."""
     train, checked = split(dataset.pictures, settings.dataset.validation_share, settings.run.seed)
     own = _own(dataset)
-    count = len(own) - len(checked)
-    parts = [f"{words.counted(count, 'picture')} {'trains' if count == 1 else 'train'}"]
-    parts += [f"{len(checked):,} {'checks' if len(checked) == 1 else 'check'}"] if checked else []
+    parts = [words.divided(len(own) - len(checked), len(checked))]
     if others := len(dataset.pictures) - len(own):
         parts.append(words.counted(others, "class picture"))
     if (repeated := sum(picture.repeats for picture in own)) != len(own):

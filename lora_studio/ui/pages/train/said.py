@@ -11,6 +11,7 @@ from lora_studio.jobs.queue import QueueEntry
 from lora_studio.jobs.view import RunView
 from lora_studio.runs import Run
 from lora_studio.ui import words
+from lora_studio.ui.pages.runs import state_words
 from lora_studio.ui.pages.train import judged_parts
 from lora_studio.ui.pages.train.judged import Evaluation
 
@@ -30,7 +31,7 @@ class RunNews:
         drawn = max((one.step for one in view.previews if not one.base), default=0)
         told = []
         if self.state not in (None, view.state):
-            told.append(f"{run.name}: {words.STATES[view.state].lower()}.")
+            told.append(f"{run.name}: {state_words.at_work(view).lower()}.")
         if self.drawn is not None and drawn > self.drawn:
             told.append(f"Previews of step {drawn:,}.")
         told.append(judged_parts.announcement(found, self.judged))
@@ -51,7 +52,7 @@ class WatchedWork:
             if line[0].run.name == self.run:
                 self.ended = ""  # it was told by the tick before
             self.run = line[0].run.name
-            share = f"{100 * min(view.progress, 1):.0f} %" if view.state is State.RUNNING else words.STATES[view.state]
+            share = f"{100 * min(view.progress, 1):.0f} %" if view.state is State.RUNNING else state_words.at_work(view)
             return f"{share} · {self.run}"
         if line and line[0].job:
             return f"{line[0].job.noun} · {line[0].job.name}"

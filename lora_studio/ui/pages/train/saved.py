@@ -139,10 +139,9 @@ def _acts(step: int, saved: Saved | None, found: Evaluation) -> str:
     if step in found.kept:
         buttons.append('<span class="is-kept">kept</span>')
     elif step in found.steps:
-        buttons.append(keep(step, "Keep"))
+        buttons.append(keep(step, "Keep this one"))
     if saved or step in found.steps:
-        name = "Branch" if found.states else "Branch from here"
-        buttons.append(button("branch", step, name, "quiet", f' aria-label="Branch from step {step:,}"'))
+        buttons.append(button("branch", step, "Branch", "quiet", f' aria-label="Branch from step {step:,}"'))
     return "".join(buttons)
 
 

@@ -37,16 +37,10 @@ def line(run: Run, view: RunView, unconfirmed: tuple[str, ...] = (), refused: St
         if view.state.ended
         else f'<div class="bar" role="progressbar" aria-valuenow="{done:.0f}"><i style="width:{done:.1f}%"></i></div>'
     )
-    named = "Starting" if starting(run, view) else state_words.named(run, view)
-    state = f'<span class="dot"></span><b>{named}</b>'
+    state = f'<span class="dot"></span><b>{state_words.named(run, view)}</b>'
     sentence = f'<p class="sentence">{state} <span>{words.text(_sentence(run, view))}</span></p>'
     below = f"{words.facts(_facts(run, view))}{_trouble(run, view)}{_question(unconfirmed)}{_refusal(refused)}"
     return f'<div class="state {state_words.kind(run, view)}">{sentence}{bar}{below}</div>'
-
-
-def starting(run: Run, view: RunView) -> bool:
-    """Whether the run has its turn, and its process is on the way."""
-    return view.state is State.QUEUED and runner.alive(run) and not queue.waits_for(run)
 
 
 def share(view: RunView) -> float:
@@ -135,8 +129,7 @@ def _facts(run: Run, view: RunView) -> list[str]:
             of = "pictures" if view.started.images else "prompts"
             facts.append(f"{words.counted(view.started.pairs, 'pair')} of {of}")
         else:
-            pictures = words.counted(view.started.images, "picture")
-            facts.append(pictures + (f" + {held_out} held out" if held_out else ""))
+            facts.append(words.divided(view.started.images, held_out))
         if view.started.class_images:
             facts.append(words.counted(view.started.class_images, "class picture"))
         facts.append(", ".join(filter(None, (view.started.device, view.started.precision, view.started.engine))))
@@ -227,13 +220,21 @@ def pill(first: QueueEntry, view: RunView | None, waiting: int = 0) -> str:
     if view and view.state.ended:
         return ""
     name, kind = (first.job.name, first.job.noun) if first.job else (first.title, "")
-    does = f"{words.STATES[view.state].lower()} · {100 * share(view):.0f} %" if view else kind
+    does = _does(first, view) if view else kind
     others = f'<span class="waiting"> · {waiting} waiting</span>' if waiting else ""
     where = f"#{tab}" if (tab := _SEEN.get(kind)) else tabs.address("run", name)
     return (
         f'<a class="pill {view.state if view else State.RUNNING}" href="{words.text(where)}"><span class="dot"></span>'
         f'<span class="name">{words.text(name)}</span><span> · {words.text(does)}</span>{others}</a>'
     )
+
+
+def _does(first: QueueEntry, view: RunView) -> str:
+    """What a run does, with its progress where that tells something."""
+    if first.run and state_words.starting(first.run, view):
+        return "starting"
+    doing = state_words.at_work(view).lower()
+    return doing if view.state in (State.QUEUED, State.STOPPING) else f"{doing} · {100 * share(view):.0f} %"
 
 
 def start_label(line: Sequence[QueueEntry]) -> str:
