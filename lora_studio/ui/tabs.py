@@ -33,7 +33,12 @@ _FOLLOW_ADDRESS = """
   window.tabsFollowAddress = true;
   window.addEventListener('hashchange', open);
   open();
-  requestAnimationFrame(() => document.documentElement.classList.remove('opening'));
+  const reveal = () => {  // on a narrow screen the run, or the guide to the first one, may stand above the form
+    const run = innerWidth <= 760 && document.getElementById('run');
+    if (run && run.checkVisibility() && !run.querySelector('.card')) requestAnimationFrame(reveal);
+    else document.documentElement.classList.remove('opening');
+  };
+  requestAnimationFrame(reveal);
 }
 """
 """Opens the tab that the address names, now and whenever it changes. In Train ``#run`` is the current run, and
