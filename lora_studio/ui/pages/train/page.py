@@ -27,11 +27,11 @@ from lora_studio.ui.theme import html
 EVERY = 2.0
 """Seconds between two looks at the runs' folders."""
 
-_AFTER_START = f"""notice => {{
+_AFTER_START = f"""refusal => {{
   {field_notes.FOCUS}
-  const wrong = /data-first="(\\w+)"/.exec(notice)?.[1];
+  const wrong = /data-first="(\\w+)"/.exec(refusal)?.[1];
   if (wrong) focusSetting(wrong);
-  if (notice) return;
+  if (refusal) return;
   const run = document.getElementById('run');
   if (window.innerWidth < 900 || run?.getBoundingClientRect().top < -100) run?.scrollIntoView({{behavior: 'smooth'}});
 }}"""
@@ -212,11 +212,13 @@ def _wire_start(
             return {**setup.refused(error, values), **tick(here)}
         here.show(run.name)
         hidden = gr.update(visible=False)
-        return {setup.notice: gr.update(value="", visible=False), setup.origin: "", setup.branch: hidden, **tick(here)}
+        gone = gr.update(value="", visible=False)
+        return {setup.notice: gone, setup.refusal: gone, setup.origin: "", setup.branch: hidden, **tick(here)}
 
-    outputs, pressed = [setup.notice, setup.origin, setup.branch, *shown], setup.gathers(setup.start.click)
+    outputs = [setup.notice, setup.refusal, setup.origin, setup.branch, *shown]
+    pressed = setup.gathers(setup.start.click)
     pressed.then(start, [tab, setup.origin, setup.draft], outputs, **QUIET).then(
-        None, setup.notice, js=_AFTER_START, **QUIET
+        None, setup.refusal, js=_AFTER_START, **QUIET
     )
     guided.click(sample, tab, outputs, **QUIET)
 

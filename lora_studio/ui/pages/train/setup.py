@@ -95,7 +95,7 @@ class Setup:
             self.check.place()
             self.cost = html(self.outlook.cost(reading, looked), elem_id="cost")
             self.check.tells, self.check.told = self._cost_of, [self.cost]
-            self.notice = html(visible=False)
+            self.notice, self.refusal = html(visible=False), html(visible=False)
             self.origin = gr.State("")
             self.typed = gr.State({})
             with gr.Row(elem_classes="branch", visible=False) as self.branch:
@@ -156,7 +156,16 @@ class Setup:
         self.form.explain()
         changes = [one.change for one in [self.preset, *fields]]
         told = self.gathers(partial(gr.on, changes), trigger_mode="always_last")
-        about = [self.summary, self.changes, self.reset, self.all, self.notes, self.cost, self.check.stale, self.notice]
+        about = [
+            self.summary,
+            self.changes,
+            self.reset,
+            self.all,
+            self.notes,
+            self.cost,
+            self.check.stale,
+            self.refusal,
+        ]
         told.then(self._changed, [self.check.seen, self.draft], about, trigger_mode="always_last", **QUIET)
         shown = [self.form.fields[key] for key in timestep_plot.KEYS]
         plot_options: dict[str, Any] = {"outputs": self.timesteps, "trigger_mode": "always_last", **QUIET}
@@ -253,7 +262,7 @@ class Setup:
             self.notes: field_notes.notes(reading, changed, looked),
             self.cost: self.outlook.cost(reading, looked),
             self.check.stale: self.check.changed(seen, values),
-            self.notice: _GONE if reading.settings else gr.skip(),
+            self.refusal: _GONE if reading.settings else gr.skip(),
         }
 
     def _cost_of(self, values: tuple[Any, ...]) -> Updates:
@@ -324,7 +333,7 @@ class Setup:
     def refused(self, error: StudioError, values: tuple[Any, ...]) -> Updates:
         """Shows above the start button why no run began: which settings to fix, or else ``error``."""
         shown = to_fix(read(self.form.raw(values))) or words.notice("wrong", error.what, error.where, error.do)
-        return {self.notice: gr.update(value=shown, visible=True)}
+        return {self.refusal: gr.update(value=shown, visible=True), self.notice: _GONE}
 
     def _settings(self, values: tuple[Any, ...]) -> Settings:
         """The form's settings, with a dataset that can be trained on.
