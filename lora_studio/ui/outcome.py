@@ -24,6 +24,23 @@ PROGRAMS = {"comfyui": "ComfyUI", "forge": "Forge", "a1111": "A1111", "diffusers
 """Programs that a file is proved for, by the proof's own names."""
 
 
+_BUSY = """
+() => {
+  const button = document.getElementById('%(id)s');
+  if (button) [button.dataset.busy, button.disabled] = ['%(text)s', true];
+}
+"""
+_FREE = """
+() => {
+  const button = document.getElementById('%(id)s');
+  if (!button?.dataset.busy) return;
+  delete button.dataset.busy;
+  button.disabled = false;
+  if (document.activeElement === document.body) button.focus({preventScroll: true});
+}
+"""
+
+
 def busy(what: str) -> str:
     """That something is being done."""
     return f'<p class="sentence running" role="status"><span class="dot"></span>{words.text(what)}</p>'
@@ -43,6 +60,18 @@ def wrong(error: StudioError | OSError) -> str:
         return words.notice("wrong", what, where, files.advice(error))
     rows = error.details.get("proof")
     return words.notice("wrong", error.what, error.where, error.do) + (proof(rows) if rows else "")
+
+
+def bound(button: gr.Button, meanwhile: str, event: Callable[..., Any], *work: Any, **how: Any) -> Any:
+    """Binds ``work`` (a handler, its inputs and outputs) to an ``event``. Until it has ended, ``button`` says what it
+    does ``meanwhile`` and cannot be pressed. The browser does that by itself, before it asks the server: a busy machine
+    answers only seconds later.
+    """
+    by_itself: dict[str, Any] = {"queue": False, **WORK}
+    event(None, js=_BUSY % {"id": button.elem_id, "text": meanwhile}, **by_itself)  # first: they run one by one
+    working = event(*work, **how)
+    working.then(None, js=_FREE % {"id": button.elem_id}, **by_itself)
+    return working
 
 
 def told(meanwhile: str, act: Callable[[], str]) -> Iterator[Any]:

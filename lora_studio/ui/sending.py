@@ -13,7 +13,7 @@ from lora_studio.errors import AdapterError, StudioError
 from lora_studio.jobs import command
 from lora_studio.runs import programs
 from lora_studio.ui import images, words
-from lora_studio.ui.outcome import WORK, Updates, busy, done, wrong
+from lora_studio.ui.outcome import WORK, Updates, bound, busy, done, wrong
 from lora_studio.ui.pages.library import cards
 from lora_studio.ui.paths import tidy
 from lora_studio.ui.theme import html
@@ -81,6 +81,7 @@ class SendPanel:
         self.outputs = outputs
         self.pressed = html(js_on_load=_LISTEN, elem_id="send-pressed")
         self.key, self.file, self.free = gr.State(""), gr.State(""), gr.State("")
+        self.closed, self.came = gr.State(True), gr.State("")
         with gr.Column(visible=False, elem_id="send", elem_classes="card") as self.panel:
             self.title = html()
             self.program = gr.Radio(
@@ -106,15 +107,22 @@ class SendPanel:
     def _wire(self) -> None:
         asked: list[Any] = [self.key, self.file, self.program, self.folder, self.name]
         opened: list[Any] = [self.panel, self.title, *asked, self.outcome, self.question]
-        self.pressed.click(self.open, None, opened, **QUIET).then(None, js=_OPENED, **QUIET)
-        self.close.click(lambda: _HIDDEN, None, self.panel, **QUIET).then(None, js=_CLOSED, **QUIET)
+        self.pressed.click(self.open, None, [*opened, self.closed], **QUIET).then(None, js=_OPENED, **QUIET)
+        self.close.click(lambda: (_HIDDEN, True), None, [self.panel, self.closed], **QUIET).then(
+            None, js=_CLOSED, **QUIET
+        )
         self.program.input(self.choose, self.program, [self.folder, self.outcome, self.question], **QUIET)
-        shown: list[Any] = [self.outcome, self.question, self.other, self.free, self.folder]
-        self.go.click(self.send, asked, shown, **WORK)
-        self.name.submit(self.send, asked, shown, **WORK)
-        self.folder.submit(self.send, asked, shown, **WORK)
-        self.other.click(self.send, [self.key, self.file, self.program, self.folder, self.free], shown, **WORK)
-        self.over.click(lambda *asked: (yield from self.send(*asked, replace=True)), asked, shown, **WORK)
+        shown: list[Any] = [self.outcome, self.question, self.other, self.free, self.folder, self.came]
+        renamed = [self.key, self.file, self.program, self.folder, self.free]
+        for event, given, work in (
+            (self.go.click, asked, self.send),
+            (self.name.submit, asked, self.send),
+            (self.folder.submit, asked, self.send),
+            (self.other.click, renamed, self.send),
+            (self.over.click, asked, lambda *asked: (yield from self.send(*asked, replace=True))),
+        ):
+            sending = bound(self.go, "Sending…", event, work, given, shown, **WORK)
+            sending.then(self.tell, [self.closed, self.came], **WORK)
 
     def open(self, event: gr.EventData) -> Updates:
         """Shows the panel for the adapter of the button that was pressed."""
@@ -124,6 +132,7 @@ class SendPanel:
         name = Path(event.file).stem if event.file else cards.stem(entry) if entry else str(event.key)
         return {
             self.panel: gr.update(visible=True),
+            self.closed: False,
             self.title: f'<h2 id="send-title">Send {words.text(name)} to another program</h2>'
             + (cards.made_for(entry) if entry else ""),
             self.key: str(event.key),
@@ -149,7 +158,8 @@ class SendPanel:
         try:
             target = self._target(program, folder, called, replace)
         except StudioError as error:
-            yield {self.outcome: gr.update(value=wrong(error), visible=True), self.question: _HIDDEN}
+            shown = gr.update(value=wrong(error), visible=True)
+            yield {self.outcome: shown, self.question: _HIDDEN, self.came: wrong(error)}
             return
         meanwhile = busy(f"Writing it for {program.title}, reading it back, and copying it…")
         yield {self.outcome: gr.update(value=meanwhile, visible=True), self.question: _HIDDEN}
@@ -163,11 +173,17 @@ class SendPanel:
                 self.question: asked,
                 self.other: f"Send as {free}",
                 self.free: free or "",
+                self.came: wrong(error),
             }
             return
         known = programs.remembered(self.outputs).get(name, folder)
         shown = gr.update(value=told(result), visible=True)
-        yield {self.outcome: shown, self.question: _HIDDEN, self.folder: str(known)}
+        yield {self.outcome: shown, self.question: _HIDDEN, self.folder: str(known), self.came: told(result)}
+
+    def tell(self, closed: bool, came: str) -> None:
+        """What came of it, where the panel was closed meanwhile."""
+        if closed and came:
+            gr.Info(came, duration=None, title="Send to another program")
 
     def _source(self, key: str, file: str) -> list[object]:
         """The adapter, or the ``file`` that was exported of it, as arguments of ``send``.
@@ -204,5 +220,5 @@ def told(result: dict[str, Any]) -> str:
     if result["already"]:
         shown = done(f"{file.name} is there already, the same file.", str(file.parent))
     else:
-        shown = done(f"Sent to {file.parent}.", result["refresh"])
+        shown = done(f"{file.name} was sent to {file.parent}.", result["refresh"])
     return shown + (words.notice("warned", result["note"]) if result["note"] else "")

@@ -79,6 +79,7 @@ def test_an_adapter_is_chosen_exported_proved_and_downloaded(visit, rain, tmp_pa
     page.locator("#send-folder").locator("input, textarea").fill(f"{comfy}")
     page.locator("#send-now").click()
     expect(page.locator("#send .wrong")).to_contain_text("is there already, and is a different file", **WORKING)
+    expect(page.locator("#send-now")).to_be_enabled()
     page.locator("#send-other").click()
     expect(page.locator("#send .right")).to_contain_text("In ComfyUI press R", **WORKING)
     assert (loras / "my-rain-2.safetensors").read_bytes() == file.read_bytes()

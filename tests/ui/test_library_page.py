@@ -185,6 +185,9 @@ def test_a_deleted_adapter_can_be_brought_back_and_what_a_run_needs_cannot_be_de
     page.locator("#trash").click()
     expect(page.get_by_text("Choose an adapter")).to_be_visible()
     expect(rain).to_have_count(0)
+    page.wait_for_function("location.hash === '#library'")
+    page.evaluate("location.hash = 'library/library/rain.safetensors'")
+    expect(page.locator("#none-chosen .warned")).to_contain_text("There is no adapter rain any more.")
     assert not (shelf / "rain.safetensors").exists()
     assert (studio.trash / "files" / "rain.safetensors").read_bytes() == data
     page.locator("#undo-delete").click()

@@ -13,7 +13,7 @@ from lora_studio.runs import library, undo
 from lora_studio.runs.library import Origin
 from lora_studio.ui import downloads, words
 from lora_studio.ui.blank import blank
-from lora_studio.ui.outcome import WORK, Updates, told, wrong
+from lora_studio.ui.outcome import WORK, Updates, bound, told, wrong
 from lora_studio.ui.pages.library import cards, details, work
 from lora_studio.ui.pages.library.block_choice import BlockChoice
 from lora_studio.ui.pages.library.card_form import CardForm
@@ -29,6 +29,13 @@ _TO_THE_DETAILS = (
     "() => { if (window.innerWidth < 900) document.getElementById('details')?.scrollIntoView({behavior: 'smooth'}) }"
 )
 _TO_THE_TOP = "() => { if (location.hash === '#train') window.scrollTo({top: 0}) }"
+_NAMED_NO_MORE = """
+told => {
+  const deleted = told?.includes('is in the trash') && location.hash.startsWith('#library/');
+  if (deleted) history.replaceState(null, '', '#library');
+}
+"""
+"""The address names no adapter that was deleted."""
 _HIDDEN, _SHOWN = gr.update(visible=False), gr.update(visible=True)
 
 
@@ -43,7 +50,7 @@ class LibraryPage:
                 self.shelf = Shelf(outputs, self.look)
             with gr.Column(scale=5, min_width=330, elem_classes="half", elem_id="details"):
                 with gr.Column(elem_classes="card") as self.blank:
-                    html(_EMPTY)
+                    self.none = html(_EMPTY, elem_id="none-chosen")
                 with gr.Column(elem_classes="card", visible=False) as self.card:
                     self._place_details()
                 with gr.Column(elem_classes="card", visible=False) as self.tools:
@@ -80,6 +87,7 @@ class LibraryPage:
         card = [self.facts, self.links, self.again, self.delete, self.sure, self.message, self.analysis]
         return [
             self.blank,
+            self.none,
             self.card,
             self.tools,
             *card,
@@ -100,11 +108,12 @@ class LibraryPage:
         self.shrink.save.click(self.save_smaller, self.shrink.asked, [self.shrink.result, *self.shelf.drawn], **WORK)
         form = self.model_card
         kept = [form.saved, self.facts, self.links, *self.shelf.drawn]
-        form.save.click(self.save_card, [self.look, *form.fields], kept, **WORK)
+        bound(form.save, "Saving…", form.save.click, self.save_card, [self.look, *form.fields], kept, **WORK)
         self.delete.click(self.ask, self.look, [self.sure, self.question], **QUIET)
         self.no.click(lambda: _HIDDEN, None, self.sure, **QUIET)
         removed = [self.look, *self.shelf.drawn, *self.shelf.told, *self._shown]
-        self.yes.click(self.remove, self.look, removed, **QUIET)
+        removing = bound(self.yes, "Moving…", self.yes.click, self.remove, self.look, removed, **QUIET)
+        removing.then(None, self.shelf.said, js=_NAMED_NO_MORE, **QUIET)
         self.shelf.back.click(self.bring_back, self.look, [*self.shelf.drawn, *self.shelf.told], **QUIET)
         opened = [tabs, self.message, setup.notice, *setup.form.components]
         opening = self.again.click(lambda look: self.open_recipe(look, tabs, setup), self.look, opened, **QUIET)
@@ -122,7 +131,7 @@ class LibraryPage:
         entry = cards.find(look.chosen, self.outputs)
         if entry is None:
             blank = {self.blank: _SHOWN, self.card: _HIDDEN, self.tools: _HIDDEN}
-            return {**blank, **cleared, **self.shrink.hide()}
+            return {**blank, **cleared, **self.shrink.hide(), self.none: _gone(look.chosen) if look.chosen else _EMPTY}
         return {
             self.blank: _HIDDEN,
             self.card: _SHOWN,
@@ -215,3 +224,9 @@ class LibraryPage:
         form = setup.form.fill(values)
         notice = gr.update(value=details.opened(entry, values), visible=True)
         return {tabs: gr.update(selected="train"), self.message: _HIDDEN, setup.notice: notice, **form}
+
+
+def _gone(key: str) -> str:
+    """That the adapter which the page's address names is not there."""
+    do = "It was deleted, moved or renamed. If it was deleted, your system's trash may still have it."
+    return words.notice("warned", f"There is no adapter {Path(key).stem} any more.", do=do)
