@@ -91,7 +91,7 @@ def test_every_state_is_said_in_words(part, tmp_path):
     played, known = part("one"), RowCache(tmp_path)
     assert known.row(played.run)[1:4] == ("idle", "Not started", ())
     played.lives()
-    assert known.row(played.run).state == "Waiting"
+    assert known.row(played.run).state == "Starting"
     played.begins()
     played.trains(1, 30)
     assert known.row(played.run)[2:4] == ("Training", ("step 30 of 100", "about 75 seconds left"))
