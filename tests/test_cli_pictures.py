@@ -70,7 +70,7 @@ def test_class_pictures_are_counted_apart_wherever_a_folder_is_told(folder, capf
     assert cli.main(["pictures", str(folder), "--outputs", str(tmp_path / "outputs")]) == 0
     assert "5 pictures: 5 train (2 class pictures), 0 left out." in capfd.readouterr().out
     dataset = scan(folder)
-    assert train_page._facts(dataset)[:2] == ["3 pictures", "2 class pictures"]
+    assert train_page._sentence(dataset, Settings(data=str(folder))) == "3 pictures train, 2 class pictures."
     settings = Settings(data=str(folder), trigger="zorp")
     collection = Collection.of(dataset, Target.of(settings))
     assert "2 class pictures" in picture_list._title(PicturesLook(settings), collection)

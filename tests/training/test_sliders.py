@@ -118,7 +118,7 @@ def moved(session, prompt: str, towards: str, away: str) -> tuple[float, float]:
     return float(found[0]), float(found[1])
 
 
-LEARNING = {"steps": 30, "rank": 4, "alpha": 4, "learning_rate": 2e-3, "targets": "attention+ff", "warmup": 0}
+LEARNING = {"steps": 15, "rank": 4, "alpha": 4, "learning_rate": 4e-3, "targets": "attention+ff", "warmup": 0}
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v", "flow"])

@@ -32,7 +32,7 @@ def test_the_documents_scripts_run_as_they_stand(studio, others, pictures):
         "http://127.0.0.1:7860": studio.url,
         "Client(": "Client(verbose=False, src=",
         "/home/ana/pictures": str(pictures),
-        '"steps": 300': '"steps": 2',
+        '"steps": 300': '"steps": 2, "preview_every": 0, "preview_steps": 1, "validate_every": 0',
         '"steps": 20': '"steps": 2',
         "time.sleep(2)": "time.sleep(0.2)",
     }
