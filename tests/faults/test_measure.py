@@ -156,7 +156,7 @@ def shown(place):
     said, size, seconds = cost(
         tmp_path,
         imports,
-        "(len(page := shown(folder)), page.count('data-name='), '4,500 pictures train, 500 held out for validation' in page)",
+        "(len(page := shown(folder)), page.count('data-name='), '4,500 pictures train, 500 held out' in page)",
     )
     length, shown, counted = json.loads(said.replace("(", "[").replace(")", "]").replace("True", "true"))
     assert length < 100_000 and shown == 60 and counted and size < 64 * MB and seconds < 3
