@@ -13,7 +13,7 @@ from lora_studio.errors import DatasetError
 
 def scan(file: Path, pairs: Sequence[PromptPair], cache: Path | None = None, *, by_content: bool = False) -> Dataset:
     """Both pictures of each of ``pairs``, with its prompt as their caption. Crops of the Pictures page count; captions,
-    masks and weights there do not.
+    masks and weights there do not. Only the folders of pictures that are named are read.
 
     Args:
         file: names the pictures relative to its folder, in which they are.
@@ -22,25 +22,30 @@ def scan(file: Path, pairs: Sequence[PromptPair], cache: Path | None = None, *, 
     Raises:
         DatasetError: a picture is missing or damaged, or the two of a pair do not have one size; names file and pair.
     """
-    found = folder.scan(file.absolute().parent, cache, nested=True, by_content=by_content)
-    known = {found.name(picture): picture for picture in (*found.pictures, *found.left_out)}
+    root = file.absolute().parent.resolve()
+    scans: dict[Path, Dataset] = {}
     pictures: list[Picture] = []
     for number, pair in enumerate(pairs, 1):
-        where = f"{file.name}: pair {number}"
-        two = [_named(name, known, found, where) for name in pair.pictures or ()]
+        where, two = f"{file.name}: pair {number}", []
+        for name in pair.pictures or ():
+            place = (root / name).parent.resolve()
+            if place.is_relative_to(root) and place not in scans:  # not all below the root: that may be a home folder
+                scans[place] = folder.scan(place, cache, by_content=by_content)
+            two.append(_named(name, root, scans.get(place), where))
         _require_alike(*two, where)
         pictures += [_of_pair(picture, pair) for picture in two]
-    return Dataset(found.folder, pictures, [], pairs=list(pairs))
+    return Dataset(root, pictures, [], pairs=list(pairs))
 
 
-def _named(name: str, known: dict[str, Picture], found: Dataset, where: str) -> Picture:
-    own = Path(name).as_posix()
-    if own in known:
-        return known[own]
-    told = next((one for one in found.problems if own in (one.file, *one.files)), None)
-    if told:
-        raise DatasetError(told.what, where=f"{where}, {name}", do=told.do)
-    do = f"Put it into {found.folder} or a folder below it, and name it from there: night/anna.png"
+def _named(name: str, root: Path, found: Dataset | None, where: str) -> Picture:
+    own = Path(name).name
+    if found:
+        for picture in (*found.pictures, *found.left_out):
+            if found.name(picture) == own:
+                return picture
+        if told := next((one for one in found.problems if own in (one.file, *one.files)), None):
+            raise DatasetError(told.what, where=f"{where}, {name}", do=told.do)
+    do = f"Put it into {root} or a folder below it, and name it from there: night/anna.png"
     raise DatasetError(f"There is no picture {name} beside the file.", where=where, do=do)
 
 

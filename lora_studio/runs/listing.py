@@ -1,4 +1,4 @@
-"""Which runs and jobs there are. What cannot be read is told, and takes nothing else along."""
+"""Which runs and jobs there are. What cannot be read is named, and does not hide the rest."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Listing(NamedTuple):
 
 
 def listing(outputs: Path = OUTPUTS) -> Listing:
-    """Every run of ``outputs``. What cannot be read, such as a disk's ``lost+found``, takes nothing else along."""
+    """Every run of ``outputs``. What cannot be read, such as a disk's ``lost+found``, does not hide the rest."""
     stamped: list[tuple[int, Run]] = []
     unreadable: list[Unreadable] = []
     for entry in entries(outputs, unreadable):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lora_studio.config.settings import Settings
-from lora_studio.dataset import manifest, slider_pairs, sources
+from lora_studio.dataset import folder, manifest, slider_pairs, sources
 from lora_studio.dataset.items import PromptPair
 from lora_studio.errors import DatasetError, SettingsError, StudioError
 
@@ -167,3 +167,14 @@ def test_what_is_wrong_with_a_pair_of_pictures_is_said(tmp_path, text, told):
     with pytest.raises(StudioError) as error:
         slider_pairs.scan(tmp_path / "size.toml")
     assert told in str(error.value)
+
+
+def test_only_the_folders_of_named_pictures_are_read(tmp_path, monkeypatch):
+    """A file in a home folder takes minutes, since all pictures below it are read."""
+    painted(tmp_path, a=(64, 48), b=(64, 48))
+    (tmp_path / "other").mkdir()
+    seen, scan = [], folder.scan
+    monkeypatch.setattr(folder, "scan", lambda place, *given, **more: seen.append(place) or scan(place, *given, **more))
+    (tmp_path / "size.toml").write_text(PICTURES, "utf-8")
+    assert len(slider_pairs.scan(tmp_path / "size.toml").pictures) == 2
+    assert seen == [tmp_path.resolve(), (tmp_path / "sub").resolve()]

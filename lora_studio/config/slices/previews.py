@@ -20,7 +20,7 @@ class PreviewSettings(SettingsSlice):
     preview_prompts: list[str] = setting(
         list,
         "Preview prompts",
-        "One a line, drawn while it trains; if empty, four plain subjects. {trigger} stands for the trigger word.",
+        "One prompt a line, drawn while it trains. Empty: four plain subjects. {trigger} stands for the trigger word.",
         Level.BASIC,
     )
     preview_every: int = setting(

@@ -49,9 +49,9 @@ def scan(data: str, outputs: Path, nested: bool = False, progress: Progress | No
         raise DatasetError(
             "No pictures are chosen.", where="Pictures", do="Choose a sample style, or paste the path of your folder."
         )
-    if names_pairs(data):
-        return slider_pairs.scan(Path(data))
     with _scanning[data]:
+        if names_pairs(data):
+            return slider_pairs.scan(Path(data), runs.cache_folder(outputs))
         return folder.scan(Path(data), runs.cache_folder(outputs), progress, nested=nested)
 
 

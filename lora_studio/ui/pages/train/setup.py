@@ -247,7 +247,7 @@ class Setup:
 
     def changed(self, seen: CheckState, name: str | None, *values: Any) -> Updates:
         """Shows what is wrong or differs from the preset, the button that resets it, and whether the memory check is
-        out of date. Why no run began is told no more once nothing is wrong.
+        out of date. The reason why no run began goes once nothing is wrong.
         """
         looked, reading = self.outlook.base_of(read(self.form.raw(values)))
         preset = self._preset(name)
