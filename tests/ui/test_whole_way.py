@@ -47,6 +47,9 @@ def test_check_train_close_the_tab_come_back_stop_and_download(visit, studio):
     page.locator("#stop").click()
     expect(page.locator(".sentence")).to_contain_text("stopped by you", timeout=PATIENCE)
     expect(page.locator(".film .frame img")).to_have_count(2)
+    page.set_viewport_size({"width": 390, "height": 800})
+    widths = page.locator(".film .frame").evaluate_all("all => all.map(one => one.offsetWidth)")
+    assert len(widths) == 2 and min(widths) >= 88, "the base model and the first step, on a phone too"
     with page.expect_download() as download:
         page.locator(".result .download").click()
 
