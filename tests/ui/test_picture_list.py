@@ -9,12 +9,15 @@ from PIL import Image
 
 from lora_studio import runs, starter
 from lora_studio.config.settings import Settings
+from lora_studio.config.specs import SPECS
 from lora_studio.curation.collection import Query
 from lora_studio.dataset.preparation import Crop
 from lora_studio.ui.pages.pictures import look as looks
-from lora_studio.ui.pages.pictures import picture_list
+from lora_studio.ui.pages.pictures import page as pages
+from lora_studio.ui.pages.pictures import picture_list, recent
 from lora_studio.ui.pages.pictures.look import PicturesLook
 from lora_studio.ui.pages.pictures.page import PicturesPage
+from lora_studio.ui.pages.pictures.recent import RecentFolder
 
 
 @pytest.fixture
@@ -165,3 +168,50 @@ def test_files_without_a_picture_are_refused_and_nothing_is_asked(page):
     updates = page.intake.received(look, event(files=[], others=["letter.docx"]))
     assert "no picture among these files" in updates[page.intake.wrong]["value"]
     assert updates[page.intake.card]["visible"] and not updates[page.intake.naming]["visible"]
+
+
+def test_opening_a_folder_moves_nothing_under_the_pointer(page):
+    """The card with the path closes, and a second click lands on a picture instead."""
+    page, look = page
+    data, other = look.folder, str(starter.sample_styles()[0])
+    setup = SimpleNamespace(data="data")
+    look.settings = Settings(data="")
+    shown = page.intake.draw(look)
+    assert shown[page.intake.card]["visible"]
+    updates = page.intake.open(look, data, setup)
+    look.settings = Settings(data=data)
+    assert updates["data"] == data and page.intake.draw(look)[page.intake.card]["visible"]
+    page.intake.toggle(look)
+    page.intake.open(look, other, setup)
+    assert not page.intake.draw(look)[page.intake.card]["visible"], "the card that was closed stays so"
+
+
+def test_folders_that_are_listed_keep_their_places(page, tmp_path):
+    """The second press on a folder opens the one that took its place."""
+    page, look = page
+    for name in ("ink", "oil"):
+        (tmp_path / name).mkdir()
+        recent.remember(str(tmp_path / name), tmp_path / "outputs")
+    for _ in range(2):
+        listed = page.intake._places(look)
+        assert listed.index("/oil") < listed.index("/ink")
+        recent.remember(str(tmp_path / "ink"), tmp_path / "outputs")
+    page.intake.toggle(look)
+    listed = page.intake._places(look)
+    assert listed.index("/ink") < listed.index("/oil"), "the card was opened anew"
+
+
+def test_no_picture_is_nothing_to_train_on(page):
+    """She presses Train on these where there are none, and is told so on another page."""
+    page, look = page
+    assert page.room.draw(look)[page.list.train]["interactive"]
+    collection = page.room.collections.of(look)
+    collection.leave_out(list(collection.cards), True)
+    assert not page.room.draw(look)[page.list.train]["interactive"]
+
+
+def test_a_folder_is_remembered_without_its_damaged_files(page):
+    page, look = page
+    (Path(look.folder) / "broken.png").write_bytes(b"no picture")
+    list(page.open(look, look.folder, *(SPECS[key].default for key in pages._READ)))
+    assert recent.recent(page.outputs) == [RecentFolder(look.folder, 5)]

@@ -1,5 +1,7 @@
 """The folders of pictures that were opened last."""
 
+import json
+import os
 import shutil
 
 from lora_studio import runs, starter
@@ -43,3 +45,19 @@ def test_a_damaged_list_is_no_list(tmp_path):
     for content in (b"\xff", b"{}", b"[1, null]", b"[" * 100_000):
         runs.recent_file(tmp_path).write_bytes(content)
         assert recent.recent(tmp_path) == []
+
+
+def test_what_cannot_be_read_is_no_picture_until_it_is_mended(tmp_path):
+    """The chip says 3 pictures, and the page that it opens 1."""
+    ink = folder(tmp_path / "ink", "a.png", "b.png", "10_more/c.png")
+    recent.remember(ink, tmp_path, ["b.png", "10_more/c.png", "gone.png"])
+    assert recent.recent(tmp_path) == [RecentFolder(ink, 1)]
+    os.utime(tmp_path / "ink" / "b.png", (1, 1))
+    assert recent.recent(tmp_path) == [RecentFolder(ink, 2)]
+
+
+def test_folders_that_an_earlier_version_noted_are_known(tmp_path):
+    """An update forgets all folders."""
+    ink = folder(tmp_path / "ink", "a.png")
+    runs.recent_file(tmp_path).write_text(json.dumps([ink]))
+    assert recent.recent(tmp_path) == [RecentFolder(ink, 1)]

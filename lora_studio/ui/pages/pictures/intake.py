@@ -94,8 +94,7 @@ class Intake:
 
     def draw(self, look: PicturesLook) -> Updates:
         """The two cards."""
-        at_first = not look.folder or look.folder in samples() or look.failed
-        shown = look.intake if look.intake is not None else at_first
+        shown = _is_open(look)
         naming = bool(look.uploaded)
         goal = Path(look.folder) if look.folder and uploads.own(look.folder, self.room.outputs) else None
         single = len(look.uploaded) == 1 and look.typed
@@ -110,19 +109,19 @@ class Intake:
         }
 
     def _places(self, look: PicturesLook) -> str:
-        """The folders that can be opened at once, and how files get here. Listed anew when another is opened."""
-        look.listed = True
-        places = [
-            _chip(path, Path(path).name, words.counted(count, "picture"), look)
-            for path, count in recent.recent(self.room.outputs)
-        ]
+        """The folders that can be opened at once, and how files get here. Listed anew when another is opened; those
+        that were listed stay where they are, as one of them is under the pointer.
+        """
+        found = {one.path: one.pictures for one in recent.recent(self.room.outputs)}
+        new = [path for path in found if path not in look.places]
+        look.listed, look.places = True, [*new, *(path for path in look.places if path in found)]
+        places = [_chip(path, Path(path).name, words.counted(found[path], "picture"), look) for path in look.places]
         places += [_chip(path, name, "sample", look) for path, name in samples().items()]
         return f'<div class="chips">{"".join(places)}</div>{_HELP}'
 
     def toggle(self, look: PicturesLook) -> Updates:
         """Shows the card with the path, or hides it."""
-        shown = look.intake if look.intake is not None else look.folder in samples()
-        look.intake, look.listed = not shown, False
+        look.intake, look.listed, look.places = not _is_open(look), False, []
         return {**self._drawn(look), self.wrong: gr.update(visible=False)}
 
     def open(self, look: PicturesLook, typed: str, setup: Setup) -> Updates:
@@ -130,7 +129,7 @@ class Intake:
         path = paths.tidy(typed)
         look.uploaded, look.others, look.typed = [], [], False
         if os.path.isdir(path):
-            look.intake = None
+            look.intake = _is_open(look)
             return {setup.data: path, self.wrong: gr.update(visible=False), **self._drawn(look)}
         try:
             look.uploaded, look.typed = [_single(path)], True
@@ -142,7 +141,7 @@ class Intake:
     def open_beside(self, look: PicturesLook, setup: Setup) -> Updates:
         """The folder of the picture whose path was given."""
         folder = str(look.uploaded[0].path.parent) if look.uploaded else look.folder
-        look.uploaded, look.intake = [], None
+        look.uploaded, look.intake = [], _is_open(look)
         return {setup.data: folder, **self._drawn(look)}
 
     def received(self, look: PicturesLook, event: gr.EventData) -> Updates:
@@ -185,13 +184,21 @@ class Intake:
             return
         uploads.forget(uploaded, outputs)
         told = [problem.what for problem in kept.left_out] + _others(look.others)
-        look.uploaded, look.others, look.intake = [], [], None
+        look.uploaded, look.others, look.intake = [], [], _is_open(look)
         done = "unpacked into" if all(map(_is_zip, uploaded)) else "copied to"
         look.arrived[kept.folder] = " ".join([f"{_named(uploaded)} {done} {kept.folder.name}.", *told])
         yield {setup.data: str(kept.folder), self.refused: gr.update(visible=False), **self._drawn(look)}
 
     def _drawn(self, look: PicturesLook) -> Updates:
         return {self.room.look: look, **self.draw(look)}
+
+
+def _is_open(look: PicturesLook) -> bool:
+    """Whether the card with the path is open, unless a name is asked for. Opening a folder leaves it as it is: all that
+    is below would move under the pointer.
+    """
+    at_first = not look.folder or look.folder in samples() or look.failed
+    return look.intake if look.intake is not None else at_first
 
 
 def _shown(value: str) -> Any:

@@ -57,6 +57,7 @@ class PicturesLook:
         gone: why no thumbnail can be made of a picture, by its name.
         intake: whether the card that opens folders is shown; None for whenever it is needed.
         listed: whether that card lists the folders as they are now.
+        places: the folders that it lists, in their order.
         uploaded: files that wait for the name of their dataset.
         typed: whether those are not uploaded, but a path that was typed.
         others: names of files that were dropped too, but cannot be of use.
@@ -83,6 +84,7 @@ class PicturesLook:
     gone: dict[str, str] = field(default_factory=dict)
     intake: bool | None = None
     listed: bool = False
+    places: list[str] = field(default_factory=list)
     uploaded: list[Item] = field(default_factory=list)
     typed: bool = False
     others: list[str] = field(default_factory=list)

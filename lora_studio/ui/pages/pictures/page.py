@@ -93,8 +93,11 @@ class PicturesPage:
         look.said = _said(look.arrived.pop(Path(look.folder), "")) or look.said
         shown = self.room.draw(look)
         if not look.failed:
-            recent.remember(look.folder, self.outputs)
+            recent.remember(look.folder, self.outputs, self._unreadable(look))
         yield {**shown, **fields}
+
+    def _unreadable(self, look: PicturesLook) -> list[str]:
+        return [name for group in self.room.collections.of(look).dataset.groups("unreadable") for name in group]
 
 
 def _reading(done: int = 0, total: int = 0, alone: bool = True) -> str:

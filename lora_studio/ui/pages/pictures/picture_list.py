@@ -57,7 +57,7 @@ class PictureList:
             self.back = gr.Button("Previous", size="sm", min_width=90, elem_id="pictures-back")
             self.place = html()
             self.next = gr.Button("Next", size="sm", min_width=90, elem_id="pictures-next")
-        shown = [self.title, self.filters, self.bucket, self.length, self.sort, self.selection, self.cards]
+        shown = [self.title, self.train, self.filters, self.bucket, self.length, self.sort, self.selection, self.cards]
         room.shows(self.draw, [*shown, self.pager, self.place])
 
     def _place_finder(self) -> None:
@@ -113,6 +113,7 @@ class PictureList:
             sizes[look.query.bucket] = 0
         return {
             self.title: _title(look, collection),
+            self.train: gr.update(interactive=any(card.shows_style for card in collection.cards.values())),
             self.filters: _filters(look, collection),
             self.bucket: gr.update(
                 choices=_sizes(sizes), value=look.query.bucket if look.query.bucket in sizes else ""
