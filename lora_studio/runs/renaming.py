@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lora_studio import files, runs
 from lora_studio.config import presets
+from lora_studio.config.slices.run import PATH_SIGNS
 from lora_studio.errors import RunError, SettingsError
 from lora_studio.runs import Run, notes
 from lora_studio.runs.model_card import called, card_file, pictures_folder
@@ -25,8 +26,8 @@ def require_free(run: Run, name: str) -> str:
     """
     if not name.strip():
         raise SettingsError("The new name is empty.", where=run.name, do="Type a name.")
-    if "/" in name or "\\" in name:
-        raise SettingsError("A name cannot contain / or \\.", where=run.name, do="Type one without it.")
+    if PATH_SIGNS & set(name):
+        raise SettingsError("A name must not contain / or \\.", where=run.name, do="Type one without it.")
     wanted = files.safe_name(name)
     folder = run.folder.with_name(wanted)
     taken = os.path.lexists(folder) and not folder.samefile(run.folder)  # where case is ignored, it is the same

@@ -82,8 +82,8 @@ def test_branches_say_the_new_name(tmp_path):
 
 @pytest.mark.parametrize(("name", "error", "what"), [
     ("  ", SettingsError, "The new name is empty."),
-    ("a/b:c", SettingsError, "A name cannot contain / or \\."),
-    ("a\\b", SettingsError, "A name cannot contain / or \\."),
+    ("a/b:c", SettingsError, "A name must not contain / or \\."),
+    ("a\\b", SettingsError, "A name must not contain / or \\."),
     ("oil", RunError, "The name oil is taken."),
     ("library", RunError, "The name library is taken."),
 ])  # fmt: skip

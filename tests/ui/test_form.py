@@ -131,6 +131,7 @@ def test_a_number_is_read_as_it_is_meant(typed, meant):
         ("rank", "-4", "Must be a whole number from 1 to 1,024; it is -4."),
         ("guidance", "nan", "Must be a number from 1 to 30. “nan” is not a number."),
         ("by_block", "mid_block rank", None),
+        ("name", "ink/2", "Must not contain / or \\."),
     ],
 )
 def test_what_cannot_be_meant_is_said_at_its_field(key, typed, said):

@@ -92,13 +92,13 @@ def test_a_branch_begins_with_its_parents_settings_at_its_state(setup, folder, w
 def test_the_run_has_the_forms_settings(setup, folder, workers, monkeypatch):
     """A pasted path with quotes, or a relative one, is not found by the worker."""
     monkeypatch.chdir(folder.parent)
-    run = setup.begin(*values(setup, data=" 'my pictures' ", name="../x", rank=3.0, preview_prompts="a\nb"))
+    run = setup.begin(*values(setup, data=" 'my pictures' ", name="x: y", rank=3.0, preview_prompts="a\nb"))
     settings = run.settings()
     assert (settings.run.data, settings.adapter.rank, settings.previews.preview_prompts, run.name) == (
         str(folder.resolve()),
         3,
         ["a", "b"],
-        "x",
+        "x-y",
     )
 
 
@@ -107,6 +107,7 @@ def test_the_run_has_the_forms_settings(setup, folder, workers, monkeypatch):
     ({"data": "/no/such/folder"}, "There is no folder"),
     ({"rank": 0}, "Rank must be"),
     ({"steps": None}, "Steps is empty"),
+    ({"name": "ink/2"}, r"Name must not contain / or \\\."),
 ])  # fmt: skip
 def test_what_is_wrong_is_said_and_nothing_is_made(setup, folder, workers, changes, said):
     """A press on Start leaves a run that cannot train."""

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from pydantic import field_validator
+from pydantic_core import PydanticCustomError
+
 from lora_studio.config.declaration import Group, Level, SettingsSlice, setting
+
+PATH_SIGNS = frozenset("/\\")
+"""What a run's name must not contain: it would be cut to its end."""
 
 
 class RunSettings(SettingsSlice):
@@ -81,6 +87,13 @@ class RunSettings(SettingsSlice):
         ge=0,
         le=2**31 - 1,
     )
+
+    @field_validator("name")
+    @classmethod
+    def _require_name(cls, name: str) -> str:
+        if PATH_SIGNS & set(name):
+            raise PydanticCustomError("text", "must not contain / or \\")
+        return name
 
     @property
     def has_pairs(self) -> bool:
