@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "lora_studio"
 
 FLOORS = (
-    ("__init__", "errors", "locks"),
+    ("__init__", "language", "locks"),
+    ("errors",),
     ("bootstrap", "diffusion", "events", "files"),
     ("families", "hub", "texts"),
     ("adapters", "optim"),
@@ -32,6 +33,7 @@ FLOORS = (
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 
 ROOMS = {
+    "babel": ("language",),
     "gradio": ("ui",),
     "diffusers": ("diffusion", "models", "sampling", "starter.make"),
     "transformers": ("models", "sampling", "starter.make", "texts", "vision"),

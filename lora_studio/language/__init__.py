@@ -1,0 +1,8 @@
+"""The languages of the page: messages that keep their parts, and their translations."""
+
+from lora_studio.language.catalogue import ENGLISH, LANGUAGES, current, preferred, using
+from lora_studio.language.message import Message, Told, english, ntr, number, tr
+
+__all__ = [
+    "ENGLISH", "LANGUAGES", "Message", "Told", "current", "english", "ntr", "number", "preferred", "tr", "using",
+]  # fmt: skip
