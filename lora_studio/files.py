@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from lora_studio.errors import MachineError, StudioError
+from lora_studio.language import tr
 
 T = TypeVar("T")
 
@@ -81,9 +82,9 @@ def refusal(error: OSError, what: str, path: Path) -> StudioError:
     where = printable(error.filename or path)
     if getattr(error, "winerror", None) in _SHARED - {5}:
         return MachineError(
-            f"{what}: another program has the file open.",
+            tr("{what}: another program has the file open.", what=what),
             where=where,
-            do="Close that program, or let a virus scanner or sync client finish, then try again.",
+            do=tr("Close that program, or let a virus scanner or sync client finish, then try again."),
         )
     return MachineError(f"{what}: {reason(error)}.", where=where, do=advice(error))
 

@@ -26,6 +26,7 @@ from huggingface_hub.utils import build_hf_headers
 
 from lora_studio import files, locks
 from lora_studio.errors import MachineError, ModelError
+from lora_studio.language import tr
 
 _FOLDERS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
 _INDEX = "model_index.json"
@@ -60,9 +61,9 @@ def base_model(name: str, sizes: dict[str, int]) -> dict[str, int]:
     """
     if _INDEX not in sizes:
         raise ModelError(
-            f"{name} is not in diffusers' layout.",
+            tr("{name} is not in diffusers' layout.", name=name),
             where=name,
-            do="Download its .safetensors file in the browser, and give that as base model.",
+            do=tr("Download its .safetensors file in the browser, and give that as base model."),
         )
     wanted = {_INDEX: sizes[_INDEX]}
     for folder in _FOLDERS:
@@ -74,9 +75,9 @@ def base_model(name: str, sizes: dict[str, int]) -> dict[str, int]:
         found = next((found for variant in (".fp16", "") if (found := weights(inside, stem, variant))), {})
         if not found and f"{folder}/config.json" in inside:
             raise ModelError(
-                f"{name} has no safetensors weights for its {folder}.",
+                tr("{name} has no safetensors weights for its {folder}.", name=name, folder=folder),
                 where=name,
-                do="Choose a model that has them: pickled weights can run code.",
+                do=tr("Choose a model that has them: pickled weights can run code."),
             )
         wanted |= found
     return wanted
@@ -131,9 +132,14 @@ def fetch(offer: Offer) -> Path:
     free = shutil.disk_usage(cache).free
     if offer.size > free:
         raise MachineError(
-            f"{offer.name} takes {offer.size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free.",
+            tr(
+                "{name} takes {value:.1f} GB, and {value_2:.1f} GB are free.",
+                name=offer.name,
+                value=offer.size / 1000000000.0,
+                value_2=free / 1000000000.0,
+            ),
             where=cache,
-            do="Free some space, or set HF_HOME to a folder on a larger disk.",
+            do=tr("Free some space, or set HF_HOME to a folder on a larger disk."),
         )
     with _explained(offer.name):
         for path, size in offer.files.items():
@@ -170,7 +176,9 @@ def _fetch_large(name: str, path: str) -> None:
         if kept and len(told.etag) == 64 and files.sha256(partial) != told.etag:
             files.unlink(partial)
             raise MachineError(
-                f"{path} came damaged.", where=name, do="Start the download again: that file is fetched anew."
+                tr("{path} came damaged.", path=path),
+                where=name,
+                do=tr("Start the download again: that file is fetched anew."),
             )
         os.replace(partial, blob)
 
@@ -196,29 +204,35 @@ def _explained(name: str) -> Generator[None]:
         yield
     except HFValidationError:
         raise ModelError(
-            f"{name!r} is no name of a model on the hub.", where="NAME", do="It has the form author/model."
+            tr("{name!r} is no name of a model on the hub.", name=name),
+            where="NAME",
+            do=tr("It has the form author/model."),
         ) from None
     except GatedRepoError:
         raise ModelError(
-            f"{name} is only given to those who accepted its licence.",
+            tr("{name} is only given to those who accepted its licence.", name=name),
             where=name,
-            do="Accept it on its page at huggingface.co, then log in with: hf auth login",
+            do=tr("Accept it on its page at huggingface.co, then log in with: hf auth login"),
         ) from None
     except RepositoryNotFoundError:
         raise ModelError(
-            f"The hub has no model named {name}, or not for everyone.",
+            tr("The hub has no model named {name}, or not for everyone.", name=name),
             where=name,
-            do="Check the name on huggingface.co.",
+            do=tr("Check the name on huggingface.co."),
         ) from None
     except OfflineModeIsEnabled:
         raise MachineError(
-            "HF_HUB_OFFLINE forbids downloads here.", where="HF_HUB_OFFLINE", do="Unset that variable for this command."
+            tr("HF_HUB_OFFLINE forbids downloads here."),
+            where="HF_HUB_OFFLINE",
+            do=tr("Unset that variable for this command."),
         ) from None
     except (HfHubHTTPError, LocalEntryNotFoundError, httpx2.HTTPError) as error:
-        raise MachineError(f"The download broke off: {str(error).splitlines()[0]}", where=name, do=again) from error
+        raise MachineError(
+            tr("The download broke off: {splitlines}", splitlines=str(error).splitlines()[0]), where=name, do=again
+        ) from error
     except OSError as error:
         raise MachineError(
-            f"The download cannot be saved: {error.strerror or error}.",
+            tr("The download cannot be saved: {value}.", value=error.strerror or error),
             where=error.filename or constants.HF_HUB_CACHE,
             do=again,
         ) from error

@@ -17,6 +17,7 @@ from lora_studio.adapters.embedding import Embedding
 from lora_studio.adapters.kinds import DORA, EMBEDDING, LORA, Kind
 from lora_studio.adapters.output_change import OutputChange
 from lora_studio.errors import AdapterError
+from lora_studio.language import tr
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,12 +62,13 @@ class Factors:
         fits = len(down) in (2, 4) and len(up) == len(down) and up[1] == down[0] > 0 and up[2:] in ((), (1, 1))
         if not fits or (self.magnitude is not None and tuple(self.magnitude.shape) != up[:1]):
             raise AdapterError(
-                f"The factors' shapes {down} and {up} do not fit each other.",
-                do="The file is incomplete or was not made for this.",
+                tr("The factors' shapes {down} and {up} do not fit each other.", down=down, up=up),
+                do=tr("The file is incomplete or was not made for this."),
             )
         if not abs(self.alpha) < float("inf"):
             raise AdapterError(
-                f"Alpha is {self.alpha}, not a finite number.", do="Use an earlier save of this adapter."
+                tr("Alpha is {alpha}, not a finite number.", alpha=self.alpha),
+                do=tr("Use an earlier save of this adapter."),
             )
 
     @property
@@ -236,9 +238,14 @@ class Adapter:
         for word in self.embeddings:
             without = "Save it without its words first (python3 app.py convert --words none), and use that."
             raise AdapterError(
-                f"{self.file or 'The adapter'} has learned the word {word!r}, which cannot be {purpose}.",
+                tr(
+                    "{value} has learned the word {word!r}, which cannot be {purpose}.",
+                    value=self.file or "The adapter",
+                    word=word,
+                    purpose=purpose,
+                ),
                 where=word,
-                do="Draw with it as it is." if self.kind is EMBEDDING else without,
+                do=tr("Draw with it as it is.") if self.kind is EMBEDDING else without,
             )
 
     def _require(self, refused: Mapping[str, OutputChange], purpose: str) -> None:
@@ -247,7 +254,16 @@ class Adapter:
             plain = "Export it as plain LoRA first, and use that."
             do = plain if whole else "It is no change of weights: use it as it is, in the studio."
             name = self.file or "The adapter"
-            raise AdapterError(f"{name} is {one.kind.a_title}, which cannot be {purpose}.", where=path, do=do)
+            raise AdapterError(
+                tr(
+                    "{name} is {a_title}, which cannot be {purpose}.",
+                    name=name,
+                    a_title=one.kind.a_title,
+                    purpose=purpose,
+                ),
+                where=path,
+                do=do,
+            )
 
     def to(self, dtype: torch.dtype) -> Adapter:
         """The adapter in another number format, but for a DoRA's magnitudes (see ``Factors.to``).
@@ -270,7 +286,8 @@ class Adapter:
             if not all(torch.isfinite(tensor).all() for tensor in held):
                 name = str(dtype).removeprefix("torch.")
                 raise AdapterError(
-                    f"{path} has values that are too large for {name}, or not finite.", do="Save it as fp32 or bf16."
+                    tr("{path} has values that are too large for {name}, or not finite.", path=path, name=name),
+                    do=tr("Save it as fp32 or bf16."),
                 )
         return changed
 

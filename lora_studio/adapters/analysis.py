@@ -15,6 +15,7 @@ from torch import Tensor
 from lora_studio.adapters import block_names, detect, dora, formats, resize, svd
 from lora_studio.adapters.adapter import Adapter, Factors
 from lora_studio.errors import AdapterError
+from lora_studio.language import tr
 
 _SAMPLED_ROWS = 16
 _BINS = (-8.0, 0.0, 40)
@@ -92,7 +93,7 @@ def analyze(adapter: Adapter, weights: dora.Weights | None = None) -> Analysis:
         adapter = dora.as_full(adapter, weights)
     adapter.require_factors("analysed without its base model")
     if not adapter.factors:
-        raise AdapterError("The adapter is empty.", do="Choose one with at least one module.")
+        raise AdapterError(tr("The adapter is empty."), do=tr("Choose one with at least one module."))
     modules = sorted(_modules(adapter.factors, weights), key=lambda module: _order(module.block, module.path))
     total = sum(module.norm**2 for module in modules)
     shares = _shares(modules, total)
@@ -308,8 +309,14 @@ def _require_one_family(one: Adapter, other: Adapter, names: tuple[str, str]) ->
     if one.family != other.family:
         first, second = detect.label(one.family), detect.label(other.family)
         raise AdapterError(
-            f"{names[0]} was made for {first} and {names[1]} for {second}: there is nothing to compare.",
-            do="Choose two adapters of one kind of base model.",
+            tr(
+                "{names} was made for {first} and {names_2} for {second}: there is nothing to compare.",
+                names=names[0],
+                first=first,
+                names_2=names[1],
+                second=second,
+            ),
+            do=tr("Choose two adapters of one kind of base model."),
         )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from lora_studio.adapters.blend_parameter import BlendParameter
 from lora_studio.errors import SettingsError
+from lora_studio.language import tr
 
 WIDTH = BlendParameter(
     "width",
@@ -45,8 +46,8 @@ def weights(steps: Sequence[int], width: float) -> list[float]:
     """
     if len(steps) < 2:
         raise SettingsError(
-            "An average needs two saved states.",
-            do="Set checkpoint_every and keep_checkpoints before training, or keep and judge states.",
+            tr("An average needs two saved states."),
+            do=tr("Set checkpoint_every and keep_checkpoints before training, or keep and judge states."),
         )
     power, last = exponent(float(WIDTH.check(width))) + 1, steps[-1]
     whole = [last * (step / last) ** (power + 1) / (power + 1) for step in steps]

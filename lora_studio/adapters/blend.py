@@ -21,6 +21,7 @@ from lora_studio.adapters.resize import Resized
 from lora_studio.errors import AdapterError
 from lora_studio.events import Warned
 from lora_studio.families import registry
+from lora_studio.language import tr
 
 
 class Blended(NamedTuple):
@@ -47,8 +48,8 @@ def blend(recipe: recipes.Blend, adapters: Sequence[Adapter]) -> Blended:
     names = [ingredient.name for ingredient in recipe.ingredients]
     if len(adapters) != len(names):
         raise AdapterError(
-            f"The recipe has {len(names)} adapters and {len(adapters)} were given.",
-            do="Find the missing ones by their names in the recipe.",
+            tr("The recipe has {names} adapters and {adapters} were given.", names=len(names), adapters=len(adapters)),
+            do=tr("Find the missing ones by their names in the recipe."),
         )
     texts, notices = _texts(recipe, adapters), ()
     if _is_one_unchanged(recipe):
@@ -87,8 +88,11 @@ def _combined(
         result = resize.streamed(made, rank, texts)
     if not result.adapter.factors:
         raise AdapterError(
-            f"{method.title} leaves nothing of these adapters: their changes have no direction in common.",
-            do="Choose another method, such as the exact sum.",
+            tr(
+                "{title} leaves nothing of these adapters: their changes have no direction in common.",
+                title=method.title,
+            ),
+            do=tr("Choose another method, such as the exact sum."),
         )
     return result
 
@@ -156,8 +160,14 @@ def _require_alike(names: Sequence[str], adapters: Sequence[Adapter]) -> None:
         if adapter.family != adapters[0].family:
             first, other = detect.label(adapters[0].family), detect.label(adapter.family)
             raise AdapterError(
-                f"{names[0]} was made for {first} and {name} for {other}: they cannot be blended.",
-                do="Blend adapters of one kind of base model.",
+                tr(
+                    "{names} was made for {first} and {name} for {other}: they cannot be blended.",
+                    names=names[0],
+                    first=first,
+                    name=name,
+                    other=other,
+                ),
+                do=tr("Blend adapters of one kind of base model."),
             )
 
 
@@ -167,8 +177,8 @@ def _require_plain(names: Sequence[str], adapters: Sequence[Adapter]) -> None:
         adapter.require_no_words("blended")
         if adapter.kind.needs_base:
             raise AdapterError(
-                f"{name} is a DoRA, whose change depends on the base model and is no sum.",
-                do="Export it as plain LoRA first and blend that.",
+                tr("{name} is a DoRA, whose change depends on the base model and is no sum.", name=name),
+                do=tr("Export it as plain LoRA first and blend that."),
             )
 
 
@@ -180,7 +190,7 @@ def _require_blocks(recipe: recipes.Blend, adapters: Sequence[Adapter]) -> None:
             if any(block_names.contains(block, path) for path in paths):
                 continue
             do = block_names.suggestion(block, paths)
-            raise AdapterError(f"{one.name} has no block named {block}.", where=block, do=do)
+            raise AdapterError(tr("{name} has no block named {block}.", name=one.name, block=block), where=block, do=do)
 
 
 def _parts(recipe: recipes.Blend, adapters: Sequence[Adapter]) -> dict[str, list[Part]]:
@@ -200,7 +210,7 @@ def _parts(recipe: recipes.Blend, adapters: Sequence[Adapter]) -> dict[str, list
             parts[path] = [part or _nothing_like(present[0]) for part in found] if method.fills else present
     if not parts:
         raise AdapterError(
-            "Every weight of the blend is 0: nothing would be left.", do="Give at least one adapter a weight."
+            tr("Every weight of the blend is 0: nothing would be left."), do=tr("Give at least one adapter a weight.")
         )
     return parts
 
@@ -219,9 +229,13 @@ def _nothing_like(part: Part) -> Part:
 def _require_one_shape(path: str, found: Sequence[Part]) -> None:
     if len(shapes := {factors.shape for factors, _ in found}) > 1:
         raise AdapterError(
-            f"The adapters have different shapes at {path}: {' and '.join(map(str, sorted(shapes)))}.",
+            tr(
+                "The adapters have different shapes at {path}: {listed}.",
+                path=path,
+                listed=" and ".join(map(str, sorted(shapes))),
+            ),
             where=path,
-            do="They were made for different base models.",
+            do=tr("They were made for different base models."),
         )
 
 
@@ -230,5 +244,5 @@ def _require_count(recipe: recipes.Blend) -> None:
     if method.takes and used != method.takes:
         raise AdapterError(
             f"{method.title} takes {method.takes} adapters; {used} of this blend have a weight other than 0.",
-            do=f"Leave {method.takes} of them with a weight, or choose another method.",
+            do=tr("Leave {takes} of them with a weight, or choose another method.", takes=method.takes),
         )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from lora_studio.adapters.blend_parameter import BlendParameter
 from lora_studio.errors import SettingsError
+from lora_studio.language import tr
 
 if TYPE_CHECKING:
     from lora_studio.adapters.adapter import Factors
@@ -137,7 +138,11 @@ def named(key: object) -> BlendMethod:
     if isinstance(key, str) and key in METHODS:
         return METHODS[key]
     choices = ", ".join(METHODS)
-    raise SettingsError(f"There is no blend method {key!r}.", where="method", do=f"Choose one of {choices}.")
+    raise SettingsError(
+        tr("There is no blend method {key!r}.", key=key),
+        where="method",
+        do=tr("Choose one of {choices}.", choices=choices),
+    )
 
 
 def checked(method: object, values: Mapping[str, object]) -> dict[str, int | float]:
@@ -149,7 +154,7 @@ def checked(method: object, values: Mapping[str, object]) -> dict[str, int | flo
     declared = parameters()
     for key in values:
         if key not in declared:
-            raise SettingsError(f"A blend has no parameter {key!r}.", where=key, do="Leave it out.")
+            raise SettingsError(tr("A blend has no parameter {key!r}.", key=key), where=key, do=tr("Leave it out."))
     given = {one.key: one.default for one in (RANK, *named(method).parameters)} | dict(values)
     return {key: declared[key].check(value) for key, value in given.items()}
 

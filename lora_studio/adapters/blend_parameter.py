@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from lora_studio.errors import SettingsError
+from lora_studio.language import tr
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,6 @@ class BlendParameter:
         inside = number <= self.high and (number > self.low if self.above_low else number >= self.low)
         if not inside or (self.whole and number != int(number)):
             raise SettingsError(
-                f"{self.label} must be {self.range}; it is {value!r}.", where=self.key, do="Change the number."
+                f"{self.label} must be {self.range}; it is {value!r}.", where=self.key, do=tr("Change the number.")
             )
         return int(number) if self.whole else float(number)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 
 from lora_studio.errors import SettingsError
+from lora_studio.language import tr
 
 
 def _named(*parts: tuple[str, Iterable[int]]) -> tuple[str, ...]:
@@ -84,7 +85,9 @@ def factors(text: str, paths: Iterable[str]) -> dict[str, float]:
     numbers = PRESETS.get(numbers.strip().upper(), numbers)
     values = [_number(word.strip(), text) for word in numbers.split(",")]
     if len(values) not in IDS:
-        raise SettingsError(f"A list of block weights cannot have {len(values)} numbers.", where=name or text, do=_DO)
+        raise SettingsError(
+            tr("A list of block weights cannot have {values} numbers.", values=len(values)), where=name or text, do=_DO
+        )
     listed = dict(zip(IDS[len(values)], values, strict=True))
     return {one: weight for one in present(paths) if (weight := listed.get(one, 0.0)) != 1}
 
@@ -96,7 +99,9 @@ def _number(word: str, text: str) -> float:
         value = math.nan
     if not abs(value) <= HIGHEST:
         more = " R, U and X stand for random numbers there." if word[:1] in ("R", "U", "X") else ""
-        raise SettingsError(f"{word[:20]!r} is no block weight from -10 to 10.{more}", where=text[:80], do=_DO)
+        raise SettingsError(
+            tr("{word!r} is no block weight from -10 to 10.{more}", word=word[:20], more=more), where=text[:80], do=_DO
+        )
     return value
 
 
@@ -114,7 +119,9 @@ def written(paths: Iterable[str], factor: Callable[[str], float]) -> str:
         weights.setdefault(id_of(path), set()).add(factor(path))
     if weights.pop("", {1.0}) != {1.0}:
         raise SettingsError(
-            "A list has no place for the first and last layers.", where="ends", do="Set their weight to 1, then copy."
+            tr("A list has no place for the first and last layers."),
+            where="ends",
+            do=tr("Set their weight to 1, then copy."),
         )
     for block, found in weights.items():
         if len(found) > 1:
@@ -122,7 +129,7 @@ def written(paths: Iterable[str], factor: Callable[[str], float]) -> str:
             raise SettingsError(
                 f"A list has one weight for {block}; here it is {low:g} to {high:g}.",
                 where=block,
-                do="Make them equal.",
+                do=tr("Make them equal."),
             )
     length = next(length for length, ids in IDS.items() if weights.keys() <= set(ids))
     return ",".join(f"{_only(weights, block):g}" for block in IDS[length])

@@ -12,6 +12,7 @@ from lora_studio.adapters import metadata as meta
 from lora_studio.adapters import recipe, usage
 from lora_studio.adapters.recipe import Training
 from lora_studio.errors import SettingsError
+from lora_studio.language import tr
 
 LICENCES = {
     "": "Not stated",
@@ -53,7 +54,7 @@ class CardText(NamedTuple):
         for name, text in found._asdict().items():
             if len(text) > MOST[name]:
                 what = f"The {name} has {len(text):,} characters; {MOST[name]:,} are the most."
-                raise SettingsError(what, where=name.capitalize(), do="Shorten it.")
+                raise SettingsError(what, where=name.capitalize(), do=tr("Shorten it."))
         return found
 
     def entries(self) -> dict[str, str]:

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 from pydantic_core import from_json
 
 from lora_studio.errors import AdapterError
+from lora_studio.language import tr
 
 ITEMSIZE = {
     "F64": 8,
@@ -133,9 +134,9 @@ def _end(entry: dict[str, Any]) -> int:
 
 def _unreadable(path: Path, error: OSError) -> AdapterError:
     return AdapterError(
-        f"{path.name} cannot be read: {error.strerror or error}.",
+        tr("{name} cannot be read: {value}.", name=path.name, value=error.strerror or error),
         where=path,
-        do="Check that the file exists and that you have permission to read it.",
+        do=tr("Check that the file exists and that you have permission to read it."),
     )
 
 
@@ -153,12 +154,14 @@ def _pickle(path: Path) -> AdapterError:
     return AdapterError(
         f"{path.name} is a pickle, which can run code when it is loaded; it was not opened.",
         where=path,
-        do="Ask for a .safetensors file, or convert it with a tool that you trust.",
+        do=tr("Ask for a .safetensors file, or convert it with a tool that you trust."),
     )
 
 
 def _damaged(path: Path, why: str) -> AdapterError:
-    return AdapterError(f"{path.name} is damaged: {why}.", where=path, do="Download or copy it again.")
+    return AdapterError(
+        tr("{name} is damaged: {why}.", name=path.name, why=why), where=path, do=tr("Download or copy it again.")
+    )
 
 
 def _head(file: BinaryIO, size: int, path: Path) -> bytes:
@@ -173,16 +176,21 @@ def _head(file: BinaryIO, size: int, path: Path) -> bytes:
     length = int.from_bytes(first, "little")
     if length > MAX_HEADER:
         raise AdapterError(
-            f"{path.name} is not a safetensors file that the studio opens: "
-            f"its header would be {length:,} bytes long (limit {MAX_HEADER:,}).",
+            tr(
+                "{name} is not a safetensors file that the studio opens: its header would be {length:,} "
+                "bytes long (limit {max_header:,}).",
+                name=path.name,
+                length=length,
+                max_header=MAX_HEADER,
+            ),
             where=path,
-            do="Get the file again, from another source if need be.",
+            do=tr("Get the file again, from another source if need be."),
         )
     if length > size - 8:
         raise AdapterError(
-            f"{path.name} is an incomplete download: its header alone is longer than the file.",
+            tr("{name} is an incomplete download: its header alone is longer than the file.", name=path.name),
             where=path,
-            do="Download it again.",
+            do=tr("Download it again."),
         )
     head = file.read(length)
     if head.count(b'"data_offsets"') > MAX_TENSORS:  # before Python objects are made of them
@@ -244,9 +252,13 @@ def _require_text(texts: list[str], path: Path) -> None:
 
 def _too_many(path: Path) -> AdapterError:
     return AdapterError(
-        f"{path.name} lists more than {MAX_TENSORS:,} tensors, which no adapter or model does.",
+        tr(
+            "{name} lists more than {max_tensors:,} tensors, which no adapter or model does.",
+            name=path.name,
+            max_tensors=MAX_TENSORS,
+        ),
         where=path,
-        do="Do not trust this file.",
+        do=tr("Do not trust this file."),
     )
 
 
@@ -287,9 +299,14 @@ def _check_cover(entries: dict[str, TensorEntry], available: int, path: Path) ->
         end = entry.end
     if end > available:
         raise AdapterError(
-            f"{path.name} is an incomplete download: {end - available:,} of {end:,} bytes are missing.",
+            tr(
+                "{name} is an incomplete download: {value:,} of {end:,} bytes are missing.",
+                name=path.name,
+                value=end - available,
+                end=end,
+            ),
             where=path,
-            do="Download it again.",
+            do=tr("Download it again."),
         )
     if end < available:
         raise _damaged(path, f"{available - end:,} bytes follow the last tensor")

@@ -15,6 +15,7 @@ from lora_studio.adapters import keys, peft, stored
 from lora_studio.adapters.adapter import Adapter, Factors
 from lora_studio.adapters.kohya import Kernels, Modules
 from lora_studio.errors import AdapterError
+from lora_studio.language import tr
 
 CONFIG = "lora_adapter_metadata"
 
@@ -48,9 +49,9 @@ def unpack(metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:
         return configs
     except (ValueError, AttributeError, RecursionError):
         raise AdapterError(
-            "The header's lora_adapter_metadata is not a table.",
+            tr("The header's lora_adapter_metadata is not a table."),
             where=CONFIG,
-            do="Without it the alphas are unknown: download or copy the file again.",
+            do=tr("Without it the alphas are unknown: download or copy the file again."),
         ) from None
 
 

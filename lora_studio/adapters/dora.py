@@ -20,6 +20,7 @@ from lora_studio.adapters.adapter import Adapter, Factors
 from lora_studio.adapters.output_change import OutputChange
 from lora_studio.errors import AdapterError
 from lora_studio.families import layout
+from lora_studio.language import tr
 
 Weights = Mapping[str, Tensor] | Callable[[str], Tensor]
 """The base model's weights by canonical path, (out, in) or (out, in, kh, kw), any dtype; a function may load them one
@@ -56,8 +57,12 @@ def depends(one: Factors | OutputChange) -> bool:
 def _require_shape(factors: Factors | OutputChange, weight: Tensor) -> None:
     if layout.completed(factors.shape, tuple(weight.shape)) != tuple(weight.shape):
         raise AdapterError(
-            f"The adapter changes a weight of shape {factors.shape}, and the base model's is {tuple(weight.shape)}.",
-            do="Choose the base model it was made for.",
+            tr(
+                "The adapter changes a weight of shape {shape}, and the base model's is {tuple}.",
+                shape=factors.shape,
+                tuple=tuple(weight.shape),
+            ),
+            do=tr("Choose the base model it was made for."),
         )
 
 
@@ -141,9 +146,9 @@ def weight_of(weights: Weights, path: str) -> Tensor:
         return weights[path] if isinstance(weights, Mapping) else weights(path)
     except KeyError:
         raise AdapterError(
-            f"The base model has no weight at {path}.",
+            tr("The base model has no weight at {path}.", path=path),
             where=path,
-            do="Choose the base model that the adapter was made for.",
+            do=tr("Choose the base model that the adapter was made for."),
         ) from None
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from lora_studio.adapters.metadata import IN_FRONT, WORD
 from lora_studio.errors import AdapterError
+from lora_studio.language import tr
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,7 +56,7 @@ class Embedding:
         counts = {shape[0] for shape in shapes if len(shape) == 2}
         if not shapes or any(len(shape) != 2 for shape in shapes) or len(counts) != 1 or counts == {0}:
             what = f"The vectors of the word {self.word!r} have the shapes {shapes}, which do not fit each other."
-            raise AdapterError(what, do="The file is damaged: get it again.")
+            raise AdapterError(what, do=tr("The file is damaged: get it again."))
 
     @property
     def tokens(self) -> int:
@@ -157,9 +158,13 @@ def require_usable(word: str) -> None:
     """Raises AdapterError where programs could not read ``word`` in a prompt, or its file."""
     if not word or len(word) > 100 or _UNFIT.search(word):
         raise AdapterError(
-            f"{word!r} cannot be a learned word: programs read it as one word of a prompt, and as the name of a file.",
+            tr(
+                "{word!r} cannot be a learned word: programs read it as one word of a prompt, and as the "
+                "name of a file.",
+                word=word,
+            ),
             where="trigger",
-            do="Choose one word of letters, digits, hyphens and underscores, such as anastyle.",
+            do=tr("Choose one word of letters, digits, hyphens and underscores, such as anastyle."),
         )
 
 

@@ -23,6 +23,7 @@ from lora_studio.adapters.merge import Progress
 from lora_studio.errors import AdapterError, ModelError
 from lora_studio.families import registry
 from lora_studio.families.family import Family
+from lora_studio.language import tr
 
 
 class Ranks(NamedTuple):
@@ -94,9 +95,15 @@ def extract(base: Path, tuned: Path, ranks: Ranks, found: Extraction, text: bool
     family = family_of(base)
     if (other := family_of(tuned)) is not family:
         raise ModelError(
-            f"{base.name} is {family.title} and {tuned.name} is {other.title}: they have no difference.",
+            tr(
+                "{name} is {title} and {name_2} is {title_2}: they have no difference.",
+                name=base.name,
+                title=family.title,
+                name_2=tuned.name,
+                title_2=other.title,
+            ),
             where=tuned,
-            do="Choose the model that it was trained from.",
+            do=tr("Choose the model that it was trained from."),
         )
     found.family = family.name
     before, after = merge.weight_reader(base, family.name), merge.weight_reader(tuned, family.name)
@@ -107,9 +114,13 @@ def extract(base: Path, tuned: Path, ranks: Ranks, found: Extraction, text: bool
     found.others.update(_others(base, tuned, family, text))
     if not found.factors:
         raise AdapterError(
-            f"{tuned.name} does not differ from {base.name} in any layer that an adapter can change.",
+            tr(
+                "{name} does not differ from {name_2} in any layer that an adapter can change.",
+                name=tuned.name,
+                name_2=base.name,
+            ),
             where=tuned,
-            do="Choose the model that was trained, and the one that it was trained from.",
+            do=tr("Choose the model that was trained, and the one that it was trained from."),
         )
 
 
@@ -127,9 +138,14 @@ def _add(
         return
     if before.shape != after.shape:
         raise ModelError(
-            f"{path} is {tuple(before.shape)} in one model and {tuple(after.shape)} in the other.",
+            tr(
+                "{path} is {tuple} in one model and {tuple_2} in the other.",
+                path=path,
+                tuple=tuple(before.shape),
+                tuple_2=tuple(after.shape),
+            ),
             where=path,
-            do="Choose two models of one architecture.",
+            do=tr("Choose two models of one architecture."),
         )
     difference = _difference(path, before, after)
     if difference is None:
@@ -159,9 +175,11 @@ def _difference(name: str, before: Tensor, after: Tensor) -> Tensor | None:
     """
     if not (before.is_floating_point() and after.is_floating_point()):
         raise ModelError(
-            f"{name} holds whole numbers in one of the models: it is quantized in a way that is not read.",
+            tr(
+                "{name} holds whole numbers in one of the models: it is quantized in a way that is not read.", name=name
+            ),
             where=name,
-            do="Choose the model in fp32, fp16, bf16 or float8.",
+            do=tr("Choose the model in fp32, fp16, bf16 or float8."),
         )
     coarser = max(before.dtype, after.dtype, key=lambda dtype: torch.finfo(dtype).eps)
     if torch.equal(before.to(coarser), after.to(coarser)):
@@ -169,9 +187,9 @@ def _difference(name: str, before: Tensor, after: Tensor) -> Tensor | None:
     difference = after.float() - before.float()
     if not bool(difference.isfinite().all()):
         raise ModelError(
-            f"{name} contains NaN or infinity in one of the models.",
+            tr("{name} contains NaN or infinity in one of the models.", name=name),
             where=name,
-            do="Its training diverged, or the file is damaged: choose another one.",
+            do=tr("Its training diverged, or the file is damaged: choose another one."),
         )
     return difference
 
@@ -206,9 +224,13 @@ def family_of(model: Path) -> Family:
         if shapes and detect.family(shapes) == family.name:
             return family
     raise ModelError(
-        f"{model.name} is none of the models that the studio knows: {', '.join(registry.titles())}.",
+        tr(
+            "{name} is none of the models that the studio knows: {listed}.",
+            name=model.name,
+            listed=", ".join(registry.titles()),
+        ),
         where=model,
-        do="Choose a diffusers folder or a .safetensors checkpoint of one of these.",
+        do=tr("Choose a diffusers folder or a .safetensors checkpoint of one of these."),
     )
 
 

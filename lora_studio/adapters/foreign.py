@@ -9,6 +9,7 @@ from lora_studio.adapters import detect
 from lora_studio.errors import AdapterError
 from lora_studio.families import registry
 from lora_studio.families.layout import Shape
+from lora_studio.language import tr
 
 _HEADERS = {
     "flux": "Flux",
@@ -106,7 +107,10 @@ def require_not_apart(made_for: str, family: str, where: Path | str) -> None:
             f"The adapter was made for {detect.label(made_for)}; the base model is {detect.label(family)}. Their "
             "layers have the same shapes, but different weights.",
             where=where,
-            do=f"Train the style again on {detect.label(family)}, or use the base model that it was made for.",
+            do=tr(
+                "Train the style again on {label}, or use the base model that it was made for.",
+                label=detect.label(family),
+            ),
         )
 
 
@@ -131,26 +135,33 @@ def refusal(
     if title := architecture(unknown, metadata):
         *first, last = registry.titles()
         return AdapterError(
-            f"{path.name} is an adapter for {title}, which the studio does not use.",
+            tr("{name} is an adapter for {title}, which the studio does not use.", name=path.name, title=title),
             where=path,
-            do=f"Choose one that was made for {', '.join(first)} or {last}.",
+            do=tr("Choose one that was made for {listed} or {last}.", listed=", ".join(first), last=last),
         )
     if title := method({name: shapes[name] for name in unknown}):
         return AdapterError(
-            f"{path.name} is {title}, which the studio does not read. It would leave out {_count(unknown, shapes)}.",
+            tr(
+                "{name} is {title}, which the studio does not read. It would leave out {number}.",
+                name=path.name,
+                title=title,
+                number=_count(unknown, shapes),
+            ),
             where=path,
-            do="Convert it to LoRA where it was made, or merge it into its base model there and use that as the base.",
+            do=tr(
+                "Convert it to LoRA where it was made, or merge it into its base model there and use that as the base."
+            ),
         )
     if len(unknown) == len(shapes):
         return AdapterError(
             f"None of the {len(shapes)} tensors in {path.name} is an adapter's. {_guess(shapes)}".strip(),
             where=path,
-            do="Choose a LoRA, LoCon, DoRA, LoHa or LoKr file.",
+            do=tr("Choose a LoRA, LoCon, DoRA, LoHa or LoKr file."),
         )
     return AdapterError(
-        f"The studio can apply {path.name} only without {_count(unknown, shapes)}.",
+        tr("The studio can apply {name} only without {number}.", name=path.name, number=_count(unknown, shapes)),
         where=path,
-        do="Without them the images would differ, so the file is refused. Convert it to LoRA where it was made.",
+        do=tr("Without them the images would differ, so the file is refused. Convert it to LoRA where it was made."),
     )
 
 

@@ -20,6 +20,7 @@ from lora_studio.adapters.head import head, with_hashes
 from lora_studio.adapters.tensors import body, laid_out, load, require_finite
 from lora_studio.errors import AdapterError
 from lora_studio.families import registry
+from lora_studio.language import tr
 
 Dialect = Literal["kohya", "diffusers", "peft"]
 
@@ -63,10 +64,13 @@ def _of_words(adapter: Adapter, path: Path) -> Adapter:
     if adapter.family == registry.UNKNOWN:
         widths = sorted({width for one in adapter.embeddings.values() for width in one.widths.values()})
         raise AdapterError(
-            f"{path.name} holds vectors of {' and '.join(map(str, widths))} numbers, which no text encoder of the "
-            "studio's base models reads.",
+            tr(
+                "{name} holds vectors of {listed} numbers, which no text encoder of the studio's base models reads.",
+                name=path.name,
+                listed=" and ".join(map(str, widths)),
+            ),
             where=path,
-            do="Choose an embedding for Stable Diffusion 1.5, 2 or XL.",
+            do=tr("Choose an embedding for Stable Diffusion 1.5, 2 or XL."),
         )
     return adapter
 
@@ -106,9 +110,9 @@ def _read_folder(folder: Path) -> Adapter:
     )
     if not parts:
         raise AdapterError(
-            f"{folder.name} holds no {peft.MODEL}.",
+            tr("{name} holds no {model}.", name=folder.name, model=peft.MODEL),
             where=folder,
-            do="Choose a .safetensors file or a folder that peft wrote.",
+            do=tr("Choose a .safetensors file or a folder that peft wrote."),
         )
     configs = {component: _config(part / peft.CONFIG) for component, part in parts.items()}
     modules: dict[str, dict[str, dict[str, Tensor]]] = {}
@@ -133,9 +137,9 @@ def _config(path: Path) -> dict[str, Any]:
         config = None
     if not isinstance(config, dict):
         raise AdapterError(
-            f"{path.name} is not valid JSON.",
+            tr("{name} is not valid JSON.", name=path.name),
             where=path,
-            do="Get the folder again: the adapter's alpha is in this file.",
+            do=tr("Get the folder again: the adapter's alpha is in this file."),
         )
     return config
 
@@ -169,12 +173,14 @@ def write(
     """
     path = Path(path)
     if not adapter.changes and not adapter.embeddings:
-        raise AdapterError("The adapter is empty.", where=path, do="Train or choose one with at least one module.")
+        raise AdapterError(
+            tr("The adapter is empty."), where=path, do=tr("Train or choose one with at least one module.")
+        )
     if any(one.magnitude is not None for one in adapter.factors.values()) and not raw_dora:
         raise AdapterError(
-            "This is a DoRA, which other programs read wrongly.",
+            tr("This is a DoRA, which other programs read wrongly."),
             where=path,
-            do="Export it as plain LoRA, or ask for the raw DoRA.",
+            do=tr("Export it as plain LoRA, or ask for the raw DoRA."),
         )
     if dialect != "kohya":
         adapter.require_factors(f"written for {dialect}")
@@ -241,7 +247,9 @@ def _write_folder(adapter: Adapter, folder: Path, texts: Mapping[str, str]) -> P
     """A peft folder; several components have folders of their names in it."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise AdapterError(
-            f"{folder.name} exists already.", where=folder, do="Choose another name, or remove it first."
+            tr("{name} exists already.", name=folder.name),
+            where=folder,
+            do=tr("Choose another name, or remove it first."),
         )
     partial = files.partial(folder)
     parts = peft.components(adapter.factors)

@@ -10,6 +10,7 @@ from lora_studio import files
 from lora_studio.adapters import metadata as meta
 from lora_studio.adapters.container import TensorEntry, read_header
 from lora_studio.errors import AdapterError
+from lora_studio.language import tr
 
 
 def head(entries: Mapping[str, TensorEntry], metadata: Mapping[str, str]) -> bytes:
@@ -51,5 +52,5 @@ def relabel(source: Path, texts: Mapping[str, str], target: Path | None = None) 
     told = found.metadata.get("sshs_model_hash")
     if told and told != meta.hashes(b"", data)["sshs_model_hash"]:
         what = f"{source.name} is damaged: its tensors are not those that were saved."
-        raise AdapterError(what, where=source, do="Export or download it again.")
+        raise AdapterError(what, where=source, do=tr("Export or download it again."))
     files.write(target or source, with_hashes(found.entries, new, data) + data)

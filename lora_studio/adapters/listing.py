@@ -20,6 +20,7 @@ from lora_studio.adapters import container, detect, embedding, foreign, keys, ki
 from lora_studio.errors import AdapterError
 from lora_studio.families import registry
 from lora_studio.families.layout import Shape
+from lora_studio.language import tr
 
 
 class Summary(BaseModel):
@@ -83,7 +84,9 @@ def _summary(path: Path, file: Path, modified: int, size: int) -> Summary:
         family = detect.family_of(modules, detect.told(texts, shapes))
     except IndexError:
         raise AdapterError(
-            f"{path.name} is damaged: its tensors have too few dimensions.", where=path, do="Download or copy it again."
+            tr("{name} is damaged: its tensors have too few dimensions.", name=path.name),
+            where=path,
+            do=tr("Download or copy it again."),
         ) from None
     return Summary(
         family=family,
@@ -120,7 +123,7 @@ def _of_words(
     family = detect.family_of_words(embedding.shapes(widths), texts)
     if family == registry.UNKNOWN:
         what = f"The vectors in {path.name} fit no text encoder of the studio's base models."
-        raise AdapterError(what, where=path, do="Choose an embedding for Stable Diffusion 1.5, 2 or XL.")
+        raise AdapterError(what, where=path, do=tr("Choose an embedding for Stable Diffusion 1.5, 2 or XL."))
     return Summary(
         family=family,
         dialect="kohya",

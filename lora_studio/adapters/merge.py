@@ -25,6 +25,7 @@ from lora_studio.adapters.tensors import read_tensor, stream
 from lora_studio.errors import AdapterError, MachineError, ModelError
 from lora_studio.families import layout, registry
 from lora_studio.families.family import part_title
+from lora_studio.language import tr
 
 KEY = "lora_studio.merged"
 """The header's entry that names what was folded in, as JSON [[name, weight], …]."""
@@ -114,7 +115,7 @@ def merge(base: Path | str, out: Path | str, adapters: Sequence[tuple[Adapter, f
     """
     base, out = Path(base), Path(out)
     if out.exists() and (out.is_dir() or out.samefile(base)):
-        raise ModelError(f"{out.name} exists already.", where=out, do="Choose another name.")
+        raise ModelError(tr("{name} exists already.", name=out.name), where=out, do=tr("Choose another name."))
     parts = weight_files(base)
     headers = {file: read_header(file) for file, _ in parts}
     for file, header in headers.items():
@@ -144,9 +145,12 @@ def unmerge(merged: Path | str, out: Path | str, adapters: Sequence[tuple[Adapte
     for adapter, _ in adapters:
         if adapter.kind.needs_base:
             raise AdapterError(
-                f"{adapter.kind.a_title[0].upper()}{adapter.kind.a_title[1:]} cannot be taken out again: its change "
-                "depended on the weights before it.",
-                do="Keep the unmerged base model.",
+                tr(
+                    "{upper}{a_title} cannot be taken out again: its change depended on the weights before it.",
+                    upper=adapter.kind.a_title[0].upper(),
+                    a_title=adapter.kind.a_title[1:],
+                ),
+                do=tr("Keep the unmerged base model."),
             )
     return merge(merged, out, [(adapter, -weight) for adapter, weight in adapters])
 
@@ -162,9 +166,12 @@ def weight_files(base: Path) -> list[tuple[Path, str]]:
     ]
     if not found:
         raise ModelError(
-            f"{base.name} is neither a diffusers folder with .safetensors files nor a single .safetensors file.",
+            tr(
+                "{name} is neither a diffusers folder with .safetensors files nor a single .safetensors file.",
+                name=base.name,
+            ),
             where=base,
-            do="Choose the base model's folder or file.",
+            do=tr("Choose the base model's folder or file."),
         )
     return found
 
@@ -220,12 +227,17 @@ def _misfit(missing: list[str], adapter: Adapter, held: set[str]) -> AdapterErro
     if known and not present & set(lacking):
         parts = " and ".join(map(part_title, lacking))
         return AdapterError(
-            f"This base model lacks {parts}, which {len(missing)} of the adapter's {count} modules change.",
-            do=f"Choose a file or folder of {made_for} that holds {parts} as well.",
+            tr(
+                "This base model lacks {parts}, which {missing} of the adapter's {number} modules change.",
+                parts=parts,
+                missing=len(missing),
+                number=count,
+            ),
+            do=tr("Choose a file or folder of {made_for} that holds {parts} as well.", made_for=made_for, parts=parts),
         )
     return AdapterError(
         f"Only {count - len(missing)} of {count} modules have a place in this base model; {missing[0]} has none.",
-        do=f"The adapter was made for {made_for}: choose a base model of that kind.",
+        do=tr("The adapter was made for {made_for}: choose a base model of that kind.", made_for=made_for),
     )
 
 
@@ -239,10 +251,16 @@ def _require_shape(path: str, change: Change, shape: tuple[int, ...], place: Pla
     flat = own[:2] if own[2:] in ((), (1, 1)) else own
     if flat != held:
         raise AdapterError(
-            f"The adapter was made for {detect.label(adapter.family)} and does not fit this base model: "
-            f"{path} is {held} there, not {flat}.",
+            tr(
+                "The adapter was made for {label} and does not fit this base model: {path} is {held} "
+                "there, not {flat}.",
+                label=detect.label(adapter.family),
+                path=path,
+                held=held,
+                flat=flat,
+            ),
             where=path,
-            do="Choose a base model of that kind.",
+            do=tr("Choose a base model of that kind."),
         )
 
 
@@ -255,9 +273,13 @@ def _require_room(base: Path, out: Path) -> None:
     folder = next(parent for parent in out.resolve().parents if parent.exists())
     if (free := shutil.disk_usage(folder).free) < needed:
         raise MachineError(
-            f"The disk has {free / 1e9:.1f} GB free and the merged model takes {needed / 1e9:.1f} GB.",
+            tr(
+                "The disk has {value:.1f} GB free and the merged model takes {value_2:.1f} GB.",
+                value=free / 1000000000.0,
+                value_2=needed / 1000000000.0,
+            ),
             where=folder,
-            do="Make room, or choose another disk.",
+            do=tr("Make room, or choose another disk."),
         )
 
 

@@ -18,6 +18,7 @@ from pydantic_core import from_json
 
 from lora_studio.errors import AdapterError
 from lora_studio.families import registry
+from lora_studio.language import tr
 
 THUMBNAIL_SIDE = 256
 MAX_THUMBNAIL = 2 * 2**20
@@ -188,9 +189,9 @@ def thumbnail(picture: Path | bytes) -> str:
             small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
     except (UnidentifiedImageError, OSError) as error:
         raise AdapterError(
-            f"The thumbnail is not an image that can be read: {error}.",
+            tr("The thumbnail is not an image that can be read: {error}.", error=error),
             where="thumbnail",
-            do="Choose a PNG, JPEG or WebP.",
+            do=tr("Choose a PNG, JPEG or WebP."),
         ) from None
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=85, optimize=True)

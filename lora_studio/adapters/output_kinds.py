@@ -12,6 +12,7 @@ from lora_studio.adapters.oft import OftChange
 from lora_studio.adapters.output_change import OutputChange
 from lora_studio.adapters.prefix import Prefix
 from lora_studio.errors import AdapterError
+from lora_studio.language import tr
 
 CLASSES: list[type[OutputChange]] = [Bottleneck, Ia3Change, OftChange, Prefix]
 """A row each. Another one may be added while the studio runs."""
@@ -38,11 +39,28 @@ def parted(modules: Modules) -> tuple[dict[str, Mapping[str, Tensor]], dict[str,
 def _read(owner: type[OutputChange], module: Mapping[str, Tensor], path: str) -> OutputChange:
     title, do = owner.kind.title, "The file is damaged or incomplete: get it again."
     if more := module.keys() - owner.kind.roles - {"alpha"}:
-        raise AdapterError(f"{path} has {owner.kind.a_title} and {sorted(more)[0]} as well.", where=path, do=do)
+        raise AdapterError(
+            tr(
+                "{path} has {a_title} and {sorted} as well.",
+                path=path,
+                a_title=owner.kind.a_title,
+                sorted=sorted(more)[0],
+            ),
+            where=path,
+            do=do,
+        )
     try:
         return owner.read(module)
     except KeyError as missing:
-        raise AdapterError(f"The {title} of {path} lacks its part {missing.args[0]!r}.", where=path, do=do) from None
+        raise AdapterError(
+            tr("The {title} of {path} lacks its part {args!r}.", title=title, path=path, args=missing.args[0]),
+            where=path,
+            do=do,
+        ) from None
     except (ValueError, RuntimeError, IndexError) as error:
         reason = str(error).splitlines()[0]
-        raise AdapterError(f"The {title} of {path} does not fit together: {reason}.", where=path, do=do) from None
+        raise AdapterError(
+            tr("The {title} of {path} does not fit together: {reason}.", title=title, path=path, reason=reason),
+            where=path,
+            do=do,
+        ) from None

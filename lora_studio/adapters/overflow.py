@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lora_studio.adapters.adapter import Factors
 from lora_studio.errors import AdapterError
+from lora_studio.language import tr
 
 LARGEST = torch.finfo(torch.float16).max
 
@@ -43,18 +44,28 @@ def require_merged(name: str, weight: Tensor, dtype: torch.dtype) -> None:
     if not (largest := _largest(weight)) <= limit:
         kind = "fp16" if limit == LARGEST else str(dtype).removeprefix("torch.")
         raise AdapterError(
-            f"The merged model overflows: {name} reaches {largest:.3g}, and {kind} holds at most {limit:,.0f}. Images "
-            "would be black.",
+            tr(
+                "The merged model overflows: {name} reaches {largest:.3g}, and {kind} holds at most "
+                "{limit:,.0f}. Images would be black.",
+                name=name,
+                largest=largest,
+                kind=kind,
+                limit=limit,
+            ),
             where=name,
-            do="Give the adapters lower weights.",
+            do=tr("Give the adapters lower weights."),
         )
 
 
 def _refusal(what: str, where: object) -> AdapterError:
     return AdapterError(
-        f"The adapter overflows: {what}, and fp16 holds at most {LARGEST:,.0f}. Images would be black.",
+        tr(
+            "The adapter overflows: {what}, and fp16 holds at most {largest:,.0f}. Images would be black.",
+            what=what,
+            largest=LARGEST,
+        ),
         where=where,
-        do="Use an earlier save of it: its training diverged, or it was damaged when it was converted.",
+        do=tr("Use an earlier save of it: its training diverged, or it was damaged when it was converted."),
     )
 
 

@@ -22,6 +22,7 @@ from lora_studio.adapters.container import PEFT_MODEL
 from lora_studio.adapters.kohya import Kernels, Modules
 from lora_studio.adapters.patterns import Patterns
 from lora_studio.errors import AdapterError
+from lora_studio.language import tr
 
 CONFIG, MODEL = "adapter_config.json", PEFT_MODEL
 _KINDS = ("LORA", "LOHA", "LOKR")
@@ -40,15 +41,18 @@ def require_readable(config: Mapping[str, Any], where: Path) -> None:
     kind, start = str(config.get("peft_type", "LORA")), config.get("init_lora_weights", True)
     if kind not in _KINDS:
         raise AdapterError(
-            f"This peft adapter is of the kind {kind[:40]}, which the studio does not read.",
+            tr("This peft adapter is of the kind {kind}, which the studio does not read.", kind=kind[:40]),
             where=where,
-            do="Train or convert it as LoRA.",
+            do=tr("Train or convert it as LoRA."),
         )
     if isinstance(start, str) and start.lower().startswith(_BASE_CHANGING):
         raise AdapterError(
-            f"This peft adapter began from {start[:40]}, which changed the base model by what the folder lacks.",
+            tr(
+                "This peft adapter began from {start}, which changed the base model by what the folder lacks.",
+                start=start[:40],
+            ),
             where=where,
-            do="Save it in peft with path_initial_model_for_weight_conversion, which makes it a plain LoRA.",
+            do=tr("Save it in peft with path_initial_model_for_weight_conversion, which makes it a plain LoRA."),
         )
 
 
@@ -103,9 +107,9 @@ def _numbers() -> Generator[None]:
         yield
     except (TypeError, ValueError, AttributeError, ArithmeticError, re.error):
         raise AdapterError(
-            "The adapter's config has an alpha that is not a number.",
+            tr("The adapter's config has an alpha that is not a number."),
             where=CONFIG,
-            do="Correct the config, or download it again.",
+            do=tr("Correct the config, or download it again."),
         ) from None
 
 

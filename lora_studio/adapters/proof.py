@@ -21,6 +21,7 @@ from lora_studio.adapters.adapter import Adapter
 from lora_studio.adapters.kinds import Form, Kind
 from lora_studio.adapters.targets import READERS
 from lora_studio.errors import AdapterError
+from lora_studio.language import tr
 
 TARGETS = tuple(READERS)
 LABELS = {"comfyui": "ComfyUI", "forge": "Forge", "a1111": "A1111", "diffusers": "diffusers", "peft": "peft"}
@@ -70,7 +71,11 @@ class Proof(NamedTuple):
         for row in self.rows:
             if not row.passed:
                 error = AdapterError(
-                    f"{LABELS[row.target]} would not read the export as it is here: {row.note}",
+                    tr(
+                        "{labels} would not read the export as it is here: {note}",
+                        labels=LABELS[row.target],
+                        note=row.note,
+                    ),
                     where=row.where,
                     do="Choose another format for it; the table says which targets pass.",
                     details={"proof": self.data()},
@@ -98,12 +103,13 @@ def prove(
     """
     if unknown := set(targets) - set(TARGETS):
         raise AdapterError(
-            f"There is no export target named {sorted(unknown)[0]!r}.", do=f"There are: {', '.join(TARGETS)}."
+            tr("There is no export target named {sorted!r}.", sorted=sorted(unknown)[0]),
+            do=tr("There are: {listed}.", listed=", ".join(TARGETS)),
         )
     if adapter.kind.needs_base and weights is None:
         raise AdapterError(
-            f"The change of {adapter.kind.a_title} depends on the base model, which is not given.",
-            do="Load the base model, or export it as plain LoRA.",
+            tr("The change of {a_title} depends on the base model, which is not given.", a_title=adapter.kind.a_title),
+            do=tr("Load the base model, or export it as plain LoRA."),
         )
     return Proof([_row(target, Path(path), adapter, weights) for target in targets])
 
@@ -223,9 +229,9 @@ def _require_exportable(adapter: Adapter, path: Path, weights: dora.Weights | No
     adapter.require_weight_changes("exported for other programs")
     if adapter.kind.needs_base and weights is None:
         raise AdapterError(
-            f"The change of {adapter.kind.a_title} depends on the base model, which is not given.",
+            tr("The change of {a_title} depends on the base model, which is not given.", a_title=adapter.kind.a_title),
             where=path,
-            do="Choose the base model it was trained on.",
+            do=tr("Choose the base model it was trained on."),
         )
 
 
@@ -239,7 +245,9 @@ class _Written(NamedTuple):
 def _in_form(adapter: Adapter, dialect: str, form: Form, weights: dora.Weights | None, rank: int) -> _Written:
     """The adapter as it is written in that form."""
     if dialect != "kohya" and form != "lora":
-        raise AdapterError(f"A file for {dialect} holds a plain LoRA.", do="Choose kohya, or the form lora.")
+        raise AdapterError(
+            tr("A file for {dialect} holds a plain LoRA.", dialect=dialect), do=tr("Choose kohya, or the form lora.")
+        )
     if form == "full":
         full = dora.as_full(adapter, weights or {})
         return _Written(full, full)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from lora_studio.adapters import blend_methods
 from lora_studio.errors import SettingsError
+from lora_studio.language import tr
 
 KEY = "lora_studio.recipe"
 """The header's entry that holds a recipe as JSON."""
@@ -157,7 +158,9 @@ def blend(**values: Any) -> Blend:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
         raise SettingsError(
-            f"{field}: {first['msg']} (it is {first['input']!r}).", where=field, do="Weights go from -10 to 10."
+            tr("{field}: {msg} (it is {input!r}).", field=field, msg=first["msg"], input=first["input"]),
+            where=field,
+            do=tr("Weights go from -10 to 10."),
         ) from None
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from lora_studio.adapters import formats, svd
 from lora_studio.adapters.adapter import Adapter, Factors
 from lora_studio.errors import AdapterError
+from lora_studio.language import tr
 
 MB = 1_000_000
 _AT_ONCE = 64
@@ -163,8 +164,8 @@ def _require_plain(adapter: Adapter) -> None:
     adapter.require_factors("resized")
     if adapter.kind.needs_base:
         raise AdapterError(
-            "A DoRA's factors cannot be resized alone, since its change also depends on the base model.",
-            do="Export it as plain LoRA first.",
+            tr("A DoRA's factors cannot be resized alone, since its change also depends on the base model."),
+            do=tr("Export it as plain LoRA first."),
         )
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from lora_studio.adapters.container import Header
 from lora_studio.errors import ModelError
+from lora_studio.language import tr
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,7 +79,9 @@ def _pairs(header: Header, path: Path) -> Iterator[tuple[str, str]]:
             continue
         weight = f"{key.rpartition('.')[0]}.weight"
         if weight not in shapes:
-            raise ModelError(f"{path.name} has {key}, but not the weight that it scales.", where=path, do=_DO)
+            raise ModelError(
+                tr("{name} has {key}, but not the weight that it scales.", name=path.name, key=key), where=path, do=_DO
+            )
         rows = shapes[weight][:1]
         if header.entries[weight].dtype not in _FLOAT8:
             raise _unknown(path, f"{header.entries[weight].dtype} with scales", weight)
@@ -102,7 +105,11 @@ def _formats(header: Header, path: Path) -> Iterator[str]:
 
 
 def _unknown(path: Path, title: str, where: str) -> ModelError:
-    return ModelError(f"{path.name} is quantized as {title} ({where}), which cannot be read.", where=path, do=_DO)
+    return ModelError(
+        tr("{name} is quantized as {title} ({where}), which cannot be read.", name=path.name, title=title, where=where),
+        where=path,
+        do=_DO,
+    )
 
 
 def require_plain(header: Header, path: Path) -> None:
@@ -111,7 +118,11 @@ def require_plain(header: Header, path: Path) -> None:
     """
     if scaled := scales_of(header, path):
         raise ModelError(
-            f"{path.name} holds scaled float8 weights ({len(scaled)}), to which nothing can be added.",
+            tr(
+                "{name} holds scaled float8 weights ({scaled}), to which nothing can be added.",
+                name=path.name,
+                scaled=len(scaled),
+            ),
             where=path,
             do=_DO,
         )

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lora_studio.adapters.adapter import Factors
 from lora_studio.errors import AdapterError
+from lora_studio.language import tr
 
 Module = Mapping[str, Tensor]
 
@@ -46,12 +47,16 @@ def factors(module: Module, path: str, alpha: float | None = None, kernel: tuple
         return Factors.of(parts, scale * parts.factors[0][0], _magnitude(module))
     except KeyError as missing:
         raise AdapterError(
-            f"{path} lacks its part {missing.args[0]!r}.", where=path, do="The file is incomplete: get it again."
+            tr("{path} lacks its part {args!r}.", path=path, args=missing.args[0]),
+            where=path,
+            do=tr("The file is incomplete: get it again."),
         ) from None
     except (RuntimeError, IndexError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise AdapterError(
-            f"The parts of {path} do not fit each other: {reason}.", where=path, do="The file is damaged: get it again."
+            tr("The parts of {path} do not fit each other: {reason}.", path=path, reason=reason),
+            where=path,
+            do=tr("The file is damaged: get it again."),
         ) from None
     except AdapterError as error:
         raise AdapterError(error.what, where=path, do=error.do) from None
@@ -120,8 +125,8 @@ def _magnitude(module: Module) -> Tensor | None:
     scale = module["dora_scale"]
     if scale.dim() > 1 and scale.shape[0] == 1 < scale.numel():
         raise AdapterError(
-            "This DoRA normalizes by inputs instead of outputs, which the studio does not apply.",
-            do="Convert it to LoRA where it was made.",
+            tr("This DoRA normalizes by inputs instead of outputs, which the studio does not apply."),
+            do=tr("Convert it to LoRA where it was made."),
         )
     return scale.reshape(-1)
 
@@ -158,15 +163,17 @@ def _require_no_bias(module: Module) -> None:
     """Refuses a change of the layer's bias (``diff_b``), which factors cannot hold. One of zeros changes nothing."""
     if "diff_b" in module and module["diff_b"].count_nonzero():
         raise AdapterError(
-            "This adapter also changes biases (diff_b), which the studio does not apply.",
-            do="Merge it into its base model in ComfyUI, and use that model as the base.",
+            tr("This adapter also changes biases (diff_b), which the studio does not apply."),
+            do=tr("Merge it into its base model in ComfyUI, and use that model as the base."),
         )
 
 
 def _full(module: Module) -> Multiplied:
     """ΔW itself (LyCORIS' "full" and ComfyUI's ``diff``), as a product with the identity: exact, and of full rank."""
     if more := module.keys() - {"diff", "diff_b", "alpha"}:
-        raise AdapterError(f"It holds a full difference and {sorted(more)[0]} as well.", do="Get the file again.")
+        raise AdapterError(
+            tr("It holds a full difference and {sorted} as well.", sorted=sorted(more)[0]), do=tr("Get the file again.")
+        )
     whole = module["diff"]
     flat = whole.flatten(1)
     small = torch.eye(min(flat.shape), dtype=flat.dtype, device=flat.device)

@@ -16,6 +16,7 @@ from lora_studio import files
 from lora_studio.adapters.container import Header, TensorEntry, read_header
 from lora_studio.adapters.head import head
 from lora_studio.errors import AdapterError
+from lora_studio.language import tr
 
 DTYPES = {
     "I64": torch.int64,
@@ -70,10 +71,12 @@ def require_finite(name: str, tensor: torch.Tensor, where: object) -> None:
     values = tensor.float() if tensor.dtype.itemsize == 1 else tensor
     if values.is_floating_point() and not torch.isfinite(values).all():
         raise AdapterError(
-            f"The tensor {name} contains NaN or infinity.",
+            tr("The tensor {name} contains NaN or infinity.", name=name),
             where=where,
-            do="Its training diverged, or it was saved in a number format with too small a range. "
-            "Use an earlier saved state.",
+            do=tr(
+                "Its training diverged, or it was saved in a number format with too small a range. Use "
+                "an earlier saved state."
+            ),
         )
 
 

@@ -20,6 +20,7 @@ from lora_studio.config.settings import Settings, check, layer
 from lora_studio.config.slices import OptimizerSettings
 from lora_studio.config.specs import SPECS, did_you_mean, from_text
 from lora_studio.errors import SettingsError
+from lora_studio.language import tr
 from lora_studio.optim import registry as optimizers
 
 FOLDER = Path(__file__).resolve().parents[2] / "presets"
@@ -59,19 +60,21 @@ def table(path: Path) -> dict[str, Any]:
         text = path.read_text("utf-8-sig")
         if _DEEP.search(_STRINGS.sub("s", text)):
             raise SettingsError(
-                f"{path.name} has a key of more than eight parts, and no setting needs more than two.",
+                tr("{name} has a key of more than eight parts, and no setting needs more than two.", name=path.name),
                 where=path,
-                do="Fix that line.",
+                do=tr("Fix that line."),
             )
         return tomllib.loads(text)
     except OSError as error:
         raise SettingsError(
-            f"{path.name} cannot be read: {error.strerror or error}.",
+            tr("{name} cannot be read: {value}.", name=path.name, value=error.strerror or error),
             where=path,
-            do="Check that the file exists and that you have permission to read it.",
+            do=tr("Check that the file exists and that you have permission to read it."),
         ) from None
     except (ValueError, RecursionError) as error:  # of numbers too long, and of brackets without end
-        raise SettingsError(f"{path.name} is not valid TOML: {error}.", where=path, do="Fix that line.") from None
+        raise SettingsError(
+            tr("{name} is not valid TOML: {error}.", name=path.name, error=error), where=path, do=tr("Fix that line.")
+        ) from None
 
 
 def read(path: Path) -> Preset:
@@ -84,14 +87,16 @@ def read(path: Path) -> Preset:
     if unknown := set(entries) - {"title", "blurb", "settings"}:
         word = sorted(unknown)[0]
         raise SettingsError(
-            f"{path.name} has the unknown entry {word!r}.",
+            tr("{name} has the unknown entry {word!r}.", name=path.name, word=word),
             where=path,
             do="Settings belong under [settings]; outside it only title and blurb are allowed.",
         )
     settings = entries.get("settings", {})
     if not isinstance(settings, dict):
         raise SettingsError(
-            f"{path.name}: settings must be a table.", where=path, do="Write [settings] on a line of its own."
+            tr("{name}: settings must be a table.", name=path.name),
+            where=path,
+            do=tr("Write [settings] on a line of its own."),
         )
     check(settings, where=path.name)
     title, blurb = str(entries.get("title", path.stem)), str(entries.get("blurb", ""))
@@ -117,7 +122,7 @@ def find(name: str, folder: Path = FOLDER, own: Path | None = None) -> Preset:
         if path.suffix == ".toml" and os.path.isfile(path):
             return read(path)
     raise SettingsError(
-        f"There is no preset named {name!r}.",
+        tr("There is no preset named {name!r}.", name=name),
         where="--preset",
         do=did_you_mean(name, [path.stem for place in folders for path in sorted(place.glob("*.toml"))]),
     )
@@ -149,7 +154,9 @@ def layered(
         key, equals, text = assignment.partition("=")
         if not equals:
             raise SettingsError(
-                f"{assignment!r} is not of the form key=value.", where="--set", do="Write for example --set rank=8."
+                tr("{assignment!r} is not of the form key=value.", assignment=assignment),
+                where="--set",
+                do=tr("Write for example --set rank=8."),
             )
         assigned[key.strip()] = from_text(key.strip(), text.strip())
     return check(layer(merged, assigned))

@@ -30,6 +30,7 @@ from lora_studio.config.slices.run import names_pairs
 from lora_studio.config.specs import SPECS, mistake, plain, require_known
 from lora_studio.diffusion import registry as processes
 from lora_studio.errors import AdapterError, SettingsError
+from lora_studio.language import tr
 from lora_studio.methods import registry as methods
 from lora_studio.optim import registry as optimizers
 
@@ -147,13 +148,13 @@ class Settings(BaseModel):
         """
         if not self.run.base.strip():
             do = "Set base to starter, or to a model of yours."
-            raise SettingsError("No base model is named.", where="base", do=do)
+            raise SettingsError(tr("No base model is named."), where="base", do=do)
         if not self.adapter.tokens:
             return
         word = self.run.trigger.strip()
         if not word:
             what = "Tokens are to be learned, and there is no trigger word to stand for them."
-            raise SettingsError(what, where="trigger", do="Enter a word that means nothing else, such as anastyle.")
+            raise SettingsError(what, where="trigger", do=tr("Enter a word that means nothing else, such as anastyle."))
         try:
             embedding.require_usable(word)
         except AdapterError as error:

@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from lora_studio.config.declaration import Choice, Group, Level, declaration_of
 from lora_studio.config.slices import FIELDS, SLICE_OF, SLICES
 from lora_studio.errors import SettingsError
+from lora_studio.language import tr
 
 _SHORT = reprlib.Repr()
 """For values in messages: a file of unknown origin may hold one of any size."""
@@ -158,7 +159,7 @@ def require_known(keys: Any, where: object = "") -> None:
     for key in keys:
         if key not in SPECS:
             raise SettingsError(
-                f"There is no setting named {key!r}.", where=where, do=did_you_mean(str(key), list(SPECS))
+                tr("There is no setting named {key!r}.", key=key), where=where, do=did_you_mean(str(key), list(SPECS))
             )
 
 

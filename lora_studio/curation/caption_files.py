@@ -20,6 +20,7 @@ from lora_studio.dataset.captions import decode, encode
 from lora_studio.dataset.folder_tables import is_table
 from lora_studio.dataset.listing import is_non_caption
 from lora_studio.errors import DatasetError
+from lora_studio.language import tr
 
 
 class CaptionFolder:
@@ -58,7 +59,7 @@ class CaptionFolder:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise files.refusal(error, f"{file} cannot be read", self.root / file) from None
+            raise files.refusal(error, tr("{file} cannot be read", file=file), self.root / file) from None
 
     def beside(self, name: str) -> list[str]:
         """The caption files beside a picture, in order of precedence."""
@@ -79,15 +80,18 @@ class CaptionFolder:
         file = os.path.splitext(name)[0] + usual
         if (unread := next((one for one in self.beside(name) if one.lower().endswith(".txt")), None)) is not None:
             raise DatasetError(
-                f"{unread} is not read as a caption, so it is not written either.",
+                tr("{unread} is not read as a caption, so it is not written either.", unread=unread),
                 where=unread,
-                do=f"Check that it is a text of at most {captions.MAX_BYTES // 1024} KiB and that you may read it.",
+                do=tr(
+                    "Check that it is a text of at most {value} KiB and that you may read it.",
+                    value=captions.MAX_BYTES // 1024,
+                ),
             )
         if os.path.lexists(self.root / file) and file not in self._known:
             raise DatasetError(
-                f"What is called {file} is not read as a caption, so it is not written either.",
+                tr("What is called {file} is not read as a caption, so it is not written either.", file=file),
                 where=file,
-                do="It is a folder, or a link that leads out of the pictures' folder. Put a file in its place.",
+                do=tr("It is a folder, or a link that leads out of the pictures' folder. Put a file in its place."),
             )
         return file
 
@@ -173,9 +177,9 @@ def _share(
     """
     if any(captions_by_name.get(name, text) != text for name in pictures):
         raise DatasetError(
-            f"{' and '.join(pictures)} share one caption file, and were given different captions.",
+            tr("{listed} share one caption file, and were given different captions.", listed=" and ".join(pictures)),
             where=file,
-            do="Give them the same caption, or rename one of the pictures.",
+            do=tr("Give them the same caption, or rename one of the pictures."),
         )
     others = [name for name in pictures if name not in captions_by_name and name not in plan.pictures]
     if others:
@@ -262,7 +266,7 @@ def _listed(root: Path, wanted: Collection[str]) -> list[str]:
             with os.scandir(root / folder) as entries:
                 found += [prefix + one.name for one in entries if _is_listed(one, root)]
         except OSError as error:
-            raise files.refusal(error, "The folder cannot be read", root / folder) from None
+            raise files.refusal(error, tr("The folder cannot be read"), root / folder) from None
     return found
 
 

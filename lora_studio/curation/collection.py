@@ -15,6 +15,7 @@ from lora_studio.curation.target import Target
 from lora_studio.dataset import buckets, caption_variants
 from lora_studio.dataset.items import Bucket, Dataset, Picture
 from lora_studio.errors import DatasetError
+from lora_studio.language import tr
 
 CROPPED = 0.02
 """Share of a picture that may be cut off before it is marked: less is the rounding to a bucket's shape."""
@@ -170,7 +171,11 @@ class Collection:
             DatasetError: there is none any more.
         """
         if name not in self.cards:
-            raise DatasetError(f"There is no picture {name} any more.", where=self.dataset.folder, do="Choose another.")
+            raise DatasetError(
+                tr("There is no picture {name} any more.", name=name),
+                where=self.dataset.folder,
+                do=tr("Choose another."),
+            )
         return self.cards[name]
 
     def find(self, query: Query) -> list[Card]:

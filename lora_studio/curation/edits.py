@@ -18,6 +18,7 @@ from lora_studio.curation import caption_parts, style_words
 from lora_studio.curation.caption_parts import Parts, key
 from lora_studio.dataset import captions
 from lora_studio.errors import SettingsError
+from lora_studio.language import tr
 
 SECONDS = 3.0
 """How long the patterns of one edit may search in all captions together, in seconds of the processor: ``regex``
@@ -264,7 +265,7 @@ class Trim(Edit):
     def line(self, line: str, tools: EditTools) -> str:
         count = tools.count
         if count is None:
-            raise SettingsError("Captions cannot be cut without a tokenizer.", do="Choose a base model.")
+            raise SettingsError(tr("Captions cannot be cut without a tokenizer."), do=tr("Choose a base model."))
         if count(line) <= self.tokens:
             return line
         for boundary in (_UNITS, _WORDS):
@@ -382,7 +383,7 @@ def make(kind: str, **values: Any) -> Edit:
         title = next((field.title for field in fields(kind) if field.name == name), EDITS[kind].title)
         empty = fault["type"] in ("missing", "string_too_short", "too_short")
         what = f"“{title}” is empty." if empty else f"“{title}” is wrong: {fault['msg'][:1].lower()}{fault['msg'][1:]}."
-        raise SettingsError(what, do="Fill it in." if empty else "Correct it.") from None
+        raise SettingsError(what, do=tr("Fill it in.") if empty else tr("Correct it.")) from None
 
 
 def preview(
@@ -407,7 +408,7 @@ def preview(
                 raise SettingsError(
                     f"The regular expression takes too long; it was stopped after {SECONDS:g} s.",
                     where=name,
-                    do="Write it more simply: avoid repeats within repeats, such as (a+)+. Nothing was changed.",
+                    do=tr("Write it more simply: avoid repeats within repeats, such as (a+)+. Nothing was changed."),
                 ) from None
         if after != before:
             found.append(CaptionChange(name, before, after))
@@ -444,7 +445,7 @@ def _compiled(pattern: str, is_expression: bool, ignore_case: bool) -> Pattern:
     except regex.error as error:
         raise _invalid(pattern, error) from None
     except (RecursionError, OverflowError, MemoryError):
-        raise SettingsError("The regular expression is too large.", do="Shorten it.") from None
+        raise SettingsError(tr("The regular expression is too large."), do=tr("Shorten it.")) from None
 
 
 def _check_template(pattern: Pattern, template: str) -> None:
@@ -452,7 +453,7 @@ def _check_template(pattern: Pattern, template: str) -> None:
         regex.compile(f"|{pattern.pattern}", pattern.flags).sub(template, "")
     except (regex.error, IndexError) as error:
         raise SettingsError(
-            f"“{template}” cannot be put in place of what is found: {error}.",
+            tr("“{template}” cannot be put in place of what is found: {error}.", template=template, error=error),
             do=r"\1 is the first group in brackets of the regular expression; write \\ for a backslash.",
         ) from None
 
@@ -461,8 +462,15 @@ def _invalid(pattern: str, error: regex.error) -> SettingsError:
     place = getattr(error, "pos", None)
     where = f" at character {place + 1}" if place is not None else ""
     return SettingsError(
-        f"“{pattern}” is no regular expression: {getattr(error, 'msg', error)}{where}.",
-        do="Correct it, or search for it as plain text. A sign with a meaning, such as ( or +, is written \\( or \\+.",
+        tr(
+            "“{pattern}” is no regular expression: {getattr}{where}.",
+            pattern=pattern,
+            getattr=getattr(error, "msg", error),
+            where=where,
+        ),
+        do=tr(
+            "Correct it, or search for it as plain text. A sign with a meaning, such as ( or +, is written \\( or \\+."
+        ),
     )
 
 

@@ -25,6 +25,7 @@ from lora_studio import files
 from lora_studio.dataset import captions, folder_tables, masks, pictures, preparation
 from lora_studio.dataset.preparation import FOLDER
 from lora_studio.errors import DatasetError
+from lora_studio.language import tr
 
 MAX_STEPS = 500
 MAX_BYTES = 256 * 1024**2
@@ -222,10 +223,12 @@ class History:
             what = "what is no caption, mask or choice"
         if what:
             raise DatasetError(
-                f"A step in the dataset's history changes {what}: {edit.file}.",
+                tr("A step in the dataset's history changes {what}: {file}.", what=what, file=edit.file),
                 where=self._folder,
-                do="If it is a link, put the file in its place. Else delete the folder history: another program made "
-                "it.",
+                do=tr(
+                    "If it is a link, put the file in its place. Else delete the folder history: another "
+                    "program made it."
+                ),
             )
         return path
 
@@ -298,19 +301,26 @@ def _is_written(name: str) -> bool:
 def _changed_since(names: list[str], what: str) -> DatasetError:
     listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     return DatasetError(
-        f"The step cannot be {what}: {listed} {'was' if len(names) == 1 else 'were'} changed by another program since. "
-        "Nothing was changed.",
+        tr(
+            "The step cannot be {what}: {listed} {value} changed by another program since. Nothing was changed.",
+            what=what,
+            listed=listed,
+            value="was" if len(names) == 1 else "were",
+        ),
         where=names[0],
-        do="Look at what it holds now and edit it on the page.",
+        do=tr("Look at what it holds now and edit it on the page."),
         details={"files": names},
     )
 
 
 def _damaged(path: Path) -> DatasetError:
     return DatasetError(
-        "The list of steps that can be undone is damaged.",
+        tr("The list of steps that can be undone is damaged."),
         where=path,
-        do=f"Delete the folder {path.parent.name} that it is in. Captions and their originals stay as they are.",
+        do=tr(
+            "Delete the folder {name} that it is in. Captions and their originals stay as they are.",
+            name=path.parent.name,
+        ),
     )
 
 

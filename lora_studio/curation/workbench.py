@@ -22,6 +22,7 @@ from lora_studio.dataset import captions, choices, listing, masks, pictures, pre
 from lora_studio.dataset.folder_tables import is_table
 from lora_studio.dataset.preparation import FOLDER, Crop, FolderOptions, Preparation
 from lora_studio.errors import DatasetError
+from lora_studio.language import tr
 
 NAMED = 3
 """Names that a sentence shows; the others are counted."""
@@ -70,7 +71,9 @@ class Workbench:
     def allow(self) -> None:
         """She agreed."""
         if not self.folder.is_dir():
-            raise DatasetError(f"There is no folder {self.folder}.", do="Choose the folder of your pictures.")
+            raise DatasetError(
+                tr("There is no folder {folder}.", folder=self.folder), do=tr("Choose the folder of your pictures.")
+            )
         with _disk("The folder cannot be written", self.folder):
             files.make_folder(self.folder / FOLDER)
 
@@ -272,16 +275,21 @@ class Workbench:
         """
         if not self.allowed:
             raise DatasetError(
-                "The studio was not allowed yet to write beside these pictures.",
+                tr("The studio was not allowed yet to write beside these pictures."),
                 where=self.folder,
-                do="Agree on the page, or with --yes in the terminal. Pictures themselves are never changed.",
+                do=tr("Agree on the page, or with --yes in the terminal. Pictures themselves are never changed."),
             )
         if not self.folder.is_dir():
-            raise DatasetError(f"There is no folder {self.folder} any more.", do="Choose the folder of your pictures.")
+            raise DatasetError(
+                tr("There is no folder {folder} any more.", folder=self.folder),
+                do=tr("Choose the folder of your pictures."),
+            )
         for name in names:
             path = _inside(self.folder, name)
             if not gone and not path.is_file():
-                raise DatasetError(f"There is no picture {name}.", where=self.folder, do="Read the folder again.")
+                raise DatasetError(
+                    tr("There is no picture {name}.", name=name), where=self.folder, do=tr("Read the folder again.")
+                )
         with _disk("The folder cannot be written", self.folder):
             files.make_folder(self.folder / FOLDER)
         with self._locked(), _disk("The change cannot be written, and nothing was changed", self.folder):
@@ -311,7 +319,9 @@ def _inside(folder: Path, name: str) -> Path:
     """
     path = folder / name
     if PurePosixPath(name).is_absolute() or not Path(os.path.realpath(path)).is_relative_to(folder):
-        raise DatasetError(f"{name} is not in the folder.", where=folder, do="Name a picture of this folder.")
+        raise DatasetError(
+            tr("{name} is not in the folder.", name=name), where=folder, do=tr("Name a picture of this folder.")
+        )
     return path
 
 
@@ -319,7 +329,9 @@ def _tidied(name: str, text: str) -> str:
     tidy = _tidy(text)
     if len(tidy.encode()) > captions.MAX_BYTES:
         raise DatasetError(
-            f"The caption is longer than {captions.MAX_BYTES // 1024} KiB.", where=name, do="Shorten it."
+            tr("The caption is longer than {value} KiB.", value=captions.MAX_BYTES // 1024),
+            where=name,
+            do=tr("Shorten it."),
         )
     return tidy
 
@@ -334,10 +346,13 @@ def _compare(place: CaptionFolder, shown: Mapping[str, str]) -> None:
     changed = [name for name, text in shown.items() if name in now and now[name] not in (text, _tidy(text))]
     if changed:
         raise DatasetError(
-            f"{_listed(changed)} {'has another caption' if len(changed) == 1 else 'have other captions'} than was "
-            "shown. Nothing was changed.",
+            tr(
+                "{listed} {value} than was shown. Nothing was changed.",
+                listed=_listed(changed),
+                value="has another caption" if len(changed) == 1 else "have other captions",
+            ),
             where=changed[0],
-            do="Look at it again, then repeat the change.",
+            do=tr("Look at it again, then repeat the change."),
             details={"files": changed},
         )
 

@@ -15,6 +15,7 @@ from lora_studio.dataset.intake import Item
 from lora_studio.dataset.preparation import Preparation
 from lora_studio.dataset.problems import Problem
 from lora_studio.errors import DatasetError
+from lora_studio.language import tr
 
 _STAGE = ".adding"
 _ADDED = PurePosixPath("added")
@@ -53,7 +54,9 @@ def add(folder: Path, uploaded: Sequence[Path | Item]) -> Addition:
         for old, name in renamed.items():
             target = folder / name
             if target.exists():
-                raise DatasetError(f"There is a file {name} already.", where=folder, do="Rename it, then add again.")
+                raise DatasetError(
+                    tr("There is a file {name} already.", name=name), where=folder, do=tr("Rename it, then add again.")
+                )
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(stage / old, target)
         _add_table(folder, stage, renamed)

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from lora_studio import files
 from lora_studio.dataset import listing, preparation
 from lora_studio.errors import DatasetError
+from lora_studio.language import tr
 
 MAX_FILES = 50_000
 MAX_BYTES = 8 * 1024**3
@@ -57,7 +58,7 @@ def unpack(archive: Path, folder: Path) -> Path:
         MachineError: the disk is full or cannot be written.
     """
     if folder.exists():
-        raise DatasetError("The folder to unpack to exists already.", where=folder, do="Choose another name.")
+        raise DatasetError(tr("The folder to unpack to exists already."), where=folder, do=tr("Choose another name."))
     partial = files.partial(folder)
     try:
         with zipfile.ZipFile(archive) as packed:
@@ -69,12 +70,12 @@ def unpack(archive: Path, folder: Path) -> Path:
         files.replace(partial, folder)
     except _DAMAGED as error:
         raise DatasetError(
-            f"The ZIP is damaged or of an unsupported kind ({error}).",
+            tr("The ZIP is damaged or of an unsupported kind ({error}).", error=error),
             where=archive.name,
-            do="Pack it again.",
+            do=tr("Pack it again."),
         ) from None
     except OSError as error:
-        raise files.refusal(error, "The ZIP cannot be unpacked", folder) from None
+        raise files.refusal(error, tr("The ZIP cannot be unpacked"), folder) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return _inner(folder)
@@ -92,25 +93,25 @@ def _checked(packed: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:
         raise DatasetError(
             f"The ZIP contains {len(entries):,} files; the limit is {MAX_FILES:,}.",
             where=archive.name,
-            do="Pack fewer files.",
+            do=tr("Pack fewer files."),
         )
     if len({_name(entry).casefold() for entry in entries}) < len(entries):
         raise DatasetError(
-            "The ZIP contains two files of the same name.",
+            tr("The ZIP contains two files of the same name."),
             where=archive.name,
-            do="Give them different names and pack again.",
+            do=tr("Give them different names and pack again."),
         )
     for entry in entries:
         _require_safe(entry, archive)
     wanted = [entry for entry in entries if not _name(entry).endswith("/") and not _is_hidden(_name(entry))]
     if any(entry.flag_bits & _ENCRYPTED for entry in wanted):
-        raise DatasetError("The ZIP has a password.", where=archive.name, do="Pack it again without one.")
+        raise DatasetError(tr("The ZIP has a password."), where=archive.name, do=tr("Pack it again without one."))
     for entry in wanted:
         if entry.compress_type not in _METHODS:
             raise DatasetError(
-                f"{entry.filename!r} in the ZIP is compressed with an unsupported method.",
+                tr("{filename!r} in the ZIP is compressed with an unsupported method.", filename=entry.filename),
                 where=archive.name,
-                do="Pack it with the default method (deflate).",
+                do=tr("Pack it with the default method (deflate)."),
             )
         _require_modest(entry.file_size, entry, archive)
     if sum(entry.file_size for entry in wanted) > MAX_BYTES:
@@ -129,15 +130,17 @@ def _require_safe(entry: zipfile.ZipInfo, archive: Path) -> None:
     name = _name(entry).removesuffix("/")
     if _LEADS_OUT.search(name) or stat.S_ISLNK(entry.external_attr >> 16):
         raise DatasetError(
-            f"The ZIP contains {entry.filename!r}, a link or a name that leads out of its folder.",
+            tr(
+                "The ZIP contains {filename!r}, a link or a name that leads out of its folder.", filename=entry.filename
+            ),
             where=archive.name,
             do=_DISTRUST,
         )
     if _UNSTORABLE.search(name):
         raise DatasetError(
-            f"The ZIP contains {entry.filename!r}, a name that not every system can store.",
+            tr("The ZIP contains {filename!r}, a name that not every system can store.", filename=entry.filename),
             where=archive.name,
-            do="Rename it and pack the pictures again.",
+            do=tr("Rename it and pack the pictures again."),
         )
 
 
@@ -159,7 +162,11 @@ def _extract(packed: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path, most
 def _require_modest(size: int, entry: zipfile.ZipInfo, archive: Path) -> None:
     if size > _SMALL and size > MAX_RATIO * entry.compress_size:
         raise DatasetError(
-            f"{entry.filename!r} in the ZIP would unpack to more than {MAX_RATIO} times its size.",
+            tr(
+                "{filename!r} in the ZIP would unpack to more than {max_ratio} times its size.",
+                filename=entry.filename,
+                max_ratio=MAX_RATIO,
+            ),
             where=archive.name,
             do=_DISTRUST,
         )
@@ -167,7 +174,9 @@ def _require_modest(size: int, entry: zipfile.ZipInfo, archive: Path) -> None:
 
 def _too_much(archive: Path) -> DatasetError:
     return DatasetError(
-        f"The ZIP unpacks to more than {MAX_BYTES // 1024**3} GiB.", where=archive.name, do="Pack fewer pictures."
+        tr("The ZIP unpacks to more than {value} GiB.", value=MAX_BYTES // 1024**3),
+        where=archive.name,
+        do=tr("Pack fewer pictures."),
     )
 
 

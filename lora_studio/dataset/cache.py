@@ -27,6 +27,7 @@ from lora_studio.dataset.encoding import WORKERS, Encoder, Encoding, Made, TextE
 from lora_studio.dataset.items import Draw, Sample
 from lora_studio.dataset.preparation import Crop
 from lora_studio.errors import DatasetError
+from lora_studio.language import tr
 
 VERSION = 2
 """Increased whenever the same picture or caption would be encoded differently."""
@@ -248,9 +249,9 @@ class Cache:
         entry = self._held.get(path) or entry_files.read(path)
         if entry is None:
             raise DatasetError(
-                "An encoded picture or caption in the cache is missing or damaged.",
+                tr("An encoded picture or caption in the cache is missing or damaged."),
                 where=path,
-                do="Resume the run, which encodes it again.",
+                do=tr("Resume the run, which encodes it again."),
             )
         return entry
 

@@ -10,6 +10,7 @@ from PIL import Image, ImageCms
 from lora_studio.dataset import colours
 from lora_studio.dataset.colour_marks import Marks
 from lora_studio.errors import DatasetError
+from lora_studio.language import tr
 
 _GREY = frozenset(("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N"))
 _DEEP = frozenset(("I", "F", "I;16", "I;16B", "I;16L", "I;16N"))
@@ -25,8 +26,11 @@ def to_srgb(image: Image.Image, marks: Marks, background: tuple[int, int, int], 
     profile = None if marks.over_profile else _profile(image.info.get("icc_profile"), notices)
     if not profile and marks.space and marks.space.why_not:
         raise DatasetError(
-            f"The picture's colours are {marks.space.why_not}, which no program converts to sRGB in the same way.",
-            do="Export it as sRGB (SDR), so that you decide how it looks.",
+            tr(
+                "The picture's colours are {why_not}, which no program converts to sRGB in the same way.",
+                why_not=marks.space.why_not,
+            ),
+            do=tr("Export it as sRGB (SDR), so that you decide how it looks."),
         )
     plain = "L" if image.mode in _GREY else "RGB"
     alpha = _opaque(image, marks.depth, notices)

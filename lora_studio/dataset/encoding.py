@@ -15,6 +15,7 @@ from torch import Tensor
 from lora_studio.dataset import fitted
 from lora_studio.dataset.items import Alteration, Bucket, Sample
 from lora_studio.errors import ModelError
+from lora_studio.language import tr
 
 WORKERS = min(8, os.cpu_count() or 1)
 """Threads that read and decode."""
@@ -214,9 +215,9 @@ def _own(tensor: Tensor) -> Tensor:
 def _require_finite(entry: dict[str, Tensor], kind: str, where: object) -> None:
     if not all(tensor.isfinite().all() for tensor in entry.values()):
         raise ModelError(
-            f"The base model's {kind} are NaN or infinite.",
+            tr("The base model's {kind} are NaN or infinite.", kind=kind),
             where=where,
-            do="Set precision to fp32: parts of some models overflow in fp16.",
+            do=tr("Set precision to fp32: parts of some models overflow in fp16."),
         )
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lora_studio import files
+from lora_studio.language import tr
 
 PREVIEWS = "previews"
 """Folder of the previews of base models."""
@@ -33,7 +34,7 @@ def write(path: Path, entry: dict[str, Tensor]) -> None:
     try:
         files.write(path, safetensors.torch.save(entry, {"sha256": _digest(entry)}))
     except OSError as error:
-        raise files.refusal(error, "The cache cannot be written", path.parent) from None
+        raise files.refusal(error, tr("The cache cannot be written"), path.parent) from None
 
 
 def read(path: Path) -> dict[str, Tensor] | None:

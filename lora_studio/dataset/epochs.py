@@ -10,6 +10,7 @@ from lora_studio.config.specs import SPECS
 from lora_studio.dataset.batch_sampler import split
 from lora_studio.dataset.items import Picture
 from lora_studio.errors import SettingsError
+from lora_studio.language import tr
 
 
 def settled(settings: Settings, pictures: Sequence[Picture]) -> Settings:
@@ -27,7 +28,7 @@ def settled(settings: Settings, pictures: Sequence[Picture]) -> Settings:
         raise SettingsError(
             f"{epochs:,} epochs of these pictures are {steps:,} steps; a run has at most {most:,.0f}.",
             where="epochs",
-            do="Choose fewer epochs.",
+            do=tr("Choose fewer epochs."),
         )
     return settings.changed(epochs=epochs, steps=steps)
 

@@ -15,6 +15,7 @@ from lora_studio.dataset import framing, masks, pictures
 from lora_studio.dataset.items import PLAIN, Alteration, Bucket, Mask, Picture
 from lora_studio.dataset.preparation import Crop
 from lora_studio.errors import DatasetError
+from lora_studio.language import tr
 
 _LUMA = torch.tensor([0.213, 0.715, 0.072], dtype=torch.float64)
 _QUARTER_TURN = torch.tensor(
@@ -67,8 +68,8 @@ def _unchanged(path: Path, sha256: str) -> bytes:
     data = pictures.contents(path)
     if hashlib.sha256(data).hexdigest() != sha256:
         raise DatasetError(
-            "The picture changed after the folder was read.",
+            tr("The picture changed after the folder was read."),
             where=path,
-            do="Start again, and do not change the folder until training has begun.",
+            do=tr("Start again, and do not change the folder until training has begun."),
         )
     return data

@@ -24,6 +24,7 @@ from lora_studio import files
 from lora_studio.dataset import archive, caption_tables, captions, listing, masks, moved_choices, pictures, preparation
 from lora_studio.dataset.problems import Problem, grouped
 from lora_studio.errors import DatasetError
+from lora_studio.language import tr
 
 TYPES = sorted({*pictures.SUFFIXES, *captions.SUFFIXES, ".jsonl", ".csv", ".zip"})
 """Endings of the files that an upload may hold."""
@@ -71,7 +72,7 @@ def fill(folder: Path, uploaded: Sequence[Path | Item]) -> list[Problem]:
         do = "Choose PNG, JPEG or WebP files, with captions as .txt."
         if any(_is_zip(item.name.name) for item in found):
             do = "It holds ZIPs. Unpack them first."
-        raise DatasetError(f"The {kind} holds no pictures.", where=first, do=do)
+        raise DatasetError(tr("The {kind} holds no pictures.", kind=kind), where=first, do=do)
     tables = [item for item in items if item.name.name in caption_tables.TABLES]
     others = [item for item in items if item.name.name not in caption_tables.TABLES]
     named = dict(zip(others, new_names([item.name for item in others]), strict=True))
@@ -254,9 +255,9 @@ def _lines(path: Path, name: str) -> Iterator[str]:
     """The lines of a table, as ``metadata.jsonl`` has them."""
     if path.stat().st_size > caption_tables.MAX_BYTES:
         raise DatasetError(
-            f"{name} is longer than {caption_tables.MAX_BYTES // 1024**2} MB.",
+            tr("{name} is longer than {value} MB.", name=name, value=caption_tables.MAX_BYTES // 1024**2),
             where=path.name,
-            do="Write the captions as .txt files, or split the dataset.",
+            do=tr("Write the captions as .txt files, or split the dataset."),
         )
     data = path.read_bytes()
     if name == caption_tables.JSONL:

@@ -9,6 +9,7 @@ from pathlib import Path
 from lora_studio.dataset import folder
 from lora_studio.dataset.items import Dataset, Picture, PromptPair
 from lora_studio.errors import DatasetError
+from lora_studio.language import tr
 
 
 def scan(file: Path, pairs: Sequence[PromptPair], cache: Path | None = None, *, by_content: bool = False) -> Dataset:
@@ -46,7 +47,7 @@ def _named(name: str, root: Path, found: Dataset | None, where: str) -> Picture:
         if told := next((one for one in found.problems if own in (one.file, *one.files)), None):
             raise DatasetError(told.what, where=f"{where}, {name}", do=told.do)
     do = f"Put it into {root} or a folder below it, and name it from there: night/anna.png"
-    raise DatasetError(f"There is no picture {name} beside the file.", where=where, do=do)
+    raise DatasetError(tr("There is no picture {name} beside the file.", name=name), where=where, do=do)
 
 
 def _require_alike(one: Picture, other: Picture, where: str) -> None:

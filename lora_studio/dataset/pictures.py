@@ -24,6 +24,7 @@ from lora_studio.dataset import colour_marks, conversion
 from lora_studio.dataset.near_duplicates import likeness
 from lora_studio.dataset.problems import Kind
 from lora_studio.errors import DatasetError
+from lora_studio.language import tr
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "AVIF", "GIF", "PPM", "QOI")
 READABLE = "PNG, JPEG, WebP, BMP, TIFF, AVIF, GIF, PPM and QOI"
@@ -243,9 +244,9 @@ def _file(path: Path) -> Generator[BinaryIO]:
             yield file
     except OSError as error:
         raise DatasetError(
-            f"The picture cannot be read: {files.reason(error)}.",
+            tr("The picture cannot be read: {reason}.", reason=files.reason(error)),
             where=path,
-            do="Check that it exists and that you may read it.",
+            do=tr("Check that it exists and that you may read it."),
         ) from None
 
 
@@ -258,21 +259,21 @@ def _decoding(name: str) -> Generator[None]:
         raise
     except MemoryError:
         raise DatasetError(
-            "There is not enough memory to decode the picture.",
+            tr("There is not enough memory to decode the picture."),
             where=name,
-            do="Make it smaller or close other programs.",
+            do=tr("Make it smaller or close other programs."),
         ) from None
     except Exception as error:
         if "Decompressed data too large" in str(error):
             raise DatasetError(
-                f"The text in the picture unpacks to more than {_TEXT_LIMIT // 1024**2} MB.",
+                tr("The text in the picture unpacks to more than {value} MB.", value=_TEXT_LIMIT // 1024**2),
                 where=name,
-                do="Save it without metadata.",
+                do=tr("Save it without metadata."),
             ) from None
         raise DatasetError(
-            f"The picture is damaged or incomplete ({error or type(error).__name__}).",
+            tr("The picture is damaged or incomplete ({value}).", value=error or type(error).__name__),
             where=name,
-            do="Save or download it again.",
+            do=tr("Save or download it again."),
         ) from None
 
 
@@ -319,9 +320,9 @@ def _unsupported(kind: str, name: str) -> NotAPicture:
 
 def _too_large(name: str, size: str) -> DatasetError:
     return DatasetError(
-        f"The picture is too large: {size}.",
+        tr("The picture is too large: {size}.", size=size),
         where=name,
-        do=f"Make it smaller than {MAX_PIXELS // 1_000_000} million pixels.",
+        do=tr("Make it smaller than {value} million pixels.", value=MAX_PIXELS // 1000000),
     )
 
 

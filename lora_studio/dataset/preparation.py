@@ -16,6 +16,7 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from lora_studio import files
 from lora_studio.dataset.problems import Problem
 from lora_studio.errors import DatasetError
+from lora_studio.language import tr
 
 FOLDER = ".lora_studio"
 """What the studio writes beside pictures, apart from captions and masks. No scan reads pictures there."""
@@ -55,9 +56,11 @@ def check_crop(name: str, crop: Crop, width: int, height: int) -> None:
     """Raises DatasetError for a crop that cannot be trained on, of the picture ``name`` of these pixels."""
     if not crop.valid or not crop.covers(width, height):
         raise DatasetError(
-            f"The crop is smaller than {MIN_CROP} × {MIN_CROP} pixels, or no part of the picture.",
+            tr(
+                "The crop is smaller than {min_crop} × {min_crop} pixels, or no part of the picture.", min_crop=MIN_CROP
+            ),
             where=name,
-            do="Choose a larger part.",
+            do=tr("Choose a larger part."),
         )
 
 
@@ -152,7 +155,7 @@ def write(folder: Path, preparation: Preparation) -> None:
     try:
         files.write(path, encode(preparation, folder))
     except OSError as error:
-        raise files.refusal(error, "The choices about the pictures cannot be kept", path) from None
+        raise files.refusal(error, tr("The choices about the pictures cannot be kept"), path) from None
 
 
 def encode(preparation: Preparation, folder: Path) -> str:
@@ -173,7 +176,7 @@ def encode(preparation: Preparation, folder: Path) -> str:
     except ValueError as error:
         said = _first(error) if isinstance(error, ValidationError) else "a text is not valid Unicode"
         what = f"The choices about the pictures cannot be kept: {said}."
-        raise DatasetError(what, where=folder / NAME, do="Correct that value.") from None
+        raise DatasetError(what, where=folder / NAME, do=tr("Correct that value.")) from None
     return data + "\n"
 
 
@@ -187,24 +190,26 @@ def _load(folder: Path) -> Preparation:
         return Preparation()
     except OSError as error:
         raise DatasetError(
-            f"{NAME} cannot be read: {files.reason(error)}.", where=path, do="Check that you may read it."
+            tr("{name} cannot be read: {reason}.", name=NAME, reason=files.reason(error)),
+            where=path,
+            do=tr("Check that you may read it."),
         ) from None
     move = "move it away to start without its choices."
     if len(data) > MAX_BYTES:
         what = f"{NAME} is damaged: it is longer than {MAX_BYTES // 1024**2} MB."
-        raise DatasetError(what, where=path, do=f"Put back a copy of it, or {move}")
+        raise DatasetError(what, where=path, do=tr("Put back a copy of it, or {move}", move=move))
     try:
         version = _HEAD.validate_json(data).version
         if version > VERSION:
             raise DatasetError(
                 f"{NAME} was written by a later version of the studio (format {version}; this one reads {VERSION}).",
                 where=path,
-                do=f"Update the studio, or {move}",
+                do=tr("Update the studio, or {move}", move=move),
             )
         found = _FILE.validate_json(data)
     except ValidationError as error:
         what = f"{NAME} is damaged: {_first(error)}."
-        raise DatasetError(what, where=path, do=f"Put back a copy of it, correct it, or {move}") from None
+        raise DatasetError(what, where=path, do=tr("Put back a copy of it, correct it, or {move}", move=move)) from None
     return Preparation(found.crops, frozenset(found.left_out), found.folders)
 
 

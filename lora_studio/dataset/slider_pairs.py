@@ -31,6 +31,7 @@ from lora_studio.config.specs import did_you_mean
 from lora_studio.dataset import picture_pairs
 from lora_studio.dataset.items import Dataset, PromptPair
 from lora_studio.errors import DatasetError
+from lora_studio.language import tr
 
 PICTURES = ("towards_picture", "away_picture")
 FIELDS = ("prompt", "towards", "away", *PICTURES, "erase", "weight")
@@ -65,24 +66,26 @@ def read(path: Path) -> list[PromptPair]:
     table, name = presets.table(path), path.name
     for key in table:
         if key != "pair":
-            raise DatasetError(f"There is no table named {key!r}.", where=name, do="Write [[pair]] before each pair.")
+            raise DatasetError(
+                tr("There is no table named {key!r}.", key=key), where=name, do=tr("Write [[pair]] before each pair.")
+            )
     entries = table.get("pair", [])
     if not isinstance(entries, list) or not all(isinstance(one, dict) for one in entries):
         do = "Write [[pair]] before each pair, in two brackets on either side."
-        raise DatasetError("pair is not a list of tables.", where=f"{name}: pair", do=do)
+        raise DatasetError(tr("pair is not a list of tables."), where=f"{name}: pair", do=do)
     if not entries:
         do = "Write [[pair]], and below it prompt, towards and away; or two pictures; or erase alone."
-        raise DatasetError("The file has no pair.", where=name, do=do)
+        raise DatasetError(tr("The file has no pair."), where=name, do=do)
     if len(entries) > MOST:
         do = "Keep the best of them: a slider needs a few."
         raise DatasetError(f"The file has {len(entries):,} pairs; the limit is {MOST:,}.", where=name, do=do)
     pairs = [_pair(entry, f"{name}: pair {number}") for number, entry in enumerate(entries, 1)]
     if len({pair.erases for pair in pairs}) > 1:
         do = "Put them into two files, and train two adapters."
-        raise DatasetError("Some pairs move a concept and others erase one.", where=name, do=do)
+        raise DatasetError(tr("Some pairs move a concept and others erase one."), where=name, do=do)
     if len({pair.pictures is None for pair in pairs}) > 1:
         do = "Put them into two files, and train two adapters."
-        raise DatasetError("Some pairs are of prompts and others of pictures.", where=name, do=do)
+        raise DatasetError(tr("Some pairs are of prompts and others of pictures."), where=name, do=do)
     return pairs
 
 
@@ -103,7 +106,7 @@ def _entry(pair: PromptPair) -> dict[str, Any]:
 def _pair(entry: dict[str, Any], where: str) -> PromptPair:
     for key in entry:
         if key not in FIELDS:
-            raise DatasetError(f"A pair has no {key!r}.", where=where, do=did_you_mean(key, FIELDS))
+            raise DatasetError(tr("A pair has no {key!r}.", key=key), where=where, do=did_you_mean(key, FIELDS))
     texts = {key: _text(entry, key, where) for key in FIELDS[:-1] if key in entry}
     weight, plain = _weight(entry.get("weight", 1.0), where), texts.get("prompt", "")
     if "erase" in texts:
@@ -113,10 +116,10 @@ def _pair(entry: dict[str, Any], where: str) -> PromptPair:
     for key in ("prompt", "towards", "away"):
         if key not in texts:
             do = "A pair needs prompt, towards and away; or towards_picture and away_picture; or erase alone."
-            raise DatasetError(f"{key} is missing.", where=where, do=do)
+            raise DatasetError(tr("{key} is missing.", key=key), where=where, do=do)
     if texts["towards"] == texts["away"]:
         do = "Write in which way they differ: that is what the slider moves."
-        raise DatasetError("towards and away are the same prompt.", where=where, do=do)
+        raise DatasetError(tr("towards and away are the same prompt."), where=where, do=do)
     return PromptPair(plain, plain, texts["towards"], texts["away"], weight)
 
 
@@ -125,15 +128,15 @@ def _pictures(texts: dict[str, str], where: str) -> tuple[str, str]:
     for key in PICTURES:
         if not texts.get(key):
             do = f'Write beside the other one: {key} = "night.png"'
-            raise DatasetError(f"{key} is missing.", where=where, do=do)
+            raise DatasetError(tr("{key} is missing.", key=key), where=where, do=do)
     for key in ("towards", "away"):
         if key in texts:
             do = "Leave one of the two out: a pair differs in its prompts or in its pictures."
-            raise DatasetError(f"{key} stands beside pictures.", where=f"{where}, {key}", do=do)
+            raise DatasetError(tr("{key} stands beside pictures.", key=key), where=f"{where}, {key}", do=do)
     found = texts[PICTURES[0]], texts[PICTURES[1]]
     if found[0] == found[1]:
         do = "Name the picture that shows the opposite: what they differ in is what the slider moves."
-        raise DatasetError("Both pictures are the same file.", where=where, do=do)
+        raise DatasetError(tr("Both pictures are the same file."), where=where, do=do)
     return found
 
 
@@ -142,7 +145,7 @@ def _erased(texts: dict[str, str], plain: str, where: str) -> str:
     for key in ("towards", "away", *PICTURES):
         if key in texts:
             do = "Leave one of the two out: a pair either moves a concept or erases one."
-            raise DatasetError(f"erase stands beside {key}.", where=f"{where}, {key}", do=do)
+            raise DatasetError(tr("erase stands beside {key}.", key=key), where=f"{where}, {key}", do=do)
     if texts["erase"] == plain:
         what = "erase is empty." if not plain else "erase and prompt are the same."
         do = "Write in erase what is to be erased, and in prompt what is drawn in its place."

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from lora_studio.diffusion.process import Process, per_sample
 from lora_studio.diffusion.samplers import DECLARED
 from lora_studio.errors import SettingsError
+from lora_studio.language import tr
 
 if TYPE_CHECKING:
     import torch
@@ -138,7 +139,7 @@ class Epsilon(GaussianDiffusion):
     def scheduler(self, sampler: str, steps: int, device: torch.device | str) -> Any:
         if self.zero_snr and DECLARED[sampler].from_the_end:
             what = f"{DECLARED[sampler].title} begins in pure noise, where a model that predicts noise tells nothing."
-            raise SettingsError(what, where="sampler", do="Choose another sampler, or set zero_snr to off.")
+            raise SettingsError(what, where="sampler", do=tr("Choose another sampler, or set zero_snr to off."))
         return super().scheduler(sampler, steps, device)
 
     def target(self, x0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from lora_studio.diffusion.samplers import DECLARED, SAMPLERS
 from lora_studio.errors import SettingsError
+from lora_studio.language import tr
 
 if TYPE_CHECKING:
     import torch
@@ -149,7 +150,7 @@ class Process(ABC):
 
         if steps > (most := DECLARED[sampler].most_steps):
             what = f"{DECLARED[sampler].title} takes at most {most} steps."
-            raise SettingsError(what, where="steps", do=f"{DECLARED[sampler].steps} are usual.")
+            raise SettingsError(what, where="steps", do=tr("{steps} are usual.", steps=DECLARED[sampler].steps))
         name = self.samplers[sampler]
         made = getattr(diffusers, name).from_config(self.configuration(name), **self.options(sampler))
         made.set_timesteps(steps, device=device)

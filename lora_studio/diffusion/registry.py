@@ -10,6 +10,7 @@ from lora_studio.diffusion.flow import RectifiedFlow
 from lora_studio.diffusion.gaussian import Epsilon, Velocity
 from lora_studio.diffusion.process import Process
 from lora_studio.errors import SettingsError
+from lora_studio.language import tr
 
 PROCESSES: tuple[type[Process], ...] = (Epsilon, Velocity, RectifiedFlow, ContinuousVelocity)
 NAMES = tuple(process.name for process in PROCESSES)
@@ -26,9 +27,9 @@ def named(name: str) -> type[Process]:
         if name in (process.name, *process.aliases):
             return process
     raise SettingsError(
-        f"The studio cannot train a model that predicts {name!r}.",
+        tr("The studio cannot train a model that predicts {name!r}.", name=name),
         where="prediction",
-        do=f"It can train models that predict one of: {', '.join(NAMES)}.",
+        do=tr("It can train models that predict one of: {listed}.", listed=", ".join(NAMES)),
     )
 
 

@@ -33,6 +33,7 @@ from lora_studio.evaluation.features import latents, pixels, spread_out
 from lora_studio.evaluation.judgements import ADAPTER, Conditions, Copy, Judgement, JudgingPlan, Memorized
 from lora_studio.evaluation.style import StyleScale
 from lora_studio.events import Event, Preparing
+from lora_studio.language import tr
 from lora_studio.models import Base, inject
 from lora_studio.sampling import replay
 from lora_studio.sampling.generate import generate, nearest_side
@@ -82,9 +83,11 @@ class Bench:
         shown = [index for index, picture in enumerate(dataset.pictures) if not picture.regularisation]
         if len(plan.prompts) < 2:
             what = "Subjects cannot be measured with one prompt: what each shows is seen against the others."
-            raise SettingsError(what, where="evaluation_prompts", do="Name two prompts or more, or none.")
+            raise SettingsError(what, where="evaluation_prompts", do=tr("Name two prompts or more, or none."))
         if len(shown) < 2:
-            raise DatasetError("A style cannot be measured against one picture.", where=dataset.folder, do="Add more.")
+            raise DatasetError(
+                tr("A style cannot be measured against one picture."), where=dataset.folder, do=tr("Add more.")
+            )
         self.folder = dataset.folder
         self.names = [dataset.name(dataset.pictures[index]) for index in shown]
         self.captions = [dataset.pictures[index].full_caption.split("\n")[0] for index in shown]
@@ -141,7 +144,7 @@ class Bench:
         training = perception.look(self.base, self.training)
         if not training.style.std(0).any():
             what = "A style cannot be measured against pictures that are all the same."
-            raise DatasetError(what, where=self.folder, do="Add others.")
+            raise DatasetError(what, where=self.folder, do=tr("Add others."))
         self.scale = StyleScale(training.style, found["captioned style"], found["base style"], chosen)
         references = found["captioned subject"], found["references subject"]
         self.level = subject.level(training.subject[chosen], *references)
@@ -241,7 +244,9 @@ class Bench:
         )
         if not all(math.isfinite(one.value) for one in (found.style, found.subject, found.level, found.drift)):
             what = f"Step {step} cannot be measured: what the base model sees in its pictures is not a number."
-            raise ModelError(what, where=self.settings.run.base, do="Set precision to fp32, or use another base model.")
+            raise ModelError(
+                what, where=self.settings.run.base, do=tr("Set precision to fp32, or use another base model.")
+            )
         return found, images
 
     def _draw(

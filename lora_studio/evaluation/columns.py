@@ -22,6 +22,7 @@ from lora_studio.evaluation import judgements
 from lora_studio.evaluation.judgements import Judgement, JudgingPlan
 from lora_studio.evaluation.style import interval, resamplings
 from lora_studio.evaluation.value import Value
+from lora_studio.language import tr
 from lora_studio.runs import Run
 from lora_studio.vision import scorers
 from lora_studio.vision.scorers import Scores
@@ -143,4 +144,6 @@ def picture(place: Path, prompt: int, seed: int) -> Image.Image:
             return image.convert("RGB")
     except (OSError, ValueError, SyntaxError) as error:
         what = f"A picture that was judged cannot be read: {path.name}."
-        raise RunError(what, where=path, do=f"Delete the folder {place}, and it is judged again.") from error
+        raise RunError(
+            what, where=path, do=tr("Delete the folder {place}, and it is judged again.", place=place)
+        ) from error

@@ -24,6 +24,7 @@ from lora_studio.errors import RunError
 from lora_studio.evaluation import subjects
 from lora_studio.evaluation.value import SUBJECT_SCALE, TOO_FEW, Value
 from lora_studio.events import Judged
+from lora_studio.language import tr
 from lora_studio.runs import Run, checkpoints
 
 if TYPE_CHECKING:
@@ -269,13 +270,13 @@ def states(run: Run, steps: Iterable[int] = ()) -> dict[int, Path]:
     wanted = list(steps)
     if missing := [step for step in wanted if step not in found]:
         raise RunError(
-            f"{run.name} has no saved state of step {missing[0]}.",
+            tr("{name} has no saved state of step {missing}.", name=run.name, missing=missing[0]),
             where=run.checkpoints,
-            do=f"Choose among {', '.join(map(str, sorted(found))) or 'none'}.",
+            do=tr("Choose among {value}.", value=", ".join(map(str, sorted(found))) or "none"),
         )
     if not found:
         do = "Train with checkpoint_every, keep_checkpoints or keep_previewed, so that states are kept."
-        raise RunError(f"{run.name} has no saved state to judge.", where=run.checkpoints, do=do)
+        raise RunError(tr("{name} has no saved state to judge.", name=run.name), where=run.checkpoints, do=do)
     return {step: found[step] for step in sorted(wanted or found)}
 
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lora_studio.errors import MachineError
+from lora_studio.language import tr
 from lora_studio.models import Base, inject
 from lora_studio.sampling.generate import IMAGES_AT_ONCE, PIXELS_AT_ONCE
 
@@ -67,7 +68,9 @@ def at_once(base: Base, latent: Tensor, most: int = IMAGES_AT_ONCE) -> int:
 def _halved(count: int) -> int:
     if count == 1:
         do = "Close other programs that use the GPU, or train at a smaller resolution."
-        raise MachineError("There is not enough memory to measure even one picture.", where="device", do=do) from None
+        raise MachineError(
+            tr("There is not enough memory to measure even one picture."), where="device", do=do
+        ) from None
     torch.cuda.empty_cache()
     return count // 2
 

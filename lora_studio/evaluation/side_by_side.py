@@ -23,6 +23,7 @@ from lora_studio.evaluation.columns import Columns
 from lora_studio.evaluation.judgements import Judgement, JudgingPlan
 from lora_studio.evaluation.value import Value
 from lora_studio.events import Event, Preparing, Warned
+from lora_studio.language import tr
 from lora_studio.models import Base
 from lora_studio.runs import Run
 from lora_studio.training import devices, encoding, prepare
@@ -262,10 +263,16 @@ def _require_same_base(first: Run, other: Run) -> None:
     if differing:
         key = differing[0]
         raise RunError(
-            f"{first.name} and {other.name} were trained on different base models: {key} is {one[key] or 'not set'} "
-            f"and {two[key] or 'not set'}.",
+            tr(
+                "{name} and {name_2} were trained on different base models: {key} is {value} and {value_2}.",
+                name=first.name,
+                name_2=other.name,
+                key=key,
+                value=one[key] or "not set",
+                value_2=two[key] or "not set",
+            ),
             where=other.settings_file,
-            do="Compare runs of one base model: measures of different ones have different scales.",
+            do=tr("Compare runs of one base model: measures of different ones have different scales."),
         )
 
 

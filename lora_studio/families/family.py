@@ -14,6 +14,7 @@ from lora_studio.diffusion.registry import process_of
 from lora_studio.errors import SettingsError
 from lora_studio.families import layout
 from lora_studio.families.layout import Shape, Source
+from lora_studio.language import tr
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -144,9 +145,11 @@ class Family(ABC):
             word, space, rest = line.partition(" ")
             if word in _CARRIERS and word not in self.blocks:
                 raise SettingsError(
-                    f"Which blocks carry the {word} in {self.title} has not been published.",
+                    tr("Which blocks carry the {word} in {title} has not been published.", word=word, title=self.title),
                     where="blocks",
-                    do="Name blocks yourself, such as up_blocks.1. What an adapter changes in the Library shows some.",
+                    do=tr(
+                        "Name blocks yourself, such as up_blocks.1. What an adapter changes in the Library shows some."
+                    ),
                 )
             found += [f"{block}{space}{rest}" for block in self.blocks.get(word, (word,))]
         return found
@@ -209,7 +212,7 @@ class Family(ABC):
         """
         if wanted > 1 and wanted not in self.clip_skips:
             what = f"{self.title} has no clip skip {wanted}: its text encoders are always read at the same layer."
-            raise SettingsError(what, where="clip_skip", do="Set clip_skip to 0.")
+            raise SettingsError(what, where="clip_skip", do=tr("Set clip_skip to 0."))
         return wanted or (declared if declared in self.clip_skips else 1)
 
     @abstractmethod

@@ -12,6 +12,7 @@ from lora_studio.families.family import Family
 from lora_studio.families.layout import Shape
 from lora_studio.families.sdxl import StableDiffusionXL
 from lora_studio.families.stable_diffusion import FirstStarter, StableDiffusion1, StableDiffusion2, Starter
+from lora_studio.language import tr
 
 FAMILIES: tuple[Family, ...] = (
     StableDiffusion1(),
@@ -143,9 +144,13 @@ def of_folder(index: Mapping[str, Any], denoisers: Mapping[str, Mapping[str, Any
     if not denoisers:
         wanted = " or ".join(denoiser_folders())
         raise ModelError(
-            f"{where.name} has no {wanted} folder.",
+            tr("{name} has no {wanted} folder.", name=where.name, wanted=wanted),
             where=where,
-            do=f"Choose the folder that holds {wanted} and model_index.json, or a .safetensors file. {_takes()}",
+            do=tr(
+                "Choose the folder that holds {wanted} and model_index.json, or a .safetensors file. {takes}",
+                wanted=wanted,
+                takes=_takes(),
+            ),
         )
     if title := _CHANNELS.get(denoisers.get("unet", {}).get("in_channels", 4)):
         raise _foreign(title, where)
@@ -181,16 +186,16 @@ def unknown(keys: Iterable[str], where: Path, holds: str, do: str = "") -> Model
     keys = list(keys)
     if any(".lora_" in key or key.startswith("lora_") or ".hada_" in key or ".lokr_" in key for key in keys):
         return ModelError(
-            f"{where.name} is an adapter (LoRA), not a base model.",
+            tr("{name} is an adapter (LoRA), not a base model.", name=where.name),
             where=where,
-            do="Choose the checkpoint that the adapter was made for, and load the adapter on top of it.",
+            do=tr("Choose the checkpoint that the adapter was made for, and load the adapter on top of it."),
         )
     for mark, title in _FOREIGN_KEYS.items():
         if any(mark in key for key in keys):
             return _foreign(title, where)
     if any(mark in key for mark in ("emb_params", "string_to_param") for key in keys):
         holds = "a textual inversion, not a base model"
-    return ModelError(f"{where.name} holds {holds}.", where=where, do=do or _takes())
+    return ModelError(tr("{name} holds {holds}.", name=where.name, holds=holds), where=where, do=do or _takes())
 
 
 def _takes() -> str:
@@ -199,4 +204,6 @@ def _takes() -> str:
 
 
 def _foreign(title: str, where: Path) -> ModelError:
-    return ModelError(f"{where.name} is {title}, which the studio cannot train.", where=where, do=_takes())
+    return ModelError(
+        tr("{name} is {title}, which the studio cannot train.", name=where.name, title=title), where=where, do=_takes()
+    )

@@ -13,6 +13,7 @@ from pathlib import Path
 from lora_studio import files
 from lora_studio.errors import ModelError
 from lora_studio.families import registry
+from lora_studio.language import tr
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -23,7 +24,7 @@ def require_given(vae: str, text_encoders: Sequence[str]) -> None:
         path = os.path.expanduser(text)
         if text and not os.path.isfile(path):
             what = f"{text} is a folder, not a file." if os.path.isdir(path) else f"There is no file at {text}."
-            raise ModelError(what, where=where, do="Give the path of a .safetensors file.")
+            raise ModelError(what, where=where, do=tr("Give the path of a .safetensors file."))
 
 
 def located(base: str) -> Path:
@@ -38,9 +39,9 @@ def located(base: str) -> Path:
     if _HUB_NAME.fullmatch(base):
         return _cached(base)
     raise ModelError(
-        f"There is no base model at {path}.",
+        tr("There is no base model at {path}.", path=path),
         where="base",
-        do="Give the path of a diffusers folder or of a .safetensors file, or take the starter.",
+        do=tr("Give the path of a diffusers folder or of a .safetensors file, or take the starter."),
     )
 
 
@@ -55,10 +56,13 @@ def _cached(name: str) -> Path:
         return Path(snapshot_download(name, local_files_only=True, allow_patterns=["model_index.json"]))
     except (LocalEntryNotFoundError, HfHubHTTPError, ValueError, OSError):
         raise ModelError(
-            f"{name} is neither a file or folder here nor a model that was downloaded.",
+            tr("{name} is neither a file or folder here nor a model that was downloaded.", name=name),
             where="base",
-            do=f"Fetch it with: python3 app.py download {name}. Or give the path of a diffusers folder or of a "
-            ".safetensors file.",
+            do=tr(
+                "Fetch it with: python3 app.py download {name}. Or give the path of a diffusers folder "
+                "or of a .safetensors file.",
+                name=name,
+            ),
         ) from None
 
 

@@ -15,6 +15,7 @@ from lora_studio.errors import StudioError
 from lora_studio.jobs import identity, turns
 from lora_studio.jobs.image_spec import ImageSpec, RoundTrip
 from lora_studio.jobs.renderer import Answer, ImageRequest
+from lora_studio.language import tr
 from lora_studio.runs import Run
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def answer(studio: Draws, request: ImageRequest, cancelled: Callable[[], bool]) 
         if told is None:
             traceback.print_exc()
             told = StudioError(
-                f"Internal error: {type(error).__name__}: {error}",
+                tr("Internal error: {name}: {error}", name=type(error).__name__, error=error),
                 where="renderer.log",
                 do="This is a bug in the studio; what was saved is intact.",
             )

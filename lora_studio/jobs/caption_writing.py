@@ -12,6 +12,7 @@ from lora_studio.curation.edits import Append, EditTools
 from lora_studio.curation.workbench import Workbench
 from lora_studio.dataset import listing, masks, pictures, sidecars
 from lora_studio.errors import DatasetError
+from lora_studio.language import tr
 
 
 def own_captions(data: Path, nested: bool = False) -> dict[str, str]:
@@ -54,9 +55,9 @@ def require_consent(data: Path, outputs: Path) -> None:
     """Raises DatasetError where she has not allowed the studio to write in the folder ``data``."""
     if not _workbench(data, outputs).allowed:
         raise DatasetError(
-            "The studio has not been allowed to write in this folder.",
+            tr("The studio has not been allowed to write in this folder."),
             where=data,
-            do="Allow it, or have the captions proposed: then nothing is written.",
+            do=tr("Allow it, or have the captions proposed: then nothing is written."),
             details={"consent": str(data)},
         )
 

@@ -23,6 +23,7 @@ from lora_studio.jobs import caption_writing, captioning, captioning_view, job_w
 from lora_studio.jobs.captioning import CaptioningJob, CaptioningOrder, Mode
 from lora_studio.jobs.captioning_view import CaptioningView
 from lora_studio.jobs.eventlog import EventLog
+from lora_studio.language import tr
 from lora_studio.vision.catalogue import Task
 from lora_studio.vision.local import FoundModel
 
@@ -55,8 +56,8 @@ def main(folder: str) -> int:
 def work(job: CaptioningJob, log: EventLog, stopping: Callable[[], bool]) -> int:
     """Does the job, now; returns the process's exit status."""
     no_room = MachineError(
-        "The model does not fit in memory.",
-        do="Choose a smaller model, or close other programs that use much memory.",
+        tr("The model does not fit in memory."),
+        do=tr("Choose a smaller model, or close other programs that use much memory."),
     )
 
     def caption() -> bool:

@@ -21,6 +21,7 @@ from lora_studio.errors import DatasetError, ModelError, RunError
 from lora_studio.jobs import caption_writing
 from lora_studio.jobs.captioning_view import CaptioningView, fold
 from lora_studio.jobs.job import Job, place, read
+from lora_studio.language import tr
 from lora_studio.vision import catalogue, local
 from lora_studio.vision.catalogue import Task
 from lora_studio.vision.local import FoundModel
@@ -92,9 +93,9 @@ class CaptioningJob(Job):
             return CaptioningOrder.model_validate_json(self.order_file.read_bytes())
         except (OSError, ValidationError) as error:
             raise RunError(
-                f"The captioning job's {self.order_file.name} cannot be read.",
+                tr("The captioning job's {name} cannot be read.", name=self.order_file.name),
                 where=self.order_file,
-                do="Start the captioning anew: what the job had written is in the dataset.",
+                do=tr("Start the captioning anew: what the job had written is in the dataset."),
             ) from error
 
     def view(self) -> CaptioningView:
@@ -140,7 +141,7 @@ class CaptioningJob(Job):
         try:
             files.write(self.settled_file, json.dumps(sorted({*self._settled(), *names})))
         except OSError as error:
-            raise files.refusal(error, "The decision cannot be saved", self.folder) from error
+            raise files.refusal(error, tr("The decision cannot be saved"), self.folder) from error
 
 
 def start(order: CaptioningOrder, outputs: Path = runs.OUTPUTS) -> CaptioningJob:
@@ -157,7 +158,7 @@ def start(order: CaptioningOrder, outputs: Path = runs.OUTPUTS) -> CaptioningJob
         job = CaptioningJob(runs.new_captioning(Path(order.data).name, outputs))
         files.write(job.order_file, order.model_dump_json())
     except OSError as error:
-        raise files.refusal(error, "The captioning cannot be started", outputs) from error
+        raise files.refusal(error, tr("The captioning cannot be started"), outputs) from error
     job.resume()
     return job
 
@@ -176,7 +177,9 @@ def checked(order: CaptioningOrder, outputs: Path = runs.OUTPUTS) -> CaptioningO
     """The order with absolute paths. Raises as ``start`` does."""
     data = Path(os.path.expanduser(order.data)).absolute()
     if not data.is_dir():
-        raise DatasetError(f"There is no folder {data}.", where=order.data, do="Choose the folder of your pictures.")
+        raise DatasetError(
+            tr("There is no folder {data}.", data=data), where=order.data, do=tr("Choose the folder of your pictures.")
+        )
     model_for(order)
     if order.mode is not Mode.PROPOSE:
         caption_writing.require_consent(data, outputs)
@@ -189,9 +192,9 @@ def model_for(order: CaptioningOrder) -> FoundModel:
     found = local.find(order.model)
     if found.task is Task.MASKS:
         raise ModelError(
-            f"{found.name} draws masks and writes no captions.",
+            tr("{name} draws masks and writes no captions.", name=found.name),
             where=order.model,
-            do="Choose a captioner, such as florence2, or a tagger, such as wd14.",
+            do=tr("Choose a captioner, such as florence2, or a tagger, such as wd14."),
         )
     return found
 
@@ -217,7 +220,9 @@ def find(name: str, outputs: Path = runs.OUTPUTS) -> CaptioningJob:
     """
     job = CaptioningJob(runs.captioning_folder(outputs) / name)
     if not name or Path(name).name != name or not job.order_file.is_file():
-        raise RunError(f"There is no captioning job named {name!r}.", where=outputs, do="Start it anew.")
+        raise RunError(
+            tr("There is no captioning job named {name!r}.", name=name), where=outputs, do=tr("Start it anew.")
+        )
     return job
 
 

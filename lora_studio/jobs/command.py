@@ -13,6 +13,7 @@ from typing import Any
 from lora_studio import files
 from lora_studio.errors import MachineError, StudioError
 from lora_studio.jobs import environment
+from lora_studio.language import tr
 
 LONGEST = 900.0
 """Seconds after which a command is ended."""
@@ -134,9 +135,9 @@ def _object(line: str) -> dict[str, Any] | None:
 
 def _refused(command: str, error: OSError) -> MachineError:
     return MachineError(
-        f"The command could not be started: {files.reason(error)}.",
+        tr("The command could not be started: {reason}.", reason=files.reason(error)),
         where=command,
-        do="Close other programs, then try again.",
+        do=tr("Close other programs, then try again."),
     )
 
 
@@ -147,4 +148,4 @@ def _vanished(command: str, err: str) -> MachineError:
         "The computer may have run out of memory: close other programs and try again. The studio's terminal shows what "
         "the command printed."
     )
-    return MachineError("The command ended without a result.", where=command, do=advice)
+    return MachineError(tr("The command ended without a result."), where=command, do=advice)

@@ -15,6 +15,7 @@ from lora_studio import files, runs
 from lora_studio.events import State
 from lora_studio.jobs import job, queue
 from lora_studio.jobs.job import Job
+from lora_studio.language import tr
 
 
 @dataclass
@@ -76,7 +77,7 @@ def turn(compared: Sequence[str], outputs: Path, tell: Callable[[str], None]) ->
         _remove_ended(places)
         mine.register(os.getpid())
     except OSError as error:
-        raise files.refusal(error, "The comparison cannot be started", mine.folder) from error
+        raise files.refusal(error, tr("The comparison cannot be started"), mine.folder) from error
     try:
         if waits := job.waits_for(mine):
             tell(f"Waiting for {waits}…")

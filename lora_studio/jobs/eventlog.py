@@ -13,6 +13,7 @@ from pathlib import Path
 from lora_studio import files
 from lora_studio.errors import RunError
 from lora_studio.events import Event, parse
+from lora_studio.language import tr
 
 _HELD_BACK = 10_000
 """Events that wait for a disk to take them."""
@@ -73,9 +74,9 @@ def read(path: Path, offset: int = 0) -> tuple[list[Event], int]:
         return [], offset
     except OSError as error:
         raise RunError(
-            f"The run's {path.name} cannot be read: {files.reason(error)}.",
+            tr("The run's {name} cannot be read: {reason}.", name=path.name, reason=files.reason(error)),
             where=path,
-            do="Check that the disk is connected and that you may read the file.",
+            do=tr("Check that the disk is connected and that you may read the file."),
         ) from error
     end = data.rfind(b"\n") + 1
     found = []

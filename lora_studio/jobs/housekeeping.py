@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from lora_studio import files, locks
 from lora_studio.errors import RunError
 from lora_studio.jobs import job, runner
+from lora_studio.language import tr
 from lora_studio.runs import Run, renaming, trash
 
 
@@ -48,7 +49,7 @@ def _at_rest(run: Run, done: str) -> Generator[None]:
                 yield
                 return
     except OSError as error:
-        raise files.refusal(error, f"{run.name} cannot be {done}", run.folder) from error
+        raise files.refusal(error, tr("{name} cannot be {done}", name=run.name, done=done), run.folder) from error
     yield
 
 
@@ -56,8 +57,8 @@ def require_rest(run: Run, done: str) -> None:
     """Raises RunError where something is at work in the run or waits, so that it cannot be ``done``: "renamed"."""
     if runner.alive(run):
         what = f"{run.name} is at work or waits in the queue: it cannot be {done} now."
-        raise RunError(what, where=run.folder, do="Stop it, or take it out of the queue, first.")
+        raise RunError(what, where=run.folder, do=tr("Stop it, or take it out of the queue, first."))
     for other in job.at_work(run.folder.parent):
         if other.folder.is_relative_to(run.folder) or run.name in re.split(r"[ ,]+", other.title):
             what = f"{run.name} cannot be {done} now: {other.title} is at work or waits."
-            raise RunError(what, where=run.folder, do="Wait for its end, or stop it, first.")
+            raise RunError(what, where=run.folder, do=tr("Wait for its end, or stop it, first."))

@@ -29,6 +29,7 @@ from lora_studio import files, locks, runs
 from lora_studio.errors import RunError
 from lora_studio.events import State
 from lora_studio.jobs import eventlog, identity, runner
+from lora_studio.language import tr
 from lora_studio.runs import notes
 from lora_studio.runs.work_folder import WorkFolder
 
@@ -114,7 +115,7 @@ class Job(WorkFolder, ABC):
             if not self.alive:
                 files.remove(self.folder)
         except OSError as error:
-            raise files.refusal(error, f"The {self.noun} job cannot be removed", self.folder) from error
+            raise files.refusal(error, tr("The {noun} job cannot be removed", noun=self.noun), self.folder) from error
 
     def register(self, pid: int) -> None:
         """Notes process ``pid`` as its worker, at the end of the queue. Raises OSError where the disk refuses."""
@@ -162,7 +163,7 @@ class Job(WorkFolder, ABC):
                     process = runner.detached([self.worker, str(self.folder)], log, {})
                 self.register(process.pid)
         except OSError as error:
-            raise files.refusal(error, f"The {self.noun} cannot be started", self.folder) from error
+            raise files.refusal(error, tr("The {noun} cannot be started", noun=self.noun), self.folder) from error
 
     def _at_work(self) -> bool:
         """Whether it has a worker. One that has written its last event needs a moment to end, which is waited for."""
@@ -255,4 +256,4 @@ def _cancel(folder: Path, noun: str) -> None:
     try:
         files.patiently((folder / "stop").touch)
     except OSError as error:
-        raise files.refusal(error, f"The {noun} cannot be stopped", folder) from error
+        raise files.refusal(error, tr("The {noun} cannot be stopped", noun=noun), folder) from error

@@ -17,6 +17,7 @@ from lora_studio.events import State, StateChanged
 from lora_studio.jobs import queue
 from lora_studio.jobs.eventlog import EventLog
 from lora_studio.jobs.job import Job
+from lora_studio.language import tr
 
 
 class Stopping:
@@ -44,7 +45,7 @@ def in_turn(job: Job, work: Callable[[EventLog, Callable[[], bool]], int]) -> in
             return 1
         device = queue.wait_for_job(job, stopping)  # held until this process ends
     except OSError as error:
-        log.append(e.Failed.of(files.refusal(error, f"The {job.noun} cannot begin", job.folder)))
+        log.append(e.Failed.of(files.refusal(error, tr("The {noun} cannot begin", noun=job.noun), job.folder)))
         return 1
     if device is None:
         log.append(StateChanged(state=State.INTERRUPTED))
@@ -76,7 +77,10 @@ def _failed(error: Exception, job: Job, no_room: MachineError, kept: str) -> e.F
     rules: list[exceptions.Rule] = [
         (devices.memory_full, lambda _: no_room),
         (devices.lost, devices.device_lost),
-        (lambda one: isinstance(one, OSError), lambda one: files.refusal(one, f"The {job.noun} stopped", job.folder)),
+        (
+            lambda one: isinstance(one, OSError),
+            lambda one: files.refusal(one, tr("The {noun} stopped", noun=job.noun), job.folder),
+        ),
     ]
     if told := exceptions.translated(error, rules):
         return e.Failed.of(told)

@@ -19,6 +19,7 @@ from lora_studio.evaluation import judgements
 from lora_studio.evaluation.strength import STAGE
 from lora_studio.events import State
 from lora_studio.jobs.job import Job, read
+from lora_studio.language import tr
 from lora_studio.runs import Run
 
 
@@ -146,12 +147,16 @@ def start(run: Run, prompts: Sequence[str] = (), seeds: int = 0, steps: Sequence
     if job.alive and not fold(read(job)).state.ended:
         if job.order() != order:
             do = f"Wait for its end, or cancel it with python3 app.py stop {run.name}"
-            raise RunError(f"{run.name} is being judged, with other prompts, seeds or steps.", where=run.folder, do=do)
+            raise RunError(
+                tr("{name} is being judged, with other prompts, seeds or steps.", name=run.name),
+                where=run.folder,
+                do=do,
+            )
         return job
     try:
         files.make_folder(job.folder)
     except OSError as error:
-        raise files.refusal(error, "The judging cannot be started", run.folder) from error
+        raise files.refusal(error, tr("The judging cannot be started"), run.folder) from error
     job.begin(order)
     return job
 

@@ -15,6 +15,7 @@ from lora_studio.evaluation import cost, judgements
 from lora_studio.jobs import job_worker
 from lora_studio.jobs.eventlog import EventLog
 from lora_studio.jobs.judging import JudgingJob
+from lora_studio.language import tr
 
 
 def main(folder: str) -> int:
@@ -26,8 +27,8 @@ def main(folder: str) -> int:
 def work(job: JudgingJob, log: EventLog, stopping: Callable[[], bool]) -> int:
     """Does the job, now; returns the process's exit status."""
     no_room = MachineError(
-        "There is not enough memory to draw the pictures.",
-        do="Close other programs that use much memory, or train with a lower resolution.",
+        tr("There is not enough memory to draw the pictures."),
+        do=tr("Close other programs that use much memory, or train with a lower resolution."),
     )
     return job_worker.reported(job, log, lambda: judge(job, log, stopping), no_room, "what was judged")
 
@@ -38,7 +39,9 @@ def judge(job: JudgingJob, log: EventLog, stopping: Callable[[], bool]) -> bool:
 
     def stopping_or_gone() -> bool:
         if not run.settings_file.exists():
-            raise RunError("The run's folder was deleted or renamed.", where=run.folder, do="Judge it where it is now.")
+            raise RunError(
+                tr("The run's folder was deleted or renamed."), where=run.folder, do=tr("Judge it where it is now.")
+            )
         return stopping()
 
     strengths = not order.steps  # advice on some of the states is not worth so many pictures

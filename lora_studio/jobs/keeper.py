@@ -17,6 +17,7 @@ from lora_studio.events import Failed, State, StateChanged
 from lora_studio.jobs import control, identity, runner
 from lora_studio.jobs.control import Request
 from lora_studio.jobs.eventlog import EventLog
+from lora_studio.language import tr
 from lora_studio.locks import Lock
 from lora_studio.runs import Run, notes
 
@@ -68,7 +69,7 @@ def _start(run: Run) -> None:
             try:
                 runner.launch(run, *_ticket(run))
             except OSError as error:
-                refused: StudioError = files.refusal(error, "The run cannot be started", run.folder)
+                refused: StudioError = files.refusal(error, tr("The run cannot be started"), run.folder)
                 EventLog(run.events_file).append(Failed.of(refused))
         files.unlink(run.ticket_file)
 

@@ -13,6 +13,7 @@ from lora_studio.config.specs import OF_BASE
 from lora_studio.errors import AdapterError
 from lora_studio.events import Warned
 from lora_studio.jobs.image_spec import Blending, ImageSpec, Placed
+from lora_studio.language import tr
 
 if TYPE_CHECKING:
     from lora_studio.adapters import Adapter
@@ -142,7 +143,8 @@ class ModelsInMemory:
         adapter.require_factors("weighted by block")
         if adapter.kind.needs_base:
             raise AdapterError(
-                f"{placed.name} is a DoRA, whose blocks cannot be weighted separately.", do="Set its blocks back to 1."
+                tr("{name} is a DoRA, whose blocks cannot be weighted separately.", name=placed.name),
+                do=tr("Set its blocks back to 1."),
             )
         weighted = {
             path: replace(one, alpha=one.alpha * block_names.block_factor(blocks, path))
@@ -173,7 +175,9 @@ def _state(path: str) -> tuple:
         stat = os.stat(path)
     except OSError as error:
         raise AdapterError(
-            f"{Path(path).name} is gone.", where=path, do="Remove it from the mix, or put the file back."
+            tr("{name} is gone.", name=Path(path).name),
+            where=path,
+            do=tr("Remove it from the mix, or put the file back."),
         ) from error
     return path, stat.st_mtime_ns, stat.st_size
 

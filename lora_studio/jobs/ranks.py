@@ -18,6 +18,7 @@ from lora_studio.errors import MachineError, StudioError
 from lora_studio.events import Failed, parse
 from lora_studio.jobs import control, environment
 from lora_studio.jobs.eventlog import EventLog
+from lora_studio.language import tr
 from lora_studio.runs import Run
 
 POLL = 0.2
@@ -67,9 +68,14 @@ class RankWorkers:
         except OSError as error:
             self._end()
             raise MachineError(
-                f"Process {len(self._workers) + 2} of {self.world} cannot be started: {error.strerror or error}.",
+                tr(
+                    "Process {value} of {world} cannot be started: {value_2}.",
+                    value=len(self._workers) + 2,
+                    world=self.world,
+                    value_2=error.strerror or error,
+                ),
                 where="gpus",
-                do="Close other programs, then try again.",
+                do=tr("Close other programs, then try again."),
             ) from error
         threading.Thread(target=self._watch, name="rank-workers", daemon=True).start()
         return self
@@ -122,10 +128,12 @@ class RankWorkers:
             return StudioError(failed.what, where=failed.where, do=failed.do, details=details)
         how = f"killed by signal {-status}" if status < 0 else f"status {status}"
         return MachineError(
-            f"Process {number} of {self.world} ended unexpectedly ({how}).",
+            tr("Process {number} of {world} ended unexpectedly ({how}).", number=number, world=self.world, how=how),
             where=self.run.log_file,
-            do="Resume the run from its last saved state. If it happens again, the computer may have too little memory "
-            "for so many processes.",
+            do=tr(
+                "Resume the run from its last saved state. If it happens again, the computer may have "
+                "too little memory for so many processes."
+            ),
         )
 
     def _cause(self) -> StudioError | None:

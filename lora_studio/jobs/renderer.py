@@ -25,6 +25,7 @@ from lora_studio import files, runs
 from lora_studio.errors import MachineError, RunError, StudioError
 from lora_studio.jobs import environment, runner, turns
 from lora_studio.jobs.image_spec import ImageSpec, RoundTrip
+from lora_studio.language import tr
 
 
 class Answer(BaseModel):
@@ -164,9 +165,9 @@ class Renderer:
                 break
         if not drawer.alive:
             raise MachineError(
-                "The process that draws images ended unexpectedly.",
+                tr("The process that draws images ended unexpectedly."),
                 where=_log(self.outputs),
-                do="The computer may have run out of memory. The process is started again for the next image.",
+                do=tr("The computer may have run out of memory. The process is started again for the next image."),
             )
 
     def _started(self) -> _Child:
@@ -196,7 +197,7 @@ class _Child:
         except OSError as error:
             what = f"The process that draws images cannot be started: {files.reason(error)}."
             raise MachineError(
-                what, where=error.filename or "", do="Free memory and disk space, then try again."
+                what, where=error.filename or "", do=tr("Free memory and disk space, then try again.")
             ) from error
         assert self.process.stdin is not None and self.process.stdout is not None, "pipes"
         self._input, self._output = self.process.stdin, self.process.stdout

@@ -28,6 +28,7 @@ from lora_studio.jobs.image_spec import ImageSpec, RoundTrip
 from lora_studio.jobs.inbox import Inbox
 from lora_studio.jobs.models_in_memory import ModelsInMemory, base_of
 from lora_studio.jobs.renderer import Answer, Cancellation, ImageRequest, targets
+from lora_studio.language import tr
 from lora_studio.sampling.image_settings import ImageSettings
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ def _write(path: Path, data: bytes) -> None:
     try:
         files.write(path, data)
     except OSError as error:
-        raise files.refusal(error, "The image cannot be saved", path.parent) from error
+        raise files.refusal(error, tr("The image cannot be saved"), path.parent) from error
 
 
 def _suited(base: Base, spec: ImageSpec, notices: Sequence[Warned]) -> tuple[ImageSpec, dict[str, Any]]:

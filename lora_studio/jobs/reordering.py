@@ -11,6 +11,7 @@ from lora_studio.events import State
 from lora_studio.jobs import identity, queue, runner
 from lora_studio.jobs.glance import glance
 from lora_studio.jobs.queue import QueueEntry
+from lora_studio.language import tr
 from lora_studio.runs import notes
 
 
@@ -37,7 +38,7 @@ def move(outputs: Path, key: str, up: bool) -> None:
     places = [entry.key for entry in line]
     if key not in places:
         what = "That no longer waits in the queue: its turn has come, or it was taken out."
-        raise RunError(what, where=key, do="Look at the queue again.")
+        raise RunError(what, where=key, do=tr("Look at the queue again."))
     here = places.index(key)
     there = here - 1 if up else here + 1
     if 0 <= there < len(line):
@@ -46,7 +47,7 @@ def move(outputs: Path, key: str, up: bool) -> None:
             _give(one, other.place)
             _give(other, one.place)
         except OSError as error:
-            raise files.refusal(error, "The queue cannot be changed", outputs) from error
+            raise files.refusal(error, tr("The queue cannot be changed"), outputs) from error
 
 
 def _give(entry: QueueEntry, place: int) -> None:

@@ -15,6 +15,7 @@ from lora_studio import files, locks, runs
 from lora_studio.errors import RunError
 from lora_studio.events import Event, State, StateChanged
 from lora_studio.jobs import control, environment, eventlog, identity, ranks, view, warm
+from lora_studio.language import tr
 from lora_studio.runs import Run, notes
 
 _children: dict[int, subprocess.Popen] = {}
@@ -47,14 +48,14 @@ def start(run: Run) -> None:
                 launch(run, number, {})
         keep(outputs)
     except OSError as error:
-        raise files.refusal(error, "The run cannot be started", run.folder) from error
+        raise files.refusal(error, tr("The run cannot be started"), run.folder) from error
 
 
 def _require_log(run: Run) -> None:
     """Raises OSError, or RunError where the events would go nowhere, before anything is started."""
     if run.events_file.is_dir():
         what = f"The run's {run.events_file.name} is a folder, so it could not report anything."
-        raise RunError(what, where=run.events_file, do="Move that folder away, then start the run again.")
+        raise RunError(what, where=run.events_file, do=tr("Move that folder away, then start the run again."))
     with open(run.events_file, "ab"):
         pass
 

@@ -9,6 +9,7 @@ from lora_studio.errors import RunError
 from lora_studio.jobs import control, job, keeper, runner
 from lora_studio.jobs.control import Request
 from lora_studio.jobs.job import AtWork
+from lora_studio.language import tr
 from lora_studio.runs import Run
 
 
@@ -24,12 +25,12 @@ def at_work(name: str, outputs: Path) -> Run | AtWork:
         run = runs.find(name, outputs)
         if not runner.alive(run):
             what = f"{run.name} is neither at work nor waiting in the queue."
-            raise RunError(what, where=run.folder, do="There is nothing to stop.")
+            raise RunError(what, where=run.folder, do=tr("There is nothing to stop."))
         return run
     both = [run.folder for run in runner.at_work(outputs) if run.name == name]
     if both:
         do = f"Name the folder of the one to stop: {both[0]} or {jobs[0].folder}"
-        raise RunError(f"A run and a {jobs[0].noun} job are called {name}.", where=name, do=do)
+        raise RunError(tr("A run and a {noun} job are called {name}.", noun=jobs[0].noun, name=name), where=name, do=do)
     return jobs[0]
 
 
@@ -49,5 +50,5 @@ def stop(found: Run | AtWork) -> bool:
         if waited := runner.waits(found):
             keeper.leave(found)
     except OSError as error:
-        raise files.refusal(error, "The request cannot be left for the run", found.folder) from error
+        raise files.refusal(error, tr("The request cannot be left for the run"), found.folder) from error
     return waited and not runner.alive(found)

@@ -21,6 +21,7 @@ from lora_studio.evaluation import judgements
 from lora_studio.jobs import control, runner, trial_worker, view
 from lora_studio.jobs.control import Request
 from lora_studio.jobs.sweeping import Device
+from lora_studio.language import tr
 from lora_studio.locks import Lock
 from lora_studio.runs import Run, branching, checkpoints
 from lora_studio.sweeps.outcome import TrialOutcome
@@ -205,7 +206,7 @@ def _launch(run: Run, device: Device) -> None:
                 process = runner.detached(arguments, log, device.variables)
             runner.register_worker(run, process.pid)
     except OSError as error:
-        raise files.refusal(error, "The trial cannot be started", run.folder) from error
+        raise files.refusal(error, tr("The trial cannot be started"), run.folder) from error
 
 
 def _tidy(run: Run) -> None:

@@ -21,6 +21,7 @@ from lora_studio.errors import RunError, SettingsError
 from lora_studio.events import State
 from lora_studio.jobs import view
 from lora_studio.jobs.job import Job, read
+from lora_studio.language import tr
 from lora_studio.sweeps.outcome import Trial, TrialState
 from lora_studio.sweeps.study import Study
 
@@ -41,7 +42,7 @@ class Device(NamedTuple):
         kind, _, index = text.strip().partition(":")
         if kind not in ("cpu", "cuda", "xpu", "mps") or (index and not index.isdecimal()):
             do = "Write for example: --devices cuda:0,cuda:1"
-            raise SettingsError(f"{text!r} is no device.", where="--devices", do=do)
+            raise SettingsError(tr("{text!r} is no device.", text=text), where="--devices", do=do)
         return cls(kind, index)
 
     @property
@@ -155,7 +156,7 @@ def start(study: Study, devices: tuple[str, ...] = ()) -> SweepingJob:
         try:
             files.write(job.order_file, SweepingOrder(devices=devices).model_dump_json())
         except OSError as error:
-            raise files.refusal(error, "The sweep cannot be started", study.folder) from error
+            raise files.refusal(error, tr("The sweep cannot be started"), study.folder) from error
     job.resume()
     return job
 
@@ -169,7 +170,7 @@ def remove(study: Study) -> None:
     """
     job = SweepingJob(study.folder)
     if job.alive:
-        raise RunError(f"The sweep {study.name} is at work.", where=study.folder, do="Stop it first.")
+        raise RunError(tr("The sweep {name} is at work.", name=study.name), where=study.folder, do=tr("Stop it first."))
     job.remove()
 
 

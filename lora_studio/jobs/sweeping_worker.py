@@ -17,6 +17,7 @@ from lora_studio.jobs import job, job_worker, sweeper
 from lora_studio.jobs.eventlog import EventLog
 from lora_studio.jobs.sweeper import SharedDevice
 from lora_studio.jobs.sweeping import Device, SweepingJob
+from lora_studio.language import tr
 
 
 def main(folder: str) -> int:
@@ -30,7 +31,7 @@ def main(folder: str) -> int:
     except OSError as error:
         log.append(e.Failed.of(error))
         return 1
-    no_room = MachineError("There is not enough memory for the sweep.", do="Close other programs.")
+    no_room = MachineError(tr("There is not enough memory for the sweep."), do=tr("Close other programs."))
     return job_worker.reported(
         sweeping, log, lambda: work(sweeping, log, stopping), no_room, "the result of every trial"
     )

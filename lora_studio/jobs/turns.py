@@ -16,6 +16,7 @@ from pathlib import Path
 from lora_studio import files, locks, runs
 from lora_studio.errors import RunError
 from lora_studio.jobs import job, runner
+from lora_studio.language import tr
 from lora_studio.locks import Lock
 from lora_studio.runs import Run
 
@@ -84,12 +85,14 @@ def require(outputs: Path) -> Run | None:
     for other in job.at_work(outputs):
         if run is None or not other.waits:
             raise RunError(
-                f"No images are drawn while {other.activity}.",
-                do="That needs the whole machine: wait for its end, or cancel it. Earlier images can still be seen.",
+                tr("No images are drawn while {activity}.", activity=other.activity),
+                do=tr(
+                    "That needs the whole machine: wait for its end, or cancel it. Earlier images can still be seen."
+                ),
             )
     if run and not locks.taken(run.turns_lock):
         raise RunError(
-            f"No images are drawn while the run {run.name} begins or ends.",
+            tr("No images are drawn while the run {name} begins or ends.", name=run.name),
             do="Wait until it trains; then they are drawn between its steps. Earlier images can still be seen.",
         )
     return run
@@ -142,7 +145,7 @@ def _acquired(lock: Lock) -> bool:
     try:
         return lock.acquire()
     except OSError as error:
-        raise files.refusal(error, "Nothing can be drawn while a run trains", lock.path) from error
+        raise files.refusal(error, tr("Nothing can be drawn while a run trains"), lock.path) from error
 
 
 def _until(true: Callable[[], bool], waits: Callable[[], None] = lambda: None, patience: float = math.inf) -> None:

@@ -3,8 +3,8 @@
     tr("{name} is not an adapter.", name=path.name)
     ntr(len(cropped), "{count:,} picture is cropped.", "{count:,} pictures are cropped.")
 
-A message is text in the language of whoever is answered (``using``), and keeps its template and its parts. So it is said
-anew in another language wherever it is put into a text or an answer: a constant that was made while a module was
+A message is text in the language of whoever is answered (``using``), and keeps its template and its parts. So it is
+said anew in another language wherever it is put into a text or an answer: a constant that was made while a module was
 imported, or the warning of a run that another process wrote to its log.
 """
 

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from lora_studio.errors import SettingsError
+from lora_studio.language import tr
 from lora_studio.methods.lora import copied
 from lora_studio.methods.method import AdapterOptions, Layer, LayerInput, LayerShape, Method
 
@@ -51,9 +52,9 @@ class PrefixTuning(Method):
         keys, values = ([name for name in names if name.endswith(end)] for end in (_KEYS, _VALUES))
         if [name.removesuffix(_KEYS) for name in keys] != [name.removesuffix(_VALUES) for name in values]:
             raise SettingsError(
-                "Prefix tuning needs the keys and the values of each attention, and some of them are left out.",
+                tr("Prefix tuning needs the keys and the values of each attention, and some of them are left out."),
                 where="targets",
-                do="Set targets to attention or more, and let blocks name whole blocks.",
+                do=tr("Set targets to attention or more, and let blocks name whole blocks."),
             )
         wrap(model, keys, partial(PrefixLayer, count=options.rank, role=KEYS))
         wrap(model, values, partial(PrefixLayer, count=options.rank, role=VALUES))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lora_studio.errors import SettingsError
+from lora_studio.language import tr
 from lora_studio.methods.adapter_layers import AdapterLayers
 from lora_studio.methods.dora import Dora
 from lora_studio.methods.full import Full
@@ -37,6 +38,8 @@ def get(name: str) -> Method:
     """
     if name not in METHODS:
         raise SettingsError(
-            f"There is no training method named {name!r}.", where="method", do=f"Choose one of: {', '.join(METHODS)}."
+            tr("There is no training method named {name!r}.", name=name),
+            where="method",
+            do=tr("Choose one of: {listed}.", listed=", ".join(METHODS)),
         )
     return METHODS[name]

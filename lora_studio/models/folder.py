@@ -13,6 +13,7 @@ from lora_studio.events import Warned
 from lora_studio.families.family import Family, part_title
 from lora_studio.families.layout import Source
 from lora_studio.families.registry import denoiser_folders, of_folder
+from lora_studio.language import tr
 from lora_studio.models import distilled, pieces, prediction, single
 from lora_studio.models.base import Base
 from lora_studio.models.parts import AGAIN, build, read_json
@@ -37,7 +38,9 @@ def read(
     family = family_of(path)
     for part in family.parts:
         if not (path / part).is_dir():
-            raise ModelError(f"{path.name} lacks its {part} folder.", where=path / part, do=AGAIN)
+            raise ModelError(
+                tr("{name} lacks its {part} folder.", name=path.name, part=part), where=path / part, do=AGAIN
+            )
     schedule = read_json(path / "scheduler" / "scheduler_config.json")
     marks = prediction.of_folder(family, schedule, path)
     more, found = pieces.complete(family, given), []
@@ -120,18 +123,26 @@ def weight_files(folder: Path) -> list[Path]:
             return _shards(index)
     if pickled := [file.name for file in folder.iterdir() if file.suffix in _PICKLES]:
         raise ModelError(
-            f"{folder.parent.name} holds its {folder.name} only as a pickle ({pickled[0]}), which can run code when it "
-            "is loaded.",
+            tr(
+                "{name} holds its {name_2} only as a pickle ({pickled}), which can run code when it is loaded.",
+                name=folder.parent.name,
+                name_2=folder.name,
+                pickled=pickled[0],
+            ),
             where=folder,
-            do="Download the .safetensors version.",
+            do=tr("Download the .safetensors version."),
         )
-    raise ModelError(f"{folder.parent.name} lacks {folder.name}/{stem}.safetensors.", where=folder, do=AGAIN)
+    raise ModelError(
+        tr("{name} lacks {name_2}/{stem}.safetensors.", name=folder.parent.name, name_2=folder.name, stem=stem),
+        where=folder,
+        do=AGAIN,
+    )
 
 
 def _shards(index: Path) -> list[Path]:
     names = read_json(index).get("weight_map")
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-        raise ModelError(f"{index.name} is damaged: it names no files.", where=index, do=AGAIN)
+        raise ModelError(tr("{name} is damaged: it names no files.", name=index.name), where=index, do=AGAIN)
     return [
         index.with_name(Path(name).name) for name in sorted(set(names.values()))
     ]  # beside it, whatever folder they claim
@@ -172,10 +183,21 @@ def _tokenizer(folder: Path) -> Tokenizer:
         not ((folder / "vocab.json").is_file() and (folder / "merges.txt").is_file())
         and not (folder / "tokenizer.json").is_file()
     ):
-        raise ModelError(f"{folder.parent.name} lacks {folder.name}/vocab.json or merges.txt.", where=folder, do=AGAIN)
+        raise ModelError(
+            tr("{name} lacks {name_2}/vocab.json or merges.txt.", name=folder.parent.name, name_2=folder.name),
+            where=folder,
+            do=AGAIN,
+        )
     try:
         return Tokenizer.of_folder(folder)
     except Exception as error:  # the library raises plain ones
         raise ModelError(
-            f"{folder.parent.name}: its {folder.name} cannot be used: {error}.", where=folder, do=AGAIN
+            tr(
+                "{name}: its {name_2} cannot be used: {error}.",
+                name=folder.parent.name,
+                name_2=folder.name,
+                error=error,
+            ),
+            where=folder,
+            do=AGAIN,
         ) from None

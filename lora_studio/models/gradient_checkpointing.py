@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from lora_studio.errors import SettingsError
+from lora_studio.language import tr
 
 
 def enable(denoiser: Any, which: str, encoders: Iterable[nn.Module] = (), random: bool = False) -> None:
@@ -35,7 +36,9 @@ def enable(denoiser: Any, which: str, encoders: Iterable[nn.Module] = (), random
     if not getattr(denoiser, "_supports_gradient_checkpointing", False):
         if which != "off":
             raise SettingsError(
-                "This base model does not support gradient checkpointing.", where="checkpointing", do="Set it to off."
+                tr("This base model does not support gradient checkpointing."),
+                where="checkpointing",
+                do=tr("Set it to off."),
             )
         return
     denoiser.disable_gradient_checkpointing()

@@ -20,6 +20,7 @@ from lora_studio.adapters.adapter import Adapter, Factors
 from lora_studio.config import by_block
 from lora_studio.config.slices import AdapterSettings
 from lora_studio.errors import AdapterError, SettingsError
+from lora_studio.language import tr
 from lora_studio.methods import registry
 from lora_studio.methods.method import NAME, Directions, Layer
 from lora_studio.models import modules
@@ -114,7 +115,9 @@ def _wanted(base: Base, settings: AdapterSettings) -> dict[str, list[str]]:
     names = {family.denoiser: modules.targets(base.unet, family.targets[settings.targets])}
     if not names[family.denoiser]:
         raise SettingsError(
-            f"The base model has no layers for {settings.targets!r}.", where="targets", do="Choose other layers."
+            tr("The base model has no layers for {targets!r}.", targets=settings.targets),
+            where="targets",
+            do=tr("Choose other layers."),
         )
     if settings.train_text:
         for component, encoder in base.text_encoders.items():
@@ -123,9 +126,9 @@ def _wanted(base: Base, settings: AdapterSettings) -> dict[str, list[str]]:
     paths = {place: path for place, path in paths.items() if method.takes(path)}
     if not paths:
         raise SettingsError(
-            f"{method.title} changes none of the layers of {settings.targets!r}.",
+            tr("{title} changes none of the layers of {targets!r}.", title=method.title, targets=settings.targets),
             where="targets",
-            do="Choose more layers, such as attention.",
+            do=tr("Choose more layers, such as attention."),
         )
     chosen = {place: path for place, path in paths.items() if block_names.within(settings.blocks, path)}
     for block in settings.blocks:
@@ -244,7 +247,9 @@ def set_weights(base: Base, weights: Weights) -> None:
             base.words.require_distinct(row)
     elif any(weights):
         raise AdapterError(
-            f"There are 0 adapters and {len(weights)} weights.", where="weight", do="Load adapters first."
+            tr("There are 0 adapters and {weights} weights.", weights=len(weights)),
+            where="weight",
+            do=tr("Load adapters first."),
         )
 
 

@@ -22,6 +22,7 @@ from torch.utils.hooks import RemovableHandle
 from lora_studio.adapters.adapter import Adapter
 from lora_studio.adapters.embedding import Embedding
 from lora_studio.errors import AdapterError
+from lora_studio.language import tr
 from lora_studio.texts.learned_words import LearnedWord
 from lora_studio.texts.tokenizer import Tokenizer
 
@@ -109,9 +110,14 @@ class LearnedWords:
             other = owners.setdefault(one.word.lower(), one)
             if other is not one and not _same(one, other):
                 raise AdapterError(
-                    f"{self._name(other)} and {self._name(one)} have both learned the word {one.word!r}.",
+                    tr(
+                        "{name} and {name_2} have both learned the word {word!r}.",
+                        name=self._name(other),
+                        name_2=self._name(one),
+                        word=one.word,
+                    ),
                     where=one.word,
-                    do="Draw with one of them, or set the other's weight to 0.",
+                    do=tr("Draw with one of them, or set the other's weight to 0."),
                 )
 
     def _name(self, one: _Word) -> str:
@@ -182,13 +188,13 @@ class LearnedWords:
                 f"The vectors of the word {one.word!r} are {_wide(one.widths)} wide; the base model's text "
                 f"{'encoders read' if len(own) > 1 else 'encoder reads'} {_wide(own)}.",
                 where=where,
-                do="Choose one that was made for this base model, or the base model that it was made for.",
+                do=tr("Choose one that was made for this base model, or the base model that it was made for."),
             )
         if one.tokens > (room := min(tokenizer.room for tokenizer in self._tokenizers)):
             raise AdapterError(
                 f"The word {one.word!r} has {one.tokens} vectors; a text encoder reads {room} tokens at once.",
                 where=where,
-                do="Choose an embedding with fewer vectors.",
+                do=tr("Choose an embedding with fewer vectors."),
             )
 
     def unload(self) -> None:
@@ -256,7 +262,7 @@ def start_from(encoder: nn.Module, tokenizer: Tokenizer, words: str, count: int)
     tokens = tokenizer.tokens(words)
     if not tokens:
         do = "Choose a word of the language, such as painting."
-        raise AdapterError(f"{words!r} has no tokens to start from.", where="init_word", do=do)
+        raise AdapterError(tr("{words!r} has no tokens to start from.", words=words), where="init_word", do=do)
     known = _embedding_of(encoder).weight.detach().float().cpu()
     return torch.stack([known[tokens[place % len(tokens)]] for place in range(count)])
 

@@ -23,6 +23,7 @@ from lora_studio.adapters.adapter import Adapter, Factors
 from lora_studio.adapters.output_change import OutputChange, Pass
 from lora_studio.errors import AdapterError
 from lora_studio.families import layout
+from lora_studio.language import tr
 from lora_studio.models import modules
 from lora_studio.models.increment import Increment, IncrementScales, Rows, repeated
 
@@ -93,20 +94,22 @@ class AdapterOverlay:
         for row in rows:
             if not all(math.isfinite(weight) for weight in row):
                 raise AdapterError(
-                    f"An adapter's weight must be a finite number (they are {list(row)}).",
+                    tr("An adapter's weight must be a finite number (they are {list}).", list=list(row)),
                     where="weight",
                     do="Weights from -2 to 2 make sense; 1 is as trained.",
                 )
             if len(row) != len(self.adapters):
                 raise AdapterError(
-                    f"There are {len(self.adapters)} adapters and {len(row)} weights.",
+                    tr("There are {adapters} adapters and {row} weights.", adapters=len(self.adapters), row=len(row)),
                     where="weight",
-                    do="Give one weight for each adapter.",
+                    do=tr("Give one weight for each adapter."),
                 )
         for index, adapter in enumerate(self.adapters):
             if not adapter.shares_batch and len({bool(row[index]) for row in rows}) > 1:
                 what = f"{adapter.file or 'An adapter'} is {adapter.kind.a_title}, which a whole batch has or has not."
-                raise AdapterError(what, where="weight", do="Draw samples with it and without it one after the other.")
+                raise AdapterError(
+                    what, where="weight", do=tr("Draw samples with it and without it one after the other.")
+                )
         self.weights = rows
         table = torch.tensor(rows, dtype=torch.float32)
         for scales in self._scales:
@@ -270,9 +273,9 @@ def require_fit(adapter: Adapter, found: Mapping[str, nn.Linear | nn.Conv2d], fa
     else:
         what = "The adapter does not fit the base model"
     raise AdapterError(
-        f"{what}: {len(fitting)} of its {total} modules match.",
+        tr("{what}: {fitting} of its {total} modules match.", what=what, fitting=len(fitting), total=total),
         where=adapter.metadata.get("ss_output_name", ""),
-        do="Choose an adapter that was made for this base model, or the base model that it was made for.",
+        do=tr("Choose an adapter that was made for this base model, or the base model that it was made for."),
     )
 
 

@@ -13,6 +13,7 @@ from transformers.initialization import no_init_weights
 
 from lora_studio.errors import ModelError
 from lora_studio.families.family import Family, part_title
+from lora_studio.language import tr
 
 AGAIN = "Download it again, or choose another base model."
 
@@ -32,7 +33,9 @@ def build(family: Family, part: str, config: dict[str, Any], where: Path) -> nn.
             )
     except Exception as error:  # the libraries raise nearly every kind
         raise ModelError(
-            f"The configuration of {part_title(part)} cannot be used: {error}.", where=where, do=AGAIN
+            tr("The configuration of {part_title} cannot be used: {error}.", part_title=part_title(part), error=error),
+            where=where,
+            do=AGAIN,
         ) from None
 
 
@@ -46,10 +49,17 @@ def read_json(path: Path) -> dict[str, Any]:
         table = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
         raise ModelError(
-            f"{path.parent.parent.name} lacks {path.parent.name}/{path.name}.", where=path, do=AGAIN
+            tr(
+                "{name} lacks {name_2}/{name_3}.",
+                name=path.parent.parent.name,
+                name_2=path.parent.name,
+                name_3=path.name,
+            ),
+            where=path,
+            do=AGAIN,
         ) from None
     except (ValueError, RecursionError):
         table = None
     if not isinstance(table, dict):
-        raise ModelError(f"{path.name} is damaged: it is not a JSON table.", where=path, do=AGAIN)
+        raise ModelError(tr("{name} is damaged: it is not a JSON table.", name=path.name), where=path, do=AGAIN)
     return table

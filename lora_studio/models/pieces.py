@@ -17,6 +17,7 @@ from lora_studio.families.contents import FilePart
 from lora_studio.families.family import Family, part_title
 from lora_studio.families.layout import Source
 from lora_studio.families.weights import require_given
+from lora_studio.language import tr
 from lora_studio.models.weights import Weights, lacks
 
 _GIVE = {"vae": "--vae", "text": "--text-encoders"}
@@ -115,7 +116,11 @@ def complete(family: Family, given: Given) -> dict[str, Piece]:
             wanted = [part for part in held if part.kind == kind]
             if not wanted:
                 holds = _described(held)
-                raise ModelError(f"{path.name} holds {holds}.", where=where, do=f"Give a file with {_KINDS[kind]}.")
+                raise ModelError(
+                    tr("{name} holds {holds}.", name=path.name, holds=holds),
+                    where=where,
+                    do=tr("Give a file with {kinds}.", kinds=_KINDS[kind]),
+                )
             for part in wanted:
                 place = _place(family, part, path)
                 if place in pieces:
@@ -189,15 +194,28 @@ def _place(family: Family, part: FilePart, path: Path) -> str:
         return place
     wanted = " and ".join(str(family.config(each)["num_hidden_layers"]) for each in family.encoders)
     raise ModelError(
-        f"{path.name} holds a text encoder of {part.layers} layers, but {family.title} has {wanted}.",
+        tr(
+            "{name} holds a text encoder of {layers} layers, but {title} has {wanted}.",
+            name=path.name,
+            layers=part.layers,
+            title=family.title,
+            wanted=wanted,
+        ),
         where="text_encoders",
-        do=f"Give the text encoder{'s' * (len(family.encoders) > 1)} of a model of this family.",
+        do=tr("Give the text encoder{value} of a model of this family.", value="s" * (len(family.encoders) > 1)),
     )
 
 
 def _twice(place: str, first: Path, second: Path) -> ModelError:
     return ModelError(
-        f"{first.name} and {second.name} both hold {part_title(place)}.", where="text_encoders", do="Give one of them."
+        tr(
+            "{name} and {name_2} both hold {part_title}.",
+            name=first.name,
+            name_2=second.name,
+            part_title=part_title(place),
+        ),
+        where="text_encoders",
+        do=tr("Give one of them."),
     )
 
 
@@ -214,10 +232,21 @@ def _incomplete(family: Family, path: Path, own: list[str], missing: list[str]) 
     options = dict.fromkeys(_GIVE["vae" if part == "vae" else "text"] for part in missing)
     settings = dict.fromkeys("vae" if part == "vae" else "text_encoders" for part in missing)
     return ModelError(
-        f"{path.name} holds {_listed(own)} of {family.title}{lacking}.",
+        tr(
+            "{name} holds {listed} of {title}{lacking}.",
+            name=path.name,
+            listed=_listed(own),
+            title=family.title,
+            lacking=lacking,
+        ),
         where="base",
-        do=f"Give the files of {_listed(missing)} as {' and '.join(settings)} ({' and '.join(options)} on the command "
-        "line), or choose a checkpoint that holds the whole model.",
+        do=tr(
+            "Give the files of {listed} as {listed_2} ({listed_3} on the command line), or choose a "
+            "checkpoint that holds the whole model.",
+            listed=_listed(missing),
+            listed_2=" and ".join(settings),
+            listed_3=" and ".join(options),
+        ),
     )
 
 

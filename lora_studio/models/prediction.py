@@ -21,6 +21,7 @@ from lora_studio.errors import ModelError
 from lora_studio.events import Warned
 from lora_studio.families.family import Family
 from lora_studio.families.marks import EDM_MARKS, PLAYGROUND_MARK, V_MARK, ZERO_SNR_MARK, claims
+from lora_studio.language import tr
 
 if TYPE_CHECKING:
     from lora_studio.models.base import Base
@@ -251,17 +252,25 @@ def _require_ends(schedule: Mapping[str, Any], where: Any, source: str) -> None:
     smallest, largest = ContinuousVelocity(schedule).sigmas
     if not 0 < smallest < largest <= edm.LARGEST:
         raise ModelError(
-            f"{where.name} says in {source} that its noise goes from {smallest:g} to {largest:g}, "
-            "which makes no sense.",
+            tr(
+                "{name} says in {source} that its noise goes from {smallest:g} to {largest:g}, which makes no sense.",
+                name=where.name,
+                source=source,
+                smallest=smallest,
+                largest=largest,
+            ),
             where=where,
-            do="Download it again, or choose another base model.",
+            do=tr("Download it again, or choose another base model."),
         )
 
 
 def _playground(where: Any) -> ModelError:
     return ModelError(
-        f"{where.name} is Playground 2.5 or a model like it, whose noise process (EDM, Karras et al. 2022) and latents "
-        "the studio cannot train.",
+        tr(
+            "{name} is Playground 2.5 or a model like it, whose noise process (EDM, Karras et al. "
+            "2022) and latents the studio cannot train.",
+            name=where.name,
+        ),
         where=where,
-        do="Choose a model that predicts noise, velocity or a rectified flow.",
+        do=tr("Choose a model that predicts noise, velocity or a rectified flow."),
     )

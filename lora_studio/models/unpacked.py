@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_studio.errors import MachineError
+from lora_studio.language import tr
 
 
 def weight_of(module: nn.Linear | nn.Conv2d) -> Tensor:
@@ -39,7 +40,9 @@ def bitsandbytes() -> ModuleType:
         import bitsandbytes as found
     except (ImportError, OSError, RuntimeError) as error:
         raise MachineError(
-            f"bitsandbytes does not work on this machine: {error}.", where="quantize", do="Set quantize to none."
+            tr("bitsandbytes does not work on this machine: {error}.", error=error),
+            where="quantize",
+            do=tr("Set quantize to none."),
         ) from error
     # it would warn of int8's rounding at every layer of every step
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)

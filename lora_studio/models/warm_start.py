@@ -14,6 +14,7 @@ from lora_studio.adapters import Adapter, Factors, dora, resize, svd
 from lora_studio.adapters.kinds import EMBEDDING
 from lora_studio.adapters.output_change import OutputChange
 from lora_studio.errors import AdapterError
+from lora_studio.language import tr
 from lora_studio.models import inject, modules
 from lora_studio.models.base import Base
 from lora_studio.models.overlay import require_fit
@@ -58,9 +59,14 @@ def begin_from(base: Base, adapter: Adapter, rank: int | Mapping[str, int]) -> T
     others = {path: one for path, one in held.items() if not base.method.take(layers[path], one)}
     if others and base.method.own_start:
         raise AdapterError(
-            f"{base.method.own_start} Of the adapter's {len(held)} modules {len(others)} are of another kind or size.",
+            tr(
+                "{own_start} Of the adapter's {held} modules {others} are of another kind or size.",
+                own_start=base.method.own_start,
+                held=len(held),
+                others=len(others),
+            ),
             where="method",
-            do="Choose the settings that it was trained with, or method=lora.",
+            do=tr("Choose the settings that it was trained with, or method=lora."),
         )
     nearest, residual = _nearest(base, others, rank) if others else ({}, 0.0)
     for path, one in nearest.items():
@@ -76,20 +82,26 @@ def _nothing_taken(adapter: Adapter, trained: bool) -> AdapterError:
     """
     if adapter.kind is EMBEDDING:
         return AdapterError(
-            f"The adapter holds the learned word {' and '.join(adapter.embeddings)} alone, and this run learns none.",
+            tr(
+                "The adapter holds the learned word {listed} alone, and this run learns none.",
+                listed=" and ".join(adapter.embeddings),
+            ),
             where="learned_tokens",
-            do="Set learned_tokens and trigger, or method to textual-inversion.",
+            do=tr("Set learned_tokens and trigger, or method to textual-inversion."),
         )
     if not trained:
         return AdapterError(
-            "The adapter has learned no word, and this run trains nothing else.",
+            tr("The adapter has learned no word, and this run trains nothing else."),
             where="method",
-            do="Choose a method that trains layers, such as lora.",
+            do=tr("Choose a method that trains layers, such as lora."),
         )
     return AdapterError(
-        f"None of the adapter's {len(adapter.changes)} modules is among the layers that this run trains.",
+        tr(
+            "None of the adapter's {changes} modules is among the layers that this run trains.",
+            changes=len(adapter.changes),
+        ),
         where="targets",
-        do="Choose its layers, or set train_text if it is one of the text encoders.",
+        do=tr("Choose its layers, or set train_text if it is one of the text encoders."),
     )
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lora_studio.adapters import container, scales
 from lora_studio.errors import AdapterError, ModelError
 from lora_studio.families.layout import Source
+from lora_studio.language import tr
 from lora_studio.models.parts import AGAIN
 
 _READERS = min(8, os.cpu_count() or 1)
@@ -123,7 +124,14 @@ def find(
         where = weights.paths[0]
         total = len(found) + len(missing)
         raise ModelError(
-            f"{where.name} lacks {len(missing)} of {total} weights of {what}, the first being {missing[0]}.",
+            tr(
+                "{name} lacks {missing} of {total} weights of {what}, the first being {missing_2}.",
+                name=where.name,
+                missing=len(missing),
+                total=total,
+                what=what,
+                missing_2=missing[0],
+            ),
             where=where,
             do=AGAIN,
         )
@@ -135,7 +143,9 @@ def lacks(weights: Weights, what: str) -> ModelError:
     """The error for a file without ``what``."""
     where = weights.paths[0]
     return ModelError(
-        f"{where.name} does not hold {what}.", where=where, do="Choose a checkpoint that holds the whole model."
+        tr("{name} does not hold {what}.", name=where.name, what=what),
+        where=where,
+        do=tr("Choose a checkpoint that holds the whole model."),
     )
 
 
@@ -144,23 +154,39 @@ def _tensor(weights: Weights, source: Source, shape: torch.Size, dtype: torch.dt
     where = weights.paths[0]
     if tensor.shape != shape:
         raise ModelError(
-            f"{where.name}: {source.key} has the shape {tuple(tensor.shape)} where {tuple(shape)} belongs.",
+            tr(
+                "{name}: {key} has the shape {tuple} where {tuple_2} belongs.",
+                name=where.name,
+                key=source.key,
+                tuple=tuple(tensor.shape),
+                tuple_2=tuple(shape),
+            ),
             where=where,
             do=AGAIN,
         )
     if not tensor.is_floating_point():
         kind = str(tensor.dtype).removeprefix("torch.")
         raise ModelError(
-            f"{where.name}: {source.key} is in the format {kind}, which no weight of a model is in.",
+            tr(
+                "{name}: {key} is in the format {kind}, which no weight of a model is in.",
+                name=where.name,
+                key=source.key,
+                kind=kind,
+            ),
             where=where,
-            do="Choose a copy of the model in fp16, bf16 or fp8.",
+            do=tr("Choose a copy of the model in fp16, bf16 or fp8."),
         )
     tensor = tensor.to(device, dtype, copy=True, memory_format=torch.contiguous_format)
     # in no more memory: what comes and goes beside a weight that stays leaves gaps
     if tensor.numel() and not torch.isfinite(torch.stack(tensor.aminmax())).all():
         raise ModelError(
-            f"{where.name}: {source.key} has values that are not finite in {str(dtype).removeprefix('torch.')}.",
+            tr(
+                "{name}: {key} has values that are not finite in {removeprefix}.",
+                name=where.name,
+                key=source.key,
+                removeprefix=str(dtype).removeprefix("torch."),
+            ),
             where=where,
-            do="Choose another precision, or another copy of the model.",
+            do=tr("Choose another precision, or another copy of the model."),
         )
     return tensor

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from lora_studio.errors import MachineError, SettingsError
+from lora_studio.language import tr
 from lora_studio.optim import registry, schedules
 from lora_studio.optim.flat import FlatParameters
 from lora_studio.optim.registry import Hyperparameters, OptimizerSpec
@@ -76,9 +77,9 @@ def groups(named: Named, values: Hyperparameters, factors: Mapping[str, float] =
     spec = registry.get(values.optimizer)
     if spec.one_rate and factors:
         raise SettingsError(
-            f"{spec.title} has one learning rate for all parameters, so blocks cannot have others.",
+            tr("{title} has one learning rate for all parameters, so blocks cannot have others.", title=spec.title),
             where="by_block",
-            do="Remove the rates by block, or choose another optimizer.",
+            do=tr("Remove the rates by block, or choose another optimizer."),
         )
     gathered: dict[tuple[str, float], dict[str, Any]] = {}
     # by where a rate comes from: two that happen to be equal must not share a moment, or a state would fit no other
@@ -109,9 +110,12 @@ def optimizer(groups: list[dict], values: Hyperparameters, steps: int) -> torch.
     spec = registry.get(values.optimizer)
     if spec.one_rate and values.lora_plus != 1:
         raise SettingsError(
-            f"{spec.title} has one learning rate for all parameters, so LoRA+ cannot give the second factor another.",
+            tr(
+                "{title} has one learning rate for all parameters, so LoRA+ cannot give the second factor another.",
+                title=spec.title,
+            ),
             where="lora_plus",
-            do="Set lora_plus to 1, or choose another optimizer.",
+            do=tr("Set lora_plus to 1, or choose another optimizer."),
         )
     said = io.StringIO()
     with redirect_stdout(said):  # Prodigy prints how it decays weights, and standard output is for results
@@ -128,9 +132,9 @@ def _import(spec: OptimizerSpec) -> Callable[..., torch.optim.Optimizer]:
     except (ImportError, OSError, RuntimeError) as error:
         others = [other.name for other in registry.OPTIMIZERS.values() if other.package != spec.package]
         raise MachineError(
-            f"{spec.package} does not work on this machine: {error}.",
+            tr("{package} does not work on this machine: {error}.", package=spec.package, error=error),
             where="optimizer",
-            do=f"Choose {', '.join(others[:-1])} or {others[-1]}.",
+            do=tr("Choose {listed} or {others}.", listed=", ".join(others[:-1]), others=others[-1]),
         ) from error
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from lora_studio.errors import SettingsError
+from lora_studio.language import tr
 from lora_studio.optim.schedules import ScheduleSettings
 
 
@@ -302,9 +303,9 @@ def get(name: str) -> OptimizerSpec:
     """
     if name not in OPTIMIZERS:
         raise SettingsError(
-            f"There is no optimizer named {name!r}.",
+            tr("There is no optimizer named {name!r}.", name=name),
             where="optimizer",
-            do=f"Choose one of: {', '.join(OPTIMIZERS)}.",
+            do=tr("Choose one of: {listed}.", listed=", ".join(OPTIMIZERS)),
         )
     return OPTIMIZERS[name]
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from lora_studio.errors import SettingsError
+from lora_studio.language import tr
 
 
 class ScheduleSettings(Protocol):
@@ -90,7 +91,9 @@ def get(name: str) -> Schedule:
     """
     if name not in SCHEDULES:
         raise SettingsError(
-            f"There is no schedule named {name!r}.", where="schedule", do=f"Choose one of: {', '.join(SCHEDULES)}."
+            tr("There is no schedule named {name!r}.", name=name),
+            where="schedule",
+            do=tr("Choose one of: {listed}.", listed=", ".join(SCHEDULES)),
         )
     return SCHEDULES[name]
 

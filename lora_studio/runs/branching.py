@@ -21,6 +21,7 @@ from lora_studio.config.specs import SPECS
 from lora_studio.dataset import epochs, manifest, sources
 from lora_studio.errors import DatasetError, ModelError, RunError, SettingsError, StudioError
 from lora_studio.families import registry, weights
+from lora_studio.language import tr
 from lora_studio.methods.registry import METHODS
 from lora_studio.runs import Run, checkpoints, keeping, notes
 
@@ -73,9 +74,9 @@ def branch_point(text: str, outputs: Path) -> BranchPoint:
     newest = checkpoints.latest(run)
     if newest is None:
         raise RunError(
-            f"The run {run.name} has no saved state to branch from.",
+            tr("The run {name} has no saved state to branch from.", name=run.name),
             where=run.checkpoints,
-            do="Let it train longer, or save a state from the page.",
+            do=tr("Let it train longer, or save a state from the page."),
         )
     return BranchPoint(run, int(newest.name.removeprefix("step-")))
 
@@ -129,7 +130,7 @@ def create(settings: Settings, outputs: Path) -> Run:
     if adapter.kind is EMBEDDING and not settings.adapter.tokens:
         word = " and ".join(adapter.embeddings)
         what = f"{path.name} holds the learned word {word} alone, and this run learns none."
-        raise SettingsError(what, where="learned_tokens", do="Set learned_tokens, or method to textual-inversion.")
+        raise SettingsError(what, where="learned_tokens", do=tr("Set learned_tokens, or method to textual-inversion."))
     run = runs.create(settings.changed(start_from=str(path)), outputs)
     try:
         if path.is_dir() or path.name == PEFT_MODEL:  # whose alphas are in another file
@@ -139,7 +140,7 @@ def create(settings: Settings, outputs: Path) -> Run:
             files.copy(path, run.start_file)
     except OSError as error:
         shutil.rmtree(run.folder, ignore_errors=True)
-        raise files.refusal(error, "The new run cannot be created", run.folder) from error
+        raise files.refusal(error, tr("The new run cannot be created"), run.folder) from error
     return run
 
 
@@ -164,7 +165,9 @@ def _require_startable(settings: Settings, file: Path) -> None:
             return _require_rank(settings, found)
         if not kind.changes_weights:
             able = [name for name, method in METHODS.items() if method.own_kind == kind.name]
-    raise SettingsError(chosen.own_start, where="method", do=f"Set method to one of: {', '.join(able)}.")
+    raise SettingsError(
+        chosen.own_start, where="method", do=tr("Set method to one of: {listed}.", listed=", ".join(able))
+    )
 
 
 def _require_rank(settings: Settings, given: Summary) -> None:
@@ -173,7 +176,7 @@ def _require_rank(settings: Settings, given: Summary) -> None:
     if not chosen.keeps_rank or given.mixed_ranks or given.rank in (own.rank, *by_block.ranks(own.by_block)):
         return
     what = f"{chosen.own_start} The adapter is of rank {given.rank}, and this run's rank is {own.rank}."
-    raise SettingsError(what, where="rank", do=f"Set rank to {given.rank}.")
+    raise SettingsError(what, where="rank", do=tr("Set rank to {rank}.", rank=given.rank))
 
 
 def hindrances(before: Settings, after: Settings) -> list[str]:
@@ -204,16 +207,20 @@ def branch(parent: Run, step: int, settings: Settings, outputs: Path) -> Run:
     settings = with_steps(settings, outputs)
     if settings.run.start_from not in ("", parent.settings().run.start_from):
         raise SettingsError(
-            "A branch starts from the saved state of its run, not from another adapter.",
+            tr("A branch starts from the saved state of its run, not from another adapter."),
             where="start_from",
-            do="Leave one of the two out.",
+            do=tr("Leave one of the two out."),
         )
     goes_on = saved is not None and not state_hindrances(saved.folder, settings_of(saved.folder, parent), settings)
     if goes_on and settings.run.steps <= step:
         raise SettingsError(
-            f"The saved state is at step {step}, and the run would end at step {settings.run.steps}.",
+            tr(
+                "The saved state is at step {step}, and the run would end at step {steps}.",
+                step=step,
+                steps=settings.run.steps,
+            ),
             where="steps",
-            do=f"Set steps to more than {step}.",
+            do=tr("Set steps to more than {step}.", step=step),
         )
     if not goes_on:
         _require_startable(settings, adapter)
@@ -229,7 +236,7 @@ def branch(parent: Run, step: int, settings: Settings, outputs: Path) -> Run:
         notes.write(run.parent_file, {"run": parent.name, "step": step, "goes_on": goes_on})
     except OSError as error:
         shutil.rmtree(run.folder, ignore_errors=True)
-        raise files.refusal(error, "The new run cannot be created", run.folder) from error
+        raise files.refusal(error, tr("The new run cannot be created"), run.folder) from error
     return run
 
 
@@ -268,16 +275,22 @@ def require_places(run: Run, settings: Settings) -> None:
     command = f"python3 app.py resume {shlex.quote(run.name)}"
     if not settings.run.data:
         what = f"The settings of {run.name} name no folder of pictures."
-        raise DatasetError(what, where=run.settings_file, do=f"Name it: {command} --data FOLDER")
+        raise DatasetError(what, where=run.settings_file, do=tr("Name it: {command} --data FOLDER", command=command))
     if settings.run.has_pairs and not os.path.isfile(settings.run.data):
         what = f"There is no file {settings.run.data}, where the pairs of {run.name} should be."
-        raise DatasetError(what, where="data", do=f"If it moved, name the new place: {command} --data FILE")
+        raise DatasetError(
+            what, where="data", do=tr("If it moved, name the new place: {command} --data FILE", command=command)
+        )
     if not settings.run.has_pairs and not os.path.isdir(settings.run.data):
         what = f"There is no folder {settings.run.data}, where the pictures of {run.name} should be."
-        raise DatasetError(what, where="data", do=f"If they moved, name the new place: {command} --data FOLDER")
+        raise DatasetError(
+            what, where="data", do=tr("If they moved, name the new place: {command} --data FOLDER", command=command)
+        )
     if os.path.isabs(settings.run.base) and not os.path.exists(settings.run.base):
         what = f"There is no base model at {settings.run.base}, where that of {run.name} should be."
-        raise ModelError(what, where="base", do=f"If it moved, name the new place: {command} --base PATH")
+        raise ModelError(
+            what, where="base", do=tr("If it moved, name the new place: {command} --base PATH", command=command)
+        )
     for key, paths in {"vae": [settings.run.vae], "text_encoders": settings.run.text_encoders}.items():
         for path in paths:
             if path and not os.path.isfile(path):
@@ -286,7 +299,9 @@ def require_places(run: Run, settings: Settings) -> None:
                 raise ModelError(
                     what,
                     where=key,
-                    do=f"If it moved, name the new place: {' '.join([command, *[option] * len(paths)])}",
+                    do=tr(
+                        "If it moved, name the new place: {listed}", listed=" ".join([command, *[option] * len(paths)])
+                    ),
                 )
 
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from lora_studio import files, runs
 from lora_studio.errors import RunError
+from lora_studio.language import tr
 from lora_studio.runs import Run, Unreadable
 
 MANIFEST = "manifest.json"
@@ -147,13 +148,13 @@ def find(run: Run, step: int) -> Saved:
     if found is None:
         known = ", ".join(str(saved.step) for saved in there)
         raise RunError(
-            f"The run {run.name} has no saved state of step {step}.",
+            tr("The run {name} has no saved state of step {step}.", name=run.name, step=step),
             where=run.checkpoints,
-            do=f"Its saved states: {known}." if known else "It has no saved states yet.",
+            do=tr("Its saved states: {known}.", known=known) if known else tr("It has no saved states yet."),
         )
     if why := damage(found.folder):
         what = f"The saved state of step {step} is damaged: {why}."
-        raise RunError(what, where=found.folder, do="Choose another one.")
+        raise RunError(what, where=found.folder, do=tr("Choose another one."))
     return found
 
 

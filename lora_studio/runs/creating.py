@@ -9,6 +9,7 @@ from lora_studio.config import presets
 from lora_studio.config.settings import Settings
 from lora_studio.config.slices import RunSettings
 from lora_studio.errors import RunError
+from lora_studio.language import tr
 from lora_studio.runs.layout import OUTPUTS, OWN_FOLDERS, Run, captioning_folder, pictures_folder
 
 
@@ -57,7 +58,7 @@ def create(settings: Settings, outputs: Path = OUTPUTS) -> Run:
         presets.save_settings(settings.changed(name=run.name), run.settings_file)
         files.sync_folder(outputs)
     except OSError as error:
-        raise files.refusal(error, "The run's folder cannot be created", outputs) from error
+        raise files.refusal(error, tr("The run's folder cannot be created"), outputs) from error
     return run
 
 
@@ -65,9 +66,9 @@ def require_text(outputs: Path) -> None:
     """Raises RunError where the name of the outputs folder is not valid Unicode: settings and logs name files in it."""
     if not files.is_text(outputs.absolute()):
         raise RunError(
-            "The path of the outputs folder is not valid Unicode.",
+            tr("The path of the outputs folder is not valid Unicode."),
             where=files.printable(outputs.absolute()),
-            do="Rename that folder, or choose another one with --outputs.",
+            do=tr("Rename that folder, or choose another one with --outputs."),
         )
 
 

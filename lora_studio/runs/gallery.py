@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from lora_studio import files, runs
 from lora_studio.errors import MachineError, SettingsError
+from lora_studio.language import tr
 from lora_studio.runs import trash
 
 ENDINGS = (".png", ".webp", ".jpg", ".jpeg")
@@ -48,7 +49,7 @@ def listed(outputs: Path = runs.OUTPUTS) -> list[Drawn]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise files.refusal(error, "The pictures cannot be listed", folder) from error
+        raise files.refusal(error, tr("The pictures cannot be listed"), folder) from error
     return sorted(found, key=lambda one: (-one.modified, one.name))
 
 
@@ -77,7 +78,7 @@ def found(name: str, outputs: Path = runs.OUTPUTS) -> Path:
     """
     if path := find(name, outputs):
         return path
-    raise SettingsError("This picture is gone.", where=name, do="Choose another: it was moved or deleted.")
+    raise SettingsError(tr("This picture is gone."), where=name, do=tr("Choose another: it was moved or deleted."))
 
 
 def keep(content: bytes, name: str, outputs: Path = runs.OUTPUTS) -> Path:
@@ -92,7 +93,7 @@ def keep(content: bytes, name: str, outputs: Path = runs.OUTPUTS) -> Path:
             path = files.free(folder / name)
             files.write(path, content)
         except OSError as error:
-            raise files.refusal(error, "The picture cannot be saved", folder) from error
+            raise files.refusal(error, tr("The picture cannot be saved"), folder) from error
     return path
 
 
@@ -139,7 +140,7 @@ def _set_aside(path: Path, outputs: Path) -> Path:
         except OSError:
             shutil.copy2(path, target)
     except OSError as error:
-        raise files.refusal(error, "The picture cannot be kept for undo, so it was not deleted", path) from error
+        raise files.refusal(error, tr("The picture cannot be kept for undo, so it was not deleted"), path) from error
     return target
 
 
@@ -157,7 +158,7 @@ def restore(outputs: Path = runs.OUTPUTS) -> list[str]:
                 target = files.free(folder / path.name)
                 files.patiently(lambda path=path, target=target: os.replace(path, target))
             except OSError as error:
-                raise files.refusal(error, "The picture cannot be restored", folder) from error
+                raise files.refusal(error, tr("The picture cannot be restored"), folder) from error
             back.append(target.name)
     return back
 
@@ -192,4 +193,4 @@ def _write_stars(names: Iterable[str], outputs: Path) -> None:
     try:
         files.write(_stars(outputs), json.dumps(sorted(names), indent=1))
     except OSError as error:
-        raise files.refusal(error, "The star cannot be saved", _stars(outputs)) from error
+        raise files.refusal(error, tr("The star cannot be saved"), _stars(outputs)) from error

@@ -11,6 +11,7 @@ from pathlib import Path
 from lora_studio import adapters, files
 from lora_studio.adapters.head import relabel
 from lora_studio.errors import AdapterError, RunError
+from lora_studio.language import tr
 from lora_studio.runs import Run, checkpoints
 
 _ADAPTER = "adapter.safetensors"
@@ -41,11 +42,11 @@ def keep(run: Run, step: int) -> Path:
             relabel(source, {"modelspec.title": target.stem, "ss_output_name": target.stem}, target)
         elif not _same(source, target):
             what = f"{target.name} is there already and holds another adapter."
-            raise RunError(what, where=target, do="Rename or delete that file, then keep the state again.")
+            raise RunError(what, where=target, do=tr("Rename or delete that file, then keep the state again."))
         if _checkpointed(run.checkpoint(step), target):
             (run.checkpoint(step) / checkpoints.STAR).touch()
     except OSError as error:
-        raise files.refusal(error, f"Step {step} could not be kept", target) from error
+        raise files.refusal(error, tr("Step {step} could not be kept", step=step), target) from error
     return target
 
 
@@ -73,7 +74,7 @@ def label(run: Run, step: int, texts: Mapping[str, str]) -> list[Path]:
         for path in found:
             relabel(path, texts)
     except OSError as error:
-        raise files.refusal(error, "The recommended strength could not be written", run.folder) from error
+        raise files.refusal(error, tr("The recommended strength could not be written"), run.folder) from error
     return found
 
 
@@ -88,9 +89,11 @@ def state_file(run: Run, step: int) -> Path:
         return found
     known = ", ".join(map(str, sorted(states(run))))
     raise RunError(
-        f"The run {run.name} has no state of step {step} to keep.",
+        tr("The run {name} has no state of step {step} to keep.", name=run.name, step=step),
         where=run.folder,
-        do=f"Its states: {known}." if known else "Set checkpoint_every and keep_checkpoints before training.",
+        do=tr("Its states: {known}.", known=known)
+        if known
+        else tr("Set checkpoint_every and keep_checkpoints before training."),
     )
 
 

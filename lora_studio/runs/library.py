@@ -26,6 +26,7 @@ from lora_studio.adapters.container import refuse_pickle_name
 from lora_studio.adapters.detect import label
 from lora_studio.adapters.listing import Summary
 from lora_studio.errors import AdapterError
+from lora_studio.language import tr
 from lora_studio.runs import Run, Unreadable, checkpoints, undo
 from lora_studio.runs import trash as trash_can
 from lora_studio.runs.model_card import card_file, pictures_folder
@@ -265,7 +266,7 @@ def add(file: Path, outputs: Path = runs.OUTPUTS) -> Path:
                 return adapters.write(adapter.with_one_alpha(), files.free(wanted), raw_dora=True)
             return _same(file, folder) or _copied(file, files.free(wanted))
     except OSError as error:
-        raise files.refusal(error, "The adapter cannot be added to the library", folder) from error
+        raise files.refusal(error, tr("The adapter cannot be added to the library"), folder) from error
 
 
 def _same(file: Path, folder: Path) -> Path | None:
@@ -296,16 +297,16 @@ def trash(path: Path, outputs: Path | None = None) -> None:
     path = path.absolute()
     if path.suffix.lower() != _SUFFIX or not path.is_file():
         raise AdapterError(
-            f"There is no adapter {path.name}.",
+            tr("There is no adapter {name}.", name=path.name),
             where=path,
-            do="It may have been moved or deleted. Reload the library.",
+            do=tr("It may have been moved or deleted. Reload the library."),
         )
     state = path.parent
     if state.parent == runs.Run(state.parent.parent).checkpoints:
         raise AdapterError(
-            f"{state.name} is a saved state that its run resumes from.",
+            tr("{name} is a saved state that its run resumes from.", name=state.name),
             where=path,
-            do="Delete the folder of the whole run if you no longer need it.",
+            do=tr("Delete the folder of the whole run if you no longer need it."),
         )
     belonging = [one for one in (path, card_file(path), pictures_folder(path)) if one.exists()]
     if outputs is not None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from lora_studio import files
 from lora_studio.config.specs import did_you_mean
 from lora_studio.errors import RunError
+from lora_studio.language import tr
 from lora_studio.runs.layout import OUTPUTS, Run, captioning_folder, comparing_folder, sweeps_folder
 
 
@@ -103,11 +104,11 @@ def find(name: str, outputs: Path = OUTPUTS) -> Run:
             return run
     known = [run.name for run in existing(outputs)]
     raise RunError(
-        f"There is no run named {name!r}.",
+        tr("There is no run named {name!r}.", name=name),
         where=outputs,
         do=did_you_mean(name, known, listed=5)
         if known
-        else "Train a style first, or name the folder of the runs with --outputs.",
+        else tr("Train a style first, or name the folder of the runs with --outputs."),
     )
 
 

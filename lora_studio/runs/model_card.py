@@ -19,6 +19,7 @@ from lora_studio.adapters import card, detect
 from lora_studio.adapters.card import CardText
 from lora_studio.adapters.head import relabel
 from lora_studio.adapters.kinds import KINDS
+from lora_studio.language import tr
 from lora_studio.runs.shown import Shown
 
 _SIDE = 768
@@ -83,7 +84,7 @@ def save(adapter: Path, text: CardText, shown: Sequence[Shown]) -> Path:
                 files.unlink(old)
         files.write(card_file(adapter), markdown(adapter, pictures(adapter, shown)))
     except OSError as error:
-        raise files.refusal(error, "The model card could not be saved", adapter.parent) from error
+        raise files.refusal(error, tr("The model card could not be saved"), adapter.parent) from error
     return card_file(adapter)
 
 

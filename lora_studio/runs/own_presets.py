@@ -18,6 +18,7 @@ from lora_studio.config.presets import Preset
 from lora_studio.config.settings import Settings, layer
 from lora_studio.config.specs import SPECS
 from lora_studio.errors import SettingsError
+from lora_studio.language import tr
 from lora_studio.runs import trash
 from lora_studio.runs.layout import OUTPUTS
 
@@ -58,7 +59,11 @@ def rename(name: str, title: str, outputs: Path = OUTPUTS) -> Preset:
     old, (title, path) = _own(name, outputs), _free(title, outputs)
     found = presets.read(old)
     if path.exists() and not path.samefile(old):
-        raise SettingsError(f"Another preset is called {title}.", where="the preset's name", do="Choose another name.")
+        raise SettingsError(
+            tr("Another preset is called {title}.", title=title),
+            where="the preset's name",
+            do=tr("Choose another name."),
+        )
     _write(path, title, found.blurb, presets.table(old).get("settings", {}))
     if path.name != old.name:
         files.unlink(old)
@@ -93,7 +98,9 @@ def _own(name: str, outputs: Path) -> Path:
     path = folder(outputs) / f"{name}.toml"
     if path.parent != folder(outputs) or not path.is_file():
         raise SettingsError(
-            f"There is no preset of yours named {name!r}.", where=folder(outputs), do="Reload the page."
+            tr("There is no preset of yours named {name!r}.", name=name),
+            where=folder(outputs),
+            do=tr("Reload the page."),
         )
     return path
 
@@ -102,16 +109,21 @@ def _free(title: str, outputs: Path) -> tuple[str, Path]:
     """The title with single spaces, and where a preset of it is kept: spaces are hyphens in its file's name."""
     typed = " ".join(unicodedata.normalize("NFC", title).split())
     if not typed:
-        raise SettingsError("The preset has no name.", where="the preset's name", do="Enter one.")
+        raise SettingsError(tr("The preset has no name."), where="the preset's name", do=tr("Enter one."))
     possible, name = files.safe_name(typed, spaces=True), files.safe_name(typed)
     if typed != possible:
         raise SettingsError(
-            f"A preset cannot be called “{typed}”.",
+            tr("A preset cannot be called “{typed}”.", typed=typed),
             where="the preset's name",
-            do=f"Use letters, digits, spaces, hyphens, underscores and points, 60 at most: “{possible}” would do.",
+            do=tr(
+                "Use letters, digits, spaces, hyphens, underscores and points, 60 at most: “{possible}” would do.",
+                possible=possible,
+            ),
         )
     if (presets.FOLDER / f"{name}.toml").exists():
         raise SettingsError(
-            f"A preset that comes with the studio is called {name}.", where="the preset's name", do="Choose another."
+            tr("A preset that comes with the studio is called {name}.", name=name),
+            where="the preset's name",
+            do=tr("Choose another."),
         )
     return typed, folder(outputs) / f"{name}.toml"

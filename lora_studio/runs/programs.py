@@ -16,6 +16,7 @@ from typing import NamedTuple
 from lora_studio import files, runs
 from lora_studio.adapters.kinds import EMBEDDING
 from lora_studio.errors import SettingsError
+from lora_studio.language import tr
 
 
 class Program(NamedTuple):
@@ -100,7 +101,10 @@ def named(name: str) -> Program:
     """
     if name in PROGRAMS:
         return PROGRAMS[name]
-    raise SettingsError(f"{name!r} is no program that the studio knows.", do=f"There are: {', '.join(PROGRAMS)}.")
+    raise SettingsError(
+        tr("{name!r} is no program that the studio knows.", name=name),
+        do=tr("There are: {listed}.", listed=", ".join(PROGRAMS)),
+    )
 
 
 def recognized(program: Program, typed: str) -> LoraFolder:
@@ -111,7 +115,9 @@ def recognized(program: Program, typed: str) -> LoraFolder:
     """
     where = f"Folder of {program.title}" if program.loras else "Folder"
     if not typed.strip():
-        raise SettingsError("No folder is named.", where=where, do=f"Give the folder of {program.title} once.")
+        raise SettingsError(
+            tr("No folder is named."), where=where, do=tr("Give the folder of {title} once.", title=program.title)
+        )
     given = Path(os.path.abspath(os.path.expanduser(typed.strip())))
     if not given.is_dir():
         raise _missing(given, where)
@@ -132,11 +138,13 @@ def _candidates(program: Program, given: Path) -> Iterator[Path]:
 
 def _missing(given: Path, where: str) -> SettingsError:
     if given.exists():
-        return SettingsError(f"{given} is a file, not a folder.", where=where, do="Give the folder that it is in.")
+        return SettingsError(
+            tr("{given} is a file, not a folder.", given=given), where=where, do=tr("Give the folder that it is in.")
+        )
     there = next((one for one in given.parents if one.is_dir()), None)
     far = f"{there} exists, {given.relative_to(there).parts[0]} in it does not. " if there else ""
     do = f"{far}Check its spelling, and that its disk or network drive is connected."
-    return SettingsError(f"There is no folder {given}.", where=where, do=do)
+    return SettingsError(tr("There is no folder {given}.", given=given), where=where, do=do)
 
 
 def _require_writable(folder: Path) -> None:
@@ -174,7 +182,7 @@ def of_embeddings(program: Program, loras: Path) -> Path:
     if folder.is_dir():
         return folder
     what = f"This is an {EMBEDDING.title.lower()}, and {program.title} has no folder {folder} for it."
-    raise SettingsError(what, where=folder, do="Make that folder, or export the file and put it there yourself.")
+    raise SettingsError(what, where=folder, do=tr("Make that folder, or export the file and put it there yourself."))
 
 
 def remembered(outputs: Path) -> dict[str, Path]:
@@ -203,7 +211,7 @@ def folder_of(program: Program, outputs: Path) -> Path:
     """
     if (folder := remembered(outputs).get(program.name)) is None:
         what = f"The studio does not know the folder of {program.title} yet."
-        raise SettingsError(what, do="Name it once: the program's own folder, or its folder of LoRAs.")
+        raise SettingsError(what, do=tr("Name it once: the program's own folder, or its folder of LoRAs."))
     if not folder.is_dir():
         what = f"The folder of {program.title} is not there: {folder}."
         do = "Connect its disk or network drive, or name the folder anew."

@@ -11,6 +11,7 @@ from lora_studio import files, runs
 from lora_studio.config import presets
 from lora_studio.config.slices.run import PATH_SIGNS
 from lora_studio.errors import RunError, SettingsError
+from lora_studio.language import tr
 from lora_studio.runs import Run, notes
 from lora_studio.runs.model_card import called, card_file, pictures_folder
 
@@ -25,14 +26,14 @@ def require_free(run: Run, name: str) -> str:
         RunError: another run, or something else, has the name.
     """
     if not name.strip():
-        raise SettingsError("The new name is empty.", where=run.name, do="Type a name.")
+        raise SettingsError(tr("The new name is empty."), where=run.name, do=tr("Type a name."))
     if PATH_SIGNS & set(name):
-        raise SettingsError("A name must not contain / or \\.", where=run.name, do="Type one without it.")
+        raise SettingsError(tr("A name must not contain / or \\."), where=run.name, do=tr("Type one without it."))
     wanted = files.safe_name(name)
     folder = run.folder.with_name(wanted)
     taken = os.path.lexists(folder) and not folder.samefile(run.folder)  # where case is ignored, it is the same
     if wanted.casefold() in runs.OWN_FOLDERS or taken:
-        raise RunError(f"The name {wanted} is taken.", where=folder, do="Choose another name.")
+        raise RunError(tr("The name {wanted} is taken.", wanted=wanted), where=folder, do=tr("Choose another name."))
     return wanted
 
 
@@ -54,7 +55,7 @@ def rename(run: Run, name: str) -> Run:
         notes.write(run.former_file, names)
         files.patiently(lambda: os.rename(run.folder, new.folder))
     except OSError as error:
-        raise files.refusal(error, f"{run.name} cannot be renamed", run.folder) from error
+        raise files.refusal(error, tr("{name} cannot be renamed", name=run.name), run.folder) from error
     try:
         for path, other in _own_files(new.folder, run.name, wanted):
             _move(path, other)
@@ -65,7 +66,9 @@ def rename(run: Run, name: str) -> Run:
             notes.write(child.parent_file, {**child.parent(), "run": wanted})
         files.sync_folder(new.folder.parent)
     except OSError as error:
-        raise files.refusal(error, f"{run.name} is {wanted} now, but not all of its files are", new.folder) from error
+        raise files.refusal(
+            error, tr("{name} is {wanted} now, but not all of its files are", name=run.name, wanted=wanted), new.folder
+        ) from error
     return new
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from lora_studio import files
 from lora_studio.errors import AdapterError
+from lora_studio.language import tr
 
 
 class Sent(NamedTuple):
@@ -37,7 +38,7 @@ def put(file: Path, folder: Path, name: str, *, replace: bool = False) -> Sent:
     try:
         if not folder.is_dir():
             do = "Connect its disk or network drive, or name the folder anew."
-            raise AdapterError(f"The folder {folder} is not there.", where=folder, do=do)
+            raise AdapterError(tr("The folder {folder} is not there.", folder=folder), where=folder, do=do)
         if target.exists():
             if same(file, target):
                 return Sent(target, True)
@@ -45,7 +46,7 @@ def put(file: Path, folder: Path, name: str, *, replace: bool = False) -> Sent:
                 raise _taken(target)
         files.copy(file, target)
     except OSError as error:
-        raise files.refusal(error, f"{target.name} cannot be copied there", folder) from error
+        raise files.refusal(error, tr("{name} cannot be copied there", name=target.name), folder) from error
     return Sent(target, False)
 
 

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 from lora_studio import files
 from lora_studio.errors import MachineError
+from lora_studio.language import tr
 
 _DELETED, _INFO = "files", "info"
 """The folders of a trash that follows the freedesktop.org specification: what was deleted, and where that had been."""
@@ -27,9 +28,9 @@ def put(path: Path) -> None:
         send2trash(path)
     except OSError as error:
         raise MachineError(
-            f"{path.name} cannot be moved to the trash: {error.strerror or error}.",
+            tr("{name} cannot be moved to the trash: {value}.", name=path.name, value=error.strerror or error),
             where=path,
-            do="Delete it in your file manager.",
+            do=tr("Delete it in your file manager."),
         ) from error
 
 
@@ -53,16 +54,16 @@ def restore(path: Path) -> None:
     """
     if os.path.lexists(path):
         what = f"{path.name} cannot be restored: something of that name is there now."
-        raise MachineError(what, where=path, do="Rename that, then restore it.")
+        raise MachineError(what, where=path, do=tr("Rename that, then restore it."))
     deleted = place(path)
     if deleted is None or not os.path.lexists(deleted):
         what = f"{path.name} is no longer in the trash, or only your system can restore it."
-        raise MachineError(what, where=path, do="Look for it in your system's trash.")
+        raise MachineError(what, where=path, do=tr("Look for it in your system's trash."))
     try:
         os.rename(deleted, path)
         files.unlink(deleted.parent.parent / _INFO / f"{deleted.name}.trashinfo")
     except OSError as error:
-        raise files.refusal(error, f"{path.name} cannot be restored from the trash", deleted) from error
+        raise files.refusal(error, tr("{name} cannot be restored from the trash", name=path.name), deleted) from error
 
 
 def _cans(path: Path) -> Iterator[Path]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from lora_studio import files, runs
 from lora_studio.errors import MachineError
+from lora_studio.language import tr
 from lora_studio.runs import trash
 
 _changing = threading.Lock()
@@ -81,7 +82,7 @@ def restore(outputs: Path) -> list[Path]:
                 files.make_folder(place.parent)
                 files.patiently(lambda path=path, place=place: os.replace(path, place))
             except OSError as error:
-                raise files.refusal(error, f"{target.name} cannot be restored", place) from error
+                raise files.refusal(error, tr("{name} cannot be restored", name=target.name), place) from error
             back.append(place)
         _forget(outputs)
     return back

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from lora_studio.adapters.recipe import Weight
 from lora_studio.config.specs import SPECS, did_you_mean
 from lora_studio.errors import SettingsError
+from lora_studio.language import tr
 from lora_studio.sampling.image_settings import ImageSettings
 
 Kind = Literal["prompt", "seed", "adapter", "weight", "checkpoint", "guidance", "steps"]
@@ -85,26 +86,34 @@ def parse(text: str, where: str = "") -> Axis:
     kind, _, subject = head.strip().partition(":")
     if not equals:
         raise SettingsError(
-            f"{text!r} is no axis.", where=where, do=f"Write for example {where or '--x'} weight=0,0.5,1."
+            tr("{text!r} is no axis.", text=text),
+            where=where,
+            do=tr("Write for example {value} weight=0,0.5,1.", value=where or "--x"),
         )
     if kind not in KINDS:
         raise SettingsError(
-            f"A grid has no axis {kind!r}.",
+            tr("A grid has no axis {kind!r}.", kind=kind),
             where=where,
-            do=f"{did_you_mean(kind, KINDS)} There are {', '.join(KINDS)}.",
+            do=tr(
+                "{did_you_mean} There are {listed}.", did_you_mean=did_you_mean(kind, KINDS), listed=", ".join(KINDS)
+            ),
         )
     if subject and kind != "weight":
         raise SettingsError(
-            f"{kind} takes nothing behind a colon.",
+            tr("{kind} takes nothing behind a colon.", kind=kind),
             where=where,
-            do="Only a weight does: weight:style.safetensors=0,0.5,1.",
+            do=tr("Only a weight does: weight:style.safetensors=0,0.5,1."),
         )
     try:
         values = [value.strip() for row in csv.reader([tail], skipinitialspace=True) for value in row]
     except csv.Error:
         values = []
     if not values or not all(values):
-        raise SettingsError(f"An axis lacks a value in {text!r}.", where=where, do=f"Write for example {kind}=A,B.")
+        raise SettingsError(
+            tr("An axis lacks a value in {text!r}.", text=text),
+            where=where,
+            do=tr("Write for example {kind}=A,B.", kind=kind),
+        )
     return Axis(cast(Kind, kind), tuple(_value(kind, value, where) for value in values), subject)
 
 
@@ -123,9 +132,14 @@ def _value(kind: str, text: str, where: str) -> str | int | float:
     if not _fits(kind, value):
         low, high = _BOUNDS[kind]
         raise SettingsError(
-            f"{text!r} is no {kind}.",
+            tr("{text!r} is no {kind}.", text=text, kind=kind),
             where=where,
-            do=f"Give {'whole numbers' if kind in _WHOLE else 'numbers'} from {low:g} to {high:g}.",
+            do=tr(
+                "Give {value} from {low:g} to {high:g}.",
+                value="whole numbers" if kind in _WHOLE else "numbers",
+                low=low,
+                high=high,
+            ),
         )
     return value
 

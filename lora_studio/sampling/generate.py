@@ -13,6 +13,7 @@ from torch import Tensor
 from lora_studio.config.specs import did_you_mean
 from lora_studio.diffusion import samplers
 from lora_studio.errors import MachineError, SettingsError
+from lora_studio.language import tr
 from lora_studio.models import Base
 from lora_studio.sampling import kept_texts, overflow
 from lora_studio.sampling.denoise import UNSEEN, Refinement, Sampling, Start, StepTaken, Watch
@@ -169,9 +170,13 @@ def known_sampler(base: Base, sampler: str) -> str:
         return sampler
     if sampler in samplers.NAMES:
         what = f"{base.name} is a model of another noise process, which the sampler {sampler!r} cannot remove."
-        raise SettingsError(what, where="sampler", do=f"Choose one of: {', '.join(base.process.samplers)}.")
+        raise SettingsError(
+            what, where="sampler", do=tr("Choose one of: {listed}.", listed=", ".join(base.process.samplers))
+        )
     raise SettingsError(
-        f"There is no sampler named {sampler!r}.", where="sampler", do=did_you_mean(sampler, samplers.NAMES)
+        tr("There is no sampler named {sampler!r}.", sampler=sampler),
+        where="sampler",
+        do=did_you_mean(sampler, samplers.NAMES),
     )
 
 
@@ -179,9 +184,9 @@ def _side(base: Base, pixels: int, which: str) -> int:
     pixels = pixels or base.resolution
     if pixels <= 0 or pixels % base.scale:
         raise SettingsError(
-            f"The {which} {pixels} is not a multiple of {base.scale}.",
+            tr("The {which} {pixels} is not a multiple of {scale}.", which=which, pixels=pixels, scale=base.scale),
             where=which,
-            do=f"Take {nearest_side(base, pixels)}.",
+            do=tr("Take {nearest_side}.", nearest_side=nearest_side(base, pixels)),
         )
     return pixels
 
@@ -189,9 +194,13 @@ def _side(base: Base, pixels: int, which: str) -> int:
 def _halved(at_once: int, how: Sampling) -> int:
     if at_once == 1:
         raise MachineError(
-            f"Not even one image of {how.width} × {how.height} pixels fits into the GPU's memory.",
+            tr(
+                "Not even one image of {width} × {height} pixels fits into the GPU's memory.",
+                width=how.width,
+                height=how.height,
+            ),
             where="device",
-            do="Draw smaller images, or close other programs that use the GPU.",
+            do=tr("Draw smaller images, or close other programs that use the GPU."),
         ) from None
     torch.cuda.empty_cache()
     return at_once // 2

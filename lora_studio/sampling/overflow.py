@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lora_studio.errors import AdapterError, ModelError
+from lora_studio.language import tr
 from lora_studio.models import Base, inject
 
 
@@ -23,7 +24,9 @@ def require_finite(base: Base, values: Tensor) -> None:
     wider = " or compute in float32 or bfloat16" if base.dtype == torch.float16 else ""
     if named := _adapters(base):
         raise AdapterError(
-            f"{what} with {', '.join(named)}.", where="weight", do=f"Lower the weights{wider and f',{wider}'}."
+            tr("{what} with {listed}.", what=what, listed=", ".join(named)),
+            where="weight",
+            do=tr("Lower the weights{value}.", value=wider and f",{wider}"),
         )
     do = f"Choose another copy of the base model{wider and f',{wider}'}."
     raise ModelError(f"{what}.", where=base.path, do=do)

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from lora_studio import files
 from lora_studio.adapters.recipe import KEY
 from lora_studio.errors import SettingsError
+from lora_studio.language import tr
 from lora_studio.sampling import infotext
 from lora_studio.sampling.axes import Grid
 from lora_studio.sampling.picture_recipe import PictureRecipe, Stated, UsedAdapter
@@ -61,9 +62,14 @@ def to_webp(png: bytes) -> bytes:
     with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
         if max(image.size) > _LONGEST:
             raise SettingsError(
-                f"The picture is {image.width} × {image.height} pixels, and a WebP at most {_LONGEST} on a side.",
+                tr(
+                    "The picture is {width} × {height} pixels, and a WebP at most {longest} on a side.",
+                    width=image.width,
+                    height=image.height,
+                    longest=_LONGEST,
+                ),
                 where="WebP",
-                do="Save it as a PNG.",
+                do=tr("Save it as a PNG."),
             )
         if own := image.info.get(KEY):
             exif[_DESCRIPTION] = json.dumps(json.loads(own))  # EXIF holds ASCII
@@ -86,9 +92,11 @@ def read(path: Path) -> Stated:
     stated = infotext.read(told.get(PARAMETERS, ""))
     if not stated.values:
         raise SettingsError(
-            f"{path.name} does not tell how it was made.",
+            tr("{name} does not tell how it was made.", name=path.name),
             where=path,
-            do="Choose a PNG as the studio, A1111 or Forge saved it: programs that edit or send pictures drop this.",
+            do=tr(
+                "Choose a PNG as the studio, A1111 or Forge saved it: programs that edit or send pictures drop this."
+            ),
         )
     return stated
 
@@ -126,7 +134,7 @@ def texts(path: Path) -> dict[str, str]:
             comment, own = exif.get_ifd(_EXIF).get(_COMMENT), exif.get(_DESCRIPTION)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise SettingsError(
-            f"{path.name} cannot be read as a picture.", where=path, do="Choose a PNG, JPEG or WebP."
+            tr("{name} cannot be read as a picture.", name=path.name), where=path, do=tr("Choose a PNG, JPEG or WebP.")
         ) from error
     if isinstance(own, str):
         found.setdefault(KEY, own)

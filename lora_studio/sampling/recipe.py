@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from lora_studio.adapters.recipe import KEY
 from lora_studio.errors import SettingsError
+from lora_studio.language import tr
 from lora_studio.sampling import picture_file
 from lora_studio.sampling.axes import Grid
 from lora_studio.sampling.sheet import sheet
@@ -29,7 +30,7 @@ def grid(**values: object) -> Grid:
         first = error.errors()[0]
         said = first["msg"].removeprefix("Value error, ")
         raise SettingsError(
-            f"The grid makes no sense: {said}.",
+            tr("The grid makes no sense: {said}.", said=said),
             where=".".join(map(str, first["loc"])),
             do="Vary two different things; weight:FILE=… says whose weight.",
         ) from None
@@ -65,8 +66,8 @@ def read_recipe(path: Path) -> Grid:
     do = "Choose a sheet that the studio drew; images that were cut or converted have lost theirs."
     text = picture_file.texts(Path(path)).get(KEY)
     if not text:
-        raise SettingsError(f"{Path(path).name} holds no recipe.", where=path, do=do)
+        raise SettingsError(tr("{name} holds no recipe.", name=Path(path).name), where=path, do=do)
     try:
         return Grid.model_validate_json(text)
     except ValidationError:
-        raise SettingsError(f"The recipe in {Path(path).name} is damaged.", where=path, do=do) from None
+        raise SettingsError(tr("The recipe in {name} is damaged.", name=Path(path).name), where=path, do=do) from None

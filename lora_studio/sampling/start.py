@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 
 from lora_studio import files
 from lora_studio.errors import SettingsError
+from lora_studio.language import tr
 from lora_studio.models import Base
 from lora_studio.sampling.denoise import Sampling, Start
 from lora_studio.sampling.image_settings import FromImage
@@ -39,9 +40,9 @@ def opened(start: FromImage) -> Image.Image:
         data = path.read_bytes()
         if files.sha256(path) != start.sha256:
             what = f"{path.name} has changed since it was chosen."
-            raise SettingsError(what, where=start.path, do="Choose it again.")
+            raise SettingsError(what, where=start.path, do=tr("Choose it again."))
         with Image.open(io.BytesIO(data)) as image:
             return ImageOps.exif_transpose(image).convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         what = f"{path.name} cannot be read as a picture."
-        raise SettingsError(what, where=start.path, do="Choose a PNG, JPEG or WebP file.") from None
+        raise SettingsError(what, where=start.path, do=tr("Choose a PNG, JPEG or WebP file.")) from None

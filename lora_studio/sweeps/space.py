@@ -30,6 +30,7 @@ from lora_studio.config.settings import Settings, check, layer
 from lora_studio.config.slices import SLICE_OF, SLICES
 from lora_studio.config.specs import SPECS, did_you_mean, mistake, require_known
 from lora_studio.errors import SettingsError
+from lora_studio.language import tr
 
 FOLDER = presets.FOLDER / "sweeps"
 MOST_POINTS = 1000
@@ -213,9 +214,9 @@ def find(name: str, folder: Path = FOLDER) -> Sweep:
         if path.suffix == ".toml" and os.path.isfile(path):
             return read(path)
     if Path(name).suffix == ".toml":
-        raise SettingsError("There is no such sweep file.", where=name, do="Check its path.")
+        raise SettingsError(tr("There is no such sweep file."), where=name, do=tr("Check its path."))
     known = [path.stem for path in sorted(folder.glob("*.toml"))]
-    raise SettingsError(f"There is no sweep named {name!r}.", do=did_you_mean(name, known))
+    raise SettingsError(tr("There is no sweep named {name!r}.", name=name), do=did_you_mean(name, known))
 
 
 def checked(table: dict[str, Any], file: str) -> Sweep:
@@ -241,18 +242,22 @@ def _malformed(error: Any, file: str) -> SettingsError:
     if error["type"] == "extra_forbidden":
         known = list(ValueRange.model_fields) if place.startswith("axes.") else [*Sweep.model_fields][1:]
         word = str(error["loc"][-1])
-        return SettingsError(f"{file} has the unknown entry {place!r}.", where=file, do=did_you_mean(word, known))
+        return SettingsError(
+            tr("{file} has the unknown entry {place!r}.", file=file, place=place),
+            where=file,
+            do=did_you_mean(word, known),
+        )
     if error["type"] in ("missing", "too_short") and place == "axes":
         do = "Name at least one setting and its values under [axes], such as rank = [4, 8, 16]."
-        return SettingsError(f"{file} varies nothing.", where="axes", do=do)
+        return SettingsError(tr("{file} varies nothing.", file=file), where="axes", do=do)
     if "values" in error["loc"][:-1]:
         what = f"{error['loc'][1]} must have numbers, texts, true or false as its values."
-        return SettingsError(what, where=f"{file}, axes.{error['loc'][1]}", do="Fix that line.")
+        return SettingsError(what, where=f"{file}, axes.{error['loc'][1]}", do=tr("Fix that line."))
     if error["type"] == "missing":
-        return SettingsError(f"{place} is missing.", where=file, do="Add it to that line.")
+        return SettingsError(tr("{place} is missing.", place=place), where=file, do=tr("Add it to that line."))
     message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
     told = message if error["type"] == "value_error" else f"must be {_EXPECTED.get(error['type'], message)}"
-    return SettingsError(f"{place}: {told}.", where=file, do="Fix that line.")
+    return SettingsError(f"{place}: {told}.", where=file, do=tr("Fix that line."))
 
 
 def _axis(key: str, axis: ValueRange | tuple[Scalar, ...], where: str) -> ValueRange | tuple[Scalar, ...]:
@@ -260,18 +265,20 @@ def _axis(key: str, axis: ValueRange | tuple[Scalar, ...], where: str) -> ValueR
     require_known([key], where)
     spec = SPECS[key]
     if why := _NOT_VARIED.get(key) or ("an axis takes single values" if spec.kind == "lines" else ""):
-        raise SettingsError(f"{key} cannot be varied: {why}.", where=where, do="Set it under [settings].")
+        raise SettingsError(
+            tr("{key} cannot be varied: {why}.", key=key, why=why), where=where, do=tr("Set it under [settings].")
+        )
     if isinstance(axis, ValueRange):
         if spec.kind not in ("integer", "number"):
             do = f"List its values, such as {key} = {list(spec.choices) or [spec.default]}."
-            raise SettingsError(f"{key} is no number, so it has no low and high.", where=where, do=do)
+            raise SettingsError(tr("{key} is no number, so it has no low and high.", key=key), where=where, do=do)
         for end in (axis.low, axis.high):
             _value(key, end, where)
         return axis
     values = tuple(_value(key, value, where) for value in axis)
     if not values or len(set(values)) < len(values):
         what = f"{key} has the same value twice." if values else f"{key} has no values."
-        raise SettingsError(what, where=where, do="List each value once.")
+        raise SettingsError(what, where=where, do=tr("List each value once."))
     return values
 
 
@@ -286,10 +293,10 @@ def _require_sense(sweep: Sweep, file: str) -> None:
     """Raises SettingsError where parts of a sweep contradict each other."""
     if twice := next((key for key in sweep.axes if key in sweep.settings), ""):
         what = f"{twice} is under [settings] and under [axes]."
-        raise SettingsError(what, where=f"{file}, axes.{twice}", do="Leave one of them out.")
+        raise SettingsError(what, where=f"{file}, axes.{twice}", do=tr("Leave one of them out."))
     if "seed" in sweep.axes and sweep.seeds > 1:
         what = f"seed is an axis, and seeds is {sweep.seeds}."
-        raise SettingsError(what, where=f"{file}, seeds", do="Leave one of them out.")
+        raise SettingsError(what, where=f"{file}, seeds", do=tr("Leave one of them out."))
     if sweep.sampler == "grid":
         _require_grid(sweep, file)
     sweep.base()
@@ -298,12 +305,12 @@ def _require_sense(sweep: Sweep, file: str) -> None:
 def _require_grid(sweep: Sweep, file: str) -> None:
     if sweep.trials is not None:
         do = 'Leave trials out, or choose sampler = "random".'
-        raise SettingsError("A grid takes all its points.", where=f"{file}, trials", do=do)
+        raise SettingsError(tr("A grid takes all its points."), where=f"{file}, trials", do=do)
     for key, axis in sweep.axes.items():
         if isinstance(axis, ValueRange) and axis.points is None:
             do = "Add points = 3, list the values, or choose another sampler."
             raise SettingsError(
-                f"A grid does not know which values of {key} to take.", where=f"{file}, axes.{key}", do=do
+                tr("A grid does not know which values of {key} to take.", key=key), where=f"{file}, axes.{key}", do=do
             )
     if sweep.total > MOST_POINTS:
         do = 'Take fewer values, or draw some of them with sampler = "random".'
@@ -316,4 +323,6 @@ def _require_grid(sweep: Sweep, file: str) -> None:
             sweep.run_settings(base, params)
         except SettingsError as error:
             told = ", ".join(f"{key} = {value}" for key, value in params.items())
-            raise SettingsError(f"{error.what} That is so at {told}.", where=f"{file}, axes", do=error.do) from None
+            raise SettingsError(
+                tr("{what} That is so at {told}.", what=error.what, told=told), where=f"{file}, axes", do=error.do
+            ) from None

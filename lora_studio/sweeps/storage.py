@@ -12,6 +12,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from lora_studio.errors import MachineError, RunError
+from lora_studio.language import tr
 from lora_studio.sweeps.study import Study
 
 HEARTBEAT, SILENCE = 30, 120
@@ -65,11 +66,13 @@ def explained(study: Study, *more: type[Exception]) -> Generator[None]:
         yield
     except ImportError as error:
         do = f"Install {error.name or 'the driver of that database'}, or use a file."
-        raise MachineError("The storage needs a library that is not installed.", where=place, do=do) from error
+        raise MachineError(tr("The storage needs a library that is not installed."), where=place, do=do) from error
     except (optuna.exceptions.OptunaError, _database_error(), *more) as error:
         why = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         what = f"The study's storage cannot be used: {why}."
-        raise RunError(what, where=place, do="Check that its disk or server is there and may be written.") from error
+        raise RunError(
+            what, where=place, do=tr("Check that its disk or server is there and may be written.")
+        ) from error
 
 
 def _database_error() -> type[Exception]:

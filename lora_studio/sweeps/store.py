@@ -22,6 +22,7 @@ from optuna.trial import TrialState as OptunaState
 from lora_studio import locks
 from lora_studio.config.specs import SPECS
 from lora_studio.errors import RunError, StudioError
+from lora_studio.language import tr
 from lora_studio.locks import Lock
 from lora_studio.sweeps.outcome import Trial, TrialOutcome, TrialState
 from lora_studio.sweeps.space import Params, ValueRange
@@ -231,7 +232,11 @@ class TrialStore:
         try:
             if attempt > _ATTEMPTS:
                 do = "Its run's worker.log may say why: often the memory was full."
-                raise RunError(f"Its process ended unexpectedly {_ATTEMPTS} times.", where=self.study.folder, do=do)
+                raise RunError(
+                    tr("Its process ended unexpectedly {attempts} times.", attempts=_ATTEMPTS),
+                    where=self.study.folder,
+                    do=do,
+                )
             outcome = perform(Attempt(_number(frozen), params, trial, self.sweep.prunes))
             _keep(trial, outcome)
             return outcome.style.value

@@ -24,6 +24,7 @@ from lora_studio import files, runs
 from lora_studio.config.settings import Settings, check
 from lora_studio.config.specs import SPECS, did_you_mean
 from lora_studio.errors import RunError, SettingsError, StudioError
+from lora_studio.language import tr
 from lora_studio.runs import Run
 from lora_studio.sweeps.outcome import Trial
 from lora_studio.sweeps.space import Sweep
@@ -91,7 +92,9 @@ class Study:
             return StudyPlan.model_validate_json(self.plan_file.read_bytes())
         except (OSError, ValidationError) as error:
             do = "Start the sweep anew under another name; the runs of its trials are intact."
-            raise RunError(f"The study's {self.plan_file.name} cannot be read.", where=self.plan_file, do=do) from error
+            raise RunError(
+                tr("The study's {name} cannot be read.", name=self.plan_file.name), where=self.plan_file, do=do
+            ) from error
 
     @property
     def sweep(self) -> Sweep:
@@ -131,7 +134,7 @@ def begin(sweep: Sweep, settings: Settings, outputs: Path, name: str = "", stora
     """
     if settings.run.has_pairs:
         what = "The trials of a sweep are judged by the pictures that they train on, and prompt pairs have none."
-        raise SettingsError(what, where="data", do="Choose a folder of pictures.")
+        raise SettingsError(what, where="data", do=tr("Choose a folder of pictures."))
     plan = StudyPlan(sweep=sweep, settings=settings.flat(), storage=storage)
     return create(plan, name or f"{sweep.name}-{Path(settings.run.data).name}", outputs)
 
@@ -148,13 +151,15 @@ def create(plan: StudyPlan, name: str, outputs: Path) -> Study:
     if study.plan_file.is_file():
         if not study.plan.same(plan):
             what = f"There is a study {study.name} already, begun with other settings or axes."
-            raise RunError(what, where=study.folder, do="Choose another name with --name, or continue it by its name.")
+            raise RunError(
+                what, where=study.folder, do=tr("Choose another name with --name, or continue it by its name.")
+            )
         return study
     try:
         files.make_folder(study.folder)
         files.write(study.plan_file, plan.model_dump_json(indent=1))
     except OSError as error:
-        raise files.refusal(error, "The study cannot be created", study.folder) from error
+        raise files.refusal(error, tr("The study cannot be created"), study.folder) from error
     return study
 
 
@@ -180,7 +185,7 @@ def find(name: str, outputs: Path) -> Study:
     if not name or Path(name).name != name or not study.plan_file.is_file():
         known = [one.name for one in listed(outputs)]
         do = did_you_mean(name, known) if known else "Begin one with python3 app.py sweep learning-rate --data FOLDER"
-        raise RunError(f"There is no study named {name!r}.", where=outputs, do=do)
+        raise RunError(tr("There is no study named {name!r}.", name=name), where=outputs, do=do)
     return study
 
 
@@ -198,12 +203,16 @@ def keep(study: Study, number: int) -> Run:
     if not made.adapter_file.is_file():
         there = next((trial.machine for trial in study.noted() if trial.number == number), "")
         do = f"It was made on {there}: keep it there." if there else "Choose a trial that has finished."
-        raise RunError(f"Trial {number} of {study.name} has no adapter here.", where=made.folder, do=do)
+        raise RunError(
+            tr("Trial {number} of {name} has no adapter here.", number=number, name=study.name),
+            where=made.folder,
+            do=do,
+        )
     partial = files.partial(kept.folder)
     try:
         shutil.copytree(made.folder, partial)
         partial.rename(kept.folder)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise files.refusal(error, "The run cannot be kept", kept.folder) from error
+        raise files.refusal(error, tr("The run cannot be kept"), kept.folder) from error
     return kept

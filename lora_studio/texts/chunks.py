@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lora_studio.errors import SettingsError
+from lora_studio.language import tr
 from lora_studio.texts.learned_words import LearnedWord, without_prefix
 from lora_studio.texts.prompts import Part, parse
 from lora_studio.texts.tokenizer import Chunk, Tokenizer
@@ -95,7 +96,7 @@ def read(text: str, reading: Reading, tokenizers: Sequence[Tokenizer], learned: 
     ]
     if max(map(len, chunks)) > MOST_CHUNKS:
         what = f"The prompt {_beginning(text)} is longer than {MOST_CHUNKS * tokenizers[0].room} tokens."
-        raise SettingsError(what, where="prompt", do="Shorten it: in so long a text a single word hardly counts.")
+        raise SettingsError(what, where="prompt", do=tr("Shorten it: in so long a text a single word hardly counts."))
     return ChunkedText("".join(part.text for part in parts), chunks, parts == [Part(text)])
 
 

@@ -13,6 +13,7 @@ import torch
 
 from lora_studio.config.settings import Settings
 from lora_studio.errors import MachineError, StudioError
+from lora_studio.language import tr
 from lora_studio.models.shapes import read as read_shapes
 from lora_studio.runs import Run
 from lora_studio.training import devices, memory
@@ -63,8 +64,13 @@ def require(run: Run, drawing: Drawing, held: int, ours: int) -> None:
         raise MachineError(what, where=error.where, do=_ADVICE) from error
     if need > left:
         raise MachineError(
-            f"Drawing does not fit beside the run {run.name}: it takes {_size(need)} of {_place(machine)}, and the run "
-            f"leaves {_size(max(0, left))}.",
+            tr(
+                "Drawing does not fit beside the run {name}: it takes {size} of {place}, and the run leaves {size_2}.",
+                name=run.name,
+                size=_size(need),
+                place=_place(machine),
+                size_2=_size(max(0, left)),
+            ),
             where="device",
             do=_ADVICE,
         )

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from lora_studio import files
 from lora_studio.errors import RunError
+from lora_studio.language import tr
 from lora_studio.runs import Run
 from lora_studio.runs.checkpoints import ABOUT, MANIFEST, STAR, complete
 
@@ -94,12 +95,12 @@ def save(
             files.remove(final)
         files.replace(unfinished, final)
     except OSError as error:
-        raise files.refusal(error, f"The state of step {step} could not be saved", final) from error
+        raise files.refusal(error, tr("The state of step {step} could not be saved", step=step), final) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     if not complete(final):
         raise RunError(
-            f"The state of step {step} does not read back as it was written.",
+            tr("The state of step {step} does not read back as it was written.", step=step),
             where=final,
             do="Check the disk; states saved earlier are intact.",
         )
@@ -135,7 +136,7 @@ def load(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         RunError: the checkpoint is incomplete.
     """
     if not complete(folder):
-        raise RunError("The saved state is incomplete or damaged.", where=folder, do="Resume from another one.")
+        raise RunError(tr("The saved state is incomplete or damaged."), where=folder, do=tr("Resume from another one."))
     tree = json.loads((folder / "state.json").read_text())
     with safe_open(folder / "state.safetensors", "pt", device=str(device)) as file:
         return unflatten(tree, {name: file.get_tensor(name).clone() for name in file.keys()})

@@ -14,6 +14,7 @@ import torch
 from lora_studio.config.settings import Settings
 from lora_studio.config.slices import AdapterSettings, MachineSettings
 from lora_studio.errors import MachineError
+from lora_studio.language import tr
 from lora_studio.methods import registry as methods
 from lora_studio.optim import registry as optimizers
 
@@ -76,18 +77,18 @@ def choose(settings: MachineSettings, place: int | None = None) -> Machine:
     kind = _best_device() if settings.device == "auto" else settings.device
     if kind == "cuda" and not torch.cuda.is_available():
         raise MachineError(
-            "There is no CUDA GPU that PyTorch can use here.",
+            tr("There is no CUDA GPU that PyTorch can use here."),
             where="device",
             do="Set device to auto or cpu; `python3 app.py doctor` says what is missing.",
         )
     if kind == "xpu" and not torch.xpu.is_available():
         raise MachineError(
-            "There is no Intel GPU that PyTorch can use here.",
+            tr("There is no Intel GPU that PyTorch can use here."),
             where="device",
             do="Set device to auto or cpu; `python3 app.py doctor` says what is missing.",
         )
     if kind == "mps" and not torch.backends.mps.is_available():
-        raise MachineError("There is no Apple GPU here.", where="device", do="Set device to auto or cpu.")
+        raise MachineError(tr("There is no Apple GPU here."), where="device", do=tr("Set device to auto or cpu."))
     if kind == "cuda" and place is not None:
         require(place + 1)
         torch.cuda.set_device(place)
@@ -108,7 +109,9 @@ def require(gpus: int) -> None:
     if count < gpus:
         do = f"Set gpus to {count}." if count else "Set gpus to 1; `python3 app.py doctor` says what this machine has."
         raise MachineError(
-            f"{gpus} GPUs were asked for, and PyTorch finds {count or 'none'} here.", where="gpus", do=do
+            tr("{gpus} GPUs were asked for, and PyTorch finds {value} here.", gpus=gpus, value=count or "none"),
+            where="gpus",
+            do=do,
         )
 
 
@@ -198,9 +201,11 @@ def device_lost(error: BaseException) -> MachineError:
     """The error for a run whose device was lost."""
     first = str(error).partition("\n")[0]
     return MachineError(
-        f"The graphics device stopped responding: {first}",
+        tr("The graphics device stopped responding: {first}", first=first),
         where="device",
-        do="Resume the run from its last saved state. If it happens again, restart the computer or update the driver.",
+        do=tr(
+            "Resume the run from its last saved state. If it happens again, restart the computer or update the driver."
+        ),
     )
 
 
@@ -232,9 +237,9 @@ def out_of_memory(machine: str, settings: Settings, fitting: dict[str, Any] | No
         else "Set a lower resolution, or close other programs that use much memory."
     )
     return MachineError(
-        f"The memory of {machine} is full.",
+        tr("The memory of {machine} is full.", machine=machine),
         where=where,
-        do=f"{advice} The newest saved state is kept.",
+        do=tr("{advice} The newest saved state is kept.", advice=advice),
         details={"changes": changes},
     )
 

@@ -11,6 +11,7 @@ from lora_studio import files
 from lora_studio.config.settings import Settings
 from lora_studio.errors import MachineError, StudioError
 from lora_studio.events import Warned
+from lora_studio.language import tr
 from lora_studio.runs import Run
 from lora_studio.training import devices, memory
 
@@ -22,7 +23,7 @@ def while_training(run: Run, settings: Settings) -> list[Rule]:
     """The table for a run with ``settings``."""
 
     def refused(error: OSError) -> StudioError:
-        return files.refusal(error, "The run cannot continue", Path(error.filename or run.folder))
+        return files.refusal(error, tr("The run cannot continue"), Path(error.filename or run.folder))
 
     return [
         (devices.memory_full, lambda _: _does_not_fit(settings)),
@@ -34,8 +35,8 @@ def while_training(run: Run, settings: Settings) -> list[Rule]:
 def while_drawing() -> list[Rule]:
     """The table for a single image."""
     no_room = MachineError(
-        "The image does not fit in memory.",
-        do="Use fewer adapters or a smaller size, or close other programs that use much memory.",
+        tr("The image does not fit in memory."),
+        do=tr("Use fewer adapters or a smaller size, or close other programs that use much memory."),
     )
     return [(devices.memory_full, lambda _: no_room), (devices.lost, devices.device_lost)]
 

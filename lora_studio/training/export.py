@@ -16,6 +16,7 @@ from lora_studio.adapters import metadata, recipe
 from lora_studio.adapters.provenance import Provenance
 from lora_studio.dataset import manifest
 from lora_studio.errors import AdapterError
+from lora_studio.language import tr
 from lora_studio.methods import registry as methods
 from lora_studio.models import inject
 from lora_studio.training import reading
@@ -46,13 +47,19 @@ def write(session: Session, path: Path) -> float:
     again = adapters.read(path)
     if set(again.embeddings) != set(plain.adapter.embeddings):
         raise AdapterError(
-            "The file does not hold the learned word after writing.", where=path, do="Check the disk and export again."
+            tr("The file does not hold the learned word after writing."),
+            where=path,
+            do=tr("Check the disk and export again."),
         )
     if set(again.changes) != set(plain.adapter.changes):
         raise AdapterError(
-            f"The file holds {len(again.changes)} of {len(plain.adapter.changes)} modules after writing.",
+            tr(
+                "The file holds {changes} of {changes_2} modules after writing.",
+                changes=len(again.changes),
+                changes_2=len(plain.adapter.changes),
+            ),
             where=path,
-            do="Check the disk and export again.",
+            do=tr("Check the disk and export again."),
         )
     return plain.residual
 

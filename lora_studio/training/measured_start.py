@@ -11,6 +11,7 @@ import torch
 
 from lora_studio.errors import RunError
 from lora_studio.events import Event, LayersSeen, Preparing
+from lora_studio.language import tr
 from lora_studio.methods import registry as methods
 from lora_studio.models import inject
 from lora_studio.models.sketch import PASSES, Sketch, watching
@@ -68,9 +69,9 @@ def _sketches(session: Session, gradients: bool) -> Generator[Event, None, dict[
             return sketches
         if scaler.get_scale() <= 1:
             raise RunError(
-                "The layers' inputs or gradients are NaN or infinite before anything was learned.",
+                tr("The layers' inputs or gradients are NaN or infinite before anything was learned."),
                 where="base",
-                do="Choose another copy of the base model, or set precision to fp32.",
+                do=tr("Choose another copy of the base model, or set precision to fp32."),
             )
         scaler.update(max(1.0, scaler.get_scale() / _LOWER))
 

@@ -17,6 +17,7 @@ import torch
 from lora_studio.config.settings import Settings
 from lora_studio.config.slices import AdapterSettings, MachineSettings, OptimizerSettings
 from lora_studio.errors import ModelError, StudioError
+from lora_studio.language import tr
 from lora_studio.models.autoencode import TILE
 from lora_studio.models.fused import triton_support
 from lora_studio.models.shapes import Shapes
@@ -130,7 +131,7 @@ def can_estimate(shapes: Shapes) -> bool:
 def _activations(shapes: Shapes, step: Step) -> Activations:
     if not can_estimate(shapes):
         what = f"How much memory {shapes.known.title} takes cannot be estimated."
-        raise ModelError(what, where="base", do="Measure it with --dry-run.")
+        raise ModelError(what, where="base", do=tr("Measure it with --dry-run."))
     module, _, name = shapes.known.memory.rpartition(".")
     return getattr(importlib.import_module(module), name)(shapes, step)
 

@@ -10,6 +10,7 @@ from lora_studio.dataset.items import Dataset, Picture
 from lora_studio.dataset.preparation import NOISE_LEVELS
 from lora_studio.diffusion.timesteps import NoiseRange
 from lora_studio.errors import DatasetError
+from lora_studio.language import tr
 
 
 class Levels(NamedTuple):
@@ -57,8 +58,14 @@ def require(dataset: Dataset, settings: NoiseSettings) -> None:
         if common.low >= common.high:
             low, high = of_folder(picture)
             raise DatasetError(
-                f"The folder's noise levels, {low:g} to {high:g} of all noise, lie outside those of the run, "
-                f"{run.low:g} to {run.high:g}.",
+                tr(
+                    "The folder's noise levels, {low:g} to {high:g} of all noise, lie outside those of the "
+                    "run, {low_2:g} to {high_2:g}.",
+                    low=low,
+                    high=high,
+                    low_2=run.low,
+                    high_2=run.high,
+                ),
                 where=picture.path.parent,
-                do="Change timestep_from and timestep_to, or the folder's noise levels on the page Pictures.",
+                do=tr("Change timestep_from and timestep_to, or the folder's noise levels on the page Pictures."),
             )

@@ -20,6 +20,7 @@ from lora_studio.dataset.items import Dataset
 from lora_studio.dataset.problems import Problem
 from lora_studio.errors import DatasetError, RunError
 from lora_studio.events import Event, Preparing, Warned
+from lora_studio.language import tr
 from lora_studio.models import gradient_checkpointing, inject
 from lora_studio.optim import build
 from lora_studio.optim import registry as optimizers
@@ -263,10 +264,15 @@ def _require_fitting(session: Session, newest: Path) -> None:
     changed = branching.state_hindrances(newest, branching.settings_of(newest, session.run), session.settings)
     if changed := [key for key in changed if key != "base"]:  # it may have moved
         raise RunError(
-            f"The saved state {newest.name} does not fit the run's settings, which were changed since: "
-            f"{', '.join(changed)}.",
+            tr(
+                "The saved state {name} does not fit the run's settings, which were changed since: {listed}.",
+                name=newest.name,
+                listed=", ".join(changed),
+            ),
             where=session.run.settings_file,
-            do=f"Put them back, or begin a new run from it: python3 app.py train --from {session.run.name}",
+            do=tr(
+                "Put them back, or begin a new run from it: python3 app.py train --from {name}", name=session.run.name
+            ),
         )
 
 
@@ -306,5 +312,7 @@ def _require_same(dataset: Dataset, world: World) -> None:
     if world.broadcast(own) != own:
         do = "Put copies of one folder at the same path on every machine, or share it between them."
         raise DatasetError(
-            "The pictures or captions differ from those on the machine that leads the run.", where=dataset.folder, do=do
+            tr("The pictures or captions differ from those on the machine that leads the run."),
+            where=dataset.folder,
+            do=do,
         )

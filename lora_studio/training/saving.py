@@ -18,6 +18,7 @@ from lora_studio.errors import MachineError, StudioError
 from lora_studio.evaluation import judgements
 from lora_studio.events import CheckpointSaved, Event, State, StateChanged, Warned
 from lora_studio.files import DiskFull
+from lora_studio.language import tr
 from lora_studio.methods import registry as methods
 from lora_studio.runs import checkpoints
 from lora_studio.training import checkpoint, devices, export
@@ -127,7 +128,7 @@ class Saver:
             if not devices.memory_full(error):
                 raise
             what = f"The state of step {session.step} could not be saved: there is not enough memory to copy it."
-            raise MachineError(what, where=session.run.checkpoints, do="Close other programs.") from error
+            raise MachineError(what, where=session.run.checkpoints, do=tr("Close other programs.")) from error
 
     def _write_adapter(self, path: Path) -> None:
         """A state whose adapter cannot be made is saved without it: the run can still be resumed from it."""
@@ -144,7 +145,7 @@ class Saver:
         try:
             return export.write(self.session, target)
         except OSError as error:
-            raise files.refusal(error, "The adapter could not be written", target) from error
+            raise files.refusal(error, tr("The adapter could not be written"), target) from error
 
     def _prune(self) -> Iterator[Event]:
         """What cannot be removed now, such as a file that another program has open, is tried again after the next
@@ -155,7 +156,7 @@ class Saver:
             self._remove_abandoned()
             checkpoints.prune(run, saving.keep_checkpoints, saving.keep_every)
         except OSError as error:
-            refused = files.refusal(error, "An old saved state could not be removed", run.checkpoints)
+            refused = files.refusal(error, tr("An old saved state could not be removed"), run.checkpoints)
             yield from self._warn("prune", refused, cause=error)
         except StudioError as error:  # they cannot even be listed
             yield from self._warn("prune", error)
@@ -222,9 +223,13 @@ class Saver:
     def _without_adapter(self, error: Exception) -> StudioError:
         why = files.reason(error) if isinstance(error, OSError) else str(getattr(error, "what", error))
         told = StudioError(
-            f"The state of step {self.session.step} was saved without its adapter, which could not be written: {why}",
+            tr(
+                "The state of step {step} was saved without its adapter, which could not be written: {why}",
+                step=self.session.step,
+                why=why,
+            ),
             where=getattr(error, "filename", None) or self.session.run.checkpoint(self.session.step),
-            do="The run can be resumed from that state. The adapter is written again with the next one.",
+            do=tr("The run can be resumed from that state. The adapter is written again with the next one."),
         )
         told.__cause__ = error
         return told
@@ -233,7 +238,9 @@ class Saver:
         what = f"The adapter of step {self.session.step} could not be kept with its previews"
         if isinstance(error, OSError):
             return files.refusal(error, what, self.session.run.folder)
-        return StudioError(f"{what}: {getattr(error, 'what', error)}", where="keep_previewed", do="Training continues.")
+        return StudioError(
+            f"{what}: {getattr(error, 'what', error)}", where="keep_previewed", do=tr("Training continues.")
+        )
 
     def _with_what_is_saved(self, error: StudioError) -> StudioError:
         session = self.session

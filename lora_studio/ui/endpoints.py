@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError, validate_call
 from lora_studio.adapters import blend_methods
 from lora_studio.config.specs import did_you_mean
 from lora_studio.errors import RunError, SettingsError, StudioError
+from lora_studio.language import tr
 from lora_studio.runs import gallery, library
 from lora_studio.runs.library import Entry
 from lora_studio.ui import run_endpoints
@@ -150,7 +151,9 @@ def fields(given: Mapping[str, Any], settings: Mapping[str, Any]) -> DrawFields:
     """
     for name in settings:
         if name not in SETTINGS:
-            raise SettingsError(f"There is no setting {name!r}.", where="settings", do=did_you_mean(name, SETTINGS))
+            raise SettingsError(
+                tr("There is no setting {name!r}.", name=name), where="settings", do=did_you_mean(name, SETTINGS)
+            )
     own = {name: value for name, value in settings.items() if name not in READING}
     shape = {"shape": sizes.OWN} if "width" in own or "height" in own else {}
     read = {name: value for name, value in settings.items() if name in READING}
@@ -163,7 +166,11 @@ def fields(given: Mapping[str, Any], settings: Mapping[str, Any]) -> DrawFields:
 def _of_another_type(error: ValidationError) -> SettingsError:
     first = error.errors()[0]
     name = str(first["loc"][0])
-    return SettingsError(f"{name} cannot be {first['input']!r}.", where=name, do=f"{first['msg'].removesuffix('.')}.")
+    return SettingsError(
+        tr("{name} cannot be {input!r}.", name=name, input=first["input"]),
+        where=name,
+        do=f"{first['msg'].removesuffix('.')}.",
+    )
 
 
 def ordered(asked: DrawFields, adapters: Sequence[Any], outputs: Path) -> DrawOrder:
@@ -206,7 +213,7 @@ def _side(told: Any, entries: Mapping[str, Entry]) -> AxisFields:
             return AxisFields(kind, typed, chosen, of(str(subject[0])) if subject else "")
     kinds = ", ".join(sheets.TITLES)
     raise SettingsError(
-        f"{told!r} is no axis.", where="columns, rows", do=f'Write ["seed", [1, 2]]; there are {kinds}.'
+        tr("{told!r} is no axis.", told=told), where="columns, rows", do=f'Write ["seed", [1, 2]]; there are {kinds}.'
     )
 
 
@@ -228,7 +235,9 @@ def pairs(adapters: Sequence[Any]) -> list[tuple[str, float]]:
                 found.append((name, float(weight)))
             case _:
                 raise SettingsError(
-                    f"{one!r} is no adapter.", where="adapters", do='Give names and weights: [["ana", 0.8]].'
+                    tr("{one!r} is no adapter.", one=one),
+                    where="adapters",
+                    do=tr('Give names and weights: [["ana", 0.8]].'),
                 )
     return found
 
@@ -245,7 +254,7 @@ def drawn(easel: Easel, asked: DrawOrder) -> list[str]:
     if last.error:
         raise last.error
     if last.cancelled:
-        raise RunError("The pictures were not drawn: the drawing was ended.", do="Ask again.")
+        raise RunError(tr("The pictures were not drawn: the drawing was ended."), do=tr("Ask again."))
     return [str(gallery.found(name, easel.outputs)) for name in last.kept]
 
 

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from lora_studio.config.declaration import Level
 from lora_studio.config.settings import Settings, key_of
 from lora_studio.config.specs import SPECS, Spec, allowed
+from lora_studio.language import tr
 from lora_studio.ui import words
 
 _NUMBER = re.compile(r"[+-]?(?:\d+[.,]?\d*|[.,]\d+)(?:e[+-]?\d+)?", re.ASCII)
@@ -85,9 +86,9 @@ def number(typed: str, whole: bool = False) -> float:
     shown = typed.strip()[:_LONGEST]
     if _THOUSANDS.fullmatch(plain) and (whole or "," in plain):
         one, other = re.sub("[.,]", "", plain), re.split("[.,]", plain)[0]
-        raise ValueError(f"“{shown}” can mean {one} or {other}: write which.")
+        raise ValueError(tr("“{shown}” can mean {one} or {other}: write which.", shown=shown, one=one, other=other))
     if not _NUMBER.fullmatch(plain):
-        raise ValueError(f"“{shown}” is not a number.")
+        raise ValueError(tr("“{shown}” is not a number.", shown=shown))
     return float(plain.replace(",", "."))
 
 

@@ -14,6 +14,7 @@ from lora_studio.config.declaration import Group, Level
 from lora_studio.config.presets import Preset
 from lora_studio.config.settings import layer
 from lora_studio.config.specs import SPECS
+from lora_studio.language import tr
 from lora_studio.optim import registry as optimizers
 from lora_studio.ui import field_notes, words
 from lora_studio.ui.fields import FormReading, name_of, to_field
@@ -164,7 +165,7 @@ def info(key: str, values: Mapping[str, Any]) -> str:
     more = next((option.help for option in spec.options if option.name == value), "")
     if key in optimizers.RATES and (row := optimizers.OPTIMIZERS.get(optimizer)):
         usual = optimizers.usual_rates(row.name).get(key)
-        more = f"Usual for {row.title}: {words.value(usual)}" if usual else ""
+        more = tr("Usual for {title}: {value}", title=row.title, value=words.value(usual)) if usual else ""
     return f"{spec.about} {more[0].upper()}{more[1:]}." if more else spec.about
 
 
@@ -213,7 +214,7 @@ def changes(changed: Mapping[str, tuple[Any, Any]], preset: Preset | None) -> st
     if not changed:
         return ""
     chips = "".join(_chip(key, old, new) for key, (old, new) in changed.items())
-    title = words.text(preset.title if preset else "the defaults")
+    title = words.text(preset.title if preset else tr("the defaults"))
     return f'<div class="changes"><span>Changed from {title}</span>{chips}</div>'
 
 

@@ -13,6 +13,7 @@ from markdown_it import MarkdownIt
 from PIL import Image
 
 from lora_studio.config.specs import SPECS
+from lora_studio.language import tr
 from lora_studio.ui import images, words
 from lora_studio.ui.icons import icon
 
@@ -93,7 +94,7 @@ def _opened(path: Path) -> Image.Image:
 
 def script() -> str:
     """Puts a (?) at each field of ``OF_SETTING`` and opens the dialog; for ``gr.HTML(js_on_load=...)``."""
-    about = {f"set-{key}": (page, f"Help: {SPECS[key].label}") for key, page in OF_SETTING.items()}
+    about = {f"set-{key}": (page, tr("Help: {label}", label=SPECS[key].label)) for key, page in OF_SETTING.items()}
     return f"const ABOUT = {json.dumps(about)};{_SCRIPT}"
 
 

@@ -7,15 +7,23 @@ Home and End move. ``data-roving=".card"`` names what counts as an item. A list 
 
 from __future__ import annotations
 
+from lora_studio.language import tr
 from lora_studio.ui.icons import icon
 
 _KEYS = (
-    ("Everywhere", (("?", "Show this list"), ("Tab", "To the next control"), ("Esc", "Close what is open"))),
     (
-        "In pictures, cards and previews",
-        (("← ↑ → ↓", "To the neighbour"), ("Home, End", "To the first, to the last"), ("Enter", "Choose it")),
+        "Everywhere",
+        (("?", tr("Show this list")), ("Tab", tr("To the next control")), ("Esc", tr("Close what is open"))),
     ),
-    ("Train", (("Space", "Pause the run, or resume it"), ("P", "Draw a preview now"))),
+    (
+        tr("In pictures, cards and previews"),
+        (
+            ("← ↑ → ↓", tr("To the neighbour")),
+            (tr("Home, End"), tr("To the first, to the last")),
+            ("Enter", tr("Choose it")),
+        ),
+    ),
+    ("Train", (("Space", tr("Pause the run, or resume it")), ("P", tr("Draw a preview now")))),
 )
 
 

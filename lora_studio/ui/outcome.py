@@ -10,6 +10,7 @@ from gradio.blocks import Block
 
 from lora_studio import files
 from lora_studio.errors import StudioError
+from lora_studio.language import tr
 from lora_studio.ui import words
 
 Updates = dict[Block, Any]
@@ -56,7 +57,7 @@ def done(what: str, more: str = "", to: str = "") -> str:
 def wrong(error: StudioError | OSError) -> str:
     """The error as a notice, with the table of the proof if a proof failed."""
     if isinstance(error, OSError):
-        what, where = f"The disk reports an error: {files.reason(error)}.", error.filename or ""
+        what, where = tr("The disk reports an error: {reason}.", reason=files.reason(error)), error.filename or ""
         return words.notice("wrong", what, where, files.advice(error))
     rows = error.details.get("proof")
     return words.notice("wrong", error.what, error.where, error.do) + (proof(rows) if rows else "")
@@ -92,7 +93,7 @@ def proof(rows: list[dict[str, Any]]) -> str:
 
 def _row(row: dict[str, Any]) -> str:
     name, verdict = words.text(PROGRAMS.get(row["target"], row["target"])), "passed" if row["passed"] else "failed"
-    layers = f"{row['matched']:,} of {row['modules']:,}"
+    layers = tr("{matched:,} of {modules:,}", matched=row["matched"], modules=row["modules"])
     why = "" if row["passed"] else f'<tr class="why"><td colspan="4">{words.text(row["note"])}</td></tr>'
     cells = f'<td class="{verdict}">{verdict}</td><td>{layers}</td><td>{_difference(row["worst"])}</td>'
     return f'<tr><th scope="row">{name}</th>{cells}</tr>{why}'

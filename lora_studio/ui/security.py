@@ -23,6 +23,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lora_studio.errors import SettingsError
+from lora_studio.language import tr
 from lora_studio.ui.compression import Packed
 from lora_studio.ui.ordering import InOrder
 
@@ -47,7 +48,7 @@ POLICY = "; ".join(
 """The page loads nothing from other servers, and no other page may embed it. Gradio's scripts need inline and eval."""
 
 
-_OTHERS_PAGE = "Requests from other sites are refused."
+_OTHERS_PAGE = tr("Requests from other sites are refused.")
 _UNUSED = re.compile(
     r"(/gradio_api)?/(proxy=|dev/|vibe|undo-vibe|process_recording|component_server|custom_component|stream/"
     r"|run-history|monitoring|pwa_icon|deep_link)"
@@ -69,7 +70,10 @@ def forbid_fetching() -> None:
 
 
 async def _refuse_address(address: str, *_: object, **__: object) -> Never:
-    raise gr.Error(f"{address} is not fetched. Save the file on this computer, then upload it.", print_exception=False)
+    raise gr.Error(
+        tr("{address} is not fetched. Save the file on this computer, then upload it.", address=address),
+        print_exception=False,
+    )
 
 
 class OwnPagesOnly:
@@ -96,9 +100,9 @@ def _refusal(scope: Scope) -> str:
         return _OTHERS_PAGE
     path = _unquoted(scope["path"])
     if _UNUSED.match(path):
-        return "This endpoint is disabled."
+        return tr("This endpoint is disabled.")
     if (file := _FILE.match(path)) and _ASTRAY.match(file[1]):
-        return "Only images of the page are served."
+        return tr("Only images of the page are served.")
     return ""
 
 
@@ -170,7 +174,10 @@ def _counted(receive: Receive, limit: int) -> Receive:
 
 
 def _too_large(limit: int) -> str:
-    return f"The request is larger than {limit // 1024**2} MB. Paste the path of the file or its folder instead."
+    return tr(
+        "The request is larger than {value} MB. Paste the path of the file or its folder instead.",
+        value=limit // 1024**2,
+    )
 
 
 def is_loopback(address: str) -> bool:
@@ -190,8 +197,10 @@ def require_login(address: str, login: tuple[str, str] | None) -> None:
         SettingsError: there is no name or no password.
     """
     if not is_loopback(address) and not (login and all(login)):
-        advice = "Set a name and a password (LORA_STUDIO_LOGIN=NAME:PASSWORD), or use the address 127.0.0.1."
-        raise SettingsError(f"Other machines could use the studio at {address}.", where="address", do=advice)
+        advice = tr("Set a name and a password (LORA_STUDIO_LOGIN=NAME:PASSWORD), or use the address 127.0.0.1.")
+        raise SettingsError(
+            tr("Other machines could use the studio at {address}.", address=address), where="address", do=advice
+        )
 
 
 def middleware(address: str) -> list[Middleware]:

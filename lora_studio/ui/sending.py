@@ -11,6 +11,7 @@ import gradio as gr
 from lora_studio import files
 from lora_studio.errors import AdapterError, StudioError
 from lora_studio.jobs import command
+from lora_studio.language import tr
 from lora_studio.runs import programs
 from lora_studio.ui import images, words
 from lora_studio.ui.outcome import WORK, Updates, bound, busy, done, wrong
@@ -51,9 +52,10 @@ _CLOSED = """
   if (window.sendOpener?.isConnected) window.sendOpener.focus();
 }
 """
-_TELLS = (
-    "It is written for that program and read back as it reads it before it is copied. It tells what its users need: "
-    "trigger word, picture, author, licence. For more or less, use Export."
+_TELLS = tr(
+    "It is written for that program and read back as it reads it before it is copied. It "
+    "tells what its users need: trigger word, picture, author, licence. For more or less, "
+    "use Export."
 )
 _HIDDEN = gr.update(visible=False)
 
@@ -66,7 +68,9 @@ def buttons(key: str, outputs: Path, exported: Path | None = None) -> str:
         exported: a file that was made of it and is offered as a download; it is sent as it is.
     """
     known = [programs.PROGRAMS[name] for name in programs.remembered(outputs) if name != "other"]
-    names = [(f"Send to {one.title}", one.name) for one in known] + [("Send elsewhere…" if known else "Send to…", "")]
+    names = [(tr("Send to {title}", title=one.title), one.name) for one in known] + [
+        (tr("Send elsewhere…") if known else tr("Send to…"), "")
+    ]
     file = exported.relative_to(images.folder(outputs)).as_posix() if exported else ""
     more = f' data-send="{words.text(key)}"' + f' data-file="{words.text(file)}"' * bool(file)
     return "".join(
@@ -85,23 +89,23 @@ class SendPanel:
         with gr.Column(visible=False, elem_id="send", elem_classes="card") as self.panel:
             self.title = html()
             self.program = gr.Radio(
-                [(one.title, one.name) for one in programs.PROGRAMS.values()], label="Program", elem_id="send-to"
+                [(one.title, one.name) for one in programs.PROGRAMS.values()], label=tr("Program"), elem_id="send-to"
             )
             self.folder = gr.Textbox(
-                label="Its folder",
-                info="The program's own folder, or its folder of LoRAs. It is remembered.",
+                label=tr("Its folder"),
+                info=tr("The program's own folder, or its folder of LoRAs. It is remembered."),
                 max_lines=1,
                 elem_id="send-folder",
             )
-            self.name = gr.Textbox(label="Name of the file there", max_lines=1, elem_id="send-name")
+            self.name = gr.Textbox(label=tr("Name of the file there"), max_lines=1, elem_id="send-name")
             html(f'<p class="hint">{_TELLS}</p>')
             self.outcome = html(visible=False, elem_id="send-outcome")
             with gr.Row(visible=False, elem_classes="controls") as self.question:
-                self.other = gr.Button("Send under another name", size="md", elem_id="send-other")
-                self.over = gr.Button("Replace it", size="md", elem_id="send-over")
+                self.other = gr.Button(tr("Send under another name"), size="md", elem_id="send-other")
+                self.over = gr.Button(tr("Replace it"), size="md", elem_id="send-over")
             with gr.Row(elem_classes="controls"):
-                self.go = gr.Button("Send", variant="primary", size="md", elem_id="send-now")
-                self.close = gr.Button("Close", size="md", elem_id="send-close")
+                self.go = gr.Button(tr("Send"), variant="primary", size="md", elem_id="send-now")
+                self.close = gr.Button(tr("Close"), size="md", elem_id="send-close")
         self._wire()
 
     def _wire(self) -> None:
@@ -121,7 +125,7 @@ class SendPanel:
             (self.other.click, renamed, self.send),
             (self.over.click, asked, lambda *asked: (yield from self.send(*asked, replace=True))),
         ):
-            sending = bound(self.go, "Sending…", event, work, given, shown, **WORK)
+            sending = bound(self.go, tr("Sending…"), event, work, given, shown, **WORK)
             sending.then(self.tell, [self.closed, self.came], **WORK)
 
     def open(self, event: gr.EventData) -> Updates:
@@ -146,7 +150,11 @@ class SendPanel:
         """The folder of the chosen program, if it is known."""
         program = programs.PROGRAMS[name]
         folder = programs.remembered(self.outputs).get(name, "")
-        example = f"For example …/{program.title}/{program.loras}" if program.loras else "Any folder"
+        example = (
+            tr("For example …/{title}/{loras}", title=program.title, loras=program.loras)
+            if program.loras
+            else tr("Any folder")
+        )
         update = gr.update(value=str(folder), placeholder=example)
         return {self.folder: update, self.outcome: _HIDDEN, self.question: _HIDDEN}
 
@@ -161,7 +169,7 @@ class SendPanel:
             shown = gr.update(value=wrong(error), visible=True)
             yield {self.outcome: shown, self.question: _HIDDEN, self.came: wrong(error)}
             return
-        meanwhile = busy(f"Writing it for {program.title}, reading it back, and copying it…")
+        meanwhile = busy(tr("Writing it for {title}, reading it back, and copying it…", title=program.title))
         yield {self.outcome: gr.update(value=meanwhile, visible=True), self.question: _HIDDEN}
         try:
             result = command.run("send", *self._source(key, file), *target)
@@ -171,7 +179,7 @@ class SendPanel:
             yield {
                 self.outcome: gr.update(value=wrong(error), visible=True),
                 self.question: asked,
-                self.other: f"Send as {free}",
+                self.other: tr("Send as {free}", free=free),
                 self.free: free or "",
                 self.came: wrong(error),
             }
@@ -195,7 +203,9 @@ class SendPanel:
             return [exported, "--as-it-is"]
         entry = cards.find(key, self.outputs)
         if file or entry is None:
-            raise AdapterError("This file is gone.", where=file or key, do="Close this, and choose or export it again.")
+            raise AdapterError(
+                tr("This file is gone."), where=file or key, do=tr("Close this, and choose or export it again.")
+            )
         return [entry.path]
 
     def _target(self, program: programs.Program, folder: str, called: str, replace: bool) -> list[object]:
@@ -218,7 +228,7 @@ def told(result: dict[str, Any]) -> str:
     """What came of it, as HTML."""
     file = Path(result["file"])
     if result["already"]:
-        shown = done(f"{file.name} is there already, the same file.", str(file.parent))
+        shown = done(tr("{name} is there already, the same file.", name=file.name), str(file.parent))
     else:
-        shown = done(f"{file.name} was sent to {file.parent}.", result["refresh"])
+        shown = done(tr("{name} was sent to {parent}.", name=file.name, parent=file.parent), result["refresh"])
     return shown + (words.notice("warned", result["note"]) if result["note"] else "")

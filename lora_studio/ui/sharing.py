@@ -10,6 +10,7 @@ from lora_studio import adapters, files
 from lora_studio.adapters import detect, metadata, usage
 from lora_studio.adapters.card import CardText
 from lora_studio.errors import StudioError
+from lora_studio.language import tr
 from lora_studio.runs import Run, shown
 from lora_studio.runs.library import Entry
 from lora_studio.runs.shown import Shown
@@ -68,8 +69,8 @@ def _facts(adapter: Path) -> list[str]:
     trigger, strength, author = metadata.trigger(texts), usage.strength(texts), CardText.read(texts).author
     family = detect.label(adapters.summary(adapter).family).removeprefix("the ")
     return [
-        *([f"Trigger word: {trigger}"] if trigger else []),
-        *([f"Strength: {strength.recommended:g}"] if strength else []),
+        *([tr("Trigger word: {trigger}", trigger=trigger)] if trigger else []),
+        *([tr("Strength: {recommended:g}", recommended=strength.recommended)] if strength else []),
         family[:1].upper() + family[1:],
-        *([f"By {author}"] if author else []),
+        *([tr("By {author}", author=author)] if author else []),
     ]

@@ -16,6 +16,7 @@ from lora_studio import __version__, files, runs
 from lora_studio.errors import MachineError, SettingsError
 from lora_studio.jobs import warm
 from lora_studio.jobs.renderer import Renderer
+from lora_studio.language import tr
 from lora_studio.locks import Lock
 from lora_studio.runs import undo
 from lora_studio.ui import endpoints, folds, handlers, help, icons, images, keys, security, tabs
@@ -46,7 +47,7 @@ def build(outputs: Path = runs.OUTPUTS) -> gr.Blocks:
     outputs = outputs.resolve()
     os.environ["GRADIO_TEMP_DIR"] = str(images.uploads(outputs))
     with gr.Blocks(
-        title="LoRA Studio", analytics_enabled=False, fill_width=True, delete_cache=(_DAY, 7 * _DAY)
+        title=tr("LoRA Studio"), analytics_enabled=False, fill_width=True, delete_cache=(_DAY, 7 * _DAY)
     ) as studio:
         with gr.Row(elem_classes="masthead"):
             html(f'{keys.skip_links()}<h1 title="Version {__version__}">LoRA Studio</h1>', elem_classes="brand")
@@ -117,7 +118,7 @@ def launch(
     assert url is not None  # gradio sets it where it serves
     lock.note(json.dumps({"address": url}))
     print(
-        f"LoRA Studio is at {url.rstrip('/')}\nPress Ctrl+C to end it. Runs continue without it.",
+        tr("LoRA Studio is at {rstrip}\nPress Ctrl+C to end it. Runs continue without it.", rstrip=url.rstrip("/")),
         flush=True,
     )
     if browser:
@@ -171,7 +172,7 @@ def _prepare(outputs: Path) -> None:
         images.sweep(outputs)
         undo.forget(outputs)
     except OSError as error:
-        raise files.refusal(error, "The outputs folder cannot be written", outputs) from error
+        raise files.refusal(error, tr("The outputs folder cannot be written"), outputs) from error
 
 
 def claim(outputs: Path) -> Lock:
@@ -188,9 +189,9 @@ def claim(outputs: Path) -> Lock:
     except (OSError, ValueError, KeyError, TypeError):
         where = "and is starting"
     raise MachineError(
-        f"Another studio uses this folder, {where}.",
+        tr("Another studio uses this folder, {where}.", where=where),
         where=outputs,
-        do="Use that one, end it, or choose another folder with --outputs.",
+        do=tr("Use that one, end it, or choose another folder with --outputs."),
     )
 
 
@@ -213,10 +214,12 @@ def free_port(address: str, first: int) -> int:
                 if getattr(error, "errno", None) in _PORT_REFUSED:
                     continue
                 raise SettingsError(
-                    f"The studio cannot listen on {address}, which is no address of this machine.",
+                    tr("The studio cannot listen on {address}, which is no address of this machine.", address=address),
                     where="--address",
-                    do="Use 127.0.0.1 for this machine alone, or 0.0.0.0 for its network.",
+                    do=tr("Use 127.0.0.1 for this machine alone, or 0.0.0.0 for its network."),
                 ) from error
     raise MachineError(
-        f"The ports from {first} to {first + _PORTS - 1} are all in use.", where="--port", do="Choose another one."
+        tr("The ports from {first} to {value} are all in use.", first=first, value=first + _PORTS - 1),
+        where="--port",
+        do=tr("Choose another one."),
     )

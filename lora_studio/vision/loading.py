@@ -15,6 +15,7 @@ import transformers
 from safetensors import SafetensorError
 
 from lora_studio.errors import ModelError
+from lora_studio.language import tr
 from lora_studio.vision import local
 
 LOCAL = {"local_files_only": True, "trust_remote_code": False}
@@ -37,7 +38,11 @@ def config(folder: Path, role: str) -> dict[str, Any]:
     """
     if not local.weights(folder):
         local.find(str(folder))  # says what is wrong with it
-        raise ModelError(f"{folder.name} is no {role}.", where=folder, do="Choose a folder with config.json.")
+        raise ModelError(
+            tr("{name} is no {role}.", name=folder.name, role=role),
+            where=folder,
+            do=tr("Choose a folder with config.json."),
+        )
     try:
         return dict(json.loads((folder / local.CONFIG).read_text("utf-8")).items())
     except (OSError, ValueError, AttributeError, RecursionError) as error:
@@ -55,9 +60,14 @@ def kind(folder: Path, role: str) -> str:
     if name not in transformers.models.auto.configuration_auto.CONFIG_MAPPING_NAMES:
         own = " and needs code of its own, which the studio never runs" if "auto_map" in found else ""
         raise ModelError(
-            f"{folder.name} is of the kind {name or 'unknown'}, which transformers does not know{own}.",
+            tr(
+                "{name} is of the kind {value}, which transformers does not know{own}.",
+                name=folder.name,
+                value=name or "unknown",
+                own=own,
+            ),
             where=folder,
-            do="Choose another model, or the same one converted for transformers.",
+            do=tr("Choose another model, or the same one converted for transformers."),
         )
     return name
 
@@ -75,9 +85,14 @@ def model(auto: Any, folder: Path, role: str, **how: Any) -> Any:
     if told["missing_keys"]:
         named = ", ".join(sorted(told["missing_keys"])[:3])
         raise ModelError(
-            f"{folder.name} lacks {len(told['missing_keys'])} weights: {named} ….",
+            tr(
+                "{name} lacks {missing_keys} weights: {named} ….",
+                name=folder.name,
+                missing_keys=len(told["missing_keys"]),
+                named=named,
+            ),
             where=folder,
-            do="Download the model again.",
+            do=tr("Download the model again."),
         )
     return made
 
@@ -99,16 +114,20 @@ def refused(folder: Path, role: str, error: Exception) -> ModelError:
     """What is to be said of a model that transformers refuses: that a package is missing, or its reason."""
     if isinstance(error, ImportError) and (package := _package(error)):
         return ModelError(
-            f"{folder.name} needs the package {package}, which is not installed.",
+            tr("{name} needs the package {package}, which is not installed.", name=folder.name, package=package),
             where=folder,
-            do=f"Install it in the studio's environment, then start the studio again: {sys.executable} -m pip install "
-            f"{package}. Or choose another model.",
+            do=tr(
+                "Install it in the studio's environment, then start the studio again: {executable} -m "
+                "pip install {package}. Or choose another model.",
+                executable=sys.executable,
+                package=package,
+            ),
         )
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return ModelError(
-        f"{folder.name} cannot be loaded as a {role}: {reason}",
+        tr("{name} cannot be loaded as a {role}: {reason}", name=folder.name, role=role, reason=reason),
         where=folder,
-        do="Download the model again, or choose another one.",
+        do=tr("Download the model again, or choose another one."),
     )
 
 

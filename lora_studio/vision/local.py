@@ -12,6 +12,7 @@ from typing import NamedTuple
 from huggingface_hub import constants, file_download
 
 from lora_studio.errors import ModelError
+from lora_studio.language import tr
 from lora_studio.vision import catalogue
 from lora_studio.vision.catalogue import Task
 
@@ -46,9 +47,11 @@ def find(model: str) -> FoundModel:
     if not _HUB_NAME.fullmatch(name):
         keys = ", ".join(one.key for one in catalogue.MODELS)
         raise ModelError(
-            f"There is no model at {path}.",
+            tr("There is no model at {path}.", path=path),
             where=model,
-            do=f"Give a folder, an .onnx file, a name on the hub such as author/model, or one of: {keys}.",
+            do=tr(
+                "Give a folder, an .onnx file, a name on the hub such as author/model, or one of: {keys}.", keys=keys
+            ),
         )
     return _at(_cached(name), offered.title if offered else name)
 
@@ -74,10 +77,14 @@ def missing(name: str) -> ModelError:
     facts = f"It takes {offered.size / 1e9:.1f} GB. " if offered and offered.size else ""
     facts += f"Its licence is {offered.licence}. " if offered else ""
     return ModelError(
-        f"{name} was not downloaded yet.",
+        tr("{name} was not downloaded yet.", name=name),
         where=name,
-        do=f"{facts}Download it with: python3 app.py download {name}. With --look, that command only shows its size "
-        "and licence.",
+        do=tr(
+            "{facts}Download it with: python3 app.py download {name}. With --look, that command only "
+            "shows its size and licence.",
+            facts=facts,
+            name=name,
+        ),
         details={"download": name},
     )
 
@@ -85,7 +92,11 @@ def missing(name: str) -> ModelError:
 def _at(path: Path, name: str) -> FoundModel:
     if path.is_file():
         if path.suffix.lower() != ".onnx":
-            raise ModelError(f"{path.name} is no .onnx file.", where=path, do="Give an .onnx file or a model's folder.")
+            raise ModelError(
+                tr("{name} is no .onnx file.", name=path.name),
+                where=path,
+                do=tr("Give an .onnx file or a model's folder."),
+            )
         return FoundModel(path, name, Task.TAGS if (path.parent / TAGS_FILE).is_file() else Task.MASKS)
     if (path / TAGS_FILE).is_file():
         return FoundModel(_onnx(path), name, Task.TAGS)
@@ -110,21 +121,30 @@ def _onnx(folder: Path) -> Path:
     if len(found) == 1:
         return found[0]
     if not found:
-        raise ModelError(f"{folder.name} holds no .onnx file.", where=folder, do="Download the model again.")
+        raise ModelError(
+            tr("{name} holds no .onnx file.", name=folder.name), where=folder, do=tr("Download the model again.")
+        )
     listed = ", ".join(path.name for path in found)
-    raise ModelError(f"{folder.name} holds several .onnx files: {listed}.", where=folder, do="Name one of them.")
+    raise ModelError(
+        tr("{name} holds several .onnx files: {listed}.", name=folder.name, listed=listed),
+        where=folder,
+        do=tr("Name one of them."),
+    )
 
 
 def _unusable(folder: Path) -> ModelError:
     if any(path.suffix.lower() in _PICKLES for path in folder.iterdir()):
         return ModelError(
-            f"{folder.name} holds pickled weights, which can run code, and no safetensors.",
+            tr("{name} holds pickled weights, which can run code, and no safetensors.", name=folder.name),
             where=folder,
-            do="Choose a model that has safetensors weights.",
+            do=tr("Choose a model that has safetensors weights."),
         )
     return ModelError(
-        f"{folder.name} is no model that looks at pictures.",
+        tr("{name} is no model that looks at pictures.", name=folder.name),
         where=folder,
-        do="A captioner's folder holds config.json and safetensors weights, a tagger's an .onnx file and "
-        f"{TAGS_FILE}, a segmenter's an .onnx file.",
+        do=tr(
+            "A captioner's folder holds config.json and safetensors weights, a tagger's an .onnx "
+            "file and {tags_file}, a segmenter's an .onnx file.",
+            tags_file=TAGS_FILE,
+        ),
     )

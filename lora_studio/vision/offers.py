@@ -7,6 +7,7 @@ from __future__ import annotations
 from lora_studio import hub
 from lora_studio.errors import ModelError
 from lora_studio.hub import Offer
+from lora_studio.language import tr
 from lora_studio.vision import catalogue
 from lora_studio.vision.local import CONFIG, TAGS_FILE
 
@@ -56,11 +57,15 @@ def _graph(name: str, sizes: dict[str, int]) -> dict[str, int]:
     usual = [path for path in ("model.onnx", "onnx/model.onnx") if path in graphs]
     if not usual and len(graphs) != 1:
         raise ModelError(
-            f"{name} has {'several ONNX files' if graphs else 'no safetensors weights and no ONNX file'}.",
+            tr(
+                "{name} has {value}.",
+                name=name,
+                value="several ONNX files" if graphs else "no safetensors weights and no ONNX file",
+            ),
             where=name,
-            do="Download the one that you want in the browser, and give its path."
+            do=tr("Download the one that you want in the browser, and give its path.")
             if graphs
-            else "Choose a model that has them: pickled weights can run code.",
+            else tr("Choose a model that has them: pickled weights can run code."),
         )
     graph = (usual or graphs)[0]
     return {path: size for path, size in sizes.items() if path == graph or path in [graph + end for end in _DATA]}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lora_studio.errors import MachineError, ModelError
+from lora_studio.language import tr
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -36,10 +37,13 @@ class Graph:
         inputs = self._session.get_inputs()
         if len(inputs) != 1 or len(inputs[0].shape) != 4:
             raise ModelError(
-                f"{path.name} does not take one picture: its inputs are "
-                f"{', '.join(f'{one.name} {one.shape}' for one in inputs)}.",
+                tr(
+                    "{name} does not take one picture: its inputs are {listed}.",
+                    name=path.name,
+                    listed=", ".join(f"{one.name} {one.shape}" for one in inputs),
+                ),
                 where=path,
-                do="Choose a tagger of the WD14 kind or a segmenter of the U²-Net kind.",
+                do=tr("Choose a tagger of the WD14 kind or a segmenter of the U²-Net kind."),
             )
         self._input = inputs[0].name
         self.shape = tuple(side if isinstance(side, int) else 0 for side in inputs[0].shape)
@@ -55,7 +59,9 @@ class Graph:
             return [np.asarray(one) for one in self._session.run(None, {self._input: pictures})]
         except Exception as error:  # onnxruntime's errors share no base class but Exception
             raise ModelError(
-                f"{self.path.name} failed on a picture: {_first_line(error)}", where=self.path, do="Choose another one."
+                tr("{name} failed on a picture: {first_line}", name=self.path.name, first_line=_first_line(error)),
+                where=self.path,
+                do=tr("Choose another one."),
             ) from error
 
 
@@ -64,9 +70,11 @@ def _session(path: Path) -> InferenceSession:
         import onnxruntime
     except ImportError as error:
         raise MachineError(
-            f"onnxruntime cannot be used here: {error}.",
+            tr("onnxruntime cannot be used here: {error}.", error=error),
             where="onnxruntime",
-            do="Install it with: python3 -m pip install onnxruntime. Captioners such as Florence-2 work without it.",
+            do=tr(
+                "Install it with: python3 -m pip install onnxruntime. Captioners such as Florence-2 work without it."
+            ),
         ) from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _ERRORS_ONLY
@@ -75,7 +83,7 @@ def _session(path: Path) -> InferenceSession:
         return onnxruntime.InferenceSession(path, options, providers=[one for one in _PROVIDERS if one in there])
     except Exception as error:  # as in Graph.run
         raise ModelError(
-            f"{path.name} cannot be loaded: {_first_line(error)}",
+            tr("{name} cannot be loaded: {first_line}", name=path.name, first_line=_first_line(error)),
             where=path,
             do="Download it again; a model in several files needs all of them.",
         ) from error

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lora_studio.errors import ModelError
+from lora_studio.language import tr
 from lora_studio.vision import loading, local
 
 _ROLE = "scorer"
@@ -61,15 +62,17 @@ def load(folder: Path, training: Iterable[Image.Image], device: torch.device | s
 def kind_of(folder: Path) -> ScorerKind:
     """The kind of scorer that ``folder`` holds, as its configuration says. Raises as ``load``."""
     if not folder.is_dir():
-        raise ModelError(f"There is no folder {folder}.", where=folder, do="Name the folder of a model.")
+        raise ModelError(
+            tr("There is no folder {folder}.", folder=folder), where=folder, do=tr("Name the folder of a model.")
+        )
     config = loading.config(folder, _ROLE)
     if found := next((kind for kind in KINDS if kind.accepts(config)), None):
         return found
     said = next(iter(config.get("architectures") or []), "") or config.get("model_type") or "unknown"
     raise ModelError(
-        f"{folder.name} is of the kind {said}, which gives pictures no score.",
+        tr("{name} is of the kind {said}, which gives pictures no score.", name=folder.name, said=said),
         where=folder,
-        do=f"Name the folder of one of these: {'; '.join(kind.title for kind in KINDS)}.",
+        do=tr("Name the folder of one of these: {listed}.", listed="; ".join(kind.title for kind in KINDS)),
     )
 
 
@@ -232,9 +235,13 @@ def _better(labels: Sequence[str], folder: Path) -> int:
     if len(labels) == 1 or (len(labels) == 2 and len(good) == 1):
         return good[0] if good else 0
     raise ModelError(
-        f"The labels of {folder.name} do not say which picture is the better one: {', '.join(labels[:4])}.",
+        tr(
+            "The labels of {name} do not say which picture is the better one: {listed}.",
+            name=folder.name,
+            listed=", ".join(labels[:4]),
+        ),
         where=folder / local.CONFIG,
-        do="Name a predictor with one output, or with two labels such as aesthetic and not_aesthetic.",
+        do=tr("Name a predictor with one output, or with two labels such as aesthetic and not_aesthetic."),
     )
 
 
@@ -244,7 +251,9 @@ def _head(folder: Path, rectified: bool) -> nn.Sequential:
     names = [name.removesuffix(".weight") for name in tensors if name.endswith(".weight")]
     names = [name for name in names if name == "predictor" or name.startswith("layers.")]
     if not names:
-        raise ModelError(f"{folder.name} lacks its last layers.", where=folder, do="Download the model again.")
+        raise ModelError(
+            tr("{name} lacks its last layers.", name=folder.name), where=folder, do=tr("Download the model again.")
+        )
     layers: list[nn.Module] = []
     for name in sorted(names, key=lambda name: int(name.rpartition(".")[2]) if "." in name else 0):
         weight, bias = tensors[f"{name}.weight"].float(), tensors[f"{name}.bias"].float()

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from lora_studio.errors import ModelError
+from lora_studio.language import tr
 from lora_studio.vision.onnx import Graph
 
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)
@@ -33,10 +34,13 @@ class U2Net:
         _, channels, height, width = self._graph.shape
         if channels not in (3, 0):
             raise ModelError(
-                f"{path.name} is no segmenter of the U²-Net kind: it takes {self._graph.shape}, not three channels "
-                "first.",
+                tr(
+                    "{name} is no segmenter of the U²-Net kind: it takes {shape}, not three channels first.",
+                    name=path.name,
+                    shape=self._graph.shape,
+                ),
                 where=path,
-                do="Choose one of the U²-Net family, such as u2net.onnx or u2netp.onnx.",
+                do=tr("Choose one of the U²-Net family, such as u2net.onnx or u2netp.onnx."),
             )
         self._size = width or _SIDE, height or _SIDE
 
@@ -50,9 +54,9 @@ class U2Net:
         found = self._graph.run(prepare(picture, self._size)[None])[0]
         if found.ndim < 2 or not np.isfinite(found).all():
             raise ModelError(
-                f"{self._graph.path.name} gives no map of the picture.",
+                tr("{name} gives no map of the picture.", name=self._graph.path.name),
                 where=self._graph.path,
-                do="Choose one of the U²-Net family, such as u2net.onnx or u2netp.onnx.",
+                do=tr("Choose one of the U²-Net family, such as u2net.onnx or u2netp.onnx."),
             )
         plane = found.reshape(-1, *found.shape[-2:])[0]
         low, high = float(plane.min()), float(plane.max())

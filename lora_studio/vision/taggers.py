@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from lora_studio.errors import ModelError
+from lora_studio.language import tr
 from lora_studio.vision.local import TAGS_FILE
 from lora_studio.vision.onnx import Graph
 from lora_studio.vision.options import TagOptions
@@ -54,9 +55,13 @@ class Tagger:
         _, height, width, channels = self._graph.shape
         if channels not in (3, 0) or height != width:
             raise ModelError(
-                f"{path.name} is no WD14 tagger: it takes {self._graph.shape}, not squares with three channels last.",
+                tr(
+                    "{name} is no WD14 tagger: it takes {shape}, not squares with three channels last.",
+                    name=path.name,
+                    shape=self._graph.shape,
+                ),
                 where=path,
-                do="Choose a tagger of SmilingWolf's.",
+                do=tr("Choose a tagger of SmilingWolf's."),
             )
         self.device = self._graph.device
         self._side = height or _SIDE
@@ -73,9 +78,15 @@ class Tagger:
         scores = np.concatenate([self._graph.run(part)[0] for part in parts])
         if scores.shape[1:] != (len(self.known),):
             raise ModelError(
-                f"{self._graph.path.name} scores {scores.shape[-1]} tags and {TAGS_FILE} lists {len(self.known)}.",
+                tr(
+                    "{name} scores {shape} tags and {tags_file} lists {known}.",
+                    name=self._graph.path.name,
+                    shape=scores.shape[-1],
+                    tags_file=TAGS_FILE,
+                    known=len(self.known),
+                ),
                 where=self._graph.path,
-                do="Download both files of the same model again.",
+                do=tr("Download both files of the same model again."),
             )
         return [
             [tag._replace(score=float(score)) for tag, score in zip(self.known, row, strict=True)] for row in scores
@@ -132,10 +143,12 @@ def read_tags(path: Path) -> list[ScoredTag]:
             found = list(_rows(file))
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise ModelError(
-            f"{path.name} cannot be read: {error}.", where=path, do="Download the model again: a tagger needs it."
+            tr("{name} cannot be read: {error}.", name=path.name, error=error),
+            where=path,
+            do=tr("Download the model again: a tagger needs it."),
         ) from error
     if not found:
-        raise ModelError(f"{path.name} lists no tags.", where=path, do="Download the model again.")
+        raise ModelError(tr("{name} lists no tags.", name=path.name), where=path, do=tr("Download the model again."))
     return found
 
 

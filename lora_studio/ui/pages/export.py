@@ -11,6 +11,7 @@ import gradio as gr
 from lora_studio import files
 from lora_studio.adapters.kinds import KINDS, LORA, PLAIN_READERS, Form, Kind, readers_of, usual_form
 from lora_studio.errors import AdapterError, SettingsError
+from lora_studio.language import tr
 from lora_studio.runs import library
 from lora_studio.runs.library import Entry
 from lora_studio.ui import downloads, sending, tabs, words
@@ -28,35 +29,41 @@ FORMATS = {
     "peft": "peft: a zipped folder",
 }
 """Format -> what it is for."""
-NUMBERS = {"": "As it is", "fp16": "16 bit (fp16)", "bf16": "16 bit (bf16)", "fp32": "32 bit"}
+NUMBERS = {"": tr("As it is"), "fp16": "16 bit (fp16)", "bf16": "16 bit (bf16)", "fp32": "32 bit"}
 PRIVACY = {
     "none": (
         "Nothing",
-        "Only what a program needs to load it: title, kind of base model, rank. "
-        "No trigger word, no thumbnail, no settings.",
+        tr(
+            "Only what a program needs to load it: title, kind of base model, rank. No trigger word, "
+            "no thumbnail, no settings."
+        ),
     ),
     "minimal": (
-        "What its users need",
-        "What a program needs, and trigger word, thumbnail, author, date, licence and base model. "
-        "No settings, no names of pictures, no captions.",
+        tr("What its users need"),
+        tr(
+            "What a program needs, and trigger word, thumbnail, author, date, licence and base "
+            "model. No settings, no names of pictures, no captions."
+        ),
     ),
     "full": (
-        "The whole recipe",
-        "What its users need, and all settings and seeds, the pictures' file names and hashes, caption tags and "
-        "versions: enough to train it again. No folders of this machine.",
+        tr("The whole recipe"),
+        tr(
+            "What its users need, and all settings and seeds, the pictures' file names and hashes, "
+            "caption tags and versions: enough to train it again. No folders of this machine."
+        ),
     ),
 }
 """Level -> its name, and what the file then contains."""
 WORDS = {
-    "bundled": "In the same file, beside the layers",
-    "none": "Left out: the layers alone",
-    "only": "Alone, as an embedding",
+    "bundled": tr("In the same file, beside the layers"),
+    "none": tr("Left out: the layers alone"),
+    "only": tr("Alone, as an embedding"),
 }
 """What becomes of the words that an adapter has learned beside its layers -> for people."""
 _READ_BY = {
     "dora": "ComfyUI and Forge read a DoRA that is written for them; other programs read it in ways of their own.",
     "oft": "ComfyUI and A1111 read an OFT; Forge and diffusers do not.",
-    "ia3": "A1111 alone reads an (IA)³.",
+    "ia3": tr("A1111 alone reads an (IA)³."),
 }
 """Kind -> who reads it as it is, where that is not every program that reads kohya's format."""
 _HIGHEST_RANK = 4096
@@ -65,7 +72,7 @@ _MUCH = 0.05
 
 _EMPTY = blank(
     "export",
-    "Nothing exported yet",
+    tr("Nothing exported yet"),
     "Choose an adapter and press <b>Export and prove</b>. The file is read back the way each program reads it, and "
     "compared with the adapter layer by layer. It appears here once the proof passes.",
 )
@@ -95,7 +102,7 @@ class ExportPage:
                 self._place_adapter()
                 self._place_file()
                 with gr.Column(elem_classes="go"):
-                    self.go = gr.Button("Export and prove", variant="primary", size="lg", elem_id="export-now")
+                    self.go = gr.Button(tr("Export and prove"), variant="primary", size="lg", elem_id="export-now")
             with (
                 gr.Column(scale=8, min_width=330, elem_classes="half", elem_id="exported"),
                 gr.Column(elem_classes="card"),
@@ -108,7 +115,7 @@ class ExportPage:
             self.offered = gr.State(None)
             self.adapter = gr.Dropdown(
                 [],
-                label="Adapter to export",
+                label=tr("Adapter to export"),
                 allow_custom_value=True,
                 show_label=False,
                 container=False,
@@ -116,23 +123,25 @@ class ExportPage:
             )  # or an address that names one is refused
             self.facts = html(js_on_load=tabs.TRIGGER_ON_ADDRESS % "export", elem_id="export-facts")
             with gr.Column(visible=False) as self.converted:
-                self.form = gr.Radio([], label="Form", elem_id="export-form", elem_classes="stacked")
+                self.form = gr.Radio([], label=tr("Form"), elem_id="export-form", elem_classes="stacked")
                 with gr.Column(elem_classes="fields"):
                     self.base = gr.Textbox(
-                        label="Base model",
-                        info="The model that it was trained on, on which its change depends.",
-                        placeholder="starter, or the path of a model",
+                        label=tr("Base model"),
+                        info=tr("The model that it was trained on, on which its change depends."),
+                        placeholder=tr("starter, or the path of a model"),
                         max_lines=1,
                         elem_id="export-base",
                     )
-                    help = "Of the plain LoRA: a higher one is more exact. 0 takes twice a DoRA's, 64 for an OFT or "
-                    help += "(IA)³, and all of a LoHa or LoKr."
-                    self.rank = gr.Number(0, label="Rank", info=help, precision=0, elem_id="export-rank")
+                    help = tr(
+                        "Of the plain LoRA: a higher one is more exact. 0 takes twice a DoRA's, 64 for an OFT or "
+                    )
+                    help += tr("(IA)³, and all of a LoHa or LoKr.")
+                    self.rank = gr.Number(0, label=tr("Rank"), info=help, precision=0, elem_id="export-rank")
             self.words = gr.Radio(
                 [(label, name) for name, label in WORDS.items()],
                 value="bundled",
-                label="Learned words",
-                info="A1111 and ComfyUI read a learned word from a file of its own, called as the word is.",
+                label=tr("Learned words"),
+                info=tr("A1111 and ComfyUI read a learned word from a file of its own, called as the word is."),
                 visible=False,
                 elem_id="export-words",
                 elem_classes="stacked",
@@ -141,30 +150,30 @@ class ExportPage:
     def _place_file(self) -> None:
         with gr.Column(elem_classes="card"):
             html("<h2>2. The file</h2>")
-            self.name = gr.Textbox(label="File name", max_lines=1, elem_id="export-name")
+            self.name = gr.Textbox(label=tr("File name"), max_lines=1, elem_id="export-name")
             self.format = gr.Radio(
                 [(label, name) for name, label in FORMATS.items()],
                 value="kohya",
-                label="Format",
+                label=tr("Format"),
                 elem_id="format",
                 elem_classes="stacked",
             )
             self.privacy = gr.Radio(
                 [(label, name) for name, (label, _) in PRIVACY.items()],
                 value="minimal",
-                label="What the file tells",
+                label=tr("What the file tells"),
                 elem_id="privacy",
             )
             self.tells = html(_tells("minimal"))
-            with gr.Accordion("Programs and number format", open=False, elem_classes="fold"):
+            with gr.Accordion(tr("Programs and number format"), open=False, elem_classes="fold"):
                 programs = [(label, name) for name, label in PROGRAMS.items()]
                 self.targets = gr.CheckboxGroup(
-                    programs, value=list(PLAIN_READERS["kohya"]), label="Prove it for", elem_id="targets"
+                    programs, value=list(PLAIN_READERS["kohya"]), label=tr("Prove it for"), elem_id="targets"
                 )
                 self.number = gr.Dropdown(
                     [(label, name) for name, label in NUMBERS.items()],
                     value="",
-                    label="Number format",
+                    label=tr("Number format"),
                     filterable=False,
                     elem_id="number",
                 )
@@ -266,7 +275,11 @@ class ExportPage:
         """
         able: list[Form] = ["own", "lora", "full"] if format == "kohya" and kind.readers else ["lora"]
         form = form if form in able else usual_form(kind, format)
-        titles = {"own": f"Keep the {kind.title}", "lora": "Plain LoRA", "full": "Full difference: exact, and large"}
+        titles = {
+            "own": tr("Keep the {title}", title=kind.title),
+            "lora": tr("Plain LoRA"),
+            "full": tr("Full difference: exact, and large"),
+        }
         return {
             self.converted: gr.update(visible=bool(kind.readers)),
             self.form: gr.update(
@@ -283,12 +296,12 @@ class ExportPage:
         def act() -> str:
             entry = cards.find(form[self.adapter] or "", self.outputs)
             if entry is None:
-                raise AdapterError("No adapter is chosen.", do="Choose one at the top.")
+                raise AdapterError(tr("No adapter is chosen."), do=tr("Choose one at the top."))
             options = self._options(form, KINDS[entry.method])
             name = files.safe_name(form[self.name].strip() or usual_name(entry))
             return self._made(entry, options, form[self.format], name)
 
-        yield from told("Writing the file and reading it back the way each program does…", act)
+        yield from told(tr("Writing the file and reading it back the way each program does…"), act)
 
     def _options(self, form: dict[Any, Any], kind: Kind) -> list[str]:
         """The form as options of ``convert``.
@@ -298,7 +311,7 @@ class ExportPage:
         """
         if not form[self.targets]:
             raise SettingsError(
-                "No program is chosen to prove it for.", where="Prove it for", do="Choose at least one."
+                tr("No program is chosen to prove it for."), where="Prove it for", do=tr("Choose at least one.")
             )
         options = ["--to", form[self.format], "--privacy", form[self.privacy]]
         options += [part for target in form[self.targets] for part in ("--target", target)]
@@ -315,7 +328,7 @@ class ExportPage:
             raise SettingsError(
                 f"The rank must be from 0 to {_HIGHEST_RANK:,}; it is {words.value(rank)}.",
                 where="Rank",
-                do="Change the number, then try again.",
+                do=tr("Change the number, then try again."),
             )
         more = [*(["--base", tidy(base)] if base else []), *(["--rank", str(int(rank))] if rank else [])]
         return ["--form", chosen, *more]
@@ -328,7 +341,7 @@ class ExportPage:
                 offered = downloads.offered(path, self.outputs)
                 link += sending.buttons(cards.key(entry, self.outputs), self.outputs, offered)
         privacy = PRIVACY[result["privacy"]][0].lower()
-        facts = words.facts((cards.family(entry), words.size(size), f"metadata: {privacy}"))
+        facts = words.facts((cards.family(entry), words.size(size), tr("metadata: {privacy}", privacy=privacy)))
         file = (
             f'<div class="file"><div><h3>{words.text(path.name)}</h3>{facts}</div><div class="ways">{link}</div></div>'
         )
@@ -343,14 +356,14 @@ def _has_both(entry: Entry) -> bool:
 def _proved(residual: float) -> str:
     """What the passed proof means. ``residual`` is the part of the change that a plain LoRA made of it lacks."""
     if not residual:
-        return done("Proved: every program that you chose reads the adapter as it is here.")
-    proved = "Proved: every program that you chose reads this plain LoRA as it was written."
+        return done(tr("Proved: every program that you chose reads the adapter as it is here."))
+    proved = tr("Proved: every program that you chose reads this plain LoRA as it was written.")
     share = f"{100 * residual:.2g} %" if residual >= 1e-4 else f"{residual:.1e}"
-    difference = f"The plain LoRA's change differs from the adapter's by {share}."
+    difference = tr("The plain LoRA's change differs from the adapter's by {share}.", share=share)
     if residual < _MUCH:
         return done(proved, difference)
     return done(proved) + words.notice(
-        "warned", difference, do="A higher rank makes it more exact, the full difference exact."
+        "warned", difference, do=tr("A higher rank makes it more exact, the full difference exact.")
     )
 
 

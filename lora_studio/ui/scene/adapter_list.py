@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from lora_studio.errors import StudioError
+from lora_studio.language import tr
 from lora_studio.runs import library
 from lora_studio.ui import words
 from lora_studio.ui.outcome import Updates
@@ -31,7 +32,7 @@ class AdapterList:
         self.outputs, self.mix, self.empty = outputs, mix, empty
         with gr.Column(elem_classes="fields"):
             self.adding = gr.Dropdown(
-                [], label="Add an adapter", info="Type to search your library.", elem_id=f"{room}-add"
+                [], label=tr("Add an adapter"), info=tr("Type to search your library."), elem_id=f"{room}-add"
             )
         self.rows = html(rows.html(Mix(), empty), js_on_load=rows.change(room), elem_id=f"{room}-rows")
         self.message = html(visible=False, elem_id=f"{room}-said")

@@ -10,6 +10,7 @@ import gradio as gr
 
 from lora_studio.config.specs import SPECS
 from lora_studio.errors import StudioError
+from lora_studio.language import tr
 from lora_studio.ui.form import Form
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.scene import base_reading
@@ -17,11 +18,11 @@ from lora_studio.ui.scene.base_reading import READING
 from lora_studio.ui.scene.mixture import Mix
 
 _HELP = {
-    "text_encoders": f"{SPECS['text_encoders'].help} One path per line.",
-    "prediction": "What the base model predicts.",
-    "zero_snr": "Whether its noise ends without any signal.",
-    "flow_shift": "For a rectified flow. 0 takes the model's own.",
-    "clip_skip": "For SD 1.x: 1 or 2. 0 takes what the adapters were trained with, or else the base model.",
+    "text_encoders": tr("{help} One path per line.", help=SPECS["text_encoders"].help),
+    "prediction": tr("What the base model predicts."),
+    "zero_snr": tr("Whether its noise ends without any signal."),
+    "flow_shift": tr("For a rectified flow. 0 takes the model's own."),
+    "clip_skip": tr("For SD 1.x: 1 or 2. 0 takes what the adapters were trained with, or else the base model."),
 }
 """Of settings that mean something else here than in training, or need fewer words."""
 
@@ -39,8 +40,8 @@ class BaseForm:
         self.base = gr.Dropdown(
             base_reading.bases(outputs, ""),
             value="starter",
-            label="Base model",
-            info="A model that the adapters were made for: the built-in starter, or the path of one of yours.",
+            label=tr("Base model"),
+            info=tr("A model that the adapters were made for: the built-in starter, or the path of one of yours."),
             allow_custom_value=True,
             elem_id=f"{room}-base",
         )

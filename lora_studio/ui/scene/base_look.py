@@ -21,9 +21,10 @@ from lora_studio.errors import AdapterError, ModelError, SettingsError
 from lora_studio.families import contents, layout, marks, registry, weights
 from lora_studio.families.family import Family, part_title
 from lora_studio.families.layout import Shape
+from lora_studio.language import tr
 from lora_studio.ui import words
 
-_AGAIN = "Download it again, or choose another base model."
+_AGAIN = tr("Download it again, or choose another base model.")
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,12 @@ class BaseLook:
             else "what it predicts is found out at the start"
         )
         title = self.family.title
-        facts = [f"{title[0].upper()}{title[1:]}", predicts, f"{self.resolution} px", words.size(self.size)]
+        facts = [
+            f"{title[0].upper()}{title[1:]}",
+            predicts,
+            tr("{resolution} px", resolution=self.resolution),
+            words.size(self.size),
+        ]
         return " · ".join(facts) + ("." if self.odd else "") + "".join(f" {one}" for one in self.odd)
 
 
@@ -148,7 +154,7 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         found = None
     if not isinstance(found, dict):
-        raise ModelError(f"{path.name} cannot be read as JSON.", where=path, do=_AGAIN)
+        raise ModelError(tr("{name} cannot be read as JSON.", name=path.name), where=path, do=_AGAIN)
     return found
 
 
@@ -193,12 +199,20 @@ def _lacking(family: Family, parts: Sequence[contents.FilePart], vae: bool, text
     lacks = [] if vae or "vae" in held else ["no VAE"]
     if held.count("text") + texts < len(family.encoders):
         lacks.append("not all of its text encoders" if held.count("text") + texts else "no text encoder")
-    return [f"The file has {' and '.join(lacks)}: name their files in All settings, under Run."] if lacks else []
+    return (
+        [tr("The file has {listed}: name their files in All settings, under Run.", listed=" and ".join(lacks))]
+        if lacks
+        else []
+    )
 
 
 def _doubts(said: Sequence[tuple[str, str]]) -> list[str]:
     others = [where for name, where in said if name != said[0][0]]
-    return [f"Its marks disagree on what it predicts: {said[0][1]}, and {others[0]}."] if others else []
+    return (
+        [tr("Its marks disagree on what it predicts: {said}, and {others}.", said=said[0][1], others=others[0])]
+        if others
+        else []
+    )
 
 
 def _inpaints(family: Family, config: Mapping[str, Any]) -> list[str]:
@@ -212,5 +226,5 @@ def refusal(base: str) -> str:
     except (ModelError, SettingsError) as error:
         return str(error)
     except OSError as error:
-        return f"{os.path.basename(base)} cannot be read: {error.strerror or error}."
+        return tr("{basename} cannot be read: {value}.", basename=os.path.basename(base), value=error.strerror or error)
     return ""

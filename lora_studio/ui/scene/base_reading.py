@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from lora_studio.config.settings import Settings, key_of
 from lora_studio.config.specs import OF_BASE, SPECS, allowed
 from lora_studio.errors import SettingsError
+from lora_studio.language import tr
 from lora_studio.runs import library
 from lora_studio.runs.library import Origin
 from lora_studio.ui.fields import from_field
@@ -28,7 +29,7 @@ _MOST_RUNS = 50
 
 def bases(outputs: Path, family: str) -> list[tuple[str, str]]:
     """Label and name of the base models that fit adapters of ``family``: the starter, and those of the latest runs."""
-    found = {"starter": "Built-in starter"} if family in ("", "starter") else {}
+    found = {"starter": tr("Built-in starter")} if family in ("", "starter") else {}
     for run in _runs(outputs, family):
         if base := details.base_of_run(run, outputs).get("base"):
             found.setdefault(base, Path(base).name)
@@ -62,8 +63,8 @@ def read_from(fields: Mapping[str, Any]) -> dict[str, Any]:
         settings = Settings(**values).flat()
     except ValidationError as error:
         key = key_of(error.errors()[0])
-        what = f"{SPECS[key].label} must be {allowed(key)}."
-        raise SettingsError(what, where="Picture › More", do="Change it to see the picture.") from None
+        what = tr("{label} must be {allowed}.", label=SPECS[key].label, allowed=allowed(key))
+        raise SettingsError(what, where="Picture › More", do=tr("Change it to see the picture.")) from None
     paths = {"vae": tidy(settings["vae"]), "text_encoders": [tidy(path) for path in settings["text_encoders"]]}
     return _changed({key: (settings | paths)[key] for key in READING})
 
@@ -89,7 +90,13 @@ def number(key: str, label: str, value: float | None) -> float | int:
     whole = spec.kind == "integer"
     if value is None or not low <= value <= high or (whole and value != int(value)):
         raise SettingsError(
-            f"{label} must be a {'whole ' if whole else ''}number from {low:g} to {high:,.0f}.",
-            do="Change the number to see the picture.",
+            tr(
+                "{label} must be a {value}number from {low:g} to {high:,.0f}.",
+                label=label,
+                value="whole " if whole else "",
+                low=low,
+                high=high,
+            ),
+            do=tr("Change the number to see the picture."),
         )
     return int(value) if whole else float(value)

@@ -23,6 +23,7 @@ from lora_studio.adapters import (
 from lora_studio.adapters.recipe import Blend, Ingredient
 from lora_studio.adapters.usage import Strength
 from lora_studio.errors import AdapterError, StudioError
+from lora_studio.language import tr
 from lora_studio.runs import library
 from lora_studio.runs.library import Entry
 from lora_studio.ui.pages.library import cards
@@ -136,14 +137,22 @@ class Mix:
         if self.rows and entry.family != self.family:
             first, other = detect.label(self.family), detect.label(entry.family)
             raise AdapterError(
-                f"{self.rows[0].name} was made for {first} and {name} for {other}: they cannot be mixed.",
-                do="Mix adapters of one kind of base model, or remove the others first.",
+                tr(
+                    "{name} was made for {first} and {name_2} for {other}: they cannot be mixed.",
+                    name=self.rows[0].name,
+                    first=first,
+                    name_2=name,
+                    other=other,
+                ),
+                do=tr("Mix adapters of one kind of base model, or remove the others first."),
             )
         if len(self.rows) >= MOST:
-            raise AdapterError(f"A mix has at most {MOST} adapters.", do="Save these as one, then add that.")
+            raise AdapterError(
+                tr("A mix has at most {most} adapters.", most=MOST), do=tr("Save these as one, then add that.")
+            )
         key = cards.key(entry, outputs)
         if key in (row.key for row in self.rows):
-            raise AdapterError(f"{name} is in the mix already.", do="Change its weight instead.")
+            raise AdapterError(tr("{name} is in the mix already.", name=name), do=tr("Change its weight instead."))
         inside = _inside(entry)
         self.rows.append(
             MixRow(
@@ -213,7 +222,9 @@ def bounded(typed: object, before: float) -> tuple[float, str]:
     except ValueError:
         weight = math.nan
     if math.isnan(weight):
-        return before, f"“{str(typed)[:20]}” is not a number, so the weight stays {before:g}."
+        return before, tr(
+            "“{typed}” is not a number, so the weight stays {before:g}.", typed=str(typed)[:20], before=before
+        )
     if not LOW <= weight <= HIGH:
         kept = LOW if weight < LOW else HIGH
         return kept, f"{weight:g} is out of range. Weights go from −2 to 2, where 1 is as trained; it is now {kept:g}."
@@ -235,7 +246,9 @@ def _inside(entry: Entry) -> _Inside:
     try:
         table, texts, _ = container.peek(Path(entry.path))
     except StudioError as error:
-        raise AdapterError(f"{cards.title(entry)} can no longer be read.", where=entry.path, do=error.do) from error
+        raise AdapterError(
+            tr("{title} can no longer be read.", title=cards.title(entry)), where=entry.path, do=error.do
+        ) from error
     found, _ = keys.collect(table)
     strength = usage.strength(texts) or Strength(1.0)
     weight = min(max(strength.recommended, LOW), HIGH)
@@ -259,7 +272,7 @@ def apart(mix: Mix, key: str, outputs: Path) -> Blend:
     row = mix.row(key)
     found = recipe.read(adapters.header(Path(row.path)).metadata) if row else None
     if row is None or not isinstance(found, Blend):
-        raise AdapterError("This is not a blend of the studio.", do="Only a saved mix can be taken apart.")
+        raise AdapterError(tr("This is not a blend of the studio."), do=tr("Only a saved mix can be taken apart."))
     parts = _ingredients(found, row, outputs)
     changed = Mix([other for other in mix.rows if other.key != key])
     for index, (one, entry) in enumerate(parts):
@@ -281,8 +294,12 @@ def _ingredients(found: Blend, row: MixRow, outputs: Path) -> list[tuple[Ingredi
             parts.append((one, entry))
     if missing:
         raise AdapterError(
-            f"{row.name} was made of {', '.join(missing)}, which the library does not have.",
-            do="Add them to the library first.",
+            tr(
+                "{name} was made of {listed}, which the library does not have.",
+                name=row.name,
+                listed=", ".join(missing),
+            ),
+            do=tr("Add them to the library first."),
         )
     return parts
 

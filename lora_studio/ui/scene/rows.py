@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from lora_studio.language import tr
 from lora_studio.ui import tabs, words
 from lora_studio.ui.icons import icon
 from lora_studio.ui.scene.mixture import HIGH, LOW, Mix, MixRow
 
 _SIDES = {
     "mid_block": "Middle",
-    "ends": "First and last",
-    "text_encoder": "Text encoder",
-    "text_encoder_2": "Text encoder 2",
+    "ends": tr("First and last"),
+    "text_encoder": tr("Text encoder"),
+    "text_encoder_2": tr("Text encoder 2"),
 }
-_ABOUT_BLOCKS = (
-    "Each multiplies the weight in one part of the model. "
-    "Down and middle carry shapes, the last ups carry strokes and colour."
+_ABOUT_BLOCKS = tr(
+    "Each multiplies the weight in one part of the model. Down and middle carry shapes, the "
+    "last ups carry strokes and colour."
 )
 
 
@@ -67,7 +68,7 @@ def _blocks(row: MixRow) -> str:
 
 def _list(row: MixRow) -> str:
     """A field for a list of block weights, as A1111 has them."""
-    label = words.text(f"List of the block weights of {row.name}")
+    label = words.text(tr("List of the block weights of {name}", name=row.name))
     copied = f' value="{words.text(row.listed)}" data-copied' if row.listed else ""
     return (
         f'<div class="listed"><input type="text" class="list" aria-label="{label}" autocomplete="off"'

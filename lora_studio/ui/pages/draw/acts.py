@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from lora_studio.errors import StudioError
+from lora_studio.language import tr
 from lora_studio.runs import gallery
 from lora_studio.sampling import picture_file
 from lora_studio.sampling.picture_recipe import Stated
@@ -93,7 +94,7 @@ class PictureActs:
 
     def _start(self, path: Path) -> Updates:
         kept = str(starts.keep(path, self.outputs))
-        said = outcome.done("The next picture starts from this one.", "How much it changes is set in the form.")
+        said = outcome.done(tr("The next picture starts from this one."), tr("How much it changes is set in the form."))
         return {**self.form.fill({"start": kept}), self.form.start_fold: gr.update(open=True), self.drawing.note: said}
 
     def start_from(self, uploaded: str | None) -> Updates:
@@ -145,7 +146,7 @@ class PictureActs:
 
 
 def _said(left: list[str]) -> str:
-    done = outcome.done("The form has the settings of this picture.")
+    done = outcome.done(tr("The form has the settings of this picture."))
     if not left:
         return done
     listed = "".join(f"<li>{words.text(one)}</li>" for one in dict.fromkeys(left))

@@ -18,6 +18,7 @@ from lora_studio.errors import MachineError, StudioError
 from lora_studio.jobs import turns
 from lora_studio.jobs.image_spec import ImageSpec
 from lora_studio.jobs.renderer import Answer, Renderer
+from lora_studio.language import tr
 from lora_studio.runs import gallery
 from lora_studio.sampling import picture_file
 from lora_studio.sampling.picture_recipe import PictureRecipe
@@ -105,7 +106,7 @@ class Easel:
                 return
             known.orders.clear()
             self._tell(lane, cancelled=True, waiting=0)
-        self.renderer.cancel(f"{lane} draw")
+        self.renderer.cancel(tr("{lane} draw", lane=lane))
 
     def drawing(self, lane: str) -> DrawingProgress:
         """What is known now."""
@@ -153,9 +154,9 @@ class Easel:
             except StudioError as error:
                 self._fail(lane, error)
             except OSError as error:
-                self._fail(lane, files.refusal(error, "The picture cannot be kept", self.outputs))
+                self._fail(lane, files.refusal(error, tr("The picture cannot be kept"), self.outputs))
             except Exception as error:  # a thread that ends silently would leave the page waiting
-                told = f"Internal error: {type(error).__name__}: {error}"
+                told = tr("Internal error: {name}: {error}", name=type(error).__name__, error=error)
                 self._fail(lane, MachineError(told, do="This is a bug in the studio; what was saved is intact."))
                 raise
 
@@ -169,20 +170,20 @@ class Easel:
         for part in order.parts():
             if self.drawing(lane).cancelled:
                 return
-            doing = {"doing": "Drawing the sheet…"} if part.across else {}  # which is not shown as it forms
+            doing = {"doing": tr("Drawing the sheet…")} if part.across else {}  # which is not shown as it forms
             self._tell(lane, together=part.count, **doing)
-            for answer in self.renderer.draw(part, f"{lane} draw"):
+            for answer in self.renderer.draw(part, tr("{lane} draw", lane=lane)):
                 if self.drawing(lane).cancelled:  # before the process that draws had heard of it
-                    self.renderer.cancel(f"{lane} draw")
+                    self.renderer.cancel(tr("{lane} draw", lane=lane))
                 self._take(lane, part, answer, recipe)
 
     def _take(self, lane: str, spec: ImageSpec, answer: Answer, recipe: Future[PictureRecipe]) -> None:
         match answer.kind:
             case "waiting":
-                self._tell(lane, doing=turns.told(self.outputs, "Waiting for a turn"))
+                self._tell(lane, doing=turns.told(self.outputs, tr("Waiting for a turn")))
             case "loading":
                 then = ", then drawing the sheet" if spec.across else ""
-                self._tell(lane, doing=turns.told(self.outputs, f"Loading the base model{then}"))
+                self._tell(lane, doing=turns.told(self.outputs, tr("Loading the base model{then}", then=then)))
             case "forming":
                 self._tell(lane, doing="", step=answer.step, steps=answer.steps, rough=answer.path)
             case "drawn":

@@ -10,6 +10,7 @@ import gradio as gr
 
 from lora_studio.config.specs import SPECS
 from lora_studio.diffusion import samplers
+from lora_studio.language import tr
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.draw import sizes, wall
 from lora_studio.ui.pages.draw.order import MOST, DrawFields
@@ -34,11 +35,16 @@ class DrawForm:
     def place(self) -> None:
         """The prompts."""
         self.fields["prompt"] = gr.Textbox(
-            _PROMPT, label="Prompt", lines=3, max_lines=10, placeholder="What the picture shows", elem_id="draw-prompt"
+            _PROMPT,
+            label=tr("Prompt"),
+            lines=3,
+            max_lines=10,
+            placeholder=tr("What the picture shows"),
+            elem_id="draw-prompt",
         )
         self.tags = html(js_on_load=wall.ACT, elem_id="draw-tags")
         self.fields["negative"] = gr.Textbox(
-            label="Negative prompt", max_lines=4, placeholder="What it should avoid", elem_id="draw-negative"
+            label=tr("Negative prompt"), max_lines=4, placeholder=tr("What it should avoid"), elem_id="draw-negative"
         )
 
     def place_rest(self) -> None:
@@ -46,29 +52,29 @@ class DrawForm:
         self._place_size()
         with gr.Row(elem_classes="seeded draw-seed", equal_height=True):
             self.fields["count"] = gr.Number(
-                1, label="Pictures", precision=0, minimum=1, maximum=MOST, min_width=84, elem_id="draw-count"
+                1, label=tr("Pictures"), precision=0, minimum=1, maximum=MOST, min_width=84, elem_id="draw-count"
             )
             seed = SPECS["preview_seed"].default
-            self.fields["seed"] = gr.Number(seed, label="Seed", precision=0, min_width=110, elem_id="draw-seed")
-            self.new_seed = gr.Checkbox(True, label="New each time", min_width=130, elem_id="draw-new-seed")
+            self.fields["seed"] = gr.Number(seed, label=tr("Seed"), precision=0, min_width=110, elem_id="draw-seed")
+            self.new_seed = gr.Checkbox(True, label=tr("New each time"), min_width=130, elem_id="draw-new-seed")
         self.base_form = BaseForm(self.outputs, "draw")
         self.fields["base"] = self.base_form.base
         self.start_fold = gr.Accordion(
-            "Start from a picture", open=False, elem_classes="fold", elem_id="draw-start-fold"
+            tr("Start from a picture"), open=False, elem_classes="fold", elem_id="draw-start-fold"
         )
         with self.start_fold:
             self._place_start()
-        with gr.Accordion("Draw it larger", open=False, elem_classes="fold", elem_id="draw-larger-fold"):
+        with gr.Accordion(tr("Draw it larger"), open=False, elem_classes="fold", elem_id="draw-larger-fold"):
             self._place_larger()
-        with gr.Accordion("More", open=False, elem_classes="fold", elem_id="draw-more"):
+        with gr.Accordion(tr("More"), open=False, elem_classes="fold", elem_id="draw-more"):
             self._place_more()
 
     def _place_size(self) -> None:
         with gr.Row(elem_classes="sizes", equal_height=True):
-            self.fields["shape"] = gr.Radio(_SHAPES, value="1:1", label="Size", elem_id="draw-shape", min_width=240)
-            self.fields["upright"] = gr.Checkbox(label="Upright", min_width=100, elem_id="draw-upright")
+            self.fields["shape"] = gr.Radio(_SHAPES, value="1:1", label=tr("Size"), elem_id="draw-shape", min_width=240)
+            self.fields["upright"] = gr.Checkbox(label=tr("Upright"), min_width=100, elem_id="draw-upright")
         with gr.Column(elem_classes="fields tight", visible=False) as self.own_size:
-            for name, label in (("width", "Width (pixels)"), ("height", "Height (pixels)")):
+            for name, label in (("width", tr("Width (pixels)")), ("height", tr("Height (pixels)"))):
                 self.fields[name] = gr.Number(label=label, precision=0, step=64, elem_id=f"draw-{name}")
         self.size = html(elem_id="draw-size")
 
@@ -76,10 +82,10 @@ class DrawForm:
         self.fields["start"] = gr.State("")
         self.dropped = gr.Image(
             type="filepath",
-            label="A picture to start from",
+            label=tr("A picture to start from"),
             show_label=False,
             sources=["upload", "clipboard"],
-            placeholder="Drop an image file here to upload",
+            placeholder=tr("Drop an image file here to upload"),
             height=180,
             elem_id="draw-start",
         )
@@ -88,40 +94,42 @@ class DrawForm:
             1,
             _FIRST.start_strength,
             step=0.05,
-            label="Change",
-            info="0 keeps the picture, 1 leaves nothing of it.",
+            label=tr("Change"),
+            info=tr("0 keeps the picture, 1 leaves nothing of it."),
             elem_id="draw-change",
         )
 
     def _place_larger(self) -> None:
         html('<p class="hint">Enlarges the picture, then draws over it for detail. It takes several times as long.</p>')
-        self.fields["larger"] = gr.Checkbox(label="Draw it larger", elem_id="draw-larger")
+        self.fields["larger"] = gr.Checkbox(label=tr("Draw it larger"), elem_id="draw-larger")
         with gr.Column(elem_classes="fields tight"):
-            self.fields["scale"] = gr.Number(2.0, label="Times larger", info="1 to 4.", step=0.25, elem_id="draw-scale")
+            self.fields["scale"] = gr.Number(
+                2.0, label=tr("Times larger"), info=tr("1 to 4."), step=0.25, elem_id="draw-scale"
+            )
             self.fields["scale_strength"] = gr.Number(
-                0.5, label="Redrawn", info="0: nothing, 1: all.", step=0.05, elem_id="draw-scale-strength"
+                0.5, label=tr("Redrawn"), info=tr("0: nothing, 1: all."), step=0.05, elem_id="draw-scale-strength"
             )
             self.fields["scale_steps"] = gr.Number(
-                0, label="Steps", info="0: as many as above.", precision=0, elem_id="draw-scale-steps"
+                0, label=tr("Steps"), info=tr("0: as many as above."), precision=0, elem_id="draw-scale-steps"
             )
 
     def _place_more(self) -> None:
         sampler, weights = SPECS["sampler"], SPECS["prompt_weights"]
         with gr.Column(elem_classes="fields"):
             self.fields["steps"] = gr.Number(
-                _FIRST.steps, label="Steps", info="Denoising steps.", precision=0, elem_id="draw-steps"
+                _FIRST.steps, label=tr("Steps"), info=tr("Denoising steps."), precision=0, elem_id="draw-steps"
             )
             self.fields["guidance"] = gr.Number(
                 _FIRST.guidance,
-                label="Guidance",
-                info="How strictly it follows the prompt.",
+                label=tr("Guidance"),
+                info=tr("How strictly it follows the prompt."),
                 step=0.5,
                 elem_id="draw-guidance",
             )
             self.fields["sampler"] = gr.Dropdown(
                 [(option.title, option.name) for option in sampler.options],
                 value=sampler.default,
-                label="Sampler",
+                label=tr("Sampler"),
                 info=about_sampler(sampler.default),
                 filterable=False,
                 elem_id="draw-sampler",
@@ -159,5 +167,9 @@ class DrawForm:
 def about_sampler(name: str) -> str:
     """What a sampler is for, and what is usual with it."""
     one = samplers.DECLARED[name]
-    usual = f" Usual: {one.steps} steps, guidance {one.guidance:g}." if one.from_the_end else ""
+    usual = (
+        tr(" Usual: {steps} steps, guidance {guidance:g}.", steps=one.steps, guidance=one.guidance)
+        if one.from_the_end
+        else ""
+    )
     return f"{one.purpose[:1].upper()}{one.purpose[1:]}.{usual}"

@@ -12,6 +12,7 @@ from lora_studio.adapters.recipe import MOST_WEIGHT
 from lora_studio.config.specs import did_you_mean
 from lora_studio.errors import AdapterError, SettingsError
 from lora_studio.jobs.image_spec import Placed
+from lora_studio.language import tr
 from lora_studio.runs.library import Entry
 from lora_studio.texts import learned_words, prompts
 from lora_studio.ui.pages.library import cards
@@ -68,8 +69,8 @@ def embeddings_in(
     for text in texts:
         for name in _PREFIXED.findall(text):
             if name.casefold().removesuffix(".safetensors") not in known | found.keys():
-                what = f"The library has no embedding named {name} for this base model."
-                raise AdapterError(what, where=f"embedding:{name}", do="Add it on the page Library.")
+                what = tr("The library has no embedding named {name} for this base model.", name=name)
+                raise AdapterError(what, where=f"embedding:{name}", do=tr("Add it on the page Library."))
     return list(found.values())
 
 
@@ -84,7 +85,7 @@ def named(told: Iterable[tuple[str, float]], entries: Sequence[Entry]) -> list[N
     for name, weight in told:
         if not abs(weight) <= MOST_WEIGHT:
             raise SettingsError(
-                f"The weight of {name} is {weight:g}.",
+                tr("The weight of {name} is {weight:g}.", name=name, weight=weight),
                 where=name,
                 do="Give a number from −10 to 10; 0.5 to 1 is usual.",
             )
@@ -101,7 +102,7 @@ def _entry(name: str, entries: Sequence[Entry]) -> Entry:
                 return entry
     near = did_you_mean(name, [cards.stem(entry) for entry in entries], listed=4) if entries else ""
     raise AdapterError(
-        f"The library has no adapter named {name}.",
+        tr("The library has no adapter named {name}.", name=name),
         where=f"<lora:{name}>",
         do=f"{near} Others are added on the page Library.".strip(),
     )

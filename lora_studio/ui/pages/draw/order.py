@@ -11,6 +11,7 @@ from lora_studio import __version__, files
 from lora_studio.config.slices import PreviewSettings
 from lora_studio.errors import ModelError, SettingsError, StudioError
 from lora_studio.jobs.image_spec import ImageSpec, Placed
+from lora_studio.language import tr
 from lora_studio.runs import library
 from lora_studio.runs.library import Entry
 from lora_studio.sampling.image_settings import FromImage, Hires, ImageSettings
@@ -155,9 +156,9 @@ def spec(asked: DrawFields, prompt: str, placed: Sequence[Placed]) -> ImageSpec:
     base = tidy(asked.base)
     if not base:
         raise ModelError(
-            "No base model is named.",
+            tr("No base model is named."),
             where="Base model",
-            do="Choose the built-in starter, or paste the path of a diffusers folder or a .safetensors checkpoint.",
+            do=tr("Choose the built-in starter, or paste the path of a diffusers folder or a .safetensors checkpoint."),
         )
     read = read_from(asked.base_read)
     size = size_of(asked, sizes.side_of(base, read.get("vae", ""), tuple(read.get("text_encoders", ()))))
@@ -191,7 +192,11 @@ def size_of(asked: DrawFields, side: int) -> PixelSize:
         return sizes.sized(asked.shape, asked.upright, side)
     if asked.shape != sizes.OWN:
         shapes = ", ".join(sizes.SHAPES)
-        raise SettingsError(f"There is no shape {asked.shape!r}.", where="shape", do=f"Choose one of {shapes}.")
+        raise SettingsError(
+            tr("There is no shape {shape!r}.", shape=asked.shape),
+            where="shape",
+            do=tr("Choose one of {shapes}.", shapes=shapes),
+        )
     return PixelSize(
         _whole("Width", asked.width, sizes.LEAST, sizes.MOST), _whole("Height", asked.height, sizes.LEAST, sizes.MOST)
     )
@@ -201,9 +206,9 @@ def _hires(asked: DrawFields) -> Hires | None:
     if not asked.larger:
         return None
     return Hires(
-        scale=_between("Times larger", asked.scale, 1, 4),
+        scale=_between(tr("Times larger"), asked.scale, 1, 4),
         strength=_between("Redrawn", asked.scale_strength, 0, 1),
-        steps=_whole("Steps of the second pass", asked.scale_steps, 0, 200),
+        steps=_whole(tr("Steps of the second pass"), asked.scale_steps, 0, 200),
     )
 
 
@@ -213,7 +218,7 @@ def _start(asked: DrawFields) -> FromImage | None:
     try:
         digest = files.sha256(Path(asked.start))
     except OSError as error:
-        raise files.refusal(error, "The picture to start from cannot be read", Path(asked.start)) from error
+        raise files.refusal(error, tr("The picture to start from cannot be read"), Path(asked.start)) from error
     strength = _between("Change", asked.start_strength, 0, 1)
     return FromImage(path=asked.start, sha256=digest, strength=strength)
 
@@ -223,18 +228,24 @@ def _require_once(placed: Sequence[Placed]) -> None:
     for one in placed:
         if paths.count(one.path) > 1:
             raise SettingsError(
-                f"{one.name} is named twice.", where="Adapters", do="Take it out of the prompt or out of the list."
+                tr("{name} is named twice.", name=one.name),
+                where="Adapters",
+                do=tr("Take it out of the prompt or out of the list."),
             )
 
 
 def _between(label: str, value: float | None, low: float, high: float) -> float:
     if value is None or not low <= value <= high:
-        raise SettingsError(f"{label} must be a number from {low:g} to {high:g}.", where=label, do="Change the number.")
+        raise SettingsError(
+            tr("{label} must be a number from {low:g} to {high:g}.", label=label, low=low, high=high),
+            where=label,
+            do=tr("Change the number."),
+        )
     return float(value)
 
 
 def _whole(label: str, value: float | None, low: int, high: int) -> int:
     if value is None or not low <= value <= high or value != int(value):
-        what = f"{label} must be a whole number from {low:,} to {high:,}."
-        raise SettingsError(what, where=label, do="Change the number.")
+        what = tr("{label} must be a whole number from {low:,} to {high:,}.", label=label, low=low, high=high)
+        raise SettingsError(what, where=label, do=tr("Change the number."))
     return int(value)

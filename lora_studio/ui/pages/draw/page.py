@@ -9,6 +9,7 @@ import gradio as gr
 
 from lora_studio import runs
 from lora_studio.errors import StudioError
+from lora_studio.language import tr
 from lora_studio.runs import library
 from lora_studio.ui import words
 from lora_studio.ui.outcome import WORK, Updates
@@ -91,10 +92,10 @@ class DrawPage:
         with gr.Column(elem_classes="card"):
             self.form.place_rest()
         with gr.Column(elem_classes="card"):
-            with gr.Accordion("Settings of a picture", open=False, elem_classes="fold first", elem_id="draw-take"):
+            with gr.Accordion(tr("Settings of a picture"), open=False, elem_classes="fold first", elem_id="draw-take"):
                 html('<p class="hint">Drop a picture of the studio, A1111 or Forge: it tells how it was drawn.</p>')
                 self.dropped = gr.File(
-                    label="A picture with settings",
+                    label=tr("A picture with settings"),
                     show_label=False,
                     file_types=[".png", ".webp", ".jpg", ".jpeg"],
                     height=120,
@@ -102,12 +103,14 @@ class DrawPage:
                 )
             self.taken = html(visible=False, elem_id="draw-taken")
         with gr.Column(elem_classes="card"):
-            self.sheet_fold = gr.Accordion("Sheet", open=False, elem_classes="fold first", elem_id="draw-sheet-fold")
+            self.sheet_fold = gr.Accordion(
+                tr("Sheet"), open=False, elem_classes="fold first", elem_id="draw-sheet-fold"
+            )
             with self.sheet_fold:
                 self.sheet = DrawSheetForm(self.outputs)
         with gr.Row(elem_classes="go begin"):
-            self.go = gr.Button("Draw", variant="primary", size="lg", elem_id="draw-go")
-            self.cancel = gr.Button("Cancel", size="lg", visible=False, min_width=110, elem_id="draw-cancel")
+            self.go = gr.Button(tr("Draw"), variant="primary", size="lg", elem_id="draw-go")
+            self.cancel = gr.Button(tr("Cancel"), size="lg", visible=False, min_width=110, elem_id="draw-cancel")
 
     def wire(self, tab: gr.Tab, page: gr.Blocks, tabs: gr.Tabs, mix_page: MixPage) -> None:
         """Binds everything; ``tab`` is the page's own among ``tabs``, ``mix_page`` takes pictures over."""

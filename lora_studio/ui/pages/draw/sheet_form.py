@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from lora_studio.language import tr
 from lora_studio.runs import library
 from lora_studio.runs.library import Entry, Origin
 from lora_studio.ui.outcome import Updates
@@ -39,9 +40,11 @@ class AxisForm:
             elem_id=f"{room}-values",
         )
         self.chosen = gr.Dropdown(
-            [], label="Which", multiselect=True, visible=kind in CHOSEN, elem_id=f"{room}-adapters"
+            [], label=tr("Which"), multiselect=True, visible=kind in CHOSEN, elem_id=f"{room}-adapters"
         )
-        self.subject = gr.Dropdown([], label="Of which adapter", visible=kind == "weight", elem_id=f"{room}-subject")
+        self.subject = gr.Dropdown(
+            [], label=tr("Of which adapter"), visible=kind == "weight", elem_id=f"{room}-subject"
+        )
 
     @property
     def fields(self) -> list[Any]:
@@ -71,7 +74,7 @@ class AxisForm:
 
 def _label(kind: str) -> str:
     """What the field of typed values is called."""
-    return "One in each line" if kind == "prompt" else "Values"
+    return tr("One in each line") if kind == "prompt" else "Values"
 
 
 class DrawSheetForm:
@@ -85,7 +88,7 @@ class DrawSheetForm:
         with gr.Column(elem_classes="fields"):
             self.down = AxisForm("Rows", "sheet-y", NONE)
         with gr.Row(elem_classes="controls"):
-            self.draw = gr.Button("Draw the sheet", size="md", min_width=130, elem_id="draw-sheet")
+            self.draw = gr.Button(tr("Draw the sheet"), size="md", min_width=130, elem_id="draw-sheet")
 
     @property
     def inputs(self) -> set[Any]:
@@ -122,7 +125,9 @@ class DrawSheetForm:
         first = spread(sheets.states(run, entries)) if kind == "checkpoint" else wanted[:2]
         shown[axis.chosen] = gr.update(choices=offered, value=first, visible=kind in CHOSEN)
         shown[axis.subject] = gr.update(
-            choices=[("The only one", ""), *((named[key], key) for key in entries)], value="", visible=kind == "weight"
+            choices=[(tr("The only one"), ""), *((named[key], key) for key in entries)],
+            value="",
+            visible=kind == "weight",
         )
         return shown
 

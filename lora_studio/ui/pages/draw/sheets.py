@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, cast
 
 from lora_studio.errors import SettingsError
 from lora_studio.jobs.image_spec import Placed
+from lora_studio.language import tr
 from lora_studio.runs.library import Entry, Origin
 from lora_studio.sampling import axes, recipe
 from lora_studio.sampling.axes import Axis, Kind
@@ -21,8 +22,8 @@ TITLES: dict[str, str] = {
     "prompt": "Prompts",
     "seed": "Seeds",
     "adapter": "Adapters",
-    "weight": "Weight of an adapter",
-    "checkpoint": "Saved states",
+    "weight": tr("Weight of an adapter"),
+    "checkpoint": tr("Saved states"),
     "guidance": "Guidance",
     "steps": "Steps",
 }
@@ -82,7 +83,9 @@ class PlacedAdapters:
         """
         if entry := self.keys.get(key):
             return entry
-        raise SettingsError("An adapter of the sheet is not chosen, or gone.", where="Sheet", do="Choose it again.")
+        raise SettingsError(
+            tr("An adapter of the sheet is not chosen, or gone."), where="Sheet", do=tr("Choose it again.")
+        )
 
 
 def sheet(asked: DrawFields, mix: Mix, sides: Sequence[AxisFields], entries: dict[str, Entry]) -> DrawOrder:
@@ -98,7 +101,9 @@ def sheet(asked: DrawFields, mix: Mix, sides: Sequence[AxisFields], entries: dic
         StudioError: as ``order.order``.
     """
     if asked.start:
-        raise SettingsError("A sheet cannot start from a picture.", where="Sheet", do="Take the picture away first.")
+        raise SettingsError(
+            tr("A sheet cannot start from a picture."), where="Sheet", do=tr("Take the picture away first.")
+        )
     known = list(entries.values())
     prompt, told = named.in_prompt((asked.prompt or "").strip(), known)
     used, paths = PlacedAdapters(known, entries), {entry.path: entry for entry in known}
@@ -110,10 +115,12 @@ def sheet(asked: DrawFields, mix: Mix, sides: Sequence[AxisFields], entries: dic
         used.add(one.entry, one.weight)
     across, *rest = [_axis(one, used) for one in sides if one.kind != NONE] or [None]
     if across is None:
-        raise SettingsError("The sheet has no columns.", where="Sheet", do="Choose what they vary.")
+        raise SettingsError(tr("The sheet has no columns."), where="Sheet", do=tr("Choose what they vary."))
     down = rest[0] if rest else None
     if len(across.values) * len(down.values if down else "1") > MOST:
-        raise SettingsError(f"The sheet would have more than {MOST} pictures.", where="Sheet", do="Use fewer values.")
+        raise SettingsError(
+            tr("The sheet would have more than {most} pictures.", most=MOST), where="Sheet", do=tr("Use fewer values.")
+        )
     placed = [{"name": one.name, "weight": one.weight} for one in used.placed]
     recipe.grid(x=across, y=down, adapters=placed)
     spec = order.spec(asked._replace(count=1), prompt, used.placed)
@@ -124,12 +131,14 @@ def _axis(told: AxisFields, used: PlacedAdapters) -> Axis:
     title = TITLES[told.kind]
     if told.kind in CHOSEN:
         if not told.chosen:
-            raise SettingsError(f"{title} of the sheet are not chosen.", where=title, do="Choose two or more.")
+            raise SettingsError(
+                tr("{title} of the sheet are not chosen.", title=title), where=title, do=tr("Choose two or more.")
+            )
         return Axis(cast(Kind, told.kind), tuple(used.add(used.of(key), 1.0) for key in told.chosen))
     if told.kind == "prompt":
         values: Any = tuple(line.strip() for line in (told.typed or "").splitlines() if line.strip())
         if not values:
-            raise SettingsError("The sheet has no prompts.", where=title, do="Write each in a line of its own.")
+            raise SettingsError(tr("The sheet has no prompts."), where=title, do=tr("Write each in a line of its own."))
         return Axis("prompt", values)
     numbers = ",".join(re.split(r"[\s,;]+", (told.typed or "").strip().strip(",;")))
     axis = axes.parse(f"{told.kind}={numbers}", title)

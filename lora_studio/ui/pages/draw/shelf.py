@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from lora_studio.errors import StudioError
+from lora_studio.language import tr
 from lora_studio.runs import gallery
 from lora_studio.runs.gallery import Drawn
 from lora_studio.ui import downloads, images, outcome, words
@@ -29,12 +30,12 @@ class PictureShelf:
             self.filters = html(js_on_load=wall.ACT, elem_id="wall-filters")
         with gr.Row(elem_classes="controls", visible=False) as self.deleted:
             self.said = html(elem_id="wall-said")
-            self.undo = gr.Button("Undo", size="sm", min_width=70, elem_id="wall-undo")
+            self.undo = gr.Button(tr("Undo"), size="sm", min_width=70, elem_id="wall-undo")
         self.wall = html(wall.EMPTY, js_on_load=wall.CHOOSE, elem_id="wall")
         with gr.Row(elem_classes="controls", visible=False) as self.pager:
-            self.back = gr.Button("Previous", size="sm", min_width=90, elem_id="wall-back")
+            self.back = gr.Button(tr("Previous"), size="sm", min_width=90, elem_id="wall-back")
             self.place = html()
-            self.next = gr.Button("Next", size="sm", min_width=90, elem_id="wall-next")
+            self.next = gr.Button(tr("Next"), size="sm", min_width=90, elem_id="wall-next")
 
     @property
     def shown(self) -> list[Any]:
@@ -118,7 +119,7 @@ def _chips(sitting: Sitting, total: int, stars: int) -> str:
     made = "".join(
         f'<button type="button" class="filter" data-act="{act}" aria-pressed="{str(pressed).lower()}">{label}</button>'
         for act, label, pressed in (
-            ("all", f"All {total:,}", not sitting.starred),
+            ("all", tr("All {total:,}", total=total), not sitting.starred),
             ("starred", f"★ {stars:,}", sitting.starred),
         )
     )

@@ -13,6 +13,7 @@ from PIL import Image
 from lora_studio import files
 from lora_studio.diffusion import samplers
 from lora_studio.errors import StudioError
+from lora_studio.language import tr
 from lora_studio.runs import gallery
 from lora_studio.sampling import picture_file
 from lora_studio.ui import downloads, images, outcome, words
@@ -24,16 +25,16 @@ from lora_studio.ui.pages.train import chosen
 
 EMPTY = blank(
     "draw",
-    "Draw something",
+    tr("Draw something"),
     "Write what the picture shows, add an adapter if you like, and press <b>Draw</b>. Every picture is kept below, "
     "with all that it was drawn from.",
 )
 _ACTS = {
-    "use": ("Use these settings", "Fills the fields with what it was drawn from"),
-    "compare": ("Compare…", "With another picture"),
-    "start": ("Start from it", "Draws a new picture over this one"),
-    "mix": ("Open in Mix", "Its adapters and prompt on the page Mix"),
-    "delete": ("Delete", "Moves it to your system's trash"),
+    "use": (tr("Use these settings"), tr("Fills the fields with what it was drawn from")),
+    "compare": ("Compare…", tr("With another picture")),
+    "start": (tr("Start from it"), tr("Draws a new picture over this one")),
+    "mix": (tr("Open in Mix"), tr("Its adapters and prompt on the page Mix")),
+    "delete": ("Delete", tr("Moves it to your system's trash")),
 }
 
 
@@ -80,7 +81,7 @@ def _doing(drawing: DrawingProgress) -> str:
         return drawing.doing
     first, last = len(drawing.kept) + 1, min(len(drawing.kept) + drawing.together, drawing.total)
     which = f"picture {first}" if first >= last else f"pictures {first} to {last}"
-    said = f"Drawing {which} of {drawing.total}" if drawing.total > 1 else "Drawing"
+    said = tr("Drawing {which} of {total}", which=which, total=drawing.total) if drawing.total > 1 else "Drawing"
     steps = f", step {drawing.step} of {drawing.steps}" if drawing.steps else ""
     waits = f"; {drawing.waiting} more to come" if drawing.waiting else ""
     return f"{said}{steps}{waits}…"
@@ -131,7 +132,7 @@ def _picture(one: SeenPicture, outputs: Path) -> str:
 
 def _acts(one: SeenPicture, outputs: Path) -> str:
     starred = any(drawn.starred for drawn in gallery.listed(outputs) if drawn.name == one.path.name)
-    about = "Take the star away" if starred else "Give it a star"
+    about = tr("Take the star away") if starred else tr("Give it a star")
     star = (
         f'<button type="button" class="way star" data-act="star" data-name="{words.text(one.path.name)}"'
         f' aria-pressed="{str(starred).lower()}" aria-label="{about}" title="{about}">{icon("star")}</button>'
@@ -150,7 +151,7 @@ def _webp(path: Path, outputs: Path) -> str:
     copy = images.place(path, outputs, 0)
     if not copy.exists():
         files.write(copy, picture_file.to_webp(path.read_bytes()))
-    address, name = words.text(images.address(copy)), words.text(f"{path.stem}.webp")
+    address, name = words.text(images.address(copy)), words.text(tr("{stem}.webp", stem=path.stem))
     return f'<a class="way" download="{name}" href="{address}">WebP</a>'
 
 
@@ -199,7 +200,7 @@ def _pair(one: SeenPicture, other: SeenPicture, beside: bool, outputs: Path) -> 
     """Two pictures: one over the other with an edge to move, or side by side."""
     addresses = [words.text(images.address(downloads.offered(each.path, outputs))) for each in (one, other)]
     titles = [words.text(_short(each, against)) for each, against in ((one, other), (other, one))]
-    way = "One over the other" if beside else "Side by side"
+    way = tr("One over the other") if beside else tr("Side by side")
     buttons = (
         f'<div class="ways"><button type="button" class="way" data-act="beside">{way}</button>'
         '<button type="button" class="way" data-act="single">End the comparison</button></div>'

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lora_studio import files, runs
 from lora_studio.errors import SettingsError
+from lora_studio.language import tr
 
 
 def keep(path: Path, outputs: Path) -> Path:
@@ -22,7 +23,7 @@ def keep(path: Path, outputs: Path) -> Path:
         files.make_folder(target.parent)
         files.copy(path, target)
     except OSError as error:
-        raise files.refusal(error, "The picture to start from cannot be kept", path) from error
+        raise files.refusal(error, tr("The picture to start from cannot be kept"), path) from error
     return target
 
 
@@ -43,7 +44,7 @@ def checked(path: str, outputs: Path) -> Path:
     found, pictures = Path(path).resolve(), runs.pictures_folder(outputs).resolve()
     if found.is_file() and (found.parent.parent == _folder(outputs).resolve() or found.parent == pictures):
         return found
-    raise SettingsError("The picture to start from is gone.", where="Start", do="Choose it again, or none.")
+    raise SettingsError(tr("The picture to start from is gone."), where="Start", do=tr("Choose it again, or none."))
 
 
 def _folder(outputs: Path) -> Path:

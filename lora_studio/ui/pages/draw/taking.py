@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from lora_studio.diffusion import samplers
 from lora_studio.errors import StudioError
+from lora_studio.language import tr
 from lora_studio.runs import library
 from lora_studio.runs.library import Entry
 from lora_studio.sampling.picture_recipe import Stated
@@ -54,7 +55,7 @@ def take(stated: Stated, mix: Mix, base: str, outputs: Path) -> TakenSettings:
     fields["base"], missing = _base(str(told.get("base") or ""), base, mix, outputs)
     fields |= _size(told, fields["base"]) | _second_pass(told) | _start(told, outputs)
     if told.get("start") and not fields.get("start"):
-        left.append("The picture that it was drawn from is not here: choose it again.")
+        left.append(tr("The picture that it was drawn from is not here: choose it again."))
     read = {key: told[key] for key in READING if key in told} if stated.own else None
     parts = [f"{name} was used with the base model." for name in told.get("parts") or {}]
     return TakenSettings(fields, read, [*left, *missing, *parts])
@@ -69,7 +70,7 @@ def _place(used: object, mix: Mix, outputs: Path) -> list[str]:
         entry = _entry(name, str(one.get("tensors") or ""), entries)
         weight, why = bounded(one["weight"], 1.0)
         if entry is None:
-            left.append(f"The adapter {name} ({one['weight']:g}) is not in your library.")
+            left.append(tr("The adapter {name} ({weight:g}) is not in your library.", name=name, weight=one["weight"]))
             continue
         try:
             mix.add(entry, outputs, weight, one.get("blocks"))
@@ -94,7 +95,9 @@ def _base(told: str, base: str, mix: Mix, outputs: Path) -> tuple[str, list[str]
     if found := next((path for _, path in known if told in (path, Path(path).name, Path(path).stem)), None):
         return found, []
     offered = [path for _, path in base_reading.bases(outputs, mix.family)] if mix.rows else []
-    return (offered[0] if offered else base), [f"The base model {told} is not known here: choose it yourself."]
+    return (offered[0] if offered else base), [
+        tr("The base model {told} is not known here: choose it yourself.", told=told)
+    ]
 
 
 def _size(told: Mapping[str, Any], base: str) -> dict[str, Any]:

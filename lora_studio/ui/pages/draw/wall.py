@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from lora_studio.language import tr
 from lora_studio.runs.gallery import Drawn
 from lora_studio.ui import images, words
 from lora_studio.ui.icons import icon
@@ -40,7 +41,12 @@ def shown(sitting: Sitting, found: Sequence[Drawn]) -> Sequence[Drawn]:
 def place(sitting: Sitting, found: Sequence[Drawn]) -> str:
     """Which of them are shown."""
     first = sitting.page * PAGE_SIZE + 1
-    return f"{first:,} to {min(first + PAGE_SIZE - 1, len(found)):,} of {len(found):,}"
+    return tr(
+        "{first:,} to {value:,} of {found:,}",
+        first=first,
+        value=min(first + PAGE_SIZE - 1, len(found)),
+        found=len(found),
+    )
 
 
 def make(found: Sequence[Drawn], outputs: Path) -> None:
@@ -63,7 +69,7 @@ def opened(path: Path) -> Image.Image:
     try:
         with Image.open(path, formats=_FORMATS) as image:
             if image.width * image.height > _MOST_PIXELS:
-                raise OSError(f"{image.width} x {image.height} pixels are too many")
+                raise OSError(tr("{width} x {height} pixels are too many", width=image.width, height=image.height))
             return image.convert("RGB")
     except (Image.DecompressionBombError, SyntaxError, ValueError) as error:
         raise OSError(str(error)) from error
@@ -73,7 +79,7 @@ def _card(sitting: Sitting, one: Drawn, outputs: Path) -> str:
     name = words.text(one.name)
     chosen = ' aria-current="true"' if one.name in (sitting.chosen, sitting.other) else ""
     star = f'<i class="starred">{icon("star")}</i>' if one.starred else ""
-    label = f"{name}, with a star" if one.starred else name
+    label = tr("{name}, with a star", name=name) if one.starred else name
     return (
         f'<button type="button" data-act="choose" data-name="{name}" title="{name}" aria-label="{label}"{chosen}>'
         f"{_image(one.path, outputs)}{star}</button>"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import gradio as gr
 
+from lora_studio.language import tr
 from lora_studio.ui import words
 from lora_studio.ui.outcome import Updates, done
 from lora_studio.ui.pages.train.setup import QUIET, Setup
@@ -38,18 +39,18 @@ class BlockChoice:
         self.shares = gr.State({})
         with gr.Column(visible=False, elem_id="block-choice") as self.whole:
             self.blocks = gr.CheckboxGroup(
-                [], label="Blocks", info="With each block's share of the change.", elem_id="blocks"
+                [], label=tr("Blocks"), info=tr("With each block's share of the change."), elem_id="blocks"
             )
             with gr.Column(elem_classes="fields"):
                 self.percent = gr.Number(
                     _HELD,
-                    label="Strongest that hold (%)",
+                    label=tr("Strongest that hold (%)"),
                     minimum=1,
                     maximum=100,
                     elem_id="strongest",
                 )
             with gr.Row(elem_classes="controls"):
-                self.train = gr.Button("Train only these", size="md", min_width=130, elem_id="train-blocks")
+                self.train = gr.Button(tr("Train only these"), size="md", min_width=130, elem_id="train-blocks")
             self.said = html(visible=False)
 
     @property
@@ -92,13 +93,16 @@ class BlockChoice:
         """Puts the chosen blocks into the form of the Train page."""
         text = any(block.startswith("text_encoder") for block in chosen)
         if all(block.startswith("text_encoder") for block in chosen):
-            advice = "The UNet always trains: choose which of its blocks."
+            advice = tr("The UNet always trains: choose which of its blocks.")
             return {
                 self.said: gr.update(
-                    value=words.notice("wrong", "No block of the UNet is chosen.", do=advice), visible=True
+                    value=words.notice("wrong", tr("No block of the UNet is chosen."), do=advice), visible=True
                 )
             }
-        told = done("The form now trains these blocks only.", f"{', '.join(chosen)}. See All settings, Adapter.")
+        told = done(
+            tr("The form now trains these blocks only."),
+            tr("{listed}. See All settings, Adapter.", listed=", ".join(chosen)),
+        )
         return {
             tabs: gr.update(selected="train"),
             setup.notice: gr.update(value=told, visible=True),

@@ -12,6 +12,7 @@ import gradio as gr
 from lora_studio import adapters, files
 from lora_studio.adapters.card import LICENCES, CardText
 from lora_studio.errors import StudioError
+from lora_studio.language import tr
 from lora_studio.runs import model_card
 from lora_studio.runs.library import Entry, Origin
 from lora_studio.runs.shown import Shown
@@ -19,9 +20,9 @@ from lora_studio.ui import downloads, images, sharing, words
 from lora_studio.ui.outcome import Updates, done
 from lora_studio.ui.theme import html
 
-_TELLS = (
-    "Saved beside the adapter, and in the file's header, from which Civitai, SwarmUI and others read it. The weights "
-    "stay as they are."
+_TELLS = tr(
+    "Saved beside the adapter, and in the file's header, from which Civitai, SwarmUI and "
+    "others read it. The weights stay as they are."
 )
 
 
@@ -33,27 +34,27 @@ class CardForm:
         with gr.Column(elem_id="model-card") as self.whole:
             self.pictures = html()
             with gr.Column(elem_classes="fields"):
-                self.title = gr.Textbox(label="Title", max_lines=1, elem_id="card-title")
-                self.author = gr.Textbox(label="Author", max_lines=1, elem_id="card-author")
+                self.title = gr.Textbox(label=tr("Title"), max_lines=1, elem_id="card-title")
+                self.author = gr.Textbox(label=tr("Author"), max_lines=1, elem_id="card-author")
                 self.licence = gr.Dropdown(
                     [(label, name) for name, label in LICENCES.items()],
-                    label="Licence",
+                    label=tr("Licence"),
                     allow_custom_value=True,
                     elem_id="card-licence",
                 )
                 self.tags = gr.Textbox(
-                    label="Tags", placeholder="style, ink, line art", max_lines=1, elem_id="card-tags"
+                    label=tr("Tags"), placeholder=tr("style, ink, line art"), max_lines=1, elem_id="card-tags"
                 )
             self.notes = gr.Textbox(
-                label="Notes",
-                info="For whoever uses it: what it is good at, and what not.",
+                label=tr("Notes"),
+                info=tr("For whoever uses it: what it is good at, and what not."),
                 lines=3,
                 max_lines=10,
                 elem_id="card-notes",
             )
             html(f'<p class="hint">{_TELLS}</p>')
             with gr.Row(elem_classes="controls"):
-                self.save = gr.Button("Save the card", size="md", min_width=120, elem_id="save-card")
+                self.save = gr.Button(tr("Save the card"), size="md", min_width=120, elem_id="save-card")
             self.saved = html(visible=False, elem_id="card-saved")
 
     @property
@@ -111,9 +112,11 @@ class CardForm:
             adapter, CardText(*(text or "" for text in texts)), [one for one, _ in self._copies(entry)]
         )
         written = card.read_text("utf-8")
-        link = downloads.link(self._zipped(adapter, card), self.outputs, "Download the card")
+        link = downloads.link(self._zipped(adapter, card), self.outputs, tr("Download the card"))
         folded = f'<details class="recipe"><summary>As Markdown</summary><pre>{words.text(written)}</pre></details>'
-        return done(f"Saved as {card.name}.", str(card.parent)) + f'<div class="ways">{link}</div>' + folded
+        return (
+            done(tr("Saved as {name}.", name=card.name), str(card.parent)) + f'<div class="ways">{link}</div>' + folded
+        )
 
     def _zipped(self, adapter: Path, card: Path) -> Path:
         """The card and its pictures in one file."""

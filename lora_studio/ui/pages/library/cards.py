@@ -14,6 +14,7 @@ from lora_studio import adapters
 from lora_studio.adapters import detect, metadata
 from lora_studio.adapters.kinds import EMBEDDING
 from lora_studio.errors import AdapterError, StudioError
+from lora_studio.language import tr
 from lora_studio.runs import Run, Unreadable, library, renaming
 from lora_studio.runs.library import Entry, Origin
 from lora_studio.ui import images, tabs, words
@@ -27,9 +28,12 @@ _MOST_PIXELS = 2**24
 
 _NONE_YET = blank(
     "library",
-    "No adapter yet",
-    "What you train appears here, with its picture, facts and recipe. Adapters from elsewhere go into the field below.",
-    way("train", "Train a style", primary=True),
+    tr("No adapter yet"),
+    tr(
+        "What you train appears here, with its picture, facts and recipe. Adapters from "
+        "elsewhere go into the field below."
+    ),
+    way("train", tr("Train a style"), primary=True),
 )
 CHOOSE = (
     tabs.TRIGGER_ON_ADDRESS % "library"
@@ -71,7 +75,7 @@ def found(wanted: str, outputs: Path) -> Entry:
     """
     if entry := find(wanted, outputs):
         return entry
-    raise AdapterError("This adapter is gone.", where=wanted, do="Choose another: it was moved or deleted.")
+    raise AdapterError(tr("This adapter is gone."), where=wanted, do=tr("Choose another: it was moved or deleted."))
 
 
 def choices(entries: list[Entry], outputs: Path) -> list[tuple[str, str]]:
@@ -124,8 +128,10 @@ def html(look: Look, found: list[Entry], total: int, outputs: Path) -> str:
 
 def _nothing(look: Look) -> str:
     if look.words:
-        return f"No adapter has all of “{words.text(look.words)}” in its name, trigger word, model or run."
-    return "Only saved states of runs so far. Mark “Saved states too” to see them."
+        return tr(
+            "No adapter has all of “{words}” in its name, trigger word, model or run.", words=words.text(look.words)
+        )
+    return tr("Only saved states of runs so far. Mark “Saved states too” to see them.")
 
 
 def _card(entry: Entry, measured: Measures | None, outputs: Path) -> str:
@@ -144,7 +150,7 @@ def title(entry: Entry) -> str:
     """The adapter's name: its file's, which other programs show as well; a saved state's run and step. The title in the
     header may be that of what it was made from.
     """
-    return Path(entry.path).stem if entry.step is None else f"{entry.run}, step {entry.step:,}"
+    return Path(entry.path).stem if entry.step is None else tr("{run}, step {step:,}", run=entry.run, step=entry.step)
 
 
 def stem(entry: Entry) -> str:
@@ -165,8 +171,8 @@ def facts(entry: Entry) -> str:
 
 def made_for(entry: Entry) -> str:
     """What an artist must know before other programs get an adapter of the starter, as HTML; empty for another."""
-    what = "Made for the built-in starter: no other program can draw with it."
-    do = "For another program, train the style on the model that you use there."
+    what = tr("Made for the built-in starter: no other program can draw with it.")
+    do = tr("For another program, train the style on the model that you use there.")
     return words.notice("warned", what, do=do) if entry.family == "starter" else ""
 
 
@@ -226,7 +232,9 @@ def thumbnail(path: Path) -> Image.Image:
         data = metadata.thumbnail_bytes(adapters.header(path).metadata)
         with Image.open(io.BytesIO(data or b""), formats=("JPEG", "PNG", "WEBP")) as image:
             if image.width * image.height > _MOST_PIXELS:
-                raise OSError(f"{image.width} x {image.height} pixels are too many for a thumbnail")
+                raise OSError(
+                    tr("{width} x {height} pixels are too many for a thumbnail", width=image.width, height=image.height)
+                )
             return image.convert("RGB")
     except (StudioError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
         raise OSError(str(error)) from error

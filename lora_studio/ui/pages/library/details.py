@@ -13,6 +13,7 @@ from lora_studio.adapters.recipe import Blend, Training
 from lora_studio.config.settings import check
 from lora_studio.config.specs import OF_BASE, SPECS
 from lora_studio.errors import SettingsError, StudioError
+from lora_studio.language import tr
 from lora_studio.runs import Run
 from lora_studio.runs.library import Entry, Origin
 from lora_studio.ui import downloads, sending, sharing, tabs, words
@@ -41,7 +42,7 @@ def links(entry: Entry, outputs: Path) -> str:
     except OSError as error:
         download = words.notice(
             "wrong",
-            f"It cannot be downloaded: {files.reason(error)}.",
+            tr("It cannot be downloaded: {reason}.", reason=files.reason(error)),
             do=files.advice(error),
         )
     name = cards.key(entry, outputs)
@@ -57,8 +58,8 @@ def _facts(entry: Entry) -> list[tuple[str, str]]:
     title = entry.title if entry.title not in (Path(entry.path).stem, entry.run) else ""
     return [
         ("Title", title),
-        ("Trigger word", entry.trigger),
-        ("Learned words", ", ".join(entry.words)),
+        (tr("Trigger word"), entry.trigger),
+        (tr("Learned words"), ", ".join(entry.words)),
         ("Kind", KINDS[entry.method].title),
         ("Format", _DIALECTS.get(entry.dialect, entry.dialect)),
         ("Rank", rank),
@@ -80,7 +81,7 @@ def recipe_of(entry: Entry) -> Training | Blend | None:
 def _trained_on(found: Training) -> str:
     """Pictures or pairs; empty where the recipe names none."""
     if found.pairs:
-        return f"{words.counted(len(found.pairs), 'pair')} of {found.pairs[0].kind}"
+        return tr("{pairs} of {kind}", pairs=words.counted(len(found.pairs), "pair"), kind=found.pairs[0].kind)
     if not found.images:
         return ""
     own = words.counted(len(found.images) - found.class_images, "picture")
@@ -91,19 +92,19 @@ def _recipe(found: Training | Blend | None) -> str:
     if isinstance(found, Blend):
         ingredients = [(one.name, f"× {one.weight:g}") for one in found.ingredients]
         method = METHODS[found.method].title
-        return _folded(f"Recipe: a blend ({method})", [*ingredients, *_parameters(found)])
+        return _folded(tr("Recipe: a blend ({method})", method=method), [*ingredients, *_parameters(found)])
     if isinstance(found, Training):
         made = [
-            ("Trained on", _trained_on(found)),
-            ("Steps done", f"{found.steps:,}" if found.steps else ""),
-            ("The base model predicts", found.predicts),
+            (tr("Trained on"), _trained_on(found)),
+            (tr("Steps done"), f"{found.steps:,}" if found.steps else ""),
+            (tr("The base model predicts"), found.predicts),
         ]
         known = [
             (SPECS[key].label, words.value(value))
             for key, value in found.settings.items()
             if key in SPECS and value not in ("", [], None)
         ]
-        return _folded(f"Recipe: trained on {found.base or 'an unnamed base model'}", made + known)
+        return _folded(tr("Recipe: trained on {value}", value=found.base or "an unnamed base model"), made + known)
     return '<p class="hint">Its header contains no recipe of the studio.</p>'
 
 
@@ -136,8 +137,8 @@ def settings(entry: Entry, outputs: Path) -> dict[str, Any]:
         return Run(outputs / entry.run).settings().flat()
     if not isinstance(found, Training):
         raise SettingsError(
-            f"{cards.title(entry)} has no training recipe.",
-            do="Only an adapter that the studio trained, with its recipe, can be trained again.",
+            tr("{title} has no training recipe.", title=cards.title(entry)),
+            do=tr("Only an adapter that the studio trained, with its recipe, can be trained again."),
         )
     known = {
         key: value
@@ -157,7 +158,11 @@ def opened(entry: Entry, values: dict[str, Any]) -> str:
         for key, what in (*_ELSEWHERE.items(), ("base", "the base model"))
         if key not in values and recorded.get(key)
     ]
-    advice = f"It does not say where they are: choose {' and '.join(missing)}." if missing else "Start when you like."
+    advice = (
+        tr("It does not say where they are: choose {listed}.", listed=" and ".join(missing))
+        if missing
+        else tr("Start when you like.")
+    )
     title = words.text(cards.title(entry))
     return (
         f'<div class="notice right" role="status"><b>The form now has the recipe of {title}.</b><p>{advice}</p></div>'

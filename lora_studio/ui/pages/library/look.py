@@ -8,9 +8,16 @@ from typing import Any
 
 import gradio as gr
 
+from lora_studio.language import tr
+
 MOST_SHOWN = 48
 """Cards that are drawn at first, and with each press of "Show more"."""
-ORDERS = {"newest": "Newest first", "style": "Most style first", "name": "By name", "size": "Largest first"}
+ORDERS = {
+    "newest": tr("Newest first"),
+    "style": tr("Most style first"),
+    "name": tr("By name"),
+    "size": tr("Largest first"),
+}
 """How the cards can be sorted, with labels."""
 
 

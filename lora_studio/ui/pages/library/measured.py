@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lora_studio.evaluation import judgements, strength
+from lora_studio.language import tr
 from lora_studio.runs import Run
 from lora_studio.runs.library import Entry
 from lora_studio.ui import images, words
@@ -26,18 +27,20 @@ def html(entry: Entry, found: measures.Measures, outputs: Path) -> str:
 def _drawn(run: Run, step: int, prompts: tuple[str, ...], outputs: Path) -> str:
     folder = judgements.state_folder(judgements.folder(run), step)
     shown = [_picture(folder / f"{number}-0.png", prompt, outputs) for number, prompt in enumerate(prompts)]
-    return _folded("Pictures that were judged", "judged", shown)
+    return _folded(tr("Pictures that were judged"), "judged", shown)
 
 
 def _by_strength(run: Run, step: int, prompts: tuple[str, ...], found: measures.Measures, outputs: Path) -> str:
     """The first prompts, a row each, at every strength that was measured."""
     strengths = [row.strength for row in found.strength.rows] if found.strength else []
     shown = [
-        _picture(strength.picture(run, step, number, 0, at), f"{prompt}, strength {at:g}", outputs)
+        _picture(
+            strength.picture(run, step, number, 0, at), tr("{prompt}, strength {at:g}", prompt=prompt, at=at), outputs
+        )
         for number, prompt in enumerate(prompts[:_PROMPTS])
         for at in strengths
     ]
-    return _folded("Pictures by strength", "strengths", shown, "".join(f"<b>{at:g}</b>" for at in strengths))
+    return _folded(tr("Pictures by strength"), "strengths", shown, "".join(f"<b>{at:g}</b>" for at in strengths))
 
 
 def _folded(summary: str, kind: str, shown: Sequence[str], head: str = "") -> str:

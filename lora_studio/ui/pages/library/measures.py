@@ -12,6 +12,7 @@ from lora_studio import runs
 from lora_studio.evaluation import judgements, strength
 from lora_studio.evaluation.strength import StrengthRange
 from lora_studio.evaluation.value import STYLE_SCALE, Value, number
+from lora_studio.language import tr
 from lora_studio.runs import Run
 from lora_studio.runs.library import Entry
 
@@ -41,9 +42,17 @@ class Measures(NamedTuple):
         subjects, margin = "Fade" if self.fades else "Hold", self.style.margin(STYLE_SCALE)
         return [
             ("Style", f"{number(self.style.value)} %{f', {margin}' * bool(margin)}"),
-            ("Subjects", f"{subjects}: {self.subject.value:.2f} (training pictures {self.level.value:.2f})"),
+            (
+                "Subjects",
+                tr(
+                    "{subjects}: {subject:.2f} (training pictures {level:.2f})",
+                    subjects=subjects,
+                    subject=self.subject.value,
+                    level=self.level.value,
+                ),
+            ),
             ("Copies", self.copies[:1].upper() + self.copies[1:]),
-            ("Drift", f"{self.drift.value:.2f} (0 is unchanged, 1 another seed)"),
+            ("Drift", tr("{drift:.2f} (0 is unchanged, 1 another seed)", drift=self.drift.value)),
             ("Strength", self.strength.sentence if self.strength else ""),
         ]
 

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from lora_studio.errors import StudioError
+from lora_studio.language import tr
 from lora_studio.runs import library, undo
 from lora_studio.runs.library import Origin
 from lora_studio.ui import downloads, words
@@ -24,7 +25,9 @@ from lora_studio.ui.pages.library.work import Cut
 from lora_studio.ui.pages.train.setup import QUIET, Setup
 from lora_studio.ui.theme import html
 
-_EMPTY = blank("library", "Choose an adapter", "Its image, facts and recipe appear here, with what you can do with it.")
+_EMPTY = blank(
+    "library", tr("Choose an adapter"), tr("Its image, facts and recipe appear here, with what you can do with it.")
+)
 _TO_THE_DETAILS = (
     "() => { if (window.innerWidth < 900) document.getElementById('details')?.scrollIntoView({behavior: 'smooth'}) }"
 )
@@ -60,25 +63,25 @@ class LibraryPage:
         self.facts = html(elem_id="facts")
         with gr.Row(elem_classes="controls"):
             self.links = html(elem_id="ways-on")
-            self.again = gr.Button("Open its recipe", size="md", min_width=120, elem_id="open-recipe")
-            self.delete = gr.Button("Delete…", size="md", min_width=90, elem_id="delete")
+            self.again = gr.Button(tr("Open its recipe"), size="md", min_width=120, elem_id="open-recipe")
+            self.delete = gr.Button(tr("Delete…"), size="md", min_width=90, elem_id="delete")
         with gr.Column(visible=False, elem_classes="sure") as self.sure:
             self.question = html()
             with gr.Row(elem_classes="controls"):
-                self.yes = gr.Button("Move to the trash", size="md", variant="stop", min_width=130, elem_id="trash")
-                self.no = gr.Button("Keep it", size="md", min_width=90, elem_id="keep")
+                self.yes = gr.Button(tr("Move to the trash"), size="md", variant="stop", min_width=130, elem_id="trash")
+                self.no = gr.Button(tr("Keep it"), size="md", min_width=90, elem_id="keep")
         self.message = html(visible=False, elem_id="details-said")
 
     def _place_tools(self) -> None:
-        with gr.Accordion("Model card", open=False, elem_classes="fold first") as self.card_fold:
+        with gr.Accordion(tr("Model card"), open=False, elem_classes="fold first") as self.card_fold:
             self.model_card = CardForm(self.outputs)
-        with gr.Accordion("What it changes", open=False, elem_classes="fold"):
+        with gr.Accordion(tr("What it changes"), open=False, elem_classes="fold"):
             html('<p class="hint">How strongly it acts on each part of the model, and how small it could be.</p>')
             with gr.Row(elem_classes="controls"):
-                self.analyze = gr.Button("Analyze it", size="md", min_width=110, elem_id="analyse")
+                self.analyze = gr.Button(tr("Analyze it"), size="md", min_width=110, elem_id="analyse")
             self.analysis = html(visible=False, elem_id="found")
             self.blocks = BlockChoice()
-        with gr.Accordion("Shrink", open=False, elem_classes="fold"):
+        with gr.Accordion(tr("Shrink"), open=False, elem_classes="fold"):
             self.shrink = ShrinkForm(self.outputs, self.look)
 
     @property
@@ -108,11 +111,11 @@ class LibraryPage:
         self.shrink.save.click(self.save_smaller, self.shrink.asked, [self.shrink.result, *self.shelf.drawn], **WORK)
         form = self.model_card
         kept = [form.saved, self.facts, self.links, *self.shelf.drawn]
-        bound(form.save, "Saving…", form.save.click, self.save_card, [self.look, *form.fields], kept, **WORK)
+        bound(form.save, tr("Saving…"), form.save.click, self.save_card, [self.look, *form.fields], kept, **WORK)
         self.delete.click(self.ask, self.look, [self.sure, self.question], **QUIET)
         self.no.click(lambda: _HIDDEN, None, self.sure, **QUIET)
         removed = [self.look, *self.shelf.drawn, *self.shelf.told, *self._shown]
-        removing = bound(self.yes, "Moving…", self.yes.click, self.remove, self.look, removed, **QUIET)
+        removing = bound(self.yes, tr("Moving…"), self.yes.click, self.remove, self.look, removed, **QUIET)
         removing.then(None, self.shelf.said, js=_NAMED_NO_MORE, **QUIET)
         self.shelf.back.click(self.bring_back, self.look, [*self.shelf.drawn, *self.shelf.told], **QUIET)
         opened = [tabs, self.message, setup.notice, *setup.form.components]
@@ -152,7 +155,7 @@ class LibraryPage:
         def act() -> str:
             return work.saved(cards.found(look.chosen, self.outputs), Cut(measure, value), self.outputs)
 
-        for update in while_chosen(look, told("Saving and proving…", act)):
+        for update in while_chosen(look, told(tr("Saving and proving…"), act)):
             yield {self.shrink.result: update, **self.shelf.draw(look)}
 
     def save_card(self, look: Look, *texts: str | None) -> Iterator[Updates]:
@@ -161,7 +164,7 @@ class LibraryPage:
         def act() -> str:
             return self.model_card.keep(cards.found(look.chosen, self.outputs), *texts)
 
-        for update in while_chosen(look, told("Saving…", act)):
+        for update in while_chosen(look, told(tr("Saving…"), act)):
             entry = cards.find(look.chosen, self.outputs)
             about = (
                 {self.facts: details.html(entry, self.outputs), self.links: details.links(entry, self.outputs)}
@@ -180,7 +183,7 @@ class LibraryPage:
             shares.update(found.blocks)
             return found.html
 
-        for update in while_chosen(look, told("Analyzing every layer…", act)):
+        for update in while_chosen(look, told(tr("Analyzing every layer…"), act)):
             more = {} if "value" not in update else self.blocks.fill(shares) if shares else self.blocks.hide()
             yield {self.analysis: update, **more}
 
@@ -190,8 +193,11 @@ class LibraryPage:
             name = Path(cards.found(look.chosen, self.outputs).path).name
         except StudioError as error:
             return {self.sure: _SHOWN, self.question: wrong(error)}
-        restore = "Undo brings it back, and so does your system's trash later."
-        return {self.sure: _SHOWN, self.question: words.notice("warned", f"Move {name} to the trash?", do=restore)}
+        restore = tr("Undo brings it back, and so does your system's trash later.")
+        return {
+            self.sure: _SHOWN,
+            self.question: words.notice("warned", tr("Move {name} to the trash?", name=name), do=restore),
+        }
 
     def remove(self, look: Look) -> Updates:
         """Moves the chosen adapter to the trash, and offers to undo that."""
@@ -228,5 +234,5 @@ class LibraryPage:
 
 def _gone(key: str) -> str:
     """That the adapter which the page's address names is not there."""
-    do = "It was deleted, moved or renamed. If it was deleted, your system's trash may still have it."
-    return words.notice("warned", f"There is no adapter {Path(key).stem} any more.", do=do)
+    do = tr("It was deleted, moved or renamed. If it was deleted, your system's trash may still have it.")
+    return words.notice("warned", tr("There is no adapter {stem} any more.", stem=Path(key).stem), do=do)

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from lora_studio.errors import StudioError
+from lora_studio.language import tr
 from lora_studio.runs import library
 from lora_studio.ui import tabs, words
 from lora_studio.ui.outcome import WORK, Updates, told, wrong
@@ -34,8 +35,8 @@ class Shelf:
             html("<h2>Adapters</h2>")
             with gr.Row(elem_classes="finder"):
                 self.search = gr.Textbox(
-                    placeholder="Search by name, trigger, model, rank16…",
-                    label="Search the adapters",
+                    placeholder=tr("Search by name, trigger, model, rank16…"),
+                    label=tr("Search the adapters"),
                     show_label=False,
                     container=False,
                     max_lines=1,
@@ -44,11 +45,11 @@ class Shelf:
                     elem_id="search",
                 )
                 self.states = gr.Checkbox(
-                    label="Saved states too", container=False, elem_id="states", min_width=150, scale=1
+                    label=tr("Saved states too"), container=False, elem_id="states", min_width=150, scale=1
                 )
                 self.order = gr.Dropdown(
                     [(label, order) for order, label in ORDERS.items()],
-                    label="Order of the adapters",
+                    label=tr("Order of the adapters"),
                     show_label=False,
                     container=False,
                     filterable=False,
@@ -58,13 +59,13 @@ class Shelf:
                 )
             with gr.Row(visible=False, elem_classes="undo", elem_id="library-undo") as self.deletion:
                 self.said = html()
-                self.back = gr.Button("Undo", size="md", min_width=80, elem_id="undo-delete")
+                self.back = gr.Button(tr("Undo"), size="md", min_width=80, elem_id="undo-delete")
             self.cards = html(js_on_load=cards.CHOOSE, elem_id="adapters")
-            self.more = gr.Button("Show more", size="sm", visible=False, elem_id="more")
+            self.more = gr.Button(tr("Show more"), size="sm", visible=False, elem_id="more")
         with gr.Column(elem_classes="card"):
             html("<h2>Add adapters</h2>")
             self.drop = gr.File(
-                label="LoRA files",
+                label=tr("LoRA files"),
                 show_label=False,
                 file_count="multiple",
                 file_types=_TYPES,
@@ -139,5 +140,5 @@ class Shelf:
 
     def take(self, look: Look, uploaded: list[str] | None) -> Iterator[Updates]:
         """Copies dropped files into the library."""
-        for update in told("Checking every tensor…", lambda: work.take(uploaded or [], self.outputs)):
+        for update in told(tr("Checking every tensor…"), lambda: work.take(uploaded or [], self.outputs)):
             yield {self.drop: None, self.taken: update, **self.draw(look)}

@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from lora_studio.language import tr
 from lora_studio.runs.library import Entry
 from lora_studio.ui.outcome import WORK, Updates, told
 from lora_studio.ui.pages.library import cards, details, work
@@ -33,15 +34,15 @@ class ShrinkForm:
             self.measure = gr.Dropdown(
                 [(one.name, name) for name, one in MEASURES.items()],
                 value=key,
-                label="Shrink by",
+                label=tr("Shrink by"),
                 filterable=False,
                 elem_id="way",
             )
             self.value = gr.Number(first.start, label=first.label, elem_id="value")
         with gr.Row(elem_classes="controls"):
-            self.attempt = gr.Button("See what it costs", size="md", min_width=130, elem_id="try")
+            self.attempt = gr.Button(tr("See what it costs"), size="md", min_width=130, elem_id="try")
             self.save = gr.Button(
-                "Save the smaller copy",
+                tr("Save the smaller copy"),
                 size="md",
                 variant="primary",
                 min_width=150,
@@ -54,15 +55,15 @@ class ShrinkForm:
 
     def _place_comparison(self) -> None:
         with gr.Column(elem_classes="fields"):
-            self.prompt = gr.Textbox(label="Draw", max_lines=1, elem_id="compare-prompt")
+            self.prompt = gr.Textbox(label=tr("Draw"), max_lines=1, elem_id="compare-prompt")
             self.base = gr.Textbox(
-                label="With the base model",
-                placeholder="starter, or the path of a model",
+                label=tr("With the base model"),
+                placeholder=tr("starter, or the path of a model"),
                 max_lines=1,
                 elem_id="compare-base",
             )
         with gr.Row(elem_classes="controls"):
-            self.draw_both = gr.Button("Draw before and after", size="md", min_width=150, elem_id="draw-both")
+            self.draw_both = gr.Button(tr("Draw before and after"), size="md", min_width=150, elem_id="draw-both")
         self.both = html(visible=False, elem_id="both")
 
     @property
@@ -111,7 +112,7 @@ class ShrinkForm:
             return shown
 
         yield {self.save: _HIDDEN, self.comparison: _HIDDEN, self.both: _HIDDEN}
-        for update in while_chosen(look, told("Trying…", act)):
+        for update in while_chosen(look, told(tr("Trying…"), act)):
             offered = gr.update(visible=known) if "value" in update else update
             yield {self.save: offered, self.result: update, self.comparison: offered}
 
@@ -122,4 +123,4 @@ class ShrinkForm:
             entry = cards.found(look.chosen, self.outputs)
             return work.drawn(entry, Cut(measure, value), base.strip(), prompt.strip(), self.outputs)
 
-        yield from while_chosen(look, told("Drawing…", act))
+        yield from while_chosen(look, told(tr("Drawing…"), act))

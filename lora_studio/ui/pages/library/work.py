@@ -12,6 +12,7 @@ from lora_studio import files, runs
 from lora_studio.config.specs import SPECS
 from lora_studio.errors import SettingsError, StudioError
 from lora_studio.jobs import command
+from lora_studio.language import tr
 from lora_studio.runs.library import Entry, Origin
 from lora_studio.ui import images, outcome, tabs, words
 from lora_studio.ui.pages.library import cards, details
@@ -19,7 +20,11 @@ from lora_studio.ui.pages.library import cards, details
 _AT_ONCE = 100
 """Files in one call of a command: Windows limits the length of a command line."""
 _SEEDS, _STEPS = (1, 2), 20
-_PLOTS = ("Strength by block and kind of layer", "Share of the change by rank", "Sizes of the change's entries")
+_PLOTS = (
+    tr("Strength by block and kind of layer"),
+    tr("Share of the change by rank"),
+    tr("Sizes of the change's entries"),
+)
 
 
 class ShrinkMeasure(NamedTuple):
@@ -36,9 +41,9 @@ class ShrinkMeasure(NamedTuple):
 
 
 MEASURES = {
-    "energy": ShrinkMeasure("Kept share", "Share of the change to keep, in %", 99, 1, 100, unit=100),
-    "rank": ShrinkMeasure("Rank", "Largest rank", 8, 1, 1024, whole=True),
-    "size": ShrinkMeasure("File size", "File size, in MB", 2, 0.01, 10_000),
+    "energy": ShrinkMeasure(tr("Kept share"), tr("Share of the change to keep, in %"), 99, 1, 100, unit=100),
+    "rank": ShrinkMeasure("Rank", tr("Largest rank"), 8, 1, 1024, whole=True),
+    "size": ShrinkMeasure(tr("File size"), tr("File size, in MB"), 2, 0.01, 10_000),
 }
 """By the option of ``resize``."""
 
@@ -58,8 +63,13 @@ class Cut(NamedTuple):
         measure = MEASURES[self.measure]
         if self.value is None or not measure.low <= self.value <= measure.high:
             raise SettingsError(
-                f"{measure.label} must be from {measure.low:g} to {measure.high:,g}.",
-                do="Change the number, then try again.",
+                tr(
+                    "{label} must be from {low:g} to {high:,g}.",
+                    label=measure.label,
+                    low=measure.low,
+                    high=measure.high,
+                ),
+                do=tr("Change the number, then try again."),
             )
         return [f"--{self.measure}", str(int(self.value) if measure.whole else self.value / measure.unit)]
 
@@ -84,7 +94,11 @@ def take(uploaded: Sequence[str], outputs: Path) -> str:
             result = {"added": [], "refused": error.details["refused"]}
         added, refused = added + result["added"], refused + result["refused"]
     names = ", ".join(Path(path).name for path in added)
-    done = outcome.done(f"{words.counted(len(added), 'adapter')} in the library.", names) if added else ""
+    done = (
+        outcome.done(tr("{adapters} in the library.", adapters=words.counted(len(added), "adapter")), names)
+        if added
+        else ""
+    )
     return done + "".join(map(_refusal, refused))
 
 
@@ -107,13 +121,21 @@ def saved(entry: Entry, cut: Cut, outputs: Path) -> str:
     result = command.run("resize", entry.path, *cut.option(), "-o", beside(entry, outputs, cut.ending))
     file = Path(result["file"])
     shown = tabs.address("library", file.relative_to(outputs).as_posix())
-    return outcome.done(f"Saved as {file.name}.", to=shown) + _figures(result) + outcome.proof(result["proof"])
+    return (
+        outcome.done(tr("Saved as {name}.", name=file.name), to=shown)
+        + _figures(result)
+        + outcome.proof(result["proof"])
+    )
 
 
 def _figures(result: dict[str, Any]) -> str:
     rank = f"rank {result['rank_before']} → {result['rank']}"
     size = f"{words.size(result['size_before'])} → {words.size(result['size'])}"
-    kept = f"{outcome.share(result['kept'])} of the change kept (residual {words.figure(result['residual'])})"
+    kept = tr(
+        "{share} of the change kept (residual {figure})",
+        share=outcome.share(result["kept"]),
+        figure=words.figure(result["residual"]),
+    )
     return words.facts((rank, size, kept))
 
 
@@ -130,9 +152,11 @@ def drawn(entry: Entry, cut: Cut, base: str, prompt: str, outputs: Path) -> str:
         StudioError: as ``tried``, or the base model or the prompt is missing.
     """
     if not prompt:
-        raise SettingsError("The prompt is missing.", where="Before and after", do="Write what is to be drawn.")
+        raise SettingsError(tr("The prompt is missing."), where="Before and after", do=tr("Write what is to be drawn."))
     if not base:
-        raise SettingsError("The base model is missing.", where="Before and after", do="Give its file or folder.")
+        raise SettingsError(
+            tr("The base model is missing."), where="Before and after", do=tr("Give its file or folder.")
+        )
     with _aside(outputs) as folder:
         small = folder / f"{cut.ending}.safetensors"
         command.run("resize", entry.path, *cut.option(), "-o", small)

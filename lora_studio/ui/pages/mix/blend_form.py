@@ -8,6 +8,7 @@ import gradio as gr
 
 from lora_studio.adapters.blend_methods import METHODS, RANK, BlendMethod, BlendParameter, parameters
 from lora_studio.adapters.recipe import Blend
+from lora_studio.language import tr
 from lora_studio.ui import words
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.mix.image_specs import ChosenBlend
@@ -25,7 +26,7 @@ class BlendForm:
         self.method = gr.Radio(
             choices,
             value=first.key,
-            label="How to add them up",
+            label=tr("How to add them up"),
             show_label=False,
             container=False,
             elem_id="mix-method",

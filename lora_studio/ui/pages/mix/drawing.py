@@ -13,6 +13,7 @@ import gradio as gr
 from lora_studio.errors import RunError, StudioError
 from lora_studio.jobs import turns
 from lora_studio.jobs.renderer import Answer, Renderer
+from lora_studio.language import tr
 from lora_studio.ui import outcome, words
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.mix import figures, image_specs
@@ -92,12 +93,12 @@ class MixDrawing:
             mix.lane = mix.lane or uuid4().hex
             scene, spread = self.scene.scene(values), self.sheet.spread(values)
             spec = image_specs.sheet(mix, scene, self.sheet.keys(values), spread)
-            *_, drawn = self.renderer.draw(spec, f"{mix.lane} sheet")
+            *_, drawn = self.renderer.draw(spec, tr("{lane} sheet", lane=mix.lane))
             if drawn.kind == "dropped":
-                raise RunError("Another sheet was asked for before this one was drawn.", do="Draw it again.")
+                raise RunError(tr("Another sheet was asked for before this one was drawn."), do=tr("Draw it again."))
             return figures.sheet(drawn, values[self.sheet.kind])
 
-        yield from outcome.told(turns.told(self.outputs, "Drawing the sheet"), act)
+        yield from outcome.told(turns.told(self.outputs, tr("Drawing the sheet")), act)
 
     def _busy(self, doing: str = "Drawing") -> str:
         return outcome.busy(turns.told(self.outputs, doing))
@@ -121,15 +122,15 @@ class MixDrawing:
         if plain.key() != mix.scene:
             mix.scene, mix.plain = plain.key(), ""  # it had another prompt or seed
         note = ""
-        for answer in self.renderer.draw(image_specs.mixed(mix, scene, blending), f"{mix.lane} mix"):
+        for answer in self.renderer.draw(image_specs.mixed(mix, scene, blending), tr("{lane} mix", lane=mix.lane)):
             if answer.kind == "waiting":
-                yield {self.note: self._busy("Waiting for a turn")}
+                yield {self.note: self._busy(tr("Waiting for a turn"))}
             elif answer.kind == "loading":
-                yield {self.note: self._busy("Loading the base model")}
+                yield {self.note: self._busy(tr("Loading the base model"))}
             elif answer.kind == "drawn":
                 mix.mixed, note = answer.path, figures.caption(answer, scene)
                 yield self._mixed(mix, answer, note, is_blend=blending is not None)
-        for answer in self.renderer.draw(plain, f"{mix.lane} plain"):
+        for answer in self.renderer.draw(plain, tr("{lane} plain", lane=mix.lane)):
             if answer.kind == "drawn":
                 mix.plain = answer.path
                 yield {self.figures: figures.html(mix), self.note: note}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lora_studio.jobs.renderer import Answer
+from lora_studio.language import tr
 from lora_studio.ui import images, words
 from lora_studio.ui.blank import blank
 from lora_studio.ui.pages.mix.image_specs import Scene
@@ -12,7 +13,7 @@ from lora_studio.ui.scene.mixture import Mix
 
 EMPTY = blank(
     "mix",
-    "Nothing to see yet",
+    tr("Nothing to see yet"),
     "Choose an adapter from your library. What it draws appears here beside the base model's own picture, and follows "
     'each weight that you change. No adapter yet? <a href="#train">Train one</a>.',
 )
@@ -34,7 +35,13 @@ def caption(answer: Answer, scene: Scene) -> str:
     """Seed, steps and time of an image, and what is to be known of the base model."""
     steps = words.counted(answer.steps, "step")
     seconds = [f"{answer.seconds:.1f} s"] if answer.seconds else []
-    facts = words.facts((f"seed {int(scene.seed or 0)}", steps if answer.last else f"first look, {steps}", *seconds))
+    facts = words.facts(
+        (
+            tr("seed {int}", int=int(scene.seed or 0)),
+            steps if answer.last else tr("first look, {steps}", steps=steps),
+            *seconds,
+        )
+    )
     return facts + _about(answer)
 
 
@@ -51,17 +58,21 @@ def cost(mix: Mix, blend: Answer | None) -> str:
         return ""
     if blend is None:
         total = sum(row.rank for row in mix.rows if row.weight)
-        return words.facts((*([f"rank {total}"] if total else []), "the sum itself: nothing is lost"))
+        return words.facts((*([f"rank {total}"] if total else []), tr("the sum itself: nothing is lost")))
     kept = f"keeps {100 * (1 - blend.residual**2):.1f} % of the change (residual {words.figure(blend.residual)})"
     return words.facts(
-        (f"rank {blend.rank}", words.size(blend.size), kept if blend.residual else "nothing is trimmed away")
+        (
+            tr("rank {rank}", rank=blend.rank),
+            words.size(blend.size),
+            kept if blend.residual else tr("nothing is trimmed away"),
+        )
     )
 
 
 def sheet(answer: Answer, title: str) -> str:
     """A drawn sheet with a link to download it."""
     address, name = words.text(images.address(Path(answer.path))), words.text(title)
-    facts = words.facts(("its recipe is in its header", f"{answer.seconds:.1f} s")) if answer.seconds else ""
+    facts = words.facts((tr("its recipe is in its header"), f"{answer.seconds:.1f} s")) if answer.seconds else ""
     link = f'<a class="download" download="{name}.png" href="{address}">Download</a>'
     image = f'<a class="sheet" href="{address}" target="_blank" rel="noopener"><img src="{address}" alt="{name}"></a>'
     return f'<div class="outcome">{image}<div class="file">{facts}{link}</div></div>{_about(answer)}'

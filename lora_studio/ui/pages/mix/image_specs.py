@@ -9,6 +9,7 @@ from lora_studio.adapters import blend_methods, detect, metadata
 from lora_studio.errors import ModelError, SettingsError
 from lora_studio.families import registry
 from lora_studio.jobs.image_spec import Blending, ImageSpec, Placed
+from lora_studio.language import tr
 from lora_studio.sampling.axes import Axis
 from lora_studio.ui.paths import tidy
 from lora_studio.ui.scene.base_reading import number, read_from
@@ -57,11 +58,12 @@ class Spread(NamedTuple):
         start, stop, count = self
         if start is None or stop is None or not (LOW <= start <= HIGH and LOW <= stop <= HIGH) or start == stop:
             raise SettingsError(
-                "A sheet needs two different weights from −2 to 2 to go between.", do="0 to 1.5 is a usual range."
+                tr("A sheet needs two different weights from −2 to 2 to go between."),
+                do=tr("0 to 1.5 is a usual range."),
             )
         if count is None or count != int(count) or not 2 <= count <= 12:
             raise SettingsError(
-                "A sheet has from 2 to 12 weights along each side.", do="Use 7 for a strip, 4 for a grid."
+                tr("A sheet has from 2 to 12 weights along each side."), do=tr("Use 7 for a strip, 4 for a grid.")
             )
         return tuple(round(start + (stop - start) * index / (count - 1), 4) for index in range(int(count)))
 
@@ -94,13 +96,15 @@ def sheet(mix: Mix, scene: Scene, keys: Sequence[str | None], spread: Spread) ->
     indices = [rows.index(key) for key in keys if key in rows]
     if len(set(indices)) < len(keys):
         raise SettingsError(
-            "A sheet needs an adapter, and a grid needs two different ones.", do="Choose them from the mix."
+            tr("A sheet needs an adapter, and a grid needs two different ones."), do=tr("Choose them from the mix.")
         )
     weights = spread.weights()
     if len(weights) ** len(indices) > _MOST_CELLS:
-        raise SettingsError(f"That would be more than {_MOST_CELLS} images.", do="Use fewer weights.")
+        raise SettingsError(
+            tr("That would be more than {most_cells} images.", most_cells=_MOST_CELLS), do=tr("Use fewer weights.")
+        )
     shown = tuple(
-        one.model_copy(update={"name": f"{one.name}, own blocks"}) if one.blocks else one
+        one.model_copy(update={"name": tr("{name}, own blocks", name=one.name)}) if one.blocks else one
         for one in map(_placed, mix.rows)
     )
     across, *down = [Axis("weight", weights, shown[index].name) for index in indices]
@@ -130,9 +134,9 @@ def _scene(mix: Mix, scene: Scene) -> dict[str, Any]:
     base = tidy(scene.base)
     if not base:
         raise ModelError(
-            f"No base model is named. The adapters were made for {detect.label(mix.family)}.",
+            tr("No base model is named. The adapters were made for {label}.", label=detect.label(mix.family)),
             where="Base model",
-            do="Paste the path of one: a diffusers folder or a .safetensors checkpoint.",
+            do=tr("Paste the path of one: a diffusers folder or a .safetensors checkpoint."),
         )
     return {
         "base": base,

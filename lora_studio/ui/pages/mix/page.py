@@ -10,6 +10,7 @@ import gradio as gr
 
 from lora_studio.errors import StudioError
 from lora_studio.jobs.renderer import Renderer
+from lora_studio.language import tr
 from lora_studio.ui import outcome
 from lora_studio.ui.outcome import WORK, Updates
 from lora_studio.ui.pages.mix import figures, saving
@@ -82,14 +83,14 @@ class MixPage:
         self.blend = BlendForm()
         with gr.Row(elem_classes="seeded", equal_height=True):
             self.name = gr.Textbox(
-                label="Name",
-                placeholder="the adapters and their weights",
+                label=tr("Name"),
+                placeholder=tr("the adapters and their weights"),
                 max_lines=1,
                 min_width=120,
                 elem_id="mix-name",
             )
             self.save = gr.Button(
-                "Save to the library", variant="primary", size="md", min_width=160, elem_id="mix-save"
+                tr("Save to the library"), variant="primary", size="md", min_width=160, elem_id="mix-save"
             )
         self.saved = html(visible=False, elem_id="mix-saved")
 
@@ -217,5 +218,5 @@ class MixPage:
         def act() -> str:
             return saving.save(values[self.mix], self.blend.chosen(values), values[self.name] or "", self.outputs)
 
-        for update in outcome.told("Blending, saving and proving…", act):
+        for update in outcome.told(tr("Blending, saving and proving…"), act):
             yield {self.saved: update, self.adapters.adding: self.adapters.choices()}

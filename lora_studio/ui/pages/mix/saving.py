@@ -11,6 +11,7 @@ from lora_studio.adapters import blend_methods
 from lora_studio.adapters.blend_methods import RANK
 from lora_studio.errors import AdapterError
 from lora_studio.jobs import command
+from lora_studio.language import tr
 from lora_studio.ui import outcome, tabs, words
 from lora_studio.ui.pages.mix import image_specs
 from lora_studio.ui.pages.mix.image_specs import ChosenBlend
@@ -25,7 +26,7 @@ def arguments(mix: Mix, chosen: ChosenBlend) -> list[str]:
         AdapterError: there is nothing to blend.
     """
     if not mix.rows:
-        raise AdapterError("There is nothing to save yet.", do="Choose an adapter first.")
+        raise AdapterError(tr("There is nothing to save yet."), do=tr("Choose an adapter first."))
     blending = image_specs.blending(chosen)
     named = [f"{row.path}:{row.weight:g}" for row in mix.rows]
     parameters = {RANK.key: blending.rank, **blending.parameters} if blending else {}
@@ -60,11 +61,11 @@ def written(options: Sequence[str], name: str, outputs: Path) -> str:
     """
     result = blended(options, name, outputs)
     path = Path(result["file"])
-    facts = words.facts((*cost(result), "its recipe is in its header"))
+    facts = words.facts((*cost(result), tr("its recipe is in its header")))
     address = words.text(tabs.address("library", f"library/{path.name}"))
     link = f'<a class="download" href="{address}">Show in the library</a>'
     file = f'<div class="file"><div><h3>{words.text(path.name)}</h3>{facts}</div>{link}</div>'
-    done = outcome.done("Saved, and proved: a program that loads it draws this mix.")
+    done = outcome.done(tr("Saved, and proved: a program that loads it draws this mix."))
     notices = "".join(words.notice("warned", notice) for notice in result["notices"])
     return f"{done}{notices}{file}{outcome.proof(result['proof'])}"
 

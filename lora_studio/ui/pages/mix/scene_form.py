@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from lora_studio.config.specs import SPECS
+from lora_studio.language import tr
 from lora_studio.ui.pages.mix.image_specs import Scene
 from lora_studio.ui.pages.train.setup import QUIET
 from lora_studio.ui.scene.base_form import BaseForm
@@ -22,27 +23,30 @@ class SceneForm:
 
     def __init__(self, outputs: Path):
         html("<h2>Picture</h2>")
-        self.prompt = gr.Textbox(_PROMPT, label="Prompt", max_lines=3, elem_id="mix-prompt")
+        self.prompt = gr.Textbox(_PROMPT, label=tr("Prompt"), max_lines=3, elem_id="mix-prompt")
         with gr.Row(elem_classes="seeded", equal_height=True):
             seed = SPECS["preview_seed"].default
-            self.seed = gr.Number(seed, label="Seed", precision=0, min_width=90, elem_id="mix-seed")
-            self.reseed = gr.Button("New seed", size="md", min_width=100, elem_id="mix-reseed")
+            self.seed = gr.Number(seed, label=tr("Seed"), precision=0, min_width=90, elem_id="mix-seed")
+            self.reseed = gr.Button(tr("New seed"), size="md", min_width=100, elem_id="mix-reseed")
         self.base_form = BaseForm(outputs, "mix")
         self.base, self.reading = self.base_form.base, self.base_form.reading
-        with gr.Accordion("More", open=False, elem_classes="fold", elem_id="mix-more"):
+        with gr.Accordion(tr("More"), open=False, elem_classes="fold", elem_id="mix-more"):
             self._place_more()
 
     def _place_more(self) -> None:
         steps, guidance = SPECS["preview_steps"], SPECS["guidance"]
         with gr.Column(elem_classes="fields"):
             self.steps = gr.Number(
-                steps.default, label="Steps", info="Denoising steps.", precision=0, elem_id="mix-steps"
+                steps.default, label=tr("Steps"), info=tr("Denoising steps."), precision=0, elem_id="mix-steps"
             )
             self.guidance = gr.Number(
-                guidance.default, label="Guidance", info="How strictly it follows the prompt.", elem_id="mix-guidance"
+                guidance.default,
+                label=tr("Guidance"),
+                info=tr("How strictly it follows the prompt."),
+                elem_id="mix-guidance",
             )
             self.negative = gr.Textbox(
-                label="Negative prompt", info="What it should avoid.", max_lines=2, elem_id="mix-negative"
+                label=tr("Negative prompt"), info=tr("What it should avoid."), max_lines=2, elem_id="mix-negative"
             )
             weights = SPECS["prompt_weights"]
             self.prompt_weights = gr.Checkbox(

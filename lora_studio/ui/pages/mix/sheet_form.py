@@ -6,13 +6,14 @@ from typing import Any
 
 import gradio as gr
 
+from lora_studio.language import tr
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.mix.image_specs import Spread
 from lora_studio.ui.pages.train.setup import QUIET
 from lora_studio.ui.scene.mixture import Mix
 from lora_studio.ui.theme import html
 
-_KINDS = {"strip": "Strip: one adapter, rising weight", "grid": "Grid: two adapters crossed"}
+_KINDS = {"strip": tr("Strip: one adapter, rising weight"), "grid": tr("Grid: two adapters crossed")}
 _FIRST = {"strip": Spread(0.0, 1.5, 7), "grid": Spread(0.0, 1.5, 4)}
 """What the fields hold when a kind is chosen."""
 
@@ -25,20 +26,20 @@ class SheetForm:
         self.kind = gr.Radio(
             [(label, kind) for kind, label in _KINDS.items()],
             value="strip",
-            label="Kind of sheet",
+            label=tr("Kind of sheet"),
             show_label=False,
             container=False,
             elem_id="mix-kind",
         )
         first = _FIRST["strip"]
         with gr.Column(elem_classes="fields tight"):
-            self.across = gr.Dropdown([], label="Adapter across", elem_id="mix-across")
-            self.down = gr.Dropdown([], label="Adapter down", visible=False, elem_id="mix-down")
-            self.start = gr.Number(first.start, label="From weight", elem_id="mix-from")
-            self.stop = gr.Number(first.stop, label="To weight", elem_id="mix-to")
-            self.count = gr.Number(first.count, label="How many", precision=0, elem_id="mix-count")
+            self.across = gr.Dropdown([], label=tr("Adapter across"), elem_id="mix-across")
+            self.down = gr.Dropdown([], label=tr("Adapter down"), visible=False, elem_id="mix-down")
+            self.start = gr.Number(first.start, label=tr("From weight"), elem_id="mix-from")
+            self.stop = gr.Number(first.stop, label=tr("To weight"), elem_id="mix-to")
+            self.count = gr.Number(first.count, label=tr("How many"), precision=0, elem_id="mix-count")
         with gr.Row(elem_classes="controls"):
-            self.draw = gr.Button("Draw the sheet", size="md", min_width=130, elem_id="mix-sheet")
+            self.draw = gr.Button(tr("Draw the sheet"), size="md", min_width=130, elem_id="mix-sheet")
         self.sheet = html(visible=False, elem_id="mix-sheet-drawn")
 
     @property

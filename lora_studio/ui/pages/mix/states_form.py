@@ -12,6 +12,7 @@ from lora_studio import runs
 from lora_studio.adapters.averaging import WIDTH, spread
 from lora_studio.errors import RunError
 from lora_studio.jobs import command
+from lora_studio.language import tr
 from lora_studio.runs import keeping
 from lora_studio.ui import outcome, words
 from lora_studio.ui.outcome import WORK
@@ -19,9 +20,10 @@ from lora_studio.ui.pages.mix import saving
 from lora_studio.ui.pages.train.setup import QUIET
 from lora_studio.ui.theme import html
 
-_ABOUT = (
-    "An average of the states that a run saved is smoother than its last state. A wide one counts early states too. "
-    "The changes themselves are averaged, and the result is trimmed to the run's rank."
+_ABOUT = tr(
+    "An average of the states that a run saved is smoother than its last state. A wide one "
+    "counts early states too. The changes themselves are averaged, and the result is trimmed "
+    "to the run's rank."
 )
 
 
@@ -30,17 +32,19 @@ class StatesForm:
 
     def __init__(self, outputs: Path):
         self.outputs = outputs
-        with gr.Accordion("Average of states", open=False, elem_id="mix-states"):
+        with gr.Accordion(tr("Average of states"), open=False, elem_id="mix-states"):
             html(f'<p class="blurb">{_ABOUT}</p>')
             with gr.Column(elem_classes="fields"):
-                self.run = gr.Dropdown([], label="Run", info="Those with two states or more.", elem_id="states-run")
+                self.run = gr.Dropdown(
+                    [], label=tr("Run"), info=tr("Those with two states or more."), elem_id="states-run"
+                )
                 self.width = gr.Number(
                     WIDTH.default, label=WIDTH.label, info=WIDTH.help, step=WIDTH.step, elem_id="states-width"
                 )
             with gr.Row(elem_classes="controls"):
-                self.look = gr.Button("Show what it keeps", size="md", min_width=130, elem_id="states-look")
+                self.look = gr.Button(tr("Show what it keeps"), size="md", min_width=130, elem_id="states-look")
                 self.save = gr.Button(
-                    "Save to the library", variant="primary", size="md", min_width=130, elem_id="states-save"
+                    tr("Save to the library"), variant="primary", size="md", min_width=130, elem_id="states-save"
                 )
             self.said = html(visible=False, elem_id="states-said")
 
@@ -57,16 +61,16 @@ class StatesForm:
 
     def shown(self, run: str | None, width: float | None) -> Iterator[Any]:
         """Which states count how much, and what trimming loses."""
-        yield from outcome.told("Averaging…", lambda: told(command.run("blend", *self._asked(run, width))))
+        yield from outcome.told(tr("Averaging…"), lambda: told(command.run("blend", *self._asked(run, width))))
 
     def saved(self, run: str | None, width: float | None) -> Iterator[Any]:
         """Saves the average as an adapter of the library."""
 
         def act() -> str:
             options = self._asked(run, width)
-            return saving.written(options, f"{run} average {options[3]}", self.outputs)
+            return saving.written(options, tr("{run} average {options}", run=run, options=options[3]), self.outputs)
 
-        yield from outcome.told("Averaging, saving and proving…", act)
+        yield from outcome.told(tr("Averaging, saving and proving…"), act)
 
     def _asked(self, run: str | None, width: float | None) -> list[str]:
         """The average as arguments of the command ``blend``.
@@ -76,7 +80,7 @@ class StatesForm:
             SettingsError: the width is out of range.
         """
         if not run:
-            raise RunError("No run is chosen.", where="Run", do="Choose a run with two saved states or more.")
+            raise RunError(tr("No run is chosen."), where="Run", do=tr("Choose a run with two saved states or more."))
         return ["--states", run, "--width", f"{WIDTH.check(width):g}", "--outputs", str(self.outputs)]
 
 

@@ -15,6 +15,7 @@ from lora_studio.curation import edits
 from lora_studio.curation.collection import Card, Collection, Query
 from lora_studio.curation.edits import EDITS, CaptionChange, EditField
 from lora_studio.errors import SettingsError
+from lora_studio.language import tr
 from lora_studio.ui import words
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.pictures import changes, scopes
@@ -52,7 +53,7 @@ class BulkEdits:
         html("<h2>Change captions</h2>")
         titles = [(edit.title, kind) for kind, edit in EDITS.items()]
         self.kind = gr.Dropdown(
-            titles, show_label=False, label="Edit", container=False, filterable=False, elem_id="edit"
+            titles, show_label=False, label=tr("Edit"), container=False, filterable=False, elem_id="edit"
         )
         self.sentence = html()
         self.forms: dict[str, gr.Column] = {}
@@ -62,11 +63,11 @@ class BulkEdits:
                 for one in edits.fields(kind):
                     self.fields[kind, one.name] = _field(kind, one)
         self.wrong = html(visible=False, elem_id="edit-wrong")
-        self.scope = gr.Radio([], label="In", show_label=False, container=False, elem_id="edit-scope")
+        self.scope = gr.Radio([], label=tr("In"), show_label=False, container=False, elem_id="edit-scope")
         self.preview = html(elem_id="edit-preview")
         with gr.Row(elem_classes="controls"):
-            self.apply = gr.Button("Apply", variant="primary", size="md", min_width=90, elem_id="edit-apply")
-            self.close = gr.Button("Cancel", size="md", min_width=80, elem_id="edit-close")
+            self.apply = gr.Button(tr("Apply"), variant="primary", size="md", min_width=90, elem_id="edit-apply")
+            self.close = gr.Button(tr("Cancel"), size="md", min_width=80, elem_id="edit-close")
 
     @property
     def opened(self) -> list[Block]:
@@ -160,7 +161,8 @@ class BulkEdits:
             self.wrong: gr.update(value=wrong, visible=bool(wrong)),
             self.preview: "" if wrong or not draft.complete else _preview(draft.changes),
             self.apply: gr.update(
-                value=f"Apply to {words.counted(count, 'caption')}" if count else "Apply", interactive=count > 0
+                value=tr("Apply to {captions}", captions=words.counted(count, "caption")) if count else "Apply",
+                interactive=count > 0,
             ),
         }
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from lora_studio.curation.collection import Card
+from lora_studio.language import tr
 from lora_studio.ui import words
 
-_HELP = "Describe what is there, not how it looks."
+_HELP = tr("Describe what is there, not how it looks.")
 _LINES = "Each line is a caption of its own; training takes one of them each time."
 
 
@@ -51,7 +52,7 @@ def _attribute(value: str) -> str:
 
 def _tokens(card: Card, most: int) -> str:
     lines = card.picture.caption.count("\n") + 1
-    longest = f"{lines} captions, the longest " if lines > 1 else ""
+    longest = tr("{lines} captions, the longest ", lines=lines) if lines > 1 else ""
     over = f", of which {most} are read" if card.tokens > most else ""
     return f"{longest}{words.counted(card.tokens, 'token')}{over}"
 
@@ -60,10 +61,10 @@ def _failure(answer: SaveOutcome | None) -> str:
     if answer is None or answer.saved is not None:
         return '<div class="caption-failure"></div>'
     if answer.other is None:
-        said = words.notice("wrong", "Your text is not saved yet.", do=answer.why)
+        said = words.notice("wrong", tr("Your text is not saved yet."), do=answer.why)
         return f'<div class="caption-failure">{said}</div>'
-    what = "This caption was changed elsewhere while you wrote. Your text is not saved yet."
-    said = words.notice("warned", what, do=f"There it now says: “{answer.other}”.")
+    what = tr("This caption was changed elsewhere while you wrote. Your text is not saved yet.")
+    said = words.notice("warned", what, do=tr("There it now says: “{other}”.", other=answer.other))
     ways = (
         '<button type="button" class="way" data-act="mine">Save my text</button>'
         '<button type="button" class="way" data-act="other">Take the other</button>'

@@ -17,6 +17,7 @@ from lora_studio.curation.workbench import Done
 from lora_studio.errors import RunError, StudioError
 from lora_studio.jobs import captioning, model_downloads
 from lora_studio.jobs.captioning import CaptioningJob, CaptioningView, Mode
+from lora_studio.language import tr
 from lora_studio.ui import outcome, words
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.pictures import captioning_form, captioning_view, scopes
@@ -66,9 +67,9 @@ class CaptioningPanel:
         with gr.Row(elem_classes="controls"):
             self.cancel = button("Stop", "stop")
             self.resume = button("Resume", "resume", variant="primary")
-            self.accept = button("Accept all", "accept", variant="primary")
-            self.dismiss = button("Dismiss all", "dismiss")
-            self.style = button("Remove words about the style…", "style")
+            self.accept = button(tr("Accept all"), "accept", variant="primary")
+            self.dismiss = button(tr("Dismiss all"), "dismiss")
+            self.style = button(tr("Remove words about the style…"), "style")
             self.forget = button("Close", "forget")
 
     @property
@@ -123,7 +124,7 @@ class CaptioningPanel:
     def look_up(self, look: PicturesLook) -> Iterator[Updates]:
         """Asks the hub what a download takes."""
         draft, model = look.captioning, look.captioning.model
-        yield {self.form.offer: gr.update(value=outcome.busy("Asking the hub."), visible=True)}
+        yield {self.form.offer: gr.update(value=outcome.busy(tr("Asking the hub.")), visible=True)}
         try:
             offer = model_downloads.look(model)
         except StudioError as error:
@@ -179,7 +180,7 @@ class CaptioningPanel:
         found = self._job(look)
         self.room.workbench(look)
         written = found.job.accept(names)
-        said = Done(f"{words.counted(len(written), 'caption')} changed.", tuple(written))
+        said = Done(tr("{captions} changed.", captions=words.counted(len(written), "caption")), tuple(written))
         self.room.changed(look, said, captions={name: found.proposals[name] for name in written})
 
     def tick(self, look: PicturesLook) -> Updates:
@@ -254,7 +255,7 @@ class CaptioningPanel:
         """The job that is shown. Raises RunError where another tab closed it."""
         found = self._shown(look)
         if found is None:
-            raise RunError("This captioning is no longer there.", do="Start it anew.")
+            raise RunError(tr("This captioning is no longer there."), do=tr("Start it anew."))
         return found
 
     def _shown(self, look: PicturesLook) -> ShownJob | None:

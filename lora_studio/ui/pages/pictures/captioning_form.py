@@ -12,6 +12,7 @@ from lora_studio.curation import caption_parts
 from lora_studio.errors import ModelError, SettingsError, StudioError
 from lora_studio.jobs.captioning import CaptioningOrder, Mode
 from lora_studio.jobs.model_downloads import HubOffer, ModelDownload
+from lora_studio.language import tr
 from lora_studio.ui import outcome, words
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.pictures import captioning_view
@@ -21,18 +22,18 @@ from lora_studio.vision.catalogue import Task
 from lora_studio.vision.options import Detail, SentenceOptions, TagOptions
 
 _MODES = [
-    ("Fill empty captions", Mode.FILL),
-    ("Add to what is there", Mode.APPEND),
-    ("Propose, side by side", Mode.PROPOSE),
+    (tr("Fill empty captions"), Mode.FILL),
+    (tr("Add to what is there"), Mode.APPEND),
+    (tr("Propose, side by side"), Mode.PROPOSE),
 ]
-_DETAILS = [("A sentence", Detail.SHORT), ("A few sentences", Detail.DETAILED), ("A paragraph", Detail.LONG)]
+_DETAILS = [("A sentence", Detail.SHORT), (tr("A few sentences"), Detail.DETAILED), ("A paragraph", Detail.LONG)]
 _SENTENCES, _TAGS = SentenceOptions(), TagOptions()
 _TITLES = {
     "instruction": "Instruction",
-    "max_tokens": "Longest caption",
-    "general": "Threshold of tags",
-    "character": "Threshold of characters",
-    "batch": "Pictures at once",
+    "max_tokens": tr("Longest caption"),
+    "general": tr("Threshold of tags"),
+    "character": tr("Threshold of characters"),
+    "batch": tr("Pictures at once"),
 }
 _ABOUT = (
     '<p class="hint">A model looks at each picture and says what it shows. Nothing that you wrote is changed unless '
@@ -48,11 +49,13 @@ class CaptioningForm:
             html(_ABOUT)
             self._place_model()
             self._place_options()
-            self.mode = gr.Radio(_MODES, value=Mode.FILL, label="What becomes of them", elem_id="captioning-mode")
-            self.scope = gr.Radio([], label="In", show_label=False, container=False, elem_id="captioning-scope")
+            self.mode = gr.Radio(_MODES, value=Mode.FILL, label=tr("What becomes of them"), elem_id="captioning-mode")
+            self.scope = gr.Radio([], label=tr("In"), show_label=False, container=False, elem_id="captioning-scope")
             with gr.Row(elem_classes="controls"):
-                self.start = gr.Button("Write captions", variant="primary", size="md", min_width=120, elem_id="caption")
-                self.close = gr.Button("Cancel", size="md", min_width=80, elem_id="captioning-close")
+                self.start = gr.Button(
+                    tr("Write captions"), variant="primary", size="md", min_width=120, elem_id="caption"
+                )
+                self.close = gr.Button(tr("Cancel"), size="md", min_width=80, elem_id="captioning-close")
 
     def _place_model(self) -> None:
         offered = [*catalogue.offered(Task.SENTENCES), *catalogue.offered(Task.TAGS)]
@@ -60,43 +63,55 @@ class CaptioningForm:
             [(model.title, model.key) for model in offered],
             value=offered[0].key,
             allow_custom_value=True,
-            label="Model",
-            info="Or the path of a model's folder, or its name on the hub.",
+            label=tr("Model"),
+            info=tr("Or the path of a model's folder, or its name on the hub."),
             elem_id="captioner",
         )
         self.about = html()
         self.offer = html(visible=False, elem_id="captioner-offer")
         with gr.Row(elem_classes="controls"):
-            self.look_up = gr.Button("Look it up", size="md", min_width=90, visible=False, elem_id="captioner-look-up")
-            self.download = gr.Button(
-                "Download", size="md", min_width=90, variant="primary", visible=False, elem_id="captioner-download"
+            self.look_up = gr.Button(
+                tr("Look it up"), size="md", min_width=90, visible=False, elem_id="captioner-look-up"
             )
-            self.stop = gr.Button("Stop the download", size="md", min_width=90, visible=False, elem_id="captioner-stop")
+            self.download = gr.Button(
+                tr("Download"), size="md", min_width=90, variant="primary", visible=False, elem_id="captioner-download"
+            )
+            self.stop = gr.Button(
+                tr("Stop the download"), size="md", min_width=90, visible=False, elem_id="captioner-stop"
+            )
 
     def _place_options(self) -> None:
         with gr.Column(visible=False) as self.of_instructed:
             self.instruction = gr.Textbox(
-                _SENTENCES.instruction, label="Instruction", lines=4, max_lines=10, elem_id="captioning-instruction"
+                _SENTENCES.instruction, label=tr("Instruction"), lines=4, max_lines=10, elem_id="captioning-instruction"
             )
         with gr.Column(visible=False) as self.of_florence2:
-            self.detail = gr.Radio(_DETAILS, value=_SENTENCES.detail, label="Length", elem_id="captioning-detail")
+            self.detail = gr.Radio(_DETAILS, value=_SENTENCES.detail, label=tr("Length"), elem_id="captioning-detail")
         with gr.Column(visible=False, elem_classes="fields tight") as self.of_tags:
             self.general = gr.Number(
                 _TAGS.general, label=_TITLES["general"], info="0 to 1; lower writes more.", step=0.05, elem_id="general"
             )
             self.character = gr.Number(
-                _TAGS.character, label=_TITLES["character"], info="The same for names.", step=0.05, elem_id="character"
+                _TAGS.character,
+                label=_TITLES["character"],
+                info=tr("The same for names."),
+                step=0.05,
+                elem_id="character",
             )
         with gr.Column(visible=False) as self.of_tags_too:
             self.never = gr.Textbox(
-                label="Never write",
-                info="Tags with commas between them, such as those that name the style.",
+                label=tr("Never write"),
+                info=tr("Tags with commas between them, such as those that name the style."),
                 max_lines=3,
                 elem_id="never",
             )
-        with gr.Accordion("More", open=False, elem_classes="fold"), gr.Column(elem_classes="fields tight"):
+        with gr.Accordion(tr("More"), open=False, elem_classes="fold"), gr.Column(elem_classes="fields tight"):
             self.batch = gr.Number(
-                4, precision=0, label=_TITLES["batch"], info="More are quicker and take more memory.", elem_id="batch"
+                4,
+                precision=0,
+                label=_TITLES["batch"],
+                info=tr("More are quicker and take more memory."),
+                elem_id="batch",
             )
             self.longest = gr.Number(
                 0, precision=0, label=_TITLES["max_tokens"], info="Tokens; 0 is as usual.", elem_id="longest"
@@ -166,7 +181,7 @@ def order(model: str, values: tuple[Any, ...], **more: Any) -> CaptioningOrder:
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         title = _TITLES.get(str(fault["loc"][-1]), str(fault["loc"][-1]))
-        raise SettingsError(f"{title}: {fault['msg'][:1].lower()}{fault['msg'][1:]}.", do="Correct it.") from None
+        raise SettingsError(f"{title}: {fault['msg'][:1].lower()}{fault['msg'][1:]}.", do=tr("Correct it.")) from None
 
 
 def options_of(model: str) -> str:
@@ -185,11 +200,13 @@ def options_of(model: str) -> str:
 def trouble(model: str) -> StudioError | None:
     """Why a model cannot write captions now; its ``details`` have ``download`` where a download would help."""
     if not model:
-        return ModelError("No model is chosen.", do="Choose one.")
+        return ModelError(tr("No model is chosen."), do=tr("Choose one."))
     try:
         found = local.find(model)
     except ModelError as error:
         return error
     if found.task is Task.MASKS:
-        return ModelError(f"{found.name} draws masks and writes no captions.", do="Choose a captioner or a tagger.")
+        return ModelError(
+            tr("{name} draws masks and writes no captions.", name=found.name), do=tr("Choose a captioner or a tagger.")
+        )
     return None

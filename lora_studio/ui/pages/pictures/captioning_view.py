@@ -9,6 +9,7 @@ from lora_studio.curation.collection import Card, Collection
 from lora_studio.events import State
 from lora_studio.jobs.captioning import CaptioningView, Mode
 from lora_studio.jobs.model_downloads import HubOffer, ModelDownload
+from lora_studio.language import tr
 from lora_studio.ui import outcome, words
 from lora_studio.ui.pages.pictures import changes, thumbnails
 from lora_studio.vision import catalogue
@@ -28,13 +29,15 @@ element.addEventListener('click', event => {
 def at_work(view: CaptioningView, stopping: bool, collection: Collection, outputs: Path) -> str:
     """A job that works or waits."""
     if stopping:
-        said = "Stopping: what it has captioned is kept."
+        said = tr("Stopping: what it has captioned is kept.")
     elif view.state is State.QUEUED:
-        said = f"Waiting for {view.waits_for}." if view.waits_for else "Starting."
+        said = tr("Waiting for {waits_for}.", waits_for=view.waits_for) if view.waits_for else "Starting."
     elif not view.total:
-        said = "Loading the model."
+        said = tr("Loading the model.")
     else:
-        said = f"{view.model} looks at your pictures: {view.done:,} of {view.total:,}"
+        said = tr(
+            "{model} looks at your pictures: {done:,} of {total:,}", model=view.model, done=view.done, total=view.total
+        )
     kind = "queued" if view.state is State.QUEUED else "running"
     parts = [f'<p class="sentence"><span class="dot"></span>{words.text(said)}</p>']
     if view.total:
@@ -59,11 +62,13 @@ def ended(view: CaptioningView, mode: Mode, proposals: int, style: Sequence[str]
     parts = [words.notice("wrong", view.error.what, view.error.where, view.error.do)] if view.error else []
     stopped = view.state is State.INTERRUPTED and not view.error
     if stopped:
-        done = f"Stopped after {view.done:,} of {words.counted(view.total, 'picture')}."
-        parts.append(words.notice("warned", done if view.total else "Taken out of the queue before its turn."))
+        done = tr(
+            "Stopped after {done:,} of {pictures}.", done=view.done, pictures=words.counted(view.total, "picture")
+        )
+        parts.append(words.notice("warned", done if view.total else tr("Taken out of the queue before its turn.")))
     if mode is Mode.PROPOSE:
-        waiting = f"{words.counted(proposals, 'caption is', 'captions are')} proposed."
-        parts += [outcome.done(waiting, "Nothing is written before you accept it.")] if proposals else []
+        waiting = tr("{iss} proposed.", iss=words.counted(proposals, "caption is", "captions are"))
+        parts += [outcome.done(waiting, tr("Nothing is written before you accept it."))] if proposals else []
     elif view.written or view.state is State.FINISHED:
         parts.append(outcome.done(_written(view), _kept(view)))
     parts += [words.notice("warned", one.what, one.where, one.do) for one in view.warnings]
@@ -72,11 +77,11 @@ def ended(view: CaptioningView, mode: Mode, proposals: int, style: Sequence[str]
 
 
 def _written(view: CaptioningView) -> str:
-    model = view.model or "The model"
+    model = view.model or tr("The model")
     return (
-        f"{model} wrote {words.counted(len(view.written), 'caption')}."
+        tr("{model} wrote {captions}.", model=model, captions=words.counted(len(view.written), "caption"))
         if view.written
-        else "Nothing had to be written."
+        else tr("Nothing had to be written.")
     )
 
 
@@ -84,7 +89,7 @@ def _kept(view: CaptioningView) -> str:
     if not view.kept:
         return ""
     stay = words.counted(len(view.kept), "caption stays as it was", "captions stay as they were")
-    return f"{stay}: it was written meanwhile, or there was nothing to add."
+    return tr("{stay}: it was written meanwhile, or there was nothing to add.", stay=stay)
 
 
 def proposed(found: Mapping[str, str], collection: Collection, outputs: Path) -> str:
@@ -117,14 +122,19 @@ def offered(model: str, offer: HubOffer | None) -> str:
     name = known.title if known else model
     if offer:
         licence = offer.licence or "not named"
-        facts = f"{words.size(offer.size)} in {words.counted(offer.files, 'file')}. Licence: {licence}."
-        return words.notice("warned", f"{offer.name} can be downloaded.", do=facts)
-    size = f"About {words.size(known.size)}. " if known and known.size else ""
-    licence = f"Licence: {known.licence}. " if known else ""
+        facts = tr(
+            "{size} in {files}. Licence: {licence}.",
+            size=words.size(offer.size),
+            files=words.counted(offer.files, "file"),
+            licence=licence,
+        )
+        return words.notice("warned", tr("{name} can be downloaded.", name=offer.name), do=facts)
+    size = tr("About {size}. ", size=words.size(known.size)) if known and known.size else ""
+    licence = tr("Licence: {licence}. ", licence=known.licence) if known else ""
     return words.notice(
         "warned",
-        f"{name} is not on this machine.",
-        do=f"{size}{licence}The hub is asked only when you press Look it up.",
+        tr("{name} is not on this machine.", name=name),
+        do=tr("{size}{licence}The hub is asked only when you press Look it up.", size=size, licence=licence),
     )
 
 
@@ -132,7 +142,7 @@ def downloading(download: ModelDownload) -> str:
     """A download that is under way."""
     known = catalogue.named(download.name)
     name = known.title if known else download.name
-    said = f"Downloading {name}"
+    said = tr("Downloading {name}", name=name)
     if download.total:
         said += f": {words.size(download.done)} of {words.size(download.total)}"
     bar = _bar(download.done, download.total) if download.total else ""
@@ -145,5 +155,5 @@ def downloading(download: ModelDownload) -> str:
 def _styled(found: Sequence[str]) -> str:
     """That captions name the style."""
     named = ", ".join(f"“{one}”" for one in found[:5]) + (f" and {len(found) - 5:,} more" if len(found) > 5 else "")
-    do = "What captions leave unsaid becomes the style: remove these words."
-    return words.notice("warned", f"The new captions say how the pictures are made: {named}.", do=do)
+    do = tr("What captions leave unsaid becomes the style: remove these words.")
+    return words.notice("warned", tr("The new captions say how the pictures are made: {named}.", named=named), do=do)

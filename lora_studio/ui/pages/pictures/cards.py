@@ -9,6 +9,7 @@ from pathlib import Path
 from lora_studio.curation.collection import CROPPED, MARKS, Card, Collection
 from lora_studio.dataset import pictures
 from lora_studio.errors import DatasetError
+from lora_studio.language import tr
 from lora_studio.ui import images, words
 from lora_studio.ui.pages.pictures import findings
 from lora_studio.ui.pages.pictures.look import PAGE_SIZE, PicturesLook
@@ -199,7 +200,7 @@ def _labels(card: Card) -> str:
 
 def _label(mark: str, card: Card) -> str:
     if mark == "cropped":
-        named = f"{1 - card.seen:.0%} cut off"
+        named = tr("{value:.0%} cut off", value=1 - card.seen)
     else:  # the marks of a card are named for one picture, kinds of problems for several
         named = mark if mark in MARKS else findings.title(mark).lower()
     plain = ' class="plain"' * (mark in _GOOD)
@@ -233,7 +234,7 @@ def _thumbnail(card: Card, outputs: Path) -> str:
         made = pictures.thumbnail(card.picture.path, _folder(outputs), images.PICTURE, card.picture.sha256)
     except DatasetError as error:
         return error.what
-    return "" if made == _thumbnail_file(card, outputs) else "The picture was changed. Open the folder again."
+    return "" if made == _thumbnail_file(card, outputs) else tr("The picture was changed. Open the folder again.")
 
 
 def _frame(card: Card) -> str:

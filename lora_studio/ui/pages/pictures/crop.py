@@ -9,6 +9,7 @@ import gradio as gr
 from lora_studio.curation.collection import Card, Collection
 from lora_studio.dataset import buckets
 from lora_studio.dataset.preparation import Crop, check_crop
+from lora_studio.language import tr
 from lora_studio.ui import words
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.pictures import crop_frame, stage
@@ -16,7 +17,9 @@ from lora_studio.ui.pages.pictures.look import PicturesLook
 from lora_studio.ui.pages.pictures.room import Room
 from lora_studio.ui.theme import html
 
-_SAID = "Drag the frame or its edges. When you let go, it takes the shape of the nearest training size and is saved."
+_SAID = tr(
+    "Drag the frame or its edges. When you let go, it takes the shape of the nearest training size and is saved."
+)
 
 
 class CropTool:
@@ -28,7 +31,7 @@ class CropTool:
             self.frame = html(js_on_load=crop_frame.DRAG, elem_id="crop")
             self.size = html(elem_id="crop-size")
             with gr.Row(elem_classes="controls"):
-                self.reset = gr.Button("Crop automatically", size="sm", min_width=100, elem_id="crop-reset")
+                self.reset = gr.Button(tr("Crop automatically"), size="sm", min_width=100, elem_id="crop-reset")
                 self.spread = gr.Button("", size="sm", min_width=100, visible=False, elem_id="crop-spread")
         room.shows(self.draw, [self.column, self.frame, self.size, self.reset, self.spread])
 
@@ -44,7 +47,7 @@ class CropTool:
         if card is None or look.tool != "crop":
             return {self.column: gr.update(visible=False)}
         others = len(look.selected - {look.chosen})
-        label = f"Use it for {words.counted(others, 'other selected picture')}"
+        label = tr("Use it for {pictures}", pictures=words.counted(others, "other selected picture"))
         return {
             self.column: gr.update(visible=True),
             self.frame: crop_frame.html(card, stage.image(card, self.room.outputs), look.resets),
@@ -74,7 +77,7 @@ class CropTool:
         crops = {card.name: snapped(card, crop, collection) for card in selected}
         used = {card.name for card in selected if crops[card.name].covers(card.picture.width, card.picture.height)}
         small = words.counted(len(crops) - len(used), "picture is", "pictures are")
-        notes = [f"{small} too small for it."] if len(used) < len(crops) else []
+        notes = [tr("{small} too small for it.", small=small)] if len(used) < len(crops) else []
         self._keep(look, {name: crop for name, crop in crops.items() if name in used}, notes)
 
     def _keep(self, look: PicturesLook, crops: dict[str, Crop | None], notes: Sequence[str] = ()) -> None:
@@ -101,8 +104,10 @@ def _size(card: Card, resolution: int) -> str:
     pixels = f"{right - left:.0f} × {bottom - top:.0f}"
     said = f'<p class="sentence">Trains at <b>{card.bucket}</b>, from {pixels} pixels.</p><p class="hint">{_SAID}</p>'
     if card.bucket.width > right - left + 1:
-        said += words.notice("warned", "This part is enlarged for training.", do="A larger frame shows more detail.")
+        said += words.notice(
+            "warned", tr("This part is enlarged for training."), do=tr("A larger frame shows more detail.")
+        )
     elif 2 * card.bucket.width * card.bucket.height < resolution**2:
-        what = f"This part is small for a model that draws {resolution} × {resolution}."
-        said += words.notice("warned", what, do="A larger frame trains at a larger size.")
+        what = tr("This part is small for a model that draws {resolution} × {resolution}.", resolution=resolution)
+        said += words.notice("warned", what, do=tr("A larger frame trains at a larger size."))
     return said

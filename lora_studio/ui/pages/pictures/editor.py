@@ -10,6 +10,7 @@ from lora_studio.curation.collection import Card, Collection
 from lora_studio.curation.edits import Trim, preview
 from lora_studio.dataset import captions
 from lora_studio.errors import StudioError
+from lora_studio.language import tr
 from lora_studio.ui import words
 from lora_studio.ui.icons import icon
 from lora_studio.ui.outcome import Updates
@@ -54,7 +55,7 @@ follow();
 """
 )
 """Brings the panel into view when a picture is chosen; on a phone it is below the list. Says which tool is open."""
-_TOOLS = {"crop": "Move the crop", "mask": "Mask", "model": "What the model sees"}
+_TOOLS = {"crop": tr("Move the crop"), "mask": "Mask", "model": tr("What the model sees")}
 
 
 class PictureEditor:
@@ -70,9 +71,9 @@ class PictureEditor:
                     key: gr.Button(title, size="sm", min_width=60, elem_id=f"open-{key}")
                     for key, title in _TOOLS.items()
                 }
-                self.out = gr.Button("Leave out", size="sm", min_width=60, elem_id="leave-out")
+                self.out = gr.Button(tr("Leave out"), size="sm", min_width=60, elem_id="leave-out")
                 self.restore = gr.Button(
-                    "Restore the first caption", size="sm", min_width=60, visible=False, elem_id="restore-caption"
+                    tr("Restore the first caption"), size="sm", min_width=60, visible=False, elem_id="restore-caption"
                 )
             self.problems = html(js_on_load=_ACT, visible=False, elem_id="editor-problems")
             self.crop, self.mask, self.model = CropTool(room), MaskTool(room), ModelView(room)
@@ -108,7 +109,7 @@ class PictureEditor:
             self.card: gr.update(visible=True),
             self.head: self._head(card, look, collection),
             self.caption: self._caption(card, look, collection),
-            self.out: "Take in" if card.left_out else "Leave out",
+            self.out: tr("Take in") if card.left_out else tr("Leave out"),
             self.restore: gr.update(visible=self._restorable(look)),
             self.problems: gr.update(value=found, visible=bool(found)),
             **tools,
@@ -116,7 +117,11 @@ class PictureEditor:
 
     def _head(self, card: Card, look: PicturesLook, collection: Collection) -> str:
         names = [one.name for one in collection.find(look.query)]
-        place = f"{names.index(card.name) + 1:,} of {len(names):,}" if card.name in names else "not in this list"
+        place = (
+            tr("{value:,} of {names:,}", value=names.index(card.name) + 1, names=len(names))
+            if card.name in names
+            else "not in this list"
+        )
         view = "" if look.tool else stage.view(card, self.room.outputs)
         name = words.text(card.name)
         return (
@@ -173,7 +178,9 @@ class PictureEditor:
         name, before = str(event.name), str(getattr(event, "before", ""))
         bench = self.room.workbench(look)
         try:
-            done = bench.edit_captions({name: text}, title=f"Caption of {name} changed", shown={name: before})
+            done = bench.edit_captions(
+                {name: text}, title=tr("Caption of {name} changed", name=name), shown={name: before}
+            )
         except (StudioError, OSError) as error:
             return self._refused(look, name, turn, error)
         now = captions.tidy_lines(text)

@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from lora_studio.curation.collection import MARKS, Card, Collection
 from lora_studio.dataset.problems import Kind, Problem
+from lora_studio.language import tr
 
 
 class Fix(StrEnum):
@@ -25,13 +26,13 @@ class Fix(StrEnum):
 
 
 LABELS = {
-    Fix.SHOW: "Show them",
-    Fix.LEAVE_OUT: "Leave them out",
-    Fix.KEEP_LARGEST: "Keep the largest of each",
-    Fix.TRIM: "Shorten them…",
-    Fix.DESCRIBE: "Write captions…",
-    Fix.REMOVE_MASKS: "Remove their masks",
-    Fix.FORGET: "Forget them",
+    Fix.SHOW: tr("Show them"),
+    Fix.LEAVE_OUT: tr("Leave them out"),
+    Fix.KEEP_LARGEST: tr("Keep the largest of each"),
+    Fix.TRIM: tr("Shorten them…"),
+    Fix.DESCRIBE: tr("Write captions…"),
+    Fix.REMOVE_MASKS: tr("Remove their masks"),
+    Fix.FORGET: tr("Forget them"),
 }
 """What their buttons say."""
 
@@ -68,62 +69,62 @@ class HealthFinding:
 
 
 _TWINS: dict[Kind, tuple[str, str]] = {
-    "identical": ("Identical", "They are the same file more than once, so they count more than others."),
-    "alike": ("Nearly alike", "They look almost the same, so they count more than others."),
+    "identical": ("Identical", tr("They are the same file more than once, so they count more than others.")),
+    "alike": (tr("Nearly alike"), tr("They look almost the same, so they count more than others.")),
 }
 """Kinds that are about sets of pictures: title, what it means."""
 
 _OF_CARDS: dict[Kind, tuple[str, str, str, tuple[Fix, ...]]] = {
     "no caption": (
-        "No caption",
-        "Nothing says what they show, so all of it becomes part of the style.",
-        "Write captions, or let a model write a first version.",
+        tr("No caption"),
+        tr("Nothing says what they show, so all of it becomes part of the style."),
+        tr("Write captions, or let a model write a first version."),
         (Fix.DESCRIBE, Fix.SHOW, Fix.LEAVE_OUT),
     ),
     "long caption": (
-        "Long captions",
+        tr("Long captions"),
         "The base model reads {most:,} tokens; what comes after them is cut off.",
-        "Shorten them, or put what matters first.",
+        tr("Shorten them, or put what matters first."),
         (Fix.TRIM, Fix.SHOW),
     ),
     "small": (
-        "Small pictures",
-        "They are too small for this base model and train at a smaller size.",
-        "Use larger originals, or leave them out.",
+        tr("Small pictures"),
+        tr("They are too small for this base model and train at a smaller size."),
+        tr("Use larger originals, or leave them out."),
         (Fix.SHOW, Fix.LEAVE_OUT),
     ),
 }
 """Kinds that a card has as a mark: title, what it means, what to do, what a press does."""
 
 _TITLES: dict[str, str] = {
-    "no pictures": "No picture",
-    "all left out": "Nothing left to train on",
-    "unreadable": "Cannot be read",
-    "unread folder": "Folders that were not read",
-    "small crop": "Crops that are too small",
-    "missing": "No longer there",
-    "frames": "Several frames",
-    "exif": "Damaged EXIF data",
-    "profile": "Colour profiles",
-    "cmyk": "CMYK without a profile",
-    "alpha": "Partly transparent",
-    "key": "Transparent colour",
-    "two captions": "Captions in several places",
-    "orphan caption": "Captions without a picture",
-    "unread captions": "Captions that were not read",
-    "unreadable caption": "Captions that cannot be read",
-    "caption encoding": "Captions that are not UTF-8",
-    "not a caption": "Not a caption",
-    "table": "Tables of captions",
-    "protected tag": "Protected tags",
-    "sides": "Left and right",
-    "black mask": "Black masks",
-    "mask shape": "Masks of another shape",
-    "orphan mask": "Masks without a picture",
-    "unreadable mask": "Masks that cannot be read",
-    "conditioning": "Pictures for other kinds of model",
-    "folder caption": "Captions from the folder's name",
-    "caption lines": "Several captions",
+    "no pictures": tr("No picture"),
+    "all left out": tr("Nothing left to train on"),
+    "unreadable": tr("Cannot be read"),
+    "unread folder": tr("Folders that were not read"),
+    "small crop": tr("Crops that are too small"),
+    "missing": tr("No longer there"),
+    "frames": tr("Several frames"),
+    "exif": tr("Damaged EXIF data"),
+    "profile": tr("Colour profiles"),
+    "cmyk": tr("CMYK without a profile"),
+    "alpha": tr("Partly transparent"),
+    "key": tr("Transparent colour"),
+    "two captions": tr("Captions in several places"),
+    "orphan caption": tr("Captions without a picture"),
+    "unread captions": tr("Captions that were not read"),
+    "unreadable caption": tr("Captions that cannot be read"),
+    "caption encoding": tr("Captions that are not UTF-8"),
+    "not a caption": tr("Not a caption"),
+    "table": tr("Tables of captions"),
+    "protected tag": tr("Protected tags"),
+    "sides": tr("Left and right"),
+    "black mask": tr("Black masks"),
+    "mask shape": tr("Masks of another shape"),
+    "orphan mask": tr("Masks without a picture"),
+    "unreadable mask": tr("Masks that cannot be read"),
+    "conditioning": tr("Pictures for other kinds of model"),
+    "folder caption": tr("Captions from the folder's name"),
+    "caption lines": tr("Several captions"),
     "wildcards": "Wildcards",
     "braces": "Braces",
     "mask": "Masks",
@@ -188,7 +189,7 @@ def _twins(collection: Collection, trained: dict[str, Card]) -> Iterable[HealthF
         left = (_left(group, trained, copies) for group in collection.dataset.groups(kind))
         groups = tuple(group for group in left if len(group) > 1)
         if groups:
-            do = "Keep the best of each, and leave the others out."
+            do = tr("Keep the best of each, and leave the others out.")
             names = tuple(name for group in groups for name in group)
             yield HealthFinding(kind, "warning", title, (what,), do, names, groups, (Fix.KEEP_LARGEST,))
 

@@ -16,6 +16,7 @@ from lora_studio.curation.collection import Collection
 from lora_studio.dataset import preparation
 from lora_studio.dataset.preparation import MAX_REPEATS, MAX_WEIGHT, NOISE_LEVELS, FolderOptions
 from lora_studio.errors import SettingsError
+from lora_studio.language import tr
 from lora_studio.ui import words
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.pictures.look import PicturesLook
@@ -41,8 +42,8 @@ _ABOUT = (
     "pictures come up in an epoch.</p>"
 )
 _WRONG = {
-    "repeats": f"Repeats must be a whole number from 1 to {MAX_REPEATS:,}, or empty.",
-    "weight": f"The weight must be a number from 0 to {MAX_WEIGHT:g}.",
+    "repeats": tr("Repeats must be a whole number from 1 to {max_repeats:,}, or empty.", max_repeats=MAX_REPEATS),
+    "weight": tr("The weight must be a number from 0 to {max_weight:g}.", max_weight=MAX_WEIGHT),
     "timesteps": f"Noise levels run from 0 to {NOISE_LEVELS:,}, the first below the second; leave both empty for all.",
 }
 
@@ -54,7 +55,7 @@ class Folders:
         self.room = room
         with (
             gr.Column(elem_classes="card"),
-            gr.Accordion("Folders", open=False, elem_classes="fold first") as self.fold,
+            gr.Accordion(tr("Folders"), open=False, elem_classes="fold first") as self.fold,
         ):
             self.table = html(js_on_load=_EDIT, elem_id="folders")
             with gr.Column(visible=False, elem_id="folder-form") as self.form:
@@ -66,32 +67,35 @@ class Folders:
         self.heading = html(js_on_load=_INTO_VIEW)
         with gr.Column(elem_classes="fields tight"):
             self.repeats = gr.Number(
-                None, label="Repeats", info="Times in an epoch; empty for what its name says.", elem_id="folder-repeats"
+                None,
+                label=tr("Repeats"),
+                info="Times in an epoch; empty for what its name says.",
+                elem_id="folder-repeats",
             )
             self.weight = gr.Number(
-                1.0, label="Weight", info="Its loss is multiplied by this.", elem_id="folder-weight"
+                1.0, label=tr("Weight"), info=tr("Its loss is multiplied by this."), elem_id="folder-weight"
             )
             self.lowest = gr.Number(
-                None, label="Noise from", info=f"Of {NOISE_LEVELS:,}; 0 is no noise.", elem_id="folder-lowest"
+                None, label=tr("Noise from"), info=f"Of {NOISE_LEVELS:,}; 0 is no noise.", elem_id="folder-lowest"
             )
             self.highest = gr.Number(
-                None, label="Noise to", info="Low: details. High: composition.", elem_id="folder-highest"
+                None, label=tr("Noise to"), info=tr("Low: details. High: composition."), elem_id="folder-highest"
             )
         self.prefix = gr.Textbox(
-            label="Caption prefix", info="In front of each caption.", max_lines=1, elem_id="folder-prefix"
+            label=tr("Caption prefix"), info=tr("In front of each caption."), max_lines=1, elem_id="folder-prefix"
         )
         self.caption = gr.Textbox(
-            label="Caption", info="Of pictures without one.", max_lines=1, elem_id="folder-caption"
+            label=tr("Caption"), info=tr("Of pictures without one."), max_lines=1, elem_id="folder-caption"
         )
         self.regularisation = gr.Checkbox(
-            label="Class pictures",
-            info="They remind the model of what it knows, and do not show the style (regularisation).",
+            label=tr("Class pictures"),
+            info=tr("They remind the model of what it knows, and do not show the style (regularisation)."),
             elem_id="folder-regularisation",
         )
         self.wrong = html(visible=False)
         with gr.Row(elem_classes="controls"):
-            self.save = gr.Button("Save", variant="primary", size="md", min_width=80, elem_id="folder-save")
-            self.cancel = gr.Button("Cancel", size="md", min_width=80, elem_id="folder-cancel")
+            self.save = gr.Button(tr("Save"), variant="primary", size="md", min_width=80, elem_id="folder-save")
+            self.cancel = gr.Button(tr("Cancel"), size="md", min_width=80, elem_id="folder-cancel")
 
     @property
     def _fields(self) -> list[Any]:
@@ -121,7 +125,7 @@ class Folders:
         """The table, and the form of the folder that another panel asks for."""
         chosen, _ = preparation.read(collection.dataset.folder)
         counts = counted(collection, chosen.folders)
-        named = f"Folders · {len(counts):,}" if len(counts) > 1 else "Options of this folder"
+        named = f"Folders · {len(counts):,}" if len(counts) > 1 else tr("Options of this folder")
         drawn = {self.fold: gr.update(label=named), self.table: table(counts, chosen.folders, collection)}
         asked, look.folder_form = look.folder_form, None
         if asked is None:
@@ -182,7 +186,7 @@ def read(
         return _OPTIONS.validate_json(json.dumps(raw))
     except ValidationError as error:
         field = str(error.errors()[0]["loc"][0])
-        raise SettingsError(_WRONG.get(field, f"{field} is invalid."), where=field) from None
+        raise SettingsError(_WRONG.get(field, tr("{field} is invalid.", field=field)), where=field) from None
 
 
 def _whole(number: float | None) -> float | None:
@@ -233,4 +237,4 @@ def _facts(options: FolderOptions) -> Iterable[str]:
 
 
 def _title(name: str) -> str:
-    return name or "The folder itself"
+    return name or tr("The folder itself")

@@ -10,6 +10,7 @@ from pathlib import Path
 import gradio as gr
 
 from lora_studio.curation.collection import Card, Collection, Query
+from lora_studio.language import tr
 from lora_studio.ui import words
 from lora_studio.ui.outcome import WORK, Updates
 from lora_studio.ui.pages.pictures import findings, thumbnails
@@ -120,14 +121,14 @@ def report(collection: Collection, found: Sequence[HealthFinding], outputs: Path
     """All findings as HTML, under how many pictures there are."""
     out = collection.counts()["left out"]
     problems = sum(one.count for one in found if one.severity != "note")
-    facts = [words.counted(len(collection.cards), "picture"), *[f"{out:,} left out"] * bool(out)]
+    facts = [words.counted(len(collection.cards), "picture"), *[tr("{out:,} left out", out=out)] * bool(out)]
     facts.append(words.counted(problems, "problem") if problems else "no problem")
     wrong = [one for one in found if one.severity != "note"]
     notes = [one for one in found if one.severity == "note"]
     parts = [_finding(one, len(wrong) <= _OPEN_AT_MOST, collection, outputs) for one in wrong]
     parts.append(_crops(findings.cropped(collection)))
     noted = "".join(_finding(one, True, collection, outputs) for one in notes)
-    parts.append(_folded("notes", "Good to know", noted, False))
+    parts.append(_folded("notes", tr("Good to know"), noted, False))
     return f'<div class="health"><h2>Health</h2>{words.facts(facts)}{"".join(parts)}</div>'
 
 
@@ -135,8 +136,8 @@ def _crops(names: Sequence[str]) -> str:
     """One line that unfolds, on what is cut off."""
     if not names:
         return ""
-    title = f"{words.counted(len(names), 'picture is', 'pictures are')} cropped"
-    what = "To fit the shape that it trains at, each loses a part: the frame on its card shows what is kept."
+    title = tr("{iss} cropped", iss=words.counted(len(names), "picture is", "pictures are"))
+    what = tr("To fit the shape that it trains at, each loses a part: the frame on its card shows what is kept.")
     show = '<button type="button" class="quiet-button" data-act="crops">Show them</button>'
     return _folded("cropped", title, f'<p class="hint">{what}</p><div class="fixes">{show}</div>', False)
 

@@ -14,6 +14,7 @@ from lora_studio import files
 from lora_studio.dataset import pictures
 from lora_studio.dataset.intake import Item
 from lora_studio.errors import DatasetError, StudioError
+from lora_studio.language import tr
 from lora_studio.ui import paths, words
 from lora_studio.ui.outcome import WORK, Updates, busy, wrong
 from lora_studio.ui.pages.pictures import drop, recent, uploads
@@ -46,15 +47,15 @@ class Intake:
     def _place_path(self) -> None:
         with gr.Row(elem_classes="finder path"):
             self.path = gr.Textbox(
-                placeholder="Path of a folder of pictures, such as ~/Pictures/my-style",
-                label="Folder of pictures",
+                placeholder=tr("Path of a folder of pictures, such as ~/Pictures/my-style"),
+                label=tr("Folder of pictures"),
                 show_label=False,
                 container=False,
                 max_lines=1,
                 scale=3,
                 elem_id="pictures-path",
             )
-            self.go = gr.Button("Open", size="md", min_width=80, scale=0, elem_id="open-folder")
+            self.go = gr.Button(tr("Open"), size="md", min_width=80, scale=0, elem_id="open-folder")
         self.wrong = html(visible=False, elem_id="path-wrong")
         self.places = html(js_on_load=drop.CHOOSE, elem_id="places")
 
@@ -62,12 +63,16 @@ class Intake:
         self.question = html()
         with gr.Row(elem_classes="finder path"):
             self.name = gr.Textbox(
-                label="Name of the dataset", container=False, show_label=False, max_lines=1, elem_id="dataset-name"
+                label=tr("Name of the dataset"), container=False, show_label=False, max_lines=1, elem_id="dataset-name"
             )
-            self.make = gr.Button("Make a dataset", variant="primary", size="md", min_width=130, elem_id="make-dataset")
-            self.add = gr.Button("Add", size="md", min_width=90, visible=False, elem_id="add-to-dataset")
-            self.beside = gr.Button("Open its folder", size="md", min_width=120, visible=False, elem_id="open-beside")
-            self.cancel = gr.Button("Cancel", size="md", min_width=80, elem_id="forget-upload")
+            self.make = gr.Button(
+                tr("Make a dataset"), variant="primary", size="md", min_width=130, elem_id="make-dataset"
+            )
+            self.add = gr.Button(tr("Add"), size="md", min_width=90, visible=False, elem_id="add-to-dataset")
+            self.beside = gr.Button(
+                tr("Open its folder"), size="md", min_width=120, visible=False, elem_id="open-beside"
+            )
+            self.cancel = gr.Button(tr("Cancel"), size="md", min_width=80, elem_id="forget-upload")
         self.refused = html(visible=False, elem_id="upload-refused")
 
     def wire(self, setup: Setup, opened: Any, add: gr.Button) -> None:
@@ -104,7 +109,9 @@ class Intake:
             self.places: self._places(look) if shown and not naming and not look.listed else gr.skip(),
             self.naming: gr.update(visible=naming),
             self.question: _question(look) if naming else "",
-            self.add: gr.update(visible=naming and goal is not None, value=f"Add to {goal.name}" if goal else "Add"),
+            self.add: gr.update(
+                visible=naming and goal is not None, value=tr("Add to {name}", name=goal.name) if goal else "Add"
+            ),
             self.beside: gr.update(visible=bool(single and not zipped)),
         }
 
@@ -152,8 +159,8 @@ class Intake:
             return self._refuse(look, error)
         look.others = [str(name) for name in event.others][: uploads.MOST_FILES]
         if not look.uploaded:
-            do = "Choose PNG, JPEG or WebP files, or a ZIP."
-            return self._refuse(look, DatasetError("There is no picture among these files.", do=do))
+            do = tr("Choose PNG, JPEG or WebP files, or a ZIP.")
+            return self._refuse(look, DatasetError(tr("There is no picture among these files."), do=do))
         hidden = dict.fromkeys([self.wrong, self.refused], gr.update(visible=False))
         return {**self._drawn(look), self.name: uploads.suggested(look.uploaded), **hidden}
 
@@ -173,11 +180,13 @@ class Intake:
         outputs, uploaded = self.room.outputs, look.uploaded
         if not uploaded:
             return
-        yield {self.refused: _shown(busy("Copying…"))}
+        yield {self.refused: _shown(busy(tr("Copying…")))}
         try:
             goal = Path(look.folder) if add else uploads.dataset(name, outputs)
             if not add and goal.exists():
-                raise DatasetError(f"There is a dataset called {goal.name} already.", do=_taken(look, goal, outputs))
+                raise DatasetError(
+                    tr("There is a dataset called {name} already.", name=goal.name), do=_taken(look, goal, outputs)
+                )
             kept = uploads.add(uploaded, goal) if add else uploads.keep(uploaded, outputs, name)
         except (StudioError, OSError) as error:
             yield {self.refused: _shown(wrong(error))}
@@ -220,15 +229,16 @@ def _single(path: str) -> Item:
         DatasetError: there is nothing, or something else.
     """
     if not path:
-        raise DatasetError("No folder is named.", do="Paste the path of a folder of pictures.")
+        raise DatasetError(tr("No folder is named."), do=tr("Paste the path of a folder of pictures."))
     if not os.path.exists(path):
         raise DatasetError(
-            f"There is no folder {files.printable(path)}.", do="Check the path, or drop the folder here."
+            tr("There is no folder {path}.", path=files.printable(path)),
+            do=tr("Check the path, or drop the folder here."),
         )
     name = PurePosixPath(Path(path).name)
     if name.suffix.lower() != ".zip" and not pictures.promises(name.name):
-        do = "Give the path of a folder of pictures, of a picture, or of a ZIP."
-        raise DatasetError(f"{name} is neither a folder nor a picture.", where=path, do=do)
+        do = tr("Give the path of a folder of pictures, of a picture, or of a ZIP.")
+        raise DatasetError(tr("{name} is neither a folder nor a picture.", name=name), where=path, do=do)
     return Item(Path(path), name)
 
 
@@ -243,24 +253,37 @@ def _named(items: list[Item]) -> str:
 
 def _question(look: PicturesLook) -> str:
     if not look.typed:
-        they = "It becomes" if len(look.uploaded) == 1 else "They become"
-        what, do = f"{_named(look.uploaded)} uploaded.", f"{they} a dataset of the studio's own. What is it called?"
+        they = tr("It becomes") if len(look.uploaded) == 1 else tr("They become")
+        what, do = (
+            tr("{named} uploaded.", named=_named(look.uploaded)),
+            tr("{they} a dataset of the studio's own. What is it called?", they=they),
+        )
     elif _is_zip(look.uploaded[0]):
-        what, do = f"{look.uploaded[0].name} is a ZIP.", "It can be unpacked into a dataset of the studio's own."
+        what, do = (
+            tr("{name} is a ZIP.", name=look.uploaded[0].name),
+            tr("It can be unpacked into a dataset of the studio's own."),
+        )
     else:
-        what, do = f"{look.uploaded[0].name} is one picture.", "Open its folder, or copy it into a dataset."
+        what, do = (
+            tr("{name} is one picture.", name=look.uploaded[0].name),
+            tr("Open its folder, or copy it into a dataset."),
+        )
     return f'<p class="told"><b>{words.text(what)}</b> {words.text(do)}</p>'
 
 
 def _taken(look: PicturesLook, goal: Path, outputs: Path) -> str:
     if look.folder and uploads.own(look.folder, outputs) and Path(look.folder).name == goal.name:
-        return f"Choose another name, or press “Add to {goal.name}”."
-    return "Choose another name. To add to it, open it first."
+        return tr("Choose another name, or press “Add to {name}”.", name=goal.name)
+    return tr("Choose another name. To add to it, open it first.")
 
 
 def _others(names: list[str]) -> list[str]:
     """What was not uploaded at all."""
     found = [name for name in names if name.rpartition("/")[2].casefold() not in ("thumbs.db", "desktop.ini")]
     if len(found) == 1:
-        return [f"{found[0]} was not taken: it is neither a picture nor a caption."]
-    return [f"{len(found):,} files that are neither pictures nor captions were not taken."] if found else []
+        return [tr("{found} was not taken: it is neither a picture nor a caption.", found=found[0])]
+    return (
+        [tr("{found:,} files that are neither pictures nor captions were not taken.", found=len(found))]
+        if found
+        else []
+    )

@@ -19,6 +19,7 @@ from lora_studio.curation.target import Target
 from lora_studio.dataset.examination import Progress
 from lora_studio.dataset.intake import Item
 from lora_studio.errors import DatasetError, StudioError
+from lora_studio.language import tr
 from lora_studio.ui import words
 from lora_studio.ui.pages.pictures.drafts import CaptioningDraft, EditDraft
 from lora_studio.ui.pages.train import pictures
@@ -143,11 +144,16 @@ class Collections:
         if not look.folder or os.path.isdir(look.folder):
             return
         if look.settings.run.has_pairs:
-            do = "Edit it as a text, or open a folder of pictures."
-            raise DatasetError(f"{Path(look.folder).name} holds pairs, and is no folder of pictures.", do=do)
+            do = tr("Edit it as a text, or open a folder of pictures.")
+            raise DatasetError(
+                tr("{name} holds pairs, and is no folder of pictures.", name=Path(look.folder).name), do=do
+            )
         with self._lock:
             self._known.pop(key, None)
-        raise DatasetError(f"There is no folder {look.folder}.", do="Open the folder of your pictures where it is now.")
+        raise DatasetError(
+            tr("There is no folder {folder}.", folder=look.folder),
+            do=tr("Open the folder of your pictures where it is now."),
+        )
 
     def _settle(self, look: PicturesLook) -> None:
         """Puts back what an interrupted step had changed, and says so."""
@@ -191,6 +197,6 @@ class Collections:
         from lora_studio.curation.workbench import Workbench
 
         if not look.folder:
-            raise DatasetError("No pictures are chosen.", where="Pictures", do="Choose or drop a folder first.")
+            raise DatasetError(tr("No pictures are chosen."), where="Pictures", do=tr("Choose or drop a folder first."))
         folder = Path(look.folder)
         return Workbench(folder, own=folder.resolve().is_relative_to(runs.pictures_folder(self.outputs).resolve()))

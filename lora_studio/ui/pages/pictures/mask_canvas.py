@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from lora_studio.curation.collection import Card
 from lora_studio.curation.masks import CORNERS
+from lora_studio.language import tr
 from lora_studio.ui import words
 from lora_studio.ui.pages.pictures.drawn_masks import COLOUR, canvas_size
 
-_KEYS = "Arrow keys move the brush, the space bar puts it down and lifts it, square brackets change its size."
-_BRUSHES = {"hide": "Do not learn", "learn": "Learn"}
+_KEYS = tr("Arrow keys move the brush, the space bar puts it down and lifts it, square brackets change its size.")
+_BRUSHES = {"hide": tr("Do not learn"), "learn": "Learn"}
 
 
 def html(card: Card, image: str, mask: str, selected: int, total: int, resets: int = 0) -> str:
@@ -50,9 +51,9 @@ def _corner(selected: int, total: int) -> str:
         f'<label>{title} <input type="range" class="corner-{key}" min="2" max="60" value="{value}"></label>'
         for key, title, value in (("width", "Width", 30), ("height", "Height", 12))
     )
-    scopes = [("one", "Hide it here")]
-    scopes += [("selected", f"In the {selected:,} selected")] if selected > 1 else []
-    scopes += [("all", f"In all {words.counted(total, 'picture')}")] if total > 1 else []
+    scopes = [("one", tr("Hide it here"))]
+    scopes += [("selected", tr("In the {selected:,} selected", selected=selected))] if selected > 1 else []
+    scopes += [("all", tr("In all {pictures}", pictures=words.counted(total, "picture")))] if total > 1 else []
     ways = "".join(
         f'<button type="button" class="way" data-apply="{key}" disabled>{title}</button>' for key, title in scopes
     )

@@ -12,6 +12,7 @@ from lora_studio.curation.collection import Card, Collection
 from lora_studio.curation.masks import CORNERS, WHITE, Extent, Finish, Source
 from lora_studio.dataset.items import Dataset
 from lora_studio.errors import DatasetError, StudioError
+from lora_studio.language import tr
 from lora_studio.ui import words
 from lora_studio.ui.outcome import Updates, wrong
 from lora_studio.ui.pages.pictures import drawn_masks, mask_canvas, stage
@@ -22,9 +23,9 @@ from lora_studio.ui.theme import html
 
 _SOFT = 0.02
 """How far edges are softened at a press, as a share of the picture's shorter side."""
-_SAID = (
-    "What is shaded is not learned. The mask is a file beside the picture, and the picture itself stays as it is: "
-    "white is learned, black is not."
+_SAID = tr(
+    "What is shaded is not learned. The mask is a file beside the picture, and the picture "
+    "itself stays as it is: white is learned, black is not."
 )
 
 
@@ -37,10 +38,10 @@ class MaskTool:
             self.canvas = html(js_on_load=mask_canvas.PAINT, elem_id="mask")
             self.share = html(elem_id="mask-share")
             with gr.Row(elem_classes="controls"):
-                self.alpha = gr.Button("Hide what is transparent", size="sm", min_width=60, elem_id="mask-alpha")
-                self.invert = gr.Button("Invert", size="sm", min_width=60, elem_id="mask-invert")
-                self.soften = gr.Button("Soften edges", size="sm", min_width=60, elem_id="mask-soften")
-                self.remove = gr.Button("Remove the mask", size="sm", min_width=60, elem_id="mask-remove")
+                self.alpha = gr.Button(tr("Hide what is transparent"), size="sm", min_width=60, elem_id="mask-alpha")
+                self.invert = gr.Button(tr("Invert"), size="sm", min_width=60, elem_id="mask-invert")
+                self.soften = gr.Button(tr("Soften edges"), size="sm", min_width=60, elem_id="mask-soften")
+                self.remove = gr.Button(tr("Remove the mask"), size="sm", min_width=60, elem_id="mask-remove")
             self.subject = SubjectTool(room)
         shown = [
             self.column,
@@ -94,7 +95,7 @@ class MaskTool:
         size = card.picture.width, card.picture.height
         drawn = drawn_masks.read(event.mask, drawn_masks.canvas_size(*size))
         if drawn is None:
-            raise DatasetError("What was painted did not arrive.", where=card.name, do="Paint it again.")
+            raise DatasetError(tr("What was painted did not arrive."), where=card.name, do=tr("Paint it again."))
         made = drawn_masks.merged(drawn, masks.of(card.picture), size)
         self._keep(look, {card.name: None if made.getextrema()[0] == WHITE else masks.png(made)})
 
@@ -130,7 +131,7 @@ class MaskTool:
         chosen = Dataset(collection.dataset.folder, [collection.cards[name].picture for name in names], [])
         made = dict(masks.make(chosen, source, Finish()))
         if not made:
-            raise DatasetError("There is nothing to hide.", do="The masks stay as they are.")
+            raise DatasetError(tr("There is nothing to hide."), do=tr("The masks stay as they are."))
         self._keep(look, made)
 
     def _keep(self, look: PicturesLook, made: Mapping[str, bytes | None]) -> None:
@@ -145,5 +146,7 @@ def _learned(card: Card) -> str:
         return f'<p class="hint">No mask: all of it is learned. {_SAID}</p>'
     share = masks.learned(mask)
     said = f'<p class="sentence">{share:.0%} of the picture is learned.</p><p class="hint">{_SAID}</p>'
-    empty = words.notice("warned", "Nothing of this picture is learned.", do="Paint with “Learn”, or leave it out.")
+    empty = words.notice(
+        "warned", tr("Nothing of this picture is learned."), do=tr("Paint with “Learn”, or leave it out.")
+    )
     return said + (empty if share == 0 else "")

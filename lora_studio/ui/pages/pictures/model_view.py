@@ -19,6 +19,7 @@ from lora_studio.errors import RunError, StudioError
 from lora_studio.jobs import turns
 from lora_studio.jobs.image_spec import RoundTrip
 from lora_studio.jobs.renderer import Renderer
+from lora_studio.language import tr
 from lora_studio.ui import images, words
 from lora_studio.ui.icons import icon
 from lora_studio.ui.outcome import WORK, Updates, busy, wrong
@@ -45,7 +46,7 @@ ask();
 
 
 _HIDDEN = gr.update(visible=False)
-_DOING = {"waiting": "Waiting for a turn", "loading": "Loading the VAE"}
+_DOING = {"waiting": tr("Waiting for a turn"), "loading": tr("Loading the VAE")}
 """Kinds of answers -> what is being done."""
 
 
@@ -59,7 +60,7 @@ class ModelView:
             self.pair = html(js_on_load=_ASK, elem_id="model-pair")
             self.note = html(elem_id="model-note")
             with gr.Row(elem_classes="controls"):
-                self.again = gr.Button("Try again", size="sm", min_width=60, visible=False, elem_id="model-again")
+                self.again = gr.Button(tr("Try again"), size="sm", min_width=60, visible=False, elem_id="model-again")
         room.shows(self.draw, [self.column, self.pair, self.note, self.again])
 
     def wire(self) -> None:
@@ -80,7 +81,7 @@ class ModelView:
             image = self.renderer.known(spec(look, card))
             if image is None:
                 wanted = words.text(spec(look, card).key())
-                return {self.pair: f'<p data-wanted="{wanted}"></p>', self.note: busy("Looking through the VAE…")}
+                return {self.pair: f'<p data-wanted="{wanted}"></p>', self.note: busy(tr("Looking through the VAE…"))}
             below, above = image, read(card, self.room.outputs)
             return {self.pair: pair(card, below, above, self.room.outputs), self.note: note(card, below, above)}
         except (StudioError, OSError) as error:
@@ -171,6 +172,10 @@ def note(card: Card, seen: Path, read: Path) -> str:
     with Image.open(seen) as one, Image.open(read) as other:
         levels = [np.asarray(image.convert("RGB"), np.float32) for image in (one, other)]
     off = float(np.abs(levels[0] - levels[1]).mean()) / 255
-    said = f"At {card.bucket}, encoded and decoded by the VAE. Colours come back {100 * off:.1f} % off on average."
-    masked = " What is hatched is not learned." if card.picture.mask else ""
+    said = tr(
+        "At {bucket}, encoded and decoded by the VAE. Colours come back {value:.1f} % off on average.",
+        bucket=card.bucket,
+        value=100 * off,
+    )
+    masked = tr(" What is hatched is not learned.") if card.picture.mask else ""
     return f'<p class="hint">{said}{masked}</p>'

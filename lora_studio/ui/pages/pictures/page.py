@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from lora_studio.config.settings import SLICE_OF
+from lora_studio.language import tr
 from lora_studio.ui import paths, words
 from lora_studio.ui.fields import read
 from lora_studio.ui.outcome import WORK, Updates
@@ -102,7 +103,11 @@ class PicturesPage:
 
 def _reading(done: int = 0, total: int = 0, alone: bool = True) -> str:
     """How far reading is. ``alone`` hides what is below it: the page without pictures."""
-    told = f"Reading the pictures: {done:,} of {total:,}" if total else "Reading the pictures…"
+    told = (
+        tr("Reading the pictures: {done:,} of {total:,}", done=done, total=total)
+        if total
+        else tr("Reading the pictures…")
+    )
     classes = "told running alone" if alone else "told running"
     return f'<p class="{classes}" role="status"><span class="dot"></span>{words.text(told)}</p>'
 

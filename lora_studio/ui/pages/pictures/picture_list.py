@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 
 from lora_studio.curation.collection import LENGTHS, MARKS, ORDERS, Collection, Query
+from lora_studio.language import tr
 from lora_studio.ui import words
 from lora_studio.ui.icons import icon
 from lora_studio.ui.outcome import WORK, Updates
@@ -44,19 +45,19 @@ class PictureList:
         with gr.Row(elem_classes="headline"):
             self.title = html(js_on_load=_TO_THE_BASE, elem_id="folder-title")
             with gr.Row(elem_classes="controls ways"):
-                self.add = gr.Button("Add pictures", size="md", min_width=110, elem_id="add-pictures")
-                self.describe = gr.Button("Write captions…", size="md", min_width=120, elem_id="write-captions")
+                self.add = gr.Button(tr("Add pictures"), size="md", min_width=110, elem_id="add-pictures")
+                self.describe = gr.Button(tr("Write captions…"), size="md", min_width=120, elem_id="write-captions")
                 self.train = gr.Button(
-                    "Train on these", variant="primary", size="md", min_width=130, elem_id="train-these"
+                    tr("Train on these"), variant="primary", size="md", min_width=130, elem_id="train-these"
                 )
         self.filters = html(js_on_load=_FILTER, elem_id="filters")
         self._place_finder()
         self.selection = html(js_on_load=_FILTER, visible=False, elem_id="selection")
         self.cards = html(js_on_load=cards.CHOOSE, elem_id="cards")
         with gr.Row(elem_classes="controls", visible=False) as self.pager:
-            self.back = gr.Button("Previous", size="sm", min_width=90, elem_id="pictures-back")
+            self.back = gr.Button(tr("Previous"), size="sm", min_width=90, elem_id="pictures-back")
             self.place = html()
-            self.next = gr.Button("Next", size="sm", min_width=90, elem_id="pictures-next")
+            self.next = gr.Button(tr("Next"), size="sm", min_width=90, elem_id="pictures-next")
         shown = [self.title, self.train, self.filters, self.bucket, self.length, self.sort, self.selection, self.cards]
         room.shows(self.draw, [*shown, self.pager, self.place])
 
@@ -64,8 +65,8 @@ class PictureList:
         how: dict[str, Any] = {"show_label": False, "container": False, "filterable": False, "scale": 1}
         with gr.Row(elem_classes="finder"):
             self.search = gr.Textbox(
-                placeholder="Search names and captions…",
-                label="Search the pictures",
+                placeholder=tr("Search names and captions…"),
+                label=tr("Search the pictures"),
                 show_label=False,
                 container=False,
                 max_lines=1,
@@ -74,12 +75,12 @@ class PictureList:
                 elem_id="search-pictures",
             )
             self.bucket = gr.Dropdown(
-                [("All sizes", "")], value="", label="Size", min_width=130, elem_id="bucket", **how
+                [(tr("All sizes"), "")], value="", label=tr("Size"), min_width=130, elem_id="bucket", **how
             )
             lengths = [(title, key) for key, (title, *_) in LENGTHS.items()]
-            self.length = gr.Dropdown(lengths, value="", label="Caption", min_width=130, elem_id="length", **how)
+            self.length = gr.Dropdown(lengths, value="", label=tr("Caption"), min_width=130, elem_id="length", **how)
             titles = [(title, key) for key, (title, _) in ORDERS.items()]
-            self.sort = gr.Dropdown(titles, value="name", label="Order", min_width=150, elem_id="sort", **how)
+            self.sort = gr.Dropdown(titles, value="name", label=tr("Order"), min_width=150, elem_id="sort", **how)
 
     def wire(self) -> None:
         """Binds the filters, the cards and the keys."""
@@ -107,7 +108,12 @@ class PictureList:
             return {self.selection: _selection(look, collection)}
         look.drawn = drawn
         first = look.page * PAGE_SIZE + 1
-        place = f"{first:,} to {min(first + PAGE_SIZE - 1, len(found)):,} of {len(found):,}"
+        place = tr(
+            "{first:,} to {value:,} of {found:,}",
+            first=first,
+            value=min(first + PAGE_SIZE - 1, len(found)),
+            found=len(found),
+        )
         sizes = collection.buckets()
         if look.query.bucket not in sizes:
             sizes[look.query.bucket] = 0
@@ -225,7 +231,7 @@ def _drawn(look: PicturesLook, collection: Collection) -> tuple:
 def _title(look: PicturesLook, collection: Collection) -> str:
     total, out = len(collection.cards), collection.counts()["left out"]
     of_class = sum(card.picture.regularisation for card in collection.cards.values() if not card.left_out)
-    facts = [words.counted(total, "picture"), *([f"{out:,} left out"] if out else [])]
+    facts = [words.counted(total, "picture"), *([tr("{out:,} left out", out=out)] if out else [])]
     facts += [words.counted(of_class, "class picture")] if of_class else []
     base = look.settings.run.base
     name = "the built-in starter" if base == "starter" else Path(base).name
@@ -239,7 +245,7 @@ def _filters(look: PicturesLook, collection: Collection) -> str:
     counts = collection.counts()
     known = [mark for mark in MARKS if counts[mark]]
     others = sorted(mark for mark in counts.keys() - MARKS.keys() if mark != "left out")
-    marks = [("", f"All {len(collection.cards):,}")]
+    marks = [("", tr("All {cards:,}", cards=len(collection.cards)))]
     marks += [(mark, f"{MARKS.get(mark) or findings.title(mark)} {counts[mark]:,}") for mark in [*known, *others]]
     tag = ""
     if look.query.tag:
@@ -259,7 +265,7 @@ def _chip(mark: str, title: str, look: PicturesLook) -> str:
 
 
 def _sizes(counted: dict[str, int]) -> list[tuple[str, str]]:
-    return [("All sizes", ""), *((f"{size} ({count:,})", size) for size, count in counted.items() if size)]
+    return [(tr("All sizes"), ""), *((f"{size} ({count:,})", size) for size, count in counted.items() if size)]
 
 
 def _selection(look: PicturesLook, collection: Collection) -> Any:
@@ -267,7 +273,7 @@ def _selection(look: PicturesLook, collection: Collection) -> Any:
     chosen = [card for name in look.selected if (card := collection.cards.get(name))]
     if len(chosen) < 2:
         return gr.update(visible=False)
-    act = "Take in" if all(card.left_out for card in chosen) else "Leave out"
-    buttons = [("out", act), ("clear", "Select none")]
+    act = tr("Take in") if all(card.left_out for card in chosen) else tr("Leave out")
+    buttons = [("out", act), ("clear", tr("Select none"))]
     row = "".join(f'<button type="button" class="way" data-act="{key}">{name}</button>' for key, name in buttons)
     return gr.update(value=f'<div class="ways"><b>{len(chosen):,} selected</b>{row}</div>', visible=True)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from lora_studio.curation.collection import Card, Collection
 from lora_studio.dataset.pictures import NOTICES
 from lora_studio.dataset.problems import Problem
+from lora_studio.language import tr
 
 
 class Remark(NamedTuple):
@@ -18,7 +19,7 @@ class Remark(NamedTuple):
     title: str = ""
 
 
-_OUT = "out", "Leave out"
+_OUT = "out", tr("Leave out")
 _CARD_KINDS = frozenset(("no caption", "long caption", "cropped", "small", "left out", "no weight", "mask"))
 """Kinds of problems that a card itself knows of, after every edit."""
 
@@ -36,17 +37,21 @@ def of(card: Card, collection: Collection) -> list[Remark]:
 def _own(card: Card, collection: Collection) -> Iterator[Remark]:
     target = collection.target
     if not card.picture.weight:
-        yield Remark("It is left out, since the weight of its folder is 0.", "folder", "Options of its folder")
+        yield Remark(tr("It is left out, since the weight of its folder is 0."), "folder", tr("Options of its folder"))
     if "no caption" in card.marks:
-        yield Remark("It has no caption.")
+        yield Remark(tr("It has no caption."))
     if "long caption" in card.marks:
-        what = f"Only the first {target.most_tokens} of the {card.tokens} tokens of its caption are read."
-        yield Remark(what, "shorten", "Shorten it")
+        what = tr(
+            "Only the first {most_tokens} of the {tokens} tokens of its caption are read.",
+            most_tokens=target.most_tokens,
+            tokens=card.tokens,
+        )
+        yield Remark(what, "shorten", tr("Shorten it"))
     if "cropped" in card.marks:
-        yield Remark(f"{1 - card.seen:.0%} of it is cut off.", "crop", "Move the crop")
+        yield Remark(tr("{value:.0%} of it is cut off.", value=1 - card.seen), "crop", tr("Move the crop"))
     if "small" in card.marks and card.picture.crop is None:
         side = f"{target.resolution} × {target.resolution}"
-        yield Remark(f"It is small for {side} and trains at {card.bucket}.", *_OUT)
+        yield Remark(tr("It is small for {side} and trains at {bucket}.", side=side, bucket=card.bucket), *_OUT)
 
 
 def _scanned(problem: Problem, card: Card) -> Remark:
@@ -55,11 +60,11 @@ def _scanned(problem: Problem, card: Card) -> Remark:
     shown = ", ".join(others[:3]) + (f" and {len(others) - 3:,} more" if len(others) > 3 else "")
     if problem.kind in ("identical", "alike") and others:
         how = "the same picture as" if problem.kind == "identical" else "almost the same as"
-        return Remark(f"It is {how} {shown}.", *_OUT)
+        return Remark(tr("It is {how} {shown}.", how=how, shown=shown), *_OUT)
     if problem.kind == "alpha":
-        return Remark("It is partly transparent and laid on white.", "mask", "Mask what is transparent")
+        return Remark(tr("It is partly transparent and laid on white."), "mask", tr("Mask what is transparent"))
     if problem.kind in NOTICES:
-        return Remark(f"This {NOTICES[problem.kind][0]}.")
+        return Remark(tr("This {notices}.", notices=NOTICES[problem.kind][0]))
     if others:
         return Remark(f"{problem.what} {problem.do}")
     return Remark(problem.what)

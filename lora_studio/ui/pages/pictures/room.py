@@ -41,6 +41,7 @@ from lora_studio import starter
 from lora_studio.curation.collection import Collection
 from lora_studio.dataset import preparation
 from lora_studio.errors import DatasetError, StudioError
+from lora_studio.language import tr
 from lora_studio.ui import words
 from lora_studio.ui.outcome import Updates, wrong
 from lora_studio.ui.pages.pictures import uploads
@@ -107,11 +108,11 @@ class Room:
         with gr.Row(elem_id="pictures-said"):
             self.message = html(visible=False, elem_id="pictures-message")
             self.yes = gr.Button(
-                "Write there", variant="primary", size="md", min_width=110, visible=False, elem_id="yes"
+                tr("Write there"), variant="primary", size="md", min_width=110, visible=False, elem_id="yes"
             )
-            self.no = gr.Button("Not now", size="md", min_width=90, visible=False, elem_id="not-now")
-            self.undo = gr.Button("Undo", size="md", min_width=80, visible=False, elem_id="undo")
-            self.redo = gr.Button("Redo", size="md", min_width=80, visible=False, elem_id="redo")
+            self.no = gr.Button(tr("Not now"), size="md", min_width=90, visible=False, elem_id="not-now")
+            self.undo = gr.Button(tr("Undo"), size="md", min_width=80, visible=False, elem_id="undo")
+            self.redo = gr.Button(tr("Redo"), size="md", min_width=80, visible=False, elem_id="redo")
         self.shows(self._draw_message, [self.message, self.yes, self.no, self.undo, self.redo])
 
     def shows(self, draw: Draw, components: Sequence[Block]) -> None:
@@ -198,11 +199,11 @@ class Room:
         done = bench.leave_out(names) if out else bench.take_in(names)
         weightless = [name for name in names if not cards[name].picture.weight]
         if weightless and not out and not done.names:
-            what = "It is" if len(names) == 1 else f"{len(weightless):,} of them are"
+            what = tr("It is") if len(names) == 1 else tr("{weightless:,} of them are", weightless=len(weightless))
             raise DatasetError(
-                f"{what} left out since the weight of the folder is 0.",
+                tr("{what} left out since the weight of the folder is 0.", what=what),
                 where=weightless[0],
-                do="Give the folder another weight, in Folders at the end of the page.",
+                do=tr("Give the folder another weight, in Folders at the end of the page."),
             )
         self.changed(look, done, left_out=dict.fromkeys(names, out))
 
@@ -299,7 +300,7 @@ class Room:
         undoable, redoable = ("", "") if asks else self._steps(look)
         return {
             self.message: gr.update(value=said, visible=bool(said)),
-            self.yes: gr.update(value="Make a copy" if question is _COPY else "Write there", visible=asks),
+            self.yes: gr.update(value=tr("Make a copy") if question is _COPY else tr("Write there"), visible=asks),
             self.no: gr.update(visible=asks),
             self.undo: gr.update(visible=bool(undoable)),
             self.redo: gr.update(visible=bool(redoable)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lora_studio.curation.collection import Card, Collection
+from lora_studio.language import tr
 from lora_studio.ui.pages.pictures.drafts import ALL, FOUND, SELECTED
 from lora_studio.ui.pages.pictures.look import PicturesLook
 
@@ -25,7 +26,7 @@ def titles(known: dict[str, list[Card]]) -> list[tuple[str, str]]:
 def _title(scope: str, some: Sequence[Card]) -> str:
     match scope:
         case "found":
-            return f"{len(some):,} shown"
+            return tr("{some:,} shown", some=len(some))
         case "selected":
-            return f"{len(some):,} selected"
-    return f"All {len(some):,}"
+            return tr("{some:,} selected", some=len(some))
+    return tr("All {some:,}", some=len(some))

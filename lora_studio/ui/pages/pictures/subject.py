@@ -9,6 +9,7 @@ import gradio as gr
 
 from lora_studio.curation.collection import Collection
 from lora_studio.errors import DatasetError, StudioError
+from lora_studio.language import tr
 from lora_studio.ui import words
 from lora_studio.ui.outcome import WORK, Updates, wrong
 from lora_studio.ui.pages.pictures import drawn_masks
@@ -39,27 +40,27 @@ class SubjectTool:
 
     def __init__(self, room: Room):
         self.room = room
-        with gr.Accordion("Find the subject", open=False, elem_classes="fold", elem_id="mask-subject"):
+        with gr.Accordion(tr("Find the subject"), open=False, elem_classes="fold", elem_id="mask-subject"):
             offered = [(one.title, one.key) for one in catalogue.offered(Task.MASKS)]
             self.model = gr.Dropdown(
                 offered,
                 value=offered[0][1],
-                label="Model",
-                info="One that was downloaded, or the path of an .onnx file of the U²-Net kind.",
+                label=tr("Model"),
+                info=tr("One that was downloaded, or the path of an .onnx file of the U²-Net kind."),
                 allow_custom_value=True,
                 elem_id="mask-model",
             )
             self.keep = gr.Radio(
-                [("Learn the subject", "subject"), ("Learn the background", "background")],
+                [(tr("Learn the subject"), "subject"), (tr("Learn the background"), "background")],
                 value="subject",
                 show_label=False,
                 container=False,
                 elem_id="mask-keep",
             )
             with gr.Row(elem_classes="controls"):
-                self.here = gr.Button("Find it here", size="sm", min_width=60, elem_id="mask-find")
-                self.all = gr.Button("In all pictures", size="sm", min_width=60, elem_id="mask-find-all")
-                self.stop = gr.Button("Stop", size="sm", min_width=60, visible=False, elem_id="mask-find-stop")
+                self.here = gr.Button(tr("Find it here"), size="sm", min_width=60, elem_id="mask-find")
+                self.all = gr.Button(tr("In all pictures"), size="sm", min_width=60, elem_id="mask-find-all")
+                self.stop = gr.Button(tr("Stop"), size="sm", min_width=60, visible=False, elem_id="mask-find-stop")
             self.progress = html(js_on_load=_ASK, elem_id="mask-busy")
         room.shows(self.draw, [self.here, self.all, self.stop, self.progress])
 
@@ -77,7 +78,7 @@ class SubjectTool:
         if look.tool != "mask":
             return {}
         several, now = len(look.selected), look.search
-        where = f"In the {several:,} selected" if several > 1 else "In all pictures"
+        where = tr("In the {several:,} selected", several=several) if several > 1 else tr("In all pictures")
         return {
             self.here: gr.update(interactive=now is None),
             self.all: gr.update(value=where, interactive=now is None),
@@ -100,7 +101,9 @@ class SubjectTool:
         bench = self.room.workbench(look)
         found = local.find(tidy(model) if Path(tidy(model)).exists() else model or "")
         if found.task is not Task.MASKS:
-            raise DatasetError(f"{found.name} makes no masks.", where="Model", do="Choose a segmentation model.")
+            raise DatasetError(
+                tr("{name} makes no masks.", name=found.name), where="Model", do=tr("Choose a segmentation model.")
+            )
         cards = [card for name, card in self.room.collections.of(look).cards.items() if name in names]
         look.search = SubjectSearch(bench, found.path, "background" if keep == "background" else "subject", cards)
 
@@ -124,7 +127,7 @@ class SubjectTool:
         except (StudioError, OSError) as error:
             said = wrong(error)
         finally:  # also where the tab is closed: what was found is not lost
-            nothing = "Nothing was written." if now.stopped else "There is nothing to hide."
+            nothing = tr("Nothing was written.") if now.stopped else tr("There is nothing to hide.")
             said = self._keep(look, now) + said or f'<p class="told">{nothing}</p>'
             if look.search is now:
                 look.search, look.said = None, said
@@ -150,7 +153,9 @@ class SubjectTool:
             return wrong(error)
         if here:
             self.room.changed(look, done, mask=drawn_masks.written(search.bench.folder, made))
-        ended = f" Stopped after {words.counted(search.done, 'picture')}." if search.stopped else ""
+        ended = (
+            tr(" Stopped after {pictures}.", pictures=words.counted(search.done, "picture")) if search.stopped else ""
+        )
         other = len(search.made) - len(made)
-        kept = f" {words.counted(other, 'mask')} that you changed meanwhile stayed." if other else ""
+        kept = tr(" {masks} that you changed meanwhile stayed.", masks=words.counted(other, "mask")) if other else ""
         return f'<p class="told">{words.text(done.sentence + ended + kept)}</p>'

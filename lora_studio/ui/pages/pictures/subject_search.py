@@ -13,6 +13,7 @@ from lora_studio.curation.collection import Card
 from lora_studio.curation.masks import Finish
 from lora_studio.curation.workbench import Workbench
 from lora_studio.dataset.items import Dataset
+from lora_studio.language import tr
 from lora_studio.ui.outcome import busy
 
 _NUMBERS = itertools.count(1)
@@ -35,7 +36,11 @@ class SubjectSearch:
     @property
     def said(self) -> str:
         """How far it is, as HTML."""
-        what = "Stopping…" if self.stopped else f"Looking for the subject: {self.done:,} of {len(self.cards):,}"
+        what = (
+            "Stopping…"
+            if self.stopped
+            else tr("Looking for the subject: {done:,} of {cards:,}", done=self.done, cards=len(self.cards))
+        )
         return f'<div data-wanted="{self.number}">{busy(what)}</div>'
 
     def pictures(self) -> Iterator[None]:

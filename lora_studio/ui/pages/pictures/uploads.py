@@ -16,6 +16,7 @@ from lora_studio.dataset.intake import Item
 from lora_studio.dataset.preparation import Preparation
 from lora_studio.dataset.problems import Problem
 from lora_studio.errors import DatasetError, StudioError
+from lora_studio.language import tr
 from lora_studio.ui import images
 
 MOST_FILES = 5_000
@@ -39,7 +40,9 @@ def received(sent: object, outputs: Path) -> list[Item]:
     for one in sent if isinstance(sent, list) else []:
         path = Path(str(one["path"])).resolve()
         if not path.is_relative_to(here) or not path.is_file():
-            raise DatasetError("A file of the upload is missing.", where=str(one["name"]), do="Upload it again.")
+            raise DatasetError(
+                tr("A file of the upload is missing."), where=str(one["name"]), do=tr("Upload it again.")
+            )
         found.append(Item(path, _name(str(one["name"]), path)))
     return found
 
@@ -81,7 +84,7 @@ def copied(folder: str | Path, outputs: Path) -> Path:
     except OSError as error:
         if made:
             shutil.rmtree(made, ignore_errors=True)
-        raise files.refusal(error, "The copy could not be made", runs.pictures_folder(outputs)) from error
+        raise files.refusal(error, tr("The copy could not be made"), runs.pictures_folder(outputs)) from error
     return made
 
 
@@ -105,7 +108,7 @@ def keep(uploaded: Sequence[Path | Item], outputs: Path, name: str = "") -> Kept
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, OSError):
-            raise files.refusal(error, "The upload could not be kept", runs.pictures_folder(outputs)) from error
+            raise files.refusal(error, tr("The upload could not be kept"), runs.pictures_folder(outputs)) from error
         raise
 
 
@@ -119,7 +122,7 @@ def add(uploaded: Sequence[Path | Item], folder: Path) -> Kept:
     try:
         added = addition.add(folder, uploaded)
     except OSError as error:
-        raise files.refusal(error, "The upload could not be kept", folder) from error
+        raise files.refusal(error, tr("The upload could not be kept"), folder) from error
     return Kept(folder, added.left_out + _take_over(added.choices, folder))
 
 
@@ -132,7 +135,7 @@ def _take_over(choices: Preparation, folder: Path) -> list[Problem]:
     try:
         Workbench(folder, own=True).add_choices(choices)
     except StudioError as error:  # the pictures are there by now
-        what = f"Crops and choices of the added pictures were not taken over: {error.what}"
+        what = tr("Crops and choices of the added pictures were not taken over: {what}", what=error.what)
         return [Problem("warning", "preparation", preparation.NAME, what, error.do)]
     return []
 
@@ -153,5 +156,5 @@ def _bounded(uploaded: Sequence[Path | Item]) -> None:
     if len(uploaded) > MOST_FILES:
         raise DatasetError(
             f"{len(uploaded):,} files at once are too many; the limit is {MOST_FILES:,}.",
-            do="Paste the path of their folder instead.",
+            do=tr("Paste the path of their folder instead."),
         )

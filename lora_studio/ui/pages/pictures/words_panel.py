@@ -15,6 +15,7 @@ import gradio as gr
 from lora_studio.curation import style_words, tags
 from lora_studio.curation.collection import Collection
 from lora_studio.curation.tags import TagCount, TagRemark
+from lora_studio.language import tr
 from lora_studio.ui import words
 from lora_studio.ui.icons import icon
 from lora_studio.ui.outcome import Updates
@@ -67,8 +68,8 @@ class WordsPanel:
         with gr.Column(elem_classes="card", elem_id="words-card"):
             self.about = html(js_on_load=PRESS, elem_id="words-about")
             self.search = gr.Textbox(
-                placeholder="Search tags…",
-                label="Search tags",
+                placeholder=tr("Search tags…"),
+                label=tr("Search tags"),
                 show_label=False,
                 container=False,
                 max_lines=1,
@@ -77,9 +78,9 @@ class WordsPanel:
             )
             self.list = html(js_on_load=PRESS, elem_id="words")
             with gr.Row(elem_classes="controls"):
-                self.replace = gr.Button("Replace…", size="md", min_width=80, elem_id="words-replace")
-                self.add = gr.Button("Add to all…", size="md", min_width=90, elem_id="words-add")
-                self.more = gr.Button("More…", size="md", min_width=70, elem_id="words-more")
+                self.replace = gr.Button(tr("Replace…"), size="md", min_width=80, elem_id="words-replace")
+                self.add = gr.Button(tr("Add to all…"), size="md", min_width=90, elem_id="words-add")
+                self.more = gr.Button(tr("More…"), size="md", min_width=70, elem_id="words-more")
         room.shows(self.draw, [self.about, self.search, self.list])
 
     def wire(self) -> None:
@@ -153,7 +154,7 @@ def about(facts: CaptionFacts) -> str:
 
 
 def _remark(remark: TagRemark) -> str:
-    label = "Remove it…" if len(remark.tags) == 1 else "Remove them…"
+    label = tr("Remove it…") if len(remark.tags) == 1 else tr("Remove them…")
     button = f'<button type="button" class="quiet-button" data-act="remark" data-kind="{remark.kind}">{label}</button>'
     said = f"<b>{words.text(remark.what)}</b><p>{words.text(remark.do)}</p>"
     return f'<div class="notice warned" role="note">{said}<div class="fixes">{button}</div></div>'
@@ -165,7 +166,11 @@ def _lengths(facts: CaptionFacts) -> str:
         return ""
     shortest, longest = facts.tokens[0], facts.tokens[-1]
     half = f", half have {median_low(facts.tokens):,} or fewer" if shortest != longest else ""
-    spread = f"{shortest:,} to {longest:,} tokens" if half else words.counted(longest, "token")
+    spread = (
+        tr("{shortest:,} to {longest:,} tokens", shortest=shortest, longest=longest)
+        if half
+        else words.counted(longest, "token")
+    )
     said = f"{spread} each{half}; the base model reads {facts.most:,}."
     over = sum(tokens > facts.most for tokens in facts.tokens)
     trim = (

@@ -12,6 +12,7 @@ from lora_studio.config.specs import SPECS
 from lora_studio.errors import SettingsError
 from lora_studio.events import PreviewReady
 from lora_studio.jobs.view import RunView
+from lora_studio.language import tr
 from lora_studio.runs import Run
 from lora_studio.ui import images, words
 from lora_studio.ui.pages.runs import curves, state_words
@@ -79,7 +80,7 @@ def _films(sides: Sequence[_Side], watcher: RunWatcher) -> str:
     places = [_by_prompt(side) for side in sides]
     shared = [prompt for prompt in places[0] if prompt in places[1]]
     if not shared:
-        said = "No prompt was drawn by both." if one.film.steps and other.film.steps else ""
+        said = tr("No prompt was drawn by both.") if one.film.steps and other.film.steps else ""
         return f'<p class="hint">{said}</p>' if said else ""
     shown = "".join(_pair(prompt, [place[prompt] for place in places], sides, watcher) for prompt in shared)
     left = sum(len(place) for place in places) - 2 * len(shared)
@@ -104,7 +105,7 @@ def _picture(side: _Side, frame: PreviewReady, watcher: RunWatcher) -> str:
     path = previews.copy(side.run, frame, watcher.outputs, images.PICTURE)
     if path is None:
         return '<span class="gone"></span>'
-    title = words.text(f"{frame.prompt}, {side.run.name}, step {frame.step:,}")
+    title = words.text(tr("{prompt}, {name}, step {step:,}", prompt=frame.prompt, name=side.run.name, step=frame.step))
     return f'<img src="{words.text(images.address(path))}" alt="{title}" title="{title}" loading="lazy">'
 
 
@@ -116,9 +117,9 @@ def _curves(sides: Sequence[_Side]) -> str:
     style = [[(state.step, state.style.value) for state in one.states] for one in found]
     subjects = [[(state.step, state.subject.value) for state in one.states] for one in found]
     drawn = [
-        curves.chart("Loss, smoothed", losses),
+        curves.chart(tr("Loss, smoothed"), losses),
         curves.chart("Validation", validation, dots=True),
-        curves.chart("Style learned", style, dots=True, unit=" %"),
+        curves.chart(tr("Style learned"), style, dots=True, unit=" %"),
         curves.chart("Subjects", subjects, dots=True),
     ]
     shown = "".join(drawn)
@@ -142,7 +143,7 @@ def _settings(pair: Sequence[Run]) -> str:
         return '<h3>Settings</h3><p class="hint">All settings are the same.</p>'
     rows = [ComparedValue(SPECS[key].label, _value(key, one[key]), _value(key, other[key])) for key in differ]
     same = words.counted(len(told) - len(differ), "other setting is", "other settings are")
-    table = _table("Settings that differ", [run.name for run in pair], rows)
+    table = _table(tr("Settings that differ"), [run.name for run in pair], rows)
     return f'{table}<p class="hint">{same} the same.</p>'
 
 

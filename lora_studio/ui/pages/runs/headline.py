@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 
+from lora_studio.language import tr
 from lora_studio.ui import words
 from lora_studio.ui.theme import html
 
@@ -15,7 +16,7 @@ def place() -> dict[str, Any]:
     with gr.Row(elem_classes="headline"):
         return {
             "runs": html(elem_id="run-shown"),
-            "all_runs": gr.Button("All runs", size="md", min_width=110, elem_id="open-runs"),
+            "all_runs": gr.Button(tr("All runs"), size="md", min_width=110, elem_id="open-runs"),
         }
 
 
@@ -23,5 +24,5 @@ def parts(name: str, count: int) -> dict[str, dict[str, Any]]:
     """What they show for the run ``name`` of ``count``."""
     return {
         "runs": {"value": f"<h2>{words.text(name)}</h2>" if name else "", "visible": True},
-        "all_runs": {"value": f"All runs ({count:,})", "visible": bool(count)},
+        "all_runs": {"value": tr("All runs ({number:,})", number=count), "visible": bool(count)},
     }

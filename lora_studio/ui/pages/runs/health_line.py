@@ -9,6 +9,7 @@ import gradio as gr
 from lora_studio.errors import SettingsError
 from lora_studio.jobs import queue
 from lora_studio.jobs.health import EVERY, DeviceHealth, HealthMonitor
+from lora_studio.language import tr
 from lora_studio.runs import Run
 from lora_studio.ui import words
 from lora_studio.ui.outcome import Updates
@@ -65,10 +66,12 @@ def _told(one: DeviceHealth, number: int | None = None) -> str:
     >>> _told(DeviceHealth("RTX 4090", 12 * 2**30, 24 * 2**30, 97.0, 66.0))
     'RTX 4090: 12.9 of 25.8 GB, 97 % busy, 66 °C'
     """
-    name = one.name or "This computer"
+    name = one.name or tr("This computer")
     parts = []
     if one.used is not None and one.total is not None:
-        parts.append(f"{one.used / 1e9:.1f} of {one.total / 1e9:.1f} GB")
+        parts.append(
+            tr("{value:.1f} of {value_2:.1f} GB", value=one.used / 1000000000.0, value_2=one.total / 1000000000.0)
+        )
     parts += [f"{one.load:.0f} % busy"] if one.load is not None else []
     parts += [f"{one.temperature:.0f} °C"] if one.temperature is not None else []
     return f"{name if number is None else f'{number}: {name}'}: {', '.join(parts) or 'not told'}"

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from lora_studio.events import Measured
 from lora_studio.jobs.view import RunView
+from lora_studio.language import tr
 from lora_studio.ui import words
 from lora_studio.ui.pages.train.judged import Evaluation
 
@@ -36,9 +37,9 @@ def figures(one: RunFacts, other: RunFacts) -> list[ComparedValue]:
     rows = [
         _mean("Loss", _losses(one.view), _losses(other.view), most=_RECENT),
         *(_mean(title, *both) for title, both in _measures(one.view, other.view)),
-        _best("Lowest validation", *(_values(side.view.validations) for side in (one, other)), best=min),
-        _mean("Style learned", _styles(one.found), _styles(other.found), " %"),
-        _best("Most style learned", _styles(one.found), _styles(other.found), best=max, unit=" %"),
+        _best(tr("Lowest validation"), *(_values(side.view.validations) for side in (one, other)), best=min),
+        _mean(tr("Style learned"), _styles(one.found), _styles(other.found), " %"),
+        _best(tr("Most style learned"), _styles(one.found), _styles(other.found), best=max, unit=" %"),
         _mean("Subjects", _subjects(one.found), _subjects(other.found)),
         _time(one.view, other.view),
     ]
@@ -102,7 +103,7 @@ def _time(one: RunView, other: RunView) -> ComparedValue | None:
     if not (one.last and other.last and one.last.seconds and other.last.seconds):
         return None
     taken = (f"{_per_step(view):.2g} seconds" for view in (one, other))
-    return ComparedValue("Time of a step", *taken)
+    return ComparedValue(tr("Time of a step"), *taken)
 
 
 def _per_step(view: RunView) -> float:

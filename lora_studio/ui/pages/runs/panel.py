@@ -13,6 +13,7 @@ from gradio.blocks import Block
 from lora_studio import runs
 from lora_studio.errors import RunError, StudioError
 from lora_studio.jobs import housekeeping, queue, reordering, stopping
+from lora_studio.language import tr
 from lora_studio.runs import Run, trash
 from lora_studio.ui import downloads
 from lora_studio.ui.outcome import Updates, wrong
@@ -67,21 +68,21 @@ class RunsPanel:
             with gr.Row(elem_classes="headline"):
                 self.title = html("<h2>All runs</h2>")
                 self.filter = gr.Textbox(
-                    label="Search the runs",
+                    label=tr("Search the runs"),
                     show_label=False,
                     container=False,
-                    placeholder="Search names…",
+                    placeholder=tr("Search names…"),
                     max_lines=1,
                     min_width=120,
                     elem_id="filter-runs",
                 )
-                self.back = gr.Button("All runs", size="md", min_width=90, visible=False, elem_id="back-to-runs")
-                self.close = gr.Button("Close", size="md", min_width=80, elem_id="close-runs")
+                self.back = gr.Button(tr("All runs"), size="md", min_width=90, visible=False, elem_id="back-to-runs")
+                self.close = gr.Button(tr("Close"), size="md", min_width=80, elem_id="close-runs")
             self.said = html(visible=False, js_on_load=rows.LIST, elem_id="runs-said")
             with gr.Row(elem_classes="rename", equal_height=False, visible=False) as self.renaming:
-                self.name = gr.Textbox(label="New name", max_lines=1, min_width=160, elem_id="rename-run")
-                self.save = gr.Button("Rename", size="md", variant="primary", min_width=100, elem_id="save-name")
-                self.cancel = gr.Button("Cancel", size="md", min_width=80, elem_id="keep-name")
+                self.name = gr.Textbox(label=tr("New name"), max_lines=1, min_width=160, elem_id="rename-run")
+                self.save = gr.Button(tr("Rename"), size="md", variant="primary", min_width=100, elem_id="save-name")
+                self.cancel = gr.Button(tr("Cancel"), size="md", min_width=80, elem_id="keep-name")
             self.queue = html(visible=False, js_on_load=queue_list.PRESS, elem_id="queue")
             self.list = html(js_on_load=rows.LIST, elem_id="runs")
             self.comparison = html(visible=False, js_on_load=comparison.PRESS, elem_id="compared")
@@ -167,10 +168,10 @@ class RunsPanel:
                 here.said = panel_view.deleted(self._delete(event.run))
             elif event.act == "restore":
                 trash.restore(self.outputs / event.run)
-                here.said = panel_view.said(event.run, f"{event.run} is back.")
+                here.said = panel_view.said(event.run, tr("{run} is back.", run=event.run))
         except StudioError as error:
             here.said = wrong(error)
-        named = {self.name: gr.update(value=here.renaming, label=f"New name of {here.renaming}")}
+        named = {self.name: gr.update(value=here.renaming, label=tr("New name of {renaming}", renaming=here.renaming))}
         return {**self.draw(here, tab), **(named if here.renaming else {})}
 
     def _compare(self, here: PanelState, name: str) -> None:
@@ -196,7 +197,9 @@ class RunsPanel:
         here.settle()
         gone = [name for name in here.compared if self.watcher.find(name) is None]
         if gone:
-            here.said = wrong(RunError(f"There is no run named {gone[0]!r}.", do="It may have been deleted."))
+            here.said = wrong(
+                RunError(tr("There is no run named {gone!r}.", gone=gone[0]), do=tr("It may have been deleted."))
+            )
         here.open = here.open or bool(here.compared)
         return self.draw(here, tab)
 
@@ -241,7 +244,7 @@ class RunsPanel:
         for entry in queue.line(self.outputs):
             if entry.key == key:
                 return entry
-        raise RunError("That is no longer at work.", where=Path(key).name, do="There is nothing to stop.")
+        raise RunError(tr("That is no longer at work."), where=Path(key).name, do=tr("There is nothing to stop."))
 
     def draw(self, here: PanelState, tab: TabState) -> Updates:
         """What has changed in the panel since the tab was sent it."""

@@ -11,6 +11,7 @@ import gradio as gr
 
 from lora_studio import files, runs
 from lora_studio.jobs import queue
+from lora_studio.language import tr
 from lora_studio.runs import Run, trash
 from lora_studio.ui import words
 from lora_studio.ui.outcome import done
@@ -106,7 +107,7 @@ def _listed(here: PanelState, chosen: str, outputs: Path, known: RowCache) -> di
 def deleted(run: Run) -> str:
     """That the run was deleted, where it is now, and how it comes back."""
     place = trash.place(run.folder)
-    where = f"Its folder is {place} now." if place else "Your system's trash can restore it."
+    where = tr("Its folder is {place} now.", place=place) if place else tr("Your system's trash can restore it.")
     undo = f'<button type="button" class="way" data-act="restore" data-run="{words.text(run.name)}">Undo</button>'
     what = f"<b>{words.text(run.name)} is in the trash, with its adapters and states.</b>"
     return f'<div class="notice right" role="status">{what}<p>{words.text(where)}</p>{undo * bool(place)}</div>'
@@ -120,17 +121,27 @@ def said(name: str, what: str, more: str = "") -> str:
 def renamed(old: str, typed: str, new: str) -> str:
     """That a run has another name, and why it isn't the one that was ``typed``."""
     if " ".join(typed.split()) == new:
-        return said(new, f"{old} is called {new} now.")
-    return said(new, f"{old} is called {new} now.", f"Saved as {new}: it is the name of a folder and of files.")
+        return said(new, tr("{old} is called {new} now.", old=old, new=new))
+    return said(
+        new,
+        tr("{old} is called {new} now.", old=old, new=new),
+        tr("Saved as {new}: it is the name of a folder and of files.", new=new),
+    )
 
 
 def _nothing(text: str) -> str:
-    what = f"No run has “{files.printable(text.strip())}” in its name." if text.strip() else "No run yet."
+    what = (
+        tr("No run has “{strip}” in its name.", strip=files.printable(text.strip()))
+        if text.strip()
+        else tr("No run yet.")
+    )
     return f'<p class="hint">{words.text(what)}</p>'
 
 
 def _unreadable(problems: list[runs.Unreadable]) -> str:
     told = [words.notice("warned", one.what, one.path, one.do) for one in problems[:_UNREADABLE]]
     if more := len(problems) - _UNREADABLE:
-        told += [words.notice("warned", f"{words.counted(more, 'more folder')} cannot be read.")] * (more > 0)
+        told += [
+            words.notice("warned", tr("{folders} cannot be read.", folders=words.counted(more, "more folder")))
+        ] * (more > 0)
     return "".join(told)

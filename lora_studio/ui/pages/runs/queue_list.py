@@ -8,6 +8,7 @@ from pathlib import Path
 from lora_studio.jobs import control, reordering
 from lora_studio.jobs.control import Request
 from lora_studio.jobs.queue import QueueEntry
+from lora_studio.language import tr
 from lora_studio.ui import words
 from lora_studio.ui.icons import icon
 from lora_studio.ui.pages.runs.rows import RowCache
@@ -24,8 +25,10 @@ def html(line: Sequence[QueueEntry], rows: RowCache) -> str:
 
 def _working(entry: QueueEntry, rows: RowCache) -> str:
     row = rows.row(entry.run) if entry.run else None
-    facts = " · ".join((row.state, *row.facts)) if row else "At work"
-    label, asked = ("Stop and keep", control.asked(entry.run, Request.STOP)) if entry.run else ("Stop", _stops(entry))
+    facts = " · ".join((row.state, *row.facts)) if row else tr("At work")
+    label, asked = (
+        (tr("Stop and keep"), control.asked(entry.run, Request.STOP)) if entry.run else ("Stop", _stops(entry))
+    )
     stop = _button("cancel", entry, "Stopping…" if asked else label, disabled=asked)
     kind = row.kind if row else "running"
     return _entry(entry, kind, facts, stop)
@@ -37,8 +40,8 @@ def _waiting(entry: QueueEntry, place: int, count: int) -> str:
         moves = _button("up", entry, icon("up"), "Earlier", disabled=place == 0)
         moves += _button("down", entry, icon("later"), "Later", disabled=place == count - 1)
     left = _stops(entry) if entry.job else bool(entry.run) and control.asked(entry.run, Request.STOP)
-    leave = _button("cancel", entry, "Leaving…" if left else "Take out", disabled=left)
-    return _entry(entry, "queued", f"Waiting, number {place + 1}", moves + leave)
+    leave = _button("cancel", entry, "Leaving…" if left else tr("Take out"), disabled=left)
+    return _entry(entry, "queued", tr("Waiting, number {value}", value=place + 1), moves + leave)
 
 
 def _entry(entry: QueueEntry, kind: str, facts: str, acts: str) -> str:

@@ -14,6 +14,7 @@ from lora_studio.events import State
 from lora_studio.jobs import runner
 from lora_studio.jobs.glance import glance
 from lora_studio.jobs.view import RunView
+from lora_studio.language import tr
 from lora_studio.runs import Run
 from lora_studio.ui import images, words
 from lora_studio.ui.pages.runs import state_words
@@ -142,7 +143,7 @@ def _row(row: RunRow, chosen: bool, first: str, now: time.struct_time) -> str:
 
 def _acts(row: RunRow, name: str, first: str) -> str:
     pressed = f' aria-pressed="{str(row.name == first).lower()}"'
-    compare = _button("compare", "With this" if first and row.name != first else "Compare", name, pressed)
+    compare = _button("compare", tr("With this") if first and row.name != first else "Compare", name, pressed)
     if row.alive:  # it can be neither renamed nor deleted
         return compare
     return compare + _button("rename", "Rename", name) + _button("delete", "Delete", name)

@@ -6,6 +6,7 @@ from lora_studio.errors import SettingsError
 from lora_studio.events import State
 from lora_studio.jobs import queue, runner
 from lora_studio.jobs.view import RunView
+from lora_studio.language import tr
 from lora_studio.runs import Run
 from lora_studio.ui import words
 
@@ -13,9 +14,9 @@ from lora_studio.ui import words
 def named(run: Run, view: RunView) -> str:
     """The run's state: "Training". One that left the queue before its turn is not interrupted: nobody disturbed it."""
     if view.left_queue:
-        return "Taken out of the queue"
+        return tr("Taken out of the queue")
     if view.state is State.QUEUED and not runner.alive(run):
-        return "Damaged" if damaged(run) else "Not started"
+        return "Damaged" if damaged(run) else tr("Not started")
     if starting(run, view):
         return "Starting"
     return at_work(view)

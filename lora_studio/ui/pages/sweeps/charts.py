@@ -8,6 +8,7 @@ from typing import Any
 
 from lora_studio.config.specs import SPECS
 from lora_studio.evaluation.value import STYLE_SCALE, TOO_FEW, number
+from lora_studio.language import tr
 from lora_studio.sweeps import results
 from lora_studio.sweeps.outcome import Trial, TrialOutcome
 from lora_studio.sweeps.space import Sweep, ValueRange
@@ -110,7 +111,7 @@ def parallel(sweep: Sweep, trials: Sequence[Trial], chosen: int | None = None) -
     labels += "".join(
         _beside(1000, _up((value - low) / (high - low)), number(value, "g")) for value in ticks(low, high, 5)
     )
-    return _figure("parallel", svg, labels, "Every trial across all axes, to its style", _LEGEND.format(more=""))
+    return _figure("parallel", svg, labels, tr("Every trial across all axes, to its style"), _LEGEND.format(more=""))
 
 
 def response(sweep: Sweep, trials: Sequence[Trial], key: str, chosen: int | None = None) -> str:
@@ -147,7 +148,9 @@ def response(sweep: Sweep, trials: Sequence[Trial], key: str, chosen: int | None
     more = "<span>dashed: the mean at each value</span>" if "mean" in svg else ""
     if any(outcome.style.vague(STYLE_SCALE) for _, outcome in found):
         more += f"<span>no bar: {TOO_FEW}</span>"
-    return _figure("response", svg, labels, f"Style along {SPECS[key].label}", _LEGEND.format(more=more))
+    return _figure(
+        "response", svg, labels, tr("Style along {label}", label=SPECS[key].label), _LEGEND.format(more=more)
+    )
 
 
 def _drawn(outcome: TrialOutcome) -> list[float]:

@@ -12,6 +12,7 @@ from lora_studio.config.specs import SPECS
 from lora_studio.errors import RunError, SettingsError, StudioError
 from lora_studio.jobs import sweeping
 from lora_studio.jobs.sweeping import SweepingJob
+from lora_studio.language import tr
 from lora_studio.sweeps import results, space, study
 from lora_studio.sweeps.outcome import Trial
 from lora_studio.sweeps.space import Sweep
@@ -31,7 +32,7 @@ _FROM_THE_FORM = ("data", "base", "vae", "text_encoders", "trigger", "nested", "
 _HIDDEN = gr.update(visible=False)
 _EMPTY = blank(
     "sweeps",
-    "No sweep yet",
+    tr("No sweep yet"),
     "Choose what to vary and press <b>Start the sweep</b>. It makes a short training run for each combination and "
     "judges what it draws. The table of all trials, and which of them cannot be told apart, appears here.",
 )
@@ -70,21 +71,23 @@ class SweepsPage:
                 [(sweep.title, name) for name, sweep in self.sweeps.items()],
                 value=first.name if first else None,
                 filterable=False,
-                label="Sweep",
-                info="Which settings are varied. Files of your own in presets/sweeps/ appear here too.",
+                label=tr("Sweep"),
+                info=tr("Which settings are varied. Files of your own in presets/sweeps/ appear here too."),
                 elem_id="sweep",
             )
             self.about = html(status.about(first, None) + "".join(self.damaged), elem_id="sweep-about")
             self.notice = html(visible=False)
-            self.start = gr.Button("Start the sweep", variant="primary", size="lg", elem_id="start-sweep")
+            self.start = gr.Button(tr("Start the sweep"), variant="primary", size="lg", elem_id="start-sweep")
 
     def _place_study(self) -> None:
         with gr.Column(elem_classes="card", visible=False) as self.study_card:
-            self.studies = gr.Dropdown([], label="Sweep", filterable=False, elem_id="studies")
+            self.studies = gr.Dropdown([], label=tr("Sweep"), filterable=False, elem_id="studies")
             self.state = html(elem_id="sweep-state")
             with gr.Row(elem_classes="controls"):
-                self.stop = gr.Button("Stop", size="md", min_width=90, elem_id="stop-sweep")
-                self.resume = gr.Button("Continue", size="md", min_width=90, variant="primary", elem_id="resume-sweep")
+                self.stop = gr.Button(tr("Stop"), size="md", min_width=90, elem_id="stop-sweep")
+                self.resume = gr.Button(
+                    tr("Continue"), size="md", min_width=90, variant="primary", elem_id="resume-sweep"
+                )
 
     def _place_results(self) -> None:
         with gr.Column(elem_classes="card") as self.blank:
@@ -94,8 +97,8 @@ class SweepsPage:
             self.finding = html(elem_id="sweep-finding")
             self.chosen = html(elem_id="sweep-trial")
             with gr.Row(elem_classes="controls"):
-                self.use = gr.Button("Use these settings", size="md", min_width=150, elem_id="use-trial")
-                self.keep = gr.Button("Keep its run", size="md", min_width=120, elem_id="keep-trial")
+                self.use = gr.Button(tr("Use these settings"), size="md", min_width=150, elem_id="use-trial")
+                self.keep = gr.Button(tr("Keep its run"), size="md", min_width=120, elem_id="keep-trial")
             self.said = html(visible=False, elem_id="sweep-said")
             self.table = html(js_on_load=table.CHOOSE, elem_id="trials")
         with gr.Column(elem_classes="card", visible=False) as self.charts_card:
@@ -104,7 +107,7 @@ class SweepsPage:
             with gr.Row(elem_classes="headline"):
                 html("<h2>Along one setting</h2>")
                 self.axis = gr.Dropdown(
-                    [], show_label=False, label="Setting", container=False, filterable=False, elem_id="axis"
+                    [], show_label=False, label=tr("Setting"), container=False, filterable=False, elem_id="axis"
                 )
             self.response = html(elem_id="response")
 
@@ -189,7 +192,9 @@ class SweepsPage:
             run = study.keep(study.find(here.study, self.outputs), here.trial or 0)
         except StudioError as error:
             return gr.update(value=wrong(error), visible=True)
-        return gr.update(value=done(f"{run.name} is now among the runs and in the library."), visible=True)
+        return gr.update(
+            value=done(tr("{name} is now among the runs and in the library.", name=run.name)), visible=True
+        )
 
     def used(self, here: SweepsTab, tabs: gr.Tabs) -> Updates:
         """Puts the settings of the chosen trial into the form of the Train page."""
@@ -199,7 +204,10 @@ class SweepsPage:
             values = shown.sweep.chosen(trial.params)
         except StudioError as error:
             return {self.said: gr.update(value=wrong(error), visible=True)}
-        told = done(f"The settings of trial {trial.number} of {shown.name}.", f"{results.described(trial)}.")
+        told = done(
+            tr("The settings of trial {number} of {name}.", number=trial.number, name=shown.name),
+            f"{results.described(trial)}.",
+        )
         form = self.setup.form.fill(values)
         notice = gr.update(value=told, visible=True)
         return {tabs: gr.update(selected="train"), self.said: _HIDDEN, self.setup.notice: notice, **form}

@@ -9,6 +9,7 @@ from typing import Any
 from lora_studio.errors import StudioError
 from lora_studio.events import State
 from lora_studio.jobs.sweeping import SweepingJob, SweepingView
+from lora_studio.language import tr
 from lora_studio.sweeps import study
 from lora_studio.sweeps.outcome import TrialState
 from lora_studio.sweeps.space import Sweep
@@ -17,7 +18,7 @@ from lora_studio.ui import words
 from lora_studio.ui.outcome import wrong
 from lora_studio.ui.pages.sweeps import table
 
-_STATES = {**words.STATES, State.RUNNING: "At work"}
+_STATES = {**words.STATES, State.RUNNING: tr("At work")}
 _SAMPLERS = {
     "grid": "every combination",
     "random": "drawn at random",
@@ -38,12 +39,12 @@ def about(sweep: Sweep | None, pace: float | None) -> str:
         return ""
     trials = words.counted(sweep.total, "trial")
     seeds = f", {sweep.seeds} training seeds each" if sweep.seeds > 1 else ""
-    long = f" About {words.duration(pace * _steps(sweep))} on this machine." if pace else _UNKNOWN
+    long = tr(" About {duration} on this machine.", duration=words.duration(pace * _steps(sweep))) if pace else _UNKNOWN
     told = f"{trials}{seeds}: {_SAMPLERS[sweep.sampler]}.{long}"
     return f'<p class="blurb">{words.text(sweep.blurb)}</p>{table.axes(sweep)}<p class="hint">{words.text(told)}</p>'
 
 
-_UNKNOWN = " How long that takes is known after the first trial."
+_UNKNOWN = tr(" How long that takes is known after the first trial.")
 _ALIKE = 3
 """By how much the steps of two runs may differ for one to tell how long the other takes."""
 
@@ -84,10 +85,18 @@ def html(job: SweepingJob, seen: SweepingView) -> str:
     share = 100 * seen.done / seen.total if seen.total else 0
     kind = "stopping" if seen.stopping else str(seen.state)
     left = f", about {words.duration(seen.seconds_left)} left" if seen.seconds_left else ""
-    stage = f" Now {job.stage()}." if seen.state is State.RUNNING and job.stage() else ""
+    stage = tr(" Now {stage}.", stage=job.stage()) if seen.state is State.RUNNING and job.stage() else ""
     title = "Stopping" if seen.stopping else _STATES[seen.state]
-    waits = f" It waits for {seen.waits_for}." if seen.waits_for else ""
-    told = f"{title}: {seen.done} of {words.counted(seen.total, 'trial')}{left}.{stage}{waits}"
+    waits = tr(" It waits for {waits_for}.", waits_for=seen.waits_for) if seen.waits_for else ""
+    told = tr(
+        "{title}: {done} of {trials}{left}.{stage}{waits}",
+        title=title,
+        done=seen.done,
+        trials=words.counted(seen.total, "trial"),
+        left=left,
+        stage=stage,
+        waits=waits,
+    )
     bar = f'<div class="bar"><i style="width:{share:.3g}%"></i></div>'
     error = wrong(StudioError(seen.error.what, where=seen.error.where, do=seen.error.do)) if seen.error else ""
     return f'<div class="{kind}"><p class="sentence"><span class="dot"></span>{words.text(told)}</p>{bar}</div>{error}'

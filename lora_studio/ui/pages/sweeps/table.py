@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from lora_studio.config.specs import SPECS
 from lora_studio.evaluation.value import STYLE_SCALE, TOO_FEW, number
+from lora_studio.language import tr
 from lora_studio.sweeps import results
 from lora_studio.sweeps.outcome import Trial, TrialState
 from lora_studio.sweeps.results import Best
@@ -19,7 +20,7 @@ _STATES = {
     TrialState.FAILED: "failed",
 }
 
-_PARAMETERS, _FILE = "Trained parameters", "File"
+_PARAMETERS, _FILE = tr("Trained parameters"), "File"
 
 CHOOSE = """
 element.addEventListener('click', event => {
@@ -106,7 +107,7 @@ def axes(sweep: Sweep) -> str:
 def _values(sweep: Sweep, key: str) -> str:
     axis = sweep.axes[key]
     if isinstance(axis, ValueRange) and sweep.sampler != "grid":
-        return f"{results.shown(key, axis.low)} to {results.shown(key, axis.high)}"
+        return tr("{key} to {key_2}", key=results.shown(key, axis.low), key_2=results.shown(key, axis.high))
     return ", ".join(results.shown(key, value) for value in sweep.values(key))
 
 

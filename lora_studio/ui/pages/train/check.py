@@ -23,6 +23,7 @@ from lora_studio.errors import StudioError
 from lora_studio.jobs import runner
 from lora_studio.jobs.command import CommandProcess
 from lora_studio.jobs.view import RunView
+from lora_studio.language import tr
 from lora_studio.ui import outcome, words
 from lora_studio.ui.form import Form
 from lora_studio.ui.outcome import Updates
@@ -34,7 +35,7 @@ _HIDDEN = gr.update(value="", visible=False)
 _AGAIN = 1.0
 """Seconds between two looks at a check that is at work."""
 _STALE = '<p class="hint">The settings have changed since this check.</p>'
-_BUSY_DEVICE = (
+_BUSY_DEVICE = tr(
     "A check now would measure both, slow the run down, and could make it run out of memory. "
     "Wait for the run to end, or press Check anyway."
 )
@@ -93,7 +94,7 @@ class Check:
 
     def place_button(self) -> None:
         """Places the button."""
-        self.button = gr.Button("Check memory", size="lg", min_width=130, elem_id="check-memory")
+        self.button = gr.Button(tr("Check memory"), size="lg", min_width=130, elem_id="check-memory")
 
     def wire(self, pressed: Any, draft: gr.BrowserState, start: gr.Button, quiet: dict[str, Any]) -> None:
         """Binds the handlers. After ``pressed``, the press on the button, ``draft`` holds the form. ``start`` cancels a
@@ -126,9 +127,9 @@ class Check:
             settings = self.settings(values)
             if not seen.warned and (name := self._run_on_device(settings.machine.device)):
                 seen.warned, seen.values = True, None
-                notice = words.notice("warned", f"{name} trains on this device.", do=_BUSY_DEVICE)
+                notice = words.notice("warned", tr("{name} trains on this device.", name=name), do=_BUSY_DEVICE)
                 seen.shown = gr.update(value=notice, visible=True)
-                yield self._answer(seen, "Check anyway")
+                yield self._answer(seen, tr("Check anyway"))
                 return
             seen.warned, seen.options, seen.stale = False, [], False
             for shown in self._checked(seen, settings):
@@ -139,10 +140,10 @@ class Check:
         except (StudioError, OSError) as error:
             if seen.values is values:
                 seen.values, seen.shown = None, gr.update(value=outcome.wrong(error), visible=True)
-                yield self._answer(seen, "Check memory")
+                yield self._answer(seen, tr("Check memory"))
             return
         if seen.values is values:
-            yield self._answer(seen, "Check memory")
+            yield self._answer(seen, tr("Check memory"))
 
     def _answer(self, seen: CheckState, label: str, working: bool = False) -> Updates:
         seen.button, seen.working = gr.update(value=label, interactive=not working), working
@@ -210,7 +211,8 @@ class Check:
         updates = self.close(seen)
         if applies:
             message = outcome.done(
-                f"Applied: {memory_report.named(changes)}.", "Check again to measure it, or start training."
+                tr("Applied: {named}.", named=memory_report.named(changes)),
+                tr("Check again to measure it, or start training."),
             )
             seen.shown = updates[self.outcome] = gr.update(value=message, visible=True)
         return updates | self.form.fill(changes)
@@ -218,7 +220,7 @@ class Check:
     def close(self, seen: CheckState) -> Updates:
         """Cancels the tab's check and hides its result."""
         seen.values, seen.shown = None, _HIDDEN
-        self._answer(seen, "Check memory")
+        self._answer(seen, tr("Check memory"))
         if seen.work:
             seen.work.end()
         return {self.seen: seen, self.outcome: seen.shown, self.stale: _HIDDEN}

@@ -7,6 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lora_studio.errors import RunError
+from lora_studio.language import tr
 from lora_studio.runs import Run
 from lora_studio.ui import downloads, images, tabs, words
 from lora_studio.ui.icons import icon
@@ -43,7 +44,7 @@ def head(
     """
     now = shown(film, step, prompt)
     if now is None:
-        told = "The first frames are drawn without the adapter. Later ones show what it has learned."
+        told = tr("The first frames are drawn without the adapter. Later ones show what it has learned.")
         return f'<div class="film-head"><h2>Previews</h2><p class="hint">{told}</p></div>'
     name, full = words.text(short(film.prompts[prompt], trigger)), words.text(film.prompts[prompt])
     chip = f'<span class="chip" title="{full}">step {now:,} · {name}</span>'
@@ -63,9 +64,11 @@ def _acts(run: Run, step: int, outputs: Path, found: Evaluation, moving: bool) -
         return '<span class="hint" title="The adapter is kept with the latest previews">not kept</span>'
     try:
         adapter = found.adapter(run, step)
-        keep = '<span class="is-kept">kept</span>' if step in found.kept else saved.keep(step, "Keep this one", "way")
+        keep = (
+            '<span class="is-kept">kept</span>' if step in found.kept else saved.keep(step, tr("Keep this one"), "way")
+        )
         download = "" if moving else downloads.link(adapter, outputs, "Download", run.kept_file(step).name)
-        draw = tabs.link("draw", adapter.relative_to(outputs).as_posix(), "Draw with it")
+        draw = tabs.link("draw", adapter.relative_to(outputs).as_posix(), tr("Draw with it"))
     except (RunError, OSError):  # it was deleted since; the next tick shows that
         return ""
     branch = saved.button("branch", step, "Branch", "way", f' aria-label="Branch from step {step:,}"')

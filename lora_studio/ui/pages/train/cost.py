@@ -17,6 +17,7 @@ from lora_studio.errors import StudioError
 from lora_studio.events import State
 from lora_studio.families.layout import Shape
 from lora_studio.jobs import view
+from lora_studio.language import tr
 from lora_studio.methods import registry as methods
 from lora_studio.methods.method import LayerShape
 from lora_studio.runs import Run
@@ -60,8 +61,10 @@ def line(
     if base:
         facts += _made(settings, base)
     if measured:
-        of = f"{_gigabytes(measured.peak)} of {_gigabytes(measured.limit)}"
-        facts.append(f"{of} of memory" if measured.fits else f"{of} of memory: does not fit")
+        of = tr(
+            "{gigabytes} of {gigabytes_2}", gigabytes=_gigabytes(measured.peak), gigabytes_2=_gigabytes(measured.limit)
+        )
+        facts.append(tr("{of} of memory", of=of) if measured.fits else tr("{of} of memory: does not fit", of=of))
     else:
         facts.append("memory not checked yet")
     return f'<p class="cost">{" · ".join(words.text(fact) for fact in facts)}</p>'
@@ -73,7 +76,7 @@ def _seen(settings: Settings, dataset: Dataset | None) -> list[str]:
         return []
     train, _ = split(dataset.pictures, settings.dataset.validation_share, settings.run.seed)
     times = settings.run.steps * settings.optimizer.batch * settings.optimizer.accumulate / max(1, len(train))
-    return [f"each picture {times:,.0f} times" if times >= 1.5 else f"{times:.0%} of the pictures once"]
+    return [f"each picture {times:,.0f} times" if times >= 1.5 else tr("{times:.0%} of the pictures once", times=times)]
 
 
 def _time(settings: Settings, measured: MeasuredPace | None, outputs: Path) -> str:

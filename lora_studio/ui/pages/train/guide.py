@@ -4,6 +4,7 @@ press trains. It can be put away, and is gone once a run exists.
 
 from __future__ import annotations
 
+from lora_studio.language import tr
 from lora_studio.ui import words
 from lora_studio.ui.blank import way
 from lora_studio.ui.icons import icon
@@ -31,13 +32,15 @@ _STEPS = (
     (
         "pictures",
         "Pictures",
-        f"Twenty to forty in one style. {way('pictures', 'Open Pictures')}",
+        tr("Twenty to forty in one style. {way}", way=way("pictures", "Open Pictures")),
     ),
     (
         "mix",
-        "Base model",
-        "The built-in starter needs no graphics card and shows within minutes whether a style is learned. "
-        "For large pictures name a model of yours.",
+        tr("Base model"),
+        tr(
+            "The built-in starter needs no graphics card and shows within minutes whether a style is "
+            "learned. For large pictures name a model of yours."
+        ),
     ),
     (
         "train",

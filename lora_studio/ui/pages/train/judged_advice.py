@@ -13,12 +13,13 @@ from lora_studio.evaluation.strength import StrengthRange
 from lora_studio.events import State
 from lora_studio.jobs.judging import JudgingView
 from lora_studio.jobs.view import RunView
+from lora_studio.language import tr
 from lora_studio.runs import Run
 from lora_studio.ui import downloads, tabs, words
 from lora_studio.ui.pages.train.judged import Evaluation
 from lora_studio.ui.pages.train.saved import button
 
-_MEASURES = "Judging draws the same prompts with each state, and measures style, subjects and copies."
+_MEASURES = tr("Judging draws the same prompts with each state, and measures style, subjects and copies.")
 _NOTHING_TO_CHOOSE = (
     "Only {kept} was kept, so there is little to choose from. To compare more states next time, set <b>Preview "
     "every</b>, <b>Save every</b> or <b>Judge every</b>, under All settings."
@@ -42,7 +43,9 @@ def _of_pairs(view: RunView) -> str:
     """What is said of a run without pictures, which cannot be judged, once it has an adapter."""
     if not view.finished:
         return ""
-    hint = "There are no pictures to judge it by. In Draw, try one prompt with it at several weights, such as −1, 0, 1."
+    hint = tr(
+        "There are no pictures to judge it by. In Draw, try one prompt with it at several weights, such as −1, 0, 1."
+    )
     return f'<div class="advice"><div><h2>How strong is it?</h2><p class="hint">{hint}</p></div></div>'
 
 
@@ -50,7 +53,7 @@ def _unknown(view: RunView, found: Evaluation, settings: Settings | None) -> str
     """What is said where no state was judged; empty where nothing is to be said yet."""
     if not view.state.ended and not found.works:
         every = settings.evaluation.evaluate_every if settings and view.started else 0
-        return f"States are judged while training, the first one at step {every:,}." if every else ""
+        return tr("States are judged while training, the first one at step {every:,}.", every=every) if every else ""
     if not found.works and not found.saved and not view.finished:
         return ""
     if len(found.steps) >= _FEW or found.works:
@@ -60,9 +63,11 @@ def _unknown(view: RunView, found: Evaluation, settings: Settings | None) -> str
 
 def _advice(run: Run, view: RunView, found: Evaluation, advice: Advice, outputs: Path) -> str:
     ended = view.state.ended
-    eyebrow = "Judged while it trains" if not ended else "Recommended so far" if found.unjudged else "Recommended"
+    eyebrow = (
+        tr("Judged while it trains") if not ended else tr("Recommended so far") if found.unjudged else "Recommended"
+    )
     strength = f", at <span>strength {_range(found.strength)}</span>" if found.strength else ""
-    start = f" Start at {found.strength.recommended:g}." if found.strength else ""
+    start = tr(" Start at {recommended:g}.", recommended=found.strength.recommended) if found.strength else ""
     reasons = "; ".join(advice.reasons)
     warning = "" if advice.sound else f"<b>{UNSOUND}</b> "
     return (
@@ -75,8 +80,8 @@ def _advice(run: Run, view: RunView, found: Evaluation, advice: Advice, outputs:
 
 def _heading(advice: Advice, ended: bool) -> str:
     if not advice.sound:
-        return "Most style:"
-    return "Keep" if ended else "Best so far:"
+        return tr("Most style:")
+    return "Keep" if ended else tr("Best so far:")
 
 
 def _range(strength: StrengthRange) -> str:
@@ -92,7 +97,9 @@ def _neighbours(found: Evaluation, advice: Advice) -> str:
         if step is not None
     ]
     if len(advice.alike) > 1:
-        parts.append(f"{alike(advice.alike, [one.step for one in found.states])} cannot be told apart in style")
+        parts.append(
+            tr("{alike} cannot be told apart in style", alike=alike(advice.alike, [one.step for one in found.states]))
+        )
     line = " · ".join(parts) or "no other state was judged"  # the line stays, so that nothing jumps once one is
     return f'<p class="hint">{line[:1].upper()}{line[1:]}</p>'
 
@@ -118,12 +125,12 @@ def _ways(run: Run, found: Evaluation, step: int, outputs: Path) -> str:
     key = adapter.relative_to(outputs).as_posix()
     if step in found.kept:
         ways = [
-            downloads.link(adapter, outputs, f"Download step {step:,}"),
-            tabs.link("library", key, "Show in the library"),
+            downloads.link(adapter, outputs, tr("Download step {step:,}", step=step)),
+            tabs.link("library", key, tr("Show in the library")),
         ]
     else:
-        ways = [button("keep", step, f"Keep step {step:,}", "way primary")]
-    ways += [tabs.link("draw", key, "Draw with it"), button("branch", step, "Branch from it", "way")]
+        ways = [button("keep", step, tr("Keep step {step:,}", step=step), "way primary")]
+    ways += [tabs.link("draw", key, tr("Draw with it")), button("branch", step, tr("Branch from it"), "way")]
     return "".join(ways)
 
 
@@ -137,7 +144,7 @@ def _work(view: RunView, found: Evaluation, settings: Settings | None) -> str:
         return f'<div class="judging">{wrong}</div>' if wrong else ""
     what, work, press = _offer(found)
     seconds = estimate(view, found, settings)
-    about = f" {work} takes about {words.duration(seconds)}." if seconds else ""
+    about = tr(" {work} takes about {duration}.", work=work, duration=words.duration(seconds)) if seconds else ""
     return (
         f'<div class="judging">{wrong}<p class="line"><span>{what}{about}</span>'
         f"{button('judge', 0, press, 'way')}</p></div>"
@@ -150,9 +157,13 @@ def _offer(found: Evaluation) -> tuple[str, str, str]:
         count = len(found.unjudged)
         are = "is" if count == 1 else "are"
         others = "other " if found.states else ""
-        return f"{words.counted(count, f'{others}saved state')} {are} not judged.", "Judging", "Judge"
+        return (
+            tr("{counted} {are} not judged.", counted=words.counted(count, f"{others}saved state"), are=are),
+            "Judging",
+            "Judge",
+        )
     step = found.proposed or 0
-    return f"At which strengths step {step:,} holds is not known.", "Measuring", "Measure strengths"
+    return tr("At which strengths step {step:,} holds is not known.", step=step), "Measuring", tr("Measure strengths")
 
 
 def _progress(job: JudgingView) -> str:
@@ -160,7 +171,9 @@ def _progress(job: JudgingView) -> str:
         what = f"<b>Waiting</b> for {words.text(job.waits_for)}." if job.waits_for else "<b>Judging</b> · starting."
     else:
         facts = [words.text(job.stage)] * bool(job.stage)
-        facts += [f"{job.done:,} of {words.counted(job.total, 'state')} judged"] * bool(job.total)
+        facts += [tr("{done:,} of {states} judged", done=job.done, states=words.counted(job.total, "state"))] * bool(
+            job.total
+        )
         facts += [f"about {words.duration(job.seconds_left)} left"] if job.seconds_left else []
         what = " · ".join([f"<b>{'Stopping' if job.stopping else 'Judging'}</b>", *facts])
     share = 100 * job.progress

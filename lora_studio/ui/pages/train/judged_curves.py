@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from lora_studio.evaluation.judgements import Judgement
 from lora_studio.evaluation.value import STYLE_SCALE, SUBJECT_SCALE, TOO_FEW, Value, number
+from lora_studio.language import tr
 from lora_studio.ui import plots, words
 from lora_studio.ui.plots import Frame, Point
 
@@ -40,7 +41,13 @@ class _StatePoint(NamedTuple):
 def style(states: Sequence[Judgement], total: int, highlight: Highlight) -> str:
     """The chart of the style learned, in per cent, as HTML. ``total`` is the last step of the run."""
     points = [
-        _point(one.step, one.style, STYLE_SCALE, f"Step {one.step:,}: style {percent(one.style)}") for one in states
+        _point(
+            one.step,
+            one.style,
+            STYLE_SCALE,
+            tr("Step {step:,}: style {percent}", step=one.step, percent=percent(one.style)),
+        )
+        for one in states
     ]
     chart = _Chart("Style", "style learned", _frame(points, total, 0, STYLE_SCALE), points, highlight, " %", [(0, 0)])
     return chart.html()
@@ -80,7 +87,14 @@ def _point(step: int, value: Value, scale: float, text: str, wrong: bool = False
 def _subject(one: Judgement) -> str:
     copies = f", {words.counted(len(one.copies), 'possible copy', 'possible copies')}" if one.copies else ""
     subject, level = number(one.subject.value, ".2f"), number(one.level.value, ".2f")
-    return f"Step {one.step:,}: {one.told_subjects}, {subject} to {level}{copies}"
+    return tr(
+        "Step {step:,}: {told_subjects}, {subject} to {level}{copies}",
+        step=one.step,
+        told_subjects=one.told_subjects,
+        subject=subject,
+        level=level,
+        copies=copies,
+    )
 
 
 def _frame(points: Sequence[_StatePoint], total: int, low: float, high: float) -> Frame:

@@ -8,6 +8,7 @@ from typing import Any
 from lora_studio.config.settings import Settings
 from lora_studio.errors import RunError, SettingsError
 from lora_studio.jobs.view import RunView
+from lora_studio.language import tr
 from lora_studio.runs import Run, checkpoints
 from lora_studio.ui import outcome, tabs
 from lora_studio.ui.pages.train import judged_advice, judged_curves, judged_pictures, saved
@@ -52,7 +53,7 @@ def _saved(run: Run, settings: Settings | None, found: Evaluation, step: int | N
         rows, most = states or damaged or found.steps, settings.saving.keep_previewed if settings else 0
         shown = saved.html(states, damaged, found, found.shown(step), most) if rows else ""
         if len({*found.saved, *found.steps}) > 1:
-            sheet = tabs.link("draw", f"sheet:{run.name}", "Contact sheet")
+            sheet = tabs.link("draw", f"sheet:{run.name}", tr("Contact sheet"))
             shown += f'<div class="ways">{sheet}</div>'
     except RunError as error:
         shown = outcome.wrong(error)
@@ -71,7 +72,11 @@ def announcement(found: Evaluation, before: frozenset[int] | None) -> str:
     """What a screen reader says once states were judged that were not ``before``."""
     new = sorted({one.step for one in found.states} - (before or frozenset())) if before is not None else []
     one = found.at(new[-1]) if new else None
-    return f"Step {one.step:,} judged: style {judged_curves.percent(one.style)}." if one else ""
+    return (
+        tr("Step {step:,} judged: style {percent}.", step=one.step, percent=judged_curves.percent(one.style))
+        if one
+        else ""
+    )
 
 
 def settings(run: Run) -> Settings | None:

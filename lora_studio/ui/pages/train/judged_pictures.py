@@ -11,6 +11,7 @@ from lora_studio.errors import DatasetError
 from lora_studio.evaluation import judgements
 from lora_studio.evaluation.judgements import Copy, Judgement, JudgingPlan
 from lora_studio.evaluation.value import STYLE_SCALE, number
+from lora_studio.language import tr
 from lora_studio.runs import Run
 from lora_studio.ui import images, words
 from lora_studio.ui.pages.train import saved
@@ -36,12 +37,12 @@ def html(run: Run, one: Judgement, found: Evaluation, data: Path | None, outputs
 def _keep(step: int, found: Evaluation) -> str:
     if step in found.kept:
         return '<span class="is-kept">kept</span>'
-    return saved.button("keep", step, f"Keep step {step:,}", "way")
+    return saved.button("keep", step, tr("Keep step {step:,}", step=step), "way")
 
 
 def _measures(one: Judgement) -> str:
     margin = one.style.margin(STYLE_SCALE)
-    style = f"Style {number(one.style.value)} %{f' ({margin})' * bool(margin)}"
+    style = tr("Style {number} %{value}", number=number(one.style.value), value=f" ({margin})" * bool(margin))
     return f"{style}; {one.told_subjects}; drift {one.drift.value:.2f}; {one.told_copies}"
 
 
@@ -57,7 +58,9 @@ def _pair(run: Run, step: int, number: int, prompt: str, outputs: Path) -> str:
 
 
 def _copy(run: Run, step: int, one: Copy, prompts: tuple[str, ...], data: Path | None, outputs: Path) -> str:
-    prompt = words.text(prompts[one.prompt] if one.prompt < len(prompts) else f"prompt {one.prompt + 1}")
+    prompt = words.text(
+        prompts[one.prompt] if one.prompt < len(prompts) else tr("prompt {value}", value=one.prompt + 1)
+    )
     drawn = _image(run, f"step-{step}", one.prompt, one.seed, outputs)
     return _beside(drawn, prompt, step, one, data, outputs)
 

@@ -24,6 +24,7 @@ from lora_studio.jobs import control, queue, runner
 from lora_studio.jobs.control import Request
 from lora_studio.jobs.queue import QueueEntry
 from lora_studio.jobs.view import SMOOTHING, Follower, RunView
+from lora_studio.language import tr
 from lora_studio.runs import Run, Unreadable, checkpoints, renaming
 from lora_studio.ui import words
 from lora_studio.ui.pages.runs import headline, state_words
@@ -145,9 +146,9 @@ class TabState:
 
 _CAN_STOP = (State.PREPARING, State.RUNNING, State.PAUSED)
 PLACES = {
-    "data": "Where the pictures are now",
-    "base": "Where the base model is now",
-    "vae": "Where the VAE is now",
+    "data": tr("Where the pictures are now"),
+    "base": tr("Where the base model is now"),
+    "vae": tr("Where the VAE is now"),
 }
 """What may have moved since a run began -> what its field is called."""
 PARTS = (
@@ -249,9 +250,9 @@ def _controls(tab: TabState, run: Run, view: RunView) -> dict[str, dict[str, Any
     pausing, drawing = control.asked(run, Request.PAUSE), control.asked(run, Request.PREVIEW)
     idle = state is State.QUEUED and not runner.alive(run) and not state_words.damaged(run)
     resume = status.resume_label(view) if state.ended or idle else "Resume"
-    resume = "Resume anyway" if tab.unconfirmed else resume
+    resume = tr("Resume anyway") if tab.unconfirmed else resume
     waiting = state is State.QUEUED and bool(queue.ahead(run))
-    stop = "Leave the queue" if waiting else "Stop and keep" if view.steps else "Stop"
+    stop = tr("Leave the queue") if waiting else tr("Stop and keep") if view.steps else "Stop"
     apply = status.apply_label(view)
     return {
         "pause": {"visible": state is State.RUNNING, "interactive": not pausing and not stopping},
@@ -270,7 +271,7 @@ def _controls(tab: TabState, run: Run, view: RunView) -> dict[str, dict[str, Any
         "preview": {
             "visible": state is State.RUNNING,
             "interactive": not drawing and not stopping,
-            "value": "Drawing…" if drawing else "Preview now",
+            "value": "Drawing…" if drawing else tr("Preview now"),
         },
     }
 
@@ -279,7 +280,7 @@ def _result(run: Run, view: RunView, outputs: Path) -> dict[str, dict[str, Any]]
     try:
         shown = result.html(run, view, outputs)
     except OSError as error:
-        shown = _notice(files.refusal(error, "The adapter cannot be shown", run.folder))
+        shown = _notice(files.refusal(error, tr("The adapter cannot be shown"), run.folder))
     except StudioError as error:
         shown = _notice(error)
     return {"result": {"value": shown, "visible": True}} if shown else {}

@@ -9,6 +9,7 @@ from lora_studio.config.slices import AugmentationSettings
 from lora_studio.config.specs import SPECS
 from lora_studio.dataset import augmentation
 from lora_studio.jobs.view import RunView
+from lora_studio.language import tr
 from lora_studio.ui import form, words
 from lora_studio.ui.icons import icon
 
@@ -53,7 +54,7 @@ def result(report: dict[str, Any], settings: Settings) -> str:
             + _copies(measured, settings.augmentation)
             + "</p>",
         )
-    what = "It does not fit." if measured["previews"] else "Training fits, but a preview does not."
+    what = tr("It does not fit.") if measured["previews"] else tr("Training fits, but a preview does not.")
     return _panel("failed", f"<b>{what}</b>", _CLOSE, used + "</p>" + _options(report))
 
 
@@ -72,8 +73,11 @@ def _panel(state: str, sentence: str, button: str, more: str) -> str:
 def _time(step: float, steps: int) -> str:
     """How long a run of ``steps`` steps takes at ``step`` seconds each."""
     shown = f"{step:.2f} s" if step < 10 else words.duration(step)
-    return (
-        f" A step takes about {shown}, so {steps:,} steps take about {words.duration(steps * step)}, without previews."
+    return tr(
+        " A step takes about {shown}, so {steps:,} steps take about {duration}, without previews.",
+        shown=shown,
+        steps=steps,
+        duration=words.duration(steps * step),
     )
 
 
@@ -81,9 +85,12 @@ def _copies(measured: dict[str, Any], settings: AugmentationSettings) -> str:
     """What mirrored pictures and altered copies took to encode; empty where there are none."""
     if not settings.flip and not augmentation.alters(settings):
         return ""
-    return (
-        f" Its {measured['copies']:,} pictures and copies take {_size(measured['cached'])} in the cache. Those that it "
-        f"lacked were encoded in {words.duration(measured['encoding_seconds'])}."
+    return tr(
+        " Its {copies:,} pictures and copies take {size} in the cache. Those that it lacked were "
+        "encoded in {duration}.",
+        copies=measured["copies"],
+        size=_size(measured["cached"]),
+        duration=words.duration(measured["encoding_seconds"]),
     )
 
 
@@ -128,7 +135,7 @@ def _options(report: dict[str, Any]) -> str:
         f'<button type="button" class="way" data-act="apply" data-option="{number}">{_option(option)}</button>'
         for number, option in enumerate(options)
     )
-    what = "Each of these changes" if len(options) > 1 else "This change"
+    what = tr("Each of these changes") if len(options) > 1 else tr("This change")
     return f'<p>{what} should fit, by the estimate:</p><div class="ways">{buttons}</div>'
 
 

@@ -8,6 +8,7 @@ from lora_studio.config.settings import Settings
 from lora_studio.dataset import epochs
 from lora_studio.dataset.items import Dataset
 from lora_studio.errors import StudioError
+from lora_studio.language import tr
 from lora_studio.ui import paths, words
 from lora_studio.ui.fields import FormReading
 from lora_studio.ui.pages.train import cost, pictures
@@ -36,9 +37,10 @@ class Outlook:
             found = base_look.look(base, paths.tidy(run.vae), [paths.tidy(path) for path in run.text_encoders])
             return found, reading
         except (StudioError, OSError) as error:
-            what = str(error) if base else "Choose a base model."
+            what = str(error) if base else tr("Choose a base model.")
             return None, reading._replace(
-                wrong={**reading.wrong, "base": f"Base model: {what}"}, beside={**reading.beside, "base": what}
+                wrong={**reading.wrong, "base": tr("Base model: {what}", what=what)},
+                beside={**reading.beside, "base": what},
             )
 
     def cost(self, reading: FormReading, base: BaseLook | None) -> str:

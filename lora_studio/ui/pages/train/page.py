@@ -14,6 +14,7 @@ from lora_studio import files
 from lora_studio.errors import StudioError
 from lora_studio.jobs import control, judging, runner, view
 from lora_studio.jobs.control import Request
+from lora_studio.language import tr
 from lora_studio.runs import Run, branching, checkpoints, keeping
 from lora_studio.ui import field_notes, plots
 from lora_studio.ui.outcome import Updates
@@ -89,7 +90,7 @@ def _place_run(setup: Setup) -> dict[str, Any]:
         parts["place"] = gr.Textbox(
             visible=False,
             max_lines=1,
-            placeholder="The path of the folder or file",
+            placeholder=tr("The path of the folder or file"),
             submit_btn="Resume",
             elem_id="place",
         )
@@ -121,11 +122,11 @@ def _place_run(setup: Setup) -> dict[str, Any]:
 def _place_controls() -> dict[str, Any]:
     with gr.Row(elem_classes="controls"):
         return {
-            "pause": gr.Button("Pause", size="md", min_width=90, elem_id="pause"),
-            "resume": gr.Button("Resume", size="md", min_width=90, variant="primary", elem_id="resume"),
-            "apply": gr.Button("Apply and resume", size="md", min_width=120, variant="primary", elem_id="apply"),
-            "stop": gr.Button("Stop and keep", size="md", min_width=120, elem_id="stop"),
-            "preview": gr.Button("Preview now", size="md", min_width=110, elem_id="preview-now"),
+            "pause": gr.Button(tr("Pause"), size="md", min_width=90, elem_id="pause"),
+            "resume": gr.Button(tr("Resume"), size="md", min_width=90, variant="primary", elem_id="resume"),
+            "apply": gr.Button(tr("Apply and resume"), size="md", min_width=120, variant="primary", elem_id="apply"),
+            "stop": gr.Button(tr("Stop and keep"), size="md", min_width=120, elem_id="stop"),
+            "preview": gr.Button(tr("Preview now"), size="md", min_width=110, elem_id="preview-now"),
             "tell": html(said.SWITCH, visible=False, js_on_load=said.REMEMBER, elem_id="tell"),
         }
 
@@ -135,7 +136,7 @@ def _place_loss() -> dict[str, Any]:
     with gr.Row(elem_classes="headline"):
         html("<h2>Loss</h2>")
         smoothing = gr.Slider(
-            0, 0.99, value=start, step=0.01, label="Smoothing", buttons=[], elem_id="smoothing", min_width=160
+            0, 0.99, value=start, step=0.01, label=tr("Smoothing"), buttons=[], elem_id="smoothing", min_width=160
         )
     return {"smoothing": smoothing, "loss": html(js_on_load=plots.POINTER, elem_id="loss")}
 
@@ -246,7 +247,7 @@ def _wire_states(
         except StudioError as error:
             here.refused = error
         except OSError as error:
-            here.refused = files.refusal(error, "That cannot be done", run.folder if run else watcher.outputs)
+            here.refused = files.refusal(error, tr("That cannot be done"), run.folder if run else watcher.outputs)
         return filled | tick(here)
 
     def show(here: TabState, event: gr.EventData) -> Updates:
@@ -305,7 +306,7 @@ def _acting(act: Action, watcher: RunWatcher, tick: Callable[[TabState], Updates
             except StudioError as error:
                 here.refused = error
             except OSError as error:
-                here.refused = files.refusal(error, "The request cannot be left for the run", run.folder)
+                here.refused = files.refusal(error, tr("The request cannot be left for the run"), run.folder)
         return tick(here)
 
     return handler

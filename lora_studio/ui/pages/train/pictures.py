@@ -17,6 +17,7 @@ from lora_studio.dataset.examination import Progress
 from lora_studio.dataset.items import Dataset, Picture, PromptPair
 from lora_studio.dataset.problems import Problem
 from lora_studio.errors import DatasetError
+from lora_studio.language import tr
 from lora_studio.ui import images, words
 from lora_studio.ui.pages.pictures import findings
 
@@ -47,7 +48,9 @@ def scan(data: str, outputs: Path, nested: bool = False, progress: Progress | No
     """
     if not data:
         raise DatasetError(
-            "No pictures are chosen.", where="Pictures", do="Choose a sample style, or paste the path of your folder."
+            tr("No pictures are chosen."),
+            where="Pictures",
+            do=tr("Choose a sample style, or paste the path of your folder."),
         )
     with _scanning[data]:
         if names_pairs(data):
@@ -76,7 +79,7 @@ def report(dataset: Dataset, settings: Settings, outputs: Path, resolution: int 
             kinds.setdefault(one.kind, []).append(one)
     folds = "".join(_fold(kind, problems) for kind, problems in kinds.items())
     said = _sentence(dataset, settings) if dataset.pictures else ""
-    said += "" if kinds or blocking or not dataset.pictures else " Nothing to fix."
+    said += "" if kinds or blocking or not dataset.pictures else tr(" Nothing to fix.")
     sentence = f'<p class="hint">{words.text(said)}</p>' if said else ""
     return f'<div class="dataset">{sentence}{_row(dataset, outputs)}{notices}{folds}</div>'
 
@@ -142,7 +145,7 @@ def _sentence(dataset: Dataset, settings: Settings) -> str:
     if others := len(dataset.pictures) - len(own):
         parts.append(words.counted(others, "class picture"))
     if (repeated := sum(picture.repeats for picture in own)) != len(own):
-        parts.append(f"{repeated:,} with repeats")
+        parts.append(tr("{repeated:,} with repeats", repeated=repeated))
     if dataset.left_out:
-        parts.append(f"{len(dataset.left_out):,} left out")
+        parts.append(tr("{left_out:,} left out", left_out=len(dataset.left_out)))
     return ", ".join(parts) + "."

@@ -12,6 +12,7 @@ from lora_studio.config import presets
 from lora_studio.config.presets import Preset
 from lora_studio.config.settings import Settings
 from lora_studio.errors import SettingsError, StudioError
+from lora_studio.language import tr
 from lora_studio.runs import own_presets
 from lora_studio.ui import words
 from lora_studio.ui.outcome import Updates, done, wrong
@@ -64,8 +65,8 @@ class PresetForm:
             self._choices(),
             value=self.first.name if self.first else None,
             filterable=False,
-            label="Preset",
-            info="Fills in the settings below.",
+            label=tr("Preset"),
+            info=tr("Fills in the settings below."),
             elem_id="preset",
         )
 
@@ -73,17 +74,17 @@ class PresetForm:
         """Places what the preset is for, and what can be done with it."""
         self.blurb = html(self._blurb(self.first))
         with gr.Row(elem_classes="preset-tools"):
-            self.saving = gr.Button("Save as preset…", size="sm", min_width=100, elem_id="save-preset")
-            self.renaming = gr.Button("Rename…", size="sm", min_width=60, visible=False, elem_id="rename-preset")
-            self.deleting = gr.Button("Delete", size="sm", min_width=60, visible=False, elem_id="delete-preset")
+            self.saving = gr.Button(tr("Save as preset…"), size="sm", min_width=100, elem_id="save-preset")
+            self.renaming = gr.Button(tr("Rename…"), size="sm", min_width=60, visible=False, elem_id="rename-preset")
+            self.deleting = gr.Button(tr("Delete"), size="sm", min_width=60, visible=False, elem_id="delete-preset")
         self.mode = gr.State(_SAVE)
         with gr.Row(elem_classes="preset-name", visible=False) as self.asking:
             self.name = gr.Textbox(
-                label="Name of the preset", show_label=False, container=False, max_lines=1, elem_id="preset-name",
-                placeholder="Name of the preset", min_width=120,
+                label=tr("Name of the preset"), show_label=False, container=False, max_lines=1, elem_id="preset-name",
+                placeholder=tr("Name of the preset"), min_width=120,
             )  # fmt: skip
-            self.store = gr.Button("Save", size="sm", variant="primary", min_width=60, elem_id="store-preset")
-            self.cancel = gr.Button("Cancel", size="sm", min_width=60)
+            self.store = gr.Button(tr("Save"), size="sm", variant="primary", min_width=60, elem_id="store-preset")
+            self.cancel = gr.Button(tr("Cancel"), size="sm", min_width=60)
         self.said = html(visible=False)
 
     @property
@@ -151,8 +152,8 @@ class PresetForm:
         except (StudioError, OSError) as error:
             return {self.said: gr.update(value=wrong(error), visible=True)}
         self.look()
-        more = f"On the command line: --preset {kept.name}"
-        told = gr.update(value=done(f"{what} as {kept.title}.", more), visible=True)
+        more = tr("On the command line: --preset {name}", name=kept.name)
+        told = gr.update(value=done(tr("{what} as {title}.", what=what, title=kept.title), more), visible=True)
         return {**self.show(self.get(kept.name)), self.asking: _HIDDEN, self.said: told}
 
     def delete(self, chosen: str) -> Updates:
@@ -163,16 +164,22 @@ class PresetForm:
         except (StudioError, OSError) as error:
             return {self.said: gr.update(value=wrong(error), visible=True)}
         self.look()
-        told = gr.update(value=done(f"{title} is in the trash.", "The settings stay as they are."), visible=True)
+        told = gr.update(
+            value=done(tr("{title} is in the trash.", title=title), tr("The settings stay as they are.")), visible=True
+        )
         return {**self.show(self.first), self.asking: _HIDDEN, self.said: told}
 
     def _choices(self) -> list[tuple[str, str]]:
         return [
-            (f"Yours: {preset.title}" if name in self.own else preset.title, name)
+            (tr("Yours: {title}", title=preset.title) if name in self.own else preset.title, name)
             for name, preset in self.found.items()
         ]
 
     def _blurb(self, preset: Preset | None) -> str:
         own = preset is not None and preset.name in self.own
-        lines = [preset.blurb or (f"Yours: {len(preset.settings)} settings." if own else "")] if preset else []
+        lines = (
+            [preset.blurb or (tr("Yours: {settings} settings.", settings=len(preset.settings)) if own else "")]
+            if preset
+            else []
+        )
         return "".join(f'<p class="blurb">{words.text(line)}</p>' for line in (*lines, *self.damaged) if line)

@@ -12,6 +12,7 @@ from lora_studio.config import by_block
 from lora_studio.config.settings import Settings
 from lora_studio.errors import StudioError
 from lora_studio.jobs.view import RunView
+from lora_studio.language import tr
 from lora_studio.methods import registry as methods
 from lora_studio.runs import Run, renaming, shown
 from lora_studio.ui import downloads, images, sending, sharing, tabs, words
@@ -46,15 +47,15 @@ def html(run: Run, view: RunView, outputs: Path) -> str:
     method, tokens = methods.get(settings.adapter.method), settings.adapter.tokens
     layers, ranked = method.changes_layers, "rank" not in method.ignores
     learned = [_ranks(settings)] * ranked + [words.counted(tokens, "learned token")] * bool(tokens)
-    facts = words.facts((size, *learned, steps, f"average loss {loss}"))
+    facts = words.facts((size, *learned, steps, tr("average loss {loss}", loss=loss)))
     key = f"{run.name}/{file.name}"
-    ways = downloads.link(file, outputs, "Download the adapter") + tabs.link("draw", key, "Draw with it")
+    ways = downloads.link(file, outputs, tr("Download the adapter")) + tabs.link("draw", key, tr("Draw with it"))
     ways += sharing.link(file, shown.of(run, view.kept.step if view.kept else end.steps), outputs)
-    ways += sending.buttons(key, outputs) + tabs.link("library", key, "Show in the library")
+    ways += sending.buttons(key, outputs) + tabs.link("library", key, tr("Show in the library"))
     head = f"<div><h3>{words.text(file.name)}</h3>{facts}</div>"
     texts = _texts(file)
     strength = usage.strength(texts)
-    kind, export = _kind(file), tabs.link("export", key, "Export it")
+    kind, export = _kind(file), tabs.link("export", key, tr("Export it"))
     programs = "" if own else _programs(name, strength or Strength(_USUAL), kind, export) if layers else _EMBEDDING
     measured = f"<dt>Strength</dt><dd>{words.text(strength.sentence)}</dd>" if strength else ""
     base = _base(settings, metadata.clip_skip(texts), own)
@@ -67,14 +68,16 @@ def html(run: Run, view: RunView, outputs: Path) -> str:
 
 def _gone(name: str) -> str:
     """That the adapter was deleted or moved."""
-    do = "If it was deleted in the Library, undo brings it back, or your system's trash. A saved state can be kept too."
-    return words.notice("warned", f"The adapter {name} is not in the run's folder any more.", do=do)
+    do = tr(
+        "If it was deleted in the Library, undo brings it back, or your system's trash. A saved state can be kept too."
+    )
+    return words.notice("warned", tr("The adapter {name} is not in the run's folder any more.", name=name), do=do)
 
 
 def _ranks(settings: Settings) -> str:
     """The rank, and those that some blocks have in its place."""
     others = [rank for rank in by_block.ranks(settings.adapter.by_block) if rank != settings.adapter.rank]
-    some = f" (in blocks {' and '.join(map(str, others))})" if others else ""
+    some = tr(" (in blocks {listed})", listed=" and ".join(map(str, others))) if others else ""
     return f"rank {settings.adapter.rank}{some}"
 
 
@@ -123,7 +126,7 @@ def _base(settings: Settings, clip_skip: int, starter: bool) -> str:
         "from it."
     )
     trigger = f" Start your prompts with <b>{words.text(settings.run.trigger)}</b>." if settings.run.trigger else ""
-    skip = f" Set clip skip to {clip_skip}, as it was trained." if clip_skip > 1 else ""
+    skip = tr(" Set clip skip to {clip_skip}, as it was trained.", clip_skip=clip_skip) if clip_skip > 1 else ""
     return base + trigger + skip
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from lora_studio.events import State
 from lora_studio.jobs.queue import QueueEntry
 from lora_studio.jobs.view import RunView
+from lora_studio.language import tr
 from lora_studio.runs import Run
 from lora_studio.ui import words
 from lora_studio.ui.pages.runs import state_words
@@ -33,7 +34,7 @@ class RunNews:
         if self.state not in (None, view.state):
             told.append(f"{run.name}: {state_words.at_work(view).lower()}.")
         if self.drawn is not None and drawn > self.drawn:
-            told.append(f"Previews of step {drawn:,}.")
+            told.append(tr("Previews of step {drawn:,}.", drawn=drawn))
         told.append(judged_parts.announcement(found, self.judged))
         self.judged, self.drawn, self.state = frozenset(one.step for one in found.states), drawn, view.state
         return " ".join(filter(None, told))

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from lora_studio.evaluation.judgements import Judgement
 from lora_studio.evaluation.value import number
+from lora_studio.language import tr
 from lora_studio.runs.checkpoints import Damaged, Saved
 from lora_studio.ui import words
 from lora_studio.ui.icons import icon
@@ -54,9 +55,12 @@ def _alone(there: Mapping[int, Saved], found: Evaluation, most: int) -> str:
     if not alone or not most:
         return ""
     size = words.size(sum(found.sizes[step] for step in alone))
-    return (
-        f" {words.counted(len(alone), 'adapter')} kept with previews or judgements: {size}. Of those that are neither "
-        f"kept nor judged, the latest {most} stay."
+    return tr(
+        " {adapters} kept with previews or judgements: {size}. Of those that are neither kept "
+        "nor judged, the latest {most} stay.",
+        adapters=words.counted(len(alone), "adapter"),
+        size=size,
+        most=most,
     )
 
 
@@ -122,7 +126,7 @@ def _measured(one: Judgement | None, found: Evaluation) -> list[tuple[str, str]]
 
 
 def _star(one: Saved) -> str:
-    act, title = ("unstar", "Remove the star") if one.starred else ("star", "Never delete this state")
+    act, title = ("unstar", tr("Remove the star")) if one.starred else ("star", tr("Never delete this state"))
     about = f' title="{title}" aria-label="{title}" aria-pressed="{str(one.starred).lower()}"'
     return button(act, one.step, icon("star"), "star", about)
 
@@ -139,7 +143,7 @@ def _acts(step: int, saved: Saved | None, found: Evaluation) -> str:
     if step in found.kept:
         buttons.append('<span class="is-kept">kept</span>')
     elif step in found.steps:
-        buttons.append(keep(step, "Keep this one"))
+        buttons.append(keep(step, tr("Keep this one")))
     if saved or step in found.steps:
         buttons.append(button("branch", step, "Branch", "quiet", f' aria-label="Branch from step {step:,}"'))
     return "".join(buttons)

@@ -17,6 +17,7 @@ from lora_studio.config.specs import SPECS
 from lora_studio.dataset import epochs
 from lora_studio.errors import SettingsError, StudioError
 from lora_studio.jobs import job, runner, warm
+from lora_studio.language import tr
 from lora_studio.methods import registry as methods
 from lora_studio.optim import registry as optimizers
 from lora_studio.optim.registry import RATES
@@ -83,9 +84,9 @@ class Setup:
         with gr.Column(elem_classes="card", elem_id="train-form"):
             html("<h2>Training</h2>")
             self._place_recipe()
-            with gr.Accordion("All settings", open=False, elem_classes="fold", elem_id="all-settings") as self.all:
+            with gr.Accordion(tr("All settings"), open=False, elem_classes="fold", elem_id="all-settings") as self.all:
                 self.changes = html(visible=False, elem_id="changes")
-                self.reset = gr.Button("Reset to the preset", size="sm", visible=False, elem_id="reset")
+                self.reset = gr.Button(tr("Reset to the preset"), size="sm", visible=False, elem_id="reset")
                 self.form.place_all({timestep_plot.KEYS[-1]: self._place_timesteps})
             self.summary = html(visible=False, elem_id="summary")
             looked, reading = self.outlook.base_of(read(self.form.initial))
@@ -100,9 +101,11 @@ class Setup:
             self.typed = gr.State({})
             with gr.Row(elem_classes="branch", visible=False) as self.branch:
                 self.branch_from_line = html()
-                self.forget = gr.Button("Start from scratch", size="sm", min_width=120, elem_id="forget-origin")
+                self.forget = gr.Button(tr("Start from scratch"), size="sm", min_width=120, elem_id="forget-origin")
             with gr.Row(elem_classes="begin"):
-                self.start = gr.Button("Start training", variant="primary", size="lg", min_width=150, elem_id="start")
+                self.start = gr.Button(
+                    tr("Start training"), variant="primary", size="lg", min_width=150, elem_id="start"
+                )
                 self.check.place_button()
         self.draft = gr.BrowserState({}, storage_key="lora-studio-draft", secret="lora-studio", render=False)
         """To be rendered outside of the tabs: in one that is not open it would be read too late."""
@@ -115,7 +118,7 @@ class Setup:
         html('<h2>Pictures</h2><a class="way" href="#pictures">Open in Pictures</a>', elem_classes="small-headline")
         self.report = html(elem_id="pictures")
         with gr.Column(elem_classes="fields"):
-            help = "Path of a folder of pictures, or of a .toml file of prompt pairs."
+            help = tr("Path of a folder of pictures, or of a .toml file of prompt pairs.")
             data = self.form.field("data", label="Folder", info=help, placeholder="~/Pictures/my-style")
         assert isinstance(data, gr.Textbox)
         self.data = data
@@ -126,15 +129,15 @@ class Setup:
                 _bases(self.outputs),
                 value="starter",
                 allow_custom_value=True,
-                label="Base model",
-                info="The starter, or the path of your own.",
+                label=tr("Base model"),
+                info=tr("The starter, or the path of your own."),
                 elem_id="set-base",
             )
             self.form.adopt("base", base)
             self.preset_form.place_field()
         self.preset_form.place_tools()
         with gr.Column(elem_classes="fields"):
-            self.form.field("name", info="Of the run and its file. Empty: the folder's.", placeholder="my-style")
+            self.form.field("name", info=tr("Of the run and its file. Empty: the folder's."), placeholder="my-style")
             for key in _SHORT:
                 self.form.field(key)
 
@@ -321,7 +324,7 @@ class Setup:
     def branch_from(self, run: Run, step: int) -> Updates:
         """Fills in the run's own settings, to be changed and started from its state of ``step``."""
         whole = branching.is_whole(run, step)
-        how = "" if whole else " Its adapter alone was kept, so the branch begins at step 0 with a new optimizer."
+        how = "" if whole else tr(" Its adapter alone was kept, so the branch begins at step 0 with a new optimizer.")
         line = f"Starts from <b>{words.text(run.name)}</b>, step {step:,}.{how} Change what you like, then start."
         return {
             self.origin: f"{run.name}@{step}",
@@ -350,13 +353,13 @@ class Setup:
 
 def _valid(reading: FormReading) -> Settings:
     if reading.settings is None:
-        raise SettingsError(" ".join(reading.wrong.values()), do="Fix that, then try again.")
+        raise SettingsError(" ".join(reading.wrong.values()), do=tr("Fix that, then try again."))
     return reading.settings
 
 
 def _all(changed: int) -> str:
     """The label of the fold with all settings."""
-    return f"All settings · {changed} changed" if changed else "All settings"
+    return tr("All settings · {changed} changed", changed=changed) if changed else tr("All settings")
 
 
 def _bases(outputs: Path) -> list[tuple[str, str]]:
@@ -370,4 +373,4 @@ def _bases(outputs: Path) -> list[tuple[str, str]]:
         used[base] = Path(base).name
     used.pop("starter", None)
     models = ((name, base) for base, name in used.items() if not base_look.refusal(base))
-    return [("Built-in starter", "starter"), *models]
+    return [(tr("Built-in starter"), "starter"), *models]

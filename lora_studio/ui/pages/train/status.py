@@ -11,6 +11,7 @@ from lora_studio.jobs import control, queue, runner, turns
 from lora_studio.jobs.control import Request
 from lora_studio.jobs.queue import QueueEntry
 from lora_studio.jobs.view import RunView
+from lora_studio.language import tr
 from lora_studio.runs import Run
 from lora_studio.ui import tabs, words
 from lora_studio.ui.blank import blank
@@ -21,7 +22,7 @@ _LOG_LINES = 40
 
 EMPTY = blank(
     "train",
-    "No run yet",
+    tr("No run yet"),
     "Choose pictures and press <b>Start training</b>. Previews and loss appear here while it trains. "
     "Closing this tab does not stop a run.",
 )
@@ -83,11 +84,11 @@ def _place(run: Run) -> str:
 
 def _running(run: Run, view: RunView) -> str:
     if control.asked(run, Request.STOP):
-        return f"{_steps(view)} · stopping after this step."
+        return tr("{steps} · stopping after this step.", steps=_steps(view))
     if control.asked(run, Request.PAUSE):
-        return f"{_steps(view)} · pausing after this step."
+        return tr("{steps} · pausing after this step.", steps=_steps(view))
     if turns.waiting(run):
-        return f"{_steps(view)} · waits while a picture is drawn."
+        return tr("{steps} · waits while a picture is drawn.", steps=_steps(view))
     return _steps(view) + (f" · {view.latest.stage}." if isinstance(view.latest, Preparing) else "")
 
 
@@ -111,23 +112,34 @@ def _ending(view: RunView) -> str:
         return ""
     steps = words.counted(end.steps, "step")
     how = f"· stopped by you after {steps}" if end.stopped else f"· all {steps}"
-    return f"{how}, in {words.duration(end.seconds)}."
+    return tr("{how}, in {duration}.", how=how, duration=words.duration(end.seconds))
 
 
 def _facts(run: Run, view: RunView) -> list[str]:
     facts = []
     if parent := run.parent():
-        facts.append(f"{'branched' if parent['goes_on'] else 'started'} from {parent['run']}, step {parent['step']:,}")
+        facts.append(
+            tr(
+                "{value} from {run}, step {step:,}",
+                value="branched" if parent["goes_on"] else "started",
+                run=parent["run"],
+                step=parent["step"],
+            )
+        )
     if view.last and view.state is State.RUNNING:
         pace = view.last.images_per_second
         slow = 0 < pace < 0.95
-        facts.append(f"{1 / pace:.1f} seconds a {view.unit}" if slow else f"{pace:.1f} {view.unit}s a second")
+        facts.append(
+            tr("{value:.1f} seconds a {unit}", value=1 / pace, unit=view.unit)
+            if slow
+            else f"{pace:.1f} {view.unit}s a second"
+        )
         facts.append(f"about {words.duration(view.last.eta)} left")
     if view.started:
         held_out = view.started.validation_images
         if view.started.pairs:
             of = "pictures" if view.started.images else "prompts"
-            facts.append(f"{words.counted(view.started.pairs, 'pair')} of {of}")
+            facts.append(tr("{pairs} of {of}", pairs=words.counted(view.started.pairs, "pair"), of=of))
         else:
             facts.append(words.divided(view.started.images, held_out))
         if view.started.class_images:
@@ -136,7 +148,7 @@ def _facts(run: Run, view: RunView) -> list[str]:
     if view.start:
         facts.append(f"started along its layers' {view.start.what}")
     if view.base and view.base.name != "starter":  # which is always read right
-        facts.append(f"{view.base.name} predicts: {view.base.finding}")
+        facts.append(tr("{name} predicts: {finding}", name=view.base.name, finding=view.base.finding))
     if view.checkpoints and view.state is not State.FINISHED:
         facts.append(f"saved at step {view.checkpoints[-1].step:,}")
     return facts
@@ -164,18 +176,18 @@ def _damage(run: Run) -> list[str]:
 def _interruption(view: RunView) -> str:
     step = view.checkpoints[-1].step if view.checkpoints else 0
     kept = (
-        f"It is saved up to step {step:,}: press Resume."
+        tr("It is saved up to step {step:,}: press Resume.", step=step)
         if step
-        else "Nothing was saved before that, but its settings are kept: press Start again."
+        else tr("Nothing was saved before that, but its settings are kept: press Start again.")
     )
-    return words.notice("wrong", "The training process was killed, or the machine lost power.", do=kept)
+    return words.notice("wrong", tr("The training process was killed, or the machine lost power."), do=kept)
 
 
 def _tail(run: Run) -> str:
     try:
         return "\n".join(run.log_file.read_text("utf-8", "replace").splitlines()[-_LOG_LINES:])
     except OSError:
-        return "The log cannot be read."
+        return tr("The log cannot be read.")
 
 
 def _refusal(refused: StudioError | None) -> str:
@@ -202,7 +214,7 @@ def apply_label(view: RunView) -> str:
     changes = [
         f"{SPECS[key].label.lower()} {words.value(value)}" for key, value in view.failed.changes.items() if key in SPECS
     ]
-    return f"Resume with {' and '.join(changes)}"
+    return tr("Resume with {listed}", listed=" and ".join(changes))
 
 
 _SEEN = {"captioning": "pictures", "sweep": "sweeps", "comparison": "train"}
@@ -240,9 +252,9 @@ def _does(first: QueueEntry, view: RunView) -> str:
 def start_label(line: Sequence[QueueEntry]) -> str:
     """The label of the button that starts a run, with what the run would wait for."""
     if not line:
-        return "Start training"
+        return tr("Start training")
     more = f" and {len(line) - 1} more" if len(line) > 1 else ""
-    return f"Queue after {line[0].title}{more}"
+    return tr("Queue after {title}{more}", title=line[0].title, more=more)
 
 
 def resume_label(view: RunView) -> str:
@@ -250,5 +262,5 @@ def resume_label(view: RunView) -> str:
     if view.state is State.FINISHED and not (view.finished and view.finished.stopped and view.checkpoints):
         return ""
     if view.checkpoints:
-        return f"Resume from step {view.checkpoints[-1].step:,}"
-    return "Start again" if view.state.ended and not view.left_queue else "Start"
+        return tr("Resume from step {step:,}", step=view.checkpoints[-1].step)
+    return tr("Start again") if view.state.ended and not view.left_queue else "Start"

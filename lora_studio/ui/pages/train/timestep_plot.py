@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from lora_studio.config.slices import NoiseSettings
 from lora_studio.config.specs import SPECS
 from lora_studio.diffusion import timesteps
+from lora_studio.language import tr
 from lora_studio.ui import words
 from lora_studio.ui.fields import from_field
 from lora_studio.ui.plots import Frame, in_svg
@@ -48,4 +49,4 @@ def chart(*values: Any) -> str:
 def _spoken(heights: list[float]) -> str:
     """What the drawing shows, in words."""
     share = sum(heights[len(heights) // 2 :]) / sum(heights)
-    return f"{share:.0%} of the draws are in the noisier half of the process"
+    return tr("{share:.0%} of the draws are in the noisier half of the process", share=share)
