@@ -10,10 +10,10 @@ from typing import Any, Literal, cast
 from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from lora_studio.config.declaration import Choice, Group, Level, declaration_of
+from lora_studio.config.declaration import Choice, Group, Level, NamedChoice, declaration_of
 from lora_studio.config.slices import FIELDS, SLICE_OF, SLICES
 from lora_studio.errors import SettingsError
-from lora_studio.language import tr
+from lora_studio.language import declared, tr
 
 _SHORT = reprlib.Repr()
 """For values in messages: a file of unknown origin may hold one of any size."""
@@ -28,8 +28,6 @@ class Spec:
     label: str
     about: str
     """What it does."""
-    help: str
-    """The same, and where it has an effect."""
     group: Group
     level: Level
     unit: str
@@ -41,9 +39,15 @@ class Spec:
     """Other settings, and the values of them with which this one counts at all."""
 
     @property
+    def help(self) -> str:
+        """What it does, and where it has an effect."""
+        return " ".join(map(str, [self.about, *_conditions(self.only)]))
+
+    @property
     def options(self) -> tuple[Choice, ...]:
         """The present choices, with titles and help; empty for other kinds of settings."""
-        return tuple(declaration_of(FIELDS[self.key]).choices())
+        choices = declaration_of(FIELDS[self.key]).choices()
+        return tuple(NamedChoice(one.name, declared(one.title), declared(one.help)) for one in choices)
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -53,6 +57,12 @@ class Spec:
     def title(self, value: Any) -> str:
         """A choice's name for people; any other value as text."""
         return next((option.title for option in self.options if option.name == value), plain(value))
+
+
+def either(alternatives: Sequence[str]) -> str:
+    """``one, another or a third``."""
+    *some, last = alternatives
+    return tr("{some} or {last}", some=", ".join(map(str, some)), last=last) if some else last
 
 
 def plain(value: Any) -> str:
@@ -82,27 +92,28 @@ def _conditions(only: Mapping[str, Sequence[Any]]) -> list[str]:
     """With which other settings a setting counts, a sentence each."""
     found = []
     for key, values in only.items():
-        titles = {option.name: option.title for option in declaration_of(FIELDS[key]).choices()}
-        found.append(f"Only where {FIELDS[key].title} is {' or '.join(titles.get(one, plain(one)) for one in values)}.")
+        titles = {option.name: declared(option.title) for option in declaration_of(FIELDS[key]).choices()}
+        label = declared(FIELDS[key].title or "")
+        listed = either([titles.get(one, plain(one)) for one in values])
+        found.append(tr("Only where {label} is {listed}.", label=label, listed=listed))
     return found
 
 
 def _spec(key: str) -> Spec:
     field = FIELDS[key]
-    declared = declaration_of(field)
+    said = declaration_of(field)
     return Spec(
         key,
-        field.title or "",
-        field.description or "",
-        " ".join([field.description or "", *_conditions(declared.only)]),
+        declared(field.title or ""),
+        declared(field.description or ""),
         SLICES[SLICE_OF[key]].group,
-        declared.level,
-        declared.unit,
+        said.level,
+        declared(said.unit),
         field.get_default(call_default_factory=True),
         _kind(field),
         _bound(field, "ge", "gt"),
         _bound(field, "le", "lt"),
-        declared.only,
+        said.only,
     )
 
 

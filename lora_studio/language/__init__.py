@@ -1,8 +1,9 @@
 """The languages of the page: messages that keep their parts, and their translations."""
 
 from lora_studio.language.catalogue import ENGLISH, LANGUAGES, current, preferred, using
-from lora_studio.language.message import Message, Told, english, ntr, number, tr
+from lora_studio.language.message import Message, Told, declared, english, ntr, number, tr
 
 __all__ = [
-    "ENGLISH", "LANGUAGES", "Message", "Told", "current", "english", "ntr", "number", "preferred", "tr", "using",
+    "ENGLISH", "LANGUAGES", "Message", "Told", "current", "declared", "english", "ntr", "number",
+    "preferred", "tr", "using",
 ]  # fmt: skip

@@ -6,7 +6,7 @@ https://www.gnu.org/software/gettext/manual/html_node/PO-Files.html
 from __future__ import annotations
 
 import gettext
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
@@ -29,7 +29,7 @@ def current() -> str:
 
 
 @contextmanager
-def using(language: str) -> Iterator[None]:
+def using(language: str) -> Generator[None]:
     """Messages are in ``language`` meanwhile, in this thread or task."""
     token = _current.set(language)
     try:

@@ -11,6 +11,7 @@ imported, or the warning of a run that another process wrote to its log.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 from string import Formatter
 from typing import Annotated, Any
 
@@ -55,7 +56,7 @@ class Message(str):
         return Message, (self.template, self.plural, self.parts)
 
 
-def tr(template: str, /, **parts: Any) -> Message:
+def tr(template: str, /, **parts: Any) -> str:
     """The message ``template`` with its ``parts``.
 
     The template is a literal: catalogues are made from the code. Numbers follow the language's conventions where their
@@ -64,12 +65,17 @@ def tr(template: str, /, **parts: Any) -> Message:
     return Message(template, "", parts)
 
 
-def ntr(count: float, one: str, many: str, /, **parts: Any) -> Message:
+def ntr(count: float, one: str, many: str, /, **parts: Any) -> str:
     """The message for ``count``, which is one of its parts: ``one`` in the singular, ``many`` in the plural."""
     return Message(one, many, {"count": count, **parts})
 
 
-def number(value: float, spec: str = ",") -> Message:
+def declared(text: str) -> str:
+    """The message of a text that is declared as data, such as a setting's label. It has no parts."""
+    return Message(text)
+
+
+def number(value: float | Decimal, spec: str = ",") -> str:
     """A number by itself, in the language's conventions. ``spec`` is Python's format of it.
 
     >>> number(1234.5, ",.1f"), number(12_000)
@@ -92,12 +98,14 @@ class _Words(Formatter):
 
     def format_field(self, value: Any, format_spec: str) -> Any:
         shown = format(value, format_spec)
-        counts = isinstance(value, float) or (isinstance(value, int) and format_spec)
+        counts = isinstance(value, float | Decimal) or (isinstance(value, int) and format_spec)
         return shown.translate(catalogue.separators(self._language)) if counts else shown
 
 
 def _said(template: str, plural: str, parts: Mapping[str, Any]) -> str:
     """A message in the current language."""
+    if not template:  # gettext would answer with the catalogue's header
+        return ""
     language = catalogue.current()
     words = catalogue.translations(language)
     found = words.ngettext(template, plural, parts["count"]) if plural else words.gettext(template)
@@ -106,11 +114,13 @@ def _said(template: str, plural: str, parts: Mapping[str, Any]) -> str:
 
 def _part(value: Any) -> Any:
     """What is kept of a part: what JSON can hold, and messages."""
-    return value if isinstance(value, str | int | float) else str(value)
+    return value if isinstance(value, str | int | float | Decimal) else str(value)
 
 
-def to_data(text: str) -> Any:
+def to_data(text: Any) -> Any:
     """``text`` as data that JSON can represent: a message with its parts, any other text as it is."""
+    if isinstance(text, Decimal):
+        return float(text)
     if not isinstance(text, Message):
         return text
     parts = {name: to_data(value) for name, value in text.parts.items()}

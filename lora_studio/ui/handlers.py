@@ -13,6 +13,7 @@ import gradio as gr
 import gradio.utils
 
 from lora_studio.ui.outcome import WORK
+from lora_studio.ui.translated import answering
 
 _SIGN = 15.0
 """Seconds between two signs that a page is still connected."""
@@ -32,6 +33,8 @@ def prepare(studio: gr.Blocks) -> None:
             handler.show_progress_on = []
         if handler.fn and inspect.isgeneratorfunction(handler.fn):
             handler.fn = _ending_with_nothing(handler.fn, len(handler.outputs))
+        if handler.fn:
+            handler.fn = answering(handler.fn)
 
 
 def _replacement(old: Any, new: Any) -> list[Any]:

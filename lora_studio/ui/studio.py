@@ -8,6 +8,7 @@ import os
 import socket
 import time
 import webbrowser
+from functools import partial
 from pathlib import Path
 
 import gradio as gr
@@ -19,7 +20,7 @@ from lora_studio.jobs.renderer import Renderer
 from lora_studio.language import tr
 from lora_studio.locks import Lock
 from lora_studio.runs import undo
-from lora_studio.ui import endpoints, folds, handlers, help, icons, images, keys, security, tabs
+from lora_studio.ui import endpoints, folds, handlers, help, icons, images, keys, security, tabs, translated
 from lora_studio.ui.pages.draw.easel import Easel
 from lora_studio.ui.pages.draw.page import DrawPage
 from lora_studio.ui.pages.export import ExportPage
@@ -46,12 +47,17 @@ def build(outputs: Path = runs.OUTPUTS) -> gr.Blocks:
     """All pages of the studio, for the runs in ``outputs``."""
     outputs = outputs.resolve()
     os.environ["GRADIO_TEMP_DIR"] = str(images.uploads(outputs))
-    with gr.Blocks(
-        title=tr("LoRA Studio"), analytics_enabled=False, fill_width=True, delete_cache=(_DAY, 7 * _DAY)
+    with translated.Page(
+        partial(build, outputs),
+        title=tr("LoRA Studio"),
+        analytics_enabled=False,
+        fill_width=True,
+        delete_cache=(_DAY, 7 * _DAY),
     ) as studio:
         with gr.Row(elem_classes="masthead"):
             html(f'{keys.skip_links()}<h1 title="Version {__version__}">LoRA Studio</h1>', elem_classes="brand")
             pill = html(elem_id="pill")
+            html(translated.choice(), js_on_load=translated.choosing(), elem_classes="languages")
             html(keys.dialog(__version__), js_on_load=keys.SCRIPT + folds.SCRIPT, elem_classes="helping")
         html(help.dialog(outputs), js_on_load=help.script(), elem_id="helps")
         mixed = gr.BrowserState({}, storage_key="lora-studio-mix", secret="lora-studio")
@@ -159,7 +165,7 @@ def serve(studio: gr.Blocks, outputs: Path, address: str, port: int, login: tupl
         theme=theme(),
         css=icons.css(),
         css_paths=STYLES,
-        head=tabs.HEAD,
+        head=translated.head() + tabs.HEAD,
         favicon_path=_HERE / "favicon.svg",
     )
     return studio

@@ -9,16 +9,17 @@ from html import escape
 
 from lora_studio import files
 from lora_studio.events import State
+from lora_studio.language import ntr, number, tr
 
 STATES = {
-    State.QUEUED: "Waiting",
-    State.PREPARING: "Preparing",
-    State.RUNNING: "Training",
-    State.PAUSED: "Paused",
-    State.STOPPING: "Stopping",
-    State.FINISHED: "Finished",
-    State.FAILED: "Failed",
-    State.INTERRUPTED: "Interrupted",
+    State.QUEUED: tr("Waiting"),
+    State.PREPARING: tr("Preparing"),
+    State.RUNNING: tr("Training"),
+    State.PAUSED: tr("Paused"),
+    State.STOPPING: tr("Stopping"),
+    State.FINISHED: tr("Finished"),
+    State.FAILED: tr("Failed"),
+    State.INTERRUPTED: tr("Interrupted"),
 }
 
 _FILE = re.compile(r"[/\\]|\.[A-Za-z]\w{1,11}$")
@@ -58,12 +59,12 @@ def _begun(place: str) -> str:
 
 
 def counted(number: int, one: str, many: str = "") -> str:
-    """A number with its noun, in the plural if need be.
+    """A number with its noun, in the plural if need be. The nouns are literals, for the catalogues.
 
     >>> counted(1, "picture"), counted(1200, "picture")
     ('1 picture', '1,200 pictures')
     """
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+    return ntr(number, f"{{count:,}} {one}", f"{{count:,}} {many or one + 's'}")
 
 
 def divided(train: int, held_out: int) -> str:
@@ -72,8 +73,8 @@ def divided(train: int, held_out: int) -> str:
     >>> divided(34, 4), divided(1, 0)
     ('34 pictures train, 4 held out for validation', '1 picture trains')
     """
-    shown = f"{counted(train, 'picture')} {'trains' if train == 1 else 'train'}"
-    return shown + (f", {held_out:,} held out for validation" if held_out else "")
+    shown = ntr(train, "{count:,} picture trains", "{count:,} pictures train")
+    return tr("{shown}, {held_out:,} held out for validation", shown=shown, held_out=held_out) if held_out else shown
 
 
 def duration(seconds: float) -> str:
@@ -89,7 +90,9 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return counted(minutes, "minute")
     hours, minutes = divmod(minutes, 60)
-    return counted(hours, "hour") + (f" {counted(minutes, 'minute')}" if minutes else "")
+    if not minutes:
+        return counted(hours, "hour")
+    return tr("{hours} {minutes}", hours=counted(hours, "hour"), minutes=counted(minutes, "minute"))
 
 
 def size(count: int) -> str:
@@ -100,7 +103,7 @@ def size(count: int) -> str:
     """
     for unit, divisor in (("GB", 1e9), ("MB", 1e6)):
         if count >= divisor:
-            return f"{count / divisor:.1f} {unit}"
+            return number(count / divisor, ".1f") + f" {unit}"
     return f"{max(1, round(count / 1e3))} KB"
 
 
@@ -111,8 +114,8 @@ def figure(value: float) -> str:
     ['0.1235', '3.00e-05', '12.34']
     """
     if value and abs(value) < 0.001:
-        return f"{value:.2e}"
-    return f"{value:.4f}" if abs(value) < 1 else f"{value:.2f}"
+        return number(value, ".2e")
+    return number(value, ".4f" if abs(value) < 1 else ".2f")
 
 
 def value(setting: object) -> str:
@@ -125,14 +128,16 @@ def value(setting: object) -> str:
     """
     match setting:
         case bool():
-            return "on" if setting else "off"
+            return tr("on") if setting else tr("off")
         case int():
-            return f"{setting:,}"
+            return number(setting)
         case float():
             short = f"{setting:g}"
-            return f"{Decimal(short):f}" if "e-0" in short else short  # learning rates are read more easily in full
+            if "e-0" in short:  # learning rates are read more easily in full
+                return number(Decimal(short), "f")
+            return number(setting, "g")
         case list() | tuple():
-            return " · ".join(map(str, setting)) or "none"
+            return " · ".join(map(str, setting)) or tr("none")
         case None:
-            return "empty"
-    return str(setting) or "none"
+            return tr("empty")
+    return str(setting) or tr("none")

@@ -101,7 +101,7 @@ def test_health_counts_what_trains_and_names_hold_no_markup(data, tmp_path):
 def test_folders_are_counted_with_those_that_have_options(data):
     (data / "10_sea").mkdir()
     paint(data / "10_sea" / "d.png", "green")
-    counts = folders.counted(opened(data), {"gone": FolderOptions()})
+    counts = folders.picture_counts(opened(data), {"gone": FolderOptions()})
     assert counts == {"": 4, "10_sea": 1, "gone": 0}
     shown = folders.table(counts, {"10_sea": FolderOptions(weight=0.5, timesteps=(0, 500))}, opened(data))
     assert "1 picture · 10 × · weight 0.5 · noise 0 to 500" in shown

@@ -124,7 +124,7 @@ class Folders:
     def draw(self, look: PicturesLook, collection: Collection) -> Updates:
         """The table, and the form of the folder that another panel asks for."""
         chosen, _ = preparation.read(collection.dataset.folder)
-        counts = counted(collection, chosen.folders)
+        counts = picture_counts(collection, chosen.folders)
         named = f"Folders · {len(counts):,}" if len(counts) > 1 else tr("Options of this folder")
         drawn = {self.fold: gr.update(label=named), self.table: table(counts, chosen.folders, collection)}
         asked, look.folder_form = look.folder_form, None
@@ -194,7 +194,7 @@ def _whole(number: float | None) -> float | None:
     return int(number) if number is not None and float(number).is_integer() else number
 
 
-def counted(collection: Collection, chosen: Mapping[str, FolderOptions]) -> dict[str, int]:
+def picture_counts(collection: Collection, chosen: Mapping[str, FolderOptions]) -> dict[str, int]:
     """Folder -> pictures directly in it, of the folders that have some or have options; sorted, the dataset's first."""
     own = Counter(parent(name) for name in collection.cards)
     return {name: own[name] for name in sorted({"", *own, *chosen}) if own[name] or name in chosen or len(own) < 2}
