@@ -114,7 +114,7 @@ def _said(template: str, plural: str, parts: Mapping[str, Any]) -> str:
 
 def _part(value: Any) -> Any:
     """What is kept of a part: what JSON can hold, and messages."""
-    return value if isinstance(value, str | int | float | Decimal) else str(value)
+    return value if isinstance(value, str | int | float | Decimal | list | None) else str(value)
 
 
 def to_data(text: Any) -> Any:
@@ -133,7 +133,7 @@ def from_data(data: Any) -> Any:
     Raises:
         ValueError: it made it of none.
     """
-    if isinstance(data, str | int | float):
+    if isinstance(data, str | int | float | list | None):
         return data
     try:
         template, plural, parts = data["template"], data.get("plural", ""), data.get("parts", {})
