@@ -32,7 +32,7 @@ _STEPS = (
     (
         "pictures",
         "Pictures",
-        tr("Twenty to forty in one style. {way}", way=way("pictures", "Open Pictures")),
+        tr("Twenty to forty in one style. {way}", way=way("pictures", tr("Open Pictures"))),
     ),
     (
         "mix",
