@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from lora_studio.config.declaration import Choice, Group, Level, NamedChoice, declaration_of
 from lora_studio.config.slices import FIELDS, SLICE_OF, SLICES
 from lora_studio.errors import SettingsError
-from lora_studio.language import declared, tr
+from lora_studio.language import declared, either, tr
 
 _SHORT = reprlib.Repr()
 """For values in messages: a file of unknown origin may hold one of any size."""
@@ -57,12 +57,6 @@ class Spec:
     def title(self, value: Any) -> str:
         """A choice's name for people; any other value as text."""
         return next((option.title for option in self.options if option.name == value), plain(value))
-
-
-def either(alternatives: Sequence[str]) -> str:
-    """``one, another or a third``."""
-    *some, last = alternatives
-    return tr("{some} or {last}", some=", ".join(map(str, some)), last=last) if some else last
 
 
 def plain(value: Any) -> str:

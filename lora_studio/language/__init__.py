@@ -1,9 +1,9 @@
 """The languages of the page: messages that keep their parts, and their translations."""
 
 from lora_studio.language.catalogue import ENGLISH, LANGUAGES, current, preferred, using
-from lora_studio.language.message import Message, Told, declared, english, ntr, number, tr
+from lora_studio.language.message import Message, Told, both, declared, either, english, ntr, number, tr
 
 __all__ = [
-    "ENGLISH", "LANGUAGES", "Message", "Told", "current", "declared", "english", "ntr", "number",
+    "ENGLISH", "LANGUAGES", "Message", "Told", "both", "current", "declared", "either", "english", "ntr", "number",
     "preferred", "tr", "using",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ imported, or the warning of a run that another process wrote to its log.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from string import Formatter
 from typing import Annotated, Any
@@ -82,6 +82,29 @@ def number(value: float | Decimal, spec: str = ",") -> str:
     ('1,234.5', '12,000')
     """
     return Message(f"{{value:{spec}}}", "", {"value": value})
+
+
+def both(texts: Iterable[str]) -> str:
+    """All of them, as a sentence lists them.
+
+    >>> both(["rank", "alpha", "dropout"])
+    'rank, alpha and dropout'
+    """
+    return _listed(texts, "{some} and {last}")
+
+
+def either(texts: Iterable[str]) -> str:
+    """One of them, as a sentence lists them.
+
+    >>> either(["LoRA", "DoRA"])
+    'LoRA or DoRA'
+    """
+    return _listed(texts, "{some} or {last}")
+
+
+def _listed(texts: Iterable[str], ending: str) -> str:
+    *some, last = map(str, texts)
+    return Message(ending, "", {"some": str(tr(", ")).join(some), "last": last}) if some else last
 
 
 def english(text: str) -> str:

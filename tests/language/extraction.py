@@ -83,7 +83,10 @@ def in_code() -> tuple[list[Found], list[Mistake]]:
 
 def declared() -> list[Found]:
     """What the settings, their choices and the presets say."""
-    found = [Found(group.value, "", "lora_studio/config/declaration.py") for group in Group]
+    found = [
+        Found(ending, "", "lora_studio/language/message.py") for ending in ("{some} and {last}", "{some} or {last}")
+    ]
+    found += [Found(group.value, "", "lora_studio/config/declaration.py") for group in Group]
     for spec in SPECS.values():
         texts = [spec.label, spec.about, spec.unit, *(part for one in spec.options for part in (one.title, one.help))]
         found += [Found(str(text), "", f"the setting {spec.key}") for text in texts if text]
