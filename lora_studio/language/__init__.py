@@ -1,9 +1,10 @@
 """The languages of the page: messages that keep their parts, and their translations."""
 
 from lora_studio.language.catalogue import ENGLISH, LANGUAGES, current, preferred, using
+from lora_studio.language.dates import clock, date
 from lora_studio.language.message import Message, Told, both, declared, either, english, ntr, number, tr
 
 __all__ = [
-    "ENGLISH", "LANGUAGES", "Message", "Told", "both", "current", "declared", "either", "english", "ntr", "number",
-    "preferred", "tr", "using",
+    "ENGLISH", "LANGUAGES", "Message", "Told", "both", "clock", "current", "date", "declared", "either", "english",
+    "ntr", "number", "preferred", "tr", "using",
 ]  # fmt: skip

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from datetime import datetime
 from decimal import Decimal
 from html import escape
 
 from lora_studio import files
 from lora_studio.events import State
-from lora_studio.language import ntr, number, tr
+from lora_studio.language import clock, date, ntr, number, tr
 
 STATES = {
     State.QUEUED: tr("Waiting"),
@@ -93,6 +94,41 @@ def duration(seconds: float) -> str:
     if not minutes:
         return counted(hours, "hour")
     return tr("{hours} {minutes}", hours=counted(hours, "hour"), minutes=counted(minutes, "minute"))
+
+
+def moment(timestamp: float, now: datetime | None = None) -> str:
+    """When something was, as briefly as is clear.
+
+    >>> now = datetime(2026, 3, 5, 15, 0)
+    >>> moment(datetime(2026, 3, 5, 14, 7).timestamp(), now), moment(datetime(2025, 3, 5, 14, 7).timestamp(), now)
+    ('today, 14:07', '5 Mar 2025, 14:07')
+
+    Args:
+        timestamp: in seconds since the epoch.
+    """
+    when, now = datetime.fromtimestamp(timestamp), now or datetime.now()
+    if when.date() == now.date():
+        return tr("today, {time}", time=clock(when))
+    return day_and_time(timestamp, year=when.year != now.year)
+
+
+def day_and_time(timestamp: float, year: bool = False) -> str:
+    """The day and the time of day, with the year or without.
+
+    >>> day_and_time(datetime(2026, 3, 5, 14, 7).timestamp())
+    '5 Mar, 14:07'
+    """
+    when = datetime.fromtimestamp(timestamp)
+    return tr("{day}, {time}", day=date(when, year), time=clock(when))
+
+
+def day(timestamp: float) -> str:
+    """The day with its year.
+
+    >>> day(datetime(2026, 11, 3).timestamp())
+    '3 Nov 2026'
+    """
+    return date(datetime.fromtimestamp(timestamp))
 
 
 def size(count: int) -> str:

@@ -4,12 +4,13 @@ import doctest
 
 import pytest
 
+from lora_studio.language import dates
 from lora_studio.ui import plots, words
 from lora_studio.ui.pages.train import judged_advice, judged_curves, previews
 
 
 @pytest.mark.parametrize(
-    "module", [words, plots, previews, judged_advice, judged_curves], ids=lambda module: module.__name__
+    "module", [dates, words, plots, previews, judged_advice, judged_curves], ids=lambda module: module.__name__
 )
 def test_examples_hold(module):
     """A figure reads wrong: "1 pictures", "60 minutes"."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 from collections import Counter
-from datetime import datetime
 from pathlib import Path
 
 from PIL import Image
@@ -185,8 +184,7 @@ def _rank(entry: Entry) -> list[str]:
 
 def day(entry: Entry) -> str:
     """When the file was last changed, as ``3 Nov 2026``."""
-    moment = datetime.fromtimestamp(entry.modified)
-    return f"{moment.day} {moment:%b %Y}"
+    return words.day(entry.modified)
 
 
 def picture(entry: Entry, outputs: Path) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,7 +117,7 @@ def html(rows: Sequence[RunRow], chosen: str, first: str, more: int) -> str:
         first: the run that is to be compared with another one, once that is chosen.
         more: how many others there are.
     """
-    now = time.localtime()
+    now = datetime.now()
     shown = "".join(_row(row, row.name == chosen, first, now) for row in rows)
     step = min(more, PAGE)
     button = f'<button type="button" class="way" data-act="more">Show {step:,} more of {more:,}</button>'
@@ -128,7 +128,7 @@ PAGE = 40
 """Runs that are shown at first, and that each press shows more."""
 
 
-def _row(row: RunRow, chosen: bool, first: str, now: time.struct_time) -> str:
+def _row(row: RunRow, chosen: bool, first: str, now: datetime) -> str:
     name = words.text(row.name)
     picture = f'<img src="{words.text(row.picture)}" alt="" loading="lazy">' if row.picture else "<i></i>"
     facts = " · ".join((row.state, *row.facts))
@@ -136,7 +136,7 @@ def _row(row: RunRow, chosen: bool, first: str, now: time.struct_time) -> str:
     return (
         f'<li data-run="{name}" class="{row.kind}"><button class="show" data-act="show"{current}>'
         f'{picture}<span><b>{name}</b><span><span class="dot"></span>{words.text(facts)}</span>'
-        f"<small>{_when(row.created, now)}</small></span></button>"
+        f"<small>{words.moment(row.created, now)}</small></span></button>"
         f'<span class="acts">{_acts(row, name, first)}</span></li>'
     )
 
@@ -151,21 +151,6 @@ def _acts(row: RunRow, name: str, first: str) -> str:
 
 def _button(act: str, label: str, name: str, more: str = "") -> str:
     return f'<button data-act="{act}" aria-label="{label}: {name}"{more}>{label}</button>'
-
-
-def _when(created: float, now: time.struct_time) -> str:
-    """When the run was created, as briefly as is clear.
-
-    >>> _when(time.mktime((2026, 3, 5, 14, 7, 0, 0, 0, -1)), time.struct_time((2026, 3, 5, 15, 0, 0, 0, 64, -1)))
-    'today, 14:07'
-    >>> _when(time.mktime((2025, 3, 5, 14, 7, 0, 0, 0, -1)), time.struct_time((2026, 3, 5, 15, 0, 0, 0, 64, -1)))
-    '5 Mar 2025, 14:07'
-    """
-    when = time.localtime(created)
-    if when[:3] == now[:3]:
-        return time.strftime("today, %H:%M", when)
-    year = "" if when.tm_year == now.tm_year else " %Y"
-    return time.strftime(f"%d %b{year}, %H:%M", when).lstrip("0")
 
 
 LIST = """

@@ -4,7 +4,6 @@ deletion, and a new run can branch from any of them.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 
 from lora_studio.evaluation.judgements import Judgement
@@ -134,8 +133,7 @@ def _star(one: Saved) -> str:
 def _about(one: Saved | None, size: int) -> str:
     if one is None:
         return f"adapter only · {words.size(size)}"
-    when = time.strftime("%d %b, %H:%M", time.localtime(one.at)).lstrip("0")
-    return f"{when} · {words.size(one.size)}"
+    return f"{words.day_and_time(one.at)} · {words.size(one.size)}"
 
 
 def _acts(step: int, saved: Saved | None, found: Evaluation) -> str:
