@@ -60,6 +60,8 @@ class RankWorkers:
         self.run, self.world, self.port = run, world, port
         self._workers: list[_RankWorker] = []
         self._over = threading.Event()
+        self._reading = threading.Lock()  # two threads may want to know at once why a process failed
+        self._watcher = threading.Thread(target=self._watch, name="rank-workers", daemon=True)
 
     def __enter__(self) -> RankWorkers:
         try:
@@ -77,11 +79,12 @@ class RankWorkers:
                 where="gpus",
                 do=tr("Close other programs, then try again."),
             ) from error
-        threading.Thread(target=self._watch, name="rank-workers", daemon=True).start()
+        self._watcher.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
+        self._watcher.join()  # it reads what is closed now
         self._end()
 
     @contextmanager
@@ -121,8 +124,9 @@ class RankWorkers:
         return None
 
     def _error(self, number: int, status: int, output: IO[bytes]) -> StudioError:
-        output.seek(0)
-        failed = _failure(output.read().rstrip().rpartition(b"\n")[2])
+        with self._reading:
+            output.seek(0)
+            failed = _failure(output.read().rstrip().rpartition(b"\n")[2])
         if failed:
             details = {"changes": failed.changes} if failed.changes else {}
             return StudioError(failed.what, where=failed.where, do=failed.do, details=details)

@@ -8,6 +8,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -250,6 +251,25 @@ def test_a_leader_that_waits_for_a_gpu_is_ended_by_who_watches(fallen, monkeypat
         assert ended == [1]
         (failed,) = eventlog.read(others.run.events_file)[0]
     assert failed.what == "Process 2 of 2 ended unexpectedly (status 1)." and not failed.ours
+
+
+def test_the_reason_is_read_before_its_file_is_closed(fallen, monkeypatch):
+    """The leader ends at the moment at which another process is found to have failed, and the thread that found it
+    reads a closed file.
+    """
+    reading, closed, error = threading.Event(), [], ranks.RankWorkers._error
+
+    def slow(workers, number, status, output):
+        reading.set()
+        time.sleep(0.2)
+        closed.append(output.closed)
+        return error(workers, number, status, output)
+
+    monkeypatch.setattr(ranks, "POLL", 0.02)
+    monkeypatch.setattr(ranks.RankWorkers, "_error", slow)
+    with fallen():
+        assert reading.wait(30)
+    assert closed == [False]
 
 
 def test_who_left_since_another_had_ended_is_not_blamed(fallen, monkeypatch):

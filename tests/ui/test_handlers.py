@@ -32,6 +32,17 @@ def test_all_that_report_in_steps_end_with_nothing(page):
     )
 
 
+def test_no_change_of_the_address_is_dropped(page):
+    """An address that is entered while the one before is being answered, such as by Back, shows nothing."""
+    parts = {part["id"] for part in page.get_config_file()["components"] if "hashchange" in str(part["props"])}
+    modes = [
+        one["trigger_mode"]
+        for one in page.get_config_file()["dependencies"]
+        if any(target in parts and event != "load" for target, event in one["targets"])
+    ]
+    assert len(parts) >= 5 and len(modes) >= 5 and set(modes) == {"multiple"}
+
+
 def answers(step_by_step, count):
     """What the page gets of a handler with ``count`` outputs, the answer at its end last."""
     with gr.Blocks() as blocks:

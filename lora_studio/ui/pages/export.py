@@ -19,7 +19,7 @@ from lora_studio.ui.blank import blank
 from lora_studio.ui.exporting import exported, usual_name
 from lora_studio.ui.outcome import PROGRAMS, WORK, Updates, done, proof, told
 from lora_studio.ui.pages.library import cards, details
-from lora_studio.ui.pages.train.setup import QUIET
+from lora_studio.ui.pages.train.setup import EACH, QUIET
 from lora_studio.ui.paths import tidy
 from lora_studio.ui.theme import html
 
@@ -193,7 +193,7 @@ class ExportPage:
         chosen = [self.adapter, self.offered]
         tab.select(self.offer, chosen, self._choice, js=_ADDRESSED, **QUIET)
         self.adapter.input(self.offer, chosen, self._choice, **QUIET)
-        self.facts.click(self.asked, self.offered, self._choice, **QUIET)
+        self.facts.click(self.asked, self.offered, self._choice, **EACH)
         asked: set[Any] = {self.adapter, self.format, self.form, self.words}
         for field in (self.format, self.form, self.words):
             field.input(self.choose, asked, self._form, **QUIET)

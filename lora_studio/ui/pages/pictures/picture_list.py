@@ -18,7 +18,7 @@ from lora_studio.ui.outcome import WORK, Updates
 from lora_studio.ui.pages.pictures import cards, findings
 from lora_studio.ui.pages.pictures.look import PAGE_SIZE, PicturesLook
 from lora_studio.ui.pages.pictures.room import Room
-from lora_studio.ui.pages.train.setup import QUIET
+from lora_studio.ui.pages.train.setup import EACH, QUIET
 from lora_studio.ui.theme import html
 
 _EVERY = 0.4
@@ -88,8 +88,8 @@ class PictureList:
         asked = [self.search.change, *(one.input for one in fields[1:])]
         gr.on(asked, self.find, [look, *fields], drawn, trigger_mode="always_last", **QUIET)
         self.filters.click(self.filter, look, [*drawn, self.search], **QUIET)
-        self.cards.click(self.choose, look, drawn, trigger_mode="multiple", **QUIET)
-        self.cards.select(self.turn, look, drawn, trigger_mode="multiple", **QUIET)
+        self.cards.click(self.choose, look, drawn, **EACH)
+        self.cards.select(self.turn, look, drawn, **EACH)
         self.cards.clear(self.unselect, look, drawn, **QUIET)
         self.cards.apply(self.select_all, look, drawn, **QUIET)
         self.cards.play(self.make_thumbnails, look, self.cards, **WORK)

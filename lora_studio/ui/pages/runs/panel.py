@@ -21,7 +21,7 @@ from lora_studio.ui.pages.runs import address, comparison, panel_view, queue_lis
 from lora_studio.ui.pages.runs.panel_view import PanelState
 from lora_studio.ui.pages.runs.rows import PAGE, RowCache
 from lora_studio.ui.pages.train.live import RunWatcher, TabState
-from lora_studio.ui.pages.train.setup import QUIET
+from lora_studio.ui.pages.train.setup import EACH, QUIET
 from lora_studio.ui.theme import html
 
 EVERY = 2.0
@@ -129,10 +129,10 @@ class RunsPanel:
             button.click(self.toggle, ours, self.drawn, **QUIET).then(None, js=_FOCUS, **QUIET)
         self.timer.tick(self.draw, ours, self.drawn, **QUIET)
         self.filter.change(self.search, [*ours, self.filter], self.drawn, trigger_mode="always_last", **QUIET)
-        self.list.input(show, tab, shown, **QUIET).then(self.draw, ours, self.drawn, **QUIET)
+        self.list.input(show, tab, shown, **EACH).then(self.draw, ours, self.drawn, **QUIET)
         self.back.click(self.leave, ours, self.drawn, **QUIET)
-        self.comparison.click(self.choose_step, ours, self.drawn, **QUIET)
-        self.address.input(self.follow, ours, self.drawn, **QUIET)
+        self.comparison.click(self.choose_step, ours, self.drawn, **EACH)
+        self.address.input(self.follow, ours, self.drawn, **EACH)
         for part in (self.list, self.said):
             pressed = part.click(self.press, ours, [*self.drawn, self.name], **QUIET)
             pressed.then(None, js=_TO_WHAT_IS_NEXT, **QUIET)

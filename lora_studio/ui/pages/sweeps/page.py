@@ -22,7 +22,7 @@ from lora_studio.ui.blank import blank
 from lora_studio.ui.fields import from_field
 from lora_studio.ui.outcome import Updates, done, wrong
 from lora_studio.ui.pages.sweeps import charts, status, table
-from lora_studio.ui.pages.train.setup import QUIET, Setup
+from lora_studio.ui.pages.train.setup import EACH, QUIET, Setup
 from lora_studio.ui.theme import html
 
 EVERY = 2.0
@@ -122,7 +122,7 @@ class SweepsPage:
         self.start.click(self.begin, [self.tab, self.sweep, *form], [self.notice, *shown], **QUIET)
         self.studies.input(self.show, [self.tab, self.studies], shown, **QUIET)
         self.axis.input(self.along, [self.tab, self.axis], shown, **QUIET)
-        self.table.click(self.choose, self.tab, [self.said, *shown], **QUIET)
+        self.table.click(self.choose, self.tab, [self.said, *shown], **EACH)
         self.stop.click(self.cancel, self.tab, [self.notice, *shown], **QUIET)
         self.resume.click(self.go_on, self.tab, [self.notice, *shown], **QUIET)
         self.keep.click(self.kept, self.tab, self.said, **QUIET)

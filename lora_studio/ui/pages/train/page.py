@@ -22,7 +22,7 @@ from lora_studio.ui.pages.runs import headline, health_line
 from lora_studio.ui.pages.runs.panel import RunsPanel
 from lora_studio.ui.pages.train import chosen, film_view, guide, live, said, saved, warned
 from lora_studio.ui.pages.train.live import PARTS, RunWatcher, TabState
-from lora_studio.ui.pages.train.setup import QUIET, Setup
+from lora_studio.ui.pages.train.setup import EACH, QUIET, Setup
 from lora_studio.ui.theme import html
 
 EVERY = 2.0
@@ -183,13 +183,13 @@ def _wire_run(
 
     gr.Timer(EVERY).tick(tick, tab, shown, **QUIET)
     page.load(tick, tab, shown, **QUIET)
-    parts["state"].input(show_addressed, tab, shown, **QUIET)
+    parts["state"].input(show_addressed, tab, shown, **EACH)
     panel.wire(parts["all_runs"], tab, shown, show_addressed)
     health_line.wire(parts["health"], tab, watcher)
     parts["smoothing"].change(smooth, [tab, parts["smoothing"]], shown, trigger_mode="always_last", **QUIET)
-    parts["film"].click(choose, tab, shown, **QUIET)
-    parts["film"].select(compare, tab, shown, **QUIET)
-    parts["pair"].select(against, tab, shown, **QUIET)
+    parts["film"].click(choose, tab, shown, **EACH)
+    parts["film"].select(compare, tab, shown, **EACH)
+    parts["pair"].select(against, tab, shown, **EACH)
     parts["place"].submit(find, [tab, parts["place"]], shown, **QUIET)
     for name, act in _ACTIONS.items():
         parts[name].click(_acting(act, watcher, tick), tab, shown, **QUIET)
@@ -257,7 +257,7 @@ def _wire_states(
     for part in ("states", "learned", "drawn", "advice", "chosen", "pair"):
         pressing = parts[part].click(pressed, tab, [*branch, *shown], **QUIET)
         setup.looks(setup.keeps(pressing).then)
-        parts[part].input(show, tab, shown, **QUIET)
+        parts[part].input(show, tab, shown, **EACH)
 
 
 def _judge(tab: TabState, run: Run, step: int) -> None:
