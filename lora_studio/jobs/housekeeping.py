@@ -1,4 +1,4 @@
-"""Renaming and deleting runs, where nothing is at work in them."""
+"""Renaming, deleting and restoring runs, where nothing is at work in them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import os
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 
 from lora_studio import files, locks
-from lora_studio.errors import RunError
+from lora_studio.errors import MachineError, RunError
 from lora_studio.jobs import job, runner
 from lora_studio.language import tr
-from lora_studio.runs import Run, renaming, trash
+from lora_studio.runs import Run, renaming, undo
 
 
 def rename(run: Run, name: str) -> Run:
@@ -27,14 +28,32 @@ def rename(run: Run, name: str) -> Run:
 
 
 def delete(run: Run) -> None:
-    """Moves the run's folder with all that is in it to the system's trash; ``trash.restore`` brings it back.
+    """Moves the run's folder with all that is in it to the system's trash; ``restore`` brings the last one back, unless
+    the disk has no hard links.
 
     Raises:
         RunError: something is at work in it or waits.
         MachineError: the system has no trash for this disk; everything is still there.
     """
     with _at_rest(run, "deleted"):
-        trash.put(run.folder)
+        undo.delete([run.folder], run.folder.parent, undo.RUNS)
+
+
+def restore(name: str, outputs: Path) -> None:
+    """Brings the run that was deleted last back.
+
+    Raises:
+        MachineError: it is not kept any more, something else has its name now, or the disk refuses.
+    """
+    if not restorable(name, outputs):
+        what = tr("{name} is not kept for undo any more.", name=name)
+        raise MachineError(what, where=outputs / name, do=tr("Look for it in your system's trash."))
+    undo.restore(outputs, undo.RUNS)
+
+
+def restorable(name: str, outputs: Path) -> bool:
+    """Whether ``restore`` can bring the run back."""
+    return undo.kept(outputs, undo.RUNS) == [outputs / name]
 
 
 @contextmanager

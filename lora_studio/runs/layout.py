@@ -3,7 +3,7 @@
 outputs/
 ├── .cache/                 latents, text features, previews of base models, thumbnails; may be deleted at any time
 ├── .captioning/            captioning jobs, a folder each (``jobs.captioning``)
-├── .deleted/               the adapter that was moved to the trash last, for undo
+├── .deleted/               what was moved to the trash last, for undo
 ├── .device.lock            held by the worker of a run or a job; others wait
 ├── .drawing.lock           held by whoever draws, or wants to, while a run trains
 ├── .programs.json          folders of other programs that adapters are sent to

@@ -19,7 +19,7 @@ from lora_studio.config.settings import Settings, layer
 from lora_studio.config.specs import SPECS
 from lora_studio.errors import SettingsError
 from lora_studio.language import tr
-from lora_studio.runs import trash
+from lora_studio.runs import trash, undo
 from lora_studio.runs.layout import OUTPUTS
 
 LEFT_OUT = frozenset(
@@ -71,13 +71,28 @@ def rename(name: str, title: str, outputs: Path = OUTPUTS) -> Preset:
 
 
 def delete(name: str, outputs: Path = OUTPUTS) -> None:
-    """Moves the own preset ``name`` to the trash.
+    """Moves the own preset ``name`` to the trash; ``restore`` brings the last one back.
 
     Raises:
         SettingsError: there is none.
-        MachineError: the system has no trash for this disk.
+        MachineError: it cannot be kept aside, or the system has no trash for this disk.
     """
-    trash.put(_own(name, outputs))
+    undo.delete([_own(name, outputs)], outputs, undo.PRESETS)
+
+
+def restore(name: str, outputs: Path = OUTPUTS) -> Preset:
+    """The own preset ``name``, which was deleted last, at its place again.
+
+    Raises:
+        SettingsError: another one has its name now, or it is not kept any more.
+        MachineError: the disk refuses.
+    """
+    path = folder(outputs) / f"{name}.toml"
+    if undo.kept(outputs, undo.PRESETS) != [path]:
+        what = tr("The preset {name} is not kept for undo any more.", name=name)
+        raise SettingsError(what, where=path, do=tr("Look for it in your system's trash."))
+    undo.restore(outputs, undo.PRESETS)
+    return presets.read(path)
 
 
 def held(settings: Settings) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The system's trash, from which what was deleted can be restored."""
+"""The system's trash, from which the user can restore what was deleted; undo is in ``undo``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
-from lora_studio import files
 from lora_studio.errors import MachineError
 from lora_studio.language import tr
 
@@ -44,26 +43,6 @@ def place(path: Path) -> Path | None:
     found = [info for can in _cans(path) for info in _infos(can) if _origin(info, can) == path]
     newest = max(found, key=lambda info: info.stat().st_mtime_ns, default=None)
     return newest.parent.parent / _DELETED / newest.name.removesuffix(".trashinfo") if newest else None
-
-
-def restore(path: Path) -> None:
-    """Brings what had been at ``path`` back there.
-
-    Raises:
-        MachineError: something else is there now, it is no longer in the trash, or the disk refuses.
-    """
-    if os.path.lexists(path):
-        what = f"{path.name} cannot be restored: something of that name is there now."
-        raise MachineError(what, where=path, do=tr("Rename that, then restore it."))
-    deleted = place(path)
-    if deleted is None or not os.path.lexists(deleted):
-        what = f"{path.name} is no longer in the trash, or only your system can restore it."
-        raise MachineError(what, where=path, do=tr("Look for it in your system's trash."))
-    try:
-        os.rename(deleted, path)
-        files.unlink(deleted.parent.parent / _INFO / f"{deleted.name}.trashinfo")
-    except OSError as error:
-        raise files.refusal(error, tr("{name} cannot be restored from the trash", name=path.name), deleted) from error
 
 
 def _cans(path: Path) -> Iterator[Path]:

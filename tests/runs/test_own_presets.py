@@ -45,6 +45,9 @@ def test_it_is_renamed_replaced_and_deleted_and_nothing_is_lost(tmp_path, trashe
     own_presets.save("The first", Settings(rank=2), tmp_path)
     own_presets.delete("The-first", tmp_path)
     assert trashed == ["The-first.toml", "The-first.toml"]
+    assert own_presets.restore("The-first", tmp_path).settings == {"rank": 2}
+    with pytest.raises(SettingsError, match="not kept for undo any more"):
+        own_presets.restore("two", tmp_path)
 
 
 @pytest.mark.parametrize(("act", "said"), [

@@ -42,7 +42,7 @@ def test_an_adapter_goes_with_its_card_and_comes_back_with_it(tmp_path, gone):
     assert gone == ["ink.safetensors", "ink.md", "ink.pictures"] and library.entries(tmp_path) == []
     assert sorted(undo.restore(tmp_path)) == [path.with_suffix(end) for end in (".md", ".pictures", ".safetensors")]
     assert path.read_bytes() == data and (path.with_suffix(".pictures") / "1.webp").read_text() == "picture"
-    assert not runs.deleted_folder(tmp_path).exists() and undo.restore(tmp_path) == []
+    assert undo.kept(tmp_path) == [] and undo.restore(tmp_path) == []
 
 
 def test_a_name_that_was_taken_meanwhile_gets_a_number(tmp_path, gone):

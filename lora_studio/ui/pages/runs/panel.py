@@ -14,7 +14,7 @@ from lora_studio import runs
 from lora_studio.errors import RunError, StudioError
 from lora_studio.jobs import housekeeping, queue, reordering, stopping
 from lora_studio.language import tr
-from lora_studio.runs import Run, trash
+from lora_studio.runs import Run, undo
 from lora_studio.ui import downloads
 from lora_studio.ui.outcome import Updates, wrong
 from lora_studio.ui.pages.runs import address, comparison, panel_view, queue_list, rows
@@ -144,7 +144,7 @@ class RunsPanel:
 
     def toggle(self, here: PanelState, tab: TabState) -> Updates:
         """Opens the panel, or closes it."""
-        here.settle()
+        self._settle(here)
         here.open, here.most = not here.open, PAGE
         here.compare()
         return self.draw(here, tab)
@@ -156,7 +156,8 @@ class RunsPanel:
 
     def press(self, here: PanelState, tab: TabState, event: gr.EventData) -> Updates:
         """Does with a run what was pressed."""
-        here.settle()
+        if event.act != "restore":
+            self._settle(here)
         try:
             if event.act == "more":
                 here.most += PAGE
@@ -166,13 +167,23 @@ class RunsPanel:
                 here.renaming = runs.find(event.run, self.outputs).name
             elif event.act == "delete":
                 here.said = panel_view.deleted(self._delete(event.run))
+                here.deleted = event.run
             elif event.act == "restore":
-                trash.restore(self.outputs / event.run)
+                housekeeping.restore(event.run, self.outputs)
+                here.deleted = ""
                 here.said = panel_view.said(event.run, tr("{run} is back.", run=event.run))
         except StudioError as error:
-            here.said = wrong(error)
+            here.said = wrong(error) + panel_view.undo(here.deleted, self.outputs)
         named = {self.name: gr.update(value=here.renaming, label=tr("New name of {renaming}", renaming=here.renaming))}
         return {**self.draw(here, tab), **(named if here.renaming else {})}
+
+    def _settle(self, here: PanelState) -> None:
+        """Forgets what the last press began. A run that it deleted is kept as long as undo is offered: where the trash
+        is emptied, its gigabytes are to be free.
+        """
+        if here.deleted and housekeeping.restorable(here.deleted, self.outputs):
+            undo.forget(self.outputs, undo.RUNS)
+        here.settle()
 
     def _compare(self, here: PanelState, name: str) -> None:
         """The first press chooses a run, one on another run compares them; a second one on the first leaves it."""
@@ -194,7 +205,7 @@ class RunsPanel:
     def follow(self, here: PanelState, tab: TabState, event: gr.EventData) -> Updates:
         """Compares the two runs that the page's address names; without any it goes back to the list."""
         here.compare(*map(str, event.names))
-        here.settle()
+        self._settle(here)
         gone = [name for name in here.compared if self.watcher.find(name) is None]
         if gone:
             here.said = wrong(
@@ -224,12 +235,12 @@ class RunsPanel:
 
     def keep_name(self, here: PanelState, tab: TabState) -> Updates:
         """Leaves the run its name."""
-        here.settle()
+        self._settle(here)
         return self.draw(here, tab)
 
     def press_queue(self, here: PanelState, tab: TabState, event: gr.EventData) -> Updates:
         """Moves what waits in the queue, takes it out, or stops what is at work."""
-        here.settle()
+        self._settle(here)
         try:
             if event.act in ("up", "down"):
                 reordering.move(self.outputs, event.key, up=event.act == "up")

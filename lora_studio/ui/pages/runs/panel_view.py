@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from lora_studio import files, runs
-from lora_studio.jobs import queue
+from lora_studio.jobs import housekeeping, queue
 from lora_studio.language import tr
 from lora_studio.runs import Run, trash
 from lora_studio.ui import words
@@ -40,13 +40,15 @@ class PanelState:
     """The steps whose previews are compared, by 0 and 1; the last where none was chosen."""
     renaming: str = ""
     """The run that gets another name."""
+    deleted: str = ""
+    """The run that was moved to the trash, while that can be undone."""
     said: str = ""
     """What came of the last press, as HTML."""
     sent: dict[str, Any] = field(default_factory=dict)
 
     def settle(self) -> None:
         """Forgets what the last press began."""
-        self.said = self.renaming = ""
+        self.said = self.renaming = self.deleted = ""
 
     def compare(self, *names: str) -> None:
         """Shows the comparison of these two runs, or the list."""
@@ -108,9 +110,16 @@ def deleted(run: Run) -> str:
     """That the run was deleted, where it is now, and how it comes back."""
     place = trash.place(run.folder)
     where = tr("Its folder is {place} now.", place=place) if place else tr("Your system's trash can restore it.")
-    undo = f'<button type="button" class="way" data-act="restore" data-run="{words.text(run.name)}">Undo</button>'
     what = f"<b>{words.text(run.name)} is in the trash, with its adapters and states.</b>"
-    return f'<div class="notice right" role="status">{what}<p>{words.text(where)}</p>{undo * bool(place)}</div>'
+    undone = undo(run.name, run.folder.parent)
+    return f'<div class="notice right" role="status">{what}<p>{words.text(where)}</p>{undone}</div>'
+
+
+def undo(name: str, outputs: Path) -> str:
+    """The button that brings the deleted run back; empty where it cannot."""
+    if not housekeeping.restorable(name, outputs):
+        return ""
+    return f'<button type="button" class="way" data-act="restore" data-run="{words.text(name)}">{tr("Undo")}</button>'
 
 
 def said(name: str, what: str, more: str = "") -> str:

@@ -27,6 +27,9 @@ _TO_THE_NAME = """async () => {
   field()?.select();
 }"""
 """The name is typed at once."""
+_TO_UNDO = "() => setTimeout(() => document.querySelector('#undo-preset')?.focus(), 100)"
+_TO_THE_PRESET = "() => setTimeout(() => document.querySelector('#preset input')?.focus(), 100)"
+"""What was pressed is gone."""
 
 
 class PresetForm:
@@ -77,6 +80,7 @@ class PresetForm:
             self.saving = gr.Button(tr("Save as preset…"), size="sm", min_width=100, elem_id="save-preset")
             self.renaming = gr.Button(tr("Rename…"), size="sm", min_width=60, visible=False, elem_id="rename-preset")
             self.deleting = gr.Button(tr("Delete"), size="sm", min_width=60, visible=False, elem_id="delete-preset")
+            self.undo = gr.Button(tr("Undo"), size="sm", min_width=60, visible=False, elem_id="undo-preset")
         self.mode = gr.State(_SAVE)
         with gr.Row(elem_classes="preset-name", visible=False) as self.asking:
             self.name = gr.Textbox(
@@ -86,6 +90,7 @@ class PresetForm:
             self.store = gr.Button(tr("Save"), size="sm", variant="primary", min_width=60, elem_id="store-preset")
             self.cancel = gr.Button(tr("Cancel"), size="sm", min_width=60)
         self.said = html(visible=False)
+        self.deleted = gr.State("")
 
     @property
     def chosen(self) -> list[Any]:
@@ -105,14 +110,16 @@ class PresetForm:
             gathers: as ``Setup.gathers``, which puts the form into ``draft``.
             settings: makes the settings of what the form holds, by key. Raises StudioError where they are invalid.
         """
-        asked = [self.mode, self.asking, self.name, self.store, self.said]
+        told = [self.said, self.undo]
+        asked = [self.mode, self.asking, self.name, self.store, *told]
         saving = self.saving.click(lambda: self.ask(_SAVE), None, asked, **quiet)
         renaming = self.renaming.click(lambda name: self.ask(_RENAME, name), self.field, asked, **quiet)
         for pressed in (saving, renaming):
             pressed.then(None, js=_TO_THE_NAME, **quiet)
-        self.cancel.click(lambda: {self.asking: _HIDDEN, self.said: _HIDDEN}, None, [self.asking, self.said], **quiet)
-        shown = [*self.chosen, self.asking, self.said]
-        self.deleting.click(self.delete, self.field, shown, **quiet)
+        self.cancel.click(lambda: {self.asking: _HIDDEN, **self._say("")}, None, [self.asking, *told], **quiet)
+        shown = [*self.chosen, self.asking, *told]
+        self.deleting.click(self.delete, self.field, [*shown, self.deleted], **quiet).then(None, js=_TO_UNDO, **quiet)
+        self.undo.click(self.restore, self.deleted, shown, **quiet).then(None, js=_TO_THE_PRESET, **quiet)
 
         def keep(mode: str, chosen: str, title: str, kept: dict[str, Any]) -> Updates:
             return self.keep(mode, chosen, title, lambda: settings(kept["fields"]))
@@ -139,7 +146,7 @@ class PresetForm:
             self.asking: _SHOWN,
             self.name: preset.title if preset else "",
             self.store: "Rename" if mode == _RENAME else "Save",
-            self.said: _HIDDEN,
+            **self._say(""),
         }
 
     def keep(self, mode: str, chosen: str, title: str, settings: Callable[[], Settings]) -> Updates:
@@ -150,24 +157,38 @@ class PresetForm:
             else:
                 kept, what = own_presets.save(title, settings(), self.outputs), "Saved"
         except (StudioError, OSError) as error:
-            return {self.said: gr.update(value=wrong(error), visible=True)}
+            return self._say(wrong(error))
         self.look()
         more = tr("On the command line: --preset {name}", name=kept.name)
-        told = gr.update(value=done(tr("{what} as {title}.", what=what, title=kept.title), more), visible=True)
-        return {**self.show(self.get(kept.name)), self.asking: _HIDDEN, self.said: told}
+        told = self._say(done(tr("{what} as {title}.", what=what, title=kept.title), more))
+        return {**self.show(self.get(kept.name)), self.asking: _HIDDEN, **told}
 
     def delete(self, chosen: str) -> Updates:
-        """Moves the ``chosen`` preset to the trash. The settings stay as they are."""
+        """Moves the ``chosen`` preset to the trash, and offers to undo that. The settings stay as they are."""
         title = preset.title if (preset := self.get(chosen)) else chosen
         try:
             own_presets.delete(chosen, self.outputs)
         except (StudioError, OSError) as error:
-            return {self.said: gr.update(value=wrong(error), visible=True)}
+            return self._say(wrong(error))
         self.look()
-        told = gr.update(
-            value=done(tr("{title} is in the trash.", title=title), tr("The settings stay as they are.")), visible=True
+        told = self._say(
+            done(tr("{title} is in the trash.", title=title), tr("The settings stay as they are.")), undo=True
         )
-        return {**self.show(self.first), self.asking: _HIDDEN, self.said: told}
+        return {**self.show(self.first), self.asking: _HIDDEN, self.deleted: chosen, **told}
+
+    def restore(self, name: str) -> Updates:
+        """Brings the deleted preset ``name`` back, as the chosen one. The settings stay as they are."""
+        try:
+            preset = own_presets.restore(name, self.outputs)
+        except (StudioError, OSError) as error:
+            return self._say(wrong(error))
+        self.look()
+        told = self._say(done(tr("{title} is back.", title=preset.title), tr("The settings stay as they are.")))
+        return {**self.show(self.get(name)), self.asking: _HIDDEN, **told}
+
+    def _say(self, said: str, undo: bool = False) -> Updates:
+        """What came of the last press; with ``undo``, it can be undone."""
+        return {self.said: gr.update(value=said, visible=bool(said)), self.undo: gr.update(visible=undo)}
 
     def _choices(self) -> list[tuple[str, str]]:
         return [
