@@ -190,7 +190,7 @@ def test_names_and_prompts_are_shown_as_text(outputs):
     wall.make(gallery.listed(outputs), outputs)
     assert "data-wanted" in wall.html(sitting, gallery.listed(outputs), outputs), "a damaged file has no small picture"
     sitting.choose("b.png")
-    assert stage.html(sitting, DrawingProgress(), outputs) == stage.EMPTY
+    assert stage.html(sitting, DrawingProgress(), outputs) == stage.empty()
 
 
 def test_pages_of_many_pictures(outputs, monkeypatch):

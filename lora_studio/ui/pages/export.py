@@ -11,7 +11,7 @@ import gradio as gr
 from lora_studio import files
 from lora_studio.adapters.kinds import KINDS, LORA, PLAIN_READERS, Form, Kind, readers_of, usual_form
 from lora_studio.errors import AdapterError, SettingsError
-from lora_studio.language import tr
+from lora_studio.language import declared, number, tr
 from lora_studio.runs import library
 from lora_studio.runs.library import Entry
 from lora_studio.ui import downloads, sending, tabs, words
@@ -24,15 +24,15 @@ from lora_studio.ui.paths import tidy
 from lora_studio.ui.theme import html
 
 FORMATS = {
-    "kohya": "kohya: for ComfyUI, Forge, A1111 and diffusers",
-    "diffusers": "diffusers: in its own names",
-    "peft": "peft: a zipped folder",
+    "kohya": tr("kohya: for ComfyUI, Forge, A1111 and diffusers"),
+    "diffusers": tr("diffusers: in its own names"),
+    "peft": tr("peft: a zipped folder"),
 }
 """Format -> what it is for."""
-NUMBERS = {"": tr("As it is"), "fp16": "16 bit (fp16)", "bf16": "16 bit (bf16)", "fp32": "32 bit"}
+NUMBERS = {"": tr("As it is"), "fp16": tr("16 bit (fp16)"), "bf16": tr("16 bit (bf16)"), "fp32": tr("32 bit")}
 PRIVACY = {
     "none": (
-        "Nothing",
+        tr("Nothing"),
         tr(
             "Only what a program needs to load it: title, kind of base model, rank. No trigger word, "
             "no thumbnail, no settings."
@@ -54,6 +54,11 @@ PRIVACY = {
     ),
 }
 """Level -> its name, and what the file then contains."""
+_METADATA = {
+    "none": tr("metadata: nothing"),
+    "minimal": tr("metadata: what its users need"),
+    "full": tr("metadata: the whole recipe"),
+}
 WORDS = {
     "bundled": tr("In the same file, beside the layers"),
     "none": tr("Left out: the layers alone"),
@@ -61,8 +66,8 @@ WORDS = {
 }
 """What becomes of the words that an adapter has learned beside its layers -> for people."""
 _READ_BY = {
-    "dora": "ComfyUI and Forge read a DoRA that is written for them; other programs read it in ways of their own.",
-    "oft": "ComfyUI and A1111 read an OFT; Forge and diffusers do not.",
+    "dora": tr("ComfyUI and Forge read a DoRA that is written for them; other programs read it in ways of their own."),
+    "oft": tr("ComfyUI and A1111 read an OFT; Forge and diffusers do not."),
     "ia3": tr("A1111 alone reads an (IA)³."),
 }
 """Kind -> who reads it as it is, where that is not every program that reads kohya's format."""
@@ -70,16 +75,7 @@ _HIGHEST_RANK = 4096
 _MUCH = 0.05
 """From this residual on, a user should compare images before using the file."""
 
-_EMPTY = blank(
-    "export",
-    tr("Nothing exported yet"),
-    "Choose an adapter and press <b>Export and prove</b>. The file is read back the way each program reads it, and "
-    "compared with the adapter layer by layer. It appears here once the proof passes.",
-)
-_NONE = (
-    '<p class="hint">There is no adapter yet. <a href="#train">Train one</a>, or <a href="#library">add one to the '
-    "library</a>.</p>"
-)
+
 _ADDRESSED = """
 (value, offered) => {
   const [tab, ...item] = location.hash.slice(1).split('/');
@@ -107,11 +103,11 @@ class ExportPage:
                 gr.Column(scale=8, min_width=330, elem_classes="half", elem_id="exported"),
                 gr.Column(elem_classes="card"),
             ):
-                self.outcome = html(_EMPTY, elem_id="outcome")
+                self.outcome = html(_empty(), elem_id="outcome")
 
     def _place_adapter(self) -> None:
         with gr.Column(elem_classes="card"):
-            html("<h2>1. The adapter</h2>")
+            html(f"<h2>{words.text(tr('1. The adapter'))}</h2>")
             self.offered = gr.State(None)
             self.adapter = gr.Dropdown(
                 [],
@@ -134,8 +130,8 @@ class ExportPage:
                     )
                     help = tr(
                         "Of the plain LoRA: a higher one is more exact. 0 takes twice a DoRA's, 64 for an OFT or "
+                        "(IA)³, and all of a LoHa or LoKr."
                     )
-                    help += tr("(IA)³, and all of a LoHa or LoKr.")
                     self.rank = gr.Number(0, label=tr("Rank"), info=help, precision=0, elem_id="export-rank")
             self.words = gr.Radio(
                 [(label, name) for name, label in WORDS.items()],
@@ -149,7 +145,7 @@ class ExportPage:
 
     def _place_file(self) -> None:
         with gr.Column(elem_classes="card"):
-            html("<h2>2. The file</h2>")
+            html(f"<h2>{words.text(tr('2. The file'))}</h2>")
             self.name = gr.Textbox(label=tr("File name"), max_lines=1, elem_id="export-name")
             self.format = gr.Radio(
                 [(label, name) for name, label in FORMATS.items()],
@@ -231,7 +227,7 @@ class ExportPage:
             return {
                 self.offered: None,
                 self.adapter: gr.update(choices=[], value=None),
-                self.facts: _NONE,
+                self.facts: _none(),
                 self.converted: gr.update(visible=False),
                 self.words: gr.update(visible=False),
                 self.name: "",
@@ -276,7 +272,7 @@ class ExportPage:
         able: list[Form] = ["own", "lora", "full"] if format == "kohya" and kind.readers else ["lora"]
         form = form if form in able else usual_form(kind, format)
         titles = {
-            "own": tr("Keep the {title}", title=kind.title),
+            "own": tr("Keep the {kind}", kind=declared(kind.title)),
             "lora": tr("Plain LoRA"),
             "full": tr("Full difference: exact, and large"),
         }
@@ -311,7 +307,7 @@ class ExportPage:
         """
         if not form[self.targets]:
             raise SettingsError(
-                tr("No program is chosen to prove it for."), where="Prove it for", do=tr("Choose at least one.")
+                tr("No program is chosen to prove it for."), where=tr("Prove it for"), do=tr("Choose at least one.")
             )
         options = ["--to", form[self.format], "--privacy", form[self.privacy]]
         options += [part for target in form[self.targets] for part in ("--target", target)]
@@ -326,8 +322,8 @@ class ExportPage:
         rank = (form[self.rank] or 0) if chosen == "lora" else 0
         if not 0 <= rank <= _HIGHEST_RANK:
             raise SettingsError(
-                f"The rank must be from 0 to {_HIGHEST_RANK:,}; it is {words.value(rank)}.",
-                where="Rank",
+                tr("The rank must be from 0 to {most:,}; it is {rank}.", most=_HIGHEST_RANK, rank=words.value(rank)),
+                where=tr("Rank"),
                 do=tr("Change the number, then try again."),
             )
         more = [*(["--base", tidy(base)] if base else []), *(["--rank", str(int(rank))] if rank else [])]
@@ -336,16 +332,34 @@ class ExportPage:
     def _made(self, entry: Entry, options: list[str], kind: str, name: str) -> str:
         """The exported file as HTML: its proof and the link to it."""
         with exported(entry, options, kind, name, self.outputs) as (path, result):
-            link, size = downloads.link(path, self.outputs, "Download"), path.stat().st_size
+            link, size = downloads.link(path, self.outputs, tr("Download")), path.stat().st_size
             if kind == "kohya":
                 offered = downloads.offered(path, self.outputs)
                 link += sending.buttons(cards.key(entry, self.outputs), self.outputs, offered)
-        privacy = PRIVACY[result["privacy"]][0].lower()
-        facts = words.facts((cards.family(entry), words.size(size), tr("metadata: {privacy}", privacy=privacy)))
+        facts = words.facts((cards.family(entry), words.size(size), _METADATA[result["privacy"]]))
         file = (
             f'<div class="file"><div><h3>{words.text(path.name)}</h3>{facts}</div><div class="ways">{link}</div></div>'
         )
         return file + _proved(result["residual"]) + proof(result["proof"])
+
+
+def _empty() -> str:
+    sentences = tr(
+        "Choose an adapter and press {button}. The file is read back the way each program reads it, and compared with "
+        "the adapter layer by layer. It appears here once the proof passes.",
+        button=f"<b>{words.text(tr('Export and prove'))}</b>",
+    )
+    return blank("export", tr("Nothing exported yet"), sentences)
+
+
+def _none() -> str:
+    """That there is nothing to export."""
+    told = tr(
+        "There is no adapter yet. {train}, or {add}.",
+        train=f'<a href="#train">{words.text(tr("Train one"))}</a>',
+        add=f'<a href="#library">{words.text(tr("add one to the library"))}</a>',
+    )
+    return f'<p class="hint">{told}</p>'
 
 
 def _has_both(entry: Entry) -> bool:
@@ -358,7 +372,8 @@ def _proved(residual: float) -> str:
     if not residual:
         return done(tr("Proved: every program that you chose reads the adapter as it is here."))
     proved = tr("Proved: every program that you chose reads this plain LoRA as it was written.")
-    share = f"{100 * residual:.2g} %" if residual >= 1e-4 else f"{residual:.1e}"
+    small = residual < 1e-4
+    share = number(residual, ".1e") if small else tr("{share:.2g} %", share=100 * residual)
     difference = tr("The plain LoRA's change differs from the adapter's by {share}.", share=share)
     if residual < _MUCH:
         return done(proved, difference)

@@ -150,4 +150,5 @@ def _said(left: list[str]) -> str:
     if not left:
         return done
     listed = "".join(f"<li>{words.text(one)}</li>" for one in dict.fromkeys(left))
-    return f'{done}<div class="notice warned" role="note"><b>Not taken over</b><ul>{listed}</ul></div>'
+    title = words.text(tr("Not taken over"))
+    return f'{done}<div class="notice warned" role="note"><b>{title}</b><ul>{listed}</ul></div>'

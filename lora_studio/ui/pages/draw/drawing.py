@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 
 from lora_studio.errors import StudioError
+from lora_studio.language import tr
 from lora_studio.ui import outcome, words
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.draw import order, sheets, stage
@@ -133,6 +134,7 @@ def note(drawing: DrawingProgress) -> str:
         return outcome.wrong(error)
     said = "".join(words.notice("warned", one) for one in (drawing.answer.notices if drawing.answer else ()))
     if drawing.cancelled and not drawing.at_work:
-        kept = f"; {words.counted(len(drawing.kept), 'picture')} kept" if drawing.kept else ""
-        said += f'<p class="hint" role="status">Cancelled{kept}.</p>'
+        kept = words.counted(len(drawing.kept), "picture")
+        told = tr("Cancelled; {pictures} kept.", pictures=kept) if drawing.kept else tr("Cancelled.")
+        said += f'<p class="hint" role="status">{words.text(told)}</p>'
     return said

@@ -58,7 +58,7 @@ class DrawingProgress:
     step: int = 0
     steps: int = 0
     rough: str = ""
-    doing: str = "Getting ready…"
+    doing: str = tr("Getting ready…")
     answer: Answer | None = None
     cancelled: bool = False
     error: StudioError | None = None
@@ -106,7 +106,7 @@ class Easel:
                 return
             known.orders.clear()
             self._tell(lane, cancelled=True, waiting=0)
-        self.renderer.cancel(tr("{lane} draw", lane=lane))
+        self.renderer.cancel(f"{lane} draw")
 
     def drawing(self, lane: str) -> DrawingProgress:
         """What is known now."""
@@ -157,7 +157,7 @@ class Easel:
                 self._fail(lane, files.refusal(error, tr("The picture cannot be kept"), self.outputs))
             except Exception as error:  # a thread that ends silently would leave the page waiting
                 told = tr("Internal error: {name}: {error}", name=type(error).__name__, error=error)
-                self._fail(lane, MachineError(told, do="This is a bug in the studio; what was saved is intact."))
+                self._fail(lane, MachineError(told, do=tr("This is a bug in the studio; what was saved is intact.")))
                 raise
 
     def _fail(self, lane: str, error: StudioError) -> None:
@@ -172,9 +172,9 @@ class Easel:
                 return
             doing = {"doing": tr("Drawing the sheet…")} if part.across else {}  # which is not shown as it forms
             self._tell(lane, together=part.count, **doing)
-            for answer in self.renderer.draw(part, tr("{lane} draw", lane=lane)):
+            for answer in self.renderer.draw(part, f"{lane} draw"):
                 if self.drawing(lane).cancelled:  # before the process that draws had heard of it
-                    self.renderer.cancel(tr("{lane} draw", lane=lane))
+                    self.renderer.cancel(f"{lane} draw")
                 self._take(lane, part, answer, recipe)
 
     def _take(self, lane: str, spec: ImageSpec, answer: Answer, recipe: Future[PictureRecipe]) -> None:
@@ -182,8 +182,8 @@ class Easel:
             case "waiting":
                 self._tell(lane, doing=turns.told(self.outputs, tr("Waiting for a turn")))
             case "loading":
-                then = ", then drawing the sheet" if spec.across else ""
-                self._tell(lane, doing=turns.told(self.outputs, tr("Loading the base model{then}", then=then)))
+                plain, sheet = tr("Loading the base model"), tr("Loading the base model, then drawing the sheet")
+                self._tell(lane, doing=turns.told(self.outputs, sheet if spec.across else plain))
             case "forming":
                 self._tell(lane, doing="", step=answer.step, steps=answer.steps, rough=answer.path)
             case "drawn":

@@ -10,7 +10,8 @@ import gradio as gr
 
 from lora_studio.config.specs import SPECS
 from lora_studio.diffusion import samplers
-from lora_studio.language import tr
+from lora_studio.language import declared, tr
+from lora_studio.ui import words
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.draw import sizes, wall
 from lora_studio.ui.pages.draw.order import MOST, DrawFields
@@ -18,7 +19,7 @@ from lora_studio.ui.scene.base_form import BaseForm
 from lora_studio.ui.theme import html
 
 _PROMPT = "cat"
-_SHAPES = [*((shape, shape) for shape in sizes.SHAPES), ("Other", sizes.OWN)]
+_SHAPES = [*((shape, shape) for shape in sizes.SHAPES), (tr("Other"), sizes.OWN)]
 _FIRST = DrawFields("")
 
 
@@ -100,7 +101,8 @@ class DrawForm:
         )
 
     def _place_larger(self) -> None:
-        html('<p class="hint">Enlarges the picture, then draws over it for detail. It takes several times as long.</p>')
+        about = tr("Enlarges the picture, then draws over it for detail. It takes several times as long.")
+        html(f'<p class="hint">{words.text(about)}</p>')
         self.fields["larger"] = gr.Checkbox(label=tr("Draw it larger"), elem_id="draw-larger")
         with gr.Column(elem_classes="fields tight"):
             self.fields["scale"] = gr.Number(
@@ -167,9 +169,13 @@ class DrawForm:
 def about_sampler(name: str) -> str:
     """What a sampler is for, and what is usual with it."""
     one = samplers.DECLARED[name]
-    usual = (
-        tr(" Usual: {steps} steps, guidance {guidance:g}.", steps=one.steps, guidance=one.guidance)
-        if one.from_the_end
-        else ""
+    purpose = str(declared(one.purpose))
+    purpose = purpose[:1].upper() + purpose[1:]
+    if not one.from_the_end:
+        return tr("{purpose}.", purpose=purpose)
+    return tr(
+        "{purpose}. Usual: {steps} steps, guidance {guidance:g}.",
+        purpose=purpose,
+        steps=one.steps,
+        guidance=one.guidance,
     )
-    return f"{one.purpose[:1].upper()}{one.purpose[1:]}.{usual}"

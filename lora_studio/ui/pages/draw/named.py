@@ -12,7 +12,7 @@ from lora_studio.adapters.recipe import MOST_WEIGHT
 from lora_studio.config.specs import did_you_mean
 from lora_studio.errors import AdapterError, SettingsError
 from lora_studio.jobs.image_spec import Placed
-from lora_studio.language import tr
+from lora_studio.language import english, tr
 from lora_studio.runs.library import Entry
 from lora_studio.texts import learned_words, prompts
 from lora_studio.ui.pages.library import cards
@@ -87,7 +87,7 @@ def named(told: Iterable[tuple[str, float]], entries: Sequence[Entry]) -> list[N
             raise SettingsError(
                 tr("The weight of {name} is {weight:g}.", name=name, weight=weight),
                 where=name,
-                do="Give a number from −10 to 10; 0.5 to 1 is usual.",
+                do=tr("Give a number from −10 to 10; 0.5 to 1 is usual."),
             )
         found.append(NamedAdapter(_entry(name, entries), weight))
     return found
@@ -96,7 +96,7 @@ def named(told: Iterable[tuple[str, float]], entries: Sequence[Entry]) -> list[N
 def _entry(name: str, entries: Sequence[Entry]) -> Entry:
     """The latest adapter whose file has that name, or whose title is that."""
     wanted = name.strip().removesuffix(".safetensors").casefold()
-    for of in (cards.stem, lambda entry: Path(entry.path).stem, cards.title):
+    for of in (cards.stem, lambda entry: Path(entry.path).stem, lambda entry: english(cards.title(entry))):
         for entry in entries:
             if of(entry).casefold() == wanted:
                 return entry
@@ -104,5 +104,7 @@ def _entry(name: str, entries: Sequence[Entry]) -> Entry:
     raise AdapterError(
         tr("The library has no adapter named {name}.", name=name),
         where=f"<lora:{name}>",
-        do=f"{near} Others are added on the page Library.".strip(),
+        do=tr("{near} Others are added on the page Library.", near=near)
+        if near
+        else tr("Others are added on the page Library."),
     )

@@ -157,7 +157,7 @@ def spec(asked: DrawFields, prompt: str, placed: Sequence[Placed]) -> ImageSpec:
     if not base:
         raise ModelError(
             tr("No base model is named."),
-            where="Base model",
+            where=tr("Base model"),
             do=tr("Choose the built-in starter, or paste the path of a diffusers folder or a .safetensors checkpoint."),
         )
     read = read_from(asked.base_read)
@@ -169,10 +169,10 @@ def spec(asked: DrawFields, prompt: str, placed: Sequence[Placed]) -> ImageSpec:
         prompt=prompt,
         negative=(asked.negative or "").strip(),
         prompt_weights=asked.prompt_weights,
-        seed=number("preview_seed", "Seed", asked.seed),
-        count=_whole("Pictures", asked.count, 1, MOST),
-        steps=number("preview_steps", "Steps", asked.steps),
-        guidance=number("guidance", "Guidance", asked.guidance),
+        seed=number("preview_seed", tr("Seed"), asked.seed),
+        count=_whole(tr("Pictures"), asked.count, 1, MOST),
+        steps=number("preview_steps", tr("Steps"), asked.steps),
+        guidance=number("guidance", tr("Guidance"), asked.guidance),
         sampler=asked.sampler,
         width=size.width,
         height=size.height,
@@ -198,7 +198,8 @@ def size_of(asked: DrawFields, side: int) -> PixelSize:
             do=tr("Choose one of {shapes}.", shapes=shapes),
         )
     return PixelSize(
-        _whole("Width", asked.width, sizes.LEAST, sizes.MOST), _whole("Height", asked.height, sizes.LEAST, sizes.MOST)
+        _whole(tr("Width"), asked.width, sizes.LEAST, sizes.MOST),
+        _whole(tr("Height"), asked.height, sizes.LEAST, sizes.MOST),
     )
 
 
@@ -207,7 +208,7 @@ def _hires(asked: DrawFields) -> Hires | None:
         return None
     return Hires(
         scale=_between(tr("Times larger"), asked.scale, 1, 4),
-        strength=_between("Redrawn", asked.scale_strength, 0, 1),
+        strength=_between(tr("Redrawn"), asked.scale_strength, 0, 1),
         steps=_whole(tr("Steps of the second pass"), asked.scale_steps, 0, 200),
     )
 
@@ -219,7 +220,7 @@ def _start(asked: DrawFields) -> FromImage | None:
         digest = files.sha256(Path(asked.start))
     except OSError as error:
         raise files.refusal(error, tr("The picture to start from cannot be read"), Path(asked.start)) from error
-    strength = _between("Change", asked.start_strength, 0, 1)
+    strength = _between(tr("Change"), asked.start_strength, 0, 1)
     return FromImage(path=asked.start, sha256=digest, strength=strength)
 
 
@@ -229,7 +230,7 @@ def _require_once(placed: Sequence[Placed]) -> None:
         if paths.count(one.path) > 1:
             raise SettingsError(
                 tr("{name} is named twice.", name=one.name),
-                where="Adapters",
+                where=tr("Adapters"),
                 do=tr("Take it out of the prompt or out of the list."),
             )
 

@@ -9,7 +9,7 @@ import gradio as gr
 
 from lora_studio import runs
 from lora_studio.errors import StudioError
-from lora_studio.language import tr
+from lora_studio.language import number, tr
 from lora_studio.runs import library
 from lora_studio.ui import words
 from lora_studio.ui.outcome import WORK, Updates
@@ -29,7 +29,7 @@ from lora_studio.ui.theme import html
 
 _DRAWING: dict[str, Any] = {**WORK, "trigger_mode": "multiple", "concurrency_limit": None}
 """Further pictures can be asked for while others are drawn."""
-_NO_ADAPTER = (
+_NO_ADAPTER = tr(
     "None: the base model draws alone. Prompts may name adapters too: <lora:name:0.8>, and embeddings by their words."
 )
 _PRESS_DRAW = """
@@ -65,7 +65,7 @@ class DrawPage:
                 self._place_form()
             with gr.Column(scale=8, min_width=330, elem_classes="half", elem_id="drawn"):
                 with gr.Column(elem_classes="card", elem_id="draw-stage"):
-                    self.stage = html(stage.EMPTY, js_on_load=wall.ACT + stage.SLIDE, elem_id="stage")
+                    self.stage = html(stage.empty(), js_on_load=wall.ACT + stage.SLIDE, elem_id="stage")
                     self.note = html(elem_id="draw-note")
                 with gr.Column(elem_classes="card"):
                     self.shelf = PictureShelf(outputs, self.sitting)
@@ -87,13 +87,14 @@ class DrawPage:
         self.form = DrawForm(self.outputs)
         with gr.Column(elem_classes="card"):
             self.form.place()
-            html("<h2>Adapters</h2>")
+            html(f"<h2>{words.text(tr('Adapters'))}</h2>")
             self.adapters = AdapterList(self.outputs, "draw", self.mix, _NO_ADAPTER)
         with gr.Column(elem_classes="card"):
             self.form.place_rest()
         with gr.Column(elem_classes="card"):
             with gr.Accordion(tr("Settings of a picture"), open=False, elem_classes="fold first", elem_id="draw-take"):
-                html('<p class="hint">Drop a picture of the studio, A1111 or Forge: it tells how it was drawn.</p>')
+                about = tr("Drop a picture of the studio, A1111 or Forge: it tells how it was drawn.")
+                html(f'<p class="hint">{words.text(about)}</p>')
                 self.dropped = gr.File(
                     label=tr("A picture with settings"),
                     show_label=False,
@@ -242,7 +243,7 @@ class DrawPage:
             found += named.embeddings_in([prompt or ""], entries, taken=[one.entry.path for one in found])
         except StudioError as error:
             return words.notice("warned", error.what, error.where, error.do)
-        told = "".join(f"<span>{words.text(one.placed.name)} × {one.weight:g}</span>" for one in found)
+        told = "".join(f"<span>{words.text(one.placed.name)} × {number(one.weight, 'g')}</span>" for one in found)
         missing = dict.fromkeys(
             one.entry.trigger for one in found if one.entry.trigger.lower() not in (prompt or "").lower()
         )
@@ -262,7 +263,8 @@ class DrawPage:
             size = order.size_of(asked, sizes.side_of(asked.base or "starter"))
         except StudioError:  # drawing says why
             return {**shown, self.form.size: ""}
-        return {**shown, self.form.size: "" if own else f'<span class="hint">{size.text} pixels</span>'}
+        told = words.text(tr("{size} pixels", size=size.text))
+        return {**shown, self.form.size: "" if own else f'<span class="hint">{told}</span>'}
 
     def keep(self, values: dict[Any, Any]) -> dict[str, Any]:
         """What the browser keeps for a reload."""
@@ -298,8 +300,5 @@ class DrawPage:
 
 def _trigger(word: str) -> str:
     """A button that puts a trigger word into the prompt."""
-    text = words.text(word)
-    return (
-        f'<button type="button" class="chip" data-act="trigger" data-name="{text}"'
-        f' title="Put this word into the prompt">{text}</button>'
-    )
+    text, title = words.text(word), words.text(tr("Put this word into the prompt"))
+    return f'<button type="button" class="chip" data-act="trigger" data-name="{text}" title="{title}">{text}</button>'

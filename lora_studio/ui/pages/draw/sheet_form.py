@@ -10,6 +10,7 @@ import gradio as gr
 from lora_studio.language import tr
 from lora_studio.runs import library
 from lora_studio.runs.library import Entry, Origin
+from lora_studio.ui import words
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.draw import sheets
 from lora_studio.ui.pages.draw.sheets import CHOSEN, NONE, TITLES, USUAL, AxisFields
@@ -30,7 +31,7 @@ class AxisForm:
 
     def __init__(self, label: str, room: str, kind: str):
         choices = [(title, key) for key, title in TITLES.items()]
-        choices = choices if kind != NONE else [("Nothing", NONE), *choices]
+        choices = choices if kind != NONE else [(tr("Nothing"), NONE), *choices]
         self.kind = gr.Dropdown(choices, value=kind, label=label, filterable=False, elem_id=f"{room}-kind")
         self.typed = gr.Textbox(
             USUAL.get(kind, ""),
@@ -74,7 +75,7 @@ class AxisForm:
 
 def _label(kind: str) -> str:
     """What the field of typed values is called."""
-    return tr("One in each line") if kind == "prompt" else "Values"
+    return tr("One in each line") if kind == "prompt" else tr("Values")
 
 
 class DrawSheetForm:
@@ -82,11 +83,12 @@ class DrawSheetForm:
 
     def __init__(self, outputs: Path):
         self.outputs = outputs
-        html('<p class="hint">Many pictures on one page, to see what changes what. All else is as above.</p>')
+        about = tr("Many pictures on one page, to see what changes what. All else is as above.")
+        html(f'<p class="hint">{words.text(about)}</p>')
         with gr.Column(elem_classes="fields"):
-            self.across = AxisForm("Columns", "sheet-x", "prompt")
+            self.across = AxisForm(tr("Columns"), "sheet-x", "prompt")
         with gr.Column(elem_classes="fields"):
-            self.down = AxisForm("Rows", "sheet-y", NONE)
+            self.down = AxisForm(tr("Rows"), "sheet-y", NONE)
         with gr.Row(elem_classes="controls"):
             self.draw = gr.Button(tr("Draw the sheet"), size="md", min_width=130, elem_id="draw-sheet")
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 
 from lora_studio.errors import SettingsError
 from lora_studio.jobs.image_spec import Placed
-from lora_studio.language import tr
+from lora_studio.language import english, tr
 from lora_studio.runs.library import Entry, Origin
 from lora_studio.sampling import axes, recipe
 from lora_studio.sampling.axes import Axis, Kind
@@ -19,13 +19,13 @@ from lora_studio.ui.scene.mixture import Mix
 
 NONE = "none"
 TITLES: dict[str, str] = {
-    "prompt": "Prompts",
-    "seed": "Seeds",
-    "adapter": "Adapters",
+    "prompt": tr("Prompts"),
+    "seed": tr("Seeds"),
+    "adapter": tr("Adapters"),
     "weight": tr("Weight of an adapter"),
     "checkpoint": tr("Saved states"),
-    "guidance": "Guidance",
-    "steps": "Steps",
+    "guidance": tr("Guidance"),
+    "steps": tr("Steps"),
 }
 """The kinds of axes, for people."""
 CHOSEN = ("adapter", "checkpoint")
@@ -59,7 +59,7 @@ class AxisFields(NamedTuple):
 
 
 class PlacedAdapters:
-    """The adapters of a sheet, each under a name of its own, which the axes and the labels have."""
+    """The adapters of a sheet, each under a name of its own, which its axes, labels and recipe have: in English."""
 
     def __init__(self, entries: Sequence[Entry], keys: dict[str, Entry]):
         self.entries, self.keys = entries, keys
@@ -70,7 +70,7 @@ class PlacedAdapters:
         for one in self.placed:
             if one.path == entry.path:
                 return one.name
-        short, taken = cards.title(entry), {one.name for one in self.placed}
+        short, taken = english(cards.title(entry)), {one.name for one in self.placed}
         name = next(name for name in (short, cards.stem(entry), entry.path) if name not in taken)
         self.placed.append(Placed(path=entry.path, weight=weight, name=name, blocks=blocks or {}))
         return name
@@ -84,7 +84,7 @@ class PlacedAdapters:
         if entry := self.keys.get(key):
             return entry
         raise SettingsError(
-            tr("An adapter of the sheet is not chosen, or gone."), where="Sheet", do=tr("Choose it again.")
+            tr("An adapter of the sheet is not chosen, or gone."), where=tr("Sheet"), do=tr("Choose it again.")
         )
 
 
@@ -102,7 +102,7 @@ def sheet(asked: DrawFields, mix: Mix, sides: Sequence[AxisFields], entries: dic
     """
     if asked.start:
         raise SettingsError(
-            tr("A sheet cannot start from a picture."), where="Sheet", do=tr("Take the picture away first.")
+            tr("A sheet cannot start from a picture."), where=tr("Sheet"), do=tr("Take the picture away first.")
         )
     known = list(entries.values())
     prompt, told = named.in_prompt((asked.prompt or "").strip(), known)
@@ -115,11 +115,13 @@ def sheet(asked: DrawFields, mix: Mix, sides: Sequence[AxisFields], entries: dic
         used.add(one.entry, one.weight)
     across, *rest = [_axis(one, used) for one in sides if one.kind != NONE] or [None]
     if across is None:
-        raise SettingsError(tr("The sheet has no columns."), where="Sheet", do=tr("Choose what they vary."))
+        raise SettingsError(tr("The sheet has no columns."), where=tr("Sheet"), do=tr("Choose what they vary."))
     down = rest[0] if rest else None
     if len(across.values) * len(down.values if down else "1") > MOST:
         raise SettingsError(
-            tr("The sheet would have more than {most} pictures.", most=MOST), where="Sheet", do=tr("Use fewer values.")
+            tr("The sheet would have more than {most} pictures.", most=MOST),
+            where=tr("Sheet"),
+            do=tr("Use fewer values."),
         )
     placed = [{"name": one.name, "weight": one.weight} for one in used.placed]
     recipe.grid(x=across, y=down, adapters=placed)

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from lora_studio.errors import StudioError
-from lora_studio.language import tr
+from lora_studio.language import number, tr
 from lora_studio.runs import gallery
 from lora_studio.runs.gallery import Drawn
 from lora_studio.ui import downloads, images, outcome, words
@@ -26,12 +26,12 @@ class PictureShelf:
     def __init__(self, outputs: Path, sitting: gr.State):
         self.outputs, self.sitting = outputs, sitting
         with gr.Row(elem_classes="headline"):
-            self.title = html("<h2>Pictures</h2>", elem_id="wall-title")
+            self.title = html(_title(), elem_id="wall-title")
             self.filters = html(js_on_load=wall.ACT, elem_id="wall-filters")
         with gr.Row(elem_classes="controls", visible=False) as self.deleted:
             self.said = html(elem_id="wall-said")
             self.undo = gr.Button(tr("Undo"), size="sm", min_width=70, elem_id="wall-undo")
-        self.wall = html(wall.EMPTY, js_on_load=wall.CHOOSE, elem_id="wall")
+        self.wall = html(wall.empty(), js_on_load=wall.CHOOSE, elem_id="wall")
         with gr.Row(elem_classes="controls", visible=False) as self.pager:
             self.back = gr.Button(tr("Previous"), size="sm", min_width=90, elem_id="wall-back")
             self.place = html()
@@ -61,14 +61,15 @@ class PictureShelf:
         stars = sum(one.starred for one in every)
         small = wall.html(sitting, found, self.outputs)  # which settles the page
         gone = gallery.can_restore(self.outputs)
+        trashed = tr("{pictures} in the trash.", pictures=words.counted(gone, "picture"))
         return {
-            self.title: "<h2>Pictures</h2>",
+            self.title: _title(),
             self.filters: _chips(sitting, len(every), stars),
             self.wall: small,
             self.pager: gr.update(visible=len(found) > wall.PAGE_SIZE),
             self.place: f'<span class="hint">{wall.place(sitting, found)}</span>',
             self.deleted: gr.update(visible=bool(gone)),
-            self.said: f'<span class="hint">{words.counted(gone, "picture")} in the trash.</span>',
+            self.said: f'<span class="hint">{words.text(trashed)}</span>',
         }
 
     def filter(self, sitting: Sitting, event: gr.EventData) -> Updates:
@@ -111,6 +112,10 @@ class PictureShelf:
         return self.draw(sitting)
 
 
+def _title() -> str:
+    return f"<h2>{words.text(tr('Pictures'))}</h2>"
+
+
 def _filtered(sitting: Sitting, every: Sequence[Drawn]) -> list[Drawn]:
     return [one for one in every if one.starred or not sitting.starred]
 
@@ -120,7 +125,7 @@ def _chips(sitting: Sitting, total: int, stars: int) -> str:
         f'<button type="button" class="filter" data-act="{act}" aria-pressed="{str(pressed).lower()}">{label}</button>'
         for act, label, pressed in (
             ("all", tr("All {total:,}", total=total), not sitting.starred),
-            ("starred", f"★ {stars:,}", sitting.starred),
+            ("starred", f"★ {number(stars)}", sitting.starred),
         )
     )
     return f'<div class="chips">{made}</div>'

@@ -13,7 +13,7 @@ from PIL import Image
 from lora_studio import files
 from lora_studio.diffusion import samplers
 from lora_studio.errors import StudioError
-from lora_studio.language import tr
+from lora_studio.language import number, tr
 from lora_studio.runs import gallery
 from lora_studio.sampling import picture_file
 from lora_studio.ui import downloads, images, outcome, words
@@ -23,19 +23,27 @@ from lora_studio.ui.pages.draw.easel import DrawingProgress
 from lora_studio.ui.pages.draw.sitting import Sitting
 from lora_studio.ui.pages.train import chosen
 
-EMPTY = blank(
-    "draw",
-    tr("Draw something"),
-    "Write what the picture shows, add an adapter if you like, and press <b>Draw</b>. Every picture is kept below, "
-    "with all that it was drawn from.",
-)
 _ACTS = {
     "use": (tr("Use these settings"), tr("Fills the fields with what it was drawn from")),
-    "compare": ("Compare…", tr("With another picture")),
+    "compare": (tr("Compare…"), tr("With another picture")),
     "start": (tr("Start from it"), tr("Draws a new picture over this one")),
     "mix": (tr("Open in Mix"), tr("Its adapters and prompt on the page Mix")),
-    "delete": ("Delete", tr("Moves it to your system's trash")),
+    "delete": (tr("Delete"), tr("Moves it to your system's trash")),
 }
+
+
+def empty() -> str:
+    """What stands there before anything was drawn."""
+    sentences = tr(
+        "Write what the picture shows, add an adapter if you like, and press {button}. Every picture is kept below, "
+        "with all that it was drawn from.",
+        button=f"<b>{words.text(tr('Draw'))}</b>",
+    )
+    return blank("draw", tr("Draw something"), sentences)
+
+
+_SIDES = {"Columns": tr("Columns"), "Rows": tr("Rows")}
+"""What a sheet tells of itself, as its file has it."""
 
 
 class SeenPicture(NamedTuple):
@@ -59,17 +67,18 @@ def html(sitting: Sitting, drawing: DrawingProgress, outputs: Path) -> str:
         return forming(drawing)
     one, other = (seen(name, outputs) for name in (sitting.chosen, sitting.other))
     if one is None:
-        return EMPTY
+        return empty()
     if other is not None:
         return _pair(one, other, sitting.beside, outputs)
-    ask = '<p class="hint" role="status">Choose the picture to compare it with.</p>' if sitting.comparing else ""
+    asked = words.text(tr("Choose the picture to compare it with."))
+    ask = f'<p class="hint" role="status">{asked}</p>' if sitting.comparing else ""
     return f'<div class="shown">{ask}{_picture(one, outputs)}{_acts(one, outputs)}<div>{about(one)}</div></div>'
 
 
 def forming(drawing: DrawingProgress) -> str:
     """The picture that forms, and how far it is."""
-    rough = _inline(drawing.rough)
-    picture = f'<img src="{rough}" alt="The picture as it forms">' if rough else '<span class="sketching"></span>'
+    rough, alt = _inline(drawing.rough), words.text(tr("The picture as it forms"))
+    picture = f'<img src="{rough}" alt="{alt}">' if rough else '<span class="sketching"></span>'
     bar = f'<div class="bar"><i style="width:{100 * drawing.share:.0f}%"></i></div>'
     shape = f"--shape:{drawing.shape:.4f}"
     sentence = outcome.busy(_doing(drawing))
@@ -79,12 +88,21 @@ def forming(drawing: DrawingProgress) -> str:
 def _doing(drawing: DrawingProgress) -> str:
     if drawing.doing:
         return drawing.doing
+    said = _which(drawing)
+    if drawing.steps:
+        said = tr("{drawing}, step {step} of {steps}", drawing=said, step=drawing.step, steps=drawing.steps)
+    if drawing.waiting:
+        said = tr("{drawing}; {waiting} more to come", drawing=said, waiting=drawing.waiting)
+    return f"{said}…"
+
+
+def _which(drawing: DrawingProgress) -> str:
     first, last = len(drawing.kept) + 1, min(len(drawing.kept) + drawing.together, drawing.total)
-    which = f"picture {first}" if first >= last else f"pictures {first} to {last}"
-    said = tr("Drawing {which} of {total}", which=which, total=drawing.total) if drawing.total > 1 else "Drawing"
-    steps = f", step {drawing.step} of {drawing.steps}" if drawing.steps else ""
-    waits = f"; {drawing.waiting} more to come" if drawing.waiting else ""
-    return f"{said}{steps}{waits}…"
+    if drawing.total <= 1:
+        return tr("Drawing")
+    if first >= last:
+        return tr("Drawing picture {number} of {total}", number=first, total=drawing.total)
+    return tr("Drawing pictures {first} to {last} of {total}", first=first, last=last, total=drawing.total)
 
 
 def _inline(path: str) -> str:
@@ -125,14 +143,14 @@ def _figure(content: str, shape: str, kind: str = "") -> str:
 def _picture(one: SeenPicture, outputs: Path) -> str:
     address = words.text(images.address(downloads.offered(one.path, outputs)))
     title = words.text(str(one.told.get("prompt") or one.path.name))
-    link = f'<a href="{address}" target="_blank" rel="noopener" title="Full size">'
+    link = f'<a href="{address}" target="_blank" rel="noopener" title="{words.text(tr("Full size"))}">'
     picture = f'<img src="{address}" alt="{title}" width="{one.width}" height="{one.height}" decoding="sync">'
     return _figure(f"{link}{picture}</a>", f"--shape:{one.width / one.height:.4f}")
 
 
 def _acts(one: SeenPicture, outputs: Path) -> str:
     starred = any(drawn.starred for drawn in gallery.listed(outputs) if drawn.name == one.path.name)
-    about = tr("Take the star away") if starred else tr("Give it a star")
+    about = words.text(tr("Take the star away") if starred else tr("Give it a star"))
     star = (
         f'<button type="button" class="way star" data-act="star" data-name="{words.text(one.path.name)}"'
         f' aria-pressed="{str(starred).lower()}" aria-label="{about}" title="{about}">{icon("star")}</button>'
@@ -140,7 +158,7 @@ def _acts(one: SeenPicture, outputs: Path) -> str:
     kept = ("compare", "delete") if one.is_sheet else ("compare", "start", "delete")
     wanted = [key for key in _ACTS if key in kept or (one.told and key != "start")]
     buttons = {key: _act(key, *_ACTS[key], one) for key in wanted}
-    link = downloads.link(one.path, outputs, "Download").replace('class="download"', 'class="way"')
+    link = downloads.link(one.path, outputs, tr("Download")).replace('class="download"', 'class="way"')
     link += _webp(one.path, outputs) if one.is_sheet else ""
     ends = "".join(buttons[key] for key in ("compare", "start", "mix") if key in buttons)
     return f'<div class="ways">{buttons.get("use", "")}{star}{link}{ends}{buttons["delete"]}</div>'
@@ -151,12 +169,12 @@ def _webp(path: Path, outputs: Path) -> str:
     copy = images.place(path, outputs, 0)
     if not copy.exists():
         files.write(copy, picture_file.to_webp(path.read_bytes()))
-    address, name = words.text(images.address(copy)), words.text(tr("{stem}.webp", stem=path.stem))
+    address, name = words.text(images.address(copy)), words.text(f"{path.stem}.webp")
     return f'<a class="way" download="{name}" href="{address}">WebP</a>'
 
 
 def _act(key: str, label: str, title: str, one: SeenPicture) -> str:
-    name = words.text(one.path.name)
+    name, label, title = words.text(one.path.name), words.text(label), words.text(title)
     return f'<button type="button" class="way" data-act="{key}" data-name="{name}" title="{title}">{label}</button>'
 
 
@@ -164,13 +182,14 @@ def about(one: SeenPicture) -> str:
     """What it was drawn from."""
     told = one.told
     if not told:
-        return '<p class="hint">Its file does not tell how it was drawn.</p>'
-    negative = (
-        f'<p class="caption"><span>without {words.text(told["negative"])}</span></p>' if told.get("negative") else ""
+        return f'<p class="hint">{words.text(tr("Its file does not tell how it was drawn."))}</p>'
+    without = words.text(tr("without {things}", things=told.get("negative")))
+    negative = f'<p class="caption"><span>{without}</span></p>' if told.get("negative") else ""
+    left = "".join(
+        f"<span>{words.text(_SIDES.get(name, name))}: {words.text(value)}</span>" for name, value in one.left.items()
     )
-    left = "".join(f"<span>{words.text(name)}: {words.text(value)}</span>" for name, value in one.left.items())
     more = f'<p class="facts small">{left}</p>' if left else ""
-    title = told.get("prompt") or ("Sheet" if one.is_sheet else "no prompt")
+    title = told.get("prompt") or (tr("Sheet") if one.is_sheet else tr("no prompt"))
     prompt = f'<p class="caption"><b>{words.text(title)}</b></p>'
     return f"{prompt}{negative}{words.facts(_facts(one))}{more}"
 
@@ -178,32 +197,33 @@ def about(one: SeenPicture) -> str:
 def _facts(one: SeenPicture) -> Iterable[str]:
     told = one.told
     for used in told.get("adapters") or ():
-        yield f"{used['name']} × {used['weight']:g}"
+        yield f"{used['name']} × {number(used['weight'], 'g')}"
     if "seed" in told:
-        yield f"seed {told['seed']}"
+        yield tr("seed {seed}", seed=told["seed"])
     yield f"{one.width} × {one.height}"
     if "steps" in told:
         yield words.counted(told["steps"], "step")
     if "sampler" in told:
         yield samplers.TITLES.get(told["sampler"], told["sampler"])
     if "guidance" in told:
-        yield f"guidance {told['guidance']:g}"
+        yield tr("guidance {guidance:g}", guidance=told["guidance"])
     if hires := told.get("hires"):
-        yield f"drawn {hires['scale']:g} times larger at {hires['strength']:g}"
+        yield tr("drawn {scale:g} times larger at {strength:g}", scale=hires["scale"], strength=hires["strength"])
     if start := told.get("start"):
-        yield f"from {start['name'] or 'a picture'} at {start['strength']:g}"
+        picture = start["name"] or tr("a picture")
+        yield tr("from {picture} at {strength:g}", picture=picture, strength=start["strength"])
     if base := told.get("base"):
-        yield "built-in starter" if base == "starter" else base
+        yield tr("built-in starter") if base == "starter" else base
 
 
 def _pair(one: SeenPicture, other: SeenPicture, beside: bool, outputs: Path) -> str:
     """Two pictures: one over the other with an edge to move, or side by side."""
     addresses = [words.text(images.address(downloads.offered(each.path, outputs))) for each in (one, other)]
     titles = [words.text(_short(each, against)) for each, against in ((one, other), (other, one))]
-    way = tr("One over the other") if beside else tr("Side by side")
+    way = words.text(tr("One over the other") if beside else tr("Side by side"))
     buttons = (
         f'<div class="ways"><button type="button" class="way" data-act="beside">{way}</button>'
-        '<button type="button" class="way" data-act="single">End the comparison</button></div>'
+        f'<button type="button" class="way" data-act="single">{words.text(tr("End the comparison"))}</button></div>'
     )
     if beside:
         figures = "".join(
@@ -211,10 +231,11 @@ def _pair(one: SeenPicture, other: SeenPicture, beside: bool, outputs: Path) -> 
             for address, title in zip(addresses, titles, strict=True)
         )
         return f'<div class="shown"><div class="beside">{figures}</div>{buttons}</div>'
+    edge = words.text(tr("Move the edge between the two pictures"))
     return (
         f'<div class="shown"><div class="easel pair" style="--shape:{one.width / one.height:.4f}">'
         f'<img src="{addresses[1]}" alt="{titles[1]}"><img class="base" src="{addresses[0]}" alt="{titles[0]}">'
-        '<input type="range" min="0" max="100" value="50" aria-label="Move the edge between the two pictures">'
+        f'<input type="range" min="0" max="100" value="50" aria-label="{edge}">'
         f'<i class="edge"></i><span class="left">{titles[0]}</span><span class="right">{titles[1]}</span></div>'
         f"{buttons}</div>"
     )

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from lora_studio.diffusion import samplers
 from lora_studio.errors import StudioError
-from lora_studio.language import tr
+from lora_studio.language import english, tr
 from lora_studio.runs import library
 from lora_studio.runs.library import Entry
 from lora_studio.sampling.picture_recipe import Stated
@@ -57,7 +57,7 @@ def take(stated: Stated, mix: Mix, base: str, outputs: Path) -> TakenSettings:
     if told.get("start") and not fields.get("start"):
         left.append(tr("The picture that it was drawn from is not here: choose it again."))
     read = {key: told[key] for key in READING if key in told} if stated.own else None
-    parts = [f"{name} was used with the base model." for name in told.get("parts") or {}]
+    parts = [tr("{name} was used with the base model.", name=name) for name in told.get("parts") or {}]
     return TakenSettings(fields, read, [*left, *missing, *parts])
 
 
@@ -83,7 +83,7 @@ def _place(used: object, mix: Mix, outputs: Path) -> list[str]:
 def _entry(name: str, tensors: str, entries: list[Entry]) -> Entry | None:
     """The adapter with these tensors, else the latest one of that name."""
     same = [one for one in entries if len(tensors) >= _FEWEST and one.tensors_sha256.startswith(tensors)]
-    called = [one for one in entries if name in (cards.stem(one), Path(one.path).stem, cards.title(one))]
+    called = [one for one in entries if name in (cards.stem(one), Path(one.path).stem, english(cards.title(one)))]
     return next(iter([*(one for one in same if one in called), *same, *called]), None)
 
 

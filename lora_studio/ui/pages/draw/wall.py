@@ -20,14 +20,19 @@ SIDE = 320
 """Pixels of the longer side of a small picture."""
 _FORMATS = ("PNG", "JPEG", "WEBP")
 _MOST_PIXELS = 2**27
-EMPTY = '<p class="hint">Every picture that you draw is kept here.</p>'
-_NO_STAR = '<p class="hint">No picture has a star yet: give one to those that you want to find again.</p>'
+
+
+def empty(starred: bool = False) -> str:
+    """What stands in place of pictures, or of ``starred`` ones, where there are none."""
+    no_star = tr("No picture has a star yet: give one to those that you want to find again.")
+    told = no_star if starred else tr("Every picture that you draw is kept here.")
+    return f'<p class="hint">{words.text(told)}</p>'
 
 
 def html(sitting: Sitting, found: Sequence[Drawn], outputs: Path) -> str:
     """The page of ``found`` that ``sitting`` is at."""
     if not found:
-        return _NO_STAR if sitting.starred else EMPTY
+        return empty(sitting.starred)
     drawn = "".join(_card(sitting, one, outputs) for one in shown(sitting, found))
     return f'<div class="wall" data-one-stop>{drawn}</div>'
 
@@ -41,12 +46,8 @@ def shown(sitting: Sitting, found: Sequence[Drawn]) -> Sequence[Drawn]:
 def place(sitting: Sitting, found: Sequence[Drawn]) -> str:
     """Which of them are shown."""
     first = sitting.page * PAGE_SIZE + 1
-    return tr(
-        "{first:,} to {value:,} of {found:,}",
-        first=first,
-        value=min(first + PAGE_SIZE - 1, len(found)),
-        found=len(found),
-    )
+    last = min(first + PAGE_SIZE - 1, len(found))
+    return tr("{first:,} to {last:,} of {total:,}", first=first, last=last, total=len(found))
 
 
 def make(found: Sequence[Drawn], outputs: Path) -> None:
@@ -69,7 +70,7 @@ def opened(path: Path) -> Image.Image:
     try:
         with Image.open(path, formats=_FORMATS) as image:
             if image.width * image.height > _MOST_PIXELS:
-                raise OSError(tr("{width} x {height} pixels are too many", width=image.width, height=image.height))
+                raise OSError(f"{image.width} x {image.height} pixels are too many")
             return image.convert("RGB")
     except (Image.DecompressionBombError, SyntaxError, ValueError) as error:
         raise OSError(str(error)) from error

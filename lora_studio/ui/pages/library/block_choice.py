@@ -72,7 +72,9 @@ class BlockChoice:
     def fill(self, shares: Mapping[str, float]) -> Updates:
         """What is shown of another adapter, whose blocks have these shares of its change."""
         known = {block: share for block, share in shares.items() if block != _NO_BLOCK}
-        choices = [(f"{block} · {100 * share:.0f} %", block) for block, share in known.items()]
+        choices = [
+            (tr("{block} · {share:.0f} %", block=block, share=100 * share), block) for block, share in known.items()
+        ]
         return {
             self.whole: gr.update(visible=bool(known)),
             self.shares: known,
@@ -101,7 +103,7 @@ class BlockChoice:
             }
         told = done(
             tr("The form now trains these blocks only."),
-            tr("{listed}. See All settings, Adapter.", listed=", ".join(chosen)),
+            tr("{blocks}. See All settings, Adapter.", blocks=", ".join(chosen)),
         )
         return {
             tabs: gr.update(selected="train"),

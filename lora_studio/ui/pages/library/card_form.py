@@ -12,7 +12,7 @@ import gradio as gr
 from lora_studio import adapters, files
 from lora_studio.adapters.card import LICENCES, CardText
 from lora_studio.errors import StudioError
-from lora_studio.language import tr
+from lora_studio.language import declared, tr
 from lora_studio.runs import model_card
 from lora_studio.runs.library import Entry, Origin
 from lora_studio.runs.shown import Shown
@@ -37,7 +37,7 @@ class CardForm:
                 self.title = gr.Textbox(label=tr("Title"), max_lines=1, elem_id="card-title")
                 self.author = gr.Textbox(label=tr("Author"), max_lines=1, elem_id="card-author")
                 self.licence = gr.Dropdown(
-                    [(label, name) for name, label in LICENCES.items()],
+                    [(declared(label), name) for name, label in LICENCES.items()],
                     label=tr("Licence"),
                     allow_custom_value=True,
                     elem_id="card-licence",
@@ -52,7 +52,7 @@ class CardForm:
                 max_lines=10,
                 elem_id="card-notes",
             )
-            html(f'<p class="hint">{_TELLS}</p>')
+            html(f'<p class="hint">{words.text(_TELLS)}</p>')
             with gr.Row(elem_classes="controls"):
                 self.save = gr.Button(tr("Save the card"), size="md", min_width=120, elem_id="save-card")
             self.saved = html(visible=False, elem_id="card-saved")
@@ -82,7 +82,8 @@ class CardForm:
     def _pictures(self, entry: Entry) -> str:
         found = self._copies(entry)
         if not found:
-            return '<p class="hint">No previews of a run show it: its card has no pictures.</p>'
+            told = words.text(tr("No previews of a run show it: its card has no pictures."))
+            return f'<p class="hint">{told}</p>'
         drawn = "".join(
             f'<img src="{words.text(images.address(copy))}" alt="{words.text(one.prompt)}" '
             f'title="{words.text(one.prompt)}" loading="lazy">'
@@ -113,10 +114,10 @@ class CardForm:
         )
         written = card.read_text("utf-8")
         link = downloads.link(self._zipped(adapter, card), self.outputs, tr("Download the card"))
-        folded = f'<details class="recipe"><summary>As Markdown</summary><pre>{words.text(written)}</pre></details>'
-        return (
-            done(tr("Saved as {name}.", name=card.name), str(card.parent)) + f'<div class="ways">{link}</div>' + folded
-        )
+        summary = f"<summary>{words.text(tr('As Markdown'))}</summary>"
+        folded = f'<details class="recipe">{summary}<pre>{words.text(written)}</pre></details>'
+        saved = done(tr("Saved as {name}.", name=card.name), str(card.parent))
+        return f'{saved}<div class="ways">{link}</div>{folded}'
 
     def _zipped(self, adapter: Path, card: Path) -> Path:
         """The card and its pictures in one file."""

@@ -13,7 +13,7 @@ from lora_studio import adapters
 from lora_studio.adapters import detect, metadata
 from lora_studio.adapters.kinds import EMBEDDING
 from lora_studio.errors import AdapterError, StudioError
-from lora_studio.language import tr
+from lora_studio.language import declared, tr
 from lora_studio.runs import Run, Unreadable, library, renaming
 from lora_studio.runs.library import Entry, Origin
 from lora_studio.ui import images, tabs, words
@@ -25,15 +25,7 @@ from lora_studio.ui.pages.library.measures import Measures
 _MOST_NAMED = 40
 _MOST_PIXELS = 2**24
 
-_NONE_YET = blank(
-    "library",
-    tr("No adapter yet"),
-    tr(
-        "What you train appears here, with its picture, facts and recipe. Adapters from "
-        "elsewhere go into the field below."
-    ),
-    way("train", tr("Train a style"), primary=True),
-)
+
 CHOOSE = (
     tabs.TRIGGER_ON_ADDRESS % "library"
     + """
@@ -112,10 +104,18 @@ def _name(entry: Entry) -> tuple[str, int]:
     return (title(entry).casefold(), -1) if entry.step is None else (entry.run.casefold(), entry.step)
 
 
+def _none_yet() -> str:
+    sentences = tr(
+        "What you train appears here, with its picture, facts and recipe. Adapters from "
+        "elsewhere go into the field below."
+    )
+    return blank("library", tr("No adapter yet"), sentences, way("train", tr("Train a style"), primary=True))
+
+
 def html(look: Look, found: list[Entry], total: int, outputs: Path) -> str:
     """The first ``look.most`` of ``found`` as cards."""
     if not found and not total and not look.words:
-        return f'<div class="none-yet" role="status">{_NONE_YET}</div>'
+        return f'<div class="none-yet" role="status">{_none_yet()}</div>'
     if not found:
         return f'<p class="hint" role="status">{_nothing(look)}</p>'
     shown = found[: look.most]
@@ -159,7 +159,7 @@ def stem(entry: Entry) -> str:
 
 def family(entry: Entry) -> str:
     """What model it fits, with a capital."""
-    label = detect.label(entry.family).removeprefix("the ")
+    label = str(declared(detect.label(entry.family))).removeprefix("the ")
     return label[:1].upper() + label[1:]
 
 
@@ -178,8 +178,8 @@ def made_for(entry: Entry) -> str:
 def _rank(entry: Entry) -> list[str]:
     """Its rank, if it has one; an embedding is called what it is."""
     if entry.method == EMBEDDING.name:
-        return [EMBEDDING.title.lower()]
-    return [f"rank {entry.rank}"] if entry.rank else []
+        return [tr("embedding")]
+    return [tr("rank {rank}", rank=entry.rank)] if entry.rank else []
 
 
 def day(entry: Entry) -> str:
@@ -230,9 +230,7 @@ def thumbnail(path: Path) -> Image.Image:
         data = metadata.thumbnail_bytes(adapters.header(path).metadata)
         with Image.open(io.BytesIO(data or b""), formats=("JPEG", "PNG", "WEBP")) as image:
             if image.width * image.height > _MOST_PIXELS:
-                raise OSError(
-                    tr("{width} x {height} pixels are too many for a thumbnail", width=image.width, height=image.height)
-                )
+                raise OSError(f"{image.width} x {image.height} pixels are too many for a thumbnail")
             return image.convert("RGB")
     except (StudioError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
         raise OSError(str(error)) from error
@@ -246,6 +244,8 @@ def unreadable(files: list[Unreadable]) -> str:
         f"<li><b>{words.text(Path(one.path).name)}</b> {words.text(one.what)} <span>{words.text(one.do)}</span></li>"
         for one in files[:_MOST_NAMED]
     )
-    more = f"<li>and {len(files) - _MOST_NAMED:,} more</li>" if len(files) > _MOST_NAMED else ""
-    summary = f"<summary>{words.counted(len(files), 'file')} left out</summary>"
-    return f'<details class="problems">{summary}<ul>{rows}{more}</ul></details>'
+    more = tr("and {count:,} more", count=len(files) - _MOST_NAMED)
+    rows += f"<li>{words.text(more)}</li>" if len(files) > _MOST_NAMED else ""
+    left = tr("{files} left out", files=words.counted(len(files), "file"))
+    summary = f"<summary>{words.text(left)}</summary>"
+    return f'<details class="problems">{summary}<ul>{rows}</ul></details>'

@@ -13,16 +13,19 @@ from lora_studio.adapters.recipe import Blend, Training
 from lora_studio.config.settings import check
 from lora_studio.config.specs import OF_BASE, SPECS
 from lora_studio.errors import SettingsError, StudioError
-from lora_studio.language import tr
+from lora_studio.language import both, declared, number, tr
 from lora_studio.runs import Run
 from lora_studio.runs.library import Entry, Origin
 from lora_studio.ui import downloads, sending, sharing, tabs, words
+from lora_studio.ui.outcome import done
 from lora_studio.ui.pages.library import cards, measured, measures
 
 _DIALECTS = {"kohya": "kohya (ComfyUI, Forge, A1111)", "diffusers": "diffusers", "peft": "peft"}
 
-_ELSEWHERE = {"data": "the pictures", "vae": "the VAE", "text_encoders": "the text encoders"}
+_ELSEWHERE = {"data": tr("the pictures"), "vae": tr("the VAE"), "text_encoders": tr("the text encoders")}
 """Settings that are paths, which a recipe has only the last part of."""
+_WAYS = {"draw": tr("Draw…"), "mix": tr("Mix…"), "export": tr("Export…")}
+"""Rooms where an adapter is used, and what their links say."""
 
 
 def html(entry: Entry, outputs: Path) -> str:
@@ -38,7 +41,7 @@ def html(entry: Entry, outputs: Path) -> str:
 def links(entry: Entry, outputs: Path) -> str:
     """Links to the file, and to the tabs where it is drawn with, mixed and exported."""
     try:
-        download = downloads.link(Path(entry.path), outputs, "Download")
+        download = downloads.link(Path(entry.path), outputs, tr("Download"))
     except OSError as error:
         download = words.notice(
             "wrong",
@@ -47,26 +50,26 @@ def links(entry: Entry, outputs: Path) -> str:
         )
     name = cards.key(entry, outputs)
     sheet = sharing.link(Path(entry.path), sharing.shown_by(entry, outputs), outputs, cards.stem(entry))
-    ways = "".join(tabs.link(tab, name, f"{tab.capitalize()}…") for tab in ("draw", "mix", "export"))
+    ways = "".join(tabs.link(tab, name, label) for tab, label in _WAYS.items())
     return f'<div class="ways">{download}{ways}{sending.buttons(name, outputs)}{sheet}</div>'
 
 
 def _facts(entry: Entry) -> list[tuple[str, str]]:
-    alpha = "none, so its scale is 1" if entry.alpha is None else f"{entry.alpha:g}"
+    alpha = tr("none, so its scale is 1") if entry.alpha is None else number(entry.alpha, "g")
     alpha = alpha if entry.modules else ""
-    rank = f"{entry.rank}{', mixed' if entry.mixed_ranks else ''}" if entry.rank else ""
+    rank = tr("{rank}, mixed", rank=entry.rank) if entry.mixed_ranks else str(entry.rank)
     title = entry.title if entry.title not in (Path(entry.path).stem, entry.run) else ""
     return [
-        ("Title", title),
+        (tr("Title"), title),
         (tr("Trigger word"), entry.trigger),
         (tr("Learned words"), ", ".join(entry.words)),
-        ("Kind", KINDS[entry.method].title),
-        ("Format", _DIALECTS.get(entry.dialect, entry.dialect)),
-        ("Rank", rank),
-        ("Alpha", alpha),
-        ("Layers", f"{entry.modules:,}" if entry.modules else ""),
-        ("Run", entry.run),
-        ("File", Path(entry.path).name),
+        (tr("Kind"), declared(KINDS[entry.method].title)),
+        (tr("Format"), _DIALECTS.get(entry.dialect, entry.dialect)),
+        (tr("Rank"), rank if entry.rank else ""),
+        (tr("Alpha"), alpha),
+        (tr("Layers"), number(entry.modules) if entry.modules else ""),
+        (tr("Run"), entry.run),
+        (tr("File"), Path(entry.path).name),
     ]
 
 
@@ -81,22 +84,25 @@ def recipe_of(entry: Entry) -> Training | Blend | None:
 def _trained_on(found: Training) -> str:
     """Pictures or pairs; empty where the recipe names none."""
     if found.pairs:
-        return tr("{pairs} of {kind}", pairs=words.counted(len(found.pairs), "pair"), kind=found.pairs[0].kind)
+        pairs = words.counted(len(found.pairs), "pair")
+        of_pictures = found.pairs[0].pictures is not None
+        return tr("{pairs} of pictures", pairs=pairs) if of_pictures else tr("{pairs} of prompts", pairs=pairs)
     if not found.images:
         return ""
     own = words.counted(len(found.images) - found.class_images, "picture")
-    return f"{own}, {words.counted(found.class_images, 'class picture')}" if found.class_images else own
+    classes = words.counted(found.class_images, "class picture")
+    return tr("{own}, {classes}", own=own, classes=classes) if found.class_images else own
 
 
 def _recipe(found: Training | Blend | None) -> str:
     if isinstance(found, Blend):
-        ingredients = [(one.name, f"× {one.weight:g}") for one in found.ingredients]
-        method = METHODS[found.method].title
+        ingredients = [(one.name, f"× {number(one.weight, 'g')}") for one in found.ingredients]
+        method = declared(METHODS[found.method].title)
         return _folded(tr("Recipe: a blend ({method})", method=method), [*ingredients, *_parameters(found)])
     if isinstance(found, Training):
         made = [
             (tr("Trained on"), _trained_on(found)),
-            (tr("Steps done"), f"{found.steps:,}" if found.steps else ""),
+            (tr("Steps done"), number(found.steps) if found.steps else ""),
             (tr("The base model predicts"), found.predicts),
         ]
         known = [
@@ -104,15 +110,16 @@ def _recipe(found: Training | Blend | None) -> str:
             for key, value in found.settings.items()
             if key in SPECS and value not in ("", [], None)
         ]
-        return _folded(tr("Recipe: trained on {value}", value=found.base or "an unnamed base model"), made + known)
-    return '<p class="hint">Its header contains no recipe of the studio.</p>'
+        base = found.base or tr("an unnamed base model")
+        return _folded(tr("Recipe: trained on {base}", base=base), made + known)
+    return f'<p class="hint">{words.text(tr("Its header contains no recipe of the studio."))}</p>'
 
 
 def _parameters(found: Blend) -> list[tuple[str, str]]:
     """The rank that a blend was trimmed to, and the parameters of its method, by their labels."""
     values = ({RANK.key: found.rank} if found.rank else {}) | found.parameters
     labels = parameters()
-    return [(labels[key].label, words.value(value)) for key, value in values.items()]
+    return [(declared(labels[key].label), words.value(value)) for key, value in values.items()]
 
 
 def _folded(summary: str, rows: list[tuple[str, str]]) -> str:
@@ -154,19 +161,16 @@ def opened(entry: Entry, values: dict[str, Any]) -> str:
     found = recipe_of(entry)
     recorded = found.settings if isinstance(found, Training) else {}
     missing = [
-        f"{what} (“{words.text(words.value(recorded[key]))}” at the time)"
-        for key, what in (*_ELSEWHERE.items(), ("base", "the base model"))
+        tr("{what} (“{recorded}” at the time)", what=what, recorded=words.value(recorded[key]))
+        for key, what in (*_ELSEWHERE.items(), ("base", tr("the base model")))
         if key not in values and recorded.get(key)
     ]
     advice = (
-        tr("It does not say where they are: choose {listed}.", listed=" and ".join(missing))
+        tr("It does not say where they are: choose {missing}.", missing=both(missing))
         if missing
         else tr("Start when you like.")
     )
-    title = words.text(cards.title(entry))
-    return (
-        f'<div class="notice right" role="status"><b>The form now has the recipe of {title}.</b><p>{advice}</p></div>'
-    )
+    return done(tr("The form now has the recipe of {title}.", title=cards.title(entry)), advice)
 
 
 def base_at_hand(entry: Entry, outputs: Path) -> str:

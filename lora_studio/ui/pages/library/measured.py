@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lora_studio.evaluation import judgements, strength
-from lora_studio.language import tr
+from lora_studio.language import number, tr
 from lora_studio.runs import Run
 from lora_studio.runs.library import Entry
 from lora_studio.ui import images, words
@@ -26,7 +26,7 @@ def html(entry: Entry, found: measures.Measures, outputs: Path) -> str:
 
 def _drawn(run: Run, step: int, prompts: tuple[str, ...], outputs: Path) -> str:
     folder = judgements.state_folder(judgements.folder(run), step)
-    shown = [_picture(folder / f"{number}-0.png", prompt, outputs) for number, prompt in enumerate(prompts)]
+    shown = [_picture(folder / f"{index}-0.png", prompt, outputs) for index, prompt in enumerate(prompts)]
     return _folded(tr("Pictures that were judged"), "judged", shown)
 
 
@@ -35,19 +35,24 @@ def _by_strength(run: Run, step: int, prompts: tuple[str, ...], found: measures.
     strengths = [row.strength for row in found.strength.rows] if found.strength else []
     shown = [
         _picture(
-            strength.picture(run, step, number, 0, at), tr("{prompt}, strength {at:g}", prompt=prompt, at=at), outputs
+            strength.picture(run, step, index, 0, at),
+            tr("{prompt}, strength {strength:g}", prompt=prompt, strength=at),
+            outputs,
         )
-        for number, prompt in enumerate(prompts[:_PROMPTS])
+        for index, prompt in enumerate(prompts[:_PROMPTS])
         for at in strengths
     ]
-    return _folded(tr("Pictures by strength"), "strengths", shown, "".join(f"<b>{at:g}</b>" for at in strengths))
+    head = "".join(f"<b>{number(at, 'g')}</b>" for at in strengths)
+    return _folded(tr("Pictures by strength"), "strengths", shown, head)
 
 
 def _folded(summary: str, kind: str, shown: Sequence[str], head: str = "") -> str:
     if not any(shown):
         return ""
     inside = head + "".join(one or "<span></span>" for one in shown)
-    return f'<details class="recipe"><summary>{summary}</summary><div class="{kind}">{inside}</div></details>'
+    return (
+        f'<details class="recipe"><summary>{words.text(summary)}</summary><div class="{kind}">{inside}</div></details>'
+    )
 
 
 def _picture(file: Path, prompt: str, outputs: Path) -> str:

@@ -33,27 +33,24 @@ class Measures(NamedTuple):
     @property
     def line(self) -> str:
         """For a card."""
-        copies = " · copies" if self.copied else ""
-        return f"style {number(self.style.value)} % · subjects {'fade' if self.fades else 'hold'}{copies}"
+        style = tr("style {style} %", style=number(self.style.value))
+        subjects = tr("subjects fade") if self.fades else tr("subjects hold")
+        return " · ".join([style, subjects, *([tr("copies")] if self.copied else [])])
 
     @property
     def facts(self) -> list[tuple[str, str]]:
         """For the adapter's details, by name."""
-        subjects, margin = "Fade" if self.fades else "Hold", self.style.margin(STYLE_SCALE)
+        style, margin = tr("{style} %", style=number(self.style.value)), self.style.margin(STYLE_SCALE)
+        measured = {"subject": self.subject.value, "level": self.level.value}
+        fade = tr("Fade: {subject:.2f} (training pictures {level:.2f})", **measured)
+        hold = tr("Hold: {subject:.2f} (training pictures {level:.2f})", **measured)
+        copies = str(self.copies)
         return [
-            ("Style", f"{number(self.style.value)} %{f', {margin}' * bool(margin)}"),
-            (
-                "Subjects",
-                tr(
-                    "{subjects}: {subject:.2f} (training pictures {level:.2f})",
-                    subjects=subjects,
-                    subject=self.subject.value,
-                    level=self.level.value,
-                ),
-            ),
-            ("Copies", self.copies[:1].upper() + self.copies[1:]),
-            ("Drift", tr("{drift:.2f} (0 is unchanged, 1 another seed)", drift=self.drift.value)),
-            ("Strength", self.strength.sentence if self.strength else ""),
+            (tr("Style"), tr("{style}, {margin}", style=style, margin=margin) if margin else style),
+            (tr("Subjects"), fade if self.fades else hold),
+            (tr("Copies"), copies[:1].upper() + copies[1:]),
+            (tr("Drift"), tr("{drift:.2f} (0 is unchanged, 1 another seed)", drift=self.drift.value)),
+            (tr("Strength"), self.strength.sentence if self.strength else ""),
         ]
 
 

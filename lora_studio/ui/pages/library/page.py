@@ -25,16 +25,13 @@ from lora_studio.ui.pages.library.work import Cut
 from lora_studio.ui.pages.train.setup import EACH, QUIET, Setup
 from lora_studio.ui.theme import html
 
-_EMPTY = blank(
-    "library", tr("Choose an adapter"), tr("Its image, facts and recipe appear here, with what you can do with it.")
-)
 _TO_THE_DETAILS = (
     "() => { if (window.innerWidth < 900) document.getElementById('details')?.scrollIntoView({behavior: 'smooth'}) }"
 )
 _TO_THE_TOP = "() => { if (location.hash === '#train') window.scrollTo({top: 0}) }"
 _NAMED_NO_MORE = """
 told => {
-  const deleted = told?.includes('is in the trash') && location.hash.startsWith('#library/');
+  const deleted = told?.includes('data-deleted') && location.hash.startsWith('#library/');
   if (deleted) history.replaceState(null, '', '#library');
 }
 """
@@ -53,7 +50,7 @@ class LibraryPage:
                 self.shelf = Shelf(outputs, self.look)
             with gr.Column(scale=5, min_width=330, elem_classes="half", elem_id="details"):
                 with gr.Column(elem_classes="card") as self.blank:
-                    self.none = html(_EMPTY, elem_id="none-chosen")
+                    self.none = html(_none_chosen(), elem_id="none-chosen")
                 with gr.Column(elem_classes="card", visible=False) as self.card:
                     self._place_details()
                 with gr.Column(elem_classes="card", visible=False) as self.tools:
@@ -76,7 +73,8 @@ class LibraryPage:
         with gr.Accordion(tr("Model card"), open=False, elem_classes="fold first") as self.card_fold:
             self.model_card = CardForm(self.outputs)
         with gr.Accordion(tr("What it changes"), open=False, elem_classes="fold"):
-            html('<p class="hint">How strongly it acts on each part of the model, and how small it could be.</p>')
+            about = tr("How strongly it acts on each part of the model, and how small it could be.")
+            html(f'<p class="hint">{words.text(about)}</p>')
             with gr.Row(elem_classes="controls"):
                 self.analyze = gr.Button(tr("Analyze it"), size="md", min_width=110, elem_id="analyse")
             self.analysis = html(visible=False, elem_id="found")
@@ -133,8 +131,9 @@ class LibraryPage:
         cleared = dict.fromkeys((self.sure, self.message, self.analysis), _HIDDEN) | self.blocks.hide()
         entry = cards.find(look.chosen, self.outputs)
         if entry is None:
-            blank = {self.blank: _SHOWN, self.card: _HIDDEN, self.tools: _HIDDEN}
-            return {**blank, **cleared, **self.shrink.hide(), self.none: _gone(look.chosen) if look.chosen else _EMPTY}
+            hidden = {self.blank: _SHOWN, self.card: _HIDDEN, self.tools: _HIDDEN}
+            none = _gone(look.chosen) if look.chosen else _none_chosen()
+            return {**hidden, **cleared, **self.shrink.hide(), self.none: none}
         return {
             self.blank: _HIDDEN,
             self.card: _SHOWN,
@@ -230,6 +229,11 @@ class LibraryPage:
         form = setup.form.fill(values)
         notice = gr.update(value=details.opened(entry, values), visible=True)
         return {tabs: gr.update(selected="train"), self.message: _HIDDEN, setup.notice: notice, **form}
+
+
+def _none_chosen() -> str:
+    sentence = tr("Its image, facts and recipe appear here, with what you can do with it.")
+    return blank("library", tr("Choose an adapter"), sentence)
 
 
 def _gone(key: str) -> str:

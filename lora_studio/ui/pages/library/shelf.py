@@ -32,7 +32,7 @@ class Shelf:
     def __init__(self, outputs: Path, look: gr.State):
         self.outputs, self.look = outputs, look
         with gr.Column(elem_classes="card"):
-            html("<h2>Adapters</h2>")
+            html(f"<h2>{words.text(tr('Adapters'))}</h2>")
             with gr.Row(elem_classes="finder"):
                 self.search = gr.Textbox(
                     placeholder=tr("Search by name, trigger, model, rank16…"),
@@ -63,7 +63,7 @@ class Shelf:
             self.cards = html(js_on_load=cards.CHOOSE, elem_id="adapters")
             self.more = gr.Button(tr("Show more"), size="sm", visible=False, elem_id="more")
         with gr.Column(elem_classes="card"):
-            html("<h2>Add adapters</h2>")
+            html(f"<h2>{words.text(tr('Add adapters'))}</h2>")
             self.drop = gr.File(
                 label=tr("LoRA files"),
                 show_label=False,
@@ -86,18 +86,19 @@ class Shelf:
 
     def deleted(self, name: str) -> Updates:
         """That an adapter was moved to the trash, with a button that takes it back."""
-        said = f'<p role="status"><b>{words.text(name)}</b> is in the trash.</p>'
-        return {**self._say(said), self.back: gr.update(visible=True)}
+        said = tr("{name} is in the trash.", name=f"<b>{words.text(name)}</b>")
+        return {**self._say(f'<p role="status" data-deleted>{said}</p>'), self.back: gr.update(visible=True)}
 
     def restored(self, back: list[Path]) -> Updates:
         """That it is here again."""
         adapter = next((path for path in back if path.suffix == ".safetensors"), None)
         if adapter is None:
-            told = '<p role="status">It is not kept for undo any more: your system\'s trash still has it.</p>'
+            told = words.text(tr("It is not kept for undo any more: your system's trash still has it."))
         else:
             address = words.text(tabs.address("library", adapter.relative_to(self.outputs).as_posix()))
-            told = f'<p role="status"><a href="{address}"><b>{words.text(adapter.stem)}</b></a> is here again.</p>'
-        return {**self._say(told), self.back: gr.update(visible=False)}
+            link = f'<a href="{address}"><b>{words.text(adapter.stem)}</b></a>'
+            told = tr("{name} is here again.", name=link)
+        return {**self._say(f'<p role="status">{told}</p>'), self.back: gr.update(visible=False)}
 
     def refused(self, error: StudioError) -> Updates:
         """Why it could not be taken back."""

@@ -20,6 +20,7 @@ from lora_studio.ui.pages.library import cards, details
 _AT_ONCE = 100
 """Files in one call of a command: Windows limits the length of a command line."""
 _SEEDS, _STEPS = (1, 2), 20
+_COMPARED = tr("Before and after")
 _PLOTS = (
     tr("Strength by block and kind of layer"),
     tr("Share of the change by rank"),
@@ -42,7 +43,7 @@ class ShrinkMeasure(NamedTuple):
 
 MEASURES = {
     "energy": ShrinkMeasure(tr("Kept share"), tr("Share of the change to keep, in %"), 99, 1, 100, unit=100),
-    "rank": ShrinkMeasure("Rank", tr("Largest rank"), 8, 1, 1024, whole=True),
+    "rank": ShrinkMeasure(tr("Rank"), tr("Largest rank"), 8, 1, 1024, whole=True),
     "size": ShrinkMeasure(tr("File size"), tr("File size, in MB"), 2, 0.01, 10_000),
 }
 """By the option of ``resize``."""
@@ -129,7 +130,7 @@ def saved(entry: Entry, cut: Cut, outputs: Path) -> str:
 
 
 def _figures(result: dict[str, Any]) -> str:
-    rank = f"rank {result['rank_before']} → {result['rank']}"
+    rank = tr("rank {before} → {after}", before=result["rank_before"], after=result["rank"])
     size = f"{words.size(result['size_before'])} → {words.size(result['size'])}"
     kept = tr(
         "{share} of the change kept (residual {figure})",
@@ -152,11 +153,9 @@ def drawn(entry: Entry, cut: Cut, base: str, prompt: str, outputs: Path) -> str:
         StudioError: as ``tried``, or the base model or the prompt is missing.
     """
     if not prompt:
-        raise SettingsError(tr("The prompt is missing."), where="Before and after", do=tr("Write what is to be drawn."))
+        raise SettingsError(tr("The prompt is missing."), where=_COMPARED, do=tr("Write what is to be drawn."))
     if not base:
-        raise SettingsError(
-            tr("The base model is missing."), where="Before and after", do=tr("Give its file or folder.")
-        )
+        raise SettingsError(tr("The base model is missing."), where=_COMPARED, do=tr("Give its file or folder."))
     with _aside(outputs) as folder:
         small = folder / f"{cut.ending}.safetensors"
         command.run("resize", entry.path, *cut.option(), "-o", small)
@@ -164,7 +163,8 @@ def drawn(entry: Entry, cut: Cut, base: str, prompt: str, outputs: Path) -> str:
         asked = ["--steps", _STEPS, "--prompt", prompt, *_base(entry, base, outputs)]
         sheet = command.run("grid", *axes, *asked, "-o", folder / "sheet.png")["sheet"]
         address = images.address(images.copy(Path(sheet), outputs, images.FULL, images.preview))
-    return f'<img class="sheet" src="{words.text(address)}" alt="Drawn before and after shrinking">'
+    alt = words.text(tr("Drawn before and after shrinking"))
+    return f'<img class="sheet" src="{words.text(address)}" alt="{alt}">'
 
 
 def _base(entry: Entry, base: str, outputs: Path) -> list[str]:
@@ -209,6 +209,7 @@ def analyzed(entry: Entry, base: str, outputs: Path) -> Analyzed:
 
 
 def _figure(address: str, name: str) -> str:
+    name = words.text(name)
     image = f'<img class="diagram" src="{words.text(address)}" alt="{name}">'
     return f"<figure><figcaption>{name}</figcaption>{image}</figure>"
 

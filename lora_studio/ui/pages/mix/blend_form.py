@@ -8,7 +8,7 @@ import gradio as gr
 
 from lora_studio.adapters.blend_methods import METHODS, RANK, BlendMethod, BlendParameter, parameters
 from lora_studio.adapters.recipe import Blend
-from lora_studio.language import tr
+from lora_studio.language import declared, tr
 from lora_studio.ui import words
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.mix.image_specs import ChosenBlend
@@ -22,7 +22,7 @@ class BlendForm:
     def __init__(self):
         offered = _offered()
         first = next(iter(offered.values()))
-        choices = [(method.title, key) for key, method in offered.items()]
+        choices = [(declared(method.title), key) for key, method in offered.items()]
         self.method = gr.Radio(
             choices,
             value=first.key,
@@ -85,8 +85,8 @@ def _takes(method: BlendMethod, key: str) -> bool:
 def _field(parameter: BlendParameter, visible: bool) -> gr.Number:
     return gr.Number(
         parameter.default,
-        label=parameter.label,
-        info=parameter.help,
+        label=declared(parameter.label),
+        info=declared(parameter.help),
         precision=0 if parameter.whole else None,
         step=parameter.step,
         visible=visible,
@@ -95,4 +95,4 @@ def _field(parameter: BlendParameter, visible: bool) -> gr.Number:
 
 
 def _about(method: BlendMethod) -> str:
-    return f'<p class="blurb">{words.text(method.help)}</p>'
+    return f'<p class="blurb">{words.text(declared(method.help))}</p>'

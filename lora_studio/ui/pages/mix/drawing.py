@@ -58,7 +58,7 @@ class MixDrawing:
         turn = mix.turn
         if not mix.rows:
             mix.mixed = mix.plain = ""
-            yield {self.figures: figures.EMPTY, self.note: "", self.blend.cost: "", self.draft: {}}
+            yield {self.figures: figures.empty(), self.note: "", self.blend.cost: "", self.draft: {}}
             return
         yield {
             self.figures: gr.skip() if mix.mixed else figures.html(mix),
@@ -93,14 +93,14 @@ class MixDrawing:
             mix.lane = mix.lane or uuid4().hex
             scene, spread = self.scene.scene(values), self.sheet.spread(values)
             spec = image_specs.sheet(mix, scene, self.sheet.keys(values), spread)
-            *_, drawn = self.renderer.draw(spec, tr("{lane} sheet", lane=mix.lane))
+            *_, drawn = self.renderer.draw(spec, f"{mix.lane} sheet")
             if drawn.kind == "dropped":
                 raise RunError(tr("Another sheet was asked for before this one was drawn."), do=tr("Draw it again."))
             return figures.sheet(drawn, values[self.sheet.kind])
 
         yield from outcome.told(turns.told(self.outputs, tr("Drawing the sheet")), act)
 
-    def _busy(self, doing: str = "Drawing") -> str:
+    def _busy(self, doing: str = tr("Drawing")) -> str:
         return outcome.busy(turns.told(self.outputs, doing))
 
     def _draft(self, values: dict[Any, Any]) -> dict[str, Any]:
@@ -122,7 +122,7 @@ class MixDrawing:
         if plain.key() != mix.scene:
             mix.scene, mix.plain = plain.key(), ""  # it had another prompt or seed
         note = ""
-        for answer in self.renderer.draw(image_specs.mixed(mix, scene, blending), tr("{lane} mix", lane=mix.lane)):
+        for answer in self.renderer.draw(image_specs.mixed(mix, scene, blending), f"{mix.lane} mix"):
             if answer.kind == "waiting":
                 yield {self.note: self._busy(tr("Waiting for a turn"))}
             elif answer.kind == "loading":
@@ -130,7 +130,7 @@ class MixDrawing:
             elif answer.kind == "drawn":
                 mix.mixed, note = answer.path, figures.caption(answer, scene)
                 yield self._mixed(mix, answer, note, is_blend=blending is not None)
-        for answer in self.renderer.draw(plain, tr("{lane} plain", lane=mix.lane)):
+        for answer in self.renderer.draw(plain, f"{mix.lane} plain"):
             if answer.kind == "drawn":
                 mix.plain = answer.path
                 yield {self.figures: figures.html(mix), self.note: note}

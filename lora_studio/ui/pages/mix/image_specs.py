@@ -9,7 +9,7 @@ from lora_studio.adapters import blend_methods, detect, metadata
 from lora_studio.errors import ModelError, SettingsError
 from lora_studio.families import registry
 from lora_studio.jobs.image_spec import Blending, ImageSpec, Placed
-from lora_studio.language import tr
+from lora_studio.language import english, tr
 from lora_studio.sampling.axes import Axis
 from lora_studio.ui.paths import tidy
 from lora_studio.ui.scene.base_reading import number, read_from
@@ -104,7 +104,7 @@ def sheet(mix: Mix, scene: Scene, keys: Sequence[str | None], spread: Spread) ->
             tr("That would be more than {most_cells} images.", most_cells=_MOST_CELLS), do=tr("Use fewer weights.")
         )
     shown = tuple(
-        one.model_copy(update={"name": tr("{name}, own blocks", name=one.name)}) if one.blocks else one
+        one.model_copy(update={"name": f"{one.name}, own blocks"}) if one.blocks else one
         for one in map(_placed, mix.rows)
     )
     across, *down = [Axis("weight", weights, shown[index].name) for index in indices]
@@ -126,7 +126,8 @@ def blending(chosen: ChosenBlend) -> Blending | None:
 
 
 def _placed(row: MixRow) -> Placed:
-    return Placed(path=row.path, weight=row.weight, name=row.name, blocks=row.factors)
+    """An adapter under the name that a sheet's picture and recipe have, in English."""
+    return Placed(path=row.path, weight=row.weight, name=english(row.name), blocks=row.factors)
 
 
 def _scene(mix: Mix, scene: Scene) -> dict[str, Any]:
@@ -135,7 +136,7 @@ def _scene(mix: Mix, scene: Scene) -> dict[str, Any]:
     if not base:
         raise ModelError(
             tr("No base model is named. The adapters were made for {label}.", label=detect.label(mix.family)),
-            where="Base model",
+            where=tr("Base model"),
             do=tr("Paste the path of one: a diffusers folder or a .safetensors checkpoint."),
         )
     return {
@@ -143,8 +144,8 @@ def _scene(mix: Mix, scene: Scene) -> dict[str, Any]:
         "prompt": (scene.prompt or "").strip(),
         "negative": (scene.negative or "").strip(),
         "prompt_weights": scene.prompt_weights,
-        "seed": number("preview_seed", "Seed", scene.seed),
-        "steps": number("preview_steps", "Steps", scene.steps),
-        "guidance": number("guidance", "Guidance", scene.guidance),
+        "seed": number("preview_seed", tr("Seed"), scene.seed),
+        "steps": number("preview_steps", tr("Steps"), scene.steps),
+        "guidance": number("guidance", tr("Guidance"), scene.guidance),
         **read_from(scene.base_read),
     }

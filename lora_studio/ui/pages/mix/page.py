@@ -11,7 +11,7 @@ import gradio as gr
 from lora_studio.errors import StudioError
 from lora_studio.jobs.renderer import Renderer
 from lora_studio.language import tr
-from lora_studio.ui import outcome
+from lora_studio.ui import outcome, words
 from lora_studio.ui.outcome import WORK, Updates
 from lora_studio.ui.pages.mix import figures, saving
 from lora_studio.ui.pages.mix.blend_form import BlendForm
@@ -28,7 +28,7 @@ from lora_studio.ui.theme import html
 
 _DRAWING: dict[str, Any] = {**WORK, "trigger_mode": "multiple", "concurrency_limit": None}
 """A newer image can be asked for while an older one is drawn, which the renderer then leaves."""
-_NO_ADAPTER = "No adapter yet. Choose the first one above; a second one makes it a mix."
+_NO_ADAPTER = tr("No adapter yet. Choose the first one above; a second one makes it a mix.")
 _AGAIN = 3.0
 """Seconds between two checks whether the run that the images wait for has ended."""
 
@@ -54,7 +54,7 @@ class MixPage:
                     self.states = StatesForm(outputs)
             with gr.Column(scale=8, min_width=330, elem_classes="half", elem_id="mixed"):
                 with gr.Column(elem_classes="card seen"):
-                    self.figures = html(figures.EMPTY, elem_id="mix-pictures")
+                    self.figures = html(figures.empty(), elem_id="mix-pictures")
                     self.note = html(elem_id="mix-note")
                 with gr.Column(elem_classes="card", visible=False) as self.blend_card:
                     self._place_blend()
@@ -75,11 +75,11 @@ class MixPage:
 
     def _place_rows(self) -> None:
         with gr.Column(elem_classes="card"):
-            html("<h2>Adapters</h2>")
+            html(f"<h2>{words.text(tr('Adapters'))}</h2>")
             self.adapters = AdapterList(self.outputs, "mix", self.mix, _NO_ADAPTER)
 
     def _place_blend(self) -> None:
-        html("<h2>Save as one adapter</h2>")
+        html(f"<h2>{words.text(tr('Save as one adapter'))}</h2>")
         self.blend = BlendForm()
         with gr.Row(elem_classes="seeded", equal_height=True):
             self.name = gr.Textbox(

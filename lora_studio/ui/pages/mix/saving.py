@@ -11,7 +11,7 @@ from lora_studio.adapters import blend_methods
 from lora_studio.adapters.blend_methods import RANK
 from lora_studio.errors import AdapterError
 from lora_studio.jobs import command
-from lora_studio.language import tr
+from lora_studio.language import english, tr
 from lora_studio.ui import outcome, tabs, words
 from lora_studio.ui.pages.mix import image_specs
 from lora_studio.ui.pages.mix.image_specs import ChosenBlend
@@ -43,7 +43,7 @@ def arguments(mix: Mix, chosen: ChosenBlend) -> list[str]:
 
 def default_name(mix: Mix) -> str:
     """The name of the file if none is typed: the adapters and their weights in percent. 60 letters of it are kept."""
-    return " ".join(f"{row.name} {100 * row.weight:.0f}" for row in mix.rows if row.weight)
+    return " ".join(f"{english(row.name)} {100 * row.weight:.0f}" for row in mix.rows if row.weight)
 
 
 def save(mix: Mix, chosen: ChosenBlend, name: str, outputs: Path) -> str:
@@ -63,7 +63,7 @@ def written(options: Sequence[str], name: str, outputs: Path) -> str:
     path = Path(result["file"])
     facts = words.facts((*cost(result), tr("its recipe is in its header")))
     address = words.text(tabs.address("library", f"library/{path.name}"))
-    link = f'<a class="download" href="{address}">Show in the library</a>'
+    link = f'<a class="download" href="{address}">{words.text(tr("Show in the library"))}</a>'
     file = f'<div class="file"><div><h3>{words.text(path.name)}</h3>{facts}</div>{link}</div>'
     done = outcome.done(tr("Saved, and proved: a program that loads it draws this mix."))
     notices = "".join(words.notice("warned", notice) for notice in result["notices"])
@@ -83,5 +83,6 @@ def blended(options: Sequence[str], name: str, outputs: Path) -> dict[str, Any]:
 
 def cost(result: Mapping[str, Any]) -> tuple[str, str, str]:
     """The rank, size and loss of a result of ``blend``."""
-    lost = f"residual {words.figure(result['residual'])}" if result["residual"] else "nothing is trimmed away"
-    return f"rank {result['rank']}", words.size(result["size"]), lost
+    residual = tr("residual {residual}", residual=words.figure(result["residual"]))
+    lost = residual if result["residual"] else tr("nothing is trimmed away")
+    return tr("rank {rank}", rank=result["rank"]), words.size(result["size"]), lost

@@ -10,6 +10,7 @@ import gradio as gr
 
 from lora_studio.config.specs import SPECS
 from lora_studio.language import tr
+from lora_studio.ui import words
 from lora_studio.ui.pages.mix.image_specs import Scene
 from lora_studio.ui.pages.train.setup import QUIET
 from lora_studio.ui.scene.base_form import BaseForm
@@ -22,7 +23,7 @@ class SceneForm:
     """Prompt, seed, base model, and below a fold the sampler's numbers."""
 
     def __init__(self, outputs: Path):
-        html("<h2>Picture</h2>")
+        html(f"<h2>{words.text(tr('Picture'))}</h2>")
         self.prompt = gr.Textbox(_PROMPT, label=tr("Prompt"), max_lines=3, elem_id="mix-prompt")
         with gr.Row(elem_classes="seeded", equal_height=True):
             seed = SPECS["preview_seed"].default

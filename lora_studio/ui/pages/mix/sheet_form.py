@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from lora_studio.language import tr
+from lora_studio.ui import words
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.mix.image_specs import Spread
 from lora_studio.ui.pages.train.setup import QUIET
@@ -22,7 +23,7 @@ class SheetForm:
     """The kind of a sheet, its adapters and their weights."""
 
     def __init__(self):
-        html("<h2>Sheets</h2>")
+        html(f"<h2>{words.text(tr('Sheets'))}</h2>")
         self.kind = gr.Radio(
             [(label, kind) for kind, label in _KINDS.items()],
             value="strip",

@@ -12,7 +12,7 @@ from lora_studio import runs
 from lora_studio.adapters.averaging import WIDTH, spread
 from lora_studio.errors import RunError
 from lora_studio.jobs import command
-from lora_studio.language import tr
+from lora_studio.language import declared, tr
 from lora_studio.runs import keeping
 from lora_studio.ui import outcome, words
 from lora_studio.ui.outcome import WORK
@@ -33,13 +33,17 @@ class StatesForm:
     def __init__(self, outputs: Path):
         self.outputs = outputs
         with gr.Accordion(tr("Average of states"), open=False, elem_id="mix-states"):
-            html(f'<p class="blurb">{_ABOUT}</p>')
+            html(f'<p class="blurb">{words.text(_ABOUT)}</p>')
             with gr.Column(elem_classes="fields"):
                 self.run = gr.Dropdown(
                     [], label=tr("Run"), info=tr("Those with two states or more."), elem_id="states-run"
                 )
                 self.width = gr.Number(
-                    WIDTH.default, label=WIDTH.label, info=WIDTH.help, step=WIDTH.step, elem_id="states-width"
+                    WIDTH.default,
+                    label=declared(WIDTH.label),
+                    info=declared(WIDTH.help),
+                    step=WIDTH.step,
+                    elem_id="states-width",
                 )
             with gr.Row(elem_classes="controls"):
                 self.look = gr.Button(tr("Show what it keeps"), size="md", min_width=130, elem_id="states-look")
@@ -68,7 +72,7 @@ class StatesForm:
 
         def act() -> str:
             options = self._asked(run, width)
-            return saving.written(options, tr("{run} average {options}", run=run, options=options[3]), self.outputs)
+            return saving.written(options, f"{run} average {options[3]}", self.outputs)
 
         yield from outcome.told(tr("Averaging, saving and proving…"), act)
 
@@ -80,7 +84,9 @@ class StatesForm:
             SettingsError: the width is out of range.
         """
         if not run:
-            raise RunError(tr("No run is chosen."), where="Run", do=tr("Choose a run with two saved states or more."))
+            raise RunError(
+                tr("No run is chosen."), where=tr("Run"), do=tr("Choose a run with two saved states or more.")
+            )
         return ["--states", run, "--width", f"{WIDTH.check(width):g}", "--outputs", str(self.outputs)]
 
 
@@ -90,7 +96,10 @@ def told(result: dict[str, Any]) -> str:
     steps, weights = [int(one["name"].rpartition("-")[2]) for one in parts], [one["weight"] for one in parts]
     mean, width = spread(steps, weights)
     shares = ", ".join(
-        f"{step:,}: {100 * weight:.0f} %" for step, weight in zip(steps, weights, strict=True) if weight >= 0.005
+        tr("{step:,}: {share:.0f} %", step=step, share=100 * weight)
+        for step, weight in zip(steps, weights, strict=True)
+        if weight >= 0.005
     )
-    about = (f"step {mean:,.0f} on average", f"width {width:.2f} of these states", *saving.cost(result))
+    step = tr("step {mean:,.0f} on average", mean=mean)
+    about = (step, tr("width {width:.2f} of these states", width=width), *saving.cost(result))
     return f"{words.facts(about)}<p>{words.text(shares)}</p>"

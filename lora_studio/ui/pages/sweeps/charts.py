@@ -24,10 +24,6 @@ _APART = 12.0
 """Of 1000, between trials with the same value; fewer where there are many of them."""
 _SIDE = 60.0
 """Of 1000, the most that trials with the same value take."""
-_LEGEND = (
-    '<figcaption><span class="key trend">subjects hold, no copies</span>'
-    '<span class="key validation">subjects fade, or copies</span>{more}</figcaption>'
-)
 
 
 class AxisScale:
@@ -107,11 +103,11 @@ def parallel(sweep: Sweep, trials: Sequence[Trial], chosen: int | None = None) -
     for x, scale in zip(columns, scales, strict=False):
         labels += _head(x, SPECS[scale.key].label)
         labels += "".join(_beside(x, _up(place), label) for place, label in scale.marks())
-    labels += _head(1000, "Style, %", last=True)
+    labels += _head(1000, tr("Style, %"), last=True)
     labels += "".join(
         _beside(1000, _up((value - low) / (high - low)), number(value, "g")) for value in ticks(low, high, 5)
     )
-    return _figure("parallel", svg, labels, tr("Every trial across all axes, to its style"), _LEGEND.format(more=""))
+    return _figure("parallel", svg, labels, tr("Every trial across all axes, to its style"))
 
 
 def response(sweep: Sweep, trials: Sequence[Trial], key: str, chosen: int | None = None) -> str:
@@ -145,12 +141,10 @@ def response(sweep: Sweep, trials: Sequence[Trial], key: str, chosen: int | None
         f'<span class="tick up" style="top:{y(value) / 10:.4g}%">{number(value, "g")}</span>'
         for value in ticks(low, high)
     )
-    more = "<span>dashed: the mean at each value</span>" if "mean" in svg else ""
+    more = [tr("dashed: the mean at each value")] if scale.listed else []
     if any(outcome.style.vague(STYLE_SCALE) for _, outcome in found):
-        more += f"<span>no bar: {TOO_FEW}</span>"
-    return _figure(
-        "response", svg, labels, tr("Style along {label}", label=SPECS[key].label), _LEGEND.format(more=more)
-    )
+        more.append(tr("no bar: {reason}", reason=TOO_FEW))
+    return _figure("response", svg, labels, tr("Style along {label}", label=SPECS[key].label), more)
 
 
 def _drawn(outcome: TrialOutcome) -> list[float]:
@@ -193,9 +187,14 @@ def _beside(x: float, y: float, label: str) -> str:
     return f'<span class="tick beside {side}" style="left:{x / 10:.4g}%;top:{y / 10:.4g}%">{words.text(label)}</span>'
 
 
-def _figure(kind: str, svg: str, labels: str, told: str, legend: str) -> str:
+def _legend(more: Sequence[str]) -> str:
+    sound, faded = words.text(tr("subjects hold, no copies")), words.text(tr("subjects fade, or copies"))
+    keys = f'<span class="key trend">{sound}</span><span class="key validation">{faded}</span>'
+    return f"<figcaption>{keys}{''.join(f'<span>{words.text(one)}</span>' for one in more)}</figcaption>"
+
+
+def _figure(kind: str, svg: str, labels: str, told: str, more: Sequence[str] = ()) -> str:
+    """A chart; its legend explains the colours, and ``more``."""
     drawing = f'<svg viewBox="0 0 1000 1000" preserveAspectRatio="none">{svg}</svg>{labels}'
-    return (
-        f'<figure class="chart {kind}">{legend}<div class="plot still" role="img" aria-label="{words.text(told)}">'
-        f"{drawing}</div></figure>"
-    )
+    plot = f'<div class="plot still" role="img" aria-label="{words.text(told)}">{drawing}</div>'
+    return f'<figure class="chart {kind}">{_legend(more)}{plot}</figure>'

@@ -12,7 +12,7 @@ from lora_studio.config.specs import SPECS
 from lora_studio.errors import RunError, SettingsError, StudioError
 from lora_studio.jobs import sweeping
 from lora_studio.jobs.sweeping import SweepingJob
-from lora_studio.language import tr
+from lora_studio.language import declared, tr
 from lora_studio.sweeps import results, space, study
 from lora_studio.sweeps.outcome import Trial
 from lora_studio.sweeps.space import Sweep
@@ -30,12 +30,6 @@ EVERY = 2.0
 _FROM_THE_FORM = ("data", "base", "vae", "text_encoders", "trigger", "nested", "device")
 """What a study takes over from the form of the Train page; the rest is the sweep's."""
 _HIDDEN = gr.update(visible=False)
-_EMPTY = blank(
-    "sweeps",
-    tr("No sweep yet"),
-    "Choose what to vary and press <b>Start the sweep</b>. It makes a short training run for each combination and "
-    "judges what it draws. The table of all trials, and which of them cannot be told apart, appears here.",
-)
 
 
 @dataclass
@@ -65,10 +59,10 @@ class SweepsPage:
     def _place_choice(self) -> None:
         first = next(iter(self.sweeps.values()), None)
         with gr.Column(elem_classes="card"):
-            html("<h2>Try many settings</h2>")
+            html(f"<h2>{words.text(tr('Try many settings'))}</h2>")
             self.source = html(elem_id="sweep-source")
             self.sweep = gr.Dropdown(
-                [(sweep.title, name) for name, sweep in self.sweeps.items()],
+                [(declared(sweep.title), name) for name, sweep in self.sweeps.items()],
                 value=first.name if first else None,
                 filterable=False,
                 label=tr("Sweep"),
@@ -91,9 +85,9 @@ class SweepsPage:
 
     def _place_results(self) -> None:
         with gr.Column(elem_classes="card") as self.blank:
-            html(_EMPTY)
+            html(_empty())
         with gr.Column(elem_classes="card", visible=False) as self.table_card:
-            html("<h2>Trials</h2>")
+            html(f"<h2>{words.text(tr('Trials'))}</h2>")
             self.finding = html(elem_id="sweep-finding")
             self.chosen = html(elem_id="sweep-trial")
             with gr.Row(elem_classes="controls"):
@@ -102,10 +96,10 @@ class SweepsPage:
             self.said = html(visible=False, elem_id="sweep-said")
             self.table = html(js_on_load=table.CHOOSE, elem_id="trials")
         with gr.Column(elem_classes="card", visible=False) as self.charts_card:
-            html("<h2>Across all settings</h2>")
+            html(f"<h2>{words.text(tr('Across all settings'))}</h2>")
             self.parallel = html(elem_id="parallel")
             with gr.Row(elem_classes="headline"):
-                html("<h2>Along one setting</h2>")
+                html(f"<h2>{words.text(tr('Along one setting'))}</h2>")
                 self.axis = gr.Dropdown(
                     [], show_label=False, label=tr("Setting"), container=False, filterable=False, elem_id="axis"
                 )
@@ -206,7 +200,7 @@ class SweepsPage:
             return {self.said: gr.update(value=wrong(error), visible=True)}
         told = done(
             tr("The settings of trial {number} of {name}.", number=trial.number, name=shown.name),
-            f"{results.described(trial)}.",
+            tr("{settings}.", settings=results.described(trial)),
         )
         form = self.setup.form.fill(values)
         notice = gr.update(value=told, visible=True)
@@ -264,6 +258,15 @@ class SweepsPage:
         """The study that is shown, or the latest."""
         listed = study.listed(self.outputs)
         return next((one for one in listed if one.name == here.study), next(iter(listed), None))
+
+
+def _empty() -> str:
+    sentences = tr(
+        "Choose what to vary and press {button}. It makes a short training run for each combination and judges what "
+        "it draws. The table of all trials, and which of them cannot be told apart, appears here.",
+        button=f"<b>{words.text(tr('Start the sweep'))}</b>",
+    )
+    return blank("sweeps", tr("No sweep yet"), sentences)
 
 
 def _sweeps() -> tuple[dict[str, Sweep], list[str]]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from lora_studio.errors import StudioError
 from lora_studio.events import State
 from lora_studio.jobs.sweeping import SweepingJob, SweepingView
-from lora_studio.language import tr
+from lora_studio.language import declared, tr
 from lora_studio.sweeps import study
 from lora_studio.sweeps.outcome import TrialState
 from lora_studio.sweeps.space import Sweep
@@ -20,17 +20,22 @@ from lora_studio.ui.pages.sweeps import table
 
 _STATES = {**words.STATES, State.RUNNING: tr("At work")}
 _SAMPLERS = {
-    "grid": "every combination",
-    "random": "drawn at random",
-    "tpe": "drawn where earlier ones were good",
+    "grid": tr("every combination"),
+    "random": tr("drawn at random"),
+    "tpe": tr("drawn where earlier ones were good"),
 }
 
 
 def source(values: Mapping[str, Any]) -> str:
     """Which pictures and base model are taken from the Train page."""
-    data = Path(str(values["data"])).name or "none yet"
-    told = f"Pictures <b>{words.text(data)}</b>, base model <b>{words.text(Path(str(values['base'])).name)}</b>"
-    return f'<p class="hint">{told}, as on the <a href="#train">Train</a> page.</p>'
+    data = Path(str(values["data"])).name or tr("none yet")
+    told = tr(
+        "Pictures {pictures}, base model {base}, as on the {train} page.",
+        pictures=f"<b>{words.text(data)}</b>",
+        base=f"<b>{words.text(Path(str(values['base'])).name)}</b>",
+        train=f'<a href="#train">{words.text(tr("Train"))}</a>',
+    )
+    return f'<p class="hint">{told}</p>'
 
 
 def about(sweep: Sweep | None, pace: float | None) -> str:
@@ -38,13 +43,15 @@ def about(sweep: Sweep | None, pace: float | None) -> str:
     if sweep is None:
         return ""
     trials = words.counted(sweep.total, "trial")
-    seeds = f", {sweep.seeds} training seeds each" if sweep.seeds > 1 else ""
-    long = tr(" About {duration} on this machine.", duration=words.duration(pace * _steps(sweep))) if pace else _UNKNOWN
-    told = f"{trials}{seeds}: {_SAMPLERS[sweep.sampler]}.{long}"
-    return f'<p class="blurb">{words.text(sweep.blurb)}</p>{table.axes(sweep)}<p class="hint">{words.text(told)}</p>'
+    if sweep.seeds > 1:
+        trials = tr("{trials}, {seeds} training seeds each", trials=trials, seeds=sweep.seeds)
+    which = tr("{trials}: {sampler}.", trials=trials, sampler=_SAMPLERS[sweep.sampler])
+    known = pace and tr("About {duration} on this machine.", duration=words.duration(pace * _steps(sweep)))
+    told = f"{which} {known or tr('How long that takes is known after the first trial.')}"
+    blurb = f'<p class="blurb">{words.text(declared(sweep.blurb))}</p>'
+    return f'{blurb}{table.axes(sweep)}<p class="hint">{words.text(told)}</p>'
 
 
-_UNKNOWN = tr(" How long that takes is known after the first trial.")
 _ALIKE = 3
 """By how much the steps of two runs may differ for one to tell how long the other takes."""
 
@@ -84,22 +91,22 @@ def html(job: SweepingJob, seen: SweepingView) -> str:
     """How far the study is, and what it waits for or why it ended."""
     share = 100 * seen.done / seen.total if seen.total else 0
     kind = "stopping" if seen.stopping else str(seen.state)
-    left = f", about {words.duration(seen.seconds_left)} left" if seen.seconds_left else ""
-    stage = tr(" Now {stage}.", stage=job.stage()) if seen.state is State.RUNNING and job.stage() else ""
-    title = "Stopping" if seen.stopping else _STATES[seen.state]
-    waits = tr(" It waits for {waits_for}.", waits_for=seen.waits_for) if seen.waits_for else ""
-    told = tr(
-        "{title}: {done} of {trials}{left}.{stage}{waits}",
-        title=title,
-        done=seen.done,
-        trials=words.counted(seen.total, "trial"),
-        left=left,
-        stage=stage,
-        waits=waits,
-    )
+    told = " ".join(_told(job, seen))
     bar = f'<div class="bar"><i style="width:{share:.3g}%"></i></div>'
     error = wrong(StudioError(seen.error.what, where=seen.error.where, do=seen.error.do)) if seen.error else ""
     return f'<div class="{kind}"><p class="sentence"><span class="dot"></span>{words.text(told)}</p>{bar}</div>{error}'
+
+
+def _told(job: SweepingJob, seen: SweepingView) -> Iterator[str]:
+    """Sentences on how far the study is."""
+    title = tr("Stopping") if seen.stopping else _STATES[seen.state]
+    far = tr("{title}: {done} of {trials}", title=title, done=seen.done, trials=words.counted(seen.total, "trial"))
+    left = words.duration(seen.seconds_left) if seen.seconds_left else ""
+    yield tr("{far}, about {duration} left.", far=far, duration=left) if left else tr("{far}.", far=far)
+    if seen.state is State.RUNNING and (stage := job.stage()):
+        yield tr("Now {stage}.", stage=stage)
+    if seen.waits_for:
+        yield tr("It waits for {job}.", job=seen.waits_for)
 
 
 def signature(found: Study) -> object:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lora_studio import language
 from lora_studio.config.specs import SPECS
 from lora_studio.evaluation.value import STYLE_SCALE, TOO_FEW, number
 from lora_studio.language import tr
@@ -14,13 +15,12 @@ from lora_studio.sweeps.space import Sweep, ValueRange
 from lora_studio.ui import words
 
 _STATES = {
-    TrialState.WAITING: "waits",
-    TrialState.RUNNING: "at work",
-    TrialState.PRUNED: "fell behind",
-    TrialState.FAILED: "failed",
+    TrialState.WAITING: tr("waits"),
+    TrialState.RUNNING: tr("at work"),
+    TrialState.PRUNED: tr("fell behind"),
+    TrialState.FAILED: tr("failed"),
 }
 
-_PARAMETERS, _FILE = tr("Trained parameters"), "File"
 
 CHOOSE = """
 element.addEventListener('click', event => {
@@ -38,8 +38,9 @@ def finding(best: Best | None) -> str:
 
 def html(sweep: Sweep, trials: Sequence[Trial], best: Best | None, chosen: int | None) -> str:
     """A row for every trial, the best first; ``chosen`` is marked, those that cannot be told from the best too."""
-    costs = [_PARAMETERS, _FILE] if _vary_in_size(trials) else []
-    heads = ["Trial", *(SPECS[key].label for key in sweep.axes), "Style", "Subjects", "Copies", *costs, "Time", ""]
+    costs = [tr("Trained parameters"), tr("File")] if _vary_in_size(trials) else []
+    measures = [tr("Style"), tr("Subjects"), tr("Copies")]
+    heads = [tr("Trial"), *(SPECS[key].label for key in sweep.axes), *measures, *costs, tr("Time"), ""]
     head = "".join(f'<th scope="col">{words.text(one)}</th>' for one in heads)
     rows = "".join(_row(sweep, trial, best, trial.number == chosen, bool(costs)) for trial in results.ranked(trials))
     return (
@@ -65,7 +66,8 @@ def _row(sweep: Sweep, trial: Trial, best: Best | None, chosen: bool, costs: boo
 def _number(trial: Trial) -> str:
     if trial.outcome is None:
         return str(trial.number)
-    about = f'data-act="choose" data-trial="{trial.number}" aria-label="Choose trial {trial.number}"'
+    label = words.text(tr("Choose trial {number}", number=trial.number))
+    about = f'data-act="choose" data-trial="{trial.number}" aria-label="{label}"'
     return f'<button type="button" {about}>{trial.number}</button>'
 
 
@@ -73,13 +75,15 @@ def _measures(trial: Trial) -> list[str]:
     outcome = trial.outcome
     if outcome is None:
         return ["", "", ""]
-    interval = outcome.style.margin(STYLE_SCALE, " [{}, {}]")
-    interval = f", {TOO_FEW}" if interval == TOO_FEW else interval
-    fading = ", fading" if outcome.fades else ""
+    style, subject = tr("{style} %", style=number(outcome.style.value)), number(outcome.subject.value, ".2f")
+    if outcome.style.vague(STYLE_SCALE):
+        style = tr("{style}, {margin}", style=style, margin=TOO_FEW)
+    elif interval := outcome.style.margin(STYLE_SCALE, "[{}, {}]"):
+        style = f"{style} {interval}"
     return [
-        f"{number(outcome.style.value)} %{interval}",
-        f"{number(outcome.subject.value, '.2f')}{fading}",
-        str(outcome.copies or "none"),
+        style,
+        tr("{subject}, fading", subject=subject) if outcome.fades else subject,
+        str(outcome.copies or tr("none")),
     ]
 
 
@@ -88,7 +92,7 @@ def _costs(trial: Trial) -> list[str]:
     outcome = trial.outcome
     if outcome is None or not outcome.parameters:
         return ["", ""]
-    return [f"{outcome.parameters:,}", words.size(outcome.size)]
+    return [language.number(outcome.parameters), words.size(outcome.size)]
 
 
 def _state(trial: Trial) -> str:
@@ -107,10 +111,13 @@ def axes(sweep: Sweep) -> str:
 def _values(sweep: Sweep, key: str) -> str:
     axis = sweep.axes[key]
     if isinstance(axis, ValueRange) and sweep.sampler != "grid":
-        return tr("{key} to {key_2}", key=results.shown(key, axis.low), key_2=results.shown(key, axis.high))
+        return tr("{low} to {high}", low=results.shown(key, axis.low), high=results.shown(key, axis.high))
     return ", ".join(results.shown(key, value) for value in sweep.values(key))
 
 
 def actions(trial: Trial | None) -> str:
     """What can be done with the chosen trial."""
-    return f"<h3>Trial {trial.number}</h3><p class='hint'>{words.text(results.described(trial))}</p>" if trial else ""
+    if trial is None:
+        return ""
+    title = words.text(tr("Trial {number}", number=trial.number))
+    return f"<h3>{title}</h3><p class='hint'>{words.text(results.described(trial))}</p>"
