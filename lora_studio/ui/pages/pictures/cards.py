@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from lora_studio.curation.collection import CROPPED, MARKS, Card, Collection
+from lora_studio import language
+from lora_studio.curation.collection import CROPPED, Card, Collection
 from lora_studio.dataset import pictures
 from lora_studio.errors import DatasetError
 from lora_studio.language import tr
@@ -20,6 +21,14 @@ _GOOD = frozenset(("mask", "own crop"))
 """Marks that are no problem."""
 _TOLD = frozenset(("left out", "no caption", "several captions"))
 """Marks that the card shows in another way."""
+
+_NAMED = {
+    "long caption": tr("long caption"),
+    "small": tr("small"),
+    "mask": tr("mask"),
+    "own crop": tr("own crop"),
+}
+"""Marks that a card itself has -> how it names them."""
 
 CHOOSE = """
 const all = () => [...element.querySelectorAll('.picture')];
@@ -142,13 +151,15 @@ missing, and ``expand`` when the page is to be filled.
 def html(look: PicturesLook, found: Sequence[Card], collection: Collection, outputs: Path) -> str:
     """The page of ``found`` that ``look`` shows."""
     if not collection.cards:
-        return (
-            '<p class="hint" role="status">This folder has no picture yet. Drop some here, or open another folder.</p>'
-        )
+        return _nothing(tr("This folder has no picture yet. Drop some here, or open another folder."))
     if not found:
-        return '<p class="hint" role="status">No picture has all that. Clear the search or choose another filter.</p>'
+        return _nothing(tr("No picture has all that. Clear the search or choose another filter."))
     made = "".join(_card(card, look, outputs) for card in page(look, found))
     return f'<div class="pictures" data-one-stop data-at="{look.chosen_at}">{made}</div>'
+
+
+def _nothing(why: str) -> str:
+    return f'<p class="hint" role="status">{words.text(why)}</p>'
 
 
 def page(look: PicturesLook, found: Sequence[Card]) -> Sequence[Card]:
@@ -178,7 +189,7 @@ def _card(card: Card, look: PicturesLook, outputs: Path) -> str:
     name, selected = words.text(card.name), " selected" * (card.name in look.selected)
     size = f"{card.picture.width} × {card.picture.height}"
     sizes = f"<i>{words.text(size)}</i> <i>→ {words.text(card.bucket)}</i>"
-    first, *others = (card.picture.caption or "no caption").split("\n")
+    first, *others = (card.picture.caption or str(tr("no caption"))).split("\n")
     caption = words.text(first) + (f" <i>+ {len(others)}</i>" if others else "")
     classes = f"picture{selected}{' out' * card.left_out}{' bare' * (not card.picture.caption)}"
     current = str(card.name == look.chosen).lower()
@@ -191,7 +202,7 @@ def _card(card: Card, look: PicturesLook, outputs: Path) -> str:
 
 def _labels(card: Card) -> str:
     if card.left_out:
-        return '<span class="marks">left out</span>'
+        return f'<span class="marks">{words.text(tr("left out"))}</span>'
     marks = [_label(mark, card) for mark in sorted(card.marks - _TOLD)]
     more = [f"<i>+ {len(marks) - _LABELS}</i>"] if len(marks) > _LABELS else []
     labels = "".join(marks[:_LABELS] + more)
@@ -200,11 +211,16 @@ def _labels(card: Card) -> str:
 
 def _label(mark: str, card: Card) -> str:
     if mark == "cropped":
-        named = tr("{value:.0%} cut off", value=1 - card.seen)
+        named = tr("{share:.0%} cut off", share=1 - card.seen)
     else:  # the marks of a card are named for one picture, kinds of problems for several
-        named = mark if mark in MARKS else findings.title(mark).lower()
+        named = _NAMED.get(mark) or _within_a_line(findings.title(mark))
     plain = ' class="plain"' * (mark in _GOOD)
     return f"<i{plain}>{words.text(named)}</i>"
+
+
+def _within_a_line(title: str) -> str:
+    """A title as it is written elsewhere: other languages write both alike."""
+    return str(title).lower() if language.current() == language.ENGLISH else str(title)
 
 
 def _picture(card: Card, look: PicturesLook, outputs: Path) -> str:

@@ -7,19 +7,20 @@ from typing import Any
 
 from lora_studio.curation.collection import Card
 from lora_studio.dataset.preparation import MIN_CROP, Crop
+from lora_studio.language import tr
 from lora_studio.ui import words
 
 _HANDLES = {
-    "nw": "top left corner",
-    "n": "top edge",
-    "ne": "top right corner",
-    "e": "right edge",
-    "se": "bottom right corner",
-    "s": "bottom edge",
-    "sw": "bottom left corner",
-    "w": "left edge",
+    "nw": tr("top left corner"),
+    "n": tr("top edge"),
+    "ne": tr("top right corner"),
+    "e": tr("right edge"),
+    "se": tr("bottom right corner"),
+    "s": tr("bottom edge"),
+    "sw": tr("bottom left corner"),
+    "w": tr("left edge"),
 }
-_KEYS = "Arrow keys move it, with Shift by a pixel; + and − scale it."
+_KEYS = tr("Crop. Arrow keys move it, with Shift by a pixel; + and − scale it.")
 
 
 def html(card: Card, image: str, resets: int = 0) -> str:
@@ -37,15 +38,16 @@ def html(card: Card, image: str, resets: int = 0) -> str:
         "shape": f"{card.bucket.width / card.bucket.height:.6f}",
     }
     told = "".join(f' data-{key}="{words.text(value)}"' for key, value in data.items())
-    handles = "".join(f'<b data-side="{side}" title="{title}"></b>' for side, title in _HANDLES.items())
+    handles = "".join(f'<b data-side="{side}" title="{words.text(title)}"></b>' for side, title in _HANDLES.items())
+    keep = words.text(tr("Keep the shape {shape}", shape=shape(card)))
     return (
         f'<div class="cropper"{told}>'
         f'<div class="stage" style="aspect-ratio: {width} / {height}; --shape: {width / height:.4f}">'
         f'<img src="{words.text(image)}" alt="" draggable="false">'
-        f'<div class="frame-shade"><div class="crop-frame" tabindex="0" role="group" aria-label="Crop. {_KEYS}">'
+        f'<div class="frame-shade"><div class="crop-frame" tabindex="0" role="group" aria-label="{words.text(_KEYS)}">'
         f"{handles}</div></div></div>"
         '<label class="keep-shape"><input type="checkbox" class="keep">'
-        f"<span>Keep the shape {shape(card)}</span></label></div>"
+        f"<span>{keep}</span></label></div>"
     )
 
 

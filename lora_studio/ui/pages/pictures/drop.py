@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 
 from lora_studio.dataset import captions, intake, pictures
-from lora_studio.ui import security
+from lora_studio.language import tr
+from lora_studio.ui import security, words
 from lora_studio.ui.pages.pictures import uploads
 
-HTML = (
-    '<div class="drop-here" hidden><p>Drop pictures, a folder or a ZIP</p></div>'
-    '<div class="uploading" role="status" hidden><p class="told"></p><div class="bar"><i></i></div>'
-    '<button type="button" class="quiet-button">Cancel</button></div>'
-)
-"""The sign over the page while something is dragged over it, and the progress of an upload."""
+
+def sign() -> str:
+    """The sign over the page while something is dragged over it, and the progress of an upload, as HTML."""
+    return (
+        f'<div class="drop-here" hidden><p>{words.text(tr("Drop pictures, a folder or a ZIP"))}</p></div>'
+        '<div class="uploading" role="status" hidden><p class="told"></p><div class="bar"><i></i></div>'
+        f'<button type="button" class="quiet-button">{words.text(tr("Cancel"))}</button></div>'
+    )
+
 
 _KNOWN = {
     "endings": sorted({*intake.TYPES, *captions.UNREAD, *pictures.SUFFIXES, *pictures.FOREIGN}),
@@ -21,9 +25,8 @@ _KNOWN = {
     "most": uploads.MOST_FILES,
 }
 
-TAKE = (
-    f"const known = {json.dumps(_KNOWN)};"
-    """
+_TAKE = """
+const filled = (text, parts) => text.replace(/\\{(\\w+)\\}/g, (field, name) => parts[name] ?? field);
 const overlay = element.querySelector('.drop-here'), panel = element.querySelector('.uploading');
 const line = panel.querySelector('p'), bar = panel.querySelector('.bar'), button = panel.querySelector('button');
 const here = () => element.isConnected
@@ -36,7 +39,7 @@ const tell = (text, share = null) => {
   line.textContent = text;
   bar.hidden = share === null;
   bar.firstChild.style.width = `${100 * (share ?? 0)}%`;
-  button.textContent = share === null ? 'Close' : 'Cancel';
+  button.textContent = share === null ? says.close : says.cancel;
 };
 button.addEventListener('click', () => { cancelled = true; request?.abort(); if (!busy) tell(''); });
 
@@ -63,20 +66,22 @@ const post = (files, before, total) => new Promise((done, failed) => {
   for (const [file, name] of files) form.append('files', file, name.replace(/^.*\\//, ''));
   request = new XMLHttpRequest();
   request.open('POST', '/gradio_api/upload');
-  request.upload.onprogress = event =>
-    tell(`Uploading: ${Math.round(100 * (before + event.loaded) / total)} %`, (before + event.loaded) / total);
+  request.upload.onprogress = event => {
+    const share = (before + event.loaded) / total;
+    tell(filled(says.uploading, {percent: Math.round(100 * share)}), share);
+  };
   request.onload = () => request.status === 200 ? done(JSON.parse(request.responseText))
-    : failed(new Error(request.responseText.slice(0, 300) || `The upload failed (${request.status}).`));
-  request.onerror = () => failed(new Error('The studio does not answer. Is it still running?'));
-  request.onabort = () => failed(new Error('The upload was cancelled.'));
+    : failed(new Error(request.responseText.slice(0, 300) || filled(says.failed, {status: request.status})));
+  request.onerror = () => failed(new Error(says.silent));
+  request.onabort = () => failed(new Error(says.cancelled));
   request.send(form);
 });
 const send = async found => {
   const files = found.filter(([, name]) => wanted(name)), others = found.filter(([, name]) => !wanted(name));
   const large = files.find(([file]) => file.size > known.largest);
-  if (large) throw new Error(`${large[1]} is larger than ${known.largest / 1024 ** 3} GB. Paste its path instead.`);
+  if (large) throw new Error(filled(says.large, {file: large[1]}));
   if (files.length > known.most)
-    throw new Error(`${files.length} files at once are too many. Paste the path of their folder instead.`);
+    throw new Error(filled(says.many, {count: files.length}));
   const total = files.reduce((sum, [file]) => sum + file.size, 0) || 1, kept = [];
   for (let at = 0, before = 0; at < files.length;) {
     const part = [];
@@ -85,7 +90,7 @@ const send = async found => {
       if (part.length && size > 5e7) break;
       part.push(files[at]);
     }
-    if (cancelled) throw new Error('The upload was cancelled.');
+    if (cancelled) throw new Error(says.cancelled);
     const paths = await post(part, before, total);
     part.forEach(([file, name], index) => { kept.push({path: paths[index], name}); before += file.size; });
   }
@@ -95,7 +100,7 @@ const take = async gather => {
   if (busy) return;
   busy = true; cancelled = false;
   try {
-    tell('Reading what was dropped…', 0);
+    tell(says.reading, 0);
     const found = [];
     await gather(found);
     if (found.length) await send(found);
@@ -134,10 +139,25 @@ window.addEventListener('paste', event => {
   take(async found => files.forEach((file, at) => found.push([file, named(file, at)])));
 });
 """
-)
-"""Takes what is dropped anywhere in the room, or pasted; a drop elsewhere does nothing, above all it does not leave the
-page. Triggers ``upload`` with the uploaded files; for ``gr.HTML(js_on_load=...)``.
-"""
+
+
+def take() -> str:
+    """Takes what is dropped anywhere in the room, or pasted; a drop elsewhere does nothing, above all it does not leave
+    the page. Triggers ``upload`` with the uploaded files; for ``gr.HTML(js_on_load=...)``.
+    """
+    says = {
+        "close": tr("Close"),
+        "cancel": tr("Cancel"),
+        "reading": tr("Reading what was dropped…"),
+        "uploading": tr("Uploading: {percent} %"),
+        "cancelled": tr("The upload was cancelled."),
+        "failed": tr("The upload failed ({status})."),
+        "silent": tr("The studio does not answer. Is it still running?"),
+        "large": tr("{{file}} is larger than {size} GB. Paste its path instead.", size=security.MAX_UPLOAD // 1024**3),
+        "many": tr("{count} files at once are too many. Paste the path of their folder instead."),
+    }
+    return f"const known = {json.dumps(_KNOWN)}, says = {json.dumps(says)};" + _TAKE
+
 
 CHOOSE = """
 element.addEventListener('click', event => {

@@ -16,7 +16,7 @@ from lora_studio.curation.collection import Collection
 from lora_studio.dataset import preparation
 from lora_studio.dataset.preparation import MAX_REPEATS, MAX_WEIGHT, NOISE_LEVELS, FolderOptions
 from lora_studio.errors import SettingsError
-from lora_studio.language import tr
+from lora_studio.language import number, tr
 from lora_studio.ui import words
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.pictures.look import PicturesLook
@@ -37,14 +37,13 @@ const show = () => setTimeout(() => { if (element.checkVisibility()) element.scr
 watch('value', show);
 show();
 """
-_ABOUT = (
-    '<p class="hint">A folder such as <code>10_harbour</code> has its own options here. Its name says how often its '
-    "pictures come up in an epoch.</p>"
-)
 _WRONG = {
-    "repeats": tr("Repeats must be a whole number from 1 to {max_repeats:,}, or empty.", max_repeats=MAX_REPEATS),
-    "weight": tr("The weight must be a number from 0 to {max_weight:g}.", max_weight=MAX_WEIGHT),
-    "timesteps": f"Noise levels run from 0 to {NOISE_LEVELS:,}, the first below the second; leave both empty for all.",
+    "repeats": tr("Repeats must be a whole number from 1 to {most:,}, or empty.", most=MAX_REPEATS),
+    "weight": tr("The weight must be a number from 0 to {most:g}.", most=MAX_WEIGHT),
+    "timesteps": tr(
+        "Noise levels run from 0 to {most:,}, the first below the second; leave both empty for all.",
+        most=NOISE_LEVELS,
+    ),
 }
 
 
@@ -69,14 +68,17 @@ class Folders:
             self.repeats = gr.Number(
                 None,
                 label=tr("Repeats"),
-                info="Times in an epoch; empty for what its name says.",
+                info=tr("Times in an epoch; empty for what its name says."),
                 elem_id="folder-repeats",
             )
             self.weight = gr.Number(
                 1.0, label=tr("Weight"), info=tr("Its loss is multiplied by this."), elem_id="folder-weight"
             )
             self.lowest = gr.Number(
-                None, label=tr("Noise from"), info=f"Of {NOISE_LEVELS:,}; 0 is no noise.", elem_id="folder-lowest"
+                None,
+                label=tr("Noise from"),
+                info=tr("Of {most:,}; 0 is no noise.", most=NOISE_LEVELS),
+                elem_id="folder-lowest",
             )
             self.highest = gr.Number(
                 None, label=tr("Noise to"), info=tr("Low: details. High: composition."), elem_id="folder-highest"
@@ -125,7 +127,7 @@ class Folders:
         """The table, and the form of the folder that another panel asks for."""
         chosen, _ = preparation.read(collection.dataset.folder)
         counts = picture_counts(collection, chosen.folders)
-        named = f"Folders · {len(counts):,}" if len(counts) > 1 else tr("Options of this folder")
+        named = tr("Folders · {count:,}", count=len(counts)) if len(counts) > 1 else tr("Options of this folder")
         drawn = {self.fold: gr.update(label=named), self.table: table(counts, chosen.folders, collection)}
         asked, look.folder_form = look.folder_form, None
         if asked is None:
@@ -189,9 +191,9 @@ def read(
         raise SettingsError(_WRONG.get(field, tr("{field} is invalid.", field=field)), where=field) from None
 
 
-def _whole(number: float | None) -> float | None:
+def _whole(typed: float | None) -> float | None:
     """A field's number as a whole one, if it is."""
-    return int(number) if number is not None and float(number).is_integer() else number
+    return int(typed) if typed is not None and float(typed).is_integer() else typed
 
 
 def picture_counts(collection: Collection, chosen: Mapping[str, FolderOptions]) -> dict[str, int]:
@@ -211,29 +213,35 @@ def table(counts: Mapping[str, int], chosen: Mapping[str, FolderOptions], collec
     rows = "".join(
         _row(name, count, chosen.get(name, FolderOptions()), repeats.get(name, 1)) for name, count in counts.items()
     )
-    return f'{_ABOUT}<table class="folders"><tbody>{rows}</tbody></table>'
+    about = tr(
+        "A folder such as {folder} has its own options here. Its name says how often its pictures come up in an epoch.",
+        folder="<code>10_harbour</code>",
+    )
+    return f'<p class="hint">{about}</p><table class="folders"><tbody>{rows}</tbody></table>'
 
 
 def _row(name: str, count: int, options: FolderOptions, repeats: int) -> str:
     title = words.text(_title(name))
-    facts = " · ".join([words.counted(count, "picture"), f"{repeats:,} ×", *_facts(options)])
-    about = f'data-folder="{words.text(name)}" aria-label="Edit {title}"'
-    edit = f'<button type="button" class="quiet-button" {about}>Edit</button>'
+    facts = " · ".join([words.counted(count, "picture"), f"{number(repeats)} ×", *_facts(options)])
+    label = words.text(tr("Edit {folder}", folder=_title(name)))
+    about = f'data-folder="{words.text(name)}" aria-label="{label}"'
+    edit = f'<button type="button" class="quiet-button" {about}>{words.text(tr("Edit"))}</button>'
     return f'<tr><th scope="row">{title}<span>{words.text(facts)}</span></th><td>{edit}</td></tr>'
 
 
 def _facts(options: FolderOptions) -> Iterable[str]:
     """What is set, in short."""
     if options.regularisation:
-        yield "class pictures"
+        yield tr("class pictures")
     if options.weight != 1:
-        yield f"weight {options.weight:g}"
+        yield tr("weight {weight:g}", weight=options.weight)
     if options.prefix:
-        yield f"prefix “{options.prefix}”"
+        yield tr("prefix “{prefix}”", prefix=options.prefix)
     if options.caption:
-        yield f"caption “{options.caption}”"
+        yield tr("caption “{caption}”", caption=options.caption)
     if options.timesteps:
-        yield "noise {:,} to {:,}".format(*options.timesteps)
+        lowest, highest = options.timesteps
+        yield tr("noise {lowest:,} to {highest:,}", lowest=lowest, highest=highest)
 
 
 def _title(name: str) -> str:

@@ -14,7 +14,7 @@ from lora_studio import files
 from lora_studio.dataset import pictures
 from lora_studio.dataset.intake import Item
 from lora_studio.errors import DatasetError, StudioError
-from lora_studio.language import tr
+from lora_studio.language import ntr, tr
 from lora_studio.ui import paths, words
 from lora_studio.ui.outcome import WORK, Updates, busy, wrong
 from lora_studio.ui.pages.pictures import drop, recent, uploads
@@ -23,13 +23,6 @@ from lora_studio.ui.pages.pictures.room import Room
 from lora_studio.ui.pages.train.pictures import samples
 from lora_studio.ui.pages.train.setup import QUIET, Setup
 from lora_studio.ui.theme import html
-
-_HELP = (
-    '<p class="hint">Or drop pictures, a folder or a ZIP anywhere on this page, paste a picture, or choose '
-    '<button type="button" class="quiet-button" data-pick="files">Pictures…</button> '
-    '<button type="button" class="quiet-button" data-pick="folder">A folder…</button> '
-    "Those are copied; a folder whose path you give stays where it is.</p>"
-)
 
 
 class Intake:
@@ -41,7 +34,7 @@ class Intake:
             self._place_path()
         with gr.Column(elem_classes="card intake", visible=False, elem_id="naming") as self.naming:
             self._place_naming()
-        self.drop = html(drop.HTML, js_on_load=drop.TAKE, elem_id="drop-pictures")
+        self.drop = html(drop.sign(), js_on_load=drop.take(), elem_id="drop-pictures")
         room.frames(self.draw, [self.card, self.places, self.naming, self.question, self.add, self.beside])
 
     def _place_path(self) -> None:
@@ -110,7 +103,7 @@ class Intake:
             self.naming: gr.update(visible=naming),
             self.question: _question(look) if naming else "",
             self.add: gr.update(
-                visible=naming and goal is not None, value=tr("Add to {name}", name=goal.name) if goal else "Add"
+                visible=naming and goal is not None, value=tr("Add to {name}", name=goal.name) if goal else tr("Add")
             ),
             self.beside: gr.update(visible=bool(single and not zipped)),
         }
@@ -123,8 +116,8 @@ class Intake:
         new = [path for path in found if path not in look.places]
         look.listed, look.places = True, [*new, *(path for path in look.places if path in found)]
         places = [_chip(path, Path(path).name, words.counted(found[path], "picture"), look) for path in look.places]
-        places += [_chip(path, name, "sample", look) for path, name in samples().items()]
-        return f'<div class="chips">{"".join(places)}</div>{_HELP}'
+        places += [_chip(path, name, tr("sample"), look) for path, name in samples().items()]
+        return f'<div class="chips">{"".join(places)}</div>{_help()}'
 
     def toggle(self, look: PicturesLook) -> Updates:
         """Shows the card with the path, or hides it."""
@@ -194,8 +187,7 @@ class Intake:
         uploads.forget(uploaded, outputs)
         told = [problem.what for problem in kept.left_out] + _others(look.others)
         look.uploaded, look.others, look.intake = [], [], _is_open(look)
-        done = "unpacked into" if all(map(_is_zip, uploaded)) else "copied to"
-        look.arrived[kept.folder] = " ".join([f"{_named(uploaded)} {done} {kept.folder.name}.", *told])
+        look.arrived[kept.folder] = " ".join([_kept(uploaded, kept.folder), *map(str, told)])
         yield {setup.data: str(kept.folder), self.refused: gr.update(visible=False), **self._drawn(look)}
 
     def _drawn(self, look: PicturesLook) -> Updates:
@@ -220,6 +212,18 @@ def _chip(path: str, name: str, about: str, look: PicturesLook) -> str:
         f'<button type="button" class="filter" data-path="{words.text(path)}" title="{words.text(path)}" '
         f'aria-pressed="{pressed}">{words.text(name)} <span>{words.text(about)}</span></button>'
     )
+
+
+def _help() -> str:
+    """How else pictures get here."""
+    pick = '<button type="button" class="quiet-button" data-pick="{}">{}</button>'.format
+    said = tr(
+        "Or drop pictures, a folder or a ZIP anywhere on this page, paste a picture, or choose {pictures} {folder} "
+        "Those are copied; a folder whose path you give stays where it is.",
+        pictures=pick("files", words.text(tr("Pictures…"))),
+        folder=pick("folder", words.text(tr("A folder…"))),
+    )
+    return f'<p class="hint">{said}</p>'
 
 
 def _single(path: str) -> Item:
@@ -251,12 +255,20 @@ def _named(items: list[Item]) -> str:
     return items[0].name.name if len(items) == 1 else words.counted(len(items), "file")
 
 
+def _kept(uploaded: list[Item], folder: Path) -> str:
+    """What was done with an upload."""
+    if all(map(_is_zip, uploaded)):
+        return tr("{files} unpacked into {folder}.", files=_named(uploaded), folder=folder.name)
+    return tr("{files} copied to {folder}.", files=_named(uploaded), folder=folder.name)
+
+
 def _question(look: PicturesLook) -> str:
     if not look.typed:
-        they = tr("It becomes") if len(look.uploaded) == 1 else tr("They become")
-        what, do = (
-            tr("{named} uploaded.", named=_named(look.uploaded)),
-            tr("{they} a dataset of the studio's own. What is it called?", they=they),
+        what = tr("{files} uploaded.", files=_named(look.uploaded))
+        do = ntr(
+            len(look.uploaded),
+            "It becomes a dataset of the studio's own. What is it called?",
+            "They become a dataset of the studio's own. What is it called?",
         )
     elif _is_zip(look.uploaded[0]):
         what, do = (
@@ -281,9 +293,7 @@ def _others(names: list[str]) -> list[str]:
     """What was not uploaded at all."""
     found = [name for name in names if name.rpartition("/")[2].casefold() not in ("thumbs.db", "desktop.ini")]
     if len(found) == 1:
-        return [tr("{found} was not taken: it is neither a picture nor a caption.", found=found[0])]
-    return (
-        [tr("{found:,} files that are neither pictures nor captions were not taken.", found=len(found))]
-        if found
-        else []
-    )
+        return [tr("{file} was not taken: it is neither a picture nor a caption.", file=found[0])]
+    if not found:
+        return []
+    return [tr("{count:,} files that are neither pictures nor captions were not taken.", count=len(found))]

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -160,7 +161,7 @@ class Collections:
         if look.folder:
             with suppress(StudioError):  # every edit tries again, and says why it cannot
                 if done := self.workbench(look).settle():
-                    look.said = f'<p class="told">{words.text(" ".join((done.sentence, *done.notes)))}</p>'
+                    look.said = f'<p class="told">{words.text(" ".join(map(str, (done.sentence, *done.notes))))}</p>'
 
     def read(self, look: PicturesLook) -> Iterator[tuple[int, int]]:
         """Reads the folder again. While that takes long, yields how many pictures of how many were read. What prevents
@@ -173,7 +174,7 @@ class Collections:
             at = done, total
 
         with ThreadPoolExecutor(1) as pool:
-            work = pool.submit(self.of, look, True, progress)
+            work = pool.submit(copy_context().run, self.of, look, True, progress)  # in the reader's language
             while not wait([work], _PATIENCE).done:
                 yield at
             if (error := work.exception()) and not isinstance(error, StudioError | OSError):
@@ -197,6 +198,8 @@ class Collections:
         from lora_studio.curation.workbench import Workbench
 
         if not look.folder:
-            raise DatasetError(tr("No pictures are chosen."), where="Pictures", do=tr("Choose or drop a folder first."))
+            raise DatasetError(
+                tr("No pictures are chosen."), where=tr("Pictures"), do=tr("Choose or drop a folder first.")
+            )
         folder = Path(look.folder)
         return Workbench(folder, own=folder.resolve().is_relative_to(runs.pictures_folder(self.outputs).resolve()))

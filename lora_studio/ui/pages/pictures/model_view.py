@@ -154,15 +154,17 @@ def hidden(card: Card, outputs: Path) -> str:
 
 def pair(card: Card, seen: Path, read: Path, outputs: Path) -> str:
     """Both images, one over the other, with a slider between them."""
-    name = words.text(card.name)
+    name, seen_as = words.text(card.name), words.text(tr("{name} as the model sees it", name=card.name))
+    above, below = words.text(tr("the picture")), words.text(tr("what the model sees"))
+    compare, larger = words.text(tr("Compare with the picture")), words.text(tr("Full screen"))
     shape = f"--shape: {card.bucket.width / card.bucket.height:.4f}"
     return (
         f'<div class="pair seen-pair" style="{shape}">'
-        f'<img src="{words.text(images.address(seen))}" alt="{name} as the model sees it">'
+        f'<img src="{words.text(images.address(seen))}" alt="{seen_as}">'
         f'<img class="base" src="{words.text(images.address(read))}" alt="{name}">{hidden(card, outputs)}'
-        '<input type="range" min="0" max="100" value="50" aria-label="Compare with the picture">'
-        '<i class="edge"></i><span class="left">the picture</span><span class="right">what the model sees</span>'
-        f'<button type="button" class="larger" title="Full screen" aria-label="Full screen">{icon("expand")}</button>'
+        f'<input type="range" min="0" max="100" value="50" aria-label="{compare}">'
+        f'<i class="edge"></i><span class="left">{above}</span><span class="right">{below}</span>'
+        f'<button type="button" class="larger" title="{larger}" aria-label="{larger}">{icon("expand")}</button>'
         "</div>"
     )
 
@@ -172,10 +174,13 @@ def note(card: Card, seen: Path, read: Path) -> str:
     with Image.open(seen) as one, Image.open(read) as other:
         levels = [np.asarray(image.convert("RGB"), np.float32) for image in (one, other)]
     off = float(np.abs(levels[0] - levels[1]).mean()) / 255
-    said = tr(
-        "At {bucket}, encoded and decoded by the VAE. Colours come back {value:.1f} % off on average.",
-        bucket=card.bucket,
-        value=100 * off,
-    )
-    masked = tr(" What is hatched is not learned.") if card.picture.mask else ""
-    return f'<p class="hint">{said}{masked}</p>'
+    said = [
+        tr(
+            "At {size}, encoded and decoded by the VAE. Colours come back {off:.1f} % off on average.",
+            size=card.bucket,
+            off=100 * off,
+        )
+    ]
+    if card.picture.mask:
+        said.append(tr("What is hatched is not learned."))
+    return f'<p class="hint">{words.text(" ".join(said))}</p>'

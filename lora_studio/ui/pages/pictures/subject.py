@@ -9,7 +9,7 @@ import gradio as gr
 
 from lora_studio.curation.collection import Collection
 from lora_studio.errors import DatasetError, StudioError
-from lora_studio.language import tr
+from lora_studio.language import ntr, tr
 from lora_studio.ui import words
 from lora_studio.ui.outcome import WORK, Updates, wrong
 from lora_studio.ui.pages.pictures import drawn_masks
@@ -102,7 +102,7 @@ class SubjectTool:
         found = local.find(tidy(model) if Path(tidy(model)).exists() else model or "")
         if found.task is not Task.MASKS:
             raise DatasetError(
-                tr("{name} makes no masks.", name=found.name), where="Model", do=tr("Choose a segmentation model.")
+                tr("{name} makes no masks.", name=found.name), where=tr("Model"), do=tr("Choose a segmentation model.")
             )
         cards = [card for name, card in self.room.collections.of(look).cards.items() if name in names]
         look.search = SubjectSearch(bench, found.path, "background" if keep == "background" else "subject", cards)
@@ -132,7 +132,8 @@ class SubjectTool:
             if look.search is now:
                 look.search, look.said = None, said
             elif now.made:  # another folder was opened meanwhile
-                look.said = f'<p class="told">In {words.text(now.bench.folder.name)}:</p>{said}'
+                place = words.text(tr("In {folder}:", folder=now.bench.folder.name))
+                look.said = f'<p class="told">{place}</p>{said}'
         yield self.room.draw(look)
 
     def _keep(self, look: PicturesLook, search: SubjectSearch) -> str:
@@ -153,9 +154,15 @@ class SubjectTool:
             return wrong(error)
         if here:
             self.room.changed(look, done, mask=drawn_masks.written(search.bench.folder, made))
-        ended = (
-            tr(" Stopped after {pictures}.", pictures=words.counted(search.done, "picture")) if search.stopped else ""
-        )
-        other = len(search.made) - len(made)
-        kept = tr(" {masks} that you changed meanwhile stayed.", masks=words.counted(other, "mask")) if other else ""
-        return f'<p class="told">{words.text(done.sentence + ended + kept)}</p>'
+        said = [done.sentence]
+        if search.stopped:
+            said.append(tr("Stopped after {pictures}.", pictures=words.counted(search.done, "picture")))
+        if other := len(search.made) - len(made):
+            said.append(
+                ntr(
+                    other,
+                    "{count:,} mask that you changed meanwhile stayed.",
+                    "{count:,} masks that you changed meanwhile stayed.",
+                )
+            )
+        return f'<p class="told">{words.text(" ".join(map(str, said)))}</p>'

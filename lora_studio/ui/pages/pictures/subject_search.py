@@ -37,9 +37,9 @@ class SubjectSearch:
     def said(self) -> str:
         """How far it is, as HTML."""
         what = (
-            "Stopping…"
+            tr("Stopping…")
             if self.stopped
-            else tr("Looking for the subject: {done:,} of {cards:,}", done=self.done, cards=len(self.cards))
+            else tr("Looking for the subject: {done:,} of {total:,}", done=self.done, total=len(self.cards))
         )
         return f'<div data-wanted="{self.number}">{busy(what)}</div>'
 

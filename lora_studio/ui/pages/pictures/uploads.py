@@ -155,6 +155,6 @@ def _items(uploaded: Sequence[Path | Item]) -> list[Item]:
 def _bounded(uploaded: Sequence[Path | Item]) -> None:
     if len(uploaded) > MOST_FILES:
         raise DatasetError(
-            f"{len(uploaded):,} files at once are too many; the limit is {MOST_FILES:,}.",
+            tr("{count:,} files at once are too many; the limit is {most:,}.", count=len(uploaded), most=MOST_FILES),
             do=tr("Paste the path of their folder instead."),
         )

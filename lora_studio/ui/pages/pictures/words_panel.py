@@ -15,7 +15,7 @@ import gradio as gr
 from lora_studio.curation import style_words, tags
 from lora_studio.curation.collection import Collection
 from lora_studio.curation.tags import TagCount, TagRemark
-from lora_studio.language import tr
+from lora_studio.language import ntr, number, tr
 from lora_studio.ui import words
 from lora_studio.ui.icons import icon
 from lora_studio.ui.outcome import Updates
@@ -150,7 +150,8 @@ def facts_of(collection: Collection) -> CaptionFacts:
 def about(facts: CaptionFacts) -> str:
     """The heading, what an artist should know of the captions, and how long they are."""
     remarks = "".join(map(_remark, facts.remarks))
-    return f'<div class="words-about"><h2>Words in the captions</h2>{_lengths(facts)}{remarks}</div>'
+    heading = words.text(tr("Words in the captions"))
+    return f'<div class="words-about"><h2>{heading}</h2>{_lengths(facts)}{remarks}</div>'
 
 
 def _remark(remark: TagRemark) -> str:
@@ -164,20 +165,26 @@ def _lengths(facts: CaptionFacts) -> str:
     """How many tokens the captions have, as a sentence and bars."""
     if not facts.tokens:
         return ""
-    shortest, longest = facts.tokens[0], facts.tokens[-1]
-    half = f", half have {median_low(facts.tokens):,} or fewer" if shortest != longest else ""
-    spread = (
-        tr("{shortest:,} to {longest:,} tokens", shortest=shortest, longest=longest)
-        if half
-        else words.counted(longest, "token")
-    )
-    said = f"{spread} each{half}; the base model reads {facts.most:,}."
     over = sum(tokens > facts.most for tokens in facts.tokens)
-    trim = (
-        f"<p><b>{words.counted(over, 'caption is', 'captions are')} longer.</b> "
-        '<button type="button" class="quiet-button" data-act="trim">Shorten…</button></p>'
-    )
+    longer = words.text(ntr(over, "{count:,} caption is longer.", "{count:,} captions are longer."))
+    shorten = words.text(tr("Shorten…"))
+    trim = f'<p><b>{longer}</b> <button type="button" class="quiet-button" data-act="trim">{shorten}</button></p>'
+    said = words.text(_spread(facts))
     return f'<figure class="lengths">{_bars(facts)}<figcaption>{said}</figcaption>{trim if over else ""}</figure>'
+
+
+def _spread(facts: CaptionFacts) -> str:
+    shortest, longest = facts.tokens[0], facts.tokens[-1]
+    if shortest == longest:
+        tokens = words.counted(longest, "token")
+        return tr("{tokens} each; the base model reads {most:,}.", tokens=tokens, most=facts.most)
+    return tr(
+        "{shortest:,} to {longest:,} tokens each, half have {median:,} or fewer; the base model reads {most:,}.",
+        shortest=shortest,
+        longest=longest,
+        median=median_low(facts.tokens),
+        most=facts.most,
+    )
 
 
 def _bars(facts: CaptionFacts) -> str:
@@ -196,24 +203,27 @@ def _bars(facts: CaptionFacts) -> str:
 def listed(facts: CaptionFacts, search: str, chosen: str) -> str:
     """The tags that ``search`` asks for, the most frequent first; ``chosen`` is the one that the cards have."""
     if not facts.counts:
-        return '<p class="hint">No caption yet.</p>'
+        return f'<p class="hint">{words.text(tr("No caption yet."))}</p>'
     asked = search.casefold().split()
     found = [one for one in facts.counts if all(word in one.tag.casefold() for word in asked)]
     if not found:
-        return '<p class="hint" role="status">No tag has that.</p>'
+        return f'<p class="hint" role="status">{words.text(tr("No tag has that."))}</p>'
     rows = "".join(_row(one, one.tag == chosen) for one in found[:MOST_SHOWN])
     left = len(found) - MOST_SHOWN
-    more = f'<p class="hint">and {left:,} more: search for them</p>' if left > 0 else ""
+    rest = words.text(tr("and {count:,} more: search for them", count=left))
+    more = f'<p class="hint">{rest}</p>' if left > 0 else ""
     return f'<ul class="words" tabindex="-1">{rows}</ul>{more}'
 
 
 def _row(one: TagCount, chosen: bool) -> str:
     tag = words.text(one.tag)
-    note = "<small>names the style</small>" if style_words.is_style(one.tag) else ""
+    note = f"<small>{words.text(tr('names the style'))}</small>" if style_words.is_style(one.tag) else ""
+    show, remove = words.text(tr("Show the pictures with it")), words.text(tr("Remove…"))
+    label = words.text(tr("Remove {tag}…", tag=one.tag))
     pressed = str(chosen).lower()
     return (
         f'<li><button type="button" class="word" data-act="filter" data-tag="{tag}" aria-pressed="{pressed}"'
-        f' title="Show the pictures with it">{tag}{note}</button><span>{one.count:,}</span>'
-        f'<button type="button" class="out" data-act="remove" data-tag="{tag}" aria-label="Remove {tag}…"'
-        f' title="Remove…">{icon("close")}</button></li>'
+        f' title="{show}">{tag}{note}</button><span>{number(one.count)}</span>'
+        f'<button type="button" class="out" data-act="remove" data-tag="{tag}" aria-label="{label}"'
+        f' title="{remove}">{icon("close")}</button></li>'
     )
