@@ -50,7 +50,7 @@ class BulkEdits:
         room.shows(self.draw, [self.card, self.scope, self.wrong, self.preview, self.apply])
 
     def _place(self) -> None:
-        html("<h2>Change captions</h2>")
+        html(f"<h2>{words.text(tr('Change captions'))}</h2>")
         titles = [(edit.title, kind) for kind, edit in EDITS.items()]
         self.kind = gr.Dropdown(
             titles, show_label=False, label=tr("Edit"), container=False, filterable=False, elem_id="edit"
@@ -161,7 +161,7 @@ class BulkEdits:
             self.wrong: gr.update(value=wrong, visible=bool(wrong)),
             self.preview: "" if wrong or not draft.complete else _preview(draft.changes),
             self.apply: gr.update(
-                value=tr("Apply to {captions}", captions=words.counted(count, "caption")) if count else "Apply",
+                value=tr("Apply to {captions}", captions=words.counted(count, "caption")) if count else tr("Apply"),
                 interactive=count > 0,
             ),
         }
@@ -218,6 +218,6 @@ def _compute(draft: EditDraft, captions: Mapping[str, str], collection: Collecti
 
 def _preview(found: Sequence[CaptionChange]) -> str:
     if not found:
-        return '<p class="hint" role="status">No caption would change.</p>'
-    number = words.counted(len(found), "caption changes", "captions change")
+        return f'<p class="hint" role="status">{words.text(tr("No caption would change."))}</p>'
+    number = words.text(words.counted(len(found), "caption changes", "captions change"))
     return f'<p class="count" role="status"><b>{number}</b></p>{changes.listed(found)}'

@@ -9,7 +9,7 @@ from lora_studio.language import tr
 from lora_studio.ui import words
 
 _HELP = tr("Describe what is there, not how it looks.")
-_LINES = "Each line is a caption of its own; training takes one of them each time."
+_LINES = tr("Each line is a caption of its own; training takes one of them each time.")
 
 
 class SaveOutcome(NamedTuple):
@@ -36,12 +36,14 @@ def html(card: Card, folder: str, most_tokens: int, answer: SaveOutcome | None =
         data |= {"failed": "yes"} if answer.saved is None else {"saved": answer.saved}
     told = "".join(f' data-{key}="{_attribute(value)}"' for key, value in data.items())
     lines = card.picture.caption.count("\n") + 1
+    label, unsaved = words.text(tr("Caption")), words.text(tr("Not saved yet"))
+    about = " ".join(map(str, [_HELP, *[_LINES] * (lines > 1), tr("Ctrl+Enter: next picture.")]))
     return (
-        f'<div class="caption-field"{told}><label for="caption-text">Caption</label>'
+        f'<div class="caption-field"{told}><label for="caption-text">{label}</label>'
         '<textarea id="caption-text" rows="3" aria-describedby="caption-help caption-state"></textarea>'
-        f'<p class="hint" id="caption-help">{_HELP} {_LINES if lines > 1 else ""} Ctrl+Enter: next picture.</p>'
-        f'<p class="facts" id="caption-state"><span>{_tokens(card, most_tokens)}</span>'
-        '<span class="unsaved" role="status">Not saved yet</span></p>'
+        f'<p class="hint" id="caption-help">{words.text(about)}</p>'
+        f'<p class="facts" id="caption-state"><span>{words.text(_tokens(card, most_tokens))}</span>'
+        f'<span class="unsaved" role="status">{unsaved}</span></p>'
         f"{_failure(answer)}</div>"
     )
 
@@ -52,9 +54,10 @@ def _attribute(value: str) -> str:
 
 def _tokens(card: Card, most: int) -> str:
     lines = card.picture.caption.count("\n") + 1
-    longest = tr("{lines} captions, the longest ", lines=lines) if lines > 1 else ""
-    over = f", of which {most} are read" if card.tokens > most else ""
-    return f"{longest}{words.counted(card.tokens, 'token')}{over}"
+    tokens = words.counted(card.tokens, "token")
+    if card.tokens > most:
+        tokens = tr("{tokens}, of which {most} are read", tokens=tokens, most=most)
+    return tr("{lines} captions, the longest {tokens}", lines=lines, tokens=tokens) if lines > 1 else tokens
 
 
 def _failure(answer: SaveOutcome | None) -> str:
@@ -65,9 +68,9 @@ def _failure(answer: SaveOutcome | None) -> str:
         return f'<div class="caption-failure">{said}</div>'
     what = tr("This caption was changed elsewhere while you wrote. Your text is not saved yet.")
     said = words.notice("warned", what, do=tr("There it now says: “{other}”.", other=answer.other))
-    ways = (
-        '<button type="button" class="way" data-act="mine">Save my text</button>'
-        '<button type="button" class="way" data-act="other">Take the other</button>'
+    ways = "".join(
+        f'<button type="button" class="way" data-act="{act}">{words.text(title)}</button>'
+        for act, title in (("mine", tr("Save my text")), ("other", tr("Take the other")))
     )
     return f'<div class="caption-failure">{said}<p class="ways">{ways}</p></div>'
 

@@ -17,7 +17,7 @@ from lora_studio.curation.workbench import Done
 from lora_studio.errors import RunError, StudioError
 from lora_studio.jobs import captioning, model_downloads
 from lora_studio.jobs.captioning import CaptioningJob, CaptioningView, Mode
-from lora_studio.language import tr
+from lora_studio.language import ntr, tr
 from lora_studio.ui import outcome, words
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.pictures import captioning_form, captioning_view, scopes
@@ -52,7 +52,7 @@ class CaptioningPanel:
         self.room, self.bulk = room, bulk
         self._read: dict[str, tuple[Any, ShownJob]] = {}
         with gr.Column(elem_classes="card", visible=False, elem_id="captioning") as self.card:
-            html("<h2>Automatic captions</h2>")
+            html(f"<h2>{words.text(tr('Automatic captions'))}</h2>")
             self.status = html(visible=False, js_on_load=captioning_view.PRESS, elem_id="captioning-status")
             self._place_buttons()
             self.proposals = html(visible=False, js_on_load=captioning_view.PRESS, elem_id="proposals")
@@ -65,12 +65,12 @@ class CaptioningPanel:
             return gr.Button(label, size="md", min_width=80, visible=False, elem_id=f"captioning-{name}", **how)
 
         with gr.Row(elem_classes="controls"):
-            self.cancel = button("Stop", "stop")
-            self.resume = button("Resume", "resume", variant="primary")
+            self.cancel = button(tr("Stop"), "stop")
+            self.resume = button(tr("Resume"), "resume", variant="primary")
             self.accept = button(tr("Accept all"), "accept", variant="primary")
             self.dismiss = button(tr("Dismiss all"), "dismiss")
             self.style = button(tr("Remove words about the style…"), "style")
-            self.forget = button("Close", "forget")
+            self.forget = button(tr("Close"), "forget")
 
     @property
     def _buttons(self) -> list[Block]:
@@ -180,7 +180,7 @@ class CaptioningPanel:
         found = self._job(look)
         self.room.workbench(look)
         written = found.job.accept(names)
-        said = Done(tr("{captions} changed.", captions=words.counted(len(written), "caption")), tuple(written))
+        said = Done(ntr(len(written), "{count:,} caption changed.", "{count:,} captions changed."), tuple(written))
         self.room.changed(look, said, captions={name: found.proposals[name] for name in written})
 
     def tick(self, look: PicturesLook) -> Updates:

@@ -26,18 +26,22 @@ _MODES = [
     (tr("Add to what is there"), Mode.APPEND),
     (tr("Propose, side by side"), Mode.PROPOSE),
 ]
-_DETAILS = [("A sentence", Detail.SHORT), (tr("A few sentences"), Detail.DETAILED), ("A paragraph", Detail.LONG)]
+_DETAILS = [
+    (tr("A sentence"), Detail.SHORT),
+    (tr("A few sentences"), Detail.DETAILED),
+    (tr("A paragraph"), Detail.LONG),
+]
 _SENTENCES, _TAGS = SentenceOptions(), TagOptions()
 _TITLES = {
-    "instruction": "Instruction",
+    "instruction": tr("Instruction"),
     "max_tokens": tr("Longest caption"),
     "general": tr("Threshold of tags"),
     "character": tr("Threshold of characters"),
     "batch": tr("Pictures at once"),
 }
-_ABOUT = (
-    '<p class="hint">A model looks at each picture and says what it shows. Nothing that you wrote is changed unless '
-    "you choose so, and all of it can be undone.</p>"
+_ABOUT = tr(
+    "A model looks at each picture and says what it shows. Nothing that you wrote is changed unless you choose so, and "
+    "all of it can be undone."
 )
 
 
@@ -46,7 +50,7 @@ class CaptioningForm:
 
     def __init__(self) -> None:
         with gr.Column(elem_classes="captioning-form") as self.body:
-            html(_ABOUT)
+            html(f'<p class="hint">{words.text(_ABOUT)}</p>')
             self._place_model()
             self._place_options()
             self.mode = gr.Radio(_MODES, value=Mode.FILL, label=tr("What becomes of them"), elem_id="captioning-mode")
@@ -89,7 +93,11 @@ class CaptioningForm:
             self.detail = gr.Radio(_DETAILS, value=_SENTENCES.detail, label=tr("Length"), elem_id="captioning-detail")
         with gr.Column(visible=False, elem_classes="fields tight") as self.of_tags:
             self.general = gr.Number(
-                _TAGS.general, label=_TITLES["general"], info="0 to 1; lower writes more.", step=0.05, elem_id="general"
+                _TAGS.general,
+                label=_TITLES["general"],
+                info=tr("0 to 1; lower writes more."),
+                step=0.05,
+                elem_id="general",
             )
             self.character = gr.Number(
                 _TAGS.character,
@@ -114,7 +122,7 @@ class CaptioningForm:
                 elem_id="batch",
             )
             self.longest = gr.Number(
-                0, precision=0, label=_TITLES["max_tokens"], info="Tokens; 0 is as usual.", elem_id="longest"
+                0, precision=0, label=_TITLES["max_tokens"], info=tr("Tokens; 0 is as usual."), elem_id="longest"
             )
 
     @property

@@ -9,7 +9,7 @@ from lora_studio.curation.collection import Card, Collection
 from lora_studio.events import State
 from lora_studio.jobs.captioning import CaptioningView, Mode
 from lora_studio.jobs.model_downloads import HubOffer, ModelDownload
-from lora_studio.language import tr
+from lora_studio.language import ntr, tr
 from lora_studio.ui import outcome, words
 from lora_studio.ui.pages.pictures import changes, thumbnails
 from lora_studio.vision import catalogue
@@ -31,7 +31,7 @@ def at_work(view: CaptioningView, stopping: bool, collection: Collection, output
     if stopping:
         said = tr("Stopping: what it has captioned is kept.")
     elif view.state is State.QUEUED:
-        said = tr("Waiting for {waits_for}.", waits_for=view.waits_for) if view.waits_for else "Starting."
+        said = tr("Waiting for {waits_for}.", waits_for=view.waits_for) if view.waits_for else tr("Starting.")
     elif not view.total:
         said = tr("Loading the model.")
     else:
@@ -41,8 +41,9 @@ def at_work(view: CaptioningView, stopping: bool, collection: Collection, output
     kind = "queued" if view.state is State.QUEUED else "running"
     parts = [f'<p class="sentence"><span class="dot"></span>{words.text(said)}</p>']
     if view.total:
-        left = [f"about {words.duration(view.seconds_left)} left"] if view.seconds_left is not None else []
-        parts += [_bar(view.done, view.total), words.facts([*left, view.device])]
+        left = view.seconds_left
+        facts = [tr("about {duration} left", duration=words.duration(left))] if left is not None else []
+        parts += [_bar(view.done, view.total), words.facts([*facts, view.device])]
     latest = [one for one in view.latest[:_LATEST] if one.name in collection.cards]
     thumbnails.make([collection.cards[one.name] for one in latest], outputs)
     rows = "".join(_caption(collection.cards[one.name], one.text, outputs) for one in latest)
@@ -54,7 +55,7 @@ def _bar(done: int, total: int) -> str:
 
 
 def _caption(card: Card, text: str, outputs: Path) -> str:
-    return f"<li>{thumbnails.button(card, outputs)}<p>{words.text(text or 'nothing')}</p></li>"
+    return f"<li>{thumbnails.button(card, outputs)}<p>{words.text(text or tr('nothing'))}</p></li>"
 
 
 def ended(view: CaptioningView, mode: Mode, proposals: int, style: Sequence[str] = ()) -> str:
@@ -62,12 +63,15 @@ def ended(view: CaptioningView, mode: Mode, proposals: int, style: Sequence[str]
     parts = [words.notice("wrong", view.error.what, view.error.where, view.error.do)] if view.error else []
     stopped = view.state is State.INTERRUPTED and not view.error
     if stopped:
-        done = tr(
-            "Stopped after {done:,} of {pictures}.", done=view.done, pictures=words.counted(view.total, "picture")
+        done = ntr(
+            view.total,
+            "Stopped after {done:,} of {count:,} picture.",
+            "Stopped after {done:,} of {count:,} pictures.",
+            done=view.done,
         )
         parts.append(words.notice("warned", done if view.total else tr("Taken out of the queue before its turn.")))
     if mode is Mode.PROPOSE:
-        waiting = tr("{iss} proposed.", iss=words.counted(proposals, "caption is", "captions are"))
+        waiting = ntr(proposals, "{count:,} caption is proposed.", "{count:,} captions are proposed.")
         parts += [outcome.done(waiting, tr("Nothing is written before you accept it."))] if proposals else []
     elif view.written or view.state is State.FINISHED:
         parts.append(outcome.done(_written(view), _kept(view)))
@@ -88,8 +92,11 @@ def _written(view: CaptioningView) -> str:
 def _kept(view: CaptioningView) -> str:
     if not view.kept:
         return ""
-    stay = words.counted(len(view.kept), "caption stays as it was", "captions stay as they were")
-    return tr("{stay}: it was written meanwhile, or there was nothing to add.", stay=stay)
+    return ntr(
+        len(view.kept),
+        "{count:,} caption stays as it was: it was written meanwhile, or there was nothing to add.",
+        "{count:,} captions stay as they were: it was written meanwhile, or there was nothing to add.",
+    )
 
 
 def proposed(found: Mapping[str, str], collection: Collection, outputs: Path) -> str:
@@ -97,20 +104,25 @@ def proposed(found: Mapping[str, str], collection: Collection, outputs: Path) ->
     rows = [(collection.cards[name], text) for name, text in found.items() if name in collection.cards]
     thumbnails.make([card for card, _ in rows[:MOST_SHOWN]], outputs)
     shown = "".join(_proposal(card, text, outputs) for card, text in rows[:MOST_SHOWN])
-    more = f'<p class="hint">and {len(rows) - MOST_SHOWN:,} more</p>' if len(rows) > MOST_SHOWN else ""
+    more = changes.more(len(rows) - MOST_SHOWN)
     return f'<ul class="proposals">{shown}</ul>{more}' if rows else ""
 
 
 def _proposal(card: Card, text: str, outputs: Path) -> str:
     name = words.text(card.name)
-    now = words.text(card.picture.caption) or '<span class="hint">no caption</span>'
+    now = words.text(card.picture.caption) or f'<span class="hint">{words.text(tr("no caption"))}</span>'
+    acts = (
+        ("accept", tr("Accept"), tr("Accept the caption of {name}", name=card.name)),
+        ("dismiss", tr("Dismiss"), tr("Dismiss the caption of {name}", name=card.name)),
+    )
     buttons = "".join(
         f'<button type="button" class="quiet-button" data-act="{act}" data-name="{name}" '
-        f'aria-label="{label} the caption of {name}">{label}</button>'
-        for act, label in (("accept", "Accept"), ("dismiss", "Dismiss"))
+        f'aria-label="{words.text(label)}">{words.text(title)}</button>'
+        for act, title, label in acts
     )
+    before, after = words.text(tr("Now")), words.text(tr("Proposed"))
     return (
-        f"<li>{thumbnails.button(card, outputs)}<dl><dt>Now</dt><dd>{now}</dd><dt>Proposed</dt>"
+        f"<li>{thumbnails.button(card, outputs)}<dl><dt>{before}</dt><dd>{now}</dd><dt>{after}</dt>"
         f'<dd class="caption-change">{changes.new(card.picture.caption, text)}</dd></dl>'
         f'<div class="fixes">{buttons}</div></li>'
     )
@@ -121,21 +133,19 @@ def offered(model: str, offer: HubOffer | None) -> str:
     known = catalogue.named(model)
     name = known.title if known else model
     if offer:
-        licence = offer.licence or "not named"
-        facts = tr(
-            "{size} in {files}. Licence: {licence}.",
+        licence = offer.licence or tr("not named")
+        facts = ntr(
+            offer.files,
+            "{size} in {count:,} file. Licence: {licence}.",
+            "{size} in {count:,} files. Licence: {licence}.",
             size=words.size(offer.size),
-            files=words.counted(offer.files, "file"),
             licence=licence,
         )
         return words.notice("warned", tr("{name} can be downloaded.", name=offer.name), do=facts)
-    size = tr("About {size}. ", size=words.size(known.size)) if known and known.size else ""
-    licence = tr("Licence: {licence}. ", licence=known.licence) if known else ""
-    return words.notice(
-        "warned",
-        tr("{name} is not on this machine.", name=name),
-        do=tr("{size}{licence}The hub is asked only when you press Look it up.", size=size, licence=licence),
-    )
+    facts = [tr("About {size}.", size=words.size(known.size))] if known and known.size else []
+    facts += [tr("Licence: {licence}.", licence=known.licence)] if known else []
+    facts.append(tr("The hub is asked only when you press Look it up."))
+    return words.notice("warned", tr("{name} is not on this machine.", name=name), do=" ".join(facts))
 
 
 def downloading(download: ModelDownload) -> str:
@@ -144,11 +154,12 @@ def downloading(download: ModelDownload) -> str:
     name = known.title if known else download.name
     said = tr("Downloading {name}", name=name)
     if download.total:
-        said += f": {words.size(download.done)} of {words.size(download.total)}"
+        done, total = words.size(download.done), words.size(download.total)
+        said = tr("Downloading {name}: {done} of {total}", name=name, done=done, total=total)
     bar = _bar(download.done, download.total) if download.total else ""
     return (
         f'<div class="state running" role="status"><p class="sentence"><span class="dot"></span>{words.text(said)}</p>'
-        f'{bar}<p class="hint">It goes on where it was if it is stopped.</p></div>'
+        f'{bar}<p class="hint">{words.text(tr("It goes on where it was if it is stopped."))}</p></div>'
     )
 
 

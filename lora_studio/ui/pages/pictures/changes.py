@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from difflib import SequenceMatcher
 
 from lora_studio.curation.edits import CaptionChange
+from lora_studio.language import tr
 from lora_studio.ui import words
 
 MOST_SHOWN = 20
@@ -21,8 +22,12 @@ def listed(changes: Sequence[CaptionChange]) -> str:
         f"<li><code>{words.text(one.name)}</code><p>{marked(one.before, one.after)}</p></li>"
         for one in changes[:MOST_SHOWN]
     )
-    more = f'<p class="hint">and {len(changes) - MOST_SHOWN:,} more</p>' if len(changes) > MOST_SHOWN else ""
-    return f'<ul class="caption-changes" tabindex="0">{rows}</ul>{more}'
+    return f'<ul class="caption-changes" tabindex="0">{rows}</ul>{more(len(changes) - MOST_SHOWN)}'
+
+
+def more(left: int) -> str:
+    """That a list goes on, as HTML; empty if it does not."""
+    return f'<p class="hint">{words.text(tr("and {count:,} more", count=left))}</p>' if left > 0 else ""
 
 
 def marked(before: str, after: str) -> str:

@@ -9,7 +9,7 @@ import gradio as gr
 from lora_studio.curation.collection import Card, Collection
 from lora_studio.dataset import buckets
 from lora_studio.dataset.preparation import Crop, check_crop
-from lora_studio.language import tr
+from lora_studio.language import ntr, tr
 from lora_studio.ui import words
 from lora_studio.ui.outcome import Updates
 from lora_studio.ui.pages.pictures import crop_frame, stage
@@ -76,9 +76,9 @@ class CropTool:
         selected = [collection.cards[name] for name in look.selected if name in collection.cards]
         crops = {card.name: snapped(card, crop, collection) for card in selected}
         used = {card.name for card in selected if crops[card.name].covers(card.picture.width, card.picture.height)}
-        small = words.counted(len(crops) - len(used), "picture is", "pictures are")
-        notes = [tr("{small} too small for it.", small=small)] if len(used) < len(crops) else []
-        self._keep(look, {name: crop for name, crop in crops.items() if name in used}, notes)
+        small = len(crops) - len(used)
+        notes = [ntr(small, "{count:,} picture is too small for it.", "{count:,} pictures are too small for it.")]
+        self._keep(look, {name: crop for name, crop in crops.items() if name in used}, notes * bool(small))
 
     def _keep(self, look: PicturesLook, crops: dict[str, Crop | None], notes: Sequence[str] = ()) -> None:
         done = self.room.workbench(look).set_crops(crops)
@@ -102,7 +102,8 @@ def _size(card: Card, resolution: int) -> str:
     """At which size the crop is trained, and a hint where it has few pixels."""
     left, top, right, bottom = card.box
     pixels = f"{right - left:.0f} × {bottom - top:.0f}"
-    said = f'<p class="sentence">Trains at <b>{card.bucket}</b>, from {pixels} pixels.</p><p class="hint">{_SAID}</p>'
+    trains = tr("Trains at {size}, from {pixels} pixels.", size=f"<b>{card.bucket}</b>", pixels=pixels)
+    said = f'<p class="sentence">{trains}</p><p class="hint">{words.text(_SAID)}</p>'
     if card.bucket.width > right - left + 1:
         said += words.notice(
             "warned", tr("This part is enlarged for training."), do=tr("A larger frame shows more detail.")

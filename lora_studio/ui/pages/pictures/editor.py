@@ -55,7 +55,7 @@ follow();
 """
 )
 """Brings the panel into view when a picture is chosen; on a phone it is below the list. Says which tool is open."""
-_TOOLS = {"crop": tr("Move the crop"), "mask": "Mask", "model": tr("What the model sees")}
+_TOOLS = {"crop": tr("Move the crop"), "mask": tr("Mask"), "model": tr("What the model sees")}
 
 
 class PictureEditor:
@@ -118,18 +118,20 @@ class PictureEditor:
     def _head(self, card: Card, look: PicturesLook, collection: Collection) -> str:
         names = [one.name for one in collection.find(look.query)]
         place = (
-            tr("{value:,} of {names:,}", value=names.index(card.name) + 1, names=len(names))
+            tr("{place:,} of {total:,}", place=names.index(card.name) + 1, total=len(names))
             if card.name in names
-            else "not in this list"
+            else tr("not in this list")
         )
         view = "" if look.tool else stage.view(card, self.room.outputs)
         name = words.text(card.name)
+        up, back = words.text(tr("Back to the list")), words.text(tr("Previous picture"))
+        following = words.text(tr("Next picture"))
         return (
             f'<div class="editor-head" data-tool="{look.tool}"><h2 title="{name}">{name}</h2>'
-            f'<span class="hint">{place}</span>'
-            f'<button type="button" class="turn up" aria-label="Back to the list">{icon("up")}</button>'
-            f'<button type="button" class="turn" data-act="back" aria-label="Previous picture">{icon("left")}</button>'
-            f'<button type="button" class="turn" data-act="next" aria-label="Next picture">{icon("right")}</button>'
+            f'<span class="hint">{words.text(place)}</span>'
+            f'<button type="button" class="turn up" aria-label="{up}">{icon("up")}</button>'
+            f'<button type="button" class="turn" data-act="back" aria-label="{back}">{icon("left")}</button>'
+            f'<button type="button" class="turn" data-act="next" aria-label="{following}">{icon("right")}</button>'
             f"</div>{view}"
         )
 
@@ -252,4 +254,4 @@ def _problems(card: Card, collection: Collection) -> str:
 
 
 def _remedy(act: str, title: str) -> str:
-    return f'<button type="button" class="way" data-act="{act}">{title}</button>' if act else ""
+    return f'<button type="button" class="way" data-act="{act}">{words.text(title)}</button>' if act else ""

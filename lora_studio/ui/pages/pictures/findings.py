@@ -69,7 +69,7 @@ class HealthFinding:
 
 
 _TWINS: dict[Kind, tuple[str, str]] = {
-    "identical": ("Identical", tr("They are the same file more than once, so they count more than others.")),
+    "identical": (tr("Identical"), tr("They are the same file more than once, so they count more than others.")),
     "alike": (tr("Nearly alike"), tr("They look almost the same, so they count more than others.")),
 }
 """Kinds that are about sets of pictures: title, what it means."""
@@ -83,7 +83,7 @@ _OF_CARDS: dict[Kind, tuple[str, str, str, tuple[Fix, ...]]] = {
     ),
     "long caption": (
         tr("Long captions"),
-        "The base model reads {most:,} tokens; what comes after them is cut off.",
+        "",  # which depends on the base model
         tr("Shorten them, or put what matters first."),
         (Fix.TRIM, Fix.SHOW),
     ),
@@ -125,9 +125,9 @@ _TITLES: dict[str, str] = {
     "conditioning": tr("Pictures for other kinds of model"),
     "folder caption": tr("Captions from the folder's name"),
     "caption lines": tr("Several captions"),
-    "wildcards": "Wildcards",
-    "braces": "Braces",
-    "mask": "Masks",
+    "wildcards": tr("Wildcards"),
+    "braces": tr("Braces"),
+    "mask": tr("Masks"),
 }
 """Kinds that are as the scan found them; others have the title "Also"."""
 
@@ -204,8 +204,12 @@ def _of_cards(collection: Collection, trained: dict[str, Card]) -> Iterable[Heal
     for kind, (title, what, do, fixes) in _OF_CARDS.items():
         names = tuple(name for name, card in trained.items() if kind in card.marks)
         if names:
-            told = what.format(most=collection.target.most_tokens)
+            told = what or _unread(collection.target.most_tokens)
             yield HealthFinding(kind, "warning", title, (told,), do, names, fixes=fixes)
+
+
+def _unread(most: int) -> str:
+    return tr("The base model reads {most:,} tokens; what comes after them is cut off.", most=most)
 
 
 def _scanned(collection: Collection, trained: dict[str, Card]) -> Iterable[HealthFinding]:
@@ -218,7 +222,7 @@ def _scanned(collection: Collection, trained: dict[str, Card]) -> Iterable[Healt
         names = tuple(name for problem in problems for name in _files(problem) if name in trained)
         what = tuple(map(_placed, problems))
         yield HealthFinding(
-            kind, severity, _TITLES.get(kind, "Also"), what, problems[0].do, names, fixes=_fixes(kind, names)
+            kind, severity, _TITLES.get(kind, tr("Also")), what, problems[0].do, names, fixes=_fixes(kind, names)
         )
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import gradio as gr
 
+from lora_studio import language
 from lora_studio.curation.collection import Card, Collection, Query
-from lora_studio.language import tr
+from lora_studio.language import ntr, tr
 from lora_studio.ui import words
 from lora_studio.ui.outcome import WORK, Updates
-from lora_studio.ui.pages.pictures import findings, thumbnails
+from lora_studio.ui.pages.pictures import changes, findings, thumbnails
 from lora_studio.ui.pages.pictures.bulk import BulkEdits
 from lora_studio.ui.pages.pictures.captioning import CaptioningPanel
 from lora_studio.ui.pages.pictures.findings import Fix, HealthFinding
@@ -121,32 +122,34 @@ def report(collection: Collection, found: Sequence[HealthFinding], outputs: Path
     """All findings as HTML, under how many pictures there are."""
     out = collection.counts()["left out"]
     problems = sum(one.count for one in found if one.severity != "note")
-    facts = [words.counted(len(collection.cards), "picture"), *[tr("{out:,} left out", out=out)] * bool(out)]
-    facts.append(words.counted(problems, "problem") if problems else "no problem")
+    facts = [words.counted(len(collection.cards), "picture"), *[tr("{count:,} left out", count=out)] * bool(out)]
+    facts.append(words.counted(problems, "problem") if problems else tr("no problem"))
     wrong = [one for one in found if one.severity != "note"]
     notes = [one for one in found if one.severity == "note"]
     parts = [_finding(one, len(wrong) <= _OPEN_AT_MOST, collection, outputs) for one in wrong]
     parts.append(_crops(findings.cropped(collection)))
     noted = "".join(_finding(one, True, collection, outputs) for one in notes)
     parts.append(_folded("notes", tr("Good to know"), noted, False))
-    return f'<div class="health"><h2>Health</h2>{words.facts(facts)}{"".join(parts)}</div>'
+    return f'<div class="health"><h2>{words.text(tr("Health"))}</h2>{words.facts(facts)}{"".join(parts)}</div>'
 
 
 def _crops(names: Sequence[str]) -> str:
     """One line that unfolds, on what is cut off."""
     if not names:
         return ""
-    title = tr("{iss} cropped", iss=words.counted(len(names), "picture is", "pictures are"))
+    title = ntr(len(names), "{count:,} picture is cropped", "{count:,} pictures are cropped")
     what = tr("To fit the shape that it trains at, each loses a part: the frame on its card shows what is kept.")
-    show = '<button type="button" class="quiet-button" data-act="crops">Show them</button>'
-    return _folded("cropped", title, f'<p class="hint">{what}</p><div class="fixes">{show}</div>', False)
+    label = words.text(findings.LABELS[Fix.SHOW])
+    show = f'<button type="button" class="quiet-button" data-act="crops">{label}</button>'
+    return _folded("cropped", title, f'<p class="hint">{words.text(what)}</p><div class="fixes">{show}</div>', False)
 
 
 def _finding(found: HealthFinding, unfolded: bool, collection: Collection, outputs: Path) -> str:
     number = len(found.groups) or len(found.names) or len(found.what)
     lines = "".join(f"<li>{words.text(line)}</li>" for line in found.what[:_MOST_LINES])
     if len(found.what) > _MOST_LINES:
-        lines += f"<li>and {len(found.what) - _MOST_LINES:,} more</li>"
+        rest = tr("and {count:,} more", count=len(found.what) - _MOST_LINES)
+        lines += f"<li>{words.text(rest)}</li>"
     cards = [collection.cards[name] for name in found.names]
     shown = _groups(found, collection, outputs) if found.groups else thumbnails.row(cards, _MOST_THUMBNAILS, outputs)
     inside = f'<ul>{lines}</ul><p class="hint">{words.text(found.do)}</p>{shown}{_fixes(found)}'
@@ -156,7 +159,7 @@ def _finding(found: HealthFinding, unfolded: bool, collection: Collection, outpu
 def _folded(key: str, title: str, inside: str, unfolded: bool, number: int = 0, severity: str = "") -> str:
     if not inside:
         return ""
-    count = f" <b>{number:,}</b>" if number else ""
+    count = f" <b>{language.number(number)}</b>" if number else ""
     return (
         f'<details class="finding {severity.replace(" ", "-")}" data-kind="{words.text(key)}"{" open" * unfolded}>'
         f"<summary>{words.text(title)}{count}</summary>{inside}</details>"
@@ -167,7 +170,7 @@ def _fixes(found: HealthFinding) -> str:
     if len(found.groups) == 1 or not found.fixes:  # one set's pictures have buttons of their own
         return ""
     start = f'<button type="button" class="quiet-button" data-kind="{words.text(found.key)}"'
-    buttons = (f'{start} data-act="{fix}">{findings.LABELS[fix]}</button>' for fix in found.fixes)
+    buttons = (f'{start} data-act="{fix}">{words.text(findings.LABELS[fix])}</button>' for fix in found.fixes)
     return f'<div class="fixes">{"".join(buttons)}</div>'
 
 
@@ -175,8 +178,7 @@ def _groups(found: HealthFinding, collection: Collection, outputs: Path) -> str:
     shown = "".join(
         _group([collection.cards[name] for name in group], outputs) for group in found.groups[:_MOST_GROUPS]
     )
-    left = len(found.groups) - _MOST_GROUPS
-    return shown + (f'<p class="hint">and {left:,} more</p>' if left > 0 else "")
+    return shown + changes.more(len(found.groups) - _MOST_GROUPS)
 
 
 def _group(cards: Sequence[Card], outputs: Path) -> str:
@@ -190,9 +192,11 @@ def _group(cards: Sequence[Card], outputs: Path) -> str:
 
 def _twin(card: Card, best: bool, outputs: Path) -> str:
     name, size = words.text(card.name), f"{card.picture.width} × {card.picture.height}"
+    label, title = tr("Keep {name}, leave the others out", name=card.name), tr("Keep this one")
     keep = (
         f'<button type="button" class="quiet-button" data-act="keep" data-name="{name}" '
-        f'aria-label="Keep {name}, leave the others out">Keep this one</button>'
+        f'aria-label="{words.text(label)}">{words.text(title)}</button>'
     )
-    about = f"<figcaption>{name}<span>{size}{' · suggested' if best else ''}</span></figcaption>"
+    facts = " · ".join([size, tr("suggested")] if best else [size])
+    about = f"<figcaption>{name}<span>{words.text(facts)}</span></figcaption>"
     return f"<figure>{thumbnails.button(card, outputs)}{about}{keep}</figure>"

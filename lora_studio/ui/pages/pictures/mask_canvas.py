@@ -8,8 +8,14 @@ from lora_studio.language import tr
 from lora_studio.ui import words
 from lora_studio.ui.pages.pictures.drawn_masks import COLOUR, canvas_size
 
-_KEYS = tr("Arrow keys move the brush, the space bar puts it down and lifts it, square brackets change its size.")
-_BRUSHES = {"hide": tr("Do not learn"), "learn": "Learn"}
+_KEYS = tr("Mask. Arrow keys move the brush, the space bar puts it down and lifts it, square brackets change its size.")
+_CORNERS = {
+    "top-left": tr("Top left"),
+    "top-right": tr("Top right"),
+    "bottom-left": tr("Bottom left"),
+    "bottom-right": tr("Bottom right"),
+}
+_BRUSHES = {"hide": tr("Do not learn"), "learn": tr("Learn")}
 
 
 def html(card: Card, image: str, mask: str, selected: int, total: int, resets: int = 0) -> str:
@@ -25,17 +31,18 @@ def html(card: Card, image: str, mask: str, selected: int, total: int, resets: i
     data = f'data-name="{words.text(card.name)}" data-mask="{words.text(mask)}" data-resets="{resets}"'
     brushes = "".join(
         f'<button type="button" class="filter" data-brush="{key}" aria-pressed="{str(key == "hide").lower()}">'
-        f"{title}</button>"
+        f"{words.text(title)}</button>"
         for key, title in _BRUSHES.items()
     )
+    keys, brush, size = words.text(_KEYS), words.text(tr("Brush")), words.text(tr("Size"))
     return (
         f'<div class="masker" {data}>'
         f'<div class="stage" style="aspect-ratio: {width} / {height}; --shape: {width / height:.4f}">'
         f'<img src="{words.text(image)}" alt="" draggable="false">'
-        f'<canvas width="{across}" height="{down}" tabindex="0" role="application" aria-label="Mask. {_KEYS}"></canvas>'
+        f'<canvas width="{across}" height="{down}" tabindex="0" role="application" aria-label="{keys}"></canvas>'
         '<i class="corner-box"></i><i class="brush-point"></i></div>'
-        f'<div class="brushes"><div class="chips" role="group" aria-label="Brush">{brushes}</div>'
-        '<label>Size <input type="range" class="brush-size" min="1" max="30" value="6"></label></div>'
+        f'<div class="brushes"><div class="chips" role="group" aria-label="{brush}">{brushes}</div>'
+        f'<label>{size} <input type="range" class="brush-size" min="1" max="30" value="6"></label></div>'
         f"{_corner(selected, total)}</div>"
     )
 
@@ -44,22 +51,24 @@ def _corner(selected: int, total: int) -> str:
     """The box that hides the same corner of many pictures."""
     corners = "".join(
         f'<button type="button" class="filter" data-corner="{where}" aria-pressed="false">'
-        f"{where.replace('-', ' ').capitalize()}</button>"
+        f"{words.text(_CORNERS[where])}</button>"
         for where in CORNERS
     )
     sides = "".join(
-        f'<label>{title} <input type="range" class="corner-{key}" min="2" max="60" value="{value}"></label>'
-        for key, title, value in (("width", "Width", 30), ("height", "Height", 12))
+        f'<label>{words.text(title)} <input type="range" class="corner-{key}" min="2" max="60" value="{value}"></label>'
+        for key, title, value in (("width", tr("Width"), 30), ("height", tr("Height"), 12))
     )
     scopes = [("one", tr("Hide it here"))]
-    scopes += [("selected", tr("In the {selected:,} selected", selected=selected))] if selected > 1 else []
-    scopes += [("all", tr("In all {pictures}", pictures=words.counted(total, "picture")))] if total > 1 else []
+    scopes += [("selected", tr("In the {count:,} selected", count=selected))] if selected > 1 else []
+    scopes += [("all", tr("In all {count:,} pictures", count=total))] if total > 1 else []
     ways = "".join(
-        f'<button type="button" class="way" data-apply="{key}" disabled>{title}</button>' for key, title in scopes
+        f'<button type="button" class="way" data-apply="{key}" disabled>{words.text(title)}</button>'
+        for key, title in scopes
     )
+    summary, corner = tr("Mask a corner, such as a signature or a watermark"), words.text(tr("Corner"))
     return (
-        '<details class="corner"><summary>Mask a corner, such as a signature or a watermark</summary>'
-        f'<div class="chips" role="group" aria-label="Corner">{corners}</div><div class="sides">{sides}</div>'
+        f'<details class="corner"><summary>{words.text(summary)}</summary>'
+        f'<div class="chips" role="group" aria-label="{corner}">{corners}</div><div class="sides">{sides}</div>'
         f'<p class="ways">{ways}</p></details>'
     )
 

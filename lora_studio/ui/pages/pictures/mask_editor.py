@@ -23,6 +23,7 @@ from lora_studio.ui.theme import html
 
 _SOFT = 0.02
 """How far edges are softened at a press, as a share of the picture's shorter side."""
+_TRANSPARENT = tr("Hide what is transparent")
 _SAID = tr(
     "What is shaded is not learned. The mask is a file beside the picture, and the picture "
     "itself stays as it is: white is learned, black is not."
@@ -38,7 +39,7 @@ class MaskTool:
             self.canvas = html(js_on_load=mask_canvas.PAINT, elem_id="mask")
             self.share = html(elem_id="mask-share")
             with gr.Row(elem_classes="controls"):
-                self.alpha = gr.Button(tr("Hide what is transparent"), size="sm", min_width=60, elem_id="mask-alpha")
+                self.alpha = gr.Button(_TRANSPARENT, size="sm", min_width=60, elem_id="mask-alpha")
                 self.invert = gr.Button(tr("Invert"), size="sm", min_width=60, elem_id="mask-invert")
                 self.soften = gr.Button(tr("Soften edges"), size="sm", min_width=60, elem_id="mask-soften")
                 self.remove = gr.Button(tr("Remove the mask"), size="sm", min_width=60, elem_id="mask-remove")
@@ -75,13 +76,13 @@ class MaskTool:
             mask, share = drawn_masks.overlay(card.picture, self.room.outputs), _learned(card)
         except (StudioError, OSError) as error:
             mask, share = "", wrong(error)
-        scope = f"in the {several:,} selected" if several > 1 else ""
+        hide = tr("Hide what is transparent in the {count:,} selected", count=several) if several > 1 else _TRANSPARENT
         image = stage.image(card, self.room.outputs)
         return {
             self.column: gr.update(visible=True),
             self.canvas: mask_canvas.html(card, image, mask, several, len(collection.cards), look.resets),
             self.share: share,
-            self.alpha: gr.update(value=f"Hide what is transparent {scope}".strip(), visible="alpha" in card.marks),
+            self.alpha: gr.update(value=hide, visible="alpha" in card.marks),
             self.invert: has,
             self.soften: has,
             self.remove: has,
@@ -143,9 +144,11 @@ class MaskTool:
 def _learned(card: Card) -> str:
     mask = masks.of(card.picture)
     if mask is None:
-        return f'<p class="hint">No mask: all of it is learned. {_SAID}</p>'
+        none = tr("No mask: all of it is learned.")
+        return f'<p class="hint">{words.text(none)} {words.text(_SAID)}</p>'
     share = masks.learned(mask)
-    said = f'<p class="sentence">{share:.0%} of the picture is learned.</p><p class="hint">{_SAID}</p>'
+    learned = tr("{share:.0%} of the picture is learned.", share=share)
+    said = f'<p class="sentence">{words.text(learned)}</p><p class="hint">{words.text(_SAID)}</p>'
     empty = words.notice(
         "warned", tr("Nothing of this picture is learned."), do=tr("Paint with “Learn”, or leave it out.")
     )

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from lora_studio.curation.collection import LENGTHS, MARKS, ORDERS, Collection, Query
-from lora_studio.language import tr
+from lora_studio.language import number, tr
 from lora_studio.ui import words
 from lora_studio.ui.icons import icon
 from lora_studio.ui.outcome import WORK, Updates
@@ -109,10 +109,10 @@ class PictureList:
         look.drawn = drawn
         first = look.page * PAGE_SIZE + 1
         place = tr(
-            "{first:,} to {value:,} of {found:,}",
+            "{first:,} to {last:,} of {total:,}",
             first=first,
-            value=min(first + PAGE_SIZE - 1, len(found)),
-            found=len(found),
+            last=min(first + PAGE_SIZE - 1, len(found)),
+            total=len(found),
         )
         sizes = collection.buckets()
         if look.query.bucket not in sizes:
@@ -231,22 +231,22 @@ def _drawn(look: PicturesLook, collection: Collection) -> tuple:
 def _title(look: PicturesLook, collection: Collection) -> str:
     total, out = len(collection.cards), collection.counts()["left out"]
     of_class = sum(card.picture.regularisation for card in collection.cards.values() if not card.left_out)
-    facts = [words.counted(total, "picture"), *([tr("{out:,} left out", out=out)] if out else [])]
+    facts = [words.counted(total, "picture"), *([tr("{count:,} left out", count=out)] if out else [])]
     facts += [words.counted(of_class, "class picture")] if of_class else []
     base = look.settings.run.base
-    name = "the built-in starter" if base == "starter" else Path(base).name
+    name = tr("the built-in starter") if base == "starter" else Path(base).name
     side = collection.target.resolution
-    link = f'<a href="#train" data-field="base">{words.text(name)}, {side:,} × {side:,}</a>'
+    link = f'<a href="#train" data-field="base">{words.text(name)}, {number(side)} × {number(side)}</a>'
     shown = f'<h2 title="{words.text(look.folder)}">{words.text(Path(look.folder).name)}</h2>{words.facts(facts)}'
-    return f'{shown}<p class="hint">Prepared for {link}</p>'
+    return f'{shown}<p class="hint">{tr("Prepared for {base}", base=link)}</p>'
 
 
 def _filters(look: PicturesLook, collection: Collection) -> str:
     counts = collection.counts()
     known = [mark for mark in MARKS if counts[mark]]
     others = sorted(mark for mark in counts.keys() - MARKS.keys() if mark != "left out")
-    marks = [("", tr("All {cards:,}", cards=len(collection.cards)))]
-    marks += [(mark, f"{MARKS.get(mark) or findings.title(mark)} {counts[mark]:,}") for mark in [*known, *others]]
+    marks = [("", tr("All {count:,}", count=len(collection.cards)))]
+    marks += [(mark, f"{MARKS.get(mark) or findings.title(mark)} {number(counts[mark])}") for mark in [*known, *others]]
     tag = ""
     if look.query.tag:
         shown = words.text(look.query.tag)
@@ -265,7 +265,7 @@ def _chip(mark: str, title: str, look: PicturesLook) -> str:
 
 
 def _sizes(counted: dict[str, int]) -> list[tuple[str, str]]:
-    return [(tr("All sizes"), ""), *((f"{size} ({count:,})", size) for size, count in counted.items() if size)]
+    return [(tr("All sizes"), ""), *((f"{size} ({number(count)})", size) for size, count in counted.items() if size)]
 
 
 def _selection(look: PicturesLook, collection: Collection) -> Any:
@@ -275,5 +275,8 @@ def _selection(look: PicturesLook, collection: Collection) -> Any:
         return gr.update(visible=False)
     act = tr("Take in") if all(card.left_out for card in chosen) else tr("Leave out")
     buttons = [("out", act), ("clear", tr("Select none"))]
-    row = "".join(f'<button type="button" class="way" data-act="{key}">{name}</button>' for key, name in buttons)
-    return gr.update(value=f'<div class="ways"><b>{len(chosen):,} selected</b>{row}</div>', visible=True)
+    row = "".join(
+        f'<button type="button" class="way" data-act="{key}">{words.text(name)}</button>' for key, name in buttons
+    )
+    selected = words.text(tr("{count:,} selected", count=len(chosen)))
+    return gr.update(value=f'<div class="ways"><b>{selected}</b>{row}</div>', visible=True)

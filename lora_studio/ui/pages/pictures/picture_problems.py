@@ -42,13 +42,13 @@ def _own(card: Card, collection: Collection) -> Iterator[Remark]:
         yield Remark(tr("It has no caption."))
     if "long caption" in card.marks:
         what = tr(
-            "Only the first {most_tokens} of the {tokens} tokens of its caption are read.",
-            most_tokens=target.most_tokens,
+            "Only the first {most} of the {tokens} tokens of its caption are read.",
+            most=target.most_tokens,
             tokens=card.tokens,
         )
         yield Remark(what, "shorten", tr("Shorten it"))
     if "cropped" in card.marks:
-        yield Remark(tr("{value:.0%} of it is cut off.", value=1 - card.seen), "crop", tr("Move the crop"))
+        yield Remark(tr("{share:.0%} of it is cut off.", share=1 - card.seen), "crop", tr("Move the crop"))
     if "small" in card.marks and card.picture.crop is None:
         side = f"{target.resolution} × {target.resolution}"
         yield Remark(tr("It is small for {side} and trains at {bucket}.", side=side, bucket=card.bucket), *_OUT)
@@ -58,9 +58,10 @@ def _scanned(problem: Problem, card: Card) -> Remark:
     """A problem that the scan of the folder found, in words about this picture."""
     others = [name for name in problem.files if name != card.name]
     shown = ", ".join(others[:3]) + (f" and {len(others) - 3:,} more" if len(others) > 3 else "")
-    if problem.kind in ("identical", "alike") and others:
-        how = "the same picture as" if problem.kind == "identical" else "almost the same as"
-        return Remark(tr("It is {how} {shown}.", how=how, shown=shown), *_OUT)
+    if problem.kind == "identical" and others:
+        return Remark(tr("It is the same picture as {others}.", others=shown), *_OUT)
+    if problem.kind == "alike" and others:
+        return Remark(tr("It is almost the same as {others}.", others=shown), *_OUT)
     if problem.kind == "alpha":
         return Remark(tr("It is partly transparent and laid on white."), "mask", tr("Mask what is transparent"))
     if problem.kind in NOTICES:

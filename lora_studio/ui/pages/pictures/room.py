@@ -41,7 +41,7 @@ from lora_studio import starter
 from lora_studio.curation.collection import Collection
 from lora_studio.dataset import preparation
 from lora_studio.errors import DatasetError, StudioError
-from lora_studio.language import tr
+from lora_studio.language import ntr, tr
 from lora_studio.ui import words
 from lora_studio.ui.outcome import Updates, wrong
 from lora_studio.ui.pages.pictures import uploads
@@ -58,19 +58,6 @@ Act = Callable[..., Updates | None]
 
 _HIDDEN, _SHOWN = gr.update(visible=False), gr.update(visible=True)
 _EMPTY = gr.update(value="", visible=False)
-_QUESTION = (
-    '<div class="notice warned" role="alertdialog" aria-label="Write in this folder?">'
-    "<b>May the studio write in {name}?</b><p>It keeps captions and masks beside your pictures, and crops, what is "
-    "left out and the first version of each caption in a folder called .lora_studio. The pictures themselves are never "
-    "changed. You are asked once for each folder.</p></div>"
-)
-
-
-_COPY = (
-    '<div class="notice warned" role="alertdialog" aria-label="Work on a copy?">'
-    "<b>{name} is a sample, which stays as it is. Work on a copy?</b><p>It goes to the studio's own pictures, where "
-    "you can change captions, crops and masks as you like.</p></div>"
-)
 
 
 class _NotAsked(Exception):
@@ -180,7 +167,7 @@ class Room:
         """Takes what an edit changed into the cards, and its sentence into the page's message. ``fields`` are those of
         ``Picture`` by the pictures' names, such as ``crop={"a.png": None}``. Without any the folder is read again.
         """
-        look.said = f'<p class="told">{words.text(" ".join((done.sentence, *done.notes)))}</p>'
+        look.said = _told(" ".join(map(str, (done.sentence, *done.notes))))
         if captions is None and left_out is None and not fields:
             self.collections.of(look, fresh=True)
             return
@@ -199,9 +186,8 @@ class Room:
         done = bench.leave_out(names) if out else bench.take_in(names)
         weightless = [name for name in names if not cards[name].picture.weight]
         if weightless and not out and not done.names:
-            what = tr("It is") if len(names) == 1 else tr("{weightless:,} of them are", weightless=len(weightless))
             raise DatasetError(
-                tr("{what} left out since the weight of the folder is 0.", what=what),
+                _weightless(len(weightless), len(names)),
                 where=weightless[0],
                 do=tr("Give the folder another weight, in Folders at the end of the page."),
             )
@@ -265,7 +251,7 @@ class Room:
         return {**(waiting() if waiting else self.draw(look)), **moved}
 
     def _decline(self, look: PicturesLook) -> Updates:
-        look.pending, look.said = None, '<p class="told">Nothing was written.</p>'
+        look.pending, look.said = None, _told(tr("Nothing was written."))
         look.resets += 1
         return self.draw(look)
 
@@ -294,13 +280,12 @@ class Room:
             self.changed(look, done)
 
     def _draw_message(self, look: PicturesLook, collection: Collection) -> Updates:
-        asks = look.pending is not None
-        question = _COPY if starter.is_sample(look.folder) else _QUESTION
-        said = question.format(name=words.text(collection.dataset.folder.name)) if asks else look.said
+        asks, copy = look.pending is not None, starter.is_sample(look.folder)
+        said = _question(collection.dataset.folder.name, copy) if asks else look.said
         undoable, redoable = ("", "") if asks else self._steps(look)
         return {
             self.message: gr.update(value=said, visible=bool(said)),
-            self.yes: gr.update(value=tr("Make a copy") if question is _COPY else tr("Write there"), visible=asks),
+            self.yes: gr.update(value=tr("Make a copy") if copy else tr("Write there"), visible=asks),
             self.no: gr.update(visible=asks),
             self.undo: gr.update(visible=bool(undoable)),
             self.redo: gr.update(visible=bool(redoable)),
@@ -312,3 +297,38 @@ class Room:
             return "", ""
         bench = self.collections.workbench(look)
         return bench.undoable, bench.redoable
+
+
+def _told(sentence: str) -> str:
+    return f'<p class="told">{words.text(sentence)}</p>'
+
+
+def _question(folder: str, copy: bool) -> str:
+    """Whether to work on a ``copy``, else whether the studio may write in the folder, as HTML."""
+    if copy:
+        title = tr("Work on a copy?")
+        what = tr("{folder} is a sample, which stays as it is. Work on a copy?", folder=folder)
+        more = tr("It goes to the studio's own pictures, where you can change captions, crops and masks as you like.")
+    else:
+        title = tr("Write in this folder?")
+        what = tr("May the studio write in {folder}?", folder=folder)
+        more = tr(
+            "It keeps captions and masks beside your pictures, and crops, what is left out and the first version of "
+            "each caption in a folder called .lora_studio. The pictures themselves are never changed. You are asked "
+            "once for each folder."
+        )
+    return (
+        f'<div class="notice warned" role="alertdialog" aria-label="{words.text(title)}">'
+        f"<b>{words.text(what)}</b><p>{words.text(more)}</p></div>"
+    )
+
+
+def _weightless(count: int, asked: int) -> str:
+    """Why pictures, of those that were ``asked`` for, are still left out."""
+    if asked == 1:
+        return tr("It is left out since the weight of the folder is 0.")
+    return ntr(
+        count,
+        "{count:,} of them is left out since the weight of the folder is 0.",
+        "{count:,} of them are left out since the weight of the folder is 0.",
+    )

@@ -26,7 +26,7 @@ def titles(known: dict[str, list[Card]]) -> list[tuple[str, str]]:
 def _title(scope: str, some: Sequence[Card]) -> str:
     match scope:
         case "found":
-            return tr("{some:,} shown", some=len(some))
+            return tr("{count:,} shown", count=len(some))
         case "selected":
-            return tr("{some:,} selected", some=len(some))
-    return tr("All {some:,}", some=len(some))
+            return tr("{count:,} selected", count=len(some))
+    return tr("All {count:,}", count=len(some))

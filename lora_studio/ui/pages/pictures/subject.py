@@ -78,7 +78,7 @@ class SubjectTool:
         if look.tool != "mask":
             return {}
         several, now = len(look.selected), look.search
-        where = tr("In the {several:,} selected", several=several) if several > 1 else tr("In all pictures")
+        where = tr("In the {count:,} selected", count=several) if several > 1 else tr("In all pictures")
         return {
             self.here: gr.update(interactive=now is None),
             self.all: gr.update(value=where, interactive=now is None),
@@ -156,7 +156,7 @@ class SubjectTool:
             self.room.changed(look, done, mask=drawn_masks.written(search.bench.folder, made))
         said = [done.sentence]
         if search.stopped:
-            said.append(tr("Stopped after {pictures}.", pictures=words.counted(search.done, "picture")))
+            said.append(ntr(search.done, "Stopped after {count:,} picture.", "Stopped after {count:,} pictures."))
         if other := len(search.made) - len(made):
             said.append(
                 ntr(
