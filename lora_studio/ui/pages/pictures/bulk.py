@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from lora_studio.texts.tokenizer import Tokenizer  # transformers, which takes most of a second to import
 
 _HIDDEN, _SHOWN = gr.update(visible=False), gr.update(visible=True)
+_CHOICES = {"front": tr("Front"), "end": tr("End")}
+"""What edits let her choose -> how it is called."""
 _INTO_VIEW = """
 () => setTimeout(() => {
   const card = document.getElementById('bulk');
@@ -181,7 +183,7 @@ def _field(kind: str, one: EditField) -> Any:
         case "number":
             return gr.Number(precision=0, **how)
         case "choice":
-            return gr.Radio([(choice.capitalize(), choice) for choice in one.choices], **how)
+            return gr.Radio([(_CHOICES[choice], choice) for choice in one.choices], **how)
     return gr.Textbox(max_lines=1, **how)
 
 
