@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from lora_studio.adapters import block_names
+from lora_studio.language import tr
 
 
 class BlockLine(NamedTuple):
@@ -34,11 +35,11 @@ def read(line: str) -> BlockLine:
     block, *options = line.split()
     given = dict(option.partition("=")[::2] for option in options)
     if "=" in block or not given:
-        raise ValueError(f"{line!r} must be a block and its values, such as up_blocks.1 rank=32")
+        raise ValueError(tr("{line!r} must be a block and its values, such as up_blocks.1 rank=32", line=line))
     if unknown := given.keys() - _HIGHEST.keys():
-        raise ValueError(f"{min(unknown)!r} in {line!r} is none of rank, alpha and rate")
+        raise ValueError(tr("{name!r} in {line!r} is none of rank, alpha and rate", name=min(unknown), line=line))
     if len(given) < len(options):
-        raise ValueError(f"{line!r} gives one value twice")
+        raise ValueError(tr("{line!r} gives one value twice", line=line))
     numbers = {name: _number(name, text, line) for name, text in given.items()}
     rank = numbers.pop("rank", None)
     return BlockLine(block, None if rank is None else int(rank), **numbers)
@@ -50,8 +51,23 @@ def _number(name: str, text: str, line: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 < value <= _HIGHEST[name] or name == "rank" and value % 1:
-        kind = "a whole number" if name == "rank" else "a number"
-        raise ValueError(f"{name} in {line!r} must be {kind} above 0 and at most {_HIGHEST[name]:,}")
+        if name == "rank":
+            raise ValueError(
+                tr(
+                    "{name} in {line!r} must be a whole number above 0 and at most {most:,}",
+                    name=name,
+                    line=line,
+                    most=_HIGHEST[name],
+                )
+            )
+        raise ValueError(
+            tr(
+                "{name} in {line!r} must be a number above 0 and at most {most:,}",
+                name=name,
+                line=line,
+                most=_HIGHEST[name],
+            )
+        )
     return value
 
 

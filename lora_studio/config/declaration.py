@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from lora_studio import files
+from lora_studio.language import declared, tr
 
 
 class Level(StrEnum):
@@ -43,6 +44,11 @@ class Group(StrEnum):
     EVALUATION = "Judging"
     SAVING = "Saving"
     MACHINE = "Machine"
+
+    @property
+    def heading(self) -> str:
+        """It for people."""
+        return declared(self.value)
 
 
 class Choice(Protocol):
@@ -76,7 +82,7 @@ class _MoreThanZero(tuple[str, ...]):
         return isinstance(value, int | float) and value > 0
 
 
-MORE_THAN_ZERO = _MoreThanZero(("more than 0",))
+MORE_THAN_ZERO = _MoreThanZero((tr("more than 0"),))
 """For ``only``."""
 
 
@@ -140,8 +146,8 @@ class SettingsSlice(BaseModel):
         """Raises an error for text that is not valid Unicode: files of settings and logs cannot hold it."""
         for text in [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else []:
             if isinstance(text, str) and not files.is_text(text):
-                message = "{text} is not valid Unicode; rename that file or folder"
-                raise PydanticCustomError("text", message, {"text": files.printable(text)})
+                named = files.printable(text)
+                raise ValueError(tr("{text} is not valid Unicode; rename that file or folder", text=named))
         return value
 
 

@@ -67,7 +67,7 @@ def table(path: Path) -> dict[str, Any]:
         return tomllib.loads(text)
     except OSError as error:
         raise SettingsError(
-            tr("{name} cannot be read: {value}.", name=path.name, value=error.strerror or error),
+            tr("{name} cannot be read: {reason}.", name=path.name, reason=error.strerror or error),
             where=path,
             do=tr("Check that the file exists and that you have permission to read it."),
         ) from None
@@ -89,7 +89,7 @@ def read(path: Path) -> Preset:
         raise SettingsError(
             tr("{name} has the unknown entry {word!r}.", name=path.name, word=word),
             where=path,
-            do="Settings belong under [settings]; outside it only title and blurb are allowed.",
+            do=tr("Settings belong under [settings]; outside it only title and blurb are allowed."),
         )
     settings = entries.get("settings", {})
     if not isinstance(settings, dict):
@@ -154,9 +154,9 @@ def layered(
         key, equals, text = assignment.partition("=")
         if not equals:
             raise SettingsError(
-                tr("{assignment!r} is not of the form key=value.", assignment=assignment),
+                f"{assignment!r} is not of the form key=value.",
                 where="--set",
-                do=tr("Write for example --set rank=8."),
+                do="Write for example --set rank=8.",
             )
         assigned[key.strip()] = from_text(key.strip(), text.strip())
     return check(layer(merged, assigned))

@@ -14,6 +14,7 @@ from lora_studio.config.slices import (
     RunSettings,
     SliderSettings,
 )
+from lora_studio.language import declared, tr
 from lora_studio.methods import registry as methods
 
 _OF_PAIRS = tuple(SliderSettings.model_fields)
@@ -38,19 +39,24 @@ def _refusals(
 ) -> Iterator[str]:
     method = methods.get(adapter.method)
     if not method.cappable:
-        yield f"a slider also trains at weight −1, which {method.title} has no opposite for: set method to lora"
+        yield tr(
+            "a slider also trains at weight −1, which {method} has no opposite for: set method to lora",
+            method=declared(method.title),
+        )
     if adapter.train_text:
-        yield "prompt pairs are read by the base model's own text encoders: set train_text to off"
+        yield tr("prompt pairs are read by the base model's own text encoders: set train_text to off")
     if adapter.tokens:
-        yield "a run of prompt pairs has no captions to learn a word from: set learned_tokens to 0"
+        yield tr("a run of prompt pairs has no captions to learn a word from: set learned_tokens to 0")
     if loss.preserve_weight:
-        yield "preserve_weight holds the captions of pictures, and prompt pairs have none: set it to 0"
+        yield tr("preserve_weight holds the captions of pictures, and prompt pairs have none: set it to 0")
     if run.trigger.strip():
-        yield "prompt pairs are read as they are written, without a trigger word: leave trigger empty"
+        yield tr("prompt pairs are read as they are written, without a trigger word: leave trigger empty")
     if run.epochs:
-        yield "epochs count pictures, and prompt pairs have none: set epochs to 0, and steps to the length of the run"
+        yield tr(
+            "epochs count pictures, and prompt pairs have none: set epochs to 0, and steps to the length of the run"
+        )
     if evaluation.evaluate_every or evaluation.keep == "best":
-        yield (
+        yield tr(
             "states are judged by the pictures that they were trained on, and prompt pairs have none: set "
             "evaluate_every to 0 and keep to last"
         )

@@ -27,10 +27,10 @@ from lora_studio.config.slices import (
     SliderSettings,
 )
 from lora_studio.config.slices.run import names_pairs
-from lora_studio.config.specs import SPECS, mistake, plain, require_known
+from lora_studio.config.specs import SPECS, mistake, plain, require_known, said
 from lora_studio.diffusion import registry as processes
 from lora_studio.errors import AdapterError, SettingsError
-from lora_studio.language import tr
+from lora_studio.language import declared, either, tr
 from lora_studio.methods import registry as methods
 from lora_studio.optim import registry as optimizers
 
@@ -49,27 +49,37 @@ class Ignored(NamedTuple):
     @property
     def what(self) -> str:
         label, other = SPECS[self.key].label, SPECS[self.other]
-        subject = f"{self.part} in {label}" if self.part else label
-        return f"{subject} has no effect where {other.label} is {other.title(self.value)}."
+        there = {"label": label, "other": other.label, "value": other.title(self.value)}
+        if self.part:
+            return tr("{part} in {label} has no effect where {other} is {value}.", part=self.part, **there)
+        return tr("{label} has no effect where {other} is {value}.", **there)
 
     @property
     def only(self) -> str:
         """With what it has one, or with what not."""
         if self.other == "data":
-            return "Only for pictures." if names_pairs(self.value) else "Only for prompt pairs."
+            return tr("Only for pictures.") if names_pairs(self.value) else tr("Only for prompt pairs.")
         other = SPECS[self.other]
         values = SPECS[self.key].only.get(self.other)
         if not values:
-            return f"No effect where {other.label} is {other.title(self.value)}."
-        return f"Only where {other.label} is {' or '.join(map(other.title, values))}."
+            return tr("No effect where {label} is {value}.", label=other.label, value=other.title(self.value))
+        return tr("Only where {label} is {listed}.", label=other.label, listed=either(map(other.title, values)))
 
     @property
     def do(self) -> str:
         if self.part:
-            return f"Remove {self.part} from the lines of {self.key}."
+            return tr("Remove {part} from the lines of {key}.", part=self.part, key=self.key)
         default = plain(SPECS[self.key].default)
-        allowed = " or ".join(map(plain, SPECS[self.key].only.get(self.other, ())))
-        return f"Set {self.key} to {default}{f', or {self.other} to {allowed}' if allowed else ''}."
+        values = SPECS[self.key].only.get(self.other, ())
+        if not values:
+            return tr("Set {key} to {default}.", key=self.key, default=default)
+        return tr(
+            "Set {key} to {default}, or {other} to {allowed}.",
+            key=self.key,
+            default=default,
+            other=self.other,
+            allowed=either(map(plain, values)),
+        )
 
 
 class Repeated(NamedTuple):
@@ -80,7 +90,7 @@ class Repeated(NamedTuple):
 
     @property
     def do(self) -> str:
-        return f"Remove one of the lines from {self.key}."
+        return tr("Remove one of the lines from {key}.", key=self.key)
 
 
 class Settings(BaseModel):
@@ -123,10 +133,14 @@ class Settings(BaseModel):
     def _require_consistent(self) -> Settings:
         batch, gpus = self.optimizer.batch, self.machine.gpus
         if self.dataset.bucket_step % 8:
-            raise ValueError("bucket_step must be a multiple of 8, the VAE's scale")
+            raise ValueError(tr("bucket_step must be a multiple of 8, the VAE's scale"))
         if batch % gpus:
             raise ValueError(
-                f"batch is {batch}, which {gpus} GPUs cannot share evenly: set batch to a multiple of gpus"
+                tr(
+                    "batch is {batch}, which {gpus} GPUs cannot share evenly: set batch to a multiple of gpus",
+                    batch=batch,
+                    gpus=gpus,
+                )
             )
         if refusal := methods.get(self.adapter.method).refusal(self.adapter, self.machine.quantize):
             raise ValueError(refusal)
@@ -135,9 +149,11 @@ class Settings(BaseModel):
         if refusal := prompt_pairs.refusal(self.run, self.adapter, self.loss, self.evaluation):
             raise ValueError(refusal)
         if self.noise.timestep_from >= self.noise.timestep_to:
-            raise ValueError("timestep_from must be below timestep_to")
+            raise ValueError(tr("timestep_from must be below timestep_to"))
         if self.loss.preserve_weight and not self.run.trigger.strip():
-            raise ValueError("preserve_weight needs a trigger word, without which captions are preserved: set trigger")
+            raise ValueError(
+                tr("preserve_weight needs a trigger word, without which captions are preserved: set trigger")
+            )
         if refusal := processes.refusal(self.loss.prediction, self.previews.sampler):
             raise ValueError(refusal)
         return self
@@ -147,13 +163,13 @@ class Settings(BaseModel):
         to stand for them.
         """
         if not self.run.base.strip():
-            do = "Set base to starter, or to a model of yours."
+            do = tr("Set base to starter, or to a model of yours.")
             raise SettingsError(tr("No base model is named."), where="base", do=do)
         if not self.adapter.tokens:
             return
         word = self.run.trigger.strip()
         if not word:
-            what = "Tokens are to be learned, and there is no trigger word to stand for them."
+            what = tr("Tokens are to be learned, and there is no trigger word to stand for them.")
             raise SettingsError(what, where="trigger", do=tr("Enter a word that means nothing else, such as anastyle."))
         try:
             embedding.require_usable(word)
@@ -166,11 +182,15 @@ class Settings(BaseModel):
         if not self.optimizer.max_norm:
             return ""
         if not method.cappable:
-            return f"max_norm cannot scale what {method.title} learns: set max_norm to 0, or method to lora"
+            return tr(
+                "max_norm cannot scale what {method} learns: set max_norm to 0, or method to lora",
+                method=declared(method.title),
+            )
         if optimizer.own_weights:
-            return (
-                f"max_norm does not reach the weights that {optimizer.title} keeps for itself: set max_norm to 0, or "
-                "choose another optimizer"
+            return tr(
+                "max_norm does not reach the weights that {optimizer} keeps for itself: set max_norm to 0, or "
+                "choose another optimizer",
+                optimizer=declared(optimizer.title),
             )
         return ""
 
@@ -227,10 +247,14 @@ class Settings(BaseModel):
     def repeated(self) -> list[Repeated]:
         """The lines of ``blocks`` and ``by_block`` that say again what an earlier one says."""
         counted = Counter(self.adapter.blocks)
-        twice = [Repeated("blocks", f"Blocks names {block} more than once.") for block in counted if counted[block] > 1]
+        twice = [block for block, times in counted.items() if times > 1]
         again = by_block.repeated(self.adapter.by_block)
-        return twice + [
-            Repeated("by_block", f"Two lines give {block} {name}. The first counts.") for block, name in again
+        return [
+            *(Repeated("blocks", tr("Blocks names {block} more than once.", block=block)) for block in twice),
+            *(
+                Repeated("by_block", tr("Two lines give {block} {name}. The first counts.", block=block, name=name))
+                for block, name in again
+            ),
         ]
 
     def __getitem__(self, key: str) -> Any:
@@ -264,7 +288,7 @@ def check(values: dict[str, Any], where: object = "") -> Settings:
         first = error.errors()[0]
         if key := key_of(first):
             raise mistake(key, first, where) from None
-        raise SettingsError(f"{first['msg'].removeprefix('Value error, ')}.", where=where) from None
+        raise SettingsError(tr("{fault}.", fault=said(first) or first["msg"]), where=where) from None
 
 
 def layer(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from lora_studio.config.declaration import Choice, Group, Level, NamedChoice, declaration_of
 from lora_studio.config.slices import FIELDS, SLICE_OF, SLICES
 from lora_studio.errors import SettingsError
-from lora_studio.language import declared, either, tr
+from lora_studio.language import declared, either, english, number, tr
 
 _SHORT = reprlib.Repr()
 """For values in messages: a file of unknown origin may hold one of any size."""
@@ -119,30 +119,50 @@ OF_BASE = ("base", "vae", "text_encoders", "prediction", "zero_snr", "flow_shift
 
 def did_you_mean(word: str, known: list[str] | tuple[str, ...], listed: int = 0) -> str:
     """``"Did you mean rank?"`` for the nearest known word, otherwise a list of all, or of the first ``listed``."""
+    if near := nearest(word, known):
+        return tr("Did you mean {word}?", word=near)
+    if 0 < listed < len(known):
+        return tr("There are {count}, among them: {listed}.", count=len(known), listed=", ".join(known[:listed]))
+    return tr("There are: {listed}.", listed=", ".join(known))
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """The known word that ``word`` may be meant for; empty if none is like it."""
     from difflib import get_close_matches
 
-    near = get_close_matches(word, known, n=1, cutoff=0.6)
-    if near:
-        return f"Did you mean {near[0]}?"
-    if 0 < listed < len(known):
-        return f"There are {len(known)}, among them: {', '.join(known[:listed])}."
-    return f"There are: {', '.join(known)}."
+    return next(iter(get_close_matches(word, known, n=1, cutoff=0.6)), "")
 
 
 def allowed(key: str) -> str:
     """What the setting ``key`` takes, as the end of a sentence: ``a whole number from 1 to 1,024``."""
-    spec, field = SPECS[key], FIELDS[key]
+    spec = SPECS[key]
     if spec.kind == "choice":
-        return f"one of: {', '.join(map(str, spec.choices))}"
+        return tr("one of: {listed}", listed=", ".join(map(str, spec.choices)))
     if spec.kind in ("integer", "number"):
-        low, high = (f"{bound:,}".removesuffix(".0") for bound in (spec.low or 0, spec.high or 0))
-        open_below, open_above = (_bound(field, name) is not None for name in ("gt", "lt"))
-        span = f"from {low} to {high}"
-        if open_below or open_above:
-            span = f"{'above' if open_below else 'at least'} {low} and {'below' if open_above else 'at most'} {high}"
-        unit = f" {spec.unit}" if spec.unit and spec.unit not in key else ""
-        return f"{'a whole number' if spec.kind == 'integer' else 'a number'} {span}{unit}"
-    return {"switch": "on or off", "text": "text", "lines": "a list of texts"}[spec.kind]
+        return _number(spec)
+    return {"switch": tr("on or off"), "text": tr("text"), "lines": tr("a list of texts")}[spec.kind]
+
+
+def _number(spec: Spec) -> str:
+    """Which numbers a setting takes."""
+    low, high = (number(int(bound) if bound == int(bound) else bound) for bound in (spec.low or 0, spec.high or 0))
+    above, below = (_bound(FIELDS[spec.key], name) is not None for name in ("gt", "lt"))
+    span = {
+        (False, False): tr("from {low} to {high}", low=low, high=high),
+        (True, False): tr("above {low} and at most {high}", low=low, high=high),
+        (False, True): tr("at least {low} and below {high}", low=low, high=high),
+        (True, True): tr("above {low} and below {high}", low=low, high=high),
+    }[above, below]
+    if spec.unit and english(spec.unit) not in spec.key:
+        span = tr("{span} {unit}", span=span, unit=spec.unit)
+    return tr("a whole number {span}", span=span) if spec.kind == "integer" else tr("a number {span}", span=span)
+
+
+def said(error: Mapping[str, Any]) -> str:
+    """What a validator of the studio says in one of pydantic's errors, a sentence without its full stop; empty for an
+    error of pydantic's own.
+    """
+    return error["ctx"]["error"].args[0] if error["type"] == "value_error" else ""
 
 
 def mistake(key: str, error: Mapping[str, Any], where: object = "") -> SettingsError:
@@ -152,11 +172,15 @@ def mistake(key: str, error: Mapping[str, Any], where: object = "") -> SettingsE
         error: one of pydantic's, of which only what the studio itself says is repeated.
     """
     value = error["input"]
-    message = str(error["msg"]).removeprefix("Value error, ")
-    own = error["type"] in ("value_error", "text")
-    what = f"{key}: {message}." if own else f"{key} must be {allowed(key)}; it is {_SHORT.repr(value)}."
-    close = did_you_mean(str(value), [str(one) for one in SPECS[key].choices]) if SPECS[key].choices else ""
-    return SettingsError(what, where=where or key, do=close if close.startswith("Did") else SPECS[key].help)
+    if own := said(error):
+        what = tr("{key}: {fault}.", key=key, fault=own)
+    else:
+        shown = _SHORT.repr(value)
+        what = tr("{key} must be {allowed}; it is {value}.", key=key, allowed=allowed(key), value=shown)
+    near = nearest(str(value), list(map(str, SPECS[key].choices)))
+    return SettingsError(
+        what, where=where or key, do=tr("Did you mean {word}?", word=near) if near else SPECS[key].help
+    )
 
 
 def require_known(keys: Any, where: object = "") -> None:

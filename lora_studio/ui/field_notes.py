@@ -10,13 +10,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from lora_studio.config.specs import SPECS
+from lora_studio.config.specs import SPECS, Spec
+from lora_studio.language import ENGLISH, current, english, tr
 from lora_studio.optim import registry as optimizers
 from lora_studio.ui import words
 from lora_studio.ui.fields import FormReading
 from lora_studio.ui.scene.base_look import BaseLook
 
-PLACE = """
+_PLACE = """
+const words = %(words)s;
 const form = document.getElementById('train-form');
 const field = key => document.getElementById(`set-${key}`);
 let told = {wrong: {}, warned: {}, told: {}, idle: {}, changed: []};
@@ -49,7 +51,7 @@ const place = () => {
     const wrong = blocks.some(block => block.dataset.wrong !== undefined);
     group.toggleAttribute('data-idle', blocks.length > 0 && blocks.every(block => block.dataset.idle));
     const shown = group.querySelector('.count');
-    const text = wrong ? 'to fix' : count ? `${count} changed` : '';
+    const text = wrong ? words.wrong : count ? words.changed.replace('{count}', count) : '';
     if (shown && shown.textContent !== text) shown.textContent = text;
     shown?.classList.toggle('wrong', wrong);
   }
@@ -71,7 +73,6 @@ new MutationObserver(changes => {
 watch('value', () => requestAnimationFrame(read));
 read();
 """
-"""Places ``told`` at the fields, also at those that the page makes later; for ``gr.HTML(js_on_load=...)``."""
 
 FOCUS = """
 const focusSetting = async key => {
@@ -96,7 +97,8 @@ head.addEventListener('click', () => {
 """
 """Folds and unfolds a group; for ``gr.HTML(js_on_load=...)``."""
 
-SEARCH = """
+_SEARCH = """
+const words = %(words)s;
 const all = document.getElementById('all-settings'), typed = element.querySelector('input');
 const said = element.querySelector('.found'), also = JSON.parse(typed.dataset.also);
 const title = block => block.querySelector('[data-testid="block-info"], .label-text')?.textContent.trim() ?? '';
@@ -119,7 +121,7 @@ const find = () => {
     group.toggleAttribute('data-found', any);
   }
   const lines = hidden.slice(0, 6);
-  if (wanted.length && !count && !hidden.length) lines.push(`No setting has “${typed.value.trim()}”.`);
+  if (wanted.length && !count && !hidden.length) lines.push(words.none.replace('{typed}', () => typed.value.trim()));
   said.replaceChildren(...lines.map(line => Object.assign(document.createElement('p'), {textContent: line})));
 };
 typed.addEventListener('input', find);
@@ -128,9 +130,18 @@ typed.addEventListener('keydown', event => {
 });
 window.addEventListener('fields-noted', () => { if (element.isConnected && typed.value) find(); });
 """
-"""Shows the settings that have all words of the search, and why others that have them are hidden; for
-``gr.HTML(js_on_load=...)``.
-"""
+
+
+def place() -> str:
+    """Places ``notes`` at the fields, also at those that the page makes later; for ``gr.HTML(js_on_load=...)``."""
+    return _PLACE % {"words": words.script({"wrong": tr("to fix"), "changed": tr("{count} changed")})}
+
+
+def searching() -> str:
+    """Shows the settings that have all words of the search, and why others that have them are hidden; for
+    ``gr.HTML(js_on_load=...)``.
+    """
+    return _SEARCH % {"words": words.script({"none": tr("No setting has “{typed}”.")})}
 
 
 def notes(reading: FormReading, changed: Iterable[str], base: BaseLook | None = None) -> str:
@@ -149,16 +160,19 @@ def notes(reading: FormReading, changed: Iterable[str], base: BaseLook | None = 
 
 def search() -> str:
     """The field that searches all settings, as HTML, with what does not stand in their fields but finds them."""
-    also = {
-        key: " ".join(f"{option.name} {option.title}" for option in spec.options)
-        for key, spec in SPECS.items()
-        if spec.options
-    }
-    known = words.text(json.dumps(also, ensure_ascii=False))
+    known = words.text(json.dumps({key: _also(spec) for key, spec in SPECS.items()}, ensure_ascii=False))
+    label = words.text(tr("Search all settings"))
     return (
-        '<input type="search" placeholder="Search all settings" aria-label="Search all settings" autocomplete="off" '
+        f'<input type="search" placeholder="{label}" aria-label="{label}" autocomplete="off" '
         f'spellcheck="false" data-also="{known}"><div class="found" role="status"></div>'
     )
+
+
+def _also(spec: Spec) -> str:
+    """The names of a setting's choices, and in another language what its field holds in English."""
+    options = [part for option in spec.options for part in (option.name, option.title)]
+    own = [] if current() == ENGLISH else map(english, (spec.label, spec.about, spec.group.heading, *options))
+    return " ".join(map(str, (*options, *own)))
 
 
 def group_head(title: str) -> str:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from lora_studio.config.declaration import Level
 from lora_studio.config.settings import Settings, key_of
-from lora_studio.config.specs import SPECS, Spec, allowed
+from lora_studio.config.specs import SPECS, Spec, allowed, said
 from lora_studio.language import tr
 from lora_studio.ui import words
 
@@ -108,16 +108,24 @@ class FormReading(NamedTuple):
 def read(raw: dict[str, Any]) -> FormReading:
     """The settings of the fields' values, or everything that is wrong with them."""
     values = {key: from_field(SPECS[key], value) for key, value in raw.items()}
-    beside = {key: _unread(key, value) for key, value in values.items() if _is_typed(key, value)}
+    found = {key: _unread(key, value) for key, value in values.items() if _is_typed(key, value)}
     settings = None
     try:
-        settings = Settings(**{key: value for key, value in values.items() if key not in beside})
+        settings = Settings(**{key: value for key, value in values.items() if key not in found})
     except ValidationError as error:
-        beside |= {key_of(one): _fault(one) for one in error.errors()}
-    if not beside:
+        found |= {key_of(one): _fault(one) for one in error.errors()}
+    if not found:
         return FormReading(values, settings, {}, {}, settings)
-    wrong = {key: _named(key, beside[key]) for key in (*values, "") if key in beside}
+    wrong = {key: found[key].named for key in (*values, "") if key in found}
+    beside = {key: fault.beside for key, fault in found.items()}
     return FormReading(values, None, wrong, beside, settings or _usable(values, beside))
+
+
+class Fault(NamedTuple):
+    """What is wrong with a setting, as a sentence that names it, and beside its field, which names it already."""
+
+    named: str
+    beside: str
 
 
 def _is_typed(key: str, value: Any) -> bool:
@@ -125,11 +133,15 @@ def _is_typed(key: str, value: Any) -> bool:
     return isinstance(value, str) and SPECS[key].kind in ("integer", "number")
 
 
-def _unread(key: str, typed: str) -> str:
+def _unread(key: str, typed: str) -> Fault:
     try:
         number(typed, whole=SPECS[key].kind == "integer")
     except ValueError as unread:
-        return f"must be {allowed(key)}. {unread}"
+        why = {"allowed": allowed(key), "unread": unread.args[0]}
+        return Fault(
+            tr("{label} must be {allowed}. {unread}", label=name_of(key), **why),
+            tr("must be {allowed}. {unread}", **why),
+        )
     raise AssertionError(f"{typed!r} is a number")
 
 
@@ -140,16 +152,21 @@ def _usable(values: dict[str, Any], wrong: dict[str, str]) -> Settings | None:
         return None
 
 
-def _fault(error: Any) -> str:
-    """What is wrong with a setting: a sentence without its subject, or with another one."""
-    spec, value = SPECS.get(key_of(error)), error["input"]
-    if spec is None:
-        return error["msg"].removeprefix("Value error, ") + "."
+def _fault(error: Any) -> Fault:
+    key, value = key_of(error), error["input"]
+    if key not in SPECS:
+        between = tr("{fault}.", fault=said(error) or error["msg"])
+        return Fault(between, between)
+    label = name_of(key)
     if value is None:
-        return "is empty."
-    if error["type"] in ("text", "value_error"):
-        return error["msg"].removeprefix("Value error, ") + "."
-    return f"must be {allowed(spec.key)}; it is {words.value(value)}."
+        return Fault(tr("{label} is empty.", label=label), tr("is empty."))
+    if own := said(error):
+        return Fault(tr("{label}: {fault}.", label=label, fault=own), tr("{fault}.", fault=own))
+    told = {"allowed": allowed(key), "value": words.value(value)}
+    return Fault(
+        tr("{label} must be {allowed}; it is {value}.", label=label, **told),
+        tr("must be {allowed}; it is {value}.", **told),
+    )
 
 
 def name_of(key: str) -> str:
@@ -159,10 +176,4 @@ def name_of(key: str) -> str:
     ('Steps', 'Optimizer › Batch size')
     """
     spec = SPECS[key]
-    return spec.label if spec.level in (Level.JOB, Level.BASIC) else f"{spec.group.value} › {spec.label}"
-
-
-def _named(key: str, what: str) -> str:
-    if key not in SPECS:
-        return what
-    return f"{name_of(key)} {what}" if what.startswith(("is ", "must ")) else f"{name_of(key)}: {what}"
+    return spec.label if spec.level in (Level.JOB, Level.BASIC) else f"{spec.group.heading} › {spec.label}"

@@ -14,7 +14,7 @@ from lora_studio.config.declaration import Group, Level
 from lora_studio.config.presets import Preset
 from lora_studio.config.settings import layer
 from lora_studio.config.specs import SPECS
-from lora_studio.language import tr
+from lora_studio.language import declared, english, ntr, tr
 from lora_studio.optim import registry as optimizers
 from lora_studio.ui import field_notes, words
 from lora_studio.ui.fields import FormReading, name_of, to_field
@@ -78,7 +78,11 @@ class Form:
         """Places the field of one setting. ``how`` are arguments of its component."""
         spec = SPECS[key]
         value = to_field(spec, self.start.get(key, spec.default))
-        label = f"{spec.label} ({spec.unit})" if spec.unit and spec.unit not in spec.label.lower() else spec.label
+        label = (
+            f"{spec.label} ({spec.unit})"
+            if spec.unit and english(spec.unit) not in english(spec.label).lower()
+            else spec.label
+        )
         about = {"value": value, "label": label, "info": info(key, self.start), "elem_id": f"set-{key}"}
         common: dict[str, Any] = about | how
         made: Field
@@ -130,7 +134,7 @@ class Form:
         Args:
             below: what else to place below the fields of some settings.
         """
-        html(field_notes.search(), js_on_load=field_notes.SEARCH, elem_id="find-setting")
+        html(field_notes.search(), js_on_load=field_notes.searching(), elem_id="find-setting")
         for group in Group:
             keys = [
                 key
@@ -140,7 +144,7 @@ class Form:
             ]
             if keys:
                 with gr.Column(elem_classes="group", elem_id=f"group-{group.name.lower()}"):
-                    html(field_notes.group_head(group.value), js_on_load=field_notes.FOLD)
+                    html(field_notes.group_head(group.heading), js_on_load=field_notes.FOLD)
                     with gr.Column(elem_classes="fields"):
                         for key in keys:
                             self.field(key)
@@ -165,8 +169,8 @@ def info(key: str, values: Mapping[str, Any]) -> str:
     more = next((option.help for option in spec.options if option.name == value), "")
     if key in optimizers.RATES and (row := optimizers.OPTIMIZERS.get(optimizer)):
         usual = optimizers.usual_rates(row.name).get(key)
-        more = tr("Usual for {title}: {value}", title=row.title, value=words.value(usual)) if usual else ""
-    return f"{spec.about} {more[0].upper()}{more[1:]}." if more else spec.about
+        more = tr("Usual for {optimizer}: {rate}", optimizer=row.title, rate=words.value(usual)) if usual else ""
+    return tr("{about} {more}.", about=spec.about, more=words.begun(more)) if more else spec.about
 
 
 def rates(optimizer: str, preset: Preset | None, method: str = "") -> dict[str, float]:
@@ -205,8 +209,8 @@ def to_fix(reading: FormReading) -> str:
     if not keys:
         return ""
     named = words.text(", ".join(map(name_of, keys)))
-    counted = words.counted(len(keys), "setting")
-    return f'<div class="notice wrong" role="alert" data-first="{keys[0]}"><b>{counted} to fix</b><p>{named}</p></div>'
+    counted = words.text(ntr(len(keys), "{count:,} setting to fix", "{count:,} settings to fix"))
+    return f'<div class="notice wrong" role="alert" data-first="{keys[0]}"><b>{counted}</b><p>{named}</p></div>'
 
 
 def changes(changed: Mapping[str, tuple[Any, Any]], preset: Preset | None) -> str:
@@ -214,8 +218,8 @@ def changes(changed: Mapping[str, tuple[Any, Any]], preset: Preset | None) -> st
     if not changed:
         return ""
     chips = "".join(_chip(key, old, new) for key, (old, new) in changed.items())
-    title = words.text(preset.title if preset else tr("the defaults"))
-    return f'<div class="changes"><span>Changed from {title}</span>{chips}</div>'
+    title = declared(preset.title) if preset else tr("the defaults")
+    return f'<div class="changes"><span>{words.text(tr("Changed from {preset}", preset=title))}</span>{chips}</div>'
 
 
 def _chip(key: str, old: Any, new: Any) -> str:

@@ -1,6 +1,7 @@
 """Help inside the page: short texts with pictures from ``docs/help``, opened by a (?) at the settings they are about.
 
-They are part of the page and need no network. A link from one text to another stays in the dialog.
+They are part of the page and need no network. A link from one text to another stays in the dialog. A translation is a
+file of the same name in the folder of its language, such as ``docs/help/de``; a text without one is shown in English.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 from PIL import Image
 
+from lora_studio import language
 from lora_studio.config.specs import SPECS
 from lora_studio.language import tr
 from lora_studio.ui import images, words
@@ -35,7 +37,8 @@ OF_SETTING = {
 _LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)]+)\)")
 _ASIDE = re.compile(r"\s\(\[[\w-]+\.md\]\([^)]+\)\)")
 """That a document says more, which the dialog does not hold."""
-_PICTURE = re.compile(r"!\[([^\]]*)\]\(([\w-]+\.webp)\)")
+_PICTURE = re.compile(r"!\[([^\]]*)\]\((?:\.\./)?([\w-]+\.webp)\)")
+"""A translation has the English text's pictures."""
 
 
 def dialog(outputs: Path) -> str:
@@ -44,13 +47,18 @@ def dialog(outputs: Path) -> str:
         f'<article id="help-{name}" hidden>{_rendered(name, outputs)}</article>' for name in (*PAGES, TROUBLE)
     )
     others = "".join(f'<a href="#help-{name}">{_title(name)}</a>' for name in (*PAGES, TROUBLE))
+    named, close, more = (words.text(text) for text in (tr("Help"), tr("Close"), tr("More help")))
     return (
-        f'<dialog id="help" aria-label="Help"><button type="button" class="out" data-close aria-label="Close">'
-        f'{icon("close")}</button>{texts}<nav aria-label="More help">{others}</nav></dialog>'
+        f'<dialog id="help" aria-label="{named}"><button type="button" class="out" data-close aria-label="{close}">'
+        f'{icon("close")}</button>{texts}<nav aria-label="{more}">{others}</nav></dialog>'
     )
 
 
 def _file(name: str) -> Path:
+    """The text in the current language, else the English one."""
+    translation = DOCS / "help" / language.current() / f"{name}.md"
+    if translation.is_file():
+        return translation
     return DOCS / f"{name}.md" if name == TROUBLE else DOCS / "help" / f"{name}.md"
 
 
@@ -63,7 +71,7 @@ def _source(name: str) -> str:
     try:
         return _file(name).read_text("utf-8")
     except OSError:
-        return f"# {name.capitalize()}\n\nThis text is missing: download the studio again."
+        return f"# {name.capitalize()}\n\n{tr('This text is missing: download the studio again.')}"
 
 
 def _rendered(name: str, outputs: Path) -> str:

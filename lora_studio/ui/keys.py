@@ -8,11 +8,12 @@ Home and End move. ``data-roving=".card"`` names what counts as an item. A list 
 from __future__ import annotations
 
 from lora_studio.language import tr
+from lora_studio.ui import words
 from lora_studio.ui.icons import icon
 
 _KEYS = (
     (
-        "Everywhere",
+        tr("Everywhere"),
         (("?", tr("Show this list")), ("Tab", tr("To the next control")), ("Esc", tr("Close what is open"))),
     ),
     (
@@ -20,18 +21,19 @@ _KEYS = (
         (
             ("← ↑ → ↓", tr("To the neighbour")),
             (tr("Home, End"), tr("To the first, to the last")),
-            ("Enter", tr("Choose it")),
+            (tr("Enter"), tr("Choose it")),
         ),
     ),
-    ("Train", (("Space", tr("Pause the run, or resume it")), ("P", tr("Draw a preview now")))),
+    (tr("Train"), ((tr("Space"), tr("Pause the run, or resume it")), ("P", tr("Draw a preview now")))),
 )
 
 
 def skip_links() -> str:
     """Lead past the bar to the room that is shown, and past its form to what starts the work; seen with the focus."""
+    room, action = words.text(tr("Skip to the page")), words.text(tr("Skip to the main button"))
     return (
-        '<button type="button" class="skip" data-skip="room">Skip to the page</button>'
-        '<button type="button" class="skip" data-skip="action">Skip to the main button</button>'
+        f'<button type="button" class="skip" data-skip="room">{room}</button>'
+        f'<button type="button" class="skip" data-skip="action">{action}</button>'
     )
 
 
@@ -42,12 +44,14 @@ def dialog(version: str) -> str:
         version: the studio's.
     """
     lists = "".join(f"<h3>{title}</h3><dl>{''.join(map(_entry, keys))}</dl>" for title, keys in _KEYS)
+    named, close = words.text(tr("Keys")), words.text(tr("Close"))
+    single = words.text(tr("Keys without Ctrl act on the page: ?, Space, P"))
     return (
-        '<button type="button" class="help" data-keys title="Keys" aria-label="Keys" aria-haspopup="dialog">'
+        f'<button type="button" class="help" data-keys title="{named}" aria-label="{named}" aria-haspopup="dialog">'
         f'{icon("help")}</button><dialog id="keys" aria-labelledby="keys-title">'
-        '<div class="head"><h2 id="keys-title">Keys</h2>'
-        f'<button type="button" class="out" data-close aria-label="Close">{icon("close")}</button></div>{lists}'
-        '<label><input type="checkbox" id="single-keys" checked> Keys without Ctrl act on the page: ?, Space, P</label>'
+        f'<div class="head"><h2 id="keys-title">{named}</h2>'
+        f'<button type="button" class="out" data-close aria-label="{close}">{icon("close")}</button></div>{lists}'
+        f'<label><input type="checkbox" id="single-keys" checked> {single}</label>'
         f'<p class="hint">LoRA Studio {version}</p></dialog>'
     )
 

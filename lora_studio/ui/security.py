@@ -49,7 +49,6 @@ POLICY = "; ".join(
 """The page loads nothing from other servers, and no other page may embed it. Gradio's scripts need inline and eval."""
 
 
-_OTHERS_PAGE = tr("Requests from other sites are refused.")
 _UNUSED = re.compile(
     r"(/gradio_api)?/(proxy=|dev/|vibe|undo-vibe|process_recording|component_server|custom_component|stream/"
     r"|run-history|monitoring|pwa_icon|deep_link)"
@@ -96,9 +95,9 @@ def _refusal(scope: Scope) -> str:
     headers = Headers(scope=scope)
     origin = headers.get("origin")
     if origin is not None and _place(origin) != headers.get("host", "").lower():
-        return _OTHERS_PAGE
+        return tr("Requests from other sites are refused.")
     if headers.get("sec-fetch-site") in ("cross-site", "same-site") and headers.get("sec-fetch-mode") != "navigate":
-        return _OTHERS_PAGE
+        return tr("Requests from other sites are refused.")
     path = _unquoted(scope["path"])
     if _UNUSED.match(path):
         return tr("This endpoint is disabled.")
@@ -176,8 +175,8 @@ def _counted(receive: Receive, limit: int) -> Receive:
 
 def _too_large(limit: int) -> str:
     return tr(
-        "The request is larger than {value} MB. Paste the path of the file or its folder instead.",
-        value=limit // 1024**2,
+        "The request is larger than {size} MB. Paste the path of the file or its folder instead.",
+        size=limit // 1024**2,
     )
 
 
@@ -198,10 +197,8 @@ def require_login(address: str, login: tuple[str, str] | None) -> None:
         SettingsError: there is no name or no password.
     """
     if not is_loopback(address) and not (login and all(login)):
-        advice = tr("Set a name and a password (LORA_STUDIO_LOGIN=NAME:PASSWORD), or use the address 127.0.0.1.")
-        raise SettingsError(
-            tr("Other machines could use the studio at {address}.", address=address), where="address", do=advice
-        )
+        advice = "Set a name and a password (LORA_STUDIO_LOGIN=NAME:PASSWORD), or use the address 127.0.0.1."
+        raise SettingsError(f"Other machines could use the studio at {address}.", where="address", do=advice)
 
 
 def middleware(address: str) -> list[Middleware]:
@@ -211,9 +208,9 @@ def middleware(address: str) -> list[Middleware]:
     hosts = LOOPBACK if is_loopback(address) else ["*"]
     return [
         Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
+        Middleware(Spoken),
         Middleware(Packed),
         Middleware(OwnPagesOnly),
         Middleware(Bounded),
         Middleware(InOrder),
-        Middleware(Spoken),
     ]

@@ -20,7 +20,7 @@ from lora_studio.jobs.renderer import Renderer
 from lora_studio.language import tr
 from lora_studio.locks import Lock
 from lora_studio.runs import undo
-from lora_studio.ui import endpoints, folds, handlers, help, icons, images, keys, security, tabs, translated
+from lora_studio.ui import endpoints, folds, handlers, help, icons, images, keys, security, tabs, translated, words
 from lora_studio.ui.pages.draw.easel import Easel
 from lora_studio.ui.pages.draw.page import DrawPage
 from lora_studio.ui.pages.export import ExportPage
@@ -49,13 +49,14 @@ def build(outputs: Path = runs.OUTPUTS) -> gr.Blocks:
     os.environ["GRADIO_TEMP_DIR"] = str(images.uploads(outputs))
     with translated.Page(
         partial(build, outputs),
-        title=tr("LoRA Studio"),
+        title="LoRA Studio",
         analytics_enabled=False,
         fill_width=True,
         delete_cache=(_DAY, 7 * _DAY),
     ) as studio:
         with gr.Row(elem_classes="masthead"):
-            html(f'{keys.skip_links()}<h1 title="Version {__version__}">LoRA Studio</h1>', elem_classes="brand")
+            version = words.text(tr("Version {version}", version=__version__))
+            html(f'{keys.skip_links()}<h1 title="{version}">LoRA Studio</h1>', elem_classes="brand")
             pill = html(elem_id="pill")
             html(translated.choice(), js_on_load=translated.choosing(), elem_classes="languages")
             html(keys.dialog(__version__), js_on_load=keys.SCRIPT + folds.SCRIPT, elem_classes="helping")
@@ -66,20 +67,20 @@ def build(outputs: Path = runs.OUTPUTS) -> gr.Blocks:
         easel = Easel(outputs, renderer)
         endpoints.expose(outputs, easel)  # before any handler takes the names
         with tabs.container() as all_tabs:
-            with tabs.tab("Pictures") as pictures_tab:
+            with tabs.tab(tr("Pictures"), "pictures") as pictures_tab:
                 pictures = PicturesPage(outputs)
-            with tabs.tab("Train") as train_tab:
+            with tabs.tab(tr("Train"), "train") as train_tab:
                 setup = train.build(studio, outputs, pill)
-            with tabs.tab("Draw") as draw_tab:
+            with tabs.tab(tr("Draw"), "draw") as draw_tab:
                 draw = DrawPage(outputs, easel, drawn)
-            with tabs.tab("Mix") as tab:
+            with tabs.tab(tr("Mix"), "mix") as tab:
                 mix = MixPage(outputs, renderer, mixed)
                 mix.wire(tab, studio)
-            with tabs.tab("Library") as tab:
+            with tabs.tab(tr("Library"), "library") as tab:
                 LibraryPage(outputs).wire(tab, all_tabs, setup)
-            with tabs.tab("Export") as tab:
+            with tabs.tab(tr("Export"), "export") as tab:
                 ExportPage(outputs).wire(tab)
-            with tabs.tab("Sweeps") as tab:
+            with tabs.tab(tr("Sweeps"), "sweeps") as tab:
                 SweepsPage(outputs, setup).wire(tab, all_tabs)
         SendPanel(outputs)
         draw.wire(draw_tab, studio, all_tabs, mix)
@@ -124,7 +125,7 @@ def launch(
     assert url is not None  # gradio sets it where it serves
     lock.note(json.dumps({"address": url}))
     print(
-        tr("LoRA Studio is at {rstrip}\nPress Ctrl+C to end it. Runs continue without it.", rstrip=url.rstrip("/")),
+        f"LoRA Studio is at {url.rstrip('/')}\nPress Ctrl+C to end it. Runs continue without it.",
         flush=True,
     )
     if browser:
@@ -178,7 +179,7 @@ def _prepare(outputs: Path) -> None:
         images.sweep(outputs)
         undo.forget(outputs)
     except OSError as error:
-        raise files.refusal(error, tr("The outputs folder cannot be written"), outputs) from error
+        raise files.refusal(error, "The outputs folder cannot be written", outputs) from error
 
 
 def claim(outputs: Path) -> Lock:
@@ -195,9 +196,9 @@ def claim(outputs: Path) -> Lock:
     except (OSError, ValueError, KeyError, TypeError):
         where = "and is starting"
     raise MachineError(
-        tr("Another studio uses this folder, {where}.", where=where),
+        f"Another studio uses this folder, {where}.",
         where=outputs,
-        do=tr("Use that one, end it, or choose another folder with --outputs."),
+        do="Use that one, end it, or choose another folder with --outputs.",
     )
 
 
@@ -220,12 +221,12 @@ def free_port(address: str, first: int) -> int:
                 if getattr(error, "errno", None) in _PORT_REFUSED:
                     continue
                 raise SettingsError(
-                    tr("The studio cannot listen on {address}, which is no address of this machine.", address=address),
+                    f"The studio cannot listen on {address}, which is no address of this machine.",
                     where="--address",
-                    do=tr("Use 127.0.0.1 for this machine alone, or 0.0.0.0 for its network."),
+                    do="Use 127.0.0.1 for this machine alone, or 0.0.0.0 for its network.",
                 ) from error
     raise MachineError(
-        tr("The ports from {first} to {value} are all in use.", first=first, value=first + _PORTS - 1),
+        f"The ports from {first} to {first + _PORTS - 1} are all in use.",
         where="--port",
-        do=tr("Choose another one."),
+        do="Choose another one.",
     )

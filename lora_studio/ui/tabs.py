@@ -61,10 +61,9 @@ def container() -> gr.Tabs:
     return gr.Tabs(elem_id="tabs", overflow_behavior="wrap")
 
 
-def tab(name: str) -> gr.Tab:
-    """The tab of one page. Its address is ``name`` in lower case."""
-    address = name.lower()
-    made = gr.Tab(name, id=address, elem_id=f"tab-{address}")
+def tab(title: str, address: str) -> gr.Tab:
+    """The tab of one page, with its address within the page's own."""
+    made = gr.Tab(title, id=address, elem_id=f"tab-{address}")
     there = {"tab": address, "addresses": "train|compare" if address == "train" else address}
     made.select(None, js=_SET_ADDRESS % there, queue=False, show_progress="hidden", api_visibility="private")
     return made

@@ -8,8 +8,6 @@ from typing import Any
 
 import gradio as gr
 
-from lora_studio.language import tr
-
 VIRIDIAN = gr.themes.Color(
     name="viridian",
     c50="#edf7f4",
@@ -40,8 +38,8 @@ GREY = gr.themes.Color(
 )
 TEXT = gr.themes.Size(name="text", xxs="13px", xs="13px", sm="13px", md="15px", lg="15px", xl="17px", xxl="22px")
 """The sizes of text, as in ``styles/base.css``."""
-SANS = ("-apple-system", "BlinkMacSystemFont", tr("Segoe UI"), "Roboto", tr("Helvetica Neue"), "Arial", "sans-serif")
-MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", tr("Liberation Mono"), "monospace")
+SANS = ("-apple-system", "BlinkMacSystemFont", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
+MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "Liberation Mono", "monospace")
 
 
 def theme() -> gr.themes.Base:

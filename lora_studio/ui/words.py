@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from html import escape
@@ -48,7 +49,10 @@ def notice(kind: str, what: str, where: str = "", do: str = "") -> str:
     told = f"<b>{text(what)}</b>"
     if where and where not in what:
         place = str(where)
-        told = f"{told} <code>{text(place)}</code>" if _FILE.search(place) else f"{text(_begun(place))}: {told}"
+        if _FILE.search(place):
+            told = f"{told} <code>{text(place)}</code>"
+        else:
+            told = tr("{place}: {message}", place=text(_begun(place)), message=told)
     advice = f"<p>{text(do)}</p>" if do else ""
     role = "alert" if kind == "wrong" else "note"
     return f'<div class="notice {kind}" role="{role}">{told}{advice}</div>'
@@ -56,7 +60,18 @@ def notice(kind: str, what: str, where: str = "", do: str = "") -> str:
 
 def _begun(place: str) -> str:
     """A place as a message begins with it. A single word may be a name, and stays as it is."""
-    return place[:1].upper() + place[1:] if " " in place else place
+    return begun(place) if " " in place else place
+
+
+def begun(clause: str) -> str:
+    """``clause`` as the beginning of a sentence."""
+    shown = str(clause)
+    return shown[:1].upper() + shown[1:]
+
+
+def script(texts: Mapping[str, str]) -> str:
+    """``texts`` for a script, in the current language, as an object of its language."""
+    return json.dumps({name: str(one) for name, one in texts.items()}, ensure_ascii=False)
 
 
 def counted(number: int, one: str, many: str = "") -> str:

@@ -6,7 +6,6 @@ import re
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import field_validator
-from pydantic_core import PydanticCustomError
 
 from lora_studio.adapters import block_names
 from lora_studio.config import by_block
@@ -168,8 +167,5 @@ class AdapterSettings(SettingsSlice):
     @classmethod
     def _require_lines(cls, lines: list[str]) -> list[str]:
         for line in lines:
-            try:
-                by_block.read(line)
-            except ValueError as error:
-                raise PydanticCustomError("text", "{text}", {"text": str(error)}) from None
+            by_block.read(line)
         return lines

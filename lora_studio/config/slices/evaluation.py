@@ -7,6 +7,7 @@ from typing import ClassVar
 from pydantic import field_validator
 
 from lora_studio.config.declaration import Choice, Group, Level, NamedChoice, SettingsSlice, setting
+from lora_studio.language import tr
 
 
 def _kept() -> list[Choice]:
@@ -57,6 +58,6 @@ class EvaluationSettings(SettingsSlice):
     def _require_two(cls, value: list[str]) -> list[str]:
         if len(set(map(str.strip, value))) == 1:
             raise ValueError(
-                "what one prompt shows is seen against others, so name two different ones or more, or none"
+                tr("what one prompt shows is seen against others, so name two different ones or more, or none")
             )
         return value

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 from pydantic import field_validator
-from pydantic_core import PydanticCustomError
 
 from lora_studio.config.declaration import Group, Level, SettingsSlice, setting
+from lora_studio.language import tr
 
 PATH_SIGNS = frozenset("/\\")
 """What a run's name must not contain: it would be cut to its end."""
@@ -92,7 +92,7 @@ class RunSettings(SettingsSlice):
     @classmethod
     def _require_name(cls, name: str) -> str:
         if PATH_SIGNS & set(name):
-            raise PydanticCustomError("text", "must not contain / or \\")
+            raise ValueError(tr("must not contain / or \\"))
         return name
 
     @property

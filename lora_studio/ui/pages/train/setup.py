@@ -94,7 +94,7 @@ class Setup:
                 self.form.place_all({timestep_plot.KEYS[-1]: self._place_timesteps})
             self.summary = html(visible=False, elem_id="summary")
             looked, reading = self.outlook.base_of(read(self.form.initial))
-            self.notes = html(field_notes.notes(reading, (), looked), js_on_load=field_notes.PLACE)
+            self.notes = html(field_notes.notes(reading, (), looked), js_on_load=field_notes.place())
         with gr.Column(elem_classes="go"):
             self.check = Check(self.outputs, self.form, self._settings, self.outlook.measured)
             self.check.place()
