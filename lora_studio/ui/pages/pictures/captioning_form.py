@@ -8,6 +8,7 @@ import gradio as gr
 from gradio.blocks import Block
 from pydantic import ValidationError
 
+from lora_studio import language
 from lora_studio.curation import caption_parts
 from lora_studio.errors import ModelError, SettingsError, StudioError
 from lora_studio.jobs.captioning import CaptioningOrder, Mode
@@ -189,7 +190,8 @@ def order(model: str, values: tuple[Any, ...], **more: Any) -> CaptioningOrder:
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         title = _TITLES.get(str(fault["loc"][-1]), str(fault["loc"][-1]))
-        raise SettingsError(f"{title}: {fault['msg'][:1].lower()}{fault['msg'][1:]}.", do=tr("Correct it.")) from None
+        what = tr("{field}: {fault}.", field=title, fault=language.fault(fault))
+        raise SettingsError(what, do=tr("Correct it.")) from None
 
 
 def options_of(model: str) -> str:

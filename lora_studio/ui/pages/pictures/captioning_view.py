@@ -31,7 +31,7 @@ def at_work(view: CaptioningView, stopping: bool, collection: Collection, output
     if stopping:
         said = tr("Stopping: what it has captioned is kept.")
     elif view.state is State.QUEUED:
-        said = tr("Waiting for {waits_for}.", waits_for=view.waits_for) if view.waits_for else tr("Starting.")
+        said = tr("Waiting for {job}.", job=view.waits_for) if view.waits_for else tr("Starting.")
     elif not view.total:
         said = tr("Loading the model.")
     else:

@@ -79,7 +79,7 @@ const post = (files, before, total) => new Promise((done, failed) => {
 const send = async found => {
   const files = found.filter(([, name]) => wanted(name)), others = found.filter(([, name]) => !wanted(name));
   const large = files.find(([file]) => file.size > known.largest);
-  if (large) throw new Error(filled(says.large, {file: large[1]}));
+  if (large) throw new Error(filled(says.large, {file: large[1], size: known.largest / 1024 ** 3}));
   if (files.length > known.most)
     throw new Error(filled(says.many, {count: files.length}));
   const total = files.reduce((sum, [file]) => sum + file.size, 0) || 1, kept = [];
@@ -153,7 +153,7 @@ def take() -> str:
         "cancelled": tr("The upload was cancelled."),
         "failed": tr("The upload failed ({status})."),
         "silent": tr("The studio does not answer. Is it still running?"),
-        "large": tr("{{file}} is larger than {size} GB. Paste its path instead.", size=security.MAX_UPLOAD // 1024**3),
+        "large": tr("{file} is larger than {size} GB. Paste its path instead."),
         "many": tr("{count} files at once are too many. Paste the path of their folder instead."),
     }
     return f"const known = {json.dumps(_KNOWN)}, says = {json.dumps(says)};" + _TAKE
