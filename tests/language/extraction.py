@@ -13,11 +13,16 @@ from babel.messages.catalog import Catalog
 from babel.messages.pofile import read_po, write_po
 
 from lora_studio import __version__
+from lora_studio.adapters import blend_methods, card, kinds
+from lora_studio.adapters.averaging import WIDTH
 from lora_studio.config.declaration import Group
 from lora_studio.config.presets import FOLDER as PRESETS
 from lora_studio.config.specs import SPECS
+from lora_studio.diffusion import samplers
+from lora_studio.families import registry as families
 from lora_studio.language import ENGLISH, LANGUAGES
 from lora_studio.language.catalogue import FOLDER, locale
+from lora_studio.sweeps.space import FOLDER as SWEEPS
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "lora_studio"
@@ -82,7 +87,7 @@ def in_code() -> tuple[list[Found], list[Mistake]]:
 
 
 def declared() -> list[Found]:
-    """What the settings, their choices and the presets say."""
+    """What the settings, their choices, registries, presets and sweeps say."""
     found = [
         Found(ending, "", "lora_studio/language/message.py") for ending in ("{some} and {last}", "{some} or {last}")
     ]
@@ -90,10 +95,24 @@ def declared() -> list[Found]:
     for spec in SPECS.values():
         texts = [spec.label, spec.about, spec.unit, *(part for one in spec.options for part in (one.title, one.help))]
         found += [Found(str(text), "", f"the setting {spec.key}") for text in texts if text]
-    for path in sorted(PRESETS.glob("*.toml")):
+    found += [Found(str(text), "", file) for file, texts in _registries().items() for text in texts if text]
+    for path in sorted([*PRESETS.glob("*.toml"), *SWEEPS.glob("*.toml")]):
         preset = tomllib.loads(path.read_text("utf-8"))
         found += [Found(preset[key], "", path.relative_to(ROOT).as_posix()) for key in ("title", "blurb")]
     return found
+
+
+def _registries() -> dict[str, list[str]]:
+    """What registries that know no language say on the page, by their files."""
+    blends, numbers = blend_methods.METHODS.values(), [*blend_methods.parameters().values(), WIDTH]
+    return {
+        "lora_studio/adapters/blend_methods.py": [text for one in blends for text in (one.title, one.help)],
+        "lora_studio/adapters/blend_parameter.py": [text for one in numbers for text in (one.label, one.help)],
+        "lora_studio/adapters/card.py": list(card.LICENCES.values()),
+        "lora_studio/adapters/kinds.py": [one.title for one in kinds.KINDS.values()],
+        "lora_studio/diffusion/samplers.py": [one.purpose for one in samplers.DECLARED.values()],
+        "lora_studio/families/registry.py": [one.title for one in families.FAMILIES] + [families.title_of("")],
+    }
 
 
 def messages() -> dict[str, tuple[str, list[str]]]:
