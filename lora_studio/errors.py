@@ -73,6 +73,9 @@ def report(error: StudioError, as_json: bool = False) -> int:
     """Prints ``error`` on standard error, and for programs also on standard output as JSON; the exit status, 2."""
     print(f"{error}", file=sys.stderr, flush=True)
     if as_json:
+        from lora_studio.language.handover import handed  # pydantic, which the bootstrap does without
+
         details = {"details": error.details} if error.details else {}
-        print(json.dumps({"error": {"what": error.what, "where": error.where, "do": error.do, **details}}), flush=True)
+        told = {"what": error.what, "where": error.where, "do": error.do, **details}
+        print(json.dumps({"error": handed(told)}), flush=True)
     return 2

@@ -16,6 +16,7 @@ import typer
 from lora_studio import files
 from lora_studio.config.specs import SPECS
 from lora_studio.errors import SettingsError
+from lora_studio.language.handover import handed
 
 T = TypeVar("T")
 
@@ -107,7 +108,7 @@ def tell(result: dict[str, Any], lines: list[str], as_json: bool) -> None:
     """Prints the result as lines for a person, or as JSON for a program, where paths are text and NaN and infinity are
     null.
     """
-    print(json.dumps(_plain(result)) if as_json else "\n".join(lines), flush=True)
+    print(json.dumps(handed(_plain(result))) if as_json else "\n".join(lines), flush=True)
 
 
 def _plain(value: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 from lora_studio import files
 from lora_studio.errors import MachineError, StudioError
 from lora_studio.jobs import environment
-from lora_studio.language import tr
+from lora_studio.language import handover, tr
 
 LONGEST = 900.0
 """Seconds after which a command is ended."""
@@ -54,12 +54,15 @@ def result(command: str, out: str, err: str = "") -> dict[str, Any]:
     found = _object(out.rstrip().rpartition("\n")[2])
     if found is None:
         raise _vanished(command, err)
+    return _checked(found)
+
+
+def _checked(found: dict[str, Any]) -> dict[str, Any]:
+    """A result with its messages, unless it is an error."""
+    found = handover.taken(found)
     if isinstance(told := found.get("error"), dict):
         raise StudioError(
-            str(told.get("what", "")),
-            where=told.get("where", ""),
-            do=str(told.get("do", "")),
-            details=told.get("details"),
+            told.get("what", ""), where=told.get("where", ""), do=told.get("do", ""), details=told.get("details")
         )
     return found
 
@@ -83,7 +86,7 @@ class CommandProcess:
             raise _refused(command, error) from error
 
     def objects(self) -> Iterator[dict[str, Any]]:
-        """Each object as it comes, the result last. After ``end`` there are no more.
+        """Each object as it comes, the result last; events as they stand in a log. After ``end`` there are no more.
 
         Raises:
             StudioError, MachineError: as ``run`` does.
@@ -94,13 +97,13 @@ class CommandProcess:
             for line in out:
                 found = _object(line)
                 if found is not None and "error" not in found:
-                    yield found
+                    yield found if "kind" in found else handover.taken(found)
         failed = self._process.wait()
         if self._ended:
             return
-        if failed and "error" not in (found or {}):
+        if found is None or (failed and "error" not in found):
             raise _vanished(self.command, self._said())
-        result(self.command, json.dumps(found), self._said())
+        _checked(found)
 
     def end(self) -> None:
         """Ends it, if it is still running."""
@@ -119,7 +122,7 @@ def _line(command: str, arguments: tuple[object, ...]) -> list[str]:
 
 
 def _how(online: bool) -> dict[str, Any]:
-    variables = environment.environment()
+    variables = {**environment.environment(), handover.ASKED: "1"}
     if online:  # unless she forbade that herself
         variables["HF_HUB_OFFLINE"] = os.environ.get("HF_HUB_OFFLINE", "0")
     return {"stdin": subprocess.DEVNULL, "encoding": "utf-8", "errors": "replace", "env": variables}

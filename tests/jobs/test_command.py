@@ -3,13 +3,15 @@
 import json
 import subprocess
 import sys
+from gettext import NullTranslations
 from pathlib import Path
 
 import pytest
 
-from lora_studio import adapters
+from lora_studio import adapters, language
 from lora_studio.errors import MachineError, StudioError
 from lora_studio.jobs import command
+from lora_studio.language import catalogue
 from tests.adapters.adapter_samples import small
 
 
@@ -26,6 +28,16 @@ def test_a_commands_mistake_is_told_as_it_told_it(tmp_path):
     with pytest.raises(StudioError, match="There is no adapter") as caught:
         command.run("inspect", tmp_path / "none.safetensors")
     assert caught.value.where == "FILE" and caught.value.do
+
+
+def test_the_mistake_of_a_command_is_told_in_the_readers_language(tmp_path, monkeypatch):
+    """The process of the command speaks English; what the page shows of it stayed English."""
+    monkeypatch.setattr(catalogue, "translations", lambda language: Quoting())
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(b"nothing")
+    with language.using("de"), pytest.raises(StudioError) as caught:
+        command.run("inspect", damaged)
+    assert str(caught.value.what).startswith("»") and str(caught.value.do) == "»Download or copy it again.«"
 
 
 def test_a_command_that_hangs_is_ended(tmp_path):
@@ -62,6 +74,13 @@ def test_a_process_that_cannot_be_started_is_said(monkeypatch):
         monkeypatch.setattr(subprocess, name, refuse)
         with pytest.raises(MachineError, match="Cannot allocate memory"):
             start("inspect", "x")
+
+
+class Quoting(NullTranslations):
+    """A language that is English in quotation marks."""
+
+    def gettext(self, message: str) -> str:
+        return f"»{super().gettext(message)}«"
 
 
 def played(monkeypatch, code: str) -> command.CommandProcess:
