@@ -116,7 +116,9 @@ def chromium() -> str:
 @pytest.fixture(scope="session")
 def browser(chromium: str) -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=OPTIONS)
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=OPTIONS, ignore_default_args=["--hide-scrollbars"]
+        )  # scrollbars take room, as they do on Windows and Linux
         yield browser
         browser.close()
 
