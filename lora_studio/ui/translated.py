@@ -38,8 +38,6 @@ _HEAD = """<script>
   if (chosen) Object.defineProperties(navigator, {language: {value: name}, languages: {value: [name]}});
 }
 </script>"""
-_TRANSLATED = ("components", "dependencies", "layout", "page")
-"""What of a page's configuration holds text."""
 
 
 def of_headers(headers: Any) -> str:
@@ -102,11 +100,7 @@ class Page(gr.Blocks):
             other = self._again()
         finally:
             Context.id = max(went_on, Context.id)
-        config = translated(other.get_config_file())
-        assert [one["id"] for one in config["components"]] == [
-            one["id"] for one in self._configs[ENGLISH]["components"]
-        ]
-        return {key: config[key] for key in _TRANSLATED}
+        return _alike(translated(other.get_config_file()), self._configs[ENGLISH])
 
 
 def choice() -> str:
@@ -128,6 +122,17 @@ def head() -> str:
     of the page.
     """
     return _HEAD % {"cookie": COOKIE}
+
+
+def _alike(config: dict[str, Any], english: dict[str, Any]) -> dict[str, Any]:
+    """What ``config`` has in place of the same in ``english``. Of the events it is their scripts alone: handlers get
+    their inputs in the order of the page that they belong to.
+    """
+    ids = [[(part["id"], part["type"]) for part in one["components"]] for one in (config, english)]
+    events = [[one["targets"] for one in each["dependencies"]] for each in (config, english)]
+    assert ids[0] == ids[1] and events[0] == events[1], "the page is built otherwise in another language"
+    both = zip(english["dependencies"], config["dependencies"], strict=True)
+    return {"components": config["components"], "dependencies": [own | {"js": other["js"]} for own, other in both]}
 
 
 def translated(answer: Any) -> Any:

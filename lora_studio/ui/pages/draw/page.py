@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -162,13 +163,14 @@ class DrawPage:
         gradio looks up each input of whatever has run.
         """
         states = [self.mix, self.sitting, self.form.fields["start"]]
-        typed, held = [*self.form.inputs.difference(states)], gr.JSON(visible=False)
+        fields = sorted(self.form.inputs, key=attrgetter("_id"))  # the same order in each language's page
+        typed, held = [one for one in fields if one not in states], gr.JSON(visible=False)
 
         def keep(raw: list[Any], *known: Any) -> dict[str, Any]:
             values = {field: field.preprocess(one) for field, one in zip(typed, raw, strict=True)}
             return self.keep(values | dict(zip(states, known, strict=True)))
 
-        changes = [one.change for one in (*self.form.inputs, self.mix)]
+        changes = [one.change for one in (*fields, self.mix)]
         how: dict[str, Any] = {"trigger_mode": "always_last", **QUIET}
         told = gr.on(changes, None, typed, held, js="(...values) => [values]", **how)
         told.then(keep, [held, *states], self.draft, **how)
