@@ -8,6 +8,7 @@ from PIL import Image
 
 from lora_studio.config.settings import Settings
 from lora_studio.curation import masks
+from lora_studio.dataset import pictures
 from lora_studio.dataset.preparation import Crop, FolderOptions
 from lora_studio.errors import DatasetError, RunError
 from lora_studio.ui.pages.pictures import crop, model_view, picture_problems
@@ -52,6 +53,11 @@ def test_what_is_wrong_is_said_of_the_picture_with_its_remedy(editor):
     assert said(editor, "tiny.png") == [("It is small for 128 × 128 and trains at 64 × 64.", "out")]
     ((what, act),) = said(editor, "long.png")
     assert what.startswith("Only the first 225 of the ") and act == "shorten"
+
+
+def test_each_notice_of_reading_has_its_sentence_about_one_picture():
+    """A picture is said to have what many have: "pictures have several frames"."""
+    assert {*picture_problems.NOTICES, "alpha"} == {*pictures.NOTICES}
 
 
 def test_a_long_caption_is_shortened_to_what_is_read(editor):

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from lora_studio.curation.collection import Card, Collection
-from lora_studio.dataset.pictures import NOTICES
-from lora_studio.dataset.problems import Problem
+from lora_studio.dataset.problems import Kind, Problem
 from lora_studio.language import tr
 
 
@@ -22,6 +21,18 @@ class Remark(NamedTuple):
 _OUT = "out", tr("Leave out")
 _CARD_KINDS = frozenset(("no caption", "long caption", "cropped", "small", "left out", "no weight", "mask"))
 """Kinds of problems that a card itself knows of, after every edit."""
+
+
+NOTICES: dict[Kind, str] = {
+    "frames": tr("This picture has several frames, of which the first is used."),
+    "exif": tr("This picture has damaged EXIF data and is not rotated."),
+    "profile": tr("This picture has a damaged or wrong colour profile, which is not used."),
+    "cmyk": tr("This picture is CMYK without a profile, so its colours are approximate."),
+    "key": tr(
+        "This picture has 16 bits per channel and a transparent colour, which is compared by its upper 8 bits."
+    ),
+}
+"""What was noticed as a picture was read, about it alone; those of ``dataset.pictures`` are about many."""
 
 
 def of(card: Card, collection: Collection) -> list[Remark]:
@@ -65,7 +76,7 @@ def _scanned(problem: Problem, card: Card) -> Remark:
     if problem.kind == "alpha":
         return Remark(tr("It is partly transparent and laid on white."), "mask", tr("Mask what is transparent"))
     if problem.kind in NOTICES:
-        return Remark(tr("This {notices}.", notices=NOTICES[problem.kind][0]))
+        return Remark(NOTICES[problem.kind])
     if others:
         return Remark(f"{problem.what} {problem.do}")
     return Remark(problem.what)
