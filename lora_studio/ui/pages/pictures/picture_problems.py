@@ -28,9 +28,7 @@ NOTICES: dict[Kind, str] = {
     "exif": tr("This picture has damaged EXIF data and is not rotated."),
     "profile": tr("This picture has a damaged or wrong colour profile, which is not used."),
     "cmyk": tr("This picture is CMYK without a profile, so its colours are approximate."),
-    "key": tr(
-        "This picture has 16 bits per channel and a transparent colour, which is compared by its upper 8 bits."
-    ),
+    "key": tr("This picture has 16 bits per channel and a transparent colour, which is compared by its upper 8 bits."),
 }
 """What was noticed as a picture was read, about it alone; those of ``dataset.pictures`` are about many."""
 
