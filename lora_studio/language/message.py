@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from math import isfinite
 from string import Formatter
 from typing import Annotated, Any
 
@@ -161,8 +162,10 @@ def from_data(data: Any) -> Any:
     try:
         template, plural, parts = data["template"], data.get("plural", ""), data.get("parts", {})
         kept = {name: from_data(value) for name, value in parts.items()}
+        if not (isinstance(template, str) and isinstance(plural, str) and (not plural or isfinite(kept["count"]))):
+            raise TypeError("a template is text, and a plural needs a number")
         return Message(template, plural, kept)
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         raise ValueError("this is neither text nor a message") from error
 
 

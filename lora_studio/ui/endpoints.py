@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError, validate_call
 from lora_studio.adapters import blend_methods
 from lora_studio.config.specs import did_you_mean
 from lora_studio.errors import RunError, SettingsError, StudioError
-from lora_studio.language import tr
+from lora_studio.language import ENGLISH, using
 from lora_studio.runs import gallery, library
 from lora_studio.runs.library import Entry
 from lora_studio.ui import run_endpoints
@@ -29,6 +29,7 @@ from lora_studio.ui.pages.mix.image_specs import ChosenBlend
 from lora_studio.ui.pages.train.live import RunWatcher
 from lora_studio.ui.scene.base_reading import READING
 from lora_studio.ui.scene.mixture import Mix
+from lora_studio.ui.translated import translated
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -123,18 +124,19 @@ def _expose_runs(outputs: Path) -> None:
 
 def _told(function: Callable[P, R]) -> Callable[P, R]:
     """``function``, which takes arguments of its types alone, and whose errors reach the script in the studio's
-    words.
+    words. Scripts are answered in English.
     """
     typed = validate_call(function)
 
     @wraps(function)
     def told(*arguments: P.args, **named: P.kwargs) -> R:
-        try:
-            return typed(*arguments, **named)
-        except ValidationError as error:
-            _refuse(_of_another_type(error))
-        except StudioError as error:
-            _refuse(error)
+        with using(ENGLISH):
+            try:
+                return translated(typed(*arguments, **named))
+            except ValidationError as error:
+                _refuse(_of_another_type(error))
+            except StudioError as error:
+                _refuse(error)
 
     return told
 
@@ -151,9 +153,7 @@ def fields(given: Mapping[str, Any], settings: Mapping[str, Any]) -> DrawFields:
     """
     for name in settings:
         if name not in SETTINGS:
-            raise SettingsError(
-                tr("There is no setting {name!r}.", name=name), where="settings", do=did_you_mean(name, SETTINGS)
-            )
+            raise SettingsError(f"There is no setting {name!r}.", where="settings", do=did_you_mean(name, SETTINGS))
     own = {name: value for name, value in settings.items() if name not in READING}
     shape = {"shape": sizes.OWN} if "width" in own or "height" in own else {}
     read = {name: value for name, value in settings.items() if name in READING}
@@ -167,7 +167,7 @@ def _of_another_type(error: ValidationError) -> SettingsError:
     first = error.errors()[0]
     name = str(first["loc"][0])
     return SettingsError(
-        tr("{name} cannot be {input!r}.", name=name, input=first["input"]),
+        f"{name} cannot be {first['input']!r}.",
         where=name,
         do=f"{first['msg'].removesuffix('.')}.",
     )
@@ -213,7 +213,7 @@ def _side(told: Any, entries: Mapping[str, Entry]) -> AxisFields:
             return AxisFields(kind, typed, chosen, of(str(subject[0])) if subject else "")
     kinds = ", ".join(sheets.TITLES)
     raise SettingsError(
-        tr("{told!r} is no axis.", told=told), where="columns, rows", do=f'Write ["seed", [1, 2]]; there are {kinds}.'
+        f"{told!r} is no axis.", where="columns, rows", do=f'Write ["seed", [1, 2]]; there are {kinds}.'
     )
 
 
@@ -235,9 +235,9 @@ def pairs(adapters: Sequence[Any]) -> list[tuple[str, float]]:
                 found.append((name, float(weight)))
             case _:
                 raise SettingsError(
-                    tr("{one!r} is no adapter.", one=one),
+                    f"{one!r} is no adapter.",
                     where="adapters",
-                    do=tr('Give names and weights: [["ana", 0.8]].'),
+                    do='Give names and weights: [["ana", 0.8]].',
                 )
     return found
 
@@ -254,7 +254,7 @@ def drawn(easel: Easel, asked: DrawOrder) -> list[str]:
     if last.error:
         raise last.error
     if last.cancelled:
-        raise RunError(tr("The pictures were not drawn: the drawing was ended."), do=tr("Ask again."))
+        raise RunError("The pictures were not drawn: the drawing was ended.", do="Ask again.")
     return [str(gallery.found(name, easel.outputs)) for name in last.kept]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ from gradio.blocks import Block
 
 from lora_studio import files
 from lora_studio.errors import StudioError
-from lora_studio.language import tr
+from lora_studio.language import number, tr
 from lora_studio.ui import words
 
 Updates = dict[Block, Any]
@@ -28,7 +29,7 @@ PROGRAMS = {"comfyui": "ComfyUI", "forge": "Forge", "a1111": "A1111", "diffusers
 _BUSY = """
 () => {
   const button = document.getElementById('%(id)s');
-  if (button) [button.dataset.busy, button.disabled] = ['%(text)s', true];
+  if (button) [button.dataset.busy, button.disabled] = [%(text)s, true];
 }
 """
 _FREE = """
@@ -49,7 +50,7 @@ def busy(what: str) -> str:
 
 def done(what: str, more: str = "", to: str = "") -> str:
     """That something was done; ``to`` is the address of its result."""
-    link = f' <a href="{words.text(to)}">Show it</a>' if to else ""
+    link = f' <a href="{words.text(to)}">{words.text(tr("Show it"))}</a>' if to else ""
     rest = f"<p>{words.text(more)}</p>" if more else ""
     return f'<div class="notice right" role="status"><b>{words.text(what)}</b>{link}{rest}</div>'
 
@@ -69,7 +70,9 @@ def bound(button: gr.Button, meanwhile: str, event: Callable[..., Any], *work: A
     answers only seconds later.
     """
     by_itself: dict[str, Any] = {"queue": False, **WORK}
-    event(None, js=_BUSY % {"id": button.elem_id, "text": meanwhile}, **by_itself)  # first: they run one by one
+    event(
+        None, js=_BUSY % {"id": button.elem_id, "text": json.dumps(str(meanwhile), ensure_ascii=False)}, **by_itself
+    )  # first: they run one by one
     working = event(*work, **how)
     working.then(None, js=_FREE % {"id": button.elem_id}, **by_itself)
     return working
@@ -87,15 +90,17 @@ def told(meanwhile: str, act: Callable[[], str]) -> Iterator[Any]:
 
 def proof(rows: list[dict[str, Any]]) -> str:
     """The table of the programs that read a file, and how exactly; below a program that does not, the reason."""
-    head = "<thead><tr><th>Read by</th><th>Proof</th><th>Layers</th><th>Off by</th></tr></thead>"
-    return f'<table class="proof">{head}<tbody>{"".join(map(_row, rows))}</tbody></table>'
+    titles = (tr("Read by"), tr("Proof"), tr("Layers"), tr("Off by"))
+    head = "".join(f"<th>{words.text(title)}</th>" for title in titles)
+    return f'<table class="proof"><thead><tr>{head}</tr></thead><tbody>{"".join(map(_row, rows))}</tbody></table>'
 
 
 def _row(row: dict[str, Any]) -> str:
-    name, verdict = words.text(PROGRAMS.get(row["target"], row["target"])), "passed" if row["passed"] else "failed"
+    name = words.text(PROGRAMS.get(row["target"], row["target"]))
+    kind, verdict = ("passed", tr("passed")) if row["passed"] else ("failed", tr("failed"))
     layers = tr("{matched:,} of {modules:,}", matched=row["matched"], modules=row["modules"])
     why = "" if row["passed"] else f'<tr class="why"><td colspan="4">{words.text(row["note"])}</td></tr>'
-    cells = f'<td class="{verdict}">{verdict}</td><td>{layers}</td><td>{_difference(row["worst"])}</td>'
+    cells = f'<td class="{kind}">{words.text(verdict)}</td><td>{layers}</td><td>{_difference(row["worst"])}</td>'
     return f'<tr><th scope="row">{name}</th>{cells}</tr>{why}'
 
 
@@ -106,8 +111,10 @@ def _difference(worst: float | None) -> str:
     ['not read', 'nothing', '3.2e-08', '1.2 %']
     """
     if worst is None:
-        return "not read"
-    return "nothing" if worst == 0 else f"{worst:.1e}" if worst < 1e-3 else f"{100 * worst:.1f} %"
+        return tr("not read")
+    if worst == 0:
+        return tr("nothing")
+    return number(worst, ".1e") if worst < 1e-3 else tr("{share:.1f} %", share=100 * worst)
 
 
 def share(part: float) -> str:
@@ -116,4 +123,4 @@ def share(part: float) -> str:
     >>> share(0.912), share(0.99987), share(1.0)
     ('91.2 %', '99.987 %', '100.0 %')
     """
-    return f"{100 * part:.{3 if 0.999 < part < 1 else 1}f} %"
+    return tr("{share:.3f} %", share=100 * part) if 0.999 < part < 1 else tr("{share:.1f} %", share=100 * part)

@@ -15,6 +15,8 @@ from typing import NamedTuple
 from lora_studio.evaluation.value import number
 from lora_studio.events import Measured
 from lora_studio.jobs.view import smoothed
+from lora_studio.language import declared, tr
+from lora_studio.language import number as counting
 from lora_studio.ui import words
 
 MOST_POINTS = 400
@@ -120,10 +122,9 @@ class Frame:
         return f"{self.left(step)};top:{self.y(value) / 10:g}%"
 
 
-_VALIDATION = (
-    '<p class="hint">Validation is the loss on held-out pictures. It falls while the adapter learns what your pictures '
-    "have in common. Its lowest point need not be the best state, and a rise alone is no sign of copying: judge by the "
-    "pictures.</p>"
+_VALIDATION = tr(
+    "Validation is the loss on held-out pictures. It falls while the adapter learns what your pictures have in common. "
+    "Its lowest point need not be the best state, and a rise alone is no sign of copying: judge by the pictures."
 )
 
 
@@ -147,7 +148,7 @@ def loss(
     raw = [(step, value) for step, value in steps if math.isfinite(value)]
     validation = [(step, value) for step, value in validations if math.isfinite(value)]
     if not raw:
-        return '<div class="chart empty"><p>The loss appears here after the first step.</p></div>'
+        return f'<div class="chart empty"><p>{words.text(tr("The loss appears here after the first step."))}</p></div>'
     long = stretches(raw) if len(raw) > MOST_POINTS else []
     seen = [(one.step, one.mean) for one in long] or raw
     trend = list(zip((step for step, _ in seen), smoothed([value for _, value in seen], smoothing), strict=True))
@@ -167,10 +168,10 @@ def loss(
         f'data-frame="{frame.last:g} {frame.low:g} {frame.high:g}" '
         f'data-trend="{_readable(trend)}" data-validation="{_readable(validation)}"'
     )
-    note = _VALIDATION if validation else ""
+    note = f'<p class="hint">{words.text(_VALIDATION)}</p>' if validation else ""
     return (
         f'<figure class="chart">{_legend(trend, validation, bool(long))}'
-        f'<div class="plot" role="img" aria-label="Loss over the steps" {data}>'
+        f'<div class="plot" role="img" aria-label="{words.text(tr("Loss over the steps"))}" {data}>'
         f'{drawing}<i class="cursor"></i><output class="tip"></output></div></figure>{note}'
     )
 
@@ -198,11 +199,12 @@ def measure(values: Sequence[Measured], total: int) -> str:
             f'<path class="validation dots" d="{frame.dots(line)}"/>',
         )
     )
-    title = words.text(finite[-1].title)
-    legend = f'<span class="key validation">{title} <b>{words.figure(finite[-1].value)}</b></span>'
+    title = declared(finite[-1].title)
+    legend = f'<span class="key validation">{words.text(title)} <b>{words.figure(finite[-1].value)}</b></span>'
+    label = words.text(tr("{measure} over the steps", measure=title))
     return (
         f'<figure class="chart"><figcaption>{legend}</figcaption>'
-        f'<div class="plot still" role="img" aria-label="{title} over the steps">'
+        f'<div class="plot still" role="img" aria-label="{label}">'
         f"{in_svg(svg)}{labels(frame)}</div></figure>"
     )
 
@@ -216,7 +218,7 @@ def flag(frame: Frame, proposed: int | None) -> str:
     """The step that is proposed to be kept, as a dashed line; nothing outside of the chart."""
     if proposed is None or proposed > frame.last:
         return ""
-    name = f'<span class="flag" style="--at:{frame.x(proposed) / 10:g}%">★ {proposed:,}</span>'
+    name = f'<span class="flag" style="--at:{frame.x(proposed) / 10:g}%">★ {counting(proposed)}</span>'
     return f'<i class="proposed" style="{frame.left(proposed)}"></i>{name}'
 
 
@@ -246,25 +248,24 @@ def _bands(frame: Frame, long: Sequence[Stretch]) -> str:
 
 
 def _legend(trend: list[Point], validation: list[Point], long: bool) -> str:
-    entries = [
-        '<span class="key spread">8 of 10 steps; paler, all</span>'
-        if long
-        else '<span class="key raw">each step</span>',
-        f'<span class="key trend">smoothed <b>{words.figure(trend[-1][1])}</b></span>',
-    ]
+    kind, steps = ("spread", tr("8 of 10 steps; paler, all")) if long else ("raw", tr("each step"))
+    smooth = tr("smoothed {loss}", loss=_bold(trend[-1][1]))  # HTML, as is the entry below
+    entries = [f'<span class="key {kind}">{words.text(steps)}</span>', f'<span class="key trend">{smooth}</span>']
     if validation:
         lowest = min(validation, key=lambda point: point[1])[0]
-        entries.append(
-            f'<span class="key validation">validation <b>{words.figure(validation[-1][1])}</b>, '
-            f"lowest at step {lowest:,.0f}</span>"
-        )
+        told = tr("validation {loss}, lowest at step {step:,.0f}", loss=_bold(validation[-1][1]), step=lowest)
+        entries.append(f'<span class="key validation">{told}</span>')
     return f"<figcaption>{''.join(entries)}</figcaption>"
+
+
+def _bold(value: float) -> str:
+    return f"<b>{words.figure(value)}</b>"
 
 
 def labels(frame: Frame, unit: str = "", about: int = 5) -> str:
     """The values beside the drawing, about ``about`` of them, with their ``unit``, and the steps below it, as HTML."""
     across = [
-        f'<span class="tick across" style="{frame.left(step)}">{step:,.0f}</span>'
+        f'<span class="tick across" style="{frame.left(step)}">{counting(step, ",.0f")}</span>'
         for step in ticks(0, frame.last)
         if step % 1 == 0
     ]
@@ -275,7 +276,11 @@ def labels(frame: Frame, unit: str = "", about: int = 5) -> str:
     return "".join(across + up)
 
 
-POINTER = """
+_POINTER = """
+const words = %(words)s;
+const say = (template, loss, step) => template
+  .replace('{loss}', loss.toLocaleString(document.documentElement.lang, {maximumSignificantDigits: 5}))
+  .replace('{step}', step.toLocaleString(document.documentElement.lang));
 element.addEventListener('pointermove', event => {
   const plot = event.target.closest('.plot:not(.still)');
   if (!plot) return;
@@ -286,18 +291,27 @@ element.addEventListener('pointermove', event => {
   const nearest = points => points.reduce(nearer, points[0]);
   const trend = nearest(JSON.parse(plot.dataset.trend)), validations = JSON.parse(plot.dataset.validation);
   const x = trend[0] / last * 100;
-  plot.querySelector('.cursor').style.cssText = `display:block;left:${x}%`;
+  plot.querySelector('.cursor').style.cssText = `display:block;left:${x}%%`;
   const tip = plot.querySelector('.tip');
-  const rows = [`step ${trend[0].toLocaleString()}`, `smoothed ${trend[1]}`];
+  const rows = [say(words.step, 0, trend[0]), say(words.smoothed, trend[1], 0)];
   if (validations.length) {
     const v = nearest(validations);
-    rows.push(`validation ${v[1]} at ${v[0].toLocaleString()}`);
+    rows.push(say(words.validation, v[1], v[0]));
   }
   tip.textContent = rows.join(' · ');
-  tip.style.cssText = x > 50 ? `display:block;right:${100 - x}%` : `display:block;left:${x}%`;
+  tip.style.cssText = x > 50 ? `display:block;right:${100 - x}%%` : `display:block;left:${x}%%`;
 });
 element.addEventListener('pointerleave', () => {
   for (const part of element.querySelectorAll('.cursor, .tip')) part.style.cssText = '';
 });
 """
-"""Shows the values under the pointer; for ``gr.HTML(js_on_load=...)``."""
+
+
+def pointer() -> str:
+    """Shows the values under the pointer; for ``gr.HTML(js_on_load=...)``."""
+    told = {
+        "step": tr("step {step}"),
+        "smoothed": tr("smoothed {loss}"),
+        "validation": tr("validation {loss} at {step}"),
+    }
+    return _POINTER % {"words": words.script(told)}

@@ -6,6 +6,8 @@ import math
 
 from lora_studio.evaluation.value import number
 from lora_studio.events import RateFound
+from lora_studio.language import number as counting
+from lora_studio.language import tr
 from lora_studio.ui import words
 from lora_studio.ui.plots import Frame, in_svg, ticks
 
@@ -29,9 +31,13 @@ def chart(found: RateFound) -> str:
             f'<path class="trend" d="{frame.line([(_decades(first, rate), loss) for rate, loss in shown])}"/>',
         )
     )
+    legend, label = (
+        words.text(one)
+        for one in (tr("loss at each learning rate"), tr("Loss over the learning rates that were tried"))
+    )
     return (
-        '<figure class="chart rates"><figcaption><span class="key trend">loss at each learning rate</span></figcaption>'
-        f'<div class="plot still" role="img" aria-label="Loss over the learning rates that were tried">'
+        f'<figure class="chart rates"><figcaption><span class="key trend">{legend}</span></figcaption>'
+        f'<div class="plot still" role="img" aria-label="{label}">'
         f"{in_svg(svg)}{_labels(frame, first)}{_taken(frame, first, found)}</div></figure>{sentence}"
     )
 
@@ -44,7 +50,7 @@ def _labels(frame: Frame, first: float) -> str:
     """The powers of ten below the drawing, and the losses beside it."""
     powers = range(math.ceil(math.log10(first)), math.floor(math.log10(first) + frame.last) + 1)
     across = [
-        f'<span class="tick across" style="{frame.left(power - math.log10(first))}">{10.0**power:g}</span>'
+        f'<span class="tick across" style="{frame.left(power - math.log10(first))}">{counting(10.0**power, "g")}</span>'
         for power in powers
     ]
     up = [

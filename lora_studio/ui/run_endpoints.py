@@ -17,7 +17,6 @@ from lora_studio.config.specs import did_you_mean
 from lora_studio.errors import RunError, SettingsError
 from lora_studio.jobs import queue, runner, stopping
 from lora_studio.jobs.view import RunView
-from lora_studio.language import tr
 from lora_studio.runs import Run, branching, checkpoints, library
 from lora_studio.ui import downloads
 from lora_studio.ui.exporting import exported, usual_name
@@ -48,9 +47,7 @@ def train(settings: Mapping[str, Any], preset: str, start_from: str, outputs: Pa
     under = origin.run.settings() if origin else None
     wanted = check(layer(presets.before(preset or None, under), settings))
     if not wanted.run.data:
-        raise SettingsError(
-            tr("There is no folder of pictures."), where="data", do=tr('Write {"data": "/path/of/pictures"}.')
-        )
+        raise SettingsError("There is no folder of pictures.", where="data", do='Write {"data": "/path/of/pictures"}.')
     wanted = beginning.checked(wanted, outputs)
     if origin:
         run = branching.branch(origin.run, origin.step, wanted, outputs)
@@ -75,7 +72,7 @@ def _named(name: str, outputs: Path) -> Run:
         return runs.find(name, outputs)
     newest = runner.active(outputs) or next(iter(runs.existing(outputs)), None)
     if newest is None:
-        raise RunError(tr("There is no run."), where=outputs, do=tr("Train one first."))
+        raise RunError("There is no run.", where=outputs, do="Train one first.")
     return newest
 
 
@@ -127,9 +124,9 @@ def export(adapter: str, format: str, name: str, settings: Mapping[str, Any], ou
     _require_known(settings)
     if format not in PLAIN_READERS:
         raise SettingsError(
-            tr("There is no format {format!r}.", format=format),
+            f"There is no format {format!r}.",
             where="format",
-            do=tr("There are {listed}.", listed=", ".join(PLAIN_READERS)),
+            do=f"There are {', '.join(PLAIN_READERS)}.",
         )
     (found,) = named.named([(adapter, 1.0)], library.entries(outputs))
     entry = found.entry
@@ -151,13 +148,13 @@ def _require_known(settings: Mapping[str, Any]) -> None:
     for key in settings:
         if key not in EXPORT_SETTINGS:
             do = did_you_mean(key, EXPORT_SETTINGS)
-            raise SettingsError(tr("There is no setting {key!r}.", key=key), where="settings", do=do)
+            raise SettingsError(f"There is no setting {key!r}.", where="settings", do=do)
     rank, programs = settings.get("rank") or 0, settings.get("programs") or []
     if not isinstance(rank, int) or not 0 <= rank <= MOST_RANK:
         raise SettingsError(f"rank must be a whole number from 0 to {MOST_RANK:,}; it is {rank!r}.", where="settings")
     if not isinstance(programs, list) or not set(map(str, programs)) <= PROGRAMS.keys():
         raise SettingsError(
-            tr("programs cannot be {programs!r}.", programs=programs),
+            f"programs cannot be {programs!r}.",
             where="settings",
-            do=tr("Give a list of {listed}.", listed=", ".join(PROGRAMS)),
+            do=f"Give a list of {', '.join(PROGRAMS)}.",
         )

@@ -98,7 +98,7 @@ class SendPanel:
                 elem_id="send-folder",
             )
             self.name = gr.Textbox(label=tr("Name of the file there"), max_lines=1, elem_id="send-name")
-            html(f'<p class="hint">{_TELLS}</p>')
+            html(f'<p class="hint">{words.text(_TELLS)}</p>')
             self.outcome = html(visible=False, elem_id="send-outcome")
             with gr.Row(visible=False, elem_classes="controls") as self.question:
                 self.other = gr.Button(tr("Send under another name"), size="md", elem_id="send-other")
@@ -134,11 +134,11 @@ class SendPanel:
         entry = cards.find(str(event.key), self.outputs)
         to = event.to if event.to in programs.PROGRAMS else next(iter(known), "comfyui")
         name = Path(event.file).stem if event.file else cards.stem(entry) if entry else str(event.key)
+        heading = tr("Send {name} to another program", name=name)
         return {
             self.panel: gr.update(visible=True),
             self.closed: False,
-            self.title: f'<h2 id="send-title">Send {words.text(name)} to another program</h2>'
-            + (cards.made_for(entry) if entry else ""),
+            self.title: f'<h2 id="send-title">{words.text(heading)}</h2>' + (cards.made_for(entry) if entry else ""),
             self.key: str(event.key),
             self.file: str(event.file),
             self.program: to,
@@ -151,9 +151,7 @@ class SendPanel:
         program = programs.PROGRAMS[name]
         folder = programs.remembered(self.outputs).get(name, "")
         example = (
-            tr("For example …/{title}/{loras}", title=program.title, loras=program.loras)
-            if program.loras
-            else tr("Any folder")
+            tr("For example {path}", path=f"…/{program.title}/{program.loras}") if program.loras else tr("Any folder")
         )
         update = gr.update(value=str(folder), placeholder=example)
         return {self.folder: update, self.outcome: _HIDDEN, self.question: _HIDDEN}
@@ -191,7 +189,7 @@ class SendPanel:
     def tell(self, closed: bool, came: str) -> None:
         """What came of it, where the panel was closed meanwhile."""
         if closed and came:
-            gr.Info(came, duration=None, title="Send to another program")
+            gr.Info(came, duration=None, title=tr("Send to another program"))
 
     def _source(self, key: str, file: str) -> list[object]:
         """The adapter, or the ``file`` that was exported of it, as arguments of ``send``.

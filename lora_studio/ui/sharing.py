@@ -10,7 +10,7 @@ from lora_studio import adapters, files
 from lora_studio.adapters import detect, metadata, usage
 from lora_studio.adapters.card import CardText
 from lora_studio.errors import StudioError
-from lora_studio.language import tr
+from lora_studio.language import english, tr
 from lora_studio.runs import Run, shown
 from lora_studio.runs.library import Entry
 from lora_studio.runs.shown import Shown
@@ -38,7 +38,7 @@ def link(adapter: Path, found: list[Shown], outputs: Path, name: str = "") -> st
     if file is None:
         return ""
     address = words.text(images.address(file))
-    return f'<a class="way" download="{words.text(file.name)}" href="{address}">Share sheet</a>'
+    return f'<a class="way" download="{words.text(file.name)}" href="{address}">{words.text(tr("Share sheet"))}</a>'
 
 
 def _made(adapter: Path, name: str, found: list[Shown], outputs: Path) -> Path:
@@ -64,13 +64,15 @@ def _made(adapter: Path, name: str, found: list[Shown], outputs: Path) -> Path:
 
 
 def _facts(adapter: Path) -> list[str]:
-    """How it is used, in short: trigger word, strength, base model, author."""
+    """How it is used, in short: trigger word, strength, base model, author. In English, as the sheet's other words are:
+    it is shared, and its font has no other letters.
+    """
     texts = adapters.header(adapter).metadata
     trigger, strength, author = metadata.trigger(texts), usage.strength(texts), CardText.read(texts).author
-    family = detect.label(adapters.summary(adapter).family).removeprefix("the ")
+    family = english(detect.label(adapters.summary(adapter).family)).removeprefix("the ")
     return [
-        *([tr("Trigger word: {trigger}", trigger=trigger)] if trigger else []),
-        *([tr("Strength: {recommended:g}", recommended=strength.recommended)] if strength else []),
+        *([f"Trigger word: {trigger}"] if trigger else []),
+        *([f"Strength: {strength.recommended:g}"] if strength else []),
         family[:1].upper() + family[1:],
-        *([tr("By {author}", author=author)] if author else []),
+        *([f"By {author}"] if author else []),
     ]

@@ -11,7 +11,7 @@ from html import escape
 
 from lora_studio import files
 from lora_studio.events import State
-from lora_studio.language import clock, date, ntr, number, tr
+from lora_studio.language import ENGLISH, clock, current, date, ntr, number, tr
 
 STATES = {
     State.QUEUED: tr("Waiting"),
@@ -67,6 +67,12 @@ def begun(clause: str) -> str:
     """``clause`` as the beginning of a sentence."""
     shown = str(clause)
     return shown[:1].upper() + shown[1:]
+
+
+def within(title: str) -> str:
+    """``title`` as it stands within a sentence, where English alone writes it small."""
+    shown = str(title)
+    return shown[:1].lower() + shown[1:] if current() == ENGLISH else shown
 
 
 def script(texts: Mapping[str, str]) -> str:

@@ -19,12 +19,21 @@ from lora_studio.diffusion import registry as processes
 from lora_studio.diffusion.edm import ContinuousVelocity
 from lora_studio.errors import AdapterError, ModelError, SettingsError
 from lora_studio.families import contents, layout, marks, registry, weights
-from lora_studio.families.family import Family, part_title
+from lora_studio.families.family import Family
 from lora_studio.families.layout import Shape
-from lora_studio.language import tr
+from lora_studio.language import both, current, declared, tr
 from lora_studio.ui import words
 
 _AGAIN = tr("Download it again, or choose another base model.")
+_MISSING = {
+    "unet": tr("Its UNet is missing."),
+    "vae": tr("Its VAE is missing."),
+    "text_encoder": tr("Its text encoder is missing."),
+    "text_encoder_2": tr("Its second text encoder is missing."),
+    "tokenizer": tr("Its tokenizer is missing."),
+    "tokenizer_2": tr("Its second tokenizer is missing."),
+    "scheduler": tr("Its scheduler is missing."),
+}
 
 
 @dataclass(frozen=True)
@@ -54,13 +63,12 @@ class BaseLook:
     def line(self) -> str:
         """All of it in a line."""
         predicts = (
-            f"predicts {self.predicts[0].lower()}{self.predicts[1:]}"
+            tr("predicts {what}", what=words.within(declared(self.predicts)))
             if self.predicts
-            else "what it predicts is found out at the start"
+            else tr("what it predicts is found out at the start")
         )
-        title = self.family.title
         facts = [
-            f"{title[0].upper()}{title[1:]}",
+            words.begun(declared(self.family.title)),
             predicts,
             tr("{resolution} px", resolution=self.resolution),
             words.size(self.size),
@@ -78,15 +86,15 @@ def look(base: str, vae: str = "", text_encoders: Sequence[str] = ()) -> BaseLoo
     path = starter.MODEL if base == "starter" else weights.located(base)
     if path.is_file():
         stat = path.stat()
-        return _of_file(path, (stat.st_mtime_ns, stat.st_size), bool(vae), len(text_encoders))
+        return _of_file(path, (stat.st_mtime_ns, stat.st_size), bool(vae), len(text_encoders), current())
     index = path / "model_index.json"
     changed = index.stat().st_mtime_ns if index.is_file() else 0
-    return _of_folder(path, (changed, path.stat().st_mtime_ns), bool(vae), len(text_encoders))
+    return _of_folder(path, (changed, path.stat().st_mtime_ns), bool(vae), len(text_encoders), current())
 
 
 @lru_cache(maxsize=64)
-def _of_file(path: Path, version: tuple[int, ...], vae: bool, texts: int) -> BaseLook:
-    """``version`` tells a file from the one that it replaced."""
+def _of_file(path: Path, version: tuple[int, ...], vae: bool, texts: int, spoken: str) -> BaseLook:
+    """``version`` tells a file from the one that it replaced, ``spoken`` the language of what is said of it."""
     try:
         header = container.read_header(path)
     except AdapterError as error:
@@ -117,7 +125,7 @@ def _of_file(path: Path, version: tuple[int, ...], vae: bool, texts: int) -> Bas
 
 
 @lru_cache(maxsize=64)
-def _of_folder(path: Path, version: tuple[int, ...], vae: bool, texts: int) -> BaseLook:
+def _of_folder(path: Path, version: tuple[int, ...], vae: bool, texts: int, spoken: str) -> BaseLook:
     denoisers = {
         part: _json(path / part / "config.json")
         for part in registry.denoiser_folders()
@@ -127,7 +135,7 @@ def _of_folder(path: Path, version: tuple[int, ...], vae: bool, texts: int) -> B
     family = registry.of_folder(_json(index) if index.is_file() else {}, denoisers, path)
     config = denoisers[family.denoiser]
     odd = [
-        f"Its {part_title(part).removeprefix('the ')} is missing."
+        _MISSING.get(part) or tr("Its {part} is missing.", part=part)
         for part in family.parts
         if not (path / part).is_dir() and not (part == "vae" and vae) and not (part in family.encoders and texts)
     ]
@@ -196,13 +204,11 @@ def _title(name: str) -> str:
 def _lacking(family: Family, parts: Sequence[contents.FilePart], vae: bool, texts: int) -> list[str]:
     """Parts that neither the file has nor other files give."""
     held = [part.kind for part in parts]
-    lacks = [] if vae or "vae" in held else ["no VAE"]
+    lacks = [] if vae or "vae" in held else [tr("no VAE")]
     if held.count("text") + texts < len(family.encoders):
-        lacks.append("not all of its text encoders" if held.count("text") + texts else "no text encoder")
+        lacks.append(tr("not all of its text encoders") if held.count("text") + texts else tr("no text encoder"))
     return (
-        [tr("The file has {listed}: name their files in All settings, under Run.", listed=" and ".join(lacks))]
-        if lacks
-        else []
+        [tr("The file has {listed}: name their files in All settings, under Run.", listed=both(lacks))] if lacks else []
     )
 
 
@@ -216,7 +222,8 @@ def _doubts(said: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _inpaints(family: Family, config: Mapping[str, Any]) -> list[str]:
-    return ["It paints into masks; what is trained also fits the model without."] if family.inpaints(config) else []
+    paints = tr("It paints into masks; what is trained also fits the model without.")
+    return [paints] if family.inpaints(config) else []
 
 
 def refusal(base: str) -> str:
@@ -226,5 +233,5 @@ def refusal(base: str) -> str:
     except (ModelError, SettingsError) as error:
         return str(error)
     except OSError as error:
-        return tr("{basename} cannot be read: {value}.", basename=os.path.basename(base), value=error.strerror or error)
+        return tr("{name} cannot be read: {reason}.", name=os.path.basename(base), reason=error.strerror or error)
     return ""

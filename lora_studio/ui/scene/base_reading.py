@@ -64,7 +64,7 @@ def read_from(fields: Mapping[str, Any]) -> dict[str, Any]:
     except ValidationError as error:
         key = key_of(error.errors()[0])
         what = tr("{label} must be {allowed}.", label=SPECS[key].label, allowed=allowed(key))
-        raise SettingsError(what, where="Picture › More", do=tr("Change it to see the picture.")) from None
+        raise SettingsError(what, where=tr("Picture › More"), do=tr("Change it to see the picture.")) from None
     paths = {"vae": tidy(settings["vae"]), "text_encoders": [tidy(path) for path in settings["text_encoders"]]}
     return _changed({key: (settings | paths)[key] for key in READING})
 
@@ -89,14 +89,11 @@ def number(key: str, label: str, value: float | None) -> float | int:
     low, high = spec.low or 0.0, spec.high or 0.0
     whole = spec.kind == "integer"
     if value is None or not low <= value <= high or (whole and value != int(value)):
-        raise SettingsError(
-            tr(
-                "{label} must be a {value}number from {low:g} to {high:,.0f}.",
-                label=label,
-                value="whole " if whole else "",
-                low=low,
-                high=high,
-            ),
-            do=tr("Change the number to see the picture."),
+        bounds = {"label": label, "low": low, "high": high}
+        what = (
+            tr("{label} must be a whole number from {low:g} to {high:,.0f}.", **bounds)
+            if whole
+            else tr("{label} must be a number from {low:g} to {high:,.0f}.", **bounds)
         )
+        raise SettingsError(what, do=tr("Change the number to see the picture."))
     return int(value) if whole else float(value)

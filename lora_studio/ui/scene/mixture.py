@@ -86,7 +86,11 @@ class MixRow:
         """
         found = {block: bounded(factor, 1.0) for block, factor in block_lists.factors(text, self.paths).items()}
         self.factors = {block: factor for block, (factor, _) in found.items() if factor != 1}
-        return [f"{self.name}, {block}: {why}" for block, (_, why) in found.items() if why]
+        return [
+            tr("{place}: {message}", place=f"{self.name}, {block}", message=why)
+            for block, (_, why) in found.items()
+            if why
+        ]
 
     def write_list(self) -> None:
         """Puts the list of its block weights into ``listed``.
@@ -138,11 +142,11 @@ class Mix:
             first, other = detect.label(self.family), detect.label(entry.family)
             raise AdapterError(
                 tr(
-                    "{name} was made for {first} and {name_2} for {other}: they cannot be mixed.",
+                    "{name} was made for {family} and {other} for {other_family}: they cannot be mixed.",
                     name=self.rows[0].name,
-                    first=first,
-                    name_2=name,
-                    other=other,
+                    family=first,
+                    other=name,
+                    other_family=other,
                 ),
                 do=tr("Mix adapters of one kind of base model, or remove the others first."),
             )
@@ -204,7 +208,7 @@ class Mix:
             if row is None:
                 continue
             row.weight, why = bounded(one.get("weight"), row.weight)
-            changes += [f"{row.name}: {why}"] if why else []
+            changes += [tr("{place}: {message}", place=row.name, message=why)] if why else []
             blocks = one.get("blocks") if isinstance(one.get("blocks"), dict) else {}
             factors = {block: bounded(factor, 1.0)[0] for block, factor in blocks.items() if row.has(block)}
             row.factors = {block: factor for block, factor in factors.items() if factor != 1}
@@ -227,7 +231,11 @@ def bounded(typed: object, before: float) -> tuple[float, str]:
         )
     if not LOW <= weight <= HIGH:
         kept = LOW if weight < LOW else HIGH
-        return kept, f"{weight:g} is out of range. Weights go from −2 to 2, where 1 is as trained; it is now {kept:g}."
+        return kept, tr(
+            "{typed:g} is out of range. Weights go from −2 to 2, where 1 is as trained; it is now {kept:g}.",
+            typed=weight,
+            kept=kept,
+        )
     return round(weight, 4), ""
 
 
@@ -295,9 +303,9 @@ def _ingredients(found: Blend, row: MixRow, outputs: Path) -> list[tuple[Ingredi
     if missing:
         raise AdapterError(
             tr(
-                "{name} was made of {listed}, which the library does not have.",
+                "{name} was made of {parts}, which the library does not have.",
                 name=row.name,
-                listed=", ".join(missing),
+                parts=", ".join(missing),
             ),
             do=tr("Add them to the library first."),
         )

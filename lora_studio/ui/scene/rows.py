@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from lora_studio.language import tr
+from lora_studio.language import ntr, tr
 from lora_studio.ui import tabs, words
 from lora_studio.ui.icons import icon
 from lora_studio.ui.scene.mixture import HIGH, LOW, Mix, MixRow
 
 _SIDES = {
-    "mid_block": "Middle",
+    "mid_block": tr("Middle"),
     "ends": tr("First and last"),
     "text_encoder": tr("Text encoder"),
     "text_encoder_2": tr("Text encoder 2"),
@@ -25,7 +25,10 @@ def block_label(block: str) -> str:
     ('Down 1', 'Up 4', 'Middle')
     """
     side, _, number = block.partition("_blocks.")
-    return f"{side.capitalize()} {int(number) + 1}" if number.isdigit() else _SIDES.get(block, block)
+    if not number.isdigit():
+        return str(_SIDES.get(block, block))
+    which = int(number) + 1
+    return tr("Down {number}", number=which) if side == "down" else tr("Up {number}", number=which)
 
 
 def html(mix: Mix, empty: str) -> str:
@@ -36,32 +39,32 @@ def html(mix: Mix, empty: str) -> str:
 
 
 def _row(row: MixRow) -> str:
-    name = words.text(row.name)
+    name, remove = words.text(row.name), words.text(tr("Remove {name}", name=row.name))
     return (
         f'<div class="ingredient" data-key="{words.text(row.key)}">{row.cover}'
         f'<div class="named"><b title="{name}">{name}</b><p class="facts">{_facts(row)}</p></div>'
-        f'<button type="button" class="out" data-act="remove" aria-label="Remove {name}"'
-        f' title="Remove">{icon("close")}</button>'
-        f"{_slide('weight', f'Weight of {row.name}', row.weight)}{_blocks(row)}</div>"
+        f'<button type="button" class="out" data-act="remove" aria-label="{remove}"'
+        f' title="{words.text(tr("Remove"))}">{icon("close")}</button>'
+        f"{_slide('weight', tr('Weight of {name}', name=row.name), row.weight)}{_blocks(row)}</div>"
     )
 
 
 def _facts(row: MixRow) -> str:
     """Rank, trigger word and, for a blend, the button that takes it apart."""
-    rank = f"<span>rank {row.rank}</span>" if row.rank else ""
-    trigger = (
-        '<button type="button" class="chip" data-act="trigger" title="Put this word into the prompt">'
-        f"{words.text(row.trigger)}</button>"
-    )
-    apart = '<button type="button" class="quiet" data-act="apart">Take apart</button>'
+    rank = f"<span>{words.text(tr('rank {rank}', rank=row.rank))}</span>" if row.rank else ""
+    put = words.text(tr("Put this word into the prompt"))
+    trigger = f'<button type="button" class="chip" data-act="trigger" title="{put}">{words.text(row.trigger)}</button>'
+    apart = f'<button type="button" class="quiet" data-act="apart">{words.text(tr("Take apart"))}</button>'
     return rank + trigger * bool(row.trigger) + apart * row.blend
 
 
 def _blocks(row: MixRow) -> str:
-    changed = f", {words.counted(len(row.factors), 'changed', 'changed')}" if row.factors else ""
+    count = len(row.factors)
+    changed = ntr(count, ", {count:,} changed", ", {count:,} changed") if count else ""
     sliders = "".join(_block(row, block) for block in row.blocks)
+    title, about = words.text(tr("Blocks")), words.text(_ABOUT_BLOCKS)
     return (
-        f'<details class="blocks"><summary>Blocks<i>{changed}</i></summary><p class="hint">{_ABOUT_BLOCKS}</p>'
+        f'<details class="blocks"><summary>{title}<i>{words.text(changed)}</i></summary><p class="hint">{about}</p>'
         f"<div>{sliders}</div>{_list(row)}</details>"
     )
 
@@ -69,12 +72,14 @@ def _blocks(row: MixRow) -> str:
 def _list(row: MixRow) -> str:
     """A field for a list of block weights, as A1111 has them."""
     label = words.text(tr("List of the block weights of {name}", name=row.name))
+    example = words.text(tr("A1111's list or its name: OUTALL"))
+    use, copy = words.text(tr("Use list")), words.text(tr("Copy list"))
     copied = f' value="{words.text(row.listed)}" data-copied' if row.listed else ""
     return (
         f'<div class="listed"><input type="text" class="list" aria-label="{label}" autocomplete="off"'
-        f' spellcheck="false" placeholder="A1111\'s list or its name: OUTALL"{copied}>'
-        '<button type="button" class="quiet" data-list="use">Use list</button>'
-        '<button type="button" class="quiet" data-list="copy">Copy list</button></div>'
+        f' spellcheck="false" placeholder="{example}"{copied}>'
+        f'<button type="button" class="quiet" data-list="use">{use}</button>'
+        f'<button type="button" class="quiet" data-list="copy">{copy}</button></div>'
     )
 
 
@@ -86,10 +91,11 @@ def _block(row: MixRow, block: str) -> str:
 def _slide(kind: str, title: str, value: float, block: str = "") -> str:
     """A slider with a field beside it. ``title`` is text, not HTML."""
     label, which = words.text(title), f' data-block="{words.text(block)}"' if block else ""
+    as_number = words.text(tr("{title}, as a number", title=title))
     return (
         f'<div class="slide"><input type="range" min="{LOW:g}" max="{HIGH:g}" step="0.05" value="{value:g}"'
         f' aria-label="{label}" tabindex="0">'
-        f'<input type="text" inputmode="decimal" class="{kind}" value="{value:g}" aria-label="{label}, as a number"'
+        f'<input type="text" inputmode="decimal" class="{kind}" value="{value:g}" aria-label="{as_number}"'
         f' size="5" autocomplete="off"{which}></div>'
     )
 

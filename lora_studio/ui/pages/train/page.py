@@ -138,7 +138,7 @@ def _place_loss() -> dict[str, Any]:
         smoothing = gr.Slider(
             0, 0.99, value=start, step=0.01, label=tr("Smoothing"), buttons=[], elem_id="smoothing", min_width=160
         )
-    return {"smoothing": smoothing, "loss": html(js_on_load=plots.POINTER, elem_id="loss")}
+    return {"smoothing": smoothing, "loss": html(js_on_load=plots.pointer(), elem_id="loss")}
 
 
 def _wire_run(
