@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from lora_studio.config.specs import SPECS
+from lora_studio.language import LANGUAGES, using
 from lora_studio.ui import help
 from tests.benchmarks import help_pictures
 
+TRANSLATIONS = [path for code in LANGUAGES for path in sorted((help.DOCS / "help" / code).glob("*.md"))]
 PICTURES = {f"{strip.key}.webp" for strip in help_pictures.STRIPS}
 
 
@@ -39,3 +41,29 @@ def test_the_dialog_leads_nowhere_else(tmp_path):
     addresses = re.findall(r'<img loading="lazy" src="([^"]+)"', shown)
     assert len(addresses) == len(help.PAGES)
     assert all(Path(one.removeprefix("/gradio_api/file=")).is_file() for one in addresses)
+
+
+def test_a_text_is_shown_in_the_readers_language_and_in_english_where_that_lacks_it(tmp_path, monkeypatch):
+    """Help is English on a German page; or a text that is not translated yet is missing there."""
+    for folder, name, heading in (("help", "rank", "Rank"), ("help/de", "rank", "Rang"), ("help", "steps", "Steps")):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / f"{name}.md").write_text(f"# {heading}\n\n[More](steps.md)\n", "utf-8")
+    monkeypatch.setattr(help, "DOCS", tmp_path)
+    with using("de"):
+        german = help.dialog(tmp_path)
+    assert '<a href="#help-rank">Rang</a><a href="#help-steps">Steps</a>' in german
+    assert '<a href="#help-rank">Rank</a><a href="#help-steps">Steps</a>' in help.dialog(tmp_path)
+
+
+def _held(text: str) -> tuple[list[str], set[str]]:
+    """Names of the pictures that a text shows, and of the texts that it leads to."""
+    links = {Path(link.partition("#")[0]).stem for link in re.findall(r"(?<!!)\[[^\]]+\]\(([^)]+)\)", text)}
+    return [Path(one).name for one in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)], links & {*help.PAGES, help.TROUBLE}
+
+
+@pytest.mark.parametrize("file", TRANSLATIONS, ids=lambda file: f"{file.parent.name}-{file.stem}")
+def test_a_translation_shows_and_leads_to_what_its_text_does(file):
+    """A translation is of no text, lacks its picture, or leads to less."""
+    assert file.stem in (*help.PAGES, help.TROUBLE)
+    text, original = file.read_text("utf-8"), help._file(file.stem).read_text("utf-8")
+    assert text.startswith("# ") and _held(text) == _held(original)
