@@ -6,6 +6,7 @@ Every record carries ``kind`` (its tag) and ``at`` (seconds since the epoch).
 
 from __future__ import annotations
 
+import json
 import time
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Union
@@ -13,6 +14,8 @@ from typing import Annotated, Any, Literal, Union
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from lora_studio.errors import StudioError
+from lora_studio.language import Told, number, tr
+from lora_studio.language.message import plain
 
 
 class State(StrEnum):
@@ -53,6 +56,10 @@ class Event(BaseModel):
         """The event as one line of JSON, without the newline."""
         return self.model_dump_json()
 
+    def plain(self) -> str:
+        """The event as one line of JSON for other programs: its texts are in English, without their parts."""
+        return json.dumps(plain(json.loads(self.line())), ensure_ascii=False, separators=(",", ":"))
+
 
 class StateChanged(Event):
     kind: Literal["state"] = "state"
@@ -63,7 +70,7 @@ class Preparing(Event):
     """Progress of the preparation: ``done`` of ``total`` items of ``stage``."""
 
     kind: Literal["preparing"] = "preparing"
-    stage: str
+    stage: Told
     done: int
     total: int
 
@@ -75,18 +82,24 @@ class BaseLoaded(Event):
 
     kind: Literal["base"] = "base"
     name: str
-    family: str
-    predicts: str
-    reason: str
+    family: Told
+    predicts: Told
+    reason: Told
 
     @property
     def finding(self) -> str:
         """What it predicts, with the reason."""
-        return f"{self.predicts} – {self.reason}" if self.reason else self.predicts
+        predicts, reason = self.predicts, self.reason
+        return tr("{predicts} – {reason}", predicts=predicts, reason=reason) if reason else predicts
 
     @property
     def sentence(self) -> str:
-        return f"Base model {self.name}, {self.family}. It predicts: {self.finding}."
+        return tr(
+            "Base model {name}, {family}. It predicts: {finding}.",
+            name=self.name,
+            family=self.family,
+            finding=self.finding,
+        )
 
 
 class Started(Event):
@@ -101,13 +114,13 @@ class Started(Event):
     """Pictures of regularisation folders, which ``images`` does not count."""
     pairs: int = 0
     """Of prompts, for a run without pictures."""
-    device: str
+    device: Told
     precision: str
     parameters: int
     """Trainable parameters."""
     modules: int
     """Adapted modules."""
-    engine: str = ""
+    engine: Told = ""
     """How a GPU takes the steps, for people."""
 
 
@@ -130,8 +143,13 @@ class RateFound(Event):
     def sentence(self) -> str:
         rate, low, high = (f"{one:.2g}".replace("e-0", "e-") for one in (self.rate, self.low, self.high))
         if self.found:
-            return f"Found the learning rate {rate} between {low} and {high}."
-        return f"No learning rate between {low} and {high} lowered the loss clearly: it stays {rate}."
+            return tr("Found the learning rate {rate} between {low} and {high}.", rate=rate, low=low, high=high)
+        return tr(
+            "No learning rate between {low} and {high} lowered the loss clearly: it stays {rate}.",
+            low=low,
+            high=high,
+            rate=rate,
+        )
 
 
 class LayersSeen(Event):
@@ -151,10 +169,18 @@ class LayersSeen(Event):
 
     @property
     def sentence(self) -> str:
-        some = f"{self.layers:,} of " if self.layers < self.of else ""
-        return (
-            f"Looked at the {self.what} of {some}{self.of:,} layers over {self.samples} samples, in "
-            f"{self.seconds:.0f} s with {self.memory / 2**20:,.0f} MB: the adapter starts along them."
+        of = number(self.of) if self.layers == self.of else tr("{layers:,} of {of:,}", layers=self.layers, of=self.of)
+        measured = {"of": of, "samples": self.samples, "seconds": self.seconds, "size": self.memory / 2**20}
+        if self.what == "inputs":
+            return tr(
+                "Looked at the inputs of {of} layers over {samples} samples, in {seconds:.0f} s with {size:,.0f} MB: "
+                "the adapter starts along them.",
+                **measured,
+            )
+        return tr(
+            "Looked at the gradients of {of} layers over {samples} samples, in {seconds:.0f} s with {size:,.0f} MB: "
+            "the adapter starts along them.",
+            **measured,
         )
 
 
@@ -186,7 +212,7 @@ class Measured(Event):
     kind: Literal["measured"] = "measured"
     step: int
     name: str
-    title: str
+    title: Told
     """For people."""
     value: float
     low: float | None = None
@@ -235,7 +261,7 @@ class StateKept(Event):
 
     kind: Literal["kept"] = "kept"
     step: int
-    what: str
+    what: Told
 
 
 class PreviewReady(Event):
@@ -268,16 +294,16 @@ class RolledBack(Event):
     step: int
     failed_step: int
     factor: float
-    what: str
+    what: Told
 
 
 class Warned(Event):
     """Something the user should know; training continues."""
 
     kind: Literal["warned"] = "warned"
-    what: str
-    where: str = ""
-    do: str = ""
+    what: Told
+    where: Told = ""
+    do: Told = ""
 
 
 class CaptioningStarted(Event):
@@ -288,7 +314,7 @@ class CaptioningStarted(Event):
     total: int
     model: str
     """For people."""
-    device: str
+    device: Told
     tags: bool = False
     """Whether it writes tags with commas between them, and no sentences."""
 
@@ -332,9 +358,9 @@ class Failed(Event):
     """
 
     kind: Literal["failed"] = "failed"
-    what: str
-    where: str = ""
-    do: str = ""
+    what: Told
+    where: Told = ""
+    do: Told = ""
     ours: bool = False
     changes: dict[str, Any] = {}
 
@@ -343,9 +369,9 @@ class Failed(Event):
         if isinstance(error, StudioError):
             return cls(what=error.what, where=error.where, do=error.do, changes=error.details.get("changes", {}))
         return cls(
-            what=f"Internal error: {type(error).__name__}: {error}",
+            what=tr("Internal error: {name}: {error}", name=type(error).__name__, error=error),
             where="worker.log",
-            do="This is a bug in the studio. The run's worker.log has the details; what was saved is intact.",
+            do=tr("This is a bug in the studio. The run's worker.log has the details; what was saved is intact."),
             ours=True,
         )
 

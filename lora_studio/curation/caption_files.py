@@ -20,7 +20,7 @@ from lora_studio.dataset.captions import decode, encode
 from lora_studio.dataset.folder_tables import is_table
 from lora_studio.dataset.listing import is_non_caption
 from lora_studio.errors import DatasetError
-from lora_studio.language import tr
+from lora_studio.language import both, few, tr
 
 
 class CaptionFolder:
@@ -83,8 +83,8 @@ class CaptionFolder:
                 tr("{unread} is not read as a caption, so it is not written either.", unread=unread),
                 where=unread,
                 do=tr(
-                    "Check that it is a text of at most {value} KiB and that you may read it.",
-                    value=captions.MAX_BYTES // 1024,
+                    "Check that it is a text of at most {most} KiB and that you may read it.",
+                    most=captions.MAX_BYTES // 1024,
                 ),
             )
         if os.path.lexists(self.root / file) and file not in self._known:
@@ -177,14 +177,15 @@ def _share(
     """
     if any(captions_by_name.get(name, text) != text for name in pictures):
         raise DatasetError(
-            tr("{listed} share one caption file, and were given different captions.", listed=" and ".join(pictures)),
+            tr("{pictures} share one caption file, and were given different captions.", pictures=both(pictures)),
             where=file,
             do=tr("Give them the same caption, or rename one of the pictures."),
         )
     others = [name for name in pictures if name not in captions_by_name and name not in plan.pictures]
     if others:
         plan.pictures += others
-        plan.notes.append(f"{', '.join(others)} changed as well: {file} is the caption of both.")
+        listed = few(others, len(others))
+        plan.notes.append(tr("{pictures} changed as well: {file} is the caption of both.", pictures=listed, file=file))
 
 
 def _table(
@@ -248,7 +249,10 @@ def _reencoded(contents: Contents) -> list[str]:
     for file, (before, after) in contents.items():
         old, new = captions.encoding(before or b""), captions.encoding(after or b"")
         if after and old.codec != new.codec and not (before or b"").isascii() and new.codec == "utf-8":
-            found.append(f"{file} is in UTF-8 now: its new caption does not fit {old.guessed or old.codec.upper()}.")
+            encoding = old.guessed or old.codec.upper()
+            found.append(
+                tr("{file} is in UTF-8 now: its new caption does not fit {encoding}.", file=file, encoding=encoding)
+            )
     return found
 
 

@@ -21,14 +21,14 @@ CROPPED = 0.02
 """Share of a picture that may be cut off before it is marked: less is the rounding to a bucket's shape."""
 
 MARKS = {
-    "left out": "Left out",
-    "cropped": "Cropped",
-    "no caption": "No caption",
-    "long caption": "Long captions",
-    "several captions": "Several captions",
-    "small": "Small",
-    "mask": "Masks",
-    "own crop": "Own crops",
+    "left out": tr("Left out"),
+    "cropped": tr("Cropped"),
+    "no caption": tr("No caption"),
+    "long caption": tr("Long captions"),
+    "several captions": tr("Several captions"),
+    "small": tr("Small"),
+    "mask": tr("Masks"),
+    "own crop": tr("Own crops"),
 }
 """Marks of a picture that its card itself has -> the filter's name. ``Dataset.problems`` add theirs by their kinds."""
 
@@ -97,22 +97,22 @@ class Query:
 
 
 ORDERS: dict[str, tuple[str, Callable[[Card], tuple]]] = {
-    "name": ("Name", lambda card: (card.name.casefold(),)),
-    "problems": ("Problems first", lambda card: (-len(card.marks), card.name.casefold())),
-    "cut": ("Most cropped first", lambda card: (card.seen, card.name.casefold())),
-    "long": ("Longest caption first", lambda card: (-card.tokens, card.name.casefold())),
-    "short": ("Shortest caption first", lambda card: (card.tokens, card.name.casefold())),
-    "bucket": ("Bucket", lambda card: (*card.bucket, card.name.casefold())),
-    "size": ("Smallest first", lambda card: (card.picture.width * card.picture.height, card.name.casefold())),
+    "name": (tr("Name"), lambda card: (card.name.casefold(),)),
+    "problems": (tr("Problems first"), lambda card: (-len(card.marks), card.name.casefold())),
+    "cut": (tr("Most cropped first"), lambda card: (card.seen, card.name.casefold())),
+    "long": (tr("Longest caption first"), lambda card: (-card.tokens, card.name.casefold())),
+    "short": (tr("Shortest caption first"), lambda card: (card.tokens, card.name.casefold())),
+    "bucket": (tr("Bucket"), lambda card: (*card.bucket, card.name.casefold())),
+    "size": (tr("Smallest first"), lambda card: (card.picture.width * card.picture.height, card.name.casefold())),
 }
 """Orders of the cards -> title, sort key."""
 
 LENGTHS: dict[str, tuple[str, int, float]] = {
-    "": ("All captions", 0, math.inf),
-    "short": ("Up to 5 tokens", 0, 5),
+    "": (tr("All captions"), 0, math.inf),
+    "short": (tr("Up to 5 tokens"), 0, 5),
     "medium": ("6 to 20 tokens", 6, 20),
     "long": ("21 to 75 tokens", 21, 75),
-    "very long": ("Over 75 tokens", 76, math.inf),
+    "very long": (tr("Over 75 tokens"), 76, math.inf),
 }
 """Lengths of captions -> title, fewest and most tokens."""
 

@@ -18,7 +18,7 @@ from lora_studio.curation import caption_parts, style_words
 from lora_studio.curation.caption_parts import Parts, key
 from lora_studio.dataset import captions
 from lora_studio.errors import SettingsError
-from lora_studio.language import tr
+from lora_studio.language import few, tr
 
 SECONDS = 3.0
 """How long the patterns of one edit may search in all captions together, in seconds of the processor: ``regex``
@@ -66,7 +66,7 @@ class Edit(BaseModel):
     sentence: ClassVar[str]
 
     def describe(self) -> str:
-        """What this edit will do, a sentence without its full stop; also the step's name for undo."""
+        """What this edit will do, as it stands within a sentence; also the step's name for undo."""
         raise NotImplementedError
 
     def line(self, line: str, tools: EditTools) -> str:
@@ -79,26 +79,26 @@ class Edit(BaseModel):
         return caption if new == caption else captions.tidy_lines(new)
 
 
-Text = Annotated[str, Field(title="Text", description="Joined with a comma.", min_length=1)]
-Tag = Annotated[str, Field(title="Tag", min_length=1)]
+Text = Annotated[str, Field(title=tr("Text"), description=tr("Joined with a comma."), min_length=1)]
+Tag = Annotated[str, Field(title=tr("Tag"), min_length=1)]
 Tags = Annotated[
     tuple[Tag, ...],
-    Field(title="Tags", description="Separated by commas. Upper and lower case do not matter.", min_length=1),
+    Field(title=tr("Tags"), description=tr("Separated by commas. Upper and lower case do not matter."), min_length=1),
 ]
-IgnoreCase = Annotated[bool, Field(title="Upper and lower case are the same")]
+IgnoreCase = Annotated[bool, Field(title=tr("Upper and lower case are the same"))]
 
 
 class Prepend(Edit):
     """``text`` in front of every line that does not begin with it."""
 
-    title: ClassVar = "Put in front"
-    sentence: ClassVar = "Puts a text in front of every caption that does not begin with it."
+    title: ClassVar = tr("Put in front")
+    sentence: ClassVar = tr("Puts a text in front of every caption that does not begin with it.")
 
     kind: Literal["prepend"] = "prepend"
     text: Text
 
     def describe(self) -> str:
-        return f"“{self.text}” put in front"
+        return tr("“{text}” put in front", text=self.text)
 
     def line(self, line: str, tools: EditTools) -> str:
         return line if _begins(line, self.text) else _joined(self.text, line)
@@ -107,14 +107,14 @@ class Prepend(Edit):
 class Append(Edit):
     """``text`` after every line that does not end with it."""
 
-    title: ClassVar = "Put after"
-    sentence: ClassVar = "Puts a text after every caption that does not end with it."
+    title: ClassVar = tr("Put after")
+    sentence: ClassVar = tr("Puts a text after every caption that does not end with it.")
 
     kind: Literal["append"] = "append"
     text: Text
 
     def describe(self) -> str:
-        return f"“{self.text}” put after"
+        return tr("“{text}” put after", text=self.text)
 
     def line(self, line: str, tools: EditTools) -> str:
         if _begins(line[::-1], self.text[::-1]):
@@ -127,17 +127,17 @@ class Replace(Edit):
     first group.
     """
 
-    title: ClassVar = "Find and replace"
-    sentence: ClassVar = "Replaces a text wherever it occurs, also within words."
+    title: ClassVar = tr("Find and replace")
+    sentence: ClassVar = tr("Replaces a text wherever it occurs, also within words.")
 
     kind: Literal["replace"] = "replace"
-    find: Annotated[str, Field(title="Find", min_length=1)]
-    replacement: Annotated[str, Field(title="Replace with")] = ""
+    find: Annotated[str, Field(title=tr("Find"), min_length=1)]
+    replacement: Annotated[str, Field(title=tr("Replace with"))] = ""
     regular_expression: Annotated[
         bool,
         Field(
-            title="Regular expression",
-            description=r"Search for a regular expression: \b is the edge of a word, \1 the first group.",
+            title=tr("Regular expression"),
+            description=tr(r"Search for a regular expression: \b is the edge of a word, \1 the first group."),
         ),
     ] = False
     ignore_case: IgnoreCase = False
@@ -150,8 +150,9 @@ class Replace(Edit):
             _check_template(pattern, self.replacement)
 
     def describe(self) -> str:
-        what = f"“{self.replacement}”" if self.replacement else "nothing"
-        return f"“{self.find}” replaced by {what}"
+        if not self.replacement:
+            return tr("“{find}” replaced by nothing", find=self.find)
+        return tr("“{find}” replaced by “{replacement}”", find=self.find, replacement=self.replacement)
 
     def line(self, line: str, tools: EditTools) -> str:
         pattern = _compiled(self.find, self.regular_expression, self.ignore_case)
@@ -163,14 +164,14 @@ class Replace(Edit):
 class RemoveTags(Edit):
     """Every tag that equals one of ``tags`` removed."""
 
-    title: ClassVar = "Remove tags"
-    sentence: ClassVar = "Removes tags, each as a whole: removing “ink” keeps “ink bottle”."
+    title: ClassVar = tr("Remove tags")
+    sentence: ClassVar = tr("Removes tags, each as a whole: removing “ink” keeps “ink bottle”.")
 
     kind: Literal["remove"] = "remove"
     tags: Tags
 
     def describe(self) -> str:
-        return f"{_quoted(self.tags)} removed"
+        return tr("{tags} removed", tags=_quoted(self.tags))
 
     def line(self, line: str, tools: EditTools) -> str:
         gone = set(map(key, self.tags))
@@ -180,15 +181,15 @@ class RemoveTags(Edit):
 class RenameTag(Edit):
     """A tag written as another; where that stands in the line already, the tag is removed."""
 
-    title: ClassVar = "Rename a tag"
-    sentence: ClassVar = "Writes a tag as another one. Where a caption has both, one is left."
+    title: ClassVar = tr("Rename a tag")
+    sentence: ClassVar = tr("Writes a tag as another one. Where a caption has both, one is left.")
 
     kind: Literal["rename"] = "rename"
     tag: Tag
-    name: Annotated[str, Field(title="New name", min_length=1)]
+    name: Annotated[str, Field(title=tr("New name"), min_length=1)]
 
     def describe(self) -> str:
-        return f"“{self.tag}” renamed to “{self.name}”"
+        return tr("“{tag}” renamed to “{name}”", tag=self.tag, name=self.name)
 
     def line(self, line: str, tools: EditTools) -> str:
         old, seen = key(self.tag), {key(part) for part in caption_parts.split(line)}
@@ -202,15 +203,20 @@ class RenameTag(Edit):
 class Reorder(Edit):
     """``tags`` moved to the front or the end of each line that has them, in the order given."""
 
-    title: ClassVar = "Move tags"
-    sentence: ClassVar = "Moves tags to the front or to the end of every caption that has them, in the order given."
+    title: ClassVar = tr("Move tags")
+    sentence: ClassVar = tr("Moves tags to the front or to the end of every caption that has them, in the order given.")
 
     kind: Literal["reorder"] = "reorder"
     tags: Tags
-    to: Annotated[Literal["front", "end"], Field(title="To", description="Where the tags go.")] = "front"
+    to: Annotated[Literal["front", "end"], Field(title=tr("To"), description=tr("Where the tags go."))] = "front"
 
     def describe(self) -> str:
-        return f"{_quoted(self.tags)} moved to the {self.to}"
+        tags = _quoted(self.tags)
+        return (
+            tr("{tags} moved to the front", tags=tags)
+            if self.to == "front"
+            else tr("{tags} moved to the end", tags=tags)
+        )
 
     def line(self, line: str, tools: EditTools) -> str:
         wanted = [key(tag) for tag in self.tags]
@@ -226,13 +232,13 @@ class Reorder(Edit):
 class Deduplicate(Edit):
     """Of equal tags in a line the first kept, and of equal lines in a caption."""
 
-    title: ClassVar = "Remove repeated tags"
-    sentence: ClassVar = "Keeps the first of several equal tags in a caption, and of several equal lines."
+    title: ClassVar = tr("Remove repeated tags")
+    sentence: ClassVar = tr("Keeps the first of several equal tags in a caption, and of several equal lines.")
 
     kind: Literal["deduplicate"] = "deduplicate"
 
     def describe(self) -> str:
-        return "repeated tags removed"
+        return tr("repeated tags removed")
 
     def line(self, line: str, tools: EditTools) -> str:
         seen: set[str] = set()
@@ -253,14 +259,16 @@ class Trim(Edit):
     after a word.
     """
 
-    title: ClassVar = "Shorten"
-    sentence: ClassVar = "Cuts every caption to a number of tokens, after a tag, a sentence, or else a word."
+    title: ClassVar = tr("Shorten")
+    sentence: ClassVar = tr("Cuts every caption to a number of tokens, after a tag, a sentence, or else a word.")
 
     kind: Literal["trim"] = "trim"
-    tokens: Annotated[int, Field(title="Tokens", description="An encoder reads 75 at once.", ge=1, le=10_000)] = 75
+    tokens: Annotated[
+        int, Field(title=tr("Tokens"), description=tr("An encoder reads 75 at once."), ge=1, le=10_000)
+    ] = 75
 
     def describe(self) -> str:
-        return f"cut to {self.tokens} tokens"
+        return tr("cut to {tokens} tokens", tokens=self.tokens)
 
     def line(self, line: str, tools: EditTools) -> str:
         count = tools.count
@@ -279,11 +287,13 @@ class Trim(Edit):
 class RemoveMatching(Edit):
     """Every tag in which a pattern is found removed."""
 
-    title: ClassVar = "Remove what matches"
-    sentence: ClassVar = "Removes every tag in which a regular expression is found."
+    title: ClassVar = tr("Remove what matches")
+    sentence: ClassVar = tr("Removes every tag in which a regular expression is found.")
 
     kind: Literal["remove matching"] = "remove matching"
-    pattern: Annotated[str, Field(title="Regular expression", description="^ is the tag's beginning.", min_length=1)]
+    pattern: Annotated[
+        str, Field(title=tr("Regular expression"), description=tr("^ is the tag's beginning."), min_length=1)
+    ]
     ignore_case: IgnoreCase = True
 
     model_config = ConfigDict(str_strip_whitespace=False)
@@ -292,7 +302,7 @@ class RemoveMatching(Edit):
         _compiled(self.pattern, True, self.ignore_case)
 
     def describe(self) -> str:
-        return f"tags that match “{self.pattern}” removed"
+        return tr("tags that match “{pattern}” removed", pattern=self.pattern)
 
     def line(self, line: str, tools: EditTools) -> str:
         pattern = _compiled(self.pattern, True, self.ignore_case)
@@ -306,14 +316,16 @@ class RemoveMatching(Edit):
 class RemoveStyle(Edit):
     """What captions say about the style removed, as ``style_words`` finds it."""
 
-    title: ClassVar = "Remove words about the style"
-    sentence: ClassVar = "Removes what captions say about the style or medium: what stays unsaid becomes the style."
+    title: ClassVar = tr("Remove words about the style")
+    sentence: ClassVar = tr("Removes what captions say about the style or medium: what stays unsaid becomes the style.")
 
     kind: Literal["remove style"] = "remove style"
-    keep: Annotated[tuple[Tag, ...], Field(title="Keep", description="Words to keep, separated by commas.")] = ()
+    keep: Annotated[
+        tuple[Tag, ...], Field(title=tr("Keep"), description=tr("Words to keep, separated by commas."))
+    ] = ()
 
     def describe(self) -> str:
-        return "words about the style removed"
+        return tr("words about the style removed")
 
     def line(self, line: str, tools: EditTools) -> str:
         return style_words.without(line, self.keep)
@@ -382,7 +394,10 @@ def make(kind: str, **values: Any) -> Edit:
         name = next((part for part in fault["loc"][1:] if isinstance(part, str)), "")
         title = next((field.title for field in fields(kind) if field.name == name), EDITS[kind].title)
         empty = fault["type"] in ("missing", "string_too_short", "too_short")
-        what = f"“{title}” is empty." if empty else f"“{title}” is wrong: {fault['msg'][:1].lower()}{fault['msg'][1:]}."
+        why = fault["msg"][:1].lower() + fault["msg"][1:]
+        what = (
+            tr("“{title}” is empty.", title=title) if empty else tr("“{title}” is wrong: {why}.", title=title, why=why)
+        )
         raise SettingsError(what, do=tr("Fill it in.") if empty else tr("Correct it.")) from None
 
 
@@ -406,7 +421,7 @@ def preview(
                 after = edit.caption(after, tools)
             except TimeoutError:
                 raise SettingsError(
-                    f"The regular expression takes too long; it was stopped after {SECONDS:g} s.",
+                    tr("The regular expression takes too long; it was stopped after {seconds:g} s.", seconds=SECONDS),
                     where=name,
                     do=tr("Write it more simply: avoid repeats within repeats, such as (a+)+. Nothing was changed."),
                 ) from None
@@ -416,9 +431,9 @@ def preview(
 
 
 def describe(edits: Iterable[Edit]) -> str:
-    """What edits do, as one title for undo."""
-    text = ", ".join(edit.describe() for edit in edits)
-    return text[:1].upper() + text[1:]
+    """What edits do, as one title for undo, as it stands within a sentence."""
+    done = [edit.describe() for edit in edits]
+    return few(done, len(done))
 
 
 _UNITS = regex.compile(r"(?=\s*,)|(?<=[.!?])(?=\s)|(?=\s*\|\|\|)")
@@ -454,20 +469,23 @@ def _check_template(pattern: Pattern, template: str) -> None:
     except (regex.error, IndexError) as error:
         raise SettingsError(
             tr("“{template}” cannot be put in place of what is found: {error}.", template=template, error=error),
-            do=r"\1 is the first group in brackets of the regular expression; write \\ for a backslash.",
+            do=tr(r"\1 is the first group in brackets of the regular expression; write \\ for a backslash."),
         ) from None
 
 
 def _invalid(pattern: str, error: regex.error) -> SettingsError:
     place = getattr(error, "pos", None)
-    where = f" at character {place + 1}" if place is not None else ""
-    return SettingsError(
-        tr(
-            "“{pattern}” is no regular expression: {getattr}{where}.",
+    why = getattr(error, "msg", error)
+    what = tr("“{pattern}” is no regular expression: {why}.", pattern=pattern, why=why)
+    if place is not None:
+        what = tr(
+            "“{pattern}” is no regular expression: {why} at character {place}.",
             pattern=pattern,
-            getattr=getattr(error, "msg", error),
-            where=where,
-        ),
+            why=why,
+            place=place + 1,
+        )
+    return SettingsError(
+        what,
         do=tr(
             "Correct it, or search for it as plain text. A sign with a meaning, such as ( or +, is written \\( or \\+."
         ),
@@ -491,5 +509,4 @@ def _swapped(part: str, old: str, new: Parts) -> Parts:
 
 
 def _quoted(tags: Iterable[str]) -> str:
-    names = [f"“{tag}”" for tag in tags]
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return few([tr("“{tag}”", tag=tag) for tag in tags], 3)

@@ -25,7 +25,7 @@ from lora_studio import files
 from lora_studio.dataset import captions, folder_tables, masks, pictures, preparation
 from lora_studio.dataset.preparation import FOLDER
 from lora_studio.errors import DatasetError
-from lora_studio.language import tr
+from lora_studio.language import Told, few, ntr, tr
 
 MAX_STEPS = 500
 MAX_BYTES = 256 * 1024**2
@@ -78,12 +78,12 @@ class StepHead(_Stored):
     """What is told of a step.
 
     Attributes:
-        title: what was done, a sentence without its full stop.
+        title: what was done, as it stands within a sentence and without its full stop.
         names: the pictures concerned.
         at: seconds since the epoch.
     """
 
-    title: str
+    title: Told
     names: tuple[str, ...]
     at: float
 
@@ -205,7 +205,7 @@ class History:
             else:
                 targets[edit.file] = edit.applied(data, back)
         if changed:
-            raise _changed_since(changed, "undone" if back else "done")
+            raise _changed_since(changed, back)
         self._store(_Position(done=position.done, moving=max(position.done, to)))
         try:
             self._write(targets)
@@ -218,12 +218,14 @@ class History:
         """Where an edit's file is. A dataset may come from anyone, and its steps may name anything, also pictures."""
         path, what = Path(os.path.realpath(self._root / edit.file)), ""
         if not path.is_relative_to(self._root):
-            what = "a file outside of it"
+            what = tr("A step in the dataset's history changes a file outside of it: {file}.", file=edit.file)
         elif not _is_written(edit.file) or (pictures.promises(path.name) and not masks.may_be(str(path))):
-            what = "what is no caption, mask or choice"
+            what = tr(
+                "A step in the dataset's history changes what is no caption, mask or choice: {file}.", file=edit.file
+            )
         if what:
             raise DatasetError(
-                tr("A step in the dataset's history changes {what}: {file}.", what=what, file=edit.file),
+                what,
                 where=self._folder,
                 do=tr(
                     "If it is a link, put the file in its place. Else delete the folder history: another "
@@ -298,15 +300,24 @@ def _is_written(name: str) -> bool:
     return name.lower().endswith(captions.SUFFIXES) or folder_tables.is_table(name) or masks.may_be(name)
 
 
-def _changed_since(names: list[str], what: str) -> DatasetError:
-    listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+def _changed_since(names: list[str], back: bool) -> DatasetError:
+    listed = few(names, 5)
+    if back:
+        what = ntr(
+            len(names),
+            "The step cannot be undone: {files} was changed by another program since. Nothing was changed.",
+            "The step cannot be undone: {files} were changed by another program since. Nothing was changed.",
+            files=listed,
+        )
+    else:
+        what = ntr(
+            len(names),
+            "The step cannot be done: {files} was changed by another program since. Nothing was changed.",
+            "The step cannot be done: {files} were changed by another program since. Nothing was changed.",
+            files=listed,
+        )
     return DatasetError(
-        tr(
-            "The step cannot be {what}: {listed} {value} changed by another program since. Nothing was changed.",
-            what=what,
-            listed=listed,
-            value="was" if len(names) == 1 else "were",
-        ),
+        what,
         where=names[0],
         do=tr("Look at what it holds now and edit it on the page."),
         details={"files": names},

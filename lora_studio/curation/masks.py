@@ -20,6 +20,7 @@ from lora_studio.dataset import pictures
 from lora_studio.dataset.items import Dataset, Picture
 from lora_studio.dataset.masks import BLACK
 from lora_studio.dataset.preparation import Crop
+from lora_studio.language import tr
 
 Corner = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
 CORNERS: tuple[Corner, ...] = ("top-left", "top-right", "bottom-left", "bottom-right")
@@ -55,11 +56,11 @@ class Extent(NamedTuple):
         """
         found = re.fullmatch(r"(\d+(?:\.\d+)?)(%?)\s*[x×]\s*(\d+(?:\.\d+)?)(%?)", text.strip())
         if not found or (found[2] and not found[4]):
-            raise ValueError("a size is written as 20x8% of a picture, or as 120x40 pixels")
+            raise ValueError(tr("a size is written as 20x8% of a picture, or as 120x40 pixels"))
         shares = bool(found[4])
         width, height = (float(part) / (100 if shares else 1) for part in (found[1], found[3]))
         if not 0 < min(width, height) or (shares and max(width, height) > 1):
-            raise ValueError("a size is above 0 and at most 100%")
+            raise ValueError(tr("a size is above 0 and at most 100%"))
         return cls(width, height, shares)
 
 

@@ -14,6 +14,7 @@ from lora_studio.curation.history import Contents
 from lora_studio.curation.table_rows import CaptionTable
 from lora_studio.dataset import caption_tables, captions, folder_tables
 from lora_studio.dataset.preparation import FOLDER
+from lora_studio.language import tr
 
 ORIGINALS = f"{FOLDER}/originals"
 _ABSENT = ".absent"
@@ -57,7 +58,7 @@ def restored(place: CaptionFolder, names: Collection[str]) -> CaptionChanges:
     for table in _kept_tables(place):
         before, original = place.read(table), _kept(place.root, table)[1]
         if before is None or original is None:
-            plan.notes.append(f"{table} is gone, so its captions were not put back.")
+            plan.notes.append(tr("{table} is gone, so its captions were not put back.", table=table))
             continue
         after, changed = _entries(place, table, before, original, names)
         if changed:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from lora_studio.curation import caption_parts, style_words
 from lora_studio.curation.edits import Edit, RemoveStyle, RemoveTags
+from lora_studio.language import few, ntr, tr
 
 FEWEST = 3
 """Captions below which nothing is said of tags that all of them have."""
@@ -91,16 +92,28 @@ def _in_all(captions: Mapping[str, str], trigger: str, counts: Sequence[TagCount
     ]
     if not found:
         return []
-    one = len(found) == 1
-    what = f"{_listed(found)} {'stands' if one else 'stand'} in all {len(captions):,} captions."
-    do = (
-        f"The style is tied to {'it' if one else 'them'}: prompts without {'it' if one else 'them'} get less of the "
-        f"style. Keep {'it' if one else 'them'} if every prompt will say so, as with a trigger word. Otherwise remove "
-        f"{'it' if one else 'them'}: then what {'it names' if one else 'they name'} becomes part of the style and is "
-        "drawn unasked."
-    )
+    what, do = _told_in_all(found, len(captions))
     edit = RemoveTags(tags=tuple(one.tag for one in found))
     return [TagRemark("in all", what, do, tuple(found), tuple(captions), edit)]
+
+
+def _told_in_all(found: Sequence[TagCount], captions: int) -> tuple[str, str]:
+    what = ntr(
+        len(found),
+        "{tags} stands in all {captions:,} captions.",
+        "{tags} stand in all {captions:,} captions.",
+        tags=_listed(found),
+        captions=captions,
+    )
+    do = ntr(
+        len(found),
+        "The style is tied to it: prompts without it get less of the style. Keep it if every prompt will say so, as "
+        "with a trigger word. Otherwise remove it: then what it names becomes part of the style and is drawn unasked.",
+        "The style is tied to them: prompts without them get less of the style. Keep them if every prompt will say so, "
+        "as with a trigger word. Otherwise remove them: then what they name becomes part of the style and is drawn "
+        "unasked.",
+    )
+    return what, do
 
 
 def _about_style(captions: Mapping[str, str], trigger: str) -> list[TagRemark]:
@@ -110,15 +123,18 @@ def _about_style(captions: Mapping[str, str], trigger: str) -> list[TagRemark]:
         return []
     counts = Counter(piece.casefold() for said in pieces.values() for piece in said)
     found = tuple(TagCount(piece, count) for piece, count in counts.most_common())
-    one = len(pieces) == 1
-    what = f"{len(pieces):,} {'caption says' if one else 'captions say'} how the picture is made: {_listed(found)}."
-    do = (
-        "Remove that: what captions leave unsaid becomes the style, while what they say is drawn only where the prompt "
-        "says it too."
+    what = ntr(
+        len(pieces),
+        "{count:,} caption says how the picture is made: {words}.",
+        "{count:,} captions say how the picture is made: {words}.",
+        words=_listed(found),
+    )
+    do = tr(
+        "Remove that: what captions leave unsaid becomes the style, while what they say is drawn only where the "
+        "prompt says it too."
     )
     return [TagRemark("style", what, do, found, tuple(pieces), RemoveStyle(keep=keep))]
 
 
 def _listed(tags: tuple[TagCount, ...] | list[TagCount]) -> str:
-    shown = ", ".join(f"“{one.tag}”" for one in tags[:_NAMED])
-    return shown + (f" and {len(tags) - _NAMED:,} more" if len(tags) > _NAMED else "")
+    return few([tr("“{tag}”", tag=one.tag) for one in tags], _NAMED)

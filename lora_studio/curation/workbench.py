@@ -22,7 +22,7 @@ from lora_studio.dataset import captions, choices, listing, masks, pictures, pre
 from lora_studio.dataset.folder_tables import is_table
 from lora_studio.dataset.preparation import FOLDER, Crop, FolderOptions, Preparation
 from lora_studio.errors import DatasetError
-from lora_studio.language import tr
+from lora_studio.language import Message, few, ntr, tr
 
 NAMED = 3
 """Names that a sentence shows; the others are counted."""
@@ -74,7 +74,7 @@ class Workbench:
             raise DatasetError(
                 tr("There is no folder {folder}.", folder=self.folder), do=tr("Choose the folder of your pictures.")
             )
-        with _disk("The folder cannot be written", self.folder):
+        with _disk(tr("The folder cannot be written"), self.folder):
             files.make_folder(self.folder / FOLDER)
 
     @property
@@ -98,9 +98,10 @@ class Workbench:
         if settled is None:
             return None
         notes = [
-            f"{name} was changed by another program since and stayed as it is." for name in settled.foreign[:NAMED]
+            tr("{name} was changed by another program since and stayed as it is.", name=name)
+            for name in settled.foreign[:NAMED]
         ]
-        sentence = f"A step was interrupted and was put back: {_lowered(settled.step.head.title)}."
+        sentence = tr("A step was interrupted and was put back: {title}.", title=_within(settled.step.head.title))
         return Done(sentence, settled.step.head.names, tuple(notes), _kinds(edit.file for edit in settled.step.edits))
 
     def captions(self, names: Collection[str]) -> dict[str, str]:
@@ -126,14 +127,16 @@ class Workbench:
             place = CaptionFolder(self.folder, wanted)
             _compare(place, shown or {})
             plan = caption_files.planned(place, wanted)
-            said = title or f"{_count(len(plan.pictures), 'caption')} changed"
+            said = title or ntr(len(plan.pictures), "{count:,} caption changed", "{count:,} captions changed")
             return self._step(said, plan.pictures, plan.contents, plan.notes)
 
     def restore_captions(self, names: Collection[str]) -> Done:
         """Puts back the captions that pictures had before the studio changed them for the first time, byte for byte."""
         with self._changing(names):
             plan = originals.restored(CaptionFolder(self.folder, names), names)
-            title = f"{_count(len(plan.pictures), 'original caption')} put back"
+            title = ntr(
+                len(plan.pictures), "{count:,} original caption put back", "{count:,} original captions put back"
+            )
             return self._step(title, plan.pictures, plan.contents, plan.notes)
 
     def restorable(self, names: Collection[str]) -> list[str]:
@@ -147,7 +150,9 @@ class Workbench:
             known = self._prepared()
             new = [name for name in dict.fromkeys(names) if name not in known.left_out]
             changed = replace(known, left_out=known.left_out | set(new))
-            return self._prepare(f"{_count(len(new), 'picture')} left out", new, changed)
+            return self._prepare(
+                ntr(len(new), "{count:,} picture left out", "{count:,} pictures left out"), new, changed
+            )
 
     def take_in(self, names: Collection[str]) -> Done:
         """Trains on pictures again that were left out."""
@@ -155,7 +160,8 @@ class Workbench:
             known = self._prepared()
             back = [name for name in dict.fromkeys(names) if name in known.left_out]
             changed = replace(known, left_out=known.left_out - set(back))
-            return self._prepare(f"{_count(len(back), 'picture')} taken in again", back, changed)
+            title = ntr(len(back), "{count:,} picture taken in again", "{count:,} pictures taken in again")
+            return self._prepare(title, back, changed)
 
     def set_crop(self, name: str, crop: Crop | None) -> Done:
         """Trains on a part of a picture; None for all of it. Raises DatasetError also for a part that is too small."""
@@ -170,7 +176,10 @@ class Workbench:
             known = self._prepared()
             new = {name: crop for name, crop in crops.items() if known.crops.get(name) != crop}
             kept = {name: crop for name, crop in {**known.crops, **new}.items() if crop is not None}
-            title = f"Crop of {_listed(new)} {'removed' if None in new.values() else 'set'}"
+            listed = few(new, NAMED)
+            title = tr("crop of {names} set", names=listed)
+            if None in new.values():
+                title = tr("crop of {names} removed", names=listed)
             return self._prepare(title, list(new), replace(known, crops=kept))
 
     def set_folder(self, name: str, options: FolderOptions) -> Done:
@@ -179,9 +188,10 @@ class Workbench:
             _inside(self.folder, name or ".")
             known = self._prepared()
             if known.folders.get(name, FolderOptions()) == options:
-                return Done("Nothing to change.")
+                return Done(tr("Nothing to change."))
             changed = replace(known, folders={**known.folders, name: options})
-            return self._prepare(f"Options of {name or 'the folder'} set", [name], changed)
+            title = tr("options of {name} set", name=name) if name else tr("options of the folder set")
+            return self._prepare(title, [name], changed)
 
     def add_choices(self, chosen: Preparation) -> Done:
         """Takes over crops, pictures left out and options of folders that came with pictures which were added. What is
@@ -193,7 +203,7 @@ class Workbench:
             folders = {**chosen.folders, **known.folders}
             changed = Preparation({**known.crops, **chosen.crops}, known.left_out | chosen.left_out, folders)
             names = [*pictures, *sorted(folders.keys() - known.folders.keys())]
-            return self._prepare("Crops and choices of added pictures taken over", names, changed)
+            return self._prepare(tr("crops and choices of added pictures taken over"), names, changed)
 
     def forget_gone(self) -> Done:
         """Removes crops, leaving out and options that were chosen for pictures and folders that are gone."""
@@ -206,7 +216,7 @@ class Workbench:
                 left_out=known.left_out - set(gone),
                 folders={name: options for name, options in known.folders.items() if name not in gone},
             )
-            return self._prepare(f"Choices about {_listed(gone)} removed", gone, changed)
+            return self._prepare(tr("choices about {names} removed", names=few(gone, NAMED)), gone, changed)
 
     def set_mask(self, name: str, image: bytes | None) -> Done:
         """Sets a picture's mask, a PNG of the picture's shape, white where it is learned; None removes it."""
@@ -218,20 +228,27 @@ class Workbench:
             contents: dict[str, tuple[bytes | None, bytes | None]] = {}
             for name, image in images.items():
                 contents |= self._mask_files(name, image)
-            title = f"Mask of {_listed(images)} {'removed' if None in images.values() else 'set'}"
+            listed = few(images, NAMED)
+            title = tr("mask of {names} set", names=listed)
+            if None in images.values():
+                title = tr("mask of {names} removed", names=listed)
             return self._step(title, list(images) if contents else [], contents)
 
     def undo(self) -> Done:
         """Undoes the last step, also one of an earlier session."""
         with self._changing():
             step = self._history.undo()
-        return _told("Undone", step, "There is nothing to undo.")
+        if step is None:
+            return Done(tr("There is nothing to undo."))
+        return _told(tr("Undone: {title}.", title=_within(step.head.title)), step)
 
     def redo(self) -> Done:
         """Does the last step again that was undone."""
         with self._changing():
             step = self._history.redo()
-        return _told("Done again", step, "There is nothing to redo.")
+        if step is None:
+            return Done(tr("There is nothing to redo."))
+        return _told(tr("Done again: {title}.", title=_within(step.head.title)), step)
 
     def _prepared(self) -> Preparation:
         found, problems = preparation.read(self.folder)
@@ -260,10 +277,10 @@ class Workbench:
     def _step(self, title: str, names: Collection[str], contents: Contents, notes: Collection[str] = ()) -> Done:
         """Changes files as one step, and keeps the originals of those that are hers."""
         if not contents:
-            return Done("Nothing to change.", (), tuple(notes))
+            return Done(tr("Nothing to change."), (), tuple(notes))
         originals.keep(self.folder, {file: pair for file, pair in contents.items() if file != preparation.NAME})
         self._history.do(title, names, contents)
-        return Done(f"{title}.", tuple(names), tuple(notes), _kinds(contents))
+        return Done(tr("{title}.", title=_begun(title)), tuple(names), tuple(notes), _kinds(contents))
 
     @contextmanager
     def _changing(self, names: Collection[str] = (), gone: bool = False) -> Generator[None]:
@@ -290,15 +307,15 @@ class Workbench:
                 raise DatasetError(
                     tr("There is no picture {name}.", name=name), where=self.folder, do=tr("Read the folder again.")
                 )
-        with _disk("The folder cannot be written", self.folder):
+        with _disk(tr("The folder cannot be written"), self.folder):
             files.make_folder(self.folder / FOLDER)
-        with self._locked(), _disk("The change cannot be written, and nothing was changed", self.folder):
+        with self._locked(), _disk(tr("The change cannot be written, and nothing was changed"), self.folder):
             self._history.settle()
             yield
 
     @contextmanager
     def _locked(self) -> Generator[None]:
-        with _disk("The folder cannot be written", self.folder), locks.held(self.folder / FOLDER / "lock"):
+        with _disk(tr("The folder cannot be written"), self.folder), locks.held(self.folder / FOLDER / "lock"):
             yield
 
 
@@ -329,7 +346,7 @@ def _tidied(name: str, text: str) -> str:
     tidy = _tidy(text)
     if len(tidy.encode()) > captions.MAX_BYTES:
         raise DatasetError(
-            tr("The caption is longer than {value} KiB.", value=captions.MAX_BYTES // 1024),
+            tr("The caption is longer than {most} KiB.", most=captions.MAX_BYTES // 1024),
             where=name,
             do=tr("Shorten it."),
         )
@@ -346,10 +363,11 @@ def _compare(place: CaptionFolder, shown: Mapping[str, str]) -> None:
     changed = [name for name, text in shown.items() if name in now and now[name] not in (text, _tidy(text))]
     if changed:
         raise DatasetError(
-            tr(
-                "{listed} {value} than was shown. Nothing was changed.",
-                listed=_listed(changed),
-                value="has another caption" if len(changed) == 1 else "have other captions",
+            ntr(
+                len(changed),
+                "{names} has another caption than was shown. Nothing was changed.",
+                "{names} have other captions than was shown. Nothing was changed.",
+                names=few(changed, NAMED),
             ),
             where=changed[0],
             do=tr("Look at it again, then repeat the change."),
@@ -371,15 +389,12 @@ def _title(find: Callable[[], StepHead | None]) -> str:
     try:
         step = find()
     except (DatasetError, OSError):
-        return "the last step"
-    return step.title if step else ""
+        return tr("the last step")
+    return _begun(step.title) if step else ""
 
 
-def _told(what: str, step: EditStep | None, otherwise: str) -> Done:
-    if step is None:
-        return Done(otherwise)
-    kinds = _kinds(edit.file for edit in step.edits)
-    return Done(f"{what}: {_lowered(step.head.title)}.", step.head.names, (), kinds)
+def _told(sentence: str, step: EditStep) -> Done:
+    return Done(sentence, step.head.names, (), _kinds(edit.file for edit in step.edits))
 
 
 def _kinds(names: Iterable[str]) -> frozenset[str]:
@@ -393,14 +408,12 @@ def _kind(name: str) -> str:
     return "captions" if name.lower().endswith(captions.SUFFIXES) or is_table(name) else "masks"
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' * (number != 1)}"
+def _within(title: str) -> str:
+    """A step's title within a sentence. Earlier versions kept it as it begins one, and without its parts."""
+    return title if isinstance(title, Message) else title[:1].lower() + title[1:]
 
 
-def _listed(names: Collection[str]) -> str:
-    shown = list(names)[:NAMED]
-    return ", ".join(shown) + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
-
-
-def _lowered(title: str) -> str:
-    return title[:1].lower() + title[1:]
+def _begun(title: str) -> str:
+    """A step's title as it begins a sentence, in the current language."""
+    said = str(title)
+    return said[:1].upper() + said[1:]

@@ -39,7 +39,7 @@ _DAMAGED = (
     ArithmeticError,
 )
 """What zipfile raises for damaged files; most were found by fuzzing."""
-_DISTRUST = "Do not use this file. Pack the pictures yourself."
+_DISTRUST = tr("Do not use this file. Pack the pictures yourself.")
 _LEADS_OUT = re.compile(r"(^|/)\.\.(/|$)|^/|^[A-Za-z]:")
 _UNSTORABLE = re.compile(r"[\x00-\x1f:]|(^|/)\.(/|$)|//|[. ](/|$)")
 """Names that Windows does not take, or takes for another."""
@@ -91,7 +91,7 @@ def _checked(packed: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:
     entries = packed.infolist()
     if len(entries) > MAX_FILES:
         raise DatasetError(
-            f"The ZIP contains {len(entries):,} files; the limit is {MAX_FILES:,}.",
+            tr("The ZIP contains {count:,} files; the limit is {most:,}.", count=len(entries), most=MAX_FILES),
             where=archive.name,
             do=tr("Pack fewer files."),
         )
@@ -174,7 +174,7 @@ def _require_modest(size: int, entry: zipfile.ZipInfo, archive: Path) -> None:
 
 def _too_much(archive: Path) -> DatasetError:
     return DatasetError(
-        tr("The ZIP unpacks to more than {value} GiB.", value=MAX_BYTES // 1024**3),
+        tr("The ZIP unpacks to more than {most} GiB.", most=MAX_BYTES // 1024**3),
         where=archive.name,
         do=tr("Pack fewer pictures."),
     )

@@ -14,6 +14,7 @@ import numpy as np
 from lora_studio.dataset.items import Bucket, Dataset, Picture
 from lora_studio.dataset.preparation import Crop
 from lora_studio.dataset.problems import Problem, grouped
+from lora_studio.language import tr
 
 MAX_ASPECT = 4.0
 """Highest ratio of a bucket's longer to its shorter side. Longer pictures are cropped to it."""
@@ -114,23 +115,27 @@ def problems(dataset: Dataset, resolution: int, step: int, max_upscale: float) -
             small.append(name)
         seen = _seen(picture, bucket)
         if seen < 1 - _CROP_WARNED and not picture.crop:
-            cropped[name] = f"{picture.width} × {picture.height}, middle {seen:.0%} used"
+            cropped[name] = tr(
+                "{width} × {height}, middle {seen:.0%} used", width=picture.width, height=picture.height, seen=seen
+            )
     wanted = f"{resolution} × {resolution}"
     return grouped(
         "warning",
         "small",
         small,
-        f"picture is too small for {wanted} and is trained on at a smaller size",
-        f"pictures are too small for {wanted} and are trained on at a smaller size",
-        "Use larger originals or a lower resolution.",
+        "picture is too small for {wanted} and is trained on at a smaller size",
+        "pictures are too small for {wanted} and are trained on at a smaller size",
+        tr("Use larger originals or a lower resolution."),
+        wanted=wanted,
     ) + grouped(
         "warning",
         "cropped",
         cropped,
-        f"picture is cropped by more than {_CROP_WARNED:.0%}",
-        f"pictures are cropped by more than {_CROP_WARNED:.0%}",
-        "Move the crop on the page, in Pictures, to train on another part.",
+        "picture is cropped by more than {share:.0%}",
+        "pictures are cropped by more than {share:.0%}",
+        tr("Move the crop on the page, in Pictures, to train on another part."),
         cropped,
+        share=_CROP_WARNED,
     )
 
 

@@ -110,14 +110,14 @@ class Cache:
         """
         if self._latents:
             views = {path: view for view, path in self._latents.items()}
-            yield from self._fill("pictures", views, self._encoding.pictures)
+            yield from self._fill(tr("pictures"), views, self._encoding.pictures)
         if self._masks:
-            yield from self._fill("masks", {path: view for view, path in self._masks.items()}, self._encoding.masks)
+            yield from self._fill(tr("masks"), {path: view for view, path in self._masks.items()}, self._encoding.masks)
         if self._masked:
             views = {path: view for view, path in self._masked.items()}
-            yield from self._fill("masked pictures", views, self._encoding.masked)
+            yield from self._fill(tr("masked pictures"), views, self._encoding.masked)
         if texts:
-            yield from self._fill("captions", self._texts, self._encoding.texts)
+            yield from self._fill(tr("captions"), self._texts, self._encoding.texts)
         used = {*self._latents.values(), *self._masks.values(), *self._masked.values(), *self._texts}
         entry_files.prune(self.folder, self.limits.disk, keep=used)
 

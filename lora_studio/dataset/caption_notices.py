@@ -11,6 +11,7 @@ from lora_studio.dataset.phrases import names
 from lora_studio.dataset.problems import Problem, grouped
 from lora_studio.dataset.sides import speaks_of_sides
 from lora_studio.dataset.wildcards import Template
+from lora_studio.language import tr
 
 
 def problems(dataset: Dataset, settings: DatasetSettings) -> list[Problem]:
@@ -32,9 +33,10 @@ def _of_lines(texts: dict[str, str]) -> list[Problem]:
         "warning",
         "caption lines",
         names,
-        f"caption has several lines and is read as {lines} captions, one of which is drawn each time",
-        f"captions have several lines and are read as {lines} captions, one of which is drawn each time",
-        "If the lines are one text, set caption_lines to joined.",
+        "caption has several lines and is read as {lines} captions, one of which is drawn each time",
+        "captions have several lines and are read as {lines} captions, one of which is drawn each time",
+        tr("If the lines are one text, set caption_lines to joined."),
+        lines=lines,
     )
 
 
@@ -48,9 +50,9 @@ def _of_wildcards(texts: dict[str, str]) -> list[Problem]:
         "warning",
         "wildcards",
         [name for name, lines in templates.items() if any(line.count > 1 for line in lines)],
-        "caption has wildcards such as {a|b}, an option of which is drawn each time",
-        "captions have wildcards such as {a|b}, an option of which is drawn each time",
-        "If the braces are meant literally, switch wildcards off.",
+        "caption has wildcards such as {{a|b}}, an option of which is drawn each time",
+        "captions have wildcards such as {{a|b}}, an option of which is drawn each time",
+        tr("If the braces are meant literally, switch wildcards off."),
     )
     return found + grouped(
         "warning",
@@ -58,7 +60,7 @@ def _of_wildcards(texts: dict[str, str]) -> list[Problem]:
         [name for name, lines in templates.items() if any(line.broken for line in lines)],
         "caption has braces that nest or have no partner, which are read as text",
         "captions have braces that nest or have no partner, which are read as text",
-        "Write wildcards as {a|b}, not inside each other.",
+        tr("Write wildcards as {a|b}, not inside each other."),
     )
 
 
@@ -72,7 +74,7 @@ def of_sides(dataset: Dataset, settings: AugmentationSettings) -> list[Problem]:
         [dataset.name(picture) for picture in dataset.pictures if speaks_of_sides(picture.full_caption)],
         "caption speaks of left or right, and its picture is mirrored too",
         "captions speak of left or right, and their pictures are mirrored too",
-        "Set mirror_captions to exchanged or unmirrored.",
+        tr("Set mirror_captions to exchanged or unmirrored."),
     )
 
 
@@ -96,5 +98,5 @@ def _of_protected(texts: Iterable[str], settings: DatasetSettings) -> list[Probl
         [tag for tag in settings.protected_tags if not known(tag)],
         "protected tag is in no caption",
         "protected tags are in no caption",
-        "Compare how it is written in the captions.",
+        tr("Compare how it is written in the captions."),
     )

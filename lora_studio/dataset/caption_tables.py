@@ -15,6 +15,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 
 from lora_studio.dataset import captions
+from lora_studio.language import tr
 
 JSONL, CSV = "metadata.jsonl", "metadata.csv"
 TABLES = (JSONL, CSV, "meta_lat.json", "meta_clean.json", "meta_cap_dd.json", "meta_dd.json", "meta_cap.json")
@@ -48,13 +49,12 @@ def read(name: str, data: bytes) -> Table:
     """The table ``name``, one of ``TABLES``. What is invalid is skipped; of two captions for one file the first
     counts.
     """
-    place = "line"
     if name == JSONL:
         entries = _jsonl(data)
     elif name == CSV:
         entries = _csv(data)
     else:
-        entries, place = _sd_scripts(data), "entry"
+        entries = _sd_scripts(data)
     found: dict[str, str] = {}
     faults: list[str] = []
     for number, entry in entries:
@@ -63,11 +63,24 @@ def read(name: str, data: bytes) -> Table:
                 raise ValueError(entry)
             key = entry_name(name, entry[0])
             if key in found:
-                raise ValueError(f"names {key} again")
+                raise ValueError(tr("names {key} again", key=key))
             found[key] = _tidied(entry[1])
         except ValueError as error:
-            faults.append(f"{place} {number} {error}" if number else f"it {error}")
+            faults.append(_placed(number, _why(error), name))
     return Table(found, faults)
+
+
+def _placed(number: int, fault: str, table: str) -> str:
+    if not number:
+        return tr("it {fault}", fault=fault)
+    if table in (JSONL, CSV):
+        return tr("line {number} {fault}", number=number, fault=fault)
+    return tr("entry {number} {fault}", number=number, fault=fault)
+
+
+def _why(error: ValueError) -> str:
+    """What an error says: a message, if it was made here."""
+    return error.args[0] if error.args else str(error)
 
 
 def entry_name(table: str, name: str) -> str:
@@ -85,7 +98,7 @@ _Entry = tuple[str, str] | str
 
 def _tidied(text: str) -> str:
     if len(text) > captions.MAX_BYTES:
-        raise ValueError(f"has a caption of {len(text)} characters")
+        raise ValueError(tr("has a caption of {count} characters", count=len(text)))
     return captions.tidy_lines(text)
 
 
@@ -95,7 +108,7 @@ def _jsonl(data: bytes) -> Iterator[tuple[int, _Entry]]:
             try:
                 yield number, row_of(_json(line))
             except ValueError as error:
-                yield number, str(error)
+                yield number, _why(error)
 
 
 def _csv(data: bytes) -> Iterator[tuple[int, _Entry]]:
@@ -104,18 +117,18 @@ def _csv(data: bytes) -> Iterator[tuple[int, _Entry]]:
     try:
         columns = [column.strip().casefold() for column in next(rows, [])]
         if not set(columns) & set(NAMES) or not set(columns) & set(TEXTS):
-            yield 1, "has no columns file_name and text"
+            yield 1, tr("has no columns file_name and text")
             return
         for row in rows:
             if len(row) > len(columns):
-                yield rows.line_num, "has more fields than the first line: a text with commas must be in quotes"
+                yield rows.line_num, tr("has more fields than the first line: a text with commas must be in quotes")
             elif any(cell.strip() for cell in row):
                 try:
                     yield rows.line_num, row_of(dict(zip(columns, row, strict=False)))
                 except ValueError as error:
-                    yield rows.line_num, str(error)
+                    yield rows.line_num, _why(error)
     except csv.Error as error:
-        yield rows.line_num, f"and all that follow are not CSV ({error})"
+        yield rows.line_num, tr("and all that follow are not CSV ({error})", error=error)
 
 
 def delimiter(text: str) -> str:
@@ -130,12 +143,12 @@ def row_of(entry: Any) -> tuple[str, str]:
         ValueError: it has none.
     """
     if not isinstance(entry, dict):
-        raise ValueError("is not a JSON object")
+        raise ValueError(tr("is not a JSON object"))
     name, text = (next((entry[key] for key in keys if key in entry), None) for keys in (NAMES, TEXTS))
     if not isinstance(name, str) or not name:
-        raise ValueError("has no file_name")
+        raise ValueError(tr("has no file_name"))
     if not isinstance(text, str):
-        raise ValueError("has no text")
+        raise ValueError(tr("has no text"))
     return name, text
 
 
@@ -143,15 +156,15 @@ def _sd_scripts(data: bytes) -> Iterator[tuple[int, _Entry]]:
     try:
         table = _json(captions.decode(data)[0])
         if not isinstance(table, dict):
-            raise ValueError("is not a JSON object")
+            raise ValueError(tr("is not a JSON object"))
     except ValueError as error:
-        yield 0, str(error)
+        yield 0, _why(error)
         return
     for number, (name, entry) in enumerate(table.items(), 1):
         try:
             yield number, (name, _of_object(entry))
         except ValueError as error:
-            yield number, f"({name[:60]}) {error}"
+            yield number, tr("({name}) {fault}", name=name[:60], fault=_why(error))
 
 
 def of_picture(data: bytes) -> str:
@@ -174,7 +187,7 @@ def _of_object(entry: Any) -> str:
     after = captions.tidy(", ".join(tags))
     texts = [line for text in lines for line in captions.tidy_lines(text).split("\n") if line]
     if not texts and not after:
-        raise ValueError("has no caption, text or tags")
+        raise ValueError(tr("has no caption, text or tags"))
     return "\n".join(f"{text}, {after}" if after else text for text in texts) or after
 
 
@@ -190,7 +203,7 @@ def _json(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        raise ValueError("is not JSON") from None
+        raise ValueError(tr("is not JSON")) from None
 
 
 def _any_name(name: str) -> str:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from lora_studio import files
 from lora_studio.dataset.problems import Problem
+from lora_studio.language import tr
 
 SUFFIXES = (".txt", ".caption", ".json")
 """Endings of a caption file beside its picture; the first one found is used."""
@@ -105,7 +106,7 @@ def relative_name(name: str) -> str:
     """
     path = PurePosixPath(unicodedata.normalize("NFC", name.replace("\\", "/")))
     if path.is_absolute() or PureWindowsPath(name).drive or ".." in path.parts:
-        raise ValueError("names a file outside the folder")
+        raise ValueError(tr("names a file outside the folder"))
     return str(path)
 
 
@@ -127,8 +128,8 @@ def read_bytes(path: Path, name: str, limit: int, problems: list[Problem]) -> by
                 "warning",
                 "unreadable caption",
                 name,
-                f"The file cannot be read: {files.reason(error)}.",
-                "Check that you may read it.",
+                tr("The file cannot be read: {reason}.", reason=files.reason(error)),
+                tr("Check that you may read it."),
             )
         )
         return None
@@ -139,8 +140,8 @@ def read_bytes(path: Path, name: str, limit: int, problems: list[Problem]) -> by
             "warning",
             "unreadable caption",
             name,
-            f"The file is longer than {limit // 1024} KiB and was not read.",
-            "Shorten it.",
+            tr("The file is longer than {limit} KiB and was not read.", limit=limit // 1024),
+            tr("Shorten it."),
         )
     )
     return None

@@ -11,6 +11,7 @@ from lora_studio.dataset.captions import composed
 from lora_studio.dataset.items import Picture
 from lora_studio.dataset.preparation import MIN_CROP, Preparation
 from lora_studio.dataset.problems import Problem, grouped
+from lora_studio.language import ntr, tr
 
 
 class Choices:
@@ -40,17 +41,20 @@ class Choices:
             aside,
             "picture is left out, as you chose",
             "pictures are left out, as you chose",
-            "Take it in again on the page, in Pictures, to train on it."
-            if len(aside) == 1
-            else "Take them in again on the page, in Pictures, to train on them.",
+            ntr(
+                len(aside),
+                "Take it in again on the page, in Pictures, to train on it.",
+                "Take them in again on the page, in Pictures, to train on them.",
+            ),
         )
         found += grouped(
             "warning",
             "small crop",
             self._too_small,
-            f"crop is smaller than {MIN_CROP} pixels and is not used",
-            f"crops are smaller than {MIN_CROP} pixels and are not used",
-            "Draw it again: the picture was replaced by a smaller one.",
+            "crop is smaller than {least} pixels and is not used",
+            "crops are smaller than {least} pixels and are not used",
+            tr("Draw it again: the picture was replaced by a smaller one."),
+            least=MIN_CROP,
         )
         present = {composed(name) for name in names}
         return found + grouped(
@@ -59,8 +63,10 @@ class Choices:
             [name for name in gone(self._root, self._chosen) if composed(name) not in present],
             "picture or folder that you prepared is no longer there",
             "pictures and folders that you prepared are no longer there",
-            "Put it back under its name, or forget what was chosen: on the page, in Pictures, or with "
-            "python3 app.py pictures DIR --tidy.",
+            tr(
+                "Put it back under its name, or forget what was chosen: on the page, in Pictures, or with python3 "
+                "app.py pictures DIR --tidy."
+            ),
         )
 
     def is_left_out(self, name: str) -> bool:

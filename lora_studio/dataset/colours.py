@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from lora_studio.language import tr
+
 _ROWS = 256
 """Rows that are converted at once, so that a large picture needs little memory."""
 _NEARLY = 0.05
@@ -86,7 +88,7 @@ def from_cicp(primaries: int, transfer: int, narrow: bool = False) -> ColourSpac
     """
     why_not = _HDR.get(transfer, "")
     if narrow and not why_not:
-        why_not = "narrow-range RGB, as of video"
+        why_not = tr("narrow-range RGB, as of video")
     return ColourSpace(_PRIMARIES.get(primaries, _BT709), _CURVES.get(transfer, _srgb_to_light), why_not)
 
 

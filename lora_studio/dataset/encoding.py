@@ -133,7 +133,7 @@ class Encoding:
                 for row, (path, _) in enumerate(batch)
             }
             for path, text in batch:
-                _require_finite(made[path], "text features", text)
+                _require_finite(made[path], tr("text features"), text)
             yield made
 
     def masks(self, pool: ThreadPoolExecutor, missing: dict[Path, View]) -> Iterator[Made]:
@@ -163,7 +163,7 @@ class Encoding:
             path: {name: _own(tensor[row]) for name, tensor in encoded.items()} for row, (path, _) in enumerate(batch)
         }
         for path, view in batch:
-            _require_finite(made[path], "latents", self.samples[view.picture].picture.path)
+            _require_finite(made[path], tr("latents"), self.samples[view.picture].picture.path)
         return made
 
     def _pixels(self, views: list[View]) -> Tensor:

@@ -10,7 +10,7 @@ from lora_studio.config.specs import SPECS
 from lora_studio.dataset.batch_sampler import split
 from lora_studio.dataset.items import Picture
 from lora_studio.errors import SettingsError
-from lora_studio.language import tr
+from lora_studio.language import ntr, tr
 
 
 def settled(settings: Settings, pictures: Sequence[Picture]) -> Settings:
@@ -26,7 +26,12 @@ def settled(settings: Settings, pictures: Sequence[Picture]) -> Settings:
     steps = max(1, math.ceil(drawn / (optimizer.batch * optimizer.accumulate)))
     if steps > (most := SPECS["steps"].high or math.inf):
         raise SettingsError(
-            f"{epochs:,} epochs of these pictures are {steps:,} steps; a run has at most {most:,.0f}.",
+            tr(
+                "{epochs:,} epochs of these pictures are {steps:,} steps; a run has at most {most:,.0f}.",
+                epochs=epochs,
+                steps=steps,
+                most=most,
+            ),
             where="epochs",
             do=tr("Choose fewer epochs."),
         )
@@ -38,7 +43,8 @@ def told(settings: Settings) -> str:
     epochs, steps = settings.run.epochs, settings.run.steps
     if not epochs:
         return ""
-    return f"{epochs:,} epoch{' is' if epochs == 1 else 's are'} {steps:,} step{'' if steps == 1 else 's'}."
+    length = ntr(steps, "{count:,} step", "{count:,} steps")
+    return ntr(epochs, "{count:,} epoch is {length}.", "{count:,} epochs are {length}.", length=length)
 
 
 def _drawn(pictures: Sequence[Picture], settings: Settings) -> int:

@@ -21,6 +21,7 @@ from lora_studio.dataset import masks, pictures
 from lora_studio.dataset.pictures import Facts
 from lora_studio.dataset.problems import Problem
 from lora_studio.errors import DatasetError
+from lora_studio.language import tr
 
 Progress = Callable[[int, int], None]
 """Called with (pictures read, pictures in total)."""
@@ -117,10 +118,18 @@ def _remember(memory: Path, known: _Memory) -> list[Problem]:
     try:
         files.write(memory, _MEMORY.dump_json(known))
     except OSError as error:
-        what = f"The result of the scan could not be saved in {memory.parent}: {files.reason(error)}."
+        what = tr(
+            "The result of the scan could not be saved in {folder}: {reason}.",
+            folder=memory.parent,
+            reason=files.reason(error),
+        )
         return [
             Problem(
-                "warning", "scan", "", what, f"{files.advice(error)} Until then every scan takes as long as the first."
+                "warning",
+                "scan",
+                "",
+                what,
+                tr("{advice} Until then every scan takes as long as the first.", advice=files.advice(error)),
             )
         ]
     return []

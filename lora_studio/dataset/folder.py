@@ -22,6 +22,7 @@ from lora_studio.dataset.items import Dataset, Mask, Picture
 from lora_studio.dataset.listing import PictureFolder
 from lora_studio.dataset.pictures import Facts
 from lora_studio.dataset.problems import Problem, grouped
+from lora_studio.language import ntr, tr
 
 _NO_PICTURES = frozenset(
     (*captions.SUFFIXES, ".jsonl", ".json", ".md", ".toml", ".csv", ".html", ".htm", ".npz", ".safetensors", ".zip")
@@ -48,8 +49,10 @@ def scan(
         by_content: compare the hash of every file with what is remembered of it: no replaced picture is missed.
     """
     if not os.path.isdir(folder):  # also of a name that the system does not take
-        what = f"There is no folder {folder}."
-        return Dataset(folder, [], [Problem("blocking", "no folder", "", what, "Choose the folder of your pictures.")])
+        what = tr("There is no folder {folder}.", folder=folder)
+        return Dataset(
+            folder, [], [Problem("blocking", "no folder", "", what, tr("Choose the folder of your pictures."))]
+        )
     root = folder.resolve()
     chosen, problems = preparation.read(root)
     choices = Choices(root, chosen)
@@ -117,27 +120,29 @@ def _weightless(names: Sequence[str]) -> list[Problem]:
         names,
         "picture is left out, since the weight of its folder is 0",
         "pictures are left out, since the weight of their folder is 0",
-        "Give the folder another weight on the page, in Pictures, to train on them.",
+        tr("Give the folder another weight on the page, in Pictures, to train on them."),
     )
 
 
 def _nothing(left_out: int, class_pictures: int) -> Problem:
     """The folder has no picture to train on but ``class_pictures``; ``left_out`` good ones are left out."""
     if class_pictures:
-        what = "All pictures are class pictures, which do not show the style."
-        return Problem("blocking", "class pictures", "", what, "Add pictures of the style in a folder of their own.")
+        what = tr("All pictures are class pictures, which do not show the style.")
+        return Problem(
+            "blocking", "class pictures", "", what, tr("Add pictures of the style in a folder of their own.")
+        )
     if left_out:
-        what = "The only picture is left out." if left_out == 1 else f"All {left_out:,} pictures are left out."
-        return Problem("blocking", "all left out", "", what, "Take some in again on the page, in Pictures.")
-    do = f"Add pictures in one of these formats: {pictures.READABLE}."
-    return Problem("blocking", "no pictures", "", "The folder contains no picture that can be trained on.", do)
+        what = ntr(left_out, "The only picture is left out.", "All {count:,} pictures are left out.")
+        return Problem("blocking", "all left out", "", what, tr("Take some in again on the page, in Pictures."))
+    do = tr("Add pictures in one of these formats: {formats}.", formats=pictures.READABLE)
+    return Problem("blocking", "no pictures", "", tr("The folder contains no picture that can be trained on."), do)
 
 
 def _too_many(count: int) -> list[Problem]:
     if count <= listing.MAX_PICTURES:
         return []
-    what = f"The folder contains {count:,} pictures; the limit is {listing.MAX_PICTURES:,}."
-    do = "Choose the best of them: a style needs tens of pictures, not thousands."
+    what = tr("The folder contains {count:,} pictures; the limit is {most:,}.", count=count, most=listing.MAX_PICTURES)
+    do = tr("Choose the best of them: a style needs tens of pictures, not thousands.")
     return [Problem("blocking", "too many", "", what, do)]
 
 
@@ -152,7 +157,7 @@ def _archives(names: Iterable[str]) -> list[Problem]:
         [name for name in names if name.lower().endswith((".zip", ".7z", ".rar", ".tar", ".gz", ".cbz"))],
         "archive was not read",
         "archives were not read",
-        "Unpack it into the folder, or upload a ZIP on the page.",
+        tr("Unpack it into the folder, or upload a ZIP on the page."),
     )
 
 
@@ -172,7 +177,7 @@ def _remarks(folders: Sequence[PictureFolder], facts: dict[str, Facts], texts: d
         [name for name, of_class in silent.items() if of_class],
         "class picture has no caption",
         "class pictures have no caption",
-        "Give their folder a caption that says what they show.",
+        tr("Give their folder a caption that says what they show."),
     )
     found += grouped(
         "warning",
@@ -180,7 +185,7 @@ def _remarks(folders: Sequence[PictureFolder], facts: dict[str, Facts], texts: d
         [name for name, of_class in silent.items() if not of_class],
         "picture has no caption",
         "pictures have no caption",
-        "Write one into a .txt of the same name beside each. Without, their caption is the trigger word alone.",
+        tr("Write one into a .txt of the same name beside each. Without, their caption is the trigger word alone."),
     )
     found += grouped(
         "warning",
@@ -188,7 +193,7 @@ def _remarks(folders: Sequence[PictureFolder], facts: dict[str, Facts], texts: d
         named,
         "picture has no caption and uses its folder's name",
         "pictures have no caption and use their folder's name",
-        "Write a better caption into a .txt of the same name beside each.",
+        tr("Write a better caption into a .txt of the same name beside each."),
     )
     for kind, (one, many, do) in pictures.NOTICES.items():
         found += grouped("warning", kind, [name for name, fact in facts.items() if kind in fact.notices], one, many, do)
@@ -211,7 +216,7 @@ def _alike(facts: dict[str, Facts]) -> list[Problem]:
                 names,
                 "",
                 "pictures are identical files",
-                "Keep one, unless it should count more than others.",
+                tr("Keep one, unless it should count more than others."),
             )
     first = [names[0] for names in copies.values()]
     for group in near_duplicates.groups([facts[name].likeness for name in first]):
@@ -221,6 +226,6 @@ def _alike(facts: dict[str, Facts]) -> list[Problem]:
             [first[index] for index in group],
             "",
             "pictures look almost the same",
-            "Keep the best, unless they should count more than others.",
+            tr("Keep the best, unless they should count more than others."),
         )
     return found

@@ -10,13 +10,14 @@ from typing import NamedTuple
 from lora_studio.dataset import caption_tables
 from lora_studio.dataset.captions import composed, decode, read_bytes
 from lora_studio.dataset.problems import Problem, grouped
+from lora_studio.language import in_row, tr
 
 _FAULTS_NAMED = 5
 _FORMS = {
-    caption_tables.JSONL: 'Write one line per picture: {"file_name": "a.png", "text": "a caption"}.',
-    caption_tables.CSV: 'Begin with the line file_name,text and write one line per picture: a.png,"a caption".',
+    caption_tables.JSONL: tr('Write one line per picture: {"file_name": "a.png", "text": "a caption"}.'),
+    caption_tables.CSV: tr('Begin with the line file_name,text and write one line per picture: a.png,"a caption".'),
 }
-_SD_SCRIPTS = 'Write an object with one entry per picture: {"a": {"caption": "a caption", "tags": "ink, gold"}}.'
+_SD_SCRIPTS = tr('Write an object with one entry per picture: {"a": {"caption": "a caption", "tags": "ink, gold"}}.')
 
 
 class Found(NamedTuple):
@@ -85,8 +86,8 @@ def _matched(name: str, data: bytes, pictures: _Pictures, problems: list[Problem
     base = os.path.basename(name)
     table = caption_tables.read(base, data)
     if encoding := decode(data)[1]:
-        what = f"The table is not UTF-8 and was read as {encoding}."
-        problems.append(Problem("warning", "caption encoding", name, what, "Check the texts, or save it as UTF-8."))
+        what = tr("The table is not UTF-8 and was read as {encoding}.", encoding=encoding)
+        problems.append(Problem("warning", "caption encoding", name, what, tr("Check the texts, or save it as UTF-8.")))
     texts: dict[str, str] = {}
     entries: dict[str, str] = {}
     orphans: list[str] = []
@@ -100,14 +101,15 @@ def _matched(name: str, data: bytes, pictures: _Pictures, problems: list[Problem
             entries.setdefault(picture, entry)
         if not called:
             orphans.append(entry if entry.startswith("/") else name.removesuffix(base) + entry)
-    problems += _faults(name, table.faults + [f"it names {picture} again" for picture in repeated])
+    problems += _faults(name, table.faults + [tr("it names {picture} again", picture=picture) for picture in repeated])
     problems += grouped(
         "warning",
         "orphan caption",
         orphans,
-        f"caption in {base} is of no picture in the folder",
-        f"captions in {base} are of no picture in the folder",
-        "Correct the file name there, or delete the entry.",
+        "caption in {base} is of no picture in the folder",
+        "captions in {base} are of no picture in the folder",
+        tr("Correct the file name there, or delete the entry."),
+        base=base,
     )
     return Found(name, texts, entries)
 
@@ -115,13 +117,15 @@ def _matched(name: str, data: bytes, pictures: _Pictures, problems: list[Problem
 def _faults(name: str, faults: list[str]) -> list[Problem]:
     if not faults:
         return []
-    more = f"; and {len(faults) - _FAULTS_NAMED} more" if len(faults) > _FAULTS_NAMED else ""
+    told, more = in_row(faults[:_FAULTS_NAMED]), len(faults) - _FAULTS_NAMED
+    if more > 0:
+        told = tr("{told}; and {more} more", told=told, more=more)
     return [
         Problem(
             "warning",
             "table",
             name,
-            f"Not all of it is used: {'; '.join(faults[:_FAULTS_NAMED])}{more}.",
+            tr("Not all of it is used: {told}.", told=told),
             _FORMS.get(os.path.basename(name), _SD_SCRIPTS),
         )
     ]

@@ -24,7 +24,7 @@ from lora_studio import files
 from lora_studio.dataset import archive, caption_tables, captions, listing, masks, moved_choices, pictures, preparation
 from lora_studio.dataset.problems import Problem, grouped
 from lora_studio.errors import DatasetError
-from lora_studio.language import tr
+from lora_studio.language import english, tr
 
 TYPES = sorted({*pictures.SUFFIXES, *captions.SUFFIXES, ".jsonl", ".csv", ".zip"})
 """Endings of the files that an upload may hold."""
@@ -68,11 +68,11 @@ def fill(folder: Path, uploaded: Sequence[Path | Item]) -> list[Problem]:
     items = [item for item in found if item not in chosen and _is_wanted(item.name.name)]
     if not any(pictures.promises(item.name.name) for item in items):
         first = _item(uploaded[0]).name.name if uploaded else "upload"
-        kind = "ZIP" if _is_zip(first) else "upload"
-        do = "Choose PNG, JPEG or WebP files, with captions as .txt."
+        do = tr("Choose PNG, JPEG or WebP files, with captions as .txt.")
         if any(_is_zip(item.name.name) for item in found):
-            do = "It holds ZIPs. Unpack them first."
-        raise DatasetError(tr("The {kind} holds no pictures.", kind=kind), where=first, do=do)
+            do = tr("It holds ZIPs. Unpack them first.")
+        what = tr("The ZIP holds no pictures.") if _is_zip(first) else tr("The upload holds no pictures.")
+        raise DatasetError(what, where=first, do=do)
     tables = [item for item in items if item.name.name in caption_tables.TABLES]
     others = [item for item in items if item.name.name not in caption_tables.TABLES]
     named = dict(zip(others, new_names([item.name for item in others]), strict=True))
@@ -93,14 +93,16 @@ def fill(folder: Path, uploaded: Sequence[Path | Item]) -> list[Problem]:
 
 def _left_out(names: Iterable[str]) -> list[Problem]:
     left = [name for name in names if not listing.is_non_caption(name) and name.casefold() not in _SYSTEM]
-    unpack = "Unpack ZIPs within the upload first. " if any(map(_is_zip, left)) else ""
+    do = tr("If pictures are among them, export those as PNG.")
+    if any(map(_is_zip, left)):
+        do = tr("Unpack ZIPs within the upload first. If pictures are among them, export those as PNG.")
     return grouped(
         "left out",
         "not taken",
         left,
         "file is neither a picture nor a caption and was not taken",
         "files are neither pictures nor captions and were not taken",
-        f"{unpack}If pictures are among them, export those as PNG.",
+        do,
     )
 
 
@@ -255,7 +257,7 @@ def _lines(path: Path, name: str) -> Iterator[str]:
     """The lines of a table, as ``metadata.jsonl`` has them."""
     if path.stat().st_size > caption_tables.MAX_BYTES:
         raise DatasetError(
-            tr("{name} is longer than {value} MB.", name=name, value=caption_tables.MAX_BYTES // 1024**2),
+            tr("{name} is longer than {most} MB.", name=name, most=caption_tables.MAX_BYTES // 1024**2),
             where=path.name,
             do=tr("Write the captions as .txt files, or split the dataset."),
         )
@@ -267,7 +269,7 @@ def _lines(path: Path, name: str) -> Iterator[str]:
     for key, text in table.captions.items():
         yield json.dumps({caption_tables.NAMES[0]: key, "text": text}, ensure_ascii=False)
     for fault in table.faults:
-        yield f"{name}: {fault}"
+        yield f"{name}: {english(fault)}"
 
 
 def _entry(line: str) -> tuple[str, dict]:

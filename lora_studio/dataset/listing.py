@@ -20,6 +20,7 @@ from lora_studio.dataset import masks, pictures
 from lora_studio.dataset.captions import composed
 from lora_studio.dataset.preparation import MAX_REPEATS, FolderOptions
 from lora_studio.dataset.problems import Problem, grouped
+from lora_studio.language import ntr, tr
 
 MAX_PICTURES = 20_000
 MAX_ENTRIES = 5 * MAX_PICTURES
@@ -85,7 +86,7 @@ def folders(
         walk.links,
         "link was skipped",
         "links were skipped",
-        "They lead out of the folder or nowhere. Copy the pictures into the folder.",
+        tr("They lead out of the folder or nowhere. Copy the pictures into the folder."),
     )
     return found, problems
 
@@ -121,8 +122,10 @@ def _repeats(number: int, name: str, problems: list[Problem]) -> int:
                 "warning",
                 "repeats",
                 name,
-                f"The folder's name asks for {number:,} repeats; {MAX_REPEATS:,} are used.",
-                "Rename it with a smaller number.",
+                tr(
+                    "The folder's name asks for {number:,} repeats; {most:,} are used.", number=number, most=MAX_REPEATS
+                ),
+                tr("Rename it with a smaller number."),
             )
         )
     if not number:
@@ -131,8 +134,8 @@ def _repeats(number: int, name: str, problems: list[Problem]) -> int:
                 "left out",
                 "repeats",
                 name,
-                "The folder's name asks for 0 repeats, so its pictures are not trained on.",
-                f"Rename it to 1{name.lstrip('0')} to use them.",
+                tr("The folder's name asks for 0 repeats, so its pictures are not trained on."),
+                tr("Rename it to {name} to use them.", name=f"1{name.lstrip('0')}"),
             )
         )
     return min(number, MAX_REPEATS)
@@ -141,7 +144,7 @@ def _repeats(number: int, name: str, problems: list[Problem]) -> int:
 def _unread(root: Path, names: Sequence[str]) -> list[Problem]:
     """The warning of folders that were not read, with how many pictures they hold."""
     counts = {name: _pictures_below(root / name) for name in names}
-    notes = {name: f"{count:,} picture{'s' * (count > 1)}" for name, count in counts.items() if count}
+    notes = {name: ntr(count, "{count:,} picture", "{count:,} pictures") for name, count in counts.items() if count}
     inner = [name for name in names if os.path.basename(os.path.dirname(name)).casefold() in masks.FOLDERS]
     found = grouped(
         "warning",
@@ -149,14 +152,18 @@ def _unread(root: Path, names: Sequence[str]) -> list[Problem]:
         inner,
         "folder of masks within another was not read",
         "folders within one of masks were not read",
-        "Put masks directly into the folder of masks, each under the name of its picture.",
+        tr("Put masks directly into the folder of masks, each under the name of its picture."),
         notes,
     )
     aside = [name for name in names if os.path.basename(name).casefold() in masks.CONDITIONS]
-    do = f"By its name it holds inputs of another kind of model. Name a folder of masks {masks.FOLDERS[0]}."
+    do = tr(
+        "By its name it holds inputs of another kind of model. Name a folder of masks {name}.", name=masks.FOLDERS[0]
+    )
     found += grouped("warning", "unread folder", aside, "folder was not read", "folders were not read", do, notes)
     others = [name for name in names if name not in (*inner, *aside)]
-    do = "To read them, switch on nested. Without, only folders directly in this one and named like 1_style are read."
+    do = tr(
+        "To read them, switch on nested. Without, only folders directly in this one and named like 1_style are read."
+    )
     return found + grouped(
         "warning", "unread folder", others, "subfolder was not read", "subfolders were not read", do, notes
     )
@@ -174,10 +181,14 @@ def _pictures_below(folder: Path) -> int:
 
 
 def _not_text(place: PictureFolder, names: Sequence[str]) -> Problem:
-    one = len(names) == 1
-    what = "1 name is not valid Unicode" if one else f"{len(names)} names are not valid Unicode"
     named = ", ".join(sorted(names)[:_NAMED]) + (" …" if len(names) > _NAMED else "")
-    return Problem("left out", "name", place.prefix, f"{what}: {named}.", "Rename it." if one else "Rename them.")
+    what = ntr(
+        len(names),
+        "{count} name is not valid Unicode: {names}.",
+        "{count} names are not valid Unicode: {names}.",
+        names=named,
+    )
+    return Problem("left out", "name", place.prefix, what, ntr(len(names), "Rename it.", "Rename them."))
 
 
 class _Walk:
@@ -208,8 +219,8 @@ class _Walk:
                 elif entry.is_file(follow_symlinks=False):
                     place.files[entry.name] = entry.stat(follow_symlinks=False)
         except OSError as error:
-            what = f"The folder cannot be read: {files.reason(error)}."
-            do = "Check that it exists and that you may read it."
+            what = tr("The folder cannot be read: {reason}.", reason=files.reason(error))
+            do = tr("Check that it exists and that you may read it.")
             self.problems.append(
                 Problem("left out" if place.prefix else "blocking", "unread folder", place.prefix, what, do)
             )
@@ -219,9 +230,9 @@ class _Walk:
         return sorted(folders)
 
     def _endless(self, place: PictureFolder) -> None:
-        what = f"The folder contains more than {MAX_ENTRIES:,} files."
+        what = tr("The folder contains more than {most:,} files.", most=MAX_ENTRIES)
         if not any(problem.what == what for problem in self.problems):
-            do = "Choose a folder with only your training pictures."
+            do = tr("Choose a folder with only your training pictures.")
             self.problems.append(Problem("blocking", "too many", place.prefix, what, do))
 
     def _follow(self, entry: os.DirEntry[str], place: PictureFolder) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from lora_studio.dataset.items import Dataset, Picture, PromptPair
+from lora_studio.language import tr
 
 
 class ManifestEntry(TypedDict):
@@ -108,9 +109,11 @@ def changes(before: Manifest, after: Manifest, left_out: Collection[str] = ()) -
     found = []
     for name in sorted(before.keys() | after.keys()):
         if name not in after:
-            found.append(f"{name} was {'left out' if name in left_out else 'removed'}.")
+            found.append(
+                tr("{name} was left out.", name=name) if name in left_out else tr("{name} was removed.", name=name)
+            )
         elif name not in before:
-            found.append(f"{name} was added.")
+            found.append(tr("{name} was added.", name=name))
         else:
             found += _entry_changes(name, before[name], after[name])
     return found
@@ -118,29 +121,40 @@ def changes(before: Manifest, after: Manifest, left_out: Collection[str] = ()) -
 
 def _entry_changes(name: str, old: ManifestEntry, new: ManifestEntry) -> Iterator[str]:
     if old["sha256"] != new["sha256"]:
-        yield f"{name} is a different picture."
+        yield tr("{name} is a different picture.", name=name)
     if old.get("prompts") != new.get("prompts"):
-        yield f"{name} has other prompts."
+        yield tr("{name} has other prompts.", name=name)
     if old.get("pictures") != new.get("pictures"):
-        yield f"{name} has other pictures."
+        yield tr("{name} has other pictures.", name=name)
     yield from _caption_change(name, old["caption"], new["caption"])
     if old.get("mask") != new.get("mask"):
-        yield f"{name} has a different mask."
+        yield tr("{name} has a different mask.", name=name)
     if old.get("crop") != new.get("crop"):
-        yield f"{name} is cropped differently."
+        yield tr("{name} is cropped differently.", name=name)
     if old["repeats"] != new["repeats"]:
-        yield f"{name} repeats {new['repeats']} times per epoch instead of {old['repeats']}."
+        yield tr(
+            "{name} repeats {now} times per epoch instead of {before}.",
+            name=name,
+            now=new["repeats"],
+            before=old["repeats"],
+        )
     if (was := old.get("weight", 1.0)) != (now := new.get("weight", 1.0)):
-        yield f"{name} has the weight {now:g} instead of {was:g}."
+        yield tr("{name} has the weight {now:g} instead of {before:g}.", name=name, now=now, before=was)
     if old.get("timesteps") != new.get("timesteps"):
-        yield f"{name} is trained at other noise levels."
+        yield tr("{name} is trained at other noise levels.", name=name)
     if old.get("regularisation") != new.get("regularisation"):
-        yield f"{name} is {'now' if new.get('regularisation') else 'no longer'} a class picture."
+        now_one = tr("{name} is now a class picture.", name=name)
+        yield now_one if new.get("regularisation") else tr("{name} is no longer a class picture.", name=name)
 
 
 def _caption_change(name: str, old: str, new: str) -> list[str]:
     if old == new:
         return []
     if old == new.replace("\n", " "):
-        return [f"{name} has a caption of several lines, which an earlier version joined (caption_lines=joined)."]
-    return [f"{name} has a different caption."]
+        return [
+            tr(
+                "{name} has a caption of several lines, which an earlier version joined (caption_lines=joined).",
+                name=name,
+            )
+        ]
+    return [tr("{name} has a different caption.", name=name)]

@@ -17,6 +17,7 @@ from pathlib import Path
 from lora_studio.dataset import pictures
 from lora_studio.dataset.pictures import Facts
 from lora_studio.dataset.problems import Problem, grouped
+from lora_studio.language import tr
 
 MASK, CONDITION = "-masklabel", "-condlabel"
 FOLDERS = ("masks", "mask")
@@ -137,7 +138,7 @@ def pair(
         dict.fromkeys(mask for name, mask in used.items() if name not in aside and facts[mask].black),
         "mask is all black, so nothing of its picture is learned",
         "masks are all black, so nothing of their pictures is learned",
-        "Paint white what is to be learned, or take the picture and its mask out of the folder.",
+        tr("Paint white what is to be learned, or take the picture and its mask out of the folder."),
     )
     problems += grouped(
         "left out",
@@ -145,7 +146,7 @@ def pair(
         dict.fromkeys(chosen[name] for name in other),
         "mask has another shape than its picture and is not used",
         "masks have other shapes than their pictures and are not used",
-        "Save each mask at the size of its picture.",
+        tr("Save each mask at the size of its picture."),
     )
     problems += grouped(
         "left out",
@@ -153,7 +154,11 @@ def pair(
         [mask for picture, several in masks.items() if picture not in owned for mask in several],
         "mask has no picture",
         "masks have no picture",
-        f"Name each like its picture, a{MASK}.png or {FOLDERS[0]}/a.png for a.png, or delete it.",
+        tr(
+            "Name each like its picture, a{ending}.png or {folder}/a.png for a.png, or delete it.",
+            ending=MASK,
+            folder=FOLDERS[0],
+        ),
     )
     problems += grouped(
         "warning",
@@ -161,7 +166,7 @@ def pair(
         unread,
         "picture's mask cannot be read, so all of it is learned",
         "pictures' masks cannot be read, so all of them is learned",
-        "Save the masks again as PNG.",
+        tr("Save the masks again as PNG."),
     )
     return used, problems + _several(masks, chosen)
 
@@ -174,8 +179,13 @@ def _several(masks: Mapping[str, list[str]], chosen: Mapping[str, str]) -> list[
         several,
         "picture has several masks, of which the one in brackets is used",
         "pictures have several masks, of which those in brackets are used",
-        f"Delete the outdated ones. A {MASK} counts before a {LOOSE[0]} or {LOOSE[1]}, and these before a folder of "
-        "masks.",
+        tr(
+            "Delete the outdated ones. A {first} counts before a {second} or {third}, and these before a folder of "
+            "masks.",
+            first=MASK,
+            second=LOOSE[0],
+            third=LOOSE[1],
+        ),
         several,
     )
 
@@ -188,7 +198,7 @@ def conditions(names: Iterable[str]) -> list[Problem]:
         filter(is_condition, names),
         "conditioning picture is not used",
         "conditioning pictures are not used",
-        "They belong to models that are controlled by pictures. Delete them, or leave them where they are.",
+        tr("They belong to models that are controlled by pictures. Delete them, or leave them where they are."),
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from lora_studio.dataset import preparation
 from lora_studio.dataset.preparation import Crop, FolderOptions, Preparation
 from lora_studio.dataset.problems import Problem, grouped
+from lora_studio.language import tr
 
 
 def is_choices(name: PurePosixPath) -> bool:
@@ -55,7 +56,8 @@ def take_along(
         "warning",
         "not taken",
         lost,
-        f"entry of {preparation.NAME} in the upload was not taken, since what it names was renamed or is missing",
-        f"entries of {preparation.NAME} in the upload were not taken, since what they name was renamed or is missing",
-        "Set crops, options of folders and what is left out again on the page, in Pictures.",
+        "entry of {name} in the upload was not taken, since what it names was renamed or is missing",
+        "entries of {name} in the upload were not taken, since what they name was renamed or is missing",
+        tr("Set crops, options of folders and what is left out again on the page, in Pictures."),
+        name=preparation.NAME,
     )

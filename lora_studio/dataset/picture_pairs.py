@@ -27,7 +27,7 @@ def scan(file: Path, pairs: Sequence[PromptPair], cache: Path | None = None, *, 
     scans: dict[Path, Dataset] = {}
     pictures: list[Picture] = []
     for number, pair in enumerate(pairs, 1):
-        where, two = f"{file.name}: pair {number}", []
+        where, two = tr("{file}: pair {number}", file=file.name, number=number), []
         for name in pair.pictures or ():
             place = (root / name).parent.resolve()
             if place.is_relative_to(root) and place not in scans:  # not all below the root: that may be a home folder
@@ -46,18 +46,18 @@ def _named(name: str, root: Path, found: Dataset | None, where: str) -> Picture:
                 return picture
         if told := next((one for one in found.problems if own in (one.file, *one.files)), None):
             raise DatasetError(told.what, where=f"{where}, {name}", do=told.do)
-    do = f"Put it into {root} or a folder below it, and name it from there: night/anna.png"
+    do = tr("Put it into {root} or a folder below it, and name it from there: night/anna.png", root=root)
     raise DatasetError(tr("There is no picture {name} beside the file.", name=name), where=where, do=do)
 
 
 def _require_alike(one: Picture, other: Picture, where: str) -> None:
     if (one.width, one.height, one.crop) == (other.width, other.height, other.crop):
         return
-    sizes = f"{one.width} × {one.height} and {other.width} × {other.height} pixels"
-    what = f"The two pictures do not show the same part: {sizes}."
+    first, second = f"{one.width} × {one.height}", f"{other.width} × {other.height}"
+    what = tr("The two pictures do not show the same part: {first} and {second} pixels.", first=first, second=second)
     if (one.width, one.height) == (other.width, other.height):
-        what = "The two pictures are cropped differently."
-    do = "Give both one size and one crop, so that they differ in what the slider moves and in nothing else."
+        what = tr("The two pictures are cropped differently.")
+    do = tr("Give both one size and one crop, so that they differ in what the slider moves and in nothing else.")
     raise DatasetError(what, where=where, do=do)
 
 

@@ -24,10 +24,10 @@ from lora_studio.dataset import colour_marks, conversion
 from lora_studio.dataset.near_duplicates import likeness
 from lora_studio.dataset.problems import Kind
 from lora_studio.errors import DatasetError
-from lora_studio.language import tr
+from lora_studio.language import both, tr
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "AVIF", "GIF", "PPM", "QOI")
-READABLE = "PNG, JPEG, WebP, BMP, TIFF, AVIF, GIF, PPM and QOI"
+READABLE = both(["PNG", "JPEG", "WebP", "BMP", "TIFF", "AVIF", "GIF", "PPM", "QOI"])
 MAX_PIXELS = 80_000_000
 """A picture with more pixels is refused by its header, before decoding."""
 
@@ -266,12 +266,12 @@ def _decoding(name: str) -> Generator[None]:
     except Exception as error:
         if "Decompressed data too large" in str(error):
             raise DatasetError(
-                tr("The text in the picture unpacks to more than {value} MB.", value=_TEXT_LIMIT // 1024**2),
+                tr("The text in the picture unpacks to more than {most} MB.", most=_TEXT_LIMIT // 1024**2),
                 where=name,
                 do=tr("Save it without metadata."),
             ) from None
         raise DatasetError(
-            tr("The picture is damaged or incomplete ({value}).", value=error or type(error).__name__),
+            tr("The picture is damaged or incomplete ({error}).", error=error or type(error).__name__),
             where=name,
             do=tr("Save or download it again."),
         ) from None
@@ -285,13 +285,19 @@ def _opened(file: BinaryIO, name: str) -> Generator[Image.Image]:
     except UnidentifiedImageError:
         raise _not_a_picture(file, name) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise _too_large(name, "more than twice the limit") from None
+        raise _too_large(name, tr("more than twice the limit")) from None
     with image:
         if image.format == "PPM" and image.mode == "F":  # a PFM, whose values are linear light without a range
             raise _unsupported("PFM", name)
         if image.width * image.height > MAX_PIXELS:
             raise _too_large(
-                name, f"{image.width} × {image.height} = {image.width * image.height / 1e6:.0f} million pixels"
+                name,
+                tr(
+                    "{width} × {height} = {millions:.0f} million pixels",
+                    width=image.width,
+                    height=image.height,
+                    millions=image.width * image.height / 1e6,
+                ),
             )
         yield image
 
@@ -300,7 +306,7 @@ def _not_a_picture(file: BinaryIO, name: str) -> NotAPicture:
     suffix = Path(name).suffix.lower()
     file.seek(0, io.SEEK_END)
     if not file.tell():
-        return NotAPicture("The file is empty (0 bytes).", where=name, do="Save or download it again.")
+        return NotAPicture(tr("The file is empty (0 bytes)."), where=name, do=tr("Save or download it again."))
     file.seek(0)
     begins = file.read(16)
     if kind := next((kind for kind, signature in _SIGNATURES.items() if signature.match(begins)), ""):
@@ -308,13 +314,17 @@ def _not_a_picture(file: BinaryIO, name: str) -> NotAPicture:
     if suffix in FOREIGN:
         return _unsupported(suffix[1:].upper(), name)
     return NotAPicture(
-        "The file is not a picture, or its header is damaged.", where=name, do=f"Save it again as one of {READABLE}."
+        tr("The file is not a picture, or its header is damaged."),
+        where=name,
+        do=tr("Save it again as one of {formats}.", formats=READABLE),
     )
 
 
 def _unsupported(kind: str, name: str) -> NotAPicture:
     return NotAPicture(
-        f"{kind} files are not supported.", where=name, do=f"Export it as PNG. Supported formats: {READABLE}."
+        tr("{kind} files are not supported.", kind=kind),
+        where=name,
+        do=tr("Export it as PNG. Supported formats: {formats}.", formats=READABLE),
     )
 
 
@@ -322,7 +332,7 @@ def _too_large(name: str, size: str) -> DatasetError:
     return DatasetError(
         tr("The picture is too large: {size}.", size=size),
         where=name,
-        do=tr("Make it smaller than {value} million pixels.", value=MAX_PIXELS // 1000000),
+        do=tr("Make it smaller than {most} million pixels.", most=MAX_PIXELS // 1000000),
     )
 
 

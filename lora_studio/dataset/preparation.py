@@ -56,9 +56,7 @@ def check_crop(name: str, crop: Crop, width: int, height: int) -> None:
     """Raises DatasetError for a crop that cannot be trained on, of the picture ``name`` of these pixels."""
     if not crop.valid or not crop.covers(width, height):
         raise DatasetError(
-            tr(
-                "The crop is smaller than {min_crop} × {min_crop} pixels, or no part of the picture.", min_crop=MIN_CROP
-            ),
+            tr("The crop is smaller than {least} × {least} pixels, or no part of the picture.", least=MIN_CROP),
             where=name,
             do=tr("Choose a larger part."),
         )
@@ -66,13 +64,13 @@ def check_crop(name: str, crop: Crop, width: int, height: int) -> None:
 
 def _ordered(levels: tuple[int, int]) -> tuple[int, int]:
     if not 0 <= levels[0] < levels[1] <= NOISE_LEVELS:
-        raise ValueError(f"noise levels run from 0 to {NOISE_LEVELS}, the first below the second")
+        raise ValueError(tr("noise levels run from 0 to {most}, the first below the second", most=NOISE_LEVELS))
     return levels
 
 
 def _part(crop: Crop) -> Crop:
     if not crop.valid:
-        raise ValueError("a crop has 0 ≤ left < right ≤ 1 and 0 ≤ top < bottom ≤ 1")
+        raise ValueError(tr("a crop has 0 ≤ left < right ≤ 1 and 0 ≤ top < bottom ≤ 1"))
     return crop
 
 
@@ -139,7 +137,7 @@ def read(folder: Path) -> tuple[Preparation, list[Problem]]:
     try:
         return _load(folder), []
     except DatasetError as error:
-        what = f"{error.what} So your crops, pictures left out and folder options are not known."
+        what = tr("{what} So your crops, pictures left out and folder options are not known.", what=error.what)
         return Preparation(), [Problem("blocking", "preparation", NAME, what, error.do)]
 
 
@@ -174,8 +172,8 @@ def encode(preparation: Preparation, folder: Path) -> str:
         data = _FILE.dump_json(chosen, indent=1, exclude_defaults=True).decode()
         _FILE.validate_json(data)
     except ValueError as error:
-        said = _first(error) if isinstance(error, ValidationError) else "a text is not valid Unicode"
-        what = f"The choices about the pictures cannot be kept: {said}."
+        said = _first(error) if isinstance(error, ValidationError) else tr("a text is not valid Unicode")
+        what = tr("The choices about the pictures cannot be kept: {said}.", said=said)
         raise DatasetError(what, where=folder / NAME, do=tr("Correct that value.")) from None
     return data + "\n"
 
@@ -194,22 +192,30 @@ def _load(folder: Path) -> Preparation:
             where=path,
             do=tr("Check that you may read it."),
         ) from None
-    move = "move it away to start without its choices."
     if len(data) > MAX_BYTES:
-        what = f"{NAME} is damaged: it is longer than {MAX_BYTES // 1024**2} MB."
-        raise DatasetError(what, where=path, do=tr("Put back a copy of it, or {move}", move=move))
+        what = tr("{name} is damaged: it is longer than {most} MB.", name=NAME, most=MAX_BYTES // 1024**2)
+        raise DatasetError(
+            what, where=path, do=tr("Put back a copy of it, or move it away to start without its choices.")
+        )
     try:
         version = _HEAD.validate_json(data).version
         if version > VERSION:
             raise DatasetError(
-                f"{NAME} was written by a later version of the studio (format {version}; this one reads {VERSION}).",
+                tr(
+                    "{name} was written by a later version of the studio (format {version}; this one reads {own}).",
+                    name=NAME,
+                    version=version,
+                    own=VERSION,
+                ),
                 where=path,
-                do=tr("Update the studio, or {move}", move=move),
+                do=tr("Update the studio, or move it away to start without its choices."),
             )
         found = _FILE.validate_json(data)
     except ValidationError as error:
-        what = f"{NAME} is damaged: {_first(error)}."
-        raise DatasetError(what, where=path, do=tr("Put back a copy of it, correct it, or {move}", move=move)) from None
+        what = tr("{name} is damaged: {fault}.", name=NAME, fault=_first(error))
+        raise DatasetError(
+            what, where=path, do=tr("Put back a copy of it, correct it, or move it away to start without its choices.")
+        ) from None
     return Preparation(found.crops, frozenset(found.left_out), found.folders)
 
 

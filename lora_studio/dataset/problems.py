@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from lora_studio.language import few, ntr, tr
 
 Severity = Literal["blocking", "left out", "warning"]
 Kind = Literal[
@@ -93,16 +95,17 @@ def grouped(
     many: str,
     do: str,
     notes: Mapping[str, str] | None = None,
+    **parts: Any,
 ) -> list[Problem]:
     """One problem for all ``names``; none if there is no name.
 
-    ``one`` and ``many`` follow the count: "3 pictures have no caption: a.png, b.png, c.png." ``notes`` on some names
-    follow them in brackets.
+    ``one`` and ``many`` follow the count: "3 pictures have no caption: a.png, b.png, c.png." They are literals, for the
+    catalogues, and formats of ``parts``. ``notes`` on some names follow them in brackets.
     """
     names, notes = tuple(names), notes or {}
     if not names:
         return []
-    shown = ", ".join(f"{name} ({notes[name]})" if name in notes else name for name in names[:_NAMED]) + (
-        f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    )
-    return [Problem(severity, kind, names[0], f"{len(names)} {one if len(names) == 1 else many}: {shown}.", do, names)]
+    noted = (tr("{name} ({note})", name=name, note=notes[name]) if name in notes else name for name in names)
+    templates = f"{{count:,}} {one}: {{names}}.", f"{{count:,}} {many}: {{names}}."
+    what = ntr(len(names), *templates, names=few(noted, _NAMED), **parts)
+    return [Problem(severity, kind, names[0], what, do, names)]

@@ -11,6 +11,7 @@ from lora_studio.dataset import caption_tables, captions, folder_tables
 from lora_studio.dataset.captions import composed, read_bytes
 from lora_studio.dataset.listing import PictureFolder, is_non_caption
 from lora_studio.dataset.problems import Problem, grouped
+from lora_studio.language import both, tr
 
 
 def pair(folders: Sequence[PictureFolder], names: Collection[str]) -> tuple[dict[str, str], list[Problem]]:
@@ -134,7 +135,7 @@ class _Sidecars:
             lost,
             "caption has no picture",
             "captions have no picture",
-            "Rename each to match its picture, or delete it.",
+            tr("Rename each to match its picture, or delete it."),
         )
         several: dict[tuple[str, ...], list[str]] = {}
         for name, files in self.owned.items():
@@ -142,14 +143,16 @@ class _Sidecars:
             several.setdefault(kinds, []).append(name)
         for (used, *others), pictures in sorted(several.items()):
             if others:
-                listed = " and ".join([", ".join(f"a {kind}" for kind in (used, *others[:-1])), f"a {others[-1]}"])
+                listed = both(tr("a {kind}", kind=kind) for kind in (used, *others))
                 found += grouped(
                     "warning",
                     "two captions",
                     sorted(pictures),
-                    f"picture has {listed}, of which the {used} is used",
-                    f"pictures have {listed}, of which the {used} is used",
-                    "Delete the outdated one.",
+                    "picture has {listed}, of which the {used} is used",
+                    "pictures have {listed}, of which the {used} is used",
+                    tr("Delete the outdated one."),
+                    listed=listed,
+                    used=used,
                 )
         return found
 
@@ -170,7 +173,7 @@ def _read(names: Sequence[str], paths: Mapping[str, Path]) -> tuple[dict[str, st
         try:
             texts[name] = caption_tables.of_picture(data) if is_json else captions.tidy_lines(text)
         except ValueError as error:
-            unknown.setdefault(str(error), []).append(name)
+            unknown.setdefault(error.args[0] if error.args else str(error), []).append(name)
             continue
         if encoding:
             guessed.setdefault(encoding, []).append(name)
@@ -179,25 +182,27 @@ def _read(names: Sequence[str], paths: Mapping[str, Path]) -> tuple[dict[str, st
             "warning",
             "caption encoding",
             files,
-            f"caption is not UTF-8 and was read as {encoding}",
-            f"captions are not UTF-8 and were read as {encoding}",
-            "Check the text, or save it as UTF-8.",
+            "caption is not UTF-8 and was read as {encoding}",
+            "captions are not UTF-8 and were read as {encoding}",
+            tr("Check the text, or save it as UTF-8."),
+            encoding=encoding,
         )
     for reason, files in unknown.items():
         problems += grouped(
             "warning",
             "not a caption",
             files,
-            f"file beside a picture is not read as its caption (it {reason})",
-            f"files beside pictures are not read as their captions (each {reason})",
-            'If it holds a caption, write it as {"caption": "a boat", "tags": ["ink", "gold"]} or into a .txt.',
+            "file beside a picture is not read as its caption (it {reason})",
+            "files beside pictures are not read as their captions (each {reason})",
+            tr('If it holds a caption, write it as {"caption": "a boat", "tags": ["ink", "gold"]} or into a .txt.'),
+            reason=reason,
         )
     return texts, problems
 
 
 def _differing(texts: Mapping[str, str], tables: Sequence[folder_tables.Found]) -> list[Problem]:
     """Pictures with different captions in two places."""
-    first = dict.fromkeys(texts, "their own files")
+    first = dict.fromkeys(texts, tr("their own files"))
     known = dict(texts)
     differing: dict[tuple[str, str], list[str]] = {}
     for table in tables:
@@ -211,9 +216,11 @@ def _differing(texts: Mapping[str, str], tables: Sequence[folder_tables.Found]) 
             "warning",
             "two captions",
             sorted(names),
-            f"picture has different captions in {used} and {other}, of which the former is used",
-            f"pictures have different captions in {used} and {other}, of which the former are used",
-            "Delete the outdated ones.",
+            "picture has different captions in {used} and {other}, of which the former is used",
+            "pictures have different captions in {used} and {other}, of which the former are used",
+            tr("Delete the outdated ones."),
+            used=used,
+            other=other,
         )
     return found
 
@@ -234,8 +241,13 @@ def _unread(paths: Collection[str], used: Collection[str]) -> list[Problem]:
         sorted(names),
         "file may hold captions and is not read",
         "files may hold captions and are not read",
-        f"Captions are read from a .txt, .caption or .json beside each picture, {caption_tables.JSONL}, "
-        f"{caption_tables.CSV} and sd-scripts' {caption_tables.TABLES[-1]}.",
+        tr(
+            "Captions are read from a .txt, .caption or .json beside each picture, {jsonl}, {csv} and sd-scripts' "
+            "{last}.",
+            jsonl=caption_tables.JSONL,
+            csv=caption_tables.CSV,
+            last=caption_tables.TABLES[-1],
+        ),
     )
 
 

@@ -71,20 +71,24 @@ def read(path: Path) -> list[PromptPair]:
             )
     entries = table.get("pair", [])
     if not isinstance(entries, list) or not all(isinstance(one, dict) for one in entries):
-        do = "Write [[pair]] before each pair, in two brackets on either side."
+        do = tr("Write [[pair]] before each pair, in two brackets on either side.")
         raise DatasetError(tr("pair is not a list of tables."), where=f"{name}: pair", do=do)
     if not entries:
-        do = "Write [[pair]], and below it prompt, towards and away; or two pictures; or erase alone."
+        do = tr("Write [[pair]], and below it prompt, towards and away; or two pictures; or erase alone.")
         raise DatasetError(tr("The file has no pair."), where=name, do=do)
     if len(entries) > MOST:
-        do = "Keep the best of them: a slider needs a few."
-        raise DatasetError(f"The file has {len(entries):,} pairs; the limit is {MOST:,}.", where=name, do=do)
-    pairs = [_pair(entry, f"{name}: pair {number}") for number, entry in enumerate(entries, 1)]
+        do = tr("Keep the best of them: a slider needs a few.")
+        raise DatasetError(
+            tr("The file has {count:,} pairs; the limit is {most:,}.", count=len(entries), most=MOST), where=name, do=do
+        )
+    pairs = [
+        _pair(entry, tr("{file}: pair {number}", file=name, number=number)) for number, entry in enumerate(entries, 1)
+    ]
     if len({pair.erases for pair in pairs}) > 1:
-        do = "Put them into two files, and train two adapters."
+        do = tr("Put them into two files, and train two adapters.")
         raise DatasetError(tr("Some pairs move a concept and others erase one."), where=name, do=do)
     if len({pair.pictures is None for pair in pairs}) > 1:
-        do = "Put them into two files, and train two adapters."
+        do = tr("Put them into two files, and train two adapters.")
         raise DatasetError(tr("Some pairs are of prompts and others of pictures."), where=name, do=do)
     return pairs
 
@@ -115,10 +119,10 @@ def _pair(entry: dict[str, Any], where: str) -> PromptPair:
         return PromptPair(*[plain] * 4, weight, _pictures(texts, where))
     for key in ("prompt", "towards", "away"):
         if key not in texts:
-            do = "A pair needs prompt, towards and away; or towards_picture and away_picture; or erase alone."
+            do = tr("A pair needs prompt, towards and away; or towards_picture and away_picture; or erase alone.")
             raise DatasetError(tr("{key} is missing.", key=key), where=where, do=do)
     if texts["towards"] == texts["away"]:
-        do = "Write in which way they differ: that is what the slider moves."
+        do = tr("Write in which way they differ: that is what the slider moves.")
         raise DatasetError(tr("towards and away are the same prompt."), where=where, do=do)
     return PromptPair(plain, plain, texts["towards"], texts["away"], weight)
 
@@ -127,15 +131,15 @@ def _pictures(texts: dict[str, str], where: str) -> tuple[str, str]:
     """The names of the two pictures of a pair."""
     for key in PICTURES:
         if not texts.get(key):
-            do = f'Write beside the other one: {key} = "night.png"'
+            do = tr('Write beside the other one: {key} = "night.png"', key=key)
             raise DatasetError(tr("{key} is missing.", key=key), where=where, do=do)
     for key in ("towards", "away"):
         if key in texts:
-            do = "Leave one of the two out: a pair differs in its prompts or in its pictures."
+            do = tr("Leave one of the two out: a pair differs in its prompts or in its pictures.")
             raise DatasetError(tr("{key} stands beside pictures.", key=key), where=f"{where}, {key}", do=do)
     found = texts[PICTURES[0]], texts[PICTURES[1]]
     if found[0] == found[1]:
-        do = "Name the picture that shows the opposite: what they differ in is what the slider moves."
+        do = tr("Name the picture that shows the opposite: what they differ in is what the slider moves.")
         raise DatasetError(tr("Both pictures are the same file."), where=where, do=do)
     return found
 
@@ -144,11 +148,11 @@ def _erased(texts: dict[str, str], plain: str, where: str) -> str:
     """The prompt of the concept that a pair erases."""
     for key in ("towards", "away", *PICTURES):
         if key in texts:
-            do = "Leave one of the two out: a pair either moves a concept or erases one."
+            do = tr("Leave one of the two out: a pair either moves a concept or erases one.")
             raise DatasetError(tr("erase stands beside {key}.", key=key), where=f"{where}, {key}", do=do)
     if texts["erase"] == plain:
-        what = "erase is empty." if not plain else "erase and prompt are the same."
-        do = "Write in erase what is to be erased, and in prompt what is drawn in its place."
+        what = tr("erase is empty.") if not plain else tr("erase and prompt are the same.")
+        do = tr("Write in erase what is to be erased, and in prompt what is drawn in its place.")
         raise DatasetError(what, where=f"{where}, erase", do=do)
     return texts["erase"]
 
@@ -157,16 +161,20 @@ def _text(entry: dict[str, Any], key: str, where: str) -> str:
     value = entry[key]
     if isinstance(value, str):
         return value.strip()
-    do = f'Write it in quotes: {key} = "a house"'
-    raise DatasetError(f"{key} must be text; it is {_shown(value)}.", where=f"{where}, {key}", do=do)
+    do = tr('Write it in quotes: {key} = "a house"', key=key)
+    raise DatasetError(
+        tr("{key} must be text; it is {value}.", key=key, value=_shown(value)), where=f"{where}, {key}", do=do
+    )
 
 
 def _weight(value: Any, where: str) -> float:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if number and math.isfinite(value) and 0 < value <= MOST_WEIGHT:
         return float(value)
-    what = f"weight must be a number above 0 and at most {MOST_WEIGHT:g}; it is {_shown(value)}."
-    raise DatasetError(what, where=f"{where}, weight", do="1 is usual; 2 counts twice as much.")
+    what = tr(
+        "weight must be a number above 0 and at most {most:g}; it is {value}.", most=MOST_WEIGHT, value=_shown(value)
+    )
+    raise DatasetError(what, where=f"{where}, weight", do=tr("1 is usual; 2 counts twice as much."))
 
 
 def _shown(value: Any) -> str:

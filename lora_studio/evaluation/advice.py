@@ -9,8 +9,10 @@ import numpy as np
 
 from lora_studio.evaluation.judgements import Judgement
 from lora_studio.evaluation.value import STYLE_SCALE, number
+from lora_studio.language import both, in_row, in_sequence, ntr, tr
+from lora_studio.language import number as said
 
-UNSOUND = "In no state do subjects hold without copies: look at its pictures."
+UNSOUND = tr("In no state do subjects hold without copies: look at its pictures.")
 
 
 @dataclass(frozen=True)
@@ -35,11 +37,20 @@ class Advice:
     def sentence(self) -> str:
         """For people."""
         others = [step for step in self.alike if step != self.step]
-        unsure = (
-            f" Its style cannot be told from that of step{'s' * (len(others) > 1)} {_listed(others)}." if others else ""
-        )
-        keep = f"Keep step {self.step:,}" if self.sound else f"{UNSOUND} Step {self.step:,} has most of the style"
-        return f"{keep}: {'; '.join(self.reasons)}.{unsure}"
+        reasons = in_row(self.reasons)
+        told = [tr("Keep step {step:,}: {reasons}.", step=self.step, reasons=reasons)]
+        if not self.sound:
+            told = [UNSOUND, tr("Step {step:,} has most of the style: {reasons}.", step=self.step, reasons=reasons)]
+        if others:
+            told.append(
+                ntr(
+                    len(others),
+                    "Its style cannot be told from that of step {steps}.",
+                    "Its style cannot be told from that of steps {steps}.",
+                    steps=both(said(step, ",") for step in others),
+                )
+            )
+        return in_sequence(told)
 
 
 def advise(judged: Sequence[Judgement]) -> Advice | None:
@@ -77,18 +88,14 @@ def _reasons(best: Judgement, ordered: Sequence[Judgement]) -> list[str]:
     value, margin = best.style.value, best.style.margin(STYLE_SCALE)
     later = [one for one in ordered if one.step > best.step]
     better = [one for one in later if one.style.value > value]
-    found = [
-        f"style {number(value)} %{f' ({margin})' * bool(margin)}"
-        + (", no better later" if later and not better else "")
-    ]
-    everywhere = " in every state" if all(one.fades for one in ordered) and len(ordered) > 1 else ""
-    found.append(best.told_subjects + everywhere)
+    style = tr("style {value} %", value=number(value))
+    if margin:
+        style = tr("style {value} % ({margin})", value=number(value), margin=margin)
+    if later and not better:
+        style = tr("{style}, no better later", style=style)
+    subjects = best.told_subjects
+    if len(ordered) > 1 and all(one.fades for one in ordered):
+        subjects = tr("{subjects} in every state", subjects=subjects)
     if not best.fades and (faded := [one.step for one in later if one.fades]):
-        found[-1] += f", but fade from step {faded[0]:,} on"
-    found.append(best.told_copies)
-    return found
-
-
-def _listed(steps: Sequence[int]) -> str:
-    shown = [f"{step:,}" for step in steps]
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+        subjects = tr("{subjects}, but fade from step {step:,} on", subjects=subjects, step=faded[0])
+    return [style, subjects, best.told_copies]

@@ -44,7 +44,7 @@ VERSION = 4
 """Increased whenever the same state would be judged differently."""
 _REFERENCES = range(2001, 2001 + cost.REFERENCES)
 """Seeds of the base model's pictures that others are compared with."""
-_OF_THE_BASE = "drawing the base model's pictures for judging"
+_OF_THE_BASE = tr("drawing the base model's pictures for judging")
 
 
 class Cancelled(Exception):
@@ -82,7 +82,7 @@ class Bench:
         self.side = nearest_side(base, settings.dataset.resolution or base.resolution)
         shown = [index for index, picture in enumerate(dataset.pictures) if not picture.regularisation]
         if len(plan.prompts) < 2:
-            what = "Subjects cannot be measured with one prompt: what each shows is seen against the others."
+            what = tr("Subjects cannot be measured with one prompt: what each shows is seen against the others.")
             raise SettingsError(what, where="evaluation_prompts", do=tr("Name two prompts or more, or none."))
         if len(shown) < 2:
             raise DatasetError(
@@ -143,7 +143,7 @@ class Bench:
         self.features = found
         training = perception.look(self.base, self.training)
         if not training.style.std(0).any():
-            what = "A style cannot be measured against pictures that are all the same."
+            what = tr("A style cannot be measured against pictures that are all the same.")
             raise DatasetError(what, where=self.folder, do=tr("Add others."))
         self.scale = StyleScale(training.style, found["captioned style"], found["base style"], chosen)
         references = found["captioned subject"], found["references subject"]
@@ -243,7 +243,9 @@ class Bench:
             },
         )
         if not all(math.isfinite(one.value) for one in (found.style, found.subject, found.level, found.drift)):
-            what = f"Step {step} cannot be measured: what the base model sees in its pictures is not a number."
+            what = tr(
+                "Step {step} cannot be measured: what the base model sees in its pictures is not a number.", step=step
+            )
             raise ModelError(
                 what, where=self.settings.run.base, do=tr("Set precision to fp32, or use another base model.")
             )

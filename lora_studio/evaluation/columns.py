@@ -143,7 +143,7 @@ def picture(place: Path, prompt: int, seed: int) -> Image.Image:
         with Image.open(path, formats=["PNG"]) as image:
             return image.convert("RGB")
     except (OSError, ValueError, SyntaxError) as error:
-        what = f"A picture that was judged cannot be read: {path.name}."
+        what = tr("A picture that was judged cannot be read: {name}.", name=path.name)
         raise RunError(
             what, where=path, do=tr("Delete the folder {place}, and it is judged again.", place=place)
         ) from error

@@ -16,6 +16,7 @@ import numpy as np
 from lora_studio.config.settings import Settings
 from lora_studio.evaluation.judgements import Judgement
 from lora_studio.evaluation.value import Value, number
+from lora_studio.language import in_sequence, tr
 
 _SEED = 6
 _QUANTILES = (0.025, 0.975)
@@ -111,41 +112,63 @@ def verdict(first: Contestant, other: Contestant, shared: bool = True) -> str:
         shared: whether the style of both was measured against the same pictures.
     """
     said = [_style(first, other, shared), *_faults(first, other), _drift(first, other)]
-    return " ".join(filter(None, [*said, _choice(first, other) if shared else ""]))
+    return in_sequence([*said, _choice(first, other) if shared else ""])
 
 
 def _style(first: Contestant, other: Contestant, shared: bool) -> str:
     difference = other.difference(first, "style")
-    figures, how = f"({signed(difference, '.0f')} points)", "more" if difference.value > 0 else "less"
-    apart = told_apart(difference)
+    more, apart = difference.value > 0, told_apart(difference)
+    told = {"first": first.name, "other": other.name, "points": signed(difference, ".0f")}
+    if shared and apart:
+        if more:
+            return tr("{other} has more of the style than {first} ({points} points).", **told)
+        return tr("{other} has less of the style than {first} ({points} points).", **told)
     if shared:
-        if apart:
-            return f"{other.name} has {how} of the style than {first.name} {figures}."
-        return f"The styles of {first.name} and {other.name} cannot be told apart {figures}."
+        return tr("The styles of {first} and {other} cannot be told apart ({points} points).", **told)
     if apart:
-        return f"{other.name} learned {how} of its own pictures' style than {first.name} of its own {figures}."
-    return (
-        f"How much {first.name} and {other.name} learned of their own pictures' styles cannot be told apart {figures}."
+        if more:
+            return tr(
+                "{other} learned more of its own pictures' style than {first} of its own ({points} points).", **told
+            )
+        return tr("{other} learned less of its own pictures' style than {first} of its own ({points} points).", **told)
+    return tr(
+        "How much {first} and {other} learned of their own pictures' styles cannot be told apart ({points} points).",
+        **told,
     )
 
 
 def _faults(first: Contestant, other: Contestant) -> list[str]:
-    fading = [one.name for one in (first, other) if one.fades]
-    found = [f"Subjects fade in {' and in '.join(fading)}." if fading else "Subjects hold in both."]
+    found = [_fading([one.name for one in (first, other) if one.fades])]
     if told_apart(subject := other.difference(first, "subject")):
-        how = "more" if subject.value > 0 else "less"
-        found.append(f"{other.name} shows its prompts {how} clearly ({signed(subject, '.2f')}).")
+        value = signed(subject, ".2f")
+        found.append(
+            tr("{name} shows its prompts more clearly ({value}).", name=other.name, value=value)
+            if subject.value > 0
+            else tr("{name} shows its prompts less clearly ({value}).", name=other.name, value=value)
+        )
     for one in (first, other):
-        found += [f"{one.name}: {run.told_copies}." for run in one.judgements if run.copied]
+        found += [
+            tr("{name}: {copies}.", name=one.name, copies=run.told_copies) for run in one.judgements if run.copied
+        ]
     return found
+
+
+def _fading(names: Sequence[str]) -> str:
+    if not names:
+        return tr("Subjects hold in both.")
+    if len(names) == 1:
+        return tr("Subjects fade in {name}.", name=names[0])
+    return tr("Subjects fade in {first} and in {other}.", first=names[0], other=names[1])
 
 
 def _drift(first: Contestant, other: Contestant) -> str:
     difference = other.difference(first, "drift")
     if not told_apart(difference):
         return ""
-    how = "more" if difference.value > 0 else "less"
-    return f"{other.name} changes prompts without the trigger word {how} ({signed(difference, '.2f')})."
+    value = signed(difference, ".2f")
+    if difference.value > 0:
+        return tr("{name} changes prompts without the trigger word more ({value}).", name=other.name, value=value)
+    return tr("{name} changes prompts without the trigger word less ({value}).", name=other.name, value=value)
 
 
 def _choice(first: Contestant, other: Contestant) -> str:
@@ -154,13 +177,18 @@ def _choice(first: Contestant, other: Contestant) -> str:
     if told_apart(style):
         better, worse = (other, first) if style.value > 0 else (first, other)
         if better.fades > worse.fades:
-            return f"{better.name} has more of the style, and {worse.name} keeps to its prompts: choose."
+            return tr(
+                "{better} has more of the style, and {worse} keeps to its prompts: choose.",
+                better=better.name,
+                worse=worse.name,
+            )
         if better.copied > worse.copied:
-            return f"{better.name} has more of the style, but may have copied: look at its pictures."
-        return f"By these measures {better.name} is the one to keep."
+            return tr("{name} has more of the style, but may have copied: look at its pictures.", name=better.name)
+        return tr("By these measures {name} is the one to keep.", name=better.name)
     if _sound(first) != _sound(other):
-        return f"By these measures {(first if _sound(first) else other).name} is the one to keep."
-    return "The measures do not settle which to keep: look at the sheet."
+        sound = first if _sound(first) else other
+        return tr("By these measures {name} is the one to keep.", name=sound.name)
+    return tr("The measures do not settle which to keep: look at the sheet.")
 
 
 def _sound(one: Contestant) -> bool:

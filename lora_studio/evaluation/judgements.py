@@ -22,9 +22,9 @@ from pydantic import FiniteFloat, NonNegativeInt, TypeAdapter, ValidationError
 from lora_studio import files, runs
 from lora_studio.errors import RunError
 from lora_studio.evaluation import subjects
-from lora_studio.evaluation.value import SUBJECT_SCALE, TOO_FEW, Value
+from lora_studio.evaluation.value import SUBJECT_SCALE, Value
 from lora_studio.events import Judged
-from lora_studio.language import tr
+from lora_studio.language import in_row, ntr, tr
 from lora_studio.runs import Run, checkpoints
 
 if TYPE_CHECKING:
@@ -124,8 +124,8 @@ class Judgement:
     def told_subjects(self) -> str:
         """Whether subjects hold, for people: half a sentence."""
         if self.subject.vague(SUBJECT_SCALE):
-            return f"{TOO_FEW} whether subjects hold"
-        return "subjects fade" if self.fades else "subjects hold"
+            return tr("too few prompts to tell whether subjects hold")
+        return tr("subjects fade") if self.fades else tr("subjects hold")
 
     @property
     def copied(self) -> bool:
@@ -137,11 +137,23 @@ class Judgement:
         """What was found of copies, for people: half a sentence."""
         found = []
         if self.copies:
-            found.append(f"{len(self.copies)} of {self.drawn} pictures of new prompts may be copies")
+            found.append(
+                tr(
+                    "{copies} of {drawn} pictures of new prompts may be copies",
+                    copies=len(self.copies),
+                    drawn=self.drawn,
+                )
+            )
         if count := len(self.memorized.pictures):
-            come = "comes" if count == 1 else "come"
-            found.append(f"asked by their captions, {count} of {self.memorized.asked} training pictures {come} back")
-        return "; ".join(found) or "no copies"
+            found.append(
+                ntr(
+                    count,
+                    "asked by their captions, {count} of {asked} training pictures comes back",
+                    "asked by their captions, {count} of {asked} training pictures come back",
+                    asked=self.memorized.asked,
+                )
+            )
+        return in_row(found) if found else tr("no copies")
 
 
 def folder(run: Run) -> Path:
@@ -270,12 +282,12 @@ def states(run: Run, steps: Iterable[int] = ()) -> dict[int, Path]:
     wanted = list(steps)
     if missing := [step for step in wanted if step not in found]:
         raise RunError(
-            tr("{name} has no saved state of step {missing}.", name=run.name, missing=missing[0]),
+            tr("{name} has no saved state of step {step}.", name=run.name, step=missing[0]),
             where=run.checkpoints,
-            do=tr("Choose among {value}.", value=", ".join(map(str, sorted(found))) or "none"),
+            do=tr("Choose among {steps}.", steps=[*map(str, sorted(found))] or tr("none")),
         )
     if not found:
-        do = "Train with checkpoint_every, keep_checkpoints or keep_previewed, so that states are kept."
+        do = tr("Train with checkpoint_every, keep_checkpoints or keep_previewed, so that states are kept.")
         raise RunError(tr("{name} has no saved state to judge.", name=run.name), where=run.checkpoints, do=do)
     return {step: found[step] for step in sorted(wanted or found)}
 

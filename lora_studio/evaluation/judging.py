@@ -16,6 +16,7 @@ from lora_studio.evaluation.advice import advise
 from lora_studio.evaluation.bench import Bench, Cancelled
 from lora_studio.evaluation.judgements import Judgement, JudgingPlan, folder, judged
 from lora_studio.events import Event, Preparing
+from lora_studio.language import english, tr
 from lora_studio.models import Base
 from lora_studio.runs import Run
 from lora_studio.sampling import replay, shortcuts
@@ -25,6 +26,7 @@ __all__ = ["Bench", "Cancelled", "bench_of", "folder", "judge", "judged", "of_a_
 
 
 _STATE = "step "
+"""How ``judge`` says in English that a state is judged now; its number follows."""
 
 
 def judge(
@@ -55,7 +57,7 @@ def judge(
     for done, (step, path) in enumerate(wanted.items()):
         found = bench.known(step, path)
         if found is None:
-            yield Preparing(stage=f"{_STATE}{step}", done=done, total=len(wanted))
+            yield Preparing(stage=tr("step {step}", step=step), done=done, total=len(wanted))
             found = bench.judge(step, path)
         known.append(found)
         yield found
@@ -67,7 +69,7 @@ def judge(
 
 def of_a_state(event: Event) -> bool:
     """Whether ``event`` says that a state is judged now."""
-    return isinstance(event, Preparing) and event.stage.startswith(_STATE)
+    return isinstance(event, Preparing) and english(event.stage).startswith(_STATE)
 
 
 def bench_of(

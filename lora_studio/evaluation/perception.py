@@ -67,7 +67,7 @@ def at_once(base: Base, latent: Tensor, most: int = IMAGES_AT_ONCE) -> int:
 
 def _halved(count: int) -> int:
     if count == 1:
-        do = "Close other programs that use the GPU, or train at a smaller resolution."
+        do = tr("Close other programs that use the GPU, or train at a smaller resolution.")
         raise MachineError(
             tr("There is not enough memory to measure even one picture."), where="device", do=do
         ) from None

@@ -232,8 +232,11 @@ class Yardsticks:
             before = manifest.noted(run.manifest_file)
             if before and {entry["sha256"] for entry in before.values()} != {one.sha256 for one in dataset.pictures}:
                 yield Warned(
-                    what=f"The pictures of {run.name} have changed since it was trained. Its style is measured against "
-                    "those that are there now.",
+                    what=tr(
+                        "The pictures of {name} have changed since it was trained. Its style is measured against "
+                        "those that are there now.",
+                        name=run.name,
+                    ),
                     where=str(dataset.folder),
                 )
 
@@ -264,12 +267,12 @@ def _require_same_base(first: Run, other: Run) -> None:
         key = differing[0]
         raise RunError(
             tr(
-                "{name} and {name_2} were trained on different base models: {key} is {value} and {value_2}.",
-                name=first.name,
-                name_2=other.name,
+                "{first} and {other} were trained on different base models: {key} is {one} and {two}.",
+                first=first.name,
+                other=other.name,
                 key=key,
-                value=one[key] or "not set",
-                value_2=two[key] or "not set",
+                one=one[key] or tr("not set"),
+                two=two[key] or tr("not set"),
             ),
             where=other.settings_file,
             do=tr("Compare runs of one base model: measures of different ones have different scales."),

@@ -14,6 +14,7 @@ from pydantic import FiniteFloat, TypeAdapter
 from lora_studio import files
 from lora_studio.adapters.usage import Strength
 from lora_studio.evaluation.value import Value
+from lora_studio.language import tr
 from lora_studio.runs import Run
 
 ENOUGH = 0.8
@@ -71,14 +72,19 @@ class StrengthRange:
     def sentence(self) -> str:
         """For people."""
         if all(row.fades(self.level) for row in self.rows):
-            return f"Start at {self.recommended:g}: subjects fade at every strength from {self.rows[0].strength:g} on."
-        where = f"at {self.low:g}" if self.low == self.high else f"from {self.low:g} to {self.high:g}"
-        held = f"style and subjects hold {where}"
+            return tr(
+                "Start at {recommended:g}: subjects fade at every strength from {lowest:g} on.",
+                recommended=self.recommended,
+                lowest=self.rows[0].strength,
+            )
+        held = tr("style and subjects hold from {low:g} to {high:g}", low=self.low, high=self.high)
+        if self.low == self.high:
+            held = tr("style and subjects hold at {strength:g}", strength=self.low)
         if self.high == self.rows[-1].strength:
-            held += ", the strongest that was tried"
+            held = tr("{held}, the strongest that was tried", held=held)
         elif fading := next((row for row in self.rows if row.strength > self.high and row.fades(self.level)), None):
-            held += f", and subjects fade from {fading.strength:g} on"
-        return f"Start at {self.recommended:g}; {held}."
+            held = tr("{held}, and subjects fade from {strength:g} on", held=held, strength=fading.strength)
+        return tr("Start at {recommended:g}; {held}.", recommended=self.recommended, held=held)
 
 
 def find(step: int, rows: Sequence[StrengthRow], resampled: Sequence[Resampled], level: Value) -> StrengthRange:

@@ -25,6 +25,7 @@ from lora_studio.evaluation.bench import Bench, Cancelled
 from lora_studio.evaluation.cost import STRENGTHS
 from lora_studio.evaluation.strength import Resampled, StrengthRange, StrengthRow
 from lora_studio.events import Event, Preparing
+from lora_studio.language import tr
 from lora_studio.models import inject
 from lora_studio.runs import Run, keeping
 from lora_studio.sampling import replay
@@ -78,13 +79,13 @@ def _seen(
     """Features (P, S, D) of what ``adapter`` draws at each strength."""
     prompts, seeds = range(len(bench.plan.prompts)), bench.plan.seed_numbers[:SEEDS]
     for first in prompts[::_AT_ONCE]:
-        yield Preparing(stage=f"{strength.STAGE}{pictures.step}", done=first, total=len(prompts))
+        yield Preparing(stage=tr("strengths of step {step}", step=pictures.step), done=first, total=len(prompts))
         wanted = product(prompts[first : first + _AT_ONCE], range(len(seeds)), STRENGTHS)
         missing = [one for one in wanted if one not in pictures]
         drawn = _draw(bench, adapter, missing) if missing else []
         for which, image in zip(missing, drawn, strict=True):
             pictures.save(which, image)
-    yield Preparing(stage=f"{strength.STAGE}{pictures.step}", done=len(prompts), total=len(prompts))
+    yield Preparing(stage=tr("strengths of step {step}", step=pictures.step), done=len(prompts), total=len(prompts))
     places = list(product(prompts, range(len(seeds))))
     return {at: bench.seen([pictures.read((*place, at)) for place in places], len(seeds)) for at in STRENGTHS}
 

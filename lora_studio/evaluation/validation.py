@@ -8,6 +8,7 @@ from lora_studio.dataset.items import Draw
 from lora_studio.evaluation.measure import Measure
 from lora_studio.evaluation.value import Value
 from lora_studio.events import Event, Validated
+from lora_studio.language import tr
 from lora_studio.training import seeds
 from lora_studio.training.batches import Batches
 from lora_studio.training.loss import losses
@@ -18,7 +19,7 @@ TIMESTEPS = 4
 
 
 class ValidationLoss(Measure):
-    name, title = "validation", "Validation"
+    name, title = "validation", tr("Validation")
 
     def applies(self, session: Session) -> bool:
         return bool(session.data.validation)

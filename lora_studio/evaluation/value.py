@@ -6,11 +6,13 @@ from typing import NamedTuple
 
 from pydantic import FiniteFloat
 
+from lora_studio.language import tr
+
 STYLE_SCALE = 100.0
 """From the base model to the training pictures, in per cent."""
 SUBJECT_SCALE = 0.6
 """What is drawn of the cosines that ``subject`` measures."""
-TOO_FEW = "too few prompts to tell"
+TOO_FEW = tr("too few prompts to tell")
 
 
 class Value(NamedTuple):

@@ -112,7 +112,7 @@ def answer(studio: Draws, request: ImageRequest, cancelled: Callable[[], bool]) 
             told = StudioError(
                 tr("Internal error: {name}: {error}", name=type(error).__name__, error=error),
                 where="renderer.log",
-                do="This is a bug in the studio; what was saved is intact.",
+                do=tr("This is a bug in the studio; what was saved is intact."),
             )
         studio.say(_wrong(request, told))
 

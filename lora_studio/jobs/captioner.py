@@ -23,7 +23,7 @@ from lora_studio.jobs import caption_writing, captioning, captioning_view, job_w
 from lora_studio.jobs.captioning import CaptioningJob, CaptioningOrder, Mode
 from lora_studio.jobs.captioning_view import CaptioningView
 from lora_studio.jobs.eventlog import EventLog
-from lora_studio.language import tr
+from lora_studio.language import ntr, tr
 from lora_studio.vision.catalogue import Task
 from lora_studio.vision.local import FoundModel
 
@@ -64,7 +64,7 @@ def work(job: CaptioningJob, log: EventLog, stopping: Callable[[], bool]) -> int
         order = job.order()
         return _Work(job, order, scanned(order, job.outputs), log, stopping).do()
 
-    return job_worker.reported(job, log, caption, no_room, "what was captioned")
+    return job_worker.reported(job, log, caption, no_room, tr("what was captioned"))
 
 
 @dataclass
@@ -116,8 +116,8 @@ class _Work:
                 if len(group) == 1 or not _memory_full(error):
                     raise
                 batch = len(group) // 2
-                what = f"Memory ran out: from now on {batch} at once."
-                self.log.append(e.Warned(what=what, do="Nothing needs to be done."))
+                what = tr("Memory ran out: from now on {count} at once.", count=batch)
+                self.log.append(e.Warned(what=what, do=tr("Nothing needs to be done.")))
                 continue
             del left[:batch]
             for picture, said in looked_at:
@@ -146,13 +146,24 @@ class _Work:
         cut = [name for name, one in captions.items() if one.cut]
         empty = [name for name, one in captions.items() if not one.text]
         if cut:
-            what = "1 caption was" if len(cut) == 1 else f"{len(cut)} captions were"
-            do = "Allow longer captions, or mend them."
-            self.log.append(e.Warned(what=f"{what} cut at the limit: {_listed(cut)}", do=do))
+            what = ntr(
+                len(cut),
+                "{count} caption was cut at the limit: {names}",
+                "{count} captions were cut at the limit: {names}",
+                names=_listed(cut),
+            )
+            self.log.append(e.Warned(what=what, do=tr("Allow longer captions, or mend them.")))
         if empty:
-            what = "1 picture" if len(empty) == 1 else f"{len(empty)} pictures"
-            do = f"{'Lower the thresholds' if seen.tags else 'Try another model'}, or write what is missing yourself."
-            self.log.append(e.Warned(what=f"{what} got no caption: {_listed(empty)}", do=do))
+            what = ntr(
+                len(empty),
+                "{count} picture got no caption: {names}",
+                "{count} pictures got no caption: {names}",
+                names=_listed(empty),
+            )
+            do = tr("Try another model, or write what is missing yourself.")
+            if seen.tags:
+                do = tr("Lower the thresholds, or write what is missing yourself.")
+            self.log.append(e.Warned(what=what, do=do))
 
     def _write(self) -> None:
         """Writes the captions into the dataset, over nothing that was written meanwhile."""
@@ -162,7 +173,7 @@ class _Work:
         captions = {name: one.text for name, one in seen.captions.items() if one.text and name not in settled}
         changes = captioning.merged(there, captions, self.order.mode, seen.tags)
         before = {name: there.get(name, "") for name in changes}
-        title = f"{'1 caption' if len(changes) == 1 else f'{len(changes)} captions'} by {seen.model}"
+        title = ntr(len(changes), "{count} caption by {model}", "{count} captions by {model}", model=seen.model)
         written = caption_writing.write(data, changes, self.job.outputs, title, before)
         if captions:
             kept = tuple(name for name in captions if name not in written)

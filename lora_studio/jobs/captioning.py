@@ -21,7 +21,7 @@ from lora_studio.errors import DatasetError, ModelError, RunError
 from lora_studio.jobs import caption_writing
 from lora_studio.jobs.captioning_view import CaptioningView, fold
 from lora_studio.jobs.job import Job, place, read
-from lora_studio.language import tr
+from lora_studio.language import ntr, tr
 from lora_studio.vision import catalogue, local
 from lora_studio.vision.catalogue import Task
 from lora_studio.vision.local import FoundModel
@@ -65,7 +65,7 @@ class CaptioningOrder(BaseModel):
 class CaptioningJob(Job):
     """One captioning job. It stops after the pictures that it is looking at, and writes what it has captioned."""
 
-    worker, noun = "lora_studio.jobs.captioner", "captioning"
+    worker, noun = "lora_studio.jobs.captioner", tr("captioning")
 
     @property
     def outputs(self) -> Path:
@@ -73,11 +73,11 @@ class CaptioningJob(Job):
 
     @property
     def title(self) -> str:
-        return f"the captioning of {self.name}"
+        return tr("the captioning of {name}", name=self.name)
 
     @property
     def activity(self) -> str:
-        return "pictures are captioned"
+        return tr("pictures are captioned")
 
     @property
     def settled_file(self) -> Path:
@@ -101,7 +101,12 @@ class CaptioningJob(Job):
     def view(self) -> CaptioningView:
         alive = self.alive
         view = fold(read(self))
-        self.settle(view, alive, f"{_pictures(view.done)} captioned and will not be done again.")
+        kept = ntr(
+            view.done,
+            "{count} picture is captioned and will not be done again.",
+            "{count} pictures are captioned and will not be done again.",
+        )
+        self.settle(view, alive, kept)
         return view
 
     def proposals(self) -> dict[str, str]:
@@ -178,7 +183,9 @@ def checked(order: CaptioningOrder, outputs: Path = runs.OUTPUTS) -> CaptioningO
     data = Path(os.path.expanduser(order.data)).absolute()
     if not data.is_dir():
         raise DatasetError(
-            tr("There is no folder {data}.", data=data), where=order.data, do=tr("Choose the folder of your pictures.")
+            tr("There is no folder {folder}.", folder=data),
+            where=order.data,
+            do=tr("Choose the folder of your pictures."),
         )
     model_for(order)
     if order.mode is not Mode.PROPOSE:
@@ -237,10 +244,6 @@ def _is_on(job: CaptioningJob, data: Path) -> bool:
         return Path(job.order().data) == data.expanduser().absolute()
     except RunError:
         return False
-
-
-def _pictures(count: int) -> str:
-    return "1 picture is" if count == 1 else f"{count} pictures are"
 
 
 def merged(texts: Mapping[str, str], captions: Mapping[str, str], mode: Mode, tags: bool) -> dict[str, str]:

@@ -36,9 +36,9 @@ def run(command: str, *arguments: object, timeout: float = LONGEST, online: bool
             _line(command, arguments), timeout=timeout, capture_output=True, check=False, **_how(online)
         )
     except subprocess.TimeoutExpired as error:
-        what = f"The command took longer than {timeout:g} seconds and was ended."
+        what = tr("The command took longer than {timeout:g} seconds and was ended.", timeout=timeout)
         raise MachineError(
-            what, where=command, do="Try it when the machine has less to do; nothing was changed."
+            what, where=command, do=tr("Try it when the machine has less to do; nothing was changed.")
         ) from error
     except OSError as error:
         raise _refused(command, error) from error
@@ -147,8 +147,8 @@ def _refused(command: str, error: OSError) -> MachineError:
 def _vanished(command: str, err: str) -> MachineError:
     """The error for a missing result; what its libraries printed goes to the studio's terminal."""
     print(err, file=sys.stderr, flush=True)
-    advice = (
-        "The computer may have run out of memory: close other programs and try again. The studio's terminal shows what "
-        "the command printed."
+    advice = tr(
+        "The computer may have run out of memory: close other programs and try again. The studio's terminal shows "
+        "what the command printed."
     )
     return MachineError(tr("The command ended without a result."), where=command, do=advice)

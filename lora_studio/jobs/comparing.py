@@ -15,7 +15,7 @@ from lora_studio import files, runs
 from lora_studio.events import State
 from lora_studio.jobs import job, queue
 from lora_studio.jobs.job import Job
-from lora_studio.language import tr
+from lora_studio.language import both, tr
 
 
 @dataclass
@@ -34,7 +34,7 @@ class ComparingJob(Job):
 
     compared: tuple[str, ...] = ()
 
-    noun = "comparison"
+    noun = tr("comparison")
 
     @property
     def name(self) -> str:
@@ -46,12 +46,11 @@ class ComparingJob(Job):
 
     @property
     def title(self) -> str:
-        *most, last = self.compared
-        return f"the comparison of {', '.join(most)} and {last}"
+        return tr("the comparison of {names}", names=both(self.compared))
 
     @property
     def activity(self) -> str:
-        return "runs are compared"
+        return tr("runs are compared")
 
     def view(self) -> ComparingView:
         waits = job.waits_for(self)
@@ -80,7 +79,7 @@ def turn(compared: Sequence[str], outputs: Path, tell: Callable[[str], None]) ->
         raise files.refusal(error, tr("The comparison cannot be started"), mine.folder) from error
     try:
         if waits := job.waits_for(mine):
-            tell(f"Waiting for {waits}…")
+            tell(tr("Waiting for {waits}…", waits=waits))
         lock = queue.wait_for_job(mine, mine.stop_file.exists)
         if lock is None:
             raise Stopped

@@ -7,6 +7,7 @@ from lora_studio import files
 from lora_studio.errors import RunError
 from lora_studio.events import State
 from lora_studio.jobs.view import RunView
+from lora_studio.language import tr
 from lora_studio.runs import Run
 
 _STEP = b'"kind":"step"'
@@ -24,7 +25,7 @@ def glance(run: Run) -> RunView:
     except FileNotFoundError:
         return view
     except OSError as error:
-        what = f"The run's {run.events_file.name} cannot be read: {files.reason(error)}."
+        what = tr("The run's {name} cannot be read: {reason}.", name=run.events_file.name, reason=files.reason(error))
         return RunView(state=State.FAILED, failed=e.Failed.of(RunError(what, where=run.events_file)))
     step = b""
     for line in lines:

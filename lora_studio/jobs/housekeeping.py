@@ -11,7 +11,7 @@ from pathlib import Path
 from lora_studio import files, locks
 from lora_studio.errors import MachineError, RunError
 from lora_studio.jobs import job, runner
-from lora_studio.language import tr
+from lora_studio.language import declared, english, tr
 from lora_studio.runs import Run, renaming, undo
 
 
@@ -23,7 +23,7 @@ def rename(run: Run, name: str) -> Run:
         SettingsError: no name was typed, or the run's settings are damaged.
         MachineError: the disk refuses.
     """
-    with _at_rest(run, "renamed"):
+    with _at_rest(run, tr("renamed")):
         return renaming.rename(run, name)
 
 
@@ -35,7 +35,7 @@ def delete(run: Run) -> None:
         RunError: something is at work in it or waits.
         MachineError: the system has no trash for this disk; everything is still there.
     """
-    with _at_rest(run, "deleted"):
+    with _at_rest(run, tr("deleted")):
         undo.delete([run.folder], run.folder.parent, undo.RUNS)
 
 
@@ -74,10 +74,13 @@ def _at_rest(run: Run, done: str) -> Generator[None]:
 
 def require_rest(run: Run, done: str) -> None:
     """Raises RunError where something is at work in the run or waits, so that it cannot be ``done``: "renamed"."""
+    done = declared(english(done))
     if runner.alive(run):
-        what = f"{run.name} is at work or waits in the queue: it cannot be {done} now."
+        what = tr("{name} is at work or waits in the queue: it cannot be {done} now.", name=run.name, done=done)
         raise RunError(what, where=run.folder, do=tr("Stop it, or take it out of the queue, first."))
     for other in job.at_work(run.folder.parent):
-        if other.folder.is_relative_to(run.folder) or run.name in re.split(r"[ ,]+", other.title):
-            what = f"{run.name} cannot be {done} now: {other.title} is at work or waits."
+        if other.folder.is_relative_to(run.folder) or run.name in re.split(r"[ ,]+", english(other.title)):
+            what = tr(
+                "{name} cannot be {done} now: {title} is at work or waits.", name=run.name, done=done, title=other.title
+            )
             raise RunError(what, where=run.folder, do=tr("Wait for its end, or stop it, first."))

@@ -29,7 +29,8 @@ from lora_studio import files, locks, runs
 from lora_studio.errors import RunError
 from lora_studio.events import State
 from lora_studio.jobs import eventlog, identity, runner
-from lora_studio.language import tr
+from lora_studio.language import declared, english, tr
+from lora_studio.language.message import from_data, to_data
 from lora_studio.runs import notes
 from lora_studio.runs.work_folder import WorkFolder
 
@@ -119,8 +120,8 @@ class Job(WorkFolder, ABC):
 
     def register(self, pid: int) -> None:
         """Notes process ``pid`` as its worker, at the end of the queue. Raises OSError where the disk refuses."""
-        known = {"queued": time.time_ns(), "name": self.name, "noun": self.noun, "title": self.title}
-        known |= {"activity": self.activity}
+        known = {"queued": time.time_ns(), "name": self.name, "noun": english(self.noun), "title": to_data(self.title)}
+        known |= {"activity": to_data(self.activity)}
         notes.write(self.worker_file, {**identity.note(pid), **known})
 
     def claim(self) -> bool:
@@ -141,10 +142,12 @@ class Job(WorkFolder, ABC):
         if not view.state.ended and not alive:
             view.state, view.seconds_left = State.INTERRUPTED, None
             view.error = e.Failed(
-                what=f"The {self.noun}'s process ended unexpectedly: it was killed, or the computer lost power or "
-                "memory.",
+                what=tr(
+                    "The {noun}'s process ended unexpectedly: it was killed, or the computer lost power or memory.",
+                    noun=self.noun,
+                ),
                 where=str(self.log_file),
-                do=f"Resume it: {kept}",
+                do=tr("Resume it: {kept}", kept=kept),
             )
         if view.state is State.QUEUED:
             view.waits_for = waits_for(self)
@@ -236,9 +239,13 @@ def waits_for(job: Job) -> str:
     for run in runner.at_work(job.outputs):
         theirs = runner.place(run)
         if theirs is not None and theirs < number:
-            before.append((theirs, f"the run {run.name}"))
-    others = f", and {len(before) - 1} more before it" if len(before) > 1 else ""
-    return f"{min(before)[1]} to end{others}" if before else ""
+            before.append((theirs, tr("the run {name}", name=run.name)))
+    if not before:
+        return ""
+    name, left = min(before)[1], len(before) - 1
+    if not left:
+        return tr("{name} to end", name=name)
+    return tr("{name} to end, and {count} more before it", name=name, count=left)
 
 
 def _noted(folder: Path) -> AtWork | None:
@@ -247,9 +254,19 @@ def _noted(folder: Path) -> AtWork | None:
     if worker is None:
         return None
     number = int(worker.get("queued", 1e9 * worker["started"]))
-    name, noun = str(worker.get("name", folder.name)), str(worker.get("noun", "captioning"))
-    title, activity = worker.get("title", f"the {noun} of {name}"), worker.get("activity", "pictures are captioned")
-    return AtWork(number, folder, name, noun, str(title), str(activity))
+    name, noun = str(worker.get("name", folder.name)), declared(str(worker.get("noun", "captioning")))
+    title = worker.get("title") or tr("the {noun} of {name}", noun=noun, name=name)
+    activity = worker.get("activity") or tr("pictures are captioned")
+    return AtWork(number, folder, name, noun, _message(title), _message(activity))
+
+
+def _message(data: Any) -> str:
+    """The text that a note holds; earlier versions noted it without its parts."""
+    try:
+        text = from_data(data)
+    except ValueError:
+        text = data
+    return text if isinstance(text, str) else str(text)
 
 
 def _cancel(folder: Path, noun: str) -> None:

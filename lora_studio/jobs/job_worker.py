@@ -85,5 +85,5 @@ def _failed(error: Exception, job: Job, no_room: MachineError, kept: str) -> e.F
     if told := exceptions.translated(error, rules):
         return e.Failed.of(told)
     traceback.print_exc()
-    do = f"This is a bug in the studio. The job's worker.log has the details; {kept} is kept."
+    do = tr("This is a bug in the studio. The job's worker.log has the details; {kept} is kept.", kept=kept)
     return e.Failed.of(error).model_copy(update={"where": str(job.log_file), "do": do})

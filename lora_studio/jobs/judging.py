@@ -19,7 +19,7 @@ from lora_studio.evaluation import judgements
 from lora_studio.evaluation.strength import STAGE
 from lora_studio.events import State
 from lora_studio.jobs.job import Job, read
-from lora_studio.language import tr
+from lora_studio.language import english, tr
 from lora_studio.runs import Run
 
 
@@ -74,7 +74,7 @@ class JudgingView:
 class JudgingJob(Job):
     """The job that judges a run. It stops within a denoising step, and keeps the states that it has judged."""
 
-    worker, noun = "lora_studio.jobs.judging_worker", "judging"
+    worker, noun = "lora_studio.jobs.judging_worker", tr("judging")
 
     @property
     def run(self) -> Run:
@@ -90,11 +90,11 @@ class JudgingJob(Job):
 
     @property
     def title(self) -> str:
-        return f"the judging of {self.run.name}"
+        return tr("the judging of {name}", name=self.run.name)
 
     @property
     def activity(self) -> str:
-        return "the states of a run are judged"
+        return tr("the states of a run are judged")
 
     def order(self) -> JudgingOrder:
         """What it was asked for.
@@ -105,8 +105,8 @@ class JudgingJob(Job):
         try:
             return JudgingOrder.model_validate_json(self.order_file.read_bytes())
         except (OSError, ValidationError) as error:
-            what = f"The judging job's {self.order_file.name} cannot be read."
-            do = "Judge the run anew: states that were judged are kept."
+            what = tr("The judging job's {name} cannot be read.", name=self.order_file.name)
+            do = tr("Judge the run anew: states that were judged are kept.")
             raise RunError(what, where=self.order_file, do=do) from error
 
     def begin(self, order: JudgingOrder) -> None:
@@ -146,7 +146,7 @@ def start(run: Run, prompts: Sequence[str] = (), seeds: int = 0, steps: Sequence
     judgements.states(run, order.steps)
     if job.alive and not fold(read(job)).state.ended:
         if job.order() != order:
-            do = f"Wait for its end, or cancel it with python3 app.py stop {run.name}"
+            do = tr("Wait for its end, or cancel it with python3 app.py stop {name}", name=run.name)
             raise RunError(
                 tr("{name} is being judged, with other prompts, seeds or steps.", name=run.name),
                 where=run.folder,
@@ -172,7 +172,7 @@ def fold(log: list[e.Event]) -> JudgingView:
                     view.error, view.judged, view.measured, strengths = None, [], 0.0, _Pace()
             case e.Preparing():
                 view.stage = event.stage
-                if event.stage.startswith(STAGE):
+                if english(event.stage).startswith(STAGE):
                     view.measured, view.seconds_left = strengths.at(event)
             case e.JudgingStarted():
                 view.state, view.total, view.strengths = State.RUNNING, event.total, event.strengths

@@ -30,7 +30,7 @@ def work(job: JudgingJob, log: EventLog, stopping: Callable[[], bool]) -> int:
         tr("There is not enough memory to draw the pictures."),
         do=tr("Close other programs that use much memory, or train with a lower resolution."),
     )
-    return job_worker.reported(job, log, lambda: judge(job, log, stopping), no_room, "what was judged")
+    return job_worker.reported(job, log, lambda: judge(job, log, stopping), no_room, tr("what was judged"))
 
 
 def judge(job: JudgingJob, log: EventLog, stopping: Callable[[], bool]) -> bool:

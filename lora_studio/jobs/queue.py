@@ -17,6 +17,7 @@ from lora_studio import runs
 from lora_studio.jobs import control, job, runner
 from lora_studio.jobs.control import Request
 from lora_studio.jobs.job import AtWork, Job
+from lora_studio.language import ntr, tr
 from lora_studio.locks import Lock
 from lora_studio.runs import Run
 
@@ -73,9 +74,18 @@ def waits_for(run: Run) -> str:
     first = others[0] if others and not (waiting and (runner.place(waiting[0]) or 0) < others[0].place) else None
     if not waiting and not first:
         return ""
+    name = first.title if first else waiting[0].name
     left = len(waiting) + len(others) - 1
-    more = "more" if others else "more run" if left == 1 else "more runs"
-    return f"{first.title if first else waiting[0].name} to end" + (f", and {left} {more} before it" if left else "")
+    if not left:
+        return tr("{name} to end", name=name)
+    if others:
+        return tr("{name} to end, and {count} more before it", name=name, count=left)
+    return ntr(
+        left,
+        "{name} to end, and {count} more run before it",
+        "{name} to end, and {count} more runs before it",
+        name=name,
+    )
 
 
 def wait(run: Run) -> Lock | None:

@@ -71,10 +71,10 @@ class RankWorkers:
             self._end()
             raise MachineError(
                 tr(
-                    "Process {value} of {world} cannot be started: {value_2}.",
-                    value=len(self._workers) + 2,
+                    "Process {number} of {world} cannot be started: {reason}.",
+                    number=len(self._workers) + 2,
                     world=self.world,
-                    value_2=error.strerror or error,
+                    reason=error.strerror or error,
                 ),
                 where="gpus",
                 do=tr("Close other programs, then try again."),
@@ -130,7 +130,7 @@ class RankWorkers:
         if failed:
             details = {"changes": failed.changes} if failed.changes else {}
             return StudioError(failed.what, where=failed.where, do=failed.do, details=details)
-        how = f"killed by signal {-status}" if status < 0 else f"status {status}"
+        how = tr("killed by signal {signal}", signal=-status) if status < 0 else tr("status {status}", status=status)
         return MachineError(
             tr("Process {number} of {world} ended unexpectedly ({how}).", number=number, world=self.world, how=how),
             where=self.run.log_file,

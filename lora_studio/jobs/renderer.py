@@ -195,7 +195,7 @@ class _Child:
                     line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment.environment()
                 )
         except OSError as error:
-            what = f"The process that draws images cannot be started: {files.reason(error)}."
+            what = tr("The process that draws images cannot be started: {reason}.", reason=files.reason(error))
             raise MachineError(
                 what, where=error.filename or "", do=tr("Free memory and disk space, then try again.")
             ) from error

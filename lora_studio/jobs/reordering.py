@@ -37,7 +37,7 @@ def move(outputs: Path, key: str, up: bool) -> None:
     line = [entry for entry in queue.line(outputs) if waits(entry)]
     places = [entry.key for entry in line]
     if key not in places:
-        what = "That no longer waits in the queue: its turn has come, or it was taken out."
+        what = tr("That no longer waits in the queue: its turn has come, or it was taken out.")
         raise RunError(what, where=key, do=tr("Look at the queue again."))
     here = places.index(key)
     there = here - 1 if up else here + 1

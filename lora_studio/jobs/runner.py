@@ -54,7 +54,7 @@ def start(run: Run) -> None:
 def _require_log(run: Run) -> None:
     """Raises OSError, or RunError where the events would go nowhere, before anything is started."""
     if run.events_file.is_dir():
-        what = f"The run's {run.events_file.name} is a folder, so it could not report anything."
+        what = tr("The run's {name} is a folder, so it could not report anything.", name=run.events_file.name)
         raise RunError(what, where=run.events_file, do=tr("Move that folder away, then start the run again."))
     with open(run.events_file, "ab"):
         pass

@@ -24,12 +24,12 @@ def at_work(name: str, outputs: Path) -> Run | AtWork:
     if not jobs:
         run = runs.find(name, outputs)
         if not runner.alive(run):
-            what = f"{run.name} is neither at work nor waiting in the queue."
+            what = tr("{name} is neither at work nor waiting in the queue.", name=run.name)
             raise RunError(what, where=run.folder, do=tr("There is nothing to stop."))
         return run
     both = [run.folder for run in runner.at_work(outputs) if run.name == name]
     if both:
-        do = f"Name the folder of the one to stop: {both[0]} or {jobs[0].folder}"
+        do = tr("Name the folder of the one to stop: {run} or {job}", run=both[0], job=jobs[0].folder)
         raise RunError(tr("A run and a {noun} job are called {name}.", noun=jobs[0].noun, name=name), where=name, do=do)
     return jobs[0]
 

@@ -41,7 +41,7 @@ class Device(NamedTuple):
         """
         kind, _, index = text.strip().partition(":")
         if kind not in ("cpu", "cuda", "xpu", "mps") or (index and not index.isdecimal()):
-            do = "Write for example: --devices cuda:0,cuda:1"
+            do = tr("Write for example: --devices cuda:0,cuda:1")
             raise SettingsError(tr("{text!r} is no device.", text=text), where="--devices", do=do)
         return cls(kind, index)
 
@@ -84,7 +84,7 @@ class SweepingView:
 class SweepingJob(Job):
     """The job that works through a study. Stopped, it ends the trial at work, which is continued later."""
 
-    worker, noun = "lora_studio.jobs.sweeping_worker", "sweep"
+    worker, noun = "lora_studio.jobs.sweeping_worker", tr("sweep")
 
     @cached_property
     def study(self) -> Study:
@@ -96,11 +96,11 @@ class SweepingJob(Job):
 
     @property
     def title(self) -> str:
-        return f"the sweep {self.name}"
+        return tr("the sweep {name}", name=self.name)
 
     @property
     def activity(self) -> str:
-        return "settings are tried"
+        return tr("settings are tried")
 
     def order(self) -> SweepingOrder:
         """What it was asked for; of a damaged file, nothing in particular."""
@@ -117,7 +117,7 @@ class SweepingJob(Job):
         seen.done = len(ended)
         if not alive and seen.done >= seen.total and not seen.state.ended:
             seen.state = State.FINISHED  # it was killed after the last trial
-        self.settle(seen, alive, "trials that have ended are not run again.")
+        self.settle(seen, alive, tr("trials that have ended are not run again."))
         seen.stopping = not seen.state.ended and self.stop_file.exists()
         if not seen.state.ended:
             seen.seconds_left = self._left(seen, ended)
@@ -127,7 +127,10 @@ class SweepingJob(Job):
         """What the trial at work does now, for people; empty where none is."""
         for trial in self.study.noted():
             if trial.state is TrialState.RUNNING:
-                return f"trial {trial.number}{_doing(self.study, trial)}"
+                doing = _doing(self.study, trial)
+                if not doing:
+                    return tr("trial {number}", number=trial.number)
+                return tr("trial {number}, {doing}", number=trial.number, doing=doing)
         return ""
 
     def _left(self, seen: SweepingView, ended: list[Trial]) -> float | None:
@@ -141,8 +144,8 @@ def _doing(study: Study, trial: Trial) -> str:
     made = [run for seed in range(study.sweep.seeds) if (run := study.run(trial.number, seed)).events_file.is_file()]
     seen = view.fold(made[-1]) if made else view.RunView()
     if seen.last and seen.started and seen.last.step < seen.started.total_steps:
-        return f", step {seen.last.step:,} of {seen.started.total_steps:,}"
-    return f", {seen.preparing.stage}" if seen.preparing else ""
+        return tr("step {step:,} of {total:,}", step=seen.last.step, total=seen.started.total_steps)
+    return seen.preparing.stage if seen.preparing else ""
 
 
 def start(study: Study, devices: tuple[str, ...] = ()) -> SweepingJob:

@@ -33,7 +33,7 @@ def main(folder: str) -> int:
         return 1
     no_room = MachineError(tr("There is not enough memory for the sweep."), do=tr("Close other programs."))
     return job_worker.reported(
-        sweeping, log, lambda: work(sweeping, log, stopping), no_room, "the result of every trial"
+        sweeping, log, lambda: work(sweeping, log, stopping), no_room, tr("the result of every trial")
     )
 
 

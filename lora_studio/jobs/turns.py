@@ -93,7 +93,7 @@ def require(outputs: Path) -> Run | None:
     if run and not locks.taken(run.turns_lock):
         raise RunError(
             tr("No images are drawn while the run {name} begins or ends.", name=run.name),
-            do="Wait until it trains; then they are drawn between its steps. Earlier images can still be seen.",
+            do=tr("Wait until it trains; then they are drawn between its steps. Earlier images can still be seen."),
         )
     return run
 
@@ -105,7 +105,9 @@ def told(outputs: Path, doing: str) -> str:
     'Drawing…'
     """
     run = runner.active(outputs)
-    return f"{doing}…" + (f" It takes turns with the run {run.name}." if run else "")
+    if run is None:
+        return tr("{doing}…", doing=doing)
+    return tr("{doing}… It takes turns with the run {name}.", doing=doing, name=run.name)
 
 
 def company(outputs: Path) -> str:

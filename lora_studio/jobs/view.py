@@ -9,6 +9,7 @@ from lora_studio import events as e
 from lora_studio.errors import RunError
 from lora_studio.events import Event, State
 from lora_studio.jobs import eventlog
+from lora_studio.language import tr
 from lora_studio.runs import Run
 
 MOST_STEPS, RECENT = 6_000, 1_000
@@ -112,7 +113,9 @@ class RunView:
                     self._thin()
             case e.Validated():
                 self._measured(
-                    e.Measured(at=event.at, step=event.step, name="validation", title="Validation", value=event.loss)
+                    e.Measured(
+                        at=event.at, step=event.step, name="validation", title=tr("Validation"), value=event.loss
+                    )
                 )
             case e.Measured():
                 self._measured(event)

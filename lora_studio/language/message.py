@@ -103,9 +103,44 @@ def either(texts: Iterable[str]) -> str:
     return _listed(texts, "{some} or {last}")
 
 
+def few(texts: Iterable[str], most: int) -> str:
+    """The first ``most`` of them, and how many others there are.
+
+    >>> few(["a.png", "b.png"], 2), few(["a.png", "b.png", "c.png", "d.png"], 2)
+    ('a.png, b.png', 'a.png, b.png and 2 more')
+    """
+    listed = list(texts)
+    some, more = listed[:most], len(listed) - most
+    return tr("{some} and {more:,} more", some=some, more=more) if more > 0 else Message("{some}", "", {"some": some})
+
+
+def in_sequence(sentences: Iterable[str]) -> str:
+    """Sentences one after the other.
+
+    >>> in_sequence(["Free some space.", "The run continues."])
+    'Free some space. The run continues.'
+    """
+    told = ""
+    for one in filter(None, sentences):
+        told = tr("{first} {then}", first=told, then=one) if told else one
+    return told
+
+
+def in_row(clauses: Iterable[str]) -> str:
+    """Half sentences one after the other.
+
+    >>> in_row(["subjects hold", "no copies"])
+    'subjects hold; no copies'
+    """
+    row, *others = clauses
+    for one in others:
+        row = tr("{some}; {last}", some=row, last=one)
+    return row
+
+
 def _listed(texts: Iterable[str], ending: str) -> str:
-    *some, last = map(str, texts)
-    return Message(ending, "", {"some": str(tr(", ")).join(some), "last": last}) if some else last
+    *some, last = texts
+    return Message(ending, "", {"some": some, "last": last}) if some else last
 
 
 def english(text: str) -> str:
@@ -121,6 +156,10 @@ class _Words(Formatter):
         self._language = language
 
     def format_field(self, value: Any, format_spec: str) -> Any:
+        if isinstance(value, str):  # also NaN out of JSON, which no format fits
+            return str(value)
+        if isinstance(value, list):
+            return _said(", ", "", {}).join(map(str, value))
         shown = format(value, format_spec)
         counts = isinstance(value, float | Decimal) or (isinstance(value, int) and format_spec)
         return shown.translate(catalogue.separators(self._language)) if counts else shown
@@ -137,14 +176,18 @@ def _said(template: str, plural: str, parts: Mapping[str, Any]) -> str:
 
 
 def _part(value: Any) -> Any:
-    """What is kept of a part: what JSON can hold, and messages."""
-    return value if isinstance(value, str | int | float | Decimal | list | None) else str(value)
+    """What is kept of a part: what JSON can hold, and messages. A list is said with commas between its texts."""
+    if isinstance(value, list | tuple):
+        return [_part(one) for one in value]
+    return value if isinstance(value, str | int | float | Decimal | None) else str(value)
 
 
 def to_data(text: Any) -> Any:
     """``text`` as data that JSON can represent: a message with its parts, any other text as it is."""
     if isinstance(text, Decimal):
         return float(text)
+    if isinstance(text, list):
+        return [to_data(one) for one in text]
     if not isinstance(text, Message):
         return text
     parts = {name: to_data(value) for name, value in text.parts.items()}
@@ -157,7 +200,9 @@ def from_data(data: Any) -> Any:
     Raises:
         ValueError: it made it of none.
     """
-    if isinstance(data, str | int | float | list | None):
+    if isinstance(data, list):
+        return [from_data(one) for one in data]
+    if isinstance(data, str | int | float | None):
         return data
     try:
         template, plural, parts = data["template"], data.get("plural", ""), data.get("parts", {})
@@ -167,6 +212,17 @@ def from_data(data: Any) -> Any:
         return Message(template, plural, kept)
     except (KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         raise ValueError("this is neither text nor a message") from error
+
+
+def plain(data: Any) -> Any:
+    """``data`` of JSON with every message in it as its English text, as other programs read it."""
+    if isinstance(data, list):
+        return [plain(one) for one in data]
+    if not isinstance(data, dict):
+        return data
+    if data.keys() == {"text", "template", "plural", "parts"}:
+        return data["text"]
+    return {key: plain(value) for key, value in data.items()}
 
 
 def _told(data: Any) -> str:

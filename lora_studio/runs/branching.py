@@ -21,7 +21,7 @@ from lora_studio.config.specs import SPECS
 from lora_studio.dataset import epochs, manifest, sources
 from lora_studio.errors import DatasetError, ModelError, RunError, SettingsError, StudioError
 from lora_studio.families import registry, weights
-from lora_studio.language import tr
+from lora_studio.language import ENGLISH, both, current, tr
 from lora_studio.methods.registry import METHODS
 from lora_studio.runs import Run, checkpoints, keeping, notes
 
@@ -128,8 +128,8 @@ def create(settings: Settings, outputs: Path) -> Run:
     _require_startable(settings, path)
     adapter = adapters.read(path)
     if adapter.kind is EMBEDDING and not settings.adapter.tokens:
-        word = " and ".join(adapter.embeddings)
-        what = f"{path.name} holds the learned word {word} alone, and this run learns none."
+        word = both(adapter.embeddings)
+        what = tr("{name} holds the learned word {word} alone, and this run learns none.", name=path.name, word=word)
         raise SettingsError(what, where="learned_tokens", do=tr("Set learned_tokens, or method to textual-inversion."))
     run = runs.create(settings.changed(start_from=str(path)), outputs)
     try:
@@ -165,9 +165,7 @@ def _require_startable(settings: Settings, file: Path) -> None:
             return _require_rank(settings, found)
         if not kind.changes_weights:
             able = [name for name, method in METHODS.items() if method.own_kind == kind.name]
-    raise SettingsError(
-        chosen.own_start, where="method", do=tr("Set method to one of: {listed}.", listed=", ".join(able))
-    )
+    raise SettingsError(chosen.own_start, where="method", do=tr("Set method to one of: {methods}.", methods=able))
 
 
 def _require_rank(settings: Settings, given: Summary) -> None:
@@ -175,7 +173,12 @@ def _require_rank(settings: Settings, given: Summary) -> None:
     chosen, own = METHODS[settings.adapter.method], settings.adapter
     if not chosen.keeps_rank or given.mixed_ranks or given.rank in (own.rank, *by_block.ranks(own.by_block)):
         return
-    what = f"{chosen.own_start} The adapter is of rank {given.rank}, and this run's rank is {own.rank}."
+    what = tr(
+        "{why} The adapter is of rank {rank}, and this run's rank is {own}.",
+        why=chosen.own_start,
+        rank=given.rank,
+        own=own.rank,
+    )
     raise SettingsError(what, where="rank", do=tr("Set rank to {rank}.", rank=given.rank))
 
 
@@ -245,10 +248,18 @@ def taken_over(run: Run) -> str:
     parent = run.parent()
     if not parent:
         return ""
-    of = f"{parent['run']}, step {parent['step']:,}"
     if parent["goes_on"]:
-        return f"It continues from {of}, with the whole saved state: adapter, optimizer and step."
-    return f"It starts at step 0 from the adapter of {of}; the optimizer and the learning rate's schedule start anew."
+        return tr(
+            "It continues from {run}, step {step:,}, with the whole saved state: adapter, optimizer and step.",
+            run=parent["run"],
+            step=parent["step"],
+        )
+    return tr(
+        "It starts at step 0 from the adapter of {run}, step {step:,}; the optimizer and the learning rate's schedule "
+        "start anew.",
+        run=parent["run"],
+        step=parent["step"],
+    )
 
 
 def with_changes(run: Run, changes: dict[str, object]) -> Run:
@@ -274,33 +285,42 @@ def require_places(run: Run, settings: Settings) -> None:
     """
     command = f"python3 app.py resume {shlex.quote(run.name)}"
     if not settings.run.data:
-        what = f"The settings of {run.name} name no folder of pictures."
+        what = tr("The settings of {name} name no folder of pictures.", name=run.name)
         raise DatasetError(what, where=run.settings_file, do=tr("Name it: {command} --data FOLDER", command=command))
     if settings.run.has_pairs and not os.path.isfile(settings.run.data):
-        what = f"There is no file {settings.run.data}, where the pairs of {run.name} should be."
+        what = tr(
+            "There is no file {data}, where the pairs of {name} should be.", data=settings.run.data, name=run.name
+        )
         raise DatasetError(
             what, where="data", do=tr("If it moved, name the new place: {command} --data FILE", command=command)
         )
     if not settings.run.has_pairs and not os.path.isdir(settings.run.data):
-        what = f"There is no folder {settings.run.data}, where the pictures of {run.name} should be."
+        what = tr(
+            "There is no folder {data}, where the pictures of {name} should be.", data=settings.run.data, name=run.name
+        )
         raise DatasetError(
             what, where="data", do=tr("If they moved, name the new place: {command} --data FOLDER", command=command)
         )
     if os.path.isabs(settings.run.base) and not os.path.exists(settings.run.base):
-        what = f"There is no base model at {settings.run.base}, where that of {run.name} should be."
+        what = tr(
+            "There is no base model at {base}, where that of {name} should be.", base=settings.run.base, name=run.name
+        )
         raise ModelError(
             what, where="base", do=tr("If it moved, name the new place: {command} --base PATH", command=command)
         )
     for key, paths in {"vae": [settings.run.vae], "text_encoders": settings.run.text_encoders}.items():
         for path in paths:
             if path and not os.path.isfile(path):
-                what = f"There is no file at {path}, where {run.name} has a part of its base model."
+                what = tr(
+                    "There is no file at {path}, where {name} has a part of its base model.", path=path, name=run.name
+                )
                 option = f"--{key.replace('_', '-')} FILE"
                 raise ModelError(
                     what,
                     where=key,
                     do=tr(
-                        "If it moved, name the new place: {listed}", listed=" ".join([command, *[option] * len(paths)])
+                        "If it moved, name the new place: {command}",
+                        command=" ".join([command, *[option] * len(paths)]),
                     ),
                 )
 
@@ -325,15 +345,23 @@ def changes(run: Run, settings: Settings | None = None) -> list[str]:
         return found
     about = checkpoints.about(newest)
     found += [
-        f"{SPECS[key].label} was {SPECS[key].title(old)} and is now {SPECS[key].title(new)}."
+        tr(
+            "{label} was {before} and is now {now}.",
+            label=SPECS[key].label,
+            before=SPECS[key].title(old),
+            now=SPECS[key].title(new),
+        )
         for key, (old, new) in _differences(about.get("settings", {}), settings).items()
         if key not in _MODEL_FILES or not _same_files(newest, key, old, new)
     ]
     if hindering := state_hindrances(newest, settings_of(newest, run), settings):
-        labels = " and ".join(SPECS[key].label.lower() for key in hindering)
         found.append(
-            f"With another {labels} the saved state does not fit: a new run would begin at step 0, from the adapter of "
-            f"step {checkpoints.step_of(newest.name):,}."
+            tr(
+                "With another {settings} the saved state does not fit: a new run would begin at step 0, from the "
+                "adapter of step {step:,}.",
+                settings=both(_within(SPECS[key].label) for key in hindering),
+                step=checkpoints.step_of(newest.name),
+            )
         )
     if "pictures" in about:
         dataset = sources.scan(settings, run.cache)
@@ -351,9 +379,15 @@ def damages(run: Run, newest: Path | None) -> list[str]:
     damaged = checkpoints.damaged(run, above=-1 if step is None else step)
     if not damaged:
         return []
-    told = [f"The saved state of step {one.step:,} is damaged: {one.why}." for one in damaged]
-    back = "The run begins again at step 0." if step is None else f"The run goes back to step {step:,}."
-    return [*told, back]
+    told = [tr("The saved state of step {step:,} is damaged: {why}.", step=one.step, why=one.why) for one in damaged]
+    if step is None:
+        return [*told, tr("The run begins again at step 0.")]
+    return [*told, tr("The run goes back to step {step:,}.", step=step)]
+
+
+def _within(label: str) -> str:
+    """A setting's label within a sentence. German nouns begin with a capital there too."""
+    return label.lower() if current() == ENGLISH else str(label)
 
 
 def state_hindrances(saved: Path, before: Settings, after: Settings) -> list[str]:

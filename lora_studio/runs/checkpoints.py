@@ -92,16 +92,18 @@ def damage(folder: Path, quick: bool = False) -> str:
     try:
         hashes = json.loads((folder / MANIFEST).read_text("utf-8"))
         if not hashes:
-            return f"{MANIFEST} is empty"
+            return tr("{file} is empty", file=MANIFEST)
         for name, digest in hashes.items():
             if (not os.path.getsize(folder / name)) if quick else files.sha256(folder / name) != digest:
-                return f"{name} is not as it was saved"
+                return tr("{file} is not as it was saved", file=name)
     except FileNotFoundError as error:
-        return f"{Path(error.filename).name} is missing"
+        return tr("{file} is missing", file=Path(error.filename).name)
     except OSError as error:
-        return f"{Path(error.filename or folder).name} cannot be read: {files.reason(error)}"
+        return tr(
+            "{file} cannot be read: {reason}", file=Path(error.filename or folder).name, reason=files.reason(error)
+        )
     except (ValueError, AttributeError, TypeError, RecursionError):
-        return f"{MANIFEST} is not as it was saved"
+        return tr("{file} is not as it was saved", file=MANIFEST)
     return ""
 
 
@@ -146,14 +148,14 @@ def find(run: Run, step: int) -> Saved:
     there = listed(run)
     found = next((saved for saved in there if saved.step == step), None)
     if found is None:
-        known = ", ".join(str(saved.step) for saved in there)
+        known = [str(saved.step) for saved in there]
         raise RunError(
             tr("The run {name} has no saved state of step {step}.", name=run.name, step=step),
             where=run.checkpoints,
-            do=tr("Its saved states: {known}.", known=known) if known else tr("It has no saved states yet."),
+            do=tr("Its saved states: {steps}.", steps=known) if known else tr("It has no saved states yet."),
         )
     if why := damage(found.folder):
-        what = f"The saved state of step {step} is damaged: {why}."
+        what = tr("The saved state of step {step} is damaged: {why}.", step=step, why=why)
         raise RunError(what, where=found.folder, do=tr("Choose another one."))
     return found
 

@@ -41,7 +41,7 @@ def keep(run: Run, step: int) -> Path:
         if not target.exists():
             relabel(source, {"modelspec.title": target.stem, "ss_output_name": target.stem}, target)
         elif not _same(source, target):
-            what = f"{target.name} is there already and holds another adapter."
+            what = tr("{name} is there already and holds another adapter.", name=target.name)
             raise RunError(what, where=target, do=tr("Rename or delete that file, then keep the state again."))
         if _checkpointed(run.checkpoint(step), target):
             (run.checkpoint(step) / checkpoints.STAR).touch()
@@ -87,11 +87,11 @@ def state_file(run: Run, step: int) -> Path:
     places = run.judged_adapter(step), run.checkpoint(step) / _ADAPTER
     if found := next((path for path in places if path.is_file()), None):
         return found
-    known = ", ".join(map(str, sorted(states(run))))
+    known = [*map(str, sorted(states(run)))]
     raise RunError(
         tr("The run {name} has no state of step {step} to keep.", name=run.name, step=step),
         where=run.folder,
-        do=tr("Its states: {known}.", known=known)
+        do=tr("Its states: {steps}.", steps=known)
         if known
         else tr("Set checkpoint_every and keep_checkpoints before training."),
     )

@@ -151,12 +151,16 @@ def _states_of(run: Run, unreadable: list[Unreadable]) -> Iterator[_Place]:
     for entry in runs.entries(run.checkpoints, unreadable):
         if (step := checkpoints.step_of(entry.name)) is not None:
             if why := checkpoints.damage(Path(entry.path), quick=True):
-                what = f"The saved state of step {step:,} of {run.name} is damaged: {why}."
-                unreadable.append(Unreadable(entry.path, what, "The run resumes from another one."))
+                what = tr(
+                    "The saved state of step {step:,} of {name} is damaged: {why}.", step=step, name=run.name, why=why
+                )
+                unreadable.append(Unreadable(entry.path, what, tr("The run resumes from another one.")))
             saved.add(step)
             yield _Place(Path(entry.path, "adapter.safetensors"), Origin.CHECKPOINT, run.name, step)
         elif not entry.name.endswith(files.PARTIAL):
-            what = f"{files.printable(entry.name)} in {run.name} is not named like a saved state."
+            what = tr(
+                "{folder} in {name} is not named like a saved state.", folder=files.printable(entry.name), name=run.name
+            )
             unreadable.append(Unreadable(files.printable(entry.path), what, "Rename it to step- and its step."))
     for entry in runs.entries(run.evaluation, unreadable):
         if (step := checkpoints.step_of(entry.name)) is not None and step not in saved:
@@ -197,8 +201,8 @@ def _look(path: Path, stat: os.stat_result) -> _Known:
             stat.st_size,
             stat.st_mtime_ns,
             None,
-            f"{path.name} has a malformed header ({type(error).__name__}).",
-            "Do not trust this file.",
+            tr("{name} has a malformed header ({error}).", name=path.name, error=type(error).__name__),
+            tr("Do not trust this file."),
         )
 
 

@@ -23,14 +23,14 @@ class Unreadable(NamedTuple):
 
     @classmethod
     def of(cls, path: Path | str, error: OSError) -> Unreadable:
-        what = f"{files.printable(Path(path).name)} cannot be read: {files.reason(error)}."
-        return cls(files.printable(path), what, "Check that the disk is connected and that you may read it.")
+        what = tr("{name} cannot be read: {reason}.", name=files.printable(Path(path).name), reason=files.reason(error))
+        return cls(files.printable(path), what, tr("Check that the disk is connected and that you may read it."))
 
     @classmethod
     def misnamed(cls, path: Path) -> Unreadable:
         """Of a name that is not valid Unicode."""
         name = files.printable(path.name)
-        return cls(files.printable(path), f"{name} is not a valid Unicode name.", "Rename it.")
+        return cls(files.printable(path), tr("{name} is not a valid Unicode name.", name=name), tr("Rename it."))
 
 
 class Listing(NamedTuple):

@@ -61,7 +61,7 @@ def rename(name: str, title: str, outputs: Path = OUTPUTS) -> Preset:
     if path.exists() and not path.samefile(old):
         raise SettingsError(
             tr("Another preset is called {title}.", title=title),
-            where="the preset's name",
+            where=tr("the preset's name"),
             do=tr("Choose another name."),
         )
     _write(path, title, found.blurb, presets.table(old).get("settings", {}))
@@ -124,12 +124,12 @@ def _free(title: str, outputs: Path) -> tuple[str, Path]:
     """The title with single spaces, and where a preset of it is kept: spaces are hyphens in its file's name."""
     typed = " ".join(unicodedata.normalize("NFC", title).split())
     if not typed:
-        raise SettingsError(tr("The preset has no name."), where="the preset's name", do=tr("Enter one."))
+        raise SettingsError(tr("The preset has no name."), where=tr("the preset's name"), do=tr("Enter one."))
     possible, name = files.safe_name(typed, spaces=True), files.safe_name(typed)
     if typed != possible:
         raise SettingsError(
             tr("A preset cannot be called “{typed}”.", typed=typed),
-            where="the preset's name",
+            where=tr("the preset's name"),
             do=tr(
                 "Use letters, digits, spaces, hyphens, underscores and points, 60 at most: “{possible}” would do.",
                 possible=possible,
@@ -138,7 +138,7 @@ def _free(title: str, outputs: Path) -> tuple[str, Path]:
     if (presets.FOLDER / f"{name}.toml").exists():
         raise SettingsError(
             tr("A preset that comes with the studio is called {name}.", name=name),
-            where="the preset's name",
+            where=tr("the preset's name"),
             do=tr("Choose another."),
         )
     return typed, folder(outputs) / f"{name}.toml"

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from lora_studio import files, runs
 from lora_studio.adapters.kinds import EMBEDDING
 from lora_studio.errors import SettingsError
-from lora_studio.language import tr
+from lora_studio.language import in_sequence, tr
 
 
 class Program(NamedTuple):
@@ -38,7 +38,7 @@ class Program(NamedTuple):
     """Where its own folder is within what its installer unpacked."""
 
 
-_RESTART = "It lists new files when it is started again."
+_RESTART = tr("It lists new files when it is started again.")
 PROGRAMS = {
     one.name: one
     for one in (
@@ -48,7 +48,7 @@ PROGRAMS = {
             "comfyui",
             "models/loras",
             "models/embeddings",
-            "In ComfyUI press R, then choose it in a Load LoRA node.",
+            tr("In ComfyUI press R, then choose it in a Load LoRA node."),
             ("ComfyUI",),
         ),
         Program(
@@ -57,7 +57,7 @@ PROGRAMS = {
             "forge",
             "models/Lora",
             "embeddings",
-            "In Forge open the Lora tab and press its refresh button.",
+            tr("In Forge open the Lora tab and press its refresh button."),
             ("webui", "stable-diffusion-webui-forge"),
         ),
         Program(
@@ -66,7 +66,7 @@ PROGRAMS = {
             "a1111",
             "models/Lora",
             "embeddings",
-            "In A1111 open the Lora tab and press its refresh button.",
+            tr("In A1111 open the Lora tab and press its refresh button."),
             ("webui", "stable-diffusion-webui"),
         ),
         Program(
@@ -75,11 +75,11 @@ PROGRAMS = {
             "comfyui",
             "Models/Lora",
             "Models/Embeddings",
-            "In SwarmUI open the LoRAs tab and press its refresh button.",
+            tr("In SwarmUI open the LoRAs tab and press its refresh button."),
             ("SwarmUI",),
         ),
         Program("fooocus", "Fooocus", "comfyui", "models/loras", "models/embeddings", _RESTART, ("Fooocus",)),
-        Program("other", "Another folder", "comfyui", "", "", "It is there for whatever reads that folder."),
+        Program("other", tr("Another folder"), "comfyui", "", "", tr("It is there for whatever reads that folder.")),
     )
 }
 """By name, in the order in which they are offered."""
@@ -103,7 +103,7 @@ def named(name: str) -> Program:
         return PROGRAMS[name]
     raise SettingsError(
         tr("{name!r} is no program that the studio knows.", name=name),
-        do=tr("There are: {listed}.", listed=", ".join(PROGRAMS)),
+        do=tr("There are: {names}.", names=list(PROGRAMS)),
     )
 
 
@@ -113,7 +113,7 @@ def recognized(program: Program, typed: str) -> LoraFolder:
     Raises:
         SettingsError: there is no such folder, it is a file, or nothing can be written into it.
     """
-    where = f"Folder of {program.title}" if program.loras else "Folder"
+    where = tr("Folder of {title}", title=program.title) if program.loras else tr("Folder")
     if not typed.strip():
         raise SettingsError(
             tr("No folder is named."), where=where, do=tr("Give the folder of {title} once.", title=program.title)
@@ -142,8 +142,10 @@ def _missing(given: Path, where: str) -> SettingsError:
             tr("{given} is a file, not a folder.", given=given), where=where, do=tr("Give the folder that it is in.")
         )
     there = next((one for one in given.parents if one.is_dir()), None)
-    far = f"{there} exists, {given.relative_to(there).parts[0]} in it does not. " if there else ""
-    do = f"{far}Check its spelling, and that its disk or network drive is connected."
+    do = tr("Check its spelling, and that its disk or network drive is connected.")
+    if there:
+        missing = given.relative_to(there).parts[0]
+        do = in_sequence([tr("{folder} exists, {name} in it does not.", folder=there, name=missing), do])
     return SettingsError(tr("There is no folder {given}.", given=given), where=where, do=do)
 
 
@@ -156,7 +158,7 @@ def _require_writable(folder: Path) -> None:
         trial.touch()
         files.unlink(trial)
     except OSError as error:
-        what = f"Nothing can be written into {folder}: {files.reason(error)}."
+        what = tr("Nothing can be written into {folder}: {reason}.", folder=folder, reason=files.reason(error))
         raise SettingsError(what, where=folder, do=files.advice(error)) from error
 
 
@@ -166,7 +168,12 @@ def _doubt(program: Program, folder: Path) -> str:
         return ""
     if folder.name.casefold() in ("lora", "loras") or any(folder.glob("*.safetensors")):
         return ""
-    return f"{folder} does not look like {program.title}'s folder of LoRAs, which ends with {program.loras}."
+    return tr(
+        "{folder} does not look like {program}'s folder of LoRAs, which ends with {ending}.",
+        folder=folder,
+        program=program.title,
+        ending=program.loras,
+    )
 
 
 def of_embeddings(program: Program, loras: Path) -> Path:
@@ -181,7 +188,12 @@ def of_embeddings(program: Program, loras: Path) -> Path:
     folder = root / program.embeddings
     if folder.is_dir():
         return folder
-    what = f"This is an {EMBEDDING.title.lower()}, and {program.title} has no folder {folder} for it."
+    what = tr(
+        "This is an {kind}, and {title} has no folder {folder} for it.",
+        kind=EMBEDDING.title.lower(),
+        title=program.title,
+        folder=folder,
+    )
     raise SettingsError(what, where=folder, do=tr("Make that folder, or export the file and put it there yourself."))
 
 
@@ -210,10 +222,10 @@ def folder_of(program: Program, outputs: Path) -> Path:
         SettingsError: none was named, or it is gone.
     """
     if (folder := remembered(outputs).get(program.name)) is None:
-        what = f"The studio does not know the folder of {program.title} yet."
+        what = tr("The studio does not know the folder of {title} yet.", title=program.title)
         raise SettingsError(what, do=tr("Name it once: the program's own folder, or its folder of LoRAs."))
     if not folder.is_dir():
-        what = f"The folder of {program.title} is not there: {folder}."
-        do = "Connect its disk or network drive, or name the folder anew."
-        raise SettingsError(what, where=f"Folder of {program.title}", do=do)
+        what = tr("The folder of {title} is not there: {folder}.", title=program.title, folder=folder)
+        do = tr("Connect its disk or network drive, or name the folder anew.")
+        raise SettingsError(what, where=tr("Folder of {title}", title=program.title), do=do)
     return folder

@@ -37,7 +37,7 @@ def put(file: Path, folder: Path, name: str, *, replace: bool = False) -> Sent:
     target = folder / f"{name}{file.suffix}"
     try:
         if not folder.is_dir():
-            do = "Connect its disk or network drive, or name the folder anew."
+            do = tr("Connect its disk or network drive, or name the folder anew.")
             raise AdapterError(tr("The folder {folder} is not there.", folder=folder), where=folder, do=do)
         if target.exists():
             if same(file, target):
@@ -61,6 +61,6 @@ def same(one: Path, other: Path) -> bool:
 
 def _taken(target: Path) -> NameTaken:
     free = files.free(target).stem
-    what = f"{target.name} is there already, and is a different file."
-    do = f"Send it as {free}, or replace the one that is there."
+    what = tr("{name} is there already, and is a different file.", name=target.name)
+    do = tr("Send it as {free}, or replace the one that is there.", free=free)
     return NameTaken(what, where=target.parent, do=do, details={"free": free, "taken": target.stem})

@@ -9,6 +9,7 @@ import numpy as np
 
 from lora_studio.config.specs import SPECS
 from lora_studio.evaluation.value import STYLE_SCALE, number
+from lora_studio.language import both, few, in_sequence, ntr, tr
 from lora_studio.sweeps.outcome import Trial, TrialOutcome, TrialState
 
 
@@ -29,13 +30,28 @@ class Best(NamedTuple):
     def sentence(self) -> str:
         """For people."""
         style, margin = self.outcome.style.value, self.outcome.style.margin(STYLE_SCALE)
-        told = f"Trial {self.trial.number} learned the most style: {number(style)} %{f' ({margin})' * bool(margin)}"
-        told += f", with {described(self.trial)}."
+        trial, value, settings = self.trial.number, number(style), described(self.trial)
+        told = [
+            tr(
+                "Trial {trial} learned the most style: {value} % ({margin}), with {settings}.",
+                trial=trial,
+                value=value,
+                margin=margin,
+                settings=settings,
+            )
+            if margin
+            else tr(
+                "Trial {trial} learned the most style: {value} %, with {settings}.",
+                trial=trial,
+                value=value,
+                settings=settings,
+            )
+        ]
         if not self.sound:
-            told += " In no trial do all subjects hold without copies: look at its pictures."
+            told.append(tr("In no trial do all subjects hold without copies: look at its pictures."))
         if self.alike:
-            told += f" It cannot be told from {listed(self.alike)}."
-        return told
+            told.append(tr("It cannot be told from {trials}.", trials=listed(self.alike)))
+        return in_sequence(told)
 
 
 def best(trials: Sequence[Trial]) -> Best | None:
@@ -76,7 +92,10 @@ def ranked(trials: Sequence[Trial]) -> list[Trial]:
 
 def described(trial: Trial) -> str:
     """The trial's values for people: ``Rank 8, Alpha 16``."""
-    return ", ".join(f"{SPECS[key].label} {shown(key, value)}" for key, value in trial.params.items())
+    told = [
+        tr("{label} {value}", label=SPECS[key].label, value=shown(key, value)) for key, value in trial.params.items()
+    ]
+    return few(told, len(told))
 
 
 def values(trial: Trial) -> str:
@@ -93,5 +112,4 @@ def shown(key: str, value: object) -> str:
 
 def listed(numbers: Sequence[int]) -> str:
     """``trials 3, 5 and 8``."""
-    told = [str(number) for number in numbers]
-    return f"trial {told[0]}" if len(told) == 1 else f"trials {', '.join(told[:-1])} and {told[-1]}"
+    return ntr(len(numbers), "trial {numbers}", "trials {numbers}", numbers=both(map(str, numbers)))

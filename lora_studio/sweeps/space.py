@@ -39,28 +39,29 @@ _DEFAULT_TRIALS = 20
 _BARE = {"preview_every": 0, "validate_every": 0, "checkpoint_every": 0, "keep_checkpoints": 1}
 """What a trial does without, unless its sweep says otherwise."""
 _NOT_VARIED = {
-    **dict.fromkeys(("data", "name", "device", "gpus"), "it says where a trial is made, not how"),
+    **dict.fromkeys(("data", "name", "device", "gpus"), tr("it says where a trial is made, not how")),
     **dict.fromkeys(
         ("base", "vae", "text_encoders", "prediction", "zero_snr", "flow_shift", "clip_skip"),
-        "measures of different base models have different scales",
+        tr("measures of different base models have different scales"),
     ),
     **dict.fromkeys(
-        ("precision", "quantize", "tiled_vae"), "the base model, which all trials are measured by, would draw otherwise"
+        ("precision", "quantize", "tiled_vae"),
+        tr("the base model, which all trials are measured by, would draw otherwise"),
     ),
     **dict.fromkeys(
         ("resolution", "bucket_step", "max_upscale", "nested"),
-        "trials would be measured against training pictures of other sizes, or against other pictures",
+        tr("trials would be measured against training pictures of other sizes, or against other pictures"),
     ),
-    "trigger": "the prompts that are drawn have it, so that trials would be judged by different prompts",
+    "trigger": tr("the prompts that are drawn have it, so that trials would be judged by different prompts"),
     **{
-        key: "trials are compared by what they draw, so all must draw and be measured alike"
+        key: tr("trials are compared by what they draw, so all must draw and be measured alike")
         for key in SPECS
         if SLICES[SLICE_OF[key]].group in (Group.PREVIEWS, Group.EVALUATION)
     },
 }
 """Settings in which trials must not differ, else they cannot be compared -> why."""
 
-_EXPECTED = {"tuple_type": "a list of values, or a table with low and high", "dict_type": "a table"}
+_EXPECTED = {"tuple_type": tr("a list of values, or a table with low and high"), "dict_type": tr("a table")}
 """What pydantic's errors mean in a file."""
 
 Scalar = bool | int | float | str
@@ -83,9 +84,9 @@ class ValueRange(BaseModel):
     @model_validator(mode="after")
     def _require_order(self) -> ValueRange:
         if self.low >= self.high:
-            raise ValueError("low must be less than high")
+            raise ValueError(tr("low must be less than high"))
         if self.log and self.low <= 0:
-            raise ValueError("low must be above 0 where log is true")
+            raise ValueError(tr("low must be above 0 where log is true"))
         return self
 
     def values(self, whole: bool) -> list[float]:
@@ -248,36 +249,40 @@ def _malformed(error: Any, file: str) -> SettingsError:
             do=did_you_mean(word, known),
         )
     if error["type"] in ("missing", "too_short") and place == "axes":
-        do = "Name at least one setting and its values under [axes], such as rank = [4, 8, 16]."
+        do = tr("Name at least one setting and its values under [axes], such as rank = [4, 8, 16].")
         return SettingsError(tr("{file} varies nothing.", file=file), where="axes", do=do)
     if "values" in error["loc"][:-1]:
-        what = f"{error['loc'][1]} must have numbers, texts, true or false as its values."
+        what = tr("{key} must have numbers, texts, true or false as its values.", key=error["loc"][1])
         return SettingsError(what, where=f"{file}, axes.{error['loc'][1]}", do=tr("Fix that line."))
     if error["type"] == "missing":
         return SettingsError(tr("{place} is missing.", place=place), where=file, do=tr("Add it to that line."))
     message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
-    told = message if error["type"] == "value_error" else f"must be {_EXPECTED.get(error['type'], message)}"
-    return SettingsError(f"{place}: {told}.", where=file, do=tr("Fix that line."))
+    what = tr("{place}: must be {expected}.", place=place, expected=_EXPECTED.get(error["type"], message))
+    if error["type"] == "value_error":
+        what = tr("{place}: {why}.", place=place, why=message)
+    return SettingsError(what, where=file, do=tr("Fix that line."))
 
 
 def _axis(key: str, axis: ValueRange | tuple[Scalar, ...], where: str) -> ValueRange | tuple[Scalar, ...]:
     """The axis with its values as the setting has them. Raises SettingsError where it takes no such values."""
     require_known([key], where)
     spec = SPECS[key]
-    if why := _NOT_VARIED.get(key) or ("an axis takes single values" if spec.kind == "lines" else ""):
+    if why := _NOT_VARIED.get(key) or (tr("an axis takes single values") if spec.kind == "lines" else ""):
         raise SettingsError(
             tr("{key} cannot be varied: {why}.", key=key, why=why), where=where, do=tr("Set it under [settings].")
         )
     if isinstance(axis, ValueRange):
         if spec.kind not in ("integer", "number"):
-            do = f"List its values, such as {key} = {list(spec.choices) or [spec.default]}."
+            do = tr(
+                "List its values, such as {key} = {values}.", key=key, values=str(list(spec.choices) or [spec.default])
+            )
             raise SettingsError(tr("{key} is no number, so it has no low and high.", key=key), where=where, do=do)
         for end in (axis.low, axis.high):
             _value(key, end, where)
         return axis
     values = tuple(_value(key, value, where) for value in axis)
     if not values or len(set(values)) < len(values):
-        what = f"{key} has the same value twice." if values else f"{key} has no values."
+        what = tr("{key} has the same value twice.", key=key) if values else tr("{key} has no values.", key=key)
         raise SettingsError(what, where=where, do=tr("List each value once."))
     return values
 
@@ -292,10 +297,10 @@ def _value(key: str, value: Any, where: str) -> Any:
 def _require_sense(sweep: Sweep, file: str) -> None:
     """Raises SettingsError where parts of a sweep contradict each other."""
     if twice := next((key for key in sweep.axes if key in sweep.settings), ""):
-        what = f"{twice} is under [settings] and under [axes]."
+        what = tr("{key} is under [settings] and under [axes].", key=twice)
         raise SettingsError(what, where=f"{file}, axes.{twice}", do=tr("Leave one of them out."))
     if "seed" in sweep.axes and sweep.seeds > 1:
-        what = f"seed is an axis, and seeds is {sweep.seeds}."
+        what = tr("seed is an axis, and seeds is {seeds}.", seeds=sweep.seeds)
         raise SettingsError(what, where=f"{file}, seeds", do=tr("Leave one of them out."))
     if sweep.sampler == "grid":
         _require_grid(sweep, file)
@@ -304,18 +309,24 @@ def _require_sense(sweep: Sweep, file: str) -> None:
 
 def _require_grid(sweep: Sweep, file: str) -> None:
     if sweep.trials is not None:
-        do = 'Leave trials out, or choose sampler = "random".'
+        do = tr('Leave trials out, or choose sampler = "random".')
         raise SettingsError(tr("A grid takes all its points."), where=f"{file}, trials", do=do)
     for key, axis in sweep.axes.items():
         if isinstance(axis, ValueRange) and axis.points is None:
-            do = "Add points = 3, list the values, or choose another sampler."
+            do = tr("Add points = 3, list the values, or choose another sampler.")
             raise SettingsError(
                 tr("A grid does not know which values of {key} to take.", key=key), where=f"{file}, axes.{key}", do=do
             )
     if sweep.total > MOST_POINTS:
-        do = 'Take fewer values, or draw some of them with sampler = "random".'
+        do = tr('Take fewer values, or draw some of them with sampler = "random".')
         raise SettingsError(
-            f"The grid has {sweep.total:,} points; {MOST_POINTS:,} are the most.", where=f"{file}, axes", do=do
+            tr(
+                "The grid has {total:,} points; {most:,} are the most.",
+                total=sweep.total,
+                most=MOST_POINTS,
+            ),
+            where=f"{file}, axes",
+            do=do,
         )
     base = sweep.base()
     for params in sweep.points():

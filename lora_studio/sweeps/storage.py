@@ -65,11 +65,13 @@ def explained(study: Study, *more: type[Exception]) -> Generator[None]:
     try:
         yield
     except ImportError as error:
-        do = f"Install {error.name or 'the driver of that database'}, or use a file."
+        do = tr("Install the driver of that database, or use a file.")
+        if error.name:
+            do = tr("Install {name}, or use a file.", name=error.name)
         raise MachineError(tr("The storage needs a library that is not installed."), where=place, do=do) from error
     except (optuna.exceptions.OptunaError, _database_error(), *more) as error:
         why = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        what = f"The study's storage cannot be used: {why}."
+        what = tr("The study's storage cannot be used: {why}.", why=why)
         raise RunError(
             what, where=place, do=tr("Check that its disk or server is there and may be written.")
         ) from error

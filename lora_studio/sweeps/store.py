@@ -231,7 +231,7 @@ class TrialStore:
         self.study.note(self.trials())
         try:
             if attempt > _ATTEMPTS:
-                do = "Its run's worker.log may say why: often the memory was full."
+                do = tr("Its run's worker.log may say why: often the memory was full.")
                 raise RunError(
                     tr("Its process ended unexpectedly {attempts} times.", attempts=_ATTEMPTS),
                     where=self.study.folder,

@@ -91,7 +91,7 @@ class Study:
         try:
             return StudyPlan.model_validate_json(self.plan_file.read_bytes())
         except (OSError, ValidationError) as error:
-            do = "Start the sweep anew under another name; the runs of its trials are intact."
+            do = tr("Start the sweep anew under another name; the runs of its trials are intact.")
             raise RunError(
                 tr("The study's {name} cannot be read.", name=self.plan_file.name), where=self.plan_file, do=do
             ) from error
@@ -133,7 +133,7 @@ def begin(sweep: Sweep, settings: Settings, outputs: Path, name: str = "", stora
         SettingsError: the trials would train on prompt pairs, and could not be judged.
     """
     if settings.run.has_pairs:
-        what = "The trials of a sweep are judged by the pictures that they train on, and prompt pairs have none."
+        what = tr("The trials of a sweep are judged by the pictures that they train on, and prompt pairs have none.")
         raise SettingsError(what, where="data", do=tr("Choose a folder of pictures."))
     plan = StudyPlan(sweep=sweep, settings=settings.flat(), storage=storage)
     return create(plan, name or f"{sweep.name}-{Path(settings.run.data).name}", outputs)
@@ -150,7 +150,7 @@ def create(plan: StudyPlan, name: str, outputs: Path) -> Study:
     study = Study(runs.sweeps_folder(outputs.resolve()) / files.safe_name(name)[:_LONGEST].rstrip(" .-"))
     if study.plan_file.is_file():
         if not study.plan.same(plan):
-            what = f"There is a study {study.name} already, begun with other settings or axes."
+            what = tr("There is a study {name} already, begun with other settings or axes.", name=study.name)
             raise RunError(
                 what, where=study.folder, do=tr("Choose another name with --name, or continue it by its name.")
             )
@@ -184,7 +184,11 @@ def find(name: str, outputs: Path) -> Study:
     study = Study(runs.sweeps_folder(outputs.resolve()) / name)
     if not name or Path(name).name != name or not study.plan_file.is_file():
         known = [one.name for one in listed(outputs)]
-        do = did_you_mean(name, known) if known else "Begin one with python3 app.py sweep learning-rate --data FOLDER"
+        do = (
+            did_you_mean(name, known)
+            if known
+            else tr("Begin one with python3 app.py sweep learning-rate --data FOLDER")
+        )
         raise RunError(tr("There is no study named {name!r}.", name=name), where=outputs, do=do)
     return study
 
@@ -202,7 +206,11 @@ def keep(study: Study, number: int) -> Run:
         return kept
     if not made.adapter_file.is_file():
         there = next((trial.machine for trial in study.noted() if trial.number == number), "")
-        do = f"It was made on {there}: keep it there." if there else "Choose a trial that has finished."
+        do = (
+            tr("It was made on {there}: keep it there.", there=there)
+            if there
+            else tr("Choose a trial that has finished.")
+        )
         raise RunError(
             tr("Trial {number} of {name} has no adapter here.", number=number, name=study.name),
             where=made.folder,

@@ -60,16 +60,17 @@ def require(run: Run, drawing: Drawing, held: int, ours: int) -> None:
     try:
         need, left = _need(drawing, machine), _left(run, machine, held, ours)
     except StudioError as error:
-        what = f"Nobody can tell whether drawing fits beside the run {run.name}. {error.what}"
+        what = tr("Nobody can tell whether drawing fits beside the run {name}. {what}", name=run.name, what=error.what)
         raise MachineError(what, where=error.where, do=_ADVICE) from error
     if need > left:
         raise MachineError(
             tr(
-                "Drawing does not fit beside the run {name}: it takes {size} of {place}, and the run leaves {size_2}.",
+                "Drawing does not fit beside the run {name}: it takes {need:.1f} GB of {place}, and the run leaves "
+                "{left:.1f} GB.",
                 name=run.name,
-                size=_size(need),
+                need=need / 2**30,
                 place=_place(machine),
-                size_2=_size(max(0, left)),
+                left=max(0, left) / 2**30,
             ),
             where="device",
             do=_ADVICE,
@@ -90,7 +91,7 @@ def give_back() -> None:
         torch.cuda.empty_cache()
 
 
-_ADVICE = "Wait for the run's end; or stop it, draw, and resume it."
+_ADVICE = tr("Wait for the run's end; or stop it, draw, and resume it.")
 
 
 def _left(run: Run, machine: Machine, held: int, ours: int) -> int:
@@ -141,8 +142,4 @@ def _need(drawing: Drawing, machine: Machine) -> int:
 
 def _place(machine: Machine) -> str:
     shared = machine.device.type in ("cpu", "mps")
-    return "the computer's memory" if shared else f"the memory of {machine.name}"
-
-
-def _size(size: float) -> str:
-    return f"{size / 2**30:.1f} GB"
+    return tr("the computer's memory") if shared else tr("the memory of {machine}", machine=machine.name)

@@ -102,7 +102,7 @@ def save(
         raise RunError(
             tr("The state of step {step} does not read back as it was written.", step=step),
             where=final,
-            do="Check the disk; states saved earlier are intact.",
+            do=tr("Check the disk; states saved earlier are intact."),
         )
     return final
 

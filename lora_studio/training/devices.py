@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 from dataclasses import dataclass
+from itertools import starmap
 from typing import Any
 
 import psutil
@@ -14,7 +15,7 @@ import torch
 from lora_studio.config.settings import Settings
 from lora_studio.config.slices import AdapterSettings, MachineSettings
 from lora_studio.errors import MachineError
-from lora_studio.language import tr
+from lora_studio.language import both, ntr, tr
 from lora_studio.methods import registry as methods
 from lora_studio.optim import registry as optimizers
 
@@ -41,7 +42,9 @@ class Machine:
         if self.device.type == "xpu":
             return torch.xpu.get_device_name(self.device)
         count = torch.get_num_threads()
-        return "Apple GPU" if self.device.type == "mps" else f"CPU, {count} thread{'' if count == 1 else 's'}"
+        if self.device.type == "mps":
+            return tr("Apple GPU")
+        return ntr(count, "CPU, {count} thread", "CPU, {count} threads")
 
     @property
     def memory(self) -> int:
@@ -79,13 +82,13 @@ def choose(settings: MachineSettings, place: int | None = None) -> Machine:
         raise MachineError(
             tr("There is no CUDA GPU that PyTorch can use here."),
             where="device",
-            do="Set device to auto or cpu; `python3 app.py doctor` says what is missing.",
+            do=tr("Set device to auto or cpu; `python3 app.py doctor` says what is missing."),
         )
     if kind == "xpu" and not torch.xpu.is_available():
         raise MachineError(
             tr("There is no Intel GPU that PyTorch can use here."),
             where="device",
-            do="Set device to auto or cpu; `python3 app.py doctor` says what is missing.",
+            do=tr("Set device to auto or cpu; `python3 app.py doctor` says what is missing."),
         )
     if kind == "mps" and not torch.backends.mps.is_available():
         raise MachineError(tr("There is no Apple GPU here."), where="device", do=tr("Set device to auto or cpu."))
@@ -107,12 +110,15 @@ def require(gpus: int) -> None:
     """Raises MachineError if there are fewer CUDA GPUs than ``gpus``."""
     count = torch.cuda.device_count()
     if count < gpus:
-        do = f"Set gpus to {count}." if count else "Set gpus to 1; `python3 app.py doctor` says what this machine has."
-        raise MachineError(
-            tr("{gpus} GPUs were asked for, and PyTorch finds {value} here.", gpus=gpus, value=count or "none"),
-            where="gpus",
-            do=do,
+        do = (
+            tr("Set gpus to {count}.", count=count)
+            if count
+            else tr("Set gpus to 1; `python3 app.py doctor` says what this machine has.")
         )
+        what = tr("{gpus} GPUs were asked for, and PyTorch finds none here.", gpus=gpus)
+        if count:
+            what = tr("{gpus} GPUs were asked for, and PyTorch finds {count} here.", gpus=gpus, count=count)
+        raise MachineError(what, where="gpus", do=do)
 
 
 def _best_device() -> str:
@@ -201,7 +207,7 @@ def device_lost(error: BaseException) -> MachineError:
     """The error for a run whose device was lost."""
     first = str(error).partition("\n")[0]
     return MachineError(
-        tr("The graphics device stopped responding: {first}", first=first),
+        tr("The graphics device stopped responding: {error}", error=first),
         where="device",
         do=tr(
             "Resume the run from its last saved state. If it happens again, restart the computer or update the driver."
@@ -210,14 +216,20 @@ def device_lost(error: BaseException) -> MachineError:
 
 
 _GAINS = {
-    "batch": "the same training in less memory",
-    "checkpointing": "the same training in much less memory, about a third slower",
-    "quantize": "the base model in a quarter of its memory",
-    "optimizer": "an optimizer that keeps much less in memory",
-    "tiled_vae": "large images are encoded and decoded in tiles",
-    "resolution": "or close other programs that use much memory",
+    "batch": tr("the same training in less memory"),
+    "checkpointing": tr("the same training in much less memory, about a third slower"),
+    "quantize": tr("the base model in a quarter of its memory"),
+    "optimizer": tr("an optimizer that keeps much less in memory"),
+    "tiled_vae": tr("large images are encoded and decoded in tiles"),
+    "resolution": tr("or close other programs that use much memory"),
 }
 """What a change of each setting means for the artist."""
+
+
+def _wanted(key: str, value: Any) -> str:
+    if value is True:
+        return tr("{key} to on", key=key)
+    return tr("{key} to {value}", key=key, value=str(value))
 
 
 def out_of_memory(machine: str, settings: Settings, fitting: dict[str, Any] | None = None) -> MachineError:
@@ -229,13 +241,9 @@ def out_of_memory(machine: str, settings: Settings, fitting: dict[str, Any] | No
     """
     changes = fitting or _smaller(settings)
     where = next(iter(changes), "resolution")
-    *first, last = [f"{key} to {'on' if value is True else value}" for key, value in changes.items()] or [""]
-    wanted = f"{', '.join(first)} and {last}" if first else last
-    advice = (
-        f"Set {wanted}: {_GAINS[where]}."
-        if changes
-        else "Set a lower resolution, or close other programs that use much memory."
-    )
+    advice = tr("Set a lower resolution, or close other programs that use much memory.")
+    if changes:
+        advice = tr("Set {wanted}: {gains}.", wanted=both(starmap(_wanted, changes.items())), gains=_GAINS[where])
     return MachineError(
         tr("The memory of {machine} is full.", machine=machine),
         where=where,

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from lora_studio.config.slices import MachineSettings
 from lora_studio.errors import MachineError
+from lora_studio.language import tr
 from lora_studio.training import checkpoint, devices
 
 SILENCE = timedelta(days=7)
@@ -229,7 +230,7 @@ def _together() -> Generator[None]:
             raise
         first = str(error).partition("\n")[0]
         raise PeerLost(
-            f"Another process of the run ended or cannot be reached: {first}",
+            tr("Another process of the run ended or cannot be reached: {error}", error=first),
             where="gpus",
-            do="Resume the run from its last saved state. The other process's terminal or log says why it ended.",
+            do=tr("Resume the run from its last saved state. The other process's terminal or log says why it ended."),
         ) from error

@@ -16,6 +16,7 @@ from lora_studio.evaluation.advice import advise
 from lora_studio.evaluation.bench import Bench, Cancelled
 from lora_studio.evaluation.judgements import ADAPTER, JudgingPlan
 from lora_studio.events import Event, Preparing, StateKept, Warned
+from lora_studio.language import in_sequence, tr
 from lora_studio.training import devices, exceptions, export, previews
 from lora_studio.training.requests import Requests
 from lora_studio.training.session import Session
@@ -53,7 +54,7 @@ class Evaluations:
         """
         if not self.every:
             return
-        yield from self._guarded(self._prepared(), "Judging could not be prepared")
+        yield from self._guarded(self._prepared(), tr("Judging could not be prepared"))
         if self.due() and not self.session.finished:
             yield from self.judge()
 
@@ -75,7 +76,9 @@ class Evaluations:
         Raises:
             RuntimeError: the device was lost before the last step, so that nothing can continue.
         """
-        yield from self._guarded(self._judged(), f"The state of step {self.session.step} could not be judged")
+        yield from self._guarded(
+            self._judged(), tr("The state of step {step} could not be judged", step=self.session.step)
+        )
 
     def last(self) -> Iterator[Event]:
         """Judges the last state; then the run's adapter becomes the best one, where that is wanted: a run that was
@@ -87,7 +90,7 @@ class Evaluations:
         if self.every and self.session.step:
             yield from self.judge()
         if self.settings.keep == "best":
-            yield from self._guarded(self._keep_best(), "The best state could not become the run's adapter")
+            yield from self._guarded(self._keep_best(), tr("The best state could not become the run's adapter"))
 
     def _guarded(self, events: Iterator[Event], what: str) -> Iterator[Event]:
         """Passes on ``events``. An error of any kind becomes a warning that says ``what`` failed."""
@@ -109,8 +112,8 @@ class Evaluations:
         if self._failures < _FAILURES or not self.every:
             return warned
         self.every = 0
-        off = "No more states are judged, since that failed twice in a row; the Judge button does it after the run."
-        return warned.model_copy(update={"do": f"{warned.do} {off}"})
+        off = tr("No more states are judged, since that failed twice in a row; the Judge button does it after the run.")
+        return warned.model_copy(update={"do": in_sequence([warned.do, off])})
 
     def _prepared(self) -> Generator[Event, None, Bench]:
         self.session.stepper.make_room(_needed(self.session))
@@ -132,7 +135,7 @@ class Evaluations:
             export.write(self.session, written)
             found = bench.known(step, written)
             if found is None:
-                yield Preparing(stage="judging this state", done=0, total=1)
+                yield Preparing(stage=tr("judging this state"), done=0, total=1)
                 found = bench.judge(step, written)
                 self.seconds = time.monotonic() - began
                 yield judgements.event(found, self.seconds)
@@ -146,16 +149,24 @@ class Evaluations:
         known = [one for one in judgements.judged(session.run, bench.key) if one.step <= session.step] if bench else []
         advice = advise(known)
         if advice is None:
-            what = "No state was judged, so the adapter is that of the last step."
-            yield Warned(what=what, where="keep", do=f"Judge it with python3 app.py judge {session.run.name}")
+            what = tr("No state was judged, so the adapter is that of the last step.")
+            yield Warned(
+                what=what, where="keep", do=tr("Judge it with python3 app.py judge {name}", name=session.run.name)
+            )
         elif advice.step == session.step:
-            yield StateKept(step=advice.step, what=f"The adapter is that of the last step. {advice.sentence}")
+            yield StateKept(
+                step=advice.step, what=tr("The adapter is that of the last step. {sentence}", sentence=advice.sentence)
+            )
         else:
             source = judgements.state_folder(self.place, advice.step) / ADAPTER
             files.copy(source, session.run.adapter_file)
             yield StateKept(
                 step=advice.step,
-                what=f"The adapter is that of step {advice.step:,}, and not of the last one. {advice.sentence}",
+                what=tr(
+                    "The adapter is that of step {step:,}, and not of the last one. {sentence}",
+                    step=advice.step,
+                    sentence=advice.sentence,
+                ),
             )
 
 

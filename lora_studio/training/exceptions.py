@@ -58,16 +58,19 @@ def skipped(error: Exception, what: str, where: str, folder: Path) -> Warned:
         folder: where it is kept.
     """
     if devices.memory_full(error):
-        do = f"The run continues. Fewer or smaller {where} need less memory."
-        return Warned(what=f"{what}: there is not enough memory.", where=where, do=do)
+        do = tr("The run continues. Fewer or smaller {where} need less memory.", where=where)
+        return Warned(what=tr("{what}: there is not enough memory.", what=what), where=where, do=do)
     if isinstance(error, OSError):
         refused = files.refusal(error, what, folder)
-        return Warned(what=refused.what, where=refused.where, do=f"The run continues. {refused.do}")
+        return Warned(what=refused.what, where=refused.where, do=tr("The run continues. {do}", do=refused.do))
     if isinstance(error, StudioError):
-        return Warned(what=f"{what}: {error.what}", where=error.where, do=f"The run continues. {error.do}".strip())
+        do = tr("The run continues. {do}", do=error.do) if error.do else tr("The run continues.")
+        return Warned(what=tr("{what}: {why}", what=what, why=error.what), where=error.where, do=do)
     traceback.print_exception(error)
-    do = "The run continues. This may be a bug in the studio: the run's worker.log has the details."
-    return Warned(what=f"{what}: {type(error).__name__}: {error}", where=where, do=do)
+    do = tr("The run continues. This may be a bug in the studio: the run's worker.log has the details.")
+    return Warned(
+        what=tr("{what}: {name}: {error}", what=what, name=type(error).__name__, error=error), where=where, do=do
+    )
 
 
 @contextmanager
@@ -84,5 +87,5 @@ def translating(rules: Sequence[Rule]) -> Generator[None]:
 
 def _does_not_fit(settings: Settings) -> MachineError:
     machine = devices.choose(settings.machine)
-    name = machine.name if machine.device.type == "cuda" else "this computer"
+    name = machine.name if machine.device.type == "cuda" else tr("this computer")
     return devices.out_of_memory(name, settings, memory.suggest(settings, machine.precision, machine.memory))

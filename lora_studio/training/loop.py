@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from lora_studio.config.settings import Settings
 from lora_studio.evaluation import registry as measures
 from lora_studio.events import Event, Finished, Preparing, Started, State, StateChanged, StepDone, Warned
+from lora_studio.language import tr
 from lora_studio.models import inject
 from lora_studio.models.fused import triton_support
 from lora_studio.runs import Run
@@ -125,7 +126,10 @@ def _how(session: Session) -> str:
         return ""
     settings = session.settings
     why = stepper.obstacle(settings.adapter, settings.machine, session.machine.device)
-    return f"{session.stepper.how}{f', since {why}' if why else ''}, {triton_support.path()}"
+    how, path = session.stepper.how, triton_support.path()
+    if why:
+        return tr("{how}, since {why}, {path}", how=how, why=why, path=path)
+    return tr("{how}, {path}", how=how, path=path)
 
 
 def _kernels(session: Session) -> Iterator[Event]:
@@ -135,7 +139,7 @@ def _kernels(session: Session) -> Iterator[Event]:
     if fallback := triton_support.fallback():
         yield Warned(what=fallback.what, where="device", do=fallback.do)
     elif triton_support.compiles():
-        yield Preparing(stage="compiling the fused kernels, once for this machine", done=0, total=1)
+        yield Preparing(stage=tr("compiling the fused kernels, once for this machine"), done=0, total=1)
 
 
 def _before_the_first_step(session: Session, timer: PreviewTimer) -> Iterator[Event]:
@@ -150,9 +154,9 @@ def _capture_warning(session: Session) -> Iterator[Event]:
     """Says once that CUDA graphs do not work here."""
     if why := session.stepper.take_failure():
         yield Warned(
-            what=f"Steps could not be captured as CUDA graphs: {why}",
+            what=tr("Steps could not be captured as CUDA graphs: {why}", why=why),
             where="cuda_graph",
-            do="Training continues without them, which is slower and gives the same result.",
+            do=tr("Training continues without them, which is slower and gives the same result."),
         )
 
 

@@ -84,7 +84,7 @@ def _looked(session: Session, gradients: bool) -> Generator[Event, None, dict[st
         for path, layer in layers.items()
     }
     count = _batches(session)
-    stage = f"looking at the layers' {'gradients' if gradients else 'inputs'}"
+    stage = tr("looking at the layers' gradients") if gradients else tr("looking at the layers' inputs")
     with watching({path: layer.module for path, layer in layers.items()}, sketches):
         for number in range(PASSES * count):
             yield Preparing(stage=stage, done=number, total=PASSES * count)

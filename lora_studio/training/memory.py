@@ -130,7 +130,7 @@ def can_estimate(shapes: Shapes) -> bool:
 
 def _activations(shapes: Shapes, step: Step) -> Activations:
     if not can_estimate(shapes):
-        what = f"How much memory {shapes.known.title} takes cannot be estimated."
+        what = tr("How much memory {title} takes cannot be estimated.", title=shapes.known.title)
         raise ModelError(what, where="base", do=tr("Measure it with --dry-run."))
     module, _, name = shapes.known.memory.rpartition(".")
     return getattr(importlib.import_module(module), name)(shapes, step)

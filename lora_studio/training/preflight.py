@@ -20,6 +20,7 @@ from lora_studio import files, runs
 from lora_studio.config.settings import Settings
 from lora_studio.errors import MachineError
 from lora_studio.events import Event, Preparing, PreviewReady, StepDone
+from lora_studio.language import english
 from lora_studio.runs import Run
 from lora_studio.training import devices, stepper
 from lora_studio.training.loop import train
@@ -73,7 +74,7 @@ def measure(settings: Settings, outputs: Path) -> Generator[Event, None, TrialRe
         for event in train(run, run.settings()):
             if isinstance(event, StepDone):
                 steps.append(event)
-            if isinstance(event, Preparing) and event.stage == "pictures":
+            if isinstance(event, Preparing) and english(event.stage) == "pictures":
                 encoded.append((time.monotonic(), event.total))
             previews |= isinstance(event, PreviewReady) and not event.base
             yield event

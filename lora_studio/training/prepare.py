@@ -20,7 +20,7 @@ from lora_studio.dataset.items import Dataset
 from lora_studio.dataset.problems import Problem
 from lora_studio.errors import DatasetError, RunError
 from lora_studio.events import Event, Preparing, Warned
-from lora_studio.language import tr
+from lora_studio.language import few, in_sequence, tr
 from lora_studio.models import gradient_checkpointing, inject
 from lora_studio.optim import build
 from lora_studio.optim import registry as optimizers
@@ -92,10 +92,10 @@ def pictures_of(run: Run, settings: Settings) -> Generator[Event, None, Dataset]
         DatasetError: the folder cannot be trained on, or the run has none.
     """
     if settings.run.has_pairs:
-        what = f"{run.name} was trained on pairs, and there are no pictures of a style to judge it by."
-        do = "Draw with it at several weights, and look: python3 app.py grid --help"
+        what = tr("{name} was trained on pairs, and there are no pictures of a style to judge it by.", name=run.name)
+        do = tr("Draw with it at several weights, and look: python3 app.py grid --help")
         raise DatasetError(what, where=settings.run.data, do=do)
-    yield Preparing(stage="pictures", done=0, total=1)
+    yield Preparing(stage=tr("pictures"), done=0, total=1)
     found = folder.scan(Path(settings.run.data), run.cache, nested=settings.dataset.nested)
     for problem in found.blocking:
         raise DatasetError(problem.what, where=problem.file or found.folder, do=problem.do)
@@ -110,7 +110,7 @@ def load(settings: Settings, machine: devices.Machine, dataset: Dataset) -> Gene
         SettingsError: the sampler of the previews cannot remove its noise.
         MachineError: it cannot be quantized on this machine.
     """
-    yield Preparing(stage="base model", done=0, total=1)
+    yield Preparing(stage=tr("base model"), done=0, total=1)
     base = models.load(
         settings.run.base,
         machine.device,
@@ -125,7 +125,7 @@ def load(settings: Settings, machine: devices.Machine, dataset: Dataset) -> Gene
         in_turn=True,  # all encoders of a large model at once would need more memory than a step
     )
     base.tiled = settings.machine.tiled_vae
-    yield Preparing(stage="base model", done=1, total=1)
+    yield Preparing(stage=tr("base model"), done=1, total=1)
     known_sampler(base, settings.previews.sampler)  # else every preview would fail, and the run train blind
     yield base.loaded_event
     yield from base.notices
@@ -142,9 +142,14 @@ def rounded(resolution: int, base: models.Base) -> Iterator[Event]:
     side = nearest_side(base, resolution or base.resolution)
     if resolution and side != resolution:
         yield Warned(
-            what=f"{resolution} is not a multiple of {base.scale}: previews are drawn at {side} × {side} pixels.",
+            what=tr(
+                "{resolution} is not a multiple of {scale}: previews are drawn at {side} × {side} pixels.",
+                resolution=resolution,
+                scale=base.scale,
+                side=side,
+            ),
             where="resolution",
-            do=f"Set it to {side}, or ignore this: pictures train at the sizes of their buckets.",
+            do=tr("Set it to {side}, or ignore this: pictures train at the sizes of their buckets.", side=side),
         )
 
 
@@ -210,11 +215,14 @@ def _large_files(trained: int, settings: OptimizerSettings) -> Iterator[Event]:
     adapter = 4 * trained
     if adapter >= LARGE:
         state = 2 * adapter + (optimizers.get(settings.optimizer).state_bytes + (4 if settings.ema else 0)) * trained
-        sizes = f"{adapter / 1e9:.1f} GB, and each saved state {state / 1e9:.1f} GB"
         yield Warned(
-            what=f"The adapter's file will take about {sizes}.",
+            what=tr(
+                "The adapter's file will take about {size:.1f} GB, and each saved state {state:.1f} GB.",
+                size=adapter / 1e9,
+                state=state / 1e9,
+            ),
             where="targets",
-            do="Make sure that the disk has room for that, or train fewer layers.",
+            do=tr("Make sure that the disk has room for that, or train fewer layers."),
         )
 
 
@@ -240,17 +248,19 @@ def take_up(session: Session) -> Iterator[Event]:
     session.saved_step = session.step
     if not session.same_layout(state):
         yield Warned(
-            what="This state was saved by an earlier version of the studio, which stored the optimizer's moments in "
-            "another order: the optimizer starts anew.",
+            what=tr(
+                "This state was saved by an earlier version of the studio, which stored the optimizer's moments in "
+                "another order: the optimizer starts anew."
+            ),
             where=newest.name,
-            do="Nothing needs to be done: what was learned is kept, and the run resumes from there.",
+            do=tr("Nothing needs to be done: what was learned is kept, and the run resumes from there."),
         )
 
 
 def _damages(run: Run, newest: Path | None) -> Iterator[Event]:
     """Warns of the damaged states that would have been resumed from before ``newest``."""
     if found := branching.damages(run, newest):
-        yield Warned(what=" ".join(found), where=str(run.checkpoints), do="Training continues. Check the disk.")
+        yield Warned(what=in_sequence(found), where=str(run.checkpoints), do=tr("Training continues. Check the disk."))
 
 
 def _require_fitting(session: Session, newest: Path) -> None:
@@ -265,9 +275,9 @@ def _require_fitting(session: Session, newest: Path) -> None:
     if changed := [key for key in changed if key != "base"]:  # it may have moved
         raise RunError(
             tr(
-                "The saved state {name} does not fit the run's settings, which were changed since: {listed}.",
+                "The saved state {name} does not fit the run's settings, which were changed since: {settings}.",
                 name=newest.name,
-                listed=", ".join(changed),
+                settings=few(changed, len(changed)),
             ),
             where=session.run.settings_file,
             do=tr(
@@ -296,13 +306,19 @@ def _compare(run: Run, dataset: Dataset) -> Iterator[Event]:
         files.write(run.manifest_file, json.dumps(manifest.manifest(dataset), indent=1))
         return
     if changes := manifest.changes_since(before, dataset):
-        what = "pairs" if dataset.pairs else "pictures"
-        more = f" And {len(changes) - 3} more changes." if len(changes) > 3 else ""
+        told = changes[:3]
+        if more := len(changes[3:]):
+            told.append(tr("And {count} more changes.", count=more))
+        listed = in_sequence(told)
         yield Warned(
-            what=f"The {what} changed since this run began: {' '.join(changes[:3])}{more}",
+            what=tr("The pairs changed since this run began: {changes}", changes=listed)
+            if dataset.pairs
+            else tr("The pictures changed since this run began: {changes}", changes=listed),
             where=str(dataset.folder),
-            do="Training continues with them as they are now, so the result will differ from that of an uninterrupted "
-            "run. To avoid that, put them back and resume from an earlier state.",
+            do=tr(
+                "Training continues with them as they are now, so the result will differ from that of an "
+                "uninterrupted run. To avoid that, put them back and resume from an earlier state."
+            ),
         )
 
 
@@ -310,7 +326,7 @@ def _require_same(dataset: Dataset, world: World) -> None:
     """Raises DatasetError where this process reads other pictures than the leader: it would train on other batches."""
     own = manifest.manifest(dataset)
     if world.broadcast(own) != own:
-        do = "Put copies of one folder at the same path on every machine, or share it between them."
+        do = tr("Put copies of one folder at the same path on every machine, or share it between them.")
         raise DatasetError(
             tr("The pictures or captions differ from those on the machine that leads the run."),
             where=dataset.folder,

@@ -11,6 +11,7 @@ from PIL.Image import Image
 from lora_studio import files
 from lora_studio.errors import StudioError
 from lora_studio.events import Event, PreviewReady
+from lora_studio.language import tr
 from lora_studio.models import Base, inject
 from lora_studio.sampling.generate import generate
 from lora_studio.sampling.image_settings import ImageSettings
@@ -38,7 +39,7 @@ def draw(session: Session, base: bool = False) -> Generator[Event, None, float]:
     except (StudioError, RuntimeError, OSError, MemoryError) as error:
         if devices.lost(error):
             raise
-        what = f"The previews of step {session.step} could not be drawn"
+        what = tr("The previews of step {step} could not be drawn", step=session.step)
         yield exceptions.skipped(error, what, "previews", session.run.previews)
     return saved
 

@@ -9,6 +9,7 @@ from lora_studio import files
 from lora_studio.config.presets import save_settings
 from lora_studio.config.specs import SPECS
 from lora_studio.events import Event, Preparing, RateFound
+from lora_studio.language import tr
 from lora_studio.optim import build, range_test
 from lora_studio.optim import registry as optimizers
 from lora_studio.training.session import Session
@@ -38,7 +39,7 @@ def find(session: Session, stopping: Callable[[], bool] = lambda: False) -> Gene
     before, tried = session.copied_state(), range_test.rates(optimizers.get(values.optimizer))
     losses: list[float] = []
     for number, rate in enumerate(tried):
-        yield Preparing(stage="learning rates", done=number, total=len(tried))
+        yield Preparing(stage=tr("learning rates"), done=number, total=len(tried))
         losses.append(_loss(session, number, rate / values.learning_rate))
         if range_test.diverged(losses) or stopping():
             break

@@ -11,6 +11,7 @@ from lora_studio.config.specs import SPECS
 from lora_studio.dataset.caption_variants import all_variants
 from lora_studio.dataset.items import Dataset
 from lora_studio.dataset.problems import Problem
+from lora_studio.language import ntr, tr
 from lora_studio.models import Base
 from lora_studio.texts.chunks import Reading, Vocabulary, read, seen
 from lora_studio.texts.learned_words import LearnedWord
@@ -57,15 +58,28 @@ def cut_captions(dataset: Dataset, settings: Settings, tokenizers: Sequence[Toke
         for text, _ in lost.values()
         for tokenizer, words in zip(tokenizers, learned, strict=True)
     )
-    count = "1 caption is" if len(lost) == 1 else f"{len(lost)} captions are"
     shown = rest if len(rest) <= _SHOWN else f"{rest[:_SHOWN]}…"
-    what = f"{count} longer than {most} tokens and read only so far. Lost in {name}: “{shown}”."
+    what = ntr(
+        len(lost),
+        "{count} caption is longer than {most} tokens and read only so far. Lost in {name}: “{shown}”.",
+        "{count} captions are longer than {most} tokens and read only so far. Lost in {name}: “{shown}”.",
+        most=most,
+        name=name,
+        shown=shown,
+    )
     highest = SPECS["caption_tokens"].high or 0
     needed = -(-longest // 75) * 75
-    raised = f"Set caption_tokens to {needed}" if needed <= highest else f"Set caption_tokens to at most {highest:g}"
+    do = tr("Set caption_tokens to {needed}, or write the most important words first.", needed=needed)
+    if needed > highest:
+        do = tr("Set caption_tokens to at most {most:g}, or write the most important words first.", most=highest)
     return [
         Problem(
-            "warning", "long caption", name, what, f"{raised}, or write the most important words first.", tuple(lost)
+            "warning",
+            "long caption",
+            name,
+            what,
+            do,
+            tuple(lost),
         )
     ]
 

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 from lora_studio.events import RolledBack
+from lora_studio.language import tr
 from lora_studio.runs import checkpoints
 from lora_studio.training import checkpoint
 from lora_studio.training.leader import Leader
@@ -67,9 +68,14 @@ class Recovery:
         session.saved_step = session.step if folder else None
         session.abandoned = checkpoints.abandon(session.run, session.step)
         self._failed_step, self._from_step, self.exploded = failed, session.step, False
-        what = (
-            f"{error.what} Training went back to step {session.step} and continues at {factor:g} × the learning rate "
-            f"(try {count} of {ROLLBACKS})."
+        what = tr(
+            "{what} Training went back to step {step} and continues at {factor:g} × the learning rate (try {count} "
+            "of {rollbacks}).",
+            what=error.what,
+            step=session.step,
+            factor=factor,
+            count=count,
+            rollbacks=ROLLBACKS,
         )
         return RolledBack(step=session.step, failed_step=failed, factor=factor, what=what)
 

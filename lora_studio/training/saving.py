@@ -112,9 +112,13 @@ class Saver:
         if residual:
             title = methods.get(self.session.settings.adapter.method).title
             yield Warned(
-                what=f"The {title} was exported as a plain LoRA, which differs from it by {residual:.1%}.",
+                what=tr(
+                    "The {title} was exported as a plain LoRA, which differs from it by {residual:.1%}.",
+                    title=title,
+                    residual=residual,
+                ),
                 where=self.session.run.adapter_file.name,
-                do="All programs read it the same way. A higher rank comes closer.",
+                do=tr("All programs read it the same way. A higher rank comes closer."),
             )
 
     def _write(self) -> Path:
@@ -127,7 +131,9 @@ class Saver:
         except (RuntimeError, MemoryError) as error:
             if not devices.memory_full(error):
                 raise
-            what = f"The state of step {session.step} could not be saved: there is not enough memory to copy it."
+            what = tr(
+                "The state of step {step} could not be saved: there is not enough memory to copy it.", step=session.step
+            )
             raise MachineError(what, where=session.run.checkpoints, do=tr("Close other programs.")) from error
 
     def _write_adapter(self, path: Path) -> None:
@@ -196,7 +202,7 @@ class Saver:
 
     def _wait_for_room(self, error: DiskFull, afterwards: State) -> Iterator[Event]:
         """Until there is room for the state, the user ends the pause to try again, or stops the run."""
-        do = f"{error.do} The run continues as soon as there is enough room."
+        do = tr("{do} The run continues as soon as there is enough room.", do=error.do)
         yield from self._warn("room", StudioError(error.what, where=error.where, do=do), cause=error.__cause__)
         yield StateChanged(state=State.PAUSED)
         shown, folder = self.requests.pause(), self.session.run.folder
@@ -221,7 +227,7 @@ class Saver:
             yield Warned(what=error.what, where=error.where, do=error.do)
 
     def _without_adapter(self, error: Exception) -> StudioError:
-        why = files.reason(error) if isinstance(error, OSError) else str(getattr(error, "what", error))
+        why = files.reason(error) if isinstance(error, OSError) else getattr(error, "what", error)
         told = StudioError(
             tr(
                 "The state of step {step} was saved without its adapter, which could not be written: {why}",
@@ -235,18 +241,24 @@ class Saver:
         return told
 
     def _without_look(self, error: Exception) -> StudioError:
-        what = f"The adapter of step {self.session.step} could not be kept with its previews"
+        what = tr("The adapter of step {step} could not be kept with its previews", step=self.session.step)
         if isinstance(error, OSError):
             return files.refusal(error, what, self.session.run.folder)
         return StudioError(
-            f"{what}: {getattr(error, 'what', error)}", where="keep_previewed", do=tr("Training continues.")
+            tr("{what}: {why}", what=what, why=getattr(error, "what", error)),
+            where="keep_previewed",
+            do=tr("Training continues."),
         )
 
     def _with_what_is_saved(self, error: StudioError) -> StudioError:
         session = self.session
         if session.saved_step != session.step:
             return error
-        do = f"{error.do} The state of step {session.step} is saved: resume the run to write the adapter."
+        do = tr(
+            "{do} The state of step {step} is saved: resume the run to write the adapter.",
+            do=error.do,
+            step=session.step,
+        )
         return type(error)(error.what, where=error.where, do=do, details=error.details)
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from lora_studio.config.settings import Settings
 from lora_studio.config.slices import AdapterSettings, MachineSettings
+from lora_studio.language import tr
 from lora_studio.models import Base, inject
 from lora_studio.optim import flat, registry
 from lora_studio.optim.build import FlatOptimizer
@@ -47,24 +48,24 @@ def choose(base: Base, settings: Settings, machine: Machine, built: FlatOptimize
 def obstacle(adapter: AdapterSettings, machine: MachineSettings, device: torch.device) -> str:
     """Why steps cannot be captured as CUDA graphs, as a clause; empty where they can."""
     if device.type != "cuda":
-        return "there is no CUDA GPU"
+        return tr("there is no CUDA GPU")
     if not machine.cuda_graph:
-        return "it is switched off"
+        return tr("it is switched off")
     if adapter.train_text:
-        return "text encoders train"
+        return tr("text encoders train")
     if adapter.tokens:
-        return "captions with learned tokens are encoded in every step"
+        return tr("captions with learned tokens are encoded in every step")
     if machine.quantize == "int8":
-        return "int8 layers search their inputs for outliers"
+        return tr("int8 layers search their inputs for outliers")
     if machine.checkpointing != "off" and adapter.dropout:
-        return "dropout is drawn again in the backward pass"
+        return tr("dropout is drawn again in the backward pass")
     return ""
 
 
 class Stepper:
     """One kernel at a time."""
 
-    how = "no CUDA graph"
+    how = tr("no CUDA graph")
     """For people."""
     failed = ""
     """Why capturing failed, where it was tried; from then on it is one kernel at a time."""
@@ -209,7 +210,7 @@ class CudaGraphStepper(Stepper):
     kernels then.
     """
 
-    how = "CUDA graph"
+    how = tr("CUDA graph")
 
     def __init__(self, base: Base, settings: Settings, machine: Machine, built: FlatOptimizer):
         super().__init__(base, settings, machine, built)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 
 from lora_studio.errors import RunError
+from lora_studio.language import tr
 from lora_studio.optim import build
 from lora_studio.optim import registry as optimizers
 from lora_studio.training import seeds
@@ -69,12 +70,17 @@ def _require_finite(session: Session, loss: float, norm: float) -> None:
     lower = min(usual, chosen.learning_rate * session.rate_factor / 2)
     if not session.step and not math.isfinite(loss):  # no rate has had an effect yet
         raise NothingLearned(
-            "The loss is NaN or infinite before anything was learned.",
+            tr("The loss is NaN or infinite before anything was learned."),
             where="base",
-            do="Choose another copy of the base model, or set precision to fp32.",
+            do=tr("Choose another copy of the base model, or set precision to fp32."),
         )
+    step = session.step + 1
     raise Diverged(
-        f"The {'gradient' if math.isfinite(loss) else 'loss'} of step {session.step + 1} is NaN or infinite.",
+        tr("The gradient of step {step} is NaN or infinite.", step=step)
+        if math.isfinite(loss)
+        else tr("The loss of step {step} is NaN or infinite.", step=step),
         where="learning_rate",
-        do=f"Train with a lower learning rate, for example {lower:.2g}. The saved states are not affected.",
+        do=tr(
+            "Train with a lower learning rate, for example {lower:.2g}. The saved states are not affected.", lower=lower
+        ),
     )

@@ -26,7 +26,7 @@ from lora_studio.sweeps.space import FOLDER as SWEEPS
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "lora_studio"
-_DEFINING = ("lora_studio/language/message.py", "lora_studio/ui/words.py")
+_DEFINING = ("lora_studio/dataset/problems.py", "lora_studio/language/message.py", "lora_studio/ui/words.py")
 """Where ``tr`` and its like are defined."""
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 """In place of the time of each change, on which all branches would conflict."""
@@ -57,7 +57,7 @@ def _calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Call):
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            if name in ("tr", "ntr", "counted"):
+            if name in ("tr", "ntr", "counted", "grouped") and len(node.args) > (4 if name == "grouped" else 0):
                 yield name, node
 
 
@@ -67,6 +67,9 @@ def _of_call(name: str, call: ast.Call) -> tuple[str | None, str | None]:
         return _text(call.args[0]), ""
     if name == "ntr":
         return _text(call.args[1]), _text(call.args[2])
+    if name == "grouped":
+        one, many = _text(call.args[3]), _text(call.args[4])
+        return (one and f"{{count:,}} {one}: {{names}}."), (many and f"{{count:,}} {many}: {{names}}.")
     one = _text(call.args[1]) if len(call.args) > 1 else None
     many = _text(call.args[2]) if len(call.args) > 2 else f"{one}s"
     return (one and f"{{count:,}} {one}"), (many and f"{{count:,}} {many}")
