@@ -18,7 +18,7 @@ from lora_studio.curation import caption_parts, style_words
 from lora_studio.curation.caption_parts import Parts, key
 from lora_studio.dataset import captions
 from lora_studio.errors import SettingsError
-from lora_studio.language import few, tr
+from lora_studio.language import fault, few, tr
 
 SECONDS = 3.0
 """How long the patterns of one edit may search in all captions together, in seconds of the processor: ``regex``
@@ -390,13 +390,14 @@ def make(kind: str, **values: Any) -> Edit:
     try:
         return _ANY.validate_python({"kind": kind, **given})
     except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        name = next((part for part in fault["loc"][1:] if isinstance(part, str)), "")
+        found = error.errors(include_url=False)[0]
+        name = next((part for part in found["loc"][1:] if isinstance(part, str)), "")
         title = next((field.title for field in fields(kind) if field.name == name), EDITS[kind].title)
-        empty = fault["type"] in ("missing", "string_too_short", "too_short")
-        why = fault["msg"][:1].lower() + fault["msg"][1:]
+        empty = found["type"] in ("missing", "string_too_short", "too_short")
         what = (
-            tr("“{title}” is empty.", title=title) if empty else tr("“{title}” is wrong: {why}.", title=title, why=why)
+            tr("“{title}” is empty.", title=title)
+            if empty
+            else tr("“{title}” is wrong: {why}.", title=title, why=fault(found))
         )
         raise SettingsError(what, do=tr("Fill it in.") if empty else tr("Correct it.")) from None
 

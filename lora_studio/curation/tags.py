@@ -136,5 +136,5 @@ def _about_style(captions: Mapping[str, str], trigger: str) -> list[TagRemark]:
     return [TagRemark("style", what, do, found, tuple(pieces), RemoveStyle(keep=keep))]
 
 
-def _listed(tags: tuple[TagCount, ...] | list[TagCount]) -> str:
+def _listed(tags: Sequence[TagCount]) -> str:
     return few([tr("“{tag}”", tag=one.tag) for one in tags], _NAMED)

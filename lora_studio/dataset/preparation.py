@@ -16,7 +16,7 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from lora_studio import files
 from lora_studio.dataset.problems import Problem
 from lora_studio.errors import DatasetError
-from lora_studio.language import tr
+from lora_studio.language import fault, tr
 
 FOLDER = ".lora_studio"
 """What the studio writes beside pictures, apart from captions and masks. No scan reads pictures there."""
@@ -221,7 +221,6 @@ def _load(folder: Path) -> Preparation:
 
 def _first(error: ValidationError) -> str:
     """The first fault: where in the file, and what pydantic says of it."""
-    fault = error.errors(include_url=False)[0]
-    place = " → ".join(map(str, fault["loc"]))
-    said = fault["msg"].removeprefix("Value error, ")
-    return f"{place}: {said[:1].lower()}{said[1:]}" if place else f"{said[:1].lower()}{said[1:]}"
+    found = error.errors(include_url=False)[0]
+    place, why = " → ".join(map(str, found["loc"])), fault(found)
+    return tr("{place}: {why}", place=place, why=why) if place else why
