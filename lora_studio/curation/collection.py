@@ -110,8 +110,8 @@ ORDERS: dict[str, tuple[str, Callable[[Card], tuple]]] = {
 LENGTHS: dict[str, tuple[str, int, float]] = {
     "": (tr("All captions"), 0, math.inf),
     "short": (tr("Up to 5 tokens"), 0, 5),
-    "medium": ("6 to 20 tokens", 6, 20),
-    "long": ("21 to 75 tokens", 21, 75),
+    "medium": (tr("6 to 20 tokens"), 6, 20),
+    "long": (tr("21 to 75 tokens"), 21, 75),
     "very long": (tr("Over 75 tokens"), 76, math.inf),
 }
 """Lengths of captions -> title, fewest and most tokens."""

@@ -22,7 +22,7 @@ from lora_studio.dataset.items import Dataset, Mask, Picture
 from lora_studio.dataset.listing import PictureFolder
 from lora_studio.dataset.pictures import Facts
 from lora_studio.dataset.problems import Problem, grouped
-from lora_studio.language import ntr, tr
+from lora_studio.language import declared, ntr, tr
 
 _NO_PICTURES = frozenset(
     (*captions.SUFFIXES, ".jsonl", ".json", ".md", ".toml", ".csv", ".html", ".htm", ".npz", ".safetensors", ".zip")
@@ -196,7 +196,9 @@ def _remarks(folders: Sequence[PictureFolder], facts: dict[str, Facts], texts: d
         tr("Write a better caption into a .txt of the same name beside each."),
     )
     for kind, (one, many, do) in pictures.NOTICES.items():
-        found += grouped("warning", kind, [name for name, fact in facts.items() if kind in fact.notices], one, many, do)
+        found += grouped(
+            "warning", kind, [name for name, fact in facts.items() if kind in fact.notices], one, many, declared(do)
+        )
     return found + _alike(facts)
 
 
@@ -214,7 +216,7 @@ def _alike(facts: dict[str, Facts]) -> list[Problem]:
                 "warning",
                 "identical",
                 names,
-                "",
+                "pictures are identical files",
                 "pictures are identical files",
                 tr("Keep one, unless it should count more than others."),
             )
@@ -224,7 +226,7 @@ def _alike(facts: dict[str, Facts]) -> list[Problem]:
             "warning",
             "alike",
             [first[index] for index in group],
-            "",
+            "pictures look almost the same",
             "pictures look almost the same",
             tr("Keep the best, unless they should count more than others."),
         )

@@ -163,7 +163,7 @@ def _text(entry: dict[str, Any], key: str, where: str) -> str:
         return value.strip()
     do = tr('Write it in quotes: {key} = "a house"', key=key)
     raise DatasetError(
-        tr("{key} must be text; it is {value}.", key=key, value=_shown(value)), where=f"{where}, {key}", do=do
+        tr("{key} must be text; it is {given}.", key=key, given=_shown(value)), where=f"{where}, {key}", do=do
     )
 
 
@@ -172,7 +172,7 @@ def _weight(value: Any, where: str) -> float:
     if number and math.isfinite(value) and 0 < value <= MOST_WEIGHT:
         return float(value)
     what = tr(
-        "weight must be a number above 0 and at most {most:g}; it is {value}.", most=MOST_WEIGHT, value=_shown(value)
+        "weight must be a number above 0 and at most {most:g}; it is {given}.", most=MOST_WEIGHT, given=_shown(value)
     )
     raise DatasetError(what, where=f"{where}, weight", do=tr("1 is usual; 2 counts twice as much."))
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from pydantic import FiniteFloat
 
+from lora_studio.language import number as said
 from lora_studio.language import tr
 
 STYLE_SCALE = 100.0
@@ -26,15 +27,19 @@ class Value(NamedTuple):
         """Whether its interval is wider than all of ``scale``, and so tells nothing: few prompts were drawn."""
         return self.low is not None and self.high is not None and self.high - self.low > scale
 
-    def margin(self, scale: float, form: str = "between {} and {}", how: str = ".0f") -> str:
-        """Its interval in words, or that prompts were too few; empty where it has none.
+    def margin(self, scale: float, form: str = "", how: str = ".0f") -> str:
+        """Its interval in words, or in the ``form`` of two figures, or that prompts were too few; empty where it has
+        none.
 
         >>> Value(61, -4, 80).margin(STYLE_SCALE), Value(61, -60, 80).margin(STYLE_SCALE), Value(61).margin(STYLE_SCALE)
         ('between −4 and 80', 'too few prompts to tell', '')
         """
         if self.low is None or self.high is None:
             return ""
-        return TOO_FEW if self.vague(scale) else form.format(number(self.low, how), number(self.high, how))
+        if self.vague(scale):
+            return TOO_FEW
+        low, high = number(self.low, how), number(self.high, how)
+        return form.format(low, high) if form else tr("between {low} and {high}", low=low, high=high)
 
 
 def number(value: float, how: str = ".0f") -> str:
@@ -43,4 +48,4 @@ def number(value: float, how: str = ".0f") -> str:
     >>> number(-3.2), number(0.25, "+.1f")
     ('−3', '+0.2')
     """
-    return f"{value:{how}}".replace("-", "−")
+    return str(said(value, how)).replace("-", "−")

@@ -19,7 +19,7 @@ from lora_studio.evaluation import judgements
 from lora_studio.evaluation.strength import STAGE
 from lora_studio.events import State
 from lora_studio.jobs.job import Job, read
-from lora_studio.language import english, tr
+from lora_studio.language import english, ntr, tr
 from lora_studio.runs import Run
 
 
@@ -121,8 +121,12 @@ class JudgingJob(Job):
     def view(self) -> JudgingView:
         alive = self.alive
         view = fold(read(self))
-        states = "1 state is" if view.done == 1 else f"{view.done} states are"
-        self.settle(view, alive, f"{states} judged and will not be judged again.")
+        kept = ntr(
+            view.done,
+            "{count} state is judged and will not be judged again.",
+            "{count} states are judged and will not be judged again.",
+        )
+        self.settle(view, alive, kept)
         view.stopping = not view.state.ended and self.stop_file.exists()
         return view
 

@@ -25,7 +25,7 @@ from lora_studio import files, runs
 from lora_studio.errors import MachineError, RunError, StudioError
 from lora_studio.jobs import environment, runner, turns
 from lora_studio.jobs.image_spec import ImageSpec, RoundTrip
-from lora_studio.language import tr
+from lora_studio.language import Told, tr
 
 
 class Answer(BaseModel):
@@ -50,13 +50,13 @@ class Answer(BaseModel):
     """Of the blend as a file, in bytes."""
     residual: float = 0.0
     """Of a blend that was trimmed; see ``adapters.blend.Blended``."""
-    base: str = ""
+    base: Told = ""
     """What the base model predicts, and how that is known, as a sentence."""
-    notices: tuple[str, ...] = ()
+    notices: tuple[Told, ...] = ()
     """What else the user should know about it."""
-    what: str = ""
-    where: str = ""
-    do: str = ""
+    what: Told = ""
+    where: Told = ""
+    do: Told = ""
     run: str = ""
     """The run beside which it does not fit."""
 

@@ -28,7 +28,7 @@ from lora_studio.jobs.image_spec import ImageSpec, RoundTrip
 from lora_studio.jobs.inbox import Inbox
 from lora_studio.jobs.models_in_memory import ModelsInMemory, base_of
 from lora_studio.jobs.renderer import Answer, Cancellation, ImageRequest, targets
-from lora_studio.language import tr
+from lora_studio.language import in_sequence, tr
 from lora_studio.sampling.image_settings import ImageSettings
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def _suited(base: Base, spec: ImageSpec, notices: Sequence[Warned]) -> tuple[Ima
         spec = spec.model_copy(update={"steps": wanted.preview_steps, "guidance": wanted.guidance})
         if notice := distilled.overruling(asked):
             notices.append(notice)
-    said = tuple(f"{notice.what} {notice.do}" for notice in notices)
+    said = tuple(in_sequence((notice.what, notice.do)) for notice in notices)
     return spec, {"base": base.loaded_event.sentence, "notices": said}
 
 
@@ -189,7 +189,7 @@ def _with_failure(base: Base, about: dict[str, Any]) -> dict[str, Any]:
     from lora_studio.sampling import shortcuts
 
     warned = shortcuts.warning(base)
-    return about if warned is None else {**about, "notices": (*about["notices"], f"{warned.what} {warned.do}")}
+    return about if warned is None else {**about, "notices": (*about["notices"], in_sequence((warned.what, warned.do)))}
 
 
 def _plain_words(spec: ImageSpec) -> list[Warned]:

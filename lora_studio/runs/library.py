@@ -161,7 +161,7 @@ def _states_of(run: Run, unreadable: list[Unreadable]) -> Iterator[_Place]:
             what = tr(
                 "{folder} in {name} is not named like a saved state.", folder=files.printable(entry.name), name=run.name
             )
-            unreadable.append(Unreadable(files.printable(entry.path), what, "Rename it to step- and its step."))
+            unreadable.append(Unreadable(files.printable(entry.path), what, tr("Rename it to step- and its step.")))
     for entry in runs.entries(run.evaluation, unreadable):
         if (step := checkpoints.step_of(entry.name)) is not None and step not in saved:
             yield _Place(run.judged_adapter(step), Origin.CHECKPOINT, run.name, step)

@@ -27,7 +27,7 @@ def put(path: Path) -> None:
         send2trash(path)
     except OSError as error:
         raise MachineError(
-            tr("{name} cannot be moved to the trash: {value}.", name=path.name, value=error.strerror or error),
+            tr("{name} cannot be moved to the trash: {reason}.", name=path.name, reason=error.strerror or error),
             where=path,
             do=tr("Delete it in your file manager."),
         ) from error

@@ -333,7 +333,7 @@ def _require_grid(sweep: Sweep, file: str) -> None:
         try:
             sweep.run_settings(base, params)
         except SettingsError as error:
-            told = ", ".join(f"{key} = {value}" for key, value in params.items())
+            point = [f"{key} = {value}" for key, value in params.items()]
             raise SettingsError(
-                tr("{what} That is so at {told}.", what=error.what, told=told), where=f"{file}, axes", do=error.do
+                tr("{what} That is so at {point}.", what=error.what, point=point), where=f"{file}, axes", do=error.do
             ) from None

@@ -54,9 +54,9 @@ def write(session: Session, path: Path) -> float:
     if set(again.changes) != set(plain.adapter.changes):
         raise AdapterError(
             tr(
-                "The file holds {changes} of {changes_2} modules after writing.",
-                changes=len(again.changes),
-                changes_2=len(plain.adapter.changes),
+                "The file holds {found} of {modules} modules after writing.",
+                found=len(again.changes),
+                modules=len(plain.adapter.changes),
             ),
             where=path,
             do=tr("Check the disk and export again."),

@@ -60,11 +60,11 @@ def require(dataset: Dataset, settings: NoiseSettings) -> None:
             raise DatasetError(
                 tr(
                     "The folder's noise levels, {low:g} to {high:g} of all noise, lie outside those of the "
-                    "run, {low_2:g} to {high_2:g}.",
+                    "run, {run_low:g} to {run_high:g}.",
                     low=low,
                     high=high,
-                    low_2=run.low,
-                    high_2=run.high,
+                    run_low=run.low,
+                    run_high=run.high,
                 ),
                 where=picture.path.parent,
                 do=tr("Change timestep_from and timestep_to, or the folder's noise levels on the page Pictures."),

@@ -18,6 +18,7 @@ from lora_studio.adapters.averaging import WIDTH
 from lora_studio.config.declaration import Group
 from lora_studio.config.presets import FOLDER as PRESETS
 from lora_studio.config.specs import SPECS
+from lora_studio.dataset.pictures import NOTICES
 from lora_studio.diffusion import samplers
 from lora_studio.families import registry as families
 from lora_studio.language import ENGLISH, LANGUAGES
@@ -26,8 +27,13 @@ from lora_studio.sweeps.space import FOLDER as SWEEPS
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "lora_studio"
-_DEFINING = ("lora_studio/dataset/problems.py", "lora_studio/language/message.py", "lora_studio/ui/words.py")
-"""Where ``tr`` and its like are defined."""
+_DEFINING = (
+    "lora_studio/dataset/folder.py",
+    "lora_studio/dataset/problems.py",
+    "lora_studio/language/message.py",
+    "lora_studio/ui/words.py",
+)
+"""Where ``tr`` and its like are defined, or called with what ``declared`` knows."""
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 """In place of the time of each change, on which all branches would conflict."""
 TRANSLATED = tuple(code for code in LANGUAGES if code != ENGLISH)
@@ -98,6 +104,10 @@ def declared() -> list[Found]:
     for spec in SPECS.values():
         texts = [spec.label, spec.about, spec.unit, *(part for one in spec.options for part in (one.title, one.help))]
         found += [Found(str(text), "", f"the setting {spec.key}") for text in texts if text]
+    for one, many, do in NOTICES.values():
+        file = "lora_studio/dataset/pictures.py"
+        found.append(Found(f"{{count:,}} {one}: {{names}}.", f"{{count:,}} {many}: {{names}}.", file))
+        found.append(Found(do, "", file))
     found += [Found(str(text), "", file) for file, texts in _registries().items() for text in texts if text]
     for path in sorted([*PRESETS.glob("*.toml"), *SWEEPS.glob("*.toml")]):
         preset = tomllib.loads(path.read_text("utf-8"))
