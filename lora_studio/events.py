@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from lora_studio.errors import StudioError
 from lora_studio.language import Told, number, tr
-from lora_studio.language.message import plain
+from lora_studio.language.handover import handed
 
 
 class State(StrEnum):
@@ -56,9 +56,11 @@ class Event(BaseModel):
         """The event as one line of JSON, without the newline."""
         return self.model_dump_json()
 
-    def plain(self) -> str:
-        """The event as one line of JSON for other programs: its texts are in English, without their parts."""
-        return json.dumps(plain(json.loads(self.line())), ensure_ascii=False, separators=(",", ":"))
+    def printed(self) -> str:
+        """The event as one line of JSON that a command prints: for the studio as ``line``, for other programs with its
+        texts in English.
+        """
+        return json.dumps(handed(json.loads(self.line())), ensure_ascii=False, separators=(",", ":"))
 
 
 class StateChanged(Event):

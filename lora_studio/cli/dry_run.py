@@ -102,7 +102,7 @@ def _try(settings: Settings, outputs: Path, as_json: bool) -> tuple[Any, RunView
             seen.apply(event)
             display.show(event, seen)
             if as_json:
-                print(event.plain(), flush=True)
+                print(event.printed(), flush=True)
 
 
 def _estimated(told: dict[str, Any]) -> Iterator[str]:

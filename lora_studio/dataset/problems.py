@@ -106,6 +106,6 @@ def grouped(
     if not names:
         return []
     noted = (tr("{name} ({note})", name=name, note=notes[name]) if name in notes else name for name in names)
-    templates = f"{{count:,}} {one}: {{names}}.", f"{{count:,}} {many}: {{names}}."
-    what = ntr(len(names), *templates, names=few(noted, _NAMED), **parts)
+    said = few(noted, _NAMED)
+    what = ntr(len(names), f"{{count:,}} {one}: {{names}}.", f"{{count:,}} {many}: {{names}}.", names=said, **parts)
     return [Problem(severity, kind, names[0], what, do, names)]

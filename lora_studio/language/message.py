@@ -214,17 +214,6 @@ def from_data(data: Any) -> Any:
         raise ValueError("this is neither text nor a message") from error
 
 
-def plain(data: Any) -> Any:
-    """``data`` of JSON with every message in it as its English text, as other programs read it."""
-    if isinstance(data, list):
-        return [plain(one) for one in data]
-    if not isinstance(data, dict):
-        return data
-    if data.keys() == {"text", "template", "plural", "parts"}:
-        return data["text"]
-    return {key: plain(value) for key, value in data.items()}
-
-
 def _told(data: Any) -> str:
     text = from_data(data)
     if not isinstance(text, str):
