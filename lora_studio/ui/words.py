@@ -89,6 +89,15 @@ def counted(number: int, one: str, many: str = "") -> str:
     return ntr(number, f"{{count:,}} {one}", f"{{count:,}} {many or one + 's'}")
 
 
+def in_sentence(label: str) -> str:
+    """A label as it stands within a sentence. Other languages than English keep its capitals.
+
+    >>> in_sentence("Batch size")
+    'batch size'
+    """
+    return str(label).lower() if current() == ENGLISH else str(label)
+
+
 def divided(train: int, held_out: int) -> str:
     """How pictures are divided between training and validation.
 

@@ -95,7 +95,7 @@ def test_an_interval_wider_than_the_scale_is_no_band_but_words(watcher, ended):
     assert "Step 50: too few prompts to tell whether subjects hold, 0.30 to 0.40" in learned
     style = learned[: learned.index("<h3>Subjects</h3>")]
     learned_by = {column[0]: column[2:] for column in sent["film"]["value"]["columns"]}
-    assert learned_by == {100: ["−80 %", "± 10", "hold"], 200: ["60 %", "± 10", "hold"]}
+    assert learned_by == {100: ["−80 %", "± 10", "hold", False], 200: ["60 %", "± 10", "hold", False]}
     assert "no band: too few prompts to tell" in style and "95 % interval" in style and "−50 %</span>" in style
     bands = re.findall(r'class="band" d="M([^"]*)Z"', style)
     assert [len(band.split("L")) for band in bands] == [2, 4], "from the base model on, and of steps 100 and 200"
@@ -115,7 +115,10 @@ def test_one_sentence_says_which_state_to_keep_and_why(watcher, ended):
     assert "#draw/one/checkpoints/step-100/adapter.safetensors" in advice
     film = shown["film"]["value"]
     assert "★ 100" in shown["loss"]["value"] and film["proposed"] == film["step"] == 100
-    assert [column[2:] for column in film["columns"]] == [["80 %", "± 10", "hold"], ["81 %", "± 10", "fade from here"]]
+    assert [column[2:] for column in film["columns"]] == [
+        ["80 %", "± 10", "hold", False],
+        ["81 %", "± 10", "fade from here", True],
+    ]
     assert "step 100 · a cat" in shown["chosen"]["value"] and "<h3>Step 100</h3>" in shown["drawn"]["value"]
     assert shown["drawn"]["value"].count("base model") == 1 + 2 * 2, "the hint, and each prompt's alt and title"
 

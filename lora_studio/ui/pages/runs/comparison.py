@@ -12,7 +12,7 @@ from lora_studio.config.specs import SPECS
 from lora_studio.errors import SettingsError
 from lora_studio.events import PreviewReady
 from lora_studio.jobs.view import RunView
-from lora_studio.language import tr
+from lora_studio.language import ntr, tr
 from lora_studio.runs import Run
 from lora_studio.ui import images, words
 from lora_studio.ui.pages.runs import curves, state_words
@@ -68,9 +68,11 @@ def _head(side: _Side, name: str, place: int) -> str:
     """The run's name, its state, and the step whose previews are shown, to be chosen."""
     title, state = words.text(side.run.name), words.text(state_words.named(side.run, side.view))
     options = "".join(
-        f'<option value="{step}"{" selected" * (step == side.step)}>step {step:,}</option>' for step in side.film.steps
+        f'<option value="{step}"{" selected" * (step == side.step)}>{tr("step {step:,}", step=step)}</option>'
+        for step in side.film.steps
     )
-    chosen = f'<select data-side="{place}" aria-label="Step of {title}">{options}</select>' if options else ""
+    label = tr("Step of {run}", run=title)
+    chosen = f'<select data-side="{place}" aria-label="{label}">{options}</select>' if options else ""
     return f'<div class="contestant {name}"><h3>{title}</h3><span>{state}</span>{chosen}</div>'
 
 
@@ -84,8 +86,16 @@ def _films(sides: Sequence[_Side], watcher: RunWatcher) -> str:
         return f'<p class="hint">{said}</p>' if said else ""
     shown = "".join(_pair(prompt, [place[prompt] for place in places], sides, watcher) for prompt in shared)
     left = sum(len(place) for place in places) - 2 * len(shared)
-    rest = f'<p class="hint">{words.counted(left, "other prompt")} was drawn by one of them alone.</p>' if left else ""
-    return f'<h3>Previews</h3><div class="pairs">{shown}</div>{rest}'
+    rest = f'<p class="hint">{_by_one_alone(left)}</p>' if left else ""
+    return f'<h3>{tr("Previews")}</h3><div class="pairs">{shown}</div>{rest}'
+
+
+def _by_one_alone(count: int) -> str:
+    return ntr(
+        count,
+        "{count:,} other prompt was drawn by one of them alone.",
+        "{count:,} other prompts were drawn by one of them alone.",
+    )
 
 
 def _by_prompt(side: _Side) -> dict[str, PreviewReady]:
@@ -97,7 +107,7 @@ def _by_prompt(side: _Side) -> dict[str, PreviewReady]:
 def _pair(prompt: str, frames: Sequence[PreviewReady], sides: Sequence[_Side], watcher: RunWatcher) -> str:
     pictures = "".join(_picture(side, frame, watcher) for side, frame in zip(sides, frames, strict=True))
     seeds = {frame.seed for frame in frames}
-    same = "" if len(seeds) == 1 else " · other seeds"
+    same = "" if len(seeds) == 1 else f" · {tr('other seeds')}"
     return f"<figure>{pictures}<figcaption>{words.text(prompt)}{same}</figcaption></figure>"
 
 
@@ -118,17 +128,17 @@ def _curves(sides: Sequence[_Side]) -> str:
     subjects = [[(state.step, state.subject.value) for state in one.states] for one in found]
     drawn = [
         curves.chart(tr("Loss, smoothed"), losses),
-        curves.chart("Validation", validation, dots=True),
+        curves.chart(tr("Validation"), validation, dots=True),
         curves.chart(tr("Style learned"), style, dots=True, unit=" %"),
-        curves.chart("Subjects", subjects, dots=True),
+        curves.chart(tr("Subjects"), subjects, dots=True),
     ]
     shown = "".join(drawn)
-    return f'<h3>Curves</h3><div class="curves">{shown}</div>' if shown else ""
+    return f'<h3>{tr("Curves")}</h3><div class="curves">{shown}</div>' if shown else ""
 
 
 def _measured(sides: Sequence[_Side]) -> str:
     rows = figures(*(side.facts for side in sides))
-    return _table("Measured", [side.run.name for side in sides], rows) if rows else ""
+    return _table(tr("Measured"), [side.run.name for side in sides], rows) if rows else ""
 
 
 def _settings(pair: Sequence[Run]) -> str:
@@ -140,11 +150,13 @@ def _settings(pair: Sequence[Run]) -> str:
     told = [key for key in SPECS if key in one and key not in _UNTOLD]
     differ = [key for key in told if one[key] != other[key]]
     if not differ:
-        return '<h3>Settings</h3><p class="hint">All settings are the same.</p>'
+        return f'<h3>{tr("Settings")}</h3><p class="hint">{tr("All settings are the same.")}</p>'
     rows = [ComparedValue(SPECS[key].label, _value(key, one[key]), _value(key, other[key])) for key in differ]
-    same = words.counted(len(told) - len(differ), "other setting is", "other settings are")
+    same = ntr(
+        len(told) - len(differ), "{count:,} other setting is the same.", "{count:,} other settings are the same."
+    )
     table = _table(tr("Settings that differ"), [run.name for run in pair], rows)
-    return f'{table}<p class="hint">{same} the same.</p>'
+    return f'{table}<p class="hint">{same}</p>'
 
 
 def _value(key: str, value: object) -> str:

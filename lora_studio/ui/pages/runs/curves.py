@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from lora_studio.jobs.view import SMOOTHING, smoothed
+from lora_studio.language import tr
 from lora_studio.ui import plots, words
 from lora_studio.ui.plots import Frame, Point
 
@@ -32,9 +33,10 @@ def chart(title: str, lines: Sequence[Sequence[Point]], dots: bool = False, unit
     for side, line in zip(SIDES, finite, strict=True):
         svg += f'<path class="{side}" d="{frame.line(plots.thinned(line))}"/>'
         svg += f'<path class="{side} dots" d="{frame.dots(plots.thinned(line, 120))}"/>' * dots
+    spoken = words.text(tr("{title} of both runs over the steps", title=title))
     return (
         f'<figure class="chart"><figcaption><b>{words.text(title)}</b></figcaption>'
-        f'<div class="plot still" role="img" aria-label="{words.text(title)} of both runs over the steps">'
+        f'<div class="plot still" role="img" aria-label="{spoken}">'
         f"{plots.in_svg(svg)}{plots.labels(frame, unit)}</div></figure>"
     )
 

@@ -69,9 +69,7 @@ def _told(one: DeviceHealth, number: int | None = None) -> str:
     name = one.name or tr("This computer")
     parts = []
     if one.used is not None and one.total is not None:
-        parts.append(
-            tr("{value:.1f} of {value_2:.1f} GB", value=one.used / 1000000000.0, value_2=one.total / 1000000000.0)
-        )
-    parts += [f"{one.load:.0f} % busy"] if one.load is not None else []
+        parts.append(tr("{used:.1f} of {total:.1f} GB", used=one.used / 1e9, total=one.total / 1e9))
+    parts += [tr("{load:.0f} % busy", load=one.load)] if one.load is not None else []
     parts += [f"{one.temperature:.0f} °C"] if one.temperature is not None else []
-    return f"{name if number is None else f'{number}: {name}'}: {', '.join(parts) or 'not told'}"
+    return f"{name if number is None else f'{number}: {name}'}: {', '.join(parts) or tr('not told')}"

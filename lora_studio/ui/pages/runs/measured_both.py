@@ -35,12 +35,12 @@ class RunFacts(NamedTuple):
 def figures(one: RunFacts, other: RunFacts) -> list[ComparedValue]:
     """The rows of the table of measures; a measure that one of them lacks is left out."""
     rows = [
-        _mean("Loss", _losses(one.view), _losses(other.view), most=_RECENT),
+        _mean(tr("Loss"), _losses(one.view), _losses(other.view), most=_RECENT),
         *(_mean(title, *both) for title, both in _measures(one.view, other.view)),
         _best(tr("Lowest validation"), *(_values(side.view.validations) for side in (one, other)), best=min),
         _mean(tr("Style learned"), _styles(one.found), _styles(other.found), " %"),
         _best(tr("Most style learned"), _styles(one.found), _styles(other.found), best=max, unit=" %"),
-        _mean("Subjects", _subjects(one.found), _subjects(other.found)),
+        _mean(tr("Subjects"), _subjects(one.found), _subjects(other.found)),
         _time(one.view, other.view),
     ]
     return [row for row in rows if row]
@@ -80,9 +80,11 @@ def _mean(
     steps = steps[-most:]
     if not steps:
         return None
-    at = f"at step {steps[0]:,}" if len(steps) == 1 else f"mean of {len(steps):,} steps to {steps[-1]:,}"
+    count, last = len(steps), steps[-1]
+    mean_of = tr("{title}, mean of {count:,} steps to {last:,}", title=title, count=count, last=last)
+    name = tr("{title}, at step {step:,}", title=title, step=last) if count == 1 else mean_of
     means = (f"{words.figure(fmean(side[step] for step in steps))}{unit}" for side in (one, other))
-    return ComparedValue(f"{title}, {at}", *means)
+    return ComparedValue(name, *means)
 
 
 def _best(
@@ -93,7 +95,8 @@ def _best(
         return None
     steps = [best(side, key=lambda step, side=side: side[step]) for side in (one, other)]
     told = (
-        f"{words.figure(side[step])}{unit} at step {step:,}" for side, step in zip((one, other), steps, strict=True)
+        tr("{value} at step {step:,}", value=f"{words.figure(side[step])}{unit}", step=step)
+        for side, step in zip((one, other), steps, strict=True)
     )
     return ComparedValue(title, *told)
 
@@ -102,7 +105,7 @@ def _time(one: RunView, other: RunView) -> ComparedValue | None:
     """What a step took."""
     if not (one.last and other.last and one.last.seconds and other.last.seconds):
         return None
-    taken = (f"{_per_step(view):.2g} seconds" for view in (one, other))
+    taken = (tr("{seconds:.2g} seconds", seconds=_per_step(view)) for view in (one, other))
     return ComparedValue(tr("Time of a step"), *taken)
 
 

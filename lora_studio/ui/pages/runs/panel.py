@@ -66,7 +66,7 @@ class RunsPanel:
         self.address = html(js_on_load=address.FOLLOW, elem_classes="unseen")
         with gr.Column(elem_classes="card", elem_id="all-runs", visible=False) as self.card:
             with gr.Row(elem_classes="headline"):
-                self.title = html("<h2>All runs</h2>")
+                self.title = html(f"<h2>{tr('All runs')}</h2>")
                 self.filter = gr.Textbox(
                     label=tr("Search the runs"),
                     show_label=False,
@@ -209,7 +209,7 @@ class RunsPanel:
         gone = [name for name in here.compared if self.watcher.find(name) is None]
         if gone:
             here.said = wrong(
-                RunError(tr("There is no run named {gone!r}.", gone=gone[0]), do=tr("It may have been deleted."))
+                RunError(tr("There is no run named {name!r}.", name=gone[0]), do=tr("It may have been deleted."))
             )
         here.open = here.open or bool(here.compared)
         return self.draw(here, tab)

@@ -11,7 +11,7 @@ import gradio as gr
 
 from lora_studio import files, runs
 from lora_studio.jobs import housekeeping, queue
-from lora_studio.language import tr
+from lora_studio.language import both, ntr, tr
 from lora_studio.runs import Run, trash
 from lora_studio.ui import words
 from lora_studio.ui.outcome import done
@@ -83,12 +83,13 @@ def shown(here: PanelState, chosen: str, watcher: RunWatcher, known: RowCache) -
 
 
 def _title(compared: Sequence[str]) -> str:
-    return f"<h2>{' and '.join(map(words.text, compared)) or 'All runs'}</h2>"
+    return f"<h2>{both(map(words.text, compared)) if compared else tr('All runs')}</h2>"
 
 
 def _choose(first: str) -> str:
-    what = f'Choose the run to compare <b>{words.text(first)}</b> with: press "With this".'
-    stop = f'<button class="quiet-link" data-act="compare" data-run="{words.text(first)}">Do not compare</button>'
+    name, label = words.text(first), tr("Do not compare")
+    what = tr('Choose the run to compare <b>{name}</b> with: press "With this".', name=name)
+    stop = f'<button class="quiet-link" data-act="compare" data-run="{name}">{label}</button>'
     return f'<p class="hint" role="status">{what} {stop}</p>'
 
 
@@ -110,9 +111,9 @@ def deleted(run: Run) -> str:
     """That the run was deleted, where it is now, and how it comes back."""
     place = trash.place(run.folder)
     where = tr("Its folder is {place} now.", place=place) if place else tr("Your system's trash can restore it.")
-    what = f"<b>{words.text(run.name)} is in the trash, with its adapters and states.</b>"
+    what = tr("{name} is in the trash, with its adapters and states.", name=words.text(run.name))
     undone = undo(run.name, run.folder.parent)
-    return f'<div class="notice right" role="status">{what}<p>{words.text(where)}</p>{undone}</div>'
+    return f'<div class="notice right" role="status"><b>{what}</b><p>{words.text(where)}</p>{undone}</div>'
 
 
 def undo(name: str, outputs: Path) -> str:
@@ -140,7 +141,7 @@ def renamed(old: str, typed: str, new: str) -> str:
 
 def _nothing(text: str) -> str:
     what = (
-        tr("No run has “{strip}” in its name.", strip=files.printable(text.strip()))
+        tr("No run has “{words}” in its name.", words=files.printable(text.strip()))
         if text.strip()
         else tr("No run yet.")
     )
@@ -149,8 +150,7 @@ def _nothing(text: str) -> str:
 
 def _unreadable(problems: list[runs.Unreadable]) -> str:
     told = [words.notice("warned", one.what, one.path, one.do) for one in problems[:_UNREADABLE]]
-    if more := len(problems) - _UNREADABLE:
-        told += [
-            words.notice("warned", tr("{folders} cannot be read.", folders=words.counted(more, "more folder")))
-        ] * (more > 0)
+    if (more := len(problems) - _UNREADABLE) > 0:
+        what = ntr(more, "{count:,} more folder cannot be read.", "{count:,} more folders cannot be read.")
+        told.append(words.notice("warned", what))
     return "".join(told)

@@ -20,16 +20,16 @@ def html(line: Sequence[QueueEntry], rows: RowCache) -> str:
     working = [entry for entry in line if entry not in waiting]
     entries = [_working(entry, rows) for entry in working]
     entries += [_waiting(entry, place, len(waiting)) for place, entry in enumerate(waiting)]
-    return f'<section class="queue"><h3>Queue</h3><ol>{"".join(entries)}</ol></section>' if entries else ""
+    return f'<section class="queue"><h3>{tr("Queue")}</h3><ol>{"".join(entries)}</ol></section>' if entries else ""
 
 
 def _working(entry: QueueEntry, rows: RowCache) -> str:
     row = rows.row(entry.run) if entry.run else None
-    facts = " · ".join((row.state, *row.facts)) if row else tr("At work")
+    facts = " · ".join(map(str, (row.state, *row.facts))) if row else tr("At work")
     label, asked = (
-        (tr("Stop and keep"), control.asked(entry.run, Request.STOP)) if entry.run else ("Stop", _stops(entry))
+        (tr("Stop and keep"), control.asked(entry.run, Request.STOP)) if entry.run else (tr("Stop"), _stops(entry))
     )
-    stop = _button("cancel", entry, "Stopping…" if asked else label, disabled=asked)
+    stop = _button("cancel", entry, tr("Stopping…") if asked else label, disabled=asked)
     kind = row.kind if row else "running"
     return _entry(entry, kind, facts, stop)
 
@@ -37,11 +37,11 @@ def _working(entry: QueueEntry, rows: RowCache) -> str:
 def _waiting(entry: QueueEntry, place: int, count: int) -> str:
     moves = ""
     if count > 1:
-        moves = _button("up", entry, icon("up"), "Earlier", disabled=place == 0)
-        moves += _button("down", entry, icon("later"), "Later", disabled=place == count - 1)
+        moves = _button("up", entry, icon("up"), tr("Earlier"), disabled=place == 0)
+        moves += _button("down", entry, icon("later"), tr("Later"), disabled=place == count - 1)
     left = _stops(entry) if entry.job else bool(entry.run) and control.asked(entry.run, Request.STOP)
-    leave = _button("cancel", entry, "Leaving…" if left else tr("Take out"), disabled=left)
-    return _entry(entry, "queued", tr("Waiting, number {value}", value=place + 1), moves + leave)
+    leave = _button("cancel", entry, tr("Leaving…") if left else tr("Take out"), disabled=left)
+    return _entry(entry, "queued", tr("Waiting, number {place}", place=place + 1), moves + leave)
 
 
 def _entry(entry: QueueEntry, kind: str, facts: str, acts: str) -> str:
@@ -53,7 +53,8 @@ def _entry(entry: QueueEntry, kind: str, facts: str, acts: str) -> str:
 
 
 def _title(entry: QueueEntry) -> str:
-    return entry.title if entry.run else f"{entry.title[0].upper()}{entry.title[1:]}"
+    title = str(entry.title)
+    return title if entry.run else f"{title[0].upper()}{title[1:]}"
 
 
 def _stops(entry: QueueEntry) -> bool:

@@ -100,9 +100,9 @@ def _facts(view: RunView) -> list[str]:
     if view.finished and not view.finished.stopped and done == total:
         facts.append(words.counted(done, "step"))
     elif total:
-        facts.append(f"step {done:,} of {total:,}")
+        facts.append(tr("step {done:,} of {total:,}", done=done, total=total))
     if view.state is State.RUNNING and view.last and view.last.eta:
-        facts.append(f"about {words.duration(view.last.eta)} left")
+        facts.append(tr("about {duration} left", duration=words.duration(view.last.eta)))
     elif view.state.ended and seconds:
         facts.append(words.duration(seconds))
     return facts
@@ -120,7 +120,8 @@ def html(rows: Sequence[RunRow], chosen: str, first: str, more: int) -> str:
     now = datetime.now()
     shown = "".join(_row(row, row.name == chosen, first, now) for row in rows)
     step = min(more, PAGE)
-    button = f'<button type="button" class="way" data-act="more">Show {step:,} more of {more:,}</button>'
+    label = tr("Show {step:,} more of {more:,}", step=step, more=more)
+    button = f'<button type="button" class="way" data-act="more">{label}</button>'
     return f'<ul class="run-list">{shown}</ul>{button if more else ""}'
 
 
@@ -131,7 +132,7 @@ PAGE = 40
 def _row(row: RunRow, chosen: bool, first: str, now: datetime) -> str:
     name = words.text(row.name)
     picture = f'<img src="{words.text(row.picture)}" alt="" loading="lazy">' if row.picture else "<i></i>"
-    facts = " · ".join((row.state, *row.facts))
+    facts = " · ".join(map(str, (row.state, *row.facts)))
     current = ' aria-current="true"' if chosen else ""
     return (
         f'<li data-run="{name}" class="{row.kind}"><button class="show" data-act="show"{current}>'
@@ -143,10 +144,11 @@ def _row(row: RunRow, chosen: bool, first: str, now: datetime) -> str:
 
 def _acts(row: RunRow, name: str, first: str) -> str:
     pressed = f' aria-pressed="{str(row.name == first).lower()}"'
-    compare = _button("compare", tr("With this") if first and row.name != first else "Compare", name, pressed)
+    label = tr("With this") if first and row.name != first else tr("Compare")
+    compare = _button("compare", label, name, pressed)
     if row.alive:  # it can be neither renamed nor deleted
         return compare
-    return compare + _button("rename", "Rename", name) + _button("delete", "Delete", name)
+    return compare + _button("rename", tr("Rename"), name) + _button("delete", tr("Delete"), name)
 
 
 def _button(act: str, label: str, name: str, more: str = "") -> str:

@@ -10,15 +10,26 @@ from lora_studio.language import tr
 from lora_studio.runs import Run
 from lora_studio.ui import words
 
+_WITHIN = {
+    State.QUEUED: tr("waiting"),
+    State.PREPARING: tr("preparing"),
+    State.RUNNING: tr("training"),
+    State.PAUSED: tr("paused"),
+    State.STOPPING: tr("stopping"),
+    State.FINISHED: tr("finished"),
+    State.FAILED: tr("failed"),
+    State.INTERRUPTED: tr("interrupted"),
+}
+
 
 def named(run: Run, view: RunView) -> str:
     """The run's state: "Training". One that left the queue before its turn is not interrupted: nobody disturbed it."""
     if view.left_queue:
         return tr("Taken out of the queue")
     if view.state is State.QUEUED and not runner.alive(run):
-        return "Damaged" if damaged(run) else tr("Not started")
+        return tr("Damaged") if damaged(run) else tr("Not started")
     if starting(run, view):
-        return "Starting"
+        return tr("Starting")
     return at_work(view)
 
 
@@ -29,7 +40,16 @@ def starting(run: Run, view: RunView) -> bool:
 
 def at_work(view: RunView) -> str:
     """The state, which is "Stopping" only where a run ends before its last step."""
-    return "Finishing" if view.state is State.STOPPING and view.progress >= 1 else words.STATES[view.state]
+    return tr("Finishing") if _finishing(view) else words.STATES[view.state]
+
+
+def within(view: RunView) -> str:
+    """The state as ``at_work`` says it, within a sentence."""
+    return tr("finishing") if _finishing(view) else _WITHIN[view.state]
+
+
+def _finishing(view: RunView) -> bool:
+    return view.state is State.STOPPING and view.progress >= 1
 
 
 def kind(run: Run, view: RunView) -> str:

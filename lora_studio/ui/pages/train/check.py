@@ -34,7 +34,7 @@ from lora_studio.ui.theme import html
 _HIDDEN = gr.update(value="", visible=False)
 _AGAIN = 1.0
 """Seconds between two looks at a check that is at work."""
-_STALE = '<p class="hint">The settings have changed since this check.</p>'
+_STALE = tr("The settings have changed since this check.")
 _BUSY_DEVICE = tr(
     "A check now would measure both, slow the run down, and could make it run out of memory. "
     "Wait for the run to end, or press Check anyway."
@@ -136,7 +136,7 @@ class Check:
                 if seen.values is not values:  # it was cancelled, or another was begun
                     break
                 seen.shown = gr.update(value=shown, visible=True)
-                yield self._answer(seen, "Checking…", working=True)
+                yield self._answer(seen, tr("Checking…"), working=True)
         except (StudioError, OSError) as error:
             if seen.values is values:
                 seen.values, seen.shown = None, gr.update(value=outcome.wrong(error), visible=True)
@@ -211,7 +211,7 @@ class Check:
         updates = self.close(seen)
         if applies:
             message = outcome.done(
-                tr("Applied: {named}.", named=memory_report.named(changes)),
+                tr("Applied: {changes}.", changes=memory_report.named(changes)),
                 tr("Check again to measure it, or start training."),
             )
             seen.shown = updates[self.outcome] = gr.update(value=message, visible=True)
@@ -231,4 +231,4 @@ class Check:
         return self._stale(seen)
 
     def _stale(self, seen: CheckState) -> Any:
-        return gr.update(value=_STALE, visible=seen.stale and seen.values is not None)
+        return gr.update(value=f'<p class="hint">{_STALE}</p>', visible=seen.stale and seen.values is not None)

@@ -45,15 +45,15 @@ def head(
     now = shown(film, step, prompt)
     if now is None:
         told = tr("The first frames are drawn without the adapter. Later ones show what it has learned.")
-        return f'<div class="film-head"><h2>Previews</h2><p class="hint">{told}</p></div>'
+        return f'<div class="film-head"><h2>{tr("Previews")}</h2><p class="hint">{told}</p></div>'
     name, full = words.text(short(film.prompts[prompt], trigger)), words.text(film.prompts[prompt])
-    chip = f'<span class="chip" title="{full}">step {now:,} · {name}</span>'
+    chip = f'<span class="chip" title="{full}">{tr("step {step:,}", step=now)} · {name}</span>'
     compare = (
         f'<button type="button" class="way" data-act="{CLOSE if comparing else COMPARE}" data-step="{now}" '
-        f'aria-expanded="{str(comparing).lower()}">Compare</button>'
+        f'aria-expanded="{str(comparing).lower()}">{tr("Compare")}</button>'
     )
     ways = f'<div class="ways">{chip}{_acts(run, now, outputs, found, moving)}{compare}</div>'
-    return f'<div class="film-head"><h2>Previews</h2>{ways}</div>'
+    return f'<div class="film-head"><h2>{tr("Previews")}</h2>{ways}</div>'
 
 
 def _acts(run: Run, step: int, outputs: Path, found: Evaluation, moving: bool) -> str:
@@ -61,18 +61,16 @@ def _acts(run: Run, step: int, outputs: Path, found: Evaluation, moving: bool) -
     that is ``moving`` offers no download: the page's copy of each would stay on the disk.
     """
     if step not in found.steps:
-        return '<span class="hint" title="The adapter is kept with the latest previews">not kept</span>'
+        why = words.text(tr("The adapter is kept with the latest previews"))
+        return f'<span class="hint" title="{why}">{tr("not kept")}</span>'
     try:
         adapter = found.adapter(run, step)
-        keep = (
-            '<span class="is-kept">kept</span>' if step in found.kept else saved.keep(step, tr("Keep this one"), "way")
-        )
-        download = "" if moving else downloads.link(adapter, outputs, "Download", run.kept_file(step).name)
+        keep = saved.is_kept() if step in found.kept else saved.keep(step, tr("Keep this one"), "way")
+        download = "" if moving else downloads.link(adapter, outputs, tr("Download"), run.kept_file(step).name)
         draw = tabs.link("draw", adapter.relative_to(outputs).as_posix(), tr("Draw with it"))
     except (RunError, OSError):  # it was deleted since; the next tick shows that
         return ""
-    branch = saved.button("branch", step, "Branch", "way", f' aria-label="Branch from step {step:,}"')
-    return keep + download + branch + draw
+    return keep + download + saved.branch(step, "way") + draw
 
 
 def pair(run: Run, film: Filmstrip, step: int | None, prompt: int, outputs: Path, against: int | None = None) -> str:
@@ -83,41 +81,46 @@ def pair(run: Run, film: Filmstrip, step: int | None, prompt: int, outputs: Path
     if now is None:
         return ""
     other = None if against == now else film.frames.get(against, {}).get(prompt) if against is not None else None
-    base, name = other or film.base.get(prompt), f"step {against:,}" if other else "base model"
+    base, name = other or film.base.get(prompt), _step(against) if other else tr("base model")
     frame = film.frames[now][prompt]
     trained, beside = (copy(run, one, outputs, images.FULL) for one in (frame, base))
     if trained is None:
         return ""
-    title = words.text(frame.prompt)
-    latest = ", the latest" if now == film.steps[-1] else ""
-    below = f'<img src="{words.text(images.address(trained))}" alt="{title}, step {now:,}">'
+    title, step_now = words.text(frame.prompt), _step(now)
+    below = f'<img src="{words.text(images.address(trained))}" alt="{title}, {step_now}">'
     above = labels = ""
     if beside:
+        label = tr("Compare with {step}", step=name) if other else tr("Compare with the base model")
         above = (
             f'<img class="base" src="{words.text(images.address(beside))}" alt="{title}, {name}">'
-            f'<input type="range" min="0" max="100" value="50" aria-label="Compare with {"the " * (not other)}{name}">'
+            f'<input type="range" min="0" max="100" value="50" aria-label="{label}">'
         )
-        labels = f'<i class="edge"></i><span class="left">{name}</span><span class="right">step {now:,}</span>'
-    larger = (
-        f'<button type="button" class="larger" title="Full screen" aria-label="Full screen">{icon("expand")}</button>'
-    )
+        labels = f'<i class="edge"></i><span class="left">{name}</span><span class="right">{step_now}</span>'
+    full = tr("Full screen")
+    larger = f'<button type="button" class="larger" title="{full}" aria-label="{full}">{icon("expand")}</button>'
+    latest = tr("step {step:,}, the latest", step=now) if now == film.steps[-1] else step_now
     return (
         f'<div class="compared"><div class="pair">{below}{above}{labels}{larger}</div>'
         f'<div class="about"><p class="caption"><b>{title}</b>'
-        f"<span>step {now:,}{latest} · seed {frame.seed}</span></p>"
+        f"<span>{latest} · {tr('seed {seed}', seed=frame.seed)}</span></p>"
         f"{_choice(film, now, prompt, against if other else None)}"
-        f'<button type="button" class="way" data-act="{CLOSE}" data-step="{now}">Close</button></div></div>'
+        f'<button type="button" class="way" data-act="{CLOSE}" data-step="{now}">{tr("Close")}</button></div></div>'
     )
+
+
+def _step(number: int | None) -> str:
+    return tr("step {step:,}", step=number)
 
 
 def _choice(film: Filmstrip, now: int, prompt: int, against: int | None) -> str:
     """What the frame is compared with."""
     steps = [one for one in film.steps if one != now and prompt in film.frames[one]]
     choices = "".join(
-        f'<option value="{one}"{" selected" * (one == against)}>Step {one:,}</option>' for one in reversed(steps)
+        f'<option value="{one}"{" selected" * (one == against)}>{tr("Step {step:,}", step=one)}</option>'
+        for one in reversed(steps)
     )
-    base = '<option value="">Base model</option>'
-    return f'<label class="against">Compare with <select>{base}{choices}</select></label>'
+    base = f'<option value="">{tr("Base model")}</option>'
+    return f'<label class="against">{tr("Compare with")} <select>{base}{choices}</select></label>'
 
 
 SLIDE = """

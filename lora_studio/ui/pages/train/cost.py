@@ -17,7 +17,7 @@ from lora_studio.errors import StudioError
 from lora_studio.events import State
 from lora_studio.families.layout import Shape
 from lora_studio.jobs import view
-from lora_studio.language import tr
+from lora_studio.language import number, tr
 from lora_studio.methods import registry as methods
 from lora_studio.methods.method import LayerShape
 from lora_studio.runs import Run
@@ -61,12 +61,12 @@ def line(
     if base:
         facts += _made(settings, base)
     if measured:
-        of = tr(
-            "{gigabytes} of {gigabytes_2}", gigabytes=_gigabytes(measured.peak), gigabytes_2=_gigabytes(measured.limit)
-        )
-        facts.append(tr("{of} of memory", of=of) if measured.fits else tr("{of} of memory: does not fit", of=of))
+        peak, limit = _gigabytes(measured.peak), _gigabytes(measured.limit)
+        fits = tr("{peak} of {limit} of memory", peak=peak, limit=limit)
+        exceeds = tr("{peak} of {limit} of memory: does not fit", peak=peak, limit=limit)
+        facts.append(fits if measured.fits else exceeds)
     else:
-        facts.append("memory not checked yet")
+        facts.append(tr("memory not checked yet"))
     return f'<p class="cost">{" · ".join(words.text(fact) for fact in facts)}</p>'
 
 
@@ -76,15 +76,18 @@ def _seen(settings: Settings, dataset: Dataset | None) -> list[str]:
         return []
     train, _ = split(dataset.pictures, settings.dataset.validation_share, settings.run.seed)
     times = settings.run.steps * settings.optimizer.batch * settings.optimizer.accumulate / max(1, len(train))
-    return [f"each picture {times:,.0f} times" if times >= 1.5 else tr("{times:.0%} of the pictures once", times=times)]
+    if times >= 1.5:
+        return [tr("each picture {times:,.0f} times", times=times)]
+    return [tr("{share:.0%} of the pictures once", share=times)]
 
 
 def _time(settings: Settings, measured: MeasuredPace | None, outputs: Path) -> str:
     if measured:
-        return f"about {words.duration(measured.step_seconds * settings.run.steps)}, without previews"
+        duration = words.duration(measured.step_seconds * settings.run.steps)
+        return tr("about {duration}, without previews", duration=duration)
     if seconds := _seconds_a_step(settings, outputs):
-        return f"about {words.duration(seconds * settings.run.steps)}, as an earlier run took"
-    return "time not measured yet"
+        return tr("about {duration}, as an earlier run took", duration=words.duration(seconds * settings.run.steps))
+    return tr("time not measured yet")
 
 
 def _seconds_a_step(settings: Settings, outputs: Path) -> float:
@@ -112,9 +115,16 @@ def _made(settings: Settings, base: BaseLook) -> list[str]:
     count = trained(settings, base)
     if not count:
         return []
-    of = f" of {_millions(base.denoiser)}" if base.denoiser else ""
-    share = f" ({100 * count / base.denoiser:.2g} %)" if base.denoiser else ""
-    return [f"about {words.size(NUMBER * count)}", f"trains {_millions(count)}{of} parameters{share}"]
+    size = tr("about {size}", size=words.size(NUMBER * count))
+    if not base.denoiser:
+        return [size, tr("trains {count} parameters", count=_millions(count))]
+    trains = tr(
+        "trains {count} of {all} parameters ({share:.2g} %)",
+        count=_millions(count),
+        all=_millions(base.denoiser),
+        share=100 * count / base.denoiser,
+    )
+    return [size, trains]
 
 
 def trained(settings: Settings, base: BaseLook) -> int:
@@ -143,10 +153,11 @@ def _millions(count: int) -> str:
     ('0.91 M', '2,567 M', '768')
     """
     if count < 1e4:
-        return f"{count:,}"
+        return number(count)
     millions = count / 1e6
-    return f"{millions:,.{0 if millions >= 100 else 1 if millions >= 10 else 2}f} M"
+    digits = 0 if millions >= 100 else 1 if millions >= 10 else 2
+    return f"{number(millions, f',.{digits}f')} M"
 
 
 def _gigabytes(count: float) -> str:
-    return f"{max(count / 2**30, 0.1):.1f} GB"
+    return f"{number(max(count / 2**30, 0.1), '.1f')} GB"

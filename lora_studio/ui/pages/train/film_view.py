@@ -2,13 +2,43 @@
 pictures, the focus and the place to which the film was scrolled, and a tick sends names of pictures alone.
 """
 
-TEMPLATE = (
-    '<div class="film" role="group" aria-label="Previews. The arrow keys move between them."></div>'
-    '<p class="hint signs"></p>'
-)
-"""For ``gr.HTML(html_template=...)``."""
+from __future__ import annotations
 
-DRAW = """
+import json
+
+from lora_studio.language import tr
+from lora_studio.ui import words
+
+
+def template() -> str:
+    """For ``gr.HTML(html_template=...)``."""
+    label = words.text(tr("Previews. The arrow keys move between them."))
+    return f'<div class="film" role="group" aria-label="{label}"></div><p class="hint signs"></p>'
+
+
+def draw() -> str:
+    """Draws the film and reports which frame was pressed: as a ``select`` where it was the chosen one already. For
+    ``gr.HTML(js_on_load=...)``.
+    """
+    return f"const TEXTS = {json.dumps(_texts(), ensure_ascii=False)};{_DRAW}"
+
+
+def _texts() -> dict[str, str]:
+    """What the drawing says, by the names that it has there. Its fields are filled in by the browser."""
+    return {
+        "baseModel": str(tr("Base model")),
+        "ofBase": str(tr("{prompt}, base model")),
+        "ofStep": str(tr("{prompt}, step {step}")),
+        "step": str(tr("step {step}")),
+        "recommended": str(tr("recommended")),
+        "lowest": str(tr("lowest validation")),
+        "style": str(tr("Style")),
+        "subjects": str(tr("Subjects")),
+        "hold": str(tr("hold")),
+    }
+
+
+_DRAW = """
 const film = element.querySelector('.film');
 let atEnd = true, shown;
 
@@ -30,14 +60,16 @@ const say = (one, text, title = text) => {
   if (one.textContent !== text) one.textContent = text;
   set(one, 'title', title || null);
 };
-const number = step => step.toLocaleString('en');
+const number = step => step.toLocaleString(document.documentElement.lang || 'en');
+const told = (text, parts) => text.replace(/{(\\w+)}/g, (field, name) => parts[name] ?? field);
 
 const frame = (row, at, key, kind, name, step, prompt, data) => {
   const tag = name ? 'button' : 'span', chosen = step !== null && step === data.step && prompt === data.prompt;
   const one = put(row, tag, key, at, `frame${kind}${name ? '' : ' missing'}${chosen ? ' chosen' : ''}`);
   if (!name) return;
   const [, , text] = data.prompts.find(([index]) => index === prompt);
-  const title = `${text}, ${step === null ? 'base model' : 'step ' + number(step)}`;
+  const title = step === null ? told(TEXTS.ofBase, {prompt: text})
+    : told(TEXTS.ofStep, {prompt: text, step: number(step)});
   one.type = 'button';
   for (const [name, value] of Object.entries({'data-step': step ?? 'base', 'data-prompt': prompt, title}))
     set(one, name, value);
@@ -61,8 +93,8 @@ const marks = (step, data) =>
     + (step === data.step ? ' of-chosen' : '');
 const heading = (step, data) => [
   number(step) + (step === data.proposed ? ' ★' : '') + (step === data.lowest ? ' ○' : ''),
-  [`step ${number(step)}`, step === data.proposed && 'recommended', step === data.lowest && 'lowest validation']
-    .filter(Boolean).join(', '),
+  [told(TEXTS.step, {step: number(step)}), step === data.proposed && TEXTS.recommended,
+    step === data.lowest && TEXTS.lowest].filter(Boolean).join(', '),
 ];
 
 const draw = data => {
@@ -75,7 +107,7 @@ const draw = data => {
   line('head', 0, 'row steps', '', columns, (row, at, key, column) => {
     const come = column && !column[1];
     const one = put(row, 'span', key, at, column ? `step${marks(column[0], data)}${come ? ' coming' : ''}` : 'base');
-    say(one, ...(column ? heading(column[0], data) : ['Base model']));
+    say(one, ...(column ? heading(column[0], data) : [TEXTS.baseModel]));
   });
   data.prompts.forEach(([index, name, text], i) => {
     line(`row ${index}`, i + 1, 'row', name, columns, (row, at, key, column) => {
@@ -85,20 +117,20 @@ const draw = data => {
     }, text);
   });
   if (judged) {
-    const told = (row, at, key, column, texts) => {
+    const judge = (row, at, key, column, texts) => {
       const one = put(row, 'span', key, at, column ? `by-step${marks(column[0], data)}` : 'base');
       say(put(one, 'b', 'b', 0), texts[0] || '');
       say(put(one, 'small', 'small', 1), texts[1] || '');
     };
-    line('style', keys.length - 2, 'row learned', 'Style', columns, (row, at, key, column) =>
-      told(row, at, key, column, column ? column.slice(2, 4) : ['0 %']));
-    line('subjects', keys.length - 1, 'row learned', 'Subjects', columns, (row, at, key, column) => {
-      told(row, at, key, column, column ? [column[4]] : ['hold']);
-      if (column) row.children[at].classList.toggle('fading', (column[4] || '').startsWith('fade'));
+    line('style', keys.length - 2, 'row learned', TEXTS.style, columns, (row, at, key, column) =>
+      judge(row, at, key, column, column ? column.slice(2, 4) : ['0 %']));
+    line('subjects', keys.length - 1, 'row learned', TEXTS.subjects, columns, (row, at, key, column) => {
+      judge(row, at, key, column, column ? [column[4]] : [TEXTS.hold]);
+      if (column) row.children[at].classList.toggle('fading', Boolean(column[5]));
     });
   }
   const signs = element.querySelector('.signs'), drawn = step => data.columns.some(column => column[0] === step);
-  say(signs, [drawn(data.proposed) && '★ recommended', drawn(data.lowest) && '○ lowest validation']
+  say(signs, [drawn(data.proposed) && '★ ' + TEXTS.recommended, drawn(data.lowest) && '○ ' + TEXTS.lowest]
     .filter(Boolean).join(' · '), '');
   stop();
 };
@@ -155,7 +187,4 @@ const update = () => { draw(props.value); requestAnimationFrame(follow); };
 watch('value', update);
 new ResizeObserver(() => follow()).observe(film);
 update();
-"""
-"""Draws the film and reports which frame was pressed: as a ``select`` where it was the chosen one already. For
-``gr.HTML(js_on_load=...)``.
 """

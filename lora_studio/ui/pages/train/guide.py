@@ -28,26 +28,16 @@ try { if (localStorage.getItem(key)) away(); } catch {}
 """
 """Asks for the sample to be trained, and puts the guide away for good; for ``gr.HTML(js_on_load=...)``."""
 
-_STEPS = (
-    (
-        "pictures",
-        "Pictures",
-        tr("Twenty to forty in one style. {way}", way=way("pictures", tr("Open Pictures"))),
-    ),
-    (
-        "mix",
-        tr("Base model"),
-        tr(
-            "The built-in starter needs no graphics card and shows within minutes whether a style is "
-            "learned. For large pictures name a model of yours."
-        ),
-    ),
-    (
-        "train",
-        "Start",
-        "Press <b>Start training</b>. Previews appear here while it trains. Closing this tab does not stop it.",
-    ),
-)
+
+def _steps() -> tuple[tuple[str, str, str], ...]:
+    """The sign of each step, its title, and what to do, as HTML."""
+    pictures = tr("Twenty to forty in one style. {way}", way=way("pictures", tr("Open Pictures")))
+    base = tr(
+        "The built-in starter needs no graphics card and shows within minutes whether a style is learned. For large "
+        "pictures name a model of yours."
+    )
+    start = tr("Press <b>Start training</b>. Previews appear here while it trains. Closing this tab does not stop it.")
+    return ("pictures", tr("Pictures"), pictures), ("mix", tr("Base model"), base), ("train", tr("Start"), start)
 
 
 def html(sample: str) -> str:
@@ -58,17 +48,19 @@ def html(sample: str) -> str:
     """
     steps = "".join(
         f"<li>{icon(sign)}<h3>{number}. {title}</h3><p>{text}</p></li>"
-        for number, (sign, title, text) in enumerate(_STEPS, 1)
-    )
-    offer = (
-        '<div class="offer"><button type="button" class="way primary" data-act="sample">Train the sample</button>'
-        f"<p>{words.text(sample)}, on the built-in starter. A first look at what a run shows.</p></div>"
-        if sample
-        else ""
+        for number, (sign, title, text) in enumerate(_steps(), 1)
     )
     return (
-        '<div class="guide"><div class="head"><h2>Your first style</h2>'
-        '<button type="button" class="quiet-button" data-act="away">Hide this</button></div>'
-        f"<ol>{steps}</ol>{offer}</div>"
-        f'<div class="plain" hidden>{status.EMPTY}</div>'
+        f'<div class="guide"><div class="head"><h2>{tr("Your first style")}</h2>'
+        f'<button type="button" class="quiet-button" data-act="away">{tr("Hide this")}</button></div>'
+        f"<ol>{steps}</ol>{_offer(sample) if sample else ''}</div>"
+        f'<div class="plain" hidden>{status.empty()}</div>'
+    )
+
+
+def _offer(sample: str) -> str:
+    about = tr("{sample}, on the built-in starter. A first look at what a run shows.", sample=sample)
+    return (
+        f'<div class="offer"><button type="button" class="way primary" data-act="sample">{tr("Train the sample")}'
+        f"</button><p>{words.text(about)}</p></div>"
     )

@@ -13,17 +13,13 @@ from lora_studio.evaluation.strength import StrengthRange
 from lora_studio.events import State
 from lora_studio.jobs.judging import JudgingView
 from lora_studio.jobs.view import RunView
-from lora_studio.language import tr
+from lora_studio.language import both, ntr, number, tr
 from lora_studio.runs import Run
 from lora_studio.ui import downloads, tabs, words
 from lora_studio.ui.pages.train.judged import Evaluation
 from lora_studio.ui.pages.train.saved import button
 
 _MEASURES = tr("Judging draws the same prompts with each state, and measures style, subjects and copies.")
-_NOTHING_TO_CHOOSE = (
-    "Only {kept} was kept, so there is little to choose from. To compare more states next time, set <b>Preview "
-    "every</b>, <b>Save every</b> or <b>Judge every</b>, under All settings."
-)
 _FEW = 2
 
 
@@ -35,7 +31,8 @@ def html(run: Run, view: RunView, found: Evaluation, settings: Settings | None, 
     if found.advice:
         return f'<div class="advice">{_advice(run, view, found, found.advice, outputs)}</div>{work}'
     if hint := _unknown(view, found, settings):
-        return f'<div class="advice"><div><h2>Which state to keep?</h2><p class="hint">{hint}</p></div></div>{work}'
+        title = tr("Which state to keep?")
+        return f'<div class="advice"><div><h2>{title}</h2><p class="hint">{hint}</p></div></div>{work}'
     return ""
 
 
@@ -46,7 +43,7 @@ def _of_pairs(view: RunView) -> str:
     hint = tr(
         "There are no pictures to judge it by. In Draw, try one prompt with it at several weights, such as −1, 0, 1."
     )
-    return f'<div class="advice"><div><h2>How strong is it?</h2><p class="hint">{hint}</p></div></div>'
+    return f'<div class="advice"><div><h2>{tr("How strong is it?")}</h2><p class="hint">{hint}</p></div></div>'
 
 
 def _unknown(view: RunView, found: Evaluation, settings: Settings | None) -> str:
@@ -58,30 +55,45 @@ def _unknown(view: RunView, found: Evaluation, settings: Settings | None) -> str
         return ""
     if len(found.steps) >= _FEW or found.works:
         return _MEASURES
-    return _NOTHING_TO_CHOOSE.format(kept="the last state" if found.saved else "the adapter")
+    only = (
+        tr("Only the last state was kept, so there is little to choose from.")
+        if found.saved
+        else tr("Only the adapter was kept, so there is little to choose from.")
+    )
+    do = tr(
+        "To compare more states next time, set <b>Preview every</b>, <b>Save every</b> or <b>Judge every</b>, under "
+        "All settings."
+    )
+    return f"{only} {do}"
 
 
 def _advice(run: Run, view: RunView, found: Evaluation, advice: Advice, outputs: Path) -> str:
     ended = view.state.ended
     eyebrow = (
-        tr("Judged while it trains") if not ended else tr("Recommended so far") if found.unjudged else "Recommended"
+        tr("Judged while it trains") if not ended else tr("Recommended so far") if found.unjudged else tr("Recommended")
     )
-    strength = f", at <span>strength {_range(found.strength)}</span>" if found.strength else ""
-    start = tr(" Start at {recommended:g}.", recommended=found.strength.recommended) if found.strength else ""
-    reasons = "; ".join(advice.reasons)
+    start = f" {tr('Start at {strength:g}.', strength=found.strength.recommended)}" if found.strength else ""
+    reasons = "; ".join(map(str, advice.reasons))
     warning = "" if advice.sound else f"<b>{UNSOUND}</b> "
     return (
         f'<div><p class="eyebrow">{eyebrow}</p>'
-        f"<h2>{_heading(advice, ended)} step {advice.step:,}{strength}</h2>"
+        f"<h2>{_heading(advice, ended, found.strength)}</h2>"
         f"<p>{warning}{words.text(reasons[:1].upper() + reasons[1:])}.{start}</p>{_neighbours(found, advice)}</div>"
         f'<div class="ways">{_ways(run, found, advice.step, outputs)}</div>'
     )
 
 
-def _heading(advice: Advice, ended: bool) -> str:
+def _heading(advice: Advice, ended: bool, strength: StrengthRange | None) -> str:
+    """The step, and at which strengths it holds, as HTML."""
+    step = advice.step
     if not advice.sound:
-        return tr("Most style:")
-    return "Keep" if ended else tr("Best so far:")
+        what = tr("Most style: step {step:,}", step=step)
+    else:
+        what = tr("Keep step {step:,}", step=step) if ended else tr("Best so far: step {step:,}", step=step)
+    if strength is None:
+        return what
+    at = f"<span>{tr('strength {range}', range=_range(strength))}</span>"
+    return tr("{what}, at {strength}", what=what, strength=at)
 
 
 def _range(strength: StrengthRange) -> str:
@@ -91,17 +103,21 @@ def _range(strength: StrengthRange) -> str:
 
 
 def _neighbours(found: Evaluation, advice: Advice) -> str:
-    parts = [
-        f"{name}: {button('show', step, f'step {step:,}', 'quiet-link')}"
-        for name, step in (("freer", advice.freer), ("tighter", advice.tighter))
-        if step is not None
-    ]
+    parts = []
+    if advice.freer is not None:
+        parts.append(tr("freer: {step}", step=_to_show(advice.freer)))
+    if advice.tighter is not None:
+        parts.append(tr("tighter: {step}", step=_to_show(advice.tighter)))
     if len(advice.alike) > 1:
-        parts.append(
-            tr("{alike} cannot be told apart in style", alike=alike(advice.alike, [one.step for one in found.states]))
-        )
-    line = " · ".join(parts) or "no other state was judged"  # the line stays, so that nothing jumps once one is
+        steps = alike(advice.alike, [one.step for one in found.states])
+        parts.append(tr("{steps} cannot be told apart in style", steps=steps))
+    line = " · ".join(parts) or tr("no other state was judged")  # the line stays, so that nothing jumps once one is
     return f'<p class="hint">{line[:1].upper()}{line[1:]}</p>'
+
+
+def _to_show(step: int) -> str:
+    """The button that shows the state of ``step``."""
+    return button("show", step, tr("step {step:,}", step=step), "quiet-link")
 
 
 def alike(steps: Sequence[int], judged: Sequence[int]) -> str:
@@ -112,8 +128,8 @@ def alike(steps: Sequence[int], judged: Sequence[int]) -> str:
     """
     first = list(judged).index(steps[0])
     if len(steps) > 2 and list(steps) == list(judged[first : first + len(steps)]):
-        return f"steps {steps[0]:,} to {steps[-1]:,}"
-    return "steps " + ", ".join(f"{step:,}" for step in steps[:-1]) + f" and {steps[-1]:,}"
+        return tr("steps {first:,} to {last:,}", first=steps[0], last=steps[-1])
+    return tr("steps {steps}", steps=both(number(step) for step in steps))
 
 
 def _ways(run: Run, found: Evaluation, step: int, outputs: Path) -> str:
@@ -142,51 +158,52 @@ def _work(view: RunView, found: Evaluation, settings: Settings | None) -> str:
     wrong = words.notice("wrong", failed.what, failed.where, failed.do) if failed else ""
     if not view.state.ended or not (found.unjudged or found.advice and not found.strength):
         return f'<div class="judging">{wrong}</div>' if wrong else ""
-    what, work, press = _offer(found)
     seconds = estimate(view, found, settings)
-    about = tr(" {work} takes about {duration}.", work=work, duration=words.duration(seconds)) if seconds else ""
+    what, press = _offer(found, words.duration(seconds) if seconds else "")
     return (
-        f'<div class="judging">{wrong}<p class="line"><span>{what}{about}</span>'
-        f"{button('judge', 0, press, 'way')}</p></div>"
+        f'<div class="judging">{wrong}<p class="line"><span>{what}</span>{button("judge", 0, press, "way")}</p></div>'
     )
 
 
-def _offer(found: Evaluation) -> tuple[str, str, str]:
-    """What is not known yet, what a job would do about it, and the label of the button that starts it."""
+def _offer(found: Evaluation, duration: str) -> tuple[str, str]:
+    """What is not known yet with how long it takes to find out, and the label of the button that starts that."""
     if found.unjudged:
-        count = len(found.unjudged)
-        are = "is" if count == 1 else "are"
-        others = "other " if found.states else ""
-        return (
-            tr("{counted} {are} not judged.", counted=words.counted(count, f"{others}saved state"), are=are),
-            "Judging",
-            "Judge",
-        )
-    step = found.proposed or 0
-    return tr("At which strengths step {step:,} holds is not known.", step=step), "Measuring", tr("Measure strengths")
+        about = tr("Judging takes about {duration}.", duration=duration) if duration else ""
+        return f"{_unjudged(found)} {about}".rstrip(), tr("Judge")
+    about = tr("Measuring takes about {duration}.", duration=duration) if duration else ""
+    what = tr("At which strengths step {step:,} holds is not known.", step=found.proposed or 0)
+    return f"{what} {about}".rstrip(), tr("Measure strengths")
+
+
+def _unjudged(found: Evaluation) -> str:
+    count = len(found.unjudged)
+    if found.states:
+        return ntr(count, "{count:,} other saved state is not judged.", "{count:,} other saved states are not judged.")
+    return ntr(count, "{count:,} saved state is not judged.", "{count:,} saved states are not judged.")
 
 
 def _progress(job: JudgingView) -> str:
     if job.state is State.QUEUED:
-        what = f"<b>Waiting</b> for {words.text(job.waits_for)}." if job.waits_for else "<b>Judging</b> · starting."
+        waits = tr("<b>Waiting</b> for {waits}.", waits=words.text(job.waits_for)) if job.waits_for else ""
+        what = waits or tr("<b>Judging</b> · starting.")
     else:
         facts = [words.text(job.stage)] * bool(job.stage)
-        facts += [tr("{done:,} of {states} judged", done=job.done, states=words.counted(job.total, "state"))] * bool(
-            job.total
-        )
-        facts += [f"about {words.duration(job.seconds_left)} left"] if job.seconds_left else []
-        what = " · ".join([f"<b>{'Stopping' if job.stopping else 'Judging'}</b>", *facts])
+        if job.total:
+            facts.append(tr("{done:,} of {states} judged", done=job.done, states=words.counted(job.total, "state")))
+        if job.seconds_left:
+            facts.append(tr("about {duration} left", duration=words.duration(job.seconds_left)))
+        what = " · ".join([f"<b>{tr('Stopping') if job.stopping else tr('Judging')}</b>", *facts])
     share = 100 * job.progress
     return (
         f'<div class="judging running"><p class="line"><span class="sentence"><span class="dot"></span>{what}</span>'
         f"{_stop(job)}</p>"
-        f'<div class="bar" role="progressbar" aria-label="Judging" aria-valuenow="{share:.0f}">'
+        f'<div class="bar" role="progressbar" aria-label="{tr("Judging")}" aria-valuenow="{share:.0f}">'
         f'<i style="width:{share:.1f}%"></i></div></div>'
     )
 
 
 def _stop(job: JudgingView) -> str:
-    return "" if job.stopping else button("stop-judging", 0, "Stop", "way")
+    return "" if job.stopping else button("stop-judging", 0, tr("Stop"), "way")
 
 
 def estimate(view: RunView, found: Evaluation, settings: Settings | None) -> float | None:

@@ -49,8 +49,8 @@ def style(states: Sequence[Judgement], total: int, highlight: Highlight) -> str:
         )
         for one in states
     ]
-    chart = _Chart("Style", "style learned", _frame(points, total, 0, STYLE_SCALE), points, highlight, " %", [(0, 0)])
-    return chart.html()
+    frame = _frame(points, total, 0, STYLE_SCALE)
+    return _Chart(tr("Style"), tr("style learned"), frame, points, highlight, " %", [(0, 0)]).html()
 
 
 def subjects(states: Sequence[Judgement], total: int, highlight: Highlight) -> str:
@@ -58,13 +58,13 @@ def subjects(states: Sequence[Judgement], total: int, highlight: Highlight) -> s
     points = [_point(one.step, one.subject, SUBJECT_SCALE, _subject(one), one.fades) for one in states]
     level = states[-1].level.value
     frame = _frame(points, total, min(0, level), max(SUBJECT_SCALE, level * 1.2))
-    name = f'<span class="level-name" style="top:{frame.y(level) / 10:g}%">training pictures</span>'
+    name = f'<span class="level-name" style="top:{frame.y(level) / 10:g}%">{tr("training pictures")}</span>'
     line = f'<path class="level" d="M0 {frame.y(level):g}H1000"/>'
     fading = next((one for one in points if one.wrong), None)
-    fades = f'<span class="fades" style="{_beside(frame, fading.step)}">subjects fade</span>' if fading else ""
+    fades = f'<span class="fades" style="{_beside(frame, fading.step)}">{tr("subjects fade")}</span>' if fading else ""
     marks = "".join(_copies(frame, one) for one in states if one.copies)
-    key = '<span class="key-copies">▲ possible copies</span>' if marks else ""
-    return _Chart("Subjects", "subjects", frame, points, highlight).html(line, name + fades + marks, key)
+    key = f'<span class="key-copies">▲ {tr("possible copies")}</span>' if marks else ""
+    return _Chart(tr("Subjects"), tr("subjects"), frame, points, highlight).html(line, name + fades + marks, key)
 
 
 def percent(value: Value) -> str:
@@ -73,8 +73,13 @@ def percent(value: Value) -> str:
     >>> percent(Value(86.2, 80.1, 91.4)), percent(Value(86.2)), percent(Value(6, -90, 91))
     ('86 % (80 to 91)', '86 %', '6 % (too few prompts to tell)')
     """
-    margin = value.margin(STYLE_SCALE, "{} to {}")
+    margin = interval(value)
     return f"{number(value.value)} %" + (f" ({margin})" if margin else "")
+
+
+def interval(value: Value) -> str:
+    """The interval of a share, or that it tells nothing; empty where it has none."""
+    return value.margin(STYLE_SCALE, tr("{} to {}"))
 
 
 def _point(step: int, value: Value, scale: float, text: str, wrong: bool = False) -> _StatePoint:
@@ -85,16 +90,14 @@ def _point(step: int, value: Value, scale: float, text: str, wrong: bool = False
 
 
 def _subject(one: Judgement) -> str:
-    copies = f", {words.counted(len(one.copies), 'possible copy', 'possible copies')}" if one.copies else ""
-    subject, level = number(one.subject.value, ".2f"), number(one.level.value, ".2f")
-    return tr(
-        "Step {step:,}: {told_subjects}, {subject} to {level}{copies}",
+    told = tr(
+        "Step {step:,}: {subjects}, {subject} to {level}",
         step=one.step,
-        told_subjects=one.told_subjects,
-        subject=subject,
-        level=level,
-        copies=copies,
+        subjects=one.told_subjects,
+        subject=number(one.subject.value, ".2f"),
+        level=number(one.level.value, ".2f"),
     )
+    return f"{told}, {words.counted(len(one.copies), 'possible copy', 'possible copies')}" if one.copies else told
 
 
 def _frame(points: Sequence[_StatePoint], total: int, low: float, high: float) -> Frame:
@@ -135,10 +138,11 @@ class _Chart:
         )
         svg = f'{grid}{"".join(self._bands())}{lines}<path class="trend" d="{frame.line(line)}"/>'
         over = plots.labels(frame, self.unit, 4) + marks + plots.flag(frame, self.highlight.proposed)
+        spoken = tr("{measure} over the steps", measure=self.name)
         buttons = "".join(_button(frame, one, self.highlight.shown) for one in self.points)
         return (
             f'<figure class="chart"><h3>{self.name}</h3><figcaption>{self._legend()}{key}</figcaption>'
-            f'<div class="plot still low" role="group" aria-label="{self.name} over the steps">{plots.in_svg(svg)}'
+            f'<div class="plot still low" role="group" aria-label="{spoken}">{plots.in_svg(svg)}'
             f"{over}{buttons}</div></figure>"
         )
 
@@ -156,8 +160,8 @@ class _Chart:
         vague = {one.vague for one in self.points}
         return (
             f'<span class="key trend">{self.what}</span>'
-            + '<span class="key band">95 % interval</span>' * (False in vague)
-            + f"<span>no band: {TOO_FEW}</span>" * (True in vague)
+            + f'<span class="key band">{tr("95 % interval")}</span>' * (False in vague)
+            + f"<span>{tr('no band: {why}', why=TOO_FEW)}</span>" * (True in vague)
         )
 
 

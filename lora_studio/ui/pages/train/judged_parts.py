@@ -17,7 +17,7 @@ from lora_studio.ui.pages.train.judged_curves import Highlight
 
 PARTS = ("advice_card", "advice", "states_card", "learned_card", "learned", "states", "drawn")
 
-_HINT = (
+_HINT = tr(
     "Style: how far pictures moved from the base model's towards yours, which are 100 %. Subjects: how well they show "
     "their prompts; below the dashed line, the value of your own pictures, they fade. Drift: how far pictures without "
     "the trigger word moved; 0 is unchanged, 1 is another seed."
@@ -65,7 +65,7 @@ def curves(view: RunView, found: Evaluation, shown: int) -> str:
     total = view.started.total_steps if view.started and not view.state.ended else 0
     highlight = Highlight(found.proposed, shown)
     style, subjects = (chart(found.states, total, highlight) for chart in (judged_curves.style, judged_curves.subjects))
-    return f'<h2>What it learned</h2><div class="curves">{style}{subjects}</div><p class="hint">{_HINT}</p>'
+    return f'<h2>{tr("What it learned")}</h2><div class="curves">{style}{subjects}</div><p class="hint">{_HINT}</p>'
 
 
 def announcement(found: Evaluation, before: frozenset[int] | None) -> str:

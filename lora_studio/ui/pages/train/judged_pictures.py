@@ -26,24 +26,32 @@ def html(run: Run, one: Judgement, found: Evaluation, data: Path | None, outputs
     pairs = "".join(_pair(run, one.step, number, name, outputs) for number, name in enumerate(plan.prompts))
     copies = "".join(_copy(run, one.step, copy, plan.prompts, data, outputs) for copy in one.copies)
     copies += "".join(_memorized(run, one.step, copy, data, outputs) for copy in one.memorized.pictures)
-    alike = f'<h4>Possible copies, beside your pictures</h4><div class="pairs">{copies}</div>' if copies else ""
+    beside = tr("Possible copies, beside your pictures")
+    alike = f'<h4>{beside}</h4><div class="pairs">{copies}</div>' if copies else ""
+    about = tr(
+        "{measures}. Each pair: the base model on the left, step {step:,} on the right, with seed {seed}.",
+        measures=_measures(one),
+        step=one.step,
+        seed=plan.first_seed,
+    )
+    title = tr("Step {step:,}", step=one.step)
     return (
-        f'<div class="drawn"><div class="head"><h3>Step {one.step:,}</h3>{_keep(one.step, found)}</div>'
-        f'<p class="hint">{words.text(_measures(one))}. Each pair: the base model on the left, step {one.step:,} on '
-        f'the right, with seed {plan.first_seed}.</p>{alike}<div class="pairs">{pairs}</div></div>'
+        f'<div class="drawn"><div class="head"><h3>{title}</h3>{_keep(one.step, found)}</div>'
+        f'<p class="hint">{words.text(about)}</p>{alike}<div class="pairs">{pairs}</div></div>'
     )
 
 
 def _keep(step: int, found: Evaluation) -> str:
     if step in found.kept:
-        return '<span class="is-kept">kept</span>'
+        return saved.is_kept()
     return saved.button("keep", step, tr("Keep step {step:,}", step=step), "way")
 
 
 def _measures(one: Judgement) -> str:
     margin = one.style.margin(STYLE_SCALE)
-    style = tr("Style {number} %{value}", number=number(one.style.value), value=f" ({margin})" * bool(margin))
-    return f"{style}; {one.told_subjects}; drift {one.drift.value:.2f}; {one.told_copies}"
+    style = tr("Style {percent}", percent=f"{number(one.style.value)} %{f' ({margin})' if margin else ''}")
+    drift = tr("drift {drift:.2f}", drift=one.drift.value)
+    return f"{style}; {one.told_subjects}; {drift}; {one.told_copies}"
 
 
 def _pair(run: Run, step: int, number: int, prompt: str, outputs: Path) -> str:
@@ -51,15 +59,20 @@ def _pair(run: Run, step: int, number: int, prompt: str, outputs: Path) -> str:
     if not base and not drawn:
         return ""
     title = words.text(prompt)
+    of_base = tr("{prompt}, base model", prompt=title)
     return (
-        f"<figure>{_picture(base, f'{title}, base model')}{_picture(drawn, f'{title}, step {step:,}')}"
+        f"<figure>{_picture(base, of_base)}{_picture(drawn, _of_step(title, step))}"
         f"<figcaption>{title}</figcaption></figure>"
     )
 
 
+def _of_step(prompt: str, step: int) -> str:
+    return tr("{prompt}, step {step:,}", prompt=prompt, step=step)
+
+
 def _copy(run: Run, step: int, one: Copy, prompts: tuple[str, ...], data: Path | None, outputs: Path) -> str:
     prompt = words.text(
-        prompts[one.prompt] if one.prompt < len(prompts) else tr("prompt {value}", value=one.prompt + 1)
+        prompts[one.prompt] if one.prompt < len(prompts) else tr("prompt {number}", number=one.prompt + 1)
     )
     drawn = _image(run, f"step-{step}", one.prompt, one.seed, outputs)
     return _beside(drawn, prompt, step, one, data, outputs)
@@ -67,22 +80,23 @@ def _copy(run: Run, step: int, one: Copy, prompts: tuple[str, ...], data: Path |
 
 def _memorized(run: Run, step: int, one: Copy, data: Path | None, outputs: Path) -> str:
     drawn = _image(run, f"step-{step}", "caption", one.prompt, outputs)
-    return _beside(drawn, "asked by a caption", step, one, data, outputs)
+    return _beside(drawn, tr("asked by a caption"), step, one, data, outputs)
 
 
 def _beside(drawn: Path | None, asked: str, step: int, one: Copy, data: Path | None, outputs: Path) -> str:
     """A drawn picture beside the training picture. ``asked`` is HTML."""
     name, training = words.text(one.training), _training(data, one.training, outputs)
+    like = tr("<b>{asked}</b>, {share:.0f} % like {name}", asked=asked, share=100 * one.likeness, name=name)
     return (
-        f'<figure class="copy">{_picture(drawn, f"{asked}, step {step:,}")}{_picture(training, name)}'
-        f"<figcaption><b>{asked}</b>, {100 * one.likeness:.0f} % like {name}</figcaption></figure>"
+        f'<figure class="copy">{_picture(drawn, _of_step(asked, step))}{_picture(training, name)}'
+        f"<figcaption>{like}</figcaption></figure>"
     )
 
 
 def _picture(path: Path | None, title: str) -> str:
     """An image of the page; an empty place where there is none. ``title`` is HTML."""
     if path is None:
-        return '<span class="gone">not there</span>'
+        return f'<span class="gone">{tr("not there")}</span>'
     return f'<img src="{words.text(images.address(path))}" alt="{title}" title="{title}" loading="lazy">'
 
 

@@ -249,10 +249,10 @@ def _controls(tab: TabState, run: Run, view: RunView) -> dict[str, dict[str, Any
     stopping, state = control.asked(run, Request.STOP), view.state
     pausing, drawing = control.asked(run, Request.PAUSE), control.asked(run, Request.PREVIEW)
     idle = state is State.QUEUED and not runner.alive(run) and not state_words.damaged(run)
-    resume = status.resume_label(view) if state.ended or idle else "Resume"
+    resume = status.resume_label(view) if state.ended or idle else tr("Resume")
     resume = tr("Resume anyway") if tab.unconfirmed else resume
     waiting = state is State.QUEUED and bool(queue.ahead(run))
-    stop = tr("Leave the queue") if waiting else tr("Stop and keep") if view.steps else "Stop"
+    stop = tr("Leave the queue") if waiting else tr("Stop and keep") if view.steps else tr("Stop")
     apply = status.apply_label(view)
     return {
         "pause": {"visible": state is State.RUNNING, "interactive": not pausing and not stopping},
@@ -271,7 +271,7 @@ def _controls(tab: TabState, run: Run, view: RunView) -> dict[str, dict[str, Any
         "preview": {
             "visible": state is State.RUNNING,
             "interactive": not drawing and not stopping,
-            "value": "Drawing…" if drawing else tr("Preview now"),
+            "value": tr("Drawing…") if drawing else tr("Preview now"),
         },
     }
 

@@ -91,7 +91,7 @@ def _place_run(setup: Setup) -> dict[str, Any]:
             visible=False,
             max_lines=1,
             placeholder=tr("The path of the folder or file"),
-            submit_btn="Resume",
+            submit_btn=tr("Resume"),
             elem_id="place",
         )
         parts |= _place_controls()
@@ -106,14 +106,14 @@ def _place_run(setup: Setup) -> dict[str, Any]:
         parts["pair"] = html(
             visible=False, js_on_load=chosen.SLIDE + chosen.CHOOSE_OTHER + saved.CHOOSE, elem_id="pair"
         )
-        parts["film"] = html(html_template=film_view.TEMPLATE, js_on_load=film_view.DRAW, elem_id="film")
+        parts["film"] = html(html_template=film_view.template(), js_on_load=film_view.draw(), elem_id="film")
     with gr.Row(elem_classes="charts", equal_height=False):
         with gr.Column(elem_classes="card", visible=False, min_width=320) as parts["learned_card"]:
             parts["learned"] = html(js_on_load=saved.CHOOSE, elem_id="learned")
         with gr.Column(elem_classes="card", visible=False, min_width=320) as parts["loss_card"]:
             parts |= _place_loss()
     with gr.Column(elem_classes="card", visible=False) as parts["states_card"]:
-        html("<h2>Saved states</h2>")
+        html(f"<h2>{tr('Saved states')}</h2>")
         parts["states"] = html(js_on_load=saved.CHOOSE, elem_id="saved-states")
         parts["drawn"] = html(visible=False, js_on_load=saved.CHOOSE, elem_id="drawn")
     return parts
@@ -127,14 +127,14 @@ def _place_controls() -> dict[str, Any]:
             "apply": gr.Button(tr("Apply and resume"), size="md", min_width=120, variant="primary", elem_id="apply"),
             "stop": gr.Button(tr("Stop and keep"), size="md", min_width=120, elem_id="stop"),
             "preview": gr.Button(tr("Preview now"), size="md", min_width=110, elem_id="preview-now"),
-            "tell": html(said.SWITCH, visible=False, js_on_load=said.REMEMBER, elem_id="tell"),
+            "tell": html(said.switch(), visible=False, js_on_load=said.remember(), elem_id="tell"),
         }
 
 
 def _place_loss() -> dict[str, Any]:
     start = TabState().smoothing
     with gr.Row(elem_classes="headline"):
-        html("<h2>Loss</h2>")
+        html(f"<h2>{tr('Loss')}</h2>")
         smoothing = gr.Slider(
             0, 0.99, value=start, step=0.01, label=tr("Smoothing"), buttons=[], elem_id="smoothing", min_width=160
         )

@@ -17,7 +17,7 @@ from lora_studio.dataset.examination import Progress
 from lora_studio.dataset.items import Dataset, Picture, PromptPair
 from lora_studio.dataset.problems import Problem
 from lora_studio.errors import DatasetError
-from lora_studio.language import tr
+from lora_studio.language import ntr, tr
 from lora_studio.ui import images, words
 from lora_studio.ui.pages.pictures import findings
 
@@ -49,7 +49,7 @@ def scan(data: str, outputs: Path, nested: bool = False, progress: Progress | No
     if not data:
         raise DatasetError(
             tr("No pictures are chosen."),
-            where="Pictures",
+            where=tr("Pictures"),
             do=tr("Choose a sample style, or paste the path of your folder."),
         )
     with _scanning[data]:
@@ -79,7 +79,7 @@ def report(dataset: Dataset, settings: Settings, outputs: Path, resolution: int 
             kinds.setdefault(one.kind, []).append(one)
     folds = "".join(_fold(kind, problems) for kind, problems in kinds.items())
     said = _sentence(dataset, settings) if dataset.pictures else ""
-    said += "" if kinds or blocking or not dataset.pictures else tr(" Nothing to fix.")
+    said += "" if kinds or blocking or not dataset.pictures else f" {tr('Nothing to fix.')}"
     sentence = f'<p class="hint">{words.text(said)}</p>' if said else ""
     return f'<div class="dataset">{sentence}{_row(dataset, outputs)}{notices}{folds}</div>'
 
@@ -96,11 +96,11 @@ def _fold(kind: str, problems: Sequence[Problem]) -> str:
     """All problems of a kind in one line, which unfolds."""
     first = problems[0]
     counted = len(problems) == 1 and first.files  # which says how many there are
-    title = first.what.partition(":")[0].rstrip(".") if counted else f"{findings.title(kind)}: {len(problems)}"
+    title = str(first.what).partition(":")[0].rstrip(".") if counted else f"{findings.title(kind)}: {len(problems)}"
     told = (one.what if one.files or not one.file else f"{one.file}: {one.what}" for one in problems[:_MOST_LINES])
     lines = "".join(f"<li>{words.text(line)}</li>" for line in told)
     if (more := len(problems) - _MOST_LINES) > 0:
-        lines += f"<li>and {more:,} more</li>"
+        lines += f"<li>{tr('and {count:,} more', count=more)}</li>"
     return (
         f'<details class="problem"><summary>{words.text(title)}</summary>'
         f"<ul>{lines}</ul><p>{words.text(first.do)}</p></details>"
@@ -112,7 +112,8 @@ def _row(dataset: Dataset, outputs: Path) -> str:
     shown = [_image(picture, outputs) for picture in _own(dataset)[:_SHOWN]]
     if not any(shown):
         return ""
-    return f'<a class="row-of-pictures" href="#pictures" aria-label="Look at the pictures">{"".join(shown)}</a>'
+    label = words.text(tr("Look at the pictures"))
+    return f'<a class="row-of-pictures" href="#pictures" aria-label="{label}">{"".join(shown)}</a>'
 
 
 def _image(picture: Picture, outputs: Path) -> str:
@@ -125,12 +126,13 @@ def _image(picture: Picture, outputs: Path) -> str:
 
 def _pairs(pairs: Sequence[PromptPair]) -> list[str]:
     """How many pairs of prompts, what for, and what a run without pictures does without."""
+    slider = tr("for a slider, which also works at negative weights")
     if pairs[0].pictures:
-        counted = words.counted(len(pairs), "pair") + " of pictures"
-        return [counted, "for a slider, which also works at negative weights", "nothing is validated or judged"]
-    counted = words.counted(len(pairs), "pair") + " of prompts"
-    what = "for a concept to be erased" if pairs[0].erases else "for a slider, which also works at negative weights"
-    return [counted, what, "no pictures, so nothing is validated or judged"]
+        counted = ntr(len(pairs), "{count:,} pair of pictures", "{count:,} pairs of pictures")
+        return [counted, slider, tr("nothing is validated or judged")]
+    counted = ntr(len(pairs), "{count:,} pair of prompts", "{count:,} pairs of prompts")
+    what = tr("for a concept to be erased") if pairs[0].erases else slider
+    return [counted, what, tr("no pictures, so nothing is validated or judged")]
 
 
 def _own(dataset: Dataset) -> list[Picture]:
@@ -145,7 +147,7 @@ def _sentence(dataset: Dataset, settings: Settings) -> str:
     if others := len(dataset.pictures) - len(own):
         parts.append(words.counted(others, "class picture"))
     if (repeated := sum(picture.repeats for picture in own)) != len(own):
-        parts.append(tr("{repeated:,} with repeats", repeated=repeated))
+        parts.append(tr("{count:,} with repeats", count=repeated))
     if dataset.left_out:
-        parts.append(tr("{left_out:,} left out", left_out=len(dataset.left_out)))
+        parts.append(tr("{count:,} left out", count=len(dataset.left_out)))
     return ", ".join(parts) + "."

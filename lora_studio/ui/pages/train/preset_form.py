@@ -12,7 +12,7 @@ from lora_studio.config import presets
 from lora_studio.config.presets import Preset
 from lora_studio.config.settings import Settings
 from lora_studio.errors import SettingsError, StudioError
-from lora_studio.language import tr
+from lora_studio.language import declared, ntr, tr
 from lora_studio.runs import own_presets
 from lora_studio.ui import words
 from lora_studio.ui.outcome import Updates, done, wrong
@@ -145,7 +145,7 @@ class PresetForm:
             self.mode: mode,
             self.asking: _SHOWN,
             self.name: preset.title if preset else "",
-            self.store: "Rename" if mode == _RENAME else "Save",
+            self.store: tr("Rename") if mode == _RENAME else tr("Save"),
             **self._say(""),
         }
 
@@ -153,15 +153,16 @@ class PresetForm:
         """Saves ``settings`` under ``title``, or renames the ``chosen`` preset."""
         try:
             if mode == _RENAME:
-                kept, what = own_presets.rename(chosen, title, self.outputs), "Renamed"
+                kept = own_presets.rename(chosen, title, self.outputs)
+                what = tr("Renamed as {title}.", title=kept.title)
             else:
-                kept, what = own_presets.save(title, settings(), self.outputs), "Saved"
+                kept = own_presets.save(title, settings(), self.outputs)
+                what = tr("Saved as {title}.", title=kept.title)
         except (StudioError, OSError) as error:
             return self._say(wrong(error))
         self.look()
         more = tr("On the command line: --preset {name}", name=kept.name)
-        told = self._say(done(tr("{what} as {title}.", what=what, title=kept.title), more))
-        return {**self.show(self.get(kept.name)), self.asking: _HIDDEN, **told}
+        return {**self.show(self.get(kept.name)), self.asking: _HIDDEN, **self._say(done(what, more))}
 
     def delete(self, chosen: str) -> Updates:
         """Moves the ``chosen`` preset to the trash, and offers to undo that. The settings stay as they are."""
@@ -192,15 +193,15 @@ class PresetForm:
 
     def _choices(self) -> list[tuple[str, str]]:
         return [
-            (tr("Yours: {title}", title=preset.title) if name in self.own else preset.title, name)
+            (tr("Yours: {title}", title=preset.title) if name in self.own else declared(preset.title), name)
             for name, preset in self.found.items()
         ]
 
     def _blurb(self, preset: Preset | None) -> str:
         own = preset is not None and preset.name in self.own
-        lines = (
-            [preset.blurb or (tr("Yours: {settings} settings.", settings=len(preset.settings)) if own else "")]
-            if preset
-            else []
-        )
-        return "".join(f'<p class="blurb">{words.text(line)}</p>' for line in (*lines, *self.damaged) if line)
+        told = (declared(preset.blurb) if preset.blurb else _size(preset) if own else "") if preset else ""
+        return "".join(f'<p class="blurb">{words.text(line)}</p>' for line in (told, *self.damaged) if line)
+
+
+def _size(preset: Preset) -> str:
+    return ntr(len(preset.settings), "Yours: {count} setting.", "Yours: {count} settings.")

@@ -13,6 +13,7 @@ from lora_studio.evaluation.judgements import Judgement
 from lora_studio.evaluation.value import STYLE_SCALE, SUBJECT_SCALE, TOO_FEW, number
 from lora_studio.events import PreviewReady
 from lora_studio.jobs.view import RunView
+from lora_studio.language import tr
 from lora_studio.runs import Run
 from lora_studio.ui import images
 from lora_studio.ui.pages.train.judged import Evaluation
@@ -129,8 +130,10 @@ def _keys(run: Run, film: Filmstrip, drawn: Mapping[int, PreviewReady], outputs:
     return [path.stem if path else "" for path in found]
 
 
-def _learned(one: Judgement | None, judged: Mapping[int, Judgement]) -> list[str]:
-    """The style learned, how sure that is, and whether subjects hold; empty where that was not judged."""
+def _learned(one: Judgement | None, judged: Mapping[int, Judgement]) -> list[str | bool]:
+    """The style learned, how sure that is, whether subjects hold, in words and whether they are seen to fade; empty
+    where that was not judged.
+    """
     if one is None:
         return []
     low, high = one.style.low, one.style.high
@@ -138,8 +141,9 @@ def _learned(one: Judgement | None, judged: Mapping[int, Judgement]) -> list[str
     if one.style.vague(STYLE_SCALE):
         sure = TOO_FEW
     earlier = any(other.fades for step, other in judged.items() if step < one.step)
-    subjects = ("fade" if earlier else "fade from here") if one.fades else "hold"
-    return [f"{number(one.style.value)} %", sure, "?" if one.subject.vague(SUBJECT_SCALE) else subjects]
+    fading, vague = tr("fade") if earlier else tr("fade from here"), one.subject.vague(SUBJECT_SCALE)
+    subjects = "?" if vague else fading if one.fades else tr("hold")
+    return [f"{number(one.style.value)} %", sure, subjects, one.fades and not vague]
 
 
 def copy(run: Run, one: PreviewReady | None, outputs: Path, side: int) -> Path | None:

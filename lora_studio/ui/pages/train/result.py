@@ -12,7 +12,7 @@ from lora_studio.config import by_block
 from lora_studio.config.settings import Settings
 from lora_studio.errors import StudioError
 from lora_studio.jobs.view import RunView
-from lora_studio.language import tr
+from lora_studio.language import both, tr
 from lora_studio.methods import registry as methods
 from lora_studio.runs import Run, renaming, shown
 from lora_studio.ui import downloads, images, sending, sharing, tabs, words
@@ -20,13 +20,6 @@ from lora_studio.ui.outcome import PROGRAMS
 
 _USUAL = 0.8
 """The strength to start with where none was measured."""
-_EMBEDDING = (
-    "<dt>ComfyUI</dt><dd>Name the file like the trigger word, put it in <code>models/embeddings</code>, and write "
-    "<code>embedding:</code> before the word in the prompt.</dd>"
-    "<dt>Forge, A1111</dt><dd>Name the file like the trigger word, put it in <code>embeddings</code>, and write the "
-    "word into the prompt.</dd>"
-)
-"""How to use an embedding in the programs that load its base model, as HTML."""
 
 
 def html(run: Run, view: RunView, outputs: Path) -> str:
@@ -41,7 +34,9 @@ def html(run: Run, view: RunView, outputs: Path) -> str:
     settings, name, own = run.settings(), words.text(file.stem), _for_the_starter(file)
     size, steps, loss = (
         words.size(file.stat().st_size),
-        f"step {view.kept.step:,} of {end.steps:,}" if view.kept else words.counted(end.steps, "step"),
+        tr("step {done:,} of {total:,}", done=view.kept.step, total=end.steps)
+        if view.kept
+        else words.counted(end.steps, "step"),
         words.figure(view.average_loss),
     )
     method, tokens = methods.get(settings.adapter.method), settings.adapter.tokens
@@ -56,14 +51,26 @@ def html(run: Run, view: RunView, outputs: Path) -> str:
     texts = _texts(file)
     strength = usage.strength(texts)
     kind, export = _kind(file), tabs.link("export", key, tr("Export it"))
-    programs = "" if own else _programs(name, strength or Strength(_USUAL), kind, export) if layers else _EMBEDDING
-    measured = f"<dt>Strength</dt><dd>{words.text(strength.sentence)}</dd>" if strength else ""
+    programs = "" if own else _programs(name, strength or Strength(_USUAL), kind, export) if layers else _embedding()
+    measured = f"<dt>{tr('Strength')}</dt><dd>{words.text(strength.sentence)}</dd>" if strength else ""
     base = _base(settings, metadata.clip_skip(texts), own)
     return (
         f'<div class="result"><div class="file">{head}<div class="ways">{ways}</div></div>'
-        "<details><summary>How to use it</summary>"
-        f"<dl>{measured}{programs}<dt>Base model</dt><dd>{base}</dd></dl></details></div>"
+        f"<details><summary>{tr('How to use it')}</summary>"
+        f"<dl>{measured}{programs}<dt>{tr('Base model')}</dt><dd>{base}</dd></dl></details></div>"
     )
+
+
+def _embedding() -> str:
+    """How to use an embedding in the programs that load its base model, as HTML."""
+    comfyui = tr(
+        "Name the file like the trigger word, put it in <code>models/embeddings</code>, and write "
+        "<code>embedding:</code> before the word in the prompt."
+    )
+    web_uis = tr(
+        "Name the file like the trigger word, put it in <code>embeddings</code>, and write the word into the prompt."
+    )
+    return f"<dt>ComfyUI</dt><dd>{comfyui}</dd><dt>Forge, A1111</dt><dd>{web_uis}</dd>"
 
 
 def _gone(name: str) -> str:
@@ -77,8 +84,10 @@ def _gone(name: str) -> str:
 def _ranks(settings: Settings) -> str:
     """The rank, and those that some blocks have in its place."""
     others = [rank for rank in by_block.ranks(settings.adapter.by_block) if rank != settings.adapter.rank]
-    some = tr(" (in blocks {listed})", listed=" and ".join(map(str, others))) if others else ""
-    return f"rank {settings.adapter.rank}{some}"
+    rank = settings.adapter.rank
+    if not others:
+        return tr("rank {rank}", rank=rank)
+    return tr("rank {rank} (in blocks {others})", rank=rank, others=both(map(str, others)))
 
 
 def _for_the_starter(file: Path) -> bool:
@@ -104,30 +113,44 @@ def _programs(name: str, strength: Strength, kind: Kind, export: str) -> str:
     """
     start = f"{strength.recommended:g}"
     ways = {
-        "ComfyUI": "Put it in <code>models/loras</code>, add a <i>Load LoRA</i> node between the "
-        f"checkpoint and the prompts, and start with a strength of {start}.",
-        "Forge": f"Put it in <code>models/Lora</code> and add <code>&lt;lora:{name}:{start}&gt;</code> to the prompt.",
+        "ComfyUI": tr(
+            "Put it in <code>models/loras</code>, add a <i>Load LoRA</i> node between the checkpoint and the prompts, "
+            "and start with a strength of {strength:g}.",
+            strength=strength.recommended,
+        ),
+        "Forge": tr(
+            "Put it in <code>models/Lora</code> and add <code>&lt;lora:{name}:{strength}&gt;</code> to the prompt.",
+            name=name,
+            strength=start,
+        ),
     }
     able = [program for program in WEB_UIS if not kind.readers or program in kind.readers]
     named = {PROGRAMS[program]: ways["ComfyUI" if program == "comfyui" else "Forge"] for program in able}
     told = {text: ", ".join(one for one in named if named[one] == text) for text in named.values()}
     others = ", ".join(PROGRAMS[program] for program in WEB_UIS if program not in able)
-    why = f"<dt>{others}</dt><dd>Does not read {words.text(kind.a_title)}. {export} in another form.</dd>"
+    unread = tr("Does not read {kind}. {export} in another form.", kind=words.text(kind.a_title), export=export)
+    why = f"<dt>{others}</dt><dd>{unread}</dd>"
     return "".join(f"<dt>{who}</dt><dd>{text}</dd>" for text, who in told.items()) + (why if others else "")
 
 
 def _base(settings: Settings, clip_skip: int, starter: bool) -> str:
     """Which base model the adapter works with, and how prompts are written and read there."""
-    base = (
-        "It was trained on the <b>built-in starter</b> and works only with that: draw with it on the Draw page. For "
-        "ComfyUI, Forge or A1111, train on the Stable Diffusion model that you use there."
-        if starter
-        else f"It was trained on <b>{words.text(Path(settings.run.base).name)}</b> and works with models derived "
-        "from it."
-    )
-    trigger = f" Start your prompts with <b>{words.text(settings.run.trigger)}</b>." if settings.run.trigger else ""
-    skip = tr(" Set clip skip to {clip_skip}, as it was trained.", clip_skip=clip_skip) if clip_skip > 1 else ""
-    return base + trigger + skip
+    told = [_trained_on(settings, starter)]
+    if settings.run.trigger:
+        told.append(tr("Start your prompts with <b>{trigger}</b>.", trigger=words.text(settings.run.trigger)))
+    if clip_skip > 1:
+        told.append(tr("Set clip skip to {clip_skip}, as it was trained.", clip_skip=clip_skip))
+    return " ".join(told)
+
+
+def _trained_on(settings: Settings, starter: bool) -> str:
+    if starter:
+        return tr(
+            "It was trained on the <b>built-in starter</b> and works only with that: draw with it on the Draw page. "
+            "For ComfyUI, Forge or A1111, train on the Stable Diffusion model that you use there."
+        )
+    base = words.text(Path(settings.run.base).name)
+    return tr("It was trained on <b>{base}</b> and works with models derived from it.", base=base)
 
 
 def _texts(file: Path) -> dict[str, str]:

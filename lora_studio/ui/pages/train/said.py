@@ -4,6 +4,7 @@ and a notification, where that is wanted.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from lora_studio.events import State
@@ -13,7 +14,7 @@ from lora_studio.language import tr
 from lora_studio.runs import Run
 from lora_studio.ui import words
 from lora_studio.ui.pages.runs import state_words
-from lora_studio.ui.pages.train import judged_parts
+from lora_studio.ui.pages.train import judged_parts, status
 from lora_studio.ui.pages.train.judged import Evaluation
 
 
@@ -32,7 +33,7 @@ class RunNews:
         drawn = max((one.step for one in view.previews if not one.base), default=0)
         told = []
         if self.state not in (None, view.state):
-            told.append(f"{run.name}: {state_words.at_work(view).lower()}.")
+            told.append(tr("{run}: {state}.", run=run.name, state=state_words.within(view)))
         if self.drawn is not None and drawn > self.drawn:
             told.append(tr("Previews of step {drawn:,}.", drawn=drawn))
         told.append(judged_parts.announcement(found, self.judged))
@@ -56,7 +57,7 @@ class WatchedWork:
             share = f"{100 * min(view.progress, 1):.0f} %" if view.state is State.RUNNING else state_words.at_work(view)
             return f"{share} · {self.run}"
         if line and line[0].job:
-            return f"{line[0].job.noun} · {line[0].job.name}"
+            return f"{status.job_named(line[0].job.noun)} · {line[0].job.name}"
         return self.ended
 
     def note_end(self, view: RunView) -> None:
@@ -70,10 +71,17 @@ def html(news: str, title: str, ended: str) -> str:
     return f'<p role="status" data-title="{words.text(title)}" data-end="{words.text(ended)}">{words.text(news)}</p>'
 
 
-SWITCH = (
-    '<label class="tell"><input type="checkbox"> Tell me when it ends</label><span class="hint" role="status"></span>'
-)
-"""The switch for sound and notification."""
+def switch() -> str:
+    """The switch for sound and notification, as HTML."""
+    label = tr("Tell me when it ends")
+    return f'<label class="tell"><input type="checkbox"> {label}</label><span class="hint" role="status"></span>'
+
+
+def remember() -> str:
+    """Keeps the switch in the browser, and asks it for notifications; for ``gr.HTML(js_on_load=...)``."""
+    how = {"both": str(tr("by a sound and a notification")), "sound": str(tr("by a sound"))}
+    return f"const HOW = {json.dumps(how, ensure_ascii=False)};{_REMEMBER}"
+
 
 TELL = """
 const own = 'LoRA Studio', stored = 'lora-studio-tell';
@@ -110,11 +118,11 @@ show();
 """
 """Sets the browser's title, and tells of the end of a run; for ``gr.HTML(js_on_load=...)``."""
 
-REMEMBER = """
+_REMEMBER = """
 const stored = 'lora-studio-tell', box = element.querySelector('input'), how = element.querySelector('.hint');
 const told = () => {
   const shows = window.Notification?.permission === 'granted';
-  how.textContent = !box.checked ? '' : shows ? 'by a sound and a notification' : 'by a sound';
+  how.textContent = !box.checked ? '' : shows ? HOW.both : HOW.sound;
 };
 box.checked = localStorage.getItem(stored) === 'on';
 box.addEventListener('change', async () => {
@@ -124,4 +132,3 @@ box.addEventListener('change', async () => {
 });
 told();
 """
-"""Keeps the switch in the browser, and asks it for notifications; for ``gr.HTML(js_on_load=...)``."""

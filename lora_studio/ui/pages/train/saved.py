@@ -8,15 +8,16 @@ from collections.abc import Mapping, Sequence
 
 from lora_studio.evaluation.judgements import Judgement
 from lora_studio.evaluation.value import number
-from lora_studio.language import tr
+from lora_studio.language import ntr, tr
 from lora_studio.runs.checkpoints import Damaged, Saved
 from lora_studio.ui import words
 from lora_studio.ui.icons import icon
 from lora_studio.ui.pages.train import judged_curves
 from lora_studio.ui.pages.train.judged import Evaluation
 
-_HINT = "Starred states are never deleted. Branching starts a new run from a saved state; this run stays as it is."
-_MEASURES = ("Style", "Subjects", "Copies", "Drift")
+_HINT = tr("Starred states are never deleted. Branching starts a new run from a saved state; this run stays as it is.")
+_MEASURES = {"style": tr("Style"), "subjects": tr("Subjects"), "copies": tr("Copies"), "drift": tr("Drift")}
+"""The names of the columns, by their classes."""
 
 
 def html(
@@ -40,11 +41,11 @@ def html(
     rows = "".join(_row(step, there.get(step), found, shown) for step in steps)
     columns = _columns(found)
     rows += "".join(
-        f'<tr><td></td><th scope="row">step {one.step:,}</th>'
-        f'<td colspan="{columns}">damaged: {words.text(one.why)}</td></tr>'
+        f'<tr><td></td><th scope="row">{tr("step {step:,}", step=one.step)}</th>'
+        f'<td colspan="{columns}">{words.text(tr("damaged: {why}", why=one.why))}</td></tr>'
         for one in damaged
     )
-    hint = f'<p class="hint">{_HINT}{_alone(there, found, most)}</p>'
+    hint = f'<p class="hint">{" ".join(filter(None, (str(_HINT), _alone(there, found, most))))}</p>'
     return f'<div class="saved"><table>{_head(found)}<tbody>{rows}</tbody></table></div>{hint}'
 
 
@@ -54,10 +55,12 @@ def _alone(there: Mapping[int, Saved], found: Evaluation, most: int) -> str:
     if not alone or not most:
         return ""
     size = words.size(sum(found.sizes[step] for step in alone))
-    return tr(
-        " {adapters} kept with previews or judgements: {size}. Of those that are neither kept "
-        "nor judged, the latest {most} stay.",
-        adapters=words.counted(len(alone), "adapter"),
+    return ntr(
+        len(alone),
+        "{count:,} adapter kept with previews or judgements: {size}. Of those that are neither kept nor judged, the "
+        "latest {most} stay.",
+        "{count:,} adapters kept with previews or judgements: {size}. Of those that are neither kept nor judged, the "
+        "latest {most} stay.",
         size=size,
         most=most,
     )
@@ -67,9 +70,9 @@ def _columns(found: Evaluation) -> int:
     return 2 + len(_names(found))
 
 
-def _names(found: Evaluation) -> list[str]:
-    """The columns of the measures; none where nothing was judged."""
-    return [*_MEASURES, *_extra(found)] if found.states else []
+def _names(found: Evaluation) -> list[tuple[str, str]]:
+    """The columns of the measures, each with its class and its name; none where nothing was judged."""
+    return [*_MEASURES.items(), *(("extra", name) for name in _extra(found))] if found.states else []
 
 
 def _extra(found: Evaluation) -> list[str]:
@@ -80,14 +83,16 @@ def _extra(found: Evaluation) -> list[str]:
 def _head(found: Evaluation) -> str:
     if not found.states:
         return ""
-    names = "".join(f'<th scope="col" class="{_kind(name)}">{words.text(name)}</th>' for name in _names(found))
-    return f'<thead><tr><td></td><th scope="col">State</th>{names}<th scope="col">Saved</th><td></td></tr></thead>'
+    names = "".join(f'<th scope="col" class="{kind}">{words.text(name)}</th>' for kind, name in _names(found))
+    state, saved = tr("State"), tr("Saved")
+    return f'<thead><tr><td></td><th scope="col">{state}</th>{names}<th scope="col">{saved}</th><td></td></tr></thead>'
 
 
 def _row(step: int, saved: Saved | None, found: Evaluation, shown: int | None) -> str:
     one = found.at(step)
     measures = "".join(
-        f'<td class="{_kind(name)}" data-name="{words.text(name)}">{text}</td>' for name, text in _measured(one, found)
+        f'<td class="{kind}" data-name="{words.text(name)}">{text}</td>'
+        for (kind, name), text in zip(_names(found), _measured(one, found), strict=True)
     )
     kind = ' class="shown"' if one and step == shown else ""
     star, name = _star(saved) if saved else "", _name(step, one, found, shown)
@@ -100,56 +105,68 @@ def _row(step: int, saved: Saved | None, found: Evaluation, shown: int | None) -
 
 def _name(step: int, one: Judgement | None, found: Evaluation, shown: int | None) -> str:
     if one is None:
-        return f"step {step:,}"
-    proposed = ' <span class="chip">recommended</span>' if step == found.proposed else ""
-    about = f' title="Show its pictures" aria-pressed="{str(step == shown).lower()}"'
-    return button("show", step, f"step {step:,}", "quiet-link", about) + proposed
+        return tr("step {step:,}", step=step)
+    proposed = f' <span class="chip">{tr("recommended")}</span>' if step == found.proposed else ""
+    about = f' title="{words.text(tr("Show its pictures"))}" aria-pressed="{str(step == shown).lower()}"'
+    return button("show", step, tr("step {step:,}", step=step), "quiet-link", about) + proposed
 
 
-def _kind(name: str) -> str:
-    return name.lower() if name in _MEASURES else "extra"
-
-
-def _measured(one: Judgement | None, found: Evaluation) -> list[tuple[str, str]]:
-    """Each measure of a state and its value as HTML."""
+def _measured(one: Judgement | None, found: Evaluation) -> list[str]:
+    """The values of a state's measures, as HTML."""
     if one is None:
-        return [(name, "–") for name in _names(found)]
-    subjects = f"{number(one.subject.value, '.2f')} {'<b>fade</b>' if one.fades else 'hold'}"
-    copies = f"<b>▲ {len(one.copies)}</b>" if one.copies else "none"
-    if one.memorized.pictures:
-        copies += f", {len(one.memorized.pictures)} of {one.memorized.asked} by caption"
-    value, *between = judged_curves.percent(one.style).partition(" (")
-    style = f"{value}<span>{''.join(between)}</span>"
+        return ["–"] * len(_names(found))
+    holds = f"<b>{tr('fade')}</b>" if one.fades else tr("hold")
+    subjects = f"{number(one.subject.value, '.2f')} {holds}"
+    copies = f"<b>▲ {len(one.copies)}</b>" if one.copies else tr("none")
+    if count := len(one.memorized.pictures):
+        by_caption = tr("{count} of {asked} by caption", count=count, asked=one.memorized.asked)
+        copies = f"{copies}, {by_caption}"
+    margin = judged_curves.interval(one.style)
+    style = f"{number(one.style.value)} %<span>{f' ({margin})' if margin else ''}</span>"
     extra = [words.figure(one.extra[name].value) if name in one.extra else "–" for name in _extra(found)]
-    return list(zip(_names(found), (style, subjects, copies, f"{one.drift.value:.2f}", *extra), strict=True))
+    return [style, subjects, copies, number(one.drift.value, ".2f"), *extra]
 
 
 def _star(one: Saved) -> str:
     act, title = ("unstar", tr("Remove the star")) if one.starred else ("star", tr("Never delete this state"))
+    title = words.text(title)
     about = f' title="{title}" aria-label="{title}" aria-pressed="{str(one.starred).lower()}"'
     return button(act, one.step, icon("star"), "star", about)
 
 
 def _about(one: Saved | None, size: int) -> str:
     if one is None:
-        return f"adapter only · {words.size(size)}"
+        return f"{tr('adapter only')} · {words.size(size)}"
     return f"{words.day_and_time(one.at)} · {words.size(one.size)}"
 
 
 def _acts(step: int, saved: Saved | None, found: Evaluation) -> str:
     buttons = []
     if step in found.kept:
-        buttons.append('<span class="is-kept">kept</span>')
+        buttons.append(is_kept())
     elif step in found.steps:
         buttons.append(keep(step, tr("Keep this one")))
     if saved or step in found.steps:
-        buttons.append(button("branch", step, "Branch", "quiet", f' aria-label="Branch from step {step:,}"'))
+        buttons.append(branch(step))
     return "".join(buttons)
+
+
+def is_kept() -> str:
+    """That a state was kept."""
+    return f'<span class="is-kept">{tr("kept")}</span>'
+
+
+def branch(step: int, kind: str = "quiet") -> str:
+    """The button that branches from a state; ``kind`` as of ``button``."""
+    spoken = tr("Branch from step {step:,}", step=step)
+    return button("branch", step, tr("Branch"), kind, f' aria-label="{words.text(spoken)}"')
 
 
 def keep(step: int, label: str, kind: str = "quiet") -> str:
     """The button that keeps a state; ``kind`` as of ``button``."""
-    about = f' title="Keep step {step:,} as an adapter of its own" aria-label="{label}: step {step:,}"'
+    title = tr("Keep step {step:,} as an adapter of its own", step=step)
+    spoken = tr("{label}: step {step:,}", label=label, step=step)
+    about = f' title="{words.text(title)}" aria-label="{words.text(spoken)}"'
     return button("keep", step, label, kind, about)
 
 

@@ -33,9 +33,9 @@ from lora_studio.ui.pages.train.preset_form import PresetForm
 from lora_studio.ui.scene import base_look
 from lora_studio.ui.theme import html
 
-_HINT = (
-    '<p class="hint">Twenty to forty pictures in one style are enough: PNG, JPEG, WebP and others. '
-    '<a href="#pictures">Open or drop them in Pictures</a>.</p>'
+_HINT = tr(
+    "Twenty to forty pictures in one style are enough: PNG, JPEG, WebP and others. "
+    '<a href="#pictures">Open or drop them in Pictures</a>.'
 )
 _KEEP_DRAFT = "(preset, ...values) => ({preset, fields: Object.fromEntries(%s.map((key, i) => [key, values[i]]))})"
 """Stores what was typed in the browser; ``restore`` reads it."""
@@ -86,7 +86,7 @@ class Setup:
         with gr.Column(elem_classes="card", elem_id="train-pictures"):
             self._place_pictures()
         with gr.Column(elem_classes="card", elem_id="train-form"):
-            html("<h2>Training</h2>")
+            html(f"<h2>{tr('Training')}</h2>")
             self._place_recipe()
             with gr.Accordion(tr("All settings"), open=False, elem_classes="fold", elem_id="all-settings") as self.all:
                 self.changes = html(visible=False, elem_id="changes")
@@ -119,11 +119,12 @@ class Setup:
         self.timesteps = html(timestep_plot.chart(*started), elem_id="timesteps")
 
     def _place_pictures(self) -> None:
-        html('<h2>Pictures</h2><a class="way" href="#pictures">Open in Pictures</a>', elem_classes="small-headline")
+        link = f'<a class="way" href="#pictures">{tr("Open in Pictures")}</a>'
+        html(f"<h2>{tr('Pictures')}</h2>{link}", elem_classes="small-headline")
         self.report = html(elem_id="pictures")
         with gr.Column(elem_classes="fields"):
             help = tr("Path of a folder of pictures, or of a .toml file of prompt pairs.")
-            data = self.form.field("data", label="Folder", info=help, placeholder="~/Pictures/my-style")
+            data = self.form.field("data", label=tr("Folder"), info=help, placeholder="~/Pictures/my-style")
         assert isinstance(data, gr.Textbox)
         self.data = data
 
@@ -291,7 +292,8 @@ class Setup:
         path = paths.tidy(data)
         warm.want(busy=bool(runner.active(self.outputs) or job.at_work(self.outputs)))
         tidied = gr.skip() if path == data else path  # else what the user types meanwhile would be undone
-        return {self.data: tidied, self.report: self.outlook.report(path, settings or Settings()) if path else _HINT}
+        told = self.outlook.report(path, settings or Settings()) if path else f'<p class="hint">{_HINT}</p>'
+        return {self.data: tidied, self.report: told}
 
     def begin(self, *values: Any, origin: str = "") -> Run:
         """Starts a run with the form's settings, or adds it to the queue. ``origin`` is the RUN@STEP that it branches
@@ -327,9 +329,10 @@ class Setup:
 
     def branch_from(self, run: Run, step: int) -> Updates:
         """Fills in the run's own settings, to be changed and started from its state of ``step``."""
-        whole = branching.is_whole(run, step)
-        how = "" if whole else tr(" Its adapter alone was kept, so the branch begins at step 0 with a new optimizer.")
-        line = f"Starts from <b>{words.text(run.name)}</b>, step {step:,}.{how} Change what you like, then start."
+        told = [tr("Starts from <b>{run}</b>, step {step:,}.", run=words.text(run.name), step=step)]
+        if not branching.is_whole(run, step):
+            told.append(tr("Its adapter alone was kept, so the branch begins at step 0 with a new optimizer."))
+        line = " ".join([*told, tr("Change what you like, then start.")])
         return {
             self.origin: f"{run.name}@{step}",
             self.branch: gr.update(visible=True),

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from lora_studio.config.specs import SPECS
 from lora_studio.errors import StudioError
-from lora_studio.events import Preparing, State
+from lora_studio.events import Preparing, Started, State
 from lora_studio.jobs import control, queue, runner, turns
 from lora_studio.jobs.control import Request
 from lora_studio.jobs.queue import QueueEntry
 from lora_studio.jobs.view import RunView
-from lora_studio.language import tr
+from lora_studio.language import both, ntr, tr
 from lora_studio.runs import Run
 from lora_studio.ui import tabs, words
 from lora_studio.ui.blank import blank
@@ -20,12 +21,14 @@ from lora_studio.ui.pages.runs import state_words
 _SHOWN_CHANGES = 12
 _LOG_LINES = 40
 
-EMPTY = blank(
-    "train",
-    tr("No run yet"),
-    "Choose pictures and press <b>Start training</b>. Previews and loss appear here while it trains. "
-    "Closing this tab does not stop a run.",
-)
+
+def empty() -> str:
+    """What stands in place of a run, as HTML."""
+    sentences = tr(
+        "Choose pictures and press <b>Start training</b>. Previews and loss appear here while it trains. Closing this "
+        "tab does not stop a run."
+    )
+    return blank("train", tr("No run yet"), sentences)
 
 
 def line(run: Run, view: RunView, unconfirmed: tuple[str, ...] = (), refused: StudioError | None = None) -> str:
@@ -54,32 +57,34 @@ def share(view: RunView) -> float:
 def _sentence(run: Run, view: RunView) -> str:
     match view.state:
         case State.QUEUED:
-            return _place(run) if runner.alive(run) else "" if state_words.damaged(run) else "· press Start."
+            return _place(run) if runner.alive(run) else "" if state_words.damaged(run) else tr("· press Start.")
         case State.PREPARING:
             stopping = control.asked(run, Request.STOP)
-            return "· stops when this is done." if stopping else _preparation(view)
+            return tr("· stops when this is done.") if stopping else _preparation(view)
         case State.RUNNING:
             return _running(run, view)
         case State.PAUSED:
-            return f"at {_steps(view)}, until you resume it."
+            return tr("at {steps}, until you resume it.", steps=_steps(view))
         case State.STOPPING if isinstance(view.latest, Preparing):  # after the steps judging alone says so
             return f"· {view.latest.stage}."
         case State.STOPPING:
-            return "· saving the adapter and drawing the last previews."
+            return tr("· saving the adapter and drawing the last previews.")
         case State.FINISHED:
             return _ending(view)
         case State.FAILED:
-            return f"at {_steps(view)}." if view.last else "before the first step."
+            return tr("at {steps}.", steps=_steps(view)) if view.last else tr("before the first step.")
         case State.INTERRUPTED if view.left_queue:
-            return f"at {_steps(view)}." if view.last else "before its turn."
-    return f"at {_steps(view)}: its process died." if view.last else "before the first step: its process died."
+            return tr("at {steps}.", steps=_steps(view)) if view.last else tr("before its turn.")
+    if view.last:
+        return tr("at {steps}: its process died.", steps=_steps(view))
+    return tr("before the first step: its process died.")
 
 
 def _place(run: Run) -> str:
     waits = queue.waits_for(run)
     if waits:
-        return f"for {waits}. It starts automatically."
-    return "· stops before it begins." if control.asked(run, Request.STOP) else "· loading what training needs."
+        return tr("for {waits}. It starts automatically.", waits=waits)
+    return tr("· stops before it begins.") if control.asked(run, Request.STOP) else tr("· loading what training needs.")
 
 
 def _running(run: Run, view: RunView) -> str:
@@ -94,16 +99,25 @@ def _running(run: Run, view: RunView) -> str:
 
 def _steps(view: RunView) -> str:
     done = view.last.step if view.last else view.started.first_step if view.started else 0
-    return f"step {done:,} of {view.started.total_steps:,}" if view.started else f"step {done:,}"
+    if not view.started:
+        return tr("step {step:,}", step=done)
+    return tr("step {done:,} of {total:,}", done=done, total=view.started.total_steps)
 
 
 def _preparation(view: RunView) -> str:
     if not view.preparing:
-        return (
-            "· drawing the base model's previews." if view.started else "· reading pictures and loading the base model."
-        )
-    done, total = view.preparing.done, view.preparing.total
-    return f"· {view.preparing.stage}" + (f", {done:,} of {total:,}" if total > 1 else "")
+        if view.started:
+            return tr("· drawing the base model's previews.")
+        return tr("· reading pictures and loading the base model.")
+    return f"· {stage(view.preparing)}"
+
+
+def stage(preparing: Preparing) -> str:
+    """What is being prepared, and how far that is."""
+    done, total = preparing.done, preparing.total
+    if total <= 1:
+        return preparing.stage
+    return tr("{stage}, {done:,} of {total:,}", stage=preparing.stage, done=done, total=total)
 
 
 def _ending(view: RunView) -> str:
@@ -111,47 +125,61 @@ def _ending(view: RunView) -> str:
     if end is None:
         return ""
     steps = words.counted(end.steps, "step")
-    how = f"· stopped by you after {steps}" if end.stopped else f"· all {steps}"
-    return tr("{how}, in {duration}.", how=how, duration=words.duration(end.seconds))
+    duration = words.duration(end.seconds)
+    if end.stopped:
+        return tr("· stopped by you after {steps}, in {duration}.", steps=steps, duration=duration)
+    return tr("· all {steps}, in {duration}.", steps=steps, duration=duration)
 
 
 def _facts(run: Run, view: RunView) -> list[str]:
     facts = []
     if parent := run.parent():
-        facts.append(
-            tr(
-                "{value} from {run}, step {step:,}",
-                value="branched" if parent["goes_on"] else "started",
-                run=parent["run"],
-                step=parent["step"],
-            )
-        )
+        facts.append(_parent(parent))
     if view.last and view.state is State.RUNNING:
-        pace = view.last.images_per_second
-        slow = 0 < pace < 0.95
-        facts.append(
-            tr("{value:.1f} seconds a {unit}", value=1 / pace, unit=view.unit)
-            if slow
-            else f"{pace:.1f} {view.unit}s a second"
-        )
-        facts.append(f"about {words.duration(view.last.eta)} left")
+        facts.append(_pace(view.last.images_per_second, bool(view.started and view.started.pairs)))
+        facts.append(tr("about {duration} left", duration=words.duration(view.last.eta)))
     if view.started:
-        held_out = view.started.validation_images
-        if view.started.pairs:
-            of = "pictures" if view.started.images else "prompts"
-            facts.append(tr("{pairs} of {of}", pairs=words.counted(view.started.pairs, "pair"), of=of))
-        else:
-            facts.append(words.divided(view.started.images, held_out))
-        if view.started.class_images:
-            facts.append(words.counted(view.started.class_images, "class picture"))
-        facts.append(", ".join(filter(None, (view.started.device, view.started.precision, view.started.engine))))
+        facts += _trained_on(view.started)
     if view.start:
-        facts.append(f"started along its layers' {view.start.what}")
+        inputs, gradients = tr("started along its layers' inputs"), tr("started along its layers' gradients")
+        facts.append(inputs if view.start.what == "inputs" else gradients)
     if view.base and view.base.name != "starter":  # which is always read right
         facts.append(tr("{name} predicts: {finding}", name=view.base.name, finding=view.base.finding))
     if view.checkpoints and view.state is not State.FINISHED:
-        facts.append(f"saved at step {view.checkpoints[-1].step:,}")
+        facts.append(tr("saved at step {step:,}", step=view.checkpoints[-1].step))
     return facts
+
+
+def _parent(parent: Mapping[str, Any]) -> str:
+    run, step = parent["run"], parent["step"]
+    if parent["goes_on"]:
+        return tr("branched from {run}, step {step:,}", run=run, step=step)
+    return tr("started from {run}, step {step:,}", run=run, step=step)
+
+
+def _pace(pace: float, pairs: bool) -> str:
+    """How fast it trains. ``pace``: pictures, or ``pairs`` of prompts, in a second."""
+    if 0 < pace < 0.95:
+        seconds = 1 / pace
+        if pairs:
+            return tr("{seconds:.1f} seconds a pair", seconds=seconds)
+        return tr("{seconds:.1f} seconds a picture", seconds=seconds)
+    return tr("{pace:.1f} pairs a second", pace=pace) if pairs else tr("{pace:.1f} pictures a second", pace=pace)
+
+
+def _trained_on(started: Started) -> list[str]:
+    """The pictures or pairs, and what computes."""
+    facts = [_pairs(started) if started.pairs else words.divided(started.images, started.validation_images)]
+    if started.class_images:
+        facts.append(words.counted(started.class_images, "class picture"))
+    device = (started.device, started.precision, started.engine)
+    return [*facts, ", ".join(str(one) for one in device if one)]
+
+
+def _pairs(started: Started) -> str:
+    if started.images:
+        return ntr(started.pairs, "{count:,} pair of pictures", "{count:,} pairs of pictures")
+    return ntr(started.pairs, "{count:,} pair of prompts", "{count:,} pairs of prompts")
 
 
 def _trouble(run: Run, view: RunView) -> str:
@@ -160,7 +188,7 @@ def _trouble(run: Run, view: RunView) -> str:
     if view.state is State.FAILED and view.failed:
         parts.append(words.notice("wrong", view.failed.what, view.failed.where, view.failed.do))
         if view.failed.ours:
-            log = f"<summary>Details from worker.log</summary><pre>{words.text(_tail(run))}</pre>"
+            log = f"<summary>{tr('Details from worker.log')}</summary><pre>{words.text(_tail(run))}</pre>"
             parts.append(f'<details class="log">{log}</details>')
     if view.state is State.INTERRUPTED and not view.left_queue:
         parts.append(_interruption(view))
@@ -199,12 +227,12 @@ def _question(unconfirmed: tuple[str, ...]) -> str:
         return ""
     changes = "".join(f"<li>{words.text(one)}</li>" for one in unconfirmed[:_SHOWN_CHANGES])
     hidden = len(unconfirmed) - _SHOWN_CHANGES
-    more = f"<li>And {hidden} more.</li>" if hidden > 0 else ""
-    return (
-        '<div class="notice warned" role="alert"><b>Something has changed since the newest state was saved</b>'
-        f"<ul>{changes}{more}</ul><p>Undo the change, or press <b>Resume anyway</b>. "
-        "The result will then differ from that of an undisturbed run.</p></div>"
+    more = f"<li>{tr('And {count} more.', count=hidden)}</li>" if hidden > 0 else ""
+    what = tr("Something has changed since the newest state was saved")
+    do = tr(
+        "Undo the change, or press <b>Resume anyway</b>. The result will then differ from that of an undisturbed run."
     )
+    return f'<div class="notice warned" role="alert"><b>{what}</b><ul>{changes}{more}</ul><p>{do}</p></div>'
 
 
 def apply_label(view: RunView) -> str:
@@ -212,13 +240,26 @@ def apply_label(view: RunView) -> str:
     if view.state is not State.FAILED or not view.failed or not view.failed.changes:
         return ""
     changes = [
-        f"{SPECS[key].label.lower()} {words.value(value)}" for key, value in view.failed.changes.items() if key in SPECS
+        f"{words.in_sentence(SPECS[key].label)} {words.value(value)}"
+        for key, value in view.failed.changes.items()
+        if key in SPECS
     ]
-    return tr("Resume with {listed}", listed=" and ".join(changes))
+    return tr("Resume with {changes}", changes=both(changes))
 
 
 _SEEN = {"captioning": "pictures", "sweep": "sweeps", "comparison": "train"}
 """The tabs where jobs are seen, by what they do; the judging of a run is seen with the run."""
+_JOBS = {
+    "captioning": tr("captioning"),
+    "sweep": tr("sweep"),
+    "comparison": tr("comparison"),
+    "judging": tr("judging"),
+}
+
+
+def job_named(noun: str) -> str:
+    """What a job does, by its noun."""
+    return _JOBS.get(noun, noun)
 
 
 def pill(first: QueueEntry, view: RunView | None, waiting: int = 0) -> str:
@@ -232,8 +273,8 @@ def pill(first: QueueEntry, view: RunView | None, waiting: int = 0) -> str:
     if view and view.state.ended:
         return ""
     name, kind = (first.job.name, first.job.noun) if first.job else (first.title, "")
-    does = _does(first, view) if view else kind
-    others = f'<span class="waiting"> · {waiting} waiting</span>' if waiting else ""
+    does = _does(first, view) if view else job_named(kind)
+    others = f'<span class="waiting"> · {tr("{count} waiting", count=waiting)}</span>' if waiting else ""
     where = f"#{tab}" if (tab := _SEEN.get(kind)) else tabs.address("run", name)
     return (
         f'<a class="pill {view.state if view else State.RUNNING}" href="{words.text(where)}"><span class="dot"></span>'
@@ -244,8 +285,8 @@ def pill(first: QueueEntry, view: RunView | None, waiting: int = 0) -> str:
 def _does(first: QueueEntry, view: RunView) -> str:
     """What a run does, with its progress where that tells something."""
     if first.run and state_words.starting(first.run, view):
-        return "starting"
-    doing = state_words.at_work(view).lower()
+        return tr("starting")
+    doing = state_words.within(view)
     return doing if view.state in (State.QUEUED, State.STOPPING) else f"{doing} · {100 * share(view):.0f} %"
 
 
@@ -253,8 +294,9 @@ def start_label(line: Sequence[QueueEntry]) -> str:
     """The label of the button that starts a run, with what the run would wait for."""
     if not line:
         return tr("Start training")
-    more = f" and {len(line) - 1} more" if len(line) > 1 else ""
-    return tr("Queue after {title}{more}", title=line[0].title, more=more)
+    if len(line) > 1:
+        return tr("Queue after {title} and {count} more", title=line[0].title, count=len(line) - 1)
+    return tr("Queue after {title}", title=line[0].title)
 
 
 def resume_label(view: RunView) -> str:
@@ -263,4 +305,4 @@ def resume_label(view: RunView) -> str:
         return ""
     if view.checkpoints:
         return tr("Resume from step {step:,}", step=view.checkpoints[-1].step)
-    return tr("Start again") if view.state.ended and not view.left_queue else "Start"
+    return tr("Start again") if view.state.ended and not view.left_queue else tr("Start")

@@ -38,11 +38,12 @@ def chart(*values: Any) -> str:
     steps = [(edge * width, height) for i, height in enumerate(heights) for edge in (i, i + 1)]
     outline = frame.line([(0, 0), *steps, (1, 0)])
     svg = f'<path class="band" d="{outline}Z"/><path class="grid" d="M0 1000H1000"/><path class="trend" d="{outline}"/>'
+    about = tr("How often each noise level is trained at, for Stable Diffusion’s noise")
     return (
-        '<figure class="chart"><figcaption>How often each noise level is trained at, for Stable Diffusion’s noise'
-        f'</figcaption><div class="plot still small" role="img" aria-label="{words.text(_spoken(heights))}">'
-        f'{in_svg(svg)}<span class="tick across first">no noise</span>'
-        '<span class="tick across last">only noise</span></div></figure>'
+        f'<figure class="chart"><figcaption>{about}</figcaption>'
+        f'<div class="plot still small" role="img" aria-label="{words.text(_spoken(heights))}">'
+        f'{in_svg(svg)}<span class="tick across first">{tr("no noise")}</span>'
+        f'<span class="tick across last">{tr("only noise")}</span></div></figure>'
     )
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from lora_studio.events import Warned
+from lora_studio.language import english, ntr, tr
 from lora_studio.ui import words
 
 _AT_ONCE, _LISTED = 3, 100
@@ -18,7 +19,7 @@ def by_kind(warnings: Sequence[Warned]) -> list[list[Warned]]:
     """The warnings, each once, those of one kind together, in the order in which the kinds came."""
     kinds: dict[str, dict[tuple[str, str], Warned]] = {}
     for one in warnings:
-        kinds.setdefault(_VARYING.sub("#", one.what), {})[one.what, one.where] = one
+        kinds.setdefault(_VARYING.sub("#", english(one.what)), {})[english(one.what), one.where] = one
     return [list(found.values()) for found in kinds.values()]
 
 
@@ -30,24 +31,36 @@ def html(warnings: Sequence[Warned]) -> str:
     lines = [_line(one) for one in kinds]
     rest = lines[_AT_ONCE:]
     more = (
-        f'<details data-kind="more"><summary>{words.counted(len(rest), "more kind")} of warnings</summary>'
-        f"{''.join(rest)}</details>"
+        f'<details data-kind="more"><summary>{_more_kinds(len(rest))}</summary>{"".join(rest)}</details>'
         if rest
         else ""
     )
     return f'<div class="warnings">{"".join(lines[:_AT_ONCE])}{more}</div>'
 
 
+def _more_kinds(count: int) -> str:
+    return ntr(count, "{count:,} more kind of warnings", "{count:,} more kinds of warnings")
+
+
 def _line(found: Sequence[Warned]) -> str:
     latest = found[-1]
-    count = f'<span class="count">{len(found):,} of this kind</span>' if len(found) > 1 else ""
+    of_kind = tr("{count:,} of this kind", count=len(found))
+    count = f'<span class="count">{of_kind}</span>' if len(found) > 1 else ""
     listed = "".join(f"<li>{_full(one)}</li>" for one in found[-_LISTED:])
     left = len(found) - _LISTED
-    more = f"<li>And {left:,} earlier ones, which the run's log has.</li>" if left > 0 else ""
-    kind = words.text(_VARYING.sub("#", latest.what))
+    more = f"<li>{_earlier(left)}</li>" if left > 0 else ""
+    kind = words.text(_VARYING.sub("#", english(latest.what)))
     return (
         f'<details data-kind="{kind}"><summary><b>{words.text(latest.what)}</b>{count}</summary>'
         f"<ul>{listed}{more}</ul></details>"
+    )
+
+
+def _earlier(count: int) -> str:
+    return ntr(
+        count,
+        "And {count:,} earlier one, which the run's log has.",
+        "And {count:,} earlier ones, which the run's log has.",
     )
 
 
