@@ -149,7 +149,7 @@ def notes(reading: FormReading, changed: Iterable[str], base: BaseLook | None = 
     usable = reading.usable
     rate = optimizers.rate_warning(usable.optimizer) if usable and "learning_rate" not in reading.wrong else ""
     told = {
-        "wrong": {key: what[0].upper() + what[1:] for key, what in reading.beside.items() if key},
+        "wrong": {key: words.begun(what) for key, what in reading.beside.items() if key},
         "warned": ({"learning_rate": rate} if rate else {}) | ({"base": base.line} if base and base.odd else {}),
         "told": {"base": base.line} if base else {},
         "idle": None if usable is None else {key: one.only for key, one in usable.idle().items()},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from lora_studio.ui.theme import html
 
 _TYPES = [".safetensors", ".ckpt", ".pt", ".pth", ".bin"]
 """Files that can be dropped: adapters, and pickles, so that a user learns why they are refused."""
+_HINT = "document.documentElement.style.setProperty('--drop-hint', %s);"
+"""What the field for files says, as a string of CSS: gradio's own words do not name the files."""
 
 
 class Shelf:
@@ -63,7 +66,8 @@ class Shelf:
             self.cards = html(js_on_load=cards.CHOOSE, elem_id="adapters")
             self.more = gr.Button(tr("Show more"), size="sm", visible=False, elem_id="more")
         with gr.Column(elem_classes="card"):
-            html(f"<h2>{words.text(tr('Add adapters'))}</h2>")
+            hint = json.dumps(str(tr("Drop .safetensors files here, or choose them")), ensure_ascii=False)
+            html(f"<h2>{words.text(tr('Add adapters'))}</h2>", js_on_load=_HINT % json.dumps(hint, ensure_ascii=False))
             self.drop = gr.File(
                 label=tr("LoRA files"),
                 show_label=False,
